@@ -1,0 +1,395 @@
+"""Binance spot: the codec of its kline streams, its REST calls, and the weight they may use. No key is needed."""
+
+import re
+import time
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from itertools import pairwise
+from typing import Any
+
+import aiohttp
+import orjson
+
+from relay import (
+    API_VERSION,
+    Accepted,
+    BadAnswer,
+    Budget,
+    Candle,
+    Closing,
+    FeedCodec,
+    Hosts,
+    Instrument,
+    PriceUpdate,
+    ProviderError,
+    ProviderInfo,
+    RateLimited,
+    Rejected,
+    RestAnswer,
+    Setting,
+    StreamKey,
+    Watchlist,
+    ask_rest,
+    hookimpl,
+    websocket_feed,
+)
+
+INTERVALS = ("1s", "1m", "3m", "5m", "15m", "30m", "1h", "2h", "4h", "6h", "8h", "12h", "1d", "3d", "1w", "1M")
+
+_WS_URLS = ("wss://stream.binance.com:9443", "wss://data-stream.binance.vision")
+_REST_URLS = ("https://api.binance.com", "https://data-api.binance.vision")
+
+_MESSAGE_BYTES = 4000
+_KLINES_PAGE = 1000
+_KLINES_WEIGHT = 2
+_EXCHANGE_INFO_WEIGHT = 20
+_BAN_S = 120.0
+_BANNED_UNTIL = re.compile(r"banned until (\d{13})")
+
+_INFO = ProviderInfo(
+    name="binance",
+    api=API_VERSION,
+    title="Binance",
+    asset_classes=("crypto",),
+    intervals=INTERVALS,
+    attribution="Market data by Binance (https://www.binance.com)",
+    settings=(
+        Setting("ws_url", "urls", _WS_URLS, "Addresses of the stream servers, tried in turn"),
+        Setting("rest_url", "urls", _REST_URLS, "Addresses of the REST servers, tried in turn"),
+    ),
+    # The venue's limit is 1024; the rest is room for streams on their way in and out.
+    streams_per_feed=1000,
+    feed_life_s=24 * 3600.0,
+    close_grace_s=5.0,
+    fresh_s=1.0,
+    instruments_ttl_s=3600.0,
+)
+
+
+class BinanceCodec(FeedCodec):
+    """Kline streams on one combined connection: `{"stream":…,"data":…}`, and bare events too."""
+
+    messages_per_second = 5
+    keys_per_message = 100
+
+    def __init__(self, hosts: Hosts) -> None:
+        self._hosts = hosts
+        self._host = hosts.current
+        self._keys: dict[tuple[str, str], StreamKey] = {}
+        self._asked: dict[int, tuple[StreamKey, ...]] = {}
+        self._newest: dict[StreamKey, int] = {}
+        self._last_id = 0
+
+    @property
+    def url(self) -> str:
+        """A combined connection that starts with no stream."""
+        return self._host + "/stream"
+
+    def connect_failed(self, status: int | None) -> None:
+        """Leave the host to others, unless it only asked for patience."""
+        if status not in (418, 429):
+            self._hosts.failed(self._host)
+
+    def subscribe(self, keys: Sequence[StreamKey]) -> list[str]:
+        """Ask for klines of these streams, below 4 KiB a message."""
+        messages = []
+        for batch in _batches(keys):
+            messages.append(self._request("SUBSCRIBE", batch))
+            self._asked[self._last_id] = batch
+            for key in batch:
+                self._keys[key.symbol, key.interval] = key
+                self._newest[key] = self._last_id
+        return messages
+
+    def unsubscribe(self, keys: Sequence[StreamKey]) -> list[str]:
+        """End these streams; what still arrives of them is ignored."""
+        for key in keys:
+            self._keys.pop((key.symbol, key.interval), None)
+            self._newest.pop(key, None)
+        return [self._request("UNSUBSCRIBE", batch) for batch in _batches(keys)]
+
+    def _request(self, method: str, keys: Sequence[StreamKey]) -> str:
+        self._last_id += 1
+        params = [_stream_name(key) for key in keys]
+        return orjson.dumps({"method": method, "params": params, "id": self._last_id}).decode()
+
+    def decode(self, raw: str | bytes) -> Sequence[PriceUpdate | Accepted | Rejected | Closing]:
+        """Return the candle of a kline event, or what an answer says; other events mean nothing here."""
+        message = orjson.loads(raw)
+        event = message.get("data", message)
+        if "e" not in event:
+            return self._answer(message)
+        kind = event["e"]
+        if kind != "kline":
+            return (Closing("the exchange announced a shutdown"),) if kind == "serverShutdown" else ()
+        kline = event["k"]
+        key = self._keys.get((kline["s"], kline["i"]))
+        if key is None:
+            return ()
+        open_ms, event_ms, is_closed = kline["t"], event["E"], kline["x"]
+        if type(open_ms) is not int or type(event_ms) is not int or type(is_closed) is not bool:
+            raise TypeError("a time is no whole number, or x is neither true nor false")
+        candle = Candle(
+            open_ms // 1000,
+            float(kline["o"]),
+            float(kline["h"]),
+            float(kline["l"]),
+            float(kline["c"]),
+            float(kline["v"]),
+        )
+        fault = candle.fault()
+        if fault is not None:
+            raise ValueError(fault)
+        return (PriceUpdate(key, candle, is_closed, event_ms),)
+
+    def _answer(self, message: dict[str, Any]) -> Sequence[Accepted | Rejected]:
+        """Read an answer to SUBSCRIBE or UNSUBSCRIBE; errors come nested, and flat in the documents."""
+        error = message.get("error")
+        if error is None and "code" in message:
+            error = message
+        if error is None and "result" not in message:
+            raise ValueError("neither an event nor an answer")
+        keys = self._asked.pop(message["id"], ()) if type(message.get("id")) is int else ()
+        newest = tuple(key for key in keys if self._newest.get(key) == message["id"])
+        if error is not None:
+            reason = error.get("msg")
+            if not newest:
+                raise ValueError(f"the exchange refused a message: {reason}")
+            for key in newest:
+                self._keys.pop((key.symbol, key.interval), None)
+            return (Rejected(newest, f"the exchange refused the stream: {reason}"),)
+        return (Accepted(newest),) if newest else ()
+
+
+def _stream_name(key: StreamKey) -> str:
+    return f"{key.symbol.lower()}@kline_{key.interval}"
+
+
+def _batches(keys: Sequence[StreamKey]) -> list[tuple[StreamKey, ...]]:
+    """Split streams so that each message stays below the venue's 4 KiB."""
+    batches: list[tuple[StreamKey, ...]] = []
+    batch: list[StreamKey] = []
+    size = 0
+    for key in keys:
+        length = len(_stream_name(key).encode()) + 3
+        if batch and size + length > _MESSAGE_BYTES - 80:
+            batches.append(tuple(batch))
+            batch, size = [], 0
+        batch.append(key)
+        size += length
+    if batch:
+        batches.append(tuple(batch))
+    return batches
+
+
+class Weight:
+    """The request weight that this address may use a minute, and the bans; asks nobody and never waits.
+
+    Other programs behind the same address are seen through the header only, hence the margin.
+    """
+
+    def __init__(
+        self,
+        limit: int = 6000,
+        *,
+        wall: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._limit = limit
+        self._most = limit * 9 // 10
+        self._wall = wall
+        self._monotonic = monotonic
+        self._minute = 0
+        self._used = 0
+        self._blocked_until = float("-inf")
+        self._blocked_why = ""
+
+    def spend(self, weight: int) -> None:
+        """Count a call before it is made. Raises `RateLimited` when it must not be made now."""
+        if (wait := self._blocked_until - self._monotonic()) > 0:
+            raise RateLimited(self._blocked_why, wait)
+        self._turn()
+        if self._used + weight > self._most:
+            raise RateLimited("the request weight of this minute is used up", self._resets_at() - self._wall())
+        self._used += weight
+
+    def learn(self, used: str | None) -> None:
+        """Take what the exchange counted, from its header; it knows of more than this relay."""
+        self._turn()
+        if used is not None and used.isascii() and used.isdigit():
+            self._used = max(self._used, min(int(used), 10 * self._limit))
+
+    def block(self, seconds: float, why: str) -> None:
+        """Let nobody ask for so long; a shorter block does not end a longer one."""
+        until = self._monotonic() + seconds
+        if until > self._blocked_until:
+            self._blocked_until, self._blocked_why = until, why
+
+    def budget(self) -> Budget:
+        """Say how much is used; all of it during a ban."""
+        self._turn()
+        if (wait := self._blocked_until - self._monotonic()) > 0:
+            return Budget("request weight a minute", self._limit, self._limit, self._wall() + wait)
+        return Budget("request weight a minute", self._limit, min(self._used, self._limit), self._resets_at())
+
+    def _turn(self) -> None:
+        minute = int(self._wall() // 60)
+        if minute != self._minute:
+            self._minute, self._used = minute, 0
+
+    def _resets_at(self) -> float:
+        return (self._minute + 1) * 60.0
+
+
+class BinanceProvider:
+    """The plugin; one instance a relay, which holds what its feeds and calls share."""
+
+    def __init__(self) -> None:
+        self._weight = Weight()
+        self._ws: Hosts | None = None
+        self._rest: Hosts | None = None
+
+    @hookimpl
+    def relay_provider(self) -> ProviderInfo:
+        """Say who this is."""
+        return _INFO
+
+    @hookimpl
+    def relay_stream(
+        self, watchlist: Watchlist, session: aiohttp.ClientSession, settings: Mapping[str, Any]
+    ) -> AsyncGenerator[PriceUpdate, None]:
+        """Carry all streams of the watchlist on one combined connection."""
+        if self._ws is None:
+            self._ws = Hosts(settings["ws_url"])
+        return websocket_feed(session, BinanceCodec(self._ws), watchlist)
+
+    @hookimpl
+    async def relay_candles(
+        self,
+        symbol: str,
+        interval: str,
+        start: int | None,
+        end: int,
+        limit: int,
+        session: aiohttp.ClientSession,
+        settings: Mapping[str, Any],
+    ) -> Sequence[Candle]:
+        """Fetch klines in pages of 1000, forwards from `start`, else backwards from `end`."""
+        query: dict[str, str | int] = {"symbol": symbol, "interval": interval}
+        if start is None:
+            return await self._newest(query, end, limit, session, settings)
+        candles: list[Candle] = []
+        while len(candles) < limit and start < end:
+            size = min(_KLINES_PAGE, limit - len(candles))
+            window: dict[str, str | int] = {"startTime": start * 1000, "endTime": end * 1000 - 1, "limit": size}
+            page = await self._klines(query | window, session, settings)
+            candles += page
+            if len(page) < size:
+                break
+            # The next open time is the data's to say: grids have holes, and 3d differs by pair.
+            start = page[-1].time + 1
+        return candles
+
+    async def _newest(
+        self,
+        query: Mapping[str, str | int],
+        end: int,
+        limit: int,
+        session: aiohttp.ClientSession,
+        settings: Mapping[str, Any],
+    ) -> list[Candle]:
+        pages: list[list[Candle]] = []
+        left = limit
+        while left > 0 and end > 0:
+            size = min(_KLINES_PAGE, left)
+            window: dict[str, str | int] = {"endTime": end * 1000 - 1, "limit": size}
+            page = await self._klines({**query, **window}, session, settings)
+            if page:
+                pages.append(page)
+                left -= len(page)
+                end = page[0].time
+            if len(page) < size:
+                break
+        return [candle for page in reversed(pages) for candle in page]
+
+    async def _klines(
+        self, params: Mapping[str, str | int], session: aiohttp.ClientSession, settings: Mapping[str, Any]
+    ) -> list[Candle]:
+        rows = await self._ask("/api/v3/klines", params, _KLINES_WEIGHT, session, settings)
+        if not isinstance(rows, list):
+            raise BadAnswer("klines: the answer is no list")
+        first, last = params.get("startTime", 0), params["endTime"]
+        try:
+            candles = [_candle(row) for row in rows]
+            times = [candle.time for candle in candles]
+            if any(a >= b for a, b in pairwise(times)):
+                raise ValueError("the rows are not in order")
+            if times and not (int(first) <= times[0] * 1000 and times[-1] * 1000 <= int(last)):
+                raise ValueError("a row lies outside the range")
+        except (ValueError, TypeError, LookupError, ArithmeticError) as error:
+            raise BadAnswer(f"klines: {error}") from error
+        return candles
+
+    @hookimpl
+    async def relay_instruments(
+        self, session: aiohttp.ClientSession, settings: Mapping[str, Any]
+    ) -> Sequence[Instrument]:
+        """List the pairs that trade now."""
+        body = await self._ask(
+            "/api/v3/exchangeInfo", {"showPermissionSets": "false"}, _EXCHANGE_INFO_WEIGHT, session, settings
+        )
+        try:
+            return [
+                Instrument(str(pair["symbol"]), "crypto", str(pair["baseAsset"]), str(pair["quoteAsset"]))
+                for pair in body["symbols"]
+                if pair["status"] == "TRADING"
+            ]
+        except (LookupError, TypeError) as error:
+            raise BadAnswer(f"exchangeInfo: {type(error).__name__}: {error}") from error
+
+    @hookimpl
+    def relay_budgets(self) -> Sequence[Budget]:
+        """Say how much of the request weight is used."""
+        return (self._weight.budget(),)
+
+    async def _ask(
+        self,
+        path: str,
+        params: Mapping[str, str | int],
+        weight: int,
+        session: aiohttp.ClientSession,
+        settings: Mapping[str, Any],
+    ) -> Any:
+        if self._rest is None:
+            self._rest = Hosts(settings["rest_url"])
+        self._weight.spend(weight)
+        answer = await ask_rest(session, self._rest, path, params=params)
+        self._weight.learn(answer.headers.get("X-MBX-USED-WEIGHT-1M"))
+        if answer.status == 200:
+            return answer.body
+        error = _refusal(answer)
+        if isinstance(error, RateLimited):
+            self._weight.block(error.retry_after, str(error))
+        raise error
+
+
+def _candle(row: Any) -> Candle:
+    open_ms = row[0]
+    if type(open_ms) is not int:
+        raise TypeError("an open time is no whole number")
+    candle = Candle(open_ms // 1000, float(row[1]), float(row[2]), float(row[3]), float(row[4]), float(row[5]))
+    if (fault := candle.fault()) is not None:
+        raise ValueError(fault)
+    return candle
+
+
+def _refusal(answer: RestAnswer) -> ProviderError:
+    message = answer.body.get("msg") if isinstance(answer.body, dict) else None
+    reason = message if isinstance(message, str) else ""
+    error = answer.error(reason)
+    if isinstance(error, RateLimited) and "Retry-After" not in answer.headers:
+        banned = _BANNED_UNTIL.search(reason)
+        if banned is not None:
+            error.retry_after = max(1.0, int(banned[1]) / 1000 - time.time())
+        elif answer.status == 418:
+            error.retry_after = _BAN_S
+    return error

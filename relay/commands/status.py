@@ -1,0 +1,206 @@
+"""`relay status`: what a running relay says about itself, once or again and again."""
+
+import asyncio
+import math
+import re
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import click
+import orjson
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from relay.client import ClientError, RelayClient
+from relay.commands.calling import call, relay_options, shows_table
+from relay.commands.figures import duration, moment, printable
+
+_FIRST = ("version", "uptime_s", "clients")
+# The order of columns, the most telling first; a narrow terminal leaves out the last ones. Unknown ones follow.
+_COLUMNS = (
+    *("name", "symbol", "interval", "provider", "title", "state", "status", "subscribers", "lag_ms", "gaps"),
+    *("limit", "used", "resets_at", "last_update", "seq"),
+)
+_TIMES = ("last_update", "server_time", "since", "started")
+_GOOD = {"connected", "live", "ok", "ready", "running"}
+_BAD = {"error", "failed", "refused"}
+
+
+class Section(NamedTuple):
+    """A list of the answer as a table of texts; `notes` holds the message of each row."""
+
+    title: str
+    columns: list[str]
+    rows: list[list[str]]
+    notes: list[str]
+
+
+@click.command("status")
+@click.option("--watch", is_flag=True, help="Show it again and again until Ctrl-C.")
+@click.option("--every", type=click.FloatRange(min=0.2), default=2.0, show_default=True, help="Seconds, for --watch.")
+@click.option("--json", "as_json", is_flag=True, help="Print the relay's answer as JSON, one line each time.")
+@relay_options
+def command(watch: bool, every: float, as_json: bool, url: str, token: str | None) -> None:
+    """Show providers, connections, streams, budgets and clients of a running relay.
+
+    \b
+    Examples:
+      relay status
+      relay status --watch
+      relay status --json | jq '.streams[] | select(.status != "connected")'
+    """
+
+    async def work(client: RelayClient) -> None:
+        answer = await client.status()
+        if watch and not as_json and shows_table():
+            await _watch(client, answer, every)
+            return
+        show = _print_json if as_json else _print_table if shows_table() else _print_lines
+        show(answer)
+        while watch:
+            await asyncio.sleep(every)
+            await _show_next(client, show)
+
+    call(url, token, work)
+
+
+async def _show_next(client: RelayClient, show: Callable[[dict[str, Any]], None]) -> None:
+    try:
+        answer = await client.status()
+    except ClientError as fault:
+        click.echo(f"relay: {printable(str(fault))}", err=True)
+    else:
+        show(answer)
+
+
+async def _watch(client: RelayClient, answer: dict[str, Any], every_s: float) -> None:
+    with Live(console=Console(), auto_refresh=False, screen=True) as live:
+        trouble = ""
+        while True:
+            head = Text(f"relay {client.url}  every {every_s:g} s, Ctrl-C ends", "dim")
+            lines: list[RenderableType] = [head, _picture(answer, live.console.width)]
+            if trouble:
+                lines.insert(1, Text(f"what follows is old: {trouble}", "bold red"))
+            live.update(Group(*lines), refresh=True)
+            await asyncio.sleep(every_s)
+            try:
+                answer, trouble = await client.status(), ""
+            except ClientError as fault:
+                trouble = printable(str(fault))
+
+
+def _print_json(answer: dict[str, Any]) -> None:
+    click.echo(orjson.dumps(answer))
+
+
+def _print_table(answer: dict[str, Any]) -> None:
+    console = Console()
+    console.print(_picture(answer, console.width))
+
+
+def _print_lines(answer: dict[str, Any]) -> None:
+    facts, sections = _sorted_out(answer)
+    lines = [f"{name}: {value}" for name, value in facts]
+    for section in sections:
+        lines += ["", f"{section.title}:" if section.rows else f"{section.title}: none"]
+        columns = section.columns + (["message"] if any(section.notes) else [])
+        rows = [[*row, note] for row, note in zip(section.rows, section.notes, strict=True)]
+        widths = [max(len(column), *(len(row[place]) for row in rows)) for place, column in enumerate(columns)]
+        for row in [columns, *rows] if rows else []:
+            cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=False))
+            lines.append("  ".join(["", *cells]).rstrip())
+    click.echo("\n".join([*lines, ""]))
+
+
+def _picture(answer: dict[str, Any], width: int) -> Group:
+    facts, sections = _sorted_out(answer)
+    parts: list[RenderableType] = [Text("  ").join(Text.assemble((f"{n} ", "dim"), v) for n, v in facts)]
+    for section in sections:
+        parts.append(Text(f"\n{section.title}{'' if section.rows else ': none'}", "bold"))
+        if section.rows:
+            parts.append(_table(section, width))
+    return Group(*parts)
+
+
+def _table(section: Section, width: int) -> Table:
+    widths = [
+        max(len(column), *(len(row[place]) for row in section.rows)) + 2 for place, column in enumerate(section.columns)
+    ]
+    note_width = min(16, max(map(len, section.notes))) if any(section.notes) else 0
+    shown = len(widths)
+    while shown > 2 and sum(widths[:shown]) + note_width > width:
+        shown -= 1
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for place, column in enumerate(section.columns[:shown]):
+        is_number = all(_is_number(row[place]) for row in section.rows)
+        table.add_column(column.replace("_", " "), justify="right" if is_number else "left", no_wrap=True)
+    if note_width:
+        table.add_column("message", overflow="fold")
+    for row, note in zip(section.rows, section.notes, strict=True):
+        cells = [
+            Text(cell, _colour(cell) if column in {"state", "status"} else "")
+            for column, cell in zip(section.columns[:shown], row, strict=False)
+        ]
+        table.add_row(*cells, *([Text(note, "dim")] if note_width else []))
+    return table
+
+
+def _sorted_out(answer: dict[str, Any]) -> tuple[list[tuple[str, str]], list[Section]]:
+    """Return single values and lists apart; what this version does not know is shown all the same."""
+    facts: list[tuple[str, str]] = []
+    sections: list[Section] = []
+    for name in sorted(answer, key=lambda name: _FIRST.index(name) if name in _FIRST else len(_FIRST)):
+        value = answer[name]
+        title = printable(name)
+        if isinstance(value, dict) and value and all(isinstance(item, dict) for item in value.values()):
+            value = [{"name": key, **item} for key, item in value.items()]
+        if isinstance(value, list) and all(isinstance(item, dict) for item in value):
+            sections.append(_section(title, value))
+        elif isinstance(value, dict):
+            text = ", ".join(f"{_label(key)} {_cell(key, item)}" for key, item in value.items())
+            facts.append((title, text or "none"))
+        else:
+            facts.append((_label(title), _cell(name, value)))
+    return facts, sections
+
+
+def _section(title: str, items: list[dict[str, Any]]) -> Section:
+    names = list(dict.fromkeys(name for item in items for name in item if name != "message"))
+    names.sort(key=lambda name: _COLUMNS.index(name) if name in _COLUMNS else len(_COLUMNS))
+    filled = [name for name in names if any(_cell(name, item.get(name)) for item in items)]
+    rows = [[_cell(name, item.get(name)) for name in filled] for item in items]
+    notes = [_cell("message", item.get("message")) for item in items]
+    return Section(title, [_label(name) for name in filled], rows, notes)
+
+
+def _label(name: str) -> str:
+    # The unit stands with the value.
+    return printable(name.removesuffix("_s").removesuffix("_ms"))
+
+
+def _cell(name: str, value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int | float) and math.isfinite(value):
+        if name.endswith("_ms"):
+            return duration(value / 1000) if value >= 1000 else f"{value:.0f}ms"
+        if name.endswith("_s"):
+            return duration(value)
+        if (name in _TIMES or name.endswith("_at")) and value > 1e8:
+            return moment(value / 1000 if value > 1e11 else value)
+        return f"{value:g}" if isinstance(value, float) else str(value)
+    if isinstance(value, list) and all(isinstance(item, str | int) for item in value):
+        return printable(" ".join(map(str, value)))
+    return printable(value if isinstance(value, str) else orjson.dumps(value).decode())
+
+
+def _is_number(text: str) -> bool:
+    return re.fullmatch(r"[\d.]*(ms|s)?", text) is not None
+
+
+def _colour(text: str) -> str:
+    return "green" if text in _GOOD else "red" if text in _BAD else "yellow" if text else ""

@@ -1,0 +1,32 @@
+"""`relay symbols`: what a running relay can stream."""
+
+import click
+import orjson
+
+from relay.client import RelayClient
+from relay.commands.calling import call, relay_options
+from relay.commands.figures import printable
+
+
+@click.command("symbols")
+@click.option("--asset-class", metavar="NAME", help="Only this asset class, for example crypto or forex.")
+@click.option("--json", "as_json", is_flag=True, help="Print the relay's answer as JSON.")
+@relay_options
+def command(asset_class: str | None, as_json: bool, url: str, token: str | None) -> None:
+    """List the symbols that a running relay can stream, one a line, sorted.
+
+    \b
+    Examples:
+      relay symbols
+      relay symbols --asset-class forex
+      relay symbols | grep USDT
+    """
+
+    async def work(client: RelayClient) -> None:
+        symbols = await client.symbols(asset_class)
+        if as_json:
+            click.echo(orjson.dumps(symbols))
+        elif symbols:
+            click.echo("\n".join(map(printable, symbols)))
+
+    call(url, token, work)

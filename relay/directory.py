@@ -1,0 +1,232 @@
+"""Which provider serves a symbol: known from the lists that providers give, never guessed from how it is spelt."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
+
+import orjson
+
+from relay.errors import Code, ProviderError, RateLimited, RequestError, StoreError
+from relay.model import Instrument, StreamKey
+from relay.plugins import Provider
+from relay.store import Store
+from relay.wire import shown
+
+log = logging.getLogger(__name__)
+
+SETTLE_TIMEOUT_S = 10.0
+RETRY_S = (2.0, 5.0, 15.0, 60.0)
+
+
+class Target(NamedTuple):
+    """What a client's name stands for. `name` is the canonical spelling of the symbol on the wire."""
+
+    provider: Provider
+    key: StreamKey
+    name: str
+
+
+class Listed(NamedTuple):
+    """An instrument and the provider that lists it."""
+
+    provider: Provider
+    instrument: Instrument
+
+    @property
+    def intervals(self) -> tuple[str, ...]:
+        """The intervals it can be had at."""
+        return self.instrument.intervals or self.provider.info.intervals
+
+
+class Directory:
+    """The instruments of all providers, refreshed in the background and remembered across restarts.
+
+    A bare symbol belongs to the first provider, in the order given, that lists it; it stays with that provider while
+    the process runs. The same symbol at another provider is reached, and named on the wire, as `provider:SYMBOL`.
+    """
+
+    def __init__(
+        self,
+        providers: Sequence[Provider],
+        store: Store,
+        *,
+        on_delisted: Callable[[Provider, set[str]], None] = lambda provider, symbols: None,
+    ) -> None:
+        self._providers = {provider.name: provider for provider in providers}
+        self._store = store
+        self._on_delisted = on_delisted
+        self._listed: dict[str, dict[str, Instrument]] = {}
+        self._owners: dict[str, str] = {}
+        self._problems: dict[str, str] = {}
+        self._settled: dict[str, asyncio.Event] = {
+            provider.name: asyncio.Event() for provider in providers if provider.lists_instruments
+        }
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def start(self) -> None:
+        """Begin to load and refresh the lists; `close` ends that."""
+        for name in self._settled:
+            self._tasks.append(asyncio.create_task(self._keep(self._providers[name]), name=f"instruments of {name}"))
+
+    async def close(self) -> None:
+        """Stop refreshing."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks.clear()
+
+    # -- loading ------------------------------------------------------------------------------------------------------
+
+    async def _keep(self, provider: Provider) -> None:
+        failures = 0
+        while True:
+            try:
+                instruments = await provider.instruments()
+            except ProviderError as error:
+                wait = RETRY_S[min(failures, len(RETRY_S) - 1)]
+                if isinstance(error, RateLimited):
+                    wait = max(wait, error.retry_after)
+                failures += 1
+                if failures == 1:
+                    log.warning("the symbol list of %s cannot be had (%s); retrying", provider.name, error)
+                    await self._recall(provider)
+                self._problems[provider.name] = str(error)
+            else:
+                wait, failures = provider.info.instruments_ttl_s, 0
+                self._problems.pop(provider.name, None)
+                self._take(provider, instruments)
+                self._settled[provider.name].set()
+                await self._remember(provider, instruments)
+            self._settled[provider.name].set()
+            await asyncio.sleep(wait)
+
+    def _take(self, provider: Provider, instruments: Iterable[Instrument]) -> None:
+        old = self._listed.get(provider.name, {})
+        new = {instrument.symbol.upper(): instrument for instrument in instruments}
+        self._listed[provider.name] = new
+        for symbol in new:
+            self._owners.setdefault(symbol, provider.name)
+        gone = old.keys() - new.keys()
+        if gone:
+            self._on_delisted(provider, gone)
+
+    async def _remember(self, provider: Provider, instruments: Sequence[Instrument]) -> None:
+        try:
+            await self._store.put_document(f"instruments:{provider.name}", orjson.dumps(instruments))
+        except StoreError as error:
+            log.debug("the symbol list of %s was not stored: %s", provider.name, error)
+
+    async def _recall(self, provider: Provider) -> None:
+        """Fall back on the list of an earlier run."""
+        try:
+            document = await self._store.get_document(f"instruments:{provider.name}")
+            rows = orjson.loads(document.body) if document else []
+            instruments = [
+                Instrument(row[0], row[1], row[2], row[3], tuple(row[4]) if row[4] else None) for row in rows
+            ]
+        except (StoreError, ValueError, TypeError, IndexError):
+            return
+        if instruments and provider.name not in self._listed:
+            self._take(provider, instruments)
+
+    # -- asking -------------------------------------------------------------------------------------------------------
+
+    async def settled(self) -> None:
+        """Wait until every provider's list was asked for once, a few seconds at most."""
+        waiting = [event.wait() for event in self._settled.values() if not event.is_set()]
+        if waiting:
+            try:
+                async with asyncio.timeout(SETTLE_TIMEOUT_S):
+                    await asyncio.gather(*waiting)
+            except TimeoutError:
+                pass
+
+    def problem(self, name: str) -> str | None:
+        """Return why a provider's list could not be had lately."""
+        return self._problems.get(name)
+
+    def listed(self, asset_class: str | None = None) -> list[Listed]:
+        """Return all instruments, sorted by symbol. Raises `RequestError` for an asset class nobody has."""
+        known = sorted({name for provider in self._providers.values() for name in provider.info.asset_classes})
+        if asset_class is not None and asset_class not in known:
+            raise RequestError(
+                Code.INVALID_REQUEST, f"unknown asset_class {shown(asset_class)}; use one of {', '.join(known)}"
+            )
+        found = [
+            Listed(self._providers[name], instrument)
+            for name, instruments in self._listed.items()
+            for instrument in instruments.values()
+            if asset_class is None or instrument.asset_class == asset_class
+        ]
+        return sorted(found, key=lambda listed: (listed.instrument.symbol, listed.provider.name))
+
+    def name_of(self, provider: Provider, symbol: str) -> str:
+        """Return the canonical name of a provider's symbol: bare if it belongs to this provider, else pinned."""
+        owner = self._owners.get(symbol)
+        if owner is None and self._first_open() is provider:
+            owner = provider.name
+        return symbol if owner == provider.name else f"{provider.name}:{symbol}"
+
+    def resolve(self, pin: str | None, symbol: str, interval: str) -> Target:
+        """Return what a client's name stands for. Raises `RequestError` (unknown_symbol, unsupported_interval,
+        provider_unavailable).
+        """
+        try:
+            provider = self._provider_of(pin, symbol)
+            if pin is not None and pin not in self._providers:
+                symbol = f"{pin}:{symbol}".upper()
+            instrument = self._listed.get(provider.name, {}).get(symbol)
+            intervals = (instrument.intervals if instrument else None) or provider.info.intervals
+            if interval not in intervals:
+                raise RequestError(
+                    Code.UNSUPPORTED_INTERVAL,
+                    f"{provider.info.title} has no interval {interval} for {shown(symbol)}; "
+                    f"use one of {' '.join(intervals)}",
+                )
+            if provider.refusal is not None:
+                raise RequestError(Code.PROVIDER_UNAVAILABLE, provider.refusal)
+        except RequestError as error:
+            error.symbol = symbol if pin is None else f"{pin}:{symbol}"
+            error.interval = interval
+            raise
+        own_spelling = instrument.symbol if instrument else symbol
+        return Target(provider, StreamKey(own_spelling, interval), self.name_of(provider, symbol))
+
+    def _provider_of(self, pin: str | None, symbol: str) -> Provider:
+        if pin is not None and pin in self._providers:
+            provider = self._providers[pin]
+            if not provider.lists_instruments or symbol in self._listed.get(pin, {}):
+                return provider
+            self._complain_if_unlisted([provider])
+            raise RequestError(
+                Code.UNKNOWN_SYMBOL, f"unknown symbol {shown(symbol)}: {provider.info.title} does not list it"
+            )
+        bare = symbol if pin is None else f"{pin}:{symbol}".upper()
+        owner = self._owners.get(bare)
+        if owner is not None and bare in self._listed.get(owner, {}):
+            return self._providers[owner]
+        for name, instruments in self._listed.items():
+            if bare in instruments:
+                return self._providers[name]
+        if (fallback := self._first_open()) is not None:
+            return fallback
+        self._complain_if_unlisted(self._providers.values())
+        raise RequestError(
+            Code.UNKNOWN_SYMBOL,
+            f"unknown symbol {shown(bare)}; GET /api/v1/market-data/symbols lists those that can be had",
+        )
+
+    def _first_open(self) -> Provider | None:
+        """Return the first provider that takes any symbol, because it gives no list."""
+        return next((provider for provider in self._providers.values() if not provider.lists_instruments), None)
+
+    def _complain_if_unlisted(self, providers: Iterable[Provider]) -> None:
+        for provider in providers:
+            if provider.lists_instruments and provider.name not in self._listed:
+                reason = self._problems.get(provider.name, "it is still being loaded")
+                raise RequestError(
+                    Code.PROVIDER_UNAVAILABLE,
+                    f"the symbol list of {provider.info.title} is not there yet: {reason}",
+                    retry_after=RETRY_S[0],
+                )

@@ -1,0 +1,125 @@
+"""The exception tree, the error codes and the WebSocket close codes of the client contract.
+
+    RelayError
+    ├── ConfigError              a setting is unknown, out of range or contradicts another: exit 2
+    ├── StoreError               the database cannot be opened or used
+    ├── RequestError             a client asked for something it cannot have; carries a code of the contract
+    ├── OutboxFull               a subscriber does not take its closed candles
+    ├── PluginError              a plugin cannot be used: import, api number, missing hook
+    └── ProviderError            a provider could not do what it was asked
+        ├── AuthenticationFailed     refused for good: not asked again until restart
+        ├── RateLimited              wait exactly `retry_after` seconds
+        ├── ProviderUnavailable      it cannot be reached, or says it is broken (5xx)
+        ├── ProviderTimeout          it did not answer in time
+        └── BadAnswer                it answered something that makes no sense
+
+The messages reach clients: they never carry a key, a token, a file path or an address with a query.
+"""
+
+from enum import IntEnum, StrEnum
+
+
+class Code(StrEnum):
+    """Error codes that clients see."""
+
+    INVALID_JSON = "invalid_json"
+    INVALID_REQUEST = "invalid_request"
+    UNKNOWN_ACTION = "unknown_action"
+    UNKNOWN_SYMBOL = "unknown_symbol"
+    UNKNOWN_INTERVAL = "unknown_interval"
+    UNSUPPORTED_INTERVAL = "unsupported_interval"
+    NOT_SUBSCRIBED = "not_subscribed"
+    TOO_MANY_SUBSCRIPTIONS = "too_many_subscriptions"
+    RATE_LIMITED = "rate_limited"
+    PROVIDER_UNAVAILABLE = "provider_unavailable"
+    UNAUTHORIZED = "unauthorized"
+    FORBIDDEN = "forbidden"
+    NOT_FOUND = "not_found"
+    INTERNAL = "internal"
+
+
+class CloseCode(IntEnum):
+    """WebSocket close codes that the relay sends."""
+
+    GOING_AWAY = 1001
+    TOO_BIG = 1009
+    SLOW_CONSUMER = 4000
+    TOO_MANY_INVALID = 4001
+    RATE_LIMITED = 4002
+
+
+class RelayError(Exception):
+    """Root of all errors that the relay raises on purpose."""
+
+
+class ConfigError(RelayError):
+    """A setting is unknown, out of range, or contradicts another."""
+
+
+class StoreError(RelayError):
+    """The database cannot be opened or used."""
+
+
+class OutboxFull(RelayError):
+    """A subscriber does not take its closed candles; it has to be disconnected."""
+
+
+class PluginError(RelayError):
+    """A plugin cannot be used; `source` says where it came from."""
+
+    def __init__(self, source: str, reason: str) -> None:
+        super().__init__(f"plugin {source}: {reason}")
+        self.source = source
+        self.reason = reason
+
+
+class RequestError(RelayError):
+    """A client asked for something it cannot have.
+
+    `code` is one of the contract's; the message names the offending value and what would be accepted. `symbol` and
+    `interval` are filled in where the error concerns one stream; `retry_after` (seconds) where waiting helps.
+    """
+
+    def __init__(
+        self,
+        code: Code,
+        message: str,
+        *,
+        symbol: str | None = None,
+        interval: str | None = None,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.symbol = symbol
+        self.interval = interval
+        self.retry_after = retry_after
+
+
+class ProviderError(RelayError):
+    """A provider could not do what it was asked."""
+
+
+class AuthenticationFailed(ProviderError):
+    """The provider refused the key, or there is none: not asked again until restart."""
+
+
+class RateLimited(ProviderError):
+    """The provider, or its budget here, asks to wait `retry_after` seconds."""
+
+    def __init__(self, message: str, retry_after: float) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class ProviderUnavailable(ProviderError):
+    """The provider cannot be reached or says that it is broken."""
+
+
+class ProviderTimeout(ProviderError):
+    """The provider did not answer in time."""
+
+
+class BadAnswer(ProviderError):
+    """The provider answered something that makes no sense."""

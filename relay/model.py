@@ -1,0 +1,116 @@
+"""The values that travel through the relay; no behaviour beyond what follows from the value itself."""
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+
+class Candle(NamedTuple):
+    """Open, high, low, close and volume over one interval.
+
+    `time` is the open time in Unix seconds (UTC); volume is 0 where a market has none.
+    """
+
+    time: int
+    open: float
+    high: float
+    low: float
+    close: float
+    volume: float = 0.0
+
+    def fault(self) -> str | None:
+        """Say what is wrong with the values, or None: finite, low ≤ open, close ≤ high, volume ≥ 0, time ≥ 0."""
+        if not math.isfinite(self.open + self.high + self.low + self.close + self.volume):
+            return "a value is not a finite number"
+        if not self.low <= self.open <= self.high or not self.low <= self.close <= self.high:
+            return "open or close lies outside low and high"
+        if self.volume < 0 or self.time < 0:
+            return "volume or time is negative"
+        return None
+
+
+class StreamKey(NamedTuple):
+    """One symbol at one interval within one provider, written `BTCUSDT@1m`."""
+
+    symbol: str
+    interval: str
+
+    def __str__(self) -> str:
+        return f"{self.symbol}@{self.interval}"
+
+
+class PriceUpdate(NamedTuple):
+    """The newest known state of a stream's candle, open or closed.
+
+    `ts_event_ms` is the provider's time of the update in UTC milliseconds, None where it gives none. Providers leave
+    `is_backfilled` and `is_revised` alone: the relay sets them.
+    """
+
+    key: StreamKey
+    candle: Candle
+    is_closed: bool = False
+    ts_event_ms: int | None = None
+    is_backfilled: bool = False
+    is_revised: bool = False
+
+
+class Instrument(NamedTuple):
+    """What a symbol denotes: something that can be streamed now. `intervals` None means all of the provider's."""
+
+    symbol: str
+    asset_class: str
+    base: str
+    quote: str
+    intervals: tuple[str, ...] | None = None
+
+
+class Setting(NamedTuple):
+    """One key of a provider's configuration table, or `RELAY_NAME_KEY` in the environment.
+
+    `kind` is one of `text`, `urls` (comma list, a tuple of strings), `int`, `float`, `choice`. A number is held
+    between `least` and `most`. A secret reaches the provider wrapped in `Secret` and shows in no output.
+    """
+
+    name: str
+    kind: str = "text"
+    default: object = None
+    help: str = ""
+    is_secret: bool = False
+    choices: tuple[str, ...] = ()
+    least: float | None = None
+    most: float | None = None
+    environment: tuple[str, ...] = ()
+    check: Callable[[object], str | None] | None = None
+
+
+class ProviderInfo(NamedTuple):
+    """Who a provider is; only what cannot be derived from the hooks it implements.
+
+    `needs_key` names the setting without which nothing works. `streams_per_feed` bounds what one upstream connection
+    carries. `feed_life_s` is how long the provider lets a connection live (the relay replaces it before). A candle is
+    looked up by history when its interval ended `close_grace_s` ago and the feed has not closed it. An answer about the
+    present is good enough for `fresh_s`.
+    """
+
+    name: str
+    api: int
+    title: str
+    asset_classes: tuple[str, ...]
+    intervals: tuple[str, ...]
+    attribution: str = ""
+    settings: tuple[Setting, ...] = ()
+    needs_key: str = ""
+    streams_per_feed: int = 1000
+    feed_life_s: float | None = None
+    close_grace_s: float = 5.0
+    fresh_s: float = 1.0
+    instruments_ttl_s: float = 3600.0
+
+
+class Budget(NamedTuple):
+    """A limit that the provider sets: `used` of `limit` units, back to 0 at `resets_at` (Unix seconds)."""
+
+    name: str
+    limit: int
+    used: int
+    resets_at: float

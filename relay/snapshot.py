@@ -1,0 +1,98 @@
+"""Joins the past and the live stream of a subscription with a single cut: no hole, no duplicate."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from relay.errors import ProviderError, StoreError
+from relay.history import History, Live
+from relay.history import Past as Answer
+from relay.hub import CONNECTED, Hub, Stream
+from relay.model import Candle, StreamKey
+from relay.plugins import Provider
+from relay.series import REMEMBERED, Series
+from relay.wire import Past
+
+MOST_SINCE = 20_000
+"""Candles that a resume may bring; beyond, the newest are sent and the snapshot is not complete."""
+MOST_ROUNDS = 3
+
+
+class Snapshot(NamedTuple):
+    """The candles that a subscription starts with."""
+
+    candles: Sequence[Candle]
+    last_is_closed: bool
+    is_complete: bool
+
+
+def live_of(stream: Stream | None) -> Live | None:
+    """Return what a stream knows of the present, if it is live and nothing is missing."""
+    if stream is None or stream.status != CONNECTED:
+        return None
+    series = stream.series
+    if series.is_catching_up or series.last is None:
+        return None
+    return Live(series.last.time, series.last, series.last_is_closed)
+
+
+async def fetch(
+    history: History, provider: Provider, key: StreamKey, find: Callable[[], Stream | None], past: Past
+) -> Answer:
+    """Fetch the past of a subscription; what cannot be had makes it incomplete, never an error.
+
+    `find` returns the stream if there is one: what it knows of the present needs no provider call.
+    """
+    if not provider.has_history and past.bars == 0:
+        return Answer((), True, True)
+
+    def live() -> Live | None:
+        return live_of(find())
+
+    try:
+        if past.since is not None and past.bars is None:
+            answer = await history.candles(provider, key, start=past.since + 1, end=None, limit=MOST_SINCE, live=live)
+            if len(answer.candles) < MOST_SINCE:
+                return answer
+            newest = await history.candles(provider, key, start=None, end=None, limit=MOST_SINCE, live=live)
+            return newest._replace(is_complete=False)
+        # With both, the last `bars` candles are enough: `cut` leaves out those before `since`.
+        return await history.candles(provider, key, start=None, end=None, limit=past.bars or 1, live=live)
+    except (ProviderError, StoreError):
+        return Answer((), True, False)
+
+
+def covers(answer: Answer, series: Series) -> bool:
+    """Say whether the series remembers everything that closed since the answer was made."""
+    if series.last is None or not series.closed or len(series.closed) < REMEMBERED:
+        return True
+    newest = answer.candles[-1].time if answer.candles else 0
+    return newest >= next(iter(series.closed))
+
+
+def cut(hub: Hub, stream: Stream, answer: Answer, past: Past, before: int | None = None) -> Snapshot:
+    """Return what is sent first, up to exactly what the stream has told until now; call it without awaiting after.
+
+    A stream that told nothing yet begins with the answer. `before` leaves out what the subscriber has already.
+    """
+    series = stream.series
+    closed = list(answer.candles)
+    forming = closed.pop() if closed and not answer.last_is_closed else None
+    if series.last is None and not series.is_catching_up and closed:
+        hub.tell(stream, series.fill(closed, None, forming))
+    last = series.last
+    if last is None:
+        candles, last_is_closed = closed, True
+    else:
+        known = {candle.time: candle for candle in closed if candle.time < last.time}
+        known.update((time, candle) for time, candle in series.closed.items() if time < last.time)
+        known[last.time] = last
+        candles = [known[time] for time in sorted(known)]
+        last_is_closed = series.last_is_closed
+    if past.since is not None:
+        candles = [candle for candle in candles if candle.time > past.since]
+    if past.bars is not None:
+        candles = candles[-past.bars :] if past.bars else []
+    if before is not None:
+        candles = [candle for candle in candles if candle.time < before]
+        last_is_closed = True
+    return Snapshot(candles, last_is_closed or not candles, answer.is_complete)

@@ -1,0 +1,106 @@
+"""The live set of streams that one feed has to carry, and what the feed reports about them."""
+
+import asyncio
+from collections.abc import Callable, Iterable
+
+from relay.model import StreamKey
+
+
+def _ignore(*_: object) -> None:
+    return None
+
+
+class Watchlist:
+    """Streams wanted from one feed, now.
+
+    The host adds and removes streams; a feed reads `streams`, waits with `changed`, and reports with `accept`,
+    `reject` and `skip`. All methods except `changed` are synchronous and never block.
+    """
+
+    def __init__(
+        self,
+        streams: Iterable[StreamKey] = (),
+        *,
+        on_accept: Callable[[StreamKey], None] = _ignore,
+        on_reject: Callable[[StreamKey, str], None] = _ignore,
+        on_skip: Callable[[str], None] = _ignore,
+        on_closing: Callable[[str], None] = _ignore,
+        on_pause: Callable[[StreamKey, str, str], None] = _ignore,
+    ) -> None:
+        self._streams: dict[StreamKey, int] = dict.fromkeys(streams, 0)
+        self._on_accept = on_accept
+        self._on_reject = on_reject
+        self._on_skip = on_skip
+        self._on_closing = on_closing
+        self._on_pause = on_pause
+        self._waiters: list[asyncio.Future[None]] = []
+        self.version = 0
+
+    @property
+    def streams(self) -> tuple[StreamKey, ...]:
+        """The streams wanted now, oldest wish first."""
+        return tuple(self._streams)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._streams
+
+    def __len__(self) -> int:
+        return len(self._streams)
+
+    def wanted_since(self, key: StreamKey) -> int:
+        """Return the version at which a stream was added, -1 if it is not wanted: tells one wish from the next."""
+        return self._streams.get(key, -1)
+
+    def add(self, key: StreamKey) -> None:
+        """Want one more stream (host only)."""
+        if key not in self._streams:
+            self._streams[key] = self.version + 1
+            self._wake()
+
+    def remove(self, key: StreamKey) -> None:
+        """Want a stream no longer (host only)."""
+        if key in self._streams:
+            del self._streams[key]
+            self._wake()
+
+    def _wake(self) -> None:
+        self.version += 1
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    async def changed(self, since: int) -> int:
+        """Return the version once it differs from `since`: at once if it already does."""
+        while self.version == since:
+            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._waiters.append(waiter)
+            await waiter
+        return self.version
+
+    def accept(self, keys: Iterable[StreamKey]) -> None:
+        """Report that the provider confirmed these streams: from now on their updates arrive."""
+        for key in keys:
+            if key in self._streams:
+                self._on_accept(key)
+
+    def reject(self, key: StreamKey, reason: str) -> None:
+        """Report that the provider refused a stream for good; it leaves the watchlist."""
+        if key in self._streams:
+            self.remove(key)
+            self._on_reject(key, reason)
+
+    def skip(self, reason: str) -> None:
+        """Report a message that made no sense and was skipped."""
+        self._on_skip(reason)
+
+    def closing(self, reason: str) -> None:
+        """Report that the provider announced the end of this feed: the host opens the next one at once."""
+        self._on_closing(reason)
+
+    def pause(self, key: StreamKey, status: str, message: str) -> None:
+        """Report that a stream rests: `status` is `market_closed` or `throttled`, `message` says until when.
+
+        The next update of the stream, or `accept`, ends the pause.
+        """
+        self._on_pause(key, status, message)

@@ -1,0 +1,92 @@
+"""Errors of the HTTP side as RFC 9457 problem details; nothing of the inside shows in them."""
+
+import logging
+import math
+from collections.abc import Awaitable, Callable
+from http import HTTPStatus
+
+import orjson
+from aiohttp import web
+
+from relay.errors import (
+    AuthenticationFailed,
+    BadAnswer,
+    Code,
+    ProviderError,
+    ProviderTimeout,
+    RateLimited,
+    RequestError,
+    StoreError,
+)
+
+log = logging.getLogger(__name__)
+
+CONTENT_TYPE = "application/problem+json"
+RETRY_S = 5.0
+
+_STATUS = {
+    Code.UNKNOWN_SYMBOL: 404,
+    Code.NOT_FOUND: 404,
+    Code.UNAUTHORIZED: 401,
+    Code.FORBIDDEN: 403,
+    Code.RATE_LIMITED: 429,
+    Code.PROVIDER_UNAVAILABLE: 503,
+    Code.INTERNAL: 500,
+}
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+def problem(status: int, code: Code, detail: str, *, retry_after: float | None = None) -> web.Response:
+    """Build the answer for one error."""
+    headers = {}
+    if status in (429, 503):
+        headers["Retry-After"] = str(max(1, math.ceil(RETRY_S if retry_after is None else retry_after)))
+    if status == 401:
+        headers["WWW-Authenticate"] = 'Bearer realm="market-relay"'
+    body = {
+        "type": f"urn:market-relay:error:{code}",
+        "title": HTTPStatus(status).phrase,
+        "status": status,
+        "detail": detail,
+        "code": code,
+    }
+    return web.Response(status=status, body=orjson.dumps(body), content_type=CONTENT_TYPE, headers=headers)
+
+
+def problem_of(error: Exception) -> web.Response:
+    """Turn an error of the relay into its answer."""
+    if isinstance(error, RequestError):
+        return problem(_STATUS.get(error.code, 400), error.code, error.message, retry_after=error.retry_after)
+    if isinstance(error, StoreError):
+        return problem(503, Code.INTERNAL, "the relay's store cannot be used now; try again later")
+    if isinstance(error, RateLimited):
+        return problem(503, Code.PROVIDER_UNAVAILABLE, str(error), retry_after=error.retry_after)
+    if isinstance(error, ProviderTimeout):
+        return problem(504, Code.PROVIDER_UNAVAILABLE, str(error))
+    if isinstance(error, BadAnswer):
+        return problem(502, Code.PROVIDER_UNAVAILABLE, str(error))
+    if isinstance(error, AuthenticationFailed):
+        return problem(503, Code.PROVIDER_UNAVAILABLE, str(error), retry_after=3600)
+    if isinstance(error, ProviderError):
+        return problem(503, Code.PROVIDER_UNAVAILABLE, str(error))
+    log.error("a request failed", exc_info=error)
+    return problem(500, Code.INTERNAL, "the relay failed at this request; the operator finds the cause in the log")
+
+
+@web.middleware
+async def problems(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Answer every error as a problem, those of aiohttp's routing included."""
+    try:
+        return await handler(request)
+    except web.HTTPException as error:
+        if error.status < 400:
+            raise
+        if error.status == 404:
+            return problem(404, Code.NOT_FOUND, "there is no such resource")
+        answer = problem(error.status, Code.INVALID_REQUEST, error.reason or error.text or "bad request")
+        if "Allow" in error.headers:
+            answer.headers["Allow"] = error.headers["Allow"]
+        return answer
+    except Exception as error:  # noqa: BLE001 - the last line of defence: clients get no traceback
+        return problem_of(error)

@@ -1,0 +1,652 @@
+"""History: exact answers, nothing known is asked again, and one provider call for all who want the same."""
+
+import asyncio
+import bisect
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import NamedTuple, TypeVar
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from relay.clock import Clock, ProviderClock
+from relay.errors import ProviderError, ProviderUnavailable, RateLimited, StoreError
+from relay.history import MAX_CALLS, History, Live, Past
+from relay.intervals import next_open
+from relay.model import Candle, ProviderInfo, StreamKey
+from relay.store import Store
+
+KEY = StreamKey(symbol="BTCUSDT", interval="1m")
+START = 1_700_000_040  # a whole minute
+GRACE_S = 5
+
+
+def final(time: int) -> Candle:
+    return Candle(time=time, open=1.0, high=3.0, low=1.0, close=2.0 + (time % 977) / 1000, volume=7.0)
+
+
+def unfinished(time: int) -> Candle:
+    return final(time)._replace(close=1.0, volume=1.0)
+
+
+def minute(number: int) -> int:
+    return START + 60 * number
+
+
+def finals(*numbers: int) -> tuple[Candle, ...]:
+    return tuple(final(minute(number)) for number in numbers)
+
+
+class FakeProvider:
+    """Knows the candles of one stream and shows those that have opened by its time; `lag_s` holds new ones back."""
+
+    def __init__(self, times: Sequence[int], now: float, *, fresh_s: float = 1.0) -> None:
+        self.name = "fake"
+        self.info = ProviderInfo("fake", 1, "Fake", ("demo",), ("1m",), close_grace_s=GRACE_S, fresh_s=fresh_s)
+        self.has_history = True
+        self.times = sorted(times)
+        self.now = now
+        self.local_clock = Clock(wall=lambda: self.now, monotonic=lambda: self.now)
+        self.clock = ProviderClock(self.local_clock)
+        self.interval = "1m"
+        self.calls: list[tuple[int | None, int, int]] = []
+        self.fetched: Counter[int] = Counter()  # closed candles, by open time
+        self.failures: list[ProviderError | None] = []
+        self.shown = 0
+        self.gate: asyncio.Event | None = None
+        self.entered = asyncio.Event()
+        self.takes_s: tuple[int, int] = (0, 0)
+        self.lag_s = 0
+        self.last_seen = (now, 0)
+        self.answered_at = -1.0
+
+    def visible(self) -> list[int]:
+        latest = bisect.bisect_right(self.times, self.now - self.lag_s)
+        due = bisect.bisect_right(self.times, self.now - 60 - GRACE_S)
+        self.shown = max(self.shown, latest, due)
+        return self.times[: self.shown]
+
+    def show(self, times: Sequence[int]) -> list[Candle]:
+        last = self.visible()[-1] if self.visible() else None
+        return [
+            unfinished(time) if time == last and next_open(self.interval, time) + GRACE_S > self.now else final(time)
+            for time in times
+        ]
+
+    async def candles(self, key: StreamKey, start: int | None, end: int, limit: int) -> Sequence[Candle]:
+        self.calls.append((start, end, limit))
+        self.entered.set()
+        self.now += self.takes_s[0]
+        failure = self.failures.pop(0) if self.failures else None
+        await asyncio.sleep(0)
+        if self.gate is not None:
+            await self.gate.wait()
+        if failure is not None:
+            raise failure
+        inside = [time for time in self.visible() if (start or 0) <= time < end]
+        seen = (self.now, self.shown)
+        rows = self.show(inside[-limit:] if start is None else inside[:limit])
+        for index, row in enumerate(rows):
+            if index < len(rows) - 1 or next_open(self.interval, row.time) + GRACE_S <= self.now:
+                self.fetched[row.time] += 1
+        self.now += self.takes_s[1]
+        self.last_seen, self.answered_at = seen, self.now
+        return rows
+
+
+class Bench:
+    def __init__(self, provider: FakeProvider, store: Store) -> None:
+        self.provider = provider
+        self.store = store
+        self.history = History(store, provider.local_clock)
+
+    async def ask(self, *, start: int | None = None, end: int | None = None, limit: int = 500) -> Past:
+        return await self.history.candles(self.provider, KEY, start=start, end=end, limit=limit)
+
+
+BenchT = TypeVar("BenchT", bound=Bench)
+
+
+@asynccontextmanager
+async def bench_of(provider: FakeProvider, kind: Callable[[FakeProvider, Store], BenchT]) -> AsyncIterator[BenchT]:
+    store = await Store.open(":memory:", provider.local_clock)
+    bench = kind(provider, store)
+    try:
+        yield bench
+    finally:
+        await bench.history.close()
+        await store.close()
+
+
+@pytest.fixture
+async def bench() -> AsyncIterator[Bench]:
+    """Minutes 0 to 999 of a stream; the clock stands 30 s into minute 600."""
+    provider = FakeProvider([minute(n) for n in range(1000)], minute(600) + 30)
+    async with bench_of(provider, Bench) as opened:
+        yield opened
+
+
+# What comes back
+
+
+async def test_last_candles_end_with_the_open_one(bench: Bench) -> None:
+    past = await bench.ask(limit=3)
+    assert past == Past((*finals(598, 599), unfinished(minute(600))), last_is_closed=False, is_complete=True)
+
+
+async def test_first_candles_from_a_start(bench: Bench) -> None:
+    assert await bench.ask(start=minute(10), limit=3) == Past(finals(10, 11, 12), True, True)
+
+
+async def test_both_ends_are_inclusive(bench: Bench) -> None:
+    assert (await bench.ask(start=minute(10), end=minute(12))).candles == finals(10, 11, 12)
+    assert (await bench.ask(start=minute(10) + 1, end=minute(12) - 1)).candles == finals(11)
+    assert (await bench.ask(end=minute(12), limit=2)).candles == finals(11, 12)
+
+
+async def test_end_that_cuts_before_the_open_candle_leaves_it_out(bench: Bench) -> None:
+    past = await bench.ask(end=minute(600) - 1, limit=2)
+    assert past == Past(finals(598, 599), True, True)
+
+
+async def test_range_before_the_first_candle_is_complete_and_empty(bench: Bench) -> None:
+    assert await bench.ask(start=0, end=START - 1) == Past((), True, True)
+    assert await bench.ask(end=START - 1) == Past((), True, True)
+    assert len(bench.provider.calls) == 1
+
+
+async def test_range_in_the_future_is_empty(bench: Bench) -> None:
+    assert await bench.ask(start=minute(10_000)) == Past((), True, True)
+    assert bench.provider.calls == []
+
+
+async def test_candle_closes_by_the_provider_clock(bench: Bench) -> None:
+    bench.provider.times = [minute(n) for n in range(601)]
+    bench.provider.now = minute(601)
+    past = await bench.ask(limit=1)
+    assert (past.candles[-1].time, past.last_is_closed) == (minute(600), True)
+
+
+async def test_month_closes_with_the_calendar() -> None:
+    february, march = 1_769_904_000, 1_772_323_200
+    provider = FakeProvider([february], march - 1)
+    provider.interval = "1M"
+    key = StreamKey("BTCUSDT", "1M")
+    async with bench_of(provider, Bench) as bench:
+        assert not (await bench.history.candles(provider, key, start=None, end=None, limit=5)).last_is_closed
+        provider.now = march + GRACE_S
+        past = await bench.history.candles(provider, key, start=None, end=None, limit=5)
+        assert past == Past((final(february),), True, True)
+
+
+# What is asked
+
+
+async def test_known_range_is_not_asked_again(bench: Bench) -> None:
+    await bench.ask(start=minute(10), end=minute(50))
+    bench.provider.calls.clear()
+    assert (await bench.ask(start=minute(20), end=minute(30))).candles == finals(*range(20, 31))
+    assert (await bench.ask(end=minute(50), limit=5)).candles == finals(46, 47, 48, 49, 50)
+    assert bench.provider.calls == []
+
+
+async def test_only_the_missing_part_is_fetched(bench: Bench) -> None:
+    await bench.ask(start=minute(10), end=minute(20))
+    await bench.ask(start=minute(30), end=minute(40))
+    past = await bench.ask(start=minute(0), end=minute(50))
+    assert past.candles == finals(*range(51))
+    assert set(bench.provider.fetched.values()) == {1}
+
+
+async def test_scrolling_back_fetches_each_candle_once(bench: Bench) -> None:
+    end = None
+    seen: list[Candle] = []
+    for _ in range(8):
+        past = await bench.ask(end=end, limit=100)
+        seen[:0] = past.candles
+        end = seen[0].time - 1
+    assert [candle.time for candle in seen] == [minute(n) for n in range(601)]
+    assert set(bench.provider.fetched.values()) == {1}
+    calls = len(bench.provider.calls)
+    assert (await bench.ask(end=minute(2), limit=500)).candles == finals(0, 1, 2)
+    assert len(bench.provider.calls) == calls
+
+
+async def test_last_candles_reach_over_an_earlier_span_without_refetching_it(bench: Bench) -> None:
+    await bench.ask(start=minute(500), end=minute(520))
+    past = await bench.ask(end=minute(560), limit=100)
+    assert past.candles == finals(*range(461, 561))
+    assert set(bench.provider.fetched.values()) == {1}
+
+
+async def test_time_passing_costs_one_call_for_what_is_new(bench: Bench) -> None:
+    await bench.ask(limit=100)
+    bench.provider.now = minute(610) + 30
+    bench.provider.calls.clear()
+    past = await bench.ask(limit=100)
+    assert [candle.time for candle in past.candles] == [minute(n) for n in range(511, 611)]
+    assert len(bench.provider.calls) == 1
+    assert bench.provider.fetched[minute(600)] == 1
+    assert set(bench.provider.fetched.values()) == {1}
+
+
+async def test_weekend_is_believed_and_stepped_over() -> None:
+    weekend = set(range(1000, 3900))
+    provider = FakeProvider([minute(n) for n in range(5000) if n not in weekend], minute(4000) + 30)
+    async with bench_of(provider, Bench) as bench:
+        await bench.ask(end=minute(999), limit=50)
+        provider.calls.clear()
+        past = await bench.ask(limit=200)
+        assert [candle.time for candle in past.candles] == [minute(n) for n in [*range(901, 1000), *range(3900, 4001)]]
+        assert len(provider.calls) <= 4
+        assert set(provider.fetched.values()) == {1}
+        provider.calls.clear()
+        assert (await bench.ask(end=minute(3899), limit=1)).candles == finals(999)
+        assert (await bench.ask(start=minute(1000), end=minute(3899))).candles == ()
+        assert provider.calls == []
+
+
+async def test_outage_of_years_between_two_spans_ends(bench: Bench) -> None:
+    bench.provider.times = [START + 60 * n for n in [*range(100), *range(2_000_000, 2_000_100)]]
+    bench.provider.now = minute(2_000_099) + 30
+    await bench.ask(start=START, end=minute(50))
+    past = await bench.ask(limit=200)
+    assert len(past.candles) == 200
+    assert past.is_complete
+    assert set(bench.provider.fetched.values()) == {1}
+
+
+async def test_closed_market_is_asked_for_the_present_only() -> None:
+    provider = FakeProvider([minute(n) for n in range(100)], minute(1000))
+    async with bench_of(provider, Bench) as bench:
+        assert await bench.ask(limit=10) == Past(finals(*range(90, 100)), True, True)
+        provider.now = minute(1100)
+        assert await bench.ask(limit=10) == Past(finals(*range(90, 100)), True, True)
+        assert set(provider.fetched.values()) == {1}
+
+
+async def test_candle_that_shows_late_is_not_taken_for_missing(bench: Bench) -> None:
+    bench.provider.now = minute(600) + 1
+    bench.provider.lag_s = 64
+    assert [candle.time for candle in (await bench.ask(limit=2)).candles] == [minute(597), minute(598)]
+    bench.provider.now = minute(600) + 7
+    past = await bench.ask(limit=3)
+    assert past.candles == finals(597, 598, 599)
+
+
+async def test_many_small_answers_end_with_an_incomplete_past() -> None:
+    class OneByOne(FakeProvider):
+        async def candles(self, key: StreamKey, start: int | None, end: int, limit: int) -> Sequence[Candle]:
+            rows = await super().candles(key, start, end, limit)
+            return [*rows[:1]] * limit  # says that there is more
+
+    provider = OneByOne([minute(n) for n in range(1000)], minute(600) + 30)
+    async with bench_of(provider, Bench) as bench:
+        past = await bench.ask(start=START, limit=500)
+        assert len(provider.calls) == MAX_CALLS
+        assert past == Past(finals(*range(MAX_CALLS)), True, False)
+
+
+# The present
+
+
+async def test_present_is_fresh_for_a_second(bench: Bench) -> None:
+    await bench.ask(limit=5)
+    bench.provider.now += 0.9
+    await bench.ask(limit=5)
+    await bench.ask(start=minute(597))
+    await bench.ask(end=minute(600), limit=2)
+    assert len(bench.provider.calls) == 1
+    bench.provider.now += 0.2
+    await bench.ask(limit=5)
+    assert len(bench.provider.calls) == 2
+
+
+async def test_live_candle_replaces_the_open_one_of_the_last_answer(bench: Bench) -> None:
+    await bench.ask(limit=5)
+    bench.store.put_closed("fake", KEY, final(minute(600)), after=minute(599))
+    past = await bench.ask(limit=2)
+    assert past == Past(finals(599, 600), True, True)
+
+
+async def test_lost_live_candle_is_fetched_before_later_ones(bench: Bench) -> None:
+    await bench.ask(limit=5)
+    bench.provider.now = minute(602) + 0.5
+    bench.store.put_closed("fake", KEY, final(minute(601)), after=None)
+    past = await bench.ask(limit=4)
+    assert past == Past((*finals(599, 600, 601), unfinished(minute(602))), False, True)
+
+
+async def test_live_stream_saves_the_call(bench: Bench) -> None:
+    await bench.ask(limit=5)
+    bench.provider.now += 10
+    now = Live(since=minute(599) + 1, candle=unfinished(minute(600)), is_closed=False)
+    bench.provider.calls.clear()
+    past = await bench.history.candles(bench.provider, KEY, start=None, end=None, limit=3, live=lambda: now)
+    assert past == Past((*finals(598, 599), unfinished(minute(600))), False, True)
+    assert bench.provider.calls == []
+
+
+async def test_clock_ahead_does_not_close_candles_or_cover_the_future() -> None:
+    provider = FakeProvider([minute(n) for n in range(1000)], minute(600) + 30)
+    provider.clock = ProviderClock(Clock(wall=lambda: provider.now + 3600, monotonic=lambda: provider.now))
+
+    class Stamps(FakeProvider):
+        async def candles(self, key: StreamKey, start: int | None, end: int, limit: int) -> Sequence[Candle]:
+            rows = await super().candles(key, start, end, limit)
+            self.clock.observe(self.now)
+            return rows
+
+    provider.__class__ = Stamps
+    async with bench_of(provider, Bench) as bench:
+        assert not (await bench.ask(limit=5)).last_is_closed
+        provider.now = minute(605) + 30
+        past = await bench.ask(limit=5)
+        assert past.candles == (*finals(601, 602, 603, 604), unfinished(minute(605)))
+
+
+async def test_clock_behind_does_not_hide_the_newest() -> None:
+    class Stamps(FakeProvider):
+        async def candles(self, key: StreamKey, start: int | None, end: int, limit: int) -> Sequence[Candle]:
+            rows = await super().candles(key, start, end, limit)
+            self.clock.observe(self.now)
+            return rows
+
+    provider = Stamps([minute(n) for n in range(1000)], minute(600) + 30)
+    provider.clock = ProviderClock(Clock(wall=lambda: provider.now - 3600, monotonic=lambda: provider.now))
+    async with bench_of(provider, Bench) as bench:
+        past = await bench.ask(limit=5)
+        assert past.candles == (*finals(596, 597, 598, 599), unfinished(minute(600)))
+
+
+# Many requests
+
+
+async def test_equal_requests_at_the_same_time_share_one_call(bench: Bench) -> None:
+    pasts = await asyncio.gather(*(bench.ask(limit=50) for _ in range(100)))
+    assert len(set(pasts)) == 1
+    assert len(bench.provider.calls) == 1
+
+
+async def test_overlapping_requests_at_the_same_time_fetch_nothing_twice(bench: Bench) -> None:
+    pasts = await asyncio.gather(*(bench.ask(start=minute(n), limit=100) for n in range(0, 200, 10)))
+    assert [past.candles for past in pasts] == [finals(*range(n, n + 100)) for n in range(0, 200, 10)]
+    assert set(bench.provider.fetched.values()) == {1}
+
+
+async def test_cancelled_request_does_not_cancel_the_call_for_others(bench: Bench) -> None:
+    bench.provider.gate = asyncio.Event()
+    first = asyncio.create_task(bench.ask(limit=5))
+    await bench.provider.entered.wait()
+    second = asyncio.create_task(bench.ask(limit=5))
+    await asyncio.sleep(0)
+    first.cancel()
+    await asyncio.gather(first, return_exceptions=True)
+    assert first.cancelled()
+    bench.provider.gate.set()
+    assert len((await second).candles) == 5
+    assert len(bench.provider.calls) == 1
+
+
+async def test_call_of_a_cancelled_request_is_kept(bench: Bench) -> None:
+    bench.provider.gate = asyncio.Event()
+    request = asyncio.create_task(bench.ask(start=START, end=minute(9)))
+    await bench.provider.entered.wait()
+    request.cancel()
+    await asyncio.gather(request, return_exceptions=True)
+    bench.provider.gate.set()
+    assert (await bench.ask(start=START, end=minute(9))).candles == finals(*range(10))
+    assert len(bench.provider.calls) == 1
+
+
+async def test_close_ends_calls_under_way(bench: Bench) -> None:
+    bench.provider.gate = asyncio.Event()
+    request = asyncio.create_task(bench.ask(limit=5))
+    await bench.provider.entered.wait()
+    await bench.history.close()
+    with pytest.raises(ProviderUnavailable, match="shutting down"):
+        await request
+    with pytest.raises(ProviderUnavailable, match="shutting down"):
+        await bench.ask(limit=5)
+
+
+# Faults
+
+
+async def test_provider_error_reaches_the_request_and_every_sharer(bench: Bench) -> None:
+    bench.provider.failures = [RateLimited("slow down", 7.0)]
+    bench.provider.gate = asyncio.Event()
+    requests = [asyncio.create_task(bench.ask(limit=5)) for _ in range(3)]
+    await bench.provider.entered.wait()
+    await bench.store.get_document("")  # behind the reads of the requests
+    bench.provider.gate.set()
+    results = await asyncio.gather(*requests, return_exceptions=True)
+    assert [str(result) for result in results] == ["slow down"] * 3
+    assert len(bench.provider.calls) == 1
+    assert len((await bench.ask(limit=5)).candles) == 5
+
+
+async def test_pages_before_an_error_are_kept(bench: Bench) -> None:
+    await bench.ask(start=minute(100), end=minute(110))
+    bench.provider.failures = [None, ProviderUnavailable("down")]
+    with pytest.raises(ProviderUnavailable):
+        await bench.ask(start=minute(0), end=minute(200))
+    bench.provider.calls.clear()
+    assert (await bench.ask(start=minute(0), end=minute(110))).candles == finals(*range(111))
+    assert bench.provider.calls == []
+
+
+async def test_known_range_is_answered_while_the_provider_fails(bench: Bench) -> None:
+    await bench.ask(start=minute(100), end=minute(110))
+    bench.provider.failures = [ProviderUnavailable("down")] * 5
+    assert (await bench.ask(start=minute(100), end=minute(110))).is_complete
+    with pytest.raises(ProviderUnavailable):
+        await bench.ask(start=minute(100), end=minute(111))
+
+
+async def test_messy_answer_is_cleaned(bench: Bench) -> None:
+    class Messy(FakeProvider):
+        async def candles(self, key: StreamKey, start: int | None, end: int, limit: int) -> Sequence[Candle]:
+            rows = list(await super().candles(key, start, end, limit))
+            broken = rows[2]._replace(high=0.0)
+            not_a_number = rows[3]._replace(close=float("nan"))
+            outside = [rows[0]._replace(time=0), rows[0]._replace(time=end)]
+            return [*outside, rows[1]._replace(close=1.5), *reversed(rows[4:]), not_a_number, broken, rows[1], rows[0]]
+
+    bench.provider.__class__ = Messy
+    past = await bench.ask(start=minute(10), end=minute(19))
+    assert past.candles == finals(10, 11, 14, 15, 16, 17, 18, 19)
+    assert bench.history.dropped == 2
+
+
+async def test_provider_without_history_gives_what_the_store_has(bench: Bench) -> None:
+    bench.provider.has_history = False
+    for n in (5, 6, 7):
+        bench.store.put_closed("fake", KEY, final(minute(n)), after=None)
+    assert await bench.ask(limit=2) == Past(finals(6, 7), True, False)
+    assert await bench.ask(start=minute(6)) == Past(finals(6, 7), True, False)
+    assert bench.provider.calls == []
+
+
+async def test_answers_are_right_while_the_disk_is_full(bench: Bench) -> None:
+    await bench.store._connection.execute_fetchall("PRAGMA max_page_count = 1")
+    past = await bench.ask(start=minute(0), limit=500)
+    assert past == Past(finals(*range(500)), True, True)
+    assert str(bench.store.problem) == "the disk is full"
+    assert (await bench.ask(limit=300)).candles[:-1] == finals(*range(301, 600))
+    assert set(bench.provider.fetched.values()) == {1}
+    await bench.store._connection.execute_fetchall("PRAGMA max_page_count = 100000")
+
+
+async def test_unreadable_store_is_an_error(bench: Bench) -> None:
+    await bench.store.close()
+    with pytest.raises(StoreError):
+        await bench.ask(limit=5)
+
+
+# Anything
+
+
+class World(Bench):
+    """Checks each answer against what the provider could have shown while it was asked."""
+
+    def __init__(self, provider: FakeProvider, store: Store) -> None:
+        super().__init__(provider, store)
+        self.live: set[int] = set()
+        self.live_at = 0
+
+    def known(self, shown: int) -> list[int]:
+        return sorted({*self.provider.times[:shown], *self.live})
+
+    async def check(self, start: int | None, end: int | None, limit: int) -> None:
+        began, shown_before, live_before = self.provider.now, len(self.provider.visible()), set(self.live)
+        if began - self.provider.answered_at < self.provider.info.fresh_s:
+            began, shown_before = self.provider.last_seen
+        try:
+            past = await self.ask(start=start, end=end, limit=limit)
+        except ProviderUnavailable:
+            return
+        assert past.is_complete
+        times = [candle.time for candle in past.candles]
+        possible = []
+        for shown in range(shown_before, len(self.provider.visible()) + 1):
+            inside = [t for t in self.known(shown) if (start or 0) <= t <= (self.provider.now if end is None else end)]
+            possible.append(inside[-limit:] if start is None else inside[:limit])
+        assert times in possible, (times, possible)
+        for index, candle in enumerate(past.candles):
+            is_last = index == len(times) - 1
+            if candle.time in live_before or candle.time + 60 + GRACE_S <= began:
+                assert candle == final(candle.time)
+            assert candle in (final(candle.time), unfinished(candle.time))
+            if is_last and not past.last_is_closed:
+                assert candle.time + 60 > began
+                assert candle.time not in live_before
+            if is_last and past.last_is_closed and candle.time not in self.live:
+                assert candle.time + 60 <= self.provider.now or candle == final(candle.time)
+        assert all(count == 1 for count in self.provider.fetched.values()), self.provider.fetched
+
+    def deliver(self, lost: frozenset[int]) -> None:
+        """Let the live stream close what is due, except the `lost` ones."""
+        provider = self.provider
+        while self.live_at < len(provider.times) and provider.times[self.live_at] + 60 <= provider.now:
+            time = provider.times[self.live_at]
+            if self.live_at not in lost:
+                before = provider.times[self.live_at - 1] if self.live_at else None
+                self.store.put_closed("fake", KEY, final(time), before if before in self.live else None)
+                self.live.add(time)
+                # Once put, a fetch counts as the second one.
+                provider.fetched[time] = max(provider.fetched[time], 1)
+            self.live_at += 1
+
+
+MINUTES = 120
+Action = Callable[[World], Awaitable[None]]
+
+
+class Asked(NamedTuple):
+    start: int | None
+    end: int | None
+    limit: int
+
+
+def asking(*several: Asked) -> Action:
+    async def act(world: World) -> None:
+        if len(several) > 1:
+            calls = (world.ask(start=start, end=end, limit=limit) for start, end, limit in several)
+            await asyncio.gather(*calls, return_exceptions=True)
+        for start, end, limit in several:
+            await world.check(start, end, limit)
+
+    return act
+
+
+def cancelling(asked: Asked) -> Action:
+    async def act(world: World) -> None:
+        world.provider.gate = asyncio.Event()
+        request = asyncio.create_task(world.ask(start=asked.start, end=asked.end, limit=asked.limit))
+        entered = asyncio.create_task(world.provider.entered.wait())
+        await asyncio.wait((request, entered), return_when=asyncio.FIRST_COMPLETED)
+        request.cancel()
+        entered.cancel()
+        world.provider.gate.set()
+        world.provider.gate = None
+        await asyncio.gather(request, entered, *world.history._calls.values(), return_exceptions=True)
+        world.provider.entered.clear()
+
+    return act
+
+
+def waiting(seconds: int) -> Action:
+    async def act(world: World) -> None:
+        world.provider.now += seconds
+
+    return act
+
+
+def delivering(lost: frozenset[int]) -> Action:
+    async def act(world: World) -> None:
+        world.deliver(lost)
+
+    return act
+
+
+def failing(calls: int) -> Action:
+    async def act(world: World) -> None:
+        world.provider.failures = [None] * calls + [ProviderUnavailable("down")]
+
+    return act
+
+
+def lagging(seconds: int) -> Action:
+    async def act(world: World) -> None:
+        world.provider.lag_s = seconds
+
+    return act
+
+
+def slowing(seconds: tuple[int, int]) -> Action:
+    async def act(world: World) -> None:
+        world.provider.takes_s = seconds
+
+    return act
+
+
+MINUTES = 120
+moments = st.one_of(
+    st.none(), st.integers(-2, MINUTES + 5).map(minute), st.integers(0, 60 * MINUTES).map(START.__add__)
+)
+asked = st.builds(Asked, moments, moments, st.integers(1, 40))
+actions: st.SearchStrategy[Action] = st.one_of(
+    asked.map(asking),
+    st.integers(1, 40).map(lambda limit: asking(Asked(None, None, limit))),
+    st.lists(asked, min_size=2, max_size=4).map(lambda several: asking(*several)),
+    asked.map(cancelling),
+    st.sampled_from([1, 2, 5, 7, 30, 58, 60, 65, 66, 600, 1800]).map(waiting),
+    st.frozensets(st.integers(0, MINUTES), max_size=6).map(delivering),
+    st.integers(0, 3).map(failing),
+    st.sampled_from([0, 3, 30, 64]).map(lagging),
+    st.sampled_from([(0, 0), (0, 2), (2, 0), (31, 40)]).map(slowing),
+)
+
+
+async def play(times: Sequence[int], now: int, script: Sequence[Action]) -> None:
+    provider = FakeProvider(times, now)
+    async with bench_of(provider, World) as world:
+        for action in script:
+            await action(world)
+
+
+@settings(max_examples=400, deadline=None)
+@given(
+    numbers=st.frozensets(st.integers(0, MINUTES), max_size=60).map(
+        lambda holes: [n for n in range(MINUTES) if n not in holes]
+    ),
+    now=st.integers(0, 60 * MINUTES),
+    script=st.lists(actions, min_size=2, max_size=14),
+)
+def test_answers_equal_the_truth_and_no_closed_candle_is_fetched_twice(
+    numbers: list[int], now: int, script: list[Action]
+) -> None:
+    asyncio.run(play([minute(n) for n in numbers], START + now, script))
