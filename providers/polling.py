@@ -1,7 +1,7 @@
 """Polling streams of candles within credits: who is asked when, and what the answers mean for each stream."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple
 
@@ -113,6 +113,14 @@ class Poll(NamedTuple):
     rows: int
 
 
+class Given(NamedTuple):
+    """What a call brought for one stream, for the wish that was in force when it was made."""
+
+    key: StreamKey
+    since: int
+    candles: list[Candle]
+
+
 class Polls:
     """One feed: asks for the stream that waited longest, with others of its interval, as credits and hours allow."""
 
@@ -155,11 +163,8 @@ class Polls:
                     yield update
                 poll, wait_s = self.plan()
                 if poll is not None:
-                    for key, since, candles in await self.ask(poll):
-                        if self._watchlist.wanted_since(key) == since:
-                            self._accept(key)
-                            for update in self._streams[key].take(key, candles, self._now()):
-                                yield update
+                    for update in self.take(await self.ask(poll)):
+                        yield update
                     continue
                 if changed is None or changed.done():
                     changed = asyncio.create_task(self._watchlist.changed(version))
@@ -267,8 +272,15 @@ class Polls:
             self._paused[key] = (status, until)
             self._watchlist.pause(key, status, message)
 
-    async def ask(self, poll: Poll) -> list[tuple[StreamKey, int, list[Candle]]]:
-        """Make one call; return the streams it brought candles for, with the wish it was made for.
+    def take(self, given: Iterable[Given]) -> Iterator[PriceUpdate]:
+        """Yield what is new in what a call brought, unless nobody wants it any more."""
+        for key, since, candles in given:
+            if self._watchlist.wanted_since(key) == since:
+                self._accept(key)
+                yield from self._streams[key].take(key, candles, self._now())
+
+    async def ask(self, poll: Poll) -> list[Given]:
+        """Make one call; return what it brought for its streams.
 
         Raises what concerns all streams, except `RateLimited`: then the credits know how long to wait.
         """
@@ -282,7 +294,7 @@ class Polls:
             self._is_probing = True
             raise
         self._is_probing = False
-        given: list[tuple[StreamKey, int, list[Candle]]] = []
+        given: list[Given] = []
         broken: list[Refused] = []
         # The same refusal for all may be about one of them: each is asked alone to find out.
         is_blamed_on_all = len(poll.keys) > 1 and len({repr(answer) for answer in answers.values()}) == 1
@@ -293,7 +305,7 @@ class Polls:
                 stream.asked, stream.answered, stream.alone = asked, self._monotonic(), False
                 if isinstance(answer, Series) and answer.spoilt:
                     self._watchlist.skip(f"{key}: {answer.spoilt} rows made no sense")
-                given.append((key, wishes[key], answer.candles if isinstance(answer, Series) else []))
+                given.append(Given(key, wishes[key], answer.candles if isinstance(answer, Series) else []))
             elif answer.code == 429:
                 self._limits.exhaust_minute()
             elif answer.code == 401:

@@ -102,11 +102,15 @@ class TwelveDataProvider:
         self, watchlist: Watchlist, session: aiohttp.ClientSession, settings: Mapping[str, Any]
     ) -> AsyncGenerator[PriceUpdate, None]:
         """Poll the streams of the watchlist."""
+        return self.polls(watchlist, session, settings).updates()
+
+    def polls(self, watchlist: Watchlist, session: aiohttp.ClientSession, settings: Mapping[str, Any]) -> Polls:
+        """Return the polling loop of one feed, not yet running."""
 
         async def ask(symbols: Sequence[str], interval: str, rows: int) -> Mapping[str, Series | Refused]:
             return await self._poll(symbols, interval, rows, session, settings)
 
-        polls = Polls(
+        return Polls(
             watchlist,
             self._streams,
             ask,
@@ -117,7 +121,6 @@ class TwelveDataProvider:
             monotonic=self._clock.monotonic,
             now=self._server_clock.now,
         )
-        return polls.updates()
 
     @hookimpl
     async def relay_candles(

@@ -3,8 +3,8 @@
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import NamedTuple, Protocol
 
 import aiohttp
 
@@ -243,9 +243,9 @@ class _Link:
 
     def start(self) -> None:
         """Start the tasks; the reader owns them and stops them."""
-        work = [self._watch(), self._subscribe(), self._answer_pings(), self._ping()]
+        work = [self._watch, self._subscribe, self._answer_pings, self._ping]
         if self._codec.heartbeat is not None:
-            work.append(self._beat(self._codec.heartbeat))
+            work.append(self._beat)
         self._tasks = [asyncio.create_task(self._guard(part)) for part in work]
 
     async def stop(self) -> None:
@@ -257,10 +257,10 @@ class _Link:
         finally:
             await _close(self._ws)
 
-    async def _guard(self, work: Coroutine[Any, Any, None]) -> None:
+    async def _guard(self, work: Callable[[], Awaitable[None]]) -> None:
         """End the reader when the work beside it fails, and leave the reason for it to raise."""
         try:
-            await work
+            await work()
         except (aiohttp.ClientError, OSError) as error:
             self.failure = self.failure or ProviderUnavailable(
                 f"the connection was lost while sending: {network_cause(error)}"
@@ -343,11 +343,11 @@ class _Link:
             self._pong_owed.clear()
             await self._ws.pong(self._pong or b"")
 
-    async def _beat(self, text: str) -> None:
+    async def _beat(self) -> None:
         while True:
             await asyncio.sleep(self._codec.heartbeat_s)
             await self._pace.turn(reserve=1)
-            await self._ws.send_str(text)
+            await self._ws.send_str(self._codec.heartbeat or "")
 
     async def _ping(self) -> None:
         while True:

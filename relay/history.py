@@ -167,6 +167,7 @@ class History:
         self._clock = clock
         self._calls: dict[tuple[str, StreamKey], asyncio.Task[_Answer]] = {}
         self._present: dict[tuple[str, StreamKey], _Answer] = {}
+        self._ended = 0
         self._is_closed = False
         self.dropped = 0
 
@@ -198,12 +199,15 @@ class History:
             high = request.high()
             if request.low >= high:
                 return Past((), True, True)
+            ended = self._ended
             if await self._advance(request, high):
                 return _past(request, is_complete=True)
             if not source.has_history:
                 return await self._all_stored(request, high)
             call = self._calls.get((source.name, key))
             if call is None:
+                if ended != self._ended:
+                    continue  # a call that ended while the store was read may have been for the same
                 if calls >= MAX_CALLS:
                     return _past(request, is_complete=False)
                 calls += 1
@@ -285,6 +289,7 @@ class History:
 
         def end(call: asyncio.Task[_Answer]) -> None:
             del self._calls[stream]
+            self._ended += 1
             if not call.cancelled():
                 call.exception()  # seen, even if every request that waited for it was cancelled
 

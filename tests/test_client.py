@@ -427,7 +427,7 @@ async def test_random_faults_leave_every_closed_candle_once_and_in_order(seed: i
             await relay.close_candle(key)
 
     got: dict[StreamKey, list[Message]] = {key: [] for key in keys}
-    async with RelayClient(relay.url, backoff_s=(0.001, 0.02)) as client:
+    async with RelayClient(relay.url, waits_for_relay=True, backoff_s=(0.001, 0.02)) as client:
         await client.subscribe(*map(str, keys), bars=2)
         tormenting = asyncio.create_task(torment())
         async with asyncio.timeout(30):

@@ -1,5 +1,6 @@
 """The invented market: exact sums between intervals, the same answers from the same seed, real-looking sizes."""
 
+import itertools
 import time
 from datetime import UTC, datetime
 from statistics import mean, median
@@ -77,7 +78,7 @@ def test_smaller_candles_add_up_to_the_larger_one(
 
 def test_trade_ids_run_on_from_candle_to_candle(market: Market) -> None:
     parts = [market.candle("BTCUSDT", "1m", NOON + i * MINUTE_MS) for i in range(90)]
-    for before, after in zip(parts, parts[1:], strict=False):
+    for before, after in itertools.pairwise(parts):
         assert after.first_id == before.last_id + 1
 
 
@@ -150,7 +151,7 @@ def test_quiet_pair_often_has_minutes_without_a_trade(market: Market) -> None:
     parts = [market.candle("LRCBTC", "1m", NOON + i * MINUTE_MS) for i in range(720)]
     traded = sum(1 for part in parts if part.trades)
     assert 60 < traded < 400
-    for before, after in zip(parts, parts[1:], strict=False):
+    for before, after in itertools.pairwise(parts):
         if after.trades == 0:
             assert after.open == before.close
 

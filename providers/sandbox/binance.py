@@ -79,8 +79,8 @@ class BinanceStandIn(StandIn):
     def inject(self, stream: str, /, **fields: object) -> None:
         """Send an event on a stream now: the forming candle, with the `k` fields given here put over it.
 
-        It is sent even while the stream is muted. `E` sets the event time. With `t` the event starts from the true candle that opens then. So a closed candle is
-        revised by `inject("btcusdt@kline_1m", t=…, x=True, c="1.0")`.
+        It is sent even while the stream is muted. `E` sets the event time. With `t` the event starts from the true
+        candle that opens then, so a closed candle is revised by `inject("btcusdt@kline_1m", t=…, c="1.0")`.
         """
         self.streams.inject(stream, fields)
 

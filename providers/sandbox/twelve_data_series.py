@@ -113,11 +113,12 @@ class Bars:
             return None
         if part.trades == 0:
             is_quiet_but_open = any(
-                self._market.is_open(pair.symbol, at) for at in range(start, end, max(60_000, (end - start) // 24))
+                self._market.is_open(pair.symbol, at)
+                for at in range(start, min(end, now_ms + 1), max(60_000, (end - start) // 24))
             )
-            if not is_quiet_but_open and not self.padding:
-                return None
-            return self._padded(pair, short, start, part.close) if not is_quiet_but_open else _flat(start, part.close)
+            if is_quiet_but_open:
+                return Bar(start, part.close, part.close, part.close, part.close)
+            return self._padded(pair, short, start, part.close) if self.padding else None
         bar = Bar(start, part.open, part.high, part.low, part.close)
         if self.inconsistent and end <= now_ms and _dice(pair.symbol, short, start) % _BAD_BAR_IN == 0:
             return bar._replace(close=bar.high + max(1, (bar.high - bar.low) // 3))
@@ -161,10 +162,6 @@ def day_bounds(text: str, zone: tzinfo, now_ms: int) -> tuple[Moment, int] | Non
 def utc_text(at_ms: int) -> str:
     """Write an instant as the server writes times of its own."""
     return datetime.fromtimestamp(at_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
-
-
-def _flat(start: int, price: int) -> Bar:
-    return Bar(start, price, price, price, price)
 
 
 def _dice(symbol: str, interval: str, start: int) -> int:

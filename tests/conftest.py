@@ -1,0 +1,44 @@
+"""Fixtures shared by the tests: stand-ins of both exchanges, and relays that run against them."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+from typing import Any
+
+import pytest
+
+from providers.sandbox import Sandbox
+from tests.running import Running, WsClient, start_relay
+
+StartRelay = Callable[..., Awaitable[Running]]
+
+
+@pytest.fixture
+async def sandbox() -> AsyncIterator[Sandbox]:
+    """Both stand-ins, ten events a second on each open candle, forex always open."""
+    async with Sandbox(pace_s=0.1, forex_always_open=True) as running:
+        yield running
+
+
+@pytest.fixture
+async def relay_with(sandbox: Sandbox) -> AsyncIterator[StartRelay]:
+    """Start relays against the stand-ins, with settings of `Config`, `builtin` and `tables`; all end with the test."""
+    async with AsyncExitStack() as stack:
+
+        async def start(**settings: Any) -> Running:
+            running = await start_relay(settings.pop("sandbox", sandbox), **settings)
+            stack.push_async_callback(running.close)
+            return running
+
+        yield start
+
+
+@pytest.fixture
+async def relay(relay_with: StartRelay) -> Running:
+    """A relay with default settings against the stand-ins."""
+    return await relay_with()
+
+
+@pytest.fixture
+async def client(relay: Running) -> WsClient:
+    """A client of `relay` that has read the greeting."""
+    return await relay.connect()

@@ -1,0 +1,59 @@
+"""Virtual environments for third-party clients: made on demand, kept between runs, one per set of packages."""
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+CLIENTS = Path(__file__).resolve().parent / "clients"
+
+
+def home() -> Path:
+    """Tell where the environments are kept."""
+    return Path(os.environ.get("RELAY_PEERS_HOME", REPOSITORY / ".peers"))
+
+
+def environment(*packages: str) -> Path:
+    """Give the Python of an environment that holds these packages, making it first if there is none.
+
+    Raises RuntimeError with pip's last words when they cannot be installed. Blocks, for minutes the first time.
+    """
+    version = f"{sys.version_info.major}.{sys.version_info.minor}"
+    name = "-".join(sorted(package.partition("=")[0] for package in packages))
+    digest = blake2b(" ".join([version, *sorted(packages)]).encode(), digest_size=4).hexdigest()
+    folder = home() / f"{name}-{digest}"
+    python = folder / "bin" / "python"
+    ready = folder / "ready"
+    if not ready.exists():
+        subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)], check=True, capture_output=True)
+        install = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *packages]
+        done = subprocess.run(install, capture_output=True, text=True)
+        if done.returncode != 0:
+            raise RuntimeError(f"pip could not install {', '.join(packages)}: {done.stderr.strip()[-600:]}")
+        ready.touch()
+    return python
+
+
+async def run(python: Path, client: str, *arguments: str, timeout_s: float = 60.0) -> Any:
+    """Run one of the scripts in `clients/` and give the JSON that it printed last."""
+    process = await asyncio.create_subprocess_exec(
+        str(python),
+        str(CLIENTS / f"{client}.py"),
+        *arguments,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        async with asyncio.timeout(timeout_s):
+            out, err = await process.communicate()
+    except TimeoutError:
+        process.kill()
+        out, err = await process.communicate()
+        raise AssertionError(f"{client} did not end in {timeout_s:g} s: {err.decode()[-1500:]}") from None
+    assert process.returncode == 0, f"{client} failed: {err.decode()[-3000:]}"
+    return json.loads(out.decode().strip().splitlines()[-1])

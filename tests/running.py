@@ -1,0 +1,223 @@
+"""A relay on a real socket with the stand-ins as its upstreams, and the client that tests speak to it with."""
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import aiohttp
+import orjson
+from aiohttp import WSMsgType, web
+from yarl import URL
+
+from providers import BUILTIN
+from providers.sandbox import Sandbox
+from relay.app import build_app
+from relay.config import Config
+from relay.hub import Hub
+from relay.secret import Secret
+from relay.web.access import Access
+from relay.web.ws import Clients
+
+PATIENCE_S = 15.0
+PREFIX = "/api/v1/market-data"
+
+Message = dict[str, Any]
+
+
+class Closed(Exception):
+    """The relay closed the connection while a test waited for a message."""
+
+    def __init__(self, code: int | None, reason: str) -> None:
+        super().__init__(f"closed with {code} {reason}")
+        self.code = code
+        self.reason = reason
+
+
+class WsClient:
+    """One WebSocket connection. All that arrived is in `received`; `next` and `until` take messages in order."""
+
+    def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
+        self.socket = socket
+        self.received: list[Message] = []
+        self.close_reason = ""
+
+    async def ask(self, action: str, **fields: Any) -> None:
+        """Send a request; an underscore at the end of a name is left out (`id_`)."""
+        await self.send({"action": action, **{name.rstrip("_"): value for name, value in fields.items()}})
+
+    async def send(self, request: object) -> None:
+        """Send any value as JSON."""
+        await self.socket.send_str(orjson.dumps(request).decode())
+
+    async def send_text(self, text: str) -> None:
+        """Send a text frame as it is."""
+        await self.socket.send_str(text)
+
+    async def next(self, timeout_s: float = PATIENCE_S) -> Message:
+        """Return the next message. Raises `Closed` when there is none any more."""
+        frame = await self.socket.receive(timeout_s)
+        if frame.type is WSMsgType.TEXT:
+            message: Message = orjson.loads(frame.data)
+            self.received.append(message)
+            return message
+        if frame.type is WSMsgType.CLOSE:
+            self.close_reason = str(frame.extra or "")
+        raise Closed(self.socket.close_code, self.close_reason)
+
+    async def until(self, fits: Callable[[Message], object], timeout_s: float = PATIENCE_S) -> Message:
+        """Read on to the first message that fits and return it."""
+        async with asyncio.timeout(timeout_s):
+            while True:
+                message = await self.next()
+                if fits(message):
+                    return message
+
+    async def until_type(self, kind: str, **fields: Any) -> Message:
+        """Read on to the first message of a type that has these fields too."""
+        return await self.until(lambda m: m["type"] == kind and all(m.get(k) == v for k, v in fields.items()))
+
+    async def update(self, **fields: Any) -> Message:
+        """Read on to the next `price_update` with these fields."""
+        return await self.until_type("price_update", **fields)
+
+    async def answer(self, request_id: str | int) -> Message:
+        """Read on to the answer to a request."""
+        return await self.until(lambda m: m.get("id") == request_id)
+
+    async def error(self) -> Message:
+        """Read on to the next error."""
+        return await self.until_type("error")
+
+    async def subscribe(self, *names: str, **options: Any) -> None:
+        """Subscribe to streams and wait for the confirmations (messages in between stay in `received`)."""
+        await self.ask("subscribe", streams=list(names), **options)
+        for _ in names:
+            message = await self.until(lambda m: m["type"] in ("subscription", "error"))
+            assert message["type"] == "subscription", message
+
+    async def closing(self, timeout_s: float = PATIENCE_S) -> Closed:
+        """Read until the relay closes the connection; return how."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                while True:
+                    await self.next()
+        except Closed as closed:
+            return closed
+
+    async def close(self) -> None:
+        """Leave."""
+        await self.socket.close()
+
+
+class Answer(NamedTuple):
+    """What a REST request was answered."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: Any
+    text: str
+
+
+class Running:
+    """A relay that runs. `app` is what `build_app` made."""
+
+    def __init__(self, app: web.Application, runner: web.AppRunner, url: str) -> None:
+        self.app = app
+        self.url = url
+        self._runner = runner
+        self._session = aiohttp.ClientSession()
+
+    @property
+    def hub(self) -> Hub:
+        return self._part(Hub)
+
+    @property
+    def access(self) -> Access:
+        return self._part(Access)
+
+    @property
+    def clients(self) -> Clients:
+        return self._part(Clients)
+
+    def _part(self, kind: type[Any]) -> Any:
+        return next(part for part in self.app.values() if isinstance(part, kind))
+
+    async def connect(
+        self, *, query: str = "", headers: Mapping[str, str] | None = None, hello: bool = True, **options: Any
+    ) -> WsClient:
+        """Open a WebSocket connection and read the greeting. Raises `aiohttp.WSServerHandshakeError`."""
+        options.setdefault("max_msg_size", 0)
+        options.setdefault("timeout", aiohttp.ClientWSTimeout(ws_close=2.0))
+        client = WsClient(await self._session.ws_connect(f"{self.url}{PREFIX}/ws{query}", headers=headers, **options))
+        if hello:
+            message = await client.next()
+            assert message["type"] == "status", message
+        return client
+
+    async def get(
+        self, path: str, *, method: str = "GET", headers: Mapping[str, str] | None = None, **query: str | int
+    ) -> Answer:
+        """Ask a route; `path` is taken as it is when it starts with a slash, else below the API's prefix."""
+        address = URL(self.url + (path if path.startswith("/") else f"{PREFIX}/{path}"), encoded=True)
+        if query:
+            address = address.with_query(query)
+        async with self._session.request(method, address, headers=headers) as answer:
+            raw = await answer.read()
+            is_json = "json" in answer.content_type and raw
+            return Answer(
+                answer.status, answer.headers, orjson.loads(raw) if is_json else None, raw.decode("utf-8", "replace")
+            )
+
+    async def close(self) -> None:
+        """Shut the relay down, then the clients."""
+        await self._runner.cleanup()
+        await self._session.close()
+
+
+def settings_of(sandbox: Sandbox, tables: Mapping[str, Mapping[str, Any]] | None = None) -> dict[str, dict[str, Any]]:
+    """Return provider tables that point at the stand-ins; `tables` are put over them, None takes a key away."""
+    found: dict[str, dict[str, Any]] = {name: dict(table) for name, table in sandbox.provider_settings().items()}
+    found["twelve_data"].update(market_hours="always", poll_seconds=1)
+    for name, table in (tables or {}).items():
+        found.setdefault(name, {}).update(table)
+        found[name] = {key: value for key, value in found[name].items() if value is not None}
+    return found
+
+
+def config_of(tables: Mapping[str, Mapping[str, Any]], **settings: Any) -> Config:
+    """Return a configuration for tests: nothing kept, short linger, no environment."""
+    merged: dict[str, Any] = {"database": ":memory:", "linger_seconds": 0.2, "flush_ms": 5, "port": 0, **settings}
+    merged["tokens"] = tuple(Secret(token) for token in merged.get("tokens", ()))
+    return Config(**merged, tables=MappingProxyType(dict(tables)), environ=MappingProxyType({}))
+
+
+async def start_relay(
+    sandbox: Sandbox,
+    *,
+    builtin: Iterable[object] = BUILTIN,
+    tables: Mapping[str, Mapping[str, Any]] | None = None,
+    **settings: Any,
+) -> Running:
+    """Start a relay on a free port with the stand-ins as its upstreams; the caller closes it."""
+    app = build_app(config_of(settings_of(sandbox, tables), **settings), builtin)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=2.0, handle_signals=False)
+    try:
+        await runner.setup()
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+    except BaseException:
+        await runner.cleanup()
+        raise
+    host, port = runner.addresses[0][:2]
+    return Running(app, runner, f"http://{host}:{port}")
+
+
+async def eventually(check: Callable[[], object], timeout_s: float = PATIENCE_S) -> None:
+    """Wait until a condition holds. Raises `TimeoutError`."""
+    deadline = time.monotonic() + timeout_s
+    while not check():
+        if time.monotonic() > deadline:
+            raise TimeoutError("the condition did not come about")
+        await asyncio.sleep(0.01)

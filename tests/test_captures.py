@@ -1,0 +1,265 @@
+"""Recorded sessions and answers of the real exchanges, played through the whole relay.
+
+Collected only with `--captures DIR`: the recordings are not part of the repository.
+"""
+
+import asyncio
+import csv
+import json
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from aiohttp import web
+
+from providers import BUILTIN
+from providers.sandbox import Sandbox
+from relay.app import build_app
+from relay.config import Config
+
+API = "/api/v1/market-data"
+
+
+@pytest.fixture
+def captures(request: pytest.FixtureRequest) -> Path:
+    return Path(request.config.getoption("--captures"))
+
+
+@asynccontextmanager
+async def relay_over(sandbox: Sandbox, **changes: Any) -> AsyncIterator[str]:
+    """Run a relay whose providers talk to the sandbox; yield its address."""
+    tables: dict[str, dict[str, Any]] = {name: dict(table) for name, table in sandbox.provider_settings().items()}
+    tables["twelve_data"].update(changes.pop("twelve_data", {}))
+    app = build_app(Config(database=":memory:", tables=tables, **changes), BUILTIN)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    try:
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+    finally:
+        await runner.cleanup()
+
+
+@asynccontextmanager
+async def sandbox_at(moment: float) -> AsyncIterator[Sandbox]:
+    """Start the stand-ins with an exchange clock that shows `moment` now."""
+    async with Sandbox(offset_s=moment - time.time()) as sandbox:
+        yield sandbox
+
+
+async def get(url: str, **query: Any) -> tuple[int, Any]:
+    async with aiohttp.ClientSession() as session, session.get(url, params=query) as answer:
+        return answer.status, await answer.json(content_type=None)
+
+
+def as_candle(row: list[Any]) -> dict[str, float]:
+    names = ("open", "high", "low", "close", "volume")
+    return {"time": row[0] // 1000, **{name: float(row[place]) for place, name in enumerate(names, 1)}}
+
+
+# -- Binance: recorded WebSocket sessions -------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["combined_binance.com_2021-10-12", "combined_binance.us_2021-10-12"])
+async def test_recorded_session_reaches_a_client_unchanged(captures: Path, name: str) -> None:
+    lines = [json.loads(line) for line in (captures / f"binance/ws/{name}.jsonl").read_text().splitlines()]
+    frames = [line["frame"] for line in lines[1:]]
+    events = [json.loads(frame)["data"] for frame in frames if "@kline_" in json.loads(frame)["stream"]]
+    symbols = sorted({event["s"] for event in events})
+    expected = {
+        symbol: [
+            (
+                event["k"]["t"] // 1000,
+                *(float(event["k"][field]) for field in "ohlcv"),
+                event["k"]["x"],
+                event["E"],
+            )
+            for event in events
+            if event["s"] == symbol
+        ]
+        for symbol in symbols
+    }
+    async with sandbox_at(lines[0]["recv"]) as sandbox:
+        sandbox.binance.add_symbols(symbols)
+        for symbol in symbols:
+            sandbox.binance.serve_rows(symbol, "1m", [])
+        sandbox.binance.faults.mute()
+        async with relay_over(sandbox) as url, aiohttp.ClientSession() as session:
+            async with session.ws_connect(f"{url}{API}/ws") as ws:
+                await ws.send_json({"action": "subscribe", "streams": [f"{symbol}@1m" for symbol in symbols]})
+                live: set[str] = set()
+                while live != set(symbols):
+                    message = await ws.receive_json(timeout=10)
+                    if message["type"] == "status" and message["status"] == "connected" and "symbol" in message:
+                        live.add(message["symbol"])
+                sandbox.binance.play(frames)
+                received: dict[str, list[tuple[Any, ...]]] = {symbol: [] for symbol in symbols}
+                while received != expected:
+                    message = await ws.receive_json(timeout=10)
+                    if message["type"] == "price_update":
+                        candle = message["candle"]
+                        received[message["symbol"]].append(
+                            (*candle.values(), message["is_closed"], message["ts_event"])
+                        )
+                        symbol = message["symbol"]
+                        assert received[symbol] == expected[symbol][: len(received[symbol])]
+    assert any(update[6] for updates in expected.values() for update in updates) == (".us_" in name)
+
+
+# -- Binance: recorded REST answers -------------------------------------------------------------------
+
+
+async def test_recorded_klines_are_what_history_answers(captures: Path) -> None:
+    files = sorted((captures / "binance/rest/klines").glob("*.json"))
+    assert len(files) > 25
+    async with Sandbox() as sandbox:
+        recorded: dict[tuple[str, str], list[list[Any]]] = {}
+        for file in files:
+            symbol, interval, _ = file.stem.split("_")
+            recorded.setdefault((symbol, interval), []).extend(json.loads(file.read_text()))
+        for (symbol, interval), rows in recorded.items():
+            rows.sort(key=lambda row: row[0])
+            sandbox.binance.serve_rows(symbol, interval, rows)
+        async with relay_over(sandbox) as url:
+            for (symbol, interval), rows in recorded.items():
+                truth = [as_candle(row) for row in {row[0]: row for row in rows}.values()]
+                first, last = truth[0]["time"], truth[-1]["time"]
+                for _ in range(2):
+                    status, body = await get(
+                        f"{url}{API}/history", symbol=symbol, interval=interval, start_time=first, end_time=last,
+                        limit=5000,
+                    )
+                    assert status == 200, body
+                    assert body["candles"] == truth[:5000]
+                calls = len(sandbox.binance.requests)
+                status, body = await get(
+                    f"{url}{API}/history", symbol=symbol, interval=interval, end_time=last, limit=7
+                )
+                assert body["candles"] == truth[-7:]
+                assert len(sandbox.binance.requests) == calls, "what is stored was asked again"
+
+
+async def test_recorded_errors_reach_the_client_as_problems(captures: Path) -> None:
+    lines = (captures / "binance/rest/errors_observed.jsonl").read_text().splitlines()
+    expected = {418: 503, 429: 503}
+    async with Sandbox() as sandbox, relay_over(sandbox) as url:
+        await get(f"{url}{API}/symbols")
+        for line in map(json.loads, lines):
+            body = line["body"] if isinstance(line["body"], str) else json.dumps(line["body"])
+            status = line["http"] or 400
+            sandbox.binance.faults.answer_rest(status, body, times=1, path="/api/v3/klines")
+            answered, problem = await get(f"{url}{API}/history", symbol="BTCUSDT", interval="1m", limit=3)
+            assert problem["code"] in {"provider_unavailable", "unknown_symbol"}, (line, problem)
+            assert answered in {expected.get(status, 502), 404, 502, 503}, (line, problem)
+            sandbox.binance.faults.answer_rest_normally()
+            if status in expected:
+                break
+
+
+# -- Twelve Data --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("file", "symbol", "interval"),
+    [
+        ("time_series_AUDUSD_1min_utc_2026-08-14.json", "AUD/USD", "1m"),
+        ("time_series_USDRUB_1min_utc_2020-01-31.json", "USD/RUB", "1m"),
+    ],
+)
+async def test_recorded_time_series_is_what_history_answers(
+    captures: Path, file: str, symbol: str, interval: str
+) -> None:
+    answer = json.loads((captures / "twelvedata/rest" / file).read_text())
+    async with Sandbox() as sandbox:
+        sandbox.twelve_data.add_symbols([symbol])
+        sandbox.twelve_data.serve_rows(symbol, {"1m": "1min"}[interval], answer)
+        async with relay_over(sandbox) as url:
+            truth = [
+                {
+                    "time": utc(row["datetime"]),
+                    **{name: float(row[name]) for name in ("open", "high", "low", "close")},
+                    "volume": 0.0,
+                }
+                for row in reversed(answer["values"])
+            ]
+            status, body = await get(
+                f"{url}{API}/history", symbol=symbol, interval=interval,
+                start_time=truth[0]["time"], end_time=truth[-1]["time"],
+            )  # fmt: skip
+            assert status == 200, body
+            assert body["candles"] == truth
+
+
+async def test_recorded_gold_loses_its_padded_weekends_and_nothing_else(captures: Path) -> None:
+    file = captures / "twelvedata/candles/XAUUSD_15min_utc_2026-01-22_to_08-20.csv"
+    rows = [row for row in csv.reader(file.open(), delimiter=";") if row and row[0][0].isdigit()]
+    values = [dict(zip(("datetime", "open", "high", "low", "close"), row, strict=True)) for row in reversed(rows)]
+    answer = {"meta": {"symbol": "XAU/USD", "interval": "15min"}, "values": values, "status": "ok"}
+    async with Sandbox() as sandbox:
+        sandbox.twelve_data.serve_rows("XAU/USD", "15min", answer)
+        async with relay_over(sandbox) as url:
+            start = utc("2026-03-02 00:00:00")
+            status, body = await get(
+                f"{url}{API}/history", symbol="XAU/USD", interval="15m",
+                start_time=start, end_time=start + 7 * 86_400 - 1, limit=1000,
+            )  # fmt: skip
+            assert status == 200, body
+            times = {candle["time"] for candle in body["candles"]}
+            recorded = {utc(row[0]) for row in rows}
+            # Winter time in New York: the market closes on Friday at 22:00 UTC and opens on Sunday at 23:00 for gold.
+            open_hours = {
+                moment
+                for moment in recorded
+                if start <= moment < start + 5 * 86_400 - 7200 and (moment % 86_400) // 3600 != 22
+            }
+            assert open_hours <= times
+            assert not {moment for moment in times if utc("2026-03-06 22:00:00") <= moment < utc("2026-03-08 21:00:00")}
+
+
+async def test_recorded_twelve_data_errors_are_understood_in_both_deliveries(captures: Path) -> None:
+    lines = (captures / "twelvedata/rest/errors_observed.jsonl").read_text().splitlines()
+    expected = {400: {502, 404}, 401: {503}, 403: {502, 503, 404}, 404: {404}, 429: {503}}
+    for line in map(json.loads, lines):
+        for status in (line["http"], 200):
+            async with Sandbox() as sandbox, relay_over(sandbox) as url:
+                await get(f"{url}{API}/symbols")
+                sandbox.twelve_data.faults.answer_rest(status, json.dumps(line["body"]), path="/time_series")
+                answered, problem = await get(f"{url}{API}/history", symbol="EUR/USD", interval="1m", limit=3)
+                assert answered in expected[line["body"]["code"]], (line, status, problem)
+                assert problem["code"] in {"provider_unavailable", "unknown_symbol"}
+
+
+def utc(label: str) -> int:
+    return int(time.mktime(time.strptime(label, "%Y-%m-%d %H:%M:%S"))) - time.timezone
+
+
+async def test_outage_of_2021_is_believed_after_one_answer(captures: Path) -> None:
+    file = captures / "candles/BTCUSDT-1m-2021-04-20_outage.csv"
+    rows = list(csv.DictReader(file.open()))
+    assert rows
+    name = next(iter(rows[0]))
+    times = [_moment(row[name]) for row in rows]
+    values = [[row[key] for key in ("open", "high", "low", "close", "volume")] for row in rows]
+    klines = [
+        [moment * 1000, *value, moment * 1000 + 59_999, "0", 1, "0", "0", "0"]
+        for moment, value in zip(times, values, strict=True)
+    ]
+    async with Sandbox() as sandbox:
+        sandbox.binance.serve_rows("BTCUSDT", "1m", klines)
+        async with relay_over(sandbox) as url:
+            query = {"symbol": "BTCUSDT", "interval": "1m", "start_time": times[0], "end_time": times[-1]}
+            _, body = await get(f"{url}{API}/history", **query, limit=5000)
+            assert [candle["time"] for candle in body["candles"]] == times
+            calls = len(sandbox.binance.requests)
+            _, again = await get(f"{url}{API}/history", **query, limit=5000)
+            assert again == body
+            assert len(sandbox.binance.requests) == calls, "the hole was asked for again"
+    await asyncio.sleep(0)
+
+
+def _moment(text: str) -> int:
+    return int(text) // 1000 if text.isdigit() and len(text) > 10 else utc(text[:19].replace("T", " "))
