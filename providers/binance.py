@@ -38,6 +38,7 @@ INTERVALS = ("1s", "1m", "3m", "5m", "15m", "30m", "1h", "2h", "4h", "6h", "8h",
 _WS_URLS = ("wss://stream.binance.com:9443", "wss://data-stream.binance.vision")
 _REST_URLS = ("https://api.binance.com", "https://data-api.binance.vision")
 
+_INFINITE = float("inf")
 _MESSAGE_BYTES = 4000
 _KLINES_PAGE = 1000
 _KLINES_WEIGHT = 2
@@ -128,17 +129,14 @@ class BinanceCodec(FeedCodec):
         open_ms, event_ms, is_closed = kline["t"], event["E"], kline["x"]
         if type(open_ms) is not int or type(event_ms) is not int or type(is_closed) is not bool:
             raise TypeError("a time is no whole number, or x is neither true nor false")
-        candle = Candle(
-            open_ms // 1000,
-            float(kline["o"]),
-            float(kline["h"]),
-            float(kline["l"]),
-            float(kline["c"]),
-            float(kline["v"]),
-        )
-        fault = candle.fault()
-        if fault is not None:
-            raise ValueError(fault)
+        opened, high, low = float(kline["o"]), float(kline["h"]), float(kline["l"])
+        close, volume = float(kline["c"]), float(kline["v"])
+        candle = Candle(open_ms // 1000, opened, high, low, close, volume)
+        # What fault() checks, without its call; no comparison holds for NaN.
+        if not (
+            0 <= low <= opened <= high < _INFINITE and low <= close <= high and 0 <= volume < _INFINITE and open_ms >= 0
+        ):
+            raise ValueError(candle.fault() or "a price is negative")
         return (PriceUpdate(key, candle, is_closed, event_ms),)
 
     def _answer(self, message: dict[str, Any]) -> Sequence[Accepted | Rejected]:
@@ -147,6 +145,8 @@ class BinanceCodec(FeedCodec):
         if error is None and "code" in message:
             error = message
         if error is None and "result" not in message:
+            if "stream" in message and "@kline_" not in message["stream"]:
+                return ()  # a bookTicker, for one, does not say what it is
             raise ValueError("neither an event nor an answer")
         keys = self._asked.pop(message["id"], ()) if type(message.get("id")) is int else ()
         newest = tuple(key for key in keys if self._newest.get(key) == message["id"])

@@ -50,6 +50,8 @@ class Refused(NamedTuple):
 
     def error(self) -> ProviderError:
         """Build the error to raise when it concerns the whole request."""
+        if self.code == 401:
+            return AuthenticationFailed(f"the key was refused: {self.message}")
         if self.code >= 500:
             return ProviderUnavailable(f"error {self.code}: {self.message}")
         return BadAnswer(f"error {self.code}: {self.message}" if self.code else self.message)
@@ -61,10 +63,11 @@ Ask = Callable[[Sequence[str], str, int], Awaitable[Mapping[str, Series | Refuse
 class PolledStream:
     """What is known of one stream between two polls; outlives the feed, so nothing between two feeds is lost."""
 
-    __slots__ = ("alone", "answered", "asked", "is_closed", "newest", "previous")
+    __slots__ = ("alone", "answered", "asked", "is_closed", "newest", "place", "previous")
 
     def __init__(self) -> None:
         self.asked = float("-inf")
+        self.place = 0
         self.answered = float("-inf")
         self.newest: Candle | None = None
         self.is_closed = False
@@ -213,16 +216,17 @@ class Polls:
         at, now = self._monotonic(), self._now()
         opens, _ = session_at(now)
         wait_s = float("inf")
-        ready: list[tuple[float, float, StreamKey]] = []
+        ready: list[tuple[PolledStream, float, StreamKey]] = []
         for key in self._watchlist.streams:
             due = self._due(key, at, now, opens)
             if due <= at:
-                ready.append((self._streams[key].asked, due, key))
+                ready.append((self._streams[key], due, key))
             else:
                 wait_s = min(wait_s, due - at)
         if not ready:
             return None, wait_s
-        ready.sort(key=lambda entry: entry[0])
+        # Among those asked together the order of that call decides, else a part of them would fall behind each time.
+        ready.sort(key=lambda entry: (entry[0].asked, entry[0].place))
         room = self._limits.available(self._reserve)
         if room < 1:
             self._report_throttled(ready, at, now)
@@ -258,7 +262,7 @@ class Polls:
             rows = max(rows, self._streams[key].rows_needed(key.interval, now, since))
         return Poll(first.interval, tuple(chosen.values()), rows)
 
-    def _report_throttled(self, ready: Sequence[tuple[float, float, StreamKey]], at: float, now: float) -> None:
+    def _report_throttled(self, ready: Sequence[tuple[PolledStream, float, StreamKey]], at: float, now: float) -> None:
         waits = self._limits.waits(len(ready), self._reserve)
         for place, (wait_s, (_, due, key)) in enumerate(zip(waits, ready, strict=True), start=1):
             if at + wait_s - due > self._poll_s:
@@ -298,9 +302,10 @@ class Polls:
         broken: list[Refused] = []
         # The same refusal for all may be about one of them: each is asked alone to find out.
         is_blamed_on_all = len(poll.keys) > 1 and len({repr(answer) for answer in answers.values()}) == 1
-        for key in poll.keys:
+        for place, key in enumerate(poll.keys):
             answer = answers[key.symbol]
             stream = self._streams[key]
+            stream.place = place
             if isinstance(answer, Series) or answer.is_empty:
                 stream.asked, stream.answered, stream.alone = asked, self._monotonic(), False
                 if isinstance(answer, Series) and answer.spoilt:
@@ -309,7 +314,7 @@ class Polls:
             elif answer.code == 429:
                 self._limits.exhaust_minute()
             elif answer.code == 401:
-                raise AuthenticationFailed(f"the key was refused: {answer.message}")
+                raise answer.error()
             elif answer.code not in _REFUSED_FOR_GOOD:
                 stream.asked = asked
                 broken.append(answer)

@@ -30,7 +30,6 @@ from relay import (
     PriceUpdate,
     ProviderClock,
     ProviderInfo,
-    RestAnswer,
     Secret,
     Setting,
     StreamKey,
@@ -150,9 +149,11 @@ class TwelveDataProvider:
         known = {symbol: _instrument(symbol) for symbol in known_pairs()}
         if not settings["api_key"]:
             return list(known.values())
-        answer = await self.ask("/forex_pairs", {}, 1, session, settings)
+        body = await self.ask("/forex_pairs", {}, 1, session, settings)
+        if isinstance(body, Refused):
+            raise body.error()
         try:
-            symbols = [str(pair["symbol"]).upper() for pair in answer.body["data"]]
+            symbols = [str(pair["symbol"]).upper() for pair in body["data"]]
         except (LookupError, TypeError) as error:
             raise BadAnswer(f"forex_pairs: {type(error).__name__}: {error}") from error
         listed = {symbol: _instrument(symbol) for symbol in symbols if symbol.count("/") == 1}
@@ -182,10 +183,10 @@ class TwelveDataProvider:
         session: aiohttp.ClientSession,
         settings: Mapping[str, Any],
         reserve: int = 0,
-    ) -> RestAnswer:
+    ) -> Any | Refused:
         """Ask within the credits, and take what the answer says about credits and time.
 
-        Returns errors of the request itself; raises those of the key, the credits and the server.
+        Returns the body, or the refusal of this request; raises the errors of the key, the credits and the server.
         """
         key = settings["api_key"]
         if not isinstance(key, Secret) or not key:
@@ -210,23 +211,18 @@ class TwelveDataProvider:
         finally:
             limits.settle(spent, used, left)
         self._learn_time(answer.headers.get("Date"))
-        refused = refusal(answer.body, answer.status)
+        refused = refusal(answer.body, answer.status, key)
         if refused is None:
-            if answer.status < 400:
-                return answer
-            refused = Refused(answer.status, "")
-        message = refused.message.replace(key.reveal(), "***")
+            return answer.body
         if refused.code == 429:
-            if "for the day" in message:
+            if "for the day" in refused.message:
                 limits.exhaust_day()
             else:
                 limits.exhaust_minute()
             raise limits.shortage(cost, reserve)
-        if refused.code == 401:
-            raise AuthenticationFailed(f"the key was refused: {message}")
-        if refused.code >= 500:
-            raise refused._replace(message=message).error()
-        return answer._replace(body=answer.body if isinstance(answer.body, dict) else {})
+        if refused.code == 401 or refused.code >= 500:
+            raise refused.error()
+        return refused
 
     def _learn_time(self, date: str | None) -> None:
         if date is None:
@@ -251,18 +247,16 @@ class TwelveDataProvider:
             "outputsize": min(rows, _PAGE),
         }
         reserve = _poll_reserve(settings)
-        answer = await self.ask("/time_series", params, len(symbols), session, settings, reserve=reserve)
-        body = answer.body
-        if not isinstance(body, dict):
-            raise BadAnswer("time_series: the answer is no object")
-        whole = refusal(body, answer.status)
-        if whole is not None or len(symbols) == 1:
-            # With one symbol there is no outer object.
-            return {symbol: whole or read_series(body, symbol, interval, settings) for symbol in symbols}
+        body = await self.ask("/time_series", params, len(symbols), session, settings, reserve=reserve)
+        if isinstance(body, Refused):
+            return dict.fromkeys(symbols, body)
+        # With one symbol there is no outer object.
+        entries = body if len(symbols) > 1 and isinstance(body, dict) else {symbols[0]: body}
         series: dict[str, Series | Refused] = {}
         for symbol in symbols:
-            entry = body.get(symbol)
-            series[symbol] = refusal(entry, 200) or read_series(entry, symbol, interval, settings)
+            entry = entries.get(symbol)
+            refused = refusal(entry, 200, settings["api_key"])
+            series[symbol] = refused or read_series(entry, symbol, interval, settings)
         return series
 
     async def page(
@@ -277,16 +271,13 @@ class TwelveDataProvider:
         """Ask for one page of history; an empty range is an error there, and no rows here."""
         params: dict[str, str | int] = {"symbol": symbol, "interval": INTERVALS[interval], "outputsize": size}
         params |= {name: _date(moment) for name, moment in dates.items()}
-        answer = await self.ask("/time_series", params, 1, session, settings)
-        refused = refusal(answer.body, answer.status)
-        if refused is None:
-            series = read_series(answer.body, symbol, interval, settings)
-            if isinstance(series, Series):
-                return series
-            refused = series
-        if refused.is_empty:
+        body = await self.ask("/time_series", params, 1, session, settings)
+        series = body if isinstance(body, Refused) else read_series(body, symbol, interval, settings)
+        if isinstance(series, Series):
+            return series
+        if series.is_empty:
             return Series(0, 0, 0, [])
-        raise refused.error()
+        raise series.error()
 
     async def earliest(
         self, symbol: str, interval: str, session: aiohttp.ClientSession, settings: Mapping[str, Any]
@@ -295,8 +286,8 @@ class TwelveDataProvider:
         key = (symbol, interval)
         if key not in self._earliest:
             params = {"symbol": symbol, "interval": INTERVALS[interval]}
-            answer = await self.ask("/earliest_timestamp", params, 1, session, settings)
-            stamp = answer.body.get("unix_time") if isinstance(answer.body, dict) else None
+            body = await self.ask("/earliest_timestamp", params, 1, session, settings)
+            stamp = body.get("unix_time") if isinstance(body, dict) else None
             self._earliest[key] = stamp if type(stamp) is int else None
         return self._earliest[key]
 
@@ -347,16 +338,16 @@ class _History:
         """Return the first candles from `start`: windows small enough not to be cut, growing while they are empty."""
         found: list[Candle] = []
         ceiling = _WINDOW
-        if (end - start) // self._length > _WINDOW and limit > 0:
+        if (end - start) // self._length > _WINDOW:
             earliest = await self._provider.earliest(self._symbol, self._interval, self._session, self._settings)
             if earliest is None:
                 ceiling = (end - start) // self._length + 1
             else:
                 start = max(start, earliest - self._length)
-        growth = 1
+        least = 0
         while start < end and len(found) < limit:
             left = limit - len(found)
-            length = min((left + left // 10 + 5) * growth, ceiling) * self._length
+            length = min(max(left + left // 10 + 5, least), ceiling) * self._length
             until = start + length
             if self._keeps_hours:
                 start = max(start, session_at(start)[0] - self._length + 1)
@@ -370,7 +361,7 @@ class _History:
                 ceiling = max(_WINDOW, (until - start) // self._length // _GROWTH)
                 continue
             found += [candle for candle in page.candles if start <= candle.time < until]
-            growth = 1 if page.candles else growth * _GROWTH
+            least = 0 if page.candles else max(_WINDOW, least * _GROWTH)
             start = until
         return found[:limit]
 
@@ -397,17 +388,16 @@ def _date(moment: int) -> str:
     return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%d %H:%M:%S")
 
 
-def refusal(body: object, status: int) -> Refused | None:
-    """Find the error in a body: it may come with any HTTP status, 200 too."""
-    if not isinstance(body, dict):
-        return None
-    code = body.get("code")
-    if body.get("status") != "error" and not (type(code) is int and code >= 400):
+def refusal(body: object, status: int, key: Secret) -> Refused | None:
+    """Find the error in an answer: it may come with any HTTP status, 200 too. The key is struck out of its words."""
+    content = body if isinstance(body, dict) else {}
+    code = content.get("code")
+    if status < 400 and content.get("status") != "error" and not (type(code) is int and code >= 400):
         return None
     if type(code) is not int:
         code = status if status >= 400 else 500
-    message = body.get("message")
-    return Refused(code, message[:200] if isinstance(message, str) else "")
+    message = content.get("message")
+    return Refused(code, message.replace(key.reveal(), "***")[:200] if isinstance(message, str) else "")
 
 
 def read_series(body: object, symbol: str, interval: str, settings: Mapping[str, Any]) -> Series | Refused:

@@ -8,6 +8,7 @@ from relay.errors import (
     ProviderTimeout,
     ProviderUnavailable,
     RateLimited,
+    UnknownSymbol,
 )
 from relay.feed import Accepted, Closing, FeedCodec, Pace, Rejected, websocket_feed
 from relay.hookspecs import API_VERSION, hookimpl
@@ -44,6 +45,7 @@ __all__ = [
     "Secret",
     "Setting",
     "StreamKey",
+    "UnknownSymbol",
     "Watchlist",
     "ask_rest",
     "hookimpl",

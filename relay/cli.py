@@ -45,6 +45,7 @@ def main() -> None:
 @click.option("--plugins", multiple=True, metavar="MODULE|FILE.py", help="Load one more provider; can be repeated.")
 @click.option("--linger-seconds", type=float, help="How long an upstream stays after its last subscriber.")
 @click.option("--flush-ms", type=float, help="Updates closer together than this leave in one write.")
+@click.option("--compression/--no-compression", default=None, help="Offer permessage-deflate.  [default: off]")
 @click.option("--log-level", type=click.Choice(LOG_LEVELS), help="[default: info]")
 @click.option("--log-format", type=click.Choice(LOG_FORMATS), help="[default: text]")
 @click.option("--insecure", is_flag=True, help="Allow other machines to connect although no tokens are set.")

@@ -43,6 +43,7 @@ _STREAMS_PER_REQUEST = 100
 _NAME_BYTES_PER_REQUEST = 3500
 _LARGEST_MESSAGE = 64 * 1024 * 1024
 _HEARTBEAT_S = 20.0
+_HANDSHAKE_S = 10.0
 # Refusals of a stream that worked before which may end by themselves, for instance while a relay starts.
 _PASSING = {Code.PROVIDER_UNAVAILABLE, Code.RATE_LIMITED, Code.TOO_MANY_SUBSCRIPTIONS, Code.INTERNAL}
 _UNIT_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800, "M": 31 * 86_400}
@@ -409,7 +410,8 @@ class RelayClient:
                 return
         scheme = {"http": "ws", "https": "wss"}[self.url.scheme]
         try:
-            async with asyncio.timeout(self._timeout_s):
+            # A relay that accepts and then says nothing must not hold up the resume for long.
+            async with asyncio.timeout(min(self._timeout_s, _HANDSHAKE_S)):
                 socket = await self._http().ws_connect(
                     (self.url / _ROUTES / "ws").with_scheme(scheme),
                     headers=self._headers,

@@ -33,6 +33,7 @@ class Config:
     max_streams: int = 2_000
     linger_seconds: float = 5.0
     flush_ms: float = 20.0
+    compression: bool = False
     log_level: str = "info"
     log_format: str = "text"
     plugins: tuple[str, ...] = ()
@@ -72,6 +73,14 @@ def _one_of(*choices: str) -> Callable[[Any], str]:
     return parse
 
 
+def _switch(value: Any) -> bool:
+    if isinstance(value, str):
+        value = {"true": True, "false": False}.get(value.lower())
+    if not isinstance(value, bool):
+        raise ValueError("is neither true nor false")
+    return value
+
+
 def _texts(value: Any) -> tuple[str, ...]:
     if isinstance(value, str):
         value = [part.strip() for part in value.split(",")]
@@ -105,6 +114,7 @@ _PARSERS: dict[str, Callable[[Any], Any]] = {
     "max_streams": _number(int, 1, 100_000),
     "linger_seconds": _number(float, 0, 3_600),
     "flush_ms": _number(float, 0, 1_000),
+    "compression": _switch,
     "log_level": _one_of(*LOG_LEVELS),
     "log_format": _one_of(*LOG_FORMATS),
     "plugins": _texts,

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import orjson
 
-from relay.errors import Code, ProviderError, RateLimited, RequestError, StoreError
+from relay.errors import BadAnswer, Code, ProviderError, RateLimited, RequestError, StoreError
 from relay.model import Instrument, StreamKey
 from relay.plugins import Provider
 from relay.store import Store
@@ -63,9 +63,11 @@ class Directory:
             provider.name: asyncio.Event() for provider in providers if provider.lists_instruments
         }
         self._tasks: list[asyncio.Task[None]] = []
+        self._patience_ends = 0.0
 
     def start(self) -> None:
         """Begin to load and refresh the lists; `close` ends that."""
+        self._patience_ends = asyncio.get_running_loop().time() + SETTLE_TIMEOUT_S
         for name in self._settled:
             self._tasks.append(asyncio.create_task(self._keep(self._providers[name]), name=f"instruments of {name}"))
 
@@ -83,6 +85,7 @@ class Directory:
         while True:
             try:
                 instruments = await provider.instruments()
+                self._take(provider, instruments)
             except ProviderError as error:
                 wait = RETRY_S[min(failures, len(RETRY_S) - 1)]
                 if isinstance(error, RateLimited):
@@ -95,26 +98,27 @@ class Directory:
             else:
                 wait, failures = provider.info.instruments_ttl_s, 0
                 self._problems.pop(provider.name, None)
-                self._take(provider, instruments)
-                self._settled[provider.name].set()
                 await self._remember(provider, instruments)
             self._settled[provider.name].set()
             await asyncio.sleep(wait)
 
     def _take(self, provider: Provider, instruments: Iterable[Instrument]) -> None:
         old = self._listed.get(provider.name, {})
-        new = {instrument.symbol.upper(): instrument for instrument in instruments}
+        try:
+            new = {instrument.symbol.upper(): instrument for instrument in instruments}
+        except AttributeError:
+            raise BadAnswer(f"provider {provider.name}: a symbol in its list is no text") from None
         self._listed[provider.name] = new
-        for symbol in new:
-            self._owners.setdefault(symbol, provider.name)
         gone = old.keys() - new.keys()
         if gone:
             self._on_delisted(provider, gone)
 
     async def _remember(self, provider: Provider, instruments: Sequence[Instrument]) -> None:
         try:
-            await self._store.put_document(f"instruments:{provider.name}", orjson.dumps(instruments))
-        except StoreError as error:
+            # As plain rows: orjson takes no named tuples.
+            rows = orjson.dumps([tuple(instrument) for instrument in instruments])
+            await self._store.put_document(f"instruments:{provider.name}", rows)
+        except (StoreError, TypeError) as error:
             log.debug("the symbol list of %s was not stored: %s", provider.name, error)
 
     async def _recall(self, provider: Provider) -> None:
@@ -125,22 +129,29 @@ class Directory:
             instruments = [
                 Instrument(row[0], row[1], row[2], row[3], tuple(row[4]) if row[4] else None) for row in rows
             ]
-        except (StoreError, ValueError, TypeError, IndexError):
-            return
-        if instruments and provider.name not in self._listed:
-            self._take(provider, instruments)
+            if instruments and provider.name not in self._listed:
+                self._take(provider, instruments)
+        except (StoreError, BadAnswer, ValueError, TypeError, LookupError) as error:
+            log.debug("there is no symbol list of %s from an earlier run: %s", provider.name, error)
 
     # -- asking -------------------------------------------------------------------------------------------------------
 
-    async def settled(self) -> None:
-        """Wait until every provider's list was asked for once, a few seconds at most."""
-        waiting = [event.wait() for event in self._settled.values() if not event.is_set()]
-        if waiting:
-            try:
-                async with asyncio.timeout(SETTLE_TIMEOUT_S):
-                    await asyncio.gather(*waiting)
-            except TimeoutError:
-                pass
+    async def settled(self, pin: str | None = None, symbol: str | None = None) -> None:
+        """Wait until the lists that decide about a symbol (without one: all lists) were asked for once.
+
+        Nobody waits any more when the relay runs for some seconds: a provider that hangs holds up no other.
+        """
+        if symbol is not None and pin is not None and pin not in self._providers:
+            pin, symbol = None, f"{pin}:{symbol}".upper()
+        try:
+            async with asyncio.timeout_at(self._patience_ends):
+                for name, event in self._settled.items():
+                    if pin in (None, name):
+                        await event.wait()
+                        if symbol is not None and symbol in self._listed.get(name, ()):
+                            return
+        except TimeoutError:
+            return
 
     def problem(self, name: str) -> str | None:
         """Return why a provider's list could not be had lately."""
@@ -163,19 +174,27 @@ class Directory:
 
     def name_of(self, provider: Provider, symbol: str) -> str:
         """Return the canonical name of a provider's symbol: bare if it belongs to this provider, else pinned."""
+        return symbol if self._owner(symbol) == provider.name else f"{provider.name}:{symbol}"
+
+    def _owner(self, symbol: str) -> str | None:
+        """Return who a bare symbol belongs to: whoever it was resolved to before, else the first that lists it."""
         owner = self._owners.get(symbol)
-        if owner is None and self._first_open() is provider:
-            owner = provider.name
-        return symbol if owner == provider.name else f"{provider.name}:{symbol}"
+        if owner is None:
+            owner = next((name for name in self._providers if symbol in self._listed.get(name, ())), None)
+        if owner is None and (fallback := self._first_open()) is not None:
+            owner = fallback.name
+        return owner
 
     def resolve(self, pin: str | None, symbol: str, interval: str) -> Target:
         """Return what a client's name stands for. Raises `RequestError` (unknown_symbol, unsupported_interval,
         provider_unavailable).
         """
+        asked = symbol if pin is None else f"{pin}:{symbol}"
+        if pin is not None and pin not in self._providers:
+            # No provider is called so: the colon belongs to the symbol.
+            pin, symbol = None, asked.upper()
         try:
             provider = self._provider_of(pin, symbol)
-            if pin is not None and pin not in self._providers:
-                symbol = f"{pin}:{symbol}".upper()
             instrument = self._listed.get(provider.name, {}).get(symbol)
             intervals = (instrument.intervals if instrument else None) or provider.info.intervals
             if interval not in intervals:
@@ -187,34 +206,36 @@ class Directory:
             if provider.refusal is not None:
                 raise RequestError(Code.PROVIDER_UNAVAILABLE, provider.refusal)
         except RequestError as error:
-            error.symbol = symbol if pin is None else f"{pin}:{symbol}"
-            error.interval = interval
+            error.symbol, error.interval = asked, interval
             raise
+        if instrument is not None and (owner := self._owner(symbol)) is not None:
+            # From now on clients know the stream by this name.
+            self._owners[symbol] = owner
         own_spelling = instrument.symbol if instrument else symbol
         return Target(provider, StreamKey(own_spelling, interval), self.name_of(provider, symbol))
 
     def _provider_of(self, pin: str | None, symbol: str) -> Provider:
-        if pin is not None and pin in self._providers:
+        if pin is not None:
             provider = self._providers[pin]
-            if not provider.lists_instruments or symbol in self._listed.get(pin, {}):
+            if not provider.lists_instruments or symbol in self._listed.get(pin, ()):
                 return provider
             self._complain_if_unlisted([provider])
             raise RequestError(
-                Code.UNKNOWN_SYMBOL, f"unknown symbol {shown(symbol)}: {provider.info.title} does not list it"
+                Code.UNKNOWN_SYMBOL,
+                f"unknown symbol {shown(symbol)}: {provider.info.title} does not list it; "
+                "GET /api/v1/market-data/symbols lists those that can be had",
             )
-        bare = symbol if pin is None else f"{pin}:{symbol}".upper()
-        owner = self._owners.get(bare)
-        if owner is not None and bare in self._listed.get(owner, {}):
+        owner = self._owner(symbol)
+        if owner is not None and (symbol in self._listed.get(owner, ()) or owner not in self._settled):
             return self._providers[owner]
+        # Its owner lists it no longer; somebody else may.
         for name, instruments in self._listed.items():
-            if bare in instruments:
+            if symbol in instruments:
                 return self._providers[name]
-        if (fallback := self._first_open()) is not None:
-            return fallback
         self._complain_if_unlisted(self._providers.values())
         raise RequestError(
             Code.UNKNOWN_SYMBOL,
-            f"unknown symbol {shown(bare)}; GET /api/v1/market-data/symbols lists those that can be had",
+            f"unknown symbol {shown(symbol)}; GET /api/v1/market-data/symbols lists those that can be had",
         )
 
     def _first_open(self) -> Provider | None:
@@ -224,6 +245,8 @@ class Directory:
     def _complain_if_unlisted(self, providers: Iterable[Provider]) -> None:
         for provider in providers:
             if provider.lists_instruments and provider.name not in self._listed:
+                if provider.refusal is not None:
+                    raise RequestError(Code.PROVIDER_UNAVAILABLE, provider.refusal)
                 reason = self._problems.get(provider.name, "it is still being loaded")
                 raise RequestError(
                     Code.PROVIDER_UNAVAILABLE,

@@ -11,6 +11,7 @@
         ├── RateLimited              wait exactly `retry_after` seconds
         ├── ProviderUnavailable      it cannot be reached, or says it is broken (5xx)
         ├── ProviderTimeout          it did not answer in time
+        ├── UnknownSymbol            it does not know the symbol, or the plan does not include it
         └── BadAnswer                it answered something that makes no sense
 
 The messages reach clients: they never carry a key, a token, a file path or an address with a query.
@@ -119,6 +120,10 @@ class ProviderUnavailable(ProviderError):
 
 class ProviderTimeout(ProviderError):
     """The provider did not answer in time."""
+
+
+class UnknownSymbol(ProviderError):
+    """The provider does not know the symbol, or the plan does not include it."""
 
 
 class BadAnswer(ProviderError):

@@ -65,6 +65,7 @@ class _Answer(NamedTuple):
     span: Span
     candles: tuple[Candle, ...]
     open_time: int | None  # of the one candle that is not closed
+    asked_at: float
     answered_at: float
 
     @property
@@ -73,24 +74,28 @@ class _Answer(NamedTuple):
 
 
 class _Piece(NamedTuple):
-    # What to ask. `start` None: the newest before `end`. `is_followed`: a candle of `end` or later is known.
+    # What to ask. `start` None: the newest before `end`. Before `followed_at` there is a candle of `end` or later.
     start: int | None
     end: int
     limit: int
-    is_followed: bool
+    followed_at: int | None
     reaches_present: bool
 
 
 class _Request:
     # One request's walk through time: forwards from `start`, or backwards from `end`.
 
-    def __init__(self, source: CandleSource, key: StreamKey, start: int | None, end: int | None, limit: int) -> None:
+    def __init__(
+        self, source: CandleSource, key: StreamKey, start: int | None, end: int | None, limit: int, began_at: float
+    ) -> None:
         self.source = source
         self.key = key
         self.is_forward = start is not None
         self.low = max(start or 0, 0)
         self.end = end
         self.limit = limit
+        self.began_at = began_at
+        self.is_strict = False
         self.at: int | None = self.low if self.is_forward else None  # known and read up to here
         self.rows: list[Candle] = []
         self.answers: list[_Answer] = []
@@ -112,6 +117,8 @@ class _Request:
 
     def adopt(self, answer: _Answer) -> None:
         """Believe an answer for the rest of this request; of those about the present only the first."""
+        if self.is_strict and answer.asked_at < self.began_at:
+            return
         if not answer.reaches_present or not any(other.reaches_present for other in self.answers):
             self.answers.append(answer)
 
@@ -121,11 +128,11 @@ class _Request:
     def is_stored(self, time: int) -> bool:
         return any(span.start <= time < span.end for span in self.stored)
 
-    def is_followed(self, end: int) -> bool:
-        # A stored span proves as much as a candle: nothing is stored of the time in which one may be open.
-        return any(span.end > end for span in self.stored) or any(
-            candle.time >= end for answer in self.answers for candle in answer.candles
-        )
+    def followed_at(self, end: int) -> int | None:
+        # A stored span ends after a closed candle, at an open one, or so long ago that none can be open.
+        later = [span.end for span in self.stored if span.end > end]
+        later += [candle.time for answer in self.answers for candle in answer.candles if candle.time >= end]
+        return min(later, default=None)
 
     def piece(self, high: int) -> _Piece:
         """Return what to ask next. `at` is where the known time ends."""
@@ -138,7 +145,7 @@ class _Request:
             reaches_present = later is None and end > settled
             # Never just one: it could be the open candle for ever.
             limit = min(max(self.missing, 2), MAX_CANDLES_PER_CALL)
-            return _Piece(at, self.present() if reaches_present else end, limit, self.is_followed(end), reaches_present)
+            return _Piece(at, self.present() if reaches_present else end, limit, self.followed_at(end), reaches_present)
         reaches_present = at > settled and not any(span.start >= at for span in known)
         end = self.present() if reaches_present else at
         length = _SHORTEST_MONTH_S if self.key.interval == "1M" else length_s(self.key.interval)
@@ -146,14 +153,14 @@ class _Request:
         earlier = max((span.end for span in known if span.end <= at), default=0)
         if not earlier:
             limit = min(self.missing + extra, MAX_CANDLES_PER_CALL)
-            return _Piece(None, end, limit, self.is_followed(end), reaches_present)
+            return _Piece(None, end, limit, self.followed_at(end), reaches_present)
         # The newest before `at` could run into what an earlier span holds, so the question gets a start: far enough
         # back for the missing candles if the grid had no holes, farther each time it turns out to have some.
         newest = min(at, max(int(self.source.clock.now()) + 1, earlier + 1))
         start = max(earlier, newest - self.reach * length)
         self.reach = max(self.reach, 64) * 8
         limit = min((newest - start) // length + 2 + extra, MAX_CANDLES_PER_CALL)
-        return _Piece(start, end, limit, self.is_followed(end), reaches_present)
+        return _Piece(start, end, limit, self.followed_at(end), reaches_present)
 
 
 class History:
@@ -180,18 +187,23 @@ class History:
         end: int | None,
         limit: int,
         live: Callable[[], Live | None] | None = None,
+        must_be_new: bool = False,
     ) -> Past:
         """Return the first `limit` candles from `start` on, or without it the last `limit` up to `end` or now.
 
         `start` and `end` are open times, both inclusive. `live` gives the present of a stream that is live, in place of
-        a provider call. Raises `ProviderError` when the provider has to be asked and fails (what it gave before that is
-        kept), `StoreError` when the store cannot be read. Cancelling ends the request, not the provider call: others
-        may wait for the same.
+        a provider call; it is called once, before anything else. With `must_be_new` no answer about the present is
+        taken that was asked for before this call, however fresh.
+
+        Raises `ProviderError` when the provider has to be asked and fails (what it gave before that is kept) and
+        `StoreError` when the store cannot be read. Cancelling ends the request, not the provider call: others may wait
+        for the same.
         """
-        request = _Request(source, key, start, end, limit)
+        request = _Request(source, key, start, end, limit, self._clock.monotonic())
         present = live() if live is not None else None
         if present is not None:
             request.adopt(self._from_live(present))
+        request.is_strict = must_be_new
         if limit <= 0:
             return Past((), True, True)
         calls = 0
@@ -269,7 +281,8 @@ class History:
     def _from_live(self, live: Live) -> _Answer:
         candles = () if live.candle is None else (live.candle,)
         open_time = None if live.candle is None or live.is_closed else live.candle.time
-        return _Answer(Span(live.since, _FOREVER), candles, open_time, self._clock.monotonic())
+        now = self._clock.monotonic()
+        return _Answer(Span(live.since, _FOREVER), candles, open_time, now, now)
 
     def _adopt_present(self, request: _Request) -> None:
         stream = (request.source.name, request.key)
@@ -299,7 +312,7 @@ class History:
         return call
 
     async def _ask(self, source: CandleSource, key: StreamKey, piece: _Piece) -> _Answer:
-        before = source.clock.now()
+        before, asked_at = source.clock.now(), self._clock.monotonic()
         answered = await source.candles(key, piece.start, piece.end, piece.limit)
         after = source.clock.now()
         # An answer is as old as its question, and a clock that was ahead until this answer set it must close nothing.
@@ -313,8 +326,12 @@ class History:
         elif is_full:
             end = times[-1] + 1
 
-        is_final = newest is None or next_open(key.interval, newest) + source.info.close_grace_s <= now
-        if newest is not None and not is_final:
+        grace_s = source.info.close_grace_s
+        is_past = piece.followed_at is not None and piece.followed_at + grace_s <= now
+        is_final = newest is None or is_past or next_open(key.interval, newest) + grace_s <= now
+        if is_past:
+            known_until = end
+        elif newest is not None and not is_final:
             known_until = newest
         else:
             known_until = max(_settled_before(source, key, now), 0 if newest is None else newest + 1)
@@ -332,16 +349,16 @@ class History:
             # The newest candles, or the final values of the last one, are still to be asked for.
             end = max(start, min(end, known_until))
             reaches_present = False
-        is_open = newest is not None and not piece.is_followed and next_open(key.interval, newest) > now
+        is_open = newest is not None and piece.followed_at is None and next_open(key.interval, newest) > now
         open_time = newest if newest is not None and is_open and start <= newest < end else None
         answered_at = self._clock.monotonic()
         if reaches_present:
             end = _FOREVER
             rest = Span(max(start, min(piece.end, known_until)), _FOREVER)
             newer = tuple(candle for candle in candles if candle.time >= rest.start)
-            self._remember((source.name, key), _Answer(rest, newer, open_time, answered_at))
+            self._remember((source.name, key), _Answer(rest, newer, open_time, asked_at, answered_at))
         kept = tuple(candle for candle in candles if start <= candle.time < end)
-        return _Answer(Span(start, end), kept, open_time, answered_at)
+        return _Answer(Span(start, end), kept, open_time, asked_at, answered_at)
 
     def _remember(self, stream: tuple[str, StreamKey], answer: _Answer) -> None:
         self._present.pop(stream, None)

@@ -11,11 +11,14 @@ from relay.watchlist import Watchlist
 
 PROJECT = "relay"
 API_VERSION = 1
+"""Raised when a hook or an argument is renamed, removed or changes its meaning; not when one is added."""
 
 hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)
 
 Settings = Mapping[str, Any]
+
+REQUIRED = ("relay_provider", "relay_stream")
 
 
 @hookspec(firstresult=True)
@@ -59,3 +62,6 @@ def relay_instruments(session: aiohttp.ClientSession, settings: Settings) -> Awa
 @hookspec(firstresult=True)
 def relay_budgets(settings: Settings) -> Sequence[Budget] | None:
     """Return how much of the provider's limits is used. Pure, no I/O. Optional."""
+
+
+HOOKS = (relay_provider, relay_stream, relay_candles, relay_instruments, relay_budgets)

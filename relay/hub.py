@@ -42,6 +42,7 @@ class Group:
     """Subscribers with exactly the same subscriptions, and the frames they are to be sent with the next flush."""
 
     channels: frozenset["Channel"]
+    is_compressed: bool
     members: dict["Subscriber", None] = field(default_factory=dict)
     pending: list[bytes] = field(default_factory=list)
 
@@ -153,10 +154,13 @@ class Stream:
 class Subscriber:
     """One client connection: its outbox and its subscriptions."""
 
-    __slots__ = ("group", "id", "on_slow", "outbox", "subscriptions")
+    __slots__ = ("group", "id", "is_compressed", "on_slow", "outbox", "subscriptions")
 
-    def __init__(self, number: int, outbox: Outbox, on_slow: Callable[["Subscriber", str], None]) -> None:
+    def __init__(
+        self, number: int, outbox: Outbox, on_slow: Callable[["Subscriber", str], None], is_compressed: bool
+    ) -> None:
         self.id = number
+        self.is_compressed = is_compressed
         self.outbox = outbox
         self.on_slow = on_slow
         self.subscriptions: dict[Stream, Channel] = {}
@@ -182,7 +186,7 @@ class Hub:
         self._clock = clock
         self._flush_s = flush_s
         self._on_closed = on_closed
-        self._groups: dict[frozenset[Channel], Group] = {}
+        self._groups: dict[tuple[frozenset[Channel], bool], Group] = {}
         self._ungrouped: dict[Subscriber, None] = {}
         self._dirty: list[Group] = []
         self._flush_handle: asyncio.Handle | None = None
@@ -196,12 +200,27 @@ class Hub:
         self.writes_out = 0
         self.bytes_out = 0
 
+    @property
+    def groups(self) -> list[Group]:
+        """The groups of subscribers that are served together now."""
+        return list(self._groups.values())
+
+    @property
+    def lagging(self) -> int:
+        """How many subscribers do not keep up now."""
+        return len(self._laggards)
+
     # -- subscribers and streams -------------------------------------------------------------------
 
-    def join(self, outbox: Outbox, on_slow: Callable[[Subscriber, str], None]) -> Subscriber:
-        """Add a client connection. `on_slow` is called once when it does not take its closed candles."""
+    def join(
+        self, outbox: Outbox, on_slow: Callable[[Subscriber, str], None], *, is_compressed: bool = False
+    ) -> Subscriber:
+        """Add a client connection. `on_slow` is called once when it does not take its closed candles.
+
+        `is_compressed` says that it agreed to permessage-deflate with the full window.
+        """
         self._numbers += 1
-        subscriber = Subscriber(self._numbers, outbox, on_slow)
+        subscriber = Subscriber(self._numbers, outbox, on_slow, is_compressed)
         self.subscribers[subscriber] = None
         return subscriber
 
@@ -280,7 +299,7 @@ class Hub:
             subscriber.group = None
             group.members.pop(subscriber, None)
             if not group.members:
-                self._groups.pop(group.channels, None)
+                self._groups.pop((group.channels, group.is_compressed), None)
                 for channel in group.channels:
                     channel.groups.pop(group, None)
         if not subscriber.outbox.is_lagging:
@@ -290,9 +309,10 @@ class Hub:
         for subscriber in self._ungrouped:
             if subscriber.subscriptions and not subscriber.outbox.is_lagging:
                 channels = frozenset(subscriber.subscriptions.values())
-                group = self._groups.get(channels)
+                identity = (channels, subscriber.is_compressed)
+                group = self._groups.get(identity)
                 if group is None:
-                    group = self._groups[channels] = Group(channels)
+                    group = self._groups[identity] = Group(*identity)
                     for channel in channels:
                         channel.groups[group] = None
                 group.members[subscriber] = None
@@ -314,25 +334,32 @@ class Hub:
         for update in updates:
             stream.seq += 1
             frame = wire.price_update(stream.name, stream.key.interval, update, stream.seq)
-            is_closed = update.is_closed
+            is_closed, is_revised = update.is_closed, update.is_revised
             if is_closed and self._on_closed is not None:
                 self._on_closed(stream, update, stream.series.told_before(update))
-            if not update.is_revised:
+            last = stream.series.last
+            if not is_revised or (last is not None and update.candle.time == last.time):
                 stream.last_frame = frame
                 stream.last_frame_is_closed = is_closed
             for channel in stream.channels.values():
-                if channel.is_plain or channel.throttle(frame, is_closed, self):
-                    self.deliver(channel, frame, is_closed=is_closed)
+                # A revision speaks of another candle: it takes nothing away from the open one that waits.
+                if channel.is_plain or is_revised or channel.throttle(frame, is_closed, self):
+                    self.deliver(channel, frame, is_closed=None if is_revised else is_closed)
 
     def deliver(self, channel: Channel, frame: bytes, *, is_closed: bool | None) -> None:
         """Put a frame into the next flush of everybody on this channel; `is_closed` None: it is no candle."""
         if self._ungrouped:
             self._regroup()
         dirty = self._dirty
+        deflated: bytes | None = None
         for group in channel.groups:
             if not group.pending:
                 dirty.append(group)
-            group.pending.append(frame)
+            if group.is_compressed:
+                deflated = deflated or wire.deflate(frame)
+                group.pending.append(deflated)
+            else:
+                group.pending.append(frame)
         for subscriber in channel.laggards:
             try:
                 if is_closed is None:

@@ -17,19 +17,19 @@ DECAY = 0.98
 class Liveness:
     """Watches one stream. Call `tick` about once a second with a count that grows with every message received."""
 
-    __slots__ = ("_count", "_heard_at", "_seen", "_usual_s", "interval", "warnings")
+    __slots__ = ("_count", "_seen", "_usual_s", "heard_at", "interval", "warnings")
 
     def __init__(self, interval: str, now: float) -> None:
         self.interval = interval
         self._count = 0
-        self._heard_at = now
+        self.heard_at = now
         self._usual_s = 0.0
         self._seen = 0
         self.warnings = 0
 
     def restart(self, now: float) -> None:
         """Begin to measure silence anew: a feed opened, or the market did."""
-        self._heard_at = now
+        self.heard_at = now
 
     @property
     def patience_s(self) -> float:
@@ -41,12 +41,12 @@ class Liveness:
     def tick(self, now: float, count: int) -> float | None:
         """Return how long the stream is silent beyond its patience, in seconds, or None while that is normal."""
         if count != self._count:
-            pause = now - self._heard_at
+            pause = now - self.heard_at
             self._usual_s = max(pause, self._usual_s * DECAY)
             self._seen += 1
             self._count = count
-            self._heard_at = now
+            self.heard_at = now
             self.warnings = 0
             return None
-        over = now - self._heard_at - self.patience_s
+        over = now - self.heard_at - self.patience_s
         return over if over > 0 else None

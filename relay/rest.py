@@ -81,7 +81,7 @@ async def ask_rest(
     *,
     params: Mapping[str, str | int] | None = None,
     headers: Mapping[str, str] | None = None,
-    timeout_s: float = TIMEOUT_S,
+    timeout_s: float | None = None,
     tries: int | None = None,
 ) -> RestAnswer:
     """GET `path` from the current host; the next host is asked when this one cannot be reached or refuses.
@@ -93,7 +93,7 @@ async def ask_rest(
     """
     for left in reversed(range(min(len(hosts), tries or len(hosts)))):
         host = hosts.current
-        answer = await _ask_host(session, host + path, params, headers, timeout_s)
+        answer = await _ask_host(session, host + path, params, headers, TIMEOUT_S if timeout_s is None else timeout_s)
         if isinstance(answer, RestAnswer):
             if answer.status < 500 and answer.status not in _REFUSED_HERE:
                 return answer

@@ -7,7 +7,8 @@ subscribers. The rules:
 - Every candle that closes is told once as closed, before any later candle. When a later candle shows up first, it is
   held until history has answered for the span between: `missing` says what to ask, `fill` takes the answer.
 - An answer is believed: a candle that history does not know does not exist, until the provider sends it after all
-  (then it is told as revised). `give_up` goes on without an answer and records a gap; `repair` closes one later.
+  (then it is told as revised). Only a candle that was told as open cannot vanish: it becomes a gap.
+- `give_up` goes on without an answer and leaves a gap; `repair` closes one later. `take_gaps` hands out new ones.
 """
 
 from collections.abc import Iterable, Sequence
@@ -18,6 +19,10 @@ from relay.model import Candle, PriceUpdate, StreamKey
 
 REMEMBERED = 128
 """Closed candles kept to recognise repeats and revisions, and to join a snapshot to the live stream."""
+MOST_HELD = 4096
+"""Candles that wait for history at most; what is refused then leaves a hole, which is asked for in turn."""
+MOST_GAPS = 100
+"""Gaps kept for repair; the oldest are forgotten."""
 
 
 class Missing(NamedTuple):
@@ -43,12 +48,16 @@ class Series:
 
     __slots__ = (
         "_asked_until",
+        "_closed_event_ms",
         "_held",
         "_last_event_ms",
+        "_new_gaps",
+        "_newest_event_ms",
         "backfilled",
         "closed",
         "duplicates",
         "gaps",
+        "has_told",
         "is_catching_up",
         "key",
         "last",
@@ -65,12 +74,16 @@ class Series:
         self.last: Candle | None = None
         self.last_is_closed = False
         self.is_catching_up = False
+        self.has_told = False
         self.closed: dict[int, Candle] = {}
         self.gaps: list[Gap] = []
         self.duplicates = self.late = self.revised = self.backfilled = self.nonsense = 0
         self._asked_until = 0
         self._held: dict[int, PriceUpdate] = {}
+        self._new_gaps: list[Gap] = []
+        self._closed_event_ms: dict[int, int] = {}
         self._last_event_ms = 0
+        self._newest_event_ms = 0
 
     # -- live updates ------------------------------------------------------------------------------
 
@@ -83,6 +96,9 @@ class Series:
         if candle.fault() is not None:
             self.nonsense += 1
             return ()
+        event_ms = update.ts_event_ms or 0
+        if event_ms > self._newest_event_ms:
+            self._newest_event_ms = event_ms
         if self.is_catching_up:
             self._hold(update)
             return ()
@@ -92,36 +108,42 @@ class Series:
                 self.is_catching_up = True
                 self._hold(update)
                 return ()
-            self._advance(candle, is_closed=update.is_closed, event_ms=update.ts_event_ms)
-            return (update,)
-        if candle.time == last.time and not self.last_is_closed:
-            event_ms = update.ts_event_ms or 0
-            if not update.is_closed:
-                if event_ms < self._last_event_ms:
-                    self.late += 1
-                    return ()
-                if candle == last and event_ms == self._last_event_ms:
-                    self.duplicates += 1
-                    return ()
-            self._advance(candle, is_closed=update.is_closed, event_ms=update.ts_event_ms)
-            return (update,)
-        return self._accept_past(update)
+        elif candle.time < last.time or self.last_is_closed:
+            return self._accept_past(update, event_ms)
+        elif not update.is_closed:
+            if event_ms < self._last_event_ms:
+                self.late += 1
+                return ()
+            if candle == last and event_ms == self._last_event_ms:
+                self.duplicates += 1
+                return ()
+        self._advance(candle, is_closed=update.is_closed, event_ms=event_ms)
+        self.has_told = True
+        return (update,)
 
-    def _accept_past(self, update: PriceUpdate) -> Sequence[PriceUpdate]:
+    def _accept_past(self, update: PriceUpdate, event_ms: int) -> Sequence[PriceUpdate]:
         """Judge an update of a candle that is already closed, or that was passed over."""
         candle = update.candle
         if not update.is_closed:
             self.late += 1
             return ()
-        known = self.closed.get(candle.time)
+        time = candle.time
+        known = self.closed.get(time)
         if known == candle:
             self.duplicates += 1
+            self._closed_event_ms[time] = max(self._closed_event_ms[time], event_ms)
             return ()
-        if known is None and (not self.closed or candle.time < next(iter(self.closed))):
+        if known is not None:
+            # The same news arrives over several connections: an older one must not undo a newer one.
+            if 0 < event_ms < self._closed_event_ms[time]:
+                self.late += 1
+                return ()
+        elif not self._is_in_gap(time) and (not self.closed or time < next(iter(self.closed))):
             self.late += 1
             return ()
-        self._remember(candle)
-        if self.last is not None and candle.time == self.last.time:
+        self._settle(time)
+        self._remember(candle, event_ms)
+        if self.last is not None and time == self.last.time:
             self.last = candle
         self.revised += 1
         return (update._replace(is_revised=True),)
@@ -133,27 +155,38 @@ class Series:
             return self.promised_at is not None and time > self.promised_at
         return not self.last_is_closed or time > next_open(self.key.interval, self.last.time)
 
-    def _advance(self, candle: Candle, *, is_closed: bool, event_ms: int | None) -> None:
+    def _advance(self, candle: Candle, *, is_closed: bool, event_ms: int) -> None:
         self.last = candle
         self.last_is_closed = is_closed
-        self._last_event_ms = event_ms or 0
+        self._last_event_ms = event_ms
         if is_closed:
-            self._remember(candle)
+            if self.gaps:
+                self._settle(candle.time)
+            self._remember(candle, event_ms)
 
-    def _remember(self, candle: Candle) -> None:
+    def _remember(self, candle: Candle, event_ms: int) -> None:
         closed = self.closed
         is_newest = not closed or candle.time >= next(reversed(closed))
         closed[candle.time] = candle
+        self._closed_event_ms[candle.time] = event_ms
         if not is_newest:
             self.closed = closed = dict(sorted(closed.items()))
         if len(closed) > REMEMBERED:
-            del closed[next(iter(closed))]
+            oldest = next(iter(closed))
+            del closed[oldest]
+            del self._closed_event_ms[oldest]
 
     def _hold(self, update: PriceUpdate) -> None:
-        """Keep a live update until the past is known; a closed candle is never replaced by an open state."""
-        held = self._held.get(update.candle.time)
-        if held is None or update.is_closed or not held.is_closed:
-            self._held[update.candle.time] = update
+        """Keep a live update until the past is known; news is never replaced by what is older or less final."""
+        time = update.candle.time
+        held = self._held.get(time)
+        if held is None:
+            if len(self._held) < MOST_HELD:
+                self._held[time] = update
+            else:
+                self.nonsense += 1
+        elif (update.is_closed, update.ts_event_ms or 0) >= (held.is_closed, held.ts_event_ms or 0):
+            self._held[time] = update
 
     # -- catching up -------------------------------------------------------------------------------
 
@@ -166,16 +199,17 @@ class Series:
         if not self.is_catching_up:
             return None
         start = self._first_unknown()
-        end = min(self._held) if self._held else None
-        if end is not None and end <= start:
-            return None
-        return Missing(start, end)
+        if not self._held:
+            return Missing(start, None)
+        end = min(self._held)
+        is_next = end > start and self._leaves_hole_before(end)
+        return Missing(start, end) if is_next else None
 
     def _first_unknown(self) -> int:
         if self.last is not None:
             start = self.last.time + 1 if self.last_is_closed else self.last.time
         elif self.promised_at is not None:
-            start = int(self.promised_at) - length_s(self.key.interval) + 1
+            start = self.owed_from()
         else:
             start = min(self._held, default=0)
         return max(start, self._asked_until)
@@ -184,36 +218,48 @@ class Series:
         """Take history's answer: the closed candles from `missing().start` on, ascending; return what is to be told.
 
         `until` is the end that was asked for (None: up to now). Live updates that waited follow. `forming` is the
-        open candle, if the answer reached it.
+        open candle, if the answer reached it. Look at `take_gaps` before telling.
         """
         told: list[PriceUpdate] = []
-        asked_until = self._asked_until if until is None else max(self._asked_until, until)
         for candle in candles:
-            if (until is not None and candle.time >= until) or candle.fault() is not None:
-                continue
-            told.extend(self._backfill(candle))
-        self._asked_until = asked_until
+            if (until is None or candle.time < until) and candle.fault() is None:
+                told.extend(self._backfill(candle))
+        if until is not None:
+            self._believe(until)
         self.is_catching_up = False
         held, self._held = self._held, {}
         for time in sorted(held):
             told.extend(self.accept(held[time]))
-        if forming is not None and (self.last is None or forming.time >= self.last.time):
+        if forming is not None and forming.time not in held:
             told.extend(self._accept_forming(forming))
+        if told:
+            self.has_told = True
         return told
+
+    def _believe(self, until: int) -> None:
+        """Take it that nothing opened before `until` but what is known; a candle told as open has to be answered for.
+
+        Call it before going on to a later candle.
+        """
+        last = self.last
+        if last is not None and not self.last_is_closed and self._asked_until <= last.time < until:
+            self._leave_gap(Gap(last.time, min(until, next_open(self.key.interval, last.time))))
+        self._asked_until = max(self._asked_until, until)
 
     def _backfill(self, candle: Candle) -> Sequence[PriceUpdate]:
         last = self.last
         update = PriceUpdate(self.key, candle, is_closed=True, is_backfilled=True)
+        # What history says now is newer than any event that has arrived.
+        event_ms = self._newest_event_ms
         if last is not None and (candle.time < last.time or (candle.time == last.time and self.last_is_closed)):
-            return self._accept_past(update)
-        is_news = (
-            last is not None or self.promised_at is None or next_open(self.key.interval, candle.time) > self.promised_at
-        )
-        self._advance(candle, is_closed=True, event_ms=None)
-        self._asked_until = max(self._asked_until, candle.time)
+            return self._accept_past(update, event_ms)
+        is_news = self.has_told or self.is_owed(candle.time)
+        self._believe(candle.time)
+        self._advance(candle, is_closed=True, event_ms=event_ms)
         if not is_news:
             return ()
         self.backfilled += 1
+        self.has_told = True
         return (update,)
 
     def _accept_forming(self, candle: Candle) -> Sequence[PriceUpdate]:
@@ -221,51 +267,106 @@ class Series:
         last = self.last
         if self.is_catching_up or candle.fault() is not None:
             return ()
-        if last is not None and (candle.time <= last.time or self._leaves_hole_before(candle.time)):
-            return ()
-        self._advance(candle, is_closed=False, event_ms=None)
+        if last is None or candle.time > last.time:
+            if self._leaves_hole_before(candle.time):
+                return ()
+            event_ms = 0
+        else:
+            if candle.time < last.time or self.last_is_closed or not _can_follow(last, candle):
+                return ()
+            event_ms = self._last_event_ms
+        self._advance(candle, is_closed=False, event_ms=event_ms)
         return (PriceUpdate(self.key, candle),)
 
-    def give_up(self) -> tuple[Gap | None, list[PriceUpdate]]:
-        """Go on without history's answer; return the gap, if live updates wait behind one, and what is to be told."""
+    def give_up(self) -> list[PriceUpdate]:
+        """Go on without history's answer; return what is to be told after the gap, if there is one.
+
+        Without live updates that wait there is nothing to go on to, and nothing changes.
+        """
         missing = self.missing()
         if missing is None:
-            return None, self.fill((), None)
+            return self.fill((), None) if self.is_catching_up else []
         if missing.end is None:
-            return None, []
+            return []
         start = missing.start
         if self.last is not None and self.last_is_closed:
             start = max(start, next_open(self.key.interval, self.last.time))
-        gap = Gap(start, missing.end)
-        self.gaps.append(gap)
-        return gap, self.fill((), missing.end)
+        self._leave_gap(Gap(start, missing.end))
+        self._asked_until = max(self._asked_until, missing.end)
+        return self.fill((), None)
 
-    def repair(self, gap: Gap, candles: Iterable[Candle]) -> list[PriceUpdate]:
-        """Take the candles of a gap after all; they are told as revised, since later ones were told already."""
-        if gap in self.gaps:
-            self.gaps.remove(gap)
+    # -- gaps --------------------------------------------------------------------------------------
+
+    def take_gaps(self) -> list[Gap]:
+        """Return the gaps that came up since the last call; tell them before the updates of the same step."""
+        gaps, self._new_gaps = self._new_gaps, []
+        return gaps
+
+    def _leave_gap(self, gap: Gap) -> None:
+        if gap.end > gap.start:
+            self.gaps.append(gap)
+            self._new_gaps.append(gap)
+            del self.gaps[:-MOST_GAPS]
+
+    def _is_in_gap(self, time: int) -> bool:
+        return any(gap.start <= time < gap.end for gap in self.gaps)
+
+    def _settle(self, time: int) -> None:
+        """Take a candle that is known after all out of the gaps."""
+        for number, gap in enumerate(self.gaps):
+            if gap.start <= time < gap.end:
+                end = min(gap.end, next_open(self.key.interval, time))
+                parts = (Gap(gap.start, time), Gap(end, gap.end))
+                self.gaps[number : number + 1] = [part for part in parts if part.end > part.start]
+                return
+
+    def repair(self, gap: Gap, candles: Iterable[Candle], until: int | None = None) -> list[PriceUpdate]:
+        """Take the candles of a gap after all; they are told as revised, since later ones were told already.
+
+        `until` is the end that is answered for, None if it is the gap's. Nothing happens if the gap is gone.
+        """
+        if gap not in self.gaps:
+            return []
         told = []
         for candle in candles:
             if not gap.start <= candle.time < gap.end or candle.time in self.closed or candle.fault() is not None:
                 continue
-            if self.closed and candle.time > next(iter(self.closed)):
-                self._remember(candle)
+            last = self.last
+            if last is not None and candle.time == last.time:
+                # Nothing later was told yet, so this is its ordinary closing.
+                self._advance(candle, is_closed=True, event_ms=self._newest_event_ms)
+                told.append(PriceUpdate(self.key, candle, is_closed=True, is_backfilled=True))
+            else:
+                if self.closed and candle.time > next(iter(self.closed)):
+                    self._remember(candle, self._newest_event_ms)
+                self.revised += 1
+                told.append(PriceUpdate(self.key, candle, is_closed=True, is_backfilled=True, is_revised=True))
             self.backfilled += 1
-            self.revised += 1
-            told.append(PriceUpdate(self.key, candle, is_closed=True, is_backfilled=True, is_revised=True))
+        end = gap.end if until is None else min(until, gap.end)
+        # An ordinary closing may have cut the gap shorter already.
+        self.gaps = [left for other in self.gaps for left in _without(other, gap.start, end)]
         return told
 
     # -- what the supervisor and a snapshot ask ----------------------------------------------------
 
     def told_before(self, update: PriceUpdate) -> int | None:
         """Return the open time of the closed candle before this one, None if something may be missing between."""
-        if update.is_revised:
-            return None
-        time = update.candle.time
+        return None if update.is_revised else self.closed_before(update.candle.time)
+
+    def closed_before(self, time: int) -> int | None:
+        """Return the open time of the newest closed candle before `time`, None if something may be missing between."""
         before = next((other for other in reversed(self.closed) if other < time), None)
         if before is None or any(gap.start < time and gap.end > before for gap in self.gaps):
             return None
         return before
+
+    def owed_from(self) -> int:
+        """Return the first open time that a candle can have which closes after the promise."""
+        return 0 if self.promised_at is None else int(self.promised_at) - length_s(self.key.interval) + 1
+
+    def is_owed(self, time: int) -> bool:
+        """Say whether a candle closes after the promise: it has to be told even if nothing was told before."""
+        return self.promised_at is not None and next_open(self.key.interval, time) > self.promised_at
 
     def due_at(self) -> int | None:
         """Return when the newest candle's interval is over, or the following one's if it is closed; None if unknown."""
@@ -273,3 +374,13 @@ class Series:
             return None
         end = next_open(self.key.interval, self.last.time)
         return next_open(self.key.interval, end) if self.last_is_closed else end
+
+
+def _can_follow(old: Candle, new: Candle) -> bool:
+    """Say whether a state of an open candle can be later than another: it only grows."""
+    return new != old and new.volume >= old.volume and new.high >= old.high and new.low <= old.low
+
+
+def _without(gap: Gap, start: int, end: int) -> list[Gap]:
+    parts = (Gap(gap.start, min(gap.end, start)), Gap(max(gap.start, end), gap.end))
+    return [part for part in parts if part.end > part.start]

@@ -40,6 +40,8 @@ async def serve(config: Config, builtin: Iterable[object], say: Callable[[str], 
         say(f"market-relay serves {address}")
         await stop.wait()
         log.info("shutting down")
+        # While the address still answers: who asks now is told that this relay is going.
+        await app.shutdown()
     finally:
         with contextlib.suppress(asyncio.CancelledError):
             await runner.cleanup()

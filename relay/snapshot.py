@@ -7,14 +7,14 @@ from relay.errors import ProviderError, StoreError
 from relay.history import History, Live
 from relay.history import Past as Answer
 from relay.hub import CONNECTED, Hub, Stream
+from relay.intervals import next_open
 from relay.model import Candle, StreamKey
 from relay.plugins import Provider
-from relay.series import REMEMBERED, Series
+from relay.series import Series
 from relay.wire import Past
 
 MOST_SINCE = 20_000
 """Candles that a resume may bring; beyond, the newest are sent and the snapshot is not complete."""
-MOST_ROUNDS = 3
 
 
 class Snapshot(NamedTuple):
@@ -29,10 +29,12 @@ def live_of(stream: Stream | None) -> Live | None:
     """Return what a stream knows of the present, if it is live and nothing is missing."""
     if stream is None or stream.status != CONNECTED:
         return None
-    series = stream.series
-    if series.is_catching_up or series.last is None:
+    series, last = stream.series, stream.series.last
+    if series.is_catching_up or last is None:
         return None
-    return Live(series.last.time, series.last, series.last_is_closed)
+    # From right behind the candle before, if that is known: then nothing is left to ask the provider for.
+    before = None if series.last_is_closed else series.closed_before(last.time)
+    return Live(last.time if before is None else before + 1, last, series.last_is_closed)
 
 
 async def fetch(
@@ -50,7 +52,12 @@ async def fetch(
 
     try:
         if past.since is not None and past.bars is None:
-            answer = await history.candles(provider, key, start=past.since + 1, end=None, limit=MOST_SINCE, live=live)
+            start = past.since + 1
+            stream = find()
+            if stream is not None and stream.series.last is None:
+                # Nothing was told yet: the answer may anchor the stream if it reaches back to what the stream owes.
+                start = max(0, min(start, stream.series.owed_from() or start))
+            answer = await history.candles(provider, key, start=start, end=None, limit=MOST_SINCE, live=live)
             if len(answer.candles) < MOST_SINCE:
                 return answer
             newest = await history.candles(provider, key, start=None, end=None, limit=MOST_SINCE, live=live)
@@ -61,12 +68,15 @@ async def fetch(
         return Answer((), True, False)
 
 
-def covers(answer: Answer, series: Series) -> bool:
-    """Say whether the series remembers everything that closed since the answer was made."""
-    if series.last is None or not series.closed or len(series.closed) < REMEMBERED:
+def covers(answer: Answer, series: Series, past: Past) -> bool:
+    """Say whether the series knows everything that happened since the answer was made."""
+    if series.last is None or not answer.is_complete:
         return True
-    newest = answer.candles[-1].time if answer.candles else 0
-    return newest >= next(iter(series.closed))
+    oldest = next(iter(series.closed), series.last.time)
+    if not answer.candles:
+        return past.since is None or oldest <= next_open(series.key.interval, past.since)
+    newest = answer.candles[-1].time
+    return oldest <= newest or (answer.last_is_closed and oldest <= next_open(series.key.interval, newest))
 
 
 def cut(hub: Hub, stream: Stream, answer: Answer, past: Past, before: int | None = None) -> Snapshot:
@@ -77,11 +87,17 @@ def cut(hub: Hub, stream: Stream, answer: Answer, past: Past, before: int | None
     series = stream.series
     closed = list(answer.candles)
     forming = closed.pop() if closed and not answer.last_is_closed else None
-    if series.last is None and not series.is_catching_up and closed:
-        hub.tell(stream, series.fill(closed, None, forming))
+    if series.last is None and not series.is_catching_up and answer.is_complete:
+        if closed and not series.is_owed(closed[0].time):
+            # It reaches back to what was told of, so nothing is missing between.
+            hub.tell(stream, series.fill(closed, None, forming))
+        elif not closed and forming is not None:
+            hub.tell(stream, series.fill((), None, forming))
     last = series.last
+    last_is_closed = True
     if last is None:
-        candles, last_is_closed = closed, True
+        # What is owed to the stream's subscribers comes as updates; here it would come twice.
+        candles = [candle for candle in closed if not series.is_owed(candle.time)]
     else:
         known = {candle.time: candle for candle in closed if candle.time < last.time}
         known.update((time, candle) for time, candle in series.closed.items() if time < last.time)

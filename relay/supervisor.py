@@ -4,7 +4,7 @@ import asyncio
 import logging
 import random
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import aclosing
 
 from relay import wire
@@ -14,9 +14,9 @@ from relay.history import History
 from relay.hub import CONNECTED, CONNECTING, Hub, Stream
 from relay.intervals import length_s, next_open
 from relay.liveness import Liveness
-from relay.model import Candle, StreamKey
+from relay.model import Candle, PriceUpdate, StreamKey
 from relay.plugins import Provider
-from relay.series import Gap, Missing
+from relay.series import Missing
 from relay.watchlist import Watchlist
 
 log = logging.getLogger(__name__)
@@ -30,9 +30,14 @@ LEAST_WAIT_S = 1.0
 MOST_WAIT_S = 30.0
 TICK_S = 1.0
 FILLS_AT_A_TIME = 8
-FILL_ATTEMPTS = 5
+FILL_PATIENCE_S = 20.0
+"""Live updates wait this long for history that fails; then a gap is told and repaired later."""
 FILL_PAGE = 5000
-REPAIR_EVERY_S = 60.0
+LAG_WAIT_S = 0.5
+REPAIR_EVERY_S = 15.0
+FUTURE_S = 60.0
+PAST_S = 45 * 86_400.0
+"""A candle that opened longer ago cannot be news: the longest interval is a month."""
 CONNECTS = 250
 CONNECTS_WINDOW_S = 300.0
 READY_TIMEOUT_S = 20.0
@@ -138,6 +143,7 @@ class Supervisor:
         self._next_check: dict[Stream, float] = {}
         self._connect_times: deque[float] = deque()
         self._ending: set[asyncio.Task[None]] = set()
+        self._repairs: set[asyncio.Task[None]] = set()
         self._ticker: asyncio.Task[None] | None = None
         self._numbers = 0
         self._is_closing = False
@@ -226,7 +232,7 @@ class Supervisor:
         for handle in self._lingering.values():
             handle.cancel()
         tasks = [slot.task for slot in self._slots.values() if slot.task is not None]
-        tasks += [*self._fills.values(), *self._ending]
+        tasks += [*self._fills.values(), *self._ending, *self._repairs]
         if self._ticker is not None:
             tasks.append(self._ticker)
         for task in tasks:
@@ -334,7 +340,10 @@ class Supervisor:
                 return new
             await new.stop()
             self._remove(slot, new)
-            await asyncio.wait({old.task}, timeout=backoff.next_s())
+            wait_s = backoff.next_s()
+            if isinstance(new.error, RateLimited):
+                wait_s = max(wait_s, new.error.retry_after)
+            await asyncio.wait({old.task}, timeout=wait_s)
         return old
 
     def _remove(self, slot: Slot, feed: Feed) -> None:
@@ -386,8 +395,9 @@ class Supervisor:
                     if stamp_ms is not None:
                         clock.observe(stamp_ms / 1000)
                         stream.lag_ms = clock.now() * 1000 - stamp_ms
-                    if update.candle.time > clock.now() + 60:
-                        self._on_skip(f"{update.key} has a candle from the future: {update.candle.time}")
+                    ahead_s = update.candle.time - clock.now()
+                    if not -PAST_S < ahead_s < FUTURE_S:
+                        self._on_skip(f"{update.key} has a candle from another time: {update.candle.time}")
                         continue
                     received[stream] += 1
                     feed.has_delivered = True
@@ -431,13 +441,15 @@ class Supervisor:
         feed.live.add(key)
         feed.check_ready()
         stream = self._streams.get(key)
-        if stream is None or stream.status == CONNECTED or stream in self._fills:
+        # Only data ends staleness: a provider may accept a stream and stay mute.
+        if stream is None or stream.status in (CONNECTED, STALE) or stream in self._fills:
             return
-        liveness = self._liveness[stream]
-        liveness.restart(self._machine_clock.monotonic())
+        self._liveness[stream].restart(self._machine_clock.monotonic())
         series = stream.series
         due_at = series.due_at()
-        if series.is_catching_up or (due_at is not None and self.clock.now() >= due_at):
+        if series.is_catching_up:
+            self._start_fill(stream)
+        elif self.has_history and due_at is not None and self.clock.now() >= due_at:
             series.catch_up()
             self._start_fill(stream)
         else:
@@ -469,14 +481,28 @@ class Supervisor:
         """Fetch what is missing before the live updates that wait, and let them follow."""
         series, hub = stream.series, self._hub
         started = self._machine_clock.monotonic()
-        attempt = 0
+        attempt, failure = 0, ""
+        retry_at = 0.0
+        waiting_since: float | None = None
         while series.is_catching_up:
             missing = series.missing()
             if missing is None:
                 hub.tell(stream, series.fill((), None))
                 continue
+            now = self._machine_clock.monotonic()
+            if missing.end is None:
+                waiting_since = None
+            elif waiting_since is None:
+                waiting_since = now
             if not self.has_history:
-                self._give_up(stream, f"{self.provider.info.title} has no history")
+                failure = f"{self.provider.info.title} has no history"
+                retry_at = now + MOST_WAIT_S
+            if failure and waiting_since is not None and max(now, retry_at) > waiting_since + FILL_PATIENCE_S:
+                self._tell(stream, series.give_up(), failure)
+                continue
+            if retry_at > now:
+                # In short steps, since a live update that has to wait for this may come meanwhile.
+                await asyncio.sleep(min(retry_at - now, TICK_S))
                 continue
             try:
                 closed, forming, until = await self._fetch(stream.key, missing)
@@ -484,24 +510,27 @@ class Supervisor:
                 attempt += 1
                 wait_s = min(MOST_WAIT_S, 2.0 ** (attempt - 1)) * self._rng.uniform(0.5, 1)
                 if isinstance(error, RateLimited):
-                    wait_s = error.retry_after
-                if attempt >= FILL_ATTEMPTS:
-                    self._give_up(stream, str(error))
-                if series.is_catching_up:
-                    hub.set_state(stream, BACKFILLING, f"what was missed cannot be fetched yet: {error}")
-                    await asyncio.sleep(wait_s)
+                    wait_s = max(wait_s, error.retry_after)
+                failure = str(error)
+                retry_at = self._machine_clock.monotonic() + wait_s
+                hub.set_state(stream, BACKFILLING, f"what was missed cannot be fetched yet: {error}")
                 continue
+            failure = ""
             if self._may_lag(stream.key, missing, closed):
-                await asyncio.sleep(0.5)
+                await asyncio.sleep(LAG_WAIT_S)
                 continue
             backfilled = series.backfilled
-            hub.tell(stream, series.fill(closed, until, forming))
+            self._tell(stream, series.fill(closed, until, forming), "the provider does not have it")
             self.backfills += 1
             if series.backfilled > backfilled:
                 self._note(stream, f"backfilled {series.backfilled - backfilled} candles")
         self.longest_recovery_s = max(self.longest_recovery_s, self._machine_clock.monotonic() - started)
         slot = self._slot_of.get(stream.key)
-        if slot is not None and slot.is_live(stream.key):
+        if slot is None or not slot.is_live(stream.key):
+            return
+        if self._liveness[stream].warnings:
+            self._show_stale(stream)
+        else:
             self._go_live(stream)
 
     async def _fetch(self, key: StreamKey, missing: Missing) -> tuple[list[Candle], Candle | None, int | None]:
@@ -513,6 +542,8 @@ class Supervisor:
                 start=max(0, missing.start),
                 end=None if missing.end is None else missing.end - 1,
                 limit=FILL_PAGE,
+                # What closed a moment ago is just what is missing.
+                must_be_new=True,
             )
         if not past.is_complete:
             raise ProviderUnavailable("the answer was not complete")
@@ -530,24 +561,30 @@ class Supervisor:
             return False
         return not closed or next_open(key.interval, closed[-1].time) < end
 
-    def _give_up(self, stream: Stream, reason: str) -> None:
-        gap, told = stream.series.give_up()
-        if gap is not None:
+    def _tell(self, stream: Stream, updates: Sequence[PriceUpdate], reason: str) -> None:
+        """Tell what a series made of an answer, and before it the gaps that it leaves."""
+        for gap in stream.series.take_gaps():
             stream.gap_count += 1
             self._note(stream, f"gap {gap.start} to {gap.end}: {reason}")
             log.warning("%s has a gap from %d to %d: %s", stream.key, gap.start, gap.end, reason)
             self._hub.announce(stream, wire.gap(stream.name, stream.key.interval, gap.start, gap.end, reason))
-        self._hub.tell(stream, told)
+        self._hub.tell(stream, updates)
 
-    async def _repair(self, stream: Stream, gap: Gap) -> None:
-        """Try once to close a gap that was told."""
-        try:
-            closed, _, _ = await self._fetch(stream.key, Missing(gap.start, gap.end))
-        except (ProviderError, StoreError) as error:
-            log.debug("gap of %s stays: %s", stream.key, error)
-            return
-        self._hub.tell(stream, stream.series.repair(gap, closed))
-        self._note(stream, f"repaired gap {gap.start} to {gap.end}")
+    async def _repair(self) -> None:
+        """Try once to close the oldest gap of each stream."""
+        for stream in list(self._streams.values()):
+            if not stream.series.gaps or stream.status != CONNECTED:
+                continue
+            gap = stream.series.gaps[0]
+            missing = Missing(gap.start, gap.end)
+            try:
+                closed, _, until = await self._fetch(stream.key, missing)
+            except (ProviderError, StoreError) as error:
+                log.debug("gap of %s stays: %s", stream.key, error)
+                continue
+            if self._streams.get(stream.key) is stream and not self._may_lag(stream.key, missing, closed):
+                self._tell(stream, stream.series.repair(gap, closed, until), "")
+                self._note(stream, f"repaired gap {gap.start} to {gap.end}")
 
     # -- watching ----------------------------------------------------------------------------------
 
@@ -559,31 +596,35 @@ class Supervisor:
             for stream in list(self._streams.values()):
                 self._check_silence(stream, now)
                 self._check_close(stream, now)
-            if now >= repair_at:
+            if now >= repair_at and self.has_history and not self._repairs:
                 repair_at = now + REPAIR_EVERY_S
-                for stream in list(self._streams.values()):
-                    if stream.series.gaps and self.has_history and stream.status == CONNECTED:
-                        await self._repair(stream, stream.series.gaps[0])
+                task = asyncio.create_task(self._repair(), name=f"repair {self.provider.name}")
+                self._repairs.add(task)
+                task.add_done_callback(self._repairs.discard)
 
     def _check_silence(self, stream: Stream, now: float) -> None:
         """A stream that is silent beyond its habit is stale: resubscribe it first, then replace its connection."""
         liveness = self._liveness[stream]
-        if stream.status not in (CONNECTED, STALE):
+        if stream.status not in (CONNECTED, STALE, BACKFILLING):
             liveness.restart(now)
             return
         over_s = liveness.tick(now, self._received[stream])
-        if over_s is None:
+        if over_s is None or stream.status == BACKFILLING:
             return
         if liveness.warnings == 0:
             liveness.warnings = 1
             self._note(stream, "stale")
-            self._hub.set_state(stream, STALE, f"no data for {now - (stream.updated_at or now):.0f} s")
+            self._show_stale(stream)
             for feed in self._slot_of[stream.key].feeds:
                 feed.watchlist.remove(stream.key)
                 feed.watchlist.add(stream.key)
         elif over_s > liveness.patience_s * (2**liveness.warnings - 1):
             liveness.warnings = min(liveness.warnings + 1, 8)
             self._ask_replacement(self._slot_of[stream.key], f"{stream.key} went silent")
+
+    def _show_stale(self, stream: Stream) -> None:
+        heard_at = self._liveness[stream].heard_at
+        self._hub.set_state(stream, STALE, f"no data for {self._machine_clock.monotonic() - heard_at:.0f} s")
 
     def _check_close(self, stream: Stream, now: float) -> None:
         """Ask history for a candle whose interval is over when the feed did not close it."""

@@ -5,6 +5,11 @@ from collections.abc import Callable, Iterable
 
 from relay.model import StreamKey
 
+PAUSES = ("market_closed", "throttled")
+"""The states in which a stream may rest; the client contract names them."""
+
+_REMEMBERED = 1000
+
 
 def _ignore(*_: object) -> None:
     return None
@@ -14,7 +19,8 @@ class Watchlist:
     """Streams wanted from one feed, now.
 
     The host adds and removes streams; a feed reads `streams`, waits with `changed`, and reports with `accept`,
-    `reject` and `skip`. All methods except `changed` are synchronous and never block.
+    `reject`, `pause`, `skip` and `closing`. All methods except `changed` are synchronous and never block. Reports about
+    streams that are not on the list (any more) are ignored: the wish may have been withdrawn meanwhile.
     """
 
     def __init__(
@@ -28,12 +34,14 @@ class Watchlist:
         on_pause: Callable[[StreamKey, str, str], None] = _ignore,
     ) -> None:
         self._streams: dict[StreamKey, int] = dict.fromkeys(streams, 0)
+        self._removed: dict[StreamKey, None] = {}
         self._on_accept = on_accept
         self._on_reject = on_reject
         self._on_skip = on_skip
         self._on_closing = on_closing
         self._on_pause = on_pause
-        self._waiters: list[asyncio.Future[None]] = []
+        self._conceal: Callable[[str], str] = str
+        self._waiters: set[asyncio.Future[None]] = set()
         self.version = 0
 
     @property
@@ -51,9 +59,12 @@ class Watchlist:
         """Return the version at which a stream was added, -1 if it is not wanted: tells one wish from the next."""
         return self._streams.get(key, -1)
 
+    # -- the host's side ---------------------------------------------------------------------------
+
     def add(self, key: StreamKey) -> None:
         """Want one more stream (host only)."""
         if key not in self._streams:
+            self._removed.pop(key, None)
             self._streams[key] = self.version + 1
             self._wake()
 
@@ -61,25 +72,46 @@ class Watchlist:
         """Want a stream no longer (host only)."""
         if key in self._streams:
             del self._streams[key]
+            self._removed[key] = None
+            if len(self._removed) > _REMEMBERED:
+                del self._removed[next(iter(self._removed))]
             self._wake()
+
+    def was_wanted(self, key: object) -> bool:
+        """Say whether a stream left the list lately, so that an update of it is late, not wrong (host only)."""
+        return key in self._removed
+
+    def conceal(self, conceal: Callable[[str], str]) -> None:
+        """Pass every text that the feed reports through this first: it takes the keys out (host only)."""
+        self._conceal = conceal
 
     def _wake(self) -> None:
         self.version += 1
-        waiters, self._waiters = self._waiters, []
-        for waiter in waiters:
+        for waiter in self._waiters:
             if not waiter.done():
                 waiter.set_result(None)
 
-    async def changed(self, since: int) -> int:
-        """Return the version once it differs from `since`: at once if it already does."""
-        while self.version == since:
-            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._waiters.append(waiter)
-            await waiter
+    # -- the feed's side ---------------------------------------------------------------------------
+
+    async def changed(self, since: int, timeout_s: float | None = None) -> int:
+        """Return the version once it differs from `since`: at once if it already does.
+
+        With `timeout_s` it returns after so many seconds at the latest; then the version may still be `since`.
+        """
+        if self.version != since:
+            return self.version
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiters.add(waiter)
+        try:
+            await asyncio.wait((waiter,), timeout=timeout_s)
+        finally:
+            self._waiters.discard(waiter)
         return self.version
 
     def accept(self, keys: Iterable[StreamKey]) -> None:
         """Report that the provider confirmed these streams: from now on their updates arrive."""
+        if isinstance(keys, StreamKey):
+            raise TypeError(f"accept takes several streams: accept([{keys!r}])")
         for key in keys:
             if key in self._streams:
                 self._on_accept(key)
@@ -88,19 +120,22 @@ class Watchlist:
         """Report that the provider refused a stream for good; it leaves the watchlist."""
         if key in self._streams:
             self.remove(key)
-            self._on_reject(key, reason)
+            self._on_reject(key, self._conceal(str(reason)))
 
     def skip(self, reason: str) -> None:
         """Report a message that made no sense and was skipped."""
-        self._on_skip(reason)
+        self._on_skip(self._conceal(str(reason)))
 
     def closing(self, reason: str) -> None:
         """Report that the provider announced the end of this feed: the host opens the next one at once."""
-        self._on_closing(reason)
+        self._on_closing(self._conceal(str(reason)))
 
     def pause(self, key: StreamKey, status: str, message: str) -> None:
         """Report that a stream rests: `status` is `market_closed` or `throttled`, `message` says until when.
 
         The next update of the stream, or `accept`, ends the pause.
         """
-        self._on_pause(key, status, message)
+        if status not in PAUSES:
+            raise ValueError(f"a stream cannot rest as {status!r}; use one of {', '.join(PAUSES)}")
+        if key in self._streams:
+            self._on_pause(key, status, self._conceal(str(message)))

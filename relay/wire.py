@@ -1,6 +1,7 @@
 """Client messages: encode what the relay says, parse and check what clients ask; no I/O."""
 
 import re
+import zlib
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -11,6 +12,7 @@ from relay.intervals import parse_interval
 from relay.model import Candle, PriceUpdate
 
 MESSAGE_BYTES = 4096
+DEFLATE_WINDOW_BITS = 15
 MOST_STREAMS_PER_REQUEST = 100
 MOST_BARS = 5000
 MOST_THROTTLE_MS = 60_000
@@ -52,12 +54,30 @@ class Request(NamedTuple):
 
 def frame(text: bytes) -> bytes:
     """Wrap a text message into one unmasked, unfragmented WebSocket frame (RFC 6455 section 5.2)."""
-    size = len(text)
+    return _framed(0x81, text)
+
+
+def _framed(opcode: int, body: bytes) -> bytes:
+    size = len(body)
     if size < 126:
-        return bytes((0x81, size)) + text
+        return bytes((opcode, size)) + body
     if size < 65_536:
-        return b"\x81\x7e" + size.to_bytes(2, "big") + text
-    return b"\x81\x7f" + size.to_bytes(8, "big") + text
+        return bytes((opcode, 126)) + size.to_bytes(2, "big") + body
+    return bytes((opcode, 127)) + size.to_bytes(8, "big") + body
+
+
+def deflate(frame: bytes) -> bytes:
+    """Return a text frame as a compressed one (permessage-deflate, RFC 7692), readable without any earlier frame."""
+    compressor = zlib.compressobj(1, zlib.DEFLATED, -DEFLATE_WINDOW_BITS)
+    text = frame[(2, 4, 10)[max(0, frame[1] - 125)] :]
+    body = compressor.compress(text) + compressor.flush(zlib.Z_SYNC_FLUSH)
+    return _framed(0xC1, body[:-4])
+
+
+def close_frame(code: int, reason: str) -> bytes:
+    """Return an unmasked close frame; the reason has at most 123 bytes."""
+    content = code.to_bytes(2, "big") + reason.encode()[:123]
+    return bytes((0x88, len(content))) + content
 
 
 def encode(message: dict[str, Any]) -> bytes:
@@ -260,10 +280,10 @@ def _whole(message: dict[str, Any], name: str, least: int, most: int) -> int | N
 
 
 def _flag(message: dict[str, Any], name: str) -> bool:
-    value = message.get(name, False)
-    if not isinstance(value, bool):
+    value = message.get(name)
+    if value is not None and not isinstance(value, bool):
         raise RequestError(Code.INVALID_REQUEST, f"{name} {shown(value)} is not true or false")
-    return value
+    return bool(value)
 
 
 def parse_target(name: tuple[str, str]) -> tuple[str | None, str, str]:

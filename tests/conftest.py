@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +11,16 @@ from providers.sandbox import Sandbox
 from tests.running import Running, WsClient, start_relay
 
 StartRelay = Callable[..., Awaitable[Running]]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the options of single test modules."""
+    parser.addoption("--captures", metavar="DIR", help="also play the recordings of the real exchanges in DIR")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave the recordings out where there are none."""
+    return True if collection_path.name == "test_captures.py" and not config.getoption("--captures") else None
 
 
 @pytest.fixture

@@ -13,12 +13,12 @@ from yarl import URL
 
 from providers import BUILTIN
 from providers.sandbox import Sandbox
-from relay.app import build_app
+from relay.app import ACCESS, HUB, build_app
 from relay.config import Config
 from relay.hub import Hub
 from relay.secret import Secret
 from relay.web.access import Access
-from relay.web.ws import Clients
+from relay.web.ws import CLIENTS, Clients
 
 PATIENCE_S = 15.0
 PREFIX = "/api/v1/market-data"
@@ -78,6 +78,14 @@ class WsClient:
         """Read on to the first message of a type that has these fields too."""
         return await self.until(lambda m: m["type"] == kind and all(m.get(k) == v for k, v in fields.items()))
 
+    async def seen(self, kind: str, **fields: Any) -> Message:
+        """Return the first message of a type with these fields, among all that arrived or else will."""
+
+        def fits(message: Message) -> bool:
+            return message["type"] == kind and all(message.get(name) == value for name, value in fields.items())
+
+        return next(filter(fits, self.received), None) or await self.until(fits)
+
     async def update(self, **fields: Any) -> Message:
         """Read on to the next `price_update` with these fields."""
         return await self.until_type("price_update", **fields)
@@ -131,18 +139,15 @@ class Running:
 
     @property
     def hub(self) -> Hub:
-        return self._part(Hub)
+        return self.app[HUB]
 
     @property
     def access(self) -> Access:
-        return self._part(Access)
+        return self.app[ACCESS]
 
     @property
     def clients(self) -> Clients:
-        return self._part(Clients)
-
-    def _part(self, kind: type[Any]) -> Any:
-        return next(part for part in self.app.values() if isinstance(part, kind))
+        return self.app[CLIENTS]
 
     async def connect(
         self, *, query: str = "", headers: Mapping[str, str] | None = None, hello: bool = True, **options: Any

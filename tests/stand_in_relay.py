@@ -57,6 +57,12 @@ class StandInRelay:
 
     async def stop(self, code: int = WSCloseCode.GOING_AWAY, reason: str = "server shutdown") -> None:
         """Close all clients and the port; `start` opens the same port again."""
+        if self._runner is not None:
+            for site in list(self._runner.sites):
+                await site.stop()
+            # A connection being accepted right now would escape the cleanup and stay open without anybody behind it.
+            for _ in range(5):
+                await asyncio.sleep(0)
         await self.drop(code, reason)
         if self._runner is not None:
             await self._runner.cleanup()

@@ -61,6 +61,11 @@ def test_other_events_say_nothing() -> None:
     assert [codec("BTCUSDT@1m").decode(frame) for frame in FRAMES[3:5]] == [(), ()]
 
 
+@pytest.mark.parametrize("name", ["btcusdt@bookTicker", "!ticker@arr", "btcusdt@depth20"])
+def test_an_event_that_does_not_say_what_it_is_says_nothing(name: str) -> None:
+    assert codec("BTCUSDT@1m").decode(orjson.dumps({"stream": name, "data": {"u": 1, "s": "BTCUSDT"}})) == ()
+
+
 def test_a_shutdown_is_announced_wrapped_and_bare() -> None:
     said = [codec().decode(frame)[0] for frame in FRAMES[5:7]]
     assert all(isinstance(value, Closing) for value in said)
@@ -85,6 +90,10 @@ def changed(**fields: object) -> bytes:
     "fields",
     [
         {"o": "NaN"},
+        {"v": "NaN"},
+        {"v": "inf"},
+        {"l": "-inf"},
+        {"l": "-1"},
         {"h": "1e999"},
         {"c": ""},
         {"v": None},

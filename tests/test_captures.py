@@ -14,14 +14,10 @@ from typing import Any
 
 import aiohttp
 import pytest
-from aiohttp import web
 
-from providers import BUILTIN
 from providers.sandbox import Sandbox
-from relay.app import build_app
-from relay.config import Config
-
-API = "/api/v1/market-data"
+from tests.running import PREFIX as API
+from tests.running import start_relay
 
 
 @pytest.fixture
@@ -30,18 +26,13 @@ def captures(request: pytest.FixtureRequest) -> Path:
 
 
 @asynccontextmanager
-async def relay_over(sandbox: Sandbox, **changes: Any) -> AsyncIterator[str]:
+async def relay_over(sandbox: Sandbox) -> AsyncIterator[str]:
     """Run a relay whose providers talk to the sandbox; yield its address."""
-    tables: dict[str, dict[str, Any]] = {name: dict(table) for name, table in sandbox.provider_settings().items()}
-    tables["twelve_data"].update(changes.pop("twelve_data", {}))
-    app = build_app(Config(database=":memory:", tables=tables, **changes), BUILTIN)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    running = await start_relay(sandbox, tables={"twelve_data": {"market_hours": "forex"}})
     try:
-        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+        yield running.url
     finally:
-        await runner.cleanup()
+        await running.close()
 
 
 @asynccontextmanager
@@ -88,25 +79,26 @@ async def test_recorded_session_reaches_a_client_unchanged(captures: Path, name:
         for symbol in symbols:
             sandbox.binance.serve_rows(symbol, "1m", [])
         sandbox.binance.faults.mute()
-        async with relay_over(sandbox) as url, aiohttp.ClientSession() as session:
-            async with session.ws_connect(f"{url}{API}/ws") as ws:
-                await ws.send_json({"action": "subscribe", "streams": [f"{symbol}@1m" for symbol in symbols]})
-                live: set[str] = set()
-                while live != set(symbols):
-                    message = await ws.receive_json(timeout=10)
-                    if message["type"] == "status" and message["status"] == "connected" and "symbol" in message:
-                        live.add(message["symbol"])
-                sandbox.binance.play(frames)
-                received: dict[str, list[tuple[Any, ...]]] = {symbol: [] for symbol in symbols}
-                while received != expected:
-                    message = await ws.receive_json(timeout=10)
-                    if message["type"] == "price_update":
-                        candle = message["candle"]
-                        received[message["symbol"]].append(
-                            (*candle.values(), message["is_closed"], message["ts_event"])
-                        )
-                        symbol = message["symbol"]
-                        assert received[symbol] == expected[symbol][: len(received[symbol])]
+        async with (
+            relay_over(sandbox) as url,
+            aiohttp.ClientSession() as session,
+            session.ws_connect(f"{url}{API}/ws") as ws,
+        ):
+            await ws.send_json({"action": "subscribe", "streams": [f"{symbol}@1m" for symbol in symbols]})
+            live: set[str] = set()
+            while live != set(symbols):
+                message = await ws.receive_json(timeout=10)
+                if message["type"] == "status" and message["status"] == "connected" and "symbol" in message:
+                    live.add(message["symbol"])
+            sandbox.binance.play(frames)
+            received: dict[str, list[tuple[Any, ...]]] = {symbol: [] for symbol in symbols}
+            while received != expected:
+                message = await ws.receive_json(timeout=10)
+                if message["type"] == "price_update":
+                    candle = message["candle"]
+                    received[message["symbol"]].append((*candle.values(), message["is_closed"], message["ts_event"]))
+                    symbol = message["symbol"]
+                    assert received[symbol] == expected[symbol][: len(received[symbol])]
     assert any(update[6] for updates in expected.values() for update in updates) == (".us_" in name)
 
 
@@ -130,7 +122,11 @@ async def test_recorded_klines_are_what_history_answers(captures: Path) -> None:
                 first, last = truth[0]["time"], truth[-1]["time"]
                 for _ in range(2):
                     status, body = await get(
-                        f"{url}{API}/history", symbol=symbol, interval=interval, start_time=first, end_time=last,
+                        f"{url}{API}/history",
+                        symbol=symbol,
+                        interval=interval,
+                        start_time=first,
+                        end_time=last,
                         limit=5000,
                     )
                     assert status == 200, body
@@ -196,7 +192,7 @@ async def test_recorded_time_series_is_what_history_answers(
 
 async def test_recorded_gold_loses_its_padded_weekends_and_nothing_else(captures: Path) -> None:
     file = captures / "twelvedata/candles/XAUUSD_15min_utc_2026-01-22_to_08-20.csv"
-    rows = [row for row in csv.reader(file.open(), delimiter=";") if row and row[0][0].isdigit()]
+    rows = [row for row in csv.reader(file.read_text().splitlines(), delimiter=";") if row and row[0][0].isdigit()]
     values = [dict(zip(("datetime", "open", "high", "low", "close"), row, strict=True)) for row in reversed(rows)]
     answer = {"meta": {"symbol": "XAU/USD", "interval": "15min"}, "values": values, "status": "ok"}
     async with Sandbox() as sandbox:
@@ -239,7 +235,7 @@ def utc(label: str) -> int:
 
 async def test_outage_of_2021_is_believed_after_one_answer(captures: Path) -> None:
     file = captures / "candles/BTCUSDT-1m-2021-04-20_outage.csv"
-    rows = list(csv.DictReader(file.open()))
+    rows = list(csv.DictReader(file.read_text().splitlines()))
     assert rows
     name = next(iter(rows[0]))
     times = [_moment(row[name]) for row in rows]

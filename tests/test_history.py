@@ -329,6 +329,40 @@ async def test_live_stream_saves_the_call(bench: Bench) -> None:
     assert bench.provider.calls == []
 
 
+async def test_live_stream_that_just_began_is_joined_to_the_past_once(bench: Bench) -> None:
+    await bench.ask(end=minute(599), limit=5)
+    bench.provider.calls.clear()
+    now = Live(since=minute(600), candle=unfinished(minute(600)), is_closed=False)
+    for _ in range(3):
+        bench.provider.now += 3
+        past = await bench.history.candles(bench.provider, KEY, start=None, end=None, limit=3, live=lambda: now)
+        assert past == Past((*finals(598, 599), unfinished(minute(600))), False, True)
+    assert len(bench.provider.calls) == 1
+
+
+async def test_backfill_can_refuse_a_fresh_answer(bench: Bench) -> None:
+    bench.provider.now = minute(601) - 0.1
+    await bench.ask(limit=2)
+    bench.provider.now = minute(601) + 0.1
+    assert (await bench.ask(limit=2)).candles[-1] == unfinished(minute(600))
+    past = await bench.history.candles(bench.provider, KEY, start=None, end=None, limit=2, must_be_new=True)
+    assert past.candles == (*finals(600), unfinished(minute(601)))
+
+
+async def test_backfill_does_not_share_a_call_from_before(bench: Bench) -> None:
+    bench.provider.gate = asyncio.Event()
+    earlier = asyncio.create_task(bench.ask(limit=2))
+    await bench.provider.entered.wait()
+    bench.provider.now += 1
+    later = asyncio.create_task(
+        bench.history.candles(bench.provider, KEY, start=None, end=None, limit=2, must_be_new=True)
+    )
+    await bench.store.get_document("")
+    bench.provider.gate.set()
+    assert await earlier == await later
+    assert len(bench.provider.calls) == 2
+
+
 async def test_clock_ahead_does_not_close_candles_or_cover_the_future() -> None:
     provider = FakeProvider([minute(n) for n in range(1000)], minute(600) + 30)
     provider.clock = ProviderClock(Clock(wall=lambda: provider.now + 3600, monotonic=lambda: provider.now))
@@ -500,20 +534,38 @@ class World(Bench):
     def known(self, shown: int) -> list[int]:
         return sorted({*self.provider.times[:shown], *self.live})
 
-    async def check(self, start: int | None, end: int | None, limit: int) -> None:
+    def live_now(self) -> Live | None:
+        last = self.provider.times[self.live_at - 1] if self.live_at else None
+        following = (
+            self.provider.times[self.live_at] if self.live_at < len(self.provider.times) else self.provider.now + 1
+        )
+        if last is None or last not in self.live or following + 60 <= self.provider.now:
+            return None
+        is_open = following <= self.provider.now
+        return Live(last + 1, unfinished(int(following)) if is_open else None)
+
+    async def check(self, start: int | None, end: int | None, limit: int, *, with_live: bool = False) -> None:
         began, shown_before, live_before = self.provider.now, len(self.provider.visible()), set(self.live)
         for asked_at, shown, arrived_at in self.provider.answers:
             if self.provider.now - arrived_at < self.provider.info.fresh_s:
                 began, shown_before = min(began, asked_at), min(shown_before, shown)
+        live = self.live_now() if with_live else None
         try:
-            past = await self.ask(start=start, end=end, limit=limit)
+            past = await self.history.candles(
+                self.provider, KEY, start=start, end=end, limit=limit, live=lambda: live, must_be_new=limit % 5 == 0
+            )
         except ProviderUnavailable:
             return
         assert past.is_complete
+        open_times = {live.candle.time} if live is not None and live.candle is not None else set()
         times = [candle.time for candle in past.candles]
         possible = []
         for shown in range(shown_before, len(self.provider.visible()) + 1):
-            inside = [t for t in self.known(shown) if (start or 0) <= t <= (self.provider.now if end is None else end)]
+            inside = [
+                t
+                for t in sorted({*self.known(shown), *open_times})
+                if (start or 0) <= t <= (self.provider.now if end is None else end)
+            ]
             possible.append(inside[-limit:] if start is None else inside[:limit])
         assert times in possible, (times, possible)
         for index, candle in enumerate(past.candles):
@@ -559,6 +611,13 @@ def asking(*several: Asked) -> Action:
             await asyncio.gather(*calls, return_exceptions=True)
         for start, end, limit in several:
             await world.check(start, end, limit)
+
+    return act
+
+
+def asking_live(asked: Asked) -> Action:
+    async def act(world: World) -> None:
+        await world.check(*asked, with_live=True)
 
     return act
 
@@ -623,6 +682,8 @@ actions: st.SearchStrategy[Action] = st.one_of(
     asked.map(asking),
     st.integers(1, 40).map(lambda limit: asking(Asked(None, None, limit))),
     st.lists(asked, min_size=2, max_size=4).map(lambda several: asking(*several)),
+    asked.map(asking_live),
+    st.integers(1, 40).map(lambda limit: asking_live(Asked(None, None, limit))),
     asked.map(cancelling),
     st.sampled_from([1, 2, 5, 7, 30, 58, 60, 65, 66, 600, 1800]).map(waiting),
     st.frozensets(st.integers(0, MINUTES), max_size=6).map(delivering),

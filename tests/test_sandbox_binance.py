@@ -186,13 +186,13 @@ async def test_combined_can_be_switched_on_a_live_connection(
         assert (await socket.receive_json(timeout=5))["stream"] == "btcusdt@kline_1m"
 
 
-@pytest.mark.parametrize("name", ["nopeusdt@kline_1m", "BTCUSDT@kline_1m", "nknusdt@kline_1m"])
+@pytest.mark.parametrize("name", ["nopeusdt@kline_1s", "BTCUSDT@kline_1s", "nknusdt@kline_1s"])
 async def test_symbol_that_does_not_trade_is_accepted_and_silent(
     session: aiohttp.ClientSession, binance: BinanceStandIn, name: str
 ) -> None:
     async with session.ws_connect(f"{binance.ws_url}/ws") as socket:
         assert await ask(socket, method="SUBSCRIBE", params=[name], id=1) == {"result": None, "id": 1}
-        assert await events(socket, 1.2) == []
+        assert await events(socket, 0.3) == []
 
 
 async def test_at_most_1024_streams_on_a_connection(session: aiohttp.ClientSession, binance: BinanceStandIn) -> None:
@@ -257,7 +257,7 @@ async def test_closing_comes_a_few_milliseconds_after_the_candle(
 ) -> None:
     async with session.ws_connect(f"{calm.ws_url}/ws/lrcbtc@kline_1s") as socket:
         late = [event["E"] - event["k"]["T"] for event in [await next_event(socket) for _ in range(2)]]
-    assert all(5 <= delay < 200 for delay in late)
+    assert all(5 <= delay < 1000 for delay in late)
 
 
 async def test_closings_of_2021_come_late_and_only_after_trades(session: aiohttp.ClientSession) -> None:
@@ -457,7 +457,7 @@ async def test_recorded_rows_are_selected_like_any_others(session: aiohttp.Clien
         ("klines?interval=1m", 400, -1102, "Mandatory parameter 'symbol' was not sent, was empty/null, or malformed."),
         ("klines?symbol=BTCUSDT", 400, -1102,
          "Mandatory parameter 'interval' was not sent, was empty/null, or malformed."),
-        ("klines?symbol=btcusdt&interval=1m", 400, -1100, "Illegal characters found in parameter 'symbol'; legal range"),
+        ("klines?symbol=btcusdt&interval=1m", 400, -1100, "Illegal characters found in parameter 'symbol'; legal"),
         ("klines?symbol=BTC/USDT&interval=1m", 400, -1100, "Illegal characters found in parameter 'symbol'; legal"),
         ("klines?symbol=BTCUSDT&interval=1m&limit=abc", 400, -1100,
          "Illegal characters found in parameter 'limit'; legal range is '^[0-9]{1,20}$'."),
@@ -519,7 +519,7 @@ async def test_status_of_a_pair_can_change(session: aiohttp.ClientSession, binan
     async with session.ws_connect(f"{binance.ws_url}/ws/btcusdt@kline_1m") as socket:
         await next_event(socket)
         binance.set_status("BTCUSDT", "HALT")
-        await events(socket, 0.05)
+        await events(socket, 0.1)
         assert await events(socket, 0.4) == []
     _, info = await get(session, binance, "/api/v3/exchangeInfo?symbol=BTCUSDT")
     assert info["symbols"][0]["status"] == "HALT"
@@ -602,25 +602,46 @@ async def test_muted_connection_answers_but_sends_no_data(
     url = f"{binance.ws_url}/stream?streams=btcusdt@kline_1s/ethusdt@kline_1s"
     async with session.ws_connect(url) as socket:
         binance.faults.mute("btcusdt@kline_1s")
-        await events(socket, 0.05)
+        await events(socket, 0.1)
         assert {message["stream"] for message in await events(socket, 0.2)} == {"ethusdt@kline_1s"}
         binance.faults.mute()
-        await events(socket, 0.05)
+        await events(socket, 0.1)
         assert await events(socket, 0.2) == []
         assert "result" in await ask(socket, method="LIST_SUBSCRIPTIONS", id=1)
         binance.faults.unmute()
         assert await events(socket, 0.2)
 
 
+async def test_mute_that_a_new_subscription_or_connection_ends(
+    session: aiohttp.ClientSession, binance: BinanceStandIn
+) -> None:
+    name = "btcusdt@kline_1s"
+    async with session.ws_connect(f"{binance.ws_url}/ws/{name}") as socket:
+        for resubscribe_helps in (True, False):
+            binance.faults.mute(name, reconnect_helps=True, resubscribe_helps=resubscribe_helps)
+            await events(socket, 0.1)
+            assert await events(socket, 0.15) == []
+            await ask(socket, method="UNSUBSCRIBE", params=[name], id=1)
+            await ask(socket, method="SUBSCRIBE", params=[name], id=2)
+            assert bool(await events(socket, 0.15)) is resubscribe_helps
+        async with session.ws_connect(f"{binance.ws_url}/ws/{name}") as fresh:
+            assert await events(fresh, 0.15)
+        binance.faults.unmute()
+        assert await events(socket, 0.15)
+
+
 async def test_frozen_connection_does_nothing_at_all(session: aiohttp.ClientSession, binance: BinanceStandIn) -> None:
     async with session.ws_connect(f"{binance.ws_url}/ws/btcusdt@kline_1s", autoping=False) as socket:
         await next_event(socket)
         binance.faults.freeze()
-        await events(socket, 0.05)
+        await events(socket, 0.1)
         await socket.ping()
         await socket.send_json({"method": "LIST_SUBSCRIPTIONS", "id": 9})
         with pytest.raises(TimeoutError):
             await socket.receive(timeout=0.2)
+        async with session.ws_connect(f"{binance.ws_url}/ws/btcusdt@kline_1s") as fresh:
+            assert await next_event(fresh)
+        assert (await get(session, binance, "/api/v3/ping"))[0] == 200
         binance.faults.thaw()
         assert (await socket.receive(timeout=5)).type is WSMsgType.TEXT
 

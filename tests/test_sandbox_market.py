@@ -94,12 +94,6 @@ def test_other_seeds_differ() -> None:
     assert Market(1).candle("BTCUSDT", "1m", NOON) != Market(2).candle("BTCUSDT", "1m", NOON)
 
 
-def test_known_candle_never_changes_between_versions(market: Market) -> None:
-    part = market.candle("ETHUSDT", "1h", NOON)
-    again = Market(7).candle("ETHUSDT", "1h", NOON)
-    assert values(part) == values(again)
-
-
 @pytest.mark.parametrize("symbol", ["BTCUSDT", "ADAUSDT", "LRCBTC", "EUR/USD"])
 def test_forming_candle_holds_what_happened_so_far(market: Market, symbol: str) -> None:
     opened = at("2026-10-14 13:00:00")

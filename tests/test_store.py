@@ -307,7 +307,7 @@ async def history(store, key, n):
     # Batches in reversed order, so that the spans are merged in every way.
     while True:
         n += 1
-        at = 9_999_600 - n * 600
+        at = 6_000_000_000 - n * 600
         rows = [Candle(at + 60 * i, 1, 1, 1, 1, n) for i in range(10)]
         await store.add("demo", key, rows, Span(at, at + 600))
         print(key.symbol, at, 10, flush=True)

@@ -140,7 +140,7 @@ class BinanceStandIn(StandIn):
         if len(connection.subscriptions) + len(added) > _MOST_STREAMS:
             return False
         for name in added:
-            connection.subscriptions[name] = None
+            connection.subscribe(name)
             self.streams.join(name, connection)
         return True
 

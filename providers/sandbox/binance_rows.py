@@ -3,7 +3,6 @@
 import re
 from typing import NamedTuple
 
-from providers.sandbox.intervals import FIXED_MS
 from providers.sandbox.listings import Pair
 from providers.sandbox.market import Part
 
@@ -176,8 +175,3 @@ def symbol_info(pair: Pair, *, permission_sets: bool) -> dict[str, object]:
         margin = ["MARGIN"] if pair.quote == "USDT" else []
         info["permissionSets"] = [["SPOT", *margin, *groups]]
     return info
-
-
-def shortest_ms(interval: str) -> int:
-    """Tell the shortest length that a candle of an interval can have."""
-    return 28 * FIXED_MS["1d"] if interval == "1M" else FIXED_MS[interval]

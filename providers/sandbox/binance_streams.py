@@ -1,6 +1,7 @@
 """The kline streams of the Binance stand-in: what is due when, encoded once for all connections."""
 
 import asyncio
+import time
 from collections.abc import Mapping
 from heapq import heappop, heappush
 from typing import Literal
@@ -51,7 +52,6 @@ class KlineStreams:
         self.pace_s = pace_s
         self.closings: Closings = closings
         self._streams: dict[str, _Stream] = {}
-        self._waiting: dict[str, dict[int, Connection]] = {}
         self._heap: list[tuple[int, str]] = []
         self._changed = asyncio.Event()
         self.events_sent = 0
@@ -102,15 +102,16 @@ class KlineStreams:
         """Send what is due, for ever."""
         while True:
             now = self._clock.now_ms()
-            sent = 0
+            began = time.monotonic()
             while self._heap and self._heap[0][0] <= now:
                 due, name = heappop(self._heap)
                 stream = self._streams.get(name)
                 if stream is not None and stream.due == due:
                     self._tick(stream, now)
-                    sent += 1
-                    if sent % 50 == 0:
-                        await asyncio.sleep(0)
+                # The first look at a pair walks through its whole history; others must not wait for many of those.
+                if time.monotonic() - began > 0.01:
+                    await asyncio.sleep(0)
+                    began = time.monotonic()
             self._changed.clear()
             wait = None
             if self._heap:
@@ -153,7 +154,7 @@ class KlineStreams:
             stream.last_state = state
             if is_news and self._exists(stream, stream.opened, min(now, end)):
                 self._send(stream, event(stream.pair, stream.interval, part, self._last_ms(stream, part), now, False))
-            stream.update_at = max(now, stream.update_at + self._in_exchange_ms(self.pace_s))
+            stream.update_at = now + self._in_exchange_ms(self.pace_s)
         self._schedule(stream)
 
     def _comes_first(self, part: Part) -> bool:
@@ -183,6 +184,8 @@ class KlineStreams:
         self.events_sent += 1
         frames: dict[tuple[bool, bool], bytes] = {}
         for connection in stream.connections.values():
+            if not is_ordered and not connection.hears(stream.name):
+                continue
             shape = (connection.combined, connection.microseconds)
             frame = frames.get(shape)
             if frame is None:

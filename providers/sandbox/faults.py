@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple, Protocol
 
 GARBAGE: tuple[str | bytes, ...] = (
@@ -72,14 +72,15 @@ class Faults:
         self.connection_life_s: float | None = None
         self._closings_lost: dict[str | None, int | None] = {}
         self._answers: list[tuple[RestAnswer, int | None]] = []
-        self._thawed = asyncio.Event()
-        self._thawed.set()
+        self._open_to_new = asyncio.Event()
+        self._open_to_new.set()
 
     def clear(self) -> None:
         """Behave well again from now on; listens again if it had stopped. Dropped connections stay dropped."""
-        thawed = self._thawed
+        self.thaw()
+        self.unmute()
         self._reset()
-        thawed.set()
+        self._target.recheck_lives()
         self._target.listen_again()
 
     # ---- connections --------------------------------------------------------------------------------------------
@@ -127,9 +128,15 @@ class Faults:
 
     # ---- frames -------------------------------------------------------------------------------------------------
 
-    def mute(self, *streams: str) -> None:
-        """Send no data on these streams (none named: on all); sockets stay open, pings and requests are answered."""
-        if streams:
+    def mute(self, *streams: str, reconnect_helps: bool = False, resubscribe_helps: bool = False) -> None:
+        """Send no data on these streams (none named: on all); sockets stay open, pings and requests are answered.
+
+        It lasts until `unmute`. With `reconnect_helps` only connections open now are concerned; with
+        `resubscribe_helps` a stream speaks again also when it is unsubscribed and subscribed anew on them.
+        """
+        if reconnect_helps or resubscribe_helps:
+            self._target.mute_connections(streams, resubscribe_helps=resubscribe_helps)
+        elif streams:
             self.muted.update(streams)
         else:
             self.muted_all = True
@@ -141,27 +148,29 @@ class Faults:
         else:
             self.muted_all = False
             self.muted.clear()
+        self._target.unmute_connections(streams)
 
     def is_muted(self, stream: str) -> bool:
         """Tell whether data of a stream is held back."""
         return self.muted_all or stream in self.muted
 
-    def freeze(self) -> None:
-        """Leave all sockets open but neither read nor write: no data, no pongs, no answers, no new connections."""
-        self._thawed.clear()
+    def freeze(self, *, new_too: bool = False) -> None:
+        """Leave open sockets open but neither read nor write them: no data, no pongs, no answers, as if half open.
+
+        New connections work, unless `new_too` makes them hang before the upgrade. REST is not concerned.
+        """
+        self._target.freeze_connections()
+        if new_too:
+            self._open_to_new.clear()
 
     def thaw(self) -> None:
         """Read and write again after `freeze`; what had piled up is handled now."""
-        self._thawed.set()
+        self._open_to_new.set()
+        self._target.thaw_connections()
 
-    @property
-    def is_frozen(self) -> bool:
-        """Tell whether sockets are being neither read nor written."""
-        return not self._thawed.is_set()
-
-    async def thawed(self) -> None:
-        """Wait until nothing is frozen."""
-        await self._thawed.wait()
+    async def admitted(self) -> None:
+        """Wait until new connections no longer hang."""
+        await self._open_to_new.wait()
 
     def delay_frames(self, seconds: float) -> None:
         """Send every frame that much later than due, in order; 0 ends that."""
@@ -250,6 +259,22 @@ class FaultTarget(Protocol):
 
     def recheck_lives(self) -> None:
         """Apply a changed connection life to open connections."""
+        ...
+
+    def mute_connections(self, streams: Sequence[str], *, resubscribe_helps: bool) -> None:
+        """Hold data back on the connections open now."""
+        ...
+
+    def unmute_connections(self, streams: Sequence[str]) -> None:
+        """Send data again on all connections."""
+        ...
+
+    def freeze_connections(self) -> None:
+        """Stop reading and writing the connections open now."""
+        ...
+
+    def thaw_connections(self) -> None:
+        """Read and write all connections again."""
         ...
 
     def broadcast(self, frames: Iterable[str | bytes]) -> None:

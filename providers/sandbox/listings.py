@@ -72,7 +72,7 @@ def synthetic_pair(symbol: str) -> Pair:
     price = 0.5 + dice % 977 / 10
     base, quote = (symbol[:-4], "USDT") if symbol.endswith("USDT") and len(symbol) > 4 else (symbol, "USDT")
     trades = 20_000 + dice % 13 * 5_000
-    return Pair(symbol, base, quote, price, 4, 2, 40.0 * trades, trades, 0.045, date(2024, 1, 1 + dice % 28))
+    return Pair(symbol, base, quote, price, 4, 2, 40.0 * trades, trades, 0.045, date(2025, 1, 1 + dice % 28))
 
 
 def forex_pairs() -> dict[str, Pair]:

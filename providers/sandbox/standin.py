@@ -16,7 +16,7 @@ from providers.sandbox.faults import Connect, ControlMessage, Faults, RestCall, 
 from providers.sandbox.market import Market
 
 _MOST_WAITING = 50_000
-_MOST_KEPT = 200_000
+_MOST_KEPT = 50_000
 _KEY_NAMES = frozenset({"apikey", "signature", "token"})
 
 
@@ -34,7 +34,6 @@ class Connection:
         self.request = request
         self.socket = socket
         self.opened = time.monotonic()
-        self.heard = self.opened
         self.ponged = self.opened
         self.subscriptions: dict[str, None] = {}
         self.combined = False
@@ -45,6 +44,11 @@ class Connection:
         self.outgoing: asyncio.Queue[_Outgoing] = asyncio.Queue()
         self.recent: list[float] = []
         self.life: asyncio.TimerHandle | None = None
+        self.thawed = asyncio.Event()
+        self.thawed.set()
+        self._muted: set[str] = set()
+        self._is_muted = False
+        self._resubscribe_helps = False
 
     def send(self, data: bytes | str, kind: WSMsgType = WSMsgType.TEXT) -> None:
         """Queue a frame; never blocks. A client that lets far too many pile up is cut off."""
@@ -57,6 +61,29 @@ class Connection:
     def close(self, code: int, reason: str = "") -> None:
         """Queue an orderly close behind the frames that wait."""
         self.send(code.to_bytes(2, "big") + reason.encode(), WSMsgType.CLOSE)
+
+    def mute(self, streams: Sequence[str], *, resubscribe_helps: bool) -> None:
+        """Hold back data of these streams, or of all."""
+        self._resubscribe_helps = resubscribe_helps
+        if streams or resubscribe_helps:
+            self._muted.update(streams or self.subscriptions)
+        else:
+            self._is_muted = True
+
+    def unmute(self, streams: Sequence[str]) -> None:
+        """Let data of these streams pass again, or of all."""
+        self._muted.difference_update(streams or tuple(self._muted))
+        self._is_muted = self._is_muted and bool(streams)
+
+    def subscribe(self, stream: str) -> None:
+        """Note a new subscription; it may end the stream's silence."""
+        self.subscriptions[stream] = None
+        if self._resubscribe_helps:
+            self._muted.discard(stream)
+
+    def hears(self, stream: str) -> bool:
+        """Tell whether data of a stream may be sent."""
+        return not (self._is_muted or stream in self._muted)
 
     def abort(self) -> None:
         """Cut the TCP connection at once, without a close frame."""
@@ -281,6 +308,26 @@ class StandIn(ABC):
         for connection in self._open.values():
             self._limit_life(connection)
 
+    def mute_connections(self, streams: Sequence[str], *, resubscribe_helps: bool) -> None:
+        """Hold data back on the connections open now; see `Faults.mute`."""
+        for connection in self._open.values():
+            connection.mute(streams, resubscribe_helps=resubscribe_helps)
+
+    def unmute_connections(self, streams: Sequence[str]) -> None:
+        """Send data again on all connections."""
+        for connection in self._open.values():
+            connection.unmute(streams)
+
+    def freeze_connections(self) -> None:
+        """Stop reading and writing the connections open now."""
+        for connection in self._open.values():
+            connection.thawed.clear()
+
+    def thaw_connections(self) -> None:
+        """Read and write all connections again."""
+        for connection in self._open.values():
+            connection.thawed.set()
+
     def _limit_life(self, connection: Connection) -> None:
         if connection.life is not None:
             connection.life.cancel()
@@ -318,9 +365,8 @@ class StandIn(ABC):
         """Forget a connection."""
 
     async def _serve(self, request: web.Request) -> web.StreamResponse:
-        if self.faults.is_frozen:
-            await self.faults.thawed()
         if self._is_stream_path(request):
+            await self.faults.admitted()
             return await self._serve_stream(request)
         return await self._serve_rest(request)
 
@@ -351,10 +397,9 @@ class StandIn(ABC):
 
     async def _read(self, connection: Connection) -> None:
         async for message in connection.socket:
-            if self.faults.is_frozen:
-                await self.faults.thawed()
+            if not connection.thawed.is_set():
+                await connection.thawed.wait()
             now = time.monotonic()
-            connection.heard = now
             if message.type is WSMsgType.PING:
                 kind, text = "ping", message.data.decode("latin-1")
                 connection.send(bytes(message.data), WSMsgType.PONG)
@@ -393,8 +438,8 @@ class StandIn(ABC):
                 kind, data, queued = await connection.outgoing.get()
                 if self.faults.frame_delay_s > 0:
                     await asyncio.sleep(max(0.0, queued + self.faults.frame_delay_s - time.monotonic()))
-                if self.faults.is_frozen:
-                    await self.faults.thawed()
+                if not connection.thawed.is_set():
+                    await connection.thawed.wait()
                 if kind is WSMsgType.CLOSE:
                     await socket.close(code=int.from_bytes(data[:2], "big"), message=data[2:])
                     return

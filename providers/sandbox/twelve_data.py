@@ -161,7 +161,7 @@ class TwelveDataStandIn(StandIn):
             elif pair.symbol not in connection.subscriptions and self._symbols_taken() >= self.stream_symbols:
                 fails.append({"symbol": symbol, "message": "The limit of symbols of your plan is reached"})
             else:
-                connection.subscriptions[pair.symbol] = None
+                connection.subscribe(pair.symbol)
                 success.append(_entry(pair))
         status = "error" if not success else "warning" if fails else "ok"
         answer: dict[str, object] = {"event": f"{action}-status", "status": status}
@@ -227,7 +227,7 @@ class TwelveDataStandIn(StandIn):
             return
         frame = orjson.dumps(message)
         for connection in self._open.values():
-            if symbol in connection.subscriptions:
+            if symbol in connection.subscriptions and (is_ordered or connection.hears(symbol)):
                 connection.send(frame)
 
     # ---- REST ---------------------------------------------------------------------------------------------------

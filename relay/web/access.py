@@ -48,7 +48,7 @@ class Access:
 
     def __init__(self, config: Config) -> None:
         self._config = config
-        self._tokens = tuple(token.reveal().encode() for token in config.tokens)
+        self._tokens = tuple(token.reveal().strip().encode() for token in config.tokens)
         self._per_address: Counter[str] = Counter()
         self.clients = 0
         self.is_closing = False
@@ -64,7 +64,8 @@ class Access:
         if scheme.lower() != "bearer":
             is_websocket = request.headers.get("Upgrade", "").lower() == "websocket"
             given = request.query.get("token", "") if is_websocket else ""
-        offered = given.strip().encode()
+        # What was no UTF-8 in the header comes as surrogates.
+        offered = given.strip().encode("utf-8", "surrogateescape")
         # All are compared, so that the time taken does not tell which one nearly fitted.
         matches = [hmac.compare_digest(offered, token) for token in self._tokens]
         if not any(matches):
@@ -109,7 +110,7 @@ class Access:
 
 
 def access_middleware(access: Access) -> Middleware:
-    """Check tokens, and answer CORS by the list of allowed origins."""
+    """Check origins and tokens before everything else, and answer CORS by the list of allowed origins."""
 
     @web.middleware
     async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -129,14 +130,16 @@ def access_middleware(access: Access) -> Middleware:
         else:
             try:
                 if request.path not in OPEN_PATHS:
+                    access.check_origin(request)
                     access.check_token(request)
                 answer = await handler(request)
             except RequestError as error:
                 answer = problem_of(error)
-        if is_allowed and origin is not None and not answer.prepared:
-            answer.headers["Access-Control-Allow-Origin"] = origin
+        if not answer.prepared:
             answer.headers["Vary"] = "Origin"
-            answer.headers["Access-Control-Expose-Headers"] = "Retry-After, ETag"
+            if is_allowed and origin is not None:
+                answer.headers["Access-Control-Allow-Origin"] = origin
+                answer.headers["Access-Control-Expose-Headers"] = "Retry-After, ETag"
         return answer
 
     return check

@@ -17,7 +17,10 @@ from relay.errors import (
     RateLimited,
     RequestError,
     StoreError,
+    UnknownSymbol,
 )
+
+from relay.wire import shown
 
 log = logging.getLogger(__name__)
 
@@ -57,13 +60,18 @@ def problem(status: int, code: Code, detail: str, *, retry_after: float | None =
 def problem_of(error: Exception) -> web.Response:
     """Turn an error of the relay into its answer."""
     if isinstance(error, RequestError):
-        return problem(_STATUS.get(error.code, 400), error.code, error.message, retry_after=error.retry_after)
+        status = _STATUS.get(error.code, 400)
+        if error.code is Code.INTERNAL and error.retry_after is not None:
+            status = 503  # nothing is broken: full, or shutting down
+        return problem(status, error.code, error.message, retry_after=error.retry_after)
     if isinstance(error, StoreError):
         return problem(503, Code.INTERNAL, "the relay's store cannot be used now; try again later")
     if isinstance(error, RateLimited):
         return problem(503, Code.PROVIDER_UNAVAILABLE, str(error), retry_after=error.retry_after)
     if isinstance(error, ProviderTimeout):
         return problem(504, Code.PROVIDER_UNAVAILABLE, str(error))
+    if isinstance(error, UnknownSymbol):
+        return problem(404, Code.UNKNOWN_SYMBOL, str(error))
     if isinstance(error, BadAnswer):
         return problem(502, Code.PROVIDER_UNAVAILABLE, str(error))
     if isinstance(error, AuthenticationFailed):
@@ -83,8 +91,11 @@ async def problems(request: web.Request, handler: Handler) -> web.StreamResponse
         if error.status < 400:
             raise
         if error.status == 404:
-            return problem(404, Code.NOT_FOUND, "there is no such resource")
-        answer = problem(error.status, Code.INVALID_REQUEST, error.reason or error.text or "bad request")
+            return problem(404, Code.NOT_FOUND, f"there is no {shown(request.path)}; the README lists the routes")
+        detail = error.reason
+        if isinstance(error, web.HTTPMethodNotAllowed):
+            detail = f"{shown(error.method)} is not allowed here; use {' or '.join(sorted(error.allowed_methods))}"
+        answer = problem(error.status, Code.INVALID_REQUEST, detail)
         if "Allow" in error.headers:
             answer.headers["Allow"] = error.headers["Allow"]
         return answer

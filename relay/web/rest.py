@@ -3,6 +3,7 @@
 import re
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from pathlib import PurePath
 from typing import Any
 
 import orjson
@@ -20,6 +21,7 @@ from relay.store import Store
 from relay.supervisor import Supervisor
 from relay.version import VERSION
 from relay.web.access import Access
+from relay.web.problems import problem
 
 PREFIX = "/api/v1/market-data"
 MOST_CANDLES = 5000
@@ -64,7 +66,7 @@ class Rest:
         limit = _whole(query, "limit", 1, MOST_CANDLES)
         if start is not None and end is not None and start > end:
             raise RequestError(Code.INVALID_REQUEST, f"start_time {start} is after end_time {end}")
-        await self._directory.settled()
+        await self._directory.settled(pin, symbol)
         target = self._directory.resolve(pin, symbol, interval)
         past = await self._history.candles(
             target.provider,
@@ -85,7 +87,6 @@ class Rest:
 
     async def symbols(self, request: web.Request) -> web.Response:
         """The symbols that can be had, sorted."""
-        listed = self._directory.listed(_query(request, "asset_class").get("asset_class"))
         await self._directory.settled()
         listed = self._directory.listed(_query(request, "asset_class").get("asset_class"))
         return _json(sorted({self._directory.name_of(provider, one.symbol.upper()) for provider, one in listed}))
@@ -133,7 +134,7 @@ class Rest:
                     "bytes_out": hub.bytes_out,
                 },
                 "store": {**summary, "problem": self._store.problem},
-                "plugins_refused": [failure._asdict() for failure in self._refused],
+                "plugins_refused": [_base_name(failure.source) for failure in self._refused],
                 "providers": [self._provider(supervisor) for supervisor in self._supervisors.values()],
                 "connections": sum(supervisor.open_feeds for supervisor in self._supervisors.values()),
                 "budgets": [
@@ -171,13 +172,13 @@ class Rest:
 
     def _provider(self, supervisor: Supervisor) -> dict[str, Any]:
         provider = supervisor.provider
-        problem = provider.refusal or self._directory.problem(provider.name)
+        trouble = provider.refusal or self._directory.problem(provider.name)
         return {
             "name": provider.name,
             "title": provider.info.title,
-            "source": provider.source,
-            "state": "unavailable" if provider.refusal else "degraded" if problem else "ok",
-            "message": problem or "",
+            "source": _base_name(provider.source),
+            "state": "unavailable" if provider.refusal else "degraded" if trouble else "ok",
+            "message": trouble or "",
             "intervals": list(provider.info.intervals),
             "connections": supervisor.open_feeds,
             "connects": supervisor.connects,
@@ -189,12 +190,17 @@ class Rest:
 
     async def healthz(self, request: web.Request) -> web.Response:
         """200 while the process serves."""
+        _query(request)
         return _json({"status": "ok"})
 
     async def readyz(self, request: web.Request) -> web.Response:
         """200 while the relay can take clients."""
-        problem = "shutting down" if self._access.is_closing else self._store.problem
-        return _json({"status": problem or "ok"}, status=503 if problem else 200)
+        _query(request)
+        if self._access.is_closing:
+            return problem(503, Code.INTERNAL, "the relay is shutting down")
+        if self._store.problem is not None:
+            return problem(503, Code.INTERNAL, f"the store cannot be used: {self._store.problem}")
+        return _json({"status": "ok"})
 
 
 REST = web.AppKey("rest", Rest)
@@ -219,6 +225,12 @@ ROUTES = [
 
 def _json(value: Any, status: int = 200) -> web.Response:
     return web.Response(status=status, body=orjson.dumps(value), content_type="application/json")
+
+
+def _base_name(source: str) -> str:
+    """Return where a plugin came from without the path of its file; the reason of a failure may name one too."""
+    door, _, name = source.partition(":")
+    return f"{door}:{PurePath(name).name}"
 
 
 def _query(request: web.Request, *known: str) -> dict[str, str]:

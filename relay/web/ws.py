@@ -1,9 +1,12 @@
 """The WebSocket that clients speak: one connection is one subscriber of the hub."""
 
 import asyncio
+import contextlib
 import logging
 import socket
 import time
+from collections import defaultdict
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from aiohttp import WSMsgType, web
@@ -15,6 +18,7 @@ from relay.errors import CloseCode, Code, RequestError
 from relay.history import History
 from relay.history import Past as Answer
 from relay.hub import CONNECTED, Hub, Stream, Subscriber
+from relay.model import StreamKey
 from relay.outbox import Outbox
 from relay.supervisor import Supervisor
 from relay.web.access import Access, TokenBucket
@@ -25,12 +29,16 @@ log = logging.getLogger(__name__)
 PING_INTERVAL_S = 20.0
 PONG_TIMEOUT_S = 10.0
 PING_FRAME = b"\x89\x00"
-KERNEL_BUFFER = 32 * 1024
+KERNEL_BUFFER = 24 * 1024
 CLOSE_TIMEOUT_S = 2.0
+SLOW_CLOSE_TIMEOUT_S = 10.0
+TOO_BIG_LINGER_S = 1.0
 INVALID_RATE, INVALID_BURST = 1.0, 100
 REQUEST_RATE, REQUEST_BURST = 50.0, 500
-REQUESTS_OVER_LIMIT = 100
+OVER_LIMIT_RATE, OVER_LIMIT_BURST = 1.0, 100
 MOST_ROUNDS = 3
+
+Identity = tuple[str, StreamKey]
 
 
 class Clients:
@@ -53,6 +61,8 @@ class Clients:
         self.history = history
         self.supervisors = supervisors
         self.epoch = epoch
+        self.ping_interval_s = PING_INTERVAL_S
+        self.pong_timeout_s = PONG_TIMEOUT_S
         self.connections: dict[Connection, None] = {}
         self._heart: asyncio.Task[None] | None = None
 
@@ -66,28 +76,34 @@ class Clients:
         if self._heart is not None:
             self._heart.cancel()
             await asyncio.gather(self._heart, return_exceptions=True)
-        closing = [connection.end(CloseCode.GOING_AWAY, "server shutdown") for connection in list(self.connections)]
-        await asyncio.gather(*closing)
+        connections = list(self.connections)
+        for connection in connections:
+            connection.end(CloseCode.GOING_AWAY, "server shutdown")
+        await asyncio.gather(*(connection.gone.wait() for connection in connections))
 
     async def _beat(self) -> None:
         while True:
-            await asyncio.sleep(1)
+            await asyncio.sleep(min(1.0, self.ping_interval_s / 4))
             now = time.monotonic()
             for connection in list(self.connections):
                 connection.beat(now)
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Serve one client from the handshake to the end."""
-        self.access.check_origin(request)
         address = self.access.admit(request)
         try:
-            ws = web.WebSocketResponse(
-                autoping=False, compress=False, max_msg_size=wire.MESSAGE_BYTES, timeout=CLOSE_TIMEOUT_S
+            # aiohttp refuses a message as long as the limit it is given; ours is the largest that is taken.
+            ws = Socket(
+                autoping=False,
+                autoclose=False,
+                compress=self.config.compression,
+                max_msg_size=wire.MESSAGE_BYTES + 1,
             )
             await ws.prepare(request)
             transport = request.transport
             if transport is None:
                 return ws
+            ws.transport = transport
             connection = Connection(self, ws, transport)
             self.connections[connection] = None
             try:
@@ -100,6 +116,46 @@ class Clients:
             self.access.leave(address)
 
 
+class Socket(web.WebSocketResponse):
+    """Says why when it closes because of a message that is too big."""
+
+    transport: asyncio.WriteTransport | None = None
+
+    async def close(self, *, code: int = 1000, message: bytes = b"", drain: bool = True) -> bool:
+        """Close; after a message that is too big go on reading for a moment.
+
+        Closing at once would reset the connection while the rest of the message is on its way, and the client would
+        not see the reason.
+        """
+        if code == CloseCode.TOO_BIG and self.transport is not None and not self.closed:
+            self.transport.write(wire.close_frame(code, "message too big"))
+            deadline = time.monotonic() + TOO_BIG_LINGER_S
+            while time.monotonic() < deadline and not self.transport.is_closing():  # noqa: ASYNC110  no event tells
+                await asyncio.sleep(0.02)
+            self.transport.close()
+            return True
+        return await super().close(code=code, message=message, drain=drain)
+
+
+class Joining:
+    """A subscription that waits for its past: the requests it answers, and what the newest of them wants."""
+
+    __slots__ = ("ids", "options", "past", "target")
+
+    def __init__(self, target: Target, request: wire.Request) -> None:
+        self.target = target
+        self.ids = [request.id]
+        self.options = request.options
+        self.past = request.past
+
+    def replace(self, request: wire.Request) -> None:
+        """Take what a later request for the same stream wants instead."""
+        self.ids.append(request.id)
+        self.options = request.options
+        if request.past != wire.Past():
+            self.past = request.past
+
+
 class Connection:
     """One client: reads its requests, answers them in order, and leaves the updates to the hub."""
 
@@ -109,17 +165,22 @@ class Connection:
         self._ws = ws
         self._transport = transport
         _bound_kernel_buffer(transport)
-        self._subscriber = clients.hub.join(Outbox(transport), self._on_slow)
+        is_compressed = ws.compress == wire.DEFLATE_WINDOW_BITS
+        self._subscriber = clients.hub.join(Outbox(transport), self._on_slow, is_compressed=is_compressed)
         self._since: dict[Stream, int] = {}
-        self._joining: dict[tuple[str, str], object] = {}
-        self._past_lock = asyncio.Lock()
+        self._joining: dict[Identity, Joining] = {}
+        # One snapshot at a time of each provider: they are large, and a provider that hangs holds up no other.
+        self._past_turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._tasks: set[asyncio.Task[None]] = set()
         self._invalid = TokenBucket(INVALID_RATE, INVALID_BURST)
         self._requests = TokenBucket(REQUEST_RATE, REQUEST_BURST)
-        self._over_limit = 0
-        self._heard_at = time.monotonic()
-        self._pinged_at: float | None = None
+        self._over_limit = TokenBucket(OVER_LIMIT_RATE, OVER_LIMIT_BURST)
+        now = time.monotonic()
+        self._heard_at = now
+        self._pinged_at = now
         self._is_ended = False
+        self._abort_timer: asyncio.TimerHandle | None = None
+        self.gone = asyncio.Event()
 
     # -- reading -----------------------------------------------------------------------------------
 
@@ -140,22 +201,26 @@ class Connection:
                 }
             )
         )
-        while not self._is_ended:
+        while True:
             message = await self._ws.receive()
             self._heard_at = time.monotonic()
-            self._pinged_at = None
-            if message.type is WSMsgType.TEXT:
+            if message.type in (WSMsgType.CLOSE, WSMsgType.CLOSING, WSMsgType.CLOSED, WSMsgType.ERROR):
+                break
+            if self._is_ended or message.type is WSMsgType.PONG:
+                # After the close frame only the client's own is waited for.
+                continue
+            if not self._requests.take():
+                self._on_rate(message.data if message.type is WSMsgType.TEXT else "")
+            elif message.type is WSMsgType.TEXT:
                 await self._on_text(message.data)
-            elif message.type is WSMsgType.BINARY:
-                await self._on_invalid(RequestError(Code.INVALID_REQUEST, "binary frame; send JSON as text"), None)
             elif message.type is WSMsgType.PING:
                 await self._ws.pong(message.data)
-            elif message.type is not WSMsgType.PONG:
-                break
+            else:
+                self._on_invalid(RequestError(Code.INVALID_REQUEST, "binary frame; send JSON as text"), None)
 
     async def _on_text(self, text: str) -> None:
-        if not self._requests.take():
-            await self._on_rate()
+        if len(text) * 4 > wire.MESSAGE_BYTES < len(text.encode()):
+            self.end(CloseCode.TOO_BIG, "message too big")
             return
         request_id: str | int | None = None
         try:
@@ -163,26 +228,28 @@ class Connection:
             request_id = wire.parse_id(message)
             request = wire.parse_request(message)
         except RequestError as error:
-            await self._on_invalid(error, request_id)
+            self._on_invalid(error, request_id)
             return
         try:
             await self._on_request(request)
-        except Exception:
-            log.exception("a client's request failed")
-            fault = RequestError(
-                Code.INTERNAL, "the relay failed at this request; the operator finds the cause in the log"
-            )
-            self._send(wire.error(fault, request.id))
+        except Exception:  # noqa: BLE001  a fault of ours ends one request, never the connection
+            self._on_failure(request.id)
 
-    async def _on_invalid(self, error: RequestError, request_id: str | int | None) -> None:
+    def _on_invalid(self, error: RequestError, request_id: str | int | None) -> None:
         self._send(wire.error(error, request_id))
         if not self._invalid.take():
-            await self.end(CloseCode.TOO_MANY_INVALID, "too many invalid messages")
+            self.end(CloseCode.TOO_MANY_INVALID, "too many invalid messages")
 
-    async def _on_rate(self) -> None:
-        self._over_limit += 1
-        if self._over_limit > REQUESTS_OVER_LIMIT:
-            await self.end(CloseCode.RATE_LIMITED, "rate limited")
+    def _on_failure(self, *request_ids: str | int | None) -> None:
+        """Answer requests at which the relay failed, from within an `except`."""
+        log.exception("a client's request failed")
+        fault = RequestError(Code.INTERNAL, "the relay failed at this request; the operator finds the cause in the log")
+        for request_id in request_ids:
+            self._send(wire.error(fault, request_id))
+
+    def _on_rate(self, text: str) -> None:
+        if not self._over_limit.take():
+            self.end(CloseCode.RATE_LIMITED, "rate limited")
             return
         wait_s = self._requests.wait_s
         fault = RequestError(
@@ -191,7 +258,10 @@ class Connection:
             f"{wire.MOST_STREAMS_PER_REQUEST} streams in one request",
             retry_after=wait_s,
         )
-        self._send(wire.error(fault, None))
+        request_id = None
+        with contextlib.suppress(RequestError):
+            request_id = wire.parse_id(wire.parse_object(text))
+        self._send(wire.error(fault, request_id))
 
     async def _on_request(self, request: wire.Request) -> None:
         if request.action == "ping":
@@ -199,34 +269,41 @@ class Connection:
         elif request.action == "list":
             names = self._hub.by_name(list(self._subscriber.subscriptions))
             self._send(wire.answer({"type": "subscriptions", "streams": names}, request.id))
-        elif request.action == "unsubscribe":
-            for name in request.names:
-                self._answer_each(request, name, self._unsubscribe)
         else:
-            await self._clients.directory.settled()
             for name in request.names:
-                self._answer_each(request, name, self._subscribe)
+                await self._answer_one(request, name)
 
-    def _answer_each(self, request: wire.Request, name: tuple[str, str], act: Any) -> None:
+    async def _answer_one(self, request: wire.Request, name: tuple[str, str]) -> None:
         """Do one stream of a request; its error harms no other."""
         try:
-            act(request, *wire.parse_target(name))
+            pin, symbol, interval = wire.parse_target(name)
+            if request.action == "unsubscribe":
+                self._unsubscribe(request, pin, symbol, interval)
+            else:
+                await self._clients.directory.settled(pin, symbol)
+                self._subscribe(request, pin, symbol, interval)
         except RequestError as error:
             self._send(wire.error(error, request.id))
-            if error.code in (Code.INVALID_REQUEST, Code.UNKNOWN_SYMBOL, Code.UNKNOWN_INTERVAL):
-                self._invalid.take()
 
     # -- subscribing -------------------------------------------------------------------------------
 
     def _subscribe(self, request: wire.Request, pin: str | None, symbol: str, interval: str) -> None:
         target = self._clients.directory.resolve(pin, symbol, interval)
-        self._check_room(target)
-        if request.past == (None, None):
-            self._join(request, target, None)
+        identity = (target.provider.name, target.key)
+        joining = self._joining.get(identity)
+        if joining is not None:
+            joining.replace(request)
             return
-        identity = (target.provider.name, str(target.key))
-        token = self._joining[identity] = object()
-        task = asyncio.create_task(self._join_with_past(request, target, identity, token))
+        self._check_room(target)
+        joining = Joining(target, request)
+        if request.past == wire.Past():
+            self._join(joining, None)
+            return
+        self._joining[identity] = joining
+        self._spawn(self._join_with_past(joining))
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -235,8 +312,10 @@ class Connection:
         stream = self._find(target)
         if stream is not None and stream in self._subscriber.subscriptions:
             return
+        held: set[Identity] = {(one.provider, one.key) for one in self._subscriber.subscriptions}
+        held.update(self._joining)
         fault = None
-        if len(self._subscriber.subscriptions) + len(self._joining) >= config.max_streams_per_client:
+        if len(held) >= config.max_streams_per_client:
             fault = f"this connection has {config.max_streams_per_client} streams, which is the most; unsubscribe some"
         elif stream is None and len(self._hub.streams) >= config.max_streams:
             fault = f"the relay carries {config.max_streams} streams, which is the most"
@@ -246,54 +325,59 @@ class Connection:
     def _find(self, target: Target) -> Stream | None:
         return self._hub.streams.get((target.provider.name, target.key))
 
-    async def _join_with_past(
-        self, request: wire.Request, target: Target, identity: tuple[str, str], token: object
-    ) -> None:
+    async def _join_with_past(self, joining: Joining) -> None:
         """Fetch the past, then join: the snapshot ends exactly where the live updates begin."""
-        async with self._past_lock:
-            for _ in range(MOST_ROUNDS):
-                answer = await snapshot.fetch(
-                    self._clients.history, target.provider, target.key, lambda: self._find(target), request.past
-                )
-                stream = self._find(target)
-                if stream is None or snapshot.covers(answer, stream.series):
-                    break
-            await self._caught_up()
-            if self._joining.get(identity) is token:
+        target = joining.target
+        identity = (target.provider.name, target.key)
+        try:
+            async with self._past_turns[target.provider.name]:
+                past, answer = None, None
+                while past != joining.past:
+                    await self._caught_up()
+                    past = joining.past
+                    answer = await self._fetch(target, _with_open(past, joining.options))
+                if self._joining.get(identity) is joining:
+                    del self._joining[identity]
+                    self._check_room(target)
+                    self._join(joining, answer)
+        except RequestError as error:
+            for request_id in joining.ids:
+                self._send(wire.error(error, request_id))
+        except Exception:  # noqa: BLE001  as in `_on_text`
+            self._on_failure(*joining.ids)
+        finally:
+            if self._joining.get(identity) is joining:
                 del self._joining[identity]
-                self._join(request, target, answer)
+
+    async def _fetch(self, target: Target, past: wire.Past) -> Answer:
+        """Fetch the past, again where the stream went on too far meanwhile."""
+        for _ in range(MOST_ROUNDS):
+            answer = await snapshot.fetch(
+                self._clients.history, target.provider, target.key, lambda: self._find(target), past
+            )
+            stream = self._find(target)
+            if stream is None or snapshot.covers(answer, stream.series, past):
+                return answer
+        return answer._replace(is_complete=False)
 
     async def _caught_up(self) -> None:
         """Wait until a slow reader has taken what it was sent: snapshots are large and must not pile up."""
-        while self._subscriber.outbox.is_lagging and not self._is_ended:
+        while self._subscriber.outbox.is_lagging and not self._is_ended:  # noqa: ASYNC110  the hub's timers drain it
             await asyncio.sleep(0.05)
 
-    def _join(self, request: wire.Request, target: Target, answer: Answer | None) -> None:
+    def _join(self, joining: Joining, answer: Answer | None) -> None:
         """Confirm, tell the state, send the past or the last known candle, and let the updates follow."""
-        hub, subscriber = self._hub, self._subscriber
+        hub, subscriber, target, options = self._hub, self._subscriber, joining.target, joining.options
         if self._is_ended or subscriber not in hub.subscribers:
             return
         supervisor = self._clients.supervisors[target.provider.name]
         stream = hub.stream(target.provider.name, target.key, target.name, supervisor)
-        before = self._since.get(stream) if stream in subscriber.subscriptions else None
         is_new = stream not in subscriber.subscriptions
-        frames = []
+        before = None if is_new else self._since.get(stream)
         # The cut comes before the subscription: what a new stream tells of the past is in the snapshot already.
-        past = None if answer is None else snapshot.cut(hub, stream, answer, request.past, before)
-        hub.subscribe(subscriber, stream, request.options)
-        interval = target.key.interval
-        frames.append(
-            wire.answer(
-                {
-                    "type": "subscription",
-                    "action": "subscribe",
-                    "symbol": target.name,
-                    "interval": interval,
-                    "status": "ok",
-                },
-                request.id,
-            )
-        )
+        past = None if answer is None else self._cut(stream, answer, joining, before)
+        hub.subscribe(subscriber, stream, options)
+        frames = [self._confirmation("subscribe", target.name, target.key.interval, id_) for id_ in joining.ids]
         if stream.status != CONNECTED:
             frames.append(stream.state_frame())
         last = stream.series.last
@@ -301,7 +385,7 @@ class Connection:
             frames.append(
                 wire.snapshot(
                     target.name,
-                    interval,
+                    target.key.interval,
                     past.candles,
                     last_is_closed=past.last_is_closed,
                     complete=past.is_complete,
@@ -310,56 +394,60 @@ class Connection:
             )
             if past.candles:
                 self._since[stream] = past.candles[0].time
-        elif is_new and (frame := stream.last_frame_for(request.options)) is not None:
+        elif is_new and (frame := stream.last_frame_for(options)) is not None:
             frames.append(frame)
-        if stream not in self._since:
+        if is_new and (past is None or not past.candles):
             self._since[stream] = last.time if last is not None else int(supervisor.clock.now())
         self._send(wire.join(frames))
+
+    def _cut(self, stream: Stream, answer: Answer, joining: Joining, before: int | None) -> snapshot.Snapshot:
+        """Return what is sent first; who wants closed candles only gets no open one here either."""
+        cut = snapshot.cut(self._hub, stream, answer, _with_open(joining.past, joining.options), before)
+        if not joining.options.closed_only:
+            return cut
+        candles = list(cut.candles) if cut.last_is_closed else list(cut.candles[:-1])
+        bars = joining.past.bars
+        if bars is not None:
+            candles = candles[-bars:] if bars else []
+        return cut._replace(candles=candles, last_is_closed=True)
+
+    def _confirmation(self, action: str, symbol: str, interval: str, request_id: str | int | None) -> bytes:
+        return wire.answer(
+            {"type": "subscription", "action": action, "symbol": symbol, "interval": interval, "status": "ok"},
+            request_id,
+        )
 
     def _unsubscribe(self, request: wire.Request, pin: str | None, symbol: str, interval: str) -> None:
         stream = self._subscribed(pin, symbol, interval)
         pending = self._pending(pin, symbol, interval)
         if stream is None and pending is None:
+            name = symbol if pin is None else f"{pin}:{symbol}"
             raise RequestError(
                 Code.NOT_SUBSCRIBED,
-                f"not subscribed to {symbol}@{interval}; list shows what is",
-                symbol=symbol,
+                f"not subscribed to {wire.shown(f'{name}@{interval}')}; list shows what is",
+                symbol=name,
                 interval=interval,
             )
-        name = symbol if stream is None else stream.name
         if pending is not None:
-            del self._joining[pending]
+            # Its requests are answered too: the stream was accepted, and is left before it began.
+            joining = self._joining.pop(pending)
+            name = joining.target.name
+            for request_id in joining.ids:
+                self._send(self._confirmation("subscribe", name, interval, request_id))
         if stream is not None:
+            name = stream.name
             self._hub.unsubscribe(self._subscriber, stream)
             self._since.pop(stream, None)
-        self._send(
-            wire.answer(
-                {
-                    "type": "subscription",
-                    "action": "unsubscribe",
-                    "symbol": name,
-                    "interval": interval,
-                    "status": "ok",
-                },
-                request.id,
-            )
-        )
+        self._send(self._confirmation("unsubscribe", name, interval, request.id))
 
     def _subscribed(self, pin: str | None, symbol: str, interval: str) -> Stream | None:
         """Find one of the client's streams by any of its names; the provider's list may have changed since."""
-        name = symbol if pin is None else f"{pin}:{symbol}"
-        for stream in self._subscriber.subscriptions:
-            if stream.key.interval == interval and (
-                stream.name == name or (stream.provider == pin and stream.key.symbol.upper() == symbol)
-            ):
-                return stream
-        return None
+        fits = _names(pin, symbol, interval)
+        return next((one for one in self._subscriber.subscriptions if fits(one.name, one.provider, one.key)), None)
 
-    def _pending(self, pin: str | None, symbol: str, interval: str) -> tuple[str, str] | None:
-        for identity in self._joining:
-            if identity[1].upper() == f"{symbol}@{interval}".upper() and pin in (None, identity[0]):
-                return identity
-        return None
+    def _pending(self, pin: str | None, symbol: str, interval: str) -> Identity | None:
+        fits = _names(pin, symbol, interval)
+        return next((one for one, joining in self._joining.items() if fits(joining.target.name, *one)), None)
 
     # -- sending and ending ------------------------------------------------------------------------
 
@@ -368,48 +456,64 @@ class Connection:
             self._hub.send(self._subscriber, frames)
 
     def beat(self, now: float) -> None:
-        """Ping a client that was silent for 20 s; drop it when it does not answer within 10 s."""
+        """Ping the client every 20 s; drop it when nothing comes back within 10 s."""
         if self._is_ended or self._subscriber.outbox.is_lagging:
             # A ping would wait behind what the client does not read; the hub's patience with it decides.
-            return
-        if self._pinged_at is not None:
-            if now - self._pinged_at > PONG_TIMEOUT_S:
+            self._pinged_at = self._heard_at = now
+        elif self._heard_at < self._pinged_at:
+            if now - self._pinged_at > self._clients.pong_timeout_s:
                 log.debug("client %d does not answer pings", self._subscriber.id)
                 self._transport.abort()
-        elif now - self._heard_at > PING_INTERVAL_S:
+        elif now - self._pinged_at > self._clients.ping_interval_s:
             self._pinged_at = now
             self._transport.write(PING_FRAME)
 
     def _on_slow(self, subscriber: Subscriber, reason: str) -> None:
         log.info("client %d is a slow consumer: %s", subscriber.id, reason)
-        task = asyncio.create_task(self.end(CloseCode.SLOW_CONSUMER, "slow consumer"))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self.end(CloseCode.SLOW_CONSUMER, "slow consumer", SLOW_CLOSE_TIMEOUT_S)
 
-    async def end(self, code: CloseCode, reason: str) -> None:
-        """Close the connection; a client that does not read is cut off after a moment."""
+    def end(self, code: CloseCode, reason: str, timeout_s: float = CLOSE_TIMEOUT_S) -> None:
+        """Send the close frame and nothing after it; a client that does not answer it in time is cut off."""
         if self._is_ended:
             return
         self._is_ended = True
         self._hub.leave(self._subscriber)
-        try:
-            async with asyncio.timeout(CLOSE_TIMEOUT_S):
-                await self._ws.close(code=code, message=reason.encode())
-        except (TimeoutError, ConnectionError):
-            pass
-        if not self._transport.is_closing() or self._transport.get_write_buffer_size():
-            self._transport.abort()
+        if not self._transport.is_closing():
+            self._transport.write(wire.close_frame(code, reason))
+        self._abort_timer = asyncio.get_running_loop().call_later(timeout_s, self._transport.abort)
 
     async def finish(self) -> None:
         """Let go of everything when the client is gone."""
-        self._is_ended = True
         self._hub.leave(self._subscriber)
         self._joining.clear()
-        for task in list(self._tasks):
-            if task is not asyncio.current_task():
-                task.cancel()
-        if self._tasks:
-            await asyncio.gather(*self._tasks, return_exceptions=True)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._abort_timer is None:
+            # The client left first; what it was still to be sent must not keep the connection open for ever.
+            self._abort_timer = asyncio.get_running_loop().call_later(CLOSE_TIMEOUT_S, self._transport.abort)
+            await self._ws.close()
+        self._is_ended = True
+        self._abort_timer.cancel()
+        self._transport.close()
+        self.gone.set()
+
+
+def _with_open(past: wire.Past, options: wire.Options) -> wire.Past:
+    """Ask for one candle more where the open one is left out."""
+    return past._replace(bars=past.bars + 1) if past.bars and options.closed_only else past
+
+
+def _names(pin: str | None, symbol: str, interval: str) -> Callable[[str, str, StreamKey], bool]:
+    """Return whether a client's name means a stream, given what the stream is called, its provider and its key."""
+    whole = (symbol if pin is None else f"{pin}:{symbol}").upper()
+
+    def fits(name: str, provider: str, key: StreamKey) -> bool:
+        return key.interval == interval and (
+            name.upper() == whole or (provider == pin and key.symbol.upper() == symbol)
+        )
+
+    return fits
 
 
 def _bound_kernel_buffer(transport: asyncio.WriteTransport) -> None:

@@ -13,12 +13,12 @@ OPTIONS = {"options": {"fetchMarkets": {"types": ["spot"]}, "fetchCurrencies": F
 
 def point(exchange):
     exchange.urls["api"]["public"] = f"{REST}/api/v3"
-    exchange.urls["api"]["ws"]["spot"] = f"{WS}/ws"
     return exchange
 
 
 async def watch():
     exchange = point(ccxt.pro.binance(OPTIONS))
+    exchange.urls["api"]["ws"]["spot"] = f"{WS}/ws"
     try:
         seen = {}
         for _ in range(12):

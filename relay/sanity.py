@@ -1,0 +1,219 @@
+"""What is wrong with a value that a plugin gave, as a sentence for its author, or None; pure, knows no plugin."""
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+
+from relay import wire
+from relay.config import Config
+from relay.errors import RequestError
+from relay.intervals import INTERVALS
+from relay.model import Budget, Candle, Instrument, PriceUpdate, ProviderInfo, Setting
+from relay.secret import Secret
+from relay.watchlist import Watchlist
+
+_NUMBERS = frozenset({int, float})
+_LAST_TIME = 253_402_300_799  # the year 9999
+_DAY_MS = 86_400_000
+_WIDEST = 2**63
+_KINDS = ("text", "urls", "int", "float", "choice")
+_TAKEN = frozenset(field.name for field in dataclasses.fields(Config))
+
+
+def kind_of(value: object) -> str:
+    """Name the type of a value as a sentence can use it."""
+    return "None" if value is None else type(value).__name__
+
+
+# -- what streams and history bring ----------------------------------------------------------------
+
+
+def fault_of_update(update: object, watchlist: Watchlist) -> str | None:
+    """Judge what `relay_stream` yielded. On the way of every update, hence the order: types, stream, values."""
+    if not isinstance(update, PriceUpdate):
+        return f"relay_stream yielded {kind_of(update)}, not PriceUpdate"
+    key, candle, is_closed, ts_event_ms, is_backfilled, is_revised = update
+    try:
+        is_known = key in watchlist or watchlist.was_wanted(key)
+    except TypeError:
+        is_known = False
+    if not is_known:
+        return f"an update of {str(key)[:60]}, which is not on the watchlist"
+    fault = fault_of_candle(candle)
+    if fault is not None:
+        return f"{key}: {fault}"
+    if type(is_closed) is not bool:
+        return f"{key}: is_closed is {kind_of(is_closed)}, not a bool"
+    if is_backfilled is not False or is_revised is not False:
+        return f"{key}: is_backfilled and is_revised are for the relay to set"
+    if ts_event_ms is not None:
+        if type(ts_event_ms) is not int:
+            return f"{key}: ts_event_ms is {kind_of(ts_event_ms)}, not an int"
+        if not candle.time * 1000 - _DAY_MS <= ts_event_ms <= _LAST_TIME * 1000:
+            return f"{key}: ts_event_ms {ts_event_ms!r:.30} does not fit the candle; it is in UTC milliseconds"
+    return None
+
+
+def fault_of_candle(candle: object) -> str | None:
+    """Judge one candle: plain numbers, finite, consistent, its time in Unix seconds."""
+    if not isinstance(candle, Candle):
+        return f"a candle is {kind_of(candle)}, not Candle"
+    if type(candle.time) is not int or not _NUMBERS.issuperset(map(type, candle)):
+        return _wrong_type(candle)
+    try:
+        fault = candle.fault()
+    except OverflowError:
+        fault = "a value is too large"
+    if fault is not None:
+        return fault
+    if candle.time > _LAST_TIME:
+        return f"time {candle.time!r:.30} is not in Unix seconds"
+    if candle.high >= _WIDEST or candle.low <= -_WIDEST or candle.volume >= _WIDEST:
+        # JSON libraries take floats of any size, but whole numbers of 64 bits only.
+        return "a whole number needs more than 64 bits" if int in map(type, candle[1:]) else None
+    return None
+
+
+def _wrong_type(candle: Candle) -> str:
+    if type(candle.time) is not int:
+        return f"time is {kind_of(candle.time)}, not an int"
+    name, value = next((n, v) for n, v in candle._asdict().items() if type(v) not in _NUMBERS)
+    return f"{name} is {kind_of(value)}, not a float; convert it with float()"
+
+
+def fault_of_instrument(instrument: object, info: ProviderInfo) -> str | None:
+    """Judge one entry of `relay_instruments`."""
+    if not isinstance(instrument, Instrument):
+        return f"an instrument is {kind_of(instrument)}, not Instrument"
+    symbol, asset_class, base, quote, intervals = instrument
+    texts = {"symbol": symbol, "asset_class": asset_class, "base": base, "quote": quote}
+    for name, text in texts.items():
+        if not isinstance(text, str):
+            return f"{name} is {kind_of(text)}, not a text"
+    try:
+        wire.parse_symbol(symbol)
+    except RequestError as error:
+        return str(error)
+    if asset_class not in info.asset_classes:
+        return f"{symbol} has the asset class {asset_class!r}; relay_provider names {' '.join(info.asset_classes)}"
+    if intervals is not None and (
+        not isinstance(intervals, tuple) or not intervals or not set(intervals) <= set(info.intervals)
+    ):
+        return f"{symbol} has the intervals {intervals!r}; they are a tuple of those that relay_provider names, or None"
+    return None
+
+
+def fault_of_budget(budget: object) -> str | None:
+    """Judge one entry of `relay_budgets`."""
+    if not isinstance(budget, Budget):
+        return f"a budget is {kind_of(budget)}, not Budget"
+    if not isinstance(budget.name, str) or type(budget.limit) is not int or type(budget.used) is not int:
+        return "name is a text, limit and used are whole numbers"
+    if type(budget.resets_at) not in _NUMBERS or not math.isfinite(budget.resets_at):
+        return "resets_at is a moment in Unix seconds"
+    return None
+
+
+# -- who a provider says it is ---------------------------------------------------------------------
+
+
+def fault_of_info(info: ProviderInfo) -> str | None:
+    """Judge what `relay_provider` returned, its api number aside."""
+    name = info.name
+    if not isinstance(name, str) or not name.isidentifier() or not name.isascii() or name != name.lower():
+        return f"name {name!r} is not a lower-case identifier such as my_exchange"
+    if name in _TAKEN:
+        return f"name {name!r} is a key of the relay's own configuration; choose another"
+    if not isinstance(info.title, str) or not info.title:
+        return f"title is {info.title!r}, not a text to show"
+    if not isinstance(info.attribution, str):
+        return f"attribution is {kind_of(info.attribution)}, not a text"
+    if not _is_tuple_of_texts(info.asset_classes):
+        return f'asset_classes are {info.asset_classes!r}, not a tuple of texts such as ("crypto",)'
+    if not _is_tuple_of_texts(info.intervals):
+        return f'intervals are {info.intervals!r}, not a tuple of texts such as ("1m", "1h")'
+    unknown = [interval for interval in info.intervals if interval not in INTERVALS]
+    if unknown:
+        return f"intervals {unknown!r} are not among {' '.join(INTERVALS)}"
+    fault = _fault_of_numbers(info)
+    if fault is not None:
+        return fault
+    if not isinstance(info.settings, tuple):
+        return f"settings are {kind_of(info.settings)}, not a tuple of Setting"
+    for setting in info.settings:
+        fault = _fault_of_setting(setting)
+        if fault is not None:
+            return fault
+    names = [setting.name for setting in info.settings]
+    if len(set(names)) < len(names):
+        return f"two settings have the same name: {' '.join(names)}"
+    if info.needs_key and info.needs_key not in names:
+        return f"needs_key is {info.needs_key!r}, which is none of its settings"
+    return None
+
+
+def _is_tuple_of_texts(value: object) -> bool:
+    return isinstance(value, tuple) and bool(value) and all(isinstance(part, str) and part for part in value)
+
+
+def _fault_of_numbers(info: ProviderInfo) -> str | None:
+    if type(info.streams_per_feed) is not int or info.streams_per_feed < 1:
+        return f"streams_per_feed is {info.streams_per_feed!r}, not a whole number of at least 1"
+    least: dict[str, tuple[float | None, float]] = {
+        "feed_life_s": (info.feed_life_s, 1),
+        "close_grace_s": (info.close_grace_s, 0),
+        "fresh_s": (info.fresh_s, 0),
+        "instruments_ttl_s": (info.instruments_ttl_s, 1),
+    }
+    for name, (value, smallest) in least.items():
+        if value is None and name == "feed_life_s":
+            continue
+        if type(value) not in _NUMBERS or value is None or not smallest <= value < math.inf:
+            return f"{name} is {value!r}, not a number of seconds of at least {smallest}"
+    return None
+
+
+def _fault_of_setting(setting: object) -> str | None:
+    if not isinstance(setting, Setting):
+        return f"a setting is {kind_of(setting)}, not Setting"
+    name = setting.name
+    if not isinstance(name, str) or not name.isidentifier() or not name.isascii() or name != name.lower():
+        return f"the setting {name!r} is not a lower-case identifier such as api_key"
+    if setting.kind not in _KINDS:
+        return f"the setting {name} is of the kind {setting.kind!r}; use one of {' '.join(_KINDS)}"
+    if setting.kind == "choice" and not _is_tuple_of_texts(setting.choices):
+        return f"the setting {name} is a choice without choices"
+    if setting.check is not None and not callable(setting.check):
+        return f"the check of the setting {name} cannot be called"
+    if setting.default is None:
+        return None
+    if setting.is_secret:
+        fits = isinstance(setting.default, Secret)
+    else:
+        fits = _DEFAULTS[setting.kind](setting.default) and (
+            setting.kind != "choice" or setting.default in setting.choices
+        )
+    return None if fits else f"the default of the setting {name} is {kind_of(setting.default)}: {_WANTED[setting.kind]}"
+
+
+_DEFAULTS: dict[str, Callable[[object], bool]] = {
+    "text": lambda value: isinstance(value, str),
+    "urls": _is_tuple_of_texts,
+    "int": lambda value: type(value) is int,
+    "float": lambda value: type(value) in _NUMBERS,
+    "choice": lambda value: isinstance(value, str),
+}
+_WANTED = {
+    "text": "a text is a str, a secret a Secret",
+    "urls": "urls are a tuple of texts",
+    "int": "it is an int",
+    "float": "it is a float",
+    "choice": "it is one of the choices",
+}
+
+
+def list_fault(answer: object, kind: type) -> str | None:
+    """Judge the outside of a hook's answer that has to be a list of `kind`."""
+    if isinstance(answer, str | bytes | Candle) or not isinstance(answer, Sequence):
+        return f"returned {kind_of(answer)}, not a list of {kind.__name__}"
+    return None
