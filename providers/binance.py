@@ -27,6 +27,7 @@ from relay import (
     RestAnswer,
     Setting,
     StreamKey,
+    UnknownSymbol,
     Watchlist,
     ask_rest,
     hookimpl,
@@ -44,6 +45,7 @@ _KLINES_PAGE = 1000
 _KLINES_WEIGHT = 2
 _EXCHANGE_INFO_WEIGHT = 20
 _BAN_S = 120.0
+_INVALID_SYMBOL = -1121
 _BANNED_UNTIL = re.compile(r"banned until (\d{13})")
 
 _INFO = ProviderInfo(
@@ -383,8 +385,11 @@ def _candle(row: Any) -> Candle:
 
 
 def _refusal(answer: RestAnswer) -> ProviderError:
-    message = answer.body.get("msg") if isinstance(answer.body, dict) else None
+    body = answer.body if isinstance(answer.body, dict) else {}
+    message = body.get("msg")
     reason = message if isinstance(message, str) else ""
+    if body.get("code") == _INVALID_SYMBOL:
+        return UnknownSymbol(reason)
     error = answer.error(reason)
     if isinstance(error, RateLimited) and "Retry-After" not in answer.headers:
         banned = _BANNED_UNTIL.search(reason)

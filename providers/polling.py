@@ -16,6 +16,7 @@ from relay import (
     ProviderUnavailable,
     RateLimited,
     StreamKey,
+    UnknownSymbol,
     Watchlist,
     next_open,
 )
@@ -54,6 +55,8 @@ class Refused(NamedTuple):
             return AuthenticationFailed(f"the key was refused: {self.message}")
         if self.code >= 500:
             return ProviderUnavailable(f"error {self.code}: {self.message}")
+        if self.code == 404:
+            return UnknownSymbol(self.message)
         return BadAnswer(f"error {self.code}: {self.message}" if self.code else self.message)
 
 
@@ -117,10 +120,9 @@ class Poll(NamedTuple):
 
 
 class Given(NamedTuple):
-    """What a call brought for one stream, for the wish that was in force when it was made."""
+    """What a call brought for one stream."""
 
     key: StreamKey
-    since: int
     candles: list[Candle]
 
 
@@ -190,10 +192,9 @@ class Polls:
             self._forget(key)
             self._wished[key] = (since, now)
             stream = self._streams.setdefault(key, PolledStream())
-            if now - stream.answered < self._poll_s:
+            if stream.newest is not None and now - stream.answered < self._poll_s:
                 self._accept(key)
-                if stream.newest is not None:
-                    updates.append(PriceUpdate(key, stream.newest, stream.is_closed))
+                updates.append(PriceUpdate(key, stream.newest, stream.is_closed))
             elif not self._is_first_round:
                 # Nobody watched it meanwhile, so nobody misses what happened.
                 stream.newest = stream.previous = None
@@ -278,8 +279,8 @@ class Polls:
 
     def take(self, given: Iterable[Given]) -> Iterator[PriceUpdate]:
         """Yield what is new in what a call brought, unless nobody wants it any more."""
-        for key, since, candles in given:
-            if self._watchlist.wanted_since(key) == since:
+        for key, candles in given:
+            if key in self._watchlist:
                 self._accept(key)
                 yield from self._streams[key].take(key, candles, self._now())
 
@@ -288,7 +289,6 @@ class Polls:
 
         Raises what concerns all streams, except `RateLimited`: then the credits know how long to wait.
         """
-        wishes = {key: self._wished[key][0] for key in poll.keys}
         asked = self._monotonic()
         try:
             answers = await self._ask([key.symbol for key in poll.keys], poll.interval, poll.rows)
@@ -310,7 +310,7 @@ class Polls:
                 stream.asked, stream.answered, stream.alone = asked, self._monotonic(), False
                 if isinstance(answer, Series) and answer.spoilt:
                     self._watchlist.skip(f"{key}: {answer.spoilt} rows made no sense")
-                given.append(Given(key, wishes[key], answer.candles if isinstance(answer, Series) else []))
+                given.append(Given(key, answer.candles if isinstance(answer, Series) else []))
             elif answer.code == 429:
                 self._limits.exhaust_minute()
             elif answer.code == 401:
@@ -321,7 +321,7 @@ class Polls:
                 self._watchlist.skip(f"{key}: error {answer.code}: {answer.message}")
             elif is_blamed_on_all:
                 stream.alone = True
-            elif self._watchlist.wanted_since(key) == wishes[key]:
+            else:
                 self._watchlist.reject(key, f"the provider refused {key.symbol}: {answer.message}")
         if len(broken) == len(poll.keys):
             raise broken[0].error()

@@ -2,9 +2,7 @@
 
 import os
 from collections.abc import AsyncIterator, Iterable
-from typing import Any
 
-import aiohttp
 from aiohttp import web
 
 from relay.clock import Clock, ProviderClock
@@ -14,10 +12,9 @@ from relay.errors import ConfigError
 from relay.history import History
 from relay.hub import Hub, Stream
 from relay.model import PriceUpdate
-from relay.plugins import PluginHost, Provider
+from relay.plugins import PluginHost, Provider, new_session
 from relay.store import Store
 from relay.supervisor import Supervisor
-from relay.version import VERSION
 from relay.web import rest, ws
 from relay.web.access import Access, access_middleware
 from relay.web.problems import problems
@@ -33,14 +30,12 @@ PROVIDERS = web.AppKey("providers", dict[str, Provider])
 SUPERVISORS = web.AppKey("supervisors", dict[str, Supervisor])
 CLOCK = web.AppKey("clock", Clock)
 
-REST_TIMEOUT = aiohttp.ClientTimeout(total=30, sock_connect=10)
-
 
 def load_plugins(config: Config, builtin: Iterable[object]) -> PluginHost:
     """Load all plugins and check the configuration's tables against them. Raises `ConfigError`."""
     host = PluginHost()
     host.load(builtin, config.plugins)
-    known = [*host.loaded, *(failure.source.rpartition(":")[2] for failure in host.failures)]
+    known = [*host.loaded, *(failure.name for failure in host.failures)]
     check_tables(config, known)
     return host
 
@@ -79,29 +74,12 @@ async def _sessions(app: web.Application) -> AsyncIterator[None]:
     """One HTTP session for each provider: it reads the provider's clock from every answer."""
     sessions = []
     for provider in app[PROVIDERS].values():
-        session = aiohttp.ClientSession(
-            timeout=REST_TIMEOUT,
-            headers={"User-Agent": f"market-relay/{VERSION}"},
-            cookie_jar=aiohttp.DummyCookieJar(),
-            trace_configs=[_clock_reader(provider.clock)],
-        )
+        session = new_session(provider.clock)
         provider.open(session)
         sessions.append(session)
     yield
     for session in sessions:
         await session.close()
-
-
-def _clock_reader(clock: ProviderClock) -> aiohttp.TraceConfig:
-    trace = aiohttp.TraceConfig()
-
-    async def read(session: Any, context: Any, params: aiohttp.TraceRequestEndParams) -> None:
-        stamp = aiohttp.helpers.parse_http_date(params.response.headers.get("Date"))
-        if stamp is not None:
-            clock.observe(stamp.timestamp())
-
-    trace.on_request_end.append(read)
-    return trace
 
 
 async def _directory(app: web.Application) -> AsyncIterator[None]:

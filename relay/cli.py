@@ -39,20 +39,25 @@ def main() -> None:
 @main.command()
 @click.option("--sandbox", is_flag=True, help="Start local stand-ins for both exchanges: no network, no key needed.")
 @click.option("--host", help="Address to listen on.  [default: 127.0.0.1]")
-@click.option("--port", type=int, help="Port to listen on; 0 takes a free one.  [default: 8000]")
+@click.option("--port", metavar="NUMBER", help="Port to listen on; 0 takes a free one.  [default: 8000]")
 @click.option("--database", help="SQLite file for closed candles; :memory: keeps nothing.  [default: relay.db]")
 @click.option("--config", "file", help=CONFIG_HELP)
 @click.option("--plugins", multiple=True, metavar="MODULE|FILE.py", help="Load one more provider; can be repeated.")
-@click.option("--linger-seconds", type=float, help="How long an upstream stays after its last subscriber.")
-@click.option("--flush-ms", type=float, help="Updates closer together than this leave in one write.")
-@click.option("--compression/--no-compression", default=None, help="Offer permessage-deflate.  [default: off]")
-@click.option("--log-level", type=click.Choice(LOG_LEVELS), help="[default: info]")
-@click.option("--log-format", type=click.Choice(LOG_FORMATS), help="[default: text]")
+@click.option("--allowed-origins", metavar="ORIGIN,…", help="Pages of these origins may use the relay too.")
+@click.option("--max-clients", metavar="NUMBER", help="Most WebSocket clients at a time.  [default: 10000]")
+@click.option("--max-clients-per-address", metavar="NUMBER", help="Most of them from one address.  [default: 1000]")
+@click.option("--max-streams-per-client", metavar="NUMBER", help="Most streams of one client.  [default: 200]")
+@click.option("--max-streams", metavar="NUMBER", help="Most streams of all clients together.  [default: 2000]")
+@click.option("--linger-seconds", metavar="NUMBER", help="How long an upstream stays after its last subscriber.")
+@click.option("--flush-ms", metavar="NUMBER", help="Updates closer together than this leave in one write.")
+@click.option("--log-level", metavar="|".join(LOG_LEVELS), help="[default: info]")
+@click.option("--log-format", metavar="|".join(LOG_FORMATS), help="[default: text]")
 @click.option("--insecure", is_flag=True, help="Allow other machines to connect although no tokens are set.")
 def serve(sandbox: bool, file: str | None, plugins: tuple[str, ...], **flags: Any) -> None:
     """Serve clients until SIGINT or SIGTERM.
 
-    Settings come from flags, then RELAY_… variables, then the configuration file.
+    Settings come from flags, then RELAY_… variables, then the configuration file. Tokens and keys have no flag: other
+    users of the machine could read it.
 
     \b
     relay serve --sandbox
@@ -129,15 +134,20 @@ def plugins(file: str | None, plugins: tuple[str, ...]) -> None:
             settings = provider_settings(config, info)
             state = "needs a key" if info.needs_key and not settings.get(info.needs_key) else "ready"
             rows.append((name, state, loaded.source, loaded.version or VERSION, " ".join(info.intervals), info.title))
-    _print_plugins(rows, [(failure.source, failure.error) for failure in host.failures])
+    wrappings = [(wrapping.source, " ".join(wrapping.hooks)) for wrapping in host.wrappings]
+    _print_plugins(rows, wrappings, [(failure.source, failure.error) for failure in host.failures])
     if host.failures:
         sys.exit(1)
 
 
-def _print_plugins(rows: Sequence[tuple[str, ...]], failures: Sequence[tuple[str, ...]]) -> None:
+def _print_plugins(
+    rows: Sequence[tuple[str, ...]], wrappings: Sequence[tuple[str, str]], failures: Sequence[tuple[str, str]]
+) -> None:
     if not sys.stdout.isatty():
         for row in rows:
             click.echo("\t".join(row))
+        for source, hooks in wrappings:
+            click.echo(f"wraps\t{hooks}\t{source}")
         for source, reason in failures:
             click.echo(f"refused\t{source}\t{reason}")
         return
@@ -146,6 +156,8 @@ def _print_plugins(rows: Sequence[tuple[str, ...]], failures: Sequence[tuple[str
     for row in rows:
         table.add_row(*row)
     console.print(table)
+    for source, hooks in wrappings:
+        console.print(f"[cyan]wraps[/cyan] {hooks}: {source}", highlight=False)
     for source, reason in failures:
         console.print(f"[red]refused[/red] {source}: {reason}", highlight=False)
 

@@ -1,6 +1,7 @@
 """Flags over environment over a TOML file, checked into frozen settings; every complaint names the key."""
 
 import ipaddress
+import math
 import os
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
@@ -38,8 +39,9 @@ class Config:
     log_format: str = "text"
     plugins: tuple[str, ...] = ()
     insecure: bool = False
-    tables: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: MappingProxyType({}))
-    environ: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    # Both hold keys in plain text, so neither shows in `repr`.
+    tables: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: MappingProxyType({}), repr=False)
+    environ: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}), repr=False)
 
 
 def _text(value: Any) -> str:
@@ -55,10 +57,12 @@ def _number(kind: type, least: float, most: float) -> Callable[[Any], Any]:
                 value = kind(value)
             except ValueError:
                 raise ValueError(f"is not a number from {least:g} to {most:g}") from None
-        if isinstance(value, bool) or not isinstance(value, int | float) or (kind is int and value != int(value)):
-            raise ValueError(f"is not a {'whole ' if kind is int else ''}number from {least:g} to {most:g}")
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise ValueError(f"is not a number from {least:g} to {most:g}")
         if not least <= value <= most:
             raise ValueError(f"is out of range; it has to be from {least:g} to {most:g}")
+        if not math.isfinite(value) or kind(value) != value:
+            raise ValueError(f"is not a {'whole ' if kind is int else ''}number from {least:g} to {most:g}")
         return kind(value)
 
     return parse

@@ -66,12 +66,13 @@ class OutboxFull(RelayError):
 
 
 class PluginError(RelayError):
-    """A plugin cannot be used; `source` says where it came from."""
+    """A plugin cannot be used; `source` says where it came from, `name` who it said it is, if it got that far."""
 
-    def __init__(self, source: str, reason: str) -> None:
+    def __init__(self, source: str, reason: str, name: str = "") -> None:
         super().__init__(f"plugin {source}: {reason}")
         self.source = source
         self.reason = reason
+        self.name = name
 
 
 class RequestError(RelayError):

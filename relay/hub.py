@@ -50,7 +50,7 @@ class Group:
 class Channel:
     """One stream with one set of options: its groups, its lagging subscribers, and the open candle a throttle holds."""
 
-    __slots__ = ("_held", "_next_at", "_timer", "groups", "is_plain", "laggards", "options", "stream", "users")
+    __slots__ = ("_next_at", "_timer", "groups", "held", "is_plain", "laggards", "options", "stream", "users")
 
     def __init__(self, stream: "Stream", options: Options) -> None:
         self.stream = stream
@@ -59,14 +59,14 @@ class Channel:
         self.groups: dict[Group, None] = {}
         self.laggards: dict[Subscriber, None] = {}
         self.users = 0
-        self._held: bytes | None = None
+        self.held: bytes | None = None
         self._next_at = 0.0
         self._timer: asyncio.TimerHandle | None = None
 
     def throttle(self, frame: bytes, is_closed: bool, hub: "Hub") -> bool:
         """Return whether the frame passes now; an open candle that does not is sent when its time comes."""
         if is_closed:
-            self._held = None
+            self.held = None
             return True
         if self.options.closed_only:
             return False
@@ -74,25 +74,25 @@ class Channel:
         now = loop.time()
         if now >= self._next_at:
             self._next_at = now + self.options.throttle_ms / 1000
-            self._held = None
+            self.held = None
             return True
-        if self._held is not None:
+        if self.held is not None:
             self.stream.conflated += 1
-        self._held = frame
+        self.held = frame
         if self._timer is None:
             self._timer = loop.call_at(self._next_at, self._release, hub)
         return False
 
     def _release(self, hub: "Hub") -> None:
         self._timer = None
-        if self._held is not None:
-            frame, self._held = self._held, None
+        if self.held is not None:
+            frame, self.held = self.held, None
             self._next_at = asyncio.get_running_loop().time() + self.options.throttle_ms / 1000
             hub.deliver(self, frame, is_closed=False)
 
     def close(self) -> None:
         """Forget the held frame and its timer."""
-        self._held = None
+        self.held = None
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -255,6 +255,9 @@ class Hub:
             return False
         self._ungroup(subscriber)
         if old is not None:
+            # What its throttle holds is the newest state, and nobody may send it later.
+            if old.held is not None and not options.closed_only:
+                self.send(subscriber, old.held)
             self._leave_channel(subscriber, old)
         channel = stream.channels.get(options)
         if channel is None:

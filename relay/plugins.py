@@ -6,7 +6,6 @@ import importlib.metadata
 import importlib.util
 import inspect
 import logging
-import re
 import sys
 import traceback
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping, Sequence
@@ -22,7 +21,15 @@ import pluggy
 
 from relay import hookspecs
 from relay.clock import ProviderClock
-from relay.errors import AuthenticationFailed, BadAnswer, PluginError, ProviderError, ProviderTimeout, RateLimited
+from relay.errors import (
+    AuthenticationFailed,
+    BadAnswer,
+    PluginError,
+    ProviderError,
+    ProviderTimeout,
+    RateLimited,
+    UnknownSymbol,
+)
 from relay.errors import ProviderUnavailable as Unavailable
 from relay.model import Budget, Candle, Instrument, PriceUpdate, ProviderInfo, Setting, StreamKey
 from relay.rest import MAX_RETRY_AFTER_S, RETRY_AFTER_S, RestAnswer, network_cause
@@ -52,7 +59,6 @@ SESSION_TIMEOUT = aiohttp.ClientTimeout(total=30, sock_connect=10)
 _MOST_AT_A_TIME = 100
 _MESSAGE_LENGTH = 300
 _LEAST_SECRET = 4
-_DIRECTORIES = re.compile(r"(?<![\w.:/-])(?:[A-Za-z]:)?[./\\~]*(?:[^\s'\"/\\:]+[/\\])*(?=[^\s'\"/\\:]+\.\w)|/(?:[^\s'\"/:]+/)+")
 _NETWORK_ERRORS = (aiohttp.ClientError, ConnectionError, TimeoutError)
 
 
@@ -62,10 +68,6 @@ class PluginFailure(NamedTuple):
     source: str
     error: str
     name: str = ""
-
-    def public(self) -> dict[str, str]:
-        """Return what clients may know: no directory of this machine."""
-        return {"source": without_directories(self.source), "error": without_directories(self.error)}
 
 
 class Loaded(NamedTuple):
@@ -109,7 +111,7 @@ class PluginHost:
     def _installed(self) -> Iterator[tuple[str, Callable[[], object], str]]:
         try:
             found = list(importlib.metadata.entry_points(group=ENTRY_POINTS))
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - whatever a list may do to its parser
             # One distribution with a broken list hides those of all others: look at each alone.
             log.warning("an installed distribution has a malformed list of entry points (%s)", kind_of(error))
             found = []
@@ -126,8 +128,7 @@ class PluginHost:
         try:
             self._add(source, find, version)
         except PluginError as error:
-            name = error.name or Path(source.partition(":")[2]).stem.rpartition(".")[2]
-            self.failures.append(PluginFailure(source, error.reason, name))
+            self.failures.append(PluginFailure(source, error.reason, error.name or _guess_name(source)))
             log.error("%s", error)
 
     def _add(self, source: str, find: Callable[[], object], version: str) -> None:
@@ -289,7 +290,7 @@ def _guarded(setting: Setting) -> Setting:
     def guarded(value: object) -> str | None:
         try:
             fault = check(value)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - a plugin is isolated here
             log.debug("the check of the setting %s failed", setting.name)
             return f"cannot be checked: {type(error).__name__}"
         return None if fault is None else str(fault)
@@ -297,13 +298,13 @@ def _guarded(setting: Setting) -> Setting:
     return setting._replace(check=guarded)
 
 
+def _guess_name(source: str) -> str:
+    door, _, where = source.partition(":")
+    return Path(where).stem if door == "file" else where.rpartition(".")[2]
+
+
 def _one_line(text: str) -> str:
     return " ".join(text.split())
-
-
-def without_directories(text: str) -> str:
-    """Shorten every path in a text to its last part."""
-    return _DIRECTORIES.sub("", text)
 
 
 def _let_go(value: object) -> None:
@@ -453,7 +454,7 @@ class Provider:
                         in_a_row = 0
                         await asyncio.sleep(0)
             return
-        except (Exception, SystemExit) as error:
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - a plugin is isolated here
             failure = self._judged("relay_stream", error)
         # Raised out here: inside `except` it would drag the original along, which may hold a key.
         raise failure
@@ -499,7 +500,7 @@ class Provider:
             fault = next(filter(None, map(fault_of_budget, found)), None)
             if fault is not None:
                 raise BadAnswer(f"provider {self.name}: relay_budgets: {fault}")
-        except (Exception, SystemExit) as error:
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - a plugin is isolated here
             self._judged("relay_budgets", error)
             return ()
         return found
@@ -527,7 +528,7 @@ class Provider:
             if not inspect.isawaitable(pending):
                 raise BadAnswer(f"provider {self.name}: {hook} returned {kind_of(pending)}; write it with `async def`")
             return await pending
-        except (Exception, SystemExit) as error:
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - a plugin is isolated here
             failure = self._judged(hook, error)
         raise failure
 
@@ -557,7 +558,7 @@ class Provider:
             return RateLimited(text[:_MESSAGE_LENGTH], float(wait_s) if is_usable else RETRY_AFTER_S)
         if text == str(error) and len(text) <= _MESSAGE_LENGTH:
             return error
-        kinds = (AuthenticationFailed, ProviderTimeout, BadAnswer)
+        kinds = (AuthenticationFailed, ProviderTimeout, UnknownSymbol, BadAnswer)
         return next((kind for kind in kinds if isinstance(error, kind)), Unavailable)(text[:_MESSAGE_LENGTH])
 
     def _blame(self, hook: str, error: BaseException) -> Unavailable:

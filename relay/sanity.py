@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from relay import wire
 from relay.config import Config
@@ -32,7 +33,8 @@ def fault_of_update(update: object, watchlist: Watchlist) -> str | None:
     """Judge what `relay_stream` yielded. On the way of every update, hence the order: types, stream, values."""
     if not isinstance(update, PriceUpdate):
         return f"relay_stream yielded {kind_of(update)}, not PriceUpdate"
-    key, candle, is_closed, ts_event_ms, is_backfilled, is_revised = update
+    values: tuple[Any, ...] = update
+    key, candle, is_closed, ts_event_ms, is_backfilled, is_revised = values
     try:
         is_known = key in watchlist or watchlist.was_wanted(key)
     except TypeError:
@@ -74,10 +76,10 @@ def fault_of_candle(candle: object) -> str | None:
     return None
 
 
-def _wrong_type(candle: Candle) -> str:
+def _wrong_type(candle: Any) -> str:
     if type(candle.time) is not int:
         return f"time is {kind_of(candle.time)}, not an int"
-    name, value = next((n, v) for n, v in candle._asdict().items() if type(v) not in _NUMBERS)
+    name, value = next((name, value) for name, value in candle._asdict().items() if type(value) not in _NUMBERS)
     return f"{name} is {kind_of(value)}, not a float; convert it with float()"
 
 
@@ -85,7 +87,8 @@ def fault_of_instrument(instrument: object, info: ProviderInfo) -> str | None:
     """Judge one entry of `relay_instruments`."""
     if not isinstance(instrument, Instrument):
         return f"an instrument is {kind_of(instrument)}, not Instrument"
-    symbol, asset_class, base, quote, intervals = instrument
+    values: tuple[Any, ...] = instrument
+    symbol, asset_class, base, quote, intervals = values
     texts = {"symbol": symbol, "asset_class": asset_class, "base": base, "quote": quote}
     for name, text in texts.items():
         if not isinstance(text, str):
@@ -103,7 +106,7 @@ def fault_of_instrument(instrument: object, info: ProviderInfo) -> str | None:
     return None
 
 
-def fault_of_budget(budget: object) -> str | None:
+def fault_of_budget(budget: Any) -> str | None:
     """Judge one entry of `relay_budgets`."""
     if not isinstance(budget, Budget):
         return f"a budget is {kind_of(budget)}, not Budget"
@@ -117,7 +120,7 @@ def fault_of_budget(budget: object) -> str | None:
 # -- who a provider says it is ---------------------------------------------------------------------
 
 
-def fault_of_info(info: ProviderInfo) -> str | None:
+def fault_of_info(info: Any) -> str | None:
     """Judge what `relay_provider` returned, its api number aside."""
     name = info.name
     if not isinstance(name, str) or not name.isidentifier() or not name.isascii() or name != name.lower():
@@ -152,14 +155,14 @@ def fault_of_info(info: ProviderInfo) -> str | None:
     return None
 
 
-def _is_tuple_of_texts(value: object) -> bool:
+def _is_tuple_of_texts(value: Any) -> bool:
     return isinstance(value, tuple) and bool(value) and all(isinstance(part, str) and part for part in value)
 
 
-def _fault_of_numbers(info: ProviderInfo) -> str | None:
+def _fault_of_numbers(info: Any) -> str | None:
     if type(info.streams_per_feed) is not int or info.streams_per_feed < 1:
         return f"streams_per_feed is {info.streams_per_feed!r}, not a whole number of at least 1"
-    least: dict[str, tuple[float | None, float]] = {
+    least = {
         "feed_life_s": (info.feed_life_s, 1),
         "close_grace_s": (info.close_grace_s, 0),
         "fresh_s": (info.fresh_s, 0),
@@ -168,12 +171,12 @@ def _fault_of_numbers(info: ProviderInfo) -> str | None:
     for name, (value, smallest) in least.items():
         if value is None and name == "feed_life_s":
             continue
-        if type(value) not in _NUMBERS or value is None or not smallest <= value < math.inf:
+        if type(value) not in _NUMBERS or not smallest <= value < math.inf:
             return f"{name} is {value!r}, not a number of seconds of at least {smallest}"
     return None
 
 
-def _fault_of_setting(setting: object) -> str | None:
+def _fault_of_setting(setting: Any) -> str | None:
     if not isinstance(setting, Setting):
         return f"a setting is {kind_of(setting)}, not Setting"
     name = setting.name
@@ -183,7 +186,8 @@ def _fault_of_setting(setting: object) -> str | None:
         return f"the setting {name} is of the kind {setting.kind!r}; use one of {' '.join(_KINDS)}"
     if setting.kind == "choice" and not _is_tuple_of_texts(setting.choices):
         return f"the setting {name} is a choice without choices"
-    if setting.check is not None and not callable(setting.check):
+    check: Any = setting.check
+    if check is not None and not callable(check):
         return f"the check of the setting {name} cannot be called"
     if setting.default is None:
         return None

@@ -52,6 +52,7 @@ class Series:
         "_held",
         "_last_event_ms",
         "_new_gaps",
+        "_asked_ms",
         "_newest_event_ms",
         "backfilled",
         "closed",
@@ -84,6 +85,7 @@ class Series:
         self._closed_event_ms: dict[int, int] = {}
         self._last_event_ms = 0
         self._newest_event_ms = 0
+        self._asked_ms = 0
 
     # -- live updates ------------------------------------------------------------------------------
 
@@ -111,10 +113,11 @@ class Series:
         elif candle.time < last.time or self.last_is_closed:
             return self._accept_past(update, event_ms)
         elif not update.is_closed:
-            if event_ms < self._last_event_ms:
+            # Whoever gives no stamps is taken to speak in order.
+            if 0 < event_ms < self._last_event_ms:
                 self.late += 1
                 return ()
-            if candle == last and event_ms == self._last_event_ms:
+            if candle == last and (not event_ms or event_ms == self._last_event_ms):
                 self.duplicates += 1
                 return ()
         self._advance(candle, is_closed=update.is_closed, event_ms=event_ms)
@@ -138,7 +141,7 @@ class Series:
             if 0 < event_ms < self._closed_event_ms[time]:
                 self.late += 1
                 return ()
-        elif not self._is_in_gap(time) and (not self.closed or time < next(iter(self.closed))):
+        elif not self._can_be_new(time):
             self.late += 1
             return ()
         self._settle(time)
@@ -147,6 +150,15 @@ class Series:
             self.last = candle
         self.revised += 1
         return (update._replace(is_revised=True),)
+
+    def _can_be_new(self, time: int) -> bool:
+        """Say whether a closed candle that is not remembered was never told, rather than forgotten or not owed."""
+        if self._is_in_gap(time):
+            return True
+        oldest = next(iter(self.closed), None)
+        if oldest is not None and time > oldest:
+            return True
+        return len(self.closed) < REMEMBERED and self.is_owed(time)
 
     def _leaves_hole_before(self, time: int) -> bool:
         if time <= self._asked_until:
@@ -194,10 +206,15 @@ class Series:
         """Hold live updates from now on: candles may have closed unseen. `missing` says what to ask."""
         self.is_catching_up = True
 
-    def missing(self) -> Missing | None:
-        """Return what history has to be asked for, or None when nothing is: then `fill` with nothing goes on."""
+    def missing(self, now: float = 0.0) -> Missing | None:
+        """Return what history has to be asked for now, or None when nothing is: then `fill` with nothing goes on.
+
+        `now` is the provider's time. What it answers is taken to be newer than every update stamped before or arrived
+        until this call, and older than those that follow.
+        """
         if not self.is_catching_up:
             return None
+        self._asked_ms = max(self._newest_event_ms, int(now * 1000))
         start = self._first_unknown()
         if not self._held:
             return Missing(start, None)
@@ -249,8 +266,7 @@ class Series:
     def _backfill(self, candle: Candle) -> Sequence[PriceUpdate]:
         last = self.last
         update = PriceUpdate(self.key, candle, is_closed=True, is_backfilled=True)
-        # What history says now is newer than any event that has arrived.
-        event_ms = self._newest_event_ms
+        event_ms = self._asked_ms
         if last is not None and (candle.time < last.time or (candle.time == last.time and self.last_is_closed)):
             return self._accept_past(update, event_ms)
         is_news = self.has_told or self.is_owed(candle.time)
@@ -270,12 +286,9 @@ class Series:
         if last is None or candle.time > last.time:
             if self._leaves_hole_before(candle.time):
                 return ()
-            event_ms = 0
-        else:
-            if candle.time < last.time or self.last_is_closed or not _can_follow(last, candle):
-                return ()
-            event_ms = self._last_event_ms
-        self._advance(candle, is_closed=False, event_ms=event_ms)
+        elif candle.time < last.time or self.last_is_closed or not _can_follow(last, candle):
+            return ()
+        self._advance(candle, is_closed=False, event_ms=self._asked_ms)
         return (PriceUpdate(self.key, candle),)
 
     def give_up(self) -> list[PriceUpdate]:
@@ -334,11 +347,11 @@ class Series:
             last = self.last
             if last is not None and candle.time == last.time:
                 # Nothing later was told yet, so this is its ordinary closing.
-                self._advance(candle, is_closed=True, event_ms=self._newest_event_ms)
+                self._advance(candle, is_closed=True, event_ms=self._asked_ms)
                 told.append(PriceUpdate(self.key, candle, is_closed=True, is_backfilled=True))
             else:
-                if self.closed and candle.time > next(iter(self.closed)):
-                    self._remember(candle, self._newest_event_ms)
+                if len(self.closed) < REMEMBERED or candle.time > next(iter(self.closed)):
+                    self._remember(candle, self._asked_ms)
                 self.revised += 1
                 told.append(PriceUpdate(self.key, candle, is_closed=True, is_backfilled=True, is_revised=True))
             self.backfilled += 1

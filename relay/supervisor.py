@@ -15,7 +15,7 @@ from relay.hub import CONNECTED, CONNECTING, Hub, Stream
 from relay.intervals import length_s, next_open
 from relay.liveness import Liveness
 from relay.model import Candle, PriceUpdate, StreamKey
-from relay.plugins import Provider
+from relay.plugins import Provider, end_task
 from relay.series import Missing
 from relay.watchlist import Watchlist
 
@@ -83,8 +83,7 @@ class Feed:
     async def stop(self) -> None:
         """End the feed and wait until it has let go of its connection."""
         if self.task is not None:
-            self.task.cancel()
-            await asyncio.gather(self.task, return_exceptions=True)
+            await end_task(self.task)
 
 
 class Slot:
@@ -356,6 +355,9 @@ class Supervisor:
         """Tell the streams that their feed ended; return how long to wait, None when there is no next time."""
         self._remove(slot, feed)
         slot.replace.clear()
+        for key in slot.keys:
+            if (stream := self._streams.get(key)) is not None and stream.status == CONNECTING:
+                self._hub.set_state(stream, CONNECTING, f"{feed.cause}; the next attempt is under way")
         error = feed.error
         if isinstance(error, AuthenticationFailed):
             self.provider.refusal = str(error)
@@ -485,7 +487,7 @@ class Supervisor:
         retry_at = 0.0
         waiting_since: float | None = None
         while series.is_catching_up:
-            missing = series.missing()
+            missing = series.missing(self.clock.now())
             if missing is None:
                 hub.tell(stream, series.fill((), None))
                 continue

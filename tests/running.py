@@ -176,9 +176,9 @@ class Running:
             )
 
     async def close(self) -> None:
-        """Shut the relay down, then the clients."""
-        await self._runner.cleanup()
+        """End the clients, then the relay: one that reads no longer would keep it waiting."""
         await self._session.close()
+        await self._runner.cleanup()
 
 
 def settings_of(sandbox: Sandbox, tables: Mapping[str, Mapping[str, Any]] | None = None) -> dict[str, dict[str, Any]]:

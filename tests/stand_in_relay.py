@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from socket import socket as Listener
 from typing import Any
 
 from aiohttp import WSCloseCode, WSMsgType, web
@@ -37,6 +38,7 @@ class StandInRelay:
         self._transports: dict[web.WebSocketResponse, asyncio.Transport] = {}
         self._changed = asyncio.Condition()
         self._runner: web.AppRunner | None = None
+        self._listeners: tuple[Listener, ...] = ()
 
     @property
     def url(self) -> str:
@@ -52,17 +54,19 @@ class StandInRelay:
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", self.port)
         await site.start()
-        assert site._server is not None
-        self.port = site._server.sockets[0].getsockname()[1]  # type: ignore[attr-defined]  # typed as the abstract one
+        assert isinstance(site._server, asyncio.Server)
+        self._listeners = site._server.sockets
+        self.port = self._listeners[0].getsockname()[1]
 
     async def stop(self, code: int = WSCloseCode.GOING_AWAY, reason: str = "server shutdown") -> None:
         """Close all clients and the port; `start` opens the same port again."""
-        if self._runner is not None:
-            for site in list(self._runner.sites):
-                await site.stop()
-            # A connection being accepted right now would escape the cleanup and stay open without anybody behind it.
-            for _ in range(5):
-                await asyncio.sleep(0)
+        # In Python 3.11 a connection being accepted while its asyncio server closes is left open with nobody behind
+        # it, so accepting ends first.
+        for listener in self._listeners:
+            asyncio.get_running_loop().remove_reader(listener.fileno())
+        self._listeners = ()
+        for _ in range(3):
+            await asyncio.sleep(0)
         await self.drop(code, reason)
         if self._runner is not None:
             await self._runner.cleanup()

@@ -503,6 +503,20 @@ async def test_nobody_at_the_address_is_an_error_at_the_start(relay: StandInRela
         await client.symbols()
 
 
+async def test_server_that_accepts_and_says_nothing_is_an_error_at_the_start() -> None:
+    held: list[asyncio.StreamWriter] = []
+    server = await asyncio.start_server(lambda reader, writer: held.append(writer), "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    async with RelayClient(f"http://127.0.0.1:{port}", timeout_s=0.2) as client:
+        with pytest.raises(Unreachable, match="no answer in time"):
+            await anext(client)
+        with pytest.raises(Unreachable, match="no answer in time"):
+            await client.status()
+    for writer in held:
+        writer.close()
+    server.close()
+
+
 async def test_client_told_to_wait_connects_once_the_relay_is_there(relay: StandInRelay) -> None:
     await relay.stop()
     async with RelayClient(relay.url, waits_for_relay=True, backoff_s=QUICK) as client:

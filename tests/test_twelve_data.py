@@ -25,6 +25,7 @@ from relay import (
     RateLimited,
     Secret,
     StreamKey,
+    UnknownSymbol,
 )
 from tests.pump import Pump, keys
 
@@ -469,6 +470,86 @@ async def test_a_failing_server_is_asked_for_one_symbol_only(exchange: TwelveDat
     assert [call.query["symbol"] for call in exchange.requests] == ["EUR/USD"] * 3
 
 
+ONE_BAR = {"values": [{"datetime": "2026-01-14 12:00:00", "open": "1", "high": "1", "low": "1", "close": "1"}]}
+
+
+async def batch_after_first(exchange: TwelveDataStandIn, feed: DrivenFeed, answer: dict[str, object]) -> None:
+    """Let one symbol try first, then answer the batch of the two others like this, once."""
+    await feed.run(0.1)
+    exchange.faults.answer_rest(200, orjson.dumps(answer).decode(), times=1)
+
+
+@pytest.mark.parametrize(
+    "bad", [{"code": 500, "status": "error", "message": "oops"}, {"values": 7}, None, {"status": "error"}]
+)
+async def test_one_broken_entry_of_a_batch_waits_for_its_next_turn(
+    exchange: TwelveDataStandIn, plugin: Plugin, bad: object
+) -> None:
+    feed = plugin.feed("EUR/USD@1m", "GBP/USD@1m", "USD/JPY@1m")
+    await batch_after_first(exchange, feed, {"GBP/USD": bad, "USD/JPY": ONE_BAR})
+    await feed.run(20)
+    assert feed.accepted == keys("EUR/USD@1m", "USD/JPY@1m")
+    assert len(feed.skipped) == 1
+    assert len(exchange.requests) == 2
+    await feed.run(20)
+    assert StreamKey("GBP/USD", "1m") in feed.accepted
+
+
+async def test_a_batch_of_broken_entries_ends_the_feed(exchange: TwelveDataStandIn, plugin: Plugin) -> None:
+    feed = plugin.feed("EUR/USD@1m", "GBP/USD@1m", "USD/JPY@1m")
+    await batch_after_first(exchange, feed, {})
+    with pytest.raises(BadAnswer, match="no values"):
+        await feed.run(20)
+
+
+async def test_an_entry_without_credits_is_asked_again_later(exchange: TwelveDataStandIn, plugin: Plugin) -> None:
+    feed = plugin.feed("EUR/USD@1m", "GBP/USD@1m", "USD/JPY@1m")
+    bad = {"code": 429, "status": "error", "message": "You have run out of API credits for the current minute."}
+    await batch_after_first(exchange, feed, {"GBP/USD": bad, "USD/JPY": ONE_BAR})
+    await feed.run(55)
+    assert len(exchange.requests) == 2
+    await feed.run(10)
+    assert len(feed.accepted) == 3
+    assert feed.rejected == []
+
+
+async def test_an_entry_with_a_refused_key_ends_the_feed(exchange: TwelveDataStandIn, plugin: Plugin) -> None:
+    feed = plugin.feed("EUR/USD@1m", "GBP/USD@1m", "USD/JPY@1m")
+    bad = {"code": 401, "status": "error", "message": "wrong"}
+    await batch_after_first(exchange, feed, {"GBP/USD": bad, "USD/JPY": ONE_BAR})
+    with pytest.raises(AuthenticationFailed):
+        await feed.run(20)
+
+
+async def test_no_data_accepts_a_stream_that_has_none_yet(exchange: TwelveDataStandIn, plugin: Plugin) -> None:
+    content = '{"code":400,"message":"No data is available on the specified dates.","status":"error"}'
+    exchange.faults.answer_rest(400, content)
+    feed = plugin.feed("EUR/USD@1m")
+    assert await feed.run(20) == []
+    assert feed.accepted == [EUR]
+
+
+async def test_spoilt_rows_are_counted(exchange: TwelveDataStandIn, plugin: Plugin) -> None:
+    exchange.faults.answer_rest(200, '{"values":[{},{"datetime":"x"}],"status":"ok"}')
+    feed = plugin.feed("EUR/USD@1m")
+    await feed.run(20)
+    assert feed.skipped == ["EUR/USD@1m: 2 rows made no sense"]
+
+
+async def test_an_answer_serves_who_wants_the_stream_when_it_arrives(plugin: Plugin) -> None:
+    feed = plugin.feed("EUR/USD@1m", "GBP/USD@1m")
+    await feed.run(0.1)
+    poll, _ = feed.polls.plan()
+    assert poll is not None
+    assert poll.keys == tuple(keys("GBP/USD@1m"))
+    given = await feed.polls.ask(poll)
+    feed.watchlist.remove(poll.keys[0])
+    assert list(feed.polls.take(given)) == []
+    feed.watchlist.add(poll.keys[0])
+    assert [update.key for update in feed.polls.take(given)] == list(poll.keys)
+    assert poll.keys[0] in feed.accepted
+
+
 @pytest.mark.parametrize("content", ["[]", "7", "{}", '{"values":7}', "nonsense", '{"EUR/USD":{}}'])
 async def test_an_answer_without_sense_ends_the_feed(exchange: TwelveDataStandIn, plugin: Plugin, content: str) -> None:
     exchange.faults.answer_rest(200, content)
@@ -657,7 +738,7 @@ async def test_history_without_credits_is_rate_limited(exchange: TwelveDataStand
 
 
 async def test_an_unknown_symbol_has_no_history(plugin: Plugin) -> None:
-    with pytest.raises(BadAnswer, match="error 404"):
+    with pytest.raises(UnknownSymbol, match="missing or invalid"):
         await plugin.candles("NOPE/USD", "1m", None, at("2026-01-14 12:00"), 1)
 
 
@@ -677,6 +758,22 @@ async def test_the_venues_pairs_and_the_metals_are_listed(plugin: Plugin) -> Non
     assert Instrument("XAU/USD", "forex", "XAU", "USD") in listed
     assert Instrument("XAG/USD", "forex", "XAG", "USD") in listed
     assert len({one.symbol for one in listed}) == len(listed)
+
+
+@pytest.mark.parametrize("content", ["[]", "{}", '{"data":7}', '{"data":[1]}', '{"data":[{}]}'])
+async def test_a_listing_without_sense_is_a_bad_answer(
+    exchange: TwelveDataStandIn, plugin: Plugin, content: str
+) -> None:
+    exchange.faults.answer_rest(200, content)
+    with pytest.raises(BadAnswer, match="forex_pairs"):
+        await plugin.instruments()
+
+
+async def test_without_a_key_there_is_no_history(
+    exchange: TwelveDataStandIn, session: aiohttp.ClientSession, time: FakeTime
+) -> None:
+    with pytest.raises(AuthenticationFailed):
+        await Plugin(session, [exchange.rest_url], time, api_key=None).candles("EUR/USD", "1m", None, 1, 1)
 
 
 async def test_without_a_key_the_known_pairs_are_listed_and_nobody_is_asked(

@@ -116,7 +116,9 @@ def _print_lines(answer: dict[str, Any]) -> None:
 
 def _picture(answer: dict[str, Any], width: int) -> Group:
     facts, sections = _sorted_out(answer)
-    parts: list[RenderableType] = [Text("  ").join(Text.assemble((f"{n} ", "dim"), v) for n, v in facts)]
+    lone = [fact for fact in facts if ", " not in fact[1]]
+    parts: list[RenderableType] = [Text("  ").join(Text.assemble((f"{name} ", "dim"), value) for name, value in lone)]
+    parts += [Text.assemble((f"{name} ", "dim"), value) for name, value in facts if (name, value) not in lone]
     for section in sections:
         parts.append(Text(f"\n{section.title}{'' if section.rows else ': none'}", "bold"))
         if section.rows:
@@ -159,8 +161,8 @@ def _sorted_out(answer: dict[str, Any]) -> tuple[list[tuple[str, str]], list[Sec
         if isinstance(value, list) and all(isinstance(item, dict) for item in value):
             sections.append(_section(title, value))
         elif isinstance(value, dict):
-            text = ", ".join(f"{_label(key)} {_cell(key, item)}" for key, item in value.items())
-            facts.append((title, text or "none"))
+            cells = [(_label(key), _cell(key, item)) for key, item in value.items()]
+            facts.append((title, ", ".join(f"{label} {cell}" for label, cell in cells if cell) or "none"))
         else:
             facts.append((_label(title), _cell(name, value)))
     return facts, sections
@@ -181,7 +183,7 @@ def _label(name: str) -> str:
 
 
 def _cell(name: str, value: Any) -> str:
-    if value is None:
+    if value is None or value in ([], {}):
         return ""
     if isinstance(value, bool):
         return "yes" if value else "no"

@@ -19,7 +19,6 @@ from relay.errors import (
     StoreError,
     UnknownSymbol,
 )
-
 from relay.wire import shown
 
 log = logging.getLogger(__name__)

@@ -134,7 +134,7 @@ class Rest:
                     "bytes_out": hub.bytes_out,
                 },
                 "store": {**summary, "problem": self._store.problem},
-                "plugins_refused": [_base_name(failure.source) for failure in self._refused],
+                "plugins_refused": [{"source": _base_name(failure.source)} for failure in self._refused],
                 "providers": [self._provider(supervisor) for supervisor in self._supervisors.values()],
                 "connections": sum(supervisor.open_feeds for supervisor in self._supervisors.values()),
                 "budgets": [
@@ -190,12 +190,10 @@ class Rest:
 
     async def healthz(self, request: web.Request) -> web.Response:
         """200 while the process serves."""
-        _query(request)
         return _json({"status": "ok"})
 
     async def readyz(self, request: web.Request) -> web.Response:
         """200 while the relay can take clients."""
-        _query(request)
         if self._access.is_closing:
             return problem(503, Code.INTERNAL, "the relay is shutting down")
         if self._store.problem is not None:

@@ -1,0 +1,206 @@
+"""Times the steps of an update's way through the relay, one by one; run with `python -m tests.bench.micro`.
+
+Prints a table for tests/bench/README.md: the median of the rounds and their spread. Needs no network.
+"""
+
+import argparse
+import asyncio
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+
+import orjson
+
+from providers.binance import BinanceCodec
+from relay import Hosts, wire
+from relay.clock import Clock, ProviderClock
+from relay.hub import Hub, Stream, Subscriber
+from relay.model import Candle, PriceUpdate, StreamKey
+from relay.outbox import Outbox
+from relay.series import Series
+
+KEY = StreamKey("BTCUSDT", "1m")
+
+
+class Sink:
+    """A transport that takes everything at once, so that only the relay's own work is timed."""
+
+    def __init__(self) -> None:
+        self.bytes = 0
+
+    def write(self, data: bytes) -> None:
+        self.bytes += len(data)
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
+    def is_closing(self) -> bool:
+        return False
+
+
+class NoFeeder:
+    """Feeds nothing: the benchmark publishes."""
+
+    has_history = False
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock = ProviderClock(clock)
+
+    def wanted(self, stream: Stream) -> None:
+        """Take no notice."""
+
+    def unwanted(self, stream: Stream) -> None:
+        """Take no notice."""
+
+
+def updates(count: int) -> list[PriceUpdate]:
+    """Return open states of one candle, each a little different."""
+    base = 1_764_000_000
+    return [
+        PriceUpdate(KEY, Candle(base, 100.0, 101.5, 99.5, 100.0 + n % 97 / 100, float(n)), False, base * 1000 + n)
+        for n in range(count)
+    ]
+
+
+def kline(n: int) -> str:
+    """Return one combined kline event of Binance."""
+    k = {
+        "t": 1764000000000, "T": 1764000059999, "s": "BTCUSDT", "i": "1m", "f": 1, "L": 100 + n, "o": "100.00000000",
+        "c": "100.50000000", "h": "101.50000000", "l": "99.50000000", "v": f"{n}.00000000", "n": n, "x": False,
+        "q": "2063.00000000", "V": "10.31910700", "Q": "1031.00000000", "B": "0",
+    }  # fmt: skip
+    event = {"e": "kline", "E": 1764000000000 + n, "s": "BTCUSDT", "k": k}
+    return orjson.dumps({"stream": "btcusdt@kline_1m", "data": event}).decode()
+
+
+def timed(work: Callable[[], int], rounds: int) -> list[float]:
+    """Return microseconds for each unit of work, one figure a round; `work` returns how many units it did."""
+    work()
+    figures = []
+    for _ in range(rounds):
+        started = time.perf_counter()
+        units = work()
+        figures.append((time.perf_counter() - started) * 1e6 / units)
+    return figures
+
+
+def decode_step() -> Callable[[], int]:
+    codec = BinanceCodec(Hosts(["ws://127.0.0.1"]))
+    list(codec.subscribe([KEY]))
+    frames = [kline(n) for n in range(5000)]
+
+    def work() -> int:
+        for frame in frames:
+            for _ in codec.decode(frame):
+                pass
+        return len(frames)
+
+    return work
+
+
+def series_step() -> Callable[[], int]:
+    made = updates(20_000)
+
+    def work() -> int:
+        series = Series(KEY, None)
+        for update in made:
+            series.accept(update)
+        return len(made)
+
+    return work
+
+
+def encode_step() -> Callable[[], int]:
+    made = updates(20_000)
+
+    def work() -> int:
+        for seq, update in enumerate(made):
+            wire.price_update("BTCUSDT", "1m", update, seq)
+        return len(made)
+
+    return work
+
+
+def deflate_step() -> Callable[[], int]:
+    frames = [wire.price_update("BTCUSDT", "1m", update, 1) for update in updates(5000)]
+
+    def work() -> int:
+        for frame in frames:
+            wire.deflate(frame)
+        return len(frames)
+
+    return work
+
+
+def publish_step(loop: asyncio.AbstractEventLoop, subscribers: int, own_sets: bool) -> Callable[[], int]:
+    """Publish one update of each of ten streams to all subscribers and flush: units are delivered frames."""
+    clock = Clock()
+    hub = Hub(clock, flush_s=0)
+    feeder = NoFeeder(clock)
+    keys = [StreamKey(f"S{n}", "1m") for n in range(10 if not own_sets else 50)]
+    streams = [hub.stream("bench", key, key.symbol, feeder) for key in keys]
+
+    def slow(subscriber: Subscriber, reason: str) -> None:
+        raise AssertionError(reason)
+
+    for number in range(subscribers):
+        subscriber = hub.join(Outbox(Sink()), slow)
+        chosen = (
+            [streams[(number + step * (1 + number % 7)) % len(streams)] for step in range(10)] if own_sets else streams
+        )
+        for stream in chosen:
+            hub.subscribe(subscriber, stream)
+    turn = 0
+
+    def work() -> int:
+        nonlocal turn
+        before = hub.frames_out
+
+        async def burst() -> None:
+            for stream in streams:
+                candle = Candle(1_764_000_000, 100.0, 101.5, 99.5, 100.5, float(turn))
+                hub.publish(stream, PriceUpdate(stream.key, candle, False, turn))
+            hub.flush()
+
+        for _ in range(20):
+            turn += 1
+            loop.run_until_complete(burst())
+        return hub.frames_out - before
+
+    return work
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=7)
+    rounds = parser.parse_args().rounds
+    try:
+        import uvloop
+
+        loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
+    except ImportError:
+        loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
+    steps = {
+        "decode one Binance kline event": decode_step(),
+        "series: accept one open update": series_step(),
+        "encode one update as a frame": encode_step(),
+        "deflate one frame": deflate_step(),
+        "deliver one frame, 1,000 subscribers of the same 10 streams": publish_step(loop, 1000, False),
+        "deliver one frame, 1,000 subscribers with sets of their own": publish_step(loop, 1000, True),
+    }
+    versions = ", ".join(f"{name} {version(name)}" for name in ("aiohttp", "orjson", "uvloop"))
+    print(f"Python {platform.python_version()}, {versions}, {platform.machine()}; medians of {rounds} rounds\n")
+    print("| step | µs each, median | spread |\n| --- | ---: | ---: |")
+    for name, work in steps.items():
+        figures = timed(work, rounds)
+        print(f"| {name} | {statistics.median(figures):.3f} | {min(figures):.3f} – {max(figures):.3f} |")
+    loop.close()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

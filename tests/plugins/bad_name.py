@@ -1,0 +1,13 @@
+"""Broken: the name cannot be part of an environment variable."""
+
+from relay import API_VERSION, ProviderInfo, hookimpl
+
+
+@hookimpl
+def relay_provider():
+    return ProviderInfo(name="my-exchange", api=API_VERSION, title="x", asset_classes=("demo",), intervals=("1m",))
+
+
+@hookimpl
+async def relay_stream(watchlist):
+    yield

@@ -1,0 +1,23 @@
+"""Misbehaves: goes on with what it was asked first, whatever was withdrawn."""
+
+import asyncio
+import itertools
+import time
+
+from relay import API_VERSION, Candle, PriceUpdate, ProviderInfo, hookimpl
+
+
+@hookimpl
+def relay_provider():
+    return ProviderInfo(
+        name="ignores_watchlist", api=API_VERSION, title="Ignores watchlist", asset_classes=("demo",), intervals=("1m",)
+    )
+
+
+@hookimpl
+async def relay_stream(watchlist):
+    wanted = watchlist.streams
+    for number in itertools.count():
+        for key in wanted:
+            yield PriceUpdate(key, Candle(int(time.time()) // 60 * 60, 1.0, 2.0, 1.0, 1.0 + number % 2))
+        await asyncio.sleep(0.02)

@@ -1,0 +1,3 @@
+"""Broken: has nothing that the host knows."""
+
+ANSWER = 42

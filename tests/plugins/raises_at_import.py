@@ -1,0 +1,3 @@
+"""Broken: fails before it is a module."""
+
+raise RuntimeError("the stars are not right")

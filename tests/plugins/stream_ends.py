@@ -1,0 +1,16 @@
+"""Misbehaves: its stream is over before it began."""
+
+from relay import API_VERSION, ProviderInfo, hookimpl
+
+
+@hookimpl
+def relay_provider():
+    return ProviderInfo(
+        name="stream_ends", api=API_VERSION, title="Stream ends", asset_classes=("demo",), intervals=("1m",)
+    )
+
+
+@hookimpl
+async def relay_stream(watchlist):
+    return
+    yield

@@ -1,0 +1,16 @@
+"""Misbehaves: its stream fails at once, each time."""
+
+from relay import API_VERSION, ProviderInfo, hookimpl
+
+
+@hookimpl
+def relay_provider():
+    return ProviderInfo(
+        name="stream_raises", api=API_VERSION, title="Stream raises", asset_classes=("demo",), intervals=("1m",)
+    )
+
+
+@hookimpl
+async def relay_stream(watchlist):
+    raise KeyError("close")
+    yield

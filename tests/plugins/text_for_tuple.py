@@ -1,0 +1,13 @@
+"""Broken: a comma is missing."""
+
+from relay import API_VERSION, ProviderInfo, hookimpl
+
+
+@hookimpl
+def relay_provider():
+    return ProviderInfo(name="text_for_tuple", api=API_VERSION, title="x", asset_classes=("demo"), intervals=("1m",))
+
+
+@hookimpl
+async def relay_stream(watchlist):
+    yield

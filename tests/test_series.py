@@ -1,0 +1,451 @@
+"""The candle contract of one stream, against generated truths: whatever arrives in whatever order, what is told holds.
+
+A `World` is a true sequence of candles and everything the exchange says of it. `Play` lets its events reach a series
+late, twice, out of order or never, and answers for history: fully, in part, too late, wrongly, or not at all. What the
+series tells is judged by the invariants below, each a function of its own.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from relay.intervals import length_s, next_open
+from relay.model import Candle, PriceUpdate, StreamKey
+from relay.series import MOST_GAPS, MOST_HELD, REMEMBERED, Gap, Missing, Series
+
+MINUTE = StreamKey("BTCUSDT", "1m")
+DAY = 86_400
+STARTS = {"1s": 1_700_000_000, "1m": 1_699_999_980, "1h": 1_699_999_200, "3d": 19_676 * DAY, "1w": 19_674 * DAY}
+MONTH_STARTS = (1_696_118_400, 1_698_796_800, 1_701_388_800, 1_704_067_200, 1_706_745_600, 1_709_251_200)
+
+
+class Event(NamedTuple):
+    """Something the exchange says, at `at_ms` of its time; `order` tells older from newer news."""
+
+    order: int
+    at_ms: int
+    candle: Candle
+    is_closed: bool
+
+
+class World:
+    """Candles that truly were, and all that an exchange says of them, in the order in which it happens."""
+
+    def __init__(self, interval: str, times: Sequence[int], states: Sequence[int], revisions: Sequence[bool]) -> None:
+        self.interval = interval
+        self.times = list(times)
+        self.events: list[Event] = []
+        for number, time in enumerate(times):
+            end_ms = next_open(interval, time) * 1000
+            for state in range(states[number]):
+                self._happen(time * 1000 + 100 + state, time, state + 1, is_closed=False)
+            self._happen(end_ms + 5, time, 50, is_closed=True)
+            if number and revisions[number]:
+                self._happen(end_ms + 6, times[number - 1], 60, is_closed=True)
+
+    def __repr__(self) -> str:
+        events = [f"{e.candle.time}{'!' if e.is_closed else ''}:{e.candle.volume:g}@{e.at_ms}" for e in self.events]
+        return f"World({self.interval}, {' '.join(events)})"
+
+    def _happen(self, at_ms: int, time: int, volume: int, *, is_closed: bool) -> None:
+        price = 100.0 + self.times.index(time)
+        candle = Candle(time, price, price + volume, price - volume, price, float(volume))
+        self.events.append(Event(len(self.events), at_ms, candle, is_closed))
+
+    def known_at(self, happened: int) -> dict[int, Event]:
+        """Return the newest news of each candle after so many events."""
+        return {event.candle.time: event for event in self.events[:happened]}
+
+
+class Told(NamedTuple):
+    """One thing that subscribers were told; `before` is what `told_before` said of it."""
+
+    what: PriceUpdate | Gap
+    before: int | None = None
+
+
+class Play:
+    """Runs one series against a world; `told` is what subscribers got since the last restart."""
+
+    def __init__(self, world: World, lacking: frozenset[int], differing: frozenset[int], happened: int) -> None:
+        self.world = world
+        self.lacking = lacking
+        self.differing = differing
+        self.happened = min(happened, len(world.events) - 1)
+        self.key = StreamKey("X", world.interval)
+        self.restart()
+
+    def restart(self) -> None:
+        self.promised_at = self.world.events[min(self.happened, len(self.world.events) - 1)].at_ms / 1000 - 1
+        self.series = Series(self.key, self.promised_at)
+        self.told: list[Told] = []
+        self.wires: list[list[Event]] = [[], []]
+        self.pending: tuple[Missing, list[Candle], Candle | None] | None = None
+        self.arrived: set[int] = set()
+        self.has_given_up = False
+        self.spoke_while_catching_up = False
+
+    # -- what can happen ---------------------------------------------------------------------------
+
+    def advance(self) -> None:
+        """Let one more event happen; it is on its way on both connections."""
+        if self.happened < len(self.world.events):
+            for wire in self.wires:
+                wire.append(self.world.events[self.happened])
+            self.happened += 1
+
+    def arrive(self, wire: int, position: int = 0) -> None:
+        """Let an event arrive, the first or, out of order, another one."""
+        events = self.wires[wire]
+        if events:
+            self._accept(events.pop(min(position, len(events) - 1)))
+
+    def lose(self, wire: int) -> None:
+        """Lose what is on its way on one connection."""
+        self.wires[wire].clear()
+
+    def lose_one(self, wire: int) -> None:
+        if self.wires[wire]:
+            self.wires[wire].pop(0)
+
+    def repeat(self, back: int) -> None:
+        """Let an event arrive again that happened some time ago, whether it had arrived or not."""
+        if self.happened > back:
+            self._accept(self.world.events[self.happened - 1 - back])
+
+    def ask(self, lag: int = 0) -> None:
+        """Ask history; the answer may be cut short. The question stands until `answer`."""
+        missing = self.series.missing(self.world.events[self.happened - 1].at_ms / 1000)
+        if missing is None:
+            if self.series.is_catching_up:
+                self._tell(self.series.fill((), None))
+            return
+        closed, forming = self._history(missing.start, missing.end)
+        if lag:
+            closed, forming = closed[:-lag], None
+            if missing.end is not None:
+                if not closed:
+                    return
+                missing = missing._replace(end=closed[-1].time + 1)
+        self.pending = (missing, closed, forming)
+
+    def answer(self) -> None:
+        if self.pending is not None and self.series.is_catching_up:
+            missing, closed, forming = self.pending
+            self.pending = None
+            self._tell(self.series.fill(closed, missing.end, forming))
+
+    def fail(self) -> None:
+        """Give history up."""
+        if self.series.is_catching_up:
+            self.pending = None
+            self.has_given_up = True
+            self._tell(self.series.give_up())
+
+    def repair(self, *, is_partial: bool = False) -> None:
+        if self.series.gaps:
+            gap = self.series.gaps[0]
+            closed, _ = self._history(gap.start, gap.end)
+            until = None
+            if is_partial and closed:
+                closed, until = closed[:1], closed[0].time + 1
+            self._tell(self.series.repair(gap, closed, until))
+
+    def finish(self) -> None:
+        """Let everything happen, and let history answer what is asked until nothing is."""
+        self.happened = len(self.world.events)
+        self.pending = None
+        # Once for what waits, and once more for what may have closed since that was said.
+        for _ in range(2):
+            self.series.catch_up()
+            for _ in range(2 * len(self.world.times) + 2):
+                self.ask()
+                self.answer()
+            assert not self.series.is_catching_up, "the series asks for ever"
+
+    # -- what follows ------------------------------------------------------------------------------
+
+    def _history(self, start: int, end: int | None) -> tuple[list[Candle], Candle | None]:
+        closed, forming = [], None
+        for time, event in sorted(self.world.known_at(self.happened).items()):
+            if time < start or (end is not None and time >= end) or time in self.lacking:
+                continue
+            candle = event.candle
+            if not event.is_closed:
+                forming = candle
+            else:
+                closed.append(candle._replace(close=candle.close + 0.25) if time in self.differing else candle)
+        return closed, forming
+
+    def _accept(self, event: Event) -> None:
+        self.arrived.add(event.order)
+        was_catching_up = self.series.is_catching_up
+        told = self.series.accept(PriceUpdate(self.key, event.candle, event.is_closed, event.at_ms))
+        self.spoke_while_catching_up |= was_catching_up and bool(told)
+        self._tell(told)
+
+    def _tell(self, updates: Sequence[PriceUpdate]) -> None:
+        self.told += [Told(gap) for gap in self.series.take_gaps()]
+        self.told += [Told(update, self.series.told_before(update)) for update in updates]
+
+    # -- for the invariants ------------------------------------------------------------------------
+
+    @property
+    def updates(self) -> list[PriceUpdate]:
+        return [told.what for told in self.told if isinstance(told.what, PriceUpdate)]
+
+    def order_of(self, candle: Candle, *, is_closed: bool) -> float:
+        """Return which event a told state comes from; history's own values count as a little newer."""
+        for event in self.world.events:
+            if event.is_closed is is_closed and event.candle == candle:
+                return event.order
+            if event.is_closed and is_closed and event.candle == candle._replace(close=candle.close - 0.25):
+                return event.order + 0.5
+        raise AssertionError(f"{candle} never was")
+
+    def owed(self) -> set[int]:
+        """Return the candles that had to be told: those that close after the promise or follow something told."""
+        first = min((update.candle.time for update in self.updates), default=None)
+        return {
+            time
+            for time in self.world.times
+            if next_open(self.world.interval, time) > self.promised_at or (first is not None and time >= first)
+        }
+
+    def excused(self) -> set[int]:
+        """Return the candles that history denies and the feed never closed: nobody could have told them."""
+        return {
+            time
+            for time in self.lacking
+            if not any(self.world.events[n].candle.time == time and self.world.events[n].is_closed for n in self.arrived)
+        }
+
+
+# -- the invariants --------------------------------------------------------------------------------
+
+
+def time_goes_back_only_in_revisions(play: Play) -> None:
+    times = [update.candle.time for update in play.updates if not update.is_revised]
+    assert times == sorted(times)
+
+
+def every_candle_is_closed_at_most_once(play: Play) -> None:
+    closed = [update.candle.time for update in play.updates if update.is_closed and not update.is_revised]
+    assert len(closed) == len(set(closed))
+
+
+def nothing_open_follows_the_closing(play: Play) -> None:
+    closed: set[int] = set()
+    for update in play.updates:
+        if update.is_closed:
+            closed.add(update.candle.time)
+        else:
+            assert update.candle.time not in closed
+
+
+def only_closed_candles_are_revised(play: Play) -> None:
+    assert all(update.is_closed for update in play.updates if update.is_revised)
+
+
+def revisions_speak_of_the_past(play: Play) -> None:
+    newest = None
+    for update in play.updates:
+        if update.is_revised:
+            assert newest is not None
+            assert update.candle.time <= newest
+        else:
+            newest = update.candle.time
+
+
+def revisions_bring_news(play: Play) -> None:
+    known: dict[int, Candle] = {}
+    for update in play.updates:
+        if update.is_revised:
+            assert known.get(update.candle.time) != update.candle
+        if update.is_closed:
+            known[update.candle.time] = update.candle
+
+
+def nothing_is_missing_in_the_end(play: Play) -> None:
+    closed = {update.candle.time for update in play.updates if update.is_closed}
+    gaps = [told.what for told in play.told if isinstance(told.what, Gap)]
+    for time in play.owed() - play.excused():
+        assert time in closed or any(gap.start <= time < gap.end for gap in gaps), time
+
+
+def every_candle_is_complete_before_a_later_one(play: Play) -> None:
+    settled: set[int] = set()
+    owed, excused = play.owed(), {time for time in play.lacking}
+    for told in play.told:
+        if isinstance(told.what, Gap):
+            settled.update(time for time in play.world.times if told.what.start <= time < told.what.end)
+            continue
+        if not told.what.is_revised:
+            earlier = {time for time in owed if time < told.what.candle.time}
+            assert earlier - excused <= settled
+        if told.what.is_closed:
+            settled.add(told.what.candle.time)
+
+
+def a_candle_told_as_open_is_closed_or_a_gap(play: Play) -> None:
+    """Also where history denies it: what a client saw begin may not just vanish."""
+    shown: set[int] = set()
+    for told in play.told:
+        if isinstance(told.what, Gap):
+            shown = {time for time in shown if not told.what.start <= time < told.what.end}
+        elif told.what.is_closed:
+            shown.discard(told.what.candle.time)
+        else:
+            assert all(time >= told.what.candle.time for time in shown)
+            shown.add(told.what.candle.time)
+
+
+def every_value_was_true(play: Play) -> None:
+    for update in play.updates:
+        play.order_of(update.candle, is_closed=update.is_closed)
+
+
+def news_is_never_undone(play: Play) -> None:
+    newest: dict[int, float] = {}
+    for update in play.updates:
+        order = play.order_of(update.candle, is_closed=update.is_closed)
+        assert order >= newest.get(update.candle.time, -1)
+        newest[update.candle.time] = order
+
+
+def the_last_state_is_the_newest_that_arrived(play: Play) -> None:
+    last: dict[int, PriceUpdate] = {update.candle.time: update for update in play.updates}
+    for time, update in last.items():
+        arrived = [n for n in play.arrived if play.world.events[n].candle.time == time]
+        if time in play.owed() and arrived:
+            assert play.order_of(update.candle, is_closed=update.is_closed) >= max(arrived)
+
+
+def a_gap_needs_a_reason(play: Play) -> None:
+    gaps = [told.what for told in play.told if isinstance(told.what, Gap)]
+    assert not gaps or play.has_given_up or play.lacking
+    assert all(gap.start < gap.end for gap in gaps)
+
+
+def no_gap_is_told_of_what_was_told(play: Play) -> None:
+    closed: set[int] = set()
+    for told in play.told:
+        if isinstance(told.what, Gap):
+            assert not any(told.what.start <= time < told.what.end for time in closed)
+        elif told.what.is_closed:
+            closed.add(told.what.candle.time)
+
+
+def what_was_told_before_is_what_stands_before(play: Play) -> None:
+    """History counts the time between two candles as known, so nothing that exists may lie there."""
+    closed: set[int] = set()
+    for told in play.told:
+        if not isinstance(told.what, PriceUpdate) or not told.what.is_closed:
+            continue
+        if told.before is not None:
+            between = {time for time in play.world.times if told.before < time < told.what.candle.time}
+            assert between <= play.lacking
+        closed.add(told.what.candle.time)
+
+
+def nothing_is_told_while_catching_up(play: Play) -> None:
+    assert not play.spoke_while_catching_up
+
+
+def the_series_knows_what_was_told(play: Play) -> None:
+    known: dict[int, Candle] = {update.candle.time: update.candle for update in play.updates if update.is_closed}
+    assert {time: candle for time, candle in play.series.closed.items() if time in known} == known
+    if play.updates:
+        last = max(play.updates, key=lambda update: update.candle.time)
+        assert play.series.last is not None
+        assert play.series.last.time >= last.candle.time
+
+
+def memory_is_bounded(play: Play) -> None:
+    assert len(play.series.closed) <= REMEMBERED
+    assert len(play.series.gaps) <= MOST_GAPS
+
+
+INVARIANTS: tuple[Callable[[Play], None], ...] = (
+    time_goes_back_only_in_revisions,
+    every_candle_is_closed_at_most_once,
+    nothing_open_follows_the_closing,
+    only_closed_candles_are_revised,
+    revisions_speak_of_the_past,
+    revisions_bring_news,
+    nothing_is_missing_in_the_end,
+    every_candle_is_complete_before_a_later_one,
+    a_candle_told_as_open_is_closed_or_a_gap,
+    every_value_was_true,
+    news_is_never_undone,
+    the_last_state_is_the_newest_that_arrived,
+    a_gap_needs_a_reason,
+    no_gap_is_told_of_what_was_told,
+    what_was_told_before_is_what_stands_before,
+    nothing_is_told_while_catching_up,
+    the_series_knows_what_was_told,
+    memory_is_bounded,
+)
+
+
+# -- generated plays -------------------------------------------------------------------------------
+
+ACTIONS: dict[str, Callable[[Play], None]] = {
+    "advance": Play.advance,
+    "advance twice": lambda play: (play.advance(), play.advance())[0],
+    "arrive": lambda play: play.arrive(0),
+    "arrive all": lambda play: [play.arrive(0) for _ in list(play.wires[0])].clear(),
+    "arrive on the other": lambda play: play.arrive(1),
+    "arrive out of order": lambda play: play.arrive(0, 2),
+    "lose one": lambda play: play.lose_one(0),
+    "lose one on the other": lambda play: play.lose_one(1),
+    "lose the connection": lambda play: play.lose(0),
+    "repeat": lambda play: play.repeat(0),
+    "repeat an older one": lambda play: play.repeat(3),
+    "repeat an old one": lambda play: play.repeat(7),
+    "reconnect": lambda play: play.series.catch_up(),
+    "ask": Play.ask,
+    "answer": Play.answer,
+    "ask and answer": lambda play: (play.ask(), play.answer())[0],
+    "ask, lagging": lambda play: play.ask(1),
+    "ask, far behind": lambda play: play.ask(2),
+    "fail": Play.fail,
+    "repair": Play.repair,
+    "repair in part": lambda play: play.repair(is_partial=True),
+    "restart": Play.restart,
+}
+WEIGHTED = [*ACTIONS, *["advance", "advance twice", "arrive", "arrive", "arrive all"] * 3, "ask", "ask and answer"]
+
+
+@st.composite
+def worlds(draw: st.DrawFn) -> World:
+    """Regular grids, grids with holes, 3d at each phase, weeks from Monday, months."""
+    interval = draw(st.sampled_from(["1s", "1m", "1h", "3d", "1w", "1M"]))
+    if interval == "1M":
+        grid = list(MONTH_STARTS)
+    else:
+        phase = draw(st.integers(0, 2)) * DAY if interval == "3d" else 0
+        grid = [STARTS[interval] + phase + n * length_s(interval) for n in range(9)]
+    exists = draw(st.lists(st.integers(0, 4), min_size=len(grid), max_size=len(grid)))
+    times = [time for time, number in zip(grid, exists, strict=True) if number] or grid[:2]
+    states = draw(st.lists(st.integers(0, 2), min_size=len(times), max_size=len(times)))
+    revisions = draw(st.lists(st.integers(0, 5).map(lambda n: n == 5), min_size=len(times), max_size=len(times)))
+    return World(interval, times, states, revisions)
+
+
+@settings(max_examples=1000, deadline=None, derandomize=True)
+@given(data=st.data(), world=worlds(), actions=st.lists(st.sampled_from(WEIGHTED), min_size=5, max_size=60))
+def test_whatever_arrives_in_whatever_order_the_contract_holds(
+    data: st.DataObject, world: World, actions: list[str]
+) -> None:
+    some = st.one_of(st.just(frozenset[int]()), st.frozensets(st.sampled_from(world.times), max_size=2))
+    lacking, differing = data.draw(some, "history lacks"), data.draw(some, "history differs in")
+    play = Play(world, lacking, differing, data.draw(st.integers(0, 6), "events before the start"))
+    for action in actions:
+        ACTIONS[action](play)
+    play.finish()
+    for invariant in INVARIANTS:
+        invariant(play)

@@ -1,0 +1,144 @@
+"""The watchlist: what a feed is asked to carry, and what it reports."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from relay import StreamKey, Watchlist
+
+A, B, C = (StreamKey(name, "1m") for name in "ABC")
+
+
+class Reports:
+    """A watchlist with everything that was reported to it."""
+
+    def __init__(self, *streams: StreamKey) -> None:
+        self.found: list[tuple[Any, ...]] = []
+        self.watchlist = Watchlist(
+            streams,
+            on_accept=lambda key: self.found.append(("accept", key)),
+            on_reject=lambda key, reason: self.found.append(("reject", key, reason)),
+            on_skip=lambda reason: self.found.append(("skip", reason)),
+            on_closing=lambda reason: self.found.append(("closing", reason)),
+            on_pause=lambda key, status, message: self.found.append(("pause", key, status, message)),
+        )
+
+
+def test_streams_are_in_the_order_of_the_wishes() -> None:
+    watchlist = Watchlist([B, A])
+    watchlist.add(C)
+    watchlist.remove(B)
+    watchlist.add(B)
+    assert watchlist.streams == (A, C, B)
+    assert len(watchlist) == 3
+    assert A in watchlist
+    assert StreamKey("A", "1h") not in watchlist
+
+
+def test_version_grows_with_each_change_and_only_then() -> None:
+    watchlist = Watchlist([A])
+    watchlist.add(A)
+    watchlist.remove(B)
+    assert watchlist.version == 0
+    watchlist.add(B)
+    watchlist.remove(A)
+    assert watchlist.version == 2
+
+
+def test_wish_that_came_back_is_told_from_the_first() -> None:
+    watchlist = Watchlist([A])
+    first = watchlist.wanted_since(A)
+    watchlist.remove(A)
+    assert watchlist.wanted_since(A) == -1
+    watchlist.add(A)
+    assert watchlist.wanted_since(A) > first
+
+
+async def test_changed_returns_at_once_when_it_already_did() -> None:
+    watchlist = Watchlist()
+    watchlist.add(A)
+    assert await watchlist.changed(0) == 1
+
+
+async def test_changed_wakes_everybody_who_waits() -> None:
+    watchlist = Watchlist()
+    waiting = [asyncio.create_task(watchlist.changed(0)) for _ in range(3)]
+    await asyncio.sleep(0)
+    watchlist.add(A)
+    watchlist.add(B)
+    assert await asyncio.gather(*waiting) == [2, 2, 2]
+
+
+async def test_changed_returns_after_the_timeout_with_the_old_version() -> None:
+    watchlist = Watchlist([A])
+    assert await watchlist.changed(0, timeout_s=0.01) == 0
+    assert await watchlist.changed(0, timeout_s=-1) == 0
+
+
+async def test_waiting_that_was_given_up_leaves_nothing_behind() -> None:
+    watchlist = Watchlist()
+    for _ in range(5):
+        await watchlist.changed(0, timeout_s=0)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(watchlist.changed(0), 0.001)
+    assert not watchlist._waiters
+
+
+def test_reports_reach_the_host() -> None:
+    reports = Reports(A, B, C)
+    watchlist = reports.watchlist
+    watchlist.accept([A, B])
+    watchlist.pause(B, "market_closed", "opens on Sunday")
+    watchlist.skip("no JSON")
+    watchlist.closing("24 hours are over")
+    watchlist.reject(C, "delisted")
+    assert reports.found == [
+        ("accept", A),
+        ("accept", B),
+        ("pause", B, "market_closed", "opens on Sunday"),
+        ("skip", "no JSON"),
+        ("closing", "24 hours are over"),
+        ("reject", C, "delisted"),
+    ]
+    assert watchlist.streams == (A, B)
+
+
+def test_reports_about_streams_that_are_not_wanted_are_ignored() -> None:
+    reports = Reports(A)
+    reports.watchlist.accept([B])
+    reports.watchlist.reject(B, "unknown")
+    reports.watchlist.pause(B, "throttled", "a minute")
+    assert reports.found == []
+
+
+def test_accept_of_one_stream_without_a_list_is_a_mistake_that_shows() -> None:
+    with pytest.raises(TypeError, match="accept takes several streams"):
+        Reports(A).watchlist.accept(A)  # type: ignore[arg-type]
+
+
+def test_stream_rests_in_the_states_of_the_contract_only() -> None:
+    with pytest.raises(ValueError, match="use one of market_closed, throttled"):
+        Reports(A).watchlist.pause(A, "asleep", "")
+
+
+def test_reasons_become_texts_and_pass_through_what_conceals_secrets() -> None:
+    reports = Reports(A)
+    reports.watchlist.conceal(lambda text: text.replace("secret", "***"))
+    reports.watchlist.skip(ValueError("my secret"))  # type: ignore[arg-type]
+    reports.watchlist.reject(A, "not with secret")
+    assert reports.found == [("skip", "my ***"), ("reject", A, "not with ***")]
+
+
+def test_streams_that_left_are_remembered_for_a_while() -> None:
+    watchlist = Watchlist([A, B])
+    watchlist.remove(A)
+    watchlist.remove(B)
+    watchlist.add(B)
+    assert watchlist.was_wanted(A)
+    assert not watchlist.was_wanted(B)
+    for number in range(1000):
+        key = StreamKey(str(number), "1m")
+        watchlist.add(key)
+        watchlist.remove(key)
+    assert not watchlist.was_wanted(A)
