@@ -4,6 +4,10 @@ import time
 from collections import deque
 from collections.abc import Callable
 
+STEP_S = 5.0
+"""A stamp that is further ahead than this is believed only when others agree."""
+AGREEING = 3
+
 
 class Clock:
     """The two clocks of this machine, passed in wherever time is read so that tests can supply their own."""
@@ -17,18 +21,28 @@ class ProviderClock:
     """Estimates the provider's time from stamps in its messages and the monotonic clock.
 
     A stamp arrives late, never early, so the largest recent offset is the best estimate. A system clock that jumps or
-    runs behind therefore changes nothing once one stamp was seen. Old stamps leave, so one absurd stamp does not stay.
+    runs behind therefore changes nothing once one stamp was seen. A single stamp from the future changes nothing
+    either: a jump ahead takes several that agree, as after this machine was suspended.
     """
 
     def __init__(self, clock: Clock, *, remember: int = 64) -> None:
         self._clock = clock
         self._offsets: deque[float] = deque(maxlen=remember)
+        self._ahead: list[float] = []
         self._best = 0.0
         self.is_synchronised = False
 
     def observe(self, stamp_s: float) -> None:
         """Take a moment stamped by the provider, in Unix seconds."""
         offset = stamp_s - self._clock.monotonic()
+        if self.is_synchronised and offset > self._best + STEP_S:
+            self._take_jump(offset)
+            return
+        if self._ahead:
+            self._ahead.clear()
+        self._take(offset)
+
+    def _take(self, offset: float) -> None:
         offsets = self._offsets
         leaving = offsets[0] if len(offsets) == offsets.maxlen else None
         offsets.append(offset)
@@ -37,6 +51,16 @@ class ProviderClock:
         elif leaving == self._best:
             self._best = max(offsets)
         self.is_synchronised = True
+
+    def _take_jump(self, offset: float) -> None:
+        """Believe a jump ahead once enough stamps in a row agree on it."""
+        if self._ahead and abs(offset - self._ahead[0]) > STEP_S:
+            self._ahead.clear()
+        self._ahead.append(offset)
+        if len(self._ahead) >= AGREEING:
+            agreed, self._ahead = self._ahead, []
+            for each in agreed:
+                self._take(each)
 
     def now(self) -> float:
         """Return the provider's time in Unix seconds."""

@@ -12,6 +12,8 @@ UNKNOWN_PATIENCE_S = 60.0
 """Patience beyond one interval with a stream whose rhythm is not known yet."""
 TIMES_USUAL = 4.0
 DECAY = 0.98
+KNOWN_AFTER = 5
+"""Pauses that have to be seen before a rhythm counts as known."""
 
 
 class Liveness:
@@ -34,7 +36,7 @@ class Liveness:
     @property
     def patience_s(self) -> float:
         """How long the stream may be silent: its usual longest pause some times over, once a few are known."""
-        if self._seen < 5:
+        if self._seen < KNOWN_AFTER:
             return length_s(self.interval) + UNKNOWN_PATIENCE_S
         return max(LEAST_PATIENCE_S, TIMES_USUAL * self._usual_s)
 
@@ -42,6 +44,9 @@ class Liveness:
         """Return how long the stream is silent beyond its patience, in seconds, or None while that is normal."""
         if count != self._count:
             pause = now - self.heard_at
+            if self.warnings:
+                # Nobody knows whether the market was quiet or the feed mute; learn so much that the same pause passes.
+                pause = min(pause, self.patience_s) / TIMES_USUAL * 2
             self._usual_s = max(pause, self._usual_s * DECAY)
             self._seen += 1
             self._count = count

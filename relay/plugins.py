@@ -98,12 +98,12 @@ class PluginHost:
         self.wrappings: list[Wrapping] = []
         self.failures: list[PluginFailure] = []
 
-    def load(self, builtin: Iterable[object], named: Iterable[str] = ()) -> None:
+    def load(self, builtin: Iterable[object], named: Iterable[str] = (), *, installed: bool = True) -> None:
         """Take the built-in providers, then installed entry points, then modules and files named in `plugins`."""
         for plugin in builtin:
             name = getattr(plugin, "__name__", type(plugin).__name__)
             self._take(f"builtin:{name}", partial(_itself, plugin), "")
-        for source, find, version in self._installed():
+        for source, find, version in self._installed() if installed else ():
             self._take(source, find, version)
         for name in named:
             self._take(f"{'file' if name.endswith('.py') else 'module'}:{name}", partial(_import, name), "")
@@ -391,6 +391,7 @@ class Provider:
         self.lists_instruments = "relay_instruments" in hooks
         self.refusal: str | None = self._missing_key()
         self._hooks = hooks
+        self._plugin = loaded.plugin
         self._secrets = tuple(_spellings(settings.values()))
         self._session: aiohttp.ClientSession | None = None
         self._blamed: dict[str, str] = {}
@@ -420,6 +421,11 @@ class Provider:
         return text
 
     # -- hooks -------------------------------------------------------------------------------------
+
+    def said_again(self) -> ProviderInfo:
+        """Return what `relay_provider` of the plugin says when it is called once more."""
+        said: ProviderInfo = self._plugin.relay_provider()  # type: ignore[attr-defined]
+        return said
 
     def open_feed(self, watchlist: Watchlist) -> AsyncGenerator[PriceUpdate, None]:
         """Return what `relay_stream` returns, unjudged. Raises what the plugin raises, or `BadAnswer`."""

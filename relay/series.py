@@ -19,7 +19,7 @@ from relay.model import Candle, PriceUpdate, StreamKey
 
 REMEMBERED = 128
 """Closed candles kept to recognise repeats and revisions, and to join a snapshot to the live stream."""
-MOST_HELD = 4096
+MOST_HELD = 512
 """Candles that wait for history at most; what is refused then leaves a hole, which is asked for in turn."""
 MOST_GAPS = 100
 """Gaps kept for repair; the oldest are forgotten."""
@@ -47,12 +47,12 @@ class Series:
     """
 
     __slots__ = (
+        "_asked_ms",
         "_asked_until",
         "_closed_event_ms",
         "_held",
         "_last_event_ms",
         "_new_gaps",
-        "_asked_ms",
         "_newest_event_ms",
         "backfilled",
         "closed",

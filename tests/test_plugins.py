@@ -95,7 +95,7 @@ def provider_of(*, name: str = "made", **hooks: Callable[..., Any]) -> Any:
     """Make a plugin of hooks; those that are required have a default."""
 
     def relay_provider() -> ProviderInfo:
-        return ProviderInfo(name=name, api=API_VERSION, title="Made", asset_classes=("demo",), intervals=("1m", "1h"))
+        return ProviderInfo(name, API_VERSION, "Made", ("demo",), ("1m", "1h"), close_grace_s=0.5)
 
     async def relay_stream() -> AsyncIterator[PriceUpdate]:
         await asyncio.Event().wait()

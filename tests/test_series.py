@@ -103,6 +103,10 @@ class Play:
         if events:
             self._accept(events.pop(min(position, len(events) - 1)))
 
+    def each(self, *steps: Callable[[], None]) -> None:
+        for step in steps:
+            step()
+
     def lose(self, wire: int) -> None:
         """Lose what is on its way on one connection."""
         self.wires[wire].clear()
@@ -118,6 +122,7 @@ class Play:
 
     def ask(self, lag: int = 0) -> None:
         """Ask history; the answer may be cut short. The question stands until `answer`."""
+        self.pending = None
         missing = self.series.missing(self.world.events[self.happened - 1].at_ms / 1000)
         if missing is None:
             if self.series.is_catching_up:
@@ -220,7 +225,9 @@ class Play:
         return {
             time
             for time in self.lacking
-            if not any(self.world.events[n].candle.time == time and self.world.events[n].is_closed for n in self.arrived)
+            if not any(
+                self.world.events[n].candle.time == time and self.world.events[n].is_closed for n in self.arrived
+            )
         }
 
 
@@ -395,9 +402,9 @@ INVARIANTS: tuple[Callable[[Play], None], ...] = (
 
 ACTIONS: dict[str, Callable[[Play], None]] = {
     "advance": Play.advance,
-    "advance twice": lambda play: (play.advance(), play.advance())[0],
+    "advance twice": lambda play: play.each(play.advance, play.advance),
     "arrive": lambda play: play.arrive(0),
-    "arrive all": lambda play: [play.arrive(0) for _ in list(play.wires[0])].clear(),
+    "arrive all": lambda play: play.each(*[lambda: play.arrive(0)] * len(play.wires[0])),
     "arrive on the other": lambda play: play.arrive(1),
     "arrive out of order": lambda play: play.arrive(0, 2),
     "lose one": lambda play: play.lose_one(0),
@@ -409,7 +416,7 @@ ACTIONS: dict[str, Callable[[Play], None]] = {
     "reconnect": lambda play: play.series.catch_up(),
     "ask": Play.ask,
     "answer": Play.answer,
-    "ask and answer": lambda play: (play.ask(), play.answer())[0],
+    "ask and answer": lambda play: play.each(play.ask, play.answer),
     "ask, lagging": lambda play: play.ask(1),
     "ask, far behind": lambda play: play.ask(2),
     "fail": Play.fail,
@@ -449,3 +456,283 @@ def test_whatever_arrives_in_whatever_order_the_contract_holds(
     play.finish()
     for invariant in INVARIANTS:
         invariant(play)
+
+
+# -- single behaviours -----------------------------------------------------------------------------
+
+T = 1_700_000_040  # a whole minute
+
+
+def candle(minute: int, close: float = 2.0, volume: float = 7.0) -> Candle:
+    return Candle(T + 60 * minute, 1.0, 9.0, 1.0, close, volume)
+
+
+def live(minute: int, close: float = 2.0, *, is_closed: bool = False, at_ms: int | None = None) -> PriceUpdate:
+    return PriceUpdate(MINUTE, candle(minute, close), is_closed, at_ms)
+
+
+def outline(updates: Sequence[PriceUpdate]) -> list[str]:
+    """Write updates as `minute`, `!` closed, `b` backfilled, `r` revised."""
+    marks = ("is_closed", "!"), ("is_backfilled", "b"), ("is_revised", "r")
+    return [
+        f"{(update.candle.time - T) // 60}" + "".join(mark for name, mark in marks if getattr(update, name))
+        for update in updates
+    ]
+
+
+def minutes(missing: Missing | Gap | None) -> tuple[float, float | None]:
+    assert missing is not None
+    return (missing.start - T) / 60, None if missing.end is None else (missing.end - T) / 60
+
+
+@pytest.fixture
+def series() -> Series:
+    """Minute candles, promised since the middle of minute 0, which was told as open."""
+    made = Series(MINUTE, T + 30.0)
+    assert outline(made.accept(live(0))) == ["0"]
+    return made
+
+
+def test_a_lost_closing_event_is_fetched_before_the_next_candle(series: Series) -> None:
+    assert series.accept(live(1)) == ()
+    assert minutes(series.missing()) == (0, 1)
+    assert outline(series.fill([candle(0, 3.0)], T + 60)) == ["0!b", "1"]
+
+
+def test_a_late_closing_event_needs_no_history(series: Series) -> None:
+    series.accept(live(1))
+    series.accept(live(0, is_closed=True))
+    assert series.missing() is None
+    assert outline(series.fill((), None)) == ["0!", "1"]
+
+
+def test_a_closing_event_after_history_answered_without_it_is_told_as_revised(series: Series) -> None:
+    series.accept(live(0, is_closed=True))
+    series.accept(live(2))
+    assert outline(series.fill([], T + 120)) == ["2"]
+    assert outline(series.accept(live(1, is_closed=True))) == ["1!r"]
+
+
+def test_a_candle_that_history_does_not_know_does_not_exist(series: Series) -> None:
+    series.accept(live(0, is_closed=True))
+    series.accept(live(5))
+    assert minutes(series.missing()) == (1 / 60, 5)
+    assert outline(series.fill([], T + 300)) == ["5"]
+    assert not series.is_catching_up
+    assert series.take_gaps() == []
+
+
+def test_a_candle_that_was_told_as_open_cannot_vanish(series: Series) -> None:
+    series.accept(live(2))
+    assert outline(series.fill([candle(1)], T + 120)) == ["1!b", "2"]
+    assert series.take_gaps() == [Gap(T, T + 60)]
+
+
+def test_the_first_update_of_a_stream_waits_for_candles_that_closed_after_the_promise() -> None:
+    series = Series(MINUTE, T + 30.0)
+    assert series.accept(live(2)) == ()
+    assert outline(series.fill([candle(0), candle(1)], T + 120)) == ["0!b", "1!b", "2"]
+
+
+def test_the_first_update_of_a_candle_that_was_open_at_the_promise_is_told_at_once() -> None:
+    assert outline(Series(MINUTE, T + 30.0).accept(live(0, is_closed=True))) == ["0!"]
+
+
+def test_candles_that_closed_before_the_promise_are_not_told() -> None:
+    series = Series(MINUTE, T + 150.0)
+    told = series.fill([candle(minute) for minute in range(-5, 3)], None, candle(3))
+    assert outline(told) == ["2!b", "3"]
+
+
+def test_without_history_the_first_update_is_told_whatever_was_before() -> None:
+    series = Series(MINUTE, None)
+    assert outline(series.accept(live(7))) == ["7"]
+
+
+def test_live_updates_that_arrive_while_history_is_asked_up_to_now_follow_its_answer(series: Series) -> None:
+    series.catch_up()
+    assert minutes(series.missing()) == (0, None)
+    series.accept(live(3))
+    assert outline(series.fill([candle(0), candle(1)], None, candle(2))) == ["0!b", "1!b"]
+    assert minutes(series.missing()) == (1 + 1 / 60, 3)
+    assert outline(series.fill([candle(2)], T + 180)) == ["2!b", "3"]
+
+
+def test_the_next_candle_in_line_needs_no_history(series: Series) -> None:
+    series.accept(live(0, is_closed=True))
+    series.catch_up()
+    series.accept(live(1))
+    assert series.missing() is None
+    assert outline(series.fill((), None)) == ["1"]
+
+
+def test_a_page_of_an_answer_leaves_the_rest_to_ask(series: Series) -> None:
+    series.accept(live(3))
+    assert outline(series.fill([candle(0)], T + 1)) == ["0!b"]
+    assert minutes(series.missing()) == (1 / 60, 3)
+
+
+def test_the_open_candle_of_history_is_told_where_the_feed_said_nothing_newer(series: Series) -> None:
+    series.catch_up()
+    assert outline(series.fill([], None, candle(0, 5.0, 8.0))) == ["0"]
+    series.catch_up()
+    assert outline(series.fill([], None, candle(0, 4.0, 6.0))) == []
+
+
+def test_an_open_state_that_is_older_than_historys_is_not_told(series: Series) -> None:
+    series.catch_up()
+    series.missing(T + 40.0)
+    series.fill([], None, candle(0, 5.0, 8.0))
+    assert series.accept(live(0, 3.0, at_ms=(T + 35) * 1000)) == ()
+    assert outline(series.accept(live(0, 6.0, at_ms=(T + 41) * 1000))) == ["0"]
+
+
+def test_a_provider_without_stamps_is_taken_to_speak_in_order(series: Series) -> None:
+    series.catch_up()
+    series.missing(T + 40.0)
+    series.fill([], None, candle(0, 5.0, 8.0))
+    assert outline(series.accept(live(0, 3.0))) == ["0"]
+    assert series.accept(live(0, 3.0)) == ()
+    assert series.duplicates == 1
+
+
+def test_a_late_state_of_the_open_candle_does_not_undo_a_newer_one(series: Series) -> None:
+    series.accept(live(0, 3.0, at_ms=2000))
+    assert series.accept(live(0, 2.5, at_ms=1000)) == ()
+    assert series.late == 1
+
+
+def test_a_closed_candle_that_changes_is_told_as_revised(series: Series) -> None:
+    series.accept(live(0, is_closed=True, at_ms=1000))
+    series.accept(live(1))
+    assert outline(series.accept(live(0, 3.0, is_closed=True, at_ms=2000))) == ["0!r"]
+
+
+def test_a_late_repeat_does_not_undo_a_revision(series: Series) -> None:
+    series.accept(live(0, is_closed=True, at_ms=1000))
+    series.accept(live(0, 3.0, is_closed=True, at_ms=2000))
+    assert series.accept(live(0, is_closed=True, at_ms=1000)) == ()
+
+
+def test_what_is_older_than_memory_is_not_told_again(series: Series) -> None:
+    for minute in range(REMEMBERED + 10):
+        series.accept(live(minute, is_closed=True))
+    assert len(series.closed) == REMEMBERED
+    assert series.accept(live(0, is_closed=True)) == ()
+    assert series.accept(live(0, 3.0, is_closed=True)) == ()
+
+
+def test_giving_up_tells_a_gap_and_goes_on(series: Series) -> None:
+    series.accept(live(0, is_closed=True))
+    series.accept(live(4, is_closed=True))
+    assert outline(series.give_up()) == ["4!"]
+    assert [minutes(gap) for gap in series.take_gaps()] == [(1, 4)]
+    assert series.take_gaps() == []
+
+
+def test_giving_up_leaves_an_open_candle_in_the_gap(series: Series) -> None:
+    series.accept(live(2))
+    series.give_up()
+    assert [minutes(gap) for gap in series.take_gaps()] == [(0, 2)]
+
+
+def test_giving_up_changes_nothing_while_no_live_update_waits(series: Series) -> None:
+    series.catch_up()
+    assert series.give_up() == []
+    assert series.is_catching_up
+    assert series.take_gaps() == []
+
+
+def test_a_gap_is_repaired_with_revised_candles(series: Series) -> None:
+    series.accept(live(2))
+    series.give_up()
+    assert outline(series.repair(series.gaps[0], [candle(0), candle(1)])) == ["0!br", "1!br"]
+    assert series.gaps == []
+
+
+def test_a_gap_is_repaired_once(series: Series) -> None:
+    series.accept(live(2))
+    series.give_up()
+    gap = series.gaps[0]
+    series.repair(gap, [candle(0)])
+    assert series.repair(gap, [candle(0), candle(1)]) == []
+
+
+def test_a_repair_in_part_leaves_the_rest_of_the_gap(series: Series) -> None:
+    series.accept(live(3))
+    series.give_up()
+    series.repair(series.gaps[0], [candle(0)], T + 1)
+    assert [minutes(gap) for gap in series.gaps] == [(1 / 60, 3)]
+
+
+def test_a_late_closing_event_within_a_gap_is_not_repaired_again(series: Series) -> None:
+    series.accept(live(2))
+    series.give_up()
+    assert outline(series.accept(live(1, is_closed=True))) == ["1!r"]
+    assert outline(series.repair(series.gaps[0], [candle(0), candle(1)])) == ["0!br"]
+    assert series.gaps == []
+
+
+def test_the_candle_before_is_unknown_behind_a_gap(series: Series) -> None:
+    first = live(0, is_closed=True)
+    series.accept(first)
+    second = live(1, is_closed=True)
+    series.accept(second)
+    assert series.told_before(second) == T
+    fourth = live(3, is_closed=True)
+    series.accept(fourth)
+    series.give_up()
+    assert series.told_before(fourth) is None
+
+
+def test_the_candle_before_is_known_where_history_says_that_nothing_was_between(series: Series) -> None:
+    series.accept(live(0, is_closed=True))
+    later = live(4, is_closed=True)
+    series.accept(later)
+    series.fill([], T + 240)
+    assert series.told_before(later) == T
+
+
+def test_nonsense_is_counted_and_not_told(series: Series) -> None:
+    broken = PriceUpdate(MINUTE, Candle(T, 1.0, 0.5, 1.0, 1.0))
+    assert series.accept(broken) == ()
+    series.accept(live(3))
+    series.fill([Candle(T, 1.0, float("nan"), 1.0, 1.0)], T + 60)
+    assert series.nonsense == 1
+
+
+def test_memory_is_bounded_whatever_a_provider_sends(series: Series) -> None:
+    series.catch_up()
+    for minute in range(1, MOST_HELD + 200):
+        series.accept(live(minute))
+    for _ in range(MOST_HELD + 200):
+        series.give_up()
+    assert not series.is_catching_up
+    assert len(series.gaps) == MOST_GAPS
+    assert len(series.take_gaps()) == MOST_HELD
+
+
+def test_months_and_weeks_follow_one_another_without_history() -> None:
+    for interval, times in (("1M", MONTH_STARTS), ("1w", [STARTS["1w"] + n * 7 * DAY for n in range(6)])):
+        key = StreamKey("X", interval)
+        series = Series(key, times[0] + 5.0)
+        for time in times:
+            assert series.accept(PriceUpdate(key, Candle(time, 1.0, 1.0, 1.0, 1.0), True))
+
+
+def test_three_day_candles_keep_the_phase_of_their_pair() -> None:
+    key = StreamKey("X", "3d")
+    for phase in range(3):
+        start = STARTS["3d"] + phase * DAY
+        series = Series(key, start + 5.0)
+        for number in range(4):
+            assert series.accept(PriceUpdate(key, Candle(start + number * 3 * DAY, 1.0, 1.0, 1.0, 1.0), True))
+
+
+def test_the_end_of_the_newest_candle_is_when_something_is_due() -> None:
+    series = Series(MINUTE, T + 30.0)
+    assert series.due_at() is None
+    series.accept(live(0))
+    assert series.due_at() == T + 60
+    series.accept(live(0, is_closed=True))
+    assert series.due_at() == T + 120

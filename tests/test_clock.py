@@ -1,0 +1,116 @@
+"""The provider's time: learnt from its stamps, whatever the clock of this machine says."""
+
+import random
+
+import pytest
+
+from relay.clock import Clock, ProviderClock
+
+NOON = 1_764_000_000.0
+
+
+class Machine:
+    """The two clocks of a machine; `wall` can jump, `monotonic` cannot."""
+
+    def __init__(self, wall: float = NOON, monotonic: float = 500.0) -> None:
+        self.wall = wall
+        self.monotonic = monotonic
+        self.clock = Clock(wall=lambda: self.wall, monotonic=lambda: self.monotonic)
+
+    def sleep(self, seconds: float) -> None:
+        self.wall += seconds
+        self.monotonic += seconds
+
+
+@pytest.fixture
+def machine() -> Machine:
+    return Machine()
+
+
+def test_the_wall_clock_is_the_first_guess(machine: Machine) -> None:
+    assert ProviderClock(machine.clock).now() == NOON
+    assert not ProviderClock(machine.clock).is_synchronised
+
+
+@pytest.mark.parametrize("wrong_by_s", [-86_400.0, -3600.0, -0.3, 0.3, 3600.0, 86_400.0])
+def test_a_wall_clock_that_is_wrong_changes_nothing_after_one_stamp(machine: Machine, wrong_by_s: float) -> None:
+    machine.wall += wrong_by_s
+    clock = ProviderClock(machine.clock)
+    clock.observe(NOON)
+    machine.sleep(10)
+    assert clock.now() == NOON + 10
+
+
+@pytest.mark.parametrize("jump_s", [-86_400.0, -5.0, 5.0, 86_400.0])
+def test_a_wall_clock_that_jumps_changes_nothing(machine: Machine, jump_s: float) -> None:
+    clock = ProviderClock(machine.clock)
+    clock.observe(NOON)
+    machine.wall += jump_s
+    machine.sleep(1)
+    assert clock.now() == NOON + 1
+
+
+def test_the_stamp_that_travelled_fastest_counts(machine: Machine) -> None:
+    clock = ProviderClock(machine.clock)
+    for delay_s in (0.4, 0.05, 0.9, 0.2):
+        machine.sleep(1)
+        clock.observe(machine.wall - delay_s)
+    assert clock.now() == pytest.approx(machine.wall - 0.05)
+
+
+def test_the_time_is_never_ahead_however_stamps_are_delayed(machine: Machine) -> None:
+    clock = ProviderClock(machine.clock)
+    dice = random.Random(7)
+    for _ in range(1000):
+        machine.sleep(dice.expovariate(5))
+        clock.observe(machine.wall - dice.expovariate(2))
+        assert clock.now() <= machine.wall + 1e-6
+
+
+def test_one_stamp_from_the_future_changes_nothing(machine: Machine) -> None:
+    clock = ProviderClock(machine.clock)
+    clock.observe(NOON)
+    clock.observe(NOON + 86_400)
+    clock.observe(NOON * 1000)
+    assert clock.now() == NOON
+
+
+def test_single_stamps_from_the_future_between_true_ones_change_nothing(machine: Machine) -> None:
+    clock = ProviderClock(machine.clock)
+    for _ in range(20):
+        machine.sleep(1)
+        clock.observe(machine.wall)
+        clock.observe(machine.wall + 3600)
+    assert clock.now() == machine.wall
+
+
+def test_a_jump_ahead_on_which_stamps_agree_is_followed(machine: Machine) -> None:
+    clock = ProviderClock(machine.clock)
+    clock.observe(NOON)
+    machine.wall += 3600  # the machine was suspended: its monotonic clock stood still
+    for _ in range(3):
+        clock.observe(machine.wall)
+    assert clock.now() == NOON + 3600
+
+
+def test_a_small_correction_ahead_is_followed_at_once(machine: Machine) -> None:
+    clock = ProviderClock(machine.clock)
+    clock.observe(NOON - 3)
+    clock.observe(NOON)
+    assert clock.now() == NOON
+
+
+def test_a_provider_that_sets_its_clock_back_is_followed_after_a_while(machine: Machine) -> None:
+    clock = ProviderClock(machine.clock, remember=8)
+    clock.observe(NOON)
+    for _ in range(8):
+        clock.observe(NOON - 30)
+    assert clock.now() == NOON - 30
+
+
+def test_stamps_of_the_past_alone_set_the_clock_back_only_when_the_true_ones_are_forgotten(machine: Machine) -> None:
+    clock = ProviderClock(machine.clock, remember=8)
+    for _ in range(5):
+        clock.observe(NOON)
+        clock.observe(1.0)
+    assert clock.now() == NOON

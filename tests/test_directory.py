@@ -1,0 +1,298 @@
+"""Which provider serves a symbol, and what a provider whose list is late, wrong or gone means for the others."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
+from typing import Any
+
+import aiohttp
+import orjson
+import pytest
+
+from relay import directory as directory_module
+from relay.clock import Clock, ProviderClock
+from relay.directory import Directory, Target
+from relay.errors import ProviderUnavailable, RequestError
+from relay.hookspecs import API_VERSION, hookimpl
+from relay.model import Instrument, PriceUpdate, ProviderInfo, Setting
+from relay.plugins import PluginHost, Provider
+from relay.store import Store
+from tests.running import eventually
+
+NOTHING: tuple[PriceUpdate, ...] = ()
+
+
+class Lists:
+    """A provider that lists what `symbols` holds; each question waits for `may_answer`."""
+
+    def __init__(self, name: str, *symbols: str, needs_key: str = "") -> None:
+        self.name = name
+        self.symbols: Any = symbols
+        self.needs_key = needs_key
+        self.may_answer = asyncio.Event()
+        self.may_answer.set()
+        self.error: Exception | None = None
+        self.asked = 0
+
+    @hookimpl
+    def relay_provider(self) -> ProviderInfo:
+        return ProviderInfo(
+            name=self.name, api=API_VERSION, title=self.name.title(), asset_classes=("demo",), intervals=("1m", "1h"),
+            settings=(Setting("key", is_secret=True),), needs_key=self.needs_key,
+        )  # fmt: skip
+
+    @hookimpl
+    async def relay_stream(self, watchlist: object) -> Any:
+        for update in NOTHING:
+            yield update
+
+    @hookimpl
+    async def relay_instruments(self) -> Sequence[Instrument]:
+        self.asked += 1
+        await self.may_answer.wait()
+        if self.error is not None:
+            raise self.error
+        return [Instrument(symbol, "demo", symbol[:3], symbol[3:], None) for symbol in self.symbols]
+
+
+class Open:
+    """A provider without a list."""
+
+    @hookimpl
+    def relay_provider(self) -> ProviderInfo:
+        return ProviderInfo(name="open", api=API_VERSION, title="Open", asset_classes=("any",), intervals=("1m",))
+
+    @hookimpl
+    async def relay_stream(self, watchlist: object) -> Any:
+        for update in NOTHING:
+            yield update
+
+
+Start = Callable[..., Awaitable[Directory]]
+
+
+@pytest.fixture
+async def store() -> AsyncIterator[Store]:
+    opened = await Store.open(":memory:", Clock())
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture
+async def start(store: Store) -> AsyncIterator[Start]:
+    async with AsyncExitStack() as stack:
+        session = await stack.enter_async_context(aiohttp.ClientSession())
+
+        async def begin(*plugins: object, on_delisted: Any = lambda provider, symbols: None) -> Directory:
+            host = PluginHost()
+            host.load(plugins)
+            assert not host.failures
+            providers = [
+                host.bind(host.loaded[name], {"key": None}, ProviderClock(Clock())) for name in host.loaded
+            ]  # fmt: skip
+            for provider in providers:
+                provider.info = provider.info._replace(instruments_ttl_s=0.05)
+                provider.open(session)
+            directory = Directory(providers, store, on_delisted=on_delisted)
+            directory.start()
+            stack.push_async_callback(directory.close)
+            return directory
+
+        yield begin
+
+
+def found(target: Target) -> tuple[str, str, str]:
+    return target.provider.name, str(target.key), target.name
+
+
+def refusal(directory: Directory, pin: str | None, symbol: str, interval: str = "1m") -> RequestError:
+    with pytest.raises(RequestError) as refused:
+        directory.resolve(pin, symbol, interval)
+    return refused.value
+
+
+async def test_symbol_belongs_to_the_first_provider_that_lists_it(start: Start) -> None:
+    directory = await start(Lists("one", "AAA", "BBB"), Lists("two", "BBB", "CCC"))
+    await directory.settled()
+    assert found(directory.resolve(None, "BBB", "1m")) == ("one", "BBB@1m", "BBB")
+    assert found(directory.resolve("one", "BBB", "1m")) == ("one", "BBB@1m", "BBB")
+    assert found(directory.resolve("two", "BBB", "1m")) == ("two", "BBB@1m", "two:BBB")
+    assert found(directory.resolve("two", "CCC", "1m")) == ("two", "CCC@1m", "CCC")
+    assert [(one.instrument.symbol, one.provider.name) for one in directory.listed()] == [
+        ("AAA", "one"), ("BBB", "one"), ("BBB", "two"), ("CCC", "two"),
+    ]  # fmt: skip
+
+
+async def test_order_of_providers_counts_not_the_order_of_their_answers(start: Start) -> None:
+    slow, fast = Lists("one", "BBB"), Lists("two", "BBB")
+    slow.may_answer.clear()
+    directory = await start(slow, fast)
+    waiting = asyncio.create_task(directory.settled(None, "BBB"))
+    await eventually(lambda: directory.listed())
+    assert not waiting.done()
+    slow.may_answer.set()
+    await waiting
+    assert found(directory.resolve(None, "BBB", "1m")) == ("one", "BBB@1m", "BBB")
+
+
+async def test_symbol_of_an_earlier_list_waits_for_no_later_one(start: Start) -> None:
+    hanging = Lists("two", "CCC")
+    hanging.may_answer.clear()
+    directory = await start(Lists("one", "AAA"), hanging)
+    await directory.settled(None, "AAA")
+    await directory.settled("one", "NOPE")
+    assert found(directory.resolve(None, "AAA", "1m"))[0] == "one"
+    assert refusal(directory, None, "CCC").code == "provider_unavailable"
+    assert refusal(directory, "one", "NOPE").code == "unknown_symbol"
+
+
+async def test_nobody_waits_for_ever(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(directory_module, "SETTLE_TIMEOUT_S", 0.1)
+    hanging = Lists("one", "AAA")
+    hanging.may_answer.clear()
+    directory = await start(hanging)
+    for _ in range(5):
+        await directory.settled(None, "AAA")
+    fault = refusal(directory, None, "AAA")
+    assert fault.code == "provider_unavailable"
+    assert "still being loaded" in fault.message
+
+
+async def test_owner_stays_while_the_process_runs(start: Start) -> None:
+    first, second = Lists("one"), Lists("two", "BBB")
+    directory = await start(first, second)
+    await directory.settled()
+    assert found(directory.resolve(None, "BBB", "1m")) == ("two", "BBB@1m", "BBB")
+    first.symbols = ("BBB",)
+    await eventually(lambda: len(directory.listed()) == 2)
+    assert found(directory.resolve(None, "BBB", "1m")) == ("two", "BBB@1m", "BBB")
+    assert found(directory.resolve("one", "BBB", "1m")) == ("one", "BBB@1m", "one:BBB")
+
+
+async def test_symbol_that_its_owner_delists_goes_to_another_provider_by_its_long_name(start: Start) -> None:
+    first, second = Lists("one", "BBB"), Lists("two", "BBB")
+    gone: list[tuple[str, set[str]]] = []
+    directory = await start(first, second, on_delisted=lambda provider, symbols: gone.append((provider.name, symbols)))
+    await directory.settled()
+    assert found(directory.resolve(None, "BBB", "1m"))[0] == "one"
+    first.symbols = ()
+    await eventually(lambda: gone)
+    assert gone == [("one", {"BBB"})]
+    assert found(directory.resolve(None, "BBB", "1m")) == ("two", "BBB@1m", "two:BBB")
+
+
+async def test_lists_are_refreshed_again_and_again(start: Start) -> None:
+    lists = Lists("one", "AAA")
+    directory = await start(lists)
+    await eventually(lambda: lists.asked >= 3)
+    lists.symbols = ("AAA", "BBB")
+    await eventually(lambda: len(directory.listed()) == 2)
+
+
+async def test_list_is_remembered_for_the_next_run(start: Start, store: Store) -> None:
+    first = await start(Lists("one", "AAA"))
+    await first.settled()
+    await eventually(lambda: directory_is_stored(store))
+    failing = Lists("one")
+    failing.error = ProviderUnavailable("cannot connect")
+    second = await start(failing)
+    await second.settled()
+    assert found(second.resolve(None, "AAA", "1m"))[0] == "one"
+    assert second.problem("one") == "cannot connect"
+    document = await store.get_document("instruments:one")
+    assert document is not None
+    assert orjson.loads(document.body) == [["AAA", "demo", "AAA", "", None]]
+
+
+def directory_is_stored(store: Store) -> bool:
+    connection: Any = store._connection._conn
+    return connection is not None and connection.total_changes > 0
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"null", b"{}", b"[1]", b"[[1]]", b'[[5,"demo","a","b",null]]', b'[["A","demo","a","b",7]]']
+)
+async def test_list_of_an_earlier_run_that_makes_no_sense_is_left_out(start: Start, store: Store, body: bytes) -> None:
+    await store.put_document("instruments:one", body)
+    failing = Lists("one")
+    failing.error = ProviderUnavailable("cannot connect")
+    directory = await start(failing)
+    await directory.settled()
+    assert refusal(directory, None, "AAA").code == "provider_unavailable"
+
+
+@pytest.mark.parametrize("symbols", [(None,), (5,), "AB", ("AAA", b"B")])
+async def test_list_that_makes_no_sense_ends_nothing(
+    start: Start, symbols: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(directory_module, "RETRY_S", (0.05,))
+    broken = Lists("one")
+    broken.symbols = symbols
+    directory = await start(broken, Lists("two", "CCC"))
+    await directory.settled()
+    assert found(directory.resolve(None, "CCC", "1m"))[0] == "two"
+    broken.symbols = ("AAA",)
+    await eventually(lambda: any(one.instrument.symbol == "AAA" for one in directory.listed()))
+
+
+async def test_failed_list_is_asked_for_again(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(directory_module, "RETRY_S", (0.05,))
+    lists = Lists("one", "AAA")
+    lists.error = ProviderUnavailable("cannot connect")
+    directory = await start(lists)
+    await directory.settled()
+    fault = refusal(directory, None, "AAA")
+    assert (fault.code, fault.retry_after) == ("provider_unavailable", 0.05)
+    assert "cannot connect" in fault.message
+    lists.error = None
+    await eventually(lambda: directory.listed())
+    assert directory.problem("one") is None
+
+
+async def test_provider_without_list_takes_what_nobody_lists(start: Start) -> None:
+    directory = await start(Lists("one", "AAA"), Open())
+    await directory.settled()
+    assert found(directory.resolve(None, "XYZ", "1m")) == ("open", "XYZ@1m", "XYZ")
+    assert found(directory.resolve("open", "XYZ", "1m")) == ("open", "XYZ@1m", "XYZ")
+    assert found(directory.resolve("open", "AAA", "1m")) == ("open", "AAA@1m", "open:AAA")
+    assert found(directory.resolve(None, "AAA", "1m")) == ("one", "AAA@1m", "AAA")
+
+
+async def test_colon_belongs_to_the_symbol_when_no_provider_is_called_so(start: Start) -> None:
+    directory = await start(Lists("one", "IX:SPX"))
+    await directory.settled("ix", "SPX")
+    assert found(directory.resolve("ix", "SPX", "1m")) == ("one", "IX:SPX@1m", "IX:SPX")
+    fault = refusal(directory, "nobody", "SPX")
+    assert (fault.code, fault.symbol) == ("unknown_symbol", "nobody:SPX")
+    assert "'NOBODY:SPX'" in fault.message
+
+
+async def test_own_spelling_of_the_provider_is_kept_for_it(start: Start) -> None:
+    directory = await start(Lists("one", "BrkB"))
+    await directory.settled()
+    assert found(directory.resolve(None, "BRKB", "1m")) == ("one", "BrkB@1m", "BRKB")
+
+
+async def test_refusals_name_what_would_be_accepted(start: Start) -> None:
+    directory = await start(Lists("one", "AAA"))
+    await directory.settled()
+    fault = refusal(directory, None, "AAA", "1s")
+    assert (fault.code, fault.symbol, fault.interval) == ("unsupported_interval", "AAA", "1s")
+    assert "1m 1h" in fault.message
+    with pytest.raises(RequestError, match=r"'stocks'.*demo"):
+        directory.listed("stocks")
+
+
+async def test_provider_that_needs_a_key_says_so_even_without_its_list(start: Start) -> None:
+    locked = Lists("one", "AAA", needs_key="key")
+    directory = await start(locked)
+    await directory.settled()
+    assert "RELAY_ONE_KEY" in refusal(directory, None, "AAA").message
+    locked.error = ProviderUnavailable("401")
+    assert "RELAY_ONE_KEY" in refusal(directory, "one", "AAA").message
+
+
+def test_a_provider_is_found_by_name_only_among_those_given() -> None:
+    providers: Sequence[Provider] = ()
+    directory = Directory(providers, None)  # type: ignore[arg-type]  # it stores nothing before it starts
+    assert refusal(directory, "one", "AAA").code == "unknown_symbol"
