@@ -1,6 +1,7 @@
 """Fixtures shared by the tests: stand-ins of both exchanges, and relays that run against them."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ StartRelay = Callable[..., Awaitable[Running]]
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the options of single test modules."""
+    parser.addoption("--soak-seconds", type=float, default=30.0, metavar="N", help="how long the soak lasts")
+    parser.addoption("--soak-seed", type=int, default=1, metavar="N", help="which random faults the soak injects")
     parser.addoption("--captures", metavar="DIR", help="also play the recordings of the real exchanges in DIR")
 
 
@@ -23,10 +26,22 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     return True if collection_path.name == "test_captures.py" and not config.getoption("--captures") else None
 
 
+@pytest.fixture(autouse=True)
+def logs_as_they_were() -> Iterator[None]:
+    """Undo what a command run inside the test process does to logging: later tests read the log too."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:], root.level = handlers, level
+
+
 @pytest.fixture
-async def sandbox() -> AsyncIterator[Sandbox]:
-    """Both stand-ins, ten events a second on each open candle, forex always open."""
-    async with Sandbox(pace_s=0.1, forex_always_open=True) as running:
+async def sandbox(request: pytest.FixtureRequest) -> AsyncIterator[Sandbox]:
+    """Both stand-ins, ten events a second on each open candle, forex always open.
+
+    An indirect parameter adds so many synthetic pairs, `T001USDT` and so on.
+    """
+    async with Sandbox(pace_s=0.1, forex_always_open=True, extra_symbols=getattr(request, "param", 0)) as running:
         yield running
 
 

@@ -1,0 +1,320 @@
+"""The subscription table: consistent whatever the order of events, and nothing is left when everybody has gone."""
+
+import asyncio
+from typing import Any, NamedTuple
+
+import orjson
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from providers.sandbox import Sandbox, until
+from relay import hub as hub_module
+from relay.clock import Clock, ProviderClock
+from relay.hub import Hub, Stream, Subscriber
+from relay.model import Candle, PriceUpdate, StreamKey
+from relay.outbox import HIGH_WATER, Outbox
+from relay.wire import Options
+from tests.conftest import StartRelay
+from tests.running import Running, eventually
+
+NAMES = ("AAA", "BBB", "CCC")
+OPTIONS = (Options(), Options(closed_only=True), Options(throttle_ms=60_000), Options(throttle_ms=1))
+
+
+class Pipe:
+    """A transport: what was read in `read`, and, while the reader is stalled, what waits in `waiting`."""
+
+    def __init__(self) -> None:
+        self.read = bytearray()
+        self.waiting = bytearray()
+        self.is_stalled = False
+
+    def write(self, data: bytes) -> None:
+        (self.waiting if self.is_stalled else self.read).extend(data)
+
+    def get_write_buffer_size(self) -> int:
+        return len(self.waiting)
+
+    def is_closing(self) -> bool:
+        return False
+
+    def stall(self) -> None:
+        self.is_stalled = True
+        self.waiting.extend(text_frame(b'{"type":"filler","x":"' + b"x" * (HIGH_WATER + 1) + b'"}'))
+
+    def go_on(self) -> None:
+        self.is_stalled = False
+        self.read.extend(self.waiting)
+        self.waiting.clear()
+
+    def messages(self) -> list[dict[str, Any]]:
+        found, at, data = [], 0, bytes(self.read)
+        while at < len(data):
+            size, start = data[at + 1], at + 2
+            if size == 126:
+                size, start = int.from_bytes(data[at + 2 : at + 4], "big"), at + 4
+            at = start + size
+            found.append(orjson.loads(data[start:at]))
+        return found
+
+
+def text_frame(text: bytes) -> bytes:
+    return b"\x81\x7e" + len(text).to_bytes(2, "big") + text
+
+
+class Feeder:
+    """Stands where a supervisor does, without linger."""
+
+    has_history = False
+
+    def __init__(self, hub: Hub) -> None:
+        self.clock = ProviderClock(Clock())
+        self.carried: set[Stream] = set()
+        self._hub = hub
+
+    def wanted(self, stream: Stream) -> None:
+        assert stream not in self.carried
+        self.carried.add(stream)
+
+    def unwanted(self, stream: Stream) -> None:
+        self.carried.remove(stream)
+        self._hub.remove(stream)
+
+
+class Follower(NamedTuple):
+    """One client of the model: what it should have, and which closed candles it is owed of each stream."""
+
+    subscriber: Subscriber
+    pipe: Pipe
+    options: dict[str, Options]
+    owed: list[tuple[str, int]]
+    newest: dict[str, int]
+
+
+class Table:
+    """The hub beside a model of it."""
+
+    def __init__(self) -> None:
+        self.hub = Hub(Clock(), flush_s=0)
+        self.feeder = Feeder(self.hub)
+        self.followers: list[Follower] = []
+        self.time = 0
+
+    def stream(self, name: str) -> Stream:
+        return self.hub.stream("p", StreamKey(name, "1m"), name, self.feeder)
+
+    def join(self) -> None:
+        pipe = Pipe()
+        subscriber = self.hub.join(Outbox(pipe), self._on_slow)
+        self.followers.append(Follower(subscriber, pipe, {}, [], {}))
+
+    def _on_slow(self, subscriber: Subscriber, reason: str) -> None:
+        raise AssertionError(f"nobody is slow here: {reason}")
+
+    def leave(self, follower: Follower) -> None:
+        self.hub.leave(follower.subscriber)
+        self.hub.leave(follower.subscriber)
+        self.followers.remove(follower)
+
+    def subscribe(self, follower: Follower, name: str, options: Options) -> None:
+        is_new = self.hub.subscribe(follower.subscriber, self.stream(name), options)
+        assert is_new == (name not in follower.options)
+        follower.options[name] = options
+        follower.newest.pop(name, None)
+
+    def unsubscribe(self, follower: Follower, name: str) -> None:
+        stream = self.hub.streams.get(("p", StreamKey(name, "1m")))
+        had = stream is not None and self.hub.unsubscribe(follower.subscriber, stream)
+        assert had == (follower.options.pop(name, None) is not None)
+
+    def publish(self, name: str, is_closed: bool) -> None:
+        stream = self.hub.streams.get(("p", StreamKey(name, "1m")))
+        if stream is None:
+            return
+        self.time += 60
+        key = StreamKey(name, "1m")
+        self.hub.tell(stream, [PriceUpdate(key, Candle(self.time, 1, 1, 1, 1), is_closed=is_closed)])
+        for follower in self.followers:
+            options = follower.options.get(name)
+            if options is not None and is_closed:
+                follower.owed.append((name, self.time))
+            if options in (Options(), Options(throttle_ms=1)) or (options is not None and is_closed):
+                follower.newest[name] = stream.seq
+
+    def check(self) -> None:
+        """Both lookups say the same as the model, and each group holds exactly who has its subscriptions."""
+        hub = self.hub
+        assert set(hub.subscribers) == {follower.subscriber for follower in self.followers}
+        for follower in self.followers:
+            subscriptions = follower.subscriber.subscriptions
+            assert {stream.name: channel.options for stream, channel in subscriptions.items()} == follower.options
+            for stream, channel in subscriptions.items():
+                assert hub.streams[stream.provider, stream.key] is stream
+                assert follower.subscriber in stream.subscribers
+                assert stream.channels[channel.options] is channel
+        for stream in hub.streams.values():
+            assert all(stream in subscriber.subscriptions for subscriber in stream.subscribers)
+            assert sum(channel.users for channel in stream.channels.values()) == len(stream.subscribers)
+            for channel in stream.channels.values():
+                assert channel.users > 0
+                assert all(group in hub.groups for group in channel.groups)
+                assert all(stream in subscriber.subscriptions for subscriber in channel.laggards)
+        for group in hub.groups:
+            assert group.members
+            for subscriber in group.members:
+                assert subscriber.group is group
+                assert frozenset(subscriber.subscriptions.values()) == group.channels
+        assert self.feeder.carried == {stream for stream in hub.streams.values() if stream.subscribers}
+
+
+async def settle() -> None:
+    for _ in range(4):
+        await asyncio.sleep(0)
+
+
+OPERATIONS = st.one_of(
+    st.tuples(st.just("join")),
+    st.tuples(st.just("leave"), st.integers(0, 9)),
+    st.tuples(st.just("subscribe"), st.integers(0, 9), st.sampled_from(NAMES), st.sampled_from(OPTIONS)),
+    st.tuples(st.just("subscribe"), st.integers(0, 9), st.sampled_from(NAMES), st.sampled_from(OPTIONS)),
+    st.tuples(st.just("unsubscribe"), st.integers(0, 9), st.sampled_from(NAMES)),
+    st.tuples(st.just("publish"), st.sampled_from(NAMES), st.booleans()),
+    st.tuples(st.just("publish"), st.sampled_from(NAMES), st.booleans()),
+    st.tuples(st.just("stall"), st.integers(0, 9)),
+    st.tuples(st.just("go on"), st.integers(0, 9)),
+    st.tuples(st.just("turn")),
+)
+
+
+async def play(operations: list[tuple[Any, ...]]) -> None:
+    table = Table()
+    for _ in range(3):
+        table.join()
+    for kind, *rest in operations:
+        if kind == "join":
+            table.join()
+        elif kind == "publish":
+            table.publish(*rest)
+        elif kind == "turn":
+            await settle()
+        elif table.followers:
+            follower = table.followers[rest[0] % len(table.followers)]
+            if kind == "leave":
+                table.leave(follower)
+            elif kind == "subscribe":
+                table.subscribe(follower, *rest[1:])
+            elif kind == "unsubscribe":
+                table.unsubscribe(follower, *rest[1:])
+            elif kind == "stall":
+                follower.pipe.stall()
+            else:
+                follower.pipe.go_on()
+        table.check()
+    for follower in table.followers:
+        follower.pipe.go_on()
+    async with asyncio.timeout(10):
+        while table.hub.lagging or any(map(misses, table.followers)):  # noqa: ASYNC110  the hub's timers do it
+            await asyncio.sleep(0.001)
+    for follower in table.followers:
+        check_delivery(follower)
+    for follower in list(table.followers):
+        table.leave(follower)
+    table.check()
+    await settle()
+    assert not table.hub.streams
+    assert not table.hub.subscribers
+    assert not table.hub.groups
+    assert not table.feeder.carried
+    assert table.hub.lagging == 0
+    table.hub.close()
+    timers = getattr(asyncio.get_running_loop(), "_scheduled", [])
+    assert not [timer for timer in timers if not timer.cancelled() and "hub" in repr(timer).lower()]
+
+
+def updates_of(follower: Follower) -> list[dict[str, Any]]:
+    return [message for message in follower.pipe.messages() if message["type"] == "price_update"]
+
+
+def misses(follower: Follower) -> bool:
+    """Say whether the newest update of some stream is still on its way."""
+    seen = {(message["symbol"], message["seq"]) for message in updates_of(follower)}
+    return any((name, seq) not in seen for name, seq in follower.newest.items() if name in follower.options)
+
+
+def check_delivery(follower: Follower) -> None:
+    """Every closed candle arrived once and in order, and no update of a stream came after a later one."""
+    updates = updates_of(follower)
+    closed = [(message["symbol"], message["candle"]["time"]) for message in updates if message["is_closed"]]
+    assert [pair for pair in closed if pair in follower.owed] == [pair for pair in follower.owed if pair in closed]
+    assert closed == follower.owed
+    for name in NAMES:
+        seqs = [message["seq"] for message in updates if message["symbol"] == name]
+        assert seqs == sorted(set(seqs)), name
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(OPERATIONS, max_size=60))
+def test_table_stays_consistent_and_loses_nothing(operations: list[tuple[Any, ...]]) -> None:
+    before, hub_module.LAGGARD_TICK_S = hub_module.LAGGARD_TICK_S, 0.0005
+    try:
+        asyncio.run(play(operations))
+    finally:
+        hub_module.LAGGARD_TICK_S = before
+
+
+# -- upstreams are shared --------------------------------------------------------------------------
+
+
+async def test_two_clients_of_a_stream_cause_one_upstream_subscription(
+    relay_with: StartRelay, sandbox: Sandbox
+) -> None:
+    relay = await relay_with(linger_seconds=0.3)
+    first, second = await relay.connect(), await relay.connect()
+    await first.subscribe("BTCUSDT@1m")
+    await second.subscribe("btcusdt@1m", throttle_ms=100)
+    await first.update()
+    await second.update()
+    asked = [m.text for m in sandbox.binance.control_messages if "SUBSCRIBE" in m.text]
+    assert len(asked) == 1
+    assert sandbox.binance.subscribed == ["btcusdt@kline_1m"]
+    await first.close()
+    await second.update()
+    await second.ask("unsubscribe", symbol="BTCUSDT", interval="1m")
+    await until(lambda: not sandbox.binance.subscribed)
+    await eventually(lambda: not relay.hub.streams)
+    assert sandbox.binance.connects == 1
+
+
+async def test_stream_lingers_for_whoever_comes_back(relay_with: StartRelay, sandbox: Sandbox) -> None:
+    relay = await relay_with(linger_seconds=30)
+    for _ in range(3):
+        client = await relay.connect()
+        await client.subscribe("BTCUSDT@1m")
+        await client.seen("price_update")
+        await client.close()
+        await eventually(lambda: not relay.hub.subscribers)
+    assert sandbox.binance.subscribed == ["btcusdt@kline_1m"]
+    assert len([m for m in sandbox.binance.control_messages if "SUBSCRIBE" in m.text]) == 1
+
+
+@pytest.mark.parametrize("sandbox", [80], indirect=True)
+async def test_150_streams_use_two_connections_and_5_messages_a_second(relay: Running, sandbox: Sandbox) -> None:
+    names = [f"T{number:03d}USDT@{interval}" for number in range(1, 76) for interval in ("1m", "5m")]
+    client = await relay.connect()
+    # One by one and in bulk, with streams leaving in between.
+    for name in names[:20]:
+        await client.ask("subscribe", streams=[name])
+    await client.ask("subscribe", streams=names[20:100])
+    await client.ask("unsubscribe", streams=names[:10])
+    await client.ask("subscribe", streams=names[100:])
+    await client.ask("subscribe", streams=names[:10])
+    await until(lambda: len(sandbox.binance.subscribed) == 150, timeout_s=30)
+    seen: set[str] = set()
+    while len(seen) < 150:
+        update = await client.update()
+        seen.add(f"{update['symbol']}@{update['interval']}")
+    assert sandbox.binance.connections <= 2
+    assert sandbox.binance.connects <= 2
+    assert sandbox.binance.max_messages_in_any_second() <= 5
+    assert sandbox.binance.rate_violations == 0
