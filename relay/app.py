@@ -1,5 +1,6 @@
 """Puts one relay together as an aiohttp application: what exists, in which order it starts, and how it ends."""
 
+import asyncio
 import os
 from collections.abc import AsyncIterator, Iterable
 
@@ -113,8 +114,8 @@ async def _hub(app: web.Application) -> AsyncIterator[None]:
             provider, app[HUB], app[HISTORY], app[CLOCK], linger_s=config.linger_seconds
         )
     yield
-    for supervisor in app[SUPERVISORS].values():
-        await supervisor.close()
+    # Together: each may have to wait for a plugin that does not end.
+    await asyncio.gather(*(supervisor.close() for supervisor in app[SUPERVISORS].values()))
     app[HUB].close()
 
 

@@ -50,6 +50,9 @@ def main() -> None:
 @click.option("--max-streams", metavar="NUMBER", help="Most streams of all clients together.  [default: 2000]")
 @click.option("--linger-seconds", metavar="NUMBER", help="How long an upstream stays after its last subscriber.")
 @click.option("--flush-ms", metavar="NUMBER", help="Updates closer together than this leave in one write.")
+@click.option(
+    "--compression/--no-compression", default=None, help="Compress messages for clients that ask for it.  [default: no]"
+)
 @click.option("--log-level", metavar="|".join(LOG_LEVELS), help="[default: info]")
 @click.option("--log-format", metavar="|".join(LOG_FORMATS), help="[default: text]")
 @click.option("--insecure", is_flag=True, help="Allow other machines to connect although no tokens are set.")

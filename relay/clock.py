@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Callable
 
 STEP_S = 5.0
-"""A stamp that is further ahead than this is believed only when others agree."""
+"""A stamp that is further ahead than this is believed only when those that follow are, too."""
 AGREEING = 3
 
 
@@ -22,7 +22,7 @@ class ProviderClock:
 
     A stamp arrives late, never early, so the largest recent offset is the best estimate. A system clock that jumps or
     runs behind therefore changes nothing once one stamp was seen. A single stamp from the future changes nothing
-    either: a jump ahead takes several that agree, as after this machine was suspended.
+    either: a jump ahead takes several in a row, as after this machine was suspended.
     """
 
     def __init__(self, clock: Clock, *, remember: int = 64) -> None:
@@ -53,14 +53,11 @@ class ProviderClock:
         self.is_synchronised = True
 
     def _take_jump(self, offset: float) -> None:
-        """Believe a jump ahead once enough stamps in a row agree on it."""
-        if self._ahead and abs(offset - self._ahead[0]) > STEP_S:
-            self._ahead.clear()
+        """Believe a jump ahead, the shortest, once enough stamps in a row are ahead."""
         self._ahead.append(offset)
         if len(self._ahead) >= AGREEING:
-            agreed, self._ahead = self._ahead, []
-            for each in agreed:
-                self._take(each)
+            self._take(min(self._ahead))
+            self._ahead.clear()
 
     def now(self) -> float:
         """Return the provider's time in Unix seconds."""

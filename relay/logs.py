@@ -7,6 +7,24 @@ import time
 import orjson
 
 
+def _writable(text: str) -> str:
+    """Replace what no encoding can write, such as bytes of a path that are no UTF-8."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+class TextFormatter(logging.Formatter):
+    """One line for people; what came from outside cannot start a second one."""
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)-7s %(name)s: %(message)s", "%Y-%m-%dT%H:%M:%SZ")
+        self.converter = time.gmtime
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        """Return the line with control characters escaped."""
+        text = super().formatMessage(record)
+        return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
+
 class JsonFormatter(logging.Formatter):
     """One JSON object a line."""
 
@@ -16,22 +34,17 @@ class JsonFormatter(logging.Formatter):
             "time": f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(record.created))}.{int(record.msecs):03d}Z",
             "level": record.levelname.lower(),
             "logger": record.name,
-            "message": record.getMessage(),
+            "message": _writable(record.getMessage()),
         }
         if record.exc_info:
-            line["exception"] = self.formatException(record.exc_info)
+            line["exception"] = _writable(self.formatException(record.exc_info))
         return orjson.dumps(line).decode()
 
 
 def set_up_logs(level: str, style: str) -> None:
     """Send log lines to standard error."""
     handler = logging.StreamHandler(sys.stderr)
-    if style == "json":
-        handler.setFormatter(JsonFormatter())
-    else:
-        text = logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s", "%Y-%m-%dT%H:%M:%SZ")
-        text.converter = time.gmtime
-        handler.setFormatter(text)
+    handler.setFormatter(JsonFormatter() if style == "json" else TextFormatter())
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())

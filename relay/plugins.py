@@ -52,7 +52,9 @@ ENTRY_POINTS = "relay.providers"
 CALL_TIMEOUT_S = 60.0
 """How long one call of `relay_candles` or `relay_instruments` may take."""
 END_GRACE_S = 3.0
-"""How long a plugin may take to end after it was cancelled; a WebSocket that has to be closed needs some of it."""
+"""How long a feed may take to end after it was cancelled; a WebSocket that has to be closed needs some of it."""
+CALL_GRACE_S = 1.0
+"""How long a call may take to end after it was cancelled."""
 KILL_GRACE_S = 0.5
 SESSION_TIMEOUT = aiohttp.ClientTimeout(total=30, sock_connect=10)
 
@@ -334,13 +336,13 @@ def new_session(clock: ProviderClock) -> aiohttp.ClientSession:
     )
 
 
-async def end_task(task: asyncio.Task[Any]) -> None:
-    """Cancel a task that runs a plugin's code and wait for its end, a few seconds at most.
+async def end_task(task: asyncio.Task[Any], grace_s: float | None = None) -> None:
+    """Cancel a task that runs a plugin's code and wait for its end, a few seconds (`grace_s`) at most.
 
     A plugin that swallows `CancelledError`, or whose clean-up never ends, is killed where it waits, with a line in the
     log. The task's name has to say whose it is. Being cancelled here does not cut the waiting short.
     """
-    ending = asyncio.create_task(_end(task))
+    ending = asyncio.create_task(_end(task, END_GRACE_S if grace_s is None else grace_s))
     is_cancelled = False
     while not ending.done():
         try:
@@ -351,8 +353,8 @@ async def end_task(task: asyncio.Task[Any]) -> None:
         raise asyncio.CancelledError
 
 
-async def _end(task: asyncio.Task[Any]) -> None:
-    for patience_s in (END_GRACE_S, KILL_GRACE_S):
+async def _end(task: asyncio.Task[Any], grace_s: float) -> None:
+    for patience_s in (grace_s, KILL_GRACE_S):
         if not task.done():
             task.cancel()
             await asyncio.wait((task,), timeout=patience_s)
@@ -384,7 +386,6 @@ class Provider:
         self.info = loaded.info
         self.name = loaded.info.name
         self.source = loaded.source
-        self.version = loaded.version
         self.settings = settings
         self.clock = clock
         self.has_history = "relay_candles" in hooks
@@ -460,6 +461,12 @@ class Provider:
                         in_a_row = 0
                         await asyncio.sleep(0)
             return
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            # Nobody cancelled the feed: the plugin waited for something of its own that was.
+            failure = self._judged("relay_stream", error)
         except (Exception, SystemExit) as error:  # noqa: BLE001 - a plugin is isolated here
             failure = self._judged("relay_stream", error)
         # Raised out here: inside `except` it would drag the original along, which may hold a key.
@@ -520,7 +527,7 @@ class Provider:
             done, _ = await asyncio.wait((task,), timeout=CALL_TIMEOUT_S)
         finally:
             if not task.done():
-                await end_task(task)
+                await end_task(task, CALL_GRACE_S)
         if not done:
             raise ProviderTimeout(f"{self.info.title} did not answer in time")
         if task.cancelled():

@@ -16,7 +16,7 @@ from relay.watchlist import Watchlist
 _NUMBERS = frozenset({int, float})
 _LAST_TIME = 253_402_300_799  # the year 9999
 _DAY_MS = 86_400_000
-_WIDEST = 2**63
+_WIDEST = 2.0**63
 _KINDS = ("text", "urls", "int", "float", "choice")
 _TAKEN = frozenset(field.name for field in dataclasses.fields(Config))
 
@@ -60,6 +60,25 @@ def fault_of_candle(candle: object) -> str | None:
     """Judge one candle: plain numbers, finite, consistent, its time in Unix seconds."""
     if not isinstance(candle, Candle):
         return f"a candle is {kind_of(candle)}, not Candle"
+    at, opened, high, low, close, volume = candle
+    if (
+        type(at) is int
+        and type(opened) is float
+        and type(high) is float
+        and type(low) is float
+        and type(close) is float
+        and type(volume) is float
+        and -_WIDEST < low <= opened <= high < _WIDEST
+        and low <= close <= high
+        and 0 <= volume < _WIDEST
+        and 0 <= at <= _LAST_TIME
+    ):
+        # Every sound candle with plain floats leaves here; NaN and infinity fail the comparisons.
+        return None
+    return _fault_in(candle)
+
+
+def _fault_in(candle: Candle) -> str | None:
     if type(candle.time) is not int or not _NUMBERS.issuperset(map(type, candle)):
         return _wrong_type(candle)
     try:

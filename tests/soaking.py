@@ -360,9 +360,16 @@ class SoakClient:
 class Faulter:
     """Makes a Binance stand-in misbehave by a seeded schedule, one fault after the other."""
 
-    def __init__(self, stand_in: BinanceStandIn, truths: dict[str, MarketTruth], dice: random.Random) -> None:
+    def __init__(
+        self,
+        stand_in: BinanceStandIn,
+        truths: dict[str, MarketTruth],
+        dice: random.Random,
+        is_live: Callable[[], bool],
+    ) -> None:
         self.injected: Counter[str] = Counter()
-        self.calm_since: float | None = None
+        self.longest_recovery_s = 0.0
+        self._is_live = is_live
         self._stand_in = stand_in
         self._truths = truths
         self._dice = dice
@@ -373,11 +380,13 @@ class Faulter:
         return {name.removeprefix(prefix): getattr(self, name) for name in dir(self) if name.startswith(prefix)}
 
     async def run(self, until: float) -> None:
-        """Inject faults until the monotonic time `until`: one that lasts after the other, each with single strokes."""
+        """Inject faults until the monotonic time `until`: one that lasts after the other, each with single strokes.
+
+        Every other time the relay gets no time to recover before the next.
+        """
         faults: list[str] = []
         strokes: list[str] = []
         while time.monotonic() < until:
-            self.calm_since = None
             stroke = self._next(strokes, self._strokes)
             self._strokes[stroke]()
             fault = self._next(faults, self._faults)
@@ -386,8 +395,17 @@ class Faulter:
                 self._strokes[self._next(strokes, self._strokes)]()
             finally:
                 self._stand_in.faults.clear()
-            self.calm_since = time.monotonic()
+            if self._dice.random() < 0.5:
+                await self._recovery()
             await asyncio.sleep(self._dice.uniform(0, 0.8))
+        await self._recovery()
+
+    async def _recovery(self) -> None:
+        began = time.monotonic()
+        async with asyncio.timeout(60):
+            while not self._is_live():  # noqa: ASYNC110  the state of all streams has no single event
+                await asyncio.sleep(0.01)
+        self.longest_recovery_s = max(self.longest_recovery_s, time.monotonic() - began)
 
     def _next(self, left: list[str], all_of: Mapping[str, object]) -> str:
         """Draw a fault; none comes twice before all came once."""
@@ -437,8 +455,11 @@ class Faulter:
 
     async def _fault_rest_down(self) -> None:
         self._stand_in.faults.answer_rest(self._dice.choice([500, 503]), b"{}")
-        self._stand_in.faults.drop()
-        await self._last(1, 2)
+        if self._dice.random() < 0.5:
+            self._stand_in.faults.drop()
+        else:
+            self._stand_in.faults.lose_closings(times=20)
+        await self._last(1.5, 3)
 
     async def _fault_rest_429(self) -> None:
         self._stand_in.faults.answer_rest(429, b"{}", retry_after=1, times=2)

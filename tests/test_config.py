@@ -24,6 +24,7 @@ SAMPLES: dict[str, tuple[Any, Any, Any]] = {
     "flush_ms": (1.0, 2.0, 3.0),
     "log_level": ("debug", "warning", "error"),
     "log_format": ("text", "json", "text"),
+    "compression": (True, False, True),
 }
 DEFAULTS = {
     "host": "127.0.0.1",
@@ -52,7 +53,7 @@ def config_of(
 
 
 def toml(name: str, value: Any) -> str:
-    return f"{name} = {value!r}\n"
+    return f"{name} = {str(value).lower() if isinstance(value, bool) else repr(value)}\n"
 
 
 def settings_of(config: Config, name: str) -> Mapping[str, Any]:

@@ -114,8 +114,8 @@ async def test_hook_relay_stream() -> None:
 
     async def relay_stream(watchlist: Any, session: Any, settings: Any) -> AsyncIterator[Any]:
         given.extend((watchlist, session, settings))
-        return
-        yield
+        for update in list[Any]():
+            yield update
 
     watchlist = Watchlist([StreamKey("X", "1m")])
     async with opened(provider_of(relay_stream=relay_stream)) as provider:

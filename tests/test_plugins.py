@@ -112,6 +112,7 @@ def provider_of(*, name: str = "made", **hooks: Callable[..., Any]) -> Any:
 def _few_tracebacks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Wait less for plugins that do not end."""
     monkeypatch.setattr(plugins, "END_GRACE_S", 0.2)
+    monkeypatch.setattr(plugins, "CALL_GRACE_S", 0.2)
     monkeypatch.setattr(plugins, "KILL_GRACE_S", 0.2)
 
 
@@ -552,6 +553,19 @@ async def test_failing_stream_leaves_as_a_provider_error(name: str, sentence: st
         with pytest.raises(ProviderError) as caught:
             await updates_of(provider, Watchlist([StreamKey("X", "1m")]), 10)
     assert str(caught.value) == sentence
+
+
+async def test_cancellation_that_nobody_asked_for_is_a_failure_of_the_plugin() -> None:
+    async def relay_stream() -> AsyncIterator[PriceUpdate]:
+        for update in list[PriceUpdate]():
+            yield update
+        raise asyncio.CancelledError
+
+    plugin = provider_of()
+    plugin.relay_stream = hookimpl(relay_stream)
+    async with opened(plugin) as provider:
+        with pytest.raises(ProviderUnavailable, match=r"failed \(CancelledError in relay_stream\)"):
+            await updates_of(provider, Watchlist([StreamKey("X", "1m")]), 1)
 
 
 async def test_traceback_is_logged_once_as_long_as_nothing_changes(caplog: pytest.LogCaptureFixture) -> None:

@@ -736,3 +736,27 @@ def test_the_end_of_the_newest_candle_is_when_something_is_due() -> None:
     assert series.due_at() == T + 60
     series.accept(live(0, is_closed=True))
     assert series.due_at() == T + 120
+
+
+def test_an_owed_closing_event_is_told_although_history_denied_it_before_anything_closed() -> None:
+    series = Series(MINUTE, T + 30.0)
+    series.accept(live(1))
+    assert outline(series.fill([], T + 60)) == ["1"]
+    assert outline(series.accept(live(0, is_closed=True))) == ["0!r"]
+
+
+def test_of_states_that_wait_the_newest_and_most_final_is_told(series: Series) -> None:
+    series.catch_up()
+    for update in (live(0, 3.0, at_ms=2000), live(0, 2.5, at_ms=1000)):
+        series.accept(update)
+    assert [update.candle.close for update in series.fill((), None)] == [3.0]
+    series.catch_up()
+    for update in (live(0, 4.0, is_closed=True, at_ms=3000), live(0, 3.5, at_ms=4000)):
+        series.accept(update)
+    assert outline(series.fill((), None)) == ["0!"]
+
+
+def test_an_answer_that_repeats_what_was_told_tells_nothing(series: Series) -> None:
+    series.accept(live(0, is_closed=True))
+    series.catch_up()
+    assert series.fill([candle(0)], None) == []

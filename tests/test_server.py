@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 import os
 import re
 import signal
@@ -14,6 +15,9 @@ from typing import Any
 
 import aiohttp
 import pytest
+from click.testing import CliRunner
+
+from relay.cli import main
 
 PREFIX = "/api/v1/market-data"
 SAYS = re.compile(r"market-relay serves (http://\S+)")
@@ -86,6 +90,27 @@ async def refused(cwd: Path, *arguments: str, env: dict[str, str] | None = None)
     assert len(lines) == 1, err.decode()
     assert lines[0].startswith("relay: ")
     return lines[0]
+
+
+StartHere = Callable[..., str]
+
+
+@pytest.fixture
+def start_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StartHere:
+    """As `refused`, but within this process, which is faster."""
+    monkeypatch.chdir(tmp_path)
+    root = logging.getLogger()
+    monkeypatch.setattr(root, "handlers", list(root.handlers))
+    monkeypatch.setattr(root, "level", root.level)
+
+    def start(*arguments: str) -> str:
+        result = CliRunner().invoke(main, ["serve", *arguments])
+        assert (result.exit_code, result.stdout) == (2, ""), result.output
+        assert result.stderr.startswith("relay: ")
+        assert result.stderr.count("\n") == 1, result.stderr
+        return result.stderr.rstrip()
+
+    return start
 
 
 async def connect(session: aiohttp.ClientSession, served: Served, *streams: str) -> aiohttp.ClientWebSocketResponse:
@@ -258,9 +283,9 @@ async def test_host_that_does_not_exist(tmp_path: Path) -> None:
         ("\x00", ("TOML", "relay.toml")),
     ],
 )
-async def test_bad_configuration_file(tmp_path: Path, content: str, words: tuple[str, ...]) -> None:
+def test_bad_configuration_file(start_here: StartHere, tmp_path: Path, content: str, words: tuple[str, ...]) -> None:
     (tmp_path / "relay.toml").write_text(content)
-    line = await refused(tmp_path, "--database", ":memory:")
+    line = start_here("--database", ":memory:")
     assert all(word in line for word in words), line
 
 
@@ -280,8 +305,8 @@ async def test_bad_configuration_file(tmp_path: Path, content: str, words: tuple
         (("--database", "."), ("database .", "cannot be opened")),
     ],
 )
-async def test_bad_flag(tmp_path: Path, arguments: tuple[str, ...], words: tuple[str, ...]) -> None:
-    line = await refused(tmp_path, "--sandbox", "--port", "0", *arguments)
+def test_bad_flag(start_here: StartHere, arguments: tuple[str, ...], words: tuple[str, ...]) -> None:
+    line = start_here("--sandbox", "--port", "0", *arguments)
     assert all(word in line for word in words), line
 
 

@@ -36,6 +36,7 @@ KEY = StreamKey("X", "1m")
 @pytest.fixture(autouse=True)
 def _little_patience(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plugins, "END_GRACE_S", 0.1)
+    monkeypatch.setattr(plugins, "CALL_GRACE_S", 0.1)
     monkeypatch.setattr(plugins, "KILL_GRACE_S", 0.1)
     monkeypatch.setattr(testing, "END_S", 0.2)
     monkeypatch.setattr(testing, "SETTLE_S", 0.1)
@@ -162,6 +163,20 @@ async def test_stream_that_swallows_cancellation_is_named() -> None:
     assert "relay_stream swallowed CancelledError; let it pass" in await faults_of(
         provider_of(relay_stream=relay_stream)
     )
+
+
+async def test_stream_that_goes_on_after_it_was_removed_is_named() -> None:
+    async def relay_stream(watchlist: Any) -> AsyncIterator[PriceUpdate]:
+        wanted: dict[StreamKey, None] = {}
+        while True:
+            wanted |= dict.fromkeys(watchlist.streams)
+            for key in wanted:
+                yield price(key)
+            await asyncio.sleep(0.01)
+
+    assert await faults_of(provider_of(relay_stream=relay_stream)) == [
+        "relay_stream does not follow the watchlist: X@1h goes on after it was removed"
+    ]
 
 
 async def test_silent_stream_is_named() -> None:

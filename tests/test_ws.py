@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import itertools
+from collections.abc import AsyncGenerator
 from itertools import pairwise
 from typing import Any
 
@@ -9,7 +11,7 @@ import aiohttp
 import pytest
 
 from providers.sandbox import Sandbox, until
-from relay import wire
+from relay import API_VERSION, Candle, PriceUpdate, ProviderInfo, Watchlist, hookimpl, wire
 from tests.conftest import StartRelay
 from tests.running import Closed, Message, Running, WsClient, eventually
 
@@ -207,7 +209,8 @@ def times_of(messages: list[Message], *, is_closed: bool) -> list[int]:
     return [m["candle"]["time"] for m in messages if m["type"] == "price_update" and m["is_closed"] is is_closed]
 
 
-async def test_every_candle_closes_once_in_order(client: WsClient) -> None:
+async def test_every_candle_closes_once_in_order(quick: Running) -> None:
+    client = await quick.connect()
     await client.subscribe("BTCUSDT@1s")
     for _ in range(4):
         await client.update(is_closed=True)
@@ -216,7 +219,8 @@ async def test_every_candle_closes_once_in_order(client: WsClient) -> None:
 
 
 @pytest.mark.parametrize("options", [{"bars": 30}, {"bars": 1}, {"bars": 0}, {"closed_only": True, "bars": 10}])
-async def test_snapshot_and_live_are_one_sequence(client: WsClient, options: dict[str, Any]) -> None:
+async def test_snapshot_and_live_are_one_sequence(quick: Running, options: dict[str, Any]) -> None:
+    client = await quick.connect()
     await client.ask("subscribe", symbol="BTCUSDT", interval="1s", **options)
     snapshot = await client.until_type("snapshot")
     for _ in range(3):
@@ -275,7 +279,8 @@ async def test_snapshot_says_when_the_past_is_not_complete(client: WsClient, san
     assert snapshot["complete"] is False
 
 
-async def test_closed_only_sends_closed_candles_only(client: WsClient) -> None:
+async def test_closed_only_sends_closed_candles_only(quick: Running) -> None:
+    client = await quick.connect()
     await client.subscribe("BTCUSDT@1s", "ETHUSDT@1m", closed_only=True)
     for _ in range(3):
         await client.update(symbol="BTCUSDT")
@@ -314,7 +319,8 @@ async def test_held_update_survives_a_change_of_options(relay: Running, sandbox:
     assert await throttled.seen("price_update", seq=newest)
 
 
-async def test_subscribing_again_replaces_options_and_repeats_nothing(client: WsClient) -> None:
+async def test_subscribing_again_replaces_options_and_repeats_nothing(quick: Running) -> None:
+    client = await quick.connect()
     await client.ask("subscribe", symbol="BTCUSDT", interval="1s", bars=5, id=1)
     first = await client.until_type("snapshot")
     await client.update()
@@ -364,6 +370,41 @@ async def test_a_provider_that_hangs_holds_up_no_snapshot_of_another(client: WsC
     await client.ask("subscribe", symbol="GBP/USD", interval="1h", bars=5)
     await client.ask("subscribe", symbol="BTCUSDT", interval="1m", bars=5)
     assert (await client.until_type("snapshot"))["symbol"] == "BTCUSDT"
+
+
+class Counting:
+    """A provider without history: a closed candle every 10 ms."""
+
+    @hookimpl
+    def relay_provider(self) -> ProviderInfo:
+        return ProviderInfo(
+            name="counting", api=API_VERSION, title="Counting", asset_classes=("demo",), intervals=("1s",)
+        )  # fmt: skip
+
+    @hookimpl
+    async def relay_stream(self, watchlist: Watchlist) -> AsyncGenerator[PriceUpdate, None]:
+        for time in itertools.count(1_700_000_000):
+            await asyncio.sleep(0.01)
+            for key in watchlist.streams:
+                yield PriceUpdate(key, Candle(time, 1.0, 1.0, 1.0, 1.0), is_closed=True)
+
+
+async def test_without_history_the_snapshot_holds_what_the_relay_saw_and_says_so(relay_with: StartRelay) -> None:
+    relay = await relay_with(builtin=(Counting,))
+    first, second = await relay.connect(), await relay.connect()
+    await first.ask("subscribe", symbol="X", interval="1s", bars=5)
+    snapshot = await first.until_type("snapshot")
+    assert (snapshot["candles"], snapshot["complete"]) == ([], False)
+    for _ in range(20):
+        await first.update()
+    await second.ask("subscribe", symbol="X", interval="1s", bars=5)
+    snapshot = await second.until_type("snapshot")
+    update = await second.update()
+    times = [candle["time"] for candle in snapshot["candles"]] + [update["candle"]["time"]]
+    assert times == list(range(times[0], times[0] + 6))
+    await second.ask("subscribe", symbol="Y", interval="1s", bars=0)
+    nothing = await second.until_type("snapshot", symbol="Y")
+    assert (nothing["candles"], nothing["complete"]) == ([], True)
 
 
 # -- errors ----------------------------------------------------------------------------------------
@@ -653,6 +694,10 @@ async def test_slow_consumer_is_closed_with_4000_and_resumes_with_since(relay: R
     assert times == list(range(last + 1, last + 1 + len(times)))
 
 
+async def test_relay_pings_every_20_s_and_waits_10(relay: Running) -> None:
+    assert (relay.clients.ping_interval_s, relay.clients.pong_timeout_s) == (20, 10)
+
+
 async def test_relay_pings_and_keeps_a_client_that_answers(relay: Running) -> None:
     relay.clients.ping_interval_s, relay.clients.pong_timeout_s = 0.1, 0.3
     client = await relay.connect(autoping=False)
@@ -696,3 +741,16 @@ async def test_client_that_vanishes_leaves_nothing_behind(relay: Running, sandbo
     await eventually(lambda: not relay.hub.subscribers and not relay.hub.streams and not relay.clients.connections)
     await until(lambda: not sandbox.binance.subscribed)
     assert relay.access.clients == 0
+
+
+async def test_compressed_messages_are_measured_as_they_are_unpacked(relay_with: StartRelay) -> None:
+    relay = await relay_with(compression=True)
+    client = await relay.connect(compress=15)
+    await client.send_text(ping_of(4096))
+    assert (await client.next())["type"] == "pong"
+    await client.subscribe("BTCUSDT@1m")
+    await client.update()
+    for size in (4097, 1_000_000):
+        client = await relay.connect(compress=15)
+        await client.send_text(ping_of(size))
+        assert (await client.closing()).code == 1009

@@ -1,0 +1,128 @@
+"""The `relay` command: what it says about itself, its plugins and its mistakes."""
+
+import json
+import logging
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from relay.cli import main
+from relay.config import _PARSERS
+from relay.logs import set_up_logs
+from relay.version import VERSION
+
+COMMANDS = ("serve", "tail", "history", "symbols", "status", "plugins")
+SECRET_KEYS = {"tokens"}
+
+
+@pytest.fixture
+def runner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CliRunner:
+    """Runs commands in an empty directory without settings in the environment, and undoes what they do to logging."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("RELAY_PORT", "RELAY_TWELVE_DATA_API_KEY", "TWELVE_DATA_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    root = logging.getLogger()
+    monkeypatch.setattr(root, "handlers", list(root.handlers))
+    monkeypatch.setattr(root, "level", root.level)
+    return CliRunner()
+
+
+def test_version(runner: CliRunner) -> None:
+    assert runner.invoke(main, ["--version"]).output == f"market-relay {VERSION}\n"
+
+
+def test_help_names_every_command(runner: CliRunner) -> None:
+    output = runner.invoke(main, ["--help"]).output
+    assert all(f"  {name} " in output for name in COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_of_a_command_teaches_by_example(runner: CliRunner, command: str) -> None:
+    result = runner.invoke(main, [command, "-h"])
+    assert result.exit_code == 0
+    assert f"relay {command}" in result.output.split("Options:")[0].split("Usage:")[1].split("\n", 1)[1]
+
+
+def test_serve_has_a_flag_for_every_setting_that_is_no_secret(runner: CliRunner) -> None:
+    output = runner.invoke(main, ["serve", "--help"]).output
+    missing = [key for key in _PARSERS if not re.search(rf"--{key.replace('_', '-')}\b", output)]
+    assert [key for key in missing if key not in SECRET_KEYS] == []
+
+
+def test_python_m_relay_is_the_same_command() -> None:
+    answer = subprocess.run([sys.executable, "-m", "relay", "--version"], capture_output=True, text=True, check=True)
+    assert answer.stdout == f"market-relay {VERSION}\n"
+
+
+def test_unknown_command_exits_2(runner: CliRunner) -> None:
+    result = runner.invoke(main, ["sreve"])
+    assert result.exit_code == 2
+    assert "sreve" in result.output
+
+
+def test_plugins_lists_those_built_in(runner: CliRunner) -> None:
+    result = runner.invoke(main, ["plugins"])
+    assert result.exit_code == 0
+    rows = [line.split("\t") for line in result.output.splitlines()]
+    assert [row[:2] for row in rows] == [["binance", "ready"], ["twelve_data", "needs a key"]]
+    assert rows[0][3] == VERSION
+
+
+def test_plugins_sees_the_key_but_does_not_show_it(runner: CliRunner) -> None:
+    result = runner.invoke(main, ["plugins"], env={"TWELVE_DATA_API_KEY": "hidden"})
+    assert "twelve_data\tready" in result.output
+    assert "hidden" not in result.output
+
+
+def test_plugins_tells_which_was_refused_and_why(runner: CliRunner, tmp_path: Path) -> None:
+    (tmp_path / "broken.py").write_text("import nowhere_to_be_found")
+    result = runner.invoke(main, ["plugins", "--plugins", "broken.py"])
+    assert result.exit_code == 1
+    last = result.output.splitlines()[-1]
+    assert last.startswith("refused\tfile:broken.py\t")
+    assert "nowhere_to_be_found" in last
+
+
+def test_plugins_with_a_bad_configuration_exits_2_with_one_line(runner: CliRunner, tmp_path: Path) -> None:
+    (tmp_path / "relay.toml").write_text("[twelve_data]\npoll_seconds = 0\n")
+    result = runner.invoke(main, ["plugins"])
+    assert result.exit_code == 2
+    assert result.output.count("\n") == 1
+    assert "poll_seconds" in result.output
+
+
+@pytest.mark.parametrize("style", ["text", "json"])
+def test_log_lines_go_to_standard_error(style: str, runner: CliRunner, capsys: pytest.CaptureFixture[str]) -> None:
+    set_up_logs("info", style)
+    logging.getLogger("relay.some").info("feed %s opens", "binance")
+    logging.getLogger("relay.some").debug("not shown")
+    try:
+        raise ValueError("inner")
+    except ValueError:
+        logging.getLogger("relay.some").exception("it failed")
+    out, err = capsys.readouterr()
+    assert out == ""
+    first = err.splitlines()[0]
+    if style == "text":
+        assert first.endswith("Z INFO    relay.some: feed binance opens")
+    else:
+        lines = [json.loads(line) for line in err.splitlines()]
+        assert [line["message"] for line in lines] == ["feed binance opens", "it failed"]
+        assert (lines[0]["level"], lines[0]["logger"]) == ("info", "relay.some")
+        assert "ValueError: inner" in lines[1]["exception"]
+    assert "not shown" not in err
+
+
+@pytest.mark.parametrize("style", ["text", "json"])
+def test_a_log_line_that_cannot_be_encoded_is_still_one_line(
+    style: str, runner: CliRunner, capsys: pytest.CaptureFixture[str]
+) -> None:
+    set_up_logs("info", style)
+    logging.getLogger("relay.some").info("path %s", "/caf\udce9\nforged line")
+    err = capsys.readouterr().err
+    assert len(err.splitlines()) == 1
+    assert "path" in err
