@@ -309,11 +309,15 @@ class Hub:
             self._ungrouped[subscriber] = None
 
     def _regroup(self) -> None:
-        for subscriber in self._ungrouped:
+        for subscriber in list(self._ungrouped):
             if subscriber.subscriptions and not subscriber.outbox.is_lagging:
                 channels = frozenset(subscriber.subscriptions.values())
                 identity = (channels, subscriber.is_compressed)
                 group = self._groups.get(identity)
+                if group is not None and group.pending:
+                    # It was told before this subscriber came.
+                    self._flush_group(group)
+                    group = self._groups.get(identity)
                 if group is None:
                     group = self._groups[identity] = Group(*identity)
                     for channel in channels:

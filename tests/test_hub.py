@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import orjson
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from providers.sandbox import Sandbox, until
@@ -216,6 +216,7 @@ async def play(operations: list[tuple[Any, ...]]) -> None:
     async with asyncio.timeout(10):
         while table.hub.lagging or any(map(misses, table.followers)):  # noqa: ASYNC110  the hub's timers do it
             await asyncio.sleep(0.001)
+    await settle()
     for follower in table.followers:
         check_delivery(follower)
     for follower in list(table.followers):
@@ -253,7 +254,17 @@ def check_delivery(follower: Follower) -> None:
         assert seqs == sorted(set(seqs)), name
 
 
-@settings(max_examples=150, deadline=None)
+@example(
+    [
+        ("subscribe", 0, "AAA", Options()),
+        ("subscribe", 1, "AAA", Options(throttle_ms=60_000)),
+        ("publish", "AAA", True),
+        # Joins those for whom the closed candle still waits, and has had it.
+        ("subscribe", 0, "AAA", Options(throttle_ms=60_000)),
+        ("publish", "AAA", False),
+    ]
+)
+@settings(max_examples=300, deadline=None)
 @given(st.lists(OPERATIONS, max_size=60))
 def test_table_stays_consistent_and_loses_nothing(operations: list[tuple[Any, ...]]) -> None:
     before, hub_module.LAGGARD_TICK_S = hub_module.LAGGARD_TICK_S, 0.0005

@@ -3,19 +3,23 @@
 import asyncio
 import contextlib
 import itertools
+import time
 from collections.abc import AsyncGenerator
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
 
+from providers import BUILTIN
 from providers.sandbox import Sandbox, until
 from relay import API_VERSION, Candle, PriceUpdate, ProviderInfo, Watchlist, hookimpl, wire
 from tests.conftest import StartRelay
 from tests.running import Closed, Message, Running, WsClient, eventually
 
-SECRETS = ("sandbox-key", "Traceback", "/work", "/home", "/tmp", "site-packages", ".py", "http://127", "ws://127")
+HERE = str(Path(__file__).parent.parent)
+SECRETS = ("sandbox-key", "Traceback", HERE, "/home", "/tmp", "site-packages", ".py", "http://127", "ws://127")
 
 
 def assert_harmless(message: Message) -> None:
@@ -383,14 +387,15 @@ class Counting:
 
     @hookimpl
     async def relay_stream(self, watchlist: Watchlist) -> AsyncGenerator[PriceUpdate, None]:
-        for time in itertools.count(1_700_000_000):
+        # An hour ago, so that a hundred candles a second do not run into the future.
+        for time_s in itertools.count(int(time.time()) - 3600):
             await asyncio.sleep(0.01)
             for key in watchlist.streams:
-                yield PriceUpdate(key, Candle(time, 1.0, 1.0, 1.0, 1.0), is_closed=True)
+                yield PriceUpdate(key, Candle(time_s, 1.0, 1.0, 1.0, 1.0), is_closed=True)
 
 
 async def test_without_history_the_snapshot_holds_what_the_relay_saw_and_says_so(relay_with: StartRelay) -> None:
-    relay = await relay_with(builtin=(Counting,))
+    relay = await relay_with(builtin=(*BUILTIN, Counting))
     first, second = await relay.connect(), await relay.connect()
     await first.ask("subscribe", symbol="X", interval="1s", bars=5)
     snapshot = await first.until_type("snapshot")
