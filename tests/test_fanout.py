@@ -272,3 +272,36 @@ async def test_plain_asyncio_and_uvloop_clients_both_close_cleanly(relay: Runnin
     await client.close()
     await eventually(lambda: not relay.hub.subscribers)
     assert client.socket.close_code == aiohttp.WSCloseCode.OK
+
+
+async def test_client_that_reads_nothing_for_too_long_is_closed_with_4000(
+    relay_with: StartRelay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("relay.hub.LAGGARD_PATIENCE_S", 1.0)
+    relay = await relay_with(flush_ms=0)
+    symbols = ("BTCUSDT", "ETHUSDT", "SOLUSDT", "XRPUSDT", "ADAUSDT", "DOGEUSDT", "BNBUSDT")
+    names = [f"{symbol}@{interval}" for symbol in symbols for interval in ("1s", "1m", "3m", "5m", "15m", "30m", "1h")]
+    with raw_clients(relay.url, 1, *names) as (client,):
+        await client.open()
+        await eventually(lambda: relay.hub.lagging == 1, 60)
+        await eventually(lambda: not relay.hub.subscribers)
+        got = await client.read_for(5)
+    assert got.endswith(b"\x88\x0f" + (4000).to_bytes(2, "big") + b"slow consumer")
+
+
+async def test_client_whose_closed_candles_pile_up_is_closed_with_4000(
+    relay_with: StartRelay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("relay.outbox.MOST_KEPT", 4000)
+    relay = await relay_with(flush_ms=0)
+    symbols = ("BTCUSDT", "ETHUSDT", "SOLUSDT", "XRPUSDT", "ADAUSDT", "DOGEUSDT", "BNBUSDT")
+    names = [f"{symbol}@{interval}" for symbol in symbols for interval in ("1s", "1m", "3m", "5m", "15m", "30m", "1h")]
+    other = await relay.connect()
+    await other.subscribe("BTCUSDT@1s")
+    with raw_clients(relay.url, 1, *names) as (client,):
+        await client.open()
+        await eventually(lambda: len(relay.hub.subscribers) == 2)
+        await eventually(lambda: len(relay.hub.subscribers) == 1, 60)
+        got = await client.read_for(5)
+    assert got.endswith(b"\x88\x0f" + (4000).to_bytes(2, "big") + b"slow consumer")
+    await other.update(is_closed=True)
