@@ -143,6 +143,8 @@ class Directory:
         """
         if symbol is not None and pin is not None and pin not in self._providers:
             pin, symbol = None, f"{pin}:{symbol}".upper()
+        if self._is_settled(pin, symbol):
+            return
         try:
             async with asyncio.timeout_at(self._patience_ends):
                 for name, event in self._settled.items():
@@ -152,6 +154,16 @@ class Directory:
                             return
         except TimeoutError:
             return
+
+    def _is_settled(self, pin: str | None, symbol: str | None) -> bool:
+        """Say whether there is nothing to wait for, which is nearly always so."""
+        for name, event in self._settled.items():
+            if pin in (None, name):
+                if not event.is_set():
+                    return asyncio.get_running_loop().time() >= self._patience_ends
+                if symbol is not None and symbol in self._listed.get(name, ()):
+                    return True
+        return True
 
     def problem(self, name: str) -> str | None:
         """Return why a provider's list could not be had lately."""

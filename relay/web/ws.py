@@ -5,7 +5,6 @@ import contextlib
 import logging
 import socket
 import time
-from collections import defaultdict
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -65,6 +64,7 @@ class Clients:
         self.pong_timeout_s = PONG_TIMEOUT_S
         self.connections: dict[Connection, None] = {}
         self._heart: asyncio.Task[None] | None = None
+        self._all_gone: asyncio.Event | None = None
 
     def start(self) -> None:
         """Begin the heartbeat."""
@@ -76,10 +76,12 @@ class Clients:
         if self._heart is not None:
             self._heart.cancel()
             await asyncio.gather(self._heart, return_exceptions=True)
-        connections = list(self.connections)
-        for connection in connections:
+        if not self.connections:
+            return
+        self._all_gone = asyncio.Event()
+        for connection in list(self.connections):
             connection.end(CloseCode.GOING_AWAY, "server shutdown")
-        await asyncio.gather(*(connection.gone.wait() for connection in connections))
+        await self._all_gone.wait()
 
     async def _beat(self) -> None:
         while True:
@@ -109,8 +111,12 @@ class Clients:
             try:
                 await connection.serve()
             finally:
-                del self.connections[connection]
-                await connection.finish()
+                try:
+                    await connection.finish()
+                finally:
+                    del self.connections[connection]
+                    if self._all_gone is not None and not self.connections:
+                        self._all_gone.set()
             return ws
         finally:
             self.access.leave(address)
@@ -157,7 +163,29 @@ class Joining:
 
 
 class Connection:
-    """One client: reads its requests, answers them in order, and leaves the updates to the hub."""
+    """One client: reads its requests, answers them in order, and leaves the updates to the hub.
+
+    There are thousands of them: what few clients need is made when it is needed.
+    """
+
+    __slots__ = (
+        "_abort_timer",
+        "_clients",
+        "_heard_at",
+        "_hub",
+        "_invalid",
+        "_is_ended",
+        "_joining",
+        "_over_limit",
+        "_past_turns",
+        "_pinged_at",
+        "_requests",
+        "_since",
+        "_subscriber",
+        "_tasks",
+        "_transport",
+        "_ws",
+    )
 
     def __init__(self, clients: Clients, ws: web.WebSocketResponse, transport: asyncio.WriteTransport) -> None:
         self._clients = clients
@@ -170,17 +198,16 @@ class Connection:
         self._since: dict[Stream, int] = {}
         self._joining: dict[Identity, Joining] = {}
         # One snapshot at a time of each provider: they are large, and a provider that hangs holds up no other.
-        self._past_turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._invalid = TokenBucket(INVALID_RATE, INVALID_BURST)
+        self._past_turns: dict[str, asyncio.Lock] = {}
+        self._tasks: dict[asyncio.Task[None], None] = {}
         self._requests = TokenBucket(REQUEST_RATE, REQUEST_BURST)
-        self._over_limit = TokenBucket(OVER_LIMIT_RATE, OVER_LIMIT_BURST)
+        self._invalid: TokenBucket | None = None
+        self._over_limit: TokenBucket | None = None
         now = time.monotonic()
         self._heard_at = now
         self._pinged_at = now
         self._is_ended = False
         self._abort_timer: asyncio.TimerHandle | None = None
-        self.gone = asyncio.Event()
 
     # -- reading -----------------------------------------------------------------------------------
 
@@ -237,6 +264,8 @@ class Connection:
 
     def _on_invalid(self, error: RequestError, request_id: str | int | None) -> None:
         self._send(wire.error(error, request_id))
+        if self._invalid is None:
+            self._invalid = TokenBucket(INVALID_RATE, INVALID_BURST)
         if not self._invalid.take():
             self.end(CloseCode.TOO_MANY_INVALID, "too many invalid messages")
 
@@ -248,6 +277,8 @@ class Connection:
             self._send(wire.error(fault, request_id))
 
     def _on_rate(self, text: str) -> None:
+        if self._over_limit is None:
+            self._over_limit = TokenBucket(OVER_LIMIT_RATE, OVER_LIMIT_BURST)
         if not self._over_limit.take():
             self.end(CloseCode.RATE_LIMITED, "rate limited")
             return
@@ -304,8 +335,8 @@ class Connection:
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._tasks[task] = None
+        task.add_done_callback(self._tasks.pop)
 
     def _check_room(self, target: Target) -> None:
         config = self._clients.config
@@ -330,7 +361,7 @@ class Connection:
         target = joining.target
         identity = (target.provider.name, target.key)
         try:
-            async with self._past_turns[target.provider.name]:
+            async with self._past_turns.setdefault(target.provider.name, asyncio.Lock()):
                 past, answer = None, None
                 while past != joining.past:
                     await self._caught_up()
@@ -486,9 +517,11 @@ class Connection:
         """Let go of everything when the client is gone."""
         self._hub.leave(self._subscriber)
         self._joining.clear()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._tasks:
+            tasks = list(self._tasks)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
         if self._abort_timer is None:
             # The client left first; what it was still to be sent must not keep the connection open for ever.
             self._abort_timer = asyncio.get_running_loop().call_later(CLOSE_TIMEOUT_S, self._transport.abort)
@@ -496,7 +529,6 @@ class Connection:
         self._is_ended = True
         self._abort_timer.cancel()
         self._transport.close()
-        self.gone.set()
 
 
 def _with_open(past: wire.Past, options: wire.Options) -> wire.Past:
