@@ -2,9 +2,10 @@
 
 import asyncio
 import time
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import aiohttp
 
@@ -43,7 +44,7 @@ class Closing(NamedTuple):
 Decoded = PriceUpdate | Accepted | Rejected | Closing
 
 
-class FeedCodec(Protocol):
+class FeedCodec(ABC):
     """The pure part of a WebSocket venue: messages in, values out. One codec serves one connection. Subclass it.
 
     `messages_per_second` is the venue's limit for everything that is sent, pings and pongs counted (None: no limit).
@@ -57,32 +58,32 @@ class FeedCodec(Protocol):
     heartbeat_s: float = 10.0
 
     @property
+    @abstractmethod
     def url(self) -> str:
         """Where to connect; asked once, when the feed opens."""
-        raise NotImplementedError
 
     @property
     def headers(self) -> Mapping[str, str]:
         """Headers of the upgrade: the place for a key."""
         return {}
 
+    @abstractmethod
     def subscribe(self, keys: Sequence[StreamKey]) -> Iterable[str]:
         """Return the messages, usually one, that subscribe to these streams."""
-        raise NotImplementedError
 
+    @abstractmethod
     def unsubscribe(self, keys: Sequence[StreamKey]) -> Iterable[str]:
         """Return the messages, usually one, that end these streams."""
-        raise NotImplementedError
 
+    @abstractmethod
     def decode(self, raw: str | bytes) -> Iterable[Decoded]:
         """Return what one message says.
 
         Raises `ValueError`, `TypeError`, `LookupError`, `ArithmeticError` or `AttributeError` on a message that makes
         no sense: it is counted and skipped. `Accepted` and `Rejected` speak of the newest subscription of a stream.
         """
-        raise NotImplementedError
 
-    def connect_failed(self, status: int | None) -> None:
+    def connect_failed(self, status: int | None) -> None:  # noqa: B027  most codecs have one address only
         """Learn that `url` does not work: its HTTP status, or None if it cannot be reached or only ever closes."""
 
 
