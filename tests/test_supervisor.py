@@ -3,7 +3,7 @@
 import asyncio
 import random
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from functools import partial
 
@@ -20,6 +20,8 @@ from relay.clock import Clock
 from relay.supervisor import Supervisor
 from tests.running import Running, config_of, eventually, settings_of, start_relay
 from tests.soaking import Habit, MarketTruth, SoakClient, StreamCheck
+
+StartRelay = Callable[..., Awaitable[Running]]
 
 STREAMS = ("BTCUSDT@1s", "ETHUSDT@1s", "DOGEUSDT@1s", "LRCBTC@1s", "BTCUSDT@1m")
 
@@ -236,3 +238,46 @@ async def test_a_provider_without_history_that_comes_back_says_what_is_missing(s
         assert bare.feeds >= 1
     finally:
         await relay.close()
+
+
+class SmallFeeds(BinanceProvider):
+    """Binance with room for twenty streams on a connection, and a list that is looked at every second."""
+
+    @hookimpl
+    def relay_provider(self) -> ProviderInfo:
+        return super().relay_provider()._replace(streams_per_feed=20, instruments_ttl_s=1.0)
+
+
+async def test_more_streams_than_a_connection_carries_are_spread_over_several(
+    relay_with: StartRelay, sandbox: Sandbox
+) -> None:
+    relay = await relay_with(builtin=(SmallFeeds, TwelveDataProvider))
+    client = await relay.connect()
+    symbols = ("BTCUSDT", "ETHUSDT", "SOLUSDT", "XRPUSDT", "ADAUSDT")
+    names = [
+        f"{symbol}@{i}" for symbol in symbols for i in ("1m", "3m", "5m", "15m", "30m", "1h", "2h", "4h", "6h", "8h")
+    ]
+    await client.subscribe(*names)
+    await eventually(lambda: len(sandbox.binance.subscribed) == 50)
+    assert sandbox.binance.connections == 3
+    assert max(map(len, sandbox.binance.subscriptions.values())) == 20
+    seen: set[tuple[str, str]] = set()
+    while len(seen) < 50:
+        update = await client.update()
+        seen.add((update["symbol"], update["interval"]))
+
+
+async def test_a_pair_that_stops_trading_turns_its_streams_to_error_and_harms_no_other(
+    relay_with: StartRelay, sandbox: Sandbox
+) -> None:
+    relay = await relay_with(builtin=(SmallFeeds, TwelveDataProvider))
+    client = await relay.connect()
+    await client.subscribe("DOGEUSDT@1m", "BTCUSDT@1m")
+    await client.update(symbol="DOGEUSDT")
+    sandbox.binance.set_status("DOGEUSDT", "BREAK")
+    state = await client.until_type("status", symbol="DOGEUSDT", status="error")
+    assert state["message"] == "Binance no longer lists DOGEUSDT"
+    await client.update(symbol="BTCUSDT")
+    await eventually(lambda: sandbox.binance.subscribed == ["btcusdt@kline_1m"])
+    await client.ask("subscribe", symbol="DOGEUSDT", interval="5m", id=5)
+    assert (await client.answer(5))["code"] == "unknown_symbol"
