@@ -7,18 +7,24 @@ flush is joined once and the same bytes go to every member's transport.
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Final, Protocol
 
 from relay import wire
 from relay.clock import Clock, ProviderClock
 from relay.errors import OutboxFull
+from relay.measures import WRITE_BOUNDS_S, Histogram
+from relay.messages import StreamState
 from relay.model import PriceUpdate, StreamKey
-from relay.outbox import Outbox
+from relay.outbox import HIGH_WATER, Line, Outbox
+from relay.requests import PLAIN, Options
 from relay.series import Series
-from relay.wire import Options
 
-CONNECTING = "connecting"
-CONNECTED = "connected"
+CONNECTING: Final = "connecting"
+CONNECTED: Final = "connected"
+
+COUNTED = ("merged", "gaps", "backfilled", "revised", "duplicate", "late")
+"""What streams count; the sums over streams go on when one is removed."""
+_NOTHING = (0,) * len(COUNTED)
 
 LAGGARD_TICK_S = 0.05
 LAGGARD_PATIENCE_S = 30.0
@@ -43,7 +49,7 @@ class Group:
 
     channels: frozenset["Channel"]
     is_compressed: bool
-    members: dict["Subscriber", None] = field(default_factory=dict)
+    members: dict["Subscriber", Line] = field(default_factory=dict)
     pending: list[bytes] = field(default_factory=list)
 
 
@@ -55,7 +61,7 @@ class Channel:
     def __init__(self, stream: "Stream", options: Options) -> None:
         self.stream = stream
         self.options = options
-        self.is_plain = options == wire.PLAIN
+        self.is_plain = options == PLAIN
         self.groups: dict[Group, None] = {}
         self.laggards: dict[Subscriber, None] = {}
         self.users = 0
@@ -128,7 +134,7 @@ class Stream:
         self.name = name
         self.feeder = feeder
         self.series = Series(key, feeder.clock.now() if feeder.has_history else None)
-        self.status = CONNECTING
+        self.status: StreamState = CONNECTING
         self.message = "the upstream is being opened"
         self.channels: dict[Options, Channel] = {}
         self.subscribers: dict[Subscriber, None] = {}
@@ -141,6 +147,11 @@ class Stream:
         self.gap_count = 0
         self.reconnects = 0
         self.events: list[tuple[float, str]] = []
+
+    def counts(self) -> tuple[int, ...]:
+        """Return what the stream has counted so far, in the order of `COUNTED`."""
+        series = self.series
+        return self.conflated, self.gap_count, series.backfilled, series.revised, series.duplicates, series.late
 
     def state_frame(self) -> bytes:
         """Encode the state as clients see it."""
@@ -195,10 +206,13 @@ class Hub:
         self._laggards: dict[Subscriber, None] = {}
         self._laggard_timer: asyncio.TimerHandle | None = None
         self._numbers = 0
+        self._pending_since = 0.0
+        self._removed: dict[str, tuple[int, ...]] = {}
         self.updates_in = 0
         self.frames_out = 0
         self.writes_out = 0
         self.bytes_out = 0
+        self.write_delay = Histogram(WRITE_BOUNDS_S)
 
     @property
     def groups(self) -> list[Group]:
@@ -209,6 +223,22 @@ class Hub:
     def lagging(self) -> int:
         """How many subscribers do not keep up now."""
         return len(self._laggards)
+
+    def of_provider(self, provider: str) -> list[Stream]:
+        """Return a provider's streams."""
+        return [stream for stream in self.streams.values() if stream.provider == provider]
+
+    def counts(self, provider: str) -> dict[str, int]:
+        """Return the sums over a provider's streams, those that were removed included; `told` counts updates sent on.
+
+        Walks all streams: for a scrape or a status, not for every update.
+        """
+        streams = self.of_provider(provider)
+        rows = [self._removed.get(provider, _NOTHING), *(stream.counts() for stream in streams)]
+        counts = dict(zip(COUNTED, map(sum, zip(*rows, strict=True)), strict=True))
+        counts["told"] = sum(seq for (name, _), seq in self._seqs.items() if name == provider)
+        counts["told"] += sum(stream.seq for stream in streams)
+        return counts
 
     # -- subscribers and streams -------------------------------------------------------------------
 
@@ -246,9 +276,11 @@ class Hub:
         """Forget a stream that nobody subscribes to; its count of updates goes on if it comes back."""
         if not stream.subscribers and self.streams.get((stream.provider, stream.key)) is stream:
             self._seqs[(stream.provider, stream.key)] = stream.seq
+            before = self._removed.get(stream.provider, _NOTHING)
+            self._removed[stream.provider] = tuple(map(sum, zip(before, stream.counts(), strict=True)))
             del self.streams[(stream.provider, stream.key)]
 
-    def subscribe(self, subscriber: Subscriber, stream: Stream, options: Options = wire.PLAIN) -> bool:
+    def subscribe(self, subscriber: Subscriber, stream: Stream, options: Options = PLAIN) -> bool:
         """Let the subscriber have the stream's updates from now on; return False if it only changed its options."""
         old = subscriber.subscriptions.get(stream)
         if old is not None and old.options == options:
@@ -322,7 +354,7 @@ class Hub:
                     group = self._groups[identity] = Group(*identity)
                     for channel in channels:
                         channel.groups[group] = None
-                group.members[subscriber] = None
+                group.members[subscriber] = subscriber.outbox.line
                 subscriber.group = group
         self._ungrouped.clear()
 
@@ -371,8 +403,8 @@ class Hub:
             try:
                 if is_closed is None:
                     subscriber.outbox.send(frame)
-                else:
-                    subscriber.outbox.put(channel.stream, frame, is_closed=is_closed)
+                elif subscriber.outbox.put(channel.stream, frame, is_closed=is_closed):
+                    channel.stream.conflated += 1
             except OutboxFull as error:
                 self._cut_soon(subscriber, str(error))
         if dirty and self._flush_handle is None:
@@ -382,13 +414,15 @@ class Hub:
         """Flush at once after a quiet moment, else when `flush_s` has passed since the last flush."""
         loop = asyncio.get_running_loop()
         due = self._flushed_at + self._flush_s
-        if loop.time() >= due:
+        self._pending_since = now = loop.time()
+        if now >= due:
             self._flush_handle = loop.call_soon(self.flush)
         else:
             self._flush_handle = loop.call_at(due, self.flush)
 
     def flush(self) -> None:
         """Write what is pending: one write a subscriber."""
+        is_planned = self._flush_handle is not None
         if self._flush_handle is not None:
             self._flush_handle.cancel()
             self._flush_handle = None
@@ -396,6 +430,8 @@ class Hub:
         for group in dirty:
             self._flush_group(group)
         self._flushed_at = asyncio.get_running_loop().time()
+        if is_planned:
+            self.write_delay.observe(self._flushed_at - self._pending_since)
 
     def _flush_group(self, group: Group) -> None:
         pending = group.pending
@@ -407,16 +443,28 @@ class Hub:
         self.frames_out += len(pending) * count
         self.writes_out += count
         self.bytes_out += len(data) * count
-        lagging = [subscriber for subscriber in group.members if not subscriber.outbox.write(data)]
+        lagging = []
+        # `Outbox.write` without its calls: this loop is where a burst's own time goes.
+        for subscriber, (write, waiting) in group.members.items():
+            try:
+                write(data)
+            except RuntimeError:
+                # uvloop: the connection is gone, and its end is on the way to us.
+                continue
+            if waiting() > HIGH_WATER:
+                lagging.append(subscriber)
         for subscriber in lagging:
             self._start_lagging(subscriber)
 
-    def send(self, subscriber: Subscriber, frame: bytes) -> None:
-        """Send one subscriber a frame, after everything that was published to it before."""
+    def send(self, subscriber: Subscriber, frame: bytes, *, frames: int = 1) -> None:
+        """Send one subscriber a frame, or several joined, after everything that was published to it before."""
         if subscriber.group is not None:
             self._flush_group(subscriber.group)
-        self.frames_out += 1
         was_lagging = subscriber.outbox.is_lagging
+        if not was_lagging:
+            self.frames_out += frames
+            self.writes_out += 1
+            self.bytes_out += len(frame)
         try:
             keeps_up = subscriber.outbox.send(frame)
         except OutboxFull as error:
@@ -425,14 +473,12 @@ class Hub:
         if not keeps_up and not was_lagging:
             self._start_lagging(subscriber)
 
-    def set_state(self, stream: Stream, status: str, message: str = "") -> None:
+    def set_state(self, stream: Stream, status: StreamState, message: str = "") -> None:
         """Change a stream's state and tell its subscribers, if it is a change."""
         if (stream.status, stream.message) == (status, message):
             return
-        changed = stream.status != status
         stream.status, stream.message = status, message
-        if changed or status != CONNECTED:
-            self.announce(stream, stream.state_frame())
+        self.announce(stream, stream.state_frame())
 
     def announce(self, stream: Stream, frame: bytes) -> None:
         """Send a message about the stream to all its subscribers, whatever their options."""
@@ -459,7 +505,11 @@ class Hub:
         now = self._clock.monotonic()
         for subscriber in list(self._laggards):
             outbox = subscriber.outbox
-            if outbox.drain(now):
+            frames, bytes_ = outbox.drained_frames, outbox.drained_bytes
+            has_caught_up = outbox.drain(now)
+            self.frames_out += outbox.drained_frames - frames
+            self.bytes_out += outbox.drained_bytes - bytes_
+            if has_caught_up:
                 del self._laggards[subscriber]
                 for channel in subscriber.subscriptions.values():
                     channel.laggards.pop(subscriber, None)

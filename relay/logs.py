@@ -5,6 +5,11 @@ import sys
 import time
 
 import orjson
+from aiohttp.http_exceptions import HttpProcessingError
+
+from relay.events import event
+
+log = logging.getLogger(__name__)
 
 
 def _writable(text: str) -> str:
@@ -29,16 +34,31 @@ class JsonFormatter(logging.Formatter):
     """One JSON object a line."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return time, level, logger and message, and the traceback if there is one."""
+        """Return time, level, logger, the event with its fields, the message, and the traceback if there is one."""
+        fields: dict[str, object] = getattr(record, "fields", {})
         line = {
             "time": f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(record.created))}.{int(record.msecs):03d}Z",
             "level": record.levelname.lower(),
             "logger": record.name,
+            **{name: _writable(value) if isinstance(value, str) else value for name, value in fields.items()},
             "message": _writable(record.getMessage()),
         }
         if record.exc_info:
             line["exception"] = _writable(self.formatException(record.exc_info))
-        return orjson.dumps(line).decode()
+        return orjson.dumps(line, default=str).decode()
+
+
+def is_ours_to_log(record: logging.LogRecord) -> bool:
+    """Leave out what aiohttp logs, with a traceback each time, when somebody sends what is no HTTP.
+
+    They were answered with 400; at debug level one line tells why.
+    """
+    fault = record.exc_info[1] if record.exc_info else None
+    if not isinstance(fault, HttpProcessingError):
+        return True
+    # Its own words may hold a header, and with it a token.
+    log.debug("a request was no HTTP: %s", type(fault).__name__, extra=event("no_http"))
+    return False
 
 
 def set_up_logs(level: str, style: str) -> None:
@@ -48,5 +68,8 @@ def set_up_logs(level: str, style: str) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
+    logging.getLogger("aiohttp.server").addFilter(is_ours_to_log)
     # A request line holds the query, and with it ?token=.
     logging.getLogger("aiohttp.access").setLevel(logging.WARNING)
+    # At debug it tells every statement, twice; what is asked for there are the relay's own lines.
+    logging.getLogger("aiosqlite").setLevel(logging.WARNING)

@@ -1,5 +1,6 @@
 """What one subscriber has still to be sent: bounded, conflating. Knows a transport, not a socket."""
 
+from collections.abc import Callable
 from typing import Protocol
 
 from relay.errors import OutboxFull
@@ -20,6 +21,10 @@ class Transport(Protocol):
     def is_closing(self) -> bool: ...
 
 
+Line = tuple[Callable[[bytes], None], Callable[[], int]]
+"""Writes to a transport, and says how many bytes wait in it."""
+
+
 class Outbox:
     """Frames for one subscriber, in order.
 
@@ -27,7 +32,17 @@ class Outbox:
     candles are kept newest-only per stream, everything else in order, until `drain` has written it all.
     """
 
-    __slots__ = ("_kept", "_kept_bytes", "_ordinal", "_transport", "conflated", "is_lagging", "progress_at")
+    __slots__ = (
+        "_kept",
+        "_kept_bytes",
+        "_ordinal",
+        "_transport",
+        "conflated",
+        "drained_bytes",
+        "drained_frames",
+        "is_lagging",
+        "progress_at",
+    )
 
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
@@ -37,6 +52,13 @@ class Outbox:
         self.is_lagging = False
         self.progress_at = 0.0
         self.conflated = 0
+        self.drained_bytes = 0
+        self.drained_frames = 0
+
+    @property
+    def line(self) -> Line:
+        """The transport's own methods, for who writes the same bytes to many subscribers that do not lag."""
+        return self._transport.write, self._transport.get_write_buffer_size
 
     def write(self, data: bytes) -> bool:
         """Write frames straight to the transport; return False when the subscriber lags from now on.
@@ -62,17 +84,20 @@ class Outbox:
         self._keep(frame)
         return False
 
-    def put(self, stream: object, frame: bytes, *, is_closed: bool) -> None:
+    def put(self, stream: object, frame: bytes, *, is_closed: bool) -> bool:
         """Leave a frame for a lagging subscriber; an unsent open candle of the same stream is replaced.
 
-        Never blocks. A replaced frame is counted in `conflated`. Raises `OutboxFull` when closed candles pile up.
+        Never blocks. Returns whether one was replaced; `conflated` counts them. Raises `OutboxFull` when closed candles
+        pile up.
         """
-        if self._kept.pop(stream, None) is not None:
+        is_replaced = self._kept.pop(stream, None) is not None
+        if is_replaced:
             self.conflated += 1
         if is_closed:
             self._keep(frame)
         else:
             self._kept[stream] = frame
+        return is_replaced
 
     def forget(self, stream: object) -> None:
         """Drop the unsent open candle of a stream that the subscriber left."""
@@ -89,7 +114,8 @@ class Outbox:
     def drain(self, now: float) -> bool:
         """Write what is waiting as far as the transport takes it; return True once the subscriber has caught up.
 
-        `now` is remembered in `progress_at` whenever the transport made room.
+        `now` is remembered in `progress_at` whenever the transport made room. What was written is counted in
+        `drained_frames` and `drained_bytes`.
         """
         transport = self._transport
         room = CHUNK - transport.get_write_buffer_size()
@@ -106,7 +132,10 @@ class Outbox:
             batch.append(frame)
             room -= len(frame)
         if batch and not transport.is_closing():
-            transport.write(b"".join(batch))
+            data = b"".join(batch)
+            self.drained_frames += len(batch)
+            self.drained_bytes += len(data)
+            transport.write(data)
         if kept or transport.get_write_buffer_size() > CHUNK:
             return False
         self.is_lagging = False

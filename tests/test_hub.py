@@ -14,7 +14,7 @@ from relay.clock import Clock, ProviderClock
 from relay.hub import Hub, Stream, Subscriber
 from relay.model import Candle, PriceUpdate, StreamKey
 from relay.outbox import HIGH_WATER, Outbox
-from relay.wire import Options
+from relay.requests import Options
 from tests.conftest import StartRelay
 from tests.running import Running, eventually
 
@@ -272,6 +272,24 @@ def test_table_stays_consistent_and_loses_nothing(operations: list[tuple[Any, ..
         asyncio.run(play(operations))
     finally:
         hub_module.LAGGARD_TICK_S = before
+
+
+class Gone(Pipe):
+    """A connection that is closed already, as uvloop says it."""
+
+    def write(self, data: bytes) -> None:
+        raise RuntimeError("unable to perform operation; the handler is closed")
+
+
+async def test_connection_that_has_just_gone_keeps_nothing_from_the_others() -> None:
+    hub = Hub(Clock(), flush_s=0)
+    stream = hub.stream("p", StreamKey("AAA", "1m"), "AAA", Feeder(hub))
+    pipes: list[Pipe] = [Pipe(), Gone(), Pipe()]
+    for pipe in pipes:
+        hub.subscribe(hub.join(Outbox(pipe), lambda *_: None), stream)
+    hub.publish(stream, PriceUpdate(stream.key, Candle(60, 1.0, 1.0, 1.0, 1.0, 0.0), is_closed=False))
+    hub.flush()
+    assert [len(pipe.messages()) for pipe in pipes] == [1, 0, 1]
 
 
 # -- upstreams are shared --------------------------------------------------------------------------

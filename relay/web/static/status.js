@@ -1,0 +1,322 @@
+// The status page: asks the relay every two seconds while somebody looks, and shows what it answers.
+
+import { span, utc } from "./format.js";
+import { fill, make, write, writeState } from "./page.js";
+import { Streams } from "./streams.js";
+import { askToken, currentToken } from "./token.js";
+
+const EVERY_MS = 2000;
+const TIMEOUT_MS = 10_000;
+const ADDRESS = "api/v1/market-data/status";
+
+const count = new Intl.NumberFormat("en");
+const short = new Intl.NumberFormat("en", { notation: "compact", maximumSignificantDigits: 3 });
+const size = (bytes) => {
+  const step = bytes < 1000 ? 0 : Math.min(4, Math.floor(Math.log10(bytes) / 3));
+  return `${(bytes / 1000 ** step).toPrecision(step ? 3 : bytes < 100 ? 2 : 3).replace(/\.0$/, "")} ${["B", "kB", "MB", "GB", "TB"][step]}`;
+};
+
+/** Return a long time in two units: 3 d 4 h, 5 h 12 min, 7 min 30 s. */
+function long(seconds) {
+  const s = Math.max(0, Math.round(seconds));
+  const [d, h, m] = [Math.floor(s / 86_400), Math.floor(s / 3600) % 24, Math.floor(s / 60) % 60];
+  if (d) return `${d} d ${h} h`;
+  if (h) return `${h} h ${m} min`;
+  return m ? `${m} min ${s % 60} s` : `${s} s`;
+}
+
+const level = (value, warn, bad) => (value >= bad ? "bad" : value >= warn ? "warn" : undefined);
+const spread = (lag) => (lag === null ? "–" : `${span(lag.p50)} / ${span(lag.p99)}`);
+const sum = (counts) => Object.values(counts).reduce((total, one) => total + one, 0);
+
+// -- tiles ----------------------------------------------------------------------------------------------------------
+
+function tiles(status, rates) {
+  const { clients, traffic, streams, store, history } = status;
+  const live = streams.filter(({ status: state }) => state === "connected" || state === "market_closed").length;
+  const delay = traffic.write_delay_ms;
+  return [
+    { title: "Up for", figure: long(status.uptime_s), detail: `version ${status.version}` },
+    {
+      title: "Clients",
+      figure: count.format(clients.connected),
+      detail: clients.lagging ? `${count.format(clients.lagging)} lag` : `${short.format(clients.subscriptions)} subscriptions`,
+      level: clients.lagging ? "warn" : undefined,
+    },
+    {
+      title: "Live streams",
+      figure: `${count.format(live)} of ${count.format(streams.length)}`,
+      detail: `${count.format(status.connections)} upstream connection${status.connections === 1 ? "" : "s"}`,
+      level: live < streams.length ? "warn" : undefined,
+    },
+    { title: "Updates in", figure: rate(rates.updates_in), detail: `${short.format(traffic.updates_in)} so far` },
+    { title: "Frames out", figure: rate(rates.frames_out), detail: `${short.format(traffic.frames_out)} so far` },
+    { title: "Bytes out", figure: rates.bytes_out === null ? "–" : `${size(rates.bytes_out)}/s`, detail: `${size(traffic.bytes_out)} so far` },
+    {
+      title: "Publish to write",
+      figure: delay === null ? "–" : fine(delay.p99),
+      detail: delay === null ? "nothing was sent yet" : `p99; p50 ${fine(delay.p50)}`,
+      level: level(delay?.p99 ?? 0, 100, 250),
+    },
+    {
+      title: "Loop lag",
+      figure: fine(traffic.loop_lag_longest_ms),
+      detail: "longest of the last minute",
+      level: level(traffic.loop_lag_longest_ms, 100, 500),
+    },
+    {
+      title: "History answers",
+      figure: short.format(sum(history)),
+      detail: Object.entries(history).map(([source, number]) => `${short.format(number)} ${source}`).join(", "),
+    },
+    {
+      title: "Store",
+      figure: store.problem ? "cannot be used" : size(store.file_bytes ?? 0),
+      detail: store.problem ?? `${short.format(store.candles ?? 0)} candles${store.queued ? `, ${count.format(store.queued)} wait` : ""}`,
+      level: store.problem ? "bad" : undefined,
+    },
+  ];
+}
+
+function fine(ms) {
+  return ms < 9.95 ? `${ms.toFixed(1)} ms` : span(ms);
+}
+
+function rate(perSecond) {
+  return perSecond === null ? "–" : `${short.format(perSecond)}/s`;
+}
+
+function showTiles(all) {
+  fill(
+    document.getElementById("tiles"),
+    all,
+    ({ title }) => title,
+    ({ title }) => make("div", {}, make("dt", {}, title), make("dd", { className: "figure number" }), make("dd", { className: "detail number" })),
+    (tile, { figure, detail, level: found }) => {
+      write(tile.children[1], figure);
+      write(tile.children[2], detail);
+      if (found) tile.children[1].dataset.level = found;
+      else delete tile.children[1].dataset.level;
+    },
+  );
+}
+
+// -- providers and budgets ------------------------------------------------------------------------------------------
+
+function showProviders(providers, refused) {
+  const rows = [];
+  for (const provider of providers) {
+    rows.push({ key: provider.name, provider });
+    const notes = [provider.message, causes(provider.reconnects), blocks(provider.blocked_loop)].filter(Boolean);
+    if (notes.length) rows.push({ key: `${provider.name} notes`, notes });
+  }
+  for (const { source } of refused) {
+    rows.push({ key: `refused ${source}`, notes: [`${source} could not be loaded; relay plugins says why`] });
+  }
+  fill(
+    document.getElementById("providers").tBodies[0],
+    rows,
+    ({ key }) => key,
+    ({ notes }) => (notes ? make("tr", {}, make("td", { className: "wide", colSpan: 13 })) : makeProvider()),
+    (row, { provider, notes }) => (notes ? writeNotes(row.cells[0], notes) : writeProvider(row, provider)),
+  );
+}
+
+function makeProvider() {
+  const row = make("tr", {}, make("th", { scope: "row" }), make("td", {}, make("span", { className: "state" })));
+  for (let place = 2; place < 13; place += 1) row.append(make("td", { className: "amount" }));
+  return row;
+}
+
+function writeProvider(row, provider) {
+  writeState(row.cells[1].firstElementChild, provider.state);
+  const texts = [
+    provider.title,
+    null,
+    count.format(provider.connections),
+    count.format(provider.streams),
+    `${short.format(provider.updates_in)} / ${short.format(provider.updates_out)}`,
+    spread(provider.lag_spread_ms),
+    count.format(sum(provider.reconnects)),
+    count.format(provider.gaps),
+    `${count.format(provider.backfills)} / ${count.format(provider.backfilled)}`,
+    count.format(provider.revised),
+    short.format(provider.merged),
+    count.format(provider.messages_skipped),
+    provider.longest_recovery_s ? span(provider.longest_recovery_s * 1000) : "–",
+  ];
+  for (const [place, text] of texts.entries()) if (text !== null) write(row.cells[place], text);
+}
+
+function causes(reconnects) {
+  const known = Object.entries(reconnects).sort(([, one], [, other]) => other - one);
+  const told = known.slice(0, 5).map(([cause, number]) => `${count.format(number)} × ${cause}`);
+  if (known.length > 5) told.push(`${known.length - 5} more reasons`);
+  return told.length ? `Reconnects: ${told.join("; ")}` : "";
+}
+
+function blocks({ count: times, longest_s: longest, last }) {
+  if (!times) return "";
+  const place = last ? `; last in ${last.place}, ${utc(last.time)} UTC` : "";
+  return `Blocked the event loop ${count.format(times)} times, ${span(longest * 1000)} at most${place}`;
+}
+
+function writeNotes(cell, notes) {
+  fill(cell, notes.map((text, place) => ({ text, place })), ({ place }) => String(place), () => make("p"), (line, { text }) => write(line, text));
+}
+
+function showBudgets(budgets, titles) {
+  const list = document.getElementById("budgets");
+  list.closest("section").hidden = !budgets.length;
+  fill(
+    list,
+    budgets,
+    ({ provider, name }) => `${provider} ${name}`,
+    () => make("li", {}, make("span"), make("b"), make("meter"), make("span", { className: "muted" }), make("span", { className: "muted" })),
+    (item, { provider, name, limit, used, left, reserved, resets_in_s: resets }) => {
+      const [title, figure, bar, detail, reset] = item.children;
+      const words = `${titles.get(provider) ?? provider}: ${name}`;
+      write(title, words);
+      write(figure, `${count.format(left)} left`);
+      Object.assign(bar, { max: limit, low: limit / 10, high: limit / 4, optimum: limit, value: left });
+      bar.setAttribute("aria-label", `${words}, left`);
+      const kept = reserved ? `, ${count.format(reserved)} kept for history` : "";
+      write(detail, `${count.format(used)} of ${count.format(limit)} used${kept}`);
+      write(reset, used ? `resets in ${long(resets)}` : "");
+    },
+  );
+}
+
+// -- clients --------------------------------------------------------------------------------------------------------
+
+function showClients(clients) {
+  const requests = Object.entries(clients.requests).map(([action, number]) => `${count.format(number)} ${action.replaceAll("_", " ")}`);
+  const closes = [...clients.closes].sort((one, other) => other.count - one.count).slice(0, 8).map(({ by, code, count: number }) => `${count.format(number)} × ${code} by the ${by}`);
+  const facts = [
+    ["Connected now", count.format(clients.connected)],
+    ["Came so far", count.format(clients.opened)],
+    ["Requests", requests.join(", ") || "none"],
+    ["Left, by close code", closes.join(", ") || "none"],
+  ];
+  // Only where tokens are set: who used which.
+  const tokens = Object.entries(clients.tokens ?? {}).map(([name, number]) => `${name} ${count.format(number)}`);
+  if (tokens.length) facts.splice(1, 0, ["By token", tokens.join(", ")]);
+  fill(
+    document.getElementById("client-facts"),
+    facts,
+    ([name]) => name,
+    ([name]) => make("div", {}, make("dt", {}, name), make("dd")),
+    (fact, [, text]) => write(fact.lastElementChild, text),
+  );
+  const table = document.getElementById("clients");
+  table.parentElement.hidden = !clients.newest.length;
+  fill(
+    table.tBodies[0],
+    clients.newest,
+    ({ id }) => String(id),
+    ({ id }) => {
+      const row = make("tr", {}, make("th", { scope: "row" }, String(id)), make("td", {}, make("span", { className: "state" })));
+      row.append(...Array.from({ length: 4 }, () => make("td", { className: "amount" })));
+      return row;
+    },
+    (row, client) => {
+      writeState(row.cells[1].firstElementChild, client.lagging ? "stale" : "connected", client.lagging ? "lags" : "keeps up");
+      write(row.cells[2], long(client.age_s));
+      write(row.cells[3], count.format(client.streams));
+      write(row.cells[4], client.waiting_bytes ? size(client.waiting_bytes) : "–");
+      write(row.cells[5], client.merged ? count.format(client.merged) : "–");
+    },
+  );
+}
+
+// -- asking ---------------------------------------------------------------------------------------------------------
+
+const connection = document.getElementById("connection");
+const trouble = document.getElementById("trouble");
+const pause = document.getElementById("pause");
+const streams = new Streams();
+let before = null;
+let timer = null;
+let isAsking = false;
+let answeredAt = null;
+
+function show(status) {
+  const rates = {};
+  for (const name of ["updates_in", "frames_out", "bytes_out"]) {
+    // Of the same run only: a relay that was started again counts from 0.
+    const seconds = before?.epoch === status.epoch ? status.uptime_s - before.uptime_s : 0;
+    rates[name] = seconds > 0 ? (status.traffic[name] - before.traffic[name]) / seconds : null;
+  }
+  before = status;
+  const titles = new Map(status.providers.map(({ name, title }) => [name, title]));
+  showTiles(tiles(status, rates));
+  showProviders(status.providers, status.plugins_refused);
+  showBudgets(status.budgets, titles);
+  streams.show(status.streams, status.server_time);
+  showClients(status.clients);
+}
+
+async function ask() {
+  const token = currentToken();
+  const headers = token ? { Authorization: `Bearer ${token}` } : {};
+  const answer = await fetch(ADDRESS, { headers, cache: "no-store", signal: AbortSignal.timeout(TIMEOUT_MS) });
+  if (answer.status === 401) {
+    await askToken(token ? "The token that was entered is not valid." : "Enter a token to see its status.");
+    return ask();
+  }
+  if (!answer.ok) throw new Error(`it answered ${answer.status}`);
+  return answer.json();
+}
+
+async function turn() {
+  timer = null;
+  isAsking = true;
+  const started = performance.now();
+  try {
+    const status = await ask();
+    show(status);
+    answeredAt = Date.now();
+    writeState(connection, "connected", "Live");
+    trouble.hidden = true;
+  } catch (error) {
+    writeState(connection, "disconnected", "No answer");
+    const since = answeredAt === null ? "" : ` What is shown is ${long((Date.now() - answeredAt) / 1000)} old.`;
+    const reason = error.name === "TimeoutError" ? "it takes too long to answer" : error instanceof TypeError ? "it cannot be reached" : error.message;
+    write(trouble, `The relay does not tell its status: ${reason}. Asking again every ${EVERY_MS / 1000} s.${since}`);
+    trouble.hidden = false;
+  }
+  isAsking = false;
+  showRest();
+  // A relay with very many streams takes long to answer: leave it four times as long in peace.
+  plan(Math.max(EVERY_MS, 4 * (performance.now() - started)));
+}
+
+function isResting() {
+  return document.hidden || pause.getAttribute("aria-pressed") === "true";
+}
+
+function plan(ms) {
+  if (timer === null && !isAsking && !isResting()) timer = setTimeout(turn, ms);
+}
+
+function changeRest() {
+  if (isResting()) {
+    clearTimeout(timer);
+    timer = null;
+    showRest();
+  } else {
+    plan(0);
+  }
+}
+
+function showRest() {
+  if (isResting()) writeState(connection, "", "Paused");
+}
+
+document.addEventListener("visibilitychange", changeRest);
+pause.addEventListener("click", () => {
+  const isPaused = pause.getAttribute("aria-pressed") !== "true";
+  pause.setAttribute("aria-pressed", String(isPaused));
+  changeRest();
+});
+plan(0);
