@@ -2,15 +2,15 @@
 
 import asyncio
 import time
-from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import AsyncGenerator, Awaitable, Callable
 
 import aiohttp
 
+from relay.codec import Accepted, Closing, FeedCodec, Rejected
 from relay.errors import AuthenticationFailed, BadAnswer, ProviderError, ProviderUnavailable, RateLimited
 from relay.model import PriceUpdate, StreamKey
+from relay.pace import Pace
 from relay.rest import RETRY_AFTER_S, network_cause, retry_after_s
 from relay.watchlist import Watchlist
 
@@ -22,113 +22,7 @@ MAX_MESSAGE_BYTES = 1 << 20
 _REASON_LENGTH = 200
 
 
-class Accepted(NamedTuple):
-    """The provider confirmed these streams."""
-
-    keys: tuple[StreamKey, ...]
-
-
-class Rejected(NamedTuple):
-    """The provider refused these streams, together: each is asked for again until the bad one stands alone."""
-
-    keys: tuple[StreamKey, ...]
-    reason: str
-
-
-class Closing(NamedTuple):
-    """The provider announced that it will close this connection."""
-
-    reason: str
-
-
-Decoded = PriceUpdate | Accepted | Rejected | Closing
-
-
-class FeedCodec(ABC):
-    """The pure part of a WebSocket venue: messages in, values out. One codec serves one connection. Subclass it.
-
-    `messages_per_second` is the venue's limit for everything that is sent, pings and pongs counted (None: no limit).
-    `keys_per_message` bounds what `subscribe` and `unsubscribe` are given at once. `heartbeat` is a text sent every
-    `heartbeat_s` seconds, or None.
-    """
-
-    messages_per_second: int | None = None
-    keys_per_message: int = 100
-    heartbeat: str | None = None
-    heartbeat_s: float = 10.0
-
-    @property
-    @abstractmethod
-    def url(self) -> str:
-        """Where to connect; asked once, when the feed opens."""
-
-    @property
-    def headers(self) -> Mapping[str, str]:
-        """Headers of the upgrade: the place for a key."""
-        return {}
-
-    @abstractmethod
-    def subscribe(self, keys: Sequence[StreamKey]) -> Iterable[str]:
-        """Return the messages, usually one, that subscribe to these streams."""
-
-    @abstractmethod
-    def unsubscribe(self, keys: Sequence[StreamKey]) -> Iterable[str]:
-        """Return the messages, usually one, that end these streams."""
-
-    @abstractmethod
-    def decode(self, raw: str | bytes) -> Iterable[Decoded]:
-        """Return what one message says.
-
-        Raises `ValueError`, `TypeError`, `LookupError`, `ArithmeticError` or `AttributeError` on a message that makes
-        no sense: it is counted and skipped. `Accepted` and `Rejected` speak of the newest subscription of a stream.
-        """
-
-    def connect_failed(self, status: int | None) -> None:  # noqa: B027  most codecs have one address only
-        """Learn that `url` does not work: its HTTP status, or None if it cannot be reached or only ever closes."""
-
-
 _NO_SENSE = (ValueError, TypeError, LookupError, ArithmeticError, AttributeError)
-
-
-class Pace:
-    """Keeps messages within `limit` in any second as the receiver sees it.
-
-    Whoever sends leaves `reserve` places free for those who must not wait: subscriptions leave two, our pings one,
-    pongs none. The window is stretched a little, since messages can arrive closer together than they were sent.
-    """
-
-    def __init__(self, limit: int | None, clock: Callable[[], float] = time.monotonic) -> None:
-        self._limit = limit
-        self._clock = clock
-        self._sent: deque[float] = deque()
-        self._window_s = 1.25
-
-    def free_in(self, reserve: int) -> float:
-        """Return the seconds until a message may be sent, 0 for now."""
-        if self._limit is None:
-            return 0.0
-        now = self._clock()
-        while self._sent and self._sent[0] <= now - self._window_s:
-            self._sent.popleft()
-        allowed = max(1, self._limit - reserve)
-        if len(self._sent) < allowed:
-            return 0.0
-        return self._sent[len(self._sent) - allowed] + self._window_s - now
-
-    def note(self) -> None:
-        """Count a message that is sent now."""
-        if self._limit is not None:
-            self._sent.append(self._clock())
-
-    async def room(self, reserve: int = 2) -> None:
-        """Wait until a message may be sent; it is not counted yet, so the caller may still change its mind."""
-        while (wait := self.free_in(reserve)) > 0:  # noqa: ASYNC110 - only time makes room, nobody could set an event
-            await asyncio.sleep(wait)
-
-    async def turn(self, reserve: int = 2) -> None:
-        """Wait until a message may be sent, and count it."""
-        await self.room(reserve)
-        self.note()
 
 
 async def websocket_feed(
@@ -298,6 +192,9 @@ class _Link:
 
     async def _subscribe(self) -> None:
         """Bring the connection's streams in line with the watchlist, batched."""
+        for text in self._codec.greeting:
+            await self._pace.turn()
+            await self._ws.send_str(text)
         while True:
             await self._changes.wait()
             self._changes.clear()

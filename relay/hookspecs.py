@@ -6,6 +6,7 @@ from typing import Any
 import aiohttp
 import pluggy
 
+from relay.memory import Memory
 from relay.model import Budget, Candle, Instrument, PriceUpdate, ProviderInfo
 from relay.watchlist import Watchlist
 
@@ -64,4 +65,9 @@ def relay_budgets(settings: Settings) -> Sequence[Budget] | None:
     """Return how much of the provider's limits is used. Pure, no I/O. Optional."""
 
 
-HOOKS = (relay_provider, relay_stream, relay_candles, relay_instruments, relay_budgets)
+@hookspec(firstresult=True)
+def relay_memory(memory: Memory, settings: Settings) -> None:
+    """Take a place for what has to be known after a restart. Called once, before any call but the first. Optional."""
+
+
+HOOKS = (relay_provider, relay_stream, relay_candles, relay_instruments, relay_budgets, relay_memory)

@@ -5,9 +5,9 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from relay import wire
 from relay.config import Config
 from relay.errors import RequestError
+from relay.fields import parse_symbol
 from relay.intervals import INTERVALS
 from relay.model import Budget, Candle, Instrument, PriceUpdate, ProviderInfo, Setting
 from relay.secret import Secret
@@ -36,7 +36,7 @@ def fault_of_update(update: object, watchlist: Watchlist) -> str | None:
     values: tuple[Any, ...] = update
     key, candle, is_closed, ts_event_ms, is_backfilled, is_revised = values
     try:
-        is_known = key in watchlist or watchlist.was_wanted(key)
+        is_known = key in watchlist or watchlist.is_late(key)
     except TypeError:
         is_known = False
     if not is_known:
@@ -113,7 +113,7 @@ def fault_of_instrument(instrument: object, info: ProviderInfo) -> str | None:
         if not isinstance(text, str):
             return f"{name} is {kind_of(text)}, not a text"
     try:
-        wire.parse_symbol(symbol)
+        parse_symbol(symbol)
     except RequestError as error:
         return str(error)
     if asset_class not in info.asset_classes:
@@ -131,6 +131,8 @@ def fault_of_budget(budget: Any) -> str | None:
         return f"a budget is {kind_of(budget)}, not Budget"
     if not isinstance(budget.name, str) or type(budget.limit) is not int or type(budget.used) is not int:
         return "name is a text, limit and used are whole numbers"
+    if budget.reserved is not None and type(budget.reserved) is not int:
+        return "reserved is a whole number, or None where the relay is to divide the budget"
     if type(budget.resets_at) not in _NUMBERS or not math.isfinite(budget.resets_at):
         return "resets_at is a moment in Unix seconds"
     return None
@@ -181,6 +183,11 @@ def _is_tuple_of_texts(value: Any) -> bool:
 def _fault_of_numbers(info: Any) -> str | None:
     if type(info.streams_per_feed) is not int or info.streams_per_feed < 1:
         return f"streams_per_feed is {info.streams_per_feed!r}, not a whole number of at least 1"
+    for name in ("candles_per_call", "calls_at_once"):
+        if type(getattr(info, name)) is not int or getattr(info, name) < 1:
+            return f"{name} is {getattr(info, name)!r}, not a whole number of at least 1"
+    if type(info.one_interval_per_feed) is not bool:
+        return f"one_interval_per_feed is {info.one_interval_per_feed!r}, not True or False"
     least = {
         "feed_life_s": (info.feed_life_s, 1),
         "close_grace_s": (info.close_grace_s, 0),

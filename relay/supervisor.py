@@ -6,25 +6,38 @@ import random
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from contextlib import aclosing
+from typing import Final, NamedTuple, cast
 
 from relay import wire
 from relay.clock import Clock
-from relay.errors import AuthenticationFailed, ProviderError, ProviderUnavailable, RateLimited, StoreError
+from relay.ending import end_task
+from relay.errors import (
+    AuthenticationFailed,
+    BadAnswer,
+    ProviderError,
+    ProviderTimeout,
+    ProviderUnavailable,
+    RateLimited,
+    StoreError,
+)
+from relay.events import event
 from relay.history import History
 from relay.hub import CONNECTED, CONNECTING, Hub, Stream
 from relay.intervals import length_s, next_open
 from relay.liveness import Liveness
-from relay.model import Candle, PriceUpdate, StreamKey
-from relay.plugins import Provider, end_task
+from relay.measures import LAG_BOUNDS_S, Histogram
+from relay.messages import StreamState
+from relay.model import Candle, PriceUpdate, ProviderInfo, StreamKey
+from relay.provider import Provider
 from relay.series import Missing
 from relay.watchlist import Watchlist
 
 log = logging.getLogger(__name__)
 
-RECONNECTING = "reconnecting"
-BACKFILLING = "backfilling"
-STALE = "stale"
-ERROR = "error"
+RECONNECTING: Final = "reconnecting"
+BACKFILLING: Final = "backfilling"
+STALE: Final = "stale"
+ERROR: Final = "error"
 
 LEAST_WAIT_S = 1.0
 MOST_WAIT_S = 30.0
@@ -42,6 +55,23 @@ CONNECTS = 250
 CONNECTS_WINDOW_S = 300.0
 READY_TIMEOUT_S = 20.0
 KEPT_EVENTS = 20
+LIVE = "live"
+LATE_S = 20.0
+"""A poll that a feed announced may be so late, since it waits for an answer, before silence counts."""
+MOST_CAUSES = 100
+
+CAUSES = (
+    *("closed", "lost", "unavailable", "timeout", "rate_limited", "bad_answer", "failed"),
+    *("rotation", "announced", "silent"),
+)
+"""Why a feed is opened anew, in one word: it ended (first line), or it was replaced before it did (second)."""
+
+
+class Planned(NamedTuple):
+    """When a polled stream is asked for next, by the monotonic clock, and how often it is."""
+
+    at: float
+    every_s: float | None
 
 
 class Backoff:
@@ -65,8 +95,9 @@ class Backoff:
 class Feed:
     """One upstream connection or polling loop with its own watchlist. `ready` is set once all its streams are live."""
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, number: int, on_kill: Callable[[], object]) -> None:
         self.number = number
+        self._on_kill = on_kill
         self.watchlist = Watchlist()
         self.live: set[StreamKey] = set()
         self.ready = asyncio.Event()
@@ -83,7 +114,7 @@ class Feed:
     async def stop(self) -> None:
         """End the feed and wait until it has let go of its connection."""
         if self.task is not None:
-            await end_task(self.task)
+            await end_task(self.task, on_kill=self._on_kill)
 
 
 class Slot:
@@ -95,7 +126,14 @@ class Slot:
         self.feeds: list[Feed] = []
         self.task: asyncio.Task[None] | None = None
         self.replace_cause: str | None = None
+        self.replace_kind = "rotation"
         self.replace = asyncio.Event()
+
+    def has_room(self, key: StreamKey, info: ProviderInfo) -> bool:
+        """Say whether one more stream may share this connection; a slot is never without a stream."""
+        if info.one_interval_per_feed and next(iter(self.keys)).interval != key.interval:
+            return False
+        return len(self.keys) < info.streams_per_feed
 
     def is_live(self, key: StreamKey) -> bool:
         """Say whether some feed of this slot delivers the stream."""
@@ -120,6 +158,9 @@ class Supervisor:
         self.clock = provider.clock
         self.has_history = provider.has_history
         self.reconnects: Counter[str] = Counter()
+        self.reconnect_kinds: Counter[str] = Counter()
+        self.updates = 0
+        self.lag = Histogram(LAG_BOUNDS_S)
         self.connects = 0
         self.skipped = 0
         self.last_skip: str | None = None
@@ -140,6 +181,8 @@ class Supervisor:
         self._liveness: dict[Stream, Liveness] = {}
         self._received: Counter[Stream] = Counter()
         self._next_check: dict[Stream, float] = {}
+        self._planned: dict[StreamKey, Planned] = {}
+        self._remarks: dict[StreamKey, str] = {}
         self._connect_times: deque[float] = deque()
         self._ending: set[asyncio.Task[None]] = set()
         self._repairs: set[asyncio.Task[None]] = set()
@@ -162,9 +205,7 @@ class Supervisor:
         if stream.key in self._streams or self._is_closing:
             return
         self._streams[stream.key] = stream
-        slot = next(
-            (slot for slot in self._slots.values() if len(slot.keys) < self.provider.info.streams_per_feed), None
-        )
+        slot = next((slot for slot in self._slots.values() if slot.has_room(stream.key, self.provider.info)), None)
         if slot is None:
             slot = self._open_slot()
         slot.keys[stream.key] = None
@@ -198,6 +239,8 @@ class Supervisor:
         self._liveness.pop(stream, None)
         self._received.pop(stream, None)
         self._next_check.pop(stream, None)
+        self._planned.pop(stream.key, None)
+        self._remarks.pop(stream.key, None)
         slot = self._slot_of.pop(stream.key)
         slot.keys.pop(stream.key, None)
         for feed in slot.feeds:
@@ -270,19 +313,27 @@ class Supervisor:
     async def _start(self, slot: Slot) -> Feed:
         await self._connect_turn()
         self._numbers += 1
-        feed = Feed(self._numbers)
+        feed = Feed(self._numbers, self.provider.note_kill)
         feed.watchlist = Watchlist(
             slot.keys,
             on_accept=lambda key: self._on_accept(feed, key),
             on_reject=lambda key, reason: self._on_reject(feed, key, reason),
             on_skip=self._on_skip,
-            on_closing=lambda reason: self._ask_replacement(slot, reason),
+            on_closing=lambda reason: self._ask_replacement(slot, reason, "announced"),
             on_pause=lambda key, status, message: self._on_pause(feed, key, status, message),
+            on_expect=self._on_expect,
+            on_remark=self._on_remark,
         )
         slot.feeds.append(feed)
         feed.task = asyncio.create_task(self._pump(slot, feed), name=f"pump {self.provider.name} {feed.number}")
         self.connects += 1
-        log.info("feed %s %d opens for %d streams", self.provider.name, feed.number, len(slot.keys))
+        log.info(
+            "feed %s %d opens for %d streams",
+            self.provider.name,
+            feed.number,
+            len(slot.keys),
+            extra=event("feed_opened", provider=self.provider.name, feed=feed.number, streams=len(slot.keys)),
+        )
         return feed
 
     async def _connect_turn(self) -> None:
@@ -308,19 +359,24 @@ class Supervisor:
             return False
         if replace not in done:
             slot.replace_cause = "rotation before the provider's limit"
+            slot.replace_kind = "rotation"
         return True
 
-    def _ask_replacement(self, slot: Slot, cause: str) -> None:
+    def _ask_replacement(self, slot: Slot, cause: str, kind: str) -> None:
         if not slot.replace.is_set():
             slot.replace_cause = cause
+            slot.replace_kind = kind
             slot.replace.set()
 
     async def _replace(self, slot: Slot, old: Feed, backoff: Backoff) -> Feed:
         """Open a second feed and close the old one only when the new one delivers; return the one that is left."""
         cause = slot.replace_cause or "asked for"
         slot.replace.clear()
-        log.info("feed %s %d is being replaced: %s", self.provider.name, old.number, cause)
-        self.reconnects[cause] += 1
+        about = event(
+            "feed_replaced", provider=self.provider.name, feed=old.number, cause=slot.replace_kind, reason=cause
+        )
+        log.info("feed %s %d is being replaced: %s", self.provider.name, old.number, cause, extra=about)
+        self._count_reconnect(cause, slot.replace_kind)
         assert old.task is not None
         while not old.task.done():
             new = await self._start(slot)
@@ -361,16 +417,37 @@ class Supervisor:
         error = feed.error
         if isinstance(error, AuthenticationFailed):
             self.provider.refusal = str(error)
-            log.error("feed %s ended for good: %s", self.provider.name, error)
+            about = event("feed_refused", provider=self.provider.name, feed=feed.number, reason=str(error))
+            log.error("feed %s %d ended for good: %s", self.provider.name, feed.number, error, extra=about)
             for key in list(slot.keys):
                 self.refuse(self._streams[key], str(error))
             return None
         if feed.has_delivered:
             backoff.reset()
         wait_s = error.retry_after if isinstance(error, RateLimited) else backoff.next_s()
-        self.reconnects[feed.cause] += 1
-        log.warning("feed %s %d ended: %s; next attempt in %.1f s", self.provider.name, feed.number, feed.cause, wait_s)
+        self._count_reconnect(feed.cause, _kind_of(feed))
+        log.warning(
+            "feed %s %d ended: %s; next attempt in %.1f s",
+            self.provider.name,
+            feed.number,
+            feed.cause,
+            wait_s,
+            extra=event(
+                "feed_ended",
+                provider=self.provider.name,
+                feed=feed.number,
+                cause=_kind_of(feed),
+                reason=feed.cause,
+                wait_s=round(wait_s, 1),
+            ),
+        )
         return wait_s
+
+    def _count_reconnect(self, cause: str, kind: str) -> None:
+        """Count by sentence, of which there may be many, and by kind."""
+        self.reconnect_kinds[kind] += 1
+        is_known = cause in self.reconnects or len(self.reconnects) < MOST_CAUSES
+        self.reconnects[cause if is_known else "other causes"] += 1
 
     def _mark_lost(self, slot: Slot, feed: Feed) -> None:
         for key in slot.keys:
@@ -396,12 +473,14 @@ class Supervisor:
                     stamp_ms = update.ts_event_ms
                     if stamp_ms is not None:
                         clock.observe(stamp_ms / 1000)
-                        stream.lag_ms = clock.now() * 1000 - stamp_ms
+                        stream.lag_ms = lag_ms = clock.now() * 1000 - stamp_ms
+                        self.lag.observe(lag_ms / 1000)
                     ahead_s = update.candle.time - clock.now()
                     if not -PAST_S < ahead_s < FUTURE_S:
                         self._on_skip(f"{update.key} has a candle from another time: {update.candle.time}")
                         continue
                     received[stream] += 1
+                    self.updates += 1
                     feed.has_delivered = True
                     if update.key not in feed.live:
                         self._on_accept(feed, update.key)
@@ -422,7 +501,10 @@ class Supervisor:
         self.last_skip = reason[:200]
         if self.skipped == 1:
             log.warning(
-                "%s sent a message that makes no sense (counted from now on): %s", self.provider.name, reason[:200]
+                "%s sent a message that makes no sense (counted from now on): %s",
+                self.provider.name,
+                reason[:200],
+                extra=event("message_skipped", provider=self.provider.name),
             )
 
     def _on_reject(self, feed: Feed, key: StreamKey, reason: str) -> None:
@@ -436,7 +518,30 @@ class Supervisor:
         feed.live.add(key)
         feed.check_ready()
         if stream is not None:
-            self._hub.set_state(stream, status, message)
+            # A watchlist lets no other through than its PAUSES.
+            self._hub.set_state(stream, cast(StreamState, status), message)
+
+    def _on_expect(self, key: StreamKey, in_s: float, every_s: float | None) -> None:
+        if key in self._streams:
+            self._planned[key] = Planned(self._machine_clock.monotonic() + in_s, every_s)
+
+    def _on_remark(self, key: StreamKey, message: str) -> None:
+        """Keep what a feed says about how a stream is live, and show it if the stream is."""
+        stream = self._streams.get(key)
+        if stream is None or self._remarks.get(key, LIVE) == (message or LIVE):
+            return
+        self._remarks[key] = message or LIVE
+        if stream.status == CONNECTED:
+            self._hub.set_state(stream, CONNECTED, self._remarks[key])
+
+    def _is_planned(self, key: StreamKey, now: float) -> bool:
+        """Say whether a feed that polls will ask for a stream by itself; only a poll that is late makes a doubt."""
+        planned = self._planned.get(key)
+        return planned is not None and now < planned.at + LATE_S
+
+    def planned(self, key: StreamKey) -> Planned | None:
+        """Return when a polled stream is asked for next, if its feed said so."""
+        return self._planned.get(key)
 
     def _on_accept(self, feed: Feed, key: StreamKey) -> None:
         """A feed delivers a stream from now on: live at once, unless candles may have closed unseen meanwhile."""
@@ -451,7 +556,12 @@ class Supervisor:
         due_at = series.due_at()
         if series.is_catching_up:
             self._start_fill(stream)
-        elif self.has_history and due_at is not None and self.clock.now() >= due_at:
+        elif (
+            self.has_history
+            and due_at is not None
+            and self.clock.now() >= due_at
+            and not self._is_planned(key, self._machine_clock.monotonic())
+        ):
             series.catch_up()
             self._start_fill(stream)
         else:
@@ -459,7 +569,7 @@ class Supervisor:
 
     def _go_live(self, stream: Stream) -> None:
         if stream.status != CONNECTED:
-            self._hub.set_state(stream, CONNECTED, "live")
+            self._hub.set_state(stream, CONNECTED, self._remarks.get(stream.key, LIVE))
 
     def _note(self, stream: Stream, event: str) -> None:
         stream.events.append((self._machine_clock.wall(), event))
@@ -477,7 +587,7 @@ class Supervisor:
         if self._fills.get(stream) is task:
             del self._fills[stream]
         if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("backfill of %s failed", stream.key, exc_info=error)
+            log.error("backfill of %s failed", stream.key, exc_info=error, extra=_about("backfill_failed", stream))
 
     async def _fill(self, stream: Stream) -> None:
         """Fetch what is missing before the live updates that wait, and let them follow."""
@@ -568,7 +678,8 @@ class Supervisor:
         for gap in stream.series.take_gaps():
             stream.gap_count += 1
             self._note(stream, f"gap {gap.start} to {gap.end}: {reason}")
-            log.warning("%s has a gap from %d to %d: %s", stream.key, gap.start, gap.end, reason)
+            about = _about("gap", stream, start=gap.start, end=gap.end, reason=reason)
+            log.warning("%s has a gap from %d to %d: %s", stream.key, gap.start, gap.end, reason, extra=about)
             self._hub.announce(stream, wire.gap(stream.name, stream.key.interval, gap.start, gap.end, reason))
         self._hub.tell(stream, updates)
 
@@ -582,7 +693,7 @@ class Supervisor:
             try:
                 closed, _, until = await self._fetch(stream.key, missing)
             except (ProviderError, StoreError) as error:
-                log.debug("gap of %s stays: %s", stream.key, error)
+                log.debug("gap of %s stays: %s", stream.key, error, extra=_about("gap_stays", stream))
                 continue
             if self._streams.get(stream.key) is stream and not self._may_lag(stream.key, missing, closed):
                 self._tell(stream, stream.series.repair(gap, closed, until), "")
@@ -607,7 +718,8 @@ class Supervisor:
     def _check_silence(self, stream: Stream, now: float) -> None:
         """A stream that is silent beyond its habit is stale: resubscribe it first, then replace its connection."""
         liveness = self._liveness[stream]
-        if stream.status not in (CONNECTED, STALE, BACKFILLING):
+        is_planned = stream.status != STALE and self._is_planned(stream.key, now)
+        if stream.status not in (CONNECTED, STALE, BACKFILLING) or is_planned:
             liveness.restart(now)
             return
         over_s = liveness.tick(now, self._received[stream])
@@ -622,7 +734,7 @@ class Supervisor:
                 feed.watchlist.add(stream.key)
         elif over_s > liveness.patience_s * (2**liveness.warnings - 1):
             liveness.warnings = min(liveness.warnings + 1, 8)
-            self._ask_replacement(self._slot_of[stream.key], f"{stream.key} went silent")
+            self._ask_replacement(self._slot_of[stream.key], f"{stream.key} went silent", "silent")
 
     def _show_stale(self, stream: Stream) -> None:
         heard_at = self._liveness[stream].heard_at
@@ -633,6 +745,8 @@ class Supervisor:
         series = stream.series
         if stream.status not in (CONNECTED, STALE) or series.is_catching_up or not self.has_history:
             return
+        if self._is_planned(stream.key, now):
+            return
         interval = stream.key.interval
         due_at = series.due_at()
         if due_at is None:
@@ -642,3 +756,24 @@ class Supervisor:
         self._next_check[stream] = now + max(30.0, min(length_s(interval), 3600))
         series.catch_up()
         self._start_fill(stream)
+
+
+def _about(name: str, stream: Stream, **fields: object) -> dict[str, dict[str, object]]:
+    return event(name, provider=stream.provider, stream=str(stream.key), **fields)
+
+
+def _kind_of(feed: Feed) -> str:
+    """Return one of `CAUSES` for how a feed ended."""
+    match feed.error:
+        case None:
+            return "closed"
+        case RateLimited():
+            return "rate_limited"
+        case ProviderTimeout():
+            return "timeout"
+        case ProviderUnavailable():
+            return "lost" if feed.has_delivered else "unavailable"
+        case BadAnswer():
+            return "bad_answer"
+        case _:
+            return "failed"

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Iterable
+from typing import Any
 
 from relay.model import StreamKey
 
@@ -9,6 +10,8 @@ PAUSES = ("market_closed", "throttled")
 """The states in which a stream may rest; the client contract names them."""
 
 _REMEMBERED = 1000
+_MOST_LATE = 200
+"""So many updates of a stream may come after it left the list; a plugin that goes on ignores the list."""
 
 
 def _ignore(*_: object) -> None:
@@ -19,8 +22,8 @@ class Watchlist:
     """Streams wanted from one feed, now.
 
     The host adds and removes streams; a feed reads `streams`, waits with `changed`, and reports with `accept`,
-    `reject`, `pause`, `skip` and `closing`. All methods except `changed` are synchronous and never block. Reports about
-    streams that are not on the list (any more) are ignored: the wish may have been withdrawn meanwhile.
+    `reject`, `pause`, `remark`, `expect`, `skip` and `closing`. All methods except `changed` are synchronous and never
+    block. Reports about streams that are not on the list (any more) are ignored: the wish may have been withdrawn.
     """
 
     def __init__(
@@ -32,14 +35,18 @@ class Watchlist:
         on_skip: Callable[[str], None] = _ignore,
         on_closing: Callable[[str], None] = _ignore,
         on_pause: Callable[[StreamKey, str, str], None] = _ignore,
+        on_expect: Callable[[StreamKey, float, float | None], None] = _ignore,
+        on_remark: Callable[[StreamKey, str], None] = _ignore,
     ) -> None:
         self._streams: dict[StreamKey, int] = dict.fromkeys(streams, 0)
-        self._removed: dict[StreamKey, None] = {}
+        self._removed: dict[StreamKey, int] = {}
         self._on_accept = on_accept
         self._on_reject = on_reject
         self._on_skip = on_skip
         self._on_closing = on_closing
         self._on_pause = on_pause
+        self._on_expect = on_expect
+        self._on_remark = on_remark
         self._conceal: Callable[[str], str] = str
         self._waiters: set[asyncio.Future[None]] = set()
         self.version = 0
@@ -72,14 +79,18 @@ class Watchlist:
         """Want a stream no longer (host only)."""
         if key in self._streams:
             del self._streams[key]
-            self._removed[key] = None
+            self._removed[key] = _MOST_LATE
             if len(self._removed) > _REMEMBERED:
                 del self._removed[next(iter(self._removed))]
             self._wake()
 
-    def was_wanted(self, key: object) -> bool:
-        """Say whether a stream left the list lately, so that an update of it is late, not wrong (host only)."""
-        return key in self._removed
+    def is_late(self, key: Any) -> bool:
+        """Say whether an update of a stream that left the list is only late: the first few hundred are (host only)."""
+        left = self._removed.get(key)
+        if not left:
+            return False
+        self._removed[key] = left - 1
+        return True
 
     def conceal(self, conceal: Callable[[str], str]) -> None:
         """Pass every text that the feed reports through this first: it takes the keys out (host only)."""
@@ -129,6 +140,19 @@ class Watchlist:
     def closing(self, reason: str) -> None:
         """Report that the provider announced the end of this feed: the host opens the next one at once."""
         self._on_closing(self._conceal(str(reason)))
+
+    def expect(self, key: StreamKey, in_s: float, every_s: float | None = None) -> None:
+        """Report when a polled stream is asked for next, and how often it is: until then its silence is planned.
+
+        The relay calls it neither stale nor asks history for candles that close meanwhile.
+        """
+        if key in self._streams:
+            self._on_expect(key, in_s, every_s)
+
+    def remark(self, key: StreamKey, message: str) -> None:
+        """Report how a stream is live if that is worth saying: the message of its state `connected`; empty ends it."""
+        if key in self._streams:
+            self._on_remark(key, self._conceal(str(message)))
 
     def pause(self, key: StreamKey, status: str, message: str) -> None:
         """Report that a stream rests: `status` is `market_closed` or `throttled`, `message` says until when.

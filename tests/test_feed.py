@@ -27,7 +27,7 @@ from relay import (
     Watchlist,
     websocket_feed,
 )
-from relay.feed import Decoded
+from relay.codec import Decoded
 from tests.pump import PATIENCE_S, Pump, keys
 
 
@@ -402,6 +402,23 @@ async def test_the_venues_heartbeat_is_sent(upstream: Upstream, session: aiohttp
     async with pump(session, codec):
         await upstream.until(lambda: len(upstream.said) >= 2)
     assert upstream.said[0] == {"heartbeat": []}
+
+
+async def test_the_greeting_is_sent_once_and_before_anything_else(
+    upstream: Upstream, session: aiohttp.ClientSession
+) -> None:
+    codec = PlainCodec(upstream.url)
+    codec.greeting = ('{"login":"me"}', '{"channel":"heartbeats"}')
+    async with pump(session, codec, "A@1m") as feed:
+        await upstream.until(lambda: len(upstream.said) >= 3)
+        feed.watchlist.add(StreamKey("B", "1m"))
+        await upstream.until(lambda: len(upstream.said) >= 4)
+    assert upstream.said == [
+        {"login": "me"},
+        {"channel": "heartbeats"},
+        {"subscribe": ["A@1m"]},
+        {"subscribe": ["B@1m"]},
+    ]
 
 
 async def test_headers_of_the_codec_travel_with_the_upgrade(upstream: Upstream, session: aiohttp.ClientSession) -> None:

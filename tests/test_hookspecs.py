@@ -14,8 +14,8 @@ from aiohttp import WSMsgType, web
 
 import relay
 from providers.sandbox import Sandbox
-from relay import API_VERSION, StreamKey, Watchlist, hookspecs, plugins, testing
-from relay.testing import WatchedFeed, check_provider, open_provider
+from relay import API_VERSION, Memory, StreamKey, Watchlist, doors, hookspecs, plugins
+from relay.testing import WatchedFeed, check_provider, limits, open_provider
 from tests.conftest import StartRelay
 from tests.running import eventually
 from tests.test_plugins import opened, path_of, provider_of, tally
@@ -68,7 +68,7 @@ def test_every_field_of_the_values_is_documented(kind: Any) -> None:
 
 @pytest.mark.parametrize("kind", [relay.Watchlist, relay.FeedCodec])
 def test_every_member_for_feeds_is_documented(kind: Any) -> None:
-    hosts = {"add", "remove", "was_wanted", "conceal"}
+    hosts = {"add", "remove", "is_late", "conceal"}
     for member in [name for name in vars(kind) if not name.startswith("_") and name not in hosts]:
         assert re.search(rf"`[^`\n]*\b{member}\b[^`\n]*`", GUIDE), member
 
@@ -82,6 +82,7 @@ def test_api_version() -> None:
         "relay_candles": ["symbol", "interval", "start", "end", "limit", "session", "settings"],
         "relay_instruments": ["session", "settings"],
         "relay_budgets": ["settings"],
+        "relay_memory": ["memory", "settings"],
     }
 
 
@@ -151,6 +152,41 @@ async def test_hook_relay_budgets() -> None:
     assert (budget.name, budget.limit, budget.used) == ("questions", 1000, 0)
 
 
+async def test_hook_relay_memory() -> None:
+    kept: list[bytes] = []
+
+    async def write(body: bytes) -> bool:
+        kept.append(body)
+        return True
+
+    async with opened(tally()) as provider:
+        provider.remember(Memory(b"41", write))
+        await provider.candles(StreamKey("TALLY", "1s"), None, int(time.time()), 2)
+        (budget,) = provider.budgets()
+    assert budget.used == 42
+    assert kept == [b"42"]
+
+
+async def test_a_plugin_that_cannot_take_its_memory_serves_on(caplog: pytest.LogCaptureFixture) -> None:
+    def relay_memory(memory: Any) -> None:
+        raise RuntimeError("no thanks")
+
+    async with opened(provider_of(relay_memory=relay_memory)) as provider:
+        provider.remember(Memory())
+        assert provider.budgets() == ()
+    assert "failed in relay_memory" in caplog.text
+
+
+async def test_memory_keeps_json_and_says_when_it_does_not() -> None:
+    assert Memory(b"{nonsense").value is None
+    memory = Memory()
+    assert await memory.save({"a": [1, 2.5, None]}) is False
+    assert memory.value == {"a": [1, 2.5, None]}
+    with pytest.raises(TypeError):
+        await memory.save({1, 2})
+    assert memory.value == {"a": [1, 2.5, None]}
+
+
 async def test_hooks_may_take_fewer_arguments() -> None:
     async def relay_candles(limit: int) -> list[Any]:
         return []
@@ -184,7 +220,7 @@ async def serve() -> AsyncIterator[Callable[[web.Application], Any]]:
 def guide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
     """Write a code block of the guide to a file, and return its path."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(testing, "SETTLE_S", 0.1)
+    monkeypatch.setattr(limits, "SETTLE_S", 0.1)
 
     def write(name: str, old: str = "", new: str = "") -> str:
         text = block(name)
@@ -256,7 +292,11 @@ async def test_polling_example_conforms(
     address = await serve(Bitstamp().app)
     settings = {"rest_url": f"http://{address}", "poll_seconds": 0.1}
     report = await check_provider("bitstamp.py", symbol="BTC/USD", interval="1m", settings=settings, timeout_s=3)
-    assert report.unchecked == ("closing: a candle of 1m takes longer than timeout_s",)
+    assert report.unchecked == (
+        "closing: a candle of 1m takes longer than timeout_s",
+        "reconnect: the feed holds no WebSocket that could be lost",
+        "speed: the provider read no messages from a WebSocket",
+    )
 
 
 async def test_tests_of_the_guide_pass(
@@ -359,10 +399,44 @@ async def test_websocket_example_conforms(serve: Callable[[web.Application], Any
     )
 
 
+async def test_ticks_example_runs_in_a_relay(
+    relay_with: StartRelay, serve: Callable[[web.Application], Any], guide: Callable[..., str]
+) -> None:
+    """Trades of a second whose beginning was not seen, of the next one, none in the one after, and some later."""
+    started = int(time.time())
+
+    async def venue(request: web.Request) -> web.WebSocketResponse:
+        socket = web.WebSocketResponse()
+        await socket.prepare(request)
+        trades = iter([(0.5, 5, 1.0), (1.2, 6, 0.1), (1.8, 4, 0.2), (3.5, 7, 1.0), (5.5, 8, 1.0)])
+        async for message in socket:
+            asked, channel = message.json(), {"channel": "live_trades_btcusd"}
+            if asked["event"] == "bts:subscribe":
+                await socket.send_json({"event": "bts:subscription_succeeded", "data": {}} | asked["data"])
+                for second, price, amount in trades:
+                    stamp = round((started + second) * 1_000_000)
+                    trade = {"microtimestamp": str(stamp), "price": price, "amount": amount}
+                    await socket.send_json({"event": "trade", "data": trade} | channel)
+        return socket
+
+    app = web.Application()
+    app.add_routes([web.get("/ws", venue)])
+    tables = {"bitstamp_trades": {"ws_url": f"ws://{await serve(app)}/ws"}}
+    running = await relay_with(plugins=(guide("bitstamp_trades.py"),), tables=tables)
+    client = await running.connect()
+    await client.subscribe("bitstamp_trades:BTC/USD@1s")
+    found = [await client.update(is_closed=True) for _ in range(3)]
+    assert [tuple((update["candle"] | {"time": update["candle"]["time"] - started}).values()) for update in found] == [
+        (1, 6.0, 6.0, 4.0, 4.0, 0.3),
+        (2, 4.0, 4.0, 4.0, 4.0, 0.0),
+        (3, 7.0, 7.0, 7.0, 7.0, 1.0),
+    ]
+
+
 async def test_wrapper_example_times_history(
     guide: Callable[..., str], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    module: Any = plugins._import(guide("slow_log.py"))
+    module: Any = doors.import_named(guide("slow_log.py"))
     moments = iter((0.0, 1.5))
     monkeypatch.setattr(module, "time", type("Time", (), {"monotonic": staticmethod(lambda: next(moments))}))
     async with opened(tally(), module) as provider:
@@ -378,5 +452,12 @@ async def test_smallest_provider_is_where_the_guide_says() -> None:
 
 def test_example_files_are_in_the_guide() -> None:
     names = re.findall(r"```python\n# (\S+)\n", GUIDE)
-    assert names == ["bitstamp.py", "okx.py", "test_bitstamp.py", "test_refusal.py", "slow_log.py"]
+    assert names == [
+        "bitstamp.py",
+        "okx.py",
+        "bitstamp_trades.py",
+        "test_bitstamp.py",
+        "test_refusal.py",
+        "slow_log.py",
+    ]
     assert isinstance(Sandbox, type)

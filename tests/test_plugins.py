@@ -35,14 +35,18 @@ from relay import (
     StreamKey,
     UnknownSymbol,
     Watchlist,
+    doors,
+    ending,
     hookimpl,
-    plugins,
 )
-from relay.app import build_app
+from relay import provider as bound
+from relay.app import PROVIDERS, SUPERVISORS, build_app
 from relay.cli import main
 from relay.config import provider_settings
+from relay.ending import end_task
 from relay.errors import ConfigError
-from relay.plugins import PluginHost, Provider, end_task, new_session
+from relay.plugins import PluginHost
+from relay.provider import Provider, new_session
 from tests.running import Running, config_of, eventually, start_relay
 
 PLUGINS = Path(__file__).parent / "plugins"
@@ -55,7 +59,7 @@ def path_of(name: str) -> str:
 
 def tally() -> Any:
     """Import the class plugin afresh, so that its count of instances starts at 0."""
-    return plugins._import(path_of("tally")).Tally
+    return doors.import_named(path_of("tally")).Tally
 
 
 def load(*named: str, builtin: tuple[object, ...] = ()) -> PluginHost:
@@ -111,9 +115,9 @@ def provider_of(*, name: str = "made", **hooks: Callable[..., Any]) -> Any:
 @pytest.fixture(autouse=True)
 def _few_tracebacks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Wait less for plugins that do not end."""
-    monkeypatch.setattr(plugins, "END_GRACE_S", 0.2)
-    monkeypatch.setattr(plugins, "CALL_GRACE_S", 0.2)
-    monkeypatch.setattr(plugins, "KILL_GRACE_S", 0.2)
+    monkeypatch.setattr(ending, "END_GRACE_S", 0.2)
+    monkeypatch.setattr(bound, "CALL_GRACE_S", 0.2)
+    monkeypatch.setattr(ending, "KILL_GRACE_S", 0.2)
 
 
 # -- doors -----------------------------------------------------------------------------------------
@@ -250,7 +254,7 @@ def test_class_is_instantiated_once_a_relay() -> None:
         (
             "unknown_hook",
             "marks relay_candels as a hook, which there is not; hooks are relay_provider, relay_stream, "
-            "relay_candles, relay_instruments, relay_budgets",
+            "relay_candles, relay_instruments, relay_budgets, relay_memory",
         ),
         (
             "unknown_argument",
@@ -301,6 +305,7 @@ INFO: Any = ProviderInfo("made", API_VERSION, "Made", ("demo",), ("1m",))
         (INFO._replace(intervals=()), "intervals are ()"),
         (INFO._replace(intervals="1m"), "intervals are '1m'"),
         (INFO._replace(streams_per_feed=0), "streams_per_feed is 0"),
+        (INFO._replace(one_interval_per_feed=1), "one_interval_per_feed is 1, not True or False"),
         (INFO._replace(feed_life_s=float("nan")), "feed_life_s is nan"),
         (INFO._replace(close_grace_s="5"), "close_grace_s is '5'"),
         (INFO._replace(fresh_s=None), "fresh_s is None"),
@@ -364,7 +369,7 @@ async def test_hook_of_another_provider_is_never_called() -> None:
 
 
 async def test_wrapper_plugin_applies_to_providers_of_any_door() -> None:
-    async with opened(tally(), plugins._import(path_of("doubles"))) as provider:
+    async with opened(tally(), doors.import_named(path_of("doubles"))) as provider:
         candles = await provider.candles(StreamKey("TALLY", "1s"), None, int(time.time()), 2)
     assert [candle.volume for candle in candles] == [2.0, 2.0]
 
@@ -448,7 +453,7 @@ async def test_missing_key_says_how_to_set_it() -> None:
 async def test_wrong_history_leaves_as_a_provider_error(
     answer: str, kind: type[ProviderError], sentence: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(plugins, "CALL_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(bound, "CALL_TIMEOUT_S", 0.1)
     async with opened("wrong_history", answer=answer) as provider:
         with pytest.raises(kind) as caught:
             await provider.candles(StreamKey("X", "1m"), None, 120, 1)
@@ -504,7 +509,7 @@ async def test_rubbish_is_skipped_with_a_reason_and_the_stream_goes_on() -> None
     async with opened("rubbish") as provider:
         found = await updates_of(provider, Watchlist([key], on_skip=skipped.append), 2)
     assert [update.candle.close for update in found] == [2.5, 2.0]
-    rubbish = dict(plugins._import(path_of("rubbish")).rubbish(key, 60))
+    rubbish = dict(doors.import_named(path_of("rubbish")).rubbish(key, 60))
     assert len(skipped) == 2 * len(rubbish)
     assert len(rubbish) == 34
     assert skipped[:6] == [
@@ -680,7 +685,7 @@ async def test_feed_that_does_not_end_is_killed(name: str, caplog: pytest.LogCap
         await end_task(task)
         assert time.monotonic() - began < 2
         assert task.done()
-    assert [record.getMessage() for record in caplog.records if record.name == "relay.plugins"] == [
+    assert [record.getMessage() for record in caplog.records if record.name == "relay.ending"] == [
         f"pump {name} 1 does not end when it is cancelled and was killed; its plugin needs repair"
     ]
 
@@ -787,6 +792,30 @@ async def test_rubbish_is_counted_and_the_good_updates_of_that_provider_arrive(u
     status = (await unruly.get("status")).body
     (found,) = [provider for provider in status["providers"] if provider["name"] == "rubbish"]
     assert any(isinstance(value, int) and value >= 34 for value in found.values()), found
+
+
+async def test_status_counts_what_each_plugin_did(unruly: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("relay.watchlist._MOST_LATE", 5)
+    client = await unruly.connect()
+    names = ["stream_raises:X@1m", "never_closes:X@1m", "ignores_watchlist:A@1m", "ignores_watchlist:B@1m"]
+    await client.subscribe(*names)
+    await client.update(symbol="never_closes:X")
+    await client.update(symbol="ignores_watchlist:A")
+    await client.ask("unsubscribe", streams=["never_closes:X@1m", "ignores_watchlist:A@1m"])
+    providers = unruly.app[PROVIDERS]
+    await eventually(
+        lambda: (
+            providers["never_closes"].killed
+            and providers["stream_raises"].failed
+            and unruly.app[SUPERVISORS]["ignores_watchlist"].skipped
+        )
+    )
+    status = (await unruly.get("status")).body
+    told = {provider["name"]: provider for provider in status["providers"]}
+    assert told["never_closes"]["tasks_killed"] == 1
+    assert told["stream_raises"]["hooks_failed"] >= 1
+    assert told["ignores_watchlist"]["messages_skipped"] >= 1
+    assert {told["binance"][name] for name in ("tasks_killed", "hooks_failed", "messages_skipped")} == {0}
 
 
 async def test_failed_history_of_a_plugin_is_an_error_of_that_request_only(unruly: Running) -> None:

@@ -4,10 +4,12 @@ import asyncio
 import itertools
 import time
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from types import ModuleType
 from typing import Any
 
 import pytest
+from aiohttp import ClientError, WSServerHandshakeError, web
 
 from providers.binance import BinanceProvider
 from providers.sandbox import Sandbox
@@ -19,14 +21,15 @@ from relay import (
     Instrument,
     PriceUpdate,
     ProviderInfo,
+    RateLimited,
     Setting,
     StreamKey,
+    ending,
     hookimpl,
-    plugins,
-    testing,
 )
+from relay import provider as bound
 from relay.errors import ConfigError
-from relay.testing import DoesNotConform, Report, WatchedFeed, check_provider, open_provider
+from relay.testing import DoesNotConform, WatchedFeed, check_provider, limits, open_provider
 from tests.running import settings_of
 from tests.test_plugins import path_of, provider_of, tally
 
@@ -35,11 +38,11 @@ KEY = StreamKey("X", "1m")
 
 @pytest.fixture(autouse=True)
 def _little_patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plugins, "END_GRACE_S", 0.1)
-    monkeypatch.setattr(plugins, "CALL_GRACE_S", 0.1)
-    monkeypatch.setattr(plugins, "KILL_GRACE_S", 0.1)
-    monkeypatch.setattr(testing, "END_S", 0.2)
-    monkeypatch.setattr(testing, "SETTLE_S", 0.1)
+    monkeypatch.setattr(ending, "END_GRACE_S", 0.1)
+    monkeypatch.setattr(bound, "CALL_GRACE_S", 0.1)
+    monkeypatch.setattr(ending, "KILL_GRACE_S", 0.1)
+    monkeypatch.setattr(limits, "END_S", 0.2)
+    monkeypatch.setattr(limits, "SETTLE_S", 0.1)
 
 
 async def faults_of(plugin: object, *, symbol: str = "X", interval: str = "1m", **options: Any) -> list[str]:
@@ -58,30 +61,59 @@ async def test_binance_conforms(sandbox: Sandbox) -> None:
     report = await check_provider(
         BinanceProvider, symbol="BTCUSDT", interval="1s", settings=settings_of(sandbox)["binance"], timeout_s=6.5
     )
-    assert report == Report(
-        checked=(
-            "relay_provider is pure",
-            "instruments",
-            "closing",
-            "watchlist",
-            "stream",
-            "a second feed, closed between updates",
-            "unknown symbol in a stream",
-            "history",
-            "unknown symbol in history",
-            "cancelled history",
-            "budgets",
-        ),
-        unchecked=(),
+    assert report.checked == (
+        "relay_provider is pure",
+        "instruments",
+        "closing",
+        "watchlist",
+        "stream",
+        "a second feed, closed between updates",
+        "reconnect",
+        "unknown symbol in a stream",
+        "speed",
+        "history",
+        "unknown symbol in history",
+        "cancelled history",
+        "budgets",
+        "refusal",
     )
+    assert report.unchecked == ()
+    assert report.updates_per_cpu_s is not None
+    assert report.updates_per_cpu_s > 1000
 
 
 async def test_twelve_data_conforms(sandbox: Sandbox) -> None:
     report = await check_provider(
         TwelveDataProvider, symbol="EUR/USD", interval="1m", settings=settings_of(sandbox)["twelve_data"]
     )
-    assert report.unchecked == ("closing: a candle of 1m takes longer than timeout_s",)
-    assert "history" in report.checked
+    assert report.unchecked == (
+        "closing: a candle of 1m takes longer than timeout_s",
+        "reconnect: the feed holds no WebSocket that could be lost",
+        "speed: the provider read no messages from a WebSocket",
+    )
+    assert {"history", "refusal"} <= set(report.checked)
+
+
+async def test_twelve_data_with_a_tick_stream_conforms(sandbox: Sandbox) -> None:
+    report = await check_provider(
+        TwelveDataProvider,
+        symbol="EUR/USD",
+        interval="1m",
+        settings={**settings_of(sandbox)["twelve_data"], "mode": "stream"},
+        timeout_s=5,
+        survives_loss=True,
+    )
+    assert {"stream", "reconnect", "speed", "history", "refusal"} <= set(report.checked)
+
+
+async def test_feed_that_has_nothing_else_does_not_survive_the_loss_of_its_socket(venue: str) -> None:
+    async def relay_stream(watchlist: Any, session: Any) -> AsyncIterator[PriceUpdate]:
+        async with session.ws_connect(venue) as socket:
+            async for update in told(socket, watchlist):
+                yield update
+
+    faults = await faults_of(provider_of(relay_stream=relay_stream), survives_loss=True)
+    assert "relay_stream stops when its WebSocket is lost, though it is said to survive that" in faults
 
 
 async def test_clock_conforms_although_much_cannot_be_checked() -> None:
@@ -94,7 +126,7 @@ async def test_clock_conforms_although_much_cannot_be_checked() -> None:
         "a second feed, closed between updates",
         "budgets",
     )
-    assert len(report.unchecked) == 5
+    assert len(report.unchecked) == 8
 
 
 async def test_class_with_every_hook_conforms() -> None:
@@ -102,7 +134,11 @@ async def test_class_with_every_hook_conforms() -> None:
     report = await check_provider(
         tally(), symbol="TALLY", interval="1s", other=other, settings={"step": 3}, timeout_s=3
     )
-    assert report.unchecked == ()
+    assert report.unchecked == (
+        "reconnect: the feed holds no WebSocket that could be lost",
+        "speed: the provider read no messages from a WebSocket",
+        "refusal: the provider asks nothing through its session",
+    )
 
 
 # -- what a relay would refuse ---------------------------------------------------------------------
@@ -197,7 +233,7 @@ def stream_of(*updates: Callable[[StreamKey], PriceUpdate]) -> Any:
     async def relay_stream(watchlist: Any) -> AsyncIterator[PriceUpdate]:
         for update in itertools.cycle(updates):
             for key in watchlist.streams:
-                if key.symbol != testing.UNKNOWN_SYMBOL:
+                if key.symbol != limits.UNKNOWN_SYMBOL:
                     yield update(key)
             await asyncio.sleep(0.01)
 
@@ -235,7 +271,7 @@ async def test_candle_that_is_never_closed_is_named_where_there_is_no_history() 
 
 
 async def test_blocked_event_loop_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(testing, "BLOCKED_S", 0.1)
+    monkeypatch.setattr(limits, "BLOCKED_S", 0.1)
 
     async def relay_stream(watchlist: Any) -> AsyncIterator[PriceUpdate]:
         while True:
@@ -270,6 +306,131 @@ async def test_session_that_is_closed_and_answers_that_are_kept_are_named(sandbo
 
     faults = await faults_of(provider_of(relay_stream=closing_stream))
     assert "stream: closed the session, which is the host's" in faults
+
+
+# -- upstreams that are lost, refuse or send a lot -------------------------------------------------
+
+
+@pytest.fixture
+async def venue() -> AsyncIterator[str]:
+    """A server whose WebSocket says the present minute fifty times a second; its address."""
+
+    async def serve(request: web.Request) -> web.WebSocketResponse:
+        socket = web.WebSocketResponse()
+        await socket.prepare(request)
+
+        async def send() -> None:
+            with suppress(ConnectionError):
+                while True:
+                    await socket.send_json({"opened": minute()})
+                    await asyncio.sleep(0.02)
+
+        sender = asyncio.create_task(send())
+        async for _ in socket:
+            pass
+        sender.cancel()
+        return socket
+
+    app = web.Application()
+    app.add_routes([web.get("/", serve)])
+    runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    host, port = runner.addresses[0][:2]
+    yield f"http://{host}:{port}/"
+    await runner.cleanup()
+
+
+async def told(socket: Any, watchlist: Any) -> AsyncIterator[PriceUpdate]:
+    """Read a socket of the venue as a feed does."""
+    async for message in socket:
+        for key in watchlist.streams:
+            yield price(key, message.json()["opened"])
+
+
+async def test_good_feed_survives_loss_refusal_and_replay(venue: str) -> None:
+    async def relay_stream(watchlist: Any, session: Any) -> AsyncIterator[PriceUpdate]:
+        async with session.ws_connect(venue) as socket:
+            async for update in told(socket, watchlist):
+                yield update
+
+    plugin = provider_of(relay_stream=relay_stream)
+    report = await check_provider(plugin, symbol="X", interval="1m", timeout_s=0.5)
+    assert {"reconnect", "speed", "refusal"} <= set(report.checked)
+    assert report.updates_per_cpu_s is not None
+
+
+async def test_feed_that_reconnects_by_itself_is_named(venue: str) -> None:
+    async def relay_stream(watchlist: Any, session: Any) -> AsyncIterator[PriceUpdate]:
+        while True:
+            async with session.ws_connect(venue) as socket:
+                async for update in told(socket, watchlist):
+                    yield update
+
+    assert (
+        "relay_stream goes on after its connection was lost; let it end, the relay opens the next feed"
+        in await faults_of(provider_of(relay_stream=relay_stream))
+    )
+
+
+async def test_feed_that_stumbles_over_a_lost_connection_is_named(venue: str) -> None:
+    async def relay_stream(watchlist: Any, session: Any) -> AsyncIterator[PriceUpdate]:
+        async with session.ws_connect(venue) as socket:
+            async for update in told(socket, watchlist):
+                yield update
+            raise KeyError("last")
+
+    faults = await faults_of(provider_of(relay_stream=relay_stream))
+    assert "relay_stream raised KeyError: 'last' when its connection was lost" in faults
+
+
+async def test_provider_that_hides_a_refusal_is_named(venue: str) -> None:
+    async def relay_stream(watchlist: Any, session: Any) -> AsyncIterator[PriceUpdate]:
+        try:
+            async with session.ws_connect(venue) as socket:
+                async for update in told(socket, watchlist):
+                    yield update
+        except ClientError:
+            await asyncio.Event().wait()
+
+    async def relay_candles(symbol: str, start: int | None, end: int, limit: int, session: Any) -> list[Candle]:
+        async with session.get(venue) as answer:
+            # The venue serves WebSockets only: 400, unless the check stands in its place.
+            return [] if answer.status == 503 else right(symbol, start, end, limit)
+
+    faults = await faults_of(provider_of(relay_stream=relay_stream, relay_candles=relay_candles), timeout_s=0.5)
+    assert "relay_stream, when answered 503, neither raises nor reports it within 0.5 s" in faults
+    assert "relay_candles answers as if nothing were wrong when it is answered 503" in faults
+
+
+async def test_refusal_without_its_wait_or_as_a_mistake_is_named(venue: str) -> None:
+    async def relay_stream(watchlist: Any, session: Any) -> AsyncIterator[PriceUpdate]:
+        try:
+            async with session.ws_connect(venue) as socket:
+                async for update in told(socket, watchlist):
+                    yield update
+        except WSServerHandshakeError as error:
+            if error.status == 429:
+                raise RateLimited("slow down", 1) from None
+            raise LookupError("no socket") from None
+
+    faults = await faults_of(provider_of(relay_stream=relay_stream))
+    assert any("when answered 503, fails as if it were mistaken" in fault for fault in faults), faults
+    assert (
+        "relay_stream, when answered 429, with Retry-After: 7 raises RateLimited: slow down, not RateLimited with that "
+        "wait"
+    ) in faults
+
+
+async def test_slow_decoding_is_named(venue: str) -> None:
+    async def relay_stream(watchlist: Any, session: Any) -> AsyncIterator[PriceUpdate]:
+        async with session.ws_connect(venue) as socket:
+            async for update in told(socket, watchlist):
+                sum(range(200_000))
+                yield update
+
+    faults = await faults_of(provider_of(relay_stream=relay_stream), timeout_s=0.5)
+    assert any("of CPU until its updates are there" in fault for fault in faults), faults
 
 
 # -- history that does not conform -----------------------------------------------------------------
@@ -346,7 +507,7 @@ async def test_wrong_history_is_named(name: str) -> None:
     ],
 )
 async def test_misbehaving_history_is_named(answer: str, part: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plugins, "CALL_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(bound, "CALL_TIMEOUT_S", 0.1)
     faults = await faults_of(path_of("wrong_history"), settings={"answer": answer})
     assert any(part in fault for fault in faults), faults
 

@@ -22,6 +22,7 @@ class Reports:
             on_skip=lambda reason: self.found.append(("skip", reason)),
             on_closing=lambda reason: self.found.append(("closing", reason)),
             on_pause=lambda key, status, message: self.found.append(("pause", key, status, message)),
+            on_expect=lambda key, in_s, every_s: self.found.append(("expect", key, in_s, every_s)),
         )
 
 
@@ -135,10 +136,27 @@ def test_streams_that_left_are_remembered_for_a_while() -> None:
     watchlist.remove(A)
     watchlist.remove(B)
     watchlist.add(B)
-    assert watchlist.was_wanted(A)
-    assert not watchlist.was_wanted(B)
+    assert watchlist.is_late(A)
+    assert not watchlist.is_late(B)
     for number in range(1000):
         key = StreamKey(str(number), "1m")
         watchlist.add(key)
         watchlist.remove(key)
-    assert not watchlist.was_wanted(A)
+    assert not watchlist.is_late(A)
+
+
+def test_stream_that_goes_on_long_after_it_left_is_not_late_but_wrong() -> None:
+    watchlist = Watchlist([A])
+    watchlist.remove(A)
+    assert [watchlist.is_late(A) for _ in range(202)] == [True] * 200 + [False] * 2
+    watchlist.add(A)
+    watchlist.remove(A)
+    assert watchlist.is_late(A)
+
+
+def test_the_next_poll_is_reported_for_wanted_streams_only() -> None:
+    reports = Reports(A)
+    reports.watchlist.expect(A, 30.0)
+    reports.watchlist.expect(A, 30.0, 120.0)
+    reports.watchlist.expect(B, 5.0)
+    assert reports.found == [("expect", A, 30.0, None), ("expect", A, 30.0, 120.0)]

@@ -13,6 +13,7 @@ class Tally:
         type(self).made += 1
         self.first = int(time.time()) - 3600
         self.asked = 0
+        self.memory = None
 
     @hookimpl
     def relay_provider(self):
@@ -49,6 +50,8 @@ class Tally:
     @hookimpl
     async def relay_candles(self, symbol, start, end, limit, settings):
         self.asked += 1
+        if self.memory is not None:
+            await self.memory.save(self.asked)
         await asyncio.sleep(0)
         if symbol != "TALLY":
             return []
@@ -61,6 +64,11 @@ class Tally:
     @hookimpl
     async def relay_instruments(self):
         return [Instrument("TALLY", "demo", "TAL", "LY")]
+
+    @hookimpl
+    def relay_memory(self, memory):
+        self.memory = memory
+        self.asked = memory.value or 0
 
     @hookimpl
     def relay_budgets(self):

@@ -1,0 +1,299 @@
+"""One bound provider: what its hooks answer is judged here, and what they raise leaves as `ProviderError`."""
+
+import asyncio
+import inspect
+import logging
+import traceback
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
+from typing import Any, NamedTuple
+
+import aiohttp
+
+from relay.clock import ProviderClock
+from relay.ending import end_task, let_go
+from relay.errors import (
+    AuthenticationFailed,
+    BadAnswer,
+    ProviderError,
+    ProviderTimeout,
+    RateLimited,
+    UnknownSymbol,
+)
+from relay.errors import ProviderUnavailable as Unavailable
+from relay.events import event
+from relay.loopwatch import Blocks
+from relay.memory import Memory
+from relay.model import Budget, Candle, Instrument, PriceUpdate, ProviderInfo, StreamKey
+from relay.rest import MAX_RETRY_AFTER_S, NETWORK_ERRORS, RETRY_AFTER_S, network_failure
+from relay.sanity import fault_of_budget, fault_of_candle, fault_of_instrument, fault_of_update, kind_of, list_fault
+from relay.secret import spellings
+from relay.version import VERSION
+from relay.watchlist import Watchlist
+
+log = logging.getLogger(__name__)
+
+CALL_TIMEOUT_S = 60.0
+"""How long one call of `relay_candles` or `relay_instruments` may take."""
+CALL_GRACE_S = 1.0
+"""How long a call may take to end after it was cancelled."""
+SESSION_TIMEOUT = aiohttp.ClientTimeout(total=30, sock_connect=10)
+
+_MOST_AT_A_TIME = 100
+_MESSAGE_LENGTH = 300
+
+
+class Loaded(NamedTuple):
+    """A provider plugin that passed the checks on arrival."""
+
+    info: ProviderInfo
+    plugin: object
+    source: str
+    version: str
+
+
+def new_session(clock: ProviderClock) -> aiohttp.ClientSession:
+    """Return an HTTP session for one provider, which reads the provider's clock from every answer."""
+    trace = aiohttp.TraceConfig()
+
+    async def read(session: Any, context: Any, params: aiohttp.TraceRequestEndParams) -> None:
+        stamp = aiohttp.helpers.parse_http_date(params.response.headers.get("Date"))
+        if stamp is not None:
+            clock.observe(stamp.timestamp())
+
+    trace.on_request_end.append(read)
+    return aiohttp.ClientSession(
+        timeout=SESSION_TIMEOUT,
+        headers={"User-Agent": f"market-relay/{VERSION}"},
+        cookie_jar=aiohttp.DummyCookieJar(),
+        trace_configs=[trace],
+    )
+
+
+class Provider:
+    """One provider with its settings, session and clock. Whatever a plugin raises leaves here as ProviderError.
+
+    No error or log line that leaves here holds one of the provider's secrets.
+    """
+
+    def __init__(
+        self, loaded: Loaded, hooks: Mapping[str, Any], settings: Mapping[str, Any], clock: ProviderClock
+    ) -> None:
+        self.info = loaded.info
+        self.name = loaded.info.name
+        self.source = loaded.source
+        self.settings = settings
+        self.clock = clock
+        self.has_history = "relay_candles" in hooks
+        self.lists_instruments = "relay_instruments" in hooks
+        self.refusal: str | None = self._missing_key()
+        self._hooks = hooks
+        self._plugin = loaded.plugin
+        self._secrets = tuple(spellings(settings.values()))
+        self._session: aiohttp.ClientSession | None = None
+        self._blamed: dict[str, str] = {}
+        self.blocks = Blocks()
+        self.failed = 0
+        self.killed = 0
+
+    def _missing_key(self) -> str | None:
+        key = self.info.needs_key
+        if not key or self.settings.get(key):
+            return None
+        variable = f"RELAY_{self.name}_{key}".upper()
+        return f"{self.info.title} needs a key: set {variable}, or {key} in [{self.name}] of the configuration"
+
+    def open(self, session: aiohttp.ClientSession) -> None:
+        """Use this session from now on; the caller closes it."""
+        self._session = session
+
+    def remember(self, memory: Memory) -> None:
+        """Hand the plugin its place for what it wants to know after a restart."""
+        hook = self._hooks.get("relay_memory")
+        if hook is None:
+            return
+        try:
+            hook(memory=memory, settings=self.settings)
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - a plugin is isolated here
+            self._judged("relay_memory", error)
+
+    @property
+    def session(self) -> aiohttp.ClientSession:
+        """The provider's HTTP session."""
+        if self._session is None:
+            raise Unavailable(f"{self.name} is not open")
+        return self._session
+
+    def note_kill(self) -> None:
+        """Count a feed or call that did not end when it was cancelled."""
+        self.killed += 1
+
+    def conceal(self, text: str) -> str:
+        """Return a text of the plugin's without the provider's secrets."""
+        for secret in self._secrets:
+            text = text.replace(secret, "***")
+        return text
+
+    def said_again(self) -> ProviderInfo:
+        """Return what `relay_provider` of the plugin says when it is called once more."""
+        said: ProviderInfo = self._plugin.relay_provider()  # type: ignore[attr-defined]
+        return said
+
+    def open_feed(self, watchlist: Watchlist) -> AsyncGenerator[PriceUpdate, None]:
+        """Return what `relay_stream` returns, unjudged. Raises what the plugin raises, or `BadAnswer`."""
+        watchlist.conceal(self.conceal)
+        updates = self._hooks["relay_stream"](watchlist=watchlist, session=self.session, settings=self.settings)
+        if not isinstance(updates, AsyncGenerator):
+            advice = "; write `def`, not `async def`, around `return`" if inspect.iscoroutine(updates) else ""
+            let_go(updates)
+            raise BadAnswer(f"relay_stream returned {kind_of(updates)}, not an async generator{advice}")
+        return updates
+
+    async def stream(self, watchlist: Watchlist) -> AsyncGenerator[PriceUpdate, None]:
+        """Yield the updates of one feed; what makes no sense is reported to the watchlist and left out.
+
+        Raises `ProviderError`.
+        """
+        if self.refusal is not None:
+            raise AuthenticationFailed(self.refusal)
+        failure: ProviderError
+        in_a_row = 0
+        try:
+            async with aclosing(self.open_feed(watchlist)) as updates:
+                async for update in updates:
+                    fault = fault_of_update(update, watchlist)
+                    if fault is None:
+                        yield update
+                    else:
+                        watchlist.skip(fault)
+                    in_a_row += 1
+                    if in_a_row >= _MOST_AT_A_TIME:
+                        # A plugin that never waits would keep everybody else waiting.
+                        in_a_row = 0
+                        await asyncio.sleep(0)
+            return
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            # Nobody cancelled the feed: the plugin waited for something of its own that was.
+            failure = self._judged("relay_stream", error)
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - a plugin is isolated here
+            failure = self._judged("relay_stream", error)
+        # Raised out here: inside `except` it would drag the original along, which may hold a key.
+        raise failure
+
+    async def candles(self, key: StreamKey, start: int | None, end: int, limit: int) -> Sequence[Candle]:
+        """Return history as the hook gives it. Raises `ProviderError`."""
+        answer = await self._call(
+            "relay_candles", symbol=key.symbol, interval=key.interval, start=start, end=end, limit=limit
+        )
+        self._check_list("relay_candles", answer, Candle)
+        for candle in answer:
+            # Faulty values are dropped by whoever uses them; a wrong type is a mistake in the plugin.
+            if not isinstance(candle, Candle) or set(map(type, candle)) - {int, float}:
+                raise BadAnswer(f"provider {self.name}: relay_candles: {fault_of_candle(candle)}")
+        return list(answer)
+
+    async def instruments(self) -> Sequence[Instrument]:
+        """Return what can be streamed; entries that make no sense are left out. Raises `ProviderError`."""
+        answer = await self._call("relay_instruments")
+        self._check_list("relay_instruments", answer, Instrument)
+        faults = [fault_of_instrument(instrument, self.info) for instrument in answer]
+        found = [instrument for instrument, fault in zip(answer, faults, strict=True) if fault is None]
+        first = next((fault for fault in faults if fault is not None), None)
+        if first is not None:
+            if not found:
+                raise BadAnswer(f"provider {self.name}: relay_instruments: {first}")
+            log.warning(
+                "provider %s lists %d instruments that make no sense, the first: %s",
+                self.name,
+                len(faults) - len(found),
+                first,
+                extra=event("instruments_refused", provider=self.name, count=len(faults) - len(found)),
+            )
+        return found
+
+    def budgets(self) -> Sequence[Budget]:
+        """Return how much of the provider's limits is used; nothing if the plugin fails."""
+        hook = self._hooks.get("relay_budgets")
+        if hook is None:
+            return ()
+        try:
+            answer = hook(settings=self.settings)
+            found = () if answer is None else tuple(answer)
+            fault = next(filter(None, map(fault_of_budget, found)), None)
+            if fault is not None:
+                raise BadAnswer(f"provider {self.name}: relay_budgets: {fault}")
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - a plugin is isolated here
+            self._judged("relay_budgets", error)
+            return ()
+        return found
+
+    async def _call(self, hook: str, **arguments: Any) -> Any:
+        if self.refusal is not None and hook != "relay_instruments":
+            raise AuthenticationFailed(self.refusal)
+        # A task of its own, so that whoever waits can be cancelled whatever the plugin does.
+        task = asyncio.create_task(self._answer(hook, arguments), name=f"{hook} of {self.name}")
+        try:
+            done, _ = await asyncio.wait((task,), timeout=CALL_TIMEOUT_S)
+        finally:
+            if not task.done():
+                await end_task(task, CALL_GRACE_S, self.note_kill)
+        if not done:
+            raise ProviderTimeout(f"{self.info.title} did not answer in time")
+        if task.cancelled():
+            raise Unavailable(f"provider {self.name} failed (CancelledError in {hook})")
+        return task.result()
+
+    async def _answer(self, hook: str, arguments: Mapping[str, Any]) -> Any:
+        failure: ProviderError
+        try:
+            pending = self._hooks[hook](session=self.session, settings=self.settings, **arguments)
+            if not inspect.isawaitable(pending):
+                raise BadAnswer(f"provider {self.name}: {hook} returned {kind_of(pending)}; write it with `async def`")
+            return await pending
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - a plugin is isolated here
+            failure = self._judged(hook, error)
+        raise failure
+
+    def _check_list(self, hook: str, answer: object, kind: type) -> None:
+        fault = list_fault(answer, kind)
+        if fault is not None:
+            raise BadAnswer(f"provider {self.name}: {hook} {fault}")
+
+    def _judged(self, hook: str, error: BaseException) -> ProviderError:
+        """Return what may be told of an error: it holds no secret, and drags no other error along that could."""
+        if isinstance(error, ProviderError):
+            failure = self._concealed(error)
+        elif isinstance(error, NETWORK_ERRORS):
+            failure = network_failure(error)
+        else:
+            failure = self._blame(hook, error)
+        failure.__cause__ = failure.__context__ = None
+        return failure
+
+    def _concealed(self, error: ProviderError) -> ProviderError:
+        text = self.conceal(str(error))
+        if isinstance(error, RateLimited):
+            wait_s = error.retry_after
+            is_usable = isinstance(wait_s, int | float) and 0 <= wait_s <= MAX_RETRY_AFTER_S
+            return RateLimited(text[:_MESSAGE_LENGTH], float(wait_s) if is_usable else RETRY_AFTER_S)
+        if text == str(error) and len(text) <= _MESSAGE_LENGTH:
+            return error
+        kinds = (AuthenticationFailed, ProviderTimeout, UnknownSymbol, BadAnswer)
+        return next((kind for kind in kinds if isinstance(error, kind)), Unavailable)(text[:_MESSAGE_LENGTH])
+
+    def _blame(self, hook: str, error: BaseException) -> Unavailable:
+        """Log what a plugin raised, in full only when it is news, and return what clients may know of it."""
+        self.failed += 1
+        summary = self.conceal(" ".join(f"{type(error).__name__}: {error}".split()))
+        about = event("provider_failed", provider=self.name, hook=hook)
+        if self._blamed.get(hook) == summary:
+            text = summary[:_MESSAGE_LENGTH]
+            log.error("provider %s failed in %s again: %s", self.name, hook, text, extra=about)
+        else:
+            self._blamed[hook] = summary
+            lines = "".join(traceback.format_exception(error))
+            log.error("provider %s failed in %s\n%s", self.name, hook, self.conceal(lines).rstrip(), extra=about)
+        return Unavailable(f"provider {self.name} failed ({type(error).__name__} in {hook})")

@@ -1,0 +1,63 @@
+"""Writes a provider project that works as it stands: code, stand-in, test, packaging and a README."""
+
+import dataclasses
+import keyword
+from collections.abc import Iterable
+from pathlib import Path
+
+from relay import templates
+from relay.config import Config
+from relay.errors import ConfigError
+from relay.version import VERSION
+
+
+def write_project(name: str, where: Path, builtin: Iterable[str]) -> list[Path]:
+    """Write a project into the folder `where`/`name`, which must not exist; return its files.
+
+    Raises `ConfigError` for a name that a provider cannot have, for a folder that is there and for one that cannot be
+    written.
+    """
+    fault = fault_of_name(name, builtin)
+    if fault is not None:
+        raise ConfigError(fault)
+    folder = where / name
+    module = f"market_relay_{name}"
+    words = {
+        "NAME": name,
+        "MODULE": module,
+        "DISTRIBUTION": module.replace("_", "-"),
+        "TITLE": " ".join(part.capitalize() for part in name.split("_") if part),
+        "CLASS": "".join(part.capitalize() for part in name.split("_") if part),
+        "VERSION": VERSION,
+    }
+    files = {
+        f"{module}.py": templates.PROVIDER,
+        f"{name}_standin.py": templates.STAND_IN,
+        f"test_{name}.py": templates.TEST,
+        "pyproject.toml": templates.PACKAGING,
+        "README.md": templates.README,
+    }
+    try:
+        folder.mkdir()
+    except FileExistsError:
+        raise ConfigError(f"{folder} exists already; choose another name, or move it away") from None
+    except OSError as error:
+        raise ConfigError(f"cannot make the folder {folder}: {error.strerror or error}") from None
+    for file, text in files.items():
+        for word, value in words.items():
+            text = text.replace(f"@{word}@", value)
+        (folder / file).write_text(text, encoding="utf-8")
+    return [folder / file for file in files]
+
+
+def fault_of_name(name: str, builtin: Iterable[str]) -> str | None:
+    """Say why a new provider cannot have this name, or None."""
+    if not name.isidentifier() or not name.isascii() or name != name.lower() or not name[0].isalpha():
+        return f"{name!r} is not a lower-case identifier such as my_exchange"
+    if keyword.iskeyword(name):
+        return f"{name!r} is a word of Python; choose another such as my_{name}"
+    if name in {field.name for field in dataclasses.fields(Config)}:
+        return f"{name!r} is a key of the relay's own configuration; choose another such as my_{name}"
+    if name in set(builtin):
+        return f"{name!r} is a built-in provider, which yours would replace; choose another such as my_{name}"
+    return None

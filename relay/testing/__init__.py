@@ -1,0 +1,13 @@
+"""Checks a provider from its author's side: one line in pytest, and the parts of it for tests of your own.
+
+from relay.testing import check_provider
+
+async def test_conformance():
+    await check_provider("my_exchange.py", symbol="BTCUSD", interval="1m", settings={"rest_url": "http://…"})
+"""
+
+from relay.testing.check import Report, check_provider
+from relay.testing.feeds import WatchedFeed
+from relay.testing.opening import DoesNotConform, open_provider
+
+__all__ = ["DoesNotConform", "Report", "WatchedFeed", "check_provider", "open_provider"]

@@ -1,0 +1,127 @@
+"""The conformance check: its parts in order, and what comes of it."""
+
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from typing import NamedTuple, cast
+
+import aiohttp
+
+from relay.clock import Clock
+from relay.errors import ProviderError
+from relay.model import StreamKey
+from relay.testing import histories, limits, resilience, speed, streams
+from relay.testing.feeds import shown
+from relay.testing.opening import DoesNotConform, open_provider
+from relay.testing.run import Run
+from relay.testing.upstream import WatchedSession
+
+
+class Report(NamedTuple):
+    """What was found in order, and what could not be checked and why.
+
+    `updates_per_cpu_s` is how many updates a second of CPU gives, None where no messages could be played again.
+    """
+
+    checked: tuple[str, ...]
+    unchecked: tuple[str, ...]
+    updates_per_cpu_s: float | None = None
+
+
+async def check_provider(
+    plugin: object,
+    *,
+    symbol: str,
+    interval: str,
+    settings: Mapping[str, object] | None = None,
+    other: StreamKey | None = None,
+    unknown_symbol: str = limits.UNKNOWN_SYMBOL,
+    timeout_s: float = 10.0,
+    survives_loss: bool = False,
+    clock: Clock | None = None,
+) -> Report:
+    """Check a provider against an upstream that works, and raise `DoesNotConform` with all that is wrong.
+
+    `symbol` and `interval` name a stream that moves now and has a past. `other` is a second one, for the watchlist;
+    by default the same symbol at another interval, else another symbol. Each wait for the upstream ends after
+    `timeout_s`. `survives_loss` is for a feed that has another source beside its WebSocket: it need not end with that,
+    but has to go on. Returns what was checked, and what could not be and why.
+    """
+    async with open_provider(plugin, settings, clock=clock) as provider:
+        session = WatchedSession(provider.session)
+        provider.open(cast(aiohttp.ClientSession, session))
+        run = Run(provider, session, StreamKey(symbol, interval), other, unknown_symbol, timeout_s, survives_loss)
+
+        async def refusal() -> None:
+            async with open_provider(plugin, settings, clock=clock) as fresh:
+                led = WatchedSession(fresh.session)
+                fresh.open(cast(aiohttp.ClientSession, led))
+                await resilience.check_refusal(run, fresh, led)
+
+        async with run.watching():
+            for name, part in (*_parts(run), ("refusal", refusal)):
+                await _check(run, name, part)
+    if run.faults:
+        raise DoesNotConform(provider.name, run.faults)
+    return Report(tuple(run.checked), tuple(run.unchecked), run.updates_per_cpu_s)
+
+
+async def _check(run: Run, name: str, part: Callable[[], Awaitable[None]]) -> None:
+    """Run one part; a fault in it does not keep the others from running."""
+    before = len(run.faults)
+    try:
+        await part()
+    except ProviderError as error:
+        run.blame(f"{name}: {shown(error)}")
+    await run.look_for_leftovers(name)
+    if len(run.faults) == before and not (run.unchecked and run.unchecked[-1].startswith(f"{name}: ")):
+        run.checked.append(name)
+
+
+def _parts(run: Run) -> Iterator[tuple[str, Callable[[], Awaitable[None]]]]:
+    yield "relay_provider is pure", lambda: _check_info(run)
+    yield "instruments", lambda: _check_instruments(run)
+    yield "stream", lambda: streams.check_stream(run)
+    yield "a second feed, closed between updates", lambda: streams.check_second_feed(run)
+    yield "reconnect", lambda: resilience.check_reconnect(run)
+    yield "unknown symbol in a stream", lambda: streams.check_unknown_symbol(run)
+    yield "speed", lambda: speed.check_speed(run)
+    yield "history", lambda: histories.check_history(run)
+    yield "unknown symbol in history", lambda: histories.check_unknown_symbol(run)
+    yield "cancelled history", lambda: histories.check_cancellation(run)
+    yield "budgets", lambda: _check_budgets(run)
+
+
+async def _check_info(run: Run) -> None:
+    info, said = run.provider.info, run.provider.said_again()
+    if said._replace(settings=()) != info._replace(settings=()):
+        run.blame("relay_provider says something else when it is called again")
+    if run.key.interval not in info.intervals:
+        run.blame(f"{run.key.interval} is not among the intervals of relay_provider: {' '.join(info.intervals)}")
+
+
+async def _check_instruments(run: Run) -> None:
+    provider = run.provider
+    if not provider.lists_instruments:
+        run.unchecked.append("instruments: relay_instruments is not implemented")
+        return
+    run.instruments = await provider.instruments()
+    symbols = [instrument.symbol for instrument in run.instruments]
+    if not symbols:
+        run.blame("relay_instruments returned an empty list")
+    elif run.key.symbol not in symbols:
+        run.blame(f"relay_instruments does not list {run.key.symbol}")
+    twice = [symbol for symbol, count in Counter(symbol.upper() for symbol in symbols).items() if count > 1]
+    if twice:
+        run.blame(f"relay_instruments lists {twice[0]} more than once; symbols differ in more than case")
+    if run.unknown.symbol in symbols:
+        run.blame(f"relay_instruments lists {run.unknown.symbol}; give the check another unknown_symbol")
+
+
+async def _check_budgets(run: Run) -> None:
+    began = time.monotonic()
+    for budget in run.provider.budgets():
+        if budget.limit < 0 or budget.used < 0:
+            run.blame(f"the budget {budget.name!r} has negative numbers")
+    if time.monotonic() - began > 0.1:
+        run.blame("relay_budgets took more than 0.1 s; it is asked often and must do no I/O")

@@ -1,0 +1,145 @@
+"""What one run of the conformance check knows and finds: faults, tasks and connections left behind, log lines."""
+
+import asyncio
+import logging
+import time
+import weakref
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from contextvars import ContextVar
+from typing import Any
+
+from relay.ending import end_task
+from relay.model import Instrument, PriceUpdate, StreamKey
+from relay.provider import Provider
+from relay.secret import Secret
+from relay.testing import limits
+from relay.testing.upstream import WatchedSession
+
+_HOST_LOGS = ("relay.plugins", "relay.provider", "relay.ending")
+
+
+class _Lines(logging.Handler):
+    """Keeps what is logged: the host says there what it had to mend."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.DEBUG)
+        self.records: list[logging.LogRecord] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.records.append(record)
+
+    def text(self) -> str:
+        formatter = logging.Formatter()
+        return "\n".join(map(formatter.format, self.records))
+
+
+# A task inherits it from whoever creates it.
+_running: ContextVar["Run | None"] = ContextVar("_running", default=None)
+
+
+class Run:
+    """One run of all checks on one provider."""
+
+    def __init__(
+        self,
+        provider: Provider,
+        session: WatchedSession,
+        key: StreamKey,
+        other: StreamKey | None,
+        unknown_symbol: str,
+        timeout_s: float,
+        survives_loss: bool,
+    ) -> None:
+        self.provider = provider
+        self.session = session
+        self.key = key
+        self.other = other
+        self.unknown = StreamKey(unknown_symbol, key.interval)
+        self.timeout_s = timeout_s
+        self.survives_loss = survives_loss
+        self.faults: list[str] = []
+        self.checked: list[str] = []
+        self.unchecked: list[str] = []
+        self.instruments: Sequence[Instrument] = ()
+        self.newest: PriceUpdate | None = None
+        self.second: StreamKey | None = None
+        self.updates_per_cpu_s: float | None = None
+        self.texts: list[str] = []
+        self._blocked_s = 0.0
+        self._made: weakref.WeakSet[asyncio.Task[Any]] = weakref.WeakSet()
+
+    def blame(self, fault: str) -> None:
+        """Note what is wrong, once."""
+        fault = self.provider.conceal(fault)
+        if fault not in self.faults:
+            self.faults.append(fault)
+
+    @asynccontextmanager
+    async def watching(self) -> AsyncIterator[None]:
+        """Watch tasks, log lines and the loop's pulse; judge log lines and pulse at the end."""
+        lines = _Lines()
+        logger = logging.getLogger()
+        logger.addHandler(lines)
+        pulse = asyncio.create_task(self._feel_pulse(), name="pulse")
+        token = _running.set(self)
+        loop = asyncio.get_running_loop()
+        factory = loop.get_task_factory()
+        loop.set_task_factory(self._task_factory(factory))
+        try:
+            yield
+        finally:
+            loop.set_task_factory(factory)
+            _running.reset(token)
+            pulse.cancel()
+            await asyncio.gather(pulse, return_exceptions=True)
+            logger.removeHandler(lines)
+        self._judge(lines)
+
+    def _task_factory(self, inner: Any) -> Any:
+        """Remember the tasks that come from the check and the provider; a stand-in in the same loop has its own."""
+
+        def make(loop: asyncio.AbstractEventLoop, work: Any, **options: Any) -> Any:
+            task = inner(loop, work, **options) if inner else asyncio.Task(work, loop=loop, **options)
+            if _running.get() is self:
+                self._made.add(task)
+            return task
+
+        return make
+
+    async def _feel_pulse(self) -> None:
+        while True:
+            began = time.monotonic()
+            await asyncio.sleep(0.05)
+            self._blocked_s = max(self._blocked_s, time.monotonic() - began - 0.05)
+
+    async def look_for_leftovers(self, name: str) -> None:
+        """Blame tasks that still run and connections that are still open after a part of the check, and end them."""
+        deadline = time.monotonic() + limits.SETTLE_S
+        while left := [task for task in self._made if not task.done()]:
+            if time.monotonic() > deadline:
+                names = ", ".join(sorted(task.get_name() for task in left))
+                self.blame(f"{name}: left {len(left)} tasks running ({names[:200]}); whoever creates a task ends it")
+                for task in left:
+                    await end_task(task)
+                break
+            await asyncio.sleep(0.01)
+        if self.provider.session.closed:
+            self.blame(f"{name}: closed the session, which is the host's")
+        while held := self.session.held:
+            if time.monotonic() > deadline:
+                self.blame(f"{name}: left {len(held)} connections open; use `async with` for answers and sockets")
+                break
+            await asyncio.sleep(0.01)
+
+    def _judge(self, lines: _Lines) -> None:
+        if self._blocked_s > limits.BLOCKED_S:
+            self.blame(f"blocked the event loop for {self._blocked_s:.1f} s: nothing else runs in that time")
+        for record in lines.records:
+            message = record.getMessage()
+            if record.name in _HOST_LOGS and record.levelno >= logging.WARNING:
+                self.blame(message.splitlines()[0])
+        everything = "\n".join([lines.text(), *self.texts])
+        for name, value in self.provider.settings.items():
+            if isinstance(value, Secret) and value and value.reveal() in everything:
+                self.blame(f"the secret {name} shows in a log line or in a text that clients see")
