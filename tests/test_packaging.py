@@ -1,0 +1,33 @@
+"""The systemd unit: understood by systemd, and as locked up as it says."""
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.tools import tool
+
+UNIT = Path(__file__).parent.parent / "relay" / "packaging" / "relay.service"
+
+
+def test_unit_is_locked_up(pytestconfig: pytest.Config) -> None:
+    analyze = tool("systemd-analyze", "systemd", pytestconfig)
+    answer = subprocess.run(
+        [analyze, "security", "--offline=true", str(UNIT)], capture_output=True, text=True, check=True, timeout=60
+    )
+    found = re.search(r"Overall exposure level for relay.service: ([0-9.]+)", answer.stdout)
+    assert found, answer.stdout
+    assert float(found[1]) < 2.0
+
+
+def test_systemd_understands_every_line(pytestconfig: pytest.Config) -> None:
+    analyze = tool("systemd-analyze", "systemd", pytestconfig)
+    answer = subprocess.run([analyze, "verify", "--man=no", str(UNIT)], capture_output=True, text=True, timeout=60)
+    faults = [
+        line
+        for line in (answer.stdout + answer.stderr).splitlines()
+        # The program is not installed where the tests run; other units of the machine are not ours.
+        if "relay.service" in line and "/usr/local/bin/relay" not in line
+    ]
+    assert faults == []
