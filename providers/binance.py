@@ -65,6 +65,8 @@ _INFO = ProviderInfo(
     close_grace_s=5.0,
     fresh_s=1.0,
     instruments_ttl_s=3600.0,
+    candles_per_call=_KLINES_PAGE,
+    calls_at_once=4,
 )
 
 

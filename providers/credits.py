@@ -1,142 +1,300 @@
-"""How many of a plan's credits may be spent now, a minute and a day; pure: the clocks are passed in."""
+"""How many of a plan's credits may be spent now, a minute and a day, and by whom; pure: the clocks are passed in."""
 
-from collections.abc import Callable
+import math
+from collections import deque
+from collections.abc import Callable, Mapping
+from enum import Enum
+from typing import Any, NamedTuple
 
+from providers.credit_memory import remembered
 from relay import Budget, RateLimited
 
 WINDOW_S = 61.0
 SKEW_S = 120.0
-_DAY_S = 86_400
+"""So far the server's midnight may be from ours, before an answer has said what time it is there."""
+DAY_SKEW_S = 5.0
+MINUTE_SKEW_S = 2.0
+"""So far the server's time may be from what its answers' headers say, which have no fractions of seconds."""
+DAY_S = 86_400
+_UNLIMITED = 1 << 40
+# What other programs spent in one minute they may spend in the next.
+_FOREIGN_S = 2 * WINDOW_S
+_PROMISE_S = 120.0
+
+
+class Use(Enum):
+    """What credits are spent on: each use leaves the other one its share."""
+
+    POLL = "poll"
+    HISTORY = "history"
 
 
 class Spent:
-    """Credits of one call: they count until `WINDOW_S` after its answer, and for as long as there is none."""
+    """Credits of one call: they count until the server's minute of its answer is over, or as long as there is none."""
 
-    __slots__ = ("answered", "count")
+    __slots__ = ("answered", "count", "use")
 
-    def __init__(self, count: int, answered: float | None = None) -> None:
+    def __init__(self, count: int, use: Use | None = None, answered: float | None = None) -> None:
         self.count = count
+        self.use = use
         self.answered = answered
+
+
+class _Seen(NamedTuple):
+    # At a moment the server counted so many used in its minute; `answered` of our own were answered until then.
+    at: float
+    used: int
+    answered: int
 
 
 class Credits:
     """Credits of a clock minute and a UTC day, never more than the plan has, whatever the server's clock says.
 
     The server counts in minutes of its own clock. Any such minute lies within a window that slides along with ours,
-    so at most `per_minute` in any window is at most that in any of its minutes. Near midnight a credit is charged to
-    both days. What other programs spend with the same key shows in the answers' headers and is charged too.
+    so at most `per_minute` in any window is at most that in any of its minutes; where the server's clock is known, a
+    credit also comes back when its minute is surely over. Near midnight a credit is charged to both days. What other
+    programs spend with the same key shows in the answers' headers and is charged too.
+
+    Polls leave history a quarter of the minute and a tenth of the day, or what is left of that; history leaves polls
+    as much of a minute, and of the day what was promised to them. `per_day` 0 means that the plan has no such limit.
     """
 
     def __init__(
-        self, per_minute: int, per_day: int, *, wall: Callable[[], float], monotonic: Callable[[], float]
+        self,
+        per_minute: int,
+        per_day: int,
+        *,
+        wall: Callable[[], float],
+        monotonic: Callable[[], float],
+        knows_time: Callable[[], bool] = lambda: False,
     ) -> None:
-        self.per_minute = per_minute
-        self.per_day = per_day
+        self.per_minute = self._told_per_minute = per_minute
+        self.per_day = self._told_per_day = per_day
         self._wall = wall
         self._monotonic = monotonic
+        self._knows_time = knows_time
         self._spent: list[Spent] = []
+        self._taken = self._answered = 0
+        self._seen: deque[_Seen] = deque()
+        self._foreign: deque[tuple[float, int]] = deque()
+        self._foreign_minute = (0, 0)
         self._days: dict[int, int] = {}
+        self._history_days: dict[int, int] = {}
+        self._promised = (0, -math.inf)
+        self.foreign_total = 0
 
-    def available(self, reserve: int = 0) -> int:
-        """Return how many may be spent now, when `reserve` of the minute's are to be left for others."""
-        return max(0, min(self.per_minute - reserve - self._in_window(), self._left_today()))
+    def available(self, use: Use) -> int:
+        """Return how many may be spent now on this use."""
+        now = self._monotonic()
+        minute = self.per_minute - self._kept_in_minute(use, now) - self._used_at(now)
+        return max(0, min(minute, self.left_today(use)))
 
-    def take(self, count: int, reserve: int = 0) -> Spent:
+    def take(self, count: int, use: Use) -> Spent:
         """Spend credits on one call; give the result to `settle` when it was answered or failed.
 
         Raises `RateLimited` and spends nothing when there are not enough.
         """
-        if count > self.available(reserve):
-            raise self.shortage(count, reserve)
-        spent = Spent(count)
+        if count > self.available(use):
+            raise self.shortage(count, use)
+        spent = Spent(count, use)
         self._spent.append(spent)
-        self._charge_day(count)
+        self._taken += count
+        self._charge_day(count, use)
         return spent
 
     def settle(self, spent: Spent, used: int | None = None, left: int | None = None) -> None:
         """Note that a call has ended, with the server's count for its present minute where the answer gave it."""
         now = self._monotonic()
         spent.answered = now
-        if used is not None and (others := used - self._in_window()) > 0:
-            self._spent.append(Spent(others, now))
-            self._charge_day(others)
-        if left is not None and (missing := self.per_minute - self._in_window() - left) > 0:
-            # The plan is smaller than configured: what it lacks was not spent, so the day is not charged.
-            self._spent.append(Spent(missing, now))
+        self._answered += spent.count
+        if used is None:
+            return
+        if left is not None and left > 0:
+            # The plan may be smaller than configured; a larger one is not made use of.
+            self.per_minute = max(1, min(self._told_per_minute, used + left))
+        self._note_foreign(used, now)
+        self._seen.append(_Seen(now, used, self._answered))
+
+    def _note_foreign(self, used: int, now: float) -> None:
+        """Find what others spent in the server's minute: more than ours of that minute can be."""
+        wall = self._wall()
+        since = now - (wall % 60 + DAY_SKEW_S if self._knows_time() else WINDOW_S)
+        own = sum(spent.count for spent in self._spent if spent.answered is None or spent.answered >= since)
+        others = used - own
+        if others <= 0:
+            return
+        minute = int(wall // 60)
+        known = self._foreign_minute[1] if self._foreign_minute[0] == minute else 0
+        if others > known:
+            self._foreign_minute = (minute, others)
+            self.foreign_total += others - known
+            self._charge_day(others - known)
+        self._foreign.append((now, others))
 
     def exhaust_minute(self) -> None:
         """Believe the server that the minute's credits are gone."""
-        if (rest := self.per_minute - self._in_window()) > 0:
-            self._spent.append(Spent(rest, self._monotonic()))
+        self._seen.append(_Seen(self._monotonic(), self.per_minute, self._answered))
 
     def exhaust_day(self) -> None:
         """Believe the server that the day's credits are gone."""
-        self._days[self._today()[0]] = self.per_day
+        day = self._today()[0]
+        self._days[day] = max(self._days.get(day, 0), self.per_day)
 
-    def wait_for(self, count: int, reserve: int = 0) -> float:
-        """Return the seconds until so many may be spent in one call, 0 for now."""
-        if count > self._left_today():
-            return self._day_ends_in()
-        return self.waits(count, reserve)[-1]
+    def promise(self, count: int) -> None:
+        """Keep so many of the day's credits for polls: history leaves them alone. Holds for two minutes."""
+        self._promised = (count, self._monotonic())
 
-    def waits(self, count: int, reserve: int = 0) -> list[float]:
-        """Return the seconds until each of the next `count` credits may be spent, if they are spent as they come."""
+    def correct(self, used_today: int, per_minute: int | None, per_day: int | None) -> None:
+        """Take what the server says about the account: its count of today, and a plan smaller than configured."""
+        today = self._today()[0]
+        self._days[today] = max(self._days.get(today, 0), used_today)
+        if per_minute is not None and per_minute > 0:
+            self.per_minute = min(self._told_per_minute, per_minute)
+        if per_day is not None and per_day > 0:
+            self.per_day = min(self._told_per_day or per_day, per_day)
+
+    # -- what is left ------------------------------------------------------------------------------
+
+    def left_today(self, use: Use | None = None) -> int:
+        """Return how many of the day's credits may still be spent on a use, or by everybody."""
+        if not self.per_day:
+            return _UNLIMITED
+        left = self.per_day - max(self._days.get(day, 0) for day in self._today())
+        return max(0, left - self._kept_today(use))
+
+    def day_ends_in(self) -> float:
+        """Return the seconds until the day's credits are back."""
+        wall, skew_s = self._wall(), self._skew_s()
+        return ((wall - skew_s) // DAY_S + 1) * DAY_S + skew_s - wall
+
+    def _kept_today(self, use: Use | None) -> int:
+        if use is Use.POLL:
+            return max(0, self.per_day // 10 - max(self._history_days.get(day, 0) for day in self._today()))
+        if use is Use.HISTORY and self._monotonic() - self._promised[1] < _PROMISE_S:
+            return self._promised[0]
+        return 0
+
+    def _kept_in_minute(self, use: Use, now: float) -> int:
+        kept = self.per_minute // 4
+        if use is Use.HISTORY and now - self._promised[1] >= _PROMISE_S:
+            # Nothing is polled.
+            return 0
+        other = sum(
+            spent.count
+            for spent in self._spent
+            if spent.use is not use and spent.use is not None and self._frees_at(spent, now) > now
+        )
+        return max(0, kept - other)
+
+    def _frees_at(self, spent: Spent, now: float) -> float:
+        return now + WINDOW_S if spent.answered is None else self._minute_over(spent.answered)
+
+    def _minute_over(self, moment: float) -> float:
+        """Return when the server's minute that a moment lies in is over."""
+        if not self._knows_time():
+            return moment + WINDOW_S
+        offset = self._wall() - self._monotonic()
+        minute_ends = ((moment + offset + MINUTE_SKEW_S) // 60 + 1) * 60
+        return min(moment + WINDOW_S, minute_ends + MINUTE_SKEW_S - offset)
+
+    def _used_at(self, moment: float) -> int:
+        """Return how many of a minute's credits count as used at a moment, if nothing is spent until then."""
         now = self._monotonic()
-        slots = max(1, self.per_minute - reserve)
-        frees = sorted(
-            WINDOW_S if spent.answered is None else spent.answered + WINDOW_S - now
-            for spent in self._live(now)
-            for _ in range(spent.count)
+        own = sum(spent.count for spent in self._live(now) if self._frees_at(spent, now) > moment)
+        # Not all of it, or two relays with one key would both stand still.
+        foreign = max((count for at, count in self._foreign if at + _FOREIGN_S > moment), default=0)
+        foreign = min(foreign, self.per_minute // 2)
+        # What was under way at that time may be in the server's count or not: it counts twice, to be safe.
+        seen = max(
+            (seen.used + self._taken - seen.answered for seen in self._seen if self._minute_over(seen.at) > moment),
+            default=0,
         )
-        # When more is under way than this caller may use, its first slot is free once only slots - 1 others are left.
-        frees = [0.0] * (slots - len(frees)) + frees[-slots:]
-        today = self._left_today()
-        tomorrow = self._day_ends_in()
-        rounds = (divmod(place, slots) for place in range(count))
-        return [
-            frees[slot] + number * WINDOW_S if number * slots + slot < today else tomorrow for number, slot in rounds
-        ]
-
-    def shortage(self, count: int = 1, reserve: int = 0) -> RateLimited:
-        """Build the error that says which limit is used up, and for how long."""
-        if count > self._left_today():
-            text = f"the {self.per_day} credits of this day are used up"
-        else:
-            text = f"the {self.per_minute} credits of this minute are used up"
-        return RateLimited(text, self.wait_for(count, reserve))
-
-    def budgets(self) -> tuple[Budget, Budget]:
-        """Say how much is used of the minute's and the day's credits."""
-        wall, now = self._wall(), self._monotonic()
-        live = self._live(now)
-        newest = max((now if spent.answered is None else spent.answered for spent in live), default=now - WINDOW_S)
-        used = min(self.per_minute, self._in_window())
-        return (
-            Budget("credits a minute", self.per_minute, used, wall + newest + WINDOW_S - now),
-            Budget("credits a day", self.per_day, self.per_day - self._left_today(), wall + self._day_ends_in()),
-        )
+        return max(own + foreign, seen)
 
     def _live(self, now: float) -> list[Spent]:
-        self._spent = [spent for spent in self._spent if spent.answered is None or spent.answered + WINDOW_S > now]
+        self._spent = [spent for spent in self._spent if self._frees_at(spent, now) > now]
+        while self._seen and self._minute_over(self._seen[0].at) <= now:
+            self._seen.popleft()
+        while self._foreign and self._foreign[0][0] + _FOREIGN_S <= now:
+            self._foreign.popleft()
         return self._spent
-
-    def _in_window(self) -> int:
-        return sum(spent.count for spent in self._live(self._monotonic()))
 
     def _today(self) -> tuple[int, int]:
         """Return the UTC days that the server may be in."""
-        wall = self._wall()
-        return int((wall - SKEW_S) // _DAY_S), int((wall + SKEW_S) // _DAY_S)
+        wall, skew_s = self._wall(), self._skew_s()
+        return int((wall - skew_s) // DAY_S), int((wall + skew_s) // DAY_S)
 
-    def _charge_day(self, count: int) -> None:
+    def _skew_s(self) -> float:
+        return DAY_SKEW_S if self._knows_time() else SKEW_S
+
+    def _charge_day(self, count: int, use: Use | None = None) -> None:
         days = self._today()
         for day in set(days):
             self._days[day] = self._days.get(day, 0) + count
-        self._days = {day: used for day, used in self._days.items() if day >= days[0]}
+            if use is Use.HISTORY:
+                self._history_days[day] = self._history_days.get(day, 0) + count
+        for table in (self._days, self._history_days):
+            for day in [day for day in table if day < days[0]]:
+                del table[day]
 
-    def _left_today(self) -> int:
-        return max(0, self.per_day - max(self._days.get(day, 0) for day in self._today()))
+    def wait_for(self, count: int, use: Use) -> float:
+        """Return the seconds until so many may be spent in one call, 0 for now."""
+        if count > self.left_today():
+            return self.day_ends_in()
+        if count > self.left_today(use):
+            if use is Use.POLL:
+                return self.day_ends_in()
+            # What is promised to polls shrinks with the rest of the day.
+            return self.day_ends_in() * (1 - self.left_today() / (self._promised[0] + count))
+        now = self._monotonic()
+        room = max(count, self.per_minute - self._kept_in_minute(use, now))
+        moments = {now, *(self._frees_at(spent, now) for spent in self._live(now))}
+        moments |= {self._minute_over(seen.at) for seen in self._seen} | {at + _FOREIGN_S for at, _ in self._foreign}
+        return next((at - now for at in sorted(moments) if room - self._used_at(at) >= count), _FOREIGN_S)
 
-    def _day_ends_in(self) -> float:
-        wall = self._wall()
-        return ((wall - SKEW_S) // _DAY_S + 1) * _DAY_S + SKEW_S - wall
+    def shortage(self, count: int, use: Use) -> RateLimited:
+        """Build the error that says which limit is used up, and for how long."""
+        if count > self.left_today():
+            text = f"the {self.per_day} credits of this day are used up"
+        elif count > self.left_today(use):
+            kept = "history" if use is Use.POLL else "live streams"
+            text = f"the credits that are left of this day's {self.per_day} are kept for {kept}"
+        else:
+            text = f"the {self.per_minute} credits of this minute are used up"
+        return RateLimited(text, self.wait_for(count, use))
+
+    def budgets(self) -> tuple[Budget, ...]:
+        """Say how much is used of the minute's and the day's credits, and how much is kept for history."""
+        wall, now = self._wall(), self._monotonic()
+        frees = max((self._frees_at(spent, now) for spent in self._live(now)), default=now)
+        spent = min(self.per_minute, self._used_at(now))
+        kept = min(self.per_minute - spent, self._kept_in_minute(Use.POLL, now))
+        minute = Budget("credits a minute", self.per_minute, spent, wall + frees - now, reserved=kept)
+        if not self.per_day:
+            return (minute,)
+        used = self.per_day - self.left_today()
+        kept = min(self.left_today(), self._kept_today(Use.POLL))
+        return (minute, Budget("credits a day", self.per_day, used, wall + self.day_ends_in(), reserved=kept))
+
+    # -- over restarts -----------------------------------------------------------------------------
+
+    def state(self, wall: float) -> dict[str, Any]:
+        """Return what has to be known after a restart, as JSON; `wall` is this machine's own clock."""
+        now = self._monotonic()
+        spent = [
+            [each.count, None if each.answered is None else wall - (now - each.answered)] for each in self._live(now)
+        ]
+        used = self._used_at(now) - sum(each.count for each in self._spent)
+        return {
+            "at": wall,
+            "spent": spent if used <= 0 else [*spent, [used, wall]],
+            "days": {str(day): count for day, count in self._days.items()},
+            "history": {str(day): count for day, count in self._history_days.items()},
+        }
+
+    def restore(self, state: Mapping[str, Any], wall: float) -> None:
+        """Go on where an earlier run ended, as `state` described it. Raises `ValueError` when that makes no sense."""
+        spent, days, history = remembered(state, wall, WINDOW_S)
+        now = self._monotonic()
+        self._spent += [Spent(count, None, now - ago_s) for count, ago_s in spent]
+        self._days, self._history_days = days, history

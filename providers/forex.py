@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from datetime import date, datetime, timedelta
+from enum import Enum
 from itertools import combinations
 from zoneinfo import ZoneInfo
 
@@ -9,7 +10,7 @@ from relay import Candle, next_open
 
 _NEW_YORK = ZoneInfo("America/New_York")
 _FRIDAY = 4
-_DAY_S = 86_400
+_FOREVER = 1 << 40
 
 METALS = ("XAU", "XAG", "XPT", "XPD")
 
@@ -39,66 +40,109 @@ def known_pairs() -> list[str]:
     return [f"{base}/{quote}" for base, quote in [*pairs, ("XAU", "USD"), ("XAG", "USD")]]
 
 
-def keeps_hours(symbol: str) -> bool:
-    """Say whether a symbol trades in the market's hours: money and metals do, BTC/USD does not."""
+class Hours(Enum):
+    """When a symbol is traded."""
+
+    MONEY = "money"
+    """From Sunday to Friday, 17:00 New York time."""
+    METAL = "metal"
+    """From Sunday to Friday as well, each day from 18:00 to 17:00 of the next, with a pause of an hour between."""
+    ALWAYS = "always"
+
+
+def hours_of(symbol: str) -> Hours:
+    """Return the hours of a symbol: gold pauses every day, money at weekends, and BTC/USD never."""
     base, _, quote = symbol.partition("/")
-    return (base in _CURRENCIES or base in METALS) and (quote in _CURRENCIES or quote in METALS)
+    if not {base, quote} <= _CURRENCIES | set(METALS):
+        return Hours.ALWAYS
+    return Hours.METAL if base in METALS or quote in METALS else Hours.MONEY
 
 
-def session_at(moment: float) -> tuple[int, int]:
-    """Return open and close of the week's session that holds a moment, or else of the next one.
+def session_at(moment: float, hours: Hours = Hours.MONEY) -> tuple[int, int]:
+    """Return open and close of the session that holds a moment, or else of the next one.
 
-    It lasts from Sunday to Friday, 17:00 New York time: 21:00 UTC in the summer of the United States, else 22:00.
+    17:00 in New York is 21:00 UTC in the summer of the United States, else 22:00; the clocks change on Sundays while
+    the market is closed.
     """
+    if hours is Hours.ALWAYS:
+        return 0, _FOREVER
     day = datetime.fromtimestamp(moment, _NEW_YORK).date()
-    friday = day + timedelta(days=(_FRIDAY - day.weekday()) % 7)
-    close = _at_17(friday)
-    if close <= moment:
-        friday += timedelta(days=7)
-        close = _at_17(friday)
-    return _at_17(friday - timedelta(days=5)), close
+    while True:
+        weekday = day.weekday()
+        if hours is Hours.MONEY:
+            day += timedelta(days=(_FRIDAY - weekday) % 7)
+        elif weekday > _FRIDAY:
+            day += timedelta(days=7 - weekday)
+        close = _at(day, 17)
+        if close > moment:
+            break
+        day += timedelta(days=1)
+    if hours is Hours.MONEY:
+        return _at(day - timedelta(days=5), 17), close
+    return _at(day - timedelta(days=1), 18), close
 
 
-def _at_17(day: date) -> int:
-    return int(datetime(day.year, day.month, day.day, 17, tzinfo=_NEW_YORK).timestamp())
+def _at(day: date, hour: int) -> int:
+    return int(datetime(day.year, day.month, day.day, hour, tzinfo=_NEW_YORK).timestamp())
 
 
-def last_close(moment: float) -> int:
+def last_close(moment: float, hours: Hours = Hours.MONEY) -> int:
     """Return the end of trading before a moment: the moment itself, rounded up, while the market is open."""
-    opens, _ = session_at(moment)
+    opens, _ = session_at(moment, hours)
     if moment > opens:
         return int(-(-moment // 1))
-    return session_at(opens - 3 * _DAY_S)[1]
+    # The pause before is an hour or, at weekends, two days and an hour more or less.
+    for back_s in (2 * 3600, 3 * 86_400):
+        close = session_at(opens - back_s, hours)[1]
+        if close < opens:
+            return close
+    raise AssertionError(f"no session ends before {opens}")
 
 
-def after_trading(start: int, seconds: int) -> int:
+def after_trading(start: int, seconds: int, hours: Hours = Hours.MONEY) -> int:
     """Return when the market will have been open for so long, counted from a start."""
-    opens, close = session_at(start)
+    opens, close = session_at(start, hours)
     start = max(start, opens)
     while close - start < seconds:
         seconds -= close - start
-        start, close = session_at(close)
+        start, close = session_at(close, hours)
     return start + seconds
 
 
-def before_trading(end: int, seconds: int) -> int:
+def before_trading(end: int, seconds: int, hours: Hours = Hours.MONEY) -> int:
     """Return since when the market has been open for so long, counted back from an end."""
-    end = last_close(end)
-    opens = session_at(end - 1)[0]
+    end = last_close(end, hours)
+    opens = session_at(end - 1, hours)[0]
     while end - opens < seconds:
         seconds -= end - opens
-        end = last_close(opens)
-        opens = session_at(end - 1)[0]
+        end = last_close(opens, hours)
+        opens = session_at(end - 1, hours)[0]
     return end - seconds
 
 
-def without_padding(candles: Iterable[Candle], interval: str) -> list[Candle]:
-    """Drop the candles, oldest first, no moment of which lies in market hours."""
+def trading_between(start: float, end: float, hours: Hours) -> float:
+    """Return how many seconds of a span the market is open."""
+    total = 0.0
+    at = start
+    while at < end:
+        opens, close = session_at(at, hours)
+        total += max(0.0, min(close, end) - max(opens, at))
+        at = close
+    return total
+
+
+def without_padding(candles: Iterable[Candle], interval: str, hours: Hours = Hours.MONEY) -> list[Candle]:
+    """Drop the candles, oldest first, no moment of which lies in market hours: the provider pads closed hours.
+
+    The clock alone decides, never the values: padded bars are almost flat, and so are those of a quiet hour. A candle
+    that trading touches is kept as the provider gives it, such as the day of a Sunday or the four hours in which a
+    Friday ends; a Saturday never is.
+    """
     kept = []
     opens = close = -1
     for candle in candles:
         if candle.time >= close:
-            opens, close = session_at(candle.time)
+            opens, close = session_at(candle.time, hours)
         if candle.time >= opens or next_open(interval, candle.time) > opens:
             kept.append(candle)
     return kept

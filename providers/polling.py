@@ -1,114 +1,27 @@
-"""Polling streams of candles within credits: who is asked when, and what the answers mean for each stream."""
+"""Polling streams of candles within credits: who is asked when, as planned, and what is told about it."""
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from datetime import UTC, datetime
+from math import inf
 from typing import NamedTuple
 
-from providers.credits import Credits
-from providers.forex import last_close, session_at
-from relay import (
-    AuthenticationFailed,
-    BadAnswer,
-    Candle,
-    PriceUpdate,
-    ProviderError,
-    ProviderUnavailable,
-    RateLimited,
-    StreamKey,
-    UnknownSymbol,
-    Watchlist,
-    next_open,
-)
+from providers.credits import Credits, Use
+from providers.forex import Hours, session_at
+from providers.polled import PolledStream
+from providers.schedule import SLOW_S, is_slow
+from providers.turns import Planner, Turn
+from providers.twelve_data_answers import Refused, Series
+from relay import Candle, PriceUpdate, ProviderError, RateLimited, StreamKey, Watchlist, next_open
 
-# A bar of the past may still change a little after its end.
-SETTLE_S = 60.0
+log = logging.getLogger(__name__)
+
 MOST_SYMBOLS = 100
-_MOST_ROWS = 5000
 _LONGEST_SLEEP_S = 30.0
 _REFUSED_FOR_GOOD = frozenset({400, 403, 404})
 
-
-class Series(NamedTuple):
-    """What one answer holds of one symbol: rows in it, the first open time, rows that made no sense, and candles."""
-
-    rows: int
-    oldest: int
-    spoilt: int
-    candles: list[Candle]
-
-
-class Refused(NamedTuple):
-    """An error instead of candles; code 0 for an answer that makes no sense."""
-
-    code: int
-    message: str
-
-    @property
-    def is_empty(self) -> bool:
-        """Say whether it only means that there is nothing in the range."""
-        return self.code in (400, 404, 422) and self.message.lower().startswith("no data")
-
-    def error(self) -> ProviderError:
-        """Build the error to raise when it concerns the whole request."""
-        if self.code == 401:
-            return AuthenticationFailed(f"the key was refused: {self.message}")
-        if self.code >= 500:
-            return ProviderUnavailable(f"error {self.code}: {self.message}")
-        if self.code == 404:
-            return UnknownSymbol(self.message)
-        return BadAnswer(f"error {self.code}: {self.message}" if self.code else self.message)
-
-
 Ask = Callable[[Sequence[str], str, int], Awaitable[Mapping[str, Series | Refused]]]
-
-
-class PolledStream:
-    """What is known of one stream between two polls; outlives the feed, so nothing between two feeds is lost."""
-
-    __slots__ = ("alone", "answered", "asked", "is_closed", "newest", "place", "previous")
-
-    def __init__(self) -> None:
-        self.asked = float("-inf")
-        self.place = 0
-        self.answered = float("-inf")
-        self.newest: Candle | None = None
-        self.is_closed = False
-        self.previous: Candle | None = None
-        self.alone = False
-
-    def rows_needed(self, interval: str, now: float, session_start: float) -> int:
-        """Return how many of the newest rows reach back to the last candle seen."""
-        if self.newest is None:
-            return 2
-        since = max(self.newest.time, session_start) if self.is_closed else self.newest.time
-        length = next_open(interval, 0)
-        return max(2, min(_MOST_ROWS, int((now - since) // length) + 2))
-
-    def take(self, key: StreamKey, candles: Sequence[Candle], now: float) -> Iterator[PriceUpdate]:
-        """Yield what is new in an answer (oldest first, at provider time `now`), and remember what was yielded.
-
-        A candle is closed when a later one is there, or when its interval ended a while ago. The values of the one
-        before the newest come with each answer, so a late change of it is noticed.
-        """
-        for place, candle in enumerate(candles):
-            is_closed = place < len(candles) - 1 or now >= next_open(key.interval, candle.time) + SETTLE_S
-            newest = self.newest
-            if newest is None:
-                if place < len(candles) - 1:
-                    self.previous = candle
-                    continue
-            elif candle.time < newest.time:
-                if self.previous is not None and candle.time == self.previous.time and candle != self.previous:
-                    self.previous = candle
-                    yield PriceUpdate(key, candle, is_closed=True)
-                continue
-            elif candle.time == newest.time and self.is_closed and (candle == newest or not is_closed):
-                continue
-            elif candle.time > newest.time:
-                self.previous = newest
-            self.newest, self.is_closed = candle, is_closed
-            yield PriceUpdate(key, candle, is_closed=is_closed)
 
 
 class Poll(NamedTuple):
@@ -127,7 +40,7 @@ class Given(NamedTuple):
 
 
 class Polls:
-    """One feed: asks for the stream that waited longest, with others of its interval, as credits and hours allow."""
+    """One feed: asks for each stream when its candles close and as often as the credits last for all."""
 
     def __init__(
         self,
@@ -137,8 +50,7 @@ class Polls:
         limits: Credits,
         *,
         poll_s: float,
-        reserve: int,
-        keeps_hours: Callable[[str], bool],
+        hours: Callable[[str], Hours],
         monotonic: Callable[[], float],
         now: Callable[[], float],
     ) -> None:
@@ -147,16 +59,17 @@ class Polls:
         self._ask = ask
         self._limits = limits
         self._poll_s = poll_s
-        self._reserve = reserve
-        self._keeps_hours = keeps_hours
+        self._hours = hours
         self._monotonic = monotonic
         self._now = now
+        self._planner = Planner(streams, limits, poll_s, hours)
         self._wished: dict[StreamKey, tuple[int, float]] = {}
         self._accepted: set[StreamKey] = set()
         self._paused: dict[StreamKey, tuple[str, float]] = {}
         self._is_first_round = True
         # One symbol tries first: after a failure a whole batch each time would eat the day's credits.
         self._is_probing = True
+        self._is_answered = False
 
     async def updates(self) -> AsyncGenerator[PriceUpdate, None]:
         """Yield what the polls bring, until cancelled; raise what the supervisor has to wait for."""
@@ -196,8 +109,8 @@ class Polls:
                 self._accept(key)
                 updates.append(PriceUpdate(key, stream.newest, stream.is_closed))
             elif not self._is_first_round:
-                # Nobody watched it meanwhile, so nobody misses what happened.
-                stream.newest = stream.previous = None
+                stream.forget()
+                self._watchlist.expect(key, 0.0)
         self._is_first_round = False
         return updates
 
@@ -212,43 +125,41 @@ class Polls:
             self._accepted.add(key)
             self._watchlist.accept([key])
 
+    # -- planning ----------------------------------------------------------------------------------
+
     def plan(self) -> tuple[Poll | None, float]:
-        """Return the poll to make now, or None and the seconds to wait; report the streams that rest."""
+        """Return the poll to make now, or None and the seconds to wait; report what each stream has to expect."""
         at, now = self._monotonic(), self._now()
-        opens, _ = session_at(now)
-        wait_s = float("inf")
-        ready: list[tuple[PolledStream, float, StreamKey]] = []
-        for key in self._watchlist.streams:
-            due = self._due(key, at, now, opens)
-            if due <= at:
-                ready.append((self._streams[key], due, key))
-            else:
-                wait_s = min(wait_s, due - at)
+        turns = self._turns(at, now)
+        ready = [turn for turn in turns.values() if turn.due <= at]
+        wait_s = min((turn.due - at for turn in turns.values() if turn.due > at), default=inf)
         if not ready:
             return None, wait_s
-        # Among those asked together the order of that call decides, else a part of them would fall behind each time.
-        ready.sort(key=lambda entry: (entry[0].asked, entry[0].place))
-        room = self._limits.available(self._reserve)
+        ready.sort(key=lambda turn: self._planner.rank(turn, at))
+        room = self._limits.available(Use.POLL)
         if room < 1:
             self._report_throttled(ready, at, now)
-            return None, min(wait_s, self._limits.wait_for(1, self._reserve))
-        return self._batch([key for _, _, key in ready], room, now, opens), 0.0
+            return None, min(wait_s, self._limits.wait_for(1, Use.POLL))
+        return self._batch([turn.key for turn in ready], room, now), 0.0
 
-    def _due(self, key: StreamKey, at: float, now: float, opens: int) -> float:
-        """Return the moment of the next poll, by the monotonic clock; it lies after the weekend when there is one."""
-        stream = self._streams[key]
-        due = max(stream.asked + self._poll_s, self._wished[key][1])
-        if now >= opens or not self._keeps_hours(key.symbol):
-            return due
-        self._pause(key, "market_closed", opens, f"the market is closed, opens {_utc(opens)}")
-        resume: float = opens
-        if stream.newest is not None and not stream.is_closed:
-            # Its last candle has still to be fetched once more, as it is when everything is over.
-            over = max(last_close(now), next_open(key.interval, stream.newest.time))
-            resume = min(opens, over + SETTLE_S)
-        return max(due, at + resume - now)
+    def _turns(self, at: float, now: float) -> dict[StreamKey, Turn]:
+        """Return when each stream is polled next, and report that."""
+        keys = self._watchlist.streams
+        feeders = self._planner.feeders(keys, at)
+        turns = self._planner.turns({key: self._wished[key][1] for key in keys}, feeders, at, now)
+        for key, turn in turns.items():
+            if turn.opens is not None:
+                self._pause(key, "market_closed", turn.opens, f"the market is closed, opens {_utc(turn.opens)}")
+            shown = turns[feeders[key]] if key in feeders else turn
+            if shown.due > at:
+                self._watchlist.expect(key, shown.due - at, shown.every_s if shown.every_s < inf else None)
+                if self._is_answered and key not in self._paused and self._streams[key].newest is not None:
+                    # The feed before failed for another stream; this one's next poll brings what closed meanwhile.
+                    self._accept(key)
+                self._report_slow(key, shown, at, now)
+        return turns
 
-    def _batch(self, keys: Sequence[StreamKey], room: int, now: float, opens: int) -> Poll:
+    def _batch(self, keys: Sequence[StreamKey], room: int, now: float) -> Poll:
         first = keys[0]
         chosen = {first.symbol: first}
         if not self._is_probing and not self._streams[first].alone:
@@ -259,16 +170,30 @@ class Polls:
                     chosen.setdefault(key.symbol, key)
         rows = 2
         for key in chosen.values():
-            since = opens if self._keeps_hours(key.symbol) else 0
-            rows = max(rows, self._streams[key].rows_needed(key.interval, now, since))
+            opens, _ = session_at(now, self._hours(key.symbol))
+            rows = max(rows, self._streams[key].rows_needed(key.interval, now, opens))
         return Poll(first.interval, tuple(chosen.values()), rows)
 
-    def _report_throttled(self, ready: Sequence[tuple[PolledStream, float, StreamKey]], at: float, now: float) -> None:
-        waits = self._limits.waits(len(ready), self._reserve)
-        for place, (wait_s, (_, due, key)) in enumerate(zip(waits, ready, strict=True), start=1):
-            if at + wait_s - due > self._poll_s:
-                why = self._limits.shortage(place, self._reserve)
-                self._pause(key, "throttled", now + wait_s, f"{why}, next poll until {_utc(now + wait_s)}")
+    # -- reporting ---------------------------------------------------------------------------------
+
+    def _report_throttled(self, ready: Sequence[Turn], at: float, now: float) -> None:
+        """Report streams that have to wait for credits much longer than planned."""
+        wait_s = self._limits.wait_for(1, Use.POLL)
+        why = self._limits.shortage(1, Use.POLL)
+        for key, due, *_ in ready:
+            is_known = self._streams[key].newest is not None
+            if at + wait_s - due > (SLOW_S if is_known else self._poll_s):
+                self._pause(key, "throttled", now + wait_s, f"{why}; the next poll is at {_utc(now + wait_s)}")
+
+    def _report_slow(self, key: StreamKey, turn: Turn, at: float, now: float) -> None:
+        """Report a stream for which the credits allow so few polls that it is not live."""
+        is_resting = key in self._paused and self._paused[key][0] == "market_closed"
+        wait_s = turn.due - at
+        period = wait_s if turn.every_s == inf else turn.every_s
+        if is_resting or self._streams[key].newest is None or not is_slow(key.interval, period):
+            return
+        pace = "one more poll" if turn.every_s == inf else f"a poll every {period / 60:.0f} min"
+        self._pause(key, "throttled", now + wait_s, f"the credits allow {pace}, the next is at {_utc(now + wait_s)}")
 
     def _pause(self, key: StreamKey, status: str, until: float, message: str) -> None:
         """Report a rest once; again only when its end has moved by more than a minute."""
@@ -277,12 +202,39 @@ class Polls:
             self._paused[key] = (status, until)
             self._watchlist.pause(key, status, message)
 
+    # -- asking ------------------------------------------------------------------------------------
+
     def take(self, given: Iterable[Given]) -> Iterator[PriceUpdate]:
         """Yield what is new in what a call brought, unless nobody wants it any more."""
+        at, now = self._monotonic(), self._now()
+        # A stream may be wanted since a moment ago, and not be known yet.
+        feeders = self._planner.feeders([key for key in self._watchlist.streams if key in self._wished], at)
         for key, candles in given:
-            if key in self._watchlist:
-                self._accept(key)
-                yield from self._streams[key].take(key, candles, self._now())
+            if key not in self._watchlist:
+                continue
+            # Nothing has to be asked for: the answer is here.
+            self._watchlist.expect(key, self._poll_s)
+            self._accept(key)
+            stream = self._streams[key]
+            if stream.built:
+                yield from self._check(key, candles, at, now)
+            if candles and stream.covered is None:
+                stream.covered = stream.asked
+            yield from stream.take(key, candles, now)
+            for other in [other for other, feeder in feeders.items() if feeder == key and other in self._watchlist]:
+                self._accept(other)
+                yield from self._streams[other].build(other, candles, now)
+
+    def _check(self, key: StreamKey, candles: Sequence[Candle], at: float, now: float) -> Iterator[PriceUpdate]:
+        """Compare what was built since the last time; the provider's values stand."""
+        stream = self._streams[key]
+        differing, has_agreed = stream.compare(key, candles)
+        stream.checked = now
+        yield from differing
+        if not has_agreed:
+            stream.wronged = at
+            stream.built.clear()
+            log.warning("%s: candles built from smaller ones are not the provider's; it is polled itself", key)
 
     async def ask(self, poll: Poll) -> list[Given]:
         """Make one call; return what it brought for its streams.
@@ -290,14 +242,20 @@ class Polls:
         Raises what concerns all streams, except `RateLimited`: then the credits know how long to wait.
         """
         asked = self._monotonic()
+        turns = self._turns(asked, self._now())
         try:
             answers = await self._ask([key.symbol for key in poll.keys], poll.interval, poll.rows)
         except RateLimited:
             return []
-        except BaseException:
+        except BaseException as error:
             self._is_probing = True
+            if isinstance(error, ProviderError):
+                # Failing calls may cost credits too, so they follow the plan.
+                for key in poll.keys:
+                    self._note_asked(self._streams[key], asked, turns.get(key))
             raise
         self._is_probing = False
+        self._is_answered = True
         given: list[Given] = []
         broken: list[Refused] = []
         # The same refusal for all may be about one of them: each is asked alone to find out.
@@ -307,7 +265,8 @@ class Polls:
             stream = self._streams[key]
             stream.place = place
             if isinstance(answer, Series) or answer.is_empty:
-                stream.asked, stream.answered, stream.alone = asked, self._monotonic(), False
+                self._note_asked(stream, asked, turns.get(key))
+                stream.answered, stream.alone = self._monotonic(), False
                 if isinstance(answer, Series) and answer.spoilt:
                     self._watchlist.skip(f"{key}: {answer.spoilt} rows made no sense")
                 given.append(Given(key, answer.candles if isinstance(answer, Series) else []))
@@ -316,7 +275,7 @@ class Polls:
             elif answer.code == 401:
                 raise answer.error()
             elif answer.code not in _REFUSED_FOR_GOOD:
-                stream.asked = asked
+                self._note_asked(stream, asked, turns.get(key))
                 broken.append(answer)
                 self._watchlist.skip(f"{key}: error {answer.code}: {answer.message}")
             elif is_blamed_on_all:
@@ -326,6 +285,15 @@ class Polls:
         if len(broken) == len(poll.keys):
             raise broken[0].error()
         return given
+
+    def _note_asked(self, stream: PolledStream, asked: float, turn: Turn | None) -> None:
+        """Reckon the next poll from the planned moment, so that waiting for a close costs no credit in the long run."""
+        stream.asked = asked
+        every_s = 0.0 if turn is None else turn.every_s
+        if stream.anchor is None or turn is None or not next_open(turn.key.interval, 0) <= every_s < inf:
+            stream.anchor = asked
+        else:
+            stream.anchor = min(max(stream.anchor + every_s, asked - every_s / 2), asked + every_s / 2)
 
 
 def _utc(moment: float) -> str:

@@ -9,16 +9,23 @@ from aiohttp import web
 from relay.clock import Clock, ProviderClock
 from relay.config import Config, check_tables, provider_settings
 from relay.directory import Directory
-from relay.errors import ConfigError
+from relay.errors import ConfigError, StoreError
 from relay.history import History
 from relay.hub import Hub, Stream
+from relay.looplag import LoopLag
+from relay.loopwatch import LoopWatch, owners
+from relay.memory import Memory
 from relay.model import PriceUpdate
-from relay.plugins import PluginHost, Provider, new_session
+from relay.plugins import PluginHost
+from relay.provider import Provider, new_session
 from relay.store import Store
 from relay.supervisor import Supervisor
-from relay.web import rest, ws
-from relay.web.access import Access, access_middleware
+from relay.web import contracts, metrics, pages, rest, ws
+from relay.web import history as history_route
+from relay.web.access import ACCESS, Access, access_middleware, say_origin
+from relay.web.counting import Requests, count_requests
 from relay.web.problems import problems
+from relay.web.status import Status
 
 CONFIG = web.AppKey("config", Config)
 HOST = web.AppKey("plugin_host", PluginHost)
@@ -26,10 +33,12 @@ HUB = web.AppKey("hub", Hub)
 STORE = web.AppKey("store", Store)
 HISTORY = web.AppKey("history", History)
 DIRECTORY = web.AppKey("directory", Directory)
-ACCESS = web.AppKey("access", Access)
 PROVIDERS = web.AppKey("providers", dict[str, Provider])
 SUPERVISORS = web.AppKey("supervisors", dict[str, Supervisor])
 CLOCK = web.AppKey("clock", Clock)
+STATUS = web.AppKey("status", Status)
+REQUESTS = web.AppKey("requests", Requests)
+LOOP_LAG = web.AppKey("loop_lag", LoopLag)
 
 
 def load_plugins(config: Config, builtin: Iterable[object]) -> PluginHost:
@@ -48,25 +57,51 @@ def build_app(config: Config, builtin: Iterable[object], clock: Clock | None = N
     if not host.loaded:
         raise ConfigError("no provider could be loaded")
     access = Access(config)
-    app = web.Application(middlewares=[access_middleware(access), problems], client_max_size=64 * 1024)
+    requests = Requests()
+    app = web.Application(
+        middlewares=[count_requests(requests), access_middleware(access), problems], client_max_size=64 * 1024
+    )
     app[CONFIG] = config
     app[CLOCK] = clock
     app[HOST] = host
     app[ACCESS] = access
+    app[REQUESTS] = requests
     app[PROVIDERS] = {
         name: host.bind(loaded, provider_settings(config, loaded.info), ProviderClock(clock))
         for name, loaded in host.loaded.items()
     }
-    app.add_routes([*rest.ROUTES, *ws.ROUTES])
+    app.add_routes(
+        [*history_route.ROUTES, *rest.ROUTES, *ws.ROUTES, *metrics.ROUTES, *contracts.ROUTES, *pages.routes()]
+    )
+    app.on_response_prepare.append(say_origin)
     # Before aiohttp waits for open requests to end: a WebSocket is one of them.
     app.on_shutdown.append(_send_clients_away)
     # In dependency order; aiohttp undoes them in reverse.
-    app.cleanup_ctx.extend([_store, _sessions, _directory, _history, _hub, _clients])
+    app.cleanup_ctx.extend([_loop_lag, _loop_watch, _store, _sessions, _directory, _history, _hub, _clients])
     return app
 
 
+async def _loop_lag(app: web.Application) -> AsyncIterator[None]:
+    app[LOOP_LAG] = LoopLag()
+    watch = asyncio.create_task(app[LOOP_LAG].watch(), name="loop lag")
+    yield
+    watch.cancel()
+    await asyncio.gather(watch, return_exceptions=True)
+
+
+async def _loop_watch(app: web.Application) -> AsyncIterator[None]:
+    host = app[HOST]
+    plugins = {loaded.info.name: loaded.plugin for loaded in host.loaded.values()}
+    wrappings = {wrapping.source: wrapping.plugin for wrapping in host.wrappings}
+    blocks = {name: provider.blocks for name, provider in app[PROVIDERS].items()}
+    async with LoopWatch(owners({**wrappings, **plugins}), blocks):
+        yield
+
+
 async def _store(app: web.Application) -> AsyncIterator[None]:
-    app[STORE] = await Store.open(app[CONFIG].database, app[CLOCK])
+    # Half of the cache is for encoded candles, half for whole answers.
+    cache_bytes = app[CONFIG].history_cache_mb * 2**19
+    app[STORE] = await Store.open(app[CONFIG].database, app[CLOCK], cache_bytes=cache_bytes)
     yield
     await app[STORE].close()
 
@@ -78,9 +113,27 @@ async def _sessions(app: web.Application) -> AsyncIterator[None]:
         session = new_session(provider.clock)
         provider.open(session)
         sessions.append(session)
+        provider.remember(await _memory(app[STORE], f"memory:{provider.name}"))
     yield
     for session in sessions:
         await session.close()
+
+
+async def _memory(store: Store, name: str) -> Memory:
+    """Return what a provider saved under this name, and the way to save more."""
+
+    async def write(body: bytes) -> bool:
+        try:
+            await store.put_document(name, body)
+        except StoreError:
+            return False
+        return True
+
+    try:
+        document = await store.get_document(name)
+    except StoreError:
+        document = None
+    return Memory(None if document is None else document.body, write)
 
 
 async def _directory(app: web.Application) -> AsyncIterator[None]:
@@ -125,16 +178,38 @@ async def _clients(app: web.Application) -> AsyncIterator[None]:
     config, access, hub, directory, history = app[CONFIG], app[ACCESS], app[HUB], app[DIRECTORY], app[HISTORY]
     clients = ws.Clients(config, access, hub, directory, history, app[SUPERVISORS], epoch)
     app[ws.CLIENTS] = clients
-    app[rest.REST] = rest.Rest(
+    app[STATUS] = Status(
         hub=hub,
-        directory=directory,
+        clients=clients,
         history=history,
+        loop_lag=app[LOOP_LAG],
+        directory=directory,
         store=app[STORE],
         access=access,
         supervisors=app[SUPERVISORS],
         refused=app[HOST].failures,
         epoch=epoch,
     )
+    app[history_route.ROUTE] = history_route.HistoryRoute(
+        hub, directory, history, app[STORE], access, cache_bytes=config.history_cache_mb * 2**19
+    )
+    app[contracts.CONTRACTS] = contracts.Contracts(access, directory)
+    app[rest.REST] = rest.Rest(
+        directory=directory,
+        store=app[STORE],
+        access=access,
+        status=app[STATUS],
+    )
+    collector = metrics.RelayCollector(
+        hub=hub,
+        clients=clients,
+        supervisors=app[SUPERVISORS],
+        history=history,
+        store=app[STORE],
+        requests=app[REQUESTS],
+        loop_lag=app[LOOP_LAG],
+    )
+    app[metrics.METRICS] = metrics.Metrics(collector, app[STORE])
     clients.start()
     yield
     await clients.close()

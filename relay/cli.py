@@ -4,23 +4,26 @@ import asyncio
 import contextlib
 import dataclasses
 import sys
-from collections.abc import Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import click
-from rich.console import Console
-from rich.table import Table
 
 from providers import BUILTIN
 from relay.app import load_plugins
-from relay.commands import history, status, symbols, tail
-from relay.config import LOG_FORMATS, LOG_LEVELS, Config, load_config, provider_settings
+from relay.commands import history, status, symbols, tail, token
+from relay.commands import plugins as plugin_list
+from relay.config import LOG_FORMATS, LOG_LEVELS, Config, load_config
 from relay.errors import ConfigError, StoreError
 from relay.logs import set_up_logs
+from relay.plugins import PluginHost
+from relay.scaffold import write_project
 from relay.server import serve as run_server
 from relay.version import VERSION
 
+CONNECTS_HELP = "New WebSocket connections of one address.  [default: as --max-clients-per-address, at least 300]"
 CONFIG_HELP = "Configuration file (TOML); without it relay.toml of the working directory, if there is one."
 
 
@@ -44,10 +47,30 @@ def main() -> None:
 @click.option("--config", "file", help=CONFIG_HELP)
 @click.option("--plugins", multiple=True, metavar="MODULE|FILE.py", help="Load one more provider; can be repeated.")
 @click.option("--allowed-origins", metavar="ORIGIN,…", help="Pages of these origins may use the relay too.")
+@click.option("--trusted-proxies", metavar="ADDRESS|NETWORK,…", help="Their X-Forwarded-For and -Proto are believed.")
+@click.option("--tls-cert", metavar="FILE", help="Certificate chain (PEM); with it the relay speaks https and wss.")
+@click.option("--tls-key", metavar="FILE", help="Its private key (PEM).")
+@click.option(
+    "--public-status/--no-public-status", default=None, help="Status and metrics need no token.  [default: no]"
+)
 @click.option("--max-clients", metavar="NUMBER", help="Most WebSocket clients at a time.  [default: 10000]")
 @click.option("--max-clients-per-address", metavar="NUMBER", help="Most of them from one address.  [default: 1000]")
 @click.option("--max-streams-per-client", metavar="NUMBER", help="Most streams of one client.  [default: 200]")
 @click.option("--max-streams", metavar="NUMBER", help="Most streams of all clients together.  [default: 2000]")
+@click.option("--max-connects-per-minute", metavar="NUMBER", help=CONNECTS_HELP)
+@click.option("--max-requests-per-second", metavar="NUMBER", help="Requests of one WebSocket client.  [default: 50]")
+@click.option(
+    "--max-requests-per-second-per-address", metavar="NUMBER", help="Requests of one address.  [default: 1000]"
+)
+@click.option(
+    "--max-history-rows-per-minute", metavar="NUMBER", help="Past candles for a WebSocket client.  [default: 1000000]"
+)
+@click.option(
+    "--max-history-rows-per-minute-per-address",
+    metavar="NUMBER",
+    help="Past candles for one address.  [default: 10000000]",
+)
+@click.option("--history-cache-mb", metavar="NUMBER", help="Memory for answers of history.  [default: 64]")
 @click.option("--linger-seconds", metavar="NUMBER", help="How long an upstream stays after its last subscriber.")
 @click.option("--flush-ms", metavar="NUMBER", help="Updates closer together than this leave in one write.")
 @click.option(
@@ -57,7 +80,7 @@ def main() -> None:
 @click.option("--log-format", metavar="|".join(LOG_FORMATS), help="[default: text]")
 @click.option("--insecure", is_flag=True, help="Allow other machines to connect although no tokens are set.")
 def serve(sandbox: bool, file: str | None, plugins: tuple[str, ...], **flags: Any) -> None:
-    """Serve clients until SIGINT or SIGTERM.
+    """Serve clients until SIGINT or SIGTERM. SIGHUP reads tokens, certificates, origins and limits again.
 
     Settings come from flags, then RELAY_… variables, then the configuration file. Tokens and keys have no flag: other
     users of the machine could read it.
@@ -71,10 +94,14 @@ def serve(sandbox: bool, file: str | None, plugins: tuple[str, ...], **flags: An
     with _exit_2_on_config_error():
         config = load_config(flags, file=file)
         set_up_logs(config.log_level, config.log_format)
-        _run(_serve_sandbox(config) if sandbox else run_server(config, BUILTIN, _say))
+
+        def read() -> Config:
+            return load_config(flags, file=file)
+
+        _run(_serve_sandbox(config, read) if sandbox else run_server(config, BUILTIN, _say, read))
 
 
-async def _serve_sandbox(config: Config) -> None:
+async def _serve_sandbox(config: Config, read: Callable[[], Config]) -> None:
     from providers.sandbox import Sandbox
 
     async with Sandbox(forex_always_open=True) as sandbox:
@@ -89,7 +116,7 @@ async def _serve_sandbox(config: Config) -> None:
             if not name.startswith(("RELAY_BINANCE_", "RELAY_TWELVE_DATA_", "TWELVE_DATA_"))
         }
         changed = dataclasses.replace(config, tables=MappingProxyType(tables), environ=MappingProxyType(environ))
-        await run_server(changed, BUILTIN, lambda line: _say(f"{line} (sandbox: made-up prices)"))
+        await run_server(changed, BUILTIN, lambda line: _say(f"{line} (sandbox: made-up prices)"), read)
 
 
 def _say(line: str) -> None:
@@ -117,53 +144,43 @@ def _exit_2_on_config_error() -> Iterator[None]:
         sys.exit(2)
 
 
-@main.command()
+@main.group("plugins", invoke_without_command=True)
 @click.option("--config", "file", help=CONFIG_HELP)
 @click.option("--plugins", multiple=True, metavar="MODULE|FILE.py", help="Load one more provider; can be repeated.")
-def plugins(file: str | None, plugins: tuple[str, ...]) -> None:
+@click.pass_context
+def plugins(context: click.Context, file: str | None, plugins: tuple[str, ...]) -> None:
     """Show which provider plugins load, from where, and which do not and why.
 
     \b
     relay plugins
     relay plugins --plugins ./kraken.py
+    relay plugins new my_exchange    write a provider project to start from
     """
+    if context.invoked_subcommand is not None:
+        return
     with _exit_2_on_config_error():
         config = load_config({"plugins": plugins or None}, file=file)
         set_up_logs("critical", "text")
         host = load_plugins(config, BUILTIN)
-        rows = []
-        for name, loaded in host.loaded.items():
-            info = loaded.info
-            settings = provider_settings(config, info)
-            state = "needs a key" if info.needs_key and not settings.get(info.needs_key) else "ready"
-            rows.append((name, state, loaded.source, loaded.version or VERSION, " ".join(info.intervals), info.title))
-    wrappings = [(wrapping.source, " ".join(wrapping.hooks)) for wrapping in host.wrappings]
-    _print_plugins(rows, wrappings, [(failure.source, failure.error) for failure in host.failures])
+        plugin_list.show(config, host)
     if host.failures:
         sys.exit(1)
 
 
-def _print_plugins(
-    rows: Sequence[tuple[str, ...]], wrappings: Sequence[tuple[str, str]], failures: Sequence[tuple[str, str]]
-) -> None:
-    if not sys.stdout.isatty():
-        for row in rows:
-            click.echo("\t".join(row))
-        for source, hooks in wrappings:
-            click.echo(f"wraps\t{hooks}\t{source}")
-        for source, reason in failures:
-            click.echo(f"refused\t{source}\t{reason}")
-        return
-    console = Console()
-    table = Table("provider", "state", "source", "version", "intervals", "title", box=None, header_style="bold")
-    for row in rows:
-        table.add_row(*row)
-    console.print(table)
-    for source, hooks in wrappings:
-        console.print(f"[cyan]wraps[/cyan] {hooks}: {source}", highlight=False)
-    for source, reason in failures:
-        console.print(f"[red]refused[/red] {source}: {reason}", highlight=False)
+@plugins.command("new")
+@click.argument("name")
+def new_plugin(name: str) -> None:
+    """Write a provider project that works as it stands into the folder NAME.
+
+    \b
+    relay plugins new my_exchange
+    """
+    host = PluginHost()
+    host.load(BUILTIN, installed=False)
+    with _exit_2_on_config_error():
+        for path in write_project(name, Path(), host.loaded):
+            click.echo(path)
 
 
-for _command in (tail.command, history.command, symbols.command, status.command):
+for _command in (tail.command, history.command, symbols.command, status.command, token.command):
     main.add_command(_command)

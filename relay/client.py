@@ -12,7 +12,7 @@ What the relay promises for one connection, the client keeps across connections:
     ClientError
     ├── Unreachable      nothing answers at the address
     ├── Refused          the relay answered with an error (problem+json), or refused the connection
-    ├── Disconnected     the relay closed the connection for good (4001)
+    ├── Disconnected     the relay closed the connection for good (4001, 4003)
     └── BadReply         the answer is not one of a relay
 """
 
@@ -46,6 +46,7 @@ _HEARTBEAT_S = 20.0
 _HANDSHAKE_S = 10.0
 # Refusals of a stream that worked before which may end by themselves, for instance while a relay starts.
 _PASSING = {Code.PROVIDER_UNAVAILABLE, Code.RATE_LIMITED, Code.TOO_MANY_SUBSCRIPTIONS, Code.INTERNAL}
+_FOR_GOOD = {CloseCode.TOO_MANY_INVALID, CloseCode.TOKEN_REVOKED}
 _UNIT_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800, "M": 31 * 86_400}
 
 
@@ -286,7 +287,7 @@ class RelayClient:
     iterates reads the socket. One who stops reading for long is disconnected by the relay and resumes with the next
     iteration. Before the first connection a failure is raised as `ClientError`, unless `waits_for_relay`; after it
     the client reconnects, waiting `backoff_s` (least, most) with jitter. Raises `Refused` for a token no longer
-    valid and `Disconnected` on 4001. A `session` given is used and not closed.
+    valid and `Disconnected` on 4001 and 4003. A `session` given is used and not closed.
     """
 
     def __init__(
@@ -461,7 +462,7 @@ class RelayClient:
             await self._lose(reason, socket.close_code)
 
     async def _lose(self, reason: str, close_code: int | None) -> None:
-        if close_code == CloseCode.TOO_MANY_INVALID:
+        if close_code is not None and close_code in _FOR_GOOD:
             await self.close()
             raise Disconnected(close_code, reason)
         if not self._ended.is_set():

@@ -1,8 +1,8 @@
 """Flags over environment over a TOML file, checked into frozen settings; every complaint names the key."""
 
 import ipaddress
-import math
 import os
+import re
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,9 +10,10 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from relay import values
 from relay.errors import ConfigError
 from relay.model import ProviderInfo, Setting
-from relay.secret import Secret
+from relay.tokens import Tokens, parse_tokens
 
 DEFAULT_FILE = "relay.toml"
 LOG_LEVELS = ("debug", "info", "warning", "error")
@@ -26,12 +27,22 @@ class Config:
     host: str = "127.0.0.1"
     port: int = 8000
     database: str = "relay.db"
-    tokens: tuple[Secret, ...] = ()
+    tls_cert: str = ""
+    tls_key: str = ""
+    tokens: Tokens = field(default_factory=Tokens)
+    public_status: bool = False
     allowed_origins: tuple[str, ...] = ()
+    trusted_proxies: tuple[values.Network, ...] = ()
     max_clients: int = 10_000
     max_clients_per_address: int = 1_000
     max_streams_per_client: int = 200
     max_streams: int = 2_000
+    max_connects_per_minute: int = 0
+    max_requests_per_second: float = 50.0
+    max_requests_per_second_per_address: float = 1_000.0
+    max_history_rows_per_minute: int = 1_000_000
+    max_history_rows_per_minute_per_address: int = 10_000_000
+    history_cache_mb: int = 64
     linger_seconds: float = 5.0
     flush_ms: float = 20.0
     compression: bool = False
@@ -44,87 +55,37 @@ class Config:
     environ: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}), repr=False)
 
 
-def _text(value: Any) -> str:
-    if not isinstance(value, str) or not value:
-        raise ValueError("is not a text")
-    return value
-
-
-def _number(kind: type, least: float, most: float) -> Callable[[Any], Any]:
-    def parse(value: Any) -> Any:
-        if isinstance(value, str):
-            try:
-                value = kind(value)
-            except ValueError:
-                raise ValueError(f"is not a number from {least:g} to {most:g}") from None
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise ValueError(f"is not a number from {least:g} to {most:g}")
-        if not least <= value <= most:
-            raise ValueError(f"is out of range; it has to be from {least:g} to {most:g}")
-        if not math.isfinite(value) or kind(value) != value:
-            raise ValueError(f"is not a {'whole ' if kind is int else ''}number from {least:g} to {most:g}")
-        return kind(value)
-
-    return parse
-
-
-def _one_of(*choices: str) -> Callable[[Any], str]:
-    def parse(value: Any) -> str:
-        if value not in choices:
-            raise ValueError(f"is not one of {', '.join(choices)}")
-        return str(value)
-
-    return parse
-
-
-def _switch(value: Any) -> bool:
-    if isinstance(value, str):
-        value = {"true": True, "false": False}.get(value.lower())
-    if not isinstance(value, bool):
-        raise ValueError("is neither true nor false")
-    return value
-
-
-def _texts(value: Any) -> tuple[str, ...]:
-    if isinstance(value, str):
-        value = [part.strip() for part in value.split(",")]
-    if not isinstance(value, Sequence) or not all(isinstance(part, str) for part in value):
-        raise ValueError("is not a list of texts")
-    return tuple(part for part in value if part)
-
-
-def _secrets(value: Any) -> tuple[Secret, ...]:
-    return tuple(Secret(text) for text in _texts(value))
-
-
-def _origins(value: Any) -> tuple[str, ...]:
-    origins = _texts(value)
-    for origin in origins:
-        scheme, _, rest = origin.partition("://")
-        if scheme not in {"http", "https"} or not rest or "/" in rest:
-            raise ValueError("is not a list of origins such as https://charts.example.org")
-    return tuple(origin.lower() for origin in origins)
-
-
 _PARSERS: dict[str, Callable[[Any], Any]] = {
-    "host": _text,
-    "port": _number(int, 0, 65_535),
-    "database": _text,
-    "tokens": _secrets,
-    "allowed_origins": _origins,
-    "max_clients": _number(int, 1, 1_000_000),
-    "max_clients_per_address": _number(int, 1, 1_000_000),
-    "max_streams_per_client": _number(int, 1, 100_000),
-    "max_streams": _number(int, 1, 100_000),
-    "linger_seconds": _number(float, 0, 3_600),
-    "flush_ms": _number(float, 0, 1_000),
-    "compression": _switch,
-    "log_level": _one_of(*LOG_LEVELS),
-    "log_format": _one_of(*LOG_FORMATS),
-    "plugins": _texts,
+    "host": values.text,
+    "port": values.number(int, 0, 65_535),
+    "database": values.text,
+    "tls_cert": values.text,
+    "tls_key": values.text,
+    "tokens": parse_tokens,
+    "public_status": values.switch,
+    "allowed_origins": values.origins,
+    "trusted_proxies": values.networks,
+    "max_clients": values.number(int, 1, 1_000_000),
+    "max_clients_per_address": values.number(int, 1, 1_000_000),
+    "max_streams_per_client": values.number(int, 1, 100_000),
+    "max_streams": values.number(int, 1, 100_000),
+    "max_connects_per_minute": values.number(int, 0, 100_000_000),
+    "max_requests_per_second": values.number(float, 0.1, 1_000_000),
+    "max_requests_per_second_per_address": values.number(float, 0.1, 1_000_000),
+    "max_history_rows_per_minute": values.number(int, 1, 1_000_000_000),
+    "max_history_rows_per_minute_per_address": values.number(int, 1, 1_000_000_000),
+    "history_cache_mb": values.number(int, 0, 1_000_000),
+    "linger_seconds": values.number(float, 0, 3_600),
+    "flush_ms": values.number(float, 0, 1_000),
+    "compression": values.switch,
+    "log_level": values.one_of(*LOG_LEVELS),
+    "log_format": values.one_of(*LOG_FORMATS),
+    "plugins": values.texts,
 }
 
 _SECRET_KEYS = {"tokens"}
+_USER = re.compile(r"//[^/@\s]*@")
+_QUERY = re.compile(r"\?[^'\",\s]+")
 
 
 def load_config(flags: Mapping[str, Any], environ: Mapping[str, str] | None = None, file: str | None = None) -> Config:
@@ -134,7 +95,7 @@ def load_config(flags: Mapping[str, Any], environ: Mapping[str, str] | None = No
     """
     environ = os.environ if environ is None else environ
     table, tables, source = _read_file(file)
-    values: dict[str, Any] = {}
+    found: dict[str, Any] = {}
     for name, parse in _PARSERS.items():
         variable = f"RELAY_{name.upper()}"
         if flags.get(name) is not None:
@@ -145,11 +106,14 @@ def load_config(flags: Mapping[str, Any], environ: Mapping[str, str] | None = No
             given, where = table[name], f"{name} in {source}"
         else:
             continue
-        values[name] = _parsed(parse, given, where, is_secret=name in _SECRET_KEYS)
+        found[name] = _parsed(parse, given, where, is_secret=name in _SECRET_KEYS)
     config = Config(
-        **values, insecure=bool(flags.get("insecure")), tables=tables, environ=MappingProxyType(dict(environ))
+        **found, insecure=bool(flags.get("insecure")), tables=tables, environ=MappingProxyType(dict(environ))
     )
     _check_exposure(config)
+    if bool(config.tls_cert) != bool(config.tls_key):
+        lacking, given = ("tls_key", "tls_cert") if config.tls_cert else ("tls_cert", "tls_key")
+        raise ConfigError(f"{given} is set and {lacking} is not; TLS needs both")
     return config
 
 
@@ -157,7 +121,12 @@ def _parsed(parse: Callable[[Any], Any], given: Any, where: str, *, is_secret: b
     try:
         return parse(given)
     except ValueError as error:
-        raise ConfigError(f"{where}: {'the value' if is_secret else repr(given)} {error}") from None
+        raise ConfigError(f"{where}: {'the value' if is_secret else _shown(given)} {error}") from None
+
+
+def _shown(given: Any) -> str:
+    """Return a value as it was given, without what may be secret in an address: its user and its query."""
+    return _QUERY.sub("?***", _USER.sub("//***@", repr(given)))
 
 
 def _read_file(file: str | None) -> tuple[dict[str, Any], dict[str, dict[str, Any]], str]:
@@ -219,7 +188,7 @@ def provider_settings(config: Config, info: ProviderInfo) -> Mapping[str, Any]:
             raise ConfigError(
                 f"unknown key {name!r} in [{info.name}]; known are {', '.join(sorted(declared)) or 'none'}"
             )
-    values: dict[str, Any] = {}
+    found: dict[str, Any] = {}
     for name, setting in declared.items():
         variables = (f"RELAY_{info.name}_{name}".upper(), *setting.environment)
         variable = next((variable for variable in variables if config.environ.get(variable)), None)
@@ -230,36 +199,25 @@ def provider_settings(config: Config, info: ProviderInfo) -> Mapping[str, Any]:
         elif variable is not None:
             given, where = config.environ[variable], variable
         else:
-            values[name] = setting.default
+            found[name] = setting.default
             continue
-        values[name] = _parsed(_parser_of(setting), given, where, is_secret=setting.is_secret)
-        fault = setting.check(values[name]) if setting.check else None
+        found[name] = _parsed(_parser_of(setting), given, where, is_secret=setting.is_secret)
+        fault = setting.check(found[name]) if setting.check else None
         if fault:
-            raise ConfigError(f"{where}: {'the value' if setting.is_secret else repr(given)} {fault}")
-    return MappingProxyType(values)
+            raise ConfigError(f"{where}: {'the value' if setting.is_secret else _shown(given)} {fault}")
+    return MappingProxyType(found)
 
 
 def _parser_of(setting: Setting) -> Callable[[Any], Any]:
     if setting.is_secret:
-        return lambda value: Secret(_text(value))
+        return values.secret
     least = float("-inf") if setting.least is None else setting.least
     most = float("inf") if setting.most is None else setting.most
     parsers: dict[str, Callable[[Any], Any]] = {
-        "text": _text,
-        "urls": _urls,
-        "int": _number(int, least, most),
-        "float": _number(float, least, most),
-        "choice": _one_of(*setting.choices),
+        "text": values.text,
+        "urls": values.urls,
+        "int": values.number(int, least, most),
+        "float": values.number(float, least, most),
+        "choice": values.one_of(*setting.choices),
     }
     return parsers[setting.kind]
-
-
-def _urls(value: Any) -> tuple[str, ...]:
-    urls = _texts(value)
-    for url in urls:
-        scheme, _, rest = url.partition("://")
-        if scheme not in {"http", "https", "ws", "wss"} or not rest:
-            raise ValueError("is not a list of addresses such as https://api.example.com or wss://stream.example.com")
-    if not urls:
-        raise ValueError("holds no address")
-    return urls

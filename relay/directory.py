@@ -8,10 +8,11 @@ from typing import NamedTuple
 import orjson
 
 from relay.errors import BadAnswer, Code, ProviderError, RateLimited, RequestError, StoreError
+from relay.events import event
+from relay.fields import shown
 from relay.model import Instrument, StreamKey
-from relay.plugins import Provider
+from relay.provider import Provider
 from relay.store import Store
-from relay.wire import shown
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +57,7 @@ class Directory:
         self._providers = {provider.name: provider for provider in providers}
         self._store = store
         self._on_delisted = on_delisted
+        self.version = 0
         self._listed: dict[str, dict[str, Instrument]] = {}
         self._owners: dict[str, str] = {}
         self._problems: dict[str, str] = {}
@@ -92,7 +94,8 @@ class Directory:
                     wait = max(wait, error.retry_after)
                 failures += 1
                 if failures == 1:
-                    log.warning("the symbol list of %s cannot be had (%s); retrying", provider.name, error)
+                    about = event("symbols_missing", provider=provider.name, reason=str(error))
+                    log.warning("the symbol list of %s cannot be had (%s); retrying", provider.name, error, extra=about)
                     await self._recall(provider)
                 self._problems[provider.name] = str(error)
             else:
@@ -109,6 +112,7 @@ class Directory:
         except AttributeError:
             raise BadAnswer(f"provider {provider.name}: a symbol in its list is no text") from None
         self._listed[provider.name] = new
+        self.version += 1
         gone = old.keys() - new.keys()
         if gone:
             self._on_delisted(provider, gone)
@@ -119,7 +123,8 @@ class Directory:
             rows = orjson.dumps([tuple(instrument) for instrument in instruments])
             await self._store.put_document(f"instruments:{provider.name}", rows)
         except (StoreError, TypeError) as error:
-            log.debug("the symbol list of %s was not stored: %s", provider.name, error)
+            about = event("symbols_not_stored", provider=provider.name)
+            log.debug("the symbol list of %s was not stored: %s", provider.name, error, extra=about)
 
     async def _recall(self, provider: Provider) -> None:
         """Fall back on the list of an earlier run."""
@@ -132,7 +137,8 @@ class Directory:
             if instruments and provider.name not in self._listed:
                 self._take(provider, instruments)
         except (StoreError, BadAnswer, ValueError, TypeError, LookupError) as error:
-            log.debug("there is no symbol list of %s from an earlier run: %s", provider.name, error)
+            about = event("symbols_not_recalled", provider=provider.name)
+            log.debug("there is no symbol list of %s from an earlier run: %s", provider.name, error, extra=about)
 
     # -- asking -------------------------------------------------------------------------------------------------------
 
@@ -147,9 +153,9 @@ class Directory:
             return
         try:
             async with asyncio.timeout_at(self._patience_ends):
-                for name, event in self._settled.items():
+                for name, settled in self._settled.items():
                     if pin in (None, name):
-                        await event.wait()
+                        await settled.wait()
                         if symbol is not None and symbol in self._listed.get(name, ()):
                             return
         except TimeoutError:
@@ -157,9 +163,9 @@ class Directory:
 
     def _is_settled(self, pin: str | None, symbol: str | None) -> bool:
         """Say whether there is nothing to wait for, which is nearly always so."""
-        for name, event in self._settled.items():
+        for name, settled in self._settled.items():
             if pin in (None, name):
-                if not event.is_set():
+                if not settled.is_set():
                     return asyncio.get_running_loop().time() >= self._patience_ends
                 if symbol is not None and symbol in self._listed.get(name, ()):
                     return True
@@ -169,9 +175,14 @@ class Directory:
         """Return why a provider's list could not be had lately."""
         return self._problems.get(name)
 
+    @property
+    def asset_classes(self) -> list[str]:
+        """The asset classes that providers bring, sorted."""
+        return sorted({name for provider in self._providers.values() for name in provider.info.asset_classes})
+
     def listed(self, asset_class: str | None = None) -> list[Listed]:
         """Return all instruments, sorted by symbol. Raises `RequestError` for an asset class nobody has."""
-        known = sorted({name for provider in self._providers.values() for name in provider.info.asset_classes})
+        known = self.asset_classes
         if asset_class is not None and asset_class not in known:
             raise RequestError(
                 Code.INVALID_REQUEST, f"unknown asset_class {shown(asset_class)}; use one of {', '.join(known)}"

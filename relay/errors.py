@@ -47,6 +47,7 @@ class CloseCode(IntEnum):
     SLOW_CONSUMER = 4000
     TOO_MANY_INVALID = 4001
     RATE_LIMITED = 4002
+    TOKEN_REVOKED = 4003
 
 
 class RelayError(Exception):

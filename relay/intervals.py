@@ -1,10 +1,12 @@
 """Interval names and the arithmetic of open times; pure.
 
 Open times are never computed for candles that the provider delivers: it stamps them. What is computed here is when
-the next one is due, counted from the last one delivered.
+the next one is due, counted from the last one delivered, and where candles open that the relay builds itself.
 """
 
+from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 
 from relay.errors import Code, RequestError
 
@@ -42,3 +44,35 @@ def next_open(interval: str, open_time: int) -> int:
     at = datetime.fromtimestamp(open_time, UTC)
     year, month = (at.year + 1, 1) if at.month == 12 else (at.year, at.month + 1)
     return int(at.replace(year=year, month=month).timestamp())
+
+
+Opens = Callable[[int], int]
+"""Gives the open time of the candle of one interval that holds a moment; both in Unix seconds."""
+
+# 1970-01-01 was a Thursday.
+_FIRST_MONDAY = 4 * 86_400
+
+
+def open_time(interval: str, moment: int) -> int:
+    """Return when the candle that holds a moment opened, in UTC: weeks on Monday, months on the first.
+
+    Days counted by threes begin with 1970-01-01; venues count them from days of their own.
+    """
+    if interval == "1M":
+        at = datetime.fromtimestamp(moment, UTC)
+        return int(datetime(at.year, at.month, 1, tzinfo=UTC).timestamp())
+    phase = _FIRST_MONDAY if interval == "1w" else 0
+    return moment - (moment - phase) % _LENGTH_S[interval]
+
+
+def opens_of(interval: str) -> Opens:
+    """Return `open_time` of one interval, for a caller that may bring boundaries of its own instead."""
+    return partial(open_time, interval)
+
+
+def end_of(interval: str, opens: Opens, opened: int) -> int:
+    """Return when a candle ends whose boundaries `opens` gives: where the next one opens.
+
+    Days may have 23 to 25 hours and months 28 to 31 days: the middle of the one that follows is looked up.
+    """
+    return opens(opened + max(1, _LENGTH_S[interval] * 3 // 2))

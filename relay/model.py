@@ -87,9 +87,10 @@ class ProviderInfo(NamedTuple):
     """Who a provider is; only what cannot be derived from the hooks it implements.
 
     `needs_key` names the setting without which nothing works. `streams_per_feed` bounds what one upstream connection
-    carries. `feed_life_s` is how long the provider lets a connection live (the relay replaces it before). A candle is
-    looked up by history when its interval ended `close_grace_s` ago and the feed has not closed it. An answer about the
-    present is good enough for `fresh_s`.
+    carries; with `one_interval_per_feed` streams of different intervals never share one. `feed_life_s` is how long the
+    provider lets a connection live (the relay replaces it before). A candle is looked up by history when its interval
+    ended `close_grace_s` ago and the feed has not closed it. An answer about the present is good enough for `fresh_s`.
+    One call for history is asked for at most `candles_per_call`, and `calls_at_once` of them run at the same time.
     """
 
     name: str
@@ -105,12 +106,20 @@ class ProviderInfo(NamedTuple):
     close_grace_s: float = 5.0
     fresh_s: float = 1.0
     instruments_ttl_s: float = 3600.0
+    one_interval_per_feed: bool = False
+    candles_per_call: int = 5000
+    calls_at_once: int = 4
 
 
 class Budget(NamedTuple):
-    """A limit that the provider sets: `used` of `limit` units, back to 0 at `resets_at` (Unix seconds)."""
+    """A limit that the provider sets: `used` of `limit` units, back to 0 at `resets_at` (Unix seconds).
+
+    Of what is left, the provider keeps `reserved` units from live streams for history; None: it does not divide it, and
+    the relay keeps a part for live streams.
+    """
 
     name: str
     limit: int
     used: int
     resets_at: float
+    reserved: int | None = None

@@ -23,6 +23,7 @@ TIMEOUT_S = 15.0
 CONNECT_TIMEOUT_S = 5.0
 RETRY_AFTER_S = 60.0
 MAX_RETRY_AFTER_S = 4 * 86_400.0
+NETWORK_ERRORS = (aiohttp.ClientError, ConnectionError, TimeoutError)
 _REASON_LENGTH = 200
 _REFUSED_HERE = frozenset({403, 451})
 _TOO_MANY = frozenset({418, 429})
@@ -172,3 +173,14 @@ def network_cause(error: BaseException) -> str:
         return "TLS failed"
     inner = getattr(error, "os_error", None) or error
     return getattr(inner, "strerror", None) or type(inner).__name__
+
+
+def network_failure(error: BaseException) -> ProviderError:
+    """Read the errors that a plugin lets through from its HTTP calls."""
+    if isinstance(error, aiohttp.ContentTypeError):
+        return BadAnswer("the answer is no JSON")
+    if isinstance(error, aiohttp.ClientResponseError):
+        return RestAnswer(error.status, error.headers or {}, None).error("")
+    if isinstance(error, TimeoutError):
+        return ProviderTimeout("no answer in time")
+    return ProviderUnavailable(f"cannot be reached: {network_cause(error)}")

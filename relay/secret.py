@@ -1,5 +1,11 @@
 """A text that must not show up in logs, errors, status or `repr`."""
 
+from collections.abc import Iterable, Iterator
+from urllib.parse import quote, quote_plus
+
+_LEAST_SECRET = 4
+"""Shorter texts appear anywhere by chance."""
+
 
 class Secret:
     """Wraps a key or token; only `reveal` gives it away."""
@@ -26,3 +32,11 @@ class Secret:
         return "Secret(***)"
 
     __str__ = __repr__
+
+
+def spellings(values: Iterable[object]) -> Iterator[str]:
+    """Give every secret as it may appear in a text: as it is, and as an address spells it."""
+    for value in values:
+        text = value.reveal() if isinstance(value, Secret) else ""
+        if len(text) >= _LEAST_SECRET:
+            yield from dict.fromkeys((text, quote(text), quote(text, safe=""), quote_plus(text)))

@@ -2,10 +2,11 @@
 
 import asyncio
 import contextlib
+import errno
 import gc
 import logging
+import os
 import signal
-import ssl
 from collections.abc import Callable, Iterable
 
 from aiohttp import web
@@ -13,35 +14,67 @@ from aiohttp import web
 from relay.app import build_app
 from relay.config import Config
 from relay.errors import ConfigError
+from relay.events import event
+from relay.notify import ServiceManager
+from relay.reload import Reload
+from relay.tls import Tls
+from relay.web.newcomers import Newcomers, Site
 
 log = logging.getLogger(__name__)
 
 SHUTDOWN_TIMEOUT_S = 5.0
+FIRST_REQUEST_S = 20.0
+KEEPALIVE_S = 75.0
 BACKLOG = 4096
 
 
-async def serve(config: Config, builtin: Iterable[object], say: Callable[[str], None]) -> None:
+async def serve(
+    config: Config, builtin: Iterable[object], say: Callable[[str], None], read: Callable[[], Config]
+) -> None:
     """Serve until SIGINT or SIGTERM; `say` gets one line once connections are accepted.
 
+    On SIGHUP `read` gives the configuration as it is now; the signal ends the relay when its terminal was closed.
     Raises `ConfigError` when the address cannot be used, `StoreError` when the database cannot.
     """
+    tls = Tls(config.tls_cert, config.tls_key) if config.tls_cert else None
     app = build_app(config, builtin)
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_TIMEOUT_S, handle_signals=False)
+    newcomers = Newcomers(FIRST_REQUEST_S)
+    app.middlewares.insert(0, newcomers.greet)
+    runner = web.AppRunner(
+        app,
+        access_log=None,
+        shutdown_timeout=SHUTDOWN_TIMEOUT_S,
+        keepalive_timeout=KEEPALIVE_S,
+        handle_signals=False,
+    )
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
+    reload = Reload(app, read(), read, tls)
+    manager = ServiceManager()
+
+    def on_hangup() -> None:
+        if _is_hung_up():
+            stop.set()
+        else:
+            with manager.reloading():
+                reload()
+
+    loop.add_signal_handler(signal.SIGHUP, on_hangup)
     try:
         await runner.setup()
-        address = await _listen(runner, config, None)
+        address = await _listen(runner, newcomers, config, tls)
         # What exists now lives as long as the process: the collector need not look at it again.
         gc.collect()
         gc.freeze()
         # Thousands of connections come and stay: walking them all at every few hundred allocations is wasted.
         gc.set_threshold(10_000, 20, 50)
         say(f"market-relay serves {address}")
+        manager.ready(f"serves {address}")
         await stop.wait()
-        log.info("shutting down")
+        log.info("shutting down", extra=event("stopping"))
+        await manager.stopping()
         # While the address still answers: who asks now is told that this relay is going.
         await app.shutdown()
     finally:
@@ -49,8 +82,9 @@ async def serve(config: Config, builtin: Iterable[object], say: Callable[[str], 
             await runner.cleanup()
 
 
-async def _listen(runner: web.AppRunner, config: Config, tls: ssl.SSLContext | None) -> str:
-    site = web.TCPSite(runner, config.host, config.port, ssl_context=tls, backlog=BACKLOG)
+async def _listen(runner: web.AppRunner, newcomers: Newcomers, config: Config, tls: Tls | None) -> str:
+    context = tls.context if tls else None
+    site = Site(runner, newcomers, config.host, config.port, ssl_context=context, backlog=BACKLOG)
     try:
         await site.start()
     except OSError as error:
@@ -60,3 +94,12 @@ async def _listen(runner: web.AppRunner, config: Config, tls: ssl.SSLContext | N
     host, port = runner.addresses[0][:2]
     shown = f"[{host}]" if ":" in host else host
     return f"{'https' if tls else 'http'}://{shown}:{port}"
+
+
+def _is_hung_up() -> bool:
+    """Say whether standard input is a terminal that was closed; the same signal asks a service to reload."""
+    try:
+        os.tcgetpgrp(0)
+    except OSError as error:
+        return error.errno == errno.EIO
+    return False

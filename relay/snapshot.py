@@ -4,14 +4,15 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from relay.errors import ProviderError, StoreError
-from relay.history import History, Live
-from relay.history import Past as Answer
+from relay.history import History
 from relay.hub import CONNECTED, Hub, Stream
 from relay.intervals import next_open
 from relay.model import Candle, StreamKey
-from relay.plugins import Provider
+from relay.provider import Provider
+from relay.ranges import Live
+from relay.ranges import Past as Answer
+from relay.requests import Past
 from relay.series import Series
-from relay.wire import Past
 
 MOST_SINCE = 20_000
 """Candles that a resume may bring; beyond, the newest are sent and the snapshot is not complete."""

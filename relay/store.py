@@ -5,60 +5,43 @@ exists is in the table, and where there is none, there is nothing. What waits to
 """
 
 import asyncio
-import json
 import logging
 import sqlite3
-from collections import deque
-from collections.abc import Iterable, Sequence
+from collections import Counter, deque
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import aiosqlite
 
+from relay.chunks import EMPTY, WINDOW, Chunk, decode, encode, joined, unpack, window_s
 from relay.clock import Clock
+from relay.coverage import Span, cut_spans
 from relay.errors import StoreError
+from relay.events import event
 from relay.model import Candle, StreamKey
+from relay.schema import open_database, reason_of
+from relay.shelf import Shelf, Shelves
+from relay.tables import StreamId, Tables, WindowRows, Write
 
 log = logging.getLogger(__name__)
 
-APPLICATION_ID = 0x52_4C_41_59  # "RLAY": tells our files from those of other programs
+CACHE_BYTES = 32 << 20
 
-# Each entry brings the file from the version of its index to the next; never change one that was released.
-MIGRATIONS: tuple[tuple[str, ...], ...] = (
-    (
-        "CREATE TABLE streams (id INTEGER PRIMARY KEY, provider TEXT NOT NULL, symbol TEXT NOT NULL,"
-        " interval TEXT NOT NULL, UNIQUE (provider, symbol, interval))",
-        "CREATE TABLE candles (stream_id INTEGER NOT NULL REFERENCES streams (id), time INTEGER NOT NULL,"
-        " open REAL NOT NULL, high REAL NOT NULL, low REAL NOT NULL, close REAL NOT NULL, volume REAL NOT NULL,"
-        " PRIMARY KEY (stream_id, time)) WITHOUT ROWID",
-        "CREATE TABLE spans (stream_id INTEGER NOT NULL REFERENCES streams (id), start INTEGER NOT NULL,"
-        ' "end" INTEGER NOT NULL, PRIMARY KEY (stream_id, start)) WITHOUT ROWID',
-        "CREATE TABLE documents (name TEXT PRIMARY KEY, body BLOB NOT NULL, stored_at REAL NOT NULL) WITHOUT ROWID",
-        # Counting the rows of a large table reads all of it, so the number is kept.
-        "CREATE TABLE totals (id INTEGER PRIMARY KEY CHECK (id = 1), candles INTEGER NOT NULL)",
-        "INSERT INTO totals VALUES (1, 0)",
-    ),
-)
-
-_OPEN_TIMEOUT_S = 2.0
-# Reads wait behind a blocked write, and a failed one is tried again anyway: give up early.
-_BUSY_MS = 250
 _BATCH_S = 0.25
 _BATCH_CANDLES = 10_000
 _RETRY_S = (0.5, 10.0)
 _CLOSE_ATTEMPTS = 5
 _LATEST_TIME = 1 << 60
+_MOST_WINDOWS = 16
+# A window with more rows than this outside of its chunk is worth a new one.
+_LOOSE_ROWS = 64
+_MOST_UNPACKED = 1024
+# More than so many windows are not put together on the event loop.
+_FEW_WINDOWS = 2
 
-_ADD = "INSERT INTO candles VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (stream_id, time) DO NOTHING"
-_REPLACE = "INSERT OR REPLACE INTO candles VALUES (?, ?, ?, ?, ?, ?, ?)"
-
-
-class Span(NamedTuple):
-    """Open times from `start` up to, not including, `end`."""
-
-    start: int
-    end: int
+T = TypeVar("T")
 
 
 class Document(NamedTuple):
@@ -79,25 +62,21 @@ class StoreSummary(NamedTuple):
     dropped: int
 
 
-class _Write(NamedTuple):
-    # A write claims coverage only for its own rows, so that losing any one of them never leaves a false claim.
-    number: int
-    stream: tuple[str, StreamKey]
-    candles: tuple[Candle, ...]
-    span: Span | None
+class Stored(NamedTuple):
+    """Encoded candles; `is_remembered` says that the database was not read for them."""
+
+    chunk: Chunk
+    is_remembered: bool
 
 
-def merge_spans(spans: Iterable[Span]) -> list[Span]:
-    """Return the same open times as the fewest spans, ascending; spans that touch become one."""
-    merged: list[Span] = []
-    for span in sorted(spans):
-        if span.end <= span.start:
-            continue
-        if merged and span.start <= merged[-1].end:
-            merged[-1] = Span(merged[-1].start, max(merged[-1].end, span.end))
-        else:
-            merged.append(Span(*span))
-    return merged
+class _Loading:
+    # A shelf that is being read: what is written meanwhile, and whether it was changed in another way.
+    __slots__ = ("done", "is_spoilt", "writes")
+
+    def __init__(self, writes: Iterable[Write]) -> None:
+        self.writes = list(writes)
+        self.is_spoilt = False
+        self.done = asyncio.Event()
 
 
 class Store:
@@ -106,18 +85,28 @@ class Store:
     `problem` says what is wrong, without naming the file, or is None. While the disk fails, candles wait in memory (at
     most `max_queued`; then the oldest are dropped and counted) and are written once it works again. Errors of `open`
     name the file, for the operator; those of the other methods do not, for clients. `rejected` counts candles that no
-    table takes, such as one with a price that is not a number.
+    table takes, such as one with a price that is not a number. Encoded candles used lately are kept in `cache_bytes`.
     """
 
-    def __init__(self, connection: aiosqlite.Connection, clock: Clock, *, max_queued: int = 200_000) -> None:
+    def __init__(
+        self,
+        connection: aiosqlite.Connection,
+        clock: Clock,
+        *,
+        max_queued: int = 200_000,
+        cache_bytes: int = CACHE_BYTES,
+    ) -> None:
         self._connection = connection
+        self._tables = Tables(connection)
         self._clock = clock
         self._max_queued = max_queued
         # aiosqlite runs one statement at a time, not one transaction: without the lock reads would see half of one.
         self._lock = asyncio.Lock()
-        self._ids: dict[tuple[str, StreamKey], int] = {}
-        self._queue: deque[_Write] = deque()
-        self._queue_of: dict[tuple[str, StreamKey], deque[_Write]] = {}
+        self._shelves = Shelves(cache_bytes)
+        self._loading: dict[StreamId, _Loading] = {}
+        self._unpacked: dict[tuple[StreamId, int], None] = {}
+        self._queue: deque[Write] = deque()
+        self._queue_of: dict[StreamId, deque[Write]] = {}
         self._queued = 0
         self._number = 0
         self._waiters: deque[tuple[int, asyncio.Future[None]]] = deque()
@@ -130,7 +119,9 @@ class Store:
         self.rejected = 0
 
     @classmethod
-    async def open(cls, path: str | Path, clock: Clock, *, max_queued: int = 200_000) -> "Store":
+    async def open(
+        cls, path: str | Path, clock: Clock, *, max_queued: int = 200_000, cache_bytes: int = CACHE_BYTES
+    ) -> "Store":
         """Open or create the file, bring its schema up to date and start the writer; `:memory:` keeps nothing.
 
         Raises `StoreError` with one sentence that names the file and says what to do.
@@ -140,7 +131,7 @@ class Store:
 
         def connect() -> sqlite3.Connection:
             try:
-                return _open_database(name)
+                return open_database(name)
             except StoreError as error:
                 # aiosqlite leaves its thread unawaited when this function raises, so it gets a connection to close.
                 failure.append(error)
@@ -150,7 +141,7 @@ class Store:
         if failure:
             await connection.close()
             raise failure[0]
-        store = cls(connection, clock, max_queued=max_queued)
+        store = cls(connection, clock, max_queued=max_queued, cache_bytes=cache_bytes)
         store._writer = asyncio.create_task(store._write_forever(), name="store writer")
         return store
 
@@ -164,7 +155,10 @@ class Store:
             await asyncio.gather(writer, return_exceptions=True)
         self._answer_waiters(self._number, StoreError("the store is closed"))
         if self._queued:
-            log.error("store closed with %d candles unwritten: %s", self._queued, self.problem or "stopped")
+            about = event("store_unwritten", candles=self._queued)
+            log.error(
+                "store closed with %d candles unwritten: %s", self._queued, self.problem or "stopped", extra=about
+            )
         with suppress(sqlite3.Error):
             await self._connection.close()
 
@@ -176,35 +170,16 @@ class Store:
     # Reading
 
     async def read(
-        self,
-        provider: str,
-        key: StreamKey,
-        start: int,
-        end: int,
-        limit: int | None = None,
-        newest: bool = False,
+        self, provider: str, key: StreamKey, start: int, end: int, limit: int | None = None, newest: bool = False
     ) -> list[Candle]:
         """Return candles with `start` ≤ open time < `end`, oldest first; the first `limit`, or with `newest` the last.
 
         Raises `StoreError`.
         """
+        stream = (provider, key)
         # Taken before the query: a write that ends meanwhile is then seen twice instead of not at all.
-        queued = {
-            candle.time: candle
-            for write in self._queue_of.get((provider, key), ())
-            for candle in write.candles
-            if start <= candle.time < end
-        }
-        direction = "DESC" if newest else "ASC"
-        rows = await self._fetch(
-            "SELECT time, open, high, low, close, volume FROM candles WHERE time >= ? AND time < ? AND stream_id ="
-            " (SELECT id FROM streams WHERE provider = ? AND symbol = ? AND interval = ?)"
-            f" ORDER BY time {direction} LIMIT ?",
-            (start, end, provider, key.symbol, key.interval, -1 if limit is None else limit),
-        )
-        candles = [Candle._make(row) for row in rows]
-        if newest:
-            candles.reverse()
+        queued = self._queued_candles(stream, start, end)
+        candles = await self._reading(lambda: self._tables.candles(stream, start, end, limit, newest))
         if queued:
             merged = {candle.time: candle for candle in candles} | queued
             candles = [merged[time] for time in sorted(merged)]
@@ -212,19 +187,50 @@ class Store:
             candles = candles[len(candles) - limit :] if newest else candles[:limit]
         return candles
 
-    async def spans(self, provider: str, key: StreamKey, start: int, end: int) -> list[Span]:
-        """Return what of the open times from `start` up to `end` is known completely; ascending, cut to the range.
+    async def chunk(self, provider: str, key: StreamKey, start: int, end: int, limit: int, newest: bool) -> Stored:
+        """Return what `read` does, encoded; nothing is awaited when all of it is in memory.
 
         Raises `StoreError`.
         """
-        queued = [write.span for write in self._queue_of.get((provider, key), ()) if write.span is not None]
-        rows = await self._fetch(
-            'SELECT start, "end" FROM spans WHERE start < ? AND "end" > ? AND stream_id ='
-            " (SELECT id FROM streams WHERE provider = ? AND symbol = ? AND interval = ?)",
-            (end, start, provider, key.symbol, key.interval),
-        )
-        spans = [Span._make(row) for row in rows] + queued
-        return merge_spans(Span(max(span.start, start), min(span.end, end)) for span in spans)
+        stream = (provider, key)
+        shelf, is_remembered = await self._shelf(stream)
+        left, found, step = limit, [], -1 if newest else 1
+        numbers = shelf.between(start, end)[::step]
+        at, ahead = 0, limit // WINDOW + 2
+        while left > 0 and at < len(numbers):
+            wanted = numbers[at : at + min(ahead, _MOST_WINDOWS)]
+            at += len(wanted)
+            chunks = {number: self._shelves.chunk(stream, number) for number in wanted}
+            missing = [number for number, chunk in chunks.items() if chunk is None]
+            if missing:
+                is_remembered = False
+                chunks |= await self._load_windows(stream, shelf, missing)
+            for number in wanted:
+                part = (chunks[number] or EMPTY).between(start, end).limited(left, newest=newest)
+                found.append(part)
+                left -= len(part.times)
+        return Stored(joined(found[::step]), is_remembered)
+
+    async def spans(
+        self, provider: str, key: StreamKey, start: int, end: int, *, near: int | None = None
+    ) -> list[Span]:
+        """Return what of the open times from `start` up to `end` is known completely; ascending, cut to the range.
+
+        `near` is where candles will be asked for next: if the stream has to be read anyway, they are as well.
+        Raises `StoreError`.
+        """
+        at = None if near is None else near // window_s(key.interval)
+        shelf, _ = await self._shelf((provider, key), () if at is None else (at - 1, at))
+        return cut_spans(shelf.spans, start, end)
+
+    def version(self, provider: str, key: StreamKey) -> int:
+        """Return a number that is another one after every write to the stream; -1 while nobody has read it."""
+        shelf = self._shelves.get((provider, key))
+        return -1 if shelf is None else shelf.version
+
+    def forget(self, provider: str, key: StreamKey) -> None:
+        """Drop what memory holds of a stream, after its rows or spans were changed other than by `add`."""
+        self._forget((provider, key))
 
     async def get_document(self, name: str) -> Document | None:
         """Return the document of this name, or None. Raises `StoreError`."""
@@ -241,17 +247,79 @@ class Store:
         streams, candles, spans, file_bytes = rows[0]
         return StoreSummary(streams, candles, spans, file_bytes, self._queued, self.dropped)
 
-    async def _fetch(self, sql: str, parameters: Sequence[object]) -> list[sqlite3.Row]:
+    async def _reading(self, read: Callable[[], Awaitable[T]]) -> T:
         try:
             async with self._lock:
-                rows = list(await self._connection.execute_fetchall(sql, parameters))
+                found = await read()
         except (sqlite3.Error, ValueError, OverflowError) as error:
-            reason = _reason(error)
+            reason = reason_of(error)
             if isinstance(error, sqlite3.Error):
                 self._note("read", reason)
             raise StoreError(f"the store cannot be read: {reason}") from error
         self._note("read", None)
-        return rows
+        return found
+
+    async def _fetch(self, sql: str, parameters: Sequence[object]) -> list[sqlite3.Row]:
+        return list(await self._reading(lambda: self._connection.execute_fetchall(sql, parameters)))
+
+    def _queued_candles(self, stream: StreamId, start: int, end: int) -> dict[int, Candle]:
+        writes = self._queue_of.get(stream, ())
+        return {candle.time: candle for write in writes for candle in write.candles if start <= candle.time < end}
+
+    async def _shelf(self, stream: StreamId, numbers: Sequence[int] = ()) -> tuple[Shelf, bool]:
+        """Return the stream's shelf and whether it was there; if not, some windows are read along with it."""
+        shelf = self._shelves.get(stream)
+        if shelf is not None:
+            return shelf, True
+        while (loading := self._loading.get(stream)) is not None:
+            await loading.done.wait()
+        if (shelf := self._shelves.get(stream)) is not None:
+            return shelf, False
+        while True:
+            loading = self._loading[stream] = _Loading(self._queue_of.get(stream, ()))
+            try:
+                stored = await self._reading(lambda: self._tables.shelf(stream, numbers))
+            finally:
+                del self._loading[stream]
+                loading.done.set()
+            if not loading.is_spoilt:
+                break
+        shelf = self._shelves.put(stream, stored.spans, stored.numbers)
+        if not loading.writes:
+            self._keep(stream, stored.windows, _put_together(stored.windows, {}))
+        for write in loading.writes:
+            self._shelves.note(stream, write.candles, write.span)
+        return shelf, False
+
+    async def _load_windows(self, stream: StreamId, shelf: Shelf, numbers: Sequence[int]) -> dict[int, Chunk]:
+        version, length = shelf.version, shelf.window_s
+        queued = {number: self._queued_candles(stream, number * length, (number + 1) * length) for number in numbers}
+        found = await self._reading(lambda: self._tables.windows(stream, numbers))
+        if len(found) <= _FEW_WINDOWS:
+            chunks = _put_together(found, queued)
+        else:
+            chunks = await asyncio.to_thread(_put_together, found, queued)
+        for number in found.keys() - chunks.keys():
+            # Its stored chunk is damaged; the rows need not be.
+            start, end = number * length, (number + 1) * length
+            rows = await self.read(*stream, start, end)
+            chunks[number] = encode(rows)
+            self._pack_later(stream, number)
+        if self._shelves.get(stream) is shelf and shelf.version == version:
+            self._keep(stream, found, chunks)
+        return chunks
+
+    def _keep(self, stream: StreamId, found: Mapping[int, WindowRows], chunks: Mapping[int, Chunk]) -> None:
+        """Keep chunks in memory, and have those stored that had to be made of many rows."""
+        for number, chunk in chunks.items():
+            self._shelves.keep(stream, number, chunk)
+            if len(found[number].rows) > _LOOSE_ROWS:
+                self._pack_later(stream, number)
+
+    def _forget(self, stream: StreamId) -> None:
+        self._shelves.forget(stream)
+        if (loading := self._loading.get(stream)) is not None:
+            loading.is_spoilt = True
 
     # Writing
 
@@ -291,7 +359,7 @@ class Store:
                     "INSERT OR REPLACE INTO documents VALUES (?, ?, ?)", (name, body, self._clock.wall())
                 )
         except (sqlite3.Error, ValueError) as error:
-            raise StoreError(f"the store cannot be written: {_reason(error)}") from error
+            raise StoreError(f"the store cannot be written: {reason_of(error)}") from error
 
     async def flush(self) -> None:
         """Return when everything queued so far is written. Raises `StoreError` when it cannot be."""
@@ -308,16 +376,21 @@ class Store:
         if not good and span is None:
             return self._number
         self._number += 1
-        write = _Write(self._number, (provider, key), good, span)
+        write = Write(self._number, (provider, key), good, span)
         self._queue.append(write)
         self._queue_of.setdefault(write.stream, deque()).append(write)
         self._queued += len(good)
+        self._shelves.note(write.stream, good, span)
+        if (loading := self._loading.get(write.stream)) is not None:
+            loading.writes.append(write)
         while self._queued > self._max_queued and len(self._queue) > 1:
-            self.dropped += len(self._pop().candles)
+            lost = self._pop()
+            self.dropped += len(lost.candles)
+            self._forget(lost.stream)
         self._work.set()
         return self._number
 
-    def _pop(self) -> _Write:
+    def _pop(self) -> Write:
         write = self._queue.popleft()
         self._queued -= len(write.candles)
         writes = self._queue_of[write.stream]
@@ -348,6 +421,9 @@ class Store:
         retry_s, attempts = _RETRY_S[0], 0
         while True:
             if not self._queue:
+                if self._unpacked:
+                    await self._pack_next()
+                    continue
                 if self._is_closing:
                     return
                 self._work.clear()
@@ -362,17 +438,20 @@ class Store:
             self._hurry.clear()
             batch = self._next_batch()
             try:
-                await self._write(batch)
+                async with self._lock:
+                    await self._tables.write(batch)
             except (sqlite3.Error, ValueError) as error:
                 attempts += 1
                 retry_s = min(retry_s * 2, _RETRY_S[1]) if attempts > 1 else _RETRY_S[0]
-                reason = _reason(error)
+                reason = reason_of(error)
                 self._note("write", reason)
                 self._answer_waiters(self._number, StoreError(f"the store cannot be written: {reason}"))
                 if self._is_closing and attempts >= _CLOSE_ATTEMPTS:
                     return
                 continue
             attempts = 0
+            for write in batch:
+                self._pack_pages(write)
             last = batch[-1].number
             while self._queue and self._queue[0].number <= last:
                 self._pop()
@@ -381,8 +460,8 @@ class Store:
             if self._waiters:
                 self._hurry.set()
 
-    def _next_batch(self) -> list[_Write]:
-        batch: list[_Write] = []
+    def _next_batch(self) -> list[Write]:
+        batch: list[Write] = []
         candles = 0
         for write in self._queue:
             if batch and candles + len(write.candles) > _BATCH_CANDLES:
@@ -391,70 +470,30 @@ class Store:
             candles += len(write.candles)
         return batch
 
-    async def _write(self, batch: Sequence[_Write]) -> None:
-        connection = self._connection
-        async with self._lock:
-            await connection.execute("BEGIN IMMEDIATE")
-            try:
-                ids = await self._stream_ids({write.stream for write in batch})
-                await self._write_candles([(ids[write.stream], *candle) for write in batch for candle in write.candles])
-                await self._write_spans([(ids[write.stream], write.span) for write in batch if write.span is not None])
-                await connection.execute("COMMIT")
-            except BaseException:
-                if connection.in_transaction:
-                    with suppress(sqlite3.Error):
-                        await connection.execute("ROLLBACK")
-                raise
-            self._ids.update(ids)
+    def _pack_pages(self, write: Write) -> None:
+        """Have the windows packed that a page of a provider filled; a live candle is not worth it."""
+        if len(write.candles) > _LOOSE_ROWS:
+            length = window_s(write.stream[1].interval)
+            counts = Counter(candle.time // length for candle in write.candles)
+            for number, count in counts.items():
+                if count > _LOOSE_ROWS:
+                    self._pack_later(write.stream, number)
 
-    async def _stream_ids(self, streams: Iterable[tuple[str, StreamKey]]) -> dict[tuple[str, StreamKey], int]:
-        # New ids reach `self._ids` after the commit only: a rolled back one may be given to another stream.
-        ids = {}
-        for stream in streams:
-            if stream in self._ids:
-                ids[stream] = self._ids[stream]
-                continue
-            provider, key = stream
-            rows = await self._connection.execute_fetchall(
-                "INSERT INTO streams (provider, symbol, interval) VALUES (?, ?, ?)"
-                " ON CONFLICT DO UPDATE SET provider = provider RETURNING id",
-                (provider, key.symbol, key.interval),
-            )
-            (ids[stream],) = next(iter(rows))
-        return ids
+    def _pack_later(self, stream: StreamId, number: int) -> None:
+        # Not to be packed is no loss: the rows are there, and whoever reads them will ask again.
+        if len(self._unpacked) < _MOST_UNPACKED:
+            self._unpacked[stream, number] = None
+            self._work.set()
 
-    async def _write_candles(self, rows: Sequence[tuple[object, ...]]) -> None:
-        if not rows:
-            return
-        async with self._connection.executemany(_ADD, rows) as cursor:
-            added = cursor.rowcount
-        if added < len(rows):
-            # Some were there already: in the order queued, so that the last one stays.
-            await self._connection.executemany(_REPLACE, rows)
-        await self._connection.execute("UPDATE totals SET candles = candles + ?", (added,))
-
-    async def _write_spans(self, spans: Sequence[tuple[int, Span]]) -> None:
-        if not spans:
-            return
-        wanted: dict[int, list[Span]] = {}
-        for stream_id, span in spans:
-            wanted.setdefault(stream_id, []).append(span)
-        present: dict[int, set[Span]] = {stream_id: set() for stream_id in wanted}
-        for stream_id, start, end in await self._connection.execute_fetchall(
-            'SELECT stream_id, start, "end" FROM spans WHERE stream_id IN (SELECT value FROM json_each(?))',
-            (json.dumps(list(wanted)),),
-        ):
-            present[stream_id].add(Span(start, end))
-        gone: list[tuple[int, int]] = []
-        new: list[tuple[int, int, int]] = []
-        for stream_id, added in wanted.items():
-            merged = set(merge_spans([*present[stream_id], *added]))
-            gone += [(stream_id, span.start) for span in present[stream_id] - merged]
-            new += [(stream_id, *span) for span in merged - present[stream_id]]
-        if gone:
-            await self._connection.executemany("DELETE FROM spans WHERE stream_id = ? AND start = ?", gone)
-        if new:
-            await self._connection.executemany("INSERT INTO spans VALUES (?, ?, ?)", new)
+    async def _pack_next(self) -> None:
+        window = next(iter(self._unpacked))
+        del self._unpacked[window]
+        try:
+            async with self._lock:
+                await self._tables.pack(*window)
+        except (sqlite3.Error, ValueError, OverflowError) as error:
+            self._unpacked.clear()
+            log.debug("chunks are not stored: %s", reason_of(error), extra=event("chunks_not_stored"))
 
     def _note(self, doing: str, reason: str | None) -> None:
         before = self.problem
@@ -463,9 +502,29 @@ class Store:
         else:
             self._problems[doing] = reason
         if before is None and reason is not None:
-            log.error("store cannot %s: %s; %d candles wait", doing, reason, self._queued)
+            about = event("store_failed", doing=doing, reason=reason, waiting=self._queued)
+            log.error("store cannot %s: %s; %d candles wait", doing, reason, self._queued, extra=about)
         elif before is not None and self.problem is None:
-            log.warning("store works again; %d candles wait, %d were dropped", self._queued, self.dropped)
+            about = event("store_recovered", waiting=self._queued, dropped=self.dropped)
+            log.warning("store works again; %d candles wait, %d were dropped", self._queued, self.dropped, extra=about)
+
+
+def _put_together(found: Mapping[int, WindowRows], queued: Mapping[int, Mapping[int, Candle]]) -> dict[int, Chunk]:
+    """Make the chunks of windows from what is stored and what waits to be written; none where that is damaged."""
+    chunks = {}
+    for number, (body, rows) in found.items():
+        try:
+            chunk = joined([unpack(body) if body is not None else EMPTY, encode(rows)])
+        except ValueError:
+            continue
+        newer = queued.get(number)
+        if newer and chunk.times and min(newer) <= chunk.times[-1]:
+            merged = {candle.time: candle for candle in decode(chunk)} | dict(newer)
+            chunk = encode([merged[time] for time in sorted(merged)])
+        elif newer:
+            chunk = joined([chunk, encode([newer[time] for time in sorted(newer)])])
+        chunks[number] = chunk
+    return chunks
 
 
 def _storable(candle: Candle) -> Candle | None:
@@ -475,80 +534,3 @@ def _storable(candle: Candle) -> Candle | None:
         return fit if isinstance(fit.time, int) and fit.time < _LATEST_TIME and fit.fault() is None else None
     except (TypeError, ValueError, OverflowError):
         return None
-
-
-def _open_database(name: str) -> sqlite3.Connection:
-    try:
-        connection = sqlite3.connect(name, timeout=_OPEN_TIMEOUT_S, isolation_level=None)
-    except sqlite3.Error as error:
-        raise StoreError(
-            f"database {name}: {_reason(error)}; check that its directory exists and is writable"
-        ) from error
-    try:
-        _prepare(connection, name)
-    except sqlite3.Error as error:
-        connection.close()
-        raise StoreError(f"database {name}: {_reason(error)}; {_advice(error)}") from error
-    except StoreError:
-        connection.close()
-        raise
-    return connection
-
-
-def _prepare(connection: sqlite3.Connection, name: str) -> None:
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
-    (application,) = connection.execute("PRAGMA application_id").fetchone()
-    (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-    if (version or tables) and application != APPLICATION_ID:
-        raise StoreError(f"database {name}: is a database of another program; name another file")
-    if version > len(MIGRATIONS):
-        raise StoreError(
-            f"database {name}: has schema version {version}, this relay knows up to {len(MIGRATIONS)};"
-            " upgrade the relay or name another file"
-        )
-    connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute("PRAGMA synchronous = NORMAL")
-    connection.execute("PRAGMA foreign_keys = ON")
-    # Also without a migration: says at once when the file can only be read.
-    connection.execute("BEGIN IMMEDIATE")
-    # Once more inside of the transaction: another process may have been quicker.
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
-    for statements in MIGRATIONS[version:]:
-        for statement in statements:
-            connection.execute(statement)
-    connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-    connection.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
-    connection.execute("COMMIT")
-    connection.execute(f"PRAGMA busy_timeout = {_BUSY_MS}")
-
-
-_REASONS = {
-    sqlite3.SQLITE_FULL: "the disk is full",
-    sqlite3.SQLITE_BUSY: "another program has locked it",
-    sqlite3.SQLITE_LOCKED: "another program has locked it",
-    sqlite3.SQLITE_CORRUPT: "the file is damaged",
-    sqlite3.SQLITE_NOTADB: "it is not a database",
-    sqlite3.SQLITE_READONLY: "it can only be read",
-    sqlite3.SQLITE_CANTOPEN: "it cannot be opened",
-    sqlite3.SQLITE_IOERR: "the disk fails",
-}
-
-
-def _reason(error: Exception) -> str:
-    # Our words, because the texts of SQLite and the system may name the file.
-    if isinstance(error, sqlite3.Error):
-        code = getattr(error, "sqlite_errorcode", 0)
-        name = getattr(error, "sqlite_errorname", type(error).__name__)
-        return _REASONS.get(code & 0xFF, f"the database answered {name}")
-    if isinstance(error, OverflowError):
-        return "a number is too large"
-    return "it is closed"
-
-
-def _advice(error: sqlite3.Error) -> str:
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    if code in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
-        return "stop the other program or name another file"
-    if code in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}:
-        return "move it away or name another file"
-    return "check the disk and the rights of the file"

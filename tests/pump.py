@@ -28,6 +28,8 @@ class Pump:
         self.skipped: list[str] = []
         self.announced: list[str] = []
         self.paused: list[tuple[StreamKey, str, str]] = []
+        self.remarks: list[tuple[StreamKey, str]] = []
+        self.expected: list[tuple[StreamKey, float, float | None]] = []
         self.error: BaseException | None = None
         self.has_ended = False
         self.consumer_may_go_on = asyncio.Event()
@@ -40,6 +42,8 @@ class Pump:
             on_skip=lambda reason: self._note(self.skipped, reason),
             on_closing=lambda reason: self._note(self.announced, reason),
             on_pause=lambda key, status, message: self._note(self.paused, (key, status, message)),
+            on_expect=lambda key, in_s, every_s: self._note(self.expected, (key, in_s, every_s)),
+            on_remark=lambda key, message: self._note(self.remarks, (key, message)),
         )
         self._open_feed = open_feed
         self._task: asyncio.Task[None] | None = None

@@ -13,12 +13,13 @@ from yarl import URL
 
 from providers import BUILTIN
 from providers.sandbox import Sandbox
-from relay.app import ACCESS, HUB, build_app
+from relay.app import CONFIG, HUB, build_app
 from relay.config import Config
 from relay.hub import Hub
-from relay.secret import Secret
-from relay.web.access import Access
+from relay.tokens import parse_tokens
+from relay.web.access import ACCESS, Access
 from relay.web.ws import CLIENTS, Clients
+from tests.contracts import check_answer, check_message
 
 PATIENCE_S = 15.0
 PREFIX = "/api/v1/market-data"
@@ -60,6 +61,7 @@ class WsClient:
         frame = await self.socket.receive(timeout_s)
         if frame.type is WSMsgType.TEXT:
             message: Message = orjson.loads(frame.data)
+            check_message(message)
             self.received.append(message)
             return message
         if frame.type is WSMsgType.CLOSE:
@@ -170,10 +172,11 @@ class Running:
             address = address.with_query(query)
         async with self._session.request(method, address, headers=headers) as answer:
             raw = await answer.read()
-            is_json = "json" in answer.content_type and raw
-            return Answer(
-                answer.status, answer.headers, orjson.loads(raw) if is_json else None, raw.decode("utf-8", "replace")
-            )
+            is_json = answer.content_type in ("application/json", "application/problem+json")
+            body = orjson.loads(raw) if is_json and raw else None
+            if raw:
+                check_answer(method, address.path, answer.status, answer.content_type, body)
+            return Answer(answer.status, answer.headers, body, raw.decode("utf-8", "replace"))
 
     async def close(self) -> None:
         """End the clients, then the relay: one that reads no longer would keep it waiting."""
@@ -194,7 +197,7 @@ def settings_of(sandbox: Sandbox, tables: Mapping[str, Mapping[str, Any]] | None
 def config_of(tables: Mapping[str, Mapping[str, Any]], **settings: Any) -> Config:
     """Return a configuration for tests: nothing kept, short linger, no environment."""
     merged: dict[str, Any] = {"database": ":memory:", "linger_seconds": 0.2, "flush_ms": 5, "port": 0, **settings}
-    merged["tokens"] = tuple(Secret(token) for token in merged.get("tokens", ()))
+    merged["tokens"] = parse_tokens(merged.get("tokens", ()))
     return Config(**merged, tables=MappingProxyType(dict(tables)), environ=MappingProxyType({}))
 
 
@@ -205,12 +208,12 @@ async def start_relay(
     tables: Mapping[str, Mapping[str, Any]] | None = None,
     **settings: Any,
 ) -> Running:
-    """Start a relay on a free port with the stand-ins as its upstreams; the caller closes it."""
+    """Start a relay with the stand-ins as its upstreams, on a free port unless `port` is given; the caller closes it."""
     app = build_app(config_of(settings_of(sandbox, tables), **settings), builtin)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=2.0, handle_signals=False)
     try:
         await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", 0)
+        site = web.TCPSite(runner, "127.0.0.1", app[CONFIG].port)
         await site.start()
     except BaseException:
         await runner.cleanup()

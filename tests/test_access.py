@@ -1,17 +1,19 @@
 """Who may use the relay: tokens, origins, numbers of clients; over a real socket."""
 
+import asyncio
+import dataclasses
+import logging
 from collections.abc import Awaitable
 from typing import Any
 
 import aiohttp
 import orjson
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from relay.web.access import TokenBucket
+from relay.values import networks
+from relay.web.callers import client_address, host_name, is_own_by_nature, is_private_name, owner_of
 from tests.conftest import StartRelay
-from tests.running import Running
+from tests.running import Running, WsClient
 from tests.test_http import assert_problem
 
 PAGE = "https://charts.example.org"
@@ -79,6 +81,57 @@ async def test_refused_handshake_is_a_problem(relay_with: StartRelay) -> None:
     assert headers["Content-Type"].startswith("application/problem+json")
 
 
+@pytest.mark.parametrize(
+    "path", ["/", "/status.html", "/client.js", "/static/chart.js", "/docs", "/openapi.json", "/asyncapi.json"]
+)
+async def test_pages_and_contracts_load_without_a_token(relay_with: StartRelay, path: str) -> None:
+    relay = await relay_with(tokens=("opensesame",))
+    answer = await relay.get(path)
+    assert answer.status == 200
+    assert "opensesame" not in answer.text
+
+
+@pytest.mark.parametrize(
+    "path", ["/static/../api/v1/market-data/status", "/static/%2e%2e/metrics", "//metrics", "/docs/../metrics"]
+)
+async def test_no_spelling_of_a_path_leads_past_the_token(relay_with: StartRelay, path: str) -> None:
+    relay = await relay_with(tokens=("opensesame",))
+    answer = await relay.get(path)
+    assert answer.status in (401, 404)
+    assert "uptime" not in answer.text
+
+
+async def test_status_and_metrics_need_a_token_once_there_are_any(relay_with: StartRelay) -> None:
+    relay = await relay_with(tokens=("opensesame",))
+    for path in ("status", "/metrics"):
+        assert_problem(await relay.get(path), 401, "unauthorized")
+        assert (await relay.get(path, headers={"Authorization": "Bearer opensesame"})).status == 200
+
+
+async def test_public_status_opens_status_and_metrics_and_nothing_else(relay_with: StartRelay) -> None:
+    relay = await relay_with(tokens={"alice": "opensesame"}, public_status=True)
+    for path in ("status", "/metrics"):
+        answer = await relay.get(path)
+        assert answer.status == 200
+        assert "alice" not in answer.text
+    assert_problem(await relay.get("symbols"), 401, "unauthorized")
+    assert (await refusal(relay.connect())).status == 401
+    assert_problem(await relay.get("status", headers={"Origin": PAGE}), 403, "forbidden")
+
+
+async def test_name_of_a_token_shows_in_status_and_debug_log_and_the_token_nowhere(
+    relay_with: StartRelay, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    relay = await relay_with(tokens={"alice": "opensesame", "bob": "other"})
+    client = await relay.connect(query="?token=opensesame")
+    await client.subscribe("BTCUSDT@1m")
+    status = await relay.get("status", headers={"Authorization": "Bearer other"})
+    assert status.body["clients"]["tokens"] == {"alice": 1, "bob": 0}
+    assert "with 'alice'" in caplog.text
+    assert "opensesame" not in caplog.text + status.text
+
+
 # -- origins ---------------------------------------------------------------------------------------
 
 
@@ -96,6 +149,139 @@ async def test_own_origin_allowed_origins_and_no_origin_pass(relay_with: StartRe
     for headers in ({}, {"Origin": relay.url}, {"Origin": PAGE}, {"Origin": PAGE.upper()}):
         await relay.connect(headers=headers)
         assert (await relay.get("symbols", headers=headers)).status == 200
+
+
+REBOUND = "http://evil.example:8000"
+OWN_NAMES = ["127.0.0.1", "127.0.0.1:8000", "localhost:8000", "LOCALHOST", "relay.localhost:8000", "localhost.",
+             "[::1]:8000", "192.168.1.5:8000", "10.0.0.7"]  # fmt: skip
+
+
+async def test_rebound_name_gets_nothing_from_a_relay_without_tokens(relay_with: StartRelay) -> None:
+    relay = await relay_with(allowed_origins=(PAGE,))
+    for host in ("evil.example:8000", "evil.example", "10.0.0.7.evil.example", "localhost.evil.example", "mybox", ""):
+        # A page asks its own origin over HTTP without saying it; over WebSocket it says it.
+        assert_problem(await relay.get("symbols", headers={"Host": host}), 403, "forbidden", "allowed_origins")
+        headers = {"Host": host, "Origin": f"http://{host}"}
+        assert_problem(await relay.get("symbols", headers=headers), 403, "forbidden")
+        assert (await refusal(relay.connect(headers=headers))).status == 403
+        assert (await relay.get("/healthz", headers={"Host": host})).status == 200
+
+
+@pytest.mark.parametrize("host", OWN_NAMES)
+async def test_own_names_and_addresses_are_known(relay: Running, host: str) -> None:
+    for headers in ({"Host": host}, {"Host": host, "Origin": f"http://{host}".lower()}):
+        assert (await relay.get("symbols", headers=headers)).status == 200
+        await (await relay.connect(headers=headers)).close()
+    other = {"Host": host, "Origin": f"http://{host}1"}
+    assert_problem(await relay.get("symbols", headers=other), 403, "forbidden")
+
+
+async def test_listed_origin_makes_its_host_known_behind_a_proxy_too(relay_with: StartRelay) -> None:
+    relay = await relay_with(allowed_origins=(PAGE,))
+    for headers in ({}, {"Origin": PAGE}):
+        assert (await relay.get("symbols", headers={"Host": "charts.example.org", **headers})).status == 200
+
+
+async def test_configured_host_and_names_of_the_network_are_known_where_the_network_may_connect(
+    relay_with: StartRelay,
+) -> None:
+    relay = await relay_with(host="prices.example.org", insecure=True)
+    for host in ("prices.example.org", "mybox:8000", "mybox.local", "relay.internal"):
+        assert (await relay.get("symbols", headers={"Host": host, "Origin": f"http://{host}"})).status == 200
+    rebound = {"Host": "evil.example:8000", "Origin": REBOUND}
+    assert_problem(await relay.get("symbols", headers=rebound), 403, "forbidden")
+    assert_problem(await relay.get("symbols", headers={"Host": "evil.example"}), 403, "forbidden")
+
+
+async def test_with_tokens_any_name_will_do_since_no_browser_adds_a_token(relay_with: StartRelay) -> None:
+    relay = await relay_with(tokens=("opensesame",))
+    rebound = {"Host": "relay.example.org", "Origin": "http://relay.example.org"}
+    assert_problem(await relay.get("symbols", headers=rebound), 401, "unauthorized")
+    assert (await relay.get("symbols", headers={**rebound, "Authorization": "Bearer opensesame"})).status == 200
+    elsewhere = {**rebound, "Origin": PAGE, "Authorization": "Bearer opensesame"}
+    assert_problem(await relay.get("symbols", headers=elsewhere), 403, "forbidden")
+
+
+async def test_proxy_that_is_trusted_says_the_scheme(relay_with: StartRelay) -> None:
+    headers = {"Host": "localhost", "Origin": "https://localhost", "X-Forwarded-Proto": "https"}
+    relay = await relay_with()
+    assert_problem(await relay.get("symbols", headers=headers), 403, "forbidden")
+    relay = await relay_with(trusted_proxies=networks(["127.0.0.1"]))
+    assert (await relay.get("symbols", headers=headers)).status == 200
+    for strange in ({"Origin": "http://localhost"}, {"X-Forwarded-Proto": "http"}, {"X-Forwarded-Proto": "gopher"}):
+        assert_problem(await relay.get("symbols", headers={**headers, **strange}), 403, "forbidden")
+
+
+@pytest.mark.parametrize(
+    ("name", "is_own", "is_private"),
+    [
+        ("localhost", True, True), ("a.localhost", True, False), ("::1", True, True), ("8.8.8.8", True, False),
+        ("mybox", False, True), ("mybox.local", False, True), ("a.home.arpa", False, True),
+        ("evil.example", False, False), ("local.evil", False, False), ("1.2.3", False, False),
+    ],
+)  # fmt: skip
+def test_names_of_hosts(name: str, is_own: bool, is_private: bool) -> None:
+    assert (is_own_by_nature(name), is_private_name(name)) == (is_own, is_private)
+
+
+@pytest.mark.parametrize(
+    ("netloc", "name"),
+    [("Relay.Example:80", "relay.example"), ("[::1]:8000", "::1"), ("localhost.", "localhost"), ("", ""),
+     ("localhost@evil.example", "evil.example"), ("127.0.0.1", "127.0.0.1")],
+)  # fmt: skip
+def test_host_of_a_header(netloc: str, name: str) -> None:
+    assert host_name(netloc) == name
+
+
+# -- addresses behind proxies ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("peer", "forwarded", "client"),
+    [
+        ("203.0.113.9", ["1.2.3.4"], "203.0.113.9"),
+        ("10.0.0.1", [], "10.0.0.1"),
+        ("10.0.0.1", ["1.2.3.4"], "1.2.3.4"),
+        ("10.0.0.1", ["6.6.6.6, 1.2.3.4"], "1.2.3.4"),
+        ("10.0.0.1", ["6.6.6.6, 1.2.3.4, 10.0.0.2"], "1.2.3.4"),
+        ("10.0.0.1", ["6.6.6.6", "1.2.3.4", "10.0.0.2"], "1.2.3.4"),
+        ("10.0.0.1", ["1.2.3.4:5678"], "1.2.3.4"),
+        ("10.0.0.1", ["[2001:db8::7]:5678"], "2001:db8::7"),
+        ("10.0.0.1", ["2001:db8::7"], "2001:db8::7"),
+        ("10.0.0.1", ["1.2.3.4, unknown"], "10.0.0.1"),
+        ("10.0.0.1", ["unknown, 10.0.0.2"], "10.0.0.2"),
+        ("10.0.0.1", [""], "10.0.0.1"),
+        ("10.0.0.1", ["10.0.0.3, 10.0.0.2"], "10.0.0.3"),
+        ("::ffff:10.0.0.1", ["::ffff:1.2.3.4"], "1.2.3.4"),
+        (None, ["1.2.3.4"], "unknown"),
+    ],
+)
+def test_client_is_the_first_address_from_the_right_that_is_no_trusted_proxy(
+    peer: str | None, forwarded: list[str], client: str
+) -> None:
+    assert client_address(peer, forwarded, networks(["10.0.0.0/8"])) == client
+
+
+def test_limits_count_a_whole_ipv6_network_as_one() -> None:
+    assert owner_of("2001:db8:1:2:3:4:5:6") == owner_of("2001:db8:1:2:ffff::1") == "2001:db8:1:2::/64"
+    assert owner_of("2001:db8:1:3::1") != owner_of("2001:db8:1:2::1")
+    assert (owner_of("192.0.2.1"), owner_of("::1")) == ("192.0.2.1", "::1")
+
+
+async def test_limits_count_the_client_behind_a_trusted_proxy_and_nobody_else_may_say_who_it_is(
+    relay_with: StartRelay,
+) -> None:
+    relay = await relay_with(max_clients_per_address=1, trusted_proxies=networks(["127.0.0.1"]))
+    clients = []
+    for address in ("192.0.2.1", "192.0.2.2"):
+        clients.append(await relay.connect(headers={"X-Forwarded-For": f"6.6.6.6, {address}"}))
+        assert (await refusal(relay.connect(headers={"X-Forwarded-For": address}))).status == 429
+    open_relay = await relay_with(max_clients_per_address=1)
+    clients.append(await open_relay.connect(headers={"X-Forwarded-For": "192.0.2.1"}))
+    assert (await refusal(open_relay.connect(headers={"X-Forwarded-For": "192.0.2.2"}))).status == 429
+
+
+# -- CORS ------------------------------------------------------------------------------------------
 
 
 async def test_cors_headers_go_to_allowed_origins_only(relay_with: StartRelay) -> None:
@@ -163,20 +349,140 @@ async def test_refused_handshakes_are_not_counted(relay_with: StartRelay) -> Non
     await relay.connect(query="?token=opensesame")
 
 
-# -- the bucket ------------------------------------------------------------------------------------
+# -- rates -----------------------------------------------------------------------------------------
 
 
-@given(
-    rate=st.floats(0.1, 100),
-    burst=st.integers(1, 50),
-    pauses=st.lists(st.floats(0, 5), min_size=1, max_size=200),
-)
-def test_bucket_never_gives_more_than_burst_and_rate(rate: float, burst: int, pauses: list[float]) -> None:
-    now = 0.0
-    bucket = TokenBucket(rate, burst, lambda: now)
-    taken = 0
-    for pause in pauses:
-        now += pause
-        taken += bucket.take()
-        assert taken <= burst + rate * now + 1e-6
-        assert 0 <= bucket.wait_s <= 1 / rate
+async def test_connections_above_the_rate_answer_429_also_with_wrong_tokens(relay_with: StartRelay) -> None:
+    relay = await relay_with(max_connects_per_minute=4, tokens=("opensesame",))
+    for _ in range(2):
+        await (await relay.connect(query="?token=opensesame")).close()
+        assert (await refusal(relay.connect(query="?token=guess"))).status == 401
+    refused = await refusal(relay.connect(query="?token=opensesame"))
+    assert refused.status == 429
+    assert refused.headers is not None
+    # One in 15 s.
+    assert 10 <= int(refused.headers["Retry-After"]) <= 15
+    status, _, body = await handshake(relay)
+    assert (status, body["code"]) == (429, "rate_limited")
+    assert (await relay.get("symbols", headers={"Authorization": "Bearer opensesame"})).status == 200
+
+
+async def test_requests_above_the_rate_answer_429_and_health_goes_on(relay_with: StartRelay) -> None:
+    relay = await relay_with(max_requests_per_second_per_address=0.5, trusted_proxies=networks(["127.0.0.1"]))
+    mine = {"X-Forwarded-For": "192.0.2.1"}
+    answers = [await relay.get(path, headers=mine) for path in ("symbols", "/nothing", "symbols", "/", "symbols")]
+    assert [answer.status for answer in answers] == [200, 404, 200, 200, 200]
+    refused = await relay.get("symbols", headers=mine)
+    assert_problem(refused, 429, "rate_limited", "0.5 requests a second")
+    assert int(refused.headers["Retry-After"]) <= 2
+    assert (await relay.get("/healthz", headers=mine)).status == 200
+    assert (await relay.get("symbols", headers={"X-Forwarded-For": "192.0.2.2"})).status == 200
+
+
+async def end_of(client: WsClient, *requests: dict[str, Any]) -> tuple[int | None, str, set[str]]:
+    """Send requests over and over until the relay ends the connection; return how, and the codes of errors before."""
+
+    async def flood() -> None:
+        while True:
+            for request in requests:
+                await client.send(request)
+            await asyncio.sleep(0)
+
+    task = asyncio.create_task(flood())
+    closed = await client.closing()
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    return closed.code, closed.reason, {message["code"] for message in client.received if message["type"] == "error"}
+
+
+async def test_frames_of_all_connections_of_an_address_count_together(relay_with: StartRelay) -> None:
+    relay = await relay_with(max_requests_per_second_per_address=1, trusted_proxies=networks(["127.0.0.1"]))
+    flooding, sibling = [await relay.connect(headers={"X-Forwarded-For": "192.0.2.1"}) for _ in range(2)]
+    other = await relay.connect(headers={"X-Forwarded-For": "192.0.2.2"})
+    assert await end_of(flooding, {"action": "ping"}) == (4002, "rate limited", {"rate_limited"})
+    await sibling.ask("ping", id=1)
+    assert (await sibling.answer(1))["code"] == "rate_limited"
+    assert_problem(await relay.get("symbols", headers={"X-Forwarded-For": "192.0.2.1"}), 429, "rate_limited")
+    await other.ask("ping", id=1)
+    assert (await other.answer(1))["type"] == "pong"
+
+
+async def test_rate_of_one_client_is_its_own(relay_with: StartRelay) -> None:
+    relay = await relay_with(max_requests_per_second=1)
+    flooding, other = await relay.connect(), await relay.connect()
+    assert await end_of(flooding, {"action": "ping"}) == (4002, "rate limited", {"rate_limited"})
+    await other.ask("ping", id=1)
+    assert (await other.answer(1))["type"] == "pong"
+
+
+async def test_new_limits_hold_for_clients_that_are_connected_too(relay_with: StartRelay) -> None:
+    relay = await relay_with()
+    client = await relay.connect()
+    await client.subscribe("BTCUSDT@1m", bars=10)
+    changed = dataclasses.replace(relay.access.config, max_history_rows_per_minute=5, max_streams_per_client=2)
+    relay.access.reconfigure(changed)
+    relay.clients.reconfigure(changed)
+    await client.subscribe("BTCUSDT@1m", bars=10)
+    await client.ask("subscribe", streams=["BTCUSDT@1m"], bars=11, id=1)
+    assert (await client.answer(1))["code"] == "rate_limited"
+    await client.ask("subscribe", streams=["ETHUSDT@1m", "ETHUSDT@5m"], id=2)
+    assert [(await client.answer(2))["type"] for _ in range(2)] == ["subscription", "error"]
+    changed = dataclasses.replace(changed, max_requests_per_second=0.1)
+    relay.access.reconfigure(changed)
+    relay.clients.reconfigure(changed)
+    assert await end_of(client, {"action": "ping"}) == (
+        4002,
+        "rate limited",
+        {"rate_limited", "too_many_subscriptions"},
+    )
+
+
+async def test_history_rows_above_the_limit_of_an_address_answer_429(relay_with: StartRelay) -> None:
+    relay = await relay_with(max_history_rows_per_minute_per_address=1000, trusted_proxies=networks(["127.0.0.1"]))
+    mine, others = {"X-Forwarded-For": "192.0.2.1"}, {"X-Forwarded-For": "192.0.2.2"}
+    path = "history?symbol=BTCUSDT&interval=1m&limit=800"
+    assert [(await relay.get(path, headers=mine)).status for _ in range(2)] == [200, 200]
+    refused = await relay.get(path, headers=mine)
+    assert_problem(refused, 429, "rate_limited", "1000 candles")
+    # 601 rows too many at 1000 a minute.
+    assert 20 <= int(refused.headers["Retry-After"]) <= 37
+    assert (await relay.get("symbols", headers=mine)).status == 200
+    assert (await relay.get(path, headers=others)).status == 200
+    client = await relay.connect(headers=mine)
+    await client.ask("subscribe", symbol="BTCUSDT", interval="1m", bars=10, id=1)
+    error = await client.answer(1)
+    assert (error["code"], error["symbol"], error["interval"]) == ("rate_limited", "BTCUSDT", "1m")
+    assert error["retry_after"] > 0
+    # What is live costs no rows.
+    await client.subscribe("BTCUSDT@1m")
+
+
+async def test_history_rows_above_the_limit_of_a_client_are_refused_then_it_is_closed(relay_with: StartRelay) -> None:
+    relay = await relay_with(max_history_rows_per_minute=100)
+    greedy, other = await relay.connect(), await relay.connect()
+    await greedy.subscribe("BTCUSDT@1m", bars=500)
+    await greedy.ask("subscribe", streams=["BTCUSDT@5m"], bars=1, id=1)
+    assert (await greedy.answer(1))["code"] == "rate_limited"
+    await other.subscribe("BTCUSDT@5m", bars=50)
+    request = {"action": "subscribe", "streams": [f"{symbol}@1h" for symbol in ("BTCUSDT", "ETHUSDT")], "bars": 5}
+    assert await end_of(greedy, request) == (4002, "rate limited", {"rate_limited"})
+    await other.subscribe("ETHUSDT@5m", bars=40)
+
+
+async def test_greedy_address_leaves_streams_for_others_and_may_have_what_is_carried(relay_with: StartRelay) -> None:
+    relay = await relay_with(max_streams=6, trusted_proxies=networks(["127.0.0.1"]), linger_seconds=30)
+    mine, others = {"X-Forwarded-For": "192.0.2.1"}, {"X-Forwarded-For": "192.0.2.2"}
+    first, second = await relay.connect(headers=mine), await relay.connect(headers=mine)
+    await first.subscribe("BTCUSDT@1m", "BTCUSDT@5m")
+    await second.subscribe("BTCUSDT@1h", "BTCUSDT@1m", "BTCUSDT@4h")
+    for greedy in (first, second):
+        await greedy.ask("subscribe", streams=["ETHUSDT@1m"], id=1)
+        error = await greedy.answer(1)
+        assert (error["code"], error["symbol"]) == ("too_many_subscriptions", "ETHUSDT")
+        assert "2 are left" in error["message"]
+    other = await relay.connect(headers=others)
+    await other.subscribe("ETHUSDT@1m")
+    await first.subscribe("ETHUSDT@1m")
+    await other.subscribe("BTCUSDT@1h", "ETHUSDT@5m")
+    await other.ask("subscribe", streams=["ETHUSDT@1h"], id=2)
+    assert "the most" in (await other.answer(2))["message"]

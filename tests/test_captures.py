@@ -6,18 +6,24 @@ Collected only with `--captures DIR`: the recordings are not part of the reposit
 import asyncio
 import csv
 import json
+import statistics
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
 
+from providers.forex import Hours, without_padding
 from providers.sandbox import Sandbox
+from providers.twelve_data_ticks import TickCodec, ticks_of
+from relay import Accepted, Candle, Hosts, PriceUpdate, Rejected, Secret, enlarge
 from tests.running import PREFIX as API
 from tests.running import start_relay
+from tests.ticks import Tick, candles_by_builder, candles_by_sql, read_quotes
 
 
 @pytest.fixture
@@ -214,6 +220,22 @@ async def test_recorded_gold_loses_its_padded_weekends_and_nothing_else(captures
             }
             assert open_hours <= times
             assert not {moment for moment in times if utc("2026-03-06 22:00:00") <= moment < utc("2026-03-08 21:00:00")}
+            assert not {
+                moment for moment in times if moment < utc("2026-03-06 22:00:00") and moment % 86_400 // 3600 == 22
+            }
+
+
+def test_the_padding_of_seven_months_of_gold_is_what_the_clock_says_and_almost_flat(captures: Path) -> None:
+    file = captures / "twelvedata/candles/XAUUSD_15min_utc_2026-01-22_to_08-20.csv"
+    rows = [row for row in csv.reader(file.read_text().splitlines(), delimiter=";") if row and row[0][0].isdigit()]
+    candles = sorted(Candle(utc(row[0]), *map(float, row[1:5])) for row in rows)
+    kept = without_padding(candles, "15m", Hours.METAL)
+    dropped = sorted(set(candles) - set(kept))
+    assert (len(candles), len(kept), len(dropped)) == (20_156, 13_804, 6_352)
+    # Weekends alone, which money and metals have in common.
+    assert len(candles) - len(without_padding(candles, "15m", Hours.MONEY)) == 5_752
+    ranges = [statistics.median(candle.high - candle.low for candle in part) for part in (kept, dropped)]
+    assert ranges == pytest.approx([8.157, 0.270], abs=0.001)
 
 
 async def test_recorded_twelve_data_errors_are_understood_in_both_deliveries(captures: Path) -> None:
@@ -259,3 +281,49 @@ async def test_outage_of_2021_is_believed_after_one_answer(captures: Path) -> No
 
 def _moment(text: str) -> int:
     return int(text) // 1000 if text.isdigit() and len(text) > 10 else utc(text[:19].replace("T", " "))
+
+
+# -- recorded ticks and candles through the builder -------------------------------------------------------
+
+
+@pytest.mark.parametrize("interval", ["1m", "5m", "1h", "4h", "1d", "1w", "1M"])
+def test_recorded_ticks_make_the_candles_that_a_database_makes_of_them(captures: Path, interval: str) -> None:
+    ticks = read_quotes(captures / "forex/EURUSD_quote_ticks_histdata_2020-01.csv")
+    assert len(ticks) == 9500
+    candles = candles_by_builder(ticks, interval, grace_s=1.0)
+    assert candles == candles_by_sql(ticks, interval)
+    assert len(candles) == {"1m": 361, "5m": 73, "1h": 7, "4h": 3, "1d": 2, "1w": 1, "1M": 1}[interval]
+
+
+@pytest.mark.parametrize("interval", ["5m", "4h", "1w"])
+def test_recorded_minutes_make_the_larger_candles_that_a_database_makes_of_them(captures: Path, interval: str) -> None:
+    with (captures / "forex/GBPUSD_1min_bid_2012-02.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    minutes = [
+        Candle(
+            int(datetime.fromisoformat(row["timestamp"]).timestamp()),
+            *(float(row[name]) for name in ("open", "high", "low", "close")),
+        )
+        for row in rows
+    ]
+    # Four ticks stand for a minute: a larger candle has the same extremes, beginning and end of either.
+    ticks = [
+        Tick(0, (minute.time + place) * 1000, price)
+        for minute in minutes
+        for place, price in enumerate((minute.open, minute.high, minute.low, minute.close))
+    ]
+    assert enlarge(minutes, interval) == candles_by_sql(ticks, interval)
+
+
+def test_recorded_frames_of_the_tick_stream_are_understood(captures: Path) -> None:
+    lines = (captures / "twelvedata/ws/frames_recorded.jsonl").read_text().splitlines()
+    codec = TickCodec(Hosts(["ws://localhost"]), Secret("none"))
+    codec.subscribe([ticks_of("EUR/USD")])
+    codec.subscribe([ticks_of("GBP/USD")])
+    said = [value for line in lines for value in codec.decode(json.loads(line)["frame"])]
+    assert [type(value) for value in said] == [Accepted, Rejected, PriceUpdate, PriceUpdate]
+    assert [value.key.symbol for value in said if isinstance(value, PriceUpdate)] == ["AMZN", "EUR/USD"]
+    assert [value.keys for value in said if isinstance(value, Accepted | Rejected)] == [
+        (ticks_of("EUR/USD"),),
+        (ticks_of("GBP/USD"),),
+    ]

@@ -321,13 +321,14 @@ async def test_unreadable_message_costs_a_connection_and_no_candle(relay: StandI
     assert closed_times(messages) == [START + 180]
 
 
-async def test_4001_ends_it(relay: StandInRelay, client: RelayClient) -> None:
+@pytest.mark.parametrize(("code", "reason"), [(4001, "too many invalid messages"), (4003, "token revoked")])
+async def test_codes_that_are_for_good_end_it(relay: StandInRelay, client: RelayClient, code: int, reason: str) -> None:
     await client.subscribe("BTCUSDT@1m")
     await until(client, is_a(Update))
-    await relay.drop(4001, "too many invalid messages")
-    with pytest.raises(Disconnected, match=r"too many invalid messages.*4001") as caught:
+    await relay.drop(code, reason)
+    with pytest.raises(Disconnected, match=rf"{reason}.*{code}") as caught:
         await until(client, lambda message: False)
-    assert caught.value.close_code == 4001
+    assert caught.value.close_code == code
     assert await until(client, lambda message: False) == []
     assert relay.connections == 1
 

@@ -2,6 +2,7 @@ import asyncio
 import io
 import os
 import pty
+import re
 import signal
 import sys
 from collections.abc import AsyncIterator
@@ -13,7 +14,7 @@ from click.testing import CliRunner, Result
 from rich.console import Console
 
 from relay.client import Confirmed, Connected, Failure, Gap, Lost, Message, Snapshot, State, Update
-from relay.commands import figures, history, status, symbols, tail
+from relay.commands import figures, history, report, status, symbols, tail
 from relay.commands.board import Board
 from relay.model import Candle, StreamKey
 from tests.stand_in_relay import StandInRelay, problem_json
@@ -414,11 +415,41 @@ async def test_status_prints_a_summary(relay: StandInRelay) -> None:
     lines = (await run(relay, "status")).stdout.splitlines()
     assert lines[:3] == ["version: 0.1.0", "uptime: 1h12m", "clients: 3"]
     assert "connections: none" in lines
-    assert "  twelve_data  Twelve Data  error  no key" in lines
+    assert "  twelve_data  error  Twelve Data  no key" in lines
     row = next(line for line in lines if "BTCUSDT" in line).split()
-    assert row == ["BTCUSDT", "1m", "binance", "connected", "12", "43ms", "0", "2025-11-24T16:00:00Z", "123456"]
+    assert row == ["BTCUSDT", "1m", "binance", "connected", "12", "43ms", "2025-11-24T16:00:00Z", "0", "123456"]
     assert "  per_minute  8      3" in lines
-    assert 'news: nested [{"deep":true}]' in lines
+    assert lines[lines.index("news, nested:") + 1 :][:2] == ["  deep", "  yes"]
+
+
+async def test_status_shows_ages_spreads_and_what_is_wrong_first(relay: StandInRelay) -> None:
+    live = {"symbol": "A", "status": "connected", "message": "live", "last_update": START + 2.5, "events": [{"n": 1}]}
+    stale = {"symbol": "B", "status": "stale", "message": "no data for 90 s", "last_update": START - 90}
+    relay.status = {
+        "server_time": START + 5,
+        "clients": {"connected": 2, "requests": {"subscribe": 3, "ping": 1}, "newest": [{"id": 7, "streams": 1}]},
+        "traffic": {"bytes_out": 42_632, "write_delay_ms": {"p50": 0.08, "p99": 23.2}, "loop_lag_ms": None},
+        "streams": [live, stale],
+        "budgets": [{"name": "credits", "limit": 8, "used": 3, "left": 5, "resets_at": START, "resets_in_s": 55.0}],
+    }
+    lines = (await run(relay, "status")).stdout.splitlines()
+    assert "clients: connected 2, requests subscribe 3 ping 1" in lines
+    assert "traffic: bytes_out 42.6kB, write_delay p50 0.1ms p99 23ms" in lines
+    streams = lines[lines.index("streams:") + 1 :][:3]
+    assert [line.split() for line in streams] == [
+        ["symbol", "status", "last_update", "message"],
+        ["B", "stale", "1m35s", "no", "data", "for", "90", "s"],
+        ["A", "connected", "2.5s"],
+    ]
+    assert lines[lines.index("budgets:") + 2].split() == ["credits", "5", "8", "55s", "3"]
+    assert lines[lines.index("clients, newest:") + 2].split() == ["7", "1"]
+
+
+def test_value_within_a_value_of_the_status_stands_on_the_same_line() -> None:
+    last = {"time": 1_764_000_000.5, "place": "decode (kraken.py, line 68)"}
+    told = report._cell("blocked_loop", {"count": 2, "longest_s": 1.5, "last": last})
+    assert re.fullmatch(r"count 2 longest 1\.5s time \S+ place decode \(kraken\.py, line 68\)", told)
+    assert report._cell("blocked_loop", {"count": 0, "longest_s": 0.0, "last": None}) == ""
 
 
 @pytest.mark.parametrize("answer", [{}, {"streams": None}, {"providers": [{}]}, {"clients": {"now": 3}}])

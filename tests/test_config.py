@@ -11,6 +11,7 @@ from relay.app import load_plugins
 from relay.config import Config, check_tables, is_loopback, load_config, provider_settings
 from relay.errors import ConfigError
 from relay.secret import Secret
+from relay.tokens import Tokens
 
 SAMPLES: dict[str, tuple[Any, Any, Any]] = {
     "host": ("127.0.0.2", "127.0.0.3", "127.0.0.4"),
@@ -25,17 +26,32 @@ SAMPLES: dict[str, tuple[Any, Any, Any]] = {
     "log_level": ("debug", "warning", "error"),
     "log_format": ("text", "json", "text"),
     "compression": (True, False, True),
+    "public_status": (True, False, True),
+    "max_connects_per_minute": (1, 2, 3),
+    "max_requests_per_second": (1.5, 2.5, 3.5),
+    "max_requests_per_second_per_address": (1.5, 2.5, 3.5),
+    "max_history_rows_per_minute": (1, 2, 3),
+    "max_history_rows_per_minute_per_address": (1, 2, 3),
 }
 DEFAULTS = {
     "host": "127.0.0.1",
     "port": 8000,
     "database": "relay.db",
-    "tokens": (),
+    "tokens": Tokens(),
+    "tls_cert": "",
+    "tls_key": "",
+    "public_status": False,
+    "trusted_proxies": (),
     "allowed_origins": (),
     "max_clients": 10000,
     "max_clients_per_address": 1000,
     "max_streams_per_client": 200,
     "max_streams": 2000,
+    "max_connects_per_minute": 0,
+    "max_requests_per_second": 50,
+    "max_requests_per_second_per_address": 1000,
+    "max_history_rows_per_minute": 1_000_000,
+    "max_history_rows_per_minute_per_address": 10_000_000,
     "linger_seconds": 5,
     "flush_ms": 20,
     "log_level": "info",
@@ -84,14 +100,43 @@ def test_lists_are_comma_lists_in_the_environment(name: str, tmp_path: Path) -> 
     assert getattr(found, name) == ("https://c.example", "https://d.example")
 
 
-def test_tokens_are_secrets(tmp_path: Path) -> None:
-    config = config_of("tokens = ['one', 'two']", tmp_path)
-    assert config.tokens == (Secret("one"), Secret("two"))
-    assert config_of("tokens = ['one']", tmp_path, {"RELAY_TOKENS": "three, four"}).tokens == (
-        Secret("three"),
-        Secret("four"),
-    )
-    assert "'one'" not in repr(config)
+def names_of(config: Config) -> dict[str, str]:
+    """What opens the relay, by name."""
+    return {
+        token.name: offered for token in config.tokens for offered in WORDS if is_opened(config, token.name, offered)
+    }
+
+
+WORDS = ("one", "two", "three", "four")
+
+
+def is_opened(config: Config, name: str, offered: str) -> bool:
+    token = config.tokens.match(offered.encode())
+    return token is not None and token.name == name
+
+
+def test_tokens_are_a_list_a_comma_list_or_a_table_of_names(tmp_path: Path) -> None:
+    in_file = "tokens = ['one', 'two']"
+    assert names_of(config_of(in_file, tmp_path)) == {"token 1": "one", "token 2": "two"}
+    environ = {"RELAY_TOKENS": "three, four,"}
+    assert names_of(config_of(in_file, tmp_path, environ)) == {"token 1": "three", "token 2": "four"}
+    table = "[tokens]\nalice = 'one'\n'bob@desk-2' = 'two'\n[twelve_data]\napi_key = 'k'\n"
+    config = config_of(table, tmp_path)
+    assert names_of(config) == {"alice": "one", "bob@desk-2": "two"}
+    assert settings_of(config, "twelve_data")["api_key"] == Secret("k")
+
+
+@pytest.mark.parametrize("value", ["tokens = []", "[tokens]"])
+def test_no_token_in_the_list_or_table_is_none(tmp_path: Path, value: str) -> None:
+    assert not config_of(value, tmp_path).tokens
+    with pytest.raises(ConfigError, match="tokens"):
+        config_of(f"host = '0.0.0.0'\n{value}", tmp_path)
+
+
+def test_repr_shows_names_but_no_token(tmp_path: Path) -> None:
+    shown = repr(config_of("[tokens]\nalice = 'opensesame'", tmp_path))
+    assert "alice" in shown
+    assert "opensesame" not in shown
 
 
 def test_repr_shows_no_key_of_environment_or_file(tmp_path: Path) -> None:
@@ -183,6 +228,12 @@ def test_own_variable_goes_before_the_usual_one_of_the_provider(tmp_path: Path) 
         ("[port]\nx = 1", {}, ("port", "number")),
         ("[[binance]]\nx = 1", {}, ("'binance'",)),
         ("unknown = 1", {}, ("'unknown'", "relay.toml", "max_clients")),
+        ("trusted_proxies = ['10.0.0.1/8']", {}, ("trusted_proxies", "10.0.0.1/8", "10.0.0.0/8")),
+        ("trusted_proxies = ['nginx']", {}, ("trusted_proxies", "'nginx'", "10.0.0.0/8")),
+        ("public_status = 'maybe'", {}, ("public_status", "true nor false")),
+        ("max_requests_per_second = 0", {}, ("max_requests_per_second", "0.1")),
+        ("tls_cert = 'cert.pem'", {}, ("tls_cert", "tls_key")),
+        ("", {"RELAY_TLS_KEY": "key.pem"}, ("tls_key", "tls_cert")),
     ],
 )
 def test_complaint_names_key_and_value(
@@ -246,3 +297,41 @@ def test_open_relay_listens_on_loopback_only(host: str, is_local: bool, tmp_path
     else:
         with pytest.raises(ConfigError, match="tokens"):
             config_of(toml("host", host), tmp_path)
+
+
+def test_trusted_proxies_are_addresses_and_networks(tmp_path: Path) -> None:
+    expected = ("127.0.0.1/32", "10.0.0.0/8", "fd00::/8")
+    in_file = config_of("trusted_proxies = ['127.0.0.1', '10.0.0.0/8', 'fd00::/8']", tmp_path)
+    in_environment = config_of("", tmp_path, {"RELAY_TRUSTED_PROXIES": "127.0.0.1, 10.0.0.0/8,fd00::/8"})
+    assert tuple(map(str, in_file.trusted_proxies)) == expected
+    assert in_environment.trusted_proxies == in_file.trusted_proxies
+
+
+def test_tls_takes_both_files(tmp_path: Path) -> None:
+    config = config_of("tls_cert = 'cert.pem'\ntls_key = 'key.pem'", tmp_path)
+    assert (config.tls_cert, config.tls_key) == ("cert.pem", "key.pem")
+
+
+@pytest.mark.parametrize(
+    ("content", "environ", "words"),
+    [
+        ("tokens = ['opensesame', '']", {}, ("tokens", "token 2", "relay token")),
+        ("tokens = ['opensesame', 5]", {}, ("tokens", "token 2")),
+        ("tokens = 5", {}, ("tokens", "[tokens]")),
+        ("tokens = ''", {}, ("tokens", "no token")),
+        ("", {"RELAY_TOKENS": " , "}, ("RELAY_TOKENS", "no token")),
+        ("[tokens]\nalice = ''", {}, ("alice",)),
+        ("[tokens]\nalice = 'opensesame'\nbob = 'opensesame'", {}, ("alice", "bob")),
+        ("[tokens]\nalice = 'sha256:opensesame'", {}, ("alice", "64", "relay token")),
+        ("[tokens]\n'opensesame of mine' = 'alice'", {}, ("name",)),
+        (f"[tokens]\nopensesame{'x' * 40} = 'alice'", {}, ("name", "40")),
+        ("[tokens.alice]\nx = 'opensesame'", {}, ("alice",)),
+    ],
+)
+def test_complaint_about_tokens_repeats_none(
+    tmp_path: Path, content: str, environ: dict[str, str], words: tuple[str, ...]
+) -> None:
+    with pytest.raises(ConfigError) as complaint:
+        config_of(content, tmp_path, environ)
+    assert all(word in str(complaint.value) for word in words), complaint.value
+    assert "opensesame" not in str(complaint.value)

@@ -1,8 +1,10 @@
+import json
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from providers.credits import SKEW_S, WINDOW_S, Credits
+from providers.credits import SKEW_S, WINDOW_S, Credits, Use
 from relay import RateLimited
 
 MIDNIGHT = 1_770_076_800.0
@@ -21,109 +23,247 @@ def made(per_minute: int = 8, per_day: int = 800, now: float = MIDNIGHT + 50_000
     return Credits(per_minute, per_day, wall=time, monotonic=time), time
 
 
+POLL, HISTORY = Use.POLL, Use.HISTORY
+
+
+def spend(limits: Credits, count: int, use: Use = HISTORY, **said: int) -> None:
+    limits.settle(limits.take(count, use), **said)
+
+
 def test_credits_come_back_a_window_after_the_answer() -> None:
     limits, time = made()
-    spent = limits.take(8)
+    spent = limits.take(8, HISTORY)
     time.now += 1000
-    assert limits.available() == 0
+    assert limits.available(HISTORY) == 0
     limits.settle(spent)
     time.now += WINDOW_S - 0.1
-    assert limits.available() == 0
+    assert limits.available(HISTORY) == 0
     time.now += 0.2
-    assert limits.available() == 8
+    assert limits.available(HISTORY) == 8
+
+
+def test_credits_come_back_with_the_next_minute_once_the_servers_clock_is_known() -> None:
+    time = Time(MIDNIGHT + 50_004.0 - 50_000 % 60)
+    limits = Credits(8, 800, wall=time, monotonic=lambda: time.now - 1_000_000, knows_time=lambda: True)
+    spend(limits, 8)
+    assert limits.wait_for(1, HISTORY) == 58.0
+    time.now += 57.9
+    assert limits.available(HISTORY) == 0
+    time.now += 0.2
+    assert limits.available(HISTORY) == 8
 
 
 def test_a_call_above_what_is_left_spends_nothing() -> None:
     limits, time = made()
-    limits.settle(limits.take(6))
+    spend(limits, 6)
     time.now += 10
     with pytest.raises(RateLimited, match="8 credits of this minute") as caught:
-        limits.take(3)
+        limits.take(3, HISTORY)
     assert caught.value.retry_after == WINDOW_S - 10
-    assert limits.available() == 2
+    assert limits.available(HISTORY) == 2
 
 
-def test_a_reserve_is_left_to_others() -> None:
+def test_polls_and_history_leave_each_other_a_quarter_of_the_minute() -> None:
     limits, _ = made()
-    assert limits.available(2) == 6
-    limits.settle(limits.take(6, 2))
-    assert (limits.available(2), limits.available()) == (0, 2)
+    limits.promise(100)
+    assert (limits.available(POLL), limits.available(HISTORY)) == (6, 6)
+    spend(limits, 6, POLL)
+    assert (limits.available(POLL), limits.available(HISTORY)) == (0, 2)
+    limits, _ = made()
+    limits.promise(100)
+    spend(limits, 2, HISTORY)
+    assert (limits.available(POLL), limits.available(HISTORY)) == (6, 4)
 
 
-def test_waits_follow_the_slots() -> None:
-    limits, time = made(3, 800)
-    limits.settle(limits.take(1))
-    time.now += 11
-    limits.settle(limits.take(1))
-    assert limits.waits(5) == [0.0, 50.0, 61.0, 61.0, 111.0]
-    assert limits.waits(3, 2) == [61.0, 122.0, 183.0]
-    assert limits.wait_for(2) == 50.0
+def test_history_has_the_whole_minute_when_nothing_is_polled() -> None:
+    limits, time = made()
+    limits.promise(100)
+    time.now += 121
+    assert limits.available(HISTORY) == 8
+
+
+def test_polls_leave_a_tenth_of_the_day_to_history_which_may_use_it_up() -> None:
+    limits, _ = made(1000, 100)
+    assert limits.left_today(POLL) == 90
+    spend(limits, 90, POLL)
+    with pytest.raises(RateLimited, match="100 are kept for history") as caught:
+        limits.take(1, POLL)
+    assert caught.value.retry_after == 86_400 - 50_000 + SKEW_S
+    spend(limits, 4, HISTORY)
+    assert (limits.left_today(POLL), limits.left_today(HISTORY)) == (0, 6)
+    assert limits.budgets()[1].reserved == 6
+
+
+def test_history_leaves_polls_what_was_promised_of_the_day() -> None:
+    limits, _ = made(1000, 100)
+    limits.promise(40)
+    spend(limits, 60, HISTORY)
+    with pytest.raises(RateLimited, match="100 are kept for live streams") as caught:
+        limits.take(1, HISTORY)
+    assert 0 < caught.value.retry_after < 3600
+    assert limits.left_today(POLL) == 40
 
 
 def test_the_day_ends_at_midnight_and_a_little() -> None:
     limits, time = made(8, 10, MIDNIGHT + 80_000)
-    limits.settle(limits.take(8))
+    spend(limits, 8)
     time.now += 100
-    assert limits.available() == 2
-    limits.settle(limits.take(2))
+    assert limits.available(HISTORY) == 2
+    spend(limits, 2)
     time.now += 100
     with pytest.raises(RateLimited, match="10 credits of this day") as caught:
-        limits.take(1)
+        limits.take(1, HISTORY)
     assert caught.value.retry_after == 6_200 + SKEW_S
-    assert limits.waits(1) == [6_200 + SKEW_S]
     time.now += 6_200 + SKEW_S
-    assert limits.available() == 8
+    assert limits.available(HISTORY) == 8
+
+
+def test_a_plan_without_a_daily_limit_has_none() -> None:
+    limits, time = made(8, 0)
+    for _ in range(1000):
+        spend(limits, 8)
+        time.now += 62
+    assert limits.available(HISTORY) == 8
+    assert [budget.name for budget in limits.budgets()] == ["credits a minute"]
 
 
 def test_a_credit_near_midnight_counts_on_both_days() -> None:
     limits, time = made(8, 10, MIDNIGHT - 60)
-    limits.settle(limits.take(8))
+    spend(limits, 8)
     time.now += 600
-    assert limits.available() == 2
+    assert limits.available(HISTORY) == 2
 
 
-def test_what_others_spend_with_the_key_is_charged() -> None:
+def test_what_others_spend_with_the_key_is_charged_once() -> None:
+    limits, _ = made()
+    spend(limits, 1, used=5, left=3)
+    assert limits.available(HISTORY) == 3
+    spend(limits, 1, used=6, left=2)
+    assert limits.available(HISTORY) == 2
+    assert limits.budgets()[1].used == 6
+
+
+def test_as_much_as_others_spent_in_a_minute_is_left_to_them_in_the_next() -> None:
     limits, time = made()
-    limits.settle(limits.take(1), used=5, left=3)
-    assert limits.available() == 3
-    assert limits.budgets()[1].used == 5
+    spend(limits, 1, used=5, left=3)
     time.now += WINDOW_S + 1
-    assert limits.available() == 8
+    assert limits.available(HISTORY) == 4
+    time.now += WINDOW_S + 1
+    assert limits.available(HISTORY) == 8
+
+
+def test_what_others_spent_counts_as_long_as_their_minute_may_last() -> None:
+    """Our own credits of the minute before come back while those of others do not."""
+    limits, time = made()
+    spend(limits, 4)
+    time.now += 10
+    spend(limits, 1, used=5, left=3)
+    time.now += 52
+    assert limits.available(HISTORY) <= 3
 
 
 def test_a_plan_smaller_than_configured_is_noticed_and_not_charged_to_the_day() -> None:
     limits, _ = made(55)
-    limits.settle(limits.take(1), used=1, left=7)
-    assert limits.available() == 7
+    spend(limits, 1, used=1, left=7)
+    assert limits.available(HISTORY) == 7
     assert limits.budgets()[1].used == 1
 
 
 def test_the_server_never_raises_the_limit() -> None:
     limits, _ = made()
-    limits.settle(limits.take(8), used=0, left=610)
-    assert limits.available() == 0
+    spend(limits, 8, used=0, left=610)
+    assert limits.available(HISTORY) == 0
+    limits.correct(0, 610, 5000)
+    assert (limits.per_minute, limits.per_day) == (8, 800)
+
+
+def test_the_account_corrects_the_day_and_a_plan_smaller_than_configured() -> None:
+    limits, _ = made(55, 800)
+    spend(limits, 3)
+    limits.correct(120, 8, 500)
+    assert (limits.per_minute, limits.per_day, limits.left_today()) == (8, 500, 380)
+    limits.correct(2, 8, 500)
+    assert limits.left_today() == 380
 
 
 def test_an_exhausted_minute_and_day_are_believed() -> None:
     limits, time = made()
     limits.exhaust_minute()
-    assert limits.available() == 0
+    assert limits.available(HISTORY) == 0
     time.now += WINDOW_S + 1
-    assert limits.available() == 8
+    assert limits.available(HISTORY) == 8
     limits.exhaust_day()
-    assert limits.available() == 0
+    assert limits.available(HISTORY) == 0
     assert limits.budgets()[1].used == 800
     time.now = MIDNIGHT + 86_400 + SKEW_S
-    assert limits.available() == 8
+    assert limits.available(HISTORY) == 8
 
 
 def test_the_budget_says_when_it_frees() -> None:
     limits, time = made()
-    limits.settle(limits.take(3))
+    spend(limits, 3)
     time.now += 11
     minute, day = limits.budgets()
-    assert minute == ("credits a minute", 8, 3, time.now + 50)
-    assert day == ("credits a day", 800, 3, MIDNIGHT + 86_400 + SKEW_S)
+    assert minute == ("credits a minute", 8, 3, time.now + 50, 0)
+    assert day == ("credits a day", 800, 3, MIDNIGHT + 86_400 + SKEW_S, 77)
+
+
+# ---- over restarts ----------------------------------------------------------------------------------------------
+
+
+def restarted(limits: Credits, time: Time, pause: float) -> Credits:
+    """Return the credits of a run that begins so long after this one was killed, with a monotonic clock of its own."""
+    state = json.loads(json.dumps(limits.state(time.now)))
+    time.now += pause
+    begun = time.now
+    after = Credits(8, 800, wall=time, monotonic=lambda: time.now - begun)
+    after.restore(state, time.now)
+    return after
+
+
+def test_a_restart_forgets_neither_the_minute_nor_the_day() -> None:
+    limits, time = made()
+    spend(limits, 5)
+    after = restarted(limits, time, 20)
+    assert after.available(HISTORY) == 3
+    assert after.left_today() == 795
+    time.now += WINDOW_S - 20 + 1
+    assert after.available(HISTORY) == 8
+
+
+def test_a_call_under_way_at_the_kill_counts_as_answered_at_the_restart() -> None:
+    limits, time = made()
+    limits.take(6, POLL)
+    after = restarted(limits, time, 50)
+    time.now += 30
+    assert after.available(HISTORY) == 2
+    time.now += 32
+    assert after.available(HISTORY) == 8
+
+
+def test_what_others_spent_is_known_after_a_restart_too() -> None:
+    limits, time = made()
+    spend(limits, 1, used=7, left=1)
+    assert restarted(limits, time, 5).available(HISTORY) == 1
+
+
+def test_a_clock_set_back_between_two_runs_frees_nothing_early() -> None:
+    limits, time = made()
+    spend(limits, 8)
+    after = restarted(limits, time, -3600)
+    assert after.available(HISTORY) == 0
+    time.now += 62
+    assert after.available(HISTORY) == 8
+
+
+@pytest.mark.parametrize("state", [{}, {"at": None}, {"at": 1, "spent": 7, "days": {}, "history": {}},
+                                   {"at": 1, "spent": [[1]], "days": {}, "history": {}},
+                                   {"at": 1, "spent": [], "days": {"x": 1}, "history": {}}])  # fmt: skip
+def test_nonsense_from_an_earlier_run_is_refused(state: dict[str, object]) -> None:
+    limits, time = made()
+    with pytest.raises(ValueError, match=r"."):
+        limits.restore(state, time.now)
+    assert limits.available(HISTORY) == 8
 
 
 @settings(max_examples=300, deadline=None)
@@ -143,13 +283,56 @@ def test_no_server_minute_and_no_server_day_sees_too_many(
     days: dict[int, int] = {}
     for pause, count, latency, where in calls:
         time.now += pause
-        if limits.available() < count:
+        if limits.available(HISTORY) < count:
             continue
-        spent = limits.take(count)
+        spent = limits.take(count, HISTORY)
         counted = time.now + latency * where + skew
         minutes[int(counted // 60)] = minutes.get(int(counted // 60), 0) + count
         days[int(counted // 86_400)] = days.get(int(counted // 86_400), 0) + count
         time.now += latency
         limits.settle(spent)
+    assert max(minutes.values(), default=0) <= 8
+    assert max(days.values(), default=0) <= 40
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    behind=st.floats(0, 1.5),
+    start=st.floats(0, 86_400),
+    calls=st.lists(
+        st.tuples(st.floats(0, 40), st.integers(1, 8), st.floats(0, 5), st.floats(0, 1), st.integers(0, 20)),
+        min_size=1,
+        max_size=60,
+    ),
+)
+def test_a_known_clock_and_a_restart_let_no_server_minute_see_too_many(
+    behind: float, start: float, calls: list[tuple[float, int, float, float, int]]
+) -> None:
+    """The server's time is known but for a second or so; now and then the relay is killed, also during a call."""
+    time = Time(MIDNIGHT + start)
+
+    def run(begun: float) -> Credits:
+        return Credits(
+            8, 40, wall=lambda: time.now - behind, monotonic=lambda: time.now - begun, knows_time=lambda: True
+        )
+
+    limits = run(0.0)
+    minutes: dict[int, int] = {}
+    days: dict[int, int] = {}
+    for pause, count, latency, where, kill in calls:
+        time.now += pause
+        if limits.available(HISTORY) < count:
+            continue
+        spent = limits.take(count, HISTORY)
+        state = limits.state(time.now)
+        counted = time.now + latency * where
+        minutes[int(counted // 60)] = minutes.get(int(counted // 60), 0) + count
+        days[int(counted // 86_400)] = days.get(int(counted // 86_400), 0) + count
+        time.now += latency
+        if kill == 0:
+            limits = run(time.now)
+            limits.restore(state, time.now)
+        else:
+            limits.settle(spent)
     assert max(minutes.values(), default=0) <= 8
     assert max(days.values(), default=0) <= 40

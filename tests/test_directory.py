@@ -15,7 +15,8 @@ from relay.directory import Directory, Target
 from relay.errors import ProviderUnavailable, RequestError
 from relay.hookspecs import API_VERSION, hookimpl
 from relay.model import Instrument, PriceUpdate, ProviderInfo, Setting
-from relay.plugins import PluginHost, Provider
+from relay.plugins import PluginHost
+from relay.provider import Provider
 from relay.store import Store
 from tests.running import eventually
 

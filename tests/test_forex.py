@@ -3,12 +3,14 @@ from datetime import UTC, datetime
 import pytest
 
 from providers.forex import (
+    Hours,
     after_trading,
     before_trading,
-    keeps_hours,
+    hours_of,
     known_pairs,
     last_close,
     session_at,
+    trading_between,
     without_padding,
 )
 from relay import Candle
@@ -57,6 +59,80 @@ def test_trading_time_skips_weekends() -> None:
 
 
 @pytest.mark.parametrize(
+    ("moment", "opens", "closes"),
+    [
+        # winter: the pause is from 22:00 to 23:00 UTC
+        ("2026-01-14 12:00", "2026-01-13 23:00", "2026-01-14 22:00"),
+        ("2026-01-14 21:59:59", "2026-01-13 23:00", "2026-01-14 22:00"),
+        ("2026-01-14 22:00", "2026-01-14 23:00", "2026-01-15 22:00"),
+        ("2026-01-14 22:59:59", "2026-01-14 23:00", "2026-01-15 22:00"),
+        ("2026-01-14 23:00", "2026-01-14 23:00", "2026-01-15 22:00"),
+        # money opens on Sunday an hour earlier
+        ("2026-01-16 22:00", "2026-01-18 23:00", "2026-01-19 22:00"),
+        ("2026-01-18 22:30", "2026-01-18 23:00", "2026-01-19 22:00"),
+        # summer
+        ("2026-07-08 12:00", "2026-07-07 22:00", "2026-07-08 21:00"),
+        ("2026-03-07 12:00", "2026-03-08 22:00", "2026-03-09 21:00"),
+        ("2026-10-31 12:00", "2026-11-01 23:00", "2026-11-02 22:00"),
+    ],
+)
+def test_metals_pause_for_an_hour_every_day(moment: str, opens: str, closes: str) -> None:
+    assert session_at(at(moment), Hours.METAL) == (at(opens), at(closes))
+
+
+def test_trading_time_of_metals_skips_the_daily_pause() -> None:
+    assert last_close(at("2026-01-14 22:30"), Hours.METAL) == at("2026-01-14 22:00")
+    assert last_close(at("2026-01-14 23:00"), Hours.METAL) == at("2026-01-14 22:00")
+    assert last_close(at("2026-01-18 23:00"), Hours.METAL) == at("2026-01-16 22:00")
+    assert after_trading(at("2026-01-14 21:00"), 2 * 3600, Hours.METAL) == at("2026-01-15 00:00")
+    assert before_trading(at("2026-01-15 00:00"), 2 * 3600, Hours.METAL) == at("2026-01-14 21:00")
+
+
+def test_coins_trade_at_all_times() -> None:
+    saturday = at("2026-01-17 12:00")
+    assert session_at(saturday, Hours.ALWAYS)[0] < saturday
+    assert last_close(saturday, Hours.ALWAYS) == saturday
+    assert after_trading(saturday, 3600, Hours.ALWAYS) == saturday + 3600
+    assert before_trading(saturday, 3600, Hours.ALWAYS) == saturday - 3600
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "hours", "open_hours"),
+    [
+        ("2026-01-14", "2026-01-15", Hours.MONEY, 24),
+        ("2026-01-14", "2026-01-15", Hours.METAL, 23),
+        ("2026-01-16", "2026-01-17", Hours.MONEY, 22),
+        ("2026-01-17", "2026-01-18", Hours.MONEY, 0),
+        ("2026-01-18", "2026-01-19", Hours.MONEY, 2),
+        ("2026-01-18", "2026-01-19", Hours.METAL, 1),
+        ("2026-01-12", "2026-01-19", Hours.MONEY, 120),
+        # the hour that New York skips lies in the weekend
+        ("2026-03-02", "2026-03-09", Hours.MONEY, 121),
+        ("2026-01-17", "2026-01-18", Hours.ALWAYS, 24),
+        ("2026-01-15", "2026-01-14", Hours.MONEY, 0),
+    ],
+)
+def test_trading_time_of_a_span(start: str, end: str, hours: Hours, open_hours: int) -> None:
+    assert trading_between(at(start), at(end), hours) == open_hours * 3600
+
+
+def test_a_weekend_of_gold_loses_its_padding_and_nothing_else() -> None:
+    """Hourly ranges in dollars as they are in a summer of New York, padded; the recording itself is not shipped."""
+    hours = [
+        ("2026-08-14 19:00", 8.9), ("2026-08-14 20:00", 7.2), ("2026-08-14 21:00", 0.6), ("2026-08-14 22:00", 0.5),
+        ("2026-08-15 12:00", 0.5), ("2026-08-16 20:00", 0.6), ("2026-08-16 21:00", 1.1), ("2026-08-16 22:00", 20.4),
+        ("2026-08-17 20:00", 9.0), ("2026-08-17 21:00", 1.2), ("2026-08-17 22:00", 11.3),
+    ]  # fmt: skip
+    candles = [Candle(at(moment), 4000.0, 4000.0 + wide, 4000.0, 4000.0) for moment, wide in hours]
+    kept = without_padding(candles, "1h", Hours.METAL)
+    assert [candle.time for candle in kept] == [
+        at("2026-08-14 19:00"), at("2026-08-14 20:00"), at("2026-08-16 22:00"), at("2026-08-17 20:00"),
+        at("2026-08-17 22:00"),
+    ]  # fmt: skip
+    assert min(candle.high - candle.low for candle in kept) > 5
+
+
+@pytest.mark.parametrize(
     ("interval", "moments", "kept"),
     [
         (
@@ -81,9 +157,10 @@ def test_candles_without_a_moment_of_trading_are_padding(interval: str, moments:
     assert [candle.time for candle in without_padding(candles, interval)] == [at(moment) for moment in kept]
 
 
-def test_money_and_metals_keep_hours_and_coins_do_not() -> None:
-    assert all(keeps_hours(symbol) for symbol in ("EUR/USD", "XAU/USD", "COP/ARS", "USD/CNH"))
-    assert not any(keeps_hours(symbol) for symbol in ("BTC/USD", "ETH/EUR", "AAPL", "EUR", ""))
+def test_money_and_metals_keep_hours_of_their_own_and_coins_none() -> None:
+    assert {hours_of(symbol) for symbol in ("EUR/USD", "COP/ARS", "USD/CNH")} == {Hours.MONEY}
+    assert {hours_of(symbol) for symbol in ("XAU/USD", "XAG/EUR", "XPT/USD")} == {Hours.METAL}
+    assert {hours_of(symbol) for symbol in ("BTC/USD", "ETH/EUR", "AAPL", "EUR", "")} == {Hours.ALWAYS}
 
 
 def test_the_known_pairs_are_written_as_the_market_does() -> None:
@@ -92,4 +169,4 @@ def test_the_known_pairs_are_written_as_the_market_does() -> None:
     assert {"XAU/USD", "XAG/USD"} <= set(pairs)
     assert "USD/EUR" not in pairs
     assert len(pairs) == len(set(pairs))
-    assert all(keeps_hours(pair) for pair in pairs)
+    assert all(hours_of(pair) is not Hours.ALWAYS for pair in pairs)

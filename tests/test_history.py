@@ -11,11 +11,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from relay.chunks import decode
 from relay.clock import Clock, ProviderClock
 from relay.errors import ProviderError, ProviderUnavailable, RateLimited, StoreError
-from relay.history import MAX_CALLS, History, Live, Past
+from relay.history import MAX_CALLS, History, Text
 from relay.intervals import next_open
-from relay.model import Candle, ProviderInfo, StreamKey
+from relay.model import Budget, Candle, ProviderInfo, StreamKey
+from relay.ranges import Live, Past
 from relay.store import Store
 
 KEY = StreamKey(symbol="BTCUSDT", interval="1m")
@@ -42,9 +44,21 @@ def finals(*numbers: int) -> tuple[Candle, ...]:
 class FakeProvider:
     """Knows the candles of one stream and shows those that have opened by its time; `lag_s` holds new ones back."""
 
-    def __init__(self, times: Sequence[int], now: float, *, fresh_s: float = 1.0) -> None:
+    def __init__(
+        self, times: Sequence[int], now: float, *, fresh_s: float = 1.0, page: int = 5000, at_once: int = 4
+    ) -> None:
         self.name = "fake"
-        self.info = ProviderInfo("fake", 1, "Fake", ("demo",), ("1m",), close_grace_s=GRACE_S, fresh_s=fresh_s)
+        self.info = ProviderInfo(
+            "fake",
+            1,
+            "Fake",
+            ("demo",),
+            ("1m",),
+            close_grace_s=GRACE_S,
+            fresh_s=fresh_s,
+            candles_per_call=page,
+            calls_at_once=at_once,
+        )
         self.has_history = True
         self.times = sorted(times)
         self.now = now
@@ -55,11 +69,16 @@ class FakeProvider:
         self.fetched: Counter[int] = Counter()  # by open time; only those that were closed when asked for
         self.failures: list[ProviderError | None] = []
         self.shown = 0
+        self.running = self.most_running = 0
+        self.both = asyncio.Event()
         self.gate: asyncio.Event | None = None
         self.entered = asyncio.Event()
         self.takes_s: tuple[int, int] = (0, 0)
         self.lag_s = 0
         self.answers: list[tuple[float, int, float]] = []  # when it was asked, how many it saw, when that arrived
+
+    def budgets(self) -> Sequence[Budget]:
+        return ()
 
     def visible(self) -> list[int]:
         latest = bisect.bisect_right(self.times, self.now - self.lag_s)
@@ -75,8 +94,19 @@ class FakeProvider:
         ]
 
     async def candles(self, key: StreamKey, start: int | None, end: int, limit: int) -> Sequence[Candle]:
+        assert limit <= self.info.candles_per_call
         asked_at = self.now
         self.calls.append((start, end, limit))
+        self.running += 1
+        if self.running == 2:
+            self.both.set()
+        self.most_running = max(self.most_running, self.running)
+        try:
+            return await self._answer(start, end, limit, asked_at)
+        finally:
+            self.running -= 1
+
+    async def _answer(self, start: int | None, end: int, limit: int, asked_at: float) -> Sequence[Candle]:
         self.entered.set()
         self.now += self.takes_s[0]
         failure = self.failures.pop(0) if self.failures else None
@@ -446,6 +476,120 @@ async def test_close_ends_calls_under_way(bench: Bench) -> None:
         await bench.ask(limit=5)
 
 
+# Pages
+
+
+@asynccontextmanager
+async def paged(page: int, *, at_once: int = 4, now: int = 600) -> AsyncIterator[Bench]:
+    provider = FakeProvider([minute(n) for n in range(1000)], minute(now) + 30, page=page, at_once=at_once)
+    async with bench_of(provider, Bench) as opened:
+        yield opened
+
+
+async def test_a_long_range_takes_as_few_pages_as_there_are_and_several_at_a_time() -> None:
+    async with paged(100) as bench:
+        past = await bench.ask(start=minute(0), limit=500)
+        assert past == Past(finals(*range(500)), True, True)
+        assert len(bench.provider.calls) == 5
+        assert bench.provider.most_running == 4
+        assert set(bench.provider.fetched.values()) == {1}
+
+
+async def test_the_last_candles_come_in_pages_as_well() -> None:
+    async with paged(100) as bench:
+        past = await bench.ask(end=minute(499), limit=500)
+        assert past == Past(finals(*range(500)), True, True)
+        assert len(bench.provider.calls) == 5
+        assert bench.provider.most_running == 4
+
+
+async def test_no_more_calls_run_at_once_than_the_provider_takes() -> None:
+    async with paged(100, at_once=2) as bench:
+        await asyncio.gather(bench.ask(start=minute(0), limit=400), bench.ask(end=minute(590), limit=10))
+        assert bench.provider.most_running <= 4  # two for clients, and two for live streams, which these are
+        bench.provider.most_running = 0
+        past = await bench.history.text(
+            bench.provider, KEY, start=minute(0), end=minute(599), limit=600, live=lambda: None, client="somebody"
+        )
+        assert len(past.chunk.times) == 600
+        assert bench.provider.most_running <= 2
+
+
+async def test_several_missing_spans_are_fetched_together() -> None:
+    async with paged(1000) as bench:
+        for n in (100, 200, 300):
+            await bench.ask(start=minute(n), end=minute(n + 50))
+        bench.provider.calls.clear()
+        past = await bench.ask(start=minute(100), end=minute(350))
+        assert past.candles == finals(*range(100, 351))
+        assert sorted(bench.provider.calls) == [
+            (minute(150) + 1, minute(200), 1000),
+            (minute(250) + 1, minute(300), 1000),
+        ]
+        assert bench.provider.most_running == 2
+
+
+async def test_pages_at_a_time_stop_where_the_market_began() -> None:
+    async with paged(100) as bench:
+        past = await bench.ask(end=minute(250), limit=900)
+        assert past == Past(finals(*range(251)), True, True)
+        assert len(bench.provider.calls) <= 10
+
+
+async def test_a_market_with_holes_is_not_asked_page_by_page() -> None:
+    provider = FakeProvider([minute(n) for n in range(3000) if n % 600 < 30], minute(2990), page=100)
+    async with bench_of(provider, Bench) as bench:
+        past = await bench.ask(end=minute(2989), limit=150)
+        assert len(past.candles) == 150
+        assert len(provider.calls) == 2
+
+
+async def test_pages_before_an_error_need_not_be_fetched_again() -> None:
+    async with paged(100, at_once=1) as bench:
+        bench.provider.failures = [None, None, ProviderUnavailable("down")]
+        with pytest.raises(ProviderUnavailable):
+            await bench.ask(start=minute(0), limit=500)
+        bench.provider.failures = []
+        assert await bench.ask(start=minute(0), limit=500) == Past(finals(*range(500)), True, True)
+        assert set(bench.provider.fetched.values()) == {1}
+
+
+async def test_requests_for_different_ranges_do_not_wait_for_each_other(bench: Bench) -> None:
+    bench.provider.gate = asyncio.Event()
+    first = asyncio.create_task(bench.ask(start=minute(0), end=minute(9)))
+    second = asyncio.create_task(bench.ask(start=minute(100), end=minute(109)))
+    await bench.provider.both.wait()
+    bench.provider.gate.set()
+    assert (await first, await second) == (
+        Past(finals(*range(10)), True, True),
+        Past(finals(*range(100, 110)), True, True),
+    )
+
+
+# Encoded
+
+
+async def test_encoded_answer_says_how_long_it_holds(bench: Bench) -> None:
+    async def text(end: int | None, live: Live | None = None) -> Text:
+        return await bench.history.text(bench.provider, KEY, start=None, end=end, limit=3, live=lambda: live)
+
+    assert (await text(minute(500))).version == -1  # made while it was fetched
+    past = await text(minute(500))
+    assert past.version == bench.store.version("fake", KEY)
+    assert (past.is_live, past.until) == (False, None)
+    await text(None)
+    present = await text(None)
+    assert (present.last_is_closed, present.is_live, present.until) == (False, False, bench.provider.now + 1.0)
+    now = Live(since=minute(599) + 1, candle=unfinished(minute(600)), is_closed=False)
+    live = await text(None, now)
+    assert (live.last_is_closed, live.is_live, live.until) == (False, True, None)
+    assert decode(live.chunk) == [*finals(598, 599), unfinished(minute(600))]
+    assert not (await text(minute(500), now)).is_live
+    bench.store.put_closed("fake", KEY, final(minute(599)), after=None)
+    assert past.version != bench.store.version("fake", KEY)
+    assert dict(bench.history.served) == {"provider": 2, "cache": 4}
+
+
 # Faults
 
 
@@ -551,9 +695,15 @@ class World(Bench):
                 began, shown_before = min(began, asked_at), min(shown_before, shown)
         live = self.live_now() if with_live else None
         try:
-            past = await self.history.candles(
-                self.provider, KEY, start=start, end=end, limit=limit, live=lambda: live, must_be_new=limit % 5 == 0
-            )
+            if limit % 2:
+                text = await self.history.text(
+                    self.provider, KEY, start=start, end=end, limit=limit, live=lambda: live, client=str(limit % 4)
+                )
+                past = Past(tuple(decode(text.chunk)), text.last_is_closed, True)
+            else:
+                past = await self.history.candles(
+                    self.provider, KEY, start=start, end=end, limit=limit, live=lambda: live, must_be_new=limit % 5 == 0
+                )
         except ProviderUnavailable:
             return
         assert past.is_complete
@@ -632,7 +782,8 @@ def cancelling(asked: Asked) -> Action:
         entered.cancel()
         world.provider.gate.set()
         world.provider.gate = None
-        await asyncio.gather(request, entered, *world.history._calls.values(), return_exceptions=True)
+        calls = [call.task for calls in world.history._calls.values() for call in calls]
+        await asyncio.gather(request, entered, *calls, return_exceptions=True)
         world.provider.entered.clear()
 
     return act
@@ -693,22 +844,24 @@ actions: st.SearchStrategy[Action] = st.one_of(
 )
 
 
-async def play(times: Sequence[int], now: int, script: Sequence[Action]) -> None:
-    provider = FakeProvider(times, now)
+async def play(times: Sequence[int], now: int, page: int, at_once: int, script: Sequence[Action]) -> None:
+    provider = FakeProvider(times, now, page=page, at_once=at_once)
     async with bench_of(provider, World) as world:
         for action in script:
             await action(world)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=250, deadline=None)
 @given(
     numbers=st.frozensets(st.integers(0, MINUTES), max_size=60).map(
         lambda holes: [n for n in range(MINUTES) if n not in holes]
     ),
     now=st.integers(0, 60 * MINUTES),
+    page=st.sampled_from([5000, 5000, 4, 7, 20]),
+    at_once=st.integers(1, 4),
     script=st.lists(actions, min_size=2, max_size=14),
 )
 def test_answers_equal_the_truth_and_no_closed_candle_is_fetched_twice(
-    numbers: list[int], now: int, script: list[Action]
+    numbers: list[int], now: int, page: int, at_once: int, script: list[Action]
 ) -> None:
-    asyncio.run(play([minute(n) for n in numbers], START + now, script))
+    asyncio.run(play([minute(n) for n in numbers], START + now, page, at_once, script))

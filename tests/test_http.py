@@ -131,7 +131,16 @@ async def test_status_tells_providers_connections_streams_and_budgets(relay: Run
     status = (await relay.get("status")).body
     assert [provider["name"] for provider in status["providers"]] == ["binance", "twelve_data"]
     assert status["connections"] == 1
-    assert status["clients"] == {"connected": 1, "subscribers": 1}
+    clients = status["clients"]
+    assert {name: clients[name] for name in ("connected", "subscribers", "subscriptions", "opened", "lagging")} == {
+        "connected": 1,
+        "subscribers": 1,
+        "subscriptions": 1,
+        "opened": 1,
+        "lagging": 0,
+    }
+    assert clients["requests"] == {"subscribe": 1}
+    assert [(one["streams"], one["lagging"], one["merged"]) for one in clients["newest"]] == [(1, False, 0)]
     (stream,) = status["streams"]
     assert (stream["symbol"], stream["interval"], stream["status"], stream["subscribers"]) == (
         "BTCUSDT", "1s", "connected", 1,
@@ -302,7 +311,7 @@ async def test_provider_that_does_not_answer_in_time(
     relay: Running, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await relay.get("symbols")
-    monkeypatch.setattr("relay.plugins.CALL_TIMEOUT_S", 0.2)
+    monkeypatch.setattr("relay.provider.CALL_TIMEOUT_S", 0.2)
     sandbox.binance.faults.delay_rest(5)
     answer = await relay.get("history", symbol="BTCUSDT", interval="1m", limit=3)
     assert_problem(answer, 504, "provider_unavailable")

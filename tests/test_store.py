@@ -2,23 +2,28 @@
 
 import asyncio
 import itertools
+import json
 import logging
 import random
 import sqlite3
 import sys
+import tempfile
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from relay.clock import Clock
+from relay.coverage import Span, merge_spans
 from relay.errors import StoreError
 from relay.model import Candle, StreamKey
-from relay.store import APPLICATION_ID, MIGRATIONS, Document, Span, Store, merge_spans
+from relay.schema import APPLICATION_ID, MIGRATIONS
+from relay.store import Document, Store
 
 KEY = StreamKey(symbol="BTCUSDT", interval="1m")
 OTHER = StreamKey(symbol="BTCUSDT", interval="1h")
@@ -258,7 +263,7 @@ async def test_missing_directory_is_said(tmp_path: Path) -> None:
 
 
 async def test_file_locked_for_good_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("relay.store._OPEN_TIMEOUT_S", 0.1)
+    monkeypatch.setattr("relay.schema._OPEN_TIMEOUT_S", 0.1)
     path = tmp_path / "relay.db"
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("BEGIN EXCLUSIVE")
@@ -271,7 +276,7 @@ async def test_file_of_the_first_version_is_migrated(tmp_path: Path, monkeypatch
     path = tmp_path / "relay.db"
     async with opened(path) as store:
         await store.add("demo", KEY, minutes(1), Span(0, 61))
-    monkeypatch.setattr("relay.store.MIGRATIONS", (*MIGRATIONS, ("ALTER TABLE streams ADD COLUMN note TEXT",)))
+    monkeypatch.setattr("relay.schema.MIGRATIONS", (*MIGRATIONS, ("ALTER TABLE streams ADD COLUMN note TEXT",)))
     async with opened(path) as store:
         assert await everything(store) == minutes(1)
     with sqlite3.connect(path) as other:
@@ -285,7 +290,7 @@ async def test_failed_migration_changes_nothing(tmp_path: Path, monkeypatch: pyt
         pass
     with monkeypatch.context() as patch:
         broken = ("ALTER TABLE streams ADD COLUMN note TEXT", "CREATE NONSENSE")
-        patch.setattr("relay.store.MIGRATIONS", (*MIGRATIONS, broken))
+        patch.setattr("relay.schema.MIGRATIONS", (*MIGRATIONS, broken))
         with pytest.raises(StoreError):
             await Store.open(path, Clock())
     async with opened(path):
@@ -295,11 +300,175 @@ async def test_failed_migration_changes_nothing(tmp_path: Path, monkeypatch: pyt
     other.close()
 
 
+async def test_file_without_chunks_is_read_and_gets_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "relay.db"
+    with monkeypatch.context() as patch:
+        patch.setattr("relay.schema.MIGRATIONS", MIGRATIONS[:1])
+        patch.setattr("relay.tables.Tables._drop_chunks", _nothing)
+        patch.setattr("relay.store._LOOSE_ROWS", 1 << 40)
+        async with opened(path) as store:
+            await store.add("demo", KEY, minutes(*range(600)), Span(0, 36_000))
+    async with opened(path) as store:
+        assert (await encoded(store))[0] == minutes(*range(600))
+    with sqlite3.connect(path) as other:
+        assert other.execute("SELECT number, until FROM chunks ORDER BY 1").fetchall() == [(0, 30_661), (1, 35_941)]
+    other.close()
+
+
+async def _nothing(*_: object) -> None: ...
+
+
+# Encoded
+
+
+async def encoded(
+    store: Store, start: int = 0, end: int = 1 << 40, limit: int = 1 << 40, newest: bool = False
+) -> tuple[list[Candle], bool]:
+    """What `chunk` gives, as candles, and whether the database was not read for it."""
+    stored = await store.chunk("demo", KEY, start, end, limit, newest)
+    found = [Candle(**one) for one in json.loads(b"[%b]" % stored.chunk.text)]
+    assert [candle.time for candle in found] == list(stored.chunk.times)
+    return found, stored.is_remembered
+
+
+async def test_encoded_candles_are_read_once(tmp_path: Path) -> None:
+    async with opened(tmp_path / "relay.db") as store:
+        await store.add("demo", KEY, minutes(*range(1600)), Span(0, 96_000))
+    async with opened(tmp_path / "relay.db") as store:
+        assert await encoded(store, limit=3, newest=True) == (minutes(1597, 1598, 1599), False)
+        assert await encoded(store, limit=3, newest=True) == (minutes(1597, 1598, 1599), True)
+        assert await encoded(store, 30_660, 30_780) == (minutes(511, 512), False)
+        assert await encoded(store, 30_600, 30_780) == (minutes(510, 511, 512), True)
+
+
+async def test_live_candles_reach_the_memory_without_a_read(store: Store) -> None:
+    await store.add("demo", KEY, minutes(1, 2), Span(0, 121))
+    assert (await encoded(store))[0] == minutes(1, 2)
+    version = store.version("demo", KEY)
+    store.put_closed("demo", KEY, candle(180), after=120)
+    assert store.version("demo", KEY) != version
+    assert await encoded(store) == (minutes(1, 2, 3), True)
+    assert await coverage(store) == [(0, 181)]
+
+
+async def test_a_revision_reaches_memory_and_stored_chunks(tmp_path: Path) -> None:
+    async with opened(tmp_path / "relay.db") as store:
+        await store.add("demo", KEY, minutes(*range(100)), Span(0, 6000))
+        assert (await encoded(store))[0] == minutes(*range(100))
+        version = store.version("demo", KEY)
+        store.put_closed("demo", KEY, candle(60, price=9.0), after=None)
+        assert store.version("demo", KEY) != version
+        revised = [candle(0), candle(60, price=9.0), *minutes(*range(2, 100))]
+        assert (await encoded(store))[0] == revised
+    async with opened(tmp_path / "relay.db") as store:
+        assert (await encoded(store))[0] == revised
+
+
+async def test_a_damaged_chunk_is_made_anew_from_the_rows(tmp_path: Path) -> None:
+    path = tmp_path / "relay.db"
+    async with opened(path) as store:
+        await store.add("demo", KEY, minutes(*range(100)), Span(0, 6000))
+        await store.add("demo", KEY, minutes(600), Span(36_000, 36_001))
+    with sqlite3.connect(path) as other:
+        assert other.execute("UPDATE chunks SET body = substr(body, 1, 2000) WHERE number = 0").rowcount == 1
+    other.close()
+    for _ in range(2):
+        async with opened(path) as store:
+            assert (await encoded(store))[0] == minutes(*range(100), 600)
+
+
+async def test_streams_beyond_the_memory_are_read_again(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("relay.shelf.MOST_SHELVES", 1)
+    await store.add("demo", KEY, minutes(1), Span(0, 61))
+    assert (await encoded(store))[0] == minutes(1)
+    await store.spans("demo", OTHER, 0, 100)
+    assert store.version("demo", KEY) == -1
+    store.put_closed("demo", KEY, candle(120), after=60)
+    assert (await encoded(store))[0] == minutes(1, 2)
+    assert await coverage(store) == [(0, 121)]
+
+
+class Rows(NamedTuple):
+    """One action, on so many candles from a number on; the price tells revisions apart."""
+
+    kind: str
+    first: int
+    many: int
+
+
+actions = st.lists(
+    st.builds(
+        Rows,
+        st.sampled_from(["add", "add", "live", "live", "live", "revise", "read", "read", "both", "flush", "reopen"]),
+        st.integers(0, 1100),
+        st.integers(1, 300),
+    ),
+    min_size=4,
+    max_size=14,
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(actions, st.sampled_from([0, 60_000, 1 << 24]))
+def test_memory_chunks_and_rows_always_agree(script: list[Rows], cache_bytes: int) -> None:
+    async def play() -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "relay.db"
+            truth: dict[int, Candle] = {}
+            known: set[int] = set()
+            newest = 0
+            store = await Store.open(path, Clock(), cache_bytes=cache_bytes)
+            try:
+                for turn, (kind, first, count) in enumerate(script, 1):
+                    if kind == "reopen":
+                        await store.close()
+                        store = await Store.open(path, Clock(), cache_bytes=cache_bytes)
+                        continue
+                    if kind == "flush":
+                        await store.flush()
+                        continue
+                    if kind in ("live", "revise"):
+                        number = newest + 1 if kind == "live" else first
+                        newest = max(newest, number)
+                        truth[60 * number] = candle(60 * number, price=float(turn))
+                        known.add(number)
+                        store.put_closed("demo", KEY, truth[60 * number], after=None)
+                        continue
+                    jobs = []
+                    if kind in ("add", "both"):
+                        rows = [candle(60 * n, price=float(turn)) for n in range(first, first + count) if n % 7]
+                        truth |= {row.time: row for row in rows}
+                        known |= set(range(first, first + count))
+                        newest = max(newest, first + count)
+                        jobs.append(store.add("demo", KEY, rows, Span(60 * first, 60 * (first + count))))
+                    if kind in ("read", "both"):
+                        others = asyncio.gather(*jobs)
+                        found, _ = await encoded(store, 60 * first, 60 * (first + count))
+                        await others
+                        if kind == "read":
+                            inside = [truth[t] for t in sorted(truth) if 60 * first <= t < 60 * (first + count)]
+                            assert found == inside
+                            assert (await encoded(store, limit=count, newest=True))[0] == [
+                                truth[t] for t in sorted(truth)[-count:]
+                            ]
+                    else:
+                        await asyncio.gather(*jobs)
+                    assert (await encoded(store))[0] == [truth[t] for t in sorted(truth)]
+                    assert await everything(store) == [truth[t] for t in sorted(truth)]
+                    covered = {n for span in await coverage(store) for n in range(-(-span[0] // 60), -(-span[1] // 60))}
+                    assert covered == known
+            finally:
+                await store.close()
+
+    asyncio.run(play())
+
+
 # Killed
 
 WRITER = """
 import asyncio, sys
 from relay.clock import Clock
+from relay.coverage import Span, merge_spans
 from relay.model import Candle, StreamKey
 from relay.store import Span, Store
 

@@ -1,4 +1,5 @@
 import asyncio
+import contextlib
 import logging
 from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime
@@ -10,15 +11,19 @@ import orjson
 import pytest
 from aiohttp import web
 
-from providers.polling import PolledStream, Polls, Refused, Series
+from providers.forex import Hours, hours_of
+from providers.polled import PolledStream
+from providers.polling import Polls
 from providers.sandbox import SandboxClock, TwelveDataStandIn
-from providers.twelve_data import INTERVALS, TwelveDataProvider, read_series, refusal
+from providers.twelve_data import TwelveDataProvider
+from providers.twelve_data_answers import INTERVALS, Refused, Series, read_series, refusal
 from relay import (
     AuthenticationFailed,
     BadAnswer,
     Candle,
     Clock,
     Instrument,
+    Memory,
     PriceUpdate,
     ProviderError,
     ProviderUnavailable,
@@ -52,10 +57,18 @@ class Plugin:
     """The provider as the host calls it, with a clock of its own that may differ from the exchange's."""
 
     def __init__(
-        self, session: aiohttp.ClientSession, urls: Sequence[str], time: FakeTime, skew: float = 0.0, **settings: object
+        self,
+        session: aiohttp.ClientSession,
+        urls: Sequence[str],
+        time: FakeTime,
+        skew: float = 0.0,
+        memory: Memory | None = None,
+        **settings: object,
     ) -> None:
         self.time = time
         self.provider = TwelveDataProvider(Clock(wall=lambda: time.at + skew, monotonic=lambda: time.at - 1000.0))
+        if memory is not None:
+            self.provider.relay_memory(memory=memory)
         self.session = session
         self.settings: dict[str, Any] = {
             setting.name: setting.default for setting in self.provider.relay_provider().settings
@@ -97,6 +110,7 @@ class DrivenFeed(Pump):
     def __init__(self, plugin: Plugin, streams: Sequence[StreamKey]) -> None:
         super().__init__(lambda watchlist: self.polls.updates(), streams)
         self.time = plugin.time
+        self.polled: list[float] = []
         self.polls: Polls = plugin.provider.polls(self.watchlist, plugin.session, plugin.settings)
 
     async def run(self, seconds: float) -> list[PriceUpdate]:
@@ -110,9 +124,15 @@ class DrivenFeed(Pump):
                 assert wait_s > 0
                 self.time.at = min(end, self.time.at + wait_s)
             else:
+                self.polled.append(self.time.at)
                 self.time.at += 0.2
                 self.updates += self.polls.take(await self.polls.ask(poll))
         return self.updates[before:]
+
+
+def asked(exchange: TwelveDataStandIn) -> list[Any]:
+    """Return the calls that the exchange got, except those about the account."""
+    return [call for call in exchange.requests if call.path != "/api_usage"]
 
 
 @pytest.fixture
@@ -139,8 +159,6 @@ def plugin(exchange: TwelveDataStandIn, session: aiohttp.ClientSession, time: Fa
 
 # ---- what an answer means ---------------------------------------------------------------------------------------
 
-FOREX = {"market_hours": "forex"}
-
 
 def body(*rows: tuple[str, float, float, float, float]) -> dict[str, object]:
     names = ("open", "high", "low", "close")
@@ -151,7 +169,7 @@ def body(*rows: tuple[str, float, float, float, float]) -> dict[str, object]:
 
 
 def series(content: object, symbol: str = "EUR/USD", interval: str = "1m") -> Series:
-    read = read_series(content, symbol, interval, FOREX)
+    read = read_series(content, interval, hours_of(symbol))
     assert isinstance(read, Series)
     return read
 
@@ -206,7 +224,7 @@ def test_volume_is_taken_where_there_is_one() -> None:
 
 @pytest.mark.parametrize("content", [None, [], 7, {}, {"values": None}, {"values": {}}])
 def test_an_answer_without_values_is_refused(content: object) -> None:
-    assert read_series(content, "EUR/USD", "1m", FOREX) == Refused(0, "the answer holds no values")
+    assert read_series(content, "1m", Hours.MONEY) == Refused(0, "the answer holds no values")
 
 
 def test_weekend_bars_are_dropped_for_money_and_kept_for_coins() -> None:
@@ -297,7 +315,7 @@ async def test_the_real_loop_polls_at_once_and_again(exchange: TwelveDataStandIn
         assert feed.accepted == [EUR]
         feed.watchlist.add(StreamKey("GBP/USD", "1m"))
         await feed.until(lambda: len(feed.accepted) == 2)
-    assert [call.query["symbol"] for call in exchange.requests] == ["EUR/USD", "GBP/USD"]
+    assert [call.query["symbol"] for call in asked(exchange)] == ["EUR/USD", "GBP/USD"]
     assert feed.error is None
 
 
@@ -326,15 +344,15 @@ async def test_a_stream_is_polled_every_poll_seconds(
     plugin = Plugin(session, [exchange.rest_url], time, poll_seconds=60)
     feed = plugin.feed("EUR/USD@1m")
     await feed.run(599)
-    assert len(exchange.requests) == 10
-    assert all(call.query["timezone"] == "UTC" for call in exchange.requests)
+    assert len(asked(exchange)) == 10
+    assert all(call.query["timezone"] == "UTC" for call in asked(exchange))
     assert feed.paused == []
 
 
 async def test_streams_of_an_interval_share_a_call(exchange: TwelveDataStandIn, plugin: Plugin) -> None:
     feed = plugin.feed("EUR/USD@1m", "GBP/USD@1m", "USD/JPY@1m", "EUR/USD@1h")
     await feed.run(25)
-    assert [(call.query["symbol"], call.query["interval"]) for call in exchange.requests] == [
+    assert [(call.query["symbol"], call.query["interval"]) for call in asked(exchange)] == [
         ("EUR/USD", "1min"),  # one symbol tries first
         ("GBP/USD,USD/JPY", "1min"),
         ("EUR/USD", "1h"),
@@ -355,13 +373,32 @@ async def test_20_streams_share_8_credits_and_never_exceed_them(
     assert exchange.rest.credits.refusals == 0
     assert exchange.rest.credits.largest_in_a_minute <= 8
     assert len(feed.accepted) == 20
-    counts = [sum(name.split("@")[0] in call.query["symbol"] for call in exchange.requests) for name in names]
+    counts = [sum(name.split("@")[0] in call.query["symbol"] for call in asked(exchange)) for name in names]
     assert max(counts) - min(counts) <= 1
-    assert min(counts) >= 16
+    # 800 less a tenth for history, for the twelve hours that are left of the day
+    assert min(counts) == 3
     assert {status for _, status, _ in feed.paused} == {"throttled"}
     for name in keys(*names):
         closed = [update.candle.time for update in feed.updates if update.is_closed and update.key == name]
         assert closed == list(range(closed[0], closed[-1] + 60, 60))
+
+
+async def test_one_pair_is_fresh_all_day_and_every_candle_closes(
+    exchange: TwelveDataStandIn, plugin: Plugin, time: FakeTime
+) -> None:
+    """800 credits for 1,440 candles: a call every two minutes after a close, and a tenth is left for history."""
+    time.at = at("2026-01-14 00:00:01")
+    feed = plugin.feed("EUR/USD@1m")
+    await feed.run(86_390)
+    closed = [update.candle.time for update in feed.updates if update.is_closed]
+    assert closed[-1] >= at("2026-01-14 23:57")
+    assert closed == list(range(at("2026-01-14 00:00"), closed[-1] + 60, 60))
+    assert exchange.rest.credits.refusals == 0
+    assert 700 <= exchange.rest.credits.used_today <= 724
+    assert len(asked(exchange)) <= 720
+    assert feed.paused == []
+    gaps = [in_s for key, in_s, _ in feed.expected if key == EUR]
+    assert max(gaps) <= 180
 
 
 async def test_the_days_credits_are_never_exceeded_and_come_back(
@@ -372,16 +409,18 @@ async def test_the_days_credits_are_never_exceeded_and_come_back(
     plugin = Plugin(session, [exchange.rest_url], time, credits_per_day=100)
     feed = plugin.feed("EUR/USD@1m")
     await feed.run(3600)
-    assert len(exchange.requests) == 100
+    # Somebody uses up what is left; the next answers say so.
+    exchange.rest.credits.used_today = 100
+    await feed.run(600)
     key, status, message = feed.paused[-1]
     assert (key, status) == (EUR, "throttled")
-    assert message == "the 100 credits of this day are used up, next poll until 2026-01-15T00:02:00Z"
+    assert message == "the 100 credits of this day are used up; the next poll is at 2026-01-15T00:00:05Z"
     with pytest.raises(RateLimited) as caught:
         await plugin.candles("EUR/USD", "1m", None, int(time.at), 5)
-    assert caught.value.retry_after == pytest.approx(3 * 3600 + 120, abs=1)
+    assert caught.value.retry_after == pytest.approx(at("2026-01-15") + 5 - time.at, abs=1)
     assert plugin.provider.relay_budgets(settings=plugin.settings)[1].used == 100
     await feed.run(4 * 3600)
-    assert exchange.rest.credits.refusals == 0
+    assert exchange.rest.credits.refusals == 1
     closed = [update.candle.time for update in feed.updates if update.is_closed]
     assert closed == list(range(at("2026-01-14 20:00"), closed[-1] + 60, 60))
 
@@ -391,12 +430,24 @@ async def test_a_minute_that_others_used_up_is_waited_out(
 ) -> None:
     exchange.rest.credits.take(8)
     feed = plugin.feed("EUR/USD@1m", "GBP/USD@1m")
-    await feed.run(55)
+    await feed.run(30)
     assert exchange.rest.credits.refusals == 1
     assert {status for _, status, _ in feed.paused} == {"throttled"}
-    await feed.run(20)
+    await feed.run(200)
     assert len(feed.accepted) == 2
     assert exchange.rest.credits.refusals == 1
+
+
+async def test_a_refused_call_is_not_made_again_within_its_minute(exchange: TwelveDataStandIn, plugin: Plugin) -> None:
+    """Refused calls cost as well; here the refusal comes without headers that would show what was used."""
+    content = '{"code":429,"message":"You have run out of API credits for the current minute.","status":"error"}'
+    exchange.faults.answer_rest(429, content, times=1, path="/time_series")
+    feed = plugin.feed("EUR/USD@1m")
+    await feed.run(35)
+    assert len(asked(exchange)) == 1
+    await feed.run(15)
+    assert len(asked(exchange)) == 2
+    assert feed.accepted == [EUR]
 
 
 async def test_a_day_that_others_used_up_is_waited_out(
@@ -458,16 +509,38 @@ async def test_a_broken_server_ends_the_feed_and_the_next_one_misses_nothing(
     time.at += 300
     second = await plugin.feed("EUR/USD@1m").run(1)
     closed = [update.candle.time for update in first + second if update.is_closed]
-    assert closed == list(range(at("2026-01-14 12:00"), at("2026-01-14 12:06"), 60))
+    assert closed == list(range(at("2026-01-14 12:00"), at("2026-01-14 12:07"), 60))
 
 
 async def test_a_failing_server_is_asked_for_one_symbol_only(exchange: TwelveDataStandIn, plugin: Plugin) -> None:
-    exchange.faults.answer_rest(500, "")
+    exchange.faults.answer_rest(500, "", path="/time_series")
     feed = plugin.feed("EUR/USD@1m", "GBP/USD@1m", "USD/JPY@1m")
     for _ in range(3):
         with pytest.raises(ProviderUnavailable):
             await feed.run(5)
-    assert [call.query["symbol"] for call in exchange.requests] == ["EUR/USD"] * 3
+    assert [call.query["symbol"] for call in asked(exchange)] == ["EUR/USD", "GBP/USD", "USD/JPY"]
+
+
+async def test_a_failing_server_costs_no_more_than_the_plan(
+    exchange: TwelveDataStandIn, plugin: Plugin, time: FakeTime
+) -> None:
+    exchange.faults.answer_rest(500, "", path="/time_series")
+    feed = plugin.feed("EUR/USD@1m")
+    end = time.at + 3600
+    while time.at < end:
+        with contextlib.suppress(ProviderUnavailable):
+            await feed.run(60)
+    assert 30 <= len(asked(exchange)) <= 61
+
+
+async def test_the_account_is_asked_for_even_if_it_cannot_be_had(exchange: TwelveDataStandIn, plugin: Plugin) -> None:
+    exchange.faults.answer_rest(500, "", path="/api_usage")
+    feed = plugin.feed("EUR/USD@1m")
+    await feed.run(600)
+    assert feed.accepted == [EUR]
+    assert [call.path for call in exchange.requests].count("/api_usage") == 1
+    await feed.run(600)
+    assert [call.path for call in exchange.requests].count("/api_usage") == 2
 
 
 ONE_BAR = {"values": [{"datetime": "2026-01-14 12:00:00", "open": "1", "high": "1", "low": "1", "close": "1"}]}
@@ -490,8 +563,8 @@ async def test_one_broken_entry_of_a_batch_waits_for_its_next_turn(
     await feed.run(20)
     assert feed.accepted == keys("EUR/USD@1m", "USD/JPY@1m")
     assert len(feed.skipped) == 1
-    assert len(exchange.requests) == 2
-    await feed.run(20)
+    assert len(asked(exchange)) == 2
+    await feed.run(200)
     assert StreamKey("GBP/USD", "1m") in feed.accepted
 
 
@@ -506,9 +579,9 @@ async def test_an_entry_without_credits_is_asked_again_later(exchange: TwelveDat
     feed = plugin.feed("EUR/USD@1m", "GBP/USD@1m", "USD/JPY@1m")
     bad = {"code": 429, "status": "error", "message": "You have run out of API credits for the current minute."}
     await batch_after_first(exchange, feed, {"GBP/USD": bad, "USD/JPY": ONE_BAR})
-    await feed.run(55)
-    assert len(exchange.requests) == 2
-    await feed.run(10)
+    await feed.run(30)
+    assert len(asked(exchange)) == 2
+    await feed.run(40)
     assert len(feed.accepted) == 3
     assert feed.rejected == []
 
@@ -550,6 +623,19 @@ async def test_an_answer_serves_who_wants_the_stream_when_it_arrives(plugin: Plu
     assert poll.keys[0] in feed.accepted
 
 
+async def test_a_stream_that_is_wanted_during_a_call_waits_for_its_own(plugin: Plugin) -> None:
+    feed = plugin.feed("EUR/USD@1m")
+    await feed.run(0.1)
+    plugin.time.at += 100
+    poll, _ = feed.polls.plan()
+    assert poll is not None
+    given = await feed.polls.ask(poll)
+    feed.watchlist.add(StreamKey("EUR/USD", "5m"))
+    assert {update.key for update in feed.polls.take(given)} == {EUR}
+    await feed.run(1)
+    assert feed.accepted == keys("EUR/USD@1m", "EUR/USD@5m")
+
+
 @pytest.mark.parametrize("content", ["[]", "7", "{}", '{"values":7}', "nonsense", '{"EUR/USD":{}}'])
 async def test_an_answer_without_sense_ends_the_feed(exchange: TwelveDataStandIn, plugin: Plugin, content: str) -> None:
     exchange.faults.answer_rest(200, content)
@@ -568,7 +654,7 @@ async def test_a_stream_that_comes_back_soon_is_served_without_a_credit(
     await feed.run(5)
     assert feed.accepted == [EUR, EUR]
     assert len(feed.updates) == 2
-    assert len(exchange.requests) == 1
+    assert len(asked(exchange)) == 1
 
 
 async def test_a_stream_that_comes_back_late_does_not_replay_its_absence(plugin: Plugin) -> None:
@@ -594,10 +680,10 @@ async def test_the_weekend_is_not_polled_and_friday_is_closed(
     assert friday[-1].is_closed
     assert friday[-1].candle == (await plugin.candles("EUR/USD", "1m", at("2026-01-16 21:59"), at("2026-01-17"), 5))[0]
     assert (EUR, "market_closed", "the market is closed, opens 2026-01-18T22:00:00Z") in feed.paused
-    asked = len(exchange.requests)
+    before = len(asked(exchange))
     await feed.run(46 * 3600)
     # The four hours from 20:00 end at midnight: one more poll gives their final values.
-    assert len(exchange.requests) - asked == 1
+    assert len(asked(exchange)) - before == 1
     long = [update for update in feed.updates if update.key == StreamKey("EUR/USD", "4h")]
     assert (long[-1].candle.time, long[-1].is_closed) == (at("2026-01-16 20:00"), True)
     assert time.at < at("2026-01-18 22:00")
@@ -605,8 +691,8 @@ async def test_the_weekend_is_not_polled_and_friday_is_closed(
     closed = [update.candle.time for update in sunday if update.key == EUR and update.is_closed]
     assert closed == list(range(at("2026-01-18 22:00"), closed[-1] + 60, 60))
     assert {status for _, status, _ in feed.paused} == {"market_closed"}
-    # Once at the close, and once more after the last candle of each.
-    assert len(feed.paused) == 4
+    # Once at the close, once more when the minutes have closed, which the four hours are built from, and theirs.
+    assert [key.interval for key, _, _ in feed.paused] == ["1m", "4h", "1m", "4h", "4h"]
 
 
 async def test_a_new_stream_on_a_weekend_waits_for_the_market(
@@ -615,7 +701,7 @@ async def test_a_new_stream_on_a_weekend_waits_for_the_market(
     time.at = at("2026-01-17 12:00")
     feed = plugin.feed("EUR/USD@1m")
     await feed.run(3600)
-    assert exchange.requests == []
+    assert asked(exchange) == []
     assert feed.accepted == []
     assert [status for _, status, _ in feed.paused] == ["market_closed"]
 
@@ -670,10 +756,32 @@ async def test_7000_candles_take_two_pages_backwards(exchange: TwelveDataStandIn
     assert times[-1] == end - 60
     assert times == sorted(set(times))
     assert not any(at("2026-01-09 22:00") <= moment < at("2026-01-11 22:00") for moment in times)
-    assert len(exchange.requests) == 2
+    assert len(asked(exchange)) == 2
     forwards = await plugin.times("EUR/USD", "1m", times[0], end, 7000)
     assert forwards == times
     assert start < end
+
+
+async def test_pages_before_one_that_failed_are_not_paid_for_again(exchange: TwelveDataStandIn, plugin: Plugin) -> None:
+    start, end = at("2026-01-07 10:00"), at("2026-01-14 10:00")
+    answer = exchange.rest.answer
+
+    def fail_the_second_page(request: web.Request) -> tuple[web.Response, int]:
+        pages = [call for call in asked(exchange) if call.path == "/time_series"]
+        return (web.Response(status=500), 1) if len(pages) == 1 else answer(request)
+
+    exchange.rest.answer = fail_the_second_page  # type: ignore[method-assign]
+    with pytest.raises(ProviderUnavailable):
+        await plugin.candles("EUR/USD", "1m", start, end, 7000)
+    times = await plugin.times("EUR/USD", "1m", start, end, 7000)
+    pages = [call.query["start_date"] for call in asked(exchange) if call.path == "/time_series"]
+    assert [pages.count(page) for page in sorted(set(pages))] == [1, 2]
+    assert (
+        times
+        == [
+            moment for moment in range(start, end, 60) if not at("2026-01-09 22:00") <= moment < at("2026-01-11 22:00")
+        ][:7000]
+    )
 
 
 async def test_a_weekend_costs_no_page(exchange: TwelveDataStandIn, plugin: Plugin, time: FakeTime) -> None:
@@ -683,7 +791,7 @@ async def test_a_weekend_costs_no_page(exchange: TwelveDataStandIn, plugin: Plug
     assert await plugin.times("EUR/USD", "1m", None, monday, 180) == expected
     assert await plugin.times("EUR/USD", "1m", None, at("2026-01-11 12:00"), 1) == [at("2026-01-09 21:59")]
     assert await plugin.times("EUR/USD", "1m", at("2026-01-10 12:00"), monday, 1) == [at("2026-01-11 22:00")]
-    assert len(exchange.requests) == 4
+    assert len(asked(exchange)) == 4
 
 
 async def test_daily_candles_leave_out_saturdays(plugin: Plugin) -> None:
@@ -707,9 +815,9 @@ async def test_a_start_long_before_the_first_candle_costs_two_credits(
 ) -> None:
     times = await plugin.times("EUR/USD", "1m", 0, at("2026-01-14 12:00"), 3)
     assert times == [at("2020-01-01 00:00"), at("2020-01-01 00:01"), at("2020-01-01 00:02")]
-    assert [call.path for call in exchange.requests] == ["/earliest_timestamp", "/time_series"]
+    assert [call.path for call in asked(exchange)] == ["/earliest_timestamp", "/time_series"]
     await plugin.times("EUR/USD", "1m", 0, at("2026-01-14 12:00"), 3)
-    assert len(exchange.requests) == 3
+    assert len(asked(exchange)) == 3
 
 
 async def test_without_the_first_timestamp_the_window_grows(
@@ -720,7 +828,7 @@ async def test_without_the_first_timestamp_the_window_grows(
     exchange.faults.answer_rest(200, "{}", path="/earliest_timestamp")
     times = await plugin.times("EUR/USD", "1h", 0, at("2026-01-14 12:00"), 3)
     assert times == [at("2020-01-01 00:00") + 3600 * hour for hour in range(3)]
-    assert len(exchange.requests) < 20
+    assert len(asked(exchange)) < 20
 
 
 async def test_an_empty_range_is_an_empty_list(plugin: Plugin) -> None:
@@ -729,12 +837,12 @@ async def test_an_empty_range_is_an_empty_list(plugin: Plugin) -> None:
 
 
 async def test_history_without_credits_is_rate_limited(exchange: TwelveDataStandIn, plugin: Plugin) -> None:
-    for _ in range(8):
+    for _ in range(7):
         await plugin.candles("EUR/USD", "1m", None, at("2026-01-14 12:00"), 1)
     with pytest.raises(RateLimited, match="credits of this minute") as caught:
         await plugin.candles("EUR/USD", "1m", None, at("2026-01-14 12:00"), 1)
     assert 0 < caught.value.retry_after <= 61
-    assert len(exchange.requests) == 8
+    assert len(asked(exchange)) == 7
 
 
 async def test_an_unknown_symbol_has_no_history(plugin: Plugin) -> None:
@@ -782,7 +890,7 @@ async def test_without_a_key_the_known_pairs_are_listed_and_nobody_is_asked(
     plugin = Plugin(session, [exchange.rest_url], time, api_key=None)
     listed = await plugin.instruments()
     assert Instrument("EUR/USD", "forex", "EUR", "USD") in listed
-    assert exchange.requests == []
+    assert asked(exchange) == []
     assert plugin.provider.relay_budgets(settings=plugin.settings) == ()
 
 
@@ -863,12 +971,10 @@ async def test_one_call_asks_one_host_and_the_next_call_the_next(
 ) -> None:
     spy.status = 503
     plugin = Plugin(session, [spy.url, exchange.rest_url], time)
-    with pytest.raises(ProviderUnavailable):
-        await plugin.instruments()
-    assert exchange.requests == []
     assert await plugin.instruments()
-    await plugin.instruments()
-    assert len(spy.requests) == 1
+    assert await plugin.instruments()
+    assert [request.path for request in spy.requests] == ["/api_usage"]
+    assert [call.path for call in exchange.requests] == ["/forex_pairs", "/forex_pairs"]
 
 
 async def test_the_time_is_the_exchanges(exchange: TwelveDataStandIn, session: aiohttp.ClientSession) -> None:
@@ -887,5 +993,5 @@ def test_the_provider_says_who_it_is() -> None:
     names = {setting.name: setting for setting in info.settings}
     assert names["api_key"].is_secret
     assert names["api_key"].environment == ("TWELVE_DATA_API_KEY",)
-    assert names["mode"].choices == ("poll",)
+    assert names["mode"].choices == ("poll", "stream")
     assert "Twelve Data" in info.attribution

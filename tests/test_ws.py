@@ -14,7 +14,8 @@ import pytest
 
 from providers import BUILTIN
 from providers.sandbox import Sandbox, until
-from relay import API_VERSION, Candle, PriceUpdate, ProviderInfo, Watchlist, hookimpl, wire
+from relay import API_VERSION, Candle, PriceUpdate, ProviderInfo, Watchlist, hookimpl
+from relay.requests import Options
 from tests.conftest import StartRelay
 from tests.running import Closed, Message, Running, WsClient, eventually
 
@@ -353,7 +354,7 @@ async def test_requests_during_a_fetch_are_all_answered_and_the_last_one_counts(
     assert [m["id"] for m in client.received if m["type"] == "subscription"] == [1, 2, 3]
     assert len(snapshot["candles"]) == 7
     (options,) = (channel.options for channel in next(iter(relay.hub.subscribers)).subscriptions.values())
-    assert options == wire.Options(closed_only=True)
+    assert options == Options(closed_only=True)
 
 
 async def test_unsubscribing_during_a_fetch_answers_both(relay: Running, client: WsClient, sandbox: Sandbox) -> None:

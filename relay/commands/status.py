@@ -1,10 +1,9 @@
 """`relay status`: what a running relay says about itself, once or again and again."""
 
 import asyncio
-import math
 import re
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import click
 import orjson
@@ -15,26 +14,10 @@ from rich.text import Text
 
 from relay.client import ClientError, RelayClient
 from relay.commands.calling import call, relay_options, shows_table
-from relay.commands.figures import duration, moment, printable
+from relay.commands.figures import printable
+from relay.commands.report import GOOD, Section, sorted_out
 
-_FIRST = ("version", "uptime_s", "clients")
-# The order of columns, the most telling first; a narrow terminal leaves out the last ones. Unknown ones follow.
-_COLUMNS = (
-    *("name", "symbol", "interval", "provider", "title", "state", "status", "subscribers", "lag_ms", "gaps"),
-    *("limit", "used", "resets_at", "last_update", "seq"),
-)
-_TIMES = ("last_update", "server_time", "since", "started")
-_GOOD = {"connected", "live", "ok", "ready", "running"}
 _BAD = {"error", "failed", "refused"}
-
-
-class Section(NamedTuple):
-    """A list of the answer as a table of texts; `notes` holds the message of each row."""
-
-    title: str
-    columns: list[str]
-    rows: list[list[str]]
-    notes: list[str]
 
 
 @click.command("status")
@@ -101,7 +84,7 @@ def _print_table(answer: dict[str, Any]) -> None:
 
 
 def _print_lines(answer: dict[str, Any]) -> None:
-    facts, sections = _sorted_out(answer)
+    facts, sections = sorted_out(answer)
     lines = [f"{name}: {value}" for name, value in facts]
     for section in sections:
         lines += ["", f"{section.title}:" if section.rows else f"{section.title}: none"]
@@ -115,7 +98,7 @@ def _print_lines(answer: dict[str, Any]) -> None:
 
 
 def _picture(answer: dict[str, Any], width: int) -> Group:
-    facts, sections = _sorted_out(answer)
+    facts, sections = sorted_out(answer)
     lone = [fact for fact in facts if ", " not in fact[1]]
     parts: list[RenderableType] = [Text("  ").join(Text.assemble((f"{name} ", "dim"), value) for name, value in lone)]
     parts += [Text.assemble((f"{name} ", "dim"), value) for name, value in facts if (name, value) not in lone]
@@ -149,60 +132,9 @@ def _table(section: Section, width: int) -> Table:
     return table
 
 
-def _sorted_out(answer: dict[str, Any]) -> tuple[list[tuple[str, str]], list[Section]]:
-    """Return single values and lists apart; what this version does not know is shown all the same."""
-    facts: list[tuple[str, str]] = []
-    sections: list[Section] = []
-    for name in sorted(answer, key=lambda name: _FIRST.index(name) if name in _FIRST else len(_FIRST)):
-        value = answer[name]
-        title = printable(name)
-        if isinstance(value, dict) and value and all(isinstance(item, dict) for item in value.values()):
-            value = [{"name": key, **item} for key, item in value.items()]
-        if isinstance(value, list) and all(isinstance(item, dict) for item in value):
-            sections.append(_section(title, value))
-        elif isinstance(value, dict):
-            cells = [(_label(key), _cell(key, item)) for key, item in value.items()]
-            facts.append((title, ", ".join(f"{label} {cell}" for label, cell in cells if cell) or "none"))
-        else:
-            facts.append((_label(title), _cell(name, value)))
-    return facts, sections
-
-
-def _section(title: str, items: list[dict[str, Any]]) -> Section:
-    names = list(dict.fromkeys(name for item in items for name in item if name != "message"))
-    names.sort(key=lambda name: _COLUMNS.index(name) if name in _COLUMNS else len(_COLUMNS))
-    filled = [name for name in names if any(_cell(name, item.get(name)) for item in items)]
-    rows = [[_cell(name, item.get(name)) for name in filled] for item in items]
-    notes = [_cell("message", item.get("message")) for item in items]
-    return Section(title, [_label(name) for name in filled], rows, notes)
-
-
-def _label(name: str) -> str:
-    # The unit stands with the value.
-    return printable(name.removesuffix("_s").removesuffix("_ms"))
-
-
-def _cell(name: str, value: Any) -> str:
-    if value is None or value in ([], {}):
-        return ""
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, int | float) and math.isfinite(value):
-        if name.endswith("_ms"):
-            return duration(value / 1000) if value >= 1000 else f"{value:.0f}ms"
-        if name.endswith("_s"):
-            return duration(value)
-        if (name in _TIMES or name.endswith("_at")) and value > 1e8:
-            return moment(value / 1000 if value > 1e11 else value)
-        return f"{value:g}" if isinstance(value, float) else str(value)
-    if isinstance(value, list) and all(isinstance(item, str | int) for item in value):
-        return printable(" ".join(map(str, value)))
-    return printable(value if isinstance(value, str) else orjson.dumps(value).decode())
-
-
 def _is_number(text: str) -> bool:
     return re.fullmatch(r"[\d.]*(ms|s)?", text) is not None
 
 
 def _colour(text: str) -> str:
-    return "green" if text in _GOOD else "red" if text in _BAD else "yellow" if text else ""
+    return "green" if text in GOOD else "red" if text in _BAD else "yellow" if text else ""

@@ -1,145 +1,251 @@
 """Who may use the relay, from where, and how much of it."""
 
-import hmac
-import time
 from collections import Counter
-from collections.abc import Callable
+from typing import NamedTuple
 
 from aiohttp import web
 from aiohttp.typedefs import Middleware
 
 from relay.config import Config
 from relay.errors import Code, RequestError
+from relay.limits import Buckets, Shares, TokenBucket
+from relay.model import StreamKey
+from relay.tokens import Token
+from relay.web import callers, origins
 from relay.web.problems import Handler, problem, problem_of
 
-OPEN_PATHS = ("/healthz", "/readyz")
+PREFIX = "/api/v1/market-data"
+WEBSOCKET, HISTORY = f"{PREFIX}/ws", f"{PREFIX}/history"
+# Asked by machines that watch the relay, as often as they like.
+HEALTH = frozenset({"/healthz", "/readyz"})
+# The pages and what they load, and the descriptions of the contract: they hold nothing that needs a token.
+PAGES = frozenset(
+    {"/", "/status.html", "/client.js", "/client.d.ts", "/favicon.ico", "/docs", "/openapi.json", "/asyncapi.json"}
+)
+PAGES_BELOW = ("/static/", "/docs/")
+# Opened by `public_status`.
+STATUS = frozenset({f"{PREFIX}/status", "/metrics"})
+
+REQUEST_BURST_S = 10.0
+LEAST_CONNECTS = 300
 
 
-class TokenBucket:
-    """Allows `burst` at once and `rate` a second in the long run."""
+class Caller(NamedTuple):
+    """Who opened a connection: the real address, whom limits count it for, and the token."""
 
-    __slots__ = ("_at", "_burst", "_clock", "_level", "_rate")
-
-    def __init__(self, rate: float, burst: float, clock: Callable[[], float] = time.monotonic) -> None:
-        self._rate = rate
-        self._burst = burst
-        self._level = burst
-        self._clock = clock
-        self._at = clock()
-
-    def take(self) -> bool:
-        """Use one unit; return False if there is none."""
-        now = self._clock()
-        self._level = min(self._burst, self._level + (now - self._at) * self._rate)
-        self._at = now
-        if self._level < 1:
-            return False
-        self._level -= 1
-        return True
-
-    @property
-    def wait_s(self) -> float:
-        """Seconds until there is a unit again."""
-        return max(0.0, (1 - self._level) / self._rate)
+    address: str
+    owner: str
+    token: Token | None
 
 
 class Access:
-    """Tokens, origins, and the number of WebSocket clients."""
+    """Tokens, origins, and what each address may use. `reconfigure` changes all of it while the relay runs."""
 
     def __init__(self, config: Config) -> None:
-        self._config = config
-        self._tokens = tuple(token.reveal().strip().encode() for token in config.tokens)
-        self._per_address: Counter[str] = Counter()
+        self.config = config
+        self._per_owner: Counter[str] = Counter()
+        self._per_token: Counter[str] = Counter()
+        self._connects: Buckets[str] = Buckets(*_connects(config))
+        self._requests: Buckets[str] = Buckets(*requests_limit(config.max_requests_per_second_per_address))
+        self._rows: Buckets[str] = Buckets(*rows_limit(config.max_history_rows_per_minute_per_address))
+        self.shares: Shares[str, tuple[str, StreamKey]] = Shares()
         self.clients = 0
         self.is_closing = False
 
-    def check_token(self, request: web.Request) -> None:
-        """Refuse a request without a valid token, if tokens are set. Raises `RequestError`.
+    def reconfigure(self, config: Config) -> None:
+        """Go by another configuration from now on; who is connected is the caller's concern."""
+        self.config = config
+        self._connects.set_limit(*_connects(config))
+        self._requests.set_limit(*requests_limit(config.max_requests_per_second_per_address))
+        self._rows.set_limit(*rows_limit(config.max_history_rows_per_minute_per_address))
+
+    # -- who ---------------------------------------------------------------------------------------
+
+    def address(self, request: web.Request) -> str:
+        """Return the address of the client, behind trusted proxies as well."""
+        trusted = self.config.trusted_proxies
+        forwarded = request.headers.getall("X-Forwarded-For", []) if trusted else ()
+        return callers.client_address(request.remote, forwarded, trusted)
+
+    def check_token(self, request: web.Request) -> Token | None:
+        """Return the token of a request, None if none are set. Raises `RequestError` without a valid one.
 
         `?token=` counts on the WebSocket only, where a browser cannot send a header.
         """
-        if not self._tokens:
-            return
+        tokens = self.config.tokens
+        if not tokens:
+            return None
         scheme, _, given = request.headers.get("Authorization", "").partition(" ")
         if scheme.lower() != "bearer":
-            is_websocket = request.headers.get("Upgrade", "").lower() == "websocket"
+            is_websocket = request.path == WEBSOCKET and _is_upgrade(request)
             given = request.query.get("token", "") if is_websocket else ""
         # What was no UTF-8 in the header comes as surrogates.
-        offered = given.strip().encode("utf-8", "surrogateescape")
-        # All are compared, so that the time taken does not tell which one nearly fitted.
-        matches = [hmac.compare_digest(offered, token) for token in self._tokens]
-        if not any(matches):
+        token = tokens.match(given.strip().encode("utf-8", "surrogateescape"))
+        if token is None:
             raise RequestError(Code.UNAUTHORIZED, "a valid token is needed: send it as Authorization: Bearer TOKEN")
+        return token
 
-    def is_allowed_origin(self, request: web.Request) -> bool:
-        """Say whether the request's origin may use the relay; no `Origin` means that no browser page sent it."""
-        origin = request.headers.get("Origin")
-        if origin is None:
-            return True
-        origin = origin.lower()
-        return origin in self._config.allowed_origins or origin == f"{request.scheme}://{request.host}".lower()
+    def stands(self, caller: Caller) -> bool:
+        """Say whether a client that is connected could connect with its token now."""
+        return self.config.tokens.still_has(caller.token)
 
-    def check_origin(self, request: web.Request) -> None:
-        """Refuse an origin that is not allowed. Raises `RequestError`."""
-        if not self.is_allowed_origin(request):
-            raise RequestError(Code.FORBIDDEN, "this Origin is not allowed; the operator can add it to allowed_origins")
+    def clients_by_token(self) -> dict[str, dict[str, int]]:
+        """Return how many clients are connected by which token, for the status; nothing when everybody may see that."""
+        if not self.config.tokens or self.config.public_status:
+            return {}
+        return {"tokens": {token.name: self._per_token[token.name] for token in self.config.tokens}}
 
-    def admit(self, request: web.Request) -> str:
-        """Count one more WebSocket client; return its address for `leave`. Raises `RequestError` when full."""
-        address = request.remote or "unknown"
-        if self.is_closing:
-            raise RequestError(Code.INTERNAL, "the relay is shutting down", retry_after=5)
-        if self.clients >= self._config.max_clients:
-            raise RequestError(Code.INTERNAL, "the relay is full; try again later", retry_after=10)
-        if self._per_address[address] >= self._config.max_clients_per_address:
+    # -- how much ----------------------------------------------------------------------------------
+
+    def take_request(self, owner: str) -> float:
+        """Count one request; return 0, or how many seconds to wait if there were too many from this address."""
+        bucket = self._requests.of(owner)
+        return 0.0 if bucket.take() else bucket.wait_s
+
+    def check_rate(self, request: web.Request) -> None:
+        """Count one request, or one attempt to open a WebSocket. Raises `RequestError` when there were too many."""
+        owner = callers.owner_of(self.address(request))
+        if _is_upgrade(request):
+            bucket = self._connects.of(owner)
+            what = f"{_connects(self.config)[1]:g} new connections a minute"
+        else:
+            bucket = self._requests.of(owner)
+            what = f"{self.config.max_requests_per_second_per_address:g} requests a second"
+        if not bucket.take():
             raise RequestError(
                 Code.RATE_LIMITED,
-                f"too many connections from one address; at most {self._config.max_clients_per_address} are allowed",
+                f"more than {what} from one address; wait {bucket.wait_s:.2f} s",
+                retry_after=bucket.wait_s,
+            )
+
+    def check_rows(self, owner: str) -> None:
+        """Refuse candles of the past to an address that had its share. Raises `RequestError`."""
+        check_rows(self._rows.of(owner), self.config.max_history_rows_per_minute_per_address, "one address")
+
+    def spend_rows(self, owner: str, rows: int) -> None:
+        """Count candles of the past that an address was given."""
+        self._rows.of(owner).spend(rows)
+
+    def spend_rows_of(self, request: web.Request, rows: int) -> None:
+        """Count candles of the past that a request was answered with."""
+        self.spend_rows(callers.owner_of(self.address(request)), rows)
+
+    def admit(self, request: web.Request) -> Caller:
+        """Count one more WebSocket client; return what `leave` wants. Raises `RequestError` when full."""
+        token = self.check_token(request)
+        address = self.address(request)
+        owner = callers.owner_of(address)
+        if self.is_closing:
+            raise RequestError(Code.INTERNAL, "the relay is shutting down", retry_after=5)
+        if self.clients >= self.config.max_clients:
+            raise RequestError(Code.INTERNAL, "the relay is full; try again later", retry_after=10)
+        if self._per_owner[owner] >= self.config.max_clients_per_address:
+            raise RequestError(
+                Code.RATE_LIMITED,
+                f"too many connections from one address; at most {self.config.max_clients_per_address} are allowed",
                 retry_after=10,
             )
         self.clients += 1
-        self._per_address[address] += 1
-        return address
+        self._per_owner[owner] += 1
+        if token is not None:
+            self._per_token[token.name] += 1
+        return Caller(address, owner, token)
 
-    def leave(self, address: str) -> None:
+    def leave(self, caller: Caller) -> None:
         """Count one client less."""
         self.clients -= 1
-        self._per_address[address] -= 1
-        if not self._per_address[address]:
-            del self._per_address[address]
+        _count_down(self._per_owner, caller.owner)
+        if caller.token is not None:
+            _count_down(self._per_token, caller.token.name)
+
+
+ACCESS = web.AppKey("access", Access)
+
+
+def requests_limit(a_second: float) -> tuple[float, float]:
+    """Return rate and burst of requests: those of ten seconds may come at once."""
+    return a_second, max(1.0, a_second * REQUEST_BURST_S)
+
+
+def rows_limit(a_minute: int) -> tuple[float, float]:
+    """Return rate and burst of candles of the past: those of a minute may come at once."""
+    return a_minute / 60, a_minute
+
+
+def check_rows(bucket: TokenBucket, most: int, whose: str) -> None:
+    """Refuse candles of the past while a bucket is empty. Raises `RequestError`."""
+    wait_s = bucket.wait_s
+    if wait_s:
+        raise RequestError(
+            Code.RATE_LIMITED,
+            f"{whose} gets at most {most} candles of the past a minute; wait {wait_s:.2f} s",
+            retry_after=wait_s,
+        )
+
+
+def _connects(config: Config) -> tuple[float, float]:
+    # After an outage all clients behind one address come back at once.
+    most = config.max_connects_per_minute or max(LEAST_CONNECTS, config.max_clients_per_address)
+    return most / 60, most
+
+
+def _count_down(counter: Counter[str], key: str) -> None:
+    counter[key] -= 1
+    if counter[key] <= 0:
+        del counter[key]
+
+
+def _is_upgrade(request: web.Request) -> bool:
+    return request.headers.get("Upgrade", "").lower() == "websocket"
+
+
+def _is_page(path: str) -> bool:
+    return path in PAGES or path.startswith(PAGES_BELOW)
 
 
 def access_middleware(access: Access) -> Middleware:
-    """Check origins and tokens before everything else, and answer CORS by the list of allowed origins."""
+    """Check rates, origins and tokens before everything else, and answer what browsers ask before they ask."""
 
     @web.middleware
     async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
-        origin = request.headers.get("Origin")
-        is_allowed = origin is not None and access.is_allowed_origin(request)
-        if request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers:
-            if not is_allowed:
-                return problem(403, Code.FORBIDDEN, "this Origin is not allowed")
-            answer: web.StreamResponse = web.Response(
-                status=204,
-                headers={
-                    "Access-Control-Allow-Methods": "GET",
-                    "Access-Control-Allow-Headers": "Authorization",
-                    "Access-Control-Max-Age": "600",
-                },
-            )
-        else:
-            try:
-                if request.path not in OPEN_PATHS:
-                    access.check_origin(request)
-                    access.check_token(request)
-                answer = await handler(request)
-            except RequestError as error:
-                answer = problem_of(error)
-        if not answer.prepared:
-            answer.headers["Vary"] = "Origin"
-            if is_allowed and origin is not None:
-                answer.headers["Access-Control-Allow-Origin"] = origin
-                answer.headers["Access-Control-Expose-Headers"] = "Retry-After, ETag"
-        return answer
+        try:
+            if request.path not in HEALTH:
+                access.check_rate(request)
+                if request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers:
+                    return _preflight(access, request)
+                if not _is_page(request.path):
+                    _check(access, request)
+            return await handler(request)
+        except RequestError as error:
+            return problem_of(error)
 
     return check
+
+
+def _check(access: Access, request: web.Request) -> None:
+    origins.check(request, access.config)
+    if not (request.path in STATUS and access.config.public_status):
+        access.check_token(request)
+    if request.path == HISTORY:
+        access.check_rows(callers.owner_of(access.address(request)))
+
+
+def _preflight(access: Access, request: web.Request) -> web.Response:
+    if "Origin" not in request.headers or not origins.is_allowed(request, access.config):
+        return problem(403, Code.FORBIDDEN, "this Origin is not allowed")
+    headers = {
+        "Access-Control-Allow-Methods": "GET",
+        "Access-Control-Allow-Headers": "Authorization",
+        "Access-Control-Max-Age": "600",
+    }
+    return web.Response(status=204, headers=headers)
+
+
+async def say_origin(request: web.Request, answer: web.StreamResponse) -> None:
+    """Let pages of allowed origins read an answer; the signal comes before the headers of every answer leave."""
+    varies = answer.headers.get("Vary")
+    answer.headers["Vary"] = f"{varies}, Origin" if varies else "Origin"
+    origin = request.headers.get("Origin")
+    if origin is not None and origins.is_allowed(request, request.app[ACCESS].config):
+        answer.headers["Access-Control-Allow-Origin"] = origin
+        answer.headers["Access-Control-Expose-Headers"] = "Retry-After, ETag"

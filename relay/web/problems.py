@@ -19,7 +19,8 @@ from relay.errors import (
     StoreError,
     UnknownSymbol,
 )
-from relay.wire import shown
+from relay.events import event
+from relay.fields import shown
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +78,7 @@ def problem_of(error: Exception) -> web.Response:
         return problem(503, Code.PROVIDER_UNAVAILABLE, str(error), retry_after=3600)
     if isinstance(error, ProviderError):
         return problem(503, Code.PROVIDER_UNAVAILABLE, str(error))
-    log.error("a request failed", exc_info=error)
+    log.error("a request failed", exc_info=error, extra=event("request_failed"))
     return problem(500, Code.INTERNAL, "the relay failed at this request; the operator finds the cause in the log")
 
 

@@ -5,22 +5,26 @@ import contextlib
 import logging
 import socket
 import time
+from collections import Counter
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from aiohttp import WSMsgType, web
+from aiohttp import WebSocketError, WSMsgType, web
 
-from relay import snapshot, wire
+from relay import requests, snapshot, wire
 from relay.config import Config
 from relay.directory import Directory, Target
 from relay.errors import CloseCode, Code, RequestError
+from relay.events import event
+from relay.fields import shown
 from relay.history import History
-from relay.history import Past as Answer
 from relay.hub import CONNECTED, Hub, Stream, Subscriber
+from relay.limits import TokenBucket
 from relay.model import StreamKey
 from relay.outbox import Outbox
+from relay.ranges import Past as Answer
 from relay.supervisor import Supervisor
-from relay.web.access import Access, TokenBucket
+from relay.web.access import Access, Caller, check_rows, requests_limit, rows_limit
 from relay.web.problems import problem_of
 
 log = logging.getLogger(__name__)
@@ -33,9 +37,11 @@ CLOSE_TIMEOUT_S = 2.0
 SLOW_CLOSE_TIMEOUT_S = 10.0
 TOO_BIG_LINGER_S = 1.0
 INVALID_RATE, INVALID_BURST = 1.0, 100
-REQUEST_RATE, REQUEST_BURST = 50.0, 500
 OVER_LIMIT_RATE, OVER_LIMIT_BURST = 1.0, 100
 MOST_ROUNDS = 3
+
+ACTIONS = (*requests.ACTIONS, "invalid", "over_limit")
+"""What requests are counted as."""
 
 Identity = tuple[str, StreamKey]
 
@@ -63,6 +69,9 @@ class Clients:
         self.ping_interval_s = PING_INTERVAL_S
         self.pong_timeout_s = PONG_TIMEOUT_S
         self.connections: dict[Connection, None] = {}
+        self.opened = 0
+        self.requests: Counter[str] = Counter()
+        self.closes: Counter[tuple[str, int]] = Counter()
         self._heart: asyncio.Task[None] | None = None
         self._all_gone: asyncio.Event | None = None
 
@@ -90,9 +99,23 @@ class Clients:
             for connection in list(self.connections):
                 connection.beat(now)
 
+    def reconfigure(self, config: Config) -> int:
+        """Go by another configuration, after `access` did; return how many clients had to go with their token."""
+        self.config = config
+        for connection in list(self.connections):
+            connection.set_limits()
+        return sum(self._check_token(connection) for connection in list(self.connections))
+
+    def _check_token(self, connection: "Connection") -> bool:
+        """End a connection whose token is gone, also one that was opened while that happened."""
+        if self.access.stands(connection.caller):
+            return False
+        connection.end(CloseCode.TOKEN_REVOKED, "token revoked")
+        return True
+
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Serve one client from the handshake to the end."""
-        address = self.access.admit(request)
+        caller = self.access.admit(request)
         try:
             # aiohttp refuses a message as long as the limit it is given; ours is the largest that is taken.
             ws = Socket(
@@ -106,20 +129,35 @@ class Clients:
             if transport is None:
                 return ws
             ws.transport = transport
-            connection = Connection(self, ws, transport)
+            connection = Connection(self, ws, transport, caller)
             self.connections[connection] = None
+            self.opened += 1
+            number = connection.subscriber.id
+            token = caller.token.name if caller.token else None
+            log.debug(
+                "client %d comes from %s%s",
+                number,
+                caller.address,
+                "" if token is None else f" with {token!r}",
+                extra=event("client_came", client=number, address=caller.address, token=token),
+            )
             try:
+                self._check_token(connection)
                 await connection.serve()
             finally:
                 try:
                     await connection.finish()
                 finally:
+                    by, code = connection.ending
+                    self.closes[by, code] += 1
+                    about = event("client_left", client=number, by=by, code=code)
+                    log.debug("client %d left: close code %d, by the %s", number, code, by, extra=about)
                     del self.connections[connection]
                     if self._all_gone is not None and not self.connections:
                         self._all_gone.set()
             return ws
         finally:
-            self.access.leave(address)
+            self.access.leave(caller)
 
 
 class Socket(web.WebSocketResponse):
@@ -148,17 +186,17 @@ class Joining:
 
     __slots__ = ("ids", "options", "past", "target")
 
-    def __init__(self, target: Target, request: wire.Request) -> None:
+    def __init__(self, target: Target, request: requests.Request) -> None:
         self.target = target
         self.ids = [request.id]
         self.options = request.options
         self.past = request.past
 
-    def replace(self, request: wire.Request) -> None:
+    def replace(self, request: requests.Request) -> None:
         """Take what a later request for the same stream wants instead."""
         self.ids.append(request.id)
         self.options = request.options
-        if request.past != wire.Past():
+        if request.past != requests.Past():
             self.past = request.past
 
 
@@ -171,6 +209,7 @@ class Connection:
     __slots__ = (
         "_abort_timer",
         "_clients",
+        "_end_code",
         "_heard_at",
         "_hub",
         "_invalid",
@@ -180,64 +219,71 @@ class Connection:
         "_past_turns",
         "_pinged_at",
         "_requests",
+        "_rows",
         "_since",
-        "_subscriber",
         "_tasks",
         "_transport",
         "_ws",
+        "caller",
+        "opened_at",
+        "subscriber",
     )
 
-    def __init__(self, clients: Clients, ws: web.WebSocketResponse, transport: asyncio.WriteTransport) -> None:
+    def __init__(
+        self, clients: Clients, ws: web.WebSocketResponse, transport: asyncio.WriteTransport, caller: Caller
+    ) -> None:
+        self.caller = caller
         self._clients = clients
         self._hub = clients.hub
         self._ws = ws
         self._transport = transport
         _bound_kernel_buffer(transport)
         is_compressed = ws.compress == wire.DEFLATE_WINDOW_BITS
-        self._subscriber = clients.hub.join(Outbox(transport), self._on_slow, is_compressed=is_compressed)
+        self.subscriber = clients.hub.join(Outbox(transport), self._on_slow, is_compressed=is_compressed)
         self._since: dict[Stream, int] = {}
         self._joining: dict[Identity, Joining] = {}
         # One snapshot at a time of each provider: they are large, and a provider that hangs holds up no other.
         self._past_turns: dict[str, asyncio.Lock] = {}
         self._tasks: dict[asyncio.Task[None], None] = {}
-        self._requests = TokenBucket(REQUEST_RATE, REQUEST_BURST)
+        self._requests = TokenBucket(*requests_limit(clients.config.max_requests_per_second))
+        self._rows: TokenBucket | None = None
         self._invalid: TokenBucket | None = None
         self._over_limit: TokenBucket | None = None
         now = time.monotonic()
+        self.opened_at = now
         self._heard_at = now
         self._pinged_at = now
         self._is_ended = False
+        self._end_code: int | None = None
         self._abort_timer: asyncio.TimerHandle | None = None
+
+    @property
+    def ending(self) -> tuple[str, int]:
+        """Who ended the connection, `relay` or `client`, and with which close code; 1006 is none."""
+        if self._end_code is not None:
+            return "relay", self._end_code
+        return "client", self._ws.close_code or 1006
 
     # -- reading -----------------------------------------------------------------------------------
 
     async def serve(self) -> None:
         """Greet, then answer requests until the client goes."""
-        self._send(
-            wire.encode(
-                {
-                    "type": "status",
-                    "status": "connected",
-                    "message": "market-relay",
-                    "server_time": int(time.time()),
-                    "epoch": self._clients.epoch,
-                    "limits": {
-                        "streams": self._clients.config.max_streams_per_client,
-                        "message_bytes": wire.MESSAGE_BYTES,
-                    },
-                }
-            )
-        )
+        clients = self._clients
+        self._send(wire.greeting(clients.epoch, clients.config.max_streams_per_client, int(time.time())))
         while True:
             message = await self._ws.receive()
             self._heard_at = time.monotonic()
             if message.type in (WSMsgType.CLOSE, WSMsgType.CLOSING, WSMsgType.CLOSED, WSMsgType.ERROR):
+                if isinstance(message.data, WebSocketError) and self._end_code is None:
+                    # aiohttp has closed already: what came was no WebSocket, or too much.
+                    self._end_code = int(message.data.code)
                 break
             if self._is_ended or message.type is WSMsgType.PONG:
                 # After the close frame only the client's own is waited for.
                 continue
-            if not self._requests.take():
-                self._on_rate(message.data if message.type is WSMsgType.TEXT else "")
+            wait_s = self._wait_s()
+            if wait_s:
+                self._on_rate(message.data if message.type is WSMsgType.TEXT else "", wait_s)
             elif message.type is WSMsgType.TEXT:
                 await self._on_text(message.data)
             elif message.type is WSMsgType.PING:
@@ -251,18 +297,20 @@ class Connection:
             return
         request_id: str | int | None = None
         try:
-            message = wire.parse_object(text)
-            request_id = wire.parse_id(message)
-            request = wire.parse_request(message)
+            message = requests.parse_object(text)
+            request_id = requests.parse_id(message)
+            request = requests.parse_request(message)
         except RequestError as error:
             self._on_invalid(error, request_id)
             return
+        self._clients.requests[request.action] += 1
         try:
             await self._on_request(request)
         except Exception:  # noqa: BLE001  a fault of ours ends one request, never the connection
             self._on_failure(request.id)
 
     def _on_invalid(self, error: RequestError, request_id: str | int | None) -> None:
+        self._clients.requests["invalid"] += 1
         self._send(wire.error(error, request_id))
         if self._invalid is None:
             self._invalid = TokenBucket(INVALID_RATE, INVALID_BURST)
@@ -271,43 +319,55 @@ class Connection:
 
     def _on_failure(self, *request_ids: str | int | None) -> None:
         """Answer requests at which the relay failed, from within an `except`."""
-        log.exception("a client's request failed")
+        number = self.subscriber.id
+        log.exception("a request of client %d failed", number, extra=event("client_request_failed", client=number))
         fault = RequestError(Code.INTERNAL, "the relay failed at this request; the operator finds the cause in the log")
         for request_id in request_ids:
             self._send(wire.error(fault, request_id))
 
-    def _on_rate(self, text: str) -> None:
+    def _wait_s(self) -> float:
+        """Count one request; return how many seconds to wait if this client, or its address, sent too many."""
+        return self._clients.access.take_request(self.caller.owner) if self._requests.take() else self._requests.wait_s
+
+    def _on_abuse(self) -> bool:
+        """Count a request over a limit; end the connection after many, and return whether it goes on."""
+        self._clients.requests["over_limit"] += 1
         if self._over_limit is None:
             self._over_limit = TokenBucket(OVER_LIMIT_RATE, OVER_LIMIT_BURST)
         if not self._over_limit.take():
             self.end(CloseCode.RATE_LIMITED, "rate limited")
+        return not self._is_ended
+
+    def _on_rate(self, text: str, wait_s: float) -> None:
+        if not self._on_abuse():
             return
-        wait_s = self._requests.wait_s
+        config = self._clients.config
         fault = RequestError(
             Code.RATE_LIMITED,
-            f"more than {REQUEST_RATE:g} requests a second; wait {wait_s:.2f} s, or name up to "
-            f"{wire.MOST_STREAMS_PER_REQUEST} streams in one request",
+            f"more than {config.max_requests_per_second:g} requests a second, or "
+            f"{config.max_requests_per_second_per_address:g} from one address; wait {wait_s:.2f} s, or name up to "
+            f"{requests.MOST_STREAMS_PER_REQUEST} streams in one request",
             retry_after=wait_s,
         )
         request_id = None
         with contextlib.suppress(RequestError):
-            request_id = wire.parse_id(wire.parse_object(text))
+            request_id = requests.parse_id(requests.parse_object(text))
         self._send(wire.error(fault, request_id))
 
-    async def _on_request(self, request: wire.Request) -> None:
+    async def _on_request(self, request: requests.Request) -> None:
         if request.action == "ping":
-            self._send(wire.answer({"type": "pong", "server_time": int(time.time())}, request.id))
+            self._send(wire.pong(int(time.time()), request.id))
         elif request.action == "list":
-            names = self._hub.by_name(list(self._subscriber.subscriptions))
-            self._send(wire.answer({"type": "subscriptions", "streams": names}, request.id))
+            names = self._hub.by_name(list(self.subscriber.subscriptions))
+            self._send(wire.subscriptions(names, request.id))
         else:
             for name in request.names:
                 await self._answer_one(request, name)
 
-    async def _answer_one(self, request: wire.Request, name: tuple[str, str]) -> None:
+    async def _answer_one(self, request: requests.Request, name: tuple[str, str]) -> None:
         """Do one stream of a request; its error harms no other."""
         try:
-            pin, symbol, interval = wire.parse_target(name)
+            pin, symbol, interval = requests.parse_target(name)
             if request.action == "unsubscribe":
                 self._unsubscribe(request, pin, symbol, interval)
             else:
@@ -318,7 +378,7 @@ class Connection:
 
     # -- subscribing -------------------------------------------------------------------------------
 
-    def _subscribe(self, request: wire.Request, pin: str | None, symbol: str, interval: str) -> None:
+    def _subscribe(self, request: requests.Request, pin: str | None, symbol: str, interval: str) -> None:
         target = self._clients.directory.resolve(pin, symbol, interval)
         identity = (target.provider.name, target.key)
         joining = self._joining.get(identity)
@@ -327,7 +387,7 @@ class Connection:
             return
         self._check_room(target)
         joining = Joining(target, request)
-        if request.past == wire.Past():
+        if request.past == requests.Past():
             self._join(joining, None)
             return
         self._joining[identity] = joining
@@ -341,15 +401,23 @@ class Connection:
     def _check_room(self, target: Target) -> None:
         config = self._clients.config
         stream = self._find(target)
-        if stream is not None and stream in self._subscriber.subscriptions:
+        if stream is not None and stream in self.subscriber.subscriptions:
             return
-        held: set[Identity] = {(one.provider, one.key) for one in self._subscriber.subscriptions}
+        held: set[Identity] = {(one.provider, one.key) for one in self.subscriber.subscriptions}
         held.update(self._joining)
         fault = None
         if len(held) >= config.max_streams_per_client:
             fault = f"this connection has {config.max_streams_per_client} streams, which is the most; unsubscribe some"
         elif stream is None and len(self._hub.streams) >= config.max_streams:
             fault = f"the relay carries {config.max_streams} streams, which is the most"
+        elif stream is None and not self._clients.access.shares.may_open(
+            self.caller.owner, self._hub.streams, config.max_streams
+        ):
+            left = config.max_streams - len(self._hub.streams)
+            fault = (
+                f"of {config.max_streams} streams {left} are left, and clients of this address opened more than that; "
+                "streams that the relay carries already can be had"
+            )
         if fault is not None:
             raise RequestError(Code.TOO_MANY_SUBSCRIPTIONS, fault, symbol=target.name, interval=target.key.interval)
 
@@ -380,35 +448,64 @@ class Connection:
             if self._joining.get(identity) is joining:
                 del self._joining[identity]
 
-    async def _fetch(self, target: Target, past: wire.Past) -> Answer:
+    async def _fetch(self, target: Target, past: requests.Past) -> Answer:
         """Fetch the past, again where the stream went on too far meanwhile."""
         for _ in range(MOST_ROUNDS):
+            self._check_rows(target)
             answer = await snapshot.fetch(
                 self._clients.history, target.provider, target.key, lambda: self._find(target), past
             )
+            self._spend_rows(len(answer.candles))
             stream = self._find(target)
             if stream is None or snapshot.covers(answer, stream.series, past):
                 return answer
         return answer._replace(is_complete=False)
 
+    def _check_rows(self, target: Target) -> None:
+        access, most = self._clients.access, self._clients.config.max_history_rows_per_minute
+        try:
+            if self._rows is not None:
+                check_rows(self._rows, most, "one client")
+            access.check_rows(self.caller.owner)
+        except RequestError as error:
+            self._on_abuse()
+            error.symbol, error.interval = target.name, target.key.interval
+            raise
+
+    def _spend_rows(self, rows: int) -> None:
+        if self._rows is None:
+            self._rows = TokenBucket(*rows_limit(self._clients.config.max_history_rows_per_minute))
+        self._rows.spend(rows)
+        self._clients.access.spend_rows(self.caller.owner, rows)
+
+    def set_limits(self) -> None:
+        """Go by the limits that are in force now."""
+        config = self._clients.config
+        self._requests.set_limit(*requests_limit(config.max_requests_per_second))
+        if self._rows is not None:
+            self._rows.set_limit(*rows_limit(config.max_history_rows_per_minute))
+
     async def _caught_up(self) -> None:
         """Wait until a slow reader has taken what it was sent: snapshots are large and must not pile up."""
-        while self._subscriber.outbox.is_lagging and not self._is_ended:  # noqa: ASYNC110  the hub's timers drain it
+        while self.subscriber.outbox.is_lagging and not self._is_ended:  # noqa: ASYNC110  the hub's timers drain it
             await asyncio.sleep(0.05)
 
     def _join(self, joining: Joining, answer: Answer | None) -> None:
         """Confirm, tell the state, send the past or the last known candle, and let the updates follow."""
-        hub, subscriber, target, options = self._hub, self._subscriber, joining.target, joining.options
+        hub, subscriber, target, options = self._hub, self.subscriber, joining.target, joining.options
         if self._is_ended or subscriber not in hub.subscribers:
             return
         supervisor = self._clients.supervisors[target.provider.name]
+        if self._find(target) is None:
+            self._clients.access.shares.opened((target.provider.name, target.key), self.caller.owner, hub.streams)
         stream = hub.stream(target.provider.name, target.key, target.name, supervisor)
         is_new = stream not in subscriber.subscriptions
         before = None if is_new else self._since.get(stream)
         # The cut comes before the subscription: what a new stream tells of the past is in the snapshot already.
         past = None if answer is None else self._cut(stream, answer, joining, before)
         hub.subscribe(subscriber, stream, options)
-        frames = [self._confirmation("subscribe", target.name, target.key.interval, id_) for id_ in joining.ids]
+        self._note("subscribes to", stream)
+        frames = [wire.subscription("subscribe", target.name, target.key.interval, id_) for id_ in joining.ids]
         if stream.status != CONNECTED:
             frames.append(stream.state_frame())
         last = stream.series.last
@@ -429,7 +526,7 @@ class Connection:
             frames.append(frame)
         if is_new and (past is None or not past.candles):
             self._since[stream] = last.time if last is not None else int(supervisor.clock.now())
-        self._send(wire.join(frames))
+        self._send(wire.join(frames), len(frames))
 
     def _cut(self, stream: Stream, answer: Answer, joining: Joining, before: int | None) -> snapshot.Snapshot:
         """Return what is sent first; who wants closed candles only gets no open one here either."""
@@ -442,20 +539,19 @@ class Connection:
             candles = candles[-bars:] if bars else []
         return cut._replace(candles=candles, last_is_closed=True)
 
-    def _confirmation(self, action: str, symbol: str, interval: str, request_id: str | int | None) -> bytes:
-        return wire.answer(
-            {"type": "subscription", "action": action, "symbol": symbol, "interval": interval, "status": "ok"},
-            request_id,
-        )
+    def _note(self, verb: str, stream: Stream) -> None:
+        name = f"{stream.name}@{stream.key.interval}"
+        about = event("client_stream", client=self.subscriber.id, stream=name, action=verb)
+        log.debug("client %d %s %s", self.subscriber.id, verb, name, extra=about)
 
-    def _unsubscribe(self, request: wire.Request, pin: str | None, symbol: str, interval: str) -> None:
+    def _unsubscribe(self, request: requests.Request, pin: str | None, symbol: str, interval: str) -> None:
         stream = self._subscribed(pin, symbol, interval)
         pending = self._pending(pin, symbol, interval)
         if stream is None and pending is None:
             name = symbol if pin is None else f"{pin}:{symbol}"
             raise RequestError(
                 Code.NOT_SUBSCRIBED,
-                f"not subscribed to {wire.shown(f'{name}@{interval}')}; list shows what is",
+                f"not subscribed to {shown(f'{name}@{interval}')}; list shows what is",
                 symbol=name,
                 interval=interval,
             )
@@ -464,17 +560,18 @@ class Connection:
             joining = self._joining.pop(pending)
             name = joining.target.name
             for request_id in joining.ids:
-                self._send(self._confirmation("subscribe", name, interval, request_id))
+                self._send(wire.subscription("subscribe", name, interval, request_id))
         if stream is not None:
             name = stream.name
-            self._hub.unsubscribe(self._subscriber, stream)
+            self._hub.unsubscribe(self.subscriber, stream)
+            self._note("leaves", stream)
             self._since.pop(stream, None)
-        self._send(self._confirmation("unsubscribe", name, interval, request.id))
+        self._send(wire.subscription("unsubscribe", name, interval, request.id))
 
     def _subscribed(self, pin: str | None, symbol: str, interval: str) -> Stream | None:
         """Find one of the client's streams by any of its names; the provider's list may have changed since."""
         fits = _names(pin, symbol, interval)
-        return next((one for one in self._subscriber.subscriptions if fits(one.name, one.provider, one.key)), None)
+        return next((one for one in self.subscriber.subscriptions if fits(one.name, one.provider, one.key)), None)
 
     def _pending(self, pin: str | None, symbol: str, interval: str) -> Identity | None:
         fits = _names(pin, symbol, interval)
@@ -482,25 +579,27 @@ class Connection:
 
     # -- sending and ending ------------------------------------------------------------------------
 
-    def _send(self, frames: bytes) -> None:
+    def _send(self, frames: bytes, count: int = 1) -> None:
         if not self._is_ended:
-            self._hub.send(self._subscriber, frames)
+            self._hub.send(self.subscriber, frames, frames=count)
 
     def beat(self, now: float) -> None:
         """Ping the client every 20 s; drop it when nothing comes back within 10 s."""
-        if self._is_ended or self._subscriber.outbox.is_lagging:
+        if self._is_ended or self.subscriber.outbox.is_lagging:
             # A ping would wait behind what the client does not read; the hub's patience with it decides.
             self._pinged_at = self._heard_at = now
         elif self._heard_at < self._pinged_at:
             if now - self._pinged_at > self._clients.pong_timeout_s:
-                log.debug("client %d does not answer pings", self._subscriber.id)
+                number = self.subscriber.id
+                log.debug("client %d does not answer pings", number, extra=event("client_mute", client=number))
                 self._transport.abort()
         elif now - self._pinged_at > self._clients.ping_interval_s:
             self._pinged_at = now
             self._transport.write(PING_FRAME)
 
     def _on_slow(self, subscriber: Subscriber, reason: str) -> None:
-        log.info("client %d is a slow consumer: %s", subscriber.id, reason)
+        about = event("client_slow", client=subscriber.id, reason=reason)
+        log.info("client %d is a slow consumer: %s", subscriber.id, reason, extra=about)
         self.end(CloseCode.SLOW_CONSUMER, "slow consumer", SLOW_CLOSE_TIMEOUT_S)
 
     def end(self, code: CloseCode, reason: str, timeout_s: float = CLOSE_TIMEOUT_S) -> None:
@@ -508,14 +607,15 @@ class Connection:
         if self._is_ended:
             return
         self._is_ended = True
-        self._hub.leave(self._subscriber)
+        self._end_code = int(code)
+        self._hub.leave(self.subscriber)
         if not self._transport.is_closing():
             self._transport.write(wire.close_frame(code, reason))
         self._abort_timer = asyncio.get_running_loop().call_later(timeout_s, self._transport.abort)
 
     async def finish(self) -> None:
         """Let go of everything when the client is gone."""
-        self._hub.leave(self._subscriber)
+        self._hub.leave(self.subscriber)
         self._joining.clear()
         if self._tasks:
             tasks = list(self._tasks)
@@ -531,7 +631,7 @@ class Connection:
         self._transport.close()
 
 
-def _with_open(past: wire.Past, options: wire.Options) -> wire.Past:
+def _with_open(past: requests.Past, options: requests.Options) -> requests.Past:
     """Ask for one candle more where the open one is left out."""
     return past._replace(bars=past.bars + 1) if past.bars and options.closed_only else past
 

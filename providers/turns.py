@@ -1,0 +1,108 @@
+"""Whose turn it is to be polled, and when: the plan applied to what is known of each stream; pure but for a promise."""
+
+from collections.abc import Callable, Mapping, Sequence
+from math import inf
+from typing import NamedTuple
+
+from providers.credits import Credits, Use
+from providers.forex import Hours, last_close, session_at
+from providers.polled import SETTLE_S, PolledStream
+from providers.schedule import DELAY_S, Line, Means, aligned, next_check, periods, promised
+from relay import StreamKey, next_open
+
+
+class Turn(NamedTuple):
+    """When a stream is to be polled next, by the monotonic clock, and how often it is from now on.
+
+    `opens` is when its market opens, None while that is open.
+    """
+
+    key: StreamKey
+    due: float
+    every_s: float
+    opens: int | None = None
+
+
+class Planner:
+    """Shares the credits of polls among streams; promises the part of the day that history has to leave."""
+
+    def __init__(
+        self,
+        streams: Mapping[StreamKey, PolledStream],
+        limits: Credits,
+        poll_s: float,
+        hours: Callable[[str], Hours],
+    ) -> None:
+        self._streams = streams
+        self._limits = limits
+        self._poll_s = poll_s
+        self._hours = hours
+
+    def feeders(self, keys: Sequence[StreamKey], at: float) -> dict[StreamKey, StreamKey]:
+        """Return from which stream another one of the same symbol can be built."""
+        smallest: dict[str, StreamKey] = {}
+        for key in keys:
+            before = smallest.get(key.symbol)
+            if before is None or next_open(key.interval, 0) < next_open(before.interval, 0):
+                smallest[key.symbol] = key
+        feeders = {}
+        for key in keys:
+            feeder = smallest[key.symbol]
+            if feeder != key and self._streams[key].can_be_built(key, self._streams[feeder], feeder.interval, at):
+                feeders[key] = feeder
+        return feeders
+
+    def turns(
+        self, wished: Mapping[StreamKey, float], feeders: Mapping[StreamKey, StreamKey], at: float, now: float
+    ) -> dict[StreamKey, Turn]:
+        """Return the turn of each stream; `wished` says since when it is wanted, by the monotonic clock `at`.
+
+        Streams that are built from others have a turn when they are compared with the provider's candles.
+        """
+        lines = {key: Line(key.interval, self._hours(key.symbol)) for key in wished}
+        own = {key: line for key, line in lines.items() if key not in feeders}
+        means = Means(
+            self._limits.per_minute - self._limits.per_minute // 4,
+            self._limits.left_today(Use.POLL) if self._limits.per_day else None,
+            self._poll_s,
+        )
+        chosen = list(own.values())
+        self._limits.promise(promised(chosen, self._limits.per_day, self._poll_s, now))
+        every_s = dict(zip(own, periods(chosen, means, now), strict=True))
+        return {key: self._turn(key, line, every_s.get(key), wished[key], at, now) for key, line in lines.items()}
+
+    def rank(self, turn: Turn, at: float) -> tuple[bool, int, float, int]:
+        """Order those that are due: what is late by a whole round, then finer candles, then who waits longest."""
+        stream = self._streams[turn.key]
+        is_late = stream.anchor is None or at - turn.due > turn.every_s
+        # Among those asked together the order of that call decides, else a part of them would fall behind each time.
+        return not is_late, next_open(turn.key.interval, 0), stream.asked, stream.place
+
+    def _turn(self, key: StreamKey, line: Line, every_s: float | None, wished: float, at: float, now: float) -> Turn:
+        """Return when a stream is polled next; it lies after the weekend when there is one."""
+        stream = self._streams[key]
+        opens, close = session_at(now, line.hours)
+        usual_s = self._poll_s if every_s is None else every_s
+        if now < opens:
+            resume = opens + DELAY_S
+            if stream.newest is not None and not stream.is_closed:
+                # Its last candle has still to be fetched once more, as it is when everything is over.
+                over = max(last_close(now, line.hours), next_open(key.interval, stream.newest.time))
+                resume = min(resume, over + SETTLE_S)
+            return Turn(key, max(stream.asked + self._poll_s, at + resume - now), usual_s, opens)
+        earliest = max(stream.asked + self._poll_s, wished, at + opens + DELAY_S - now)
+        if every_s == inf and self._limits.left_today(Use.POLL) > 0:
+            # What is left is for the last candles of the session.
+            return Turn(key, max(earliest, at + close - now + SETTLE_S), inf)
+        if stream.anchor is None or every_s == inf:
+            return Turn(key, earliest, usual_s)
+        if stream.newest is None:
+            return Turn(key, max(earliest, stream.anchor + usual_s), usual_s)
+        if every_s is None:
+            unchecked = min(stream.built, default=stream.newest.time)
+            due = at - now + next_check(unchecked, key.interval, stream.checked)
+            return Turn(key, max(earliest, due), line.length_s)
+        # A month is no fixed number of seconds, but then only the next close is near.
+        closed = at - now + next_open(key.interval, stream.newest.time) + DELAY_S
+        due = aligned(stream.anchor + every_s, every_s, closed, line.length_s, earliest, self._poll_s)
+        return Turn(key, due, every_s)

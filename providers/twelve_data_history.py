@@ -1,0 +1,146 @@
+"""History of Twelve Data in pages: it gives the newest N of a range, whatever is asked first."""
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from datetime import UTC, datetime
+
+from providers.forex import Hours, after_trading, before_trading, last_close, session_at
+from providers.twelve_data_answers import INTERVALS, Refused, Series, read_series
+from relay import Candle, next_open
+
+PAGE = 5000
+# A window of so many candles, and one too many at its end, is never cut to the newest 5000.
+_WINDOW = 4990
+_GROWTH = 4
+
+Ask = Callable[[str, Mapping[str, str | int]], Awaitable[object]]
+
+
+class Pages:
+    """The pages of one request for history of one stream.
+
+    `ask` makes a call (path, parameters). `kept` remembers pages that lie in the past until the request has succeeded,
+    so that one that failed halfway costs only the rest when it is made again.
+    """
+
+    def __init__(
+        self, symbol: str, interval: str, hours: Hours, ask: Ask, kept: "KeptPages", earliest: dict[str, int | None]
+    ) -> None:
+        self._symbol = symbol
+        self._interval = interval
+        self._length = next_open(interval, 0)
+        self._hours = hours
+        self._ask = ask
+        self._kept = kept
+        self._earliest = earliest
+        self._used: list[object] = []
+
+    async def candles(self, start: int | None, end: int, limit: int) -> list[Candle]:
+        """Return the first candles from `start`, without it the last ones before `end`."""
+        found = await (self._newest(end, limit) if start is None else self._first(max(0, start), end, limit))
+        self._kept.drop(self._used)
+        return found
+
+    async def _newest(self, end: int, limit: int) -> list[Candle]:
+        """Page backwards."""
+        found: list[Candle] = []
+        while len(found) < limit and end > 0:
+            # Padded candles fill pages without being wanted: do not ask for those at the end, allow for others.
+            opens = session_at(end, self._hours)[0]
+            if end + self._length <= opens:
+                end = last_close(end, self._hours)
+            since = before_trading(end, (limit - len(found)) * self._length, self._hours)
+            size = min(PAGE, (end - since) // self._length + 3)
+            # One candle too many, since whether the end date is included depends on the interval.
+            page = await self._page({"end_date": end + self._length}, size)
+            found = [candle for candle in page.candles if candle.time < end] + found
+            if page.rows < size or page.oldest >= end:
+                break
+            end = page.oldest
+        return found[-limit:]
+
+    async def _first(self, start: int, end: int, limit: int) -> list[Candle]:
+        """Page forwards by windows small enough not to be cut, growing while they are empty."""
+        found: list[Candle] = []
+        ceiling = _WINDOW
+        if (end - start) // self._length > _WINDOW:
+            earliest = await self._first_of_all()
+            if earliest is None:
+                ceiling = (end - start) // self._length + 1
+            else:
+                start = max(start, earliest - self._length)
+        least = 0
+        while start < end and len(found) < limit:
+            left = limit - len(found)
+            length = min(max(left + left // 10 + 5, least), ceiling) * self._length
+            start = max(start, session_at(start, self._hours)[0] - self._length + 1)
+            until = min(after_trading(start, length, self._hours), start + ceiling * self._length, end)
+            if start >= until:
+                break
+            page = await self._page({"start_date": start, "end_date": until + self._length}, PAGE)
+            if page.rows >= PAGE and until - start > _WINDOW * self._length:
+                # The oldest were cut off: look at less of it.
+                ceiling = max(_WINDOW, (until - start) // self._length // _GROWTH)
+                continue
+            found += [candle for candle in page.candles if start <= candle.time < until]
+            least = 0 if page.candles else max(_WINDOW, least * _GROWTH)
+            start = until
+        return found[:limit]
+
+    async def _page(self, dates: Mapping[str, int], size: int) -> Series:
+        """Ask for one page; an empty range is an error there, and no rows here."""
+        params: dict[str, str | int] = {
+            "symbol": self._symbol,
+            "interval": INTERVALS[self._interval],
+            "outputsize": size,
+            **{name: _date(moment) for name, moment in dates.items()},
+        }
+        name = tuple(sorted(params.items(), key=str))
+        self._used.append(name)
+        if (known := self._kept.get(name)) is not None:
+            return known
+        body = await self._ask("/time_series", params)
+        series = body if isinstance(body, Refused) else read_series(body, self._interval, self._hours)
+        if isinstance(series, Refused):
+            if not series.is_empty:
+                raise series.error()
+            series = Series(0, 0, 0, [])
+        self._kept.put(name, dates["end_date"], series)
+        return series
+
+    async def _first_of_all(self) -> int | None:
+        """Ask once when the first candle opened, None if the provider does not say."""
+        if self._interval not in self._earliest:
+            params = {"symbol": self._symbol, "interval": INTERVALS[self._interval]}
+            body = await self._ask("/earliest_timestamp", params)
+            stamp = body.get("unix_time") if isinstance(body, dict) else None
+            self._earliest[self._interval] = stamp if type(stamp) is int else None
+        return self._earliest[self._interval]
+
+
+class KeptPages:
+    """The last few pages of requests that did not succeed yet; none that ends less than an hour ago."""
+
+    def __init__(self, now: Callable[[], float], most: int = 8) -> None:
+        self._now = now
+        self._most = most
+        self._pages: dict[object, Series] = {}
+
+    def get(self, name: object) -> Series | None:
+        """Return a page that was kept."""
+        return self._pages.get(name)
+
+    def put(self, name: object, end: int, series: Series) -> None:
+        """Keep a page, in place of the oldest one."""
+        if end < self._now() - 3600:
+            self._pages[name] = series
+            if len(self._pages) > self._most:
+                del self._pages[next(iter(self._pages))]
+
+    def drop(self, names: Iterable[object]) -> None:
+        """Forget the pages of a request that succeeded."""
+        for name in names:
+            self._pages.pop(name, None)
+
+
+def _date(moment: int) -> str:
+    return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%d %H:%M:%S")

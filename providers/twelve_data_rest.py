@@ -1,0 +1,162 @@
+"""One account of Twelve Data: calls within its credits, and what the answers say about credits and time."""
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+import aiohttp
+
+from providers.credits import Credits, Use
+from providers.twelve_data_answers import Refused, refusal
+from relay import (
+    AuthenticationFailed,
+    Clock,
+    Hosts,
+    Memory,
+    ProviderClock,
+    ProviderError,
+    RateLimited,
+    Secret,
+    ask_rest,
+)
+
+log = logging.getLogger(__name__)
+
+_USAGE_EVERY_S = 6 * 3600.0
+_USAGE_EVERY_S_SHARED = 900.0
+_FORGOTTEN_S = 600.0
+
+
+class Account:
+    """The credits of one key. What is spent is remembered before a call is made, so that not even a kill forgets it.
+
+    What other programs spend of the day is asked for (`/api_usage`, a credit itself): at the start unless an earlier
+    run ended minutes ago, then every six hours, every quarter of an hour while the answers show that there are others.
+    """
+
+    def __init__(
+        self, settings: Mapping[str, Any], clock: Clock, server_clock: ProviderClock, memory: Memory | None
+    ) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._server_clock = server_clock
+        self._memory = memory
+        self._hosts = Hosts(settings["rest_url"])
+        self._checking = asyncio.Lock()
+        self._checked_at: float | None = None
+        self._foreign_known = 0
+        self.credits = Credits(
+            settings["credits_per_minute"],
+            settings["credits_per_day"],
+            wall=server_clock.now,
+            monotonic=clock.monotonic,
+            knows_time=lambda: server_clock.is_synchronised,
+        )
+        self._recall()
+
+    def _recall(self) -> None:
+        state = None if self._memory is None else self._memory.value
+        if not isinstance(state, dict):
+            return
+        try:
+            wall = self._clock.wall()
+            self.credits.restore(state, wall)
+            age_s = wall - float(state["at"])
+        except (ValueError, TypeError) as error:
+            log.warning("what an earlier run spent cannot be read (%s); the provider is asked", error)
+            return
+        if 0 <= age_s < _FORGOTTEN_S:
+            self._checked_at = self._clock.monotonic()
+
+    async def ask(
+        self, path: str, params: Mapping[str, str | int], cost: int, session: aiohttp.ClientSession, use: Use
+    ) -> Any | Refused:
+        """Ask within the credits, and take what the answer says about credits and time.
+
+        Returns the body, or the refusal of this request; raises the errors of the key, the credits and the server.
+        """
+        if not self._settings["api_key"]:
+            raise AuthenticationFailed("there is no key")
+        if self._wants_usage():
+            await self._ask_usage(session, use)
+        return await self._call(path, params, cost, session, use)
+
+    def _wants_usage(self) -> bool:
+        if self._checked_at is None:
+            return True
+        has_others = self.credits.foreign_total > self._foreign_known
+        every_s = _USAGE_EVERY_S_SHARED if has_others else _USAGE_EVERY_S
+        return self._clock.monotonic() - self._checked_at >= every_s
+
+    async def _ask_usage(self, session: aiohttp.ClientSession, use: Use) -> None:
+        """Ask how much of the day is used; whoever needs the answer first waits for it."""
+        async with self._checking:
+            if not self._wants_usage():
+                return
+            try:
+                body = await self._call("/api_usage", {}, 1, session, use)
+            except (AuthenticationFailed, RateLimited):
+                raise
+            except ProviderError:
+                # Not worth standing still for; asked again in a quarter of an hour.
+                self._checked_at = self._clock.monotonic() - _USAGE_EVERY_S + _USAGE_EVERY_S_SHARED
+                return
+            self._checked_at = self._clock.monotonic()
+            self._foreign_known = self.credits.foreign_total
+            if isinstance(body, dict):
+                used = body.get("daily_usage")
+                limits = (body.get("plan_limit"), body.get("plan_daily_limit"))
+                per_minute, per_day = (limit if type(limit) is int else None for limit in limits)
+                self.credits.correct(used if type(used) is int else 0, per_minute, per_day)
+
+    async def _call(
+        self, path: str, params: Mapping[str, str | int], cost: int, session: aiohttp.ClientSession, use: Use
+    ) -> Any | Refused:
+        key = self._settings["api_key"]
+        assert isinstance(key, Secret)
+        limits = self.credits
+        spent = limits.take(cost, use)
+        used = left = None
+        try:
+            if self._memory is not None:
+                await self._memory.save(limits.state(self._clock.wall()))
+            # One host a call: each request may cost its credits.
+            answer = await ask_rest(
+                session,
+                self._hosts,
+                path,
+                params={"timezone": "UTC", **params},
+                headers={"Authorization": f"apikey {key.reveal()}"},
+                tries=1,
+            )
+            self._learn_time(answer.headers.get("Date"))
+            used = _number(answer.headers.get("api-credits-used"))
+            left = _number(answer.headers.get("api-credits-left"))
+        finally:
+            limits.settle(spent, used, left)
+        refused = refusal(answer.body, answer.status, key)
+        if refused is None:
+            return answer.body
+        if refused.code == 429:
+            if "for the day" in refused.message:
+                limits.exhaust_day()
+            else:
+                limits.exhaust_minute()
+            raise limits.shortage(cost, use)
+        if refused.code == 401 or refused.code >= 500:
+            raise refused.error()
+        return refused
+
+    def _learn_time(self, date: str | None) -> None:
+        if date is None:
+            return
+        try:
+            self._server_clock.observe(parsedate_to_datetime(date).timestamp())
+        except (ValueError, OverflowError):
+            return
+
+
+def _number(text: str | None) -> int | None:
+    return int(text) if text is not None and text.isascii() and text.isdigit() and len(text) < 10 else None

@@ -1,0 +1,126 @@
+"""Closed candles as the text that clients get: encoded once, then only cut and joined; pure.
+
+A stream's time is divided into windows of `WINDOW` candles. The candles of one window make one chunk.
+"""
+
+import struct
+import sys
+import zlib
+from array import array
+from bisect import bisect_left
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import orjson
+
+from relay.intervals import length_s
+from relay.model import Candle
+
+WINDOW = 512
+CSV_HEAD = b"time,open,high,low,close,volume\n"
+
+_FIRST = b'{"time":'
+_CSV_MARKS = ((b',"open":', b","), (b',"high":', b","), (b',"low":', b","), (b',"close":', b","), (b',"volume":', b","))
+
+
+class Chunk(NamedTuple):
+    """Candles as JSON objects joined by commas, and their open times, ascending."""
+
+    times: Sequence[int]
+    text: bytes
+
+    def part(self, first: int, last: int) -> "Chunk":
+        """Return the candles from index `first` up to, not including, `last`."""
+        count = len(self.times)
+        if first >= last:
+            return EMPTY
+        if first == 0 and last == count:
+            return self
+        begin = self._place(first) if first else 0
+        end = self._place(last) - 1 if last < count else len(self.text)
+        return Chunk(self.times[first:last], self.text[begin:end])
+
+    def between(self, start: int, end: int) -> "Chunk":
+        """Return the candles with `start` ≤ open time < `end`."""
+        return self.part(bisect_left(self.times, start), bisect_left(self.times, end))
+
+    def limited(self, limit: int, *, newest: bool) -> "Chunk":
+        """Return the first `limit` candles, or the last."""
+        count = len(self.times)
+        return self.part(max(count - limit, 0), count) if newest else self.part(0, min(limit, count))
+
+    def _place(self, index: int) -> int:
+        # `,` behind the number: 17 must not be found in 1700.
+        return self.text.index(b"%b%d," % (_FIRST, self.times[index]))
+
+
+EMPTY = Chunk(array("q"), b"")
+
+
+def encode(candles: Sequence[Candle]) -> Chunk:
+    """Encode candles, which are in order."""
+    rows = [
+        {"time": time, "open": opened, "high": high, "low": low, "close": close, "volume": volume}
+        for time, opened, high, low, close, volume in candles
+    ]
+    return Chunk(array("q", [candle.time for candle in candles]), orjson.dumps(rows)[1:-1])
+
+
+def joined(chunks: Iterable[Chunk]) -> Chunk:
+    """Return one chunk with the candles of several, which are in order."""
+    found = [chunk for chunk in chunks if chunk.times]
+    if len(found) < 2:
+        return found[0] if found else EMPTY
+    times = array("q")
+    for chunk in found:
+        times.extend(chunk.times)
+    return Chunk(times, b",".join([chunk.text for chunk in found]))
+
+
+def pack(chunk: Chunk) -> bytes:
+    """Return a chunk as it is stored: how many candles, their open times, check sum, text.
+
+    Not compressed: unpacking would take longer than everything else that a cold answer needs.
+    """
+    times = array("q", chunk.times)
+    if sys.byteorder == "big":
+        times.byteswap()
+    return struct.pack("<II", len(times), zlib.crc32(chunk.text)) + times.tobytes() + chunk.text
+
+
+def unpack(data: bytes) -> Chunk:
+    """Read what `pack` made. Raises `ValueError` when it is damaged."""
+    if len(data) < 8:
+        raise ValueError("a stored chunk is damaged: it is too short")
+    count, check = struct.unpack_from("<II", data)
+    begin = 8 + 8 * count
+    text = data[begin:]
+    if len(data) < begin or zlib.crc32(text) != check:
+        raise ValueError("a stored chunk is damaged: its check sum differs")
+    times = array("q", data[8:begin])
+    if sys.byteorder == "big":
+        times.byteswap()
+    return Chunk(times, text)
+
+
+def window_s(interval: str) -> int:
+    """Return the length of a window in seconds."""
+    return WINDOW * length_s(interval)
+
+
+def decode(chunk: Chunk) -> list[Candle]:
+    """Return the candles."""
+    return [Candle(*row.values()) for row in orjson.loads(b"[%b]" % chunk.text)]
+
+
+def as_lines(chunk: Chunk) -> bytes:
+    """Return newline-delimited JSON."""
+    return chunk.text.replace(b"},{", b"}\n{") + b"\n" if chunk.times else b""
+
+
+def as_csv(chunk: Chunk) -> bytes:
+    """Return CSV rows without the head, columns in the order of `CSV_HEAD`."""
+    text = chunk.text.replace(b"}," + _FIRST, b"\n")
+    for mark, comma in _CSV_MARKS:
+        text = text.replace(mark, comma)
+    return text[len(_FIRST) : -1] + b"\n" if chunk.times else b""

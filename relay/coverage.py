@@ -1,0 +1,41 @@
+"""Spans of open times: what is known completely of a stream; pure."""
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+
+class Span(NamedTuple):
+    """Open times from `start` up to, not including, `end`."""
+
+    start: int
+    end: int
+
+
+def merge_spans(spans: Iterable[Span]) -> list[Span]:
+    """Return the same open times as the fewest spans, ascending; spans that touch become one."""
+    merged: list[Span] = []
+    for span in sorted(spans):
+        if span.end <= span.start:
+            continue
+        if merged and span.start <= merged[-1].end:
+            merged[-1] = Span(merged[-1].start, max(merged[-1].end, span.end))
+        else:
+            merged.append(Span(*span))
+    return merged
+
+
+def cut_spans(spans: Iterable[Span], start: int, end: int) -> list[Span]:
+    """Return the spans, merged, as far as they lie between `start` and `end`."""
+    return merge_spans(Span(max(span.start, start), min(span.end, end)) for span in spans)
+
+
+def gaps_between(spans: Sequence[Span], start: int, end: int) -> list[Span]:
+    """Return what lies between `start` and `end` and in none of the spans, which are merged."""
+    gaps: list[Span] = []
+    for span in cut_spans(spans, start, end):
+        if span.start > start:
+            gaps.append(Span(start, span.start))
+        start = span.end
+    if start < end:
+        gaps.append(Span(start, end))
+    return gaps

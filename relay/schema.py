@@ -1,0 +1,115 @@
+"""The database file: its schema, how it is brought up to date, and what its errors mean in our words."""
+
+import sqlite3
+
+from relay.errors import StoreError
+
+APPLICATION_ID = 0x52_4C_41_59  # "RLAY": tells our files from those of other programs
+
+# Each entry brings the file from the version of its index to the next; never change one that was released.
+MIGRATIONS: tuple[tuple[str, ...], ...] = (
+    (
+        "CREATE TABLE streams (id INTEGER PRIMARY KEY, provider TEXT NOT NULL, symbol TEXT NOT NULL,"
+        " interval TEXT NOT NULL, UNIQUE (provider, symbol, interval))",
+        "CREATE TABLE candles (stream_id INTEGER NOT NULL REFERENCES streams (id), time INTEGER NOT NULL,"
+        " open REAL NOT NULL, high REAL NOT NULL, low REAL NOT NULL, close REAL NOT NULL, volume REAL NOT NULL,"
+        " PRIMARY KEY (stream_id, time)) WITHOUT ROWID",
+        "CREATE TABLE spans (stream_id INTEGER NOT NULL REFERENCES streams (id), start INTEGER NOT NULL,"
+        ' "end" INTEGER NOT NULL, PRIMARY KEY (stream_id, start)) WITHOUT ROWID',
+        "CREATE TABLE documents (name TEXT PRIMARY KEY, body BLOB NOT NULL, stored_at REAL NOT NULL) WITHOUT ROWID",
+        # Counting the rows of a large table reads all of it, so the number is kept.
+        "CREATE TABLE totals (id INTEGER PRIMARY KEY CHECK (id = 1), candles INTEGER NOT NULL)",
+        "INSERT INTO totals VALUES (1, 0)",
+    ),
+    (
+        # Derived from the candles and never needed: those of one window before `until`, encoded.
+        "CREATE TABLE chunks (stream_id INTEGER NOT NULL REFERENCES streams (id), number INTEGER NOT NULL,"
+        " until INTEGER NOT NULL, body BLOB NOT NULL, PRIMARY KEY (stream_id, number))",
+    ),
+)
+
+_OPEN_TIMEOUT_S = 2.0
+# Reads wait behind a blocked write, and a failed one is tried again anyway: give up early.
+_BUSY_MS = 250
+
+
+def open_database(name: str) -> sqlite3.Connection:
+    """Open or create the file and bring its schema up to date; the name is one of a file or `:memory:`.
+
+    Raises `StoreError` with one sentence that names the file and says what to do.
+    """
+    try:
+        connection = sqlite3.connect(name, timeout=_OPEN_TIMEOUT_S, isolation_level=None)
+    except sqlite3.Error as error:
+        raise StoreError(
+            f"database {name}: {reason_of(error)}; check that its directory exists and is writable"
+        ) from error
+    try:
+        _prepare(connection, name)
+    except sqlite3.Error as error:
+        connection.close()
+        raise StoreError(f"database {name}: {reason_of(error)}; {_advice(error)}") from error
+    except StoreError:
+        connection.close()
+        raise
+    return connection
+
+
+def _prepare(connection: sqlite3.Connection, name: str) -> None:
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    (application,) = connection.execute("PRAGMA application_id").fetchone()
+    (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    if (version or tables) and application != APPLICATION_ID:
+        raise StoreError(f"database {name}: is a database of another program; name another file")
+    if version > len(MIGRATIONS):
+        raise StoreError(
+            f"database {name}: has schema version {version}, this relay knows up to {len(MIGRATIONS)};"
+            " upgrade the relay or name another file"
+        )
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = NORMAL")
+    connection.execute("PRAGMA foreign_keys = ON")
+    # Also without a migration: says at once when the file can only be read.
+    connection.execute("BEGIN IMMEDIATE")
+    # Once more inside of the transaction: another process may have been quicker.
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    for statements in MIGRATIONS[version:]:
+        for statement in statements:
+            connection.execute(statement)
+    connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+    connection.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
+    connection.execute("COMMIT")
+    connection.execute(f"PRAGMA busy_timeout = {_BUSY_MS}")
+
+
+_REASONS = {
+    sqlite3.SQLITE_FULL: "the disk is full",
+    sqlite3.SQLITE_BUSY: "another program has locked it",
+    sqlite3.SQLITE_LOCKED: "another program has locked it",
+    sqlite3.SQLITE_CORRUPT: "the file is damaged",
+    sqlite3.SQLITE_NOTADB: "it is not a database",
+    sqlite3.SQLITE_READONLY: "it can only be read",
+    sqlite3.SQLITE_CANTOPEN: "it cannot be opened",
+    sqlite3.SQLITE_IOERR: "the disk fails",
+}
+
+
+def reason_of(error: Exception) -> str:
+    """Say what a failed statement means, without naming the file."""
+    # Our words, because the texts of SQLite and the system may name the file.
+    if isinstance(error, sqlite3.Error):
+        code = getattr(error, "sqlite_errorcode", 0)
+        name = getattr(error, "sqlite_errorname", type(error).__name__)
+        return _REASONS.get(code & 0xFF, f"the database answered {name}")
+    if isinstance(error, OverflowError):
+        return "a number is too large"
+    return "it is closed"
+
+
+def _advice(error: sqlite3.Error) -> str:
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    if code in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
+        return "stop the other program or name another file"
+    if code in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}:
+        return "move it away or name another file"
+    return "check the disk and the rights of the file"

@@ -1,0 +1,214 @@
+"""The SQL of the store, on one aiosqlite connection; no queue, no memory, and no error is handled here."""
+
+import json
+import sqlite3
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from typing import NamedTuple
+
+import aiosqlite
+
+from relay.chunks import encode, pack, window_s
+from relay.coverage import Span, merge_spans
+from relay.model import Candle, StreamKey
+
+StreamId = tuple[str, StreamKey]
+
+_ADD = "INSERT INTO candles VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (stream_id, time) DO NOTHING"
+_REPLACE = "INSERT OR REPLACE INTO candles VALUES (?, ?, ?, ?, ?, ?, ?)"
+_ID = "(SELECT id FROM streams WHERE provider = ? AND symbol = ? AND interval = ?)"
+_ROWS = "SELECT time, open, high, low, close, volume FROM candles WHERE time >= ? AND time < ? AND stream_id = " + _ID
+
+# Each stored chunk, and the candles that are in none: behind the chunk, or all of the window.
+_WINDOWS = """
+SELECT 1, number, body, NULL, NULL, NULL, NULL, NULL, NULL FROM wanted WHERE body IS NOT NULL
+UNION ALL
+SELECT 2, number, NULL, time, open, high, low, close, volume FROM wanted CROSS JOIN candles
+WHERE stream_id = (SELECT id FROM stream)
+AND time >= coalesce(until, number * ?4) AND time < (number + 1) * ?4
+"""
+# The numbers of the windows that hold candles, by one look-up each and not by reading all candles; and the spans.
+_SHELF = """
+SELECT 3, number, NULL, NULL, NULL, NULL, NULL, NULL, NULL FROM numbers WHERE number IS NOT NULL
+UNION ALL
+SELECT 4, start, "end", NULL, NULL, NULL, NULL, NULL, NULL FROM spans WHERE stream_id = (SELECT id FROM stream)
+"""
+_STREAM = f"""
+WITH RECURSIVE stream (id) AS MATERIALIZED (SELECT {_ID}),
+wanted (number, until, body) AS (
+  SELECT value, until, body FROM json_each(?5)
+  LEFT JOIN chunks ON stream_id = (SELECT id FROM stream) AND number = value
+),
+numbers (number) AS (
+  SELECT (SELECT min(time) FROM candles WHERE stream_id = (SELECT id FROM stream)) / ?4
+  UNION ALL
+  SELECT (SELECT min(time) FROM candles WHERE stream_id = (SELECT id FROM stream) AND time >= (number + 1) * ?4) / ?4
+  FROM numbers WHERE number IS NOT NULL
+)
+"""
+_WINDOWS_ONLY = _STREAM + _WINDOWS
+_SHELF_AND_WINDOWS = _STREAM + _SHELF + "UNION ALL" + _WINDOWS
+
+
+class Write(NamedTuple):
+    """Candles, and the span that they fill; numbered in the order of writing.
+
+    It claims coverage only for its own rows, so that losing any one write never leaves a false claim.
+    """
+
+    number: int
+    stream: StreamId
+    candles: tuple[Candle, ...]
+    span: Span | None
+
+
+class WindowRows(NamedTuple):
+    """What is stored of one window: a packed chunk or None, and the candles behind it."""
+
+    body: bytes | None
+    rows: list[Candle]
+
+
+class StoredShelf(NamedTuple):
+    """What is stored about a stream."""
+
+    spans: list[Span]
+    numbers: list[int]
+    windows: dict[int, WindowRows]
+
+
+class Tables:
+    """Runs statements; the caller sees to it that no two of its coroutines run at the same time."""
+
+    def __init__(self, connection: aiosqlite.Connection) -> None:
+        self._connection = connection
+        self._ids: dict[StreamId, int] = {}
+
+    # Reading
+
+    async def candles(self, stream: StreamId, start: int, end: int, limit: int | None, newest: bool) -> list[Candle]:
+        """Return candles of a range, oldest first; the first `limit`, or with `newest` the last."""
+        sql = f"{_ROWS} ORDER BY time {'DESC' if newest else 'ASC'} LIMIT ?"
+        provider, key = stream
+        values = (start, end, provider, *key, -1 if limit is None else limit)
+        rows = [Candle._make(row) for row in await self._connection.execute_fetchall(sql, values)]
+        if newest:
+            rows.reverse()
+        return rows
+
+    async def shelf(self, stream: StreamId, numbers: Sequence[int]) -> StoredShelf:
+        """Return the spans of a stream, the numbers of its windows that hold candles, and some of the windows."""
+        return await self._stored(_SHELF_AND_WINDOWS, stream, numbers)
+
+    async def windows(self, stream: StreamId, numbers: Sequence[int]) -> dict[int, WindowRows]:
+        """Return what is stored of some windows."""
+        return (await self._stored(_WINDOWS_ONLY, stream, numbers)).windows
+
+    async def _stored(self, sql: str, stream: StreamId, numbers: Sequence[int]) -> StoredShelf:
+        provider, key = stream
+        values = (provider, *key, window_s(key.interval), f"[{','.join(map(str, numbers))}]")
+        found = StoredShelf([], [], {number: WindowRows(None, []) for number in numbers})
+        for kind, number, second, *row in await self._connection.execute_fetchall(sql, values):
+            if kind == 1:
+                found.windows[number] = WindowRows(second, found.windows[number].rows)
+            elif kind == 2:
+                found.windows[number].rows.append(Candle._make(row))
+            elif kind == 3:
+                found.numbers.append(number)
+            else:
+                found.spans.append(Span(number, second))
+        return found
+
+    # Writing
+
+    async def write(self, batch: Sequence[Write]) -> None:
+        """Write all of it, or after an error nothing."""
+        connection = self._connection
+        await connection.execute("BEGIN IMMEDIATE")
+        try:
+            ids = await self._stream_ids({write.stream for write in batch})
+            await self._write_candles([(ids[write.stream], *candle) for write in batch for candle in write.candles])
+            await self._drop_chunks(batch, ids)
+            await self._write_spans([(ids[write.stream], write.span) for write in batch if write.span is not None])
+            await connection.execute("COMMIT")
+        except BaseException:
+            if connection.in_transaction:
+                with suppress(sqlite3.Error):
+                    await connection.execute("ROLLBACK")
+            raise
+        self._ids.update(ids)
+
+    async def pack(self, stream: StreamId, number: int) -> None:
+        """Store the chunk of a window as its candles are now."""
+        length = window_s(stream[1].interval)
+        rows = await self.candles(stream, number * length, (number + 1) * length, None, False)
+        ids = await self._stream_ids({stream})
+        if rows:
+            await self._connection.execute(
+                "INSERT OR REPLACE INTO chunks VALUES (?, ?, ?, ?)",
+                (ids[stream], number, rows[-1].time + 1, pack(encode(rows))),
+            )
+
+    async def _stream_ids(self, streams: Iterable[StreamId]) -> dict[StreamId, int]:
+        # New ids reach `self._ids` after the commit only: a rolled back one may be given to another stream.
+        ids = {}
+        for stream in streams:
+            if stream in self._ids:
+                ids[stream] = self._ids[stream]
+                continue
+            provider, key = stream
+            rows = await self._connection.execute_fetchall(
+                "INSERT INTO streams (provider, symbol, interval) VALUES (?, ?, ?)"
+                " ON CONFLICT DO UPDATE SET provider = provider RETURNING id",
+                (provider, key.symbol, key.interval),
+            )
+            (ids[stream],) = next(iter(rows))
+        return ids
+
+    async def _write_candles(self, rows: Sequence[tuple[object, ...]]) -> None:
+        if not rows:
+            return
+        async with self._connection.executemany(_ADD, rows) as cursor:
+            added = cursor.rowcount
+        if added < len(rows):
+            # Some were there already: in the order queued, so that the last one stays.
+            await self._connection.executemany(_REPLACE, rows)
+        await self._connection.execute("UPDATE totals SET candles = candles + ?", (added,))
+
+    async def _drop_chunks(self, batch: Iterable[Write], ids: dict[StreamId, int]) -> None:
+        """Forget the chunks that now lack a candle or have an old one; what comes behind their end harms none."""
+        first: dict[tuple[int, int], int] = {}
+        for write in batch:
+            length = window_s(write.stream[1].interval)
+            for candle in write.candles:
+                window = (ids[write.stream], candle.time // length)
+                first[window] = min(candle.time, first.get(window, candle.time))
+        if first:
+            await self._connection.executemany(
+                "DELETE FROM chunks WHERE stream_id = ? AND number = ? AND until > ?",
+                [(*window, time) for window, time in first.items()],
+            )
+
+    async def _write_spans(self, spans: Sequence[tuple[int, Span]]) -> None:
+        if not spans:
+            return
+        wanted: dict[int, list[Span]] = defaultdict(list)
+        for stream_id, span in spans:
+            wanted[stream_id].append(span)
+        present: dict[int, set[Span]] = {stream_id: set() for stream_id in wanted}
+        for stream_id, start, end in await self._connection.execute_fetchall(
+            'SELECT stream_id, start, "end" FROM spans WHERE stream_id IN (SELECT value FROM json_each(?))',
+            (json.dumps(list(wanted)),),
+        ):
+            present[stream_id].add(Span(start, end))
+        gone: list[tuple[int, int]] = []
+        new: list[tuple[int, int, int]] = []
+        for stream_id, added in wanted.items():
+            merged = set(merge_spans([*present[stream_id], *added]))
+            gone += [(stream_id, span.start) for span in present[stream_id] - merged]
+            new += [(stream_id, *span) for span in merged - present[stream_id]]
+        if gone:
+            await self._connection.executemany("DELETE FROM spans WHERE stream_id = ? AND start = ?", gone)
+        if new:
+            await self._connection.executemany("INSERT INTO spans VALUES (?, ?, ?)", new)

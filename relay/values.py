@@ -1,0 +1,101 @@
+"""Values as people write them in flags, environment and TOML: each reader takes one or complains in words; pure."""
+
+import ipaddress
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
+
+from relay.secret import Secret
+
+Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+def text(value: Any) -> str:
+    """Take a text that is not empty."""
+    if not isinstance(value, str) or not value:
+        raise ValueError("is not a text")
+    return value
+
+
+def secret(value: Any) -> Secret:
+    """Take a text that nobody is to see."""
+    return Secret(text(value))
+
+
+def number(kind: type, least: float, most: float) -> Callable[[Any], Any]:
+    """Make a reader of numbers in a range, also such that are written as text."""
+
+    def parse(value: Any) -> Any:
+        if isinstance(value, str):
+            try:
+                value = kind(value)
+            except ValueError:
+                raise ValueError(f"is not a number from {least:g} to {most:g}") from None
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise ValueError(f"is not a number from {least:g} to {most:g}")
+        if not least <= value <= most:
+            raise ValueError(f"is out of range; it has to be from {least:g} to {most:g}")
+        if not math.isfinite(value) or kind(value) != value:
+            raise ValueError(f"is not a {'whole ' if kind is int else ''}number from {least:g} to {most:g}")
+        return kind(value)
+
+    return parse
+
+
+def one_of(*choices: str) -> Callable[[Any], str]:
+    """Make a reader of one of some words."""
+
+    def parse(value: Any) -> str:
+        if value not in choices:
+            raise ValueError(f"is not one of {', '.join(choices)}")
+        return str(value)
+
+    return parse
+
+
+def switch(value: Any) -> bool:
+    """Take true or false."""
+    if isinstance(value, str):
+        value = {"true": True, "false": False}.get(value.lower())
+    if not isinstance(value, bool):
+        raise ValueError("is neither true nor false")
+    return value
+
+
+def texts(value: Any) -> tuple[str, ...]:
+    """Take a list of texts, or one text with commas."""
+    if isinstance(value, str):
+        value = [part.strip() for part in value.split(",")]
+    if not isinstance(value, Sequence) or not all(isinstance(part, str) for part in value):
+        raise ValueError("is not a list of texts")
+    return tuple(part for part in value if part)
+
+
+def origins(value: Any) -> tuple[str, ...]:
+    """Take a list of origins as browsers send them."""
+    found = texts(value)
+    for origin in found:
+        scheme, _, rest = origin.partition("://")
+        if scheme not in {"http", "https"} or not rest or "/" in rest:
+            raise ValueError("is not a list of origins such as https://charts.example.org")
+    return tuple(origin.lower() for origin in found)
+
+
+def networks(value: Any) -> tuple[Network, ...]:
+    """Take a list of addresses and networks."""
+    try:
+        return tuple(ipaddress.ip_network(part) for part in texts(value))
+    except ValueError as error:
+        raise ValueError(f"is not a list of addresses or networks such as 10.0.0.0/8: {error}") from None
+
+
+def urls(value: Any) -> tuple[str, ...]:
+    """Take a list of addresses, at least one."""
+    found = texts(value)
+    for url in found:
+        scheme, _, rest = url.partition("://")
+        if scheme not in {"http", "https", "ws", "wss"} or not rest:
+            raise ValueError("is not a list of addresses such as https://api.example.com or wss://stream.example.com")
+    if not found:
+        raise ValueError("holds no address")
+    return found

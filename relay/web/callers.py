@@ -1,0 +1,86 @@
+"""Who a request comes from and which host it was meant for, as far as that can be believed; pure, decides nothing."""
+
+import functools
+import ipaddress
+from collections.abc import Sequence
+from typing import TypeAlias
+
+from relay.values import Network
+
+Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+# Names that nobody can register in the public DNS, so that no page of the internet can have one of them.
+_PRIVATE_ENDINGS = (".local", ".internal", ".home.arpa")
+
+
+def client_address(peer: str | None, forwarded: Sequence[str], trusted: Sequence[Network]) -> str:
+    """Return the address of the client.
+
+    It is the peer of the connection, unless that is a trusted proxy: then it is what the proxy said, and so on from
+    right to left. What stands left of the first address that is not trusted was written by who knows whom.
+    """
+    address = _address(peer or "")
+    if address is None:
+        return peer or "unknown"
+    hops = [hop for line in forwarded for hop in line.split(",")]
+    while hops and _is_within(address, trusted):
+        before = _address(hops.pop())
+        if before is None:
+            break
+        address = before
+    return str(address)
+
+
+def is_from_proxy(peer: str | None, trusted: Sequence[Network]) -> bool:
+    """Say whether the connection comes from a trusted proxy, whose headers count."""
+    address = _address(peer or "")
+    return address is not None and _is_within(address, trusted)
+
+
+@functools.lru_cache(4096)
+def owner_of(address: str) -> str:
+    """Return whom limits count an address for: an IPv6 host has a whole /64 to choose addresses from."""
+    found = _address(address)
+    if isinstance(found, ipaddress.IPv6Address) and not found.is_loopback:
+        return str(ipaddress.IPv6Network((int(found) >> 64 << 64, 64)))
+    return address
+
+
+def host_name(netloc: str) -> str:
+    """Return a host in lower case, without port, brackets and the dot of the root."""
+    name = netloc.lower().rpartition("@")[2]
+    if name.startswith("["):
+        return name[1:].partition("]")[0]
+    return name.partition(":")[0].removesuffix(".")
+
+
+def is_own_by_nature(name: str) -> bool:
+    """Say whether no page elsewhere can have this host: an address, or a name of this very machine.
+
+    With DNS rebinding a page of `evil.example` reaches a relay on the visitor's machine or network after its name was
+    pointed there. Then `Host` and `Origin` are equal and both say `evil.example`; an address cannot be forged so.
+    """
+    return name == "localhost" or name.endswith(".localhost") or _address(name) is not None
+
+
+def is_private_name(name: str) -> bool:
+    """Say whether only machines of the own network can have this name."""
+    return "." not in name or name.endswith(_PRIVATE_ENDINGS)
+
+
+@functools.lru_cache(4096)
+def _address(text: str) -> Address | None:
+    text = text.strip()
+    if text.startswith("["):
+        text = text[1:].partition("]")[0]
+    elif text.count(":") == 1:
+        text = text.partition(":")[0]
+    try:
+        found = ipaddress.ip_address(text)
+    except ValueError:
+        return None
+    return (found.ipv4_mapped or found) if isinstance(found, ipaddress.IPv6Address) else found
+
+
+def _is_within(address: Address, networks: Sequence[Network]) -> bool:
+    return any(address in network for network in networks)

@@ -1,0 +1,89 @@
+"""Connections that have not asked for anything yet: each has some seconds, then it goes.
+
+Limits count who asks. A connection that stays silent, or sends its request one byte a minute, would never be counted
+and could be had by the thousand.
+"""
+
+import asyncio
+import ssl
+from collections.abc import Callable
+
+from aiohttp import web
+
+from relay.web.problems import Handler
+
+HANDSHAKE_S = 60.0
+
+
+class Newcomers:
+    """Knows the connections without a request, and ends them when their time is over."""
+
+    def __init__(self, patience_s: float) -> None:
+        self._patience_s = patience_s
+        self._timers: dict[web.RequestHandler, asyncio.TimerHandle] = {}
+
+    def __len__(self) -> int:
+        return len(self._timers)
+
+    def watch(self, make: Callable[[], web.RequestHandler]) -> Callable[[], asyncio.Protocol]:
+        """Return what makes the protocol of a connection and begins to wait for its first request."""
+        loop = asyncio.get_running_loop()
+
+        def made() -> asyncio.Protocol:
+            protocol = make()
+            self._timers[protocol] = loop.call_later(self._patience_s, self._give_up, protocol, True)
+            return protocol
+
+        return made
+
+    def _give_up(self, protocol: web.RequestHandler, may_shake_hands: bool) -> None:
+        del self._timers[protocol]
+        if protocol.transport is not None:
+            protocol.transport.abort()
+        elif may_shake_hands:
+            # It has left, or TLS is still being agreed on; asyncio gives that a minute.
+            loop = asyncio.get_running_loop()
+            self._timers[protocol] = loop.call_later(HANDSHAKE_S + self._patience_s, self._give_up, protocol, False)
+
+    @web.middleware
+    async def greet(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Let a connection stay that has asked for something."""
+        timer = self._timers.pop(request.protocol, None)
+        if timer is not None:
+            timer.cancel()
+        return await handler(request)
+
+
+class Site(web.BaseSite):
+    """Listens on an address as `web.TCPSite` does, with an eye on newcomers."""
+
+    __slots__ = ("_host", "_newcomers", "_port")
+
+    def __init__(
+        self,
+        runner: web.AppRunner,
+        newcomers: Newcomers,
+        host: str,
+        port: int,
+        *,
+        ssl_context: ssl.SSLContext | None = None,
+        backlog: int = 128,
+    ) -> None:
+        super().__init__(runner, ssl_context=ssl_context, backlog=backlog)
+        self._newcomers = newcomers
+        self._host = host
+        self._port = port
+
+    @property
+    def name(self) -> str:
+        """The address, for logs."""
+        return f"{'https' if self._ssl_context else 'http'}://{self._host}:{self._port}"
+
+    async def start(self) -> None:
+        """Accept connections from now on. Raises `OSError`."""
+        await super().start()
+        server = self._runner.server
+        assert server is not None
+        self._server = await asyncio.get_running_loop().create_server(
+            self._newcomers.watch(server), self._host, self._port, ssl=self._ssl_context, backlog=self._backlog
+        )

@@ -1,0 +1,106 @@
+// The candles of one stream as the page knows them: sorted, each with how it came, and the gaps; pure.
+
+import { secondsOf } from "./format.js";
+
+const MOST_WHITESPACE = 400;
+
+/** Sorted candles. An entry is a candle with `isClosed`, `isBackfilled` and `isRevised`; entries are never changed. */
+export class Candles {
+  entries = [];
+  gaps = [];
+
+  get first() {
+    return this.entries[0];
+  }
+
+  get last() {
+    return this.entries.at(-1);
+  }
+
+  /** Forget everything and begin with a snapshot. */
+  reset(candles, lastIsClosed) {
+    this.entries = candles.map((candle, index) => entryOf(candle, index < candles.length - 1 || lastIsClosed));
+    this.gaps = [];
+  }
+
+  /** Take an update; return `last` if it is now the newest candle, `older` if it replaced one, else `inserted`. */
+  put({ candle, isClosed, isBackfilled, isRevised }) {
+    const index = this.#indexOf(candle.time);
+    const before = this.entries[index];
+    const isKnown = before?.time === candle.time;
+    const entry = {
+      ...candle,
+      isClosed,
+      isBackfilled: isBackfilled || (isKnown && before.isBackfilled),
+      isRevised: isRevised || (isKnown && before.isRevised),
+    };
+    this.entries.splice(index, isKnown ? 1 : 0, entry);
+    if (index === this.entries.length - 1) return "last";
+    return isKnown ? "older" : "inserted";
+  }
+
+  /** Put older candles in front, those known already left out; return how many there were. */
+  prepend(candles) {
+    const bound = this.first?.time ?? Infinity;
+    const older = candles.filter((candle) => candle.time < bound).map((candle) => entryOf(candle, true));
+    this.entries = [...older, ...this.entries];
+    return older.length;
+  }
+
+  /** Remember that candles with `from` ≤ time < `to` could not be had. */
+  addGap(from, to, reason) {
+    this.gaps.push({ from, to, reason });
+  }
+
+  /** Forget the oldest beyond `most`; return whether there were any. */
+  trim(most) {
+    const excess = this.entries.length - most;
+    if (excess <= 0) return false;
+    this.entries.splice(0, excess);
+    this.gaps = this.gaps.filter((gap) => gap.to > this.first.time);
+    return true;
+  }
+
+  /** Return the candle that opened at a time, or undefined. */
+  at(time) {
+    const entry = this.entries[this.#indexOf(time)];
+    return entry?.time === time ? entry : undefined;
+  }
+
+  /**
+   * Return the spans that are still missing between two candles, with the open times that belong there.
+   *
+   * A gap that was filled later, by revised candles, is no gap any more.
+   */
+  holes(interval) {
+    const step = secondsOf(interval);
+    const found = [];
+    for (const { from, to, reason } of this.gaps) {
+      const index = this.#indexOf(from);
+      const before = this.entries[index - 1];
+      if (step === null || before === undefined) continue;
+      const end = Math.min(to, this.entries[index]?.time ?? Infinity);
+      const times = [];
+      for (let time = before.time + step; time < end && times.length < MOST_WHITESPACE; time += step) times.push(time);
+      if (times.length) found.push({ times, reason, before: before.time });
+    }
+    return found;
+  }
+
+  /** Return the index of the first entry that is not before a time. */
+  #indexOf(time) {
+    let low = 0;
+    let high = this.entries.length;
+    if (high && this.entries[high - 1].time < time) return high;
+    while (low < high) {
+      const middle = (low + high) >> 1;
+      if (this.entries[middle].time < time) low = middle + 1;
+      else high = middle;
+    }
+    return low;
+  }
+}
+
+function entryOf(candle, isClosed) {
+  return { ...candle, isClosed, isBackfilled: false, isRevised: false };
+}

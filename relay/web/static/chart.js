@@ -1,0 +1,250 @@
+// One chart: candles and volume by Lightweight Charts, drawn at most once a frame. Knows no network and no page.
+
+import { cancel, soon } from "./frames.js";
+import { GapBands } from "./gaps.js";
+import { secondsOf } from "./format.js";
+
+// A classic script that the page loads first.
+const { CandlestickSeries, HistogramSeries, createChart, createSeriesMarkers } = globalThis.LightweightCharts;
+
+const OLDER_MARGIN = 60;
+const MOST_SINGLE_UPDATES = 200;
+const RIGHT_OFFSET = 5;
+
+/** Shows one `Candles`. `onOlder` is called when the left edge comes near, `onPointer` with a time or null. */
+export class Chart {
+  #candles = null;
+  #interval = "";
+  #chart;
+  #series;
+  #volume;
+  #markers;
+  #bands;
+  #onTheme;
+  #changed = new Set();
+  #isWhole = false;
+  #drawnTo = 0;
+  #colors = {};
+  #marked = "";
+
+  constructor(element, { onOlder, onPointer, onMove }) {
+    this.#chart = createChart(element, {
+      autoSize: true,
+      layout: {
+        // It would bring an inline style, which the content policy forbids; the page's footer holds the notice.
+        attributionLogo: false,
+        fontFamily: getComputedStyle(element).fontFamily,
+        fontSize: 11,
+        background: { color: "transparent" },
+      },
+      crosshair: { mode: 0 },
+      rightPriceScale: { scaleMargins: { top: 0.12, bottom: 0.22 } },
+      timeScale: { rightOffset: RIGHT_OFFSET, minBarSpacing: 0.8, timeVisible: true },
+      localization: { locale: "en" },
+    });
+    this.#series = this.#chart.addSeries(CandlestickSeries, { borderVisible: true });
+    this.#volume = this.#chart.addSeries(HistogramSeries, {
+      priceScaleId: "",
+      priceFormat: { type: "volume" },
+      lastValueVisible: false,
+      priceLineVisible: false,
+    });
+    this.#volume.priceScale().applyOptions({ scaleMargins: { top: 0.84, bottom: 0 } });
+    this.#markers = createSeriesMarkers(this.#series, []);
+    this.#bands = new GapBands();
+    this.#series.attachPrimitive(this.#bands);
+    this.#chart.timeScale().subscribeVisibleLogicalRangeChange((range) => {
+      if (range === null || !this.#candles?.entries.length) return;
+      if (range.from < OLDER_MARGIN) onOlder();
+      onMove(this.isAtEnd);
+    });
+    this.#chart.subscribeCrosshairMove(({ time }) => onPointer(time ?? null));
+    this.#onTheme = () => this.#paint();
+    document.addEventListener("themechange", this.#onTheme);
+    this.#paint();
+  }
+
+  /** Whether the newest candle is in sight. */
+  get isAtEnd() {
+    return this.#chart.timeScale().scrollPosition() > -2;
+  }
+
+  /** The bars in sight, counted from the first candle, and the times at the edges. */
+  get visible() {
+    const scale = this.#chart.timeScale();
+    return { bars: scale.getVisibleLogicalRange(), times: scale.getVisibleRange(), spacing: scale.options().barSpacing };
+  }
+
+  /** Show candles, from their newest on. */
+  show(candles, interval, decimals) {
+    this.#candles = candles;
+    this.#interval = interval;
+    this.setDecimals(decimals);
+    const step = secondsOf(interval) ?? Infinity;
+    this.#chart.applyOptions({ timeScale: { timeVisible: step < 86_400, secondsVisible: step < 60 } });
+    this.#drawAll();
+    this.#settle();
+    this.#chart.timeScale().resetTimeScale();
+    this.#chart.priceScale("right").applyOptions({ autoScale: true });
+  }
+
+  /** Show prices with so many decimals. */
+  setDecimals(decimals) {
+    this.#series.applyOptions({ priceFormat: { type: "price", precision: decimals, minMove: 10 ** -decimals } });
+  }
+
+  /** Let pages scroll under a finger that moves up or down. */
+  setTouch(isAlone) {
+    this.#chart.applyOptions({ handleScroll: { vertTouchDrag: isAlone } });
+  }
+
+  /** Draw one candle again with the next frame. */
+  changed(time) {
+    this.#changed.add(time);
+    soon(this.#draw);
+  }
+
+  /** Draw everything again with the next frame; what is in sight stays where it is. */
+  redraw() {
+    this.#isWhole = true;
+    soon(this.#draw);
+  }
+
+  /** Move by a share of the width; negative into the past. */
+  scroll(share) {
+    const scale = this.#chart.timeScale();
+    const range = scale.getVisibleLogicalRange();
+    if (range !== null) scale.scrollToPosition(scale.scrollPosition() + share * (range.to - range.from), false);
+  }
+
+  /** Make candles wider (above 1) or narrower. */
+  zoom(factor) {
+    const scale = this.#chart.timeScale();
+    const barSpacing = Math.min(60, Math.max(0.8, scale.options().barSpacing * factor));
+    scale.applyOptions({ barSpacing });
+  }
+
+  /** Go to the newest candle. */
+  toEnd() {
+    this.#chart.timeScale().scrollToPosition(RIGHT_OFFSET, false);
+  }
+
+  /** Free everything. */
+  close() {
+    cancel(this.#draw);
+    document.removeEventListener("themechange", this.#onTheme);
+    this.#chart.remove();
+  }
+
+  // -- drawing -------------------------------------------------------------------------------------------------------
+
+  #draw = () => {
+    if (this.#candles !== null) {
+      if (this.#isWhole || this.#changed.size > MOST_SINGLE_UPDATES) this.#drawAll();
+      else this.#drawChanged();
+    }
+    this.#settle();
+  };
+
+  #settle() {
+    cancel(this.#draw);
+    this.#changed.clear();
+    this.#isWhole = false;
+  }
+
+  #drawAll() {
+    const holes = this.#candles.holes(this.#interval);
+    const rows = this.#candles.entries.map((entry) => this.#row(entry));
+    for (const { times } of holes) rows.push(...times.map((time) => ({ time })));
+    if (holes.length) rows.sort((one, other) => one.time - other.time);
+    this.#series.setData(rows);
+    // Where a market has no volume, a row of nothing is no picture of it.
+    const hasVolume = this.#candles.entries.some(({ volume }) => volume > 0);
+    this.#volume.applyOptions({ visible: hasVolume });
+    this.#volume.setData(this.#candles.entries.map((entry) => this.#bar(entry)));
+    this.#bands.show(holes, this.#colors.gap);
+    this.#drawnTo = this.#candles.last?.time ?? 0;
+    this.#mark();
+  }
+
+  #drawChanged() {
+    let isMarked = false;
+    for (const time of [...this.#changed].sort((one, other) => one - other)) {
+      const entry = this.#candles.at(time);
+      if (entry === undefined) continue;
+      const isOlder = time < this.#drawnTo;
+      this.#series.update(this.#row(entry), isOlder);
+      this.#volume.update(this.#bar(entry), isOlder);
+      isMarked ||= entry.isBackfilled || entry.isRevised;
+      this.#drawnTo = Math.max(this.#drawnTo, time);
+    }
+    if (isMarked) this.#mark();
+  }
+
+  #row({ time, open, high, low, close, isClosed, isBackfilled, isRevised }) {
+    const row = { time, open, high, low, close };
+    const side = close >= open ? "up" : "down";
+    const edge = isRevised ? this.#colors.revised : isBackfilled ? this.#colors.backfilled : null;
+    if (edge !== null) Object.assign(row, { borderColor: edge, wickColor: edge, color: this.#colors[`${side}Faint`] });
+    // Not quite empty: the label of the last price takes its colour from it.
+    if (!isClosed) row.color = this.#colors[`${side}Hollow`];
+    return row;
+  }
+
+  #bar({ time, volume, open, close, isBackfilled, isRevised }) {
+    const side = close >= open ? "upFaint" : "downFaint";
+    const color = this.#colors[isRevised ? "revisedFaint" : isBackfilled ? "backfilledFaint" : side];
+    return { time, value: volume, color };
+  }
+
+  /** One dot under each run of backfilled candles, one square over each revised one: colour alone is not enough. */
+  #mark() {
+    const markers = [];
+    let wasBackfilled = false;
+    for (const { time, isBackfilled, isRevised } of this.#candles.entries) {
+      if (isRevised) markers.push({ time, position: "aboveBar", shape: "square", color: this.#colors.revised, size: 0.7 });
+      if (isBackfilled && !wasBackfilled) {
+        markers.push({ time, position: "belowBar", shape: "circle", color: this.#colors.backfilled, size: 0.7 });
+      }
+      wasBackfilled = isBackfilled;
+    }
+    const text = JSON.stringify(markers);
+    if (text !== this.#marked) this.#markers.setMarkers(markers);
+    this.#marked = text;
+  }
+
+  #paint() {
+    const style = getComputedStyle(document.documentElement);
+    const color = (name) => style.getPropertyValue(`--${name}`).trim();
+    const { up, down, backfilled, revised } = (this.#colors = {
+      up: color("up"),
+      down: color("down"),
+      backfilled: color("backfilled"),
+      revised: color("revised"),
+      gap: color("gap"),
+    });
+    for (const [name, value] of Object.entries({ up, down, backfilled, revised })) {
+      this.#colors[`${name}Faint`] = `${value}73`;
+      this.#colors[`${name}Hollow`] = `${value}2e`;
+    }
+    this.#chart.applyOptions({
+      layout: { textColor: color("muted") },
+      grid: { vertLines: { color: color("grid") }, horzLines: { color: color("grid") } },
+      rightPriceScale: { borderColor: color("line") },
+      timeScale: { borderColor: color("line") },
+      crosshair: {
+        vertLine: { color: color("line-strong"), labelBackgroundColor: color("crosshair") },
+        horzLine: { color: color("line-strong"), labelBackgroundColor: color("crosshair") },
+      },
+    });
+    this.#series.applyOptions({
+      upColor: up,
+      borderUpColor: up,
+      wickUpColor: up,
+      downColor: down,
+      borderDownColor: down,
+      wickDownColor: down,
+    });
+    this.redraw();
+  }
+}

@@ -1,0 +1,192 @@
+/** Types of `client.js`, the client of a market relay. */
+
+/** Open, high, low, close and volume over an interval; `time` is the open time in Unix seconds (UTC). */
+export interface Candle {
+  time: number;
+  open: number;
+  high: number;
+  low: number;
+  close: number;
+  volume: number;
+}
+
+/** What a symbol denotes, and which provider serves it. */
+export interface Instrument {
+  symbol: string;
+  provider: string;
+  assetClass: string;
+  base: string;
+  quote: string;
+  intervals: string[];
+  attribution: string;
+}
+
+export type Status =
+  | "connecting"
+  | "connected"
+  | "reconnecting"
+  | "backfilling"
+  | "stale"
+  | "market_closed"
+  | "throttled"
+  | "error";
+
+/** A connection is open. `epoch` names one run of the relay: `seq` starts anew with it. */
+export interface Connected {
+  type: "connected";
+  epoch: string;
+  serverTime: number | null;
+}
+
+/** The connection is lost; the next attempt follows in `retryInMs` and the streams go on where they stopped. */
+export interface Lost {
+  type: "lost";
+  reason: string;
+  closeCode: number | null;
+  retryInMs: number;
+}
+
+interface OfStream {
+  /** The canonical name, `BTCUSDT@1m`. */
+  stream: string;
+  symbol: string;
+  interval: string;
+}
+
+/** The relay accepted a stream (or its end), asked for as `asked`. Comes again after each reconnect. */
+export interface Confirmed extends OfStream {
+  type: "confirmed";
+  action: "subscribe" | "unsubscribe";
+  asked: string;
+}
+
+/** The state of a stream changed; a confirmed stream is `connected` until this says otherwise. */
+export interface State extends OfStream {
+  type: "state";
+  status: Status;
+  text: string;
+}
+
+/** The past that `bars` or `since` asked for; once a subscription, what is missed later comes as `Update`. */
+export interface Snapshot extends OfStream {
+  type: "snapshot";
+  candles: Candle[];
+  lastIsClosed: boolean;
+  isComplete: boolean;
+  seq: number | null;
+}
+
+/** The newest known state of a stream's candle. Each closed candle comes once, except where it is revised. */
+export interface Update extends OfStream {
+  type: "update";
+  candle: Candle;
+  isClosed: boolean;
+  isBackfilled: boolean;
+  isRevised: boolean;
+  tsEventMs: number | null;
+  seq: number | null;
+}
+
+/** Closed candles with `from` ≤ open time < `to` are missing and nobody could give them. */
+export interface Gap extends OfStream {
+  type: "gap";
+  from: number;
+  to: number;
+  reason: string;
+}
+
+/** The relay refused a stream (or a request, without `stream`). With `isRetried` the client asks again by itself. */
+export interface Failure extends Partial<OfStream> {
+  type: "failure";
+  code: string;
+  text: string;
+  asked?: string;
+  isRetried: boolean;
+}
+
+export type Message = Connected | Lost | Confirmed | State | Snapshot | Update | Gap | Failure;
+
+export interface SubscribeOptions {
+  /** First the last so many candles, the open one included (0 to 5,000). */
+  bars?: number;
+  /** First every candle whose open time is greater. */
+  since?: number;
+  /** At most one update of an open candle per so many milliseconds. */
+  throttleMs?: number;
+  /** Closed candles only. */
+  closedOnly?: boolean;
+}
+
+/** The part of the WebSocket class that the client uses; a browser and Node 22 have it built in. */
+export interface WebSocketClass {
+  new (url: string): {
+    readonly readyState: number;
+    onopen: ((event: any) => unknown) | null;
+    onmessage: ((event: any) => unknown) | null;
+    onclose: ((event: any) => unknown) | null;
+    onerror: ((event: any) => unknown) | null;
+    send(data: string): void;
+    close(): void;
+  };
+}
+
+export interface ClientOptions {
+  token?: string | null;
+  /** Also wait for a relay that cannot be reached the first time. */
+  waitsForRelay?: boolean;
+  /** Least and most milliseconds between two attempts. */
+  backoffMs?: [least: number, most: number];
+  /** How long a REST request may take. */
+  timeoutMs?: number;
+  WebSocket?: WebSocketClass;
+}
+
+/** A connection to one relay, and an async iterable of messages; the WebSocket opens with the first iteration. */
+export class RelayClient implements AsyncIterable<Message> {
+  constructor(url?: string | URL, options?: ClientOptions);
+  readonly url: URL;
+  /** The streams subscribed to and not refused; canonical names where the relay confirmed them. */
+  readonly streams: string[];
+  readonly isConnected: boolean;
+  /** Follow streams (`BTCUSDT@1m`) from now on, through reconnects. */
+  subscribe(streams: string | string[], options?: SubscribeOptions): void;
+  /** Stop following streams. */
+  unsubscribe(streams: string | string[]): void;
+  /** Connect without waiting on, or ask for a sign of life. */
+  check(): void;
+  /** Close the connection; an iteration under way ends. */
+  close(): void;
+  next(): Promise<IteratorResult<Message, undefined>>;
+  [Symbol.asyncIterator](): AsyncIterator<Message, undefined>;
+  history(
+    symbol: string,
+    interval: string,
+    range?: { startTime?: number; endTime?: number; limit?: number },
+  ): Promise<{ symbol: string; interval: string; candles: Candle[]; lastIsClosed: boolean }>;
+  symbols(assetClass?: string): Promise<string[]>;
+  instruments(assetClass?: string): Promise<Instrument[]>;
+  status(): Promise<Record<string, any>>;
+}
+
+/** The relay cannot be used. */
+export class ClientError extends Error {}
+/** Nothing answers at the address, or not in time. */
+export class Unreachable extends ClientError {}
+/** The answer is not one of a relay. */
+export class BadReply extends ClientError {}
+/** The relay refused, for instance a token. */
+export class Refused extends ClientError {
+  readonly status: number;
+  readonly code: string;
+  readonly title: string;
+  readonly detail: string;
+  readonly retryAfterMs: number | null;
+}
+/** The relay closed the connection for good (4001, 4003). */
+export class Disconnected extends ClientError {
+  readonly closeCode: number;
+  readonly reason: string;
+}
+
+export function parseUrl(value: string | URL): URL;
+export function parseStream(name: string): string;

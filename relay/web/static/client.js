@@ -1,0 +1,732 @@
+// @ts-self-types="./client.d.ts"
+/**
+ * Client of a market relay: streams that survive lost connections, and the REST routes; no dependencies, no page.
+ *
+ *     import { RelayClient } from "http://127.0.0.1:8000/client.js";
+ *
+ *     const relay = new RelayClient("http://127.0.0.1:8000");
+ *     relay.subscribe("BTCUSDT@1m", { bars: 100 });
+ *     for await (const message of relay) {
+ *       if (message.type === "snapshot") console.log(message.candles.length, "candles");
+ *       if (message.type === "update" && message.isClosed) console.log(message.candle);
+ *     }
+ *
+ * What the relay promises for one connection, the client keeps across connections: every closed candle once and in
+ * order. It speaks as `relay.client` does in Python.
+ */
+
+const ROUTES = "api/v1/market-data/";
+const STREAMS_PER_REQUEST = 100;
+// The relay takes frames up to 4,096 bytes; this leaves room for the options around the names.
+const NAME_BYTES_PER_REQUEST = 3500;
+const HANDSHAKE_MS = 10_000;
+const SILENCE_MS = 20_000;
+const PONG_MS = 10_000;
+// More than this many unread messages, and the connection is given up until they are read.
+const MOST_WAITING = 20_000;
+const CLOSE_RATE_LIMITED = 4002;
+// Too many invalid messages, token revoked: trying again would not help.
+const CLOSES_FOR_GOOD = new Set([4001, 4003]);
+// Refusals of a stream that worked before which may end by themselves, for instance while a relay starts.
+const PASSING = new Set(["provider_unavailable", "rate_limited", "too_many_subscriptions", "internal"]);
+const UNIT_S = { s: 1, m: 60, h: 3600, d: 86_400, w: 604_800, M: 31 * 86_400 };
+
+// -- errors ----------------------------------------------------------------------------------------------------------
+
+/** The relay cannot be used; the message is one line for people and carries no token. */
+export class ClientError extends Error {
+  get name() {
+    return this.constructor.name;
+  }
+}
+
+/** Nothing answers at the address, or not in time. */
+export class Unreachable extends ClientError {}
+
+/** The answer is not one of a relay; the address may belong to another server. */
+export class BadReply extends ClientError {}
+
+/** The relay refused; `code` is one of the contract's or empty, `retryAfterMs` says when to come back. */
+export class Refused extends ClientError {
+  constructor(status, code, detail, { title = "", retryAfterMs = null } = {}) {
+    super(detail);
+    Object.assign(this, { status, code, detail, title, retryAfterMs });
+  }
+}
+
+/** The relay closed the connection for good; connecting again as before would end the same way. */
+export class Disconnected extends ClientError {
+  constructor(closeCode, reason) {
+    super(`the relay closed the connection for good: ${reason || "no reason given"} (${closeCode})`);
+    Object.assign(this, { closeCode, reason });
+  }
+}
+
+// -- one stream ------------------------------------------------------------------------------------------------------
+
+/** What was asked of one stream and how far it got; decides where to go on and what was seen already. */
+class Stream {
+  name = null; // canonical, once the relay confirmed it
+  lastClosed = null;
+  lastOpen = null;
+  confirmedAt = null;
+  hasSnapshot = false;
+  failures = 0;
+  isAsked = false; // on this connection
+  askAt = 0; // when the relay is to be asked for it; Infinity once it was
+
+  constructor(asked, options) {
+    this.asked = asked;
+    this.options = options;
+  }
+
+  get isUnderWay() {
+    return this.lastClosed !== null || this.lastOpen !== null;
+  }
+
+  /** Return `since` for the next subscribe, or null to ask as the first time. */
+  resumeFrom() {
+    const { bars, since } = this.options;
+    if (this.lastClosed !== null) return this.lastClosed;
+    if (this.lastOpen !== null) return this.lastOpen - 1;
+    if (this.confirmedAt === null || since !== undefined) return since ?? null;
+    if (bars && !this.hasSnapshot) return null;
+    // Nothing came yet, so what is owed begins with the candle that was open when the stream was confirmed.
+    const [, count, unit] = /@(\d+)([a-zA-Z])$/.exec(this.asked) ?? [];
+    return unit in UNIT_S ? Math.max(0, this.confirmedAt - count * UNIT_S[unit]) : null;
+  }
+
+  /** Return the options of the next subscribe as the relay takes them. */
+  request() {
+    const { bars, throttleMs, closedOnly } = this.options;
+    const since = this.resumeFrom();
+    const request = {};
+    if (since !== null) request.since = since;
+    // Once something was delivered, `bars` would cut what was missed.
+    if (bars !== undefined && !this.isUnderWay && !this.hasSnapshot) request.bars = bars;
+    if (throttleMs !== undefined) request.throttle_ms = throttleMs;
+    if (closedOnly) request.closed_only = true;
+    return request;
+  }
+
+  /** Say whether the application has still to see this candle, and remember it as seen. */
+  accept(openTime, isClosed, isRevised) {
+    if (this.lastClosed !== null && openTime <= this.lastClosed) return isRevised;
+    if (isClosed) this.lastClosed = openTime;
+    else if (this.lastOpen !== null && openTime < this.lastOpen) return false;
+    else this.lastOpen = openTime;
+    return true;
+  }
+}
+
+// -- the client ------------------------------------------------------------------------------------------------------
+
+/**
+ * A connection to one relay, and an async iterable of messages.
+ *
+ * The WebSocket opens with the first iteration; REST alone never opens it. Before the first connection a failure is
+ * thrown as `ClientError`, unless `waitsForRelay`; after it the client reconnects by itself, waiting between the two
+ * bounds of `backoffMs` with jitter. Throws `Refused` for a token that is not valid, and `Disconnected` on 4001 and 4003.
+ */
+export class RelayClient {
+  #options;
+  #headers = {};
+  #socket = null;
+  #isOpen = false;
+  #isBegun = false;
+  #isEnded = false;
+  #isBlocked = false;
+  #wasConnected = false;
+  #streams = new Map();
+  #requests = new Map();
+  #leaving = new Set();
+  #lastId = 0;
+  #ready = [];
+  #waiting = [];
+  #fault = null;
+  #failures = 0;
+  #connectedAt = 0;
+  #heardAt = 0;
+  #askedForLifeAt = null;
+  #serverAheadMs = 0;
+  #attemptTimer;
+  #askTimer;
+  #silenceTimer;
+
+  /** `url` is the relay's address; without one, the relay this file was loaded from. */
+  constructor(url = new URL(".", import.meta.url), options = {}) {
+    this.url = parseUrl(url);
+    this.#options = { backoffMs: [1000, 30_000], timeoutMs: 30_000, waitsForRelay: false, ...options };
+    this.#options.WebSocket ??= globalThis.WebSocket;
+    const token = this.#options.token;
+    if (token !== undefined && token !== null) {
+      if (!/^[\x21-\x7e]+$/.test(token)) throw new TypeError("a token is one word of printable ASCII characters");
+      this.#headers.Authorization = `Bearer ${token}`;
+    }
+  }
+
+  /** The streams subscribed to and not refused; canonical names where the relay confirmed them. */
+  get streams() {
+    return [...this.#streams.keys()];
+  }
+
+  get isConnected() {
+    return this.#isOpen;
+  }
+
+  /** Close the connection; an iteration under way ends. */
+  close() {
+    this.#isEnded = true;
+    clearTimeout(this.#attemptTimer);
+    this.#dropSocket();
+    this.#wake();
+  }
+
+  /**
+   * Find out now whether the relay is there: connect without waiting on, or ask for a sign of life.
+   *
+   * For pages that know more than the client, such as that the machine is online again.
+   */
+  check() {
+    if (this.#isOpen) this.#askForLife();
+    else if (this.#isBegun && this.#socket === null && !this.#isBlocked) this.#plan(0);
+  }
+
+  // -- streams -------------------------------------------------------------------------------------------------------
+
+  /**
+   * Follow streams (`BTCUSDT@1m`) from now on, through reconnects. The answers come with the iteration.
+   *
+   * A stream refused is told as `failure` and forgotten. Subscribing again replaces the options; what was delivered is
+   * not delivered again. Throws TypeError on a malformed name.
+   */
+  subscribe(streams, options = {}) {
+    for (const asked of [streams].flat().map(parseStream)) {
+      const stream = this.#find(asked);
+      if (stream === undefined) this.#streams.set(asked, new Stream(asked, options));
+      else Object.assign(stream, { options, askAt: 0 });
+    }
+    this.#askSoon();
+  }
+
+  /** Stop following streams; nothing of them comes after this returns, except the relay's confirmation. */
+  unsubscribe(streams) {
+    for (const stream of [streams].flat().map((name) => this.#find(parseStream(name)))) {
+      if (stream === undefined) continue;
+      const name = stream.name ?? stream.asked;
+      this.#streams.delete(name);
+      this.#ready = this.#ready.filter((message) => message.stream !== name);
+      if (this.#isOpen && stream.isAsked) this.#leaving.add(stream.asked);
+    }
+    this.#askSoon();
+  }
+
+  /** Return the stream that goes by this name, the canonical one or the one it was asked by. */
+  #find(name) {
+    return this.#streams.get(name) ?? [...this.#streams.values()].find((stream) => stream.asked === name);
+  }
+
+  // -- iterating -----------------------------------------------------------------------------------------------------
+
+  [Symbol.asyncIterator]() {
+    return { next: () => this.next() };
+  }
+
+  /** Return the next message as an iterator does. */
+  async next() {
+    for (;;) {
+      if (this.#ready.length) return { value: this.#ready.shift(), done: false };
+      if (this.#fault !== null) {
+        const fault = this.#fault;
+        this.#fault = null;
+        throw fault;
+      }
+      if (this.#isEnded) return { value: undefined, done: true };
+      if (!this.#isBegun || this.#isBlocked) {
+        this.#isBegun = true;
+        this.#isBlocked = false;
+        this.#plan(0);
+      }
+      await new Promise((resolve) => this.#waiting.push(resolve));
+    }
+  }
+
+  #tell(message) {
+    const last = this.#ready.at(-1);
+    // An unread state of an open candle is replaced by the newer one, as the relay does for slow readers.
+    if (isOpenUpdate(message) && last !== undefined && isOpenUpdate(last) && last.stream === message.stream) {
+      this.#ready[this.#ready.length - 1] = message;
+    } else {
+      this.#ready.push(message);
+    }
+    this.#wake();
+  }
+
+  #wake() {
+    for (const resolve of this.#waiting.splice(0)) resolve();
+  }
+
+  #fail(fault) {
+    this.#fault = fault;
+    this.close();
+  }
+
+  // -- the connection ------------------------------------------------------------------------------------------------
+
+  #plan(waitMs) {
+    clearTimeout(this.#attemptTimer);
+    this.#attemptTimer = setTimeout(() => this.#connect(), waitMs);
+  }
+
+  #connect() {
+    if (this.#isEnded || this.#socket !== null) return;
+    const url = new URL(`${ROUTES}ws`, this.url);
+    url.protocol = { "http:": "ws:", "https:": "wss:" }[url.protocol];
+    if (this.#options.token) url.searchParams.set("token", this.#options.token);
+    const socket = new this.#options.WebSocket(url.href);
+    this.#socket = socket;
+    // A relay that accepts and then says nothing must not hold up the resume for long.
+    const patience = setTimeout(() => this.#onRefused(socket, "no answer in time"), HANDSHAKE_MS);
+    socket.onopen = () => {
+      clearTimeout(patience);
+      if (socket === this.#socket) this.#onOpen();
+    };
+    socket.onmessage = ({ data }) => {
+      if (socket === this.#socket) this.#onMessage(data);
+    };
+    socket.onclose = ({ code, reason }) => {
+      clearTimeout(patience);
+      if (socket !== this.#socket) return;
+      if (this.#isOpen) this.#lose(reason, code);
+      else this.#onRefused(socket, "nothing answers, or it is no relay");
+    };
+    socket.onerror = () => {}; // the close follows and says more
+  }
+
+  #onOpen() {
+    this.#isOpen = true;
+    this.#wasConnected = true;
+    this.#connectedAt = this.#heardAt = performance.now();
+    this.#askedForLifeAt = null;
+    this.#requests.clear();
+    this.#leaving.clear();
+    for (const stream of this.#streams.values()) Object.assign(stream, { askAt: 0, isAsked: false });
+    clearInterval(this.#silenceTimer);
+    this.#silenceTimer = setInterval(() => this.#listen(), 1000);
+    this.#askSoon();
+  }
+
+  /** The handshake failed. A browser does not say why, so the same address is asked without an upgrade. */
+  async #onRefused(socket, reason) {
+    if (socket !== this.#socket) return;
+    let refused = new Unreachable(`no relay reached at ${this.url}: ${reason}`);
+    socket.onclose = null;
+    socket.close();
+    try {
+      await this.#get("ws", {}, Math.min(this.#options.timeoutMs, HANDSHAKE_MS));
+    } catch (fault) {
+      // 400 says that the token is fine and only the upgrade is missing.
+      const isThere = fault instanceof Refused && fault.status === 400;
+      refused = isThere ? new Unreachable(`the relay at ${this.url} takes no connection now`) : fault;
+    }
+    if (socket !== this.#socket || this.#isEnded) return;
+    this.#socket = null;
+    // A relay that starts, is full or shuts down takes clients later; one that refuses a token does not.
+    const isFinal = refused instanceof Refused && (refused.status === 401 || refused.status === 403);
+    if (isFinal || !(this.#wasConnected || this.#options.waitsForRelay)) this.#fail(refused);
+    else this.#planReconnect(refused.message, null, refused.retryAfterMs ?? 0);
+  }
+
+  #lose(reason, closeCode) {
+    this.#dropSocket();
+    if (CLOSES_FOR_GOOD.has(closeCode)) {
+      this.#fail(new Disconnected(closeCode, reason));
+    } else if (!this.#isEnded) {
+      const [, mostMs] = this.#options.backoffMs;
+      if (performance.now() - this.#connectedAt >= mostMs) this.#failures = 0;
+      // 4002 asks to come back later, so it waits the longest time at once.
+      const leastMs = closeCode === CLOSE_RATE_LIMITED ? mostMs : 0;
+      this.#planReconnect(`connection to the relay lost${reason ? ` (${reason})` : ""}`, closeCode, leastMs);
+    }
+  }
+
+  #planReconnect(reason, closeCode, leastMs) {
+    const retryInMs = Math.max(this.#backoff(this.#failures), leastMs);
+    this.#failures += 1;
+    this.#tell({ type: "lost", reason, closeCode, retryInMs });
+    if (!this.#isBlocked) this.#plan(retryInMs);
+  }
+
+  #backoff(failures) {
+    const [leastMs, mostMs] = this.#options.backoffMs;
+    const boundMs = Math.min(mostMs, leastMs * 2 ** Math.min(failures + 1, 16));
+    return leastMs + Math.random() * (boundMs - leastMs);
+  }
+
+  #dropSocket() {
+    const socket = this.#socket;
+    this.#socket = null;
+    this.#isOpen = false;
+    clearInterval(this.#silenceTimer);
+    clearTimeout(this.#askTimer);
+    this.#askTimer = undefined;
+    socket?.close();
+  }
+
+  /** Give up a connection that says nothing: it may be dead without a close, as after a sleep of the machine. */
+  #listen() {
+    const now = performance.now();
+    if (this.#askedForLifeAt !== null) {
+      if (now - this.#askedForLifeAt > PONG_MS) this.#lose("the relay does not answer", null);
+    } else if (now - this.#heardAt > SILENCE_MS) {
+      this.#askForLife();
+    }
+  }
+
+  #askForLife() {
+    this.#askedForLifeAt ??= performance.now();
+    this.#send({ action: "ping" });
+  }
+
+  #send(request) {
+    if (this.#isOpen && this.#socket.readyState === 1) this.#socket.send(JSON.stringify(request));
+  }
+
+  // -- asking --------------------------------------------------------------------------------------------------------
+
+  /** Ask for all that is due, once the caller is done: streams left again at once are not asked for at all. */
+  #askSoon() {
+    if (!this.#isOpen) return;
+    let dueAt = this.#leaving.size ? 0 : Infinity;
+    for (const stream of this.#streams.values()) dueAt = Math.min(dueAt, stream.askAt);
+    clearTimeout(this.#askTimer);
+    if (dueAt < Infinity) this.#askTimer = setTimeout(() => this.#ask(), Math.max(0, dueAt - performance.now()));
+  }
+
+  #ask() {
+    for (const names of batches([...this.#leaving])) this.#request("unsubscribe", names, {}, names);
+    this.#leaving.clear();
+    const now = performance.now();
+    const groups = new Map();
+    for (const stream of this.#streams.values()) {
+      if (stream.askAt > now) continue;
+      const request = stream.request();
+      // A name with a provider is confirmed under another one, so it goes alone and its id tells it.
+      const key = JSON.stringify(request) + (stream.asked.includes(":") ? stream.asked : "");
+      if (!groups.has(key)) groups.set(key, { request, streams: new Map() });
+      groups.get(key).streams.set(stream.asked, stream);
+      Object.assign(stream, { askAt: Infinity, isAsked: true });
+    }
+    for (const { request, streams } of groups.values()) {
+      for (const names of batches([...streams.keys()])) {
+        this.#request("subscribe", names, request, names.map((name) => streams.get(name)));
+      }
+    }
+    this.#askSoon();
+  }
+
+  #request(action, streams, options, open) {
+    this.#requests.set(++this.#lastId, { action, open });
+    this.#send({ action, streams, id: this.#lastId, ...options });
+  }
+
+  /** Take the stream that an answer is about from its request; by name, or because it is the only one left. */
+  #asked({ id, symbol, interval }) {
+    const { action, open = [] } = this.#requests.get(id) ?? {};
+    const name = folded(`${symbol}@${interval ?? ""}`);
+    let index = open.findIndex((one) => folded(one.asked ?? one) === name);
+    if (index < 0 && open.length === 1) index = 0;
+    if (index < 0) return undefined;
+    const [found] = open.splice(index, 1);
+    if (!open.length) this.#requests.delete(id);
+    return action === "subscribe" && this.#isFollowed(found) ? found : undefined;
+  }
+
+  #isFollowed(stream) {
+    return this.#streams.get(stream.name ?? stream.asked) === stream;
+  }
+
+  // -- messages of the relay -----------------------------------------------------------------------------------------
+
+  #onMessage(data) {
+    this.#heardAt = performance.now();
+    this.#askedForLifeAt = null;
+    if (typeof data !== "string") return;
+    try {
+      this.#take(JSON.parse(data));
+    } catch {
+      // Skipping it could lose a closed candle; a new connection brings it again.
+      this.#lose("the relay sent something unreadable", null);
+      return;
+    }
+    if (this.#ready.length > MOST_WAITING) {
+      this.#isBlocked = true;
+      this.#lose("the messages are not read", null);
+    }
+  }
+
+  #take(wire) {
+    if (wire.type === "error") this.#takeError(wire);
+    else if (wire.type === "subscription") this.#takeConfirmation(wire);
+    else if (wire.type === "status" && wire.symbol === undefined) this.#takeHello(wire);
+    else if (wire.type === "pong") this.#learnTime(wire);
+    else {
+      const stream = this.#streams.get(`${wire.symbol}@${wire.interval}`);
+      if (!stream?.name) return;
+      if (wire.type === "price_update") this.#takeUpdate(stream, wire);
+      else if (wire.type === "snapshot") this.#takeSnapshot(stream, wire);
+      else if (wire.type === "status") this.#tellOf(stream, "state", { status: wire.status, text: wire.message ?? "" });
+      else if (wire.type === "gap") this.#tellOf(stream, "gap", { from: wire.from, to: wire.to, reason: wire.reason ?? "" });
+    }
+  }
+
+  #tellOf(stream, type, fields) {
+    const name = stream.name ?? stream.asked;
+    const at = name.lastIndexOf("@");
+    this.#tell({ type, stream: name, symbol: name.slice(0, at), interval: name.slice(at + 1), ...fields });
+  }
+
+  #learnTime(wire) {
+    // Whole seconds: the truth lies half a second later on average.
+    if (wire.server_time) this.#serverAheadMs = wire.server_time * 1000 + 500 - performance.now();
+  }
+
+  #serverNow() {
+    return Math.floor((performance.now() + this.#serverAheadMs) / 1000);
+  }
+
+  #takeHello(wire) {
+    if (wire.status !== "connected") return;
+    this.#learnTime(wire);
+    this.#tell({ type: "connected", epoch: wire.epoch ?? "", serverTime: wire.server_time ?? null });
+  }
+
+  #takeConfirmation(wire) {
+    const name = `${wire.symbol}@${wire.interval}`;
+    const stream = this.#asked(wire);
+    let told = stream ?? { name, asked: name };
+    if (wire.action === "subscribe") {
+      if (stream === undefined) return;
+      this.#streams.delete(stream.name ?? stream.asked);
+      const known = this.#streams.get(name);
+      // Two spellings of one stream: the later request replaces the options, what was seen stays seen.
+      if (known !== undefined) Object.assign(known, { options: stream.options });
+      const kept = known ?? stream;
+      this.#streams.set(name, kept);
+      Object.assign(kept, { name, failures: 0, confirmedAt: kept.confirmedAt ?? this.#serverNow() });
+      told = { name, asked: stream.asked };
+    }
+    this.#tellOf(told, "confirmed", { action: wire.action, asked: told.asked });
+  }
+
+  #takeError(wire) {
+    const request = this.#requests.get(wire.id);
+    const { code = "", message: text = "" } = wire;
+    let refused = [];
+    if (wire.symbol !== undefined && wire.symbol !== null) {
+      const stream = this.#asked(wire);
+      if (stream !== undefined) refused = [stream];
+    } else if (request !== undefined) {
+      this.#requests.delete(wire.id);
+      if (request.action === "subscribe") refused = request.open.filter((stream) => this.#isFollowed(stream));
+      else if (code === "rate_limited") setTimeout(() => this.#leaveAgain(request.open), (wire.retry_after ?? 1) * 1000);
+    }
+    // What was to be left and is not subscribed is what was wanted.
+    if (request?.action === "unsubscribe") return;
+    const waitMs = Math.max((wire.retry_after ?? 0) * 1000, this.#backoff(refused[0]?.failures ?? 0));
+    for (const stream of refused) {
+      const isRetried = code === "rate_limited" || (stream.confirmedAt !== null && PASSING.has(code));
+      if (isRetried) {
+        stream.askAt = performance.now() + waitMs;
+        stream.failures += 1;
+      } else {
+        this.#streams.delete(stream.name ?? stream.asked);
+      }
+      this.#tellOf(stream, "failure", { code, text, asked: stream.asked, isRetried });
+    }
+    if (refused.length) this.#askSoon();
+    else this.#tell({ type: "failure", code, text, isRetried: false });
+  }
+
+  #leaveAgain(names) {
+    for (const name of names) if (this.#find(name) === undefined) this.#leaving.add(name);
+    this.#askSoon();
+  }
+
+  #takeSnapshot(stream, wire) {
+    const candles = wire.candles.map(candleOf);
+    const lastIsClosed = Boolean(wire.last_is_closed);
+    const isComplete = wire.complete !== false;
+    const seq = wire.seq ?? null;
+    const isResumed = stream.isUnderWay || stream.hasSnapshot;
+    const wasWanted = stream.options.bars !== undefined || stream.options.since !== undefined;
+    const lastClosed = stream.resumeFrom();
+    const fresh = candles
+      .map((candle, index) => ({ candle, isClosed: index < candles.length - 1 || lastIsClosed }))
+      .filter(({ candle, isClosed }) => stream.accept(candle.time, isClosed, false));
+    this.#failures = 0;
+    if (wasWanted && !isResumed) {
+      stream.hasSnapshot = true;
+      this.#tellOf(stream, "snapshot", { candles, lastIsClosed, isComplete, seq });
+      return;
+    }
+    if (!isComplete && lastClosed !== null) {
+      const from = lastClosed + 1;
+      const to = Math.max(from, fresh[0]?.candle.time ?? this.#serverNow());
+      const reason = "the relay could not give all that was missed while the connection was lost";
+      this.#tellOf(stream, "gap", { from, to, reason });
+    }
+    for (const { candle, isClosed } of fresh) {
+      this.#tellOf(stream, "update", { candle, isClosed, isBackfilled: isClosed, isRevised: false, tsEventMs: null, seq });
+    }
+  }
+
+  #takeUpdate(stream, wire) {
+    const candle = candleOf(wire.candle);
+    const isClosed = wire.is_closed === true;
+    const isRevised = wire.revised === true;
+    this.#failures = 0;
+    if (!stream.accept(candle.time, isClosed, isRevised)) return;
+    const { ts_event: tsEventMs = null, seq = null } = wire;
+    this.#tellOf(stream, "update", { candle, isClosed, isBackfilled: wire.backfilled === true, isRevised, tsEventMs, seq });
+  }
+
+  // -- REST ----------------------------------------------------------------------------------------------------------
+
+  /** Return candles; times are Unix seconds on open time, both inclusive. Throws `ClientError`. */
+  async history(symbol, interval, { startTime, endTime, limit } = {}) {
+    const wire = await this.#get("history", { symbol, interval, start_time: startTime, end_time: endTime, limit });
+    try {
+      const { candles, last_is_closed: lastIsClosed } = wire;
+      return { symbol: wire.symbol, interval: wire.interval, candles: candles.map(candleOf), lastIsClosed };
+    } catch {
+      throw this.#badReply();
+    }
+  }
+
+  /** Return what can be streamed, sorted. Throws `ClientError`. */
+  async symbols(assetClass) {
+    return this.#list("symbols", assetClass);
+  }
+
+  /** Return what can be streamed, with details. Throws `ClientError`. */
+  async instruments(assetClass) {
+    const list = await this.#list("instruments", assetClass);
+    return list.map(({ asset_class, attribution = "", ...rest }) => ({ assetClass: asset_class, attribution, ...rest }));
+  }
+
+  /** Return what the relay says about itself; keys may be missing and new ones come. Throws `ClientError`. */
+  async status() {
+    return this.#get("status", {});
+  }
+
+  async #list(route, assetClass) {
+    const list = await this.#get(route, { asset_class: assetClass });
+    if (!Array.isArray(list)) throw this.#badReply();
+    return list;
+  }
+
+  async #get(route, asked, timeoutMs = this.#options.timeoutMs) {
+    const url = new URL(ROUTES + route, this.url);
+    for (const [name, value] of Object.entries(asked)) if (value != null) url.searchParams.set(name, value);
+    const limit = new AbortController();
+    const timer = setTimeout(() => limit.abort(), timeoutMs);
+    let answer, body;
+    try {
+      answer = await fetch(url, { headers: this.#headers, signal: limit.signal });
+      body = await answer.text();
+    } catch {
+      const reason = limit.signal.aborted ? "no answer in time" : "the request failed";
+      throw new Unreachable(`no relay reached at ${this.url}: ${reason}`);
+    } finally {
+      clearTimeout(timer);
+    }
+    let value;
+    try {
+      value = JSON.parse(body);
+    } catch {
+      value = undefined;
+    }
+    if (answer.status !== 200) throw this.#refusal(answer, value ?? {});
+    if (value === undefined) throw this.#badReply();
+    return value;
+  }
+
+  #badReply() {
+    return new BadReply(`the answer from ${this.url} is not one of a relay; is the address right?`);
+  }
+
+  #refusal({ status, headers }, problem) {
+    const words = {
+      401: `the relay at ${this.url} wants a valid token`,
+      403: `the relay at ${this.url} does not allow this client`,
+      429: `too many connections or requests for the relay at ${this.url}`,
+      503: `the relay at ${this.url} is full, starting or shutting down`,
+    };
+    const detail = problem.detail || problem.title || words[status];
+    const waitMs = 1000 * headers.get("Retry-After");
+    return new Refused(
+      status,
+      problem.code ?? "",
+      detail || `${this.url} answered with HTTP status ${status}; is it the address of a relay?`,
+      { title: problem.title ?? "", retryAfterMs: waitMs > 0 ? waitMs : null },
+    );
+  }
+}
+
+// -- names and values ------------------------------------------------------------------------------------------------
+
+/** Return the address of a relay: http or https, without user, query and fragment. Throws TypeError. */
+export function parseUrl(value) {
+  const text = String(value).trim();
+  const url = new URL(text.includes("://") ? text : `http://${text}`);
+  const protocol = { "ws:": "http:", "wss:": "https:" }[url.protocol] ?? url.protocol;
+  if (!/^https?:$/.test(protocol) || !url.host) {
+    throw new TypeError(`"${text}" is not an address such as http://127.0.0.1:8000`);
+  }
+  return new URL(`${protocol}//${url.host}${url.pathname.replace(/\/*$/, "/")}`);
+}
+
+/** Return `btcusdt@1m` as `BTCUSDT@1m`; whether there is such a stream only the relay knows. Throws TypeError. */
+export function parseStream(name) {
+  const at = String(name).lastIndexOf("@");
+  if (at < 1 || at === name.length - 1) {
+    throw new TypeError(`stream "${name}" is not of the form SYMBOL@INTERVAL, for example BTCUSDT@1m`);
+  }
+  return name.slice(0, at).toUpperCase() + name.slice(at);
+}
+
+// 1m is a minute and 1M a month; all other letters mean the same in both cases.
+function folded(name) {
+  const at = name.lastIndexOf("@");
+  const interval = name.slice(at);
+  return name.slice(0, at).toLowerCase() + (interval.endsWith("M") ? interval : interval.toLowerCase());
+}
+
+function batches(names) {
+  const encoder = new TextEncoder();
+  const found = [];
+  let size = Infinity;
+  for (const name of names) {
+    const length = encoder.encode(JSON.stringify(name)).length + 1;
+    if (size + length > NAME_BYTES_PER_REQUEST || found.at(-1).length === STREAMS_PER_REQUEST) {
+      found.push([]);
+      size = 0;
+    }
+    found.at(-1).push(name);
+    size += length;
+  }
+  return found;
+}
+
+function candleOf(value) {
+  const candle = { volume: 0, ...value };
+  for (const field of ["time", "open", "high", "low", "close", "volume"]) {
+    if (typeof candle[field] !== "number") throw new TypeError(`a candle without ${field}`);
+  }
+  return candle;
+}
+
+function isOpenUpdate(message) {
+  return message.type === "update" && !message.isClosed;
+}

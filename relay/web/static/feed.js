@@ -1,0 +1,247 @@
+// The streams that the page shows: one client, each stream once however many charts show it. Draws nothing.
+
+import { Disconnected, Refused, RelayClient, parseStream } from "../client.js";
+import { Candles } from "./candles.js";
+import { decimalsOf, split } from "./format.js";
+import { askToken, currentToken } from "./token.js";
+
+const BARS = 500;
+const PAGE = 1000;
+const PATIENCE_MS = 5000;
+const TOKEN_REVOKED = 4003;
+const ASK_AGAIN_MS = 10_000;
+const PASSING = new Set(["provider_unavailable", "rate_limited", "too_many_subscriptions", "internal"]);
+const PRICES_LOOKED_AT = 100;
+
+/** One stream: its candles, its state, how far behind it is. Listeners get `{ kind, … }`. */
+export class Live {
+  candles = new Candles();
+  status = "connecting";
+  text = "";
+  failure = null; // why the relay refused the stream
+  trouble = null; // why older candles could not be had
+  lagMs = null;
+  heardAt = null;
+  decimals = 2;
+  isLoaded = false;
+  isComplete = true;
+  isAtStart = false;
+  isLoading = false;
+  askAgainAt = 0;
+  listeners = new Set();
+
+  constructor(name) {
+    this.name = name;
+  }
+
+  tell(kind, fields = {}) {
+    for (const listener of [...this.listeners]) listener({ kind, ...fields });
+  }
+
+  learnDecimals(candles) {
+    const found = Math.max(...candles.flatMap(({ open, close }) => [decimalsOf(open), decimalsOf(close)]));
+    if (found > this.decimals) this.decimals = found;
+  }
+}
+
+/** Dispatches `connection` when the connection to the relay changes; `connection` says how it is. */
+export class Feed extends EventTarget {
+  connection = { state: "connecting", text: "Connecting", retryAt: null };
+  received = 0;
+  #client;
+  #lives = new Map();
+  #aheadMs = 0;
+
+  constructor() {
+    super();
+    this.#client = this.#newClient(currentToken());
+    addEventListener("online", () => this.#client.check());
+    // After a sleep of the machine the connection may be dead without a word.
+    document.addEventListener("visibilitychange", () => document.hidden || this.#client.check());
+  }
+
+  get streams() {
+    return [...this.#lives.keys()];
+  }
+
+  /** Follow a stream; `listener` is called on every change, until `leave`. */
+  follow(stream, listener) {
+    const name = parseStream(stream);
+    let live = this.#lives.get(name);
+    if (live === undefined) {
+      live = new Live(name);
+      this.#lives.set(name, live);
+      this.#client.subscribe(name, { bars: BARS });
+    }
+    live.listeners.add(listener);
+    return live;
+  }
+
+  /** Stop following; the last one to leave ends the stream. */
+  leave(live, listener) {
+    live.listeners.delete(listener);
+    if (live.listeners.size || this.#lives.get(live.name) !== live) return;
+    this.#lives.delete(live.name);
+    this.#client.unsubscribe(live.name);
+  }
+
+  /** Call the relay through its client, again after a token was entered. */
+  async ask(call) {
+    for (;;) {
+      const client = this.#client;
+      try {
+        return await call(client);
+      } catch (fault) {
+        if (!needsToken(fault)) throw fault;
+        await this.#newToken(client, fault);
+      }
+    }
+  }
+
+  /** Load the candles before the first one of a stream. Does nothing where there are none, or while it loads. */
+  async loadOlder(live) {
+    const first = live.candles.first;
+    if (first === undefined || live.isAtStart || live.isLoading || performance.now() < live.askAgainAt) return;
+    live.isLoading = true;
+    live.tell("loading");
+    const { symbol, interval } = split(live.name);
+    const range = { endTime: first.time - 1, limit: PAGE };
+    try {
+      const { candles } = await this.ask((client) => client.history(symbol, interval, range));
+      // The candles may have been replaced meanwhile, by a snapshot for another token.
+      if (live.candles.first === first) live.isAtStart = live.candles.prepend(candles) === 0;
+      live.trouble = null;
+    } catch (fault) {
+      live.trouble = fault.message;
+      live.askAgainAt = performance.now() + (fault.retryAfterMs ?? PATIENCE_MS);
+    } finally {
+      live.isLoading = false;
+    }
+    live.tell("older");
+  }
+
+  /** Take messages for as long as the page lives. */
+  async run() {
+    for (;;) {
+      const client = this.#client;
+      try {
+        for await (const message of client) this.#take(message);
+      } catch (fault) {
+        if (needsToken(fault)) await this.#newToken(client, fault);
+        else if (fault instanceof Disconnected || fault instanceof Refused) return this.#setConnection("ended", fault.message);
+        else throw fault;
+      }
+    }
+  }
+
+  #newClient(token) {
+    return new RelayClient(undefined, { token, waitsForRelay: true });
+  }
+
+  async #newToken(client, fault) {
+    if (client === this.#client) this.#setConnection("disconnected", "Waiting for a token");
+    const token = await askToken(fault.message);
+    // Whoever comes first changes the client; the others find it changed.
+    if (client !== this.#client) return;
+    this.#client = this.#newClient(token);
+    client.close();
+    for (const live of this.#lives.values()) this.#client.subscribe(live.name, { bars: BARS });
+  }
+
+  #setConnection(state, text, retryAt = null) {
+    this.connection = { state, text, retryAt };
+    this.dispatchEvent(new Event("connection"));
+  }
+
+  // -- messages ------------------------------------------------------------------------------------------------------
+
+  #take(message) {
+    if (message.type === "connected") {
+      this.#compareClocks(message.serverTime);
+      this.#setConnection("connected", "Connected");
+      return;
+    }
+    if (message.type === "lost") {
+      this.#setConnection("disconnected", message.reason, performance.now() + message.retryInMs);
+      return;
+    }
+    const live = this.#lives.get(message.asked ?? message.stream) ?? this.#lives.get(message.stream);
+    if (live === undefined) return;
+    if (message.type === "confirmed") this.#onConfirmed(live, message);
+    else if (message.type === "state") this.#onState(live, message.status, message.text);
+    else if (message.type === "snapshot") this.#onSnapshot(live, message);
+    else if (message.type === "update") this.#onUpdate(live, message);
+    else if (message.type === "gap") this.#onGap(live, message);
+    else if (message.type === "failure") this.#onFailure(live, message);
+  }
+
+  #onConfirmed(live, { action, stream }) {
+    if (action !== "subscribe") return;
+    const known = this.#lives.get(stream);
+    if (known === undefined) {
+      this.#lives.delete(live.name);
+      live.name = stream;
+      this.#lives.set(stream, live);
+      live.tell("renamed", { live });
+    } else if (known !== live) {
+      // Another spelling of a stream that is shown already: its listeners change over.
+      this.#lives.delete(live.name);
+      for (const listener of live.listeners) {
+        known.listeners.add(listener);
+        listener({ kind: "renamed", live: known });
+      }
+      return;
+    }
+    this.#onState(live, "connected", "");
+  }
+
+  #onState(live, status, text) {
+    Object.assign(live, { status, text, failure: null });
+    live.tell("state");
+  }
+
+  #onSnapshot(live, { candles, lastIsClosed, isComplete }) {
+    live.candles.reset(candles, lastIsClosed);
+    Object.assign(live, { isLoaded: true, isComplete, isAtStart: false });
+    if (candles.length) live.learnDecimals(candles.slice(-PRICES_LOOKED_AT));
+    live.tell("reset");
+  }
+
+  #onUpdate(live, message) {
+    this.received += 1;
+    const decimals = live.decimals;
+    live.learnDecimals([message.candle]);
+    live.isLoaded = true;
+    live.heardAt = performance.now();
+    if (message.tsEventMs !== null) live.lagMs = Math.max(0, Date.now() + this.#aheadMs - message.tsEventMs);
+    const place = live.candles.put(message);
+    live.tell("candle", { time: message.candle.time, place, isMoreExact: live.decimals > decimals });
+  }
+
+  #onGap(live, { from, to, reason }) {
+    live.candles.addGap(from, to, reason);
+    live.tell("gap");
+  }
+
+  #onFailure(live, { code, text, isRetried }) {
+    if (isRetried) return this.#onState(live, "reconnecting", text);
+    Object.assign(live, { status: "error", text, failure: text });
+    live.tell("state");
+    if (!PASSING.has(code)) return;
+    // The client has forgotten the stream; a page that stays open asks again.
+    setTimeout(() => {
+      if (this.#lives.get(live.name) === live) this.#client.subscribe(live.name, { bars: BARS });
+    }, ASK_AGAIN_MS);
+  }
+
+  /** Learn how far the relay's clock is ahead: it tells whole seconds, so within one second both agree. */
+  #compareClocks(serverTime) {
+    if (serverTime === null) return;
+    const least = serverTime * 1000 - Date.now();
+    this.#aheadMs = least <= 0 && least + 1000 >= -50 ? 0 : least + 500;
+  }
+}
+
+function needsToken(fault) {
+  return (fault instanceof Refused && fault.status === 401) || (fault instanceof Disconnected && fault.closeCode === TOKEN_REVOKED);
+}

@@ -1,0 +1,16 @@
+// The keyboard: which key does what, and when the keys belong to somebody else.
+
+/** Call `actions[key]` for keys typed anywhere but into a field or a dialog; with `other` for letters without one. */
+export function listen(actions) {
+  addEventListener("keydown", (event) => {
+    const { key, target } = event;
+    if (event.defaultPrevented || event.isComposing || document.querySelector("dialog[open]")) return;
+    if (target instanceof Element && target.closest("input, textarea, select")) return;
+    const name = (event.ctrlKey || event.metaKey ? "Ctrl+" : "") + (event.altKey ? "Alt+" : "") + key;
+    // Space and Enter press the button that has the focus.
+    const action = actions[name];
+    if (action === undefined) return;
+    event.preventDefault();
+    action();
+  });
+}

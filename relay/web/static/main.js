@@ -1,0 +1,250 @@
+// The chart page: puts feed, grid, search and keys together.
+
+import { ClientError } from "../client.js";
+import { Feed } from "./feed.js";
+import { span, split, utc, price } from "./format.js";
+import { listen } from "./keys.js";
+import { COUNTS, Layout } from "./layout.js";
+import { Panel } from "./panel.js";
+import { Picker } from "./picker.js";
+
+const FIRST = ["BTCUSDT", "ETHUSDT", "EUR/USD", "SOLUSDT", "BNBUSDT", "XRPUSDT", "GBP/USD", "DOGEUSDT"];
+const RETRY_MS = 5000;
+const TICK_MS = 500;
+
+const byId = (id) => document.getElementById(id);
+const grid = byId("grid");
+const feed = new Feed();
+const layout = new Layout();
+const picker = new Picker((symbol, interval) => choose(symbol, interval));
+const panels = [];
+let active = 0;
+let instruments = new Map();
+
+// -- panels ----------------------------------------------------------------------------------------------------------
+
+function render() {
+  while (panels.length > layout.count) panels.pop().close();
+  grid.dataset.count = layout.count;
+  layout.streams.slice(0, layout.count).forEach((stream, index) => {
+    if (panels[index] === undefined) {
+      panels[index] = new Panel(feed, byId("panel"), { onChosen, onSearch, onRenamed });
+      grid.append(panels[index].element);
+    }
+    panels[index].show(stream);
+    panels[index].chart.setTouch(layout.count === 1);
+  });
+  activate(Math.min(active, panels.length - 1));
+}
+
+function activate(index) {
+  active = Math.max(0, index);
+  panels.forEach((panel, at) => {
+    panel.setActive(at === active && panels.length > 1);
+    panel.setInstrument(panel.stream && instruments.get(split(panel.stream).symbol));
+  });
+  renderIntervals();
+  renderSource();
+  for (const button of byId("layouts").children) {
+    button.setAttribute("aria-pressed", String(Number(button.dataset.count) === layout.count));
+  }
+}
+
+function onChosen(panel) {
+  if (panels.indexOf(panel) !== active) activate(panels.indexOf(panel));
+}
+
+function onSearch(panel) {
+  onChosen(panel);
+  picker.open();
+}
+
+function onRenamed(panel) {
+  const index = panels.indexOf(panel);
+  if (index >= 0 && layout.streams[index] !== panel.stream) layout.set(index, panel.stream);
+  if (index >= 0) activate(active);
+}
+
+// -- choosing --------------------------------------------------------------------------------------------------------
+
+function showIn(index, stream) {
+  layout.set(index, stream);
+  panels[index]?.show(stream);
+  activate(index);
+}
+
+function choose(symbol, interval = null) {
+  const before = layout.streams[active] && split(layout.streams[active]).interval;
+  const known = instruments.get(symbol)?.intervals ?? [];
+  const kept = known.includes(before) ? before : known.includes("1m") ? "1m" : known[0];
+  showIn(active, `${symbol}@${interval ?? kept ?? before ?? "1m"}`);
+}
+
+function chooseInterval(interval) {
+  showIn(active, `${split(layout.streams[active]).symbol}@${interval}`);
+}
+
+function stepInterval(step) {
+  const { symbol, interval } = split(layout.streams[active]);
+  const known = instruments.get(symbol)?.intervals ?? [];
+  const next = known[known.indexOf(interval) + step];
+  if (next !== undefined) chooseInterval(next);
+}
+
+function resize(count) {
+  layout.resize(count, active, candidates());
+  active = Math.min(active, count - 1);
+  render();
+}
+
+/** What a cell without a stream may show: well-known names first. */
+function candidates() {
+  const listed = [...FIRST.filter((symbol) => instruments.has(symbol)), ...instruments.keys()].slice(0, 2 * COUNTS.at(-1));
+  return [...new Set(listed)].map((symbol) => {
+    const { intervals } = instruments.get(symbol);
+    return `${symbol}@${intervals.includes("1m") ? "1m" : intervals[0]}`;
+  });
+}
+
+// -- the bars on top and below ---------------------------------------------------------------------------------------
+
+function renderIntervals() {
+  const { symbol, interval } = layout.streams[active] ? split(layout.streams[active]) : {};
+  const known = instruments.get(symbol)?.intervals ?? (interval ? [interval] : []);
+  const bar = byId("intervals");
+  if ([...bar.children].map((button) => button.textContent).join() !== known.join()) {
+    bar.replaceChildren(...known.map(intervalButton));
+  }
+  for (const button of bar.children) {
+    const isShown = button.textContent === interval;
+    button.setAttribute("aria-pressed", String(isShown));
+    if (isShown) bar.scrollTo({ left: button.offsetLeft - bar.clientWidth / 2 });
+  }
+  byId("search-text").textContent = symbol ?? "Search";
+}
+
+function intervalButton(interval) {
+  const button = document.createElement("button");
+  Object.assign(button, { type: "button", className: "button", textContent: interval });
+  button.addEventListener("click", () => chooseInterval(interval));
+  return button;
+}
+
+function renderSource() {
+  const shown = panels.map((panel) => panel.stream && instruments.get(split(panel.stream).symbol)?.attribution);
+  byId("source").textContent = [...new Set(shown.filter(Boolean))].join(" · ");
+}
+
+function tick() {
+  for (const panel of panels) panel.tick();
+  const { state, text, retryAt } = feed.connection;
+  const wait = retryAt === null ? 0 : retryAt - performance.now();
+  const words = state === "disconnected" && wait > 0 ? `Offline, next try in ${span(wait)}` : state === "connected" ? "Connected" : text;
+  const element = byId("connection");
+  element.dataset.state = state === "ended" ? "error" : state;
+  if (element.textContent !== words) element.textContent = words;
+  element.title = text;
+  byId("clock").textContent = `${utc(Date.now() / 1000).slice(11)} UTC`;
+  const { live } = panels[active] ?? {};
+  const last = live?.candles.last;
+  document.title = last ? `${price(last.close, live.decimals)} ${split(live.name).symbol} · market-relay` : "market-relay";
+}
+
+function announce() {
+  const { state, text } = feed.connection;
+  const words = state === "connected" ? "Connected to the relay" : text;
+  if (byId("announcer").textContent !== words) byId("announcer").textContent = words;
+  tick();
+}
+
+// -- start -----------------------------------------------------------------------------------------------------------
+
+async function loadInstruments() {
+  for (;;) {
+    try {
+      const list = await feed.ask((client) => client.instruments());
+      instruments = new Map(list.map((instrument) => [instrument.symbol, instrument]));
+      picker.setInstruments(list);
+      layout.fill(candidates());
+      render();
+      // Right after its start a relay may know no instruments yet.
+      if (list.length) return;
+    } catch (fault) {
+      if (!(fault instanceof ClientError)) throw fault;
+    }
+    await new Promise((resolve) => setTimeout(resolve, RETRY_MS));
+  }
+}
+
+function start() {
+  byId("search").addEventListener("click", () => picker.open());
+  byId("layouts").addEventListener("click", ({ target }) => {
+    const button = target.closest("[data-count]");
+    if (button) resize(Number(button.dataset.count));
+  });
+  byId("help-button").addEventListener("click", () => byId("help").showModal());
+  for (const dialog of document.querySelectorAll("dialog.closable")) {
+    dialog.addEventListener("click", ({ target }) => {
+      if (target === dialog || target.closest("[data-close]")) dialog.close();
+    });
+  }
+  addEventListener("hashchange", () => {
+    if (!layout.isLeft) return;
+    layout.load();
+    layout.fill(candidates());
+    render();
+  });
+  const chart = () => panels[active]?.chart;
+  const turn = (step) => panels.length && activate((active + step + panels.length) % panels.length);
+  listen({
+    "/": () => picker.open(),
+    "Ctrl+k": () => picker.open(),
+    "[": () => stepInterval(-1),
+    "]": () => stepInterval(1),
+    ",": () => turn(-1),
+    ".": () => turn(1),
+    ArrowLeft: () => chart()?.scroll(-0.2),
+    ArrowRight: () => chart()?.scroll(0.2),
+    "+": () => chart()?.zoom(1.25),
+    "=": () => chart()?.zoom(1.25),
+    "-": () => chart()?.zoom(0.8),
+    End: () => chart()?.toEnd(),
+    t: () => document.querySelector("[data-theme-toggle]").click(),
+    "?": () => byId("help").showModal(),
+    ...Object.fromEntries(COUNTS.map((count) => [String(count), () => resize(count)])),
+  });
+  feed.addEventListener("connection", announce);
+  setInterval(tick, TICK_MS);
+  layout.load();
+  render();
+  loadInstruments();
+  feed.run();
+}
+
+/** What the page shows, to look at from a console: `relayCharts.panels[0].candles`. Copies; changing them does nothing. */
+globalThis.relayCharts = Object.freeze({
+  get connection() {
+    return { ...feed.connection };
+  },
+  get received() {
+    return feed.received;
+  },
+  get streams() {
+    return feed.streams;
+  },
+  get panels() {
+    return panels.map(({ live, chart }) => ({
+      stream: live?.name,
+      status: live?.status,
+      lagMs: live?.lagMs,
+      isLoaded: live?.isLoaded,
+      isAtStart: live?.isAtStart,
+      isLoading: live?.isLoading,
+      candles: live?.candles.entries.map((entry) => ({ ...entry })),
+      gaps: live?.candles.gaps.map((gap) => ({ ...gap })),
+      visible: chart.visible,
+    }));
+  },
+});
+
+start();

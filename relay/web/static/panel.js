@@ -1,0 +1,210 @@
+// One cell of the grid: the head with symbol, price, state and lag; the chart; what there is to say about it.
+
+import { Chart } from "./chart.js";
+import { percent, price, span, split, utc, secondsOf, volume } from "./format.js";
+
+const MOST_CANDLES = 20_000;
+const KEPT_CANDLES = 15_000;
+const READABLE_MS = 100;
+
+const STATES = {
+  connecting: "Connecting",
+  connected: "Live",
+  reconnecting: "Reconnecting",
+  backfilling: "Backfilling",
+  stale: "Stale",
+  market_closed: "Market closed",
+  throttled: "Throttled",
+  error: "Error",
+};
+
+/** Shows one stream of the feed. `onChosen` is called when the reader turns to it, `onSearch` to change the symbol. */
+export class Panel {
+  live = null;
+  #feed;
+  #chart;
+  #parts = {};
+  #frame = 0;
+  #pointer = null;
+  #isBehind = false;
+  #mayWriteAt = 0;
+
+  constructor(feed, template, { onChosen, onSearch, onRenamed }) {
+    this.#feed = feed;
+    this.#onRenamed = onRenamed;
+    this.element = template.content.firstElementChild.cloneNode(true);
+    for (const part of this.element.querySelectorAll("[data-part]")) this.#parts[part.dataset.part] = part;
+    this.element.addEventListener("pointerdown", () => onChosen(this));
+    this.element.addEventListener("focusin", () => onChosen(this));
+    this.#parts.symbol.addEventListener("click", () => onSearch(this));
+    this.#parts.choose.addEventListener("click", () => onSearch(this));
+    this.#parts.end.addEventListener("click", () => this.chart.toEnd());
+  }
+
+  #onRenamed;
+
+  /** The chart; made when the panel is in the document, whose size it takes. */
+  get chart() {
+    this.#chart ??= new Chart(this.#parts.canvas, {
+      onOlder: () => this.live && this.#feed.loadOlder(this.live),
+      onPointer: (time) => {
+        this.#pointer = time;
+        this.#refresh();
+      },
+      onMove: (isAtEnd) => {
+        if (this.#isBehind === !isAtEnd) return;
+        this.#isBehind = !isAtEnd;
+        this.#parts.end.hidden = isAtEnd;
+      },
+    });
+    return this.#chart;
+  }
+
+  get stream() {
+    return this.live?.name ?? null;
+  }
+
+  /** Show another stream. */
+  show(stream) {
+    if (this.stream === stream) return;
+    if (this.live !== null) this.#feed.leave(this.live, this.#listener);
+    this.live = this.#feed.follow(stream, this.#listener);
+    this.#isBehind = false;
+    this.#parts.end.hidden = true;
+    this.#showWhole();
+  }
+
+  /** Say who provides the data of what is shown. */
+  setInstrument(instrument) {
+    this.#parts.provider.textContent = instrument?.provider ?? "";
+  }
+
+  setActive(isActive) {
+    this.element.classList.toggle("active", isActive);
+    if (isActive) this.element.setAttribute("aria-current", "true");
+    else this.element.removeAttribute("aria-current");
+  }
+
+  /** Stop following, free the chart. */
+  close() {
+    if (this.live !== null) this.#feed.leave(this.live, this.#listener);
+    cancelAnimationFrame(this.#frame);
+    this.#chart?.close();
+    this.element.remove();
+  }
+
+  #listener = ({ kind, time, place, isMoreExact, live }) => {
+    if (kind === "renamed") {
+      const isOther = live !== this.live;
+      this.live = live;
+      if (isOther) this.#showWhole();
+      this.#onRenamed(this);
+    } else if (kind === "reset") {
+      this.#showWhole();
+    } else if (kind === "candle") {
+      if (isMoreExact) this.chart.setDecimals(this.live.decimals);
+      if (place === "inserted") this.chart.redraw();
+      else this.chart.changed(time);
+      this.#trim();
+    } else if (kind === "gap" || kind === "older") {
+      this.chart.redraw();
+    }
+    this.#refresh(kind !== "candle");
+  };
+
+  #showWhole() {
+    const { candles, name, decimals } = this.live;
+    const { symbol, interval } = split(name);
+    this.#parts.symbol.textContent = symbol;
+    this.#parts.interval.textContent = interval;
+    this.element.setAttribute("aria-label", `Chart of ${symbol}, ${interval}`);
+    this.chart.show(candles, interval, decimals);
+    this.#refresh();
+    this.tick();
+  }
+
+  /** Keep a page that stays open from growing, unless the reader looks at the past. */
+  #trim() {
+    if (this.live.candles.entries.length <= MOST_CANDLES || this.#isBehind) return;
+    this.live.candles.trim(KEPT_CANDLES);
+    this.live.isAtStart = false;
+    this.chart.redraw();
+  }
+
+  // -- words and numbers ---------------------------------------------------------------------------------------------
+
+  /** Write with the next frame; numbers that nobody could read so fast wait a little. */
+  #refresh(isAtOnce = true) {
+    if (isAtOnce) this.#mayWriteAt = 0;
+    this.#frame ||= requestAnimationFrame((now) => {
+      this.#frame = 0;
+      if (now < this.#mayWriteAt) return this.#refresh(false);
+      this.#mayWriteAt = now + READABLE_MS;
+      this.#write();
+    });
+  }
+
+  #write() {
+    const { candles, decimals, isLoaded, isLoading, isAtStart, isComplete, failure, trouble } = this.live;
+    const { last } = candles;
+    const entry = (this.#pointer !== null && candles.at(this.#pointer)) || last;
+    const parts = this.#parts;
+    const before = candles.entries.at(-2);
+    set(parts.price, last ? price(last.close, decimals) : "");
+    set(parts.change, before ? percent(last.close / before.close - 1) : "");
+    parts.price.dataset.side = parts.change.dataset.side = side(last && before ? last.close - before.close : 0);
+    this.#writeReadout(entry, decimals);
+    set(parts.text, failure ?? (isLoaded ? (last ? "" : "No candles yet") : "Loading candles"));
+    parts.notice.hidden = isLoaded && last !== undefined && failure === null;
+    parts.choose.hidden = failure === null;
+    const past = isLoading ? "Loading older candles" : trouble;
+    set(parts.past, past ?? (isAtStart && this.#isBehind ? "No older candles" : isComplete ? "" : "The past is incomplete"));
+    parts.past.hidden = parts.past.textContent === "";
+    this.tick();
+  }
+
+  #writeReadout(entry, decimals) {
+    const { readout } = this.#parts;
+    readout.hidden = entry === undefined;
+    if (entry === undefined) return;
+    const isFine = (secondsOf(split(this.live.name).interval) ?? 60) < 60;
+    const values = {
+      time: this.#pointer === null ? "" : utc(entry.time, isFine),
+      open: price(entry.open, decimals),
+      high: price(entry.high, decimals),
+      low: price(entry.low, decimals),
+      close: price(entry.close, decimals),
+      volume: volume(entry.volume),
+      kind: [entry.isClosed ? "closed" : "open", entry.isBackfilled && "backfilled", entry.isRevised && "revised"]
+        .filter(Boolean)
+        .join(", "),
+    };
+    for (const [name, text] of Object.entries(values)) set(this.#parts[name], text);
+    readout.dataset.side = side(entry.close - entry.open);
+    this.#parts.kind.dataset.kind = entry.isRevised ? "revised" : entry.isBackfilled ? "backfilled" : "";
+  }
+
+  /** Write what changes with time alone: the state and how old the last update is. */
+  tick() {
+    if (this.live === null) return;
+    const { status, text, lagMs, heardAt } = this.live;
+    const isOffline = this.#feed.connection.state !== "connected";
+    const state = isOffline && status !== "error" ? "disconnected" : status;
+    this.#parts.state.dataset.state = state;
+    set(this.#parts.state, state === "disconnected" ? "Offline" : (STATES[status] ?? status));
+    const age = heardAt === null ? null : performance.now() - heardAt;
+    set(this.#parts.lag, lagMs === null ? "lag n/a" : `lag ${span(lagMs)}`);
+    this.#parts.lag.title = lagMs === null ? "The provider gives no time of its updates" : "Provider's event to this page";
+    this.#parts.state.title = [text, age === null ? "" : `last update ${span(age)} ago`].filter(Boolean).join("; ");
+    set(this.#parts.words, state === "disconnected" || ["connected", "error"].includes(status) ? "" : text);
+    this.#parts.words.hidden = this.#parts.words.textContent === "";
+  }
+}
+
+function set(element, text) {
+  if (element.textContent !== text) element.textContent = text;
+}
+
+function side(change) {
+  return change > 0 ? "up" : change < 0 ? "down" : "";
+}

@@ -1,0 +1,45 @@
+// The theme of all pages: the system's, unless the reader chose one. A classic script in the head, so that the first
+// paint has the right colours already. A button with `data-theme-toggle` switches; `themechange` tells the document.
+(() => {
+  const KEY = "relay-theme";
+  const root = document.documentElement;
+  const system = matchMedia("(prefers-color-scheme: dark)");
+
+  function chosen() {
+    try {
+      return localStorage.getItem(KEY);
+    } catch {
+      return null; // a browser that keeps nothing
+    }
+  }
+
+  function apply() {
+    const choice = chosen();
+    set(choice === "dark" || choice === "light" ? choice : system.matches ? "dark" : "light");
+  }
+
+  function set(theme) {
+    if (root.dataset.theme === theme) return;
+    root.dataset.theme = theme;
+    document.dispatchEvent(new CustomEvent("themechange", { detail: theme }));
+  }
+
+  function toggle() {
+    const next = root.dataset.theme === "dark" ? "light" : "dark";
+    try {
+      // The system's own theme is no choice: it may change with the time of day.
+      if ((next === "dark") === system.matches) localStorage.removeItem(KEY);
+      else localStorage.setItem(KEY, next);
+    } catch {
+      // Then it lasts until the page is loaded again.
+    }
+    set(next);
+  }
+
+  apply();
+  system.addEventListener("change", apply);
+  addEventListener("storage", ({ key }) => key === KEY && apply());
+  document.addEventListener("click", ({ target }) => {
+    if (target instanceof Element && target.closest("[data-theme-toggle]")) toggle();
+  });
+})();

@@ -1,0 +1,111 @@
+"""Holds what clients receive against the contracts that the relay serves: each test that receives is a contract test.
+
+Clients ignore fields that they do not know, but here an unknown field is a fault: it would be undocumented.
+"""
+
+import copy
+from functools import cache
+from typing import Any
+
+import jsonschema_rs
+
+from relay.web import asyncapi, openapi
+from relay.web.problems import CONTENT_TYPE
+
+HTTP_ONLY = (405, 413, 431)
+"""Refusals of HTTP itself; they are problems too, and no route documents them."""
+
+
+class Undescribed(AssertionError):
+    """A client received something that the contracts do not describe."""
+
+
+def check_message(message: Any) -> None:
+    """Hold one message of the relay against `/asyncapi.json`. Raises `Undescribed`."""
+    kind = message.get("type") if isinstance(message, dict) else None
+    if kind == "status":
+        kind = "status of a stream" if "symbol" in message else "greeting"
+    validator = message_validators().get(str(kind))
+    if validator is None:
+        raise Undescribed(f"relay/messages.py describes no message of type {kind!r}: {message!r}")
+    _hold(validator, message, "relay/messages.py")
+
+
+def check_answer(method: str, path: str, status: int, content_type: str, body: Any) -> None:
+    """Hold one answer of a REST route against `/openapi.json`. Raises `Undescribed`."""
+    documented = rest_contract()["paths"].get(path, {}).get(method.lower())
+    if content_type == CONTENT_TYPE:
+        _hold(answer_validators()["Problem"], body, "relay/web/answers.py")
+        if documented is None or status in HTTP_ONLY:
+            return
+    elif documented is None:
+        return
+    answer = documented["responses"].get(str(status))
+    if answer is None:
+        raise Undescribed(f"relay/web/openapi.py does not say that {path} may answer {status}")
+    if status == 200 and content_type not in answer["content"]:
+        raise Undescribed(f"relay/web/openapi.py does not say that {path} may answer {content_type}")
+    if content_type == "application/json":
+        _hold(answer_validators()[path], body, "relay/web/answers.py")
+
+
+def strict(schema: Any) -> Any:
+    """Return a schema whose objects have no other properties than those it describes."""
+    if isinstance(schema, list):
+        return [strict(one) for one in schema]
+    if not isinstance(schema, dict):
+        return schema
+    found = {name: strict(one) for name, one in schema.items()}
+    if isinstance(found.get("properties"), dict) and found.get("type") == "object":
+        found.setdefault("additionalProperties", False)
+    return found
+
+
+@cache
+def rest_contract() -> Any:
+    """Return the OpenAPI document with all that any configuration brings."""
+    return openapi.document(["crypto", "forex"], needs_token=True)
+
+
+@cache
+def live_contract() -> Any:
+    """Return the AsyncAPI document."""
+    return asyncapi.document("localhost", is_secure=False, needs_token=True)
+
+
+@cache
+def message_validators() -> dict[str, jsonschema_rs.Validator]:
+    """Return a validator for each type of message."""
+    found = {}
+    components = strict(copy.deepcopy(live_contract()["components"]))
+    for name, schema in components["schemas"].items():
+        kind = schema["properties"].get("type", {}).get("const")
+        if kind == "status":
+            kind = "status of a stream" if "symbol" in schema["properties"] else "greeting"
+        if kind is not None:
+            found[kind] = _validator({"$ref": f"#/components/schemas/{name}"}, components)
+    return found
+
+
+@cache
+def answer_validators() -> dict[str, jsonschema_rs.Validator]:
+    """Return a validator for the JSON that each route answers, and one for problems."""
+    contract = rest_contract()
+    components = strict(copy.deepcopy(contract["components"]))
+    found = {"Problem": _validator({"$ref": "#/components/schemas/Problem"}, components)}
+    for path, methods in contract["paths"].items():
+        content = methods["get"]["responses"]["200"]["content"].get("application/json")
+        if content is not None:
+            found[path] = _validator(content["schema"], components)
+    return found
+
+
+def _validator(schema: Any, components: Any) -> jsonschema_rs.Validator:
+    return jsonschema_rs.Draft202012Validator({**schema, "components": components})
+
+
+def _hold(validator: jsonschema_rs.Validator, value: Any, place: str) -> None:
+    if validator.is_valid(value):
+        return
+    faults = [f"at /{'/'.join(map(str, one.instance_path))}: {one.message}" for one in validator.iter_errors(value)]
+    raise Undescribed(f"a client received what {place} does not describe: {'; '.join(faults)[:1500]}")

@@ -1,0 +1,137 @@
+"""Candles built from the polls of a smaller interval; what polls themselves mean is in test_twelve_data.py."""
+
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from providers.polled import PolledStream
+from relay import Candle, PriceUpdate, StreamKey
+
+NOON = 1_768_392_000  # 2026-01-14 12:00 UTC
+FIVE = StreamKey("EUR/USD", "5m")
+DAY = StreamKey("EUR/USD", "1d")
+
+
+def minute(number: int, opened: float, high: float, low: float, close: float) -> Candle:
+    return Candle(NOON + 60 * number, opened, high, low, close)
+
+
+def told(updates: Sequence[PriceUpdate]) -> list[tuple[int, float, float, float, float, bool]]:
+    return [((update.candle.time - NOON) // 60, *update.candle[1:5], update.is_closed) for update in updates]
+
+
+def polled(key: StreamKey, *candles: Candle, now: float = NOON + 100) -> PolledStream:
+    stream = PolledStream()
+    list(stream.take(key, candles, now))
+    return stream
+
+
+def test_smaller_candles_continue_the_providers_own_state() -> None:
+    stream = polled(FIVE, Candle(NOON - 300, 1, 1, 1, 1), Candle(NOON, 1.0, 1.5, 0.9, 1.2))
+    updates = list(stream.build(FIVE, [minute(1, 1.2, 1.3, 1.1, 1.1), minute(2, 1.1, 1.6, 1.0, 1.4)], NOON + 150))
+    assert told(updates) == [(0, 1.0, 1.6, 0.9, 1.4, False)]
+
+
+def test_a_candle_closes_when_a_smaller_one_lies_behind_it() -> None:
+    stream = polled(FIVE, Candle(NOON - 300, 1, 1, 1, 1), Candle(NOON, 1.0, 1.5, 0.9, 1.2))
+    smaller = [minute(4, 1.2, 1.7, 1.1, 1.6), minute(5, 1.6, 1.8, 1.55, 1.7)]
+    assert told(list(stream.build(FIVE, smaller, NOON + 304))) == [
+        (0, 1.0, 1.7, 0.9, 1.6, True),
+        (5, 1.6, 1.8, 1.55, 1.7, False),
+    ]
+    assert list(stream.built) == [NOON]
+
+
+def test_a_candle_of_which_all_is_known_closes_a_minute_after_its_end() -> None:
+    stream = polled(FIVE, Candle(NOON - 300, 1, 1, 1, 1), Candle(NOON, 1.0, 1.5, 0.9, 1.2))
+    assert told(list(stream.build(FIVE, [minute(4, 1.2, 1.2, 1.1, 1.1)], NOON + 361))) == [
+        (0, 1.0, 1.5, 0.9, 1.1, True)
+    ]
+
+
+def test_a_day_is_continued_but_neither_closed_nor_begun() -> None:
+    opened = NOON - 12 * 3600
+    stream = polled(DAY, Candle(opened - 86_400, 1, 1, 1, 1), Candle(opened, 1.0, 1.5, 0.9, 1.2), now=NOON)
+    last, first = Candle(opened + 86_340, 1.2, 1.9, 1.1, 1.3), Candle(opened + 86_400, 1.3, 9.0, 0.1, 1.3)
+    updates = list(stream.build(DAY, [last, first], opened + 90_000))
+    assert [(update.candle, update.is_closed) for update in updates] == [(Candle(opened, 1.0, 1.9, 0.9, 1.3), False)]
+
+
+def test_values_that_the_provider_has_otherwise_are_told_again_and_others_not() -> None:
+    stream = polled(FIVE, Candle(NOON - 300, 1, 1, 1, 1), Candle(NOON, 1.0, 1.5, 0.9, 1.2))
+    list(stream.build(FIVE, [minute(number, 1.2, 1.5, 1.1, 1.2) for number in range(1, 11)], NOON + 604))
+    mine = [stream.built[NOON], stream.built[NOON + 300]]
+    newest = Candle(NOON + 600, 1.2, 1.5, 1.1, 1.2)
+    assert stream.rows_needed("5m", NOON + 604, 0) >= 3
+    theirs = mine[1]._replace(high=1.6)
+    differing, has_agreed = stream.compare(FIVE, [mine[0], theirs, newest])
+    assert told(differing) == [(5, 1.2, 1.6, 1.1, 1.2, True)]
+    assert (has_agreed, stream.built) == (False, {})
+    assert list(stream.take(FIVE, [mine[0], theirs, newest], NOON + 604))[-1].candle == newest
+
+
+def test_a_candle_that_the_provider_does_not_have_is_a_difference() -> None:
+    stream = polled(FIVE, Candle(NOON - 300, 1, 1, 1, 1), Candle(NOON, 1.0, 1.5, 0.9, 1.2))
+    list(stream.build(FIVE, [minute(number, 1.2, 1.5, 1.1, 1.2) for number in range(1, 11)], NOON + 604))
+    assert stream.compare(FIVE, [stream.built[NOON], Candle(NOON + 600, 1.2, 1.5, 1.1, 1.2)]) == ([], False)
+    assert stream.built == {}
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (lambda larger, smaller: None, True),
+        (lambda larger, smaller: setattr(larger, "newest", None), False),
+        (lambda larger, smaller: setattr(smaller, "newest", None), False),
+        # a hole in the smaller candles since the larger one was asked for
+        (lambda larger, smaller: setattr(smaller, "covered", larger.asked + 1), False),
+        (lambda larger, smaller: setattr(smaller, "covered", None), False),
+        # volumes do not tell which part of a candle is known already
+        (lambda larger, smaller: setattr(larger, "newest", larger.newest._replace(volume=3.0)), False),
+        (lambda larger, smaller: setattr(larger, "wronged", 1000.0), False),
+    ],
+)
+def test_when_candles_can_be_built(change: object, expected: bool) -> None:
+    larger, smaller = polled(FIVE, Candle(NOON, 1, 1, 1, 1)), polled(FIVE, Candle(NOON, 1, 1, 1, 1))
+    larger.asked, smaller.covered = 900.0, 800.0
+    assert callable(change)
+    change(larger, smaller)
+    assert larger.can_be_built(FIVE, smaller, "1m", 2000.0) is expected
+    assert not larger.can_be_built(StreamKey("EUR/USD", "3m"), smaller, "2h", 2000.0)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    ticks=st.lists(st.integers(50, 150), min_size=700, max_size=700),
+    pauses=st.lists(st.integers(1, 25), min_size=1, max_size=40),
+    first=st.integers(0, 30),
+)
+def test_whatever_the_rhythm_of_polls_built_candles_are_the_true_ones(
+    ticks: list[int], pauses: list[int], first: int
+) -> None:
+    """A price every ten seconds; the smaller candles are polled after pauses of so many of them."""
+
+    def true(length: int, opened: int, seen: int) -> Candle:
+        prices = [float(price) for price in ticks[opened // 10 : min((opened + length) // 10, seen)]]
+        return Candle(NOON + opened, prices[0], max(prices), min(prices), prices[-1])
+
+    def rows(length: int, since: int, seen: int) -> list[Candle]:
+        return [true(length, opened, seen) for opened in range(since // length * length, (seen - 1) * 10 + 1, length)]
+
+    small, large = PolledStream(), PolledStream()
+    key = StreamKey("EUR/USD", "1m")
+    seen = first + 1
+    list(small.take(key, rows(60, 0, seen), NOON + seen * 10))
+    list(large.take(FIVE, rows(300, 0, seen), NOON + seen * 10))
+    for pause in pauses:
+        seen = min(seen + pause, len(ticks))
+        assert small.newest is not None
+        answer = rows(60, small.newest.time - NOON, seen)
+        list(small.take(key, answer, NOON + seen * 10))
+        updates = list(large.build(FIVE, answer, NOON + seen * 10))
+        for update in updates:
+            opened = update.candle.time - NOON
+            if update.is_closed or update is updates[-1]:
+                assert update.candle == true(300, opened, seen)

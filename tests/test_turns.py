@@ -1,0 +1,153 @@
+"""Whose call comes next: live streams first, clients in turn, and none gets all of a budget."""
+
+import asyncio
+from collections.abc import Sequence
+
+import pytest
+
+from relay.errors import RateLimited
+from relay.model import Budget
+from relay.turns import Turns
+
+
+class Venue:
+    """Makes calls one after the other, as the test lets them end; each costs two units."""
+
+    def __init__(self, most: int = 1, limit: int = 1_000_000, *, reserved: int | None = None) -> None:
+        self.now = 0.0
+        self.used = 0
+        self.limit = limit
+        self.reserved = reserved
+        self.turns = Turns(most, self.budgets, wall=lambda: self.now)
+        self.begun: list[str] = []
+        self.running: list[asyncio.Event] = []
+
+    def budgets(self) -> Sequence[Budget]:
+        return (Budget("weight a minute", self.limit, self.used, 60.0 * (self.now // 60 + 1), self.reserved),)
+
+    async def call(self, name: str, client: str | None) -> None:
+        async with self.turns.turn(client):
+            self.begun.append(name)
+            self.used += 2
+            gate = asyncio.Event()
+            self.running.append(gate)
+            await gate.wait()
+
+    def start(self, name: str, client: str | None) -> asyncio.Task[None]:
+        return asyncio.create_task(self.call(name, client))
+
+    async def end_all(self) -> None:
+        await settle()
+        while self.running:
+            self.running.pop(0).set()
+            await settle()
+
+
+async def settle() -> None:
+    for _ in range(6):
+        await asyncio.sleep(0)
+
+
+async def test_clients_take_turns_whatever_they_queued() -> None:
+    venue = Venue()
+    calls = [venue.start(f"a{n}", "a") for n in range(4)]
+    await settle()
+    calls += [venue.start(f"b{n}", "b") for n in range(2)] + [venue.start("c0", "c")]
+    await venue.end_all()
+    assert venue.begun == ["a0", "a1", "b0", "c0", "a2", "b1", "a3"]
+    await asyncio.gather(*calls)
+
+
+async def test_live_streams_come_before_all_clients() -> None:
+    venue = Venue()
+    calls = [venue.start(f"a{n}", "a") for n in range(3)]
+    await settle()
+    calls += [venue.start(f"live{n}", None) for n in range(3)]
+    await venue.end_all()
+    assert venue.begun == ["a0", "live0", "live1", "live2", "a1", "a2"]
+    await asyncio.gather(*calls)
+
+
+async def test_no_more_calls_at_once_than_the_provider_takes() -> None:
+    venue = Venue(most=2)
+    calls = [venue.start(f"a{n}", "a") for n in range(5)]
+    await settle()
+    assert venue.begun == ["a0", "a1"]
+    await venue.end_all()
+    await asyncio.gather(*calls)
+
+
+async def test_a_call_that_a_live_stream_waits_for_as_well_comes_first() -> None:
+    venue = Venue()
+    calls = [venue.start("a0", "a"), venue.start("a1", "a")]
+    turn = venue.turns.turn("b")
+
+    async def shared() -> None:
+        async with turn:
+            venue.begun.append("shared")
+
+    calls.append(asyncio.create_task(shared()))
+    await settle()
+    turn.hasten("c")
+    turn.hasten(None)
+    await settle()
+    assert venue.begun == ["a0", "shared"]
+    await venue.end_all()
+    await asyncio.gather(*calls)
+
+
+async def test_a_cancelled_call_leaves_its_place_to_the_next() -> None:
+    venue = Venue()
+    running, waiting, last = (venue.start(name, "a") for name in ("running", "waiting", "last"))
+    await settle()
+    waiting.cancel()
+    running.cancel()
+    await settle()
+    assert venue.begun == ["running", "last"]
+    await venue.end_all()
+    await last
+    assert waiting.cancelled()
+
+
+async def test_a_call_cancelled_as_it_was_let_go_holds_no_place() -> None:
+    venue = Venue()
+    first, second, third = (venue.start(name, "a") for name in ("first", "second", "third"))
+    await settle()
+    venue.running.pop(0).set()
+    first.add_done_callback(lambda _: second.cancel())
+    await settle()
+    await venue.end_all()
+    await third
+    assert "third" in venue.begun
+
+
+async def spend(venue: Venue, client: str | None, most: int = 100) -> int:
+    """Make calls until there are no more for a client; return how many."""
+    for count in range(most):
+        call = venue.start("", client)
+        await venue.end_all()
+        try:
+            await call
+        except RateLimited:
+            return count
+    return most
+
+
+async def test_one_client_cannot_use_a_whole_budget() -> None:
+    venue = Venue(limit=40, reserved=0)
+    assert await spend(venue, "greedy") == 15
+    assert await spend(venue, "modest", 3) == 3
+    with pytest.raises(RateLimited, match="one client gets at most 75% of the weight a minute") as caught:
+        await venue.call("", "greedy")
+    assert caught.value.retry_after == 60.0
+    venue.now, venue.used = 61.0, 0
+    assert await spend(venue, "greedy", 3) == 3
+
+
+async def test_the_rest_of_a_budget_is_for_live_streams() -> None:
+    venue = Venue(limit=40)
+    assert await spend(venue, "a", 10) == 10
+    assert await spend(venue, "b") == 6
+    with pytest.raises(RateLimited, match="what is left of the weight a minute is for live streams"):
+        await venue.call("", "c")
+    assert await spend(venue, None, 4) == 4

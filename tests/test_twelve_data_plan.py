@@ -1,0 +1,319 @@
+"""What Twelve Data's credits are spent on, over a day and over restarts; the exchange is the stand-in."""
+
+import contextlib
+import re
+from collections import Counter
+from collections.abc import AsyncIterator
+
+import aiohttp
+import orjson
+import pytest
+
+from providers.sandbox import TwelveDataStandIn
+from relay import Memory, RateLimited, StreamKey
+from tests.bench.week import MONDAY, PLANS, pairs, simulate, simulate_naive, summary
+from tests.pump import keys
+from tests.test_twelve_data import EUR, KEY, DrivenFeed, FakeTime, Plugin, asked, at
+
+FIVE, HOUR, DAY = (StreamKey("EUR/USD", interval) for interval in ("5m", "1h", "1d"))
+
+
+@pytest.fixture
+def time() -> FakeTime:
+    return FakeTime()
+
+
+@pytest.fixture
+async def exchange(time: FakeTime) -> AsyncIterator[TwelveDataStandIn]:
+    async with TwelveDataStandIn(clock=time, api_key=KEY) as exchange:
+        yield exchange
+
+
+@pytest.fixture
+async def session() -> AsyncIterator[aiohttp.ClientSession]:
+    async with aiohttp.ClientSession() as session:
+        yield session
+
+
+@pytest.fixture
+def plugin(exchange: TwelveDataStandIn, session: aiohttp.ClientSession, time: FakeTime) -> Plugin:
+    return Plugin(session, [exchange.rest_url], time)
+
+
+def calls(exchange: TwelveDataStandIn) -> Counter[tuple[str, str]]:
+    return Counter((call.query["symbol"], call.query["interval"]) for call in asked(exchange))
+
+
+def closed(feed: DrivenFeed, key: StreamKey) -> list[int]:
+    return [update.candle.time for update in feed.updates if update.key == key and update.is_closed]
+
+
+# ---- several intervals of a pair --------------------------------------------------------------------------------
+
+
+async def test_more_intervals_of_a_pair_cost_one_call_a_poll(exchange: TwelveDataStandIn, plugin: Plugin) -> None:
+    feed = plugin.feed("EUR/USD@1m", "EUR/USD@5m", "EUR/USD@1h", "EUR/USD@1d")
+    await feed.run(3 * 3600)
+    made = calls(exchange)
+    assert made["EUR/USD", "1min"] > 140
+    # At the start, when the first of them closes, and then once an hour.
+    assert 3 <= made["EUR/USD", "5min"] <= 5
+    assert 3 <= made["EUR/USD", "1h"] <= 4
+    assert made["EUR/USD", "1day"] == 1
+    assert len(feed.accepted) == 4
+
+
+async def test_candles_that_are_built_are_those_of_the_provider(plugin: Plugin) -> None:
+    feed = plugin.feed("EUR/USD@1m", "EUR/USD@5m", "EUR/USD@1h")
+    await feed.run(2.5 * 3600)
+    for key, length in ((FIVE, 300), (HOUR, 3600)):
+        told = {update.candle.time: update.candle for update in feed.updates if update.key == key and update.is_closed}
+        times = closed(feed, key)
+        assert times == list(range(at("2026-01-14 12:00"), times[-1] + length, length))
+        assert list(told.values()) == await plugin.candles(key.symbol, key.interval, times[0], times[-1] + 1, 100)
+    # A minute or two old at most, as the minutes that they are built from.
+    news = [update for update in feed.updates if update.key == HOUR and not update.is_closed]
+    assert len(news) > 100
+
+
+async def test_a_provider_that_differs_from_what_was_built_is_believed(
+    exchange: TwelveDataStandIn, plugin: Plugin, time: FakeTime, caplog: pytest.LogCaptureFixture
+) -> None:
+    time.at = at("2026-01-14 18:00:20")
+    feed = plugin.feed("EUR/USD@1m", "EUR/USD@5m")
+    await feed.run(60)
+    theirs = {
+        "values": [
+            {"datetime": "2026-01-14 18:05:00", "open": "1.5", "high": "1.5", "low": "1.5", "close": "1.5"},
+            {"datetime": "2026-01-14 18:00:00", "open": "1.4", "high": "1.6", "low": "1.3", "close": "1.5"},
+        ]
+    }
+    exchange.serve_rows("EUR/USD", "5min", theirs)
+    await feed.run(300)
+    first = [update for update in feed.updates if update.key == FIVE and update.candle.time == at("2026-01-14 18:00")]
+    assert [update.candle.high for update in first if update.is_closed][1:] == [1.6]
+    assert "EUR/USD@5m: candles built from smaller ones are not the provider's" in caplog.text
+    before = calls(exchange)["EUR/USD", "5min"]
+    await feed.run(3600)
+    assert calls(exchange)["EUR/USD", "5min"] - before > 12
+
+
+async def test_finer_candles_come_first_when_credits_are_short(exchange: TwelveDataStandIn, plugin: Plugin) -> None:
+    feed = plugin.feed("USD/JPY@1h", "GBP/USD@15m", "EUR/USD@1m")
+    await feed.run(5)
+    assert [call.query["interval"] for call in asked(exchange)] == ["1min", "15min", "1h"]
+
+
+# ---- sharing ----------------------------------------------------------------------------------------------------
+
+
+async def test_polls_come_right_after_a_close(exchange: TwelveDataStandIn, plugin: Plugin, time: FakeTime) -> None:
+    feed = plugin.feed("EUR/USD@1m")
+    moments = []
+    for _ in range(60):
+        made = len(asked(exchange))
+        await feed.run(20)
+        if len(asked(exchange)) > made:
+            moments.append(feed.polled[-1])
+    assert {round(moment) % 60 for moment in moments[1:]} == {4}
+
+
+async def test_a_batch_never_asks_for_more_than_is_left(
+    exchange: TwelveDataStandIn, session: aiohttp.ClientSession, time: FakeTime
+) -> None:
+    """The exchange refuses a batch whole when it costs more than what is left, and charges for it."""
+    exchange.add_symbols(["SEK/NOK", "SEK/DKK", "NOK/DKK"])
+    plugin = Plugin(session, [exchange.rest_url], time)
+    feed = plugin.feed(*(f"{symbol}@1m" for symbol in list(exchange.market.forex)[:12]))
+    for _ in range(12):
+        exchange.rest.credits.take(1)
+        with contextlib.suppress(RateLimited):
+            await plugin.candles("EUR/USD", "1h", None, int(time.at) - 3600 * len(asked(exchange)), 1)
+        await feed.run(300)
+    assert max(call.query["symbol"].count(",") + 1 for call in asked(exchange)) > 1
+    assert exchange.rest.credits.refusals == 0
+
+
+async def test_streams_that_are_polled_too_rarely_say_throttled_and_when(plugin: Plugin) -> None:
+    names = ("EUR/USD", "GBP/USD", "USD/JPY", "AUD/USD", "USD/CHF", "USD/CAD", "NZD/USD", "EUR/GBP")
+    feed = plugin.feed(*(f"{name}@1m" for name in names), "EUR/JPY@1d")
+    await feed.run(1200)
+    states = {key: (status, message) for key, status, message in feed.paused}
+    status, message = states[EUR]
+    assert status == "throttled"
+    assert re.fullmatch("the credits allow a poll every [89] min, the next is at 2026-01-14T12:[0-9:]*Z", message)
+    # Nine minutes are nothing to a day.
+    assert "allow a poll" not in states[StreamKey("EUR/JPY", "1d")][1]
+
+
+async def test_the_relay_is_told_when_each_stream_is_polled_next(plugin: Plugin, time: FakeTime) -> None:
+    feed = plugin.feed("EUR/USD@1m", "EUR/USD@1h")
+    await feed.run(100)
+    for key in (EUR, HOUR):
+        of_stream = [(in_s, every_s) for told, in_s, every_s in feed.expected if told == key]
+        in_s, every_s = of_stream[-1]
+        assert 0 < in_s <= 64
+        assert every_s == pytest.approx(60, abs=3)
+
+
+async def test_history_keeps_its_part_of_the_day_and_takes_none_of_the_polls(
+    exchange: TwelveDataStandIn, session: aiohttp.ClientSession, time: FakeTime
+) -> None:
+    exchange.rest.credits.per_day = 200
+    exchange.rest.credits.per_minute = 50
+    time.at = at("2026-01-14 00:00:20")
+    plugin = Plugin(session, [exchange.rest_url], time, credits_per_day=200, credits_per_minute=50)
+    feed = plugin.feed("EUR/USD@5m")
+    await feed.run(60)
+    answered = 0
+    end = at("2026-01-14 06:00")
+    while True:
+        await feed.run(20)
+        try:
+            await plugin.candles("GBP/USD", "1m", None, end - 60 * answered, 1)
+        except RateLimited as error:
+            refused = error
+            break
+        answered += 1
+    assert "kept for live streams" in str(refused)
+    assert 0 < refused.retry_after < 3600
+    assert 90 <= answered <= 120
+    before = len(closed(feed, StreamKey("EUR/USD", "5m")))
+    await feed.run(20 * 3600)
+    assert exchange.rest.credits.refusals == 0
+    assert len(closed(feed, StreamKey("EUR/USD", "5m"))) - before > 230
+
+
+# ---- the account, also over restarts ----------------------------------------------------------------------------
+
+
+def kept(disk: list[bytes]) -> Memory:
+    async def write(body: bytes) -> bool:
+        disk.append(body)
+        return True
+
+    return Memory(disk[-1] if disk else None, write)
+
+
+async def test_a_relay_killed_again_and_again_never_exceeds_the_credits(
+    exchange: TwelveDataStandIn, session: aiohttp.ClientSession, time: FakeTime
+) -> None:
+    disk: list[bytes] = []
+    for _ in range(60):
+        plugin = Plugin(session, [exchange.rest_url], time, memory=kept(disk))
+        feed = plugin.feed("EUR/USD@1m", "GBP/USD@1m", "USD/JPY@1m", "USD/CHF@1m")
+        await feed.run(7)
+    assert exchange.rest.credits.refusals == 0
+    assert exchange.rest.credits.largest_in_a_minute == 6
+    assert exchange.rest.credits.used_today == sum(call.cost for call in exchange.requests)
+    assert orjson.loads(disk[-1])["days"] == {str(at("2026-01-14") // 86_400): exchange.rest.credits.used_today}
+
+
+async def test_without_a_memory_the_account_is_asked_first(
+    exchange: TwelveDataStandIn, session: aiohttp.ClientSession, time: FakeTime
+) -> None:
+    exchange.rest.credits.take(6)
+    exchange.rest.credits.used_today = 700
+    plugin = Plugin(session, [exchange.rest_url], time)
+    feed = plugin.feed("EUR/USD@1m", "GBP/USD@1m", "USD/JPY@1m")
+    await feed.run(30)
+    assert exchange.requests[0].path == "/api_usage"
+    assert exchange.rest.credits.refusals == 0
+    assert plugin.provider.relay_budgets(settings=plugin.settings)[1].used >= 700
+    await feed.run(600)
+    assert exchange.rest.credits.refusals == 0
+
+
+async def test_a_memory_of_minutes_ago_saves_that_credit_and_one_of_hours_ago_does_not(
+    exchange: TwelveDataStandIn, session: aiohttp.ClientSession, time: FakeTime
+) -> None:
+    disk: list[bytes] = []
+    for pause, expected in ((60, 1), (3600, 2)):
+        await Plugin(session, [exchange.rest_url], time, memory=kept(disk)).feed("EUR/USD@1m").run(5)
+        time.at += pause
+        await Plugin(session, [exchange.rest_url], time, memory=kept(disk)).feed("EUR/USD@1m").run(5)
+        assert [call.path for call in exchange.requests].count("/api_usage") == expected
+        time.at += 60
+
+
+async def test_a_memory_that_makes_no_sense_is_as_good_as_none(
+    exchange: TwelveDataStandIn, session: aiohttp.ClientSession, time: FakeTime
+) -> None:
+    plugin = Plugin(session, [exchange.rest_url], time, memory=Memory(b'{"at":"yesterday"}'))
+    feed = plugin.feed("EUR/USD@1m")
+    await feed.run(5)
+    assert exchange.requests[0].path == "/api_usage"
+    assert feed.accepted == [EUR]
+
+
+async def test_another_program_with_the_same_key_leads_to_no_refusals(
+    exchange: TwelveDataStandIn, session: aiohttp.ClientSession, time: FakeTime
+) -> None:
+    """It spends three credits at the beginning of each minute; the answers' headers show that."""
+    plugin = Plugin(session, [exchange.rest_url], time)
+    feed = plugin.feed("EUR/USD@1m", "GBP/USD@1m", "USD/JPY@1m", "USD/CHF@1m", "AUD/USD@1m", "NZD/USD@1m")
+    for _ in range(60):
+        time.at += 60 - time.at % 60
+        exchange.rest.credits.take(3)
+        await feed.run(55)
+    assert exchange.rest.credits.refusals == 0
+    budget = plugin.provider.relay_budgets(settings=plugin.settings)[1]
+    assert budget.used >= exchange.rest.credits.used_today - 3 * 15
+    assert len(feed.accepted) == 6
+
+
+async def test_a_plan_that_allows_less_than_configured_is_found_out(
+    exchange: TwelveDataStandIn, session: aiohttp.ClientSession, time: FakeTime
+) -> None:
+    plugin = Plugin(session, [exchange.rest_url], time, credits_per_minute=55, credits_per_day=0)
+    feed = plugin.feed("EUR/USD@1m", "GBP/USD@1m", "USD/JPY@1m", "USD/CHF@1m", "AUD/USD@1m", "NZD/USD@1m")
+    await feed.run(1200)
+    assert exchange.rest.credits.refusals == 0
+    assert [budget.limit for budget in plugin.provider.relay_budgets(settings=plugin.settings)] == [8, 800]
+
+
+# ---- a simulated day --------------------------------------------------------------------------------------------
+
+
+def test_a_day_of_one_pair_is_fresh_and_a_naive_relay_is_blind_before_seven() -> None:
+    free = PLANS[0]
+    planned = summary("planned", *simulate(free, pairs(1), "1m", 1), 1)
+    assert (planned.refusals, planned.missing) == (0, 0)
+    assert planned.credits <= 800
+    assert planned.median_s <= 65
+    assert planned.worst_s <= 185
+    venue, told = simulate_naive(free, pairs(1), "1m", 1)
+    assert venue.first_refusal is not None
+    assert (venue.first_refusal - MONDAY) / 3600 < 7
+    assert summary("naive", venue, told, 1).worst_s > 17 * 3600
+
+
+def test_a_day_of_five_pairs_is_shared_equally_without_a_refusal() -> None:
+    venue, told = simulate(PLANS[0], pairs(5), "1m", 1)
+    assert venue.refusals == 0
+    assert venue.largest_minute <= 8
+    assert venue.used_today <= 800
+    counts = [len(one.polled) for one in told.values()]
+    assert max(counts) - min(counts) <= 1
+    assert summary("planned", venue, told, 1).missing == 0
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_the_last_candles_of_a_friday_close_in_time_although_the_day_is_spent(count: int) -> None:
+    friday = MONDAY + 4 * 86_400
+    venue, told = simulate(PLANS[0], pairs(count), "1m", 1, friday)
+    assert venue.refusals == 0
+    found = summary("planned", venue, told, 1, friday)
+    assert found.delay_worst_s < 600 * count
+    assert {one.closed[-1] for one in told.values()} == {at("2026-01-16 21:59")}
+
+
+def test_a_busy_hour_of_twenty_pairs_of_a_larger_plan_is_as_fresh_as_the_setting_allows() -> None:
+    found = summary("planned", *simulate(PLANS[1], pairs(20), "1m", 1 / 24), 1 / 24)
+    assert (found.refusals, found.missing) == (0, 0)
+    assert found.worst_s <= 40
+    assert found.delay_worst_s <= 6
+
+
+def test_keys_of_the_bench_are_real_pairs() -> None:
+    assert len(set(keys(*(f"{name}@1m" for name in pairs(20))))) == 20
