@@ -89,7 +89,7 @@ def _at(day: date, hour: int) -> int:
 def last_close(moment: float, hours: Hours = Hours.MONEY) -> int:
     """Return the end of trading before a moment: the moment itself, rounded up, while the market is open."""
     opens, _ = session_at(moment, hours)
-    if moment > opens:
+    if moment > opens or hours is Hours.ALWAYS:
         return int(-(-moment // 1))
     # The pause before is an hour or, at weekends, two days and an hour more or less.
     for back_s in (2 * 3600, 3 * 86_400):
@@ -111,6 +111,8 @@ def after_trading(start: int, seconds: int, hours: Hours = Hours.MONEY) -> int:
 
 def before_trading(end: int, seconds: int, hours: Hours = Hours.MONEY) -> int:
     """Return since when the market has been open for so long, counted back from an end."""
+    if hours is Hours.ALWAYS:
+        return end - seconds
     end = last_close(end, hours)
     opens = session_at(end - 1, hours)[0]
     while end - opens < seconds:

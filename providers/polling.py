@@ -174,13 +174,12 @@ class Polls:
             rows = max(rows, self._streams[key].rows_needed(key.interval, now, opens))
         return Poll(first.interval, tuple(chosen.values()), rows)
 
-    # -- reporting ---------------------------------------------------------------------------------
-
     def _report_throttled(self, ready: Sequence[Turn], at: float, now: float) -> None:
-        """Report streams that have to wait for credits much longer than planned."""
+        """Report until when streams have to wait for credits, and which of them much longer than planned."""
         wait_s = self._limits.wait_for(1, Use.POLL)
         why = self._limits.shortage(1, Use.POLL)
-        for key, due, *_ in ready:
+        for key, due, every_s, _ in ready:
+            self._watchlist.expect(key, wait_s, every_s if every_s < inf else None)
             is_known = self._streams[key].newest is not None
             if at + wait_s - due > (SLOW_S if is_known else self._poll_s):
                 self._pause(key, "throttled", now + wait_s, f"{why}; the next poll is at {_utc(now + wait_s)}")

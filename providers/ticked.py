@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Iterable
 
 from providers.forex import Hours, session_at, trading_between
+from providers.polled import PolledStream
 from relay import Built, CandleBuilder, PriceUpdate, StreamKey, next_open, open_time
 
 GRACE_S = 2.0
@@ -14,6 +15,12 @@ REST_LAG_S = 2.0
 """The provider's state of an open candle holds everything until so long before the answer."""
 _HOUR_S = 3600
 _DAY_S = 86_400
+
+
+def have_confirmed(polled: PolledStream, closed: PriceUpdate) -> None:
+    """Let a first poll that comes late reach back to the first candle that was closed without one."""
+    if polled.newest is None:
+        polled.newest, polled.is_closed = closed.candle, True
 
 
 class TickedStream:

@@ -113,6 +113,7 @@ class TwelveDataProvider:
             watchlist,
             session,
             lambda polled: self.polls(polled, session, settings),
+            self._streams,
             self._ws,
             key,
             hours=lambda symbol: _hours(symbol, settings),

@@ -2,15 +2,16 @@
 
 import asyncio
 import math
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 
 import aiohttp
 
 from providers.forex import Hours
+from providers.polled import PolledStream
 from providers.polling import Polls
 from providers.tick_source import Ticks, TickSource
-from providers.ticked import TickedStream
+from providers.ticked import TickedStream, have_confirmed
 from providers.twelve_data_ticks import TICKS
 from relay import (
     AuthenticationFailed,
@@ -33,9 +34,10 @@ _MOST_WAITING = 1000
 class TickFeed:
     """One feed. Streams whose ticks come in are built of them; all others live on what polls bring.
 
-    `polls` makes the polling loop for a watchlist of the feed's own: there, streams may be throttled while ticks move
-    them. A tick stream that is not available is waited for here, since polling goes on meanwhile. The feed ends only
-    when polling fails and no ticks come either, or when the key is refused.
+    `polls` makes the polling loop for a watchlist of the feed's own, and `polled` is what that remembers: there,
+    streams may be throttled while ticks move them. A tick stream that is not available is waited for here, since
+    polling goes on meanwhile. The feed ends only when polling fails and no ticks come either, or when the key is
+    refused.
     """
 
     def __init__(
@@ -43,6 +45,7 @@ class TickFeed:
         watchlist: Watchlist,
         session: aiohttp.ClientSession,
         polls: Callable[[Watchlist], Polls],
+        polled: Mapping[StreamKey, PolledStream],
         hosts: Hosts,
         key: Secret,
         *,
@@ -51,6 +54,7 @@ class TickFeed:
         now: Callable[[], float],
     ) -> None:
         self._watchlist = watchlist
+        self._polled_streams = polled
         self._hours = hours
         self._monotonic = monotonic
         self._now = now
@@ -113,6 +117,9 @@ class TickFeed:
             for stream in self._streams.values():
                 told += stream.advance(now)
             self._source.look(lambda symbol, seconds: self._has_traded(symbol, int(now), seconds))
+        for update in told:
+            if update.is_closed and (polled := self._polled_streams.get(update.key)) is not None:
+                have_confirmed(polled, update)
         return told
 
     def _take_tick(self, tick: PriceUpdate, now: float) -> list[PriceUpdate]:

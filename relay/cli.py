@@ -13,7 +13,8 @@ import click
 
 from providers import BUILTIN
 from relay.app import load_plugins
-from relay.commands import history, status, symbols, tail, token
+from relay.commands import check_config as explanation
+from relay.commands import history, status, store, symbols, tail, token
 from relay.commands import plugins as plugin_list
 from relay.config import LOG_FORMATS, LOG_LEVELS, Config, load_config
 from relay.errors import ConfigError, StoreError
@@ -25,6 +26,66 @@ from relay.version import VERSION
 
 CONNECTS_HELP = "New WebSocket connections of one address.  [default: as --max-clients-per-address, at least 300]"
 CONFIG_HELP = "Configuration file (TOML); without it relay.toml of the working directory, if there is one."
+
+
+SETTINGS = (
+    click.option("--host", help="Address to listen on.  [default: 127.0.0.1]"),
+    click.option("--port", metavar="NUMBER", help="Port to listen on; 0 takes a free one.  [default: 8000]"),
+    click.option("--database", help="SQLite file for closed candles; :memory: keeps nothing.  [default: relay.db]"),
+    click.option("--config", "file", help=CONFIG_HELP),
+    click.option("--plugins", multiple=True, metavar="MODULE|FILE.py", help="Load one more provider; can be repeated."),
+    click.option("--allowed-origins", metavar="ORIGIN,…", help="Pages of these origins may use the relay too."),
+    click.option(
+        "--trusted-proxies", metavar="ADDRESS|NETWORK,…", help="Their X-Forwarded-For and -Proto are believed."
+    ),
+    click.option("--tls-cert", metavar="FILE", help="Certificate chain (PEM); with it the relay speaks https and wss."),
+    click.option("--tls-key", metavar="FILE", help="Its private key (PEM)."),
+    click.option(
+        "--public-status/--no-public-status", default=None, help="Status and metrics need no token.  [default: no]"
+    ),
+    click.option("--max-clients", metavar="NUMBER", help="Most WebSocket clients at a time.  [default: 10000]"),
+    click.option("--max-clients-per-address", metavar="NUMBER", help="Most of them from one address.  [default: 1000]"),
+    click.option("--max-streams-per-client", metavar="NUMBER", help="Most streams of one client.  [default: 200]"),
+    click.option("--max-streams", metavar="NUMBER", help="Most streams of all clients together.  [default: 2000]"),
+    click.option("--max-connects-per-minute", metavar="NUMBER", help=CONNECTS_HELP),
+    click.option(
+        "--max-requests-per-second", metavar="NUMBER", help="Requests of one WebSocket client.  [default: 50]"
+    ),
+    click.option(
+        "--max-requests-per-second-per-address",
+        metavar="NUMBER",
+        help="Requests of one address.  [default: 1000, any number from this machine]",
+    ),
+    click.option(
+        "--max-history-rows-per-minute",
+        metavar="NUMBER",
+        help="Past candles for a WebSocket client.  [default: 1000000]",
+    ),
+    click.option(
+        "--max-history-rows-per-minute-per-address",
+        metavar="NUMBER",
+        help="Past candles for one address.  [default: 10000000, any number for this machine]",
+    ),
+    click.option("--history-cache-mb", metavar="NUMBER", help="Memory for answers of history.  [default: 64]"),
+    click.option("--linger-seconds", metavar="NUMBER", help="How long an upstream stays after its last subscriber."),
+    click.option("--flush-ms", metavar="NUMBER", help="Updates closer together than this leave in one write."),
+    click.option(
+        "--compression/--no-compression",
+        default=None,
+        help="Compress messages for clients that ask for it.  [default: no]",
+    ),
+    click.option("--log-level", metavar="|".join(LOG_LEVELS), help="[default: info]"),
+    click.option("--log-format", metavar="|".join(LOG_FORMATS), help="[default: text]"),
+    click.option("--insecure", is_flag=True, help="Allow other machines to connect although no tokens are set."),
+)
+"""A flag for each setting that is no secret."""
+
+
+def takes_settings(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the flags of all settings."""
+    for option in reversed(SETTINGS):
+        command = option(command)
+    return command
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -41,44 +102,7 @@ def main() -> None:
 
 @main.command()
 @click.option("--sandbox", is_flag=True, help="Start local stand-ins for both exchanges: no network, no key needed.")
-@click.option("--host", help="Address to listen on.  [default: 127.0.0.1]")
-@click.option("--port", metavar="NUMBER", help="Port to listen on; 0 takes a free one.  [default: 8000]")
-@click.option("--database", help="SQLite file for closed candles; :memory: keeps nothing.  [default: relay.db]")
-@click.option("--config", "file", help=CONFIG_HELP)
-@click.option("--plugins", multiple=True, metavar="MODULE|FILE.py", help="Load one more provider; can be repeated.")
-@click.option("--allowed-origins", metavar="ORIGIN,…", help="Pages of these origins may use the relay too.")
-@click.option("--trusted-proxies", metavar="ADDRESS|NETWORK,…", help="Their X-Forwarded-For and -Proto are believed.")
-@click.option("--tls-cert", metavar="FILE", help="Certificate chain (PEM); with it the relay speaks https and wss.")
-@click.option("--tls-key", metavar="FILE", help="Its private key (PEM).")
-@click.option(
-    "--public-status/--no-public-status", default=None, help="Status and metrics need no token.  [default: no]"
-)
-@click.option("--max-clients", metavar="NUMBER", help="Most WebSocket clients at a time.  [default: 10000]")
-@click.option("--max-clients-per-address", metavar="NUMBER", help="Most of them from one address.  [default: 1000]")
-@click.option("--max-streams-per-client", metavar="NUMBER", help="Most streams of one client.  [default: 200]")
-@click.option("--max-streams", metavar="NUMBER", help="Most streams of all clients together.  [default: 2000]")
-@click.option("--max-connects-per-minute", metavar="NUMBER", help=CONNECTS_HELP)
-@click.option("--max-requests-per-second", metavar="NUMBER", help="Requests of one WebSocket client.  [default: 50]")
-@click.option(
-    "--max-requests-per-second-per-address", metavar="NUMBER", help="Requests of one address.  [default: 1000]"
-)
-@click.option(
-    "--max-history-rows-per-minute", metavar="NUMBER", help="Past candles for a WebSocket client.  [default: 1000000]"
-)
-@click.option(
-    "--max-history-rows-per-minute-per-address",
-    metavar="NUMBER",
-    help="Past candles for one address.  [default: 10000000]",
-)
-@click.option("--history-cache-mb", metavar="NUMBER", help="Memory for answers of history.  [default: 64]")
-@click.option("--linger-seconds", metavar="NUMBER", help="How long an upstream stays after its last subscriber.")
-@click.option("--flush-ms", metavar="NUMBER", help="Updates closer together than this leave in one write.")
-@click.option(
-    "--compression/--no-compression", default=None, help="Compress messages for clients that ask for it.  [default: no]"
-)
-@click.option("--log-level", metavar="|".join(LOG_LEVELS), help="[default: info]")
-@click.option("--log-format", metavar="|".join(LOG_FORMATS), help="[default: text]")
-@click.option("--insecure", is_flag=True, help="Allow other machines to connect although no tokens are set.")
+@takes_settings
 def serve(sandbox: bool, file: str | None, plugins: tuple[str, ...], **flags: Any) -> None:
     """Serve clients until SIGINT or SIGTERM. SIGHUP reads tokens, certificates, origins and limits again.
 
@@ -144,6 +168,26 @@ def _exit_2_on_config_error() -> Iterator[None]:
         sys.exit(2)
 
 
+@main.command("check-config")
+@takes_settings
+def check_config(file: str | None, plugins: tuple[str, ...], **flags: Any) -> None:
+    """Explain what `relay serve` would do with the same flags, variables and file; start nothing.
+
+    Exits 2 on a configuration that cannot be used, 1 when a provider plugin was refused.
+
+    \b
+    relay check-config --config /etc/market-relay/relay.toml
+    """
+    flags["plugins"] = plugins or None
+    with _exit_2_on_config_error():
+        config = load_config(flags, file=file)
+        set_up_logs("critical", "text")
+        host = load_plugins(config, BUILTIN)
+        click.echo("\n".join(explanation.explain(config, host)))
+    if host.failures:
+        sys.exit(1)
+
+
 @main.group("plugins", invoke_without_command=True)
 @click.option("--config", "file", help=CONFIG_HELP)
 @click.option("--plugins", multiple=True, metavar="MODULE|FILE.py", help="Load one more provider; can be repeated.")
@@ -182,5 +226,12 @@ def new_plugin(name: str) -> None:
             click.echo(path)
 
 
-for _command in (tail.command, history.command, symbols.command, status.command, token.command):
+for _command in (
+    tail.command,
+    history.command,
+    symbols.command,
+    status.command,
+    token.command,
+    store.make_command(BUILTIN),
+):
     main.add_command(_command)

@@ -39,9 +39,9 @@ class Config:
     max_streams: int = 2_000
     max_connects_per_minute: int = 0
     max_requests_per_second: float = 50.0
-    max_requests_per_second_per_address: float = 1_000.0
+    max_requests_per_second_per_address: float = 0.0
     max_history_rows_per_minute: int = 1_000_000
-    max_history_rows_per_minute_per_address: int = 10_000_000
+    max_history_rows_per_minute_per_address: int = 0
     history_cache_mb: int = 64
     linger_seconds: float = 5.0
     flush_ms: float = 20.0
@@ -50,6 +50,8 @@ class Config:
     log_format: str = "text"
     plugins: tuple[str, ...] = ()
     insecure: bool = False
+    # Where each setting that was given comes from; what is not in it has its default.
+    sources: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}), repr=False, compare=False)
     # Both hold keys in plain text, so neither shows in `repr`.
     tables: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: MappingProxyType({}), repr=False)
     environ: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}), repr=False)
@@ -71,9 +73,9 @@ _PARSERS: dict[str, Callable[[Any], Any]] = {
     "max_streams": values.number(int, 1, 100_000),
     "max_connects_per_minute": values.number(int, 0, 100_000_000),
     "max_requests_per_second": values.number(float, 0.1, 1_000_000),
-    "max_requests_per_second_per_address": values.number(float, 0.1, 1_000_000),
+    "max_requests_per_second_per_address": values.number(float, 0, 1_000_000),
     "max_history_rows_per_minute": values.number(int, 1, 1_000_000_000),
-    "max_history_rows_per_minute_per_address": values.number(int, 1, 1_000_000_000),
+    "max_history_rows_per_minute_per_address": values.number(int, 0, 1_000_000_000),
     "history_cache_mb": values.number(int, 0, 1_000_000),
     "linger_seconds": values.number(float, 0, 3_600),
     "flush_ms": values.number(float, 0, 1_000),
@@ -96,6 +98,7 @@ def load_config(flags: Mapping[str, Any], environ: Mapping[str, str] | None = No
     environ = os.environ if environ is None else environ
     table, tables, source = _read_file(file)
     found: dict[str, Any] = {}
+    sources: dict[str, str] = {}
     for name, parse in _PARSERS.items():
         variable = f"RELAY_{name.upper()}"
         if flags.get(name) is not None:
@@ -106,9 +109,14 @@ def load_config(flags: Mapping[str, Any], environ: Mapping[str, str] | None = No
             given, where = table[name], f"{name} in {source}"
         else:
             continue
+        sources[name] = where
         found[name] = _parsed(parse, given, where, is_secret=name in _SECRET_KEYS)
     config = Config(
-        **found, insecure=bool(flags.get("insecure")), tables=tables, environ=MappingProxyType(dict(environ))
+        **found,
+        insecure=bool(flags.get("insecure")),
+        sources=MappingProxyType(sources),
+        tables=tables,
+        environ=MappingProxyType(dict(environ)),
     )
     _check_exposure(config)
     if bool(config.tls_cert) != bool(config.tls_key):
@@ -125,8 +133,12 @@ def _parsed(parse: Callable[[Any], Any], given: Any, where: str, *, is_secret: b
 
 
 def _shown(given: Any) -> str:
-    """Return a value as it was given, without what may be secret in an address: its user and its query."""
-    return _QUERY.sub("?***", _USER.sub("//***@", repr(given)))
+    return masked(repr(given))
+
+
+def masked(text: str) -> str:
+    """Return a text without what may be secret in an address: its user and its query."""
+    return _QUERY.sub("?***", _USER.sub("//***@", text))
 
 
 def _read_file(file: str | None) -> tuple[dict[str, Any], dict[str, dict[str, Any]], str]:
@@ -190,15 +202,8 @@ def provider_settings(config: Config, info: ProviderInfo) -> Mapping[str, Any]:
             )
     found: dict[str, Any] = {}
     for name, setting in declared.items():
-        variables = (f"RELAY_{info.name}_{name}".upper(), *setting.environment)
-        variable = next((variable for variable in variables if config.environ.get(variable)), None)
-        if variable is not None and variable == variables[0]:
-            given, where = config.environ[variable], variable
-        elif name in table:
-            given, where = table[name], f"{name} in [{info.name}]"
-        elif variable is not None:
-            given, where = config.environ[variable], variable
-        else:
+        given, where = given_setting(config, info, setting)
+        if where is None:
             found[name] = setting.default
             continue
         found[name] = _parsed(_parser_of(setting), given, where, is_secret=setting.is_secret)
@@ -206,6 +211,18 @@ def provider_settings(config: Config, info: ProviderInfo) -> Mapping[str, Any]:
         if fault:
             raise ConfigError(f"{where}: {'the value' if setting.is_secret else _shown(given)} {fault}")
     return MappingProxyType(found)
+
+
+def given_setting(config: Config, info: ProviderInfo, setting: Setting) -> tuple[Any, str | None]:
+    """Return a provider's setting as it was given and where; `(None, None)` where it was not."""
+    table = config.tables.get(info.name, {})
+    variables = (f"RELAY_{info.name}_{setting.name}".upper(), *setting.environment)
+    variable = next((variable for variable in variables if config.environ.get(variable)), None)
+    if variable is not None and variable == variables[0]:
+        return config.environ[variable], variable
+    if setting.name in table:
+        return table[setting.name], f"{setting.name} in [{info.name}]"
+    return (None, None) if variable is None else (config.environ[variable], variable)
 
 
 def _parser_of(setting: Setting) -> Callable[[Any], Any]:

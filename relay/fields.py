@@ -18,7 +18,7 @@ SYMBOL_LENGTH = 48
 INTERVAL_NAMES = (*INTERVALS, *(name.upper() for name in INTERVALS if name[-1] in "shdw"))
 """What is taken as an interval: the names, and those of whole seconds, hours, days and weeks in upper case."""
 
-# Spelt so that all dialects of regular expressions read it alike: what ASCII excludes, and any other script's character.
+# Spelt so that all dialects of regular expressions read it alike: what of ASCII is excluded, all else is taken.
 SYMBOL: Schema = {"type": "string", "pattern": r"^[^\x00-/:-@\[-`{-\x7f][^\x00-,;-@\[-^`{-\x7f]{0,47}$"}
 INTERVAL: Schema = {"type": "string", "enum": list(INTERVAL_NAMES)}
 

@@ -72,7 +72,7 @@ class Reload:
 
     def _warn_of_the_rest(self, config: Config) -> None:
         # The tables hold keys: of them only the names are compared and said.
-        mine = {field.name for field in dataclasses.fields(Config)} - {*RELOADED, "tables", "environ"}
+        mine = {field.name for field in dataclasses.fields(Config)} - {*RELOADED, "sources", "tables", "environ"}
         names = sorted(name for name in mine if getattr(config, name) != getattr(self._config, name))
         tables = config.tables.keys() | self._config.tables.keys()
         names += sorted(f"[{name}]" for name in tables if config.tables.get(name) != self._config.tables.get(name))

@@ -48,7 +48,7 @@ def open_database(name: str) -> sqlite3.Connection:
         _prepare(connection, name)
     except sqlite3.Error as error:
         connection.close()
-        raise StoreError(f"database {name}: {reason_of(error)}; {_advice(error)}") from error
+        raise StoreError(f"database {name}: {reason_of(error)}; {advice_for(error)}") from error
     except StoreError:
         connection.close()
         raise
@@ -106,7 +106,8 @@ def reason_of(error: Exception) -> str:
     return "it is closed"
 
 
-def _advice(error: sqlite3.Error) -> str:
+def advice_for(error: sqlite3.Error) -> str:
+    """Say what an operator can do about it."""
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     if code in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
         return "stop the other program or name another file"

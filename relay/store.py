@@ -37,7 +37,9 @@ _LATEST_TIME = 1 << 60
 _MOST_WINDOWS = 16
 # A window with more rows than this outside of its chunk is worth a new one.
 _LOOSE_ROWS = 64
-_MOST_UNPACKED = 1024
+_MOST_UNPACKED = 16_384
+# Chunks that are still stored when the store is closed; the others are made when their candles are read.
+_PACKED_AT_CLOSE = 64
 # More than so many windows are not put together on the event loop.
 _FEW_WINDOWS = 2
 
@@ -418,10 +420,11 @@ class Store:
                 waiter.set_exception(error)
 
     async def _write_forever(self) -> None:
-        retry_s, attempts = _RETRY_S[0], 0
+        retry_s, attempts, packs_left = _RETRY_S[0], 0, _PACKED_AT_CLOSE
         while True:
             if not self._queue:
-                if self._unpacked:
+                if self._unpacked and packs_left:
+                    packs_left -= self._is_closing
                     await self._pack_next()
                     continue
                 if self._is_closing:

@@ -28,7 +28,8 @@ SELECT 2, number, NULL, time, open, high, low, close, volume FROM wanted CROSS J
 WHERE stream_id = (SELECT id FROM stream)
 AND time >= coalesce(until, number * ?4) AND time < (number + 1) * ?4
 """
-# The numbers of the windows that hold candles, by one look-up each and not by reading all candles; and the spans.
+# The numbers of the windows that hold candles, by one look-up each and not by reading all candles (a window with a
+# chunk holds some); and the spans.
 _SHELF = """
 SELECT 3, number, NULL, NULL, NULL, NULL, NULL, NULL, NULL FROM numbers WHERE number IS NOT NULL
 UNION ALL
@@ -43,7 +44,10 @@ wanted (number, until, body) AS (
 numbers (number) AS (
   SELECT (SELECT min(time) FROM candles WHERE stream_id = (SELECT id FROM stream)) / ?4
   UNION ALL
-  SELECT (SELECT min(time) FROM candles WHERE stream_id = (SELECT id FROM stream) AND time >= (number + 1) * ?4) / ?4
+  SELECT coalesce(
+    (SELECT number FROM chunks WHERE stream_id = (SELECT id FROM stream) AND number = numbers.number + 1),
+    (SELECT min(time) FROM candles WHERE stream_id = (SELECT id FROM stream) AND time >= (numbers.number + 1) * ?4) / ?4
+  )
   FROM numbers WHERE number IS NOT NULL
 )
 """

@@ -379,6 +379,23 @@ async def test_requests_above_the_rate_answer_429_and_health_goes_on(relay_with:
     assert (await relay.get("symbols", headers={"X-Forwarded-For": "192.0.2.2"})).status == 200
 
 
+async def test_programs_on_this_machine_are_limited_only_where_the_configuration_says_so(
+    relay_with: StartRelay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("relay.web.access.REQUESTS_PER_SECOND", 0.1)
+    monkeypatch.setattr("relay.web.access.ROWS_PER_MINUTE", 1)
+    relay = await relay_with(trusted_proxies=networks(["127.0.0.1"]))
+    path = "history?symbol=BTCUSDT&interval=1m&limit=5"
+    assert [(await relay.get(path)).status for _ in range(4)] == [200] * 4
+    other = {"X-Forwarded-For": "192.0.2.1"}
+    assert [(await relay.get("symbols", headers=other)).status for _ in range(2)] == [200, 429]
+    other = {"X-Forwarded-For": "192.0.2.2"}
+    assert (await relay.get(path, headers=other)).status == 200
+    assert_problem(await relay.get(path, headers=other), 429, "rate_limited")
+    relay.access.reconfigure(dataclasses.replace(relay.access.config, max_requests_per_second_per_address=0.1))
+    assert [(await relay.get("symbols")).status for _ in range(2)] == [200, 429]
+
+
 async def end_of(client: WsClient, *requests: dict[str, Any]) -> tuple[int | None, str, set[str]]:
     """Send requests over and over until the relay ends the connection; return how, and the codes of errors before."""
 

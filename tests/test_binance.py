@@ -214,7 +214,7 @@ def test_weight_stops_short_of_the_limit_and_begins_anew_each_minute() -> None:
     with pytest.raises(RateLimited) as caught:
         weight.spend(2)
     assert caught.value.retry_after == 15.0
-    assert weight.budget() == ("request weight a minute", 100, 90, 1_770_000_060.0)
+    assert weight.budget() == Budget("request weight a minute", 100, 90, 1_770_000_060.0)
     now.now += 15
     weight.spend(2)
     assert weight.budget().used == 2
@@ -241,7 +241,7 @@ def test_a_block_holds_until_it_ends_and_the_longest_wins() -> None:
     with pytest.raises(RateLimited, match="banned") as caught:
         weight.spend(2)
     assert caught.value.retry_after == 39.0
-    assert weight.budget() == ("request weight a minute", 100, 100, 1_770_000_100.0)
+    assert weight.budget() == Budget("request weight a minute", 100, 100, 1_770_000_100.0)
     now.now += 40
     weight.spend(2)
 

@@ -15,7 +15,7 @@ from relay.config import _PARSERS
 from relay.logs import set_up_logs
 from relay.version import VERSION
 
-COMMANDS = ("serve", "tail", "history", "symbols", "status", "plugins", "token")
+COMMANDS = ("serve", "tail", "history", "symbols", "status", "plugins", "token", "store")
 SECRET_KEYS = {"tokens"}
 
 

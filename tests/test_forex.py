@@ -170,3 +170,9 @@ def test_the_known_pairs_are_written_as_the_market_does() -> None:
     assert "USD/EUR" not in pairs
     assert len(pairs) == len(set(pairs))
     assert all(hours_of(pair) is not Hours.ALWAYS for pair in pairs)
+
+
+def test_a_market_that_never_closes_was_open_at_the_beginning_of_time_too() -> None:
+    assert last_close(0, Hours.ALWAYS) == 0
+    assert last_close(-5, Hours.ALWAYS) == -5
+    assert before_trading(10, 3600, Hours.ALWAYS) == -3590

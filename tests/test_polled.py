@@ -102,10 +102,10 @@ def test_when_candles_can_be_built(change: object, expected: bool) -> None:
     assert not larger.can_be_built(StreamKey("EUR/USD", "3m"), smaller, "2h", 2000.0)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
-    ticks=st.lists(st.integers(50, 150), min_size=700, max_size=700),
-    pauses=st.lists(st.integers(1, 25), min_size=1, max_size=40),
+    ticks=st.lists(st.integers(50, 150), min_size=300, max_size=300),
+    pauses=st.lists(st.integers(1, 25), min_size=1, max_size=20),
     first=st.integers(0, 30),
 )
 def test_whatever_the_rhythm_of_polls_built_candles_are_the_true_ones(

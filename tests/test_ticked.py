@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from providers.forex import Hours
 from providers.polled import PolledStream
-from providers.ticked import PATIENCE_S, TickedStream
+from providers.ticked import PATIENCE_S, TickedStream, have_confirmed
 from relay import Candle, PriceUpdate, StreamKey
 from relay.series import Series
 from tests.test_intervals import at
@@ -238,7 +238,11 @@ def test_whatever_comes_when_clients_get_every_candle_once_in_order_and_in_the_e
 
     for second, kind in [*sorted(events), (490.0, "poll"), (560.0, "poll")]:
         now = START + second
-        take(driven.stream.advance(now), now)
+        due = driven.stream.advance(now)
+        for update in due:
+            if update.is_closed:
+                have_confirmed(polled, update)
+        take(due, now)
         if kind == "tick":
             take(driven.stream.tick(START + second // 1, 1 + second % 1, now), now)
         elif kind == "poll":

@@ -28,6 +28,9 @@ STATUS = frozenset({f"{PREFIX}/status", "/metrics"})
 
 REQUEST_BURST_S = 10.0
 LEAST_CONNECTS = 300
+# Of an address that is not this machine itself, unless the configuration says otherwise.
+REQUESTS_PER_SECOND = 1_000.0
+ROWS_PER_MINUTE = 10_000_000
 
 
 class Caller(NamedTuple):
@@ -46,8 +49,8 @@ class Access:
         self._per_owner: Counter[str] = Counter()
         self._per_token: Counter[str] = Counter()
         self._connects: Buckets[str] = Buckets(*_connects(config))
-        self._requests: Buckets[str] = Buckets(*requests_limit(config.max_requests_per_second_per_address))
-        self._rows: Buckets[str] = Buckets(*rows_limit(config.max_history_rows_per_minute_per_address))
+        self._requests: Buckets[str] = Buckets(*requests_limit(_requests(config)))
+        self._rows: Buckets[str] = Buckets(*rows_limit(_rows(config)))
         self.shares: Shares[str, tuple[str, StreamKey]] = Shares()
         self.clients = 0
         self.is_closing = False
@@ -56,8 +59,8 @@ class Access:
         """Go by another configuration from now on; who is connected is the caller's concern."""
         self.config = config
         self._connects.set_limit(*_connects(config))
-        self._requests.set_limit(*requests_limit(config.max_requests_per_second_per_address))
-        self._rows.set_limit(*rows_limit(config.max_history_rows_per_minute_per_address))
+        self._requests.set_limit(*requests_limit(_requests(config)))
+        self._rows.set_limit(*rows_limit(_rows(config)))
 
     # -- who ---------------------------------------------------------------------------------------
 
@@ -99,8 +102,17 @@ class Access:
 
     def take_request(self, owner: str) -> float:
         """Count one request; return 0, or how many seconds to wait if there were too many from this address."""
+        if self._counts_no_requests(owner):
+            return 0.0
         bucket = self._requests.of(owner)
         return 0.0 if bucket.take() else bucket.wait_s
+
+    def _counts_no_requests(self, owner: str) -> bool:
+        # Who runs programs on this machine could as well stop the relay.
+        return not self.config.max_requests_per_second_per_address and callers.is_this_machine(owner)
+
+    def _counts_no_rows(self, owner: str) -> bool:
+        return not self.config.max_history_rows_per_minute_per_address and callers.is_this_machine(owner)
 
     def check_rate(self, request: web.Request) -> None:
         """Count one request, or one attempt to open a WebSocket. Raises `RequestError` when there were too many."""
@@ -108,9 +120,11 @@ class Access:
         if _is_upgrade(request):
             bucket = self._connects.of(owner)
             what = f"{_connects(self.config)[1]:g} new connections a minute"
+        elif self._counts_no_requests(owner):
+            return
         else:
             bucket = self._requests.of(owner)
-            what = f"{self.config.max_requests_per_second_per_address:g} requests a second"
+            what = f"{_requests(self.config):g} requests a second"
         if not bucket.take():
             raise RequestError(
                 Code.RATE_LIMITED,
@@ -120,11 +134,13 @@ class Access:
 
     def check_rows(self, owner: str) -> None:
         """Refuse candles of the past to an address that had its share. Raises `RequestError`."""
-        check_rows(self._rows.of(owner), self.config.max_history_rows_per_minute_per_address, "one address")
+        if not self._counts_no_rows(owner):
+            check_rows(self._rows.of(owner), _rows(self.config), "one address")
 
     def spend_rows(self, owner: str, rows: int) -> None:
         """Count candles of the past that an address was given."""
-        self._rows.of(owner).spend(rows)
+        if not self._counts_no_rows(owner):
+            self._rows.of(owner).spend(rows)
 
     def spend_rows_of(self, request: web.Request, rows: int) -> None:
         """Count candles of the past that a request was answered with."""
@@ -187,6 +203,14 @@ def _connects(config: Config) -> tuple[float, float]:
     # After an outage all clients behind one address come back at once.
     most = config.max_connects_per_minute or max(LEAST_CONNECTS, config.max_clients_per_address)
     return most / 60, most
+
+
+def _requests(config: Config) -> float:
+    return config.max_requests_per_second_per_address or REQUESTS_PER_SECOND
+
+
+def _rows(config: Config) -> int:
+    return config.max_history_rows_per_minute_per_address or ROWS_PER_MINUTE
 
 
 def _count_down(counter: Counter[str], key: str) -> None:

@@ -46,6 +46,13 @@ def owner_of(address: str) -> str:
     return address
 
 
+@functools.lru_cache(4096)
+def is_this_machine(owner: str) -> bool:
+    """Say whether limits count somebody on the machine of the relay."""
+    address = _address(owner)
+    return address is not None and address.is_loopback
+
+
 def host_name(netloc: str) -> str:
     """Return a host in lower case, without port, brackets and the dot of the root."""
     name = netloc.lower().rpartition("@")[2]

@@ -29,7 +29,7 @@ export class Picker {
       if (option) this.#choose(Number(option.dataset.index));
     });
     this.#dialog.addEventListener("click", ({ target }) => {
-      if (target === this.#dialog) this.#dialog.close();
+      if (target === this.#dialog) this.#close();
     });
   }
 
@@ -103,11 +103,17 @@ export class Picker {
     event.preventDefault();
   }
 
+  /** Close at once for the keyboard too: a closed dialog keeps the focus up to the next frame. */
+  #close() {
+    this.#dialog.close();
+    this.#input.blur();
+  }
+
   #choose(index) {
     const instrument = this.#found[index];
     const { words, interval } = parse(this.#input.value);
     if (instrument === undefined && (this.#all.length || !words.length)) return;
-    this.#dialog.close();
+    this.#close();
     // Who types ahead of the list is believed; the relay says if there is no such symbol.
     if (instrument === undefined) return this.#pick(words[0], interval);
     remember(instrument.symbol);

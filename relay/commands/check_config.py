@@ -1,0 +1,101 @@
+"""`relay check-config`: what a relay would do with a configuration, in words; opens and changes nothing."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from relay.commands.figures import printable
+from relay.config import Config, given_setting, is_loopback, masked, provider_settings
+from relay.errors import ConfigError
+from relay.plugins import PluginHost
+from relay.secret import Secret
+from relay.tls import Tls
+
+LEFT_OUT = frozenset({"insecure", "sources", "tables", "environ"})
+
+
+def explain(config: Config, host: PluginHost) -> Iterator[str]:
+    """Yield lines: what it serves and to whom, every setting with where it comes from, and each provider.
+
+    Values that are secret are not shown. Raises `ConfigError` for what would keep the relay from starting.
+    """
+    if config.tls_cert:
+        Tls(config.tls_cert, config.tls_key)
+    settings = {name: provider_settings(config, loaded.info) for name, loaded in host.loaded.items()}
+    if not settings:
+        raise ConfigError("no provider could be loaded")
+    yield f"serves      {_address(config)}"
+    yield f"who may     {_who(config)}"
+    yield f"pages       {_origins(config)}"
+    yield f"candles     {_database(config.database)}"
+    for name, loaded in host.loaded.items():
+        needed = loaded.info.needs_key
+        lacks = bool(needed) and not settings[name].get(str(needed))
+        what = f"no {needed} is set: its symbols answer provider_unavailable" if lacks else "ready"
+        yield f"provider    {name} ({printable(loaded.source)}): {what}"
+    for failure in host.failures:
+        yield f"refused     {printable(failure.source)}: {printable(failure.error)}"
+    yield ""
+    yield from _table(_settings(config, host, settings))
+
+
+def _address(config: Config) -> str:
+    shown = f"[{config.host}]" if ":" in config.host else config.host
+    scope = "this machine only" if is_loopback(config.host) else "other machines can reach it"
+    return f"{'https' if config.tls_cert else 'http'}://{shown}:{config.port or '(a free port)'}, {scope}"
+
+
+def _who(config: Config) -> str:
+    names = ", ".join(token.name for token in config.tokens)
+    if names:
+        return f"who has a token: {names}" + ("; status and metrics are open" if config.public_status else "")
+    everybody = "everybody on this machine" if is_loopback(config.host) else "EVERYBODY who reaches it (--insecure)"
+    return f"{everybody}; there are no tokens"
+
+
+def _origins(config: Config) -> str:
+    return ", ".join(["the relay's own", *config.allowed_origins])
+
+
+def _database(database: str) -> str:
+    if database == ":memory:":
+        return "in memory only: nothing is kept"
+    path = Path(database).absolute()
+    if path.is_dir():
+        raise ConfigError(f"database {database!r} is a folder; name a file in it")
+    if not path.parent.is_dir():
+        raise ConfigError(f"database {database!r}: its folder does not exist")
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise ConfigError(f"database {database!r} cannot be written")
+    return f"{database} ({path.stat().st_size / 1e6:.1f} MB)" if path.exists() else f"{database} (will be made)"
+
+
+def _settings(config: Config, host: PluginHost, settings: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
+    for one in fields(Config):
+        if one.name not in LEFT_OUT:
+            yield one.name, _shown(getattr(config, one.name), one.name), config.sources.get(one.name, "default")
+    for name, loaded in host.loaded.items():
+        for setting in loaded.info.settings:
+            _, where = given_setting(config, loaded.info, setting)
+            yield f"[{name}] {setting.name}", _shown(settings[name][setting.name]), where or "default"
+
+
+def _shown(value: Any, name: str = "") -> str:
+    if name == "tokens":
+        return f"{len(list(value))} set" if value else "none"
+    if isinstance(value, Secret):
+        return "set, not shown"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, tuple):
+        return masked(", ".join(map(str, value))) or "none"
+    return "none" if value in (None, "") else f"{value:g}" if isinstance(value, float) else masked(str(value))
+
+
+def _table(rows: Iterator[tuple[str, str, str]]) -> Iterator[str]:
+    kept = [tuple(map(printable, row)) for row in rows]
+    widths = [max(len(row[column]) for row in kept) for column in (0, 1)]
+    for name, value, where in kept:
+        yield f"{name:<{widths[0]}}  {value:<{min(widths[1], 60)}}  {where}"

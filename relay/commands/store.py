@@ -1,0 +1,272 @@
+"""`relay store`: what the database holds, whether it is right, and its free pages given back."""
+
+import asyncio
+import random
+import sqlite3
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import click
+import orjson
+
+from relay.app import load_plugins
+from relay.clock import Clock, ProviderClock
+from relay.commands.figures import moment, printable
+from relay.config import Config, load_config, provider_settings
+from relay.errors import ConfigError, StoreError
+from relay.logs import set_up_logs
+from relay.memory import Memory
+from relay.provider import Provider
+from relay.sampling import Compared, Sample, compare, draw_samples
+from relay.upkeep import Overview, StoredStream, overview, reading, vacuum
+from relay.verify import Verified, verify
+
+_GAPS_SHOWN = 10
+_UNITS = ("B", "KB", "MB", "GB", "TB")
+
+
+class Report(NamedTuple):
+    """What a run found out; None is what was not asked for."""
+
+    name: str
+    overview: Overview
+    verified: Verified | None
+    compared: Sequence[Compared] | None
+
+    @property
+    def is_clean(self) -> bool:
+        """Say whether nothing wrong was found, and everything asked for was looked at."""
+        return not (self.verified and self.verified.faults) and all(one.is_equal for one in self.compared or ())
+
+
+def make_command(builtin: Iterable[object]) -> click.Command:
+    """Return the command, which asks these providers and those that are configured."""
+
+    @click.command("store")
+    @click.option("--database", help="The file.  [default: relay.db]")
+    @click.option("--config", "file", help="Configuration file, as of `relay serve`.")
+    @click.option("--check", is_flag=True, help="Hold rows, known spans and encoded candles against each other.")
+    @click.option(
+        "--sample", type=click.IntRange(1, 10_000), metavar="N", help="Ask the providers for N random known parts too."
+    )
+    @click.option("--seed", type=int, metavar="N", help="Choose the same random parts again.")
+    @click.option("--vacuum", "shrinks", is_flag=True, help="First give free pages back to the disk.")
+    @click.option("--json", "as_json", is_flag=True, help="Print everything as one JSON object.")
+    def command(
+        database: str | None,
+        file: str | None,
+        check: bool,
+        sample: int | None,
+        seed: int | None,
+        shrinks: bool,
+        as_json: bool,
+    ) -> None:
+        """Show what the database holds, also while a relay uses it: size, streams, what is known of them, gaps.
+
+        Settings are found as by `relay serve`. --check and --sample exit 1 when something is wrong. Each sample is one
+        call of a provider, 100 candles at most; Twelve Data takes a credit for it. While --vacuum works a relay that
+        uses the file keeps what closes in memory; it needs as much free disk as the file is large.
+
+        \b
+        relay store
+        relay store --check --database /var/lib/relay/candles.db
+        relay store --check --sample 20
+        relay store --vacuum
+        """
+        set_up_logs("critical", "text")
+        try:
+            config = load_config({"database": database, "insecure": True}, file=file)
+            if shrinks:
+                vacuum(config.database)
+            report = _look(config, builtin, checks=check, samples=sample or 0, randomness=random.Random(seed))
+        except (ConfigError, StoreError) as error:
+            click.echo(f"relay: {error}", err=True)
+            sys.exit(2)
+        if as_json:
+            click.echo(orjson.dumps(_as_json(report), option=orjson.OPT_INDENT_2))
+        else:
+            for line in _lines(report):
+                click.echo(line)
+        if not report.is_clean:
+            sys.exit(1)
+
+    return command
+
+
+def _look(
+    config: Config, builtin: Iterable[object], *, checks: bool, samples: int, randomness: random.Random
+) -> Report:
+    """Read the file, then ask the providers. Raises `ConfigError` and `StoreError`."""
+    name, clock = config.database, Clock()
+    providers: dict[str, Provider] = {}
+    drawn: list[Sample] = []
+    if samples:
+        host = load_plugins(config, builtin)
+        for known, loaded in host.loaded.items():
+            providers[known] = host.bind(loaded, provider_settings(config, loaded.info), ProviderClock(clock))
+    with reading(name) as connection:
+        found = overview(connection, name)
+        verified = verify(connection, found.streams, time.time()) if checks else None
+        if samples:
+            drawn = draw_samples(connection, found.streams, samples, randomness)
+            for provider in providers.values():
+                provider.remember(_memory_of(connection, provider.name))
+    compared = asyncio.run(compare(drawn, providers, clock)) if samples else None
+    return Report(name, found, verified, compared)
+
+
+def _memory_of(connection: sqlite3.Connection, name: str) -> Memory:
+    """Return what a provider saved, so that it keeps to its budget; what is spent now it learns from its answers."""
+    row = connection.execute("SELECT body FROM documents WHERE name = ?", (f"memory:{name}",)).fetchone()
+    return Memory(None if row is None else row[0])
+
+
+# -- for people ------------------------------------------------------------------------------------
+
+
+def _lines(report: Report) -> Iterator[str]:
+    found = report.overview
+    candles = sum(stream.candles for stream in found.streams)
+    yield (
+        f"{report.name}: {_size(found.file_bytes)} on disk, {_size(found.free_bytes)} of it free;"
+        f" schema version {found.version}; {_many(len(found.streams), 'stream')}, {_many(candles, 'candle')}"
+    )
+    rows = [("provider", "stream", "candles", "first", "last", "spans", "gaps")]
+    for stream in found.streams:
+        rows.append(
+            (
+                stream.provider,
+                str(stream.key),
+                f"{stream.candles:,}",
+                "-" if stream.first is None else moment(stream.first),
+                "-" if stream.last is None else moment(stream.last),
+                f"{len(stream.spans):,}",
+                f"{len(stream.gaps()):,}",
+            )
+        )
+    if found.streams:
+        yield ""
+        yield from _table([tuple(map(printable, row)) for row in rows], right={2, 5, 6})
+        yield from _gap_lines(found.streams)
+    if report.verified is not None:
+        yield ""
+        yield from _verified_lines(report.verified)
+    if report.compared is not None:
+        yield ""
+        yield from _compared_lines(report.compared)
+
+
+def _gap_lines(streams: Sequence[StoredStream]) -> Iterator[str]:
+    for stream in streams:
+        gaps = stream.gaps()
+        for gap in gaps[-_GAPS_SHOWN:]:
+            yield f"gap  {printable(str(stream))}  {moment(gap.start)} – {moment(gap.end)}"
+        if len(gaps) > _GAPS_SHOWN:
+            yield f"gap  {printable(str(stream))}  and {len(gaps) - _GAPS_SHOWN:,} before; --json has all"
+
+
+def _verified_lines(verified: Verified) -> Iterator[str]:
+    for fault in verified.faults:
+        shown = ", ".join(_example(example) for example in fault.examples)
+        more = ", …" if fault.times > len(fault.examples) else ""
+        yield printable(f"FAULT  {fault.stream or 'file'}: {fault.what} ({fault.times:,}): {shown}{more}")
+    looked = f"{_many(verified.candles, 'candle')}, {_many(verified.spans, 'span')}, {verified.chunks:,} encoded"
+    yield f"checked {looked}: {_many(len(verified.faults), 'fault') if verified.faults else 'nothing wrong'}"
+
+
+def _compared_lines(compared: Sequence[Compared]) -> Iterator[str]:
+    for one in compared:
+        stream, span, _ = one.sample
+        where = f"{stream} {moment(span.start)} – {moment(span.end)}"
+        if one.failure:
+            yield printable(f"FAULT  {where}: could not be compared: {one.failure}")
+        for what, times in (
+            ("the provider has candles that are not stored", one.lacking),
+            ("candles are stored that the provider does not have", one.unknown),
+            ("values differ from the provider's", one.different),
+        ):
+            if times:
+                yield printable(f"FAULT  {where}: {what} ({len(times):,}): {', '.join(map(moment, times[:5]))}")
+    equal = sum(one.is_equal for one in compared)
+    candles = sum(len(one.sample.candles) for one in compared)
+    yield f"compared {_many(len(compared), 'part')} with {_many(candles, 'candle')} with the providers: {equal:,} equal"
+
+
+def _table(rows: Sequence[tuple[str, ...]], right: set[int]) -> Iterator[str]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        cells = [
+            text.rjust(width) if at in right else text.ljust(width)
+            for at, (text, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        yield "  ".join(cells).rstrip()
+
+
+def _example(example: int | str) -> str:
+    return moment(example) if isinstance(example, int) else example
+
+
+def _many(count: int, word: str) -> str:
+    return f"{count:,} {word}" if count == 1 else f"{count:,} {word}s"
+
+
+def _size(count: float) -> str:
+    for unit in _UNITS[:-1]:
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" or count >= 100 else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} {_UNITS[-1]}"
+
+
+# -- for programs ----------------------------------------------------------------------------------
+
+
+def _as_json(report: Report) -> dict[str, Any]:
+    found = report.overview
+    told: dict[str, Any] = {
+        "database": report.name,
+        "checked_at": int(time.time()),
+        "schema_version": found.version,
+        "file_bytes": found.file_bytes,
+        "free_bytes": found.free_bytes,
+        "encoded_bytes": found.chunk_bytes,
+        "streams": [
+            {
+                "provider": stream.provider,
+                "symbol": stream.key.symbol,
+                "interval": stream.key.interval,
+                "candles": stream.candles,
+                "first": stream.first,
+                "last": stream.last,
+                "spans": [{"from": span.start, "to": span.end} for span in stream.spans],
+                "gaps": [{"from": gap.start, "to": gap.end} for gap in stream.gaps()],
+            }
+            for stream in found.streams
+        ],
+    }
+    if report.verified is not None:
+        told["checked"] = {
+            "candles": report.verified.candles,
+            "spans": report.verified.spans,
+            "encoded": report.verified.chunks,
+            "faults": [fault._asdict() for fault in report.verified.faults],
+        }
+    if report.compared is not None:
+        told["samples"] = [
+            {
+                "provider": one.sample.stream.provider,
+                "symbol": one.sample.stream.key.symbol,
+                "interval": one.sample.stream.key.interval,
+                "from": one.sample.span.start,
+                "to": one.sample.span.end,
+                "candles": len(one.sample.candles),
+                "lacking": one.lacking,
+                "unknown": one.unknown,
+                "different": one.different,
+                "failure": one.failure or None,
+            }
+            for one in report.compared
+        ]
+    return told

@@ -1,0 +1,141 @@
+"""Looks at the database file from outside, also while a relay writes to it: how large, what is in it; and shrinks it.
+
+Nothing here changes what is stored. What is wrong with it finds `relay/verify.py`.
+"""
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from relay.coverage import Span, gaps_between, merge_spans
+from relay.errors import StoreError
+from relay.intervals import INTERVALS, open_time
+from relay.model import StreamKey
+from relay.schema import APPLICATION_ID, MIGRATIONS, advice_for, reason_of
+
+_WAIT_S = 5.0
+
+
+class StoredStream(NamedTuple):
+    """One stream in the file: its candles from the `first` open time to the `last`, and what is known completely."""
+
+    id: int
+    provider: str
+    key: StreamKey
+    candles: int
+    first: int | None
+    last: int | None
+    spans: Sequence[Span]
+
+    def __str__(self) -> str:
+        return f"{self.provider} {self.key}"
+
+    def gaps(self) -> list[Span]:
+        """Return what lies between the spans, as far as a candle can open there."""
+        spans, interval = merge_spans(self.spans), self.key.interval
+        if not spans or interval not in INTERVALS:
+            return []
+        gaps = gaps_between(spans, spans[0].start, spans[-1].end)
+        return [gap for gap in gaps if open_time(interval, gap.end - 1) >= gap.start]
+
+
+class Overview(NamedTuple):
+    """What a file holds: `file_bytes` with its write-ahead log, of which `free_bytes` wait to be used again."""
+
+    version: int
+    file_bytes: int
+    free_bytes: int
+    chunk_bytes: int
+    streams: Sequence[StoredStream]
+
+
+@contextmanager
+def reading(name: str) -> Iterator[sqlite3.Connection]:
+    """Open a relay's database for reading: one state of it, whatever a running relay writes meanwhile.
+
+    Raises `StoreError`, also for what fails inside, with one sentence that names the file and says what to do.
+    """
+    if name == ":memory:":
+        raise StoreError("database :memory: keeps nothing; name a file")
+    if not Path(name).is_file():
+        raise StoreError(f"database {name}: there is no such file; a relay creates it when it starts")
+    try:
+        with closing(_connect(f"{Path(name).absolute().as_uri()}?mode=ro", name)) as connection:
+            connection.execute("BEGIN")
+            yield connection
+    except sqlite3.Error as error:
+        raise StoreError(f"database {name}: {reason_of(error)}; {advice_for(error)}") from error
+
+
+def overview(connection: sqlite3.Connection, name: str) -> Overview:
+    """Say what the file holds; reads the open times of all candles."""
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    (free,) = connection.execute(
+        "SELECT (SELECT freelist_count FROM pragma_freelist_count) * (SELECT page_size FROM pragma_page_size)"
+    ).fetchone()
+    chunk_bytes = 0
+    if has_chunks(connection):
+        (chunk_bytes,) = connection.execute("SELECT coalesce(sum(length(body)), 0) FROM chunks").fetchone()
+    spans: dict[int, list[Span]] = {}
+    for stream_id, start, end in connection.execute('SELECT stream_id, start, "end" FROM spans ORDER BY 1, 2'):
+        spans.setdefault(stream_id, []).append(Span(start, end))
+    rows = connection.execute(
+        "SELECT id, provider, symbol, interval, count(time), min(time), max(time) FROM streams"
+        " LEFT JOIN candles ON stream_id = id GROUP BY id ORDER BY provider, symbol, interval"
+    )
+    streams = [
+        StoredStream(stream_id, provider, StreamKey(symbol, interval), count, first, last, spans.get(stream_id, []))
+        for stream_id, provider, symbol, interval, count, first, last in rows
+    ]
+    streams.sort(key=lambda stream: (stream.provider, stream.key.symbol, _rank(stream.key.interval)))
+    return Overview(version, file_bytes(name), free, chunk_bytes, streams)
+
+
+def has_chunks(connection: sqlite3.Connection) -> bool:
+    """Say whether the file is of a version that keeps encoded candles."""
+    return bool(connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'chunks'").fetchone())
+
+
+def file_bytes(name: str) -> int:
+    """Return the size on disk, with what SQLite keeps beside the file."""
+    paths = (Path(name + suffix) for suffix in ("", "-wal", "-shm"))
+    return sum(path.stat().st_size for path in paths if path.exists())
+
+
+def vacuum(name: str) -> None:
+    """Write the file anew without its free pages; needs as much room again meanwhile.
+
+    A running relay cannot write until this ends; it keeps what closes in memory. Raises `StoreError`.
+    """
+    with reading(name):
+        pass
+    try:
+        with closing(_connect(f"{Path(name).absolute().as_uri()}?mode=rw", name)) as connection:
+            connection.execute("VACUUM")
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    except sqlite3.Error as error:
+        raise StoreError(f"database {name}: {reason_of(error)}; {advice_for(error)}") from error
+
+
+def _connect(address: str, name: str) -> sqlite3.Connection:
+    connection = sqlite3.connect(address, uri=True, timeout=_WAIT_S, isolation_level=None)
+    try:
+        (application,) = connection.execute("PRAGMA application_id").fetchone()
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        if application != APPLICATION_ID:
+            raise StoreError(f"database {name}: is no database of a relay; name another file")
+        if version > len(MIGRATIONS):
+            raise StoreError(
+                f"database {name}: has schema version {version}, this relay knows up to {len(MIGRATIONS)};"
+                " upgrade the relay"
+            )
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _rank(interval: str) -> int:
+    return INTERVALS.index(interval) if interval in INTERVALS else len(INTERVALS)

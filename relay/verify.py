@@ -1,0 +1,241 @@
+"""Finds what is wrong with a database file: rows, spans and encoded candles against each other; changes nothing."""
+
+import sqlite3
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import groupby, pairwise
+from typing import NamedTuple
+
+import orjson
+
+from relay.chunks import encode, unpack, window_s
+from relay.coverage import Span, cut_spans, merge_spans
+from relay.intervals import INTERVALS, length_s
+from relay.model import Candle
+from relay.schema import reason_of
+from relay.upkeep import StoredStream, has_chunks
+
+_EXAMPLES = 5
+# A provider's clock may be ahead of ours by so much.
+_AHEAD_S = 3600
+_DAY_S = 86_400
+_SHORTEST_MONTH_S = 28 * _DAY_S
+
+
+class Fault(NamedTuple):
+    """One kind of fault of one stream (of the file: `stream` is empty), how often, and the first of them.
+
+    Examples are open times, or texts where it is not about candles.
+    """
+
+    stream: str
+    what: str
+    times: int
+    examples: Sequence[int | str]
+
+
+class Verified(NamedTuple):
+    """How much was looked at, and what is wrong."""
+
+    candles: int
+    spans: int
+    chunks: int
+    faults: Sequence[Fault]
+
+
+def verify(connection: sqlite3.Connection, streams: Sequence[StoredStream], now: float) -> Verified:
+    """Check a file that `upkeep.reading` opened; `now` is in Unix seconds. Holds one window of candles at a time.
+
+    What coverage claims can be contradicted by the data only: candles where it says that nobody can know yet, and a
+    larger candle that it says does not exist although there are smaller ones in it.
+    """
+    verifier = _Verifier(connection)
+    verifier.check_file()
+    known = [stream for stream in streams if stream.key.interval in INTERVALS]
+    for stream in streams:
+        if stream not in known:
+            verifier.add("", "a stream has an unknown interval", str(stream))
+    for stream in known:
+        verifier.check_spans(stream, now)
+        verifier.check_rows(stream)
+        for smaller in known:
+            if _fits_into(smaller, stream):
+                verifier.check_nothing_lacks(stream, smaller)
+    verifier.check_total()
+    spans = sum(len(stream.spans) for stream in streams)
+    return Verified(verifier.candles, spans, verifier.chunks, verifier.faults())
+
+
+class _Verifier:
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+        self._has_chunks = has_chunks(connection)
+        self._found: dict[tuple[str, str], tuple[int, list[int | str]]] = {}
+        self.candles = 0
+        self.chunks = 0
+
+    def add(self, stream: object, what: str, example: int | str) -> None:
+        key = (str(stream), what)
+        count, examples = self._found.get(key, (0, []))
+        if len(examples) < _EXAMPLES:
+            examples.append(example)
+        self._found[key] = (count + 1, examples)
+
+    def faults(self) -> list[Fault]:
+        return [Fault(*key, count, tuple(examples)) for key, (count, examples) in self._found.items()]
+
+    @contextmanager
+    def _readable(self, stream: object = "") -> Iterator[None]:
+        # The other streams may still be read.
+        try:
+            yield
+        except sqlite3.DatabaseError as error:
+            self.add(stream, "cannot be read", reason_of(error))
+
+    # -- the file ----------------------------------------------------------------------------------
+
+    def check_file(self) -> None:
+        with self._readable():
+            for (text,) in self._connection.execute("PRAGMA integrity_check"):
+                if text != "ok":
+                    self.add("", "SQLite finds the file damaged", str(text))
+        with self._readable():
+            for table, *_ in self._connection.execute("PRAGMA foreign_key_check"):
+                self.add("", "rows belong to no stream", str(table))
+        with self._readable():
+            for name, body in self._connection.execute("SELECT name, body FROM documents"):
+                try:
+                    orjson.loads(body)
+                except (orjson.JSONDecodeError, TypeError):
+                    self.add("", "a document is not JSON", str(name))
+
+    def check_total(self) -> None:
+        with self._readable():
+            counted, told = self._connection.execute(
+                "SELECT (SELECT count(*) FROM candles), (SELECT candles FROM totals)"
+            ).fetchone()
+            if counted != told:
+                self.add("", "the kept number of candles is wrong", f"{told}, there are {counted}")
+
+    # -- one stream --------------------------------------------------------------------------------
+
+    def check_spans(self, stream: StoredStream, now: float) -> None:
+        latest = now + length_s(stream.key.interval) + _AHEAD_S
+        for span in stream.spans:
+            if span.end <= span.start:
+                self.add(stream, "a span is empty", span.start)
+            if span.end > latest:
+                self.add(stream, "a span claims to know the future", span.end)
+        for before, span in pairwise(stream.spans):
+            if span.start <= before.end:
+                self.add(stream, "a span begins before the one before it ends", span.start)
+
+    def check_rows(self, stream: StoredStream) -> None:
+        spans = merge_spans(stream.spans)
+        starts = [span.start for span in spans]
+        shortest = _shortest(stream.key.interval)
+        length = window_s(stream.key.interval)
+        last: int | None = None
+        with self._readable(stream):
+            chunks = self._chunks(stream)
+            chunk = next(chunks, None)
+            for number, rows in groupby(self._rows(stream), key=lambda row: row.time // length):
+                while chunk is not None and chunk[0] < number:
+                    self.add(stream, "encoded candles where there are none", chunk[0] * length)
+                    chunk = next(chunks, None)
+                candles = []
+                for row in rows:
+                    at = bisect_right(starts, row.time) - 1
+                    if at < 0 or row.time >= spans[at].end:
+                        self.add(stream, "a candle lies outside of what is known", row.time)
+                    if last is not None and row.time - last < shortest:
+                        self.add(stream, "a candle begins before the one before it ends", row.time)
+                    last = row.time
+                    if self._is_sound(stream, row):
+                        candles.append(row)
+                    self.candles += 1
+                if chunk is not None and chunk[0] == number:
+                    self._check_chunk(stream, chunk, candles)
+                    chunk = next(chunks, None)
+            while chunk is not None:
+                self.add(stream, "encoded candles where there are none", chunk[0] * length)
+                chunk = next(chunks, None)
+
+    def _rows(self, stream: StoredStream) -> Iterator[Candle]:
+        sql = "SELECT time, open, high, low, close, volume FROM candles WHERE stream_id = ? ORDER BY time"
+        return map(Candle._make, self._connection.execute(sql, (stream.id,)))
+
+    def _chunks(self, stream: StoredStream) -> Iterator[tuple[int, int, bytes]]:
+        if not self._has_chunks:
+            return iter(())
+        sql = "SELECT number, until, body FROM chunks WHERE stream_id = ? ORDER BY number"
+        return self._connection.execute(sql, (stream.id,))
+
+    def _is_sound(self, stream: StoredStream, row: Candle) -> bool:
+        if not all(isinstance(value, float) for value in row[1:]):
+            self.add(stream, "a value is no number", row.time)
+            return False
+        fault = row.fault()
+        if fault is not None:
+            self.add(stream, fault, row.time)
+        return True
+
+    def _check_chunk(self, stream: StoredStream, chunk: tuple[int, int, bytes], candles: Sequence[Candle]) -> None:
+        self.chunks += 1
+        number, until, body = chunk
+        begin = number * window_s(stream.key.interval)
+        try:
+            found = unpack(body)
+        except (ValueError, TypeError):
+            # Whoever reads it finds that out as well, and makes it anew: no harm is done.
+            self.add(stream, "encoded candles are damaged", begin)
+            return
+        expected = encode([candle for candle in candles if candle.time < until])
+        if (list(found.times), found.text) != (list(expected.times), expected.text):
+            self.add(stream, "encoded candles differ from the candles", begin)
+
+    def check_nothing_lacks(self, stream: StoredStream, smaller: StoredStream) -> None:
+        with self._readable(stream):
+            for empty in self._empty(stream):
+                rows = self._connection.execute(
+                    "SELECT time FROM candles WHERE stream_id = ? AND time >= ? AND time < ? ORDER BY time",
+                    (smaller.id, *empty),
+                )
+                for (time,) in rows:
+                    self.add(stream, f"nothing is said to be there, but there is a candle of {smaller.key}", time)
+
+    def _empty(self, stream: StoredStream) -> Iterator[Span]:
+        """Yield the times that no candle of a stream covers, as far as it is known that none does."""
+        length = length_s(stream.key.interval)
+        busy: list[Span] = []
+        for (time,) in self._connection.execute(
+            "SELECT time FROM candles WHERE stream_id = ? ORDER BY time", (stream.id,)
+        ):
+            if busy and time <= busy[-1].end:
+                busy[-1] = Span(busy[-1].start, time + length)
+            else:
+                busy.append(Span(time, time + length))
+        for span in merge_spans(stream.spans):
+            # A candle that covers a moment opened less than its length before.
+            at, end = span.start + length - 1, span.end
+            for covered in cut_spans(busy, at, end):
+                if at < covered.start:
+                    yield Span(at, covered.start)
+                at = covered.end
+            if at < end:
+                yield Span(at, end)
+
+
+def _shortest(interval: str) -> int:
+    """Return how far apart two candles are at least: days may be shorter by an hour, months have 28 days."""
+    if interval == "1M":
+        return _SHORTEST_MONTH_S
+    length = length_s(interval)
+    return length if length < 3600 else length - 3600 if length >= _DAY_S else min(length, 3600)
+
+
+def _fits_into(smaller: StoredStream, larger: StoredStream) -> bool:
+    # Only below a day: venues date longer candles by calendars of their own.
+    same = smaller.provider == larger.provider and smaller.key.symbol == larger.key.symbol
+    return same and length_s(smaller.key.interval) < length_s(larger.key.interval) < _DAY_S
