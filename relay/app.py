@@ -18,6 +18,7 @@ from relay.memory import Memory
 from relay.model import PriceUpdate
 from relay.plugins import PluginHost
 from relay.provider import Provider, new_session
+from relay.retention import Retention
 from relay.store import Store
 from relay.supervisor import Supervisor
 from relay.web import contracts, metrics, pages, rest, ws
@@ -102,7 +103,10 @@ async def _store(app: web.Application) -> AsyncIterator[None]:
     # Half of the cache is for encoded candles, half for whole answers.
     cache_bytes = app[CONFIG].history_cache_mb * 2**19
     app[STORE] = await Store.open(app[CONFIG].database, app[CLOCK], cache_bytes=cache_bytes)
+    retention = Retention(app[STORE], app[CLOCK], app[CONFIG].retention)
+    retention.start()
     yield
+    await retention.close()
     await app[STORE].close()
 
 

@@ -24,7 +24,10 @@ from relay.scaffold import write_project
 from relay.server import serve as run_server
 from relay.version import VERSION
 
-CONNECTS_HELP = "New WebSocket connections of one address.  [default: as --max-clients-per-address, at least 300]"
+CONNECTS_HELP = (
+    "New WebSocket connections of one address.  "
+    "[default: as --max-clients-per-address, at least 300; any number from this machine]"
+)
 CONFIG_HELP = "Configuration file (TOML); without it relay.toml of the working directory, if there is one."
 
 
@@ -67,6 +70,7 @@ SETTINGS = (
         help="Past candles for one address.  [default: 10000000, any number for this machine]",
     ),
     click.option("--history-cache-mb", metavar="NUMBER", help="Memory for answers of history.  [default: 64]"),
+    click.option("--retention", metavar="1s=7d,…", help="Delete candles when they are so old.  [default: never]"),
     click.option("--linger-seconds", metavar="NUMBER", help="How long an upstream stays after its last subscriber."),
     click.option("--flush-ms", metavar="NUMBER", help="Updates closer together than this leave in one write."),
     click.option(

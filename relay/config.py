@@ -12,6 +12,7 @@ from typing import Any
 
 from relay import values
 from relay.errors import ConfigError
+from relay.intervals import INTERVALS
 from relay.model import ProviderInfo, Setting
 from relay.tokens import Tokens, parse_tokens
 
@@ -43,6 +44,7 @@ class Config:
     max_history_rows_per_minute: int = 1_000_000
     max_history_rows_per_minute_per_address: int = 0
     history_cache_mb: int = 64
+    retention: tuple[values.Period, ...] = ()
     linger_seconds: float = 5.0
     flush_ms: float = 20.0
     compression: bool = False
@@ -77,6 +79,7 @@ _PARSERS: dict[str, Callable[[Any], Any]] = {
     "max_history_rows_per_minute": values.number(int, 1, 1_000_000_000),
     "max_history_rows_per_minute_per_address": values.number(int, 0, 1_000_000_000),
     "history_cache_mb": values.number(int, 0, 1_000_000),
+    "retention": values.periods(*INTERVALS),
     "linger_seconds": values.number(float, 0, 3_600),
     "flush_ms": values.number(float, 0, 1_000),
     "compression": values.switch,

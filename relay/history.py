@@ -181,7 +181,7 @@ class History:
         end = request.high()
         if request.low >= end:
             return Text(EMPTY, True)
-        is_remembered = self._store.version(source.name, key) >= 0
+        is_remembered, cut = self._store.version(source.name, key) >= 0, self._store.cut(source.name, key)
         near = min(end, int(source.clock.now())) if is_newest else request.low + window_s(key.interval)
         request.stored = await self._store.spans(source.name, key, request.low, FOREVER, near=near)
         # Before anything else is awaited: what is written from here on makes this answer an old one.
@@ -193,6 +193,8 @@ class History:
             return None
         low, high = max(span.start, request.low), min(span.end, end)
         stored = await self._store.chunk(source.name, key, low, high, request.limit, is_newest)
+        if cut != self._store.cut(source.name, key):
+            return None
         chunk, last_is_closed = stored.chunk, True
         newer = [candle for _, candle in sorted(request.unstored(low, high).items())]
         if newer:
@@ -215,22 +217,22 @@ class History:
     async def _advance(self, request: RangeRequest, high: int) -> bool:
         """Take what is known next to where the request stands; True when it has all it wants."""
         source, key = request.source, request.key
-        request.stored = await self._store.spans(source.name, key, request.low, FOREVER)
-        self._adopt_present(request)
-        known = request.known()
+        while True:
+            cut = self._store.cut(source.name, key)
+            request.stored = await self._store.spans(source.name, key, request.low, FOREVER)
+            self._adopt_present(request)
+            at, to = request.next_known(high)
+            rows = await self._rows(request, min(at, to), max(at, to)) if at != to else []
+            if cut == self._store.cut(source.name, key):
+                break  # else old candles were deleted in between: what was known then is not known now
         if request.is_forward:
-            at = request.low if request.at is None else request.at
-            to = next((min(span.end, high) for span in known if span.start <= at < span.end), at)
-            if to > at:
-                request.rows += await self._rows(request, at, to)
+            request.rows += rows
             request.at = to
-            return request.missing <= 0 or to >= high
-        at = high if request.at is None else request.at
-        to = next((max(span.start, 0) for span in known if span.start < at <= span.end), at)
-        if to < at:
-            request.rows[:0] = await self._rows(request, to, at)
+        elif at != to:
+            # Without anything known it stands at the present still, which moves on.
+            request.rows[:0] = rows
             request.at = to
-        return request.missing <= 0 or to <= 0
+        return request.missing <= 0 or (to >= high if request.is_forward else to <= 0)
 
     async def _rows(self, request: RangeRequest, start: int, end: int) -> list[Candle]:
         source, key, newest = request.source, request.key, not request.is_forward

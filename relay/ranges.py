@@ -138,6 +138,15 @@ class RangeRequest:
         """Return what the store or an answer knows completely."""
         return merge_spans([*self.stored, *(answer.span for answer in self.answers)])
 
+    def next_known(self, high: int) -> tuple[int, int]:
+        """Return where the request stands and how far from there everything is known; the same where nothing is."""
+        known = self.known()
+        if self.is_forward:
+            at = self.low if self.at is None else self.at
+            return at, next((min(span.end, high) for span in known if span.start <= at < span.end), at)
+        at = high if self.at is None else self.at
+        return at, next((max(span.start, 0) for span in known if span.start < at <= span.end), at)
+
     def is_stored(self, time: int) -> bool:
         """Say whether the store knows what there is at an open time."""
         return any(span.start <= time < span.end for span in self.stored)

@@ -7,10 +7,8 @@ from collections.abc import Iterable, Sequence
 from relay.cache import BytesCache
 from relay.chunks import Chunk, encode, joined, window_s
 from relay.coverage import Span, merge_spans
-from relay.model import Candle, StreamKey
-
-StreamId = tuple[str, StreamKey]
-"""A stream with the name of its provider."""
+from relay.model import Candle
+from relay.writes import StreamId
 
 MOST_SHELVES = 4096
 

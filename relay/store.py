@@ -15,7 +15,7 @@ from typing import NamedTuple, TypeVar
 
 import aiosqlite
 
-from relay.chunks import EMPTY, WINDOW, Chunk, decode, encode, joined, unpack, window_s
+from relay.chunks import EMPTY, WINDOW, Chunk, encode, joined, window_s
 from relay.clock import Clock
 from relay.coverage import Span, cut_spans
 from relay.errors import StoreError
@@ -23,17 +23,16 @@ from relay.events import event
 from relay.model import Candle, StreamKey
 from relay.schema import open_database, reason_of
 from relay.shelf import Shelf, Shelves
-from relay.tables import StreamId, Tables, WindowRows, Write
+from relay.tables import Tables, WindowRows, put_together
+from relay.writes import LATEST_TIME, StreamId, Write, WriteQueue, storable
 
 log = logging.getLogger(__name__)
 
 CACHE_BYTES = 32 << 20
 
 _BATCH_S = 0.25
-_BATCH_CANDLES = 10_000
 _RETRY_S = (0.5, 10.0)
 _CLOSE_ATTEMPTS = 5
-_LATEST_TIME = 1 << 60
 _MOST_WINDOWS = 16
 # A window with more rows than this outside of its chunk is worth a new one.
 _LOOSE_ROWS = 64
@@ -107,10 +106,8 @@ class Store:
         self._shelves = Shelves(cache_bytes)
         self._loading: dict[StreamId, _Loading] = {}
         self._unpacked: dict[tuple[StreamId, int], None] = {}
-        self._queue: deque[Write] = deque()
-        self._queue_of: dict[StreamId, deque[Write]] = {}
-        self._queued = 0
-        self._number = 0
+        self._cuts: dict[StreamId, int] = {}
+        self._queue = WriteQueue()
         self._waiters: deque[tuple[int, asyncio.Future[None]]] = deque()
         self._work = asyncio.Event()
         self._hurry = asyncio.Event()
@@ -155,11 +152,14 @@ class Store:
         if self._writer is not None:
             writer, self._writer = self._writer, None
             await asyncio.gather(writer, return_exceptions=True)
-        self._answer_waiters(self._number, StoreError("the store is closed"))
-        if self._queued:
-            about = event("store_unwritten", candles=self._queued)
+        self._answer_waiters(self._queue.number, StoreError("the store is closed"))
+        if self._queue.candles:
+            about = event("store_unwritten", candles=self._queue.candles)
             log.error(
-                "store closed with %d candles unwritten: %s", self._queued, self.problem or "stopped", extra=about
+                "store closed with %d candles unwritten: %s",
+                self._queue.candles,
+                self.problem or "stopped",
+                extra=about,
             )
         with suppress(sqlite3.Error):
             await self._connection.close()
@@ -180,7 +180,7 @@ class Store:
         """
         stream = (provider, key)
         # Taken before the query: a write that ends meanwhile is then seen twice instead of not at all.
-        queued = self._queued_candles(stream, start, end)
+        queued = self._queue.candles_of(stream, start, end)
         candles = await self._reading(lambda: self._tables.candles(stream, start, end, limit, newest))
         if queued:
             merged = {candle.time: candle for candle in candles} | queued
@@ -234,6 +234,33 @@ class Store:
         """Drop what memory holds of a stream, after its rows or spans were changed other than by `add`."""
         self._forget((provider, key))
 
+    async def streams(self) -> list[StreamId]:
+        """Return the streams that were ever stored. Raises `StoreError`."""
+        return await self._reading(self._tables.streams)
+
+    def cut(self, provider: str, key: StreamKey) -> int:
+        """Return before which open time candles were deleted by this process; else 0.
+
+        When it is another one after a read than before it, what coverage said in between no longer holds.
+        """
+        return self._cuts.get((provider, key), 0)
+
+    async def trim(self, provider: str, key: StreamKey, before: int, most: int) -> int:
+        """Delete the oldest candles, about `most` and all older than `before`, and make them unknown; return how many.
+
+        `before` is where a window begins. Raises `StoreError`.
+        """
+        stream = (provider, key)
+        try:
+            async with self._lock:
+                end, count = await self._tables.trim(stream, before, most)
+                if count:
+                    self._cuts[stream] = end
+                    self._forget(stream)
+        except (sqlite3.Error, ValueError) as error:
+            raise StoreError(f"the store cannot be written: {reason_of(error)}") from error
+        return count
+
     async def get_document(self, name: str) -> Document | None:
         """Return the document of this name, or None. Raises `StoreError`."""
         rows = await self._fetch("SELECT body, stored_at FROM documents WHERE name = ?", (name,))
@@ -247,7 +274,7 @@ class Store:
             (),
         )
         streams, candles, spans, file_bytes = rows[0]
-        return StoreSummary(streams, candles, spans, file_bytes, self._queued, self.dropped)
+        return StoreSummary(streams, candles, spans, file_bytes, self._queue.candles, self.dropped)
 
     async def _reading(self, read: Callable[[], Awaitable[T]]) -> T:
         try:
@@ -264,10 +291,6 @@ class Store:
     async def _fetch(self, sql: str, parameters: Sequence[object]) -> list[sqlite3.Row]:
         return list(await self._reading(lambda: self._connection.execute_fetchall(sql, parameters)))
 
-    def _queued_candles(self, stream: StreamId, start: int, end: int) -> dict[int, Candle]:
-        writes = self._queue_of.get(stream, ())
-        return {candle.time: candle for write in writes for candle in write.candles if start <= candle.time < end}
-
     async def _shelf(self, stream: StreamId, numbers: Sequence[int] = ()) -> tuple[Shelf, bool]:
         """Return the stream's shelf and whether it was there; if not, some windows are read along with it."""
         shelf = self._shelves.get(stream)
@@ -278,7 +301,7 @@ class Store:
         if (shelf := self._shelves.get(stream)) is not None:
             return shelf, False
         while True:
-            loading = self._loading[stream] = _Loading(self._queue_of.get(stream, ()))
+            loading = self._loading[stream] = _Loading(self._queue.of(stream))
             try:
                 stored = await self._reading(lambda: self._tables.shelf(stream, numbers))
             finally:
@@ -288,19 +311,19 @@ class Store:
                 break
         shelf = self._shelves.put(stream, stored.spans, stored.numbers)
         if not loading.writes:
-            self._keep(stream, stored.windows, _put_together(stored.windows, {}))
+            self._keep(stream, stored.windows, put_together(stored.windows, {}))
         for write in loading.writes:
             self._shelves.note(stream, write.candles, write.span)
         return shelf, False
 
     async def _load_windows(self, stream: StreamId, shelf: Shelf, numbers: Sequence[int]) -> dict[int, Chunk]:
         version, length = shelf.version, shelf.window_s
-        queued = {number: self._queued_candles(stream, number * length, (number + 1) * length) for number in numbers}
+        queued = {number: self._queue.candles_of(stream, number * length, (number + 1) * length) for number in numbers}
         found = await self._reading(lambda: self._tables.windows(stream, numbers))
         if len(found) <= _FEW_WINDOWS:
-            chunks = _put_together(found, queued)
+            chunks = put_together(found, queued)
         else:
-            chunks = await asyncio.to_thread(_put_together, found, queued)
+            chunks = await asyncio.to_thread(put_together, found, queued)
         for number in found.keys() - chunks.keys():
             # Its stored chunk is damaged; the rows need not be.
             start, end = number * length, (number + 1) * length
@@ -347,7 +370,7 @@ class Store:
         if self._is_closing:
             self.dropped += 1
             return
-        if _storable(candle) is None:
+        if storable(candle) is None:
             self.rejected += 1
             return
         start = candle.time if after is None or after >= candle.time else after + 1
@@ -366,43 +389,30 @@ class Store:
     async def flush(self) -> None:
         """Return when everything queued so far is written. Raises `StoreError` when it cannot be."""
         if self._queue:
-            await self._written(self._number)
+            await self._written(self._queue.number)
 
     def _enqueue(self, provider: str, key: StreamKey, candles: Sequence[Candle], span: Span | None) -> int:
-        good = tuple(fit for fit in map(_storable, candles) if fit is not None)
+        good = tuple(fit for fit in map(storable, candles) if fit is not None)
         self.rejected += len(candles) - len(good)
         if span is not None:
-            span = Span(max(span.start, 0), min(span.end, _LATEST_TIME))
+            span = Span(max(span.start, 0), min(span.end, LATEST_TIME))
             if span.end <= span.start:
                 span = None
         if not good and span is None:
-            return self._number
-        self._number += 1
-        write = Write(self._number, (provider, key), good, span)
-        self._queue.append(write)
-        self._queue_of.setdefault(write.stream, deque()).append(write)
-        self._queued += len(good)
+            return self._queue.number
+        write = self._queue.push((provider, key), good, span)
         self._shelves.note(write.stream, good, span)
         if (loading := self._loading.get(write.stream)) is not None:
             loading.writes.append(write)
-        while self._queued > self._max_queued and len(self._queue) > 1:
-            lost = self._pop()
+        while self._queue.candles > self._max_queued and len(self._queue) > 1:
+            lost = self._queue.pop()
             self.dropped += len(lost.candles)
             self._forget(lost.stream)
         self._work.set()
-        return self._number
-
-    def _pop(self) -> Write:
-        write = self._queue.popleft()
-        self._queued -= len(write.candles)
-        writes = self._queue_of[write.stream]
-        writes.popleft()
-        if not writes:
-            del self._queue_of[write.stream]
-        return write
+        return self._queue.number
 
     async def _written(self, number: int) -> None:
-        if not self._queue or self._queue[0].number > number:
+        if not self._queue or self._queue.oldest.number > number:
             return
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiters.append((number, waiter))
@@ -439,7 +449,7 @@ class Store:
                 with suppress(TimeoutError):
                     await asyncio.wait_for(self._hurry.wait(), retry_s if attempts else _BATCH_S)
             self._hurry.clear()
-            batch = self._next_batch()
+            batch = self._queue.batch()
             try:
                 async with self._lock:
                     await self._tables.write(batch)
@@ -448,7 +458,7 @@ class Store:
                 retry_s = min(retry_s * 2, _RETRY_S[1]) if attempts > 1 else _RETRY_S[0]
                 reason = reason_of(error)
                 self._note("write", reason)
-                self._answer_waiters(self._number, StoreError(f"the store cannot be written: {reason}"))
+                self._answer_waiters(self._queue.number, StoreError(f"the store cannot be written: {reason}"))
                 if self._is_closing and attempts >= _CLOSE_ATTEMPTS:
                     return
                 continue
@@ -456,22 +466,12 @@ class Store:
             for write in batch:
                 self._pack_pages(write)
             last = batch[-1].number
-            while self._queue and self._queue[0].number <= last:
-                self._pop()
+            while self._queue and self._queue.oldest.number <= last:
+                self._queue.pop()
             self._note("write", None)
             self._answer_waiters(last)
             if self._waiters:
                 self._hurry.set()
-
-    def _next_batch(self) -> list[Write]:
-        batch: list[Write] = []
-        candles = 0
-        for write in self._queue:
-            if batch and candles + len(write.candles) > _BATCH_CANDLES:
-                break
-            batch.append(write)
-            candles += len(write.candles)
-        return batch
 
     def _pack_pages(self, write: Write) -> None:
         """Have the windows packed that a page of a provider filled; a live candle is not worth it."""
@@ -505,35 +505,10 @@ class Store:
         else:
             self._problems[doing] = reason
         if before is None and reason is not None:
-            about = event("store_failed", doing=doing, reason=reason, waiting=self._queued)
-            log.error("store cannot %s: %s; %d candles wait", doing, reason, self._queued, extra=about)
+            about = event("store_failed", doing=doing, reason=reason, waiting=self._queue.candles)
+            log.error("store cannot %s: %s; %d candles wait", doing, reason, self._queue.candles, extra=about)
         elif before is not None and self.problem is None:
-            about = event("store_recovered", waiting=self._queued, dropped=self.dropped)
-            log.warning("store works again; %d candles wait, %d were dropped", self._queued, self.dropped, extra=about)
-
-
-def _put_together(found: Mapping[int, WindowRows], queued: Mapping[int, Mapping[int, Candle]]) -> dict[int, Chunk]:
-    """Make the chunks of windows from what is stored and what waits to be written; none where that is damaged."""
-    chunks = {}
-    for number, (body, rows) in found.items():
-        try:
-            chunk = joined([unpack(body) if body is not None else EMPTY, encode(rows)])
-        except ValueError:
-            continue
-        newer = queued.get(number)
-        if newer and chunk.times and min(newer) <= chunk.times[-1]:
-            merged = {candle.time: candle for candle in decode(chunk)} | dict(newer)
-            chunk = encode([merged[time] for time in sorted(merged)])
-        elif newer:
-            chunk = joined([chunk, encode([newer[time] for time in sorted(newer)])])
-        chunks[number] = chunk
-    return chunks
-
-
-def _storable(candle: Candle) -> Candle | None:
-    # A row that the table refuses would stop every later one.
-    try:
-        fit = Candle(candle.time, *(float(value) for value in candle[1:]))
-        return fit if isinstance(fit.time, int) and fit.time < _LATEST_TIME and fit.fault() is None else None
-    except (TypeError, ValueError, OverflowError):
-        return None
+            about = event("store_recovered", waiting=self._queue.candles, dropped=self.dropped)
+            log.warning(
+                "store works again; %d candles wait, %d were dropped", self._queue.candles, self.dropped, extra=about
+            )

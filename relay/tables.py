@@ -3,17 +3,16 @@
 import json
 import sqlite3
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
 import aiosqlite
 
-from relay.chunks import encode, pack, window_s
+from relay.chunks import EMPTY, Chunk, decode, encode, joined, pack, unpack, window_s
 from relay.coverage import Span, merge_spans
 from relay.model import Candle, StreamKey
-
-StreamId = tuple[str, StreamKey]
+from relay.writes import StreamId, Write
 
 _ADD = "INSERT INTO candles VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (stream_id, time) DO NOTHING"
 _REPLACE = "INSERT OR REPLACE INTO candles VALUES (?, ?, ?, ?, ?, ?, ?)"
@@ -53,18 +52,6 @@ numbers (number) AS (
 """
 _WINDOWS_ONLY = _STREAM + _WINDOWS
 _SHELF_AND_WINDOWS = _STREAM + _SHELF + "UNION ALL" + _WINDOWS
-
-
-class Write(NamedTuple):
-    """Candles, and the span that they fill; numbered in the order of writing.
-
-    It claims coverage only for its own rows, so that losing any one write never leaves a false claim.
-    """
-
-    number: int
-    stream: StreamId
-    candles: tuple[Candle, ...]
-    span: Span | None
 
 
 class WindowRows(NamedTuple):
@@ -143,6 +130,50 @@ class Tables:
             raise
         self._ids.update(ids)
 
+    async def trim(self, stream: StreamId, before: int, most: int) -> tuple[int, int]:
+        """Delete the oldest candles of a stream, about `most` and all older than `before`, and what tells of them.
+
+        `before` is where a window begins. Returns up to where nothing is left and nothing known, and how many it were.
+        """
+        length = window_s(stream[1].interval)
+        connection = self._connection
+        rows = await connection.execute_fetchall(
+            f"WITH stream (id) AS (SELECT {_ID}) SELECT id, (SELECT min(time) FROM candles WHERE stream_id = id),"
+            " (SELECT time FROM candles WHERE stream_id = id AND time < ? ORDER BY time LIMIT 1 OFFSET ?) FROM stream",
+            (stream[0], *stream[1], before, most),
+        )
+        ((stream_id, oldest, last),) = rows
+        if oldest is None or oldest >= before:
+            return 0, 0
+        end = before if last is None else min(before, max(last // length, oldest // length + 1) * length)
+        await connection.execute("BEGIN IMMEDIATE")
+        try:
+            place = (stream_id, end)
+            async with connection.execute("DELETE FROM candles WHERE stream_id = ? AND time < ?", place) as cursor:
+                count = cursor.rowcount
+            await connection.execute("UPDATE totals SET candles = candles - ?", (count,))
+            await connection.execute(
+                "DELETE FROM chunks WHERE stream_id = ? AND number < ?", (stream_id, end // length)
+            )
+            await connection.execute(
+                'INSERT OR REPLACE INTO spans SELECT stream_id, ?2, "end" FROM spans'
+                ' WHERE stream_id = ?1 AND start < ?2 AND "end" > ?2',
+                place,
+            )
+            await connection.execute("DELETE FROM spans WHERE stream_id = ? AND start < ?", place)
+            await connection.execute("COMMIT")
+        except BaseException:
+            if connection.in_transaction:
+                with suppress(sqlite3.Error):
+                    await connection.execute("ROLLBACK")
+            raise
+        return end, count
+
+    async def streams(self) -> list[StreamId]:
+        """Return all streams that the database knows."""
+        rows = await self._connection.execute_fetchall("SELECT provider, symbol, interval FROM streams")
+        return [(provider, StreamKey(symbol, interval)) for provider, symbol, interval in rows]
+
     async def pack(self, stream: StreamId, number: int) -> None:
         """Store the chunk of a window as its candles are now."""
         length = window_s(stream[1].interval)
@@ -216,3 +247,21 @@ class Tables:
             await self._connection.executemany("DELETE FROM spans WHERE stream_id = ? AND start = ?", gone)
         if new:
             await self._connection.executemany("INSERT INTO spans VALUES (?, ?, ?)", new)
+
+
+def put_together(found: Mapping[int, WindowRows], queued: Mapping[int, Mapping[int, Candle]]) -> dict[int, Chunk]:
+    """Make the chunks of windows from what is stored and what waits to be written; none where that is damaged."""
+    chunks = {}
+    for number, (body, rows) in found.items():
+        try:
+            chunk = joined([unpack(body) if body is not None else EMPTY, encode(rows)])
+        except ValueError:
+            continue
+        newer = queued.get(number)
+        if newer and chunk.times and min(newer) <= chunk.times[-1]:
+            merged = {candle.time: candle for candle in decode(chunk)} | dict(newer)
+            chunk = encode([merged[time] for time in sorted(merged)])
+        elif newer:
+            chunk = joined([chunk, encode([newer[time] for time in sorted(newer)])])
+        chunks[number] = chunk
+    return chunks

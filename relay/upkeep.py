@@ -19,7 +19,10 @@ _WAIT_S = 5.0
 
 
 class StoredStream(NamedTuple):
-    """One stream in the file: its candles from the `first` open time to the `last`, and what is known completely."""
+    """One stream in the file: its candles from the `first` open time to the `last`, and what is known completely.
+
+    Where the file is so damaged that nobody can count them, it is not readable.
+    """
 
     id: int
     provider: str
@@ -28,6 +31,7 @@ class StoredStream(NamedTuple):
     first: int | None
     last: int | None
     spans: Sequence[Span]
+    is_readable: bool = True
 
     def __str__(self) -> str:
         return f"{self.provider} {self.key}"
@@ -81,14 +85,19 @@ def overview(connection: sqlite3.Connection, name: str) -> Overview:
     spans: dict[int, list[Span]] = {}
     for stream_id, start, end in connection.execute('SELECT stream_id, start, "end" FROM spans ORDER BY 1, 2'):
         spans.setdefault(stream_id, []).append(Span(start, end))
-    rows = connection.execute(
-        "SELECT id, provider, symbol, interval, count(time), min(time), max(time) FROM streams"
-        " LEFT JOIN candles ON stream_id = id GROUP BY id ORDER BY provider, symbol, interval"
-    )
-    streams = [
-        StoredStream(stream_id, provider, StreamKey(symbol, interval), count, first, last, spans.get(stream_id, []))
-        for stream_id, provider, symbol, interval, count, first, last in rows
-    ]
+    streams = []
+    for stream_id, provider, symbol, interval in connection.execute("SELECT * FROM streams").fetchall():
+        count, first, last, is_readable = 0, None, None, True
+        try:
+            count, first, last = connection.execute(
+                "SELECT count(*), min(time), max(time) FROM candles WHERE stream_id = ?", (stream_id,)
+            ).fetchone()
+        except sqlite3.DatabaseError:
+            is_readable = False
+        known = spans.get(stream_id, [])
+        streams.append(
+            StoredStream(stream_id, provider, StreamKey(symbol, interval), count, first, last, known, is_readable)
+        )
     streams.sort(key=lambda stream: (stream.provider, stream.key.symbol, _rank(stream.key.interval)))
     return Overview(version, file_bytes(name), free, chunk_bytes, streams)
 

@@ -3,11 +3,24 @@
 import ipaddress
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from relay.secret import Secret
 
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+_UNITS_S = {"h": 3600, "d": 86_400, "w": 604_800, "y": 365 * 86_400}
+
+
+class Period(NamedTuple):
+    """How long candles of an interval are kept, as it was written and in seconds."""
+
+    interval: str
+    text: str
+    seconds: int
+
+    def __str__(self) -> str:
+        return f"{self.interval}={self.text}"
 
 
 def text(value: Any) -> str:
@@ -99,3 +112,28 @@ def urls(value: Any) -> tuple[str, ...]:
     if not found:
         raise ValueError("holds no address")
     return found
+
+
+def periods(*names: str) -> Callable[[Any], tuple[Period, ...]]:
+    """Make a reader of how long to keep what: a table such as `1s = "7d"`, or one text, `1s=7d,1m=2y`."""
+
+    def parse(value: Any) -> tuple[Period, ...]:
+        if isinstance(value, str):
+            pairs = [part.partition("=")[::2] for part in value.replace(" ", "").split(",") if part]
+        elif isinstance(value, dict):
+            pairs = [*value.items()]
+        else:
+            raise ValueError('is no table such as 1s = "7d"')
+        found = []
+        for name, length in pairs:
+            if name not in names:
+                raise ValueError(f"names {name!r}, which is no interval; use {' '.join(names)}")
+            count, unit = (length[:-1], length[-1:]) if isinstance(length, str) else ("", "")
+            if not count.isascii() or not count.isdigit() or not 0 < int(count) < 100_000 or unit not in _UNITS_S:
+                raise ValueError(f"keeps {name} for {length!r}; write a length such as 12h, 7d, 4w or 2y")
+            found.append(Period(name, length, int(count) * _UNITS_S[unit]))
+        if len({period.interval for period in found}) < len(found):
+            raise ValueError("names an interval twice")
+        return tuple(found)
+
+    return parse

@@ -13,7 +13,7 @@ import pytest
 from relay.values import networks
 from relay.web.callers import client_address, host_name, is_own_by_nature, is_private_name, owner_of
 from tests.conftest import StartRelay
-from tests.running import Running, WsClient
+from tests.running import Running, WsClient, eventually
 from tests.test_http import assert_problem
 
 PAGE = "https://charts.example.org"
@@ -382,9 +382,15 @@ async def test_requests_above_the_rate_answer_429_and_health_goes_on(relay_with:
 async def test_programs_on_this_machine_are_limited_only_where_the_configuration_says_so(
     relay_with: StartRelay, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("relay.web.access.LEAST_CONNECTS", 1)
     monkeypatch.setattr("relay.web.access.REQUESTS_PER_SECOND", 0.1)
     monkeypatch.setattr("relay.web.access.ROWS_PER_MINUTE", 1)
-    relay = await relay_with(trusted_proxies=networks(["127.0.0.1"]))
+    relay = await relay_with(trusted_proxies=networks(["127.0.0.1"]), max_clients_per_address=1)
+    for _ in range(3):
+        await (await relay.connect()).close()
+        await eventually(lambda: relay.access.clients == 0)
+    await (await relay.connect(headers={"X-Forwarded-For": "192.0.2.3"})).close()
+    assert (await refusal(relay.connect(headers={"X-Forwarded-For": "192.0.2.3"}))).status == 429
     path = "history?symbol=BTCUSDT&interval=1m&limit=5"
     assert [(await relay.get(path)).status for _ in range(4)] == [200] * 4
     other = {"X-Forwarded-For": "192.0.2.1"}

@@ -16,6 +16,7 @@ from providers.sandbox import GARBAGE, BinanceStandIn
 from relay import (
     Accepted,
     BadAnswer,
+    Budget,
     Candle,
     Closing,
     Hosts,

@@ -157,7 +157,8 @@ async def test_tail_without_any_stream_left_ends_with_the_reason(relay: StandInR
         ["history", "BTCUSDT", "1m", "--start", "yesterday"],
         ["history", "BTCUSDT", "1m", "--start", "1764000000000"],
         ["history", "BTCUSDT", "1m", "--start", "2025-02-01", "--end", "2025-01-01"],
-        ["history", "BTCUSDT", "1m", "--limit", "5001"],
+        ["history", "BTCUSDT", "1m", "--limit", "50001"],
+        ["history", "BTCUSDT", "1m", "--start", "0", "--resume"],
         ["symbols", "--token", "two words"],
     ],
 )

@@ -21,7 +21,7 @@ from tests.running import PREFIX, Running, WsClient, eventually
 StartRelay = Callable[..., Awaitable[Running]]
 
 HANDSHAKE = (
-    f"GET {PREFIX}/ws HTTP/1.1\r\nHost: relay\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    f"GET {PREFIX}/ws HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
     "Sec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==\r\nSec-WebSocket-Version: 13\r\n\r\n"
 ).encode()
 

@@ -1,16 +1,22 @@
-"""`relay history`: candles of a running relay as a table, lines, CSV or JSON."""
+"""`relay history`: candles of a running relay as a table, lines, CSV or JSON; on a screen or in a file."""
 
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import aclosing, contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
+from typing import BinaryIO
 
 import click
-import orjson
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from relay.client import History, RelayClient
 from relay.commands.calling import call, relay_options, shows_table
-from relay.commands.figures import change, fixed, moment, number, places, printable, volume
+from relay.commands.candlefile import RESUMABLE, Writer, resume_point
+from relay.commands.download import MOST_BACKWARDS, metered, pages
+from relay.commands.figures import change, fixed, moment, places, printable, volume
 
 _LATEST = 253_402_300_799
 
@@ -39,9 +45,17 @@ def _moment(context: click.Context, option: click.Parameter, value: str | None) 
     "--start", callback=_moment, metavar="TIME", help="First open time: Unix seconds or an ISO date or time (UTC)."
 )
 @click.option("--end", callback=_moment, metavar="TIME", help="Last open time, included; as --start.")
-@click.option("--limit", type=click.IntRange(1, 5000), help="At most so many candles.  [default: the relay's, 500]")
+@click.option(
+    "--limit",
+    type=click.IntRange(1, 1_000_000_000),
+    metavar="N",
+    help="At most so many candles.  [default: all from --start on; without --start the relay's, 500]",
+)
 @click.option("--csv", "form", flag_value="csv", help="Print CSV with a header; time is Unix seconds.")
-@click.option("--json", "form", flag_value="json", help="Print the relay's answer as JSON.")
+@click.option("--json", "form", flag_value="json", help="Print one JSON object, as the relay answers.")
+@click.option("--ndjson", "form", flag_value="ndjson", help="Print one JSON object a line for each candle.")
+@click.option("--output", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Write to this file.")
+@click.option("--resume", is_flag=True, help="Go on where --output ended, as CSV or newline-delimited JSON.")
 @relay_options
 def command(
     symbol: str,
@@ -50,46 +64,86 @@ def command(
     end: int | None,
     limit: int | None,
     form: str | None,
+    output: Path | None,
+    resume: bool,
     url: str,
     token: str | None,
 ) -> None:
     """Print candles of SYMBOL at INTERVAL, oldest first.
 
-    With --start, the first candles from there on; without, the last ones up to --end or now. The last candle may be
-    open. A terminal gets a table; a pipe gets lines of time, open, high, low, close, volume and open or closed,
-    separated by tabs.
+    With --start, the candles from there on, as many as there are; without, the last ones up to --end or now. The last
+    candle may be open. A terminal gets a table; a pipe gets lines of time, open, high, low, close, volume and open or
+    closed, separated by tabs. Large ranges are fetched page by page, with a progress bar when a file or a pipe gets
+    them.
 
     \b
     Examples:
       relay history BTCUSDT 1h --limit 24
       relay history EUR/USD 1d --start 2025-01-01 --end 2025-03-31
-      relay history BTCUSDT 1m --limit 5000 --csv > btc.csv
+      relay history BTCUSDT 1m --start 2024-01-01 --csv --output btc.csv
+      relay history BTCUSDT 1m --start 2024-01-01 --csv --output btc.csv --resume
     """
     if start is not None and end is not None and start > end:
         raise click.UsageError("--start is later than --end")
+    if start is None and limit is not None and limit > MOST_BACKWARDS:
+        raise click.UsageError(f"--limit above {MOST_BACKWARDS:,} needs --start")
+    if resume:
+        start = _resumed(start, output, form)
+        if end is not None and start is not None and start > end:
+            return
 
     async def work(client: RelayClient) -> None:
-        answer = await client.history(symbol, interval, start_time=start, end_time=end, limit=limit)
-        if form == "json":
-            click.echo(orjson.dumps(answer.wire))
-        elif form == "csv":
-            click.echo("\n".join(["time,open,high,low,close,volume,is_closed", *_lines(answer, ",", is_csv=True)]))
-        elif shows_table():
-            Console().print(_table(answer))
-        elif answer.candles:
-            click.echo("\n".join(_lines(answer, "\t", is_csv=False)))
+        found = pages(client, symbol, interval, start=start, end=end, limit=limit)
+        async with aclosing(found):
+            if form is None and output is None and shows_table():
+                await _show(found)
+                return
+            is_shown = output is not None or not sys.stdout.isatty()
+            with _opened(output, resume) as file, metered(start, end, is_shown=is_shown) as meter:
+                writer = Writer(file, form or "lines", has_begun=resume and file.tell() > 0)
+                async for page in found:
+                    writer.write(page)
+                    meter.advance(page)
+                writer.close()
 
     call(url, token, work)
 
 
-def _lines(answer: History, separator: str, *, is_csv: bool) -> list[str]:
-    words = ("false", "true") if is_csv else ("open", "closed")
-    lines = []
-    for position, candle in enumerate(answer.candles, 1):
-        is_closed = answer.last_is_closed or position < len(answer.candles)
-        time = str(candle.time) if is_csv else moment(candle.time)
-        lines.append(separator.join([time, *map(number, candle[1:]), words[is_closed]]))
-    return lines
+def _resumed(start: int | None, output: Path | None, form: str | None) -> int | None:
+    if output is None or form not in RESUMABLE or start is None:
+        raise click.UsageError("--resume needs --start, --output and --csv or --ndjson")
+    try:
+        point = resume_point(output, form)
+    except (ValueError, OSError) as error:
+        raise click.ClickException(f"{output} cannot be gone on with: {error}") from None
+    return start if point is None else point
+
+
+@contextmanager
+def _opened(output: Path | None, resume: bool) -> Iterator[BinaryIO]:
+    if output is None:
+        yield sys.stdout.buffer
+        return
+    try:
+        with output.open("ab" if resume else "wb") as file:
+            yield file
+    except OSError as error:
+        raise click.ClickException(f"{output} cannot be written: {error.strerror}") from None
+
+
+async def _show(found: AsyncIterator[History]) -> None:
+    """Print one page as a table; more would be no table that anybody reads."""
+    first = await anext(aiter(found))
+    second = await anext(aiter(found), None)
+    if second is None:
+        Console().print(_table(first))
+        return
+    writer = Writer(sys.stdout.buffer, "lines")
+    writer.write(first)
+    writer.write(second)
+    async for page in found:
+        writer.write(page)
+    writer.close()
 
 
 def _table(answer: History) -> Table:

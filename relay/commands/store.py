@@ -38,7 +38,9 @@ class Report(NamedTuple):
     @property
     def is_clean(self) -> bool:
         """Say whether nothing wrong was found, and everything asked for was looked at."""
-        return not (self.verified and self.verified.faults) and all(one.is_equal for one in self.compared or ())
+        can_be_read = all(stream.is_readable for stream in self.overview.streams)
+        has_faults = self.verified is not None and self.verified.faults
+        return can_be_read and not has_faults and all(one.is_equal for one in self.compared or ())
 
 
 def make_command(builtin: Iterable[object]) -> click.Command:
@@ -139,7 +141,7 @@ def _lines(report: Report) -> Iterator[str]:
             (
                 stream.provider,
                 str(stream.key),
-                f"{stream.candles:,}",
+                f"{stream.candles:,}" if stream.is_readable else "unreadable",
                 "-" if stream.first is None else moment(stream.first),
                 "-" if stream.last is None else moment(stream.last),
                 f"{len(stream.spans):,}",
@@ -237,7 +239,7 @@ def _as_json(report: Report) -> dict[str, Any]:
                 "provider": stream.provider,
                 "symbol": stream.key.symbol,
                 "interval": stream.key.interval,
-                "candles": stream.candles,
+                "candles": stream.candles if stream.is_readable else None,
                 "first": stream.first,
                 "last": stream.last,
                 "spans": [{"from": span.start, "to": span.end} for span in stream.spans],

@@ -107,8 +107,12 @@ class Access:
         bucket = self._requests.of(owner)
         return 0.0 if bucket.take() else bucket.wait_s
 
+    # Programs on this machine are counted only where the configuration says so: they could as well stop the relay.
+
+    def _counts_no_connects(self, owner: str) -> bool:
+        return not self.config.max_connects_per_minute and callers.is_this_machine(owner)
+
     def _counts_no_requests(self, owner: str) -> bool:
-        # Who runs programs on this machine could as well stop the relay.
         return not self.config.max_requests_per_second_per_address and callers.is_this_machine(owner)
 
     def _counts_no_rows(self, owner: str) -> bool:
@@ -118,6 +122,8 @@ class Access:
         """Count one request, or one attempt to open a WebSocket. Raises `RequestError` when there were too many."""
         owner = callers.owner_of(self.address(request))
         if _is_upgrade(request):
+            if self._counts_no_connects(owner):
+                return
             bucket = self._connects.of(owner)
             what = f"{_connects(self.config)[1]:g} new connections a minute"
         elif self._counts_no_requests(owner):

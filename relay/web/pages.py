@@ -95,7 +95,7 @@ class Pages:
             "Cross-Origin-Opener-Policy": "same-origin",
         }
         if name == "client.js":
-            headers["X-TypeScript-Types"] = "/client.d.ts"
+            headers["X-TypeScript-Types"] = "./client.d.ts"
         if any(tag.value == etag.strip('"') or tag.value == "*" for tag in request.if_none_match or ()):
             return web.Response(status=304, headers=headers)
         headers["Content-Type"] = asset.content_type
