@@ -19,7 +19,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--soak-seconds", type=float, default=30.0, metavar="N", help="how long the soak lasts")
     parser.addoption("--soak-seed", type=int, default=1, metavar="N", help="which random faults the soak injects")
     parser.addoption("--kills", type=int, default=8, metavar="N", help="how often the writing store is killed")
-    parser.addoption("--need-tools", action="store_true", help="fail, not skip, where a program that tests run is missing")
+    parser.addoption(
+        "--need-tools", action="store_true", help="fail, not skip, where a program that tests run is missing"
+    )
     parser.addoption("--binary", metavar="FILE", help="test this single binary instead of building one")
     parser.addoption("--fuzz-frames", type=int, default=5000, metavar="N", help="how many frames the fuzzer sends")
     parser.addoption("--fuzz-seed", default="1", metavar="N", help="which random frames the fuzzer sends")

@@ -208,7 +208,7 @@ async def start_relay(
     tables: Mapping[str, Mapping[str, Any]] | None = None,
     **settings: Any,
 ) -> Running:
-    """Start a relay with the stand-ins as its upstreams, on a free port unless `port` is given; the caller closes it."""
+    """Start a relay with the stand-ins as its upstreams, on a free port unless `port` is given; close it yourself."""
     app = build_app(config_of(settings_of(sandbox, tables), **settings), builtin)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=2.0, handle_signals=False)
     try:

@@ -173,6 +173,8 @@ async def test_damaged_file(
     await closed_times(client, 3)
     await assert_it_is_said(relay, "the file is damaged", caplog)
     await closed_times(client, 3)
+    answer = await relay.get("history", symbol="BTCUSDT", interval="1m", end_time=1_700_000_000)
+    assert (answer.status, answer.body["detail"]) == (503, "the relay's store cannot be used now; try again later")
     newcomer = await relay.connect()
     await newcomer.subscribe("ETHUSDT@1s", bars=3)
     await newcomer.update(is_closed=True)
