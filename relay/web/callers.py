@@ -19,6 +19,8 @@ def client_address(peer: str | None, forwarded: Sequence[str], trusted: Sequence
     It is the peer of the connection, unless that is a trusted proxy: then it is what the proxy said, and so on from
     right to left. What stands left of the first address that is not trusted was written by who knows whom.
     """
+    if not forwarded:
+        return _written(peer or "unknown")
     address = _address(peer or "")
     if address is None:
         return peer or "unknown"
@@ -73,6 +75,13 @@ def is_own_by_nature(name: str) -> bool:
 def is_private_name(name: str) -> bool:
     """Say whether only machines of the own network can have this name."""
     return "." not in name or name.endswith(_PRIVATE_ENDINGS)
+
+
+@functools.lru_cache(4096)
+def _written(peer: str) -> str:
+    """Return an address in its one spelling; each request asks."""
+    address = _address(peer)
+    return peer if address is None else str(address)
 
 
 @functools.lru_cache(4096)
