@@ -7,6 +7,8 @@ import asyncio
 import contextlib
 import re
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -16,7 +18,7 @@ import aiohttp
 import orjson
 import pytest
 
-from relay.packaging.binary import build
+from relay.packaging.binary import name
 from relay.version import VERSION
 
 pytestmark = [pytest.mark.binary, pytest.mark.timeout(600)]
@@ -49,7 +51,13 @@ async def relay_stream(watchlist):
 def binary(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The binary that was named, or one built now."""
     given = request.config.getoption("--binary")
-    return Path(given).resolve() if given else build(tmp_path_factory.mktemp("binary"))
+    if given:
+        return Path(given).resolve()
+    folder = tmp_path_factory.mktemp("binary")
+    subprocess.run(
+        [sys.executable, "-m", "relay.packaging.binary", "--out", str(folder)], cwd=folder, check=True, timeout=500
+    )
+    return folder / name()
 
 
 class Binary:

@@ -9,6 +9,7 @@ import pkgutil
 import platform
 import sys
 import tempfile
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -39,7 +40,8 @@ def standard_library() -> Iterator[str]:
             # What stands behind a public module comes with it.
             continue
         try:
-            module = importlib.import_module(top)
+            with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
+                module = importlib.import_module(top)
         except ImportError:
             # It belongs to another system (`winreg`, `msvcrt`).
             continue
