@@ -24,7 +24,7 @@ from relay.supervisor import Supervisor
 from relay.web import contracts, metrics, pages, rest, ws
 from relay.web import history as history_route
 from relay.web.access import ACCESS, Access, access_middleware, say_origin
-from relay.web.counting import Requests, count_requests
+from relay.web.counting import Requests, count_requests, count_websockets
 from relay.web.problems import problems
 from relay.web.status import Status
 
@@ -74,7 +74,7 @@ def build_app(config: Config, builtin: Iterable[object], clock: Clock | None = N
     app.add_routes(
         [*history_route.ROUTES, *rest.ROUTES, *ws.ROUTES, *metrics.ROUTES, *contracts.ROUTES, *pages.routes()]
     )
-    app.on_response_prepare.append(say_origin)
+    app.on_response_prepare.extend([say_origin, count_websockets(requests)])
     # Before aiohttp waits for open requests to end: a WebSocket is one of them.
     app.on_shutdown.append(_send_clients_away)
     # In dependency order; aiohttp undoes them in reverse.

@@ -1,6 +1,7 @@
 """Who may use the relay, from where, and how much of it."""
 
 from collections import Counter
+from collections.abc import Awaitable
 from typing import NamedTuple
 
 from aiohttp import web
@@ -237,19 +238,24 @@ def access_middleware(access: Access) -> Middleware:
     """Check rates, origins and tokens before everything else, and answer what browsers ask before they ask."""
 
     @web.middleware
-    async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
+    def check(request: web.Request, handler: Handler) -> Awaitable[web.StreamResponse]:
+        # No coroutine: its frame would be kept for as long as a WebSocket is open.
         try:
             if request.path not in HEALTH:
                 access.check_rate(request)
                 if request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers:
-                    return _preflight(access, request)
+                    return _answered(_preflight(access, request))
                 if not _is_page(request.path):
                     _check(access, request)
-            return await handler(request)
         except RequestError as error:
-            return problem_of(error)
+            return _answered(problem_of(error))
+        return handler(request)
 
     return check
+
+
+async def _answered(answer: web.Response) -> web.StreamResponse:
+    return answer
 
 
 def _check(access: Access, request: web.Request) -> None:

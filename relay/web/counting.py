@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections import Counter
+from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 from aiohttp.typedefs import Middleware
@@ -16,16 +17,16 @@ CLIENT_LEFT = 499
 
 
 class Requests:
-    """How many requests each route answered and how. A WebSocket is counted when it ends, and not timed."""
+    """How many requests each route answered and how. A WebSocket is counted when it begins, and not timed."""
 
     def __init__(self) -> None:
         self.answered: Counter[tuple[str, int]] = Counter()
         self.durations: dict[str, Histogram] = {}
 
-    def count(self, route: str, status: int, seconds: float) -> None:
-        """Count one answer."""
+    def count(self, route: str, status: int, seconds: float | None) -> None:
+        """Count one answer; None: it is not timed."""
         self.answered[(route, status)] += 1
-        if status != 101:
+        if seconds is not None:
             durations = self.durations.get(route)
             if durations is None:
                 durations = self.durations[route] = Histogram(BOUNDS_S)
@@ -42,7 +43,11 @@ def count_requests(requests: Requests) -> Middleware:
     """Return the middleware, to be put before all others: what they refuse counts too."""
 
     @web.middleware
-    async def count(request: web.Request, handler: Handler) -> web.StreamResponse:
+    def count(request: web.Request, handler: Handler) -> Awaitable[web.StreamResponse]:
+        # A frame more for as long as a WebSocket is open would be one more for each client.
+        return handler(request) if is_websocket(request) else timed(request, handler)
+
+    async def timed(request: web.Request, handler: Handler) -> web.StreamResponse:
         started = time.monotonic()
         status = 500
         try:
@@ -57,5 +62,20 @@ def count_requests(requests: Requests) -> Middleware:
         finally:
             requests.count(route_of(request), status, time.monotonic() - started)
         return answer
+
+    return count
+
+
+def is_websocket(request: web.Request) -> bool:
+    """Say whether a request asks for a WebSocket."""
+    return request.headers.get("Upgrade", "").lower() == "websocket"
+
+
+def count_websockets(requests: Requests) -> Callable[[web.Request, web.StreamResponse], Awaitable[None]]:
+    """Return the handler of `on_response_prepare` that counts what the middleware leaves out."""
+
+    async def count(request: web.Request, answer: web.StreamResponse) -> None:
+        if is_websocket(request):
+            requests.count(route_of(request), answer.status, None)
 
     return count

@@ -6,7 +6,7 @@ and could be had by the thousand.
 
 import asyncio
 import ssl
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 
@@ -46,12 +46,15 @@ class Newcomers:
             self._timers[protocol] = loop.call_later(HANDSHAKE_S + self._patience_s, self._give_up, protocol, False)
 
     @web.middleware
-    async def greet(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Let a connection stay that has asked for something."""
+    def greet(self, request: web.Request, handler: Handler) -> Awaitable[web.StreamResponse]:
+        """Let a connection stay that has asked for something.
+
+        No coroutine: its frame would be kept for as long as a WebSocket is open.
+        """
         timer = self._timers.pop(request.protocol, None)
         if timer is not None:
             timer.cancel()
-        return await handler(request)
+        return handler(request)
 
 
 class Site(web.BaseSite):

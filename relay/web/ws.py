@@ -243,8 +243,8 @@ class Connection:
         self._since: dict[Stream, int] = {}
         self._joining: dict[Identity, Joining] = {}
         # One snapshot at a time of each provider: they are large, and a provider that hangs holds up no other.
-        self._past_turns: dict[str, asyncio.Lock] = {}
-        self._tasks: dict[asyncio.Task[None], None] = {}
+        self._past_turns: dict[str, asyncio.Lock] | None = None
+        self._tasks: dict[asyncio.Task[None], None] | None = None
         self._requests = TokenBucket(*requests_limit(clients.config.max_requests_per_second))
         self._rows: TokenBucket | None = None
         self._invalid: TokenBucket | None = None
@@ -395,6 +395,8 @@ class Connection:
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
+        if self._tasks is None:
+            self._tasks = {}
         self._tasks[task] = None
         task.add_done_callback(self._tasks.pop)
 
@@ -429,6 +431,8 @@ class Connection:
         target = joining.target
         identity = (target.provider.name, target.key)
         try:
+            if self._past_turns is None:
+                self._past_turns = {}
             async with self._past_turns.setdefault(target.provider.name, asyncio.Lock()):
                 past, answer = None, None
                 while past != joining.past:
