@@ -192,7 +192,7 @@ async def test_stream_that_swallows_cancellation_is_named() -> None:
             while True:
                 for key in watchlist.streams:
                     yield price(key)
-                await asyncio.sleep(0.01)
+                await asyncio.sleep(0.2)  # where the cancellation is to land
         except asyncio.CancelledError:
             return
 
