@@ -1,6 +1,6 @@
 """Joins the past and the live stream of a subscription with a single cut: no hole, no duplicate."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from typing import NamedTuple
 
 from relay.errors import ProviderError, StoreError
@@ -12,18 +12,19 @@ from relay.provider import Provider
 from relay.ranges import Live
 from relay.ranges import Past as Answer
 from relay.requests import Past
-from relay.series import Series
+from relay.series import Gap, Series
 
 MOST_SINCE = 20_000
 """Candles that a resume may bring; beyond, the newest are sent and the snapshot is not complete."""
 
 
 class Snapshot(NamedTuple):
-    """The candles that a subscription starts with."""
+    """The candles that a subscription starts with, and the gaps that are left in them."""
 
     candles: Sequence[Candle]
     last_is_closed: bool
     is_complete: bool
+    gaps: Sequence[Gap] = ()
 
 
 def live_of(stream: Stream | None) -> Live | None:
@@ -105,11 +106,29 @@ def cut(hub: Hub, stream: Stream, answer: Answer, past: Past, before: int | None
         known[last.time] = last
         candles = [known[time] for time in sorted(known)]
         last_is_closed = series.last_is_closed
+    times = {candle.time for candle in candles}
     if past.since is not None:
         candles = [candle for candle in candles if candle.time > past.since]
     if past.bars is not None:
         candles = candles[-past.bars :] if past.bars else []
+    gaps: list[Gap] = []
+    if last is not None and before is None:
+        # Told to others while the answer was on its way: nobody will say it again.
+        begin = candles[0].time if candles else last.time
+        if past.since is not None and past.bars is None:
+            begin = min(begin, next_open(stream.key.interval, past.since))
+        gaps = list(_gaps_left(series, times, begin))
     if before is not None:
         candles = [candle for candle in candles if candle.time < before]
         last_is_closed = True
-    return Snapshot(candles, last_is_closed or not candles, answer.is_complete)
+    return Snapshot(candles, last_is_closed or not candles, answer.is_complete and not gaps, gaps)
+
+
+def _gaps_left(series: Series, times: Container[int], begin: int) -> Iterator[Gap]:
+    """Yield the gaps of a stream from `begin` on, as far as no candle of these open times closes them."""
+    for gap in series.gaps:
+        at = max(gap.start, begin)
+        while at < gap.end and at in times:
+            at = next_open(series.key.interval, at)
+        if at < gap.end:
+            yield Gap(at, gap.end)

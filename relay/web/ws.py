@@ -514,6 +514,12 @@ class Connection:
             frames.append(stream.state_frame())
         last = stream.series.last
         if past is not None:
+            frames += [
+                wire.gap(
+                    target.name, target.key.interval, gap.start, gap.end, "the provider's history could not give it"
+                )
+                for gap in past.gaps
+            ]
             frames.append(
                 wire.snapshot(
                     target.name,

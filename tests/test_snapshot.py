@@ -1,0 +1,83 @@
+"""What a subscription starts with, where the stream went on while its past was fetched."""
+
+import asyncio
+from collections.abc import Iterable
+
+import pytest
+
+from relay import snapshot
+from relay.clock import Clock, ProviderClock
+from relay.hub import Hub, Stream
+from relay.model import Candle, PriceUpdate, StreamKey
+from relay.ranges import Past as Answer
+from relay.requests import Past
+from relay.series import Gap
+
+KEY = StreamKey("AAA", "1m")
+
+
+class Feeder:
+    """Feeds nothing: the test publishes."""
+
+    has_history = True
+
+    def __init__(self) -> None:
+        self.clock = ProviderClock(Clock())
+
+    def wanted(self, stream: Stream) -> None:
+        """Take no notice."""
+
+    def unwanted(self, stream: Stream) -> None:
+        """Take no notice."""
+
+
+def candle(minute: int) -> Candle:
+    return Candle(minute * 60, 1.0, 1.0, 1.0, 1.0, 0.0)
+
+
+def candles(minutes: Iterable[int]) -> list[Candle]:
+    return [candle(minute) for minute in minutes]
+
+
+@pytest.fixture
+async def stream() -> tuple[Hub, Stream]:
+    """A stream that was given up on minute 12: 10, 11 and 13 were told."""
+    hub = Hub(Clock(), flush_s=0)
+    stream = hub.stream("p", KEY, "AAA", Feeder())
+    hub.tell(stream, stream.series.fill(candles((10, 11)), None, None))
+    hub.publish(stream, PriceUpdate(KEY, candle(13), is_closed=True))
+    hub.tell(stream, stream.series.give_up())
+    await asyncio.sleep(0)
+    assert stream.series.gaps == [Gap(12 * 60, 13 * 60)]
+    return hub, stream
+
+
+@pytest.mark.parametrize("past", [Past(since=9 * 60), Past(since=11 * 60), Past(bars=4), Past(since=9 * 60, bars=3)])
+async def test_gap_told_while_the_past_was_fetched_is_told_with_the_snapshot(
+    stream: tuple[Hub, Stream], past: Past
+) -> None:
+    cut = snapshot.cut(*stream, Answer(tuple(candles((9, 10, 11))), True, True), past)
+    assert list(cut.gaps) == [Gap(12 * 60, 13 * 60)]
+    assert not cut.is_complete
+
+
+@pytest.mark.parametrize(
+    ("past", "known"),
+    [
+        (Past(since=9 * 60), (10, 11, 12, 13)),
+        (Past(since=12 * 60), (13,)),
+        (Past(bars=1), (11, 13)),
+        (Past(bars=0), ()),
+    ],
+)
+async def test_gap_that_history_filled_or_that_was_not_asked_for_is_not_told(
+    stream: tuple[Hub, Stream], past: Past, known: tuple[int, ...]
+) -> None:
+    cut = snapshot.cut(*stream, Answer(tuple(candles(known)), True, True), past)
+    assert list(cut.gaps) == []
+    assert cut.is_complete
+
+
+async def test_who_is_subscribed_already_was_told(stream: tuple[Hub, Stream]) -> None:
+    cut = snapshot.cut(*stream, Answer(tuple(candles((9, 10, 11))), True, True), Past(bars=9), before=11 * 60)
+    assert list(cut.gaps) == []
