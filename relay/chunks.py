@@ -3,7 +3,6 @@
 A stream's time is divided into windows of `WINDOW` candles. The candles of one window make one chunk.
 """
 
-import struct
 import sys
 import zlib
 from array import array
@@ -40,14 +39,10 @@ class Chunk(NamedTuple):
         end = self._place(last) - 1 if last < count else len(self.text)
         return Chunk(self.times[first:last], self.text[begin:end])
 
-    def between(self, start: int, end: int) -> "Chunk":
-        """Return the candles with `start` ≤ open time < `end`."""
-        return self.part(bisect_left(self.times, start), bisect_left(self.times, end))
-
-    def limited(self, limit: int, *, newest: bool) -> "Chunk":
-        """Return the first `limit` candles, or the last."""
-        count = len(self.times)
-        return self.part(max(count - limit, 0), count) if newest else self.part(0, min(limit, count))
+    def within(self, start: int, end: int, limit: int, *, newest: bool) -> "Chunk":
+        """Return the candles with `start` ≤ open time < `end`; the first `limit`, or with `newest` the last."""
+        first, last = bisect_left(self.times, start), bisect_left(self.times, end)
+        return self.part(max(first, last - limit), last) if newest else self.part(first, min(last, first + limit))
 
     def _place(self, index: int) -> int:
         # `,` behind the number: 17 must not be found in 1700.
@@ -77,30 +72,39 @@ def joined(chunks: Iterable[Chunk]) -> Chunk:
     return Chunk(times, b",".join([chunk.text for chunk in found]))
 
 
-def pack(chunk: Chunk) -> bytes:
-    """Return a chunk as it is stored: how many candles, their open times, check sum, text.
+class Packed(NamedTuple):
+    """A chunk as it is stored: the check sum of the text and the open times; and the text.
 
     Not compressed: unpacking would take longer than everything else that a cold answer needs.
     """
-    times = array("q", chunk.times)
-    if sys.byteorder == "big":
-        times.byteswap()
-    return struct.pack("<II", len(times), zlib.crc32(chunk.text)) + times.tobytes() + chunk.text
+
+    head: bytes
+    text: bytes
 
 
-def unpack(data: bytes) -> Chunk:
+def pack(chunk: Chunk) -> Packed:
+    """Return a chunk as it is stored."""
+    return Packed(_in_order_of_files(array("q", [zlib.crc32(chunk.text), *chunk.times])).tobytes(), chunk.text)
+
+
+def unpack(packed: Packed) -> Chunk:
     """Read what `pack` made. Raises `ValueError` when it is damaged."""
-    if len(data) < 8:
-        raise ValueError("a stored chunk is damaged: it is too short")
-    count, check = struct.unpack_from("<II", data)
-    begin = 8 + 8 * count
-    text = data[begin:]
-    if len(data) < begin or zlib.crc32(text) != check:
+    head, text = packed
+    times = array("q")
+    try:
+        times.frombytes(head)
+        check = _in_order_of_files(times).pop(0)
+    except (ValueError, IndexError):
+        raise ValueError("a stored chunk is damaged: it is cut off") from None
+    if zlib.crc32(text) != check:
         raise ValueError("a stored chunk is damaged: its check sum differs")
-    times = array("q", data[8:begin])
-    if sys.byteorder == "big":
-        times.byteswap()
     return Chunk(times, text)
+
+
+def _in_order_of_files(numbers: "array[int]") -> "array[int]":
+    if sys.byteorder == "big":
+        numbers.byteswap()
+    return numbers
 
 
 def window_s(interval: str) -> int:

@@ -1,7 +1,11 @@
 """Spans of open times: what is known completely of a stream; pure."""
 
+from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
+
+FOREVER = 1 << 60
+"""Later than every open time."""
 
 
 class Span(NamedTuple):
@@ -27,6 +31,12 @@ def merge_spans(spans: Iterable[Span]) -> list[Span]:
 def cut_spans(spans: Iterable[Span], start: int, end: int) -> list[Span]:
     """Return the spans, merged, as far as they lie between `start` and `end`."""
     return merge_spans(Span(max(span.start, start), min(span.end, end)) for span in spans)
+
+
+def span_at(spans: Sequence[Span], time: int) -> Span | None:
+    """Return which of the spans, which are merged, holds an open time."""
+    index = bisect_right(spans, (time, FOREVER)) - 1
+    return spans[index] if index >= 0 and time < spans[index].end else None
 
 
 def gaps_between(spans: Sequence[Span], start: int, end: int) -> list[Span]:

@@ -203,7 +203,9 @@ class Directory:
         """Return who a bare symbol belongs to: whoever it was resolved to before, else the first that lists it."""
         owner = self._owners.get(symbol)
         if owner is None:
-            owner = next((name for name in self._providers if symbol in self._listed.get(name, ())), None)
+            for name in self._providers:
+                if symbol in self._listed.get(name, ()):
+                    return name
         if owner is None and (fallback := self._first_open()) is not None:
             owner = fallback.name
         return owner

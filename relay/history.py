@@ -9,13 +9,13 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
-from relay.chunks import EMPTY, Chunk, encode, joined, window_s
+from relay.chunks import Chunk, encode, joined, window_s
 from relay.clock import Clock
-from relay.coverage import Span
+from relay.coverage import FOREVER, Span, span_at
 from relay.errors import ProviderUnavailable, StoreError
 from relay.intervals import next_open
 from relay.model import Candle, StreamKey
-from relay.ranges import FOREVER, Answer, CandleSource, Live, Past, Piece, RangeRequest, past_of, settled_before
+from relay.ranges import Answer, CandleSource, Live, Past, Piece, RangeRequest, past_of, settled_before
 from relay.store import Store
 from relay.turns import Turn, Turns
 
@@ -35,11 +35,16 @@ class Text(NamedTuple):
     `is_live`), and the monotonic clock has not reached `until` (if there is one). `version` -1: not a moment.
     """
 
-    chunk: Chunk
+    chunks: Sequence[Chunk]
     last_is_closed: bool
     version: int = -1
     is_live: bool = False
     until: float | None = None
+
+    @property
+    def chunk(self) -> Chunk:
+        """All candles in one."""
+        return joined(self.chunks)
 
 
 class _Call(NamedTuple):
@@ -88,7 +93,7 @@ class History:
         if found is not None:
             return found
         past = await self.candles(source, key, start=start, end=end, limit=limit, live=live, client=client)
-        return Text(encode(past.candles), past.last_is_closed)
+        return Text((encode(past.candles),), past.last_is_closed)
 
     async def candles(
         self,
@@ -178,41 +183,42 @@ class History:
     async def _known_text(self, request: RangeRequest, *, is_live: bool) -> Text | None:
         """Return the answer to a request if the provider need not be asked for it."""
         source, key, is_newest = request.source, request.key, not request.is_forward
+        store, name = self._store, source.name
         end = request.high()
         if request.low >= end:
-            return Text(EMPTY, True)
-        is_remembered, cut = self._store.version(source.name, key) >= 0, self._store.cut(source.name, key)
-        near = min(end, int(source.clock.now())) if is_newest else request.low + window_s(key.interval)
-        request.stored = await self._store.spans(source.name, key, request.low, FOREVER, near=near)
+            return Text((), True)
+        cut = store.cut(name, key)
+        near = min(end - 1, int(source.clock.now())) if is_newest else request.low + window_s(key.interval)
         # Before anything else is awaited: what is written from here on makes this answer an old one.
-        version = self._store.version(source.name, key)
+        request.stored, version, is_remembered = await store.known(name, key, near=near)
         self._adopt_present(request)
-        at = end - 1 if is_newest else request.low
-        span = next((span for span in request.known() if span.start <= at < span.end), None)
+        span = span_at(request.known(), end - 1 if is_newest else request.low)
         if span is None:
             return None
         low, high = max(span.start, request.low), min(span.end, end)
-        stored = await self._store.chunk(source.name, key, low, high, request.limit, is_newest)
-        if cut != self._store.cut(source.name, key):
+        stored = await store.chunks(name, key, low, high, request.limit, is_newest)
+        if cut != store.cut(name, key):
             return None
-        chunk, last_is_closed = stored.chunk, True
-        newer = [candle for _, candle in sorted(request.unstored(low, high).items())]
+        chunks, last_is_closed = stored.chunks, True
+        newer = [candle for _, candle in sorted(request.unstored(low, high).items())] if request.answers else None
         if newer:
-            if chunk.times and newer[0].time <= chunk.times[-1]:
+            if chunks and newer[0].time <= chunks[-1].times[-1]:
                 return None
             is_open = [candle.time in request.open_times() for candle in newer]
             if any(is_open[:-1]):
                 return None
-            chunk = joined((chunk, encode(newer))).limited(request.limit, newest=is_newest)
+            chunk = joined((*chunks, encode(newer))).within(0, FOREVER, request.limit, newest=is_newest)
             last_is_closed = not (is_open[-1] and chunk.times[-1] == newer[-1].time)
-        if len(chunk.times) < request.limit and (low > request.low if is_newest else high < end):
+            chunks = (chunk,)
+        count = sum([len(chunk.times) for chunk in chunks])
+        if count < request.limit and (low > request.low if is_newest else high < end):
             return None
         self.served["cache" if is_remembered and stored.is_remembered else "store"] += 1
         present = next((answer for answer in request.answers if answer.reaches_present), None)
         if present is None or present.span.start >= end:
-            return Text(chunk, last_is_closed, version)
+            return Text(chunks, last_is_closed, version)
         until = None if is_live else present.answered_at + source.info.fresh_s
-        return Text(chunk, last_is_closed, version, is_live, until)
+        return Text(chunks, last_is_closed, version, is_live, until)
 
     async def _advance(self, request: RangeRequest, high: int) -> bool:
         """Take what is known next to where the request stands; True when it has all it wants."""

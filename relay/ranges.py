@@ -8,11 +8,10 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple, Protocol
 
 from relay.clock import ProviderClock
-from relay.coverage import Span, gaps_between, merge_spans
+from relay.coverage import FOREVER, Span, gaps_between, merge_spans
 from relay.intervals import length_s
 from relay.model import Budget, Candle, ProviderInfo, StreamKey
 
-FOREVER = 1 << 60
 # How far ahead of its clock a provider is asked about the present, in case that clock runs behind.
 _AHEAD_S = 120
 _SHORTEST_MONTH_S = 28 * 86_400
@@ -135,7 +134,9 @@ class RangeRequest:
         self._is_dense = is_full and answer.candles[-1].time - answer.candles[0].time <= 1.1 * count * self._length
 
     def known(self) -> list[Span]:
-        """Return what the store or an answer knows completely."""
+        """Return what the store or an answer knows completely, merged."""
+        if not self.answers:
+            return self.stored
         return merge_spans([*self.stored, *(answer.span for answer in self.answers)])
 
     def next_known(self, high: int) -> tuple[int, int]:

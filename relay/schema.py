@@ -26,6 +26,12 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "CREATE TABLE chunks (stream_id INTEGER NOT NULL REFERENCES streams (id), number INTEGER NOT NULL,"
         " until INTEGER NOT NULL, body BLOB NOT NULL, PRIMARY KEY (stream_id, number))",
     ),
+    (
+        # Made anew when they are read: the text apart, so that it is served as it comes.
+        "DROP TABLE chunks",
+        "CREATE TABLE chunks (stream_id INTEGER NOT NULL REFERENCES streams (id), number INTEGER NOT NULL,"
+        " until INTEGER NOT NULL, head BLOB NOT NULL, text BLOB NOT NULL, PRIMARY KEY (stream_id, number))",
+    ),
 )
 
 _OPEN_TIMEOUT_S = 2.0

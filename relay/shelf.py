@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from relay.cache import BytesCache
 from relay.chunks import Chunk, encode, joined, window_s
-from relay.coverage import Span, merge_spans
+from relay.coverage import FOREVER, Span, merge_spans
 from relay.model import Candle
 from relay.writes import StreamId
 
@@ -14,23 +14,40 @@ MOST_SHELVES = 4096
 
 
 class Shelf:
-    """What is known of one stream: complete spans, and the numbers of the windows that hold candles, ascending.
+    """What is known of one stream: complete spans, merged, and which windows hold candles.
 
-    `version` is another one after every write to the stream.
+    The windows are known from number `first` to `last`, of which those in `numbers`, ascending, hold candles; others
+    that do may be in it as well. `version` is another one after every write to the stream.
     """
 
-    __slots__ = ("numbers", "spans", "version", "window_s")
+    __slots__ = ("first", "last", "numbers", "spans", "version", "window_s")
 
-    def __init__(self, interval: str, spans: Iterable[Span], numbers: Iterable[int], version: int) -> None:
+    def __init__(
+        self, interval: str, spans: Iterable[Span], numbers: Iterable[int], version: int, first: int, last: int
+    ) -> None:
         self.spans = merge_spans(spans)
         self.numbers = list(numbers)
         self.version = version
         self.window_s = window_s(interval)
+        self.first = first
+        self.last = last
 
-    def between(self, start: int, end: int) -> list[int]:
-        """Return the numbers of the windows with candles that `start` up to `end` touches."""
-        first = bisect_left(self.numbers, start // self.window_s)
-        return self.numbers[first : bisect_right(self.numbers, (end - 1) // self.window_s)]
+    def knows(self, time: int) -> bool:
+        """Say whether the window that a time is in is known."""
+        return self.first <= time // self.window_s <= self.last
+
+    def between(self, start: int, end: int) -> tuple[list[int], bool]:
+        """Return the numbers of the windows with candles that `start` up to `end` touches, and whether that is all."""
+        first, last = start // self.window_s, (end - 1) // self.window_s
+        is_all = self.first <= first and last <= self.last
+        if not is_all:
+            first, last = max(first, self.first), min(last, self.last)
+        return self.numbers[bisect_left(self.numbers, first) : bisect_right(self.numbers, last)], is_all
+
+    def learn(self, numbers: Iterable[int]) -> None:
+        """Take the numbers of all windows that hold candles, beside those noted meanwhile."""
+        self.numbers = sorted({*self.numbers, *numbers})
+        self.first, self.last = 0, FOREVER
 
 
 class _Window:
@@ -70,10 +87,10 @@ class Shelves:
             self._shelves.move_to_end(stream)
         return shelf
 
-    def put(self, stream: StreamId, spans: Iterable[Span], numbers: Iterable[int]) -> Shelf:
+    def put(self, stream: StreamId, spans: Iterable[Span], numbers: Iterable[int], first: int, last: int) -> Shelf:
         """Keep what was read about a stream; `note` has to be called for what was written since."""
         self._writes += 1
-        shelf = self._shelves[stream] = Shelf(stream[1].interval, spans, numbers, self._writes)
+        shelf = self._shelves[stream] = Shelf(stream[1].interval, spans, numbers, self._writes, first, last)
         if len(self._shelves) > MOST_SHELVES:
             self.forget(next(iter(self._shelves)))
         return shelf

@@ -11,11 +11,11 @@ from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, ParamSpec, TypeVar
 
 import aiosqlite
 
-from relay.chunks import EMPTY, WINDOW, Chunk, encode, joined, window_s
+from relay.chunks import EMPTY, WINDOW, Chunk, encode, window_s
 from relay.clock import Clock
 from relay.coverage import Span, cut_spans
 from relay.errors import StoreError
@@ -42,6 +42,7 @@ _PACKED_AT_CLOSE = 64
 # More than so many windows are not put together on the event loop.
 _FEW_WINDOWS = 2
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 
@@ -64,9 +65,9 @@ class StoreSummary(NamedTuple):
 
 
 class Stored(NamedTuple):
-    """Encoded candles; `is_remembered` says that the database was not read for them."""
+    """Encoded candles, in order; `is_remembered` says that the database was not read for them."""
 
-    chunk: Chunk
+    chunks: Sequence[Chunk]
     is_remembered: bool
 
 
@@ -181,7 +182,7 @@ class Store:
         stream = (provider, key)
         # Taken before the query: a write that ends meanwhile is then seen twice instead of not at all.
         queued = self._queue.candles_of(stream, start, end)
-        candles = await self._reading(lambda: self._tables.candles(stream, start, end, limit, newest))
+        candles = await self._reading(self._tables.candles, stream, start, end, limit, newest)
         if queued:
             merged = {candle.time: candle for candle in candles} | queued
             candles = [merged[time] for time in sorted(merged)]
@@ -189,41 +190,66 @@ class Store:
             candles = candles[len(candles) - limit :] if newest else candles[:limit]
         return candles
 
-    async def chunk(self, provider: str, key: StreamKey, start: int, end: int, limit: int, newest: bool) -> Stored:
+    async def chunks(self, provider: str, key: StreamKey, start: int, end: int, limit: int, newest: bool) -> Stored:
         """Return what `read` does, encoded; nothing is awaited when all of it is in memory.
 
         Raises `StoreError`.
         """
         stream = (provider, key)
         shelf, is_remembered = await self._shelf(stream)
-        left, found, step = limit, [], -1 if newest else 1
-        numbers = shelf.between(start, end)[::step]
-        at, ahead = 0, limit // WINDOW + 2
-        while left > 0 and at < len(numbers):
-            wanted = numbers[at : at + min(ahead, _MOST_WINDOWS)]
-            at += len(wanted)
-            chunks = {number: self._shelves.chunk(stream, number) for number in wanted}
-            missing = [number for number, chunk in chunks.items() if chunk is None]
-            if missing:
-                is_remembered = False
-                chunks |= await self._load_windows(stream, shelf, missing)
-            for number in wanted:
-                part = (chunks[number] or EMPTY).between(start, end).limited(left, newest=newest)
-                found.append(part)
-                left -= len(part.times)
-        return Stored(joined(found[::step]), is_remembered)
+        if start < end and not shelf.knows(end - 1 if newest else start):
+            is_remembered = False
+            await self._learn_numbers(stream, shelf)
+        while True:
+            numbers, is_all = shelf.between(start, end)
+            left, found, at, ahead = limit, [], 0, limit // WINDOW + 2
+            if newest:
+                numbers.reverse()
+            while left > 0 and at < len(numbers):
+                wanted = numbers[at : at + min(ahead, _MOST_WINDOWS)]
+                at += len(wanted)
+                chunks = {number: self._shelves.chunk(stream, number) for number in wanted}
+                missing = [number for number, chunk in chunks.items() if chunk is None]
+                if missing:
+                    is_remembered = False
+                    chunks |= await self._load_windows(stream, shelf, missing)
+                for number in wanted:
+                    part = (chunks[number] or EMPTY).within(start, end, left, newest=newest)
+                    if part.times:
+                        found.append(part)
+                        left -= len(part.times)
+            if left <= 0 or is_all:
+                break
+            # The windows that are known were not enough.
+            is_remembered = False
+            await self._learn_numbers(stream, shelf)
+        if newest:
+            found.reverse()
+        return Stored(found, is_remembered)
 
-    async def spans(
-        self, provider: str, key: StreamKey, start: int, end: int, *, near: int | None = None
-    ) -> list[Span]:
-        """Return what of the open times from `start` up to `end` is known completely; ascending, cut to the range.
+    async def _learn_numbers(self, stream: StreamId, shelf: Shelf) -> None:
+        shelf.learn(await self._reading(self._tables.numbers, stream))
+
+    async def known(self, provider: str, key: StreamKey, *, near: int | None = None) -> tuple[list[Span], int, bool]:
+        """Return what of a stream is known completely, merged, with its `version`, and whether that was in memory.
 
         `near` is where candles will be asked for next: if the stream has to be read anyway, they are as well.
         Raises `StoreError`.
         """
-        at = None if near is None else near // window_s(key.interval)
-        shelf, _ = await self._shelf((provider, key), () if at is None else (at - 1, at))
-        return cut_spans(shelf.spans, start, end)
+        stream = (provider, key)
+        shelf = self._shelves.get(stream)
+        is_remembered = shelf is not None
+        if shelf is None:
+            shelf, is_remembered = await self._shelf(stream, None if near is None else near // window_s(key.interval))
+        return list(shelf.spans), shelf.version, is_remembered
+
+    async def spans(self, provider: str, key: StreamKey, start: int, end: int) -> list[Span]:
+        """Return what of the open times from `start` up to `end` is known completely; ascending, cut to the range.
+
+        Raises `StoreError`.
+        """
+        spans, _, _ = await self.known(provider, key)
+        return cut_spans(spans, start, end)
 
     def version(self, provider: str, key: StreamKey) -> int:
         """Return a number that is another one after every write to the stream; -1 while nobody has read it."""
@@ -276,10 +302,10 @@ class Store:
         streams, candles, spans, file_bytes = rows[0]
         return StoreSummary(streams, candles, spans, file_bytes, self._queue.candles, self.dropped)
 
-    async def _reading(self, read: Callable[[], Awaitable[T]]) -> T:
+    async def _reading(self, read: Callable[P, Awaitable[T]], *asked: P.args, **_: P.kwargs) -> T:
         try:
             async with self._lock:
-                found = await read()
+                found = await read(*asked, **_)
         except (sqlite3.Error, ValueError, OverflowError) as error:
             reason = reason_of(error)
             if isinstance(error, sqlite3.Error):
@@ -289,10 +315,10 @@ class Store:
         return found
 
     async def _fetch(self, sql: str, parameters: Sequence[object]) -> list[sqlite3.Row]:
-        return list(await self._reading(lambda: self._connection.execute_fetchall(sql, parameters)))
+        return list(await self._reading(self._connection.execute_fetchall, sql, parameters))
 
-    async def _shelf(self, stream: StreamId, numbers: Sequence[int] = ()) -> tuple[Shelf, bool]:
-        """Return the stream's shelf and whether it was there; if not, some windows are read along with it."""
+    async def _shelf(self, stream: StreamId, number: int | None = None) -> tuple[Shelf, bool]:
+        """Return the stream's shelf and whether it was there; if not, a window and the one before are read with it."""
         shelf = self._shelves.get(stream)
         if shelf is not None:
             return shelf, True
@@ -303,13 +329,14 @@ class Store:
         while True:
             loading = self._loading[stream] = _Loading(self._queue.of(stream))
             try:
-                stored = await self._reading(lambda: self._tables.shelf(stream, numbers))
+                stored = await self._reading(self._tables.shelf, stream, number)
             finally:
                 del self._loading[stream]
                 loading.done.set()
             if not loading.is_spoilt:
                 break
-        shelf = self._shelves.put(stream, stored.spans, stored.numbers)
+        first, last = (0, -1) if number is None else (number - 1, number)
+        shelf = self._shelves.put(stream, stored.spans, sorted(stored.windows), first, last)
         if not loading.writes:
             self._keep(stream, stored.windows, put_together(stored.windows, {}))
         for write in loading.writes:
@@ -319,7 +346,7 @@ class Store:
     async def _load_windows(self, stream: StreamId, shelf: Shelf, numbers: Sequence[int]) -> dict[int, Chunk]:
         version, length = shelf.version, shelf.window_s
         queued = {number: self._queue.candles_of(stream, number * length, (number + 1) * length) for number in numbers}
-        found = await self._reading(lambda: self._tables.windows(stream, numbers))
+        found = await self._reading(self._tables.windows, stream, numbers)
         if len(found) <= _FEW_WINDOWS:
             chunks = put_together(found, queued)
         else:

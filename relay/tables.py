@@ -9,37 +9,60 @@ from typing import NamedTuple
 
 import aiosqlite
 
-from relay.chunks import EMPTY, Chunk, decode, encode, joined, pack, unpack, window_s
+from relay.chunks import EMPTY, Chunk, Packed, decode, encode, joined, pack, unpack, window_s
 from relay.coverage import Span, merge_spans
 from relay.model import Candle, StreamKey
 from relay.writes import StreamId, Write
 
 _ADD = "INSERT INTO candles VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (stream_id, time) DO NOTHING"
 _REPLACE = "INSERT OR REPLACE INTO candles VALUES (?, ?, ?, ?, ?, ?, ?)"
-_ID = "(SELECT id FROM streams WHERE provider = ? AND symbol = ? AND interval = ?)"
-_ROWS = "SELECT time, open, high, low, close, volume FROM candles WHERE time >= ? AND time < ? AND stream_id = " + _ID
+_ID = "(SELECT id FROM streams WHERE provider = ?1 AND symbol = ?2 AND interval = ?3)"
+_ROWS = "SELECT time, open, high, low, close, volume FROM candles WHERE stream_id = " + _ID
 
-# Each stored chunk, and the candles that are in none: behind the chunk, or all of the window.
-_WINDOWS = """
-SELECT 1, number, body, NULL, NULL, NULL, NULL, NULL, NULL FROM wanted WHERE body IS NOT NULL
+_STREAM = f"WITH stream (id) AS MATERIALIZED (SELECT {_ID})"
+_NULLS = "NULL, NULL, NULL, NULL, NULL"
+
+
+def _behind(number: str) -> str:
+    # The candles of a window that are not in its chunk; all of them if it has none.
+    return f"""
+SELECT 2, time / ?4, NULL, time, open, high, low, close, volume FROM candles
+WHERE stream_id = (SELECT id FROM stream) AND time < ({number} + 1) * ?4 AND time >= coalesce(
+  (SELECT until FROM chunks WHERE stream_id = (SELECT id FROM stream) AND number = {number}), {number} * ?4
+)
+"""
+
+
+# What a stream is asked for first: its spans, and two windows next to each other. No recursion and no table function,
+# which would take longer than all of the rest.
+_SHELF = "UNION ALL".join(
+    (
+        f"""{_STREAM}
+SELECT 3, start, "end", NULL, {_NULLS} FROM spans WHERE stream_id = (SELECT id FROM stream)
+""",
+        f"""
+SELECT 1, number, head, text, {_NULLS} FROM chunks
+WHERE stream_id = (SELECT id FROM stream) AND number BETWEEN ?5 - 1 AND ?5
+""",
+        _behind("(?5 - 1)"),
+        _behind("?5"),
+    )
+)
+_WINDOWS = f"""
+{_STREAM},
+wanted (number, until, head, text) AS (
+  SELECT value, until, head, text FROM json_each(?5)
+  LEFT JOIN chunks ON stream_id = (SELECT id FROM stream) AND number = value
+)
+SELECT 1, number, head, text, {_NULLS} FROM wanted WHERE head IS NOT NULL
 UNION ALL
 SELECT 2, number, NULL, time, open, high, low, close, volume FROM wanted CROSS JOIN candles
 WHERE stream_id = (SELECT id FROM stream)
 AND time >= coalesce(until, number * ?4) AND time < (number + 1) * ?4
 """
-# The numbers of the windows that hold candles, by one look-up each and not by reading all candles (a window with a
-# chunk holds some); and the spans.
-_SHELF = """
-SELECT 3, number, NULL, NULL, NULL, NULL, NULL, NULL, NULL FROM numbers WHERE number IS NOT NULL
-UNION ALL
-SELECT 4, start, "end", NULL, NULL, NULL, NULL, NULL, NULL FROM spans WHERE stream_id = (SELECT id FROM stream)
-"""
-_STREAM = f"""
+# One look-up for each window and not a reading of all candles; a window with a chunk holds some.
+_NUMBERS = f"""
 WITH RECURSIVE stream (id) AS MATERIALIZED (SELECT {_ID}),
-wanted (number, until, body) AS (
-  SELECT value, until, body FROM json_each(?5)
-  LEFT JOIN chunks ON stream_id = (SELECT id FROM stream) AND number = value
-),
 numbers (number) AS (
   SELECT (SELECT min(time) FROM candles WHERE stream_id = (SELECT id FROM stream)) / ?4
   UNION ALL
@@ -49,23 +72,21 @@ numbers (number) AS (
   )
   FROM numbers WHERE number IS NOT NULL
 )
+SELECT number FROM numbers WHERE number IS NOT NULL
 """
-_WINDOWS_ONLY = _STREAM + _WINDOWS
-_SHELF_AND_WINDOWS = _STREAM + _SHELF + "UNION ALL" + _WINDOWS
 
 
 class WindowRows(NamedTuple):
     """What is stored of one window: a packed chunk or None, and the candles behind it."""
 
-    body: bytes | None
+    packed: Packed | None
     rows: list[Candle]
 
 
 class StoredShelf(NamedTuple):
-    """What is stored about a stream."""
+    """What is stored about a stream: the spans that are known, and those of the windows read that hold candles."""
 
     spans: list[Span]
-    numbers: list[int]
     windows: dict[int, WindowRows]
 
 
@@ -80,36 +101,45 @@ class Tables:
 
     async def candles(self, stream: StreamId, start: int, end: int, limit: int | None, newest: bool) -> list[Candle]:
         """Return candles of a range, oldest first; the first `limit`, or with `newest` the last."""
-        sql = f"{_ROWS} ORDER BY time {'DESC' if newest else 'ASC'} LIMIT ?"
+        sql = f"{_ROWS} AND time >= ?4 AND time < ?5 ORDER BY time {'DESC' if newest else 'ASC'} LIMIT ?6"
         provider, key = stream
-        values = (start, end, provider, *key, -1 if limit is None else limit)
+        values = (provider, *key, start, end, -1 if limit is None else limit)
         rows = [Candle._make(row) for row in await self._connection.execute_fetchall(sql, values)]
         if newest:
             rows.reverse()
         return rows
 
-    async def shelf(self, stream: StreamId, numbers: Sequence[int]) -> StoredShelf:
-        """Return the spans of a stream, the numbers of its windows that hold candles, and some of the windows."""
-        return await self._stored(_SHELF_AND_WINDOWS, stream, numbers)
+    async def shelf(self, stream: StreamId, number: int | None) -> StoredShelf:
+        """Return the spans of a stream, and the windows `number` - 1 and `number` if they hold candles."""
+        return await self._stored(_SHELF, stream, number)
 
     async def windows(self, stream: StreamId, numbers: Sequence[int]) -> dict[int, WindowRows]:
         """Return what is stored of some windows."""
-        return (await self._stored(_WINDOWS_ONLY, stream, numbers)).windows
+        found = (await self._stored(_WINDOWS, stream, json.dumps(numbers))).windows
+        return {number: found.get(number) or WindowRows(None, []) for number in numbers}
 
-    async def _stored(self, sql: str, stream: StreamId, numbers: Sequence[int]) -> StoredShelf:
+    async def numbers(self, stream: StreamId) -> list[int]:
+        """Return the numbers of all windows that hold candles, ascending."""
         provider, key = stream
-        values = (provider, *key, window_s(key.interval), f"[{','.join(map(str, numbers))}]")
-        found = StoredShelf([], [], {number: WindowRows(None, []) for number in numbers})
+        rows = await self._connection.execute_fetchall(_NUMBERS, (provider, *key, window_s(key.interval)))
+        return [number for (number,) in rows]
+
+    async def _stored(self, sql: str, stream: StreamId, wanted: int | str | None) -> StoredShelf:
+        provider, key = stream
+        spans: list[Span] = []
+        windows: dict[int, WindowRows] = {}
+        values = (provider, *key, window_s(key.interval), wanted)
         for kind, number, second, *row in await self._connection.execute_fetchall(sql, values):
+            if kind == 3:
+                spans.append(Span(number, second))
+                continue
+            window = windows.get(number) or WindowRows(None, [])
             if kind == 1:
-                found.windows[number] = WindowRows(second, found.windows[number].rows)
-            elif kind == 2:
-                found.windows[number].rows.append(Candle._make(row))
-            elif kind == 3:
-                found.numbers.append(number)
+                windows[number] = WindowRows(Packed(second, row[0]), window.rows)
             else:
-                found.spans.append(Span(number, second))
-        return found
+                windows[number] = window
+                window.rows.append(Candle._make(row))
+        return StoredShelf(spans, windows)
 
     # Writing
 
@@ -138,8 +168,9 @@ class Tables:
         length = window_s(stream[1].interval)
         connection = self._connection
         rows = await connection.execute_fetchall(
-            f"WITH stream (id) AS (SELECT {_ID}) SELECT id, (SELECT min(time) FROM candles WHERE stream_id = id),"
-            " (SELECT time FROM candles WHERE stream_id = id AND time < ? ORDER BY time LIMIT 1 OFFSET ?) FROM stream",
+            f"{_STREAM} SELECT id, (SELECT min(time) FROM candles WHERE stream_id = id),"
+            " (SELECT time FROM candles WHERE stream_id = id AND time < ?4 ORDER BY time LIMIT 1 OFFSET ?5)"
+            " FROM stream",
             (stream[0], *stream[1], before, most),
         )
         ((stream_id, oldest, last),) = rows
@@ -181,8 +212,8 @@ class Tables:
         ids = await self._stream_ids({stream})
         if rows:
             await self._connection.execute(
-                "INSERT OR REPLACE INTO chunks VALUES (?, ?, ?, ?)",
-                (ids[stream], number, rows[-1].time + 1, pack(encode(rows))),
+                "INSERT OR REPLACE INTO chunks VALUES (?, ?, ?, ?, ?)",
+                (ids[stream], number, rows[-1].time + 1, *pack(encode(rows))),
             )
 
     async def _stream_ids(self, streams: Iterable[StreamId]) -> dict[StreamId, int]:
@@ -252,16 +283,18 @@ class Tables:
 def put_together(found: Mapping[int, WindowRows], queued: Mapping[int, Mapping[int, Candle]]) -> dict[int, Chunk]:
     """Make the chunks of windows from what is stored and what waits to be written; none where that is damaged."""
     chunks = {}
-    for number, (body, rows) in found.items():
+    for number, (packed, rows) in found.items():
         try:
-            chunk = joined([unpack(body) if body is not None else EMPTY, encode(rows)])
+            chunk = EMPTY if packed is None else unpack(packed)
         except ValueError:
             continue
+        if rows:
+            chunk = joined((chunk, encode(rows)))
         newer = queued.get(number)
         if newer and chunk.times and min(newer) <= chunk.times[-1]:
             merged = {candle.time: candle for candle in decode(chunk)} | dict(newer)
             chunk = encode([merged[time] for time in sorted(merged)])
         elif newer:
-            chunk = joined([chunk, encode([newer[time] for time in sorted(newer)])])
+            chunk = joined((chunk, encode([newer[time] for time in sorted(newer)])))
         chunks[number] = chunk
     return chunks

@@ -81,7 +81,9 @@ def overview(connection: sqlite3.Connection, name: str) -> Overview:
     ).fetchone()
     chunk_bytes = 0
     if has_chunks(connection):
-        (chunk_bytes,) = connection.execute("SELECT coalesce(sum(length(body)), 0) FROM chunks").fetchone()
+        (chunk_bytes,) = connection.execute(
+            "SELECT coalesce(sum(length(head) + length(text)), 0) FROM chunks"
+        ).fetchone()
     spans: dict[int, list[Span]] = {}
     for stream_id, start, end in connection.execute('SELECT stream_id, start, "end" FROM spans ORDER BY 1, 2'):
         spans.setdefault(stream_id, []).append(Span(start, end))
@@ -103,8 +105,8 @@ def overview(connection: sqlite3.Connection, name: str) -> Overview:
 
 
 def has_chunks(connection: sqlite3.Connection) -> bool:
-    """Say whether the file is of a version that keeps encoded candles."""
-    return bool(connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'chunks'").fetchone())
+    """Say whether the file is of a version that keeps encoded candles as this one does."""
+    return bool(connection.execute("SELECT 1 FROM pragma_table_info('chunks') WHERE name = 'text'").fetchone())
 
 
 def file_bytes(name: str) -> int:

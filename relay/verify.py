@@ -5,11 +5,11 @@ from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import groupby, pairwise
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import orjson
 
-from relay.chunks import encode, unpack, window_s
+from relay.chunks import Packed, encode, unpack, window_s
 from relay.coverage import Span, cut_spans, merge_spans
 from relay.intervals import INTERVALS, length_s
 from relay.model import Candle
@@ -21,6 +21,9 @@ _EXAMPLES = 5
 _AHEAD_S = 3600
 _DAY_S = 86_400
 _SHORTEST_MONTH_S = 28 * _DAY_S
+
+# Number, until, head and text of a stored chunk.
+_Chunk: TypeAlias = tuple[int, int, bytes, bytes]
 
 
 class Fault(NamedTuple):
@@ -166,10 +169,10 @@ class _Verifier:
         sql = "SELECT time, open, high, low, close, volume FROM candles WHERE stream_id = ? ORDER BY time"
         return map(Candle._make, self._connection.execute(sql, (stream.id,)))
 
-    def _chunks(self, stream: StoredStream) -> Iterator[tuple[int, int, bytes]]:
+    def _chunks(self, stream: StoredStream) -> Iterator[_Chunk]:
         if not self._has_chunks:
             return iter(())
-        sql = "SELECT number, until, body FROM chunks WHERE stream_id = ? ORDER BY number"
+        sql = "SELECT number, until, head, text FROM chunks WHERE stream_id = ? ORDER BY number"
         return self._connection.execute(sql, (stream.id,))
 
     def _is_sound(self, stream: StoredStream, row: Candle) -> bool:
@@ -181,12 +184,14 @@ class _Verifier:
             self.add(stream, fault, row.time)
         return True
 
-    def _check_chunk(self, stream: StoredStream, chunk: tuple[int, int, bytes], candles: Sequence[Candle]) -> None:
+    def _check_chunk(
+        self, stream: StoredStream, chunk: tuple[int, int, bytes, bytes], candles: Sequence[Candle]
+    ) -> None:
         self.chunks += 1
-        number, until, body = chunk
+        number, until, head, text = chunk
         begin = number * window_s(stream.key.interval)
         try:
-            found = unpack(body)
+            found = unpack(Packed(head, text))
         except (ValueError, TypeError):
             # Whoever reads it finds that out as well, and makes it anew: no harm is done.
             self.add(stream, "encoded candles are damaged", begin)

@@ -57,7 +57,7 @@ async def reads(store: Store) -> None:
     """Has chunks made and put on the disk."""
     while True:
         for symbol in "ABC":
-            await store.chunk("demo", StreamKey(symbol, "1m"), 0, 1 << 40, 5000, True)
+            await store.chunks("demo", StreamKey(symbol, "1m"), 0, 1 << 40, 5000, True)
         await asyncio.sleep(0.005)
 
 

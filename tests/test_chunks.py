@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.chunks import CSV_HEAD, EMPTY, Chunk, as_csv, as_lines, decode, encode, joined, pack, unpack
+from relay.chunks import CSV_HEAD, EMPTY, Chunk, Packed, as_csv, as_lines, decode, encode, joined, pack, unpack
 from relay.model import Candle
 
 values = st.floats(allow_nan=False, allow_infinity=False, width=64)
@@ -33,14 +33,14 @@ def test_a_cut_holds_the_candles_of_its_range(
     start, end = times[min(first + 1, len(times) - 1)], times[min(last + 1, len(times) - 1)]
     inside = [candle for candle in some if start <= candle.time < end]
     wanted = inside[max(len(inside) - limit, 0) :] if newest else inside[:limit]
-    cut = encode(some).between(start, end).limited(limit, newest=newest)
+    cut = encode(some).within(start, end, limit, newest=newest)
     assert objects(cut) == wanted
     assert list(cut.times) == [candle.time for candle in wanted]
 
 
 def test_a_time_is_not_found_within_a_longer_one() -> None:
     chunk = encode([Candle(time, 1.0, 1.0, 1.0, 1.0) for time in (17, 170, 1700)])
-    assert objects(chunk.between(170, 1700)) == [Candle(170, 1.0, 1.0, 1.0, 1.0)]
+    assert objects(chunk.within(170, 1700, 99, newest=False)) == [Candle(170, 1.0, 1.0, 1.0, 1.0)]
 
 
 @given(rows, st.integers(0, 12))
@@ -57,17 +57,17 @@ def test_what_was_packed_comes_back(some: list[Candle]) -> None:
 
 @given(rows.filter(bool), st.integers(0, 10_000), st.integers(1, 255))
 def test_a_damaged_chunk_is_noticed(some: list[Candle], at: int, flip: int) -> None:
-    data = bytearray(pack(encode(some)))
-    text_begins = 8 + 8 * len(some)
-    data[text_begins + at % (len(data) - text_begins)] ^= flip
+    head, text = pack(encode(some))
+    data = bytearray(text)
+    data[at % len(data)] ^= flip
     with pytest.raises(ValueError, match="damaged"):
-        unpack(bytes(data))
+        unpack(Packed(head, bytes(data)))
 
 
-@pytest.mark.parametrize("data", [b"", b"\x01", b"\x05\x00\x00\x00\x00\x00\x00\x00\x01"])
-def test_a_chunk_that_is_cut_off_is_noticed(data: bytes) -> None:
+@pytest.mark.parametrize(("head", "text"), [(b"", b""), (b"\x01", b""), (bytes(8), b"{")])
+def test_a_chunk_that_is_cut_off_is_noticed(head: bytes, text: bytes) -> None:
     with pytest.raises(ValueError, match="damaged"):
-        unpack(data)
+        unpack(Packed(head, text))
 
 
 @given(rows)

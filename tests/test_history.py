@@ -587,7 +587,7 @@ async def test_encoded_answer_says_how_long_it_holds(bench: Bench) -> None:
     assert not (await text(minute(500), now)).is_live
     bench.store.put_closed("fake", KEY, final(minute(599)), after=None)
     assert past.version != bench.store.version("fake", KEY)
-    assert dict(bench.history.served) == {"provider": 2, "cache": 4}
+    assert dict(bench.history.served) == {"provider": 2, "store": 1, "cache": 3}
 
 
 # Faults

@@ -15,6 +15,7 @@ from relay.app import HISTORY, STORE
 from relay.errors import ProviderUnavailable
 from relay.model import Candle, StreamKey
 from relay.web.bodies import takes_gzip
+from relay.web.history import ROUTE
 from tests.conftest import StartRelay
 from tests.running import PREFIX, Running, eventually
 
@@ -46,6 +47,17 @@ async def test_an_answer_is_made_once_and_its_tag_answers_the_next(relay: Runnin
     assert (status, empty, served["cache"]) == (304, b"", before + 1)
     assert headers["ETag"].strip('"') in again["ETag"]
     assert (await raw(relay, headers={"If-None-Match": '"other"'}, **query))[::2] == (200, body)
+
+
+async def test_a_walk_through_history_keeps_no_bodies(relay: Running) -> None:
+    kept = relay.app[ROUTE].kept
+    for number in range(5):
+        query: dict[str, Any] = {"start_time": START + 6000 * number, "limit": 100}
+        _, first, body = await raw(relay, **query)
+        assert len(kept) == 0
+    for size in (1, 1):
+        _, again, same = await raw(relay, **query)
+        assert (same, again["ETag"], len(kept)) == (body, first["ETag"], size)
 
 
 async def test_a_revision_changes_a_kept_answer_and_its_tag(relay: Running) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from providers.sandbox import Sandbox
 from relay.app import STORE
-from relay.chunks import decode
+from relay.chunks import decode, joined
 from relay.clock import Clock
 from relay.config import load_config
 from relay.coverage import Span
@@ -58,7 +58,7 @@ async def left(store: Store, key: StreamKey = KEY) -> list[Candle]:
 
 
 async def encoded(store: Store) -> list[Candle]:
-    return decode((await store.chunk("fake", KEY, 0, 1 << 40, 1 << 20, False)).chunk)
+    return decode(joined((await store.chunks("fake", KEY, 0, 1 << 40, 1 << 20, False)).chunks))
 
 
 async def test_old_candles_go_in_whole_blocks_and_are_unknown_then(store: Store, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from relay.chunks import joined
 from relay.clock import Clock
 from relay.coverage import Span, merge_spans
 from relay.errors import StoreError
@@ -324,11 +325,25 @@ async def _nothing(*_: object) -> None: ...
 async def encoded(
     store: Store, start: int = 0, end: int = 1 << 40, limit: int = 1 << 40, newest: bool = False
 ) -> tuple[list[Candle], bool]:
-    """What `chunk` gives, as candles, and whether the database was not read for it."""
-    stored = await store.chunk("demo", KEY, start, end, limit, newest)
-    found = [Candle(**one) for one in json.loads(b"[%b]" % stored.chunk.text)]
-    assert [candle.time for candle in found] == list(stored.chunk.times)
+    """What `chunks` gives, as candles, and whether the database was not read for it."""
+    stored = await store.chunks("demo", KEY, start, end, limit, newest)
+    chunk = joined(stored.chunks)
+    found = [Candle(**one) for one in json.loads(b"[%b]" % chunk.text)]
+    assert [candle.time for candle in found] == list(chunk.times)
     return found, stored.is_remembered
+
+
+async def test_windows_near_to_what_is_wanted_come_with_the_spans(tmp_path: Path) -> None:
+    async with opened(tmp_path / "relay.db") as store:
+        await store.add("demo", KEY, minutes(*range(0, 3000, 7)), Span(0, 180_000))
+    async with opened(tmp_path / "relay.db") as store:
+        assert await store.known("demo", KEY, near=179_999) == ([Span(0, 180_000)], 1, False)
+        assert await encoded(store, 0, 180_000, limit=100, newest=True) == (minutes(*range(0, 3000, 7)[-100:]), True)
+        assert await encoded(store, 0, 180_000, limit=200, newest=True) == (minutes(*range(0, 3000, 7)[-200:]), False)
+        assert await encoded(store, 0, 180_000, limit=200, newest=True) == (minutes(*range(0, 3000, 7)[-200:]), True)
+    async with opened(tmp_path / "relay.db") as store:
+        await store.known("demo", KEY, near=60_000)
+        assert await encoded(store, 0, 180_000, limit=3, newest=True) == (minutes(*range(0, 3000, 7)[-3:]), False)
 
 
 async def test_encoded_candles_are_read_once(tmp_path: Path) -> None:
@@ -370,7 +385,7 @@ async def test_a_damaged_chunk_is_made_anew_from_the_rows(tmp_path: Path) -> Non
         await store.add("demo", KEY, minutes(*range(100)), Span(0, 6000))
         await store.add("demo", KEY, minutes(600), Span(36_000, 36_001))
     with sqlite3.connect(path) as other:
-        assert other.execute("UPDATE chunks SET body = substr(body, 1, 2000) WHERE number = 0").rowcount == 1
+        assert other.execute("UPDATE chunks SET text = substr(text, 1, 2000) WHERE number = 0").rowcount == 1
     other.close()
     for _ in range(2):
         async with opened(path) as store:
@@ -423,6 +438,8 @@ def test_memory_chunks_and_rows_always_agree(script: list[Rows], cache_bytes: in
                     if kind == "reopen":
                         await store.close()
                         store = await Store.open(path, Clock(), cache_bytes=cache_bytes)
+                        # Only the windows near to this are known now.
+                        await store.known("demo", KEY, near=60 * first)
                         continue
                     if kind == "flush":
                         await store.flush()
@@ -443,11 +460,13 @@ def test_memory_chunks_and_rows_always_agree(script: list[Rows], cache_bytes: in
                         jobs.append(store.add("demo", KEY, rows, Span(60 * first, 60 * (first + count))))
                     if kind in ("read", "both"):
                         others = asyncio.gather(*jobs)
-                        found, _ = await encoded(store, 60 * first, 60 * (first + count))
+                        start, end, newest_first = 60 * first, 60 * (first + count), bool(first % 2)
+                        found, _ = await encoded(store, start, end, count // 2 + 1, newest_first)
                         await others
                         if kind == "read":
-                            inside = [truth[t] for t in sorted(truth) if 60 * first <= t < 60 * (first + count)]
-                            assert found == inside
+                            inside = [truth[t] for t in sorted(truth) if start <= t < end]
+                            assert found == (inside[-(count // 2 + 1) :] if newest_first else inside[: count // 2 + 1])
+                            assert (await encoded(store, start, end))[0] == inside
                             assert (await encoded(store, limit=count, newest=True))[0] == [
                                 truth[t] for t in sorted(truth)[-count:]
                             ]

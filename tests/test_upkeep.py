@@ -108,7 +108,7 @@ def test_command_prints_what_is_there(store_command: Callable[..., Result]) -> N
     assert result.exit_code == 0
     head, _, _, *rows = result.output.splitlines()
     assert head.startswith("relay.db: ")
-    assert head.endswith("schema version 2; 2 streams, 590 candles")
+    assert head.endswith("schema version 3; 2 streams, 590 candles")
     assert [row.split() for row in rows] == [
         ["binance", "BTCUSDT@1m", "580", "2023-11-14T22:00:00Z", "2023-11-15T07:59:00Z", "2", "1"],
         ["binance", "BTCUSDT@1h", "10", "2023-11-14T22:00:00Z", "2023-11-15T07:00:00Z", "1", "0"],
@@ -159,7 +159,7 @@ def test_file_of_a_newer_relay_exits_2(store_command: Callable[..., Result], cha
         connection.execute("PRAGMA user_version = 99")
     result = store_command()
     assert result.exit_code == 2
-    assert "schema version 99, this relay knows up to 2; upgrade the relay" in result.output
+    assert "schema version 99, this relay knows up to 3; upgrade the relay" in result.output
 
 
 async def test_a_relay_that_runs_is_not_disturbed(relay_with: StartRelay, tmp_path: Path) -> None:
@@ -230,7 +230,7 @@ def test_nothing_is_wrong_with_a_good_file(path: Path) -> None:
         ("INSERT INTO candles VALUES (9, 60, 1, 1, 1, 1, 1)", ("", "rows belong to no stream", 1)),
         ("INSERT INTO documents VALUES ('symbols', '[1,', 0)", ("", "a document is not JSON", 1)),
         (
-            "UPDATE chunks SET body = substr(body, 1, 500) WHERE number = (SELECT min(number) FROM chunks)",
+            "UPDATE chunks SET text = substr(text, 1, 500) WHERE number = (SELECT min(number) FROM chunks)",
             ("binance BTCUSDT@1m", "encoded candles are damaged", 1),
         ),
         (
@@ -255,7 +255,7 @@ def test_a_chunk_that_lacks_a_candle_is_found(path: Path, change: Callable[..., 
     number = START // 60 // 512
     rows = [row for row in rows if row.time // 60 // 512 == number]
     until = rows[-1].time + 1
-    change("UPDATE chunks SET body = ?, until = ? WHERE number = ?", pack(encode(rows[1:])), until, number)
+    change("UPDATE chunks SET head = ?, text = ?, until = ? WHERE number = ?", *pack(encode(rows[1:])), until, number)
     assert faults(path) == [("binance BTCUSDT@1m", "encoded candles differ from the candles", 1)]
 
 

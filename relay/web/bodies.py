@@ -2,8 +2,9 @@
 
 import asyncio
 import gzip
-import hashlib
 import time
+import zlib
+from collections.abc import Sequence
 from email.utils import formatdate
 from functools import lru_cache
 
@@ -18,15 +19,15 @@ MOST_ON_LOOP = 128 * 1024
 _LEVEL = 1
 
 
-class Ready(web.Response):
+class Ready(web.StreamResponse):
     """An answer whose head is bytes already: what aiohttp does for every answer anew was done for an equal one.
 
     For GET by HTTP/1.1 on a connection that stays open.
     """
 
-    def __init__(self, head: bytes, data: bytes) -> None:
+    def __init__(self, parts: Sequence[bytes]) -> None:
         super().__init__()
-        self._parts = (head, data)
+        self._parts = parts
         self._request: web.BaseRequest | None = None
 
     @property
@@ -49,66 +50,87 @@ class Ready(web.Response):
         request, self._request = self._request, None
         if request is None:
             return
-        if request.transport is None or request.transport.is_closing():
+        transport = request.transport
+        if transport is None or transport.is_closing():
             raise ConnectionResetError("the client is gone")
-        request.transport.writelines(self._parts)
+        transport.writelines(self._parts)
         await request.writer.drain()
 
 
+class Heads:
+    """The heads of plain answers, as bytes: what those of one content type have in common is made once."""
+
+    def __init__(self) -> None:
+        self._ends: dict[str, bytes] = {}
+
+    async def make(self, request: web.Request, body: "Body") -> bytes:
+        """Return the head of a body up to the date; for requests without Origin only, whose answers name none."""
+        end = self._ends.get(body.content_type)
+        if end is None:
+            answer = web.Response(headers={"Content-Type": body.content_type, **_SHARED})
+            # What the application adds to every answer.
+            await request.app.on_response_prepare.send(request, answer)
+            lines = [f"{name}: {value}\r\n" for name, value in answer.headers.items() if name != "Content-Length"]
+            end = self._ends[body.content_type] = "".join(lines).encode()
+        return b'HTTP/1.1 200 OK\r\nContent-Length: %d\r\nETag: "%b"\r\n%b' % (body.length, body.tag.encode(), end)
+
+
 class Body:
-    """A body that never changes, and how it leaves."""
+    """A body that never changes, in one or more parts, and how it leaves."""
 
-    __slots__ = ("_content_type", "_head", "_packed", "_plain", "data", "tag")
+    __slots__ = ("_head", "_packed", "_parts", "content_type", "length", "tag")
 
-    def __init__(self, data: bytes, content_type: str) -> None:
-        self.data = data
-        self.tag = hashlib.sha256(data).hexdigest()[:24]
-        self._content_type = content_type
+    def __init__(self, parts: Sequence[bytes], content_type: str) -> None:
+        check = 0
+        for part in parts:
+            check = zlib.crc32(part, check)
+        self.length = sum(map(len, parts))
+        # Tells one content of an address from another; nobody gains by forging it.
+        self.tag = f"{check:08x}-{self.length:x}"
+        self.content_type = content_type
+        self._parts = parts
         self._packed: bytes | None = None
         self._head: bytes | None = None
-        self._plain = self._headers(f'"{self.tag}"')
 
     @property
     def size(self) -> int:
         """How many bytes it takes in memory."""
-        return len(self.data) + (0 if self._packed is None else len(self._packed))
+        return self.length + (0 if self._packed is None else len(self._packed))
 
-    async def answer(self, request: web.Request) -> web.Response:
+    async def answer(self, request: web.Request, heads: Heads) -> web.StreamResponse:
         """Return it as the client wants it: compressed, or not at all if the client has it."""
         asked = request.headers
         known = asked.get("If-None-Match")
         if known is not None and (self.tag in known or known.strip() == "*"):
             return web.Response(status=304, headers={"ETag": f'W/"{self.tag}"', **_SHARED})
         accepted = asked.get("Accept-Encoding")
-        if accepted is None or len(self.data) < LEAST_COMPRESSED or not takes_gzip(accepted):
+        if accepted is None or self.length < LEAST_COMPRESSED or not takes_gzip(accepted):
             if (
                 "Origin" in asked
                 or request.version != HttpVersion11
                 or request.method != "GET"
                 or not request.keep_alive
             ):
-                return web.Response(body=self.data, headers=self._plain)
-            head = self._head or await self._make_head(request)
-            return Ready(b"%bDate: %b\r\n\r\n" % (head, _date(int(time.time()))), self.data)
+                return web.Response(body=self._data(), headers=self._headers(f'"{self.tag}"'))
+            head = self._head
+            if head is None:
+                head = self._head = await heads.make(request, self)
+            return Ready((b"%bDate: %b\r\n\r\n" % (head, _date(int(time.time()))), *self._parts))
         if self._packed is None:
-            if len(self.data) > MOST_ON_LOOP:
-                self._packed = await asyncio.to_thread(gzip.compress, self.data, _LEVEL, mtime=0)
+            data = self._data()
+            if self.length > MOST_ON_LOOP:
+                self._packed = await asyncio.to_thread(gzip.compress, data, _LEVEL, mtime=0)
             else:
-                self._packed = gzip.compress(self.data, _LEVEL, mtime=0)
+                self._packed = gzip.compress(data, _LEVEL, mtime=0)
         headers = self._headers(f'"{self.tag}-gzip"')
         headers["Content-Encoding"] = "gzip"
         return web.Response(body=self._packed, headers=headers)
 
-    async def _make_head(self, request: web.Request) -> bytes:
-        """Return the head up to the date, with what the application adds to the answers of requests without Origin."""
-        answer = web.Response(body=self.data, headers=self._plain)
-        await request.app.on_response_prepare.send(request, answer)
-        lines = [f"{name}: {value}\r\n" for name, value in answer.headers.items()]
-        self._head = f"HTTP/1.1 200 OK\r\nContent-Length: {len(self.data)}\r\n{''.join(lines)}".encode()
-        return self._head
+    def _data(self) -> bytes:
+        return b"".join(self._parts)
 
     def _headers(self, tag: str) -> CIMultiDict[str]:
-        return CIMultiDict({"Content-Type": self._content_type, "ETag": tag, **_SHARED})
+        return CIMultiDict({"Content-Type": self.content_type, "ETag": tag, **_SHARED})
 
 
 # Kept by browsers, and used again only after asking whether it still holds.

@@ -16,17 +16,8 @@ from relay.snapshot import live_of
 from relay.store import Store
 from relay.web import callers
 from relay.web.access import Access
-from relay.web.bodies import Body, takes_gzip
-from relay.web.parameters import (
-    END_TIME,
-    FORMAT,
-    HISTORY,
-    INTERVAL_PARAMETER,
-    LIMIT,
-    MOST_AT_ONCE,
-    START_TIME,
-    SYMBOL_PARAMETER,
-)
+from relay.web.bodies import Body, Heads, takes_gzip
+from relay.web.parameters import HISTORY, MOST_AT_ONCE, HistoryQuery
 
 CONTENT_TYPES = {
     "json": "application/json",
@@ -35,17 +26,18 @@ CONTENT_TYPES = {
 }
 
 
+MOST_REMEMBERED = 4096
+"""Paths that were asked for once: the body is kept the second time, so that a walk through history keeps none."""
+
+
 class _Asked(NamedTuple):
     # A request, understood.
+    query: HistoryQuery
     target: Target
-    start: int | None
-    end: int | None
-    limit: int
-    form: str
     client: str
 
 
-class _Kept(NamedTuple):
+class _Made(NamedTuple):
     # A body, and what has to be as it was for it to be right.
     body: Body
     rows: int
@@ -58,11 +50,12 @@ class _Kept(NamedTuple):
 
 def _closed(text: Text) -> Chunk:
     """Return the closed candles: lines have no place to say that the last one is not."""
-    return text.chunk if text.last_is_closed else text.chunk.part(0, len(text.chunk.times) - 1)
+    chunk = text.chunk
+    return chunk if text.last_is_closed else chunk.part(0, len(chunk.times) - 1)
 
 
 class HistoryRoute:
-    """Answers the history route. Bodies are kept, at most `cache_bytes` of them, by the path that asked for them."""
+    """Answers the history route. Bodies asked for twice are `kept` by their path, at most `cache_bytes` of them."""
 
     def __init__(
         self, hub: Hub, directory: Directory, history: History, store: Store, access: Access, *, cache_bytes: int
@@ -72,25 +65,38 @@ class HistoryRoute:
         self._history = history
         self._store = store
         self._access = access
-        self._kept: BytesCache[str, _Kept] = BytesCache(cache_bytes)
+        self._heads = Heads()
+        self.kept: BytesCache[str, _Made] = BytesCache(cache_bytes)
+        self._seen: dict[str, None] = {}
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
         """Candles of one stream, ascending."""
         path = request.raw_path
-        kept = self._kept.get(path)
-        if kept is not None and self._holds(kept):
+        made = self.kept.get(path)
+        if made is not None and self._holds(made):
             self._history.served["cache"] += 1
         else:
             asked = await self._understand(request)
-            if asked.limit > MOST_AT_ONCE:
+            if asked.query.limit > MOST_AT_ONCE:
                 return await self._stream(request, asked)
-            kept = await self._make(asked)
-            if kept.text.version >= 0:
-                self._kept.put(path, kept, 2 * len(path) + kept.body.size)
-        self._access.spend_rows_of(request, kept.rows)
-        return await kept.body.answer(request)
+            is_wanted = made is not None or self._was_seen(path)
+            made = await self._make(asked, is_wanted=is_wanted)
+            if is_wanted and made.text.version >= 0:
+                self.kept.put(path, made, 2 * len(path) + made.body.size)
+        self._access.spend_rows_of(request, made.rows)
+        return await made.body.answer(request, self._heads)
 
-    def _holds(self, kept: _Kept) -> bool:
+    def _was_seen(self, path: str) -> bool:
+        """Say whether a path was asked for before, lately."""
+        if path in self._seen:
+            del self._seen[path]
+            return True
+        self._seen[path] = None
+        if len(self._seen) > MOST_REMEMBERED:
+            del self._seen[next(iter(self._seen))]
+        return False
+
+    def _holds(self, kept: _Made) -> bool:
         """Say whether a body is what would be made now."""
         text, (provider, key, _) = kept.text, kept.target
         if text.version != self._store.version(provider.name, key) or kept.listed != self._directory.version:
@@ -109,30 +115,38 @@ class HistoryRoute:
 
     async def _understand(self, request: web.Request) -> _Asked:
         """Read the query. Raises `RequestError`."""
-        asked = HISTORY.read(request)
-        pin, symbol = asked[SYMBOL_PARAMETER]
+        query = HISTORY.read(request)
+        pin, symbol = query.symbol
         await self._directory.settled(pin, symbol)
-        target = self._directory.resolve(pin, symbol, asked[INTERVAL_PARAMETER])
+        target = self._directory.resolve(pin, symbol, query.interval)
         token = self._access.check_token(request)
         client = token.name if token is not None else callers.owner_of(self._access.address(request))
-        return _Asked(target, asked[START_TIME], asked[END_TIME], asked[LIMIT], asked[FORMAT], client)
+        return _Asked(query, target, client)
 
-    async def _make(self, asked: _Asked) -> _Kept:
-        target = asked.target
-        stream, listed = self._hub.streams.get((target.provider.name, target.key)), self._directory.version
+    async def _make(self, asked: _Asked, *, is_wanted: bool) -> _Made:
+        """Make the body; in one piece if it is wanted again."""
+        (provider, key, name), query = asked.target, asked.query
+        stream, listed = self._hub.streams.get((provider.name, key)), self._directory.version
         # Both are read without awaiting between: the sequence number belongs to what `live` then gives.
         seq = 0 if stream is None else stream.seq
-        text = await self._text(asked, asked.start, asked.end, asked.limit)
-        chunk = text.chunk
-        if asked.form == "json":
-            head = orjson.dumps({"symbol": target.name, "interval": target.key.interval})[:-1]
-            tail = b"true}" if text.last_is_closed else b"false}"
-            data = b'%b,"candles":[%b],"last_is_closed":%b' % (head, chunk.text, tail)
+        text = await self._text(asked, query.start, query.end, query.limit)
+        if query.form == "json":
+            parts = [b'{"symbol":%b,"interval":"%b","candles":[' % (orjson.dumps(name), key.interval.encode())]
+            rows = 0
+            for chunk in text.chunks:
+                if rows:
+                    parts.append(b",")
+                parts.append(chunk.text)
+                rows += len(chunk.times)
+            parts.append(b'],"last_is_closed":true}' if text.last_is_closed else b'],"last_is_closed":false}')
         else:
             chunk = _closed(text)
-            data = CSV_HEAD + as_csv(chunk) if asked.form == "csv" else as_lines(chunk)
-        kept = text._replace(chunk=Chunk((), b""))
-        return _Kept(Body(data, CONTENT_TYPES[asked.form]), len(chunk.times), target, kept, stream, seq, listed)
+            rows = len(chunk.times)
+            parts = [CSV_HEAD, as_csv(chunk)] if query.form == "csv" else [as_lines(chunk)]
+        if is_wanted:
+            parts = [b"".join(parts)]
+            text = text._replace(chunks=())
+        return _Made(Body(parts, CONTENT_TYPES[query.form]), rows, asked.target, text, stream, seq, listed)
 
     async def _text(self, asked: _Asked, start: int | None, end: int | None, limit: int) -> Text:
         provider, key, _ = asked.target
@@ -152,18 +166,20 @@ class HistoryRoute:
         """Send page after page as the client takes them, so that no more than one is in memory."""
         pages = self._pages(asked)
         first = await anext(pages, None)
-        answer = web.StreamResponse(headers={"Content-Type": CONTENT_TYPES[asked.form], "Cache-Control": "no-cache"})
+        answer = web.StreamResponse(
+            headers={"Content-Type": CONTENT_TYPES[asked.query.form], "Cache-Control": "no-cache"}
+        )
         answer.headers["Vary"] = "Accept-Encoding"
         if takes_gzip(request.headers.get("Accept-Encoding", "")):
             answer.enable_compression(web.ContentCoding.gzip)
         await answer.prepare(request)
         try:
-            if asked.form == "csv":
+            if asked.query.form == "csv":
                 await answer.write(CSV_HEAD)
             chunk = first
             while chunk is not None:
                 self._access.spend_rows_of(request, len(chunk.times))
-                await answer.write(as_csv(chunk) if asked.form == "csv" else as_lines(chunk))
+                await answer.write(as_csv(chunk) if asked.query.form == "csv" else as_lines(chunk))
                 chunk = await anext(pages, None)
             await answer.write_eof()
         except (ConnectionError, RelayError):
@@ -176,23 +192,24 @@ class HistoryRoute:
 
     async def _pages(self, asked: _Asked) -> AsyncGenerator[Chunk, None]:
         """Yield the closed candles, ascending, in pages."""
-        start, end, left = asked.start, asked.end, asked.limit
+        start, end, left = asked.query.start, asked.query.end, asked.query.limit
         if start is None:
             start, end = await self._begin(asked)
         while left > 0:
             text = await self._text(asked, start, end, min(left, MOST_AT_ONCE))
-            count = len(text.chunk.times)
-            chunk = _closed(text)
-            if chunk.times:
-                yield chunk
+            chunk = text.chunk
+            count = len(chunk.times)
+            closed = _closed(text)
+            if closed.times:
+                yield closed
             if count < min(left, MOST_AT_ONCE) or not text.last_is_closed:
                 return
             left -= count
-            start = text.chunk.times[-1] + 1
+            start = chunk.times[-1] + 1
 
     async def _begin(self, asked: _Asked) -> tuple[int, int | None]:
         """Walk back to where the last `limit` candles begin; return that, and where they end."""
-        start, end, left, last = 0, asked.end, asked.limit, asked.end
+        start, end, left, last = 0, asked.query.end, asked.query.limit, asked.query.end
         while left > 0:
             text = await self._text(asked, None, end, min(left, MOST_AT_ONCE))
             times = text.chunk.times

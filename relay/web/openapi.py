@@ -44,7 +44,7 @@ class Operation(NamedTuple):
     name: str
     summary: str
     tag: str
-    query: Query
+    query: Query[Any]
     answer: Any
     example: Any
     errors: tuple[int, ...] = ()

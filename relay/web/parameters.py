@@ -1,7 +1,7 @@
 """Parameters of the REST routes, declared once: a route reads its query by them, `/openapi.json` describes them."""
 
 from collections.abc import Callable
-from typing import Any, Generic, Protocol, TypeVar, overload
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from aiohttp import web
 
@@ -76,30 +76,21 @@ class Defaulted(Parameter[T]):
         return self.kind.schema() | {"default": self.default}
 
 
-class Values:
-    """What a request says, for each parameter that its route knows."""
+class Query(Generic[T_co]):
+    """The parameters that one route knows, in the order of the fields of `made`; another one, or one twice, is refused.
 
-    def __init__(self, values: dict[str, Any]) -> None:
-        self._values = values
+    `check` looks at all of them together.
+    """
 
-    @overload
-    def __getitem__(self, parameter: Required[T] | Defaulted[T]) -> T: ...
-    @overload
-    def __getitem__(self, parameter: Parameter[T]) -> T | None: ...
-    def __getitem__(self, parameter: Parameter[T]) -> T | None:
-        found: T | None = self._values[parameter.name]
-        return found
-
-
-class Query:
-    """The parameters that one route knows; another one, or the same twice, is refused."""
-
-    def __init__(self, *parameters: Parameter[Any], check: Callable[[Values], None] | None = None) -> None:
+    def __init__(
+        self, made: Callable[..., T_co], *parameters: Parameter[Any], check: Callable[[T_co], None] | None = None
+    ) -> None:
         self.parameters = parameters
+        self._made = made
         self._known = {parameter.name: parameter for parameter in parameters}
         self._check = check
 
-    def read(self, request: web.Request) -> Values:
+    def read(self, request: web.Request) -> T_co:
         """Read a request's query. Raises `RequestError` that names the parameter and what it takes."""
         found: dict[str, str] = {}
         for name, value in request.query.items():
@@ -109,13 +100,10 @@ class Query:
             if name in found:
                 raise RequestError(Code.INVALID_REQUEST, f"{name} is given twice")
             found[name] = value
-        values = Values({name: one.read(found.get(name)) for name, one in self._known.items()})
+        values = self._made(*[parameter.read(found.get(name)) for name, parameter in self._known.items()])
         if self._check is not None:
             self._check(values)
         return values
-
-
-NOTHING = Query()
 
 
 # -- kinds -----------------------------------------------------------------------------------------
@@ -209,13 +197,33 @@ FORMAT = Defaulted(
 ASSET_CLASS = Parameter("asset_class", Word(), "Only instruments of this class.", example="crypto")
 
 
-def _in_order(values: Values) -> None:
-    start, end = values[START_TIME], values[END_TIME]
-    if start is not None and end is not None and start > end:
-        raise RequestError(Code.INVALID_REQUEST, f"start_time {start} is after end_time {end}")
-    if values[FORMAT] == "json" and values[LIMIT] > MOST_AT_ONCE:
-        Whole(1, MOST_AT_ONCE).of_text(LIMIT.name, str(values[LIMIT]))
+class HistoryQuery(NamedTuple):
+    """What the history route is asked for; `symbol` with the provider it is pinned to, if any."""
+
+    symbol: tuple[str | None, str]
+    interval: str
+    start: int | None
+    end: int | None
+    limit: int
+    form: str
 
 
-HISTORY = Query(SYMBOL_PARAMETER, INTERVAL_PARAMETER, START_TIME, END_TIME, LIMIT, FORMAT, check=_in_order)
-INSTRUMENTS = Query(ASSET_CLASS)
+class InstrumentsQuery(NamedTuple):
+    """Which instruments are asked for."""
+
+    asset_class: str | None
+
+
+def _in_order(asked: HistoryQuery) -> None:
+    if asked.start is not None and asked.end is not None and asked.start > asked.end:
+        said = f"start_time {asked.start} is after end_time {asked.end}"
+        raise RequestError(Code.INVALID_REQUEST, said)
+    if asked.form == "json" and asked.limit > MOST_AT_ONCE:
+        Whole(1, MOST_AT_ONCE).of_text(LIMIT.name, str(asked.limit))
+
+
+HISTORY = Query(
+    HistoryQuery, SYMBOL_PARAMETER, INTERVAL_PARAMETER, START_TIME, END_TIME, LIMIT, FORMAT, check=_in_order
+)
+INSTRUMENTS = Query(InstrumentsQuery, ASSET_CLASS)
+NOTHING = Query(lambda: None)

@@ -37,14 +37,14 @@ class Rest:
         """The symbols that can be had, sorted."""
         asked = parameters.INSTRUMENTS.read(request)
         await self._directory.settled()
-        listed = self._directory.listed(asked[parameters.ASSET_CLASS])
+        listed = self._directory.listed(asked.asset_class)
         return _json(sorted({self._directory.name_of(provider, one.symbol.upper()) for provider, one in listed}))
 
     async def instruments(self, request: web.Request) -> web.Response:
         """The instruments that can be had, with provider and intervals."""
         asked = parameters.INSTRUMENTS.read(request)
         await self._directory.settled()
-        listed = self._directory.listed(asked[parameters.ASSET_CLASS])
+        listed = self._directory.listed(asked.asset_class)
         return _json(
             [
                 {
