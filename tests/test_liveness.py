@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from relay.liveness import LEAST_PATIENCE_S, UNKNOWN_PATIENCE_S, Liveness
+from relay.supervision.liveness import LEAST_PATIENCE_S, UNKNOWN_PATIENCE_S, Liveness
 
 
 class Watched:

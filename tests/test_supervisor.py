@@ -17,7 +17,7 @@ from providers.twelve_data import TwelveDataProvider
 from relay import API_VERSION, Candle, PriceUpdate, ProviderInfo, Watchlist, hookimpl
 from relay.app import SUPERVISORS, build_app
 from relay.clock import Clock
-from relay.supervisor import Supervisor
+from relay.supervision.supervisor import Supervisor
 from tests.running import Running, config_of, eventually, settings_of, start_relay
 from tests.soaking import Habit, MarketTruth, SoakClient, StreamCheck
 
@@ -94,7 +94,7 @@ async def test_ten_rotations_leave_no_hole_and_never_more_than_two_connections(
     try:
         async with watching(relay, sandbox) as (client, sampler):
             supervisor = binance(relay)
-            await eventually(lambda: supervisor.reconnects["rotation before the provider's limit"] >= 10, 60)
+            await eventually(lambda: supervisor.attempts.sentences["rotation before the provider's limit"] >= 10, 60)
             await eventually(lambda: supervisor.open_feeds == 1)
             connects = sandbox.binance.connects
         record_property("connections opened during 10 rotations", connects)
@@ -112,7 +112,7 @@ async def test_an_announced_shutdown_is_met_with_a_new_connection_before_the_old
 ) -> None:
     async with watching(relay, sandbox) as (_, sampler):
         for number in range(1, 4):
-            # Longer than a pause of a busy machine: what counts is that the new connection comes before the end of the old.
+            # Longer than a busy machine pauses: what counts is that the new one comes before the old one ends.
             sandbox.binance.announce_shutdown(close_after_s=20.0)
             await eventually(partial(connects_exceed, sandbox, number))
             await eventually(lambda: binance(relay).open_feeds == 1)
