@@ -17,6 +17,7 @@ from providers.twelve_data import TwelveDataProvider
 from relay import API_VERSION, Candle, PriceUpdate, ProviderInfo, Watchlist, hookimpl
 from relay.app import SUPERVISORS, build_app
 from relay.clock import Clock
+from relay.supervision import carried
 from relay.supervision.supervisor import Supervisor
 from tests.running import Running, config_of, eventually, settings_of, start_relay
 from tests.soaking import Habit, MarketTruth, SoakClient, StreamCheck
@@ -163,7 +164,12 @@ async def test_a_candle_cut_short_by_an_outage_is_what_the_exchange_says_it_is()
             await relay.close()
 
 
-async def test_a_quiet_pair_whose_exchange_closes_traded_candles_only_is_complete() -> None:
+async def test_a_quiet_pair_whose_exchange_closes_traded_candles_only_is_complete(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # A minute of this exchange: history is asked once an interval.
+    monkeypatch.setattr(carried, "LEAST_PAUSE_S", 3.0)
+    monkeypatch.setattr(carried, "MOST_PAUSE_S", 3.0)
     async with Sandbox(speed=20.0, pace_s=0.1, closings="traded", forex_always_open=True) as sandbox:
         relay = await start_relay(sandbox)
         try:
