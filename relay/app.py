@@ -20,7 +20,7 @@ from relay.plugins import PluginHost
 from relay.provider import Provider, new_session
 from relay.retention import Retention
 from relay.store import Store
-from relay.supervisor import Supervisor
+from relay.supervision.supervisor import Supervisor
 from relay.web import contracts, metrics, pages, rest, ws
 from relay.web import history as history_route
 from relay.web.access import ACCESS, Access, access_middleware, say_origin

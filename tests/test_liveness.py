@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from relay.liveness import LEAST_PATIENCE_S, UNKNOWN_PATIENCE_S, Liveness
+from relay.supervision.liveness import LEAST_PATIENCE_S, UNKNOWN_PATIENCE_S, Liveness, Remedy
 
 
 class Watched:
@@ -15,14 +15,18 @@ class Watched:
         self.count = 0
         self.liveness = Liveness(interval, self.now)
         self.stale_at: list[float] = []
+        self.replaced_at: list[float] = []
 
     def wait(self, seconds: float) -> None:
-        """Let time pass without data; as the supervisor does, warn once when the stream is stale."""
+        """Let time pass without data; warn as a stream that is carried does."""
         for _ in range(int(seconds)):
             self.now += 1
-            if self.liveness.tick(self.now, self.count) is not None and not self.liveness.warnings:
-                self.liveness.warnings = 1
+            over_s = self.liveness.tick(self.now, self.count)
+            remedy = None if over_s is None else self.liveness.warn(over_s)
+            if remedy is Remedy.RESUBSCRIBE:
                 self.stale_at.append(self.now)
+            elif remedy is Remedy.REPLACE_FEED:
+                self.replaced_at.append(self.now)
 
     def hear(self, messages: int = 1) -> None:
         self.count += messages
@@ -125,3 +129,12 @@ def test_data_ends_a_warning() -> None:
     watched.hear()
     watched.wait(1)
     assert watched.liveness.warnings == 0
+
+
+def test_the_feed_of_a_silent_stream_is_replaced_ever_more_rarely() -> None:
+    watched = Watched("1m")
+    began = watched.now
+    watched.wait(2000)
+    # Its patience is two minutes; each further try comes when the silence is twice as long.
+    assert watched.stale_at == [began + 121]
+    assert watched.replaced_at == [began + 241, began + 481, began + 961, began + 1921]

@@ -101,7 +101,7 @@ async def test_lost_and_announced_feeds_are_counted_by_cause(
     await client.until_type("status", status="reconnecting")
     await client.until_type("status", status="connected")
     sandbox.binance.announce_shutdown()
-    await eventually(lambda: relay.app[SUPERVISORS]["binance"].reconnect_kinds["announced"])
+    await eventually(lambda: relay.app[SUPERVISORS]["binance"].attempts.again["announced"])
     seen = await scrape(relay)
     assert seen("relay_feed_reconnects_total", provider="binance", cause="lost") == 1
     assert seen("relay_feed_reconnects_total", provider="binance", cause="unavailable") == 0

@@ -807,7 +807,7 @@ async def test_status_counts_what_each_plugin_did(unruly: Running, monkeypatch: 
         lambda: (
             providers["never_closes"].killed
             and providers["stream_raises"].failed
-            and unruly.app[SUPERVISORS]["ignores_watchlist"].skipped
+            and unruly.app[SUPERVISORS]["ignores_watchlist"].intake.skipped
         )
     )
     status = (await unruly.get("status")).body

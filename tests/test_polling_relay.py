@@ -13,16 +13,16 @@ from providers import BUILTIN
 from providers.sandbox import Sandbox
 from relay import API_VERSION, Candle, PriceUpdate, ProviderInfo, Watchlist, hookimpl
 from relay.app import SUPERVISORS
-from relay.supervisor import Supervisor
+from relay.supervision.supervisor import Supervisor
 from tests.conftest import StartRelay
 from tests.running import Running, eventually
 
 
 class Hourly:
-    """Polls once and says that it will again in an hour; counts the questions to its history."""
+    """Polls once and says that it will again in an hour; keeps the questions to its history."""
 
     def __init__(self) -> None:
-        self.asked = 0
+        self.asked: list[str] = []
 
     @hookimpl
     def relay_provider(self) -> ProviderInfo:
@@ -38,8 +38,8 @@ class Hourly:
         await asyncio.Event().wait()
 
     @hookimpl
-    async def relay_candles(self) -> list[Candle]:
-        self.asked += 1
+    async def relay_candles(self, symbol: str) -> list[Candle]:
+        self.asked.append(symbol)
         return []
 
 
@@ -51,33 +51,19 @@ async def watched(relay_with: StartRelay, plugin: Hourly) -> tuple[Running, Supe
     return running, running.app[SUPERVISORS]["hourly"]
 
 
-async def test_a_stream_that_waits_for_its_planned_poll_is_not_stale(relay_with: StartRelay) -> None:
-    running, supervisor = await watched(relay_with, Hourly())
-    streams = {key.symbol: stream for (_, key), stream in running.hub.streams.items()}
-    # The first look after the plan's end begins to measure silence.
-    for seconds, expected in ((1000, "connected"), (3610, "connected"), (3900, "connected"), (4200, "stale")):
-        supervisor._check_silence(streams["PLANNED"], time.monotonic() + seconds)
-        assert streams["PLANNED"].status == expected, seconds
-    for seconds in (500, 1000):
-        supervisor._check_silence(streams["SILENT"], time.monotonic() + seconds)
-    assert streams["SILENT"].status == "stale"
-
-
 async def test_history_is_not_asked_for_what_a_planned_poll_will_bring(relay_with: StartRelay) -> None:
     plugin = Hourly()
     running, supervisor = await watched(relay_with, plugin)
     streams = {key.symbol: stream for (_, key), stream in running.hub.streams.items()}
     began = time.monotonic()
-    before = plugin.asked
     # Two minutes later its candle is over.
     supervisor.clock.observe(time.time() + 120)
     for _ in range(3):
         supervisor.clock.observe(time.time() + 120)
-    supervisor._check_close(streams["PLANNED"], began + 120)
+    supervisor.check(began + 120)
     assert streams["PLANNED"].status == "connected"
-    supervisor._check_close(streams["SILENT"], began + 120)
-    await eventually(lambda: plugin.asked > before)
-    assert streams["PLANNED"].status == "connected"
+    await eventually(lambda: "SILENT" in plugin.asked)
+    assert "PLANNED" not in plugin.asked
 
 
 async def test_status_shows_when_a_stream_is_polled_next(relay_with: StartRelay) -> None:

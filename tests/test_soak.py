@@ -205,8 +205,8 @@ async def test_no_fault_of_the_exchange_breaks_the_contract(
     request: pytest.FixtureRequest, say: Callable[[str, object], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # So short that history is given up now and then: gaps and their repair belong to the contract.
-    monkeypatch.setattr("relay.supervisor.FILL_PATIENCE_S", 1.0)
-    monkeypatch.setattr("relay.supervisor.REPAIR_EVERY_S", 3.0)
+    monkeypatch.setattr("relay.supervision.backfill.PATIENCE_S", 1.0)
+    monkeypatch.setattr("relay.supervision.backfill.REPAIR_EVERY_S", 3.0)
     seconds, seed = request.config.getoption("--soak-seconds"), request.config.getoption("--soak-seed")
     async with sandbox_of(seed) as sandbox:
         truths = truths_of(sandbox)

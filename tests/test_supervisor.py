@@ -17,7 +17,8 @@ from providers.twelve_data import TwelveDataProvider
 from relay import API_VERSION, Candle, PriceUpdate, ProviderInfo, Watchlist, hookimpl
 from relay.app import SUPERVISORS, build_app
 from relay.clock import Clock
-from relay.supervisor import Supervisor
+from relay.supervision import carried
+from relay.supervision.supervisor import Supervisor
 from tests.running import Running, config_of, eventually, settings_of, start_relay
 from tests.soaking import Habit, MarketTruth, SoakClient, StreamCheck
 
@@ -94,7 +95,7 @@ async def test_ten_rotations_leave_no_hole_and_never_more_than_two_connections(
     try:
         async with watching(relay, sandbox) as (client, sampler):
             supervisor = binance(relay)
-            await eventually(lambda: supervisor.reconnects["rotation before the provider's limit"] >= 10, 60)
+            await eventually(lambda: supervisor.attempts.sentences["rotation before the provider's limit"] >= 10, 60)
             await eventually(lambda: supervisor.open_feeds == 1)
             connects = sandbox.binance.connects
         record_property("connections opened during 10 rotations", connects)
@@ -163,7 +164,12 @@ async def test_a_candle_cut_short_by_an_outage_is_what_the_exchange_says_it_is()
             await relay.close()
 
 
-async def test_a_quiet_pair_whose_exchange_closes_traded_candles_only_is_complete() -> None:
+async def test_a_quiet_pair_whose_exchange_closes_traded_candles_only_is_complete(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # A minute of this exchange: history is asked once an interval.
+    monkeypatch.setattr(carried, "LEAST_PAUSE_S", 3.0)
+    monkeypatch.setattr(carried, "MOST_PAUSE_S", 3.0)
     async with Sandbox(speed=20.0, pace_s=0.1, closings="traded", forex_always_open=True) as sandbox:
         relay = await start_relay(sandbox)
         try:

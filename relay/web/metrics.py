@@ -20,7 +20,9 @@ from relay.hub import CONNECTED, CONNECTING, Hub
 from relay.looplag import LoopLag
 from relay.measures import Histogram
 from relay.store import Store, StoreSummary
-from relay.supervisor import BACKFILLING, CAUSES, ERROR, RECONNECTING, STALE, Supervisor
+from relay.supervision.attempts import CAUSES
+from relay.supervision.carried import BACKFILLING, ERROR, RECONNECTING, STALE
+from relay.supervision.supervisor import Supervisor
 from relay.version import VERSION
 from relay.watchlist import PAUSES
 from relay.web.counting import Requests
@@ -95,17 +97,17 @@ class RelayCollector(Collector):
         )
         for name, supervisor in self._supervisors.items():
             counts = self._hub.counts(name)
-            updates_in.add_metric([name], supervisor.updates)
+            updates_in.add_metric([name], supervisor.intake.updates)
             updates_out.add_metric([name], counts["told"])
             for reason in ("duplicate", "late"):
                 ignored.add_metric([name, reason], counts[reason])
             merged.add_metric([name], counts["merged"])
-            skipped.add_metric([name], supervisor.skipped)
+            skipped.add_metric([name], supervisor.intake.skipped)
             backfilled.add_metric([name], counts["backfilled"])
             revised.add_metric([name], counts["revised"])
             gaps.add_metric([name], counts["gaps"])
             open_gaps.add_metric([name], sum(len(one.series.gaps) for one in self._hub.of_provider(name)))
-            lag.add_metric([name], *_buckets(supervisor.lag))
+            lag.add_metric([name], *_buckets(supervisor.intake.lag))
         yield from (updates_in, updates_out, ignored, merged, skipped, backfilled, revised, gaps, open_gaps, lag)
 
     def _feeds(self) -> Iterator[Metric]:
@@ -129,10 +131,10 @@ class RelayCollector(Collector):
             for state, count in count_of.items():
                 streams.add_metric([name, state], count)
             feeds.add_metric([name], supervisor.open_feeds)
-            connects.add_metric([name], supervisor.connects)
+            connects.add_metric([name], supervisor.attempts.connects)
             for cause in CAUSES:
-                reconnects.add_metric([name, cause], supervisor.reconnect_kinds[cause])
-            backfills.add_metric([name], supervisor.backfills)
+                reconnects.add_metric([name, cause], supervisor.attempts.again[cause])
+            backfills.add_metric([name], supervisor.backfill.fetched)
             blocks.add_metric([name], supervisor.provider.blocks.count)
         yield from (states, streams, feeds, connects, reconnects, backfills, blocks)
 

@@ -17,7 +17,7 @@ from relay.model import Budget
 from relay.plugins import PluginFailure
 from relay.provider import Provider
 from relay.store import Store
-from relay.supervisor import Supervisor
+from relay.supervision.supervisor import Supervisor
 from relay.version import VERSION
 from relay.web.access import Access
 from relay.web.ws import Clients, Connection
@@ -145,19 +145,19 @@ class Status:
             "message": trouble,
             "intervals": list(provider.info.intervals),
             "connections": supervisor.open_feeds,
-            "connects": supervisor.connects,
+            "connects": supervisor.attempts.connects,
             "streams": len(self._hub.of_provider(provider.name)),
-            "updates_in": supervisor.updates,
+            "updates_in": supervisor.intake.updates,
             "updates_out": counts["told"],
             "merged": counts["merged"],
             "gaps": counts["gaps"],
             "backfilled": counts["backfilled"],
             "revised": counts["revised"],
-            "lag_spread_ms": _spread_ms(supervisor.lag),
-            "reconnects": dict(supervisor.reconnects),
-            "backfills": supervisor.backfills,
-            "longest_recovery_s": round(supervisor.longest_recovery_s, 3),
-            "messages_skipped": supervisor.skipped,
+            "lag_spread_ms": _spread_ms(supervisor.intake.lag),
+            "reconnects": dict(supervisor.attempts.sentences),
+            "backfills": supervisor.backfill.fetched,
+            "longest_recovery_s": round(supervisor.backfill.longest_s, 3),
+            "messages_skipped": supervisor.intake.skipped,
             "hooks_failed": provider.failed,
             "tasks_killed": provider.killed,
             "blocked_loop": provider.blocks.told(),

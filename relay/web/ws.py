@@ -23,7 +23,7 @@ from relay.limits import TokenBucket
 from relay.model import StreamKey
 from relay.outbox import Outbox
 from relay.ranges import Past as Answer
-from relay.supervisor import Supervisor
+from relay.supervision.supervisor import Supervisor
 from relay.web.access import Access, Caller, check_rows, requests_limit, rows_limit
 from relay.web.problems import problem_of
 

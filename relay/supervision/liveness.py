@@ -4,6 +4,8 @@ A socket that answers pings proves nothing, and a thin pair may say nothing for 
 stream is silent compared with its own past.
 """
 
+from enum import Enum
+
 from relay.intervals import length_s
 
 LEAST_PATIENCE_S = 20.0
@@ -14,6 +16,14 @@ TIMES_USUAL = 4.0
 DECAY = 0.98
 KNOWN_AFTER = 5
 """Pauses that have to be seen before a rhythm counts as known."""
+MOST_WARNINGS = 8
+
+
+class Remedy(Enum):
+    """What may help a silent stream."""
+
+    RESUBSCRIBE = "resubscribe"
+    REPLACE_FEED = "replace feed"
 
 
 class Liveness:
@@ -55,3 +65,16 @@ class Liveness:
             return None
         over = now - self.heard_at - self.patience_s
         return over if over > 0 else None
+
+    def warn(self, over_s: float) -> Remedy | None:
+        """Take what `tick` returned; return what to try now, None while the last try may still help.
+
+        The stream is subscribed anew first; then its feed is replaced, ever more rarely.
+        """
+        if not self.warnings:
+            self.warnings = 1
+            return Remedy.RESUBSCRIBE
+        if over_s > self.patience_s * (2**self.warnings - 1):
+            self.warnings = min(self.warnings + 1, MOST_WARNINGS)
+            return Remedy.REPLACE_FEED
+        return None

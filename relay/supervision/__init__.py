@@ -1,0 +1,1 @@
+"""Keeps the streams of a provider fed, whatever its feeds do."""

@@ -1,0 +1,62 @@
+"""Attempts to open a feed: how long to wait before one, how many there may be, and why there were so many."""
+
+import random
+from collections import Counter, deque
+
+LEAST_WAIT_S = 1.0
+MOST_WAIT_S = 30.0
+CONNECTS = 250
+CONNECTS_WINDOW_S = 300.0
+MOST_SENTENCES = 100
+
+CAUSES = (
+    *("closed", "lost", "unavailable", "timeout", "rate_limited", "bad_answer", "failed"),
+    *("rotation", "announced", "silent"),
+)
+"""Why a feed is opened anew, in one word: it ended (first line), or it was replaced before it did (second)."""
+
+
+class Backoff:
+    """Waits between attempts: doubling from 1 s to 30 s, with jitter, from the start again once data flowed."""
+
+    def __init__(self, rng: random.Random) -> None:
+        self._rng = rng
+        self._attempt = 0
+
+    def next_s(self) -> float:
+        """Return how long to wait before the next attempt."""
+        most: float = min(MOST_WAIT_S, 2.0 ** (self._attempt + 1))
+        self._attempt += 1
+        return self._rng.uniform(max(LEAST_WAIT_S, most / 2), most)
+
+    def reset(self) -> None:
+        """Begin anew."""
+        self._attempt = 0
+
+
+class Attempts:
+    """All attempts of one provider's feeds: counted, and kept below 300 in 5 minutes, the tightest limit known.
+
+    `again` counts feeds opened anew by one of `CAUSES`; `sentences` by what was said, of which there may be many.
+    """
+
+    def __init__(self) -> None:
+        self.connects = 0
+        self.again: Counter[str] = Counter()
+        self.sentences: Counter[str] = Counter()
+        self._at: deque[float] = deque(maxlen=CONNECTS)
+
+    def take(self, now: float) -> float:
+        """Take a place for one attempt; return in how many seconds it may be made, 0 nearly always."""
+        self.connects += 1
+        at = now
+        if len(self._at) == CONNECTS:
+            at = max(now, self._at[0] + CONNECTS_WINDOW_S)
+        self._at.append(at)
+        return at - now
+
+    def count_again(self, cause: str, sentence: str) -> None:
+        """Count that a feed ended or is replaced, so that another one follows."""
+        self.again[cause] += 1
+        is_known = sentence in self.sentences or len(self.sentences) < MOST_SENTENCES
+        self.sentences[sentence if is_known else "other causes"] += 1

@@ -1,0 +1,231 @@
+"""What a provider's streams missed: fetched before the live updates that wait for it, told as a gap if it cannot be."""
+
+import asyncio
+import logging
+import random
+from collections.abc import Mapping, Sequence
+
+from relay import wire
+from relay.clock import Clock
+from relay.errors import ProviderError, ProviderUnavailable, RateLimited, StoreError
+from relay.events import event
+from relay.history import History
+from relay.hub import CONNECTED, Hub, Stream
+from relay.intervals import next_open
+from relay.model import Candle, PriceUpdate, StreamKey
+from relay.provider import Provider
+from relay.series import Missing
+from relay.supervision.carried import STALE, Carried
+
+log = logging.getLogger(__name__)
+
+AT_A_TIME = 8
+PATIENCE_S = 20.0
+"""Live updates wait this long for history that fails; then a gap is told and repaired later."""
+MOST_WAIT_S = 30.0
+STEP_S = 1.0
+PAGE = 5000
+LAG_WAIT_S = 0.5
+REPAIR_EVERY_S = 15.0
+
+
+class Backfill:
+    """Asks history for the streams of one provider, one task a stream and a few questions at a time.
+
+    A stream whose feed is lost, or that is dropped, has to be let go of with `cancel`.
+    """
+
+    def __init__(self, provider: Provider, hub: Hub, history: History, clock: Clock, rng: random.Random) -> None:
+        self.fetched = 0
+        self.longest_s = 0.0
+        self._provider = provider
+        self._hub = hub
+        self._history = history
+        self._clock = clock
+        self._rng = rng
+        self._fills: dict[Carried, asyncio.Task[None]] = {}
+        self._places = asyncio.Semaphore(AT_A_TIME)
+        self._repair_at = clock.monotonic() + REPAIR_EVERY_S
+        self._repair: asyncio.Task[None] | None = None
+
+    # -- when --------------------------------------------------------------------------------------
+
+    def resume(self, carried: Carried) -> None:
+        """Go on with a stream that a feed delivers: at once, unless candles may have closed unseen meanwhile."""
+        stream = carried.stream
+        # Only data ends staleness: a provider may accept a stream and stay mute.
+        if stream.status in (CONNECTED, STALE) or self._is_filling(carried):
+            return
+        now = self._clock.monotonic()
+        carried.listen_anew(now)
+        if not stream.series.is_catching_up and self._may_have_closed(carried, now):
+            stream.series.catch_up()
+        if stream.series.is_catching_up:
+            self.start(carried)
+        else:
+            carried.go_live()
+
+    def _may_have_closed(self, carried: Carried, now: float) -> bool:
+        due_at = carried.stream.series.due_at()
+        is_over = due_at is not None and self._provider.clock.now() >= due_at
+        return is_over and self._provider.has_history and not carried.is_planned(now)
+
+    def check_close(self, carried: Carried, now: float) -> None:
+        """Ask history for a candle whose interval is over when the feed did not close it."""
+        provider = self._provider
+        if provider.has_history and carried.is_overdue(provider.clock.now(), provider.info.close_grace_s, now):
+            carried.ask_later(now)
+            carried.stream.series.catch_up()
+            self.start(carried)
+
+    def start(self, carried: Carried) -> None:
+        """Fetch what the series of a stream waits for, unless that is under way."""
+        if not self._is_filling(carried):
+            carried.catch_up("what was missed is being fetched")
+            task = asyncio.create_task(self._fill(carried), name=f"backfill {carried.stream.key}")
+            self._fills[carried] = task
+            task.add_done_callback(lambda done: self._fill_done(carried, done))
+
+    def _is_filling(self, carried: Carried) -> bool:
+        fill = self._fills.get(carried)
+        return fill is not None and not fill.done()
+
+    def cancel(self, carried: Carried) -> None:
+        """Stop fetching for a stream; `resume` begins again."""
+        fill = self._fills.pop(carried, None)
+        if fill is not None:
+            fill.cancel()
+
+    def repair(self, streams: Mapping[StreamKey, Carried], now: float) -> None:
+        """Try, once in a while, to close the oldest gap of each stream. Call it about once a second.
+
+        `streams` are those that are carried: looked at again whenever history has answered.
+        """
+        if now >= self._repair_at and self._provider.has_history and (self._repair is None or self._repair.done()):
+            self._repair_at = now + REPAIR_EVERY_S
+            self._repair = asyncio.create_task(self._repair_all(streams), name=f"repair {self._provider.name}")
+
+    async def close(self) -> None:
+        """Stop fetching for all streams."""
+        tasks = [*self._fills.values(), *([] if self._repair is None else [self._repair])]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    # -- how ---------------------------------------------------------------------------------------
+
+    def _fill_done(self, carried: Carried, task: asyncio.Task[None]) -> None:
+        if self._fills.get(carried) is task:
+            del self._fills[carried]
+        if not task.cancelled() and (error := task.exception()) is not None:
+            stream = carried.stream
+            log.error("backfill of %s failed", stream.key, exc_info=error, extra=_about("backfill_failed", stream))
+
+    async def _fill(self, carried: Carried) -> None:
+        """Fetch what is missing before the live updates that wait, and let them follow."""
+        stream, series, clock = carried.stream, carried.stream.series, self._clock
+        started = clock.monotonic()
+        attempt, failure = 0, ""
+        retry_at = 0.0
+        waiting_since: float | None = None
+        while series.is_catching_up:
+            missing = series.missing(self._provider.clock.now())
+            if missing is None:
+                self._hub.tell(stream, series.fill((), None))
+                continue
+            now = clock.monotonic()
+            if missing.end is None:
+                waiting_since = None
+            elif waiting_since is None:
+                waiting_since = now
+            if not self._provider.has_history:
+                failure = f"{self._provider.info.title} has no history"
+                retry_at = now + MOST_WAIT_S
+            if failure and waiting_since is not None and max(now, retry_at) > waiting_since + PATIENCE_S:
+                self._tell(carried, series.give_up(), failure)
+                continue
+            if retry_at > now:
+                # In short steps, since a live update that has to wait for this may come meanwhile.
+                await asyncio.sleep(min(retry_at - now, STEP_S))
+                continue
+            try:
+                closed, forming, until = await self._fetch(stream.key, missing)
+            except (ProviderError, StoreError) as error:
+                attempt += 1
+                wait_s = min(MOST_WAIT_S, 2.0 ** (attempt - 1)) * self._rng.uniform(0.5, 1)
+                if isinstance(error, RateLimited):
+                    wait_s = max(wait_s, error.retry_after)
+                failure = str(error)
+                retry_at = clock.monotonic() + wait_s
+                carried.catch_up(f"what was missed cannot be fetched yet: {error}")
+                continue
+            failure = ""
+            if self._may_lag(stream.key, missing, closed):
+                await asyncio.sleep(LAG_WAIT_S)
+                continue
+            backfilled = series.backfilled
+            self._tell(carried, series.fill(closed, until, forming), "the provider does not have it")
+            self.fetched += 1
+            if series.backfilled > backfilled:
+                carried.note(f"backfilled {series.backfilled - backfilled} candles")
+        self.longest_s = max(self.longest_s, clock.monotonic() - started)
+        carried.caught_up()
+
+    async def _fetch(self, key: StreamKey, missing: Missing) -> tuple[list[Candle], Candle | None, int | None]:
+        """Ask history; return the closed candles, the open one if it was reached, and the end that is answered for."""
+        async with self._places:
+            past = await self._history.candles(
+                self._provider,
+                key,
+                start=max(0, missing.start),
+                end=None if missing.end is None else missing.end - 1,
+                limit=PAGE,
+                # What closed a moment ago is just what is missing.
+                must_be_new=True,
+            )
+        if not past.is_complete:
+            raise ProviderUnavailable("the answer was not complete")
+        closed = list(past.candles)
+        forming = closed.pop() if closed and not past.last_is_closed else None
+        until = missing.end
+        if len(past.candles) == PAGE:
+            until = past.candles[-1].time + 1
+        return closed, forming, until
+
+    def _may_lag(self, key: StreamKey, missing: Missing, closed: list[Candle]) -> bool:
+        """Say whether the newest missing candle may only be late in the provider's history: worth asking again."""
+        end = missing.end
+        if end is None or self._provider.clock.now() >= end + self._provider.info.close_grace_s:
+            return False
+        return not closed or next_open(key.interval, closed[-1].time) < end
+
+    def _tell(self, carried: Carried, updates: Sequence[PriceUpdate], reason: str) -> None:
+        """Tell what a series made of an answer, and before it the gaps that it leaves."""
+        stream = carried.stream
+        for gap in stream.series.take_gaps():
+            stream.gap_count += 1
+            carried.note(f"gap {gap.start} to {gap.end}: {reason}")
+            about = _about("gap", stream, start=gap.start, end=gap.end, reason=reason)
+            log.warning("%s has a gap from %d to %d: %s", stream.key, gap.start, gap.end, reason, extra=about)
+            self._hub.announce(stream, wire.gap(stream.name, stream.key.interval, gap.start, gap.end, reason))
+        self._hub.tell(stream, updates)
+
+    async def _repair_all(self, streams: Mapping[StreamKey, Carried]) -> None:
+        for carried in list(streams.values()):
+            stream = carried.stream
+            if not stream.series.gaps or stream.status != CONNECTED:
+                continue
+            gap = stream.series.gaps[0]
+            missing = Missing(gap.start, gap.end)
+            try:
+                closed, _, until = await self._fetch(stream.key, missing)
+            except (ProviderError, StoreError) as error:
+                log.debug("gap of %s stays: %s", stream.key, error, extra=_about("gap_stays", stream))
+                continue
+            if streams.get(stream.key) is carried and not self._may_lag(stream.key, missing, closed):
+                self._tell(carried, stream.series.repair(gap, closed, until), "")
+                carried.note(f"repaired gap {gap.start} to {gap.end}")
+
+
+def _about(name: str, stream: Stream, **fields: object) -> dict[str, dict[str, object]]:
+    return event(name, provider=stream.provider, stream=str(stream.key), **fields)

@@ -1,0 +1,200 @@
+"""One upstream connection or polling loop of a provider: it carries updates to the hub and takes the feed's reports."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from contextlib import aclosing
+from typing import cast
+
+from relay.ending import end_task
+from relay.errors import BadAnswer, ProviderError, ProviderTimeout, ProviderUnavailable, RateLimited
+from relay.events import event
+from relay.hub import CONNECTED, Hub
+from relay.measures import LAG_BOUNDS_S, Histogram
+from relay.messages import StreamState
+from relay.model import StreamKey
+from relay.provider import Provider
+from relay.supervision.backfill import Backfill
+from relay.supervision.carried import Carried
+from relay.watchlist import Watchlist
+
+log = logging.getLogger(__name__)
+
+FUTURE_S = 60.0
+PAST_S = 45 * 86_400.0
+"""A candle that opened longer ago cannot be news: the longest interval is a month."""
+
+
+class Intake:
+    """What came in over all feeds of one provider, in numbers."""
+
+    def __init__(self, provider: str) -> None:
+        self.updates = 0
+        self.lag = Histogram(LAG_BOUNDS_S)
+        self.skipped = 0
+        self._provider = provider
+
+    def skip(self, reason: str) -> None:
+        """Count a message that makes no sense; only the first is logged."""
+        self.skipped += 1
+        if self.skipped == 1:
+            log.warning(
+                "%s sent a message that makes no sense (counted from now on): %s",
+                self._provider,
+                reason[:200],
+                extra=event("message_skipped", provider=self._provider),
+            )
+
+
+class Feed:
+    """Runs one `relay_stream` of the provider, from the start, with a watchlist of its own.
+
+    `ready` is set once all its streams are live. Whoever changes `carried` calls `add` and `remove`, too.
+    """
+
+    def __init__(
+        self,
+        number: int,
+        carried: Mapping[StreamKey, Carried],
+        provider: Provider,
+        hub: Hub,
+        backfill: Backfill,
+        intake: Intake,
+        *,
+        on_refuse: Callable[[Carried, str], None],
+        on_closing: Callable[[str], None],
+    ) -> None:
+        self.number = number
+        self.ready = asyncio.Event()
+        self.has_delivered = False
+        self.reason = "the upstream closed the connection"
+        self.error: ProviderError | None = None
+        self._carried = carried
+        self._provider = provider
+        self._hub = hub
+        self._backfill = backfill
+        self._intake = intake
+        self._on_refuse = on_refuse
+        self._live: set[StreamKey] = set()
+        self._watchlist = Watchlist(
+            carried,
+            on_accept=self._accept,
+            on_reject=self._reject,
+            on_skip=intake.skip,
+            on_closing=on_closing,
+            on_pause=self._pause,
+            on_expect=self._expect,
+            on_remark=self._remark,
+        )
+        self.task = asyncio.create_task(self._pump(), name=f"pump {provider.name} {number}")
+
+    # -- the host's side ---------------------------------------------------------------------------
+
+    def add(self, key: StreamKey) -> None:
+        """Carry one more stream."""
+        self._watchlist.add(key)
+
+    def remove(self, key: StreamKey) -> None:
+        """Carry a stream no longer."""
+        self._watchlist.remove(key)
+        self._live.discard(key)
+
+    def resubscribe(self, key: StreamKey) -> None:
+        """Ask the provider for a stream once more; it counts as live meanwhile."""
+        self._watchlist.remove(key)
+        self._watchlist.add(key)
+
+    def is_live(self, key: StreamKey) -> bool:
+        """Say whether this feed delivers the stream."""
+        return key in self._live
+
+    async def stop(self) -> None:
+        """End the feed and wait until it has let go of its connection."""
+        await end_task(self.task, on_kill=self._provider.note_kill)
+
+    @property
+    def cause(self) -> str:
+        """How the feed ended, as one of `CAUSES`."""
+        match self.error:
+            case None:
+                return "closed"
+            case RateLimited():
+                return "rate_limited"
+            case ProviderTimeout():
+                return "timeout"
+            case ProviderUnavailable():
+                return "lost" if self.has_delivered else "unavailable"
+            case BadAnswer():
+                return "bad_answer"
+            case _:
+                return "failed"
+
+    # -- updates -----------------------------------------------------------------------------------
+
+    async def _pump(self) -> None:
+        """Carry updates from the provider to the hub; the only loop on the way of an update."""
+        hub, clock, carried_of, live, intake = self._hub, self._provider.clock, self._carried, self._live, self._intake
+        try:
+            async with aclosing(self._provider.stream(self._watchlist)) as updates:
+                async for update in updates:
+                    carried = carried_of.get(update.key)
+                    if carried is None:
+                        continue
+                    stream = carried.stream
+                    stamp_ms = update.ts_event_ms
+                    if stamp_ms is not None:
+                        clock.observe(stamp_ms / 1000)
+                        stream.lag_ms = lag_ms = clock.now() * 1000 - stamp_ms
+                        intake.lag.observe(lag_ms / 1000)
+                    ahead_s = update.candle.time - clock.now()
+                    if not -PAST_S < ahead_s < FUTURE_S:
+                        intake.skip(f"{update.key} has a candle from another time: {update.candle.time}")
+                        continue
+                    carried.received += 1
+                    intake.updates += 1
+                    self.has_delivered = True
+                    if update.key not in live:
+                        self._accept(update.key)
+                    hub.publish(stream, update)
+                    if stream.series.is_catching_up:
+                        self._backfill.start(carried)
+                    elif stream.status != CONNECTED:
+                        carried.go_live()
+        except ProviderError as error:
+            self.error = error
+            self.reason = str(error)
+
+    # -- what the provider reports -----------------------------------------------------------------
+    # A plugin that cannot be ended may still report about streams that are carried elsewhere, or no more.
+
+    def _note_live(self, key: StreamKey) -> None:
+        self._live.add(key)
+        self._check_ready()
+
+    def _check_ready(self) -> None:
+        if self._live.issuperset(self._watchlist.streams):
+            self.ready.set()
+
+    def _accept(self, key: StreamKey) -> None:
+        self._note_live(key)
+        if (carried := self._carried.get(key)) is not None:
+            self._backfill.resume(carried)
+
+    def _pause(self, key: StreamKey, status: str, message: str) -> None:
+        self._note_live(key)
+        if (carried := self._carried.get(key)) is not None:
+            # A watchlist lets no other through than its PAUSES.
+            carried.rest(cast(StreamState, status), message)
+
+    def _reject(self, key: StreamKey, reason: str) -> None:
+        if (carried := self._carried.get(key)) is not None:
+            self._on_refuse(carried, f"{self._provider.info.title} refused {key}: {reason}")
+        self._check_ready()
+
+    def _expect(self, key: StreamKey, in_s: float, every_s: float | None) -> None:
+        if (carried := self._carried.get(key)) is not None:
+            carried.expect(in_s, every_s)
+
+    def _remark(self, key: StreamKey, message: str) -> None:
+        if (carried := self._carried.get(key)) is not None:
+            carried.remark(message)

@@ -1,0 +1,176 @@
+"""One provider with a hub and a history of its own, without a relay around; for the tests of `relay.supervision`."""
+
+import asyncio
+import random
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from relay import API_VERSION, Candle, PriceUpdate, ProviderInfo, StreamKey, Watchlist, hookimpl
+from relay.clock import Clock, ProviderClock
+from relay.history import History
+from relay.hub import Hub, Stream
+from relay.plugins import PluginHost
+from relay.provider import Provider, new_session
+from relay.store import Store
+from relay.supervision.attempts import Attempts
+from relay.supervision.backfill import Backfill
+from relay.supervision.carried import Carried
+from relay.supervision.feeds import Feed, Intake
+from relay.supervision.slots import Slot
+
+MINUTE = 1_764_000_000
+A, B = StreamKey("A", "1m"), StreamKey("B", "1m")
+
+
+def candle(minute: int, volume: float = 1.0) -> Candle:
+    return Candle(MINUTE + 60 * minute, 1.0, 1.0, 1.0, 1.0, volume)
+
+
+def update(key: StreamKey, minute: int = 0, *, is_closed: bool = False) -> PriceUpdate:
+    return PriceUpdate(key, candle(minute), is_closed)
+
+
+class Hands:
+    """A clock that stands still until it is set: half a minute past `MINUTE`, by the wall and otherwise."""
+
+    def __init__(self) -> None:
+        self.now = MINUTE + 30.0
+        self.clock = Clock(lambda: self.now, lambda: self.now)
+
+
+class Script:
+    """One feed of `Scripted`: what the test lets it say, and its watchlist."""
+
+    def __init__(self, watchlist: Watchlist) -> None:
+        self.watchlist = watchlist
+        self.has_ended = False
+        self.lines: asyncio.Queue[PriceUpdate | Exception | None] = asyncio.Queue()
+
+    def say(self, *updates: PriceUpdate) -> None:
+        for one in updates:
+            self.lines.put_nowait(one)
+
+    def end(self, error: Exception | None = None) -> None:
+        self.lines.put_nowait(error)
+
+
+class Scripted:
+    """A provider whose feeds do what the test tells them; it has no history."""
+
+    def __init__(self, **info: Any) -> None:
+        self.feeds: list[Script] = []
+        self._info = ProviderInfo("scripted", API_VERSION, "Scripted", ("demo",), ("1m", "5m"), close_grace_s=1.0)
+        self._info = self._info._replace(**info)
+
+    @hookimpl
+    def relay_provider(self) -> ProviderInfo:
+        return self._info
+
+    @hookimpl
+    async def relay_stream(self, watchlist: Watchlist) -> AsyncGenerator[PriceUpdate, None]:
+        script = Script(watchlist)
+        self.feeds.append(script)
+        try:
+            while (line := await script.lines.get()) is not None:
+                if isinstance(line, Exception):
+                    raise line
+                yield line
+        finally:
+            script.has_ended = True
+
+
+class Remembering(Scripted):
+    """A provider with history: `known`, unless it fails with `failure`, answered while `may_answer` is set."""
+
+    def __init__(self, **info: Any) -> None:
+        super().__init__(**info)
+        self.known: list[Candle] = []
+        self.failure: Exception | None = None
+        self.may_answer = asyncio.Event()
+        self.may_answer.set()
+        self.asked = 0
+
+    @hookimpl
+    async def relay_candles(self, start: int | None, end: int) -> list[Candle]:
+        self.asked += 1
+        await self.may_answer.wait()
+        if self.failure is not None:
+            raise self.failure
+        return [one for one in self.known if (start or 0) <= one.time < end]
+
+
+class Rig:
+    """The parts that a supervisor puts together, each to be had alone."""
+
+    def __init__(self, provider: Provider, history: History, hands: Hands) -> None:
+        self.hands = hands
+        self.provider = provider
+        self.closed: list[PriceUpdate] = []
+        self.refused: list[tuple[str, str]] = []
+        self.hub = Hub(hands.clock, on_closed=lambda stream, one, after: self.closed.append(one))
+        self.attempts = Attempts()
+        self.intake = Intake(provider.name)
+        self.backfill = Backfill(provider, self.hub, history, hands.clock, random.Random(1))
+        self.clock = provider.clock
+        self.has_history = provider.has_history
+        self.tasks: list[asyncio.Task[None]] = []
+
+    def wanted(self, stream: Stream) -> None:
+        """Take no notice: the test says what is carried."""
+
+    def unwanted(self, stream: Stream) -> None:
+        """Take no notice."""
+
+    def carry(self, key: StreamKey) -> Carried:
+        return Carried(self.hub.stream(self.provider.name, key, key.symbol, self), self.hub, self.hands.clock)
+
+    def feed(self, carried: Mapping[StreamKey, Carried], on_closing: Callable[[str], None] = print) -> Feed:
+        feed = Feed(
+            1,
+            carried,
+            self.provider,
+            self.hub,
+            self.backfill,
+            self.intake,
+            on_refuse=self._refuse,
+            on_closing=on_closing,
+        )
+        self.tasks.append(feed.task)
+        return feed
+
+    def slot(self, *carried: Carried) -> Slot:
+        parts = (self.provider, self.backfill, self.attempts, self.hands.clock, random.Random(1))
+        slot = Slot(1, *parts, self.feed, self._refuse)
+        for one in carried:
+            slot.add(one)
+        self.tasks.insert(0, slot.task)
+        return slot
+
+    def _refuse(self, carried: Carried, reason: str) -> None:
+        self.refused.append((carried.stream.key.symbol, reason))
+
+
+@asynccontextmanager
+async def rig_of(plugin: Scripted, folder: Path) -> AsyncIterator[Rig]:
+    """Bind the plugin; all that runs ends with the context."""
+    host = PluginHost()
+    host.load([plugin], [])
+    (loaded,) = host.loaded.values()
+    hands = Hands()
+    provider = host.bind(loaded, {}, ProviderClock(hands.clock))
+    async with new_session(provider.clock) as session:
+        provider.open(session)
+        store = await Store.open(folder / "relay.db", hands.clock)
+        history = History(store, hands.clock)
+        rig = Rig(provider, history, hands)
+        try:
+            yield rig
+        finally:
+            for task in rig.tasks:
+                task.cancel()
+            await asyncio.gather(rig.backfill.close(), *rig.tasks, return_exceptions=True)
+            await history.close()
+            await store.close()
+            rig.hub.close()

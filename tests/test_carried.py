@@ -1,0 +1,171 @@
+"""One stream that is carried: its state is told honestly, its silence judged by its habit and its feed's plans."""
+
+import pytest
+
+from relay.clock import ProviderClock
+from relay.hub import Hub, Stream
+from relay.supervision.carried import KEPT_EVENTS, Carried
+from relay.supervision.liveness import Remedy
+from tests.supervising import MINUTE, A, Hands, update
+
+
+class Feeder:
+    """Stands where a supervisor does."""
+
+    has_history = True
+
+    def __init__(self, hands: Hands) -> None:
+        self.clock = ProviderClock(hands.clock)
+
+    def wanted(self, stream: Stream) -> None:
+        """Take no notice."""
+
+    def unwanted(self, stream: Stream) -> None:
+        """Take no notice."""
+
+
+@pytest.fixture
+def hands() -> Hands:
+    return Hands()
+
+
+@pytest.fixture
+def hub(hands: Hands) -> Hub:
+    return Hub(hands.clock)
+
+
+@pytest.fixture
+def carried(hands: Hands, hub: Hub) -> Carried:
+    return Carried(hub.stream("demo", A, "A", Feeder(hands)), hub, hands.clock)
+
+
+def state(carried: Carried) -> tuple[str, str]:
+    return carried.stream.status, carried.stream.message
+
+
+def test_a_loss_is_counted_once_however_many_feeds_fail_after_it(carried: Carried) -> None:
+    carried.go_live()
+    for cause in ("the connection was lost", "nobody answers"):
+        carried.lose(cause)
+        assert state(carried) == ("reconnecting", f"{cause}; the next attempt is under way")
+    assert carried.stream.reconnects == 1
+    assert [event for _, event in carried.stream.events] == ["lost: the connection was lost"]
+
+
+def test_a_stream_that_never_was_live_is_still_connecting_when_its_feed_fails(carried: Carried) -> None:
+    carried.lose("nobody answers")
+    assert state(carried) == ("connecting", "nobody answers; the next attempt is under way")
+    assert carried.stream.reconnects == 0
+    assert carried.stream.events == []
+
+
+def test_a_remark_is_shown_while_the_stream_is_live_and_kept_for_then(carried: Carried) -> None:
+    carried.remark("polled every 5 min")
+    assert state(carried)[0] == "connecting"
+    carried.go_live()
+    assert state(carried) == ("connected", "polled every 5 min")
+    carried.remark("")
+    assert state(carried) == ("connected", "live")
+
+
+def test_only_the_newest_events_are_kept(carried: Carried) -> None:
+    for number in range(KEPT_EVENTS + 3):
+        carried.note(str(number))
+    assert next(event for _, event in carried.stream.events) == "3"
+    assert len(carried.stream.events) == KEPT_EVENTS
+
+
+# -- silence ---------------------------------------------------------------------------------------
+
+
+def test_a_silent_stream_is_stale_and_subscribed_anew_before_its_feed_is_replaced(
+    carried: Carried, hands: Hands
+) -> None:
+    carried.go_live()
+    tried = []
+    for seconds in (100, 130, 200, 250, 400):
+        hands.now = MINUTE + 30.0 + seconds
+        tried.append(carried.check_silence(hands.now))
+    # An unknown stream of 1m has the patience of an interval and a minute.
+    assert tried == [None, Remedy.RESUBSCRIBE, None, Remedy.REPLACE_FEED, None]
+    assert state(carried) == ("stale", "no data for 130 s")
+    assert [event for _, event in carried.stream.events] == ["stale"]
+
+
+def test_a_stream_that_was_silent_is_stale_again_after_its_gap_was_fetched(carried: Carried, hands: Hands) -> None:
+    carried.go_live()
+    hands.now += 130
+    carried.check_silence(hands.now)
+    carried.catch_up("what was missed is being fetched")
+    hands.now += 5
+    carried.caught_up()
+    assert state(carried) == ("stale", "no data for 135 s")
+
+
+def test_a_stream_that_was_heard_is_live_after_its_gap_was_fetched(carried: Carried, hands: Hands) -> None:
+    carried.catch_up("what was missed is being fetched")
+    hands.now += 500
+    # It cannot be blamed for silence while history is waited for.
+    assert carried.check_silence(hands.now) is None
+    carried.caught_up()
+    assert state(carried) == ("connected", "live")
+
+
+def test_silence_before_a_stream_is_live_or_while_it_rests_does_not_count(carried: Carried, hands: Hands) -> None:
+    assert carried.check_silence(hands.now + 1000) is None
+    carried.rest("market_closed", "until Sunday")
+    assert carried.check_silence(hands.now + 2000) is None
+    carried.go_live()
+    assert carried.check_silence(hands.now + 2100) is None
+    assert carried.check_silence(hands.now + 2121) is Remedy.RESUBSCRIBE
+
+
+def test_a_stream_that_waits_for_its_planned_poll_is_not_stale(carried: Carried, hands: Hands) -> None:
+    carried.go_live()
+    carried.expect(3600.0, 3600.0)
+    # The last look before the poll is late begins to measure silence.
+    for seconds, expected in ((1000, "connected"), (3610, "connected"), (3700, "connected"), (3740, "stale")):
+        carried.check_silence(hands.now + seconds)
+        assert state(carried)[0] == expected, seconds
+
+
+# -- candles that nobody closed --------------------------------------------------------------------
+
+
+def test_a_candle_is_overdue_when_its_grace_has_passed(carried: Carried, hub: Hub, hands: Hands) -> None:
+    carried.go_live()
+    hub.publish(carried.stream, update(A))
+    over = MINUTE + 60.0
+    assert not carried.is_overdue(over + 1.9, 2.0, hands.now)
+    assert carried.is_overdue(over + 2.0, 2.0, hands.now)
+
+
+def test_a_stream_without_a_candle_is_overdue_an_interval_after_it_was_wanted(carried: Carried, hands: Hands) -> None:
+    carried.go_live()
+    # It was wanted half a minute after MINUTE.
+    assert not carried.is_overdue(MINUTE + 91.0, 2.0, hands.now)
+    assert carried.is_overdue(MINUTE + 92.0, 2.0, hands.now)
+
+
+def test_history_is_asked_for_an_overdue_candle_once_an_interval(carried: Carried, hands: Hands) -> None:
+    carried.go_live()
+    late = MINUTE + 600.0
+    carried.ask_later(hands.now)
+    assert not carried.is_overdue(late, 2.0, hands.now + 59)
+    assert carried.is_overdue(late, 2.0, hands.now + 60)
+
+
+def test_a_planned_poll_will_bring_what_is_overdue(carried: Carried, hands: Hands) -> None:
+    carried.go_live()
+    carried.expect(600.0, 600.0)
+    assert not carried.is_overdue(MINUTE + 92.0, 2.0, hands.now)
+    assert carried.is_overdue(MINUTE + 92.0, 2.0, hands.now + 620)
+
+
+def test_nothing_is_overdue_while_the_stream_is_lost_or_being_caught_up(carried: Carried, hands: Hands) -> None:
+    carried.go_live()
+    carried.lose("the connection was lost")
+    assert not carried.is_overdue(MINUTE + 600.0, 2.0, hands.now)
+    carried.go_live()
+    carried.stream.series.catch_up()
+    assert not carried.is_overdue(MINUTE + 600.0, 2.0, hands.now)

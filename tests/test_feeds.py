@@ -1,0 +1,161 @@
+"""One feed: what it says reaches the hub if it makes sense, and what it reports is taken at its word."""
+
+import logging
+from pathlib import Path
+
+import pytest
+
+from relay import (
+    AuthenticationFailed,
+    BadAnswer,
+    PriceUpdate,
+    ProviderError,
+    ProviderTimeout,
+    ProviderUnavailable,
+    RateLimited,
+    StreamKey,
+)
+from relay.supervision.attempts import CAUSES
+from relay.supervision.carried import Carried
+from tests.running import eventually
+from tests.supervising import A, B, Rig, Scripted, candle, rig_of, update
+
+
+async def test_updates_make_a_stream_live(tmp_path: Path) -> None:
+    plugin = Scripted()
+    async with rig_of(plugin, tmp_path) as rig:
+        carried = rig.carry(A)
+        feed = rig.feed({A: carried})
+        await eventually(lambda: plugin.feeds)
+        assert not feed.is_live(A)
+        plugin.feeds[0].say(update(A))
+        await eventually(lambda: rig.intake.updates == 1)
+        assert feed.is_live(A)
+        assert feed.ready.is_set()
+        assert (carried.stream.status, carried.received) == ("connected", 1)
+        assert carried.stream.series.last == candle(0)
+
+
+async def test_a_candle_from_another_time_is_counted_and_left_out(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    plugin = Scripted()
+    async with rig_of(plugin, tmp_path) as rig:
+        carried = rig.carry(A)
+        rig.feed({A: carried})
+        await eventually(lambda: plugin.feeds)
+        caplog.set_level(logging.WARNING)
+        # Two minutes ahead, and fifty days ago.
+        plugin.feeds[0].say(update(A, 2), update(A, -72_000), update(A))
+        await eventually(lambda: rig.intake.updates == 1)
+        assert rig.intake.skipped == 2
+        assert carried.stream.series.last == candle(0)
+        assert caplog.text.count("makes no sense") == 1
+
+
+async def test_a_stamp_tells_the_lag_of_its_stream(tmp_path: Path) -> None:
+    plugin = Scripted()
+    async with rig_of(plugin, tmp_path) as rig:
+        carried = rig.carry(A)
+        rig.feed({A: carried})
+        await eventually(lambda: plugin.feeds)
+        now_ms = int(rig.hands.now * 1000)
+        plugin.feeds[0].say(
+            PriceUpdate(A, candle(0), False, now_ms), PriceUpdate(A, candle(0, 2.0), False, now_ms - 40)
+        )
+        await eventually(lambda: rig.intake.lag.count == 2)
+        assert carried.stream.lag_ms == pytest.approx(40)
+
+
+async def test_a_feed_is_ready_when_each_of_its_streams_is_live_resting_or_refused(tmp_path: Path) -> None:
+    plugin = Scripted()
+    other = StreamKey("C", "1m")
+    async with rig_of(plugin, tmp_path) as rig:
+        streams = {key: rig.carry(key) for key in (A, B, other)}
+        feed = rig.feed(streams)
+        await eventually(lambda: plugin.feeds)
+        watchlist = plugin.feeds[0].watchlist
+        watchlist.accept([A])
+        watchlist.pause(B, "market_closed", "until Sunday")
+        assert not feed.ready.is_set()
+        watchlist.reject(other, "unknown")
+        assert feed.ready.is_set()
+        assert [one.stream.status for one in streams.values()] == ["connected", "market_closed", "connecting"]
+        assert rig.refused == [("C", "Scripted refused C@1m: unknown")]
+
+
+async def test_a_stream_that_is_subscribed_anew_is_live_meanwhile(tmp_path: Path) -> None:
+    plugin = Scripted()
+    async with rig_of(plugin, tmp_path) as rig:
+        feed = rig.feed({A: rig.carry(A)})
+        await eventually(lambda: plugin.feeds)
+        watchlist = plugin.feeds[0].watchlist
+        watchlist.accept([A])
+        wish = watchlist.wanted_since(A)
+        feed.resubscribe(A)
+        assert watchlist.wanted_since(A) > wish
+        assert feed.is_live(A)
+        feed.remove(A)
+        assert watchlist.streams == ()
+        assert not feed.is_live(A)
+
+
+async def test_reports_about_a_stream_that_is_carried_no_more_change_nothing(tmp_path: Path) -> None:
+    plugin = Scripted()
+    async with rig_of(plugin, tmp_path) as rig:
+        carried = rig.carry(A)
+        streams: dict[StreamKey, Carried] = {A: carried}
+        rig.feed(streams)
+        await eventually(lambda: plugin.feeds)
+        # As for a plugin that does not end: its slot is gone, its watchlist is as it was.
+        streams.clear()
+        watchlist = plugin.feeds[0].watchlist
+        watchlist.accept([A])
+        watchlist.pause(A, "market_closed", "until Sunday")
+        watchlist.expect(A, 60.0)
+        watchlist.remark(A, "polled")
+        watchlist.reject(A, "unknown")
+        assert carried.stream.status == "connecting"
+        assert carried.planned is None
+        assert rig.refused == []
+
+
+async def ended(rig: Rig, plugin: Scripted, *lines: PriceUpdate, error: ProviderError | None) -> tuple[str, str]:
+    feed = rig.feed({A: rig.carry(A)})
+    await eventually(lambda: plugin.feeds)
+    plugin.feeds[0].say(*lines)
+    plugin.feeds[0].end(error)
+    await feed.task
+    return feed.cause, feed.reason
+
+
+@pytest.mark.parametrize(
+    ("error", "cause"),
+    [
+        (RateLimited("slow down", 1.0), "rate_limited"),
+        (ProviderTimeout("no answer"), "timeout"),
+        (ProviderUnavailable("refused"), "unavailable"),
+        (BadAnswer("no JSON"), "bad_answer"),
+        (AuthenticationFailed("wrong key"), "failed"),
+    ],
+)
+async def test_a_feed_that_fails_says_how_in_a_word_and_in_a_sentence(
+    tmp_path: Path, error: ProviderError, cause: str
+) -> None:
+    plugin = Scripted()
+    async with rig_of(plugin, tmp_path) as rig:
+        assert await ended(rig, plugin, error=error) == (cause, str(error))
+    assert cause in CAUSES
+
+
+async def test_a_connection_that_delivered_was_lost_one_that_did_not_was_unavailable(tmp_path: Path) -> None:
+    plugin = Scripted()
+    async with rig_of(plugin, tmp_path) as rig:
+        told = await ended(rig, plugin, update(A), error=ProviderUnavailable("the connection was lost"))
+        assert told == ("lost", "the connection was lost")
+
+
+async def test_a_feed_that_simply_ends_was_closed_by_the_upstream(tmp_path: Path) -> None:
+    plugin = Scripted()
+    async with rig_of(plugin, tmp_path) as rig:
+        assert await ended(rig, plugin, error=None) == ("closed", "the upstream closed the connection")

@@ -1,0 +1,145 @@
+"""A place for one feed: who fits in, and how one feed follows another."""
+
+from pathlib import Path
+
+import pytest
+
+from relay import AuthenticationFailed, RateLimited, StreamKey
+from relay.supervision import slots
+from relay.supervision.carried import Carried
+from tests.running import eventually
+from tests.supervising import A, B, Scripted, rig_of, update
+
+
+def state(carried: Carried) -> str:
+    return carried.stream.status
+
+
+@pytest.mark.parametrize(
+    ("info", "fits_same_interval", "fits_other_interval"),
+    [
+        ({"streams_per_feed": 3}, True, True),
+        ({"streams_per_feed": 2}, False, False),
+        ({"streams_per_feed": 3, "one_interval_per_feed": True}, True, False),
+    ],
+)
+async def test_room_is_limited_by_number_and_where_the_provider_says_so_by_interval(
+    tmp_path: Path, info: dict[str, object], fits_same_interval: bool, fits_other_interval: bool
+) -> None:
+    async with rig_of(Scripted(**info), tmp_path) as rig:
+        slot = rig.slot(rig.carry(A), rig.carry(B))
+        assert slot.has_room(StreamKey("C", "1m")) is fits_same_interval
+        assert slot.has_room(StreamKey("C", "5m")) is fits_other_interval
+
+
+async def test_streams_of_one_request_share_the_first_feed_and_later_ones_join_it(tmp_path: Path) -> None:
+    plugin = Scripted()
+    async with rig_of(plugin, tmp_path) as rig:
+        slot = rig.slot(rig.carry(A))
+        slot.add(rig.carry(B))
+        await eventually(lambda: plugin.feeds)
+        assert plugin.feeds[0].watchlist.streams == (A, B)
+        assert plugin.feeds[0].watchlist.version == 0
+        later = StreamKey("C", "1m")
+        slot.add(rig.carry(later))
+        slot.remove(A)
+        assert plugin.feeds[0].watchlist.streams == (B, later)
+        assert not slot.is_empty
+        slot.remove(B)
+        slot.remove(later)
+        assert slot.is_empty
+
+
+async def test_a_feed_that_announces_its_end_is_ended_when_the_next_one_delivers(tmp_path: Path) -> None:
+    plugin = Scripted()
+    async with rig_of(plugin, tmp_path) as rig:
+        carried = rig.carry(A)
+        slot = rig.slot(carried)
+        await eventually(lambda: plugin.feeds)
+        plugin.feeds[0].say(update(A))
+        await eventually(lambda: carried.stream.status == "connected")
+        for reason in ("going down", "really going down"):
+            plugin.feeds[0].watchlist.closing(reason)
+        await eventually(lambda: len(plugin.feeds) == 2)
+        assert slot.open_feeds == 2
+        assert not plugin.feeds[0].has_ended
+        plugin.feeds[1].watchlist.accept([A])
+        await eventually(lambda: slot.open_feeds == 1)
+        assert [feed.has_ended for feed in plugin.feeds] == [True, False]
+        assert carried.stream.status == "connected"
+        assert carried.stream.reconnects == 0
+        assert rig.attempts.sentences == {"going down": 1}
+        assert rig.attempts.again == {"announced": 1}
+
+
+async def test_a_next_feed_that_does_not_deliver_leaves_the_old_one_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slots, "READY_TIMEOUT_S", 0.01)
+    plugin = Scripted()
+    async with rig_of(plugin, tmp_path) as rig:
+        carried = rig.carry(A)
+        slot = rig.slot(carried)
+        await eventually(lambda: plugin.feeds)
+        plugin.feeds[0].watchlist.accept([A])
+        plugin.feeds[0].watchlist.closing("going down")
+        await eventually(lambda: len(plugin.feeds) == 2 and plugin.feeds[1].has_ended)
+        assert not plugin.feeds[0].has_ended
+        assert slot.open_feeds == 1
+        assert state(carried) == "connected"
+
+
+async def test_a_feed_that_ends_is_opened_again_after_the_wait_that_the_provider_asks_for(tmp_path: Path) -> None:
+    plugin = Scripted()
+    async with rig_of(plugin, tmp_path) as rig:
+        carried = rig.carry(A)
+        rig.slot(carried)
+        await eventually(lambda: plugin.feeds)
+        plugin.feeds[0].say(update(A))
+        plugin.feeds[0].end(RateLimited("slow down", 0.0))
+        await eventually(lambda: len(plugin.feeds) == 2)
+        assert state(carried) == "reconnecting"
+        assert rig.attempts.again == {"rate_limited": 1}
+        plugin.feeds[1].watchlist.accept([A])
+        assert state(carried) == "connected"
+        assert carried.stream.reconnects == 1
+
+
+async def test_a_provider_that_refuses_the_relay_is_not_asked_again(tmp_path: Path) -> None:
+    plugin = Scripted()
+    async with rig_of(plugin, tmp_path) as rig:
+        slot = rig.slot(rig.carry(A), rig.carry(B))
+        await eventually(lambda: plugin.feeds)
+        plugin.feeds[0].end(AuthenticationFailed("wrong key"))
+        await slot.task
+        assert rig.refused == [("A", "wrong key"), ("B", "wrong key")]
+        assert rig.provider.refusal == "wrong key"
+        assert slot.open_feeds == 0
+        assert len(plugin.feeds) == 1
+
+
+async def test_a_mute_feed_is_asked_again_for_its_stream_then_replaced(tmp_path: Path) -> None:
+    plugin = Scripted()
+    async with rig_of(plugin, tmp_path) as rig:
+        slot = rig.slot(rig.carry(A))
+        await eventually(lambda: plugin.feeds)
+        watchlist = plugin.feeds[0].watchlist
+        watchlist.accept([A])
+        slot.check_silence(rig.hands.now + 130)
+        assert watchlist.wanted_since(A) == 2
+        assert len(plugin.feeds) == 1
+        slot.check_silence(rig.hands.now + 250)
+        await eventually(lambda: len(plugin.feeds) == 2)
+        assert rig.attempts.sentences == {"A@1m went silent": 1}
+        assert rig.attempts.again == {"silent": 1}
+
+
+async def test_the_end_of_a_slot_ends_its_feed(tmp_path: Path) -> None:
+    plugin = Scripted()
+    async with rig_of(plugin, tmp_path) as rig:
+        slot = rig.slot(rig.carry(A))
+        await eventually(lambda: plugin.feeds)
+        slot.task.cancel()
+        await eventually(slot.task.done)
+        assert plugin.feeds[0].has_ended
+        assert slot.open_feeds == 0
