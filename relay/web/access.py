@@ -108,6 +108,11 @@ class Access:
         bucket = self._requests.of(owner)
         return 0.0 if bucket.take() else bucket.wait_s
 
+    def most_requests(self, owner: str) -> str:
+        """Say how many requests a WebSocket client of an address may send."""
+        own = f"{self.config.max_requests_per_second:g} requests a second"
+        return own if self._counts_no_requests(owner) else f"{own}, or {_requests(self.config):g} from one address"
+
     # Programs on this machine are counted only where the configuration says so: they could as well stop the relay.
 
     def _counts_no_connects(self, owner: str) -> bool:
