@@ -112,7 +112,7 @@ async def test_an_announced_shutdown_is_met_with_a_new_connection_before_the_old
 ) -> None:
     async with watching(relay, sandbox) as (_, sampler):
         for number in range(1, 4):
-            # Longer than a pause of a busy machine: what counts is that the new connection comes before the end of the old.
+            # Longer than a pause of a busy machine: the new connection has to come before the end of the old one.
             sandbox.binance.announce_shutdown(close_after_s=20.0)
             await eventually(partial(connects_exceed, sandbox, number))
             await eventually(lambda: binance(relay).open_feeds == 1)
