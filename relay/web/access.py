@@ -276,7 +276,7 @@ def _preflight(access: Access, request: web.Request) -> web.Response:
         return problem(403, Code.FORBIDDEN, "this Origin is not allowed")
     headers = {
         "Access-Control-Allow-Methods": "GET",
-        "Access-Control-Allow-Headers": "Authorization",
+        "Access-Control-Allow-Headers": "Authorization, If-None-Match",
         "Access-Control-Max-Age": "600",
     }
     return web.Response(status=204, headers=headers)
