@@ -105,7 +105,11 @@ def main() -> None:
 
 
 @main.command()
-@click.option("--sandbox", is_flag=True, help="Start local stand-ins for both exchanges: no network, no key needed.")
+@click.option(
+    "--sandbox",
+    is_flag=True,
+    help="Start local stand-ins for both exchanges: no network, no key needed. Keeps nothing without --database.",
+)
 @takes_settings
 def serve(sandbox: bool, file: str | None, plugins: tuple[str, ...], **flags: Any) -> None:
     """Serve clients until SIGINT or SIGTERM. SIGHUP reads tokens, certificates, origins and limits again.
@@ -119,6 +123,9 @@ def serve(sandbox: bool, file: str | None, plugins: tuple[str, ...], **flags: An
     RELAY_TWELVE_DATA_API_KEY=… relay serve --config /etc/relay.toml
     """
     flags["plugins"] = plugins or None
+    if sandbox and flags["database"] is None:
+        # Made-up prices must not get among real ones.
+        flags["database"] = ":memory:"
     with _exit_2_on_config_error():
         config = load_config(flags, file=file)
         set_up_logs(config.log_level, config.log_format)

@@ -170,7 +170,7 @@ class Identity:
         """Take a text or an integer."""
         if isinstance(value, int | str) and not isinstance(value, bool):
             return value
-        raise RequestError(Code.INVALID_REQUEST, f"{name} {shown(value)} is neither a string nor an integer")
+        raise RequestError(Code.INVALID_REQUEST, f"{name} {shown(value)} is neither a string nor an integer of 64 bits")
 
     def schema(self) -> Schema:
         """Say both types."""

@@ -240,6 +240,9 @@ class Provider:
         finally:
             if not task.done():
                 await end_task(task, CALL_GRACE_S, self.note_kill)
+            elif not task.cancelled():
+                # Seen, so that asyncio does not report the error of a call whose caller was cancelled as it ended.
+                task.exception()
         if not done:
             raise ProviderTimeout(f"{self.info.title} did not answer in time")
         if task.cancelled():

@@ -1,6 +1,7 @@
 """Asking an upstream's REST: host failover, and network failures as errors that name no address and no key."""
 
 import asyncio
+import os
 import time
 from collections.abc import Iterable, Mapping
 from datetime import UTC
@@ -172,7 +173,12 @@ def network_cause(error: BaseException) -> str:
     if isinstance(error, aiohttp.ClientSSLError):
         return "TLS failed"
     inner = getattr(error, "os_error", None) or error
-    return getattr(inner, "strerror", None) or type(inner).__name__
+    if not isinstance(inner, OSError):
+        return type(inner).__name__
+    # Asyncio puts the address into `strerror`, so the plain words are looked up again.
+    if inner.errno is not None and inner.errno > 0:
+        return os.strerror(inner.errno).lower()
+    return inner.strerror or type(inner).__name__
 
 
 def network_failure(error: BaseException) -> ProviderError:

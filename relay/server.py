@@ -88,8 +88,11 @@ async def _listen(runner: web.AppRunner, newcomers: Newcomers, config: Config, t
     try:
         await site.start()
     except OSError as error:
+        # What asyncio says of it repeats the address; a name that is not found has no number of the system.
+        number = error.errno or 0
+        reason = os.strerror(number) if number > 0 else error.strerror or error
         raise ConfigError(
-            f"cannot listen on {config.host} port {config.port}: {error.strerror or error}; choose another with --port"
+            f"cannot listen on {config.host} port {config.port}: {reason}; choose another with --port"
         ) from None
     host, port = runner.addresses[0][:2]
     shown = f"[{host}]" if ":" in host else host

@@ -37,19 +37,21 @@ def secret(value: Any) -> Secret:
 
 def number(kind: type, least: float, most: float) -> Callable[[Any], Any]:
     """Make a reader of numbers in a range, also such that are written as text."""
+    span = f"from {least:.15g} " + ("upwards" if most == math.inf else f"to {most:.15g}")
+    fault = f"is not a {'whole ' if kind is int else ''}number {span}"
 
     def parse(value: Any) -> Any:
         if isinstance(value, str):
             try:
                 value = kind(value)
             except ValueError:
-                raise ValueError(f"is not a number from {least:g} to {most:g}") from None
+                raise ValueError(fault) from None
         if isinstance(value, bool) or not isinstance(value, int | float):
-            raise ValueError(f"is not a number from {least:g} to {most:g}")
+            raise ValueError(fault)
         if not least <= value <= most:
-            raise ValueError(f"is out of range; it has to be from {least:g} to {most:g}")
+            raise ValueError(f"is out of range; it has to be {span}")
         if not math.isfinite(value) or kind(value) != value:
-            raise ValueError(f"is not a {'whole ' if kind is int else ''}number from {least:g} to {most:g}")
+            raise ValueError(fault)
         return kind(value)
 
     return parse

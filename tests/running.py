@@ -174,7 +174,7 @@ class Running:
             raw = await answer.read()
             is_json = answer.content_type in ("application/json", "application/problem+json")
             body = orjson.loads(raw) if is_json and raw else None
-            if raw:
+            if raw or answer.status == 304:
                 check_answer(method, address.path, answer.status, answer.content_type, body)
             return Answer(answer.status, answer.headers, body, raw.decode("utf-8", "replace"))
 

@@ -304,7 +304,7 @@ async def test_preflight_is_answered_without_a_token(relay_with: StartRelay) -> 
     answer = await relay.get("symbols", method="OPTIONS", headers=asks)
     assert (answer.status, answer.headers["Access-Control-Allow-Origin"]) == (204, PAGE)
     assert "GET" in answer.headers["Access-Control-Allow-Methods"]
-    assert "authorization" in answer.headers["Access-Control-Allow-Headers"].lower()
+    assert answer.headers["Access-Control-Allow-Headers"] == "Authorization, If-None-Match"
     strange = await relay.get("symbols", method="OPTIONS", headers={**asks, "Origin": "https://evil.example"})
     assert_problem(strange, 403, "forbidden")
 
@@ -436,6 +436,23 @@ async def test_rate_of_one_client_is_its_own(relay_with: StartRelay) -> None:
     assert await end_of(flooding, {"action": "ping"}) == (4002, "rate limited", {"rate_limited"})
     await other.ask("ping", id=1)
     assert (await other.answer(1))["type"] == "pong"
+
+
+@pytest.mark.parametrize(
+    ("address", "most"),
+    [
+        ("127.0.0.1", "more than 0.1 requests a second;"),
+        ("192.0.2.1", "0.1 requests a second, or 1000 from one address;"),
+    ],
+)
+async def test_refused_request_says_the_limits_that_hold_for_its_client(
+    relay_with: StartRelay, address: str, most: str
+) -> None:
+    relay = await relay_with(max_requests_per_second=0.1, trusted_proxies=networks(["127.0.0.1"]))
+    client = await relay.connect(headers={"X-Forwarded-For": address})
+    await client.ask("ping", id=1)
+    await client.ask("ping", id=2)
+    assert most in (await client.answer(2))["message"]
 
 
 async def test_new_limits_hold_for_clients_that_are_connected_too(relay_with: StartRelay) -> None:

@@ -214,6 +214,8 @@ def test_own_variable_goes_before_the_usual_one_of_the_provider(tmp_path: Path) 
     [
         ("max_clients = 0", {}, ("max_clients", "0", "1")),
         ("max_clients = 1.5", {}, ("max_clients", "1.5", "whole")),
+        ("max_clients = '1.5'", {}, ("max_clients", "'1.5'", "whole")),
+        ("max_clients = 1000001", {}, ("max_clients", "from 1 to 1000000")),
         ("max_clients = '5_0_0x'", {}, ("max_clients", "number")),
         ("max_clients = -inf", {}, ("max_clients", "-inf")),
         ("flush_ms = nan", {}, ("flush_ms", "nan")),
@@ -249,7 +251,7 @@ def test_complaint_names_key_and_value(
     ("content", "environ", "words"),
     [
         ("[twelve_data]\npoll_seconds = 'often'", {}, ("poll_seconds in [twelve_data]", "'often'")),
-        ("[twelve_data]\ncredits_per_minute = 0", {}, ("credits_per_minute in [twelve_data]", "0")),
+        ("[twelve_data]\ncredits_per_minute = 0", {}, ("credits_per_minute in [twelve_data]", "0", "from 1 upwards")),
         ("[twelve_data]\nmarket_hours = 'nine to five'", {}, ("market_hours", "forex, always")),
         ("[twelve_data]\nmode = 'push'", {}, ("mode", "'push'", "poll")),
         ("[twelve_data]\ncredits = 5", {}, ("'credits'", "[twelve_data]", "credits_per_minute")),

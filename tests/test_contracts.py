@@ -79,6 +79,17 @@ async def test_asset_classes_are_those_of_the_providers(relay: Running) -> None:
     assert found[0]["schema"]["enum"] == ["crypto", "forex"]
 
 
+async def test_answers_of_history_have_the_tag_that_is_described_for_them(relay: Running) -> None:
+    # That `get` takes a 304 says that it is described.
+    query: dict[str, Any] = {"symbol": "BTCUSDT", "interval": "1h", "end_time": 1_764_000_000}
+    found = await relay.get("history", **query)
+    again = await relay.get("history", headers={"If-None-Match": found.headers["ETag"]}, **query)
+    assert (again.status, again.text) == (304, "")
+    described = rest_contract()["paths"]["/api/v1/market-data/history"]["get"]["responses"]
+    for status, answer in (("200", found), ("304", again)):
+        assert all(name in answer.headers for name in described[status]["headers"])
+
+
 def test_examples_of_answers_fit_their_schemas() -> None:
     for path, methods in rest_contract()["paths"].items():
         content = methods["get"]["responses"]["200"]["content"].get("application/json", {})

@@ -262,7 +262,12 @@ async def test_head_is_answered(relay: Running) -> None:
 
 
 async def test_handshake_without_its_headers_is_a_problem(relay: Running) -> None:
-    assert_problem(await relay.get("ws", headers={"Upgrade": "websocket"}), 400, "invalid_request")
+    assert_problem(await relay.get("ws", headers={"Upgrade": "websocket"}), 400, "invalid_request", "CONNECTION")
+
+
+async def test_handshake_of_another_version_is_a_problem_that_names_it(relay: Running) -> None:
+    headers = {"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "6"}
+    assert_problem(await relay.get("ws", headers=headers), 400, "invalid_request", "version: 6")
 
 
 # -- faults of providers ---------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """Connections without a request at a real `relay serve`: silent ones and slow ones go, all others stay."""
 
 import asyncio
+import json
 from pathlib import Path
 
 import aiohttp
@@ -64,3 +65,28 @@ async def test_it_listens_as_before(tmp_path: Path, options: tuple[str, ...]) ->
         async with session.get(f"{relay.url}{API}/symbols", headers={"Origin": relay.url}) as answer:
             assert answer.status == 200
         assert await relay.stop() == 0
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "GET /api/v1/market-data/history?symbol=币安人生USDT&token=opensesame HTTP/1.1",
+        "GET /" + "opensesame" * 1000 + " HTTP/1.1",
+        "opensesame",
+    ],
+)
+async def test_what_is_no_request_is_answered_as_a_problem_that_repeats_nothing(tmp_path: Path, line: str) -> None:
+    async with serving(tmp_path, "--database", ":memory:") as relay:
+        host, port = relay.url.removeprefix("http://").split(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        writer.write(f"{line}\r\nHost: localhost\r\n\r\n".encode())
+        head, _, body = (await end_of(reader)).partition(b"\r\n\r\n")
+        writer.close()
+        assert head.startswith(b"HTTP/1.0 400 ")
+        assert b"Content-Type: application/problem+json" in head
+        problem = json.loads(body)
+        assert (problem["status"], problem["code"]) == (400, "invalid_request")
+        assert "percent-encoded" in problem["detail"]
+        assert "opensesame" not in problem["detail"]
+        assert await relay.stop() == 0
+    assert not [said for said in relay.err if "opensesame" in said or "Traceback" in said]

@@ -1,6 +1,7 @@
 """Provider plugins from the host's side: how they come in, which are refused and why, how bad ones are contained."""
 
 import asyncio
+import gc
 import importlib
 import inspect
 import logging
@@ -466,6 +467,22 @@ async def test_history_call_that_swallows_cancellation_does_not_hold_whoever_ask
             async with asyncio.timeout(0.1):
                 await provider.candles(StreamKey("X", "1m"), None, 120, 1)
     assert len(asyncio.all_tasks()) == 1
+
+
+async def test_error_of_a_call_whose_caller_is_cancelled_as_it_ends_is_not_reported(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def relay_candles() -> list[Candle]:
+        asking.cancel()
+        raise ProviderUnavailable("not now")
+
+    plugin = provider_of()
+    plugin.relay_candles = hookimpl(relay_candles)
+    async with opened(plugin) as provider:
+        asking = asyncio.create_task(provider.candles(StreamKey("X", "1m"), None, 120, 1))
+        assert isinstance((await asyncio.gather(asking, return_exceptions=True))[0], asyncio.CancelledError)
+    gc.collect()
+    assert not caplog.messages
 
 
 @pytest.mark.parametrize(

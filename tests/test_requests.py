@@ -83,6 +83,20 @@ def test_any_symbol_is_taken_or_refused_by_a_short_printable_message(text: str) 
         assert len(fault.message) < 300
 
 
+@pytest.mark.parametrize(
+    ("text", "found"), [("-9223372036854775808", -(2**63)), ("18446744073709551615", 2**64 - 1), ('""', "")]
+)
+def test_id_is_any_string_or_integer_of_64_bits(text: str, found: str | int) -> None:
+    assert requests.parse_id(requests.parse_object(f'{{"id":{text}}}')) == found
+
+
+@pytest.mark.parametrize("text", ["18446744073709551616", "1.0", "true", "[]"])
+def test_other_ids_are_refused(text: str) -> None:
+    with pytest.raises(RequestError, match="neither a string nor an integer of 64 bits") as refused:
+        requests.parse_id(requests.parse_object(f'{{"id":{text}}}'))
+    assert refused.value.code is Code.INVALID_REQUEST
+
+
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats() | st.text(max_size=20),
     lambda children: st.lists(children, max_size=4) | st.dictionaries(st.text(max_size=8), children, max_size=4),

@@ -91,7 +91,7 @@ async def relay_instruments(settings):
 FAILURES = (
     "host name cannot be resolved",
     "certificate is not valid",
-    "Connect call failed",
+    "connection refused",
     "the key was refused",
     "HTTP 500",
     "HTTP 302",

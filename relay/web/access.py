@@ -108,6 +108,11 @@ class Access:
         bucket = self._requests.of(owner)
         return 0.0 if bucket.take() else bucket.wait_s
 
+    def most_requests(self, owner: str) -> str:
+        """Say how many requests a WebSocket client of an address may send."""
+        own = f"{self.config.max_requests_per_second:g} requests a second"
+        return own if self._counts_no_requests(owner) else f"{own}, or {_requests(self.config):g} from one address"
+
     # Programs on this machine are counted only where the configuration says so: they could as well stop the relay.
 
     def _counts_no_connects(self, owner: str) -> bool:
@@ -271,7 +276,7 @@ def _preflight(access: Access, request: web.Request) -> web.Response:
         return problem(403, Code.FORBIDDEN, "this Origin is not allowed")
     headers = {
         "Access-Control-Allow-Methods": "GET",
-        "Access-Control-Allow-Headers": "Authorization",
+        "Access-Control-Allow-Headers": "Authorization, If-None-Match",
         "Access-Control-Max-Age": "600",
     }
     return web.Response(status=204, headers=headers)

@@ -1,7 +1,7 @@
 """Connections that have not asked for anything yet: each has some seconds, then it goes.
 
 Limits count who asks. A connection that stays silent, or sends its request one byte a minute, would never be counted
-and could be had by the thousand.
+and could be had by the thousand. What is no HTTP is no request either, and is answered here.
 """
 
 import asyncio
@@ -10,9 +10,34 @@ from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 
-from relay.web.problems import Handler
+from relay.errors import Code
+from relay.web.problems import Handler, problem
 
 HANDSHAKE_S = 60.0
+
+
+_UNREADABLE = (
+    "this is no HTTP/1.1 request that can be read; an address is ASCII, with all else percent-encoded, and a line has "
+    "at most 8190 bytes"
+)
+
+
+class Protocol(web.RequestHandler):
+    """Answers as a problem what no middleware sees, since no request could be made of it."""
+
+    __slots__ = ()
+
+    def handle_error(
+        self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
+    ) -> web.StreamResponse:
+        """Log as aiohttp does, and answer without its words: they repeat the line, and with it a token."""
+        super().handle_error(request, status, exc, message)
+        if status < 500:
+            answer = problem(status, Code.INVALID_REQUEST, _UNREADABLE)
+        else:
+            answer = problem(status, Code.INTERNAL, "the relay failed at this request")
+        answer.force_close()
+        return answer
 
 
 class Newcomers:
@@ -31,6 +56,8 @@ class Newcomers:
 
         def made() -> asyncio.Protocol:
             protocol = make()
+            # aiohttp makes it and cannot be told of which class.
+            protocol.__class__ = Protocol
             self._timers[protocol] = loop.call_later(self._patience_s, self._give_up, protocol, True)
             return protocol
 

@@ -20,6 +20,8 @@ JSON = "application/json"
 
 _CANDLE = {"time": 1_764_000_000, "open": 51173.5, "high": 51181.3, "low": 51169.9, "close": 51172.8, "volume": 0.0549}
 
+_TAG = {"ETag": {"description": "What to send as `If-None-Match` to ask again.", "schema": {"type": "string"}}}
+
 _WHY = {
     400: "A parameter is missing, unknown or out of bounds.",
     401: "A token is needed, and none that is valid was sent.",
@@ -37,7 +39,8 @@ _ALWAYS = (400, 401, 403, 429, 500, 503)
 class Operation(NamedTuple):
     """One route: what it reads, what it answers, and which errors it may have beside those that all have.
 
-    `texts` are its other content types, with an example of each; without `answer` there is no JSON.
+    `texts` are its other content types, with an example of each; without `answer` there is no JSON. `has_tag` says
+    that its answers have an entity tag to ask again by.
     """
 
     path: str
@@ -50,6 +53,7 @@ class Operation(NamedTuple):
     errors: tuple[int, ...] = ()
     is_open: bool = False
     texts: Mapping[str, str] = {}
+    has_tag: bool = False
 
 
 OPERATIONS = (
@@ -66,6 +70,7 @@ OPERATIONS = (
             "text/csv": "time,open,high,low,close,volume\n1764000000,51173.5,51181.3,51169.9,51172.8,0.0549\n",
             "application/x-ndjson": orjson.dumps(_CANDLE).decode() + "\n",
         },
+        has_tag=True,
     ),
     Operation(
         f"{PREFIX}/symbols",
@@ -184,6 +189,7 @@ def _operation(operation: Operation, schemas: Schemas, asset_classes: list[str],
             content[JSON]["examples"] = {"plain": {"value": operation.example}}
     for kind, shown in operation.texts.items():
         content[kind] = {"schema": {"type": "string"}, "examples": {"plain": {"value": shown}}}
+    tag = {"headers": _TAG} if operation.has_tag else {}
     errors = sorted({*operation.errors, *(() if operation.is_open else _ALWAYS), 503})
     found: Document = {
         "operationId": operation.name,
@@ -191,7 +197,8 @@ def _operation(operation: Operation, schemas: Schemas, asset_classes: list[str],
         "tags": [operation.tag],
         "parameters": [_parameter(one, asset_classes) for one in operation.query.parameters],
         "responses": {
-            "200": {"description": "What was asked for.", "content": content},
+            "200": {"description": "What was asked for.", "content": content} | tag,
+            **({"304": {"description": "The answer that `If-None-Match` names still holds."} | tag} if tag else {}),
             **{
                 str(status): {"$ref": f"#/components/responses/Problem{status}"}
                 for status in errors
@@ -238,7 +245,7 @@ def _problem(status: int, schema: Schema) -> Document:
                     "type": "urn:market-relay:error:invalid_request",
                     "title": title,
                     "status": 400,
-                    "detail": "limit '0' is not a whole number from 1 to 5000",
+                    "detail": "limit '5001' is not a whole number from 1 to 5000",
                     "code": "invalid_request",
                 }
             }

@@ -92,7 +92,8 @@ async def problems(request: web.Request, handler: Handler) -> web.StreamResponse
             raise
         if error.status == 404:
             return problem(404, Code.NOT_FOUND, f"there is no {shown(request.path)}; the README lists the routes")
-        detail = error.reason
+        # The text says what is wrong with a handshake, with what the client sent.
+        detail = " ".join((error.text or error.reason).removeprefix(f"{error.status}: ").split())[:200]
         if isinstance(error, web.HTTPMethodNotAllowed):
             detail = f"{shown(error.method)} is not allowed here; use {' or '.join(sorted(error.allowed_methods))}"
         answer = problem(error.status, Code.INVALID_REQUEST, detail)

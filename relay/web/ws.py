@@ -341,11 +341,9 @@ class Connection:
     def _on_rate(self, text: str, wait_s: float) -> None:
         if not self._on_abuse():
             return
-        config = self._clients.config
         fault = RequestError(
             Code.RATE_LIMITED,
-            f"more than {config.max_requests_per_second:g} requests a second, or "
-            f"{config.max_requests_per_second_per_address:g} from one address; wait {wait_s:.2f} s, or name up to "
+            f"more than {self._clients.access.most_requests(self.caller.owner)}; wait {wait_s:.2f} s, or name up to "
             f"{requests.MOST_STREAMS_PER_REQUEST} streams in one request",
             retry_after=wait_s,
         )
