@@ -11,7 +11,7 @@ from relay.config import Config, check_tables, provider_settings
 from relay.directory import Directory
 from relay.errors import ConfigError, StoreError
 from relay.history import History
-from relay.hub import Hub, Stream
+from relay.hub import Hub
 from relay.looplag import LoopLag
 from relay.loopwatch import LoopWatch, owners
 from relay.memory import Memory
@@ -20,6 +20,7 @@ from relay.plugins import PluginHost
 from relay.provider import Provider, new_session
 from relay.retention import Retention
 from relay.store import Store
+from relay.stream import Stream
 from relay.supervisor import Supervisor
 from relay.web import contracts, metrics, pages, rest, ws
 from relay.web import history as history_route

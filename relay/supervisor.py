@@ -22,7 +22,7 @@ from relay.errors import (
 )
 from relay.events import event
 from relay.history import History
-from relay.hub import CONNECTED, CONNECTING, Hub, Stream
+from relay.hub import Hub
 from relay.intervals import length_s, next_open
 from relay.liveness import Liveness
 from relay.measures import LAG_BOUNDS_S, Histogram
@@ -30,6 +30,7 @@ from relay.messages import StreamState
 from relay.model import Candle, PriceUpdate, ProviderInfo, StreamKey
 from relay.provider import Provider
 from relay.series import Missing
+from relay.stream import CONNECTED, CONNECTING, Stream
 from relay.watchlist import Watchlist
 
 log = logging.getLogger(__name__)

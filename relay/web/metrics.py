@@ -16,10 +16,11 @@ from prometheus_client.registry import Collector
 
 from relay.errors import CloseCode, StoreError
 from relay.history import SOURCES, History
-from relay.hub import CONNECTED, CONNECTING, Hub
+from relay.hub import Hub
 from relay.looplag import LoopLag
 from relay.measures import Histogram
 from relay.store import Store, StoreSummary
+from relay.stream import CONNECTED, CONNECTING
 from relay.supervisor import BACKFILLING, CAUSES, ERROR, RECONNECTING, STALE, Supervisor
 from relay.version import VERSION
 from relay.watchlist import PAUSES
@@ -150,16 +151,18 @@ class RelayCollector(Collector):
 
     def _sending(self) -> Iterator[Metric]:
         """What leaves for subscribers."""
-        hub = self._hub
-        yield Count("relay_sent_frames", "Frames written to clients", hub.frames_out)
-        yield Count("relay_sent_writes", "Writes to client sockets; one carries all frames of a flush", hub.writes_out)
-        yield Count("relay_sent_bytes", "Bytes of frames written to clients", hub.bytes_out)
+        hub, fanout = self._hub, self._hub.fanout
+        yield Count("relay_sent_frames", "Frames written to clients", fanout.frames_out)
+        yield Count(
+            "relay_sent_writes", "Writes to client sockets; one carries all frames of a flush", fanout.writes_out
+        )
+        yield Count("relay_sent_bytes", "Bytes of frames written to clients", fanout.bytes_out)
         delay = "From the first update of a flush until it was written to all sockets; flush_ms is part of it"
-        yield _histogram("relay_publish_to_write_seconds", delay, {}, {(): hub.write_delay})
+        yield _histogram("relay_publish_to_write_seconds", delay, {}, {(): fanout.write_delay})
         yield Gauge("relay_clients", "WebSocket clients", len(self._clients.connections))
-        yield Gauge("relay_clients_lagging", "Clients that do not keep up now", hub.lagging)
+        yield Gauge("relay_clients_lagging", "Clients that do not keep up now", fanout.lagging)
         yield Gauge(
-            "relay_subscriptions", "Subscriptions of clients", sum(len(one.subscribers) for one in hub.streams.values())
+            "relay_subscriptions", "Subscriptions of clients", sum(one.subscriber_count for one in hub.streams.values())
         )
         yield Count("relay_client_connects", "WebSocket clients that came", self._clients.opened)
 

@@ -18,11 +18,12 @@ from relay.errors import CloseCode, Code, RequestError
 from relay.events import event
 from relay.fields import shown
 from relay.history import History
-from relay.hub import CONNECTED, Hub, Stream, Subscriber
+from relay.hub import Hub
 from relay.limits import TokenBucket
 from relay.model import StreamKey
 from relay.outbox import Outbox
 from relay.ranges import Past as Answer
+from relay.stream import CONNECTED, Stream, Subscriber
 from relay.supervisor import Supervisor
 from relay.web.access import Access, Caller, check_rows, requests_limit, rows_limit
 from relay.web.problems import problem_of
@@ -358,7 +359,7 @@ class Connection:
         if request.action == "ping":
             self._send(wire.pong(int(time.time()), request.id))
         elif request.action == "list":
-            names = self._hub.by_name(list(self.subscriber.subscriptions))
+            names = sorted(stream.label for stream in self.subscriber.subscriptions)
             self._send(wire.subscriptions(names, request.id))
         else:
             for name in request.names:
@@ -550,7 +551,7 @@ class Connection:
         return cut._replace(candles=candles, last_is_closed=True)
 
     def _note(self, verb: str, stream: Stream) -> None:
-        name = f"{stream.name}@{stream.key.interval}"
+        name = stream.label
         about = event("client_stream", client=self.subscriber.id, stream=name, action=verb)
         log.debug("client %d %s %s", self.subscriber.id, verb, name, extra=about)
 
