@@ -26,6 +26,7 @@ from relay.web import contracts, metrics, pages, rest, ws
 from relay.web import history as history_route
 from relay.web.access import ACCESS, Access, access_middleware, say_origin
 from relay.web.counting import Requests, count_requests, count_websockets
+from relay.web.parts import Parts
 from relay.web.problems import problems
 from relay.web.status import Status
 
@@ -181,7 +182,7 @@ async def _clients(app: web.Application) -> AsyncIterator[None]:
     """The WebSocket and the REST routes."""
     epoch = os.urandom(6).hex()
     config, access, hub, directory, history = app[CONFIG], app[ACCESS], app[HUB], app[DIRECTORY], app[HISTORY]
-    clients = ws.Clients(config, access, hub, directory, history, app[SUPERVISORS], epoch)
+    clients = ws.Clients(Parts(access, hub, directory, history, app[SUPERVISORS]), epoch)
     app[ws.CLIENTS] = clients
     app[STATUS] = Status(
         hub=hub,

@@ -260,6 +260,15 @@ async def test_connection_that_has_just_gone_keeps_nothing_from_the_others() -> 
     assert [len(parsed(pipe.read)) for pipe in pipes] == [1, 0, 1]
 
 
+async def test_subscriber_that_left_is_sent_nothing() -> None:
+    hub, pipe = Hub(Clock(), flush_s=0), Pipe()
+    subscriber = hub.join(Outbox(pipe), lambda *_: None)
+    hub.send(subscriber, wire.frame(b"{}"))
+    hub.leave(subscriber)
+    hub.send(subscriber, wire.frame(b"{}"))
+    assert parsed(pipe.read) == [{}]
+
+
 # -- upstreams are shared --------------------------------------------------------------------------
 
 

@@ -24,9 +24,10 @@ from relay.stream import CONNECTED, CONNECTING
 from relay.supervisor import BACKFILLING, CAUSES, ERROR, RECONNECTING, STALE, Supervisor
 from relay.version import VERSION
 from relay.watchlist import PAUSES
+from relay.web.connection import ACTIONS
 from relay.web.counting import Requests
 from relay.web.status import PROVIDER_STATES, provider_state
-from relay.web.ws import ACTIONS, Clients
+from relay.web.ws import Clients
 
 STREAM_STATES = (CONNECTING, CONNECTED, RECONNECTING, BACKFILLING, STALE, *PAUSES, ERROR)
 CLOSE_CODES = {
@@ -121,7 +122,7 @@ class RelayCollector(Collector):
         backfills = Count("relay_backfills", "Fetches of what was missed", labels=["provider"])
         blocks = Count("relay_plugin_blocks", "Times that a plugin blocked the event loop", labels=["provider"])
         for name, supervisor in self._supervisors.items():
-            now = provider_state(supervisor.provider, self._clients.directory)[0]
+            now = provider_state(supervisor.provider, self._clients.parts.directory)[0]
             for state in PROVIDER_STATES:
                 states.add_metric([name, state], state == now)
             count_of = dict.fromkeys(STREAM_STATES, 0)

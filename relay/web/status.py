@@ -21,7 +21,8 @@ from relay.stream import Stream
 from relay.supervisor import Supervisor
 from relay.version import VERSION
 from relay.web.access import Access
-from relay.web.ws import Clients, Connection
+from relay.web.connection import Connection
+from relay.web.ws import Clients
 
 CLIENTS_SHOWN = 50
 STREAMS_AT_A_TIME = 200
