@@ -64,8 +64,8 @@ class Follower(NamedTuple):
 class Table:
     """The hub beside a model of it."""
 
-    def __init__(self) -> None:
-        self.hub = Hub(Clock(), flush_s=0)
+    def __init__(self, flush_s: float = 0) -> None:
+        self.hub = Hub(Clock(), flush_s=flush_s)
         self.feeder = Feeder(self.hub)
         self.followers: list[Follower] = []
         self.time = 0
@@ -155,6 +155,12 @@ OPERATIONS = st.one_of(
 )
 
 
+def timers() -> list[str]:
+    """Return what the loop has still to call of the hub and its parts."""
+    waiting = [repr(timer) for timer in getattr(asyncio.get_running_loop(), "_scheduled", []) if not timer.cancelled()]
+    return [timer for timer in waiting if any(owner in timer for owner in ("Fanout.", "Laggards.", "Channel."))]
+
+
 async def play(operations: list[tuple[Any, ...]]) -> None:
     table = Table()
     for _ in range(3):
@@ -197,8 +203,7 @@ async def play(operations: list[tuple[Any, ...]]) -> None:
     assert not table.feeder.carried
     assert table.hub.fanout.lagging == 0
     table.hub.close()
-    timers = [repr(timer) for timer in getattr(asyncio.get_running_loop(), "_scheduled", []) if not timer.cancelled()]
-    assert not [timer for timer in timers if any(owner in timer for owner in ("Fanout.", "Laggards.", "Channel."))]
+    assert not timers()
 
 
 def updates_of(follower: Follower) -> list[dict[str, Any]]:
@@ -258,6 +263,39 @@ async def test_connection_that_has_just_gone_keeps_nothing_from_the_others() -> 
     hub.publish(stream, PriceUpdate(stream.key, Candle(60, 1.0, 1.0, 1.0, 1.0, 0.0), is_closed=False))
     hub.fanout.flush()
     assert [len(parsed(pipe.read)) for pipe in pipes] == [1, 0, 1]
+
+
+async def test_subscriber_that_caught_up_is_served_with_the_others_again() -> None:
+    table = Table()
+    for _ in range(2):
+        table.join()
+        table.subscribe(table.followers[-1], "AAA", Options())
+    follower = table.followers[0]
+    stall(follower.pipe)
+    table.publish("AAA", is_closed=True)
+    table.hub.fanout.flush()
+    assert table.hub.fanout.lagging == 1
+    follower.pipe.go_on()
+    await eventually(lambda: not table.hub.fanout.lagging)
+    table.publish("AAA", is_closed=False)
+    table.hub.fanout.flush()
+    assert [len(group.members) for group in table.hub.fanout.groups] == [2]
+    assert not misses(follower)
+
+
+async def test_closed_hub_leaves_no_timer() -> None:
+    table = Table(flush_s=60)
+    for options in (Options(), Options(throttle_ms=60_000)):
+        table.join()
+        table.subscribe(table.followers[-1], "AAA", options)
+    stall(table.followers[0].pipe)
+    table.publish("AAA", is_closed=False)
+    table.publish("AAA", is_closed=False)
+    table.hub.fanout.flush()
+    table.publish("AAA", is_closed=True)
+    assert {timer.split()[2].partition(".")[0] for timer in timers()} == {"Fanout", "Laggards", "Channel"}
+    table.hub.close()
+    assert not timers()
 
 
 async def test_subscriber_that_left_is_sent_nothing() -> None:
