@@ -11,7 +11,7 @@ from relay.config import Config, check_tables, provider_settings
 from relay.directory import Directory
 from relay.errors import ConfigError, StoreError
 from relay.history import History
-from relay.hub import Hub, Stream
+from relay.hub import Hub
 from relay.looplag import LoopLag
 from relay.loopwatch import LoopWatch, owners
 from relay.memory import Memory
@@ -20,11 +20,13 @@ from relay.plugins import PluginHost
 from relay.provider import Provider, new_session
 from relay.retention import Retention
 from relay.store import Store
+from relay.stream import Stream
 from relay.supervision.supervisor import Supervisor
 from relay.web import contracts, metrics, pages, rest, ws
 from relay.web import history as history_route
 from relay.web.access import ACCESS, Access, access_middleware, say_origin
 from relay.web.counting import Requests, count_requests, count_websockets
+from relay.web.parts import Parts
 from relay.web.problems import problems
 from relay.web.status import Status
 
@@ -180,7 +182,7 @@ async def _clients(app: web.Application) -> AsyncIterator[None]:
     """The WebSocket and the REST routes."""
     epoch = os.urandom(6).hex()
     config, access, hub, directory, history = app[CONFIG], app[ACCESS], app[HUB], app[DIRECTORY], app[HISTORY]
-    clients = ws.Clients(config, access, hub, directory, history, app[SUPERVISORS], epoch)
+    clients = ws.Clients(Parts(access, hub, directory, history, app[SUPERVISORS]), epoch)
     app[ws.CLIENTS] = clients
     app[STATUS] = Status(
         hub=hub,

@@ -91,7 +91,7 @@ class Reload:
         # The running configuration may differ from the one that was read, as that of the sandbox does.
         running = dataclasses.replace(access.config, **{name: getattr(config, name) for name in RELOADED})
         access.reconfigure(running)
-        gone = clients.reconfigure(running)
+        gone = clients.reconfigure()
         log.info(
             "the configuration was read again; tokens: %d; clients sent away because theirs is gone: %d",
             len(config.tokens),

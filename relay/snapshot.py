@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from relay.errors import ProviderError, StoreError
 from relay.history import History
-from relay.hub import CONNECTED, Hub, Stream
+from relay.hub import Hub
 from relay.intervals import next_open
 from relay.model import Candle, StreamKey
 from relay.provider import Provider
@@ -13,6 +13,7 @@ from relay.ranges import Live
 from relay.ranges import Past as Answer
 from relay.requests import Past
 from relay.series import Gap, Series
+from relay.stream import CONNECTED, Stream
 
 MOST_SINCE = 20_000
 """Candles that a resume may bring; beyond, the newest are sent and the snapshot is not complete."""

@@ -82,6 +82,17 @@ async def client(relay: Running) -> WsClient:
 
 
 @pytest.fixture
+async def bystander(relay: Running) -> AsyncIterator[WsClient]:
+    """Another client of `relay`; the test fails if what it does to its own keeps this one's updates from it."""
+    other = await relay.connect()
+    await other.subscribe("BTCUSDT@1s")
+    await other.update()
+    yield other
+    await other.settle()
+    await other.update()
+
+
+@pytest.fixture
 async def quick(relay_with: StartRelay) -> AsyncIterator[Running]:
     """A relay whose exchanges live four times as fast: a candle of `1s` closes every quarter of a second."""
     async with Sandbox(speed=4, pace_s=0.05, forex_always_open=True) as fast:

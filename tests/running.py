@@ -92,6 +92,21 @@ class WsClient:
         """Read on to the next `price_update` with these fields."""
         return await self.until_type("price_update", **fields)
 
+    @property
+    def updates(self) -> list[Message]:
+        """All `price_update` that arrived."""
+        return [message for message in self.received if message["type"] == "price_update"]
+
+    @property
+    def closed_times(self) -> list[int]:
+        """The open times of all closed candles that arrived as updates."""
+        return [message["candle"]["time"] for message in self.updates if message["is_closed"]]
+
+    async def settle(self) -> None:
+        """Read all that was sent until now."""
+        await self.ask("ping", id="settle")
+        await self.answer("settle")
+
     async def answer(self, request_id: str | int) -> Message:
         """Read on to the answer to a request."""
         return await self.until(lambda m: m.get("id") == request_id)

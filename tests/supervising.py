@@ -10,10 +10,11 @@ from typing import Any
 from relay import API_VERSION, Candle, PriceUpdate, ProviderInfo, StreamKey, Watchlist, hookimpl
 from relay.clock import Clock, ProviderClock
 from relay.history import History
-from relay.hub import Hub, Stream
+from relay.hub import Hub
 from relay.plugins import PluginHost
 from relay.provider import Provider, new_session
 from relay.store import Store
+from relay.stream import Stream
 from relay.supervision.attempts import Attempts
 from relay.supervision.backfill import Backfill
 from relay.supervision.carried import Carried

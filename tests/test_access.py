@@ -461,7 +461,7 @@ async def test_new_limits_hold_for_clients_that_are_connected_too(relay_with: St
     await client.subscribe("BTCUSDT@1m", bars=10)
     changed = dataclasses.replace(relay.access.config, max_history_rows_per_minute=5, max_streams_per_client=2)
     relay.access.reconfigure(changed)
-    relay.clients.reconfigure(changed)
+    relay.clients.reconfigure()
     await client.subscribe("BTCUSDT@1m", bars=10)
     await client.ask("subscribe", streams=["BTCUSDT@1m"], bars=11, id=1)
     assert (await client.answer(1))["code"] == "rate_limited"
@@ -469,7 +469,7 @@ async def test_new_limits_hold_for_clients_that_are_connected_too(relay_with: St
     assert [(await client.answer(2))["type"] for _ in range(2)] == ["subscription", "error"]
     changed = dataclasses.replace(changed, max_requests_per_second=0.1)
     relay.access.reconfigure(changed)
-    relay.clients.reconfigure(changed)
+    relay.clients.reconfigure()
     assert await end_of(client, {"action": "ping"}) == (
         4002,
         "rate limited",

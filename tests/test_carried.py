@@ -3,7 +3,8 @@
 import pytest
 
 from relay.clock import ProviderClock
-from relay.hub import Hub, Stream
+from relay.hub import Hub
+from relay.stream import Stream
 from relay.supervision.carried import KEPT_EVENTS, Carried
 from relay.supervision.liveness import Remedy
 from tests.supervising import MINUTE, A, Hands, update

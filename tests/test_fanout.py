@@ -1,86 +1,19 @@
-"""From one update to many sockets: sharing, slow readers, dead readers, nothing left behind."""
+"""From one update to many sockets: who shares what, and nothing is left behind."""
 
 import asyncio
 import gc
 import os
 import random
-import socket
 import zlib
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import aiohttp
-import orjson
 import pytest
 
-from providers.sandbox import Sandbox
 from relay import wire
-from tests.running import PREFIX, Running, WsClient, eventually
-
-StartRelay = Callable[..., Awaitable[Running]]
-
-HANDSHAKE = (
-    f"GET {PREFIX}/ws HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-    "Sec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==\r\nSec-WebSocket-Version: 13\r\n\r\n"
-).encode()
-
-
-def masked(text: bytes) -> bytes:
-    """Return a short client frame, masked with zeros."""
-    size = len(text)
-    head = bytes((0x81, 0x80 | size)) if size < 126 else b"\x81\xfe" + size.to_bytes(2, "big")
-    return head + b"\0\0\0\0" + text
-
-
-class RawClient:
-    """A client that reads only when told to, with a receive window as small as the kernel allows."""
-
-    def __init__(self, url: str, *streams: str) -> None:
-        host, port = url.removeprefix("http://").split(":")
-        self.socket = socket.socket()
-        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
-        self.socket.setblocking(False)
-        self.address = (host, int(port))
-        self.early = b""
-        names = ",".join(f'"{stream}"' for stream in streams)
-        self.request = masked(f'{{"action":"subscribe","streams":[{names}]}}'.encode())
-
-    async def open(self) -> "RawClient":
-        loop = asyncio.get_running_loop()
-        await loop.sock_connect(self.socket, self.address)
-        await loop.sock_sendall(self.socket, HANDSHAKE)
-        head = b""
-        while b"\r\n\r\n" not in head:
-            head += await loop.sock_recv(self.socket, 64)
-        assert b" 101 " in head[:20]
-        self.early = head.partition(b"\r\n\r\n")[2]
-        await loop.sock_sendall(self.socket, self.request)
-        return self
-
-    async def read_for(self, seconds: float) -> bytes:
-        loop = asyncio.get_running_loop()
-        got, self.early = bytearray(self.early), b""
-        try:
-            async with asyncio.timeout(seconds):
-                while chunk := await loop.sock_recv(self.socket, 1 << 16):
-                    got += chunk
-        except TimeoutError:
-            pass
-        return bytes(got)
-
-    def close(self) -> None:
-        self.socket.close()
-
-
-@contextmanager
-def raw_clients(url: str, count: int, *streams: str) -> Iterator[list[RawClient]]:
-    clients = [RawClient(url, *streams) for _ in range(count)]
-    try:
-        yield clients
-    finally:
-        for client in clients:
-            client.close()
+from tests.conftest import StartRelay
+from tests.raw import RawClient
+from tests.running import Running, WsClient, eventually
 
 
 async def test_clients_with_the_same_streams_share_one_group_and_others_do_not(relay: Running) -> None:
@@ -91,7 +24,7 @@ async def test_clients_with_the_same_streams_share_one_group_and_others_do_not(r
     await other.subscribe("ETHUSDT@1s")
     for client in (*same, other):
         await client.update(symbol="ETHUSDT")
-    groups = relay.hub.groups
+    groups = relay.hub.fanout.groups
     assert sorted(len(group.members) for group in groups) == [1, 5]
 
 
@@ -102,11 +35,11 @@ async def test_updates_that_follow_closely_leave_in_one_write(relay_with: StartR
     await client.subscribe(*names)
     for _ in range(20):
         await client.update()
-    frames, writes = relay.hub.frames_out, relay.hub.writes_out
+    frames, writes = relay.hub.fanout.frames_out, relay.hub.fanout.writes_out
     for _ in range(60):
         await client.update()
-    assert relay.hub.frames_out - frames >= 40
-    assert relay.hub.writes_out - writes <= (relay.hub.frames_out - frames) / 3
+    assert relay.hub.fanout.frames_out - frames >= 40
+    assert relay.hub.fanout.writes_out - writes <= (relay.hub.fanout.frames_out - frames) / 3
 
 
 async def test_no_flush_window_sends_each_tick_at_once(relay_with: StartRelay) -> None:
@@ -115,74 +48,6 @@ async def test_no_flush_window_sends_each_tick_at_once(relay_with: StartRelay) -
     await client.subscribe("BTCUSDT@1m")
     for _ in range(5):
         await client.update()
-
-
-async def test_fifty_clients_that_never_read_change_nothing_for_the_others(
-    relay_with: StartRelay, sandbox: Sandbox
-) -> None:
-    relay = await relay_with(flush_ms=0)
-    symbols = [pair for pair in ("BTCUSDT", "ETHUSDT", "SOLUSDT", "XRPUSDT", "ADAUSDT", "DOGEUSDT", "BNBUSDT")]
-    names = [f"{symbol}@{interval}" for symbol in symbols for interval in ("1m", "3m", "5m", "15m", "30m", "1h")]
-    reader = await relay.connect()
-    await reader.subscribe(*names, "BTCUSDT@1s")
-    with raw_clients(relay.url, 50, *names) as dead:
-        for client in dead:
-            await client.open()
-        await eventually(lambda: len(relay.hub.subscribers) == 51)
-        await eventually(lambda: relay.hub.lagging >= 50, 60)
-        # 51 clients were served; now only the reader is: every closed second still comes, without a hole.
-        times: list[int] = []
-        while len(times) < 4:
-            update = await reader.update(symbol="BTCUSDT", interval="1s", is_closed=True)
-            times.append(update["candle"]["time"])
-        assert times == list(range(times[0], times[0] + 4))
-        waiting = max(subscriber.outbox.waiting_bytes for subscriber in relay.hub.subscribers)
-        assert waiting <= 64 * 1024, "a dead reader holds too much memory"
-    await eventually(lambda: relay.hub.lagging == 0)
-    assert len(relay.hub.subscribers) == 1
-
-
-async def test_stalled_client_returns_to_newest_open_candles_and_every_closed_one(relay_with: StartRelay) -> None:
-    relay = await relay_with(flush_ms=0)
-    symbols = ("BTCUSDT", "ETHUSDT", "SOLUSDT", "XRPUSDT", "ADAUSDT", "DOGEUSDT", "BNBUSDT")
-    names = [f"{symbol}@{interval}" for symbol in symbols for interval in ("1s", "1m", "3m", "5m", "15m", "30m", "1h")]
-    with raw_clients(relay.url, 1, *names) as (client,):
-        await client.open()
-        await eventually(lambda: relay.hub.lagging == 1, 60)
-        (subscriber,) = relay.hub.subscribers
-        await eventually(lambda: subscriber.outbox.conflated > 100)
-        got = await client.read_for(2)
-        await eventually(lambda: relay.hub.lagging == 0)
-        got += await client.read_for(1)
-    messages = parsed(got)
-    seconds = [
-        message["candle"]["time"]
-        for message in messages
-        if message["type"] == "price_update" and message["symbol"] == "BTCUSDT" and message["interval"] == "1s"
-        and message["is_closed"]
-    ]  # fmt: skip
-    assert seconds == list(range(seconds[0], seconds[0] + len(seconds)))
-    newest = {(m["symbol"], m["interval"]): m["seq"] for m in messages if m["type"] == "price_update"}
-    for stream in relay.hub.streams.values():
-        assert newest[(stream.name, stream.key.interval)] >= stream.seq - 30
-
-
-def parsed(data: bytes) -> list[dict[str, Any]]:
-    """Split server frames, dropping the half one at the end, and pings."""
-    messages = []
-    at = 0
-    while len(data) - at >= 2:
-        size, head = data[at + 1], 2
-        if size == 126:
-            size, head = int.from_bytes(data[at + 2 : at + 4], "big"), 4
-        elif size == 127:
-            size, head = int.from_bytes(data[at + 2 : at + 10], "big"), 10
-        if len(data) - at < head + size:
-            break
-        if data[at] == 0x81:
-            messages.append(orjson.loads(data[at + head : at + head + size]))
-        at += head + size
-    return messages
 
 
 async def test_deflate_is_not_negotiated_unless_switched_on(relay: Running) -> None:
@@ -274,36 +139,3 @@ async def test_plain_asyncio_and_uvloop_clients_both_close_cleanly(relay: Runnin
     await client.close()
     await eventually(lambda: not relay.hub.subscribers)
     assert client.socket.close_code == aiohttp.WSCloseCode.OK
-
-
-async def test_client_that_reads_nothing_for_too_long_is_closed_with_4000(
-    relay_with: StartRelay, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("relay.hub.LAGGARD_PATIENCE_S", 1.0)
-    relay = await relay_with(flush_ms=0)
-    symbols = ("BTCUSDT", "ETHUSDT", "SOLUSDT", "XRPUSDT", "ADAUSDT", "DOGEUSDT", "BNBUSDT")
-    names = [f"{symbol}@{interval}" for symbol in symbols for interval in ("1s", "1m", "3m", "5m", "15m", "30m", "1h")]
-    with raw_clients(relay.url, 1, *names) as (client,):
-        await client.open()
-        await eventually(lambda: relay.hub.lagging == 1, 60)
-        await eventually(lambda: not relay.hub.subscribers)
-        got = await client.read_for(5)
-    assert got.endswith(b"\x88\x0f" + (4000).to_bytes(2, "big") + b"slow consumer")
-
-
-async def test_client_whose_closed_candles_pile_up_is_closed_with_4000(
-    relay_with: StartRelay, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("relay.outbox.MOST_KEPT", 4000)
-    relay = await relay_with(flush_ms=0)
-    symbols = ("BTCUSDT", "ETHUSDT", "SOLUSDT", "XRPUSDT", "ADAUSDT", "DOGEUSDT", "BNBUSDT")
-    names = [f"{symbol}@{interval}" for symbol in symbols for interval in ("1s", "1m", "3m", "5m", "15m", "30m", "1h")]
-    other = await relay.connect()
-    await other.subscribe("BTCUSDT@1s")
-    with raw_clients(relay.url, 1, *names) as (client,):
-        await client.open()
-        await eventually(lambda: len(relay.hub.subscribers) == 2)
-        await eventually(lambda: len(relay.hub.subscribers) == 1, 60)
-        got = await client.read_for(5)
-    assert got.endswith(b"\x88\x0f" + (4000).to_bytes(2, "big") + b"slow consumer")
-    await other.update(is_closed=True)

@@ -3,64 +3,33 @@
 import asyncio
 from typing import Any, NamedTuple
 
-import orjson
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from providers.sandbox import Sandbox, until
-from relay import hub as hub_module
+from relay import laggards, wire
 from relay.clock import Clock, ProviderClock
-from relay.hub import Hub, Stream, Subscriber
+from relay.hub import Hub
 from relay.model import Candle, PriceUpdate, StreamKey
 from relay.outbox import HIGH_WATER, Outbox
 from relay.requests import Options
+from relay.stream import Stream, Subscriber
 from tests.conftest import StartRelay
+from tests.pipe import Pipe
+from tests.raw import parsed
 from tests.running import Running, eventually
 
 NAMES = ("AAA", "BBB", "CCC")
 OPTIONS = (Options(), Options(closed_only=True), Options(throttle_ms=60_000), Options(throttle_ms=1))
 
 
-class Pipe:
-    """A transport: what was read in `read`, and, while the reader is stalled, what waits in `waiting`."""
-
-    def __init__(self) -> None:
-        self.read = bytearray()
-        self.waiting = bytearray()
-        self.is_stalled = False
-
-    def write(self, data: bytes) -> None:
-        (self.waiting if self.is_stalled else self.read).extend(data)
-
-    def get_write_buffer_size(self) -> int:
-        return len(self.waiting)
-
-    def is_closing(self) -> bool:
-        return False
-
-    def stall(self) -> None:
-        self.is_stalled = True
-        self.waiting.extend(text_frame(b'{"type":"filler","x":"' + b"x" * (HIGH_WATER + 1) + b'"}'))
-
-    def go_on(self) -> None:
-        self.is_stalled = False
-        self.read.extend(self.waiting)
-        self.waiting.clear()
-
-    def messages(self) -> list[dict[str, Any]]:
-        found, at, data = [], 0, bytes(self.read)
-        while at < len(data):
-            size, start = data[at + 1], at + 2
-            if size == 126:
-                size, start = int.from_bytes(data[at + 2 : at + 4], "big"), at + 4
-            at = start + size
-            found.append(orjson.loads(data[start:at]))
-        return found
+FILLER = wire.frame(b'{"type":"filler","x":"' + b"x" * (HIGH_WATER + 1) + b'"}')
 
 
-def text_frame(text: bytes) -> bytes:
-    return b"\x81\x7e" + len(text).to_bytes(2, "big") + text
+def stall(pipe: Pipe) -> None:
+    pipe.is_stalled = True
+    pipe.write(FILLER)
 
 
 class Feeder:
@@ -95,8 +64,8 @@ class Follower(NamedTuple):
 class Table:
     """The hub beside a model of it."""
 
-    def __init__(self) -> None:
-        self.hub = Hub(Clock(), flush_s=0)
+    def __init__(self, flush_s: float = 0) -> None:
+        self.hub = Hub(Clock(), flush_s=flush_s)
         self.feeder = Feeder(self.hub)
         self.followers: list[Follower] = []
         self.time = 0
@@ -151,21 +120,20 @@ class Table:
             assert {stream.name: channel.options for stream, channel in subscriptions.items()} == follower.options
             for stream, channel in subscriptions.items():
                 assert hub.streams[stream.provider, stream.key] is stream
-                assert follower.subscriber in stream.subscribers
                 assert stream.channels[channel.options] is channel
         for stream in hub.streams.values():
-            assert all(stream in subscriber.subscriptions for subscriber in stream.subscribers)
-            assert sum(channel.users for channel in stream.channels.values()) == len(stream.subscribers)
+            subscribed = [one.subscriber for one in self.followers if stream in one.subscriber.subscriptions]
+            assert stream.subscriber_count == len(subscribed)
             for channel in stream.channels.values():
                 assert channel.users > 0
-                assert all(group in hub.groups for group in channel.groups)
+                assert all(group in hub.fanout.groups for group in channel.groups)
                 assert all(stream in subscriber.subscriptions for subscriber in channel.laggards)
-        for group in hub.groups:
+        for group in hub.fanout.groups:
             assert group.members
             for subscriber in group.members:
                 assert subscriber.group is group
                 assert frozenset(subscriber.subscriptions.values()) == group.channels
-        assert self.feeder.carried == {stream for stream in hub.streams.values() if stream.subscribers}
+        assert self.feeder.carried == {stream for stream in hub.streams.values() if stream.subscriber_count}
 
 
 async def settle() -> None:
@@ -185,6 +153,12 @@ OPERATIONS = st.one_of(
     st.tuples(st.just("go on"), st.integers(0, 9)),
     st.tuples(st.just("turn")),
 )
+
+
+def timers() -> list[str]:
+    """Return what the loop has still to call of the hub and its parts."""
+    waiting = [repr(timer) for timer in getattr(asyncio.get_running_loop(), "_scheduled", []) if not timer.cancelled()]
+    return [timer for timer in waiting if any(owner in timer for owner in ("Fanout.", "Laggards.", "Channel."))]
 
 
 async def play(operations: list[tuple[Any, ...]]) -> None:
@@ -207,14 +181,14 @@ async def play(operations: list[tuple[Any, ...]]) -> None:
             elif kind == "unsubscribe":
                 table.unsubscribe(follower, *rest[1:])
             elif kind == "stall":
-                follower.pipe.stall()
+                stall(follower.pipe)
             else:
                 follower.pipe.go_on()
         table.check()
     for follower in table.followers:
         follower.pipe.go_on()
     async with asyncio.timeout(10):
-        while table.hub.lagging or any(map(misses, table.followers)):  # noqa: ASYNC110  the hub's timers do it
+        while table.hub.fanout.lagging or any(map(misses, table.followers)):  # noqa: ASYNC110  the hub's timers do it
             await asyncio.sleep(0.001)
     await settle()
     for follower in table.followers:
@@ -225,16 +199,15 @@ async def play(operations: list[tuple[Any, ...]]) -> None:
     await settle()
     assert not table.hub.streams
     assert not table.hub.subscribers
-    assert not table.hub.groups
+    assert not table.hub.fanout.groups
     assert not table.feeder.carried
-    assert table.hub.lagging == 0
+    assert table.hub.fanout.lagging == 0
     table.hub.close()
-    timers = getattr(asyncio.get_running_loop(), "_scheduled", [])
-    assert not [timer for timer in timers if not timer.cancelled() and "hub" in repr(timer).lower()]
+    assert not timers()
 
 
 def updates_of(follower: Follower) -> list[dict[str, Any]]:
-    return [message for message in follower.pipe.messages() if message["type"] == "price_update"]
+    return [message for message in parsed(follower.pipe.read) if message["type"] == "price_update"]
 
 
 def misses(follower: Follower) -> bool:
@@ -267,11 +240,11 @@ def check_delivery(follower: Follower) -> None:
 @settings(max_examples=300, deadline=None)
 @given(st.lists(OPERATIONS, max_size=60))
 def test_table_stays_consistent_and_loses_nothing(operations: list[tuple[Any, ...]]) -> None:
-    before, hub_module.LAGGARD_TICK_S = hub_module.LAGGARD_TICK_S, 0.0005
+    before, laggards.TICK_S = laggards.TICK_S, 0.0005
     try:
         asyncio.run(play(operations))
     finally:
-        hub_module.LAGGARD_TICK_S = before
+        laggards.TICK_S = before
 
 
 class Gone(Pipe):
@@ -288,8 +261,50 @@ async def test_connection_that_has_just_gone_keeps_nothing_from_the_others() -> 
     for pipe in pipes:
         hub.subscribe(hub.join(Outbox(pipe), lambda *_: None), stream)
     hub.publish(stream, PriceUpdate(stream.key, Candle(60, 1.0, 1.0, 1.0, 1.0, 0.0), is_closed=False))
-    hub.flush()
-    assert [len(pipe.messages()) for pipe in pipes] == [1, 0, 1]
+    hub.fanout.flush()
+    assert [len(parsed(pipe.read)) for pipe in pipes] == [1, 0, 1]
+
+
+async def test_subscriber_that_caught_up_is_served_with_the_others_again() -> None:
+    table = Table()
+    for _ in range(2):
+        table.join()
+        table.subscribe(table.followers[-1], "AAA", Options())
+    follower = table.followers[0]
+    stall(follower.pipe)
+    table.publish("AAA", is_closed=True)
+    table.hub.fanout.flush()
+    assert table.hub.fanout.lagging == 1
+    follower.pipe.go_on()
+    await eventually(lambda: not table.hub.fanout.lagging)
+    table.publish("AAA", is_closed=False)
+    table.hub.fanout.flush()
+    assert [len(group.members) for group in table.hub.fanout.groups] == [2]
+    assert not misses(follower)
+
+
+async def test_closed_hub_leaves_no_timer() -> None:
+    table = Table(flush_s=60)
+    for options in (Options(), Options(throttle_ms=60_000)):
+        table.join()
+        table.subscribe(table.followers[-1], "AAA", options)
+    stall(table.followers[0].pipe)
+    table.publish("AAA", is_closed=False)
+    table.publish("AAA", is_closed=False)
+    table.hub.fanout.flush()
+    table.publish("AAA", is_closed=True)
+    assert {timer.split()[2].partition(".")[0] for timer in timers()} == {"Fanout", "Laggards", "Channel"}
+    table.hub.close()
+    assert not timers()
+
+
+async def test_subscriber_that_left_is_sent_nothing() -> None:
+    hub, pipe = Hub(Clock(), flush_s=0), Pipe()
+    subscriber = hub.join(Outbox(pipe), lambda *_: None)
+    hub.send(subscriber, wire.frame(b"{}"))
+    hub.leave(subscriber)
+    hub.send(subscriber, wire.frame(b"{}"))
+    assert parsed(pipe.read) == [{}]
 
 
 # -- upstreams are shared --------------------------------------------------------------------------

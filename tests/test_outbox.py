@@ -6,31 +6,7 @@ import pytest
 
 from relay.errors import OutboxFull
 from relay.outbox import CHUNK, HIGH_WATER, MOST_KEPT, Outbox
-
-
-class Pipe:
-    """A transport whose reader takes bytes only when told to."""
-
-    def __init__(self) -> None:
-        self.waiting = b""
-        self.read = b""
-        self.is_stalled = False
-        self.closing = False
-
-    def write(self, data: bytes) -> None:
-        self.waiting += data
-        if not self.is_stalled:
-            self.take(len(self.waiting))
-
-    def take(self, count: int) -> None:
-        self.read += self.waiting[:count]
-        self.waiting = self.waiting[count:]
-
-    def get_write_buffer_size(self) -> int:
-        return len(self.waiting)
-
-    def is_closing(self) -> bool:
-        return self.closing
+from tests.pipe import Pipe
 
 
 @pytest.fixture
@@ -43,10 +19,13 @@ def outbox(pipe: Pipe) -> Outbox:
     return Outbox(pipe)
 
 
-def stall(pipe: Pipe, outbox: Outbox) -> None:
+@pytest.fixture
+def lagging(pipe: Pipe, outbox: Outbox) -> Outbox:
+    """The outbox of a subscriber whose reader is stalled, with more than the high-water mark in the transport."""
     pipe.is_stalled = True
     assert not outbox.write(b"x" * (HIGH_WATER + 1))
     assert outbox.is_lagging
+    return outbox
 
 
 def test_frames_pass_straight_through_while_the_reader_keeps_up(pipe: Pipe, outbox: Outbox) -> None:
@@ -55,73 +34,62 @@ def test_frames_pass_straight_through_while_the_reader_keeps_up(pipe: Pipe, outb
     assert pipe.read == b"ab"
 
 
-def test_newest_open_candle_replaces_the_unsent_one(pipe: Pipe, outbox: Outbox) -> None:
-    stall(pipe, outbox)
-    outbox.put("s", b"<open 1>", is_closed=False)
-    outbox.put("t", b"<other>", is_closed=False)
-    outbox.put("s", b"<open 2>", is_closed=False)
-    pipe.is_stalled = False
-    pipe.take(HIGH_WATER + 1)
-    assert outbox.drain(1.0)
+def test_newest_open_candle_replaces_the_unsent_one(pipe: Pipe, lagging: Outbox) -> None:
+    lagging.put("s", b"<open 1>", is_closed=False)
+    lagging.put("t", b"<other>", is_closed=False)
+    lagging.put("s", b"<open 2>", is_closed=False)
+    pipe.go_on()
+    assert lagging.drain(1.0)
     assert pipe.read.endswith(b"x<other><open 2>")
-    assert outbox.conflated == 1
+    assert lagging.conflated == 1
 
 
-def test_closed_candle_supersedes_the_open_one_and_is_kept_in_order(pipe: Pipe, outbox: Outbox) -> None:
-    stall(pipe, outbox)
-    outbox.put("s", b"<open 1>", is_closed=False)
-    outbox.put("s", b"<closed 1>", is_closed=True)
-    outbox.put("s", b"<open 2>", is_closed=False)
-    outbox.put("s", b"<closed 2>", is_closed=True)
-    outbox.put("s", b"<open 3>", is_closed=False)
-    pipe.is_stalled = False
-    pipe.take(HIGH_WATER + 1)
-    assert outbox.drain(1.0)
+def test_closed_candle_supersedes_the_open_one_and_is_kept_in_order(pipe: Pipe, lagging: Outbox) -> None:
+    lagging.put("s", b"<open 1>", is_closed=False)
+    lagging.put("s", b"<closed 1>", is_closed=True)
+    lagging.put("s", b"<open 2>", is_closed=False)
+    lagging.put("s", b"<closed 2>", is_closed=True)
+    lagging.put("s", b"<open 3>", is_closed=False)
+    pipe.go_on()
+    assert lagging.drain(1.0)
     assert pipe.read.endswith(b"x<closed 1><closed 2><open 3>")
 
 
-def test_status_and_answers_do_not_disturb_the_open_candle(pipe: Pipe, outbox: Outbox) -> None:
-    stall(pipe, outbox)
-    outbox.put("s", b"<open>", is_closed=False)
-    outbox.send(b"<status>")
-    pipe.is_stalled = False
-    pipe.take(HIGH_WATER + 1)
-    assert outbox.drain(1.0)
+def test_status_and_answers_do_not_disturb_the_open_candle(pipe: Pipe, lagging: Outbox) -> None:
+    lagging.put("s", b"<open>", is_closed=False)
+    lagging.send(b"<status>")
+    pipe.go_on()
+    assert lagging.drain(1.0)
     assert pipe.read.endswith(b"x<open><status>")
 
 
-def test_open_candle_of_a_stream_that_was_left_is_not_sent(pipe: Pipe, outbox: Outbox) -> None:
-    stall(pipe, outbox)
-    outbox.put("s", b"<open>", is_closed=False)
-    outbox.forget("s")
-    pipe.is_stalled = False
-    pipe.take(HIGH_WATER + 1)
-    assert outbox.drain(1.0)
+def test_open_candle_of_a_stream_that_was_left_is_not_sent(pipe: Pipe, lagging: Outbox) -> None:
+    lagging.put("s", b"<open>", is_closed=False)
+    lagging.forget("s")
+    pipe.go_on()
+    assert lagging.drain(1.0)
     assert b"<open>" not in pipe.read
 
 
-def test_closed_candles_beyond_the_bound_are_refused(pipe: Pipe, outbox: Outbox) -> None:
-    stall(pipe, outbox)
+def test_closed_candles_beyond_the_bound_are_refused(lagging: Outbox) -> None:
     frame = b"c" * 1000
     for _ in range(MOST_KEPT // len(frame)):
-        outbox.put("s", frame, is_closed=True)
+        lagging.put("s", frame, is_closed=True)
     with pytest.raises(OutboxFull):
-        outbox.put("s", frame, is_closed=True)
+        lagging.put("s", frame, is_closed=True)
 
 
-def test_open_candles_never_fill_the_outbox(pipe: Pipe, outbox: Outbox) -> None:
-    stall(pipe, outbox)
+def test_open_candles_never_fill_the_outbox(lagging: Outbox) -> None:
     for number in range(20_000):
-        outbox.put(number % 50, b"o" * 200, is_closed=False)
-    assert outbox.waiting_bytes - HIGH_WATER - 1 <= 50 * 200
+        lagging.put(number % 50, b"o" * 200, is_closed=False)
+    assert lagging.waiting_bytes - HIGH_WATER - 1 <= 50 * 200
 
 
-def test_what_was_kept_is_written_in_small_chunks(pipe: Pipe, outbox: Outbox) -> None:
-    stall(pipe, outbox)
+def test_what_was_kept_is_written_in_small_chunks(pipe: Pipe, lagging: Outbox) -> None:
     for _ in range(100):
-        outbox.put("s", b"c" * 1000, is_closed=True)
+        lagging.put("s", b"c" * 1000, is_closed=True)
     pipe.take(HIGH_WATER + 1)
-    while not outbox.drain(1.0):
+    while not lagging.drain(1.0):
         assert pipe.get_write_buffer_size() <= CHUNK + 1000
         pipe.take(5000)
         if len(pipe.read) > HIGH_WATER + 90_000:
@@ -130,7 +98,7 @@ def test_what_was_kept_is_written_in_small_chunks(pipe: Pipe, outbox: Outbox) ->
 
 
 def test_nothing_is_written_to_a_closing_transport(pipe: Pipe, outbox: Outbox) -> None:
-    pipe.closing = True
+    pipe.is_gone = True
     assert outbox.write(b"late")
     assert pipe.read == b""
 
@@ -161,8 +129,7 @@ def test_reader_that_stalls_and_returns_at_random_gets_every_closed_candle_in_or
         pipe.take(rng.randrange(600) if not pipe.is_stalled else 0)
         if outbox.is_lagging and rng.random() < 0.2:
             outbox.drain(float(step))
-    pipe.is_stalled = False
-    pipe.take(len(pipe.waiting))
+    pipe.go_on()
     while outbox.is_lagging and not outbox.drain(1e9):
         pass
     read = [part + b">" for part in pipe.read.replace(b" ", b"").split(b">")[:-1]]

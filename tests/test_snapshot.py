@@ -7,11 +7,12 @@ import pytest
 
 from relay import snapshot
 from relay.clock import Clock, ProviderClock
-from relay.hub import Hub, Stream
+from relay.hub import Hub
 from relay.model import Candle, PriceUpdate, StreamKey
 from relay.ranges import Past as Answer
 from relay.requests import Past
 from relay.series import Gap
+from relay.stream import Stream
 
 KEY = StreamKey("AAA", "1m")
 

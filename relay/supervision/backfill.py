@@ -10,11 +10,12 @@ from relay.clock import Clock
 from relay.errors import ProviderError, ProviderUnavailable, RateLimited, StoreError
 from relay.events import event
 from relay.history import History
-from relay.hub import CONNECTED, Hub, Stream
+from relay.hub import Hub
 from relay.intervals import next_open
 from relay.model import Candle, PriceUpdate, StreamKey
 from relay.provider import Provider
 from relay.series import Missing
+from relay.stream import CONNECTED, Stream
 from relay.supervision.carried import STALE, Carried
 
 log = logging.getLogger(__name__)

@@ -3,9 +3,10 @@
 from typing import Final, NamedTuple
 
 from relay.clock import Clock
-from relay.hub import CONNECTED, CONNECTING, Hub, Stream
+from relay.hub import Hub
 from relay.intervals import length_s, next_open
 from relay.messages import StreamState
+from relay.stream import CONNECTED, CONNECTING, Stream
 from relay.supervision.liveness import Liveness, Remedy
 
 RECONNECTING: Final = "reconnecting"

@@ -9,11 +9,12 @@ from typing import cast
 from relay.ending import end_task
 from relay.errors import BadAnswer, ProviderError, ProviderTimeout, ProviderUnavailable, RateLimited
 from relay.events import event
-from relay.hub import CONNECTED, Hub
+from relay.hub import Hub
 from relay.measures import LAG_BOUNDS_S, Histogram
 from relay.messages import StreamState
 from relay.model import StreamKey
 from relay.provider import Provider
+from relay.stream import CONNECTED
 from relay.supervision.backfill import Backfill
 from relay.supervision.carried import Carried
 from relay.watchlist import Watchlist

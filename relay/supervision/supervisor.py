@@ -7,9 +7,10 @@ from itertools import count
 
 from relay.clock import Clock
 from relay.history import History
-from relay.hub import Hub, Stream
+from relay.hub import Hub
 from relay.model import StreamKey
 from relay.provider import Provider
+from relay.stream import Stream
 from relay.supervision.attempts import Attempts
 from relay.supervision.backfill import Backfill
 from relay.supervision.carried import Carried, Planned

@@ -11,9 +11,10 @@ from relay.chunks import CSV_HEAD, Chunk, as_csv, as_lines
 from relay.directory import Directory, Target
 from relay.errors import RelayError
 from relay.history import History, Text
-from relay.hub import CONNECTED, Hub, Stream
+from relay.hub import Hub
 from relay.snapshot import live_of
 from relay.store import Store
+from relay.stream import CONNECTED, Stream
 from relay.web import callers
 from relay.web.access import Access
 from relay.web.bodies import Body, Heads, takes_gzip

@@ -16,18 +16,20 @@ from prometheus_client.registry import Collector
 
 from relay.errors import CloseCode, StoreError
 from relay.history import SOURCES, History
-from relay.hub import CONNECTED, CONNECTING, Hub
+from relay.hub import Hub
 from relay.looplag import LoopLag
 from relay.measures import Histogram
 from relay.store import Store, StoreSummary
+from relay.stream import CONNECTED, CONNECTING
 from relay.supervision.attempts import CAUSES
 from relay.supervision.carried import BACKFILLING, ERROR, RECONNECTING, STALE
 from relay.supervision.supervisor import Supervisor
 from relay.version import VERSION
 from relay.watchlist import PAUSES
+from relay.web.connection import ACTIONS
 from relay.web.counting import Requests
 from relay.web.status import PROVIDER_STATES, provider_state
-from relay.web.ws import ACTIONS, Clients
+from relay.web.ws import Clients
 
 STREAM_STATES = (CONNECTING, CONNECTED, RECONNECTING, BACKFILLING, STALE, *PAUSES, ERROR)
 CLOSE_CODES = {
@@ -122,7 +124,7 @@ class RelayCollector(Collector):
         backfills = Count("relay_backfills", "Fetches of what was missed", labels=["provider"])
         blocks = Count("relay_plugin_blocks", "Times that a plugin blocked the event loop", labels=["provider"])
         for name, supervisor in self._supervisors.items():
-            now = provider_state(supervisor.provider, self._clients.directory)[0]
+            now = provider_state(supervisor.provider, self._clients.parts.directory)[0]
             for state in PROVIDER_STATES:
                 states.add_metric([name, state], state == now)
             count_of = dict.fromkeys(STREAM_STATES, 0)
@@ -152,16 +154,18 @@ class RelayCollector(Collector):
 
     def _sending(self) -> Iterator[Metric]:
         """What leaves for subscribers."""
-        hub = self._hub
-        yield Count("relay_sent_frames", "Frames written to clients", hub.frames_out)
-        yield Count("relay_sent_writes", "Writes to client sockets; one carries all frames of a flush", hub.writes_out)
-        yield Count("relay_sent_bytes", "Bytes of frames written to clients", hub.bytes_out)
+        hub, fanout = self._hub, self._hub.fanout
+        yield Count("relay_sent_frames", "Frames written to clients", fanout.frames_out)
+        yield Count(
+            "relay_sent_writes", "Writes to client sockets; one carries all frames of a flush", fanout.writes_out
+        )
+        yield Count("relay_sent_bytes", "Bytes of frames written to clients", fanout.bytes_out)
         delay = "From the first update of a flush until it was written to all sockets; flush_ms is part of it"
-        yield _histogram("relay_publish_to_write_seconds", delay, {}, {(): hub.write_delay})
+        yield _histogram("relay_publish_to_write_seconds", delay, {}, {(): fanout.write_delay})
         yield Gauge("relay_clients", "WebSocket clients", len(self._clients.connections))
-        yield Gauge("relay_clients_lagging", "Clients that do not keep up now", hub.lagging)
+        yield Gauge("relay_clients_lagging", "Clients that do not keep up now", fanout.lagging)
         yield Gauge(
-            "relay_subscriptions", "Subscriptions of clients", sum(len(one.subscribers) for one in hub.streams.values())
+            "relay_subscriptions", "Subscriptions of clients", sum(one.subscriber_count for one in hub.streams.values())
         )
         yield Count("relay_client_connects", "WebSocket clients that came", self._clients.opened)
 

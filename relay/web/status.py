@@ -10,17 +10,19 @@ from typing import Any
 from relay.directory import Directory
 from relay.errors import StoreError
 from relay.history import SOURCES, History
-from relay.hub import Hub, Stream
+from relay.hub import Hub
 from relay.looplag import LoopLag
 from relay.measures import Histogram
 from relay.model import Budget
 from relay.plugins import PluginFailure
 from relay.provider import Provider
 from relay.store import Store
+from relay.stream import Stream
 from relay.supervision.supervisor import Supervisor
 from relay.version import VERSION
 from relay.web.access import Access
-from relay.web.ws import Clients, Connection
+from relay.web.connection import Connection
+from relay.web.ws import Clients
 
 CLIENTS_SHOWN = 50
 STREAMS_AT_A_TIME = 200
@@ -63,7 +65,7 @@ class Status:
             summary = (await self._store.streams_summary())._asdict()
         except StoreError:
             summary = {}
-        hub = self._hub
+        hub, fanout = self._hub, self._hub.fanout
         wall, now = time.time(), time.monotonic()
         return {
             "version": VERSION,
@@ -73,8 +75,8 @@ class Status:
             "clients": {
                 "connected": self._access.clients,
                 "subscribers": len(hub.subscribers),
-                "lagging": hub.lagging,
-                "subscriptions": sum(len(stream.subscribers) for stream in hub.streams.values()),
+                "lagging": fanout.lagging,
+                "subscriptions": sum(stream.subscriber_count for stream in hub.streams.values()),
                 "opened": self._clients.opened,
                 **self._access.clients_by_token(),
                 "requests": dict(self._clients.requests),
@@ -85,10 +87,10 @@ class Status:
             },
             "traffic": {
                 "updates_in": hub.updates_in,
-                "frames_out": hub.frames_out,
-                "writes_out": hub.writes_out,
-                "bytes_out": hub.bytes_out,
-                "write_delay_ms": _spread_ms(hub.write_delay),
+                "frames_out": fanout.frames_out,
+                "writes_out": fanout.writes_out,
+                "bytes_out": fanout.bytes_out,
+                "write_delay_ms": _spread_ms(fanout.write_delay),
                 "loop_lag_ms": _spread_ms(self._loop_lag.lateness),
                 "loop_lag_longest_ms": round(self._loop_lag.longest_recent_s * 1000, 1),
             },
@@ -117,7 +119,9 @@ class Status:
     def _newest_clients(self, now: float) -> list[dict[str, Any]]:
         """Return those who lag, then those who came last; some of them, since there may be thousands."""
         lagging = (
-            [one for one in self._clients.connections if one.subscriber.outbox.is_lagging] if self._hub.lagging else []
+            [one for one in self._clients.connections if one.subscriber.outbox.is_lagging]
+            if self._hub.fanout.lagging
+            else []
         )
         chosen = dict.fromkeys(islice(chain(lagging, reversed(self._clients.connections)), CLIENTS_SHOWN * 2))
         return [_client(one, now) for one in islice(chosen, CLIENTS_SHOWN)]
@@ -208,7 +212,7 @@ def _stream(stream: Stream, wall_offset: float) -> dict[str, Any]:
         "provider": stream.provider,
         "status": stream.status,
         "message": stream.message,
-        "subscribers": len(stream.subscribers),
+        "subscribers": stream.subscriber_count,
         "last_update": None if updated_at is None else round(wall_offset + updated_at, 3),
         "lag_ms": None if lag_ms is None else round(lag_ms, 1),
         "seq": stream.seq,

@@ -17,10 +17,11 @@ import orjson
 from providers.binance import BinanceCodec
 from relay import Hosts, wire
 from relay.clock import Clock, ProviderClock
-from relay.hub import Hub, Stream, Subscriber
+from relay.hub import Hub
 from relay.model import Candle, PriceUpdate, StreamKey
 from relay.outbox import Outbox
 from relay.series import Series
+from relay.stream import Stream, Subscriber
 
 KEY = StreamKey("BTCUSDT", "1m")
 
@@ -157,18 +158,18 @@ def publish_step(loop: asyncio.AbstractEventLoop, subscribers: int, own_sets: bo
 
     def work() -> int:
         nonlocal turn
-        before = hub.frames_out
+        before = hub.fanout.frames_out
 
         async def burst() -> None:
             for stream in streams:
                 candle = Candle(1_764_000_000, 100.0, 101.5, 99.5, 100.5, float(turn))
                 hub.publish(stream, PriceUpdate(stream.key, candle, False, turn))
-            hub.flush()
+            hub.fanout.flush()
 
         for _ in range(20):
             turn += 1
             loop.run_until_complete(burst())
-        return hub.frames_out - before
+        return hub.fanout.frames_out - before
 
     return work
 

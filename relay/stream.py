@@ -1,0 +1,188 @@
+"""What is known of a stream, and who gets it: streams, channels, groups and subscribers, the nodes of one table.
+
+They refer to each other, so they are together; `relay.hub` links streams and subscribers, `relay.fanout` forms groups.
+"""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+from relay import wire
+from relay.clock import ProviderClock
+from relay.messages import StreamState
+from relay.model import StreamKey
+from relay.outbox import Line, Outbox
+from relay.requests import PLAIN, Options
+from relay.series import Series
+
+CONNECTING: Final = "connecting"
+CONNECTED: Final = "connected"
+
+COUNTED = ("merged", "gaps", "backfilled", "revised", "duplicate", "late")
+"""What streams count."""
+
+
+class Feeder(Protocol):
+    """Who fills a stream: the supervisor of its provider."""
+
+    clock: ProviderClock
+    has_history: bool
+
+    def wanted(self, stream: "Stream") -> None:
+        """Learn that a stream has its first subscriber."""
+
+    def unwanted(self, stream: "Stream") -> None:
+        """Learn that a stream lost its last subscriber."""
+
+
+class Stream:
+    """One symbol at one interval of one provider: its series, its state, who gets it; clients call it `name`."""
+
+    __slots__ = (
+        "channels",
+        "conflated",
+        "events",
+        "feeder",
+        "gap_count",
+        "key",
+        "lag_ms",
+        "last_frame",
+        "last_frame_is_closed",
+        "message",
+        "name",
+        "provider",
+        "reconnects",
+        "seq",
+        "series",
+        "status",
+        "updated_at",
+    )
+
+    def __init__(self, provider: str, key: StreamKey, name: str, feeder: Feeder, seq: int) -> None:
+        self.provider = provider
+        self.key = key
+        self.name = name
+        self.feeder = feeder
+        self.series = Series(key, feeder.clock.now() if feeder.has_history else None)
+        self.status: StreamState = CONNECTING
+        self.message = "the upstream is being opened"
+        self.channels: dict[Options, Channel] = {}
+        self.seq = seq
+        self.last_frame: bytes | None = None
+        self.last_frame_is_closed = False
+        self.updated_at: float | None = None
+        self.lag_ms: float | None = None
+        self.conflated = 0
+        self.gap_count = 0
+        self.reconnects = 0
+        self.events: list[tuple[float, str]] = []
+
+    @property
+    def label(self) -> str:
+        """The stream as clients write it: `BTCUSDT@1m`."""
+        return f"{self.name}@{self.key.interval}"
+
+    @property
+    def subscriber_count(self) -> int:
+        """How many subscribers the stream has."""
+        return sum(channel.users for channel in self.channels.values())
+
+    def counts(self) -> tuple[int, ...]:
+        """Return what the stream has counted so far, in the order of `COUNTED`."""
+        series = self.series
+        return self.conflated, self.gap_count, series.backfilled, series.revised, series.duplicates, series.late
+
+    def state_frame(self) -> bytes:
+        """Encode the state as clients see it."""
+        return wire.stream_status(self.name, self.key.interval, self.status, self.message)
+
+    def last_frame_for(self, options: Options) -> bytes | None:
+        """Return the frame of the last known candle, if these options want it."""
+        return None if options.closed_only and not self.last_frame_is_closed else self.last_frame
+
+
+class Deliver(Protocol):
+    """Sends a frame to everybody on a channel; `is_closed` None: it is no candle, or one that replaces none."""
+
+    def __call__(self, channel: "Channel", frame: bytes, is_closed: bool | None, /) -> None: ...
+
+
+class Channel:
+    """One stream with one set of options: its groups, its lagging subscribers, and the open candle a throttle holds.
+
+    It is in the stream's `channels` from its first subscriber to its last.
+    """
+
+    __slots__ = ("_next_at", "_timer", "groups", "held", "is_plain", "laggards", "options", "stream", "users")
+
+    def __init__(self, stream: Stream, options: Options) -> None:
+        self.stream = stream
+        self.options = options
+        self.is_plain = options == PLAIN
+        self.groups: dict[Group, None] = {}
+        self.laggards: dict[Subscriber, None] = {}
+        self.users = 0
+        self.held: bytes | None = None
+        self._next_at = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+
+    def throttle(self, frame: bytes, is_closed: bool, deliver: Deliver) -> bool:
+        """Return whether the frame passes now; an open candle that does not is delivered when its time comes."""
+        if is_closed:
+            self.held = None
+            return True
+        if self.options.closed_only:
+            return False
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        if now >= self._next_at:
+            self._next_at = now + self.options.throttle_ms / 1000
+            self.held = None
+            return True
+        if self.held is not None:
+            self.stream.conflated += 1
+        self.held = frame
+        if self._timer is None:
+            self._timer = loop.call_at(self._next_at, self._release, deliver)
+        return False
+
+    def _release(self, deliver: Deliver) -> None:
+        self._timer = None
+        if self.held is not None:
+            frame, self.held = self.held, None
+            self._next_at = asyncio.get_running_loop().time() + self.options.throttle_ms / 1000
+            deliver(self, frame, False)
+
+    def close(self) -> None:
+        """Forget the held frame and its timer."""
+        self.held = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+
+@dataclass(eq=False, slots=True)
+class Group:
+    """Subscribers with exactly the same subscriptions, and the frames they are to be sent with the next flush."""
+
+    channels: frozenset[Channel]
+    is_compressed: bool
+    members: dict["Subscriber", Line] = field(default_factory=dict)
+    pending: list[bytes] = field(default_factory=list)
+
+
+class Subscriber:
+    """One client connection: its outbox and its subscriptions."""
+
+    __slots__ = ("group", "id", "is_compressed", "on_slow", "outbox", "subscriptions")
+
+    def __init__(
+        self, number: int, outbox: Outbox, on_slow: Callable[["Subscriber", str], None], is_compressed: bool
+    ) -> None:
+        self.id = number
+        self.is_compressed = is_compressed
+        self.outbox = outbox
+        self.on_slow = on_slow
+        self.subscriptions: dict[Stream, Channel] = {}
+        self.group: Group | None = None

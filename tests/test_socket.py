@@ -1,0 +1,59 @@
+"""The size of messages: what is taken, and what the client still reads when it sent too much."""
+
+import asyncio
+import contextlib
+
+import pytest
+
+from tests.conftest import StartRelay
+from tests.running import Closed, WsClient
+
+
+def ping_of(size: int) -> str:
+    text = '{"action":"ping","id":"%s"}'
+    return text % ("x" * (size - len(text) + 2))
+
+
+async def test_message_of_4096_bytes_is_taken(client: WsClient) -> None:
+    await client.send_text(ping_of(4096))
+    assert (await client.next())["type"] == "pong"
+
+
+@pytest.mark.parametrize("size", [4097, 5000, 70_000, 3_000_000])
+async def test_larger_message_closes_the_connection_with_1009(client: WsClient, bystander: WsClient, size: int) -> None:
+    with pytest.raises(Closed) as closed:  # noqa: PT012  the send itself may meet the closed connection
+        with contextlib.suppress(ConnectionError):
+            await client.send_text(ping_of(size))
+        await client.next()
+    assert (closed.value.code, closed.value.reason) == (1009, "message too big")
+
+
+async def test_size_counts_bytes_not_letters(client: WsClient) -> None:
+    text = '{"action":"ping","id":"%s"}' % ("é" * 2040)
+    assert len(text) < 4096 < len(text.encode())
+    await client.send_text(text)
+    assert (await client.closing()).code == 1009
+
+
+async def test_fragments_are_counted_together(client: WsClient) -> None:
+    writer = client.socket._writer
+    body = ping_of(5000).encode()
+    transport = writer.transport
+    assert isinstance(transport, asyncio.WriteTransport)
+    mask = bytes(4)
+    transport.write(b"\x01\xfe" + (3000).to_bytes(2, "big") + mask + body[:3000])
+    transport.write(b"\x80\xfe" + (2000).to_bytes(2, "big") + mask + body[3000:])
+    assert (await client.closing()).code == 1009
+
+
+async def test_compressed_messages_are_measured_as_they_are_unpacked(relay_with: StartRelay) -> None:
+    relay = await relay_with(compression=True)
+    client = await relay.connect(compress=15)
+    await client.send_text(ping_of(4096))
+    assert (await client.next())["type"] == "pong"
+    await client.subscribe("BTCUSDT@1m")
+    await client.update()
+    for size in (4097, 1_000_000):
+        client = await relay.connect(compress=15)
+        await client.send_text(ping_of(size))
+        assert (await client.closing()).code == 1009

@@ -1,0 +1,33 @@
+"""A throttled subscription: few updates, and always the last."""
+
+from providers.sandbox import Sandbox
+from tests.running import Running
+
+
+async def test_throttled_client_gets_few_updates_and_always_the_last(relay: Running, sandbox: Sandbox) -> None:
+    plain, throttled = await relay.connect(), await relay.connect()
+    await plain.subscribe("BTCUSDT@1d")
+    await throttled.subscribe("BTCUSDT@1d", throttle_ms=700)
+    for _ in range(12):
+        await plain.update()
+    sandbox.binance.faults.mute()
+    await plain.settle()
+    newest = plain.updates[-1]["seq"]
+    last = await throttled.update(seq=newest)
+    assert last["candle"] == plain.updates[-1]["candle"]
+    seqs = [message["seq"] for message in throttled.updates]
+    assert seqs == sorted(set(seqs))
+    assert len(seqs) <= 6
+
+
+async def test_held_update_survives_a_change_of_options(relay: Running, sandbox: Sandbox) -> None:
+    plain, throttled = await relay.connect(), await relay.connect()
+    await plain.subscribe("BTCUSDT@1d")
+    await throttled.subscribe("BTCUSDT@1d", throttle_ms=60_000)
+    for _ in range(4):
+        await plain.update()
+    sandbox.binance.faults.mute()
+    await plain.settle()
+    newest = plain.updates[-1]["seq"]
+    await throttled.subscribe("BTCUSDT@1d")
+    assert await throttled.seen("price_update", seq=newest)
