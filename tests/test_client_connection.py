@@ -1,12 +1,18 @@
 """The connection of the client: attempts, waits, refusals and ends, on real sockets."""
 
 import asyncio
+import contextlib
 import random
+import ssl
 from collections.abc import AsyncIterator
 
+import aiohttp
 import pytest
+import trustme
 
 from relay.client import (
+    BadReply,
+    Connected,
     Disconnected,
     Lost,
     Refused,
@@ -162,3 +168,107 @@ async def test_relay_that_is_away_is_waited_for(relay: StandInRelay, client: Rel
     await relay.start()
     messages += await until(client, is_open_at(START + 240))
     assert closed_times(messages) == [START + 120, START + 180]
+
+
+@contextlib.asynccontextmanager
+async def answering(answer: bytes, context: ssl.SSLContext | None = None) -> AsyncIterator[str]:
+    """Run a server that gives each connection the same answer and closes it; the address without its scheme."""
+
+    async def answer_one(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(answer)
+            await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(answer_one, "127.0.0.1", 0, ssl=context)
+    async with server:
+        yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+
+PAGE = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 5\r\n\r\nhello"
+
+
+@pytest.mark.parametrize("answer", [PAGE, b"SSH-2.0-OpenSSH_9.6\r\n"])
+async def test_server_that_is_no_relay_is_told_apart(answer: bytes) -> None:
+    async with answering(answer) as address, RelayClient(address) as client:
+        with pytest.raises(BadReply, match=rf"^the answer from http://{address} is not one of a relay"):
+            await anext(client)
+        with pytest.raises(BadReply, match="is the address right"):
+            await client.symbols()
+
+
+async def test_tls_where_there_is_none_is_explained(relay: StandInRelay) -> None:
+    async with RelayClient(relay.url.replace("http", "https")) as client:
+        with pytest.raises(Unreachable, match=r"does not speak TLS.*http://"):
+            await anext(client)
+        with pytest.raises(Unreachable, match=r"does not speak TLS.*http://"):
+            await client.symbols()
+
+
+async def test_certificate_that_is_not_trusted_and_missing_tls_are_explained() -> None:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    trustme.CA().issue_cert("127.0.0.1").configure_cert(context)
+    async with answering(PAGE, context) as address:
+        async with RelayClient(f"https://{address}") as client:
+            with pytest.raises(Unreachable, match="certificate is not trusted: unable to get local issuer"):
+                await anext(client)
+        async with RelayClient(f"http://{address}") as client:
+            with pytest.raises(Unreachable, match=r"closed the connection.*https://"):
+                await anext(client)
+
+
+async def test_host_that_no_name_can_be_is_unreachable() -> None:
+    async with RelayClient("http://" + "a" * 70 + ".example") as client:
+        with pytest.raises(Unreachable, match="label"):
+            await anext(client)
+        with pytest.raises(Unreachable, match="label"):
+            await client.symbols()
+
+
+@pytest.mark.parametrize("owns_session", [True, False])
+async def test_close_while_connecting_ends_the_iteration_at_once(owns_session: bool) -> None:
+    came = asyncio.Event()
+    held: list[asyncio.StreamWriter] = []
+
+    def hold(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        held.append(writer)
+        came.set()
+
+    server = await asyncio.start_server(hold, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    async with aiohttp.ClientSession() as session, server:
+        client = RelayClient(f"127.0.0.1:{port}", session=None if owns_session else session)
+        reading = asyncio.create_task(until(client, lambda message: False))
+        await came.wait()
+        await client.close()
+        async with asyncio.timeout(5):
+            assert await reading == []
+        for writer in held:
+            writer.close()
+
+
+async def test_close_while_waiting_ends_the_iteration_at_once(relay: StandInRelay) -> None:
+    await relay.stop()
+    async with RelayClient(relay.url, waits_for_relay=True, backoff_s=(60, 60)) as client:
+        assert isinstance(await anext(client), Lost)
+        reading = asyncio.create_task(until(client, lambda message: False))
+        await asyncio.sleep(0)
+        await client.close()
+        async with asyncio.timeout(5):
+            assert await reading == []
+
+
+async def test_reader_cancelled_after_a_loss_goes_on_with_the_next_connection(
+    relay: StandInRelay, client: RelayClient
+) -> None:
+    await client.subscribe("BTCUSDT@1m")
+    await until(client, is_a(Update))
+    await relay.say("{")
+    [lost] = await until(client, is_a(Lost))
+    assert isinstance(lost, Lost)
+    assert "unreadable" in lost.reason
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0):
+            await anext(client)
+    assert isinstance(await anext(client), Connected)

@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from typing import Any
 
+import aiohttp
 import pytest
 
 from relay.client import (
@@ -72,3 +73,22 @@ async def test_answer_of_another_server_is_told(relay: StandInRelay, client: Rel
 def test_token_that_fits_no_header_is_refused(token: str) -> None:
     with pytest.raises(ValueError, match="one word"):
         RelayClient(token=token)
+
+
+@pytest.mark.parametrize("was_used", [True, False])
+async def test_client_that_is_closed_says_so(relay: StandInRelay, was_used: bool) -> None:
+    client = RelayClient(relay.url)
+    if was_used:
+        await client.symbols()
+    await client.close()
+    with pytest.raises(RuntimeError, match="is closed"):
+        await client.symbols()
+    await client.close()
+
+
+async def test_session_given_is_used_and_not_closed(relay: StandInRelay) -> None:
+    async with aiohttp.ClientSession(headers={"X-Bot": "7"}) as session:
+        async with RelayClient(relay.url, session=session) as client:
+            assert await client.symbols() == ["BTCUSDT"]
+        assert not session.closed
+    assert relay.headers[0]["X-Bot"] == "7"

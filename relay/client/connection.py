@@ -34,6 +34,7 @@ class Connection:
         self._opened_at = 0.0
         self._failures = 0
         self._next_attempt = 0.0
+        self._patience: asyncio.Timeout | None = None
         self._ended = asyncio.Event()
 
     @property
@@ -56,12 +57,14 @@ class Connection:
             return None
         try:
             # A relay that accepts and then says nothing must not hold up the resume for long.
-            async with asyncio.timeout(min(self._http.timeout_s, _HANDSHAKE_S)):
+            async with asyncio.timeout(min(self._http.timeout_s, _HANDSHAKE_S)) as self._patience:
                 socket = await self._http.upgrade()
         except TimeoutError as fault:
             return self._failed(unreachable(self._http.url, fault))
         except ClientError as fault:
             return self._failed(fault)
+        finally:
+            self._patience = None
         if self.is_ended:
             await socket.close()
             return None
@@ -118,6 +121,8 @@ class Connection:
     async def end(self) -> None:
         """Close the socket for good; whoever opens or receives returns."""
         self._ended.set()
+        if self._patience is not None and not self._patience.expired():
+            self._patience.reschedule(asyncio.get_running_loop().time())
         await self._drop_lost()
         socket, self._socket = self._socket, None
         if socket is not None:

@@ -55,15 +55,25 @@ class BadReply(ClientError):
 
 
 def unreachable(url: URL, fault: BaseException) -> Unreachable:
-    """Say in plain words why nothing answered."""
+    """Say in one line and in plain words why nothing answered."""
     if isinstance(fault, TimeoutError):
         reason = "no answer in time"
+    elif isinstance(fault, aiohttp.ClientConnectorCertificateError):
+        reason = f"its certificate is not trusted: {getattr(fault.certificate_error, 'verify_message', '')}".rstrip(
+            ": "
+        )
+    elif isinstance(fault, aiohttp.ClientSSLError):
+        reason = "it does not speak TLS as it should; if it has none, the address begins with http://"
+    elif isinstance(fault, aiohttp.ServerDisconnectedError):
+        reason = "it closed the connection without an answer"
+        if url.scheme == "http":
+            reason += "; if it speaks TLS, the address begins with https://"
     elif isinstance(fault, OSError) and fault.strerror:
         # aiohttp names the address again in its message; the system's own words are shorter.
         cause = fault.os_error if isinstance(fault, aiohttp.ClientConnectorError) else fault
         reason = _system_words(cause)
     else:
-        reason = str(fault) or type(fault).__name__
+        reason = " ".join(str(fault).split()) or type(fault).__name__
     return Unreachable(f"no relay reached at {url}: {reason}")
 
 

@@ -8,7 +8,7 @@ import orjson
 from yarl import URL
 
 from relay.client.decoding import Unreadable
-from relay.client.errors import bad_reply, refusal, unreachable
+from relay.client.errors import ClientError, bad_reply, refusal, unreachable
 from relay.version import VERSION
 
 T = TypeVar("T")
@@ -31,6 +31,7 @@ class Http:
             self._headers["Authorization"] = f"Bearer {token}"
         self._session = session
         self._owns_session = session is None
+        self._is_closed = False
 
     async def get(self, route: str, asked: Mapping[str, str | int | None], read: Callable[[Any], T]) -> T:
         """Return what `read` makes of an answer; a parameter that is None is left out. Raises `ClientError`."""
@@ -40,9 +41,9 @@ class Http:
         try:
             async with self._open().get(url, params=params, headers=self._headers, timeout=timeout) as answer:
                 body = await answer.read()
-        except (aiohttp.ClientError, OSError) as fault:
-            raise unreachable(self.url, fault) from None
-        if answer.status != 200:
+        except (aiohttp.ClientError, OSError, UnicodeError) as fault:
+            raise self._explained(fault) from None
+        if answer.status >= 400:
             raise refusal(self.url, answer.status, answer.headers, body)
         try:
             return read(orjson.loads(body))
@@ -50,7 +51,7 @@ class Http:
             raise bad_reply(self.url) from None
 
     async def upgrade(self) -> aiohttp.ClientWebSocketResponse:
-        """Open the WebSocket. Raises `Unreachable`, `Refused`."""
+        """Open the WebSocket. Raises `Unreachable`, `Refused`, `BadReply`."""
         scheme = {"http": "ws", "https": "wss"}[self.url.scheme]
         try:
             return await self._open().ws_connect(
@@ -60,18 +61,25 @@ class Http:
                 max_msg_size=_LARGEST_MESSAGE,
                 timeout=aiohttp.ClientWSTimeout(ws_close=2.0),
             )
-        except aiohttp.WSServerHandshakeError as fault:
-            raise refusal(self.url, fault.status, fault.headers) from None
-        except (aiohttp.ClientError, OSError) as fault:
-            raise unreachable(self.url, fault) from None
+        except (aiohttp.ClientError, OSError, UnicodeError) as fault:
+            raise self._explained(fault) from None
 
     async def close(self) -> None:
         """Close the session, if it is not somebody else's."""
+        self._is_closed = True
         if self._owns_session and self._session is not None:
             await self._session.close()
-            self._session = None
+
+    def _explained(self, fault: Exception) -> ClientError:
+        if isinstance(fault, aiohttp.WSServerHandshakeError) and fault.status >= 400:
+            return refusal(self.url, fault.status, fault.headers)
+        # Anything else that has a status is no HTTP, or a page.
+        is_answered = isinstance(fault, aiohttp.ClientResponseError)
+        return bad_reply(self.url) if is_answered else unreachable(self.url, fault)
 
     def _open(self) -> aiohttp.ClientSession:
+        if self._is_closed:
+            raise RuntimeError("this client is closed; make a new one")
         if self._session is None:
             self._session = aiohttp.ClientSession()
         return self._session
