@@ -164,6 +164,9 @@ class StandInRelay:
             wire = {"symbol": symbol, "interval": key.interval}
             if "id" in request:
                 wire["id"] = request["id"]
+            if request["action"] == "unsubscribe" and key not in self._clients[socket]:
+                await _send(socket, {"type": "error", "code": "not_subscribed", "message": f"no {symbol}", **wire})
+                continue
             if name in self.refuse or key not in self.markets:
                 code, extra = self.refuse.get(name, ("unknown_symbol", {}))
                 await _send(socket, {"type": "error", "code": code, "message": f"no {symbol}", **wire, **extra})

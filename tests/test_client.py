@@ -85,6 +85,23 @@ async def test_unsubscribed_stream_sends_nothing_more(relay: StandInRelay, clien
     assert not client.streams
 
 
+async def test_one_malformed_name_leaves_everything_as_it_was(relay: StandInRelay, client: RelayClient) -> None:
+    with pytest.raises(ValueError, match="SYMBOL@INTERVAL"):
+        await client.subscribe("BTCUSDT@1m", "ETHUSDT")
+    assert client.streams == ()
+
+
+async def test_leaving_a_stream_that_waits_for_its_turn_is_no_failure(relay: StandInRelay, client: RelayClient) -> None:
+    relay.open_market("ETHUSDT@1m", START)
+    relay.refuse["ETHUSDT@1m"] = ("rate_limited", {"retry_after": 60})
+    await client.subscribe("BTCUSDT@1m", "ETHUSDT@1m")
+    await until(client, is_a(Failure))
+    await client.unsubscribe("ETHUSDT@1m")
+    await relay.wait_for_requests(2)
+    await relay.tick(BTC, 1.0)
+    assert is_a(Update)((await until(client, is_a(Update, Failure)))[-1])
+
+
 async def test_stream_goes_by_the_name_it_was_asked_by_too(relay: StandInRelay, client: RelayClient) -> None:
     relay.open_market("BTCUSDT@1h", START - START % 3600)
     await client.subscribe("demo:BTCUSDT@1H")
@@ -243,7 +260,7 @@ async def test_what_the_relay_cannot_give_after_a_loss_is_told_as_a_gap(
     relay.is_complete = False
     gap, *rest = (await until(client, is_open_at(START + 360)))[3:]
     assert isinstance(gap, Gap)
-    assert (gap.start, gap.end) == (START + 121, START + 300)
+    assert (gap.start, gap.end) == (START + 180, START + 300)
     assert closed_times(rest) == [START + 300]
 
 

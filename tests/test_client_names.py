@@ -1,11 +1,10 @@
 """Addresses and stream names as people write them."""
 
+from typing import Any
+
 import pytest
 
-from relay.client import (
-    parse_stream,
-    parse_url,
-)
+from relay.client import StreamKey, parse_stream, parse_url
 
 
 @pytest.mark.parametrize(
@@ -31,3 +30,24 @@ def test_url_that_is_none_is_refused(text: str) -> None:
 def test_stream_that_is_none_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="SYMBOL@INTERVAL"):
         parse_stream(text)
+
+
+@pytest.mark.parametrize(
+    ("name", "key"),
+    [
+        ("btcusdt@1m", ("BTCUSDT", "1m")),
+        ("btcusdt@1M", ("BTCUSDT", "1M")),
+        ("eur/usd@4H", ("EUR/USD", "4h")),
+        ("demo:a@b@1D", ("DEMO:A@B", "1d")),
+        (StreamKey("btcusdt", "1W"), ("BTCUSDT", "1w")),
+    ],
+)
+def test_spellings_of_a_stream_are_one_name(name: str | StreamKey, key: tuple[str, str]) -> None:
+    assert parse_stream(name) == key
+    assert parse_stream(parse_stream(name)) == key
+
+
+@pytest.mark.parametrize("name", [["BTCUSDT@1m"], ("BTCUSDT", "1m"), None])
+def test_list_of_streams_is_refused_with_a_hint(name: Any) -> None:
+    with pytest.raises(TypeError, match=r"'BTCUSDT@1m'.*unpack lists with \*"):
+        parse_stream(name)

@@ -4,15 +4,15 @@ No I/O and no clock: the time is passed in, in monotonic seconds.
 """
 
 import math
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Iterable
+from itertools import accumulate, islice, takewhile
+from typing import Any, NamedTuple
 
 import orjson
 
 from relay.client.backoff import Backoff
 from relay.client.decoding import Acceptance, Refusal, Said
-from relay.client.messages import Confirmed, Connected, Failure, Message, Snapshot, Update
-from relay.client.names import folded
+from relay.client.messages import Confirmed, Connected, Failure, Gap, Message, Snapshot, State, Update
 from relay.client.resume import Options, Progress
 from relay.errors import Code
 from relay.model import StreamKey
@@ -30,12 +30,19 @@ class _Stream:
         self.key: StreamKey | None = None
         self.progress = Progress(asked.interval, options)
         self.failures = 0
-        # When the relay is to be asked for it; infinity once it was.
+        # When the relay is to be asked for it, or to end it once it was left; infinity once that was done.
         self.ask_at = 0.0
+        # On this connection.
+        self.is_asked = False
 
     @property
     def name(self) -> StreamKey:
         return self.key or self.asked
+
+
+class _Request(NamedTuple):
+    action: str
+    unanswered: list[_Stream]
 
 
 class Following:
@@ -48,7 +55,8 @@ class Following:
         self._backoff = backoff
         self._server_ahead_s = server_ahead_s
         self._streams: dict[StreamKey, _Stream] = {}
-        self._requests: dict[int, list[_Stream]] = {}
+        self._leaving: list[_Stream] = []
+        self._requests: dict[int, _Request] = {}
         self._last_id = 0
         self.due_at = math.inf
         """When `next_request` is worth a call; it is looked at for every message, so it is kept."""
@@ -69,38 +77,45 @@ class Following:
                 stream.ask_at = 0.0
             self.due_at = 0.0
 
-    def leave(self, keys: Iterable[StreamKey]) -> dict[StreamKey, StreamKey]:
-        """Forget streams. Returns, by the names under which they were told of, those by which they were asked for."""
+    def leave(self, keys: Iterable[StreamKey]) -> set[StreamKey]:
+        """Forget streams; the relay is told by the next request. Returns the names under which they were told of."""
         found = [stream for stream in map(self._find, keys) if stream is not None]
         for stream in found:
             self._streams.pop(stream.name, None)
-        return {stream.name: stream.asked for stream in found}
+            if stream.is_asked:
+                self._leave(stream, at=0.0)
+        return {stream.name for stream in found}
 
     def restart(self) -> None:
         """Begin anew with a new connection, which knows of nothing."""
         self._requests.clear()
+        self._leaving.clear()
         self.due_at = 0.0
         for stream in self._streams.values():
             stream.ask_at = 0.0
+            stream.is_asked = False
 
     def next_request(self, now: float) -> dict[str, Any] | None:
-        """Return a subscribe that is due, None if there is none. It counts as asked: send it."""
+        """Return a request that is due, None if there is none. It counts as sent."""
         if now < self.due_at:
             return None
+        # What was left and is followed again is wanted.
+        self._leaving = [stream for stream in self._leaving if self._find(stream.asked) is None]
+        if left := [stream for stream in self._leaving if stream.ask_at <= now]:
+            batch = left[: _room(left)]
+            self._leaving = [stream for stream in self._leaving if stream not in batch]
+            return self._request("unsubscribe", batch, {})
         due = [stream for stream in self._streams.values() if stream.ask_at <= now]
         if not due:
-            self.due_at = min((stream.ask_at for stream in self._streams.values()), default=math.inf)
+            waiting = (stream.ask_at for stream in (*self._streams.values(), *self._leaving))
+            self.due_at = min(waiting, default=math.inf)
             return None
         options = due[0].progress.request()
-        # A name with a provider is confirmed under another one, so it goes alone and its id tells it.
-        fits = [one for one in due if ":" not in one.asked.symbol and one.progress.request() == options]
-        batch = due[:1] if ":" in due[0].asked.symbol else next(_batches(fits))
-        for stream in batch:
-            stream.ask_at = math.inf
-        self._last_id += 1
-        self._requests[self._last_id] = batch
-        names = [str(stream.asked) for stream in batch]
-        return {"action": "subscribe", "streams": names, "id": self._last_id, **options}
+        if _is_pinned(due[0]):
+            # It is confirmed under another name, so it goes alone and its id tells it.
+            return self._request("subscribe", due[:1], options)
+        fits = [stream for stream in due if not _is_pinned(stream) and stream.progress.request() == options]
+        return self._request("subscribe", fits[: _room(fits)], options)
 
     def take(self, said: Said, now: float) -> list[Message]:
         """Return what the application is to be told."""
@@ -118,12 +133,17 @@ class Following:
                 return self._take_acceptance(said, now)
             case Refusal():
                 return self._take_refusal(said, now)
-            case _:
+            case Gap():
+                stream = self._told_of(said.key)
+                if stream is not None:
+                    stream.progress.take_gap(said)
+                return [] if stream is None else [said]
+            case State():
                 return [] if self._told_of(said.key) is None else [said]
 
     def _take_acceptance(self, said: Acceptance, now: float) -> list[Message]:
+        stream = self._asked(said.request_id, said.key)
         if said.action == "subscribe":
-            stream = self._asked(said.request_id, said.key)
             if stream is None or self._streams.get(stream.name) is not stream:
                 return []
             del self._streams[stream.name]
@@ -138,12 +158,19 @@ class Following:
         return [Confirmed(said.key, said.action, said.wire)]
 
     def _take_refusal(self, said: Refusal, now: float) -> list[Message]:
+        request = None if said.request_id is None else self._requests.get(said.request_id)
         if said.key is not None:
             stream = self._asked(said.request_id, said.key)
-            refused = [stream] if stream else []
+            meant = [] if stream is None else [stream]
         else:
-            refused = self._requests.pop(said.request_id, []) if said.request_id is not None else []
-        refused = [stream for stream in refused if self._streams.get(stream.name) is stream]
+            meant = [] if request is None else list(request.unanswered)
+            self._requests.pop(said.request_id or 0, None)
+        if request is not None and request.action == "unsubscribe":
+            # What was to be left and is not subscribed is what was wanted.
+            for stream in meant if said.code == Code.RATE_LIMITED else []:
+                self._leave(stream, at=now + max(said.retry_after_s, self._backoff.wait_s(0)))
+            return []
+        refused = [stream for stream in meant if self._streams.get(stream.name) is stream]
         if not refused:
             return [Failure(said.code, said.message, None, False, said.wire)]
         wait_s = max(said.retry_after_s, self._backoff.wait_s(refused[0].failures))
@@ -172,8 +199,8 @@ class Following:
         """Take the stream that an answer is about from its request; by name, or because it is the only one left."""
         if request_id is None or request_id not in self._requests:
             return None
-        left = self._requests[request_id]
-        found = next((stream for stream in left if folded(stream.asked) == folded(key)), None)
+        left, spelled = self._requests[request_id].unanswered, StreamKey(key.symbol.upper(), key.interval)
+        found = next((stream for stream in left if stream.asked == spelled), None)
         if found is None and len(left) == 1:
             found = left[0]
         if found is not None:
@@ -182,26 +209,34 @@ class Following:
                 del self._requests[request_id]
         return found
 
+    def _leave(self, stream: _Stream, *, at: float) -> None:
+        stream.ask_at = at
+        self._leaving.append(stream)
+        self.due_at = min(self.due_at, at)
+
+    def _request(self, action: str, streams: list[_Stream], options: dict[str, Any]) -> dict[str, Any]:
+        for stream in streams:
+            stream.ask_at = math.inf
+            stream.is_asked = True
+        self._last_id += 1
+        self._requests[self._last_id] = _Request(action, streams)
+        return {
+            "action": action,
+            "streams": [str(stream.asked) for stream in streams],
+            "id": self._last_id,
+            **options,
+        }
+
     def _server_time(self, now: float) -> int:
         return int(now + self._server_ahead_s)
 
 
-def unsubscribes(names: Iterable[StreamKey]) -> Iterator[dict[str, Any]]:
-    """Yield the requests that end streams."""
-    for batch in _batches([_Stream(name, Options()) for name in names]):
-        yield {"action": "unsubscribe", "streams": [str(stream.asked) for stream in batch]}
+def _is_pinned(stream: _Stream) -> bool:
+    return ":" in stream.asked.symbol
 
 
-def _batches(streams: Iterable[_Stream]) -> Iterator[list[_Stream]]:
-    """Divide streams so that each frame is one that the relay takes."""
-    batch: list[_Stream] = []
-    size = 0
-    for stream in streams:
-        length = len(orjson.dumps(str(stream.asked))) + 1
-        if batch and (size + length > _NAME_BYTES_PER_REQUEST or len(batch) == _STREAMS_PER_REQUEST):
-            yield batch
-            batch, size = [], 0
-        batch.append(stream)
-        size += length
-    if batch:
-        yield batch
+def _room(streams: Iterable[_Stream]) -> int:
+    """Return how many of the first streams fit into one frame that the relay takes; one at least."""
+    lengths = (len(orjson.dumps(str(stream.asked))) + 1 for stream in streams)
+    fitting = takewhile(lambda size: size <= _NAME_BYTES_PER_REQUEST, accumulate(lengths))
+    return max(1, sum(1 for _ in islice(fitting, _STREAMS_PER_REQUEST)))

@@ -18,17 +18,17 @@ def parse_url(text: str) -> URL:
 
 
 def parse_stream(name: str | StreamKey) -> StreamKey:
-    """Split `BTCUSDT@1m`; whether there is such a stream only the relay knows. Raises ValueError."""
+    """Split `btcusdt@1H` into BTCUSDT and 1h; whether there is such a stream only the relay knows.
+
+    Raises ValueError, and TypeError for what is no name at all.
+    """
     if isinstance(name, StreamKey):
-        return name
-    symbol, _, interval = name.rpartition("@")
+        symbol, interval = name
+    elif isinstance(name, str):
+        symbol, _, interval = name.rpartition("@")
+    else:
+        raise TypeError(f"a stream is one text such as 'BTCUSDT@1m', not a {type(name).__name__}; unpack lists with *")
     if not symbol or not interval:
-        raise ValueError(f"stream {name!r} is not of the form SYMBOL@INTERVAL, for example BTCUSDT@1m")
-    return StreamKey(symbol.upper(), interval)
-
-
-def folded(key: StreamKey) -> tuple[str, str]:
-    """Return what two spellings of one stream have in common."""
+        raise ValueError(f"stream {str(name)!r} is not of the form SYMBOL@INTERVAL, for example BTCUSDT@1m")
     # 1m is a minute and 1M a month; all other letters mean the same in both cases.
-    interval = key.interval if key.interval.endswith("M") else key.interval.lower()
-    return key.symbol.casefold(), interval
+    return StreamKey(symbol.upper(), interval if interval.endswith("M") else interval.lower())

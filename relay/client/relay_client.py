@@ -20,7 +20,7 @@ from relay.client.backoff import Backoff
 from relay.client.connection import Connection
 from relay.client.decoding import Unreadable, decode
 from relay.client.errors import Disconnected
-from relay.client.following import Following, unsubscribes
+from relay.client.following import Following
 from relay.client.http import Http
 from relay.client.messages import Lost, Message, Snapshot, Update
 from relay.client.names import DEFAULT_URL, parse_stream, parse_url
@@ -96,8 +96,7 @@ class RelayClient:
         """Stop following streams; nothing of them comes after this returns, except the relay's confirmation."""
         left = self._following.leave(list(map(parse_stream, streams)))
         self._ready = deque(message for message in self._ready if getattr(message, "key", None) not in left)
-        for request in unsubscribes(left.values()):
-            await self._connection.send(request)
+        await self._ask()
 
     def __aiter__(self) -> Self:
         return self

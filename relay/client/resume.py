@@ -1,11 +1,15 @@
 """How far one stream got: where it goes on after a lost connection, and what its reader has still to see; pure."""
 
+from collections import deque
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from relay.client.messages import Gap, Message, Snapshot, Update
+from relay.intervals import INTERVALS, length_s, next_open, open_time
 from relay.model import Candle, StreamKey
 
-_UNIT_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800, "M": 31 * 86_400}
+# Those that count come right before the snapshot.
+_MOST_GAPS = 100
 
 
 class Options(NamedTuple):
@@ -27,6 +31,8 @@ class Progress:
         self._last_open: int | None = None
         self._confirmed_at: int | None = None
         self._has_snapshot = False
+        # What the relay told of since it took the stream on this connection.
+        self._gaps: deque[Gap] = deque(maxlen=_MOST_GAPS)
 
     @property
     def was_confirmed(self) -> bool:
@@ -35,6 +41,7 @@ class Progress:
 
     def confirm(self, server_time: int) -> None:
         """Note that the relay took the stream; from the first time on every candle that closes is owed."""
+        self._gaps.clear()
         if self._confirmed_at is None:
             self._confirmed_at = server_time
 
@@ -65,21 +72,21 @@ class Progress:
         if self.options.bars and not self._has_snapshot:
             return None
         # Nothing came yet, so what is owed begins with the candle that was open when the stream was confirmed.
-        try:
-            length_s = int(self._interval[:-1]) * _UNIT_S[self._interval[-1]]
-        except (KeyError, ValueError):
-            return None
-        return max(0, self._confirmed_at - length_s)
+        return max(0, self._confirmed_at - length_s(self._interval)) if self._interval in INTERVALS else None
 
     def take_update(self, update: Update) -> bool:
         """Say whether the reader has still to see this update, and count it as seen."""
         return self._accept(update.candle.time, is_closed=update.is_closed, is_revised=update.is_revised)
 
+    def take_gap(self, gap: Gap) -> None:
+        """Note a gap that the relay told of, so that a snapshot without these candles does not tell of it again."""
+        self._gaps.append(gap)
+
     def take_snapshot(self, snapshot: Snapshot, server_time: int) -> list[Message]:
         """Return what the reader has still to see of the past: as it came if it was asked for, else as updates."""
         key, candles, last_is_closed, is_complete, seq, _ = snapshot
         is_first = not self._is_under_way and (self.options.bars is not None or self.options.since is not None)
-        resumed_from = self.resume_from()
+        owed = self._first_owed()
         fresh = [
             (candle, is_closed)
             for number, candle in enumerate(candles, 1)
@@ -90,16 +97,40 @@ class Progress:
             self._has_snapshot = True
             return [snapshot]
         found: list[Message] = []
-        if not is_complete and resumed_from is not None:
-            start = resumed_from + 1
-            end = fresh[0][0].time if fresh else server_time
-            found.append(_gap(key, start, max(start, end)))
+        if not is_complete and owed is not None:
+            found += self._holes(key, owed, [candle.time for candle, _ in fresh], server_time)
         found += [_missed(key, candle, is_closed=is_closed, seq=seq) for candle, is_closed in fresh]
         return found
 
     @property
     def _is_under_way(self) -> bool:
         return self._has_snapshot or self._last_closed is not None or self._last_open is not None
+
+    def _first_owed(self) -> int | None:
+        """Return the first open time that may be missing, as far as it is known."""
+        if self._last_closed is not None and self._interval in INTERVALS:
+            return next_open(self._interval, self._last_closed)
+        since = self.resume_from()
+        return None if since is None else since + 1
+
+    def _holes(self, key: StreamKey, owed: int, times: list[int], server_time: int) -> Iterator[Gap]:
+        """Yield what the relay left out without a word; the candle that is open now is not missing."""
+        is_known = self._interval in INTERVALS
+        for at in times or [self._open_at(server_time)]:
+            if owed < at and not any(gap.start < at and owed < gap.end for gap in self._gaps):
+                yield _gap(key, owed, at)
+            # The steps of an interval that only a newer relay has are not known.
+            if not is_known:
+                return
+            owed = next_open(self._interval, at)
+
+    def _open_at(self, moment: int) -> int:
+        if self._interval not in INTERVALS:
+            return moment
+        if self._last_closed is None or self._interval == "1M":
+            return open_time(self._interval, moment)
+        # A venue may count days and weeks from days of its own.
+        return moment - (moment - self._last_closed) % length_s(self._interval)
 
     def _accept(self, open_time: int, *, is_closed: bool, is_revised: bool) -> bool:
         if self._last_closed is not None and open_time <= self._last_closed:
