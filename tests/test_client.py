@@ -1,8 +1,13 @@
 """The client against the stand-in of a relay: whatever happens, each closed candle once and in order."""
 
 import asyncio
+import os
 import random
+import re
+import sys
+from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,6 +27,8 @@ from relay.client import (
 from relay.model import StreamKey
 from tests.reading import BTC, QUICK, START, closed_times, is_a, is_open_at, until
 from tests.stand_in_relay import StandInRelay
+
+ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture
@@ -368,3 +375,24 @@ async def test_error_about_no_stream_is_told(relay: StandInRelay, client: RelayC
     assert isinstance(failure, Failure)
     assert (failure.code, failure.message, failure.key) == ("internal", "sorry", None)
     assert client.streams == (BTC,)
+
+
+async def test_example_of_the_readme_prints_what_comes(relay: StandInRelay, tmp_path: Path) -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    found = re.search(r"```python\n(import asyncio\n.*?RelayClient.*?)```", readme, re.DOTALL)
+    assert found is not None
+    program = tmp_path / "bot.py"
+    program.write_text(found[1].replace("http://127.0.0.1:8000", relay.url), encoding="utf-8")
+    environ = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
+    process = await asyncio.create_subprocess_exec(sys.executable, str(program), stdout=PIPE, env=environ)
+    assert process.stdout is not None
+    try:
+        async with asyncio.timeout(30):
+            said = [await process.stdout.readline(), await process.stdout.readline()]
+            await relay.close_candle(BTC)
+            said.append(await process.stdout.readline())
+    finally:
+        process.kill()
+        await process.wait()
+    assert said[:2] == [b"BTCUSDT@1m 4 candles\n", b"EUR/USD@1h is refused: no EUR/USD\n"]
+    assert said[2].startswith(b"BTCUSDT@1m Candle(time=%d, open=103.0" % (START + 180))

@@ -9,7 +9,7 @@ import pytest
 from relay.client.backoff import Backoff
 from relay.client.decoding import decode
 from relay.client.following import Following
-from relay.client.messages import Confirmed, Connected, Failure, Message, Snapshot, State, Update
+from relay.client.messages import Confirmed, Connected, Failure, Gap, Message, Snapshot, State, Update
 from relay.client.names import parse_stream
 from relay.client.resume import Options
 
@@ -185,6 +185,20 @@ def test_what_happens_to_a_stream_is_told(relay: Relay) -> None:
     assert kinds(relay.updates("BTCUSDT@1m", is_closed=True)) == [Update]
     assert relay.updates("BTCUSDT@1m", is_closed=True) == []
     assert relay.updates("ETHUSDT@1m") == []
+
+
+def test_gap_that_the_relay_told_of_is_not_told_twice(relay: Relay) -> None:
+    relay.follow("BTCUSDT@1m")
+    relay.asks()
+    relay.confirms("BTCUSDT@1m", 1)
+    relay.updates("BTCUSDT@1m", is_closed=True)
+    relay.following.restart()
+    relay.asks()
+    relay.confirms("BTCUSDT@1m", 2)
+    gaps = relay.says("gap", "BTCUSDT@1m", **{"from": 120, "to": 240})
+    later = [{**CANDLE, "time": 240}, {**CANDLE, "time": 360}]
+    gaps += relay.says("snapshot", "BTCUSDT@1m", candles=later, last_is_closed=True, complete=False)
+    assert [(gap.start, gap.end) for gap in gaps if isinstance(gap, Gap)] == [(120, 240), (300, 360)]
 
 
 def test_time_of_the_server_says_what_a_stream_owes(relay: Relay) -> None:

@@ -87,7 +87,8 @@ class RelayClient:
         """Follow streams (`BTCUSDT@1m`) from now on, through reconnects. The answers come with the iteration.
 
         Does not wait for them and opens no connection. A stream refused is told as `Failure` and forgotten. Subscribing
-        again replaces the options; what was delivered is not delivered again. Raises ValueError on a malformed name.
+        again replaces the options; what was delivered is not delivered again. With a malformed name it
+        raises ValueError and follows none.
         """
         self._following.follow(list(map(parse_stream, streams)), Options(bars, since, throttle_ms, closed_only))
         await self._ask()
