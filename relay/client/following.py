@@ -67,7 +67,7 @@ class Following:
         return tuple(self._streams)
 
     def follow(self, keys: Iterable[StreamKey], options: Options) -> None:
-        """Ask for streams, or for others options of streams that are followed already."""
+        """Follow streams; one that is followed already gets these options."""
         for key in keys:
             stream = self._find(key)
             if stream is None:
