@@ -30,6 +30,7 @@ class StandInRelay:
         self.problem: web.Response | None = None
         self.replays = 0
         self.is_complete = True
+        self.gaps: list[tuple[int, int]] = []
         self.sends_hello_time: int | None = None
         self.seq = 0
         self.connections = 0
@@ -164,6 +165,9 @@ class StandInRelay:
             wire = {"symbol": symbol, "interval": key.interval}
             if "id" in request:
                 wire["id"] = request["id"]
+            if request["action"] == "unsubscribe" and key not in self._clients[socket]:
+                await _send(socket, {"type": "error", "code": "not_subscribed", "message": f"no {symbol}", **wire})
+                continue
             if name in self.refuse or key not in self.markets:
                 code, extra = self.refuse.get(name, ("unknown_symbol", {}))
                 await _send(socket, {"type": "error", "code": code, "message": f"no {symbol}", **wire, **extra})
@@ -192,6 +196,9 @@ class StandInRelay:
             chosen = chosen[max(0, first - self.replays) :]
         if bars is not None:
             chosen = chosen[len(chosen) - bars :] if bars < len(chosen) else chosen
+        for start, end in self.gaps:
+            gap = {"symbol": key.symbol, "interval": key.interval, "from": start, "to": end, "reason": "lost"}
+            await _send(socket, {"type": "gap", **gap})
         past = {"candles": [candle._asdict() for candle in chosen], "last_is_closed": closed_only, "seq": self.seq}
         names = {"symbol": key.symbol, "interval": key.interval}
         await _send(socket, {"type": "snapshot", **names, **past, "complete": self.is_complete})

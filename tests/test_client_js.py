@@ -217,7 +217,7 @@ async def test_stream_goes_by_the_name_it_was_asked_by_too(relay: StandInRelay, 
     relay.open_market("BTCUSDT@1h", START - START % 3600)
     await client.start("subscribe", "demo:BTCUSDT@1H")
     confirmed = (await client.until("update"))[-2]
-    assert (confirmed["stream"], confirmed["asked"]) == ("BTCUSDT@1h", "DEMO:BTCUSDT@1H")
+    assert (confirmed["stream"], confirmed["asked"]) == ("BTCUSDT@1h", "DEMO:BTCUSDT@1h")
     assert await client.call("streams") == ["BTCUSDT@1h"]
     await client.call("unsubscribe", "demo:btcusdt@1H")
     assert await client.call("streams") == []
@@ -333,8 +333,42 @@ async def test_what_the_relay_cannot_give_after_a_loss_is_told_as_a_gap(relay: S
     relay.is_complete = False
     messages = await client.until_open_at(START + 360)
     [gap] = [message for message in messages if message["type"] == "gap"]
-    assert (gap["from"], gap["to"]) == (START + 121, START + 300)
+    assert (gap["from"], gap["to"]) == (START + 180, START + 300)
     assert closed_times(messages) == [START + 300]
+
+
+async def test_gaps_of_a_resume_are_told_where_they_are_and_once(relay: StandInRelay, client: JsClient) -> None:
+    await client.start("subscribe", "BTCUSDT@1m", {"bars": 2})
+    await client.until("snapshot")
+    for _ in range(6):
+        await relay.close_candle(BTC)
+    await client.until_open_at(START + 540)
+    relay.is_complete = False
+    await relay.drop(1001)
+    assert "gap" not in [message["type"] for message in await client.until_open_at(START + 540)]
+    await relay.drop(1001)
+    for _ in range(6):
+        await relay.close_candle(BTC)
+    del relay.markets[BTC][10:12], relay.markets[BTC][-3]
+    relay.gaps = [(START + 780, START + 840)]
+    messages = await client.until_open_at(START + 900)
+    gaps = [(message["from"], message["to"]) for message in messages if message["type"] == "gap"]
+    assert gaps == [(START + 780, START + 840), (START + 600, START + 720)]
+
+
+async def test_gap_of_months_ends_where_one_opens(relay: StandInRelay, client: JsClient) -> None:
+    september, october, december = 1_756_684_800, 1_759_276_800, 1_764_547_200
+    relay.markets[StreamKey("BTCUSDT", "1M")] = [relay.markets[BTC][0]._replace(time=september)]
+    relay.sends_hello_time = december + 86_400
+    await client.start("subscribe", "BTCUSDT@1M", {"bars": 1})
+    await client.until("snapshot")
+    month = StreamKey("BTCUSDT", "1M")
+    await relay.say(relay.update(month, relay.markets[month][0], is_closed=True))
+    await client.until("update", isClosed=True)
+    relay.is_complete = False
+    await relay.drop(1001)
+    gap = (await client.until("gap"))[-1]
+    assert (gap["from"], gap["to"]) == (october, december)
 
 
 async def test_unreadable_message_costs_a_connection_and_no_candle(relay: StandInRelay, client: JsClient) -> None:

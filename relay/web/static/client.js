@@ -29,6 +29,10 @@ const CLOSE_RATE_LIMITED = 4002;
 const CLOSES_FOR_GOOD = new Set([4001, 4003]);
 // Refusals of a stream that worked before which may end by themselves, for instance while a relay starts.
 const PASSING = new Set(["provider_unavailable", "rate_limited", "too_many_subscriptions", "internal"]);
+// 1970-01-01 was a Thursday.
+const FIRST_MONDAY = 4 * 86_400;
+// Gaps of one stream that are remembered; those that count come right before a snapshot.
+const MOST_GAPS = 100;
 const UNIT_S = { s: 1, m: 60, h: 3600, d: 86_400, w: 604_800, M: 31 * 86_400 };
 
 // -- errors ----------------------------------------------------------------------------------------------------------
@@ -73,6 +77,7 @@ class Stream {
   hasSnapshot = false;
   failures = 0;
   isAsked = false; // on this connection
+  gaps = []; // that the relay told of since it took the stream on this connection
   askAt = 0; // when the relay is to be asked for it; Infinity once it was
 
   constructor(asked, options) {
@@ -92,8 +97,47 @@ class Stream {
     if (this.confirmedAt === null || since !== undefined) return since ?? null;
     if (bars && !this.hasSnapshot) return null;
     // Nothing came yet, so what is owed begins with the candle that was open when the stream was confirmed.
+    return this.length === null ? null : Math.max(0, this.confirmedAt - this.length);
+  }
+
+  /** Seconds from one open time to the next, of a month the most; null where only a newer relay knows. */
+  get length() {
     const [, count, unit] = /@(\d+)([a-zA-Z])$/.exec(this.asked) ?? [];
-    return unit in UNIT_S ? Math.max(0, this.confirmedAt - count * UNIT_S[unit]) : null;
+    return unit in UNIT_S ? count * UNIT_S[unit] : null;
+  }
+
+  #nextOpen(time) {
+    if (!this.asked.endsWith("@1M")) return time + this.length;
+    const at = new Date(time * 1000);
+    return at.setUTCMonth(at.getUTCMonth() + 1) / 1000;
+  }
+
+  #openAt(moment) {
+    if (this.length === null) return moment;
+    const at = new Date(moment * 1000);
+    if (this.asked.endsWith("@1M")) return Date.UTC(at.getUTCFullYear(), at.getUTCMonth()) / 1000;
+    // A venue may count days and weeks from days of its own; else weeks begin on Monday.
+    const anchor = this.lastClosed ?? (this.asked.endsWith("w") ? FIRST_MONDAY : 0);
+    return moment - ((moment - anchor) % this.length);
+  }
+
+  /** Return the first open time that may be missing, as far as it is known. */
+  firstOwed() {
+    if (this.lastClosed !== null && this.length !== null) return this.#nextOpen(this.lastClosed);
+    const since = this.resumeFrom();
+    return since === null ? null : since + 1;
+  }
+
+  /** Return what the relay left out without a word, as [from, to]; the candle that is open now is not missing. */
+  holes(owed, times, serverTime) {
+    const found = [];
+    for (const at of times.length ? times : [this.#openAt(serverTime)]) {
+      const isTold = this.gaps.some(({ from, to }) => from < at && owed < to);
+      if (owed < at && !isTold) found.push([owed, at]);
+      if (this.length === null) break;
+      owed = this.#nextOpen(at);
+    }
+    return found;
   }
 
   /** Return the options of the next subscribe as the relay takes them. */
@@ -476,7 +520,10 @@ export class RelayClient {
       if (wire.type === "price_update") this.#takeUpdate(stream, wire);
       else if (wire.type === "snapshot") this.#takeSnapshot(stream, wire);
       else if (wire.type === "status") this.#tellOf(stream, "state", { status: wire.status, text: wire.message ?? "" });
-      else if (wire.type === "gap") this.#tellOf(stream, "gap", { from: wire.from, to: wire.to, reason: wire.reason ?? "" });
+      else if (wire.type === "gap") {
+        stream.gaps = [...stream.gaps, wire].slice(-MOST_GAPS);
+        this.#tellOf(stream, "gap", { from: wire.from, to: wire.to, reason: wire.reason ?? "" });
+      }
     }
   }
 
@@ -487,8 +534,8 @@ export class RelayClient {
   }
 
   #learnTime(wire) {
-    // Whole seconds: the truth lies half a second later on average.
-    if (wire.server_time) this.#serverAheadMs = wire.server_time * 1000 + 500 - performance.now();
+    // Whole seconds, so it is behind: a candle that closed before the stream was confirmed may be asked for, none is missed.
+    if (wire.server_time) this.#serverAheadMs = wire.server_time * 1000 - performance.now();
   }
 
   #serverNow() {
@@ -513,7 +560,7 @@ export class RelayClient {
       if (known !== undefined) Object.assign(known, { options: stream.options });
       const kept = known ?? stream;
       this.#streams.set(name, kept);
-      Object.assign(kept, { name, failures: 0, confirmedAt: kept.confirmedAt ?? this.#serverNow() });
+      Object.assign(kept, { name, failures: 0, gaps: [], confirmedAt: kept.confirmedAt ?? this.#serverNow() });
       told = { name, asked: stream.asked };
     }
     this.#tellOf(told, "confirmed", { action: wire.action, asked: told.asked });
@@ -560,7 +607,7 @@ export class RelayClient {
     const seq = wire.seq ?? null;
     const isResumed = stream.isUnderWay || stream.hasSnapshot;
     const wasWanted = stream.options.bars !== undefined || stream.options.since !== undefined;
-    const lastClosed = stream.resumeFrom();
+    const owed = stream.firstOwed();
     const fresh = candles
       .map((candle, index) => ({ candle, isClosed: index < candles.length - 1 || lastIsClosed }))
       .filter(({ candle, isClosed }) => stream.accept(candle.time, isClosed, false));
@@ -570,11 +617,12 @@ export class RelayClient {
       this.#tellOf(stream, "snapshot", { candles, lastIsClosed, isComplete, seq });
       return;
     }
-    if (!isComplete && lastClosed !== null) {
-      const from = lastClosed + 1;
-      const to = Math.max(from, fresh[0]?.candle.time ?? this.#serverNow());
+    if (!isComplete && owed !== null) {
       const reason = "the relay could not give all that was missed while the connection was lost";
-      this.#tellOf(stream, "gap", { from, to, reason });
+      const times = fresh.map(({ candle }) => candle.time);
+      for (const [from, to] of stream.holes(owed, times, this.#serverNow())) {
+        this.#tellOf(stream, "gap", { from, to, reason });
+      }
     }
     for (const { candle, isClosed } of fresh) {
       this.#tellOf(stream, "update", { candle, isClosed, isBackfilled: isClosed, isRevised: false, tsEventMs: null, seq });
@@ -687,20 +735,20 @@ export function parseUrl(value) {
   return new URL(`${protocol}//${url.host}${url.pathname.replace(/\/*$/, "/")}`);
 }
 
-/** Return `btcusdt@1m` as `BTCUSDT@1m`; whether there is such a stream only the relay knows. Throws TypeError. */
+/** Return `btcusdt@1H` as `BTCUSDT@1h`; whether there is such a stream only the relay knows. Throws TypeError. */
 export function parseStream(name) {
   const at = String(name).lastIndexOf("@");
   if (at < 1 || at === name.length - 1) {
     throw new TypeError(`stream "${name}" is not of the form SYMBOL@INTERVAL, for example BTCUSDT@1m`);
   }
-  return name.slice(0, at).toUpperCase() + name.slice(at);
+  return folded(name);
 }
 
 // 1m is a minute and 1M a month; all other letters mean the same in both cases.
 function folded(name) {
   const at = name.lastIndexOf("@");
   const interval = name.slice(at);
-  return name.slice(0, at).toLowerCase() + (interval.endsWith("M") ? interval : interval.toLowerCase());
+  return name.slice(0, at).toUpperCase() + (interval.endsWith("M") ? interval : interval.toLowerCase());
 }
 
 function batches(names) {

@@ -1,0 +1,53 @@
+"""Client of a running relay: streams that survive lost connections, and the REST routes; nothing about terminals.
+
+    async with RelayClient("http://127.0.0.1:8000") as client:
+        await client.subscribe("BTCUSDT@1m", bars=100)
+        async for message in client:
+            match message:
+                case Snapshot(candles=candles): ...
+                case Update(candle=candle, is_closed=True): ...
+
+What the relay promises for one connection, the client keeps across connections: every closed candle once and in order.
+"""
+
+from relay.client.answers import History, ListedInstrument
+from relay.client.errors import BadReply, ClientError, Disconnected, Refused, Unreachable
+from relay.client.messages import (
+    Confirmed,
+    Connected,
+    Failure,
+    Gap,
+    Lost,
+    Message,
+    Snapshot,
+    State,
+    Update,
+)
+from relay.client.names import DEFAULT_URL, parse_stream, parse_url
+from relay.client.relay_client import RelayClient
+from relay.model import Candle, StreamKey
+
+__all__ = [
+    "DEFAULT_URL",
+    "BadReply",
+    "Candle",
+    "ClientError",
+    "Confirmed",
+    "Connected",
+    "Disconnected",
+    "Failure",
+    "Gap",
+    "History",
+    "ListedInstrument",
+    "Lost",
+    "Message",
+    "Refused",
+    "RelayClient",
+    "Snapshot",
+    "State",
+    "StreamKey",
+    "Unreachable",
+    "Update",
+    "parse_stream",
+    "parse_url",
+]

@@ -1,0 +1,71 @@
+"""Answers of the REST routes into values; no I/O. Each reader raises `Unreadable`."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from relay.client.decoding import Unreadable, read_candle
+from relay.model import Candle
+
+
+class History(NamedTuple):
+    """Candles, oldest first; the last one may be open. `wire` is the relay's answer."""
+
+    symbol: str
+    interval: str
+    candles: tuple[Candle, ...]
+    last_is_closed: bool
+    wire: Mapping[str, Any]
+
+
+class ListedInstrument(NamedTuple):
+    """What a symbol denotes, and which provider serves it."""
+
+    symbol: str
+    provider: str
+    asset_class: str
+    base: str
+    quote: str
+    intervals: tuple[str, ...]
+    attribution: str
+
+
+def read_history(answer: Any) -> History:
+    """Read the answer of `history`."""
+    try:
+        candles = tuple(map(read_candle, answer["candles"]))
+        return History(answer["symbol"], answer["interval"], candles, bool(answer["last_is_closed"]), answer)
+    except (KeyError, TypeError, ValueError, AttributeError) as fault:
+        raise Unreadable from fault
+
+
+def read_symbols(answer: Any) -> list[str]:
+    """Read the answer of `symbols`."""
+    if not isinstance(answer, list) or not all(isinstance(symbol, str) for symbol in answer):
+        raise Unreadable
+    return answer
+
+
+def read_instruments(answer: Any) -> list[ListedInstrument]:
+    """Read the answer of `instruments`."""
+    try:
+        return [
+            ListedInstrument(
+                symbol=item["symbol"],
+                provider=item["provider"],
+                asset_class=item["asset_class"],
+                base=item["base"],
+                quote=item["quote"],
+                intervals=tuple(item["intervals"]),
+                attribution=item.get("attribution") or "",
+            )
+            for item in answer
+        ]
+    except (KeyError, TypeError, AttributeError) as fault:
+        raise Unreadable from fault
+
+
+def read_status(answer: Any) -> dict[str, Any]:
+    """Read the answer of `status`, whatever it holds."""
+    if not isinstance(answer, dict):
+        raise Unreadable
+    return answer

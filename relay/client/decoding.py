@@ -1,0 +1,113 @@
+"""Messages of the relay into values; no state, no I/O."""
+
+from typing import Any, NamedTuple, TypeAlias
+
+import orjson
+
+from relay.client.messages import Connected, Gap, Snapshot, State, Update
+from relay.model import Candle, StreamKey
+
+
+class Unreadable(Exception):
+    """What came is no message of a relay."""
+
+
+class Acceptance(NamedTuple):
+    """The relay took a stream of a request, or its end; `key` is the canonical name."""
+
+    request_id: int | None
+    key: StreamKey
+    action: str
+    wire: dict[str, Any]
+
+
+class Refusal(NamedTuple):
+    """The relay refused a request, or one stream of it: then `key` is its name as the relay spells it."""
+
+    request_id: int | None
+    key: StreamKey | None
+    code: str
+    message: str
+    retry_after_s: float
+    wire: dict[str, Any]
+
+
+Said: TypeAlias = Connected | Acceptance | Refusal | State | Snapshot | Update | Gap
+
+
+def decode(text: str) -> Said | None:
+    """Return what a message says, None for one that this client does not know. Raises `Unreadable`."""
+    try:
+        wire = orjson.loads(text)
+        if not isinstance(wire, dict):
+            raise TypeError("a message is an object")
+        return _read(wire)
+    except (KeyError, TypeError, ValueError, AttributeError) as fault:
+        raise Unreadable from fault
+
+
+def read_candle(value: Any) -> Candle:
+    """Return a candle as it stands in messages and answers. Raises KeyError, TypeError, ValueError, AttributeError."""
+    return Candle(
+        time=int(value["time"]),
+        open=float(value["open"]),
+        high=float(value["high"]),
+        low=float(value["low"]),
+        close=float(value["close"]),
+        volume=float(value.get("volume") or 0.0),
+    )
+
+
+def _read(wire: dict[str, Any]) -> Said | None:
+    match wire.get("type"):
+        case "price_update":
+            return Update(
+                key=_key(wire),
+                candle=read_candle(wire["candle"]),
+                is_closed=wire["is_closed"] is True,
+                is_backfilled=wire.get("backfilled") is True,
+                is_revised=wire.get("revised") is True,
+                ts_event_ms=_whole(wire, "ts_event"),
+                seq=_whole(wire, "seq"),
+                wire=wire,
+            )
+        case "snapshot":
+            return Snapshot(
+                key=_key(wire),
+                candles=tuple(map(read_candle, wire["candles"])),
+                last_is_closed=bool(wire.get("last_is_closed")),
+                is_complete=wire.get("complete") is not False,
+                seq=_whole(wire, "seq"),
+                wire=wire,
+            )
+        case "status" if wire.get("symbol") is not None:
+            return State(_key(wire), str(wire["status"]), str(wire.get("message") or ""), wire)
+        case "status" if wire.get("status") == "connected":
+            return Connected(str(wire.get("epoch") or ""), int(wire["server_time"]), wire)
+        case "subscription":
+            return Acceptance(_whole(wire, "id"), _key(wire), str(wire.get("action") or ""), wire)
+        case "gap":
+            return Gap(_key(wire), int(wire["from"]), int(wire["to"]), str(wire.get("reason") or ""), wire)
+        case "error":
+            return Refusal(
+                request_id=_whole(wire, "id"),
+                key=_key({"interval": "", **wire}) if wire.get("symbol") is not None else None,
+                code=str(wire.get("code") or ""),
+                message=str(wire.get("message") or ""),
+                retry_after_s=float(wire.get("retry_after") or 0.0),
+                wire=wire,
+            )
+        case _:
+            return None
+
+
+def _key(wire: dict[str, Any]) -> StreamKey:
+    symbol, interval = wire["symbol"], wire["interval"]
+    if not isinstance(symbol, str) or not isinstance(interval, str):
+        raise TypeError("a stream is named by two strings")
+    return StreamKey(symbol, interval)
+
+
+def _whole(wire: dict[str, Any], field: str) -> int | None:
+    value = wire.get(field)
+    return value if isinstance(value, int) else None

@@ -1,0 +1,111 @@
+"""The errors of the client, and how faults of the network and answers of the relay become them.
+
+ClientError
+├── Unreachable      nothing answers at the address
+├── Refused          the relay answered with an error (problem+json), or refused the connection
+├── Disconnected     the relay closed the connection for good (4001, 4003)
+└── BadReply         the answer is not one of a relay
+"""
+
+import contextlib
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import aiohttp
+import orjson
+from yarl import URL
+
+from relay.errors import RelayError
+
+
+class ClientError(RelayError):
+    """The relay cannot be used; the message is one line for people and carries no token."""
+
+
+class Unreachable(ClientError):
+    """Nothing answers at the address, or not in time."""
+
+
+class Refused(ClientError):
+    """The relay refused; `code` is one of the contract's or empty, `retry_after` (seconds) says when to come back."""
+
+    def __init__(
+        self, status: int, code: str, detail: str, *, title: str = "", retry_after: float | None = None
+    ) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.code = code
+        self.title = title
+        self.detail = detail
+        self.retry_after = retry_after
+
+
+class Disconnected(ClientError):
+    """The relay closed the connection for good; connecting again as before would end the same way."""
+
+    def __init__(self, close_code: int, reason: str) -> None:
+        super().__init__(f"the relay closed the connection for good: {reason or 'no reason given'} ({close_code})")
+        self.close_code = close_code
+        self.reason = reason
+
+
+class BadReply(ClientError):
+    """The answer is not one of a relay; the address may belong to another server."""
+
+
+def unreachable(url: URL, fault: BaseException) -> Unreachable:
+    """Say in one line and in plain words why nothing answered."""
+    if isinstance(fault, TimeoutError):
+        reason = "no answer in time"
+    elif isinstance(fault, aiohttp.ClientConnectorCertificateError):
+        reason = f"its certificate is not trusted: {getattr(fault.certificate_error, 'verify_message', '')}".rstrip(
+            ": "
+        )
+    elif isinstance(fault, aiohttp.ClientSSLError):
+        reason = "it does not speak TLS as it should; if it has none, the address begins with http://"
+    elif isinstance(fault, aiohttp.ServerDisconnectedError):
+        reason = "it closed the connection without an answer"
+        if url.scheme == "http":
+            reason += "; if it speaks TLS, the address begins with https://"
+    elif isinstance(fault, OSError) and fault.strerror:
+        # aiohttp names the address again in its message; the system's own words are shorter.
+        cause = fault.os_error if isinstance(fault, aiohttp.ClientConnectorError) else fault
+        reason = _system_words(cause)
+    else:
+        reason = " ".join(str(fault).split()) or type(fault).__name__
+    return Unreachable(f"no relay reached at {url}: {reason}")
+
+
+def refusal(url: URL, status: int, headers: Mapping[str, str] | None, body: bytes = b"") -> Refused:
+    """Read an answer that is an error; where it has no words of its own, the status gives them."""
+    problem: Any = None
+    with contextlib.suppress(orjson.JSONDecodeError):
+        problem = orjson.loads(body)
+    if not isinstance(problem, dict):
+        problem = {}
+    try:
+        retry_after = max(0.0, float((headers or {}).get("Retry-After", "")))
+    except ValueError:
+        retry_after = None
+    title = str(problem.get("title") or "")
+    words = {
+        401: f"the relay at {url} wants a valid token",
+        403: f"the relay at {url} does not allow this client",
+        429: f"too many connections or requests for the relay at {url}",
+        503: f"the relay at {url} is full, starting or shutting down",
+    }.get(status, f"{url} answered with HTTP status {status}; is it the address of a relay?")
+    detail = str(problem.get("detail") or title or words)
+    return Refused(status, str(problem.get("code") or ""), detail, title=title, retry_after=retry_after)
+
+
+def bad_reply(url: URL) -> BadReply:
+    """Say that somebody else answered."""
+    return BadReply(f"the answer from {url} is not one of a relay; is the address right?")
+
+
+def _system_words(fault: OSError) -> str:
+    # Asyncio and aiohttp put the address into `strerror`, so the plain words are looked up again.
+    if fault.errno is not None and fault.errno > 0:
+        return os.strerror(fault.errno).lower()
+    return fault.strerror or str(fault)

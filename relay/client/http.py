@@ -1,0 +1,85 @@
+"""How one relay is reached over HTTP: its address, the token, the aiohttp session."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import aiohttp
+import orjson
+from yarl import URL
+
+from relay.client.decoding import Unreadable
+from relay.client.errors import ClientError, bad_reply, refusal, unreachable
+from relay.version import VERSION
+
+T = TypeVar("T")
+
+_ROUTES = "api/v1/market-data"
+_LARGEST_MESSAGE = 64 * 1024 * 1024
+_HEARTBEAT_S = 20.0
+
+
+class Http:
+    """Requests to one relay. A `session` given is used and not closed; else one is made when it is needed."""
+
+    def __init__(self, url: URL, token: str | None, session: aiohttp.ClientSession | None, timeout_s: float) -> None:
+        self.url = url
+        self.timeout_s = timeout_s
+        self._headers = {"User-Agent": f"market-relay/{VERSION}"}
+        if token is not None:
+            if not token or not token.isascii() or not token.isprintable() or " " in token:
+                raise ValueError("a token is one word of printable ASCII characters")
+            self._headers["Authorization"] = f"Bearer {token}"
+        self._session = session
+        self._owns_session = session is None
+        self._is_closed = False
+
+    async def get(self, route: str, asked: Mapping[str, str | int | None], read: Callable[[Any], T]) -> T:
+        """Return what `read` makes of an answer; a parameter that is None is left out. Raises `ClientError`."""
+        params = {name: str(value) for name, value in asked.items() if value is not None}
+        timeout = aiohttp.ClientTimeout(total=self.timeout_s)
+        url = self.url / _ROUTES / route
+        try:
+            async with self._open().get(url, params=params, headers=self._headers, timeout=timeout) as answer:
+                body = await answer.read()
+        except (aiohttp.ClientError, OSError, UnicodeError) as fault:
+            raise self._explained(fault) from None
+        if answer.status >= 400:
+            raise refusal(self.url, answer.status, answer.headers, body)
+        try:
+            return read(orjson.loads(body))
+        except (Unreadable, orjson.JSONDecodeError):
+            raise bad_reply(self.url) from None
+
+    async def upgrade(self) -> aiohttp.ClientWebSocketResponse:
+        """Open the WebSocket. Raises `Unreachable`, `Refused`, `BadReply`."""
+        scheme = {"http": "ws", "https": "wss"}[self.url.scheme]
+        try:
+            return await self._open().ws_connect(
+                (self.url / _ROUTES / "ws").with_scheme(scheme),
+                headers=self._headers,
+                heartbeat=_HEARTBEAT_S,
+                max_msg_size=_LARGEST_MESSAGE,
+                timeout=aiohttp.ClientWSTimeout(ws_close=2.0),
+            )
+        except (aiohttp.ClientError, OSError, UnicodeError) as fault:
+            raise self._explained(fault) from None
+
+    async def close(self) -> None:
+        """Close the session, if it is not somebody else's."""
+        self._is_closed = True
+        if self._owns_session and self._session is not None:
+            await self._session.close()
+
+    def _explained(self, fault: Exception) -> ClientError:
+        if isinstance(fault, aiohttp.WSServerHandshakeError) and fault.status >= 400:
+            return refusal(self.url, fault.status, fault.headers)
+        # Anything else that has a status is no HTTP, or a page.
+        is_answered = isinstance(fault, aiohttp.ClientResponseError)
+        return bad_reply(self.url) if is_answered else unreachable(self.url, fault)
+
+    def _open(self) -> aiohttp.ClientSession:
+        if self._is_closed:
+            raise RuntimeError("this client is closed; make a new one")
+        if self._session is None:
+            self._session = aiohttp.ClientSession()
+        return self._session

@@ -1,0 +1,90 @@
+"""What a client is told while it iterates; values only.
+
+`wire` is the message as it came, for those who pass it on; the client writes it where it takes a snapshot apart.
+"""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple, TypeAlias
+
+from relay.model import Candle, StreamKey
+
+
+class Connected(NamedTuple):
+    """A connection is open. `epoch` names one run of the relay: `seq` starts anew with it."""
+
+    epoch: str
+    server_time: int
+    wire: Mapping[str, Any]
+
+
+class Lost(NamedTuple):
+    """The connection is lost; the next attempt follows in `retry_in_s` and the streams go on where they stopped."""
+
+    reason: str
+    close_code: int | None
+    retry_in_s: float
+    wire: Mapping[str, Any]
+
+
+class Confirmed(NamedTuple):
+    """The relay accepted a stream (or its end); `key` is its canonical name. Comes again after each reconnect."""
+
+    key: StreamKey
+    action: str
+    wire: Mapping[str, Any]
+
+
+class State(NamedTuple):
+    """The state of a stream changed; a confirmed stream is `connected` until this says otherwise."""
+
+    key: StreamKey
+    status: str
+    message: str
+    wire: Mapping[str, Any]
+
+
+class Snapshot(NamedTuple):
+    """The past that `bars` or `since` asked for; once a subscription, what is missed later comes as `Update`."""
+
+    key: StreamKey
+    candles: tuple[Candle, ...]
+    last_is_closed: bool
+    is_complete: bool
+    seq: int | None
+    wire: Mapping[str, Any]
+
+
+class Update(NamedTuple):
+    """The newest known state of a stream's candle. Each closed candle comes once, except where it is revised."""
+
+    key: StreamKey
+    candle: Candle
+    is_closed: bool
+    is_backfilled: bool
+    is_revised: bool
+    ts_event_ms: int | None
+    seq: int | None
+    wire: Mapping[str, Any]
+
+
+class Gap(NamedTuple):
+    """Closed candles with `start` ≤ open time < `end` are missing and nobody could give them."""
+
+    key: StreamKey
+    start: int
+    end: int
+    reason: str
+    wire: Mapping[str, Any]
+
+
+class Failure(NamedTuple):
+    """The relay refused a stream (or a request, `key` None). With `is_retried` the client asks again by itself."""
+
+    code: str
+    message: str
+    key: StreamKey | None
+    is_retried: bool
+    wire: Mapping[str, Any]
+
+
+Message: TypeAlias = Connected | Lost | Confirmed | State | Snapshot | Update | Gap | Failure

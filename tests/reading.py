@@ -1,0 +1,41 @@
+"""What tests of the client read from it: messages up to one looked for, and the closed candles among them."""
+
+import asyncio
+from collections.abc import Callable
+
+from relay.client import Message, RelayClient, Snapshot, Update
+from relay.model import StreamKey
+
+BTC = StreamKey("BTCUSDT", "1m")
+START = 1_764_000_000
+QUICK = (0.01, 0.05)
+
+
+async def until(client: RelayClient, is_last: Callable[[Message], bool]) -> list[Message]:
+    """Collect messages up to the one looked for, that one included."""
+    messages = []
+    async with asyncio.timeout(10):
+        async for message in client:
+            messages.append(message)
+            if is_last(message):
+                break
+    return messages
+
+
+def is_a(*kinds: type) -> Callable[[Message], bool]:
+    return lambda message: isinstance(message, kinds)
+
+
+def is_open_at(time: int) -> Callable[[Message], bool]:
+    return lambda message: isinstance(message, Update) and not message.is_closed and message.candle.time == time
+
+
+def closed_times(messages: list[Message]) -> list[int]:
+    times: list[int] = []
+    for message in messages:
+        if isinstance(message, Snapshot):
+            closed = message.candles if message.last_is_closed else message.candles[:-1]
+            times += [candle.time for candle in closed]
+        elif isinstance(message, Update) and message.is_closed and not message.is_revised:
+            times.append(message.candle.time)
+    return times

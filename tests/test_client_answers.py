@@ -1,0 +1,50 @@
+"""What the client reads from answers of the REST routes."""
+
+from typing import Any
+
+import pytest
+
+from relay.client import Candle, ListedInstrument
+from relay.client.answers import read_history, read_instruments, read_status, read_symbols
+from relay.client.decoding import Unreadable
+
+CANDLE = {"time": 60, "open": 1, "high": 2.5, "low": 0.5, "close": 2, "volume": 7}
+HISTORY = {"symbol": "BTCUSDT", "interval": "1m", "candles": [CANDLE], "last_is_closed": True}
+INSTRUMENT = {"symbol": "X", "provider": "p", "asset_class": "crypto", "base": "A", "quote": "B", "intervals": ["1m"]}
+
+
+def test_history_holds_candles() -> None:
+    history = read_history(HISTORY)
+    assert history[:2] == ("BTCUSDT", "1m")
+    assert history.candles == (Candle(60, 1.0, 2.5, 0.5, 2.0, 7.0),)
+    assert history.last_is_closed
+    assert history.wire == HISTORY
+
+
+def test_instrument_without_attribution_has_an_empty_one() -> None:
+    assert read_instruments([INSTRUMENT]) == [ListedInstrument("X", "p", "crypto", "A", "B", ("1m",), "")]
+    assert read_instruments([{**INSTRUMENT, "attribution": "by p"}])[0].attribution == "by p"
+
+
+@pytest.mark.parametrize("answer", [None, "text", 1, [], {}, {**HISTORY, "candles": [{}]}, {**HISTORY, "candles": 3}])
+def test_history_of_another_server_is_told_apart(answer: Any) -> None:
+    with pytest.raises(Unreadable):
+        read_history(answer)
+
+
+@pytest.mark.parametrize("answer", [None, "text", {}, [1], ["BTCUSDT", None]])
+def test_symbols_of_another_server_are_told_apart(answer: Any) -> None:
+    with pytest.raises(Unreadable):
+        read_symbols(answer)
+
+
+@pytest.mark.parametrize("answer", [None, 1, [1], [{}], ["BTCUSDT"], [{**INSTRUMENT, "intervals": None}]])
+def test_instruments_of_another_server_are_told_apart(answer: Any) -> None:
+    with pytest.raises(Unreadable):
+        read_instruments(answer)
+
+
+@pytest.mark.parametrize("answer", [None, "text", [], 1])
+def test_status_of_another_server_is_told_apart(answer: Any) -> None:
+    with pytest.raises(Unreadable):
+        read_status(answer)
