@@ -126,6 +126,9 @@ class Channel:
         self.held: bytes | None = None
         self._next_at = 0.0
         self._timer: asyncio.TimerHandle | None = None
+        if options.throttle_ms and stream.last_frame is not None and not stream.last_frame_is_closed:
+            # Its first subscriber is sent the last known candle, and that is an update as well.
+            self._next_at = asyncio.get_running_loop().time() + options.throttle_ms / 1000
 
     def throttle(self, frame: bytes, is_closed: bool, deliver: Deliver) -> bool:
         """Return whether the frame passes now; an open candle that does not is delivered when its time comes."""

@@ -20,6 +20,18 @@ async def test_throttled_client_gets_few_updates_and_always_the_last(relay: Runn
     assert len(seqs) <= 6
 
 
+async def test_candle_that_a_throttled_client_is_sent_at_once_is_its_first_update(relay: Running) -> None:
+    plain, throttled = await relay.connect(), await relay.connect()
+    await plain.subscribe("BTCUSDT@1d")
+    await plain.update()
+    await throttled.subscribe("BTCUSDT@1d", throttle_ms=60_000)
+    first = await throttled.update()
+    for _ in range(4):
+        assert (await plain.update())["is_closed"] is False
+    await throttled.settle()
+    assert throttled.updates == [first]
+
+
 async def test_held_update_survives_a_change_of_options(relay: Running, sandbox: Sandbox) -> None:
     plain, throttled = await relay.connect(), await relay.connect()
     await plain.subscribe("BTCUSDT@1d")
