@@ -143,7 +143,7 @@ class Rig:
 
     def slot(self, *carried: Carried) -> Slot:
         parts = (self.provider, self.backfill, self.attempts, self.hands.clock, random.Random(1))
-        slot = Slot(1, *parts, self.feed, self._refuse)
+        slot = Slot(*parts, self.feed, self._refuse)
         for one in carried:
             slot.add(one)
         self.tasks.insert(0, slot.task)

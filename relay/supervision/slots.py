@@ -43,7 +43,6 @@ class Slot:
 
     def __init__(
         self,
-        number: int,
         provider: Provider,
         backfill: Backfill,
         attempts: Attempts,
@@ -64,7 +63,7 @@ class Slot:
         self._feeds: list[Feed] = []
         self._wish: Wish | None = None
         self._is_wished = asyncio.Event()
-        self.task = asyncio.create_task(self._run(), name=f"feed {provider.name} {number}")
+        self.task = asyncio.create_task(self._run(), name=f"slot of {provider.name}")
 
     @property
     def is_empty(self) -> bool:
@@ -137,10 +136,11 @@ class Slot:
         feed = self._new_feed(self._carried, lambda reason: self._ask_replacement(Wish("announced", reason)))
         self._feeds.append(feed)
         log.info(
-            "feed %s %d opens for %d streams",
+            "feed %s %d opens for %d stream%s",
             self._provider.name,
             feed.number,
             len(self._carried),
+            "" if len(self._carried) == 1 else "s",
             extra=self._about("feed_opened", feed, streams=len(self._carried)),
         )
         return feed

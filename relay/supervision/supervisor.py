@@ -128,7 +128,6 @@ class Supervisor:
 
     def _open_slot(self) -> Slot:
         slot = Slot(
-            next(self._numbers),
             self.provider,
             self.backfill,
             self.attempts,
