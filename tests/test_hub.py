@@ -264,7 +264,7 @@ def check_delivery(follower: Follower) -> None:
         ("publish", "AAA", False),
     ]
 )
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.lists(OPERATIONS, max_size=60))
 def test_table_stays_consistent_and_loses_nothing(operations: list[tuple[Any, ...]]) -> None:
     before, hub_module.LAGGARD_TICK_S = hub_module.LAGGARD_TICK_S, 0.0005

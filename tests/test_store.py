@@ -191,7 +191,7 @@ async def test_adds_at_the_same_time_all_return(store: Store) -> None:
     assert len(await everything(store)) == 200
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(st.tuples(st.integers(0, 60), st.integers(0, 60))))
 def test_merged_spans_hold_the_same_times(pairs: list[tuple[int, int]]) -> None:
     spans = [Span(start, end) for start, end in pairs]
@@ -423,7 +423,7 @@ actions = st.lists(
 )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(actions, st.sampled_from([0, 60_000, 1 << 24]))
 def test_memory_chunks_and_rows_always_agree(script: list[Rows], cache_bytes: int) -> None:
     async def play() -> None:
