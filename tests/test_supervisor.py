@@ -98,9 +98,11 @@ async def test_ten_rotations_leave_no_hole_and_never_more_than_two_connections(
             await eventually(lambda: supervisor.attempts.sentences["rotation before the provider's limit"] >= 10, 60)
             await eventually(lambda: supervisor.open_feeds == 1)
             connects = sandbox.binance.connects
+            rotations = supervisor.attempts.sentences["rotation before the provider's limit"]
         record_property("connections opened during 10 rotations", connects)
         print(f"connections opened during 10 rotations: {connects}")
-        assert connects <= 12
+        # The first one, one for each rotation, and one that may be under way.
+        assert connects <= rotations + 2
         assert (sampler.most_feeds, sampler.most_connections) == (2, 2)
         assert sampler.states == {"connected"}
         assert [check.gaps for check in client.checks.values()] == [[]] * len(STREAMS)
