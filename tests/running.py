@@ -21,7 +21,7 @@ from relay.web.access import ACCESS, Access
 from relay.web.ws import CLIENTS, Clients
 from tests.contracts import check_answer, check_message
 
-PATIENCE_S = 15.0
+PATIENCE_S = 30.0
 PREFIX = "/api/v1/market-data"
 
 Message = dict[str, Any]

@@ -92,7 +92,9 @@ async def test_last_known_candle_is_sent_at_once_to_a_second_subscriber(
     second = await relay.connect()
     await second.ask("subscribe", symbol="BTCUSDT", interval="1m")
     assert (await second.next())["type"] == "subscription"
-    assert await second.next() == last
+    sent = await second.next()
+    assert sent["seq"] >= last["seq"]
+    assert sent == await client.seen("price_update", seq=sent["seq"])
 
 
 @pytest.mark.parametrize("request_id", [1, 0, -5, "seven", "", 2**53])
@@ -293,21 +295,32 @@ async def test_closed_only_sends_closed_candles_only(quick: Running) -> None:
     assert all(message["is_closed"] for message in updates)
 
 
+async def read_what_is_on_its_way(client: WsClient) -> None:
+    """Read on until two pings in a row bring nothing but their pongs."""
+    quiet = 0
+    while quiet < 2:
+        before = len(client.received)
+        await client.ask("ping", id=before)
+        await client.answer(before)
+        quiet = quiet + 1 if len(client.received) == before + 1 else 0
+
+
 async def test_throttled_client_gets_few_updates_and_always_the_last(relay: Running, sandbox: Sandbox) -> None:
     plain, throttled = await relay.connect(), await relay.connect()
     await plain.subscribe("BTCUSDT@1d")
+    began = time.monotonic()
     await throttled.subscribe("BTCUSDT@1d", throttle_ms=700)
     for _ in range(12):
         await plain.update()
     sandbox.binance.faults.mute()
-    await plain.ask("ping", id="now")
-    await plain.answer("now")
+    await read_what_is_on_its_way(plain)
     newest = [message["seq"] for message in plain.received if message["type"] == "price_update"][-1]
     last = await throttled.update(seq=newest)
-    assert last["candle"] == plain.received[-2]["candle"]
+    most = (time.monotonic() - began) / 0.7 + 2
+    assert last["candle"] == (await plain.seen("price_update", seq=newest))["candle"]
     seqs = [message["seq"] for message in throttled.received if message["type"] == "price_update"]
     assert seqs == sorted(set(seqs))
-    assert len(seqs) <= 6
+    assert len(seqs) <= most
 
 
 async def test_held_update_survives_a_change_of_options(relay: Running, sandbox: Sandbox) -> None:
@@ -317,8 +330,7 @@ async def test_held_update_survives_a_change_of_options(relay: Running, sandbox:
     for _ in range(4):
         await plain.update()
     sandbox.binance.faults.mute()
-    await plain.ask("ping", id="now")
-    await plain.answer("now")
+    await read_what_is_on_its_way(plain)
     newest = [message["seq"] for message in plain.received if message["type"] == "price_update"][-1]
     await throttled.subscribe("BTCUSDT@1d")
     assert await throttled.seen("price_update", seq=newest)
@@ -371,7 +383,7 @@ async def test_unsubscribing_during_a_fetch_answers_both(relay: Running, client:
 
 async def test_a_provider_that_hangs_holds_up_no_snapshot_of_another(client: WsClient, sandbox: Sandbox) -> None:
     await client.subscribe("EUR/USD@1m")
-    sandbox.twelve_data.faults.delay_rest(3)
+    sandbox.twelve_data.faults.delay_rest(30)
     await client.ask("subscribe", symbol="GBP/USD", interval="1h", bars=5)
     await client.ask("subscribe", symbol="BTCUSDT", interval="1m", bars=5)
     assert (await client.until_type("snapshot"))["symbol"] == "BTCUSDT"
@@ -566,7 +578,8 @@ async def test_requests_above_the_rate_are_refused_then_the_client_is_closed(rel
     refused = [message for message in flooding.received if message["type"] == "error"]
     assert {message["code"] for message in refused} == {"rate_limited"}
     assert refused[0]["retry_after"] >= 0
-    assert refused[0]["id"] == sum(message["type"] == "pong" for message in flooding.received)
+    before = flooding.received[: flooding.received.index(refused[0])]
+    assert refused[0]["id"] == sum(message["type"] == "pong" for message in before)
     await other.update()
 
 
@@ -645,11 +658,13 @@ async def test_fragments_are_counted_together(client: WsClient) -> None:
 async def test_too_many_invalid_messages_close_with_4001(relay: Running) -> None:
     other, client = await relay.connect(), await relay.connect()
     await other.subscribe("BTCUSDT@1s")
+    began = time.monotonic()
     for _ in range(150):
         await client.send_text("nonsense")
     closed = await client.closing()
     assert (closed.code, closed.reason) == (4001, "too many invalid messages")
-    assert 100 <= len(client.received) <= 105
+    # A hundred at once, and one more a second.
+    assert 100 <= len(client.received) <= 105 + time.monotonic() - began
     await other.update()
 
 
@@ -705,7 +720,8 @@ async def test_relay_pings_every_20_s_and_waits_10(relay: Running) -> None:
 
 
 async def test_relay_pings_and_keeps_a_client_that_answers(relay: Running) -> None:
-    relay.clients.ping_interval_s, relay.clients.pong_timeout_s = 0.1, 0.3
+    # The next ping waits for the answer to the last one.
+    relay.clients.ping_interval_s = 0.1
     client = await relay.connect(autoping=False)
     for _ in range(3):
         frame = await client.socket.receive(10)
