@@ -49,7 +49,7 @@ async def client(relay: StandInRelay) -> AsyncIterator[RelayClient]:
 async def until(client: RelayClient, is_last: Callable[[Message], bool]) -> list[Message]:
     """Collect messages up to the one looked for, that one included."""
     messages = []
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         async for message in client:
             messages.append(message)
             if is_last(message):
@@ -149,7 +149,7 @@ async def test_many_streams_are_asked_for_in_frames_that_the_relay_takes(
         relay.open_market(name, START)
     await client.subscribe(*names, bars=0)
     confirmed = 0
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         async for message in client:
             confirmed += isinstance(message, Snapshot)
             if confirmed == 250:
@@ -197,7 +197,7 @@ async def test_close_from_elsewhere_ends_the_iteration(client: RelayClient) -> N
     reading = asyncio.create_task(until(client, lambda message: False))
     await asyncio.sleep(0)
     await client.close()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         assert await reading == []
 
 
@@ -353,7 +353,7 @@ async def test_waits_grow_up_to_the_longest_and_start_anew_once_data_flows(relay
         relay.handshake = 500
         await relay.drop(1001)
         losses: list[float] = []
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while len(losses) < 4:
                 message = await anext(client)
                 assert isinstance(message, Lost)

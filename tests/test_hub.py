@@ -213,7 +213,7 @@ async def play(operations: list[tuple[Any, ...]]) -> None:
         table.check()
     for follower in table.followers:
         follower.pipe.go_on()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while table.hub.lagging or any(map(misses, table.followers)):  # noqa: ASYNC110  the hub's timers do it
             await asyncio.sleep(0.001)
     await settle()
