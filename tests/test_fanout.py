@@ -60,15 +60,23 @@ class RawClient:
         return self
 
     async def read_for(self, seconds: float) -> bytes:
-        loop = asyncio.get_running_loop()
-        got, self.early = bytearray(self.early), b""
+        loop, ended = asyncio.get_running_loop(), asyncio.Event()
+        got, self.early = [self.early], b""
+
+        def take() -> None:
+            # Not awaited: what is cancelled just as something came would lose it.
+            got.append(self.socket.recv(1 << 16))
+            if not got[-1]:
+                ended.set()
+
+        loop.add_reader(self.socket, take)
         for step_s in steps(seconds):
             with suppress(TimeoutError):
                 async with asyncio.timeout(step_s):
-                    while chunk := await loop.sock_recv(self.socket, 1 << 16):
-                        got += chunk
+                    await ended.wait()
                     break
-        return bytes(got)
+        loop.remove_reader(self.socket)
+        return b"".join(got)
 
     def close(self) -> None:
         self.socket.close()
