@@ -8,6 +8,7 @@ from contextlib import suppress
 from typing import Any
 
 from relay.events import event
+from relay.patience import steps
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +41,9 @@ async def _end(task: asyncio.Task[Any], grace_s: float, on_kill: Callable[[], ob
     for patience_s in (grace_s, KILL_GRACE_S):
         if not task.done():
             task.cancel()
-            await asyncio.wait((task,), timeout=patience_s)
+        for step_s in steps(patience_s):
+            if not task.done():
+                await asyncio.wait((task,), timeout=step_s)
     if not task.done():
         if on_kill is not None:
             on_kill()

@@ -11,6 +11,7 @@ from relay.codec import Accepted, Closing, FeedCodec, Rejected
 from relay.errors import AuthenticationFailed, BadAnswer, ProviderError, ProviderUnavailable, RateLimited
 from relay.model import PriceUpdate, StreamKey
 from relay.pace import Pace
+from relay.patience import steps
 from relay.rest import RETRY_AFTER_S, network_cause, retry_after_s
 from relay.watchlist import Watchlist
 
@@ -258,7 +259,8 @@ class _Link:
     async def _is_judged(self) -> bool:
         """Wait for the peer to say anything; a reader whose consumer keeps it busy proves nothing about the peer."""
         heard, was_reading = self.heard, self.is_reading
-        await asyncio.sleep(PONG_TIMEOUT_S)
+        for step_s in steps(PONG_TIMEOUT_S):
+            await asyncio.sleep(step_s)
         if self.heard != heard or not self.is_reading:
             return True
         if was_reading:

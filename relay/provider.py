@@ -25,6 +25,7 @@ from relay.events import event
 from relay.loopwatch import Blocks
 from relay.memory import Memory
 from relay.model import Budget, Candle, Instrument, PriceUpdate, ProviderInfo, StreamKey
+from relay.patience import steps
 from relay.rest import MAX_RETRY_AFTER_S, NETWORK_ERRORS, RETRY_AFTER_S, network_failure
 from relay.sanity import fault_of_budget, fault_of_candle, fault_of_instrument, fault_of_update, kind_of, list_fault
 from relay.secret import spellings
@@ -236,7 +237,10 @@ class Provider:
         # A task of its own, so that whoever waits can be cancelled whatever the plugin does.
         task = asyncio.create_task(self._answer(hook, arguments), name=f"{hook} of {self.name}")
         try:
-            done, _ = await asyncio.wait((task,), timeout=CALL_TIMEOUT_S)
+            for step_s in steps(CALL_TIMEOUT_S):
+                done, _ = await asyncio.wait((task,), timeout=step_s)
+                if done:
+                    break
         finally:
             if not task.done():
                 await end_task(task, CALL_GRACE_S, self.note_kill)

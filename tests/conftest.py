@@ -7,11 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from providers.sandbox import Sandbox
 from tests.running import Running, WsClient, start_relay
 
 StartRelay = Callable[..., Awaitable[Running]]
+
+# The same examples in every run, however long a busy machine takes for one.
+settings.register_profile("repeatable", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("repeatable")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -16,7 +16,7 @@ import orjson
 from tests.contracts import check_message
 
 PATH = "/api/v1/market-data/ws"
-PATIENCE_S = 5.0
+PATIENCE_S = 30.0
 TEXT, BINARY, CLOSE, PING, PONG = 0x1, 0x2, 0x8, 0x9, 0xA
 
 REQUESTS: list[dict[str, Any]] = [

@@ -8,7 +8,7 @@ from typing import Self, TypeVar
 
 from relay import PriceUpdate, StreamKey, Watchlist
 
-PATIENCE_S = 20.0
+PATIENCE_S = 30.0
 _T = TypeVar("_T")
 
 

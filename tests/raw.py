@@ -3,11 +3,12 @@
 import asyncio
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import orjson
 
+from relay.patience import steps
 from tests.running import PREFIX
 
 HANDSHAKE = (
@@ -49,15 +50,23 @@ class RawClient:
         return self
 
     async def read_for(self, seconds: float) -> bytes:
-        loop = asyncio.get_running_loop()
-        got, self.early = bytearray(self.early), b""
-        try:
-            async with asyncio.timeout(seconds):
-                while chunk := await loop.sock_recv(self.socket, 1 << 16):
-                    got += chunk
-        except TimeoutError:
-            pass
-        return bytes(got)
+        loop, ended = asyncio.get_running_loop(), asyncio.Event()
+        got, self.early = [self.early], b""
+
+        def take() -> None:
+            # Not awaited: what is cancelled just as something came would lose it.
+            got.append(self.socket.recv(1 << 16))
+            if not got[-1]:
+                ended.set()
+
+        loop.add_reader(self.socket, take)
+        for step_s in steps(seconds):
+            with suppress(TimeoutError):
+                async with asyncio.timeout(step_s):
+                    await ended.wait()
+                    break
+        loop.remove_reader(self.socket)
+        return b"".join(got)
 
     def close(self) -> None:
         self.socket.close()

@@ -14,7 +14,7 @@ QUICK = (0.01, 0.05)
 async def until(client: RelayClient, is_last: Callable[[Message], bool]) -> list[Message]:
     """Collect messages up to the one looked for, that one included."""
     messages = []
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         async for message in client:
             messages.append(message)
             if is_last(message):

@@ -21,7 +21,7 @@ from relay.web.access import ACCESS, Access
 from relay.web.ws import CLIENTS, Clients
 from tests.contracts import check_answer, check_message
 
-PATIENCE_S = 15.0
+PATIENCE_S = 30.0
 PREFIX = "/api/v1/market-data"
 
 Message = dict[str, Any]
@@ -103,9 +103,13 @@ class WsClient:
         return [message["candle"]["time"] for message in self.updates if message["is_closed"]]
 
     async def settle(self) -> None:
-        """Read all that was sent until now."""
-        await self.ask("ping", id="settle")
-        await self.answer("settle")
+        """Read what is on its way: until two pings in a row bring nothing but their pongs."""
+        quiet = 0
+        while quiet < 2:
+            before = len(self.received)
+            await self.ask("ping", id=before)
+            await self.answer(before)
+            quiet = quiet + 1 if len(self.received) == before + 1 else 0
 
     async def answer(self, request_id: str | int) -> Message:
         """Read on to the answer to a request."""

@@ -124,7 +124,7 @@ class StandInRelay:
                 await (socket.send_str(message) if isinstance(message, str) else _send(socket, message))
 
     async def wait_for_requests(self, count: int) -> None:
-        async with asyncio.timeout(10), self._changed:
+        async with asyncio.timeout(30), self._changed:
             await self._changed.wait_for(lambda: len(self.requests) >= count)
 
     # -- protocol.md, section 3 -------------------------------------------------------------------------------------

@@ -133,7 +133,7 @@ async def test_many_streams_are_asked_for_in_frames_that_the_relay_takes(
         relay.open_market(name, START)
     await client.subscribe(*names, bars=0)
     confirmed = 0
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         async for message in client:
             confirmed += isinstance(message, Snapshot)
             if confirmed == 250:

@@ -58,7 +58,7 @@ class JsClient:
 
     async def _next(self) -> Json:
         assert self._process.stdout is not None
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(30):
             line = await self._process.stdout.readline()
         assert line, "the client's process ended"
         said: Json = orjson.loads(line)

@@ -73,13 +73,13 @@ class Terminal:
             asyncio.get_running_loop().remove_reader(self._ours)
 
     async def wait_for(self, text: str) -> None:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(30):
             while text not in self.shown:
                 self._has_more.clear()
                 await self._has_more.wait()
 
     async def end(self) -> int:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(30):
             code = await self.process.wait()
         asyncio.get_running_loop().remove_reader(self._ours)
         os.close(self._ours)
@@ -196,7 +196,7 @@ async def test_reader_that_leaves_ends_tail_quietly(relay: StandInRelay) -> None
     assert b"connected" in await process.stdout.readline()
     await relay.wait_for_requests(1)
     process.stdout._transport.close()  # type: ignore[attr-defined]  # a StreamReader has no public close
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(30):
         while process.returncode is None:
             await relay.tick(BTC, 1.0)
             await asyncio.sleep(0.01)

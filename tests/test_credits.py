@@ -266,7 +266,7 @@ def test_nonsense_from_an_earlier_run_is_refused(state: dict[str, object]) -> No
     assert limits.available(HISTORY) == 8
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     skew=st.floats(-110, 110),
     start=st.floats(0, 86_400),
@@ -295,7 +295,7 @@ def test_no_server_minute_and_no_server_day_sees_too_many(
     assert max(days.values(), default=0) <= 40
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     behind=st.floats(0, 1.5),
     start=st.floats(0, 86_400),

@@ -113,14 +113,14 @@ async def test_nothing_is_left_after_thousands_of_connects(relay: Running) -> No
 
 
 async def test_client_that_vanishes_is_dropped_when_it_does_not_answer_pings(relay: Running) -> None:
-    relay.clients.ping_interval_s = relay.clients.pong_timeout_s = 1.0
+    relay.clients.ping_interval_s, relay.clients.pong_timeout_s = 0.5, 3.5
     alive: WsClient = await relay.connect()
     await alive.subscribe("BTCUSDT@1s")
+    reading = asyncio.create_task(_keep_reading(alive))
     client = await RawClient(relay.url).open()
     try:
         # The kernel still acknowledges what is sent, as that of a machine behind a dead link does for a while.
         await eventually(lambda: len(relay.hub.subscribers) == 2)
-        reading = asyncio.create_task(_keep_reading(alive))
         await eventually(lambda: len(relay.hub.subscribers) == 1)
         reading.cancel()
     finally:

@@ -2,7 +2,6 @@ import asyncio
 import struct
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Sequence
-from itertools import pairwise
 
 import aiohttp
 import orjson
@@ -77,6 +76,7 @@ class Upstream:
         self.has_closed = asyncio.Event()
         self.refuse_with: web.Response | None = None
         self.answers_pings = True
+        self.on_ping: Callable[[], Awaitable[object]] | None = None
         self.on_open: Callable[[web.WebSocketResponse], Awaitable[object]] | None = None
         self.on_message: Callable[[web.WebSocketResponse, dict[str, list[str]]], Awaitable[object]] | None = None
         self._news = asyncio.Event()
@@ -95,6 +95,8 @@ class Upstream:
             message = await socket.receive()
             if message.type is aiohttp.WSMsgType.PING:
                 self.pings.append(time.monotonic())
+                if self.on_ping is not None:
+                    await self.on_ping()
                 if self.answers_pings:
                     await socket.pong(message.data)
             elif message.type is aiohttp.WSMsgType.PONG:
@@ -184,7 +186,22 @@ async def test_150_streams_take_two_messages(upstream: Upstream, session: aiohtt
     assert [len(content["subscribe"]) for content in upstream.said] == [100, 50]
 
 
-async def test_never_more_than_five_messages_in_a_second(upstream: Upstream, session: aiohttp.ClientSession) -> None:
+async def test_never_more_than_five_messages_in_a_second(
+    upstream: Upstream, session: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Noted where they are sent: a busy machine may hear two of them at once.
+    moments: list[float] = []
+
+    def noting(send: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
+        async def noted(*arguments: object) -> None:
+            moments.append(time.monotonic())
+            await send(*arguments)
+
+        return noted
+
+    for name in ("send_str", "pong"):
+        send = getattr(aiohttp.ClientWebSocketResponse, name)
+        monkeypatch.setattr(aiohttp.ClientWebSocketResponse, name, noting(send))
     codec = PlainCodec(upstream.url, 5)
     codec.keys_per_message = 1
     names = [f"S{number}@1m" for number in range(8)]
@@ -197,7 +214,7 @@ async def test_never_more_than_five_messages_in_a_second(upstream: Upstream, ses
     upstream.on_open = ping
     async with pump(session, codec, *names) as feed:
         await feed.until(lambda: len(feed.accepted) == 8)
-    moments = sorted([moment for moment, _ in upstream.messages + upstream.pongs])
+    assert len(moments) >= len(upstream.messages + upstream.pongs) >= 9
     assert all(later - earlier > 1.0 for earlier, later in zip(moments, moments[5:], strict=False))
     assert upstream.pongs[-1][1] == b"9"
 
@@ -375,10 +392,29 @@ async def test_a_peer_that_answers_pings_is_kept(
 ) -> None:
     monkeypatch.setattr(relay.feed, "PING_INTERVAL_S", 0.2)
     monkeypatch.setattr(relay.feed, "PONG_TIMEOUT_S", 0.1)
+    began = time.monotonic()
     async with pump(session, PlainCodec(upstream.url)) as feed:
         await upstream.until(lambda: len(upstream.pings) >= 4)
         assert not feed.has_ended
-    assert all(later - earlier > 0.15 for earlier, later in pairwise(upstream.pings))
+    # A busy machine may hear them late, but none is sent before its time.
+    assert all(heard_at - began > 0.2 * number for number, heard_at in enumerate(upstream.pings))
+
+
+async def test_a_pause_of_the_whole_process_is_not_taken_for_a_silent_peer(
+    upstream: Upstream, session: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(relay.feed, "PING_INTERVAL_S", 0.2)
+    monkeypatch.setattr(relay.feed, "PONG_TIMEOUT_S", 0.1)
+
+    async def stand_still() -> None:
+        time.sleep(0.3)  # noqa: ASYNC251 - as a machine with too much to do lets it
+        for _ in range(5):
+            await asyncio.sleep(0)
+
+    upstream.on_ping = stand_still
+    async with pump(session, PlainCodec(upstream.url)) as feed:
+        await upstream.until(lambda: len(upstream.pings) >= 3)
+        assert not feed.has_ended
 
 
 async def test_a_busy_consumer_is_not_taken_for_a_silent_peer(
@@ -527,7 +563,8 @@ async def test_a_peer_that_does_not_close_is_not_waited_for(
     async with feed:
         await upstream.socket()
         began = time.monotonic()
-    assert time.monotonic() - began < 1.5
+    # aiohttp itself would wait for 10 s, and for ever where the peer goes on sending.
+    assert time.monotonic() - began < 8
 
 
 async def test_closing_the_feed_between_two_updates_ends_it(upstream: Upstream, session: aiohttp.ClientSession) -> None:

@@ -88,7 +88,7 @@ async def line_with(process: asyncio.subprocess.Process, text: str) -> str:
 
 async def ended(process: asyncio.subprocess.Process) -> int:
     process.send_signal(signal.SIGINT)
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(30):
         await process.communicate()
     assert process.returncode is not None
     return process.returncode

@@ -851,7 +851,7 @@ async def play(times: Sequence[int], now: int, page: int, at_once: int, script: 
             await action(world)
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=250)
 @given(
     numbers=st.frozensets(st.integers(0, MINUTES), max_size=60).map(
         lambda holes: [n for n in range(MINUTES) if n not in holes]

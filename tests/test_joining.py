@@ -103,7 +103,7 @@ async def test_requests_during_a_fetch_are_all_answered_and_the_last_one_counts(
 
 async def test_a_provider_that_hangs_holds_up_no_snapshot_of_another(client: WsClient, sandbox: Sandbox) -> None:
     await client.subscribe("EUR/USD@1m")
-    sandbox.twelve_data.faults.delay_rest(3)
+    sandbox.twelve_data.faults.delay_rest(30)
     await client.ask("subscribe", symbol="GBP/USD", interval="1h", bars=5)
     await client.ask("subscribe", symbol="BTCUSDT", interval="1m", bars=5)
     assert (await client.until_type("snapshot"))["symbol"] == "BTCUSDT"

@@ -2,6 +2,7 @@
 
 import asyncio
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -104,6 +105,18 @@ def test_files_belong_to_their_module_and_to_the_only_plugin_of_their_package(tm
     assert shared(str(Path(__file__).parent.parent / "providers" / "binance.py")) == "binance"
 
 
+@pytest.mark.parametrize(("wakes", "count"), [(2, 0), (6, 1)])
+def test_time_in_which_the_process_stood_still_blames_nobody(wakes: int, count: int) -> None:
+    blocks = Blocks()
+    watch: Any = LoopWatch(lambda file: "test" if file == __file__ else None, {"test": blocks})
+    woken = iter([False] * wakes + [True])
+    watch._ended = SimpleNamespace(wait=lambda _: next(woken))
+    watch._thread_id = threading.get_ident()
+    watch._beaten_at -= 3600
+    watch._watch()
+    assert blocks.count == count
+
+
 async def test_loop_that_beats_is_left_alone_and_the_thread_ends(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -114,7 +127,9 @@ async def test_loop_that_beats_is_left_alone_and_the_thread_ends(
         await asyncio.sleep(0.1)
         before = blocks.count
         for _ in range(2):
-            time.sleep(0.5)  # noqa: ASYNC251 - that is what is noticed
+            deadline = time.monotonic() + 20
+            while not watch._is_noticed and time.monotonic() < deadline:
+                time.sleep(0.01)  # noqa: ASYNC251 - that is what is noticed
             await eventually(lambda: not watch._is_noticed)
     assert before == 0
     assert blocks.count == 2

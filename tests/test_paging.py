@@ -35,7 +35,7 @@ def paged(venue: Venue, start: int | None, end: int, limit: int, coarse_s: int |
     return [candle.time for candle in asyncio.run(work)]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     st.lists(st.integers(0, 3000), max_size=60),
     st.one_of(st.none(), st.integers(0, 200_000)),

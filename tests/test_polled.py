@@ -102,7 +102,7 @@ def test_when_candles_can_be_built(change: object, expected: bool) -> None:
     assert not larger.can_be_built(StreamKey("EUR/USD", "3m"), smaller, "2h", 2000.0)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     ticks=st.lists(st.integers(50, 150), min_size=300, max_size=300),
     pauses=st.lists(st.integers(1, 25), min_size=1, max_size=20),

@@ -13,6 +13,7 @@ import pytest
 from aiohttp import WSMsgType
 
 from providers.sandbox import Market, Sandbox, SandboxClock, TwelveDataStandIn, until
+from relay.patience import steps
 
 Json = Any
 
@@ -405,19 +406,20 @@ async def test_answer_to_a_subscription(
         session.ws_connect(f"{exchange.ws_url}?apikey=sandbox-key") as socket,
     ):
         await socket.send_json({"action": "subscribe", "params": {"symbols": symbols}})
-        assert await socket.receive_json(timeout=5) == answer
+        assert await socket.receive_json(timeout=20) == answer
 
 
 async def test_ticks_are_numbers_with_whole_seconds_and_agree_with_the_bars(session: aiohttp.ClientSession) -> None:
     async with stand_in_at(speed=30, tick_every_s=0.05) as exchange:
         async with session.ws_connect(f"{exchange.ws_url}?apikey=sandbox-key") as socket:
             await socket.send_json({"action": "subscribe", "params": {"symbols": "EUR/USD,XAU/USD"}})
-            await socket.receive_json(timeout=5)
+            await socket.receive_json(timeout=20)
             ticks = []
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(1.5):
-                    while True:
-                        ticks.append(await socket.receive_json())
+            for step_s in steps(1.5):
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(step_s):
+                        while True:
+                            ticks.append(await socket.receive_json())
         euro = [tick for tick in ticks if tick["symbol"] == "EUR/USD"]
         start = datetime.fromtimestamp(euro[0]["timestamp"], UTC)
         base = f"symbol=EUR/USD&interval=1min&timezone=UTC&start_date={start:%Y-%m-%d %H:%M:00}"
@@ -438,7 +440,7 @@ async def test_plan_limits_the_symbols(session: aiohttp.ClientSession) -> None:
         session.ws_connect(f"{exchange.ws_url}?apikey=sandbox-key") as socket,
     ):
         await socket.send_json({"action": "subscribe", "params": {"symbols": "EUR/USD,GBP/USD"}})
-        answer = await socket.receive_json(timeout=5)
+        answer = await socket.receive_json(timeout=20)
         assert answer["status"] == "warning"
         assert answer["fails"][0]["symbol"] == "GBP/USD"
         await socket.send_json({"action": "unsubscribe", "params": {"symbols": "EUR/USD"}})
@@ -450,7 +452,7 @@ async def test_reset_and_heartbeat(session: aiohttp.ClientSession, exchange: Twe
         await socket.send_json({"action": "subscribe", "params": {"symbols": "EUR/USD"}})
         await socket.send_json({"action": "reset"})
         await socket.send_json({"action": "heartbeat"})
-        while (message := await socket.receive_json(timeout=5))["event"] != "heartbeat":
+        while (message := await socket.receive_json(timeout=20))["event"] != "heartbeat":
             pass
         assert message == {"event": "heartbeat", "status": "ok"}
         assert exchange.subscribed == []
@@ -461,35 +463,38 @@ async def test_fourth_connection_closes_the_oldest(session: aiohttp.ClientSessio
     async with session.ws_connect(url) as oldest, session.ws_connect(url), session.ws_connect(url):
         assert exchange.connections == 3
         async with session.ws_connect(url):
-            assert (await oldest.receive(timeout=5)).type is WSMsgType.CLOSE
+            assert (await oldest.receive(timeout=20)).type is WSMsgType.CLOSE
             await until(lambda: exchange.connections == 3)
 
 
 async def test_client_without_heartbeats_is_closed(session: aiohttp.ClientSession) -> None:
     async with (
-        stand_in_at(heartbeat_within_s=0.3) as exchange,
+        stand_in_at(heartbeat_within_s=60.0) as exchange,
         session.ws_connect(f"{exchange.ws_url}?apikey=sandbox-key") as socket,
     ):
-        for _ in range(4):
-            await asyncio.sleep(0.15)
-            await socket.send_json({"action": "heartbeat"})
-            assert (await socket.receive(timeout=5)).type is WSMsgType.TEXT
+        (connection,) = exchange._open.values()
+        await asyncio.sleep(0.2)
+        await socket.send_json({"action": "heartbeat"})
+        assert (await socket.receive(timeout=20)).type is WSMsgType.TEXT
+        # A heartbeat begins its time anew, a ping does not.
+        assert not exchange._gives_up_on(connection, connection.opened + 60.1)
+        exchange.heartbeat_within_s = exchange.pong_within_s = 0.3
         await socket.ping()
-        assert (await socket.receive(timeout=5)).type is WSMsgType.CLOSE
+        assert (await socket.receive(timeout=20)).type is WSMsgType.CLOSE
 
 
 async def test_faults_have_the_same_words(session: aiohttp.ClientSession, exchange: TwelveDataStandIn) -> None:
     url = f"{exchange.ws_url}?apikey=sandbox-key"
     async with session.ws_connect(url) as socket:
         await socket.send_json({"action": "subscribe", "params": {"symbols": "EUR/USD"}})
-        await socket.receive_json(timeout=5)
+        await socket.receive_json(timeout=20)
         exchange.faults.mute()
         exchange.inject("EUR/USD", 1.5, 12, bid=None)
-        while (message := await socket.receive_json(timeout=5))["price"] != 1.5:
+        while (message := await socket.receive_json(timeout=20))["price"] != 1.5:
             pass
         assert (message["timestamp"], message["bid"]) == (12, None)
         exchange.faults.drop()
-        assert (await socket.receive(timeout=5)).type in (WSMsgType.CLOSED, WSMsgType.ERROR)
+        assert (await socket.receive(timeout=20)).type in (WSMsgType.CLOSED, WSMsgType.ERROR)
     exchange.faults.answer_rest(500, "[]", times=1)
     assert await get(session, exchange, "/forex_pairs") == (500, [])
 

@@ -443,7 +443,7 @@ def worlds(draw: st.DrawFn) -> World:
     return World(interval, times, states, revisions)
 
 
-@settings(max_examples=1000, deadline=None, derandomize=True)
+@settings(max_examples=1000)
 @given(data=st.data(), world=worlds(), actions=st.lists(st.sampled_from(WEIGHTED), min_size=5, max_size=60))
 def test_whatever_arrives_in_whatever_order_the_contract_holds(
     data: st.DataObject, world: World, actions: list[str]

@@ -83,9 +83,8 @@ async def test_a_next_feed_that_does_not_deliver_leaves_the_old_one_alone(
         await eventually(lambda: plugin.feeds)
         plugin.feeds[0].watchlist.accept([A])
         plugin.feeds[0].watchlist.closing("going down")
-        await eventually(lambda: len(plugin.feeds) == 2 and plugin.feeds[1].has_ended)
+        await eventually(lambda: len(plugin.feeds) > 1 and plugin.feeds[1].has_ended and slot.open_feeds == 1)
         assert not plugin.feeds[0].has_ended
-        assert slot.open_feeds == 1
         assert state(carried) == "connected"
 
 

@@ -271,7 +271,7 @@ async def test_candle_that_is_never_closed_is_named_where_there_is_no_history() 
 
 
 async def test_blocked_event_loop_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "BLOCKED_S", 0.1)
+    monkeypatch.setattr(limits, "BLOCKED_S", 0.05)
 
     async def relay_stream(watchlist: Any) -> AsyncIterator[PriceUpdate]:
         while True:
@@ -577,9 +577,9 @@ async def test_parts_serve_tests_of_your_own() -> None:
         open_provider(tally(), {"step": 5}) as provider,
         WatchedFeed(provider, [StreamKey("TALLY", "1s")]) as feed,
     ):
-        assert await feed.until(lambda: feed.updates, 2)
+        assert await feed.until(lambda: feed.updates, 20)
         feed.watchlist.add(StreamKey("NOPE", "1s"))
-        assert await feed.until(lambda: feed.rejected, 2)
+        assert await feed.until(lambda: feed.rejected, 20)
         assert await feed.cancel() is None
     assert feed.rejected == {StreamKey("NOPE", "1s"): "there is no NOPE"}
     assert feed.faults == []

@@ -210,7 +210,7 @@ def truth(minute: int) -> Candle:
 EVENTS = st.lists(st.tuples(st.floats(0, 480), st.sampled_from(["tick", "tick", "tick", "poll", "lose", "accept"])))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(EVENTS, st.sampled_from([1.0, 100.0]))
 def test_whatever_comes_when_clients_get_every_candle_once_in_order_and_in_the_end_the_providers(
     events: list[tuple[float, str]], polled_in: float

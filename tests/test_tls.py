@@ -94,7 +94,7 @@ async def test_https_and_wss_with_a_certificate_renewed_under_open_connections(
         assert served_by(relay.url, authority.trust)[0] == second
 
         await client.send_json({"action": "subscribe", "symbol": "BTCUSDT", "interval": "1s"})
-        while (await client.receive_json(timeout=10))["type"] != "price_update":
+        while (await client.receive_json(timeout=30))["type"] != "price_update":
             pass
         async with session.get(f"{relay.url}{API}/symbols") as answer:
             assert answer.status == 200

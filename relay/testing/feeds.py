@@ -10,6 +10,7 @@ from typing import Self
 from relay.ending import end_task
 from relay.intervals import length_s
 from relay.model import PriceUpdate, StreamKey
+from relay.patience import steps
 from relay.provider import Provider
 from relay.sanity import fault_of_update
 from relay.testing import limits
@@ -132,11 +133,13 @@ class WatchedFeed:
 
     async def until(self, holds: Callable[[], object], timeout_s: float) -> bool:
         """Wait until something holds, the feed ends or the time is over; return whether it holds."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(timeout_s):
-                while not holds() and not self.has_ended:
-                    self._news.clear()
-                    await self._news.wait()
+        for step_s in steps(timeout_s):
+            with suppress(TimeoutError):
+                async with asyncio.timeout(step_s):
+                    while not holds() and not self.has_ended:
+                        self._news.clear()
+                        await self._news.wait()
+                    break
         return bool(holds())
 
     async def cancel(self, *, between_updates: bool = False) -> str | None:
@@ -151,7 +154,9 @@ class WatchedFeed:
             self._is_holding = True
             await self.until(lambda: self._is_held, limits.END_S)
         task.cancel()
-        await asyncio.wait((task,), timeout=limits.END_S)
+        for step_s in steps(limits.END_S):
+            if not task.done():
+                await asyncio.wait((task,), timeout=step_s)
         how = "closed" if between_updates else "cancelled"
         if not task.done():
             await end_task(task)

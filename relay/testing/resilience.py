@@ -7,6 +7,7 @@ import aiohttp
 
 from relay.ending import end_task
 from relay.errors import ProviderError, RateLimited
+from relay.patience import steps
 from relay.provider import Provider
 from relay.testing import limits
 from relay.testing.feeds import WatchedFeed, shown
@@ -91,7 +92,9 @@ async def _refused_feed(run: Run, provider: Provider) -> ProviderError | str:
     feed = asyncio.create_task(work(), name=f"refused feed of {provider.name}")
     waiting = asyncio.create_task(rests.wait(), name="rest of a refused feed")
     try:
-        await asyncio.wait((feed, waiting), timeout=run.timeout_s, return_when=asyncio.FIRST_COMPLETED)
+        for step_s in steps(run.timeout_s):
+            if not feed.done() and not rests.is_set():
+                await asyncio.wait((feed, waiting), timeout=step_s, return_when=asyncio.FIRST_COMPLETED)
         if feed.done():
             return feed.result()
         return "" if rests.is_set() else f"neither raises nor reports it within {run.timeout_s:g} s"

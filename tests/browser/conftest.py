@@ -6,12 +6,17 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.async_api import Browser, ConsoleMessage, Page, Request, Response, async_playwright
+from playwright.async_api import Browser, ConsoleMessage, Page, Request, Response, async_playwright, expect
 
 from tests.browser.chromium import launch
 from tests.tools import tool
 
 OpenPage = Callable[..., Awaitable[Page]]
+
+PATIENCE_MS = 30_000
+"""Longer than a busy machine needs; only what fails takes it."""
+
+expect.set_options(timeout=PATIENCE_MS)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -86,7 +91,7 @@ async def open_page(browser: Browser, watch: Watch) -> OpenPage:
         options.setdefault("viewport", {"width": 1280, "height": 800})
         context = await browser.new_context(**options)
         page = await context.new_page()
-        page.set_default_timeout(20_000)
+        page.set_default_timeout(PATIENCE_MS)
         watch.follow(page)
         await page.goto(url)
         return page

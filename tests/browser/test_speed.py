@@ -17,6 +17,7 @@ from tests.conftest import StartRelay
 STREAMS = tuple(f"BUSY{number}@1m" for number in range(8))
 UPDATES_A_SECOND = 20
 SECONDS = 4
+UPDATES = len(STREAMS) * UPDATES_A_SECOND * SECONDS
 
 
 class Busy:
@@ -57,9 +58,10 @@ FRAMES = f"""new Promise((done) => {{
   let frames = 0;
   const step = (now) => {{
     frames += 1;
-    if (now - start < {SECONDS * 1000}) return requestAnimationFrame(step);
+    const updates = relayCharts.received - received;
+    if (now - start < {SECONDS * 1000} || updates < {UPDATES // 2}) return requestAnimationFrame(step);
     const seconds = (now - start) / 1000;
-    done({{ seconds, frames: frames / seconds, updates: (relayCharts.received - received) / seconds }});
+    done({{ seconds, frames: frames / seconds, updates }});
   }};
   requestAnimationFrame(step);
 }})"""
@@ -85,13 +87,14 @@ async def test_eight_busy_charts_cost_half_a_core_at_most(
     before = await spent()
     shown = await page.evaluate(FRAMES)
     after = await spent()
-    cost = {name: (after[name] - before[name]) / shown["seconds"] for name in ("TaskDuration", "ScriptDuration")}
+    # For as many updates as come where nothing pauses the machine.
+    seconds = shown["updates"] / UPDATES * SECONDS
+    cost = {name: (after[name] - before[name]) / seconds for name in ("TaskDuration", "ScriptDuration")}
     with capsys.disabled():
         print(
-            f"\n8 charts, {shown['updates']:.0f} updates/s: {shown['frames']:.1f} frames/s, main thread busy "
-            f"{cost['TaskDuration']:.0%}, of it scripts {cost['ScriptDuration']:.0%}"
+            f"\n8 charts, {shown['updates'] / shown['seconds']:.0f} updates/s: {shown['frames']:.1f} frames/s, "
+            f"main thread busy {cost['TaskDuration']:.0%}, of it scripts {cost['ScriptDuration']:.0%}"
         )
-    assert shown["updates"] > 100
     # The frames are reported, not asserted: without a graphics processor they say more about the machine, where the
     # painting takes most. What the scripts take is the page's own: a third of a core here.
     assert cost["ScriptDuration"] < 0.55
