@@ -177,7 +177,7 @@ async def raw(url: str, text: bytes) -> str:
     reader, writer = await asyncio.open_connection(host, int(port))
     writer.write(text)
     writer.write_eof()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         answer = await reader.read()
     writer.close()
     return answer.decode("utf-8", "replace")
