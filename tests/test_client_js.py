@@ -312,6 +312,16 @@ async def test_candles_sent_again_after_a_resume_are_not_delivered_again(relay: 
     assert closed_times(messages) == [START, START + 60, START + 120, START + 180]
 
 
+async def test_what_came_before_the_first_candle_is_not_delivered(relay: StandInRelay, client: JsClient) -> None:
+    relay.replays = 3
+    await client.start("subscribe", "BTCUSDT@1m", {"bars": 1})
+    messages = await client.until("snapshot")
+    await relay.drop(1001)
+    await relay.close_candle(BTC)
+    messages += await client.until_open_at(START + 240)
+    assert closed_times(messages) == [START + 180]
+
+
 async def test_stream_of_which_nothing_came_yet_resumes_with_the_candle_that_was_open(
     relay: StandInRelay, client: JsClient
 ) -> None:

@@ -106,6 +106,16 @@ def test_revision_is_told_however_old() -> None:
     assert progress.take_update(update(START - 600, is_revised=True))
 
 
+def test_what_came_before_the_first_candle_is_not_told() -> None:
+    progress = Progress("1m", Options(bars=1))
+    progress.confirm(START + 10)
+    progress.take_snapshot(snapshot(START), START + 10)
+    (opened,) = progress.take_snapshot(snapshot(START - 60, START), START + 20)
+    assert isinstance(opened, Update)
+    assert (opened.candle.time, opened.is_closed) == (START, False)
+    assert progress.take_update(update(START - 60, is_revised=True))
+
+
 def test_open_candle_never_goes_back() -> None:
     progress = under_way()
     assert progress.take_update(update(START + 120, is_closed=False))

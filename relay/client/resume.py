@@ -135,6 +135,9 @@ class Progress:
     def _accept(self, open_time: int, *, is_closed: bool, is_revised: bool) -> bool:
         if self._last_closed is not None and open_time <= self._last_closed:
             return is_revised
+        if self._last_closed is None and self._last_open is not None and open_time < self._last_open:
+            # What came before the first candle was never owed; a resume may bring it along.
+            return is_revised
         if is_closed:
             self._last_closed = open_time
         elif self._last_open is not None and open_time < self._last_open:

@@ -156,6 +156,8 @@ class Stream {
   /** Say whether the application has still to see this candle, and remember it as seen. */
   accept(openTime, isClosed, isRevised) {
     if (this.lastClosed !== null && openTime <= this.lastClosed) return isRevised;
+    // What came before the first candle was never owed; a resume may bring it along.
+    if (this.lastClosed === null && this.lastOpen !== null && openTime < this.lastOpen) return isRevised;
     if (isClosed) this.lastClosed = openTime;
     else if (this.lastOpen !== null && openTime < this.lastOpen) return false;
     else this.lastOpen = openTime;
