@@ -113,6 +113,7 @@ class StandIn(ABC):
         self.control_messages: list[ControlMessage] = []
         self.requests: list[RestCall] = []
         self.rate_violations = 0
+        self.most_connections = 0
         self._recording: tuple[tuple[str, ...], float] = ((), 0.0)
         self._open: dict[int, Connection] = {}
         self._connections_made = 0
@@ -381,6 +382,7 @@ class StandIn(ABC):
         self._connections_made += 1
         connection = Connection(self._connections_made, request, socket)
         self._open[connection.number] = connection
+        self.most_connections = max(self.most_connections, len(self._open))
         self._opened(connection)
         self._limit_life(connection)
         writer = asyncio.get_running_loop().create_task(self._write(connection))
