@@ -2,8 +2,6 @@
 
 from relay.candles import Built, CandleBuilder, enlarge
 from relay.clock import Clock, ProviderClock
-from relay.closing import CloseOnNext
-from relay.codec import Accepted, Closing, FeedCodec, Rejected
 from relay.errors import (
     AuthenticationFailed,
     BadAnswer,
@@ -13,17 +11,19 @@ from relay.errors import (
     RateLimited,
     UnknownSymbol,
 )
-from relay.feed import websocket_feed
-from relay.hookspecs import API_VERSION, hookimpl
 from relay.intervals import next_open, open_time
-from relay.memory import Memory
 from relay.model import Budget, Candle, Instrument, PriceUpdate, ProviderInfo, Setting, StreamKey
-from relay.pace import Pace
-from relay.paging import page_candles
-from relay.rest import Hosts, RestAnswer, ask_rest, retry_after_s
+from relay.plugins.hookspecs import API_VERSION, hookimpl
+from relay.plugins.memory import Memory
 from relay.secret import Secret
+from relay.upstream.closing import CloseOnNext
+from relay.upstream.codec import Accepted, Closing, FeedCodec, Rejected
+from relay.upstream.feed import websocket_feed
+from relay.upstream.pace import Pace
+from relay.upstream.paging import page_candles
+from relay.upstream.rest import Hosts, RestAnswer, ask_rest, retry_after_s
+from relay.upstream.watchlist import Watchlist
 from relay.version import VERSION
-from relay.watchlist import Watchlist
 
 __all__ = [
     "API_VERSION",

@@ -13,13 +13,13 @@ from relay.errors import ConfigError, StoreError
 from relay.history import History
 from relay.hub import Hub
 from relay.looplag import LoopLag
-from relay.loopwatch import LoopWatch, owners
-from relay.memory import Memory
 from relay.model import PriceUpdate
-from relay.plugins import PluginHost
-from relay.provider import Provider, new_session
-from relay.retention import Retention
-from relay.store import Store
+from relay.plugins.host import PluginHost
+from relay.plugins.loopwatch import LoopWatch, owners
+from relay.plugins.memory import Memory
+from relay.plugins.provider import Provider, new_session
+from relay.storage.retention import Retention
+from relay.storage.store import Store
 from relay.stream import Stream
 from relay.supervision.supervisor import Supervisor
 from relay.web import contracts, metrics, pages, rest, ws

@@ -19,8 +19,8 @@ from relay.commands import plugins as plugin_list
 from relay.config import LOG_FORMATS, LOG_LEVELS, Config, load_config
 from relay.errors import ConfigError, StoreError
 from relay.logs import set_up_logs
-from relay.plugins import PluginHost
-from relay.scaffold import write_project
+from relay.plugins.host import PluginHost
+from relay.plugins.scaffold import write_project
 from relay.server import serve as run_server
 from relay.version import VERSION
 

@@ -11,8 +11,8 @@ from relay.errors import BadAnswer, Code, ProviderError, RateLimited, RequestErr
 from relay.events import event
 from relay.fields import shown
 from relay.model import Instrument, StreamKey
-from relay.provider import Provider
-from relay.store import Store
+from relay.plugins.provider import Provider
+from relay.storage.store import Store
 
 log = logging.getLogger(__name__)
 

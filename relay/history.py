@@ -9,14 +9,14 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
-from relay.chunks import Chunk, encode, joined, window_s
 from relay.clock import Clock
-from relay.coverage import FOREVER, Span, span_at
 from relay.errors import ProviderUnavailable, StoreError
 from relay.intervals import next_open
 from relay.model import Candle, StreamKey
 from relay.ranges import Answer, CandleSource, Live, Past, Piece, RangeRequest, past_of, settled_before
-from relay.store import Store
+from relay.storage.chunks import Chunk, encode, joined, window_s
+from relay.storage.coverage import FOREVER, Span, span_at
+from relay.storage.store import Store
 from relay.turns import Turn, Turns
 
 MAX_CALLS = 50

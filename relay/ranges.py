@@ -8,9 +8,9 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple, Protocol
 
 from relay.clock import ProviderClock
-from relay.coverage import FOREVER, Span, gaps_between, merge_spans
 from relay.intervals import length_s
 from relay.model import Budget, Candle, ProviderInfo, StreamKey
+from relay.storage.coverage import FOREVER, Span, gaps_between, merge_spans
 
 # How far ahead of its clock a provider is asked about the present, in case that clock runs behind.
 _AHEAD_S = 120

@@ -8,7 +8,7 @@ from relay.history import History
 from relay.hub import Hub
 from relay.intervals import next_open
 from relay.model import Candle, StreamKey
-from relay.provider import Provider
+from relay.plugins.provider import Provider
 from relay.ranges import Live
 from relay.ranges import Past as Answer
 from relay.requests import Past

@@ -7,10 +7,10 @@ import sys
 from pathlib import Path
 
 from relay.clock import Clock
-from relay.coverage import Span
 from relay.model import Candle, StreamKey
-from relay.retention import Retention
-from relay.store import Store
+from relay.storage.coverage import Span
+from relay.storage.retention import Retention
+from relay.storage.store import Store
 from relay.values import Period
 
 NOW = 1_764_000_000 // 60 * 60

@@ -11,9 +11,9 @@ from relay import API_VERSION, Candle, PriceUpdate, ProviderInfo, StreamKey, Wat
 from relay.clock import Clock, ProviderClock
 from relay.history import History
 from relay.hub import Hub
-from relay.plugins import PluginHost
-from relay.provider import Provider, new_session
-from relay.store import Store
+from relay.plugins.host import PluginHost
+from relay.plugins.provider import Provider, new_session
+from relay.storage.store import Store
 from relay.stream import Stream
 from relay.supervision.attempts import Attempts
 from relay.supervision.backfill import Backfill

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.chunks import CSV_HEAD, EMPTY, Chunk, Packed, as_csv, as_lines, decode, encode, joined, pack, unpack
 from relay.model import Candle
+from relay.storage.chunks import CSV_HEAD, EMPTY, Chunk, Packed, as_csv, as_lines, decode, encode, joined, pack, unpack
 
 values = st.floats(allow_nan=False, allow_infinity=False, width=64)
 candles = st.builds(Candle, st.integers(0, 1 << 40), values, values, values, values, values)

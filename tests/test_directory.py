@@ -13,11 +13,11 @@ from relay import directory as directory_module
 from relay.clock import Clock, ProviderClock
 from relay.directory import Directory, Target
 from relay.errors import ProviderUnavailable, RequestError
-from relay.hookspecs import API_VERSION, hookimpl
 from relay.model import Instrument, PriceUpdate, ProviderInfo, Setting
-from relay.plugins import PluginHost
-from relay.provider import Provider
-from relay.store import Store
+from relay.plugins.hookspecs import API_VERSION, hookimpl
+from relay.plugins.host import PluginHost
+from relay.plugins.provider import Provider
+from relay.storage.store import Store
 from tests.running import eventually
 
 NOTHING: tuple[PriceUpdate, ...] = ()

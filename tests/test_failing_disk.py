@@ -17,8 +17,8 @@ import pytest
 
 from providers.sandbox import Sandbox
 from relay.app import STORE
-from relay.upkeep import overview, reading
-from relay.verify import verify
+from relay.storage.upkeep import overview, reading
+from relay.storage.verify import verify
 from tests.conftest import StartRelay
 from tests.running import Running, WsClient, eventually
 
@@ -156,7 +156,7 @@ async def test_locked_file(
 async def test_damaged_file(
     fast: Sandbox, relay_with: StartRelay, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.INFO, "relay.store")
+    caplog.set_level(logging.INFO, "relay.storage.store")
     path = tmp_path / "relay.db"
     relay = await relay_with(sandbox=fast, database=str(path))
     client = await relay.connect()

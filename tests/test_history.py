@@ -11,14 +11,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from relay.chunks import decode
 from relay.clock import Clock, ProviderClock
 from relay.errors import ProviderError, ProviderUnavailable, RateLimited, StoreError
 from relay.history import MAX_CALLS, History, Text
 from relay.intervals import next_open
 from relay.model import Budget, Candle, ProviderInfo, StreamKey
 from relay.ranges import Live, Past
-from relay.store import Store
+from relay.storage.chunks import decode
+from relay.storage.store import Store
 
 KEY = StreamKey(symbol="BTCUSDT", interval="1m")
 START = 1_700_000_040  # a whole minute

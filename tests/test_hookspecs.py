@@ -14,7 +14,9 @@ from aiohttp import WSMsgType, web
 
 import relay
 from providers.sandbox import Sandbox
-from relay import API_VERSION, Memory, StreamKey, Watchlist, doors, hookspecs, plugins
+from relay import API_VERSION, Memory, StreamKey, Watchlist
+from relay.plugins import doors, hookspecs
+from relay.plugins.host import PluginHost
 from relay.testing import WatchedFeed, check_provider, limits, open_provider
 from tests.conftest import StartRelay
 from tests.running import eventually
@@ -104,7 +106,7 @@ def recording(calls: list[dict[str, Any]], answer: Any) -> Callable[..., Any]:
 
 
 def test_hook_relay_provider() -> None:
-    host = plugins.PluginHost()
+    host = PluginHost()
     host.load([tally()], installed=False)
     info = host.loaded["tally"].info
     assert (info.name, info.title, info.intervals) == ("tally", "Tally", ("1s",))

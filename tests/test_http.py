@@ -316,7 +316,7 @@ async def test_provider_that_does_not_answer_in_time(
     relay: Running, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await relay.get("symbols")
-    monkeypatch.setattr("relay.provider.CALL_TIMEOUT_S", 0.2)
+    monkeypatch.setattr("relay.plugins.provider.CALL_TIMEOUT_S", 0.2)
     sandbox.binance.faults.delay_rest(5)
     answer = await relay.get("history", symbol="BTCUSDT", interval="1m", limit=3)
     assert_problem(answer, 504, "provider_unavailable")

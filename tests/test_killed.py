@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from relay.chunks import window_s
 from relay.clock import Clock
 from relay.model import StreamKey
-from relay.store import Store
-from relay.upkeep import overview, reading
-from relay.verify import verify
+from relay.storage.chunks import window_s
+from relay.storage.store import Store
+from relay.storage.upkeep import overview, reading
+from relay.storage.verify import verify
 from tests.heavy_writer import KEPT_S, NOW, candle, exists
 
 ROOT = Path(__file__).parent.parent

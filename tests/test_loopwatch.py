@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from providers.binance import BinanceProvider
-from relay import loopwatch
 from relay.app import PROVIDERS
-from relay.doors import import_named
-from relay.loopwatch import Blocks, LoopWatch, Place, owners, place_of
+from relay.plugins import loopwatch
+from relay.plugins.doors import import_named
+from relay.plugins.loopwatch import Blocks, LoopWatch, Place, owners, place_of
 from tests.conftest import StartRelay
 from tests.running import eventually
 from tests.test_plugins import path_of
@@ -44,7 +44,7 @@ async def test_plugin_that_blocks_is_named_in_log_and_status_and_the_others_go_o
     assert 1.0 < told["blocks"]["longest_s"] < 10
     assert told["blocks"]["last"]["place"] == f"decode (blocks.py, line {line})"
     assert told["binance"] == {"count": 0, "longest_s": 0.0, "last": None}
-    lines = [record.getMessage() for record in caplog.records if record.name == "relay.loopwatch"]
+    lines = [record.getMessage() for record in caplog.records if record.name == "relay.plugins.loopwatch"]
     assert lines == [
         f"provider blocks blocks the event loop for more than 1 s, in decode (blocks.py, line {line}): nothing else "
         "runs meanwhile; its plugin needs asyncio.to_thread there"
@@ -80,7 +80,7 @@ def test_frames_of_nobody_are_the_relays_own() -> None:
 
 
 def test_library_function_as_a_hook_is_the_doing_of_the_provider_it_is_bound_to() -> None:
-    hosted: dict[str, Any] = {"__name__": "relay.provider"}
+    hosted: dict[str, Any] = {"__name__": "relay.plugins.provider"}
     source = "class Provider:\n    name = 'made'\n    def budgets(self, hook):\n        return hook()\n"
     exec(compile(source, "provider.py", "exec"), hosted)
     place = place_during(lambda back: hosted["Provider"]().budgets(back), nobody)

@@ -36,18 +36,17 @@ from relay import (
     StreamKey,
     UnknownSymbol,
     Watchlist,
-    doors,
-    ending,
     hookimpl,
 )
-from relay import provider as bound
 from relay.app import PROVIDERS, SUPERVISORS, build_app
 from relay.cli import main
 from relay.config import provider_settings
-from relay.ending import end_task
 from relay.errors import ConfigError
-from relay.plugins import PluginHost
-from relay.provider import Provider, new_session
+from relay.plugins import doors, ending
+from relay.plugins import provider as bound
+from relay.plugins.ending import end_task
+from relay.plugins.host import PluginHost
+from relay.plugins.provider import Provider, new_session
 from tests.running import Running, config_of, eventually, start_relay
 
 PLUGINS = Path(__file__).parent / "plugins"
@@ -701,7 +700,7 @@ async def test_feed_that_does_not_end_is_killed(name: str, caplog: pytest.LogCap
         # Without being killed it never ends.
         await end_task(task)
         assert task.done()
-    assert [record.getMessage() for record in caplog.records if record.name == "relay.ending"] == [
+    assert [record.getMessage() for record in caplog.records if record.name == "relay.plugins.ending"] == [
         f"pump {name} 1 does not end when it is cancelled and was killed; its plugin needs repair"
     ]
 
@@ -810,7 +809,7 @@ async def test_rubbish_is_counted_and_the_good_updates_of_that_provider_arrive(u
 
 
 async def test_status_counts_what_each_plugin_did(unruly: Running, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("relay.watchlist._MOST_LATE", 5)
+    monkeypatch.setattr("relay.upstream.watchlist._MOST_LATE", 5)
     client = await unruly.connect()
     names = ["stream_raises:X@1m", "never_closes:X@1m", "ignores_watchlist:A@1m", "ignores_watchlist:B@1m"]
     await client.subscribe(*names)

@@ -7,7 +7,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-import relay.rest
+import relay.upstream.rest
 from relay import (
     AuthenticationFailed,
     BadAnswer,
@@ -238,7 +238,7 @@ def test_retry_after_is_obeyed_and_a_minute_is_the_default() -> None:
         ("٣", None),
         ("0", 0.0),
         (" 30 ", 30.0),
-        ("999999999", relay.rest.MAX_RETRY_AFTER_S),
+        ("999999999", relay.upstream.rest.MAX_RETRY_AFTER_S),
         ("9999999999999999999", None),
         (formatdate(1_770_000_090, usegmt=True), 90.0),
         (formatdate(1_769_999_000, usegmt=True), 0.0),

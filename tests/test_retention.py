@@ -10,18 +10,18 @@ import pytest
 
 from providers.sandbox import Sandbox
 from relay.app import STORE
-from relay.chunks import decode, joined
 from relay.clock import Clock
 from relay.config import load_config
-from relay.coverage import Span
 from relay.errors import ConfigError
 from relay.history import History
 from relay.model import Candle, StreamKey
-from relay.retention import Retention
-from relay.store import Store
-from relay.upkeep import overview, reading
+from relay.storage.chunks import decode, joined
+from relay.storage.coverage import Span
+from relay.storage.retention import Retention
+from relay.storage.store import Store
+from relay.storage.upkeep import overview, reading
+from relay.storage.verify import verify
 from relay.values import Period
-from relay.verify import verify
 from tests.conftest import StartRelay
 from tests.running import eventually
 from tests.test_history import FakeProvider
@@ -165,7 +165,7 @@ async def test_a_relay_deletes_and_says_so(
     store = await Store.open(path, Clock())
     await store.add("binance", KEY, minutes(FIRST, FIRST + COUNT * 60), Span(0, FIRST + COUNT * 60))
     await store.close()
-    caplog.set_level(logging.INFO, "relay.retention")
+    caplog.set_level(logging.INFO, "relay.storage.retention")
     relay = await relay_with(database=str(path), retention=(Period("1m", "1h", 3600),))
     await eventually(lambda: "deleted" in caplog.text)
     assert caplog.messages == [f"deleted {COUNT} candles that are older than retention allows"]

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from relay.clock import Clock
-from relay.coverage import Span
 from relay.model import Candle, StreamKey
-from relay.schema import MIGRATIONS
-from relay.store import Document, Store
-from relay.upkeep import overview, reading
-from relay.verify import verify
+from relay.storage.coverage import Span
+from relay.storage.schema import MIGRATIONS
+from relay.storage.store import Document, Store
+from relay.storage.upkeep import overview, reading
+from relay.storage.verify import verify
 
 # As the first committed store wrote them; never to be made anew by newer code.
 FILES = sorted((Path(__file__).parent / "data" / "store").glob("version-*.sql"))

@@ -18,13 +18,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from relay.chunks import joined
 from relay.clock import Clock
-from relay.coverage import Span, merge_spans
 from relay.errors import StoreError
 from relay.model import Candle, StreamKey
-from relay.schema import APPLICATION_ID, MIGRATIONS
-from relay.store import Document, Store
+from relay.storage.chunks import joined
+from relay.storage.coverage import Span, merge_spans
+from relay.storage.schema import APPLICATION_ID, MIGRATIONS
+from relay.storage.store import Document, Store
 
 KEY = StreamKey(symbol="BTCUSDT", interval="1m")
 OTHER = StreamKey(symbol="BTCUSDT", interval="1h")
@@ -264,7 +264,7 @@ async def test_missing_directory_is_said(tmp_path: Path) -> None:
 
 
 async def test_file_locked_for_good_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("relay.schema._OPEN_TIMEOUT_S", 0.1)
+    monkeypatch.setattr("relay.storage.schema._OPEN_TIMEOUT_S", 0.1)
     path = tmp_path / "relay.db"
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("BEGIN EXCLUSIVE")
@@ -277,7 +277,7 @@ async def test_file_of_the_first_version_is_migrated(tmp_path: Path, monkeypatch
     path = tmp_path / "relay.db"
     async with opened(path) as store:
         await store.add("demo", KEY, minutes(1), Span(0, 61))
-    monkeypatch.setattr("relay.schema.MIGRATIONS", (*MIGRATIONS, ("ALTER TABLE streams ADD COLUMN note TEXT",)))
+    monkeypatch.setattr("relay.storage.schema.MIGRATIONS", (*MIGRATIONS, ("ALTER TABLE streams ADD COLUMN note TEXT",)))
     async with opened(path) as store:
         assert await everything(store) == minutes(1)
     with sqlite3.connect(path) as other:
@@ -291,7 +291,7 @@ async def test_failed_migration_changes_nothing(tmp_path: Path, monkeypatch: pyt
         pass
     with monkeypatch.context() as patch:
         broken = ("ALTER TABLE streams ADD COLUMN note TEXT", "CREATE NONSENSE")
-        patch.setattr("relay.schema.MIGRATIONS", (*MIGRATIONS, broken))
+        patch.setattr("relay.storage.schema.MIGRATIONS", (*MIGRATIONS, broken))
         with pytest.raises(StoreError):
             await Store.open(path, Clock())
     async with opened(path):
@@ -304,9 +304,9 @@ async def test_failed_migration_changes_nothing(tmp_path: Path, monkeypatch: pyt
 async def test_file_without_chunks_is_read_and_gets_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "relay.db"
     with monkeypatch.context() as patch:
-        patch.setattr("relay.schema.MIGRATIONS", MIGRATIONS[:1])
-        patch.setattr("relay.tables.Tables._drop_chunks", _nothing)
-        patch.setattr("relay.store._LOOSE_ROWS", 1 << 40)
+        patch.setattr("relay.storage.schema.MIGRATIONS", MIGRATIONS[:1])
+        patch.setattr("relay.storage.tables.Tables._drop_chunks", _nothing)
+        patch.setattr("relay.storage.store._LOOSE_ROWS", 1 << 40)
         async with opened(path) as store:
             await store.add("demo", KEY, minutes(*range(600)), Span(0, 36_000))
     async with opened(path) as store:
@@ -393,7 +393,7 @@ async def test_a_damaged_chunk_is_made_anew_from_the_rows(tmp_path: Path) -> Non
 
 
 async def test_streams_beyond_the_memory_are_read_again(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("relay.shelf.MOST_SHELVES", 1)
+    monkeypatch.setattr("relay.storage.shelf.MOST_SHELVES", 1)
     await store.add("demo", KEY, minutes(1), Span(0, 61))
     assert (await encoded(store))[0] == minutes(1)
     await store.spans("demo", OTHER, 0, 100)
@@ -487,9 +487,9 @@ def test_memory_chunks_and_rows_always_agree(script: list[Rows], cache_bytes: in
 WRITER = """
 import asyncio, sys
 from relay.clock import Clock
-from relay.coverage import Span, merge_spans
+from relay.storage.coverage import Span, merge_spans
 from relay.model import Candle, StreamKey
-from relay.store import Span, Store
+from relay.storage.store import Span, Store
 
 async def history(store, key, n):
     # Batches in reversed order, so that the spans are merged in every way.
@@ -564,7 +564,7 @@ async def limit_pages(store: Store, more: int) -> None:
 
 
 async def test_full_disk_keeps_candles_until_there_is_room(store: Store, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO, "relay.store")
+    caplog.set_level(logging.INFO, "relay.storage.store")
     await store.add("demo", KEY, minutes(1), Span(0, 61))
     await limit_pages(store, 1)
     rows = [candle(60 * n) for n in range(2, 2000)]
@@ -589,7 +589,7 @@ async def test_full_disk_keeps_candles_until_there_is_room(store: Store, caplog:
 
 
 async def test_full_disk_is_tried_again_without_being_asked(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("relay.store._RETRY_S", (0.05, 0.1))
+    monkeypatch.setattr("relay.storage.store._RETRY_S", (0.05, 0.1))
     await limit_pages(store, 0)
     with pytest.raises(StoreError):
         await store.add("demo", KEY, [candle(60 * n) for n in range(500)], Span(0, 30_000))
@@ -633,8 +633,8 @@ async def test_locked_file_delays_writes_and_not_reads(store: Store, tmp_path: P
 
 
 async def test_file_locked_at_the_end_does_not_hold_up_closing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("relay.store._BATCH_S", 0.01)
-    monkeypatch.setattr("relay.store._CLOSE_ATTEMPTS", 2)
+    monkeypatch.setattr("relay.storage.store._BATCH_S", 0.01)
+    monkeypatch.setattr("relay.storage.store._CLOSE_ATTEMPTS", 2)
     async with opened(tmp_path / "relay.db") as store:
         other = sqlite3.connect(tmp_path / "relay.db", isolation_level=None)
         other.execute("BEGIN EXCLUSIVE")

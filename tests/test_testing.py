@@ -24,11 +24,11 @@ from relay import (
     RateLimited,
     Setting,
     StreamKey,
-    ending,
     hookimpl,
 )
-from relay import provider as bound
 from relay.errors import ConfigError
+from relay.plugins import ending
+from relay.plugins import provider as bound
 from relay.testing import DoesNotConform, WatchedFeed, check_provider, limits, open_provider
 from tests.running import settings_of
 from tests.test_plugins import path_of, provider_of, tally

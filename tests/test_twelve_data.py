@@ -936,7 +936,7 @@ async def test_the_key_travels_in_its_header_and_shows_nowhere(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    monkeypatch.setattr("relay.rest.TIMEOUT_S", 0.2)
+    monkeypatch.setattr("relay.upstream.rest.TIMEOUT_S", 0.2)
     plugin = Plugin(session, [spy.url], time)
     spy.status = status
     spy.text = orjson.dumps({"code": status, "message": f"bad key {KEY}", "status": "error"}).decode()

@@ -12,14 +12,14 @@ import pytest
 from click.testing import CliRunner, Result
 
 from providers.sandbox import Sandbox
-from relay.chunks import encode, pack
 from relay.cli import main
 from relay.clock import Clock
-from relay.coverage import Span
 from relay.model import Candle, StreamKey
-from relay.store import Store
-from relay.upkeep import overview, reading
-from relay.verify import Fault, verify
+from relay.storage.chunks import encode, pack
+from relay.storage.coverage import Span
+from relay.storage.store import Store
+from relay.storage.upkeep import overview, reading
+from relay.storage.verify import Fault, verify
 from tests.conftest import StartRelay
 
 START = 1_700_000_000 // 3600 * 3600

@@ -9,7 +9,7 @@ from typing import Any
 from relay.commands.figures import printable
 from relay.config import Config, given_setting, is_loopback, masked, provider_settings
 from relay.errors import ConfigError
-from relay.plugins import PluginHost
+from relay.plugins.host import PluginHost
 from relay.secret import Secret
 from relay.tls import Tls
 

@@ -10,8 +10,8 @@ from rich.table import Table
 from relay.commands.calling import shows_table
 from relay.commands.figures import printable
 from relay.config import Config, provider_settings
-from relay.plugins import PluginHost
-from relay.provider import Loaded
+from relay.plugins.host import PluginHost
+from relay.plugins.provider import Loaded
 from relay.version import VERSION
 
 

@@ -17,11 +17,11 @@ from relay.commands.figures import moment, printable
 from relay.config import Config, load_config, provider_settings
 from relay.errors import ConfigError, StoreError
 from relay.logs import set_up_logs
-from relay.memory import Memory
-from relay.provider import Provider
-from relay.sampling import Compared, Sample, compare, draw_samples
-from relay.upkeep import Overview, StoredStream, overview, reading, vacuum
-from relay.verify import Verified, verify
+from relay.plugins.memory import Memory
+from relay.plugins.provider import Provider
+from relay.storage.sampling import Compared, Sample, compare, draw_samples
+from relay.storage.upkeep import Overview, StoredStream, overview, reading, vacuum
+from relay.storage.verify import Verified, verify
 
 _GAPS_SHOWN = 10
 _UNITS = ("B", "KB", "MB", "GB", "TB")

@@ -13,7 +13,7 @@ from relay.history import History
 from relay.hub import Hub
 from relay.intervals import next_open
 from relay.model import Candle, PriceUpdate, StreamKey
-from relay.provider import Provider
+from relay.plugins.provider import Provider
 from relay.series import Missing
 from relay.stream import CONNECTED, Stream
 from relay.supervision.carried import STALE, Carried

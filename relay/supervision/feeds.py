@@ -6,18 +6,18 @@ from collections.abc import Callable, Mapping
 from contextlib import aclosing
 from typing import cast
 
-from relay.ending import end_task
 from relay.errors import BadAnswer, ProviderError, ProviderTimeout, ProviderUnavailable, RateLimited
 from relay.events import event
 from relay.hub import Hub
 from relay.measures import LAG_BOUNDS_S, Histogram
 from relay.messages import StreamState
 from relay.model import StreamKey
-from relay.provider import Provider
+from relay.plugins.ending import end_task
+from relay.plugins.provider import Provider
 from relay.stream import CONNECTED
 from relay.supervision.backfill import Backfill
 from relay.supervision.carried import Carried
-from relay.watchlist import Watchlist
+from relay.upstream.watchlist import Watchlist
 
 log = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ from relay.clock import Clock
 from relay.errors import AuthenticationFailed, RateLimited
 from relay.events import event
 from relay.model import StreamKey
-from relay.provider import Provider
+from relay.plugins.provider import Provider
 from relay.supervision.attempts import Attempts, Backoff
 from relay.supervision.backfill import Backfill
 from relay.supervision.carried import Carried

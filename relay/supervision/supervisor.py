@@ -9,7 +9,7 @@ from relay.clock import Clock
 from relay.history import History
 from relay.hub import Hub
 from relay.model import StreamKey
-from relay.provider import Provider
+from relay.plugins.provider import Provider
 from relay.stream import Stream
 from relay.supervision.attempts import Attempts
 from relay.supervision.backfill import Backfill

@@ -7,14 +7,14 @@ from contextlib import aclosing, suppress
 from types import TracebackType
 from typing import Self
 
-from relay.ending import end_task
 from relay.intervals import length_s
 from relay.model import PriceUpdate, StreamKey
 from relay.patience import steps
-from relay.provider import Provider
-from relay.sanity import fault_of_update
+from relay.plugins.ending import end_task
+from relay.plugins.provider import Provider
+from relay.plugins.sanity import fault_of_update
 from relay.testing import limits
-from relay.watchlist import Watchlist
+from relay.upstream.watchlist import Watchlist
 
 _ALIGNED_S = 900
 

@@ -5,11 +5,11 @@ import time
 from collections.abc import Sequence
 from itertools import pairwise
 
-from relay.ending import end_task
 from relay.errors import ProviderError
 from relay.intervals import length_s, next_open
 from relay.model import Candle
-from relay.sanity import fault_of_candle
+from relay.plugins.ending import end_task
+from relay.plugins.sanity import fault_of_candle
 from relay.testing import limits
 from relay.testing.run import Run
 

@@ -6,8 +6,8 @@ from types import MappingProxyType
 
 from relay.clock import Clock, ProviderClock
 from relay.config import Config, provider_settings
-from relay.plugins import PluginHost
-from relay.provider import Provider, new_session
+from relay.plugins.host import PluginHost
+from relay.plugins.provider import Provider, new_session
 
 
 class DoesNotConform(AssertionError):

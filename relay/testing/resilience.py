@@ -5,15 +5,15 @@ from contextlib import aclosing
 
 import aiohttp
 
-from relay.ending import end_task
 from relay.errors import ProviderError, RateLimited
 from relay.patience import steps
-from relay.provider import Provider
+from relay.plugins.ending import end_task
+from relay.plugins.provider import Provider
 from relay.testing import limits
 from relay.testing.feeds import WatchedFeed, shown
 from relay.testing.run import Run
 from relay.testing.upstream import WatchedSession, refusing_server
-from relay.watchlist import Watchlist
+from relay.upstream.watchlist import Watchlist
 
 _UNDERSTOOD = (ProviderError, aiohttp.ClientError, ConnectionError, TimeoutError)
 RETRY_AFTER_S = 7.0

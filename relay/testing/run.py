@@ -8,15 +8,15 @@ from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from typing import Any
 
-from relay.ending import end_task
 from relay.model import Instrument, PriceUpdate, StreamKey
-from relay.provider import Provider
+from relay.plugins.ending import end_task
+from relay.plugins.provider import Provider
 from relay.secret import Secret
 from relay.testing import limits
 from relay.testing.pulse import Pulse
 from relay.testing.upstream import WatchedSession
 
-_HOST_LOGS = ("relay.plugins", "relay.provider", "relay.ending")
+_HOST_LOGS = ("relay.plugins.host", "relay.plugins.provider", "relay.plugins.ending")
 
 
 class _Lines(logging.Handler):

@@ -6,12 +6,12 @@ import time
 from collections.abc import Sequence
 from contextlib import aclosing, suppress
 
-from relay.ending import end_task
 from relay.model import Candle, PriceUpdate, StreamKey
+from relay.plugins.ending import end_task
 from relay.testing import limits
 from relay.testing.run import Run
 from relay.testing.upstream import Player
-from relay.watchlist import Watchlist
+from relay.upstream.watchlist import Watchlist
 
 ENOUGH_S = 0.5
 """No more turns once they took so much CPU."""

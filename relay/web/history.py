@@ -7,13 +7,13 @@ import orjson
 from aiohttp import web
 
 from relay.cache import BytesCache
-from relay.chunks import CSV_HEAD, Chunk, as_csv, as_lines
 from relay.directory import Directory, Target
 from relay.errors import RelayError
 from relay.history import History, Text
 from relay.hub import Hub
 from relay.snapshot import live_of
-from relay.store import Store
+from relay.storage.chunks import CSV_HEAD, Chunk, as_csv, as_lines
+from relay.storage.store import Store
 from relay.stream import CONNECTED, Stream
 from relay.web import callers
 from relay.web.access import Access

@@ -19,13 +19,13 @@ from relay.history import SOURCES, History
 from relay.hub import Hub
 from relay.looplag import LoopLag
 from relay.measures import Histogram
-from relay.store import Store, StoreSummary
+from relay.storage.store import Store, StoreSummary
 from relay.stream import CONNECTED, CONNECTING
 from relay.supervision.attempts import CAUSES
 from relay.supervision.carried import BACKFILLING, ERROR, RECONNECTING, STALE
 from relay.supervision.supervisor import Supervisor
+from relay.upstream.watchlist import PAUSES
 from relay.version import VERSION
-from relay.watchlist import PAUSES
 from relay.web.connection import ACTIONS
 from relay.web.counting import Requests
 from relay.web.status import PROVIDER_STATES, provider_state

@@ -8,7 +8,7 @@ from aiohttp import web
 
 from relay.directory import Directory
 from relay.errors import Code
-from relay.store import Store
+from relay.storage.store import Store
 from relay.web import parameters
 from relay.web.access import Access
 from relay.web.problems import problem

@@ -14,9 +14,9 @@ from relay.hub import Hub
 from relay.looplag import LoopLag
 from relay.measures import Histogram
 from relay.model import Budget
-from relay.plugins import PluginFailure
-from relay.provider import Provider
-from relay.store import Store
+from relay.plugins.host import PluginFailure
+from relay.plugins.provider import Provider
+from relay.storage.store import Store
 from relay.stream import Stream
 from relay.supervision.supervisor import Supervisor
 from relay.version import VERSION

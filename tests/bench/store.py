@@ -17,11 +17,11 @@ from pathlib import Path
 import aiohttp
 
 from relay.clock import Clock
-from relay.coverage import Span
 from relay.model import Candle, StreamKey
-from relay.store import Store
-from relay.upkeep import file_bytes, overview, reading
-from relay.verify import verify
+from relay.storage.coverage import Span
+from relay.storage.store import Store
+from relay.storage.upkeep import file_bytes, overview, reading
+from relay.storage.verify import verify
 
 CANDLES = 3 * 365 * 1440
 KEY = StreamKey("BTCUSDT", "1m")

@@ -4,8 +4,8 @@ from collections import deque
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from relay.coverage import Span
 from relay.model import Candle, StreamKey
+from relay.storage.coverage import Span
 
 StreamId = tuple[str, StreamKey]
 """A stream with the name of its provider."""

@@ -7,12 +7,12 @@ from contextlib import AsyncExitStack
 from typing import NamedTuple
 
 from relay.clock import Clock
-from relay.coverage import Span
 from relay.errors import ProviderError
 from relay.intervals import INTERVALS, length_s
 from relay.model import Candle
-from relay.provider import Provider, new_session
-from relay.upkeep import StoredStream
+from relay.plugins.provider import Provider, new_session
+from relay.storage.coverage import Span
+from relay.storage.upkeep import StoredStream
 
 CANDLES = 100
 """How many candles a sample spans at most."""

@@ -5,9 +5,9 @@ import keyword
 from collections.abc import Iterable
 from pathlib import Path
 
-from relay import templates
 from relay.config import Config
 from relay.errors import ConfigError
+from relay.plugins import templates
 from relay.version import VERSION
 
 

@@ -9,12 +9,12 @@ from typing import NamedTuple, TypeAlias
 
 import orjson
 
-from relay.chunks import Packed, encode, unpack, window_s
-from relay.coverage import Span, cut_spans, merge_spans
 from relay.intervals import INTERVALS, length_s
 from relay.model import Candle
-from relay.schema import reason_of
-from relay.upkeep import StoredStream, has_chunks
+from relay.storage.chunks import Packed, encode, unpack, window_s
+from relay.storage.coverage import Span, cut_spans, merge_spans
+from relay.storage.schema import reason_of
+from relay.storage.upkeep import StoredStream, has_chunks
 
 _EXAMPLES = 5
 # A provider's clock may be ahead of ours by so much.

@@ -5,11 +5,11 @@ import logging
 from collections.abc import Iterable
 from contextlib import suppress
 
-from relay.chunks import window_s
 from relay.clock import Clock
 from relay.errors import StoreError
 from relay.events import event
-from relay.store import Store
+from relay.storage.chunks import window_s
+from relay.storage.store import Store
 from relay.values import Period
 
 log = logging.getLogger(__name__)

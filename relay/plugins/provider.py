@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 import aiohttp
 
 from relay.clock import ProviderClock
-from relay.ending import end_task, let_go
 from relay.errors import (
     AuthenticationFailed,
     BadAnswer,
@@ -22,15 +21,23 @@ from relay.errors import (
 )
 from relay.errors import ProviderUnavailable as Unavailable
 from relay.events import event
-from relay.loopwatch import Blocks
-from relay.memory import Memory
 from relay.model import Budget, Candle, Instrument, PriceUpdate, ProviderInfo, StreamKey
 from relay.patience import steps
-from relay.rest import MAX_RETRY_AFTER_S, NETWORK_ERRORS, RETRY_AFTER_S, network_failure
-from relay.sanity import fault_of_budget, fault_of_candle, fault_of_instrument, fault_of_update, kind_of, list_fault
+from relay.plugins.ending import end_task, let_go
+from relay.plugins.loopwatch import Blocks
+from relay.plugins.memory import Memory
+from relay.plugins.sanity import (
+    fault_of_budget,
+    fault_of_candle,
+    fault_of_instrument,
+    fault_of_update,
+    kind_of,
+    list_fault,
+)
 from relay.secret import spellings
+from relay.upstream.rest import MAX_RETRY_AFTER_S, NETWORK_ERRORS, RETRY_AFTER_S, network_failure
+from relay.upstream.watchlist import Watchlist
 from relay.version import VERSION
-from relay.watchlist import Watchlist
 
 log = logging.getLogger(__name__)
 

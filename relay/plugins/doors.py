@@ -11,7 +11,7 @@ from pathlib import Path
 from types import ModuleType
 
 from relay.events import event
-from relay.sanity import kind_of
+from relay.plugins.sanity import kind_of
 
 log = logging.getLogger(__name__)
 

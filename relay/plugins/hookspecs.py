@@ -6,9 +6,9 @@ from typing import Any
 import aiohttp
 import pluggy
 
-from relay.memory import Memory
 from relay.model import Budget, Candle, Instrument, PriceUpdate, ProviderInfo
-from relay.watchlist import Watchlist
+from relay.plugins.memory import Memory
+from relay.upstream.watchlist import Watchlist
 
 PROJECT = "relay"
 API_VERSION = 1

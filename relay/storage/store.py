@@ -15,16 +15,16 @@ from typing import NamedTuple, ParamSpec, TypeVar
 
 import aiosqlite
 
-from relay.chunks import EMPTY, WINDOW, Chunk, encode, window_s
 from relay.clock import Clock
-from relay.coverage import Span, cut_spans
 from relay.errors import StoreError
 from relay.events import event
 from relay.model import Candle, StreamKey
-from relay.schema import open_database, reason_of
-from relay.shelf import Shelf, Shelves
-from relay.tables import Tables, WindowRows, put_together
-from relay.writes import LATEST_TIME, StreamId, Write, WriteQueue, storable
+from relay.storage.chunks import EMPTY, WINDOW, Chunk, encode, window_s
+from relay.storage.coverage import Span, cut_spans
+from relay.storage.schema import open_database, reason_of
+from relay.storage.shelf import Shelf, Shelves
+from relay.storage.tables import Tables, WindowRows, put_together
+from relay.storage.writes import LATEST_TIME, StreamId, Write, WriteQueue, storable
 
 log = logging.getLogger(__name__)
 

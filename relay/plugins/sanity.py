@@ -11,7 +11,7 @@ from relay.fields import parse_symbol
 from relay.intervals import INTERVALS
 from relay.model import Budget, Candle, Instrument, PriceUpdate, ProviderInfo, Setting
 from relay.secret import Secret
-from relay.watchlist import Watchlist
+from relay.upstream.watchlist import Watchlist
 
 _NUMBERS = frozenset({int, float})
 _LAST_TIME = 253_402_300_799  # the year 9999

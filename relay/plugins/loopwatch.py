@@ -19,7 +19,7 @@ BLOCKED_S = 1.0
 """A loop that has not beaten for so long is blocked."""
 
 _IDLE_FILES = ("selectors.py", "runners.py", "base_events.py")
-_HOST = ("relay.provider", "Provider.")
+_HOST = ("relay.plugins.provider", "Provider.")
 """The module and class that call a plugin; their `self` knows for whom."""
 
 

@@ -1,6 +1,6 @@
 """Looks at the database file from outside, also while a relay writes to it: how large, what is in it; and shrinks it.
 
-Nothing here changes what is stored. What is wrong with it finds `relay/verify.py`.
+Nothing here changes what is stored. What is wrong with it finds `relay/storage/verify.py`.
 """
 
 import sqlite3
@@ -9,11 +9,11 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from relay.coverage import Span, gaps_between, merge_spans
 from relay.errors import StoreError
 from relay.intervals import INTERVALS, open_time
 from relay.model import StreamKey
-from relay.schema import APPLICATION_ID, MIGRATIONS, advice_for, reason_of
+from relay.storage.coverage import Span, gaps_between, merge_spans
+from relay.storage.schema import APPLICATION_ID, MIGRATIONS, advice_for, reason_of
 
 _WAIT_S = 5.0
 

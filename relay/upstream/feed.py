@@ -7,13 +7,13 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 
 import aiohttp
 
-from relay.codec import Accepted, Closing, FeedCodec, Rejected
 from relay.errors import AuthenticationFailed, BadAnswer, ProviderError, ProviderUnavailable, RateLimited
 from relay.model import PriceUpdate, StreamKey
-from relay.pace import Pace
 from relay.patience import steps
-from relay.rest import RETRY_AFTER_S, network_cause, retry_after_s
-from relay.watchlist import Watchlist
+from relay.upstream.codec import Accepted, Closing, FeedCodec, Rejected
+from relay.upstream.pace import Pace
+from relay.upstream.rest import RETRY_AFTER_S, network_cause, retry_after_s
+from relay.upstream.watchlist import Watchlist
 
 CONNECT_TIMEOUT_S = 10.0
 PING_INTERVAL_S = 20.0

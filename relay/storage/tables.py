@@ -9,10 +9,10 @@ from typing import NamedTuple
 
 import aiosqlite
 
-from relay.chunks import EMPTY, Chunk, Packed, decode, encode, joined, pack, unpack, window_s
-from relay.coverage import Span, merge_spans
 from relay.model import Candle, StreamKey
-from relay.writes import StreamId, Write
+from relay.storage.chunks import EMPTY, Chunk, Packed, decode, encode, joined, pack, unpack, window_s
+from relay.storage.coverage import Span, merge_spans
+from relay.storage.writes import StreamId, Write
 
 _ADD = "INSERT INTO candles VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (stream_id, time) DO NOTHING"
 _REPLACE = "INSERT OR REPLACE INTO candles VALUES (?, ?, ?, ?, ?, ?, ?)"

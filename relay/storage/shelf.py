@@ -5,10 +5,10 @@ from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 
 from relay.cache import BytesCache
-from relay.chunks import Chunk, encode, joined, window_s
-from relay.coverage import FOREVER, Span, merge_spans
 from relay.model import Candle
-from relay.writes import StreamId
+from relay.storage.chunks import Chunk, encode, joined, window_s
+from relay.storage.coverage import FOREVER, Span, merge_spans
+from relay.storage.writes import StreamId
 
 MOST_SHELVES = 4096
 

@@ -8,14 +8,14 @@ from typing import Any, NamedTuple
 
 import pluggy
 
-from relay import doors, hookspecs
 from relay.clock import ProviderClock
-from relay.ending import let_go
 from relay.errors import PluginError
 from relay.events import event
 from relay.model import ProviderInfo, Setting
-from relay.provider import Loaded, Provider
-from relay.sanity import fault_of_info, kind_of
+from relay.plugins import doors, hookspecs
+from relay.plugins.ending import let_go
+from relay.plugins.provider import Loaded, Provider
+from relay.plugins.sanity import fault_of_info, kind_of
 
 log = logging.getLogger(__name__)
 

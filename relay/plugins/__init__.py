@@ -1,0 +1,1 @@
+"""Provider plugins: how they are found, checked, bound, given what they need, and kept from harming the relay."""

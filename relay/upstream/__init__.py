@@ -1,0 +1,1 @@
+"""What provider authors build feeds with: the socket, REST, pace, paging; they import it from `relay`."""
