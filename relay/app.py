@@ -18,6 +18,7 @@ from relay.plugins.host import PluginHost
 from relay.plugins.loopwatch import LoopWatch, owners
 from relay.plugins.memory import Memory
 from relay.plugins.provider import Provider, new_session
+from relay.storage.documents import Documents
 from relay.storage.retention import Retention
 from relay.storage.store import Store
 from relay.stream import Stream
@@ -119,24 +120,24 @@ async def _sessions(app: web.Application) -> AsyncIterator[None]:
         session = new_session(provider.clock)
         provider.open(session)
         sessions.append(session)
-        provider.remember(await _memory(app[STORE], f"memory:{provider.name}"))
+        provider.remember(await _memory(app[STORE].documents, f"memory:{provider.name}"))
     yield
     for session in sessions:
         await session.close()
 
 
-async def _memory(store: Store, name: str) -> Memory:
+async def _memory(documents: Documents, name: str) -> Memory:
     """Return what a provider saved under this name, and the way to save more."""
 
     async def write(body: bytes) -> bool:
         try:
-            await store.put_document(name, body)
+            await documents.put(name, body)
         except StoreError:
             return False
         return True
 
     try:
-        document = await store.get_document(name)
+        document = await documents.get(name)
     except StoreError:
         document = None
     return Memory(None if document is None else document.body, write)
@@ -148,7 +149,7 @@ async def _directory(app: web.Application) -> AsyncIterator[None]:
 
     supervisors: dict[str, Supervisor] = {}
     app[SUPERVISORS] = supervisors
-    app[DIRECTORY] = Directory([*app[PROVIDERS].values()], app[STORE], on_delisted=delisted)
+    app[DIRECTORY] = Directory([*app[PROVIDERS].values()], app[STORE].documents, on_delisted=delisted)
     app[DIRECTORY].start()
     yield
     await app[DIRECTORY].close()

@@ -12,7 +12,7 @@ from relay.events import event
 from relay.fields import shown
 from relay.model import Instrument, StreamKey
 from relay.plugins.provider import Provider
-from relay.storage.store import Store
+from relay.storage.documents import Documents
 
 log = logging.getLogger(__name__)
 
@@ -50,12 +50,12 @@ class Directory:
     def __init__(
         self,
         providers: Sequence[Provider],
-        store: Store,
+        documents: Documents,
         *,
         on_delisted: Callable[[Provider, set[str]], None] = lambda provider, symbols: None,
     ) -> None:
         self._providers = {provider.name: provider for provider in providers}
-        self._store = store
+        self._documents = documents
         self._on_delisted = on_delisted
         self.version = 0
         self._listed: dict[str, dict[str, Instrument]] = {}
@@ -121,7 +121,7 @@ class Directory:
         try:
             # As plain rows: orjson takes no named tuples.
             rows = orjson.dumps([tuple(instrument) for instrument in instruments])
-            await self._store.put_document(f"instruments:{provider.name}", rows)
+            await self._documents.put(f"instruments:{provider.name}", rows)
         except (StoreError, TypeError) as error:
             about = event("symbols_not_stored", provider=provider.name)
             log.debug("the symbol list of %s was not stored: %s", provider.name, error, extra=about)
@@ -129,7 +129,7 @@ class Directory:
     async def _recall(self, provider: Provider) -> None:
         """Fall back on the list of an earlier run."""
         try:
-            document = await self._store.get_document(f"instruments:{provider.name}")
+            document = await self._documents.get(f"instruments:{provider.name}")
             rows = orjson.loads(document.body) if document else []
             instruments = [
                 Instrument(row[0], row[1], row[2], row[3], tuple(row[4]) if row[4] else None) for row in rows

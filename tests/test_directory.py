@@ -95,7 +95,7 @@ async def start(store: Store) -> AsyncIterator[Start]:
             for provider in providers:
                 provider.info = provider.info._replace(instruments_ttl_s=0.05)
                 provider.open(session)
-            directory = Directory(providers, store, on_delisted=on_delisted)
+            directory = Directory(providers, store.documents, on_delisted=on_delisted)
             directory.start()
             stack.push_async_callback(directory.close)
             return directory
@@ -201,13 +201,13 @@ async def test_list_is_remembered_for_the_next_run(start: Start, store: Store) -
     await second.settled()
     assert found(second.resolve(None, "AAA", "1m"))[0] == "one"
     assert second.problem("one") == "cannot connect"
-    document = await store.get_document("instruments:one")
+    document = await store.documents.get("instruments:one")
     assert document is not None
     assert orjson.loads(document.body) == [["AAA", "demo", "B", "Q", None]]
 
 
 def directory_is_stored(store: Store) -> bool:
-    connection: Any = store._connection._conn
+    connection: Any = store._database.connection._conn
     return connection is not None and connection.total_changes > 0
 
 
@@ -215,7 +215,7 @@ def directory_is_stored(store: Store) -> bool:
     "body", [b"", b"null", b"{}", b"[1]", b"[[1]]", b'[[5,"demo","a","b",null]]', b'[["A","demo","a","b",7]]']
 )
 async def test_list_of_an_earlier_run_that_makes_no_sense_is_left_out(start: Start, store: Store, body: bytes) -> None:
-    await store.put_document("instruments:one", body)
+    await store.documents.put("instruments:one", body)
     failing = Lists("one")
     failing.error = ProviderUnavailable("cannot connect")
     directory = await start(failing)

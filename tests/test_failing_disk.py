@@ -104,7 +104,7 @@ async def assert_nothing_is_lost(relay: Running, path: Path, times: list[int]) -
     await relay.app[STORE].flush()
     assert (await relay.get("/readyz")).status == 200
     assert (await relay.get("status")).body["store"]["problem"] is None
-    assert relay.app[STORE].dropped == 0
+    assert (await relay.app[STORE].streams_summary()).dropped == 0
     with closing(sqlite3.connect(path)) as connection:
         stored = connection.execute(
             "SELECT time FROM candles JOIN streams ON id = stream_id WHERE interval = '1s' AND time BETWEEN ? AND ?",
@@ -156,7 +156,7 @@ async def test_locked_file(
 async def test_damaged_file(
     fast: Sandbox, relay_with: StartRelay, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.INFO, "relay.storage.store")
+    caplog.set_level(logging.INFO, "relay.storage")
     path = tmp_path / "relay.db"
     relay = await relay_with(sandbox=fast, database=str(path))
     client = await relay.connect()
@@ -169,7 +169,7 @@ async def test_damaged_file(
         # All but the first page, which says what is where.
         file.seek(4096)
         file.write(random.Random(1).randbytes(size - 4096))
-    await relay.app[STORE]._connection.execute_fetchall("PRAGMA shrink_memory")
+    await relay.app[STORE]._database.connection.execute_fetchall("PRAGMA shrink_memory")
     await closed_times(client, 3)
     await assert_it_is_said(relay, "the file is damaged", caplog)
     await closed_times(client, 3)

@@ -387,7 +387,7 @@ async def test_backfill_does_not_share_a_call_from_before(bench: Bench) -> None:
     later = asyncio.create_task(
         bench.history.candles(bench.provider, KEY, start=None, end=None, limit=2, must_be_new=True)
     )
-    await bench.store.get_document("")
+    await bench.store.documents.get("")
     bench.provider.gate.set()
     assert await earlier == await later
     assert len(bench.provider.calls) == 2
@@ -598,7 +598,7 @@ async def test_provider_error_reaches_the_request_and_every_sharer(bench: Bench)
     bench.provider.gate = asyncio.Event()
     requests = [asyncio.create_task(bench.ask(limit=5)) for _ in range(3)]
     await bench.provider.entered.wait()
-    await bench.store.get_document("")  # behind the reads of the requests
+    await bench.store.documents.get("")  # behind the reads of the requests
     bench.provider.gate.set()
     results = await asyncio.gather(*requests, return_exceptions=True)
     assert [str(result) for result in results] == ["slow down"] * 3
@@ -649,13 +649,13 @@ async def test_provider_without_history_gives_what_the_store_has(bench: Bench) -
 
 
 async def test_answers_are_right_while_the_disk_is_full(bench: Bench) -> None:
-    await bench.store._connection.execute_fetchall("PRAGMA max_page_count = 1")
+    await bench.store._database.connection.execute_fetchall("PRAGMA max_page_count = 1")
     past = await bench.ask(start=minute(0), limit=500)
     assert past == Past(finals(*range(500)), True, True)
     assert str(bench.store.problem) == "the disk is full"
     assert (await bench.ask(limit=300)).candles[:-1] == finals(*range(301, 600))
     assert set(bench.provider.fetched.values()) == {1}
-    await bench.store._connection.execute_fetchall("PRAGMA max_page_count = 100000")
+    await bench.store._database.connection.execute_fetchall("PRAGMA max_page_count = 100000")
 
 
 async def test_unreadable_store_is_an_error(bench: Bench) -> None:

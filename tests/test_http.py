@@ -175,10 +175,10 @@ async def test_not_ready_while_shutting_down(relay: Running) -> None:
 
 
 async def test_not_ready_with_the_store_lost(relay: Running) -> None:
-    store = relay.app[STORE]
-    store._problems["write"] = "disk is full"
+    problems = relay.app[STORE]._database.problems
+    problems.note("write", "disk is full")
     assert_problem(await relay.get("/readyz"), 503, "internal", "store", "disk is full")
-    store._problems.clear()
+    problems.clear("write")
     assert (await relay.get("/readyz")).status == 200
 
 
@@ -324,7 +324,7 @@ async def test_provider_that_does_not_answer_in_time(
 
 async def test_store_that_cannot_be_read(relay: Running) -> None:
     await relay.get("symbols")
-    await relay.app[STORE]._connection.close()
+    await relay.app[STORE]._database.connection.close()
     assert_problem(await relay.get("history", symbol="BTCUSDT", interval="1m"), 503, "internal", "store")
 
 

@@ -11,8 +11,9 @@ import pytest
 from relay.clock import Clock
 from relay.model import Candle, StreamKey
 from relay.storage.coverage import Span
+from relay.storage.documents import Document
 from relay.storage.schema import MIGRATIONS
-from relay.storage.store import Document, Store
+from relay.storage.store import Store
 from relay.storage.upkeep import overview, reading
 from relay.storage.verify import verify
 
@@ -58,7 +59,7 @@ async def test_everything_is_there_after_the_migration(path: Path) -> None:
             ]
             assert await store.read("twelve_data", EUR, 0, 1 << 40) == [Candle(1_762_999_200, 1.1, 1.2, 1.0, 1.15, 0.0)]
             assert await store.spans("twelve_data", EUR, 0, 1 << 40) == [Span(1_762_990_000, 1_763_002_800)]
-            assert await store.get_document("symbols:binance") == Document(
+            assert await store.documents.get("symbols:binance") == Document(
                 b'{"BTCUSDT":["BTC","USDT"]}', 1_764_000_000.25
             )
             assert (await store.streams_summary()).candles == 103

@@ -23,8 +23,9 @@ from relay.errors import StoreError
 from relay.model import Candle, StreamKey
 from relay.storage.chunks import joined
 from relay.storage.coverage import Span, merge_spans
+from relay.storage.documents import Document
 from relay.storage.schema import APPLICATION_ID, MIGRATIONS
-from relay.storage.store import Document, Store
+from relay.storage.store import Store
 
 KEY = StreamKey(symbol="BTCUSDT", interval="1m")
 OTHER = StreamKey(symbol="BTCUSDT", interval="1h")
@@ -169,11 +170,11 @@ async def test_summary_counts_rows_once(store: Store) -> None:
 async def test_documents_are_replaced_and_dated(tmp_path: Path) -> None:
     wall = 1000.5
     async with opened(tmp_path / "relay.db", clock=Clock(wall=lambda: wall)) as store:
-        assert await store.get_document("symbols") is None
-        await store.put_document("symbols", b"[1]")
+        assert await store.documents.get("symbols") is None
+        await store.documents.put("symbols", b"[1]")
         wall = 2000.5
-        await store.put_document("symbols", b"[2]")
-        assert await store.get_document("symbols") == Document(body=b"[2]", stored_at=2000.5)
+        await store.documents.put("symbols", b"[2]")
+        assert await store.documents.get("symbols") == Document(body=b"[2]", stored_at=2000.5)
 
 
 async def test_cancelled_add_is_still_written(store: Store) -> None:
@@ -306,7 +307,7 @@ async def test_file_without_chunks_is_read_and_gets_them(tmp_path: Path, monkeyp
     with monkeypatch.context() as patch:
         patch.setattr("relay.storage.schema.MIGRATIONS", MIGRATIONS[:1])
         patch.setattr("relay.storage.tables.Tables._drop_chunks", _nothing)
-        patch.setattr("relay.storage.store._LOOSE_ROWS", 1 << 40)
+        patch.setattr("relay.storage.writer.LOOSE_ROWS", 1 << 40)
         async with opened(path) as store:
             await store.add("demo", KEY, minutes(*range(600)), Span(0, 36_000))
     async with opened(path) as store:
@@ -559,12 +560,12 @@ async def test_kill_loses_nothing_acknowledged_and_claims_nothing_missing(tmp_pa
 
 async def limit_pages(store: Store, more: int) -> None:
     # SQLite answers SQLITE_FULL above this many pages, as on a full disk.
-    (pages,) = next(iter(await store._connection.execute_fetchall("PRAGMA page_count")))
-    await store._connection.execute_fetchall(f"PRAGMA max_page_count = {pages + more}")
+    (pages,) = next(iter(await store._database.connection.execute_fetchall("PRAGMA page_count")))
+    await store._database.connection.execute_fetchall(f"PRAGMA max_page_count = {pages + more}")
 
 
 async def test_full_disk_keeps_candles_until_there_is_room(store: Store, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO, "relay.storage.store")
+    caplog.set_level(logging.INFO, "relay.storage")
     await store.add("demo", KEY, minutes(1), Span(0, 61))
     await limit_pages(store, 1)
     rows = [candle(60 * n) for n in range(2, 2000)]
@@ -589,7 +590,7 @@ async def test_full_disk_keeps_candles_until_there_is_room(store: Store, caplog:
 
 
 async def test_full_disk_is_tried_again_without_being_asked(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("relay.storage.store._RETRY_S", (0.05, 0.1))
+    monkeypatch.setattr("relay.storage.writer._RETRY_S", (0.05, 0.1))
     await limit_pages(store, 0)
     with pytest.raises(StoreError):
         await store.add("demo", KEY, [candle(60 * n) for n in range(500)], Span(0, 30_000))
@@ -610,7 +611,7 @@ async def test_oldest_are_dropped_when_too_many_wait(tmp_path: Path) -> None:
             last = 60 * n
         with pytest.raises(StoreError):
             await store.flush()
-        assert store.dropped == 700
+        assert (await store.streams_summary()).dropped == 700
         assert await everything(store) == [candle(60 * n) for n in range(701, 1001)]
         assert await coverage(store) == [(700 * 60 + 1, 60_001)]
         await limit_pages(store, 10_000)
@@ -633,8 +634,8 @@ async def test_locked_file_delays_writes_and_not_reads(store: Store, tmp_path: P
 
 
 async def test_file_locked_at_the_end_does_not_hold_up_closing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("relay.storage.store._BATCH_S", 0.01)
-    monkeypatch.setattr("relay.storage.store._CLOSE_ATTEMPTS", 2)
+    monkeypatch.setattr("relay.storage.writer._BATCH_S", 0.01)
+    monkeypatch.setattr("relay.storage.writer._CLOSE_ATTEMPTS", 2)
     async with opened(tmp_path / "relay.db") as store:
         other = sqlite3.connect(tmp_path / "relay.db", isolation_level=None)
         other.execute("BEGIN EXCLUSIVE")

@@ -27,13 +27,18 @@ class Write(NamedTuple):
 
 
 class WriteQueue:
-    """Writes, oldest first, and those of each stream. `candles` counts theirs, `number` is that of the newest write."""
+    """Writes, oldest first, and those of each stream, with `most` candles at most.
 
-    def __init__(self) -> None:
+    `candles` counts those that wait, `dropped` those that were given up; `number` is that of the newest write.
+    """
+
+    def __init__(self, most: int) -> None:
         self._writes: deque[Write] = deque()
         self._of_stream: dict[StreamId, deque[Write]] = {}
+        self._most = most
         self.candles = 0
         self.number = 0
+        self.dropped = 0
 
     def __len__(self) -> int:
         return len(self._writes)
@@ -61,6 +66,14 @@ class WriteQueue:
         if not writes:
             del self._of_stream[write.stream]
         return write
+
+    def drop_excess(self) -> list[Write]:
+        """Give up the oldest writes while too many candles wait, but not the newest one; return them."""
+        lost: list[Write] = []
+        while self.candles > self._most and len(self._writes) > 1:
+            lost.append(self.pop())
+            self.dropped += len(lost[-1].candles)
+        return lost
 
     def batch(self) -> list[Write]:
         """Return the oldest writes, as many as are written together; they stay in the queue."""
