@@ -3,29 +3,23 @@
 What is known is never asked again, and what is not known is never passed off as empty.
 """
 
-import asyncio
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from relay.calls import Call, Calls
 from relay.clock import Clock
-from relay.errors import ProviderUnavailable, StoreError
-from relay.intervals import next_open
 from relay.model import Candle, StreamKey
-from relay.ranges import Answer, CandleSource, Live, Past, Piece, RangeRequest, past_of, settled_before
+from relay.ranges import Answer, CandleSource, Live, Past, RangeRequest, past_of
 from relay.storage.chunks import Chunk, encode, joined, window_s
 from relay.storage.coverage import FOREVER, Span, span_at
 from relay.storage.store import Store
-from relay.turns import Turn, Turns
 
 MAX_CALLS = 50
 """Provider calls that one request may cause; what it has then is not complete."""
 
 SOURCES = ("cache", "store", "provider")
 """Where an answer comes from: the memory of this process, its database, or a provider that was asked for a part."""
-
-_MAX_PRESENT = 4096
 
 
 class Text(NamedTuple):
@@ -47,30 +41,17 @@ class Text(NamedTuple):
         return joined(self.chunks)
 
 
-class _Call(NamedTuple):
-    # A call that is under way; no other one may ask for a part of the same span.
-    span: Span
-    task: asyncio.Task[Answer]
-    turn: Turn
-
-
 class History:
-    """Answers for any range of any stream; owns the provider calls that it makes.
+    """Answers for any range of any stream; owns the `calls` of providers.
 
     `client` is whom a request is made for: calls take turns among clients, and those for live streams (None) come
-    first. `dropped` counts candles that providers sent with values that make no sense, `served` answers by where they
-    came from.
+    first. `served` counts answers by where they came from.
     """
 
     def __init__(self, store: Store, clock: Clock) -> None:
         self._store = store
         self._clock = clock
-        self._calls: dict[tuple[str, StreamKey], list[_Call]] = {}
-        self._turns: dict[str, Turns] = {}
-        self._present: dict[tuple[str, StreamKey], Answer] = {}
-        self._ended = 0
-        self._is_closed = False
-        self.dropped = 0
+        self.calls = Calls(store, clock)
         self.served: Counter[str] = Counter()
 
     async def text(
@@ -130,41 +111,32 @@ class History:
             high = request.high()
             if request.low >= high:
                 return Past((), True, True)
-            ended = self._ended
+            ended = self.calls.ended
             if await self._advance(request, high):
                 self.served[origin] += 1
                 return past_of(request, is_complete=True)
             if not source.has_history:
                 self.served[origin] += 1
                 return await self._all_stored(request, high)
-            if ended != self._ended:
+            if ended != self.calls.ended:
                 continue  # a call that ended while the store was read may have been for the same
             origin = "provider"
-            awaited: dict[asyncio.Task[Answer], None] = {}
+            awaited: dict[Call, None] = {}
             for piece in request.pieces(high):
-                busy = [call for call in self._calls.get((source.name, key), ()) if _overlap(call.span, piece.span)]
+                busy = self.calls.under_way(source, key, piece.span)
                 if not busy:
                     if calls >= MAX_CALLS:
                         break
                     calls += 1
-                    busy = [self._start_call(source, key, piece, client)]
+                    busy = [self.calls.start(source, key, piece, client)]
                 for call in busy:
                     call.turn.hasten(client)
-                    awaited[call.task] = None
+                    awaited[call] = None
             if not awaited:
                 self.served[origin] += 1
                 return past_of(request, is_complete=False)
-            await self._wait(awaited)
-            for task in awaited:
-                if task.done():
-                    request.adopt(task.result())
-
-    async def _wait(self, tasks: Iterable[asyncio.Task[Answer]]) -> None:
-        """Wait for the answers, or for the first failure. Raises it."""
-        # Not `await task`: that would cancel it for the others when this request is cancelled.
-        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
-        if any(task.cancelled() for task in done):
-            raise ProviderUnavailable("the relay is shutting down")
+            for answer in await self.calls.wait(awaited):
+                request.adopt(answer)
 
     def now(self) -> float:
         """Return the time that `Text.until` is meant in."""
@@ -172,11 +144,7 @@ class History:
 
     async def close(self) -> None:
         """Cancel the provider calls under way and wait for their end."""
-        self._is_closed = True
-        tasks = [call.task for calls in self._calls.values() for call in calls]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await self.calls.close()
 
     # -- what is known -----------------------------------------------------------------------------
 
@@ -191,7 +159,7 @@ class History:
         near = min(end - 1, int(source.clock.now())) if is_newest else request.low + window_s(key.interval)
         # Before anything else is awaited: what is written from here on makes this answer an old one.
         request.stored, version, is_remembered = await store.known(name, key, near=near)
-        self._adopt_present(request)
+        self.calls.adopt_present(request)
         span = span_at(request.known(), end - 1 if is_newest else request.low)
         if span is None:
             return None
@@ -226,7 +194,7 @@ class History:
         while True:
             cut = self._store.cut(source.name, key)
             request.stored = await self._store.spans(source.name, key, request.low, FOREVER)
-            self._adopt_present(request)
+            self.calls.adopt_present(request)
             at, to = request.next_known(high)
             rows = await self._rows(request, min(at, to), max(at, to)) if at != to else []
             if cut == self._store.cut(source.name, key):
@@ -260,123 +228,3 @@ class History:
         open_time = None if live.candle is None or live.is_closed else live.candle.time
         now = self._clock.monotonic()
         return Answer(Span(live.since, FOREVER), candles, open_time, now, now)
-
-    def _adopt_present(self, request: RangeRequest) -> None:
-        stream = (request.source.name, request.key)
-        answer = self._present.get(stream)
-        if answer is None:
-            return
-        if self._clock.monotonic() - answer.answered_at >= request.source.info.fresh_s:
-            del self._present[stream]
-        elif not any(span.start > answer.span.start for span in request.stored):
-            # A later span would mean that the stream went on since, past the candle that was open then.
-            request.adopt(answer)
-
-    # -- asking the provider -----------------------------------------------------------------------
-
-    def _start_call(self, source: CandleSource, key: StreamKey, piece: Piece, client: str | None) -> _Call:
-        if self._is_closed:
-            raise ProviderUnavailable("the relay is shutting down")
-        stream = (source.name, key)
-        turns = self._turns.get(source.name)
-        if turns is None:
-            turns = self._turns[source.name] = Turns(source.info.calls_at_once, source.budgets)
-        turn = turns.turn(client)
-        task = asyncio.create_task(self._ask(source, key, piece, turn), name=f"history {source.name} {key}")
-        call = _Call(piece.span, task, turn)
-
-        def end(task: asyncio.Task[Answer]) -> None:
-            self._calls[stream].remove(call)
-            if not self._calls[stream]:
-                del self._calls[stream]
-            self._ended += 1
-            if not task.cancelled():
-                task.exception()  # seen, even if every request that waited for it was cancelled
-
-        self._calls.setdefault(stream, []).append(call)
-        task.add_done_callback(end)
-        return call
-
-    async def _ask(self, source: CandleSource, key: StreamKey, piece: Piece, turn: Turn) -> Answer:
-        async with turn:
-            before, asked_at = source.clock.now(), self._clock.monotonic()
-            answered = await source.candles(key, piece.start, piece.end, piece.limit)
-            after = source.clock.now()
-        # An answer is as old as its question, and a clock that was ahead until this answer set it must close nothing.
-        now = min(before, after)
-        candles, times = self._clean(answered, 0 if piece.start is None else piece.start, piece.end)
-        newest = times[-1] if times else None
-        is_full = len(times) >= piece.limit and not piece.is_bounded
-        start, end = piece.start, piece.end
-        if start is None:
-            start = times[0] if is_full else 0
-        elif is_full:
-            end = times[-1] + 1
-
-        grace_s = source.info.close_grace_s
-        is_past = piece.followed_at is not None and piece.followed_at + grace_s <= now
-        is_final = newest is None or is_past or next_open(key.interval, newest) + grace_s <= now
-        if is_past:
-            known_until = end
-        elif newest is not None and not is_final:
-            known_until = newest
-        else:
-            known_until = max(settled_before(source, key, now), 0 if newest is None else newest + 1)
-        stored = Span(start, min(end, known_until))
-        if stored.end > stored.start:
-            # When the disk fails the store keeps them in memory and says so itself.
-            with suppress(StoreError):
-                await self._store.add(
-                    source.name, key, [candle for candle in candles if candle.time < stored.end], stored
-                )
-
-        reaches_present = piece.reaches_present and end == piece.end
-        is_clock_late = piece.reaches_present and after >= piece.end
-        if is_clock_late or (is_full and piece.start is not None and not is_final):
-            # The newest candles, or the final values of the last one, are still to be asked for.
-            end = max(start, min(end, known_until))
-            reaches_present = False
-        is_open = newest is not None and piece.followed_at is None and next_open(key.interval, newest) > now
-        open_time = newest if newest is not None and is_open and start <= newest < end else None
-        answered_at = self._clock.monotonic()
-        if reaches_present:
-            end = FOREVER
-            rest = Span(max(start, min(piece.end, known_until)), FOREVER)
-            newer = tuple(candle for candle in candles if candle.time >= rest.start)
-            self._remember((source.name, key), Answer(rest, newer, open_time, asked_at, answered_at))
-        kept = tuple(candle for candle in candles if start <= candle.time < end)
-        return Answer(Span(start, end), kept, open_time, asked_at, answered_at)
-
-    def _remember(self, stream: tuple[str, StreamKey], answer: Answer) -> None:
-        self._present.pop(stream, None)
-        self._present[stream] = answer
-        while len(self._present) > _MAX_PRESENT:
-            del self._present[next(iter(self._present))]
-
-    def _clean(self, answered: Sequence[Candle], start: int, end: int) -> tuple[list[Candle], list[int]]:
-        """Return the good candles of the range by open time, and the open times of all of them, faulty ones too.
-
-        A faulty candle is dropped, but still says how far the answer reaches.
-        """
-        times: list[int] = []
-        good: dict[int, Candle] = {}
-        for candle in answered:
-            if not isinstance(candle.time, int) or _is_faulty(candle):
-                self.dropped += 1
-            elif start <= candle.time < end:
-                good[candle.time] = candle
-            if isinstance(candle.time, int) and start <= candle.time < end:
-                times.append(candle.time)
-        times.sort()
-        return [good[time] for time in sorted(good)], times
-
-
-def _is_faulty(candle: Candle) -> bool:
-    try:
-        return candle.fault() is not None
-    except (TypeError, OverflowError):
-        return True
-
-
-def _overlap(one: Span, other: Span) -> bool:
-    return one.start < other.end and other.start < one.end

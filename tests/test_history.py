@@ -636,7 +636,7 @@ async def test_messy_answer_is_cleaned(bench: Bench) -> None:
     bench.provider.__class__ = Messy
     past = await bench.ask(start=minute(10), end=minute(19))
     assert past.candles == finals(10, 11, 14, 15, 16, 17, 18, 19)
-    assert bench.history.dropped == 2
+    assert bench.history.calls.dropped == 2
 
 
 async def test_provider_without_history_gives_what_the_store_has(bench: Bench) -> None:
@@ -782,8 +782,7 @@ def cancelling(asked: Asked) -> Action:
         entered.cancel()
         world.provider.gate.set()
         world.provider.gate = None
-        calls = [call.task for calls in world.history._calls.values() for call in calls]
-        await asyncio.gather(request, entered, *calls, return_exceptions=True)
+        await asyncio.gather(request, entered, *world.history.calls.tasks(), return_exceptions=True)
         world.provider.entered.clear()
 
     return act
