@@ -5,29 +5,26 @@ set of spans of open times: every candle in them that exists is in the table, an
 What waits to be written is seen by every read.
 """
 
-import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from relay.clock import Clock
 from relay.errors import StoreError
 from relay.model import Candle, StreamKey
-from relay.storage.chunks import EMPTY, WINDOW, Chunk, encode, window_s
+from relay.storage.chunks import EMPTY, WINDOW, Chunk, window_s
 from relay.storage.coverage import Span, cut_spans
 from relay.storage.database import Database
 from relay.storage.documents import Documents
+from relay.storage.loading import Loader
 from relay.storage.problems import Problems
-from relay.storage.shelf import Shelf, Shelves
-from relay.storage.tables import WindowRows, put_together
-from relay.storage.writer import LOOSE_ROWS, Writer
-from relay.storage.writes import LATEST_TIME, StreamId, Write, WriteQueue, storable
+from relay.storage.shelf import Shelves
+from relay.storage.writer import Writer
+from relay.storage.writes import LATEST_TIME, StreamId, WriteQueue, storable
 
 CACHE_BYTES = 32 << 20
 
 _MOST_WINDOWS = 16
-# More than so many windows are not put together on the event loop.
-_FEW_WINDOWS = 2
 
 
 class StoreSummary(NamedTuple):
@@ -48,16 +45,6 @@ class Stored(NamedTuple):
     is_remembered: bool
 
 
-class _Loading:
-    # A shelf that is being read: what is written meanwhile, and whether it was changed in another way.
-    __slots__ = ("done", "is_spoilt", "writes")
-
-    def __init__(self, writes: Iterable[Write]) -> None:
-        self.writes = list(writes)
-        self.is_spoilt = False
-        self.done = asyncio.Event()
-
-
 class Store:
     """Owns the database file. `documents` are kept in the same one.
 
@@ -73,7 +60,7 @@ class Store:
         self._queue = queue
         self._writer = Writer(database, queue)
         self._shelves = Shelves(cache_bytes)
-        self._loading: dict[StreamId, _Loading] = {}
+        self._loader = Loader(self._shelves, database, queue, self._writer)
         self._cuts: dict[StreamId, int] = {}
         self.documents = Documents(database, clock)
         self.rejected = 0
@@ -127,10 +114,10 @@ class Store:
         Raises `StoreError`.
         """
         stream = (provider, key)
-        shelf, is_remembered = await self._shelf(stream)
+        shelf, is_remembered = await self._loader.shelf(stream)
         if start < end and not shelf.knows(end - 1 if newest else start):
             is_remembered = False
-            await self._learn_numbers(stream, shelf)
+            await self._loader.learn_numbers(stream, shelf)
         while True:
             numbers, is_all = shelf.between(start, end)
             left, found, at, ahead = limit, [], 0, limit // WINDOW + 2
@@ -143,7 +130,7 @@ class Store:
                 missing = [number for number, chunk in chunks.items() if chunk is None]
                 if missing:
                     is_remembered = False
-                    chunks |= await self._load_windows(stream, shelf, missing)
+                    chunks |= await self._loader.windows(stream, shelf, missing)
                 for number in wanted:
                     part = (chunks[number] or EMPTY).within(start, end, left, newest=newest)
                     if part.times:
@@ -153,13 +140,10 @@ class Store:
                 break
             # The windows that are known were not enough.
             is_remembered = False
-            await self._learn_numbers(stream, shelf)
+            await self._loader.learn_numbers(stream, shelf)
         if newest:
             found.reverse()
         return Stored(found, is_remembered)
-
-    async def _learn_numbers(self, stream: StreamId, shelf: Shelf) -> None:
-        shelf.learn(await self._database.read(self._tables.numbers, stream))
 
     async def known(self, provider: str, key: StreamKey, *, near: int | None = None) -> tuple[list[Span], int, bool]:
         """Return what of a stream is known completely, merged, with its `version`, and whether that was in memory.
@@ -171,7 +155,8 @@ class Store:
         shelf = self._shelves.get(stream)
         is_remembered = shelf is not None
         if shelf is None:
-            shelf, is_remembered = await self._shelf(stream, None if near is None else near // window_s(key.interval))
+            number = None if near is None else near // window_s(key.interval)
+            shelf, is_remembered = await self._loader.shelf(stream, number)
         return list(shelf.spans), shelf.version, is_remembered
 
     async def spans(self, provider: str, key: StreamKey, start: int, end: int) -> list[Span]:
@@ -209,7 +194,7 @@ class Store:
         end, count = await self._tables.trim(stream, before, most)
         if count:
             self._cuts[stream] = end
-            self._forget(stream)
+            self._loader.forget(stream)
         return count
 
     async def streams_summary(self) -> StoreSummary:
@@ -221,62 +206,6 @@ class Store:
         )
         streams, candles, spans, file_bytes = next(iter(rows))
         return StoreSummary(streams, candles, spans, file_bytes, self._queue.candles, self._queue.dropped)
-
-    async def _shelf(self, stream: StreamId, number: int | None = None) -> tuple[Shelf, bool]:
-        """Return the stream's shelf and whether it was there; if not, a window and the one before are read with it."""
-        shelf = self._shelves.get(stream)
-        if shelf is not None:
-            return shelf, True
-        while (loading := self._loading.get(stream)) is not None:
-            await loading.done.wait()
-        if (shelf := self._shelves.get(stream)) is not None:
-            return shelf, False
-        while True:
-            loading = self._loading[stream] = _Loading(self._queue.of(stream))
-            try:
-                stored = await self._database.read(self._tables.shelf, stream, number)
-            finally:
-                del self._loading[stream]
-                loading.done.set()
-            if not loading.is_spoilt:
-                break
-        first, last = (0, -1) if number is None else (number - 1, number)
-        shelf = self._shelves.put(stream, stored.spans, sorted(stored.windows), first, last)
-        if not loading.writes:
-            self._keep(stream, stored.windows, put_together(stored.windows, {}))
-        for write in loading.writes:
-            self._shelves.note(stream, write.candles, write.span)
-        return shelf, False
-
-    async def _load_windows(self, stream: StreamId, shelf: Shelf, numbers: Sequence[int]) -> dict[int, Chunk]:
-        version, length = shelf.version, shelf.window_s
-        queued = {number: self._queue.candles_of(stream, number * length, (number + 1) * length) for number in numbers}
-        found = await self._database.read(self._tables.windows, stream, numbers)
-        if len(found) <= _FEW_WINDOWS:
-            chunks = put_together(found, queued)
-        else:
-            chunks = await asyncio.to_thread(put_together, found, queued)
-        for number in found.keys() - chunks.keys():
-            # Its stored chunk is damaged; the rows need not be.
-            start, end = number * length, (number + 1) * length
-            rows = await self.read(*stream, start, end)
-            chunks[number] = encode(rows)
-            self._writer.pack_later(stream, number)
-        if self._shelves.get(stream) is shelf and shelf.version == version:
-            self._keep(stream, found, chunks)
-        return chunks
-
-    def _keep(self, stream: StreamId, found: Mapping[int, WindowRows], chunks: Mapping[int, Chunk]) -> None:
-        """Keep chunks in memory, and have those stored that had to be made of many rows."""
-        for number, chunk in chunks.items():
-            self._shelves.keep(stream, number, chunk)
-            if len(found[number].rows) > LOOSE_ROWS:
-                self._writer.pack_later(stream, number)
-
-    def _forget(self, stream: StreamId) -> None:
-        self._shelves.forget(stream)
-        if (loading := self._loading.get(stream)) is not None:
-            loading.is_spoilt = True
 
     # Writing
 
@@ -323,10 +252,8 @@ class Store:
         if not good and span is None:
             return self._queue.number
         write = self._queue.push((provider, key), good, span)
-        self._shelves.note(write.stream, good, span)
-        if (loading := self._loading.get(write.stream)) is not None:
-            loading.writes.append(write)
+        self._loader.note(write)
         for lost in self._queue.drop_excess():
-            self._forget(lost.stream)
+            self._loader.forget(lost.stream)
         self._writer.wake()
         return self._queue.number
