@@ -65,7 +65,8 @@ class StreamCheck:
         """Begin a subscription that was confirmed at `now`; with `since` it goes on where the last one ended."""
         if since is None:
             self.closed.clear()
-            self._newest = 0
+        # A candle that was left out as a gap may be there when the client asks for everything after `since`.
+        self._newest = 0 if since is None else since
         self._from_before = set(self.closed)
         self._known_until = since
         self._owed_after = now if since is None else None

@@ -128,6 +128,17 @@ def test_the_checker_finds_a_resume_that_repeats() -> None:
     assert judge(snapshot([2, 3]), since=2) != []
 
 
+def test_the_checker_lets_a_resume_bring_what_was_a_gap() -> None:
+    check = StreamCheck("X@1m", ListedTruth(TRUTH))
+    check.subscribed(NOON + 30)
+    for message in (update(0), gap(1, 2), update(2, closed=False)):
+        check.take(message)
+    check.subscribed(NOON + 130, since=NOON)
+    for message in (snapshot((1, 2), last_is_closed=False), update(2), update(3)):
+        check.take(message)
+    assert check.violations == []
+
+
 def test_the_checker_finds_an_end_that_never_came() -> None:
     assert judge(update(0), update(1), finish=5) != []
     assert judge(update(0), update(1), finish=2) == []

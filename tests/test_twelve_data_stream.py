@@ -147,17 +147,21 @@ async def test_a_closed_candle_is_confirmed_and_the_difference_told(
 
 
 async def test_a_client_sees_the_difference_as_a_revision(relay_with: StartRelay) -> None:
-    # The next minute: the relay has a clock of its own, and would look up candles that should have closed long ago.
-    start = int(datetime.now(UTC).timestamp()) // 60 * 60 + 60
+    # A Wednesday noon to come: the hour decides when polls are, and the relay has a clock of its own, by which it would
+    # look up candles that should have closed long ago.
+    week = 7 * 86_400
+    start = (int(datetime.now(UTC).timestamp()) // week + 2) * week - 43_200
     time = FakeTime()
     time.at = start - 10.0
     provider = TwelveDataProvider(Clock(wall=time.now, monotonic=lambda: time.at - 1000.0))
-    async with Sandbox() as sandbox, Exchange(clock=time, api_key=KEY, credits_per_minute=50) as exchange:
+    # As many credits as the table says: the fewer, the more the time of day decides when the next poll is.
+    credits = {"credits_per_minute": 50, "credits_per_day": 50_000}
+    async with Sandbox() as sandbox, Exchange(clock=time, api_key=KEY, **credits) as exchange:
         exchange.faults.mute()
         exchange.bars((-2, 1, 1, 1, 1), (-1, 1, 1.2, 0.9, 1.1), start=start)
         table = {
             "mode": "stream", "ws_url": exchange.ws_url, "rest_url": exchange.rest_url, "api_key": KEY,
-            "poll_seconds": 5, "credits_per_minute": 50, "credits_per_day": 50_000,
+            "poll_seconds": 5, **credits,
         }  # fmt: skip
         relay = await relay_with(sandbox=sandbox, builtin=(BinanceProvider, provider), tables={"twelve_data": table})
         client = await relay.connect()
@@ -171,7 +175,7 @@ async def test_a_client_sees_the_difference_as_a_revision(relay_with: StartRelay
         time.at = start + 62.5
         closing = await client.until(lambda message: of(message, start, is_closed=True))
         exchange.bars((0, 1.1, 1.15, 1.05, 1.12), (1, 1.12, 1.12, 1.12, 1.12), start=start)
-        time.at = start + 65.0
+        time.at = start + 70.0
         revision = await client.until(lambda message: of(message, start, is_closed=True))
         assert (closing["candle"]["close"], closing.get("revised")) == (1.1, None)
         assert (revision["candle"]["close"], revision["revised"]) == (1.12, True)
