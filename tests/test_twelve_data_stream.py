@@ -155,13 +155,13 @@ async def test_a_client_sees_the_difference_as_a_revision(relay_with: StartRelay
     time.at = start - 10.0
     provider = TwelveDataProvider(Clock(wall=time.now, monotonic=lambda: time.at - 1000.0))
     # As many credits as the table says: the fewer, the more the time of day decides when the next poll is.
-    credits = {"credits_per_minute": 50, "credits_per_day": 50_000}
-    async with Sandbox() as sandbox, Exchange(clock=time, api_key=KEY, **credits) as exchange:
+    exchange = Exchange(clock=time, api_key=KEY, credits_per_minute=50, credits_per_day=50_000)
+    async with Sandbox() as sandbox, exchange:
         exchange.faults.mute()
         exchange.bars((-2, 1, 1, 1, 1), (-1, 1, 1.2, 0.9, 1.1), start=start)
         table = {
             "mode": "stream", "ws_url": exchange.ws_url, "rest_url": exchange.rest_url, "api_key": KEY,
-            "poll_seconds": 5, **credits,
+            "poll_seconds": 5, "credits_per_minute": 50, "credits_per_day": 50_000,
         }  # fmt: skip
         relay = await relay_with(sandbox=sandbox, builtin=(BinanceProvider, provider), tables={"twelve_data": table})
         client = await relay.connect()
