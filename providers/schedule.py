@@ -80,12 +80,6 @@ def _scale(roots: Sequence[float], seconds: Sequence[float], credits: float, lea
     return scale
 
 
-def demand(lines: Sequence[Line], every: Sequence[float], now: float) -> float:
-    """Return how many credits the polls will cost until midnight UTC."""
-    end = midnight_after(now)
-    return sum(trading_between(now, end, line.hours) / period for line, period in zip(lines, every, strict=True))
-
-
 def promised(lines: Sequence[Line], per_day: int, least_s: float, now: float) -> int:
     """Return how many of the day's credits history has to leave to polls: half of them, less as trading passes.
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from collections.abc import AsyncIterator
 from socket import socket as Listener
 from typing import Any
 
@@ -248,3 +249,15 @@ def problem_json(status: int, code: str, detail: str, **headers: str) -> web.Res
     """Return an answer as protocol.md section 4 has it for errors."""
     body = {"type": "about:blank", "title": "Refused", "status": status, "detail": detail, "code": code}
     return web.json_response(body, status=status, headers=headers, content_type="application/problem+json")
+
+
+@contextlib.asynccontextmanager
+async def serving(start: int) -> AsyncIterator[StandInRelay]:
+    """Serve `BTCUSDT@1m`: three closed candles from `start` on, and the open one."""
+    relay = StandInRelay()
+    relay.open_market("BTCUSDT@1m", start, closed=3)
+    await relay.start()
+    try:
+        yield relay
+    finally:
+        await relay.stop()

@@ -26,18 +26,15 @@ from relay.client import (
 )
 from relay.model import StreamKey
 from tests.reading import BTC, QUICK, START, closed_times, is_a, is_open_at, until
-from tests.stand_in_relay import StandInRelay
+from tests.stand_in_relay import StandInRelay, serving
 
 ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture
 async def relay() -> AsyncIterator[StandInRelay]:
-    relay = StandInRelay()
-    relay.open_market("BTCUSDT@1m", START, closed=3)
-    await relay.start()
-    yield relay
-    await relay.stop()
+    async with serving(START) as relay:
+        yield relay
 
 
 @pytest.fixture

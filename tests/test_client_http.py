@@ -13,16 +13,13 @@ from relay.client import (
     Update,
 )
 from tests.reading import QUICK, START, is_a, until
-from tests.stand_in_relay import StandInRelay, problem_json
+from tests.stand_in_relay import StandInRelay, problem_json, serving
 
 
 @pytest.fixture
 async def relay() -> AsyncIterator[StandInRelay]:
-    relay = StandInRelay()
-    relay.open_market("BTCUSDT@1m", START, closed=3)
-    await relay.start()
-    yield relay
-    await relay.stop()
+    async with serving(START) as relay:
+        yield relay
 
 
 @pytest.fixture

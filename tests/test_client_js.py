@@ -18,7 +18,7 @@ import pytest
 from relay.model import StreamKey
 from tests.conftest import StartRelay
 from tests.running import Running
-from tests.stand_in_relay import StandInRelay, problem_json
+from tests.stand_in_relay import StandInRelay, problem_json, serving
 
 HERE = Path(__file__).parent
 CLIENT = Path(str(resources.files("relay.web"))) / "static" / "client.js"
@@ -137,11 +137,8 @@ async def start_client(request: pytest.FixtureRequest) -> AsyncIterator[StartCli
 
 @pytest.fixture
 async def relay() -> AsyncIterator[StandInRelay]:
-    relay = StandInRelay()
-    relay.open_market("BTCUSDT@1m", START, closed=3)
-    await relay.start()
-    yield relay
-    await relay.stop()
+    async with serving(START) as relay:
+        yield relay
 
 
 @pytest.fixture

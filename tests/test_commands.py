@@ -17,7 +17,7 @@ from relay.client import Confirmed, Connected, Failure, Gap, Lost, Message, Snap
 from relay.commands import figures, history, report, status, symbols, tail
 from relay.commands.board import Board
 from relay.model import Candle, StreamKey
-from tests.stand_in_relay import StandInRelay, problem_json
+from tests.stand_in_relay import StandInRelay, problem_json, serving
 
 BTC = StreamKey("BTCUSDT", "1m")
 START = 1_764_000_000
@@ -31,11 +31,8 @@ PROGRAM = (
 
 @pytest.fixture
 async def relay() -> AsyncIterator[StandInRelay]:
-    relay = StandInRelay()
-    relay.open_market("BTCUSDT@1m", START, closed=3)
-    await relay.start()
-    yield relay
-    await relay.stop()
+    async with serving(START) as relay:
+        yield relay
 
 
 async def run(relay: StandInRelay, *words: str, **environment: str | None) -> Result:

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from providers.forex import Hours
-from providers.schedule import DELAY_S, Line, Means, aligned, demand, is_slow, next_check, periods, promised
+from providers.forex import Hours, trading_between
+from providers.schedule import DELAY_S, Line, Means, aligned, is_slow, midnight_after, next_check, periods, promised
 
 
 def at(text: str) -> int:
@@ -19,6 +19,12 @@ FREE = Means(per_minute=6, today=720, least_s=30.0)
 
 def line(interval: str, hours: Hours = Hours.MONEY) -> Line:
     return Line(interval, hours)
+
+
+def demand(lines: list[Line], every: list[float], now: float) -> float:
+    """Return how many credits the polls cost until midnight UTC."""
+    end = midnight_after(now)
+    return sum(trading_between(now, end, line.hours) / period for line, period in zip(lines, every, strict=True))
 
 
 # ---- how often --------------------------------------------------------------------------------------------------

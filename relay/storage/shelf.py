@@ -75,11 +75,6 @@ class Shelves:
         self._windows: BytesCache[tuple[StreamId, int], _Window] = BytesCache(most_bytes)
         self._writes = 0
 
-    @property
-    def used_bytes(self) -> int:
-        """How much memory the chunks take, roughly."""
-        return self._windows.used
-
     def get(self, stream: StreamId) -> Shelf | None:
         """Return a stream's shelf, if it is there."""
         shelf = self._shelves.get(stream)
