@@ -26,6 +26,9 @@ StartRelay = Callable[..., Awaitable[Running]]
 
 STREAMS = ("BTCUSDT@1s", "ETHUSDT@1s", "DOGEUSDT@1s", "LRCBTC@1s", "BTCUSDT@1m")
 
+# Of two connections the new one may be read first: what the old one has still to say is then asked of history.
+UNBROKEN = {"connected", "backfilling"}
+
 
 class Patient(BinanceProvider):
     """Binance whose late candles are not asked for: a pause of the machine causes no backfill, only a hole does."""
@@ -110,7 +113,7 @@ async def test_ten_rotations_leave_no_hole_and_never_more_than_two_connections(
         assert connects <= rotations + 2
         assert sampler.most_feeds <= 2
         assert sandbox.binance.most_connections == 2
-        assert sampler.states == {"connected"}
+        assert sampler.states <= UNBROKEN
         assert [check.gaps for check in client.checks.values()] == [[]] * len(STREAMS)
     finally:
         await relay.close()
@@ -128,7 +131,7 @@ async def test_an_announced_shutdown_is_met_with_a_new_connection_before_the_old
             await eventually(lambda: binance(relay).open_feeds == 1)
     assert sandbox.binance.connects == 4
     assert sandbox.binance.most_connections == 2
-    assert sampler.states == {"connected"}
+    assert sampler.states <= UNBROKEN
 
 
 async def test_a_rotation_waits_while_the_exchange_takes_no_connections(sandbox: Sandbox) -> None:
@@ -138,7 +141,7 @@ async def test_a_rotation_waits_while_the_exchange_takes_no_connections(sandbox:
             sandbox.binance.faults.refuse(503)
             refused = len(sandbox.binance.connect_log)
             await eventually(lambda: len(sandbox.binance.connect_log) >= refused + 2)
-            assert sampler.states == {"connected"}
+            assert sampler.states <= UNBROKEN
             sandbox.binance.faults.accept()
             before = sandbox.binance.connects
             await eventually(lambda: sandbox.binance.connects > before)
