@@ -17,9 +17,9 @@ from typing import Any
 import aiohttp
 import pytest
 
-from providers.forex import Hours, without_padding
 from providers.sandbox import Sandbox
-from providers.twelve_data_ticks import TickCodec, ticks_of
+from providers.twelve_data.forex import Hours, without_padding
+from providers.twelve_data.tick_codec import TickCodec, ticks_of
 from relay import Accepted, Candle, Hosts, PriceUpdate, Rejected, Secret, enlarge
 from tests.running import PREFIX as API
 from tests.running import start_relay

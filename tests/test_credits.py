@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from providers.credits import SKEW_S, WINDOW_S, Credits, Use
+from providers.twelve_data.credits import SKEW_S, WINDOW_S, Credits, Use
 from relay import RateLimited
 
 MIDNIGHT = 1_770_076_800.0

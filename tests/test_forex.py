@@ -2,7 +2,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from providers.forex import (
+from providers.twelve_data.forex import (
     Hours,
     after_trading,
     before_trading,

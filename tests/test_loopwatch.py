@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from providers.binance import BinanceProvider
+from providers.twelve_data import TwelveDataProvider
 from relay.app import PROVIDERS
 from relay.plugins import loopwatch
 from relay.plugins.doors import import_named
@@ -96,13 +97,15 @@ def test_waiting_for_events_is_not_being_blocked() -> None:
 
 def test_files_belong_to_their_module_and_to_the_only_plugin_of_their_package(tmp_path: Path) -> None:
     module = import_named(path_of("clock"))
+    folder = Path(__file__).parent.parent / "providers"
     owner_of = owners({"clock": module, "binance": BinanceProvider()})
     assert owner_of(path_of("clock")) == "clock"
-    assert owner_of(str(Path(__file__).parent.parent / "providers" / "polling.py")) == "binance"
+    assert owner_of(str(folder / "elsewhere.py")) == "binance"
     assert owner_of(path_of("tally")) is None
-    shared = owners({"binance": BinanceProvider(), "other": sys.modules["providers.twelve_data"]})
-    assert shared(str(Path(__file__).parent.parent / "providers" / "polling.py")) is None
-    assert shared(str(Path(__file__).parent.parent / "providers" / "binance.py")) == "binance"
+    shared = owners({"binance": BinanceProvider(), "twelve_data": TwelveDataProvider()})
+    assert shared(str(folder / "elsewhere.py")) is None
+    assert shared(str(folder / "binance.py")) == "binance"
+    assert shared(str(folder / "twelve_data" / "polling.py")) == "twelve_data"
 
 
 @pytest.mark.parametrize(("wakes", "count"), [(2, 0), (6, 1)])

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from providers.polled import PolledStream
+from providers.twelve_data.polled import PolledStream
 from relay import Candle, PriceUpdate, StreamKey
 
 NOON = 1_768_392_000  # 2026-01-14 12:00 UTC

@@ -5,8 +5,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from providers.forex import Hours, trading_between
-from providers.schedule import DELAY_S, Line, Means, aligned, is_slow, midnight_after, next_check, periods, promised
+from providers.twelve_data.forex import Hours, trading_between
+from providers.twelve_data.schedule import (
+    DELAY_S,
+    Line,
+    Means,
+    aligned,
+    is_slow,
+    midnight_after,
+    next_check,
+    periods,
+    promised,
+)
 
 
 def at(text: str) -> int:

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from providers.forex import Hours
-from providers.polled import PolledStream
-from providers.ticked import PATIENCE_S, TickedStream, have_confirmed
+from providers.twelve_data.forex import Hours
+from providers.twelve_data.polled import PolledStream
+from providers.twelve_data.ticked import PATIENCE_S, TickedStream, have_confirmed
 from relay import Candle, PriceUpdate, StreamKey
 from relay.series import Series
 from tests.test_intervals import at

@@ -11,12 +11,12 @@ import orjson
 import pytest
 from aiohttp import web
 
-from providers.forex import Hours, hours_of
-from providers.polled import PolledStream
-from providers.polling import Polls
 from providers.sandbox import SandboxClock, TwelveDataStandIn
 from providers.twelve_data import TwelveDataProvider
-from providers.twelve_data_answers import INTERVALS, Refused, Series, read_series, refusal
+from providers.twelve_data.answers import INTERVALS, Refused, Series, read_series, refusal
+from providers.twelve_data.forex import Hours, hours_of
+from providers.twelve_data.polled import PolledStream
+from providers.twelve_data.polling import Polls
 from relay import (
     AuthenticationFailed,
     BadAnswer,

@@ -6,13 +6,13 @@ from datetime import UTC, datetime
 import aiohttp
 import pytest
 
-import providers.polling
-import providers.tick_source
-import providers.twelve_data_stream
+import providers.twelve_data.polling
+import providers.twelve_data.tick_feed
+import providers.twelve_data.tick_source
 from providers.binance import BinanceProvider
 from providers.sandbox import Sandbox, TwelveDataStandIn, until
 from providers.twelve_data import TwelveDataProvider
-from providers.twelve_data_ticks import TickCodec, ticks_of
+from providers.twelve_data.tick_codec import TickCodec, ticks_of
 from relay import (
     Accepted,
     AuthenticationFailed,
@@ -31,7 +31,7 @@ from tests.running import Message
 from tests.test_twelve_data import KEY, FakeTime, Plugin, at
 
 EUR = StreamKey("EUR/USD", "1m")
-LOG = "providers.tick_source"
+LOG = "providers.twelve_data.tick_source"
 
 
 class Exchange(TwelveDataStandIn):
@@ -54,10 +54,10 @@ class Exchange(TwelveDataStandIn):
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let what waits by the machine's clock look at the exchange's more often: a test moves that by minutes at once."""
-    monkeypatch.setattr(providers.polling, "_LONGEST_SLEEP_S", 0.02)
-    monkeypatch.setattr(providers.twelve_data_stream, "_LOOK_S", 0.02)
-    monkeypatch.setattr(providers.twelve_data_stream, "_LEAST_WAIT_S", 0.05)
-    monkeypatch.setattr(providers.tick_source, "_LEAST_WAIT_S", 0.05)
+    monkeypatch.setattr(providers.twelve_data.polling, "_LONGEST_SLEEP_S", 0.02)
+    monkeypatch.setattr(providers.twelve_data.tick_feed, "_LOOK_S", 0.02)
+    monkeypatch.setattr(providers.twelve_data.tick_feed, "_LEAST_WAIT_S", 0.05)
+    monkeypatch.setattr(providers.twelve_data.tick_source, "_LEAST_WAIT_S", 0.05)
 
 
 @pytest.fixture
@@ -393,7 +393,7 @@ async def test_a_tick_from_the_future_is_counted_and_skipped(exchange: Exchange,
 
 async def test_a_tick_that_was_under_way_when_the_connection_was_lost_is_of_no_use(exchange: Exchange) -> None:
     async with aiohttp.ClientSession() as session:
-        source = providers.tick_source.TickSource(
+        source = providers.twelve_data.tick_source.TickSource(
             session, Hosts([exchange.ws_url]), Secret(KEY), on_change=lambda *_: None, on_skip=lambda _: None,
             monotonic=exchange.clock.now, now=exchange.clock.now,
         )  # fmt: skip

@@ -155,7 +155,7 @@ def _place(owner: str | None, frame: FrameType) -> Place:
 
 
 def owners(plugins: Mapping[str, object]) -> Callable[[str], str | None]:
-    """Return who owns a file: the plugin whose module it is, else the only one whose package it lies in.
+    """Return who owns a file: the plugin whose module it is, else the only one in the innermost package around it.
 
     `plugins` are the plugins by the name to give.
     """
@@ -168,14 +168,17 @@ def owners(plugins: Mapping[str, object]) -> Callable[[str], str | None]:
         if file is None:
             continue
         files[file] = name
-        package = sys.modules.get(module_name.partition(".")[0])
-        for folder in getattr(package, "__path__", ()):
-            folders.setdefault(f"{folder}/", set()).add(name)
-    own = {folder: next(iter(names)) for folder, names in folders.items() if len(names) == 1}
+        parts = module_name.split(".")
+        for depth in range(1, len(parts) + 1):
+            package = sys.modules.get(".".join(parts[:depth]))
+            for folder in getattr(package, "__path__", ()):
+                folders.setdefault(f"{folder}/", set()).add(name)
+    innermost = sorted(folders.items(), key=lambda item: len(item[0]), reverse=True)
 
     def owner_of(file: str) -> str | None:
         if file in files:
             return files[file]
-        return next((name for folder, name in own.items() if file.startswith(folder)), None)
+        names = next((names for folder, names in innermost if file.startswith(folder)), ())
+        return next(iter(names)) if len(names) == 1 else None
 
     return owner_of

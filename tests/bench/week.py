@@ -11,11 +11,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple
 
-from providers.credits import Credits, Use
-from providers.forex import Hours, hours_of, last_close, session_at, without_padding
-from providers.polled import PolledStream
-from providers.polling import Polls
-from providers.twelve_data_answers import Refused, Series
+from providers.twelve_data.answers import Refused, Series
+from providers.twelve_data.credits import Credits, Use
+from providers.twelve_data.forex import Hours, hours_of, last_close, session_at, without_padding
+from providers.twelve_data.polled import PolledStream
+from providers.twelve_data.polling import Polls
 from relay import Candle, RateLimited, StreamKey, Watchlist, next_open
 
 MONDAY = 1_768_176_000

@@ -3,8 +3,8 @@
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from datetime import UTC, datetime
 
-from providers.forex import Hours, after_trading, before_trading, last_close, session_at
-from providers.twelve_data_answers import INTERVALS, Refused, Series, read_series
+from providers.twelve_data.answers import INTERVALS, Refused, Series, read_series
+from providers.twelve_data.forex import Hours, after_trading, before_trading, last_close, session_at
 from relay import Candle, next_open
 
 PAGE = 5000

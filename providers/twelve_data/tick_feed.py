@@ -7,12 +7,12 @@ from contextlib import aclosing
 
 import aiohttp
 
-from providers.forex import Hours
-from providers.polled import PolledStream
-from providers.polling import Polls
-from providers.tick_source import Ticks, TickSource
-from providers.ticked import TickedStream, have_confirmed
-from providers.twelve_data_ticks import TICKS
+from providers.twelve_data.forex import Hours
+from providers.twelve_data.polled import PolledStream
+from providers.twelve_data.polling import Polls
+from providers.twelve_data.tick_codec import TICKS
+from providers.twelve_data.tick_source import Ticks, TickSource
+from providers.twelve_data.ticked import TickedStream, have_confirmed
 from relay import (
     AuthenticationFailed,
     Hosts,

@@ -5,14 +5,14 @@ from typing import Any
 
 import aiohttp
 
-from providers.credits import Use
-from providers.forex import Hours, hours_of, known_pairs
-from providers.polled import PolledStream
-from providers.polling import Polls
-from providers.twelve_data_answers import INTERVALS, Refused, Series, read_series, refusal
-from providers.twelve_data_history import PAGE, KeptPages, Pages
-from providers.twelve_data_rest import Account
-from providers.twelve_data_stream import TickFeed
+from providers.twelve_data.account import Account
+from providers.twelve_data.answers import INTERVALS, Refused, Series, read_series, refusal
+from providers.twelve_data.credits import Use
+from providers.twelve_data.forex import Hours, hours_of, known_pairs
+from providers.twelve_data.history import PAGE, KeptPages, Pages
+from providers.twelve_data.polled import PolledStream
+from providers.twelve_data.polling import Polls
+from providers.twelve_data.tick_feed import TickFeed
 from relay import (
     API_VERSION,
     AuthenticationFailed,

@@ -8,8 +8,8 @@ from typing import Any
 
 import aiohttp
 
-from providers.credits import Credits, Use
-from providers.twelve_data_answers import Refused, refusal
+from providers.twelve_data.answers import Refused, refusal
+from providers.twelve_data.credits import Credits, Use
 from relay import (
     AuthenticationFailed,
     Clock,

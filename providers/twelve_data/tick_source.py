@@ -9,7 +9,7 @@ from contextlib import aclosing
 
 import aiohttp
 
-from providers.twelve_data_ticks import TickCodec, ticks_of
+from providers.twelve_data.tick_codec import TickCodec, ticks_of
 from relay import (
     AuthenticationFailed,
     Hosts,

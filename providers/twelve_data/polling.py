@@ -7,12 +7,12 @@ from datetime import UTC, datetime
 from math import inf
 from typing import NamedTuple
 
-from providers.credits import Credits, Use
-from providers.forex import Hours, session_at
-from providers.polled import PolledStream
-from providers.schedule import SLOW_S, is_slow
-from providers.turns import Planner, Turn
-from providers.twelve_data_answers import Refused, Series
+from providers.twelve_data.answers import Refused, Series
+from providers.twelve_data.credits import Credits, Use
+from providers.twelve_data.forex import Hours, session_at
+from providers.twelve_data.polled import PolledStream
+from providers.twelve_data.schedule import SLOW_S, is_slow
+from providers.twelve_data.turns import Planner, Turn
 from relay import Candle, PriceUpdate, ProviderError, RateLimited, StreamKey, Watchlist, next_open
 
 log = logging.getLogger(__name__)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from enum import Enum
 from typing import Any, NamedTuple
 
-from providers.credit_memory import remembered
+from providers.twelve_data.credit_memory import remembered
 from relay import Budget, RateLimited
 
 WINDOW_S = 61.0

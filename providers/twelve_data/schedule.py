@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from math import ceil, inf, sqrt
 from typing import NamedTuple
 
-from providers.credits import DAY_S
-from providers.forex import Hours, session_at, trading_between
+from providers.twelve_data.credits import DAY_S
+from providers.twelve_data.forex import Hours, session_at, trading_between
 from relay import next_open
 
 DELAY_S = 4.0

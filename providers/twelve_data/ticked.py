@@ -3,8 +3,8 @@
 import math
 from collections.abc import Callable, Iterable
 
-from providers.forex import Hours, session_at, trading_between
-from providers.polled import PolledStream
+from providers.twelve_data.forex import Hours, session_at, trading_between
+from providers.twelve_data.polled import PolledStream
 from relay import Built, CandleBuilder, PriceUpdate, StreamKey, next_open, open_time
 
 GRACE_S = 2.0

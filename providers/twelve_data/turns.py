@@ -4,10 +4,10 @@ from collections.abc import Callable, Mapping, Sequence
 from math import inf
 from typing import NamedTuple
 
-from providers.credits import Credits, Use
-from providers.forex import Hours, last_close, session_at
-from providers.polled import SETTLE_S, PolledStream
-from providers.schedule import DELAY_S, Line, Means, aligned, next_check, periods, promised
+from providers.twelve_data.credits import Credits, Use
+from providers.twelve_data.forex import Hours, last_close, session_at
+from providers.twelve_data.polled import SETTLE_S, PolledStream
+from providers.twelve_data.schedule import DELAY_S, Line, Means, aligned, next_check, periods, promised
 from relay import StreamKey, next_open
 
 

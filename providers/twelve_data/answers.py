@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-from providers.forex import Hours, without_padding
+from providers.twelve_data.forex import Hours, without_padding
 from relay import (
     AuthenticationFailed,
     BadAnswer,
