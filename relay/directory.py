@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import orjson
 
-from relay.errors import BadAnswer, Code, ProviderError, RateLimited, RequestError, StoreError
+from relay.errors import RESTART_S, BadAnswer, Code, ProviderError, RateLimited, RequestError, StoreError
 from relay.events import event
 from relay.fields import shown
 from relay.model import Instrument, StreamKey
@@ -17,7 +17,8 @@ from relay.storage.documents import Documents
 log = logging.getLogger(__name__)
 
 SETTLE_TIMEOUT_S = 10.0
-RETRY_S = (2.0, 5.0, 15.0, 60.0)
+RETRY_S = (2.0, 5.0, 15.0, 60.0, 120.0, 300.0, 900.0)
+"""Waits before a list is asked for again: ever longer, since a list may cost credits that streams need."""
 
 
 class Target(NamedTuple):
@@ -61,6 +62,7 @@ class Directory:
         self._listed: dict[str, dict[str, Instrument]] = {}
         self._owners: dict[str, str] = {}
         self._problems: dict[str, str] = {}
+        self._asks_at: dict[str, float] = {}
         self._settled: dict[str, asyncio.Event] = {
             provider.name: asyncio.Event() for provider in providers if provider.lists_instruments
         }
@@ -102,6 +104,7 @@ class Directory:
                 wait, failures = provider.info.instruments_ttl_s, 0
                 self._problems.pop(provider.name, None)
                 await self._remember(provider, instruments)
+            self._asks_at[provider.name] = asyncio.get_running_loop().time() + wait
             self._settled[provider.name].set()
             await asyncio.sleep(wait)
 
@@ -229,7 +232,7 @@ class Directory:
                     f"use one of {' '.join(intervals)}",
                 )
             if provider.refusal is not None:
-                raise RequestError(Code.PROVIDER_UNAVAILABLE, provider.refusal)
+                raise _refused(provider.refusal)
         except RequestError as error:
             error.symbol, error.interval = asked, interval
             raise
@@ -271,10 +274,20 @@ class Directory:
         for provider in providers:
             if provider.lists_instruments and provider.name not in self._listed:
                 if provider.refusal is not None:
-                    raise RequestError(Code.PROVIDER_UNAVAILABLE, provider.refusal)
+                    raise _refused(provider.refusal)
                 reason = self._problems.get(provider.name, "it is still being loaded")
                 raise RequestError(
                     Code.PROVIDER_UNAVAILABLE,
                     f"the symbol list of {provider.info.title} is not there yet: {reason}",
-                    retry_after=RETRY_S[0],
+                    retry_after=self._asked_again_in_s(provider.name),
                 )
+
+    def _asked_again_in_s(self, name: str) -> float:
+        """Return in how many seconds there may be a list; at least a moment, since the answer takes one."""
+        asks_at = self._asks_at.get(name)
+        left_s = 0.0 if asks_at is None else asks_at - asyncio.get_running_loop().time()
+        return max(left_s, RETRY_S[0])
+
+
+def _refused(reason: str) -> RequestError:
+    return RequestError(Code.PROVIDER_UNAVAILABLE, reason, retry_after=RESTART_S)

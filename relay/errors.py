@@ -50,6 +50,10 @@ class CloseCode(IntEnum):
     TOKEN_REVOKED = 4003
 
 
+RESTART_S = 3600.0
+"""Seconds after which it is worth another try where only a restart of the relay changes the answer."""
+
+
 class RelayError(Exception):
     """Root of all errors that the relay raises on purpose."""
 

@@ -106,16 +106,17 @@ class Whole:
     def of_json(self, name: str, value: object) -> int:
         """Take an integer, no float and no truth value."""
         if isinstance(value, bool) or not isinstance(value, int) or not self.least <= value <= self.most:
-            raise self._fault(name, value)
+            raise self.fault(name, value)
         return value
 
     def of_text(self, name: str, text: str) -> int:
         """Take digits, with a minus sign at most."""
         if not _WHOLE.fullmatch(text) or not self.least <= int(text) <= self.most:
-            raise self._fault(name, text)
+            raise self.fault(name, text)
         return int(text)
 
-    def _fault(self, name: str, value: object) -> RequestError:
+    def fault(self, name: str, value: object) -> RequestError:
+        """Return the error that says what is wrong with a value and what would be right."""
         said = f"{name} {shown(value)} is not a whole number from {self.least} to {self.most}"
         return RequestError(Code.INVALID_REQUEST, said)
 

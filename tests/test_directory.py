@@ -251,6 +251,18 @@ async def test_failed_list_is_asked_for_again(start: Start, monkeypatch: pytest.
     assert directory.problem("one") is None
 
 
+async def test_list_that_fails_again_and_again_is_asked_for_ever_more_rarely(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert list(directory_module.RETRY_S) == sorted(directory_module.RETRY_S)
+    monkeypatch.setattr(directory_module, "RETRY_S", (0.05, 900.0))
+    lists = Lists("one", "AAA")
+    lists.error = ProviderUnavailable("cannot connect")
+    directory = await start(lists)
+    await eventually(lambda: (refusal(directory, None, "AAA").retry_after or 0) > 100)
+    assert lists.asked == 2
+
+
 async def test_provider_without_list_takes_what_nobody_lists(start: Start) -> None:
     directory = await start(Lists("one", "AAA"), Open())
     await directory.settled()
@@ -290,8 +302,11 @@ async def test_provider_that_needs_a_key_says_so_even_without_its_list(start: St
     directory = await start(locked)
     await directory.settled()
     assert "RELAY_ONE_KEY" in refusal(directory, None, "AAA").message
+    # Only a restart brings the key.
+    assert refusal(directory, None, "AAA").retry_after == 3600
     locked.error = ProviderUnavailable("401")
     assert "RELAY_ONE_KEY" in refusal(directory, "one", "AAA").message
+    assert refusal(directory, "one", "AAA").retry_after == 3600
 
 
 def test_a_provider_is_found_by_name_only_among_those_given() -> None:

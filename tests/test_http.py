@@ -198,11 +198,11 @@ BAD_QUERIES: list[tuple[str, int, str, tuple[str, ...]]] = [
     ("symbol=BTCUSDT&interval=2m", 400, "unknown_interval", ("'2m'", "1s 1m")),
     ("symbol=BTCUSDT&interval=60", 400, "unknown_interval", ("'60'", "1s 1m")),
     ("symbol=EUR/USD&interval=1s", 400, "unsupported_interval", ("1s", "1m 5m")),
-    ("symbol=BTCUSDT&interval=1m&limit=0", 400, "invalid_request", ("limit '0'", "1 to 5000")),
-    ("symbol=BTCUSDT&interval=1m&limit=5001", 400, "invalid_request", ("'5001'", "1 to 5000")),
-    ("symbol=BTCUSDT&interval=1m&limit=-1", 400, "invalid_request", ("'-1'", "1 to 5000")),
-    ("symbol=BTCUSDT&interval=1m&limit=ten", 400, "invalid_request", ("'ten'", "1 to 5000")),
-    ("symbol=BTCUSDT&interval=1m&limit=", 400, "invalid_request", ("limit ''", "1 to 5000")),
+    ("symbol=BTCUSDT&interval=1m&limit=0", 400, "invalid_request", ("limit '0'", "1 to 5000 (50000 with format=csv")),
+    ("symbol=BTCUSDT&interval=1m&limit=5001", 400, "invalid_request", ("'5001'", "1 to 5000 (50000 with format=csv")),
+    ("symbol=BTCUSDT&interval=1m&limit=-1", 400, "invalid_request", ("'-1'", "1 to 5000 (50000 with format=csv")),
+    ("symbol=BTCUSDT&interval=1m&limit=ten", 400, "invalid_request", ("'ten'", "1 to 5000 (50000 with format=csv")),
+    ("symbol=BTCUSDT&interval=1m&limit=", 400, "invalid_request", ("limit ''", "1 to 5000 (50000 with format=csv")),
     ("symbol=BTCUSDT&interval=1m&limit=1e3", 400, "invalid_request", ("'1e3'", "whole")),
     ("symbol=BTCUSDT&interval=1m&limit=%D9%A1%D9%A0", 400, "invalid_request", ("limit", "whole")),
     ("symbol=BTCUSDT&interval=1m&limit=5&limit=6", 400, "invalid_request", ("limit", "twice")),
@@ -277,6 +277,7 @@ async def test_symbol_without_key_says_how_to_set_it(relay_with: StartRelay) -> 
     relay = await relay_with(tables={"twelve_data": {"api_key": None}})
     answer = await relay.get("history", symbol="EUR/USD", interval="1m")
     assert_problem(answer, 503, "provider_unavailable", "RELAY_TWELVE_DATA_API_KEY")
+    assert answer.headers["Retry-After"] == "3600"
     assert (await relay.get("history", symbol="BTCUSDT", interval="1m")).status == 200
 
 

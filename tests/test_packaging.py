@@ -1,5 +1,6 @@
-"""The systemd unit: understood by systemd, and as locked up as it says."""
+"""What is installed: the guides with the code, and a systemd unit that is understood, and as locked up as it says."""
 
+import configparser
 import re
 import subprocess
 from pathlib import Path
@@ -8,7 +9,18 @@ import pytest
 
 from tests.tools import tool
 
-UNIT = Path(__file__).parent.parent / "relay" / "packaging" / "relay.service"
+ROOT = Path(__file__).parent.parent
+UNIT = ROOT / "relay" / "packaging" / "relay.service"
+
+
+@pytest.mark.parametrize("package", ["relay", "providers"])
+def test_guides_are_installed_with_the_code(package: str) -> None:
+    settings = configparser.ConfigParser()
+    settings.read(ROOT / "setup.cfg")
+    patterns = settings["options.package_data"][package].split()
+    guides = [guide.relative_to(ROOT / package) for guide in (ROOT / package).rglob("*.md")]
+    assert Path("README.md") in guides
+    assert [guide for guide in guides if not any(guide.match(pattern) for pattern in patterns)] == []
 
 
 def test_unit_is_locked_up(pytestconfig: pytest.Config) -> None:

@@ -9,7 +9,7 @@ import orjson
 from relay.fields import Schema
 from relay.version import VERSION
 from relay.web import answers, parameters
-from relay.web.parameters import Parameter, Query
+from relay.web.parameters import CANDLE_COUNT, Parameter, Query
 from relay.web.problems import CONTENT_TYPE
 from relay.web.schemas import Schemas
 
@@ -245,7 +245,7 @@ def _problem(status: int, schema: Schema) -> Document:
                     "type": "urn:market-relay:error:invalid_request",
                     "title": title,
                     "status": 400,
-                    "detail": "limit '5001' is not a whole number from 1 to 5000",
+                    "detail": CANDLE_COUNT.fault("limit", "5001").message,
                     "code": "invalid_request",
                 }
             }

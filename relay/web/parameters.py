@@ -139,6 +139,17 @@ class Word:
         return {"type": "string"}
 
 
+class CandleCount(Whole):
+    """How many candles at most: more of them as lines, which are streamed, than in one JSON object."""
+
+    __slots__ = ()
+
+    def fault(self, name: str, value: object) -> RequestError:
+        """Say both bounds."""
+        said = f"{name} {shown(value)} is not a whole number from {self.least} to {MOST_AT_ONCE}"
+        return RequestError(Code.INVALID_REQUEST, f"{said} ({self.most} with format=csv or format=ndjson)")
+
+
 class SymbolName:
     """A symbol; its value is (provider or None, symbol in upper case)."""
 
@@ -180,9 +191,10 @@ START_TIME = Parameter(
 END_TIME = Parameter(
     "end_time", Whole(0, LATEST_TIME), "Unix seconds: no candle that opened after.", example=1_764_003_600
 )
+CANDLE_COUNT = CandleCount(1, MOST_STREAMED)
 LIMIT = Defaulted(
     "limit",
-    Whole(1, MOST_STREAMED),
+    CANDLE_COUNT,
     f"How many candles at most; in JSON up to {MOST_AT_ONCE}, beyond that lines are streamed.",
     default=500,
     example=100,
@@ -219,7 +231,7 @@ def _in_order(asked: HistoryQuery) -> None:
         said = f"start_time {asked.start} is after end_time {asked.end}"
         raise RequestError(Code.INVALID_REQUEST, said)
     if asked.form == "json" and asked.limit > MOST_AT_ONCE:
-        Whole(1, MOST_AT_ONCE).of_text(LIMIT.name, str(asked.limit))
+        raise CANDLE_COUNT.fault(LIMIT.name, str(asked.limit))
 
 
 HISTORY = Query(

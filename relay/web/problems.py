@@ -9,6 +9,7 @@ import orjson
 from aiohttp import web
 
 from relay.errors import (
+    RESTART_S,
     AuthenticationFailed,
     BadAnswer,
     Code,
@@ -75,7 +76,7 @@ def problem_of(error: Exception) -> web.Response:
     if isinstance(error, BadAnswer):
         return problem(502, Code.PROVIDER_UNAVAILABLE, str(error))
     if isinstance(error, AuthenticationFailed):
-        return problem(503, Code.PROVIDER_UNAVAILABLE, str(error), retry_after=3600)
+        return problem(503, Code.PROVIDER_UNAVAILABLE, str(error), retry_after=RESTART_S)
     if isinstance(error, ProviderError):
         return problem(503, Code.PROVIDER_UNAVAILABLE, str(error))
     log.error("a request failed", exc_info=error, extra=event("request_failed"))
