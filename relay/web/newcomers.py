@@ -7,6 +7,7 @@ and could be had by the thousand. What is no HTTP is no request either, and is a
 import asyncio
 import ssl
 from collections.abc import Awaitable, Callable
+from typing import NamedTuple
 
 from aiohttp import web
 
@@ -14,6 +15,8 @@ from relay.errors import Code
 from relay.web.problems import Handler, problem
 
 HANDSHAKE_S = 60.0
+LOOKS = 20
+"""So often within its time it is checked whether a connection has asked for something."""
 
 
 _UNREADABLE = (
@@ -40,15 +43,23 @@ class Protocol(web.RequestHandler):
         return answer
 
 
+class _Patience(NamedTuple):
+    """Until when a connection has time, and whether it is given more if it is not there yet."""
+
+    ends_at: float
+    may_shake_hands: bool
+
+
 class Newcomers:
     """Knows the connections without a request, and ends them when their time is over."""
 
     def __init__(self, patience_s: float) -> None:
         self._patience_s = patience_s
-        self._timers: dict[web.RequestHandler, asyncio.TimerHandle] = {}
+        self._waiting: dict[web.RequestHandler, _Patience] = {}
+        self._timer: asyncio.TimerHandle | None = None
 
     def __len__(self) -> int:
-        return len(self._timers)
+        return len(self._waiting)
 
     def watch(self, make: Callable[[], web.RequestHandler]) -> Callable[[], asyncio.Protocol]:
         """Return what makes the protocol of a connection and begins to wait for its first request."""
@@ -58,19 +69,32 @@ class Newcomers:
             protocol = make()
             # aiohttp makes it and cannot be told of which class.
             protocol.__class__ = Protocol
-            self._timers[protocol] = loop.call_later(self._patience_s, self._give_up, protocol, True)
+            self._waiting[protocol] = _Patience(loop.time() + self._patience_s, may_shake_hands=True)
+            if self._timer is None:
+                self._plan(loop)
             return protocol
 
         return made
 
-    def _give_up(self, protocol: web.RequestHandler, may_shake_hands: bool) -> None:
-        del self._timers[protocol]
-        if protocol.transport is not None:
-            protocol.transport.abort()
-        elif may_shake_hands:
-            # It has left, or TLS is still being agreed on; asyncio gives that a minute.
-            loop = asyncio.get_running_loop()
-            self._timers[protocol] = loop.call_later(HANDSHAKE_S + self._patience_s, self._give_up, protocol, False)
+    def _plan(self, loop: asyncio.AbstractEventLoop) -> None:
+        # One timer for all: one for each would cost more than the rest of this watch.
+        self._timer = loop.call_later(self._patience_s / LOOKS, self._look, loop)
+
+    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._timer = None
+        now = loop.time()
+        for protocol, patience in [*self._waiting.items()]:
+            if now < patience.ends_at:
+                continue
+            del self._waiting[protocol]
+            if protocol.transport is not None:
+                protocol.transport.abort()
+            elif patience.may_shake_hands:
+                # It has left, or TLS is still being agreed on; asyncio gives that a minute.
+                ends_at = now + HANDSHAKE_S + self._patience_s
+                self._waiting[protocol] = _Patience(ends_at, may_shake_hands=False)
+        if self._waiting:
+            self._plan(loop)
 
     @web.middleware
     def greet(self, request: web.Request, handler: Handler) -> Awaitable[web.StreamResponse]:
@@ -78,9 +102,7 @@ class Newcomers:
 
         No coroutine: its frame would be kept for as long as a WebSocket is open.
         """
-        timer = self._timers.pop(request.protocol, None)
-        if timer is not None:
-            timer.cancel()
+        self._waiting.pop(request.protocol, None)
         return handler(request)
 
 
