@@ -91,11 +91,9 @@ class Subscribing:
         stream = self._find(target)
         if stream is not None and stream in self._subscriber.subscriptions:
             return
-        held: set[Identity] = {(one.provider, one.key) for one in self._subscriber.subscriptions}
-        held.update(self._waiting or ())
         most, most_here = access.config.max_streams, access.config.max_streams_per_client
         fault = None
-        if len(held) >= most_here:
+        if self._held() >= most_here:
             fault = f"this connection has {most_here} streams, which is the most; unsubscribe some"
         elif stream is None and len(hub.streams) >= most:
             fault = f"the relay carries {most} streams, which is the most"
@@ -106,6 +104,13 @@ class Subscribing:
             )
         if fault is not None:
             raise RequestError(Code.TOO_MANY_SUBSCRIPTIONS, fault, symbol=target.name, interval=target.key.interval)
+
+    def _held(self) -> int:
+        """Return how many streams the client has or waits for."""
+        subscriptions = self._subscriber.subscriptions
+        if not self._waiting:
+            return len(subscriptions)
+        return len(self._waiting.keys() | {(stream.provider, stream.key) for stream in subscriptions})
 
     def _find(self, target: Target) -> Stream | None:
         return self._parts.hub.streams.get((target.provider.name, target.key))
@@ -134,9 +139,10 @@ class Subscribing:
         hub.send(subscriber, wire.join(frames), frames=len(frames))
 
     def _note(self, verb: str, stream: Stream) -> None:
-        number, name = self._subscriber.id, stream.label
-        about = event("client_stream", client=number, stream=name, action=verb)
-        log.debug("client %d %s %s", number, verb, name, extra=about)
+        if log.isEnabledFor(logging.DEBUG):
+            number, name = self._subscriber.id, stream.label
+            about = event("client_stream", client=number, stream=name, action=verb)
+            log.debug("client %d %s %s", number, verb, name, extra=about)
 
     # -- leaving -----------------------------------------------------------------------------------
 
