@@ -181,6 +181,12 @@ class Fanout:
         if not subscriber.outbox.write(frame):
             self._start_lagging(subscriber)
 
+    def count_sent(self, frame: bytes) -> None:
+        """Count a frame that somebody else writes to a client."""
+        self._frames_out += 1
+        self.writes_out += 1
+        self._bytes_out += len(frame)
+
     def _start_lagging(self, subscriber: Subscriber) -> None:
         self.ungroup(subscriber)
         self._ungrouped.pop(subscriber, None)

@@ -5,8 +5,9 @@ import contextlib
 
 import pytest
 
+from relay.web.socket import Socket
 from tests.conftest import StartRelay
-from tests.running import Closed, WsClient
+from tests.running import Closed, Running, WsClient
 
 
 def ping_of(size: int) -> str:
@@ -57,3 +58,29 @@ async def test_compressed_messages_are_measured_as_they_are_unpacked(relay_with:
         client = await relay.connect(compress=15)
         await client.send_text(ping_of(size))
         assert (await client.closing()).code == 1009
+
+
+async def test_greeting_leaves_in_one_write_with_the_answer_to_the_handshake(
+    relay: Running, client: WsClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kind = type(client.socket._writer.transport)
+    write, written = kind.write, []
+
+    def note(transport: asyncio.WriteTransport, data: bytes) -> None:
+        written.append(bytes(data))
+        write(transport, data)
+
+    monkeypatch.setattr(kind, "write", note)
+    await relay.connect()
+    answer = next(data for data in written if data.startswith(b"HTTP/1.1 101 "))
+    assert b'"status":"connected"' in answer
+
+
+async def test_client_is_greeted_where_aiohttp_sends_the_answer_at_once(
+    relay: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Socket, "_send_headers_immediately", True)
+    client = await relay.connect(hello=False)
+    assert (await client.next())["status"] == "connected"
+    await client.subscribe("BTCUSDT@1m")
+    await client.update()

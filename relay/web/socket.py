@@ -17,14 +17,21 @@ class Socket(web.WebSocketResponse):
     """Says why when it closes because of a message that is too big."""
 
     transport: asyncio.WriteTransport | None = None
+    # The answer to the handshake waits for the greeting, and both leave in one write. Without this switch, which is
+    # aiohttp's own, they leave one after the other.
+    _send_headers_immediately = False
 
     def __init__(self, *, compress: bool) -> None:
         # aiohttp refuses a message as long as the limit it is given; ours is the largest that is taken.
         super().__init__(autoping=False, autoclose=False, compress=compress, max_msg_size=wire.MESSAGE_BYTES + 1)
 
-    async def open(self, request: web.Request) -> asyncio.WriteTransport | None:
-        """Answer the handshake; return the transport, None if the client is gone already."""
-        await self.prepare(request)
+    async def open(self, request: web.Request, greeting: bytes) -> asyncio.WriteTransport | None:
+        """Answer the handshake and send a first frame; return the transport, None if the client is gone already."""
+        writer = await self.prepare(request)
+        try:
+            await writer.write(greeting)
+        except ConnectionError:
+            return None
         if request.transport is not None:
             self.transport = request.transport
             _bound_kernel_buffer(request.transport)

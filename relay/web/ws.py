@@ -75,22 +75,27 @@ class Clients:
         connection.end(CloseCode.TOKEN_REVOKED, "token revoked")
         return True
 
+    def greet(self) -> bytes:
+        """Return the first frame on a connection, counted as sent."""
+        frame = wire.greeting(self.epoch, self.parts.access.config.max_streams_per_client, int(time.time()))
+        self.parts.hub.fanout.count_sent(frame)
+        return frame
+
     def came(self, connection: Connection) -> None:
-        """Greet a client that was let in, and watch over it from now on."""
+        """Watch over a client that was let in and greeted."""
         self.connections[connection] = None
         self.opened += 1
-        number, caller = connection.subscriber.id, connection.caller
-        token = caller.token.name if caller.token else None
-        log.debug(
-            "client %d comes from %s%s",
-            number,
-            caller.address,
-            "" if token is None else f" with {token!r}",
-            extra=event("client_came", client=number, address=caller.address, token=token),
-        )
-        if not self._check_token(connection):
-            most = self.parts.access.config.max_streams_per_client
-            self.parts.hub.send(connection.subscriber, wire.greeting(self.epoch, most, int(time.time())))
+        if log.isEnabledFor(logging.DEBUG):
+            number, caller = connection.subscriber.id, connection.caller
+            token = caller.token.name if caller.token else None
+            log.debug(
+                "client %d comes from %s%s",
+                number,
+                caller.address,
+                "" if token is None else f" with {token!r}",
+                extra=event("client_came", client=number, address=caller.address, token=token),
+            )
+        self._check_token(connection)
 
     def left(self, connection: Connection) -> None:
         """Forget a client that is gone."""
@@ -118,7 +123,7 @@ async def websocket(request: web.Request) -> web.StreamResponse:
     caller = access.admit(request)
     try:
         ws = Socket(compress=access.config.compression)
-        transport = await ws.open(request)
+        transport = await ws.open(request, clients.greet())
         if transport is None:
             return ws
         connection = Connection(clients.parts, clients.requests, ws, transport, caller)
