@@ -45,6 +45,8 @@ async def serve(
         access_log=None,
         shutdown_timeout=SHUTDOWN_TIMEOUT_S,
         keepalive_timeout=KEEPALIVE_S,
+        # Two hours, as the kernel has it, are longer than any connection stays silent here.
+        tcp_keepalive=False,
         handle_signals=False,
     )
     stop = asyncio.Event()
