@@ -44,6 +44,8 @@ ACTIONS: Mapping[str, tuple[Field[Any], ...]] = {
 }
 """The requests there are, and the fields that each may have beside `action`."""
 
+_MODIFIERS = frozenset(field.name for field in (BARS, SINCE, THROTTLE_MS, CLOSED_ONLY))
+
 
 class Options(NamedTuple):
     """How one subscription wants its updates: at most one open candle per `throttle_ms`, or closed candles only."""
@@ -102,6 +104,8 @@ def parse_request(message: dict[str, Any]) -> Request:
         return Request(action, request_id)
     names = _parse_names(message)
     if action == "unsubscribe":
+        return Request(action, request_id, names)
+    if _MODIFIERS.isdisjoint(message):
         return Request(action, request_id, names)
     options = Options(THROTTLE_MS.read(message) or 0, CLOSED_ONLY.read(message) or False)
     return Request(action, request_id, names, options, Past(BARS.read(message), SINCE.read(message)))
