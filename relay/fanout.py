@@ -11,7 +11,7 @@ from relay import wire
 from relay.clock import Clock
 from relay.laggards import Laggards
 from relay.measures import WRITE_BOUNDS_S, Histogram
-from relay.outbox import HIGH_WATER
+from relay.outbox import HIGH_WATER, Transport
 from relay.stream import Channel, Group, Subscriber
 
 
@@ -97,7 +97,7 @@ class Fanout:
                     group = self._groups[identity] = Group(*identity)
                     for channel in channels:
                         channel.groups[group] = None
-                group.members[subscriber] = subscriber.outbox.line
+                group.members[subscriber] = subscriber.outbox.transport
                 subscriber.group = group
         self._ungrouped.clear()
 
@@ -110,13 +110,14 @@ class Fanout:
         dirty = self._dirty
         deflated: bytes | None = None
         for group in channel.groups:
-            if not group.pending:
+            pending = group.pending
+            if not pending:
                 dirty.append(group)
             if group.is_compressed:
                 deflated = deflated or wire.deflate(frame)
-                group.pending.append(deflated)
+                pending.append(deflated)
             else:
-                group.pending.append(frame)
+                pending.append(frame)
         if channel.laggards:
             self._laggards.put(channel, frame, is_closed)
         if dirty and self._flush_handle is None:
@@ -155,18 +156,19 @@ class Fanout:
         self._frames_out += len(pending) * count
         self.writes_out += count
         self._bytes_out += len(data) * count
-        lagging = []
-        # `Outbox.write` without its calls: this loop is where a burst's own time goes.
-        for subscriber, (write, waiting) in group.members.items():
+        lagging: list[Transport] = []
+        # `Outbox.write` without its calls, touching nothing but transports: this loop is where a burst's own time goes.
+        for transport in group.members.values():
             try:
-                write(data)
+                transport.write(data)
             except RuntimeError:
                 # uvloop: the connection is gone, and its end is on the way to us.
                 continue
-            if waiting() > HIGH_WATER:
-                lagging.append(subscriber)
-        for subscriber in lagging:
-            self._start_lagging(subscriber)
+            if transport.get_write_buffer_size() > HIGH_WATER:
+                lagging.append(transport)
+        if lagging:
+            for subscriber in [one for one, transport in group.members.items() if transport in lagging]:
+                self._start_lagging(subscriber)
 
     def send(self, subscriber: Subscriber, frame: bytes, frames: int = 1) -> None:
         """Send one subscriber a frame, or several joined, after everything that was delivered to it before."""

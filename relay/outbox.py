@@ -1,6 +1,5 @@
 """What one subscriber has still to be sent: bounded, conflating. Knows a transport, not a socket."""
 
-from collections.abc import Callable
 from typing import Protocol
 
 from relay.errors import OutboxFull
@@ -21,10 +20,6 @@ class Transport(Protocol):
     def is_closing(self) -> bool: ...
 
 
-Line = tuple[Callable[[bytes], None], Callable[[], int]]
-"""Writes to a transport, and says how many bytes wait in it."""
-
-
 class Outbox:
     """Frames for one subscriber, in order.
 
@@ -36,16 +31,16 @@ class Outbox:
         "_kept",
         "_kept_bytes",
         "_ordinal",
-        "_transport",
         "conflated",
         "drained_bytes",
         "drained_frames",
         "is_lagging",
         "progress_at",
+        "transport",
     )
 
     def __init__(self, transport: Transport) -> None:
-        self._transport = transport
+        self.transport = transport
         self._kept: dict[object, bytes] = {}
         self._kept_bytes = 0
         self._ordinal = 0
@@ -55,17 +50,12 @@ class Outbox:
         self.drained_bytes = 0
         self.drained_frames = 0
 
-    @property
-    def line(self) -> Line:
-        """The transport's own methods, for who writes the same bytes to many subscribers that do not lag."""
-        return self._transport.write, self._transport.get_write_buffer_size
-
     def write(self, data: bytes) -> bool:
         """Write frames straight to the transport; return False when the subscriber lags from now on.
 
         Only for a subscriber that does not lag. Never blocks.
         """
-        transport = self._transport
+        transport = self.transport
         if transport.is_closing():
             return True
         transport.write(data)
@@ -117,7 +107,7 @@ class Outbox:
         `now` is remembered in `progress_at` whenever the transport made room. What was written is counted in
         `drained_frames` and `drained_bytes`.
         """
-        transport = self._transport
+        transport = self.transport
         room = CHUNK - transport.get_write_buffer_size()
         if room <= 0:
             return False
@@ -144,4 +134,4 @@ class Outbox:
     @property
     def waiting_bytes(self) -> int:
         """Bytes that wait here and in the transport."""
-        return sum(map(len, self._kept.values())) + self._transport.get_write_buffer_size()
+        return sum(map(len, self._kept.values())) + self.transport.get_write_buffer_size()

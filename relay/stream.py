@@ -12,7 +12,7 @@ from relay import wire
 from relay.clock import ProviderClock
 from relay.messages import StreamState
 from relay.model import StreamKey
-from relay.outbox import Line, Outbox
+from relay.outbox import Outbox, Transport
 from relay.requests import PLAIN, Options
 from relay.series import Series
 
@@ -171,7 +171,7 @@ class Group:
 
     channels: frozenset[Channel]
     is_compressed: bool
-    members: dict["Subscriber", Line] = field(default_factory=dict)
+    members: dict["Subscriber", Transport] = field(default_factory=dict)
     pending: list[bytes] = field(default_factory=list)
 
 
