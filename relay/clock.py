@@ -32,15 +32,16 @@ class ProviderClock:
         self._best = 0.0
         self.is_synchronised = False
 
-    def observe(self, stamp_s: float) -> None:
-        """Take a moment stamped by the provider, in Unix seconds."""
+    def observe(self, stamp_s: float) -> float:
+        """Take a moment stamped by the provider, in Unix seconds; return how long ago it was by the provider's time."""
         offset = stamp_s - self._clock.monotonic()
         if self.is_synchronised and offset > self._best + STEP_S:
             self._take_jump(offset)
-            return
-        if self._ahead:
-            self._ahead.clear()
-        self._take(offset)
+        else:
+            if self._ahead:
+                self._ahead.clear()
+            self._take(offset)
+        return self._best - offset
 
     def _take(self, offset: float) -> None:
         offsets = self._offsets

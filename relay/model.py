@@ -4,6 +4,8 @@ import math
 from collections.abc import Callable
 from typing import NamedTuple
 
+_INFINITE = math.inf
+
 
 class Candle(NamedTuple):
     """Open, high, low, close and volume over one interval.
@@ -20,13 +22,20 @@ class Candle(NamedTuple):
 
     def fault(self) -> str | None:
         """Say what is wrong with the values, or None: finite, low ≤ open, close ≤ high, volume ≥ 0, time ≥ 0."""
-        if not math.isfinite(self.open + self.high + self.low + self.close + self.volume):
+        time, opened, high, low, close, volume = self
+        # On the way of every update, so sound candles leave at once; no comparison holds for NaN.
+        if (
+            -_INFINITE < low <= opened <= high < _INFINITE
+            and low <= close <= high
+            and 0 <= volume < _INFINITE
+            and time >= 0
+        ):
+            return None
+        if not all(map(math.isfinite, self)):
             return "a value is not a finite number"
-        if not self.low <= self.open <= self.high or not self.low <= self.close <= self.high:
+        if not low <= opened <= high or not low <= close <= high:
             return "open or close lies outside low and high"
-        if self.volume < 0 or self.time < 0:
-            return "volume or time is negative"
-        return None
+        return "volume or time is negative"
 
 
 class StreamKey(NamedTuple):

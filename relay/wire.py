@@ -1,5 +1,6 @@
 """What the relay says on the WebSocket, as frames; no I/O."""
 
+import struct
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
@@ -26,6 +27,8 @@ MESSAGE_BYTES = 4096
 DEFLATE_WINDOW_BITS = 15
 
 
+_HEAD = struct.Struct("!BBH")
+
 # -- frames ----------------------------------------------------------------------------------------
 
 
@@ -39,7 +42,7 @@ def _framed(opcode: int, body: bytes) -> bytes:
     if size < 126:
         return bytes((opcode, size)) + body
     if size < 65_536:
-        return bytes((opcode, 126)) + size.to_bytes(2, "big") + body
+        return _HEAD.pack(opcode, 126, size) + body
     return bytes((opcode, 127)) + size.to_bytes(8, "big") + body
 
 
@@ -67,11 +70,12 @@ def encode(message: Mapping[str, object]) -> bytes:
 
 def price_update(symbol: str, interval: str, update: PriceUpdate, seq: int) -> bytes:
     """Encode one update as a frame."""
+    time, opened, high, low, close, volume = update.candle
     message: PriceUpdateMessage = {
         "type": "price_update",
         "symbol": symbol,
         "interval": interval,
-        "candle": update.candle._asdict(),  # type: ignore[typeddict-item]  # its fields are those of CandleObject
+        "candle": {"time": time, "open": opened, "high": high, "low": low, "close": close, "volume": volume},
         "is_closed": update.is_closed,
         "seq": seq,
         "ts_event": update.ts_event_ms,
@@ -87,7 +91,7 @@ def snapshot(
     symbol: str, interval: str, candles: Sequence[Candle], *, last_is_closed: bool, complete: bool, seq: int
 ) -> bytes:
     """Encode the candles sent first as a frame."""
-    objects: list[CandleObject] = [candle._asdict() for candle in candles]  # type: ignore[misc]  # as above
+    objects: list[CandleObject] = [candle._asdict() for candle in candles]  # type: ignore[misc]  # as CandleObject has it
     message: Snapshot = {
         "type": "snapshot",
         "symbol": symbol,

@@ -138,24 +138,28 @@ class Feed:
         try:
             async with aclosing(self._provider.stream(self._watchlist)) as updates:
                 async for update in updates:
-                    carried = carried_of.get(update.key)
+                    key = update.key
+                    carried = carried_of.get(key)
                     if carried is None:
                         continue
                     stream = carried.stream
                     stamp_ms = update.ts_event_ms
-                    if stamp_ms is not None:
-                        clock.observe(stamp_ms / 1000)
-                        stream.lag_ms = lag_ms = clock.now() * 1000 - stamp_ms
-                        intake.lag.observe(lag_ms / 1000)
-                    ahead_s = update.candle.time - clock.now()
-                    if not -PAST_S < ahead_s < FUTURE_S:
-                        intake.skip(f"{update.key} has a candle from another time: {update.candle.time}")
+                    if stamp_ms is None:
+                        now = clock.now()
+                    else:
+                        stamp_s = stamp_ms / 1000
+                        lag_s = clock.observe(stamp_s)
+                        now = stamp_s + lag_s
+                        stream.lag_ms = lag_s * 1000
+                        intake.lag.observe(lag_s)
+                    if not -PAST_S < update.candle.time - now < FUTURE_S:
+                        intake.skip(f"{key} has a candle from another time: {update.candle.time}")
                         continue
                     carried.received += 1
                     intake.updates += 1
                     self.has_delivered = True
-                    if update.key not in live:
-                        self._accept(update.key)
+                    if key not in live:
+                        self._accept(key)
                     hub.publish(stream, update)
                     if stream.series.is_catching_up:
                         self._backfill.start(carried)
