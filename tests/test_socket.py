@@ -2,12 +2,17 @@
 
 import asyncio
 import contextlib
+from collections.abc import Awaitable, Callable
+from typing import Any
 
+import aiohttp
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestClient
 
 from relay.web.socket import Socket
 from tests.conftest import StartRelay
-from tests.running import Closed, Running, WsClient
+from tests.running import Closed, Running, WsClient, eventually
 
 
 def ping_of(size: int) -> str:
@@ -84,3 +89,24 @@ async def test_client_is_greeted_where_aiohttp_sends_the_answer_at_once(
     assert (await client.next())["status"] == "connected"
     await client.subscribe("BTCUSDT@1m")
     await client.update()
+
+
+async def test_client_that_is_gone_before_it_is_greeted_is_told_from_one_that_is_there(
+    aiohttp_client: Callable[[web.Application], Awaitable[TestClient[Any, Any]]],
+) -> None:
+    opened: list[object] = []
+
+    async def serve(request: web.Request) -> web.StreamResponse:
+        assert request.transport is not None
+        request.transport.abort()
+        socket = Socket(compress=False)
+        opened.append(await socket.open(request, b"\x81\x02{}"))
+        return socket
+
+    app = web.Application()
+    app.add_routes([web.get("/", serve)])
+    client = await aiohttp_client(app)
+    with pytest.raises(aiohttp.ClientError):
+        await client.ws_connect("/")
+    await eventually(lambda: opened)
+    assert opened == [None]
