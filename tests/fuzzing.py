@@ -155,8 +155,7 @@ ATTACKS = [
     Attack("fragments without end", _endless, breaks=True),
     Attack("reserved bits", _any_of(TEXT, BINARY, PING, size=20, reserved=(1, 2, 3, 5, 6, 7)), breaks=True),
     Attack("reserved opcode", _any_of(3, 4, 5, 6, 7, 11, 12, 13, 14, 15, size=20), breaks=True),
-    # RFC 6455 wants this refused; aiohttp takes it, which harms nobody but the client behind a bad proxy.
-    Attack("unmasked", lambda dice: frame(TEXT, mutated(dice), dice, masked=False), breaks=False),
+    Attack("unmasked", lambda dice: frame(TEXT, mutated(dice), dice, masked=False), breaks=True),
     Attack("bad UTF-8", _text(b"\xff", b'{"a":"\xc3("}', b"\xed\xa0\x80"), breaks=True),
     Attack("long control frame", lambda dice: frame(PING, b"p" * dice.choice((126, 5000)), dice), breaks=True),
     Attack("fragmented control frame", lambda dice: frame(PING, b"p", dice, final=False), breaks=True),

@@ -18,6 +18,7 @@ from relay.config import Config
 from relay.hub import Hub
 from relay.tokens import parse_tokens
 from relay.web.access import ACCESS, Access
+from relay.web.newcomers import Newcomers, Site
 from relay.web.ws import CLIENTS, Clients
 from tests.contracts import check_answer, check_message
 
@@ -229,10 +230,12 @@ async def start_relay(
 ) -> Running:
     """Start a relay with the stand-ins as its upstreams, on a free port unless `port` is given; close it yourself."""
     app = build_app(config_of(settings_of(sandbox, tables), **settings), builtin)
+    newcomers = Newcomers(PATIENCE_S)
+    app.middlewares.insert(0, newcomers.greet)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=2.0, handle_signals=False)
     try:
         await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", app[CONFIG].port)
+        site = Site(runner, newcomers, "127.0.0.1", app[CONFIG].port)
         await site.start()
     except BaseException:
         await runner.cleanup()

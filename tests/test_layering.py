@@ -127,6 +127,7 @@ RANKS = {
     "relay.web.parameters": 7,
     "relay.web.problems": 7,
     "relay.web.callers": 7,
+    "relay.web.masks": 0,
     "relay.web.newcomers": 8,
     "relay.web.origins": 8,
     "relay.web.access": 9,

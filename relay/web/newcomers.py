@@ -7,11 +7,12 @@ and could be had by the thousand. What is no HTTP is no request either, and is a
 import asyncio
 import ssl
 from collections.abc import Awaitable, Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from aiohttp import web
 
 from relay.errors import Code
+from relay.web.masks import MaskGuard
 from relay.web.problems import Handler, problem
 
 HANDSHAKE_S = 60.0
@@ -26,9 +27,14 @@ _UNREADABLE = (
 
 
 class Protocol(web.RequestHandler):
-    """Answers as a problem what no middleware sees, since no request could be made of it."""
+    """Answers as a problem what no middleware sees, since no request could be made of it; wants masks of WebSockets."""
 
     __slots__ = ()
+
+    def set_parser(self, parser: Any, *others: Any, **named: Any) -> None:
+        """Have a WebSocket read by its reader from now on, behind a guard."""
+        guard: Any = MaskGuard(parser)
+        super().set_parser(guard, *others, **named)
 
     def handle_error(
         self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
