@@ -497,6 +497,39 @@ async def test_history_rows_above_the_limit_of_an_address_answer_429(relay_with:
     await client.subscribe("BTCUSDT@1m")
 
 
+def sent_by(token: str, address: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {token}", "X-Forwarded-For": address}
+
+
+async def test_requests_count_for_the_token_whichever_addresses_they_come_from(relay_with: StartRelay) -> None:
+    relay = await relay_with(
+        tokens={"alice": "opensesame", "bob": "second"},
+        max_requests_per_second_per_address=0.1,
+        trusted_proxies=networks(["127.0.0.1"]),
+    )
+    assert (await relay.get("symbols", headers=sent_by("opensesame", "192.0.2.1"))).status == 200
+    refused = await relay.get("symbols", headers=sent_by("opensesame", "192.0.2.2"))
+    assert_problem(refused, 429, "rate_limited", "0.1 requests a second from one token")
+    assert (await relay.get("symbols", headers=sent_by("second", "192.0.2.1"))).status == 200
+    # Who has no valid token is an address, and cannot try one after the other.
+    assert (await relay.get("symbols", headers=sent_by("guess", "192.0.2.1"))).status == 401
+    refused = await relay.get("symbols", headers=sent_by("another", "192.0.2.1"))
+    assert_problem(refused, 429, "rate_limited", "from one address")
+
+
+async def test_history_rows_count_for_the_token_whichever_addresses_it_comes_from(relay_with: StartRelay) -> None:
+    relay = await relay_with(
+        tokens={"alice": "opensesame", "bob": "second"},
+        max_history_rows_per_minute_per_address=1000,
+        trusted_proxies=networks(["127.0.0.1"]),
+    )
+    path = "history?symbol=BTCUSDT&interval=1m&limit=5000"
+    assert (await relay.get(path, headers=sent_by("opensesame", "192.0.2.1"))).status == 200
+    refused = await relay.get(path, headers=sent_by("opensesame", "192.0.2.2"))
+    assert_problem(refused, 429, "rate_limited", "one token gets at most 1000 candles")
+    assert (await relay.get(path, headers=sent_by("second", "192.0.2.1"))).status == 200
+
+
 async def test_history_rows_above_the_limit_of_a_client_are_refused_then_it_is_closed(relay_with: StartRelay) -> None:
     relay = await relay_with(max_history_rows_per_minute=100)
     greedy, other = await relay.connect(), await relay.connect()

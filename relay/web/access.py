@@ -32,6 +32,7 @@ LEAST_CONNECTS = 300
 # Of an address that is not this machine itself, unless the configuration says otherwise.
 REQUESTS_PER_SECOND = 1_000.0
 ROWS_PER_MINUTE = 10_000_000
+TOKEN_OWNER = "token:"
 
 
 class Caller(NamedTuple):
@@ -71,11 +72,25 @@ class Access:
         forwarded = request.headers.getall("X-Forwarded-For", []) if trusted else ()
         return callers.client_address(request.remote, forwarded, trusted)
 
-    def check_token(self, request: web.Request) -> Token | None:
-        """Return the token of a request, None if none are set. Raises `RequestError` without a valid one.
+    def owner(self, request: web.Request) -> str:
+        """Return whom limits count the address of a request for."""
+        return callers.owner_of(self.address(request))
 
-        `?token=` counts on the WebSocket only, where a browser cannot send a header.
-        """
+    def client(self, request: web.Request) -> str:
+        """Return whom limits of HTTP count a request for: its token, wherever it comes from, else its address."""
+        token = self._token(request)
+        # No address is written so.
+        return self.owner(request) if token is None else f"{TOKEN_OWNER}{token.name}"
+
+    def check_token(self, request: web.Request) -> Token | None:
+        """Return the token of a request, None if none are set. Raises `RequestError` without a valid one."""
+        token = self._token(request)
+        if token is None and self.config.tokens:
+            raise RequestError(Code.UNAUTHORIZED, "a valid token is needed: send it as Authorization: Bearer TOKEN")
+        return token
+
+    def _token(self, request: web.Request) -> Token | None:
+        """Return the valid token of a request; `?token=` is one on the WebSocket, where a browser sends no header."""
         tokens = self.config.tokens
         if not tokens:
             return None
@@ -84,10 +99,7 @@ class Access:
             is_websocket = request.path == WEBSOCKET and _is_upgrade(request)
             given = request.query.get("token", "") if is_websocket else ""
         # What was no UTF-8 in the header comes as surrogates.
-        token = tokens.match(given.strip().encode("utf-8", "surrogateescape"))
-        if token is None:
-            raise RequestError(Code.UNAUTHORIZED, "a valid token is needed: send it as Authorization: Bearer TOKEN")
-        return token
+        return tokens.match(given.strip().encode("utf-8", "surrogateescape")) if given else None
 
     def stands(self, caller: Caller) -> bool:
         """Say whether a client that is connected could connect with its token now."""
@@ -126,37 +138,42 @@ class Access:
 
     def check_rate(self, request: web.Request) -> None:
         """Count one request, or one attempt to open a WebSocket. Raises `RequestError` when there were too many."""
-        owner = callers.owner_of(self.address(request))
+        owner = self.owner(request)
         if _is_upgrade(request):
             if self._counts_no_connects(owner):
                 return
             bucket = self._connects.of(owner)
-            what = f"{_connects(self.config)[1]:g} new connections a minute"
+            what = f"{_connects(self.config)[1]:g} new connections a minute from one address"
         elif self._counts_no_requests(owner):
             return
         else:
-            bucket = self._requests.of(owner)
-            what = f"{_requests(self.config):g} requests a second"
+            client = self.client(request)
+            bucket = self._requests.of(client)
+            what = f"{_requests(self.config):g} requests a second from {_whose(client)}"
         if not bucket.take():
             raise RequestError(
-                Code.RATE_LIMITED,
-                f"more than {what} from one address; wait {bucket.wait_s:.2f} s",
-                retry_after=bucket.wait_s,
+                Code.RATE_LIMITED, f"more than {what}; wait {bucket.wait_s:.2f} s", retry_after=bucket.wait_s
             )
 
     def check_rows(self, owner: str) -> None:
         """Refuse candles of the past to an address that had its share. Raises `RequestError`."""
         if not self._counts_no_rows(owner):
-            check_rows(self._rows.of(owner), _rows(self.config), "one address")
+            check_rows(self._rows.of(owner), _rows(self.config), _whose(owner))
 
     def spend_rows(self, owner: str, rows: int) -> None:
         """Count candles of the past that an address was given."""
         if not self._counts_no_rows(owner):
             self._rows.of(owner).spend(rows)
 
+    def check_rows_of(self, request: web.Request) -> None:
+        """Refuse candles of the past to who sends a request and had its share. Raises `RequestError`."""
+        if not self._counts_no_rows(self.owner(request)):
+            self.check_rows(self.client(request))
+
     def spend_rows_of(self, request: web.Request, rows: int) -> None:
         """Count candles of the past that a request was answered with."""
-        self.spend_rows(callers.owner_of(self.address(request)), rows)
+        if not self._counts_no_rows(self.owner(request)):
+            self.spend_rows(self.client(request), rows)
 
     def admit(self, request: web.Request) -> Caller:
         """Count one more WebSocket client; return what `leave` wants. Raises `RequestError` when full."""
@@ -209,6 +226,10 @@ def check_rows(bucket: TokenBucket, most: int, whose: str) -> None:
             f"{whose} gets at most {most} candles of the past a minute; wait {wait_s:.2f} s",
             retry_after=wait_s,
         )
+
+
+def _whose(owner: str) -> str:
+    return "one token" if owner.startswith(TOKEN_OWNER) else "one address"
 
 
 def _connects(config: Config) -> tuple[float, float]:
@@ -268,7 +289,7 @@ def _check(access: Access, request: web.Request) -> None:
     if not (request.path in STATUS and access.config.public_status):
         access.check_token(request)
     if request.path == HISTORY:
-        access.check_rows(callers.owner_of(access.address(request)))
+        access.check_rows_of(request)
 
 
 def _preflight(access: Access, request: web.Request) -> web.Response:

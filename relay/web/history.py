@@ -15,7 +15,6 @@ from relay.snapshot import live_of
 from relay.storage.chunks import CSV_HEAD, Chunk, as_csv, as_lines
 from relay.storage.store import Store
 from relay.stream import CONNECTED, Stream
-from relay.web import callers
 from relay.web.access import Access
 from relay.web.bodies import Body, Heads, takes_gzip
 from relay.web.parameters import HISTORY, MOST_AT_ONCE, HistoryQuery
@@ -120,9 +119,7 @@ class HistoryRoute:
         pin, symbol = query.symbol
         await self._directory.settled(pin, symbol)
         target = self._directory.resolve(pin, symbol, query.interval)
-        token = self._access.check_token(request)
-        client = token.name if token is not None else callers.owner_of(self._access.address(request))
-        return _Asked(query, target, client)
+        return _Asked(query, target, self._access.client(request))
 
     async def _make(self, asked: _Asked, *, is_wanted: bool) -> _Made:
         """Make the body; in one piece if it is wanted again."""
