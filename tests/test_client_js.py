@@ -490,6 +490,20 @@ async def test_token_that_is_not_valid_ends_it(relay_with: StartRelay, start_cli
     assert "wrong" not in str(caught.value)
 
 
+async def test_without_websocket_it_says_what_is_missing(request: pytest.FixtureRequest) -> None:
+    name, said = await run_node(
+        node_of(request.config),
+        f"""import {{ RelayClient }} from "{CLIENT}";
+        delete globalThis.WebSocket;
+        const relay = new RelayClient("http://127.0.0.1:1", {{ waitsForRelay: true }});
+        relay.subscribe("BTCUSDT@1m");
+        await relay.next().catch(({{ name, message }}) => console.log(JSON.stringify([name, message])));
+        """,
+    )
+    assert name == "ClientError"
+    assert "Node 22" in said
+
+
 # -- types ----------------------------------------------------------------------------------------------------------
 
 

@@ -326,6 +326,10 @@ export class RelayClient {
 
   #connect() {
     if (this.#isEnded || this.#socket !== null) return;
+    if (this.#options.WebSocket === undefined) {
+      this.#fail(new ClientError("there is no WebSocket here: use Node 22 or newer, or give a class as option WebSocket"));
+      return;
+    }
     const url = new URL(`${ROUTES}ws`, this.url);
     url.protocol = { "http:": "ws:", "https:": "wss:" }[url.protocol];
     if (this.#options.token) url.searchParams.set("token", this.#options.token);
