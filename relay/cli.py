@@ -57,7 +57,7 @@ SETTINGS = (
     click.option(
         "--max-requests-per-second-per-address",
         metavar="NUMBER",
-        help="Requests of one address.  [default: 1000, any number from this machine]",
+        help="Requests of one address or, over HTTP, token.  [default: 1000, any number from this machine]",
     ),
     click.option(
         "--max-history-rows-per-minute",
@@ -67,19 +67,25 @@ SETTINGS = (
     click.option(
         "--max-history-rows-per-minute-per-address",
         metavar="NUMBER",
-        help="Past candles for one address.  [default: 10000000, any number for this machine]",
+        help="Past candles for one address or, over HTTP, token.  [default: 10000000, any number for this machine]",
     ),
     click.option("--history-cache-mb", metavar="NUMBER", help="Memory for answers of history.  [default: 64]"),
     click.option("--retention", metavar="1s=7d,…", help="Delete candles when they are so old.  [default: never]"),
-    click.option("--linger-seconds", metavar="NUMBER", help="How long an upstream stays after its last subscriber."),
-    click.option("--flush-ms", metavar="NUMBER", help="Updates closer together than this leave in one write."),
+    click.option(
+        "--linger-seconds", metavar="NUMBER", help="How long an upstream stays after its last subscriber.  [default: 5]"
+    ),
+    click.option(
+        "--flush-ms", metavar="NUMBER", help="Updates closer together than this leave in one write.  [default: 20]"
+    ),
     click.option(
         "--compression/--no-compression",
         default=None,
         help="Compress messages for clients that ask for it.  [default: no]",
     ),
-    click.option("--log-level", metavar="|".join(LOG_LEVELS), help="[default: info]"),
-    click.option("--log-format", metavar="|".join(LOG_FORMATS), help="[default: text]"),
+    click.option("--log-level", metavar="|".join(LOG_LEVELS), help="How much is logged, on stderr.  [default: info]"),
+    click.option(
+        "--log-format", metavar="|".join(LOG_FORMATS), help="Lines for people or JSON objects.  [default: text]"
+    ),
     click.option("--insecure", is_flag=True, help="Allow other machines to connect although no tokens are set."),
 )
 """A flag for each setting that is no secret."""
@@ -104,7 +110,7 @@ def main() -> None:
     """
 
 
-@main.command()
+@main.command(short_help="Serve clients until SIGINT or SIGTERM.")
 @click.option(
     "--sandbox",
     is_flag=True,
@@ -179,10 +185,10 @@ def _exit_2_on_config_error() -> Iterator[None]:
         sys.exit(2)
 
 
-@main.command("check-config")
+@main.command("check-config", short_help="Explain what `relay serve` would do; start nothing.")
 @takes_settings
 def check_config(file: str | None, plugins: tuple[str, ...], **flags: Any) -> None:
-    """Explain what `relay serve` would do with the same flags, variables and file; start nothing.
+    """Explain what `relay serve` would do with the same flags (but --sandbox), variables and file; start nothing.
 
     Exits 2 on a configuration that cannot be used, 1 when a provider plugin was refused.
 
@@ -199,7 +205,7 @@ def check_config(file: str | None, plugins: tuple[str, ...], **flags: Any) -> No
         sys.exit(1)
 
 
-@main.group("plugins", invoke_without_command=True)
+@main.group("plugins", invoke_without_command=True, short_help="Show which provider plugins load; `new` writes one.")
 @click.option("--config", "file", help=CONFIG_HELP)
 @click.option("--plugins", multiple=True, metavar="MODULE|FILE.py", help="Load one more provider; can be repeated.")
 @click.pass_context
@@ -222,7 +228,7 @@ def plugins(context: click.Context, file: str | None, plugins: tuple[str, ...]) 
         sys.exit(1)
 
 
-@plugins.command("new")
+@plugins.command("new", short_help="Write a provider project that works as it stands.")
 @click.argument("name")
 def new_plugin(name: str) -> None:
     """Write a provider project that works as it stands into the folder NAME.

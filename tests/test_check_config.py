@@ -42,6 +42,7 @@ def test_nothing_set_is_explained_in_words(here: Path) -> None:
     assert "who may     everybody on this machine; there are no tokens\n" in result.output
     assert "candles     relay.db (will be made)\n" in result.output
     assert "provider    binance (builtin:BinanceProvider): ready\n" in result.output
+    assert lines_of(result)["max_requests_per_second_per_address automatic"] == "default"
     assert "no api_key is set: its symbols answer provider_unavailable\n" in result.output
     assert list(here.iterdir()) == []
 

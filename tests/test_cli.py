@@ -37,6 +37,7 @@ def test_version(runner: CliRunner) -> None:
 
 def test_help_names_every_command(runner: CliRunner) -> None:
     output = runner.invoke(main, ["--help"]).output
+    assert not [line for line in output.splitlines()[1:] if line.endswith("...")], "a sentence is cut off"
     assert all(f"  {name} " in output for name in COMMANDS)
 
 

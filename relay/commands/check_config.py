@@ -13,6 +13,14 @@ from relay.plugins.host import PluginHost
 from relay.secret import Secret
 from relay.tls import Tls
 
+AUTOMATIC = frozenset(
+    {
+        "max_connects_per_minute",
+        "max_requests_per_second_per_address",
+        "max_history_rows_per_minute_per_address",
+    }
+)
+"""Limits that are not fixed where they are 0."""
 LEFT_OUT = frozenset({"insecure", "sources", "tables", "environ"})
 
 
@@ -85,6 +93,8 @@ def _settings(config: Config, host: PluginHost, settings: dict[str, Any]) -> Ite
 def _shown(value: Any, name: str = "") -> str:
     if name == "tokens":
         return f"{len(list(value))} set" if value else "none"
+    if name in AUTOMATIC and not value:
+        return "automatic"
     if isinstance(value, Secret):
         return "set, not shown"
     if isinstance(value, bool):

@@ -20,7 +20,7 @@ from relay.commands.report import GOOD, Section, sorted_out
 _BAD = {"error", "failed", "refused"}
 
 
-@click.command("status")
+@click.command("status", short_help="Show what a running relay does.")
 @click.option("--watch", is_flag=True, help="Show it again and again until Ctrl-C.")
 @click.option("--every", type=click.FloatRange(min=0.2), default=2.0, show_default=True, help="Seconds, for --watch.")
 @click.option("--json", "as_json", is_flag=True, help="Print the relay's answer as JSON, one line each time.")

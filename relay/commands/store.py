@@ -46,7 +46,7 @@ class Report(NamedTuple):
 def make_command(builtin: Iterable[object]) -> click.Command:
     """Return the command, which asks these providers and those that are configured."""
 
-    @click.command("store")
+    @click.command("store", short_help="Show, check and shrink the database.")
     @click.option("--database", help="The file.  [default: relay.db]")
     @click.option("--config", "file", help="Configuration file, as of `relay serve`.")
     @click.option("--check", is_flag=True, help="Hold rows, known spans and encoded candles against each other.")

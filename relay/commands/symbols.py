@@ -8,7 +8,7 @@ from relay.commands.calling import call, relay_options
 from relay.commands.figures import printable
 
 
-@click.command("symbols")
+@click.command("symbols", short_help="List the symbols that a running relay can stream.")
 @click.option("--asset-class", metavar="NAME", help="Only this asset class, for example crypto or forex.")
 @click.option("--json", "as_json", is_flag=True, help="Print the relay's answer as JSON.")
 @relay_options

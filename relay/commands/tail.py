@@ -39,7 +39,7 @@ def _check_streams(context: click.Context, argument: click.Parameter, value: tup
         raise click.BadParameter(str(fault)) from None
 
 
-@click.command("tail")
+@click.command("tail", short_help="Follow streams of a running relay in the terminal.")
 @click.argument("streams", metavar="STREAM...", nargs=-1, required=True, callback=_check_streams)
 @click.option("--bars", type=click.IntRange(0, 5000), help="First the last so many candles, the open one included.")
 @click.option("--closed-only", is_flag=True, help="Closed candles only.")
