@@ -47,6 +47,14 @@ def passed(data: bytes, cuts: list[int]) -> bytes:
     return recorder.data
 
 
+def test_all_else_is_the_readers_concern() -> None:
+    recorder = Recorder()
+    guard = MaskGuard(recorder)
+    guard.feed_data(b"\x81\x80abcd")
+    assert guard.data == recorder.data == b"\x81\x80abcd"
+    assert not hasattr(guard, "other")
+
+
 sizes = st.lists(st.sampled_from([0, 1, 2, 17, 125, 126, 127, 4096, 65_535, 65_536]), max_size=5)
 
 

@@ -42,6 +42,6 @@ class MaskGuard:
         result: tuple[bool, bytes] = self._reader.feed_data(data)
         return result
 
-    def feed_eof(self) -> None:
-        """Say that nothing follows."""
-        self._reader.feed_eof()
+    def __getattr__(self, name: str) -> Any:
+        """Leave all else that aiohttp wants of its reader, now or in a later version, to the reader."""
+        return getattr(self._reader, name)
