@@ -1,5 +1,6 @@
 """What the relay says on the WebSocket, as frames; no I/O."""
 
+import math
 import struct
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -186,7 +187,7 @@ def error(fault: RequestError, request_id: str | int | None) -> bytes:
     if fault.interval is not None:
         message["interval"] = fault.interval
     if fault.retry_after is not None:
-        message["retry_after"] = round(fault.retry_after, 1)
+        message["retry_after"] = math.ceil(fault.retry_after * 10) / 10
     return _answer(message, request_id)
 
 

@@ -6,6 +6,7 @@ import orjson
 import pytest
 
 from relay import wire
+from relay.errors import Code, RequestError
 from relay.model import Candle, PriceUpdate, StreamKey
 
 KEY = StreamKey("BTCUSDT", "1m")
@@ -72,3 +73,9 @@ def test_gap_snapshot_and_status_have_the_fields_of_the_contract() -> None:
     assert message_of(wire.stream_status("X", "1m", "stale", "why")) == {
         "type": "status", "status": "stale", "symbol": "X", "interval": "1m", "message": "why",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(("wait_s", "said"), [(0.001, 0.1), (0.1, 0.1), (2.41, 2.5), (60.0, 60.0)])
+def test_who_waits_as_long_as_an_error_says_has_waited_long_enough(wait_s: float, said: float) -> None:
+    fault = RequestError(Code.RATE_LIMITED, "too much", retry_after=wait_s)
+    assert message_of(wire.error(fault, None))["retry_after"] == said
