@@ -267,7 +267,11 @@ async def test_handshake_without_its_headers_is_a_problem(relay: Running) -> Non
 
 async def test_handshake_of_another_version_is_a_problem_that_names_it(relay: Running) -> None:
     headers = {"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "6"}
-    assert_problem(await relay.get("ws", headers=headers), 400, "invalid_request", "version: 6")
+    answer = await relay.get("ws", headers=headers)
+    assert_problem(answer, 400, "invalid_request", "version: 6")
+    # RFC 6455 section 4.4: it also names the one that is spoken.
+    assert_problem(answer, 400, "invalid_request", "version 13")
+    assert answer.headers["Sec-WebSocket-Version"] == "13"
 
 
 # -- faults of providers ---------------------------------------------------------------------------

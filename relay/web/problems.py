@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 
 CONTENT_TYPE = "application/problem+json"
 RETRY_S = 5.0
+SAYS_WHAT_IS_TAKEN = ("Allow", "Sec-WebSocket-Version")
 
 _STATUS = {
     Code.UNKNOWN_SYMBOL: 404,
@@ -98,8 +99,9 @@ async def problems(request: web.Request, handler: Handler) -> web.StreamResponse
         if isinstance(error, web.HTTPMethodNotAllowed):
             detail = f"{shown(error.method)} is not allowed here; use {' or '.join(sorted(error.allowed_methods))}"
         answer = problem(error.status, Code.INVALID_REQUEST, detail)
-        if "Allow" in error.headers:
-            answer.headers["Allow"] = error.headers["Allow"]
+        for name in SAYS_WHAT_IS_TAKEN:
+            if name in error.headers:
+                answer.headers[name] = error.headers[name]
         return answer
     except Exception as error:  # noqa: BLE001 - the last line of defence: clients get no traceback
         return problem_of(error)

@@ -19,6 +19,7 @@ from relay.web.socket import Socket
 
 log = logging.getLogger(__name__)
 
+VERSION = "13"
 PING_INTERVAL_S = 20.0
 PONG_TIMEOUT_S = 10.0
 
@@ -123,7 +124,12 @@ async def websocket(request: web.Request) -> web.StreamResponse:
     caller = access.admit(request)
     try:
         ws = Socket(compress=access.config.compression)
-        transport = await ws.open(request, clients.greet())
+        try:
+            transport = await ws.open(request, clients.greet())
+        except web.HTTPBadRequest as error:
+            # RFC 6455 section 4.4: who cannot speak this version has to be told which one is spoken.
+            text = f"{error.text}; WebSocket is spoken here by RFC 6455, version {VERSION}"
+            raise web.HTTPBadRequest(text=text, headers={"Sec-WebSocket-Version": VERSION}) from None
         if transport is None:
             return ws
         connection = Connection(clients.parts, clients.requests, ws, transport, caller)
