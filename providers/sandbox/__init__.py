@@ -9,10 +9,11 @@ from typing import Self
 from providers.sandbox.binance import BinanceStandIn
 from providers.sandbox.binance_streams import Closings
 from providers.sandbox.clock import SandboxClock
+from providers.sandbox.connection import Connection
 from providers.sandbox.faults import GARBAGE, Connect, ControlMessage, Faults, RestCall, until
 from providers.sandbox.listings import Pair
 from providers.sandbox.market import Market, Part, UnknownSymbol
-from providers.sandbox.standin import Connection, StandIn
+from providers.sandbox.standin import StandIn
 from providers.sandbox.twelve_data import TwelveDataStandIn
 
 __all__ = [

@@ -11,9 +11,10 @@ from providers.sandbox.binance_rest import BinanceRest
 from providers.sandbox.binance_rows import parse_stream
 from providers.sandbox.binance_streams import Closings, KlineStreams
 from providers.sandbox.clock import SandboxClock
+from providers.sandbox.connection import Connection
 from providers.sandbox.listings import Pair
 from providers.sandbox.market import Market
-from providers.sandbox.standin import Connection, StandIn
+from providers.sandbox.standin import StandIn
 
 _METHODS = ("SUBSCRIBE", "UNSUBSCRIBE", "LIST_SUBSCRIPTIONS", "SET_PROPERTY", "GET_PROPERTY")
 _MOST_STREAMS = 1024

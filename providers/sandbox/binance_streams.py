@@ -10,11 +10,11 @@ import orjson
 
 from providers.sandbox.binance_rows import StreamName, event, in_microseconds, parse_stream
 from providers.sandbox.clock import SandboxClock
+from providers.sandbox.connection import Connection
 from providers.sandbox.faults import Faults
 from providers.sandbox.intervals import end_time, open_time
 from providers.sandbox.listings import Pair
 from providers.sandbox.market import Market, Part
-from providers.sandbox.standin import Connection
 
 Closings = Literal["all", "traded"]
 

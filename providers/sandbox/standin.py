@@ -1,4 +1,4 @@
-"""What the stand-ins have in common: listening sockets, connections with their writers, bookkeeping, faults obeyed."""
+"""What the stand-ins have in common: listening sockets, readers, writers, bookkeeping, faults obeyed."""
 
 import asyncio
 import contextlib
@@ -7,89 +7,17 @@ from abc import ABC, abstractmethod
 from collections.abc import Coroutine, Iterable, Sequence
 from email.utils import formatdate
 from types import TracebackType
-from typing import NamedTuple, Self
+from typing import Self
 
 from aiohttp import WSMsgType, web
 
 from providers.sandbox.clock import SandboxClock
+from providers.sandbox.connection import Connection
 from providers.sandbox.faults import Connect, ControlMessage, Faults, RestCall, most_in_any_second
 from providers.sandbox.market import Market
 
-_MOST_WAITING = 50_000
 _MOST_KEPT = 50_000
 _KEY_NAMES = frozenset({"apikey", "signature", "token"})
-
-
-class _Outgoing(NamedTuple):
-    kind: WSMsgType
-    data: bytes
-    queued: float
-
-
-class Connection:
-    """One WebSocket connection of a client, with what it subscribed and the frames waiting to be sent to it."""
-
-    def __init__(self, number: int, request: web.Request, socket: web.WebSocketResponse) -> None:
-        self.number = number
-        self.request = request
-        self.socket = socket
-        self.opened = time.monotonic()
-        self.ponged = self.opened
-        self.subscriptions: dict[str, None] = {}
-        self.combined = False
-        self.microseconds = False
-        self.has_subscribed = False
-        self.key = ""
-        self.frames_sent = 0
-        self.outgoing: asyncio.Queue[_Outgoing] = asyncio.Queue()
-        self.recent: list[float] = []
-        self.life: asyncio.TimerHandle | None = None
-        self.thawed = asyncio.Event()
-        self.thawed.set()
-        self._muted: set[str] = set()
-        self._is_muted = False
-        self._resubscribe_helps = False
-
-    def send(self, data: bytes | str, kind: WSMsgType = WSMsgType.TEXT) -> None:
-        """Queue a frame; never blocks. A client that lets far too many pile up is cut off."""
-        raw = data.encode("utf-8", "replace") if isinstance(data, str) else data
-        if self.outgoing.qsize() >= _MOST_WAITING:
-            self.abort()
-            return
-        self.outgoing.put_nowait(_Outgoing(kind, raw, time.monotonic()))
-
-    def close(self, code: int, reason: str = "") -> None:
-        """Queue an orderly close behind the frames that wait."""
-        self.send(code.to_bytes(2, "big") + reason.encode(), WSMsgType.CLOSE)
-
-    def mute(self, streams: Sequence[str], *, resubscribe_helps: bool) -> None:
-        """Hold back data of these streams, or of all."""
-        self._resubscribe_helps = resubscribe_helps
-        if streams or resubscribe_helps:
-            self._muted.update(streams or self.subscriptions)
-        else:
-            self._is_muted = True
-
-    def unmute(self, streams: Sequence[str]) -> None:
-        """Let data of these streams pass again, or of all."""
-        self._muted.difference_update(streams or tuple(self._muted))
-        self._is_muted = self._is_muted and bool(streams)
-
-    def subscribe(self, stream: str) -> None:
-        """Note a new subscription; it may end the stream's silence."""
-        self.subscriptions[stream] = None
-        if self._resubscribe_helps:
-            self._muted.discard(stream)
-
-    def hears(self, stream: str) -> bool:
-        """Tell whether data of a stream may be sent."""
-        return not (self._is_muted or stream in self._muted)
-
-    def abort(self) -> None:
-        """Cut the TCP connection at once, without a close frame."""
-        transport = self.request.transport
-        if transport is not None:
-            transport.abort()
 
 
 class StandIn(ABC):

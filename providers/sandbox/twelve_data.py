@@ -8,9 +8,10 @@ import orjson
 from aiohttp import web
 
 from providers.sandbox.clock import SandboxClock
+from providers.sandbox.connection import Connection
 from providers.sandbox.listings import Pair
 from providers.sandbox.market import Market
-from providers.sandbox.standin import Connection, StandIn
+from providers.sandbox.standin import StandIn
 from providers.sandbox.twelve_data_rest import TwelveDataRest
 
 _STREAM_PATH = "/v1/quotes/price"
