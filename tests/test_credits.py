@@ -199,6 +199,17 @@ def test_an_exhausted_minute_and_day_are_believed() -> None:
     assert limits.available(HISTORY) == 8
 
 
+@pytest.mark.parametrize(("said_s", "held_s"), [(7, WINDOW_S), (200, 200)])
+def test_a_wait_that_the_server_names_is_kept_where_it_is_longer(said_s: float, held_s: float) -> None:
+    limits, time = made()
+    limits.exhaust_minute(said_s)
+    assert limits.shortage(1, HISTORY).retry_after == pytest.approx(held_s)
+    time.now += held_s - 1
+    assert limits.available(HISTORY) == 0
+    time.now += 2
+    assert limits.available(HISTORY) == 8
+
+
 def test_the_budget_says_when_it_frees() -> None:
     limits, time = made()
     spend(limits, 3)

@@ -453,6 +453,18 @@ async def test_a_refused_call_is_not_made_again_within_its_minute(exchange: Twel
     assert feed.accepted == [EUR]
 
 
+async def test_a_refused_call_is_not_made_again_before_the_server_said_so(
+    exchange: TwelveDataStandIn, plugin: Plugin, time: FakeTime
+) -> None:
+    content = '{"code":429,"message":"You have run out of API credits for the current minute.","status":"error"}'
+    exchange.faults.answer_rest(429, content, retry_after=300, times=1, path="/time_series")
+    for _ in range(2):
+        with pytest.raises(RateLimited) as caught:
+            await plugin.candles("EUR/USD", "1m", None, int(time.at), 5)
+        assert caught.value.retry_after == pytest.approx(300, abs=5)
+    assert len(asked(exchange)) == 1
+
+
 async def test_a_day_that_others_used_up_is_waited_out(
     exchange: TwelveDataStandIn, plugin: Plugin, time: FakeTime
 ) -> None:

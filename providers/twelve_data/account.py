@@ -20,6 +20,7 @@ from relay import (
     RateLimited,
     Secret,
     ask_rest,
+    retry_after_s,
 )
 
 log = logging.getLogger(__name__)
@@ -143,7 +144,7 @@ class Account:
             if "for the day" in refused.message:
                 limits.exhaust_day()
             else:
-                limits.exhaust_minute()
+                limits.exhaust_minute(retry_after_s(answer.headers.get("Retry-After"), self._clock.wall()) or 0.0)
             raise limits.shortage(cost, use)
         if refused.code == 401 or refused.code >= 500:
             raise refused.error()

@@ -42,9 +42,11 @@ class Spent:
 
 class _Seen(NamedTuple):
     # At a moment the server counted so many used in its minute; `answered` of our own were answered until then.
+    # Where it said how long to wait it holds `until` then at least.
     at: float
     used: int
     answered: int
+    until: float = -math.inf
 
 
 class Credits:
@@ -131,9 +133,10 @@ class Credits:
             self._charge_day(others - known)
         self._foreign.append((now, others))
 
-    def exhaust_minute(self) -> None:
-        """Believe the server that the minute's credits are gone."""
-        self._seen.append(_Seen(self._monotonic(), self.per_minute, self._answered))
+    def exhaust_minute(self, at_least_s: float = 0.0) -> None:
+        """Believe the server that the minute's credits are gone, and for how long if it said so."""
+        now = self._monotonic()
+        self._seen.append(_Seen(now, self.per_minute, self._answered, now + at_least_s))
 
     def exhaust_day(self) -> None:
         """Believe the server that the day's credits are gone."""
@@ -197,6 +200,9 @@ class Credits:
         minute_ends = ((moment + offset + MINUTE_SKEW_S) // 60 + 1) * 60
         return min(moment + WINDOW_S, minute_ends + MINUTE_SKEW_S - offset)
 
+    def _seen_over(self, seen: _Seen) -> float:
+        return max(self._minute_over(seen.at), seen.until)
+
     def _used_at(self, moment: float) -> int:
         """Return how many of a minute's credits count as used at a moment, if nothing is spent until then."""
         now = self._monotonic()
@@ -206,14 +212,14 @@ class Credits:
         foreign = min(foreign, self.per_minute // 2)
         # What was under way at that time may be in the server's count or not: it counts twice, to be safe.
         seen = max(
-            (seen.used + self._taken - seen.answered for seen in self._seen if self._minute_over(seen.at) > moment),
+            (seen.used + self._taken - seen.answered for seen in self._seen if self._seen_over(seen) > moment),
             default=0,
         )
         return max(own + foreign, seen)
 
     def _live(self, now: float) -> list[Spent]:
         self._spent = [spent for spent in self._spent if self._frees_at(spent, now) > now]
-        while self._seen and self._minute_over(self._seen[0].at) <= now:
+        while self._seen and self._seen_over(self._seen[0]) <= now:
             self._seen.popleft()
         while self._foreign and self._foreign[0][0] + _FOREIGN_S <= now:
             self._foreign.popleft()
@@ -249,7 +255,7 @@ class Credits:
         now = self._monotonic()
         room = max(count, self.per_minute - self._kept_in_minute(use, now))
         moments = {now, *(self._frees_at(spent, now) for spent in self._live(now))}
-        moments |= {self._minute_over(seen.at) for seen in self._seen} | {at + _FOREIGN_S for at, _ in self._foreign}
+        moments |= {self._seen_over(seen) for seen in self._seen} | {at + _FOREIGN_S for at, _ in self._foreign}
         return next((at - now for at in sorted(moments) if room - self._used_at(at) >= count), _FOREIGN_S)
 
     def shortage(self, count: int, use: Use) -> RateLimited:
