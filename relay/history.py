@@ -12,7 +12,7 @@ from relay.clock import Clock
 from relay.model import Candle, StreamKey
 from relay.ranges import Answer, CandleSource, Live, Past, RangeRequest, past_of
 from relay.storage.chunks import Chunk, encode, joined, window_s
-from relay.storage.coverage import FOREVER, Span, span_at
+from relay.storage.coverage import FOREVER, Span, cut_spans, span_at
 from relay.storage.store import Store
 
 MAX_CALLS = 50
@@ -137,6 +137,28 @@ class History:
                 return past_of(request, is_complete=False)
             for answer in await self.calls.wait(awaited):
                 request.adopt(answer)
+
+    async def stored(
+        self, source: CandleSource, key: StreamKey, *, limit: int, live: Callable[[], Live | None]
+    ) -> Past:
+        """Return the last `limit` candles that are known without asking the provider, and what is `known` of them.
+
+        There may be more, so it is never complete. Raises `StoreError` when the store cannot be read.
+        """
+        request = RangeRequest(source, key, None, None, limit, self._clock.monotonic())
+        present = live()
+        if present is not None:
+            request.adopt(self._from_live(present))
+        self.served["store"] += 1
+        while True:
+            cut = self._store.cut(source.name, key)
+            request.stored = await self._store.spans(source.name, key, 0, FOREVER)
+            self.calls.adopt_present(request)
+            past = await self._all_stored(request, request.high())
+            if cut == self._store.cut(source.name, key):
+                break  # else old candles were deleted meanwhile
+        first = past.candles[0].time if len(past.candles) >= limit else 0
+        return past._replace(known=tuple(cut_spans(request.known(), first, FOREVER)))
 
     def now(self) -> float:
         """Return the time that `Text.until` is meant in."""

@@ -33,11 +33,15 @@ class CandleSource(Protocol):
 
 
 class Past(NamedTuple):
-    """Candles, oldest first; `is_complete` is False when not all that was asked for could be had."""
+    """Candles, oldest first; `is_complete` is False when not all that was asked for could be had.
+
+    `known` are then the spans of which nothing is missing, as far as somebody looked, ascending.
+    """
 
     candles: tuple[Candle, ...]
     last_is_closed: bool
     is_complete: bool
+    known: tuple[Span, ...] = ()
 
 
 class Live(NamedTuple):

@@ -1,6 +1,7 @@
 """Joins the past and the live stream of a subscription with a single cut: no hole, no duplicate."""
 
 from collections.abc import Callable, Container, Iterator, Sequence
+from contextlib import suppress
 from typing import NamedTuple
 
 from relay.errors import ProviderError, StoreError
@@ -13,6 +14,7 @@ from relay.ranges import Live
 from relay.ranges import Past as Answer
 from relay.requests import Past
 from relay.series import Gap, Series
+from relay.storage.coverage import FOREVER, Span, gaps_between, merge_spans
 from relay.stream import CONNECTED, Stream
 
 MOST_SINCE = 20_000
@@ -54,21 +56,30 @@ async def fetch(
         return live_of(find())
 
     try:
-        if past.since is not None and past.bars is None:
-            start = past.since + 1
-            stream = find()
-            if stream is not None and stream.series.last is None:
-                # Nothing was told yet: the answer may anchor the stream if it reaches back to what the stream owes.
-                start = max(0, min(start, stream.series.owed_from() or start))
+        if past.since is None or past.bars is not None:
+            # With both, the last `bars` candles are enough: `cut` leaves out those before `since`.
+            return await history.candles(provider, key, start=None, end=None, limit=past.bars or 1, live=live)
+        start = past.since + 1
+        stream = find()
+        if stream is not None and stream.series.last is None:
+            # Nothing was told yet: the answer may anchor the stream if it reaches back to what the stream owes.
+            start = max(0, min(start, stream.series.owed_from() or start))
+        with suppress(ProviderError):
             answer = await history.candles(provider, key, start=start, end=None, limit=MOST_SINCE, live=live)
-            if len(answer.candles) < MOST_SINCE:
+            if answer.is_complete and len(answer.candles) < MOST_SINCE:
                 return answer
-            newest = await history.candles(provider, key, start=None, end=None, limit=MOST_SINCE, live=live)
-            return newest._replace(is_complete=False)
-        # With both, the last `bars` candles are enough: `cut` leaves out those before `since`.
-        return await history.candles(provider, key, start=None, end=None, limit=past.bars or 1, live=live)
+            if answer.is_complete:
+                await history.candles(provider, key, start=None, end=None, limit=MOST_SINCE, live=live)
+        # All that is known by now, also of what the provider gave before it failed.
+        return await history.stored(provider, key, limit=MOST_SINCE, live=live)
     except (ProviderError, StoreError):
         return Answer((), True, False)
+
+
+def outrun(answer: Answer) -> Answer:
+    """Return an answer whose stream went on beyond what it remembers: what lies between is not known."""
+    known = (Span(0, answer.candles[-1].time + 1),) if answer.candles else ()
+    return answer._replace(is_complete=False, known=known)
 
 
 def covers(answer: Answer, series: Series, past: Past) -> bool:
@@ -112,17 +123,38 @@ def cut(hub: Hub, stream: Stream, answer: Answer, past: Past, before: int | None
         candles = [candle for candle in candles if candle.time > past.since]
     if past.bars is not None:
         candles = candles[-past.bars :] if past.bars else []
-    gaps: list[Gap] = []
+    is_complete, gaps = answer.is_complete, []
+    if not is_complete and past.since is not None and past.bars is None:
+        # What follows comes as updates, or is told as a gap in its turn.
+        end = series.owed_from() if last is None else last.time
+        begin = next_open(stream.key.interval, past.since)
+        gaps = list(_unknown(series, answer.known, times, begin, end if before is None else min(end, before)))
+        is_complete = last is not None or series.promised_at is not None
     if last is not None and before is None:
         # Told to others while the answer was on its way: nobody will say it again.
         begin = candles[0].time if candles else last.time
         if past.since is not None and past.bars is None:
             begin = min(begin, next_open(stream.key.interval, past.since))
-        gaps = list(_gaps_left(series, times, begin))
+        gaps += _gaps_left(series, times, begin)
     if before is not None:
         candles = [candle for candle in candles if candle.time < before]
         last_is_closed = True
-    return Snapshot(candles, last_is_closed or not candles, answer.is_complete and not gaps, gaps)
+    return Snapshot(candles, last_is_closed or not candles, is_complete and not gaps, gaps)
+
+
+def _unknown(series: Series, spans: Sequence[Span], times: Container[int], begin: int, end: int) -> Iterator[Gap]:
+    """Yield where candles may be missing between two open times, beside the gaps that the series knows itself.
+
+    Hours in which the market was closed lie within the spans that are known.
+    """
+    known = list(spans)
+    if series.last is not None:
+        known.append(Span(next(iter(series.closed), series.last.time), FOREVER))
+    for start, until in gaps_between(merge_spans(known), begin, end):
+        # A span may end right behind the open time of its last candle.
+        at = next_open(series.key.interval, start - 1) if start - 1 in times else start
+        if at < until:
+            yield Gap(at, until)
 
 
 def _gaps_left(series: Series, times: Container[int], begin: int) -> Iterator[Gap]:

@@ -187,7 +187,7 @@ def test_what_happens_to_a_stream_is_told(relay: Relay) -> None:
     assert relay.updates("ETHUSDT@1m") == []
 
 
-def test_gap_that_the_relay_told_of_is_not_told_twice(relay: Relay) -> None:
+def test_what_lies_between_the_candles_of_a_resume_is_no_gap_where_the_relay_told_of_one(relay: Relay) -> None:
     relay.follow("BTCUSDT@1m")
     relay.asks()
     relay.confirms("BTCUSDT@1m", 1)
@@ -198,7 +198,7 @@ def test_gap_that_the_relay_told_of_is_not_told_twice(relay: Relay) -> None:
     gaps = relay.says("gap", "BTCUSDT@1m", **{"from": 120, "to": 240})
     later = [{**CANDLE, "time": 240}, {**CANDLE, "time": 360}]
     gaps += relay.says("snapshot", "BTCUSDT@1m", candles=later, last_is_closed=True, complete=False)
-    assert [(gap.start, gap.end) for gap in gaps if isinstance(gap, Gap)] == [(120, 240), (300, 360)]
+    assert [(gap.start, gap.end) for gap in gaps if isinstance(gap, Gap)] == [(120, 240)]
 
 
 def test_time_of_the_server_says_what_a_stream_owes(relay: Relay) -> None:

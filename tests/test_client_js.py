@@ -344,7 +344,9 @@ async def test_what_the_relay_cannot_give_after_a_loss_is_told_as_a_gap(relay: S
     assert closed_times(messages) == [START + 300]
 
 
-async def test_gaps_of_a_resume_are_told_where_they_are_and_once(relay: StandInRelay, client: JsClient) -> None:
+async def test_a_relay_that_tells_of_a_gap_tells_of_all_and_the_rest_is_a_closed_market(
+    relay: StandInRelay, client: JsClient
+) -> None:
     await client.start("subscribe", "BTCUSDT@1m", {"bars": 2})
     await client.until("snapshot")
     for _ in range(6):
@@ -360,7 +362,7 @@ async def test_gaps_of_a_resume_are_told_where_they_are_and_once(relay: StandInR
     relay.gaps = [(START + 780, START + 840)]
     messages = await client.until_open_at(START + 900)
     gaps = [(message["from"], message["to"]) for message in messages if message["type"] == "gap"]
-    assert gaps == [(START + 780, START + 840), (START + 600, START + 720)]
+    assert gaps == [(START + 780, START + 840)]
 
 
 async def test_gap_of_months_ends_where_one_opens(relay: StandInRelay, client: JsClient) -> None:

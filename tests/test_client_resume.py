@@ -145,16 +145,16 @@ def test_candle_that_is_open_now_is_no_gap() -> None:
     assert gaps_of(under_way().take_snapshot(snapshot(is_complete=False), START + 120)) == [(START + 60, START + 120)]
 
 
-def test_gap_that_the_relay_told_of_is_not_told_twice() -> None:
+def test_a_relay_that_tells_of_a_gap_tells_of_all_and_the_rest_is_a_closed_market() -> None:
     progress = under_way()
-    progress.take_gap(Gap(BTC, START + 120, START + 240, "lost", {}))
+    progress.take_gap()
     found = progress.take_snapshot(snapshot(START + 60, START + 240, START + 360, is_complete=False), START + 370)
-    assert gaps_of(found) == [(START + 300, START + 360)]
+    assert gaps_of(found) == []
 
 
 def test_gap_of_an_earlier_connection_hides_none() -> None:
     progress = under_way()
-    progress.take_gap(Gap(BTC, START + 60, START + 600, "lost", {}))
+    progress.take_gap()
     progress.confirm(START + 600)
     assert gaps_of(progress.take_snapshot(snapshot(START + 120, is_complete=False), START + 130)) == [
         (START + 60, START + 120)

@@ -18,6 +18,7 @@ from relay.intervals import next_open
 from relay.model import Budget, Candle, ProviderInfo, StreamKey
 from relay.ranges import Live, Past
 from relay.storage.chunks import decode
+from relay.storage.coverage import Span
 from relay.storage.store import Store
 
 KEY = StreamKey(symbol="BTCUSDT", interval="1m")
@@ -614,6 +615,25 @@ async def test_pages_before_an_error_are_kept(bench: Bench) -> None:
     bench.provider.calls.clear()
     assert (await bench.ask(start=minute(0), end=minute(110))).candles == finals(*range(111))
     assert bench.provider.calls == []
+
+
+async def test_what_is_stored_comes_without_a_call_with_what_is_known_of_it() -> None:
+    # Between 12 and 20 the market is closed.
+    times = [minute(n) for n in (*range(10, 13), *range(20, 30))]
+    provider = FakeProvider(times, minute(600))
+    async with bench_of(provider, Bench) as bench:
+        await bench.ask(start=minute(10), end=minute(21))
+        await bench.ask(start=minute(25), end=minute(27))
+        calls = len(provider.calls)
+        past = await bench.history.stored(provider, KEY, limit=100, live=lambda: None)
+        assert past.candles == finals(10, 11, 12, 20, 21, 25, 26, 27)
+        assert not past.is_complete
+        assert past.known == (Span(minute(10), minute(21) + 1), Span(minute(25), minute(27) + 1))
+        # What lies before the first of the candles is known, but not in the answer.
+        few = await bench.history.stored(provider, KEY, limit=5, live=lambda: None)
+        assert few.candles == finals(20, 21, 25, 26, 27)
+        assert few.known == (Span(minute(20), minute(21) + 1), Span(minute(25), minute(27) + 1))
+        assert len(provider.calls) == calls
 
 
 async def test_known_range_is_answered_while_the_provider_fails(bench: Bench) -> None:

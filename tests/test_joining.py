@@ -87,6 +87,24 @@ async def test_snapshot_says_when_the_past_is_not_complete(client: WsClient, san
     assert snapshot["complete"] is False
 
 
+async def test_a_resume_that_the_provider_fails_brings_what_is_known_and_tells_what_is_not(
+    relay: Running, client: WsClient, sandbox: Sandbox
+) -> None:
+    now = int(time.time())
+    since = now - now % 60 - 200 * 60
+    known = await relay.get("history", symbol="BTCUSDT", interval="1m", start_time=since + 60, limit=50)
+    sandbox.binance.faults.answer_rest(500, "{}")
+    await client.ask("subscribe", symbol="BTCUSDT", interval="1m", since=since)
+    snapshot = await client.until_type("snapshot")
+    assert snapshot["complete"] is False
+    assert snapshot["candles"][:50] == known.body["candles"]
+    gaps = [(message["from"], message["to"]) for message in client.received if message["type"] == "gap"]
+    assert len(gaps) == 1
+    assert gaps[0][0] == since + 51 * 60
+    # The rest is what the stream owes from its beginning on.
+    assert gaps[0][1] > now - 60
+
+
 async def test_requests_during_a_fetch_are_all_answered_and_the_last_one_counts(
     relay: Running, client: WsClient, sandbox: Sandbox
 ) -> None:

@@ -12,6 +12,7 @@ from relay.model import Candle, PriceUpdate, StreamKey
 from relay.ranges import Past as Answer
 from relay.requests import Past
 from relay.series import Gap
+from relay.storage.coverage import Span
 from relay.stream import Stream
 
 KEY = StreamKey("AAA", "1m")
@@ -77,6 +78,31 @@ async def test_gap_that_history_filled_or_that_was_not_asked_for_is_not_told(
     cut = snapshot.cut(*stream, Answer(tuple(candles(known)), True, True), past)
     assert list(cut.gaps) == []
     assert cut.is_complete
+
+
+async def test_what_is_not_known_is_told_as_gaps_and_a_closed_market_is_known(stream: tuple[Hub, Stream]) -> None:
+    known = (Span(60, 120 + 1), Span(240, 360 + 1), Span(360 + 1, 480))
+    cut = snapshot.cut(*stream, Answer(tuple(candles((1, 2, 4, 6))), True, False, known), Past(since=0))
+    assert [candle.time // 60 for candle in cut.candles] == [1, 2, 4, 6, 10, 11, 13]
+    assert [(gap.start // 60, gap.end // 60) for gap in cut.gaps] == [(3, 4), (8, 10), (12, 13)]
+    assert not cut.is_complete
+
+
+@pytest.mark.parametrize(("known", "is_complete"), [((Span(0, 600),), True), ((Span(0, 599),), False), ((), False)])
+async def test_snapshot_is_complete_where_everything_is_known_though_the_provider_failed(
+    known: tuple[Span, ...], is_complete: bool
+) -> None:
+    hub = Hub(Clock(), flush_s=0)
+    stream = hub.stream("p", KEY, "AAA", Feeder())
+    hub.tell(stream, stream.series.fill(candles((10, 11)), None, None))
+    cut = snapshot.cut(hub, stream, Answer(tuple(candles((1, 2))), True, False, known), Past(since=0))
+    assert (cut.is_complete, bool(cut.gaps)) == (is_complete, not is_complete)
+
+
+async def test_stream_that_outran_an_answer_leaves_a_gap_behind_it(stream: tuple[Hub, Stream]) -> None:
+    answer = snapshot.outrun(Answer(tuple(candles((6, 7))), True, True))
+    cut = snapshot.cut(*stream, answer, Past(since=5 * 60))
+    assert [(gap.start // 60, gap.end // 60) for gap in cut.gaps] == [(8, 10), (12, 13)]
 
 
 async def test_who_is_subscribed_already_was_told(stream: tuple[Hub, Stream]) -> None:

@@ -136,7 +136,7 @@ class Following:
             case Gap():
                 stream = self._told_of(said.key)
                 if stream is not None:
-                    stream.progress.take_gap(said)
+                    stream.progress.take_gap()
                 return [] if stream is None else [said]
             case State():
                 return [] if self._told_of(said.key) is None else [said]

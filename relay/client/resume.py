@@ -1,15 +1,11 @@
 """How far one stream got: where it goes on after a lost connection, and what its reader has still to see; pure."""
 
-from collections import deque
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from relay.client.messages import Gap, Message, Snapshot, Update
 from relay.intervals import INTERVALS, length_s, next_open, open_time
 from relay.model import Candle, StreamKey
-
-# Those that count come right before the snapshot.
-_MOST_GAPS = 100
 
 
 class Options(NamedTuple):
@@ -31,8 +27,8 @@ class Progress:
         self._last_open: int | None = None
         self._confirmed_at: int | None = None
         self._has_snapshot = False
-        # What the relay told of since it took the stream on this connection.
-        self._gaps: deque[Gap] = deque(maxlen=_MOST_GAPS)
+        # By the relay, since it took the stream on this connection.
+        self._is_told_gaps = False
 
     @property
     def was_confirmed(self) -> bool:
@@ -41,7 +37,7 @@ class Progress:
 
     def confirm(self, server_time: int) -> None:
         """Note that the relay took the stream; from the first time on every candle that closes is owed."""
-        self._gaps.clear()
+        self._is_told_gaps = False
         if self._confirmed_at is None:
             self._confirmed_at = server_time
 
@@ -78,9 +74,9 @@ class Progress:
         """Say whether the reader has still to see this update, and count it as seen."""
         return self._accept(update.candle.time, is_closed=update.is_closed, is_revised=update.is_revised)
 
-    def take_gap(self, gap: Gap) -> None:
-        """Note a gap that the relay told of, so that a snapshot without these candles does not tell of it again."""
-        self._gaps.append(gap)
+    def take_gap(self) -> None:
+        """Note a gap that the relay told of: before a snapshot it tells of all that the snapshot lacks."""
+        self._is_told_gaps = True
 
     def take_snapshot(self, snapshot: Snapshot, server_time: int) -> list[Message]:
         """Return what the reader has still to see of the past: as it came if it was asked for, else as updates."""
@@ -97,7 +93,7 @@ class Progress:
             self._has_snapshot = True
             return [snapshot]
         found: list[Message] = []
-        if not is_complete and owed is not None:
+        if not is_complete and owed is not None and not self._is_told_gaps:
             found += self._holes(key, owed, [candle.time for candle, _ in fresh], server_time)
         found += [_missed(key, candle, is_closed=is_closed, seq=seq) for candle, is_closed in fresh]
         return found
@@ -114,10 +110,10 @@ class Progress:
         return None if since is None else since + 1
 
     def _holes(self, key: StreamKey, owed: int, times: list[int], server_time: int) -> Iterator[Gap]:
-        """Yield what the relay left out without a word; the candle that is open now is not missing."""
+        """Yield what the relay left out without a word, as it does if it has no history; what is open now is not."""
         is_known = self._interval in INTERVALS
         for at in times or [self._open_at(server_time)]:
-            if owed < at and not any(gap.start < at and owed < gap.end for gap in self._gaps):
+            if owed < at:
                 yield _gap(key, owed, at)
             # The steps of an interval that only a newer relay has are not known.
             if not is_known:

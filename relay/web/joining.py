@@ -96,7 +96,7 @@ class Joining:
             stream = find()
             if stream is None or snapshot.covers(answer, stream.series, past):
                 return answer
-        return answer._replace(is_complete=False)
+        return snapshot.outrun(answer)
 
     def _with_open(self) -> requests.Past:
         """Ask for one candle more where the open one is left out."""

@@ -31,8 +31,6 @@ const CLOSES_FOR_GOOD = new Set([4001, 4003]);
 const PASSING = new Set(["provider_unavailable", "rate_limited", "too_many_subscriptions", "internal"]);
 // 1970-01-01 was a Thursday.
 const FIRST_MONDAY = 4 * 86_400;
-// Gaps of one stream that are remembered; those that count come right before a snapshot.
-const MOST_GAPS = 100;
 const UNIT_S = { s: 1, m: 60, h: 3600, d: 86_400, w: 604_800, M: 31 * 86_400 };
 
 // -- errors ----------------------------------------------------------------------------------------------------------
@@ -77,7 +75,7 @@ class Stream {
   hasSnapshot = false;
   failures = 0;
   isAsked = false; // on this connection
-  gaps = []; // that the relay told of since it took the stream on this connection
+  isToldGaps = false; // by the relay, since it took the stream on this connection
   askAt = 0; // when the relay is to be asked for it; Infinity once it was
 
   constructor(asked, options) {
@@ -132,8 +130,7 @@ class Stream {
   holes(owed, times, serverTime) {
     const found = [];
     for (const at of times.length ? times : [this.#openAt(serverTime)]) {
-      const isTold = this.gaps.some(({ from, to }) => from < at && owed < to);
-      if (owed < at && !isTold) found.push([owed, at]);
+      if (owed < at) found.push([owed, at]);
       if (this.length === null) break;
       owed = this.#nextOpen(at);
     }
@@ -527,7 +524,7 @@ export class RelayClient {
       else if (wire.type === "snapshot") this.#takeSnapshot(stream, wire);
       else if (wire.type === "status") this.#tellOf(stream, "state", { status: wire.status, text: wire.message ?? "" });
       else if (wire.type === "gap") {
-        stream.gaps = [...stream.gaps, wire].slice(-MOST_GAPS);
+        stream.isToldGaps = true;
         this.#tellOf(stream, "gap", { from: wire.from, to: wire.to, reason: wire.reason ?? "" });
       }
     }
@@ -566,7 +563,7 @@ export class RelayClient {
       if (known !== undefined) Object.assign(known, { options: stream.options });
       const kept = known ?? stream;
       this.#streams.set(name, kept);
-      Object.assign(kept, { name, failures: 0, gaps: [], confirmedAt: kept.confirmedAt ?? this.#serverNow() });
+      Object.assign(kept, { name, failures: 0, isToldGaps: false, confirmedAt: kept.confirmedAt ?? this.#serverNow() });
       told = { name, asked: stream.asked };
     }
     this.#tellOf(told, "confirmed", { action: wire.action, asked: told.asked });
@@ -623,7 +620,8 @@ export class RelayClient {
       this.#tellOf(stream, "snapshot", { candles, lastIsClosed, isComplete, seq });
       return;
     }
-    if (!isComplete && owed !== null) {
+    // Before a snapshot the relay tells of all that it lacks; without a word where it has no history.
+    if (!isComplete && owed !== null && !stream.isToldGaps) {
       const reason = "the relay could not give all that was missed while the connection was lost";
       const times = fresh.map(({ candle }) => candle.time);
       for (const [from, to] of stream.holes(owed, times, this.#serverNow())) {
