@@ -144,3 +144,13 @@ async def test_page_fits_a_phone_and_its_tables_scroll_inside(relay: Running, op
     assert await page.evaluate("document.documentElement.scrollWidth") == 360
     inside = "e => e.parentElement.scrollWidth > e.parentElement.clientWidth"
     assert await page.locator("#streams").evaluate(inside)
+
+
+async def test_tables_end_inside_their_frames_on_a_laptop(relay: Running, open_page: OpenPage) -> None:
+    client = await relay.connect()
+    await client.subscribe("BTCUSDT@1m", "EUR/USD@1m")
+    page = await open_status(open_page, relay, viewport={"width": 1280, "height": 800})
+    await expect(row(page, "BTCUSDT 1m").first).to_be_visible()
+    for table in ("#providers", "#streams", "#clients"):
+        fits = "e => e.parentElement.scrollWidth <= e.parentElement.clientWidth"
+        assert await page.locator(table).evaluate(fits), table
