@@ -1,6 +1,6 @@
 """Calls for the past: what providers are asked, one call for equal questions, and what their answers are worth.
 
-A good answer is put into the store; what it says about the present is kept for a moment.
+A good answer is put into the store; what may still change of it, such as the open candle, is kept for a moment.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ from relay.storage.coverage import FOREVER, Span
 from relay.storage.store import Store
 from relay.turns import Turn, Turns
 
-_MAX_PRESENT = 4096
+_MOST_RECENT = 4096
 
 
 class Call(NamedTuple):
@@ -39,20 +39,20 @@ class Calls:
         self._clock = clock
         self._under_way: dict[tuple[str, StreamKey], list[Call]] = {}
         self._turns: dict[str, Turns] = {}
-        self._present: dict[tuple[str, StreamKey], Answer] = {}
+        self._recent: dict[tuple[str, StreamKey], Answer] = {}
         self._is_closed = False
         self.ended = 0
         self.dropped = 0
 
-    def adopt_present(self, request: RangeRequest) -> None:
-        """Have a request believe what the provider said last about the present, if that is still fresh."""
+    def adopt_recent(self, request: RangeRequest) -> None:
+        """Have a request believe what the provider said last of what is not settled, if that is still fresh."""
         stream = (request.source.name, request.key)
-        answer = self._present.get(stream)
+        answer = self._recent.get(stream)
         if answer is None:
             return
         if self._clock.monotonic() - answer.answered_at >= request.source.info.fresh_s:
-            del self._present[stream]
-        elif not any(span.start > answer.span.start for span in request.stored):
+            del self._recent[stream]
+        elif not (answer.reaches_present and any(span.start > answer.span.start for span in request.stored)):
             # A later span would mean that the stream went on since, past the candle that was open then.
             request.adopt(answer)
 
@@ -148,19 +148,21 @@ class Calls:
         is_open = newest is not None and piece.followed_at is None and next_open(key.interval, newest) > now
         open_time = newest if newest is not None and is_open and start <= newest < end else None
         answered_at = self._clock.monotonic()
+        unsettled = max(start, min(end, known_until))
         if reaches_present:
             end = FOREVER
-            rest = Span(max(start, min(piece.end, known_until)), FOREVER)
-            newer = tuple(candle for candle in candles if candle.time >= rest.start)
-            self._remember((source.name, key), Answer(rest, newer, open_time, asked_at, answered_at))
+        if unsettled < end:
+            newer = tuple(candle for candle in candles if unsettled <= candle.time < end)
+            rest = Answer(Span(unsettled, end), newer, open_time, asked_at, answered_at)
+            self._remember((source.name, key), rest)
         kept = tuple(candle for candle in candles if start <= candle.time < end)
         return Answer(Span(start, end), kept, open_time, asked_at, answered_at)
 
     def _remember(self, stream: tuple[str, StreamKey], answer: Answer) -> None:
-        self._present.pop(stream, None)
-        self._present[stream] = answer
-        while len(self._present) > _MAX_PRESENT:
-            del self._present[next(iter(self._present))]
+        self._recent.pop(stream, None)
+        self._recent[stream] = answer
+        while len(self._recent) > _MOST_RECENT:
+            del self._recent[next(iter(self._recent))]
 
     def _clean(self, answered: Sequence[Candle], start: int, end: int) -> tuple[list[Candle], list[int]]:
         """Return the good candles of the range by open time, and the open times of all of them, faulty ones too.

@@ -153,7 +153,7 @@ class History:
         while True:
             cut = self._store.cut(source.name, key)
             request.stored = await self._store.spans(source.name, key, 0, FOREVER)
-            self.calls.adopt_present(request)
+            self.calls.adopt_recent(request)
             past = await self._all_stored(request, request.high())
             if cut == self._store.cut(source.name, key):
                 break  # else old candles were deleted meanwhile
@@ -181,7 +181,7 @@ class History:
         near = min(end - 1, int(source.clock.now())) if is_newest else request.low + window_s(key.interval)
         # Before anything else is awaited: what is written from here on makes this answer an old one.
         request.stored, version, is_remembered = await store.known(name, key, near=near)
-        self.calls.adopt_present(request)
+        self.calls.adopt_recent(request)
         span = span_at(request.known(), end - 1 if is_newest else request.low)
         if span is None:
             return None
@@ -204,11 +204,11 @@ class History:
         if count < request.limit and (low > request.low if is_newest else high < end):
             return None
         self.served["cache" if is_remembered and stored.is_remembered else "store"] += 1
-        present = next((answer for answer in request.answers if answer.reaches_present), None)
-        if present is None or present.span.start >= end:
-            return Text(chunks, last_is_closed, version)
-        until = None if is_live else present.answered_at + source.info.fresh_s
-        return Text(chunks, last_is_closed, version, is_live, until)
+        used = [answer for answer in request.answers if answer.span.start < end]
+        # What the live stream knows was adopted first.
+        is_live = is_live and request.answers[0] in used
+        until = min([answer.answered_at for answer in used[is_live:]], default=None)
+        return Text(chunks, last_is_closed, version, is_live, None if until is None else until + source.info.fresh_s)
 
     async def _advance(self, request: RangeRequest, high: int) -> bool:
         """Take what is known next to where the request stands; True when it has all it wants."""
@@ -216,7 +216,7 @@ class History:
         while True:
             cut = self._store.cut(source.name, key)
             request.stored = await self._store.spans(source.name, key, request.low, FOREVER)
-            self.calls.adopt_present(request)
+            self.calls.adopt_recent(request)
             at, to = request.next_known(high)
             rows = await self._rows(request, min(at, to), max(at, to)) if at != to else []
             if cut == self._store.cut(source.name, key):

@@ -2,12 +2,12 @@
 
 import math
 import struct
-import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
 import orjson
 
+from relay.compression import deflated
 from relay.errors import RequestError
 from relay.messages import (
     CandleObject,
@@ -25,7 +25,6 @@ from relay.messages import (
 from relay.model import Candle, PriceUpdate
 
 MESSAGE_BYTES = 4096
-DEFLATE_WINDOW_BITS = 15
 
 
 _HEAD = struct.Struct("!BBH")
@@ -49,10 +48,8 @@ def _framed(opcode: int, body: bytes) -> bytes:
 
 def deflate(frame: bytes) -> bytes:
     """Return a text frame as a compressed one (permessage-deflate, RFC 7692), readable without any earlier frame."""
-    compressor = zlib.compressobj(1, zlib.DEFLATED, -DEFLATE_WINDOW_BITS)
     text = frame[(2, 4, 10)[max(0, frame[1] - 125)] :]
-    body = compressor.compress(text) + compressor.flush(zlib.Z_SYNC_FLUSH)
-    return _framed(0xC1, body[:-4])
+    return _framed(0xC1, deflated(text))
 
 
 def close_frame(code: int, reason: str) -> bytes:

@@ -371,6 +371,23 @@ async def test_live_stream_that_just_began_is_joined_to_the_past_once(bench: Ben
     assert len(bench.provider.calls) == 1
 
 
+async def test_candle_that_may_still_change_is_asked_for_once_a_second_beside_a_live_stream(bench: Bench) -> None:
+    bench.provider.now = minute(601) + 0.5
+    now = Live(since=minute(601), candle=unfinished(minute(601)), is_closed=False)
+    for _ in range(3):
+        past = await bench.history.candles(bench.provider, KEY, start=None, end=None, limit=3, live=lambda: now)
+        assert past.candles == (*finals(599, 600), unfinished(minute(601)))
+        text = await bench.history.text(bench.provider, KEY, start=None, end=None, limit=3, live=lambda: now)
+        assert tuple(decode(text.chunk)) == past.candles
+        assert (text.is_live, text.until) == (True, minute(601) + 0.5 + 1.0)
+    assert len(bench.provider.calls) == 1
+    for _ in range(3):
+        bench.provider.now += 6
+        past = await bench.history.candles(bench.provider, KEY, start=None, end=None, limit=3, live=lambda: now)
+        assert past.candles == (*finals(599, 600), unfinished(minute(601)))
+    assert len(bench.provider.calls) == 2
+
+
 async def test_backfill_can_refuse_a_fresh_answer(bench: Bench) -> None:
     bench.provider.now = minute(601) - 0.1
     await bench.ask(limit=2)

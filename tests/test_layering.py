@@ -64,6 +64,7 @@ RANKS = {
     "relay.fanout": 6,
     "relay.hub": 7,
     "relay.cache": 0,
+    "relay.compression": 0,
     "relay.storage.coverage": 0,
     "relay.storage.schema": 1,
     "relay.storage.writes": 1,

@@ -4,7 +4,6 @@ A stream's time is divided into windows of `WINDOW` candles. The candles of one 
 """
 
 import sys
-import zlib
 from array import array
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
@@ -12,6 +11,7 @@ from typing import NamedTuple
 
 import orjson
 
+from relay.compression import crc32
 from relay.intervals import length_s
 from relay.model import Candle
 
@@ -84,7 +84,7 @@ class Packed(NamedTuple):
 
 def pack(chunk: Chunk) -> Packed:
     """Return a chunk as it is stored."""
-    return Packed(_in_order_of_files(array("q", [zlib.crc32(chunk.text), *chunk.times])).tobytes(), chunk.text)
+    return Packed(_in_order_of_files(array("q", [crc32(chunk.text), *chunk.times])).tobytes(), chunk.text)
 
 
 def unpack(packed: Packed) -> Chunk:
@@ -96,7 +96,7 @@ def unpack(packed: Packed) -> Chunk:
         check = _in_order_of_files(times).pop(0)
     except (ValueError, IndexError):
         raise ValueError("a stored chunk is damaged: it is cut off") from None
-    if zlib.crc32(text) != check:
+    if crc32(text) != check:
         raise ValueError("a stored chunk is damaged: its check sum differs")
     return Chunk(times, text)
 

@@ -1,9 +1,7 @@
 """Bodies of answers that many clients ask for: made once, kept with their entity tag and compressed form."""
 
 import asyncio
-import gzip
 import time
-import zlib
 from collections.abc import Sequence
 from email.utils import formatdate
 from functools import lru_cache
@@ -12,11 +10,12 @@ from aiohttp import HttpVersion11, web
 from aiohttp.abc import AbstractStreamWriter
 from multidict import CIMultiDict
 
+from relay.compression import crc32, gzipped
+
 LEAST_COMPRESSED = 1400
 """Smaller bodies fit into one packet anyway."""
 MOST_ON_LOOP = 128 * 1024
 """Larger bodies are compressed in a thread."""
-_LEVEL = 1
 
 
 class Ready(web.StreamResponse):
@@ -83,7 +82,7 @@ class Body:
     def __init__(self, parts: Sequence[bytes], content_type: str) -> None:
         check = 0
         for part in parts:
-            check = zlib.crc32(part, check)
+            check = crc32(part, check)
         self.length = sum(map(len, parts))
         # Tells one content of an address from another; nobody gains by forging it.
         self.tag = f"{check:08x}-{self.length:x}"
@@ -119,9 +118,9 @@ class Body:
         if self._packed is None:
             data = self._data()
             if self.length > MOST_ON_LOOP:
-                self._packed = await asyncio.to_thread(gzip.compress, data, _LEVEL, mtime=0)
+                self._packed = await asyncio.to_thread(gzipped, data)
             else:
-                self._packed = gzip.compress(data, _LEVEL, mtime=0)
+                self._packed = gzipped(data)
         headers = self._headers(f'"{self.tag}-gzip"')
         headers["Content-Encoding"] = "gzip"
         return web.Response(body=self._packed, headers=headers)

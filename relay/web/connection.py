@@ -11,6 +11,7 @@ from typing import Any
 from aiohttp import WebSocketError, WSMsgType
 
 from relay import requests, wire
+from relay.compression import DEFLATE_WINDOW_BITS
 from relay.errors import CloseCode, Code, RequestError
 from relay.events import event
 from relay.limits import TokenBucket
@@ -68,7 +69,7 @@ class Connection:
         self._counted = counted
         self._ws = ws
         self._transport = transport
-        is_compressed = ws.compress == wire.DEFLATE_WINDOW_BITS
+        is_compressed = ws.compress == DEFLATE_WINDOW_BITS
         self.subscriber = parts.hub.join(Outbox(transport), self._on_slow, is_compressed=is_compressed)
         self._subscribing = Subscribing(parts, self.subscriber, caller.owner)
         self._tasks: dict[asyncio.Task[None], None] | None = None

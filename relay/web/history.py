@@ -101,6 +101,8 @@ class HistoryRoute:
         text, (provider, key, _) = kept.text, kept.target
         if text.version != self._store.version(provider.name, key) or kept.listed != self._directory.version:
             return False
+        if text.until is not None and self._history.now() >= text.until:
+            return False
         if text.is_live:
             stream = kept.stream
             return (
@@ -111,7 +113,7 @@ class HistoryRoute:
                 and not stream.series.is_catching_up
                 and provider.refusal is None
             )
-        return provider.refusal is None and (text.until is None or self._history.now() < text.until)
+        return provider.refusal is None
 
     async def _understand(self, request: web.Request) -> _Asked:
         """Read the query. Raises `RequestError`."""
