@@ -25,10 +25,11 @@ from relay.stream import Stream
 from relay.supervision.supervisor import Supervisor
 from relay.web import contracts, metrics, pages, rest, ws
 from relay.web import history as history_route
-from relay.web.access import ACCESS, Access, access_middleware, say_origin
-from relay.web.counting import Requests, count_requests, count_websockets
+from relay.web.access import ACCESS, Access, say_origin
+from relay.web.counting import Requests
+from relay.web.gate import Gate
+from relay.web.newcomers import Newcomers
 from relay.web.parts import Parts
-from relay.web.problems import problems
 from relay.web.status import Status
 
 CONFIG = web.AppKey("config", Config)
@@ -43,6 +44,9 @@ CLOCK = web.AppKey("clock", Clock)
 STATUS = web.AppKey("status", Status)
 REQUESTS = web.AppKey("requests", Requests)
 LOOP_LAG = web.AppKey("loop_lag", LoopLag)
+NEWCOMERS = web.AppKey("newcomers", Newcomers)
+
+FIRST_REQUEST_S = 20.0
 
 
 def load_plugins(config: Config, builtin: Iterable[object]) -> PluginHost:
@@ -61,15 +65,15 @@ def build_app(config: Config, builtin: Iterable[object], clock: Clock | None = N
     if not host.loaded:
         raise ConfigError("no provider could be loaded")
     access = Access(config)
-    requests = Requests()
-    app = web.Application(
-        middlewares=[count_requests(requests), access_middleware(access), problems], client_max_size=64 * 1024
-    )
+    requests, newcomers = Requests(), Newcomers(FIRST_REQUEST_S)
+    gate = Gate(newcomers, access, requests)
+    app = web.Application(middlewares=[gate.enter], client_max_size=64 * 1024)
     app[CONFIG] = config
     app[CLOCK] = clock
     app[HOST] = host
     app[ACCESS] = access
     app[REQUESTS] = requests
+    app[NEWCOMERS] = newcomers
     app[PROVIDERS] = {
         name: host.bind(loaded, provider_settings(config, loaded.info), ProviderClock(clock))
         for name, loaded in host.loaded.items()
@@ -77,7 +81,7 @@ def build_app(config: Config, builtin: Iterable[object], clock: Clock | None = N
     app.add_routes(
         [*history_route.ROUTES, *rest.ROUTES, *ws.ROUTES, *metrics.ROUTES, *contracts.ROUTES, *pages.routes()]
     )
-    app.on_response_prepare.extend([say_origin, count_websockets(requests)])
+    app.on_response_prepare.extend([say_origin, gate.count_websocket])
     # Before aiohttp waits for open requests to end: a WebSocket is one of them.
     app.on_shutdown.append(_send_clients_away)
     # In dependency order; aiohttp undoes them in reverse.

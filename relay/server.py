@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 
 from aiohttp import web
 
-from relay.app import build_app
+from relay.app import NEWCOMERS, build_app
 from relay.config import Config
 from relay.errors import ConfigError
 from relay.events import event
@@ -23,7 +23,6 @@ from relay.web.newcomers import Newcomers, Site
 log = logging.getLogger(__name__)
 
 SHUTDOWN_TIMEOUT_S = 5.0
-FIRST_REQUEST_S = 20.0
 KEEPALIVE_S = 75.0
 BACKLOG = 4096
 
@@ -38,8 +37,6 @@ async def serve(
     """
     tls = Tls(config.tls_cert, config.tls_key) if config.tls_cert else None
     app = build_app(config, builtin)
-    newcomers = Newcomers(FIRST_REQUEST_S)
-    app.middlewares.insert(0, newcomers.greet)
     runner = web.AppRunner(
         app,
         access_log=None,
@@ -66,7 +63,7 @@ async def serve(
     loop.add_signal_handler(signal.SIGHUP, on_hangup)
     try:
         await runner.setup()
-        address = await _listen(runner, newcomers, config, tls)
+        address = await _listen(runner, app[NEWCOMERS], config, tls)
         # What exists now lives as long as the process: the collector need not look at it again.
         gc.collect()
         gc.freeze()

@@ -43,11 +43,12 @@ def live_of(stream: Stream | None) -> Live | None:
 
 
 async def fetch(
-    history: History, provider: Provider, key: StreamKey, find: Callable[[], Stream | None], past: Past
+    history: History, provider: Provider, key: StreamKey, find: Callable[[], Stream | None], past: Past, client: str
 ) -> Answer:
     """Fetch the past of a subscription; what cannot be had makes it incomplete, never an error.
 
-    `find` returns the stream if there is one: what it knows of the present needs no provider call.
+    `find` returns the stream if there is one: what it knows of the present needs no provider call. `client` is whom it
+    is for.
     """
     if not provider.has_history and past.bars == 0:
         return Answer((), True, True)
@@ -58,18 +59,22 @@ async def fetch(
     try:
         if past.since is None or past.bars is not None:
             # With both, the last `bars` candles are enough: `cut` leaves out those before `since`.
-            return await history.candles(provider, key, start=None, end=None, limit=past.bars or 1, live=live)
+            return await history.candles(
+                provider, key, start=None, end=None, limit=past.bars or 1, live=live, client=client
+            )
         start = past.since + 1
         stream = find()
         if stream is not None and stream.series.last is None:
             # Nothing was told yet: the answer may anchor the stream if it reaches back to what the stream owes.
             start = max(0, min(start, stream.series.owed_from() or start))
         with suppress(ProviderError):
-            answer = await history.candles(provider, key, start=start, end=None, limit=MOST_SINCE, live=live)
+            answer = await history.candles(
+                provider, key, start=start, end=None, limit=MOST_SINCE, live=live, client=client
+            )
             if answer.is_complete and len(answer.candles) < MOST_SINCE:
                 return answer
             if answer.is_complete:
-                await history.candles(provider, key, start=None, end=None, limit=MOST_SINCE, live=live)
+                await history.candles(provider, key, start=None, end=None, limit=MOST_SINCE, live=live, client=client)
         # All that is known by now, also of what the provider gave before it failed.
         return await history.stored(provider, key, limit=MOST_SINCE, live=live)
     except (ProviderError, StoreError):

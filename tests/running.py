@@ -13,12 +13,12 @@ from yarl import URL
 
 from providers import BUILTIN
 from providers.sandbox import Sandbox
-from relay.app import CONFIG, HUB, build_app
+from relay.app import CONFIG, HUB, NEWCOMERS, build_app
 from relay.config import Config
 from relay.hub import Hub
 from relay.tokens import parse_tokens
 from relay.web.access import ACCESS, Access
-from relay.web.newcomers import Newcomers, Site
+from relay.web.newcomers import Site
 from relay.web.ws import CLIENTS, Clients
 from tests.contracts import check_answer, check_message
 
@@ -230,12 +230,10 @@ async def start_relay(
 ) -> Running:
     """Start a relay with the stand-ins as its upstreams, on a free port unless `port` is given; close it yourself."""
     app = build_app(config_of(settings_of(sandbox, tables), **settings), builtin)
-    newcomers = Newcomers(PATIENCE_S)
-    app.middlewares.insert(0, newcomers.greet)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=2.0, handle_signals=False)
     try:
         await runner.setup()
-        site = Site(runner, newcomers, "127.0.0.1", app[CONFIG].port)
+        site = Site(runner, app[NEWCOMERS], "127.0.0.1", app[CONFIG].port)
         await site.start()
     except BaseException:
         await runner.cleanup()

@@ -130,6 +130,7 @@ RANKS = {
     "relay.web.callers": 7,
     "relay.web.masks": 0,
     "relay.web.newcomers": 8,
+    "relay.web.gate": 10,
     "relay.web.origins": 8,
     "relay.web.access": 9,
     "relay.web.pages": 9,

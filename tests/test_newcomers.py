@@ -10,7 +10,7 @@ import pytest
 from tests.serving import serving
 
 API = "/api/v1/market-data"
-IMPATIENT = "import relay.server; relay.server.FIRST_REQUEST_S = 1.0"
+IMPATIENT = "import relay.app; relay.app.FIRST_REQUEST_S = 1.0"
 
 
 async def end_of(reader: asyncio.StreamReader) -> bytes:

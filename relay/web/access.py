@@ -1,19 +1,19 @@
 """Who may use the relay, from where, and how much of it."""
 
+import functools
 from collections import Counter
-from collections.abc import Awaitable
 from typing import NamedTuple
 
 from aiohttp import web
-from aiohttp.typedefs import Middleware
 
 from relay.config import Config
 from relay.errors import Code, RequestError
 from relay.limits import Buckets, Shares, TokenBucket
 from relay.model import StreamKey
 from relay.tokens import Token
-from relay.web import callers, origins
-from relay.web.problems import Handler, problem, problem_of
+from relay.web import callers
+from relay.web.origins import Origins
+from relay.web.problems import problem
 
 PREFIX = "/api/v1/market-data"
 WEBSOCKET, HISTORY = f"{PREFIX}/ws", f"{PREFIX}/history"
@@ -36,10 +36,15 @@ TOKEN_OWNER = "token:"
 
 
 class Caller(NamedTuple):
-    """Who opened a connection: the real address, whom limits count it for, and the token."""
+    """Who sends a request or opened a connection: the real address, and the token if it is a valid one.
+
+    `owner` is whom connections, frames and streams count for, the address or its network; `client` is whom requests
+    over HTTP and candles of the past count for, the token wherever it comes from, else the address.
+    """
 
     address: str
     owner: str
+    client: str
     token: Token | None
 
 
@@ -48,6 +53,7 @@ class Access:
 
     def __init__(self, config: Config) -> None:
         self.config = config
+        self.origins = Origins(config)
         self._per_owner: Counter[str] = Counter()
         self._per_token: Counter[str] = Counter()
         self._connects: Buckets[str] = Buckets(*_connects(config))
@@ -60,34 +66,23 @@ class Access:
     def reconfigure(self, config: Config) -> None:
         """Go by another configuration from now on; who is connected is the caller's concern."""
         self.config = config
+        self.origins = Origins(config)
         self._connects.set_limit(*_connects(config))
         self._requests.set_limit(*requests_limit(_requests(config)))
         self._rows.set_limit(*rows_limit(_rows(config)))
 
     # -- who ---------------------------------------------------------------------------------------
 
-    def address(self, request: web.Request) -> str:
-        """Return the address of the client, behind trusted proxies as well."""
+    def caller(self, request: web.Request) -> Caller:
+        """Return who sends a request, also from behind trusted proxies."""
         trusted = self.config.trusted_proxies
+        if not trusted and not self.config.tokens:
+            return _stranger(request.remote)
         forwarded = request.headers.getall("X-Forwarded-For", []) if trusted else ()
-        return callers.client_address(request.remote, forwarded, trusted)
-
-    def owner(self, request: web.Request) -> str:
-        """Return whom limits count the address of a request for."""
-        return callers.owner_of(self.address(request))
-
-    def client(self, request: web.Request) -> str:
-        """Return whom limits of HTTP count a request for: its token, wherever it comes from, else its address."""
-        token = self._token(request)
+        address = callers.client_address(request.remote, forwarded, trusted)
+        owner, token = callers.owner_of(address), self._token(request)
         # No address is written so.
-        return self.owner(request) if token is None else f"{TOKEN_OWNER}{token.name}"
-
-    def check_token(self, request: web.Request) -> Token | None:
-        """Return the token of a request, None if none are set. Raises `RequestError` without a valid one."""
-        token = self._token(request)
-        if token is None and self.config.tokens:
-            raise RequestError(Code.UNAUTHORIZED, "a valid token is needed: send it as Authorization: Bearer TOKEN")
-        return token
+        return Caller(address, owner, owner if token is None else f"{TOKEN_OWNER}{token.name}", token)
 
     def _token(self, request: web.Request) -> Token | None:
         """Return the valid token of a request; `?token=` is one on the WebSocket, where a browser sends no header."""
@@ -96,8 +91,8 @@ class Access:
             return None
         scheme, _, given = request.headers.get("Authorization", "").partition(" ")
         if scheme.lower() != "bearer":
-            is_websocket = request.path == WEBSOCKET and _is_upgrade(request)
-            given = request.query.get("token", "") if is_websocket else ""
+            by_query = request.path == WEBSOCKET and is_websocket(request)
+            given = request.query.get("token", "") if by_query else ""
         # What was no UTF-8 in the header comes as surrogates.
         return tokens.match(given.strip().encode("utf-8", "surrogateescape")) if given else None
 
@@ -136,65 +131,84 @@ class Access:
     def _counts_no_rows(self, owner: str) -> bool:
         return not self.config.max_history_rows_per_minute_per_address and callers.is_this_machine(owner)
 
-    def check_rate(self, request: web.Request) -> None:
+    def check_rows(self, caller: Caller) -> None:
+        """Refuse candles of the past to who had its share. Raises `RequestError`."""
+        if not self._counts_no_rows(caller.owner):
+            check_rows(self._rows.of(caller.client), _rows(self.config), _whose(caller))
+
+    def spend_rows(self, caller: Caller, rows: int) -> None:
+        """Count candles of the past that somebody was given."""
+        if not self._counts_no_rows(caller.owner):
+            self._rows.of(caller.client).spend(rows)
+
+    # -- what is let in ----------------------------------------------------------------------------
+
+    def check(self, request: web.Request, *, opens: bool) -> web.Response | None:
+        """Check rate, origin and token of a request, which `opens` a WebSocket or not, before anything else is done.
+
+        Returns the answer if that is all the browser wanted to know. Raises `RequestError`.
+        """
+        path = request.path
+        if path in HEALTH:
+            return None
+        caller = self.caller(request)
+        self._check_rate(caller, opens=opens)
+        if request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers:
+            return self._preflight(request)
+        if _is_page(path):
+            return None
+        self.origins.check(request)
+        if caller.token is None and self.config.tokens and not (self.config.public_status and path in STATUS):
+            raise RequestError(Code.UNAUTHORIZED, "a valid token is needed: send it as Authorization: Bearer TOKEN")
+        if path == HISTORY:
+            self.check_rows(caller)
+        return None
+
+    def _check_rate(self, caller: Caller, *, opens: bool) -> None:
         """Count one request, or one attempt to open a WebSocket. Raises `RequestError` when there were too many."""
-        owner = self.owner(request)
-        if _is_upgrade(request):
-            if self._counts_no_connects(owner):
+        if opens:
+            if self._counts_no_connects(caller.owner):
                 return
-            bucket = self._connects.of(owner)
+            bucket = self._connects.of(caller.owner)
             what = f"{_connects(self.config)[1]:g} new connections a minute from one address"
-        elif self._counts_no_requests(owner):
+        elif self._counts_no_requests(caller.owner):
             return
         else:
-            client = self.client(request)
-            bucket = self._requests.of(client)
-            what = f"{_requests(self.config):g} requests a second from {_whose(client)}"
+            bucket = self._requests.of(caller.client)
+            what = f"{_requests(self.config):g} requests a second from {_whose(caller)}"
         if not bucket.take():
             raise RequestError(
                 Code.RATE_LIMITED, f"more than {what}; wait {bucket.wait_s:.2f} s", retry_after=bucket.wait_s
             )
 
-    def check_rows(self, owner: str) -> None:
-        """Refuse candles of the past to an address that had its share. Raises `RequestError`."""
-        if not self._counts_no_rows(owner):
-            check_rows(self._rows.of(owner), _rows(self.config), _whose(owner))
-
-    def spend_rows(self, owner: str, rows: int) -> None:
-        """Count candles of the past that an address was given."""
-        if not self._counts_no_rows(owner):
-            self._rows.of(owner).spend(rows)
-
-    def check_rows_of(self, request: web.Request) -> None:
-        """Refuse candles of the past to who sends a request and had its share. Raises `RequestError`."""
-        if not self._counts_no_rows(self.owner(request)):
-            self.check_rows(self.client(request))
-
-    def spend_rows_of(self, request: web.Request, rows: int) -> None:
-        """Count candles of the past that a request was answered with."""
-        if not self._counts_no_rows(self.owner(request)):
-            self.spend_rows(self.client(request), rows)
+    def _preflight(self, request: web.Request) -> web.Response:
+        if "Origin" not in request.headers or not self.origins.is_allowed(request):
+            return problem(403, Code.FORBIDDEN, "this Origin is not allowed")
+        headers = {
+            "Access-Control-Allow-Methods": "GET",
+            "Access-Control-Allow-Headers": "Authorization, If-None-Match",
+            "Access-Control-Max-Age": "600",
+        }
+        return web.Response(status=204, headers=headers)
 
     def admit(self, request: web.Request) -> Caller:
         """Count one more WebSocket client; return what `leave` wants. Raises `RequestError` when full."""
-        token = self.check_token(request)
-        address = self.address(request)
-        owner = callers.owner_of(address)
+        caller = self.caller(request)
         if self.is_closing:
             raise RequestError(Code.INTERNAL, "the relay is shutting down", retry_after=5)
         if self.clients >= self.config.max_clients:
             raise RequestError(Code.INTERNAL, "the relay is full; try again later", retry_after=10)
-        if self._per_owner[owner] >= self.config.max_clients_per_address:
+        if self._per_owner[caller.owner] >= self.config.max_clients_per_address:
             raise RequestError(
                 Code.RATE_LIMITED,
                 f"too many connections from one address; at most {self.config.max_clients_per_address} are allowed",
                 retry_after=10,
             )
         self.clients += 1
-        self._per_owner[owner] += 1
-        if token is not None:
-            self._per_token[token.name] += 1
-        return Caller(address, owner, token)
+        self._per_owner[caller.owner] += 1
+        if caller.token is not None:
+            self._per_token[caller.token.name] += 1
+        return caller
 
     def leave(self, caller: Caller) -> None:
         """Count one client less."""
@@ -228,8 +242,16 @@ def check_rows(bucket: TokenBucket, most: int, whose: str) -> None:
         )
 
 
-def _whose(owner: str) -> str:
-    return "one token" if owner.startswith(TOKEN_OWNER) else "one address"
+def _whose(caller: Caller) -> str:
+    return "one address" if caller.token is None else "one token"
+
+
+@functools.lru_cache(4096)
+def _stranger(peer: str | None) -> Caller:
+    """Return who has an address and nothing else."""
+    address = callers.client_address(peer, (), ())
+    owner = callers.owner_of(address)
+    return Caller(address, owner, owner, None)
 
 
 def _connects(config: Config) -> tuple[float, float]:
@@ -252,7 +274,8 @@ def _count_down(counter: Counter[str], key: str) -> None:
         del counter[key]
 
 
-def _is_upgrade(request: web.Request) -> bool:
+def is_websocket(request: web.Request) -> bool:
+    """Say whether a request asks for a WebSocket."""
     return request.headers.get("Upgrade", "").lower() == "websocket"
 
 
@@ -260,54 +283,11 @@ def _is_page(path: str) -> bool:
     return path in PAGES or path.startswith(PAGES_BELOW)
 
 
-def access_middleware(access: Access) -> Middleware:
-    """Check rates, origins and tokens before everything else, and answer what browsers ask before they ask."""
-
-    @web.middleware
-    def check(request: web.Request, handler: Handler) -> Awaitable[web.StreamResponse]:
-        # No coroutine: its frame would be kept for as long as a WebSocket is open.
-        try:
-            if request.path not in HEALTH:
-                access.check_rate(request)
-                if request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers:
-                    return _answered(_preflight(access, request))
-                if not _is_page(request.path):
-                    _check(access, request)
-        except RequestError as error:
-            return _answered(problem_of(error))
-        return handler(request)
-
-    return check
-
-
-async def _answered(answer: web.Response) -> web.StreamResponse:
-    return answer
-
-
-def _check(access: Access, request: web.Request) -> None:
-    origins.check(request, access.config)
-    if not (request.path in STATUS and access.config.public_status):
-        access.check_token(request)
-    if request.path == HISTORY:
-        access.check_rows_of(request)
-
-
-def _preflight(access: Access, request: web.Request) -> web.Response:
-    if "Origin" not in request.headers or not origins.is_allowed(request, access.config):
-        return problem(403, Code.FORBIDDEN, "this Origin is not allowed")
-    headers = {
-        "Access-Control-Allow-Methods": "GET",
-        "Access-Control-Allow-Headers": "Authorization, If-None-Match",
-        "Access-Control-Max-Age": "600",
-    }
-    return web.Response(status=204, headers=headers)
-
-
 async def say_origin(request: web.Request, answer: web.StreamResponse) -> None:
     """Let pages of allowed origins read an answer; the signal comes before the headers of every answer leave."""
     varies = answer.headers.get("Vary")
     answer.headers["Vary"] = f"{varies}, Origin" if varies else "Origin"
     origin = request.headers.get("Origin")
-    if origin is not None and origins.is_allowed(request, request.app[ACCESS].config):
+    if origin is not None and request.app[ACCESS].origins.is_allowed(request):
         answer.headers["Access-Control-Allow-Origin"] = origin
         answer.headers["Access-Control-Expose-Headers"] = "Retry-After, ETag"

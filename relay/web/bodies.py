@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from email.utils import formatdate
 from functools import lru_cache
 
@@ -18,42 +19,20 @@ MOST_ON_LOOP = 128 * 1024
 """Larger bodies are compressed in a thread."""
 
 
-class Ready(web.StreamResponse):
-    """An answer whose head is bytes already: what aiohttp does for every answer anew was done for an equal one.
+class Sent(web.StreamResponse):
+    """An answer that has left already: there is nothing more to do for it. The connection stays open."""
 
-    For GET by HTTP/1.1 on a connection that stays open.
-    """
-
-    def __init__(self, parts: Sequence[bytes]) -> None:
-        super().__init__()
-        self._parts = parts
-        self._request: web.BaseRequest | None = None
-
-    @property
-    def prepared(self) -> bool:
-        """Say whether the head cannot be changed any more, which is so from the beginning."""
-        return True
-
-    @property
-    def keep_alive(self) -> bool:
-        """Leave the connection open."""
-        return True
+    keep_alive = True
 
     async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
-        """Take the request that is answered."""
-        self._request = request
+        """Do nothing: the head is gone."""
         return None
 
     async def write_eof(self, data: bytes = b"") -> None:
-        """Send all of it, and wait while the client does not take it."""
-        request, self._request = self._request, None
-        if request is None:
-            return
-        transport = request.transport
-        if transport is None or transport.is_closing():
-            raise ConnectionResetError("the client is gone")
-        transport.writelines(self._parts)
-        await request.writer.drain()
+        """Do nothing: all of it is gone."""
+
+
+_SENT = Sent()
 
 
 class Heads:
@@ -97,7 +76,11 @@ class Body:
         return self.length + (0 if self._packed is None else len(self._packed))
 
     async def answer(self, request: web.Request, heads: Heads) -> web.StreamResponse:
-        """Return it as the client wants it: compressed, or not at all if the client has it."""
+        """Answer with it as the client wants it: compressed, or not at all if the client has it.
+
+        Plain, to a GET by HTTP/1.1 on a connection that stays open, it is sent here: the head is bytes already, and
+        what aiohttp does for every answer anew was done for an equal one.
+        """
         asked = request.headers
         known = asked.get("If-None-Match")
         if known is not None and (self.tag in known or known.strip() == "*"):
@@ -114,7 +97,8 @@ class Body:
             head = self._head
             if head is None:
                 head = self._head = await heads.make(request, self)
-            return Ready((b"%bDate: %b\r\n\r\n" % (head, _date(int(time.time()))), *self._parts))
+            await _send(request, (b"%bDate: %b\r\n\r\n" % (head, _date(int(time.time()))), *self._parts))
+            return _SENT
         if self._packed is None:
             data = self._data()
             if self.length > MOST_ON_LOOP:
@@ -134,6 +118,16 @@ class Body:
 
 # Kept by browsers, and used again only after asking whether it still holds.
 _SHARED = {"Cache-Control": "no-cache", "Vary": "Accept-Encoding"}
+
+
+async def _send(request: web.Request, parts: Sequence[bytes]) -> None:
+    """Send all of it, and wait while the client does not take it; one that is gone has no need of it."""
+    transport = request.transport
+    if transport is None or transport.is_closing():
+        return
+    transport.writelines(parts)
+    with suppress(ConnectionError):
+        await request.writer.drain()
 
 
 @lru_cache(1)

@@ -71,7 +71,7 @@ class Connection:
         self._transport = transport
         is_compressed = ws.compress == DEFLATE_WINDOW_BITS
         self.subscriber = parts.hub.join(Outbox(transport), self._on_slow, is_compressed=is_compressed)
-        self._subscribing = Subscribing(parts, self.subscriber, caller.owner)
+        self._subscribing = Subscribing(parts, self.subscriber, caller)
         self._tasks: dict[asyncio.Task[None], None] | None = None
         self._requests = TokenBucket(*requests_limit(parts.access.config.max_requests_per_second))
         self._invalid: TokenBucket | None = None

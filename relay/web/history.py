@@ -15,7 +15,7 @@ from relay.snapshot import live_of
 from relay.storage.chunks import CSV_HEAD, Chunk, as_csv, as_lines
 from relay.storage.store import Store
 from relay.stream import CONNECTED, Stream
-from relay.web.access import Access
+from relay.web.access import Access, Caller
 from relay.web.bodies import Body, Heads, takes_gzip
 from relay.web.parameters import HISTORY, MOST_AT_ONCE, HistoryQuery
 
@@ -34,7 +34,7 @@ class _Asked(NamedTuple):
     # A request, understood.
     query: HistoryQuery
     target: Target
-    client: str
+    caller: Caller
 
 
 class _Made(NamedTuple):
@@ -71,19 +71,19 @@ class HistoryRoute:
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
         """Candles of one stream, ascending."""
-        path = request.raw_path
+        path, caller = request.raw_path, self._access.caller(request)
         made = self.kept.get(path)
         if made is not None and self._holds(made):
             self._history.served["cache"] += 1
         else:
-            asked = await self._understand(request)
+            asked = await self._understand(request, caller)
             if asked.query.limit > MOST_AT_ONCE:
                 return await self._stream(request, asked)
             is_wanted = made is not None or self._was_seen(path)
             made = await self._make(asked, is_wanted=is_wanted)
             if is_wanted and made.text.version >= 0:
                 self.kept.put(path, made, 2 * len(path) + made.body.size)
-        self._access.spend_rows_of(request, made.rows)
+        self._access.spend_rows(caller, made.rows)
         return await made.body.answer(request, self._heads)
 
     def _was_seen(self, path: str) -> bool:
@@ -115,13 +115,13 @@ class HistoryRoute:
             )
         return provider.refusal is None
 
-    async def _understand(self, request: web.Request) -> _Asked:
+    async def _understand(self, request: web.Request, caller: Caller) -> _Asked:
         """Read the query. Raises `RequestError`."""
         query = HISTORY.read(request)
         pin, symbol = query.symbol
         await self._directory.settled(pin, symbol)
         target = self._directory.resolve(pin, symbol, query.interval)
-        return _Asked(query, target, self._access.client(request))
+        return _Asked(query, target, caller)
 
     async def _make(self, asked: _Asked, *, is_wanted: bool) -> _Made:
         """Make the body; in one piece if it is wanted again."""
@@ -157,7 +157,7 @@ class HistoryRoute:
             end=end,
             limit=limit,
             live=lambda: live_of(self._hub.streams.get((provider.name, key))),
-            client=asked.client,
+            client=asked.caller.client,
         )
 
     # -- large answers -----------------------------------------------------------------------------
@@ -178,7 +178,7 @@ class HistoryRoute:
                 await answer.write(CSV_HEAD)
             chunk = first
             while chunk is not None:
-                self._access.spend_rows_of(request, len(chunk.times))
+                self._access.spend_rows(asked.caller, len(chunk.times))
                 await answer.write(as_csv(chunk) if asked.query.form == "csv" else as_lines(chunk))
                 chunk = await anext(pages, None)
             await answer.write_eof()

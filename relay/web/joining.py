@@ -11,7 +11,7 @@ from relay.limits import TokenBucket
 from relay.model import StreamKey
 from relay.ranges import Past as Answer
 from relay.stream import CONNECTED, Stream, Subscriber
-from relay.web.access import Access, check_rows, rows_limit
+from relay.web.access import Access, Caller, check_rows, rows_limit
 
 MOST_ROUNDS = 3
 
@@ -19,24 +19,24 @@ Identity = tuple[str, StreamKey]
 
 
 class Rows:
-    """How many candles of the past one client may have, and with it all clients of its address."""
+    """How many candles of the past one client may have, and with it all clients of its token or address."""
 
-    __slots__ = ("_access", "_bucket", "_owner")
+    __slots__ = ("_access", "_bucket", "caller")
 
-    def __init__(self, access: Access, owner: str) -> None:
+    def __init__(self, access: Access, caller: Caller) -> None:
         self._access = access
-        self._owner = owner
+        self.caller = caller
         self._bucket = TokenBucket(*rows_limit(access.config.max_history_rows_per_minute))
 
     def check(self) -> None:
         """Refuse when either had its share. Raises `RequestError`."""
         check_rows(self._bucket, self._access.config.max_history_rows_per_minute, "one client")
-        self._access.check_rows(self._owner)
+        self._access.check_rows(self.caller)
 
     def spend(self, rows: int) -> None:
         """Count candles that were fetched."""
         self._bucket.spend(rows)
-        self._access.spend_rows(self._owner, rows)
+        self._access.spend_rows(self.caller, rows)
 
     def set_limit(self) -> None:
         """Go by the limit that is in force now."""
@@ -91,7 +91,9 @@ class Joining:
             except RequestError as error:
                 error.symbol, error.interval = self.target.name, self.target.key.interval
                 raise
-            answer = await snapshot.fetch(history, self.target.provider, self.target.key, find, past)
+            answer = await snapshot.fetch(
+                history, self.target.provider, self.target.key, find, past, rows.caller.client
+            )
             rows.spend(len(answer.candles))
             stream = find()
             if stream is None or snapshot.covers(answer, stream.series, past):

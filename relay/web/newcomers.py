@@ -6,14 +6,14 @@ and could be had by the thousand. What is no HTTP is no request either, and is a
 
 import asyncio
 import ssl
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from aiohttp import web
 
 from relay.errors import Code
 from relay.web.masks import MaskGuard
-from relay.web.problems import Handler, problem
+from relay.web.problems import problem
 
 HANDSHAKE_S = 60.0
 LOOKS = 20
@@ -102,14 +102,9 @@ class Newcomers:
         if self._waiting:
             self._plan(loop)
 
-    @web.middleware
-    def greet(self, request: web.Request, handler: Handler) -> Awaitable[web.StreamResponse]:
-        """Let a connection stay that has asked for something.
-
-        No coroutine: its frame would be kept for as long as a WebSocket is open.
-        """
+    def greet(self, request: web.Request) -> None:
+        """Let a connection stay that has asked for something."""
         self._waiting.pop(request.protocol, None)
-        return handler(request)
 
 
 class Site(web.BaseSite):

@@ -7,31 +7,47 @@ from relay.errors import Code, RequestError
 from relay.fields import shown
 from relay.web import callers
 
-
-def is_allowed(request: web.Request, config: Config) -> bool:
-    """Say whether the request's origin may use the relay; no `Origin` means that no page elsewhere sent it."""
-    origin = request.headers.get("Origin")
-    if origin is None:
-        return True
-    origin = origin.lower()
-    if origin in config.allowed_origins:
-        return True
-    host = request.headers.get("Host", "")
-    return origin == f"{scheme_of(request, config)}://{host}".lower() and _is_known_host(host, config)
+_MOST_REMEMBERED = 256
 
 
-def check(request: web.Request, config: Config) -> None:
-    """Refuse an origin that is not allowed, and a host that may be a trick. Raises `RequestError`."""
-    if not is_allowed(request, config):
-        raise RequestError(Code.FORBIDDEN, "this Origin is not allowed; the operator can add it to allowed_origins")
-    # A page asks its own origin without naming it, so the host has to tell whether that origin is ours.
-    host = request.headers.get("Host")
-    if host is not None and not _is_known_host(host, config):
-        raise RequestError(
-            Code.FORBIDDEN,
-            f"the relay is not known as {shown(host)}; the operator can list that origin in allowed_origins, or set "
-            "tokens",
-        )
+class Origins:
+    """Which origins and hosts are ours, by one configuration."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._known: dict[str, bool] = {}
+
+    def is_allowed(self, request: web.Request) -> bool:
+        """Say whether the request's origin may use the relay; no `Origin` means that no page elsewhere sent it."""
+        origin = request.headers.get("Origin")
+        if origin is None:
+            return True
+        origin = origin.lower()
+        if origin in self._config.allowed_origins:
+            return True
+        host = request.headers.get("Host", "")
+        return origin == f"{scheme_of(request, self._config)}://{host}".lower() and self._is_known(host)
+
+    def check(self, request: web.Request) -> None:
+        """Refuse an origin that is not allowed, and a host that may be a trick. Raises `RequestError`."""
+        if not self.is_allowed(request):
+            raise RequestError(Code.FORBIDDEN, "this Origin is not allowed; the operator can add it to allowed_origins")
+        # A page asks its own origin without naming it, so the host has to tell whether that origin is ours.
+        host = request.headers.get("Host")
+        if host is not None and not self._is_known(host):
+            raise RequestError(
+                Code.FORBIDDEN,
+                f"the relay is not known as {shown(host)}; the operator can list that origin in allowed_origins, or "
+                "set tokens",
+            )
+
+    def _is_known(self, host: str) -> bool:
+        is_known = self._known.get(host)
+        if is_known is None:
+            is_known = _is_known_host(host, self._config)
+            if len(self._known) < _MOST_REMEMBERED:
+                self._known[host] = is_known
+        return is_known
 
 
 def scheme_of(request: web.Request, config: Config) -> str:

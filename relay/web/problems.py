@@ -2,7 +2,6 @@
 
 import logging
 import math
-from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 
 import orjson
@@ -38,8 +37,6 @@ _STATUS = {
     Code.PROVIDER_UNAVAILABLE: 503,
     Code.INTERNAL: 500,
 }
-
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 def problem(status: int, code: Code, detail: str, *, retry_after: float | None = None) -> web.Response:
@@ -84,24 +81,16 @@ def problem_of(error: Exception) -> web.Response:
     return problem(500, Code.INTERNAL, "the relay failed at this request; the operator finds the cause in the log")
 
 
-@web.middleware
-async def problems(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Answer every error as a problem, those of aiohttp's routing included."""
-    try:
-        return await handler(request)
-    except web.HTTPException as error:
-        if error.status < 400:
-            raise
-        if error.status == 404:
-            return problem(404, Code.NOT_FOUND, f"there is no {shown(request.path)}; the README lists the routes")
-        # The text says what is wrong with a handshake, with what the client sent.
-        detail = " ".join((error.text or error.reason).removeprefix(f"{error.status}: ").split())[:200]
-        if isinstance(error, web.HTTPMethodNotAllowed):
-            detail = f"{shown(error.method)} is not allowed here; use {' or '.join(sorted(error.allowed_methods))}"
-        answer = problem(error.status, Code.INVALID_REQUEST, detail)
-        for name in SAYS_WHAT_IS_TAKEN:
-            if name in error.headers:
-                answer.headers[name] = error.headers[name]
-        return answer
-    except Exception as error:  # noqa: BLE001 - the last line of defence: clients get no traceback
-        return problem_of(error)
+def problem_of_routing(request: web.Request, error: web.HTTPException) -> web.Response:
+    """Turn what aiohttp says of a path, a method or a handshake into its answer."""
+    if error.status == 404:
+        return problem(404, Code.NOT_FOUND, f"there is no {shown(request.path)}; the README lists the routes")
+    # The text says what is wrong with a handshake, with what the client sent.
+    detail = " ".join((error.text or error.reason).removeprefix(f"{error.status}: ").split())[:200]
+    if isinstance(error, web.HTTPMethodNotAllowed):
+        detail = f"{shown(error.method)} is not allowed here; use {' or '.join(sorted(error.allowed_methods))}"
+    answer = problem(error.status, Code.INVALID_REQUEST, detail)
+    for name in SAYS_WHAT_IS_TAKEN:
+        if name in error.headers:
+            answer.headers[name] = error.headers[name]
+    return answer

@@ -12,6 +12,7 @@ from relay.fields import shown
 from relay.model import StreamKey
 from relay.ranges import Past as Answer
 from relay.stream import Stream, Subscriber
+from relay.web.access import Caller
 from relay.web.joining import Identity, Joining, Rows
 from relay.web.parts import Parts
 
@@ -24,12 +25,12 @@ class Subscribing:
     There is one for each connection: what few clients need is made when it is needed.
     """
 
-    __slots__ = ("_owner", "_parts", "_rows", "_since", "_subscriber", "_turns", "_waiting")
+    __slots__ = ("_caller", "_parts", "_rows", "_since", "_subscriber", "_turns", "_waiting")
 
-    def __init__(self, parts: Parts, subscriber: Subscriber, owner: str) -> None:
+    def __init__(self, parts: Parts, subscriber: Subscriber, caller: Caller) -> None:
         self._parts = parts
         self._subscriber = subscriber
-        self._owner = owner
+        self._caller = caller
         # From which open time on the client has the candles of a stream.
         self._since: dict[Stream, int] = {}
         self._waiting: dict[Identity, Joining] | None = None
@@ -69,7 +70,7 @@ class Subscribing:
         if self._turns is None:
             self._turns = {}
         if self._rows is None:
-            self._rows = Rows(parts.access, self._owner)
+            self._rows = Rows(parts.access, self._caller)
         try:
             async with self._turns.setdefault(joining.target.provider.name, asyncio.Lock()):
                 answer = await joining.fetch(parts.hub, parts.history, self._subscriber, self._rows)
@@ -97,7 +98,7 @@ class Subscribing:
             fault = f"this connection has {most_here} streams, which is the most; unsubscribe some"
         elif stream is None and len(hub.streams) >= most:
             fault = f"the relay carries {most} streams, which is the most"
-        elif stream is None and not access.shares.may_open(self._owner, hub.streams, most):
+        elif stream is None and not access.shares.may_open(self._caller.owner, hub.streams, most):
             fault = (
                 f"of {most} streams {most - len(hub.streams)} are left, and clients of this address opened more than "
                 "that; streams that the relay carries already can be had"
@@ -122,7 +123,7 @@ class Subscribing:
             return
         supervisor = self._parts.supervisors[target.provider.name]
         if self._find(target) is None:
-            self._parts.access.shares.opened(joining.identity, self._owner, hub.streams)
+            self._parts.access.shares.opened(joining.identity, self._caller.owner, hub.streams)
         stream = hub.stream(target.provider.name, target.key, target.name, supervisor)
         is_new = stream not in subscriber.subscriptions
         before = None if is_new else self._since.get(stream)

@@ -10,9 +10,8 @@ from aiohttp import web
 from relay import wire
 from relay.errors import CloseCode, Code, RequestError
 from relay.events import event
-from relay.web.access import WEBSOCKET
+from relay.web.access import WEBSOCKET, is_websocket
 from relay.web.connection import Connection
-from relay.web.counting import is_websocket
 from relay.web.parts import Parts
 from relay.web.problems import problem_of
 from relay.web.socket import Socket

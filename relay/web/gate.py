@@ -1,0 +1,52 @@
+"""What every request passes on its way to a route, and its answer on the way back: one middleware, in one order."""
+
+import time
+from collections.abc import Awaitable, Callable
+
+from aiohttp import web
+
+from relay.web.access import Access, is_websocket
+from relay.web.counting import Requests, route_of
+from relay.web.newcomers import Newcomers
+from relay.web.problems import problem_of, problem_of_routing
+
+CLIENT_LEFT = 499
+"""Not on the wire: the client was gone before there was an answer."""
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class Gate:
+    """Greets newcomers, asks `access`, answers every error as a problem, and counts: what is refused counts too."""
+
+    def __init__(self, newcomers: Newcomers, access: Access, requests: Requests) -> None:
+        self._newcomers = newcomers
+        self._access = access
+        self._requests = requests
+
+    @web.middleware
+    async def enter(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Let a request in or refuse it. A WebSocket is counted when it begins, and not timed."""
+        self._newcomers.greet(request)
+        started = None if is_websocket(request) else time.monotonic()
+        status = CLIENT_LEFT
+        try:
+            answer = self._access.check(request, opens=started is None) or await handler(request)
+            status = answer.status
+        except web.HTTPException as error:
+            status = error.status
+            if status < 400:
+                raise
+            answer = problem_of_routing(request, error)
+        except Exception as error:  # noqa: BLE001 - the last line of defence: clients get no traceback
+            answer = problem_of(error)
+            status = answer.status
+        finally:
+            if started is not None:
+                self._requests.count(route_of(request), status, time.monotonic() - started)
+        return answer
+
+    async def count_websocket(self, request: web.Request, answer: web.StreamResponse) -> None:
+        """Count what `enter` leaves out; a handler of `on_response_prepare`."""
+        if is_websocket(request):
+            self._requests.count(route_of(request), answer.status, None)
