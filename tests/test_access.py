@@ -527,7 +527,13 @@ async def test_history_rows_count_for_the_token_whichever_addresses_it_comes_fro
     assert (await relay.get(path, headers=sent_by("opensesame", "192.0.2.1"))).status == 200
     refused = await relay.get(path, headers=sent_by("opensesame", "192.0.2.2"))
     assert_problem(refused, 429, "rate_limited", "one token gets at most 1000 candles")
+    client = await relay.connect(headers=sent_by("opensesame", "192.0.2.3"))
+    await client.ask("subscribe", symbol="BTCUSDT", interval="1m", bars=10, id=1)
+    assert (await client.answer(1))["code"] == "rate_limited"
     assert (await relay.get(path, headers=sent_by("second", "192.0.2.1"))).status == 200
+    client = await relay.connect(headers=sent_by("second", "192.0.2.1"))
+    await client.ask("subscribe", symbol="BTCUSDT", interval="1m", bars=10, id=1)
+    assert (await client.answer(1))["code"] == "rate_limited"
 
 
 async def test_history_rows_above_the_limit_of_a_client_are_refused_then_it_is_closed(relay_with: StartRelay) -> None:

@@ -11,6 +11,10 @@ import pytest
 from providers import BUILTIN
 from providers.sandbox import Sandbox
 from relay import API_VERSION, Candle, PriceUpdate, ProviderInfo, Watchlist, hookimpl
+from relay.app import HISTORY
+from relay.calls import Call
+from relay.model import StreamKey
+from relay.ranges import CandleSource, Piece
 from relay.requests import Options
 from tests.conftest import StartRelay
 from tests.running import Running, WsClient
@@ -103,6 +107,24 @@ async def test_a_resume_that_the_provider_fails_brings_what_is_known_and_tells_w
     assert gaps[0][0] == since + 51 * 60
     # The rest is what the stream owes from its beginning on.
     assert gaps[0][1] > now - 60
+
+
+async def test_past_of_a_subscription_takes_the_turn_of_its_client(
+    relay_with: StartRelay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    relay = await relay_with(tokens={"alice": "opensesame"})
+    calls, asked = relay.app[HISTORY].calls, []
+    start = calls.start
+
+    def watched(source: CandleSource, key: StreamKey, piece: Piece, client: str | None) -> Call:
+        asked.append((key, client))
+        return start(source, key, piece, client)
+
+    monkeypatch.setattr(calls, "start", watched)
+    client = await relay.connect(headers={"Authorization": "Bearer opensesame"})
+    await client.subscribe("BTCUSDT@1m", bars=50)
+    await client.subscribe("ETHUSDT@1m", since=int(time.time()) - 3600)
+    assert asked == [(StreamKey("BTCUSDT", "1m"), "token:alice"), (StreamKey("ETHUSDT", "1m"), "token:alice")]
 
 
 async def test_requests_during_a_fetch_are_all_answered_and_the_last_one_counts(
