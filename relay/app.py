@@ -25,7 +25,7 @@ from relay.stream import Stream
 from relay.supervision.supervisor import Supervisor
 from relay.web import contracts, metrics, pages, rest, ws
 from relay.web import history as history_route
-from relay.web.access import ACCESS, Access, say_origin
+from relay.web.access import ACCESS, Access, add_headers
 from relay.web.counting import Requests
 from relay.web.gate import Gate
 from relay.web.newcomers import Newcomers
@@ -81,7 +81,7 @@ def build_app(config: Config, builtin: Iterable[object], clock: Clock | None = N
     app.add_routes(
         [*history_route.ROUTES, *rest.ROUTES, *ws.ROUTES, *metrics.ROUTES, *contracts.ROUTES, *pages.routes()]
     )
-    app.on_response_prepare.extend([say_origin, gate.count_websocket])
+    app.on_response_prepare.extend([add_headers, gate.count_websocket])
     # Before aiohttp waits for open requests to end: a WebSocket is one of them.
     app.on_shutdown.append(_send_clients_away)
     # In dependency order; aiohttp undoes them in reverse.

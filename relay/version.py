@@ -1,3 +1,4 @@
-"""The version of the distribution, in one place; nothing else lives here."""
+"""The name and version of the distribution, in one place; nothing else lives here."""
 
+NAME = "market-relay"
 VERSION = "0.1.0"

@@ -5,6 +5,7 @@ import csv
 import gzip
 import io
 import json
+import re
 from typing import Any
 
 import aiohttp
@@ -118,6 +119,22 @@ async def test_a_body_is_compressed_for_who_asks(relay: Running) -> None:
     assert "Content-Encoding" not in headers
     status, _, _ = await raw(relay, headers={"Accept-Encoding": "gzip", "If-None-Match": headers["ETag"]}, **query)
     assert status == 200
+
+
+@pytest.mark.parametrize("accepted", ["", "gzip"])
+async def test_an_answer_is_the_same_whether_it_is_sent_here_or_by_aiohttp(relay: Running, accepted: str) -> None:
+    query: dict[str, Any] = {"start_time": START, "limit": 200}
+    answers = {}
+    for origin in ({}, {"Origin": relay.url}):
+        for _ in range(2):
+            status, headers, body = await raw(relay, headers={"Accept-Encoding": accepted, **origin}, **query)
+        same = {name: value for name, value in headers.items() if name not in ("Date", "Server")}
+        allowed = same.pop("Access-Control-Allow-Origin", None), same.pop("Access-Control-Expose-Headers", None)
+        answers[bool(origin)] = (status, sorted(same.items()), body)
+        assert headers["Server"] == "market-relay"
+        assert (allowed[0] is not None) == bool(origin)
+        assert re.fullmatch(r"\w{3}, \d\d \w{3} \d{4} \d\d:\d\d:\d\d GMT", headers["Date"])
+    assert answers[False] == answers[True]
 
 
 @pytest.mark.parametrize(

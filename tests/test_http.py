@@ -12,6 +12,7 @@ from providers.sandbox import Sandbox
 from relay import API_VERSION, Candle, Instrument, PriceUpdate, ProviderInfo, Watchlist, hookimpl
 from relay.app import STORE
 from tests.conftest import StartRelay
+from tests.raw import HANDSHAKE
 from tests.running import Answer, Running
 
 SECRETS = ("sandbox-key", "Traceback", "site-packages", ".py", "http://127", "127.0.0.1", "/tmp", "/home")
@@ -417,3 +418,23 @@ async def test_garbage_instead_of_http_ends_only_that_connection(relay: Running)
     assert b"Traceback" not in answer
     async with aiohttp.ClientSession() as session, session.get(f"{relay.url}/healthz") as good:
         assert good.status == 200
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n",
+        b"GET /nowhere HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n",
+        b"what?\r\n\r\n",
+        HANDSHAKE,
+    ],
+)
+async def test_no_answer_says_what_the_relay_is_made_of(relay: Running, asked: bytes) -> None:
+    host, port = relay.url.removeprefix("http://").split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(asked)
+    head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
+    writer.close()
+    assert "server: market-relay\r\n" in head
+    assert "aiohttp" not in head
+    assert "python" not in head

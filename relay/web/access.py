@@ -11,6 +11,7 @@ from relay.errors import Code, RequestError
 from relay.limits import Buckets, Shares, TokenBucket
 from relay.model import StreamKey
 from relay.tokens import Token
+from relay.version import NAME
 from relay.web import callers
 from relay.web.origins import Origins
 from relay.web.problems import problem
@@ -283,8 +284,12 @@ def _is_page(path: str) -> bool:
     return path in PAGES or path.startswith(PAGES_BELOW)
 
 
-async def say_origin(request: web.Request, answer: web.StreamResponse) -> None:
-    """Let pages of allowed origins read an answer; the signal comes before the headers of every answer leave."""
+async def add_headers(request: web.Request, answer: web.StreamResponse) -> None:
+    """Let pages of allowed origins read an answer, and name the server, but not what it is made of.
+
+    The signal comes before the headers of every answer leave.
+    """
+    answer.headers["Server"] = NAME
     varies = answer.headers.get("Vary")
     answer.headers["Vary"] = f"{varies}, Origin" if varies else "Origin"
     origin = request.headers.get("Origin")

@@ -9,7 +9,6 @@ from functools import lru_cache
 
 from aiohttp import HttpVersion11, web
 from aiohttp.abc import AbstractStreamWriter
-from multidict import CIMultiDict
 
 from relay.compression import crc32, gzipped
 
@@ -35,85 +34,92 @@ class Sent(web.StreamResponse):
 _SENT = Sent()
 
 
+class _Form:
+    """A body in one encoding, in one or more parts; its `head` up to the date, once that was made."""
+
+    __slots__ = ("content_type", "encoding", "head", "length", "parts", "tag")
+
+    def __init__(self, parts: Sequence[bytes], content_type: str, tag: str, encoding: str | None) -> None:
+        self.parts = parts
+        self.length = sum(map(len, parts))
+        self.content_type = content_type
+        self.tag = tag
+        self.encoding = encoding
+        self.head: bytes | None = None
+
+    def common(self) -> dict[str, str]:
+        """Return the headers that any content has."""
+        headers = {"Content-Type": self.content_type, **_SHARED}
+        return headers if self.encoding is None else {**headers, "Content-Encoding": self.encoding}
+
+    def response(self) -> web.Response:
+        """Return it as an answer of aiohttp's."""
+        return web.Response(body=b"".join(self.parts), headers={**self.common(), "ETag": f'"{self.tag}"'})
+
+
 class Heads:
-    """The heads of plain answers, as bytes: what those of one content type have in common is made once."""
+    """The heads of answers, as bytes: what those of one content type and encoding have in common is made once."""
 
     def __init__(self) -> None:
-        self._ends: dict[str, bytes] = {}
+        self._ends: dict[tuple[str, str | None], bytes] = {}
 
-    async def make(self, request: web.Request, body: "Body") -> bytes:
+    async def make(self, request: web.Request, form: _Form) -> bytes:
         """Return the head of a body up to the date; for requests without Origin only, whose answers name none."""
-        end = self._ends.get(body.content_type)
+        kind = (form.content_type, form.encoding)
+        end = self._ends.get(kind)
         if end is None:
-            answer = web.Response(headers={"Content-Type": body.content_type, **_SHARED})
+            answer = web.Response(headers=form.common())
             # What the application adds to every answer.
             await request.app.on_response_prepare.send(request, answer)
             lines = [f"{name}: {value}\r\n" for name, value in answer.headers.items() if name != "Content-Length"]
-            end = self._ends[body.content_type] = "".join(lines).encode()
-        return b'HTTP/1.1 200 OK\r\nContent-Length: %d\r\nETag: "%b"\r\n%b' % (body.length, body.tag.encode(), end)
+            end = self._ends[kind] = "".join(lines).encode()
+        return b'HTTP/1.1 200 OK\r\nContent-Length: %d\r\nETag: "%b"\r\n%b' % (form.length, form.tag.encode(), end)
 
 
 class Body:
     """A body that never changes, in one or more parts, and how it leaves."""
 
-    __slots__ = ("_head", "_packed", "_parts", "content_type", "length", "tag")
+    __slots__ = ("_packed", "_plain")
 
     def __init__(self, parts: Sequence[bytes], content_type: str) -> None:
         check = 0
         for part in parts:
             check = crc32(part, check)
-        self.length = sum(map(len, parts))
         # Tells one content of an address from another; nobody gains by forging it.
-        self.tag = f"{check:08x}-{self.length:x}"
-        self.content_type = content_type
-        self._parts = parts
-        self._packed: bytes | None = None
-        self._head: bytes | None = None
+        self._plain = _Form(parts, content_type, f"{check:08x}-{sum(map(len, parts)):x}", None)
+        self._packed: _Form | None = None
 
     @property
     def size(self) -> int:
         """How many bytes it takes in memory."""
-        return self.length + (0 if self._packed is None else len(self._packed))
+        return self._plain.length + (0 if self._packed is None else self._packed.length)
 
     async def answer(self, request: web.Request, heads: Heads) -> web.StreamResponse:
         """Answer with it as the client wants it: compressed, or not at all if the client has it.
 
-        Plain, to a GET by HTTP/1.1 on a connection that stays open, it is sent here: the head is bytes already, and
-        what aiohttp does for every answer anew was done for an equal one.
+        To a GET by HTTP/1.1 on a connection that stays open it is sent here: the head is bytes already, and what
+        aiohttp does for every answer anew was done for an equal one.
         """
-        asked = request.headers
+        asked, form = request.headers, self._plain
         known = asked.get("If-None-Match")
-        if known is not None and (self.tag in known or known.strip() == "*"):
-            return web.Response(status=304, headers={"ETag": f'W/"{self.tag}"', **_SHARED})
+        if known is not None and (form.tag in known or known.strip() == "*"):
+            return web.Response(status=304, headers={"ETag": f'W/"{form.tag}"', **_SHARED})
         accepted = asked.get("Accept-Encoding")
-        if accepted is None or self.length < LEAST_COMPRESSED or not takes_gzip(accepted):
-            if (
-                "Origin" in asked
-                or request.version != HttpVersion11
-                or request.method != "GET"
-                or not request.keep_alive
-            ):
-                return web.Response(body=self._data(), headers=self._headers(f'"{self.tag}"'))
-            head = self._head
-            if head is None:
-                head = self._head = await heads.make(request, self)
-            await _send(request, (b"%bDate: %b\r\n\r\n" % (head, _date(int(time.time()))), *self._parts))
-            return _SENT
-        if self._packed is None:
-            data = self._data()
-            if self.length > MOST_ON_LOOP:
-                self._packed = await asyncio.to_thread(gzipped, data)
-            else:
-                self._packed = gzipped(data)
-        headers = self._headers(f'"{self.tag}-gzip"')
-        headers["Content-Encoding"] = "gzip"
-        return web.Response(body=self._packed, headers=headers)
+        if accepted is not None and form.length >= LEAST_COMPRESSED and takes_gzip(accepted):
+            form = self._packed or await self._pack()
+        if "Origin" in asked or request.version != HttpVersion11 or request.method != "GET" or not request.keep_alive:
+            return form.response()
+        if form.head is None:
+            form.head = await heads.make(request, form)
+        await _send(request, (b"%bDate: %b\r\n\r\n" % (form.head, _date(int(time.time()))), *form.parts))
+        return _SENT
 
-    def _data(self) -> bytes:
-        return b"".join(self._parts)
-
-    def _headers(self, tag: str) -> CIMultiDict[str]:
-        return CIMultiDict({"Content-Type": self.content_type, "ETag": tag, **_SHARED})
+    async def _pack(self) -> _Form:
+        plain = self._plain
+        data = b"".join(plain.parts)
+        packed = await asyncio.to_thread(gzipped, data) if len(data) > MOST_ON_LOOP else gzipped(data)
+        self._packed = _Form((packed,), plain.content_type, f"{plain.tag}-gzip", "gzip")
+        return self._packed
 
 
 # Kept by browsers, and used again only after asking whether it still holds.

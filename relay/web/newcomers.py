@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from aiohttp import web
 
 from relay.errors import Code
+from relay.version import NAME
 from relay.web.masks import MaskGuard
 from relay.web.problems import problem
 
@@ -45,6 +46,7 @@ class Protocol(web.RequestHandler):
             answer = problem(status, Code.INVALID_REQUEST, _UNREADABLE)
         else:
             answer = problem(status, Code.INTERNAL, "the relay failed at this request")
+        answer.headers["Server"] = NAME
         answer.force_close()
         return answer
 
