@@ -53,8 +53,7 @@ class Access:
     """Tokens, origins, and what each address may use. `reconfigure` changes all of it while the relay runs."""
 
     def __init__(self, config: Config) -> None:
-        self.config = config
-        self.origins = Origins(config)
+        self._go_by(config)
         self._per_owner: Counter[str] = Counter()
         self._per_token: Counter[str] = Counter()
         self._connects: Buckets[str] = Buckets(*_connects(config))
@@ -66,19 +65,24 @@ class Access:
 
     def reconfigure(self, config: Config) -> None:
         """Go by another configuration from now on; who is connected is the caller's concern."""
-        self.config = config
-        self.origins = Origins(config)
+        self._go_by(config)
         self._connects.set_limit(*_connects(config))
         self._requests.set_limit(*requests_limit(_requests(config)))
         self._rows.set_limit(*rows_limit(_rows(config)))
+
+    def _go_by(self, config: Config) -> None:
+        self.config = config
+        self.origins = Origins(config)
+        self._wants_token = bool(config.tokens)
+        self._knows_addresses_only = not config.tokens and not config.trusted_proxies
 
     # -- who ---------------------------------------------------------------------------------------
 
     def caller(self, request: web.Request) -> Caller:
         """Return who sends a request, also from behind trusted proxies."""
-        trusted = self.config.trusted_proxies
-        if not trusted and not self.config.tokens:
+        if self._knows_addresses_only:
             return _stranger(request.remote)
+        trusted = self.config.trusted_proxies
         forwarded = request.headers.getall("X-Forwarded-For", []) if trusted else ()
         address = callers.client_address(request.remote, forwarded, trusted)
         owner, token = callers.owner_of(address), self._token(request)
@@ -159,7 +163,7 @@ class Access:
         if _is_page(path):
             return None
         self.origins.check(request)
-        if caller.token is None and self.config.tokens and not (self.config.public_status and path in STATUS):
+        if self._wants_token and caller.token is None and not (self.config.public_status and path in STATUS):
             raise RequestError(Code.UNAUTHORIZED, "a valid token is needed: send it as Authorization: Bearer TOKEN")
         if path == HISTORY:
             self.check_rows(caller)

@@ -35,9 +35,9 @@ _SENT = Sent()
 
 
 class _Form:
-    """A body in one encoding, in one or more parts; its `head` up to the date, once that was made."""
+    """A body in one encoding, in one or more parts; its `head` up to the date, and of one second whole, once made."""
 
-    __slots__ = ("content_type", "encoding", "head", "length", "parts", "tag")
+    __slots__ = ("_dated", "_second", "content_type", "encoding", "head", "length", "parts", "tag")
 
     def __init__(self, parts: Sequence[bytes], content_type: str, tag: str, encoding: str | None) -> None:
         self.parts = parts
@@ -46,6 +46,16 @@ class _Form:
         self.tag = tag
         self.encoding = encoding
         self.head: bytes | None = None
+        self._second = 0
+        self._dated = b""
+
+    def message(self, head: bytes) -> tuple[bytes, ...]:
+        """Return all that is sent now."""
+        second = int(time.time())
+        if second != self._second:
+            self._dated = b"%bDate: %b\r\n\r\n" % (head, _date(second))
+            self._second = second
+        return self._dated, *self.parts
 
     def common(self) -> dict[str, str]:
         """Return the headers that any content has."""
@@ -111,7 +121,12 @@ class Body:
             return form.response()
         if form.head is None:
             form.head = await heads.make(request, form)
-        await _send(request, (b"%bDate: %b\r\n\r\n" % (form.head, _date(int(time.time()))), *form.parts))
+        transport = request.transport
+        # Who is gone has no need of it.
+        if transport is not None and not transport.is_closing():
+            transport.writelines(form.message(form.head))
+            with suppress(ConnectionError):
+                await request.writer.drain()
         return _SENT
 
     async def _pack(self) -> _Form:
@@ -124,16 +139,6 @@ class Body:
 
 # Kept by browsers, and used again only after asking whether it still holds.
 _SHARED = {"Cache-Control": "no-cache", "Vary": "Accept-Encoding"}
-
-
-async def _send(request: web.Request, parts: Sequence[bytes]) -> None:
-    """Send all of it, and wait while the client does not take it; one that is gone has no need of it."""
-    transport = request.transport
-    if transport is None or transport.is_closing():
-        return
-    transport.writelines(parts)
-    with suppress(ConnectionError):
-        await request.writer.drain()
 
 
 @lru_cache(1)
