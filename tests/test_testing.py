@@ -30,6 +30,7 @@ from relay.errors import ConfigError
 from relay.plugins import ending
 from relay.plugins import provider as bound
 from relay.testing import DoesNotConform, WatchedFeed, check_provider, limits, open_provider
+from relay.testing.speed import typical
 from tests.running import settings_of
 from tests.test_plugins import path_of, provider_of, tally
 
@@ -585,3 +586,9 @@ async def test_parts_serve_tests_of_your_own() -> None:
     assert feed.faults == []
     assert isinstance(provider.info, ProviderInfo)
     assert not isinstance(feed, ModuleType)
+
+
+def test_a_clock_that_fails_for_a_moment_makes_nothing_fast() -> None:
+    assert typical([9.0, 3.0, 0.0, 3.1, 8.0, 7.0, -0.5, 3.2]) == 3.0
+    assert typical([5.0]) == 5.0
+    assert typical([0.0]) > 0
