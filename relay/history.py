@@ -212,8 +212,9 @@ class History:
 
     async def _advance(self, request: RangeRequest, high: int) -> bool:
         """Take what is known next to where the request stands; True when it has all it wants."""
-        source, key = request.source, request.key
+        source, key, open_row = request.source, request.key, request.open_row
         while True:
+            request.open_row = open_row
             cut = self._store.cut(source.name, key)
             request.stored = await self._store.spans(source.name, key, request.low, FOREVER)
             self.calls.adopt_recent(request)
@@ -236,11 +237,14 @@ class History:
         extra = request.unstored(start, end)
         if extra:
             merged = extra | {candle.time: candle for candle in rows}
+            stored = {candle.time for candle in rows}
             rows = [merged[time] for time in sorted(merged)]
             rows = rows[max(len(rows) - request.missing, 0) :] if newest else rows[: request.missing]
+            request.note_open(rows, stored)
         return rows
 
     async def _all_stored(self, request: RangeRequest, high: int) -> Past:
+        request.open_row = None
         request.rows = []
         request.rows = await self._rows(request, request.low, high)
         return past_of(request, is_complete=False)

@@ -4,7 +4,7 @@ Open times are not computed here: the provider's grid has holes and odd ends, so
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from typing import NamedTuple, Protocol
 
 from relay.clock import ProviderClock
@@ -106,6 +106,7 @@ class RangeRequest:
         self.is_strict = False
         self.at: int | None = self.low if self.is_forward else None  # known and read up to here
         self.rows: list[Candle] = []
+        self.open_row: int | None = None  # the open time of the first row that was not closed when it was read
         self.answers: list[Answer] = []
         self.stored: list[Span] = []
         self._reach = limit
@@ -168,6 +169,16 @@ class RangeRequest:
     def open_times(self) -> set[int]:
         """Return the open times of candles that are not closed."""
         return {answer.open_time for answer in self.answers if answer.open_time is not None}
+
+    def note_open(self, rows: Iterable[Candle], closed: Container[int]) -> None:
+        """Note which of some rows is not closed, as they are read: what is learnt later says nothing of their values.
+
+        `closed` are the open times of the rows that the store gave.
+        """
+        open_times = self.open_times()
+        for row in rows:
+            if row.time in open_times and row.time not in closed:
+                self.open_row = row.time if self.open_row is None else min(self.open_row, row.time)
 
     def _followed_at(self, end: int) -> int | None:
         # A stored span ends after a closed candle, at an open one, or so long ago that none can be open.
@@ -244,10 +255,8 @@ def settled_before(source: CandleSource, key: StreamKey, now: float) -> int:
 
 def past_of(request: RangeRequest, *, is_complete: bool) -> Past:
     """Return what a request has found; it ends with the first candle that is not closed."""
-    rows = request.rows
-    open_times = request.open_times()
-    for index, candle in enumerate(rows):
-        if candle.time in open_times and not request.is_stored(candle.time):
-            # What a live stream stored meanwhile would make the values of this one look final.
-            return Past(tuple(rows[: index + 1]), False, is_complete)
-    return Past(tuple(rows), True, is_complete)
+    rows, open_row = request.rows, request.open_row
+    if open_row is None:
+        return Past(tuple(rows), True, is_complete)
+    rows = [row for row in rows if row.time <= open_row]
+    return Past(tuple(rows), not rows or rows[-1].time != open_row, is_complete)

@@ -360,6 +360,26 @@ async def test_live_stream_saves_the_call(bench: Bench) -> None:
     assert bench.provider.calls == []
 
 
+@pytest.mark.parametrize("start", [None, minute(590)])
+async def test_open_candle_that_closes_while_the_provider_answers_stays_open_or_gets_its_final_values(
+    bench: Bench, start: int | None
+) -> None:
+    now = Live(since=minute(599) + 1, candle=unfinished(minute(600)), is_closed=False)
+    bench.provider.gate = asyncio.Event()
+    request = asyncio.create_task(
+        bench.history.candles(bench.provider, KEY, start=start, end=None, limit=20, live=lambda: now)
+    )
+    await bench.provider.entered.wait()
+    # The live stream goes on: what the request has read of minute 600 is not final, whoever closes it meanwhile.
+    bench.provider.now = minute(601) + 1
+    bench.store.put_closed("fake", KEY, final(minute(600)), after=minute(599))
+    bench.provider.gate.set()
+    past = await request
+    times = [candle.time for candle in past.candles]
+    assert times[-1] == minute(600)
+    assert past.candles[-1] == (final(minute(600)) if past.last_is_closed else unfinished(minute(600)))
+
+
 async def test_live_stream_that_just_began_is_joined_to_the_past_once(bench: Bench) -> None:
     await bench.ask(end=minute(599), limit=5)
     bench.provider.calls.clear()

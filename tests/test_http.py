@@ -13,7 +13,7 @@ from relay import API_VERSION, Candle, Instrument, PriceUpdate, ProviderInfo, Wa
 from relay.app import STORE
 from tests.conftest import StartRelay
 from tests.raw import HANDSHAKE
-from tests.running import Answer, Running
+from tests.running import Answer, Running, WsClient
 
 SECRETS = ("sandbox-key", "Traceback", "site-packages", ".py", "http://127", "127.0.0.1", "/tmp", "/home")
 
@@ -438,3 +438,23 @@ async def test_no_answer_says_what_the_relay_is_made_of(relay: Running, asked: b
     assert "server: market-relay\r\n" in head
     assert "aiohttp" not in head
     assert "python" not in head
+
+
+async def test_a_forming_candle_is_not_served_as_closed_while_the_provider_is_slow(
+    relay: Running, client: WsClient, sandbox: Sandbox
+) -> None:
+    await client.subscribe("BTCUSDT@1s")
+    await client.update(is_closed=True)
+    await client.update(is_closed=False)
+    sandbox.binance.faults.delay_rest(1.5)
+    answers = [(await relay.get("history", symbol="BTCUSDT", interval="1s", limit=50)).body for _ in range(3)]
+    sandbox.binance.faults.delay_rest(0)
+    closed = [answer["candles"] if answer["last_is_closed"] else answer["candles"][:-1] for answer in answers]
+    newest = max(candle["time"] for candles in closed for candle in candles)
+    await client.until(lambda message: message.get("is_closed") and message["candle"]["time"] > newest)
+    told = {message["candle"]["time"]: message["candle"] for message in client.received if message.get("is_closed")}
+    for candles in closed:
+        assert [told[candle["time"]] for candle in candles if candle["time"] in told] == [
+            candle for candle in candles if candle["time"] in told
+        ]
+    assert any(candle["time"] in told for candles in closed for candle in candles)
