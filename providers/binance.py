@@ -67,6 +67,7 @@ _INFO = ProviderInfo(
     instruments_ttl_s=3600.0,
     candles_per_call=_KLINES_PAGE,
     calls_at_once=4,
+    history_has_open=True,
 )
 
 

@@ -158,7 +158,10 @@ class History:
             if cut == self._store.cut(source.name, key):
                 break  # else old candles were deleted meanwhile
         first = past.candles[0].time if len(past.candles) >= limit else 0
-        return past._replace(known=tuple(cut_spans(request.known(), first, FOREVER)))
+        known = [*request.stored, *map(_known_of, request.answers[present is not None :])]
+        if present is not None:
+            known.append(request.answers[0].span)
+        return past._replace(known=tuple(cut_spans(known, first, FOREVER)))
 
     def now(self) -> float:
         """Return the time that `Text.until` is meant in."""
@@ -254,3 +257,9 @@ class History:
         open_time = None if live.candle is None or live.is_closed else live.candle.time
         now = self._clock.monotonic()
         return Answer(Span(live.since, FOREVER), candles, open_time, now, now)
+
+
+def _known_of(answer: Answer) -> Span:
+    """Return what an answer from a while ago says for sure: nothing beyond its newest candle."""
+    end = answer.candles[-1].time + 1 if answer.candles else answer.span.start
+    return Span(answer.span.start, min(answer.span.end, end))

@@ -100,6 +100,8 @@ class ProviderInfo(NamedTuple):
     provider lets a connection live (the relay replaces it before). A candle is looked up by history when its interval
     ended `close_grace_s` ago and the feed has not closed it. An answer about the present is good enough for `fresh_s`.
     One call for history is asked for at most `candles_per_call`, and `calls_at_once` of them run at the same time.
+    `history_has_open` says that an answer about the present ends with the candle that is still open, if there is one:
+    then a closed candle never shows up late, and a new subscription need not wait `close_grace_s` to be sure.
     """
 
     name: str
@@ -118,6 +120,7 @@ class ProviderInfo(NamedTuple):
     one_interval_per_feed: bool = False
     candles_per_call: int = 5000
     calls_at_once: int = 4
+    history_has_open: bool = False
 
 
 class Budget(NamedTuple):

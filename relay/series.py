@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from relay.intervals import length_s, next_open
 from relay.model import Candle, PriceUpdate, StreamKey
+from relay.storage.coverage import Span, gaps_between, merge_spans
 
 REMEMBERED = 128
 """Closed candles kept to recognise repeats and revisions, and to join a snapshot to the live stream."""
@@ -291,6 +292,20 @@ class Series:
         self._advance(candle, is_closed=False, event_ms=self._asked_ms)
         return (PriceUpdate(self.key, candle),)
 
+    def learn(self, candles: Iterable[Candle], forming: Candle | None, asked_s: float) -> list[PriceUpdate]:
+        """Take an answer of history that reaches from `needs_from` up to the present; return what is to be told.
+
+        `candles` are closed, ascending; `asked_s` is the provider's time when it was asked. Look at `take_gaps` before
+        telling.
+        """
+        self._asked_ms = max(self._asked_ms, int(asked_s * 1000))
+        start = 0 if self.last is None else self._first_unknown()
+        return self.fill([candle for candle in candles if candle.time >= start], None, forming)
+
+    def needs_from(self) -> int:
+        """Return the open time from which on an answer of history has to hold everything for `learn`."""
+        return self.owed_from() if self.last is None else self.last.time
+
     def give_up(self) -> list[PriceUpdate]:
         """Go on without history's answer; return what is to be told after the gap, if there is one.
 
@@ -314,6 +329,12 @@ class Series:
         """Return the gaps that came up since the last call; tell them before the updates of the same step."""
         gaps, self._new_gaps = self._new_gaps, []
         return gaps
+
+    def owe(self, gap: Gap) -> None:
+        """Keep a gap for repair that was told to somebody who joined; nobody else hears of it."""
+        for start, end in gaps_between(merge_spans(Span(*other) for other in self.gaps), *gap):
+            self.gaps.append(Gap(start, end))
+        del self.gaps[:-MOST_GAPS]
 
     def _leave_gap(self, gap: Gap) -> None:
         if gap.end > gap.start:

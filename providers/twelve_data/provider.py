@@ -67,6 +67,7 @@ _INFO = ProviderInfo(
     close_grace_s=75.0,
     fresh_s=30.0,
     instruments_ttl_s=86_400.0,
+    history_has_open=True,
 )
 
 

@@ -5,7 +5,6 @@ import logging
 import random
 from collections.abc import Mapping, Sequence
 
-from relay import wire
 from relay.clock import Clock
 from relay.errors import ProviderError, ProviderUnavailable, RateLimited, StoreError
 from relay.events import event
@@ -16,17 +15,20 @@ from relay.model import Candle, PriceUpdate, StreamKey
 from relay.plugins.provider import Provider
 from relay.series import Missing
 from relay.stream import CONNECTED, Stream
-from relay.supervision.carried import STALE, Carried
+from relay.supervision.carried import STALE, THROTTLED, Carried
 
 log = logging.getLogger(__name__)
 
 AT_A_TIME = 8
 PATIENCE_S = 20.0
 """Live updates wait this long for history that fails; then a gap is told and repaired later."""
+BUDGET_PATIENCE_S = 150.0
+"""So long where the provider's budget is used up: that is known to end."""
 MOST_WAIT_S = 30.0
 STEP_S = 1.0
 PAGE = 5000
 LAG_WAIT_S = 0.5
+LEAST_WAIT_S = 0.5
 REPAIR_EVERY_S = 15.0
 
 
@@ -127,6 +129,7 @@ class Backfill:
         stream, series, clock = carried.stream, carried.stream.series, self._clock
         started = clock.monotonic()
         attempt, failure = 0, ""
+        patience_s = PATIENCE_S
         retry_at = 0.0
         waiting_since: float | None = None
         while series.is_catching_up:
@@ -142,7 +145,7 @@ class Backfill:
             if not self._provider.has_history:
                 failure = f"{self._provider.info.title} has no history"
                 retry_at = now + MOST_WAIT_S
-            if failure and waiting_since is not None and max(now, retry_at) > waiting_since + PATIENCE_S:
+            if failure and waiting_since is not None and max(now, retry_at) > waiting_since + patience_s:
                 self._tell(carried, series.give_up(), failure)
                 continue
             if retry_at > now:
@@ -151,12 +154,15 @@ class Backfill:
                 continue
             try:
                 closed, forming, until = await self._fetch(stream.key, missing)
+            except RateLimited as error:
+                failure, patience_s = str(error), BUDGET_PATIENCE_S
+                retry_at = clock.monotonic() + max(LEAST_WAIT_S, error.retry_after)
+                carried.rest(THROTTLED, f"what was missed follows in {error.retry_after:.0f} s: {error}")
+                continue
             except (ProviderError, StoreError) as error:
                 attempt += 1
                 wait_s = min(MOST_WAIT_S, 2.0 ** (attempt - 1)) * self._rng.uniform(0.5, 1)
-                if isinstance(error, RateLimited):
-                    wait_s = max(wait_s, error.retry_after)
-                failure = str(error)
+                failure, patience_s = str(error), PATIENCE_S
                 retry_at = clock.monotonic() + wait_s
                 carried.catch_up(f"what was missed cannot be fetched yet: {error}")
                 continue
@@ -203,18 +209,15 @@ class Backfill:
     def _tell(self, carried: Carried, updates: Sequence[PriceUpdate], reason: str) -> None:
         """Tell what a series made of an answer, and before it the gaps that it leaves."""
         stream = carried.stream
-        for gap in stream.series.take_gaps():
-            stream.gap_count += 1
+        for gap in self._hub.tell_after_gaps(stream, updates, reason):
             carried.note(f"gap {gap.start} to {gap.end}: {reason}")
             about = _about("gap", stream, start=gap.start, end=gap.end, reason=reason)
             log.warning("%s has a gap from %d to %d: %s", stream.key, gap.start, gap.end, reason, extra=about)
-            self._hub.announce(stream, wire.gap(stream.name, stream.key.interval, gap.start, gap.end, reason))
-        self._hub.tell(stream, updates)
 
     async def _repair_all(self, streams: Mapping[StreamKey, Carried]) -> None:
         for carried in list(streams.values()):
             stream = carried.stream
-            if not stream.series.gaps or stream.status != CONNECTED:
+            if not stream.series.gaps or stream.series.is_catching_up:
                 continue
             gap = stream.series.gaps[0]
             missing = Missing(gap.start, gap.end)

@@ -12,6 +12,7 @@ from relay.supervision.liveness import Liveness, Remedy
 RECONNECTING: Final = "reconnecting"
 BACKFILLING: Final = "backfilling"
 STALE: Final = "stale"
+THROTTLED: Final = "throttled"
 ERROR: Final = "error"
 
 LIVE = "live"
