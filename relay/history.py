@@ -260,6 +260,9 @@ class History:
 
 
 def _known_of(answer: Answer) -> Span:
-    """Return what an answer from a while ago says for sure: nothing beyond its newest candle."""
-    end = answer.candles[-1].time + 1 if answer.candles else answer.span.start
+    """Return which closed candles an answer from a while ago tells for sure: none beyond its newest one."""
+    end = answer.span.start
+    if answer.candles:
+        newest = answer.candles[-1].time
+        end = newest if newest == answer.open_time else newest + 1
     return Span(answer.span.start, min(answer.span.end, end))

@@ -271,8 +271,12 @@ class Series:
         if last is not None and (candle.time < last.time or (candle.time == last.time and self.last_is_closed)):
             return self._accept_past(update, event_ms)
         is_news = self.has_told or self.is_owed(candle.time)
+        is_repair = not is_news and self._is_in_gap(candle.time)
         self._believe(candle.time)
         self._advance(candle, is_closed=True, event_ms=event_ms)
+        if is_repair:
+            # Somebody who joined was told that it is missing.
+            return (update._replace(is_revised=True),)
         if not is_news:
             return ()
         self.backfilled += 1

@@ -760,3 +760,11 @@ def test_an_answer_that_repeats_what_was_told_tells_nothing(series: Series) -> N
     series.accept(live(0, is_closed=True))
     series.catch_up()
     assert series.fill([candle(0)], None) == []
+
+
+def test_a_candle_of_a_gap_told_to_one_client_is_told_whoever_brings_it() -> None:
+    series = Series(MINUTE, promised_at=1000.0)
+    series.owe(Gap(0, 120))
+    told = series.learn([Candle(time, 1.0, 1.0, 1.0, 1.0) for time in (0, 60, 120)], None, 180.0)
+    assert [(update.candle.time, update.is_revised) for update in told] == [(0, True), (60, True)]
+    assert series.gaps == []
