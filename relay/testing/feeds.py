@@ -109,7 +109,7 @@ class WatchedFeed:
     def _fault_in_time(self, update: PriceUpdate) -> str | None:
         clock, candle, length = self._provider.clock, update.candle, length_s(update.key.interval)
         if update.ts_event_ms is not None:
-            clock.observe(update.ts_event_ms / 1000)
+            clock.observe(update.ts_event_ms / 1000, update.key.symbol)
         if candle.time > clock.now() + 60:
             return f"the candle opens at {candle.time}, which is in the future; `time` is the open time in Unix seconds"
         if length <= _ALIGNED_S and candle.time % length:
