@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Iterable
 
 from aiohttp import web
 
-from relay.clock import Clock, ProviderClock
+from relay.clock import STEP_S, Clock, ProviderClock
 from relay.config import Config, check_tables, provider_settings
 from relay.directory import Directory
 from relay.errors import ConfigError, StoreError
@@ -170,7 +170,9 @@ async def _hub(app: web.Application) -> AsyncIterator[None]:
     config, store = app[CONFIG], app[STORE]
 
     def keep(stream: Stream, update: PriceUpdate, after: int | None) -> None:
-        store.put_closed(stream.provider, stream.key, update.candle, after)
+        # What closes ahead of what is certain is told and not written down: history is asked for it once it is past.
+        if update.candle.time <= stream.feeder.clock.certain() + STEP_S:
+            store.put_closed(stream.provider, stream.key, update.candle, after)
 
     app[HUB] = Hub(app[CLOCK], flush_s=config.flush_ms / 1000, on_closed=keep)
     for name, provider in app[PROVIDERS].items():

@@ -131,7 +131,8 @@ class Calls:
             known_until = newest
         else:
             known_until = max(settled_before(source, key, now), 0 if newest is None else newest + 1)
-        stored = Span(start, min(end, known_until))
+        # However far the provider's rows reach: nothing is written down as known beyond the present.
+        stored = Span(start, min(end, known_until, int(now) + 1))
         if stored.end > stored.start:
             # When the disk fails the store keeps them in memory and says so itself.
             with suppress(StoreError):

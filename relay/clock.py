@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 STEP_S = 5.0
 """A stamp that is off by more than this moves the clock only when others say the same."""
-WALL_S = 60.0
-"""So far ahead of the wall clock a stamp may be while nothing else is known."""
+AHEAD_S = 60.0
+"""What is further ahead than this comes from the future; below, it may be a clock that is a little off."""
 AGREEING = 3
 _LASTS_S = 60.0
 _LOOK_EVERY = 8
@@ -46,7 +46,7 @@ class ProviderClock:
     wall clock of this machine is a source as well. However many symbols agree, they count as two, for they come through
     the same feed; a `Date` said so often counts as two. Until something is believed the wall clock is the time, and the
     first `Date` is taken over it. What lies behind is believed only if the wall clock agrees, or if nothing that fits
-    arrives for `remember` stamps: else it may just be late. `tolerance_s` is how far ahead of `now` is not the future.
+    arrives for `remember` stamps: else it may just be late.
     """
 
     def __init__(self, clock: Clock, *, remember: int = 64) -> None:
@@ -64,12 +64,11 @@ class ProviderClock:
         self._fits_before = self._fits_last = 0
         self._late = 0
         self.is_synchronised = False
-        self.tolerance_s = WALL_S
 
     def observe(self, stamp_s: float, symbol: str | None = None) -> float:
         """Take a moment stamped by the provider, in Unix seconds: in a symbol's message, else the `Date` of an answer.
 
-        Returns how long ago it was by the provider's time; below 0: it lies in the future, and nobody else says so.
+        Returns how long ago it was by the provider's time; below 0: it lies ahead, and not enough others say so.
         """
         offset = stamp_s - self._monotonic()
         if not -STEP_S <= offset - self._best <= STEP_S:
@@ -115,8 +114,7 @@ class ProviderClock:
         # When the relay itself is slow all stamps are late, and weighing them is not free.
         if not is_late or self._late % _LOOK_EVERY == 0:
             self._weigh(claim, is_late=is_late)
-        lag_s = self.now() - stamp_s
-        return 0.0 if not self.is_synchronised and -self.tolerance_s <= lag_s < 0 else lag_s
+        return self.now() - stamp_s
 
     def _claim(self, offset: float, symbol: str | None) -> _Claim:
         now, claims = self._monotonic(), self._claims
@@ -173,4 +171,3 @@ class ProviderClock:
         self._claims.clear()
         self._fits = self._fits_before = self._fits_last = self._late = 0
         self.is_synchronised = True
-        self.tolerance_s = STEP_S

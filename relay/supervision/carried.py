@@ -35,8 +35,8 @@ class Carried:
     """A stream from when it is wanted until it is dropped. Whoever hands on an update counts it in `received`."""
 
     __slots__ = (
-        "_ask_at", "_clock", "_doubt_at", "_doubt_pause_s", "_hub", "_liveness", "_remark", "_stray", "_taken", "planned",
-        "received", "stream",
+        "_ask_at", "_clock", "_doubt_at", "_doubt_pause_s", "_hub", "_liveness", "_remark", "_stray", "_taken",
+        "planned", "received", "stream",
     )  # fmt: skip
 
     def __init__(self, stream: Stream, hub: Hub, clock: Clock) -> None:

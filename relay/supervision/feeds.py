@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from contextlib import aclosing
 from typing import cast
 
+from relay.clock import AHEAD_S
 from relay.errors import BadAnswer, ProviderError, ProviderTimeout, ProviderUnavailable, RateLimited
 from relay.events import event
 from relay.hub import Hub
@@ -152,10 +153,11 @@ class Feed:
                         stamp_s = stamp_ms / 1000
                         lag_s = clock.observe(stamp_s, key.symbol)
                         now = stamp_s + lag_s
-                    if lag_s < 0 or not -PAST_S < update.candle.time - now <= clock.tolerance_s:
+                    if lag_s < -AHEAD_S or not -PAST_S < update.candle.time - now < AHEAD_S:
                         self._stray(carried, update, now)
                         continue
                     if stamp_ms is not None:
+                        lag_s = max(lag_s, 0.0)
                         stream.lag_ms = lag_s * 1000
                         intake.lag.observe(lag_s)
                     carried.received += 1
