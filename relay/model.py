@@ -5,8 +5,11 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 _INFINITE = math.inf
-LITTLE = 0.01
-"""An open or close may lie outside of high and low by this part of the price: then these are widened."""
+LITTLE = 0.1
+"""By this part of the price an open or close may lie outside of high and low, which are widened then.
+
+It is one tick of the cheapest coins, and less than a digit too many or a row in disorder makes.
+"""
 
 
 class Candle(NamedTuple):
@@ -55,7 +58,7 @@ def is_unreadable(candle: Candle) -> bool:
 
 
 def widened(candle: Candle) -> Candle:
-    """Return the candle with high and low widened to hold open and close, where they are out by 1 % at most."""
+    """Return the candle with high and low widened to hold open and close, where they are out by a tenth at most."""
     _, opened, high, low, close, _ = candle
     top, bottom = max(high, opened, close), min(low, opened, close)
     try:

@@ -34,7 +34,8 @@ def read_rows(
     for row in rows:
         try:
             time = time_of(row)
-            if time < 0 or time % step:
+            # It raises for a month that does not begin on a day which every month has.
+            if time < 0 or time % step or next_open(interval, time) <= time:
                 raise ValueError(f"{time} is no open time of {interval}")
         except NO_SENSE as error:
             fault = fault or f"{type(error).__name__}: {error}"
