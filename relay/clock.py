@@ -105,6 +105,12 @@ class ProviderClock:
         at = self._monotonic()
         return min([now, wall, *(at + claim.offset for claim in self._claims.values() if at - claim.at <= _LASTS_S)])
 
+    def latest(self) -> float | None:
+        """Return the latest time that it may be, None while nothing was believed: what is later cannot be known."""
+        if not self.is_synchronised:
+            return None
+        return max(self.now(), self._wall()) if self.now() > self.certain() else self.now()
+
     # -- what does not fit -------------------------------------------------------------------------
 
     def _judge(self, offset: float, symbol: str | None, stamp_s: float) -> float:

@@ -68,6 +68,7 @@ RANKS = {
     "relay.cache": 0,
     "relay.compression": 0,
     "relay.storage.coverage": 0,
+    "relay.storage.future": 0,
     "relay.storage.schema": 1,
     "relay.storage.writes": 1,
     "relay.storage.chunks": 2,

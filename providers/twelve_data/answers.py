@@ -36,6 +36,11 @@ class Series(NamedTuple):
     spoilt: int
     candles: list[Candle]
 
+    @property
+    def says_nothing(self) -> bool:
+        """Say whether there are rows, and not even the times of any can be read."""
+        return self.rows > 0 and self.rows == self.spoilt and not self.oldest
+
 
 class Refused(NamedTuple):
     """An error instead of candles; code 0 for an answer that makes no sense."""
@@ -106,8 +111,8 @@ def read_series(
         return Refused(0, wrong)
     try:
         candles = read_rows(values, interval, _open_time, _candle, is_newest_first=True)
-    except BadAnswer as error:
-        return Refused(0, str(error))
+    except BadAnswer:
+        return Series(len(values), 0, len(values), [])
     oldest = candles[0].time if candles else 0
     spoilt = sum(map(is_unreadable, candles))
     return Series(len(values), oldest, spoilt, without_padding(candles, interval, hours))

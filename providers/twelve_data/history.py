@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 from providers.twelve_data.answers import INTERVALS, NO_CODES, Refused, Series, contradiction, read_series
 from providers.twelve_data.forex import Hours, after_trading, before_trading, last_close, session_at
-from relay import Candle, next_open
+from relay import BadAnswer, Candle, next_open
 
 PAGE = 5000
 # A window of so many candles, and one too many at its end, is never cut to the newest 5000.
@@ -116,6 +116,8 @@ class Pages:
             if not series.is_empty:
                 raise series.error()
             series = Series(0, 0, 0, [])
+        if series.says_nothing:
+            raise BadAnswer("time_series: no row can be read")
         if not series.spoilt:
             self._kept.put(name, dates["end_date"], series)
         return series

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from relay.errors import BadAnswer
-from relay.intervals import grid_s, next_open
+from relay.intervals import grid_s, next_open, open_time
 from relay.model import Candle, is_unreadable, unreadable, widened
 
 NO_SENSE = (ValueError, TypeError, LookupError, ArithmeticError, AttributeError)
@@ -52,7 +52,7 @@ def read_rows(
             found[time] = unreadable(time)
     if times and not found:
         raise BadAnswer(f"no row can be read: {fault}")
-    for time in _lost(times, interval):
+    for time in _lost(times[::-1] if is_newest_first else times, interval):
         found.setdefault(time, unreadable(time))
     return [found[time] for time in sorted(found)]
 
@@ -72,8 +72,6 @@ def _lost(times: Sequence[int | None], interval: str) -> list[int]:
     known = [time for time in times if time is not None]
     if len(known) == len(times):
         return []
-    if known[0] > known[-1]:
-        times, known = times[::-1], known[::-1]
     lost: list[int] = []
     before: int | None = None
     is_lost = False
@@ -82,7 +80,7 @@ def _lost(times: Sequence[int | None], interval: str) -> list[int]:
             is_lost = True
             continue
         if is_lost and before is None:
-            lost.append(2 * time - next_open(interval, time))
+            lost.append(open_time(interval, time - 1) if interval == "1M" else 2 * time - next_open(interval, time))
         elif is_lost and before is not None:
             at = next_open(interval, before)
             while at < time and len(lost) < _MOST_LOST:
