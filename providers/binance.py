@@ -81,9 +81,8 @@ class BinanceCodec(FeedCodec):
     def __init__(self, hosts: Hosts) -> None:
         self._hosts = hosts
         self._host = hosts.current
-        # By symbol and interval: the stream, its name at the exchange, and its longest candle in milliseconds.
-        self._keys: dict[tuple[str, str], tuple[StreamKey, str, int]] = {}
-        self._names: set[str] = set()
+        # By the name at the exchange: the stream, its symbol and interval, and how many milliseconds it lasts at most.
+        self._named: dict[str, tuple[StreamKey, str, str, int]] = {}
         self._asked: dict[int, tuple[StreamKey, ...]] = {}
         self._newest: dict[StreamKey, int] = {}
         self._last_id = 0
@@ -105,22 +104,16 @@ class BinanceCodec(FeedCodec):
             messages.append(self._request("SUBSCRIBE", batch))
             self._asked[self._last_id] = batch
             for key in batch:
-                name = _stream_name(key)
-                self._keys[key.symbol, key.interval] = (key, name, next_open(key.interval, 0) * 1000)
-                self._names.add(name)
+                self._named[_stream_name(key)] = (key, key.symbol, key.interval, next_open(key.interval, 0) * 1000)
                 self._newest[key] = self._last_id
         return messages
 
     def unsubscribe(self, keys: Sequence[StreamKey]) -> list[str]:
         """End these streams; what still arrives of them is ignored."""
         for key in keys:
-            self._forget(key)
+            self._named.pop(_stream_name(key), None)
             self._newest.pop(key, None)
         return [self._request("UNSUBSCRIBE", batch) for batch in _batches(keys)]
-
-    def _forget(self, key: StreamKey) -> None:
-        self._keys.pop((key.symbol, key.interval), None)
-        self._names.discard(_stream_name(key))
 
     def _request(self, method: str, keys: Sequence[StreamKey]) -> str:
         self._last_id += 1
@@ -137,24 +130,24 @@ class BinanceCodec(FeedCodec):
         if kind != "kline":
             return (Closing("the exchange announced a shutdown"),) if kind == "serverShutdown" else ()
         kline = event["k"]
-        symbol, interval = kline["s"], kline["i"]
-        known = self._keys.get((symbol, interval))
-        if known is None:
-            if message.get("stream") in self._names:
-                raise ValueError(f"{message['stream']} sent a kline of {symbol}@{interval}")
-            return ()
-        key, name, length_ms = known
-        if event["s"] != symbol or message.get("stream", name) != name:
-            raise ValueError(f"{message.get('stream', name)} sent an event of {event['s']} with a kline of {key}")
-        open_ms, event_ms, is_closed = kline["t"], event["E"], kline["x"]
-        if type(open_ms) is not int or type(event_ms) is not int or type(is_closed) is not bool:
-            raise TypeError("a time is no whole number, or x is neither true nor false")
-        opened, rest_ms = divmod(open_ms, 1000)
-        if rest_ms or not 0 <= kline["T"] - open_ms < length_ms:
+        symbol = kline["s"]
+        try:
+            key, own, interval, most_ms = self._named[message["stream"]]
+        except KeyError:
+            known = None if "stream" in message else self._named.get(_stream_name(StreamKey(symbol, kline["i"])))
+            if known is None:
+                return ()
+            key, own, interval, most_ms = known
+        if symbol != own or kline["i"] != interval or event["s"] != own:
+            raise ValueError(f"an event of {event['s']} and a kline of {symbol}@{kline['i']} in the stream {key}")
+        open_ms, is_closed = kline["t"], kline["x"]
+        if open_ms % 1000 or not 0 <= kline["T"] - open_ms < most_ms:
             raise ValueError(f"a kline from {open_ms} to {kline['T']} is none of {key}")
+        if type(is_closed) is not bool:
+            raise TypeError("x is neither true nor false")
         # Whether the values make a candle the relay judges.
-        values = decimals((kline["o"], kline["h"], kline["l"], kline["c"], kline["v"]))
-        return (PriceUpdate(key, Candle(opened, *values), is_closed, event_ms),)
+        opened, high, low, close, volume = decimals((kline["o"], kline["h"], kline["l"], kline["c"], kline["v"]))
+        return (PriceUpdate(key, Candle(open_ms // 1000, opened, high, low, close, volume), is_closed, event["E"]),)
 
     def _answer(self, message: dict[str, Any]) -> Sequence[Accepted | Rejected]:
         """Read an answer to SUBSCRIBE or UNSUBSCRIBE; errors come nested, and flat in the documents."""
@@ -172,7 +165,7 @@ class BinanceCodec(FeedCodec):
             if not newest:
                 raise ValueError(f"the exchange refused a message: {reason}")
             for key in newest:
-                self._forget(key)
+                self._named.pop(_stream_name(key), None)
             return (Rejected(newest, f"the exchange refused the stream: {reason}"),)
         return (Accepted(newest),) if newest else ()
 

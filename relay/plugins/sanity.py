@@ -50,13 +50,30 @@ class Border:
         values: tuple[Any, ...] = update
         key, candle, is_closed, ts_event_ms, is_backfilled, is_revised = values
         try:
-            is_known = key in watchlist or watchlist.is_late(key)
+            is_known = key in watchlist.wanted or watchlist.is_late(key)
         except TypeError:
             is_known = False
         if not is_known:
             return f"an update of {str(key)[:60]}, which is not on the watchlist"
-        fault = self.fault_of_candle(candle, key.interval)
-        if fault is not None:
+        # Sound values of the usual types pass here, without a call; NaN and infinity fail the comparisons.
+        if type(candle) is Candle:
+            at, opened, high, low, close, volume = candle
+            is_sound = (
+                type(at) is int
+                and type(opened) is float
+                and type(high) is float
+                and type(low) is float
+                and type(close) is float
+                and type(volume) is float
+                and self._floor < low <= opened <= high < _WIDEST
+                and low <= close <= high
+                and 0 <= volume < _WIDEST
+                and 0 <= at <= _LAST_TIME
+                and not at % self._grid[key[1]]
+            )
+        else:
+            is_sound = False
+        if not is_sound and (fault := self.fault_of_candle(candle, key[1])) is not None:
             return f"{key}: {fault}"
         if type(is_closed) is not bool:
             return f"{key}: is_closed is {kind_of(is_closed)}, not a bool"
@@ -70,30 +87,14 @@ class Border:
         return None
 
     def fault_of_candle(self, candle: object, interval: str) -> str | None:
-        """Judge one candle."""
+        """Judge one candle; slower than what lets most updates pass."""
         if not isinstance(candle, Candle):
             return f"a candle is {kind_of(candle)}, not Candle"
-        at, opened, high, low, close, volume = candle
-        if (
-            type(at) is int
-            and type(opened) is float
-            and type(high) is float
-            and type(low) is float
-            and type(close) is float
-            and type(volume) is float
-            and self._floor < low <= opened <= high < _WIDEST
-            and low <= close <= high
-            and 0 <= volume < _WIDEST
-            and 0 <= at <= _LAST_TIME
-            and not at % self._grid[interval]
-        ):
-            # Every sound candle with plain floats leaves here; NaN and infinity fail the comparisons.
-            return None
         fault = _fault_in(candle)
         if fault is None and candle.low <= self._floor:
             fault = "a price is not above zero"
-        if fault is None and at % self._grid[interval]:
-            fault = f"{at} is no open time of {interval}: it is no multiple of {self._grid[interval]} s"
+        if fault is None and candle.time % self._grid[interval]:
+            fault = f"{candle.time} is no open time of {interval}: it is no multiple of {self._grid[interval]} s"
         return fault
 
     def repaired(self, update: PriceUpdate, watchlist: Watchlist) -> PriceUpdate | None:

@@ -148,18 +148,20 @@ class Feed:
                     stream = carried.stream
                     stamp_ms = update.ts_event_ms
                     if stamp_ms is None:
-                        now, lag_s = clock.now(), 0.0
+                        now = clock.now()
                     else:
                         stamp_s = stamp_ms / 1000
                         lag_s = clock.observe(stamp_s, key.symbol)
                         now = stamp_s + lag_s
-                    if lag_s < -AHEAD_S or not -PAST_S < update.candle.time - now < AHEAD_S:
+                        if lag_s >= 0:
+                            stream.lag_ms = lag_s * 1000
+                            intake.lag.observe(lag_s)
+                        elif lag_s < -AHEAD_S:
+                            self._stray(carried, update, now)
+                            continue
+                    if not -PAST_S < update.candle.time - now < AHEAD_S:
                         self._stray(carried, update, now)
                         continue
-                    if stamp_ms is not None:
-                        lag_s = max(lag_s, 0.0)
-                        stream.lag_ms = lag_s * 1000
-                        intake.lag.observe(lag_s)
                     carried.received += 1
                     intake.updates += 1
                     self.has_delivered = True
