@@ -108,11 +108,11 @@ class Calls:
 
     async def _ask(self, source: CandleSource, key: StreamKey, piece: Piece, turn: Turn) -> Answer:
         async with turn:
-            before, asked_at = source.clock.now(), self._clock.monotonic()
+            before, asked_at = source.clock.certain(), self._clock.monotonic()
             answered = await source.candles(key, piece.start, piece.end, piece.limit)
             after = source.clock.now()
         # An answer is as old as its question, and a clock that was ahead until this answer set it must close nothing.
-        now = min(before, after)
+        now = min(before, source.clock.certain())
         candles, times = self._clean(answered, 0 if piece.start is None else piece.start, piece.end)
         newest = times[-1] if times else None
         is_full = len(times) >= piece.limit and not piece.is_bounded
@@ -131,7 +131,8 @@ class Calls:
             known_until = newest
         else:
             known_until = max(settled_before(source, key, now), 0 if newest is None else newest + 1)
-        stored = Span(start, min(end, known_until))
+        # However far the provider's rows reach: nothing is written down as known beyond the present.
+        stored = Span(start, min(end, known_until, int(now) + 1))
         if stored.end > stored.start:
             # When the disk fails the store keeps them in memory and says so itself.
             with suppress(StoreError):

@@ -96,9 +96,6 @@ class Series:
         Sets `is_catching_up` when the update has to wait for candles that are missing before it.
         """
         candle = update.candle
-        if candle.fault() is not None:
-            self.nonsense += 1
-            return ()
         event_ms = update.ts_event_ms or 0
         if event_ms > self._newest_event_ms:
             self._newest_event_ms = event_ms

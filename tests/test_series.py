@@ -693,12 +693,10 @@ def test_the_candle_before_is_known_where_history_says_that_nothing_was_between(
     assert series.told_before(later) == T
 
 
-def test_nonsense_is_counted_and_not_told(series: Series) -> None:
-    broken = PriceUpdate(MINUTE, Candle(T, 1.0, 0.5, 1.0, 1.0))
-    assert series.accept(broken) == ()
+def test_a_candle_of_history_without_values_is_not_told(series: Series) -> None:
     series.accept(live(3))
-    series.fill([Candle(T, 1.0, float("nan"), 1.0, 1.0)], T + 60)
-    assert series.nonsense == 1
+    told = series.fill([Candle(T, 1.0, float("nan"), 1.0, 1.0)], T + 60)
+    assert all(update.candle.time != T for update in told)
 
 
 def test_memory_is_bounded_whatever_a_provider_sends(series: Series) -> None:

@@ -81,6 +81,13 @@ class Backfill:
             carried.stream.series.catch_up()
             self.start(carried)
 
+    def doubt(self, carried: Carried) -> None:
+        """Ask history in place of a feed whose updates are left out, after growing pauses."""
+        series = carried.stream.series
+        if self._provider.has_history and not series.is_catching_up and carried.may_doubt(self._clock.monotonic()):
+            series.catch_up()
+            self.start(carried)
+
     def start(self, carried: Carried) -> None:
         """Fetch what the series of a stream waits for, unless that is under way."""
         if not self._is_filling(carried):

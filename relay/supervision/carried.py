@@ -19,6 +19,8 @@ LIVE = "live"
 KEPT_EVENTS = 20
 LATE_S = 20.0
 """A poll that a feed announced may be so late, since it waits for an answer, before silence counts."""
+LEAST_DOUBT_S = 5.0
+MOST_DOUBT_S = 300.0
 LEAST_PAUSE_S = 30.0
 MOST_PAUSE_S = 3600.0
 
@@ -33,7 +35,10 @@ class Planned(NamedTuple):
 class Carried:
     """A stream from when it is wanted until it is dropped. Whoever hands on an update counts it in `received`."""
 
-    __slots__ = ("_ask_at", "_clock", "_hub", "_liveness", "_remark", "planned", "received", "stream")
+    __slots__ = (
+        "_ask_at", "_clock", "_doubt_at", "_doubt_pause_s", "_hub", "_liveness", "_remark", "_stray", "_taken",
+        "planned", "received", "stream",
+    )  # fmt: skip
 
     def __init__(self, stream: Stream, hub: Hub, clock: Clock) -> None:
         self.stream = stream
@@ -43,6 +48,9 @@ class Carried:
         self._clock = clock
         self._liveness = Liveness(stream.key.interval, clock.monotonic())
         self._remark = LIVE
+        self._stray = ""
+        self._taken = 0
+        self._doubt_at = self._doubt_pause_s = 0.0
         self._ask_at = 0.0
 
     def note(self, event: str) -> None:
@@ -66,6 +74,8 @@ class Carried:
         """Say that nothing is missing any more: the stream is live, or as silent as it was before."""
         if self._liveness.warnings:
             self._show_silence()
+        elif self._stray and self.received == self._taken:
+            self._hub.set_state(self.stream, STALE, self._stray)
         else:
             self.go_live()
 
@@ -108,6 +118,18 @@ class Carried:
         """Say whether the feed will ask for the stream by itself; only a poll that is late makes a doubt."""
         return self.planned is not None and now < self.planned.at + LATE_S
 
+    def note_stray(self, why: str) -> None:
+        """Take note of an update that was left out; where nothing else comes the stream is not live."""
+        self._stray = why
+
+    def may_doubt(self, now: float) -> bool:
+        """Say whether history is to be asked because updates are left out; then not for a while, ever longer."""
+        if now < self._doubt_at:
+            return False
+        self._doubt_pause_s = min(max(LEAST_DOUBT_S, 2 * self._doubt_pause_s), MOST_DOUBT_S)
+        self._doubt_at = now + self._doubt_pause_s
+        return True
+
     def listen_anew(self, now: float) -> None:
         """Begin to measure silence now: a feed opened, or the market did."""
         self._liveness.restart(now)
@@ -117,6 +139,7 @@ class Carried:
 
         Call it about once a second.
         """
+        self._check_stray()
         status = self.stream.status
         is_planned = status != STALE and self.is_planned(now)
         if status not in (CONNECTED, STALE, BACKFILLING) or is_planned:
@@ -130,6 +153,14 @@ class Carried:
             self.note("stale")
             self._show_silence()
         return remedy
+
+    def _check_stray(self) -> None:
+        """Turn a stream stale of which nothing but updates to leave out came since the last look."""
+        if self.received != self._taken:
+            self._taken, self._stray, self._doubt_pause_s = self.received, "", 0.0
+        elif self._stray and self.stream.status == CONNECTED:
+            self.note("stale")
+            self._hub.set_state(self.stream, STALE, self._stray)
 
     def _show_silence(self) -> None:
         silent_s = self._clock.monotonic() - self._liveness.heard_at
