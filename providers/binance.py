@@ -67,6 +67,8 @@ _INFO = ProviderInfo(
     instruments_ttl_s=3600.0,
     candles_per_call=_KLINES_PAGE,
     calls_at_once=4,
+    # The weight of a call does not depend on how many it asks for.
+    candles_back=3,
 )
 
 

@@ -38,6 +38,11 @@ class Candle(NamedTuple):
         return "volume or time is negative"
 
 
+def unreadable(time: int) -> Candle:
+    """Return what `relay_candles` gives for a candle whose open time is known, but whose values cannot be used."""
+    return Candle(time, math.nan, math.nan, math.nan, math.nan)
+
+
 class StreamKey(NamedTuple):
     """One symbol at one interval within one provider, written `BTCUSDT@1m`."""
 
@@ -100,6 +105,9 @@ class ProviderInfo(NamedTuple):
     provider lets a connection live (the relay replaces it before). A candle is looked up by history when its interval
     ended `close_grace_s` ago and the feed has not closed it. An answer about the present is good enough for `fresh_s`.
     One call for history is asked for at most `candles_per_call`, and `calls_at_once` of them run at the same time.
+    `candles_back` more of them, before those that are asked for, cost nothing: they are compared with what is stored.
+    Candles that a stream closed are compared with history so long after their close as `compare_after_s` says, once
+    for each of its numbers.
     """
 
     name: str
@@ -118,6 +126,8 @@ class ProviderInfo(NamedTuple):
     one_interval_per_feed: bool = False
     candles_per_call: int = 5000
     calls_at_once: int = 4
+    candles_back: int = 0
+    compare_after_s: tuple[float, ...] = (300.0,)
 
 
 class Budget(NamedTuple):

@@ -67,6 +67,9 @@ _INFO = ProviderInfo(
     close_grace_s=75.0,
     fresh_s=30.0,
     instruments_ttl_s=86_400.0,
+    candles_back=3,
+    # Bars change after their close: most within minutes, some within hours.
+    compare_after_s=(900.0, 14_400.0),
 )
 
 
