@@ -197,7 +197,7 @@ class Calls:
             back = _candles_back(source, key, piece, known)
             first = piece.start if piece.start is None or not back else piece.start - back * length_s(key.interval)
             answered = await source.candles(key, first, piece.end, piece.limit + back)
-            after = source.clock.now()
+            after, answered_at = source.clock.now(), self._clock.monotonic()
         # An answer is as old as its question, and a clock that was ahead until this answer set it must close nothing.
         now = min(before, after)
         candles, all_times = self._clean(answered, first or 0, piece.end)
@@ -231,7 +231,6 @@ class Calls:
             reaches_present = False
         is_open = newest is not None and piece.followed_at is None and next_open(key.interval, newest) > now
         open_time = newest if newest is not None and is_open and start <= newest < end else None
-        answered_at = self._clock.monotonic()
         unsettled = max(start, min(end, known_until))
         if reaches_present:
             end = FOREVER

@@ -388,7 +388,6 @@ class Series:
         its turn.
         """
         told: list[PriceUpdate] = []
-        oldest = next(iter(self.closed), 0)
         for candle, is_new in [*((one, False) for one in changed), *((one, True) for one in found)]:
             time, last = candle.time, self.last
             if last is None or time > last.time or (time == last.time and not self.last_is_closed):
@@ -396,12 +395,13 @@ class Series:
             if candle.fault() is not None or self.closed.get(time) == candle:
                 continue
             update = PriceUpdate(self.key, candle, is_closed=True, is_backfilled=is_new)
-            if not is_new and time < oldest:
-                # Forgotten here, not by those who have it.
+            if time in self.closed or (is_new and self._can_be_new(time)):
+                told.extend(self._accept_past(update, int(asked_at * 1000)))
+            elif not is_new:
+                # Forgotten here, or older than the stream; not so by those who have it.
+                self._settle(time)
                 self.revised += 1
                 told.append(update._replace(is_revised=True))
-                continue
-            told.extend(self._accept_past(update, int(asked_at * 1000)))
         return told
 
     # -- what the supervisor and a snapshot ask ----------------------------------------------------
