@@ -2,6 +2,7 @@
 
 import asyncio
 import bisect
+import math
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -1082,8 +1083,9 @@ class World(Bench):
 def could_be(found: list[int], inside: list[int], limit: int, is_newest: bool, doubtful: set[int]) -> bool:
     """Say whether an answer has all that is inside a range, up to its limit, but some of what is doubtful."""
     certain = [time for time in inside if time not in doubtful]
-    if len(found) + len(doubtful) >= limit and found:
-        certain = [time for time in certain if (time >= found[0] if is_newest else time <= found[-1])]
+    if len(found) + len(doubtful) >= limit:
+        first, last = (found[0], found[-1]) if found else (math.inf, -math.inf)
+        certain = [time for time in certain if (time >= first if is_newest else time <= last)]
     return len(found) <= limit and {*certain} <= {*found} <= {*inside}
 
 
