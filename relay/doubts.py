@@ -48,7 +48,7 @@ class Doubts:
 
     def of(self, stream: tuple[str, StreamKey]) -> tuple[Doubt, ...]:
         """Return what is in doubt of a stream, ascending."""
-        return self._of.get(stream, ())
+        return self._of.get(stream, ()) if self._of else ()
 
     def streams(self) -> list[tuple[str, StreamKey]]:
         """Return the streams of which something is in doubt."""

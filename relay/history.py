@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from relay.calls import Call, Calls
 from relay.clock import Clock
+from relay.doubts import Doubt
 from relay.model import Candle, StreamKey
 from relay.ranges import Answer, CandleSource, Live, Past, RangeRequest, is_unreadable, past_of
 from relay.storage.chunks import Chunk, encode, joined, window_s
@@ -182,11 +183,10 @@ class History:
             past = await self._all_stored(request, request.high())
             if cut == self._store.cut(source.name, key):
                 break  # else old candles were deleted meanwhile
-        first = request.rows[0].time if len(request.rows) >= limit else 0
+        first = past.candles[0].time if len(past.candles) >= limit else 0
         known = cut_spans(request.known(), first, FOREVER)
-        for row in request.rows:
-            if is_unreadable(row):
-                known = [*cut_spans(known, 0, row.time), *cut_spans(known, row.time + 1, FOREVER)]
+        for time in request.lost:
+            known = [*cut_spans(known, 0, time), *cut_spans(known, time + 1, FOREVER)]
         return past._replace(known=tuple(known))
 
     def keep(self, provider: str, key: StreamKey, candle: Candle, after: int | None) -> None:
@@ -231,10 +231,12 @@ class History:
         chunks, last_is_closed = stored.chunks, True
         newer = [candle for _, candle in sorted(request.answered(low, high).items())] if request.answers else None
         if newer:
+            newer = [candle for candle in newer if not is_unreadable(candle)]
+        if newer:
             if chunks and newer[0].time <= chunks[-1].times[-1]:
                 return None
             is_open = [candle.time in request.open_times() for candle in newer]
-            if any(is_open[:-1]) or any(map(is_unreadable, newer)):
+            if any(is_open[:-1]):
                 return None
             chunk = joined((*chunks, encode(newer))).within(0, FOREVER, request.limit, newest=is_newest)
             last_is_closed = not (is_open[-1] and chunk.times[-1] == newer[-1].time)
@@ -242,14 +244,13 @@ class History:
         count = sum([len(chunk.times) for chunk in chunks])
         if count < request.limit and (low > request.low if is_newest else high < end):
             return None
-        doubts = [*request.doubts]
+        doubts: Sequence[Doubt] = request.doubts
         if doubts:
             if chunks and count >= request.limit:
                 low, high = (chunks[0].times[0], end) if is_newest else (low, chunks[-1].times[-1] + 1)
             doubts = [doubt for doubt in doubts if doubt.span.start < high and low < doubt.span.end]
             now = self._clock.monotonic()
-            # Rows that cannot be read are some of those that were asked for.
-            if any(doubt.is_row or doubt.again_at <= now for doubt in doubts):
+            if any(doubt.again_at <= now for doubt in doubts):
                 return None
         self.served["cache" if is_remembered and stored.is_remembered else "store"] += 1
         used = [answer for answer in request.answers if answer.span.start < end]
@@ -263,9 +264,9 @@ class History:
 
     async def _advance(self, request: RangeRequest, high: int) -> bool:
         """Take what is known next to where the request stands; True when it has all it wants."""
-        source, key, open_row = request.source, request.key, request.open_row
+        source, key, open_row, lost = request.source, request.key, request.open_row, request.lost
         while True:
-            request.open_row = open_row
+            request.open_row, request.lost = open_row, [*lost]
             cut = self._store.cut(source.name, key)
             request.stored = await self._store.spans(source.name, key, request.low, FOREVER)
             request.doubts = self.calls.doubts.of((source.name, key))
@@ -287,17 +288,22 @@ class History:
         source, key, newest = request.source, request.key, not request.is_forward
         rows = await self._store.read(source.name, key, start, end, request.missing, newest)
         extra = request.unstored(start, end)
-        if extra:
-            merged = extra | {candle.time: candle for candle in rows}
-            stored = {candle.time for candle in rows}
-            rows = [merged[time] for time in sorted(merged)]
-            rows = rows[max(len(rows) - request.missing, 0) :] if newest else rows[: request.missing]
-            request.note_open(rows, stored)
+        if not extra:
+            return rows
+        lost = [time for time, candle in extra.items() if is_unreadable(candle)]
+        merged = extra | {candle.time: candle for candle in rows}
+        stored = {candle.time for candle in rows}
+        rows = [merged[time] for time in sorted(merged) if time in stored or time not in lost]
+        if len(rows) >= request.missing:
+            rows = rows[len(rows) - request.missing :] if newest else rows[: request.missing]
+            start, end = (rows[0].time, end) if newest else (start, rows[-1].time)
+        request.lost += [time for time in lost if start <= time < end and time not in stored]
+        request.note_open(rows, stored)
         return rows
 
     async def _all_stored(self, request: RangeRequest, high: int) -> Past:
         request.open_row = None
-        request.rows = []
+        request.rows, request.lost = [], []
         request.rows = await self._rows(request, request.low, high)
         return past_of(request, is_complete=False)
 

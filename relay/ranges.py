@@ -38,7 +38,7 @@ class Past(NamedTuple):
 
     `known` are then the spans of which nothing is missing, as far as somebody looked, ascending. Where all that is
     missing are candles that the provider has with values that cannot be used now, `unreadable` names them: each from
-    its open time to the next one. They count as some of those that were asked for.
+    its open time to the next one. They are not among those that were asked for.
     """
 
     candles: tuple[Candle, ...]
@@ -117,7 +117,7 @@ class RangeRequest:
         self.answers: list[Answer] = []
         self.stored: list[Span] = []
         self.doubts: Sequence[Doubt] = ()
-        self.has_unreadable = False
+        self.lost: list[int] = []  # open times of candles that cannot be read, as far as it has gone
         self._reach = limit
         self._is_dense = False
         self._page = source.info.candles_per_call
@@ -202,8 +202,6 @@ class RangeRequest:
         """
         open_times = self.open_times()
         for row in rows:
-            if is_unreadable(row):
-                self.has_unreadable = True
             if row.time in open_times and row.time not in closed:
                 self.open_row = row.time if self.open_row is None else min(self.open_row, row.time)
 
@@ -287,12 +285,10 @@ def is_unreadable(candle: Candle) -> bool:
 
 def past_of(request: RangeRequest, *, is_complete: bool) -> Past:
     """Return what a request has found; it ends with the first candle that is not closed."""
-    rows, open_row = request.rows, request.open_row
+    rows, open_row, lost = request.rows, request.open_row, sorted(request.lost)
     if open_row is not None:
         rows = [row for row in rows if row.time <= open_row]
+        lost = [time for time in lost if time < open_row]
     last_is_closed = open_row is None or not rows or rows[-1].time != open_row
-    if not request.has_unreadable:
-        return Past(tuple(rows), last_is_closed, is_complete)
-    lost = tuple(Span(row.time, next_open(request.key.interval, row.time)) for row in rows if is_unreadable(row))
-    rows = [row for row in rows if not is_unreadable(row)]
-    return Past(tuple(rows), last_is_closed, is_complete and not lost, unreadable=lost if is_complete else ())
+    spans = tuple(Span(time, next_open(request.key.interval, time)) for time in lost) if is_complete else ()
+    return Past(tuple(rows), last_is_closed, is_complete and not lost, unreadable=spans)

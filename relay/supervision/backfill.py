@@ -197,8 +197,8 @@ class Backfill:
         closed = list(past.candles)
         forming = closed.pop() if closed and not past.last_is_closed else None
         until = missing.end
-        if len(past.candles) + len(past.unreadable) == PAGE:
-            until = max([*(one.time for one in past.candles[-1:]), *(span.start for span in past.unreadable)]) + 1
+        if len(past.candles) == PAGE:
+            until = past.candles[-1].time + 1
         return closed, forming, until, past.unreadable
 
     def _may_lag(self, key: StreamKey, missing: Missing, closed: list[Candle]) -> bool:
