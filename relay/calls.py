@@ -57,9 +57,9 @@ class Calls:
 
     `ended` counts those that are over, `dropped` candles that providers sent with values that make no sense. By
     provider, `compared` counts known candles that an answer spoke of again, and `differed` those that it gave other
-    values. `on_news` gets what is new in the past after it was stored; `on_disagreement(provider, key, compared,
-    differing)` is called when an answer is so far off what is known that it must be about something else: then nothing
-    of it is taken.
+    values. `on_news` gets what is new in the past once it is on its way into the store; `on_disagreement(provider, key,
+    compared, differing)` is called when an answer is so far off what is known that it must be about something else:
+    what is stored then stays as it is.
     """
 
     def __init__(self, store: Store, clock: Clock) -> None:
@@ -153,17 +153,22 @@ class Calls:
     ) -> bool:
         """Ask for what is in doubt of a range where it is time to; return whether anything was asked.
 
-        `stored` is what the store knows: that is in doubt no more. No failure is raised: it stays in doubt.
+        `stored` is what the store knows: that is in doubt no more. No failure is raised: it stays in doubt. Rows that
+        cannot be read go first; what would use more than half of a budget waits for another time, all but one row.
         """
         stream, now = (source.name, key), self._clock.monotonic()
         for doubt in self.doubts.due(stream, start, end, now):
             if (known := span_at(stored, doubt.span.start)) is not None and doubt.span.end <= known.end:
                 self.doubts.forget(stream, doubt)
-        spans = _side_by_side([(doubt.span, doubt.is_row) for doubt in self.doubts.due(stream, start, end, now)], key)
-        for span in spans[MOST_AGAIN:]:
+        doubted = self.doubts.due(stream, start, end, now)
+        rows = _side_by_side([doubt.span for doubt in doubted if doubt.is_row], key)
+        spans = [*rows, *(doubt.span for doubt in doubted if not doubt.is_row)]
+        room = min([MOST_AGAIN, *(budget.limit // 2 - budget.used for budget in source.budgets())])
+        most = max(room, min(1, len(rows)))
+        for span in spans[most:]:
             self.doubts.postpone(stream, span, now)
         awaited: dict[Call, None] = {}
-        for span in spans[:MOST_AGAIN]:
+        for span in spans[:most]:
             calls = self.under_way(source, key, span)
             if not calls:
                 is_short = span.end - span.start <= length_s(key.interval)
@@ -384,17 +389,14 @@ def _candles_back(source: CandleSource, key: StreamKey, piece: Piece, known: _Kn
     return 0 if span is None else min(most, (piece.start - span.start) // length_s(key.interval))
 
 
-def _side_by_side(doubted: Sequence[tuple[Span, bool]], key: StreamKey) -> list[Span]:
+def _side_by_side(rows: Sequence[Span], key: StreamKey) -> list[Span]:
     """Return what to ask for at once, the newest first: rows that follow one another are one question."""
     spans: list[Span] = []
-    was_row = False
-    for span, is_row in doubted:
-        last = spans[-1] if spans else None
-        if last is not None and is_row and was_row and next_open(key.interval, span.start) == last.start:
-            spans[-1] = Span(span.start, last.end)
+    for span in rows:
+        if spans and next_open(key.interval, span.start) == spans[-1].start:
+            spans[-1] = Span(span.start, spans[-1].end)
         else:
             spans.append(span)
-        was_row = is_row
     return spans
 
 

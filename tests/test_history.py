@@ -86,10 +86,11 @@ class FakeProvider:
         self.spoilt: set[int] = set()
         self.changed: dict[int, Candle] = {}
         self.omitted: Counter[int] = Counter()
+        self.budget: list[Budget] = []
         self.answers: list[tuple[float, int, float]] = []  # when it was asked, how many it saw, when that arrived
 
     def budgets(self) -> Sequence[Budget]:
-        return ()
+        return self.budget
 
     def visible(self) -> list[int]:
         latest = bisect.bisect_right(self.times, self.now - self.lag_s)
@@ -869,6 +870,18 @@ async def test_a_request_is_answered_although_what_is_in_doubt_cannot_be_asked_f
     assert await bench.ask(start=minute(10), end=minute(19)) == first
     assert await bench.ask(start=minute(10), end=minute(19)) == first
     assert len(bench.provider.calls) == 2
+
+
+async def test_what_is_in_doubt_is_asked_for_again_from_the_first_half_of_a_budget(bench: Bench) -> None:
+    bench.provider.left_out = {minute(12), minute(14), minute(16)}
+    bench.provider.spoilt = {minute(18)}
+    await bench.ask(start=minute(10), end=minute(19))
+    for used, asked in ((8, [18]), (4, [18]), (2, [18, 16]), (0, [18, 16, 14, 12])):
+        bench.provider.now += 4000
+        bench.provider.calls.clear()
+        bench.provider.budget = [Budget("credits", 8, used, bench.provider.now + 60)]
+        assert len((await bench.ask(start=minute(10), end=minute(19))).candles) == 6
+        assert [start for start, _, _ in bench.provider.calls] == [minute(number) for number in asked]
 
 
 async def test_an_answer_with_something_in_doubt_is_kept_until_it_is_asked_for_again(bench: Bench) -> None:
