@@ -7,6 +7,7 @@ known already, the two are compared.
 
 import asyncio
 import logging
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple
@@ -295,14 +296,17 @@ class Calls:
         spans = await self._store.spans(name, key, *final)
         news = [*changed, *found]
         writes: list[Span] = []
-        good = {candle.time for candle in candles}
+        good = [candle.time for candle in candles]
         for part in gaps_between(spans, *final):
             inside = [time for time in times if part.start <= time < part.end]
-            found += [one for one in candles if _is_in(part, one) and self.doubts.touch(stream, one.time, one.time + 1)]
-            writes += self.doubts.weigh(stream, part, inside, {*inside} - good, asked_at)
+            if self.doubts.of(stream):
+                found += [
+                    one for one in _part(candles, good, part) if self.doubts.touch(stream, one.time, one.time + 1)
+                ]
+            writes += self.doubts.weigh(stream, part, inside, {*inside}.difference(good), asked_at)
         for candle in news:
             self._store.put_closed(name, key, candle, None)
-        adding = [self._store.add(name, key, [one for one in candles if _is_in(span, one)], span) for span in writes]
+        adding = [self._store.add(name, key, _part(candles, good, span), span) for span in writes]
         # When the disk fails the store keeps them in memory and says so itself.
         for result in await asyncio.gather(*adding, return_exceptions=True):
             if isinstance(result, BaseException) and not isinstance(result, StoreError):
@@ -376,8 +380,9 @@ def _ignore(*_: object) -> None:
     pass
 
 
-def _is_in(span: Span, candle: Candle) -> bool:
-    return span.start <= candle.time < span.end
+def _part(candles: Sequence[Candle], times: Sequence[int], span: Span) -> Sequence[Candle]:
+    """Return the candles of a span; `times` are the open times of all, ascending."""
+    return candles[bisect_left(times, span.start) : bisect_left(times, span.end)]
 
 
 def _candles_back(source: CandleSource, key: StreamKey, piece: Piece, known: _Known) -> int:

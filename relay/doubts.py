@@ -76,15 +76,11 @@ class Doubts:
         """Take what an answer that was asked for at `now` gave of a span; return which of it is known from now on.
 
         `times` are the open times of all its rows in the span, ascending; those in `bad` have values that make no
-        sense.
-        """
+        sense."""
         before = self.of(stream)
         doubts = [part for doubt in before for part in _outside(doubt, answered)]
-        for time in times:
-            if time in bad:
-                span = Span(time, time + 1)
-                same = next((doubt for doubt in before if doubt.is_row and doubt.span == span), None)
-                doubts.append(_grown(span, True, same, now))
+        rows = {doubt.span.start: doubt for doubt in before if doubt.is_row}
+        doubts += [_grown(Span(time, time + 1), True, rows.get(time), now) for time in bad]
         empty = [doubt for doubt in before if not doubt.is_row]
         for hole in holes_of(times, answered, stream[1].interval):
             parts = [(doubt, span) for doubt in empty for span in cut_spans((doubt.span,), *hole)]

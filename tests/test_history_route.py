@@ -22,7 +22,7 @@ from relay import PriceUpdate, ProviderInfo, Watchlist, hookimpl
 from relay.app import CLOCK, HISTORY, STORE, SUPERVISORS
 from relay.clock import Clock
 from relay.errors import ProviderUnavailable
-from relay.model import Candle, StreamKey
+from relay.model import Candle, StreamKey, unreadable
 from relay.supervision.recheck import Recheck
 from relay.web.bodies import takes_gzip
 from relay.web.history import ROUTE
@@ -297,6 +297,68 @@ async def test_a_bar_that_one_answer_has_without_a_value_is_asked_for_again(
     later.by_s += 31
     for _ in range(2):
         assert await times_of(relay, "EUR/USD", 0, 10) == [*range(11)]
+
+
+class Torn(BinanceProvider):
+    """Binance, but the row of one minute cannot be read for a while."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lost: int | None = None
+
+    @hookimpl
+    async def relay_candles(
+        self,
+        symbol: str,
+        interval: str,
+        start: int | None,
+        end: int,
+        limit: int,
+        session: aiohttp.ClientSession,
+        settings: Mapping[str, Any],
+    ) -> list[Candle]:
+        rows = await super().relay_candles(symbol, interval, start, end, limit, session, settings)
+        return [unreadable(row.time) if row.time == self.lost else row for row in rows]
+
+
+async def test_a_row_that_cannot_be_read_costs_itself_only(relay_with: StartRelay, sandbox: Sandbox) -> None:
+    plugin, later = Torn(), Later()
+    relay = await relay_with(builtin=(plugin, TwelveDataProvider), clock=later.clock)
+    plugin.lost = START + 60 * 300
+    others = [*range(300), *range(301, 500)]
+    for _ in range(3):
+        assert await times_of(relay, "BTCUSDT", 0, 499) == others
+    asked = len(sandbox.binance.requests)
+    assert await times_of(relay, "BTCUSDT", 0, 499) == others
+    assert len(sandbox.binance.requests) == asked
+    plugin.lost = None
+    later.by_s += 5
+    for _ in range(2):
+        assert await times_of(relay, "BTCUSDT", 0, 499) == [*range(500)]
+
+
+async def test_a_row_that_cannot_be_read_ends_no_download(relay_with: StartRelay) -> None:
+    plugin = Torn()
+    relay = await relay_with(builtin=(plugin, TwelveDataProvider))
+    plugin.lost = START + 60 * 2000
+    queries: list[dict[str, Any]] = [{"start_time": START}, {"end_time": START + 60 * 7000}]
+    for query in queries:
+        _, _, body = await raw(relay, limit=7000, format="csv", **query)
+        times = [int(line.split(",")[0]) for line in body.decode().splitlines()[1:]]
+        assert times == [at for at in range(START, START + 60 * 7001, 60) if at != plugin.lost]
+
+
+async def test_a_snapshot_has_the_others_and_says_that_it_is_not_complete(relay_with: StartRelay) -> None:
+    plugin = Torn()
+    relay = await relay_with(builtin=(plugin, TwelveDataProvider))
+    plugin.lost = int(time.time()) // 60 * 60 - 1200
+    client = await relay.connect()
+    await client.subscribe("BTCUSDT@1m", bars=100)
+    snapshot = await client.seen("snapshot")
+    times = [candle["time"] for candle in snapshot["candles"]]
+    assert times[0] <= plugin.lost - 60 * 75
+    assert times == [at for at in range(times[0], times[-1] + 60, 60) if at != plugin.lost]
+    assert snapshot["complete"] is False
 
 
 class Blundering(BinanceProvider):
