@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from relay import Budget, Candle, RateLimited, hookimpl
+from providers.twelve_data.credits import Credits, Use
+from relay import Budget, Candle, PriceUpdate, RateLimited, StreamKey, hookimpl
 from relay.calls import News
 from relay.history import History
 from relay.hub import Hub
@@ -220,3 +221,52 @@ async def test_a_candle_that_history_did_not_give_at_first_comes_as_revised(watc
     assert watch.plugin.ranges[-1] == (5, 7)
     assert watch.revised == [(6, 1.0)]
     assert watch.rig.closed[-1].is_backfilled
+
+
+async def test_a_day_of_comparisons_stays_within_half_of_what_the_credits_keep_for_history(tmp_path: Path) -> None:
+    day = MINUTE // 86_400 * 86_400 + 86_400
+
+    class Credited(Metered):
+        """Spends a credit of history a call, beside polls that spend one every three minutes."""
+
+        def __init__(self) -> None:
+            super().__init__(compare_after_s=(900.0, 14_400.0), close_grace_s=75.0)
+            self.now = float(day)
+            self.credits = Credits(8, 800, wall=lambda: self.now, monotonic=lambda: self.now, knows_time=lambda: True)
+
+        @hookimpl
+        def relay_budgets(self) -> Sequence[Budget]:
+            return self.credits.budgets()
+
+        @hookimpl
+        async def relay_candles(self, start: int | None, end: int) -> list[Candle]:
+            self.ranges.append((start or 0, end))
+            self.credits.settle(self.credits.take(1, Use.HISTORY))
+            known = range(-(-(start or 0) // 60) * 60, end, 60)
+            # Every fourth bar changes in the hour after its close.
+            return [at_time(at, 2.0 if at % 240 == 0 and self.now - at > 3600 else 1.0) for at in known]
+
+    plugin = Credited()
+    async with watch_of(plugin, tmp_path) as watch:
+        keys = [StreamKey(symbol, "1m") for symbol in "ABCDEF"]
+        watch.rig.hands.now = float(day)
+        watch.recheck._next_at = 0.0
+        for key in keys:
+            watch.carry(key)
+        for minute in range(24 * 60):
+            plugin.now = watch.rig.hands.now
+            if minute % 3 == 0:
+                plugin.credits.settle(plugin.credits.take(1, Use.POLL))
+            plugin.credits.promise((1440 - minute) // 3)
+            for key in keys:
+                closing = PriceUpdate(key, at_time(day + 60 * (minute - 1), 1.0), is_closed=True)
+                watch.rig.hub.publish(watch.streams[key].stream, closing)
+            await watch.tick(60)
+        assert 20 <= len(plugin.ranges) <= 40
+        for key in keys:
+            rows = await watch.history._store.read("scripted", key, day, day + 12 * 3600)
+            assert [row.volume for row in rows] == [2.0 if row.time % 240 == 0 else 1.0 for row in rows]
+
+
+def at_time(at: int, volume: float) -> Candle:
+    return Candle(at, 1.0, 1.0, 1.0, 1.0, volume)
