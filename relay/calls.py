@@ -159,6 +159,8 @@ class Calls:
         """
         stream, now = (source.name, key), self._clock.monotonic()
         for doubt in self.doubts.due(stream, start, end, now):
+            if doubt.is_sparse:
+                continue
             if (known := span_at(stored, doubt.span.start)) is not None and doubt.span.end <= known.end:
                 self.doubts.forget(stream, doubt)
         doubted = self.doubts.due(stream, start, end, now)
@@ -187,10 +189,13 @@ class Calls:
             error = None if call.task.cancelled() else call.task.exception()
             if error is not None and not isinstance(error, ProviderError):
                 raise error
-            if error is None and not call.task.cancelled() and call.task.result().candles:
-                # There is something after all, so what this answer did not reach is simply unknown.
-                for doubt in self.doubts.due(stream, *call.span, now):
-                    self.doubts.forget(stream, doubt)
+            if error is None and not call.task.cancelled():
+                answer = call.task.result()
+                self.doubts.agree(stream, call.span, now)
+                # If there is something after all, what this answer did not reach is simply unknown.
+                for doubt in self.doubts.due(stream, *call.span, now) if answer.candles else ():
+                    if not doubt.is_sparse:
+                        self.doubts.forget(stream, doubt)
             self.doubts.postpone(stream, call.span, now)
         return bool(awaited)
 

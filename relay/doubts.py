@@ -2,7 +2,8 @@
 
 That something is missing from one answer is no fact. A row whose values cannot be used says that there is a candle: it
 is asked for again until it can be read. Where there is no row at all, there may be none: that is believed when several
-answers, some time apart, agree. Until then both are in doubt: nobody has to wait for them, and nothing is stored.
+answers, some time apart, agree. Until then both are in doubt: nobody has to wait for them, and nothing is stored. Only
+a market that is often quiet is stored with its holes at once, and looked at again as a whole.
 """
 
 from collections import OrderedDict
@@ -19,7 +20,7 @@ ROW_PAUSES_S = (5.0, 15.0, 60.0, 300.0, 900.0, 3600.0)
 EMPTY_PAUSES_S = (30.0, 300.0, 1800.0)
 """The same for a span without a row; it is believed to be empty when the answer after the last pause agrees."""
 MOST_HOLES = 4
-"""An answer with more holes between its rows is of a market that is often quiet: those are believed at once."""
+"""An answer with more holes between its rows is of a market that is often quiet: it is looked at again as a whole."""
 MOST_OF_STREAM = 1024
 MOST = 50_000
 
@@ -30,13 +31,15 @@ _DAY_S = 86_400
 class Doubt(NamedTuple):
     """Open times that `answers` answers in turn did not give; asked for again from `again_at` on.
 
-    With `is_row` it is one open time, at which there is a row that cannot be used.
+    With `is_row` it is one open time, at which there is a row that cannot be used. With `is_sparse` there are rows in
+    it and so many holes between that all of it is taken to be known meanwhile.
     """
 
     span: Span
     is_row: bool
     answers: int
     again_at: float
+    is_sparse: bool = False
 
 
 class Doubts:
@@ -59,8 +62,11 @@ class Doubts:
         return sum(len(doubts) for (name, _), doubts in self._of.items() if name == provider)
 
     def touch(self, stream: tuple[str, StreamKey], start: int, end: int) -> bool:
-        """Say whether something between two open times is in doubt."""
-        return any(doubt.span.start < end and start < doubt.span.end for doubt in self._of.get(stream, ()))
+        """Say whether something between two open times is in doubt and not known."""
+        return any(
+            doubt.span.start < end and start < doubt.span.end and not doubt.is_sparse
+            for doubt in self._of.get(stream, ())
+        )
 
     def due(self, stream: tuple[str, StreamKey], start: int, end: int, now: float) -> list[Doubt]:
         """Return what to ask for again of a range, the newest first."""
@@ -78,18 +84,33 @@ class Doubts:
         `times` are the open times of all its rows in the span, ascending; those in `bad` have values that make no
         sense."""
         before = self.of(stream)
-        doubts = [part for doubt in before for part in _outside(doubt, answered)]
+        doubts = [part for doubt in before for part in ([doubt] if doubt.is_sparse else _outside(doubt, answered))]
         rows = {doubt.span.start: doubt for doubt in before if doubt.is_row}
         doubts += [_grown(Span(time, time + 1), True, rows.get(time), now) for time in bad]
-        empty = [doubt for doubt in before if not doubt.is_row]
-        for hole in holes_of(times, answered, stream[1].interval):
+        empty = [doubt for doubt in before if not doubt.is_row and not doubt.is_sparse]
+        holes, sparse = holes_of(times, answered, stream[1].interval)
+        for hole in holes:
             parts = [(doubt, span) for doubt in empty for span in cut_spans((doubt.span,), *hole)]
             new = gaps_between(merge_spans(span for _, span in parts), *hole)
             agreed = [_grown(span, False, doubt, now) for doubt, span in parts]
             doubts += [doubt for doubt in agreed if doubt.answers <= len(EMPTY_PAUSES_S)]
             doubts += [_grown(span, False, None, now) for span in new]
+        known = gaps_between(merge_spans(doubt.span for doubt in doubts if not doubt.is_sparse), *answered)
+        if sparse is not None:
+            doubts.append(_grown(sparse, False, None, now)._replace(is_sparse=True))
         self._keep(stream, doubts)
-        return gaps_between(merge_spans(doubt.span for doubt in doubts), *answered)
+        return known
+
+    def agree(self, stream: tuple[str, StreamKey], answered: Span, now: float) -> None:
+        """Count an answer about a whole sparse span, whatever it brought: that is known by now."""
+        doubts = []
+        for doubt in self.of(stream):
+            if doubt.is_sparse and answered.start <= doubt.span.start and doubt.span.end <= answered.end:
+                doubt = _grown(doubt.span, False, doubt, now)
+                if doubt.answers > len(EMPTY_PAUSES_S):
+                    continue
+            doubts.append(doubt)
+        self._keep(stream, doubts)
 
     def postpone(self, stream: tuple[str, StreamKey], span: Span, now: float) -> None:
         """Leave what is due of a span alone for its last pause once more: it could not be asked for."""
@@ -118,18 +139,22 @@ class Doubts:
             self._count -= len(lost)
 
 
-def holes_of(times: Sequence[int], answered: Span, interval: str) -> list[Span]:
-    """Return where between and beside the rows of an answer a candle could be, ascending; `times` are ascending."""
+def holes_of(times: Sequence[int], answered: Span, interval: str) -> tuple[list[Span], Span | None]:
+    """Return where between and beside the rows of an answer a candle could be, ascending; `times` are ascending.
+
+    Where there are too many holes between rows, they are not told one by one; what they span comes last.
+    """
     if not times:
-        return [answered] if _may_hold_one(answered, interval) else []
+        return ([answered] if _may_hold_one(answered, interval) else []), None
     between = [Span(next_open(interval, one), other) for one, other in pairwise(times)]
-    between = [hole for hole in between if hole.start < hole.end]
-    if len(between) > MOST_HOLES:
-        between = []
+    holes = [hole for hole in between if hole.start < hole.end]
+    sparse = None
+    if len(holes) > MOST_HOLES:
+        sparse, holes = Span(holes[0].start, holes[-1].end), []
     if times[0] - answered.start >= _shortest_s(interval):
-        between.insert(0, Span(answered.start, times[0]))
+        holes.insert(0, Span(answered.start, times[0]))
     last = Span(next_open(interval, times[-1]), answered.end)
-    return [*between, last] if last.start < last.end else between
+    return ([*holes, last] if last.start < last.end else holes), sparse
 
 
 def _may_hold_one(span: Span, interval: str) -> bool:
@@ -154,7 +179,7 @@ def _grown(span: Span, is_row: bool, before: Doubt | None, now: float) -> Doubt:
     if before is not None and now < before.again_at:
         return before._replace(span=span)
     answers = 1 if before is None else before.answers + 1
-    return Doubt(span, is_row, answers, now + _pause_s(is_row, answers))
+    return Doubt(span, is_row, answers, now + _pause_s(is_row, answers), before is not None and before.is_sparse)
 
 
 def _outside(doubt: Doubt, answered: Span) -> list[Doubt]:
@@ -170,7 +195,7 @@ def _joined(doubts: Iterable[Doubt]) -> list[Doubt]:
         last = joined[-1] if joined else None
         if (
             last is not None
-            and not (last.is_row or doubt.is_row)
+            and not (last.is_row or doubt.is_row or last.is_sparse or doubt.is_sparse)
             and (last.span.end, last.answers) == (doubt.span.start, doubt.answers)
         ):
             span = Span(last.span.start, doubt.span.end)

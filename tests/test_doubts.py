@@ -35,25 +35,38 @@ def test_a_full_answer_leaves_no_doubt() -> None:
     ],
 )
 def test_holes_are_where_a_candle_could_be(times: list[int], holes: list[Span]) -> None:
-    assert holes_of(times, span(10, 20), "1m") == holes
+    assert holes_of(times, span(10, 20), "1m") == (holes, None)
 
 
 def test_time_between_two_open_times_is_no_hole() -> None:
-    assert holes_of(minutes(11, 12), Span(60 * 10 + 1, 60 * 12 + 1), "1m") == []
-    assert holes_of([], Span(60 * 10 + 1, 60 * 11), "1m") == []
-    assert holes_of([], Span(60 * 10, 60 * 10 + 1), "1m") == [Span(60 * 10, 60 * 10 + 1)]
+    assert holes_of(minutes(11, 12), Span(60 * 10 + 1, 60 * 12 + 1), "1m") == ([], None)
+    assert holes_of([], Span(60 * 10 + 1, 60 * 11), "1m") == ([], None)
+    assert holes_of([], Span(60 * 10, 60 * 10 + 1), "1m") == ([Span(60 * 10, 60 * 10 + 1)], None)
 
 
 def test_months_follow_one_another_without_a_hole() -> None:
     january, february, march, april = 1_767_225_600, 1_769_904_000, 1_772_323_200, 1_775_001_600
-    assert holes_of([january, february, march], Span(january, april), "1M") == []
-    assert holes_of([january, march], Span(january, april), "1M") == [Span(february, march)]
+    assert holes_of([january, february, march], Span(january, april), "1M") == ([], None)
+    assert holes_of([january, march], Span(january, april), "1M") == ([Span(february, march)], None)
 
 
-def test_a_market_that_is_often_quiet_is_believed_between_its_rows() -> None:
+def test_a_market_that_is_often_quiet_is_doubted_as_a_whole() -> None:
     times = [120 * number for number in range(MOST_HOLES + 2)]
-    assert holes_of(times, Span(0, times[-1] + 60), "1m") == []
-    assert len(holes_of(times[:-1], Span(0, times[-2] + 60), "1m")) == MOST_HOLES
+    whole = Span(0, times[-1] + 60)
+    assert holes_of(times, whole, "1m") == ([], Span(60, times[-1]))
+    assert len(holes_of(times[:-1], Span(0, times[-2] + 60), "1m")[0]) == MOST_HOLES
+    doubts, now = Doubts(), 0.0
+    assert doubts.weigh(STREAM, whole, times, (), now) == [whole]
+    for pause_s in EMPTY_PAUSES_S:
+        assert not doubts.touch(STREAM, 0, FOREVER)
+        doubts.agree(STREAM, Span(60, times[-1]), now)
+        assert doubts.due(STREAM, 0, FOREVER, now + pause_s - 0.1) == []
+        now += pause_s
+        assert [doubt.span for doubt in doubts.due(STREAM, 0, FOREVER, now)] == [Span(60, times[-1])]
+        doubts.agree(STREAM, Span(61, times[-1]), now)
+        assert len(doubts.due(STREAM, 0, FOREVER, now)) == 1
+        doubts.agree(STREAM, Span(60, times[-1]), now)
+    assert doubts.of(STREAM) == ()
 
 
 def test_a_row_that_cannot_be_read_is_never_believed_to_be_missing() -> None:
