@@ -69,7 +69,7 @@ class Calls:
         self.differed: Counter[str] = Counter()
         self.on_news: Callable[[News], None] = _ignore
         self.on_disagreement: Callable[[str, StreamKey, int, int], None] = _ignore
-        self._logged: dict[tuple[str, StreamKey, bool], None] = {}
+        self._logged: dict[tuple[str, StreamKey, str], None] = {}
         self._store = store
         self._clock = clock
         self._under_way: dict[tuple[str, StreamKey], list[Call]] = {}
@@ -329,27 +329,36 @@ class Calls:
         self.compared[name] += result.compared
         self.differed[name] += differing
         if result.is_other:
-            text = "%s of %s: %d of %d candles are far from those stored: it may be another instrument now"
-            self._log_once(stream, True, text, key, name, differing, result.compared)
+            if self._is_first(stream, "far"):
+                log.warning(
+                    "%s of %s: %d of %d candles are far from those stored: it may be another instrument now",
+                    key,
+                    name,
+                    differing,
+                    result.compared,
+                    extra=event("past_disagrees", provider=name, stream=str(key)),
+                )
             self.on_disagreement(name, key, result.compared, differing)
             return [], []
-        if differing:
-            first = result.changed[0].time
-            self._log_once(
-                stream, False, "%s of %s: the provider changed candles after their close, as at %d", key, name, first
+        if differing and self._is_first(stream, "changed"):
+            log.warning(
+                "%s of %s: the provider changed candles after their close, as at %d",
+                key,
+                name,
+                result.changed[0].time,
+                extra=event("past_changed", provider=name, stream=str(key)),
             )
         return [*result.changed], [*result.found]
 
-    def _log_once(self, stream: tuple[str, StreamKey], is_other: bool, text: str, *values: object) -> None:
+    def _is_first(self, stream: tuple[str, StreamKey], what: str) -> bool:
+        """Say whether something is to be logged of a stream: it is once."""
         name, key = stream
-        if (name, key, is_other) in self._logged:
-            return
-        self._logged[name, key, is_other] = None
+        if (name, key, what) in self._logged:
+            return False
+        self._logged[name, key, what] = None
         if len(self._logged) > _MOST_RECENT:
             del self._logged[next(iter(self._logged))]
-        log.warning(
-            text, *values, extra=event("past_disagrees" if is_other else "past_changed", provider=name, stream=str(key))
-        )
+        return True
 
     def _remember(self, stream: tuple[str, StreamKey], answer: Answer) -> None:
         self._recent.pop(stream, None)
