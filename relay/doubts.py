@@ -128,6 +128,12 @@ class Doubts:
         """Drop a doubt: what it was about is known from elsewhere."""
         self._keep(stream, [other for other in self.of(stream) if other != doubt])
 
+    def drop(self, provider: str, symbol: str) -> None:
+        """Forget what is in doubt of a symbol at all intervals: its past is to be learnt anew."""
+        for name, key in [*self._of]:
+            if (name, key.symbol) == (provider, symbol):
+                self._keep((name, key), ())
+
     def _keep(self, stream: tuple[str, StreamKey], doubts: Iterable[Doubt]) -> None:
         self._count -= len(self._of.pop(stream, ()))
         kept = _joined(doubts)[-MOST_OF_STREAM:]

@@ -155,3 +155,13 @@ def test_doubts_of_one_provider_are_not_those_of_another() -> None:
     doubts.weigh(STREAM, span(0, 10), [], (), 0.0)
     assert doubts.of(("other", KEY)) == ()
     assert (doubts.count("binance"), doubts.count("other")) == (1, 0)
+
+
+def test_doubts_about_a_symbol_can_be_dropped_at_all_intervals() -> None:
+    doubts = Doubts()
+    hourly, other = StreamKey("BTCUSDT", "1h"), StreamKey("ETHUSDT", "1m")
+    for key in (KEY, hourly, other):
+        doubts.weigh(("binance", key), Span(0, 36_000), [], (), 0.0)
+    doubts.drop("binance", "BTCUSDT")
+    assert doubts.streams() == [("binance", other)]
+    assert doubts.count("binance") == 1
