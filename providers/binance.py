@@ -70,6 +70,8 @@ _INFO = ProviderInfo(
     calls_at_once=4,
     history_has_open=True,
     is_utc_grid=True,
+    # The weight of a call does not depend on how many it asks for.
+    candles_back=3,
 )
 
 

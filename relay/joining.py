@@ -16,7 +16,7 @@ from relay.plugins.provider import Provider
 from relay.ranges import Live, Past
 from relay.requests import Options, Request
 from relay.requests import Past as Wanted
-from relay.snapshot import Snapshot, is_joined, splice
+from relay.snapshot import Snapshot, is_joined, is_whole, splice
 from relay.stream import CONNECTED, Stream
 from relay.supervision.carried import BACKFILLING
 
@@ -147,7 +147,7 @@ class Joining:
             rows = _rows_for(self._past, wanted)
             meter.spend(max(0, rows - spent))
             spent = max(spent, rows)
-            if not self._past.is_complete:
+            if not is_whole(self._past):
                 return
             if is_joined(self._past, self.stream.series, wanted, has_open=info.history_has_open):
                 return
@@ -182,7 +182,7 @@ class Joining:
             if start is not None and len(past.candles) >= most:
                 # It may go on beyond; the newest are worth more.
                 await history.candles(provider, key, start=None, end=None, limit=most, live=self._live, client=client)
-            elif past.is_complete:
+            elif is_whole(past):
                 is_all = start is None and len(past.candles) < most
                 self._reaches_from = 0 if is_all else past.candles[0].time if start is None else start
                 return past
@@ -225,11 +225,11 @@ class Joining:
         """
         stream, series, past = self.stream, self.stream.series, self._past
         is_new = series.last is None and not series.is_catching_up
-        reaches = past.is_complete and bool(past.candles) and self._reaches_from <= series.needs_from()
+        reaches = is_whole(past) and bool(past.candles) and self._reaches_from <= series.needs_from()
         if reaches and (is_new or not self._is_fed):
             closed = list(past.candles)
             forming = None if past.last_is_closed else closed.pop()
-            learnt = series.learn(closed, forming, self._asked_at)
+            learnt = series.learn(closed, forming, self._asked_at, lost=past.unreadable)
             self._hub.tell_after_gaps(stream, learnt, "the provider's history does not have it")
         snapshot = splice(
             series,

@@ -133,6 +133,9 @@ class ProviderInfo(NamedTuple):
     `history_has_open` says that an answer about the present ends with the candle that is still open, if there is one:
     then a closed candle never shows up late, and a new subscription need not wait `close_grace_s` to be sure.
     With `is_utc_grid` every candle of up to a day opens at a multiple of its length, and longer ones on a day, in UTC.
+    `candles_back` more of them, before those that are asked for, cost nothing: they are compared with what is stored.
+    Candles that a stream closed are compared with history so long after their close as `compare_after_s` says, once
+    for each of its numbers.
     """
 
     name: str
@@ -153,6 +156,8 @@ class ProviderInfo(NamedTuple):
     calls_at_once: int = 4
     history_has_open: bool = False
     is_utc_grid: bool = False
+    candles_back: int = 0
+    compare_after_s: tuple[float, ...] = (300.0,)
 
 
 class Budget(NamedTuple):

@@ -20,6 +20,11 @@ class Snapshot(NamedTuple):
     gaps: Sequence[Gap] = ()
 
 
+def is_whole(past: Past) -> bool:
+    """Say whether an answer of history has all that was asked for, but rows that nobody can read."""
+    return past.is_complete or bool(past.unreadable)
+
+
 def is_joined(past: Past, series: Series, wanted: Wanted, *, has_open: bool) -> bool:
     """Say whether no candle can be missing between an answer of history and what the stream itself answers for.
 
@@ -98,7 +103,7 @@ def splice(
         if confirmed_at is not None:
             count = max(count, sum(next_open(series.key.interval, candle.time) > confirmed_at for candle in candles))
         candles = candles[-count:] if count else []
-    gaps = list(_gaps(series, past, wanted, times, candles, before))
+    gaps = list(dict.fromkeys(_gaps(series, past, wanted, times, candles, before)))
     is_complete = past.is_complete and not gaps
     if not past.is_complete and not gaps and wanted.since is not None and wanted.bars is None:
         # All that was asked for is known; what follows comes as updates, or is told as a gap in its turn.
@@ -119,9 +124,12 @@ def _gaps(
     begin = candles[0].time if candles else None
     if wanted.since is not None and wanted.bars is None:
         begin = next_open(interval, wanted.since)
-    if begin is not None and not past.is_complete:
+    if begin is not None:
         end = series.owed_from() if last is None else last.time
-        yield from _unknown(series, past.known, times, begin, end if before is None else min(end, before))
+        end = end if before is None else min(end, before)
+        yield from (Gap(*lost) for lost in past.unreadable if begin <= lost.start < end and lost.start not in times)
+        if not is_whole(past):
+            yield from _unknown(series, past.known, times, begin, end)
     if last is not None and before is None:
         # Told to others while the answer was on its way: nobody will say it again.
         yield from _gaps_left(series, times, last.time if begin is None else min(begin, last.time))

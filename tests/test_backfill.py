@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from relay import ProviderUnavailable, RateLimited
+from relay.model import unreadable
 from relay.series import Gap
 from relay.supervision import backfill
 from relay.supervision.carried import Carried
@@ -206,3 +207,22 @@ async def test_a_gap_told_to_one_client_is_repaired(tmp_path: Path) -> None:
         rig.backfill.repair({A: carried}, rig.hands.now + backfill.REPAIR_EVERY_S)
         await eventually(lambda: not carried.stream.series.gaps)
         assert told(rig) == [(-2, True), (-1, True)]
+
+
+async def test_a_candle_that_cannot_be_read_is_told_as_a_gap_and_follows_when_it_can(tmp_path: Path) -> None:
+    plugin = Remembering()
+    plugin.known = [candle(0), unreadable(candle(1).time), candle(2), candle(3)]
+    async with rig_of(plugin, tmp_path) as rig:
+        carried = live(rig)
+        rig.hands.now = MINUTE + 190.0
+        rig.hub.publish(carried.stream, update(A, 3))
+        rig.backfill.start(carried)
+        await eventually(lambda: carried.stream.status == "connected")
+        assert told(rig) == [(0, False), (2, False)]
+        assert [(gap.start - MINUTE, gap.end - MINUTE) for gap in carried.stream.series.gaps] == [(60, 120)]
+        assert carried.stream.series.last == candle(3)
+        plugin.known[1] = candle(1)
+        rig.hands.now += 5
+        rig.backfill.repair({A: carried}, rig.hands.now + backfill.REPAIR_EVERY_S)
+        await eventually(lambda: not carried.stream.series.gaps)
+        assert told(rig) == [(0, False), (2, False), (1, True)]

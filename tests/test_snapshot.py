@@ -164,6 +164,16 @@ def test_a_resume_is_complete_where_everything_is_known_though_the_provider_fail
     assert (snapshot.is_complete, bool(snapshot.gaps)) == (is_complete, not is_complete)
 
 
+@pytest.mark.parametrize(
+    ("wanted", "starts"), [(Wanted(bars=9), [8]), (Wanted(since=8 * 60), []), (Wanted(bars=2), [])]
+)
+def test_a_row_that_cannot_be_read_is_a_gap_and_costs_no_other(wanted: Wanted, starts: list[int]) -> None:
+    past = Past(candles((7, 9)), True, False, unreadable=(Span(480, 540),))
+    snapshot = splice(live(10, opened=11), {}, past, wanted)
+    assert [gap.start // 60 for gap in snapshot.gaps] == starts
+    assert minutes(snapshot.candles)[-2:] == [10, 11]
+
+
 def test_a_gap_told_to_one_client_is_kept_for_repair_once() -> None:
     series = live(10)
     series.owe(Gap(120, 300))

@@ -809,6 +809,9 @@ async def test_a_weekend_costs_no_page(exchange: TwelveDataStandIn, plugin: Plug
     assert await plugin.times("EUR/USD", "1m", None, at("2026-01-11 12:00"), 1) == [at("2026-01-09 21:59")]
     assert await plugin.times("EUR/USD", "1m", at("2026-01-10 12:00"), monday, 1) == [at("2026-01-11 22:00")]
     assert len(asked(exchange)) == 4
+    for interval in ("1m", "5m", "1h"):
+        assert await plugin.times("EUR/USD", interval, at("2026-01-09 22:00"), at("2026-01-11 22:00"), 500) == []
+    assert len(asked(exchange)) == 4
 
 
 async def test_daily_candles_leave_out_saturdays(plugin: Plugin) -> None:

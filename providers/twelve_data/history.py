@@ -11,6 +11,7 @@ PAGE = 5000
 # A window of so many candles, and one too many at its end, is never cut to the newest 5000.
 _WINDOW = 4990
 _GROWTH = 4
+_HOUR_S = 3600
 
 Ask = Callable[[str, Mapping[str, str | int]], Awaitable[object]]
 
@@ -81,6 +82,9 @@ class Pages:
             left = limit - len(found)
             length = min(max(left + left // 10 + 5, least), ceiling) * self._length
             start = max(start, session_at(start, self._hours)[0] - self._length + 1)
+            if self._length <= _HOUR_S:
+                # They open at multiples of their length: none lies between closed hours and the session's start.
+                start = -(-start // self._length) * self._length
             until = min(after_trading(start, length, self._hours), start + ceiling * self._length, end)
             if start >= until:
                 break

@@ -68,6 +68,9 @@ _INFO = ProviderInfo(
     fresh_s=30.0,
     instruments_ttl_s=86_400.0,
     history_has_open=True,
+    candles_back=3,
+    # Bars change after their close: most within minutes, some within hours.
+    compare_after_s=(900.0, 14_400.0),
 )
 
 

@@ -247,7 +247,12 @@ def _fault_of_numbers(info: Any) -> str | None:
     for name in ("candles_per_call", "calls_at_once"):
         if type(getattr(info, name)) is not int or getattr(info, name) < 1:
             return f"{name} is {getattr(info, name)!r}, not a whole number of at least 1"
-    for name in ("one_interval_per_feed", "is_utc_grid"):
+    if type(info.candles_back) is not int or info.candles_back < 0:
+        return f"candles_back is {info.candles_back!r}, not a whole number of at least 0"
+    after = info.compare_after_s
+    if not isinstance(after, tuple) or any(type(s) not in _NUMBERS or not 0 < s < math.inf for s in after):
+        return f"compare_after_s is {after!r}, not a tuple of numbers of seconds above 0"
+    for name in ("one_interval_per_feed", "is_utc_grid", "history_has_open"):
         if type(getattr(info, name)) is not bool:
             return f"{name} is {getattr(info, name)!r}, not True or False"
     least = {

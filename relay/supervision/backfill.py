@@ -14,6 +14,7 @@ from relay.intervals import next_open
 from relay.model import Candle, PriceUpdate, StreamKey
 from relay.plugins.provider import Provider
 from relay.series import Missing
+from relay.storage.coverage import Span
 from relay.stream import CONNECTED, Stream
 from relay.supervision.carried import STALE, THROTTLED, Carried
 
@@ -30,6 +31,7 @@ PAGE = 5000
 LAG_WAIT_S = 0.5
 LEAST_WAIT_S = 0.5
 REPAIR_EVERY_S = 15.0
+DOES_NOT_HAVE_IT = "the provider does not have it"
 
 
 class Backfill:
@@ -160,7 +162,7 @@ class Backfill:
                 await asyncio.sleep(min(retry_at - now, STEP_S))
                 continue
             try:
-                closed, forming, until = await self._fetch(stream.key, missing)
+                closed, forming, until, lost = await self._fetch(stream.key, missing)
             except RateLimited as error:
                 failure, patience_s = str(error), BUDGET_PATIENCE_S
                 retry_at = clock.monotonic() + max(LEAST_WAIT_S, error.retry_after)
@@ -178,15 +180,21 @@ class Backfill:
                 await asyncio.sleep(LAG_WAIT_S)
                 continue
             backfilled = series.backfilled
-            self._tell(carried, series.fill(closed, until, forming), "the provider does not have it")
+            reason = f"{self._provider.info.title} has it in a form that cannot be read" if lost else DOES_NOT_HAVE_IT
+            self._tell(carried, series.fill(closed, until, forming, lost), reason)
             self.fetched += 1
             if series.backfilled > backfilled:
                 carried.note(f"backfilled {series.backfilled - backfilled} candles")
         self.longest_s = max(self.longest_s, clock.monotonic() - started)
         carried.caught_up()
 
-    async def _fetch(self, key: StreamKey, missing: Missing) -> tuple[list[Candle], Candle | None, int | None]:
-        """Ask history; return the closed candles, the open one if it was reached, and the end that is answered for."""
+    async def _fetch(
+        self, key: StreamKey, missing: Missing
+    ) -> tuple[list[Candle], Candle | None, int | None, tuple[Span, ...]]:
+        """Ask history; return the closed candles, the open one if it was reached, and the end that is answered for.
+
+        Last come the candles that the provider has, but not in a form that can be read.
+        """
         async with self._places:
             past = await self._history.candles(
                 self._provider,
@@ -197,14 +205,14 @@ class Backfill:
                 # What closed a moment ago is just what is missing.
                 must_be_new=True,
             )
-        if not past.is_complete:
+        if not past.is_complete and not past.unreadable:
             raise ProviderUnavailable("the answer was not complete")
         closed = list(past.candles)
         forming = closed.pop() if closed and not past.last_is_closed else None
         until = missing.end
         if len(past.candles) == PAGE:
             until = past.candles[-1].time + 1
-        return closed, forming, until
+        return closed, forming, until, past.unreadable
 
     def _may_lag(self, key: StreamKey, missing: Missing, closed: list[Candle]) -> bool:
         """Say whether the newest missing candle may only be late in the provider's history: worth asking again."""
@@ -229,13 +237,14 @@ class Backfill:
             gap = stream.series.gaps[0]
             missing = Missing(gap.start, gap.end)
             try:
-                closed, _, until = await self._fetch(stream.key, missing)
+                closed, _, until, lost = await self._fetch(stream.key, missing)
             except (ProviderError, StoreError) as error:
                 log.debug("gap of %s stays: %s", stream.key, error, extra=_about("gap_stays", stream))
                 continue
             if streams.get(stream.key) is carried and not self._may_lag(stream.key, missing, closed):
-                self._tell(carried, stream.series.repair(gap, closed, until), "")
-                carried.note(f"repaired gap {gap.start} to {gap.end}")
+                self._tell(carried, stream.series.repair(gap, closed, until, lost), "")
+                if gap not in stream.series.gaps:
+                    carried.note(f"repaired gap {gap.start} to {gap.end}")
 
 
 def _about(name: str, stream: Stream, **fields: object) -> dict[str, dict[str, object]]:
