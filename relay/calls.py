@@ -4,7 +4,7 @@ A good answer is put into the store; what may still change of it, such as the op
 """
 
 import asyncio
-from collections.abc import Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -18,6 +18,9 @@ from relay.storage.store import Store
 from relay.turns import Turn, Turns
 
 _MOST_RECENT = 4096
+
+OnHole = Callable[[CandleSource, StreamKey, int, int, bool], Awaitable[None]]
+"""Hears that an answer had no candle from one open time up to another, and whether one follows there."""
 
 
 class Call(NamedTuple):
@@ -34,12 +37,14 @@ class Calls:
     `ended` counts those that are over, `dropped` candles that providers sent with values that make no sense.
     """
 
-    def __init__(self, store: Store, clock: Clock) -> None:
+    def __init__(self, store: Store, clock: Clock, on_hole: OnHole | None = None) -> None:
         self._store = store
         self._clock = clock
+        self._on_hole = on_hole
         self._under_way: dict[tuple[str, StreamKey], list[Call]] = {}
         self._turns: dict[str, Turns] = {}
-        self._recent: dict[tuple[str, StreamKey], Answer] = {}
+        # With the age of the symbol's past: what was said of another instrument is worth nothing.
+        self._recent: dict[tuple[str, StreamKey], tuple[int, Answer]] = {}
         self._is_closed = False
         self.ended = 0
         self.dropped = 0
@@ -47,10 +52,11 @@ class Calls:
     def adopt_recent(self, request: RangeRequest) -> None:
         """Have a request believe what the provider said last of what is not settled, if that is still fresh."""
         stream = (request.source.name, request.key)
-        answer = self._recent.get(stream)
+        age, answer = self._recent.get(stream, (0, None))
         if answer is None:
             return
-        if self._clock.monotonic() - answer.answered_at >= request.source.info.fresh_s:
+        is_old = self._clock.monotonic() - answer.answered_at >= request.source.info.fresh_s
+        if is_old or age != self._store.age(request.source.name, request.key.symbol):
             del self._recent[stream]
         elif not (answer.reaches_present and any(span.start > answer.span.start for span in request.stored)):
             # A later span would mean that the stream went on since, past the candle that was open then.
@@ -107,6 +113,7 @@ class Calls:
     # -- what answers are worth ----------------------------------------------------------------------
 
     async def _ask(self, source: CandleSource, key: StreamKey, piece: Piece, turn: Turn) -> Answer:
+        age = self._store.age(source.name, key.symbol)
         async with turn:
             before, asked_at = source.clock.now(), self._clock.monotonic()
             answered = await source.candles(key, piece.start, piece.end, piece.limit)
@@ -114,6 +121,9 @@ class Calls:
         # An answer is as old as its question, and a clock that was ahead until this answer set it must close nothing.
         now = min(before, after)
         candles, times = self._clean(answered, 0 if piece.start is None else piece.start, piece.end)
+        if self._on_hole is not None and piece.start is not None:
+            hole_end = times[0] if times else min(piece.end, int(now))
+            await self._on_hole(source, key, piece.start, hole_end, bool(times))
         newest = times[-1] if times else None
         is_full = len(times) >= piece.limit and not piece.is_bounded
         start, end = piece.start, piece.end
@@ -132,7 +142,8 @@ class Calls:
         else:
             known_until = max(settled_before(source, key, now), 0 if newest is None else newest + 1)
         stored = Span(start, min(end, known_until))
-        if stored.end > stored.start:
+        is_valid = age == self._store.age(source.name, key.symbol)
+        if stored.end > stored.start and is_valid:
             # When the disk fails the store keeps them in memory and says so itself.
             with suppress(StoreError):
                 await self._store.add(
@@ -151,16 +162,16 @@ class Calls:
         unsettled = max(start, min(end, known_until))
         if reaches_present:
             end = FOREVER
-        if unsettled < end:
+        if unsettled < end and is_valid:
             newer = tuple(candle for candle in candles if unsettled <= candle.time < end)
             rest = Answer(Span(unsettled, end), newer, open_time, asked_at, answered_at)
-            self._remember((source.name, key), rest)
+            self._remember((source.name, key), age, rest)
         kept = tuple(candle for candle in candles if start <= candle.time < end)
         return Answer(Span(start, end), kept, open_time, asked_at, answered_at)
 
-    def _remember(self, stream: tuple[str, StreamKey], answer: Answer) -> None:
+    def _remember(self, stream: tuple[str, StreamKey], age: int, answer: Answer) -> None:
         self._recent.pop(stream, None)
-        self._recent[stream] = answer
+        self._recent[stream] = age, answer
         while len(self._recent) > _MOST_RECENT:
             del self._recent[next(iter(self._recent))]
 

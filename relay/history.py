@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from relay.calls import Call, Calls
 from relay.clock import Clock
+from relay.doubts import Doubts
 from relay.model import Candle, StreamKey
 from relay.ranges import Answer, CandleSource, Live, Past, RangeRequest, past_of
 from relay.storage.chunks import Chunk, encode, joined, window_s
@@ -48,10 +49,11 @@ class History:
     first. `served` counts answers by where they came from.
     """
 
-    def __init__(self, store: Store, clock: Clock) -> None:
+    def __init__(self, store: Store, clock: Clock, doubts: Doubts | None = None) -> None:
         self._store = store
         self._clock = clock
-        self.calls = Calls(store, clock)
+        self._doubts = doubts
+        self.calls = Calls(store, clock, None if doubts is None else doubts.note_hole)
         self.served: Counter[str] = Counter()
 
     async def text(
@@ -66,6 +68,8 @@ class History:
         client: str | None = None,
     ) -> Text:
         """Return what `candles` does, encoded. Nothing is awaited when all of it is in memory."""
+        if self._doubts is not None and not self._doubts.is_settled(source, key):
+            await self._doubts.settle(source, key)
         request = RangeRequest(source, key, start, end, limit, self._clock.monotonic())
         present = live()
         if present is not None:
@@ -91,13 +95,32 @@ class History:
         """Return the first `limit` candles from `start` on, or without it the last `limit` up to `end` or now.
 
         `start` and `end` are open times, both inclusive. `live` gives the present of a stream that is live, in place of
-        a provider call; it is called once, before anything else. With `must_be_new` no answer about the present is
+        a provider call; it is called before anything else. With `must_be_new` no answer about the present is
         taken that was asked for before this call, however fresh.
 
         Raises `ProviderError` when the provider has to be asked and fails (what it gave before that is kept) and
         `StoreError` when the store cannot be read. Cancelling ends the request, not the provider calls: others may wait
         for the same.
         """
+        if self._doubts is not None and not self._doubts.is_settled(source, key):
+            await self._doubts.settle(source, key)
+        while True:
+            age = self._store.age(source.name, key.symbol)
+            past = await self._walk(source, key, start, end, limit, live, must_be_new, client)
+            if age == self._store.age(source.name, key.symbol):
+                return past  # else a part of it is of another instrument
+
+    async def _walk(
+        self,
+        source: CandleSource,
+        key: StreamKey,
+        start: int | None,
+        end: int | None,
+        limit: int,
+        live: Callable[[], Live | None] | None,
+        must_be_new: bool,
+        client: str | None,
+    ) -> Past:
         request = RangeRequest(source, key, start, end, limit, self._clock.monotonic())
         present = live() if live is not None else None
         if present is not None:
@@ -159,6 +182,13 @@ class History:
                 break  # else old candles were deleted meanwhile
         first = past.candles[0].time if len(past.candles) >= limit else 0
         return past._replace(known=tuple(cut_spans(request.known(), first, FOREVER)))
+
+    async def forget(self, source: CandleSource, symbol: str, before: int | None) -> None:
+        """Forget what is stored of a symbol, all or what opened before; the next who wants it has it asked for anew.
+
+        Raises `StoreError`, and then nothing is forgotten.
+        """
+        await self._store.forget(source.name, symbol, None, before)
 
     def now(self) -> float:
         """Return the time that `Text.until` is meant in."""

@@ -1,0 +1,393 @@
+"""Symbols that may name another instrument than before: who is doubted, how that is found out, what follows.
+
+A sign alone never takes candles away for good: a few stored candles are compared with the provider's, twice, some time
+apart. `relay.identity` judges what a comparison shows.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Collection, Iterable
+from contextlib import suppress
+from typing import Any
+
+import orjson
+
+from relay import wire
+from relay.clock import Clock
+from relay.errors import ProviderError, StoreError
+from relay.events import event
+from relay.hub import Hub
+from relay.identity import (
+    HOLE_S,
+    SAMPLE,
+    UNKNOWN,
+    Verdict,
+    confirm_by_longer,
+    is_disagreement,
+    is_hole,
+    judge,
+    longer_interval,
+)
+from relay.intervals import length_s
+from relay.model import StreamKey
+from relay.ranges import CandleSource
+from relay.storage.aside import CHECKING, aside_name, is_aside, mark_of, original
+from relay.storage.coverage import FOREVER
+from relay.storage.store import Store
+
+log = logging.getLogger(__name__)
+
+AGAIN_S = 60.0
+"""Time between the two comparisons that have to show the same."""
+UNWATCHED_S = 6 * 3600.0
+"""Nobody saw the list for so long: any symbol of it may have left and come back meanwhile."""
+PATIENCE_S = 5.0
+"""So long a request waits for a comparison before it is answered from what is stored."""
+_RETRY_S = (30.0, 1800.0)
+_PLACES = 2
+_MOST_SETTLED = 4096
+_LONGEST_PAUSE_S = 3600.0
+
+Identity = tuple[str, str]
+"""The names of a provider and of one of its symbols."""
+
+
+class _Doubt:
+    # One symbol that is being checked; `before` bounds the open times of the candles that are in doubt.
+    __slots__ = ("absent_at", "before", "is_aside", "is_compared", "key", "retry_at", "source", "symbol", "task", "verdict")  # fmt: skip
+
+    def __init__(self, source: CandleSource, symbol: str) -> None:
+        self.source = source
+        self.symbol = symbol
+        self.key: StreamKey | None = None
+        self.before = FOREVER
+        self.absent_at: int | None = None
+        self.is_aside = False
+        self.verdict: Verdict | None = None
+        self.is_compared = asyncio.Event()
+        self.retry_at = 0.0
+        self.task: asyncio.Task[None] | None = None
+
+    @property
+    def identity(self) -> Identity:
+        return self.source.name, self.symbol
+
+
+class Doubts:
+    """Owns the checks under way. `set_aside` are the names of what was set aside, by provider.
+
+    A symbol that was away and is back has its candles set aside at once and gets them back when they prove to be its
+    own; on other signs they are compared before they are served again. `on_changed` is called, with the provider, the
+    symbol, and the open time before which nothing is its own (None: nothing that closed), when a comparison showed
+    another instrument.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        clock: Clock,
+        *,
+        on_changed: Callable[[str, str, int | None], None] = lambda provider, symbol, before: None,
+        again_s: float = AGAIN_S,
+    ) -> None:
+        self.again_s = again_s
+        self.set_aside: dict[Identity, None] = {}
+        self._store = store
+        self._clock = clock
+        self._on_changed = on_changed
+        self._doubts: dict[Identity, _Doubt] = {}
+        # Up to which open time a symbol was found to be the same, and when that was by the monotonic clock.
+        self._settled: dict[Identity, tuple[int, float]] = {}
+        self._absent: dict[str, dict[str, float]] = {}
+        self._places = asyncio.Semaphore(_PLACES)
+
+    async def start(self, sources: Iterable[CandleSource]) -> None:
+        """Go on with the checks that an earlier run began."""
+        by_name = {source.name: source for source in sources}
+        with suppress(StoreError):
+            for name, key in await self._store.streams():
+                if not is_aside(key.symbol):
+                    continue
+                symbol = original(key.symbol)
+                if key.symbol != aside_name(symbol, CHECKING):
+                    self.set_aside[name, key.symbol] = None
+                elif name in by_name and (name, symbol) not in self._doubts:
+                    self._begin(by_name[name], symbol).is_aside = True
+        for doubt in self._doubts.values():
+            self._check(doubt)
+
+    async def close(self) -> None:
+        """End the checks under way; what waits for a comparison goes on waiting in the next run."""
+        tasks = [doubt.task for doubt in self._doubts.values() if doubt.task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def told(self) -> list[dict[str, str]]:
+        """Return what is set aside and what waits for a comparison, for the status."""
+        rows = [(name, symbol, "set_aside") for name, symbol in self.set_aside]
+        rows += [
+            (name, aside_name(symbol, CHECKING), "checking")
+            for (name, symbol), doubt in self._doubts.items()
+            if doubt.is_aside
+        ]
+        return [
+            {"provider": name, "symbol": original(symbol), "kept_as": symbol, "state": state}
+            for name, symbol, state in rows
+        ]
+
+    # -- signs -------------------------------------------------------------------------------------
+
+    async def note_list(self, source: CandleSource, symbols: Collection[str]) -> None:
+        """Take a list of what the provider has now, before anybody can ask for what is new in it."""
+        if not symbols or not source.has_history:
+            return
+        listed, now = {symbol.upper() for symbol in symbols}, self._clock.wall()
+        try:
+            stored = {key.symbol for name, key in await self._store.streams() if name == source.name}
+            if source.name not in self._absent:
+                self._absent[source.name] = await self._recall(source, listed, stored, now)
+            absent = {symbol: at for symbol, at in self._absent[source.name].items() if symbol in stored}
+            back = {}
+            for symbol in filter(lambda symbol: not is_aside(symbol), stored):
+                if symbol.upper() not in listed:
+                    absent.setdefault(symbol, now)
+                elif symbol in absent:
+                    back[symbol] = absent.pop(symbol)
+            self._absent[source.name] = absent
+            # When nearly all are back it is the list that was away.
+            is_believed = len(back) <= max(3, len(stored) // 2)
+            for symbol, since in back.items():
+                doubt = self._begin(source, symbol)
+                doubt.absent_at = int(since)
+                if is_believed:
+                    await self._take_away(doubt)
+                    self._check(doubt)
+            body = orjson.dumps({"seen_at": now, "absent": absent})
+            await self._store.documents.put(f"listed:{source.name}", body)
+        except StoreError as error:
+            about = event("absence_not_noted", provider=source.name)
+            log.debug("who is missing from the list of %s was not stored: %s", source.name, error, extra=about)
+
+    async def _recall(self, source: CandleSource, listed: set[str], stored: set[str], now: float) -> dict[str, float]:
+        """Return who was absent when an earlier run ended; doubt all if that was long ago."""
+        document = await self._store.documents.get(f"listed:{source.name}")
+        try:
+            known: Any = {} if document is None else orjson.loads(document.body)
+            seen_at, absent = float(known.get("seen_at", now)), {str(k): float(v) for k, v in known["absent"].items()}
+        except (ValueError, TypeError, LookupError, AttributeError):
+            return {}
+        if now - seen_at >= UNWATCHED_S:
+            for symbol in stored:
+                if not is_aside(symbol) and symbol.upper() in listed:
+                    self._begin(source, symbol).before = int(source.clock.now())
+        return absent
+
+    async def note_hole(self, source: CandleSource, key: StreamKey, start: int, end: int, is_ended: bool) -> None:
+        """Take it that the provider has no candle from `start` up to `end`, where one follows if `is_ended`.
+
+        Returns when what is stored before was compared, if the hole makes that necessary.
+        """
+        if not is_hole(key.interval, start, end):
+            return
+        identity = (source.name, key.symbol)
+        settled = self._settled.get(identity)
+        if settled is not None:
+            before, at = settled
+            is_recent = self._clock.monotonic() - at < HOLE_S
+            if end <= before or (is_recent and not is_ended):
+                return
+        if identity not in self._doubts:
+            with suppress(StoreError):
+                if not await self._store.read(source.name, key, 0, end, 1, newest=True):
+                    return
+            self._sign(source, key, end)
+        await self.settle(source, key)
+
+    def note_differences(self, source: CandleSource, key: StreamKey, compared: int, differing: int) -> None:
+        """Take it that of so many stored candles that were compared with the provider's so many differ."""
+        if is_disagreement(compared, differing):
+            self._sign(source, key, FOREVER)
+
+    def _sign(self, source: CandleSource, key: StreamKey, before: int) -> None:
+        if source.has_history and (source.name, key.symbol) not in self._doubts:
+            doubt = self._begin(source, key.symbol)
+            doubt.key, doubt.before = key, before
+
+    # -- what follows ------------------------------------------------------------------------------
+
+    def is_settled(self, source: CandleSource, key: StreamKey) -> bool:
+        """Say whether there is nothing to wait for, which is nearly always so."""
+        return not self._doubts or (source.name, key.symbol) not in self._doubts
+
+    async def settle(self, source: CandleSource, key: StreamKey) -> None:
+        """Return when what is stored of a symbol may be used; soon, also when its provider does not answer."""
+        doubt = self._doubts.get((source.name, key.symbol))
+        if doubt is None or doubt.is_aside:
+            return
+        if doubt.task is None or doubt.task.done():
+            if self._clock.monotonic() < doubt.retry_at:
+                return
+            self._check(doubt)
+        with suppress(TimeoutError):
+            await asyncio.wait_for(doubt.is_compared.wait(), PATIENCE_S)
+
+    def _begin(self, source: CandleSource, symbol: str) -> _Doubt:
+        identity = (source.name, symbol)
+        doubt = self._doubts.get(identity)
+        if doubt is None:
+            doubt = self._doubts[identity] = _Doubt(source, symbol)
+        return doubt
+
+    def _check(self, doubt: _Doubt) -> None:
+        if doubt.task is None or doubt.task.done():
+            doubt.is_compared.clear()
+            name = f"identity of {doubt.source.name} {doubt.symbol}"
+            doubt.task = asyncio.create_task(self._run(doubt), name=name)
+
+    async def _run(self, doubt: _Doubt) -> None:
+        wait_s = _RETRY_S[0]
+        try:
+            while True:
+                verdict = await self._compare(doubt)
+                try:
+                    if verdict.is_same is not None and await self._follow(doubt, verdict):
+                        del self._doubts[doubt.identity]
+                        return
+                except StoreError:
+                    verdict = UNKNOWN
+                if verdict.is_same is not None:
+                    wait_s = _RETRY_S[0]
+                    pause_s = self._pause_s(doubt)
+                else:
+                    pause_s = wait_s
+                    wait_s = min(2 * wait_s, _RETRY_S[1])
+                    if not doubt.is_aside:
+                        doubt.retry_at = self._clock.monotonic() + pause_s
+                        return
+                doubt.is_compared.set()
+                await asyncio.sleep(pause_s)
+        finally:
+            doubt.is_compared.set()
+
+    def _pause_s(self, doubt: _Doubt) -> float:
+        """Return how long to wait before the second comparison: so long that a sliding history has moved on."""
+        verdict, key = doubt.verdict, doubt.key
+        if verdict is None or verdict.begins is None or key is None:
+            return self.again_s
+        if longer_interval(key.interval, doubt.source.info.intervals) is not None:
+            return self.again_s
+        return max(self.again_s, min(length_s(key.interval) + 1.0, _LONGEST_PAUSE_S))
+
+    async def _compare(self, doubt: _Doubt) -> Verdict:
+        """Ask the provider for a few stored candles: one call, two where they are gone."""
+        source = doubt.source
+        try:
+            async with self._places:
+                stored_as = aside_name(doubt.symbol, CHECKING) if doubt.is_aside else doubt.symbol
+                interval, stored = None, []
+                for interval in await self._intervals(doubt, stored_as):
+                    stored = await self._store.read(
+                        source.name, StreamKey(stored_as, interval), 0, doubt.before, SAMPLE, newest=True
+                    )
+                    if stored:
+                        break
+                if interval is None or not stored:
+                    return Verdict(True)
+                key = doubt.key = StreamKey(doubt.symbol, interval)
+                end = int(source.clock.now()) + 1
+                told = await source.candles(key, stored[0].time, end, len(stored) + 2)
+                verdict = judge(stored, told)
+                longer = longer_interval(interval, source.info.intervals)
+                if verdict.begins is None or longer is None:
+                    return verdict
+                at = stored[-1].time
+                told = await source.candles(StreamKey(doubt.symbol, longer), at - length_s(longer) + 1, end, 2)
+                return confirm_by_longer(stored[-1], told, verdict.begins)
+        except (ProviderError, StoreError):
+            return UNKNOWN
+
+    async def _intervals(self, doubt: _Doubt, stored_as: str) -> list[str]:
+        """Return the intervals at which the symbol is stored, the one that gave the sign first, then the shortest."""
+        known = doubt.source.info.intervals
+        streams = await self._store.streams()
+        found = [
+            key.interval
+            for name, key in streams
+            if (name, key.symbol) == (doubt.source.name, stored_as) and key.interval in known
+        ]
+        signed = None if doubt.key is None else doubt.key.interval
+        return sorted(found, key=lambda interval: (interval != signed, length_s(interval)))
+
+    async def _follow(self, doubt: _Doubt, verdict: Verdict) -> bool:
+        """Do what a comparison asks for; return whether the doubt is over. Raises `StoreError`."""
+        before, doubt.verdict = doubt.verdict, verdict
+        # Where a provider's history begins later each time it only does not reach back so far.
+        is_sliding = before is not None and None not in (before.begins, verdict.begins) and before != verdict
+        if verdict.is_same or is_sliding:
+            await self._give_back(doubt)
+            return True
+        if before != verdict:
+            await self._take_away(doubt)
+            self._on_changed(*doubt.identity, doubt.absent_at if verdict.begins is None else verdict.begins)
+            return False
+        await self._set_aside(doubt, verdict)
+        return True
+
+    async def _take_away(self, doubt: _Doubt) -> None:
+        if not doubt.is_aside:
+            name, symbol = doubt.identity
+            await self._store.set_aside(name, symbol, aside_name(symbol, CHECKING))
+            doubt.is_aside = True
+            about = event("instrument_doubted", provider=name, symbol=symbol)
+            log.info("%s of %s may name another instrument now: what is stored is checked", symbol, name, extra=about)
+
+    async def _give_back(self, doubt: _Doubt) -> None:
+        name, symbol = doubt.identity
+        if doubt.is_aside:
+            await self._store.take_back(name, aside_name(symbol, CHECKING), symbol)
+            doubt.is_aside = False
+            about = event("instrument_same", provider=name, symbol=symbol)
+            log.info("%s of %s names the same instrument as before", symbol, name, extra=about)
+        self._settle(doubt)
+
+    async def _set_aside(self, doubt: _Doubt, verdict: Verdict) -> None:
+        name, symbol = doubt.identity
+        kept_as = aside_name(symbol, mark_of(self._clock.wall()))
+        count = await self._store.set_aside(name, aside_name(symbol, CHECKING), kept_as, verdict.begins)
+        self.set_aside[name, kept_as] = None
+        self._settle(doubt)
+        log.warning(
+            "%s of %s names another instrument than before: its %d stored candles are set aside as %s; "
+            "relay store shows them, relay store --forget deletes them",
+            symbol,
+            name,
+            count,
+            kept_as,
+            extra=event("instrument_changed", provider=name, symbol=symbol, kept_as=kept_as, candles=count),
+        )
+
+    def _settle(self, doubt: _Doubt) -> None:
+        before = int(doubt.source.clock.now()) if doubt.before == FOREVER else doubt.before
+        self._settled.pop(doubt.identity, None)
+        self._settled[doubt.identity] = (before, self._clock.monotonic())
+        if len(self._settled) > _MOST_SETTLED:
+            del self._settled[next(iter(self._settled))]
+
+
+def begin_anew(hub: Hub, provider: str, symbol: str, before: int | None) -> None:
+    """Let the streams of a symbol forget what they told of the instrument that it named before.
+
+    `before` is the open time from which on candles are of the new one; None: of all that is known only the newest is.
+    A candle that was told as open and that nobody will close is told as a gap.
+    """
+    for stream in hub.of_provider(provider):
+        if stream.key.symbol != symbol:
+            continue
+        gap = stream.series.begin_anew(before)
+        if stream.series.last is None:
+            stream.last_frame = None
+        if gap is not None:
+            reason = f"{stream.name} names another instrument now"
+            stream.gap_count += 1
+            hub.announce(stream, wire.gap(stream.name, stream.key.interval, gap.start, gap.end, reason))

@@ -1,0 +1,81 @@
+"""Tells from candles whether a symbol still names the instrument that it named when they were stored; pure."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from relay.intervals import length_s
+from relay.model import Candle
+
+SAMPLE = 20
+"""How many stored candles a comparison takes: the newest before the moment in doubt."""
+HOLE_S = 6 * 3600
+"""A symbol that had no candle for so long may have been delisted, and listed again for something else, meanwhile."""
+MUCH = 0.02
+"""Closes of the same candle that differ by more than this share are of different instruments."""
+FEWEST = 5
+
+_DAY_S = 86_400
+
+
+class Verdict(NamedTuple):
+    """What a comparison showed: the same instrument (True), another one (False), or nothing at all (None).
+
+    `begins` is the open time of the first candle that the provider has of the other one, None where it has candles of
+    the whole time.
+    """
+
+    is_same: bool | None
+    begins: int | None = None
+
+
+UNKNOWN = Verdict(None)
+
+
+def judge(stored: Sequence[Candle], told: Sequence[Candle]) -> Verdict:
+    """Compare stored candles with the provider's first ones from the same time on; both oldest first.
+
+    An empty answer, or one that lacks the stored candles but has others of their time, shows nothing.
+    """
+    truth = {candle.time: candle for candle in told if candle.fault() is None}
+    found = [(candle, truth[candle.time]) for candle in stored if candle.time in truth]
+    if found:
+        differing = sum(_differ_much(one.close, other.close) for one, other in found)
+        return Verdict(2 * differing <= len(found))
+    if not stored or not truth:
+        return UNKNOWN
+    begins = min(truth)
+    return Verdict(False, begins) if begins > stored[-1].time else UNKNOWN
+
+
+def confirm_by_longer(stored: Candle, told: Sequence[Candle], begins: int) -> Verdict:
+    """Judge a candle that is gone by longer ones, which a provider keeps for longer: the first from its day on.
+
+    `begins` is where the candles of the stored one's interval begin now.
+    """
+    if not told or told[0].fault() is not None:
+        return UNKNOWN
+    longer = told[0]
+    if longer.time > stored.time:
+        return Verdict(False, begins)
+    is_within = longer.low * (1 - MUCH) <= stored.close <= longer.high * (1 + MUCH)
+    return Verdict(True) if is_within else Verdict(False, begins)
+
+
+def is_hole(interval: str, start: int, end: int) -> bool:
+    """Say whether there is a reason for doubt where a provider has no candle from `start` up to `end`."""
+    return end - start >= max(HOLE_S, 3 * length_s(interval))
+
+
+def is_disagreement(compared: int, differing: int) -> bool:
+    """Say whether so many differences among candles that were compared are a reason for doubt."""
+    return compared >= FEWEST and 2 * differing > compared
+
+
+def longer_interval(interval: str, intervals: Sequence[str]) -> str | None:
+    """Return the longest of the intervals, up to a day, that is longer than this one; None if there is none."""
+    longer = [one for one in intervals if length_s(interval) < length_s(one) <= _DAY_S]
+    return max(longer, key=length_s, default=None)
+
+
+def _differ_much(one: float, other: float) -> bool:
+    return abs(one - other) > MUCH * max(abs(one), abs(other))
