@@ -19,8 +19,8 @@ from relay.turns import Turn, Turns
 
 _MOST_RECENT = 4096
 
-OnHole = Callable[[CandleSource, StreamKey, int, int, bool], Awaitable[None]]
-"""Hears that an answer had no candle from one open time up to another, and whether one follows there."""
+OnAnswer = Callable[[CandleSource, StreamKey, Candle], Awaitable[None]]
+"""Takes the first candle of an answer before the answer is used."""
 
 
 class Call(NamedTuple):
@@ -37,10 +37,10 @@ class Calls:
     `ended` counts those that are over, `dropped` candles that providers sent with values that make no sense.
     """
 
-    def __init__(self, store: Store, clock: Clock, on_hole: OnHole | None = None) -> None:
+    def __init__(self, store: Store, clock: Clock, on_answer: OnAnswer | None = None) -> None:
         self._store = store
         self._clock = clock
-        self._on_hole = on_hole
+        self._on_answer = on_answer
         self._under_way: dict[tuple[str, StreamKey], list[Call]] = {}
         self._turns: dict[str, Turns] = {}
         # With the age of the symbol's past: what was said of another instrument is worth nothing.
@@ -121,9 +121,8 @@ class Calls:
         # An answer is as old as its question, and a clock that was ahead until this answer set it must close nothing.
         now = min(before, after)
         candles, times = self._clean(answered, 0 if piece.start is None else piece.start, piece.end)
-        if self._on_hole is not None and piece.start is not None:
-            hole_end = times[0] if times else min(piece.end, int(now))
-            await self._on_hole(source, key, piece.start, hole_end, bool(times))
+        if self._on_answer is not None and piece.start is not None and candles:
+            await self._on_answer(source, key, candles[0])
         newest = times[-1] if times else None
         is_full = len(times) >= piece.limit and not piece.is_bounded
         start, end = piece.start, piece.end

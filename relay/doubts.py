@@ -6,7 +6,7 @@ apart. `relay.identity` judges what a comparison shows.
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -18,18 +18,17 @@ from relay.errors import ProviderError, StoreError
 from relay.events import event
 from relay.hub import Hub
 from relay.identity import (
-    HOLE_S,
     SAMPLE,
     UNKNOWN,
     Verdict,
     confirm_by_longer,
+    follows,
     is_disagreement,
-    is_hole,
     judge,
     longer_interval,
 )
 from relay.intervals import length_s
-from relay.model import StreamKey
+from relay.model import Candle, StreamKey
 from relay.ranges import CandleSource
 from relay.storage.aside import CHECKING, aside_name, is_aside, mark_of, original
 from relay.storage.coverage import FOREVER
@@ -53,13 +52,26 @@ Identity = tuple[str, str]
 
 
 class _Doubt:
-    # One symbol that is being checked; `before` bounds the open times of the candles that are in doubt.
-    __slots__ = ("absent_at", "before", "is_aside", "is_compared", "key", "retry_at", "source", "symbol", "task", "verdict")  # fmt: skip
+    # One symbol that is being checked: what opened earlier than `before`, of one interval or of all; it differed at one.
+    __slots__ = (
+        "absent_at",
+        "before",
+        "differs_at",
+        "interval",
+        "is_aside",
+        "is_compared",
+        "retry_at",
+        "source",
+        "symbol",
+        "task",
+        "verdict",
+    )
 
     def __init__(self, source: CandleSource, symbol: str) -> None:
         self.source = source
         self.symbol = symbol
-        self.key: StreamKey | None = None
+        self.interval: str | None = None
+        self.differs_at = ""
         self.before = FOREVER
         self.absent_at: int | None = None
         self.is_aside = False
@@ -96,8 +108,8 @@ class Doubts:
         self._clock = clock
         self._on_changed = on_changed
         self._doubts: dict[Identity, _Doubt] = {}
-        # Up to which open time a symbol was found to be the same, and when that was by the monotonic clock.
-        self._settled: dict[Identity, tuple[int, float]] = {}
+        # Up to which open time a symbol was found to be the same.
+        self._settled: dict[Identity, int] = {}
         self._absent: dict[str, dict[str, float]] = {}
         self._places = asyncio.Semaphore(_PLACES)
 
@@ -170,38 +182,36 @@ class Doubts:
             log.debug("who is missing from the list of %s was not stored: %s", source.name, error, extra=about)
 
     async def _recall(self, source: CandleSource, listed: set[str], stored: set[str], now: float) -> dict[str, float]:
-        """Return who was absent when an earlier run ended; doubt all if that was long ago."""
+        """Return who was absent when an earlier run ended; doubt all if that was long ago, or nobody knows when."""
         document = await self._store.documents.get(f"listed:{source.name}")
-        try:
-            known: Any = {} if document is None else orjson.loads(document.body)
-            seen_at, absent = float(known.get("seen_at", now)), {str(k): float(v) for k, v in known["absent"].items()}
-        except (ValueError, TypeError, LookupError, AttributeError):
-            return {}
+        seen_at, absent = 0.0, {}
+        if document is not None:
+            with suppress(ValueError, TypeError, LookupError, AttributeError):
+                known: Any = orjson.loads(document.body)
+                absent = {str(symbol): float(at) for symbol, at in known["absent"].items()}
+                seen_at = float(known["seen_at"])
         if now - seen_at >= UNWATCHED_S:
             for symbol in stored:
                 if not is_aside(symbol) and symbol.upper() in listed:
                     self._begin(source, symbol).before = int(source.clock.now())
         return absent
 
-    async def note_hole(self, source: CandleSource, key: StreamKey, start: int, end: int, is_ended: bool) -> None:
-        """Take it that the provider has no candle from `start` up to `end`, where one follows if `is_ended`.
+    async def note_answer(self, source: CandleSource, key: StreamKey, first: Candle) -> None:
+        """Take the first candle of a provider's answer.
 
-        Returns when what is stored before was compared, if the hole makes that necessary.
+        Returns when what is stored before it was compared, if the two do not look like neighbours.
         """
-        if not is_hole(key.interval, start, end):
-            return
         identity = (source.name, key.symbol)
-        settled = self._settled.get(identity)
-        if settled is not None:
-            before, at = settled
-            is_recent = self._clock.monotonic() - at < HOLE_S
-            if end <= before or (is_recent and not is_ended):
-                return
+        if first.time <= self._settled.get(identity, -1) or not source.has_history:
+            return
         if identity not in self._doubts:
-            with suppress(StoreError):
-                if not await self._store.read(source.name, key, 0, end, 1, newest=True):
-                    return
-            self._sign(source, key, end)
+            try:
+                last = await self._store.read(source.name, key, 0, first.time, 1, newest=True)
+            except StoreError:
+                return
+            if not last or follows(key.interval, last[0], first):
+                return
+            self._sign(source, key, first.time)
         await self.settle(source, key)
 
     def note_differences(self, source: CandleSource, key: StreamKey, compared: int, differing: int) -> None:
@@ -212,7 +222,7 @@ class Doubts:
     def _sign(self, source: CandleSource, key: StreamKey, before: int) -> None:
         if source.has_history and (source.name, key.symbol) not in self._doubts:
             doubt = self._begin(source, key.symbol)
-            doubt.key, doubt.before = key, before
+            doubt.interval, doubt.before = key.interval, before
 
     # -- what follows ------------------------------------------------------------------------------
 
@@ -272,52 +282,67 @@ class Doubts:
 
     def _pause_s(self, doubt: _Doubt) -> float:
         """Return how long to wait before the second comparison: so long that a sliding history has moved on."""
-        verdict, key = doubt.verdict, doubt.key
-        if verdict is None or verdict.begins is None or key is None:
+        verdict, interval = doubt.verdict, doubt.differs_at
+        if verdict is None or verdict.begins is None:
             return self.again_s
-        if longer_interval(key.interval, doubt.source.info.intervals) is not None:
+        is_confirmed = longer_interval(interval, doubt.source.info.intervals) is not None
+        if is_confirmed or length_s(interval) > _LONGEST_PAUSE_S:
             return self.again_s
-        return max(self.again_s, min(length_s(key.interval) + 1.0, _LONGEST_PAUSE_S))
+        return max(self.again_s, length_s(interval) + 1.0)
 
     async def _compare(self, doubt: _Doubt) -> Verdict:
-        """Ask the provider for a few stored candles: one call, two where they are gone."""
-        source = doubt.source
+        """Ask the provider for a few stored candles, with one call a sample, two where they are gone."""
+        found = Verdict(True)
         try:
             async with self._places:
-                stored_as = aside_name(doubt.symbol, CHECKING) if doubt.is_aside else doubt.symbol
-                interval, stored = None, []
-                for interval in await self._intervals(doubt, stored_as):
-                    stored = await self._store.read(
-                        source.name, StreamKey(stored_as, interval), 0, doubt.before, SAMPLE, newest=True
-                    )
-                    if stored:
-                        break
-                if interval is None or not stored:
-                    return Verdict(True)
-                key = doubt.key = StreamKey(doubt.symbol, interval)
-                end = int(source.clock.now()) + 1
-                told = await source.candles(key, stored[0].time, end, len(stored) + 2)
-                verdict = judge(stored, told)
-                longer = longer_interval(interval, source.info.intervals)
-                if verdict.begins is None or longer is None:
-                    return verdict
-                at = stored[-1].time
-                told = await source.candles(StreamKey(doubt.symbol, longer), at - length_s(longer) + 1, end, 2)
-                return confirm_by_longer(stored[-1], told, verdict.begins)
+                for interval, stored in await self._samples(doubt):
+                    verdict = await self._compare_sample(doubt, interval, stored)
+                    if verdict.is_same is False:
+                        doubt.differs_at = interval
+                        return verdict
+                    if verdict.is_same is None:
+                        found = verdict
         except (ProviderError, StoreError):
             return UNKNOWN
+        return found
 
-    async def _intervals(self, doubt: _Doubt, stored_as: str) -> list[str]:
-        """Return the intervals at which the symbol is stored, the one that gave the sign first, then the shortest."""
-        known = doubt.source.info.intervals
-        streams = await self._store.streams()
-        found = [
+    async def _samples(self, doubt: _Doubt) -> list[tuple[str, list[Candle]]]:
+        """Return the stored candles to compare: the newest before what gave the sign, else both ends of all intervals.
+
+        Raises `StoreError`.
+        """
+        name = doubt.source.name
+        stored_as = aside_name(doubt.symbol, CHECKING) if doubt.is_aside else doubt.symbol
+        intervals = [
             key.interval
-            for name, key in streams
-            if (name, key.symbol) == (doubt.source.name, stored_as) and key.interval in known
+            for provider, key in await self._store.streams()
+            if (provider, key.symbol) == (name, stored_as) and key.interval in doubt.source.info.intervals
         ]
-        signed = None if doubt.key is None else doubt.key.interval
-        return sorted(found, key=lambda interval: (interval != signed, length_s(interval)))
+        samples = []
+        for interval in sorted(intervals, key=length_s):
+            if doubt.interval not in (None, interval):
+                continue
+            key = StreamKey(stored_as, interval)
+            newest = await self._store.read(name, key, 0, doubt.before, SAMPLE, newest=True)
+            samples.append((interval, newest))
+            if doubt.interval is None:
+                oldest = await self._store.read(name, key, 0, doubt.before, SAMPLE)
+                if oldest != newest:
+                    samples.append((interval, oldest))
+        return [sample for sample in samples if sample[1]]
+
+    async def _compare_sample(self, doubt: _Doubt, interval: str, stored: Sequence[Candle]) -> Verdict:
+        """Raises `ProviderError`."""
+        source, first, last = doubt.source, stored[0], stored[-1]
+        end = int(source.clock.now()) + 1
+        told = await source.candles(StreamKey(doubt.symbol, interval), first.time, end, len(stored) + 2)
+        verdict = judge(stored, told)
+        longer = longer_interval(interval, source.info.intervals)
+        if verdict.begins is None or longer is None:
+            return verdict
+        start = last.time - length_s(longer) + 1
+        told = await source.candles(StreamKey(doubt.symbol, longer), start, end, 2)
+        return confirm_by_longer(last, told, verdict.begins)
 
     async def _follow(self, doubt: _Doubt, verdict: Verdict) -> bool:
         """Do what a comparison asks for; return whether the doubt is over. Raises `StoreError`."""
@@ -368,9 +393,8 @@ class Doubts:
         )
 
     def _settle(self, doubt: _Doubt) -> None:
-        before = int(doubt.source.clock.now()) if doubt.before == FOREVER else doubt.before
         self._settled.pop(doubt.identity, None)
-        self._settled[doubt.identity] = (before, self._clock.monotonic())
+        self._settled[doubt.identity] = min(doubt.before, int(doubt.source.clock.now()))
         if len(self._settled) > _MOST_SETTLED:
             del self._settled[next(iter(self._settled))]
 

@@ -53,7 +53,7 @@ class History:
         self._store = store
         self._clock = clock
         self._doubts = doubts
-        self.calls = Calls(store, clock, None if doubts is None else doubts.note_hole)
+        self.calls = Calls(store, clock, None if doubts is None else doubts.note_answer)
         self.served: Counter[str] = Counter()
 
     async def text(

@@ -12,7 +12,10 @@ HOLE_S = 6 * 3600
 """A symbol that had no candle for so long may have been delisted, and listed again for something else, meanwhile."""
 MUCH = 0.02
 """Closes of the same candle that differ by more than this share are of different instruments."""
+JUMP = 0.3
+"""A price that changes by more than this share between two candles next to each other is a reason for doubt."""
 FEWEST = 5
+"""Fewer candles that were compared are no reason for doubt, whatever they show."""
 
 _DAY_S = 86_400
 
@@ -61,9 +64,10 @@ def confirm_by_longer(stored: Candle, told: Sequence[Candle], begins: int) -> Ve
     return Verdict(True) if is_within else Verdict(False, begins)
 
 
-def is_hole(interval: str, start: int, end: int) -> bool:
-    """Say whether there is a reason for doubt where a provider has no candle from `start` up to `end`."""
-    return end - start >= max(HOLE_S, 3 * length_s(interval))
+def follows(interval: str, last: Candle, first: Candle) -> bool:
+    """Say whether a provider's candle looks like the one after the last stored one, without a reason for doubt."""
+    is_near = first.time - last.time < max(HOLE_S, 3 * length_s(interval))
+    return is_near and abs(first.open - last.close) <= JUMP * max(first.open, last.close)
 
 
 def is_disagreement(compared: int, differing: int) -> bool:

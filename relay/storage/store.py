@@ -204,7 +204,7 @@ class Store:
         return await self._database.write(self._trim, (provider, key), before, most)
 
     async def _trim(self, stream: StreamId, before: int, most: int) -> int:
-        end, count = await self._tables.trim(stream, before, most)
+        _, count = await self._tables.trim(stream, before, most)
         if count:
             self._cuts[stream] += 1
             self._loader.forget(stream)
