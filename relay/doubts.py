@@ -52,7 +52,7 @@ Identity = tuple[str, str]
 
 
 class _Doubt:
-    # One symbol that is being checked: what opened earlier than `before`, of one interval or of all; it differed at one.
+    # One symbol that is being checked: what opened earlier than `before`, of one interval or of all.
     __slots__ = (
         "absent_at",
         "before",
