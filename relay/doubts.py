@@ -38,10 +38,10 @@ log = logging.getLogger(__name__)
 
 AGAIN_S = 60.0
 """Time between the two comparisons that have to show the same."""
-UNWATCHED_S = 6 * 3600.0
+UNWATCHED_S = 2 * 86_400.0
 """Nobody saw the list for so long: any symbol of it may have left and come back meanwhile."""
 PATIENCE_S = 5.0
-"""So long a request waits for a comparison before it is answered from what is stored."""
+"""So long requests wait for a comparison before they are answered from what is stored."""
 _RETRY_S = (30.0, 1800.0)
 _PLACES = 2
 _MOST_SETTLED = 4096
@@ -60,6 +60,7 @@ class _Doubt:
         "interval",
         "is_aside",
         "is_compared",
+        "patience_ends",
         "retry_at",
         "source",
         "symbol",
@@ -77,12 +78,17 @@ class _Doubt:
         self.is_aside = False
         self.verdict: Verdict | None = None
         self.is_compared = asyncio.Event()
-        self.retry_at = 0.0
+        self.patience_ends = self.retry_at = 0.0
         self.task: asyncio.Task[None] | None = None
 
     @property
     def identity(self) -> Identity:
         return self.source.name, self.symbol
+
+    @property
+    def is_faint(self) -> bool:
+        """Say whether there is no sign but that nobody watched."""
+        return self.interval is None and self.absent_at is None and not self.is_aside
 
 
 class Doubts:
@@ -169,12 +175,12 @@ class Doubts:
             self._absent[source.name] = absent
             # When nearly all are back it is the list that was away.
             is_believed = len(back) <= max(3, len(stored) // 2)
-            for symbol, since in back.items():
-                doubt = self._begin(source, symbol)
-                doubt.absent_at = int(since)
-                if is_believed:
-                    await self._take_away(doubt)
-                    self._check(doubt)
+            doubts = [self._begin(source, symbol) for symbol in back]
+            for doubt in doubts:
+                doubt.absent_at = int(back[doubt.symbol])
+            for doubt in doubts if is_believed else ():
+                await self._take_away(doubt)
+                self._check(doubt)
             body = orjson.dumps({"seen_at": now, "absent": absent})
             await self._store.documents.put(f"listed:{source.name}", body)
         except StoreError as error:
@@ -240,7 +246,7 @@ class Doubts:
                 return
             self._check(doubt)
         with suppress(TimeoutError):
-            await asyncio.wait_for(doubt.is_compared.wait(), PATIENCE_S)
+            await asyncio.wait_for(doubt.is_compared.wait(), doubt.patience_ends - self._clock.monotonic())
 
     def _begin(self, source: CandleSource, symbol: str) -> _Doubt:
         identity = (source.name, symbol)
@@ -252,6 +258,7 @@ class Doubts:
     def _check(self, doubt: _Doubt) -> None:
         if doubt.task is None or doubt.task.done():
             doubt.is_compared.clear()
+            doubt.patience_ends = self._clock.monotonic() + PATIENCE_S
             name = f"identity of {doubt.source.name} {doubt.symbol}"
             doubt.task = asyncio.create_task(self._run(doubt), name=name)
 
@@ -293,6 +300,8 @@ class Doubts:
     async def _compare(self, doubt: _Doubt) -> Verdict:
         """Ask the provider for a few stored candles, with one call a sample, two where they are gone."""
         found = Verdict(True)
+        if doubt.is_faint and _is_tight(doubt.source):
+            return UNKNOWN
         try:
             async with self._places:
                 for interval, stored in await self._samples(doubt):
@@ -397,6 +406,11 @@ class Doubts:
         self._settled[doubt.identity] = min(doubt.before, int(doubt.source.clock.now()))
         if len(self._settled) > _MOST_SETTLED:
             del self._settled[next(iter(self._settled))]
+
+
+def _is_tight(source: CandleSource) -> bool:
+    """Say whether a provider's budget is so far used that a comparison would be felt."""
+    return any(budget.limit - budget.used < max(4, budget.limit // 5) for budget in source.budgets())
 
 
 def begin_anew(hub: Hub, provider: str, symbol: str, before: int | None) -> None:

@@ -8,8 +8,11 @@ from relay.model import Candle
 
 SAMPLE = 20
 """How many stored candles a comparison takes: the newest before the moment in doubt."""
-HOLE_S = 6 * 3600
-"""A symbol that had no candle for so long may have been delisted, and listed again for something else, meanwhile."""
+HOLE_S = 5 * 86_400
+"""A symbol that had no candle for so long may have been delisted, and listed again for something else, meanwhile.
+
+No market closes for as long, so that no reopening costs a comparison.
+"""
 MUCH = 0.02
 """Closes of the same candle that differ by more than this share are of different instruments."""
 JUMP = 0.3

@@ -2,6 +2,7 @@
 
 import json
 import logging
+from collections.abc import AsyncIterator, Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,13 @@ from providers.binance import BinanceProvider
 from providers.sandbox import Pair, Sandbox
 from providers.twelve_data import TwelveDataProvider
 from relay.app import DOUBTS, STORE
-from relay.clock import Clock
-from relay.model import Candle, ProviderInfo, StreamKey
+from relay.clock import Clock, ProviderClock
+from relay.doubts import Doubts
+from relay.errors import ProviderError, ProviderUnavailable
+from relay.intervals import length_s
+from relay.model import Budget, Candle, ProviderInfo, StreamKey
 from relay.plugins.hookspecs import hookimpl
+from relay.storage.chunks import decode, joined
 from relay.storage.coverage import Span
 from relay.storage.store import Store
 from relay.storage.upkeep import overview, reading
@@ -268,3 +273,209 @@ async def test_stream_goes_on_with_the_new_coin_and_joins_nothing_of_the_old_one
     assert not any(is_old(message["candle"]["close"]) for message in client.updates)
     # The old coin's last candle was told as closed, so nothing of it is missing.
     assert not [message for message in client.received if message["type"] == "gap"]
+
+
+# Without a relay
+
+
+class Venue:
+    """A source of candles at one price, minutes from `begins` on, and days from `days_from` on if that is given."""
+
+    name = "venue"
+    has_history = True
+
+    def __init__(self, price: float, begins: int, days_from: int | None = None, *, interval: str = "1m") -> None:
+        self.price, self.begins, self.days_from = price, begins, days_from
+        self.clock = ProviderClock(Clock(wall=lambda: NOW, monotonic=lambda: NOW))
+        intervals = (interval,) if days_from is None else (interval, "1d")
+        self.info = ProviderInfo("venue", 1, "Venue", ("demo",), intervals)
+        self.asked = 0
+        self.failure: ProviderError | None = None
+        self.used = 0
+
+    def budgets(self) -> Sequence[Budget]:
+        return (Budget("calls a minute", 8, self.used, NOW + 60),)
+
+    async def candles(self, key: StreamKey, start: int | None, end: int, limit: int) -> Sequence[Candle]:
+        self.asked += 1
+        if self.failure is not None:
+            raise self.failure
+        begins = self.days_from if key.interval == "1d" and self.days_from is not None else self.begins
+        step = length_s(key.interval)
+        first = -(-max(begins, start or 0) // step) * step
+        return [flat(time, self.price) for time in range(first, end, step)[:limit]]
+
+    def first(self) -> Candle:
+        return flat(self.begins, self.price)
+
+
+def flat(time: int, price: float) -> Candle:
+    return Candle(time, price, price, price, price, 1.0)
+
+
+NOW = 1_700_000_000 // DAY * DAY + 0.5
+KEPT = int(NOW) - 10 * DAY
+KEY = StreamKey("LUNAUSDT", "1m")
+
+
+class Checked:
+    """Doubts about what is stored: an hour of minutes at 80, ten days old."""
+
+    def __init__(self, store: Store, clock: Clock) -> None:
+        self.store = store
+        self.changes: list[tuple[str, str, int | None]] = []
+        self.doubts = Doubts(store, clock, on_changed=lambda *change: self.changes.append(change), again_s=0.05)
+
+    async def kept(self) -> dict[str, int]:
+        """Return how many candles are stored under which name."""
+        names = {key for _, key in await self.store.streams()}
+        counts = {key.symbol: len(await self.store.read("venue", key, 0, 1 << 40)) for key in names}
+        return {name: count for name, count in counts.items() if count}
+
+    async def over(self) -> None:
+        """Wait for the end of the checks."""
+        await eventually(lambda: "checking" not in [one["state"] for one in self.doubts.told()])
+
+
+@pytest.fixture
+async def checked() -> AsyncIterator[Checked]:
+    clock = Clock(wall=lambda: NOW)
+    store = await Store.open(":memory:", clock)
+    rows = [flat(time, 80.0) for time in range(KEPT, KEPT + 3600, 60)]
+    await store.add("venue", KEY, rows, Span(0, KEPT + 3600))
+    found = Checked(store, clock)
+    yield found
+    await found.doubts.close()
+    await store.close()
+
+
+async def test_answer_that_does_not_fit_is_compared_before_it_is_used(checked: Checked) -> None:
+    venue = Venue(5.0, int(NOW) - 600, int(NOW) // DAY * DAY)
+    await checked.doubts.note_answer(venue, KEY, venue.first())
+    assert await checked.store.read("venue", KEY, 0, 1 << 40) == []
+    assert await checked.store.spans("venue", KEY, 0, 1 << 40) == []
+    assert checked.changes == [("venue", "LUNAUSDT", venue.begins)]
+    assert [one["state"] for one in checked.doubts.told()] == ["checking"]
+    await checked.over()
+    assert [one["state"] for one in checked.doubts.told()] == ["set_aside"]
+    assert list((await checked.kept()).values()) == [60]
+    await checked.doubts.note_answer(venue, KEY, venue.first())
+    assert venue.asked == 4
+
+
+async def test_answer_that_fits_costs_nothing(checked: Checked) -> None:
+    venue = Venue(80.0, 0)
+    await checked.doubts.note_answer(venue, KEY, flat(KEPT + 3600, 80.0))
+    assert venue.asked == 0
+
+
+async def test_hole_in_the_same_instrument_costs_one_call_once(checked: Checked) -> None:
+    venue = Venue(80.0, 0)
+    for _ in range(3):
+        await checked.doubts.note_answer(venue, KEY, flat(int(NOW) - 600, 80.0))
+    assert venue.asked == 1
+    assert await checked.kept() == {"LUNAUSDT": 60}
+
+
+async def test_provider_that_keeps_minutes_for_less_long_than_days_names_the_same(checked: Checked) -> None:
+    venue = Venue(80.0, int(NOW) - 600, 0)
+    await checked.doubts.note_answer(venue, KEY, venue.first())
+    assert venue.asked == 2
+    assert checked.doubts.told() == []
+    assert checked.changes == []
+    assert await checked.kept() == {"LUNAUSDT": 60}
+
+
+async def test_history_that_begins_later_each_time_names_the_same(checked: Checked) -> None:
+    key = StreamKey("LUNAUSDT", "1s")
+    await checked.store.add("venue", key, [flat(KEPT, 80.0)], Span(0, KEPT + 1))
+    venue = Venue(80.0, int(NOW) - 60, interval="1s")
+    await checked.doubts.note_answer(venue, key, venue.first())
+    assert [one["state"] for one in checked.doubts.told()] == ["checking"]
+    venue.begins += 2
+    await checked.over()
+    assert checked.doubts.told() == []
+    assert await checked.store.read("venue", key, 0, 1 << 40) == [flat(KEPT, 80.0)]
+
+
+async def test_provider_that_fails_leaves_everything_as_it_is(checked: Checked) -> None:
+    venue = Venue(5.0, int(NOW) - 600, int(NOW) // DAY * DAY)
+    venue.failure = ProviderUnavailable("down")
+    for _ in range(3):
+        await checked.doubts.note_answer(venue, KEY, venue.first())
+    # It is not asked again at once.
+    assert venue.asked == 1
+    assert await checked.kept() == {"LUNAUSDT": 60}
+
+
+@pytest.mark.parametrize("symbol", ["LUNAUSDT", "lunausdt"])
+async def test_candles_of_who_is_back_are_away_before_the_list_is_used(checked: Checked, symbol: str) -> None:
+    venue = Venue(5.0, int(NOW) - 600, int(NOW) // DAY * DAY)
+    venue.failure = ProviderUnavailable("down")
+    for listed in (["BTCUSDT", symbol], ["BTCUSDT"], [], ["BTCUSDT", symbol]):
+        assert await checked.kept() == {"LUNAUSDT": 60}
+        await checked.doubts.note_list(venue, listed)
+    assert await checked.kept() == {"LUNAUSDT~checking": 60}
+
+
+async def test_list_that_lost_nearly_all_takes_nothing_away(checked: Checked) -> None:
+    venue = Venue(80.0, 0)
+    names = ["LUNAUSDT", *(f"T{number}" for number in range(9))]
+    for name in names[1:]:
+        await checked.store.add("venue", StreamKey(name, "1m"), [flat(KEPT, 80.0)], Span(0, KEPT + 1))
+    for listed in (names, ["TEST"], names):
+        await checked.doubts.note_list(venue, listed)
+    assert checked.doubts.told() == []
+    assert set(await checked.kept()) == set(names)
+    await checked.doubts.settle(venue, KEY)
+    # One call for each end of what is stored, when somebody wants it.
+    assert venue.asked == 2
+
+
+async def test_nobody_is_asked_for_the_sake_of_a_check_while_the_budget_is_short(checked: Checked) -> None:
+    venue = Venue(80.0, 0)
+    await checked.doubts.note_list(venue, ["LUNAUSDT"])
+    venue.used = 6
+    await checked.doubts.settle(venue, KEY)
+    assert venue.asked == 0
+    assert await checked.kept() == {"LUNAUSDT": 60}
+
+
+async def test_many_differences_make_a_check_due(checked: Checked) -> None:
+    venue = Venue(40.0, 0)
+    checked.doubts.note_differences(venue, KEY, 10, 2)
+    assert checked.doubts.is_settled(venue, KEY)
+    checked.doubts.note_differences(venue, KEY, 10, 9)
+    assert not checked.doubts.is_settled(venue, KEY)
+    await checked.doubts.settle(venue, KEY)
+    assert checked.changes == [("venue", "LUNAUSDT", None)]
+    await checked.over()
+    assert [one["state"] for one in checked.doubts.told()] == ["set_aside"]
+
+
+async def test_what_was_stored_while_candles_were_away_is_joined_with_them(checked: Checked, tmp_path: Path) -> None:
+    path = tmp_path / "relay.db"
+    store = await Store.open(path, Clock())
+    rows = [flat(KEPT + 60 * number, 80.0) for number in range(1500)]
+    await store.add("venue", KEY, rows, Span(0, KEPT + 90_000))
+    await store.add("venue", StreamKey("LUNAUSDT", "1h"), [flat(KEPT, 80.0)], Span(KEPT, KEPT + 3600))
+    assert len((await store.chunks("venue", KEY, 0, 1 << 40, 5000, False)).chunks) > 1
+    assert await store.set_aside("venue", "LUNAUSDT", "LUNAUSDT~checking") == 1501
+    newer = [flat(KEPT + 60 * number, 81.0) for number in range(1490, 1600)]
+    await store.add("venue", KEY, newer, Span(KEPT + 60 * 1490, KEPT + 60 * 1600))
+    await store.add("venue", StreamKey("LUNAUSDT", "5m"), [flat(KEPT, 81.0)], Span(KEPT, KEPT + 300))
+    await store.take_back("venue", "LUNAUSDT~checking", "LUNAUSDT")
+    assert await store.read("venue", KEY, 0, 1 << 40) == rows[:1490] + newer
+    assert await store.spans("venue", KEY, 0, 1 << 40) == [Span(0, KEPT + 96_000)]
+    encoded = decode(joined((await store.chunks("venue", KEY, 0, 1 << 40, 5000, False)).chunks))
+    assert encoded == rows[:1490] + newer
+    store.put_closed("venue", KEY, flat(KEPT + 96_000, 81.0), KEPT + 96_000 - 60)
+    await store.close()
+    with reading(str(path)) as connection:
+        streams = overview(connection, str(path)).streams
+        assert verify(connection, streams, NOW).faults == []
+    assert {str(stream.key): stream.candles for stream in streams} == {
+        "LUNAUSDT@1m": 1601,
+        "LUNAUSDT@5m": 1,
+        "LUNAUSDT@1h": 1,
+    }

@@ -74,8 +74,8 @@ def test_longest_interval_up_to_a_day() -> None:
     ("first", "is_fine"),
     [
         (at(110 * HOUR, 80.0), True),
-        (at(114 * HOUR, 88.0), True),
-        (at(115 * HOUR, 80.0), False),
+        (at(228 * HOUR, 88.0), True),
+        (at(229 * HOUR, 80.0), False),
         (at(110 * HOUR, 5.0), False),
         (at(110 * HOUR, 160.0), False),
     ],
@@ -85,8 +85,8 @@ def test_neighbours(first: Candle, is_fine: bool) -> None:
 
 
 def test_holes_of_long_intervals_are_counted_in_candles() -> None:
-    assert follows("1d", at(10 * DAY, 80.0), at(12 * DAY, 80.0))
-    assert not follows("1d", at(10 * DAY, 80.0), at(13 * DAY, 80.0))
+    assert follows("1w", at(0, 80.0), at(20 * DAY, 80.0))
+    assert not follows("1w", at(0, 80.0), at(21 * DAY, 80.0))
 
 
 @pytest.mark.parametrize(
