@@ -9,10 +9,10 @@ from aiohttp import web
 from relay.clock import Clock, ProviderClock
 from relay.config import Config, check_tables, provider_settings
 from relay.directory import Directory
-from relay.doubts import Doubts, begin_anew
 from relay.errors import ConfigError, StoreError
 from relay.history import History
 from relay.hub import Hub
+from relay.identities import Identities, begin_anew
 from relay.looplag import LoopLag
 from relay.model import PriceUpdate
 from relay.plugins.host import PluginHost
@@ -37,7 +37,7 @@ CONFIG = web.AppKey("config", Config)
 HOST = web.AppKey("plugin_host", PluginHost)
 HUB = web.AppKey("hub", Hub)
 STORE = web.AppKey("store", Store)
-DOUBTS = web.AppKey("doubts", Doubts)
+IDENTITIES = web.AppKey("identities", Identities)
 HISTORY = web.AppKey("history", History)
 DIRECTORY = web.AppKey("directory", Directory)
 PROVIDERS = web.AppKey("providers", dict[str, Provider])
@@ -87,7 +87,9 @@ def build_app(config: Config, builtin: Iterable[object], clock: Clock | None = N
     # Before aiohttp waits for open requests to end: a WebSocket is one of them.
     app.on_shutdown.append(_send_clients_away)
     # In dependency order; aiohttp undoes them in reverse.
-    app.cleanup_ctx.extend([_loop_lag, _loop_watch, _store, _sessions, _doubts, _directory, _history, _hub, _clients])
+    app.cleanup_ctx.extend(
+        [_loop_lag, _loop_watch, _store, _sessions, _identities, _directory, _history, _hub, _clients]
+    )
     return app
 
 
@@ -149,15 +151,15 @@ async def _memory(documents: Documents, name: str) -> Memory:
     return Memory(None if document is None else document.body, write)
 
 
-async def _doubts(app: web.Application) -> AsyncIterator[None]:
+async def _identities(app: web.Application) -> AsyncIterator[None]:
     def changed(provider: str, symbol: str, before: int | None) -> None:
         if (hub := app.get(HUB)) is not None:
             begin_anew(hub, provider, symbol, before)
 
-    app[DOUBTS] = Doubts(app[STORE], app[CLOCK], on_changed=changed)
-    await app[DOUBTS].start(app[PROVIDERS].values())
+    app[IDENTITIES] = Identities(app[STORE], app[CLOCK], on_changed=changed)
+    await app[IDENTITIES].start(app[PROVIDERS].values())
     yield
-    await app[DOUBTS].close()
+    await app[IDENTITIES].close()
 
 
 async def _directory(app: web.Application) -> AsyncIterator[None]:
@@ -167,7 +169,7 @@ async def _directory(app: web.Application) -> AsyncIterator[None]:
     supervisors: dict[str, Supervisor] = {}
     app[SUPERVISORS] = supervisors
     app[DIRECTORY] = Directory(
-        [*app[PROVIDERS].values()], app[STORE].documents, on_delisted=delisted, on_list=app[DOUBTS].note_list
+        [*app[PROVIDERS].values()], app[STORE].documents, on_delisted=delisted, on_list=app[IDENTITIES].note_list
     )
     app[DIRECTORY].start()
     yield
@@ -175,7 +177,7 @@ async def _directory(app: web.Application) -> AsyncIterator[None]:
 
 
 async def _history(app: web.Application) -> AsyncIterator[None]:
-    app[HISTORY] = History(app[STORE], app[CLOCK], app[DOUBTS])
+    app[HISTORY] = History(app[STORE], app[CLOCK], app[IDENTITIES])
     yield
     await app[HISTORY].close()
 
@@ -211,7 +213,7 @@ async def _clients(app: web.Application) -> AsyncIterator[None]:
         loop_lag=app[LOOP_LAG],
         directory=directory,
         store=app[STORE],
-        doubts=app[DOUBTS],
+        identities=app[IDENTITIES],
         access=access,
         supervisors=app[SUPERVISORS],
         refused=app[HOST].failures,

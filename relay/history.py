@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from relay.calls import Call, Calls
 from relay.clock import Clock
-from relay.doubts import Doubts
+from relay.identities import Identities
 from relay.model import Candle, StreamKey
 from relay.ranges import Answer, CandleSource, Live, Past, RangeRequest, past_of
 from relay.storage.chunks import Chunk, encode, joined, window_s
@@ -49,11 +49,11 @@ class History:
     first. `served` counts answers by where they came from.
     """
 
-    def __init__(self, store: Store, clock: Clock, doubts: Doubts | None = None) -> None:
+    def __init__(self, store: Store, clock: Clock, identities: Identities | None = None) -> None:
         self._store = store
         self._clock = clock
-        self._doubts = doubts
-        self.calls = Calls(store, clock, None if doubts is None else doubts.note_answer)
+        self._identities = identities
+        self.calls = Calls(store, clock, None if identities is None else identities.note_answer)
         self.served: Counter[str] = Counter()
 
     async def text(
@@ -68,8 +68,8 @@ class History:
         client: str | None = None,
     ) -> Text:
         """Return what `candles` does, encoded. Nothing is awaited when all of it is in memory."""
-        if self._doubts is not None and not self._doubts.is_settled(source, key):
-            await self._doubts.settle(source, key)
+        if self._identities is not None and not self._identities.is_settled(source, key):
+            await self._identities.settle(source, key)
         request = RangeRequest(source, key, start, end, limit, self._clock.monotonic())
         present = live()
         if present is not None:
@@ -102,8 +102,8 @@ class History:
         `StoreError` when the store cannot be read. Cancelling ends the request, not the provider calls: others may wait
         for the same.
         """
-        if self._doubts is not None and not self._doubts.is_settled(source, key):
-            await self._doubts.settle(source, key)
+        if self._identities is not None and not self._identities.is_settled(source, key):
+            await self._identities.settle(source, key)
         while True:
             age = self._store.age(source.name, key.symbol)
             past = await self._walk(source, key, start, end, limit, live, must_be_new, client)

@@ -91,7 +91,7 @@ RANKS = {
     "relay.turns": 1,
     "relay.ranges": 2,
     "relay.identity": 2,
-    "relay.doubts": 8,
+    "relay.identities": 8,
     "relay.calls": 8,
     "relay.history": 9,
     "relay.commands.calling": 7,

@@ -238,7 +238,7 @@ class Backfill:
 
     async def _restate(self, symbol: str, before: int | None) -> None:
         name = self._provider.name
-        about = event("past_changed", provider=name, symbol=symbol, before=before)
+        about = event("past_invalidated", provider=name, symbol=symbol, before=before)
         log.info("%s changed its past of %s: what is stored of it is forgotten", name, symbol, extra=about)
         wait_s = STEP_S
         while True:

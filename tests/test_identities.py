@@ -12,10 +12,10 @@ import pytest
 from providers.binance import BinanceProvider
 from providers.sandbox import Pair, Sandbox
 from providers.twelve_data import TwelveDataProvider
-from relay.app import DOUBTS, STORE
+from relay.app import IDENTITIES, STORE
 from relay.clock import Clock, ProviderClock
-from relay.doubts import Doubts
 from relay.errors import ProviderError, ProviderUnavailable
+from relay.identities import Identities
 from relay.intervals import length_s
 from relay.model import Budget, Candle, ProviderInfo, StreamKey
 from relay.plugins.hookspecs import hookimpl
@@ -58,7 +58,7 @@ class Bench:
         self.relay = await self._start(
             database=str(self.path), builtin=(QuickLists, TwelveDataProvider), **settings
         )  # fmt: skip
-        self.relay.app[DOUBTS].again_s = 0.2
+        self.relay.app[IDENTITIES].again_s = 0.2
         return self.relay
 
     async def prices(self, interval: str = "1h", **query: Any) -> list[float]:
@@ -115,7 +115,7 @@ async def test_symbol_that_is_listed_again_for_another_coin_has_that_coins_histo
     snapshot = await client.until_type("snapshot")
     assert snapshot["complete"]
     assert not any(is_old(candle["close"]) for candle in snapshot["candles"])
-    await eventually(lambda: relay.app[DOUBTS].set_aside)
+    await eventually(lambda: relay.app[IDENTITIES].set_aside)
     # The stored ones are kept as they were, under a name that nobody can ask for.
     told = (await relay.get("status")).body["store"]["set_aside"]
     assert [(one["provider"], one["symbol"], one["state"]) for one in told] == [("binance", "LUNAUSDT", "set_aside")]
@@ -142,11 +142,11 @@ async def test_coin_that_is_back_has_its_candles_back(bench: Bench) -> None:
     bench.sandbox.market.add_symbols([pair])
     await bench.refreshed()
     asked = len(bench.sandbox.binance.requests)
-    await eventually(lambda: not relay.app[DOUBTS].told())
+    await eventually(lambda: not relay.app[IDENTITIES].told())
     assert await bench.prices() == old
     calls = [call for call in bench.sandbox.binance.requests[asked:] if call.path.endswith("klines")]
     assert len(calls) <= 2
-    assert not relay.app[DOUBTS].set_aside
+    assert not relay.app[IDENTITIES].set_aside
     await relay.close()
     assert bench.stored_as() == {"LUNAUSDT@1h": len(old)}
 
@@ -163,7 +163,7 @@ async def test_change_while_the_relay_was_off_is_seen_before_anything_is_served(
     prices = await bench.prices(interval, limit=limit)
     assert prices
     assert not any(map(is_old, prices))
-    await eventually(lambda: relay.app[DOUBTS].set_aside)
+    await eventually(lambda: relay.app[IDENTITIES].set_aside)
     assert not any(map(is_old, await bench.prices(interval, limit=limit)))
     assert not any(map(is_old, await bench.prices(interval, limit=limit, start_time=bench.ended - 10 * HOUR)))
 
@@ -197,7 +197,7 @@ async def test_past_that_an_earlier_version_mixed_is_parted_where_the_new_coin_b
     relay = await bench.start()
     prices = await bench.prices(limit=3)
     assert not any(map(is_old, prices))
-    await eventually(lambda: relay.app[DOUBTS].set_aside)
+    await eventually(lambda: relay.app[IDENTITIES].set_aside)
     assert not any(map(is_old, await bench.prices()))
     await relay.close()
     ((name, count),) = [item for item in bench.stored_as().items() if "~" in item[0]]
@@ -216,7 +216,7 @@ async def test_empty_and_failing_answers_set_nothing_aside(bench: Bench) -> None
     assert await bench.prices(start_time=start) == old
     bench.sandbox.binance.faults.answer_rest(500, path="/api/v3/klines")
     assert await bench.prices(start_time=start, end_time=bench.ended - 1) == old
-    assert relay.app[DOUBTS].told() == []
+    assert relay.app[IDENTITIES].told() == []
 
 
 async def test_one_bad_answer_sets_nothing_aside(bench: Bench) -> None:
@@ -228,8 +228,8 @@ async def test_one_bad_answer_sets_nothing_aside(bench: Bench) -> None:
     rows = [[int(bench.now) // HOUR * HOUR * 1000, "5", "5", "5", "5", "1", 0, "5", 1, "1", "5", "0"]]
     bench.sandbox.binance.faults.answer_rest(200, json.dumps(rows), path="/api/v3/klines", times=2)
     bench.sandbox.market.add_symbols([pair])
-    await eventually(lambda: [one["state"] for one in relay.app[DOUBTS].told()] == ["checking"])
-    await eventually(lambda: not relay.app[DOUBTS].told())
+    await eventually(lambda: [one["state"] for one in relay.app[IDENTITIES].told()] == ["checking"])
+    await eventually(lambda: not relay.app[IDENTITIES].told())
     assert bench.sandbox.binance.faults.rest_answer("/api/v3/klines") is None
     assert await bench.prices() == old
 
@@ -239,13 +239,13 @@ async def test_check_that_a_restart_interrupts_goes_on(bench: Bench) -> None:
     await bench.prices()
     bench.delist()
     await bench.refreshed()
-    relay.app[DOUBTS].again_s = 1000.0
+    relay.app[IDENTITIES].again_s = 1000.0
     bench.list_other()
-    await eventually(lambda: [one["state"] for one in relay.app[DOUBTS].told()] == ["checking"])
+    await eventually(lambda: [one["state"] for one in relay.app[IDENTITIES].told()] == ["checking"])
     await relay.close()
     relay = await bench.start()
     assert not any(map(is_old, await bench.prices()))
-    await eventually(lambda: [one["state"] for one in relay.app[DOUBTS].told()] == ["set_aside"])
+    await eventually(lambda: [one["state"] for one in relay.app[IDENTITIES].told()] == ["set_aside"])
     assert not any(map(is_old, await bench.prices()))
 
 
@@ -259,7 +259,7 @@ async def test_stream_goes_on_with_the_new_coin_and_joins_nothing_of_the_old_one
     bench.list_other(hours=0.1)
     update = await client.update()
     assert not is_old(update["candle"]["close"])
-    await eventually(lambda: relay.app[DOUBTS].set_aside)
+    await eventually(lambda: relay.app[IDENTITIES].set_aside)
     other = await relay.connect()
     await other.subscribe("LUNAUSDT@1m", bars=50)
     snapshot = await other.until_type("snapshot")
@@ -319,12 +319,12 @@ KEY = StreamKey("LUNAUSDT", "1m")
 
 
 class Checked:
-    """Doubts about what is stored: an hour of minutes at 80, ten days old."""
+    """Identities about what is stored: an hour of minutes at 80, ten days old."""
 
     def __init__(self, store: Store, clock: Clock) -> None:
         self.store = store
         self.changes: list[tuple[str, str, int | None]] = []
-        self.doubts = Doubts(store, clock, on_changed=lambda *change: self.changes.append(change), again_s=0.05)
+        self.identities = Identities(store, clock, on_changed=lambda *change: self.changes.append(change), again_s=0.05)
 
     async def kept(self) -> dict[str, int]:
         """Return how many candles are stored under which name."""
@@ -334,7 +334,7 @@ class Checked:
 
     async def over(self) -> None:
         """Wait for the end of the checks."""
-        await eventually(lambda: "checking" not in [one["state"] for one in self.doubts.told()])
+        await eventually(lambda: "checking" not in [one["state"] for one in self.identities.told()])
 
 
 @pytest.fixture
@@ -345,43 +345,43 @@ async def checked() -> AsyncIterator[Checked]:
     await store.add("venue", KEY, rows, Span(0, KEPT + 3600))
     found = Checked(store, clock)
     yield found
-    await found.doubts.close()
+    await found.identities.close()
     await store.close()
 
 
 async def test_answer_that_does_not_fit_is_compared_before_it_is_used(checked: Checked) -> None:
     venue = Venue(5.0, int(NOW) - 600, int(NOW) // DAY * DAY)
-    await checked.doubts.note_answer(venue, KEY, venue.first())
+    await checked.identities.note_answer(venue, KEY, venue.first())
     assert await checked.store.read("venue", KEY, 0, 1 << 40) == []
     assert await checked.store.spans("venue", KEY, 0, 1 << 40) == []
     assert checked.changes == [("venue", "LUNAUSDT", venue.begins)]
-    assert [one["state"] for one in checked.doubts.told()] == ["checking"]
+    assert [one["state"] for one in checked.identities.told()] == ["checking"]
     await checked.over()
-    assert [one["state"] for one in checked.doubts.told()] == ["set_aside"]
+    assert [one["state"] for one in checked.identities.told()] == ["set_aside"]
     assert list((await checked.kept()).values()) == [60]
-    await checked.doubts.note_answer(venue, KEY, venue.first())
+    await checked.identities.note_answer(venue, KEY, venue.first())
     assert venue.asked == 4
 
 
 async def test_answer_that_fits_costs_nothing(checked: Checked) -> None:
     venue = Venue(80.0, 0)
-    await checked.doubts.note_answer(venue, KEY, flat(KEPT + 3600, 80.0))
+    await checked.identities.note_answer(venue, KEY, flat(KEPT + 3600, 80.0))
     assert venue.asked == 0
 
 
 async def test_hole_in_the_same_instrument_costs_one_call_once(checked: Checked) -> None:
     venue = Venue(80.0, 0)
     for _ in range(3):
-        await checked.doubts.note_answer(venue, KEY, flat(int(NOW) - 600, 80.0))
+        await checked.identities.note_answer(venue, KEY, flat(int(NOW) - 600, 80.0))
     assert venue.asked == 1
     assert await checked.kept() == {"LUNAUSDT": 60}
 
 
 async def test_provider_that_keeps_minutes_for_less_long_than_days_names_the_same(checked: Checked) -> None:
     venue = Venue(80.0, int(NOW) - 600, 0)
-    await checked.doubts.note_answer(venue, KEY, venue.first())
+    await checked.identities.note_answer(venue, KEY, venue.first())
     assert venue.asked == 2
-    assert checked.doubts.told() == []
+    assert checked.identities.told() == []
     assert checked.changes == []
     assert await checked.kept() == {"LUNAUSDT": 60}
 
@@ -390,11 +390,11 @@ async def test_history_that_begins_later_each_time_names_the_same(checked: Check
     key = StreamKey("LUNAUSDT", "1s")
     await checked.store.add("venue", key, [flat(KEPT, 80.0)], Span(0, KEPT + 1))
     venue = Venue(80.0, int(NOW) - 60, interval="1s")
-    await checked.doubts.note_answer(venue, key, venue.first())
-    assert [one["state"] for one in checked.doubts.told()] == ["checking"]
+    await checked.identities.note_answer(venue, key, venue.first())
+    assert [one["state"] for one in checked.identities.told()] == ["checking"]
     venue.begins += 2
     await checked.over()
-    assert checked.doubts.told() == []
+    assert checked.identities.told() == []
     assert await checked.store.read("venue", key, 0, 1 << 40) == [flat(KEPT, 80.0)]
 
 
@@ -402,7 +402,7 @@ async def test_provider_that_fails_leaves_everything_as_it_is(checked: Checked) 
     venue = Venue(5.0, int(NOW) - 600, int(NOW) // DAY * DAY)
     venue.failure = ProviderUnavailable("down")
     for _ in range(3):
-        await checked.doubts.note_answer(venue, KEY, venue.first())
+        await checked.identities.note_answer(venue, KEY, venue.first())
     # It is not asked again at once.
     assert venue.asked == 1
     assert await checked.kept() == {"LUNAUSDT": 60}
@@ -414,7 +414,7 @@ async def test_candles_of_who_is_back_are_away_before_the_list_is_used(checked: 
     venue.failure = ProviderUnavailable("down")
     for listed in (["BTCUSDT", symbol], ["BTCUSDT"], [], ["BTCUSDT", symbol]):
         assert await checked.kept() == {"LUNAUSDT": 60}
-        await checked.doubts.note_list(venue, listed)
+        await checked.identities.note_list(venue, listed)
     assert await checked.kept() == {"LUNAUSDT~checking": 60}
 
 
@@ -424,33 +424,34 @@ async def test_list_that_lost_nearly_all_takes_nothing_away(checked: Checked) ->
     for name in names[1:]:
         await checked.store.add("venue", StreamKey(name, "1m"), [flat(KEPT, 80.0)], Span(0, KEPT + 1))
     for listed in (names, ["TEST"], names):
-        await checked.doubts.note_list(venue, listed)
-    assert checked.doubts.told() == []
+        await checked.identities.note_list(venue, listed)
+    assert checked.identities.told() == []
     assert set(await checked.kept()) == set(names)
-    await checked.doubts.settle(venue, KEY)
+    await checked.identities.settle(venue, KEY)
     # One call for each end of what is stored, when somebody wants it.
     assert venue.asked == 2
 
 
 async def test_nobody_is_asked_for_the_sake_of_a_check_while_the_budget_is_short(checked: Checked) -> None:
     venue = Venue(80.0, 0)
-    await checked.doubts.note_list(venue, ["LUNAUSDT"])
+    await checked.identities.note_list(venue, ["LUNAUSDT"])
     venue.used = 6
-    await checked.doubts.settle(venue, KEY)
+    await checked.identities.settle(venue, KEY)
     assert venue.asked == 0
     assert await checked.kept() == {"LUNAUSDT": 60}
 
 
 async def test_many_differences_make_a_check_due(checked: Checked) -> None:
     venue = Venue(40.0, 0)
-    checked.doubts.note_differences(venue, KEY, 10, 2)
-    assert checked.doubts.is_settled(venue, KEY)
-    checked.doubts.note_differences(venue, KEY, 10, 9)
-    assert not checked.doubts.is_settled(venue, KEY)
-    await checked.doubts.settle(venue, KEY)
+    await checked.identities.start([venue])
+    checked.identities.note_differences("venue", KEY, 10, 2)
+    assert checked.identities.is_settled(venue, KEY)
+    checked.identities.note_differences("venue", KEY, 10, 9)
+    assert not checked.identities.is_settled(venue, KEY)
+    await checked.identities.settle(venue, KEY)
     assert checked.changes == [("venue", "LUNAUSDT", None)]
     await checked.over()
-    assert [one["state"] for one in checked.doubts.told()] == ["set_aside"]
+    assert [one["state"] for one in checked.identities.told()] == ["set_aside"]
 
 
 async def test_what_was_stored_while_candles_were_away_is_joined_with_them(checked: Checked, tmp_path: Path) -> None:

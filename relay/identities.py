@@ -91,8 +91,8 @@ class _Doubt:
         return self.interval is None and self.absent_at is None and not self.is_aside
 
 
-class Doubts:
-    """Owns the checks under way. `set_aside` are the names of what was set aside, by provider.
+class Identities:
+    """Owns the checks under way; `start` says whose. `set_aside` are the names of what was set aside, by provider.
 
     A symbol that was away and is back has its candles set aside at once and gets them back when they prove to be its
     own; on other signs they are compared before they are served again. `on_changed` is called, with the provider, the
@@ -113,6 +113,7 @@ class Doubts:
         self._store = store
         self._clock = clock
         self._on_changed = on_changed
+        self._sources: dict[str, CandleSource] = {}
         self._doubts: dict[Identity, _Doubt] = {}
         # Up to which open time a symbol was found to be the same.
         self._settled: dict[Identity, int] = {}
@@ -121,7 +122,7 @@ class Doubts:
 
     async def start(self, sources: Iterable[CandleSource]) -> None:
         """Go on with the checks that an earlier run began."""
-        by_name = {source.name: source for source in sources}
+        self._sources = {source.name: source for source in sources}
         with suppress(StoreError):
             for name, key in await self._store.streams():
                 if not is_aside(key.symbol):
@@ -129,8 +130,8 @@ class Doubts:
                 symbol = original(key.symbol)
                 if key.symbol != aside_name(symbol, CHECKING):
                     self.set_aside[name, key.symbol] = None
-                elif name in by_name and (name, symbol) not in self._doubts:
-                    self._begin(by_name[name], symbol).is_aside = True
+                elif name in self._sources and (name, symbol) not in self._doubts:
+                    self._begin(self._sources[name], symbol).is_aside = True
         for doubt in self._doubts.values():
             self._check(doubt)
 
@@ -220,9 +221,10 @@ class Doubts:
             self._sign(source, key, first.time)
         await self.settle(source, key)
 
-    def note_differences(self, source: CandleSource, key: StreamKey, compared: int, differing: int) -> None:
+    def note_differences(self, provider: str, key: StreamKey, compared: int, differing: int) -> None:
         """Take it that of so many stored candles that were compared with the provider's so many differ."""
-        if is_disagreement(compared, differing):
+        source = self._sources.get(provider)
+        if source is not None and is_disagreement(compared, differing):
             self._sign(source, key, FOREVER)
 
     def _sign(self, source: CandleSource, key: StreamKey, before: int) -> None:
