@@ -357,14 +357,15 @@ class Identities:
 
     async def _follow(self, doubt: _Doubt, verdict: Verdict) -> bool:
         """Do what a comparison asks for; return whether the doubt is over. Raises `StoreError`."""
-        before, doubt.verdict = doubt.verdict, verdict
+        before = doubt.verdict
         # Where a provider's history begins later each time it only does not reach back so far.
         is_sliding = before is not None and None not in (before.begins, verdict.begins) and before != verdict
         if verdict.is_same or is_sliding:
             await self._give_back(doubt)
             return True
+        await self._take_away(doubt)
         if before != verdict:
-            await self._take_away(doubt)
+            doubt.verdict = verdict
             self._on_changed(*doubt.identity, doubt.absent_at if verdict.begins is None else verdict.begins)
             return False
         await self._set_aside(doubt, verdict)

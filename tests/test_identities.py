@@ -2,11 +2,14 @@
 
 import json
 import logging
+import sqlite3
 from collections.abc import AsyncIterator, Sequence
+from contextlib import closing
 from datetime import date
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 
 from providers.binance import BinanceProvider
@@ -181,6 +184,25 @@ async def test_range_that_begins_with_stored_candles_is_not_answered_with_both(b
     assert not any(map(is_old, prices))
 
 
+async def test_download_that_reaches_the_change_is_cut_off(bench: Bench) -> None:
+    relay = await bench.start()
+    query: dict[str, Any] = {
+        "symbol": "LUNAUSDT", "interval": "1m", "format": "csv", "limit": 20_000,
+        "start_time": bench.ended - 60 * 7000,
+    }  # fmt: skip
+    assert len((await relay.get("history", **query)).text.splitlines()) == 7001
+    await relay.close()
+    bench.delist()
+    bench.list_other()
+    relay = await bench.start()
+    # The pages before were sent when the next one told.
+    with pytest.raises(aiohttp.ClientError):
+        await relay.get("history", **query)
+    prices = [float(line.split(",")[4]) for line in (await relay.get("history", **query)).text.splitlines()[1:]]
+    assert len(prices) > 200
+    assert not any(map(is_old, prices))
+
+
 async def test_past_that_an_earlier_version_mixed_is_parted_where_the_new_coin_begins(bench: Bench) -> None:
     relay = await bench.start()
     old = await bench.prices(start_time=bench.ended - 20 * HOUR)
@@ -292,6 +314,7 @@ class Venue:
         self.asked = 0
         self.failure: ProviderError | None = None
         self.used = 0
+        self.moment = 0.0
 
     def budgets(self) -> Sequence[Budget]:
         return (Budget("calls a minute", 8, self.used, NOW + 60),)
@@ -452,6 +475,27 @@ async def test_many_differences_make_a_check_due(checked: Checked) -> None:
     assert checked.changes == [("venue", "LUNAUSDT", None)]
     await checked.over()
     assert [one["state"] for one in checked.identities.told()] == ["set_aside"]
+
+
+async def test_file_that_cannot_be_written_leaves_everything_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "relay.db"
+    store = await Store.open(path, Clock())
+    await store.add("venue", KEY, [flat(KEPT, 80.0)], Span(0, KEPT + 60))
+    checked = Checked(store, Clock(wall=lambda: NOW, monotonic=lambda: venue.moment))
+    venue = Venue(5.0, int(NOW) - 600, int(NOW) // DAY * DAY)
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        await checked.identities.note_answer(venue, KEY, venue.first())
+        assert checked.changes == []
+        other.execute("ROLLBACK")
+    assert await checked.kept() == {"LUNAUSDT": 1}
+    venue.moment += 60
+    await checked.identities.note_answer(venue, KEY, venue.first())
+    assert checked.changes == [("venue", "LUNAUSDT", venue.begins)]
+    await checked.over()
+    assert [name.startswith("LUNAUSDT~2") for name in await checked.kept()] == [True]
+    await checked.identities.close()
+    await store.close()
 
 
 async def test_what_was_stored_while_candles_were_away_is_joined_with_them(checked: Checked, tmp_path: Path) -> None:
