@@ -226,6 +226,8 @@ class Identities:
         source = self._sources.get(provider)
         if source is not None and is_disagreement(compared, differing):
             self._sign(source, key, FOREVER)
+            if (doubt := self._doubts.get((provider, key.symbol))) is not None:
+                self._check(doubt)
 
     def _sign(self, source: CandleSource, key: StreamKey, before: int) -> None:
         if source.has_history and (source.name, key.symbol) not in self._doubts:
@@ -243,10 +245,9 @@ class Identities:
         doubt = self._doubts.get((source.name, key.symbol))
         if doubt is None or doubt.is_aside:
             return
+        self._check(doubt)
         if doubt.task is None or doubt.task.done():
-            if self._clock.monotonic() < doubt.retry_at:
-                return
-            self._check(doubt)
+            return
         with suppress(TimeoutError):
             await asyncio.wait_for(doubt.is_compared.wait(), doubt.patience_ends - self._clock.monotonic())
 
@@ -258,7 +259,8 @@ class Identities:
         return doubt
 
     def _check(self, doubt: _Doubt) -> None:
-        if doubt.task is None or doubt.task.done():
+        is_under_way = doubt.task is not None and not doubt.task.done()
+        if not is_under_way and self._clock.monotonic() >= doubt.retry_at:
             doubt.is_compared.clear()
             doubt.patience_ends = self._clock.monotonic() + PATIENCE_S
             name = f"identity of {doubt.source.name} {doubt.symbol}"
