@@ -41,8 +41,9 @@ AGAIN_S = 60.0
 UNWATCHED_S = 2 * 86_400.0
 """Nobody saw the list for so long: any symbol of it may have left and come back meanwhile."""
 PATIENCE_S = 5.0
-"""So long requests wait for a comparison before they are answered from what is stored."""
-_RETRY_S = (30.0, 1800.0)
+"""So long requests wait for the comparison of what nobody watched before they are answered from what is stored."""
+RETRY_S = (30.0, 1800.0)
+"""Time until a comparison that showed nothing is made again: it doubles."""
 _PLACES = 2
 _MOST_SETTLED = 4096
 _LONGEST_PAUSE_S = 3600.0
@@ -95,9 +96,10 @@ class Identities:
     """Owns the checks under way; `start` says whose. `set_aside` are the names of what was set aside, by provider.
 
     A symbol that was away and is back has its candles set aside at once and gets them back when they prove to be its
-    own; on other signs they are compared before they are served again. `on_changed` is called, with the provider, the
-    symbol, and the open time before which nothing is its own (None: nothing that closed), when a comparison showed
-    another instrument.
+    own. On other signs they are compared before they are used again, and set aside for as long as that shows nothing;
+    where nobody watched for long, which is hardly a sign, they are used then. When a comparison showed another
+    instrument, `on_changed` is called with the provider, the symbol, and the open time before which nothing is its own
+    (None: nothing that closed).
     """
 
     def __init__(
@@ -107,8 +109,10 @@ class Identities:
         *,
         on_changed: Callable[[str, str, int | None], None] = lambda provider, symbol, before: None,
         again_s: float = AGAIN_S,
+        retry_s: tuple[float, float] = RETRY_S,
     ) -> None:
         self.again_s = again_s
+        self._retry_s = retry_s
         self.set_aside: dict[Identity, None] = {}
         self._store = store
         self._clock = clock
@@ -211,14 +215,14 @@ class Identities:
         identity = (source.name, key.symbol)
         if first.time <= self._settled.get(identity, -1) or not source.has_history:
             return
-        if identity not in self._doubts:
+        doubt = self._doubts.get(identity)
+        if doubt is None or doubt.is_faint:
             try:
                 last = await self._store.read(source.name, key, 0, first.time, 1, newest=True)
             except StoreError:
                 return
-            if not last or follows(key.interval, last[0], first):
-                return
-            self._sign(source, key, first.time)
+            if last and not follows(key.interval, last[0], first):
+                self._sign(source, key, first.time)
         await self.settle(source, key)
 
     def note_differences(self, provider: str, key: StreamKey, compared: int, differing: int) -> None:
@@ -226,13 +230,13 @@ class Identities:
         source = self._sources.get(provider)
         if source is not None and is_disagreement(compared, differing):
             self._sign(source, key, FOREVER)
-            if (doubt := self._doubts.get((provider, key.symbol))) is not None:
-                self._check(doubt)
 
     def _sign(self, source: CandleSource, key: StreamKey, before: int) -> None:
-        if source.has_history and (source.name, key.symbol) not in self._doubts:
+        if source.has_history:
             doubt = self._begin(source, key.symbol)
-            doubt.interval, doubt.before = key.interval, before
+            if doubt.is_faint:
+                doubt.interval, doubt.before, doubt.retry_at = key.interval, before, 0.0
+            self._check(doubt)
 
     # -- what follows ------------------------------------------------------------------------------
 
@@ -241,15 +245,16 @@ class Identities:
         return not self._doubts or (source.name, key.symbol) not in self._doubts
 
     async def settle(self, source: CandleSource, key: StreamKey) -> None:
-        """Return when what is stored of a symbol may be used; soon, also when its provider does not answer."""
+        """Return when what is stored of a symbol may be used; soon, if nothing but time speaks for a doubt."""
         doubt = self._doubts.get((source.name, key.symbol))
         if doubt is None or doubt.is_aside:
             return
         self._check(doubt)
         if doubt.task is None or doubt.task.done():
             return
+        left_s = doubt.patience_ends - self._clock.monotonic() if doubt.is_faint else None
         with suppress(TimeoutError):
-            await asyncio.wait_for(doubt.is_compared.wait(), doubt.patience_ends - self._clock.monotonic())
+            await asyncio.wait_for(doubt.is_compared.wait(), left_s)
 
     def _begin(self, source: CandleSource, symbol: str) -> _Doubt:
         identity = (source.name, symbol)
@@ -267,22 +272,26 @@ class Identities:
             doubt.task = asyncio.create_task(self._run(doubt), name=name)
 
     async def _run(self, doubt: _Doubt) -> None:
-        wait_s = _RETRY_S[0]
+        least_s, most_s = self._retry_s
+        wait_s = least_s
         try:
             while True:
                 verdict = await self._compare(doubt)
                 try:
-                    if verdict.is_same is not None and await self._follow(doubt, verdict):
-                        del self._doubts[doubt.identity]
-                        return
+                    if verdict.is_same is not None:
+                        if await self._follow(doubt, verdict):
+                            del self._doubts[doubt.identity]
+                            return
+                    elif not doubt.is_faint:
+                        await self._take_away(doubt)
                 except StoreError:
                     verdict = UNKNOWN
                 if verdict.is_same is not None:
-                    wait_s = _RETRY_S[0]
+                    wait_s = least_s
                     pause_s = self._pause_s(doubt)
                 else:
                     pause_s = wait_s
-                    wait_s = min(2 * wait_s, _RETRY_S[1])
+                    wait_s = min(2 * wait_s, most_s)
                     if not doubt.is_aside:
                         doubt.retry_at = self._clock.monotonic() + pause_s
                         return

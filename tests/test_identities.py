@@ -347,7 +347,13 @@ class Checked:
     def __init__(self, store: Store, clock: Clock) -> None:
         self.store = store
         self.changes: list[tuple[str, str, int | None]] = []
-        self.identities = Identities(store, clock, on_changed=lambda *change: self.changes.append(change), again_s=0.05)
+        self.identities = Identities(
+            store,
+            clock,
+            on_changed=lambda *change: self.changes.append(change),
+            again_s=0.05,
+            retry_s=(0.1, 0.2),
+        )
 
     async def kept(self) -> dict[str, int]:
         """Return how many candles are stored under which name."""
@@ -421,14 +427,31 @@ async def test_history_that_begins_later_each_time_names_the_same(checked: Check
     assert await checked.store.read("venue", key, 0, 1 << 40) == [flat(KEPT, 80.0)]
 
 
-async def test_provider_that_fails_leaves_everything_as_it_is(checked: Checked) -> None:
+@pytest.mark.parametrize("is_other", [False, True])
+async def test_candles_that_cannot_be_compared_are_away_until_they_can(checked: Checked, is_other: bool) -> None:
+    venue = Venue(5.0, int(NOW) - 600, int(NOW) // DAY * DAY) if is_other else Venue(80.0, 0)
+    venue.failure = ProviderUnavailable("down")
+    await checked.identities.note_answer(venue, KEY, flat(int(NOW) - 600, 5.0))
+    assert await checked.kept() == {"LUNAUSDT~checking": 60}
+    assert checked.changes == []
+    asked = venue.asked
+    await eventually(lambda: venue.asked > asked)
+    venue.failure = None
+    await checked.over()
+    (name,) = await checked.kept()
+    assert name.startswith("LUNAUSDT~2") if is_other else name == "LUNAUSDT"
+
+
+async def test_doubt_that_only_time_speaks_for_takes_nothing_away_from_a_provider_that_fails(checked: Checked) -> None:
     venue = Venue(5.0, int(NOW) - 600, int(NOW) // DAY * DAY)
     venue.failure = ProviderUnavailable("down")
-    for _ in range(3):
-        await checked.identities.note_answer(venue, KEY, venue.first())
-    # It is not asked again at once.
+    await checked.identities.note_list(venue, ["LUNAUSDT"])
+    await checked.identities.settle(venue, KEY)
     assert venue.asked == 1
     assert await checked.kept() == {"LUNAUSDT": 60}
+    # An answer that does not fit is more of a sign, whatever was tried before.
+    await checked.identities.note_answer(venue, KEY, venue.first())
+    assert await checked.kept() == {"LUNAUSDT~checking": 60}
 
 
 @pytest.mark.parametrize("symbol", ["LUNAUSDT", "lunausdt"])
