@@ -21,10 +21,10 @@ from relay.identity import (
     SAMPLE,
     UNKNOWN,
     Verdict,
-    confirm_by_longer,
     follows,
     is_disagreement,
     judge,
+    judge_by_longer,
     longer_interval,
 )
 from relay.intervals import length_s
@@ -355,16 +355,17 @@ class Identities:
 
     async def _compare_sample(self, doubt: _Doubt, interval: str, stored: Sequence[Candle]) -> Verdict:
         """Raises `ProviderError`."""
-        source, first, last = doubt.source, stored[0], stored[-1]
-        end = int(source.clock.now()) + 1
-        told = await source.candles(StreamKey(doubt.symbol, interval), first.time, end, len(stored) + 2)
-        verdict = judge(stored, told)
-        longer = longer_interval(interval, source.info.intervals)
-        if verdict.begins is None or longer is None:
+        source, key = doubt.source, StreamKey(doubt.symbol, interval)
+        first, last, end = stored[0].time, stored[-1].time, int(source.clock.now()) + 1
+        verdict = judge(stored, await source.candles(key, first, last + 1, len(stored) + 2))
+        if verdict.is_same is not None:
             return verdict
-        start = last.time - length_s(longer) + 1
-        told = await source.candles(StreamKey(doubt.symbol, longer), start, end, 2)
-        return confirm_by_longer(last, told, verdict.begins)
+        # They are gone, or nothing can be had now: what comes after them tells.
+        longer = longer_interval(interval, source.info.intervals)
+        if longer is None:
+            return judge(stored, await source.candles(key, first, end, len(stored) + 2))
+        longer_key = StreamKey(doubt.symbol, longer)
+        return judge_by_longer(stored[-1], await source.candles(longer_key, last - length_s(longer) + 1, end, 2))
 
     async def _follow(self, doubt: _Doubt, verdict: Verdict) -> bool:
         """Do what a comparison asks for; return whether the doubt is over. Raises `StoreError`."""

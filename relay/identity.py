@@ -27,7 +27,7 @@ class Verdict(NamedTuple):
     """What a comparison showed: the same instrument (True), another one (False), or nothing at all (None).
 
     `begins` is the open time of the first candle that the provider has of the other one, None where it has candles of
-    the whole time.
+    the time that was compared.
     """
 
     is_same: bool | None
@@ -38,7 +38,7 @@ UNKNOWN = Verdict(None)
 
 
 def judge(stored: Sequence[Candle], told: Sequence[Candle]) -> Verdict:
-    """Compare stored candles with the provider's first ones from the same time on; both oldest first.
+    """Compare stored candles with what the provider has from the first one on; both oldest first.
 
     An empty answer, or one that lacks the stored candles but has others of their time, shows nothing.
     """
@@ -47,24 +47,21 @@ def judge(stored: Sequence[Candle], told: Sequence[Candle]) -> Verdict:
     if found:
         differing = sum(_differ_much(one.close, other.close) for one, other in found)
         return Verdict(2 * differing <= len(found))
-    if not stored or not truth:
-        return UNKNOWN
-    begins = min(truth)
+    begins = min(truth, default=0)
     return Verdict(False, begins) if begins > stored[-1].time else UNKNOWN
 
 
-def confirm_by_longer(stored: Candle, told: Sequence[Candle], begins: int) -> Verdict:
-    """Judge a candle that is gone by longer ones, which a provider keeps for longer: the first from its day on.
+def judge_by_longer(stored: Candle, told: Sequence[Candle]) -> Verdict:
+    """Judge a candle that is gone by longer ones, which a provider keeps for longer: the first that ends after it.
 
-    `begins` is where the candles of the stored one's interval begin now.
+    An empty answer shows nothing.
     """
     if not told or told[0].fault() is not None:
         return UNKNOWN
     longer = told[0]
     if longer.time > stored.time:
-        return Verdict(False, begins)
-    is_within = longer.low * (1 - MUCH) <= stored.close <= longer.high * (1 + MUCH)
-    return Verdict(True) if is_within else Verdict(False, begins)
+        return Verdict(False, longer.time)
+    return Verdict(longer.low * (1 - MUCH) <= stored.close <= longer.high * (1 + MUCH))
 
 
 def follows(interval: str, last: Candle, first: Candle) -> bool:

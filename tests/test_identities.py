@@ -247,8 +247,9 @@ async def test_one_bad_answer_sets_nothing_aside(bench: Bench) -> None:
     pair = bench.sandbox.market.delist(OLD.symbol)
     await bench.refreshed()
     # The first comparison takes two calls: the stored candles are gone, and so is their day.
-    rows = [[int(bench.now) // HOUR * HOUR * 1000, "5", "5", "5", "5", "1", 0, "5", 1, "1", "5", "0"]]
-    bench.sandbox.binance.faults.answer_rest(200, json.dumps(rows), path="/api/v3/klines", times=2)
+    rows = [[int(bench.now) // DAY * DAY * 1000, "5", "5", "5", "5", "1", 0, "5", 1, "1", "5", "0"]]
+    for body in ([], rows):
+        bench.sandbox.binance.faults.answer_rest(200, json.dumps(body), path="/api/v3/klines", times=1)
     bench.sandbox.market.add_symbols([pair])
     await eventually(lambda: [one["state"] for one in relay.app[IDENTITIES].told()] == ["checking"])
     await eventually(lambda: not relay.app[IDENTITIES].told())
@@ -336,8 +337,9 @@ def flat(time: int, price: float) -> Candle:
     return Candle(time, price, price, price, price, 1.0)
 
 
-NOW = 1_700_000_000 // DAY * DAY + 0.5
-KEPT = int(NOW) - 10 * DAY
+NOW = 1_700_000_000 // DAY * DAY + 7200.5
+TODAY = int(NOW) // DAY * DAY
+KEPT = TODAY - 10 * DAY
 KEY = StreamKey("LUNAUSDT", "1m")
 
 
@@ -379,11 +381,11 @@ async def checked() -> AsyncIterator[Checked]:
 
 
 async def test_answer_that_does_not_fit_is_compared_before_it_is_used(checked: Checked) -> None:
-    venue = Venue(5.0, int(NOW) - 600, int(NOW) // DAY * DAY)
+    venue = Venue(5.0, int(NOW) - 600, TODAY)
     await checked.identities.note_answer(venue, KEY, venue.first())
     assert await checked.store.read("venue", KEY, 0, 1 << 40) == []
     assert await checked.store.spans("venue", KEY, 0, 1 << 40) == []
-    assert checked.changes == [("venue", "LUNAUSDT", venue.begins)]
+    assert checked.changes == [("venue", "LUNAUSDT", TODAY)]
     assert [one["state"] for one in checked.identities.told()] == ["checking"]
     await checked.over()
     assert [one["state"] for one in checked.identities.told()] == ["set_aside"]
@@ -429,7 +431,7 @@ async def test_history_that_begins_later_each_time_names_the_same(checked: Check
 
 @pytest.mark.parametrize("is_other", [False, True])
 async def test_candles_that_cannot_be_compared_are_away_until_they_can(checked: Checked, is_other: bool) -> None:
-    venue = Venue(5.0, int(NOW) - 600, int(NOW) // DAY * DAY) if is_other else Venue(80.0, 0)
+    venue = Venue(5.0, int(NOW) - 600, TODAY) if is_other else Venue(80.0, 0)
     venue.failure = ProviderUnavailable("down")
     await checked.identities.note_answer(venue, KEY, flat(int(NOW) - 600, 5.0))
     assert await checked.kept() == {"LUNAUSDT~checking": 60}
@@ -443,7 +445,7 @@ async def test_candles_that_cannot_be_compared_are_away_until_they_can(checked: 
 
 
 async def test_doubt_that_only_time_speaks_for_takes_nothing_away_from_a_provider_that_fails(checked: Checked) -> None:
-    venue = Venue(5.0, int(NOW) - 600, int(NOW) // DAY * DAY)
+    venue = Venue(5.0, int(NOW) - 600, TODAY)
     venue.failure = ProviderUnavailable("down")
     await checked.identities.note_list(venue, ["LUNAUSDT"])
     await checked.identities.settle(venue, KEY)
@@ -456,12 +458,25 @@ async def test_doubt_that_only_time_speaks_for_takes_nothing_away_from_a_provide
 
 @pytest.mark.parametrize("symbol", ["LUNAUSDT", "lunausdt"])
 async def test_candles_of_who_is_back_are_away_before_the_list_is_used(checked: Checked, symbol: str) -> None:
-    venue = Venue(5.0, int(NOW) - 600, int(NOW) // DAY * DAY)
+    venue = Venue(5.0, int(NOW) - 600, TODAY)
     venue.failure = ProviderUnavailable("down")
     for listed in (["BTCUSDT", symbol], ["BTCUSDT"], [], ["BTCUSDT", symbol]):
         assert await checked.kept() == {"LUNAUSDT": 60}
         await checked.identities.note_list(venue, listed)
     assert await checked.kept() == {"LUNAUSDT~checking": 60}
+
+
+async def test_absence_is_remembered_for_the_next_run(checked: Checked) -> None:
+    venue = Venue(80.0, 0)
+    venue.failure = ProviderUnavailable("down")
+    await checked.identities.note_list(venue, ["LUNAUSDT", "BTCUSDT"])
+    await checked.identities.note_list(venue, ["BTCUSDT"])
+    later = Identities(checked.store, Clock(wall=lambda: NOW + DAY))
+    await later.note_list(venue, ["BTCUSDT"])
+    assert await checked.kept() == {"LUNAUSDT": 60}
+    await later.note_list(venue, ["LUNAUSDT", "BTCUSDT"])
+    assert await checked.kept() == {"LUNAUSDT~checking": 60}
+    await later.close()
 
 
 async def test_list_that_lost_nearly_all_takes_nothing_away(checked: Checked) -> None:
@@ -505,7 +520,7 @@ async def test_file_that_cannot_be_written_leaves_everything_as_it_is(tmp_path: 
     store = await Store.open(path, Clock())
     await store.add("venue", KEY, [flat(KEPT, 80.0)], Span(0, KEPT + 60))
     checked = Checked(store, Clock(wall=lambda: NOW, monotonic=lambda: venue.moment))
-    venue = Venue(5.0, int(NOW) - 600, int(NOW) // DAY * DAY)
+    venue = Venue(5.0, int(NOW) - 600, TODAY)
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         await checked.identities.note_answer(venue, KEY, venue.first())
@@ -514,7 +529,7 @@ async def test_file_that_cannot_be_written_leaves_everything_as_it_is(tmp_path: 
     assert await checked.kept() == {"LUNAUSDT": 1}
     venue.moment += 60
     await checked.identities.note_answer(venue, KEY, venue.first())
-    assert checked.changes == [("venue", "LUNAUSDT", venue.begins)]
+    assert checked.changes == [("venue", "LUNAUSDT", TODAY)]
     await checked.over()
     assert [name.startswith("LUNAUSDT~2") for name in await checked.kept()] == [True]
     await checked.identities.close()

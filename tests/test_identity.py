@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from relay.identity import UNKNOWN, Verdict, confirm_by_longer, follows, is_disagreement, judge, longer_interval
+from relay.identity import UNKNOWN, Verdict, follows, is_disagreement, judge, judge_by_longer, longer_interval
 from relay.model import Candle, PriceUpdate, StreamKey
 from relay.series import Gap, Series
 
@@ -55,13 +55,14 @@ def test_judgement(told: Sequence[Candle], verdict: Verdict) -> None:
     [
         # A provider keeps hours for less long than days.
         ([at(4 * DAY, 80.0), at(5 * DAY, 81.0)], SAME),
-        ([at(4 * DAY, 5.0)], Verdict(False, 20 * DAY)),
+        ([at(4 * DAY, 5.0)], Verdict(False)),
         ([at(20 * DAY, 5.0)], Verdict(False, 20 * DAY)),
+        ([at(20 * DAY, 80.0)], Verdict(False, 20 * DAY)),
         ([], UNKNOWN),
     ],
 )
 def test_candle_that_is_gone_is_looked_for_in_its_day(told: Sequence[Candle], verdict: Verdict) -> None:
-    assert confirm_by_longer(STORED[-1], told, 20 * DAY) == verdict
+    assert judge_by_longer(STORED[-1], told) == verdict
 
 
 def test_longest_interval_up_to_a_day() -> None:
