@@ -6,30 +6,20 @@ apart. `relay.identity` judges what a comparison shows.
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
-from typing import Any
-
-import orjson
 
 from relay import wire
+from relay.absences import Absences
 from relay.clock import Clock
 from relay.errors import ProviderError, StoreError
 from relay.events import event
 from relay.hub import Hub
-from relay.identity import (
-    SAMPLE,
-    UNKNOWN,
-    Verdict,
-    follows,
-    is_disagreement,
-    judge,
-    judge_by_longer,
-    longer_interval,
-)
+from relay.identity import SAMPLE, UNKNOWN, Verdict, follows, is_disagreement, longer_interval
 from relay.intervals import length_s
 from relay.model import Candle, StreamKey
 from relay.ranges import CandleSource
+from relay.samples import compare
 from relay.storage.aside import CHECKING, aside_name, is_aside, mark_of, original
 from relay.storage.coverage import FOREVER
 from relay.storage.store import Store
@@ -38,8 +28,6 @@ log = logging.getLogger(__name__)
 
 AGAIN_S = 60.0
 """Time between the two comparisons that have to show the same."""
-UNWATCHED_S = 2 * 86_400.0
-"""Nobody saw the list for so long: any symbol of it may have left and come back meanwhile."""
 PATIENCE_S = 5.0
 """So long requests wait for the comparison of what nobody watched before they are answered from what is stored."""
 RETRY_S = (30.0, 1800.0)
@@ -121,7 +109,7 @@ class Identities:
         self._doubts: dict[Identity, _Doubt] = {}
         # Up to which open time a symbol was found to be the same.
         self._settled: dict[Identity, int] = {}
-        self._absent: dict[str, dict[str, float]] = {}
+        self._absences = Absences(store.documents, clock)
         self._places = asyncio.Semaphore(_PLACES)
 
     async def start(self, sources: Iterable[CandleSource]) -> None:
@@ -165,47 +153,21 @@ class Identities:
         """Take a list of what the provider has now, before anybody can ask for what is new in it."""
         if not symbols or not source.has_history:
             return
-        listed, now = {symbol.upper() for symbol in symbols}, self._clock.wall()
         try:
             stored = {key.symbol for name, key in await self._store.streams() if name == source.name}
-            if source.name not in self._absent:
-                self._absent[source.name] = await self._recall(source, listed, stored, now)
-            absent = {symbol: at for symbol, at in self._absent[source.name].items() if symbol in stored}
-            back = {}
-            for symbol in filter(lambda symbol: not is_aside(symbol), stored):
-                if symbol.upper() not in listed:
-                    absent.setdefault(symbol, now)
-                elif symbol in absent:
-                    back[symbol] = absent.pop(symbol)
-            self._absent[source.name] = absent
-            # When nearly all are back it is the list that was away.
-            is_believed = len(back) <= max(3, len(stored) // 2)
-            doubts = [self._begin(source, symbol) for symbol in back]
+            seen = await self._absences.take(source.name, symbols, {one for one in stored if not is_aside(one)})
+            for symbol in seen.unwatched:
+                self._begin(source, symbol).before = int(source.clock.now())
+            doubts = [self._begin(source, symbol) for symbol in seen.back]
             for doubt in doubts:
-                doubt.absent_at = int(back[doubt.symbol])
-            for doubt in doubts if is_believed else ():
+                doubt.absent_at = int(seen.back[doubt.symbol])
+            for doubt in doubts if seen.is_believed else ():
                 await self._take_away(doubt)
                 self._check(doubt)
-            body = orjson.dumps({"seen_at": now, "absent": absent})
-            await self._store.documents.put(f"listed:{source.name}", body)
+            await self._absences.keep(source.name)
         except StoreError as error:
             about = event("absence_not_noted", provider=source.name)
             log.debug("who is missing from the list of %s was not stored: %s", source.name, error, extra=about)
-
-    async def _recall(self, source: CandleSource, listed: set[str], stored: set[str], now: float) -> dict[str, float]:
-        """Return who was absent when an earlier run ended; doubt all if that was long ago, or nobody knows when."""
-        document = await self._store.documents.get(f"listed:{source.name}")
-        seen_at, absent = 0.0, {}
-        if document is not None:
-            with suppress(ValueError, TypeError, LookupError, AttributeError):
-                known: Any = orjson.loads(document.body)
-                absent = {str(symbol): float(at) for symbol, at in known["absent"].items()}
-                seen_at = float(known["seen_at"])
-        if now - seen_at >= UNWATCHED_S:
-            for symbol in stored:
-                if not is_aside(symbol) and symbol.upper() in listed:
-                    self._begin(source, symbol).before = int(source.clock.now())
-        return absent
 
     async def note_answer(self, source: CandleSource, key: StreamKey, first: Candle) -> None:
         """Take the first candle of a provider's answer.
@@ -318,7 +280,7 @@ class Identities:
         try:
             async with self._places:
                 for interval, stored in await self._samples(doubt):
-                    verdict = await self._compare_sample(doubt, interval, stored)
+                    verdict = await compare(doubt.source, StreamKey(doubt.symbol, interval), stored)
                     if verdict.is_same is False:
                         doubt.differs_at = interval
                         return verdict
@@ -353,25 +315,11 @@ class Identities:
                     samples.append((interval, oldest))
         return [sample for sample in samples if sample[1]]
 
-    async def _compare_sample(self, doubt: _Doubt, interval: str, stored: Sequence[Candle]) -> Verdict:
-        """Raises `ProviderError`."""
-        source, key = doubt.source, StreamKey(doubt.symbol, interval)
-        first, last, end = stored[0].time, stored[-1].time, int(source.clock.now()) + 1
-        verdict = judge(stored, await source.candles(key, first, last + 1, len(stored) + 2))
-        if verdict.is_same is not None:
-            return verdict
-        # They are gone, or nothing can be had now: what comes after them tells.
-        longer = longer_interval(interval, source.info.intervals)
-        if longer is None:
-            return judge(stored, await source.candles(key, first, end, len(stored) + 2))
-        longer_key = StreamKey(doubt.symbol, longer)
-        return judge_by_longer(stored[-1], await source.candles(longer_key, last - length_s(longer) + 1, end, 2))
-
     async def _follow(self, doubt: _Doubt, verdict: Verdict) -> bool:
         """Do what a comparison asks for; return whether the doubt is over. Raises `StoreError`."""
         before = doubt.verdict
         # Where a provider's history begins later each time it only does not reach back so far.
-        is_sliding = before is not None and None not in (before.begins, verdict.begins) and before != verdict
+        is_sliding = before is not None and (before.begins or FOREVER) < (verdict.begins or 0)
         if verdict.is_same or is_sliding:
             await self._give_back(doubt)
             return True

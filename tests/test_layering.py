@@ -91,6 +91,8 @@ RANKS = {
     "relay.turns": 1,
     "relay.ranges": 2,
     "relay.identity": 2,
+    "relay.samples": 3,
+    "relay.absences": 6,
     "relay.identities": 8,
     "relay.calls": 8,
     "relay.history": 9,
