@@ -13,6 +13,7 @@ from relay.directory import Directory
 from relay.errors import ConfigError, StoreError
 from relay.history import History
 from relay.hub import Hub
+from relay.identities import Identities, begin_anew
 from relay.looplag import LoopLag
 from relay.model import PriceUpdate
 from relay.plugins.host import PluginHost
@@ -37,6 +38,7 @@ CONFIG = web.AppKey("config", Config)
 HOST = web.AppKey("plugin_host", PluginHost)
 HUB = web.AppKey("hub", Hub)
 STORE = web.AppKey("store", Store)
+IDENTITIES = web.AppKey("identities", Identities)
 HISTORY = web.AppKey("history", History)
 DIRECTORY = web.AppKey("directory", Directory)
 PROVIDERS = web.AppKey("providers", dict[str, Provider])
@@ -86,7 +88,9 @@ def build_app(config: Config, builtin: Iterable[object], clock: Clock | None = N
     # Before aiohttp waits for open requests to end: a WebSocket is one of them.
     app.on_shutdown.append(_send_clients_away)
     # In dependency order; aiohttp undoes them in reverse.
-    app.cleanup_ctx.extend([_loop_lag, _loop_watch, _store, _sessions, _directory, _history, _hub, _clients])
+    app.cleanup_ctx.extend(
+        [_loop_lag, _loop_watch, _store, _sessions, _identities, _directory, _history, _hub, _clients]
+    )
     return app
 
 
@@ -153,20 +157,36 @@ async def _memory(documents: Documents, name: str) -> Memory:
     return Memory(None if document is None else document.body, write)
 
 
+async def _identities(app: web.Application) -> AsyncIterator[None]:
+    def changed(provider: str, symbol: str, before: int | None) -> None:
+        if (history := app.get(HISTORY)) is not None:
+            history.calls.doubts.drop(provider, symbol)
+        if (hub := app.get(HUB)) is not None:
+            begin_anew(hub, provider, symbol, before)
+
+    app[IDENTITIES] = Identities(app[STORE], app[CLOCK], on_changed=changed)
+    await app[IDENTITIES].start(app[PROVIDERS].values())
+    yield
+    await app[IDENTITIES].close()
+
+
 async def _directory(app: web.Application) -> AsyncIterator[None]:
     def delisted(provider: Provider, symbols: set[str]) -> None:
         app[SUPERVISORS][provider.name].delist(symbols)
 
     supervisors: dict[str, Supervisor] = {}
     app[SUPERVISORS] = supervisors
-    app[DIRECTORY] = Directory([*app[PROVIDERS].values()], app[STORE].documents, on_delisted=delisted)
+    app[DIRECTORY] = Directory(
+        [*app[PROVIDERS].values()], app[STORE].documents, on_delisted=delisted, on_list=app[IDENTITIES].note_list
+    )
     app[DIRECTORY].start()
     yield
     await app[DIRECTORY].close()
 
 
 async def _history(app: web.Application) -> AsyncIterator[None]:
-    app[HISTORY] = History(app[STORE], app[CLOCK])
+    app[HISTORY] = History(app[STORE], app[CLOCK], app[IDENTITIES])
+    app[HISTORY].calls.on_disagreement = app[IDENTITIES].note_differences
     yield
     await app[HISTORY].close()
 
@@ -211,6 +231,7 @@ async def _clients(app: web.Application) -> AsyncIterator[None]:
         loop_lag=app[LOOP_LAG],
         directory=directory,
         store=app[STORE],
+        identities=app[IDENTITIES],
         access=access,
         supervisors=app[SUPERVISORS],
         refused=app[HOST].failures,

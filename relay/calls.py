@@ -9,7 +9,7 @@ import asyncio
 import logging
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import NamedTuple
 
 from relay.clock import Clock
@@ -30,6 +30,9 @@ MOST_AGAIN = 8
 """Calls for what is in doubt that one request may cause."""
 
 _MOST_RECENT = 4096
+
+OnAnswer = Callable[[CandleSource, StreamKey, Candle], Awaitable[None]]
+"""Takes the first candle of an answer before the answer is used."""
 
 
 class News(NamedTuple):
@@ -63,7 +66,7 @@ class Calls:
     what is stored then stays as it is.
     """
 
-    def __init__(self, store: Store, clock: Clock) -> None:
+    def __init__(self, store: Store, clock: Clock, on_answer: OnAnswer | None = None) -> None:
         self.doubts = Doubts()
         self.compared: Counter[str] = Counter()
         self.differed: Counter[str] = Counter()
@@ -72,9 +75,11 @@ class Calls:
         self._logged: dict[tuple[str, StreamKey, str], None] = {}
         self._store = store
         self._clock = clock
+        self._on_answer = on_answer
         self._under_way: dict[tuple[str, StreamKey], list[Call]] = {}
         self._turns: dict[str, Turns] = {}
-        self._recent: dict[tuple[str, StreamKey], Answer] = {}
+        # With the age of the symbol's past: what was said of another instrument is worth nothing.
+        self._recent: dict[tuple[str, StreamKey], tuple[int, Answer]] = {}
         self._is_closed = False
         self.ended = 0
         self.dropped = 0
@@ -82,10 +87,11 @@ class Calls:
     def adopt_recent(self, request: RangeRequest) -> None:
         """Have a request believe what the provider said last of what is not settled, if that is still fresh."""
         stream = (request.source.name, request.key)
-        answer = self._recent.get(stream)
+        age, answer = self._recent.get(stream, (0, None))
         if answer is None:
             return
-        if self._clock.monotonic() - answer.answered_at >= request.source.info.fresh_s:
+        is_old = self._clock.monotonic() - answer.answered_at >= request.source.info.fresh_s
+        if is_old or age != self._store.age(request.source.name, request.key.symbol):
             del self._recent[stream]
         elif not (answer.reaches_present and any(span.start > answer.span.start for span in request.stored)):
             # A later span would mean that the stream went on since, past the candle that was open then.
@@ -202,6 +208,7 @@ class Calls:
     # -- what answers are worth ----------------------------------------------------------------------
 
     async def _ask(self, source: CandleSource, key: StreamKey, piece: Piece, turn: Turn) -> Answer:
+        age = self._store.age(source.name, key.symbol)
         known = await self._known(source, key, piece)
         async with turn:
             before, asked_at = source.clock.certain(), self._clock.monotonic()
@@ -213,6 +220,8 @@ class Calls:
         now = min(before, source.clock.certain())
         candles, all_times = self._clean(answered, first or 0, piece.end)
         times = [time for time in all_times if time >= (piece.start or 0)]
+        if self._on_answer is not None and piece.start is not None and candles:
+            await self._on_answer(source, key, candles[0])
         newest = times[-1] if times else None
         is_full = max(len(times), len(all_times) - back) >= piece.limit and not piece.is_bounded
         start, end = piece.start, piece.end
@@ -232,7 +241,8 @@ class Calls:
             known_until = max(settled_before(source, key, now), 0 if newest is None else newest + 1)
         # However far the provider's rows reach: nothing is written down as known beyond the present.
         final = Span(start, min(end, known_until, int(now) + 1))
-        if final.end > final.start:
+        is_valid = age == self._store.age(source.name, key.symbol)
+        if final.end > final.start and is_valid:
             await self._settle(source, key, final, known, candles, times, now, asked_at)
 
         reaches_present = piece.reaches_present and end == piece.end
@@ -253,10 +263,10 @@ class Calls:
             for time in dict.fromkeys(times)
             if time in by_time or time != open_time
         ]
-        if unsettled < end:
+        if unsettled < end and is_valid:
             newer = tuple(candle for candle in said if unsettled <= candle.time < end)
             rest = Answer(Span(unsettled, end), newer, open_time, asked_at, answered_at)
-            self._remember((source.name, key), rest)
+            self._remember((source.name, key), age, rest)
         kept = tuple(candle for candle in said if start <= candle.time < end)
         return Answer(Span(start, end), kept, open_time, asked_at, answered_at)
 
@@ -361,9 +371,9 @@ class Calls:
             del self._logged[next(iter(self._logged))]
         return True
 
-    def _remember(self, stream: tuple[str, StreamKey], answer: Answer) -> None:
+    def _remember(self, stream: tuple[str, StreamKey], age: int, answer: Answer) -> None:
         self._recent.pop(stream, None)
-        self._recent[stream] = answer
+        self._recent[stream] = age, answer
         while len(self._recent) > _MOST_RECENT:
             del self._recent[next(iter(self._recent))]
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from typing import NamedTuple
 
 import orjson
@@ -41,11 +41,16 @@ class Listed(NamedTuple):
         return self.instrument.intervals or self.provider.info.intervals
 
 
+async def _ignore(provider: Provider, symbols: Collection[str]) -> None:
+    return None
+
+
 class Directory:
     """The instruments of all providers, refreshed in the background and remembered across restarts.
 
     A bare symbol belongs to the first provider, in the order given, that lists it; it stays with that provider while
     the process runs. The same symbol at another provider is reached, and named on the wire, as `provider:SYMBOL`.
+    `on_list` takes the symbols of each list that a provider gave, before it is used; it must not raise.
     """
 
     def __init__(
@@ -54,10 +59,12 @@ class Directory:
         documents: Documents,
         *,
         on_delisted: Callable[[Provider, set[str]], None] = lambda provider, symbols: None,
+        on_list: Callable[[Provider, Collection[str]], Awaitable[None]] = _ignore,
     ) -> None:
         self._providers = {provider.name: provider for provider in providers}
         self._documents = documents
         self._on_delisted = on_delisted
+        self._on_list = on_list
         self.version = 0
         self._listed: dict[str, dict[str, Instrument]] = {}
         self._owners: dict[str, str] = {}
@@ -89,6 +96,8 @@ class Directory:
         while True:
             try:
                 instruments = await provider.instruments()
+                # Before anybody can ask for what is new in it.
+                await self._on_list(provider, [str(instrument.symbol) for instrument in instruments])
                 self._take(provider, instruments)
             except ProviderError as error:
                 wait = RETRY_S[min(failures, len(RETRY_S) - 1)]

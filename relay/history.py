@@ -11,6 +11,7 @@ from typing import NamedTuple
 from relay.calls import Call, Calls
 from relay.clock import Clock
 from relay.doubts import Doubt
+from relay.identities import Identities
 from relay.model import Candle, StreamKey, is_unreadable
 from relay.ranges import Answer, CandleSource, Live, Past, RangeRequest, past_of
 from relay.storage.chunks import Chunk, encode, joined, window_s
@@ -50,10 +51,11 @@ class History:
     first. `served` counts answers by where they came from.
     """
 
-    def __init__(self, store: Store, clock: Clock) -> None:
+    def __init__(self, store: Store, clock: Clock, identities: Identities | None = None) -> None:
         self._store = store
         self._clock = clock
-        self.calls = Calls(store, clock)
+        self._identities = identities
+        self.calls = Calls(store, clock, None if identities is None else identities.note_answer)
         self.served: Counter[str] = Counter()
 
     async def text(
@@ -68,6 +70,8 @@ class History:
         client: str | None = None,
     ) -> Text:
         """Return what `candles` does, encoded. Nothing is awaited when all of it is in memory."""
+        if self._identities is not None and not self._identities.is_settled(source, key):
+            await self._identities.settle(source, key)
         request = RangeRequest(source, key, start, end, limit, self._clock.monotonic())
         present = live()
         if present is not None:
@@ -93,7 +97,7 @@ class History:
         """Return the first `limit` candles from `start` on, or without it the last `limit` up to `end` or now.
 
         `start` and `end` are open times, both inclusive. `live` gives the present of a stream that is live, in place of
-        a provider call; it is called once, before anything else. With `must_be_new` no answer about the present is
+        a provider call; it is called before anything else. With `must_be_new` no answer about the present is
         taken that was asked for before this call, however fresh.
 
         Raises `ProviderError` when the provider has to be asked and fails (what it gave before that is kept) and
@@ -102,6 +106,25 @@ class History:
         """
         if limit <= 0:
             return Past((), True, True)
+        if self._identities is not None and not self._identities.is_settled(source, key):
+            await self._identities.settle(source, key)
+        while True:
+            age = self._store.age(source.name, key.symbol)
+            past = await self._past(source, key, start, end, limit, live, must_be_new, client)
+            if age == self._store.age(source.name, key.symbol):
+                return past  # else a part of it is of another instrument
+
+    async def _past(
+        self,
+        source: CandleSource,
+        key: StreamKey,
+        start: int | None,
+        end: int | None,
+        limit: int,
+        live: Callable[[], Live | None] | None,
+        must_be_new: bool,
+        client: str | None,
+    ) -> Past:
         request = RangeRequest(source, key, start, end, limit, self._clock.monotonic())
         present = live() if live is not None else None
         if present is not None:
@@ -201,6 +224,14 @@ class History:
         if after is not None and self.calls.doubts.touch((provider, key), after + 1, candle.time):
             after = None
         self._store.put_closed(provider, key, candle, after)
+
+    async def forget(self, source: CandleSource, symbol: str, before: int | None) -> None:
+        """Forget what is stored of a symbol, all or what opened before; the next who wants it has it asked for anew.
+
+        Raises `StoreError`, and then nothing is forgotten.
+        """
+        await self._store.forget(source.name, symbol, None, before)
+        self.calls.doubts.drop(source.name, symbol)
 
     def now(self) -> float:
         """Return the time that `Text.until` is meant in."""

@@ -428,6 +428,42 @@ class Series:
                 told.append(update._replace(is_revised=True))
         return told
 
+    # -- a past that is another one ----------------------------------------------------------------
+
+    def begin_anew(self, before: int | None) -> Gap | None:
+        """Forget all that opened before `before`, None: all but the newest candle; it is another instrument's past.
+
+        What follows is asked for from there on, so nothing is told twice and `time` never goes back. Returns the
+        candle that was told as open and that nobody will close, if there is one.
+        """
+        last = self.last
+        if before is None:
+            before = 0 if last is None else last.time
+        self.closed = {time: candle for time, candle in self.closed.items() if time >= before}
+        self._closed_event_ms = {time: self._closed_event_ms[time] for time in self.closed}
+        self._held = {time: update for time, update in self._held.items() if time >= before}
+        self.gaps = [part for gap in self.gaps for part in _without(gap, 0, before)]
+        self._new_gaps = [part for gap in self._new_gaps for part in _without(gap, 0, before)]
+        if last is None or last.time >= before:
+            return None
+        self._asked_until = max(self._asked_until, last.time + 1)
+        lost = None if self.last_is_closed else Gap(last.time, next_open(self.key.interval, last.time))
+        self.last, self.last_is_closed = None, False
+        return lost
+
+    def restate(self, candles: Iterable[Candle]) -> list[PriceUpdate]:
+        """Take closed candles as history has them now; return the revisions of those that were told otherwise."""
+        told = []
+        for candle in candles:
+            if self.closed.get(candle.time, candle) == candle or candle.fault() is not None:
+                continue
+            self._remember(candle, self._closed_event_ms[candle.time])
+            if self.last is not None and candle.time == self.last.time:
+                self.last = candle
+            self.revised += 1
+            told.append(PriceUpdate(self.key, candle, is_closed=True, is_backfilled=True, is_revised=True))
+        return told
+
     # -- what the supervisor and a snapshot ask ----------------------------------------------------
 
     def told_before(self, update: PriceUpdate) -> int | None:

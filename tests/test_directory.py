@@ -1,7 +1,7 @@
 """Which provider serves a symbol, and what a provider whose list is late, wrong or gone means for the others."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -85,7 +85,7 @@ async def start(store: Store) -> AsyncIterator[Start]:
     async with AsyncExitStack() as stack:
         session = await stack.enter_async_context(aiohttp.ClientSession())
 
-        async def begin(*plugins: object, on_delisted: Any = lambda provider, symbols: None) -> Directory:
+        async def begin(*plugins: object, **hears: Any) -> Directory:
             host = PluginHost()
             host.load(plugins)
             assert not host.failures
@@ -95,7 +95,7 @@ async def start(store: Store) -> AsyncIterator[Start]:
             for provider in providers:
                 provider.info = provider.info._replace(instruments_ttl_s=0.05)
                 provider.open(session)
-            directory = Directory(providers, store.documents, on_delisted=on_delisted)
+            directory = Directory(providers, store.documents, **hears)
             directory.start()
             stack.push_async_callback(directory.close)
             return directory
@@ -189,6 +189,21 @@ async def test_lists_are_refreshed_again_and_again(start: Start) -> None:
     await eventually(lambda: lists.asked >= 3)
     lists.symbols = ("AAA", "BBB")
     await eventually(lambda: len(directory.listed()) == 2)
+
+
+async def test_each_list_that_a_provider_gave_is_told_before_it_is_used(start: Start) -> None:
+    told: list[tuple[str, list[str], int]] = []
+    lists = Lists("one", "AAA", "BBB")
+
+    async def hear(provider: Provider, symbols: Collection[str]) -> None:
+        told.append((provider.name, sorted(symbols), len(directory.listed())))
+
+    directory = await start(lists, on_list=hear)
+    await eventually(lambda: told)
+    lists.symbols = ("AAA",)
+    await eventually(lambda: told[-1][2] == 1)
+    assert told[0] == ("one", ["AAA", "BBB"], 0)
+    assert ("one", ["AAA"], 2) in told
 
 
 async def test_list_is_remembered_for_the_next_run(start: Start, store: Store) -> None:

@@ -236,6 +236,22 @@ def test_delisted_pair_stands_still(market: Market) -> None:
     assert market.candle("NKNUSDT", "1h", NOON).trades == 0
 
 
+def test_symbol_of_a_delisted_pair_can_name_another_coin() -> None:
+    market = Market(3)
+    assert market.candle("BNBUSDT", "1h", NOON - DAY_MS).trades > 0
+    pair = market.delist("BNBUSDT")
+    with pytest.raises(UnknownSymbol):
+        market.candle("BNBUSDT", "1h", NOON)
+    with pytest.raises(UnknownSymbol):
+        market.delist("BNBUSDT")
+    market.list_other(pair, 5.0, NOON)
+    assert market.candle("BNBUSDT", "1h", NOON - DAY_MS).trades == 0
+    assert market.is_hidden("BNBUSDT", NOON - HOUR_MS, NOON)
+    listed = market.candle("BNBUSDT", "1h", NOON)
+    assert listed.trades > 0
+    assert 4.0 < listed.close / 10**pair.price_decimals < 6.0
+
+
 def test_more_symbols_on_demand() -> None:
     market = Market(extra_symbols=200)
     assert market.candle("T200USDT", "1h", NOON).trades > 0

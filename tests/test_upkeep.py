@@ -178,6 +178,96 @@ async def test_a_relay_that_runs_is_not_disturbed(relay_with: StartRelay, tmp_pa
     assert ready.status == 200
 
 
+# Forgetting
+
+
+def stored_streams(path: Path) -> list[str]:
+    with reading(str(path)) as connection:
+        return [f"{stream} {stream.candles}" for stream in overview(connection, str(path)).streams]
+
+
+@pytest.mark.parametrize(
+    ("name", "left", "said"),
+    [
+        ("BTCUSDT@1m", ["binance BTCUSDT@1h 10"], "forgot binance BTCUSDT@1m: 580 candles, 2 spans"),
+        ("binance:btcusdt@1H", ["binance BTCUSDT@1m 580"], "forgot binance BTCUSDT@1h: 10 candles, 1 span"),
+        ("btcusdt", [], "forgot binance BTCUSDT@1h: 10 candles, 1 span"),
+    ],
+)
+def test_symbol_is_forgotten(
+    store_command: Callable[..., Result], path: Path, name: str, left: list[str], said: str
+) -> None:
+    result = store_command("--forget", name, "--check")
+    assert result.exit_code == 0, result.output
+    assert said in result.output.splitlines()
+    assert "nothing wrong" in result.output
+    assert stored_streams(path) == left
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("BTCUSD", "nothing is stored of 'BTCUSD'; did you mean BTCUSDT?"),
+        ("other:BTCUSDT", "nothing is stored of 'other:BTCUSDT'; did you mean BTCUSDT or binance:BTCUSDT?"),
+        ("XYZ", "nothing is stored of 'XYZ'; relay store lists what is"),
+        ("BTCUSDT@5m", "'BTCUSDT' is not stored at 5m; it is at 1m 1h"),
+        ("BTCUSDT@7m", "unknown interval '7m'"),
+    ],
+)
+def test_name_that_nothing_is_stored_under_changes_nothing(
+    store_command: Callable[..., Result], path: Path, name: str, said: str
+) -> None:
+    before = stored_streams(path)
+    # Not even what a good name beside it means.
+    result = store_command("--forget", "BTCUSDT@1m", "--forget", name)
+    assert result.exit_code == 2
+    assert said in result.output
+    assert stored_streams(path) == before
+
+
+async def test_symbol_of_two_providers_needs_a_pin(store_command: Callable[..., Result], path: Path) -> None:
+    store = await Store.open(path, Clock())
+    await store.add("other", KEY, minutes(0, 5), Span(START, START + 300))
+    await store.close()
+    result = store_command("--forget", "BTCUSDT")
+    assert (result.exit_code, len(stored_streams(path))) == (2, 3)
+    assert "say binance:BTCUSDT or other:BTCUSDT" in result.output
+    assert store_command("--forget", "other:BTCUSDT").exit_code == 0
+    assert len(stored_streams(path)) == 2
+
+
+async def test_nothing_is_forgotten_while_a_relay_uses_the_file(
+    store_command: Callable[..., Result], path: Path
+) -> None:
+    store = await Store.open(path, Clock())
+    try:
+        result = await asyncio.to_thread(store_command, "--forget", "BTCUSDT")
+    finally:
+        await store.close()
+    assert result.exit_code == 2
+    assert "a relay uses it and remembers what is stored; stop it before something is forgotten" in result.output
+    assert len(stored_streams(path)) == 2
+
+
+async def test_candles_that_were_set_aside_are_listed_and_can_be_forgotten(
+    store_command: Callable[..., Result], path: Path
+) -> None:
+    store = await Store.open(path, Clock())
+    assert await store.set_aside("binance", "BTCUSDT", "BTCUSDT~20231120T000000Z") == 590
+    await store.add("binance", KEY, minutes(0, 5), Span(START, START + 300))
+    await store.close()
+    result = store_command("--check")
+    assert result.exit_code == 0, result.output
+    (line,) = [line for line in result.output.splitlines() if line.startswith("aside")]
+    assert line == (
+        "aside  binance BTCUSDT~20231120T000000Z  set aside: BTCUSDT names another instrument now;"
+        " --forget BTCUSDT~20231120T000000Z deletes them"
+    )
+    told = json.loads(store_command("--json", "--forget", "BTCUSDT~20231120T000000Z").output)
+    assert [one["candles"] for one in told["forgotten"]] == [580, 10]
+    assert [(one["symbol"], one["set_aside_of"], one["candles"]) for one in told["streams"]] == [("BTCUSDT", None, 5)]
+
+
 # What is wrong with it
 
 

@@ -23,6 +23,7 @@ class Reports:
             on_closing=lambda reason: self.found.append(("closing", reason)),
             on_pause=lambda key, status, message: self.found.append(("pause", key, status, message)),
             on_expect=lambda key, in_s, every_s: self.found.append(("expect", key, in_s, every_s)),
+            on_invalidate=lambda key, before: self.found.append(("invalidate", key, before)),
         )
 
 
@@ -152,6 +153,15 @@ def test_stream_that_goes_on_long_after_it_left_is_not_late_but_wrong() -> None:
     watchlist.add(A)
     watchlist.remove(A)
     assert watchlist.is_late(A)
+
+
+def test_changed_past_is_reported_whether_the_stream_is_wanted_or_not() -> None:
+    reports = Reports(A)
+    reports.watchlist.invalidate(A, 3600)
+    reports.watchlist.invalidate(B)
+    assert reports.found == [("invalidate", A, 3600), ("invalidate", B, None)]
+    with pytest.raises(TypeError, match="not an open time in whole seconds"):
+        reports.watchlist.invalidate(A, 3600.5)  # type: ignore[arg-type]
 
 
 def test_the_next_poll_is_reported_for_wanted_streams_only() -> None:

@@ -8,6 +8,7 @@ import math
 from bisect import bisect_left
 from collections import OrderedDict
 from collections.abc import Iterable
+from datetime import UTC, datetime
 from hashlib import blake2b
 from random import Random
 from typing import NamedTuple
@@ -74,7 +75,7 @@ class UnknownSymbol(LookupError):
 class Market:
     """Answer what any pair did in any stretch of time since its listing; equal seeds give equal answers.
 
-    Not thread-safe. `hide` and `add_symbols` are the only things that change an answer.
+    Not thread-safe. `hide`, `add_symbols`, `delist` and `list_other` are the only things that change an answer.
     """
 
     def __init__(self, seed: int | str = 1, *, extra_symbols: int = 0, forex_always_open: bool = False) -> None:
@@ -106,6 +107,24 @@ class Market:
                 self.forex[pair.symbol] = pair
             else:
                 self.crypto[pair.symbol] = pair
+
+    def delist(self, symbol: str) -> Pair:
+        """Take a crypto pair away with all its past; return it. Raises `UnknownSymbol`."""
+        pair = self.crypto.pop(symbol, None)
+        if pair is None:
+            raise UnknownSymbol(symbol)
+        return pair
+
+    def list_other(self, pair: Pair, price: float, since_ms: int) -> None:
+        """List another coin under the symbol of a pair that was delisted; nothing is known of it before `since_ms`."""
+        symbol, since = pair.symbol, datetime.fromtimestamp(since_ms / 1000, UTC).date()
+        for kept in (self._splits, self._tapes):
+            for key in [key for key in kept if key[0] == symbol]:
+                del kept[key]
+        self._days.pop(symbol, None)
+        self._moods.pop(symbol, None)
+        self._hidden[symbol] = [(0, since_ms)]
+        self.crypto[symbol] = pair._replace(price=price, listed=since, delisted=None, status="TRADING")
 
     def hide(self, symbol: str, start_ms: int, end_ms: int) -> None:
         """Make a stretch of a pair's market never have happened, as in an outage of the exchange."""

@@ -1,4 +1,4 @@
-"""`relay store`: what the database holds, whether it is right, and its free pages given back."""
+"""`relay store`: what the database holds, whether it is right, what is to be forgotten, its free pages given back."""
 
 import asyncio
 import random
@@ -19,8 +19,18 @@ from relay.errors import ConfigError, StoreError
 from relay.logs import set_up_logs
 from relay.plugins.memory import Memory
 from relay.plugins.provider import Provider
+from relay.storage.aside import CHECKING, aside_name, is_aside, original
 from relay.storage.sampling import Compared, Sample, compare, draw_samples
-from relay.storage.upkeep import Overview, StoredStream, cut_future, overview, reading, vacuum
+from relay.storage.upkeep import (
+    Forgotten,
+    Overview,
+    StoredStream,
+    cut_future,
+    forget,
+    overview,
+    reading,
+    vacuum,
+)
 from relay.storage.verify import Verified, verify
 
 _GAPS_SHOWN = 10
@@ -35,6 +45,7 @@ class Report(NamedTuple):
     verified: Verified | None
     compared: Sequence[Compared] | None
     repaired: Sequence[str] = ()
+    forgotten: Sequence[Forgotten] = ()
 
     @property
     def is_clean(self) -> bool:
@@ -56,6 +67,9 @@ def make_command(builtin: Iterable[object]) -> click.Command:
     )
     @click.option("--seed", type=int, metavar="N", help="Choose the same random parts again.")
     @click.option("--repair", "repairs", is_flag=True, help="First take out what lies in the future; then --check.")
+    @click.option(
+        "--forget", "names", multiple=True, metavar="SYMBOL[@INTERVAL]", help="First delete what is stored of a symbol."
+    )
     @click.option("--vacuum", "shrinks", is_flag=True, help="First give free pages back to the disk.")
     @click.option("--json", "as_json", is_flag=True, help="Print everything as one JSON object.")
     def command(
@@ -65,6 +79,7 @@ def make_command(builtin: Iterable[object]) -> click.Command:
         sample: int | None,
         seed: int | None,
         repairs: bool,
+        names: tuple[str, ...],
         shrinks: bool,
         as_json: bool,
     ) -> None:
@@ -75,23 +90,29 @@ def make_command(builtin: Iterable[object]) -> click.Command:
         that lie more than ten minutes ahead of this machine's clock, which has to be right. While --vacuum works a
         relay that uses the file keeps what closes in memory; it needs as much free disk as the file is large.
 
+        --forget deletes a symbol's candles and what is known of them; who asks for them again gets them from the
+        provider. provider:SYMBOL names the provider, and set-aside candles are called as they are listed. It wants the
+        relay stopped.
+
         \b
         relay store
         relay store --check --database /var/lib/relay/candles.db
         relay store --check --sample 20
         relay store --repair
-        relay store --vacuum
+        relay store --forget LUNAUSDT@1h --vacuum
         """
         set_up_logs("critical", "text")
         try:
             config = load_config({"database": database, "insecure": True}, file=file)
             repaired = cut_future(config.database, time.time()) if repairs else []
+            forgotten = forget(config.database, names) if names else ()
             if shrinks:
                 vacuum(config.database)
             checks = check or repairs
             report = _look(
                 config, builtin, repaired, checks=checks, samples=sample or 0, randomness=random.Random(seed)
             )
+            report = report._replace(forgotten=forgotten)
         except (ConfigError, StoreError) as error:
             click.echo(f"relay: {error}", err=True)
             sys.exit(2)
@@ -146,6 +167,9 @@ def _memory_of(connection: sqlite3.Connection, name: str) -> Memory:
 def _lines(report: Report) -> Iterator[str]:
     found = report.overview
     candles = sum(stream.candles for stream in found.streams)
+    for one in report.forgotten:
+        spans = _many(one.spans, "span")
+        yield printable(f"forgot {one.provider} {one.key}: {_many(one.candles, 'candle')}, {spans}")
     yield (
         f"{report.name}: {_size(found.file_bytes)} on disk, {_size(found.free_bytes)} of it free;"
         f" schema version {found.version}; {_many(len(found.streams), 'stream')}, {_many(candles, 'candle')}"
@@ -166,7 +190,8 @@ def _lines(report: Report) -> Iterator[str]:
     if found.streams:
         yield ""
         yield from _table([tuple(map(printable, row)) for row in rows], right={2, 5, 6})
-        yield from _gap_lines(found.streams)
+        yield from _gap_lines([stream for stream in found.streams if not is_aside(stream.key.symbol)])
+        yield from _aside_lines(found.streams)
     if report.repaired:
         yield ""
         for name in report.repaired:
@@ -186,6 +211,16 @@ def _gap_lines(streams: Sequence[StoredStream]) -> Iterator[str]:
             yield f"gap  {printable(str(stream))}  {moment(gap.start)} – {moment(gap.end)}"
         if len(gaps) > _GAPS_SHOWN:
             yield f"gap  {printable(str(stream))}  and {len(gaps) - _GAPS_SHOWN:,} before; --json has all"
+
+
+def _aside_lines(streams: Sequence[StoredStream]) -> Iterator[str]:
+    names = dict.fromkeys((stream.provider, stream.key.symbol) for stream in streams if is_aside(stream.key.symbol))
+    for provider, name in names:
+        symbol = original(name)
+        what = f"set aside: {symbol} names another instrument now; --forget {name} deletes them"
+        if name == aside_name(symbol, CHECKING):
+            what = f"a relay that runs checks whether {symbol} still names their instrument"
+        yield printable(f"aside  {provider} {name}  {what}")
 
 
 def _verified_lines(verified: Verified) -> Iterator[str]:
@@ -261,6 +296,7 @@ def _as_json(report: Report) -> dict[str, Any]:
                 "candles": stream.candles if stream.is_readable else None,
                 "first": stream.first,
                 "last": stream.last,
+                "set_aside_of": original(stream.key.symbol) if is_aside(stream.key.symbol) else None,
                 "spans": [{"from": span.start, "to": span.end} for span in stream.spans],
                 "gaps": [{"from": gap.start, "to": gap.end} for gap in stream.gaps()],
             }
@@ -269,6 +305,12 @@ def _as_json(report: Report) -> dict[str, Any]:
     }
     if report.repaired:
         told["repaired"] = list(report.repaired)
+    if report.forgotten:
+        told["forgotten"] = [
+            {"provider": one.provider, "symbol": one.key.symbol, "interval": one.key.interval}
+            | {"candles": one.candles, "spans": one.spans}
+            for one in report.forgotten
+        ]
     if report.verified is not None:
         told["checked"] = {
             "candles": report.verified.candles,

@@ -11,6 +11,7 @@ from relay.errors import ProviderError
 from relay.intervals import INTERVALS, length_s
 from relay.model import Candle
 from relay.plugins.provider import Provider, new_session
+from relay.storage.aside import is_aside
 from relay.storage.coverage import Span
 from relay.storage.upkeep import StoredStream
 
@@ -45,7 +46,11 @@ def draw_samples(
     connection: sqlite3.Connection, streams: Sequence[StoredStream], count: int, randomness: random.Random
 ) -> list[Sample]:
     """Choose so many parts: any stream that holds candles as often as any other, any moment of it as well."""
-    choices = [stream for stream in streams if stream.first is not None and stream.key.interval in INTERVALS]
+    choices = [
+        stream
+        for stream in streams
+        if stream.first is not None and stream.key.interval in INTERVALS and not is_aside(stream.key.symbol)
+    ]
     found = []
     for _ in range(count if choices else 0):
         stream = randomness.choice(choices)

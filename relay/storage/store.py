@@ -6,14 +6,16 @@ What waits to be written is seen by every read.
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Concatenate, NamedTuple, ParamSpec, TypeVar
 
 from relay.clock import Clock
 from relay.errors import StoreError
 from relay.events import event
+from relay.intervals import INTERVALS
 from relay.model import Candle, StreamKey
 from relay.storage.chunks import EMPTY, WINDOW, Chunk, window_s
 from relay.storage.coverage import Span, cut_spans
@@ -26,6 +28,8 @@ from relay.storage.writer import Writer
 from relay.storage.writes import LATEST_TIME, StreamId, WriteQueue, storable
 
 log = logging.getLogger(__name__)
+P = ParamSpec("P")
+T = TypeVar("T")
 
 CACHE_BYTES = 32 << 20
 AHEAD_S = 60
@@ -78,7 +82,8 @@ class Store:
         self._writer = Writer(database, queue)
         self._shelves = Shelves(cache_bytes)
         self._loader = Loader(self._shelves, database, queue, self._writer)
-        self._cuts: dict[StreamId, int] = {}
+        self._cuts: Counter[StreamId] = Counter()
+        self._ages: Counter[tuple[str, str]] = Counter()
         self.documents = Documents(database, clock)
         self.rejected = 0
 
@@ -215,11 +220,18 @@ class Store:
         return await self._database.read(self._tables.streams)
 
     def cut(self, provider: str, key: StreamKey) -> int:
-        """Return before which open time candles were deleted by this process; else 0.
+        """Return how often this process took away what was stored of a stream.
 
-        When it is another one after a read than before it, what coverage said in between no longer holds.
+        When it is another number after a read than before it, what coverage said in between no longer holds.
         """
-        return self._cuts.get((provider, key), 0)
+        return self._cuts[provider, key]
+
+    def age(self, provider: str, symbol: str) -> int:
+        """Return how often this process learnt that what was stored of a symbol is not its past (any more).
+
+        When it is another number than before, what was read or asked for before must not be used.
+        """
+        return self._ages[provider, symbol]
 
     async def trim(self, provider: str, key: StreamKey, before: int, most: int) -> int:
         """Delete the oldest candles, about `most` and all older than `before`, and make them unknown; return how many.
@@ -229,11 +241,58 @@ class Store:
         return await self._database.write(self._trim, (provider, key), before, most)
 
     async def _trim(self, stream: StreamId, before: int, most: int) -> int:
-        end, count = await self._tables.trim(stream, before, most)
+        _, count = await self._tables.trim(stream, before, most)
         if count:
-            self._cuts[stream] = end
+            self._cuts[stream] += 1
             self._loader.forget(stream)
         return count
+
+    async def set_aside(self, provider: str, symbol: str, name: str, end: int | None = None) -> int:
+        """Keep all that is stored of a symbol under `name`, in one transaction; return how many candles that are.
+
+        Nothing is known of the symbol then. With `end` what opens from then on is deleted instead of being set aside.
+        Raises `StoreError`, and then nothing is changed.
+        """
+        return await self._take_away(self._tables.rename, provider, symbol, name, end)
+
+    async def take_back(self, provider: str, name: str, symbol: str) -> None:
+        """Undo `set_aside`; what was stored of the symbol since stays. Raises `StoreError`."""
+        await self.flush()
+
+        async def take_back() -> None:
+            await self._tables.take_back(provider, name, symbol)
+            self._forget_symbol(provider, symbol)
+            self._forget_symbol(provider, name)
+
+        await self._database.write(take_back)
+
+    async def forget(self, provider: str, symbol: str, interval: str | None = None, before: int | None = None) -> int:
+        """Delete what is stored of a symbol, at all intervals or one, all or what opened before; return how many.
+
+        It is unknown then. Raises `StoreError`, and then nothing is changed.
+        """
+        return await self._take_away(self._tables.forget, provider, symbol, interval, before)
+
+    async def _take_away(
+        self, change: Callable[Concatenate[str, str, P], Awaitable[T]], provider: str, symbol: str, *asked: P.args,
+        **_: P.kwargs,
+    ) -> T:  # fmt: skip
+        # What waits to be written is of the same past.
+        await self.flush()
+
+        async def take_away() -> T:
+            done = await change(provider, symbol, *asked, **_)
+            self._ages[provider, symbol] += 1
+            self._forget_symbol(provider, symbol)
+            return done
+
+        return await self._database.write(take_away)
+
+    def _forget_symbol(self, provider: str, symbol: str) -> None:
+        for interval in INTERVALS:
+            stream = (provider, StreamKey(symbol, interval))
+            self._cuts[stream] += 1
+            self._loader.forget(stream)
 
     async def streams_summary(self) -> StoreSummary:
         """Return how much is stored, without reading the candles. Raises `StoreError`."""

@@ -3,15 +3,15 @@
 import json
 import sqlite3
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from typing import NamedTuple
 
 import aiosqlite
 
 from relay.model import Candle, StreamKey
 from relay.storage.chunks import EMPTY, Chunk, Packed, decode, encode, joined, pack, unpack, window_s
-from relay.storage.coverage import Span, merge_spans
+from relay.storage.coverage import FOREVER, Span, merge_spans
 from relay.storage.future import CUT
 from relay.storage.writes import StreamId, Write
 
@@ -146,19 +146,11 @@ class Tables:
 
     async def write(self, batch: Sequence[Write]) -> None:
         """Write all of it, or after an error nothing."""
-        connection = self._connection
-        await connection.execute("BEGIN IMMEDIATE")
-        try:
+        async with self._transaction():
             ids = await self._stream_ids({write.stream for write in batch})
             await self._write_candles([(ids[write.stream], *candle) for write in batch for candle in write.candles])
             await self._drop_chunks(batch, ids)
             await self._write_spans([(ids[write.stream], write.span) for write in batch if write.span is not None])
-            await connection.execute("COMMIT")
-        except BaseException:
-            if connection.in_transaction:
-                with suppress(sqlite3.Error):
-                    await connection.execute("ROLLBACK")
-            raise
         self._ids.update(ids)
 
     async def trim(self, stream: StreamId, before: int, most: int) -> tuple[int, int]:
@@ -178,28 +170,120 @@ class Tables:
         if oldest is None or oldest >= before:
             return 0, 0
         end = before if last is None else min(before, max(last // length, oldest // length + 1) * length)
+        async with self._transaction():
+            count = await self._delete_before(stream_id, end, length)
+        return end, count
+
+    async def rename(self, provider: str, symbol: str, name: str, end: int | None = None) -> int:
+        """Keep what is stored of a symbol, at all intervals, under another name; return how many candles that are.
+
+        With `end` what opens from then on is deleted instead: it may be asked for again under the symbol.
+        """
+        count = 0
+        async with self._transaction():
+            for stream_id, key in await self._streams_of(provider, symbol):
+                if end is not None:
+                    await self._delete_from(stream_id, end, window_s(key.interval))
+                ((candles,),) = await self._connection.execute_fetchall(
+                    "SELECT count(*) FROM candles WHERE stream_id = ?", (stream_id,)
+                )
+                count += candles
+                await self._connection.execute("UPDATE streams SET symbol = ? WHERE id = ?", (name, stream_id))
+        self._forget_ids(provider, symbol)
+        return count
+
+    async def take_back(self, provider: str, name: str, symbol: str) -> None:
+        """Give what was renamed its symbol again; what was stored under the symbol since is the newer of the two."""
+        run = self._connection.execute
+        async with self._transaction():
+            since = {key.interval: stream_id for stream_id, key in await self._streams_of(provider, symbol)}
+            for stream_id, key in await self._streams_of(provider, name):
+                newer = since.get(key.interval)
+                if newer is not None:
+                    ids = (stream_id, newer)
+                    await run(
+                        "DELETE FROM chunks WHERE stream_id IN (?1, ?2) AND (stream_id = ?2 OR number IN"
+                        " (SELECT time / ?3 FROM candles WHERE stream_id = ?2))",
+                        (*ids, window_s(key.interval)),
+                    )
+                    async with run(
+                        "DELETE FROM candles WHERE stream_id = ? AND time IN"
+                        " (SELECT time FROM candles WHERE stream_id = ?)",
+                        ids,
+                    ) as cursor:
+                        replaced = cursor.rowcount
+                    await run("UPDATE totals SET candles = candles - ?", (replaced,))
+                    await run("UPDATE candles SET stream_id = ? WHERE stream_id = ?", ids)
+                    rows = await self._connection.execute_fetchall(
+                        'SELECT start, "end" FROM spans WHERE stream_id = ?', (newer,)
+                    )
+                    await run("DELETE FROM spans WHERE stream_id = ?", (newer,))
+                    await self._write_spans([(stream_id, Span(*row)) for row in rows])
+                    await run("DELETE FROM streams WHERE id = ?", (newer,))
+                await run("UPDATE streams SET symbol = ? WHERE id = ?", (symbol, stream_id))
+        self._forget_ids(provider, symbol)
+
+    async def forget(self, provider: str, symbol: str, interval: str | None, before: int | None) -> int:
+        """Delete candles and what is known of a symbol, all or what opened earlier; return how many candles it were."""
+        count = 0
+        async with self._transaction():
+            for stream_id, key in await self._streams_of(provider, symbol):
+                if interval in (None, key.interval):
+                    end = FOREVER if before is None else before
+                    count += await self._delete_before(stream_id, end, window_s(key.interval))
+        return count
+
+    async def _streams_of(self, provider: str, symbol: str) -> list[tuple[int, StreamKey]]:
+        rows = await self._connection.execute_fetchall(
+            "SELECT id, symbol, interval FROM streams WHERE provider = ? AND symbol = ?", (provider, symbol)
+        )
+        return [(stream_id, StreamKey(*key)) for stream_id, *key in rows]
+
+    def _forget_ids(self, provider: str, symbol: str) -> None:
+        self._ids = {
+            (name, key): number for (name, key), number in self._ids.items() if (name, key.symbol) != (provider, symbol)
+        }
+
+    async def _delete_before(self, stream_id: int, end: int, length: int) -> int:
+        """Delete what opened before `end`, of windows that are `length` seconds long; return how many candles."""
+        place = (stream_id, end)
+        run = self._connection.execute
+        async with run("DELETE FROM candles WHERE stream_id = ? AND time < ?", place) as cursor:
+            count = cursor.rowcount
+        await run("UPDATE totals SET candles = candles - ?", (count,))
+        await run("DELETE FROM chunks WHERE stream_id = ?1 AND number * ?3 < ?2", (*place, length))
+        await run(
+            'INSERT OR REPLACE INTO spans SELECT stream_id, ?2, "end" FROM spans'
+            ' WHERE stream_id = ?1 AND start < ?2 AND "end" > ?2',
+            place,
+        )
+        await run("DELETE FROM spans WHERE stream_id = ? AND start < ?", place)
+        return count
+
+    async def _delete_from(self, stream_id: int, start: int, length: int) -> None:
+        """Delete what opened at `start` or later."""
+        place = (stream_id, start)
+        run = self._connection.execute
+        async with run("DELETE FROM candles WHERE stream_id = ? AND time >= ?", place) as cursor:
+            count = cursor.rowcount
+        await run("UPDATE totals SET candles = candles - ?", (count,))
+        await run("DELETE FROM chunks WHERE stream_id = ?1 AND (number + 1) * ?3 > ?2", (*place, length))
+        await run("DELETE FROM spans WHERE stream_id = ? AND start >= ?", place)
+        await run('UPDATE spans SET "end" = ?2 WHERE stream_id = ?1 AND "end" > ?2', place)
+
+    @asynccontextmanager
+    async def _transaction(self) -> AsyncIterator[None]:
+        """Commit what is done inside, or after an error nothing."""
+        connection = self._connection
         await connection.execute("BEGIN IMMEDIATE")
         try:
-            place = (stream_id, end)
-            async with connection.execute("DELETE FROM candles WHERE stream_id = ? AND time < ?", place) as cursor:
-                count = cursor.rowcount
-            await connection.execute("UPDATE totals SET candles = candles - ?", (count,))
-            await connection.execute(
-                "DELETE FROM chunks WHERE stream_id = ? AND number < ?", (stream_id, end // length)
-            )
-            await connection.execute(
-                'INSERT OR REPLACE INTO spans SELECT stream_id, ?2, "end" FROM spans'
-                ' WHERE stream_id = ?1 AND start < ?2 AND "end" > ?2',
-                place,
-            )
-            await connection.execute("DELETE FROM spans WHERE stream_id = ? AND start < ?", place)
+            yield
             await connection.execute("COMMIT")
         except BaseException:
             if connection.in_transaction:
                 with suppress(sqlite3.Error):
                     await connection.execute("ROLLBACK")
             raise
-        return end, count
 
     async def cut_future(self, stream: StreamId, latest: int) -> None:
         """Take out what a stream is said to hold after the open time `latest`."""

@@ -1,16 +1,18 @@
 """Looks at the database file from outside, also while a relay writes to it: how large, what is in it; and shrinks it.
 
-Nothing here changes what is stored, except `cut_future`. What is wrong with it finds `relay/storage/verify.py`.
+Only `cut_future`, and `forget` while no relay uses it, change what is stored. What is wrong with it finds
+`relay/storage/verify.py`.
 """
 
+import difflib
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from relay.errors import StoreError
-from relay.intervals import INTERVALS, open_time
+from relay.errors import RequestError, StoreError
+from relay.intervals import INTERVALS, open_time, parse_interval
 from relay.model import StreamKey
 from relay.storage.chunks import window_s
 from relay.storage.coverage import Span, gaps_between, merge_spans
@@ -47,6 +49,15 @@ class StoredStream(NamedTuple):
             return []
         gaps = gaps_between(spans, spans[0].start, spans[-1].end)
         return [gap for gap in gaps if open_time(interval, gap.end - 1) >= gap.start]
+
+
+class Forgotten(NamedTuple):
+    """What was deleted of one stream."""
+
+    provider: str
+    key: StreamKey
+    candles: int
+    spans: int
 
 
 class Overview(NamedTuple):
@@ -164,8 +175,87 @@ def cut_future(name: str, now: float) -> list[StoredStream]:
     return ahead
 
 
-def _connect(address: str, name: str) -> sqlite3.Connection:
-    connection = sqlite3.connect(address, uri=True, timeout=_WAIT_S, isolation_level=None)
+def forget(name: str, wanted: Iterable[str]) -> list[Forgotten]:
+    """Delete all that is stored under some names, `SYMBOL`, `SYMBOL@INTERVAL` or `provider:SYMBOL…`; all or nothing.
+
+    No relay may use the file: it remembers what it stored. Raises `StoreError`, also for a name that nothing is stored
+    under; it names similar ones.
+    """
+    with reading(name):
+        pass
+    try:
+        with closing(_connect(f"{Path(name).absolute().as_uri()}?mode=rw", name, wait_s=0.5)) as connection:
+            # Succeeds only where nobody else has the file open.
+            connection.execute("PRAGMA locking_mode = EXCLUSIVE")
+            connection.execute("BEGIN EXCLUSIVE")
+            stored = [
+                (stream_id, provider, StreamKey(*key))
+                for stream_id, provider, *key in connection.execute("SELECT * FROM streams").fetchall()
+            ]
+            chosen = dict.fromkeys(stream for text in wanted for stream in _named(stored, text, name))
+            forgotten = [
+                Forgotten(provider, key, *_delete(connection, stream_id)) for stream_id, provider, key in chosen
+            ]
+            connection.execute("COMMIT")
+    except sqlite3.OperationalError as error:
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF != sqlite3.SQLITE_BUSY:
+            raise StoreError(f"database {name}: {reason_of(error)}; {advice_for(error)}") from error
+        raise StoreError(
+            f"database {name}: a relay uses it and remembers what is stored; stop it before something is forgotten"
+        ) from error
+    except sqlite3.Error as error:
+        raise StoreError(f"database {name}: {reason_of(error)}; {advice_for(error)}") from error
+    return forgotten
+
+
+_Stored = tuple[int, str, StreamKey]
+
+
+def _named(stored: Sequence[_Stored], text: str, name: str) -> list[_Stored]:
+    """Return the streams that an operator's words mean; raises `StoreError` if there is none, or of whom is unclear."""
+    symbol, at, interval = text.strip().rpartition("@")
+    if not at:
+        symbol, interval = interval, ""
+    spelt = symbol.upper()
+    found = [one for one in stored if spelt in (one[2].symbol.upper(), f"{one[1]}:{one[2].symbol}".upper())]
+    if not found:
+        names = {key.symbol.upper(): key.symbol for _, _, key in stored}
+        names |= {f"{provider}:{key.symbol}".upper(): f"{provider}:{key.symbol}" for _, provider, key in stored}
+        near = [names[one] for one in difflib.get_close_matches(spelt, names, n=3)]
+        advice = f"did you mean {' or '.join(near)}?" if near else "relay store lists what is"
+        raise StoreError(f"database {name}: nothing is stored of {symbol!r}; {advice}")
+    providers = sorted({provider for _, provider, _ in found})
+    if len(providers) > 1:
+        pins = " or ".join(f"{provider}:{found[0][2].symbol}" for provider in providers)
+        raise StoreError(f"database {name}: {symbol!r} is stored of several providers; say {pins}")
+    if not at:
+        return found
+    try:
+        interval = parse_interval(interval)
+    except RequestError as error:
+        raise StoreError(str(error)) from error
+    chosen = [one for one in found if one[2].interval == interval]
+    if not chosen:
+        there = " ".join(sorted((key.interval for _, _, key in found), key=_rank))
+        raise StoreError(f"database {name}: {symbol!r} is not stored at {interval}; it is at {there}")
+    return chosen
+
+
+def _delete(connection: sqlite3.Connection, stream_id: int) -> tuple[int, int]:
+    """Delete a stream; return how many candles and spans it had."""
+    tables = {table for (table,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    counts = {
+        table: connection.execute(f"DELETE FROM {table} WHERE stream_id = ?", (stream_id,)).rowcount
+        for table in ("candles", "spans", "chunks")
+        if table in tables
+    }
+    connection.execute("UPDATE totals SET candles = candles - ?", (counts["candles"],))
+    connection.execute("DELETE FROM streams WHERE id = ?", (stream_id,))
+    return counts["candles"], counts["spans"]
+
+
+def _connect(address: str, name: str, wait_s: float = _WAIT_S) -> sqlite3.Connection:
+    connection = sqlite3.connect(address, uri=True, timeout=wait_s, isolation_level=None)
     try:
         (application,) = connection.execute("PRAGMA application_id").fetchone()
         (version,) = connection.execute("PRAGMA user_version").fetchone()

@@ -52,6 +52,7 @@ class Backfill:
         self._places = asyncio.Semaphore(AT_A_TIME)
         self._repair_at = clock.monotonic() + REPAIR_EVERY_S
         self._repair: asyncio.Task[None] | None = None
+        self._restating: set[asyncio.Task[None]] = set()
 
     # -- when --------------------------------------------------------------------------------------
 
@@ -119,7 +120,7 @@ class Backfill:
 
     async def close(self) -> None:
         """Stop fetching for all streams."""
-        tasks = [*self._fills.values(), *([] if self._repair is None else [self._repair])]
+        tasks = [*self._fills.values(), *([] if self._repair is None else [self._repair]), *self._restating]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -245,6 +246,44 @@ class Backfill:
                 self._tell(carried, stream.series.repair(gap, closed, until, lost), "")
                 if gap not in stream.series.gaps:
                     carried.note(f"repaired gap {gap.start} to {gap.end}")
+
+    # -- a past that changed -----------------------------------------------------------------------
+
+    def invalidate(self, key: StreamKey, before: int | None) -> None:
+        """Forget the past of a symbol before an open time, all if None; tell the revisions of what was told of it."""
+        task = asyncio.create_task(self._restate(key.symbol, before), name=f"restate {self._provider.name} {key}")
+        self._restating.add(task)
+        task.add_done_callback(self._restating.discard)
+
+    async def _restate(self, symbol: str, before: int | None) -> None:
+        name = self._provider.name
+        about = event("past_invalidated", provider=name, symbol=symbol, before=before)
+        log.info("%s changed its past of %s: what is stored of it is forgotten", name, symbol, extra=about)
+        wait_s = STEP_S
+        while True:
+            try:
+                await self._history.forget(self._provider, symbol, before)
+                break
+            except StoreError:
+                await asyncio.sleep(wait_s)
+                wait_s = min(MOST_WAIT_S, 2 * wait_s)
+        streams = [stream for stream in self._hub.of_provider(name) if stream.key.symbol == symbol]
+        if self._provider.has_history:
+            await asyncio.gather(*(self._restate_stream(stream, before) for stream in streams))
+
+    async def _restate_stream(self, stream: Stream, before: int | None) -> None:
+        """Tell revisions of the closed candles that the stream remembers; others are there for whoever asks."""
+        times = [time for time in stream.series.closed if before is None or time < before]
+        wait_s = STEP_S
+        while times and self._hub.streams.get((stream.provider, stream.key)) is stream:
+            try:
+                closed, _, _, _ = await self._fetch(stream.key, Missing(times[0], times[-1] + 1))
+            except (ProviderError, StoreError) as error:
+                await asyncio.sleep(max(wait_s, error.retry_after) if isinstance(error, RateLimited) else wait_s)
+                wait_s = min(MOST_WAIT_S, 2 * wait_s)
+                continue
+            self._hub.tell(stream, stream.series.restate(closed))
+            return
 
 
 def _about(name: str, stream: Stream, **fields: object) -> dict[str, dict[str, object]]:

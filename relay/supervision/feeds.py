@@ -89,6 +89,7 @@ class Feed:
             on_pause=self._pause,
             on_expect=self._expect,
             on_remark=self._remark,
+            on_invalidate=backfill.invalidate,
         )
         self.task = asyncio.create_task(self._pump(), name=f"pump {provider.name} {number}")
 

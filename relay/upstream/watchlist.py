@@ -22,8 +22,9 @@ class Watchlist:
     """Streams wanted from one feed, now.
 
     The host adds and removes streams; a feed reads `streams`, waits with `changed`, and reports with `accept`,
-    `reject`, `pause`, `remark`, `expect`, `skip` and `closing`. All methods except `changed` are synchronous and never
-    block. Reports about streams that are not on the list (any more) are ignored: the wish may have been withdrawn.
+    `reject`, `pause`, `remark`, `expect`, `invalidate`, `skip` and `closing`. All methods except `changed` are
+    synchronous and never block. Reports about streams that are not on the list (any more) are ignored, except by
+    `invalidate`: the wish may have been withdrawn.
     """
 
     def __init__(
@@ -37,6 +38,7 @@ class Watchlist:
         on_pause: Callable[[StreamKey, str, str], None] = _ignore,
         on_expect: Callable[[StreamKey, float, float | None], None] = _ignore,
         on_remark: Callable[[StreamKey, str], None] = _ignore,
+        on_invalidate: Callable[[StreamKey, int | None], None] = _ignore,
     ) -> None:
         self._streams: dict[StreamKey, int] = dict.fromkeys(streams, 0)
         # For the way of every update: `in` without a call.
@@ -49,6 +51,7 @@ class Watchlist:
         self._on_pause = on_pause
         self._on_expect = on_expect
         self._on_remark = on_remark
+        self._on_invalidate = on_invalidate
         self._conceal: Callable[[str], str] = str
         self._waiters: set[asyncio.Future[None]] = set()
         self.version = 0
@@ -155,6 +158,16 @@ class Watchlist:
         """Report how a stream is live if that is worth saying: the message of its state `connected`; empty ends it."""
         if key in self._streams:
             self._on_remark(key, self._conceal(str(message)))
+
+    def invalidate(self, key: StreamKey, before: int | None = None) -> None:
+        """Report that the provider changed its past, as after a split: what it said earlier is not valid any more.
+
+        It concerns all candles of the symbol, at any interval and whether it is wanted or not, with an open time below
+        `before` (Unix seconds), all if that is None. The relay forgets them, and revises those that it told.
+        """
+        if before is not None and type(before) is not int:
+            raise TypeError(f"before is {before!r}, not an open time in whole seconds or None")
+        self._on_invalidate(key, before)
 
     def pause(self, key: StreamKey, status: str, message: str) -> None:
         """Report that a stream rests: `status` is `market_closed` or `throttled`, `message` says until when.

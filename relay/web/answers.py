@@ -111,8 +111,17 @@ class HistorySources(TypedDict):
     provider: Count
 
 
+class AsideStatus(TypedDict):
+    """Candles of a symbol that names another instrument now, or that is being checked for it."""
+
+    provider: str
+    symbol: str
+    kept_as: Annotated[str, "What `relay store` calls them."]
+    state: Annotated[Literal["set_aside", "checking"], "`checking`: they come back if they prove to be the symbol's."]
+
+
 class StoreStatus(TypedDict):
-    """The local store of closed candles; only `problem` while it cannot be asked."""
+    """The local store of closed candles; only `problem` and `set_aside` while it cannot be asked."""
 
     streams: NotRequired[Count]
     candles: NotRequired[Count]
@@ -121,6 +130,7 @@ class StoreStatus(TypedDict):
     queued: NotRequired[Annotated[Count, "Candles that wait to be written."]]
     dropped: NotRequired[Annotated[Count, "Candles that could not be kept."]]
     problem: str | None
+    set_aside: list[AsideStatus]
 
 
 class RefusedPlugin(TypedDict):

@@ -8,7 +8,7 @@ from aiohttp import web
 
 from relay.cache import BytesCache
 from relay.directory import Directory, Target
-from relay.errors import RelayError
+from relay.errors import ProviderUnavailable, RelayError
 from relay.history import History, Text
 from relay.hub import Hub
 from relay.joining import live_of
@@ -195,8 +195,13 @@ class HistoryRoute:
         start, end, left = asked.query.start, asked.query.end, asked.query.limit
         if start is None:
             start, end = await self._begin(asked)
+        provider, key, _ = asked.target
+        age: int | None = None
         while left > 0:
             text = await self._text(asked, start, end, min(left, MOST_AT_ONCE))
+            before, age = age, self._store.age(provider.name, key.symbol)
+            if before not in (None, age):
+                raise ProviderUnavailable(f"the past of {asked.target.name} changed while it was read; ask again")
             chunk = text.chunk
             count = len(chunk.times)
             closed = _closed(text)

@@ -11,6 +11,7 @@ from relay.directory import Directory
 from relay.errors import StoreError
 from relay.history import SOURCES, History
 from relay.hub import Hub
+from relay.identities import Identities
 from relay.looplag import LoopLag
 from relay.measures import Histogram
 from relay.model import Budget
@@ -41,6 +42,7 @@ class Status:
         loop_lag: LoopLag,
         directory: Directory,
         store: Store,
+        identities: Identities,
         access: Access,
         supervisors: dict[str, Supervisor],
         refused: Sequence[PluginFailure],
@@ -52,6 +54,7 @@ class Status:
         self._loop_lag = loop_lag
         self._directory = directory
         self._store = store
+        self._identities = identities
         self._access = access
         self._supervisors = supervisors
         self._refused = refused
@@ -95,7 +98,7 @@ class Status:
                 "loop_lag_longest_ms": round(self._loop_lag.longest_recent_s * 1000, 1),
             },
             "history": {source: self._history.served[source] for source in SOURCES},
-            "store": {**summary, "problem": self._store.problem},
+            "store": {**summary, "problem": self._store.problem, "set_aside": self._identities.told()},
             "plugins_refused": [{"source": _base_name(failure.source)} for failure in self._refused],
             "providers": [self._provider(supervisor) for supervisor in self._supervisors.values()],
             "connections": sum(supervisor.open_feeds for supervisor in self._supervisors.values()),

@@ -72,7 +72,7 @@ function tiles(status, rates) {
     {
       title: "Store",
       figure: store.problem ? "cannot be used" : size(store.file_bytes ?? 0),
-      detail: store.problem ?? `${short.format(store.candles ?? 0)} candles${store.queued ? `, ${count.format(store.queued)} wait` : ""}`,
+      detail: store.problem ?? `${short.format(store.candles ?? 0)} candles${store.queued ? `, ${count.format(store.queued)} wait` : ""}${store.set_aside.length ? `, ${count.format(store.set_aside.length)} symbols set aside` : ""}`,
       level: store.problem ? "bad" : undefined,
     },
   ];
