@@ -148,13 +148,8 @@ async def _memory(documents: Documents, name: str) -> Memory:
 
 
 async def _directory(app: web.Application) -> AsyncIterator[None]:
-    def delisted(provider: Provider, symbols: set[str]) -> None:
-        app[SUPERVISORS][provider.name].delist(symbols)
-
-    supervisors: dict[str, Supervisor] = {}
-    app[SUPERVISORS] = supervisors
-    app[DIRECTORY] = Directory([*app[PROVIDERS].values()], app[STORE].documents, on_delisted=delisted)
-    app[DIRECTORY].start()
+    app[DIRECTORY] = Directory([*app[PROVIDERS].values()], app[STORE].documents)
+    await app[DIRECTORY].start()
     yield
     await app[DIRECTORY].close()
 
@@ -173,9 +168,16 @@ async def _hub(app: web.Application) -> AsyncIterator[None]:
         store.put_closed(stream.provider, stream.key, update.candle, after)
 
     app[HUB] = Hub(app[CLOCK], flush_s=config.flush_ms / 1000, on_closed=keep)
+    supervisors: dict[str, Supervisor] = {}
+    app[SUPERVISORS] = supervisors
     for name, provider in app[PROVIDERS].items():
-        app[SUPERVISORS][name] = Supervisor(
-            provider, app[HUB], app[HISTORY], app[CLOCK], linger_s=config.linger_seconds
+        supervisors[name] = Supervisor(
+            provider,
+            app[HUB],
+            app[HISTORY],
+            app[CLOCK],
+            linger_s=config.linger_seconds,
+            listings=app[DIRECTORY],
         )
     yield
     # Together: each may have to wait for a plugin that does not end.

@@ -107,7 +107,6 @@ class Hub:
         if old is not None and old.options == options:
             return False
         self.fanout.ungroup(subscriber)
-        is_wanted = bool(stream.channels)
         if old is not None:
             # What its throttle holds is the newest state, and nobody may send it later.
             if old.held is not None and not options.closed_only:
@@ -120,7 +119,7 @@ class Hub:
         subscriber.subscriptions[stream] = channel
         if subscriber.outbox.is_lagging:
             channel.laggards[subscriber] = None
-        if not is_wanted:
+        if old is None:
             stream.feeder.wanted(stream)
         return old is None
 

@@ -64,13 +64,17 @@ class PriceUpdate(NamedTuple):
 
 
 class Instrument(NamedTuple):
-    """What a symbol denotes: something that can be streamed now. `intervals` None means all of the provider's."""
+    """What a symbol denotes. `intervals` None means all of the provider's.
+
+    `status` is `trading`, or `paused` while the venue takes no trades in it; its history stays.
+    """
 
     symbol: str
     asset_class: str
     base: str
     quote: str
     intervals: tuple[str, ...] | None = None
+    status: str = "trading"
 
 
 class Setting(NamedTuple):
@@ -100,6 +104,7 @@ class ProviderInfo(NamedTuple):
     provider lets a connection live (the relay replaces it before). A candle is looked up by history when its interval
     ended `close_grace_s` ago and the feed has not closed it. An answer about the present is good enough for `fresh_s`.
     One call for history is asked for at most `candles_per_call`, and `calls_at_once` of them run at the same time.
+    A list with fewer than `least_instruments` entries is not the whole list.
     """
 
     name: str
@@ -118,6 +123,7 @@ class ProviderInfo(NamedTuple):
     one_interval_per_feed: bool = False
     candles_per_call: int = 5000
     calls_at_once: int = 4
+    least_instruments: int = 1
 
 
 class Budget(NamedTuple):

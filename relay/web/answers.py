@@ -29,6 +29,7 @@ class InstrumentObject(TypedDict):
     base: str
     quote: str
     intervals: Annotated[list[str], "What it can be had at."]
+    status: Annotated[Literal["trading", "paused"], "While it is paused nothing is traded; its history stays."]
     attribution: Annotated[str, "What the provider asks to be shown beside its data."]
 
 

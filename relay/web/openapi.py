@@ -84,7 +84,7 @@ OPERATIONS = (
     Operation(
         f"{PREFIX}/instruments",
         "instruments",
-        "The instruments that can be had: provider, base, quote, intervals, attribution.",
+        "The instruments that can be had: provider, base, quote, intervals, status, attribution.",
         "market data",
         parameters.INSTRUMENTS,
         list[answers.InstrumentObject],
@@ -96,6 +96,7 @@ OPERATIONS = (
                 "base": "BTC",
                 "quote": "USDT",
                 "intervals": ["1m", "1h", "1d"],
+                "status": "trading",
                 "attribution": "Market data by Binance",
             }
         ],

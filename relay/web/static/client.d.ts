@@ -18,6 +18,8 @@ export interface Instrument {
   base: string;
   quote: string;
   intervals: string[];
+  /** While it is paused nothing is traded; its history stays. */
+  status: "trading" | "paused";
   attribution: string;
 }
 
