@@ -36,7 +36,7 @@ def assert_problem(answer: Answer, status: int, code: str, *words: str) -> None:
 async def test_history_without_start_gives_the_last_candles_forming_one_last(relay: Running) -> None:
     answer = await relay.get("history", symbol="BTCUSDT", interval="1m", limit=10)
     assert answer.status == 200
-    assert set(answer.body) == {"symbol", "interval", "candles", "last_is_closed"}
+    assert set(answer.body) == {"symbol", "interval", "provider", "candles", "last_is_closed"}
     assert (answer.body["symbol"], answer.body["interval"], answer.body["last_is_closed"]) == ("BTCUSDT", "1m", False)
     times = [candle["time"] for candle in answer.body["candles"]]
     assert times == list(range(times[0], times[0] + 600, 60))

@@ -16,6 +16,11 @@ class History(NamedTuple):
     last_is_closed: bool
     wire: Mapping[str, Any]
 
+    @property
+    def provider(self) -> str:
+        """Who the candles come from; empty if the relay did not say."""
+        return str(self.wire.get("provider") or "")
+
 
 class ListedInstrument(NamedTuple):
     """What a symbol denotes, and which provider serves it; `status` is `trading` or `paused`."""

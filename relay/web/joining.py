@@ -119,7 +119,10 @@ class Joining:
     def frames(self, stream: Stream, past: snapshot.Snapshot | None, *, is_new: bool) -> list[bytes]:
         """Encode the confirmations, the state, and the past or else the last known candle of a new stream."""
         name, interval = self.target.name, self.target.key.interval
-        frames = [wire.subscription("subscribe", name, interval, request_id) for request_id in self.ids]
+        provider = stream.provider
+        frames = [
+            wire.subscription("subscribe", name, interval, request_id, provider=provider) for request_id in self.ids
+        ]
         if stream.status != CONNECTED:
             frames.append(stream.state_frame())
         if past is not None:
@@ -132,6 +135,7 @@ class Joining:
                     name,
                     interval,
                     past.candles,
+                    provider=provider,
                     last_is_closed=past.last_is_closed,
                     complete=past.is_complete,
                     seq=stream.seq,

@@ -64,7 +64,7 @@ OPERATIONS = (
         "market data",
         parameters.HISTORY,
         answers.History,
-        {"symbol": "BTCUSDT", "interval": "1m", "candles": [_CANDLE], "last_is_closed": True},
+        {"symbol": "BTCUSDT", "interval": "1m", "provider": "binance", "candles": [_CANDLE], "last_is_closed": True},
         (404, 502, 504),
         texts={
             "text/csv": "time,open,high,low,close,volume\n1764000000,51173.5,51181.3,51169.9,51172.8,0.0549\n",

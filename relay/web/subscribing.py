@@ -166,15 +166,16 @@ class Subscribing:
         if joining is not None:
             # Its requests are answered too: the stream was accepted, and is left before it began.
             self._waits_no_more(joining)
-            name = joining.target.name
+            name, provider = joining.target.name, joining.target.provider.name
             for waiting_id in joining.ids:
-                hub.send(subscriber, wire.subscription("subscribe", name, interval, waiting_id))
+                frame = wire.subscription("subscribe", name, interval, waiting_id, provider=provider)
+                hub.send(subscriber, frame)
         if stream is not None:
-            name = stream.name
+            name, provider = stream.name, stream.provider
             hub.unsubscribe(subscriber, stream)
             self._note("leaves", stream)
             self._since.pop(stream, None)
-        hub.send(subscriber, wire.subscription("unsubscribe", name, interval, request_id))
+        hub.send(subscriber, wire.subscription("unsubscribe", name, interval, request_id, provider=provider))
 
 
 def _names(pin: str | None, symbol: str, interval: str) -> Callable[[str, str, StreamKey], bool]:
