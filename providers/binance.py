@@ -68,10 +68,11 @@ _INFO = ProviderInfo(
     instruments_ttl_s=3600.0,
     candles_per_call=_KLINES_PAGE,
     calls_at_once=4,
-    history_has_open=True,
     is_utc_grid=True,
     # The weight of a call does not depend on how many it asks for.
     candles_back=3,
+    # It has thousands; in maintenance it lists a few for a while.
+    least_instruments=10,
 )
 
 
@@ -351,15 +352,20 @@ class BinanceProvider:
     async def relay_instruments(
         self, session: aiohttp.ClientSession, settings: Mapping[str, Any]
     ) -> Sequence[Instrument]:
-        """List the pairs that trade now."""
+        """List all pairs; one that does not trade now is paused."""
         body = await self._ask(
             "/api/v3/exchangeInfo", {"showPermissionSets": "false"}, _EXCHANGE_INFO_WEIGHT, session, settings
         )
         try:
             return [
-                Instrument(str(pair["symbol"]), "crypto", str(pair["baseAsset"]), str(pair["quoteAsset"]))
+                Instrument(
+                    str(pair["symbol"]),
+                    "crypto",
+                    str(pair["baseAsset"]),
+                    str(pair["quoteAsset"]),
+                    status="trading" if pair["status"] == "TRADING" else "paused",
+                )
                 for pair in body["symbols"]
-                if pair["status"] == "TRADING"
             ]
         except (LookupError, TypeError) as error:
             raise BadAnswer(f"exchangeInfo: {type(error).__name__}: {error}") from error

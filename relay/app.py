@@ -171,15 +171,8 @@ async def _identities(app: web.Application) -> AsyncIterator[None]:
 
 
 async def _directory(app: web.Application) -> AsyncIterator[None]:
-    def delisted(provider: Provider, symbols: set[str]) -> None:
-        app[SUPERVISORS][provider.name].delist(symbols)
-
-    supervisors: dict[str, Supervisor] = {}
-    app[SUPERVISORS] = supervisors
-    app[DIRECTORY] = Directory(
-        [*app[PROVIDERS].values()], app[STORE].documents, on_delisted=delisted, on_list=app[IDENTITIES].note_list
-    )
-    app[DIRECTORY].start()
+    app[DIRECTORY] = Directory([*app[PROVIDERS].values()], app[STORE].documents, on_list=app[IDENTITIES].note_list)
+    await app[DIRECTORY].start()
     yield
     await app[DIRECTORY].close()
 
@@ -208,9 +201,16 @@ async def _hub(app: web.Application) -> AsyncIterator[None]:
 
     app[HUB] = Hub(app[CLOCK], flush_s=config.flush_ms / 1000, on_closed=keep)
     history.calls.on_news = tell
+    supervisors: dict[str, Supervisor] = {}
+    app[SUPERVISORS] = supervisors
     for name, provider in app[PROVIDERS].items():
-        app[SUPERVISORS][name] = Supervisor(
-            provider, app[HUB], app[HISTORY], app[CLOCK], linger_s=config.linger_seconds
+        supervisors[name] = Supervisor(
+            provider,
+            app[HUB],
+            app[HISTORY],
+            app[CLOCK],
+            linger_s=config.linger_seconds,
+            listings=app[DIRECTORY],
         )
     yield
     # Together: each may have to wait for a plugin that does not end.

@@ -1,24 +1,18 @@
 """Which provider serves a symbol: known from the lists that providers give, never guessed from how it is spelt."""
 
 import asyncio
-import logging
-from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-import orjson
-
-from relay.errors import RESTART_S, BadAnswer, Code, ProviderError, RateLimited, RequestError, StoreError
-from relay.events import event
+from relay.errors import READMIT_S, RESTART_S, Code, RequestError
 from relay.fields import shown
+from relay.kept_list import SOON_S, KeptList, OnList, take_no_notice
+from relay.listing import Standing
 from relay.model import Instrument, StreamKey
 from relay.plugins.provider import Provider
 from relay.storage.documents import Documents
 
-log = logging.getLogger(__name__)
-
 SETTLE_TIMEOUT_S = 10.0
-RETRY_S = (2.0, 5.0, 15.0, 60.0, 120.0, 300.0, 900.0)
-"""Waits before a list is asked for again: ever longer, since a list may cost credits that streams need."""
 
 
 class Target(NamedTuple):
@@ -41,16 +35,13 @@ class Listed(NamedTuple):
         return self.instrument.intervals or self.provider.info.intervals
 
 
-async def _ignore(provider: Provider, symbols: Collection[str]) -> None:
-    return None
-
-
 class Directory:
     """The instruments of all providers, refreshed in the background and remembered across restarts.
 
     A bare symbol belongs to the first provider, in the order given, that lists it; it stays with that provider while
-    the process runs. The same symbol at another provider is reached, and named on the wire, as `provider:SYMBOL`.
-    `on_list` takes the symbols of each list that a provider gave, before it is used; it must not raise.
+    the process runs. It belongs to nobody while the list of an earlier provider that could have it is missing. The same
+    symbol at another provider is reached, and named on the wire, as `provider:SYMBOL`. `on_list` takes the symbols that
+    a provider lists, before a new one can be asked for; it must not raise.
     """
 
     def __init__(
@@ -58,29 +49,29 @@ class Directory:
         providers: Sequence[Provider],
         documents: Documents,
         *,
-        on_delisted: Callable[[Provider, set[str]], None] = lambda provider, symbols: None,
-        on_list: Callable[[Provider, Collection[str]], Awaitable[None]] = _ignore,
+        soon_s: float = SOON_S,
+        on_list: OnList = take_no_notice,
     ) -> None:
         self._providers = {provider.name: provider for provider in providers}
-        self._documents = documents
-        self._on_delisted = on_delisted
-        self._on_list = on_list
         self.version = 0
-        self._listed: dict[str, dict[str, Instrument]] = {}
         self._owners: dict[str, str] = {}
-        self._problems: dict[str, str] = {}
-        self._asks_at: dict[str, float] = {}
-        self._settled: dict[str, asyncio.Event] = {
-            provider.name: asyncio.Event() for provider in providers if provider.lists_instruments
+        # What was told by its long name while nobody knew whose the bare one is: that name stays.
+        self._long: set[tuple[str, str]] = set()
+        self._kept = {
+            provider.name: KeptList(provider, documents, self._note_answer, on_list, soon_s=soon_s)
+            for provider in providers
+            if provider.lists_instruments
         }
         self._tasks: list[asyncio.Task[None]] = []
         self._patience_ends = 0.0
 
-    def start(self) -> None:
-        """Begin to load and refresh the lists; `close` ends that."""
+    async def start(self) -> None:
+        """Recall the lists of an earlier run, and begin to load and refresh them; `close` ends that."""
+        for kept in self._kept.values():
+            await kept.recall()
         self._patience_ends = asyncio.get_running_loop().time() + SETTLE_TIMEOUT_S
-        for name in self._settled:
-            self._tasks.append(asyncio.create_task(self._keep(self._providers[name]), name=f"instruments of {name}"))
+        for name, kept in self._kept.items():
+            self._tasks.append(asyncio.create_task(kept.keep(), name=f"instruments of {name}"))
 
     async def close(self) -> None:
         """Stop refreshing."""
@@ -89,103 +80,91 @@ class Directory:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._tasks.clear()
 
-    # -- loading ------------------------------------------------------------------------------------------------------
-
-    async def _keep(self, provider: Provider) -> None:
-        failures = 0
-        while True:
-            try:
-                instruments = await provider.instruments()
-                # Before anybody can ask for what is new in it.
-                await self._on_list(provider, [str(instrument.symbol) for instrument in instruments])
-                self._take(provider, instruments)
-            except ProviderError as error:
-                wait = RETRY_S[min(failures, len(RETRY_S) - 1)]
-                if isinstance(error, RateLimited):
-                    wait = max(wait, error.retry_after)
-                failures += 1
-                if failures == 1:
-                    about = event("symbols_missing", provider=provider.name, reason=str(error))
-                    log.warning("the symbol list of %s cannot be had (%s); retrying", provider.name, error, extra=about)
-                    await self._recall(provider)
-                self._problems[provider.name] = str(error)
-            else:
-                wait, failures = provider.info.instruments_ttl_s, 0
-                self._problems.pop(provider.name, None)
-                await self._remember(provider, instruments)
-            self._asks_at[provider.name] = asyncio.get_running_loop().time() + wait
-            self._settled[provider.name].set()
-            await asyncio.sleep(wait)
-
-    def _take(self, provider: Provider, instruments: Iterable[Instrument]) -> None:
-        old = self._listed.get(provider.name, {})
-        try:
-            new = {instrument.symbol.upper(): instrument for instrument in instruments}
-        except AttributeError:
-            raise BadAnswer(f"provider {provider.name}: a symbol in its list is no text") from None
-        self._listed[provider.name] = new
+    def _note_answer(self) -> None:
         self.version += 1
-        gone = old.keys() - new.keys()
-        if gone:
-            self._on_delisted(provider, gone)
-
-    async def _remember(self, provider: Provider, instruments: Sequence[Instrument]) -> None:
-        try:
-            # As plain rows: orjson takes no named tuples.
-            rows = orjson.dumps([tuple(instrument) for instrument in instruments])
-            await self._documents.put(f"instruments:{provider.name}", rows)
-        except (StoreError, TypeError) as error:
-            about = event("symbols_not_stored", provider=provider.name)
-            log.debug("the symbol list of %s was not stored: %s", provider.name, error, extra=about)
-
-    async def _recall(self, provider: Provider) -> None:
-        """Fall back on the list of an earlier run."""
-        try:
-            document = await self._documents.get(f"instruments:{provider.name}")
-            rows = orjson.loads(document.body) if document else []
-            instruments = [
-                Instrument(row[0], row[1], row[2], row[3], tuple(row[4]) if row[4] else None) for row in rows
-            ]
-            if instruments and provider.name not in self._listed:
-                self._take(provider, instruments)
-        except (StoreError, BadAnswer, ValueError, TypeError, LookupError) as error:
-            about = event("symbols_not_recalled", provider=provider.name)
-            log.debug("there is no symbol list of %s from an earlier run: %s", provider.name, error, extra=about)
 
     # -- asking -------------------------------------------------------------------------------------------------------
 
     async def settled(self, pin: str | None = None, symbol: str | None = None) -> None:
         """Wait until the lists that decide about a symbol (without one: all lists) were asked for once.
 
-        Nobody waits any more when the relay runs for some seconds: a provider that hangs holds up no other.
+        Nobody waits for that any more when the relay runs for some seconds: a provider that hangs holds up no other.
+        Lists that lack a symbol are asked for once more, within limits, and what they answer quickly is waited for.
         """
-        if symbol is not None and pin is not None and pin not in self._providers:
-            pin, symbol = None, f"{pin}:{symbol}".upper()
-        if self._is_settled(pin, symbol):
+        if symbol is None:
+            await self._first_answers([kept for name, kept in self._kept.items() if pin in (None, name)])
             return
+        pin, symbol = self._understood(pin, symbol)
+        while unsettled := [kept for kept in self._lacking(pin, symbol) if not kept.settled.is_set()]:
+            if not await self._first_answers(unsettled[:1]):
+                break
+        lacking = self._lacking(pin, symbol)
+        for kept in lacking:
+            kept.look()
+        for kept in lacking:
+            await kept.answer()
+            if not self._lacking(pin, symbol):
+                break
+        if pin is not None and symbol not in self._owners:
+            # They have to do with what the stream is called.
+            for kept in self._decide(symbol)[1]:
+                await kept.answer()
+
+    async def _first_answers(self, lists: Iterable[KeptList]) -> bool:
+        """Wait for the first answers of lists; return False if that was given up."""
         try:
             async with asyncio.timeout_at(self._patience_ends):
-                for name, settled in self._settled.items():
-                    if pin in (None, name):
-                        await settled.wait()
-                        if symbol is not None and symbol in self._listed.get(name, ()):
-                            return
+                for kept in lists:
+                    if not kept.settled.is_set():
+                        await kept.settled.wait()
         except TimeoutError:
-            return
-
-    def _is_settled(self, pin: str | None, symbol: str | None) -> bool:
-        """Say whether there is nothing to wait for, which is nearly always so."""
-        for name, settled in self._settled.items():
-            if pin in (None, name):
-                if not settled.is_set():
-                    return asyncio.get_running_loop().time() >= self._patience_ends
-                if symbol is not None and symbol in self._listed.get(name, ()):
-                    return True
+            return False
         return True
+
+    def _understood(self, pin: str | None, symbol: str) -> tuple[str | None, str]:
+        """Return pin and symbol; the colon belongs to the symbol where no provider is called like the pin."""
+        return (None, f"{pin}:{symbol}".upper()) if pin is not None and pin not in self._providers else (pin, symbol)
+
+    def _has(self, name: str, symbol: str) -> bool:
+        return name in self._kept and symbol in self._kept[name].listing.instruments
+
+    def _lacking(self, pin: str | None, symbol: str) -> list[KeptList]:
+        """Return the lists that would have to have a symbol, and have not; nearly always none."""
+        if pin is None:
+            pin = self._owners.get(symbol)
+        if pin is not None:
+            return [] if pin not in self._kept or self._has(pin, symbol) else [self._kept[pin]]
+        owner, missing = self._decide(symbol)
+        return list(self._kept.values()) if owner is None else missing
+
+    def _decide(self, symbol: str) -> tuple[str | None, list[KeptList]]:
+        """Return who a bare symbol belongs to, as far as is known, and the missing lists that could say otherwise.
+
+        A list that is missing cannot have an instrument of an asset class that its provider does not bring. One of a
+        provider without its key is not waited for: nobody knows whether there will ever be one.
+        """
+        missing = [kept for kept in self._kept.values() if not (kept.listing.is_known or kept.provider.lacks_key)]
+        order = list(self._providers)
+        holder = next((name for name in order if self._has(name, symbol)), None)
+        if holder is None:
+            fallback = self._first_open()
+            return None if fallback is None else fallback.name, missing
+        asset_class = self._kept[holder].listing.instruments[symbol].asset_class
+        earlier = order[: order.index(holder)]
+        return holder, [
+            kept
+            for kept in missing
+            if kept.provider.name in earlier and asset_class in kept.provider.info.asset_classes
+        ]
+
+    def standing(self, provider: str, symbol: str) -> Standing:
+        """Return what a provider's list says of a symbol in upper case."""
+        kept = self._kept.get(provider)
+        return "unknown" if kept is None else kept.listing.standing(symbol)
 
     def problem(self, name: str) -> str | None:
         """Return why a provider's list could not be had lately."""
-        return self._problems.get(name)
+        return self._kept[name].problem if name in self._kept else None
 
     @property
     def asset_classes(self) -> list[str]:
@@ -200,39 +179,36 @@ class Directory:
                 Code.INVALID_REQUEST, f"unknown asset_class {shown(asset_class)}; use one of {', '.join(known)}"
             )
         found = [
-            Listed(self._providers[name], instrument)
-            for name, instruments in self._listed.items()
-            for instrument in instruments.values()
+            Listed(kept.provider, instrument)
+            for kept in self._kept.values()
+            for instrument in kept.listing.instruments.values()
             if asset_class is None or instrument.asset_class == asset_class
         ]
         return sorted(found, key=lambda listed: (listed.instrument.symbol, listed.provider.name))
 
     def name_of(self, provider: Provider, symbol: str) -> str:
         """Return the canonical name of a provider's symbol: bare if it belongs to this provider, else pinned."""
-        return symbol if self._owner(symbol) == provider.name else f"{provider.name}:{symbol}"
+        is_bare = self._owner(symbol) == provider.name and (provider.name, symbol) not in self._long
+        return symbol if is_bare else f"{provider.name}:{symbol}"
 
     def _owner(self, symbol: str) -> str | None:
-        """Return who a bare symbol belongs to: whoever it was resolved to before, else the first that lists it."""
-        owner = self._owners.get(symbol)
-        if owner is None:
-            for name in self._providers:
-                if symbol in self._listed.get(name, ()):
-                    return name
-        if owner is None and (fallback := self._first_open()) is not None:
-            owner = fallback.name
-        return owner
+        """Return who a bare symbol belongs to: whoever it was resolved to before, else who has it for certain."""
+        fixed = self._owners.get(symbol)
+        if fixed is not None:
+            return fixed
+        owner, missing = self._decide(symbol)
+        return None if missing else owner
 
     def resolve(self, pin: str | None, symbol: str, interval: str) -> Target:
         """Return what a client's name stands for. Raises `RequestError` (unknown_symbol, unsupported_interval,
         provider_unavailable).
         """
         asked = symbol if pin is None else f"{pin}:{symbol}"
-        if pin is not None and pin not in self._providers:
-            # No provider is called so: the colon belongs to the symbol.
-            pin, symbol = None, asked.upper()
+        pin, symbol = self._understood(pin, symbol)
         try:
             provider = self._provider_of(pin, symbol)
-            instrument = self._listed.get(provider.name, {}).get(symbol)
+            kept = self._kept.get(provider.name)
+            instrument = None if kept is None else kept.listing.instruments.get(symbol)
             intervals = (instrument.intervals if instrument else None) or provider.info.intervals
             if interval not in intervals:
                 raise RequestError(
@@ -241,35 +217,46 @@ class Directory:
                     f"use one of {' '.join(intervals)}",
                 )
             if provider.refusal is not None:
-                raise _refused(provider.refusal)
+                raise _refused(provider)
         except RequestError as error:
             error.symbol, error.interval = asked, interval
             raise
-        if instrument is not None and (owner := self._owner(symbol)) is not None:
+        if instrument is not None:
             # From now on clients know the stream by this name.
-            self._owners[symbol] = owner
+            owner = self._owner(symbol)
+            if owner is None:
+                self._long.add((provider.name, symbol))
+            else:
+                self._owners[symbol] = owner
         own_spelling = instrument.symbol if instrument else symbol
         return Target(provider, StreamKey(own_spelling, interval), self.name_of(provider, symbol))
 
     def _provider_of(self, pin: str | None, symbol: str) -> Provider:
         if pin is not None:
-            provider = self._providers[pin]
-            if not provider.lists_instruments or symbol in self._listed.get(pin, ()):
-                return provider
-            self._complain_if_unlisted([provider])
+            kept = self._kept.get(pin)
+            if kept is None or self._has(pin, symbol):
+                return self._providers[pin]
+            if not kept.listing.is_known:
+                raise _refused(kept.provider) if kept.provider.lacks_key else self._undecided(symbol, None, [kept])
             raise RequestError(
                 Code.UNKNOWN_SYMBOL,
-                f"unknown symbol {shown(symbol)}: {provider.info.title} does not list it; "
+                f"unknown symbol {shown(symbol)}: {kept.provider.info.title} does not list it; "
                 "GET /api/v1/market-data/symbols lists those that can be had",
             )
-        owner = self._owner(symbol)
-        if owner is not None and (symbol in self._listed.get(owner, ()) or owner not in self._settled):
+        owner = self._owners.get(symbol)
+        if owner is None:
+            owner, missing = self._decide(symbol)
+            if missing:
+                raise self._undecided(symbol, owner, missing)
+        if owner is not None and (owner not in self._kept or self._has(owner, symbol)):
             return self._providers[owner]
         # Its owner lists it no longer; somebody else may.
-        for name, instruments in self._listed.items():
-            if symbol in instruments:
-                return self._providers[name]
-        self._complain_if_unlisted(self._providers.values())
+        for name, kept in self._kept.items():
+            if self._has(name, symbol):
+                return kept.provider
+        for kept in self._kept.values():
+            if kept.provider.lacks_key and not kept.listing.is_known:
+                raise _refused(kept.provider)
         raise RequestError(
             Code.UNKNOWN_SYMBOL,
             f"unknown symbol {shown(symbol)}; GET /api/v1/market-data/symbols lists those that can be had",
@@ -279,24 +266,26 @@ class Directory:
         """Return the first provider that takes any symbol, because it gives no list."""
         return next((provider for provider in self._providers.values() if not provider.lists_instruments), None)
 
-    def _complain_if_unlisted(self, providers: Iterable[Provider]) -> None:
-        for provider in providers:
-            if provider.lists_instruments and provider.name not in self._listed:
-                if provider.refusal is not None:
-                    raise _refused(provider.refusal)
-                reason = self._problems.get(provider.name, "it is still being loaded")
-                raise RequestError(
-                    Code.PROVIDER_UNAVAILABLE,
-                    f"the symbol list of {provider.info.title} is not there yet: {reason}",
-                    retry_after=self._asked_again_in_s(provider.name),
-                )
-
-    def _asked_again_in_s(self, name: str) -> float:
-        """Return in how many seconds there may be a list; at least a moment, since the answer takes one."""
-        asks_at = self._asks_at.get(name)
-        left_s = 0.0 if asks_at is None else asks_at - asyncio.get_running_loop().time()
-        return max(left_s, RETRY_S[0])
+    def _undecided(self, symbol: str, holder: str | None, missing: Sequence[KeptList]) -> RequestError:
+        """Say which lists are missing to decide about a symbol, and how to do without them."""
+        titles = " and ".join(kept.provider.info.title for kept in missing)
+        reasons = "; ".join(dict.fromkeys(kept.problem or "it is still being loaded" for kept in missing))
+        if holder is not None and self._has(holder, symbol):
+            title = self._providers[holder].info.title
+            text = (
+                f"{shown(symbol)} may be a symbol of {titles}, whose symbol list is not there yet ({reasons}); "
+                f"{title} has one: {holder}:{symbol}"
+            )
+        else:
+            text = f"the symbol list of {titles} is not there yet ({reasons}), and no other has {shown(symbol)}"
+            if len(self._providers) > len(missing):
+                text += "; PROVIDER:SYMBOL asks one provider only"
+        return RequestError(Code.PROVIDER_UNAVAILABLE, text, retry_after=min(kept.asks_in_s for kept in missing))
 
 
-def _refused(reason: str) -> RequestError:
-    return RequestError(Code.PROVIDER_UNAVAILABLE, reason, retry_after=RESTART_S)
+def _refused(provider: Provider) -> RequestError:
+    return RequestError(
+        Code.PROVIDER_UNAVAILABLE,
+        provider.refusal or f"{provider.info.title} refuses the relay",
+        retry_after=RESTART_S if provider.lacks_key else READMIT_S,
+    )

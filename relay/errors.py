@@ -7,7 +7,7 @@
     ├── OutboxFull               a subscriber does not take its closed candles
     ├── PluginError              a plugin cannot be used: import, api number, missing hook
     └── ProviderError            a provider could not do what it was asked
-        ├── AuthenticationFailed     refused for good: not asked again until restart
+        ├── AuthenticationFailed     refused until a person changes something; asked again now and then
         ├── RateLimited              wait exactly `retry_after` seconds
         ├── ProviderUnavailable      it cannot be reached, or says it is broken (5xx)
         ├── ProviderTimeout          it did not answer in time
@@ -52,6 +52,9 @@ class CloseCode(IntEnum):
 
 RESTART_S = 3600.0
 """Seconds after which it is worth another try where only a restart of the relay changes the answer."""
+
+READMIT_S = 60.0
+"""Seconds after which a provider that refused the relay's key is asked again at the earliest."""
 
 
 class RelayError(Exception):
@@ -109,7 +112,7 @@ class ProviderError(RelayError):
 
 
 class AuthenticationFailed(ProviderError):
-    """The provider refused the key, or there is none: not asked again until restart."""
+    """The provider refused the key, or there is none: a person has to change that; asked again now and then."""
 
 
 class RateLimited(ProviderError):

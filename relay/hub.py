@@ -108,7 +108,6 @@ class Hub:
         if old is not None and old.options == options:
             return False
         self.fanout.ungroup(subscriber)
-        is_wanted = stream.is_wanted
         if old is not None:
             # What its throttle holds is the newest state, and nobody may send it later.
             if old.held is not None and not options.closed_only:
@@ -119,7 +118,7 @@ class Hub:
         subscriber.subscriptions[stream] = channel
         if subscriber.outbox.is_lagging:
             channel.laggards[subscriber] = None
-        if not is_wanted:
+        if old is None:
             stream.feeder.wanted(stream)
         return old is None
 
@@ -138,11 +137,9 @@ class Hub:
 
     def attach(self, stream: Stream) -> Attachment:
         """Want a stream, and keep what it tells from now on for somebody who subscribes later; see `detach`."""
-        is_wanted = stream.is_wanted
         attachment = Attachment(stream)
         stream.attachments[attachment] = None
-        if not is_wanted:
-            stream.feeder.wanted(stream)
+        stream.feeder.wanted(stream)
         return attachment
 
     def detach(self, attachment: Attachment) -> None:

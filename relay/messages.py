@@ -9,6 +9,7 @@ from relay.errors import Code
 
 Symbol = Annotated[str, "Canonical name of the symbol; `provider:SYMBOL` where another provider owns the bare name."]
 Interval = Annotated[str, "Canonical name of the interval."]
+ProviderName = Annotated[str, "Who it comes from; `provider:SYMBOL` pins it."]
 Id = Annotated[str | int, "The `id` of the request, if it had one."]
 Seconds = Annotated[int, {"minimum": 0}]
 
@@ -63,6 +64,7 @@ class Subscription(TypedDict):
     action: Literal["subscribe", "unsubscribe"]
     symbol: Symbol
     interval: Interval
+    provider: ProviderName
     status: Literal["ok"]
     id: NotRequired[Id]
 
@@ -73,6 +75,7 @@ class Snapshot(TypedDict):
     type: Literal["snapshot"]
     symbol: Symbol
     interval: Interval
+    provider: ProviderName
     candles: Annotated[list[CandleObject], "Oldest first."]
     last_is_closed: Annotated[bool, "False when the last candle is still open."]
     complete: Annotated[bool, "False when the past asked for could not be had in full."]

@@ -94,13 +94,17 @@ class PriceUpdate(NamedTuple):
 
 
 class Instrument(NamedTuple):
-    """What a symbol denotes: something that can be streamed now. `intervals` None means all of the provider's."""
+    """What a symbol denotes. `intervals` None means all of the provider's.
+
+    `status` is `trading`, or `paused` while the venue takes no trades in it; its history stays.
+    """
 
     symbol: str
     asset_class: str
     base: str
     quote: str
     intervals: tuple[str, ...] | None = None
+    status: str = "trading"
 
 
 class Setting(NamedTuple):
@@ -136,6 +140,7 @@ class ProviderInfo(NamedTuple):
     `candles_back` more of them, before those that are asked for, cost nothing: they are compared with what is stored.
     Candles that a stream closed are compared with history so long after their close as `compare_after_s` says, once
     for each of its numbers.
+    A list with fewer than `least_instruments` entries is not the whole list.
     """
 
     name: str
@@ -158,6 +163,7 @@ class ProviderInfo(NamedTuple):
     is_utc_grid: bool = False
     candles_back: int = 0
     compare_after_s: tuple[float, ...] = (300.0,)
+    least_instruments: int = 1
 
 
 class Budget(NamedTuple):

@@ -30,7 +30,7 @@ class Feeder(Protocol):
     has_history: bool
 
     def wanted(self, stream: "Stream") -> None:
-        """Learn that a stream has its first subscriber."""
+        """Learn that a stream has one more subscriber."""
 
     def unwanted(self, stream: "Stream") -> None:
         """Learn that a stream lost its last subscriber."""

@@ -86,7 +86,14 @@ def price_update(symbol: str, interval: str, update: PriceUpdate, seq: int) -> b
 
 
 def snapshot(
-    symbol: str, interval: str, candles: Sequence[Candle], *, last_is_closed: bool, complete: bool, seq: int
+    symbol: str,
+    interval: str,
+    candles: Sequence[Candle],
+    *,
+    provider: str,
+    last_is_closed: bool,
+    complete: bool,
+    seq: int,
 ) -> bytes:
     """Encode the candles sent first as a frame."""
     objects: list[CandleObject] = [candle._asdict() for candle in candles]  # type: ignore[misc]  # as CandleObject has it
@@ -94,6 +101,7 @@ def snapshot(
         "type": "snapshot",
         "symbol": symbol,
         "interval": interval,
+        "provider": provider,
         "candles": objects,
         "last_is_closed": last_is_closed,
         "complete": complete,
@@ -144,7 +152,12 @@ def greeting(epoch: str, most_streams: int, server_time: int) -> bytes:
 
 
 def subscription(
-    action: Literal["subscribe", "unsubscribe"], symbol: str, interval: str, request_id: str | int | None
+    action: Literal["subscribe", "unsubscribe"],
+    symbol: str,
+    interval: str,
+    request_id: str | int | None,
+    *,
+    provider: str,
 ) -> bytes:
     """Encode the confirmation of one stream as a frame."""
     message: Subscription = {
@@ -152,6 +165,7 @@ def subscription(
         "action": action,
         "symbol": symbol,
         "interval": interval,
+        "provider": provider,
         "status": "ok",
     }
     return _answer(message, request_id)

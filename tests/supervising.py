@@ -20,6 +20,7 @@ from relay.supervision.backfill import Backfill
 from relay.supervision.carried import Carried
 from relay.supervision.feeds import Feed, Intake
 from relay.supervision.slots import Slot
+from relay.supervision.supervisor import Listings, Supervisor
 
 MINUTE = 1_764_000_000
 A, B = StreamKey("A", "1m"), StreamKey("B", "1m")
@@ -109,6 +110,7 @@ class Rig:
         self.hands = hands
         self.provider = provider
         self.history = history
+        self.supervisors: list[Supervisor] = []
         self.closed: list[PriceUpdate] = []
         self.refused: list[tuple[str, str]] = []
         self.hub = Hub(hands.clock, on_closed=lambda stream, one, after: self.closed.append(one))
@@ -150,6 +152,20 @@ class Rig:
         self.tasks.insert(0, slot.task)
         return slot
 
+    def supervisor(self, listings: Listings | None = None) -> Supervisor:
+        """Return a supervisor of the provider; the test calls `check`. It is closed with the rig."""
+        supervisor = Supervisor(
+            self.provider,
+            self.hub,
+            self.history,
+            self.hands.clock,
+            linger_s=0.0,
+            listings=listings,
+            rng=random.Random(1),
+        )
+        self.supervisors.append(supervisor)
+        return supervisor
+
     def _refuse(self, carried: Carried, reason: str) -> None:
         self.refused.append((carried.stream.key.symbol, reason))
 
@@ -172,6 +188,8 @@ async def rig_of(plugin: Scripted, folder: Path) -> AsyncIterator[Rig]:
         finally:
             for task in rig.tasks:
                 task.cancel()
+            for supervisor in rig.supervisors:
+                await supervisor.close()
             await asyncio.gather(rig.backfill.close(), *rig.tasks, return_exceptions=True)
             await history.close()
             await store.close()

@@ -376,11 +376,13 @@ async def test_the_next_stream_host_is_used_from_then_on(
         assert len(refusing.connect_log) == 1
 
 
-async def test_the_pairs_that_trade_are_listed(exchange: BinanceStandIn, plugin: Plugin) -> None:
+async def test_all_pairs_are_listed_and_those_that_do_not_trade_are_paused(
+    exchange: BinanceStandIn, plugin: Plugin
+) -> None:
     listed = await plugin.instruments()
     assert Instrument("BTCUSDT", "crypto", "BTC", "USDT") in listed
     assert Instrument("币安人生USDT", "crypto", "币安人生", "USDT") in listed
-    assert "NKNUSDT" not in {instrument.symbol for instrument in listed}
+    assert {one.symbol for one in listed if one.status == "paused"} == {"NKNUSDT"}
     assert exchange.requests[0].query == {"showPermissionSets": "false"}
     assert plugin.provider.relay_budgets()[0].used == 20
 

@@ -1,11 +1,14 @@
 """One stream that is carried: its state is told honestly, its silence judged by its habit and its feed's plans."""
 
+from collections.abc import Callable
+from itertools import permutations
+
 import pytest
 
 from relay.clock import ProviderClock
 from relay.hub import Hub
 from relay.stream import Stream
-from relay.supervision.carried import KEPT_EVENTS, Carried
+from relay.supervision.carried import KEPT_EVENTS, Carried, Facts, State
 from relay.supervision.liveness import Remedy
 from tests.supervising import MINUTE, A, Hands, update
 
@@ -76,6 +79,96 @@ def test_only_the_newest_events_are_kept(carried: Carried) -> None:
     assert len(carried.stream.events) == KEPT_EVENTS
 
 
+# -- one state from many facts ---------------------------------------------------------------------
+
+CLOSED = State("market_closed", "until Sunday")
+FETCHING = State("backfilling", "what was missed is being fetched")
+
+
+@pytest.mark.parametrize(
+    ("facts", "status", "message"),
+    [
+        (Facts(loss="opening"), "connecting", "opening"),
+        (Facts(loss="gone", was_fed=True), "reconnecting", "gone"),
+        (Facts(loss="gone", was_fed=True, rest=CLOSED, past=FETCHING), "reconnecting", "gone"),
+        (Facts(is_fed=True, was_fed=True), "connected", "live"),
+        (Facts(is_fed=True, remark="polled"), "connected", "polled"),
+        (Facts(is_fed=True, silent_s=130.4), "stale", "no data for 130 s"),
+        (Facts(is_fed=True, silent_s=130.0, past=FETCHING), *FETCHING),
+        (Facts(is_fed=True, past=FETCHING, rest=CLOSED), *CLOSED),
+        (Facts(is_fed=True, past=FETCHING, halt="paused"), "market_closed", "paused"),
+        (Facts(loss="opening", halt="paused"), "market_closed", "paused"),
+        (Facts(refusal="busy", halt="paused", is_fed=True), "error", "busy"),
+    ],
+)
+def test_the_state_follows_from_what_is_known(facts: Facts, status: str, message: str) -> None:
+    assert facts.state() == (status, message)
+
+
+def said(carried: Carried) -> list[Callable[[], None]]:
+    return [
+        carried.go_live,
+        lambda: carried.rest(*CLOSED),
+        lambda: carried.catch_up("what was missed is being fetched"),
+        lambda: carried.remark("polled every 5 min"),
+    ]
+
+
+@pytest.mark.parametrize("order", list(permutations(range(4))))
+def test_a_pause_stands_in_whatever_order_things_are_learned(hub: Hub, hands: Hands, order: tuple[int, ...]) -> None:
+    carried = Carried(hub.stream("demo", A, "A", Feeder(hands)), hub, hands.clock)
+    for number in order:
+        said(carried)[number]()
+    assert state(carried) == CLOSED
+    carried.caught_up()
+    assert state(carried) == CLOSED
+    carried.accept()
+    carried.show()
+    assert state(carried) == ("connected", "polled every 5 min")
+
+
+def test_a_pause_is_forgotten_by_no_loss_and_no_refusal(carried: Carried) -> None:
+    carried.rest(*CLOSED)
+    carried.lose("the connection was lost")
+    assert state(carried)[0] == "reconnecting"
+    carried.go_live()
+    assert state(carried) == CLOSED
+    carried.refuse("busy")
+    carried.retry()
+    assert state(carried)[0] == "reconnecting"
+    carried.go_live()
+    assert state(carried) == CLOSED
+    carried.hear()
+    assert state(carried) == ("connected", "live")
+
+
+def test_a_stream_whose_past_waits_for_the_budget_is_throttled_until_it_was_fetched(carried: Carried) -> None:
+    carried.go_live()
+    carried.wait_for_budget("the budget is used up, more at 12:00")
+    carried.go_live()
+    assert state(carried) == ("throttled", "the budget is used up, more at 12:00")
+    carried.catch_up("what was missed is being fetched")
+    assert state(carried) == FETCHING
+    carried.wait_for_budget("used up again")
+    carried.caught_up()
+    assert state(carried) == ("connected", "live")
+
+
+def test_a_new_feed_is_not_blamed_for_the_silence_of_the_one_before(carried: Carried, hands: Hands) -> None:
+    carried.go_live()
+    hands.now += 130
+    carried.check_silence(hands.now)
+    assert state(carried)[0] == "stale"
+    carried.lose("the connection was lost")
+    carried.listen_anew(hands.now)
+    carried.catch_up("what was missed is being fetched")
+    carried.caught_up()
+    assert state(carried) == ("connected", "live")
+    hands.now += 130
+    carried.check_silence(hands.now)
+    assert state(carried) == ("stale", "no data for 130 s")
+
+
 # -- silence ---------------------------------------------------------------------------------------
 
 
@@ -116,7 +209,7 @@ def test_silence_before_a_stream_is_live_or_while_it_rests_does_not_count(carrie
     assert carried.check_silence(hands.now + 1000) is None
     carried.rest("market_closed", "until Sunday")
     assert carried.check_silence(hands.now + 2000) is None
-    carried.go_live()
+    carried.hear()
     assert carried.check_silence(hands.now + 2100) is None
     assert carried.check_silence(hands.now + 2121) is Remedy.RESUBSCRIBE
 

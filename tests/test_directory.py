@@ -10,9 +10,10 @@ import orjson
 import pytest
 
 from relay import directory as directory_module
+from relay import kept_list
 from relay.clock import Clock, ProviderClock
 from relay.directory import Directory, Target
-from relay.errors import ProviderUnavailable, RequestError
+from relay.errors import ProviderUnavailable, RateLimited, RequestError
 from relay.model import Instrument, PriceUpdate, ProviderInfo, Setting
 from relay.plugins.hookspecs import API_VERSION, hookimpl
 from relay.plugins.host import PluginHost
@@ -26,11 +27,13 @@ NOTHING: tuple[PriceUpdate, ...] = ()
 class Lists:
     """A provider that lists what `symbols` holds; each question waits for `may_answer`."""
 
-    def __init__(self, name: str, *symbols: str, needs_key: str = "") -> None:
+    def __init__(self, name: str, *symbols: str, needs_key: str = "", asset_class: str = "demo") -> None:
         # What tells one built-in plugin from another.
         self.__name__ = self.name = name
         self.symbols: Any = symbols
         self.needs_key = needs_key
+        self.asset_class = asset_class
+        self.paused: set[str] = set()
         self.may_answer = asyncio.Event()
         self.may_answer.set()
         self.error: Exception | None = None
@@ -39,8 +42,8 @@ class Lists:
     @hookimpl
     def relay_provider(self) -> ProviderInfo:
         return ProviderInfo(
-            name=self.name, api=API_VERSION, title=self.name.title(), asset_classes=("demo",), intervals=("1m", "1h"),
-            settings=(Setting("key", is_secret=True),), needs_key=self.needs_key,
+            name=self.name, api=API_VERSION, title=self.name.title(), asset_classes=(self.asset_class,),
+            intervals=("1m", "1h"), settings=(Setting("key", is_secret=True),), needs_key=self.needs_key,
         )  # fmt: skip
 
     @hookimpl
@@ -54,7 +57,10 @@ class Lists:
         await self.may_answer.wait()
         if self.error is not None:
             raise self.error
-        return [Instrument(symbol, "demo", "B", "Q", None) for symbol in self.symbols]
+        return [
+            Instrument(symbol, self.asset_class, "B", "Q", None, "paused" if symbol in self.paused else "trading")
+            for symbol in self.symbols
+        ]
 
 
 class Open:
@@ -85,7 +91,7 @@ async def start(store: Store) -> AsyncIterator[Start]:
     async with AsyncExitStack() as stack:
         session = await stack.enter_async_context(aiohttp.ClientSession())
 
-        async def begin(*plugins: object, **hears: Any) -> Directory:
+        async def begin(*plugins: object, ttl_s: float = 0.05, **hears: Any) -> Directory:
             host = PluginHost()
             host.load(plugins)
             assert not host.failures
@@ -93,10 +99,10 @@ async def start(store: Store) -> AsyncIterator[Start]:
                 host.bind(host.loaded[name], {"key": None}, ProviderClock(Clock())) for name in host.loaded
             ]  # fmt: skip
             for provider in providers:
-                provider.info = provider.info._replace(instruments_ttl_s=0.05)
+                provider.info = provider.info._replace(instruments_ttl_s=ttl_s)
                 provider.open(session)
-            directory = Directory(providers, store.documents, **hears)
-            directory.start()
+            directory = Directory(providers, store.documents, soon_s=0.0, **hears)
+            await directory.start()
             stack.push_async_callback(directory.close)
             return directory
 
@@ -161,25 +167,24 @@ async def test_nobody_waits_for_ever(start: Start, monkeypatch: pytest.MonkeyPat
 
 
 async def test_owner_stays_while_the_process_runs(start: Start) -> None:
-    first, second = Lists("one"), Lists("two", "BBB")
+    first, second = Lists("one", "AAA"), Lists("two", "BBB")
     directory = await start(first, second)
     await directory.settled()
     assert found(directory.resolve(None, "BBB", "1m")) == ("two", "BBB@1m", "BBB")
-    first.symbols = ("BBB",)
-    await eventually(lambda: len(directory.listed()) == 2)
+    first.symbols = ("AAA", "BBB")
+    await eventually(lambda: len(directory.listed()) == 3)
     assert found(directory.resolve(None, "BBB", "1m")) == ("two", "BBB@1m", "BBB")
     assert found(directory.resolve("one", "BBB", "1m")) == ("one", "BBB@1m", "one:BBB")
 
 
 async def test_symbol_that_its_owner_delists_goes_to_another_provider_by_its_long_name(start: Start) -> None:
-    first, second = Lists("one", "BBB"), Lists("two", "BBB")
-    gone: list[tuple[str, set[str]]] = []
-    directory = await start(first, second, on_delisted=lambda provider, symbols: gone.append((provider.name, symbols)))
+    first, second = Lists("one", "AAA", "BBB"), Lists("two", "BBB")
+    directory = await start(first, second)
     await directory.settled()
     assert found(directory.resolve(None, "BBB", "1m"))[0] == "one"
-    first.symbols = ()
-    await eventually(lambda: gone)
-    assert gone == [("one", {"BBB"})]
+    first.symbols = ("AAA",)
+    await eventually(lambda: directory.standing("one", "BBB") == "gone")
+    assert first.asked >= 4
     assert found(directory.resolve(None, "BBB", "1m")) == ("two", "BBB@1m", "two:BBB")
 
 
@@ -203,7 +208,9 @@ async def test_each_list_that_a_provider_gave_is_told_before_it_is_used(start: S
     lists.symbols = ("AAA",)
     await eventually(lambda: told[-1][2] == 1)
     assert told[0] == ("one", ["AAA", "BBB"], 0)
-    assert ("one", ["AAA"], 2) in told
+    # One answer makes nothing absent.
+    assert ("one", ["AAA", "BBB"], 2) in told
+    await eventually(lambda: told[-1] == ("one", ["AAA"], 1))
 
 
 async def test_list_is_remembered_for_the_next_run(start: Start, store: Store) -> None:
@@ -218,7 +225,7 @@ async def test_list_is_remembered_for_the_next_run(start: Start, store: Store) -
     assert second.problem("one") == "cannot connect"
     document = await store.documents.get("instruments:one")
     assert document is not None
-    assert orjson.loads(document.body) == [["AAA", "demo", "B", "Q", None]]
+    assert orjson.loads(document.body) == [["AAA", "demo", "B", "Q", None, "trading"]]
 
 
 def directory_is_stored(store: Store) -> bool:
@@ -242,18 +249,18 @@ async def test_list_of_an_earlier_run_that_makes_no_sense_is_left_out(start: Sta
 async def test_list_that_makes_no_sense_ends_nothing(
     start: Start, symbols: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(directory_module, "RETRY_S", (0.05,))
+    monkeypatch.setattr(kept_list, "RETRY_S", (0.05,))
     broken = Lists("one")
     broken.symbols = symbols
     directory = await start(broken, Lists("two", "CCC"))
     await directory.settled()
-    assert found(directory.resolve(None, "CCC", "1m"))[0] == "two"
+    assert found(directory.resolve("two", "CCC", "1m"))[0] == "two"
     broken.symbols = ("AAA",)
     await eventually(lambda: any(one.instrument.symbol == "AAA" for one in directory.listed()))
 
 
 async def test_failed_list_is_asked_for_again(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(directory_module, "RETRY_S", (0.05,))
+    monkeypatch.setattr(kept_list, "RETRY_S", (0.05,))
     lists = Lists("one", "AAA")
     lists.error = ProviderUnavailable("cannot connect")
     directory = await start(lists)
@@ -269,8 +276,8 @@ async def test_failed_list_is_asked_for_again(start: Start, monkeypatch: pytest.
 async def test_list_that_fails_again_and_again_is_asked_for_ever_more_rarely(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert list(directory_module.RETRY_S) == sorted(directory_module.RETRY_S)
-    monkeypatch.setattr(directory_module, "RETRY_S", (0.05, 900.0))
+    assert list(kept_list.RETRY_S) == sorted(kept_list.RETRY_S)
+    monkeypatch.setattr(kept_list, "RETRY_S", (0.05, 900.0))
     lists = Lists("one", "AAA")
     lists.error = ProviderUnavailable("cannot connect")
     directory = await start(lists)
@@ -328,3 +335,156 @@ def test_a_provider_is_found_by_name_only_among_those_given() -> None:
     providers: Sequence[Provider] = ()
     directory = Directory(providers, None)  # type: ignore[arg-type]  # it stores nothing before it starts
     assert refusal(directory, "one", "AAA").code == "unknown_symbol"
+
+
+# -- a list that is missing ------------------------------------------------------------------------
+
+
+def away(name: str, *symbols: str, asset_class: str = "demo") -> Lists:
+    lists = Lists(name, *symbols, asset_class=asset_class)
+    lists.error = ProviderUnavailable("cannot connect")
+    return lists
+
+
+async def test_a_symbol_does_not_change_its_venue_with_what_could_be_reached(start: Start) -> None:
+    first, second = away("one", "BBB"), Lists("two", "BBB")
+    directory = await start(first, second)
+    await directory.settled(None, "BBB")
+    fault = refusal(directory, None, "BBB")
+    assert (fault.code, fault.retry_after) == ("provider_unavailable", 2.0)
+    assert fault.message == (
+        "'BBB' may be a symbol of One, whose symbol list is not there yet (cannot connect); Two has one: two:BBB"
+    )
+    assert found(directory.resolve("two", "BBB", "1m")) == ("two", "BBB@1m", "two:BBB")
+    first.error = None
+    await directory.settled(None, "BBB")
+    await eventually(lambda: len(directory.listed()) == 2)
+    assert found(directory.resolve(None, "BBB", "1m")) == ("one", "BBB@1m", "BBB")
+    assert found(directory.resolve("two", "BBB", "1m")) == ("two", "BBB@1m", "two:BBB")
+
+
+async def test_what_a_stream_is_called_does_not_change_when_the_missing_list_comes(start: Start) -> None:
+    first = away("one", "AAA")
+    directory = await start(first, Lists("two", "BBB"))
+    await directory.settled("two", "BBB")
+    assert found(directory.resolve("two", "BBB", "1m")) == ("two", "BBB@1m", "two:BBB")
+    first.error = None
+    await directory.settled(None, "AAA")
+    await eventually(lambda: len(directory.listed()) == 2)
+    assert found(directory.resolve("two", "BBB", "1m")) == ("two", "BBB@1m", "two:BBB")
+    assert found(directory.resolve(None, "BBB", "1m")) == ("two", "BBB@1m", "two:BBB")
+
+
+async def test_the_list_of_an_earlier_run_decides_while_the_provider_is_away(start: Start, store: Store) -> None:
+    # As a version wrote it that knew no status.
+    await store.documents.put("instruments:one", b'[["BBB","demo","B","Q",null]]')
+    directory = await start(away("one"), Lists("two", "BBB", "CCC"))
+    await directory.settled()
+    assert found(directory.resolve(None, "BBB", "1m")) == ("one", "BBB@1m", "BBB")
+    assert found(directory.resolve(None, "CCC", "1m")) == ("two", "CCC@1m", "CCC")
+    assert directory.standing("one", "BBB") == "trading"
+
+
+async def test_a_missing_list_is_no_doubt_about_what_its_provider_cannot_have(start: Start) -> None:
+    directory = await start(away("one"), Lists("two", "EUR/USD", asset_class="forex"))
+    await directory.settled(None, "EUR/USD")
+    assert found(directory.resolve(None, "EUR/USD", "1m")) == ("two", "EUR/USD@1m", "EUR/USD")
+
+
+async def test_a_refusal_names_all_lists_that_are_missing_and_the_way_to_pin(start: Start) -> None:
+    second = Lists("two", asset_class="forex")
+    second.error = RateLimited("the credits are used up", 30.0)
+    directory = await start(away("one"), second, Lists("three", "CCC"))
+    await directory.settled()
+    fault = refusal(directory, None, "EUR/USD")
+    assert fault.message == (
+        "the symbol list of One and Two is not there yet (cannot connect; the credits are used up), "
+        "and no other has 'EUR/USD'; PROVIDER:SYMBOL asks one provider only"
+    )
+    assert "list of Two is not there yet (the credits are used up)" in refusal(directory, "two", "EUR/USD").message
+
+
+async def test_a_provider_without_its_key_does_not_stand_in_the_way_of_others(start: Start) -> None:
+    locked = away("one")
+    locked.needs_key = "key"
+    directory = await start(locked, Lists("two", "BBB"))
+    await directory.settled()
+    assert found(directory.resolve(None, "BBB", "1m")) == ("two", "BBB@1m", "BBB")
+
+
+# -- a list of one moment --------------------------------------------------------------------------
+
+
+async def test_an_unknown_symbol_has_the_list_asked_for_once_for_all_who_want_it(start: Start) -> None:
+    lists = Lists("one", "AAA")
+    directory = await start(lists, ttl_s=60.0)
+    await directory.settled()
+    # What was asked for a moment ago is not asked for again.
+    await directory.settled(None, "BBB")
+    assert lists.asked == 1
+    assert refusal(directory, None, "BBB").code == "unknown_symbol"
+    lists.symbols = ("AAA", "BBB")
+    lists.may_answer.clear()
+    while lists.asked == 1:
+        first = asyncio.create_task(directory.settled(None, "BBB"))
+        await asyncio.wait([first], timeout=0.02)
+    waiting = [first, *(asyncio.create_task(directory.settled(pin, "BBB")) for pin in (None, "one"))]
+    await asyncio.wait(waiting, timeout=0.02)
+    assert not any(one.done() for one in waiting)
+    lists.may_answer.set()
+    await asyncio.gather(*waiting)
+    assert found(directory.resolve(None, "BBB", "1m")) == ("one", "BBB@1m", "BBB")
+    assert lists.asked == 2
+
+
+async def test_symbols_that_nobody_lists_are_asked_about_ever_more_rarely(start: Start) -> None:
+    lists = Lists("one", "AAA")
+    directory = await start(lists, ttl_s=36.0)
+    await directory.settled()
+    began = asyncio.get_running_loop().time()
+    while asyncio.get_running_loop().time() < began + 2.0:
+        await directory.settled(None, "NOPE")
+        await asyncio.sleep(0.005)
+    # After 0.05 s, 0.1 s, 0.2 s and so on.
+    assert 3 <= lists.asked <= 7
+
+
+async def test_a_maintenance_list_neither_ends_symbols_nor_replaces_what_is_remembered(
+    start: Start, store: Store
+) -> None:
+    symbols = [f"T{number:02d}" for number in range(20)]
+    lists = Lists("one", *symbols)
+    directory = await start(lists)
+    await directory.settled()
+    lists.symbols = ("123456",)
+    await eventually(lambda: lists.asked > 8)
+    assert found(directory.resolve(None, "T07", "1m"))[0] == "one"
+    assert len(directory.listed()) == 21
+    document = await store.documents.get("instruments:one")
+    assert document is not None
+    assert len(orjson.loads(document.body)) == 21
+
+
+async def test_what_is_paused_is_listed_as_such(start: Start) -> None:
+    lists = Lists("one", "AAA", "BBB")
+    lists.paused = {"BBB"}
+    directory = await start(lists)
+    await directory.settled()
+    assert found(directory.resolve(None, "BBB", "1m"))[0] == "one"
+    assert [one.instrument.status for one in directory.listed()] == ["trading", "paused"]
+    assert directory.standing("one", "BBB") == "paused"
+    assert directory.standing("nobody", "BBB") == "unknown"
+    lists.paused = set()
+    await eventually(lambda: directory.standing("one", "BBB") == "trading")
+
+
+async def test_a_first_list_that_is_too_short_leaves_open_what_it_lacks(start: Start) -> None:
+    lists = Lists("one")
+    directory = await start(lists, Lists("two", "BBB"))
+    await directory.settled()
+    fault = refusal(directory, None, "BBB")
+    assert fault.code == "provider_unavailable"
+    assert "(it has 0 entries, fewer than 1); Two has one: two:BBB" in fault.message
+    lists.symbols = ("AAA",)
+    await eventually(lambda: directory.problem("one") is None)
+    assert found(directory.resolve(None, "BBB", "1m"))[0] == "two"

@@ -18,7 +18,7 @@ from relay import (
 from relay.supervision.attempts import CAUSES
 from relay.supervision.carried import Carried
 from tests.running import eventually
-from tests.supervising import A, B, Rig, Scripted, candle, rig_of, update
+from tests.supervising import A, B, Remembering, Rig, Scripted, candle, rig_of, update
 
 
 async def test_updates_make_a_stream_live(tmp_path: Path) -> None:
@@ -159,3 +159,28 @@ async def test_a_feed_that_simply_ends_was_closed_by_the_upstream(tmp_path: Path
     plugin = Scripted()
     async with rig_of(plugin, tmp_path) as rig:
         assert await ended(rig, plugin, error=None) == ("closed", "the upstream closed the connection")
+
+
+async def test_a_pause_that_is_reported_during_a_backfill_stands_when_that_ends(tmp_path: Path) -> None:
+    plugin = Remembering()
+    plugin.known = [candle(0), candle(1), candle(2)]
+    plugin.may_answer.clear()
+    async with rig_of(plugin, tmp_path) as rig:
+        carried = rig.carry(A)
+        carried.go_live()
+        rig.hub.publish(carried.stream, update(A))
+        carried.lose("the connection was lost")
+        rig.hands.now += 120.0
+        rig.feed({A: carried})
+        await eventually(lambda: plugin.feeds)
+        plugin.feeds[0].watchlist.accept([A])
+        await eventually(lambda: plugin.asked == 1)
+        plugin.feeds[0].watchlist.pause(A, "market_closed", "until Sunday")
+        plugin.may_answer.set()
+        await eventually(lambda: rig.backfill.fetched == 1 and not carried.stream.series.is_catching_up)
+        assert (carried.stream.status, carried.stream.message) == ("market_closed", "until Sunday")
+        carried.check_silence(rig.hands.now + 10_000)
+        plugin.feeds[0].watchlist.remark(A, "polled")
+        assert carried.stream.status == "market_closed"
+        plugin.feeds[0].say(update(A, 2))
+        await eventually(lambda: carried.stream.status == "connected")

@@ -43,7 +43,6 @@ class Feeder:
         self._hub = hub
 
     def wanted(self, stream: Stream) -> None:
-        assert stream not in self.carried
         self.carried.add(stream)
 
     def unwanted(self, stream: Stream) -> None:

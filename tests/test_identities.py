@@ -15,7 +15,7 @@ import pytest
 from providers.binance import BinanceProvider
 from providers.sandbox import Pair, Sandbox
 from providers.twelve_data import TwelveDataProvider
-from relay.app import IDENTITIES, STORE
+from relay.app import DIRECTORY, IDENTITIES, STORE
 from relay.clock import Clock, ProviderClock
 from relay.errors import ProviderError, ProviderUnavailable
 from relay.identities import Identities
@@ -75,6 +75,11 @@ class Bench:
         asked = len([call for call in calls if call.path.endswith("exchangeInfo")])
         await eventually(lambda: len([call for call in calls if call.path.endswith("exchangeInfo")]) >= asked + 2)
 
+    async def gone(self) -> None:
+        """Wait until so many lists were without the coin that the relay believes it, and one more."""
+        await eventually(lambda: self.relay.app[DIRECTORY].standing("binance", OLD.symbol) == "gone")
+        await self.refreshed()
+
     def delist(self) -> None:
         self.sandbox.market.delist(OLD.symbol)
 
@@ -106,7 +111,7 @@ async def test_symbol_that_is_listed_again_for_another_coin_has_that_coins_histo
     assert len(old) > 4000
     assert all(map(is_old, old))
     bench.delist()
-    await bench.refreshed()
+    await bench.gone()
     assert (await relay.get("history", symbol="LUNAUSDT", interval="1h")).status == 404
     bench.list_other()
     await bench.refreshed()
@@ -141,7 +146,7 @@ async def test_coin_that_is_back_has_its_candles_back(bench: Bench) -> None:
     old = await bench.prices()
     pair = bench.sandbox.market.crypto[OLD.symbol]
     bench.delist()
-    await bench.refreshed()
+    await bench.gone()
     bench.sandbox.market.add_symbols([pair])
     await bench.refreshed()
     asked = len(bench.sandbox.binance.requests)
@@ -245,7 +250,7 @@ async def test_one_bad_answer_sets_nothing_aside(bench: Bench) -> None:
     relay = await bench.start()
     old = await bench.prices()
     pair = bench.sandbox.market.delist(OLD.symbol)
-    await bench.refreshed()
+    await bench.gone()
     # The first comparison takes two calls: the stored candles are gone, and so is their day.
     rows = [[int(bench.now) // DAY * DAY * 1000, "5", "5", "5", "5", "1", 0, "5", 1, "1", "5", "0"]]
     for body in ([], rows):
@@ -261,7 +266,7 @@ async def test_check_that_a_restart_interrupts_goes_on(bench: Bench) -> None:
     relay = await bench.start()
     await bench.prices()
     bench.delist()
-    await bench.refreshed()
+    await bench.gone()
     relay.app[IDENTITIES].again_s = 1000.0
     bench.list_other()
     await eventually(lambda: [one["state"] for one in relay.app[IDENTITIES].told()] == ["checking"])

@@ -26,7 +26,7 @@ async def test_snapshot_comes_after_the_state_and_before_updates(client: WsClien
     kinds = [await client.next() for _ in range(3)]
     assert [message["type"] for message in kinds] == ["subscription", "status", "snapshot"]
     snapshot = kinds[2]
-    assert set(snapshot) == {"type", "symbol", "interval", "candles", "last_is_closed", "complete", "seq"}
+    assert set(snapshot) == {"type", "symbol", "interval", "provider", "candles", "last_is_closed", "complete", "seq"}
     assert len(snapshot["candles"]) == 5
     assert snapshot["complete"] is True
 

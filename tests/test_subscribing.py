@@ -12,7 +12,8 @@ from tests.running import Running, WsClient, eventually
 async def test_subscription_is_confirmed_then_state_then_updates(client: WsClient) -> None:
     await client.ask("subscribe", symbol="BTCUSDT", interval="1m", id=7)
     assert await client.next() == {
-        "type": "subscription", "action": "subscribe", "symbol": "BTCUSDT", "interval": "1m", "status": "ok", "id": 7,
+        "type": "subscription", "action": "subscribe", "symbol": "BTCUSDT", "interval": "1m", "provider": "binance",
+        "status": "ok", "id": 7,
     }  # fmt: skip
     state = await client.next()
     assert state["type"] == "status"

@@ -286,17 +286,23 @@ async def test_more_streams_than_a_connection_carries_are_spread_over_several(
         seen.add((update["symbol"], update["interval"]))
 
 
-async def test_a_pair_that_stops_trading_turns_its_streams_to_error_and_harms_no_other(
-    relay_with: StartRelay, sandbox: Sandbox
+async def test_a_pair_that_stops_trading_is_paused_until_it_trades_again_and_harms_no_other(
+    relay_with: StartRelay, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(carried, "HALT_SILENCE_S", 1.0)
     relay = await relay_with(builtin=(SmallFeeds, TwelveDataProvider))
     client = await relay.connect()
     await client.subscribe("DOGEUSDT@1m", "BTCUSDT@1m")
     await client.update(symbol="DOGEUSDT")
     sandbox.binance.set_status("DOGEUSDT", "BREAK")
-    state = await client.until_type("status", symbol="DOGEUSDT", status="error")
-    assert state["message"] == "Binance no longer lists DOGEUSDT"
+    state = await client.until_type("status", symbol="DOGEUSDT", status="market_closed")
+    assert state["message"] == "Binance has paused trading in DOGEUSDT; the next price ends that"
     await client.update(symbol="BTCUSDT")
-    await eventually(lambda: sandbox.binance.subscribed == ["btcusdt@kline_1m"])
-    await client.ask("subscribe", symbol="DOGEUSDT", interval="5m", id=5)
-    assert (await client.answer(5))["code"] == "unknown_symbol"
+    rows = (await relay.get("instruments", asset_class="crypto")).body
+    assert next(row["status"] for row in rows if row["symbol"] == "DOGEUSDT") == "paused"
+    await client.subscribe("DOGEUSDT@5m")
+    await client.seen("status", symbol="DOGEUSDT", interval="5m", status="market_closed")
+    sandbox.binance.set_status("DOGEUSDT", "TRADING")
+    for interval in ("1m", "5m"):
+        await client.seen("status", symbol="DOGEUSDT", interval=interval, status="connected")
+        await client.update(symbol="DOGEUSDT", interval=interval)

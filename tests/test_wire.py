@@ -68,8 +68,8 @@ def test_gap_snapshot_and_status_have_the_fields_of_the_contract() -> None:
     assert message_of(wire.gap("X", "1m", 60, 180, "why")) == {
         "type": "gap", "symbol": "X", "interval": "1m", "from": 60, "to": 180, "reason": "why",
     }  # fmt: skip
-    snapshot = message_of(wire.snapshot("X", "1m", [CANDLE], last_is_closed=False, complete=True, seq=5))
-    assert set(snapshot) == {"type", "symbol", "interval", "candles", "last_is_closed", "complete", "seq"}
+    snapshot = message_of(wire.snapshot("X", "1m", [CANDLE], provider="p", last_is_closed=False, complete=True, seq=5))
+    assert set(snapshot) == {"type", "symbol", "interval", "provider", "candles", "last_is_closed", "complete", "seq"}
     assert message_of(wire.stream_status("X", "1m", "stale", "why")) == {
         "type": "status", "status": "stale", "symbol": "X", "interval": "1m", "message": "why",
     }  # fmt: skip

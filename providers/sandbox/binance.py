@@ -187,6 +187,10 @@ class BinanceStandIn(StandIn):
             self._fail(connection, 2, "Invalid request: invalid stream", identity)
             return
         if method == "SUBSCRIBE":
+            refusal = self.faults.subscription_refusal()
+            if refusal is not None:
+                self._fail(connection, 2, refusal, identity)
+                return
             if not self._subscribe(connection, params):
                 message = f"Invalid request: too many streams, at most {_MOST_STREAMS} on a connection"
                 self._fail(connection, 2, message, identity)

@@ -19,7 +19,8 @@ log = logging.getLogger(__name__)
 
 MOST_SYMBOLS = 100
 _LONGEST_SLEEP_S = 30.0
-_REFUSED_FOR_GOOD = frozenset({400, 403, 404})
+_ABOUT_THE_SYMBOL = frozenset({400, 403, 404})
+"""With words of the provider; without them somebody in front of it refused the call, whatever it was about."""
 
 Ask = Callable[[Sequence[str], str, int], Awaitable[Mapping[str, Series | Refused]]]
 
@@ -274,7 +275,7 @@ class Polls:
                 self._limits.exhaust_minute()
             elif answer.code == 401:
                 raise answer.error()
-            elif answer.code not in _REFUSED_FOR_GOOD:
+            elif answer.code not in _ABOUT_THE_SYMBOL or not answer.message:
                 self._note_asked(stream, asked, turns.get(key))
                 broken.append(answer)
                 self._watchlist.skip(f"{key}: error {answer.code}: {answer.message}")

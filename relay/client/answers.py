@@ -16,9 +16,14 @@ class History(NamedTuple):
     last_is_closed: bool
     wire: Mapping[str, Any]
 
+    @property
+    def provider(self) -> str:
+        """Who the candles come from; empty if the relay did not say."""
+        return str(self.wire.get("provider") or "")
+
 
 class ListedInstrument(NamedTuple):
-    """What a symbol denotes, and which provider serves it."""
+    """What a symbol denotes, and which provider serves it; `status` is `trading` or `paused`."""
 
     symbol: str
     provider: str
@@ -27,6 +32,7 @@ class ListedInstrument(NamedTuple):
     quote: str
     intervals: tuple[str, ...]
     attribution: str
+    status: str = "trading"
 
 
 def read_history(answer: Any) -> History:
@@ -57,6 +63,7 @@ def read_instruments(answer: Any) -> list[ListedInstrument]:
                 quote=item["quote"],
                 intervals=tuple(item["intervals"]),
                 attribution=item.get("attribution") or "",
+                status=item.get("status") or "trading",
             )
             for item in answer
         ]

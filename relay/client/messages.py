@@ -33,6 +33,11 @@ class Confirmed(NamedTuple):
     action: str
     wire: Mapping[str, Any]
 
+    @property
+    def provider(self) -> str:
+        """Who the stream comes from; empty if the relay did not say."""
+        return str(self.wire.get("provider") or "")
+
 
 class State(NamedTuple):
     """The state of a stream changed; a confirmed stream is `connected` until this says otherwise."""
@@ -52,6 +57,11 @@ class Snapshot(NamedTuple):
     is_complete: bool
     seq: int | None
     wire: Mapping[str, Any]
+
+    @property
+    def provider(self) -> str:
+        """Who the candles come from; empty if the relay did not say."""
+        return str(self.wire.get("provider") or "")
 
 
 class Update(NamedTuple):

@@ -31,8 +31,10 @@ class Writer:
             if self._form == "csv":
                 self._file.write(CSV_HEAD)
             elif self._form == "json":
-                names = orjson.dumps({"symbol": page.symbol, "interval": page.interval})
-                self._file.write(names[:-1] + b',"candles":[')
+                names = {"symbol": page.symbol, "interval": page.interval}
+                if page.provider:
+                    names["provider"] = page.provider
+                self._file.write(orjson.dumps(names)[:-1] + b',"candles":[')
         rows = list(_rows(page, self._form))
         if self._form == "json":
             self._tail = b'],"last_is_closed":%b}\n' % (b"true" if page.last_is_closed else b"false")

@@ -112,6 +112,15 @@ class Provider:
         variable = f"RELAY_{self.name}_{key}".upper()
         return f"{self.info.title} needs a key: set {variable}, or {key} in [{self.name}] of the configuration"
 
+    @property
+    def lacks_key(self) -> bool:
+        """Whether nothing works because a key is not set; only other settings change that."""
+        return self._missing_key() is not None
+
+    def readmit(self) -> None:
+        """Forget that the provider refused the relay: it may be asked again, unless its key is not set."""
+        self.refusal = self._missing_key()
+
     def open(self, session: aiohttp.ClientSession) -> None:
         """Use this session from now on; the caller closes it."""
         self._session = session

@@ -168,7 +168,7 @@ def fault_of_instrument(instrument: object, info: ProviderInfo) -> str | None:
     if not isinstance(instrument, Instrument):
         return f"an instrument is {kind_of(instrument)}, not Instrument"
     values: tuple[Any, ...] = instrument
-    symbol, asset_class, base, quote, intervals = values
+    symbol, asset_class, base, quote, intervals, status = values
     texts = {"symbol": symbol, "asset_class": asset_class, "base": base, "quote": quote}
     for name, text in texts.items():
         if not isinstance(text, str):
@@ -183,6 +183,8 @@ def fault_of_instrument(instrument: object, info: ProviderInfo) -> str | None:
         not isinstance(intervals, tuple) or not intervals or not set(intervals) <= set(info.intervals)
     ):
         return f"{symbol} has the intervals {intervals!r}; they are a tuple of those that relay_provider names, or None"
+    if status not in ("trading", "paused"):
+        return f"{symbol} has the status {status!r}, not 'trading' or 'paused'"
     return None
 
 
@@ -244,7 +246,7 @@ def _is_tuple_of_texts(value: Any) -> bool:
 def _fault_of_numbers(info: Any) -> str | None:
     if type(info.streams_per_feed) is not int or info.streams_per_feed < 1:
         return f"streams_per_feed is {info.streams_per_feed!r}, not a whole number of at least 1"
-    for name in ("candles_per_call", "calls_at_once"):
+    for name in ("candles_per_call", "calls_at_once", "least_instruments"):
         if type(getattr(info, name)) is not int or getattr(info, name) < 1:
             return f"{name} is {getattr(info, name)!r}, not a whole number of at least 1"
     if type(info.candles_back) is not int or info.candles_back < 0:

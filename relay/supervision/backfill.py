@@ -16,7 +16,7 @@ from relay.plugins.provider import Provider
 from relay.series import Missing
 from relay.storage.coverage import Span
 from relay.stream import CONNECTED, Stream
-from relay.supervision.carried import STALE, THROTTLED, Carried
+from relay.supervision.carried import STALE, Carried
 
 log = logging.getLogger(__name__)
 
@@ -167,7 +167,7 @@ class Backfill:
             except RateLimited as error:
                 failure, patience_s = str(error), BUDGET_PATIENCE_S
                 retry_at = clock.monotonic() + max(LEAST_WAIT_S, error.retry_after)
-                carried.rest(THROTTLED, f"what was missed follows in {error.retry_after:.0f} s: {error}")
+                carried.wait_for_budget(f"what was missed follows in {error.retry_after:.0f} s: {error}")
                 continue
             except (ProviderError, StoreError) as error:
                 attempt += 1

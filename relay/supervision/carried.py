@@ -1,6 +1,6 @@
-"""One stream that a feed carries: the state its subscribers are told, and when its silence means something."""
+"""One stream that a feed carries: what is known of it, the state that follows, and when its silence means something."""
 
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from relay.clock import Clock
 from relay.hub import Hub
@@ -12,8 +12,9 @@ from relay.supervision.liveness import Liveness, Remedy
 RECONNECTING: Final = "reconnecting"
 BACKFILLING: Final = "backfilling"
 STALE: Final = "stale"
-THROTTLED: Final = "throttled"
 ERROR: Final = "error"
+MARKET_CLOSED: Final = "market_closed"
+THROTTLED: Final = "throttled"
 
 LIVE = "live"
 KEPT_EVENTS = 20
@@ -23,6 +24,8 @@ LEAST_DOUBT_S = 5.0
 MOST_DOUBT_S = 300.0
 LEAST_PAUSE_S = 30.0
 MOST_PAUSE_S = 3600.0
+HALT_SILENCE_S = 10.0
+"""A stream that its provider's list calls paused has to be silent for so long: prices prove the list wrong."""
 
 
 class Planned(NamedTuple):
@@ -32,22 +35,92 @@ class Planned(NamedTuple):
     every_s: float | None
 
 
+class State(NamedTuple):
+    """What subscribers are told of a stream: a status of the contract, and why in words."""
+
+    status: StreamState
+    message: str
+
+
+class Facts(NamedTuple):
+    """What is known of a stream, each fact for itself; empty and None: it is not so.
+
+    `refusal` says why the provider refuses the stream and when it is tried next, `halt` why the provider's list calls
+    it paused. `loss` says why no feed delivers it while `is_fed` is false, `was_fed` whether one ever did. `rest` is
+    the pause that its feed reported, `past` what is done about candles that were missed, `silent_s` how long it is
+    silent beyond its habit, `stray` why all that comes is left out, `remark` how it is live.
+    """
+
+    refusal: str = ""
+    halt: str = ""
+    is_fed: bool = False
+    was_fed: bool = False
+    loss: str = ""
+    rest: State | None = None
+    past: State | None = None
+    silent_s: float | None = None
+    stray: str = ""
+    remark: str = LIVE
+
+    def state(self) -> State:
+        """Return the state that follows; the first fact that applies decides."""
+        if self.refusal:
+            return State(ERROR, self.refusal)
+        if self.halt:
+            return State(MARKET_CLOSED, self.halt)
+        if not self.is_fed:
+            return State(RECONNECTING if self.was_fed else CONNECTING, self.loss)
+        if self.rest is not None:
+            return self.rest
+        if self.past is not None:
+            return self.past
+        if self.silent_s is not None:
+            return State(STALE, f"no data for {self.silent_s:.0f} s")
+        if self.stray:
+            return State(STALE, self.stray)
+        return State(CONNECTED, self.remark)
+
+
 class Carried:
-    """A stream from when it is wanted until it is dropped. Whoever hands on an update counts it in `received`."""
+    """A stream from when it is wanted until it is dropped. Whoever hands on an update counts it in `received`.
+
+    Methods note facts; the state that subscribers are told follows from all of them, whatever their order was.
+    """
 
     __slots__ = (
-        "_ask_at", "_clock", "_doubt_at", "_doubt_pause_s", "_hub", "_liveness", "_remark", "_stray", "_taken",
-        "planned", "received", "stream",
-    )  # fmt: skip
+        "_ask_at",
+        "_clock",
+        "_doubt_at",
+        "_doubt_pause_s",
+        "_facts",
+        "_halt",
+        "_halted_at",
+        "_hub",
+        "_liveness",
+        "_received_then",
+        "_silent_since",
+        "_stray",
+        "_taken",
+        "planned",
+        "received",
+        "stream",
+    )
 
-    def __init__(self, stream: Stream, hub: Hub, clock: Clock) -> None:
+    def __init__(self, stream: Stream, hub: Hub, clock: Clock, halt: str = "") -> None:
         self.stream = stream
         self.received = 0
         self.planned: Planned | None = None
         self._hub = hub
         self._clock = clock
         self._liveness = Liveness(stream.key.interval, clock.monotonic())
-        self._remark = LIVE
+        self._facts = Facts(loss=stream.message, halt=halt)
+        # Not told: its first subscriber has it with the confirmation.
+        stream.status, stream.message = self._facts.state()
+        self._silent_since: float | None = None
+        self._halt = halt
+        self._halted_at = 0.0
+        self._received_then = 0
+        # Why updates are left out, and how many were taken when that was looked at last.
         self._stray = ""
         self._taken = 0
         self._doubt_at = self._doubt_pause_s = 0.0
@@ -59,54 +132,116 @@ class Carried:
         events.append((self._clock.wall(), event))
         del events[:-KEPT_EVENTS]
 
-    # -- states ------------------------------------------------------------------------------------
+    # -- what feeds report -------------------------------------------------------------------------
+
+    def _learn(self, **facts: Any) -> None:
+        self._facts = self._facts._replace(**facts)
+
+    def show(self) -> None:
+        """Tell the subscribers the state that follows from what is known, if it is another one."""
+        since = self._silent_since
+        silent_s = None if since is None else self._clock.monotonic() - since
+        state = self._facts._replace(silent_s=silent_s).state()
+        if not state.status == self.stream.status == STALE:
+            self._hub.set_state(self.stream, *state)
+
+    def accept(self) -> None:
+        """Note that a feed delivers the stream and no pause holds; `show` is left to who knows what was missed."""
+        self._learn(is_fed=True, was_fed=True, rest=None)
+
+    def hear(self) -> None:
+        """Note an update: it ends every pause and the silence, whoever spoke of them."""
+        self._silent_since = None
+        self._halt = self._stray = ""
+        self._learn(is_fed=True, was_fed=True, rest=None, halt="", stray="")
+        self.show()
 
     def go_live(self) -> None:
-        """Say that updates arrive and nothing is missing before them."""
-        if self.stream.status != CONNECTED:
-            self._hub.set_state(self.stream, CONNECTED, self._remark)
-
-    def catch_up(self, message: str) -> None:
-        """Say that live updates wait for what was missed."""
-        self._hub.set_state(self.stream, BACKFILLING, message)
-
-    def caught_up(self) -> None:
-        """Say that nothing is missing any more: the stream is live, or as silent as it was before."""
-        if self._liveness.warnings:
-            self._show_silence()
-        elif self._stray and self.received == self._taken:
-            self._hub.set_state(self.stream, STALE, self._stray)
-        else:
-            self.go_live()
+        """Note that a feed delivers the stream."""
+        self._learn(is_fed=True, was_fed=True)
+        self.show()
 
     def rest(self, status: StreamState, message: str) -> None:
-        """Say that the feed pauses the stream; the next update ends it."""
-        self._hub.set_state(self.stream, status, message)
+        """Note that the feed pauses the stream, until `accept` or an update."""
+        self._silent_since = None
+        self._learn(is_fed=True, was_fed=True, rest=State(status, message))
+        self.show()
 
     def lose(self, cause: str) -> None:
-        """Say that no feed delivers the stream any more, and that the next one is on its way."""
-        stream = self.stream
-        message = f"{cause}; the next attempt is under way"
-        if stream.status == CONNECTING:
-            self._hub.set_state(stream, CONNECTING, message)
-            return
-        if stream.status != RECONNECTING:
-            stream.reconnects += 1
+        """Note that no feed delivers the stream any more, and that the next one is on its way."""
+        if self._facts.is_fed:
+            self.stream.reconnects += 1
             self.note(f"lost: {cause}")
-        self._hub.set_state(stream, RECONNECTING, message)
-
-    def refuse(self, reason: str) -> None:
-        """Say that the stream is given up for good."""
-        self.note(f"error: {reason}")
-        self._hub.set_state(self.stream, ERROR, reason)
+        # The next feed is not blamed for the silence of this one.
+        self._silent_since = None
+        self._learn(is_fed=False, loss=f"{cause}; the next attempt is under way", past=None)
+        self.show()
 
     def remark(self, message: str) -> None:
-        """Keep what a feed says about how the stream is live, and show it if the stream is; empty ends it."""
-        remark = message or LIVE
-        if remark != self._remark:
-            self._remark = remark
-            if self.stream.status == CONNECTED:
-                self._hub.set_state(self.stream, CONNECTED, remark)
+        """Note how a feed says that the stream is live; empty ends it."""
+        self._learn(remark=message or LIVE)
+        self.show()
+
+    # -- what was missed ---------------------------------------------------------------------------
+
+    def catch_up(self, message: str) -> None:
+        """Note that live updates of a feed wait for what was missed, until `caught_up`."""
+        self._learn(is_fed=True, was_fed=True, past=State(BACKFILLING, message))
+        self.show()
+
+    def wait_for_budget(self, message: str) -> None:
+        """Note that what was missed waits for the provider's budget, until `catch_up` or `caught_up`."""
+        self._learn(past=State(THROTTLED, message))
+        self.show()
+
+    def caught_up(self) -> None:
+        """Note that nothing is missing any more."""
+        self._learn(past=None)
+        self.show()
+
+    # -- what the provider takes -------------------------------------------------------------------
+
+    def refuse(self, reason: str) -> None:
+        """Note that the provider refuses the stream, until `retry`; no feed carries it meanwhile."""
+        self.note(f"error: {reason}")
+        self.planned = None
+        self._silent_since = None
+        self._learn(refusal=reason, is_fed=False, past=None)
+        self.show()
+
+    def retry(self) -> None:
+        """Note that a refused stream is given to a feed again."""
+        self._learn(refusal="", loss="it was refused; the next attempt is under way")
+        self.show()
+
+    @property
+    def is_refused(self) -> bool:
+        """Whether the provider refuses the stream."""
+        return bool(self._facts.refusal)
+
+    def halt(self, message: str) -> None:
+        """Take what the provider's newest list says of the market: why it is paused, empty if it trades.
+
+        The stream is paused once it is silent then: see `check_halt`. An update disproves the list.
+        """
+        if message and not self._halt:
+            self._halted_at, self._received_then = self._clock.monotonic(), self.received
+        self._halt = message
+        if not message and self._facts.halt:
+            self._learn(halt="")
+            self.show()
+
+    def check_halt(self, now: float) -> None:
+        """Pause a stream that its provider's list calls paused once it is silent. Call it about once a second."""
+        if not self._halt or self._facts.halt:
+            return
+        if self.received != self._received_then:
+            self._halted_at, self._received_then = now, self.received
+        elif now - self._halted_at >= HALT_SILENCE_S:
+            self.note("paused")
+            self._silent_since = None
+            self._learn(halt=self._halt)
+            self.show()
 
     # -- silence -----------------------------------------------------------------------------------
 
@@ -148,30 +283,32 @@ class Carried:
         over_s = self._liveness.tick(now, self.received)
         if over_s is None or status == BACKFILLING:
             return None
-        remedy = self._liveness.warn(over_s)
-        if remedy is Remedy.RESUBSCRIBE:
+        if self._silent_since is None:
+            self._silent_since = self._liveness.heard_at
             self.note("stale")
-            self._show_silence()
-        return remedy
+            self.show()
+        return self._liveness.warn(over_s)
 
     def _check_stray(self) -> None:
         """Turn a stream stale of which nothing but updates to leave out came since the last look."""
         if self.received != self._taken:
             self._taken, self._stray, self._doubt_pause_s = self.received, "", 0.0
-        elif self._stray and self.stream.status == CONNECTED:
+        elif self._stray and not self._facts.stray:
             self.note("stale")
-            self._hub.set_state(self.stream, STALE, self._stray)
-
-    def _show_silence(self) -> None:
-        silent_s = self._clock.monotonic() - self._liveness.heard_at
-        self._hub.set_state(self.stream, STALE, f"no data for {silent_s:.0f} s")
+        if self._stray != self._facts.stray:
+            self._learn(stray=self._stray)
+            self.show()
 
     # -- candles that nobody closed ----------------------------------------------------------------
 
     def is_overdue(self, time_s: float, grace_s: float, now: float) -> bool:
         """Say whether a candle was over `grace_s` before the provider's time `time_s`, and no feed closed it."""
         series = self.stream.series
-        if self.stream.status not in (CONNECTED, STALE) or series.is_catching_up or self.is_planned(now):
+        # What was open when trading was paused still ends.
+        has_open = series.last is not None and not series.last_is_closed
+        is_halted = self._facts.is_fed and bool(self._facts.halt)
+        is_live = self.stream.status in (CONNECTED, STALE) or (is_halted and has_open)
+        if not is_live or series.is_catching_up or self.is_planned(now):
             return False
         due_at = series.due_at()
         if due_at is None:

@@ -171,8 +171,8 @@ class Feed:
                     hub.publish(stream, update)
                     if stream.series.is_catching_up:
                         self._backfill.start(carried)
-                    elif stream.status != CONNECTED:
-                        carried.go_live()
+                    if stream.status != CONNECTED:
+                        carried.hear()
         except ProviderError as error:
             self.error = error
             self.reason = str(error)
@@ -203,7 +203,9 @@ class Feed:
     def _accept(self, key: StreamKey) -> None:
         self._note_live(key)
         if (carried := self._carried.get(key)) is not None:
+            carried.accept()
             self._backfill.resume(carried)
+            carried.show()
 
     def _pause(self, key: StreamKey, status: str, message: str) -> None:
         self._note_live(key)

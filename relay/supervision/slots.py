@@ -38,7 +38,7 @@ ROTATION = Wish("rotation", "rotation before the provider's limit")
 class Slot:
     """Carries streams with one feed, and with two while one replaces the other; it ends with its last stream.
 
-    `on_refuse` is called for each stream when the provider refuses the relay for good.
+    `on_refuse` is called for each stream when the provider refuses the relay itself: its key.
     """
 
     def __init__(
@@ -209,7 +209,9 @@ class Slot:
         if isinstance(error, AuthenticationFailed):
             self._provider.refusal = str(error)
             about = self._about("feed_refused", feed, reason=str(error))
-            log.error("feed %s %d ended for good: %s", self._provider.name, feed.number, error, extra=about)
+            log.error(
+                "feed %s %d ended: the relay is refused: %s", self._provider.name, feed.number, error, extra=about
+            )
             for carried in list(self._carried.values()):
                 self._on_refuse(carried, str(error))
             return None

@@ -1,24 +1,46 @@
 """Which streams of one provider are wanted, and which slot carries each; they linger after the last subscriber."""
 
 import asyncio
+import logging
 import random
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from itertools import count
+from typing import Protocol
 
 from relay.clock import Clock
+from relay.errors import READMIT_S
+from relay.events import event
 from relay.history import History
 from relay.hub import Hub
+from relay.listing import Standing
 from relay.model import StreamKey
 from relay.plugins.provider import Provider
 from relay.stream import Stream
-from relay.supervision.attempts import Attempts
+from relay.supervision.attempts import Attempts, Backoff
 from relay.supervision.backfill import Backfill
 from relay.supervision.carried import Carried, Planned
 from relay.supervision.feeds import Feed, Intake
 from relay.supervision.recheck import Recheck
+from relay.supervision.refusals import Refusal
 from relay.supervision.slots import Slot
 
+log = logging.getLogger(__name__)
+
 TICK_S = 1.0
+MOST_READMIT_S = 900.0
+"""A provider that refused the relay itself is asked again after a wait that grows from `READMIT_S` to this."""
+GONE_SILENCE_S = 60.0
+"""A stream whose symbol left its provider's list ends once it is silent for so long: prices prove the list wrong."""
+
+
+class Listings(Protocol):
+    """What the lists of providers say of their symbols; `version` grows with each answer."""
+
+    version: int
+
+    def standing(self, provider: str, symbol: str) -> Standing:
+        """Return what a provider's list says of a symbol in upper case."""
 
 
 class Supervisor:
@@ -35,6 +57,7 @@ class Supervisor:
         clock: Clock,
         *,
         linger_s: float,
+        listings: Listings | None = None,
         rng: random.Random | None = None,
     ) -> None:
         self.provider = provider
@@ -53,6 +76,11 @@ class Supervisor:
         self._slot_of: dict[StreamKey, Slot] = {}
         self._lingering: dict[StreamKey, asyncio.TimerHandle] = {}
         self._ending: set[asyncio.Task[None]] = set()
+        self._refusals: dict[StreamKey, Refusal] = {}
+        self._readmissions = Backoff(self._rng, least_s=READMIT_S, most_s=MOST_READMIT_S)
+        self._readmit_at: float | None = None
+        self._listings = listings
+        self._list_version = 0
         self._ticker: asyncio.Task[None] | None = None
         self._numbers = count(1)
         self._is_closing = False
@@ -70,21 +98,32 @@ class Supervisor:
     # -- what is wanted ----------------------------------------------------------------------------
 
     def wanted(self, stream: Stream) -> None:
-        """Carry a stream upstream, or go on carrying it if it was lingering."""
+        """Carry a stream upstream, or go on carrying it; one that is refused is tried again soon."""
         key = stream.key
         handle = self._lingering.pop(key, None)
         if handle is not None:
             handle.cancel()
-        if key in self._carried or self._is_closing:
+        if self._is_closing:
             return
-        carried = self._carried[key] = Carried(stream, self._hub, self._machine_clock)
+        if key in self._carried:
+            if (refusal := self._refusals.get(key)) is not None:
+                refusal.hurry(self._machine_clock.monotonic())
+                # Later, since who subscribes is told the state with the confirmation first.
+                asyncio.get_running_loop().call_soon(self._retry_due)
+            return
+        halt = self._halt_of(key) if self._standing(key) == "paused" else ""
+        carried = self._carried[key] = Carried(stream, self._hub, self._machine_clock, halt)
+        self._enter_slot(carried)
+        if self._ticker is None:
+            self._ticker = asyncio.create_task(self._tick_forever(), name=f"watch {self.provider.name}")
+
+    def _enter_slot(self, carried: Carried) -> None:
+        key = carried.stream.key
         slot = next((slot for slot in self._slots if slot.has_room(key)), None)
         if slot is None:
             slot = self._open_slot()
         slot.add(carried)
         self._slot_of[key] = slot
-        if self._ticker is None:
-            self._ticker = asyncio.create_task(self._tick_forever(), name=f"watch {self.provider.name}")
 
     def unwanted(self, stream: Stream) -> None:
         """Stop carrying a stream when it has been without subscribers for the linger time."""
@@ -95,36 +134,118 @@ class Supervisor:
         loop = asyncio.get_running_loop()
         self._lingering[stream.key] = loop.call_later(self._linger_s, self._drop, carried)
 
-    def delist(self, symbols: set[str]) -> None:
-        """End the streams of symbols that the provider no longer lists."""
-        for key, carried in list(self._carried.items()):
-            if key.symbol.upper() in symbols:
-                self._refuse(carried, f"{self.provider.info.title} no longer lists {key.symbol}")
-
-    def _refuse(self, carried: Carried, reason: str) -> None:
-        """Give a stream up for good: its subscribers see the state `error`; subscribing again later tries again."""
-        self._forget(carried)
-        carried.refuse(reason)
-
     def _drop(self, carried: Carried) -> None:
         del self._lingering[carried.stream.key]
         self._forget(carried)
         self._hub.remove(carried.stream)
 
     def _forget(self, carried: Carried) -> None:
-        """Take a stream out of its slot; end the slot when it was the last one. Harmless when it was refused before."""
         key = carried.stream.key
-        if self._carried.get(key) is not carried:
-            return
         del self._carried[key]
+        self._refusals.pop(key, None)
+        self._leave_slot(carried)
+
+    def _leave_slot(self, carried: Carried) -> None:
+        """Take a stream out of its slot; end the slot when it was the last one. Harmless when it is in none."""
+        key = carried.stream.key
         self.backfill.cancel(carried)
-        slot = self._slot_of.pop(key)
+        slot = self._slot_of.pop(key, None)
+        if slot is None:
+            return
         slot.remove(key)
         if slot.is_empty:
             del self._slots[slot]
             slot.task.cancel()
             self._ending.add(slot.task)
             slot.task.add_done_callback(self._ending.discard)
+
+    # -- what the provider refuses -----------------------------------------------------------------
+
+    def _refuse(self, carried: Carried, reason: str) -> None:
+        """Let a stream rest in the state `error` until it is tried again. Harmless when it is refused already."""
+        key = carried.stream.key
+        if self._carried.get(key) is not carried or carried.is_refused:
+            return
+        self._leave_slot(carried)
+        now = self._machine_clock.monotonic()
+        refusal = self._refusals.get(key)
+        if refusal is None:
+            refusal = self._refusals[key] = Refusal(self._rng, carried.received)
+        is_news = refusal.note(reason, now)
+        if self.provider.refusal is not None:
+            # The feed said so in the log, once for all its streams.
+            refusal.wait_for_key()
+            carried.refuse(f"{reason}; the next try is at {self._utc(self._plan_readmission(now) - now)}")
+            return
+        if self._standing(key) == "gone":
+            when = "it is tried again once it is listed"
+        else:
+            when = f"the next try is at {self._utc(refusal.retry_at - now)}"
+        carried.refuse(f"{reason}; {when}")
+        if is_news:
+            log.warning("%s is in error: %s; %s", key, reason, when, extra=self._about("stream_refused", key, reason))
+
+    def _retry_due(self) -> None:
+        """Give refused streams whose time has come to a feed again; forget of those that deliver that they were."""
+        now = self._machine_clock.monotonic()
+        for key, refusal in list(self._refusals.items()):
+            carried = self._carried[key]
+            if carried.is_refused:
+                is_due = now >= refusal.retry_at and self.provider.refusal is None and self._standing(key) != "gone"
+                if is_due and not self._is_closing:
+                    carried.retry()
+                    self._enter_slot(carried)
+            elif carried.received > refusal.received:
+                del self._refusals[key]
+                self._readmissions.reset()
+                about = self._about("stream_taken", key, refusal.reason)
+                log.info("%s is no longer in error: %s", key, refusal.reason, extra=about)
+
+    def _plan_readmission(self, now: float) -> float:
+        """Return when a provider that refused the relay itself is asked again."""
+        if self._readmit_at is None:
+            self._readmit_at = now + self._readmissions.next_s()
+        return self._readmit_at
+
+    def _check_refusal(self, now: float) -> None:
+        """Ask a provider that refused the relay itself again when it is time, or when somebody readmitted it."""
+        provider = self.provider
+        if provider.refusal is not None and not provider.lacks_key and now >= self._plan_readmission(now):
+            provider.readmit()
+        if provider.refusal is None and self._readmit_at is not None:
+            self._readmit_at = None
+            for refusal in self._refusals.values():
+                if refusal.waits_for_key:
+                    refusal.try_now(now)
+
+    def _utc(self, in_s: float) -> str:
+        return datetime.fromtimestamp(self._machine_clock.wall() + in_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+    def _about(self, name: str, key: StreamKey, reason: str) -> dict[str, dict[str, object]]:
+        return event(name, provider=self.provider.name, stream=str(key), reason=reason)
+
+    # -- what the provider lists -------------------------------------------------------------------
+
+    def _standing(self, key: StreamKey) -> Standing:
+        listings = self._listings
+        return "unknown" if listings is None else listings.standing(self.provider.name, key.symbol.upper())
+
+    def _halt_of(self, key: StreamKey) -> str:
+        return f"{self.provider.info.title} has paused trading in {key.symbol}; the next price ends that"
+
+    def _check_list(self, now: float) -> None:
+        """Let streams rest that the provider's newest list calls paused, and end those that left it, if silent."""
+        listings = self._listings
+        is_news = listings is not None and listings.version != self._list_version
+        if listings is not None:
+            self._list_version = listings.version
+        for key, carried in list(self._carried.items()):
+            standing = self._standing(key)
+            if is_news:
+                carried.halt(self._halt_of(key) if standing == "paused" else "")
+            carried.check_halt(now)
+            if standing == "gone" and now - (carried.stream.updated_at or 0.0) >= GONE_SILENCE_S:
+                self._refuse(carried, f"{self.provider.info.title} no longer lists {key.symbol}")
 
     # -- slots -------------------------------------------------------------------------------------
 
@@ -159,7 +280,10 @@ class Supervisor:
             self.check(self._machine_clock.monotonic())
 
     def check(self, now: float) -> None:
-        """Do something about silent streams, candles that nobody closed, gaps and doubts; called every second."""
+        """See to silent or refused streams, candles that nobody closed, gaps and doubts; call it each second."""
+        self._check_refusal(now)
+        self._retry_due()
+        self._check_list(now)
         for slot in self._slots:
             slot.check_silence(now)
         for carried in self._carried.values():

@@ -133,7 +133,7 @@ class Watchlist:
                 self._on_accept(key)
 
     def reject(self, key: StreamKey, reason: str) -> None:
-        """Report that the provider refused a stream for good; it leaves the watchlist."""
+        """Report that the provider refused a stream: it leaves the watchlist, and is back when it is tried again."""
         if key in self._streams:
             self.remove(key)
             self._on_reject(key, self._conceal(str(reason)))

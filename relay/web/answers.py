@@ -6,7 +6,7 @@ In `Annotated`, a text is the description of a field and a dict is more of its J
 from typing import Annotated, Literal, NotRequired, TypedDict
 
 from relay.errors import Code
-from relay.messages import CandleObject, Interval, StreamState, Symbol
+from relay.messages import CandleObject, Interval, ProviderName, StreamState, Symbol
 
 Count = Annotated[int, {"minimum": 0}]
 
@@ -16,6 +16,7 @@ class History(TypedDict):
 
     symbol: Symbol
     interval: Interval
+    provider: ProviderName
     candles: list[CandleObject]
     last_is_closed: Annotated[bool, "False when the last candle is still open."]
 
@@ -29,6 +30,7 @@ class InstrumentObject(TypedDict):
     base: str
     quote: str
     intervals: Annotated[list[str], "What it can be had at."]
+    status: Annotated[Literal["trading", "paused"], "While it is paused nothing is traded; its history stays."]
     attribution: Annotated[str, "What the provider asks to be shown beside its data."]
 
 

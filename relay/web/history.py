@@ -131,7 +131,8 @@ class HistoryRoute:
         seq = 0 if stream is None else stream.seq
         text = await self._text(asked, query.start, query.end, query.limit)
         if query.form == "json":
-            parts = [b'{"symbol":%b,"interval":"%b","candles":[' % (orjson.dumps(name), key.interval.encode())]
+            names = (orjson.dumps(name), key.interval.encode(), provider.name.encode())
+            parts = [b'{"symbol":%b,"interval":"%b","provider":"%b","candles":[' % names]
             rows = 0
             for chunk in text.chunks:
                 if rows:

@@ -64,7 +64,7 @@ OPERATIONS = (
         "market data",
         parameters.HISTORY,
         answers.History,
-        {"symbol": "BTCUSDT", "interval": "1m", "candles": [_CANDLE], "last_is_closed": True},
+        {"symbol": "BTCUSDT", "interval": "1m", "provider": "binance", "candles": [_CANDLE], "last_is_closed": True},
         (404, 502, 504),
         texts={
             "text/csv": "time,open,high,low,close,volume\n1764000000,51173.5,51181.3,51169.9,51172.8,0.0549\n",
@@ -84,7 +84,7 @@ OPERATIONS = (
     Operation(
         f"{PREFIX}/instruments",
         "instruments",
-        "The instruments that can be had: provider, base, quote, intervals, attribution.",
+        "The instruments that can be had: provider, base, quote, intervals, status, attribution.",
         "market data",
         parameters.INSTRUMENTS,
         list[answers.InstrumentObject],
@@ -96,6 +96,7 @@ OPERATIONS = (
                 "base": "BTC",
                 "quote": "USDT",
                 "intervals": ["1m", "1h", "1d"],
+                "status": "trading",
                 "attribution": "Market data by Binance",
             }
         ],

@@ -8,7 +8,7 @@ import orjson
 from aiohttp import web
 
 from relay.errors import (
-    RESTART_S,
+    READMIT_S,
     AuthenticationFailed,
     BadAnswer,
     Code,
@@ -74,7 +74,7 @@ def problem_of(error: Exception) -> web.Response:
     if isinstance(error, BadAnswer):
         return problem(502, Code.PROVIDER_UNAVAILABLE, str(error))
     if isinstance(error, AuthenticationFailed):
-        return problem(503, Code.PROVIDER_UNAVAILABLE, str(error), retry_after=RESTART_S)
+        return problem(503, Code.PROVIDER_UNAVAILABLE, str(error), retry_after=READMIT_S)
     if isinstance(error, ProviderError):
         return problem(503, Code.PROVIDER_UNAVAILABLE, str(error))
     log.error("a request failed", exc_info=error, extra=event("request_failed"))

@@ -54,6 +54,7 @@ class Rest:
                     "base": one.instrument.base,
                     "quote": one.instrument.quote,
                     "intervals": list(one.intervals),
+                    "status": one.instrument.status,
                     "attribution": one.provider.info.attribution,
                 }
                 for one in listed

@@ -166,6 +166,7 @@ class Subscribing:
                 last_is_closed=snapshot.last_is_closed,
                 complete=snapshot.is_complete,
                 seq=stream.seq,
+                provider=stream.provider,
             )
         )
         self._send(frames)
@@ -184,7 +185,7 @@ class Subscribing:
         self._parts.hub.send(self._subscriber, wire.join(frames), frames=len(frames))
 
     def _confirmation(self, stream: Stream, request_id: str | int | None) -> bytes:
-        return wire.subscription("subscribe", stream.name, stream.key.interval, request_id)
+        return wire.subscription("subscribe", stream.name, stream.key.interval, request_id, provider=stream.provider)
 
     def _check_room(self, target: Target) -> None:
         hub, access = self._parts.hub, self._parts.access
@@ -241,16 +242,16 @@ class Subscribing:
             )
         if joining is not None:
             # Its requests are answered too: the stream was accepted, and is left before it began.
-            name = joining.stream.name
+            name, provider = joining.stream.name, joining.stream.provider
             if not joining.is_confirmed:
                 self._send([self._confirmation(joining.stream, waiting_id) for waiting_id in joining.ids])
             self._waits_no_more(joining)
         if stream is not None:
-            name = stream.name
+            name, provider = stream.name, stream.provider
             hub.unsubscribe(subscriber, stream)
             self._note("leaves", stream)
             self._since.pop(stream, None)
-        hub.send(subscriber, wire.subscription("unsubscribe", name, interval, request_id))
+        hub.send(subscriber, wire.subscription("unsubscribe", name, interval, request_id, provider=provider))
 
 
 def _state(stream: Stream) -> list[bytes]:

@@ -18,6 +18,8 @@ export interface Instrument {
   base: string;
   quote: string;
   intervals: string[];
+  /** While it is paused nothing is traded; its history stays. */
+  status: "trading" | "paused";
   attribution: string;
 }
 
@@ -57,6 +59,8 @@ interface OfStream {
 export interface Confirmed extends OfStream {
   type: "confirmed";
   action: "subscribe" | "unsubscribe";
+  /** Who it comes from; empty if the relay did not say. */
+  provider: string;
   asked: string;
 }
 
@@ -70,6 +74,7 @@ export interface State extends OfStream {
 /** The past that `bars` or `since` asked for; once a subscription, what is missed later comes as `Update`. */
 export interface Snapshot extends OfStream {
   type: "snapshot";
+  provider: string;
   candles: Candle[];
   lastIsClosed: boolean;
   isComplete: boolean;
@@ -162,7 +167,7 @@ export class RelayClient implements AsyncIterable<Message> {
     symbol: string,
     interval: string,
     range?: { startTime?: number; endTime?: number; limit?: number },
-  ): Promise<{ symbol: string; interval: string; candles: Candle[]; lastIsClosed: boolean }>;
+  ): Promise<{ symbol: string; interval: string; provider: string; candles: Candle[]; lastIsClosed: boolean }>;
   symbols(assetClass?: string): Promise<string[]>;
   instruments(assetClass?: string): Promise<Instrument[]>;
   status(): Promise<Record<string, any>>;

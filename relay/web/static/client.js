@@ -566,7 +566,7 @@ export class RelayClient {
       Object.assign(kept, { name, failures: 0, isToldGaps: false, confirmedAt: kept.confirmedAt ?? this.#serverNow() });
       told = { name, asked: stream.asked };
     }
-    this.#tellOf(told, "confirmed", { action: wire.action, asked: told.asked });
+    this.#tellOf(told, "confirmed", { action: wire.action, provider: wire.provider ?? "", asked: told.asked });
   }
 
   #takeError(wire) {
@@ -607,7 +607,7 @@ export class RelayClient {
     const candles = wire.candles.map(candleOf);
     const lastIsClosed = Boolean(wire.last_is_closed);
     const isComplete = wire.complete !== false;
-    const seq = wire.seq ?? null;
+    const { seq = null, provider = "" } = wire;
     const isResumed = stream.isUnderWay || stream.hasSnapshot;
     const wasWanted = stream.options.bars !== undefined || stream.options.since !== undefined;
     const owed = stream.firstOwed();
@@ -617,7 +617,7 @@ export class RelayClient {
     this.#failures = 0;
     if (wasWanted && !isResumed) {
       stream.hasSnapshot = true;
-      this.#tellOf(stream, "snapshot", { candles, lastIsClosed, isComplete, seq });
+      this.#tellOf(stream, "snapshot", { provider, candles, lastIsClosed, isComplete, seq });
       return;
     }
     // Before a snapshot the relay tells of all that it lacks; without a word where it has no history.
@@ -649,8 +649,8 @@ export class RelayClient {
   async history(symbol, interval, { startTime, endTime, limit } = {}) {
     const wire = await this.#get("history", { symbol, interval, start_time: startTime, end_time: endTime, limit });
     try {
-      const { candles, last_is_closed: lastIsClosed } = wire;
-      return { symbol: wire.symbol, interval: wire.interval, candles: candles.map(candleOf), lastIsClosed };
+      const { candles, provider = "", last_is_closed: lastIsClosed } = wire;
+      return { symbol: wire.symbol, interval: wire.interval, provider, candles: candles.map(candleOf), lastIsClosed };
     } catch {
       throw this.#badReply();
     }
