@@ -21,6 +21,16 @@ def test_history_holds_candles() -> None:
     assert history.wire == HISTORY
 
 
+def test_history_says_who_it_comes_from_where_the_relay_does() -> None:
+    assert read_history(HISTORY).provider == ""
+    assert read_history({**HISTORY, "provider": "binance"}).provider == "binance"
+
+
+def test_an_instrument_trades_unless_it_is_said_to_be_paused() -> None:
+    assert read_instruments([INSTRUMENT])[0].status == "trading"
+    assert read_instruments([{**INSTRUMENT, "status": "paused"}])[0].status == "paused"
+
+
 def test_instrument_without_attribution_has_an_empty_one() -> None:
     assert read_instruments([INSTRUMENT]) == [ListedInstrument("X", "p", "crypto", "A", "B", ("1m",), "")]
     assert read_instruments([{**INSTRUMENT, "attribution": "by p"}])[0].attribution == "by p"

@@ -132,3 +132,13 @@ def test_whatever_stands_in_a_field_there_is_a_value_or_none_to_be_read(kind: st
             assert not isinstance(said, Update | Snapshot) or said.seq is None or isinstance(said.seq, int)
             hash(getattr(said, "key", None))
     assert read_somehow > len(WHOLE)
+
+
+@pytest.mark.parametrize("kind", [{"type": "subscription", "action": "subscribe"}, {"type": "snapshot", "candles": []}])
+def test_a_message_says_who_it_comes_from_where_the_relay_does(kind: dict[str, object]) -> None:
+    for provider in ({}, {"provider": "binance"}):
+        said = decode(orjson.dumps({**kind, **NAMES, **provider}).decode())
+        assert isinstance(said, Acceptance | Snapshot)
+        assert said.wire.get("provider") == provider.get("provider")
+        if isinstance(said, Snapshot):
+            assert said.provider == provider.get("provider", "")
