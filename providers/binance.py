@@ -41,6 +41,7 @@ INTERVALS = ("1s", "1m", "3m", "5m", "15m", "30m", "1h", "2h", "4h", "6h", "8h",
 _WS_URLS = ("wss://stream.binance.com:9443", "wss://data-stream.binance.vision")
 _REST_URLS = ("https://api.binance.com", "https://data-api.binance.vision")
 
+_LENGTHS_MS = frozenset(next_open(interval, 0) * 1000 for interval in INTERVALS)
 _MESSAGE_BYTES = 4000
 _KLINES_PAGE = 1000
 _KLINES_WEIGHT = 2
@@ -395,10 +396,12 @@ def _open_time(row: Any) -> int:
 
 
 def _fits(row: Any, interval: str) -> bool:
-    """Say whether a row ends within the interval that it begins; an outage cuts it short."""
+    """Say whether a row is as long as its interval, or cut short by an outage: then as long as no other one."""
     try:
         open_time = _open_time(row)
-        return bool(0 <= row[6] - row[0] < (next_open(interval, open_time) - open_time) * 1000)
+        whole_ms = (next_open(interval, open_time) - open_time) * 1000
+        length_ms = row[6] - row[0] + 1
+        return bool(length_ms == whole_ms or (0 < length_ms < whole_ms and length_ms not in _LENGTHS_MS))
     except (TypeError, LookupError, ValueError, ArithmeticError):
         return False
 

@@ -35,8 +35,8 @@ class Carried:
     """A stream from when it is wanted until it is dropped. Whoever hands on an update counts it in `received`."""
 
     __slots__ = (
-        "_ask_at", "_clock", "_doubt_at", "_doubt_pause_s", "_hub", "_liveness", "_remark", "_stray", "_taken",
-        "planned", "received", "stream",
+        "_ask_at", "_clock", "_doubt_at", "_doubt_pause_s", "_hub", "_liveness", "_remark", "_stray",
+        "_stray_after", "_taken", "planned", "received", "stream",
     )  # fmt: skip
 
     def __init__(self, stream: Stream, hub: Hub, clock: Clock) -> None:
@@ -48,7 +48,7 @@ class Carried:
         self._liveness = Liveness(stream.key.interval, clock.monotonic())
         self._remark = LIVE
         self._stray = ""
-        self._taken = 0
+        self._stray_after = self._taken = 0
         self._doubt_at = self._doubt_pause_s = 0.0
         self._ask_at = 0.0
 
@@ -73,7 +73,7 @@ class Carried:
         """Say that nothing is missing any more: the stream is live, or as silent as it was before."""
         if self._liveness.warnings:
             self._show_silence()
-        elif self._stray and self.received == self._taken:
+        elif self._stray and self.received == self._stray_after:
             self._hub.set_state(self.stream, STALE, self._stray)
         else:
             self.go_live()
@@ -119,7 +119,7 @@ class Carried:
 
     def note_stray(self, why: str) -> None:
         """Take note of an update that was left out; where nothing else comes the stream is not live."""
-        self._stray = why
+        self._stray, self._stray_after = why, self.received
 
     def may_doubt(self, now: float) -> bool:
         """Say whether history is to be asked because updates are left out; then not for a while, ever longer."""
@@ -155,11 +155,12 @@ class Carried:
 
     def _check_stray(self) -> None:
         """Turn a stream stale of which nothing but updates to leave out came since the last look."""
-        if self.received != self._taken:
-            self._taken, self._stray, self._doubt_pause_s = self.received, "", 0.0
-        elif self._stray and self.stream.status == CONNECTED:
+        if self.received != self._stray_after:
+            self._stray, self._doubt_pause_s = "", 0.0
+        elif self._stray and self.received == self._taken and self.stream.status == CONNECTED:
             self.note("stale")
             self._hub.set_state(self.stream, STALE, self._stray)
+        self._taken = self.received
 
     def _show_silence(self) -> None:
         silent_s = self._clock.monotonic() - self._liveness.heard_at
