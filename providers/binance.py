@@ -41,7 +41,6 @@ INTERVALS = ("1s", "1m", "3m", "5m", "15m", "30m", "1h", "2h", "4h", "6h", "8h",
 _WS_URLS = ("wss://stream.binance.com:9443", "wss://data-stream.binance.vision")
 _REST_URLS = ("https://api.binance.com", "https://data-api.binance.vision")
 
-_LENGTHS_MS = frozenset(next_open(interval, 0) * 1000 for interval in INTERVALS)
 _MESSAGE_BYTES = 4000
 _KLINES_PAGE = 1000
 _KLINES_WEIGHT = 2
@@ -330,12 +329,13 @@ class BinanceProvider:
         if not isinstance(rows, list):
             raise BadAnswer("klines: the answer is no list")
         interval, first, last = str(params["interval"]), int(params.get("startTime", 0)), int(params["endTime"])
-        fitting = sum(_fits(row, interval) for row in rows)
-        if 2 * fitting < len(rows):
-            raise BadAnswer(f"klines: {len(rows) - fitting} of {len(rows)} rows are no klines of {interval}")
+        shares = [_share(row, interval) for row in rows]
+        # One that is cut short may be real, several of them are of another interval.
+        if 2 * shares.count(0.0) > len(rows) or (len(rows) > 1 and 1.0 not in shares):
+            raise BadAnswer(f"klines: asked for {interval}, the rows are no klines of it")
 
         def candle_of(row: Any, time: int) -> Candle:
-            if not _fits(row, interval):
+            if not _share(row, interval):
                 raise ValueError("it ends outside of its interval")
             return Candle(time, *decimals(row[1:6]))
 
@@ -395,15 +395,14 @@ def _open_time(row: Any) -> int:
     return open_ms // 1000
 
 
-def _fits(row: Any, interval: str) -> bool:
-    """Say whether a row is as long as its interval, or cut short by an outage: then as long as no other one."""
+def _share(row: Any, interval: str) -> float:
+    """Return which part of its interval a row covers: 1, less when an outage cut it short, 0 if it is of another."""
     try:
         open_time = _open_time(row)
-        whole_ms = (next_open(interval, open_time) - open_time) * 1000
-        length_ms = row[6] - row[0] + 1
-        return bool(length_ms == whole_ms or (0 < length_ms < whole_ms and length_ms not in _LENGTHS_MS))
+        share = (row[6] - row[0] + 1) / ((next_open(interval, open_time) - open_time) * 1000)
+        return share if 0 < share <= 1 else 0.0
     except (TypeError, LookupError, ValueError, ArithmeticError):
-        return False
+        return 0.0
 
 
 def _refusal(answer: RestAnswer) -> ProviderError:

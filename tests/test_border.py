@@ -55,7 +55,7 @@ def test_plain_numbers_are_read_exactly() -> None:
 @pytest.mark.parametrize("name", ["open", "high", "low", "close"])
 @pytest.mark.parametrize("value", [0.0, -5.0, math.nan, math.inf, 1e308])
 def test_a_price_of_a_market_is_finite_and_above_zero(name: str, value: float) -> None:
-    candle = Candle(T, 1.0, 1.0, 1.0, 1.0)._replace(**{name: value})
+    candle = Candle(T, **(dict.fromkeys(("open", "high", "low", "close"), 1.0) | {name: value}))
     assert border().fault_of_candle(candle, "1m") is not None
     assert border().past([candle], "1m", T)[0].time == T
     assert math.isnan(border().past([candle], "1m", T)[0].close)
@@ -162,8 +162,9 @@ async def test_a_kline_that_is_out_by_a_tick_does_not_spoil_its_range(sandbox: S
     rows[4] = kline(first + 4, "50010.01000000")
     sandbox.binance.serve_rows("BTCUSDT", "1m", rows)
     relay = await relay_with()
-    span = {"start_time": first * 60, "end_time": (first + 9) * 60}
-    answer = await relay.get("history", symbol="BTCUSDT", interval="1m", **span)
+    answer = await relay.get(
+        "history", symbol="BTCUSDT", interval="1m", start_time=first * 60, end_time=(first + 9) * 60
+    )
     assert answer.status == 200
     candles = answer.body["candles"]
     assert [candle["time"] for candle in candles] == [(first + number) * 60 for number in range(10)]
@@ -176,8 +177,9 @@ async def test_klines_of_another_interval_are_neither_served_nor_stored(
     hour = int(time.time()) // 3600 - 5
     sandbox.binance.serve_rows("BTCUSDT", "1h", [kline(hour * 60 + number) for number in range(60)])
     relay = await relay_with()
-    span = {"start_time": hour * 3600, "end_time": hour * 3600 + 3540}
-    answer = await relay.get("history", symbol="BTCUSDT", interval="1h", **span)
+    answer = await relay.get(
+        "history", symbol="BTCUSDT", interval="1h", start_time=hour * 3600, end_time=hour * 3600 + 3540
+    )
     assert answer.status == 502
     assert await relay.app[STORE].streams() == []
 
