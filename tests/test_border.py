@@ -247,13 +247,17 @@ async def test_a_closing_that_cannot_be_used_comes_from_history(sandbox: Sandbox
     client = await relay.connect()
     await client.subscribe("BTCUSDT@1s")
     await client.update(symbol="BTCUSDT", is_closed=True)
-    sandbox.binance.faults.lose_closings("btcusdt@kline_1s", times=1)
-    last = (await client.update(symbol="BTCUSDT", is_closed=True))["candle"]["time"]
-    sandbox.binance.play([event("BTCUSDT@1s", last + 1, last + 2, price="1_00")])
-    for number in range(1, 4):
-        closed = await client.update(symbol="BTCUSDT", is_closed=True)
-        assert closed["candle"]["time"] == last + number
-        assert closed["candle"]["close"] != 100.0
+    sandbox.binance.faults.mute("btcusdt@kline_1s")
+    last = client.closed_times[-1]
+    frames = [
+        event("BTCUSDT@1s", last + 1, last + 1.5, price="99", is_closed=False),
+        event("BTCUSDT@1s", last + 1, last + 2, price="1_00"),
+        event("BTCUSDT@1s", last + 2, last + 2.5, price="99", is_closed=False),
+    ]
+    sandbox.binance.play(frames)
+    closed = await client.update(symbol="BTCUSDT", is_closed=True)
+    assert (closed["candle"]["time"], closed["backfilled"]) == (last + 1, True)
+    assert closed["candle"]["close"] not in (99.0, 100.0)
 
 
 # ---- a database -------------------------------------------------------------------------------------------------
