@@ -108,11 +108,11 @@ class Calls:
 
     async def _ask(self, source: CandleSource, key: StreamKey, piece: Piece, turn: Turn) -> Answer:
         async with turn:
-            before, asked_at = source.clock.certain(), self._clock.monotonic()
+            before, certain, asked_at = source.clock.now(), source.clock.certain(), self._clock.monotonic()
             answered = await source.candles(key, piece.start, piece.end, piece.limit)
-            after = source.clock.now()
+            after, certain = source.clock.now(), min(certain, source.clock.certain())
         # An answer is as old as its question, and a clock that was ahead until this answer set it must close nothing.
-        now = min(before, source.clock.certain())
+        now = min(before, after)
         candles, times = self._clean(answered, 0 if piece.start is None else piece.start, piece.end)
         newest = times[-1] if times else None
         is_full = len(times) >= piece.limit and not piece.is_bounded
@@ -123,16 +123,21 @@ class Calls:
             end = times[-1] + 1
 
         grace_s = source.info.close_grace_s
-        is_past = piece.followed_at is not None and piece.followed_at + grace_s <= now
-        is_final = newest is None or is_past or next_open(key.interval, newest) + grace_s <= now
-        if is_past:
-            known_until = end
-        elif newest is not None and not is_final:
-            known_until = newest
-        else:
-            known_until = max(settled_before(source, key, now), 0 if newest is None else newest + 1)
-        # However far the provider's rows reach: nothing is written down as known beyond the present.
-        stored = Span(start, min(end, known_until, int(now) + 1))
+
+        def is_final_at(at: float) -> bool:
+            is_past = piece.followed_at is not None and piece.followed_at + grace_s <= at
+            return newest is None or is_past or next_open(key.interval, newest) + grace_s <= at
+
+        def known_until_at(at: float) -> int:
+            if piece.followed_at is not None and piece.followed_at + grace_s <= at:
+                return end
+            if newest is not None and not is_final_at(at):
+                return newest
+            return max(settled_before(source, key, at), 0 if newest is None else newest + 1)
+
+        is_final, known_until = is_final_at(now), known_until_at(now)
+        # What is written down is never beyond a present that only one source gives, however far the rows reach.
+        stored = Span(start, min(end, known_until, known_until_at(certain), int(certain) + 1))
         if stored.end > stored.start:
             # When the disk fails the store keeps them in memory and says so itself.
             with suppress(StoreError):

@@ -12,6 +12,7 @@ import pytest
 from providers.sandbox import Sandbox
 from relay import Candle, PriceUpdate, ProviderInfo, StreamKey, Watchlist, decimal, decimals, read_rows
 from relay.app import STORE
+from relay.clock import Clock
 from relay.plugins.sanity import Border
 from relay.storage.upkeep import overview, reading
 from relay.storage.verify import verify
@@ -224,6 +225,25 @@ async def test_stamps_of_one_symbol_from_the_future_touch_no_other_and_are_not_s
         assert verify(connection, overview(connection, name).streams, time.time()).faults == []
         (latest,) = connection.execute('SELECT max("end") FROM spans').fetchone()
     assert latest <= time.time() + 1
+
+
+@pytest.mark.parametrize("wrong_by_s", [-7200.0, 7200.0])
+async def test_a_relay_on_a_machine_with_a_wrong_clock_works(
+    sandbox: Sandbox, relay_with: StartRelay, wrong_by_s: float
+) -> None:
+    relay = await relay_with(clock=Clock(wall=lambda: time.time() + wrong_by_s))
+    client = await relay.connect()
+    await client.subscribe("BTCUSDT@1s", bars=10)
+    snapshot = await client.seen("snapshot")
+    assert abs(snapshot["candles"][-1]["time"] - time.time()) < 10
+    first = (await client.update(is_closed=True))["candle"]["time"]
+    for number in range(1, 4):
+        assert (await client.update(is_closed=True))["candle"]["time"] == first + number
+    for symbol, interval in (("ETHUSDT", "1m"), ("EUR/USD", "1m")):
+        answer = await relay.get("history", symbol=symbol, interval=interval, limit=5)
+        assert abs(answer.body["candles"][-1]["time"] - time.time()) < 130
+    assert not [message for message in client.received if message["type"] == "gap"]
+    assert "stale" not in [message.get("status") for message in client.received]
 
 
 async def test_an_event_that_names_another_symbol_is_not_told(sandbox: Sandbox, relay_with: StartRelay) -> None:
