@@ -333,12 +333,13 @@ class BinanceProvider:
         if not isinstance(rows, list):
             raise BadAnswer("klines: the answer is no list")
         interval, first, last = str(params["interval"]), int(params.get("startTime", 0)), int(params["endTime"])
-        fitting = sum(_fits(row, interval) for row in rows)
-        if 2 * fitting < len(rows):
-            raise BadAnswer(f"klines: {len(rows) - fitting} of {len(rows)} rows are no klines of {interval}")
+        shares = [_share(row, interval) for row in rows]
+        # One that is cut short may be real, several of them are of another interval.
+        if 2 * shares.count(0.0) > len(rows) or (len(rows) > 1 and 1.0 not in shares):
+            raise BadAnswer(f"klines: asked for {interval}, the rows are no klines of it")
 
         def candle_of(row: Any, time: int) -> Candle:
-            if not _fits(row, interval):
+            if not _share(row, interval):
                 raise ValueError("it ends outside of its interval")
             return Candle(time, *decimals(row[1:6]))
 
@@ -403,13 +404,14 @@ def _open_time(row: Any) -> int:
     return open_ms // 1000
 
 
-def _fits(row: Any, interval: str) -> bool:
-    """Say whether a row ends within the interval that it begins; an outage cuts it short."""
+def _share(row: Any, interval: str) -> float:
+    """Return which part of its interval a row covers: 1, less when an outage cut it short, 0 if it is of another."""
     try:
         open_time = _open_time(row)
-        return bool(0 <= row[6] - row[0] < (next_open(interval, open_time) - open_time) * 1000)
+        share = (row[6] - row[0] + 1) / ((next_open(interval, open_time) - open_time) * 1000)
+        return share if 0 < share <= 1 else 0.0
     except (TypeError, LookupError, ValueError, ArithmeticError):
-        return False
+        return 0.0
 
 
 def _refusal(answer: RestAnswer) -> ProviderError:

@@ -211,13 +211,14 @@ class Calls:
         age = self._store.age(source.name, key.symbol)
         known = await self._known(source, key, piece)
         async with turn:
-            before, asked_at = source.clock.certain(), self._clock.monotonic()
+            before, certain, asked_at = source.clock.now(), source.clock.certain(), self._clock.monotonic()
             back = _candles_back(source, key, piece, known)
             first = piece.start if piece.start is None or not back else piece.start - back * length_s(key.interval)
             answered = await source.candles(key, first, piece.end, piece.limit + back)
-            after, answered_at = source.clock.now(), self._clock.monotonic()
+            after, certain = source.clock.now(), min(certain, source.clock.certain())
+            answered_at = self._clock.monotonic()
         # An answer is as old as its question, and a clock that was ahead until this answer set it must close nothing.
-        now = min(before, source.clock.certain())
+        now = min(before, after)
         candles, all_times = self._clean(answered, first or 0, piece.end)
         times = [time for time in all_times if time >= (piece.start or 0)]
         if self._on_answer is not None and piece.start is not None and candles:
@@ -231,19 +232,24 @@ class Calls:
             end = times[-1] + 1
 
         grace_s = source.info.close_grace_s
-        is_past = piece.followed_at is not None and piece.followed_at + grace_s <= now
-        is_final = newest is None or is_past or next_open(key.interval, newest) + grace_s <= now
-        if is_past:
-            known_until = end
-        elif newest is not None and not is_final:
-            known_until = newest
-        else:
-            known_until = max(settled_before(source, key, now), 0 if newest is None else newest + 1)
-        # However far the provider's rows reach: nothing is written down as known beyond the present.
-        final = Span(start, min(end, known_until, int(now) + 1))
+
+        def is_final_at(at: float) -> bool:
+            is_past = piece.followed_at is not None and piece.followed_at + grace_s <= at
+            return newest is None or is_past or next_open(key.interval, newest) + grace_s <= at
+
+        def known_until_at(at: float) -> int:
+            if piece.followed_at is not None and piece.followed_at + grace_s <= at:
+                return end
+            if newest is not None and not is_final_at(at):
+                return newest
+            return max(settled_before(source, key, at), 0 if newest is None else newest + 1)
+
+        is_final, known_until = is_final_at(now), known_until_at(now)
+        # What is written down is never beyond a present that only one source gives, however far the rows reach.
+        final = Span(start, min(end, known_until, known_until_at(certain), int(certain) + 1))
         is_valid = age == self._store.age(source.name, key.symbol)
         if final.end > final.start and is_valid:
-            await self._settle(source, key, final, known, candles, times, now, asked_at)
+            await self._settle(source, key, final, known, candles, times, min(now, certain), asked_at)
 
         reaches_present = piece.reaches_present and end == piece.end
         is_clock_late = piece.reaches_present and after >= piece.end

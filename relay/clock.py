@@ -118,7 +118,7 @@ class ProviderClock:
         claim = self._claim(offset, symbol)
         is_late = self.is_synchronised and offset < self._best
         # When the relay itself is slow all stamps are late, and weighing them is not free.
-        if not is_late or self._late % _LOOK_EVERY == 0:
+        if not is_late or self._late % _LOOK_EVERY <= 1:
             self._weigh(claim, is_late=is_late)
         return self.now() - stamp_s
 

@@ -62,7 +62,8 @@ def widened(candle: Candle) -> Candle:
     _, opened, high, low, close, _ = candle
     top, bottom = max(high, opened, close), min(low, opened, close)
     try:
-        is_little = 0 <= top - high <= LITTLE * abs(top) and 0 <= low - bottom <= LITTLE * abs(low)
+        most = LITTLE * max(abs(opened), abs(close))
+        is_little = 0 <= top - high <= most and 0 <= low - bottom <= most
     except OverflowError:
         is_little = False
     return candle._replace(high=top, low=bottom) if is_little else candle

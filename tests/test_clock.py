@@ -114,3 +114,97 @@ def test_stamps_of_the_past_alone_set_the_clock_back_only_when_the_true_ones_are
         clock.observe(NOON)
         clock.observe(1.0)
     assert clock.now() == NOON
+
+
+# ---- who is believed --------------------------------------------------------------------------------------------
+
+
+def settled(machine: Machine) -> ProviderClock:
+    """Return a clock on which this machine, the provider's answers and one symbol agree."""
+    clock = ProviderClock(machine.clock)
+    clock.observe(machine.wall)
+    clock.observe(machine.wall, "SOUND")
+    return clock
+
+
+@pytest.mark.parametrize("off_s", [7200.0, -7200.0, 70.0, 6.0])
+@pytest.mark.parametrize("times", [1, 5, 1000])
+def test_the_stamps_of_one_symbol_do_not_move_the_time(machine: Machine, off_s: float, times: int) -> None:
+    clock = settled(machine)
+    for _ in range(times):
+        machine.sleep(0.1)
+        assert clock.observe(machine.wall + off_s, "WRONG") == pytest.approx(-off_s, abs=1e-3)
+    assert clock.now() == pytest.approx(machine.wall)
+    assert clock.certain() == pytest.approx(machine.wall)
+
+
+def test_one_symbol_alone_is_not_believed_over_the_wall_clock(machine: Machine) -> None:
+    clock = ProviderClock(machine.clock)
+    for _ in range(5):
+        assert clock.observe(machine.wall + 7200, "WRONG") < 0
+    assert clock.now() == machine.wall
+    assert clock.latest() is None
+
+
+def test_two_symbols_are_not_believed_over_the_wall_clock_and_the_date_of_answers(machine: Machine) -> None:
+    clock = settled(machine)
+    for _ in range(100):
+        machine.sleep(0.1)
+        clock.observe(machine.wall + 7200, "ONE")
+        clock.observe(machine.wall + 7200, "OTHER")
+    assert clock.now() == pytest.approx(machine.wall)
+
+
+@pytest.mark.parametrize("wrong_by_s", [-7200.0, 7200.0])
+@pytest.mark.parametrize("sources", [("ONE", "OTHER"), (None,), ("ONE", None)])
+def test_sources_that_agree_are_believed_over_a_wrong_wall_clock(
+    machine: Machine, wrong_by_s: float, sources: tuple[str | None, ...]
+) -> None:
+    machine.wall += wrong_by_s
+    clock = ProviderClock(machine.clock)
+    for source in sources:
+        clock.observe(NOON, source)
+    assert clock.now() == NOON
+
+
+@pytest.mark.parametrize("wrong_by_s", [0.0, -86_400.0])
+def test_one_symbol_is_believed_after_this_machine_slept(machine: Machine, wrong_by_s: float) -> None:
+    machine.wall += wrong_by_s
+    clock = ProviderClock(machine.clock)
+    clock.observe(NOON)
+    clock.observe(NOON, "ONE")
+    machine.wall += 3600  # its monotonic clock stood still
+    assert clock.observe(NOON + 3600, "ONE") == 0
+    assert clock.now() == NOON + 3600
+
+
+def test_a_machine_both_clocks_of_which_stood_still_learns_the_time_from_the_next_answer(machine: Machine) -> None:
+    clock = settled(machine)
+    later = machine.wall + 3600
+    for _ in range(10):
+        clock.observe(later, "SOUND")
+    assert clock.now() == machine.wall
+    clock.observe(later)
+    assert clock.now() == later
+
+
+def test_a_symbol_that_draws_the_time_ahead_step_by_step_is_undone_by_the_next_answer(machine: Machine) -> None:
+    clock = settled(machine)
+    for step in range(1, 500):
+        clock.observe(machine.wall + 4 * step, "WRONG")
+    clock.observe(machine.wall)
+    assert clock.now() == machine.wall
+
+
+def test_nothing_is_certain_beyond_the_wall_clock_while_only_answers_say_so(machine: Machine) -> None:
+    clock = ProviderClock(machine.clock)
+    clock.observe(NOON + 7200)
+    assert (clock.now(), clock.certain(), clock.latest()) == (NOON + 7200, NOON, NOON + 7200)
+    clock.observe(NOON + 7200, "ONE")
+    assert clock.certain() == NOON + 7200
+
+
+def test_nothing_is_certain_beyond_what_a_symbol_says_while_there_is_only_the_wall_clock(machine: Machine) -> None:
+    clock = ProviderClock(machine.clock)
+    clock.observe(NOON - 7200, "ONE")
+    assert (clock.now(), clock.certain()) == (NOON, NOON - 7200)

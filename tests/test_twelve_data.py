@@ -1,5 +1,6 @@
 import asyncio
 import contextlib
+import json
 import logging
 from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime
@@ -217,6 +218,56 @@ def test_a_row_without_sense_is_unreadable_and_counted(row: object) -> None:
     read = series({"values": values, "status": "ok"}, interval="1M")
     assert (read.spoilt, read.rows) == (1, 2)
     assert [is_unreadable(candle) for candle in read.candles] == [False, True]
+
+
+def test_a_bar_that_contradicts_itself_by_much_is_unreadable() -> None:
+    read = series(body(("2026-01-14 12:00:00", 1.1, 1.2, 1.0, 1.9), ("2026-01-14 11:59:00", 1, 1, 1, 1)))
+    assert [is_unreadable(candle) for candle in read.candles] == [False, True]
+
+
+@pytest.mark.parametrize("text", ["1_00", " 100 ", "١٠٠", "1e308", "NaN", "-5", "0x10", "", "0", None])
+def test_what_is_no_price_makes_a_row_unreadable(text: str | None) -> None:
+    row = {"datetime": "2026-01-14 12:00:00", "open": "1", "high": "1", "low": "1", "close": text}
+    (candle,) = series({"values": [row]}).candles
+    assert (candle.time, is_unreadable(candle)) == (at("2026-01-14 12:00"), True)
+
+
+@pytest.mark.parametrize("label", ["2026-01-14 12:00:03", "2026-W03-3", "2026-01-14T12:00:00+10:00", "soon"])
+def test_a_label_that_is_no_open_time_is_that_of_the_candle_between_its_neighbours(label: str) -> None:
+    rows = [
+        {"datetime": datetime, "open": "1", "high": "1", "low": "1", "close": "1"}
+        for datetime in ("2026-01-14 12:02:00", label, "2026-01-14 12:00:00")
+    ]
+    read = series({"values": rows})
+    assert [is_unreadable(candle) for candle in read.candles] == [False, True, False]
+    assert read.candles[1].time == at("2026-01-14 12:01")
+
+
+@pytest.mark.parametrize(
+    ("meta", "told"),
+    [
+        ({"symbol": "GBP/USD", "interval": "1min"}, "asked for USD/JPY, the answer is for GBP/USD"),
+        ({"symbol": "USD/JPY", "interval": "5min"}, "asked for USD/JPY at 1min, the answer is at 5min"),
+        (
+            {"symbol": "USD/JPY", "interval": "1min", "currency_base": "British Pound"},
+            "asked for USD/JPY, the currency_base of the answer is British Pound",
+        ),
+        (
+            {"symbol": "USD/JPY", "interval": "1min", "currency_quote": "US Dollar"},
+            "asked for USD/JPY, the currency_quote of the answer is US Dollar",
+        ),
+    ],
+)
+def test_an_answer_about_something_else_is_refused(meta: dict[str, str], told: str) -> None:
+    codes = {"British Pound": "GBP", "US Dollar": "USD", "Japanese Yen": "JPY"}
+    content = body(("2026-01-14 12:00:00", 1.31, 1.32, 1.3, 1.31)) | {"meta": meta}
+    assert read_series(content, "1m", Hours.MONEY, "USD/JPY", codes) == Refused(0, told)
+
+
+def test_an_answer_in_small_letters_or_with_a_name_that_is_not_known_is_taken() -> None:
+    meta = {"symbol": "usd/jpy", "interval": "1min", "currency_base": "Greenback", "currency_quote": "Japanese Yen"}
+    content = body(("2026-01-14 12:00:00", 1.31, 1.32, 1.3, 1.31)) | {"meta": meta}
+    assert isinstance(read_series(content, "1m", Hours.MONEY, "USD/JPY", {"Japanese Yen": "JPY"}), Series)
 
 
 def test_volume_is_taken_where_there_is_one() -> None:
@@ -624,6 +675,101 @@ async def test_spoilt_rows_are_counted(exchange: TwelveDataStandIn, plugin: Plug
     feed = plugin.feed("EUR/USD@1m")
     await feed.run(20)
     assert feed.skipped == ["EUR/USD@1m: 2 rows made no sense"]
+
+
+def time_series(*rows: tuple[str, str | None], symbol: str = "EUR/USD") -> str:
+    values = [{"datetime": label, "open": "1", "high": "1", "low": "1", "close": close} for label, close in rows]
+    return json.dumps({"meta": {"symbol": symbol, "interval": "1min"}, "values": values, "status": "ok"})
+
+
+async def test_an_answer_for_another_symbol_is_not_told(exchange: TwelveDataStandIn, plugin: Plugin) -> None:
+    feed = plugin.feed("USD/JPY@1m")
+    await feed.run(20)
+    before = len(feed.updates)
+    row = ("2026-01-14 12:00:00", "1")
+    exchange.faults.answer_rest(200, time_series(row, row, symbol="GBP/USD"))
+    with pytest.raises(BadAnswer, match="asked for USD/JPY, the answer is for GBP/USD"):
+        await feed.run(120)
+    assert len(feed.updates) == before
+
+
+async def test_an_entry_of_a_batch_for_another_symbol_is_skipped(exchange: TwelveDataStandIn, plugin: Plugin) -> None:
+    feed = plugin.feed("EUR/USD@1m", "USD/JPY@1m")
+    await feed.run(5)
+    row = ("2026-01-14 12:00:00", "7")
+    euro = json.loads(time_series(row))
+    exchange.faults.answer_rest(200, json.dumps({"EUR/USD": euro, "USD/JPY": euro}))
+    answers = await plugin.provider.newest(["EUR/USD", "USD/JPY"], "1m", 2, plugin.session, plugin.settings)
+    assert isinstance(answers["EUR/USD"], Series)
+    assert answers["USD/JPY"] == Refused(0, "asked for USD/JPY, the answer is for EUR/USD")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        time_series(("2026-01-13 12:00:00", "1"), symbol="GBP/USD"),
+        '{"code":400,"message":"No data is available on the specified dates.","status":"error",'
+        '"meta":{"symbol":"GBP/USD","interval":"1min","exchange":""}}',
+    ],
+)
+async def test_history_of_another_symbol_is_a_bad_answer(
+    exchange: TwelveDataStandIn, plugin: Plugin, content: str
+) -> None:
+    await plugin.candles("USD/JPY", "1m", None, at("2026-01-13 12:00"), 2)
+    exchange.faults.answer_rest(200, content)
+    with pytest.raises(BadAnswer, match="asked for USD/JPY, the answer is for GBP/USD"):
+        await plugin.candles("USD/JPY", "1m", None, at("2026-01-13 12:01"), 1)
+
+
+async def test_a_bar_without_a_value_is_waited_for_once_and_told_by_the_next_poll(
+    exchange: TwelveDataStandIn, plugin: Plugin
+) -> None:
+    feed = plugin.feed("EUR/USD@1m")
+    first = await feed.run(20)
+    assert first
+    last = max(update.candle.time for update in first)
+    spoilt = time_series((_label(last + 120), "1"), (_label(last + 60), None), (_label(last), "1"))
+    whole = time_series((_label(last + 120), "1"), (_label(last + 60), "1"), (_label(last), "1"))
+    exchange.faults.answer_rest(200, spoilt, times=1)
+    exchange.faults.answer_rest(200, whole)
+    await feed.run(230)
+    closed = [update.candle.time for update in feed.updates if update.is_closed]
+    assert closed[:3] == [last, last + 60, last + 120]
+
+
+async def test_a_bar_that_stays_without_a_value_is_stepped_over_and_told_when_it_comes(
+    exchange: TwelveDataStandIn, plugin: Plugin
+) -> None:
+    feed = plugin.feed("EUR/USD@1m")
+    first = await feed.run(20)
+    last = max(update.candle.time for update in first)
+    spoilt = time_series((_label(last + 120), "1"), (_label(last + 60), None), (_label(last), "1"))
+    whole = time_series((_label(last + 120), "1"), (_label(last + 60), "1"), (_label(last), "1"))
+    exchange.faults.answer_rest(200, spoilt, times=2)
+    exchange.faults.answer_rest(200, whole)
+    await feed.run(400)
+    told = [update.candle.time for update in feed.updates]
+    closed = [update.candle.time for update in feed.updates if update.is_closed]
+    assert set(closed[:3]) == {last, last + 60, last + 120}
+    assert told.index(last + 120) < told.index(last + 60)
+
+
+async def test_a_bar_of_history_without_a_value_is_unreadable(exchange: TwelveDataStandIn, plugin: Plugin) -> None:
+    content = time_series(("2026-01-13 12:02:00", "1"), ("2026-01-13 12:01:00", None), ("2026-01-13 12:00:00", "1"))
+    exchange.faults.answer_rest(200, content, path="/time_series")
+    noon = at("2026-01-13 12:00")
+    candles = await plugin.candles("EUR/USD", "1m", noon, noon + 180, 10)
+    assert [(candle.time - noon, is_unreadable(candle)) for candle in candles] == [(0, False), (60, True), (120, False)]
+
+
+async def test_a_range_in_closed_hours_costs_no_call(exchange: TwelveDataStandIn, plugin: Plugin) -> None:
+    saturday = at("2026-01-10 12:00")
+    assert await plugin.candles("EUR/USD", "1m", saturday, saturday + 3600, 60) == []
+    assert asked(exchange) == []
+
+
+def _label(moment: int) -> str:
+    return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%d %H:%M:%S")
 
 
 async def test_an_answer_serves_who_wants_the_stream_when_it_arrives(plugin: Plugin) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import json
 import random
 import sqlite3
+import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -162,6 +163,27 @@ def test_file_of_a_newer_relay_exits_2(store_command: Callable[..., Result], cha
     assert "schema version 99, this relay knows up to 3; upgrade the relay" in result.output
 
 
+async def test_what_lies_in_the_future_is_taken_out_on_request(tmp_path: Path) -> None:
+    path = tmp_path / "relay.db"
+    now = int(time.time()) // 60 * 60
+    times = range(now - 3600, now - 600, 60)
+    store = await Store.open(path, Clock())
+    await store.add("binance", KEY, [candle(at) for at in times], Span(times[0], now + 7200))
+    await store.add("binance", HOUR, [candle(now + 7200)], Span(now + 7200, now + 7201))
+    await store.close()
+    found, repaired, again = (
+        CliRunner().invoke(main, ["store", "--database", str(path), option])
+        for option in ("--check", "--repair", "--check")
+    )
+    assert (found.exit_code, repaired.exit_code, again.exit_code) == (1, 0, 0)
+    assert "a span claims to know the future" in found.output
+    assert "a candle lies in the future" in found.output
+    assert "REPAIRED  binance BTCUSDT@1h: what lay in the future was taken out" in repaired.output
+    with reading(str(path)) as connection:
+        minutes_, _ = sorted(overview(connection, str(path)).streams, key=lambda stream: -stream.candles)
+        assert (minutes_.candles, minutes_.spans) == (len(times), [Span(times[0], times[-1] + 1)])
+
+
 async def test_a_relay_that_runs_is_not_disturbed(relay_with: StartRelay, tmp_path: Path) -> None:
     path = tmp_path / "running.db"
     relay = await relay_with(database=str(path))
@@ -288,6 +310,14 @@ def test_nothing_is_wrong_with_a_good_file(path: Path) -> None:
         ),
         (
             f'UPDATE spans SET "end" = {START + 20 * 86_400} WHERE stream_id = 2',
+            ("binance BTCUSDT@1h", "a span claims to know the future", 1),
+        ),
+        (
+            f"UPDATE candles SET time = {START + 20 * 86_400} WHERE stream_id = 1 AND time = {START + 35_940}",
+            ("binance BTCUSDT@1m", "a candle lies in the future", 1),
+        ),
+        (
+            f'UPDATE spans SET "end" = {int(LATER) + 700} WHERE stream_id = 2',
             ("binance BTCUSDT@1h", "a span claims to know the future", 1),
         ),
         (

@@ -100,6 +100,7 @@ class Carried:
         "_received_then",
         "_silent_since",
         "_stray",
+        "_stray_after",
         "_taken",
         "planned",
         "received",
@@ -120,9 +121,9 @@ class Carried:
         self._halt = halt
         self._halted_at = 0.0
         self._received_then = 0
-        # Why updates are left out, and how many were taken when that was looked at last.
+        # Why updates are left out; how many had been taken then, and when that was looked at last.
         self._stray = ""
-        self._taken = 0
+        self._stray_after = self._taken = 0
         self._doubt_at = self._doubt_pause_s = 0.0
         self._ask_at = 0.0
 
@@ -255,7 +256,7 @@ class Carried:
 
     def note_stray(self, why: str) -> None:
         """Take note of an update that was left out; where nothing else comes the stream is not live."""
-        self._stray = why
+        self._stray, self._stray_after = why, self.received
 
     def may_doubt(self, now: float) -> bool:
         """Say whether history is to be asked because updates are left out; then not for a while, ever longer."""
@@ -291,12 +292,15 @@ class Carried:
 
     def _check_stray(self) -> None:
         """Turn a stream stale of which nothing but updates to leave out came since the last look."""
-        if self.received != self._taken:
-            self._taken, self._stray, self._doubt_pause_s = self.received, "", 0.0
-        elif self._stray and not self._facts.stray:
-            self.note("stale")
-        if self._stray != self._facts.stray:
-            self._learn(stray=self._stray)
+        if self.received != self._stray_after:
+            self._stray, self._doubt_pause_s = "", 0.0
+        told = self._facts.stray
+        stray = self._stray if told or self.received == self._taken else ""
+        self._taken = self.received
+        if stray != told:
+            if not told:
+                self.note("stale")
+            self._learn(stray=stray)
             self.show()
 
     # -- candles that nobody closed ----------------------------------------------------------------
