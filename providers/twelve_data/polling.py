@@ -270,7 +270,8 @@ class Polls:
                     self._watchlist.skip(f"{key}: {answer.spoilt} rows made no sense")
                 given.append(Given(key, answer.candles if isinstance(answer, Series) else []))
             elif answer.code == 429:
-                self._limits.exhaust_minute()
+                # The credits know by now how long to wait.
+                continue
             elif answer.code == 401:
                 raise answer.error()
             elif answer.code not in _REFUSED_FOR_GOOD:

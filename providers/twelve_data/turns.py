@@ -63,7 +63,7 @@ class Planner:
         own = {key: line for key, line in lines.items() if key not in feeders}
         means = Means(
             self._limits.per_minute - self._limits.per_minute // 4,
-            self._limits.left_today(Use.POLL) if self._limits.per_day else None,
+            self._limits.left_today(Use.POLL) if self._limits.is_day_limited else None,
             self._poll_s,
         )
         chosen = list(own.values())
