@@ -1,6 +1,7 @@
 """Which provider serves a symbol: known from the lists that providers give, never guessed from how it is spelt."""
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
@@ -66,6 +67,7 @@ class Directory:
         self._settled: dict[str, asyncio.Event] = {
             provider.name: asyncio.Event() for provider in providers if provider.lists_instruments
         }
+        self._wakes = {name: asyncio.Event() for name in self._settled}
         self._tasks: list[asyncio.Task[None]] = []
         self._patience_ends = 0.0
 
@@ -81,6 +83,11 @@ class Directory:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._tasks.clear()
+
+    def ask_anew(self, name: str) -> None:
+        """Ask a provider for its list now, whatever it answered before: its settings changed."""
+        if name in self._wakes:
+            self._wakes[name].set()
 
     # -- loading ------------------------------------------------------------------------------------------------------
 
@@ -106,7 +113,10 @@ class Directory:
                 await self._remember(provider, instruments)
             self._asks_at[provider.name] = asyncio.get_running_loop().time() + wait
             self._settled[provider.name].set()
-            await asyncio.sleep(wait)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(wait):
+                    await self._wakes[provider.name].wait()
+            self._wakes[provider.name].clear()
 
     def _take(self, provider: Provider, instruments: Iterable[Instrument]) -> None:
         old = self._listed.get(provider.name, {})

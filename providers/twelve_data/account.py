@@ -36,6 +36,7 @@ class Account:
 
     What other programs spend of the day is asked for (`/api_usage`, a credit itself): at the start unless an earlier
     run ended minutes ago, then every six hours, every quarter of an hour while the answers show that there are others.
+    `is_answering` says whether the newest call was answered.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class Account:
         self._server_clock = server_clock
         self._memory = memory
         self._hosts = Hosts(settings["rest_url"])
+        self.is_answering = False
         self._checking = asyncio.Lock()
         self._checked_at: float | None = None
         self._foreign_known = 0
@@ -130,6 +132,7 @@ class Account:
     ) -> Any | Refused:
         key, limits = self._key, self.credits
         spent = limits.take(cost, use)
+        self.is_answering = False
         used = left = None
         try:
             if self._memory is not None:
@@ -158,11 +161,10 @@ class Account:
             limits.refuse(inside.message)
         else:
             limits.relent()
-        if refused is None:
-            return answer.body
-        if refused.code == 401 or refused.code >= 500:
+        if refused is not None and (refused.code == 401 or refused.code >= 500):
             raise refused.error()
-        return refused
+        self.is_answering = True
+        return answer.body if refused is None else refused
 
     def _learn_time(self, date: str | None) -> None:
         if date is None:

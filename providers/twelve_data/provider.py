@@ -82,6 +82,7 @@ class TwelveDataProvider:
         self.server_clock = ProviderClock(self.clock)
         self._memory: Memory | None = None
         self._accounts: dict[Secret, Account] = {}
+        self._polled_with: Account | None = None
         self._ws: dict[tuple[str, ...], Hosts] = {}
         self._streams: dict[StreamKey, PolledStream] = {}
         self._kept = KeptPages(self.server_clock.now)
@@ -128,6 +129,10 @@ class TwelveDataProvider:
         """Return the polling loop of one feed, not yet running."""
 
         account = self.account(settings)
+        if self._polled_with not in (None, account):
+            for stream in self._streams.values():
+                stream.ask_at_once()
+        self._polled_with = account
 
         async def ask(symbols: Sequence[str], interval: str, rows: int) -> Mapping[str, Series | Refused]:
             return await self.newest(symbols, interval, rows, account, session, settings)
@@ -141,6 +146,7 @@ class TwelveDataProvider:
             hours=lambda symbol: _hours(symbol, settings),
             monotonic=self.clock.monotonic,
             now=self.server_clock.now,
+            is_answered=account.is_answering,
         )
 
     @hookimpl

@@ -111,6 +111,19 @@ class Provider:
         variable = f"RELAY_{self.name}_{key}".upper()
         return f"{self.info.title} needs a key: set {variable}, or {key} in [{self.name}] of the configuration"
 
+    def readmit(self) -> None:
+        """Forget that the provider refused the relay: it may be asked again, unless its key is not set."""
+        self.refusal = self._missing_key()
+
+    def reconfigure(self, settings: Mapping[str, Any]) -> None:
+        """Give other settings to whatever is called from now on; feeds and calls under way keep theirs.
+
+        The secrets of before are still taken out of texts: who was given them may speak of them.
+        """
+        self.settings = settings
+        self._secrets = tuple(dict.fromkeys((*self._secrets, *spellings(settings.values()))))
+        self.readmit()
+
     def open(self, session: aiohttp.ClientSession) -> None:
         """Use this session from now on; the caller closes it."""
         self._session = session

@@ -33,6 +33,7 @@ class Wish(NamedTuple):
 
 
 ROTATION = Wish("rotation", "rotation before the provider's limit")
+SETTINGS = Wish("settings", "the settings changed")
 
 
 class Slot:
@@ -97,6 +98,10 @@ class Slot:
         for feed in self._feeds:
             feed.remove(key)
 
+    def renew(self) -> None:
+        """Replace the feed by one with the settings of now, or open that at once if the next one is waited for."""
+        self._ask_replacement(SETTINGS)
+
     def check_silence(self, now: float) -> None:
         """Do something about streams that went silent: subscribe them anew, then replace the feed."""
         for key, carried in self._carried.items():
@@ -123,7 +128,7 @@ class Slot:
                 wait_s = self._after_end(feed)
                 if wait_s is None:
                     return
-                await asyncio.sleep(wait_s)
+                await self._wait(wait_s if self._is_current(feed) else 0.0)
                 feed = await self._open()
         finally:
             await asyncio.gather(*(feed.stop() for feed in self._feeds))
@@ -150,12 +155,28 @@ class Slot:
             self._wish = wish
             self._is_wished.set()
 
+    def _is_current(self, feed: Feed) -> bool:
+        """Say whether a feed runs with the provider's present settings: what it says of others concerns it alone."""
+        return feed.settings is self._provider.settings
+
+    async def _wait(self, seconds: float) -> None:
+        """Wait before the next feed opens, but not any longer once there are other settings."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._is_wished.wait()
+        except TimeoutError:
+            return
+        self._forget_wish()
+
     def _forget_wish(self) -> None:
         self._wish = None
         self._is_wished.clear()
 
     async def _until_wish_or_end(self, feed: Feed) -> Wish | None:
         """Wait until the feed has to be replaced, and return why, or until it ends."""
+        if not self._is_current(feed) and not feed.task.done():
+            # They changed while it was opened.
+            return SETTINGS
         life = self._provider.info.feed_life_s
         rotate_s = None if life is None else life * self._rng.uniform(0.85, 0.95)
         wished = asyncio.create_task(self._is_wished.wait())
@@ -171,6 +192,7 @@ class Slot:
         about = self._about("feed_replaced", old, cause=wish.cause, reason=wish.reason)
         log.info("feed %s %d is being replaced: %s", self._provider.name, old.number, wish.reason, extra=about)
         self._attempts.count_again(wish.cause, wish.reason)
+        is_told = False
         while not old.task.done():
             new = await self._open()
             ready = asyncio.create_task(new.ready.wait())
@@ -190,6 +212,11 @@ class Slot:
             wait_s = self._backoff.next_s()
             if isinstance(new.error, RateLimited):
                 wait_s = max(wait_s, new.error.retry_after)
+            if new.error is not None and not is_told:
+                is_told = True
+                about = self._about("feed_kept", old, reason=str(new.error))
+                text = "feed %s %d goes on, since the one that is to replace it failed: %s"
+                log.warning(text, self._provider.name, old.number, new.error, extra=about)
             await asyncio.wait({old.task}, timeout=wait_s)
         return old
 
@@ -206,7 +233,7 @@ class Slot:
         self._remove_feed(feed)
         self._forget_wish()
         error = feed.error
-        if isinstance(error, AuthenticationFailed):
+        if isinstance(error, AuthenticationFailed) and self._is_current(feed):
             self._provider.refusal = str(error)
             about = self._about("feed_refused", feed, reason=str(error))
             log.error("feed %s %d ended for good: %s", self._provider.name, feed.number, error, extra=about)

@@ -151,6 +151,11 @@ class Supervisor:
             on_closing=on_closing,
         )
 
+    def renew(self) -> None:
+        """Let feeds with the provider's present settings take the place of those that run; no stream is lost."""
+        for slot in self._slots:
+            slot.renew()
+
     async def _tick_forever(self) -> None:
         while True:
             await asyncio.sleep(TICK_S)
