@@ -12,7 +12,7 @@ from relay.errors import (
     UnknownSymbol,
 )
 from relay.intervals import next_open, open_time
-from relay.model import Budget, Candle, Instrument, PriceUpdate, ProviderInfo, Setting, StreamKey
+from relay.model import Budget, Candle, Instrument, OpenHours, PriceUpdate, ProviderInfo, Setting, StreamKey
 from relay.plugins.hookspecs import API_VERSION, hookimpl
 from relay.plugins.memory import Memory
 from relay.secret import Secret
@@ -42,6 +42,7 @@ __all__ = [
     "Hosts",
     "Instrument",
     "Memory",
+    "OpenHours",
     "Pace",
     "PriceUpdate",
     "ProviderClock",

@@ -73,6 +73,13 @@ class Instrument(NamedTuple):
     intervals: tuple[str, ...] | None = None
 
 
+class OpenHours(NamedTuple):
+    """From when until when a market is open, in Unix seconds; `closes` is the first moment at which it is not."""
+
+    opens: int
+    closes: int
+
+
 class Setting(NamedTuple):
     """One key of a provider's configuration table, or `RELAY_NAME_KEY` in the environment.
 

@@ -8,7 +8,7 @@ import aiohttp
 from providers.twelve_data.account import Account
 from providers.twelve_data.answers import INTERVALS, Refused, Series, read_series, refusal
 from providers.twelve_data.credits import Use
-from providers.twelve_data.forex import Hours, hours_of, known_pairs
+from providers.twelve_data.forex import Hours, hours_of, known_pairs, session_at
 from providers.twelve_data.history import PAGE, KeptPages, Pages
 from providers.twelve_data.polled import PolledStream
 from providers.twelve_data.polling import Polls
@@ -23,6 +23,7 @@ from relay import (
     Hosts,
     Instrument,
     Memory,
+    OpenHours,
     PriceUpdate,
     ProviderClock,
     ProviderInfo,
@@ -192,6 +193,12 @@ class TwelveDataProvider:
         listed = {symbol: _instrument(symbol) for symbol in symbols if symbol.count("/") == 1}
         metals = {symbol: known[symbol] for symbol in ("XAU/USD", "XAG/USD")}
         return list((metals | listed).values())
+
+    @hookimpl
+    def relay_hours(self, symbol: str, moment: int, settings: Mapping[str, Any]) -> OpenHours | None:
+        """Say when a symbol is traded: the provider fills closed hours with candles that mean nothing."""
+        hours = _hours(symbol, settings)
+        return None if hours is Hours.ALWAYS else OpenHours(*session_at(moment, hours))
 
     @hookimpl
     def relay_budgets(self, settings: Mapping[str, Any]) -> Sequence[Budget]:

@@ -7,12 +7,13 @@ from relay.hub import Hub
 from relay.intervals import length_s, next_open
 from relay.messages import StreamState
 from relay.stream import CONNECTED, CONNECTING, Stream
-from relay.supervision.liveness import Liveness, Remedy
+from relay.supervision.liveness import UNKNOWN_PATIENCE_S, Liveness, Remedy
 
 RECONNECTING: Final = "reconnecting"
 BACKFILLING: Final = "backfilling"
 STALE: Final = "stale"
 ERROR: Final = "error"
+MARKET_CLOSED: Final = "market_closed"
 
 LIVE = "live"
 KEPT_EVENTS = 20
@@ -20,6 +21,8 @@ LATE_S = 20.0
 """A poll that a feed announced may be so late, since it waits for an answer, before silence counts."""
 LEAST_PAUSE_S = 30.0
 MOST_PAUSE_S = 3600.0
+CLOCK_SLACK_S = 5
+"""So far the provider's clock may be behind: near the opening its market counts as open."""
 
 
 class Planned(NamedTuple):
@@ -32,7 +35,19 @@ class Planned(NamedTuple):
 class Carried:
     """A stream from when it is wanted until it is dropped. Whoever hands on an update counts it in `received`."""
 
-    __slots__ = ("_ask_at", "_clock", "_hub", "_liveness", "_remark", "planned", "received", "stream")
+    __slots__ = (
+        "_ask_at",
+        "_clock",
+        "_hub",
+        "_liveness",
+        "_news_at",
+        "_news_count",
+        "_pace_s",
+        "_remark",
+        "planned",
+        "received",
+        "stream",
+    )
 
     def __init__(self, stream: Stream, hub: Hub, clock: Clock) -> None:
         self.stream = stream
@@ -43,6 +58,9 @@ class Carried:
         self._liveness = Liveness(stream.key.interval, clock.monotonic())
         self._remark = LIVE
         self._ask_at = 0.0
+        self._news_at = clock.monotonic()
+        self._news_count = 0
+        self._pace_s = 0.0
 
     def note(self, event: str) -> None:
         """Keep a line for the status page; only the newest few are kept."""
@@ -53,8 +71,8 @@ class Carried:
     # -- states ------------------------------------------------------------------------------------
 
     def go_live(self) -> None:
-        """Say that updates arrive and nothing is missing before them."""
-        if self.stream.status != CONNECTED:
+        """Say that updates arrive and nothing is missing before them; what comes after the close opens no market."""
+        if self.stream.status != CONNECTED and not (self.stream.status == MARKET_CLOSED and self._is_market_closed()):
             self._hub.set_state(self.stream, CONNECTED, self._remark)
 
     def catch_up(self, message: str) -> None:
@@ -102,13 +120,32 @@ class Carried:
     def expect(self, in_s: float, every_s: float | None) -> None:
         """Take a plan of the feed: until then it is silent on purpose."""
         self.planned = Planned(self._clock.monotonic() + in_s, every_s)
+        self._pace_s = in_s if every_s is None else every_s
 
     def is_planned(self, now: float) -> bool:
         """Say whether the feed will ask for the stream by itself; only a poll that is late makes a doubt."""
         return self.planned is not None and now < self.planned.at + LATE_S
 
+    def _is_market_closed(self) -> bool:
+        now = int(self.stream.feeder.clock.now())
+        return self.stream.series.market.is_closed(now, now + CLOCK_SLACK_S)
+
+    def _is_silence_meant(self, now: float) -> bool:
+        """Say whether silence means nothing: the market is closed, or polls had no time yet to bring something.
+
+        A plan to ask again does not excuse answers without news for ever: an interval and two polls have to do.
+        """
+        is_closed = self._is_market_closed()
+        if is_closed or self.received != self._news_count:
+            self._news_count, self._news_at = self.received, now
+        if is_closed:
+            return True
+        patience_s = length_s(self.stream.key.interval) + 2 * self._pace_s + UNKNOWN_PATIENCE_S
+        return self.is_planned(now) and now < self._news_at + patience_s
+
     def listen_anew(self, now: float) -> None:
         """Begin to measure silence now: a feed opened, or the market did."""
+        self._news_at = now
         self._liveness.restart(now)
 
     def check_silence(self, now: float) -> Remedy | None:
@@ -117,10 +154,12 @@ class Carried:
         Call it about once a second.
         """
         status = self.stream.status
-        is_planned = status != STALE and self.is_planned(now)
-        if status not in (CONNECTED, STALE, BACKFILLING) or is_planned:
+        is_meant = status != STALE and self._is_silence_meant(now)
+        if status not in (CONNECTED, STALE, BACKFILLING) or is_meant:
             self._liveness.restart(now)
             return None
+        if status != STALE and self.is_planned(now):
+            self._liveness.restart(self._news_at)
         over_s = self._liveness.tick(now, self.received)
         if over_s is None or status == BACKFILLING:
             return None

@@ -75,6 +75,7 @@ class Supervisor:
             handle.cancel()
         if key in self._carried or self._is_closing:
             return
+        stream.series.market = self.provider.market(key.symbol)
         carried = self._carried[key] = Carried(stream, self._hub, self._machine_clock)
         slot = next((slot for slot in self._slots if slot.has_room(key)), None)
         if slot is None:
