@@ -1,4 +1,4 @@
-"""Closed hours of a market: no candle is missed in them, no gap names them, and the first price after them comes at once."""
+"""Closed hours of a market: no candle is missed, no gap names them, and the first price after them comes at once."""
 
 import time
 from collections.abc import AsyncIterator

@@ -710,6 +710,53 @@ async def test_the_weekend_is_not_polled_and_friday_is_closed(
     assert [key.interval for key, _, _ in feed.paused] == ["1m", "4h", "1m", "4h", "4h"]
 
 
+@pytest.mark.parametrize(
+    ("interval", "wanted", "opened", "closes"),
+    [
+        ("4h", "2026-01-16 23:00", "2026-01-16 20:00", "2026-01-17 00:00"),
+        ("1d", "2026-01-16 23:00", "2026-01-16 00:00", "2026-01-17 00:00"),
+        ("8h", "2026-10-30 21:30", "2026-10-30 16:00", "2026-10-31 00:00"),
+        ("1d", "2026-03-06 23:59", "2026-03-06 00:00", "2026-03-07 00:00"),
+        ("1w", "2026-01-17 12:00", "2026-01-12 00:00", "2026-01-19 00:00"),
+    ],
+)
+async def test_a_candle_in_which_the_market_closed_is_closed_for_a_stream_that_is_wanted_afterwards(
+    exchange: TwelveDataStandIn, plugin: Plugin, time: FakeTime, interval: str, wanted: str, opened: str, closes: str
+) -> None:
+    time.at = at(wanted)
+    key = StreamKey("EUR/USD", interval)
+    feed = plugin.feed(str(key))
+    await feed.run(at(closes) - time.at)
+    assert [(update.candle.time, update.is_closed) for update in feed.updates][0] == (at(opened), False)
+    assert not any(update.is_closed for update in feed.updates)
+    await feed.run(130)
+    (closed,) = [update.candle for update in feed.updates if update.is_closed]
+    assert closed == (await plugin.candles(key.symbol, interval, at(opened), at(opened) + 1, 5))[0]
+
+
+async def test_a_short_candle_that_was_over_at_the_close_is_not_asked_for_afterwards(
+    exchange: TwelveDataStandIn, plugin: Plugin, time: FakeTime
+) -> None:
+    time.at = at("2026-01-16 22:05")
+    await plugin.feed("EUR/USD@1m", "EUR/USD@5m").run(3600)
+    assert asked(exchange) == []
+
+
+async def test_an_empty_answer_after_the_close_is_not_asked_for_again_and_a_failure_is(
+    exchange: TwelveDataStandIn, plugin: Plugin, time: FakeTime
+) -> None:
+    time.at = at("2026-01-16 23:00")
+    feed = plugin.feed("EUR/USD@1d")
+    await plugin.instruments()
+    exchange.faults.answer_rest(500, b"{}", times=1)
+    with pytest.raises(ProviderUnavailable):
+        await feed.run(60)
+    empty = b'{"code":400,"message":"No data is available on the specified dates.","status":"error"}'
+    exchange.faults.answer_rest(400, empty, times=1)
+    await feed.run(3 * 3600)
+    assert [call.status for call in asked(exchange)] == [200, 500, 400]
+
+
 async def test_a_new_stream_on_a_weekend_waits_for_the_market(
     exchange: TwelveDataStandIn, plugin: Plugin, time: FakeTime
 ) -> None:
