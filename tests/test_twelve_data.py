@@ -681,6 +681,31 @@ async def test_a_stream_that_comes_back_late_does_not_replay_its_absence(plugin:
     assert [update.is_closed for update in await feed.run(5)] == [False]
 
 
+async def test_polls_without_news_say_nothing_however_often_the_stream_is_wanted_anew(
+    exchange: TwelveDataStandIn, plugin: Plugin, time: FakeTime
+) -> None:
+    bar = {"datetime": "2026-01-14 12:00:00", "open": "1", "high": "1.2", "low": "0.9", "close": "1.1"}
+    exchange.serve_rows("EUR/USD", "1min", {"meta": {}, "values": [bar]})
+    feed = plugin.feed("EUR/USD@1m")
+    await feed.run(180)
+    assert feed.updates[-1].is_closed
+    made, polled = len(feed.updates), len(feed.polled)
+    for _ in range(20):
+        await feed.run(180)
+        # As the relay does with a stream that is stale.
+        feed.watchlist.remove(EUR)
+        feed.watchlist.add(EUR)
+    assert len(feed.updates) == made
+    again = plugin.feed("EUR/USD@1m")
+    await again.run(60)
+    assert again.updates == []
+    # Asked as often as planned, no more.
+    assert len(feed.polled) - polled <= 60
+    exchange.serve_rows("EUR/USD", "1min", {"meta": {}, "values": [bar | {"datetime": "2026-01-14 13:00:00"}]})
+    await again.run(300)
+    assert again.updates[-1].candle.time == at("2026-01-14 13:00")
+
+
 # ---- the weekend ------------------------------------------------------------------------------------------------
 
 
@@ -727,7 +752,7 @@ async def test_a_candle_in_which_the_market_closed_is_closed_for_a_stream_that_i
     key = StreamKey("EUR/USD", interval)
     feed = plugin.feed(str(key))
     await feed.run(at(closes) - time.at)
-    assert [(update.candle.time, update.is_closed) for update in feed.updates][0] == (at(opened), False)
+    assert feed.updates[0].candle.time == at(opened)
     assert not any(update.is_closed for update in feed.updates)
     await feed.run(130)
     (closed,) = [update.candle for update in feed.updates if update.is_closed]

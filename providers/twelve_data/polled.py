@@ -7,7 +7,7 @@ from relay import Candle, PriceUpdate, StreamKey, enlarge, next_open
 
 # A bar of the past may still change a little after its end.
 SETTLE_S = 60.0
-SILENT_S = 300.0
+SILENT_S = 120.0
 _MOST_ROWS = 5000
 _DAY_S = 86_400
 
