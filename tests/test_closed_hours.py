@@ -154,3 +154,44 @@ async def test_the_first_price_after_closed_hours_comes_at_once(
     states = [message["status"] for message in client.received if message["type"] == "status"]
     assert "backfilling" not in states
     assert not [message for message in client.received if message["type"] == "gap"]
+
+
+@pytest.mark.parametrize(
+    ("opening", "mode"), [("2026-01-16 22:00:00", "stream"), ("2026-10-30 21:00:00", "poll")], indirect=["opening"]
+)
+async def test_a_stream_rests_from_the_close_on_whatever_comes_late(
+    opening: Sandbox, relay_with: StartRelay, mode: str
+) -> None:
+    relay = await relay_at(opening, relay_with, mode)
+    client = await relay.connect()
+    await client.subscribe("EUR/USD@1m")
+    last = opening.clock.now() // 60 * 60
+    await client.until_type("status", symbol="EUR/USD", status="market_closed")
+    heard = len(client.received)
+    if mode == "stream":
+        # Its last candle is closed by the ticks, two seconds later.
+        await client.update(is_closed=True)
+        assert client.closed_times == [last]
+    # Whoever comes now is told the same.
+    other = await relay.connect()
+    await other.subscribe("EUR/USD@1m", bars=2)
+    await other.until_type("snapshot")
+    await opening.clock.sleep_until(last + 65)
+    await client.settle()
+    assert [message for message in client.received[heard:] if message["type"] in ("status", "gap")] == []
+    states = [message["status"] for message in other.received if message["type"] == "status"]
+    assert states == ["connected", "market_closed"]
+
+
+@pytest.mark.parametrize("opening", ["2026-01-17 12:01:00"], indirect=True)
+async def test_ticks_of_a_saturday_make_no_stream_live(opening: Sandbox, relay_with: StartRelay) -> None:
+    relay = await relay_at(opening, relay_with, "stream")
+    client = await relay.connect()
+    await client.subscribe("EUR/USD@1m")
+    await client.until_type("status", symbol="EUR/USD", status="market_closed")
+    await eventually(lambda: opening.twelve_data.subscribed == ["EUR/USD"])
+    heard = len(client.received)
+    # The exchange sends quotes each minute although it is closed.
+    await opening.clock.sleep_until(at("2026-01-17 12:01:03"))
+    await client.settle()
+    assert [message for message in client.received[heard:] if message["type"] != "pong"] == []

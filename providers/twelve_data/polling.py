@@ -128,8 +128,10 @@ class Polls:
         self._accepted.discard(key)
 
     def _accept(self, key: StreamKey) -> None:
-        self._paused.pop(key, None)
-        if key not in self._accepted:
+        rest = self._paused.pop(key, None)
+        # A rest ends with an answer, even one without news, but not while the market is closed.
+        is_over = rest is not None and session_at(self._now(), self._hours(key.symbol))[0] <= self._now()
+        if key not in self._accepted or is_over:
             self._accepted.add(key)
             self._watchlist.accept([key])
 
