@@ -118,7 +118,8 @@ def main() -> None:
 )
 @takes_settings
 def serve(sandbox: bool, file: str | None, plugins: tuple[str, ...], **flags: Any) -> None:
-    """Serve clients until SIGINT or SIGTERM. SIGHUP reads tokens, certificates, origins and limits again.
+    """Serve clients until SIGINT or SIGTERM. SIGHUP reads tokens, certificates, origins, limits and the
+    settings of providers again.
 
     Settings come from flags, then RELAY_… variables, then the configuration file. Tokens and keys have no flag: other
     users of the machine could read it.

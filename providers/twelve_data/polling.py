@@ -188,8 +188,11 @@ class Polls:
         """Report until when streams have to wait for credits, and which of them much longer than planned."""
         wait_s = self._limits.wait_for(1, Use.POLL)
         why = self._limits.shortage(1, Use.POLL)
-        for key, due, every_s, _ in ready:
+        for key, due, every_s, opens in ready:
             self._watchlist.expect(key, wait_s, every_s if every_s < inf else None)
+            if opens is not None:
+                # It rests for a longer reason.
+                continue
             is_known = self._streams[key].newest is not None
             if at + wait_s - due > (patience_s(key.interval) if is_known else self._poll_s):
                 self._pause(key, "throttled", now + wait_s, f"{why}; the next poll is at {_utc(now + wait_s)}")
