@@ -145,10 +145,37 @@ async def test_another_key_takes_over_without_a_lost_candle_or_a_lost_stream(
     sandbox.twelve_data.rest.api_key = OTHER_KEY
     hang_up(relay, sandbox, before, {"api_key": OTHER_KEY})
     await eventually(lambda: supervisor.attempts.again["settings"] == 1 and supervisor.open_feeds == 1)
-    await client.update()
+    polls = len(sandbox.twelve_data.requests)
+    await eventually(lambda: len(sandbox.twelve_data.requests) >= polls + 2)
+    await client.settle()
+    assert {call.status for call in sandbox.twelve_data.requests[polls:]} == {200}
     states = [message["status"] for message in client.received[heard:] if message["type"] == "status"]
     assert not {"error", "reconnecting", "connecting"} & set(states)
     assert relay.app[PROVIDERS]["twelve_data"].refusal is None
+
+
+async def test_every_setting_of_a_provider_is_taken_over(
+    sandbox: Sandbox, relay_with: StartRelay, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    relay = await relay_with()
+    client = await relay.connect()
+    await client.subscribe("EUR/USD@1m", "BTCUSDT@1m")
+    await client.update(symbol="EUR/USD")
+    await client.update(symbol="BTCUSDT")
+    async with Sandbox(pace_s=0.1, forex_always_open=True) as other:
+        after = settings_of(other, {"twelve_data": {"mode": "stream", "credits_per_minute": 55}})
+        configs = config_of(settings_of(sandbox)), config_of(after)
+        Reload(relay.app, configs[0], lambda: configs[1], None)()
+        await eventually(lambda: other.twelve_data.subscribed == ["EUR/USD"])
+        await eventually(lambda: other.binance.subscribed)
+        await eventually(lambda: not sandbox.binance.subscribed)
+        await client.update(symbol="BTCUSDT")
+        budgets = (await relay.get("status")).body["budgets"]
+        assert 55 in [one["limit"] for one in budgets if one["name"] == "credits a minute"]
+        await relay.close()
+    assert "provider binance has new settings: rest_url, ws_url" in caplog.text
+    assert "twelve_data has new settings: credits_per_minute, mode, rest_url, ws_url" in caplog.text
 
 
 async def test_provider_settings_that_cannot_be_used_change_nothing(
