@@ -20,6 +20,8 @@ from relay.supervision.liveness import Remedy
 log = logging.getLogger(__name__)
 
 READY_TIMEOUT_S = 20.0
+REFUSED_AGAIN_S = 300.0
+"""A key that is refused while feeds with the one before go on is tried again so late, or when it changes."""
 
 NewFeed = Callable[[Mapping[StreamKey, Carried], Callable[[str], None]], Feed]
 """Opens a feed for these streams, which may change; the function hears when the provider announces its end."""
@@ -159,13 +161,13 @@ class Slot:
         """Say whether a feed runs with the provider's present settings: what it says of others concerns it alone."""
         return feed.settings is self._provider.settings
 
-    async def _wait(self, seconds: float) -> None:
-        """Wait before the next feed opens, but not any longer once there are other settings."""
+    async def _wait(self, seconds: float, *ends: asyncio.Task[None]) -> None:
+        """Wait before the next feed opens, but not any longer once there are other settings, or one of `ends`."""
+        wished = asyncio.create_task(self._is_wished.wait())
         try:
-            async with asyncio.timeout(seconds):
-                await self._is_wished.wait()
-        except TimeoutError:
-            return
+            await asyncio.wait({wished, *ends}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            wished.cancel()
         self._forget_wish()
 
     def _forget_wish(self) -> None:
@@ -212,12 +214,14 @@ class Slot:
             wait_s = self._backoff.next_s()
             if isinstance(new.error, RateLimited):
                 wait_s = max(wait_s, new.error.retry_after)
+            elif isinstance(new.error, AuthenticationFailed):
+                wait_s = REFUSED_AGAIN_S
             if new.error is not None and not is_told:
                 is_told = True
                 about = self._about("feed_kept", old, reason=str(new.error))
                 text = "feed %s %d goes on, since the one that is to replace it failed: %s"
                 log.warning(text, self._provider.name, old.number, new.error, extra=about)
-            await asyncio.wait({old.task}, timeout=wait_s)
+            await self._wait(wait_s, old.task)
         return old
 
     def _remove_feed(self, feed: Feed) -> None:
