@@ -219,8 +219,13 @@ class Slot:
             if new.error is not None and not is_told:
                 is_told = True
                 about = self._about("feed_kept", old, reason=str(new.error))
-                text = "feed %s %d goes on, since the one that is to replace it failed: %s"
-                log.warning(text, self._provider.name, old.number, new.error, extra=about)
+                log.warning(
+                    "feed %s %d goes on, since the one that is to replace it failed: %s",
+                    self._provider.name,
+                    old.number,
+                    new.error,
+                    extra=about,
+                )
             await self._wait(wait_s, old.task)
         return old
 
