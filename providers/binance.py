@@ -3,7 +3,6 @@
 import re
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from itertools import pairwise
 from typing import Any
 
 import aiohttp
@@ -30,7 +29,10 @@ from relay import (
     UnknownSymbol,
     Watchlist,
     ask_rest,
+    decimals,
     hookimpl,
+    next_open,
+    read_rows,
     websocket_feed,
 )
 
@@ -39,7 +41,6 @@ INTERVALS = ("1s", "1m", "3m", "5m", "15m", "30m", "1h", "2h", "4h", "6h", "8h",
 _WS_URLS = ("wss://stream.binance.com:9443", "wss://data-stream.binance.vision")
 _REST_URLS = ("https://api.binance.com", "https://data-api.binance.vision")
 
-_INFINITE = float("inf")
 _MESSAGE_BYTES = 4000
 _KLINES_PAGE = 1000
 _KLINES_WEIGHT = 2
@@ -72,6 +73,10 @@ _INFO = ProviderInfo(
     instruments_ttl_s=3600.0,
     candles_per_call=_KLINES_PAGE,
     calls_at_once=4,
+    history_has_open=True,
+    is_utc_grid=True,
+    # The weight of a call does not depend on how many it asks for.
+    candles_back=3,
 )
 
 
@@ -84,7 +89,8 @@ class BinanceCodec(FeedCodec):
     def __init__(self, hosts: Hosts) -> None:
         self._hosts = hosts
         self._host = hosts.current
-        self._keys: dict[tuple[str, str], StreamKey] = {}
+        # By the name at the exchange: the stream, its symbol and interval, and how many milliseconds it lasts at most.
+        self._named: dict[str, tuple[StreamKey, str, str, int]] = {}
         self._asked: dict[int, tuple[StreamKey, ...]] = {}
         self._newest: dict[StreamKey, int] = {}
         self._last_id = 0
@@ -106,14 +112,14 @@ class BinanceCodec(FeedCodec):
             messages.append(self._request("SUBSCRIBE", batch))
             self._asked[self._last_id] = batch
             for key in batch:
-                self._keys[key.symbol, key.interval] = key
+                self._named[_stream_name(key)] = (key, key.symbol, key.interval, next_open(key.interval, 0) * 1000)
                 self._newest[key] = self._last_id
         return messages
 
     def unsubscribe(self, keys: Sequence[StreamKey]) -> list[str]:
         """End these streams; what still arrives of them is ignored."""
         for key in keys:
-            self._keys.pop((key.symbol, key.interval), None)
+            self._named.pop(_stream_name(key), None)
             self._newest.pop(key, None)
         return [self._request("UNSUBSCRIBE", batch) for batch in _batches(keys)]
 
@@ -132,21 +138,24 @@ class BinanceCodec(FeedCodec):
         if kind != "kline":
             return (Closing("the exchange announced a shutdown"),) if kind == "serverShutdown" else ()
         kline = event["k"]
-        key = self._keys.get((kline["s"], kline["i"]))
-        if key is None:
-            return ()
-        open_ms, event_ms, is_closed = kline["t"], event["E"], kline["x"]
-        if type(open_ms) is not int or type(event_ms) is not int or type(is_closed) is not bool:
-            raise TypeError("a time is no whole number, or x is neither true nor false")
-        opened, high, low = float(kline["o"]), float(kline["h"]), float(kline["l"])
-        close, volume = float(kline["c"]), float(kline["v"])
-        candle = Candle(open_ms // 1000, opened, high, low, close, volume)
-        # What fault() checks, without its call; no comparison holds for NaN.
-        if not (
-            0 <= low <= opened <= high < _INFINITE and low <= close <= high and 0 <= volume < _INFINITE and open_ms >= 0
-        ):
-            raise ValueError(candle.fault() or "a price is negative")
-        return (PriceUpdate(key, candle, is_closed, event_ms),)
+        symbol = kline["s"]
+        try:
+            key, own, interval, most_ms = self._named[message["stream"]]
+        except KeyError:
+            known = None if "stream" in message else self._named.get(_stream_name(StreamKey(symbol, kline["i"])))
+            if known is None:
+                return ()
+            key, own, interval, most_ms = known
+        if symbol != own or kline["i"] != interval or event["s"] != own:
+            raise ValueError(f"an event of {event['s']} and a kline of {symbol}@{kline['i']} in the stream {key}")
+        open_ms, is_closed = kline["t"], kline["x"]
+        if open_ms % 1000 or not 0 <= kline["T"] - open_ms < most_ms:
+            raise ValueError(f"a kline from {open_ms} to {kline['T']} is none of {key}")
+        if type(is_closed) is not bool:
+            raise TypeError("x is neither true nor false")
+        # Whether the values make a candle the relay judges.
+        opened, high, low, close, volume = decimals((kline["o"], kline["h"], kline["l"], kline["c"], kline["v"]))
+        return (PriceUpdate(key, Candle(open_ms // 1000, opened, high, low, close, volume), is_closed, event["E"]),)
 
     def _answer(self, message: dict[str, Any]) -> Sequence[Accepted | Rejected]:
         """Read an answer to SUBSCRIBE or UNSUBSCRIBE; errors come nested, and flat in the documents."""
@@ -164,7 +173,7 @@ class BinanceCodec(FeedCodec):
             if not newest:
                 raise ValueError(f"the exchange refused a message: {reason}")
             for key in newest:
-                self._keys.pop((key.symbol, key.interval), None)
+                self._named.pop(_stream_name(key), None)
             return (Rejected(newest, f"the exchange refused the stream: {reason}"),)
         return (Accepted(newest),) if newest else ()
 
@@ -306,9 +315,9 @@ class BinanceProvider:
         while len(candles) < limit and start < end:
             size = min(_KLINES_PAGE, limit - len(candles))
             window: dict[str, str | int] = {"startTime": start * 1000, "endTime": end * 1000 - 1, "limit": size}
-            page = await self._klines(query | window, session, settings)
+            page, is_full = await self._klines(query | window, session, settings)
             candles += page
-            if len(page) < size:
+            if not is_full:
                 break
             # The next open time is the data's to say: grids have holes, and 3d differs by pair.
             start = page[-1].time + 1
@@ -327,32 +336,37 @@ class BinanceProvider:
         while left > 0 and end > 0:
             size = min(_KLINES_PAGE, left)
             window: dict[str, str | int] = {"endTime": end * 1000 - 1, "limit": size}
-            page = await self._klines({**query, **window}, session, settings)
+            page, is_full = await self._klines({**query, **window}, session, settings)
             if page:
                 pages.append(page)
                 left -= len(page)
                 end = page[0].time
-            if len(page) < size:
+            if not is_full:
                 break
         return [candle for page in reversed(pages) for candle in page]
 
     async def _klines(
         self, params: Mapping[str, str | int], session: aiohttp.ClientSession, settings: Mapping[str, Any]
-    ) -> list[Candle]:
+    ) -> tuple[list[Candle], bool]:
+        """Return the candles of one page, and whether it held as many rows as were asked for."""
         rows = await self._ask("/api/v3/klines", params, _KLINES_WEIGHT, session, settings)
         if not isinstance(rows, list):
             raise BadAnswer("klines: the answer is no list")
-        first, last = params.get("startTime", 0), params["endTime"]
-        try:
-            candles = [_candle(row) for row in rows]
-            times = [candle.time for candle in candles]
-            if any(a >= b for a, b in pairwise(times)):
-                raise ValueError("the rows are not in order")
-            if times and not (int(first) <= times[0] * 1000 and times[-1] * 1000 <= int(last)):
-                raise ValueError("a row lies outside the range")
-        except (ValueError, TypeError, LookupError, ArithmeticError) as error:
-            raise BadAnswer(f"klines: {error}") from error
-        return candles
+        interval, first, last = str(params["interval"]), int(params.get("startTime", 0)), int(params["endTime"])
+        fitting = sum(_fits(row, interval) for row in rows)
+        if 2 * fitting < len(rows):
+            raise BadAnswer(f"klines: {len(rows) - fitting} of {len(rows)} rows are no klines of {interval}")
+
+        def candle_of(row: Any, time: int) -> Candle:
+            if not _fits(row, interval):
+                raise ValueError("it ends outside of its interval")
+            return Candle(time, *decimals(row[1:6]))
+
+        candles = read_rows(rows, interval, _open_time, candle_of, is_utc_grid=True)
+        inside = [candle for candle in candles if first <= candle.time * 1000 <= last]
+        if candles and not inside:
+            raise BadAnswer(f"klines: the rows are of {candles[0].time}, outside of what was asked for")
+        return inside, len(rows) >= int(params["limit"])
 
     @hookimpl
     async def relay_instruments(
@@ -397,14 +411,20 @@ class BinanceProvider:
         raise error
 
 
-def _candle(row: Any) -> Candle:
+def _open_time(row: Any) -> int:
     open_ms = row[0]
-    if type(open_ms) is not int:
-        raise TypeError("an open time is no whole number")
-    candle = Candle(open_ms // 1000, float(row[1]), float(row[2]), float(row[3]), float(row[4]), float(row[5]))
-    if (fault := candle.fault()) is not None:
-        raise ValueError(fault)
-    return candle
+    if type(open_ms) is not int or open_ms % 1000:
+        raise TypeError("an open time is no whole second")
+    return open_ms // 1000
+
+
+def _fits(row: Any, interval: str) -> bool:
+    """Say whether a row ends within the interval that it begins; an outage cuts it short."""
+    try:
+        open_time = _open_time(row)
+        return bool(0 <= row[6] - row[0] < (next_open(interval, open_time) - open_time) * 1000)
+    except (TypeError, LookupError, ValueError, ArithmeticError):
+        return False
 
 
 def _learn_limit(weight: Weight, body: Any) -> None:

@@ -12,7 +12,19 @@ from relay.errors import (
     UnknownSymbol,
 )
 from relay.intervals import next_open, open_time
-from relay.model import Budget, Candle, Instrument, OpenHours, PriceUpdate, ProviderInfo, Setting, StreamKey
+from relay.model import (
+    Budget,
+    Candle,
+    Instrument,
+    OpenHours,
+    PriceUpdate,
+    ProviderInfo,
+    Setting,
+    StreamKey,
+    is_unreadable,
+    unreadable,
+)
+from relay.numbers import decimal, decimals
 from relay.plugins.hookspecs import API_VERSION, hookimpl
 from relay.plugins.memory import Memory
 from relay.secret import Secret
@@ -22,6 +34,7 @@ from relay.upstream.feed import websocket_feed
 from relay.upstream.pace import Pace
 from relay.upstream.paging import page_candles
 from relay.upstream.rest import Hosts, RestAnswer, ask_rest, retry_after_s
+from relay.upstream.rows import read_rows
 from relay.upstream.watchlist import Watchlist
 from relay.version import VERSION
 
@@ -59,11 +72,16 @@ __all__ = [
     "UnknownSymbol",
     "Watchlist",
     "ask_rest",
+    "decimal",
+    "decimals",
     "enlarge",
     "hookimpl",
+    "is_unreadable",
     "next_open",
     "open_time",
     "page_candles",
+    "read_rows",
     "retry_after_s",
+    "unreadable",
     "websocket_feed",
 ]

@@ -6,7 +6,8 @@ from collections.abc import AsyncIterator, Iterable
 
 from aiohttp import web
 
-from relay.clock import Clock, ProviderClock
+from relay.calls import News
+from relay.clock import STEP_S, Clock, ProviderClock
 from relay.config import Config, check_tables, provider_settings
 from relay.directory import Directory
 from relay.errors import ConfigError, StoreError
@@ -109,7 +110,12 @@ async def _loop_watch(app: web.Application) -> AsyncIterator[None]:
 async def _store(app: web.Application) -> AsyncIterator[None]:
     # Half of the cache is for encoded candles, half for whole answers.
     cache_bytes = app[CONFIG].history_cache_mb * 2**19
-    app[STORE] = await Store.open(app[CONFIG].database, app[CLOCK], cache_bytes=cache_bytes)
+
+    def latest(name: str) -> float | None:
+        provider = app[PROVIDERS].get(name)
+        return None if provider is None else provider.clock.latest()
+
+    app[STORE] = await Store.open(app[CONFIG].database, app[CLOCK], cache_bytes=cache_bytes, latest=latest)
     retention = Retention(app[STORE], app[CLOCK], app[CONFIG].retention)
     retention.start()
     yield
@@ -167,12 +173,21 @@ async def _history(app: web.Application) -> AsyncIterator[None]:
 
 async def _hub(app: web.Application) -> AsyncIterator[None]:
     """The hub, and a supervisor for each provider that feeds it."""
-    config, store = app[CONFIG], app[STORE]
+    config, history = app[CONFIG], app[HISTORY]
 
     def keep(stream: Stream, update: PriceUpdate, after: int | None) -> None:
-        store.put_closed(stream.provider, stream.key, update.candle, after)
+        # What closes ahead of what is certain is told and not written down: history is asked for it once it is past.
+        if update.candle.time <= stream.feeder.clock.certain() + STEP_S:
+            history.keep(stream.provider, stream.key, update.candle, after)
+
+    def tell(news: News) -> None:
+        stream = app[HUB].streams.get((news.provider, news.key))
+        told = [] if stream is None else stream.series.revise(news.changed, news.found, news.asked_at)
+        if stream is not None and told:
+            app[HUB].tell(stream, told)
 
     app[HUB] = Hub(app[CLOCK], flush_s=config.flush_ms / 1000, on_closed=keep)
+    history.calls.on_news = tell
     for name, provider in app[PROVIDERS].items():
         app[SUPERVISORS][name] = Supervisor(
             provider, app[HUB], app[HISTORY], app[CLOCK], linger_s=config.linger_seconds

@@ -1,6 +1,7 @@
 """The past of a stream: candles from the store, else from the provider; equal requests share one call.
 
-What is known is never asked again, and what is not known is never passed off as empty.
+What is known is never asked again, and what is not known is never passed off as empty. What a provider did not give
+although it may be there is left out, and asked for again when it is time to.
 """
 
 from collections import Counter
@@ -9,7 +10,8 @@ from typing import NamedTuple
 
 from relay.calls import Call, Calls
 from relay.clock import Clock
-from relay.model import Candle, StreamKey
+from relay.doubts import Doubt
+from relay.model import Candle, StreamKey, is_unreadable
 from relay.ranges import Answer, CandleSource, Live, Past, RangeRequest, past_of
 from relay.storage.chunks import Chunk, encode, joined, window_s
 from relay.storage.coverage import FOREVER, Span, cut_spans, span_at
@@ -98,26 +100,50 @@ class History:
         `StoreError` when the store cannot be read. Cancelling ends the request, not the provider calls: others may wait
         for the same.
         """
+        if limit <= 0:
+            return Past((), True, True)
         request = RangeRequest(source, key, start, end, limit, self._clock.monotonic())
         present = live() if live is not None else None
         if present is not None:
             request.adopt(self._from_live(present))
         request.is_strict = must_be_new
-        if limit <= 0:
-            return Past((), True, True)
+        past, origin = await self._walk(request, client)
+        low, high = request.reached()
+        is_due = source.has_history and self.calls.must_ask_again(source, key, low, high)
+        if is_due and await self.ask_again(source, key, low, client, end=high):
+            again = RangeRequest(source, key, start, end, limit, request.began_at)
+            again.answers = request.answers
+            again.is_strict = must_be_new
+            past, _ = await self._walk(again, client)
+            origin = "provider"
+        if origin:
+            self.served[origin] += 1
+        return past
+
+    async def ask_again(
+        self, source: CandleSource, key: StreamKey, start: int, client: str | None, *, end: int = FOREVER
+    ) -> bool:
+        """Ask for what is in doubt from `start` on where it is time to; return whether anything was asked.
+
+        Raises `StoreError` when the store cannot be read.
+        """
+        stored = await self._store.spans(source.name, key, start, end)
+        return await self.calls.ask_again(source, key, start, end, stored, client)
+
+    async def _walk(self, request: RangeRequest, client: str | None) -> tuple[Past, str]:
+        """Return what a request asks for, and where it was had from; what is in doubt is not asked for."""
+        source, key = request.source, request.key
         calls = 0
         origin = "store"
         while True:
             high = request.high()
             if request.low >= high:
-                return Past((), True, True)
+                return Past((), True, True), ""
             ended = self.calls.ended
             if await self._advance(request, high):
-                self.served[origin] += 1
-                return past_of(request, is_complete=True)
+                return past_of(request, is_complete=True), origin
             if not source.has_history:
-                self.served[origin] += 1
-                return await self._all_stored(request, high)
+                return await self._all_stored(request, high), origin
             if ended != self.calls.ended:
                 continue  # a call that ended while the store was read may have been for the same
             origin = "provider"
@@ -133,8 +159,7 @@ class History:
                     call.turn.hasten(client)
                     awaited[call] = None
             if not awaited:
-                self.served[origin] += 1
-                return past_of(request, is_complete=False)
+                return past_of(request, is_complete=False), origin
             for answer in await self.calls.wait(awaited):
                 request.adopt(answer)
 
@@ -153,12 +178,29 @@ class History:
         while True:
             cut = self._store.cut(source.name, key)
             request.stored = await self._store.spans(source.name, key, 0, FOREVER)
+            request.doubts = self.calls.doubts.of((source.name, key))
             self.calls.adopt_recent(request)
             past = await self._all_stored(request, request.high())
             if cut == self._store.cut(source.name, key):
                 break  # else old candles were deleted meanwhile
         first = past.candles[0].time if len(past.candles) >= limit else 0
-        return past._replace(known=tuple(cut_spans(request.known(), first, FOREVER)))
+        known = [*request.stored, *(doubt.span for doubt in request.doubts)]
+        known += map(_known_of, request.answers[present is not None :])
+        if present is not None:
+            known.append(request.answers[0].span)
+        known = cut_spans(known, first, FOREVER)
+        for time in request.lost:
+            known = [*cut_spans(known, 0, time), *cut_spans(known, time + 1, FOREVER)]
+        return past._replace(known=tuple(known))
+
+    def keep(self, provider: str, key: StreamKey, candle: Candle, after: int | None) -> None:
+        """Queue a closed candle of the live stream for the store, as `Store.put_closed` does.
+
+        That nothing is known to be missing since `after` does not end a doubt.
+        """
+        if after is not None and self.calls.doubts.touch((provider, key), after + 1, candle.time):
+            after = None
+        self._store.put_closed(provider, key, candle, after)
 
     def now(self) -> float:
         """Return the time that `Text.until` is meant in."""
@@ -181,6 +223,7 @@ class History:
         near = min(end - 1, int(source.clock.now())) if is_newest else request.low + window_s(key.interval)
         # Before anything else is awaited: what is written from here on makes this answer an old one.
         request.stored, version, is_remembered = await store.known(name, key, near=near)
+        request.doubts = self.calls.doubts.of((name, key))
         self.calls.adopt_recent(request)
         span = span_at(request.known(), end - 1 if is_newest else request.low)
         if span is None:
@@ -190,7 +233,9 @@ class History:
         if cut != store.cut(name, key):
             return None
         chunks, last_is_closed = stored.chunks, True
-        newer = [candle for _, candle in sorted(request.unstored(low, high).items())] if request.answers else None
+        newer = [candle for _, candle in sorted(request.answered(low, high).items())] if request.answers else None
+        if newer:
+            newer = [candle for candle in newer if not is_unreadable(candle)]
         if newer:
             if chunks and newer[0].time <= chunks[-1].times[-1]:
                 return None
@@ -203,20 +248,32 @@ class History:
         count = sum([len(chunk.times) for chunk in chunks])
         if count < request.limit and (low > request.low if is_newest else high < end):
             return None
+        doubts: Sequence[Doubt] = request.doubts
+        if doubts:
+            if chunks and count >= request.limit:
+                low, high = (chunks[0].times[0], end) if is_newest else (low, chunks[-1].times[-1] + 1)
+            doubts = [doubt for doubt in doubts if doubt.span.start < high and low < doubt.span.end]
+            now = self._clock.monotonic()
+            if any(doubt.again_at <= now for doubt in doubts):
+                return None
         self.served["cache" if is_remembered and stored.is_remembered else "store"] += 1
         used = [answer for answer in request.answers if answer.span.start < end]
         # What the live stream knows was adopted first.
         is_live = is_live and request.answers[0] in used
-        until = min([answer.answered_at for answer in used[is_live:]], default=None)
-        return Text(chunks, last_is_closed, version, is_live, None if until is None else until + source.info.fresh_s)
+        until = min([answer.answered_at + source.info.fresh_s for answer in used[is_live:]], default=None)
+        if doubts:
+            again_at = min(doubt.again_at for doubt in doubts)
+            until = again_at if until is None else min(until, again_at)
+        return Text(chunks, last_is_closed, version, is_live, until)
 
     async def _advance(self, request: RangeRequest, high: int) -> bool:
         """Take what is known next to where the request stands; True when it has all it wants."""
-        source, key, open_row = request.source, request.key, request.open_row
+        source, key, open_row, lost = request.source, request.key, request.open_row, request.lost
         while True:
-            request.open_row = open_row
+            request.open_row, request.lost = open_row, [*lost]
             cut = self._store.cut(source.name, key)
             request.stored = await self._store.spans(source.name, key, request.low, FOREVER)
+            request.doubts = self.calls.doubts.of((source.name, key))
             self.calls.adopt_recent(request)
             at, to = request.next_known(high)
             rows = await self._rows(request, min(at, to), max(at, to)) if at != to else []
@@ -235,17 +292,22 @@ class History:
         source, key, newest = request.source, request.key, not request.is_forward
         rows = await self._store.read(source.name, key, start, end, request.missing, newest)
         extra = request.unstored(start, end)
-        if extra:
-            merged = extra | {candle.time: candle for candle in rows}
-            stored = {candle.time for candle in rows}
-            rows = [merged[time] for time in sorted(merged)]
-            rows = rows[max(len(rows) - request.missing, 0) :] if newest else rows[: request.missing]
-            request.note_open(rows, stored)
+        if not extra:
+            return rows
+        lost = [time for time, candle in extra.items() if is_unreadable(candle)]
+        merged = extra | {candle.time: candle for candle in rows}
+        stored = {candle.time for candle in rows}
+        rows = [merged[time] for time in sorted(merged) if time in stored or time not in lost]
+        if len(rows) >= request.missing:
+            rows = rows[len(rows) - request.missing :] if newest else rows[: request.missing]
+            start, end = (rows[0].time, end) if newest else (start, rows[-1].time)
+        request.lost += [time for time in lost if start <= time < end and time not in stored]
+        request.note_open(rows, stored)
         return rows
 
     async def _all_stored(self, request: RangeRequest, high: int) -> Past:
         request.open_row = None
-        request.rows = []
+        request.rows, request.lost = [], []
         request.rows = await self._rows(request, request.low, high)
         return past_of(request, is_complete=False)
 
@@ -254,3 +316,12 @@ class History:
         open_time = None if live.candle is None or live.is_closed else live.candle.time
         now = self._clock.monotonic()
         return Answer(Span(live.since, FOREVER), candles, open_time, now, now)
+
+
+def _known_of(answer: Answer) -> Span:
+    """Return which closed candles an answer from a while ago tells for sure: none beyond its newest one."""
+    end = answer.span.start
+    if answer.candles:
+        newest = answer.candles[-1].time
+        end = newest if newest == answer.open_time else newest + 1
+    return Span(answer.span.start, min(answer.span.end, end))

@@ -12,7 +12,8 @@ from relay.messages import StreamState
 from relay.model import PriceUpdate, StreamKey
 from relay.outbox import Outbox
 from relay.requests import PLAIN, Options
-from relay.stream import COUNTED, Channel, Feeder, Stream, Subscriber
+from relay.series import Gap
+from relay.stream import COUNTED, Attachment, Channel, Feeder, Stream, Subscriber
 
 _NOTHING = (0,) * len(COUNTED)
 
@@ -94,8 +95,8 @@ class Hub:
         return stream
 
     def remove(self, stream: Stream) -> None:
-        """Forget a stream that nobody subscribes to; its count of updates goes on if it comes back."""
-        if not stream.channels and self.streams.get((stream.provider, stream.key)) is stream:
+        """Forget a stream that nobody wants; its count of updates goes on if it comes back."""
+        if not stream.is_wanted and self.streams.get((stream.provider, stream.key)) is stream:
             self._seqs[(stream.provider, stream.key)] = stream.seq
             before = self._removed.get(stream.provider, _NOTHING)
             self._removed[stream.provider] = tuple(map(sum, zip(before, stream.counts(), strict=True)))
@@ -107,15 +108,13 @@ class Hub:
         if old is not None and old.options == options:
             return False
         self.fanout.ungroup(subscriber)
-        is_wanted = bool(stream.channels)
+        is_wanted = stream.is_wanted
         if old is not None:
             # What its throttle holds is the newest state, and nobody may send it later.
             if old.held is not None and not options.closed_only:
                 self.fanout.send(subscriber, old.held)
             self._leave_channel(subscriber, old)
-        channel = stream.channels.get(options)
-        if channel is None:
-            channel = stream.channels[options] = Channel(stream, options)
+        channel = stream.channel_for(options)
         channel.users += 1
         subscriber.subscriptions[stream] = channel
         if subscriber.outbox.is_lagging:
@@ -133,16 +132,33 @@ class Hub:
         del subscriber.subscriptions[stream]
         self._leave_channel(subscriber, channel)
         subscriber.outbox.forget(stream)
-        if not stream.channels:
+        if not stream.is_wanted:
             stream.feeder.unwanted(stream)
         return True
+
+    def attach(self, stream: Stream) -> Attachment:
+        """Want a stream, and keep what it tells from now on for somebody who subscribes later; see `detach`."""
+        is_wanted = stream.is_wanted
+        attachment = Attachment(stream)
+        stream.attachments[attachment] = None
+        if not is_wanted:
+            stream.feeder.wanted(stream)
+        return attachment
+
+    def detach(self, attachment: Attachment) -> None:
+        """End what `attach` began. Harmless when it has ended."""
+        stream = attachment.stream
+        if attachment in stream.attachments:
+            del stream.attachments[attachment]
+            if not stream.is_wanted:
+                stream.feeder.unwanted(stream)
 
     def _leave_channel(self, subscriber: Subscriber, channel: Channel) -> None:
         channel.laggards.pop(subscriber, None)
         channel.users -= 1
         if not channel.users:
             channel.close()
-            del channel.stream.channels[channel.options]
+            del channel.stream.channels[channel]
 
     # -- updates -----------------------------------------------------------------------------------
 
@@ -167,10 +183,22 @@ class Hub:
             if not is_revised or (last is not None and update.candle.time == last.time):
                 stream.last_frame = frame
                 stream.last_frame_is_closed = is_closed
-            for channel in stream.channels.values():
+            if is_closed and stream.attachments:
+                for attachment in stream.attachments:
+                    attachment.closed[update.candle.time] = update.candle
+            for channel in stream.channels:
                 # A revision speaks of another candle: it takes nothing away from the open one that waits.
                 if channel.is_plain or is_revised or channel.throttle(frame, is_closed, deliver):
                     deliver(channel, frame, None if is_revised else is_closed)
+
+    def tell_after_gaps(self, stream: Stream, updates: Iterable[PriceUpdate], reason: str) -> list[Gap]:
+        """Send updates that the series made of an answer, and before them the gaps that it left; return those."""
+        gaps = stream.series.take_gaps()
+        for gap in gaps:
+            stream.gap_count += 1
+            self.announce(stream, wire.gap(stream.name, stream.key.interval, gap.start, gap.end, reason))
+        self.tell(stream, updates)
+        return gaps
 
     def send(self, subscriber: Subscriber, frame: bytes, *, frames: int = 1) -> None:
         """Send one subscriber a frame, or several joined, after all that it was told before; nothing once it left."""
@@ -186,12 +214,12 @@ class Hub:
 
     def announce(self, stream: Stream, frame: bytes) -> None:
         """Send a message about the stream to all its subscribers, whatever their options."""
-        for channel in list(stream.channels.values()):
+        for channel in list(stream.channels):
             self.fanout.deliver(channel, frame, None)
 
     def close(self) -> None:
         """Stop the timers; nothing is sent any more."""
         self.fanout.close()
         for stream in self.streams.values():
-            for channel in stream.channels.values():
+            for channel in stream.channels:
                 channel.close()

@@ -46,6 +46,24 @@ def next_open(interval: str, open_time: int) -> int:
     return int(at.replace(year=year, month=month).timestamp())
 
 
+_QUARTER_S = 900
+_MINUTE_S = 60
+_DAY_S = 86_400
+
+
+def grid_s(interval: str, *, is_utc: bool = False) -> int:
+    """Return of how many seconds an open time is a multiple, in UTC.
+
+    It is the length up to a quarter of an hour. Longer candles may open by the hours of a market or another zone's day,
+    on a whole minute. With `is_utc` it is the length up to a day, and a day beyond: weeks, months and days by threes
+    begin on some day.
+    """
+    length = _LENGTH_S[interval]
+    if is_utc:
+        return min(length, _DAY_S)
+    return length if length <= _QUARTER_S else _MINUTE_S
+
+
 Opens = Callable[[int], int]
 """Gives the open time of the candle of one interval that holds a moment; both in Unix seconds."""
 

@@ -5,6 +5,11 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 _INFINITE = math.inf
+LITTLE = 0.1
+"""By this part of the price an open or close may lie outside of high and low, which are widened then.
+
+It is one tick of the cheapest coins, and less than a digit too many or a row in disorder makes.
+"""
 
 
 class Candle(NamedTuple):
@@ -36,6 +41,31 @@ class Candle(NamedTuple):
         if not low <= opened <= high or not low <= close <= high:
             return "open or close lies outside low and high"
         return "volume or time is negative"
+
+
+def unreadable(time: int) -> Candle:
+    """Return what stands for a candle whose open time is known and whose values cannot be used: NaN in all prices.
+
+    A provider's history returns it in place of a row that makes no sense: the rest is served, and this open time stays
+    unknown and is asked for again.
+    """
+    return Candle(time, math.nan, math.nan, math.nan, math.nan)
+
+
+def is_unreadable(candle: Candle) -> bool:
+    """Say whether a candle only says that there is one."""
+    return candle.close != candle.close
+
+
+def widened(candle: Candle) -> Candle:
+    """Return the candle with high and low widened to hold open and close, where they are out by a tenth at most."""
+    _, opened, high, low, close, _ = candle
+    top, bottom = max(high, opened, close), min(low, opened, close)
+    try:
+        is_little = 0 <= top - high <= LITTLE * abs(top) and 0 <= low - bottom <= LITTLE * abs(low)
+    except OverflowError:
+        is_little = False
+    return candle._replace(high=top, low=bottom) if is_little else candle
 
 
 class StreamKey(NamedTuple):
@@ -107,6 +137,12 @@ class ProviderInfo(NamedTuple):
     provider lets a connection live (the relay replaces it before). A candle is looked up by history when its interval
     ended `close_grace_s` ago and the feed has not closed it. An answer about the present is good enough for `fresh_s`.
     One call for history is asked for at most `candles_per_call`, and `calls_at_once` of them run at the same time.
+    `history_has_open` says that an answer about the present ends with the candle that is still open, if there is one:
+    then a closed candle never shows up late, and a new subscription need not wait `close_grace_s` to be sure.
+    With `is_utc_grid` every candle of up to a day opens at a multiple of its length, and longer ones on a day, in UTC.
+    `candles_back` more of them, before those that are asked for, cost nothing: they are compared with what is stored.
+    Candles that a stream closed are compared with history so long after their close as `compare_after_s` says, once
+    for each of its numbers.
     """
 
     name: str
@@ -125,6 +161,10 @@ class ProviderInfo(NamedTuple):
     one_interval_per_feed: bool = False
     candles_per_call: int = 5000
     calls_at_once: int = 4
+    history_has_open: bool = False
+    is_utc_grid: bool = False
+    candles_back: int = 0
+    compare_after_s: tuple[float, ...] = (300.0,)
 
 
 class Budget(NamedTuple):

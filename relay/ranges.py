@@ -8,8 +8,9 @@ from collections.abc import Container, Iterable, Iterator, Sequence
 from typing import NamedTuple, Protocol
 
 from relay.clock import ProviderClock
-from relay.intervals import length_s
-from relay.model import Budget, Candle, ProviderInfo, StreamKey
+from relay.doubts import Doubt
+from relay.intervals import length_s, next_open
+from relay.model import Budget, Candle, ProviderInfo, StreamKey, unreadable
 from relay.storage.coverage import FOREVER, Span, gaps_between, merge_spans
 
 # How far ahead of its clock a provider is asked about the present, in case that clock runs behind.
@@ -35,13 +36,16 @@ class CandleSource(Protocol):
 class Past(NamedTuple):
     """Candles, oldest first; `is_complete` is False when not all that was asked for could be had.
 
-    `known` are then the spans of which nothing is missing, as far as somebody looked, ascending.
+    `known` are then the spans of which nothing is missing, as far as somebody looked, ascending. Where all that is
+    missing are candles that the provider has with values that cannot be used now, `unreadable` names them: each from
+    its open time to the next one. They are not among those that were asked for.
     """
 
     candles: tuple[Candle, ...]
     last_is_closed: bool
     is_complete: bool
     known: tuple[Span, ...] = ()
+    unreadable: tuple[Span, ...] = ()
 
 
 class Live(NamedTuple):
@@ -57,7 +61,10 @@ class Live(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """What a provider said about a span. Its candles stand only where the store does not know better."""
+    """What a provider said about a span. Its candles stand only where the store does not know better.
+
+    One whose values cannot be used is in it as `unreadable` makes it.
+    """
 
     span: Span
     candles: tuple[Candle, ...]
@@ -109,6 +116,8 @@ class RangeRequest:
         self.open_row: int | None = None  # the open time of the first row that was not closed when it was read
         self.answers: list[Answer] = []
         self.stored: list[Span] = []
+        self.doubts: Sequence[Doubt] = ()
+        self.lost: list[int] = []  # open times of candles that cannot be read, as far as it has gone
         self._reach = limit
         self._is_dense = False
         self._page = source.info.candles_per_call
@@ -139,10 +148,11 @@ class RangeRequest:
         self._is_dense = is_full and answer.candles[-1].time - answer.candles[0].time <= 1.1 * count * self._length
 
     def known(self) -> list[Span]:
-        """Return what the store or an answer knows completely, merged."""
-        if not self.answers:
+        """Return what the store or an answer knows completely, and what is in doubt and not asked for here; merged."""
+        if not self.answers and not self.doubts:
             return self.stored
-        return merge_spans([*self.stored, *(answer.span for answer in self.answers)])
+        spans = [*self.stored, *(answer.span for answer in self.answers), *(doubt.span for doubt in self.doubts)]
+        return merge_spans(spans)
 
     def next_known(self, high: int) -> tuple[int, int]:
         """Return where the request stands and how far from there everything is known; the same where nothing is."""
@@ -157,7 +167,7 @@ class RangeRequest:
         """Say whether the store knows what there is at an open time."""
         return any(span.start <= time < span.end for span in self.stored)
 
-    def unstored(self, start: int, end: int) -> dict[int, Candle]:
+    def answered(self, start: int, end: int) -> dict[int, Candle]:
         """Return the candles of a range that answers hold and the store does not vouch for, by open time."""
         return {
             candle.time: candle
@@ -165,6 +175,21 @@ class RangeRequest:
             for candle in answer.candles
             if start <= candle.time < end and not self.is_stored(candle.time)
         }
+
+    def unstored(self, start: int, end: int) -> dict[int, Candle]:
+        """Return what `answered` does, and those that cannot be read."""
+        if not self.answers and not self.doubts:
+            return {}
+        times = [doubt.span.start for doubt in self.doubts if doubt.is_row and start <= doubt.span.start < end]
+        lost = {time: unreadable(time) for time in times if not self.is_stored(time)}
+        return lost | self.answered(start, end)
+
+    def reached(self) -> tuple[int, int]:
+        """Return from where to where the request went, once it has what it wants: open times, the end exclusive."""
+        high = self.high()
+        if self.missing > 0 or not self.rows:
+            return self.low, high
+        return (self.low, self.rows[-1].time + 1) if self.is_forward else (self.rows[0].time, high)
 
     def open_times(self) -> set[int]:
         """Return the open times of candles that are not closed."""
@@ -255,8 +280,10 @@ def settled_before(source: CandleSource, key: StreamKey, now: float) -> int:
 
 def past_of(request: RangeRequest, *, is_complete: bool) -> Past:
     """Return what a request has found; it ends with the first candle that is not closed."""
-    rows, open_row = request.rows, request.open_row
-    if open_row is None:
-        return Past(tuple(rows), True, is_complete)
-    rows = [row for row in rows if row.time <= open_row]
-    return Past(tuple(rows), not rows or rows[-1].time != open_row, is_complete)
+    rows, open_row, lost = request.rows, request.open_row, sorted(request.lost)
+    if open_row is not None:
+        rows = [row for row in rows if row.time <= open_row]
+        lost = [time for time in lost if time < open_row]
+    last_is_closed = open_row is None or not rows or rows[-1].time != open_row
+    spans = tuple(Span(time, next_open(request.key.interval, time)) for time in lost) if is_complete else ()
+    return Past(tuple(rows), last_is_closed, is_complete and not lost, unreadable=spans)

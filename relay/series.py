@@ -17,6 +17,7 @@ from typing import NamedTuple
 from relay.intervals import length_s, next_open
 from relay.market import Market
 from relay.model import Candle, PriceUpdate, StreamKey
+from relay.storage.coverage import Span, gaps_between, merge_spans
 
 REMEMBERED = 128
 """Closed candles kept to recognise repeats and revisions, and to join a snapshot to the live stream."""
@@ -99,9 +100,6 @@ class Series:
         Sets `is_catching_up` when the update has to wait for candles that are missing before it.
         """
         candle = update.candle
-        if candle.fault() is not None:
-            self.nonsense += 1
-            return ()
         event_ms = update.ts_event_ms or 0
         if event_ms > self._newest_event_ms:
             self._newest_event_ms = event_ms
@@ -242,13 +240,24 @@ class Series:
             start = min(self._held, default=0)
         return max(start, self._asked_until)
 
-    def fill(self, candles: Iterable[Candle], until: int | None, forming: Candle | None = None) -> list[PriceUpdate]:
+    def fill(
+        self,
+        candles: Iterable[Candle],
+        until: int | None,
+        forming: Candle | None = None,
+        lost: Iterable[tuple[int, int]] = (),
+    ) -> list[PriceUpdate]:
         """Take history's answer: the closed candles from `missing().start` on, ascending; return what is to be told.
 
         `until` is the end that was asked for (None: up to now). Live updates that waited follow. `forming` is the
-        open candle, if the answer reached it. Look at `take_gaps` before telling.
+        open candle, if the answer reached it. `lost` are candles that exist but cannot be had now, each from its open
+        time to the next one: gaps. Look at `take_gaps` before telling.
         """
         told: list[PriceUpdate] = []
+        for start, end in lost:
+            is_later = self.is_owed(start) if self.last is None else start > self.last.time
+            if is_later and not self._is_in_gap(start):
+                self._leave_gap(Gap(start, end))
         for candle in candles:
             if (until is None or candle.time < until) and candle.fault() is None:
                 told.extend(self._backfill(candle))
@@ -281,8 +290,12 @@ class Series:
         if last is not None and (candle.time < last.time or (candle.time == last.time and self.last_is_closed)):
             return self._accept_past(update, event_ms)
         is_news = self.has_told or self.is_owed(candle.time)
+        is_repair = not is_news and self._is_in_gap(candle.time)
         self._believe(candle.time)
         self._advance(candle, is_closed=True, event_ms=event_ms)
+        if is_repair:
+            # Somebody who joined was told that it is missing.
+            return (update._replace(is_revised=True),)
         if not is_news:
             return ()
         self.backfilled += 1
@@ -301,6 +314,22 @@ class Series:
             return ()
         self._advance(candle, is_closed=False, event_ms=self._asked_ms)
         return (PriceUpdate(self.key, candle),)
+
+    def learn(
+        self, candles: Iterable[Candle], forming: Candle | None, asked_s: float, lost: Iterable[tuple[int, int]] = ()
+    ) -> list[PriceUpdate]:
+        """Take an answer of history that reaches from `needs_from` up to the present; return what is to be told.
+
+        `asked_s` is the provider's time when it was asked; the rest is as for `fill`. Look at `take_gaps` before
+        telling.
+        """
+        self._asked_ms = max(self._asked_ms, int(asked_s * 1000))
+        start = 0 if self.last is None else self._first_unknown()
+        return self.fill([candle for candle in candles if candle.time >= start], None, forming, lost)
+
+    def needs_from(self) -> int:
+        """Return the open time from which on an answer of history has to hold everything for `learn`."""
+        return self.owed_from() if self.last is None else self.last.time
 
     def give_up(self) -> list[PriceUpdate]:
         """Go on without history's answer; return what is to be told after the gap, if there is one.
@@ -327,6 +356,12 @@ class Series:
         gaps, self._new_gaps = self._new_gaps, []
         return gaps
 
+    def owe(self, gap: Gap) -> None:
+        """Keep a gap for repair that was told to somebody who joined; nobody else hears of it."""
+        for start, end in gaps_between(merge_spans(Span(*other) for other in self.gaps), *gap):
+            self.gaps.append(Gap(start, end))
+        del self.gaps[:-MOST_GAPS]
+
     def _leave_gap(self, gap: Gap) -> None:
         if gap.end > gap.start:
             self.gaps.append(gap)
@@ -345,10 +380,17 @@ class Series:
                 self.gaps[number : number + 1] = [part for part in parts if part.end > part.start]
                 return
 
-    def repair(self, gap: Gap, candles: Iterable[Candle], until: int | None = None) -> list[PriceUpdate]:
+    def repair(
+        self,
+        gap: Gap,
+        candles: Iterable[Candle],
+        until: int | None = None,
+        lost: Iterable[tuple[int, int]] = (),
+    ) -> list[PriceUpdate]:
         """Take the candles of a gap after all; they are told as revised, since later ones were told already.
 
-        `until` is the end that is answered for, None if it is the gap's. Nothing happens if the gap is gone.
+        `until` is the end that is answered for, None if it is the gap's. `lost` are those that cannot be had yet, as
+        `fill` takes them. Nothing happens if the gap is gone.
         """
         if gap not in self.gaps:
             return []
@@ -370,6 +412,32 @@ class Series:
         end = gap.end if until is None else min(until, gap.end)
         # An ordinary closing may have cut the gap shorter already.
         self.gaps = [left for other in self.gaps for left in _without(other, gap.start, end)]
+        # Behind the others, so that they do not wait for it.
+        self.gaps += [Gap(max(start, gap.start), min(stop, end)) for start, stop in lost if gap.start <= start < end]
+        return told
+
+    def revise(self, changed: Iterable[Candle], found: Iterable[Candle], asked_at: float) -> list[PriceUpdate]:
+        """Take what history says later of candles that are over; return what is to be told.
+
+        `changed` have other values than before, `found` were taken not to exist; history was asked at `asked_at` of
+        the provider's time, and what a feed said later stands. Of what is not told yet nothing is taken: it comes in
+        its turn.
+        """
+        told: list[PriceUpdate] = []
+        for candle, is_new in [*((one, False) for one in changed), *((one, True) for one in found)]:
+            time, last = candle.time, self.last
+            if last is None or time > last.time or (time == last.time and not self.last_is_closed):
+                continue
+            if candle.fault() is not None or self.closed.get(time) == candle:
+                continue
+            update = PriceUpdate(self.key, candle, is_closed=True, is_backfilled=is_new)
+            if time in self.closed or (is_new and self._can_be_new(time)):
+                told.extend(self._accept_past(update, int(asked_at * 1000)))
+            elif not is_new:
+                # Forgotten here, or older than the stream; not so by those who have it.
+                self._settle(time)
+                self.revised += 1
+                told.append(update._replace(is_revised=True))
         return told
 
     # -- what the supervisor and a snapshot ask ----------------------------------------------------

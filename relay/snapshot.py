@@ -1,24 +1,14 @@
-"""Joins the past and the live stream of a subscription with a single cut: no hole, no duplicate."""
+"""The past and the live stream of a subscription as one sequence: spliced by open time, no hole, no duplicate; pure."""
 
-from collections.abc import Callable, Container, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Container, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from relay.errors import ProviderError, StoreError
-from relay.history import History
-from relay.hub import Hub
 from relay.intervals import next_open
-from relay.model import Candle, StreamKey
-from relay.plugins.provider import Provider
-from relay.ranges import Live
-from relay.ranges import Past as Answer
-from relay.requests import Past
+from relay.model import Candle
+from relay.ranges import Past
+from relay.requests import Past as Wanted
 from relay.series import Gap, Series
 from relay.storage.coverage import FOREVER, Span, gaps_between, merge_spans
-from relay.stream import CONNECTED, Stream
-
-MOST_SINCE = 20_000
-"""Candles that a resume may bring; beyond, the newest are sent and the snapshot is not complete."""
 
 
 class Snapshot(NamedTuple):
@@ -30,121 +20,119 @@ class Snapshot(NamedTuple):
     gaps: Sequence[Gap] = ()
 
 
-def live_of(stream: Stream | None) -> Live | None:
-    """Return what a stream knows of the present, if it is live and nothing is missing."""
-    if stream is None or stream.status != CONNECTED:
-        return None
-    series, last = stream.series, stream.series.last
-    if series.is_catching_up or last is None:
-        return None
-    # From right behind the candle before, if that is known: then nothing is left to ask the provider for.
-    before = None if series.last_is_closed else series.closed_before(last.time)
-    return Live(last.time if before is None else before + 1, last, series.last_is_closed)
+def is_whole(past: Past) -> bool:
+    """Say whether an answer of history has all that was asked for, but rows that nobody can read."""
+    return past.is_complete or bool(past.unreadable)
 
 
-async def fetch(
-    history: History, provider: Provider, key: StreamKey, find: Callable[[], Stream | None], past: Past, client: str
-) -> Answer:
-    """Fetch the past of a subscription; what cannot be had makes it incomplete, never an error.
+def is_joined(past: Past, series: Series, wanted: Wanted, *, has_open: bool) -> bool:
+    """Say whether no candle can be missing between an answer of history and what the stream itself answers for.
 
-    `find` returns the stream if there is one: what it knows of the present needs no provider call. `client` is whom it
-    is for.
+    `has_open` says that the provider's answers end with the open candle: then what closed before is there for sure.
+    Else the candle right before has to be there, or another question later will tell.
     """
-    if not provider.has_history and past.bars == 0:
-        return Answer((), True, True)
-
-    def live() -> Live | None:
-        return live_of(find())
-
-    try:
-        if past.since is None or past.bars is not None:
-            # With both, the last `bars` candles are enough: `cut` leaves out those before `since`.
-            return await history.candles(
-                provider, key, start=None, end=None, limit=past.bars or 1, live=live, client=client
-            )
-        start = past.since + 1
-        stream = find()
-        if stream is not None and stream.series.last is None:
-            # Nothing was told yet: the answer may anchor the stream if it reaches back to what the stream owes.
-            start = max(0, min(start, stream.series.owed_from() or start))
-        with suppress(ProviderError):
-            answer = await history.candles(
-                provider, key, start=start, end=None, limit=MOST_SINCE, live=live, client=client
-            )
-            if answer.is_complete and len(answer.candles) < MOST_SINCE:
-                return answer
-            if answer.is_complete:
-                await history.candles(provider, key, start=None, end=None, limit=MOST_SINCE, live=live, client=client)
-        # All that is known by now, also of what the provider gave before it failed.
-        return await history.stored(provider, key, limit=MOST_SINCE, live=live)
-    except (ProviderError, StoreError):
-        return Answer((), True, False)
-
-
-def outrun(answer: Answer) -> Answer:
-    """Return an answer whose stream went on beyond what it remembers: what lies between is not known."""
-    known = (Span(0, answer.candles[-1].time + 1),) if answer.candles else ()
-    return answer._replace(is_complete=False, known=known)
-
-
-def covers(answer: Answer, series: Series, past: Past) -> bool:
-    """Say whether the series knows everything that happened since the answer was made."""
-    if series.last is None or not answer.is_complete:
+    begin = answered_from(series)
+    if begin is None:
         return True
-    oldest = next(iter(series.closed), series.last.time)
-    if not answer.candles:
-        return past.since is None or oldest <= next_open(series.key.interval, past.since)
-    newest = answer.candles[-1].time
-    return oldest <= newest or (answer.last_is_closed and oldest <= next_open(series.key.interval, newest))
+    times = [candle.time for candle in past.candles]
+    if not past.last_is_closed and times[-1] < begin:
+        return False
+    if has_open and times and times[-1] >= begin:
+        return True
+    before = [time for time in times if time < begin]
+    if wanted.bars is not None and len(times) - len(before) >= wanted.bars:
+        return True
+    newest = before[-1] if before else wanted.since
+    return newest is not None and next_open(series.key.interval, newest) >= begin
 
 
-def cut(hub: Hub, stream: Stream, answer: Answer, past: Past, before: int | None = None) -> Snapshot:
-    """Return what is sent first, up to exactly what the stream has told until now; call it without awaiting after.
+def answered_from(series: Series) -> int | None:
+    """Return the open time from which on the stream itself tells, or remembers, every candle; None if it does not."""
+    if series.closed:
+        return next(iter(series.closed))
+    if series.promised_at is not None:
+        return series.owed_from()
+    return None if series.last is None else series.last.time
 
-    A stream that told nothing yet begins with the answer. `before` leaves out what the subscriber has already.
+
+def splice(
+    series: Series,
+    told: Mapping[int, Candle],
+    past: Past,
+    wanted: Wanted,
+    *,
+    closed_only: bool = False,
+    before: int | None = None,
+    confirmed_at: float | None = None,
+) -> Snapshot:
+    """Return what is sent first, up to exactly what the stream has told until now.
+
+    `told` are closed candles that the stream told since the past was asked for, by open time. With `before` the
+    subscriber has all from that open time on already. With `closed_only` an open candle is left out and does not
+    count. What closed after `confirmed_at` (the provider's time) is there in any case: the subscriber is owed it.
     """
-    series = stream.series
-    closed = list(answer.candles)
-    forming = closed.pop() if closed and not answer.last_is_closed else None
-    if series.last is None and not series.is_catching_up and answer.is_complete:
-        if closed and not series.is_owed(closed[0].time):
-            # It reaches back to what was told of, so nothing is missing between.
-            hub.tell(stream, series.fill(closed, None, forming))
-        elif not closed and forming is not None:
-            hub.tell(stream, series.fill((), None, forming))
+    known = {candle.time: candle for candle in past.candles}
     last = series.last
-    last_is_closed = True
+    forming = past.candles[-1] if past.candles and not past.last_is_closed else None
+    if forming is not None:
+        del known[forming.time]
+    open_time: int | None = None
     if last is None:
         # What is owed to the stream's subscribers comes as updates; here it would come twice.
-        candles = [candle for candle in closed if not series.is_owed(candle.time)]
+        known = {time: candle for time, candle in known.items() if not series.is_owed(time)}
     else:
-        known = {candle.time: candle for candle in closed if candle.time < last.time}
-        known.update((time, candle) for time, candle in series.closed.items() if time < last.time)
+        known |= told
+        known |= series.closed
         known[last.time] = last
-        candles = [known[time] for time in sorted(known)]
-        last_is_closed = series.last_is_closed
-    times = {candle.time for candle in candles}
-    if past.since is not None:
-        candles = [candle for candle in candles if candle.time > past.since]
-    if past.bars is not None:
-        candles = candles[-past.bars :] if past.bars else []
-    is_complete, gaps = answer.is_complete, []
-    if not is_complete and past.since is not None and past.bars is None:
-        # What follows comes as updates, or is told as a gap in its turn.
-        end = series.owed_from() if last is None else last.time
-        begin = next_open(stream.key.interval, past.since)
-        gaps = list(_unknown(series, answer.known, times, begin, end if before is None else min(end, before)))
-        is_complete = last is not None or series.promised_at is not None
-    if last is not None and before is None:
-        # Told to others while the answer was on its way: nobody will say it again.
-        begin = candles[0].time if candles else last.time
-        if past.since is not None and past.bars is None:
-            begin = min(begin, next_open(stream.key.interval, past.since))
-        gaps += _gaps_left(series, times, begin)
+        # What is newer comes as an update.
+        known = {time: candle for time, candle in known.items() if time <= last.time}
+        if not series.last_is_closed:
+            open_time = last.time
+        elif forming is not None and forming.time == next_open(series.key.interval, last.time):
+            # The stream has told nothing of it yet, and nothing can come before it.
+            open_time = forming.time
+            known[open_time] = forming
+    times = known.keys()
+    candles = [known[time] for time in sorted(known) if wanted.since is None or time > wanted.since]
     if before is not None:
         candles = [candle for candle in candles if candle.time < before]
-        last_is_closed = True
-    return Snapshot(candles, last_is_closed or not candles, is_complete and not gaps, gaps)
+    if closed_only:
+        candles = [candle for candle in candles if candle.time != open_time]
+    if wanted.bars is not None:
+        count = wanted.bars
+        if confirmed_at is not None:
+            count = max(count, sum(next_open(series.key.interval, candle.time) > confirmed_at for candle in candles))
+        candles = candles[-count:] if count else []
+    gaps = list(dict.fromkeys(_gaps(series, past, wanted, times, candles, before)))
+    is_complete = past.is_complete and not gaps
+    if not past.is_complete and not gaps and wanted.since is not None and wanted.bars is None:
+        # All that was asked for is known; what follows comes as updates, or is told as a gap in its turn.
+        is_complete = last is not None or series.promised_at is not None
+    return Snapshot(candles, not candles or candles[-1].time != open_time, is_complete, gaps)
+
+
+def _gaps(
+    series: Series,
+    past: Past,
+    wanted: Wanted,
+    times: Container[int],
+    candles: Sequence[Candle],
+    before: int | None,
+) -> Iterator[Gap]:
+    """Yield the gaps to be told with a snapshot of `candles`; `times` are the open times of all that are known."""
+    last, interval = series.last, series.key.interval
+    begin = candles[0].time if candles else None
+    if wanted.since is not None and wanted.bars is None:
+        begin = next_open(interval, wanted.since)
+    if begin is not None:
+        end = series.owed_from() if last is None else last.time
+        end = end if before is None else min(end, before)
+        yield from (Gap(*lost) for lost in past.unreadable if begin <= lost.start < end and lost.start not in times)
+        if not is_whole(past):
+            yield from _unknown(series, past.known, times, begin, end)
+    if last is not None and before is None:
+        # Told to others while the answer was on its way: nobody will say it again.
+        yield from _gaps_left(series, times, last.time if begin is None else min(begin, last.time))
 
 
 def _unknown(series: Series, spans: Sequence[Span], times: Container[int], begin: int, end: int) -> Iterator[Gap]:

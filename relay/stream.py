@@ -11,7 +11,7 @@ from typing import Final, Protocol
 from relay import wire
 from relay.clock import ProviderClock
 from relay.messages import StreamState
-from relay.model import StreamKey
+from relay.model import Candle, StreamKey
 from relay.outbox import Outbox, Transport
 from relay.requests import PLAIN, Options
 from relay.series import Series
@@ -40,6 +40,7 @@ class Stream:
     """One symbol at one interval of one provider: its series, its state, who gets it; clients call it `name`."""
 
     __slots__ = (
+        "attachments",
         "channels",
         "conflated",
         "events",
@@ -67,7 +68,8 @@ class Stream:
         self.series = Series(key, feeder.clock.now() if feeder.has_history else None)
         self.status: StreamState = CONNECTING
         self.message = "the upstream is being opened"
-        self.channels: dict[Options, Channel] = {}
+        self.channels: dict[Channel, None] = {}
+        self.attachments: dict[Attachment, None] = {}
         self.seq = seq
         self.last_frame: bytes | None = None
         self.last_frame_is_closed = False
@@ -86,7 +88,24 @@ class Stream:
     @property
     def subscriber_count(self) -> int:
         """How many subscribers the stream has."""
-        return sum(channel.users for channel in self.channels.values())
+        return sum(channel.users for channel in self.channels)
+
+    @property
+    def is_wanted(self) -> bool:
+        """Whether anybody subscribes to the stream, or is about to."""
+        return bool(self.channels or self.attachments)
+
+    def channel_for(self, options: Options) -> "Channel":
+        """Return the channel that a new subscriber joins, made if there is none.
+
+        Not one that holds an open candle back: the new subscriber is told that one at once, and must not be again.
+        """
+        for channel in self.channels:
+            if channel.options == options and channel.held is None:
+                return channel
+        channel = Channel(self, options)
+        self.channels[channel] = None
+        return channel
 
     def counts(self) -> tuple[int, ...]:
         """Return what the stream has counted so far, in the order of `COUNTED`."""
@@ -102,6 +121,19 @@ class Stream:
         return None if options.closed_only and not self.last_frame_is_closed else self.last_frame
 
 
+class Attachment:
+    """What a stream tells while somebody who will subscribe waits for its past: the closed candles, by open time.
+
+    The stream is wanted as long as it is there. Whoever makes one lets go of it with `Hub.detach`.
+    """
+
+    __slots__ = ("closed", "stream")
+
+    def __init__(self, stream: Stream) -> None:
+        self.stream = stream
+        self.closed: dict[int, Candle] = {}
+
+
 class Deliver(Protocol):
     """Sends a frame to everybody on a channel; `is_closed` None: it is no candle, or one that replaces none."""
 
@@ -111,7 +143,8 @@ class Deliver(Protocol):
 class Channel:
     """One stream with one set of options: its groups, its lagging subscribers, and the open candle a throttle holds.
 
-    It is in the stream's `channels` from its first subscriber to its last.
+    It is in the stream's `channels` from its first subscriber to its last. There are several with the same options
+    where somebody joined while a throttle held a candle.
     """
 
     __slots__ = ("_next_at", "_timer", "groups", "held", "is_plain", "laggards", "options", "stream", "users")

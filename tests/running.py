@@ -14,6 +14,7 @@ from yarl import URL
 from providers import BUILTIN
 from providers.sandbox import Sandbox
 from relay.app import CONFIG, HUB, NEWCOMERS, build_app
+from relay.clock import Clock
 from relay.config import Config
 from relay.hub import Hub
 from relay.tokens import parse_tokens
@@ -226,10 +227,11 @@ async def start_relay(
     *,
     builtin: Iterable[object] = BUILTIN,
     tables: Mapping[str, Mapping[str, Any]] | None = None,
+    clock: Clock | None = None,
     **settings: Any,
 ) -> Running:
     """Start a relay with the stand-ins as its upstreams, on a free port unless `port` is given; close it yourself."""
-    app = build_app(config_of(settings_of(sandbox, tables), **settings), builtin)
+    app = build_app(config_of(settings_of(sandbox, tables), **settings), builtin, clock)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=2.0, handle_signals=False)
     try:
         await runner.setup()

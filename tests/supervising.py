@@ -108,6 +108,7 @@ class Rig:
     def __init__(self, provider: Provider, history: History, hands: Hands) -> None:
         self.hands = hands
         self.provider = provider
+        self.history = history
         self.closed: list[PriceUpdate] = []
         self.refused: list[tuple[str, str]] = []
         self.hub = Hub(hands.clock, on_closed=lambda stream, one, after: self.closed.append(one))

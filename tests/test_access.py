@@ -3,6 +3,7 @@
 import asyncio
 import dataclasses
 import logging
+import time
 from collections.abc import Awaitable
 from typing import Any
 
@@ -459,6 +460,9 @@ async def test_new_limits_hold_for_clients_that_are_connected_too(relay_with: St
     relay = await relay_with()
     client = await relay.connect()
     await client.subscribe("BTCUSDT@1m", bars=10)
+    # Until what that took is there again, at some thousand candles a minute.
+    given_again_at = time.monotonic() + 0.1
+    await eventually(lambda: time.monotonic() > given_again_at)
     changed = dataclasses.replace(relay.access.config, max_history_rows_per_minute=5, max_streams_per_client=2)
     relay.access.reconfigure(changed)
     relay.clients.reconfigure()

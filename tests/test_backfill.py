@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from relay import ProviderUnavailable
+from relay import ProviderUnavailable, RateLimited
+from relay.model import unreadable
+from relay.series import Gap
 from relay.supervision import backfill
 from relay.supervision.carried import Carried
 from tests.running import eventually
@@ -176,3 +178,51 @@ async def test_a_stream_that_was_dropped_while_history_was_asked_is_left_as_it_w
         await repair
         assert told(rig) == []
         assert len(carried.stream.series.gaps) == 1
+
+
+async def test_live_updates_wait_for_a_budget_that_is_used_up(tmp_path: Path) -> None:
+    plugin = Remembering()
+    async with rig_of(plugin, tmp_path) as rig:
+        plugin.failure = RateLimited("the credits of this minute are used up", 60.0)
+        carried = live(rig)
+        rig.hands.now = MINUTE + 190.0
+        rig.hub.publish(carried.stream, update(A, 3))
+        rig.backfill.start(carried)
+        await eventually(lambda: carried.stream.status == "throttled")
+        assert "60 s" in carried.stream.message
+        rig.hands.now += 40.0
+        plugin.failure, plugin.known = None, [candle(0), candle(1), candle(2)]
+        rig.hands.now += 21.0
+        await eventually(lambda: carried.stream.status == "connected")
+        assert told(rig) == [(0, False), (1, False), (2, False)]
+        assert carried.stream.gap_count == 0
+
+
+async def test_a_gap_told_to_one_client_is_repaired(tmp_path: Path) -> None:
+    plugin = Remembering()
+    async with rig_of(plugin, tmp_path) as rig:
+        carried = live(rig)
+        plugin.known = [candle(-2), candle(-1)]
+        carried.stream.series.owe(Gap(MINUTE - 120, MINUTE))
+        rig.backfill.repair({A: carried}, rig.hands.now + backfill.REPAIR_EVERY_S)
+        await eventually(lambda: not carried.stream.series.gaps)
+        assert told(rig) == [(-2, True), (-1, True)]
+
+
+async def test_a_candle_that_cannot_be_read_is_told_as_a_gap_and_follows_when_it_can(tmp_path: Path) -> None:
+    plugin = Remembering()
+    plugin.known = [candle(0), unreadable(candle(1).time), candle(2), candle(3)]
+    async with rig_of(plugin, tmp_path) as rig:
+        carried = live(rig)
+        rig.hands.now = MINUTE + 190.0
+        rig.hub.publish(carried.stream, update(A, 3))
+        rig.backfill.start(carried)
+        await eventually(lambda: carried.stream.status == "connected")
+        assert told(rig) == [(0, False), (2, False)]
+        assert [(gap.start - MINUTE, gap.end - MINUTE) for gap in carried.stream.series.gaps] == [(60, 120)]
+        assert carried.stream.series.last == candle(3)
+        plugin.known[1] = candle(1)
+        rig.hands.now += 5
+        rig.backfill.repair({A: carried}, rig.hands.now + backfill.REPAIR_EVERY_S)
+        await eventually(lambda: not carried.stream.series.gaps)
+        assert told(rig) == [(0, False), (2, False), (1, True)]

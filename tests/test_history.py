@@ -11,11 +11,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from relay.calls import News
 from relay.clock import Clock, ProviderClock
+from relay.doubts import EMPTY_PAUSES_S
 from relay.errors import ProviderError, ProviderUnavailable, RateLimited, StoreError
 from relay.history import MAX_CALLS, History, Text
 from relay.intervals import next_open
-from relay.model import Budget, Candle, ProviderInfo, StreamKey
+from relay.model import Budget, Candle, ProviderInfo, StreamKey, unreadable
 from relay.ranges import Live, Past
 from relay.storage.chunks import decode
 from relay.storage.coverage import Span
@@ -43,7 +45,11 @@ def finals(*numbers: int) -> tuple[Candle, ...]:
 
 
 class FakeProvider:
-    """Knows the candles of one stream and shows those that have opened by its time; `lag_s` holds new ones back."""
+    """Knows the candles of one stream and shows those that have opened by its time; `lag_s` holds new ones back.
+
+    Of closed ones, those in `left_out` are missing from its answers, and those in `spoilt` have values that make no
+    sense; `changed` ones differ from `final`.
+    """
 
     def __init__(
         self, times: Sequence[int], now: float, *, fresh_s: float = 1.0, page: int = 5000, at_once: int = 4
@@ -76,10 +82,16 @@ class FakeProvider:
         self.entered = asyncio.Event()
         self.takes_s: tuple[int, int] = (0, 0)
         self.lag_s = 0
+        self.left_out: set[int] = set()
+        self.spoilt: set[int] = set()
+        self.changed: dict[int, Candle] = {}
+        self.omitted: Counter[int] = Counter()
+        self.budget: list[Budget] = []
+        self.is_second_look: Callable[[int | None, int], bool] = lambda start, end: False
         self.answers: list[tuple[float, int, float]] = []  # when it was asked, how many it saw, when that arrived
 
     def budgets(self) -> Sequence[Budget]:
-        return ()
+        return self.budget
 
     def visible(self) -> list[int]:
         latest = bisect.bisect_right(self.times, self.now - self.lag_s)
@@ -90,7 +102,11 @@ class FakeProvider:
     def show(self, times: Sequence[int]) -> list[Candle]:
         last = self.visible()[-1] if self.visible() else None
         return [
-            unfinished(time) if time == last and next_open(self.interval, time) + GRACE_S > self.now else final(time)
+            unfinished(time)
+            if time == last and next_open(self.interval, time) + GRACE_S > self.now
+            else unreadable(time)
+            if time in self.spoilt
+            else self.changed.get(time, final(time))
             for time in times
         ]
 
@@ -116,10 +132,13 @@ class FakeProvider:
             await self.gate.wait()
         if failure is not None:
             raise failure
-        inside = [time for time in self.visible() if (start or 0) <= time < end]
+        inside = [time for time in self.visible() if (start or 0) <= time < end and time not in self.left_out]
+        self.omitted.update(time for time in self.visible() if (start or 0) <= time < end and time in self.left_out)
         seen = (asked_at, self.shown)
         rows = self.show(inside[-limit:] if start is None else inside[:limit])
         for index, row in enumerate(rows):
+            if row.fault() is not None or self.is_second_look(start, end):
+                continue
             if index < len(rows) - 1 or next_open(self.interval, row.time) + GRACE_S <= asked_at:
                 self.fetched[row.time] += 1
         self.now += self.takes_s[1]
@@ -693,6 +712,7 @@ async def test_messy_answer_is_cleaned(bench: Bench) -> None:
     bench.provider.__class__ = Messy
     past = await bench.ask(start=minute(10), end=minute(19))
     assert past.candles == finals(10, 11, 14, 15, 16, 17, 18, 19)
+    assert past.unreadable == (Span(minute(12), minute(13)), Span(minute(13), minute(14)))
     assert bench.history.calls.dropped == 2
 
 
@@ -721,6 +741,269 @@ async def test_unreadable_store_is_an_error(bench: Bench) -> None:
         await bench.ask(limit=5)
 
 
+# What an answer leaves out
+
+
+async def test_a_row_that_cannot_be_read_is_left_out_and_named(bench: Bench) -> None:
+    bench.provider.spoilt = {minute(14)}
+    past = await bench.ask(start=minute(10), end=minute(19))
+    assert past.candles == finals(10, 11, 12, 13, 15, 16, 17, 18, 19)
+    assert (past.is_complete, past.unreadable) == (False, (Span(minute(14), minute(15)),))
+
+
+async def test_for_a_row_that_cannot_be_read_an_older_one_comes(bench: Bench) -> None:
+    bench.provider.spoilt = {minute(300)}
+    past = await bench.ask(end=minute(599), limit=500)
+    assert past.candles == finals(*range(99, 300), *range(301, 600))
+    assert past.unreadable == (Span(minute(300), minute(301)),)
+    assert (await bench.ask(start=minute(299), limit=2)).candles == finals(299, 301)
+    assert len(bench.provider.calls) == 2
+
+
+async def test_a_row_that_cannot_be_read_costs_no_call_until_it_is_asked_for_again(bench: Bench) -> None:
+    bench.provider.spoilt = {minute(14)}
+    first = await bench.ask(start=minute(10), end=minute(19))
+    for _ in range(5):
+        assert await bench.ask(start=minute(10), end=minute(19)) == first
+    assert (await bench.ask(end=minute(19), limit=3)).is_complete
+    assert len(bench.provider.calls) == 1
+    bench.provider.now += 5
+    assert await bench.ask(start=minute(10), end=minute(19)) == first
+    assert await bench.ask(start=minute(10), end=minute(19)) == first
+    assert bench.provider.calls[1:] == [(minute(14), minute(14) + 1, 2)]
+
+
+async def test_a_row_that_can_be_read_later_is_stored(bench: Bench) -> None:
+    bench.provider.spoilt = {minute(14)}
+    await bench.ask(start=minute(10), end=minute(19))
+    bench.provider.spoilt.clear()
+    bench.provider.now += 5
+    assert await bench.ask(start=minute(10), end=minute(19)) == Past(finals(*range(10, 20)), True, True)
+    assert await bench.ask(start=minute(10), end=minute(19)) == Past(finals(*range(10, 20)), True, True)
+    assert len(bench.provider.calls) == 2
+    assert set(bench.provider.fetched.values()) == {1}
+    assert bench.history.calls.doubts.of(("fake", KEY)) == ()
+
+
+async def test_rows_in_a_row_that_cannot_be_read_are_one_question(bench: Bench) -> None:
+    bench.provider.spoilt = {minute(n) for n in range(20, 40)}
+    assert len((await bench.ask(start=minute(10), end=minute(49))).candles) == 20
+    bench.provider.spoilt = {minute(25)}
+    bench.provider.now += 5
+    assert (await bench.ask(start=minute(10), end=minute(49))).candles == finals(*range(10, 25), *range(26, 50))
+    assert len(bench.provider.calls) == 2
+
+
+async def test_the_newest_row_that_cannot_be_read_is_named_and_asked_for_again(bench: Bench) -> None:
+    bench.provider.now = minute(600) + 4
+    bench.provider.spoilt = {minute(599)}
+    past = await bench.ask(limit=3)
+    assert (past.candles, past.last_is_closed) == ((*finals(597, 598), unfinished(minute(600))), False)
+    assert past.unreadable == (Span(minute(599), minute(600)),)
+    bench.provider.spoilt.clear()
+    bench.provider.now += 5
+    assert (await bench.ask(limit=3)).candles == (*finals(598, 599), unfinished(minute(600)))
+
+
+async def test_an_open_row_that_cannot_be_read_is_left_out(bench: Bench) -> None:
+    class Torn(FakeProvider):
+        def show(self, times: Sequence[int]) -> list[Candle]:
+            return [unreadable(row.time) if row.time == minute(600) else row for row in super().show(times)]
+
+    bench.provider.__class__ = Torn
+    assert await bench.ask(limit=3) == Past(finals(597, 598, 599), True, True)
+
+
+async def test_what_is_known_of_the_past_leaves_out_what_cannot_be_read(bench: Bench) -> None:
+    bench.provider.spoilt = {minute(14)}
+    await bench.ask(start=minute(10), end=minute(19))
+    past = await bench.history.stored(bench.provider, KEY, limit=100, live=lambda: None)
+    assert past.candles == finals(10, 11, 12, 13, 15, 16, 17, 18, 19)
+    assert past.known == (Span(minute(10), minute(14)), Span(minute(14) + 1, minute(19) + 1))
+
+
+async def test_an_empty_answer_is_believed_for_a_while_only(bench: Bench) -> None:
+    bench.provider.left_out = {minute(n) for n in range(600)}
+    for _ in range(3):
+        assert await bench.ask(start=minute(10), end=minute(59)) == Past((), True, True)
+    assert len(bench.provider.calls) == 1
+    bench.provider.left_out.clear()
+    bench.provider.now += 30
+    assert (await bench.ask(start=minute(10), end=minute(59))).candles == finals(*range(10, 60))
+    assert len(bench.provider.calls) == 2
+
+
+async def test_the_beginning_of_history_is_believed_after_four_answers(bench: Bench) -> None:
+    bench.provider.left_out = {minute(n) for n in range(500)}
+    for pause_s in (0, 30, 300, 1800, 7200):
+        bench.provider.now += pause_s
+        for _ in range(3):
+            past = await bench.ask(end=minute(599), limit=500)
+            assert past == Past(finals(*range(500, 600)), True, True)
+    assert len(bench.provider.calls) == 4
+    bench.provider.left_out.clear()
+    assert (await bench.ask(end=minute(599), limit=500)).candles == finals(*range(500, 600))
+
+
+async def test_an_answer_with_too_few_rows_does_not_hide_the_older_ones(bench: Bench) -> None:
+    bench.provider.left_out = {minute(n) for n in range(500)}
+    assert len((await bench.ask(end=minute(599), limit=500)).candles) == 100
+    bench.provider.left_out.clear()
+    bench.provider.now += 30
+    assert (await bench.ask(end=minute(599), limit=500)).candles == finals(*range(100, 600))
+    assert set(bench.provider.fetched.values()) == {1}
+
+
+async def test_a_hole_between_rows_is_asked_for_again_by_itself(bench: Bench) -> None:
+    bench.provider.left_out = {minute(14)}
+    assert await bench.ask(start=minute(10), end=minute(19)) == Past(finals(10, 11, 12, 13, *range(15, 20)), True, True)
+    bench.provider.left_out.clear()
+    bench.provider.now += 30
+    assert (await bench.ask(start=minute(10), end=minute(19))).candles == finals(*range(10, 20))
+    assert bench.provider.calls[1:] == [(minute(14), minute(15), 3)]
+
+
+async def test_many_holes_between_rows_are_asked_for_again_together(bench: Bench) -> None:
+    bench.provider.left_out = {minute(n) for n in range(12, 60, 2)}
+    assert len((await bench.ask(start=minute(10), end=minute(69))).candles) == 36
+    bench.provider.left_out = {minute(20)}
+    for pause_s in (0, 30, 300, 1800, 7200):
+        bench.provider.now += pause_s
+        for _ in range(3):
+            past = await bench.ask(start=minute(10), end=minute(69))
+        assert past.candles == finals(*range(10, 20), *range(21, 70)) or not pause_s
+    assert bench.provider.calls[1:] == [(minute(12), minute(59), 49)] * 3
+
+
+async def test_a_request_is_answered_although_what_is_in_doubt_cannot_be_asked_for(bench: Bench) -> None:
+    bench.provider.spoilt = {minute(14)}
+    first = await bench.ask(start=minute(10), end=minute(19))
+    bench.provider.now += 5
+    bench.provider.failures = [RateLimited("slow down", 60.0)]
+    assert await bench.ask(start=minute(10), end=minute(19)) == first
+    assert await bench.ask(start=minute(10), end=minute(19)) == first
+    assert len(bench.provider.calls) == 2
+
+
+async def test_what_is_in_doubt_is_asked_for_again_from_the_first_half_of_a_budget(bench: Bench) -> None:
+    bench.provider.left_out = {minute(12), minute(14), minute(16)}
+    bench.provider.spoilt = {minute(18)}
+    await bench.ask(start=minute(10), end=minute(19))
+    for used, asked in ((8, [18]), (4, [18]), (2, [18, 16]), (0, [18, 16, 14, 12])):
+        bench.provider.now += 4000
+        bench.provider.calls.clear()
+        bench.provider.budget = [Budget("credits", 8, used, bench.provider.now + 60)]
+        assert len((await bench.ask(start=minute(10), end=minute(19))).candles) == 6
+        assert [start for start, _, _ in bench.provider.calls] == [minute(number) for number in asked]
+
+
+async def test_an_answer_with_something_in_doubt_is_kept_until_it_is_asked_for_again(bench: Bench) -> None:
+    async def text() -> Text:
+        return await bench.history.text(
+            bench.provider, KEY, start=minute(10), end=minute(19), limit=500, live=lambda: None
+        )
+
+    bench.provider.left_out = {minute(14)}
+    await text()
+    known = await text()
+    assert known.until == bench.provider.now + 30
+    assert known.version == bench.store.version("fake", KEY)
+    bench.provider.left_out.clear()
+    bench.provider.now += 30
+    assert decode((await text()).chunk) == [*finals(*range(10, 20))]
+    assert (await text()).until is None
+
+
+async def test_what_the_live_stream_tells_does_not_end_a_doubt(bench: Bench) -> None:
+    bench.provider.left_out = {minute(14)}
+    await bench.ask(start=minute(10), end=minute(15))
+    bench.history.keep("fake", KEY, final(minute(16)), minute(13))
+    bench.provider.left_out.clear()
+    bench.provider.now += 30
+    assert (await bench.ask(start=minute(10), end=minute(16))).candles == finals(*range(10, 17))
+
+
+async def test_a_candle_that_comes_after_all_is_news(bench: Bench) -> None:
+    told: list[News] = []
+    bench.history.calls.on_news = told.append
+    bench.provider.left_out = {minute(14)}
+    await bench.ask(start=minute(10), end=minute(19))
+    assert told == []
+    bench.provider.left_out.clear()
+    bench.provider.now += 30
+    await bench.ask(start=minute(10), end=minute(19))
+    assert told == [News("fake", KEY, [], [*finals(14)], bench.provider.now)]
+
+
+# What history says of candles that are known
+
+
+def back(bench: Bench, candles: int = 3) -> list[News]:
+    """Let questions reach back into what is known, and return where the news of it arrives."""
+    told: list[News] = []
+    bench.provider.info = bench.provider.info._replace(candles_back=candles)
+    bench.history.calls.on_news = told.append
+    return told
+
+
+async def test_known_candles_before_a_question_are_compared_and_put_right(bench: Bench) -> None:
+    told = back(bench)
+    live = final(minute(19))._replace(close=1.5)
+    await bench.store.add("fake", KEY, [*finals(17, 18), live], Span(minute(17), minute(20)))
+    await bench.ask(start=minute(17), end=minute(29))
+    assert (await bench.ask(start=minute(17), end=minute(29))).candles == finals(*range(17, 30))
+    assert bench.provider.calls == [(minute(17), minute(29) + 1, 500)]
+    assert told == [News("fake", KEY, [final(minute(19))], [], bench.provider.now)]
+    assert await bench.store.read("fake", KEY, minute(17), minute(20)) == [*finals(17, 18, 19)]
+    assert (bench.history.calls.compared["fake"], bench.history.calls.differed["fake"]) == (3, 1)
+
+
+async def test_a_question_reaches_back_only_into_what_is_known_and_within_a_page(bench: Bench) -> None:
+    back(bench)
+    await bench.store.add("fake", KEY, finals(18, 19), Span(minute(18), minute(20)))
+    await bench.ask(start=minute(20), end=minute(29))
+    assert bench.provider.calls == [(minute(18), minute(29) + 1, 502)]
+    bench.provider.info = bench.provider.info._replace(candles_per_call=50)
+    await bench.ask(start=minute(30), end=minute(100), limit=50)
+    assert bench.provider.calls[1:] == [(minute(30), minute(100) + 1, 50)]
+
+
+async def test_what_the_stream_told_while_history_was_asked_stands(bench: Bench) -> None:
+    told = back(bench)
+    await bench.store.add("fake", KEY, finals(17, 18, 19), Span(minute(17), minute(20)))
+    bench.provider.changed[minute(18)] = final(minute(18))._replace(volume=9.0)
+    bench.provider.gate = asyncio.Event()
+    request = asyncio.create_task(bench.ask(start=minute(17), end=minute(29)))
+    await bench.provider.entered.wait()
+    newer, fresh = final(minute(18))._replace(volume=11.0), final(minute(25))._replace(volume=12.0)
+    bench.store.put_closed("fake", KEY, newer, None)
+    bench.store.put_closed("fake", KEY, fresh, None)
+    bench.provider.gate.set()
+    await request
+    assert told == []
+    kept = {row.time: row for row in await bench.store.read("fake", KEY, minute(17), minute(30))}
+    assert (kept[minute(18)], kept[minute(25)]) == (newer, fresh)
+
+
+async def test_another_instruments_past_changes_nothing_and_is_told(bench: Bench) -> None:
+    news, told = back(bench), []
+    bench.history.calls.on_disagreement = lambda *what: told.append(what)
+    other = [final(minute(n))._replace(open=80.0, high=82.0, low=79.0, close=81.0) for n in (17, 18, 19)]
+    await bench.store.add("fake", KEY, other, Span(minute(17), minute(20)))
+    await bench.ask(start=minute(17), end=minute(29))
+    assert told == [("fake", KEY, 3, 3)]
+    assert news == []
+    assert await bench.store.read("fake", KEY, minute(17), minute(20)) == other
+
+
+async def test_a_candle_that_was_believed_not_to_exist_is_found(bench: Bench) -> None:
+    told = back(bench)
+    await bench.store.add("fake", KEY, finals(17, 19), Span(minute(17), minute(20)))
+    await bench.ask(start=minute(20), end=minute(29))
+    assert told == [News("fake", KEY, [], [*finals(18)], bench.provider.now)]
+    assert await bench.store.read("fake", KEY, minute(17), minute(20)) == [*finals(17, 18, 19)]
+
+
 # Anything
 
 
@@ -731,6 +1014,11 @@ class World(Bench):
         super().__init__(provider, store)
         self.live: set[int] = set()
         self.live_at = 0
+        self.provider.is_second_look = lambda start, end: any(
+            doubt.is_sparse and doubt.span == (start, end) for doubt in self.history.calls.doubts.of(("fake", KEY))
+        )
+        self.was_spoilt: set[int] = set()
+        self.was_left_out: set[int] = set()
 
     def known(self, shown: int) -> list[int]:
         return sorted({*self.provider.times[:shown], *self.live})
@@ -763,18 +1051,24 @@ class World(Bench):
                 )
         except ProviderUnavailable:
             return
-        assert past.is_complete
+        assert past.is_complete or past.unreadable
         open_times = {live.candle.time} if live is not None and live.candle is not None else set()
         times = [candle.time for candle in past.candles]
-        possible = []
+        possible, everything = [], []
         for shown in range(shown_before, len(self.provider.visible()) + 1):
             inside = [
                 t
                 for t in sorted({*self.known(shown), *open_times})
                 if (start or 0) <= t <= (self.provider.now if end is None else end)
             ]
+            everything.append(inside)
             possible.append(inside[-limit:] if start is None else inside[:limit])
-        assert times in possible, (times, possible)
+        doubtful = self.was_spoilt | self.was_left_out
+        if doubtful:
+            assert any(could_be(times, all_of, limit, start is None, doubtful) for all_of in everything)
+            assert not {lost.start for lost in past.unreadable} - self.was_spoilt
+        else:
+            assert times in possible, (times, possible)
         for index, candle in enumerate(past.candles):
             is_last = index == len(times) - 1
             if candle.time in live_before or candle.time + 60 + GRACE_S <= began:
@@ -786,6 +1080,19 @@ class World(Bench):
             if is_last and past.last_is_closed and candle.time not in self.live:
                 assert candle.time + 60 <= self.provider.now or candle == final(candle.time)
         assert all(count == 1 for count in self.provider.fetched.values()), self.provider.fetched
+
+    async def recover(self) -> None:
+        """Check that what could not be read, and what was left out for a while, is there once the provider gives it."""
+        provider = self.provider
+        provider.failures, provider.left_out, provider.spoilt, provider.takes_s = [], set(), set(), (0, 0)
+        provider.now += 86_400
+        for _ in range(20):
+            provider.now += 3600
+            past = await self.ask(start=0, limit=500)
+        assert past.is_complete
+        missing = set(self.known(len(provider.visible()))) - {candle.time for candle in past.candles}
+        assert not missing - self.was_left_out
+        assert not {time for time in missing if provider.omitted[time] <= len(EMPTY_PAUSES_S)}
 
     def deliver(self, lost: frozenset[int]) -> None:
         """Let the live stream close what is due, except the `lost` ones."""
@@ -799,6 +1106,14 @@ class World(Bench):
                 # Once put, a fetch counts as the second one.
                 provider.fetched[time] = max(provider.fetched[time], 1)
             self.live_at += 1
+
+
+def could_be(found: list[int], inside: list[int], limit: int, is_newest: bool, doubtful: set[int]) -> bool:
+    """Say whether an answer has all that is inside a range, up to its limit, but some of what is doubtful."""
+    certain = [time for time in inside if time not in doubtful]
+    if len(found) >= limit:
+        certain = [time for time in certain if (time >= found[0] if is_newest else time <= found[-1])]
+    return len(found) <= limit and {*certain} <= {*found} <= {*inside}
 
 
 MINUTES = 120
@@ -866,6 +1181,22 @@ def failing(calls: int) -> Action:
     return act
 
 
+def spoiling(numbers: frozenset[int]) -> Action:
+    async def act(world: World) -> None:
+        world.provider.spoilt = {minute(number) for number in numbers}
+        world.was_spoilt |= world.provider.spoilt
+
+    return act
+
+
+def leaving_out(numbers: frozenset[int]) -> Action:
+    async def act(world: World) -> None:
+        world.provider.left_out = {minute(number) for number in numbers}
+        world.was_left_out |= world.provider.left_out
+
+    return act
+
+
 def lagging(seconds: int) -> Action:
     async def act(world: World) -> None:
         world.provider.lag_s = seconds
@@ -895,6 +1226,10 @@ actions: st.SearchStrategy[Action] = st.one_of(
     st.sampled_from([1, 2, 5, 7, 30, 58, 60, 65, 66, 600, 1800]).map(waiting),
     st.frozensets(st.integers(0, MINUTES), max_size=6).map(delivering),
     st.integers(0, 3).map(failing),
+    st.frozensets(st.integers(0, MINUTES), max_size=4).map(spoiling),
+    st.one_of(
+        st.frozensets(st.integers(0, MINUTES), max_size=4), st.just(frozenset(range(60))), st.just(frozenset[int]())
+    ).map(leaving_out),
     st.sampled_from([0, 3, 30, 64]).map(lagging),
     st.sampled_from([(0, 0), (0, 2), (2, 0), (31, 40)]).map(slowing),
 )
@@ -905,6 +1240,7 @@ async def play(times: Sequence[int], now: int, page: int, at_once: int, script: 
     async with bench_of(provider, World) as world:
         for action in script:
             await action(world)
+        await world.recover()
 
 
 @settings(max_examples=250)

@@ -6,15 +6,24 @@ import gzip
 import io
 import json
 import re
+import time
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
+from datetime import UTC, datetime
 from typing import Any
 
 import aiohttp
 import pytest
 
+from providers.binance import BinanceProvider
 from providers.sandbox import Sandbox
-from relay.app import HISTORY, STORE
+from providers.twelve_data import TwelveDataProvider
+from relay import PriceUpdate, ProviderInfo, Watchlist, hookimpl
+from relay.app import CLOCK, HISTORY, STORE, SUPERVISORS
+from relay.clock import Clock
 from relay.errors import ProviderUnavailable
-from relay.model import Candle, StreamKey
+from relay.model import Candle, StreamKey, unreadable
+from relay.supervision.recheck import Recheck
 from relay.web.bodies import takes_gzip
 from relay.web.history import ROUTE
 from tests.conftest import StartRelay
@@ -231,3 +240,169 @@ async def test_a_client_that_leaves_ends_its_stream(relay: Running) -> None:
     assert handlers
     await eventually(lambda: all(task.done() for task in handlers))
     assert (await relay.get("history", symbol="BTCUSDT", interval="1m", limit=5)).status == 200
+
+
+# What an exchange leaves out, and what it says otherwise later
+
+
+class Later:
+    """A clock that a test can put forward."""
+
+    def __init__(self) -> None:
+        self.by_s = 0.0
+        self.clock = Clock(monotonic=lambda: time.monotonic() + self.by_s)
+
+
+async def times_of(relay: Running, symbol: str, first: int, last: int) -> list[int]:
+    """Return which minutes after `START` a range has."""
+    start, end = START + 60 * first, START + 60 * last
+    answer = await relay.get("history", symbol=symbol, interval="1m", start_time=start, end_time=end)
+    assert answer.status == 200
+    return [(candle["time"] - START) // 60 for candle in answer.body["candles"]]
+
+
+async def test_one_empty_answer_does_not_make_a_range_empty_for_ever(relay_with: StartRelay, sandbox: Sandbox) -> None:
+    later = Later()
+    relay = await relay_with(clock=later.clock)
+    sandbox.binance.faults.answer_rest(200, "[]", path="/api/v3/klines", times=1)
+    assert await times_of(relay, "BTCUSDT", 0, 99) == []
+    asked = len(sandbox.binance.requests)
+    for _ in range(3):
+        assert await times_of(relay, "BTCUSDT", 0, 99) == []
+    assert len(sandbox.binance.requests) == asked
+    later.by_s += 31
+    for _ in range(3):
+        assert await times_of(relay, "BTCUSDT", 0, 99) == [*range(100)]
+    assert len(sandbox.binance.requests) == asked + 1
+
+
+async def test_a_bar_that_one_answer_has_without_a_value_is_asked_for_again(
+    relay_with: StartRelay, sandbox: Sandbox
+) -> None:
+    later = Later()
+    relay = await relay_with(clock=later.clock)
+    rows: list[dict[str, Any]] = [
+        {
+            "datetime": datetime.fromtimestamp(START + 60 * number, UTC).strftime("%Y-%m-%d %H:%M:%S"),
+            **dict.fromkeys(("open", "high", "low", "close"), "1.0850"),
+        }
+        for number in range(12, -1, -1)
+    ]
+    rows[5]["close"] = None
+    body = {"meta": {"symbol": "EUR/USD", "interval": "1min"}, "values": rows, "status": "ok"}
+    sandbox.twelve_data.faults.answer_rest(200, json.dumps(body), path="/time_series", times=1)
+    without = [*range(7), 8, 9, 10]
+    for _ in range(2):
+        assert await times_of(relay, "EUR/USD", 0, 10) == without
+    later.by_s += 31
+    for _ in range(2):
+        assert await times_of(relay, "EUR/USD", 0, 10) == [*range(11)]
+
+
+class Torn(BinanceProvider):
+    """Binance, but the row of one minute cannot be read for a while."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lost: int | None = None
+
+    @hookimpl
+    async def relay_candles(
+        self,
+        symbol: str,
+        interval: str,
+        start: int | None,
+        end: int,
+        limit: int,
+        session: aiohttp.ClientSession,
+        settings: Mapping[str, Any],
+    ) -> list[Candle]:
+        rows = await super().relay_candles(symbol, interval, start, end, limit, session, settings)
+        return [unreadable(row.time) if row.time == self.lost else row for row in rows]
+
+
+async def test_a_row_that_cannot_be_read_costs_itself_only(relay_with: StartRelay, sandbox: Sandbox) -> None:
+    plugin, later = Torn(), Later()
+    relay = await relay_with(builtin=(plugin, TwelveDataProvider), clock=later.clock)
+    plugin.lost = START + 60 * 300
+    others = [*range(300), *range(301, 500)]
+    for _ in range(3):
+        assert await times_of(relay, "BTCUSDT", 0, 499) == others
+    asked = len(sandbox.binance.requests)
+    assert await times_of(relay, "BTCUSDT", 0, 499) == others
+    assert len(sandbox.binance.requests) == asked
+    plugin.lost = None
+    later.by_s += 5
+    for _ in range(2):
+        assert await times_of(relay, "BTCUSDT", 0, 499) == [*range(500)]
+
+
+async def test_a_row_that_cannot_be_read_ends_no_download(relay_with: StartRelay) -> None:
+    plugin = Torn()
+    relay = await relay_with(builtin=(plugin, TwelveDataProvider))
+    plugin.lost = START + 60 * 2000
+    queries: list[dict[str, Any]] = [{"start_time": START}, {"end_time": START + 60 * 7000}]
+    for query in queries:
+        _, _, body = await raw(relay, limit=7000, format="csv", **query)
+        times = [int(line.split(",")[0]) for line in body.decode().splitlines()[1:]]
+        assert times == [at for at in range(START, START + 60 * 7001, 60) if at != plugin.lost]
+
+
+async def test_a_snapshot_has_the_others_and_says_that_it_is_not_complete(relay_with: StartRelay) -> None:
+    plugin = Torn()
+    relay = await relay_with(builtin=(plugin, TwelveDataProvider))
+    plugin.lost = int(time.time()) // 60 * 60 - 1200
+    client = await relay.connect()
+    await client.subscribe("BTCUSDT@1m", bars=100)
+    snapshot = await client.seen("snapshot")
+    times = [candle["time"] for candle in snapshot["candles"]]
+    assert times[0] <= plugin.lost - 60 * 75
+    assert times == [at for at in range(times[0], times[-1] + 60, 60) if at != plugin.lost]
+    assert snapshot["complete"] is False
+
+
+class Blundering(BinanceProvider):
+    """Binance, but the closing event of one candle has another volume than the exchange's history."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.wrong: Candle | None = None
+
+    @hookimpl
+    def relay_provider(self) -> ProviderInfo:
+        return super().relay_provider()._replace(compare_after_s=(5.0,))
+
+    @hookimpl
+    async def relay_stream(
+        self, watchlist: Watchlist, session: aiohttp.ClientSession, settings: Mapping[str, Any]
+    ) -> AsyncGenerator[PriceUpdate, None]:
+        async with aclosing(super().relay_stream(watchlist, session, settings)) as updates:
+            async for update in updates:
+                if update.is_closed and self.wrong is None:
+                    self.wrong = update.candle._replace(volume=update.candle.volume + 1000)
+                    yield update._replace(candle=self.wrong)
+                else:
+                    yield update
+
+
+async def test_a_close_that_differs_from_the_exchanges_history_is_revised(
+    relay_with: StartRelay, sandbox: Sandbox
+) -> None:
+    plugin = Blundering()
+    relay = await relay_with(builtin=(plugin, TwelveDataProvider))
+    supervisor = relay.app[SUPERVISORS]["binance"]
+    supervisor.recheck = Recheck(supervisor.provider, relay.app[HISTORY], relay.app[CLOCK], every_s=0.5)
+    client = await relay.connect()
+    await client.subscribe("BTCUSDT@1s")
+    wrong = await client.update(is_closed=True)
+    assert plugin.wrong is not None
+    assert wrong["candle"] == plugin.wrong._asdict()
+    right = plugin.wrong._replace(volume=plugin.wrong.volume - 1000)
+    revised = await client.update(revised=True)
+    assert revised["candle"]["time"] == right.time
+    assert revised["candle"]["volume"] == pytest.approx(right.volume)
+    status = (await relay.get("status")).body["providers"][0]
+    assert status["differed"] == 1
+    assert status["compared"] >= 1
+    row = (await relay.get("history", symbol="BTCUSDT", interval="1s", start_time=right.time, limit=1)).body["candles"]
+    assert row == [revised["candle"]]

@@ -120,11 +120,11 @@ class Table:
             assert {stream.name: channel.options for stream, channel in subscriptions.items()} == follower.options
             for stream, channel in subscriptions.items():
                 assert hub.streams[stream.provider, stream.key] is stream
-                assert stream.channels[channel.options] is channel
+                assert channel in stream.channels
         for stream in hub.streams.values():
             subscribed = [one.subscriber for one in self.followers if stream in one.subscriber.subscriptions]
             assert stream.subscriber_count == len(subscribed)
-            for channel in stream.channels.values():
+            for channel in stream.channels:
                 assert channel.users > 0
                 assert all(group in hub.fanout.groups for group in channel.groups)
                 assert all(stream in subscriber.subscriptions for subscriber in channel.laggards)
@@ -362,3 +362,26 @@ async def test_150_streams_use_two_connections_and_5_messages_a_second(relay: Ru
     assert sandbox.binance.connects <= 2
     assert sandbox.binance.max_messages_in_any_second() <= 5
     assert sandbox.binance.rate_violations == 0
+
+
+@pytest.mark.parametrize("options", [Options(throttle_ms=30), Options(throttle_ms=60_000)])
+async def test_who_joins_while_a_throttle_holds_an_update_is_not_sent_it_again(options: Options) -> None:
+    table = Table()
+    table.join()
+    table.join()
+    first, second = table.followers
+    table.subscribe(first, "AAA", options)
+    stream = table.stream("AAA")
+    for volume in (1.0, 2.0):
+        candle = Candle(60, 1, 1, 1, 1, volume)
+        table.hub.tell(stream, [PriceUpdate(stream.key, candle)])
+    # The second one is held, and the newcomer is sent it with its confirmation.
+    assert any(channel.held is not None for channel in stream.channels)
+    table.subscribe(second, "AAA", options)
+    table.hub.send(second.subscriber, stream.last_frame or b"")
+    await eventually(lambda: options.throttle_ms > 1000 or all(not channel.held for channel in stream.channels))
+    table.publish("AAA", is_closed=True)
+    table.hub.fanout.flush()
+    assert [message["seq"] for message in parsed(second.pipe.read)] == [2, 3]
+    assert [message["seq"] for message in parsed(first.pipe.read)][-1] == 3
+    table.hub.close()

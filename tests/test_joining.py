@@ -20,7 +20,8 @@ from tests.conftest import StartRelay
 from tests.running import Running, WsClient
 
 
-async def test_snapshot_comes_after_the_state_and_before_updates(client: WsClient) -> None:
+async def test_snapshot_comes_after_the_state_and_before_updates(client: WsClient, sandbox: Sandbox) -> None:
+    sandbox.binance.faults.refuse(503, times=1)
     await client.ask("subscribe", symbol="BTCUSDT", interval="1s", bars=5, id="a")
     kinds = [await client.next() for _ in range(3)]
     assert [message["type"] for message in kinds] == ["subscription", "status", "snapshot"]

@@ -102,9 +102,12 @@ async def test_every_metric_of_the_relay_is_on_the_dashboard_or_in_a_rule(relay:
     off_the_dashboard = {name for name in names if name not in shown}
     assert off_the_dashboard == {
         "relay_build_info",
+        "relay_candles_compared_total",
+        "relay_candles_differed_total",
         "relay_feed_connects_total",
         "relay_feeds",
         "relay_gaps_open",
+        "relay_history_doubts",
         "relay_messages_skipped_total",
         "relay_plugin_blocks_total",
         "relay_store_candles",

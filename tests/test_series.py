@@ -693,12 +693,10 @@ def test_the_candle_before_is_known_where_history_says_that_nothing_was_between(
     assert series.told_before(later) == T
 
 
-def test_nonsense_is_counted_and_not_told(series: Series) -> None:
-    broken = PriceUpdate(MINUTE, Candle(T, 1.0, 0.5, 1.0, 1.0))
-    assert series.accept(broken) == ()
+def test_a_candle_of_history_without_values_is_not_told(series: Series) -> None:
     series.accept(live(3))
-    series.fill([Candle(T, 1.0, float("nan"), 1.0, 1.0)], T + 60)
-    assert series.nonsense == 1
+    told = series.fill([Candle(T, 1.0, float("nan"), 1.0, 1.0)], T + 60)
+    assert all(update.candle.time != T for update in told)
 
 
 def test_memory_is_bounded_whatever_a_provider_sends(series: Series) -> None:
@@ -760,3 +758,79 @@ def test_an_answer_that_repeats_what_was_told_tells_nothing(series: Series) -> N
     series.accept(live(0, is_closed=True))
     series.catch_up()
     assert series.fill([candle(0)], None) == []
+
+
+def test_a_candle_of_a_gap_told_to_one_client_is_told_whoever_brings_it() -> None:
+    series = Series(MINUTE, promised_at=1000.0)
+    series.owe(Gap(0, 120))
+    told = series.learn([Candle(time, 1.0, 1.0, 1.0, 1.0) for time in (0, 60, 120)], None, 180.0)
+    assert [(update.candle.time, update.is_revised) for update in told] == [(0, True), (60, True)]
+
+
+def test_what_history_says_later_of_a_closed_candle_is_told_as_revised(series: Series) -> None:
+    for minute in range(3):
+        series.accept(live(minute, is_closed=True, at_ms=60_000 * (minute + 1)))
+    told = series.revise([candle(1, close=2.5)], [], 600.0)
+    assert told == [PriceUpdate(MINUTE, candle(1, close=2.5), is_closed=True, is_revised=True)]
+    assert series.closed[candle(1).time] == candle(1, close=2.5)
+    assert (series.revised, series.revise([candle(1, close=2.5)], [], 700.0)) == (1, [])
+
+
+def test_what_a_feed_said_after_history_was_asked_stands(series: Series) -> None:
+    series.accept(live(0, is_closed=True, at_ms=60_000))
+    series.accept(live(1))
+    series.accept(live(0, close=2.2, is_closed=True, at_ms=500_000))
+    assert series.revise([candle(0, close=2.5)], [], 400.0) == []
+    assert series.closed[candle(0).time] == candle(0, close=2.2)
+
+
+def test_a_revision_of_a_candle_that_is_forgotten_is_told(series: Series) -> None:
+    for minute in range(REMEMBERED + 10):
+        series.accept(live(minute, is_closed=True))
+    assert outline(series.revise([candle(2, close=2.5)], [], 1e9)) == outline(
+        [live(2, is_closed=True)._replace(is_revised=True)]
+    )
+    assert len(series.closed) == REMEMBERED
+
+
+def test_a_candle_found_later_is_told_where_it_was_promised(series: Series) -> None:
+    series.accept(live(0, is_closed=True))
+    series.catch_up()
+    series.fill([candle(2)], candle(3).time)
+    series.accept(live(3))
+    before = candle(0)._replace(time=candle(0).time - 6000)
+    told = series.revise([], [before, candle(1)], 1e9)
+    assert told == [PriceUpdate(MINUTE, candle(1), is_closed=True, is_backfilled=True, is_revised=True)]
+    assert series.late == 0
+
+
+def test_of_what_is_not_told_yet_history_revises_nothing(series: Series) -> None:
+    assert series.revise([candle(0)], [], 1e9) == []
+    series.accept(live(0))
+    assert series.revise([candle(0, close=2.5)], [candle(1)], 1e9) == []
+    assert series.last == candle(0)
+
+
+def test_a_candle_that_cannot_be_read_is_a_gap_and_costs_no_other(series: Series) -> None:
+    series.accept(live(0, is_closed=True))
+    series.catch_up()
+    series.accept(live(4))
+    lost = (candle(2).time, candle(3).time)
+    told = series.fill([candle(1), candle(3)], candle(4).time, lost=[lost])
+    assert [update.candle for update in told] == [candle(1), candle(3), candle(4)]
+    assert series.take_gaps() == [Gap(*lost)]
+    assert not series.is_catching_up
+
+
+def test_a_repair_without_the_candle_that_cannot_be_read_keeps_its_gap_behind_the_others(series: Series) -> None:
+    series.accept(live(0, is_closed=True))
+    series.accept(live(4))
+    series.give_up()
+    (gap,) = series.take_gaps()
+    lost = (candle(2).time, candle(3).time)
+    told = series.repair(gap, [candle(1), candle(3)], lost=[lost])
+    assert [update.candle for update in told] == [candle(1), candle(3)]
+    assert series.gaps == [Gap(*lost)]
+    assert series.take_gaps() == []
+    assert [update.candle for update in series.repair(Gap(*lost), [candle(2)])] == [candle(2)]
+    assert series.gaps == []

@@ -1,17 +1,16 @@
-"""What a subscription starts with, where the stream went on while its past was fetched."""
+"""What a subscription starts with: the past and the live stream spliced by open time."""
 
-import asyncio
 from collections.abc import Iterable
 
 import pytest
 
-from relay import snapshot
 from relay.clock import Clock, ProviderClock
 from relay.hub import Hub
 from relay.model import Candle, PriceUpdate, StreamKey
-from relay.ranges import Past as Answer
-from relay.requests import Past
-from relay.series import Gap
+from relay.ranges import Past
+from relay.requests import Past as Wanted
+from relay.series import Gap, Series
+from relay.snapshot import is_joined, splice
 from relay.storage.coverage import Span
 from relay.stream import Stream
 
@@ -24,87 +23,209 @@ class Feeder:
     has_history = True
 
     def __init__(self) -> None:
-        self.clock = ProviderClock(Clock())
+        self.clock = ProviderClock(Clock(wall=lambda: 15 * 60.0))
+        self.calls: list[str] = []
 
     def wanted(self, stream: Stream) -> None:
-        """Take no notice."""
+        self.calls.append("wanted")
 
     def unwanted(self, stream: Stream) -> None:
-        """Take no notice."""
+        self.calls.append("unwanted")
 
 
 def candle(minute: int) -> Candle:
     return Candle(minute * 60, 1.0, 1.0, 1.0, 1.0, 0.0)
 
 
-def candles(minutes: Iterable[int]) -> list[Candle]:
-    return [candle(minute) for minute in minutes]
+def candles(minutes: Iterable[int]) -> tuple[Candle, ...]:
+    return tuple(candle(minute) for minute in minutes)
+
+
+def minutes(candles: Iterable[Candle]) -> list[int]:
+    return [candle.time // 60 for candle in candles]
+
+
+def live(*closed: int, opened: int | None = None, promised_at: float = 600.0) -> Series:
+    """A series that told these minutes as closed, and one that is open."""
+    series = Series(KEY, promised_at)
+    for minute in closed:
+        series.accept(PriceUpdate(KEY, candle(minute), is_closed=True))
+    if opened is not None:
+        series.accept(PriceUpdate(KEY, candle(opened)))
+    return series
 
 
 @pytest.fixture
-async def stream() -> tuple[Hub, Stream]:
+def gapped() -> Series:
     """A stream that was given up on minute 12: 10, 11 and 13 were told."""
-    hub = Hub(Clock(), flush_s=0)
-    stream = hub.stream("p", KEY, "AAA", Feeder())
-    hub.tell(stream, stream.series.fill(candles((10, 11)), None, None))
-    hub.publish(stream, PriceUpdate(KEY, candle(13), is_closed=True))
-    hub.tell(stream, stream.series.give_up())
-    await asyncio.sleep(0)
-    assert stream.series.gaps == [Gap(12 * 60, 13 * 60)]
-    return hub, stream
+    series = live(10, 11, 13)
+    series.give_up()
+    series.take_gaps()
+    assert series.gaps == [Gap(12 * 60, 13 * 60)]
+    return series
 
 
-@pytest.mark.parametrize("past", [Past(since=9 * 60), Past(since=11 * 60), Past(bars=4), Past(since=9 * 60, bars=3)])
-async def test_gap_told_while_the_past_was_fetched_is_told_with_the_snapshot(
-    stream: tuple[Hub, Stream], past: Past
-) -> None:
-    cut = snapshot.cut(*stream, Answer(tuple(candles((9, 10, 11))), True, True), past)
-    assert list(cut.gaps) == [Gap(12 * 60, 13 * 60)]
-    assert not cut.is_complete
+# -- candles -------------------------------------------------------------------------------------------------------
+
+
+def test_what_the_stream_told_stands_over_the_answer_and_what_is_newer_comes_as_an_update() -> None:
+    series = live(10, 11, opened=12)
+    told = {600: candle(10)._replace(volume=9.0)}
+    snapshot = splice(series, told, Past(candles((8, 9, 10, 11, 12, 13)), False, True), Wanted(bars=10))
+    assert minutes(snapshot.candles) == [8, 9, 10, 11, 12]
+    assert (snapshot.last_is_closed, snapshot.is_complete) == (False, True)
+
+
+def test_what_closed_while_the_answer_was_on_its_way_is_there_however_much_it_is() -> None:
+    series = live(*range(10, 300), opened=300)
+    told = {minute * 60: candle(minute) for minute in range(10, 300)}
+    snapshot = splice(series, told, Past(candles(range(5, 10)), True, True), Wanted(since=4 * 60))
+    assert minutes(snapshot.candles) == list(range(5, 301))
+
+
+def test_open_candle_of_an_answer_gives_way_to_how_it_closed() -> None:
+    series = live(10, 11)
+    snapshot = splice(series, {}, Past((*candles((9,)), candle(10)._replace(volume=5.0)), False, True), Wanted(bars=3))
+    assert snapshot.candles == list(candles((9, 10, 11)))
+    assert snapshot.last_is_closed
+
+
+def test_open_candle_of_an_answer_comes_where_the_stream_has_told_all_before_it() -> None:
+    past = Past(candles((10, 11, 12)), False, True)
+    assert splice(live(10, 11), {}, past, Wanted(bars=3)) == (list(past.candles), False, True, [])
+    assert minutes(splice(live(10), {}, past, Wanted(bars=3)).candles) == [10]
+
+
+def test_a_stream_that_told_nothing_leaves_what_it_owes_to_its_updates() -> None:
+    series = Series(KEY, 10 * 60 + 30.0)
+    snapshot = splice(series, {}, Past(candles((8, 9, 10, 11)), True, True), Wanted(bars=4))
+    assert minutes(snapshot.candles) == [8, 9]
+
+
+@pytest.mark.parametrize(("bars", "expected"), [(2, [10, 11]), (1, [11]), (0, [])])
+def test_bars_of_closed_candles_do_not_count_the_open_one(bars: int, expected: list[int]) -> None:
+    snapshot = splice(live(10, 11, opened=12), {}, Past((), True, True), Wanted(bars=bars), closed_only=True)
+    assert (minutes(snapshot.candles), snapshot.last_is_closed) == (expected, True)
+
+
+def test_who_waited_is_given_all_that_closed_since_the_confirmation() -> None:
+    past = Past(candles((8, 9)), True, True)
+    snapshot = splice(live(10, 11, 12, opened=13), {}, past, Wanted(bars=1), confirmed_at=11 * 60 + 5.0)
+    assert minutes(snapshot.candles) == [11, 12, 13]
+
+
+def test_who_is_subscribed_already_gets_only_what_is_older(gapped: Series) -> None:
+    snapshot = splice(gapped, {}, Past(candles((9, 10, 11)), True, True), Wanted(bars=9), before=11 * 60)
+    assert (minutes(snapshot.candles), list(snapshot.gaps)) == ([9, 10], [])
+
+
+# -- gaps ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("past", "known"),
+    "wanted", [Wanted(since=9 * 60), Wanted(since=11 * 60), Wanted(bars=4), Wanted(since=9 * 60, bars=3)]
+)
+def test_gap_told_while_the_past_was_fetched_is_told_with_the_snapshot(gapped: Series, wanted: Wanted) -> None:
+    snapshot = splice(gapped, {}, Past(candles((9, 10, 11)), True, True), wanted)
+    assert list(snapshot.gaps) == [Gap(12 * 60, 13 * 60)]
+    assert not snapshot.is_complete
+
+
+@pytest.mark.parametrize(
+    ("wanted", "known"),
     [
-        (Past(since=9 * 60), (10, 11, 12, 13)),
-        (Past(since=12 * 60), (13,)),
-        (Past(bars=1), (11, 13)),
-        (Past(bars=0), ()),
+        (Wanted(since=9 * 60), (10, 11, 12, 13)),
+        (Wanted(since=12 * 60), (13,)),
+        (Wanted(bars=1), (11, 13)),
+        (Wanted(bars=0), ()),
     ],
 )
-async def test_gap_that_history_filled_or_that_was_not_asked_for_is_not_told(
-    stream: tuple[Hub, Stream], past: Past, known: tuple[int, ...]
+def test_gap_that_history_filled_or_that_was_not_asked_for_is_not_told(
+    gapped: Series, wanted: Wanted, known: tuple[int, ...]
 ) -> None:
-    cut = snapshot.cut(*stream, Answer(tuple(candles(known)), True, True), past)
-    assert list(cut.gaps) == []
-    assert cut.is_complete
+    snapshot = splice(gapped, {}, Past(candles(known), True, True), wanted)
+    assert (list(snapshot.gaps), snapshot.is_complete) == ([], True)
 
 
-async def test_what_is_not_known_is_told_as_gaps_and_a_closed_market_is_known(stream: tuple[Hub, Stream]) -> None:
+@pytest.mark.parametrize("wanted", [Wanted(since=0), Wanted(bars=9)])
+def test_what_is_not_known_is_told_as_gaps_and_a_closed_market_is_known(gapped: Series, wanted: Wanted) -> None:
     known = (Span(60, 120 + 1), Span(240, 360 + 1), Span(360 + 1, 480))
-    cut = snapshot.cut(*stream, Answer(tuple(candles((1, 2, 4, 6))), True, False, known), Past(since=0))
-    assert [candle.time // 60 for candle in cut.candles] == [1, 2, 4, 6, 10, 11, 13]
-    assert [(gap.start // 60, gap.end // 60) for gap in cut.gaps] == [(3, 4), (8, 10), (12, 13)]
-    assert not cut.is_complete
+    snapshot = splice(gapped, {}, Past(candles((1, 2, 4, 6)), True, False, known), wanted)
+    assert minutes(snapshot.candles) == [1, 2, 4, 6, 10, 11, 13]
+    assert [(gap.start // 60, gap.end // 60) for gap in snapshot.gaps] == [(3, 4), (8, 10), (12, 13)]
+    assert not snapshot.is_complete
 
 
 @pytest.mark.parametrize(("known", "is_complete"), [((Span(0, 600),), True), ((Span(0, 599),), False), ((), False)])
-async def test_snapshot_is_complete_where_everything_is_known_though_the_provider_failed(
+def test_a_resume_is_complete_where_everything_is_known_though_the_provider_failed(
     known: tuple[Span, ...], is_complete: bool
 ) -> None:
-    hub = Hub(Clock(), flush_s=0)
-    stream = hub.stream("p", KEY, "AAA", Feeder())
-    hub.tell(stream, stream.series.fill(candles((10, 11)), None, None))
-    cut = snapshot.cut(hub, stream, Answer(tuple(candles((1, 2))), True, False, known), Past(since=0))
-    assert (cut.is_complete, bool(cut.gaps)) == (is_complete, not is_complete)
+    snapshot = splice(live(10, 11), {}, Past(candles((1, 2)), True, False, known), Wanted(since=0))
+    assert (snapshot.is_complete, bool(snapshot.gaps)) == (is_complete, not is_complete)
 
 
-async def test_stream_that_outran_an_answer_leaves_a_gap_behind_it(stream: tuple[Hub, Stream]) -> None:
-    answer = snapshot.outrun(Answer(tuple(candles((6, 7))), True, True))
-    cut = snapshot.cut(*stream, answer, Past(since=5 * 60))
-    assert [(gap.start // 60, gap.end // 60) for gap in cut.gaps] == [(8, 10), (12, 13)]
+@pytest.mark.parametrize(
+    ("wanted", "starts"), [(Wanted(bars=9), [8]), (Wanted(since=8 * 60), []), (Wanted(bars=2), [])]
+)
+def test_a_row_that_cannot_be_read_is_a_gap_and_costs_no_other(wanted: Wanted, starts: list[int]) -> None:
+    past = Past(candles((7, 9)), True, False, unreadable=(Span(480, 540),))
+    snapshot = splice(live(10, opened=11), {}, past, wanted)
+    assert [gap.start // 60 for gap in snapshot.gaps] == starts
+    assert minutes(snapshot.candles)[-2:] == [10, 11]
 
 
-async def test_who_is_subscribed_already_was_told(stream: tuple[Hub, Stream]) -> None:
-    cut = snapshot.cut(*stream, Answer(tuple(candles((9, 10, 11))), True, True), Past(bars=9), before=11 * 60)
-    assert list(cut.gaps) == []
+def test_a_gap_told_to_one_client_is_kept_for_repair_once() -> None:
+    series = live(10)
+    series.owe(Gap(120, 300))
+    series.owe(Gap(60, 240))
+    assert series.gaps == [Gap(120, 300), Gap(60, 120)]
+    assert series.take_gaps() == []
+
+
+# -- where the answer ends and the stream begins -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("times", "last_is_closed", "has_open", "is_joined_"),
+    [
+        ((7, 8, 9), True, False, True),
+        ((7, 8), True, False, False),
+        ((7, 8, 9), False, False, False),
+        ((7, 8, 10), True, False, False),
+        ((7, 8, 10), False, True, True),
+        ((7, 8), True, True, False),
+        ((), True, False, False),
+    ],
+)
+def test_an_answer_has_to_reach_the_first_candle_that_the_stream_owes(
+    times: tuple[int, ...], last_is_closed: bool, has_open: bool, is_joined_: bool
+) -> None:
+    series = Series(KEY, 10 * 60 + 30.0)
+    past = Past(candles(times), last_is_closed, True)
+    assert is_joined(past, series, Wanted(bars=5), has_open=has_open) is is_joined_
+
+
+def test_an_empty_resume_reaches_as_far_as_the_client_says() -> None:
+    series = Series(KEY, 10 * 60 + 30.0)
+    assert is_joined(Past((), True, True), series, Wanted(since=9 * 60), has_open=False)
+    assert not is_joined(Past((), True, True), series, Wanted(since=8 * 60), has_open=False)
+
+
+# -- the stream meanwhile ------------------------------------------------------------------------------------------
+
+
+async def test_a_stream_is_wanted_and_its_closes_are_kept_from_the_request_on() -> None:
+    hub, feeder = Hub(Clock(), flush_s=0), Feeder()
+    stream = hub.stream("p", KEY, "AAA", feeder)
+    attachment = hub.attach(stream)
+    assert feeder.calls == ["wanted"]
+    hub.publish(stream, PriceUpdate(KEY, candle(15), is_closed=True))
+    hub.publish(stream, PriceUpdate(KEY, candle(16)))
+    assert attachment.closed == {900: candle(15)}
+    other = hub.attach(stream)
+    hub.detach(attachment)
+    hub.detach(attachment)
+    assert feeder.calls == ["wanted"]
+    hub.detach(other)
+    assert feeder.calls == ["wanted", "unwanted"]
+    hub.close()

@@ -31,6 +31,7 @@ from relay import (
     Secret,
     StreamKey,
     UnknownSymbol,
+    is_unreadable,
 )
 from tests.pump import Pump, keys
 
@@ -211,10 +212,11 @@ def test_an_open_time_that_comes_twice_counts_once() -> None:
         {"datetime": "2026-01-31", "open": "1", "high": "1", "low": "1", "close": "1"},
     ],
 )
-def test_a_row_without_sense_is_left_out_and_counted(row: object) -> None:
+def test_a_row_without_sense_is_unreadable_and_counted(row: object) -> None:
     values = [row, {"datetime": "2026-01-01", "open": "1", "high": "1", "low": "1", "close": "1"}]
     read = series({"values": values, "status": "ok"}, interval="1M")
-    assert (read.spoilt, len(read.candles), read.rows) == (1, 1, 2)
+    assert (read.spoilt, read.rows) == (1, 2)
+    assert [is_unreadable(candle) for candle in read.candles] == [False, True]
 
 
 def test_volume_is_taken_where_there_is_one() -> None:
@@ -878,6 +880,9 @@ async def test_a_weekend_costs_no_page(exchange: TwelveDataStandIn, plugin: Plug
     assert await plugin.times("EUR/USD", "1m", None, monday, 180) == expected
     assert await plugin.times("EUR/USD", "1m", None, at("2026-01-11 12:00"), 1) == [at("2026-01-09 21:59")]
     assert await plugin.times("EUR/USD", "1m", at("2026-01-10 12:00"), monday, 1) == [at("2026-01-11 22:00")]
+    assert len(asked(exchange)) == 4
+    for interval in ("1m", "5m", "1h"):
+        assert await plugin.times("EUR/USD", interval, at("2026-01-09 22:00"), at("2026-01-11 22:00"), 500) == []
     assert len(asked(exchange)) == 4
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from relay.clock import Clock
 from tests.conftest import StartRelay
 from tests.running import Running, WsClient
 
@@ -26,7 +27,8 @@ def stand_in(name: str, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 async def running(relay_with: StartRelay, name: str, venue: Any) -> Running:
     file = str(PLUGINS / name / f"market_relay_{name}.py")
-    return await relay_with(plugins=(file,), tables={name: venue.settings})
+    # This machine moves on with the venue: one symbol alone would not be believed.
+    return await relay_with(plugins=(file,), tables={name: venue.settings}, clock=Clock(wall=venue.now))
 
 
 async def following(client: WsClient, symbol: str) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import aiohttp
 
-from providers.twelve_data.answers import Refused, refusal
+from providers.twelve_data.answers import Refused, contradiction, refusal
 from providers.twelve_data.credits import Credits, Use
 from relay import (
     AuthenticationFailed,
@@ -164,7 +164,11 @@ class Account:
         if refused is not None and (refused.code == 401 or refused.code >= 500):
             raise refused.error()
         self.is_answering = True
-        return answer.body if refused is None else refused
+        if refused is None:
+            return answer.body
+        wrong = contradiction(answer.body, str(params.get("symbol", "")), str(params.get("interval", "")))
+        # That there is nothing is believed only of what was asked for.
+        return Refused(0, wrong) if refused.is_empty and wrong is not None else refused
 
     def _learn_time(self, date: str | None) -> None:
         if date is None:

@@ -1,6 +1,8 @@
 """What answers of Twelve Data mean: candles, or an error, which may come with any HTTP status; pure."""
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from providers.twelve_data.forex import Hours, without_padding
@@ -12,7 +14,10 @@ from relay import (
     ProviderUnavailable,
     Secret,
     UnknownSymbol,
-    next_open,
+    decimal,
+    decimals,
+    is_unreadable,
+    read_rows,
 )
 
 INTERVALS = {
@@ -20,14 +25,21 @@ INTERVALS = {
     "1d": "1day", "1w": "1week", "1M": "1month",
 }  # fmt: skip
 
+NO_CODES: Mapping[str, str] = MappingProxyType({})
+
 
 class Series(NamedTuple):
-    """What one answer holds of one symbol: rows in it, the first open time, rows that made no sense, and candles."""
+    """What one answer holds of one symbol: rows in it, the first open time, how many are unreadable, and candles."""
 
     rows: int
     oldest: int
     spoilt: int
     candles: list[Candle]
+
+    @property
+    def says_nothing(self) -> bool:
+        """Say whether there are rows, and not even the times of any can be read."""
+        return self.rows > 0 and self.rows == self.spoilt and not self.oldest
 
 
 class Refused(NamedTuple):
@@ -64,39 +76,57 @@ def refusal(body: object, status: int, key: Secret) -> Refused | None:
     return Refused(code, message.replace(key.reveal(), "***")[:200] if isinstance(message, str) else "")
 
 
-def read_series(body: object, interval: str, hours: Hours) -> Series | Refused:
-    """Read one symbol's candles, oldest first, each open time once, widened where a bar contradicts itself."""
+def contradiction(body: object, symbol: str, interval: str, codes: Mapping[str, str] = NO_CODES) -> str | None:
+    """Say what an answer says of itself that is not what was asked for; None if it fits or says nothing.
+
+    `interval` is the provider's name of it, `codes` the codes of currencies by the provider's names of them.
+    """
+    meta = body.get("meta") if isinstance(body, dict) else None
+    if not isinstance(meta, dict):
+        return None
+    said, length = meta.get("symbol"), meta.get("interval")
+    if said and str(said).upper() != symbol.upper():
+        return f"asked for {symbol}, the answer is for {said!s:.40}"
+    if length and length != interval:
+        return f"asked for {symbol} at {interval}, the answer is at {length!s:.40}"
+    base, _, quote = symbol.upper().partition("/")
+    for field, code in (("currency_base", base), ("currency_quote", quote)):
+        name = meta.get(field)
+        if isinstance(name, str) and codes.get(name, code) != code:
+            return f"asked for {symbol}, the {field} of the answer is {name:.40}"
+    return None
+
+
+def read_series(
+    body: object, interval: str, hours: Hours, symbol: str = "", codes: Mapping[str, str] = NO_CODES
+) -> Series | Refused:
+    """Read one symbol's candles, oldest first, each open time once, widened where a bar contradicts itself a little.
+
+    A row that cannot be used is an unreadable candle. An answer about something else than was asked for is refused.
+    """
     values = body.get("values") if isinstance(body, dict) else None
     if not isinstance(values, list):
         return Refused(0, "the answer holds no values")
-    candles: dict[int, Candle] = {}
-    spoilt = 0
-    for row in values:
-        try:
-            candle = _candle(row, interval)
-        except (ValueError, TypeError, LookupError, ArithmeticError):
-            spoilt += 1
-            continue
-        # Newest first: what comes later of the same open time is older.
-        candles.setdefault(candle.time, candle)
-    ordered = [candles[moment] for moment in sorted(candles)]
-    oldest = ordered[0].time if ordered else 0
-    return Series(len(values), oldest, spoilt, without_padding(ordered, interval, hours))
+    if symbol and (wrong := contradiction(body, symbol, INTERVALS[interval], codes)) is not None:
+        return Refused(0, wrong)
+    try:
+        candles = read_rows(values, interval, _open_time, _candle, is_newest_first=True)
+    except BadAnswer:
+        return Series(len(values), 0, len(values), [])
+    oldest = candles[0].time if candles else 0
+    spoilt = sum(map(is_unreadable, candles))
+    return Series(len(values), oldest, spoilt, without_padding(candles, interval, hours))
 
 
-def _candle(row: Any, interval: str) -> Candle:
-    at = datetime.fromisoformat(row["datetime"]).replace(tzinfo=UTC)
-    opened, high, low, close = float(row["open"]), float(row["high"]), float(row["low"]), float(row["close"])
-    candle = Candle(
-        int(at.timestamp()),
-        opened,
-        max(opened, high, low, close),
-        min(opened, high, low, close),
-        close,
-        float(row.get("volume") or 0.0),
-    )
-    if (fault := candle.fault()) is not None:
-        raise ValueError(fault)
-    # Raises for a month that does not begin on a day which every month has.
-    next_open(interval, candle.time)
-    return candle
+def _open_time(row: Any) -> int:
+    """Read a label in UTC, of a second or of a day."""
+    label = row["datetime"]
+    if len(label) not in (10, 19) or not label.isascii() or label[7] != "-":
+        raise ValueError(f"{label!r:.40} is no time")
+    return int(datetime.fromisoformat(label).replace(tzinfo=UTC).timestamp())
+
+
+def _candle(row: Any, time: int) -> Candle:
+    opened, high, low, close = decimals((row["open"], row["high"], row["low"], row["close"]))
+    volume = row.get("volume")
+    return Candle(time, opened, high, low, close, decimal(volume) if volume else 0.0)

@@ -3,14 +3,15 @@
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from datetime import UTC, datetime
 
-from providers.twelve_data.answers import INTERVALS, Refused, Series, read_series
+from providers.twelve_data.answers import INTERVALS, NO_CODES, Refused, Series, contradiction, read_series
 from providers.twelve_data.forex import Hours, after_trading, before_trading, last_close, session_at
-from relay import Candle, next_open
+from relay import BadAnswer, Candle, next_open
 
 PAGE = 5000
 # A window of so many candles, and one too many at its end, is never cut to the newest 5000.
 _WINDOW = 4990
 _GROWTH = 4
+_HOUR_S = 3600
 
 Ask = Callable[[str, Mapping[str, str | int]], Awaitable[object]]
 
@@ -23,7 +24,14 @@ class Pages:
     """
 
     def __init__(
-        self, symbol: str, interval: str, hours: Hours, ask: Ask, kept: "KeptPages", earliest: dict[str, int | None]
+        self,
+        symbol: str,
+        interval: str,
+        hours: Hours,
+        ask: Ask,
+        kept: "KeptPages",
+        earliest: dict[str, int | None],
+        currencies: Mapping[str, str] = NO_CODES,
     ) -> None:
         self._symbol = symbol
         self._interval = interval
@@ -32,6 +40,7 @@ class Pages:
         self._ask = ask
         self._kept = kept
         self._earliest = earliest
+        self._currencies = currencies
         self._used: list[object] = []
 
     async def candles(self, start: int | None, end: int, limit: int) -> list[Candle]:
@@ -73,6 +82,9 @@ class Pages:
             left = limit - len(found)
             length = min(max(left + left // 10 + 5, least), ceiling) * self._length
             start = max(start, session_at(start, self._hours)[0] - self._length + 1)
+            if self._length <= _HOUR_S:
+                # They open at multiples of their length: none lies between closed hours and the session's start.
+                start = -(-start // self._length) * self._length
             until = min(after_trading(start, length, self._hours), start + ceiling * self._length, end)
             if start >= until:
                 break
@@ -99,12 +111,19 @@ class Pages:
         if (known := self._kept.get(name)) is not None:
             return known
         body = await self._ask("/time_series", params)
-        series = body if isinstance(body, Refused) else read_series(body, self._interval, self._hours)
+        series: Series | Refused
+        if isinstance(body, Refused):
+            series = body
+        else:
+            series = read_series(body, self._interval, self._hours, self._symbol, self._currencies)
         if isinstance(series, Refused):
             if not series.is_empty:
                 raise series.error()
             series = Series(0, 0, 0, [])
-        self._kept.put(name, dates["end_date"], series)
+        if series.says_nothing:
+            raise BadAnswer("time_series: no row can be read")
+        if not series.spoilt:
+            self._kept.put(name, dates["end_date"], series)
         return series
 
     async def _first_of_all(self) -> int | None:
@@ -113,7 +132,9 @@ class Pages:
             params = {"symbol": self._symbol, "interval": INTERVALS[self._interval]}
             body = await self._ask("/earliest_timestamp", params)
             stamp = body.get("unix_time") if isinstance(body, dict) else None
-            self._earliest[self._interval] = stamp if type(stamp) is int else None
+            is_past = type(stamp) is int and 0 <= stamp <= self._kept.now()
+            is_other = contradiction(body, self._symbol, INTERVALS[self._interval], self._currencies) is not None
+            self._earliest[self._interval] = stamp if is_past and not is_other else None
         return self._earliest[self._interval]
 
 
@@ -121,7 +142,7 @@ class KeptPages:
     """The last few pages of requests that did not succeed yet; none that ends less than an hour ago."""
 
     def __init__(self, now: Callable[[], float], most: int = 8) -> None:
-        self._now = now
+        self.now = now
         self._most = most
         self._pages: dict[object, Series] = {}
 
@@ -131,7 +152,7 @@ class KeptPages:
 
     def put(self, name: object, end: int, series: Series) -> None:
         """Keep a page, in place of the oldest one."""
-        if end < self._now() - 3600:
+        if end < self.now() - 3600:
             self._pages[name] = series
             if len(self._pages) > self._most:
                 del self._pages[next(iter(self._pages))]

@@ -3,11 +3,13 @@
 from collections.abc import Iterator, Sequence
 
 from providers.twelve_data.forex import Hours, trading_between
-from relay import Candle, PriceUpdate, StreamKey, enlarge, next_open
+from relay import Candle, PriceUpdate, StreamKey, enlarge, is_unreadable, next_open
 
 # A bar of the past may still change a little after its end.
 SETTLE_S = 60.0
 SILENT_S = 120.0
+FUTURE_S = 60.0
+"""A candle that opens farther ahead is none."""
 _MOST_ROWS = 5000
 _DAY_S = 86_400
 
@@ -16,12 +18,13 @@ class PolledStream:
     """What is known of one stream between two polls; outlives the feed, so nothing between two feeds is lost.
 
     `asked` and `covered` are moments of the monotonic clock: the last call for this stream, and since when its answers
-    follow one another without a hole. `anchor` is the moment that the next poll is reckoned from.
+    follow one another without a hole. `anchor` is the moment that the next poll is reckoned from. `doubted` are the
+    open times of candles that could not be read and are asked for again.
     """
 
     __slots__ = (
-        "alone", "anchor", "answered", "asked", "built", "checked", "covered", "is_closed", "newest", "place",
-        "previous", "wronged",
+        "alone", "anchor", "answered", "asked", "built", "checked", "covered", "doubted", "is_closed", "newest",
+        "place", "previous", "wronged",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -35,11 +38,13 @@ class PolledStream:
         self.previous: Candle | None = None
         self.alone = False
         self.built: dict[int, Candle] = {}
+        self.doubted: set[int] = set()
 
     def forget(self) -> None:
         """Begin anew: nobody watched it meanwhile, so nobody misses what happened."""
         self.newest = self.previous = self.anchor = self.covered = self.checked = None
         self.built.clear()
+        self.doubted.clear()
 
     def ask_at_once(self) -> None:
         """Let the next poll be due now, as with a key that was never asked."""
@@ -53,7 +58,10 @@ class PolledStream:
         return trading_between(end, now, hours) > max(SILENT_S, next_open(interval, 0))
 
     def rows_needed(self, interval: str, now: float, session_start: float) -> int:
-        """Return how many of the newest rows reach back to the last candle seen, or built and not compared yet."""
+        """Return how many of the newest rows reach back to the last candle seen.
+
+        They reach farther where candles were built and not compared yet, or could not be read.
+        """
         if self.newest is None:
             return 2
         since: float = self.newest.time
@@ -61,25 +69,62 @@ class PolledStream:
             since = min(since, *self.built)
         elif self.is_closed:
             since = max(since, session_start)
+        if self.doubted:
+            since = min(since, *self.doubted)
         length = next_open(interval, 0)
         return max(2, min(_MOST_ROWS, int((now - since) // length) + 2))
 
-    def take(self, key: StreamKey, candles: Sequence[Candle], now: float) -> Iterator[PriceUpdate]:
+    def readable(self, key: StreamKey, candles: Sequence[Candle], now: float) -> tuple[list[Candle], bool]:
+        """Return the candles of an answer to go on with, and whether a later one is there that cannot be read.
+
+        At the first new candle that cannot be read the rest waits for the next poll, which may have it. If that has not
+        either, it is left out, and asked for in each poll of a day; the relay looks it up in history meanwhile.
+        """
+        since = now - max(_DAY_S, 3 * next_open(key.interval, 0))
+        self.doubted = {time for time in self.doubted if time > since}
+        kept: list[Candle] = []
+        for candle in candles:
+            time = candle.time
+            if time > now + FUTURE_S:
+                break
+            if not is_unreadable(candle):
+                kept.append(candle)
+            elif self.newest is None or time < self.newest.time or (time == self.newest.time and self.is_closed):
+                self.built.pop(time, None)
+            elif candle is candles[-1]:
+                return kept, True
+            elif time not in self.doubted:
+                self.doubted.add(time)
+                return kept, True
+            else:
+                # What is built from these candles lacks one.
+                self.covered = None
+        return kept, False
+
+    def take(
+        self, key: StreamKey, candles: Sequence[Candle], now: float, *, is_followed: bool = False
+    ) -> Iterator[PriceUpdate]:
         """Yield what is new in an answer (oldest first, at provider time `now`), and remember what was yielded.
 
-        A candle is closed when a later one is there, or when its interval ended a while ago. The values of the one
-        before the newest come with each answer, so a late change of it is noticed.
+        A candle is closed when a later one is there (of the last one `is_followed` says so), or when its interval ended
+        a while ago. The values of the one before the newest come with each answer, so a late change of it is noticed.
         """
         for place, candle in enumerate(candles):
-            is_closed = place < len(candles) - 1 or now >= next_open(key.interval, candle.time) + SETTLE_S
+            is_closed = (
+                is_followed or place < len(candles) - 1 or now >= next_open(key.interval, candle.time) + SETTLE_S
+            )
             newest = self.newest
             if newest is None:
                 if place < len(candles) - 1:
                     self.previous = candle
                     continue
             elif candle.time < newest.time:
-                if self.previous is not None and candle.time == self.previous.time and candle != self.previous:
+                is_previous = self.previous is not None and candle.time == self.previous.time
+                is_changed = is_previous and candle != self.previous
+                if is_previous:
                     self.previous = candle
+                if is_changed or candle.time in self.doubted:
+                    self.doubted.discard(candle.time)
                     yield PriceUpdate(key, candle, is_closed=True)
                 continue
             elif candle.time == newest.time and self.is_closed and (candle == newest or not is_closed):
@@ -87,6 +132,7 @@ class PolledStream:
             elif candle.time > newest.time:
                 self.previous = newest
             self.newest, self.is_closed = candle, is_closed
+            self.doubted.discard(candle.time)
             yield PriceUpdate(key, candle, is_closed=is_closed)
 
     # -- candles built from smaller ones -----------------------------------------------------------

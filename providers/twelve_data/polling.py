@@ -230,11 +230,12 @@ class Polls:
             self._watchlist.expect(key, self._poll_s)
             self._accept(key)
             stream = self._streams[key]
+            candles, is_followed = stream.readable(key, candles, now)
             if stream.built:
                 yield from self._check(key, candles, at, now)
             if candles and stream.covered is None:
                 stream.covered = stream.asked
-            yield from stream.take(key, candles, now)
+            yield from stream.take(key, candles, now, is_followed=is_followed)
             for other in [other for other, feeder in feeders.items() if feeder == key and other in self._watchlist]:
                 self._accept(other)
                 yield from self._streams[other].build(other, candles, now)

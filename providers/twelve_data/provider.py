@@ -1,12 +1,12 @@
 """Twelve Data: who it is, and its hooks; calls, credits, polls and pages are in modules of their own."""
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from typing import Any
 
 import aiohttp
 
 from providers.twelve_data.account import Account
-from providers.twelve_data.answers import INTERVALS, Refused, Series, read_series, refusal
+from providers.twelve_data.answers import INTERVALS, Refused, Series, contradiction, read_series, refusal
 from providers.twelve_data.credits import Use
 from providers.twelve_data.forex import Hours, hours_of, known_pairs, session_at
 from providers.twelve_data.history import PAGE, KeptPages, Pages
@@ -68,6 +68,10 @@ _INFO = ProviderInfo(
     close_grace_s=75.0,
     fresh_s=30.0,
     instruments_ttl_s=86_400.0,
+    history_has_open=True,
+    candles_back=3,
+    # Bars change after their close: most within minutes, some within hours.
+    compare_after_s=(900.0, 14_400.0),
 )
 
 
@@ -88,6 +92,8 @@ class TwelveDataProvider:
         self._streams: dict[StreamKey, PolledStream] = {}
         self._kept = KeptPages(self.server_clock.now)
         self._earliest: dict[str, dict[str, int | None]] = {}
+        # Codes of currencies by their names in answers.
+        self._currencies: dict[str, str] = {}
 
     @hookimpl
     def relay_provider(self) -> ProviderInfo:
@@ -172,7 +178,7 @@ class TwelveDataProvider:
 
         end = min(end, int(self.server_clock.now()) + next_open(interval, 0))
         earliest = self._earliest.setdefault(symbol, {})
-        pages = Pages(symbol, interval, _hours(symbol, settings), ask, self._kept, earliest)
+        pages = Pages(symbol, interval, _hours(symbol, settings), ask, self._kept, earliest, self._currencies)
         return await pages.candles(start, end, limit)
 
     @hookimpl
@@ -190,6 +196,7 @@ class TwelveDataProvider:
             symbols = [str(pair["symbol"]).upper() for pair in body["data"]]
         except (LookupError, TypeError) as error:
             raise BadAnswer(f"forex_pairs: {type(error).__name__}: {error}") from error
+        self._currencies = _currency_codes(body["data"])
         listed = {symbol: _instrument(symbol) for symbol in symbols if symbol.count("/") == 1}
         metals = {symbol: known[symbol] for symbol in ("XAU/USD", "XAG/USD")}
         return list((metals | listed).values())
@@ -241,12 +248,27 @@ class TwelveDataProvider:
         for symbol in symbols:
             entry = entries.get(symbol)
             refused = refusal(entry, 200, settings["api_key"])
-            series[symbol] = refused or read_series(entry, interval, _hours(symbol, settings))
+            if refused is not None and refused.is_empty:
+                wrong = contradiction(entry, symbol, INTERVALS[interval])
+                refused = Refused(0, wrong) if wrong is not None else refused
+            series[symbol] = refused or read_series(entry, interval, _hours(symbol, settings), symbol, self._currencies)
         return series
 
 
 def _hours(symbol: str, settings: Mapping[str, Any]) -> Hours:
     return hours_of(symbol) if settings["market_hours"] == "forex" else Hours.ALWAYS
+
+
+def _currency_codes(pairs: Iterable[Any]) -> dict[str, str]:
+    """Return the code of each currency by its name in the list; a name that stands for two codes says nothing."""
+    codes: dict[str, set[str]] = {}
+    for pair in pairs:
+        for code, field in zip(
+            str(pair["symbol"]).upper().split("/"), ("currency_base", "currency_quote"), strict=False
+        ):
+            if isinstance(name := pair.get(field), str):
+                codes.setdefault(name, set()).add(code)
+    return {name: next(iter(found)) for name, found in codes.items() if len(found) == 1}
 
 
 def _instrument(symbol: str) -> Instrument:

@@ -20,7 +20,7 @@ from relay.logs import set_up_logs
 from relay.plugins.memory import Memory
 from relay.plugins.provider import Provider
 from relay.storage.sampling import Compared, Sample, compare, draw_samples
-from relay.storage.upkeep import Overview, StoredStream, overview, reading, vacuum
+from relay.storage.upkeep import Overview, StoredStream, cut_future, overview, reading, vacuum
 from relay.storage.verify import Verified, verify
 
 _GAPS_SHOWN = 10
@@ -34,6 +34,7 @@ class Report(NamedTuple):
     overview: Overview
     verified: Verified | None
     compared: Sequence[Compared] | None
+    repaired: Sequence[str] = ()
 
     @property
     def is_clean(self) -> bool:
@@ -54,6 +55,7 @@ def make_command(builtin: Iterable[object]) -> click.Command:
         "--sample", type=click.IntRange(1, 10_000), metavar="N", help="Ask the providers for N random known parts too."
     )
     @click.option("--seed", type=int, metavar="N", help="Choose the same random parts again.")
+    @click.option("--repair", "repairs", is_flag=True, help="First take out what lies in the future; then --check.")
     @click.option("--vacuum", "shrinks", is_flag=True, help="First give free pages back to the disk.")
     @click.option("--json", "as_json", is_flag=True, help="Print everything as one JSON object.")
     def command(
@@ -62,27 +64,34 @@ def make_command(builtin: Iterable[object]) -> click.Command:
         check: bool,
         sample: int | None,
         seed: int | None,
+        repairs: bool,
         shrinks: bool,
         as_json: bool,
     ) -> None:
         """Show what the database holds, also while a relay uses it: size, streams, what is known of them, gaps.
 
         Settings are found as by `relay serve`. --check and --sample exit 1 when something is wrong. Each sample is one
-        call of a provider, 100 candles at most; Twelve Data takes a credit for it. While --vacuum works a relay that
-        uses the file keeps what closes in memory; it needs as much free disk as the file is large.
+        call of a provider, 100 candles at most; Twelve Data takes a credit for it. --repair takes out candles and spans
+        that lie more than ten minutes ahead of this machine's clock, which has to be right. While --vacuum works a
+        relay that uses the file keeps what closes in memory; it needs as much free disk as the file is large.
 
         \b
         relay store
         relay store --check --database /var/lib/relay/candles.db
         relay store --check --sample 20
+        relay store --repair
         relay store --vacuum
         """
         set_up_logs("critical", "text")
         try:
             config = load_config({"database": database, "insecure": True}, file=file)
+            repaired = cut_future(config.database, time.time()) if repairs else []
             if shrinks:
                 vacuum(config.database)
-            report = _look(config, builtin, checks=check, samples=sample or 0, randomness=random.Random(seed))
+            checks = check or repairs
+            report = _look(
+                config, builtin, repaired, checks=checks, samples=sample or 0, randomness=random.Random(seed)
+            )
         except (ConfigError, StoreError) as error:
             click.echo(f"relay: {error}", err=True)
             sys.exit(2)
@@ -98,7 +107,13 @@ def make_command(builtin: Iterable[object]) -> click.Command:
 
 
 def _look(
-    config: Config, builtin: Iterable[object], *, checks: bool, samples: int, randomness: random.Random
+    config: Config,
+    builtin: Iterable[object],
+    repaired: Sequence[StoredStream],
+    *,
+    checks: bool,
+    samples: int,
+    randomness: random.Random,
 ) -> Report:
     """Read the file, then ask the providers. Raises `ConfigError` and `StoreError`."""
     name, clock = config.database, Clock()
@@ -116,7 +131,7 @@ def _look(
             for provider in providers.values():
                 provider.remember(_memory_of(connection, provider.name))
     compared = asyncio.run(compare(drawn, providers, clock)) if samples else None
-    return Report(name, found, verified, compared)
+    return Report(name, found, verified, compared, [str(stream) for stream in repaired])
 
 
 def _memory_of(connection: sqlite3.Connection, name: str) -> Memory:
@@ -152,6 +167,10 @@ def _lines(report: Report) -> Iterator[str]:
         yield ""
         yield from _table([tuple(map(printable, row)) for row in rows], right={2, 5, 6})
         yield from _gap_lines(found.streams)
+    if report.repaired:
+        yield ""
+        for name in report.repaired:
+            yield printable(f"REPAIRED  {name}: what lay in the future was taken out")
     if report.verified is not None:
         yield ""
         yield from _verified_lines(report.verified)
@@ -248,6 +267,8 @@ def _as_json(report: Report) -> dict[str, Any]:
             for stream in found.streams
         ],
     }
+    if report.repaired:
+        told["repaired"] = list(report.repaired)
     if report.verified is not None:
         told["checked"] = {
             "candles": report.verified.candles,

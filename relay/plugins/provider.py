@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import aiohttp
 
-from relay.clock import ProviderClock
+from relay.clock import AHEAD_S, ProviderClock
 from relay.errors import (
     AuthenticationFailed,
     BadAnswer,
@@ -28,11 +28,11 @@ from relay.plugins.ending import end_task, let_go
 from relay.plugins.loopwatch import Blocks
 from relay.plugins.memory import Memory
 from relay.plugins.sanity import (
+    Border,
     fault_of_budget,
-    fault_of_candle,
     fault_of_hours,
     fault_of_instrument,
-    fault_of_update,
+    fault_of_type,
     kind_of,
     list_fault,
 )
@@ -94,6 +94,7 @@ class Provider:
         self.source = loaded.source
         self.settings = settings
         self.clock = clock
+        self.border = Border(loaded.info)
         self.has_history = "relay_candles" in hooks
         self.lists_instruments = "relay_instruments" in hooks
         self._tells_hours = "relay_hours" in hooks
@@ -181,13 +182,15 @@ class Provider:
         if self.refusal is not None:
             raise AuthenticationFailed(self.refusal)
         failure: ProviderError
-        in_a_row = 0
+        fault_of_update, in_a_row = self.border.fault_of_update, 0
         try:
             async with aclosing(self.open_feed(watchlist)) as updates:
                 async for update in updates:
                     fault = fault_of_update(update, watchlist)
                     if fault is None:
                         yield update
+                    elif (repaired := self.border.repaired(update, watchlist)) is not None:
+                        yield repaired
                     else:
                         watchlist.skip(fault)
                     in_a_row += 1
@@ -208,15 +211,19 @@ class Provider:
         raise failure
 
     async def candles(self, key: StreamKey, start: int | None, end: int, limit: int) -> Sequence[Candle]:
-        """Return history as the hook gives it. Raises `ProviderError`."""
+        """Return history, judged: a candle whose values cannot be used is `unreadable`. Raises `ProviderError`."""
+        given = await self.given(key, start, end, limit)
+        return self.border.past(given, key.interval, self.clock.now() + AHEAD_S)
+
+    async def given(self, key: StreamKey, start: int | None, end: int, limit: int) -> Sequence[Candle]:
+        """Return history as the hook gives it, unjudged. Raises `ProviderError`."""
         answer = await self._call(
             "relay_candles", symbol=key.symbol, interval=key.interval, start=start, end=end, limit=limit
         )
         self._check_list("relay_candles", answer, Candle)
         for candle in answer:
-            # Faulty values are dropped by whoever uses them; a wrong type is a mistake in the plugin.
-            if not isinstance(candle, Candle) or set(map(type, candle)) - {int, float}:
-                raise BadAnswer(f"provider {self.name}: relay_candles: {fault_of_candle(candle)}")
+            if (fault := fault_of_type(candle)) is not None:
+                raise BadAnswer(f"provider {self.name}: relay_candles: {fault}")
         return list(answer)
 
     async def instruments(self) -> Sequence[Instrument]:

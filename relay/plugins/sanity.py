@@ -2,17 +2,19 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from relay.config import Config
 from relay.errors import RequestError
 from relay.fields import parse_symbol
-from relay.intervals import INTERVALS
-from relay.model import Budget, Candle, Instrument, OpenHours, PriceUpdate, ProviderInfo, Setting
+from relay.intervals import INTERVALS, grid_s
+from relay.model import Budget, Candle, Instrument, OpenHours, PriceUpdate, ProviderInfo, Setting, unreadable, widened
 from relay.secret import Secret
 from relay.upstream.watchlist import Watchlist
 
+_POSITIVE = frozenset({"crypto", "forex"})
+"""Asset classes of which no price is zero or below."""
 _NUMBERS = frozenset({int, float})
 _LAST_TIME = 253_402_300_799  # the year 9999
 _DAY_MS = 86_400_000
@@ -29,57 +31,117 @@ def kind_of(value: object) -> str:
 # -- what streams and history bring ----------------------------------------------------------------
 
 
-def fault_of_update(update: object, watchlist: Watchlist) -> str | None:
-    """Judge what `relay_stream` yielded. On the way of every update, hence the order: types, stream, values."""
-    if not isinstance(update, PriceUpdate):
-        return f"relay_stream yielded {kind_of(update)}, not PriceUpdate"
-    values: tuple[Any, ...] = update
-    key, candle, is_closed, ts_event_ms, is_backfilled, is_revised = values
-    try:
-        is_known = key in watchlist or watchlist.is_late(key)
-    except TypeError:
-        is_known = False
-    if not is_known:
-        return f"an update of {str(key)[:60]}, which is not on the watchlist"
-    fault = fault_of_candle(candle)
-    if fault is not None:
-        return f"{key}: {fault}"
-    if type(is_closed) is not bool:
-        return f"{key}: is_closed is {kind_of(is_closed)}, not a bool"
-    if is_backfilled is not False or is_revised is not False:
-        return f"{key}: is_backfilled and is_revised are for the relay to set"
-    if ts_event_ms is not None:
-        if type(ts_event_ms) is not int:
-            return f"{key}: ts_event_ms is {kind_of(ts_event_ms)}, not an int"
-        if not candle.time * 1000 - _DAY_MS <= ts_event_ms <= _LAST_TIME * 1000:
-            return f"{key}: ts_event_ms {ts_event_ms!r:.30} does not fit the candle; it is in UTC milliseconds"
-    return None
+class Border:
+    """Judges the candles of one provider, once: whatever is behind it trusts them.
+
+    The values are numbers, finite, below 2**63, with low ≤ open, close ≤ high and a volume of 0 or more. Where coins or
+    currencies are traded every price is above zero; another asset class may have prices of zero and below. The open
+    time lies on the interval's grid.
+    """
+
+    def __init__(self, info: ProviderInfo) -> None:
+        self._floor = 0.0 if _POSITIVE.issuperset(info.asset_classes) else -_WIDEST
+        self._grid = {interval: grid_s(interval, is_utc=info.is_utc_grid) for interval in info.intervals}
+
+    def fault_of_update(self, update: object, watchlist: Watchlist) -> str | None:
+        """Judge what `relay_stream` yielded. On the way of every update, hence the order: types, stream, values."""
+        if not isinstance(update, PriceUpdate):
+            return f"relay_stream yielded {kind_of(update)}, not PriceUpdate"
+        values: tuple[Any, ...] = update
+        key, candle, is_closed, ts_event_ms, is_backfilled, is_revised = values
+        try:
+            is_known = key in watchlist.wanted or watchlist.is_late(key)
+        except TypeError:
+            is_known = False
+        if not is_known:
+            return f"an update of {str(key)[:60]}, which is not on the watchlist"
+        # Sound values of the usual types pass here, without a call; NaN and infinity fail the comparisons.
+        if type(candle) is Candle:
+            at, opened, high, low, close, volume = candle
+            is_sound = (
+                type(at) is int
+                and type(opened) is float
+                and type(high) is float
+                and type(low) is float
+                and type(close) is float
+                and type(volume) is float
+                and self._floor < low <= opened <= high < _WIDEST
+                and low <= close <= high
+                and 0 <= volume < _WIDEST
+                and 0 <= at <= _LAST_TIME
+                and not at % self._grid[key[1]]
+            )
+        else:
+            is_sound = False
+        if not is_sound and (fault := self.fault_of_candle(candle, key[1])) is not None:
+            return f"{key}: {fault}"
+        if type(is_closed) is not bool:
+            return f"{key}: is_closed is {kind_of(is_closed)}, not a bool"
+        if is_backfilled is not False or is_revised is not False:
+            return f"{key}: is_backfilled and is_revised are for the relay to set"
+        if ts_event_ms is not None:
+            if type(ts_event_ms) is not int:
+                return f"{key}: ts_event_ms is {kind_of(ts_event_ms)}, not an int"
+            if not candle.time * 1000 - _DAY_MS <= ts_event_ms <= _LAST_TIME * 1000:
+                return f"{key}: ts_event_ms {ts_event_ms!r:.30} does not fit the candle; it is in UTC milliseconds"
+        return None
+
+    def fault_of_candle(self, candle: object, interval: str) -> str | None:
+        """Judge one candle; slower than what lets most updates pass."""
+        if not isinstance(candle, Candle):
+            return f"a candle is {kind_of(candle)}, not Candle"
+        fault = _fault_in(candle)
+        if fault is None and candle.low <= self._floor:
+            fault = "a price is not above zero"
+        if fault is None and candle.time % self._grid[interval]:
+            fault = f"{candle.time} is no open time of {interval}: it is no multiple of {self._grid[interval]} s"
+        return fault
+
+    def repaired(self, update: PriceUpdate, watchlist: Watchlist) -> PriceUpdate | None:
+        """Return a faulty update with high and low widened, if nothing else is wrong with it."""
+        if not isinstance(update, PriceUpdate) or not _holds_numbers(update.candle):
+            return None
+        update = update._replace(candle=widened(update.candle))
+        return update if self.fault_of_update(update, watchlist) is None else None
+
+    def past(self, candles: Iterable[Candle], interval: str, latest: float) -> list[Candle]:
+        """Return what history gave as it may be believed: a candle that cannot be used is `unreadable`.
+
+        High and low are widened where they are out by little. What opens after `latest` is left out, and of a candle
+        that opens at no open time it is not known which one it is: the one in which it lies is unreadable.
+        """
+        found: list[Candle] = []
+        spoilt: list[int] = []
+        for candle in candles:
+            if candle.time > latest or candle.time < 0:
+                continue
+            if self.fault_of_candle(candle, interval) is None:
+                found.append(candle)
+                continue
+            wide = widened(candle)
+            if self.fault_of_candle(wide, interval) is None:
+                found.append(wide)
+            else:
+                spoilt.append(candle.time - candle.time % self._grid[interval])
+        if spoilt:
+            times = {candle.time for candle in found}
+            found = sorted(found + [unreadable(time) for time in {*spoilt} - times])
+        return found
 
 
-def fault_of_candle(candle: object) -> str | None:
-    """Judge one candle: plain numbers, finite, consistent, its time in Unix seconds."""
+def fault_of_type(candle: object) -> str | None:
+    """Say what is wrong with a candle that only a mistake in the plugin explains."""
     if not isinstance(candle, Candle):
         return f"a candle is {kind_of(candle)}, not Candle"
-    at, opened, high, low, close, volume = candle
-    if (
-        type(at) is int
-        and type(opened) is float
-        and type(high) is float
-        and type(low) is float
-        and type(close) is float
-        and type(volume) is float
-        and -_WIDEST < low <= opened <= high < _WIDEST
-        and low <= close <= high
-        and 0 <= volume < _WIDEST
-        and 0 <= at <= _LAST_TIME
-    ):
-        # Every sound candle with plain floats leaves here; NaN and infinity fail the comparisons.
-        return None
-    return _fault_in(candle)
+    return None if _holds_numbers(candle) else _wrong_type(candle)
+
+
+def _holds_numbers(candle: object) -> bool:
+    return isinstance(candle, Candle) and type(candle.time) is int and _NUMBERS.issuperset(map(type, candle))
 
 
 def _fault_in(candle: Candle) -> str | None:
-    if type(candle.time) is not int or not _NUMBERS.issuperset(map(type, candle)):
+    if not _holds_numbers(candle):
         return _wrong_type(candle)
     try:
         fault = candle.fault()
@@ -90,8 +152,7 @@ def _fault_in(candle: Candle) -> str | None:
     if candle.time > _LAST_TIME:
         return f"time {candle.time!r:.30} is not in Unix seconds"
     if candle.high >= _WIDEST or candle.low <= -_WIDEST or candle.volume >= _WIDEST:
-        # JSON libraries take floats of any size, but whole numbers of 64 bits only.
-        return "a whole number needs more than 64 bits" if int in map(type, candle[1:]) else None
+        return "a value is too large: 2**63 and more"
     return None
 
 
@@ -195,8 +256,14 @@ def _fault_of_numbers(info: Any) -> str | None:
     for name in ("candles_per_call", "calls_at_once"):
         if type(getattr(info, name)) is not int or getattr(info, name) < 1:
             return f"{name} is {getattr(info, name)!r}, not a whole number of at least 1"
-    if type(info.one_interval_per_feed) is not bool:
-        return f"one_interval_per_feed is {info.one_interval_per_feed!r}, not True or False"
+    if type(info.candles_back) is not int or info.candles_back < 0:
+        return f"candles_back is {info.candles_back!r}, not a whole number of at least 0"
+    after = info.compare_after_s
+    if not isinstance(after, tuple) or any(type(s) not in _NUMBERS or not 0 < s < math.inf for s in after):
+        return f"compare_after_s is {after!r}, not a tuple of numbers of seconds above 0"
+    for name in ("one_interval_per_feed", "is_utc_grid", "history_has_open"):
+        if type(getattr(info, name)) is not bool:
+            return f"{name} is {getattr(info, name)!r}, not True or False"
     least = {
         "feed_life_s": (info.feed_life_s, 1),
         "close_grace_s": (info.close_grace_s, 0),

@@ -5,12 +5,15 @@ set of spans of open times: every candle in them that exists is in the table, an
 What waits to be written is seen by every read.
 """
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
 from relay.clock import Clock
 from relay.errors import StoreError
+from relay.events import event
 from relay.model import Candle, StreamKey
 from relay.storage.chunks import EMPTY, WINDOW, Chunk, window_s
 from relay.storage.coverage import Span, cut_spans
@@ -22,7 +25,11 @@ from relay.storage.shelf import Shelves
 from relay.storage.writer import Writer
 from relay.storage.writes import LATEST_TIME, StreamId, WriteQueue, storable
 
+log = logging.getLogger(__name__)
+
 CACHE_BYTES = 32 << 20
+AHEAD_S = 60
+"""So far beyond the present a span may reach without being held for wrong."""
 
 _MOST_WINDOWS = 16
 
@@ -52,9 +59,19 @@ class Store:
     most `max_queued`; then the oldest are dropped and counted) and are written once it works again. Errors of `open`
     name the file, for the operator; those of the other methods do not, for clients. `rejected` counts candles that no
     table takes, such as one with a price that is not a number. Encoded candles used lately are kept in `cache_bytes`.
+    `latest(provider)` gives the latest time that it may be there, None if nobody can say: what a stream is said to hold
+    beyond it is taken out when the stream is read.
     """
 
-    def __init__(self, database: Database, queue: WriteQueue, clock: Clock, cache_bytes: int) -> None:
+    def __init__(
+        self,
+        database: Database,
+        queue: WriteQueue,
+        clock: Clock,
+        cache_bytes: int,
+        latest: Callable[[str], float | None] = lambda provider: None,
+    ) -> None:
+        self._latest = latest
         self._database = database
         self._tables = database.tables
         self._queue = queue
@@ -67,14 +84,20 @@ class Store:
 
     @classmethod
     async def open(
-        cls, path: str | Path, clock: Clock, *, max_queued: int = 200_000, cache_bytes: int = CACHE_BYTES
+        cls,
+        path: str | Path,
+        clock: Clock,
+        *,
+        max_queued: int = 200_000,
+        cache_bytes: int = CACHE_BYTES,
+        latest: Callable[[str], float | None] = lambda provider: None,
     ) -> "Store":
         """Open or create the file, bring its schema up to date and start the writer; `:memory:` keeps nothing.
 
         Raises `StoreError` with one sentence that names the file and says what to do.
         """
         queue = WriteQueue(max_queued)
-        store = cls(await Database.open(path, Problems(queue)), queue, clock, cache_bytes)
+        store = cls(await Database.open(path, Problems(queue)), queue, clock, cache_bytes, latest)
         store._writer.start()
         return store
 
@@ -157,7 +180,22 @@ class Store:
         if shelf is None:
             number = None if near is None else near // window_s(key.interval)
             shelf, is_remembered = await self._loader.shelf(stream, number)
+        if shelf.spans and (latest := self._latest(provider)) is not None:
+            end = int(latest) + AHEAD_S
+            if shelf.spans[-1].end > end + 1:
+                await self._cut_future(stream, end)
+                shelf, is_remembered = (await self._loader.shelf(stream))[0], False
+                # Also when the file cannot be written.
+                return cut_spans(shelf.spans, 0, end + 1), shelf.version, False
         return list(shelf.spans), shelf.version, is_remembered
+
+    async def _cut_future(self, stream: StreamId, latest: int) -> None:
+        provider, key = stream
+        about = event("store_future_cut", provider=provider, stream=str(key))
+        log.warning("the store claimed to know the future of %s %s: it is asked for again", provider, key, extra=about)
+        with suppress(StoreError):
+            await self._database.write(self._tables.cut_future, stream, latest)
+        self._loader.forget(stream)
 
     async def spans(self, provider: str, key: StreamKey, start: int, end: int) -> list[Span]:
         """Return what of the open times from `start` up to `end` is known completely; ascending, cut to the range.

@@ -12,6 +12,7 @@ import aiosqlite
 from relay.model import Candle, StreamKey
 from relay.storage.chunks import EMPTY, Chunk, Packed, decode, encode, joined, pack, unpack, window_s
 from relay.storage.coverage import Span, merge_spans
+from relay.storage.future import CUT
 from relay.storage.writes import StreamId, Write
 
 _ADD = "INSERT INTO candles VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (stream_id, time) DO NOTHING"
@@ -199,6 +200,22 @@ class Tables:
                     await connection.execute("ROLLBACK")
             raise
         return end, count
+
+    async def cut_future(self, stream: StreamId, latest: int) -> None:
+        """Take out what a stream is said to hold after the open time `latest`."""
+        ids = await self._stream_ids({stream})
+        place = {"stream": ids[stream], "latest": latest, "window": window_s(stream[1].interval)}
+        connection = self._connection
+        await connection.execute("BEGIN IMMEDIATE")
+        try:
+            for sql in CUT:
+                await connection.execute(sql, place)
+            await connection.execute("COMMIT")
+        except BaseException:
+            if connection.in_transaction:
+                with suppress(sqlite3.Error):
+                    await connection.execute("ROLLBACK")
+            raise
 
     async def streams(self) -> list[StreamId]:
         """Return all streams that the database knows."""

@@ -1,6 +1,6 @@
 """Looks at the database file from outside, also while a relay writes to it: how large, what is in it; and shrinks it.
 
-Nothing here changes what is stored. What is wrong with it finds `relay/storage/verify.py`.
+Nothing here changes what is stored, except `cut_future`. What is wrong with it finds `relay/storage/verify.py`.
 """
 
 import sqlite3
@@ -12,9 +12,13 @@ from typing import NamedTuple
 from relay.errors import StoreError
 from relay.intervals import INTERVALS, open_time
 from relay.model import StreamKey
+from relay.storage.chunks import window_s
 from relay.storage.coverage import Span, gaps_between, merge_spans
+from relay.storage.future import CUT
 from relay.storage.schema import APPLICATION_ID, MIGRATIONS, advice_for, reason_of
 
+AHEAD_S = 600
+"""A provider's clock may be ahead of this machine's by so much."""
 _WAIT_S = 5.0
 
 
@@ -128,6 +132,36 @@ def vacuum(name: str) -> None:
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
     except sqlite3.Error as error:
         raise StoreError(f"database {name}: {reason_of(error)}; {advice_for(error)}") from error
+
+
+def cut_future(name: str, now: float) -> list[StoredStream]:
+    """Take out the candles and spans that lie in the future; return the streams that had some. Raises `StoreError`.
+
+    `now` is in Unix seconds, by a clock that is right. A relay that uses the file meanwhile notices when it reads them.
+    """
+    latest = int(now) + AHEAD_S
+    with reading(name) as connection:
+        found = overview(connection, name)
+    ahead = [
+        stream
+        for stream in found.streams
+        if stream.key.interval in INTERVALS
+        and ((stream.last or 0) > latest or any(span.end > latest + 1 for span in stream.spans))
+    ]
+    if not ahead:
+        return []
+    if found.version != len(MIGRATIONS):
+        raise StoreError(f"database {name}: is of an older version; let this relay open it first")
+    try:
+        with closing(_connect(f"{Path(name).absolute().as_uri()}?mode=rw", name)) as connection, connection:
+            connection.execute("BEGIN IMMEDIATE")
+            for stream in ahead:
+                place = {"stream": stream.id, "latest": latest, "window": window_s(stream.key.interval)}
+                for sql in CUT:
+                    connection.execute(sql, place)
+    except sqlite3.Error as error:
+        raise StoreError(f"database {name}: {reason_of(error)}; {advice_for(error)}") from error
+    return ahead
 
 
 def _connect(address: str, name: str) -> sqlite3.Connection:

@@ -14,11 +14,9 @@ from relay.model import Candle
 from relay.storage.chunks import Packed, encode, unpack, window_s
 from relay.storage.coverage import Span, cut_spans, merge_spans
 from relay.storage.schema import reason_of
-from relay.storage.upkeep import StoredStream, has_chunks
+from relay.storage.upkeep import AHEAD_S, StoredStream, has_chunks
 
 _EXAMPLES = 5
-# A provider's clock may be ahead of ours by so much.
-_AHEAD_S = 3600
 _DAY_S = 86_400
 _SHORTEST_MONTH_S = 28 * _DAY_S
 
@@ -61,7 +59,7 @@ def verify(connection: sqlite3.Connection, streams: Sequence[StoredStream], now:
             verifier.add("", "a stream has an unknown interval", str(stream))
     for stream in known:
         verifier.check_spans(stream, now)
-        verifier.check_rows(stream)
+        verifier.check_rows(stream, now)
         for smaller in known:
             if _fits_into(smaller, stream):
                 verifier.check_nothing_lacks(stream, smaller)
@@ -124,7 +122,7 @@ class _Verifier:
     # -- one stream --------------------------------------------------------------------------------
 
     def check_spans(self, stream: StoredStream, now: float) -> None:
-        latest = now + length_s(stream.key.interval) + _AHEAD_S
+        latest = now + 1 + AHEAD_S
         for span in stream.spans:
             if span.end <= span.start:
                 self.add(stream, "a span is empty", span.start)
@@ -134,7 +132,7 @@ class _Verifier:
             if span.start <= before.end:
                 self.add(stream, "a span begins before the one before it ends", span.start)
 
-    def check_rows(self, stream: StoredStream) -> None:
+    def check_rows(self, stream: StoredStream, now: float) -> None:
         spans = merge_spans(stream.spans)
         starts = [span.start for span in spans]
         shortest = _shortest(stream.key.interval)
@@ -152,6 +150,8 @@ class _Verifier:
                     at = bisect_right(starts, row.time) - 1
                     if at < 0 or row.time >= spans[at].end:
                         self.add(stream, "a candle lies outside of what is known", row.time)
+                    if row.time > now + AHEAD_S:
+                        self.add(stream, "a candle lies in the future", row.time)
                     if last is not None and row.time - last < shortest:
                         self.add(stream, "a candle begins before the one before it ends", row.time)
                     last = row.time

@@ -4,7 +4,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from relay.model import Candle, StreamKey
+from relay.model import Candle, StreamKey, is_unreadable
 from relay.storage.coverage import Span
 
 StreamId = tuple[str, StreamKey]
@@ -101,9 +101,9 @@ class WriteQueue:
 
 
 def storable(candle: Candle) -> Candle | None:
-    """Return a candle as the table takes it, or None: a row that it refuses would stop every later one."""
-    try:
-        fit = Candle(candle.time, *(float(value) for value in candle[1:]))
-        return fit if isinstance(fit.time, int) and fit.time < LATEST_TIME and fit.fault() is None else None
-    except (TypeError, ValueError, OverflowError):
-        return None
+    """Return a candle as the table takes it, or None: a row that it refuses would stop every later one.
+
+    Whether its values make sense is not asked here: they were judged when they arrived.
+    """
+    fit = Candle(candle.time, *map(float, candle[1:]))
+    return None if is_unreadable(fit) or fit.time >= LATEST_TIME else fit

@@ -5,7 +5,6 @@ import logging
 import random
 from collections.abc import Mapping, Sequence
 
-from relay import wire
 from relay.clock import Clock
 from relay.errors import ProviderError, ProviderUnavailable, RateLimited, StoreError
 from relay.events import event
@@ -16,19 +15,24 @@ from relay.market import Market
 from relay.model import Candle, PriceUpdate, StreamKey
 from relay.plugins.provider import Provider
 from relay.series import Missing
+from relay.storage.coverage import Span
 from relay.stream import CONNECTED, Stream
-from relay.supervision.carried import STALE, Carried
+from relay.supervision.carried import STALE, THROTTLED, Carried
 
 log = logging.getLogger(__name__)
 
 AT_A_TIME = 8
 PATIENCE_S = 20.0
 """Live updates wait this long for history that fails; then a gap is told and repaired later."""
+BUDGET_PATIENCE_S = 150.0
+"""So long where the provider's budget is used up: that is known to end."""
 MOST_WAIT_S = 30.0
 STEP_S = 1.0
 PAGE = 5000
 LAG_WAIT_S = 0.5
+LEAST_WAIT_S = 0.5
 REPAIR_EVERY_S = 15.0
+DOES_NOT_HAVE_IT = "the provider does not have it"
 
 
 class Backfill:
@@ -80,6 +84,13 @@ class Backfill:
             carried.stream.series.catch_up()
             self.start(carried)
 
+    def doubt(self, carried: Carried) -> None:
+        """Ask history in place of a feed whose updates are left out, after growing pauses."""
+        series = carried.stream.series
+        if self._provider.has_history and not series.is_catching_up and carried.may_doubt(self._clock.monotonic()):
+            series.catch_up()
+            self.start(carried)
+
     def start(self, carried: Carried) -> None:
         """Fetch what the series of a stream waits for, unless that is under way."""
         if not self._is_filling(carried):
@@ -128,6 +139,7 @@ class Backfill:
         stream, series, clock = carried.stream, carried.stream.series, self._clock
         started = clock.monotonic()
         attempt, failure = 0, ""
+        patience_s = PATIENCE_S
         retry_at = 0.0
         waiting_since: float | None = None
         while series.is_catching_up:
@@ -143,7 +155,7 @@ class Backfill:
             if not self._provider.has_history:
                 failure = f"{self._provider.info.title} has no history"
                 retry_at = now + MOST_WAIT_S
-            if failure and waiting_since is not None and max(now, retry_at) > waiting_since + PATIENCE_S:
+            if failure and waiting_since is not None and max(now, retry_at) > waiting_since + patience_s:
                 self._tell(carried, series.give_up(), failure)
                 continue
             if retry_at > now:
@@ -151,13 +163,16 @@ class Backfill:
                 await asyncio.sleep(min(retry_at - now, STEP_S))
                 continue
             try:
-                closed, forming, until = await self._fetch(stream.key, missing)
+                closed, forming, until, lost = await self._fetch(stream.key, missing)
+            except RateLimited as error:
+                failure, patience_s = str(error), BUDGET_PATIENCE_S
+                retry_at = clock.monotonic() + max(LEAST_WAIT_S, error.retry_after)
+                carried.rest(THROTTLED, f"what was missed follows in {error.retry_after:.0f} s: {error}")
+                continue
             except (ProviderError, StoreError) as error:
                 attempt += 1
                 wait_s = min(MOST_WAIT_S, 2.0 ** (attempt - 1)) * self._rng.uniform(0.5, 1)
-                if isinstance(error, RateLimited):
-                    wait_s = max(wait_s, error.retry_after)
-                failure = str(error)
+                failure, patience_s = str(error), PATIENCE_S
                 retry_at = clock.monotonic() + wait_s
                 carried.catch_up(f"what was missed cannot be fetched yet: {error}")
                 continue
@@ -166,15 +181,21 @@ class Backfill:
                 await asyncio.sleep(LAG_WAIT_S)
                 continue
             backfilled = series.backfilled
-            self._tell(carried, series.fill(closed, until, forming), "the provider does not have it")
+            reason = f"{self._provider.info.title} has it in a form that cannot be read" if lost else DOES_NOT_HAVE_IT
+            self._tell(carried, series.fill(closed, until, forming, lost), reason)
             self.fetched += 1
             if series.backfilled > backfilled:
                 carried.note(f"backfilled {series.backfilled - backfilled} candles")
         self.longest_s = max(self.longest_s, clock.monotonic() - started)
         carried.caught_up()
 
-    async def _fetch(self, key: StreamKey, missing: Missing) -> tuple[list[Candle], Candle | None, int | None]:
-        """Ask history; return the closed candles, the open one if it was reached, and the end that is answered for."""
+    async def _fetch(
+        self, key: StreamKey, missing: Missing
+    ) -> tuple[list[Candle], Candle | None, int | None, tuple[Span, ...]]:
+        """Ask history; return the closed candles, the open one if it was reached, and the end that is answered for.
+
+        Last come the candles that the provider has, but not in a form that can be read.
+        """
         async with self._places:
             past = await self._history.candles(
                 self._provider,
@@ -185,14 +206,14 @@ class Backfill:
                 # What closed a moment ago is just what is missing.
                 must_be_new=True,
             )
-        if not past.is_complete:
+        if not past.is_complete and not past.unreadable:
             raise ProviderUnavailable("the answer was not complete")
         closed = list(past.candles)
         forming = closed.pop() if closed and not past.last_is_closed else None
         until = missing.end
         if len(past.candles) == PAGE:
             until = past.candles[-1].time + 1
-        return closed, forming, until
+        return closed, forming, until, past.unreadable
 
     def _may_lag(self, market: Market, key: StreamKey, missing: Missing, closed: list[Candle]) -> bool:
         """Say whether the newest missing candle may only be late in the provider's history: worth asking again."""
@@ -205,31 +226,28 @@ class Backfill:
     def _tell(self, carried: Carried, updates: Sequence[PriceUpdate], reason: str) -> None:
         """Tell what a series made of an answer, and before it the gaps that it leaves."""
         stream = carried.stream
-        for gap in stream.series.take_gaps():
-            stream.gap_count += 1
+        for gap in self._hub.tell_after_gaps(stream, updates, reason):
             carried.note(f"gap {gap.start} to {gap.end}: {reason}")
             about = _about("gap", stream, start=gap.start, end=gap.end, reason=reason)
             log.warning("%s has a gap from %d to %d: %s", stream.key, gap.start, gap.end, reason, extra=about)
-            self._hub.announce(stream, wire.gap(stream.name, stream.key.interval, gap.start, gap.end, reason))
-        self._hub.tell(stream, updates)
 
     async def _repair_all(self, streams: Mapping[StreamKey, Carried]) -> None:
         for carried in list(streams.values()):
             stream = carried.stream
-            if not stream.series.gaps or stream.status != CONNECTED:
+            if not stream.series.gaps or stream.series.is_catching_up:
                 continue
             gap = stream.series.gaps[0]
             missing = Missing(gap.start, gap.end)
             try:
-                closed, _, until = await self._fetch(stream.key, missing)
+                closed, _, until, lost = await self._fetch(stream.key, missing)
             except (ProviderError, StoreError) as error:
                 log.debug("gap of %s stays: %s", stream.key, error, extra=_about("gap_stays", stream))
                 continue
-            if streams.get(stream.key) is carried and not self._may_lag(
-                stream.series.market, stream.key, missing, closed
-            ):
-                self._tell(carried, stream.series.repair(gap, closed, until), "")
-                carried.note(f"repaired gap {gap.start} to {gap.end}")
+            market = stream.series.market
+            if streams.get(stream.key) is carried and not self._may_lag(market, stream.key, missing, closed):
+                self._tell(carried, stream.series.repair(gap, closed, until, lost), "")
+                if gap not in stream.series.gaps:
+                    carried.note(f"repaired gap {gap.start} to {gap.end}")
 
 
 def _about(name: str, stream: Stream, **fields: object) -> dict[str, dict[str, object]]:

@@ -12,6 +12,7 @@ from relay.supervision.liveness import UNKNOWN_PATIENCE_S, Liveness, Remedy
 RECONNECTING: Final = "reconnecting"
 BACKFILLING: Final = "backfilling"
 STALE: Final = "stale"
+THROTTLED: Final = "throttled"
 ERROR: Final = "error"
 MARKET_CLOSED: Final = "market_closed"
 
@@ -19,6 +20,8 @@ LIVE = "live"
 KEPT_EVENTS = 20
 LATE_S = 20.0
 """A poll that a feed announced may be so late, since it waits for an answer, before silence counts."""
+LEAST_DOUBT_S = 5.0
+MOST_DOUBT_S = 300.0
 LEAST_PAUSE_S = 30.0
 MOST_PAUSE_S = 3600.0
 CLOCK_SLACK_S = 5
@@ -36,18 +39,9 @@ class Carried:
     """A stream from when it is wanted until it is dropped. Whoever hands on an update counts it in `received`."""
 
     __slots__ = (
-        "_ask_at",
-        "_clock",
-        "_hub",
-        "_liveness",
-        "_news_at",
-        "_news_count",
-        "_pace_s",
-        "_remark",
-        "planned",
-        "received",
-        "stream",
-    )
+        "_ask_at", "_clock", "_doubt_at", "_doubt_pause_s", "_hub", "_liveness", "_news_at", "_news_count", "_pace_s",
+        "_remark", "_stray", "_taken", "planned", "received", "stream",
+    )  # fmt: skip
 
     def __init__(self, stream: Stream, hub: Hub, clock: Clock) -> None:
         self.stream = stream
@@ -57,6 +51,9 @@ class Carried:
         self._clock = clock
         self._liveness = Liveness(stream.key.interval, clock.monotonic())
         self._remark = LIVE
+        self._stray = ""
+        self._taken = 0
+        self._doubt_at = self._doubt_pause_s = 0.0
         self._ask_at = 0.0
         self._news_at = clock.monotonic()
         self._news_count = 0
@@ -83,6 +80,8 @@ class Carried:
         """Say that nothing is missing any more: the stream is live, or as silent as it was before."""
         if self._liveness.warnings:
             self._show_silence()
+        elif self._stray and self.received == self._taken:
+            self._hub.set_state(self.stream, STALE, self._stray)
         else:
             self.go_live()
 
@@ -143,6 +142,18 @@ class Carried:
         patience_s = length_s(self.stream.key.interval) + 2 * self._pace_s + UNKNOWN_PATIENCE_S
         return self.is_planned(now) and now < self._news_at + patience_s
 
+    def note_stray(self, why: str) -> None:
+        """Take note of an update that was left out; where nothing else comes the stream is not live."""
+        self._stray = why
+
+    def may_doubt(self, now: float) -> bool:
+        """Say whether history is to be asked because updates are left out; then not for a while, ever longer."""
+        if now < self._doubt_at:
+            return False
+        self._doubt_pause_s = min(max(LEAST_DOUBT_S, 2 * self._doubt_pause_s), MOST_DOUBT_S)
+        self._doubt_at = now + self._doubt_pause_s
+        return True
+
     def listen_anew(self, now: float) -> None:
         """Begin to measure silence now: a feed opened, or the market did."""
         self._news_at = now
@@ -153,6 +164,7 @@ class Carried:
 
         Call it about once a second.
         """
+        self._check_stray()
         status = self.stream.status
         is_meant = status != STALE and self._is_silence_meant(now)
         if status not in (CONNECTED, STALE, BACKFILLING) or is_meant:
@@ -168,6 +180,14 @@ class Carried:
             self.note("stale")
             self._show_silence()
         return remedy
+
+    def _check_stray(self) -> None:
+        """Turn a stream stale of which nothing but updates to leave out came since the last look."""
+        if self.received != self._taken:
+            self._taken, self._stray, self._doubt_pause_s = self.received, "", 0.0
+        elif self._stray and self.stream.status == CONNECTED:
+            self.note("stale")
+            self._hub.set_state(self.stream, STALE, self._stray)
 
     def _show_silence(self) -> None:
         silent_s = self._clock.monotonic() - self._liveness.heard_at

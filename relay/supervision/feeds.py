@@ -6,12 +6,13 @@ from collections.abc import Callable, Mapping
 from contextlib import aclosing
 from typing import cast
 
+from relay.clock import AHEAD_S
 from relay.errors import BadAnswer, ProviderError, ProviderTimeout, ProviderUnavailable, RateLimited
 from relay.events import event
 from relay.hub import Hub
 from relay.measures import LAG_BOUNDS_S, Histogram
 from relay.messages import StreamState
-from relay.model import StreamKey
+from relay.model import PriceUpdate, StreamKey
 from relay.plugins.ending import end_task
 from relay.plugins.provider import Provider
 from relay.stream import CONNECTED
@@ -21,7 +22,6 @@ from relay.upstream.watchlist import Watchlist
 
 log = logging.getLogger(__name__)
 
-FUTURE_S = 60.0
 PAST_S = 45 * 86_400.0
 """A candle that opened longer ago cannot be news: the longest interval is a month."""
 
@@ -34,14 +34,17 @@ class Intake:
         self.lag = Histogram(LAG_BOUNDS_S)
         self.skipped = 0
         self._provider = provider
+        self._logged: set[str] = set()
 
-    def skip(self, reason: str) -> None:
-        """Count a message that makes no sense; only the first is logged."""
+    def skip(self, reason: str, what: str = "makes no sense") -> None:
+        """Count a message that is left out; only the first for each `what` is logged."""
         self.skipped += 1
-        if self.skipped == 1:
+        if what not in self._logged:
+            self._logged.add(what)
             log.warning(
-                "%s sent a message that makes no sense (counted from now on): %s",
+                "%s sent a message that %s (counted from now on): %s",
                 self._provider,
+                what,
                 reason[:200],
                 extra=event("message_skipped", provider=self._provider),
             )
@@ -149,12 +152,16 @@ class Feed:
                         now = clock.now()
                     else:
                         stamp_s = stamp_ms / 1000
-                        lag_s = clock.observe(stamp_s)
+                        lag_s = clock.observe(stamp_s, key.symbol)
                         now = stamp_s + lag_s
-                        stream.lag_ms = lag_s * 1000
-                        intake.lag.observe(lag_s)
-                    if not -PAST_S < update.candle.time - now < FUTURE_S:
-                        intake.skip(f"{key} has a candle from another time: {update.candle.time}")
+                        if lag_s >= 0:
+                            stream.lag_ms = lag_s * 1000
+                            intake.lag.observe(lag_s)
+                        elif lag_s < -AHEAD_S:
+                            self._stray(carried, update, now)
+                            continue
+                    if not -PAST_S < update.candle.time - now < AHEAD_S:
+                        self._stray(carried, update, now)
                         continue
                     carried.received += 1
                     intake.updates += 1
@@ -169,6 +176,18 @@ class Feed:
         except ProviderError as error:
             self.error = error
             self.reason = str(error)
+
+    def _stray(self, carried: Carried, update: PriceUpdate, now: float) -> None:
+        """Leave out an update of another time: it is no data, and no news about the time."""
+        at_s = max(update.candle.time, (update.ts_event_ms or 0) / 1000)
+        ahead_s = at_s - now
+        if ahead_s > 0:
+            carried.note_stray(f"its updates come from the future, {ahead_s:.0f} s ahead: they are left out")
+            # What it misses comes from there, and the date of the answer says who is right.
+            self._backfill.doubt(carried)
+            self._intake.skip(f"{update.key} is {ahead_s:.0f} s ahead of its provider's time", "comes from the future")
+        else:
+            self._intake.skip(f"{update.key} has a candle of long ago: {update.candle.time}")
 
     # -- what the provider reports -----------------------------------------------------------------
     # A plugin that cannot be ended may still report about streams that are carried elsewhere, or no more.

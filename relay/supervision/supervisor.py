@@ -15,6 +15,7 @@ from relay.supervision.attempts import Attempts
 from relay.supervision.backfill import Backfill
 from relay.supervision.carried import Carried, Planned
 from relay.supervision.feeds import Feed, Intake
+from relay.supervision.recheck import Recheck
 from relay.supervision.slots import Slot
 
 TICK_S = 1.0
@@ -43,6 +44,7 @@ class Supervisor:
         self.intake = Intake(provider.name)
         self.attempts = Attempts()
         self.backfill = Backfill(provider, hub, history, clock, self._rng)
+        self.recheck = Recheck(provider, history, clock)
         self._hub = hub
         self._machine_clock = clock
         self._linger_s = linger_s
@@ -163,12 +165,13 @@ class Supervisor:
             self.check(self._machine_clock.monotonic())
 
     def check(self, now: float) -> None:
-        """Do something about streams that are silent, candles that nobody closed and gaps; called every second."""
+        """Do something about silent streams, candles that nobody closed, gaps and doubts; called every second."""
         for slot in self._slots:
             slot.check_silence(now)
         for carried in self._carried.values():
             self.backfill.check_close(carried, now)
         self.backfill.repair(self._carried, now)
+        self.recheck.check(self._carried, now)
 
     async def close(self) -> None:
         """End all feeds and everything that was started for them."""
@@ -180,4 +183,4 @@ class Supervisor:
             tasks.append(self._ticker)
         for task in tasks:
             task.cancel()
-        await asyncio.gather(self.backfill.close(), *tasks, return_exceptions=True)
+        await asyncio.gather(self.backfill.close(), self.recheck.close(), *tasks, return_exceptions=True)

@@ -7,16 +7,12 @@ from contextlib import aclosing, suppress
 from types import TracebackType
 from typing import Self
 
-from relay.intervals import length_s
 from relay.model import PriceUpdate, StreamKey
 from relay.patience import steps
 from relay.plugins.ending import end_task
 from relay.plugins.provider import Provider
-from relay.plugins.sanity import fault_of_update
 from relay.testing import limits
 from relay.upstream.watchlist import Watchlist
-
-_ALIGNED_S = 900
 
 
 class WatchedFeed:
@@ -92,7 +88,7 @@ class WatchedFeed:
 
     def _take(self, update: PriceUpdate) -> None:
         self._news.set()
-        fault = fault_of_update(update, self.watchlist)
+        fault = self._provider.border.fault_of_update(update, self.watchlist)
         if fault is not None:
             self.faults.append(fault)
             return
@@ -107,13 +103,11 @@ class WatchedFeed:
             self._last[key] = update
 
     def _fault_in_time(self, update: PriceUpdate) -> str | None:
-        clock, candle, length = self._provider.clock, update.candle, length_s(update.key.interval)
+        clock, candle = self._provider.clock, update.candle
         if update.ts_event_ms is not None:
-            clock.observe(update.ts_event_ms / 1000)
+            clock.observe(update.ts_event_ms / 1000, update.key.symbol)
         if candle.time > clock.now() + 60:
             return f"the candle opens at {candle.time}, which is in the future; `time` is the open time in Unix seconds"
-        if length <= _ALIGNED_S and candle.time % length:
-            return f"{candle.time} is no open time of {update.key.interval}: it is no multiple of {length} s"
         before = self._last.get(update.key)
         if before is None or update.is_closed:
             return None

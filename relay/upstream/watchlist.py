@@ -1,7 +1,7 @@
 """The live set of streams that one feed has to carry, and what the feed reports about them."""
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from typing import Any
 
 from relay.model import StreamKey
@@ -39,6 +39,8 @@ class Watchlist:
         on_remark: Callable[[StreamKey, str], None] = _ignore,
     ) -> None:
         self._streams: dict[StreamKey, int] = dict.fromkeys(streams, 0)
+        # For the way of every update: `in` without a call.
+        self.wanted: Container[StreamKey] = self._streams
         self._removed: dict[StreamKey, int] = {}
         self._on_accept = on_accept
         self._on_reject = on_reject

@@ -162,6 +162,8 @@ class ProviderStatus(TypedDict):
     gaps: Count
     backfilled: Count
     revised: Count
+    compared: Annotated[Count, "Closed candles that were held against the provider's history later."]
+    differed: Annotated[Count, "Of those, the ones that had other values there."]
     lag_spread_ms: Annotated[Spread | None, "From the provider's time of an update to its arrival."]
     reconnects: Annotated[dict[str, int], "Connections that were lost, by cause."]
     backfills: Count

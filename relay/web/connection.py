@@ -14,11 +14,11 @@ from relay import requests, wire
 from relay.compression import DEFLATE_WINDOW_BITS
 from relay.errors import CloseCode, Code, RequestError
 from relay.events import event
+from relay.joining import Joining
 from relay.limits import TokenBucket
 from relay.outbox import Outbox
 from relay.stream import Subscriber
 from relay.web.access import Caller, requests_limit
-from relay.web.joining import Joining
 from relay.web.parts import Parts
 from relay.web.socket import Socket
 from relay.web.subscribing import Subscribing
@@ -149,8 +149,7 @@ class Connection:
         if request.action == "ping":
             self._send(wire.pong(int(time.time()), request.id))
         elif request.action == "list":
-            names = sorted(stream.label for stream in self.subscriber.subscriptions)
-            self._send(wire.subscriptions(names, request.id))
+            self._send(wire.subscriptions(self._subscribing.labels(), request.id))
         else:
             for name in request.names:
                 await self._answer_one(request, name)
@@ -264,6 +263,7 @@ class Connection:
     async def finish(self) -> None:
         """Let go of everything when the client is gone."""
         self._parts.hub.leave(self.subscriber)
+        self._subscribing.close()
         if self._tasks:
             tasks = list(self._tasks)
             for task in tasks:

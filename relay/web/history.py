@@ -11,7 +11,7 @@ from relay.directory import Directory, Target
 from relay.errors import RelayError
 from relay.history import History, Text
 from relay.hub import Hub
-from relay.snapshot import live_of
+from relay.joining import live_of
 from relay.storage.chunks import CSV_HEAD, Chunk, as_csv, as_lines
 from relay.storage.store import Store
 from relay.stream import CONNECTED, Stream

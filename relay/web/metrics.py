@@ -90,6 +90,15 @@ class RelayCollector(Collector):
         skipped = Count("relay_messages_skipped", "Messages of providers that made no sense", labels=["provider"])
         backfilled = Count("relay_candles_backfilled", "Closed candles missed and fetched", labels=["provider"])
         revised = Count("relay_candles_revised", "Closed candles changed afterwards", labels=["provider"])
+        compared = Count(
+            "relay_candles_compared", "Closed candles held against the provider's history later", labels=["provider"]
+        )
+        differed = Count("relay_candles_differed", "Of those, the ones with other values there", labels=["provider"])
+        in_doubt = Gauge(
+            "relay_history_doubts",
+            "Rows not readable and spans without rows, to be asked for again",
+            labels=["provider"],
+        )
         gaps = Count("relay_gaps", "Gaps told to subscribers", labels=["provider"])
         open_gaps = Gauge("relay_gaps_open", "Gaps that may still be repaired", labels=["provider"])
         lag = HistogramMetricFamily(
@@ -107,10 +116,14 @@ class RelayCollector(Collector):
             skipped.add_metric([name], supervisor.intake.skipped)
             backfilled.add_metric([name], counts["backfilled"])
             revised.add_metric([name], counts["revised"])
+            compared.add_metric([name], self._history.calls.compared[name])
+            differed.add_metric([name], self._history.calls.differed[name])
+            in_doubt.add_metric([name], self._history.calls.doubts.count(name))
             gaps.add_metric([name], counts["gaps"])
             open_gaps.add_metric([name], sum(len(one.series.gaps) for one in self._hub.of_provider(name)))
             lag.add_metric([name], *_buckets(supervisor.intake.lag))
         yield from (updates_in, updates_out, ignored, merged, skipped, backfilled, revised, gaps, open_gaps, lag)
+        yield from (compared, differed, in_doubt)
 
     def _feeds(self) -> Iterator[Metric]:
         """How the providers and their feeds are."""

@@ -157,6 +157,8 @@ class Status:
             "gaps": counts["gaps"],
             "backfilled": counts["backfilled"],
             "revised": counts["revised"],
+            "compared": self._history.calls.compared[provider.name],
+            "differed": self._history.calls.differed[provider.name],
             "lag_spread_ms": _spread_ms(supervisor.intake.lag),
             "reconnects": dict(supervisor.attempts.sentences),
             "backfills": supervisor.backfill.fetched,

@@ -2,19 +2,23 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from relay import requests, wire
 from relay.directory import Target
-from relay.errors import Code, RequestError
+from relay.errors import Code, RateLimited, RequestError
 from relay.events import event
 from relay.fields import shown
+from relay.joining import Joining
 from relay.model import StreamKey
-from relay.ranges import Past as Answer
-from relay.stream import Stream, Subscriber
+from relay.requests import Options
+from relay.stream import CONNECTED, Stream, Subscriber
+from relay.supervision.carried import THROTTLED
 from relay.web.access import Caller
-from relay.web.joining import Identity, Joining, Rows
 from relay.web.parts import Parts
+from relay.web.rows import Rows
+
+LEAST_WAIT_S = 0.5
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +29,7 @@ class Subscribing:
     There is one for each connection: what few clients need is made when it is needed.
     """
 
-    __slots__ = ("_caller", "_parts", "_rows", "_since", "_subscriber", "_turns", "_waiting")
+    __slots__ = ("_caller", "_fetches", "_parts", "_rows", "_since", "_subscriber", "_waiting")
 
     def __init__(self, parts: Parts, subscriber: Subscriber, caller: Caller) -> None:
         self._parts = parts
@@ -33,15 +37,26 @@ class Subscribing:
         self._caller = caller
         # From which open time on the client has the candles of a stream.
         self._since: dict[Stream, int] = {}
-        self._waiting: dict[Identity, Joining] | None = None
+        self._waiting: dict[tuple[str, StreamKey], Joining] | None = None
         # One snapshot at a time of each provider: they are large, and a provider that hangs holds up no other.
-        self._turns: dict[str, asyncio.Lock] | None = None
+        self._fetches: dict[str, asyncio.Lock] | None = None
         self._rows: Rows | None = None
 
     def set_limits(self) -> None:
         """Go by the limits that are in force now."""
         if self._rows is not None:
             self._rows.set_limit()
+
+    def close(self) -> None:
+        """Let go of what still waits; the client is gone."""
+        for joining in list((self._waiting or {}).values()):
+            self._waits_no_more(joining)
+
+    def labels(self) -> list[str]:
+        """Return the client's streams as it writes them, sorted: those that were confirmed."""
+        waiting = (self._waiting or {}).values()
+        names = {joining.stream.label for joining in waiting if joining.is_confirmed}
+        return sorted(names | {stream.label for stream in self._subscriber.subscriptions})
 
     # -- joining -----------------------------------------------------------------------------------
 
@@ -50,42 +65,126 @@ class Subscribing:
 
         A request for a stream that waits already is answered with the one that waits. Raises `RequestError`.
         """
-        joining = Joining(target, request)
-        waiting = self._waiting.get(joining.identity) if self._waiting else None
+        identity = (target.provider.name, target.key)
+        waiting = self._waiting.get(identity) if self._waiting else None
         if waiting is not None:
             waiting.replace(request)
+            if waiting.is_confirmed:
+                self._send([self._confirmation(waiting.stream, request.id)])
             return None
         self._check_room(target)
+        hub = self._parts.hub
+        if identity not in hub.streams:
+            self._parts.access.shares.opened(identity, self._caller.owner, hub.streams)
+        stream = hub.stream(*identity, target.name, self._parts.supervisors[target.provider.name])
         if request.past == requests.Past():
-            self._join(joining, None)
+            is_new = self._join(stream, request.options)
+            frames = [self._confirmation(stream, request.id), *_state(stream)]
+            if is_new and (last := stream.last_frame_for(request.options)) is not None:
+                frames.append(last)
+            self._send(frames)
             return None
         if self._waiting is None:
             self._waiting = {}
-        self._waiting[joining.identity] = joining
+        joining = self._waiting[identity] = Joining(hub, stream, target.provider, request)
         return joining
 
     async def join_with_past(self, joining: Joining) -> None:
         """Fetch the past, then join: the snapshot ends exactly where the live updates begin. Raises `RequestError`."""
-        parts = self._parts
-        if self._turns is None:
-            self._turns = {}
+        parts, subscriber = self._parts, self._subscriber
+        if self._fetches is None:
+            self._fetches = {}
         if self._rows is None:
             self._rows = Rows(parts.access, self._caller)
+        fetch = self._fetches.setdefault(joining.stream.provider, asyncio.Lock())
         try:
-            async with self._turns.setdefault(joining.target.provider.name, asyncio.Lock()):
-                answer = await joining.fetch(parts.hub, parts.history, self._subscriber, self._rows)
-                if self._waits_no_more(joining):
-                    self._check_room(joining.target)
-                    self._join(joining, answer)
+            while self._waits(joining):
+                try:
+                    async with fetch:
+                        # Snapshots are large, and must not pile up before a slow reader.
+                        while subscriber.outbox.is_lagging and subscriber in parts.hub.subscribers:  # noqa: ASYNC110
+                            await asyncio.sleep(0.05)
+                        await joining.fetch(parts.history, self._rows)
+                        if self._waits(joining):
+                            self._join_with_snapshot(joining)
+                        return
+                except RateLimited as error:
+                    self._confirm_waiting(joining, error)
+                    await asyncio.sleep(max(error.retry_after, LEAST_WAIT_S))
+                    joining.note_wait(max(error.retry_after, LEAST_WAIT_S))
+        except RequestError as error:
+            error.symbol, error.interval = joining.stream.name, joining.stream.key.interval
+            raise
         finally:
             self._waits_no_more(joining)
 
-    def _waits_no_more(self, joining: Joining) -> bool:
-        """Return whether it did wait until now: the client may have left the stream meanwhile."""
-        if self._waiting is None or self._waiting.get(joining.identity) is not joining:
-            return False
-        del self._waiting[joining.identity]
-        return True
+    def _waits(self, joining: Joining) -> bool:
+        """Say whether it waits still: the client may have left the stream meanwhile."""
+        return self._waiting is not None and self._waiting.get(joining.identity) is joining
+
+    def _waits_no_more(self, joining: Joining) -> None:
+        if self._waiting is not None and self._waits(joining):
+            del self._waiting[joining.identity]
+        joining.close()
+
+    def _confirm_waiting(self, joining: Joining, error: RateLimited) -> None:
+        """Confirm a subscription whose past has to wait for the provider's budget, and say so."""
+        if not self._waits(joining):
+            return
+        stream = joining.stream
+        frames = []
+        if not joining.is_confirmed:
+            joining.confirm()
+            frames = [self._confirmation(stream, request_id) for request_id in joining.ids]
+        message = f"the past follows in {error.retry_after:.0f} s: {error}"
+        frames.append(wire.stream_status(stream.name, stream.key.interval, THROTTLED, message))
+        self._send(frames)
+
+    def _join_with_snapshot(self, joining: Joining) -> None:
+        """Confirm, tell the state, send the past, and let the updates follow."""
+        stream = joining.stream
+        is_new = stream not in self._subscriber.subscriptions
+        # The splice comes before the subscription: what a stream tells of the past is in the snapshot already.
+        snapshot = joining.splice(None if is_new else self._since.get(stream))
+        self._join(stream, joining.options)
+        if snapshot.candles:
+            self._since[stream] = snapshot.candles[0].time
+        name, interval = stream.name, stream.key.interval
+        if joining.is_confirmed:
+            frames = [stream.state_frame()]
+        else:
+            frames = [*(self._confirmation(stream, request_id) for request_id in joining.ids), *_state(stream)]
+        frames += [
+            wire.gap(name, interval, gap.start, gap.end, "the provider's history could not give it")
+            for gap in snapshot.gaps
+        ]
+        frames.append(
+            wire.snapshot(
+                name,
+                interval,
+                snapshot.candles,
+                last_is_closed=snapshot.last_is_closed,
+                complete=snapshot.is_complete,
+                seq=stream.seq,
+            )
+        )
+        self._send(frames)
+
+    def _join(self, stream: Stream, options: Options) -> bool:
+        """Let the client have the stream's updates; say whether it had none before."""
+        is_new = stream not in self._subscriber.subscriptions
+        self._parts.hub.subscribe(self._subscriber, stream, options)
+        self._note("subscribes to", stream)
+        if is_new:
+            last = stream.series.last
+            self._since[stream] = last.time if last is not None else int(stream.feeder.clock.now())
+        return is_new
+
+    def _send(self, frames: Sequence[bytes]) -> None:
+        self._parts.hub.send(self._subscriber, wire.join(frames), frames=len(frames))
+
+    def _confirmation(self, stream: Stream, request_id: str | int | None) -> bytes:
+        return wire.subscription("subscribe", stream.name, stream.key.interval, request_id)
 
     def _check_room(self, target: Target) -> None:
         hub, access = self._parts.hub, self._parts.access
@@ -116,29 +215,6 @@ class Subscribing:
     def _find(self, target: Target) -> Stream | None:
         return self._parts.hub.streams.get((target.provider.name, target.key))
 
-    def _join(self, joining: Joining, answer: Answer | None) -> None:
-        """Confirm, tell the state, send the past or the last known candle, and let the updates follow."""
-        hub, subscriber, target = self._parts.hub, self._subscriber, joining.target
-        if subscriber not in hub.subscribers:
-            return
-        supervisor = self._parts.supervisors[target.provider.name]
-        if self._find(target) is None:
-            self._parts.access.shares.opened(joining.identity, self._caller.owner, hub.streams)
-        stream = hub.stream(target.provider.name, target.key, target.name, supervisor)
-        is_new = stream not in subscriber.subscriptions
-        before = None if is_new else self._since.get(stream)
-        # The cut comes before the subscription: what a new stream tells of the past is in the snapshot already.
-        past = None if answer is None else joining.cut(hub, stream, answer, before)
-        hub.subscribe(subscriber, stream, joining.options)
-        self._note("subscribes to", stream)
-        if past is not None and past.candles:
-            self._since[stream] = past.candles[0].time
-        elif is_new:
-            last = stream.series.last
-            self._since[stream] = last.time if last is not None else int(supervisor.clock.now())
-        frames = joining.frames(stream, past, is_new=is_new)
-        hub.send(subscriber, wire.join(frames), frames=len(frames))
-
     def _note(self, verb: str, stream: Stream) -> None:
         if log.isEnabledFor(logging.DEBUG):
             number, name = self._subscriber.id, stream.label
@@ -154,7 +230,7 @@ class Subscribing:
         fits = _names(pin, symbol, interval)
         stream = next((one for one in subscriber.subscriptions if fits(one.name, one.provider, one.key)), None)
         waiting = (self._waiting or {}).values()
-        joining = next((one for one in waiting if fits(one.target.name, *one.identity)), None)
+        joining = next((one for one in waiting if fits(one.stream.name, *one.identity)), None)
         if stream is None and joining is None:
             name = symbol if pin is None else f"{pin}:{symbol}"
             raise RequestError(
@@ -165,16 +241,20 @@ class Subscribing:
             )
         if joining is not None:
             # Its requests are answered too: the stream was accepted, and is left before it began.
+            name = joining.stream.name
+            if not joining.is_confirmed:
+                self._send([self._confirmation(joining.stream, waiting_id) for waiting_id in joining.ids])
             self._waits_no_more(joining)
-            name = joining.target.name
-            for waiting_id in joining.ids:
-                hub.send(subscriber, wire.subscription("subscribe", name, interval, waiting_id))
         if stream is not None:
             name = stream.name
             hub.unsubscribe(subscriber, stream)
             self._note("leaves", stream)
             self._since.pop(stream, None)
         hub.send(subscriber, wire.subscription("unsubscribe", name, interval, request_id))
+
+
+def _state(stream: Stream) -> list[bytes]:
+    return [] if stream.status == CONNECTED else [stream.state_frame()]
 
 
 def _names(pin: str | None, symbol: str, interval: str) -> Callable[[str, str, StreamKey], bool]:

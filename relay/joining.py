@@ -1,0 +1,253 @@
+"""One subscription from its request until it is joined to its stream: attach, fetch the past, splice.
+
+The stream is wanted, and what it tells is kept, from the request on; only then is the past asked for. So the stream's
+promise begins before the past ends, whatever the provider's history is like and however long it takes.
+"""
+
+import asyncio
+from typing import Protocol
+
+from relay.errors import ProviderError, RateLimited, StoreError
+from relay.history import History
+from relay.hub import Hub
+from relay.intervals import length_s
+from relay.model import StreamKey
+from relay.plugins.provider import Provider
+from relay.ranges import Live, Past
+from relay.requests import Options, Request
+from relay.requests import Past as Wanted
+from relay.snapshot import Snapshot, is_joined, is_whole, splice
+from relay.stream import CONNECTED, Stream
+from relay.supervision.carried import BACKFILLING
+
+MOST_SINCE = 20_000
+"""Candles that a resume may bring; beyond, the newest are sent and the snapshot is not complete."""
+MOST_WAIT_S = 150.0
+"""A past that has to wait for the provider's budget is waited for so long at most."""
+LAG_WAIT_S = 0.5
+"""So long history that may lag is waited for before it is asked again; twice as long each time."""
+
+
+class Meter(Protocol):
+    """Counts the candles that one client is given of the past."""
+
+    @property
+    def client(self) -> str:
+        """Whom the past is for, as history's calls take turns."""
+        ...
+
+    def check(self) -> None:
+        """Raise `RequestError` when the client had its share."""
+
+    def spend(self, rows: int) -> None:
+        """Count candles that were fetched."""
+
+
+def live_of(stream: Stream | None) -> Live | None:
+    """Return what a stream knows of the present, if it is live and nothing is missing."""
+    if stream is None or stream.status != CONNECTED:
+        return None
+    series, last = stream.series, stream.series.last
+    if series.is_catching_up or last is None:
+        return None
+    # From right behind the candle before, if that is known: then nothing is left to ask the provider for.
+    before = None if series.last_is_closed else series.closed_before(last.time)
+    return Live(last.time if before is None else before + 1, last, series.last_is_closed)
+
+
+class Joining:
+    """A subscription on its way: the requests it answers, and what the newest of them wants.
+
+    Whoever makes one calls `fetch` until it returns, then `splice`, and `close` in any case.
+    """
+
+    __slots__ = (
+        "_asked_at",
+        "_attachment",
+        "_hub",
+        "_past",
+        "_provider",
+        "_reaches_from",
+        "_waited_s",
+        "confirmed_at",
+        "ids",
+        "name",
+        "options",
+        "stream",
+        "wanted",
+    )  # fmt: skip
+
+    def __init__(self, hub: Hub, stream: Stream, provider: Provider, request: Request) -> None:
+        self.stream = stream
+        self.ids = [request.id]
+        self.options: Options = request.options
+        self.wanted = request.past
+        self.confirmed_at: float | None = None
+        self._hub = hub
+        self._provider = provider
+        self._attachment = hub.attach(stream)
+        self._past = Past((), True, True)
+        self._asked_at = 0.0
+        self._reaches_from = 0
+        self._waited_s = 0.0
+
+    @property
+    def identity(self) -> tuple[str, StreamKey]:
+        """The stream's place in the hub."""
+        return self.stream.provider, self.stream.key
+
+    @property
+    def is_confirmed(self) -> bool:
+        """Whether the subscriber was told that the stream is accepted, and waits for its past."""
+        return self.confirmed_at is not None
+
+    def confirm(self) -> None:
+        """Note that the subscriber is told so: from now on it is owed every candle that closes."""
+        self.confirmed_at = self._provider.clock.now()
+
+    def replace(self, request: Request) -> None:
+        """Take what a later request for the same stream wants instead."""
+        self.ids.append(request.id)
+        self.options = request.options
+        if request.past != Wanted():
+            self.wanted = request.past
+
+    def close(self) -> None:
+        """Let go of the stream: it is subscribed to, or not wanted any more."""
+        self._hub.detach(self._attachment)
+
+    # -- fetching ----------------------------------------------------------------------------------
+
+    async def fetch(self, history: History, meter: Meter) -> None:
+        """Fetch the past, again while a later request wants another; what cannot be had makes it incomplete.
+
+        Raises `RequestError` when there were too many rows, and `RateLimited` when the provider's budget is used up
+        for a time that is worth waiting for (`note_wait`).
+        """
+        while True:
+            wanted = self.wanted
+            if wanted.bars != 0:
+                await self._fetch(history, meter, wanted)
+            if wanted == self.wanted:
+                return
+
+    def note_wait(self, seconds: float) -> None:
+        """Count time that was spent waiting for the provider's budget."""
+        self._waited_s += seconds
+
+    async def _fetch(self, history: History, meter: Meter, wanted: Wanted) -> None:
+        """Ask until the answer reaches what the stream itself answers for, or is old enough to be believed."""
+        clock, info = self._provider.clock, self._provider.info
+        settled_at = clock.now() + info.close_grace_s
+        pause_s, spent, is_strict = LAG_WAIT_S, 0, False
+        while True:
+            meter.check()
+            self._asked_at = clock.now()
+            self._past = await self._ask(history, meter.client, wanted, is_strict)
+            rows = _rows_for(self._past, wanted)
+            meter.spend(max(0, rows - spent))
+            spent = max(spent, rows)
+            if not is_whole(self._past):
+                return
+            if is_joined(self._past, self.stream.series, wanted, has_open=info.history_has_open):
+                return
+            if is_strict:
+                if info.history_has_open or self._asked_at >= settled_at:
+                    return
+                await asyncio.sleep(pause_s)
+                pause_s *= 2
+            is_strict = True
+
+    async def _ask(self, history: History, client: str, wanted: Wanted, is_strict: bool) -> Past:
+        provider, key, most = self._provider, self.stream.key, MOST_SINCE
+        start: int | None = None
+        if wanted.since is not None and wanted.bars is None:
+            start = wanted.since + 1
+            if not self._is_fed and self._provider.has_history:
+                start = min(start, self.stream.series.needs_from())
+            start = max(0, start)
+        else:
+            most = self._rows_back(wanted.bars or 1)
+        try:
+            past = await history.candles(
+                provider,
+                key,
+                start=start,
+                end=None,
+                limit=most,
+                live=self._live,
+                must_be_new=is_strict,
+                client=client,
+            )
+            if start is not None and len(past.candles) >= most:
+                # It may go on beyond; the newest are worth more.
+                await history.candles(provider, key, start=None, end=None, limit=most, live=self._live, client=client)
+            elif is_whole(past):
+                is_all = start is None and len(past.candles) < most
+                self._reaches_from = 0 if is_all else past.candles[0].time if start is None else start
+                return past
+        except RateLimited as error:
+            if self._waited_s + error.retry_after <= MOST_WAIT_S:
+                raise
+        except ProviderError:
+            pass
+        except StoreError:
+            return Past((), True, False)
+        try:
+            # All that is known by now, also of what the provider gave before it failed.
+            return await history.stored(provider, key, limit=most, live=self._live)
+        except StoreError:
+            return Past((), True, False)
+
+    def _live(self) -> Live | None:
+        return live_of(self.stream)
+
+    @property
+    def _is_fed(self) -> bool:
+        """Whether what is missing in the stream is on its way to it already."""
+        return self.stream.status in (CONNECTED, BACKFILLING)
+
+    def _rows_back(self, bars: int) -> int:
+        """Return how many of the newest candles to ask for; a stream that is not live needs what it has missed, too."""
+        bars += self.options.closed_only
+        if self._live() is not None or not self._provider.has_history:
+            return bars
+        behind_s = max(0.0, self._provider.clock.now() - self.stream.series.needs_from())
+        return min(MOST_SINCE, bars + int(behind_s // length_s(self.stream.key.interval)))
+
+    # -- splicing ----------------------------------------------------------------------------------
+
+    def splice(self, before: int | None) -> Snapshot:
+        """Return what is sent first, up to exactly what the stream has told until now; subscribe without awaiting.
+
+        A stream that has told nothing yet, or that nothing feeds at present, learns from the answer what it has missed.
+        `before` leaves out what the subscriber has already.
+        """
+        stream, series, past = self.stream, self.stream.series, self._past
+        is_new = series.last is None and not series.is_catching_up
+        reaches = is_whole(past) and bool(past.candles) and self._reaches_from <= series.needs_from()
+        if reaches and (is_new or not self._is_fed):
+            closed = list(past.candles)
+            forming = None if past.last_is_closed else closed.pop()
+            learnt = series.learn(closed, forming, self._asked_at, lost=past.unreadable)
+            self._hub.tell_after_gaps(stream, learnt, "the provider's history does not have it")
+        snapshot = splice(
+            series,
+            self._attachment.closed,
+            past,
+            self.wanted,
+            closed_only=self.options.closed_only,
+            before=before,
+            confirmed_at=self.confirmed_at,
+        )
+        for gap in snapshot.gaps:
+            series.owe(gap)
+        return snapshot
+
+
+def _rows_for(past: Past, wanted: Wanted) -> int:
+    """Return how many candles of an answer a client asked for; others were fetched for the stream's sake."""
+    rows = len(past.candles)
+    if wanted.since is not None:
+        rows = sum(candle.time > wanted.since for candle in past.candles)
+    return rows if wanted.bars is None else min(rows, wanted.bars)

@@ -1,0 +1,167 @@
+"""Holds candles that streams closed against the provider's history, with what is to spare of its budgets."""
+
+import asyncio
+import logging
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from relay.clock import Clock
+from relay.errors import ProviderError, RateLimited, StoreError
+from relay.events import event
+from relay.history import History
+from relay.intervals import length_s
+from relay.model import Budget, StreamKey
+from relay.plugins.provider import Provider
+from relay.ranges import Piece
+from relay.storage.coverage import FOREVER, Span
+from relay.supervision.carried import Carried
+
+log = logging.getLogger(__name__)
+
+EVERY_S = 60.0
+"""The shortest time between two questions."""
+CLIENT = "the relay itself"
+"""Whose turn it is: no client's, and after those for live streams."""
+MOST_CANDLES = 1000
+MOST_STREAMS = 4096
+
+
+class Look(NamedTuple):
+    """Open times of a stream to be compared; `place` is that of the delay in `ProviderInfo.compare_after_s`."""
+
+    key: StreamKey
+    place: int
+    span: Span
+
+
+class Recheck:
+    """Asks one provider, a call at a time and at most every `every_s`, about candles that its streams closed.
+
+    Each candle comes up once for each delay of `ProviderInfo.compare_after_s`; what is in doubt of a stream goes first.
+    Nothing is asked while anything else waits for the provider or its budgets have not plenty left. What comes of the
+    answers is `Calls`' to say. Streams that are dropped are looked at until they were compared to their end.
+    """
+
+    def __init__(self, provider: Provider, history: History, clock: Clock, *, every_s: float = EVERY_S) -> None:
+        self._provider = provider
+        self._calls = history.calls
+        self._history = history
+        self._clock = clock
+        self._every_s = every_s
+        self._delays = [max(after_s, provider.info.close_grace_s) for after_s in provider.info.compare_after_s]
+        self._next_at = clock.monotonic() + every_s
+        self._marks: dict[StreamKey, list[int]] = {}
+        self._ends: dict[StreamKey, int] = {}
+        self._most_reserved: dict[str, int] = {}
+        self._task: asyncio.Task[None] | None = None
+
+    def check(self, streams: Mapping[StreamKey, Carried], now: float) -> None:
+        """Ask if it is time to. Call it about once a second with the streams that are carried."""
+        if now < self._next_at or (self._task is not None and not self._task.done()):
+            return
+        self._next_at = now + self._every_s
+        if not self._provider.has_history or self._provider.refusal is not None:
+            return
+        self._note(streams)
+        pause_s = self._pause_s(self._provider.budgets())
+        if pause_s is None or self._calls.is_busy(self._provider.name):
+            return
+        doubted = self._doubted(streams)
+        look = self._due()
+        if doubted is None and look is None:
+            return
+        self._next_at = now + max(self._every_s, pause_s)
+        step = self._look(look) if look is not None and doubted is None else self._ask_again(*(doubted or ()))
+        self._task = asyncio.create_task(step, name=f"compare {self._provider.name}")
+
+    async def close(self) -> None:
+        """Stop asking."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    # -- when ----------------------------------------------------------------------------------------
+
+    def _pause_s(self, budgets: Sequence[Budget]) -> float | None:
+        """Return how far apart questions have to be for what is to spare to last, None when there is nothing.
+
+        To spare is what is left of the first half of a budget, or of history's part where the provider divides it.
+        """
+        pause_s = 0.0
+        for budget in budgets:
+            if budget.reserved is None:
+                spare = budget.limit // 2 - budget.used
+            else:
+                most = max(budget.reserved, self._most_reserved.get(budget.name, 0))
+                self._most_reserved[budget.name] = most
+                spare = budget.reserved - most // 2
+            if spare <= 0:
+                return None
+            pause_s = max(pause_s, (budget.resets_at - self._clock.wall()) / spare)
+        return pause_s
+
+    def _note(self, streams: Mapping[StreamKey, Carried]) -> None:
+        """Take what streams have closed by now; those that are new count from the candle that is their last one now."""
+        for key, carried in streams.items():
+            last = carried.stream.series.last
+            if last is None:
+                continue
+            self._marks.setdefault(key, [last.time] * len(self._delays))
+            self._ends[key] = last.time + 1 if carried.stream.series.last_is_closed else last.time
+        for key in [key for key in self._marks if key not in streams]:
+            if min(self._marks[key], default=FOREVER) >= self._ends[key]:
+                del self._marks[key], self._ends[key]
+        while len(self._marks) > MOST_STREAMS:
+            key = next(iter(self._marks))
+            del self._marks[key], self._ends[key]
+
+    def _due(self) -> Look | None:
+        """Return what has waited longest of what is to be compared."""
+        now = self._provider.clock.now()
+        due: tuple[float, Look] | None = None
+        for key, marks in self._marks.items():
+            length = length_s(key.interval)
+            for place, (mark, after_s) in enumerate(zip(marks, self._delays, strict=True)):
+                waited_s = now - after_s - length - mark
+                end = min(int(mark + waited_s) + 1, self._ends[key], mark + MOST_CANDLES * length)
+                if waited_s >= 0 and mark < end and (due is None or waited_s > due[0]):
+                    due = waited_s, Look(key, place, Span(mark, end))
+        return None if due is None else due[1]
+
+    def _doubted(self, streams: Mapping[StreamKey, Carried]) -> tuple[StreamKey, int] | None:
+        """Return a stream that is owed something in doubt which is to be asked for again, and since when it is."""
+        for name, key in self._calls.doubts.streams():
+            carried = streams.get(key) if name == self._provider.name else None
+            if carried is not None:
+                since = carried.stream.series.owed_from()
+                if self._calls.must_ask_again(self._provider, key, since, FOREVER):
+                    return key, since
+        return None
+
+    # -- how -----------------------------------------------------------------------------------------
+
+    async def _look(self, look: Look) -> None:
+        key, span = look.key, look.span
+        length = length_s(key.interval)
+        most = min((span.end - span.start) // length + 2, self._provider.info.candles_per_call)
+        piece = Piece(span.start, span.end, most, None, False, is_bounded=True)
+        try:
+            await self._calls.wait([self._calls.start(self._provider, key, piece, CLIENT)])
+        except (RateLimited, StoreError) as error:
+            self._failed(key, error)
+            return
+        except ProviderError as error:
+            # It is a sample: one stream whose questions fail does not hold up the others.
+            self._failed(key, error)
+        if key in self._marks:
+            self._marks[key][look.place] = span.end
+
+    async def _ask_again(self, key: StreamKey, since: int) -> None:
+        try:
+            await self._history.ask_again(self._provider, key, since, CLIENT)
+        except (ProviderError, StoreError) as error:
+            self._failed(key, error)
+
+    def _failed(self, key: StreamKey, error: Exception) -> None:
+        about = event("not_compared", provider=self._provider.name, stream=str(key))
+        log.debug("%s cannot be compared now: %s", key, error, extra=about)

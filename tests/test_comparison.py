@@ -1,0 +1,37 @@
+"""Comparisons of known candles with a later answer: a revision, or the past of something else."""
+
+from relay.comparison import compare
+from relay.model import Candle
+
+KNOWN = {time: Candle(time, 80.0, 82.0, 79.0, 81.0, 5.0) for time in range(0, 600, 60)}
+
+
+def test_equal_candles_are_compared_and_nothing_changed() -> None:
+    assert compare(KNOWN, [*KNOWN.values()]) == (10, (), (), False)
+
+
+def test_a_difference_is_a_change_however_small() -> None:
+    changed = KNOWN[60]._replace(volume=5.000_001)
+    assert compare(KNOWN, [KNOWN[0], changed, KNOWN[120]]) == (3, (changed,), (), False)
+
+
+def test_a_candle_that_was_not_known_is_found() -> None:
+    found = Candle(660, 1.0, 1.0, 1.0, 1.0)
+    assert compare(KNOWN, [KNOWN[0], found]) == (1, (), (found,), False)
+
+
+def test_what_an_answer_leaves_out_says_nothing() -> None:
+    assert compare(KNOWN, []) == (0, (), (), False)
+
+
+def test_most_prices_far_away_are_another_instrument() -> None:
+    other = [one._replace(open=5.0, high=5.2, low=4.9, close=5.1) for one in KNOWN.values()]
+    assert compare(KNOWN, other).is_other
+    assert not compare(KNOWN, [*other[:5], *[*KNOWN.values()][5:]]).is_other
+    assert not compare(KNOWN, other[:1]).is_other
+
+
+def test_many_small_differences_are_revisions() -> None:
+    moved = [one._replace(high=one.high + 0.1) for one in KNOWN.values()]
+    result = compare(KNOWN, moved)
+    assert (len(result.changed), result.is_other) == (10, False)

@@ -1,0 +1,167 @@
+"""Doubts: what an answer leaves out is asked for again at growing distances before it is believed."""
+
+import pytest
+
+from relay.doubts import EMPTY_PAUSES_S, MOST, MOST_HOLES, MOST_OF_STREAM, ROW_PAUSES_S, Doubt, Doubts, holes_of
+from relay.model import StreamKey
+from relay.storage.coverage import FOREVER, Span, gaps_between, merge_spans
+
+KEY = StreamKey("BTCUSDT", "1m")
+STREAM = ("binance", KEY)
+
+
+def minutes(*numbers: int) -> list[int]:
+    return [60 * number for number in numbers]
+
+
+def span(first: int, end: int) -> Span:
+    return Span(60 * first, 60 * end)
+
+
+def test_a_full_answer_leaves_no_doubt() -> None:
+    doubts = Doubts()
+    assert doubts.weigh(STREAM, span(10, 13), minutes(10, 11, 12), (), 0.0) == [span(10, 13)]
+    assert doubts.of(STREAM) == ()
+
+
+@pytest.mark.parametrize(
+    ("times", "holes"),
+    [
+        ([], [span(10, 20)]),
+        (minutes(12, 13, 14, 15, 16, 17, 18, 19), [span(10, 12)]),
+        (minutes(10, 11, 12), [span(13, 20)]),
+        (minutes(10, 11, 14, 15, 16, 17, 18, 19), [span(12, 14)]),
+        (minutes(11, 14, 15, 16, 17, 18), [span(10, 11), span(12, 14), span(19, 20)]),
+    ],
+)
+def test_holes_are_where_a_candle_could_be(times: list[int], holes: list[Span]) -> None:
+    assert holes_of(times, span(10, 20), "1m") == (holes, None)
+
+
+def test_time_between_two_open_times_is_no_hole() -> None:
+    assert holes_of(minutes(11, 12), Span(60 * 10 + 1, 60 * 12 + 1), "1m") == ([], None)
+    assert holes_of([], Span(60 * 10 + 1, 60 * 11), "1m") == ([], None)
+    assert holes_of([], Span(60 * 10, 60 * 10 + 1), "1m") == ([Span(60 * 10, 60 * 10 + 1)], None)
+
+
+def test_months_follow_one_another_without_a_hole() -> None:
+    january, february, march, april = 1_767_225_600, 1_769_904_000, 1_772_323_200, 1_775_001_600
+    assert holes_of([january, february, march], Span(january, april), "1M") == ([], None)
+    assert holes_of([january, march], Span(january, april), "1M") == ([Span(february, march)], None)
+
+
+def test_a_market_that_is_often_quiet_is_doubted_as_a_whole() -> None:
+    times = [120 * number for number in range(MOST_HOLES + 2)]
+    whole = Span(0, times[-1] + 60)
+    assert holes_of(times, whole, "1m") == ([], Span(60, times[-1]))
+    assert len(holes_of(times[:-1], Span(0, times[-2] + 60), "1m")[0]) == MOST_HOLES
+    doubts, now = Doubts(), 0.0
+    assert doubts.weigh(STREAM, whole, times, (), now) == [whole]
+    for pause_s in EMPTY_PAUSES_S:
+        assert not doubts.touch(STREAM, 0, FOREVER)
+        doubts.agree(STREAM, Span(60, times[-1]), now)
+        assert doubts.due(STREAM, 0, FOREVER, now + pause_s - 0.1) == []
+        now += pause_s
+        assert [doubt.span for doubt in doubts.due(STREAM, 0, FOREVER, now)] == [Span(60, times[-1])]
+        doubts.agree(STREAM, Span(61, times[-1]), now)
+        assert len(doubts.due(STREAM, 0, FOREVER, now)) == 1
+        doubts.agree(STREAM, Span(60, times[-1]), now)
+    assert doubts.of(STREAM) == ()
+
+
+def test_a_row_that_cannot_be_read_is_never_believed_to_be_missing() -> None:
+    doubts, now = Doubts(), 0.0
+    for pause_s in (*ROW_PAUSES_S, ROW_PAUSES_S[-1], ROW_PAUSES_S[-1]):
+        assert doubts.weigh(STREAM, Span(60, 61), [60], {60}, now) == []
+        assert doubts.due(STREAM, 0, FOREVER, now + pause_s - 0.1) == []
+        now += pause_s
+        assert [doubt.span for doubt in doubts.due(STREAM, 0, FOREVER, now)] == [Span(60, 61)]
+    assert doubts.weigh(STREAM, Span(60, 61), [60], (), now) == [Span(60, 61)]
+    assert doubts.of(STREAM) == ()
+
+
+def test_the_rest_of_an_answer_with_such_a_row_is_known() -> None:
+    doubts = Doubts()
+    assert doubts.weigh(STREAM, span(10, 13), minutes(10, 11, 12), {660}, 0.0) == [Span(600, 660), Span(661, 780)]
+    assert doubts.of(STREAM) == (Doubt(Span(660, 661), True, 1, ROW_PAUSES_S[0]),)
+
+
+def test_emptiness_is_believed_when_answers_some_time_apart_agree() -> None:
+    doubts, now = Doubts(), 0.0
+    for pause_s in EMPTY_PAUSES_S:
+        assert doubts.weigh(STREAM, span(0, 10), [], (), now) == []
+        now += pause_s
+    assert doubts.weigh(STREAM, span(0, 10), [], (), now) == [span(0, 10)]
+    assert doubts.of(STREAM) == ()
+
+
+def test_answers_within_the_pause_do_not_agree() -> None:
+    doubts = Doubts()
+    for now in range(29):
+        assert doubts.weigh(STREAM, span(0, 10), [], (), float(now)) == []
+    assert doubts.of(STREAM) == (Doubt(span(0, 10), False, 1, 30.0),)
+
+
+def test_a_candle_that_comes_after_all_ends_the_doubt_about_itself_only() -> None:
+    doubts = Doubts()
+    doubts.weigh(STREAM, span(0, 10), [], (), 0.0)
+    assert doubts.weigh(STREAM, span(0, 10), minutes(4), (), 40.0) == [span(4, 5)]
+    assert doubts.of(STREAM) == (Doubt(span(0, 4), False, 2, 340.0), Doubt(span(5, 10), False, 2, 340.0))
+
+
+def test_an_answer_about_a_part_changes_that_part() -> None:
+    doubts = Doubts()
+    doubts.weigh(STREAM, span(0, 10), [], (), 0.0)
+    doubts.weigh(STREAM, span(2, 4), [], (), 40.0)
+    assert [(doubt.span, doubt.answers) for doubt in doubts.of(STREAM)] == [
+        (span(0, 2), 1),
+        (span(2, 4), 2),
+        (span(4, 10), 1),
+    ]
+
+
+def test_emptiness_that_grows_while_a_market_is_closed_stays_one_doubt() -> None:
+    doubts = Doubts()
+    for number in range(1000):
+        doubts.weigh(STREAM, span(number, number + 1), [], (), 10.0 * number)
+    assert doubts.of(STREAM) == (Doubt(span(0, 1000), False, 1, 9990.0 + 30.0),)
+
+
+def test_what_cannot_be_asked_for_waits_as_long_again() -> None:
+    doubts = Doubts()
+    doubts.weigh(STREAM, span(0, 10), [], (), 0.0)
+    doubts.postpone(STREAM, span(0, 10), 10.0)
+    assert doubts.of(STREAM)[0].again_at == 30.0
+    doubts.postpone(STREAM, span(0, 10), 31.0)
+    assert doubts.of(STREAM) == (Doubt(span(0, 10), False, 1, 61.0),)
+
+
+def test_the_memory_of_doubts_is_bounded_and_what_is_forgotten_is_unknown() -> None:
+    doubts = Doubts()
+    many = minutes(*range(2 * MOST_OF_STREAM))
+    known = doubts.weigh(STREAM, Span(0, many[-1] + 60), many, set(many), 0.0)
+    left = doubts.of(STREAM)
+    assert len(left) == MOST_OF_STREAM
+    covered = merge_spans([*known, *(doubt.span for doubt in left)])
+    assert gaps_between(covered, 0, many[-1] + 60) == [Span(time, time + 1) for time in many[:MOST_OF_STREAM]]
+    for number in range(MOST + 10):
+        doubts.weigh(("binance", StreamKey(f"S{number}", "1m")), span(0, 1), [], (), 0.0)
+    assert doubts.count("binance") <= MOST
+    assert doubts.of(STREAM) == ()
+
+
+def test_doubts_of_one_provider_are_not_those_of_another() -> None:
+    doubts = Doubts()
+    doubts.weigh(STREAM, span(0, 10), [], (), 0.0)
+    assert doubts.of(("other", KEY)) == ()
+    assert (doubts.count("binance"), doubts.count("other")) == (1, 0)
+
+
+def test_doubts_about_a_symbol_can_be_dropped_at_all_intervals() -> None:
+    doubts = Doubts()
+    hourly, other = StreamKey("BTCUSDT", "1h"), StreamKey("ETHUSDT", "1m")
+    for key in (KEY, hourly, other):
+        doubts.weigh(("binance", key), Span(0, 36_000), [], (), 0.0)
+    doubts.drop("binance", "BTCUSDT")
+    assert doubts.streams() == [("binance", other)]
+    assert doubts.count("binance") == 1
