@@ -11,7 +11,10 @@ from relay.app import DIRECTORY
 from relay.intervals import next_open
 from relay.market import Market
 from relay.model import Candle, OpenHours, PriceUpdate, StreamKey
+from relay.ranges import Past
+from relay.requests import Past as Wanted
 from relay.series import Gap, Missing, Series
+from relay.snapshot import is_joined, splice
 from tests.conftest import StartRelay
 from tests.running import Running, eventually
 from tests.test_intervals import at
@@ -91,6 +94,18 @@ def test_gaps_do_not_name_closed_hours() -> None:
         Gap(at("2026-01-16 21:01:00"), at("2026-01-16 22:00:00")),
         Gap(at("2026-01-18 22:00:00"), at("2026-01-18 23:00:00")),
     ]
+
+
+def test_a_subscription_is_joined_over_closed_hours_and_its_gaps_do_not_name_them() -> None:
+    friday, sunday = at("2026-01-16 21:59:00"), at("2026-01-18 22:00:00")
+    series = series_of("1m", "2026-01-18 12:00:00")
+    told(series, "2026-01-18 22:00:00", is_closed=True)
+    before = Candle(friday - 7200, 1, 1, 1, 1), Candle(friday, 1, 1, 1, 1)
+    assert is_joined(Past(before, True, True), series, Wanted(bars=5), has_open=False)
+    assert not is_joined(Past(before[:1], True, True), series, Wanted(bars=5), has_open=False)
+    snapshot = splice(series, {}, Past(before[:1], True, False), Wanted(since=friday - 7200))
+    assert snapshot.gaps == [Gap(friday - 7140, friday + 60)]
+    assert [candle.time for candle in snapshot.candles] == [sunday]
 
 
 @pytest.mark.parametrize(
