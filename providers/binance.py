@@ -47,7 +47,12 @@ _KLINES_WEIGHT = 2
 _EXCHANGE_INFO_WEIGHT = 20
 _BAN_S = 120.0
 _INVALID_SYMBOL = -1121
+_TOO_MANY = -1003
 _BANNED_UNTIL = re.compile(r"banned until (\d{13})")
+_LIMIT_NOW = re.compile(r"limit is (\d{1,9}) request weight per (\d{1,4}) (SECOND|MINUTE|HOUR|DAY)")
+_UNIT_S = {"SECOND": 1, "MINUTE": 60, "HOUR": 3600, "DAY": 86_400}
+_PAUSE_S = 60.0
+_MOST_PAUSE_S = 900.0
 
 _INFO = ProviderInfo(
     name="binance",
@@ -198,7 +203,8 @@ def _batches(keys: Sequence[StreamKey]) -> list[tuple[StreamKey, ...]]:
 class Weight:
     """The request weight that this address may use a minute, and the bans; asks nobody and never waits.
 
-    Other programs behind the same address are seen through the header only, hence the margin.
+    Other programs behind the same address are seen through the header only, hence the margin. A lower limit than
+    `limit` that the exchange states is kept to.
     """
 
     def __init__(
@@ -208,21 +214,21 @@ class Weight:
         wall: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._limit = limit
-        self._most = limit * 9 // 10
+        self._usual = self._limit = limit
         self._wall = wall
         self._monotonic = monotonic
         self._minute = 0
         self._used = 0
         self._blocked_until = float("-inf")
         self._blocked_why = ""
+        self._unclear = 0
 
     def spend(self, weight: int) -> None:
         """Count a call before it is made. Raises `RateLimited` when it must not be made now."""
         if (wait := self._blocked_until - self._monotonic()) > 0:
             raise RateLimited(self._blocked_why, wait)
         self._turn()
-        if self._used + weight > self._most:
+        if self._used + weight > self._limit * 9 // 10:
             raise RateLimited("the request weight of this minute is used up", self._resets_at() - self._wall())
         self._used += weight
 
@@ -231,6 +237,20 @@ class Weight:
         self._turn()
         if used is not None and used.isascii() and used.isdigit():
             self._used = max(self._used, min(int(used), 10 * self._limit))
+
+    def state(self, limit: int, span_s: int) -> None:
+        """Take the weight that the exchange says it allows in so many seconds; more than usual is not made use of."""
+        if limit > 0 and span_s > 0:
+            self._limit = min(self._usual, max(1, limit * 60 // span_s))
+
+    def relent(self) -> None:
+        """Note that a call was not refused."""
+        self._unclear = 0
+
+    def pause_s(self) -> float:
+        """Return how long to wait after a refusal that does not say so: each one in a row doubles it."""
+        self._unclear += 1
+        return min(_MOST_PAUSE_S, _PAUSE_S * 2.0 ** (self._unclear - 1))
 
     def block(self, seconds: float, why: str) -> None:
         """Let nobody ask for so long; a shorter block does not end a longer one."""
@@ -259,8 +279,7 @@ class BinanceProvider:
 
     def __init__(self) -> None:
         self._weight = Weight()
-        self._ws: Hosts | None = None
-        self._rest: Hosts | None = None
+        self._hosts: dict[tuple[str, ...], Hosts] = {}
 
     @hookimpl
     def relay_provider(self) -> ProviderInfo:
@@ -272,9 +291,11 @@ class BinanceProvider:
         self, watchlist: Watchlist, session: aiohttp.ClientSession, settings: Mapping[str, Any]
     ) -> AsyncGenerator[PriceUpdate, None]:
         """Carry all streams of the watchlist on one combined connection."""
-        if self._ws is None:
-            self._ws = Hosts(settings["ws_url"])
-        return websocket_feed(session, BinanceCodec(self._ws), watchlist)
+        return websocket_feed(session, BinanceCodec(self._hosts_of(settings["ws_url"])), watchlist)
+
+    def _hosts_of(self, urls: tuple[str, ...]) -> Hosts:
+        """Return which of these addresses works; settings may change while the relay runs."""
+        return self._hosts.setdefault(urls, Hosts(urls))
 
     @hookimpl
     async def relay_candles(
@@ -357,6 +378,7 @@ class BinanceProvider:
         body = await self._ask(
             "/api/v3/exchangeInfo", {"showPermissionSets": "false"}, _EXCHANGE_INFO_WEIGHT, session, settings
         )
+        _learn_limit(self._weight, body)
         try:
             return [
                 Instrument(
@@ -384,14 +406,13 @@ class BinanceProvider:
         session: aiohttp.ClientSession,
         settings: Mapping[str, Any],
     ) -> Any:
-        if self._rest is None:
-            self._rest = Hosts(settings["rest_url"])
         self._weight.spend(weight)
-        answer = await ask_rest(session, self._rest, path, params=params)
+        answer = await ask_rest(session, self._hosts_of(settings["rest_url"]), path, params=params)
         self._weight.learn(answer.headers.get("X-MBX-USED-WEIGHT-1M"))
         if answer.status == 200:
+            self._weight.relent()
             return answer.body
-        error = _refusal(answer)
+        error = _refusal(answer, self._weight)
         if isinstance(error, RateLimited):
             self._weight.block(error.retry_after, str(error))
         raise error
@@ -414,17 +435,37 @@ def _share(row: Any, interval: str) -> float:
         return 0.0
 
 
-def _refusal(answer: RestAnswer) -> ProviderError:
+def _learn_limit(weight: Weight, body: Any) -> None:
+    """Take the request weight that exchangeInfo says is allowed, where it says so."""
+    limits = body.get("rateLimits") if isinstance(body, dict) else None
+    for limit in limits if isinstance(limits, list) else ():
+        if not isinstance(limit, dict) or limit.get("rateLimitType") != "REQUEST_WEIGHT":
+            continue
+        most, number, unit_s = limit.get("limit"), limit.get("intervalNum"), _UNIT_S.get(str(limit.get("interval")))
+        if type(most) is int and type(number) is int and unit_s is not None:
+            weight.state(most, number * unit_s)
+
+
+def _refusal(answer: RestAnswer, weight: Weight) -> ProviderError:
     body = answer.body if isinstance(answer.body, dict) else {}
     message = body.get("msg")
     reason = message if isinstance(message, str) else ""
     if body.get("code") == _INVALID_SYMBOL:
         return UnknownSymbol(reason)
     error = answer.error(reason)
-    if isinstance(error, RateLimited) and "Retry-After" not in answer.headers:
+    if body.get("code") == _TOO_MANY and not isinstance(error, RateLimited):
+        error = RateLimited(str(error), _PAUSE_S)
+    if not isinstance(error, RateLimited):
+        weight.relent()
+        return error
+    if (stated := _LIMIT_NOW.search(reason)) is not None:
+        weight.state(int(stated[1]), int(stated[2]) * _UNIT_S[stated[3]])
+    if "Retry-After" not in answer.headers:
         banned = _BANNED_UNTIL.search(reason)
         if banned is not None:
             error.retry_after = max(1.0, int(banned[1]) / 1000 - time.time())
         elif answer.status == 418:
-            error.retry_after = _BAN_S
+            error.retry_after = max(_BAN_S, weight.pause_s())
+        else:
+            error.retry_after = weight.pause_s()
     return error

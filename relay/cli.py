@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import dataclasses
 import sys
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -118,7 +118,8 @@ def main() -> None:
 )
 @takes_settings
 def serve(sandbox: bool, file: str | None, plugins: tuple[str, ...], **flags: Any) -> None:
-    """Serve clients until SIGINT or SIGTERM. SIGHUP reads tokens, certificates, origins and limits again.
+    """Serve clients until SIGINT or SIGTERM. SIGHUP reads tokens, certificates, origins, limits and the
+    settings of providers again.
 
     Settings come from flags, then RELAY_… variables, then the configuration file. Tokens and keys have no flag: other
     users of the machine could read it.
@@ -146,18 +147,31 @@ async def _serve_sandbox(config: Config, read: Callable[[], Config]) -> None:
     from providers.sandbox import Sandbox
 
     async with Sandbox(forex_always_open=True) as sandbox:
-        tables = {name: dict(table) for name, table in config.tables.items()}
-        for name, settings in sandbox.provider_settings().items():
-            tables[name] = {**tables.get(name, {}), **settings}
-        tables.setdefault("twelve_data", {}).update(market_hours="always", poll_seconds=2)
-        # The environment must not point the providers back at the real exchanges.
-        environ = {
-            name: value
-            for name, value in config.environ.items()
-            if not name.startswith(("RELAY_BINANCE_", "RELAY_TWELVE_DATA_", "TWELVE_DATA_"))
-        }
-        changed = dataclasses.replace(config, tables=MappingProxyType(tables), environ=MappingProxyType(environ))
-        await run_server(changed, BUILTIN, lambda line: _say(f"{line} (sandbox: made-up prices)"), read)
+
+        def pointed_at_it(config: Config) -> Config:
+            return _sandboxed(config, sandbox.provider_settings())
+
+        await run_server(
+            pointed_at_it(config),
+            BUILTIN,
+            lambda line: _say(f"{line} (sandbox: made-up prices)"),
+            lambda: pointed_at_it(read()),
+        )
+
+
+def _sandboxed(config: Config, stand_ins: Mapping[str, Mapping[str, Any]]) -> Config:
+    """Return the configuration with the providers' settings replaced by those of the stand-ins."""
+    tables = {name: dict(table) for name, table in config.tables.items()}
+    for name, settings in stand_ins.items():
+        tables[name] = {**tables.get(name, {}), **settings}
+    tables.setdefault("twelve_data", {}).update(market_hours="always", poll_seconds=2)
+    # The environment must not point the providers back at the real exchanges.
+    environ = {
+        name: value
+        for name, value in config.environ.items()
+        if not name.startswith(("RELAY_BINANCE_", "RELAY_TWELVE_DATA_", "TWELVE_DATA_"))
+    }
+    return dataclasses.replace(config, tables=MappingProxyType(tables), environ=MappingProxyType(environ))
 
 
 def _say(line: str) -> None:

@@ -80,6 +80,11 @@ class Directory:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._tasks.clear()
 
+    def ask_anew(self, name: str) -> None:
+        """Ask a provider for its list now, whatever it answered before: its settings changed."""
+        if name in self._kept:
+            self._kept[name].ask_anew()
+
     def _note_answer(self) -> None:
         self.version += 1
 

@@ -80,6 +80,11 @@ class KeptList:
             self._begin()
             self._wake.set()
 
+    def ask_anew(self) -> None:
+        """Have the list asked for now, whatever was answered before."""
+        self._not_before = 0.0
+        self._wake.set()
+
     async def answer(self) -> None:
         """Wait for the answer to a question that was asked a moment ago, if that is quick."""
         if self._answered.is_set():

@@ -108,6 +108,13 @@ class Instrument(NamedTuple):
     status: str = "trading"
 
 
+class OpenHours(NamedTuple):
+    """From when until when a market is open, in Unix seconds; `closes` is the first moment at which it is not."""
+
+    opens: int
+    closes: int
+
+
 class Setting(NamedTuple):
     """One key of a provider's configuration table, or `RELAY_NAME_KEY` in the environment.
 

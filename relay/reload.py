@@ -2,11 +2,13 @@
 
 import dataclasses
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from aiohttp import web
 
-from relay.config import Config
+from relay.app import DIRECTORY, PROVIDERS, SUPERVISORS
+from relay.config import Config, provider_settings
 from relay.errors import ConfigError
 from relay.events import event
 from relay.tls import Tls
@@ -51,6 +53,7 @@ class Reload:
         try:
             config = self._read()
             self._check(config)
+            settings = self._settings_of_providers(config)
             if self._tls is not None:
                 self._tls.reload(config.tls_cert, config.tls_key)
         except ConfigError as error:
@@ -63,6 +66,7 @@ class Reload:
         self._warn_of_the_rest(config)
         self._config = config
         self._take_over(config)
+        self._reconfigure(settings)
 
     def _check(self, config: Config) -> None:
         if self._config.tokens and not config.tokens:
@@ -70,11 +74,16 @@ class Reload:
         if self._tls is not None and not config.tls_cert:
             raise ConfigError("tls_cert is gone; only a restart ends TLS")
 
+    def _settings_of_providers(self, config: Config) -> dict[str, Mapping[str, Any]]:
+        """Return the settings of providers that changed. Raises `ConfigError`."""
+        found = {name: provider_settings(config, provider.info) for name, provider in self._app[PROVIDERS].items()}
+        return {name: one for name, one in found.items() if one != self._app[PROVIDERS][name].settings}
+
     def _warn_of_the_rest(self, config: Config) -> None:
         # The tables hold keys: of them only the names are compared and said.
         mine = {field.name for field in dataclasses.fields(Config)} - {*RELOADED, "sources", "tables", "environ"}
         names = sorted(name for name in mine if getattr(config, name) != getattr(self._config, name))
-        tables = config.tables.keys() | self._config.tables.keys()
+        tables = (config.tables.keys() | self._config.tables.keys()) - self._app[PROVIDERS].keys()
         names += sorted(f"[{name}]" for name in tables if config.tables.get(name) != self._config.tables.get(name))
         if self._tls is None and config.tls_cert:
             names.append("tls_cert")
@@ -98,3 +107,18 @@ class Reload:
             gone,
             extra=event("config_reloaded", tokens=len(config.tokens), clients_sent_away=gone),
         )
+
+    def _reconfigure(self, changed: Mapping[str, Mapping[str, Any]]) -> None:
+        """Give providers their new settings. Feeds are replaced before the old ones end: no stream is lost."""
+        for name, settings in changed.items():
+            provider = self._app[PROVIDERS][name]
+            keys = sorted(key for key in settings if settings[key] != provider.settings.get(key))
+            provider.reconfigure(settings)
+            self._app[DIRECTORY].ask_anew(name)
+            self._app[SUPERVISORS][name].renew()
+            log.info(
+                "provider %s has new settings: %s",
+                name,
+                ", ".join(keys),
+                extra=event("provider_reconfigured", provider=name, settings=keys),
+            )

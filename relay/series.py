@@ -15,6 +15,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from relay.intervals import length_s, next_open
+from relay.market import Market
 from relay.model import Candle, PriceUpdate, StreamKey
 from relay.storage.coverage import Span, gaps_between, merge_spans
 
@@ -44,7 +45,8 @@ class Series:
     """Decides what is emitted for one stream.
 
     `promised_at` is the provider's time (Unix seconds) from which every closing candle has to be told, or None when
-    nothing that happened before the first update matters (a provider without history).
+    nothing that happened before the first update matters (a provider without history). While its `market` is closed
+    there are no candles: none is missed, and no gap names one.
     """
 
     __slots__ = (
@@ -65,6 +67,7 @@ class Series:
         "last",
         "last_is_closed",
         "late",
+        "market",
         "nonsense",
         "promised_at",
         "revised",
@@ -73,6 +76,7 @@ class Series:
     def __init__(self, key: StreamKey, promised_at: float | None) -> None:
         self.key = key
         self.promised_at = promised_at
+        self.market = Market()
         self.last: Candle | None = None
         self.last_is_closed = False
         self.is_catching_up = False
@@ -162,8 +166,15 @@ class Series:
         if time <= self._asked_until:
             return False
         if self.last is None:
-            return self.promised_at is not None and time > self.promised_at
-        return not self.last_is_closed or time > next_open(self.key.interval, self.last.time)
+            if self.promised_at is None or time <= self.promised_at:
+                return False
+            # The first of the candles before this one that closes after the promise.
+            length = length_s(self.key.interval)
+            return not self.market.is_closed(time + int((self.promised_at - time) // length) * length, time)
+        if not self.last_is_closed:
+            return True
+        end = next_open(self.key.interval, self.last.time)
+        return time > end and not self.market.is_closed(end, time)
 
     def _advance(self, candle: Candle, *, is_closed: bool, event_ms: int) -> None:
         self.last = candle
@@ -333,7 +344,8 @@ class Series:
         start = missing.start
         if self.last is not None and self.last_is_closed:
             start = max(start, next_open(self.key.interval, self.last.time))
-        self._leave_gap(Gap(start, missing.end))
+        for part in self.market.open_parts(start, missing.end, length_s(self.key.interval)):
+            self._leave_gap(Gap(*part))
         self._asked_until = max(self._asked_until, missing.end)
         return self.fill((), None)
 
@@ -490,7 +502,11 @@ class Series:
         if self.last is None:
             return None
         end = next_open(self.key.interval, self.last.time)
-        return next_open(self.key.interval, end) if self.last_is_closed else end
+        if not self.last_is_closed:
+            return end
+        # The candle that holds the next moment of trading; a month always does.
+        closed_s = self.market.opens_at(end) - end
+        return next_open(self.key.interval, end + closed_s - closed_s % length_s(self.key.interval))
 
 
 def _can_follow(old: Candle, new: Candle) -> bool:

@@ -3,7 +3,7 @@
 from collections.abc import Container, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from relay.intervals import next_open
+from relay.intervals import length_s, next_open
 from relay.model import Candle
 from relay.ranges import Past
 from relay.requests import Past as Wanted
@@ -43,7 +43,10 @@ def is_joined(past: Past, series: Series, wanted: Wanted, *, has_open: bool) -> 
     if wanted.bars is not None and len(times) - len(before) >= wanted.bars:
         return True
     newest = before[-1] if before else wanted.since
-    return newest is not None and next_open(series.key.interval, newest) >= begin
+    if newest is None:
+        return False
+    end = next_open(series.key.interval, newest)
+    return end >= begin or series.market.is_closed(end, begin)
 
 
 def answered_from(series: Series) -> int | None:
@@ -138,7 +141,7 @@ def _gaps(
 def _unknown(series: Series, spans: Sequence[Span], times: Container[int], begin: int, end: int) -> Iterator[Gap]:
     """Yield where candles may be missing between two open times, beside the gaps that the series knows itself.
 
-    Hours in which the market was closed lie within the spans that are known.
+    Hours in which the market was closed are known, or named by nobody.
     """
     known = list(spans)
     if series.last is not None:
@@ -147,7 +150,7 @@ def _unknown(series: Series, spans: Sequence[Span], times: Container[int], begin
         # A span may end right behind the open time of its last candle.
         at = next_open(series.key.interval, start - 1) if start - 1 in times else start
         if at < until:
-            yield Gap(at, until)
+            yield from (Gap(*part) for part in series.market.open_parts(at, until, length_s(series.key.interval)))
 
 
 def _gaps_left(series: Series, times: Container[int], begin: int) -> Iterator[Gap]:

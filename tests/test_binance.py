@@ -457,6 +457,49 @@ async def test_a_ban_without_retry_after_is_read_from_its_message(exchange: Bina
     assert 590 < caught.value.retry_after < 601
 
 
+async def test_a_limit_below_the_usual_one_that_the_exchange_states_is_kept_to(
+    exchange: BinanceStandIn, plugin: Plugin
+) -> None:
+    exchange.rest.weight_limit = 1200
+    await plugin.instruments()
+    assert plugin.provider.relay_budgets()[0].limit == 1200
+    exchange.faults.answer_rest(
+        429,
+        '{"code":-1003,"msg":"Too much request weight used; current limit is 600 request weight per 1 MINUTE."}',
+        retry_after=1,
+        times=1,
+    )
+    with pytest.raises(RateLimited):
+        await plugin.instruments()
+    assert plugin.provider.relay_budgets()[0].limit == 600
+
+
+async def test_refusals_that_do_not_say_how_long_have_growing_pauses(session: aiohttp.ClientSession) -> None:
+    weight = Weight()
+    assert [weight.pause_s() for _ in range(6)] == [60.0, 120.0, 240.0, 480.0, 900.0, 900.0]
+    weight.relent()
+    assert weight.pause_s() == 60.0
+
+
+async def test_too_much_weight_is_believed_whatever_the_status(exchange: BinanceStandIn, plugin: Plugin) -> None:
+    exchange.faults.answer_rest(400, '{"code":-1003,"msg":"Too many requests."}', times=1)
+    with pytest.raises(RateLimited):
+        await plugin.instruments()
+    with pytest.raises(RateLimited):
+        await plugin.instruments()
+    assert len(exchange.requests) == 1
+
+
+async def test_addresses_that_change_while_the_relay_runs_are_asked(
+    exchange: BinanceStandIn, session: aiohttp.ClientSession
+) -> None:
+    plugin = Plugin(session, rest=["http://127.0.0.1:1"])
+    with pytest.raises(ProviderUnavailable):
+        await plugin.instruments()
+    plugin.settings = plugin.settings | {"rest_url": (exchange.rest_url,)}
+    assert await plugin.instruments()
+
+
 async def test_an_unknown_symbol_is_said_by_the_exchange(plugin: Plugin) -> None:
     with pytest.raises(UnknownSymbol, match="Invalid symbol"):
         await plugin.candles("NOPEUSDT", "1m", None, 1_770_000_000, 1)

@@ -7,6 +7,8 @@ import pytest
 
 from relay.clock import ProviderClock
 from relay.hub import Hub
+from relay.market import Market
+from relay.model import OpenHours
 from relay.stream import Stream
 from relay.supervision.carried import KEPT_EVENTS, Carried, Facts, State
 from relay.supervision.liveness import Remedy
@@ -221,6 +223,62 @@ def test_a_stream_that_waits_for_its_planned_poll_is_not_stale(carried: Carried,
     for seconds, expected in ((1000, "connected"), (3610, "connected"), (3700, "connected"), (3740, "stale")):
         carried.check_silence(hands.now + seconds)
         assert state(carried)[0] == expected, seconds
+
+
+@pytest.mark.parametrize(("every_s", "stale_after_s"), [(30.0, 180.0), (60.0, 240.0), (600.0, 1320.0)])
+def test_a_stream_whose_polls_bring_nothing_is_stale_all_the_same(
+    carried: Carried, hands: Hands, every_s: float, stale_after_s: float
+) -> None:
+    """An interval, two polls and a minute have to do."""
+    carried.go_live()
+    began, stale = hands.now, []
+    while hands.now < began + 3600:
+        # The next poll is always planned.
+        carried.expect(every_s, every_s)
+        hands.now += 1
+        if carried.check_silence(hands.now) is not None:
+            stale.append(hands.now - began)
+    assert stale[0] == pytest.approx(stale_after_s, abs=1.1)
+    assert state(carried)[0] == "stale"
+
+
+def test_a_poll_with_news_is_enough_for_two_without(carried: Carried, hands: Hands) -> None:
+    carried.go_live()
+    for number in range(3600):
+        carried.expect(60.0, 60.0)
+        carried.received += number % 180 == 0
+        hands.now += 1
+        assert carried.check_silence(hands.now) is None
+    assert state(carried)[0] == "connected"
+
+
+def market_of(opens_in_s: int, hands: Hands) -> Market:
+    """Return a market that is closed now and opens so many seconds from now."""
+    opens = int(hands.now) + opens_in_s
+    return Market(lambda moment: OpenHours(opens, opens + 86_400))
+
+
+def test_silence_while_the_market_is_closed_is_not_stale(carried: Carried, hands: Hands) -> None:
+    carried.stream.series.market = market_of(7200, hands)
+    carried.go_live()
+    for _ in range(7200):
+        hands.now += 1
+        assert carried.check_silence(hands.now) is None
+    hands.now += 115
+    assert carried.check_silence(hands.now) is None
+    hands.now += 10
+    assert carried.check_silence(hands.now) is Remedy.RESUBSCRIBE
+
+
+def test_what_comes_late_opens_no_market(carried: Carried, hands: Hands) -> None:
+    carried.stream.series.market = market_of(7200, hands)
+    carried.rest("market_closed", "opens at nine")
+    carried.go_live()
+    assert state(carried) == ("market_closed", "opens at nine")
+    # The provider's clock may be a little behind.
+    hands.now += 7196
+    carried.go_live()
+    assert state(carried) == ("connected", "live")
 
 
 # -- candles that nobody closed --------------------------------------------------------------------

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from providers.twelve_data.credits import SKEW_S, WINDOW_S, Credits, Use
+from providers.twelve_data.credits import MOST_PAUSE_S, SKEW_S, WINDOW_S, Credits, Use
+from providers.twelve_data.stated import Span, Stated, stated_limit
 from relay import RateLimited
 
 MIDNIGHT = 1_770_076_800.0
@@ -210,6 +211,91 @@ def test_a_wait_that_the_server_names_is_kept_where_it_is_longer(said_s: float, 
     assert limits.available(HISTORY) == 8
 
 
+@pytest.mark.parametrize(
+    ("message", "stated"),
+    [
+        ("You have run out of API credits for the day.", Stated(Span.DAY, None)),
+        (
+            "You have run out of API credits for the day. 1316 API credits were used, with the current limit being "
+            "800. Wait for the next day or consider switching to a higher tier plan",
+            Stated(Span.DAY, 800),
+        ),
+        (
+            "You have run out of API credits for the current minute. 16 API credits were used, with the current "
+            "limit being 8. Wait for the next minute",
+            Stated(Span.MINUTE, 8),
+        ),
+        ("Your daily limit of 1,600 credits is reached", Stated(Span.DAY, 1600)),
+        ("Too many requests per minute", Stated(Span.MINUTE, None)),
+        ("No credits until midnight", Stated(Span.DAY, None)),
+        ("Too many requests", Stated(None, None)),
+        ("", Stated(None, None)),
+    ],
+)
+def test_what_a_refusal_says_of_a_limit(message: str, stated: Stated) -> None:
+    assert stated_limit(message) == stated
+
+
+@pytest.mark.parametrize("per_day", [0, 800])
+def test_a_day_that_the_server_says_is_used_up_is_until_midnight_whatever_the_plan(per_day: int) -> None:
+    limits, time = made(8, per_day)
+    spend(limits, 1)
+    limits.refuse("You have run out of API credits for the day.")
+    for use in Use:
+        assert limits.available(use) == 0
+        assert limits.wait_for(1, use) == 86_400 - 50_000 + SKEW_S
+    assert str(limits.shortage(1, POLL)).endswith("credits of this day are used up")
+    day = limits.budgets()[1]
+    assert (day.used, day.resets_at) == (day.limit, MIDNIGHT + 86_400 + SKEW_S)
+    after = restarted(limits, time, 3600, per_day)
+    assert after.available(HISTORY) == 0
+    time.now = MIDNIGHT + 86_400 + SKEW_S
+    assert (limits.available(HISTORY), after.available(HISTORY)) == (8, 8)
+
+
+def test_a_limit_in_the_words_of_a_refusal_is_kept_to() -> None:
+    limits, time = made(55, 0)
+    limits.refuse("You have run out of API credits for the current minute, with the current limit being 8.")
+    assert limits.available(HISTORY) == 0
+    time.now += WINDOW_S + 1
+    assert limits.available(HISTORY) == 8
+    limits.refuse("You have run out of API credits for the day, with the current limit being 800.")
+    time.now = MIDNIGHT + 86_400 + SKEW_S + 1
+    assert (limits.per_day, limits.left_today()) == (800, 800)
+
+
+def test_refusals_that_do_not_say_how_long_are_answered_with_growing_pauses() -> None:
+    limits, time = made()
+    pauses = []
+    for _ in range(6):
+        limits.refuse("Too many requests")
+        pauses.append(limits.shortage(1, HISTORY).retry_after)
+        time.now += pauses[-1]
+        assert limits.available(HISTORY) > 0
+    assert pauses == [61.0, 122.0, 244.0, 488.0, MOST_PAUSE_S, MOST_PAUSE_S]
+    limits.relent()
+    limits.refuse("Too many requests")
+    assert limits.shortage(1, HISTORY).retry_after == 61.0
+
+
+def test_a_wait_that_the_server_names_outlives_a_restart() -> None:
+    limits, time = made()
+    limits.refuse("slow down", 600.0)
+    assert str(limits.shortage(1, HISTORY)) == "the provider asks to wait"
+    after = restarted(limits, time, 100)
+    assert after.available(HISTORY) == 0
+    time.now += 501
+    assert after.available(HISTORY) == 8
+
+
+def test_another_plan_in_the_configuration_has_the_server_say_anew_what_it_has_of_the_day() -> None:
+    limits, _ = made(8, 800)
+    spend(limits, 3)
+    limits.refuse("You have run out of API credits for the day.")
+    limits.reconfigure(55, 0)
+    assert (limits.available(HISTORY), limits.left_today() > 10_000) == (52, True)
+
+
 def test_the_budget_says_when_it_frees() -> None:
     limits, time = made()
     spend(limits, 3)
@@ -222,12 +308,12 @@ def test_the_budget_says_when_it_frees() -> None:
 # ---- over restarts ----------------------------------------------------------------------------------------------
 
 
-def restarted(limits: Credits, time: Time, pause: float) -> Credits:
+def restarted(limits: Credits, time: Time, pause: float, per_day: int = 800) -> Credits:
     """Return the credits of a run that begins so long after this one was killed, with a monotonic clock of its own."""
     state = json.loads(json.dumps(limits.state(time.now)))
     time.now += pause
     begun = time.now
-    after = Credits(8, 800, wall=time, monotonic=lambda: time.now - begun)
+    after = Credits(8, per_day, wall=time, monotonic=lambda: time.now - begun)
     after.restore(state, time.now)
     return after
 

@@ -14,7 +14,7 @@ from aiohttp import WSMsgType, web
 
 import relay
 from providers.sandbox import Sandbox
-from relay import API_VERSION, Memory, StreamKey, Watchlist
+from relay import API_VERSION, Memory, OpenHours, StreamKey, Watchlist
 from relay.plugins import doors, hookspecs
 from relay.plugins.host import PluginHost
 from relay.testing import WatchedFeed, check_provider, limits, open_provider
@@ -62,7 +62,9 @@ def test_public_names_are_exactly_what_the_package_offers() -> None:
     assert relay.__all__ == sorted(relay.__all__, key=lambda name: (not name.isupper(), not name[0].isupper(), name))
 
 
-@pytest.mark.parametrize("kind", [relay.ProviderInfo, relay.Setting, relay.Budget, relay.Instrument, relay.Candle])
+@pytest.mark.parametrize(
+    "kind", [relay.ProviderInfo, relay.OpenHours, relay.Setting, relay.Budget, relay.Instrument, relay.Candle]
+)
 def test_every_field_of_the_values_is_documented(kind: Any) -> None:
     for field in kind._fields:
         assert re.search(rf"`[^`\n]*\b{field}\b[^`\n]*`", GUIDE), field
@@ -85,6 +87,7 @@ def test_api_version() -> None:
         "relay_instruments": ["session", "settings"],
         "relay_budgets": ["settings"],
         "relay_memory": ["memory", "settings"],
+        "relay_hours": ["symbol", "moment", "settings"],
     }
 
 
@@ -177,6 +180,40 @@ async def test_a_plugin_that_cannot_take_its_memory_serves_on(caplog: pytest.Log
         provider.remember(Memory())
         assert provider.budgets() == ()
     assert "failed in relay_memory" in caplog.text
+
+
+async def test_hook_relay_hours() -> None:
+    given: list[Any] = []
+
+    def relay_hours(symbol: Any, moment: Any, settings: Any) -> Any:
+        given.append((symbol, moment, settings))
+        return OpenHours(100, 200)
+
+    async with opened(provider_of(relay_hours=relay_hours)) as provider:
+        assert provider.market("X").opens_at(50) == 100
+    assert given == [("X", 50, {})]
+
+
+@pytest.mark.parametrize(
+    "hours",
+    [(100, 200), "9 to 5", OpenHours(10, 20), OpenHours(100, 100), OpenHours(60.5, 99), RuntimeError("holiday")],  # type: ignore[arg-type]
+)
+async def test_hours_without_sense_are_asked_for_once_and_the_market_counts_as_open(
+    hours: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    asked: list[int] = []
+
+    def relay_hours(moment: int) -> Any:
+        asked.append(moment)
+        if isinstance(hours, Exception):
+            raise hours
+        return hours
+
+    async with opened(provider_of(relay_hours=relay_hours)) as provider:
+        market = provider.market("X")
+        assert [market.opens_at(50), market.opens_at(51)] == [50, 51]
+    assert asked == [50]
+    assert caplog.text.count("failed in relay_hours") == 1
 
 
 async def test_memory_keeps_json_and_says_when_it_does_not() -> None:

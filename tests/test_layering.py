@@ -42,6 +42,7 @@ RANKS = {
     "relay.fields": 2,
     "relay.requests": 3,
     "relay.wire": 2,
+    "relay.market": 1,
     "relay.series": 2,
     "relay.candles": 2,
     "relay.supervision.liveness": 2,

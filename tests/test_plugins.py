@@ -254,7 +254,7 @@ def test_class_is_instantiated_once_a_relay() -> None:
         (
             "unknown_hook",
             "marks relay_candels as a hook, which there is not; hooks are relay_provider, relay_stream, "
-            "relay_candles, relay_instruments, relay_budgets, relay_memory",
+            "relay_candles, relay_instruments, relay_budgets, relay_memory, relay_hours",
         ),
         (
             "unknown_argument",

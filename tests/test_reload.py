@@ -1,7 +1,8 @@
-"""SIGHUP at a real `relay serve`: what changes, who stays connected, and what cannot be used changes nothing."""
+"""SIGHUP: what changes, who stays connected, and what cannot be used changes nothing."""
 
 import asyncio
 import hashlib
+import logging
 import os
 import pty
 import sys
@@ -9,7 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import pytest
 
+from providers.sandbox import Sandbox
+from relay.app import DIRECTORY, PROVIDERS, SUPERVISORS
+from relay.reload import Reload
+from tests.conftest import StartRelay
+from tests.running import Running, config_of, eventually, settings_of
 from tests.serving import CLEAN, serving
 
 API = "/api/v1/market-data"
@@ -71,8 +78,8 @@ async def test_reload_keeps_clients_whose_token_stands_and_closes_the_others(tmp
         assert await status_of(session, relay.url, Authorization=f"Bearer {CAROL}") == 200
 
         # What cannot change while it runs is named.
-        file.write_text(f"flush_ms = 7\n[tokens]\nalice = '{ALICE}'\n[binance]\nrest_url='http://x'")
-        assert "restart: flush_ms, [binance]" in await relay.hang_up("needs a restart")
+        file.write_text(f"flush_ms = 7\n[tokens]\nalice = '{ALICE}'\n[kraken]\npairs='all'")
+        assert "restart: flush_ms, [kraken]" in await relay.hang_up("needs a restart")
         assert await close_of(carol) == (4003, "token revoked")
         assert await answers(alice)
         assert await relay.stop() == 0
@@ -90,6 +97,101 @@ async def test_tokens_that_appear_end_clients_that_came_without(tmp_path: Path) 
         statuses = [await status_of(session, relay.url, **headers) for _ in range(3)]
         assert statuses[-1] == 429  # the new limit holds as well
         assert await relay.stop() == 0
+
+
+WRONG_KEY, OTHER_KEY = "wrong-key-0123456789", "other-key-0123456789"
+
+
+def hang_up(relay: Running, sandbox: Sandbox, before: dict[str, Any], after: dict[str, Any]) -> None:
+    """Let a relay read a configuration whose table of Twelve Data was `before` and is `after` now."""
+    configs = [config_of(settings_of(sandbox, {"twelve_data": table})) for table in (before, after)]
+    Reload(relay.app, configs[0], lambda: configs[1], None)()
+
+
+async def test_a_new_key_ends_the_refusal_of_the_old_one(
+    sandbox: Sandbox, relay_with: StartRelay, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    relay = await relay_with(tables={"twelve_data": {"api_key": WRONG_KEY}})
+    client = await relay.connect()
+    await client.ask("subscribe", streams=["EUR/USD@1m"])
+    refused = await client.until(lambda message: message["type"] == "error" or message.get("status") == "error")
+    assert "refused" in refused["message"]
+    hang_up(relay, sandbox, {"api_key": WRONG_KEY}, {})
+    other = await relay.connect()
+    await eventually(lambda: relay.app[PROVIDERS]["twelve_data"].refusal is None)
+
+    # Its list of symbols is asked for anew as well.
+    await eventually(lambda: relay.app[DIRECTORY].listed("forex"))
+    await other.subscribe("EUR/USD@1m")
+    await other.update()
+    assert (await relay.get("history", symbol="EUR/USD", interval="1h", limit=2)).status == 200
+    assert "provider twelve_data has new settings: api_key" in caplog.text
+    said = [caplog.text, str(client.received), str(other.received)]
+    assert not [text for text in said if WRONG_KEY in text or sandbox.twelve_data.api_key in text]
+
+
+async def test_another_key_takes_over_without_a_lost_candle_or_a_lost_stream(
+    sandbox: Sandbox, relay_with: StartRelay
+) -> None:
+    relay = await relay_with()
+    client = await relay.connect()
+    await client.subscribe("EUR/USD@1m")
+    await client.update()
+    before = {"api_key": sandbox.twelve_data.api_key}
+    supervisor = relay.app[SUPERVISORS]["twelve_data"]
+    await client.seen("status", status="connected", symbol="EUR/USD")
+    heard = len(client.received)
+    sandbox.twelve_data.rest.api_key = OTHER_KEY
+    hang_up(relay, sandbox, before, {"api_key": OTHER_KEY})
+    await eventually(lambda: supervisor.attempts.again["settings"] == 1 and supervisor.open_feeds == 1)
+    polls = len(sandbox.twelve_data.requests)
+    await eventually(lambda: len(sandbox.twelve_data.requests) >= polls + 2)
+    await client.settle()
+    assert {call.status for call in sandbox.twelve_data.requests[polls:]} == {200}
+    states = [message["status"] for message in client.received[heard:] if message["type"] == "status"]
+    assert not {"error", "reconnecting", "connecting"} & set(states)
+    assert relay.app[PROVIDERS]["twelve_data"].refusal is None
+
+
+async def test_every_setting_of_a_provider_is_taken_over(
+    sandbox: Sandbox, relay_with: StartRelay, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    relay = await relay_with()
+    client = await relay.connect()
+    await client.subscribe("EUR/USD@1m", "BTCUSDT@1m")
+    await client.update(symbol="EUR/USD")
+    await client.update(symbol="BTCUSDT")
+    async with Sandbox(pace_s=0.1, forex_always_open=True) as other:
+        after = settings_of(other, {"twelve_data": {"mode": "stream", "credits_per_minute": 55}})
+        configs = config_of(settings_of(sandbox)), config_of(after)
+        Reload(relay.app, configs[0], lambda: configs[1], None)()
+        await eventually(lambda: other.twelve_data.subscribed == ["EUR/USD"])
+        await eventually(lambda: other.binance.subscribed)
+        await eventually(lambda: not sandbox.binance.subscribed)
+        await client.update(symbol="BTCUSDT")
+        budgets = (await relay.get("status")).body["budgets"]
+        assert 55 in [one["limit"] for one in budgets if one["name"] == "credits a minute"]
+        await relay.close()
+    assert "provider binance has new settings: rest_url, ws_url" in caplog.text
+    assert "twelve_data has new settings: credits_per_minute, mode, rest_url, ws_url" in caplog.text
+
+
+async def test_provider_settings_that_cannot_be_used_change_nothing(
+    sandbox: Sandbox, relay_with: StartRelay, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    relay = await relay_with()
+    provider = relay.app[PROVIDERS]["twelve_data"]
+    settings = provider.settings
+    hang_up(relay, sandbox, {}, {"poll_seconds": 0, "api_key": OTHER_KEY})
+    assert "poll_seconds in [twelve_data]" in caplog.text
+    assert "the one before stays" in caplog.text
+    assert provider.settings is settings
+    hang_up(relay, sandbox, {}, {})
+    assert provider.settings is settings
+    assert OTHER_KEY not in caplog.text
 
 
 async def test_closing_the_terminal_ends_the_relay(tmp_path: Path) -> None:

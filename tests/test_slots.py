@@ -142,3 +142,75 @@ async def test_the_end_of_a_slot_ends_its_feed(tmp_path: Path) -> None:
         await eventually(slot.task.done)
         assert plugin.feeds[0].has_ended
         assert slot.open_feeds == 0
+
+
+async def test_other_settings_replace_the_feed_before_it_ends(tmp_path: Path) -> None:
+    plugin = Scripted()
+    async with rig_of(plugin, tmp_path) as rig:
+        carried = rig.carry(A)
+        slot = rig.slot(carried)
+        await eventually(lambda: plugin.feeds)
+        plugin.feeds[0].say(update(A))
+        await eventually(lambda: state(carried) == "connected")
+        rig.provider.reconfigure({"key": "new"})
+        slot.renew()
+        await eventually(lambda: len(plugin.feeds) == 2)
+        assert not plugin.feeds[0].has_ended
+        # They change once more while the second feed opens.
+        rig.provider.reconfigure({"key": "newer"})
+        slot.renew()
+        plugin.feeds[1].watchlist.accept([A])
+        await eventually(lambda: len(plugin.feeds) == 3)
+        plugin.feeds[2].watchlist.accept([A])
+        await eventually(lambda: slot.open_feeds == 1)
+        assert [feed.has_ended for feed in plugin.feeds] == [True, True, False]
+        assert (state(carried), carried.stream.reconnects) == ("connected", 0)
+        assert rig.attempts.again == {"settings": 2}
+
+
+async def test_other_settings_end_the_wait_for_the_next_feed(tmp_path: Path) -> None:
+    plugin = Scripted()
+    async with rig_of(plugin, tmp_path) as rig:
+        slot = rig.slot(rig.carry(A))
+        await eventually(lambda: plugin.feeds)
+        plugin.feeds[0].end(RateLimited("the credits of this day are used up", 3600.0))
+        await eventually(lambda: slot.open_feeds == 0)
+        rig.provider.reconfigure({"key": "new"})
+        slot.renew()
+        await eventually(lambda: len(plugin.feeds) == 2)
+
+
+async def test_a_key_that_was_replaced_may_be_refused(tmp_path: Path) -> None:
+    plugin = Scripted()
+    async with rig_of(plugin, tmp_path) as rig:
+        rig.slot(rig.carry(A))
+        await eventually(lambda: plugin.feeds)
+        rig.provider.reconfigure({"key": "new"})
+        plugin.feeds[0].end(AuthenticationFailed("the key was refused"))
+        await eventually(lambda: len(plugin.feeds) == 2)
+        assert (rig.provider.refusal, rig.refused) == (None, [])
+
+
+async def test_a_new_key_that_is_refused_leaves_the_old_feed_alone_until_there_is_another(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    plugin = Scripted()
+    async with rig_of(plugin, tmp_path) as rig:
+        carried = rig.carry(A)
+        slot = rig.slot(carried)
+        await eventually(lambda: plugin.feeds)
+        plugin.feeds[0].say(update(A))
+        await eventually(lambda: state(carried) == "connected")
+        rig.provider.reconfigure({"key": "wrong"})
+        slot.renew()
+        await eventually(lambda: len(plugin.feeds) == 2)
+        plugin.feeds[1].end(AuthenticationFailed("the key was refused"))
+        await eventually(lambda: slot.open_feeds == 1)
+        assert (state(carried), rig.provider.refusal, rig.refused) == ("connected", None, [])
+        assert "feed scripted 1 goes on, since the one that is to replace it failed: the key was refused" in caplog.text
+        rig.provider.reconfigure({"key": "right"})
+        slot.renew()
+        await eventually(lambda: len(plugin.feeds) == 3)
+        plugin.feeds[2].watchlist.accept([A])
+        await eventually(lambda: slot.open_feeds == 1 and plugin.feeds[0].has_ended)
+        assert state(carried) == "connected"

@@ -425,7 +425,7 @@ async def test_20_streams_share_8_credits_and_never_exceed_them(
     await feed.run(3600)
     assert exchange.rest.credits.refusals == 0
     assert exchange.rest.credits.largest_in_a_minute <= 8
-    assert len(feed.accepted) == 20
+    assert len(set(feed.accepted)) == 20
     counts = [sum(name.split("@")[0] in call.query["symbol"] for call in asked(exchange)) for name in names]
     assert max(counts) - min(counts) <= 1
     # 800 less a tenth for history, for the twelve hours that are left of the day
@@ -699,7 +699,8 @@ async def test_an_entry_of_a_batch_for_another_symbol_is_skipped(exchange: Twelv
     row = ("2026-01-14 12:00:00", "7")
     euro = json.loads(time_series(row))
     exchange.faults.answer_rest(200, json.dumps({"EUR/USD": euro, "USD/JPY": euro}))
-    answers = await plugin.provider.newest(["EUR/USD", "USD/JPY"], "1m", 2, plugin.session, plugin.settings)
+    account = plugin.provider.account(plugin.settings)
+    answers = await plugin.provider.newest(["EUR/USD", "USD/JPY"], "1m", 2, account, plugin.session, plugin.settings)
     assert isinstance(answers["EUR/USD"], Series)
     assert answers["USD/JPY"] == Refused(0, "asked for USD/JPY, the answer is for EUR/USD")
 
@@ -829,6 +830,31 @@ async def test_a_stream_that_comes_back_late_does_not_replay_its_absence(plugin:
     assert [update.is_closed for update in await feed.run(5)] == [False]
 
 
+async def test_polls_without_news_say_nothing_however_often_the_stream_is_wanted_anew(
+    exchange: TwelveDataStandIn, plugin: Plugin, time: FakeTime
+) -> None:
+    bar = {"datetime": "2026-01-14 12:00:00", "open": "1", "high": "1.2", "low": "0.9", "close": "1.1"}
+    exchange.serve_rows("EUR/USD", "1min", {"meta": {}, "values": [bar]})
+    feed = plugin.feed("EUR/USD@1m")
+    await feed.run(180)
+    assert feed.updates[-1].is_closed
+    made, polled = len(feed.updates), len(feed.polled)
+    for _ in range(20):
+        await feed.run(180)
+        # As the relay does with a stream that is stale.
+        feed.watchlist.remove(EUR)
+        feed.watchlist.add(EUR)
+    assert len(feed.updates) == made
+    again = plugin.feed("EUR/USD@1m")
+    await again.run(60)
+    assert again.updates == []
+    # Asked as often as planned, no more.
+    assert len(feed.polled) - polled <= 60
+    exchange.serve_rows("EUR/USD", "1min", {"meta": {}, "values": [bar | {"datetime": "2026-01-14 13:00:00"}]})
+    await again.run(300)
+    assert again.updates[-1].candle.time == at("2026-01-14 13:00")
+
+
 # ---- the weekend ------------------------------------------------------------------------------------------------
 
 
@@ -856,6 +882,53 @@ async def test_the_weekend_is_not_polled_and_friday_is_closed(
     assert {status for _, status, _ in feed.paused} == {"market_closed"}
     # Once at the close, once more when the minutes have closed, which the four hours are built from, and theirs.
     assert [key.interval for key, _, _ in feed.paused] == ["1m", "4h", "1m", "4h", "4h"]
+
+
+@pytest.mark.parametrize(
+    ("interval", "wanted", "opened", "closes"),
+    [
+        ("4h", "2026-01-16 23:00", "2026-01-16 20:00", "2026-01-17 00:00"),
+        ("1d", "2026-01-16 23:00", "2026-01-16 00:00", "2026-01-17 00:00"),
+        ("8h", "2026-10-30 21:30", "2026-10-30 16:00", "2026-10-31 00:00"),
+        ("1d", "2026-03-06 23:59", "2026-03-06 00:00", "2026-03-07 00:00"),
+        ("1w", "2026-01-17 12:00", "2026-01-12 00:00", "2026-01-19 00:00"),
+    ],
+)
+async def test_a_candle_in_which_the_market_closed_is_closed_for_a_stream_that_is_wanted_afterwards(
+    exchange: TwelveDataStandIn, plugin: Plugin, time: FakeTime, interval: str, wanted: str, opened: str, closes: str
+) -> None:
+    time.at = at(wanted)
+    key = StreamKey("EUR/USD", interval)
+    feed = plugin.feed(str(key))
+    await feed.run(at(closes) - time.at)
+    assert feed.updates[0].candle.time == at(opened)
+    assert not any(update.is_closed for update in feed.updates)
+    await feed.run(130)
+    (closed,) = [update.candle for update in feed.updates if update.is_closed]
+    assert closed == (await plugin.candles(key.symbol, interval, at(opened), at(opened) + 1, 5))[0]
+
+
+async def test_a_short_candle_that_was_over_at_the_close_is_not_asked_for_afterwards(
+    exchange: TwelveDataStandIn, plugin: Plugin, time: FakeTime
+) -> None:
+    time.at = at("2026-01-16 22:05")
+    await plugin.feed("EUR/USD@1m", "EUR/USD@5m").run(3600)
+    assert asked(exchange) == []
+
+
+async def test_an_empty_answer_after_the_close_is_not_asked_for_again_and_a_failure_is(
+    exchange: TwelveDataStandIn, plugin: Plugin, time: FakeTime
+) -> None:
+    time.at = at("2026-01-16 23:00")
+    feed = plugin.feed("EUR/USD@1d")
+    await plugin.instruments()
+    exchange.faults.answer_rest(500, b"{}", times=1)
+    with pytest.raises(ProviderUnavailable):
+        await feed.run(60)
+    empty = b'{"code":400,"message":"No data is available on the specified dates.","status":"error"}'
+    exchange.faults.answer_rest(400, empty, times=1)
+    await feed.run(3 * 3600)
+    assert [call.status for call in asked(exchange)] == [200, 500, 400]
 
 
 async def test_a_new_stream_on_a_weekend_waits_for_the_market(

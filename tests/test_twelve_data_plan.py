@@ -10,7 +10,7 @@ import orjson
 import pytest
 
 from providers.sandbox import TwelveDataStandIn
-from relay import Memory, RateLimited, StreamKey
+from relay import Memory, RateLimited, Secret, StreamKey
 from tests.bench.week import MONDAY, PLANS, pairs, simulate, simulate_naive, summary
 from tests.pump import keys
 from tests.test_twelve_data import EUR, KEY, DrivenFeed, FakeTime, Plugin, asked, at
@@ -259,7 +259,7 @@ async def test_another_program_with_the_same_key_leads_to_no_refusals(
     assert exchange.rest.credits.refusals == 0
     budget = plugin.provider.relay_budgets(settings=plugin.settings)[1]
     assert budget.used >= exchange.rest.credits.used_today - 3 * 15
-    assert len(feed.accepted) == 6
+    assert len(set(feed.accepted)) == 6
 
 
 async def test_a_plan_that_allows_less_than_configured_is_found_out(
@@ -270,6 +270,122 @@ async def test_a_plan_that_allows_less_than_configured_is_found_out(
     await feed.run(1200)
     assert exchange.rest.credits.refusals == 0
     assert [budget.limit for budget in plugin.provider.relay_budgets(settings=plugin.settings)] == [8, 800]
+
+
+@pytest.mark.parametrize("interval", ["1m", "5m"])
+async def test_streams_without_a_credit_for_minutes_are_throttled_and_told_what_closed_meanwhile(
+    exchange: TwelveDataStandIn, plugin: Plugin, time: FakeTime, interval: str
+) -> None:
+    """Six pairs on the free plan; somebody else spends each minute's credits for ten minutes."""
+    length = {"1m": 60, "5m": 300}[interval]
+    time.at = at("2026-01-14 23:00:20")
+    names = [f"{symbol}@{interval}" for symbol in ("EUR/USD", "GBP/USD", "USD/JPY", "USD/CHF", "AUD/USD", "NZD/USD")]
+    feed = plugin.feed(*names)
+    await feed.run(120)
+    spent = b'{"code":429,"message":"You have run out of API credits for the current minute.","status":"error"}'
+    exchange.faults.answer_rest(429, spent)
+    before, paused, began = len(exchange.requests), len(feed.paused), time.at
+    await feed.run(600)
+    # Once a minute, to see whether there are credits again.
+    assert len(exchange.requests) - before <= 12
+    for key in keys(*names):
+        of_stream = [(state, text) for other, state, text in feed.paused[paused:] if other == key]
+        assert {state for state, _ in of_stream} == {"throttled"}
+        assert re.search("; the next poll is at 2026-01-14T23:..:..Z$", of_stream[-1][1])
+    accepted = len(feed.accepted)
+    exchange.faults.answer_rest_normally()
+    await feed.run(300)
+    assert set(feed.accepted[accepted:]) == set(keys(*names))
+    for key in keys(*names):
+        times = closed(feed, key)
+        assert times[0] <= began
+        assert times == list(range(times[0], times[0] + len(times) * length, length))
+        assert times[-1] + 2 * length > time.at - 120
+
+
+DAY_SPENT = b'{"code": 429, "message": "You have run out of API credits for the day.", "status": "error"}'
+
+
+@pytest.mark.parametrize("status", [200, 429])
+async def test_a_day_that_is_used_up_costs_one_call_though_the_plan_is_said_to_have_no_such_limit(
+    exchange: TwelveDataStandIn, session: aiohttp.ClientSession, time: FakeTime, status: int
+) -> None:
+    time.at = at("2026-01-14 23:00:20")
+    plugin = Plugin(session, [exchange.rest_url], time, credits_per_day=0, credits_per_minute=55)
+    feed = plugin.feed("EUR/USD@1m", "GBP/USD@1m")
+    exchange.faults.answer_rest(status, DAY_SPENT)
+    await feed.run(3000)
+    assert len(exchange.requests) == 1
+    state, message = feed.paused[-1][1:]
+    assert (state, message[:49]) == ("throttled", "the credits of this day are used up; the next pol")
+    with pytest.raises(RateLimited) as caught:
+        await plugin.candles("EUR/USD", "1h", None, int(time.at), 1)
+    assert caught.value.retry_after == pytest.approx(at("2026-01-15 00:00:05") - time.at, abs=120)
+    exchange.faults.answer_rest_normally()
+    await feed.run(1200)
+    assert set(feed.accepted) == {EUR, StreamKey("GBP/USD", "1m")}
+
+
+@pytest.mark.parametrize("inside", ["for the day", "for the current minute", "just now"])
+async def test_a_refusal_inside_a_batch_is_believed(
+    exchange: TwelveDataStandIn, session: aiohttp.ClientSession, time: FakeTime, inside: str
+) -> None:
+    plugin = Plugin(session, [exchange.rest_url], time, credits_per_day=0, credits_per_minute=55)
+    feed = plugin.feed("EUR/USD@1m", "GBP/USD@1m")
+    await feed.run(10)
+    before = len(exchange.requests)
+    spent = {"code": 429, "message": f"You have run out of API credits {inside}.", "status": "error"}
+    exchange.faults.answer_rest(200, orjson.dumps({"EUR/USD": spent, "GBP/USD": spent}), times=1)
+    while len(exchange.requests) == before:
+        await feed.run(5)
+    await feed.run(40)
+    assert len(exchange.requests) == before + 1
+    await feed.run(600)
+    assert (len(exchange.requests) == before + 1) is (inside == "for the day")
+
+
+async def test_a_refusal_without_words_is_repeated_ever_more_rarely(
+    exchange: TwelveDataStandIn, session: aiohttp.ClientSession, time: FakeTime
+) -> None:
+    plugin = Plugin(session, [exchange.rest_url], time)
+    feed = plugin.feed("EUR/USD@1m")
+    exchange.faults.answer_rest(429, b"<html>slow down</html>")
+    await feed.run(3600)
+    assert 5 <= len(exchange.requests) <= 8
+
+
+async def test_the_credits_of_another_key_are_counted_anew_and_those_of_the_same_key_go_on(
+    exchange: TwelveDataStandIn, session: aiohttp.ClientSession, time: FakeTime
+) -> None:
+    plugin = Plugin(session, [exchange.rest_url], time)
+    first = plugin.settings
+
+    async def used() -> int:
+        await plugin.candles("EUR/USD", "1h", None, int(time.at), 1)
+        return plugin.provider.relay_budgets(settings=plugin.settings)[0].used
+
+    assert await used() == 2
+    plugin.settings = first | {"poll_seconds": 60, "credits_per_minute": 6}
+    # With another plan the provider is asked what it says.
+    assert await used() == 4
+    assert plugin.provider.relay_budgets(settings=plugin.settings)[0].limit == 6
+    exchange.rest.api_key = "another-key-0123456789"
+    plugin.settings = first | {"api_key": Secret(exchange.rest.api_key)}
+    exchange.rest.credits.used_this_minute = 0
+    assert await used() == 2
+    assert exchange.requests[-2].path == "/api_usage"
+
+
+async def test_what_an_earlier_run_spent_with_another_key_does_not_count(
+    exchange: TwelveDataStandIn, session: aiohttp.ClientSession, time: FakeTime
+) -> None:
+    disk: list[bytes] = []
+    await Plugin(session, [exchange.rest_url], time, memory=kept(disk)).feed("EUR/USD@1m").run(5)
+    assert KEY.encode() not in disk[-1]
+    other = Plugin(session, [exchange.rest_url], time, memory=kept(disk), api_key=Secret("another-key-0123456789"))
+    assert other.provider.relay_budgets(settings=other.settings)[1].used == 0
+    same = Plugin(session, [exchange.rest_url], time, memory=kept(disk))
+    assert same.provider.relay_budgets(settings=same.settings)[1].used == 2
 
 
 # ---- a simulated day --------------------------------------------------------------------------------------------

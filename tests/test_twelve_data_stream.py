@@ -236,6 +236,57 @@ async def test_outside_the_session_ticks_make_no_candles(exchange: Exchange, plu
         assert "2026-01-18T22:00:00Z" in feed.paused[-1][2]
 
 
+@pytest.mark.parametrize(("interval", "name", "opened"), [("4h", "4h", 20), ("1d", "1day", 0)])
+async def test_a_candle_in_which_the_market_closed_is_closed_for_a_stream_that_began_afterwards(
+    exchange: Exchange, plugin: Plugin, time: FakeTime, interval: str, name: str, opened: int
+) -> None:
+    time.at = at("2026-01-16 23:00:00")
+    label = f"2026-01-16 {opened:02}:00:00"
+    bar = {"datetime": label, "open": "1", "high": "1.2", "low": "0.9", "close": "1.1"}
+    exchange.serve_rows("EUR/USD", name, {"meta": {}, "values": [bar]})
+    async with plugin.pump(f"EUR/USD@{interval}") as feed:
+        await feed.until(lambda: bool(feed.updates))
+        await until(lambda: exchange.subscribed == ["EUR/USD"])
+        time.at = at("2026-01-17 00:00:05")
+        exchange.inject("EUR/USD", 9.9, at("2026-01-17 00:00:04"))
+        time.at = at("2026-01-17 00:01:05")
+        await feed.until(lambda: feed.updates[-1].is_closed)
+        assert feed.updates[-1].candle == Candle(at(label), 1, 1.2, 0.9, 1.1)
+        assert [update.is_closed for update in feed.updates].count(True) == 1
+
+
+async def test_ticks_that_come_while_the_market_is_closed_make_no_stream_live(
+    exchange: Exchange, plugin: Plugin, time: FakeTime
+) -> None:
+    time.at = at("2026-01-17 12:00:00")
+    async with plugin.pump("EUR/USD@1m") as feed:
+        await feed.until(lambda: bool(feed.paused))
+        await until(lambda: exchange.subscribed == ["EUR/USD"])
+        exchange.inject("EUR/USD", 1.1, int(time.at))
+        feed.watchlist.add(StreamKey("EUR/USD", "5m"))
+        await feed.until(lambda: len(feed.paused) == 2)
+        exchange.faults.drop()
+        await until(lambda: exchange.connects == 2 and exchange.subscribed == ["EUR/USD"])
+        assert {status for _, status, _ in feed.paused} == {"market_closed"}
+        assert (feed.accepted, feed.updates) == ([], [])
+
+
+async def test_the_first_tick_after_closed_hours_is_told_without_a_poll(
+    exchange: Exchange, plugin: Plugin, time: FakeTime
+) -> None:
+    sunday = at("2026-03-08 21:00:00")
+    time.at = sunday - 60.0
+    async with plugin.pump("EUR/USD@1m") as feed:
+        await feed.until(lambda: bool(feed.paused))
+        await until(lambda: exchange.subscribed == ["EUR/USD"])
+        exchange.faults.answer_rest(500, b"{}")
+        exchange.inject("EUR/USD", 9.9, sunday - 61)
+        time.at = sunday + 2.5
+        exchange.inject("EUR/USD", 1.1, sunday)
+        await feed.until(lambda: bool(feed.updates))
+        assert feed.updates[0].candle == Candle(sunday, 1.1, 1.1, 1.1, 1.1)
+
+
 # ---- when there are no ticks ------------------------------------------------------------------------------------
 
 

@@ -1,6 +1,7 @@
 """One account of Twelve Data: calls within its credits, and what the answers say about credits and time."""
 
 import asyncio
+import hashlib
 import logging
 from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
@@ -35,16 +36,19 @@ class Account:
 
     What other programs spend of the day is asked for (`/api_usage`, a credit itself): at the start unless an earlier
     run ended minutes ago, then every six hours, every quarter of an hour while the answers show that there are others.
+    `is_answering` says whether the newest call was answered.
     """
 
     def __init__(
         self, settings: Mapping[str, Any], clock: Clock, server_clock: ProviderClock, memory: Memory | None
     ) -> None:
+        self._key: Secret = settings["api_key"]
         self._settings = settings
         self._clock = clock
         self._server_clock = server_clock
         self._memory = memory
         self._hosts = Hosts(settings["rest_url"])
+        self.is_answering = False
         self._checking = asyncio.Lock()
         self._checked_at: float | None = None
         self._foreign_known = 0
@@ -57,9 +61,20 @@ class Account:
         )
         self._recall()
 
+    def follow(self, settings: Mapping[str, Any]) -> None:
+        """Go on with other settings of the same key; with another plan the provider is asked what it says of it."""
+        before, self._settings = self._settings, settings
+        if settings["rest_url"] != before["rest_url"]:
+            self._hosts = Hosts(settings["rest_url"])
+        plan = settings["credits_per_minute"], settings["credits_per_day"]
+        if plan != (before["credits_per_minute"], before["credits_per_day"]):
+            self.credits.reconfigure(*plan)
+            self._checked_at = None
+
     def _recall(self) -> None:
         state = None if self._memory is None else self._memory.value
-        if not isinstance(state, dict):
+        # Earlier versions did not say whose credits they were.
+        if not isinstance(state, dict) or state.get("key", _mark(self._key)) != _mark(self._key):
             return
         try:
             wall = self._clock.wall()
@@ -78,7 +93,7 @@ class Account:
 
         Returns the body, or the refusal of this request; raises the errors of the key, the credits and the server.
         """
-        if not self._settings["api_key"]:
+        if not self._key:
             raise AuthenticationFailed("there is no key")
         if self._wants_usage():
             await self._ask_usage(session, use)
@@ -107,22 +122,21 @@ class Account:
             self._checked_at = self._clock.monotonic()
             self._foreign_known = self.credits.foreign_total
             if isinstance(body, dict):
-                used = body.get("daily_usage")
-                limits = (body.get("plan_limit"), body.get("plan_daily_limit"))
-                per_minute, per_day = (limit if type(limit) is int else None for limit in limits)
-                self.credits.correct(used if type(used) is int else 0, per_minute, per_day)
+                used, per_minute, per_day = map(
+                    _number, map(str, map(body.get, ("daily_usage", "plan_limit", "plan_daily_limit")))
+                )
+                self.credits.correct(used or 0, per_minute, per_day)
 
     async def _call(
         self, path: str, params: Mapping[str, str | int], cost: int, session: aiohttp.ClientSession, use: Use
     ) -> Any | Refused:
-        key = self._settings["api_key"]
-        assert isinstance(key, Secret)
-        limits = self.credits
+        key, limits = self._key, self.credits
         spent = limits.take(cost, use)
+        self.is_answering = False
         used = left = None
         try:
             if self._memory is not None:
-                await self._memory.save(limits.state(self._clock.wall()))
+                await self._memory.save({**limits.state(self._clock.wall()), "key": _mark(key)})
             # One host a call: each request may cost its credits.
             answer = await ask_rest(
                 session,
@@ -138,16 +152,20 @@ class Account:
         finally:
             limits.settle(spent, used, left)
         refused = refusal(answer.body, answer.status, key)
+        # Whatever the body says: a CDN in front of the provider refuses with words, and codes, of its own.
+        if refused is not None and 429 in (refused.code, answer.status):
+            limits.refuse(refused.message, retry_after_s(answer.headers.get("Retry-After"), self._clock.wall()))
+            raise limits.shortage(cost, use)
+        inside = None if refused is not None else _refusal_within(answer.body, key)
+        if inside is not None:
+            limits.refuse(inside.message)
+        else:
+            limits.relent()
+        if refused is not None and (refused.code == 401 or refused.code >= 500):
+            raise refused.error()
+        self.is_answering = True
         if refused is None:
             return answer.body
-        if refused.code == 429:
-            if "for the day" in refused.message:
-                limits.exhaust_day()
-            else:
-                limits.exhaust_minute(retry_after_s(answer.headers.get("Retry-After"), self._clock.wall()) or 0.0)
-            raise limits.shortage(cost, use)
-        if refused.code == 401 or refused.code >= 500:
-            raise refused.error()
         wrong = contradiction(answer.body, str(params.get("symbol", "")), str(params.get("interval", "")))
         # That there is nothing is believed only of what was asked for.
         return Refused(0, wrong) if refused.is_empty and wrong is not None else refused
@@ -159,6 +177,18 @@ class Account:
             self._server_clock.observe(parsedate_to_datetime(date).timestamp())
         except (ValueError, OverflowError):
             return
+
+
+def _refusal_within(body: Any, key: Secret) -> Refused | None:
+    """Return what one of the answers of a batch says of spent credits, None if none does."""
+    entries = body.values() if isinstance(body, dict) else ()
+    refusals = (refusal(entry, 200, key) for entry in entries if isinstance(entry, dict))
+    return next((one for one in refusals if one is not None and one.code == 429), None)
+
+
+def _mark(key: Secret) -> str:
+    """Return what tells one key from another and gives none away: of so few bits many keys have the same."""
+    return hashlib.blake2b(key.reveal().encode(), digest_size=3).hexdigest()
 
 
 def _number(text: str | None) -> int | None:

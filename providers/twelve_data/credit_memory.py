@@ -8,11 +8,17 @@ _UNDER_WAY_S = 30.0
 
 
 class Remembered(NamedTuple):
-    """Credits of calls and how long ago each was answered, and what was spent of each day, by all and on history."""
+    """Credits of calls and how long ago each was answered, and what was spent of each day, by all and on history.
+
+    `spent_day` is the last day of which the server said that it was used up, -1 for none; `held_s` is for how long it
+    still asks to be left alone.
+    """
 
     spent: list[tuple[int, float]]
     days: dict[int, int]
     history: dict[int, int]
+    spent_day: int
+    held_s: float
 
 
 def remembered(state: Mapping[str, Any], wall: float, window_s: float) -> Remembered:
@@ -30,6 +36,8 @@ def remembered(state: Mapping[str, Any], wall: float, window_s: float) -> Rememb
                 spent.append((int(count), ago_s))
         days = {int(day): int(count) for day, count in state["days"].items()}
         history = {int(day): int(count) for day, count in state["history"].items()}
+        # Earlier versions left neither.
+        spent_day, held_s = int(state.get("spent_day", -1)), float(state.get("held_s", 0.0)) - max(0.0, age_s)
     except (TypeError, LookupError, AttributeError) as error:
         raise ValueError(f"{type(error).__name__}: {error}") from error
-    return Remembered(spent, days, history)
+    return Remembered(spent, days, history, spent_day, held_s)

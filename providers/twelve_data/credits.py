@@ -7,6 +7,7 @@ from enum import Enum
 from typing import Any, NamedTuple
 
 from providers.twelve_data.credit_memory import remembered
+from providers.twelve_data.stated import Span, stated_limit
 from relay import Budget, RateLimited
 
 WINDOW_S = 61.0
@@ -20,6 +21,8 @@ _UNLIMITED = 1 << 40
 # What other programs spent in one minute they may spend in the next.
 _FOREIGN_S = 2 * WINDOW_S
 _PROMISE_S = 120.0
+MOST_PAUSE_S = 900.0
+"""The longest pause after refusals that do not say how long to wait: it doubles with each one in a row."""
 
 
 class Use(Enum):
@@ -58,7 +61,8 @@ class Credits:
     programs spend with the same key shows in the answers' headers and is charged too.
 
     Polls leave history a quarter of the minute and a tenth of the day, or what is left of that; history leaves polls
-    as much of a minute, and of the day what was promised to them. `per_day` 0 means that the plan has no such limit.
+    as much of a minute, and of the day what was promised to them. `per_day` 0 means that the plan is taken to have no
+    such limit, until the server states one. What the server says is spent is spent, whatever the configuration allows.
     """
 
     def __init__(
@@ -83,6 +87,9 @@ class Credits:
         self._days: dict[int, int] = {}
         self._history_days: dict[int, int] = {}
         self._promised = (0, -math.inf)
+        # The last day that the server said was used up, and how often in a row it refused without saying why.
+        self._spent_day = -1
+        self._unclear = 0
         self.foreign_total = 0
 
     def available(self, use: Use) -> int:
@@ -133,15 +140,43 @@ class Credits:
             self._charge_day(others - known)
         self._foreign.append((now, others))
 
+    def reconfigure(self, per_minute: int, per_day: int) -> None:
+        """Go on with other limits of the configuration, and let the server say anew what it has of the day."""
+        self.per_minute = self._told_per_minute = per_minute
+        self.per_day = self._told_per_day = per_day
+        self._spent_day = -1
+
+    def refuse(self, message: str, wait_s: float | None = None) -> None:
+        """Believe a refusal: which limit is spent and how large it is, where its words say so, and how long to wait.
+
+        A day is spent until midnight UTC, a minute until its end, both for `wait_s` at least. Where nothing tells how
+        long, the pause begins with a minute and doubles with each such refusal in a row, up to `MOST_PAUSE_S`.
+        """
+        stated = stated_limit(message)
+        is_day = stated.span is Span.DAY
+        if stated.limit is not None:
+            self._lower(None if is_day else stated.limit, stated.limit if is_day else None)
+        if stated.span is None and wait_s is None:
+            wait_s = min(MOST_PAUSE_S, WINDOW_S * 2.0**self._unclear)
+            self._unclear += 1
+        if is_day:
+            self.exhaust_day()
+        if not is_day or wait_s is not None:
+            self.exhaust_minute(wait_s or 0.0)
+
+    def relent(self) -> None:
+        """Note that a call was not refused."""
+        self._unclear = 0
+
     def exhaust_minute(self, at_least_s: float = 0.0) -> None:
         """Believe the server that the minute's credits are gone, and for how long if it said so."""
         now = self._monotonic()
-        self._seen.append(_Seen(now, self.per_minute, self._answered, now + at_least_s))
+        used = max(self.per_minute, self._told_per_minute)
+        self._seen.append(_Seen(now, used, self._answered, now + at_least_s))
 
     def exhaust_day(self) -> None:
         """Believe the server that the day's credits are gone."""
-        day = self._today()[0]
-        self._days[day] = max(self._days.get(day, 0), self.per_day)
+        self._spent_day = max(self._spent_day, self._today()[0])
 
     def promise(self, count: int) -> None:
         """Keep so many of the day's credits for polls: history leaves them alone. Holds for two minutes."""
@@ -151,6 +186,10 @@ class Credits:
         """Take what the server says about the account: its count of today, and a plan smaller than configured."""
         today = self._today()[0]
         self._days[today] = max(self._days.get(today, 0), used_today)
+        self._lower(per_minute, per_day)
+
+    def _lower(self, per_minute: int | None, per_day: int | None) -> None:
+        """Take limits that the server states where they are below those of the configuration."""
         if per_minute is not None and per_minute > 0:
             self.per_minute = min(self._told_per_minute, per_minute)
         if per_day is not None and per_day > 0:
@@ -158,8 +197,18 @@ class Credits:
 
     # -- what is left ------------------------------------------------------------------------------
 
+    @property
+    def is_day_limited(self) -> bool:
+        """Whether there is a limit a day: one is known, or the server said that the day's credits are gone."""
+        return self.per_day > 0 or self._is_day_spent()
+
+    def _is_day_spent(self) -> bool:
+        return self._spent_day >= self._today()[0]
+
     def left_today(self, use: Use | None = None) -> int:
         """Return how many of the day's credits may still be spent on a use, or by everybody."""
+        if self._is_day_spent():
+            return 0
         if not self.per_day:
             return _UNLIMITED
         left = self.per_day - max(self._days.get(day, 0) for day in self._today())
@@ -261,10 +310,12 @@ class Credits:
     def shortage(self, count: int, use: Use) -> RateLimited:
         """Build the error that says which limit is used up, and for how long."""
         if count > self.left_today():
-            text = f"the {self.per_day} credits of this day are used up"
+            text = f"the {self.per_day or ''} credits of this day are used up".replace("  ", " ")
         elif count > self.left_today(use):
             kept = "history" if use is Use.POLL else "live streams"
             text = f"the credits that are left of this day's {self.per_day} are kept for {kept}"
+        elif any(seen.until > self._monotonic() for seen in self._seen):
+            text = "the provider asks to wait"
         else:
             text = f"the {self.per_minute} credits of this minute are used up"
         return RateLimited(text, self.wait_for(count, use))
@@ -276,11 +327,13 @@ class Credits:
         spent = min(self.per_minute, self._used_at(now))
         kept = min(self.per_minute - spent, self._kept_in_minute(Use.POLL, now))
         minute = Budget("credits a minute", self.per_minute, spent, wall + frees - now, reserved=kept)
-        if not self.per_day:
+        if not self.is_day_limited:
             return (minute,)
-        used = self.per_day - self.left_today()
+        # Where no limit is known but the day is spent, it is as much as was used.
+        limit = self.per_day or max(1, *(self._days.get(day, 0) for day in self._today()))
+        used = limit - self.left_today()
         kept = min(self.left_today(), self._kept_today(Use.POLL))
-        return (minute, Budget("credits a day", self.per_day, used, wall + self.day_ends_in(), reserved=kept))
+        return (minute, Budget("credits a day", limit, used, wall + self.day_ends_in(), reserved=kept))
 
     # -- over restarts -----------------------------------------------------------------------------
 
@@ -291,16 +344,28 @@ class Credits:
             [each.count, None if each.answered is None else wall - (now - each.answered)] for each in self._live(now)
         ]
         used = self._used_at(now) - sum(each.count for each in self._spent)
+        held_s = max((seen.until - now for seen in self._seen), default=0.0)
         return {
             "at": wall,
             "spent": spent if used <= 0 else [*spent, [used, wall]],
+            "plan": self._plan(),
+            "spent_day": self._spent_day,
+            "held_s": max(0.0, held_s),
             "days": {str(day): count for day, count in self._days.items()},
             "history": {str(day): count for day, count in self._history_days.items()},
         }
 
     def restore(self, state: Mapping[str, Any], wall: float) -> None:
         """Go on where an earlier run ended, as `state` described it. Raises `ValueError` when that makes no sense."""
-        spent, days, history = remembered(state, wall, WINDOW_S)
+        before = remembered(state, wall, WINDOW_S)
         now = self._monotonic()
-        self._spent += [Spent(count, None, now - ago_s) for count, ago_s in spent]
-        self._days, self._history_days = days, history
+        self._spent += [Spent(count, None, now - ago_s) for count, ago_s in before.spent]
+        self._days, self._history_days = before.days, before.history
+        # With another plan in the configuration the server is asked what it says now.
+        if state.get("plan") == self._plan():
+            self._spent_day = before.spent_day
+        if before.held_s > 0:
+            self.exhaust_minute(before.held_s)
+
+    def _plan(self) -> list[int]:
+        return [self._told_per_minute, self._told_per_day]

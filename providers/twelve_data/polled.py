@@ -2,10 +2,12 @@
 
 from collections.abc import Iterator, Sequence
 
+from providers.twelve_data.forex import Hours, trading_between
 from relay import Candle, PriceUpdate, StreamKey, enlarge, is_unreadable, next_open
 
 # A bar of the past may still change a little after its end.
 SETTLE_S = 60.0
+SILENT_S = 120.0
 FUTURE_S = 60.0
 """A candle that opens farther ahead is none."""
 _MOST_ROWS = 5000
@@ -43,6 +45,17 @@ class PolledStream:
         self.newest = self.previous = self.anchor = self.covered = self.checked = None
         self.built.clear()
         self.doubted.clear()
+
+    def ask_at_once(self) -> None:
+        """Let the next poll be due now, as with a key that was never asked."""
+        self.asked, self.anchor = float("-inf"), None
+
+    def is_silent(self, interval: str, hours: Hours, now: float) -> bool:
+        """Say whether the market has long been open since the newest candle's end, so that a later one is missing."""
+        if self.newest is None:
+            return False
+        end = next_open(interval, self.newest.time)
+        return trading_between(end, now, hours) > max(SILENT_S, next_open(interval, 0))
 
     def rows_needed(self, interval: str, now: float, session_start: float) -> int:
         """Return how many of the newest rows reach back to the last candle seen.

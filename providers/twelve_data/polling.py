@@ -11,7 +11,7 @@ from providers.twelve_data.answers import Refused, Series
 from providers.twelve_data.credits import Credits, Use
 from providers.twelve_data.forex import Hours, session_at
 from providers.twelve_data.polled import PolledStream
-from providers.twelve_data.schedule import SLOW_S, is_slow
+from providers.twelve_data.schedule import is_slow, patience_s
 from providers.twelve_data.turns import Planner, Turn
 from relay import Candle, PriceUpdate, ProviderError, RateLimited, StreamKey, Watchlist, next_open
 
@@ -41,7 +41,10 @@ class Given(NamedTuple):
 
 
 class Polls:
-    """One feed: asks for each stream when its candles close and as often as the credits last for all."""
+    """One feed: asks for each stream when its candles close and as often as the credits last for all.
+
+    `is_answered` says that the provider answers: streams that were polled by an earlier feed go on with it then.
+    """
 
     def __init__(
         self,
@@ -54,6 +57,7 @@ class Polls:
         hours: Callable[[str], Hours],
         monotonic: Callable[[], float],
         now: Callable[[], float],
+        is_answered: bool = False,
     ) -> None:
         self._watchlist = watchlist
         self._streams = streams
@@ -70,7 +74,7 @@ class Polls:
         self._is_first_round = True
         # One symbol tries first: after a failure a whole batch each time would eat the day's credits.
         self._is_probing = True
-        self._is_answered = False
+        self._is_answered = is_answered
 
     async def updates(self) -> AsyncGenerator[PriceUpdate, None]:
         """Yield what the polls bring, until cancelled; raise what the supervisor has to wait for."""
@@ -103,9 +107,13 @@ class Polls:
             since = self._watchlist.wanted_since(key)
             if key in self._wished and self._wished[key][0] == since:
                 continue
+            stream = self._streams.setdefault(key, PolledStream())
+            is_known = self._is_first_round or key in self._wished
             self._forget(key)
             self._wished[key] = (since, now)
-            stream = self._streams.setdefault(key, PolledStream())
+            if is_known and stream.is_silent(key.interval, self._hours(key.symbol), self._now()):
+                # It is wanted anew because it is silent: what is known of it is no news, and polls go on as planned.
+                continue
             if stream.newest is not None and now - stream.answered < self._poll_s:
                 self._accept(key)
                 updates.append(PriceUpdate(key, stream.newest, stream.is_closed))
@@ -121,8 +129,10 @@ class Polls:
         self._accepted.discard(key)
 
     def _accept(self, key: StreamKey) -> None:
-        self._paused.pop(key, None)
-        if key not in self._accepted:
+        rest = self._paused.pop(key, None)
+        # A rest ends with an answer, even one without news, but not while the market is closed.
+        is_over = rest is not None and session_at(self._now(), self._hours(key.symbol))[0] <= self._now()
+        if key not in self._accepted or is_over:
             self._accepted.add(key)
             self._watchlist.accept([key])
 
@@ -179,11 +189,16 @@ class Polls:
         """Report until when streams have to wait for credits, and which of them much longer than planned."""
         wait_s = self._limits.wait_for(1, Use.POLL)
         why = self._limits.shortage(1, Use.POLL)
-        for key, due, every_s, _ in ready:
+        for key, due, every_s, opens in ready:
             self._watchlist.expect(key, wait_s, every_s if every_s < inf else None)
+            if opens is not None:
+                # It rests for a longer reason.
+                continue
             is_known = self._streams[key].newest is not None
-            if at + wait_s - due > (SLOW_S if is_known else self._poll_s):
+            if at + wait_s - due > (patience_s(key.interval) if is_known else self._poll_s):
                 self._pause(key, "throttled", now + wait_s, f"{why}; the next poll is at {_utc(now + wait_s)}")
+            elif is_known and self._is_answered and key not in self._paused:
+                self._accept(key)
 
     def _report_slow(self, key: StreamKey, turn: Turn, at: float, now: float) -> None:
         """Report a stream for which the credits allow so few polls that it is not live."""
@@ -272,7 +287,8 @@ class Polls:
                     self._watchlist.skip(f"{key}: {answer.spoilt} rows made no sense")
                 given.append(Given(key, answer.candles if isinstance(answer, Series) else []))
             elif answer.code == 429:
-                self._limits.exhaust_minute()
+                # The credits know by now how long to wait.
+                continue
             elif answer.code == 401:
                 raise answer.error()
             elif answer.code not in _ABOUT_THE_SYMBOL or not answer.message:

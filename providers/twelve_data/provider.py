@@ -8,7 +8,7 @@ import aiohttp
 from providers.twelve_data.account import Account
 from providers.twelve_data.answers import INTERVALS, Refused, Series, contradiction, read_series, refusal
 from providers.twelve_data.credits import Use
-from providers.twelve_data.forex import Hours, hours_of, known_pairs
+from providers.twelve_data.forex import Hours, hours_of, known_pairs, session_at
 from providers.twelve_data.history import PAGE, KeptPages, Pages
 from providers.twelve_data.polled import PolledStream
 from providers.twelve_data.polling import Polls
@@ -23,6 +23,7 @@ from relay import (
     Hosts,
     Instrument,
     Memory,
+    OpenHours,
     PriceUpdate,
     ProviderClock,
     ProviderInfo,
@@ -75,14 +76,19 @@ _INFO = ProviderInfo(
 
 
 class TwelveDataProvider:
-    """The plugin; one instance a relay, which holds the account and what was seen last of each stream."""
+    """The plugin; one instance a relay, which holds the accounts and what was seen last of each stream.
+
+    Credits belong to a key: with another one they begin anew, and with the same one they go on, whatever else of the
+    settings changes while the relay runs. A feed and a call keep the account with which they began.
+    """
 
     def __init__(self, clock: Clock | None = None) -> None:
         self.clock = clock or Clock()
         self.server_clock = ProviderClock(self.clock)
         self._memory: Memory | None = None
-        self._account: Account | None = None
-        self._ws: Hosts | None = None
+        self._accounts: dict[Secret, Account] = {}
+        self._polled_with: Account | None = None
+        self._ws: dict[tuple[str, ...], Hosts] = {}
         self._streams: dict[StreamKey, PolledStream] = {}
         self._kept = KeptPages(self.server_clock.now)
         self._earliest: dict[str, dict[str, int | None]] = {}
@@ -113,14 +119,13 @@ class TwelveDataProvider:
         key = settings["api_key"]
         if not isinstance(key, Secret) or not key:
             raise AuthenticationFailed("there is no key")
-        if self._ws is None:
-            self._ws = Hosts(settings["ws_url"])
+        urls = settings["ws_url"]
         return TickFeed(
             watchlist,
             session,
             lambda polled: self.polls(polled, session, settings),
             self._streams,
-            self._ws,
+            self._ws.setdefault(urls, Hosts(urls)),
             key,
             hours=lambda symbol: _hours(symbol, settings),
             monotonic=self.clock.monotonic,
@@ -130,18 +135,25 @@ class TwelveDataProvider:
     def polls(self, watchlist: Watchlist, session: aiohttp.ClientSession, settings: Mapping[str, Any]) -> Polls:
         """Return the polling loop of one feed, not yet running."""
 
+        account = self.account(settings)
+        if self._polled_with not in (None, account):
+            for stream in self._streams.values():
+                stream.ask_at_once()
+        self._polled_with = account
+
         async def ask(symbols: Sequence[str], interval: str, rows: int) -> Mapping[str, Series | Refused]:
-            return await self.newest(symbols, interval, rows, session, settings)
+            return await self.newest(symbols, interval, rows, account, session, settings)
 
         return Polls(
             watchlist,
             self._streams,
             ask,
-            self.account(settings).credits,
+            account.credits,
             poll_s=settings["poll_seconds"],
             hours=lambda symbol: _hours(symbol, settings),
             monotonic=self.clock.monotonic,
             now=self.server_clock.now,
+            is_answered=account.is_answering,
         )
 
     @hookimpl
@@ -159,8 +171,10 @@ class TwelveDataProvider:
         if limit < 1 or (start is not None and start >= end):
             return []
 
+        account = self.account(settings)
+
         async def ask(path: str, params: Mapping[str, str | int]) -> object:
-            return await self.account(settings).ask(path, params, 1, session, Use.HISTORY)
+            return await account.ask(path, params, 1, session, Use.HISTORY)
 
         end = min(end, int(self.server_clock.now()) + next_open(interval, 0))
         earliest = self._earliest.setdefault(symbol, {})
@@ -188,21 +202,34 @@ class TwelveDataProvider:
         return list((metals | listed).values())
 
     @hookimpl
+    def relay_hours(self, symbol: str, moment: int, settings: Mapping[str, Any]) -> OpenHours | None:
+        """Say when a symbol is traded: the provider fills closed hours with candles that mean nothing."""
+        hours = _hours(symbol, settings)
+        return None if hours is Hours.ALWAYS else OpenHours(*session_at(moment, hours))
+
+    @hookimpl
     def relay_budgets(self, settings: Mapping[str, Any]) -> Sequence[Budget]:
         """Say how much of the plan's credits is used."""
         return self.account(settings).credits.budgets() if settings["api_key"] else ()
 
     def account(self, settings: Mapping[str, Any]) -> Account:
-        """Return the account that all calls share."""
-        if self._account is None:
-            self._account = Account(settings, self.clock, self.server_clock, self._memory)
-        return self._account
+        """Return the account of the settings' key, which all calls share."""
+        key = settings["api_key"] or Secret("")
+        account = self._accounts.get(key)
+        if account is None:
+            # What an earlier run left is for its key; `Account` looks at whose it is.
+            settings = {**settings, "api_key": key}
+            account = self._accounts[key] = Account(settings, self.clock, self.server_clock, self._memory)
+        else:
+            account.follow(settings)
+        return account
 
     async def newest(
         self,
         symbols: Sequence[str],
         interval: str,
         rows: int,
+        account: Account,
         session: aiohttp.ClientSession,
         settings: Mapping[str, Any],
     ) -> Mapping[str, Series | Refused]:
@@ -212,7 +239,7 @@ class TwelveDataProvider:
             "interval": INTERVALS[interval],
             "outputsize": min(rows, PAGE),
         }
-        body = await self.account(settings).ask("/time_series", params, len(symbols), session, Use.POLL)
+        body = await account.ask("/time_series", params, len(symbols), session, Use.POLL)
         if isinstance(body, Refused):
             return dict.fromkeys(symbols, body)
         # With one symbol there is no outer object.

@@ -123,6 +123,11 @@ def next_check(unchecked: int, interval: str, checked: float | None) -> float:
     return close if late <= 0 else close + ceil(late / length_s) * length_s
 
 
+def patience_s(interval: str) -> float:
+    """Return how long a poll that lacks credits may be late before its stream is throttled, rather than live."""
+    return min(2.0 * next_open(interval, 0), SLOW_S)
+
+
 def is_slow(interval: str, period: float) -> bool:
     """Say whether a stream that is polled so rarely is throttled, rather than live."""
     return period > max(2 * next_open(interval, 0), SLOW_S)

@@ -164,9 +164,14 @@ class TickFeed:
         ticks = self._source.want(key.symbol)
         if ticks.is_live:
             stream.accept(self._now())
-            self._watchlist.accept([key])
+            self._accept(key)
         self._watchlist.remark(key, ticks.reason)
         self._polled.add(key)
+
+    def _accept(self, key: StreamKey) -> None:
+        """Report that a stream is live, but not while its market is closed: it rests, whoever is connected."""
+        if self._streams[key].is_trading(int(self._now())):
+            self._watchlist.accept([key])
 
     def _polled_in(self, key: StreamKey) -> float:
         return self._polled_at.get(key, 0.0) - self._monotonic()
@@ -195,7 +200,7 @@ class TickFeed:
 
     def _on_polled(self, key: StreamKey) -> None:
         self._rests.pop(key, None)
-        self._watchlist.accept([key])
+        self._accept(key)
 
     def _on_rest(self, key: StreamKey, status: str, message: str) -> None:
         """Pass on a rest; that polls have to wait for credits concerns only a stream without ticks."""
@@ -234,7 +239,7 @@ class TickFeed:
             self._watchlist.remark(stream.key, ticks.reason)
             if ticks.is_live:
                 stream.accept(self._now())
-                self._watchlist.accept([stream.key])
+                self._accept(stream.key)
             else:
                 stream.lose()
                 if (rest := self._rests.get(stream.key)) is not None:

@@ -48,6 +48,7 @@ class TickedStream:
             opens=self._opens,
             is_open=self.is_trading,
         )
+        self._since = math.inf
         self._heard = -math.inf
         self._known_until = 0
         self._waiting: list[Built] = []
@@ -59,11 +60,13 @@ class TickedStream:
         """Learn that ticks come in from now on."""
         # One second more, since the clock may be that much behind the stamps.
         self._builder.resume(now + 1)
+        self._since = now
         self.is_ticking = True
 
     def lose(self) -> None:
         """Learn that ticks may be missed from now on."""
         self._builder.resume(math.inf)
+        self._since = math.inf
         self.is_ticking = False
 
     def tick(self, moment: float, price: float, now: float) -> list[PriceUpdate]:
@@ -125,9 +128,11 @@ class TickedStream:
         if one.is_closed and not one.is_whole:
             return False
         at = one.candle.time
-        return at <= self._known_until or (
-            self._known_until > 0 and not trading_between(self._known_until, at, self._hours)
-        )
+        if at <= self._known_until:
+            return True
+        # Where nothing is known ticks still tell all since they came in.
+        known = self._known_until or self._since
+        return known < at and not trading_between(known, at, self._hours)
 
     def _update(self, one: Built) -> PriceUpdate:
         if one.is_closed:

@@ -63,7 +63,7 @@ class Planner:
         own = {key: line for key, line in lines.items() if key not in feeders}
         means = Means(
             self._limits.per_minute - self._limits.per_minute // 4,
-            self._limits.left_today(Use.POLL) if self._limits.per_day else None,
+            self._limits.left_today(Use.POLL) if self._limits.is_day_limited else None,
             self._poll_s,
         )
         chosen = list(own.values())
@@ -85,6 +85,10 @@ class Planner:
         usual_s = self._poll_s if every_s is None else every_s
         if now < opens:
             resume = opens + DELAY_S
+            is_asked = stream.anchor is not None and stream.answered >= stream.asked
+            if not is_asked and stream.newest is None and now < last_close(now, line.hours) + line.length_s:
+                # The candle in which the market closed may still be open: nobody else would close it.
+                return Turn(key, max(stream.asked + self._poll_s, wished), usual_s, opens)
             if stream.newest is not None and not stream.is_closed:
                 # Its last candle has still to be fetched once more, as it is when everything is over.
                 over = max(last_close(now, line.hours), next_open(key.interval, stream.newest.time))

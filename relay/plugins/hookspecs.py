@@ -6,7 +6,7 @@ from typing import Any
 import aiohttp
 import pluggy
 
-from relay.model import Budget, Candle, Instrument, PriceUpdate, ProviderInfo
+from relay.model import Budget, Candle, Instrument, OpenHours, PriceUpdate, ProviderInfo
 from relay.plugins.memory import Memory
 from relay.upstream.watchlist import Watchlist
 
@@ -70,4 +70,9 @@ def relay_memory(memory: Memory, settings: Settings) -> None:
     """Take a place for what has to be known after a restart. Called once, before any call but the first. Optional."""
 
 
-HOOKS = (relay_provider, relay_stream, relay_candles, relay_instruments, relay_budgets, relay_memory)
+@hookspec(firstresult=True)
+def relay_hours(symbol: str, moment: int, settings: Settings) -> OpenHours | None:
+    """Return the hours of trading that hold a moment, else the next ones; None: always. Pure, no I/O. Optional."""
+
+
+HOOKS = (relay_provider, relay_stream, relay_candles, relay_instruments, relay_budgets, relay_memory, relay_hours)

@@ -21,7 +21,8 @@ from relay.errors import (
 )
 from relay.errors import ProviderUnavailable as Unavailable
 from relay.events import event
-from relay.model import Budget, Candle, Instrument, PriceUpdate, ProviderInfo, StreamKey
+from relay.market import Market
+from relay.model import Budget, Candle, Instrument, OpenHours, PriceUpdate, ProviderInfo, StreamKey
 from relay.patience import steps
 from relay.plugins.ending import end_task, let_go
 from relay.plugins.loopwatch import Blocks
@@ -29,6 +30,7 @@ from relay.plugins.memory import Memory
 from relay.plugins.sanity import (
     Border,
     fault_of_budget,
+    fault_of_hours,
     fault_of_instrument,
     fault_of_type,
     kind_of,
@@ -95,6 +97,7 @@ class Provider:
         self.border = Border(loaded.info)
         self.has_history = "relay_candles" in hooks
         self.lists_instruments = "relay_instruments" in hooks
+        self._tells_hours = "relay_hours" in hooks
         self.refusal: str | None = self._missing_key()
         self._hooks = hooks
         self._plugin = loaded.plugin
@@ -120,6 +123,15 @@ class Provider:
     def readmit(self) -> None:
         """Forget that the provider refused the relay: it may be asked again, unless its key is not set."""
         self.refusal = self._missing_key()
+
+    def reconfigure(self, settings: Mapping[str, Any]) -> None:
+        """Give other settings to whatever is called from now on; feeds and calls under way keep theirs.
+
+        The secrets of before are still taken out of texts: who was given them may speak of them.
+        """
+        self.settings = settings
+        self._secrets = tuple(dict.fromkeys((*self._secrets, *spellings(settings.values()))))
+        self.readmit()
 
     def open(self, session: aiohttp.ClientSession) -> None:
         """Use this session from now on; the caller closes it."""
@@ -253,6 +265,24 @@ class Provider:
             self._judged("relay_budgets", error)
             return ()
         return found
+
+    def market(self, symbol: str) -> Market:
+        """Return when a symbol is traded: always, as far as is known, if the plugin does not say."""
+        return Market(lambda moment: self._hours(symbol, moment)) if self._tells_hours else Market()
+
+    def _hours(self, symbol: str, moment: int) -> OpenHours | None:
+        if not self._tells_hours:
+            return None
+        try:
+            hours: OpenHours | None = self._hooks["relay_hours"](symbol=symbol, moment=moment, settings=self.settings)
+            if hours is not None and (fault := fault_of_hours(hours, moment)) is not None:
+                raise ValueError(f"relay_hours {fault}")
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - a plugin is isolated here
+            # Asked for each candle: once is enough to know.
+            self._tells_hours = False
+            self._judged("relay_hours", error)
+            return None
+        return hours
 
     async def _call(self, hook: str, **arguments: Any) -> Any:
         if self.refusal is not None and hook != "relay_instruments":

@@ -9,7 +9,7 @@ from relay.config import Config
 from relay.errors import RequestError
 from relay.fields import parse_symbol
 from relay.intervals import INTERVALS, grid_s
-from relay.model import Budget, Candle, Instrument, PriceUpdate, ProviderInfo, Setting, unreadable, widened
+from relay.model import Budget, Candle, Instrument, OpenHours, PriceUpdate, ProviderInfo, Setting, unreadable, widened
 from relay.secret import Secret
 from relay.upstream.watchlist import Watchlist
 
@@ -198,6 +198,15 @@ def fault_of_budget(budget: Any) -> str | None:
         return "reserved is a whole number, or None where the relay is to divide the budget"
     if type(budget.resets_at) not in _NUMBERS or not math.isfinite(budget.resets_at):
         return "resets_at is a moment in Unix seconds"
+    return None
+
+
+def fault_of_hours(hours: Any, moment: int) -> str | None:
+    """Judge what `relay_hours` returned for a moment."""
+    if not isinstance(hours, OpenHours) or set(map(type, hours)) != {int}:
+        return f"returned {kind_of(hours)}, not OpenHours of two whole numbers"
+    if not hours.opens < hours.closes or hours.closes <= moment:
+        return f"returned hours from {hours.opens} to {hours.closes}, which neither hold {moment} nor follow it"
     return None
 
 

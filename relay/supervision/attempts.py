@@ -11,7 +11,7 @@ MOST_SENTENCES = 100
 
 CAUSES = (
     *("closed", "lost", "unavailable", "timeout", "rate_limited", "bad_answer", "failed"),
-    *("rotation", "announced", "silent"),
+    *("rotation", "announced", "silent", "settings"),
 )
 """Why a feed is opened anew, in one word: it ended (first line), or it was replaced before it did (second)."""
 

@@ -11,6 +11,7 @@ from relay.events import event
 from relay.history import History
 from relay.hub import Hub
 from relay.intervals import next_open
+from relay.market import Market
 from relay.model import Candle, PriceUpdate, StreamKey
 from relay.plugins.provider import Provider
 from relay.series import Missing
@@ -177,7 +178,7 @@ class Backfill:
                 carried.catch_up(f"what was missed cannot be fetched yet: {error}")
                 continue
             failure = ""
-            if self._may_lag(stream.key, missing, closed):
+            if self._may_lag(series.market, stream.key, missing, closed):
                 await asyncio.sleep(LAG_WAIT_S)
                 continue
             backfilled = series.backfilled
@@ -215,12 +216,13 @@ class Backfill:
             until = past.candles[-1].time + 1
         return closed, forming, until, past.unreadable
 
-    def _may_lag(self, key: StreamKey, missing: Missing, closed: list[Candle]) -> bool:
+    def _may_lag(self, market: Market, key: StreamKey, missing: Missing, closed: list[Candle]) -> bool:
         """Say whether the newest missing candle may only be late in the provider's history: worth asking again."""
         end = missing.end
         if end is None or self._provider.clock.now() >= end + self._provider.info.close_grace_s:
             return False
-        return not closed or next_open(key.interval, closed[-1].time) < end
+        start = next_open(key.interval, closed[-1].time) if closed else missing.start
+        return start < end and not market.is_closed(start, end)
 
     def _tell(self, carried: Carried, updates: Sequence[PriceUpdate], reason: str) -> None:
         """Tell what a series made of an answer, and before it the gaps that it leaves."""
@@ -242,7 +244,8 @@ class Backfill:
             except (ProviderError, StoreError) as error:
                 log.debug("gap of %s stays: %s", stream.key, error, extra=_about("gap_stays", stream))
                 continue
-            if streams.get(stream.key) is carried and not self._may_lag(stream.key, missing, closed):
+            market = stream.series.market
+            if streams.get(stream.key) is carried and not self._may_lag(market, stream.key, missing, closed):
                 self._tell(carried, stream.series.repair(gap, closed, until, lost), "")
                 if gap not in stream.series.gaps:
                     carried.note(f"repaired gap {gap.start} to {gap.end}")

@@ -7,7 +7,7 @@ from relay.hub import Hub
 from relay.intervals import length_s, next_open
 from relay.messages import StreamState
 from relay.stream import CONNECTED, CONNECTING, Stream
-from relay.supervision.liveness import Liveness, Remedy
+from relay.supervision.liveness import UNKNOWN_PATIENCE_S, Liveness, Remedy
 
 RECONNECTING: Final = "reconnecting"
 BACKFILLING: Final = "backfilling"
@@ -26,6 +26,8 @@ LEAST_PAUSE_S = 30.0
 MOST_PAUSE_S = 3600.0
 HALT_SILENCE_S = 10.0
 """A stream that its provider's list calls paused has to be silent for so long: prices prove the list wrong."""
+CLOCK_SLACK_S = 5
+"""So far the provider's clock may be behind: near the opening its market counts as open."""
 
 
 class Planned(NamedTuple):
@@ -97,6 +99,9 @@ class Carried:
         "_halted_at",
         "_hub",
         "_liveness",
+        "_news_at",
+        "_news_count",
+        "_pace_s",
         "_received_then",
         "_silent_since",
         "_stray",
@@ -126,6 +131,9 @@ class Carried:
         self._stray_after = self._taken = 0
         self._doubt_at = self._doubt_pause_s = 0.0
         self._ask_at = 0.0
+        self._news_at = clock.monotonic()
+        self._news_count = 0
+        self._pace_s = 0.0
 
     def note(self, event: str) -> None:
         """Keep a line for the status page; only the newest few are kept."""
@@ -148,14 +156,18 @@ class Carried:
 
     def accept(self) -> None:
         """Note that a feed delivers the stream and no pause holds; `show` is left to who knows what was missed."""
-        self._learn(is_fed=True, was_fed=True, rest=None)
+        self._learn(is_fed=True, was_fed=True, rest=self._rest_left())
 
     def hear(self) -> None:
-        """Note an update: it ends every pause and the silence, whoever spoke of them."""
+        """Note an update: it ends every pause and the silence, whoever spoke of them; but it opens no market."""
         self._silent_since = None
         self._halt = self._stray = ""
-        self._learn(is_fed=True, was_fed=True, rest=None, halt="", stray="")
+        self._learn(is_fed=True, was_fed=True, rest=self._rest_left(), halt="", stray="")
         self.show()
+
+    def _rest_left(self) -> State | None:
+        rest = self._facts.rest
+        return rest if rest is not None and rest.status == MARKET_CLOSED and self._is_market_closed() else None
 
     def go_live(self) -> None:
         """Note that a feed delivers the stream."""
@@ -249,10 +261,28 @@ class Carried:
     def expect(self, in_s: float, every_s: float | None) -> None:
         """Take a plan of the feed: until then it is silent on purpose."""
         self.planned = Planned(self._clock.monotonic() + in_s, every_s)
+        self._pace_s = in_s if every_s is None else every_s
 
     def is_planned(self, now: float) -> bool:
         """Say whether the feed will ask for the stream by itself; only a poll that is late makes a doubt."""
         return self.planned is not None and now < self.planned.at + LATE_S
+
+    def _is_market_closed(self) -> bool:
+        now = int(self.stream.feeder.clock.now())
+        return self.stream.series.market.is_closed(now, now + CLOCK_SLACK_S)
+
+    def _is_silence_meant(self, now: float) -> bool:
+        """Say whether silence means nothing: the market is closed, or polls had no time yet to bring something.
+
+        A plan to ask again does not excuse answers without news for ever: an interval and two polls have to do.
+        """
+        is_closed = self._is_market_closed()
+        if is_closed or self.received != self._news_count:
+            self._news_count, self._news_at = self.received, now
+        if is_closed:
+            return True
+        patience_s = length_s(self.stream.key.interval) + 2 * self._pace_s + UNKNOWN_PATIENCE_S
+        return self.is_planned(now) and now < self._news_at + patience_s
 
     def note_stray(self, why: str) -> None:
         """Take note of an update that was left out; where nothing else comes the stream is not live."""
@@ -268,6 +298,7 @@ class Carried:
 
     def listen_anew(self, now: float) -> None:
         """Begin to measure silence now: a feed opened, or the market did."""
+        self._news_at = now
         self._liveness.restart(now)
 
     def check_silence(self, now: float) -> Remedy | None:
@@ -277,10 +308,12 @@ class Carried:
         """
         self._check_stray()
         status = self.stream.status
-        is_planned = status != STALE and self.is_planned(now)
-        if status not in (CONNECTED, STALE, BACKFILLING) or is_planned:
+        is_meant = status != STALE and self._is_silence_meant(now)
+        if status not in (CONNECTED, STALE, BACKFILLING) or is_meant:
             self._liveness.restart(now)
             return None
+        if status != STALE and self.is_planned(now):
+            self._liveness.restart(self._news_at)
         over_s = self._liveness.tick(now, self.received)
         if over_s is None or status == BACKFILLING:
             return None

@@ -73,6 +73,7 @@ class Feed:
         self.has_delivered = False
         self.reason = "the upstream closed the connection"
         self.error: ProviderError | None = None
+        self.settings = provider.settings
         self._carried = carried
         self._provider = provider
         self._hub = hub

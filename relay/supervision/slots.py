@@ -20,6 +20,8 @@ from relay.supervision.liveness import Remedy
 log = logging.getLogger(__name__)
 
 READY_TIMEOUT_S = 20.0
+REFUSED_AGAIN_S = 300.0
+"""A key that is refused while feeds with the one before go on is tried again so late, or when it changes."""
 
 NewFeed = Callable[[Mapping[StreamKey, Carried], Callable[[str], None]], Feed]
 """Opens a feed for these streams, which may change; the function hears when the provider announces its end."""
@@ -33,6 +35,7 @@ class Wish(NamedTuple):
 
 
 ROTATION = Wish("rotation", "rotation before the provider's limit")
+SETTINGS = Wish("settings", "the settings changed")
 
 
 class Slot:
@@ -97,6 +100,10 @@ class Slot:
         for feed in self._feeds:
             feed.remove(key)
 
+    def renew(self) -> None:
+        """Replace the feed by one with the settings of now, or open that at once if the next one is waited for."""
+        self._ask_replacement(SETTINGS)
+
     def check_silence(self, now: float) -> None:
         """Do something about streams that went silent: subscribe them anew, then replace the feed."""
         for key, carried in self._carried.items():
@@ -123,7 +130,7 @@ class Slot:
                 wait_s = self._after_end(feed)
                 if wait_s is None:
                     return
-                await asyncio.sleep(wait_s)
+                await self._wait(wait_s if self._is_current(feed) else 0.0)
                 feed = await self._open()
         finally:
             await asyncio.gather(*(feed.stop() for feed in self._feeds))
@@ -150,12 +157,28 @@ class Slot:
             self._wish = wish
             self._is_wished.set()
 
+    def _is_current(self, feed: Feed) -> bool:
+        """Say whether a feed runs with the provider's present settings: what it says of others concerns it alone."""
+        return feed.settings is self._provider.settings
+
+    async def _wait(self, seconds: float, *ends: asyncio.Task[None]) -> None:
+        """Wait before the next feed opens, but not any longer once there are other settings, or one of `ends`."""
+        wished = asyncio.create_task(self._is_wished.wait())
+        try:
+            await asyncio.wait({wished, *ends}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            wished.cancel()
+        self._forget_wish()
+
     def _forget_wish(self) -> None:
         self._wish = None
         self._is_wished.clear()
 
     async def _until_wish_or_end(self, feed: Feed) -> Wish | None:
         """Wait until the feed has to be replaced, and return why, or until it ends."""
+        if not self._is_current(feed) and not feed.task.done():
+            # They changed while it was opened.
+            return SETTINGS
         life = self._provider.info.feed_life_s
         rotate_s = None if life is None else life * self._rng.uniform(0.85, 0.95)
         wished = asyncio.create_task(self._is_wished.wait())
@@ -171,6 +194,7 @@ class Slot:
         about = self._about("feed_replaced", old, cause=wish.cause, reason=wish.reason)
         log.info("feed %s %d is being replaced: %s", self._provider.name, old.number, wish.reason, extra=about)
         self._attempts.count_again(wish.cause, wish.reason)
+        is_told = False
         while not old.task.done():
             new = await self._open()
             ready = asyncio.create_task(new.ready.wait())
@@ -190,7 +214,19 @@ class Slot:
             wait_s = self._backoff.next_s()
             if isinstance(new.error, RateLimited):
                 wait_s = max(wait_s, new.error.retry_after)
-            await asyncio.wait({old.task}, timeout=wait_s)
+            elif isinstance(new.error, AuthenticationFailed):
+                wait_s = REFUSED_AGAIN_S
+            if new.error is not None and not is_told:
+                is_told = True
+                about = self._about("feed_kept", old, reason=str(new.error))
+                log.warning(
+                    "feed %s %d goes on, since the one that is to replace it failed: %s",
+                    self._provider.name,
+                    old.number,
+                    new.error,
+                    extra=about,
+                )
+            await self._wait(wait_s, old.task)
         return old
 
     def _remove_feed(self, feed: Feed) -> None:
@@ -206,7 +242,7 @@ class Slot:
         self._remove_feed(feed)
         self._forget_wish()
         error = feed.error
-        if isinstance(error, AuthenticationFailed):
+        if isinstance(error, AuthenticationFailed) and self._is_current(feed):
             self._provider.refusal = str(error)
             about = self._about("feed_refused", feed, reason=str(error))
             log.error(

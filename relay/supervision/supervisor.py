@@ -111,6 +111,7 @@ class Supervisor:
                 # Later, since who subscribes is told the state with the confirmation first.
                 asyncio.get_running_loop().call_soon(self._retry_due)
             return
+        stream.series.market = self.provider.market(key.symbol)
         halt = self._halt_of(key) if self._standing(key) == "paused" else ""
         carried = self._carried[key] = Carried(stream, self._hub, self._machine_clock, halt)
         self._enter_slot(carried)
@@ -273,6 +274,11 @@ class Supervisor:
             on_refuse=self._refuse,
             on_closing=on_closing,
         )
+
+    def renew(self) -> None:
+        """Let feeds with the provider's present settings take the place of those that run; no stream is lost."""
+        for slot in self._slots:
+            slot.renew()
 
     async def _tick_forever(self) -> None:
         while True:
