@@ -37,6 +37,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--captures", metavar="DIR", help="also play the recordings of the real exchanges in DIR")
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Give a soak the time that it was asked to take, and some to settle."""
+    for item in items:
+        if item.get_closest_marker("soak") is not None:
+            item.add_marker(pytest.mark.timeout(config.getoption("--soak-seconds") + 400))
+
+
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """Leave the recordings out where there are none."""
     return True if collection_path.name == "test_captures.py" and not config.getoption("--captures") else None

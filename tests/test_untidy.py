@@ -274,7 +274,7 @@ async def test_a_closing_event_differs_from_history(session: aiohttp.ClientSessi
         (row,) = orjson.loads(await answer.read())
     assert (row[0], row[1], row[2], row[3]) == (kline["t"], kline["o"], kline["h"], kline["l"])
     assert row[4] != kline["c"]
-    kept = binance.untidy.differing["BTCUSDT@1s", kline["t"] // 1000]
+    (kept,) = binance.untidy.also["BTCUSDT@1s", kline["t"] // 1000]
     assert kept[3] == float(kline["c"])
 
 

@@ -21,6 +21,8 @@ from providers.sandbox.twelve_data_series import Bar, Bars
 
 T = TypeVar("T")
 Message = dict[str, Any]
+Values = tuple[float, float, float, float, float]
+"""Open, high, low, close, volume."""
 
 BAD_CELLS: Mapping[str, object] = {
     "null": None,
@@ -77,8 +79,9 @@ class Untidy:
 
     def __init__(self, dice: random.Random) -> None:
         self.dice = dice
-        self.differing: dict[tuple[str, int], tuple[float, ...]] = {}
-        """What closing events said that history never says: open, high, low, close, volume by stream and open time."""
+        self.also: dict[tuple[str, int], list[Values]] = {}
+        """What was said or follows from it and history never says, by stream (`BTCUSDT@1m`) and open time: closings
+        that differ, and the two ways to repair a close above its high."""
         self._later: set[asyncio.TimerHandle] = set()
         self.clear()
 
@@ -141,7 +144,7 @@ class Untidy:
         self.ahead_s[symbol] = ahead_s
 
     def close_otherwise(self, share: float = 1.0) -> None:
-        """Close this share of candles with values that history does not have; `differing` keeps them."""
+        """Close this share of candles with values that history does not have; `also` keeps them."""
         self.differing_share = share
 
     def close_late(self, least_s: float, most_s: float) -> None:
@@ -183,6 +186,12 @@ class Untidy:
         for handle in self._later:
             handle.cancel()
         self._later.clear()
+
+    def may_say(self, stream: str, opened: int, values: Values) -> None:
+        """Allow values that history never says."""
+        known = self.also.setdefault((stream, opened), [])
+        if values not in known:
+            known.append(values)
 
     def spoilt(self, rows: Sequence[T], opened: Callable[[T], int], spoil: Callable[[T, str], T]) -> list[T]:
         """Return rows of one answer with the bad ones in their places."""
@@ -246,7 +255,23 @@ class _BinanceRest(BinanceRest):
         rows = rows[:limit] if start is not None else rows[-limit:]
         if untidy.is_empty:
             return []
-        return untidy.spoilt(rows, lambda row: _integer(row[0]) // scale // 1000, _spoil_kline)
+
+        def opened(row: Sequence[object]) -> int:
+            return _integer(row[0]) // scale // 1000
+
+        def spoil(row: Sequence[object], kind: str) -> Sequence[object]:
+            if _integer(row[6]) // scale >= self._clock.now_ms():
+                return row  # it changes anyway
+            cells = list(row)
+            cells[4] = _lifted(row[2]) if kind == "above high" else BAD_CELLS[kind]
+            if kind == "above high":
+                first, high, low, volume = (float(str(row[place])) for place in (1, 2, 3, 5))
+                lifted = float(str(cells[4]))
+                for repaired in ((first, high, low, high, volume), (first, lifted, low, lifted, volume)):
+                    untidy.may_say(f"{pair.symbol}@{interval}", opened(row), repaired)
+            return cells
+
+        return untidy.spoilt(rows, opened, spoil)
 
     def _exchange_info(self, request: web.Request) -> object:
         found: Any = super()._exchange_info(request)
@@ -262,12 +287,6 @@ class _BinanceRest(BinanceRest):
 def _integer(value: object) -> int:
     assert isinstance(value, int)
     return value
-
-
-def _spoil_kline(row: Sequence[object], kind: str) -> Sequence[object]:
-    cells = list(row)
-    cells[4] = _lifted(row[2]) if kind == "above high" else BAD_CELLS[kind]
-    return cells
 
 
 class _KlineStreams(KlineStreams):
@@ -298,9 +317,9 @@ class _KlineStreams(KlineStreams):
 
     def _close_otherwise(self, stream: _Stream, kline: Message) -> None:
         kline["c"] = kline["l"] if kline["c"] != kline["l"] else kline["h"]
-        values = tuple(float(kline[name]) for name in ("o", "h", "l", "c", "v"))
-        symbol = stream.pair.symbol
-        self._untidy.differing[f"{symbol}@{stream.interval}", kline["t"] // 1000] = values
+        first, high, low, close, volume = (float(kline[name]) for name in ("o", "h", "l", "c", "v"))
+        name = f"{stream.pair.symbol}@{stream.interval}"
+        self._untidy.may_say(name, kline["t"] // 1000, (first, high, low, close, volume))
 
 
 # -- Twelve Data -----------------------------------------------------------------------------------
