@@ -33,7 +33,7 @@ AWAY_S = 300
 SETTLES_S = 180.0
 """After the market closed or opened, its state may be told so much later."""
 CLOSES_WITHIN_S = {"poll": 3600.0, "stream": 600.0}
-FIRST_PRICE_S = {"poll": 150.0, "stream": 15.0}
+FIRST_PRICE_S = {"poll": 150.0, "stream": 20.0}
 """How soon after the opening the first price is there; a poll needs credits, and one minute of them may be spent."""
 
 
@@ -329,7 +329,7 @@ async def simulate(scenario: Scenario) -> tuple[list[tuple[str, str]], dict[str,
         credits_per_minute=plan.per_minute,
         credits_per_day=plan.per_day,
         stream_symbols=100,
-        tick_every_s=2.0,
+        tick_every_s=5.0,
     )
     stand_in.untidy.settle_after(scenario.settles_s)
     spent = _Spent(stand_in)
