@@ -833,7 +833,7 @@ class Faulter:
     async def _fault_busy(self) -> None:
         self._untidy.refuse_subscriptions()
         self._stand_in.faults.drop()
-        await self._last(0.5, 2)
+        await self._last(2.5, 4)
 
     async def _fault_all_break(self) -> None:
         self._untidy.list_as("BREAK")
@@ -847,7 +847,7 @@ class Faulter:
     async def _fault_wrong_stamps(self) -> None:
         symbol = self._some(1)[0].partition("@")[0]
         self._untidy.stamp(symbol, self._dice.choice([7200, -7200, 30, -30, 86_400 * 30]))
-        await self._last(2, 4)
+        await self._last(4, 7)
         if self._dice.random() < 0.5:
             self._stand_in.faults.drop()
 
