@@ -425,7 +425,8 @@ class SoakClient:
                     continue
                 self.connections += 1
                 stay_s = self._dice.uniform(1.5, 8)
-                with contextlib.suppress(TimeoutError):
+                # The relay may be gone while a request is written.
+                with contextlib.suppress(TimeoutError, aiohttp.ClientError, OSError):
                     async with asyncio.timeout(None) as limit:
                         await self._use(socket, limit, stay_s)
                 if self._dice.random() < 0.5:

@@ -301,6 +301,7 @@ class Crowd:
 
     async def settle(self) -> None:
         """With the exchange well again: wait for what is due and judge that all of it came."""
+        self.check_alive()
         for client in self.clients:
             client.stays = True
         ended = self._sandbox.clock.now() + 1
