@@ -699,7 +699,9 @@ class Faulter:
         self._habits: dict[str, Callable[[], Any]] = self._named("_habit_")
         self._strokes = self._named("_stroke_")
         self._faults = self._named("_fault_")
-        self._faults |= {f"refusal: {name}": partial(self._refused, name) for name in REFUSALS}
+        # A ban of unknown length is waited out for minutes, as it should be.
+        refusals = [name for name in REFUSALS if name != "418 without Retry-After"]
+        self._faults |= {f"refusal: {name}": partial(self._refused, name) for name in refusals}
         self._faults |= {f"bad rows: {kind}": partial(self._spoilt, kind) for kind in BAD_ROWS}
 
     def _named(self, prefix: str) -> dict[str, Callable[[], Any]]:
