@@ -23,6 +23,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the options of single test modules."""
     parser.addoption("--soak-seconds", type=float, default=30.0, metavar="N", help="how long the soak lasts")
     parser.addoption("--soak-seed", type=int, default=1, metavar="N", help="which random faults the soak injects")
+    parser.addoption("--forex-weeks", action="store_true", help="run whole weeks of Twelve Data, sped up")
     parser.addoption("--kills", type=int, default=8, metavar="N", help="how often the writing store is killed")
     parser.addoption(
         "--need-tools", action="store_true", help="fail, not skip, where a program that tests run is missing"
@@ -35,6 +36,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--schemathesis-examples", type=int, default=20, metavar="N", help="how many requests it invents for a route"
     )
     parser.addoption("--captures", metavar="DIR", help="also play the recordings of the real exchanges in DIR")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Give a soak the time that it was asked to take, and some to settle."""
+    for item in items:
+        if item.get_closest_marker("soak") is not None:
+            item.add_marker(pytest.mark.timeout(config.getoption("--soak-seconds") + 400))
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:

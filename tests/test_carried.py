@@ -273,11 +273,11 @@ def test_silence_while_the_market_is_closed_is_not_stale(carried: Carried, hands
 def test_what_comes_late_opens_no_market(carried: Carried, hands: Hands) -> None:
     carried.stream.series.market = market_of(7200, hands)
     carried.rest("market_closed", "opens at nine")
-    carried.go_live()
+    carried.hear()
     assert state(carried) == ("market_closed", "opens at nine")
     # The provider's clock may be a little behind.
     hands.now += 7196
-    carried.go_live()
+    carried.hear()
     assert state(carried) == ("connected", "live")
 
 

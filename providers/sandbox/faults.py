@@ -3,7 +3,10 @@
 import asyncio
 import time
 from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple, Protocol
+from random import Random
+from typing import Literal, NamedTuple, Protocol
+
+Computed = Literal["late", "at_once", "either"]
 
 GARBAGE: tuple[str | bytes, ...] = (
     "",
@@ -59,6 +62,7 @@ class Faults:
     def __init__(self, target: "FaultTarget") -> None:
         self._target = target
         self.garbage_sent = 0
+        self._dice = Random(1)
         self._reset()
 
     def _reset(self) -> None:
@@ -68,7 +72,8 @@ class Faults:
         self.muted_all = False
         self.muted: set[str] = set()
         self.frame_delay_s = 0.0
-        self.rest_delay_s = 0.0
+        self._rest_delay_s = (0.0, 0.0)
+        self._computed: Computed = "late"
         self.connection_life_s: float | None = None
         self._closings_lost: dict[str | None, int | None] = {}
         self._subscriptions_refused: tuple[int, str] = (0, "")
@@ -235,9 +240,21 @@ class Faults:
         """Forget every order of `answer_rest`."""
         self._answers.clear()
 
-    def delay_rest(self, seconds: float) -> None:
-        """Answer every REST request that much later; 0 ends that."""
-        self.rest_delay_s = seconds
+    def delay_rest(self, seconds: float, most: float | None = None, *, computed: Computed = "late") -> None:
+        """Answer every REST request that much later, with `most` between the two, drawn for each call; 0 ends that.
+
+        The answer tells of the moment at which it is delivered ("late"), of the request ("at_once"), or the dice say.
+        """
+        self._rest_delay_s = (seconds, seconds if most is None else most)
+        self._computed = computed
+
+    def rest_delay(self) -> tuple[float, float]:
+        """Draw the seconds to wait before and after an answer is computed."""
+        if self._rest_delay_s == (0.0, 0.0):
+            return 0.0, 0.0
+        delay_s = self._dice.uniform(*self._rest_delay_s)
+        is_late = self._computed == "late" or (self._computed == "either" and self._dice.random() < 0.5)
+        return (delay_s, 0.0) if is_late else (0.0, delay_s)
 
     def rest_answer(self, path: str) -> RestAnswer | None:
         """Tell what to answer a request for a path instead of the truth; uses up one of `times`."""

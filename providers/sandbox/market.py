@@ -136,6 +136,13 @@ class Market:
         """Tell whether the whole stretch lies in what was hidden."""
         return not self._visible(symbol, start_ms, end_ms)
 
+    def before_hidden(self, symbol: str, at_ms: int) -> int:
+        """Give the beginning of the hidden stretch that holds a moment, or else the moment itself."""
+        for a, b in self._hidden.get(symbol, ()):
+            if a <= at_ms < b:
+                return a
+        return at_ms
+
     def last_ms(self, symbol: str, start_ms: int, end_ms: int) -> int:
         """Give a candle's close time: its last millisecond, or the one before an outage that cut it short."""
         for a, b in self._hidden.get(symbol, ()):

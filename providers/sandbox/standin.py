@@ -404,8 +404,9 @@ class StandIn(ABC):
 
     async def _serve_rest(self, request: web.Request) -> web.StreamResponse:
         ordered = self.faults.rest_answer(request.path)
-        if self.faults.rest_delay_s > 0:
-            await asyncio.sleep(self.faults.rest_delay_s)
+        before_s, after_s = self.faults.rest_delay()
+        if before_s > 0:
+            await asyncio.sleep(before_s)
         cost = 0
         if ordered is None or (ordered.truncated and not ordered.body):
             response, cost = await self._answer(request)
@@ -419,6 +420,8 @@ class StandIn(ABC):
         if ordered is not None:
             response.headers.update(ordered.headers)
         response.headers["Date"] = formatdate(self.clock.now(), usegmt=True)
+        if after_s > 0:
+            await asyncio.sleep(after_s)
         query = {name: value for name, value in request.query.items() if name.lower() not in _KEY_NAMES}
         if len(self.requests) < _MOST_KEPT:
             self.requests.append(RestCall(time.monotonic(), request.path, query, response.status, cost))

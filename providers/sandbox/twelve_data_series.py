@@ -8,7 +8,7 @@ from hashlib import blake2b
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
-from providers.sandbox.intervals import FIXED_MS, local_end_time, local_open_time
+from providers.sandbox.intervals import local_end_time, local_open_time
 from providers.sandbox.listings import DAY_MS, Pair
 from providers.sandbox.market import Market
 
@@ -100,11 +100,10 @@ class Bars:
 
     def _opens(self, pair: Pair, short: str, zone: tzinfo, last_ms: int) -> Iterator[int]:
         earliest = pair.listed_day * DAY_MS
-        opened = local_open_time(short, last_ms, zone)
-        length = FIXED_MS.get(short, 0)
-        while opened >= earliest:
+        at = last_ms
+        while (opened := local_open_time(short, self._market.before_hidden(pair.symbol, at), zone)) >= earliest:
             yield opened
-            opened = opened - length if short not in _LONG else local_open_time(short, opened - 1, zone)
+            at = opened - 1
 
     def _bar(self, pair: Pair, short: str, zone: tzinfo, start: int, now_ms: int) -> Bar | None:
         end = local_end_time(short, start, zone)
