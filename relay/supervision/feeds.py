@@ -22,8 +22,9 @@ from relay.upstream.watchlist import Watchlist
 
 log = logging.getLogger(__name__)
 
-PAST_S = 45 * 86_400.0
+OLDEST_S = -45 * 86_400.0
 """A candle that opened longer ago cannot be news: the longest interval is a month."""
+_FUTURE_LAG_S = -AHEAD_S
 
 
 class Intake:
@@ -158,10 +159,10 @@ class Feed:
                         if lag_s >= 0:
                             stream.lag_ms = lag_s * 1000
                             intake.lag.observe(lag_s)
-                        elif lag_s < -AHEAD_S:
+                        elif lag_s < _FUTURE_LAG_S:
                             self._stray(carried, update, now)
                             continue
-                    if not -PAST_S < update.candle.time - now < AHEAD_S:
+                    if not OLDEST_S < update.candle.time - now < AHEAD_S:
                         self._stray(carried, update, now)
                         continue
                     carried.received += 1
