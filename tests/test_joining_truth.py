@@ -31,7 +31,8 @@ from relay.supervision.supervisor import Supervisor
 from relay.web.access import Access, Caller
 from relay.web.parts import Parts
 from relay.web.subscribing import Subscribing
-from tests.soaking import StreamCheck, Values
+from tests.soaking import StreamCheck
+from tests.untidy import Values
 from tests.virtual_time import VirtualLoop, run
 
 START = 1_764_000_000
