@@ -63,3 +63,8 @@ def test_reasons_are_counted_without_end_but_not_kept_without_end() -> None:
     assert attempts.sentences["error 3"] == 2
     assert attempts.sentences["other causes"] == 5
     assert len(attempts.sentences) == MOST_SENTENCES + 1
+
+
+def test_a_provider_that_is_away_for_days_is_still_tried() -> None:
+    backoff = Backoff(random.Random(1))
+    assert max(backoff.next_s() for _ in range(5000)) <= 30.0

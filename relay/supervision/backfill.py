@@ -172,7 +172,7 @@ class Backfill:
                 continue
             except (ProviderError, StoreError) as error:
                 attempt += 1
-                wait_s = min(MOST_WAIT_S, 2.0 ** (attempt - 1)) * self._rng.uniform(0.5, 1)
+                wait_s = min(MOST_WAIT_S, 2.0 ** min(attempt - 1, 10)) * self._rng.uniform(0.5, 1)
                 failure, patience_s = str(error), PATIENCE_S
                 retry_at = clock.monotonic() + wait_s
                 carried.catch_up(f"what was missed cannot be fetched yet: {error}")
