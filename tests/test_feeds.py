@@ -67,6 +67,25 @@ async def test_a_stamp_tells_the_lag_of_its_stream(tmp_path: Path) -> None:
         assert carried.stream.lag_ms == pytest.approx(40)
 
 
+async def test_what_is_stamped_long_ago_changes_no_candle_that_is_closed(tmp_path: Path) -> None:
+    plugin = Scripted()
+    async with rig_of(plugin, tmp_path) as rig:
+        carried = rig.carry(A)
+        rig.feed({A: carried})
+        await eventually(lambda: plugin.feeds)
+        now_ms = int(rig.hands.now * 1000)
+        plugin.feeds[0].say(
+            PriceUpdate(A, candle(-1), False, now_ms - 100),
+            PriceUpdate(A, candle(-1), True, now_ms - 30_000),
+            PriceUpdate(A, candle(0), False, now_ms),
+            # The same minute's close again, as stamped then, with values of another one; and a revision of now.
+            PriceUpdate(A, candle(-1, 9.0), True, now_ms - 29_000),
+            PriceUpdate(A, candle(-1, 2.0), True, now_ms + 1),
+        )
+        await eventually(lambda: rig.intake.skipped + rig.intake.updates == 5)
+        assert [(one.candle, one.is_revised) for one in rig.closed] == [(candle(-1), False), (candle(-1, 2.0), True)]
+
+
 async def test_a_feed_is_ready_when_each_of_its_streams_is_live_resting_or_refused(tmp_path: Path) -> None:
     plugin = Scripted()
     other = StreamKey("C", "1m")

@@ -189,8 +189,12 @@ class Polls:
         """Report until when streams have to wait for credits, and which of them much longer than planned."""
         wait_s = self._limits.wait_for(1, Use.POLL)
         why = self._limits.shortage(1, Use.POLL)
+        built: dict[StreamKey, list[StreamKey]] = {}
+        for other, feeder in self._planner.feeders(self._watchlist.streams, at).items():
+            built.setdefault(feeder, []).append(other)
         for key, due, every_s, opens in ready:
-            self._watchlist.expect(key, wait_s, every_s if every_s < inf else None)
+            for waiting in (key, *built.get(key, ())):
+                self._watchlist.expect(waiting, wait_s, every_s if every_s < inf else None)
             if opens is not None:
                 # It rests for a longer reason.
                 continue
