@@ -289,17 +289,9 @@ class Tables:
         """Take out what a stream is said to hold after the open time `latest`."""
         ids = await self._stream_ids({stream})
         place = {"stream": ids[stream], "latest": latest, "window": window_s(stream[1].interval)}
-        connection = self._connection
-        await connection.execute("BEGIN IMMEDIATE")
-        try:
+        async with self._transaction():
             for sql in CUT:
-                await connection.execute(sql, place)
-            await connection.execute("COMMIT")
-        except BaseException:
-            if connection.in_transaction:
-                with suppress(sqlite3.Error):
-                    await connection.execute("ROLLBACK")
-            raise
+                await self._connection.execute(sql, place)
 
     async def streams(self) -> list[StreamId]:
         """Return all streams that the database knows."""
