@@ -35,6 +35,7 @@ class _Claim(NamedTuple):
     nearest: float
     at: float
     times: int
+    is_late: bool
 
 
 class ProviderClock:
@@ -115,14 +116,18 @@ class ProviderClock:
 
     def _judge(self, offset: float, symbol: str | None, stamp_s: float) -> float:
         """Take a stamp that does not fit; return how long ago it was by the time that holds then."""
-        claim = self._claim(offset, symbol)
-        is_late = self.is_synchronised and offset < self._best
+        if self.is_synchronised:
+            is_late = offset < self._best
+        else:
+            # A feed may be so late; a wall clock may be off by more.
+            is_late = 0 < self._wall() - stamp_s <= AHEAD_S
+        claim = self._claim(offset, symbol, is_late=is_late)
         # When the relay itself is slow all stamps are late, and weighing them is not free.
-        if not is_late or self._late % _LOOK_EVERY <= 1:
+        if symbol is None or not is_late or self._late % _LOOK_EVERY <= 1:
             self._weigh(claim, is_late=is_late)
         return self.now() - stamp_s
 
-    def _claim(self, offset: float, symbol: str | None) -> _Claim:
+    def _claim(self, offset: float, symbol: str | None, *, is_late: bool) -> _Claim:
         now, claims = self._monotonic(), self._claims
         before = claims.pop(symbol, None)
         while claims:
@@ -135,12 +140,12 @@ class ProviderClock:
             self._fits_before = self._fits
         if self._fits != self._fits_last:
             self._fits_last, self._late = self._fits, 0
-        is_late, nearest, times = offset < self._best, offset, 1
+        nearest, times = offset, 1
         self._late += is_late
-        if before is not None and (before.offset < self._best) == is_late:
+        if before is not None and before.is_late == is_late:
             times = before.times + 1
             nearest = max(offset, before.nearest) if is_late else min(offset, before.nearest)
-        claim = claims[symbol] = _Claim(offset, nearest, now, times)
+        claim = claims[symbol] = _Claim(offset, nearest, now, times, is_late)
         if symbol is None:
             self._date_fits = False
         return claim
@@ -162,7 +167,9 @@ class ProviderClock:
         contradict = (wall_holds and not wall_agrees) + self._date_fits + (self._fits > self._fits_before)
         if agree <= contradict or (agree < 2 and claim.times < AGREEING):
             return
-        if is_late and not (wall_agrees and not wall_holds) and self._late < self._remember:
+        # Before anything is believed the first `Date` is worth more than the wall clock.
+        is_first_date = date is not None and not self.is_synchronised
+        if is_late and not (wall_agrees and not wall_holds) and not is_first_date and self._late < self._remember:
             return
         # The shortest step on which they agree.
         offsets = [other.offset for other in agreeing.values()] if len(agreeing) > 1 else [claim.nearest]

@@ -208,3 +208,13 @@ def test_nothing_is_certain_beyond_what_a_symbol_says_while_there_is_only_the_wa
     clock = ProviderClock(machine.clock)
     clock.observe(NOON - 7200, "ONE")
     assert (clock.now(), clock.certain()) == (NOON, NOON - 7200)
+
+
+def test_a_feed_that_is_late_from_its_first_message_on_moves_no_clock(machine: Machine) -> None:
+    clock = ProviderClock(machine.clock)
+    for number in range(20):
+        clock.observe(NOON - 13 + number / 10, "ONE" if number % 2 else "OTHER")
+    assert clock.now() == NOON
+    assert clock.observe(NOON - 0.5) == pytest.approx(0.0)
+    clock.observe(NOON - 13, "ONE")
+    assert clock.now() == NOON - 0.5
