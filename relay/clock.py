@@ -116,11 +116,8 @@ class ProviderClock:
 
     def _judge(self, offset: float, symbol: str | None, stamp_s: float) -> float:
         """Take a stamp that does not fit; return how long ago it was by the time that holds then."""
-        if self.is_synchronised:
-            is_late = offset < self._best
-        else:
-            # A feed may be so late; a wall clock may be off by more.
-            is_late = 0 < self._wall() - stamp_s <= AHEAD_S
+        # Before anything is believed: a feed may be so late, a wall clock may be off by more.
+        is_late = offset < self._best if self.is_synchronised else 0 < self._wall() - stamp_s <= AHEAD_S
         claim = self._claim(offset, symbol, is_late=is_late)
         # When the relay itself is slow all stamps are late, and weighing them is not free.
         if symbol is None or not is_late or self._late % _LOOK_EVERY <= 1:

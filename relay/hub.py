@@ -13,7 +13,7 @@ from relay.model import PriceUpdate, StreamKey
 from relay.outbox import Outbox
 from relay.requests import PLAIN, Options
 from relay.series import Gap
-from relay.stream import COUNTED, Attachment, Channel, Feeder, Stream, Subscriber
+from relay.stream import COUNTED, NO_FLOOR, Attachment, Channel, Feeder, Stream, Subscriber
 
 _NOTHING = (0,) * len(COUNTED)
 
@@ -102,18 +102,25 @@ class Hub:
             self._removed[stream.provider] = tuple(map(sum, zip(before, stream.counts(), strict=True)))
             del self.streams[(stream.provider, stream.key)]
 
-    def subscribe(self, subscriber: Subscriber, stream: Stream, options: Options = PLAIN) -> bool:
-        """Let the subscriber have the stream's updates from now on; return False if it only changed its options."""
+    def subscribe(
+        self, subscriber: Subscriber, stream: Stream, options: Options = PLAIN, *, floor: int = NO_FLOOR
+    ) -> bool:
+        """Let the subscriber have the stream's updates from now on; return False if it only changed its options.
+
+        It has the candles that opened up to `floor`, and is told of those only what is revised.
+        """
         old = subscriber.subscriptions.get(stream)
         if old is not None and old.options == options:
             return False
         self.fanout.ungroup(subscriber)
         if old is not None:
             # What its throttle holds is the newest state, and nobody may send it later.
-            if old.held is not None and not options.closed_only:
-                self.fanout.send(subscriber, old.held)
+            held = [old.held, *old.behind] if old.held is not None else []
+            for frame in held[1:] if options.closed_only else held:
+                self.fanout.send(subscriber, frame)
+            floor = old.floor
             self._leave_channel(subscriber, old)
-        channel = stream.channel_for(options)
+        channel = stream.channel_for(options, floor)
         channel.users += 1
         subscriber.subscriptions[stream] = channel
         if subscriber.outbox.is_lagging:
@@ -184,8 +191,7 @@ class Hub:
                 for attachment in stream.attachments:
                     attachment.closed[update.candle.time] = update.candle
             for channel in stream.channels:
-                # A revision speaks of another candle: it takes nothing away from the open one that waits.
-                if channel.is_plain or is_revised or channel.throttle(frame, is_closed, deliver):
+                if channel.is_plain or channel.passes(frame, update, deliver):
                     deliver(channel, frame, None if is_revised else is_closed)
 
     def tell_after_gaps(self, stream: Stream, updates: Iterable[PriceUpdate], reason: str) -> list[Gap]:

@@ -17,7 +17,7 @@ from relay.ranges import Live, Past
 from relay.requests import Options, Request
 from relay.requests import Past as Wanted
 from relay.snapshot import Snapshot, is_joined, is_whole, splice
-from relay.stream import CONNECTED, Stream
+from relay.stream import CONNECTED, NO_FLOOR, Stream
 from relay.supervision.carried import BACKFILLING
 
 MOST_SINCE = 20_000
@@ -243,6 +243,18 @@ class Joining:
         for gap in snapshot.gaps:
             series.owe(gap)
         return snapshot
+
+    def floor(self) -> int:
+        """Return up to which open time the subscriber has candles that the stream has not reached yet, if it says so.
+
+        Whoever resumes may come from a relay, or a run of this one, that was ahead of what this stream has told.
+        """
+        since, series = self.wanted.since, self.stream.series
+        if since is None:
+            return NO_FLOOR
+        last = series.last
+        is_reached = last is not None and (last.time > since or (last.time == since and series.last_is_closed))
+        return NO_FLOOR if is_reached else since
 
 
 def _rows_for(past: Past, wanted: Wanted) -> int:

@@ -11,13 +11,15 @@ from typing import Final, Protocol
 from relay import wire
 from relay.clock import ProviderClock
 from relay.messages import StreamState
-from relay.model import Candle, StreamKey
+from relay.model import Candle, PriceUpdate, StreamKey
 from relay.outbox import Outbox, Transport
 from relay.requests import PLAIN, Options
 from relay.series import Series
 
 CONNECTING: Final = "connecting"
 CONNECTED: Final = "connected"
+
+NO_FLOOR: Final = -1
 
 COUNTED = ("merged", "gaps", "backfilled", "revised", "duplicate", "late")
 """What streams count."""
@@ -95,15 +97,15 @@ class Stream:
         """Whether anybody subscribes to the stream, or is about to."""
         return bool(self.channels or self.attachments)
 
-    def channel_for(self, options: Options) -> "Channel":
+    def channel_for(self, options: Options, floor: int) -> "Channel":
         """Return the channel that a new subscriber joins, made if there is none.
 
         Not one that holds an open candle back: the new subscriber is told that one at once, and must not be again.
         """
         for channel in self.channels:
-            if channel.options == options and channel.held is None:
+            if channel.options == options and channel.floor == floor and channel.held is None:
                 return channel
-        channel = Channel(self, options)
+        channel = Channel(self, options, floor)
         self.channels[channel] = None
         return channel
 
@@ -144,15 +146,31 @@ class Channel:
     """One stream with one set of options: its groups, its lagging subscribers, and the open candle a throttle holds.
 
     It is in the stream's `channels` from its first subscriber to its last. There are several with the same options
-    where somebody joined while a throttle held a candle.
+    where somebody joined while a throttle held a candle, or has candles up to an open time (`floor`) that the stream
+    has not reached yet.
     """
 
-    __slots__ = ("_next_at", "_timer", "groups", "held", "is_plain", "laggards", "options", "stream", "users")
+    __slots__ = (
+        "_next_at",
+        "_timer",
+        "behind",
+        "floor",
+        "groups",
+        "held",
+        "is_plain",
+        "laggards",
+        "options",
+        "stream",
+        "users",
+    )  # fmt: skip
 
-    def __init__(self, stream: Stream, options: Options) -> None:
+    def __init__(self, stream: Stream, options: Options, floor: int = NO_FLOOR) -> None:
         self.stream = stream
         self.options = options
-        self.is_plain = options == PLAIN
+        self.floor = floor
+        self.is_plain = options == PLAIN and floor == NO_FLOOR
+        # Revisions that wait for the held candle, so that `seq` never goes back.
+        self.behind: list[bytes] = []
         self.groups: dict[Group, None] = {}
         self.laggards: dict[Subscriber, None] = {}
         self.users = 0
@@ -163,10 +181,26 @@ class Channel:
             # Its first subscriber is sent the last known candle, and that is an update as well.
             self._next_at = asyncio.get_running_loop().time() + options.throttle_ms / 1000
 
-    def throttle(self, frame: bytes, is_closed: bool, deliver: Deliver) -> bool:
-        """Return whether the frame passes now; an open candle that does not is delivered when its time comes."""
+    def passes(self, frame: bytes, update: PriceUpdate, deliver: Deliver) -> bool:
+        """Return whether a frame passes now; one that does not was told, is not wanted, or is delivered in its time."""
+        if update.is_revised:
+            # It speaks of another candle: it takes nothing away from the open one that waits.
+            if self.held is None:
+                return True
+            self.behind.append(frame)
+            return False
+        return update.candle.time > self.floor and self._throttle(frame, update.is_closed, deliver)
+
+    def take_held(self) -> list[bytes]:
+        """Return what waits, in order, and hold it no more."""
+        frames = [] if self.held is None else [self.held, *self.behind]
+        self.held, self.behind = None, []
+        return frames
+
+    def _throttle(self, frame: bytes, is_closed: bool, deliver: Deliver) -> bool:
         if is_closed:
-            self.held = None
+            for behind in self.take_held()[1:]:
+                deliver(self, behind, None)
             return True
         if self.options.closed_only:
             return False
@@ -174,7 +208,8 @@ class Channel:
         now = loop.time()
         if now >= self._next_at:
             self._next_at = now + self.options.throttle_ms / 1000
-            self.held = None
+            for behind in self.take_held()[1:]:
+                deliver(self, behind, None)
             return True
         if self.held is not None:
             self.stream.conflated += 1
@@ -186,13 +221,15 @@ class Channel:
     def _release(self, deliver: Deliver) -> None:
         self._timer = None
         if self.held is not None:
-            frame, self.held = self.held, None
             self._next_at = asyncio.get_running_loop().time() + self.options.throttle_ms / 1000
+            frame, *behind = self.take_held()
             deliver(self, frame, False)
+            for later in behind:
+                deliver(self, later, None)
 
     def close(self) -> None:
         """Forget the held frame and its timer."""
-        self.held = None
+        self.take_held()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

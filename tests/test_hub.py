@@ -384,3 +384,34 @@ async def test_who_joins_while_a_throttle_holds_an_update_is_not_sent_it_again(o
     assert [message["seq"] for message in parsed(second.pipe.read)] == [2, 3]
     assert [message["seq"] for message in parsed(first.pipe.read)][-1] == 3
     table.hub.close()
+
+
+async def test_a_revision_does_not_overtake_the_candle_that_a_throttle_holds() -> None:
+    table = Table()
+    table.join()
+    (follower,) = table.followers
+    table.subscribe(follower, "AAA", Options(throttle_ms=30))
+    stream = table.stream("AAA")
+    for time_s, volume, is_revised in ((120, 1.0, False), (120, 2.0, False), (60, 5.0, True)):
+        update = PriceUpdate(stream.key, Candle(time_s, 1, 1, 1, 1, volume), is_closed=is_revised)
+        table.hub.tell(stream, [update._replace(is_revised=is_revised)])
+    table.hub.fanout.flush()
+    assert [message["seq"] for message in parsed(follower.pipe.read)] == [1]
+    await eventually(lambda: len(parsed(follower.pipe.read)) == 3)
+    assert [message["seq"] for message in parsed(follower.pipe.read)] == [1, 2, 3]
+    table.hub.close()
+
+
+async def test_who_has_candles_that_the_stream_has_not_reached_is_not_told_them_again() -> None:
+    table = Table()
+    table.join()
+    (follower,) = table.followers
+    stream = table.stream("AAA")
+    table.hub.subscribe(follower.subscriber, stream, floor=120)
+    for minute in (1, 2, 3):
+        candle = Candle(60 * minute, 1, 1, 1, 1)
+        table.hub.tell(stream, [PriceUpdate(stream.key, candle, is_closed=True)])
+    table.hub.tell(stream, [PriceUpdate(stream.key, Candle(60, 1, 1, 1, 1, 9.0), is_closed=True, is_revised=True)])
+    table.hub.fanout.flush()
+    assert [message["candle"]["time"] for message in parsed(follower.pipe.read)] == [180, 60]
+    table.hub.close()

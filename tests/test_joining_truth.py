@@ -39,8 +39,6 @@ START = 1_764_000_000
 """A whole minute, at which the loop's time begins."""
 LENGTH_S = {"1s": 1, "1m": 60}
 GRACE_S = 5.0
-OLDEST_S = 45.0
-"""So long after its end the slowest candle has come."""
 LAST_S = 90.0
 """So long everything behaves at the end, for what is owed to come."""
 
@@ -251,8 +249,8 @@ class Scene:
         check = StreamCheck(f"{join}", self.truth)
         since = None
         if join.since_s is not None:
-            # A client resumes from a candle that the relay has told as closed, to it or to another client.
-            since = self.truth.opened(START + self.loop.now - self.truth.length_s - OLDEST_S - join.since_s)
+            # A client resumes from a candle that is over, though this relay may not have told it yet.
+            since = self.truth.opened(START + self.loop.now) - self.truth.length_s - join.since_s
         # With `bars` as well, not all that opened since has to come.
         wire = Wire(self.loop, check, since if join.bars is None else None)
         subscriber = parts.hub.join(Outbox(wire), lambda subscriber, reason: None)

@@ -12,7 +12,7 @@ from relay.fields import shown
 from relay.joining import Joining
 from relay.model import StreamKey
 from relay.requests import Options
-from relay.stream import CONNECTED, Stream, Subscriber
+from relay.stream import CONNECTED, NO_FLOOR, Stream, Subscriber
 from relay.supervision.carried import THROTTLED
 from relay.web.access import Caller
 from relay.web.parts import Parts
@@ -146,7 +146,7 @@ class Subscribing:
         is_new = stream not in self._subscriber.subscriptions
         # The splice comes before the subscription: what a stream tells of the past is in the snapshot already.
         snapshot = joining.splice(None if is_new else self._since.get(stream))
-        self._join(stream, joining.options)
+        self._join(stream, joining.options, joining.floor())
         if snapshot.candles:
             self._since[stream] = snapshot.candles[0].time
         name, interval = stream.name, stream.key.interval
@@ -171,10 +171,10 @@ class Subscribing:
         )
         self._send(frames)
 
-    def _join(self, stream: Stream, options: Options) -> bool:
+    def _join(self, stream: Stream, options: Options, floor: int = NO_FLOOR) -> bool:
         """Let the client have the stream's updates; say whether it had none before."""
         is_new = stream not in self._subscriber.subscriptions
-        self._parts.hub.subscribe(self._subscriber, stream, options)
+        self._parts.hub.subscribe(self._subscriber, stream, options, floor=floor)
         self._note("subscribes to", stream)
         if is_new:
             last = stream.series.last
