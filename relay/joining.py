@@ -18,7 +18,6 @@ from relay.requests import Options, Request
 from relay.requests import Past as Wanted
 from relay.snapshot import Snapshot, is_joined, is_whole, splice
 from relay.stream import CONNECTED, NO_FLOOR, Stream
-from relay.supervision.carried import BACKFILLING
 
 MOST_SINCE = 20_000
 """Candles that a resume may bring; beyond, the newest are sent and the snapshot is not complete."""
@@ -49,6 +48,10 @@ def live_of(stream: Stream | None) -> Live | None:
         return None
     series, last = stream.series, stream.series.last
     if series.is_catching_up or last is None:
+        return None
+    due_at = series.due_at()
+    if due_at is not None and stream.feeder.clock.now() > due_at + stream.feeder.close_grace_s:
+        # It has been silent for so long that candles may have closed unseen.
         return None
     # From right behind the candle before, if that is known: then nothing is left to ask the provider for.
     before = None if series.last_is_closed else series.closed_before(last.time)
@@ -163,7 +166,7 @@ class Joining:
         start: int | None = None
         if wanted.since is not None and wanted.bars is None:
             start = wanted.since + 1
-            if not self._is_fed and self._provider.has_history:
+            if self._live() is None and self._provider.has_history:
                 start = min(start, self.stream.series.needs_from())
             start = max(0, start)
         else:
@@ -202,11 +205,6 @@ class Joining:
     def _live(self) -> Live | None:
         return live_of(self.stream)
 
-    @property
-    def _is_fed(self) -> bool:
-        """Whether what is missing in the stream is on its way to it already."""
-        return self.stream.status in (CONNECTED, BACKFILLING)
-
     def _rows_back(self, bars: int) -> int:
         """Return how many of the newest candles to ask for; a stream that is not live needs what it has missed, too."""
         bars += self.options.closed_only
@@ -220,17 +218,18 @@ class Joining:
     def splice(self, before: int | None) -> Snapshot:
         """Return what is sent first, up to exactly what the stream has told until now; subscribe without awaiting.
 
-        A stream that has told nothing yet, or that nothing feeds at present, learns from the answer what it has missed.
-        `before` leaves out what the subscriber has already.
+        A stream that is not live learns from the answer what it has missed, so that the snapshot reaches up to the
+        present; where it does not, it is not complete. `before` leaves out what the subscriber has already.
         """
         stream, series, past = self.stream, self.stream.series, self._past
-        is_new = series.last is None and not series.is_catching_up
-        reaches = is_whole(past) and bool(past.candles) and self._reaches_from <= series.needs_from()
-        if reaches and (is_new or not self._is_fed):
+        is_current = self._live() is not None or self.wanted.bars == 0
+        if not is_current and is_whole(past) and self._reaches_from <= series.needs_from():
             closed = list(past.candles)
-            forming = None if past.last_is_closed else closed.pop()
+            forming = closed.pop() if closed and not past.last_is_closed else None
             learnt = series.learn(closed, forming, self._asked_at, lost=past.unreadable)
             self._hub.tell_after_gaps(stream, learnt, "the provider's history does not have it")
+            age_s = self._provider.clock.now() - self._asked_at
+            is_current = age_s <= length_s(stream.key.interval) + self._provider.info.close_grace_s
         snapshot = splice(
             series,
             self._attachment.closed,
@@ -242,7 +241,7 @@ class Joining:
         )
         for gap in snapshot.gaps:
             series.owe(gap)
-        return snapshot
+        return snapshot._replace(is_complete=snapshot.is_complete and is_current)
 
     def floor(self) -> int:
         """Return up to which open time the subscriber has candles that the stream has not reached yet, if it says so.

@@ -497,6 +497,12 @@ class Series:
         """Say whether a candle closes after the promise: it has to be told even if nothing was told before."""
         return self.promised_at is not None and next_open(self.key.interval, time) > self.promised_at
 
+    def is_settled(self, time: int) -> bool:
+        """Say whether a candle is told as closed, or was over before anything of the stream was promised."""
+        if time in self.closed:
+            return True
+        return self.last is None and self.promised_at is not None and not self.is_owed(time)
+
     def due_at(self) -> int | None:
         """Return when the newest candle's interval is over, or the following one's if it is closed; None if unknown."""
         if self.last is None:

@@ -1,6 +1,6 @@
 """The past and the live stream of a subscription as one sequence: spliced by open time, no hole, no duplicate; pure."""
 
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Collection, Container, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from relay.intervals import length_s, next_open
@@ -9,6 +9,8 @@ from relay.ranges import Past
 from relay.requests import Past as Wanted
 from relay.series import Gap, Series
 from relay.storage.coverage import FOREVER, Span, gaps_between, merge_spans
+
+_DAY_S = 86_400
 
 
 class Snapshot(NamedTuple):
@@ -118,7 +120,7 @@ def _gaps(
     series: Series,
     past: Past,
     wanted: Wanted,
-    times: Container[int],
+    times: Collection[int],
     candles: Sequence[Candle],
     before: int | None,
 ) -> Iterator[Gap]:
@@ -138,7 +140,7 @@ def _gaps(
         yield from _gaps_left(series, times, last.time if begin is None else min(begin, last.time))
 
 
-def _unknown(series: Series, spans: Sequence[Span], times: Container[int], begin: int, end: int) -> Iterator[Gap]:
+def _unknown(series: Series, spans: Sequence[Span], times: Collection[int], begin: int, end: int) -> Iterator[Gap]:
     """Yield where candles may be missing between two open times, beside the gaps that the series knows itself.
 
     Hours in which the market was closed are known, or named by nobody.
@@ -147,10 +149,18 @@ def _unknown(series: Series, spans: Sequence[Span], times: Container[int], begin
     if series.last is not None:
         known.append(Span(next(iter(series.closed), series.last.time), FOREVER))
     for start, until in gaps_between(merge_spans(known), begin, end):
-        # A span may end right behind the open time of its last candle.
-        at = next_open(series.key.interval, start - 1) if start - 1 in times else start
+        # A span may end anywhere between two open times.
+        at = _open_from(series.key.interval, start, times, begin)
         if at < until:
             yield from (Gap(*part) for part in series.market.open_parts(at, until, length_s(series.key.interval)))
+
+
+def _open_from(interval: str, start: int, times: Collection[int], begin: int) -> int:
+    """Return the first open time from `start` on, as far as it can be reckoned; `begin` is one."""
+    length = length_s(interval)
+    if length < _DAY_S:
+        return start + (next(iter(times), begin) - start) % length
+    return next_open(interval, start - 1) if start - 1 in times else start
 
 
 def _gaps_left(series: Series, times: Container[int], begin: int) -> Iterator[Gap]:

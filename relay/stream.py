@@ -30,6 +30,7 @@ class Feeder(Protocol):
 
     clock: ProviderClock
     has_history: bool
+    close_grace_s: float
 
     def wanted(self, stream: "Stream") -> None:
         """Learn that a stream has one more subscriber."""
@@ -213,6 +214,8 @@ class Channel:
             return True
         if self.held is not None:
             self.stream.conflated += 1
+            for behind in self.take_held()[1:]:
+                deliver(self, behind, None)
         self.held = frame
         if self._timer is None:
             self._timer = loop.call_at(self._next_at, self._release, deliver)

@@ -119,6 +119,7 @@ class Rig:
         self.backfill = Backfill(provider, self.hub, history, hands.clock, random.Random(1))
         self.clock = provider.clock
         self.has_history = provider.has_history
+        self.close_grace_s = provider.info.close_grace_s
         self.tasks: list[asyncio.Task[None]] = []
 
     def wanted(self, stream: Stream) -> None:

@@ -20,6 +20,8 @@ class Feeder:
 
     has_history = True
 
+    close_grace_s = 5.0
+
     def __init__(self, hands: Hands) -> None:
         self.clock = ProviderClock(hands.clock)
 

@@ -86,6 +86,24 @@ async def test_what_is_stamped_long_ago_changes_no_candle_that_is_closed(tmp_pat
         assert [(one.candle, one.is_revised) for one in rig.closed] == [(candle(-1), False), (candle(-1, 2.0), True)]
 
 
+async def test_a_stream_does_not_begin_with_what_was_over_long_before_it_was_wanted(tmp_path: Path) -> None:
+    plugin = Remembering()
+    async with rig_of(plugin, tmp_path) as rig:
+        carried = rig.carry(A)
+        rig.feed({A: carried, B: rig.carry(B)})
+        await eventually(lambda: plugin.feeds)
+        now_ms = int(rig.hands.now * 1000)
+        plugin.feeds[0].say(
+            PriceUpdate(B, candle(0), False, now_ms),
+            PriceUpdate(A, candle(-120), True, now_ms - 7_200_000),
+            PriceUpdate(A, candle(-1), False, now_ms - 32_000),
+            PriceUpdate(A, candle(0), False, now_ms),
+        )
+        await eventually(lambda: rig.intake.skipped + rig.intake.updates == 4)
+        assert carried.received == 1
+        assert carried.stream.series.last == candle(0)
+
+
 async def test_a_feed_is_ready_when_each_of_its_streams_is_live_resting_or_refused(tmp_path: Path) -> None:
     plugin = Scripted()
     other = StreamKey("C", "1m")

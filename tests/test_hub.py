@@ -37,6 +37,8 @@ class Feeder:
 
     has_history = False
 
+    close_grace_s = 5.0
+
     def __init__(self, hub: Hub) -> None:
         self.clock = ProviderClock(Clock())
         self.carried: set[Stream] = set()

@@ -311,6 +311,7 @@ class Venue:
 
     name = "venue"
     has_history = True
+    close_grace_s = 5.0
 
     def __init__(self, price: float, begins: int, days_from: int | None = None, *, interval: str = "1m") -> None:
         self.price, self.begins, self.days_from = price, begins, days_from

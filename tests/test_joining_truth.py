@@ -76,6 +76,8 @@ class Play(NamedTuple):
     calls: tuple[Call, ...] = ()
     asks_s: tuple[float, ...] = ()
     every_s: float = 2.0
+    mute_s: tuple[float, float] = (0.0, 0.0)
+    broken_s: tuple[float, float] = (0.0, 0.0)
 
 
 class Truth:
@@ -145,7 +147,7 @@ class Venue:
                 following += truth.length_s
             else:
                 at, is_closed = following - truth.length_s, False
-            for key in watchlist.streams:
+            for key in watchlist.streams if not self._is_within(self._play.mute_s) else ():
                 yield PriceUpdate(key, truth.state(at, now), is_closed, int(now * 1000))
 
     @hookimpl
@@ -156,9 +158,13 @@ class Venue:
         await asyncio.sleep(call.takes_s)
         if call.failure == "limited":
             raise RateLimited("the budget is used up", 3.0)
-        if call.failure:
+        if call.failure or self._is_within(self._play.broken_s):
             raise ProviderUnavailable("broken")
         return self._rows(start, end, limit) if call.is_computed_late else rows
+
+    def _is_within(self, span_s: tuple[float, float]) -> bool:
+        since_s = self._now() - START - self._play.begins_s
+        return span_s[0] <= since_s < span_s[1] and not self.is_calm
 
     def _rows(self, start: int | None, end: int, limit: int) -> list[Candle]:
         truth, now = self._truth, self._now()
@@ -264,7 +270,7 @@ class Scene:
             joining = subscribing.subscribe(target, Request("subscribe", names=(), options=options, past=past))
             if joining is not None:
                 await subscribing.join_with_past(joining)
-                self._judge_snapshot(wire, join, live_of(joining.stream) is not None)
+                self._judge_snapshot(wire, join, since, live_of(joining.stream) is not None)
             await asyncio.sleep(join.stays_s)
             self.checks[place] = (check, wire, True)
         except asyncio.CancelledError:
@@ -272,12 +278,20 @@ class Scene:
         finally:
             parts.hub.leave(subscriber)
 
-    def _judge_snapshot(self, wire: Wire, join: Join, is_live: bool) -> None:
+    def _judge_snapshot(self, wire: Wire, join: Join, since: int | None, is_live: bool) -> None:
         snapshots = [message for _, message in wire.messages if message["type"] == "snapshot"]
         if len(snapshots) != 1:
             self.faults.append(f"{len(snapshots)} snapshots")
             return
         count, is_complete = len(snapshots[0]["candles"]), snapshots[0]["complete"]
+        if is_complete and join.bars != 0:
+            # What is over for some seconds is either there, or the snapshot says that something is missing.
+            now = START + self.loop.now
+            reached = snapshots[0]["candles"][-1]["time"] if count else since
+            until = int(now - 2 * GRACE_S) - 2 * self.truth.length_s
+            missing = [] if reached is None else list(self.truth.times_between(reached, until))
+            if missing:
+                self.faults.append(f"complete, and lacks {missing}")
         if is_live and is_complete and join.since_s is None and join.bars is not None and count < join.bars:
             self.faults.append(f"{count} candles of {join.bars}, and complete")
 
@@ -355,6 +369,23 @@ PLAYS: Mapping[str, Play] = {
     "the budget is used up for a moment": Play(
         "1m", 5.0, 100.0, (Join(0.0, since_s=600),), calls=(Call(failure="limited"), Call(failure="limited"))
     ),
+    "silent, while history fails": Play(
+        "1s",
+        10.0,
+        150.0,
+        (Join(0.0), Join(90.0, bars=30), Join(91.0, since_s=20), Join(105.0, bars=30)),
+        mute_s=(20.0, 140.0),
+        broken_s=(15.0, 100.0),
+    ),
+    "lost, and history is slow": Play(
+        "1s",
+        10.0,
+        100.0,
+        (Join(0.0), Join(33.0, since_s=20), Join(33.0, bars=5)),
+        lives_s=(30.0, 30.0),
+        opens_after_s=25.0,
+        calls=(Call(), *[Call(20.0)] * 4),
+    ),
     "joining while a throttle holds an update": Play(
         "1m", 5.0, 60.0, (Join(0.0, throttle_ms=10_000), Join(17.0, bars=3, throttle_ms=10_000)), every_s=1.0
     ),
@@ -390,6 +421,8 @@ plays = st.builds(
     calls=st.lists(calls, max_size=6).map(tuple),
     asks_s=st.lists(st.integers(0, 500).map(lambda tenths: tenths / 10), max_size=3).map(tuple),
     every_s=st.sampled_from([0.25, 2.0]),
+    mute_s=st.tuples(st.integers(0, 40).map(float), st.sampled_from([0.0, 0.0, 60.0])),
+    broken_s=st.tuples(st.integers(0, 40).map(float), st.sampled_from([0.0, 0.0, 60.0])),
 )
 
 

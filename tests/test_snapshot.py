@@ -22,6 +22,8 @@ class Feeder:
 
     has_history = True
 
+    close_grace_s = 5.0
+
     def __init__(self) -> None:
         self.clock = ProviderClock(Clock(wall=lambda: 15 * 60.0))
         self.calls: list[str] = []
@@ -156,7 +158,10 @@ def test_what_is_not_known_is_told_as_gaps_and_a_closed_market_is_known(gapped: 
     assert not snapshot.is_complete
 
 
-@pytest.mark.parametrize(("known", "is_complete"), [((Span(0, 600),), True), ((Span(0, 599),), False), ((), False)])
+@pytest.mark.parametrize(
+    ("known", "is_complete"),
+    [((Span(0, 600),), True), ((Span(0, 541),), True), ((Span(0, 540),), False), ((), False)],
+)
 def test_a_resume_is_complete_where_everything_is_known_though_the_provider_failed(
     known: tuple[Span, ...], is_complete: bool
 ) -> None:

@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 OLDEST_S = -45 * 86_400.0
 """A candle that opened longer ago cannot be news: the longest interval is a month."""
 LATE_S = 10.0
-"""An update that was stamped so long ago changes no candle that is closed already: history is compared with those."""
+"""An update that was stamped so long ago says nothing of a candle that was over already: history is compared."""
 _FUTURE_LAG_S = -AHEAD_S
 
 
@@ -161,8 +161,8 @@ class Feed:
                         if lag_s >= 0:
                             stream.lag_ms = lag_s * 1000
                             intake.lag.observe(lag_s)
-                            if lag_s > LATE_S and update.candle.time in stream.series.closed:
-                                intake.skip(f"{key} tells {lag_s:.0f} s late of a candle that is closed already")
+                            if lag_s > LATE_S and stream.series.is_settled(update.candle.time):
+                                intake.skip(f"{key} tells {lag_s:.0f} s late of a candle that was over already")
                                 continue
                         elif lag_s < _FUTURE_LAG_S:
                             self._stray(carried, update, now)

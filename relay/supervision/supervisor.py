@@ -63,6 +63,7 @@ class Supervisor:
         self.provider = provider
         self.clock = provider.clock
         self.has_history = provider.has_history
+        self.close_grace_s = provider.info.close_grace_s
         self._rng = rng or random.Random()
         self.intake = Intake(provider.name)
         self.attempts = Attempts()

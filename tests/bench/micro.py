@@ -47,6 +47,8 @@ class NoFeeder:
 
     has_history = False
 
+    close_grace_s = 5.0
+
     def __init__(self, clock: Clock) -> None:
         self.clock = ProviderClock(clock)
 
