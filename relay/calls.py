@@ -211,14 +211,15 @@ class Calls:
         age = self._store.age(source.name, key.symbol)
         known = await self._known(source, key, piece)
         async with turn:
-            before, certain, asked_at = source.clock.now(), source.clock.certain(), self._clock.monotonic()
+            before, certain, asked_at = source.clock.over(), source.clock.certain(), self._clock.monotonic()
             back = _candles_back(source, key, piece, known)
             first = piece.start if piece.start is None or not back else piece.start - back * length_s(key.interval)
             answered = await source.candles(key, first, piece.end, piece.limit + back)
             after, certain = source.clock.now(), min(certain, source.clock.certain())
+            over = source.clock.over()
             answered_at = self._clock.monotonic()
         # An answer is as old as its question, and a clock that was ahead until this answer set it must close nothing.
-        now = min(before, after)
+        now = min(before, over)
         candles, all_times = self._clean(answered, first or 0, piece.end)
         times = [time for time in all_times if time >= (piece.start or 0)]
         if self._on_answer is not None and piece.start is not None and candles:

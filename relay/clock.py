@@ -12,6 +12,8 @@ AHEAD_S = 60.0
 """What is further ahead than this comes from the future; below, it may be a clock that is a little off."""
 AGREEING = 3
 _LASTS_S = 60.0
+_FITS_LAST_S = 10.0
+"""A symbol whose stamp fitted so long ago still says that the clock is right, however often others spoke since."""
 _LOOK_EVERY = 8
 _MOST_CLAIMS = 64
 _MOST_SYMBOLS = 2
@@ -63,6 +65,7 @@ class ProviderClock:
         self._claims: dict[str | None, _Claim] = {}
         # How many stamps of symbols had fitted when the claims began, and at the last claim.
         self._fits_before = self._fits_last = 0
+        self._fit_at, self._fit_by = -math.inf, ""
         self._late = 0
         self.is_synchronised = False
 
@@ -71,7 +74,8 @@ class ProviderClock:
 
         Returns how long ago it was by the provider's time; below 0: it lies ahead, and not enough others say so.
         """
-        offset = stamp_s - self._monotonic()
+        now = self._monotonic()
+        offset = stamp_s - now
         if not -STEP_S <= offset - self._best <= STEP_S:
             return self._judge(offset, symbol, stamp_s)
         offsets = self._offsets
@@ -87,6 +91,7 @@ class ProviderClock:
             self._claims.pop(None, None)
         else:
             self._fits += 1
+            self._fit_at, self._fit_by = now, symbol
         return self._best - offset
 
     def now(self) -> float:
@@ -94,6 +99,14 @@ class ProviderClock:
         if not self.is_synchronised:
             return self._wall()
         return self._monotonic() + self._best
+
+    def over(self) -> float:
+        """Return the time up to which candles are over: not ahead of the wall clock, unless that is far off.
+
+        A stamp that is a little ahead moves the clock at once, and nobody can tell yet whether it is right.
+        """
+        now, wall = self.now(), self._wall()
+        return min(now, wall) if abs(now - wall) <= AHEAD_S else now
 
     def certain(self) -> float:
         """Return the time up to which something may be written down as past: never one that a single source gives.
@@ -161,7 +174,9 @@ class ProviderClock:
         dates = 0 if date is None else 1 if date.times < AGREEING and self.is_synchronised else 2
         symbols = min(len(agreeing) - (date is not None), _MOST_SYMBOLS)
         agree = symbols + dates + (wall_agrees and not wall_holds)
-        contradict = (wall_holds and not wall_agrees) + self._date_fits + (self._fits > self._fits_before)
+        is_fresh = self._monotonic() - self._fit_at <= _FITS_LAST_S and self._fit_by not in self._claims
+        is_fitting = self._fits > self._fits_before or is_fresh
+        contradict = (wall_holds and not wall_agrees) + self._date_fits + is_fitting
         if agree <= contradict or (agree < 2 and claim.times < AGREEING):
             return
         # Before anything is believed the first `Date` is worth more than the wall clock.
@@ -180,4 +195,5 @@ class ProviderClock:
         self._date_fits = has_date
         self._claims.clear()
         self._fits = self._fits_before = self._fits_last = self._late = 0
+        self._fit_at = -math.inf
         self.is_synchronised = True

@@ -218,3 +218,25 @@ def test_a_feed_that_is_late_from_its_first_message_on_moves_no_clock(machine: M
     assert clock.observe(NOON - 0.5) == pytest.approx(0.0)
     clock.observe(NOON - 13, "ONE")
     assert clock.now() == NOON - 0.5
+
+
+def test_dates_in_a_row_between_two_sound_stamps_move_no_clock(machine: Machine) -> None:
+    clock = settled(machine)
+    for _ in range(5):
+        clock.observe(NOON + 7200)
+    assert clock.now() == NOON
+
+
+@pytest.mark.parametrize(("ahead_s", "over_s"), [(4.0, 0.0), (-4.0, -4.0)])
+def test_a_stamp_that_is_a_little_ahead_makes_no_candle_over(machine: Machine, ahead_s: float, over_s: float) -> None:
+    clock = ProviderClock(machine.clock)
+    clock.observe(NOON + ahead_s)
+    assert clock.now() == NOON + ahead_s
+    assert clock.over() == NOON + over_s
+
+
+def test_a_wall_clock_that_is_far_off_makes_no_candle_open(machine: Machine) -> None:
+    machine.wall -= 7200.0
+    clock = ProviderClock(machine.clock)
+    clock.observe(NOON)
+    assert clock.over() == NOON
