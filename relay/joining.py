@@ -23,6 +23,7 @@ MOST_SINCE = 20_000
 """Candles that a resume may bring; beyond, the newest are sent and the snapshot is not complete."""
 MOST_WAIT_S = 150.0
 """A past that has to wait for the provider's budget is waited for so long at most."""
+NOT_GIVEN = "the provider's history could not give it"
 LAG_WAIT_S = 0.5
 """So long history that may lag is waited for before it is asked again; twice as long each time."""
 
@@ -73,6 +74,7 @@ class Joining:
         "_reaches_from",
         "_waited_s",
         "confirmed_at",
+        "gap_reason",
         "ids",
         "name",
         "options",
@@ -86,6 +88,7 @@ class Joining:
         self.options: Options = request.options
         self.wanted = request.past
         self.confirmed_at: float | None = None
+        self.gap_reason = NOT_GIVEN
         self._hub = hub
         self._provider = provider
         self._attachment = hub.attach(stream)
@@ -163,6 +166,7 @@ class Joining:
 
     async def _ask(self, history: History, client: str, wanted: Wanted, is_strict: bool) -> Past:
         provider, key, most = self._provider, self.stream.key, MOST_SINCE
+        self.gap_reason = NOT_GIVEN
         start: int | None = None
         if wanted.since is not None and wanted.bars is None:
             start = wanted.since + 1
@@ -192,6 +196,7 @@ class Joining:
         except RateLimited as error:
             if self._waited_s + error.retry_after <= MOST_WAIT_S:
                 raise
+            self.gap_reason = f"the provider was not asked, it follows later: {error}"
         except ProviderError:
             pass
         except StoreError:

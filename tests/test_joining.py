@@ -110,6 +110,18 @@ async def test_a_resume_that_the_provider_fails_brings_what_is_known_and_tells_w
     assert gaps[0][1] > now - 60
 
 
+async def test_a_past_that_the_budget_does_not_allow_for_long_is_told_as_one_that_follows(
+    client: WsClient, sandbox: Sandbox
+) -> None:
+    sandbox.binance.faults.answer_rest(429, "{}", retry_after=600)
+    await client.ask("subscribe", symbol="BTCUSDT", interval="1m", since=int(time.time()) - 3600)
+    snapshot = await client.until_type("snapshot")
+    assert snapshot["complete"] is False
+    gaps = [message["reason"] for message in client.received if message["type"] == "gap"]
+    assert gaps
+    assert all("was not asked, it follows later" in reason for reason in gaps)
+
+
 async def test_past_of_a_subscription_takes_the_turn_of_its_client(
     relay_with: StartRelay, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -154,10 +154,7 @@ class Subscribing:
             frames = [stream.state_frame()]
         else:
             frames = [*(self._confirmation(stream, request_id) for request_id in joining.ids), *_state(stream)]
-        frames += [
-            wire.gap(name, interval, gap.start, gap.end, "the provider's history could not give it")
-            for gap in snapshot.gaps
-        ]
+        frames += [wire.gap(name, interval, gap.start, gap.end, joining.gap_reason) for gap in snapshot.gaps]
         frames.append(
             wire.snapshot(
                 name,
