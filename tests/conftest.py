@@ -22,6 +22,7 @@ settings.load_profile("repeatable")
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the options of single test modules."""
     parser.addoption("--soak-seconds", type=float, default=30.0, metavar="N", help="how long the soak lasts")
+    parser.addoption("--soak-all", action="store_true", help="let the soak draw from all kinds of faults")
     parser.addoption("--soak-seed", type=int, default=1, metavar="N", help="which random faults the soak injects")
     parser.addoption("--forex-weeks", action="store_true", help="run whole weeks of Twelve Data, sped up")
     parser.addoption("--kills", type=int, default=8, metavar="N", help="how often the writing store is killed")

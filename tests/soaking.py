@@ -9,7 +9,7 @@ import random
 import time
 from bisect import bisect_left, bisect_right
 from collections import Counter, deque
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
@@ -673,8 +673,15 @@ class HistoryCheck:
 # -- faults ----------------------------------------------------------------------------------------
 
 
+USUAL = (
+    *("drop", "refuse", "stop_listening", "mute_all", "mute_some", "half_open", "rest_down", "rest_nonsense"),
+    *("rest_slow", "cut_early", "lost_closings", "late_frames", "shutdown", "garbage", "outage", "revisions", "slow"),
+)
+"""Kinds of faults that happen to every relay; `--soak-all` draws from all there are."""
+
+
 class Faulter:
-    """Makes a Binance stand-in misbehave by a seeded schedule, one fault after the other.
+    """Makes a Binance stand-in misbehave by a seeded schedule, one fault after the other, of the kinds in `only`.
 
     `not_live` tells which streams are not live just now.
     """
@@ -685,6 +692,7 @@ class Faulter:
         truths: dict[str, MarketTruth],
         dice: random.Random,
         not_live: Callable[[], Awaitable[list[str]]],
+        only: Collection[str] | None = None,
     ) -> None:
         self.injected: Counter[str] = Counter()
         self.longest_recovery_s = 0.0
@@ -703,6 +711,10 @@ class Faulter:
         refusals = [name for name in REFUSALS if name != "418 without Retry-After"]
         self._faults |= {f"refusal: {name}": partial(self._refused, name) for name in refusals}
         self._faults |= {f"bad rows: {kind}": partial(self._spoilt, kind) for kind in BAD_ROWS}
+        self._is_all = only is None
+        for kinds in (self._habits, self._strokes, self._faults) if only is not None else ():
+            for name in kinds.keys() - set(only or ()):
+                del kinds[name]
 
     def _named(self, prefix: str) -> dict[str, Callable[[], Any]]:
         return {name.removeprefix(prefix): getattr(self, name) for name in dir(self) if name.startswith(prefix)}
@@ -778,7 +790,10 @@ class Faulter:
         self._stand_in.faults.drop(self._dice.choice([None, None, 1001, 1008]))
 
     async def _fault_refuse(self) -> None:
-        self._stand_in.faults.refuse(self._dice.choice([503, 403, 451, 401, 404, 418, 429]))
+        # A refused key and a limit of unknown length are waited out for a minute and more, as they should be.
+        self._stand_in.faults.refuse(
+            self._dice.choice([503, 403, 451, 404, *([401, 418, 429] if self._is_all else ())])
+        )
         self._stand_in.faults.drop()
         await self._last(0.5, 1.5)
 

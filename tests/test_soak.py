@@ -29,6 +29,7 @@ from relay.stream import Stream
 from tests.running import Running, eventually, start_relay
 from tests.soaking import (
     HABITS,
+    USUAL,
     Client,
     Faulter,
     Found,
@@ -375,6 +376,10 @@ async def watch_feeds(relay: Running, most: list[int]) -> None:
         await asyncio.sleep(0.005)
 
 
+def kinds_of(config: pytest.Config) -> Sequence[str] | None:
+    return None if config.getoption("--soak-all") else USUAL
+
+
 async def stop(tasks: Iterable[asyncio.Task[Any]]) -> None:
     for task in tasks:
         task.cancel()
@@ -400,7 +405,7 @@ async def test_no_fault_of_the_exchange_breaks_the_contract(
             streams = relay.hub.streams.values()
             return [f"{stream.name}@{stream.key.interval} {stream.status}" for stream in streams if not is_live(stream)]
 
-        faulter = Faulter(sandbox.binance, truths, random.Random(seed), not_live)
+        faulter = Faulter(sandbox.binance, truths, random.Random(seed), not_live, kinds_of(request.config))
         crowd = Crowd(relay.url, truths, sandbox, seed, faulter)
         most_feeds = [0]
         watching = asyncio.create_task(watch_feeds(relay, most_feeds))
@@ -503,7 +508,7 @@ async def test_clients_that_resume_lose_nothing_when_the_relay_is_killed(
                 await asyncio.sleep(dice.uniform(0, 1))
                 process = await start_process(sandbox, port, database)
 
-        faulter = Faulter(sandbox.binance, truths, random.Random(seed + 1), not_live)
+        faulter = Faulter(sandbox.binance, truths, random.Random(seed + 1), not_live, kinds_of(request.config))
         crowd = Crowd(url, truths, sandbox, seed, faulter)
         crowd.start()
         killing = asyncio.create_task(keep_killing())

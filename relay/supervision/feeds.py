@@ -161,8 +161,9 @@ class Feed:
                         if lag_s >= 0:
                             stream.lag_ms = lag_s * 1000
                             intake.lag.observe(lag_s)
-                            if lag_s > LATE_S and stream.series.is_settled(update.candle.time):
-                                intake.skip(f"{key} tells {lag_s:.0f} s late of a candle that was over already")
+                            series = stream.series
+                            if (lag_s > LATE_S or series.last is None) and series.is_settled(update.candle.time):
+                                intake.skip(f"{key} tells of a candle that was over already, {update.candle.time}")
                                 continue
                         elif lag_s < _FUTURE_LAG_S:
                             self._stray(carried, update, now)
