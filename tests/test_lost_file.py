@@ -384,6 +384,59 @@ async def test_damage_is_noticed_before_anybody_reads_it_and_is_not_forgotten(
         assert await everything(store) == minutes(*range(1, 3000))
 
 
+def cut_off(path: Path) -> None:
+    os.truncate(path, 3 * 4096)
+
+
+def empty(path: Path) -> None:
+    os.truncate(path, 0)
+
+
+def copy_over(path: Path) -> None:
+    shutil.copyfile(path.with_name("backup.db"), path)
+
+
+async def test_file_that_is_cut_off_is_damaged(path: Path) -> None:
+    async with opened(path) as store:
+        for number in range(10):
+            await store.add("demo", StreamKey(f"S{number}", "1m"), minutes(*range(60)), Span(0, 3600))
+        with closing(sqlite3.connect(path)) as other:
+            other.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        await store._database.check()
+        cut_off(path)
+        await eventually(lambda: store.problem == "the file is damaged")
+        delete_all(path)
+        await eventually(lambda: store.problem is None)
+        await assert_honest(store, path)
+
+
+async def test_file_that_a_backup_was_copied_over_is_read_anew(path: Path) -> None:
+    async with opened(path.with_name("backup.db")) as store:
+        await store.add("demo", KEY, minutes(1), Span(0, 61))
+    async with opened(path) as store:
+        await fill(store)
+        with closing(sqlite3.connect(path)) as other:
+            other.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        await store._database.check()
+        cut = store.cut("demo", KEY)
+        copy_over(path)
+        await eventually(lambda: store.cut("demo", KEY) != cut)
+        assert (await everything(store), await known(store)) == (minutes(1), [Span(0, 61)])
+        await assert_honest(store, path)
+
+
+async def test_file_that_is_emptied_in_its_place_is_a_new_one(path: Path) -> None:
+    async with opened(path) as store:
+        await fill(store)
+        with closing(sqlite3.connect(path)) as other:
+            other.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        await store._database.check()
+        empty(path)
+        await eventually(lambda: store.replacements)
+        assert (await everything(store), await known(store)) == ([], [])
+        await assert_honest(store, path)
+
+
 # A disk that does not answer
 
 

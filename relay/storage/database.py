@@ -145,8 +145,7 @@ class Database:
                 try:
                     return await write(*what, **_)
                 finally:
-                    if self._place is not None:
-                        self._stamp = (await asyncio.to_thread(self._place.look)).stamp
+                    await self._note_stamp()
         except (sqlite3.Error, ValueError, OverflowError) as error:
             self._suspicion.raise_(error)
             reason = reason_of(error)
@@ -161,12 +160,13 @@ class Database:
         """
         async with self.lock:
             if self._place is not None:
+                self._suspicion.follow()
                 try:
                     await self._look()
-                    self._suspicion.follow()
                     if self.problems.of("write"):
                         # Where nothing may grow there is room in a log that is emptied.
                         await self.tables.fetch("PRAGMA wal_checkpoint(TRUNCATE)")
+                        await self._note_stamp()
                     return False
                 except sqlite3.Error as error:
                     self._suspicion.raise_(error)
@@ -211,6 +211,11 @@ class Database:
             self.problems.note("file", reason)
             self._alarm.set()
         raise StoreError(f"the store cannot be written: {reason}", reason)
+
+    async def _note_stamp(self) -> None:
+        """Take down how the file is after a change of our own."""
+        if self._place is not None:
+            self._stamp = (await asyncio.to_thread(self._place.look)).stamp
 
     async def _notice_changes(self, stamp: tuple[int, int]) -> None:
         ((version,),) = await self.tables.fetch("PRAGMA data_version")

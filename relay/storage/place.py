@@ -21,6 +21,7 @@ MODE = 0o600
 _LOG, _INDEX, _LOCK = "-wal", "-shm", "-lock"
 _ADVICE = "check that its directory exists and is writable"
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
+_NO_LOCKS = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
 
 Identity = tuple[int, int]
 """The numbers of a device and of a file on it; no other file has them while this one is open."""
@@ -106,6 +107,8 @@ class Place:
         stamp = found.st_size, found.st_mtime_ns
         if (found.st_dev, found.st_ino) != self._opened[""]:
             return Seen("the file was replaced", stamp)
+        if not found.st_size:
+            return Seen("the file was emptied", stamp)
         for suffix, what in ((_LOG, "write-ahead log"), (_INDEX, "index"), (_LOCK, "lock file")):
             if identity(self.path + suffix) != self._opened[suffix]:
                 return Seen(f"its {what} was deleted or replaced", stamp)
@@ -168,7 +171,8 @@ def _locked(path: str, name: str, database: os.stat_result | None) -> int:
         try:
             if database is not None and os.geteuid() == 0:
                 # As SQLite does it: what root creates must not shut out the relay that comes next.
-                os.fchown(lock, database.st_uid, database.st_gid)
+                with suppress(OSError):
+                    os.fchown(lock, database.st_uid, database.st_gid)
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             found = os.fstat(lock)
             if (found.st_dev, found.st_ino) == identity(path):
@@ -210,5 +214,8 @@ def _owner(lock: int) -> str:
 
 
 def _refused(name: str, error: OSError) -> StoreError:
+    if error.errno in _NO_LOCKS:
+        reason = "its file system knows no locks, so that a second relay would go unnoticed"
+        return StoreError(f"database {name}: {reason}; name a file on a disk of this machine", reason)
     reason = "the disk is full" if error.errno in _DISK_FULL else "it cannot be opened"
     return StoreError(f"database {name}: {reason}; {_ADVICE}", reason)
