@@ -1,15 +1,17 @@
 """A database that is not under its name any more while it is used, or changed from outside: noticed, said, honest."""
 
 import asyncio
+import itertools
 import logging
 import os
+import random
 import shutil
 import sqlite3
 import stat
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, closing
+from contextlib import asynccontextmanager, closing, suppress
 from functools import partial
 from pathlib import Path
 
@@ -89,6 +91,11 @@ async def assert_honest(store: Store, path: Path) -> None:
     assert await known(store) == spans
     with reading(str(path)) as connection:
         assert verify(connection, overview(connection, str(path)).streams, time.time()).faults == []
+
+
+def works_on(store: Store, count: int) -> bool:
+    """Say whether it works, after so many changes of the file."""
+    return store.problem is None and store.replacements >= count
 
 
 # Another file under the name
@@ -276,7 +283,40 @@ async def test_who_has_to_know_of_another_file_is_told(path: Path) -> None:
         assert told == [[]]
 
 
+@pytest.mark.parametrize("seed", [1, 2])
+async def test_attacks_in_any_order_under_load_leave_an_honest_file(path: Path, seed: int) -> None:
+    randomness = random.Random(seed)
+    is_over = asyncio.Event()
+
+    async def live(store: Store) -> None:
+        for number in itertools.count(10):
+            store.put_closed("demo", KEY, minutes(number)[0], 60 * (number - 1))
+            with suppress(StoreError):
+                await encoded(store)
+            await asyncio.sleep(0.005)
+            if is_over.is_set():
+                return
+
+    async with opened(path, FAST._replace(absent_s=0.05)) as store:
+        writing = asyncio.create_task(live(store))
+        attacks = [delete, delete_all, move_away, put_empty_file, put_new_directory]
+        attacks += [partial(delete_beside, suffix) for suffix in ("-wal", "-shm", "-lock")]
+        for count in range(12):
+            await asyncio.sleep(randomness.uniform(0, 0.3))
+            # There has to be something to attack, and the last one is noticed before the end.
+            await eventually(partial(works_on, store, count))
+            randomness.choice(attacks)(path)
+        await eventually(partial(works_on, store, 12))
+        is_over.set()
+        await writing
+        await assert_honest(store, path)
+
+
 # The files beside it
+
+
+def delete_beside(suffix: str, path: Path) -> None:
+    path.with_name(path.name + suffix).unlink()
 
 
 @pytest.mark.parametrize("suffix", ["-wal", "-shm", "-lock"])
@@ -472,10 +512,6 @@ def open_umask() -> Iterator[None]:
     os.umask(before)
 
 
-def has_replaced(store: Store, count: int) -> bool:
-    return store.replacements == count
-
-
 def modes(path: Path) -> dict[str, int]:
     return {file.name: stat.S_IMODE(file.stat().st_mode) for file in path.parent.iterdir()}
 
@@ -485,7 +521,7 @@ async def test_files_are_the_owners_alone_whatever_the_umask(path: Path) -> None
     async with opened(path) as store:
         for count, lose in enumerate((nothing, delete_all, put_new_directory)):
             lose(path)
-            await eventually(partial(has_replaced, store, count))
+            await eventually(partial(works_on, store, count))
             await fill(store)
             assert modes(path) == dict.fromkeys(("relay.db", "relay.db-wal", "relay.db-shm", "relay.db-lock"), 0o600)
     assert modes(path) == {"relay.db": 0o600}

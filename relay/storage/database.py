@@ -87,7 +87,9 @@ class Database:
         Raises `StoreError` with one sentence that names the file and says what to do, or which relay uses it.
         """
         name = str(path)
-        return cls(name, *await connected(name), problems, pace or Pace())
+        database = cls(name, *await connected(name), problems, pace or Pace())
+        await database._note_version()
+        return database
 
     def watch(self) -> None:
         """Begin to look after the files, until `close`."""
@@ -168,7 +170,7 @@ class Database:
                         await self.tables.fetch("PRAGMA wal_checkpoint(TRUNCATE)")
                         await self._note_stamp()
                     return False
-                except sqlite3.Error as error:
+                except (sqlite3.Error, ValueError) as error:
                     self._suspicion.raise_(error)
                     return False
                 except StoreError:
@@ -217,6 +219,11 @@ class Database:
         if self._place is not None:
             self._stamp = (await asyncio.to_thread(self._place.look)).stamp
 
+    async def _note_version(self) -> None:
+        """Take down what no other program has changed yet."""
+        with suppress(sqlite3.Error):
+            ((self._data_version,),) = await self.tables.fetch("PRAGMA data_version")
+
     async def _notice_changes(self, stamp: tuple[int, int]) -> None:
         ((version,),) = await self.tables.fetch("PRAGMA data_version")
         before, self._data_version = self._data_version, version
@@ -226,7 +233,7 @@ class Database:
             # By a checkpoint of another program, or not by way of SQLite: that shows where nothing is remembered.
             self._suspicion.raise_()
             await self.tables.fetch("PRAGMA shrink_memory")
-        if is_written_over or before not in (None, version):
+        if is_written_over or before != version:
             self.tables.forget_ids()
             self.on_change()
             about = event("store_changed")
@@ -243,7 +250,7 @@ class Database:
         # What is in its log only belongs into that file, which may have another name now.
         with suppress(sqlite3.Error, ValueError):
             await old.execute_fetchall("PRAGMA wal_checkpoint(TRUNCATE)")
-        with suppress(sqlite3.Error):
+        with suppress(sqlite3.Error, ValueError):
             await old.close()
         await asyncio.to_thread(place.leave)
         self.on_change()
@@ -260,7 +267,8 @@ class Database:
         stand_in = self.tables.use(connection)
         await stand_in.close()
         self._place, self._device = place, place.device
-        self._stamp, self._data_version = place.look().stamp, None
+        self._stamp = place.look().stamp
+        await self._note_version()
         self._suspicion = Suspicion(place.path, self.problems, self._pace.verify_s)
         self.replacements += 1
         self.on_change()
