@@ -44,6 +44,6 @@ def test_refusal_without_words_is_explained_by_its_status(body: bytes) -> None:
     assert (refused.code, refused.title, refused.retry_after) == ("", "", None)
 
 
-@pytest.mark.parametrize("value", ["soon", "", "Wed, 21 Oct 2026 07:28:00 GMT"])
+@pytest.mark.parametrize("value", ["soon", "", "inf", "nan", "Wed, 21 Oct 2026 07:28:00 GMT"])
 def test_retry_after_that_is_no_number_of_seconds_is_none(value: str) -> None:
     assert refusal(HERE, 503, {"Retry-After": value}).retry_after is None
