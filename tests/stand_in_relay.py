@@ -45,6 +45,11 @@ class StandInRelay:
         self._listeners: tuple[Listener, ...] = ()
 
     @property
+    def clients(self) -> int:
+        """How many are connected now."""
+        return len(self._clients)
+
+    @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 

@@ -142,7 +142,7 @@ async def test_client_told_to_wait_connects_once_the_relay_is_there(relay: Stand
         (401, "unauthorized", "token"),
         (403, "forbidden", "not allow"),
         (429, "rate_limited", "too many"),
-        (503, "", "full"),
+        (503, "internal", "full"),
         (404, "", "address"),
     ],
 )

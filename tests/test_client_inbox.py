@@ -10,7 +10,9 @@ BTC, ETH = StreamKey("BTCUSDT", "1m"), StreamKey("ETHUSDT", "1m")
 LOST = Lost("gone", None, 1.0, {})
 
 
-def update(key: StreamKey, time: int, close: float = 1.0, *, is_closed: bool = False, is_revised: bool = False) -> Update:
+def update(
+    key: StreamKey, time: int, close: float = 1.0, *, is_closed: bool = False, is_revised: bool = False
+) -> Update:
     return Update(key, Candle(time, 1, 9, 0, close), is_closed, False, is_revised, None, None, {})
 
 
@@ -31,7 +33,7 @@ def test_open_candle_is_replaced_where_it_stands() -> None:
 
 
 def test_nothing_is_replaced_across_another_message_of_its_stream_or_of_the_connection() -> None:
-    messages = [
+    messages: list[Message] = [
         update(BTC, 60),
         update(BTC, 60, is_closed=True),
         update(BTC, 120),
@@ -54,13 +56,12 @@ def test_what_was_read_is_not_replaced() -> None:
 
 def test_it_is_full_until_all_is_read() -> None:
     inbox = filled(LOST, LOST, most=2)
-    assert not inbox.is_full
+    found = [inbox.is_full]
     inbox.put(LOST)
-    inbox.take()
-    inbox.take()
-    assert inbox.is_full
-    inbox.take()
-    assert not inbox.is_full
+    for _ in range(3):
+        found.append(inbox.is_full)
+        inbox.take()
+    assert [*found, inbox.is_full] == [False, True, True, True, False]
 
 
 def test_streams_that_are_left_are_forgotten() -> None:

@@ -17,7 +17,7 @@ from relay.client import (
     Unreachable,
     Update,
 )
-from tests.reading import BTC, QUICK, START, closed_times, is_a, is_open_at, until
+from tests.reading import BTC, QUICK, START, closed_times, eventually, is_a, is_open_at, until
 from tests.stand_in_relay import StandInRelay, serving
 
 
@@ -33,10 +33,9 @@ async def client(relay: StandInRelay) -> AsyncIterator[RelayClient]:
         yield client
 
 
-async def eventually(is_so: Callable[[], bool]) -> None:
-    async with asyncio.timeout(30):
-        while not is_so():
-            await asyncio.sleep(0.005)
+async def read(client: RelayClient, messages: list[Message]) -> None:
+    async for message in client:
+        messages.append(message)
 
 
 # -- who reads ------------------------------------------------------------------------------------------------------
@@ -57,12 +56,7 @@ async def test_readers_share_one_connection_and_each_message_comes_to_one(
     relay: StandInRelay, client: RelayClient
 ) -> None:
     messages: list[Message] = []
-
-    async def read() -> None:
-        async for message in client:
-            messages.append(message)
-
-    readers = [asyncio.create_task(read()) for _ in range(3)]
+    readers = [asyncio.create_task(read(client, messages)) for _ in range(3)]
     await client.subscribe("BTCUSDT@1m", bars=2)
     await eventually(lambda: any(isinstance(message, Snapshot) for message in messages))
     for number in range(1, 4):
@@ -117,8 +111,7 @@ async def test_an_error_that_came_while_nobody_read_is_raised_behind_what_came_b
     await relay.drop(4001, "too many invalid messages")
     await eventually(lambda: client._keeper is not None and client._keeper.done())
     with pytest.raises(Disconnected):
-        async for message in client:
-            messages.append(message)  # noqa: PERF401  what came before the error counts
+        await read(client, messages)
     assert closed_times(messages) == [START + 120, START + 180]
     with pytest.raises(ClientClosed):
         await anext(client)
@@ -276,7 +269,7 @@ async def test_use_after_close_is_an_error_by_name(
 ) -> None:
     async with RelayClient(relay.url) as client:
         assert isinstance(await anext(client), Connected)
-    with pytest.raises(ClientClosed, match="^this client is closed; make a new one$"):
+    with pytest.raises(ClientClosed, match=r"^this client is closed; make a new one$"):
         await use(client)
     assert client.is_closed
     assert relay.attempts == 1

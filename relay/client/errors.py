@@ -21,7 +21,7 @@ from yarl import URL
 from relay.errors import Code, RelayError
 
 # The refusal of a WebSocket comes without its body: aiohttp keeps the status and the headers.
-_CODES = {401: Code.UNAUTHORIZED, 403: Code.FORBIDDEN, 429: Code.RATE_LIMITED}
+_CODES = {401: Code.UNAUTHORIZED, 403: Code.FORBIDDEN, 429: Code.RATE_LIMITED, 503: Code.INTERNAL}
 
 
 class ClientError(RelayError):
