@@ -780,6 +780,12 @@ def test_types_are_what_a_compiler_takes(tmp_path: Path) -> None:
           else if (message.type === "failure" && !message.isRetried) break;
           // @ts-expect-error  there is no such message
           else if (message.type === "weather") break;
+          // @ts-expect-error  there is no such state
+          else if (message.type === "state" && message.status === "conected") break;
+          // @ts-expect-error  there is no such code
+          else if (message.type === "failure" && message.code === "unknown_symbl") break;
+          const last = candles.at(-1);
+          if (last?.isClosed) console.log(last.close);
         }}
         export const wait: (fault: Refused) => number | null = (fault) => fault.retryAfterMs;
         """
