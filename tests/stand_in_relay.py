@@ -27,6 +27,7 @@ class StandInRelay:
         # Faults. `refuse` holds (error code, extra fields) by stream name, `handshake` a status for the next upgrades.
         self.refuse: dict[str, tuple[str, dict[str, Any]]] = {}
         self.handshake: int | None = None
+        self.heartbeat_s = 20.0  # who does not answer a ping in half of it is dropped
         self.gate: asyncio.Event | None = None  # handshakes wait for it
         self.handshake_headers: dict[str, str] = {}
         self.problem: web.Response | None = None
@@ -151,7 +152,7 @@ class StandInRelay:
         if self.handshake is not None:
             return web.Response(status=self.handshake, headers=self.handshake_headers)
         # A client that nobody iterates does not answer a close; tests need not wait for it.
-        socket = web.WebSocketResponse(heartbeat=20, timeout=0.05)
+        socket = web.WebSocketResponse(heartbeat=self.heartbeat_s, timeout=0.05)
         await socket.prepare(request)
         assert request.transport is not None
         self._transports[socket] = request.transport

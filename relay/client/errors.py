@@ -82,7 +82,7 @@ def translated(url: URL) -> Iterator[None]:
     except aiohttp.ClientResponseError:
         # Anything else that has a status is no HTTP, or a page.
         raise bad_reply(url) from None
-    except Exception as fault:  # noqa: BLE001  aiohttp also lets failed assertions and faults of its parsers through
+    except Exception as fault:  # noqa: BLE001  aiohttp documents only some of it, and asserts much of connections
         raise unreachable(url, fault) from None
 
 
