@@ -22,13 +22,6 @@ async def until(client: RelayClient, is_last: Callable[[Message], bool]) -> list
     return messages
 
 
-async def eventually(is_so: Callable[[], bool]) -> None:
-    """Wait until something is so."""
-    async with asyncio.timeout(30):
-        while not is_so():  # noqa: ASYNC110  what it waits for is a state of somebody else, without an event
-            await asyncio.sleep(0.005)
-
-
 def is_a(*kinds: type) -> Callable[[Message], bool]:
     return lambda message: isinstance(message, kinds)
 

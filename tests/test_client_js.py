@@ -19,8 +19,7 @@ from aiohttp import web
 from relay.client import Refused, RelayClient
 from relay.model import StreamKey
 from tests.conftest import StartRelay
-from tests.reading import eventually
-from tests.running import Running
+from tests.running import Running, eventually
 from tests.stand_in_relay import StandInRelay, problem_json, serving
 
 HERE = Path(__file__).parent

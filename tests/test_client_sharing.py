@@ -17,7 +17,8 @@ from relay.client import (
     Unreachable,
     Update,
 )
-from tests.reading import BTC, QUICK, START, closed_times, eventually, is_a, is_open_at, until
+from tests.reading import BTC, QUICK, START, closed_times, is_a, is_open_at, until
+from tests.running import eventually
 from tests.stand_in_relay import StandInRelay, serving
 
 

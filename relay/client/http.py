@@ -21,7 +21,7 @@ _HANDSHAKE_S = 10.0
 
 
 class Ended(NamedTuple):
-    """A WebSocket is closed or lost; `code` is None where there was no closing handshake."""
+    """A WebSocket is closed or lost; `code` is 1006 or None where there was no closing handshake."""
 
     code: int | None
     reason: str
