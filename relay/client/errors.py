@@ -11,7 +11,8 @@ ClientError
 import contextlib
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from types import TracebackType
 from typing import Any
 
 import aiohttp
@@ -70,20 +71,32 @@ class ClientClosed(ClientError):
         super().__init__(f"{what} is closed; make a new one")
 
 
-@contextlib.contextmanager
-def translated(url: URL) -> Iterator[None]:
-    """Turn whatever the network, the system or aiohttp raises within into a `ClientError`."""
-    try:
-        yield
-    except ClientError:
-        raise
-    except aiohttp.WSServerHandshakeError as fault:
-        raise (refusal(url, fault.status, fault.headers) if fault.status >= 400 else bad_reply(url)) from None
-    except aiohttp.ClientResponseError:
-        # Anything else that has a status is no HTTP, or a page.
-        raise bad_reply(url) from None
-    except Exception as fault:  # noqa: BLE001  aiohttp documents only some of it, and asserts much of connections
-        raise unreachable(url, fault) from None
+class Translated:
+    """A context, to be used any number of times: whatever the network, the system or aiohttp raises within leaves it as
+    `ClientError`.
+    """
+
+    def __init__(self, url: URL) -> None:
+        self._url = url
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, fault: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        # aiohttp documents only some of what it raises, and asserts much of connections.
+        if isinstance(fault, Exception) and not isinstance(fault, ClientError):
+            raise translation(self._url, fault) from None
+
+
+def translation(url: URL, fault: Exception) -> ClientError:
+    """Return what a fault of the network, the system or aiohttp means."""
+    if isinstance(fault, aiohttp.WSServerHandshakeError) and fault.status >= 400:
+        return refusal(url, fault.status, fault.headers)
+    # Anything else that has a status is no HTTP, or a page.
+    is_answered = isinstance(fault, aiohttp.ClientResponseError)
+    return bad_reply(url) if is_answered else unreachable(url, fault)
 
 
 def unreachable(url: URL, fault: BaseException) -> Unreachable:

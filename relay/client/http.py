@@ -10,7 +10,7 @@ import orjson
 from yarl import URL
 
 from relay.client.decoding import Unreadable
-from relay.client.errors import ClientClosed, ClientError, bad_reply, refusal, translated
+from relay.client.errors import ClientClosed, ClientError, Translated, bad_reply, refusal
 from relay.version import VERSION
 
 T = TypeVar("T")
@@ -32,12 +32,12 @@ class Socket:
 
     def __init__(self, socket: aiohttp.ClientWebSocketResponse, url: URL) -> None:
         self._socket = socket
-        self._url = url
+        self._translated = Translated(url)
 
     async def receive(self, within_s: float) -> str | Ended | None:
         """Return the next text or the end; None when the time is over, or nothing of use came."""
         try:
-            with translated(self._url):
+            with self._translated:
                 try:
                     # aiohttp takes 0 for "no timeout", as it does None.
                     frame = await self._socket.receive(None if within_s == math.inf else max(0.001, within_s))
@@ -56,7 +56,7 @@ class Socket:
     async def send(self, request: Mapping[str, Any]) -> None:
         """Send a request; where that fails, `receive` meets the end."""
         try:
-            with translated(self._url):
+            with self._translated:
                 await self._socket.send_str(orjson.dumps(request).decode())
         except ClientError:
             return
@@ -64,7 +64,7 @@ class Socket:
     async def close(self) -> None:
         """Close it; the other side has two seconds to answer."""
         try:
-            with translated(self._url):
+            with self._translated:
                 await self._socket.close()
         except ClientError:
             return
@@ -77,6 +77,7 @@ class Http:
         self, url: URL, token: str | None, session: aiohttp.ClientSession | None, timeout_s: float, heartbeat_s: float
     ) -> None:
         self._url = url
+        self._translated = Translated(url)
         self._timeout_s = timeout_s
         self._heartbeat_s = heartbeat_s
         self._headers = {"User-Agent": f"market-relay/{VERSION}"}
@@ -94,7 +95,7 @@ class Http:
         timeout = aiohttp.ClientTimeout(total=self._timeout_s)
         url = self._url / _ROUTES / route
         session = self._open()
-        with translated(self._url):
+        with self._translated:
             async with session.get(url, params=params, headers=self._headers, timeout=timeout) as answer:
                 body = await answer.read()
         if answer.status >= 400:
@@ -108,7 +109,7 @@ class Http:
         """Open the WebSocket. Raises `ClientError`."""
         scheme = {"http": "ws", "https": "wss"}[self._url.scheme]
         session = self._open()
-        with translated(self._url):
+        with self._translated:
             # A relay that accepts and then says nothing must not hold up the resume for long.
             async with asyncio.timeout(min(self._timeout_s, _HANDSHAKE_S)):
                 socket = await session.ws_connect(

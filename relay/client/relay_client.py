@@ -3,7 +3,7 @@
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from types import TracebackType
 from typing import Any, Self
 
@@ -130,13 +130,18 @@ class RelayClient:
         self._check_open()
         return _Iteration(self)
 
-    async def __anext__(self) -> Message:
+    def __anext__(self) -> Coroutine[Any, Any, Message]:
         """Return the next message. Raises `ClientError`; `ClientClosed` also where it is closed meanwhile."""
+        return self._next(ClientClosed)
+
+    async def _next(self, at_end: type[Exception]) -> Message:
+        """Return the next message; raises `at_end` once the client is closed, and `ClientError`."""
         keeper = self._keeper
         while not self._inbox:
             if keeper is not None and keeper.done() and not keeper.cancelled():
                 await self._tell_end(keeper)
-            self._check_open()
+            if self._is_closed:
+                raise at_end
             if keeper is None or keeper.done():
                 keeper = self._keeper = asyncio.create_task(self._connection.run(), name="relay client")
                 keeper.add_done_callback(lambda _: self._inbox.wake())
@@ -191,10 +196,5 @@ class _Iteration(AsyncIterator[Message]):
     def __init__(self, client: RelayClient) -> None:
         self._client = client
 
-    async def __anext__(self) -> Message:
-        try:
-            return await anext(self._client)
-        except ClientClosed:
-            if not self._client.is_closed:
-                raise
-            raise StopAsyncIteration from None
+    def __anext__(self) -> Coroutine[Any, Any, Message]:
+        return self._client._next(StopAsyncIteration)
