@@ -9,22 +9,31 @@ const faultOf = ({ name, message, status, code, closeCode, retryAfterMs }) => ({
   fault: { name, message, status, code, closeCode, retryAfterMs },
 });
 
-async function iterate() {
+/** Say all messages; `last` is the type behind which the loop is left. */
+async function iterate(last) {
   try {
-    for await (const message of client) say({ message });
+    for await (const message of client) {
+      say({ message });
+      if (message.type === last) break;
+    }
     say({ message: { type: "end" } });
   } catch (fault) {
     say(faultOf(fault));
   }
 }
 
-for await (const line of readline.createInterface({ input: process.stdin })) {
-  const [call, ...args] = JSON.parse(line);
+async function run(call, args) {
   try {
-    if (call === "iterate") iterate();
-    else say({ result: (call === "streams" ? client.streams : await client[call](...args)) ?? null });
+    if (call === "iterate") iterate(...args);
+    else say({ result: (typeof client[call] === "function" ? await client[call](...args) : client[call]) ?? null });
   } catch (fault) {
     say(faultOf(fault));
   }
+}
+
+// A call need not have ended for the next one to begin.
+for await (const line of readline.createInterface({ input: process.stdin })) {
+  const [call, ...args] = JSON.parse(line);
+  run(call, args);
 }
 client.close();

@@ -11,6 +11,7 @@ import aiohttp
 import orjson
 import pytest
 
+from relay.client import RelayClient
 from relay.values import networks
 from relay.web.callers import client_address, host_name, is_own_by_nature, is_private_name, owner_of
 from tests.conftest import StartRelay
@@ -366,6 +367,17 @@ async def test_connections_above_the_rate_answer_429_also_with_wrong_tokens(rela
     status, _, body = await handshake(relay)
     assert (status, body["code"]) == (429, "rate_limited")
     assert (await relay.get("symbols", headers={"Authorization": "Bearer opensesame"})).status == 200
+
+
+async def test_websocket_address_says_without_an_upgrade_what_an_attempt_would_meet(relay_with: StartRelay) -> None:
+    relay = await relay_with(max_connects_per_minute=1)
+    assert_problem(await relay.get("ws"), 400, "invalid_request", "ws://")
+    async with RelayClient(relay.url) as client:
+        await anext(client)
+    for _ in range(2):
+        answer = await relay.get("ws")
+        assert_problem(answer, 429, "rate_limited", "new connections a minute")
+        assert int(answer.headers["Retry-After"]) >= 1
 
 
 async def test_requests_above_the_rate_answer_429_and_health_goes_on(relay_with: StartRelay) -> None:
