@@ -99,9 +99,9 @@ def refusal(url: URL, status: int, headers: Mapping[str, str] | None, body: byte
     return Refused(status, str(problem.get("code") or ""), detail, title=title, retry_after=retry_after)
 
 
-def bad_reply(url: URL) -> BadReply:
-    """Say that somebody else answered."""
-    return BadReply(f"the answer from {url} is not one of a relay; is the address right?")
+def bad_reply(url: URL, why: str = "is the address right?") -> BadReply:
+    """Say that somebody else answered, and what about the answer is wrong, or what to do."""
+    return BadReply(f"the answer from {url} is not one of a relay; {why}")
 
 
 def _system_words(fault: OSError) -> str:

@@ -4,22 +4,26 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import aiohttp
-import orjson
 from yarl import URL
 
 from relay.client.decoding import Unreadable
 from relay.client.errors import ClientError, bad_reply, refusal, unreachable
+from relay.json_texts import NoJson, read_json
+from relay.sessions import MIB, Bounds, Redirected, TooLarge, open_session, read_within
 from relay.version import VERSION
 
 T = TypeVar("T")
 
 _ROUTES = "api/v1/market-data"
-_LARGEST_MESSAGE = 64 * 1024 * 1024
+BOUNDS = Bounds(64 * MIB, 8_000_000)
+"""For one answer of a relay. 100,000 instruments have some 40 MB and 5,000,000 values."""
+_LARGEST_MESSAGE = 8 * MIB
+"""A snapshot of 5,000 candles has 1.3 MB."""
 _HEARTBEAT_S = 20.0
 
 
 class Http:
-    """Requests to one relay. A `session` given is used and not closed; else one is made when it is needed."""
+    """Requests to one relay. Of a `session` given, connector, headers and cookies are used, and it is not closed."""
 
     def __init__(self, url: URL, token: str | None, session: aiohttp.ClientSession | None, timeout_s: float) -> None:
         self.url = url
@@ -29,8 +33,8 @@ class Http:
             if not token or not token.isascii() or not token.isprintable() or " " in token:
                 raise ValueError("a token is one word of printable ASCII characters")
             self._headers["Authorization"] = f"Bearer {token}"
-        self._session = session
-        self._owns_session = session is None
+        self._like = session
+        self._session: aiohttp.ClientSession | None = None
         self._is_closed = False
 
     async def get(self, route: str, asked: Mapping[str, str | int | None], read: Callable[[Any], T]) -> T:
@@ -40,14 +44,14 @@ class Http:
         url = self.url / _ROUTES / route
         try:
             async with self._open().get(url, params=params, headers=self._headers, timeout=timeout) as answer:
-                body = await answer.read()
+                body = await read_within(answer, BOUNDS)
         except (aiohttp.ClientError, OSError, UnicodeError) as fault:
             raise self._explained(fault) from None
         if answer.status >= 400:
             raise refusal(self.url, answer.status, answer.headers, body)
         try:
-            return read(orjson.loads(body))
-        except (Unreadable, orjson.JSONDecodeError):
+            return read(await read_json(body))
+        except (Unreadable, NoJson):
             raise bad_reply(self.url) from None
 
     async def upgrade(self) -> aiohttp.ClientWebSocketResponse:
@@ -65,12 +69,16 @@ class Http:
             raise self._explained(fault) from None
 
     async def close(self) -> None:
-        """Close the session, if it is not somebody else's."""
+        """Close the connections; those of a session given are its owner's."""
         self._is_closed = True
-        if self._owns_session and self._session is not None:
+        if self._session is not None:
             await self._session.close()
 
     def _explained(self, fault: Exception) -> ClientError:
+        if isinstance(fault, Redirected):
+            return bad_reply(self.url, f"{fault}: if that is the relay, give its address")
+        if isinstance(fault, TooLarge):
+            return bad_reply(self.url, str(fault))
         if isinstance(fault, aiohttp.WSServerHandshakeError) and fault.status >= 400:
             return refusal(self.url, fault.status, fault.headers)
         # Anything else that has a status is no HTTP, or a page.
@@ -81,5 +89,5 @@ class Http:
         if self._is_closed:
             raise RuntimeError("this client is closed; make a new one")
         if self._session is None:
-            self._session = aiohttp.ClientSession()
+            self._session = open_session(like=self._like)
         return self._session

@@ -35,7 +35,8 @@ class RelayClient:
     iterates reads the socket. One who stops reading for long is disconnected by the relay and resumes with the next
     iteration. Before the first connection a failure is raised as `ClientError`, unless `waits_for_relay`; after it
     the client reconnects, waiting `backoff_s` (least, most) with jitter. Raises `Refused` for a token no longer
-    valid and `Disconnected` on 4001 and 4003. A `session` given is used and not closed.
+    valid and `Disconnected` on 4001 and 4003. Of a `session` given, connector, headers and cookies are used; it is not
+    closed. Redirects are never followed.
     """
 
     def __init__(

@@ -37,9 +37,9 @@ from relay.plugins.sanity import (
     list_fault,
 )
 from relay.secret import spellings
+from relay.sessions import open_session
 from relay.upstream.rest import MAX_RETRY_AFTER_S, NETWORK_ERRORS, RETRY_AFTER_S, network_failure
 from relay.upstream.watchlist import Watchlist
-from relay.version import VERSION
 
 log = logging.getLogger(__name__)
 
@@ -64,20 +64,13 @@ class Loaded(NamedTuple):
 
 def new_session(clock: ProviderClock) -> aiohttp.ClientSession:
     """Return an HTTP session for one provider, which reads the provider's clock from every answer."""
-    trace = aiohttp.TraceConfig()
 
-    async def read(session: Any, context: Any, params: aiohttp.TraceRequestEndParams) -> None:
-        stamp = aiohttp.helpers.parse_http_date(params.response.headers.get("Date"))
+    def read(headers: Mapping[str, str]) -> None:
+        stamp = aiohttp.helpers.parse_http_date(headers.get("Date"))
         if stamp is not None:
             clock.observe(stamp.timestamp())
 
-    trace.on_request_end.append(read)
-    return aiohttp.ClientSession(
-        timeout=SESSION_TIMEOUT,
-        headers={"User-Agent": f"market-relay/{VERSION}"},
-        cookie_jar=aiohttp.DummyCookieJar(),
-        trace_configs=[trace],
-    )
+    return open_session(timeout=SESSION_TIMEOUT, on_headers=read)
 
 
 class Provider:
