@@ -129,15 +129,12 @@ async def _store(app: web.Application) -> AsyncIterator[None]:
 
 async def _sessions(app: web.Application) -> AsyncIterator[None]:
     """One HTTP session for each provider: it reads the provider's clock from every answer."""
-    sessions = []
     for provider in app[PROVIDERS].values():
-        session = new_session(provider.clock)
-        provider.open(session)
-        sessions.append(session)
+        provider.open(new_session(provider.clock))
         provider.remember(await _memory(app[STORE].documents, f"memory:{provider.name}"))
     yield
-    for session in sessions:
-        await session.close()
+    for provider in app[PROVIDERS].values():
+        await provider.close()
 
 
 async def _memory(documents: Documents, name: str) -> Memory:

@@ -1,10 +1,9 @@
 """The `relay` command: serves, or talks to a relay that runs."""
 
-import asyncio
 import contextlib
 import dataclasses
 import sys
-from collections.abc import Callable, Coroutine, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -21,6 +20,7 @@ from relay.errors import ConfigError, StoreError
 from relay.logs import set_up_logs
 from relay.plugins.host import PluginHost
 from relay.plugins.scaffold import write_project
+from relay.runner import run, without_stragglers
 from relay.server import serve as run_server
 from relay.version import VERSION
 
@@ -133,14 +133,14 @@ def serve(sandbox: bool, file: str | None, plugins: tuple[str, ...], **flags: An
     if sandbox and flags["database"] is None:
         # Made-up prices must not get among real ones.
         flags["database"] = ":memory:"
-    with _exit_2_on_config_error():
+    with without_stragglers(), _exit_2_on_config_error():
         config = load_config(flags, file=file)
         set_up_logs(config.log_level, config.log_format)
 
         def read() -> Config:
             return load_config(flags, file=file)
 
-        _run(_serve_sandbox(config, read) if sandbox else run_server(config, BUILTIN, _say, read))
+        run(_serve_sandbox(config, read) if sandbox else run_server(config, BUILTIN, _say, read))
 
 
 async def _serve_sandbox(config: Config, read: Callable[[], Config]) -> None:
@@ -177,17 +177,6 @@ def _sandboxed(config: Config, stand_ins: Mapping[str, Mapping[str, Any]]) -> Co
 def _say(line: str) -> None:
     click.echo(line)
     sys.stdout.flush()
-
-
-def _run(work: Coroutine[Any, Any, None]) -> None:
-    """Run the server on uvloop where it is installed, else on plain asyncio."""
-    try:
-        import uvloop
-    except ImportError:
-        asyncio.run(work)
-    else:
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(work)
 
 
 @contextlib.contextmanager

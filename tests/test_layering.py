@@ -92,6 +92,7 @@ RANKS = {
     "relay.storage.sampling": 5,
     "relay.storage.retention": 8,
     "relay.commands.token": 2,
+    "relay.runner": 2,
     "relay.tls": 1,
     "relay.commands.figures": 3,
     "relay.upstream.feed": 4,
