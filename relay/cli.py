@@ -117,6 +117,7 @@ def main() -> None:
     help="Start local stand-ins for both exchanges: no network, no key needed. Keeps nothing without --database.",
 )
 @takes_settings
+@without_stragglers()
 def serve(sandbox: bool, file: str | None, plugins: tuple[str, ...], **flags: Any) -> None:
     """Serve clients until SIGINT or SIGTERM. SIGHUP reads tokens, certificates, origins, limits and the
     settings of providers again.
@@ -133,7 +134,7 @@ def serve(sandbox: bool, file: str | None, plugins: tuple[str, ...], **flags: An
     if sandbox and flags["database"] is None:
         # Made-up prices must not get among real ones.
         flags["database"] = ":memory:"
-    with without_stragglers(), _exit_2_on_config_error():
+    with _exit_2_on_config_error():
         config = load_config(flags, file=file)
         set_up_logs(config.log_level, config.log_format)
 
@@ -190,6 +191,7 @@ def _exit_2_on_config_error() -> Iterator[None]:
 
 @main.command("check-config", short_help="Explain what `relay serve` would do; start nothing.")
 @takes_settings
+@without_stragglers()
 def check_config(file: str | None, plugins: tuple[str, ...], **flags: Any) -> None:
     """Explain what `relay serve` would do with the same flags (but --sandbox), variables and file; start nothing.
 
@@ -212,6 +214,7 @@ def check_config(file: str | None, plugins: tuple[str, ...], **flags: Any) -> No
 @click.option("--config", "file", help=CONFIG_HELP)
 @click.option("--plugins", multiple=True, metavar="MODULE|FILE.py", help="Load one more provider; can be repeated.")
 @click.pass_context
+@without_stragglers()
 def plugins(context: click.Context, file: str | None, plugins: tuple[str, ...]) -> None:
     """Show which provider plugins load, from where, and which do not and why.
 

@@ -2,14 +2,16 @@
 
 import asyncio
 import re
+import sys
 import threading
+from asyncio.subprocess import PIPE
 from pathlib import Path
 
 import aiohttp
 import pytest
 
 from relay.runner import run, without_stragglers
-from tests.serving import serving
+from tests.serving import CLEAN, serving
 
 HARMS = Path(__file__).parent / "plugins" / "harms.py"
 
@@ -43,7 +45,7 @@ async def test_loop_that_a_plugin_ends_goes_on(tmp_path: Path, how: str, words: 
     ("how", "words"),
     [
         ("threads", r"300 threads of a plugin's did not end: Thread-\d+ \(wait\) in wait \(threading\.py"),
-        ("executor", r"1 thread of a plugin's did not end: relay_\d+ in run \(thread\.py"),
+        ("executor", r"\d+ threads of a plugin's did not end: relay_\d+ in run \(thread\.py"),
         ("task", r"stays does not end when it is cancelled; it is left"),
     ],
 )
@@ -54,6 +56,24 @@ async def test_process_ends_in_time_whatever_a_plugin_leaves_behind(tmp_path: Pa
         async with asyncio.timeout(10):
             assert await running.stop() == 0
         assert re.search(words, "\n".join(running.err))
+
+
+@pytest.mark.parametrize("command", ["plugins", "check-config"])
+async def test_command_ends_although_a_plugin_starts_threads_at_import(tmp_path: Path, command: str) -> None:
+    file = tmp_path / "starts.py"
+    file.write_text("import threading\nthreading.Thread(target=threading.Event().wait).start()\n")
+    (tmp_path / "relay.toml").write_text(f'plugins = ["{file}"]\n')
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "relay", command), cwd=tmp_path, env=CLEAN, stdout=PIPE, stderr=PIPE
+    )
+    try:
+        async with asyncio.timeout(60):
+            out, _ = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    assert process.returncode == 1, out
 
 
 async def wait_for_harm(session: aiohttp.ClientSession, url: str) -> None:

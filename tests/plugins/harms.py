@@ -44,7 +44,7 @@ async def relay_instruments(settings):
                 for thread in KEPT:
                     thread.start()
             case "executor":
-                KEPT.append(loop.run_in_executor(None, time.sleep, 3600))
+                KEPT.extend(loop.run_in_executor(None, time.sleep, 3600) for _ in range(64))
             case "task":
                 KEPT.append(asyncio.create_task(stay(), name="stays"))
     await asyncio.sleep(0.1)
