@@ -1,6 +1,7 @@
 """How one relay is reached over HTTP: its address, the token, the aiohttp session."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 import aiohttp
@@ -43,7 +44,10 @@ class Http:
         timeout = aiohttp.ClientTimeout(total=self.timeout_s)
         url = self.url / _ROUTES / route
         try:
-            async with self._open().get(url, params=params, headers=self._headers, timeout=timeout) as answer:
+            async with (
+                self._opened() as session,
+                session.get(url, params=params, headers=self._headers, timeout=timeout) as answer,
+            ):
                 body = await read_within(answer, BOUNDS)
         except (aiohttp.ClientError, OSError, UnicodeError) as fault:
             raise self._explained(fault) from None
@@ -58,13 +62,14 @@ class Http:
         """Open the WebSocket. Raises `Unreachable`, `Refused`, `BadReply`."""
         scheme = {"http": "ws", "https": "wss"}[self.url.scheme]
         try:
-            return await self._open().ws_connect(
-                (self.url / _ROUTES / "ws").with_scheme(scheme),
-                headers=self._headers,
-                heartbeat=_HEARTBEAT_S,
-                max_msg_size=_LARGEST_MESSAGE,
-                timeout=aiohttp.ClientWSTimeout(ws_close=2.0),
-            )
+            async with self._opened() as session:
+                return await session.ws_connect(
+                    (self.url / _ROUTES / "ws").with_scheme(scheme),
+                    headers=self._headers,
+                    heartbeat=_HEARTBEAT_S,
+                    max_msg_size=_LARGEST_MESSAGE,
+                    timeout=aiohttp.ClientWSTimeout(ws_close=2.0),
+                )
         except (aiohttp.ClientError, OSError, UnicodeError) as fault:
             raise self._explained(fault) from None
 
@@ -85,9 +90,15 @@ class Http:
         is_answered = isinstance(fault, aiohttp.ClientResponseError)
         return bad_reply(self.url) if is_answered else unreachable(self.url, fault)
 
-    def _open(self) -> aiohttp.ClientSession:
+    @asynccontextmanager
+    async def _opened(self) -> AsyncIterator[aiohttp.ClientSession]:
         if self._is_closed:
             raise RuntimeError("this client is closed; make a new one")
+        if self._like is not None:
+            # One for each request: closing one that is in use would break it, and it holds no connections itself.
+            async with open_session(like=self._like) as session:
+                yield session
+            return
         if self._session is None:
-            self._session = open_session(like=self._like)
-        return self._session
+            self._session = open_session()
+        yield self._session
