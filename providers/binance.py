@@ -10,8 +10,11 @@ import orjson
 
 from relay import (
     API_VERSION,
+    LIST_BOUNDS,
+    PAGE_BOUNDS,
     Accepted,
     BadAnswer,
+    Bounds,
     Budget,
     Candle,
     Closing,
@@ -353,6 +356,8 @@ class BinanceProvider:
         rows = await self._ask("/api/v3/klines", params, _KLINES_WEIGHT, session, settings)
         if not isinstance(rows, list):
             raise BadAnswer("klines: the answer is no list")
+        if len(rows) > int(params["limit"]):
+            raise BadAnswer(f"klines: asked for {params['limit']} rows at most, {len(rows):,} came")
         interval, first, last = str(params["interval"]), int(params.get("startTime", 0)), int(params["endTime"])
         shares = [_share(row, interval) for row in rows]
         # One that is cut short may be real, several of them are of another interval.
@@ -376,7 +381,12 @@ class BinanceProvider:
     ) -> Sequence[Instrument]:
         """List all pairs; one that does not trade now is paused."""
         body = await self._ask(
-            "/api/v3/exchangeInfo", {"showPermissionSets": "false"}, _EXCHANGE_INFO_WEIGHT, session, settings
+            "/api/v3/exchangeInfo",
+            {"showPermissionSets": "false"},
+            _EXCHANGE_INFO_WEIGHT,
+            session,
+            settings,
+            LIST_BOUNDS,
         )
         _learn_limit(self._weight, body)
         try:
@@ -405,9 +415,11 @@ class BinanceProvider:
         weight: int,
         session: aiohttp.ClientSession,
         settings: Mapping[str, Any],
+        bounds: Bounds = PAGE_BOUNDS,
     ) -> Any:
         self._weight.spend(weight)
-        answer = await ask_rest(session, self._hosts_of(settings["rest_url"]), path, params=params)
+        hosts = self._hosts_of(settings["rest_url"])
+        answer = await ask_rest(session, hosts, path, params=params, bounds=bounds)
         self._weight.learn(answer.headers.get("X-MBX-USED-WEIGHT-1M"))
         if answer.status == 200:
             self._weight.relent()

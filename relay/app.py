@@ -130,17 +130,14 @@ async def _store(app: web.Application) -> AsyncIterator[None]:
 
 async def _sessions(app: web.Application) -> AsyncIterator[None]:
     """One HTTP session for each provider: it reads the provider's clock from every answer."""
-    sessions = []
     app[MEMORIES] = []
     for provider in app[PROVIDERS].values():
-        session = new_session(provider.clock)
-        provider.open(session)
-        sessions.append(session)
+        provider.open(new_session(provider.clock))
         app[MEMORIES].append(await _memory(app[STORE].documents, f"memory:{provider.name}"))
         provider.remember(app[MEMORIES][-1])
     yield
-    for session in sessions:
-        await session.close()
+    for provider in app[PROVIDERS].values():
+        await provider.close()
 
 
 async def _memory(documents: Documents, name: str) -> Memory:

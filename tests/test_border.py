@@ -10,7 +10,9 @@ import orjson
 import pytest
 
 from providers.sandbox import Sandbox
-from relay import Candle, PriceUpdate, ProviderInfo, StreamKey, Watchlist, decimal, decimals, read_rows
+from providers.twelve_data.answers import Refused, read_series
+from providers.twelve_data.forex import Hours
+from relay import BadAnswer, Candle, PriceUpdate, ProviderInfo, StreamKey, Watchlist, decimal, decimals, read_rows
 from relay.app import STORE
 from relay.clock import Clock
 from relay.plugins.sanity import Border
@@ -27,6 +29,20 @@ T = 1_764_000_000
 def border(asset_class: str = "crypto", *, is_utc_grid: bool = False) -> Border:
     intervals = ("1s", "1m", "15m", "1h", "4h", "1d", "3d", "1w", "1M")
     return Border(ProviderInfo("demo", 1, "Demo", (asset_class,), intervals, is_utc_grid=is_utc_grid))
+
+
+# ---- how much there may be ---------------------------------------------------------------------------------------
+
+
+def test_more_rows_than_any_provider_gives_are_refused_with_the_bound() -> None:
+    with pytest.raises(BadAnswer, match=r"the answer has 20,001 rows; at most 20,000 are read"):
+        read_rows([None] * 20_001, "1m", lambda row: 0, lambda row, time: Candle(time, 1.0, 1.0, 1.0, 1.0))
+
+
+def test_more_rows_than_twelve_data_ever_gives_are_refused_with_the_bound() -> None:
+    assert read_series({"values": [{}] * 5001}, "1m", Hours.ALWAYS) == Refused(
+        0, "the answer holds 5,001 rows; there are 5,000 at most"
+    )
 
 
 # ---- numbers and open times -------------------------------------------------------------------------------------

@@ -705,6 +705,16 @@ async def test_rest_answers_are_what_the_relay_said(relay: StandInRelay, start_c
     assert relay.connections == 0
 
 
+async def test_redirect_is_not_followed_and_named_by_status_and_host(relay: StandInRelay, client: JsClient) -> None:
+    location = f"http://localhost:{relay.port}/stolen?token=hush"
+    relay.problem = web.Response(status=307, headers={"Location": location})
+    with pytest.raises(Fault) as caught:
+        await client.call("symbols")
+    assert caught.value.fields["name"] == "BadReply"
+    assert f"HTTP 307 points to localhost:{relay.port}; redirects are not followed" in str(caught.value)
+    assert "hush" not in str(caught.value)
+
+
 async def test_token_opens_the_socket_and_the_routes(relay_with: StartRelay, start_client: StartClient) -> None:
     relay: Running = await relay_with(tokens=["sesame-open-1234567890"])
     client = await start_client(relay.url, token="sesame-open-1234567890")

@@ -6,10 +6,10 @@ from typing import Any
 import aiohttp
 
 from providers.twelve_data.account import Account
-from providers.twelve_data.answers import INTERVALS, Refused, Series, contradiction, read_series, refusal
+from providers.twelve_data.answers import INTERVALS, PAGE, Refused, Series, contradiction, read_series, refusal
 from providers.twelve_data.credits import Use
 from providers.twelve_data.forex import Hours, hours_of, known_pairs, session_at
-from providers.twelve_data.history import PAGE, KeptPages, Pages
+from providers.twelve_data.history import KeptPages, Pages
 from providers.twelve_data.polled import PolledStream
 from providers.twelve_data.polling import Polls
 from providers.twelve_data.tick_feed import TickFeed

@@ -20,6 +20,7 @@ import orjson
 from yarl import URL
 
 from relay.errors import Code, RelayError
+from relay.sessions import Redirected, TooLarge
 
 # The refusal of a WebSocket comes without its body: aiohttp keeps the status and the headers.
 _CODES = {401: Code.UNAUTHORIZED, 403: Code.FORBIDDEN, 429: Code.RATE_LIMITED, 503: Code.INTERNAL}
@@ -92,6 +93,10 @@ class Translated:
 
 def translation(url: URL, fault: Exception) -> ClientError:
     """Return what a fault of the network, the system or aiohttp means."""
+    if isinstance(fault, Redirected):
+        return bad_reply(url, f"{fault}: if that is the relay, give its address")
+    if isinstance(fault, TooLarge):
+        return bad_reply(url, str(fault))
     if isinstance(fault, aiohttp.WSServerHandshakeError) and fault.status >= 400:
         return refusal(url, fault.status, fault.headers)
     # Anything else that has a status is no HTTP, or a page.
@@ -141,9 +146,9 @@ def refusal(url: URL, status: int, headers: Mapping[str, str] | None, body: byte
     return Refused(status, code, detail, title=title, retry_after=_seconds((headers or {}).get("Retry-After", "")))
 
 
-def bad_reply(url: URL) -> BadReply:
-    """Say that somebody else answered."""
-    return BadReply(f"the answer from {url} is not one of a relay; is the address right?")
+def bad_reply(url: URL, why: str = "is the address right?") -> BadReply:
+    """Say that somebody else answered, and what about the answer is wrong, or what to do."""
+    return BadReply(f"the answer from {url} is not one of a relay; {why}")
 
 
 def _seconds(text: str) -> float | None:

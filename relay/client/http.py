@@ -2,7 +2,8 @@
 
 import asyncio
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from typing import Any, NamedTuple, TypeVar
 
 import aiohttp
@@ -11,12 +12,17 @@ from yarl import URL
 
 from relay.client.decoding import Unreadable
 from relay.client.errors import ClientClosed, ClientError, Translated, bad_reply, refusal
+from relay.json_texts import NoJson, read_json
+from relay.sessions import MIB, Bounds, open_session, read_within
 from relay.version import VERSION
 
 T = TypeVar("T")
 
 _ROUTES = "api/v1/market-data"
-_LARGEST_MESSAGE = 64 * 1024 * 1024
+BOUNDS = Bounds(64 * MIB, 8_000_000)
+"""For one answer of a relay. 100,000 instruments have some 40 MB and 5,000,000 values."""
+_LARGEST_MESSAGE = 8 * MIB
+"""A snapshot of 5,000 candles has 1.3 MB."""
 _HANDSHAKE_S = 10.0
 
 
@@ -71,7 +77,7 @@ class Socket:
 
 
 class Http:
-    """Requests to one relay. A `session` given is used and not closed; else one is made when it is needed."""
+    """Requests to one relay. Of a `session` given, connector, headers and cookies are used, and it is not closed."""
 
     def __init__(
         self, url: URL, token: str | None, session: aiohttp.ClientSession | None, timeout_s: float, heartbeat_s: float
@@ -85,8 +91,8 @@ class Http:
             if not token or not token.isascii() or not token.isprintable() or " " in token:
                 raise ValueError("a token is one word of printable ASCII characters")
             self._headers["Authorization"] = f"Bearer {token}"
-        self._session = session
-        self._owns_session = session is None
+        self._like = session
+        self._session: aiohttp.ClientSession | None = None
         self._is_closed = False
 
     async def get(self, route: str, asked: Mapping[str, str | int | None], read: Callable[[Any], T]) -> T:
@@ -94,24 +100,25 @@ class Http:
         params = {name: str(value) for name, value in asked.items() if value is not None}
         timeout = aiohttp.ClientTimeout(total=self._timeout_s)
         url = self._url / _ROUTES / route
-        session = self._open()
         with self._translated:
-            async with session.get(url, params=params, headers=self._headers, timeout=timeout) as answer:
-                body = await answer.read()
+            async with (
+                self._opened() as session,
+                session.get(url, params=params, headers=self._headers, timeout=timeout) as answer,
+            ):
+                body = await read_within(answer, BOUNDS)
         if answer.status >= 400:
             raise refusal(self._url, answer.status, answer.headers, body)
         try:
-            return read(orjson.loads(body))
-        except (Unreadable, orjson.JSONDecodeError):
+            return read(await read_json(body))
+        except (Unreadable, NoJson):
             raise bad_reply(self._url) from None
 
     async def upgrade(self) -> Socket:
         """Open the WebSocket. Raises `ClientError`."""
         scheme = {"http": "ws", "https": "wss"}[self._url.scheme]
-        session = self._open()
         with self._translated:
             # A relay that accepts and then says nothing must not hold up the resume for long.
-            async with asyncio.timeout(min(self._timeout_s, _HANDSHAKE_S)):
+            async with asyncio.timeout(min(self._timeout_s, _HANDSHAKE_S)), self._opened() as session:
                 socket = await session.ws_connect(
                     (self._url / _ROUTES / "ws").with_scheme(scheme),
                     headers=self._headers,
@@ -122,16 +129,22 @@ class Http:
         return Socket(socket, self._url)
 
     async def close(self) -> None:
-        """Close the session, if it is not somebody else's."""
+        """Close the connections; those of a session given are its owner's."""
         self._is_closed = True
-        if self._owns_session and self._session is not None:
+        if self._session is not None:
             await self._session.close()
 
-    def _open(self) -> aiohttp.ClientSession:
+    @asynccontextmanager
+    async def _opened(self) -> AsyncIterator[aiohttp.ClientSession]:
         if self._is_closed:
             raise ClientClosed
+        if self._like is not None:
+            if self._like.closed:
+                raise ClientClosed("the session that was given to this client")
+            # One for each request: closing one that is in use would break it, and it holds no connections itself.
+            async with open_session(like=self._like) as session:
+                yield session
+            return
         if self._session is None:
-            self._session = aiohttp.ClientSession()
-        elif self._session.closed:
-            raise ClientClosed("the session that was given to this client")
-        return self._session
+            self._session = open_session()
+        yield self._session

@@ -40,7 +40,8 @@ class RelayClient:
     Before the first connection a failure is raised as `ClientError` to all who wait, unless `waits_for_relay`; after
     it the client reconnects. Waits between attempts are `backoff_s` (least, most) with jitter, and at least what the
     relay asks for; iterating again after an error waits as well. Raises `Refused` for a token no longer valid, and
-    `Disconnected` on 4001 and 4003, which closes the client. A `session` given is used and not closed.
+    `Disconnected` on 4001 and 4003, which closes the client. Of a `session` given, connector,
+    headers and cookies are used, and it is not closed. Redirects are never followed.
 
     `timeout_s` bounds a REST request and, up to 10 s, a handshake. A connection that says nothing for `heartbeat_s`
     is asked for a sign of life, and is lost without one in half that time. A client that is closed raises

@@ -16,6 +16,8 @@ from relay.upstream.watchlist import Watchlist
 _POSITIVE = frozenset({"crypto", "forex"})
 """Asset classes of which no price is zero or below."""
 _NUMBERS = frozenset({int, float})
+_MOST = {Candle: 20_000, Instrument: 100_000}
+"""How much one answer of a hook may hold: a call asks for 5,000 candles at most, and no venue lists 10,000 symbols."""
 _LAST_TIME = 253_402_300_799  # the year 9999
 _DAY_MS = 86_400_000
 _WIDEST = 2.0**63
@@ -26,6 +28,19 @@ _TAKEN = frozenset(field.name for field in dataclasses.fields(Config))
 def kind_of(value: object) -> str:
     """Name the type of a value as a sentence can use it."""
     return "None" if value is None else type(value).__name__
+
+
+def text_of(error: BaseException) -> str:
+    """Return what an error says; that is code of the plugin's as well, and may raise."""
+    try:
+        return str(error)
+    except BaseException as other:  # noqa: BLE001 - a plugin is isolated here
+        return f"its text raised {type(other).__name__}"
+
+
+def shown(error: BaseException) -> str:
+    """Return an error and what it says as one line."""
+    return " ".join(f"{type(error).__name__}: {text_of(error)}".split())
 
 
 # -- what streams and history bring ----------------------------------------------------------------
@@ -324,4 +339,6 @@ def list_fault(answer: object, kind: type) -> str | None:
     """Judge the outside of a hook's answer that has to be a list of `kind`."""
     if isinstance(answer, str | bytes | Candle) or not isinstance(answer, Sequence):
         return f"returned {kind_of(answer)}, not a list of {kind.__name__}"
+    if len(answer) > _MOST[kind]:
+        return f"returned {len(answer):,} entries; a list of {kind.__name__} has at most {_MOST[kind]:,}"
     return None

@@ -74,7 +74,8 @@ class Feed:
         self.number = number
         self.ready = asyncio.Event()
         self.has_delivered = False
-        self.reason = "the upstream closed the connection"
+        self.has_closed = False
+        self.reason = "it was cancelled by its own plugin"
         self.error: ProviderError | None = None
         self.settings = provider.settings
         self._carried = carried
@@ -125,7 +126,7 @@ class Feed:
     def cause(self) -> str:
         """How the feed ended, as one of `CAUSES`."""
         match self.error:
-            case None:
+            case None if self.has_closed:
                 return "closed"
             case RateLimited():
                 return "rate_limited"
@@ -181,9 +182,15 @@ class Feed:
                         self._backfill.start(carried)
                     if stream.status != CONNECTED:
                         carried.hear()
+            self.has_closed = True
+            self.reason = "the upstream closed the connection"
         except ProviderError as error:
             self.error = error
             self.reason = str(error)
+        except Exception as error:
+            # No plugin's: those are judged before they come here. The streams wait for the next feed all the same.
+            self.reason = f"the relay failed ({type(error).__name__})"
+            log.exception("feed %s %d failed", self._provider.name, self.number, extra=event("feed_broken"))
 
     def _stray(self, carried: Carried, update: PriceUpdate, now: float) -> None:
         """Leave out an update of another time: it is no data, and no news about the time."""

@@ -9,6 +9,8 @@ from relay.model import Candle, is_unreadable, unreadable, widened
 
 NO_SENSE = (ValueError, TypeError, LookupError, ArithmeticError, AttributeError)
 _MOST_LOST = 1000
+MOST_ROWS = 20_000
+"""No provider that is known gives more than 5,000 at once."""
 
 
 def read_rows(
@@ -25,12 +27,15 @@ def read_rows(
     A row that `candle_of(row, time)` cannot read is `unreadable(time)`, and so is one with values that contradict each
     other by more than a little. Where `time_of(row)` raises, or is no open time of the interval, all open times between
     its neighbours are unreadable: it is one of them. Of two rows with one open time that differ the first stands where
-    the newest come first, since it was written later; else none does. Raises `BadAnswer` when no time can be read.
+    the newest come first, since it was written later; else none does. Raises `BadAnswer` when no time can be read, and
+    for more than 20,000 rows.
     """
     step = grid_s(interval, is_utc=is_utc_grid)
     found: dict[int, Candle] = {}
     times: list[int | None] = []
     fault = ""
+    if len(rows) > MOST_ROWS:
+        raise BadAnswer(f"the answer has {len(rows):,} rows; at most {MOST_ROWS:,} are read")
     for row in rows:
         try:
             time = time_of(row)

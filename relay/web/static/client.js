@@ -802,7 +802,7 @@ export class RelayClient {
     const timer = setTimeout(() => limit.abort(), timeoutMs);
     let answer, body;
     try {
-      answer = await fetch(url, { headers: this.#headers, signal: limit.signal });
+      answer = await fetch(url, { headers: this.#headers, signal: limit.signal, redirect: "manual" });
       body = await answer.text();
     } catch {
       const reason = limit.signal.aborted ? "no answer in time" : "the request failed";
@@ -810,6 +810,7 @@ export class RelayClient {
     } finally {
       clearTimeout(timer);
     }
+    if (answer.type === "opaqueredirect" || (answer.status >= 300 && answer.status < 400)) throw this.#redirected(answer);
     let value;
     try {
       value = JSON.parse(body);
@@ -821,8 +822,18 @@ export class RelayClient {
     return value;
   }
 
-  #badReply() {
-    return new BadReply(`the answer from ${this.url} is not one of a relay; is the address right?`);
+  #badReply(why = "is the address right?") {
+    return new BadReply(`the answer from ${this.url} is not one of a relay; ${why}`);
+  }
+
+  // A browser says neither status nor host. Nothing more is told: an address may hold a token.
+  #redirected({ status, headers }) {
+    let host = "another address";
+    try {
+      host = new URL(headers.get("Location") ?? "", this.url).host || host;
+    } catch {}
+    const said = status ? `HTTP ${status} points to ${host}` : "it points to another address";
+    return this.#badReply(`${said}; redirects are not followed: if that is the relay, give its address`);
   }
 
   #refusal({ status, headers }, problem) {
