@@ -30,6 +30,7 @@ from relay.web import history as history_route
 from relay.web.access import ACCESS, Access, add_headers
 from relay.web.counting import Requests
 from relay.web.gate import Gate
+from relay.web.lists import Lists
 from relay.web.newcomers import Newcomers
 from relay.web.parts import Parts
 from relay.web.status import Status
@@ -241,8 +242,10 @@ async def _clients(app: web.Application) -> AsyncIterator[None]:
         hub, directory, history, app[STORE], access, cache_bytes=config.history_cache_mb * 2**19
     )
     app[contracts.CONTRACTS] = contracts.Contracts(access, directory)
+    lists = Lists(directory)
     app[rest.REST] = rest.Rest(
         directory=directory,
+        lists=lists,
         store=app[STORE],
         access=access,
         status=app[STATUS],
@@ -256,10 +259,11 @@ async def _clients(app: web.Application) -> AsyncIterator[None]:
         requests=app[REQUESTS],
         loop_lag=app[LOOP_LAG],
     )
-    app[metrics.METRICS] = metrics.Metrics(collector, app[STORE])
+    app[metrics.METRICS] = metrics.Metrics(collector)
     clients.start()
     yield
     await clients.close()
+    await lists.close()
 
 
 async def _send_clients_away(app: web.Application) -> None:

@@ -145,6 +145,8 @@ RANKS = {
     "relay.web.problems": 7,
     "relay.web.callers": 7,
     "relay.web.masks": 0,
+    "relay.web.lists": 8,
+    "relay.web.tallies": 8,
     "relay.web.newcomers": 8,
     "relay.web.gate": 10,
     "relay.web.origins": 8,
