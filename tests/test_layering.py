@@ -19,6 +19,7 @@ RANKS = {
     "relay.clock": 0,
     "relay.measures": 0,
     "relay.patience": 0,
+    "relay.hosts": 0,
     "relay.numbers": 0,
     "relay.plugins.memory": 0,
     "relay.looplag": 1,
