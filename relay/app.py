@@ -69,7 +69,7 @@ def build_app(config: Config, builtin: Iterable[object], clock: Clock | None = N
     if not host.loaded:
         raise ConfigError("no provider could be loaded")
     access = Access(config)
-    requests, newcomers = Requests(), Newcomers(FIRST_REQUEST_S)
+    requests, newcomers = Requests(), Newcomers(FIRST_REQUEST_S, access.new_frames)
     gate = Gate(newcomers, access, requests)
     app = web.Application(middlewares=[gate.enter], client_max_size=64 * 1024)
     app[CONFIG] = config
