@@ -30,6 +30,7 @@ from relay.web import history as history_route
 from relay.web.access import ACCESS, Access, add_headers
 from relay.web.counting import Requests
 from relay.web.gate import Gate
+from relay.web.lists import Lists
 from relay.web.newcomers import Newcomers
 from relay.web.parts import Parts
 from relay.web.status import Status
@@ -69,7 +70,7 @@ def build_app(config: Config, builtin: Iterable[object], clock: Clock | None = N
     if not host.loaded:
         raise ConfigError("no provider could be loaded")
     access = Access(config)
-    requests, newcomers = Requests(), Newcomers(FIRST_REQUEST_S)
+    requests, newcomers = Requests(), Newcomers(FIRST_REQUEST_S, access.new_frames)
     gate = Gate(newcomers, access, requests)
     app = web.Application(middlewares=[gate.enter], client_max_size=64 * 1024)
     app[CONFIG] = config
@@ -254,8 +255,10 @@ async def _clients(app: web.Application) -> AsyncIterator[None]:
         hub, directory, history, app[STORE], access, cache_bytes=config.history_cache_mb * 2**19
     )
     app[contracts.CONTRACTS] = contracts.Contracts(access, directory)
+    lists = Lists(directory)
     app[rest.REST] = rest.Rest(
         directory=directory,
+        lists=lists,
         store=app[STORE],
         access=access,
         status=app[STATUS],
@@ -269,10 +272,11 @@ async def _clients(app: web.Application) -> AsyncIterator[None]:
         requests=app[REQUESTS],
         loop_lag=app[LOOP_LAG],
     )
-    app[metrics.METRICS] = metrics.Metrics(collector, app[STORE])
+    app[metrics.METRICS] = metrics.Metrics(collector)
     clients.start()
     yield
     await clients.close()
+    await lists.close()
 
 
 async def _send_clients_away(app: web.Application) -> None:

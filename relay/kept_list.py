@@ -33,7 +33,7 @@ async def take_no_notice(*_: object) -> None:
 
 
 class KeptList:
-    """The list of one provider, and when it is asked for. `on_answer` is called when it may be another one.
+    """The list of one provider, and when it is asked for. `on_answer` is called when it is another one.
 
     `settled` is set once there was an answer, `problem` says why there was none lately.
     """
@@ -169,18 +169,19 @@ class KeptList:
         return absent.union(str(one.symbol) for one in instruments if one.status == "trading")
 
     def _take(self, instruments: Iterable[Instrument]) -> bool:
+        was_known = self.listing.is_known
         try:
             is_new = self.listing.take(instruments, asyncio.get_running_loop().time())
         except AttributeError:
             raise BadAnswer(f"provider {self.provider.name}: a symbol in its list is no text") from None
-        self._on_answer()
+        if is_new or self.listing.is_known != was_known:
+            self._on_answer()
         return is_new
 
     async def _remember(self) -> None:
         name = self.provider.name
         try:
-            # As plain rows: orjson takes no named tuples.
-            rows = orjson.dumps([tuple(instrument) for instrument in self.listing.instruments.values()])
+            rows = await asyncio.to_thread(_rows, [*self.listing.instruments.values()])
             await self._documents.put(f"instruments:{name}", rows)
         except (StoreError, TypeError) as error:
             about = event("symbols_not_stored", provider=name)
@@ -209,3 +210,8 @@ class KeptList:
         except (StoreError, ValueError, TypeError, LookupError, AttributeError) as error:
             about = event("symbols_not_recalled", provider=name)
             log.debug("there is no symbol list of %s from an earlier run: %s", name, error, extra=about)
+
+
+def _rows(instruments: Iterable[Instrument]) -> bytes:
+    # As plain rows: orjson takes no named tuples.
+    return orjson.dumps([tuple(instrument) for instrument in instruments])

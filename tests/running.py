@@ -19,6 +19,7 @@ from relay.config import Config
 from relay.hub import Hub
 from relay.tokens import parse_tokens
 from relay.web.access import ACCESS, Access
+from relay.web.inlet import new_runner
 from relay.web.newcomers import Site
 from relay.web.ws import CLIENTS, Clients
 from tests.contracts import check_answer, check_message
@@ -232,7 +233,7 @@ async def start_relay(
 ) -> Running:
     """Start a relay with the stand-ins as its upstreams, on a free port unless `port` is given; close it yourself."""
     app = build_app(config_of(settings_of(sandbox, tables), **settings), builtin, clock)
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=2.0, handle_signals=False)
+    runner = new_runner(app, shutdown_timeout=2.0)
     try:
         await runner.setup()
         site = Site(runner, app[NEWCOMERS], "127.0.0.1", app[CONFIG].port)

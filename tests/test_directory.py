@@ -126,7 +126,7 @@ async def test_symbol_belongs_to_the_first_provider_that_lists_it(start: Start) 
     assert found(directory.resolve("one", "BBB", "1m")) == ("one", "BBB@1m", "BBB")
     assert found(directory.resolve("two", "BBB", "1m")) == ("two", "BBB@1m", "two:BBB")
     assert found(directory.resolve("two", "CCC", "1m")) == ("two", "CCC@1m", "CCC")
-    assert [(one.instrument.symbol, one.provider.name) for one in directory.listed()] == [
+    assert [(one.instrument.symbol, one.provider.name) for one in [*directory.everything()]] == [
         ("AAA", "one"), ("BBB", "one"), ("BBB", "two"), ("CCC", "two"),
     ]  # fmt: skip
 
@@ -136,7 +136,7 @@ async def test_order_of_providers_counts_not_the_order_of_their_answers(start: S
     slow.may_answer.clear()
     directory = await start(slow, fast)
     waiting = asyncio.create_task(directory.settled(None, "BBB"))
-    await eventually(lambda: directory.listed())
+    await eventually(lambda: [*directory.everything()])
     assert not waiting.done()
     slow.may_answer.set()
     await waiting
@@ -172,7 +172,7 @@ async def test_owner_stays_while_the_process_runs(start: Start) -> None:
     await directory.settled()
     assert found(directory.resolve(None, "BBB", "1m")) == ("two", "BBB@1m", "BBB")
     first.symbols = ("AAA", "BBB")
-    await eventually(lambda: len(directory.listed()) == 3)
+    await eventually(lambda: len([*directory.everything()]) == 3)
     assert found(directory.resolve(None, "BBB", "1m")) == ("two", "BBB@1m", "BBB")
     assert found(directory.resolve("one", "BBB", "1m")) == ("one", "BBB@1m", "one:BBB")
 
@@ -193,7 +193,7 @@ async def test_lists_are_refreshed_again_and_again(start: Start) -> None:
     directory = await start(lists)
     await eventually(lambda: lists.asked >= 3)
     lists.symbols = ("AAA", "BBB")
-    await eventually(lambda: len(directory.listed()) == 2)
+    await eventually(lambda: len([*directory.everything()]) == 2)
 
 
 async def test_each_list_that_a_provider_gave_is_told_before_it_is_used(start: Start) -> None:
@@ -201,7 +201,7 @@ async def test_each_list_that_a_provider_gave_is_told_before_it_is_used(start: S
     lists = Lists("one", "AAA", "BBB")
 
     async def hear(provider: Provider, symbols: Collection[str]) -> None:
-        told.append((provider.name, sorted(symbols), len(directory.listed())))
+        told.append((provider.name, sorted(symbols), len([*directory.everything()])))
 
     directory = await start(lists, on_list=hear)
     await eventually(lambda: told)
@@ -256,7 +256,7 @@ async def test_list_that_makes_no_sense_ends_nothing(
     await directory.settled()
     assert found(directory.resolve("two", "CCC", "1m"))[0] == "two"
     broken.symbols = ("AAA",)
-    await eventually(lambda: any(one.instrument.symbol == "AAA" for one in directory.listed()))
+    await eventually(lambda: any(one.instrument.symbol == "AAA" for one in [*directory.everything()]))
 
 
 async def test_failed_list_is_asked_for_again(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -269,7 +269,7 @@ async def test_failed_list_is_asked_for_again(start: Start, monkeypatch: pytest.
     assert (fault.code, fault.retry_after) == ("provider_unavailable", 0.05)
     assert "cannot connect" in fault.message
     lists.error = None
-    await eventually(lambda: directory.listed())
+    await eventually(lambda: [*directory.everything()])
     assert directory.problem("one") is None
 
 
@@ -316,7 +316,7 @@ async def test_refusals_name_what_would_be_accepted(start: Start) -> None:
     assert (fault.code, fault.symbol, fault.interval) == ("unsupported_interval", "AAA", "1s")
     assert "1m 1h" in fault.message
     with pytest.raises(RequestError, match=r"'stocks'.*demo"):
-        directory.listed("stocks")
+        directory.check_asset_class("stocks")
 
 
 async def test_provider_that_needs_a_key_says_so_even_without_its_list(start: Start) -> None:
@@ -358,7 +358,7 @@ async def test_a_symbol_does_not_change_its_venue_with_what_could_be_reached(sta
     assert found(directory.resolve("two", "BBB", "1m")) == ("two", "BBB@1m", "two:BBB")
     first.error = None
     await directory.settled(None, "BBB")
-    await eventually(lambda: len(directory.listed()) == 2)
+    await eventually(lambda: len([*directory.everything()]) == 2)
     assert found(directory.resolve(None, "BBB", "1m")) == ("one", "BBB@1m", "BBB")
     assert found(directory.resolve("two", "BBB", "1m")) == ("two", "BBB@1m", "two:BBB")
 
@@ -370,7 +370,7 @@ async def test_what_a_stream_is_called_does_not_change_when_the_missing_list_com
     assert found(directory.resolve("two", "BBB", "1m")) == ("two", "BBB@1m", "two:BBB")
     first.error = None
     await directory.settled(None, "AAA")
-    await eventually(lambda: len(directory.listed()) == 2)
+    await eventually(lambda: len([*directory.everything()]) == 2)
     assert found(directory.resolve("two", "BBB", "1m")) == ("two", "BBB@1m", "two:BBB")
     assert found(directory.resolve(None, "BBB", "1m")) == ("two", "BBB@1m", "two:BBB")
 
@@ -459,7 +459,7 @@ async def test_a_maintenance_list_neither_ends_symbols_nor_replaces_what_is_reme
     lists.symbols = ("123456",)
     await eventually(lambda: lists.asked > 8)
     assert found(directory.resolve(None, "T07", "1m"))[0] == "one"
-    assert len(directory.listed()) == 21
+    assert len([*directory.everything()]) == 21
     document = await store.documents.get("instruments:one")
     assert document is not None
     assert len(orjson.loads(document.body)) == 21
@@ -471,7 +471,7 @@ async def test_what_is_paused_is_listed_as_such(start: Start) -> None:
     directory = await start(lists)
     await directory.settled()
     assert found(directory.resolve(None, "BBB", "1m"))[0] == "one"
-    assert [one.instrument.status for one in directory.listed()] == ["trading", "paused"]
+    assert [one.instrument.status for one in [*directory.everything()]] == ["trading", "paused"]
     assert directory.standing("one", "BBB") == "paused"
     assert directory.standing("nobody", "BBB") == "unknown"
     lists.paused = set()

@@ -29,6 +29,8 @@ PAGES_BELOW = ("/static/", "/docs/")
 STATUS = frozenset({f"{PREFIX}/status", "/metrics"})
 
 REQUEST_BURST_S = 10.0
+FRAMES_PER_REQUEST = 3
+LEAST_FRAMES = 1_000
 LEAST_CONNECTS = 300
 # Of an address that is not this machine itself, unless the configuration says otherwise.
 REQUESTS_PER_SECOND = 1_000.0
@@ -136,6 +138,10 @@ class Access:
     def _counts_no_rows(self, owner: str) -> bool:
         return not self.config.max_history_rows_per_minute_per_address and callers.is_this_machine(owner)
 
+    def new_frames(self) -> TokenBucket:
+        """Return what counts the frames of one more WebSocket."""
+        return TokenBucket(*frames_limit(self.config.max_requests_per_second))
+
     def check_rows(self, caller: Caller) -> None:
         """Refuse candles of the past to who had its share. Raises `RequestError`."""
         if not self._counts_no_rows(caller.owner):
@@ -240,6 +246,11 @@ ACCESS = web.AppKey("access", Access)
 def requests_limit(a_second: float) -> tuple[float, float]:
     """Return rate and burst of requests: those of ten seconds may come at once."""
     return a_second, max(1.0, a_second * REQUEST_BURST_S)
+
+
+def frames_limit(requests_a_second: float) -> tuple[float, float]:
+    """Return rate and burst of frames, of which a request may take several; pongs are frames too."""
+    return FRAMES_PER_REQUEST * requests_a_second, max(LEAST_FRAMES, 2 * requests_a_second * REQUEST_BURST_S)
 
 
 def rows_limit(a_minute: int) -> tuple[float, float]:
