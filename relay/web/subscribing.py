@@ -174,8 +174,7 @@ class Subscribing:
         self._parts.hub.subscribe(self._subscriber, stream, options, floor=floor)
         self._note("subscribes to", stream)
         if is_new:
-            last = stream.series.last
-            self._since[stream] = last.time if last is not None else int(stream.feeder.clock.now())
+            self._since[stream] = stream.series.told_from(stream.feeder.clock.now())
         return is_new
 
     def _send(self, frames: Sequence[bytes]) -> None:
