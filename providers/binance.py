@@ -154,6 +154,9 @@ class BinanceCodec(FeedCodec):
             raise ValueError(f"a kline from {open_ms} to {kline['T']} is none of {key}")
         if type(is_closed) is not bool:
             raise TypeError("x is neither true nor false")
+        if event["E"] < kline["T"]:
+            # Closed is what is over: all closing events on record were sent after the last millisecond of the candle.
+            is_closed = False
         # Whether the values make a candle the relay judges.
         opened, high, low, close, volume = decimals((kline["o"], kline["h"], kline["l"], kline["c"], kline["v"]))
         return (PriceUpdate(key, Candle(open_ms // 1000, opened, high, low, close, volume), is_closed, event["E"]),)

@@ -415,6 +415,16 @@ PLAYS: Mapping[str, Play] = {
     "subscribing again after the candle closed that was open at first": Play(
         "1m", 40.0, 60.0, (Join(0.0, again_s=25.0), Join(1.0, closed_only=True, again_s=25.0))
     ),
+    "subscribing again after the gaps of a resume were repaired": Play(
+        "1s",
+        3.5,
+        60.0,
+        (Join(11.3, since_s=143, again_s=25.0),),
+        lives_s=(17.0,),
+        opens_after_s=4.2,
+        every_s=0.25,
+        broken_s=(1.0, 20.0),
+    ),
     "joining while a throttle holds an update": Play(
         "1m", 5.0, 60.0, (Join(0.0, throttle_ms=10_000), Join(17.0, bars=3, throttle_ms=10_000)), every_s=1.0
     ),

@@ -163,6 +163,7 @@ class Backfill:
                 # In short steps, since a live update that has to wait for this may come meanwhile.
                 await asyncio.sleep(min(retry_at - now, STEP_S))
                 continue
+            asked_at = self._provider.clock.now()
             try:
                 closed, forming, until, lost = await self._fetch(stream.key, missing)
             except RateLimited as error:
@@ -178,7 +179,7 @@ class Backfill:
                 carried.catch_up(f"what was missed cannot be fetched yet: {error}")
                 continue
             failure = ""
-            if self._may_lag(series.market, stream.key, missing, closed):
+            if self._may_lag(series.market, stream.key, missing, closed, asked_at):
                 await asyncio.sleep(LAG_WAIT_S)
                 continue
             backfilled = series.backfilled
@@ -216,10 +217,13 @@ class Backfill:
             until = past.candles[-1].time + 1
         return closed, forming, until, past.unreadable
 
-    def _may_lag(self, market: Market, key: StreamKey, missing: Missing, closed: list[Candle]) -> bool:
-        """Say whether the newest missing candle may only be late in the provider's history: worth asking again."""
+    def _may_lag(self, market: Market, key: StreamKey, missing: Missing, closed: list[Candle], asked_at: float) -> bool:
+        """Say whether the newest missing candle may only be late in the provider's history: worth asking again.
+
+        An answer is as old as its question, which was asked at `asked_at` by the provider's time.
+        """
         end = missing.end
-        if end is None or self._provider.clock.now() >= end + self._provider.info.close_grace_s:
+        if end is None or asked_at >= end + self._provider.info.close_grace_s:
             return False
         start = next_open(key.interval, closed[-1].time) if closed else missing.start
         return start < end and not market.is_closed(start, end)
@@ -239,13 +243,14 @@ class Backfill:
                 continue
             gap = stream.series.gaps[0]
             missing = Missing(gap.start, gap.end)
+            asked_at = self._provider.clock.now()
             try:
                 closed, _, until, lost = await self._fetch(stream.key, missing)
             except (ProviderError, StoreError) as error:
                 log.debug("gap of %s stays: %s", stream.key, error, extra=_about("gap_stays", stream))
                 continue
-            market = stream.series.market
-            if streams.get(stream.key) is carried and not self._may_lag(market, stream.key, missing, closed):
+            may_lag = self._may_lag(stream.series.market, stream.key, missing, closed, asked_at)
+            if streams.get(stream.key) is carried and not may_lag:
                 self._tell(carried, stream.series.repair(gap, closed, until, lost), "")
                 if gap not in stream.series.gaps:
                     carried.note(f"repaired gap {gap.start} to {gap.end}")
