@@ -3,7 +3,7 @@
 import math
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import NamedTuple
 
 STEP_S = 5.0
@@ -203,10 +203,13 @@ class ProviderClock:
             source: other for source, other in self._claims.items() if abs(other.offset - claim.offset) <= STEP_S
         }
         wall = self._wall() - self.monotonic()
-        # The wall clock may be wrong and still go on while this machine sleeps, unlike the other.
-        walls = (wall, wall - self._wall_error)
-        wall_agrees = any(abs(one - claim.offset) <= STEP_S for one in walls)
-        wall_holds = any(abs(one - self._best) <= STEP_S for one in walls) if self.is_synchronised else not wall_agrees
+        wall_agrees = abs(wall - claim.offset) <= STEP_S
+        wall_holds = abs(wall - self._best) <= STEP_S
+        if not wall_agrees and not wall_holds:
+            # It may be wrong and still go on while this machine sleeps, unlike the other.
+            wall -= self._wall_error
+            wall_agrees = abs(wall - claim.offset) <= STEP_S
+            wall_holds = abs(wall - self._best) <= STEP_S if self.is_synchronised else not wall_agrees
         date = agreeing.get(None)
         dates = 0 if date is None else 1 if date.times < AGREEING and self.is_synchronised else 2
         symbols = min(len(agreeing) - (date is not None), _MOST_SYMBOLS)
@@ -222,17 +225,19 @@ class ProviderClock:
             return
         # The shortest step on which they agree.
         offsets = [other.offset for other in agreeing.values()] if len(agreeing) > 1 else [claim.nearest]
-        self._believe(max(offsets) if is_late else min(offsets), has_date=date is not None)
+        self._believe(max(offsets) if is_late else min(offsets), agreeing)
 
-    def _believe(self, offset: float, *, has_date: bool) -> None:
+    def _believe(self, offset: float, agreeing: Collection[str | None]) -> None:
         self._best = offset
         self._limit = offset + STEP_S
         self.ahead_s = STEP_S
         self._offsets.clear()
         self._offsets.append(offset)
         self._wall_error = self._wall() - self.monotonic() - offset
-        self._date_fits = has_date
+        self._date_fits = None in agreeing
         self._claims.clear()
-        self._fits = self._fits_before = self._fits_last = self._late = 0
-        self._fit_at = -math.inf
+        self._fits_before = self._fits_last = self._late = 0
+        symbol = next((source for source in agreeing if source is not None), None)
+        self._fits = int(symbol is not None)
+        self._fit_at, self._fit_by = (-math.inf, "") if symbol is None else (self.monotonic(), symbol)
         self.is_synchronised = True

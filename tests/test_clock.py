@@ -266,3 +266,14 @@ def test_a_date_that_is_far_ahead_of_the_wall_clock_makes_no_candle_over(machine
         clock.observe(NOON + 7200)
     clock.see(NOON - 60)
     assert (clock.now(), clock.over()) == (NOON + 7200, NOON)
+
+
+def test_the_first_symbol_and_this_machine_are_believed_over_a_wrong_date(machine: Machine) -> None:
+    clock = ProviderClock(machine.clock)
+    for _ in range(5):
+        clock.observe(NOON + 7200)
+    clock.observe(NOON, "SOUND")
+    assert clock.now() == NOON
+    for _ in range(5):
+        clock.observe(NOON + 7200)
+    assert clock.now() == NOON
