@@ -382,19 +382,11 @@ class BinanceProvider:
             "/api/v3/exchangeInfo", {"showPermissionSets": "false"}, _EXCHANGE_INFO_WEIGHT, session, settings
         )
         _learn_limit(self._weight, body)
-        try:
-            return [
-                Instrument(
-                    str(pair["symbol"]),
-                    "crypto",
-                    str(pair["baseAsset"]),
-                    str(pair["quoteAsset"]),
-                    status="trading" if pair["status"] == "TRADING" else "paused",
-                )
-                for pair in body["symbols"]
-            ]
-        except (LookupError, TypeError) as error:
-            raise BadAnswer(f"exchangeInfo: {type(error).__name__}: {error}") from error
+        pairs = body.get("symbols") if isinstance(body, dict) else None
+        listed = [_instrument(pair if isinstance(pair, dict) else {}) for pair in pairs or ()]
+        if not any(isinstance(one.symbol, str) and isinstance(one.base, str) for one in listed):
+            raise BadAnswer("exchangeInfo: no pair in it")
+        return listed
 
     @hookimpl
     def relay_budgets(self) -> Sequence[Budget]:
@@ -436,6 +428,15 @@ def _share(row: Any, interval: str) -> float:
         return share if 0 < share <= 1 else 0.0
     except (TypeError, LookupError, ValueError, ArithmeticError):
         return 0.0
+
+
+def _instrument(pair: Mapping[str, Any]) -> Instrument:
+    """Return one entry of exchangeInfo as it is: the relay leaves out, and names, what is no instrument."""
+    symbol, base, quote, status = map(pair.get, ("symbol", "baseAsset", "quoteAsset", "status"))
+    if isinstance(status, str):
+        status = "trading" if status == "TRADING" else "paused"
+    given: Any = (symbol, "crypto", base, quote, None, status)
+    return Instrument(*given)
 
 
 def _learn_limit(weight: Weight, body: Any) -> None:

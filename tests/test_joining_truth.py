@@ -217,8 +217,11 @@ class Wire:
         else:
             self._check.take(message)
         self.messages.append((self._loop.now, message))
-        candles = message["candles"] if message["type"] == "snapshot" else [message.get("candle")]
-        self._sent |= {candle["time"] for candle in candles if candle is not None}
+        if message["type"] == "snapshot":
+            self._sent |= {candle["time"] for candle in message["candles"]}
+        elif message["type"] == "price_update" and not message.get("revised"):
+            # A revision may be of a candle that only others were told of.
+            self._sent.add(message["candle"]["time"])
 
     def get_write_buffer_size(self) -> int:
         return 0
