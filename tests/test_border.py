@@ -82,8 +82,11 @@ def test_a_market_of_another_kind_may_have_prices_of_zero_and_below() -> None:
         ("4h", 3600, True, False),
         ("1d", 36_000, True, False),
         ("3d", 86_400, True, True),
-        ("1w", 86_400, True, True),
-        ("1M", 86_400, True, True),
+        ("1w", 86_400, True, False),
+        ("1w", 6 * 86_400, True, True),
+        ("1w", 86_400, False, True),
+        ("1M", 86_400, True, False),
+        ("1M", 6 * 86_400, True, True),
     ],
 )
 def test_a_candle_opens_on_the_grid_of_its_interval(

@@ -60,6 +60,8 @@ class Join(NamedTuple):
     closed_only: bool = False
     throttle_ms: int = 0
     stays_s: float = 1000.0
+    off_s: int = 0
+    """So long after an open time its `since` lies."""
     again_s: float | None = None
     """So long after it joined it subscribes again, with other options and a longer past."""
 
@@ -428,6 +430,10 @@ PLAYS: Mapping[str, Play] = {
         every_s=0.25,
         broken_s=(1.0, 20.0),
     ),
+    "a resume from a moment that is no open time, right after a close": Play(
+        "1m", 62.0, 60.0, (Join(0.0, since_s=1),), is_closed_only=True, lag_s=4.0
+    ),
+    "the same while history fails": Play("1m", 62.0, 90.0, (Join(0.0, since_s=1),), broken_s=(0.0, 60.0)),
     "joining while a throttle holds an update": Play(
         "1m", 5.0, 60.0, (Join(0.0, throttle_ms=10_000), Join(17.0, bars=3, throttle_ms=10_000)), every_s=1.0
     ),
