@@ -74,6 +74,8 @@ _INFO = ProviderInfo(
     candles_per_call=_KLINES_PAGE,
     calls_at_once=4,
     is_utc_grid=True,
+    # A kline without trades has the last price and no volume; outages alone leave holes (2021-04-20, 02:00 to 04:29).
+    has_every_candle=True,
     # The weight of a call does not depend on how many it asks for.
     candles_back=3,
     # It has thousands; in maintenance it lists a few for a while.
