@@ -77,6 +77,8 @@ _INFO = ProviderInfo(
     candles_per_call=_KLINES_PAGE,
     calls_at_once=4,
     is_utc_grid=True,
+    # A kline without trades has the last price and no volume; outages alone leave holes (2021-04-20, 02:00 to 04:29).
+    has_every_candle=True,
     # The weight of a call does not depend on how many it asks for.
     candles_back=3,
     # It has thousands; in maintenance it lists a few for a while.
@@ -157,6 +159,9 @@ class BinanceCodec(FeedCodec):
             raise ValueError(f"a kline from {open_ms} to {kline['T']} is none of {key}")
         if type(is_closed) is not bool:
             raise TypeError("x is neither true nor false")
+        if event["E"] < kline["T"]:
+            # Closed is what is over: all closing events on record were sent after the last millisecond of the candle.
+            is_closed = False
         # Whether the values make a candle the relay judges.
         opened, high, low, close, volume = decimals((kline["o"], kline["h"], kline["l"], kline["c"], kline["v"]))
         return (PriceUpdate(key, Candle(open_ms // 1000, opened, high, low, close, volume), is_closed, event["E"]),)
@@ -389,19 +394,11 @@ class BinanceProvider:
             LIST_BOUNDS,
         )
         _learn_limit(self._weight, body)
-        try:
-            return [
-                Instrument(
-                    str(pair["symbol"]),
-                    "crypto",
-                    str(pair["baseAsset"]),
-                    str(pair["quoteAsset"]),
-                    status="trading" if pair["status"] == "TRADING" else "paused",
-                )
-                for pair in body["symbols"]
-            ]
-        except (LookupError, TypeError) as error:
-            raise BadAnswer(f"exchangeInfo: {type(error).__name__}: {error}") from error
+        pairs = body.get("symbols") if isinstance(body, dict) else None
+        listed = [_instrument(pair if isinstance(pair, dict) else {}) for pair in pairs or ()]
+        if not any(isinstance(one.symbol, str) and isinstance(one.base, str) for one in listed):
+            raise BadAnswer("exchangeInfo: no pair in it")
+        return listed
 
     @hookimpl
     def relay_budgets(self) -> Sequence[Budget]:
@@ -445,6 +442,15 @@ def _share(row: Any, interval: str) -> float:
         return share if 0 < share <= 1 else 0.0
     except (TypeError, LookupError, ValueError, ArithmeticError):
         return 0.0
+
+
+def _instrument(pair: Mapping[str, Any]) -> Instrument:
+    """Return one entry of exchangeInfo as it is: the relay leaves out, and names, what is no instrument."""
+    symbol, base, quote, status = map(pair.get, ("symbol", "baseAsset", "quoteAsset", "status"))
+    if isinstance(status, str):
+        status = "trading" if status == "TRADING" else "paused"
+    given: Any = (symbol, "crypto", base, quote, None, status)
+    return Instrument(*given)
 
 
 def _learn_limit(weight: Weight, body: Any) -> None:

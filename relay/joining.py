@@ -248,6 +248,12 @@ class Joining:
             series.owe(gap)
         return snapshot._replace(is_complete=snapshot.is_complete and is_current)
 
+    def begins_at(self, snapshot: Snapshot) -> int | None:
+        """Return from which open time on the subscriber has all candles with a snapshot, its gaps' once they come."""
+        if self.wanted.since is not None and self.wanted.bars is None:
+            return self.wanted.since + 1
+        return snapshot.candles[0].time if snapshot.candles else None
+
     def floor(self) -> int:
         """Return up to which open time the subscriber has candles that the stream has not reached yet, if it says so.
 

@@ -1,9 +1,9 @@
 """The past and the live stream of a subscription as one sequence: spliced by open time, no hole, no duplicate; pure."""
 
-from collections.abc import Collection, Container, Iterator, Mapping, Sequence
+from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from relay.intervals import length_s, next_open
+from relay.intervals import first_open_after, length_s, next_open
 from relay.model import Candle
 from relay.ranges import Past
 from relay.requests import Past as Wanted
@@ -44,11 +44,18 @@ def is_joined(past: Past, series: Series, wanted: Wanted, *, has_open: bool) -> 
     before = [time for time in times if time < begin]
     if wanted.bars is not None and len(times) - len(before) >= wanted.bars:
         return True
-    newest = before[-1] if before else wanted.since
-    if newest is None:
+    if before:
+        end = next_open(series.key.interval, before[-1])
+    elif wanted.since is not None:
+        end = first_open_after(series.key.interval, wanted.since, _an_open(series, times))
+    else:
         return False
-    end = next_open(series.key.interval, newest)
     return end >= begin or series.market.is_closed(end, begin)
+
+
+def _an_open(series: Series, times: Iterable[int]) -> int | None:
+    """Return an open time of the stream, the newest of its own if there is one."""
+    return next(iter(times), None) if series.last is None else series.last.time
 
 
 def answered_from(series: Series) -> int | None:
@@ -128,7 +135,7 @@ def _gaps(
     last, interval = series.last, series.key.interval
     begin = candles[0].time if candles else None
     if wanted.since is not None and wanted.bars is None:
-        begin = next_open(interval, wanted.since)
+        begin = first_open_after(interval, wanted.since, _an_open(series, times))
     if begin is not None:
         end = series.owed_from() if last is None else last.time
         end = end if before is None else min(end, before)

@@ -761,7 +761,8 @@ class Faulter:
         began = time.monotonic()
         left: list[str] = []
         while time.monotonic() - began < RECOVERY_S:
-            left = await self._not_live()
+            # Whoever has no budget says so, and says when it frees.
+            left = [stream for stream in await self._not_live() if not stream.endswith(" throttled")]
             if not left:
                 break
             await asyncio.sleep(0.05)

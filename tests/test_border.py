@@ -3,6 +3,7 @@
 import math
 import sqlite3
 import time
+from email.utils import formatdate
 from pathlib import Path
 from typing import Any
 
@@ -97,8 +98,11 @@ def test_a_market_of_another_kind_may_have_prices_of_zero_and_below() -> None:
         ("4h", 3600, True, False),
         ("1d", 36_000, True, False),
         ("3d", 86_400, True, True),
-        ("1w", 86_400, True, True),
-        ("1M", 86_400, True, True),
+        ("1w", 86_400, True, False),
+        ("1w", 6 * 86_400, True, True),
+        ("1w", 86_400, False, True),
+        ("1M", 86_400, True, False),
+        ("1M", 6 * 86_400, True, True),
     ],
 )
 def test_a_candle_opens_on_the_grid_of_its_interval(
@@ -333,3 +337,79 @@ async def test_what_a_database_claims_of_the_future_is_cut_when_it_is_read(
     await again.close()
     with reading(name) as connection:
         assert verify(connection, overview(connection, name).streams, time.time()).faults == []
+
+
+async def test_entries_of_a_list_that_are_no_instruments_cost_only_themselves(
+    sandbox: Sandbox, relay_with: StartRelay, caplog: pytest.LogCaptureFixture
+) -> None:
+    def pair(number: int) -> dict[str, object]:
+        return {
+            "symbol": f"T{number:03d}USDT",
+            "status": "TRADING",
+            "baseAsset": f"T{number:03d}",
+            "quoteAsset": "USDT",
+        }
+
+    pairs: list[object] = [pair(number) for number in range(1, 13)]
+    sandbox.binance.add_symbols([f"T{number:03d}USDT" for number in range(1, 17)])
+    bad = [{**pair(13), "baseAsset": None}, {**pair(14), "symbol": None}, {"symbol": "T015USDT"}, None, 7, "T016USDT"]
+    sandbox.binance.faults.answer_rest(200, orjson.dumps({"symbols": pairs + bad}), path="/api/v3/exchangeInfo")
+    named = [{"symbol": "EUR/USD"}, {"symbol": None}, {}, None, 7, "GBP/USD"]
+    sandbox.twelve_data.faults.answer_rest(200, orjson.dumps({"data": named}), path="/forex_pairs")
+    relay = await relay_with()
+    for symbol, status in (("T001USDT", 200), ("EUR/USD", 200), ("T013USDT", 404), ("NONE", 404)):
+        answer = await relay.get("history", symbol=symbol, interval="1m", limit=2)
+        assert answer.status == status, symbol
+    assert any("T013USDT" in record.message or "instrument" in record.message for record in caplog.records)
+
+
+@pytest.mark.parametrize("ahead_s", [6.0, 20.0, 59.0])
+async def test_stamps_a_little_ahead_that_others_contradict_are_not_told(
+    sandbox: Sandbox, relay_with: StartRelay, ahead_s: float
+) -> None:
+    relay = await relay_with()
+    client = await relay.connect()
+    await client.subscribe("BTCUSDT@1s", "ETHUSDT@1s")
+    await client.update(symbol="BTCUSDT")
+    await client.update(symbol="ETHUSDT")
+    sandbox.binance.faults.mute("ethusdt@kline_1s")
+    for _ in range(3):
+        at = int(time.time() + ahead_s)
+        sandbox.binance.play([event("ETHUSDT@1s", at, at + 1, price="7", is_closed=True)])
+        await client.update(symbol="BTCUSDT", is_closed=True)
+    assert all(update["candle"]["close"] != 7.0 for update in client.updates)
+    sandbox.binance.faults.unmute()
+    first = (await client.update(symbol="ETHUSDT", is_closed=True))["candle"]["time"]
+    assert abs(first - time.time()) < 10
+
+
+async def test_a_closing_before_the_end_of_its_candle_closes_nothing(sandbox: Sandbox, relay_with: StartRelay) -> None:
+    relay = await relay_with()
+    client = await relay.connect()
+    await client.subscribe("BTCUSDT@1h", bars=2)
+    await client.update(symbol="BTCUSDT")
+    now = time.time()
+    hour = int(now) // 3600 * 3600
+    sandbox.binance.inject("btcusdt@kline_1h", x=True, t=hour * 1000, E=round(now * 1000))
+    await client.update(symbol="BTCUSDT")
+    await client.update(symbol="BTCUSDT")
+    assert not [update for update in client.updates if update["is_closed"] and update["candle"]["time"] == hour]
+    answer = await relay.get("history", symbol="BTCUSDT", interval="1h", limit=2)
+    assert (answer.body["candles"][-1]["time"], answer.body["last_is_closed"]) == (hour, False)
+
+
+async def test_a_wrong_date_of_all_answers_closes_no_candle_and_silences_no_stream(
+    sandbox: Sandbox, relay_with: StartRelay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "aiohttp.web_response.rfc822_formatted_time", lambda: formatdate(time.time() + 7200, usegmt=True)
+    )
+    relay = await relay_with()
+    answer = await relay.get("history", symbol="BTCUSDT", interval="1d", limit=2)
+    assert answer.body["last_is_closed"] is False
+    client = await relay.connect()
+    await client.subscribe("SOLUSDT@1s")
+    first = (await client.update(is_closed=True))["candle"]["time"]
+    assert abs(first - time.time()) < 10
+    for number in range(1, 4):
+        assert (await client.update(is_closed=True))["candle"]["time"] == first + number

@@ -49,6 +49,7 @@ RANKS = {
     "relay.series": 2,
     "relay.candles": 2,
     "relay.supervision.liveness": 2,
+    "relay.supervision.holes": 2,
     "relay.supervision.attempts": 0,
     "relay.supervision.refusals": 1,
     "relay.listing": 1,

@@ -8,7 +8,7 @@ from typing import Any
 from relay.config import Config
 from relay.errors import RequestError
 from relay.fields import parse_symbol
-from relay.intervals import INTERVALS, grid_s
+from relay.intervals import INTERVALS, grid_s, is_open_time, open_time
 from relay.model import Budget, Candle, Instrument, OpenHours, PriceUpdate, ProviderInfo, Setting, unreadable, widened
 from relay.secret import Secret
 from relay.upstream.watchlist import Watchlist
@@ -21,6 +21,9 @@ _MOST = {Candle: 20_000, Instrument: 100_000}
 _LAST_TIME = 253_402_300_799  # the year 9999
 _DAY_MS = 86_400_000
 _WIDEST = 2.0**63
+_UNEVEN = ("1w", "1M")
+"""Weeks do not count from the epoch, and months differ."""
+_NO_STEP = 1 << 62
 _KINDS = ("text", "urls", "int", "float", "choice")
 _TAKEN = frozenset(field.name for field in dataclasses.fields(Config))
 
@@ -56,7 +59,10 @@ class Border:
 
     def __init__(self, info: ProviderInfo) -> None:
         self._floor = 0.0 if _POSITIVE.issuperset(info.asset_classes) else -_WIDEST
-        self._grid = {interval: grid_s(interval, is_utc=info.is_utc_grid) for interval in info.intervals}
+        self._is_utc = info.is_utc_grid
+        self._step = {interval: grid_s(interval, is_utc=info.is_utc_grid) for interval in info.intervals}
+        # No multiple of this is an open time, so that what is no whole number of steps is looked at closely.
+        self._grid = self._step | dict.fromkeys(_UNEVEN, _NO_STEP) if info.is_utc_grid else self._step
 
     def fault_of_update(self, update: object, watchlist: Watchlist) -> str | None:
         """Judge what `relay_stream` yielded. On the way of every update, hence the order: types, stream, values."""
@@ -108,8 +114,10 @@ class Border:
         fault = _fault_in(candle)
         if fault is None and candle.low <= self._floor:
             fault = "a price is not above zero"
-        if fault is None and candle.time % self._grid[interval]:
-            fault = f"{candle.time} is no open time of {interval}: it is no multiple of {self._grid[interval]} s"
+        if fault is None and candle.time % self._step[interval]:
+            fault = f"{candle.time} is no open time of {interval}: it is no multiple of {self._step[interval]} s"
+        if fault is None and self._is_utc and not is_open_time(interval, candle.time):
+            fault = f"{candle.time} is no open time of {interval}: weeks open on Monday, months on the first, in UTC"
         return fault
 
     def repaired(self, update: PriceUpdate, watchlist: Watchlist) -> PriceUpdate | None:
@@ -137,7 +145,8 @@ class Border:
             if self.fault_of_candle(wide, interval) is None:
                 found.append(wide)
             else:
-                spoilt.append(candle.time - candle.time % self._grid[interval])
+                within = open_time(interval, candle.time) if self._is_utc and interval in _UNEVEN else candle.time
+                spoilt.append(within - within % self._step[interval])
         if spoilt:
             times = {candle.time for candle in found}
             found = sorted(found + [unreadable(time) for time in {*spoilt} - times])
@@ -278,7 +287,7 @@ def _fault_of_numbers(info: Any) -> str | None:
     after = info.compare_after_s
     if not isinstance(after, tuple) or any(type(s) not in _NUMBERS or not 0 < s < math.inf for s in after):
         return f"compare_after_s is {after!r}, not a tuple of numbers of seconds above 0"
-    for name in ("one_interval_per_feed", "is_utc_grid", "history_has_open"):
+    for name in ("one_interval_per_feed", "is_utc_grid", "history_has_open", "has_every_candle"):
         if type(getattr(info, name)) is not bool:
             return f"{name} is {getattr(info, name)!r}, not True or False"
     least = {

@@ -6,16 +6,16 @@ from collections.abc import Callable, Mapping
 from contextlib import aclosing
 from typing import cast
 
-from relay.clock import AHEAD_S
 from relay.errors import BadAnswer, ProviderError, ProviderTimeout, ProviderUnavailable, RateLimited
 from relay.events import event
 from relay.hub import Hub
+from relay.intervals import least_s, next_open
 from relay.measures import LAG_BOUNDS_S, Histogram
 from relay.messages import StreamState
 from relay.model import PriceUpdate, StreamKey
 from relay.plugins.ending import end_task
 from relay.plugins.provider import Provider
-from relay.stream import CONNECTED
+from relay.stream import CONNECTED, Stream
 from relay.supervision.backfill import Backfill
 from relay.supervision.carried import Carried
 from relay.upstream.watchlist import Watchlist
@@ -26,7 +26,6 @@ OLDEST_S = -45 * 86_400.0
 """A candle that opened longer ago cannot be news: the longest interval is a month."""
 LATE_S = 10.0
 """An update that was stamped so long ago says nothing of a candle that was over already: history is compared."""
-_FUTURE_LAG_S = -AHEAD_S
 
 
 class Intake:
@@ -162,16 +161,18 @@ class Feed:
                         if lag_s >= 0:
                             stream.lag_ms = lag_s * 1000
                             intake.lag.observe(lag_s)
-                            series = stream.series
-                            if (lag_s > LATE_S or series.last is None) and series.is_settled(update.candle.time):
+                            if (lag_s > LATE_S or stream.series.last is None) and self._is_old(stream, update, now):
                                 intake.skip(f"{key} tells of a candle that was over already, {update.candle.time}")
                                 continue
-                        elif lag_s < _FUTURE_LAG_S:
+                        elif lag_s < -clock.ahead_s:
                             self._stray(carried, update, now)
                             continue
-                    if not OLDEST_S < update.candle.time - now < AHEAD_S:
+                    if not OLDEST_S < update.candle.time - now < clock.ahead_s:
                         self._stray(carried, update, now)
                         continue
+                    if update.is_closed and update.candle.time + least_s(key.interval) - now > clock.ahead_s:
+                        intake.skip(f"{key} at {update.candle.time}", "closes a candle before its end")
+                        update = update._replace(is_closed=False)
                     carried.received += 1
                     intake.updates += 1
                     self.has_delivered = True
@@ -191,6 +192,17 @@ class Feed:
             # No plugin's: those are judged before they come here. The streams wait for the next feed all the same.
             self.reason = f"the relay failed ({type(error).__name__})"
             log.exception("feed %s %d failed", self._provider.name, self.number, extra=event("feed_broken"))
+
+    def _is_old(self, stream: Stream, update: PriceUpdate, now: float) -> bool:
+        """Say whether a late update tells of a candle that is known, or was over while others were in time."""
+        key, time, series = update.key, update.candle.time, stream.series
+        if series.last is None and series.promised_at is not None:
+            # When the stream began nobody may have known yet what time it was.
+            series.promised_at = self._provider.clock.at(stream.began_at)
+        if series.is_settled(time):
+            return True
+        is_over = next_open(key.interval, time) + LATE_S <= now
+        return is_over and self._provider.clock.is_contradicted(key.symbol)
 
     def _stray(self, carried: Carried, update: PriceUpdate, now: float) -> None:
         """Leave out an update of another time: it is no data, and no news about the time."""

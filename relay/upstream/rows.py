@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from relay.errors import BadAnswer
-from relay.intervals import grid_s, next_open, open_time
+from relay.intervals import grid_s, is_open_time, next_open, open_time
 from relay.model import Candle, is_unreadable, unreadable, widened
 
 NO_SENSE = (ValueError, TypeError, LookupError, ArithmeticError, AttributeError)
@@ -39,8 +39,7 @@ def read_rows(
     for row in rows:
         try:
             time = time_of(row)
-            # It raises for a month that does not begin on a day which every month has.
-            if time < 0 or time % step or next_open(interval, time) <= time:
+            if time < 0 or time % step or (is_utc_grid and not is_open_time(interval, time)):
                 raise ValueError(f"{time} is no open time of {interval}")
         except NO_SENSE as error:
             fault = fault or f"{type(error).__name__}: {error}"
