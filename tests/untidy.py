@@ -91,6 +91,7 @@ class Untidy:
         self.bad: tuple[str, frozenset[int] | None] | None = None
         self.settles_after_s = 0.0
         self.is_empty = False
+        self.frozen_at: float | None = None
         self.ahead_s: dict[str, float] = {}
         self.someone_else: dict[str, str] = {}
         self.other_interval: str | None = None
@@ -119,6 +120,10 @@ class Untidy:
     def answer_empty(self) -> None:
         """Know no candle at all."""
         self.is_empty = True
+
+    def freeze(self, moment: float) -> None:
+        """Answer Twelve Data's history as it was at a moment (Unix seconds), whenever it is asked."""
+        self.frozen_at = moment
 
     def list_as(self, status: str) -> None:
         """Give each instrument this status in the list; what streams goes on."""
@@ -421,7 +426,10 @@ class _Bars(Bars):
     def newest(
         self, pair: Pair, interval: str, zone: tzinfo, now_ms: int, first_ms: int | None, last_ms: int, limit: int
     ) -> list[Bar]:
-        lag_s = self._untidy.lag_s
+        lag_s, frozen_at = self._untidy.lag_s, self._untidy.frozen_at
+        if frozen_at is not None:
+            now_ms = min(now_ms, round(frozen_at * 1000))
+            last_ms = min(last_ms, now_ms)
         # Nothing that was still open so long ago is listed yet.
         upto = last_ms if lag_s is None else min(last_ms, now_ms - round(lag_s * 1000))
         bars = super().newest(pair, interval, zone, now_ms, first_ms, upto, limit + 1)
