@@ -301,7 +301,7 @@ class Carried:
         return True
 
     def listen_anew(self, now: float) -> None:
-        """Begin to measure silence now: a feed opened, or a pause is over; but not after a feed that brought nothing."""
+        """Begin to measure silence now, as a feed opened or a pause is over; not so after a feed that brought nothing."""
         if self.received != self._listened_after:
             self._listened_after = self.received
             self._news_at = now
