@@ -1,7 +1,7 @@
 """Numbers as upstreams write them in text: plain decimals, nothing that only Python takes for a number; pure.
 
-The grammar is JSON's without a sign and an exponent: `0`, `7`, `0.5`, `10437.32000000`; not `007`, `.5`, `1.`, `+1`, `-0`
-or `1e5`. All 476,533 numbers in the recordings of both providers that a price can be are of it.
+The grammar is JSON's without a sign and an exponent: `0`, `7`, `0.5`, `10437.32000000`; not `007`, `.5`, `1.`, `+1`,
+`-0` or `1e5`. All prices and volumes in the recordings of both providers (476,533 texts) are of it.
 """
 
 import re

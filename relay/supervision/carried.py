@@ -48,7 +48,8 @@ class Facts(NamedTuple):
     """What is known of a stream, each fact for itself; empty and None: it is not so.
 
     `refusal` says why the provider refuses the stream and when it is tried next, `halt` why the provider's list calls
-    it paused. `loss` says why no feed delivers it while `is_fed` is false, `was_fed` whether one ever did. `rest` is
+    it paused. `loss` says why no feed delivers it while `is_fed` is false and what comes next, `was_fed` whether one
+    ever did, `is_barred` whether the provider asked to wait before the next one. `rest` is
     the pause that its feed reported, `past` what is done about candles that were missed, `silent_s` how long it is
     silent since that was beyond its habit, `stray` why all that comes is left out, `remark` how it is live.
     """
@@ -58,6 +59,7 @@ class Facts(NamedTuple):
     is_fed: bool = False
     was_fed: bool = False
     loss: str = ""
+    is_barred: bool = False
     rest: State | None = None
     past: State | None = None
     silent_s: float | None = None
@@ -70,6 +72,8 @@ class Facts(NamedTuple):
             return State(ERROR, self.refusal)
         if self.halt:
             return State(MARKET_CLOSED, self.halt)
+        if not self.is_fed and self.is_barred:
+            return State(THROTTLED, self.loss)
         if not self.is_fed:
             return State(RECONNECTING if self.was_fed else CONNECTING, self.loss)
         if self.rest is not None:
@@ -187,12 +191,16 @@ class Carried:
         self._learn(is_fed=True, was_fed=True, rest=State(status, message))
         self.show()
 
-    def lose(self, cause: str) -> None:
-        """Note that no feed delivers the stream any more, and that the next one is on its way."""
+    def lose(self, cause: str, wait_s: float = 0.0, *, is_barred: bool = False) -> None:
+        """Note that no feed delivers the stream, and when there is another attempt: after `wait_s`, or now.
+
+        `is_barred` says that the provider asked to wait for so long.
+        """
         if self._facts.is_fed:
             self.stream.reconnects += 1
             self.note(f"lost: {cause}")
-        self._learn(is_fed=False, loss=f"{cause}; the next attempt is under way", past=None)
+        when = f"at {self._clock.utc(wait_s)}" if wait_s else "under way"
+        self._learn(is_fed=False, loss=f"{cause}; the next attempt is {when}", is_barred=is_barred, past=None)
         self.show()
 
     def remark(self, message: str) -> None:
@@ -228,7 +236,7 @@ class Carried:
 
     def retry(self) -> None:
         """Note that a refused stream is given to a feed again."""
-        self._learn(refusal="", loss="it was refused; the next attempt is under way")
+        self._learn(refusal="", loss="it was refused; the next attempt is under way", is_barred=False)
         self.show()
 
     @property
@@ -301,7 +309,7 @@ class Carried:
         return True
 
     def listen_anew(self, now: float) -> None:
-        """Begin to measure silence now, as a feed opened or a pause is over; not so after a feed that brought nothing."""
+        """Begin to measure silence now: a feed opened or a pause is over. Not after a feed that brought nothing."""
         if self.received != self._listened_after:
             self._listened_after = self.received
             self._news_at = now
