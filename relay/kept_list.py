@@ -63,7 +63,9 @@ class KeptList:
         self._on_answer = on_answer
         self._on_list = on_list
         self._waits = waits
-        self.listing = Listing(provider.info.least_instruments)
+        self.listing = Listing(
+            provider.info.least_instruments, provider.info.always_listed, provider.info.instruments_ttl_s
+        )
         self.problem: str | None = None
         self.settled = asyncio.Event()
         # By the event loop's clock.
