@@ -170,7 +170,8 @@ async def _identities(app: web.Application) -> AsyncIterator[None]:
             begin_anew(hub, provider, symbol, before)
 
     app[IDENTITIES] = Identities(app[STORE], app[CLOCK], on_changed=changed)
-    await app[IDENTITIES].start(app[PROVIDERS].values())
+    providers = app[PROVIDERS].values()
+    await app[IDENTITIES].start(providers, [provider.name for provider in providers if provider.lists_instruments])
     yield
     await app[IDENTITIES].close()
 

@@ -225,6 +225,15 @@ class History:
             after = None
         self._store.put_closed(provider, key, candle, after)
 
+    def age(self, source: CandleSource, key: StreamKey) -> int:
+        """Return what is another number once the past of a symbol is another one."""
+        return self._store.age(source.name, key.symbol)
+
+    async def settle(self, source: CandleSource, key: StreamKey) -> None:
+        """Return when a stream of a symbol remembers nothing of an instrument that the symbol named before."""
+        if self._identities is not None and not self._identities.is_settled(source, key):
+            await self._identities.settle(source, key, is_spliced=True)
+
     async def forget(self, source: CandleSource, symbol: str, before: int | None) -> None:
         """Forget what is stored of a symbol, all or what opened before; the next who wants it has it asked for anew.
 
