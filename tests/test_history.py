@@ -856,7 +856,9 @@ async def test_an_answer_with_too_few_rows_does_not_hide_the_older_ones(bench: B
 
 async def test_a_hole_between_rows_is_asked_for_again_by_itself(bench: Bench) -> None:
     bench.provider.left_out = {minute(14)}
-    assert await bench.ask(start=minute(10), end=minute(19)) == Past(finals(10, 11, 12, 13, *range(15, 20)), True, True)
+    past = await bench.ask(start=minute(10), end=minute(19))
+    hole = Span(minute(14), minute(15))
+    assert past == Past(finals(10, 11, 12, 13, *range(15, 20)), True, True, doubted=(hole,))
     bench.provider.left_out.clear()
     bench.provider.now += 30
     assert (await bench.ask(start=minute(10), end=minute(19))).candles == finals(*range(10, 20))
