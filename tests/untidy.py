@@ -14,7 +14,6 @@ from aiohttp import web
 from providers.sandbox import BinanceStandIn, Faults, Market, Pair, Sandbox, SandboxClock, TwelveDataStandIn
 from providers.sandbox.binance_rest import BinanceRest
 from providers.sandbox.binance_streams import KlineStreams, _Stream
-from providers.sandbox.connection import Connection
 from providers.sandbox.intervals import FIXED_MS, local_end_time
 from providers.sandbox.twelve_data_rest import TwelveDataRest
 from providers.sandbox.twelve_data_series import Bar, Bars
@@ -95,7 +94,6 @@ class Untidy:
         self.ahead_s: dict[str, float] = {}
         self.someone_else: dict[str, str] = {}
         self.other_interval: str | None = None
-        self.refusing = False
         self.listed_as: str | None = None
         self.listed: frozenset[str] | None = None
         self.differing_share = 0.0
@@ -139,10 +137,6 @@ class Untidy:
         self.other_interval = interval
 
     # ---- streams ------------------------------------------------------------------------------------------------
-
-    def refuse_subscriptions(self) -> None:
-        """Answer each request for streams with an error, and send nothing for it."""
-        self.refusing = True
 
     def stamp(self, symbol: str, ahead_s: float) -> None:
         """Shift all times in this symbol's events."""
@@ -232,12 +226,6 @@ class UntidyBinance(BinanceStandIn):
     async def close(self) -> None:
         self.untidy.forget_waiting()
         await super().close()
-
-    def _change(self, connection: Connection, method: str, params: object, identity: object) -> None:
-        if method == "SUBSCRIBE" and self.untidy.refusing:
-            self._fail(connection, 2, "busy", identity)
-        else:
-            super()._change(connection, method, params, identity)
 
 
 class _BinanceRest(BinanceRest):
@@ -349,13 +337,6 @@ class UntidyTwelveData(TwelveDataStandIn):
     async def close(self) -> None:
         self.untidy.forget_waiting()
         await super().close()
-
-    def _change(self, connection: Connection, action: str, wanted: list[str]) -> None:
-        if action == "subscribe" and self.untidy.refusing:
-            fails = [{"symbol": symbol, "message": "busy"} for symbol in wanted]
-            self._say(connection, {"event": "subscribe-status", "status": "error", "fails": fails})
-        else:
-            super()._change(connection, action, wanted)
 
     def _send(self, symbol: str, message: Mapping[str, object], *, is_ordered: bool = False) -> None:
         if is_ordered:
