@@ -19,7 +19,7 @@ from relay import (
 from relay.supervision.attempts import CAUSES
 from relay.supervision.carried import Carried
 from tests.running import eventually
-from tests.supervising import A, B, Remembering, Rig, Scripted, candle, rig_of, update
+from tests.supervising import KEY, A, B, Remembering, Rig, Scripted, candle, rig_of, update
 
 
 async def test_updates_make_a_stream_live(tmp_path: Path) -> None:
@@ -219,7 +219,7 @@ async def ended(rig: Rig, plugin: Scripted, *lines: PriceUpdate, error: Provider
 async def test_a_feed_that_fails_says_how_in_a_word_and_in_a_sentence(
     tmp_path: Path, error: ProviderError, cause: str
 ) -> None:
-    plugin = Scripted()
+    plugin = Scripted(**KEY)
     async with rig_of(plugin, tmp_path) as rig:
         assert await ended(rig, plugin, error=error) == (cause, str(error))
     assert cause in CAUSES
