@@ -330,14 +330,14 @@ class Provider:
             failure = network_failure(error)
         else:
             failure = self._blame(hook, error)
+        if isinstance(failure, AuthenticationFailed) and not (self.info.needs_key or self._secrets):
+            # Without a key no key was refused: somebody in front of the provider answered so, which passes.
+            failure = Unavailable(str(failure))
         failure.__cause__ = failure.__context__ = None
         return failure
 
     def _concealed(self, error: ProviderError) -> ProviderError:
         text = self.conceal(str(error))
-        if isinstance(error, AuthenticationFailed) and not (self.info.needs_key or self._secrets):
-            # Without a key no key was refused: somebody in front of the provider answered so, which passes.
-            return Unavailable(text[:_MESSAGE_LENGTH])
         if isinstance(error, RateLimited):
             wait_s = error.retry_after
             is_usable = isinstance(wait_s, int | float) and 0 <= wait_s <= MAX_RETRY_AFTER_S
