@@ -81,8 +81,9 @@ _INFO = ProviderInfo(
     has_every_candle=True,
     # The weight of a call does not depend on how many it asks for.
     candles_back=3,
-    # It has thousands; in maintenance it lists a few for a while.
+    # It has thousands. In maintenance it lists a few for a while, or test pairs; even a small venue of it has these.
     least_instruments=10,
+    always_listed=("BTCUSDT", "ETHUSDT", "BNBUSDT"),
 )
 
 

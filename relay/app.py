@@ -14,6 +14,7 @@ from relay.errors import ConfigError, StoreError
 from relay.history import History
 from relay.hub import Hub
 from relay.identities import Identities, begin_anew
+from relay.kept_list import WAITS, ListWaits
 from relay.looplag import LoopLag
 from relay.model import PriceUpdate
 from relay.plugins.host import PluginHost
@@ -46,6 +47,7 @@ DIRECTORY = web.AppKey("directory", Directory)
 PROVIDERS = web.AppKey("providers", dict[str, Provider])
 SUPERVISORS = web.AppKey("supervisors", dict[str, Supervisor])
 CLOCK = web.AppKey("clock", Clock)
+LIST_WAITS = web.AppKey("list_waits", ListWaits)
 STATUS = web.AppKey("status", Status)
 REQUESTS = web.AppKey("requests", Requests)
 LOOP_LAG = web.AppKey("loop_lag", LoopLag)
@@ -63,7 +65,9 @@ def load_plugins(config: Config, builtin: Iterable[object]) -> PluginHost:
     return host
 
 
-def build_app(config: Config, builtin: Iterable[object], clock: Clock | None = None) -> web.Application:
+def build_app(
+    config: Config, builtin: Iterable[object], clock: Clock | None = None, *, list_waits: ListWaits = WAITS
+) -> web.Application:
     """Build the application. Raises `ConfigError`; starting it raises `StoreError` if the database cannot be used."""
     clock = clock or Clock()
     host = load_plugins(config, builtin)
@@ -75,6 +79,7 @@ def build_app(config: Config, builtin: Iterable[object], clock: Clock | None = N
     app = web.Application(middlewares=[gate.enter], client_max_size=64 * 1024)
     app[CONFIG] = config
     app[CLOCK] = clock
+    app[LIST_WAITS] = list_waits
     app[HOST] = host
     app[ACCESS] = access
     app[REQUESTS] = requests
@@ -166,13 +171,16 @@ async def _identities(app: web.Application) -> AsyncIterator[None]:
             begin_anew(hub, provider, symbol, before)
 
     app[IDENTITIES] = Identities(app[STORE], app[CLOCK], on_changed=changed)
-    await app[IDENTITIES].start(app[PROVIDERS].values())
+    providers = app[PROVIDERS].values()
+    await app[IDENTITIES].start(providers, [provider.name for provider in providers if provider.lists_instruments])
     yield
     await app[IDENTITIES].close()
 
 
 async def _directory(app: web.Application) -> AsyncIterator[None]:
-    app[DIRECTORY] = Directory([*app[PROVIDERS].values()], app[STORE].documents, on_list=app[IDENTITIES].note_list)
+    app[DIRECTORY] = Directory(
+        [*app[PROVIDERS].values()], app[STORE].documents, waits=app[LIST_WAITS], on_list=app[IDENTITIES].note_list
+    )
     await app[DIRECTORY].start()
     yield
     await app[DIRECTORY].close()

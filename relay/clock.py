@@ -4,6 +4,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Collection
+from datetime import UTC, datetime
 from typing import NamedTuple
 
 STEP_S = 5.0
@@ -27,6 +28,10 @@ class Clock:
     def __init__(self, wall: Callable[[], float] = time.time, monotonic: Callable[[], float] = time.monotonic) -> None:
         self.wall = wall
         self.monotonic = monotonic
+
+    def utc(self, in_s: float) -> str:
+        """Write the moment in so many seconds, to the second: `2026-11-22T20:14:09Z`."""
+        return datetime.fromtimestamp(self.wall() + in_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 class _Claim(NamedTuple):

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from relay.errors import READMIT_S, RESTART_S, Code, RequestError
 from relay.fields import shown
-from relay.kept_list import SOON_S, KeptList, OnList, take_no_notice
+from relay.kept_list import WAITS, KeptList, ListWaits, OnList, take_no_notice
 from relay.listing import Standing
 from relay.model import Instrument, StreamKey
 from relay.plugins.provider import Provider
@@ -49,7 +49,7 @@ class Directory:
         providers: Sequence[Provider],
         documents: Documents,
         *,
-        soon_s: float = SOON_S,
+        waits: ListWaits = WAITS,
         on_list: OnList = take_no_notice,
     ) -> None:
         self._providers = {provider.name: provider for provider in providers}
@@ -58,7 +58,7 @@ class Directory:
         # What was told by its long name while nobody knew whose the bare one is: that name stays.
         self._long: set[tuple[str, str]] = set()
         self._kept = {
-            provider.name: KeptList(provider, documents, self._note_answer, on_list, soon_s=soon_s)
+            provider.name: KeptList(provider, documents, self._note_answer, on_list, waits=waits)
             for provider in providers
             if provider.lists_instruments
         }

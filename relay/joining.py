@@ -148,8 +148,11 @@ class Joining:
         pause_s, spent, is_strict = LAG_WAIT_S, 0, False
         while True:
             meter.check()
-            self._asked_at = clock.now()
+            self._asked_at, age = clock.now(), history.age(self._provider, self.stream.key)
             self._past = await self._ask(history, meter.client, wanted, is_strict)
+            await history.settle(self._provider, self.stream.key)
+            if age != history.age(self._provider, self.stream.key):
+                continue  # what was answered may be of another instrument than what the stream tells now
             rows = _rows_for(self._past, wanted)
             meter.spend(max(0, rows - spent))
             spent = max(spent, rows)

@@ -151,7 +151,8 @@ class ProviderInfo(NamedTuple):
     `candles_back` more of them, before those that are asked for, cost nothing: they are compared with what is stored.
     Candles that a stream closed are compared with history so long after their close as `compare_after_s` says, once
     for each of its numbers.
-    A list with fewer than `least_instruments` entries is not the whole list.
+    A list with fewer than `least_instruments` entries is not the whole list, nor is one without most of
+    `always_listed`, symbols that are known to be on the venue.
     """
 
     name: str
@@ -176,6 +177,7 @@ class ProviderInfo(NamedTuple):
     candles_back: int = 0
     compare_after_s: tuple[float, ...] = (300.0,)
     least_instruments: int = 1
+    always_listed: tuple[str, ...] = ()
 
 
 class Budget(NamedTuple):

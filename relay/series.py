@@ -505,6 +505,13 @@ class Series:
         """Say whether a candle closes after the promise: it has to be told even if nothing was told before."""
         return self.promised_at is not None and next_open(self.key.interval, time) > self.promised_at
 
+    def is_repeat(self, update: PriceUpdate) -> bool:
+        """Say whether an update says what is known already: the newest candle as it is, or a closed one."""
+        candle, last = update.candle, self.last
+        if candle == last and (self.last_is_closed or not update.is_closed):
+            return True
+        return self.closed.get(candle.time) == candle
+
     def is_settled(self, time: int) -> bool:
         """Say whether a candle is told as closed, or was over before anything of the stream was promised."""
         if time in self.closed:

@@ -8,7 +8,7 @@ from relay.model import Candle
 from relay.ranges import Past
 from relay.requests import Past as Wanted
 from relay.series import Gap, Series
-from relay.storage.coverage import FOREVER, Span, gaps_between, merge_spans
+from relay.storage.coverage import FOREVER, Span, cut_spans, gaps_between, merge_spans
 
 _DAY_S = 86_400
 
@@ -116,11 +116,26 @@ def splice(
             count = max(count, sum(next_open(series.key.interval, candle.time) > confirmed_at for candle in candles))
         candles = candles[-count:] if count else []
     gaps = list(dict.fromkeys(_gaps(series, past, wanted, times, candles, before)))
-    is_complete = past.is_complete and not gaps
+    is_complete = past.is_complete and not gaps and not _is_doubted(series, past, candles)
     if not past.is_complete and not gaps and wanted.since is not None and wanted.bars is None:
         # All that was asked for is known; what follows comes as updates, or is told as a gap in its turn.
         is_complete = last is not None or series.promised_at is not None
     return Snapshot(candles, not candles or candles[-1].time != open_time, is_complete, gaps)
+
+
+def _is_doubted(series: Series, past: Past, candles: Sequence[Candle]) -> bool:
+    """Say whether a candle may be missing between those that are sent: the provider left it out, for now.
+
+    That is no gap: nobody knows of a candle. If there is one it is told as revised once it is found.
+    """
+    times, length = {candle.time for candle in candles}, length_s(series.key.interval)
+    holes = cut_spans(past.doubted, candles[0].time, candles[-1].time) if candles and past.doubted else ()
+    return any(
+        at not in times
+        for hole in holes
+        for start, end in series.market.open_parts(*hole, length)
+        for at in range(_open_from(series.key.interval, start, times, candles[0].time), end, length)
+    )
 
 
 def _gaps(

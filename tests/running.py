@@ -17,6 +17,7 @@ from relay.app import CONFIG, HUB, NEWCOMERS, build_app
 from relay.clock import Clock
 from relay.config import Config
 from relay.hub import Hub
+from relay.kept_list import WAITS, ListWaits
 from relay.tokens import parse_tokens
 from relay.web.access import ACCESS, Access
 from relay.web.inlet import new_runner
@@ -229,10 +230,11 @@ async def start_relay(
     builtin: Iterable[object] = BUILTIN,
     tables: Mapping[str, Mapping[str, Any]] | None = None,
     clock: Clock | None = None,
+    list_waits: ListWaits = WAITS,
     **settings: Any,
 ) -> Running:
     """Start a relay with the stand-ins as its upstreams, on a free port unless `port` is given; close it yourself."""
-    app = build_app(config_of(settings_of(sandbox, tables), **settings), builtin, clock)
+    app = build_app(config_of(settings_of(sandbox, tables), **settings), builtin, clock, list_waits=list_waits)
     runner = new_runner(app, shutdown_timeout=2.0)
     try:
         await runner.setup()

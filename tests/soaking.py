@@ -850,7 +850,7 @@ class Faulter:
         await self._last(0.5, 2)
 
     async def _fault_busy(self) -> None:
-        self._untidy.refuse_subscriptions()
+        self._stand_in.faults.refuse_subscriptions()
         self._stand_in.faults.drop()
         await self._last(2.5, 4)
 

@@ -10,10 +10,10 @@ import orjson
 import pytest
 
 from relay import directory as directory_module
-from relay import kept_list
 from relay.clock import Clock, ProviderClock
 from relay.directory import Directory, Target
 from relay.errors import ProviderUnavailable, RateLimited, RequestError
+from relay.kept_list import WAITS, ListWaits
 from relay.model import Instrument, PriceUpdate, ProviderInfo, Setting
 from relay.plugins.hookspecs import API_VERSION, hookimpl
 from relay.plugins.host import PluginHost
@@ -91,7 +91,9 @@ async def start(store: Store) -> AsyncIterator[Start]:
     async with AsyncExitStack() as stack:
         session = await stack.enter_async_context(aiohttp.ClientSession())
 
-        async def begin(*plugins: object, ttl_s: float = 0.05, **hears: Any) -> Directory:
+        async def begin(
+            *plugins: object, ttl_s: float = 0.05, retry_s: Sequence[float] = (2.0,), **hears: Any
+        ) -> Directory:
             host = PluginHost()
             host.load(plugins)
             assert not host.failures
@@ -101,7 +103,7 @@ async def start(store: Store) -> AsyncIterator[Start]:
             for provider in providers:
                 provider.info = provider.info._replace(instruments_ttl_s=ttl_s)
                 provider.open(session)
-            directory = Directory(providers, store.documents, soon_s=0.0, **hears)
+            directory = Directory(providers, store.documents, waits=ListWaits(0.0, retry_s=retry_s), **hears)
             await directory.start()
             stack.push_async_callback(directory.close)
             return directory
@@ -246,24 +248,20 @@ async def test_list_of_an_earlier_run_that_makes_no_sense_is_left_out(start: Sta
 
 
 @pytest.mark.parametrize("symbols", [(None,), (5,), ("AAA", b"B")])
-async def test_list_that_makes_no_sense_ends_nothing(
-    start: Start, symbols: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(kept_list, "RETRY_S", (0.05,))
+async def test_list_that_makes_no_sense_ends_nothing(start: Start, symbols: Any) -> None:
     broken = Lists("one")
     broken.symbols = symbols
-    directory = await start(broken, Lists("two", "CCC"))
+    directory = await start(broken, Lists("two", "CCC"), retry_s=(0.05,))
     await directory.settled()
     assert found(directory.resolve("two", "CCC", "1m"))[0] == "two"
     broken.symbols = ("AAA",)
     await eventually(lambda: any(one.instrument.symbol == "AAA" for one in [*directory.everything()]))
 
 
-async def test_failed_list_is_asked_for_again(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kept_list, "RETRY_S", (0.05,))
+async def test_failed_list_is_asked_for_again(start: Start) -> None:
     lists = Lists("one", "AAA")
     lists.error = ProviderUnavailable("cannot connect")
-    directory = await start(lists)
+    directory = await start(lists, retry_s=(0.05,))
     await directory.settled()
     fault = refusal(directory, None, "AAA")
     assert (fault.code, fault.retry_after) == ("provider_unavailable", 0.05)
@@ -273,14 +271,11 @@ async def test_failed_list_is_asked_for_again(start: Start, monkeypatch: pytest.
     assert directory.problem("one") is None
 
 
-async def test_list_that_fails_again_and_again_is_asked_for_ever_more_rarely(
-    start: Start, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert list(kept_list.RETRY_S) == sorted(kept_list.RETRY_S)
-    monkeypatch.setattr(kept_list, "RETRY_S", (0.05, 900.0))
+async def test_list_that_fails_again_and_again_is_asked_for_ever_more_rarely(start: Start) -> None:
+    assert list(WAITS.retry_s) == sorted(WAITS.retry_s)
     lists = Lists("one", "AAA")
     lists.error = ProviderUnavailable("cannot connect")
-    directory = await start(lists)
+    directory = await start(lists, retry_s=(0.05, 900.0))
     await eventually(lambda: (refusal(directory, None, "AAA").retry_after or 0) > 100)
     assert lists.asked == 2
 

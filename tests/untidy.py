@@ -14,7 +14,6 @@ from aiohttp import web
 from providers.sandbox import BinanceStandIn, Faults, Market, Pair, Sandbox, SandboxClock, TwelveDataStandIn
 from providers.sandbox.binance_rest import BinanceRest
 from providers.sandbox.binance_streams import KlineStreams, _Stream
-from providers.sandbox.connection import Connection
 from providers.sandbox.intervals import FIXED_MS, local_end_time
 from providers.sandbox.twelve_data_rest import TwelveDataRest
 from providers.sandbox.twelve_data_series import Bar, Bars
@@ -91,10 +90,10 @@ class Untidy:
         self.bad: tuple[str, frozenset[int] | None] | None = None
         self.settles_after_s = 0.0
         self.is_empty = False
+        self.frozen_at: float | None = None
         self.ahead_s: dict[str, float] = {}
         self.someone_else: dict[str, str] = {}
         self.other_interval: str | None = None
-        self.refusing = False
         self.listed_as: str | None = None
         self.listed: frozenset[str] | None = None
         self.differing_share = 0.0
@@ -120,6 +119,10 @@ class Untidy:
         """Know no candle at all."""
         self.is_empty = True
 
+    def freeze(self, moment: float) -> None:
+        """Answer Twelve Data's history as it was at a moment (Unix seconds), whenever it is asked."""
+        self.frozen_at = moment
+
     def list_as(self, status: str) -> None:
         """Give each instrument this status in the list; what streams goes on."""
         self.listed_as = status
@@ -134,10 +137,6 @@ class Untidy:
         self.other_interval = interval
 
     # ---- streams ------------------------------------------------------------------------------------------------
-
-    def refuse_subscriptions(self) -> None:
-        """Answer each request for streams with an error, and send nothing for it."""
-        self.refusing = True
 
     def stamp(self, symbol: str, ahead_s: float) -> None:
         """Shift all times in this symbol's events."""
@@ -227,12 +226,6 @@ class UntidyBinance(BinanceStandIn):
     async def close(self) -> None:
         self.untidy.forget_waiting()
         await super().close()
-
-    def _change(self, connection: Connection, method: str, params: object, identity: object) -> None:
-        if method == "SUBSCRIBE" and self.untidy.refusing:
-            self._fail(connection, 2, "busy", identity)
-        else:
-            super()._change(connection, method, params, identity)
 
 
 class _BinanceRest(BinanceRest):
@@ -345,13 +338,6 @@ class UntidyTwelveData(TwelveDataStandIn):
         self.untidy.forget_waiting()
         await super().close()
 
-    def _change(self, connection: Connection, action: str, wanted: list[str]) -> None:
-        if action == "subscribe" and self.untidy.refusing:
-            fails = [{"symbol": symbol, "message": "busy"} for symbol in wanted]
-            self._say(connection, {"event": "subscribe-status", "status": "error", "fails": fails})
-        else:
-            super()._change(connection, action, wanted)
-
     def _send(self, symbol: str, message: Mapping[str, object], *, is_ordered: bool = False) -> None:
         if is_ordered:
             super()._send(symbol, message, is_ordered=True)
@@ -421,7 +407,10 @@ class _Bars(Bars):
     def newest(
         self, pair: Pair, interval: str, zone: tzinfo, now_ms: int, first_ms: int | None, last_ms: int, limit: int
     ) -> list[Bar]:
-        lag_s = self._untidy.lag_s
+        lag_s, frozen_at = self._untidy.lag_s, self._untidy.frozen_at
+        if frozen_at is not None:
+            now_ms = min(now_ms, round(frozen_at * 1000))
+            last_ms = min(last_ms, now_ms)
         # Nothing that was still open so long ago is listed yet.
         upto = last_ms if lag_s is None else min(last_ms, now_ms - round(lag_s * 1000))
         bars = super().newest(pair, interval, zone, now_ms, first_ms, upto, limit + 1)

@@ -152,9 +152,12 @@ class TwelveDataStandIn(StandIn):
     def _change(self, connection: Connection, action: str, wanted: list[str]) -> None:
         success: list[dict[str, str]] = []
         fails: list[dict[str, str]] = []
+        refusal = self.faults.subscription_refusal() if action == "subscribe" else None
         for symbol in wanted:
             pair = self.market.forex.get(symbol.upper())
-            if pair is None:
+            if refusal is not None:
+                fails.append({"symbol": symbol, "message": refusal})
+            elif pair is None:
                 fails.append({"symbol": symbol})
             elif action == "unsubscribe":
                 connection.subscriptions.pop(pair.symbol, None)

@@ -19,12 +19,13 @@ class PolledStream:
 
     `asked` and `covered` are moments of the monotonic clock: the last call for this stream, and since when its answers
     follow one another without a hole. `anchor` is the moment that the next poll is reckoned from. `doubted` are the
-    open times of candles that could not be read and are asked for again.
+    open times of candles that could not be read and are asked for again. `is_failing`: no answer since the last failure
+    had a candle of it, so that nothing is delivered.
     """
 
     __slots__ = (
-        "alone", "anchor", "answered", "asked", "built", "checked", "covered", "doubted", "is_closed", "newest",
-        "place", "previous", "wronged",
+        "alone", "anchor", "answered", "asked", "built", "checked", "covered", "doubted", "is_closed", "is_failing",
+        "newest", "place", "previous", "wronged",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -36,7 +37,7 @@ class PolledStream:
         self.newest: Candle | None = None
         self.is_closed = False
         self.previous: Candle | None = None
-        self.alone = False
+        self.alone = self.is_failing = False
         self.built: dict[int, Candle] = {}
         self.doubted: set[int] = set()
 

@@ -70,6 +70,7 @@ _INFO = ProviderInfo(
     instruments_ttl_s=86_400.0,
     history_has_open=True,
     candles_back=3,
+    always_listed=("EUR/USD", "GBP/USD", "USD/JPY"),
     # Bars change after their close: most within minutes, some within hours.
     compare_after_s=(900.0, 14_400.0),
 )

@@ -346,6 +346,9 @@ class Provider:
             failure = network_failure(error)
         else:
             failure = self._blame(hook, error)
+        if isinstance(failure, AuthenticationFailed) and not (self.info.needs_key or self._secrets):
+            # Without a key no key was refused: somebody in front of the provider answered so, which passes.
+            failure = Unavailable(str(failure))
         failure.__cause__ = failure.__context__ = None
         return failure
 

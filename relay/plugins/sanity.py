@@ -287,6 +287,8 @@ def _fault_of_numbers(info: Any) -> str | None:
     after = info.compare_after_s
     if not isinstance(after, tuple) or any(type(s) not in _NUMBERS or not 0 < s < math.inf for s in after):
         return f"compare_after_s is {after!r}, not a tuple of numbers of seconds above 0"
+    if not isinstance(info.always_listed, tuple) or not all(isinstance(one, str) for one in info.always_listed):
+        return f"always_listed is {info.always_listed!r}, not a tuple of symbols"
     for name in ("one_interval_per_feed", "is_utc_grid", "history_has_open", "has_every_candle"):
         if type(getattr(info, name)) is not bool:
             return f"{name} is {getattr(info, name)!r}, not True or False"

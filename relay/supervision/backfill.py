@@ -62,6 +62,7 @@ class Backfill:
     def resume(self, carried: Carried) -> None:
         """Go on with a stream that a feed delivers: at once, unless candles may have closed unseen meanwhile."""
         stream = carried.stream
+        carried.accept()
         # Only data ends staleness: a provider may accept a stream and stay mute.
         if stream.status in (CONNECTED, STALE) or self._is_filling(carried):
             return

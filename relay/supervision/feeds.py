@@ -17,7 +17,7 @@ from relay.plugins.ending import end_task
 from relay.plugins.provider import Provider
 from relay.stream import CONNECTED, Stream
 from relay.supervision.backfill import Backfill
-from relay.supervision.carried import Carried
+from relay.supervision.carried import STALE, Carried
 from relay.upstream.watchlist import Watchlist
 
 log = logging.getLogger(__name__)
@@ -154,6 +154,11 @@ class Feed:
                     stamp_ms = update.ts_event_ms
                     if stamp_ms is None:
                         now = clock.now()
+                        if stream.status == STALE and stream.series.is_repeat(update):
+                            # It was said before the silence: that it is said again makes it no price of now.
+                            if key not in live:
+                                self._accept(key)
+                            continue
                     else:
                         stamp_s = stamp_ms / 1000
                         lag_s = clock.observe(stamp_s, key.symbol)
@@ -230,7 +235,6 @@ class Feed:
     def _accept(self, key: StreamKey) -> None:
         self._note_live(key)
         if (carried := self._carried.get(key)) is not None:
-            carried.accept()
             self._backfill.resume(carried)
             carried.show()
 

@@ -13,10 +13,12 @@ from relay.patience import steps
 from relay.sessions import Redirected
 from relay.upstream.codec import Accepted, Closing, FeedCodec, Rejected
 from relay.upstream.pace import Pace
-from relay.upstream.rest import RETRY_AFTER_S, network_cause, retry_after_s
+from relay.upstream.rest import network_cause, retry_after_s
 from relay.upstream.watchlist import Watchlist
 
 CONNECT_TIMEOUT_S = 10.0
+BAN_S = 120.0
+"""How long the shortest ban lasts (Binance documents two minutes to three days)."""
 PING_INTERVAL_S = 20.0
 PONG_TIMEOUT_S = 10.0
 CLOSE_TIMEOUT_S = 2.0
@@ -38,8 +40,8 @@ async def websocket_feed(
     protocol pings, sends its own every 20 s and gives up on a silent peer after 10 s.
 
     Returns when the upstream closes. Raises `ProviderUnavailable` when the connection cannot be opened or is lost,
-    `AuthenticationFailed` and `RateLimited` when the upgrade is answered so, `BadAnswer` when the peer breaks the
-    WebSocket protocol.
+    `AuthenticationFailed` when the upgrade is answered with 401, `RateLimited` when it is answered with 418, or 429 and
+    a `Retry-After`, `BadAnswer` when the peer breaks the WebSocket protocol.
     """
     ws = await _connect(session, codec)
     link = _Link(ws, codec, watchlist)
@@ -113,8 +115,12 @@ def _refusal(error: aiohttp.WSServerHandshakeError) -> ProviderError:
     if error.status == 401:
         return AuthenticationFailed(text)
     if error.status in (418, 429):
-        wait = retry_after_s(error.headers.get("Retry-After") if error.headers else None, time.time())
-        return RateLimited(text, RETRY_AFTER_S if wait is None else wait)
+        wait_s = retry_after_s(error.headers.get("Retry-After") if error.headers else None, time.time())
+        if wait_s is None and error.status == 418:
+            wait_s = BAN_S
+        if wait_s is not None:
+            return RateLimited(text, wait_s)
+        # Nobody says for how long: attempts with growing pauses stay far below any venue's limit of attempts.
     return ProviderUnavailable(text)
 
 
