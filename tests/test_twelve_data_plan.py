@@ -11,7 +11,7 @@ import pytest
 
 from providers.sandbox import TwelveDataStandIn
 from relay import Memory, RateLimited, Secret, StreamKey
-from tests.bench.week import MONDAY, PLANS, pairs, simulate, simulate_naive, summary
+from tests.bench.week import MONDAY, PLANS, Plan, pairs, simulate, simulate_naive, summary
 from tests.pump import keys
 from tests.test_twelve_data import EUR, KEY, DrivenFeed, FakeTime, Plugin, asked, at
 
@@ -154,6 +154,19 @@ async def test_the_relay_is_told_when_each_stream_is_polled_next(plugin: Plugin,
         in_s, every_s = of_stream[-1]
         assert 0 < in_s <= 64
         assert every_s == pytest.approx(60, abs=3)
+
+
+async def test_candles_that_do_not_come_on_a_holiday_are_asked_for_ever_more_rarely(
+    exchange: TwelveDataStandIn, plugin: Plugin
+) -> None:
+    exchange.market.hide("EUR/USD", at("2026-01-14 13:00") * 1000, at("2026-01-14 17:00") * 1000)
+    feed = plugin.feed("EUR/USD@1m", "EUR/USD@1h", "EUR/USD@4h", "EUR/USD@1d")
+    await feed.run(5 * 3600)
+    made = calls(exchange)
+    # A few when a candle is due, then one an hour: not one each half minute.
+    assert sum(made["EUR/USD", name] for name in ("1h", "4h", "1day")) < 30
+    await feed.run(1.1 * 3600)
+    assert closed(feed, HOUR)[-2:] == [at("2026-01-14 12:00"), at("2026-01-14 17:00")]
 
 
 async def test_history_keeps_its_part_of_the_day_and_takes_none_of_the_polls(
@@ -421,6 +434,13 @@ def test_the_last_candles_of_a_friday_close_in_time_although_the_day_is_spent(co
     assert venue.refusals == 0
     found = summary("planned", venue, told, 1, friday)
     assert found.delay_worst_s < 600 * count
+    assert {one.closed[-1] for one in told.values()} == {at("2026-01-16 21:59")}
+
+
+@pytest.mark.parametrize("count", [4, 7])
+def test_what_is_kept_for_the_last_candles_of_a_friday_is_not_spent_before(count: int) -> None:
+    begin = MONDAY + 4 * 86_400 + 15 * 3600 + 123
+    _, told = simulate(Plan("8 a minute, 300 a day", 8, 300), pairs(count), "1m", 8.4 / 24, begin)
     assert {one.closed[-1] for one in told.values()} == {at("2026-01-16 21:59")}
 
 
