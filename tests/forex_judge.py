@@ -23,7 +23,7 @@ QUIET_S = 30.0
 """So long no tick may come while the market is open."""
 SILENT_S = 1800.0
 """So long after two candles should have come a stream without prices may still be called live."""
-VALUES_WITHIN_S = {"free": 26 * 3600.0, "large": 5 * 3600.0}
+VALUES_WITHIN_S = {"free": 30 * 3600.0, "large": 5 * 3600.0}
 """So long after their end candles that the provider changed late have its values: as there are credits to spare."""
 RECOVERS_S = 900.0
 """So long after a trouble the state may tell of it."""
@@ -128,7 +128,8 @@ class Truth:
     def exists(self, opened: int) -> bool:
         """Say whether there are prices in a candle: one hour of trading suffices."""
         return opened == self.opened(opened) and any(
-            self.is_open(at) and not self.is_hidden(at, at + HOUR_S) for at in self._hours_of(opened)
+            self.is_open(at) and not self.is_hidden(at, min(at + HOUR_S, opened + self.length_s))
+            for at in self._hours_of(opened)
         )
 
     def is_open_in(self, opened: int) -> bool:
@@ -191,6 +192,8 @@ class StreamJudge:
         gaps: list[tuple[float, int, int]] = []
         newest = 0
         for at, message in self.told:
+            if message["type"] == "error":
+                self._complain("refused", f"at {shown(at)}: {message['message']}")
             if message["type"] == "gap":
                 gaps.append((at, message["from"], message["to"]))
                 self._judge_gap(at, message)
@@ -311,7 +314,7 @@ class StreamJudge:
 
     def _silent_s(self, start: float, end: float) -> float:
         """Return how much of a time lies so far in a holiday that its silence is no accident."""
-        if self._truth.length_s > 4 * HOUR_S:
+        if self._truth.length_s > (HOUR_S if self._scenario.plan == "free" else 4 * HOUR_S):
             return 0.0
         total = 0.0
         for first, last in self._scenario.holidays:

@@ -17,6 +17,7 @@ from tests.sped_up import STEP_S, Time, install, run
 
 if TYPE_CHECKING:
     from providers.sandbox import TwelveDataStandIn
+    from tests.running import Running
 
 STAYS = ("EUR/USD@1m", "EUR/USD@4h", "EUR/USD@1d", "XAU/USD@1m", "XAU/USD@1h")
 COMES_AND_GOES = tuple(f"{symbol}@1m" for symbol in ("AUD/USD", "GBP/USD", "NZD/USD", "USD/CAD", "USD/CHF", "USD/JPY"))
@@ -125,6 +126,9 @@ async def simulate(now: Time, scenario: Scenario) -> tuple[list[tuple[str, str]]
         relay = Running(app, runner, f"http://{host}:{port}")
         ordeal = Ordeal(scenario, stand_in, troubles, reconfigure)
         ordeal.be_usual()
+        # Until the list of symbols is there nobody knows whose they are.
+        while not await _lists_symbols(relay):
+            await asyncio.sleep(5.0)
         hurry = asyncio.create_task(hurry_through_closed_hours())
         suffered = [asyncio.create_task(ORDEALS[name](ordeal)) for name in sorted(scenario.ordeals)]
         clients = [follow("stays", STAYS, end - time.time()), come_late()]
@@ -159,6 +163,11 @@ async def simulate(now: Time, scenario: Scenario) -> tuple[list[tuple[str, str]]
         "refusals for credits": spent.refusals,
     }
     return wrong, figures
+
+
+async def _lists_symbols(relay: "Running") -> bool:
+    answer = await relay.get("symbols")
+    return answer.status == 200 and "EUR/USD" in answer.body
 
 
 def _last_closed(told: Sequence[Told]) -> list[int]:
