@@ -10,7 +10,12 @@ import orjson
 import pytest
 
 from providers.sandbox import TwelveDataStandIn
-from relay import Memory, RateLimited, Secret, StreamKey
+from providers.twelve_data.credits import Credits
+from providers.twelve_data.forex import hours_of
+from providers.twelve_data.polled import PolledStream
+from providers.twelve_data.schedule import DELAY_S
+from providers.twelve_data.turns import Planner
+from relay import Candle, Memory, RateLimited, Secret, StreamKey
 from tests.bench.week import MONDAY, PLANS, Plan, pairs, simulate, simulate_naive, summary
 from tests.pump import keys
 from tests.test_twelve_data import EUR, KEY, DrivenFeed, FakeTime, Plugin, asked, at
@@ -442,6 +447,23 @@ def test_what_is_kept_for_the_last_candles_of_a_friday_is_not_spent_before(count
     begin = MONDAY + 4 * 86_400 + 15 * 3600 + 123
     _, told = simulate(Plan("8 a minute, 300 a day", 8, 300), pairs(count), "1m", 8.4 / 24, begin)
     assert {one.closed[-1] for one in told.values()} == {at("2026-01-16 21:59")}
+
+
+@pytest.mark.parametrize("asked", ["2026-01-14 09:20", "2026-01-14 10:30", "2026-01-14 11:30"])
+def test_a_poll_within_a_candle_of_hours_does_not_cost_it_its_close(asked: str) -> None:
+    noon = at("2026-01-14 12:00")
+    now = at(asked)
+    limits = Credits(8, 800, wall=lambda: now, monotonic=lambda: now)
+    limits.correct(420, 8, 800)
+    wished = dict.fromkeys([*keys(*(f"{name}@1m" for name in pairs(8))), StreamKey("GBP/JPY", "4h")], 0.0)
+    streams = {key: PolledStream() for key in wished}
+    for key, stream in streams.items():
+        opened = now if key.interval == "1m" else noon - 4 * 3600
+        stream.newest = Candle(opened, 1.0, 1.0, 1.0, 1.0, 0.0)
+        stream.asked = stream.answered = stream.anchor = now
+    turn = Planner(streams, limits, 30, hours_of).turns(wished, {}, now, now)[StreamKey("GBP/JPY", "4h")]
+    assert turn.every_s > 4 * 3600
+    assert turn.due == noon + DELAY_S
 
 
 def test_a_busy_hour_of_twenty_pairs_of_a_larger_plan_is_as_fresh_as_the_setting_allows() -> None:

@@ -8,11 +8,13 @@ from providers.twelve_data.credits import Credits, Use
 from providers.twelve_data.forex import Hours, last_close, session_at
 from providers.twelve_data.polled import SETTLE_S, PolledStream
 from providers.twelve_data.schedule import (
+    CHECK_EVERY_S,
     DELAY_S,
     Line,
     Means,
     aligned,
     closing_polls,
+    is_slow,
     next_check,
     periods,
     promised,
@@ -124,5 +126,8 @@ class Planner:
             return Turn(key, max(earliest, due, stream.asked + stream.pause_s(self._poll_s)), line.length_s)
         # A month is no fixed number of seconds, but then only the next close is near.
         closed = at - now + next_open(key.interval, stream.newest.time) + DELAY_S
+        if line.length_s >= CHECK_EVERY_S and stream.asked < closed and not is_slow(key.interval, every_s):
+            # A close costs one credit: a stream that is called live has it, whenever it was polled before.
+            return Turn(key, max(earliest, closed), every_s)
         due = aligned(stream.anchor + every_s, every_s, closed, line.length_s, earliest, self._poll_s)
         return Turn(key, due, every_s)
