@@ -127,7 +127,7 @@ async def simulate(now: Time, scenario: Scenario) -> tuple[list[tuple[str, str]]
         ordeal = Ordeal(scenario, stand_in, troubles, reconfigure)
         ordeal.be_usual()
         # Until the list of symbols is there nobody knows whose they are.
-        while not await _lists_symbols(relay):
+        while not await _lists_symbols(relay):  # noqa: ASYNC110  another process would ask as well
             await asyncio.sleep(5.0)
         hurry = asyncio.create_task(hurry_through_closed_hours())
         suffered = [asyncio.create_task(ORDEALS[name](ordeal)) for name in sorted(scenario.ordeals)]

@@ -449,6 +449,19 @@ def test_what_is_kept_for_the_last_candles_of_a_friday_is_not_spent_before(count
     assert {one.closed[-1] for one in told.values()} == {at("2026-01-16 21:59")}
 
 
+@pytest.mark.parametrize(("friday", "is_built"), [("2026-10-23", True), ("2026-10-30", False)])
+def test_after_a_change_of_clocks_the_provider_says_where_long_candles_open(friday: str, is_built: bool) -> None:
+    minute, hours = keys("EUR/USD@1m", "EUR/USD@4h")
+    streams = {minute: PolledStream(), hours: PolledStream()}
+    for stream in streams.values():
+        stream.newest, stream.is_closed = Candle(at(f"{friday} 17:00"), 1.0, 1.0, 1.0, 1.0, 0.0), True
+        stream.asked, stream.covered = 10.0, 5.0
+    limits = Credits(8, 800, wall=lambda: 0.0, monotonic=lambda: 0.0)
+    planner = Planner(streams, limits, 30, hours_of)
+    assert planner.feeders([minute, hours], 20.0, at(f"{friday} 20:30")) == {hours: minute}
+    assert (hours in planner.feeders([minute, hours], 20.0, at(f"{friday} 22:01") + 2 * 86_400)) == is_built
+
+
 @pytest.mark.parametrize("asked", ["2026-01-14 09:20", "2026-01-14 10:30", "2026-01-14 11:30"])
 def test_a_poll_within_a_candle_of_hours_does_not_cost_it_its_close(asked: str) -> None:
     noon = at("2026-01-14 12:00")

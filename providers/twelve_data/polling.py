@@ -156,7 +156,7 @@ class Polls:
     def _turns(self, at: float, now: float) -> dict[StreamKey, Turn]:
         """Return when each stream is polled next, and report that."""
         keys = self._watchlist.streams
-        feeders = self._planner.feeders(keys, at)
+        feeders = self._planner.feeders(keys, at, now)
         turns = self._planner.turns({key: self._wished[key][1] for key in keys}, feeders, at, now)
         for key, turn in turns.items():
             if turn.opens is not None:
@@ -190,7 +190,7 @@ class Polls:
         wait_s = self._limits.wait_for(1, Use.POLL)
         why = self._limits.shortage(1, Use.POLL)
         built: dict[StreamKey, list[StreamKey]] = {}
-        for other, feeder in self._planner.feeders(self._watchlist.streams, at).items():
+        for other, feeder in self._planner.feeders(self._watchlist.streams, at, now).items():
             built.setdefault(feeder, []).append(other)
         for key, due, every_s, opens in ready:
             for waiting in (key, *built.get(key, ())):
@@ -227,7 +227,7 @@ class Polls:
         """Yield what is new in what a call brought, unless nobody wants it any more."""
         at, now = self._monotonic(), self._now()
         # A stream may be wanted since a moment ago, and not be known yet.
-        feeders = self._planner.feeders([key for key in self._watchlist.streams if key in self._wished], at)
+        feeders = self._planner.feeders([key for key in self._watchlist.streams if key in self._wished], at, now)
         for key, candles in given:
             if key not in self._watchlist:
                 continue

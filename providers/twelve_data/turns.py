@@ -5,7 +5,7 @@ from math import inf
 from typing import NamedTuple
 
 from providers.twelve_data.credits import Credits, Use
-from providers.twelve_data.forex import Hours, last_close, session_at
+from providers.twelve_data.forex import Hours, has_same_day, last_close, session_at
 from providers.twelve_data.polled import SETTLE_S, PolledStream
 from providers.twelve_data.schedule import (
     CHECK_EVERY_S,
@@ -56,8 +56,8 @@ class Planner:
         self._hours = hours
         self.spare = MOST_SPARE
 
-    def feeders(self, keys: Sequence[StreamKey], at: float) -> dict[StreamKey, StreamKey]:
-        """Return from which stream another one of the same symbol can be built."""
+    def feeders(self, keys: Sequence[StreamKey], at: float, now: float) -> dict[StreamKey, StreamKey]:
+        """Return from which stream another one of the same symbol can be built; `now` is the provider's time."""
         smallest: dict[str, StreamKey] = {}
         for key in keys:
             before = smallest.get(key.symbol)
@@ -66,7 +66,14 @@ class Planner:
         feeders = {}
         for key in keys:
             feeder = smallest[key.symbol]
-            if feeder != key and self._streams[key].can_be_built(key, self._streams[feeder], feeder.interval, at):
+            stream = self._streams[key]
+            if (
+                feeder != key
+                and stream.can_be_built(key, self._streams[feeder], feeder.interval, at)
+                and stream.newest is not None
+                # After a change of clocks the provider says where candles open.
+                and has_same_day(stream.newest.time, now, self._hours(key.symbol))
+            ):
                 feeders[key] = feeder
         return feeders
 
