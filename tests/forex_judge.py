@@ -20,7 +20,7 @@ CLOSES_WITHIN_S = {"poll": 3600.0, "stream": 600.0}
 FIRST_PRICE_S = {"poll": 150.0, "stream": 20.0}
 """How soon after the opening the first price is there; a poll needs credits, and one minute of them may be spent."""
 QUIET_S = 30.0
-"""So long no tick may come while the market is open."""
+"""So long no tick may come while the market is open, or another attempt last."""
 SILENT_S = 1800.0
 """So long after two candles should have come a stream without prices may still be called live."""
 VALUES_WITHIN_S = {"free": 30 * 3600.0, "large": 5 * 3600.0}
@@ -306,7 +306,8 @@ class StreamJudge:
     def _judge_required(self, first: float, last: float, status: str) -> None:
         for trouble in self._troubles:
             start, end = max(first, trouble.start + RECOVERS_S), min(last, trouble.end)
-            if trouble.required and status != trouble.required and end - start >= 1:
+            # It is tried again now and then, and the state says so.
+            if trouble.required and status != trouble.required and end - start > QUIET_S:
                 self._complain(f"{status} in trouble", f"{trouble.name}, from {shown(start)} to {shown(end)}")
 
     def _is_holiday(self, start: float, end: float) -> bool:
