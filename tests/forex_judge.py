@@ -192,7 +192,7 @@ class StreamJudge:
         gaps: list[tuple[float, int, int]] = []
         newest = 0
         for at, message in self.told:
-            if message["type"] == "error":
+            if message["type"] == "error" and not self._is_excused(at, at, "error"):
                 self._complain("refused", f"at {shown(at)}: {message['message']}")
             if message["type"] == "gap":
                 gaps.append((at, message["from"], message["to"]))
@@ -262,14 +262,19 @@ class StreamJudge:
                 return
 
     def _states(self, start: float, end: float) -> list[tuple[float, float, str]]:
-        """Return what the state was from when to when: `connected` until something else is told."""
+        """Return what the state was from when to when: `connected` from a confirmation until something else is told.
+
+        A subscription that is refused is in the state `error` until the next one.
+        """
         found = [(start, "connected")]
         for at, message in self.told:
-            if start <= at <= end and message["type"] == "status":
+            kind = message["type"]
+            status = {"subscription": "connected", "error": "error", "status": message.get("status")}.get(kind)
+            if start <= at <= end and status is not None:
                 if at == found[-1][0]:
                     found.pop()
-                if not found or message["status"] != found[-1][1]:
-                    found.append((at, message["status"]))
+                if not found or status != found[-1][1]:
+                    found.append((at, status))
         ends = [at for at, _ in found[1:]] + [end]
         return [(at, until, status) for (at, status), until in zip(found, ends, strict=True)]
 
@@ -300,7 +305,7 @@ class StreamJudge:
                     continue
                 elif is_open and status != "connected" and last - first > QUIET_S and not self._is_holiday(first, last):
                     self._complain(f"{status} while open", lasted)
-                elif is_open and status == "connected" and (silent_s := self._silent_s(first, last)) > 0:
+                elif is_open and status == "connected" and (silent_s := self._silent_s(first, last)) > QUIET_S:
                     self._complain("connected without prices", f"{lasted}, {silent_s:.0f} s of it")
 
     def _judge_required(self, first: float, last: float, status: str) -> None:

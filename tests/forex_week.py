@@ -25,6 +25,8 @@ COMES_LATE = ("GBP/JPY@4h", "EUR/JPY@1d")
 STAYS_S = 4 * 3600
 AWAY_S = 300
 LATE_S = 1800
+RETRY_S = 60.0
+"""So long after a refusal a client subscribes again."""
 QUIET_FROM_S = 3600.0
 QUIET_STEP_S = 10.0
 """While the market is closed timers may be so late, from an hour after its close to an hour before it opens."""
@@ -75,19 +77,27 @@ async def simulate(now: Time, scenario: Scenario) -> tuple[list[tuple[str, str]]
         """Be connected for so long; go on where the last connection ended."""
         client = await relay.connect(heartbeat=None)
         began = time.time()
-        for name in names:
+
+        async def subscribe(name: str, wait_s: float = 0.0) -> None:
+            await asyncio.sleep(wait_s)
             since = max((_last_closed(judge(who, name).told)), default=None)
             options: dict[str, Any] = {} if since is None else {"since": since}
             await client.ask("subscribe", streams=[name], **options)
+
+        subscribing = [asyncio.create_task(subscribe(name)) for name in names]
         try:
             async with asyncio.timeout(seconds):
                 while True:
                     message = await client.next(1e9)
-                    if "symbol" in message and message["type"] != "subscription":
+                    if "symbol" in message:
                         name = f"{message['symbol']}@{message['interval']}"
                         judge(who, name).told.append(Told(time.time(), message))
+                        if message["type"] == "error":
+                            subscribing.append(asyncio.create_task(subscribe(name, RETRY_S)))
         except (TimeoutError, Closed):
             spans[who].append((began, time.time()))
+        for task in subscribing:
+            task.cancel()
         await client.close()
 
     async def come_and_go() -> None:

@@ -12,7 +12,7 @@ import pytest
 from providers.sandbox import TwelveDataStandIn
 from providers.twelve_data.credits import Credits
 from providers.twelve_data.forex import hours_of
-from providers.twelve_data.polled import PolledStream
+from providers.twelve_data.polled import SETTLE_S, PolledStream
 from providers.twelve_data.schedule import DELAY_S
 from providers.twelve_data.turns import Planner
 from relay import Candle, Memory, RateLimited, Secret, StreamKey
@@ -462,8 +462,17 @@ def test_after_a_change_of_clocks_the_provider_says_where_long_candles_open(frid
     assert (hours in planner.feeders([minute, hours], 20.0, at(f"{friday} 22:01") + 2 * 86_400)) == is_built
 
 
-@pytest.mark.parametrize("asked", ["2026-01-14 09:20", "2026-01-14 10:30", "2026-01-14 11:30"])
-def test_a_poll_within_a_candle_of_hours_does_not_cost_it_its_close(asked: str) -> None:
+@pytest.mark.parametrize(
+    ("asked", "after_s"),
+    [
+        ("2026-01-14 09:20", DELAY_S),
+        ("2026-01-14 10:30", DELAY_S),
+        ("2026-01-14 11:30", DELAY_S),
+        # No candle followed, as on a holiday: the last one is final after a while.
+        ("2026-01-14 12:00:05", SETTLE_S),
+    ],
+)
+def test_a_poll_within_a_candle_of_hours_does_not_cost_it_its_close(asked: str, after_s: float) -> None:
     noon = at("2026-01-14 12:00")
     now = at(asked)
     limits = Credits(8, 800, wall=lambda: now, monotonic=lambda: now)
@@ -476,7 +485,7 @@ def test_a_poll_within_a_candle_of_hours_does_not_cost_it_its_close(asked: str) 
         stream.asked = stream.answered = stream.anchor = now
     turn = Planner(streams, limits, 30, hours_of).turns(wished, {}, now, now)[StreamKey("GBP/JPY", "4h")]
     assert turn.every_s > 4 * 3600
-    assert turn.due == noon + DELAY_S
+    assert turn.due == noon + after_s
 
 
 def test_a_busy_hour_of_twenty_pairs_of_a_larger_plan_is_as_fresh_as_the_setting_allows() -> None:

@@ -132,9 +132,11 @@ class Planner:
             due = at - now + next_check(unchecked, key.interval, stream.checked)
             return Turn(key, max(earliest, due, stream.asked + stream.pause_s(self._poll_s)), line.length_s)
         # A month is no fixed number of seconds, but then only the next close is near.
-        closed = at - now + next_open(key.interval, stream.newest.time) + DELAY_S
-        if line.length_s >= CHECK_EVERY_S and stream.asked < closed and not is_slow(key.interval, every_s):
-            # A close costs one credit: a stream that is called live has it, whenever it was polled before.
-            return Turn(key, max(earliest, closed), every_s)
-        due = aligned(stream.anchor + every_s, every_s, closed, line.length_s, earliest, self._poll_s)
+        over = at - now + next_open(key.interval, stream.newest.time)
+        if line.length_s >= CHECK_EVERY_S and not is_slow(key.interval, every_s):
+            # A close costs a credit or, where no candle follows, two: a stream that is called live has it.
+            for close in (over + DELAY_S, over + SETTLE_S)[: 1 if stream.is_closed else 2]:
+                if stream.asked < close:
+                    return Turn(key, max(earliest, close), every_s)
+        due = aligned(stream.anchor + every_s, every_s, over + DELAY_S, line.length_s, earliest, self._poll_s)
         return Turn(key, due, every_s)
