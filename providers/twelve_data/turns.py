@@ -92,7 +92,7 @@ class Planner:
             self._poll_s,
         )
         chosen = list(own.values())
-        self.spare = MOST_SPARE if means.today is None else max(0, means.today - closing_polls(chosen, now))
+        self.spare = MOST_SPARE if means.today is None else max(0, means.today - closing_polls([*lines.values()], now))
         self._limits.promise(promised(chosen, self._limits.per_day, self._poll_s, now))
         every_s = dict(zip(own, periods(chosen, means, now), strict=True))
         return {key: self._turn(key, line, every_s.get(key), wished[key], at, now) for key, line in lines.items()}
