@@ -135,8 +135,8 @@ class Planner:
         over = at - now + next_open(key.interval, stream.newest.time)
         if line.length_s >= CHECK_EVERY_S and not is_slow(key.interval, every_s):
             # A close costs a credit or, where no candle follows, two: a stream that is called live has it.
-            for close in (over + DELAY_S, over + SETTLE_S)[: 1 if stream.is_closed else 2]:
-                if stream.asked < close:
-                    return Turn(key, max(earliest, close), every_s)
+            for moment in (over + DELAY_S, over + SETTLE_S)[: 1 if stream.is_closed else 2]:
+                if stream.asked < moment:
+                    return Turn(key, max(earliest, moment), every_s)
         due = aligned(stream.anchor + every_s, every_s, over + DELAY_S, line.length_s, earliest, self._poll_s)
         return Turn(key, due, every_s)
