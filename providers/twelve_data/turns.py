@@ -132,11 +132,11 @@ class Planner:
             due = at - now + next_check(unchecked, key.interval, stream.checked)
             return Turn(key, max(earliest, due, stream.asked + stream.pause_s(self._poll_s)), line.length_s)
         # A month is no fixed number of seconds, but then only the next close is near.
-        over = at - now + next_open(key.interval, stream.newest.time)
+        ends = at - now + next_open(key.interval, stream.newest.time)
         if line.length_s >= CHECK_EVERY_S and not is_slow(key.interval, every_s):
             # A close costs a credit or, where no candle follows, two: a stream that is called live has it.
-            for moment in (over + DELAY_S, over + SETTLE_S)[: 1 if stream.is_closed else 2]:
+            for moment in (ends + DELAY_S, ends + SETTLE_S)[: 1 if stream.is_closed else 2]:
                 if stream.asked < moment:
                     return Turn(key, max(earliest, moment), every_s)
-        due = aligned(stream.anchor + every_s, every_s, over + DELAY_S, line.length_s, earliest, self._poll_s)
+        due = aligned(stream.anchor + every_s, every_s, ends + DELAY_S, line.length_s, earliest, self._poll_s)
         return Turn(key, due, every_s)
