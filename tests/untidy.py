@@ -5,7 +5,7 @@
 
 import asyncio
 import random
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, tzinfo
 from typing import Any, NamedTuple, TypeVar
 
@@ -89,6 +89,7 @@ class Untidy:
         self.lag_s: float | None = None
         self.bad: tuple[str, frozenset[int] | None] | None = None
         self.settles_after_s = 0.0
+        self.four_hours_from: Callable[[int], int] | None = None
         self.is_empty = False
         self.frozen_at: float | None = None
         self.ahead_s: dict[str, float] = {}
@@ -114,6 +115,10 @@ class Untidy:
     def settle_after(self, seconds: float) -> None:
         """Give every other closed bar of Twelve Data another close at first, and its own only so long after its end."""
         self.settles_after_s = seconds
+
+    def cut_four_hours(self, opened: Callable[[int], int]) -> None:
+        """Let bars of four hours open where this says: it gives the open time of the one that holds a moment."""
+        self.four_hours_from = opened
 
     def answer_empty(self) -> None:
         """Know no candle at all."""
@@ -403,6 +408,17 @@ class _Bars(Bars):
     def __init__(self, market: Market, untidy: Untidy) -> None:
         super().__init__(market, padding=True, inconsistent=False)
         self._untidy = untidy
+
+    def _opens(self, pair: Pair, short: str, zone: tzinfo, last_ms: int) -> Iterator[int]:
+        opened = self._untidy.four_hours_from
+        if short != "4h" or opened is None:
+            yield from super()._opens(pair, short, zone, last_ms)
+            return
+        at = last_ms
+        while at >= pair.listed_day * 86_400_000:
+            at = opened(self._market.before_hidden(pair.symbol, at) // 1000) * 1000
+            yield at
+            at -= 1
 
     def newest(
         self, pair: Pair, interval: str, zone: tzinfo, now_ms: int, first_ms: int | None, last_ms: int, limit: int

@@ -155,12 +155,12 @@ class Polls:
         if room < 1:
             self._report_throttled(ready, at, now)
             return None, min(wait_s, self._limits.wait_for(1, Use.POLL))
-        return self._batch([turn.key for turn in ready], room, now), 0.0
+        return self._batch(ready, room, now), 0.0
 
     def _turns(self, at: float, now: float) -> dict[StreamKey, Turn]:
         """Return when each stream is polled next, and report that."""
         keys = self._watchlist.streams
-        feeders = self._planner.feeders(keys, at)
+        feeders = self._planner.feeders(keys, at, now)
         turns = self._planner.turns({key: self._wished[key][1] for key in keys}, feeders, at, now)
         for key, turn in turns.items():
             if turn.opens is not None:
@@ -174,12 +174,12 @@ class Polls:
                 self._report_slow(key, shown, at, now)
         return turns
 
-    def _batch(self, keys: Sequence[StreamKey], room: int, now: float) -> Poll:
-        first = keys[0]
+    def _batch(self, ready: Sequence[Turn], room: int, now: float) -> Poll:
+        first = ready[0].key
         chosen = {first.symbol: first}
         if not self._is_probing and not self._streams[first].alone:
-            for key in keys[1:]:
-                if len(chosen) >= min(room, MOST_SYMBOLS):
+            for key, _, _, opens in ready[1:]:
+                if len(chosen) >= min(room, MOST_SYMBOLS, room if opens is not None else self._planner.spare):
                     break
                 if key.interval == first.interval and not self._streams[key].alone:
                     chosen.setdefault(key.symbol, key)
@@ -194,7 +194,7 @@ class Polls:
         wait_s = self._limits.wait_for(1, Use.POLL)
         why = self._limits.shortage(1, Use.POLL)
         built: dict[StreamKey, list[StreamKey]] = {}
-        for other, feeder in self._planner.feeders(self._watchlist.streams, at).items():
+        for other, feeder in self._planner.feeders(self._watchlist.streams, at, now).items():
             built.setdefault(feeder, []).append(other)
         for key, due, every_s, opens in ready:
             for waiting in (key, *built.get(key, ())):
@@ -231,7 +231,7 @@ class Polls:
         """Yield what is new in what a call brought, unless nobody wants it any more."""
         at, now = self._monotonic(), self._now()
         # A stream may be wanted since a moment ago, and not be known yet.
-        feeders = self._planner.feeders([key for key in self._watchlist.streams if key in self._wished], at)
+        feeders = self._planner.feeders([key for key in self._watchlist.streams if key in self._wished], at, now)
         for key, candles in given:
             if key not in self._watchlist:
                 continue
@@ -326,6 +326,7 @@ class Polls:
     def _note_asked(self, stream: PolledStream, asked: float, turn: Turn | None) -> None:
         """Reckon the next poll from the planned moment, so that waiting for a close costs no credit in the long run."""
         stream.asked = asked
+        stream.fruitless += 1
         every_s = 0.0 if turn is None else turn.every_s
         if stream.anchor is None or turn is None or not next_open(turn.key.interval, 0) <= every_s < inf:
             stream.anchor = asked

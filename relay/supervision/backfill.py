@@ -17,7 +17,7 @@ from relay.plugins.provider import Provider
 from relay.series import Missing
 from relay.storage.coverage import Span
 from relay.stream import CONNECTED, Stream
-from relay.supervision.carried import STALE, Carried
+from relay.supervision.carried import STALE, THROTTLED, Carried
 from relay.supervision.holes import Holes, holes_in
 
 log = logging.getLogger(__name__)
@@ -67,7 +67,9 @@ class Backfill:
         if stream.status in (CONNECTED, STALE) or self._is_filling(carried):
             return
         now = self._clock.monotonic()
-        carried.listen_anew(now)
+        if stream.status != THROTTLED:
+            # Polls that waited for their budget end no silence: what follows may be without news too.
+            carried.listen_anew(now)
         if not stream.series.is_catching_up and self._may_have_closed(carried, now):
             stream.series.catch_up()
         if stream.series.is_catching_up:
