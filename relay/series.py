@@ -359,9 +359,13 @@ class Series:
         return gaps
 
     def owe(self, gap: Gap) -> None:
-        """Keep a gap for repair that was told to somebody who joined; nobody else hears of it."""
-        for start, end in gaps_between(merge_spans(Span(*other) for other in self.gaps), *gap):
-            self.gaps.append(Gap(start, end))
+        """Keep a gap for repair that was told to somebody who joined; nobody else hears of it.
+
+        What opens after the newest candle comes as an ordinary closing, or the stream says itself that it is missing.
+        """
+        end = min(gap.end, self.owed_from() if self.last is None else self.last.time)
+        for part in gaps_between(merge_spans(Span(*other) for other in self.gaps), gap.start, end):
+            self.gaps.append(Gap(*part))
         del self.gaps[:-MOST_GAPS]
 
     def _leave_gap(self, gap: Gap) -> None:

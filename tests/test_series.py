@@ -834,3 +834,18 @@ def test_a_repair_without_the_candle_that_cannot_be_read_keeps_its_gap_behind_th
     assert series.take_gaps() == []
     assert [update.candle for update in series.repair(Gap(*lost), [candle(2)])] == [candle(2)]
     assert series.gaps == []
+
+
+def test_what_was_told_as_a_gap_at_a_join_and_opens_after_the_newest_candle_is_no_repair() -> None:
+    def minute(number: int) -> Candle:
+        return Candle(STARTS["1m"] + 60 * number, 1.0, 1.0, 1.0, 1.0)
+
+    series = Series(MINUTE, float(STARTS["1m"]))
+    for number in (0, 1):
+        series.accept(PriceUpdate(MINUTE, minute(number), is_closed=True))
+    series.catch_up()
+    series.owe(Gap(minute(-3).time, minute(5).time))
+    assert series.gaps == [Gap(minute(-3).time, minute(1).time)]
+    fresh = Series(MINUTE, float(STARTS["1m"] + 90))
+    fresh.owe(Gap(minute(-3).time, minute(5).time))
+    assert fresh.gaps == [Gap(minute(-3).time, STARTS["1m"] + 31)]
