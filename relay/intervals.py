@@ -53,6 +53,7 @@ def next_open(interval: str, open_time: int) -> int:
 _QUARTER_S = 900
 _MINUTE_S = 60
 _DAY_S = 86_400
+_FARTHEST_ZONE_S = 14 * 3600
 
 
 def first_open_after(interval: str, moment: int, an_open: int | None = None) -> int:
@@ -68,9 +69,15 @@ def first_open_after(interval: str, moment: int, an_open: int | None = None) -> 
     return an_open - (an_open - moment - 1) // length * length
 
 
-def is_open_time(interval: str, moment: int) -> bool:
-    """Say whether a candle may open then where days and weeks are UTC's; days by threes may begin on any day."""
-    return moment % _DAY_S == 0 if interval == "3d" else open_time(interval, moment) == moment
+def is_open_time(interval: str, moment: int, *, is_utc: bool) -> bool:
+    """Say whether a candle may open then, if it is on the grid of `grid_s`.
+
+    With `is_utc` weeks open on Monday and months on the first, in UTC, and days by threes on any day. Elsewhere months
+    open on the first of some zone, and of others the market says it.
+    """
+    if interval == "1M" and not is_utc:
+        return abs(moment - open_time(interval, moment + _FARTHEST_ZONE_S)) <= _FARTHEST_ZONE_S
+    return not is_utc or interval == "3d" or open_time(interval, moment) == moment
 
 
 def grid_s(interval: str, *, is_utc: bool = False) -> int:

@@ -62,7 +62,7 @@ class Border:
         self._is_utc = info.is_utc_grid
         self._step = {interval: grid_s(interval, is_utc=info.is_utc_grid) for interval in info.intervals}
         # No multiple of this is an open time, so that what is no whole number of steps is looked at closely.
-        self._grid = self._step | dict.fromkeys(_UNEVEN, _NO_STEP) if info.is_utc_grid else self._step
+        self._grid = self._step | dict.fromkeys(_UNEVEN, _NO_STEP)
 
     def fault_of_update(self, update: object, watchlist: Watchlist) -> str | None:
         """Judge what `relay_stream` yielded. On the way of every update, hence the order: types, stream, values."""
@@ -116,8 +116,8 @@ class Border:
             fault = "a price is not above zero"
         if fault is None and candle.time % self._step[interval]:
             fault = f"{candle.time} is no open time of {interval}: it is no multiple of {self._step[interval]} s"
-        if fault is None and self._is_utc and not is_open_time(interval, candle.time):
-            fault = f"{candle.time} is no open time of {interval}: weeks open on Monday, months on the first, in UTC"
+        if fault is None and not is_open_time(interval, candle.time, is_utc=self._is_utc):
+            fault = f"{candle.time} is no open time of {interval}: weeks open on Monday, months on the first"
         return fault
 
     def repaired(self, update: PriceUpdate, watchlist: Watchlist) -> PriceUpdate | None:

@@ -39,7 +39,7 @@ def read_rows(
     for row in rows:
         try:
             time = time_of(row)
-            if time < 0 or time % step or (is_utc_grid and not is_open_time(interval, time)):
+            if time < 0 or time % step or not is_open_time(interval, time, is_utc=is_utc_grid):
                 raise ValueError(f"{time} is no open time of {interval}")
         except NO_SENSE as error:
             fault = fault or f"{type(error).__name__}: {error}"
