@@ -74,6 +74,7 @@ RANKS = {
     "relay.storage.aside": 0,
     "relay.storage.coverage": 0,
     "relay.storage.future": 0,
+    "relay.storage.revisions": 1,
     "relay.storage.schema": 1,
     "relay.storage.writes": 1,
     "relay.storage.chunks": 2,
