@@ -39,6 +39,7 @@ class _Stream:
         # On this connection. A stream is renewed by leaving it and asking for it anew, since of a subscription that
         # goes on the relay sends nothing again.
         self.is_asked = False
+        self.awaits_snapshot = False
         self.is_repairing = False
         self.must_leave = False
         self.is_renewing = False
@@ -101,7 +102,8 @@ class Following:
         self.due_at = 0.0
         for stream in self._streams.values():
             stream.ask_at = 0.0
-            stream.is_asked = stream.is_repairing = stream.must_leave = stream.is_renewing = False
+            stream.is_asked = stream.awaits_snapshot = False
+            stream.is_repairing = stream.must_leave = stream.is_renewing = False
 
     def next_request(self, now: float) -> dict[str, Any] | None:
         """Return a request that is due, None if there is none. It counts as sent."""
@@ -129,6 +131,8 @@ class Following:
         return self._subscribe(fits[: _room(fits)], options)
 
     def _subscribe(self, streams: list[_Stream], options: dict[str, Any]) -> dict[str, Any]:
+        for stream in streams:
+            stream.awaits_snapshot = "since" in options or "bars" in options
         numbers = [stream.progress.revision for stream in streams if stream.progress.revision is not None]
         # Of one number for all some hear again what they know, and it is not told again.
         revision = {"revision": min(numbers)} if numbers and "since" in options else {}
@@ -147,7 +151,7 @@ class Following:
                 continue
             stream.repair_at = math.inf
             options, gaps = stream.progress.request(), stream.progress.gaps
-            if gaps and "since" in options and stream.is_asked and not stream.is_repairing:
+            if gaps and "since" in options and stream.is_asked and not stream.awaits_snapshot:
                 request = self._request("repair", [stream], {**options, "gaps": gaps})
                 self._plan_repair(stream, now)
                 return request
@@ -183,16 +187,16 @@ class Following:
                 return self._take_refusal(said, now)
             case Gap():
                 stream = self._told_of(said.key)
-                if stream is None:
+                if stream is None or not stream.progress.take_gap(said.start, said.end):
                     return []
-                stream.progress.take_gap(said.start, said.end)
                 self._plan_repair(stream, now)
                 return [said]
             case State():
                 return [] if self._told_of(said.key) is None else [said]
 
     def _take_snapshot(self, stream: _Stream, said: Snapshot, now: float) -> list[Message]:
-        is_whole, stream.is_repairing = not stream.is_repairing, False
+        is_whole = not stream.is_repairing
+        stream.is_repairing = stream.awaits_snapshot = False
         found = stream.progress.take_snapshot(said, self._server_time(now), is_whole=is_whole)
         if stream.progress.is_in_doubt:
             self._renew(stream)

@@ -97,10 +97,13 @@ class Progress:
             return False
         return self._accept(update.candle.time, is_closed=update.is_closed)
 
-    def take_gap(self, start: int, end: int) -> None:
-        """Note a gap that the relay told of: before a snapshot it tells of all that the snapshot lacks."""
+    def take_gap(self, start: int, end: int) -> bool:
+        """Note a gap that the relay told of, and say whether it is news.
+
+        Before a snapshot the relay tells of all that the snapshot lacks.
+        """
         self._is_told_gaps = True
-        self._add_gap(start, end)
+        return self._add_gap(start, end)
 
     def take_revision(self, number: object) -> None:
         """Note the number of a revision: what was revised up to it was told."""
@@ -215,9 +218,11 @@ class Progress:
         self.is_in_doubt = True
         self._doubted = max(self._doubted, open_time)
 
-    def _add_gap(self, start: int, end: int) -> None:
-        if start < end:
-            self.gaps = sorted({*self.gaps, (start, end)})[-_MOST_GAPS:]
+    def _add_gap(self, start: int, end: int) -> bool:
+        if any(other[0] <= start and end <= other[1] for other in self.gaps):
+            return False
+        self.gaps = sorted([*self.gaps, (start, end)])[-_MOST_GAPS:]
+        return True
 
     def _settle(self, open_time: int) -> None:
         """Take a candle that came after all out of the gaps."""

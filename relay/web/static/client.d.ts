@@ -55,7 +55,7 @@ interface OfStream {
   interval: string;
 }
 
-/** The relay accepted a stream (or its end), asked for as `asked`. Comes again after each reconnect. */
+/** The relay accepted a stream (or its end), asked for as `asked`. Comes again whenever the client asks anew. */
 export interface Confirmed extends OfStream {
   type: "confirmed";
   action: "subscribe" | "unsubscribe";
@@ -100,6 +100,15 @@ export interface Gap extends OfStream {
   reason: string;
 }
 
+/**
+ * Candles that opened before `before` may have been revised while nobody listened, and the relay cannot say which;
+ * `history` has them as they are now.
+ */
+export interface RevisionsUnknown extends OfStream {
+  type: "revisions_unknown";
+  before: number;
+}
+
 /** The relay refused a stream (or a request, without `stream`). With `isRetried` the client asks again by itself. */
 export interface Failure extends Partial<OfStream> {
   type: "failure";
@@ -109,7 +118,7 @@ export interface Failure extends Partial<OfStream> {
   isRetried: boolean;
 }
 
-export type Message = Connected | Lost | Confirmed | State | Snapshot | Update | Gap | Failure;
+export type Message = Connected | Lost | Confirmed | State | Snapshot | Update | Gap | RevisionsUnknown | Failure;
 
 export interface SubscribeOptions {
   /** First the last so many candles, the open one included (0 to 5,000). */
