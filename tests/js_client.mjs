@@ -9,9 +9,15 @@ const faultOf = ({ name, message, status, code, closeCode, retryAfterMs }) => ({
   fault: { name, message, status, code, closeCode, retryAfterMs },
 });
 
+let pauseMs = 0; // the reader rests so long after the next message
+
 async function iterate() {
   try {
-    for await (const message of client) say({ message });
+    for await (const message of client) {
+      say({ message });
+      if (pauseMs) await new Promise((resolve) => setTimeout(resolve, pauseMs));
+      pauseMs = 0;
+    }
     say({ message: { type: "end" } });
   } catch (fault) {
     say(faultOf(fault));
@@ -22,6 +28,7 @@ for await (const line of readline.createInterface({ input: process.stdin })) {
   const [call, ...args] = JSON.parse(line);
   try {
     if (call === "iterate") iterate();
+    else if (call === "pause") [pauseMs] = args;
     else say({ result: (call === "streams" ? client.streams : await client[call](...args)) ?? null });
   } catch (fault) {
     say(faultOf(fault));
