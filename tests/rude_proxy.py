@@ -12,13 +12,13 @@ MANNERS: Final = ("plain", "cut", "delay", "trickle", "swallow")
 class RudeProxy:
     """Passes bytes to and from `target`, a port on loopback. Each connection has one of `MANNERS`, drawn when it opens.
 
-    A connection that is not plain ends by itself after 1 to `most_s` seconds; a swallowed one says nothing from then
-    on and stays, until its client leaves or `hole_s` seconds are over. `is_rude` may be taken away at any time: what
-    is open then is cut, and what follows is plain. `seen` counts manners.
+    At first it is kind; `set_rude` cuts what is open and changes that. A connection that is not plain ends by itself
+    after 1 to `most_s` seconds; a swallowed one says nothing from then on and stays, until its client leaves or
+    `hole_s` seconds are over. `seen` counts manners.
     """
 
     def __init__(self, target: int, dice: random.Random, *, most_s: float = 6.0, hole_s: float = 60.0) -> None:
-        self.is_rude = True
+        self._is_rude = False
         self.seen: Counter[str] = Counter()
         self.port = 0
         self._target = target
@@ -42,9 +42,9 @@ class RudeProxy:
         self._server.close()
         await self._end_all()
 
-    async def be_kind(self) -> None:
-        """Cut what is open, and pass everything on from now on."""
-        self.is_rude = False
+    async def set_rude(self, is_rude: bool) -> None:
+        """Cut what is open, and be rude or kind from now on."""
+        self._is_rude = is_rude
         await self._end_all()
 
     async def _end_all(self) -> None:
@@ -66,7 +66,7 @@ class RudeProxy:
             writer.transport.abort()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        manner = self._dice.choice(MANNERS) if self.is_rude else "plain"
+        manner = self._dice.choice(MANNERS) if self._is_rude else "plain"
         self.seen[manner] += 1
         there, back = await asyncio.open_connection("127.0.0.1", self._target)
         ends_s = self._dice.uniform(1, self._most_s)

@@ -36,7 +36,8 @@ from tests.untidy import UntidySandbox, Values
 
 STREAMS = (*(f"{symbol}USDT@1s" for symbol in ("BTC", "ETH", "BNB", "SOL", "XRP")), "ETHBTC@1s", "BTCUSDT@1m")
 SETTLES_S = 150.0
-KILLED_EVERY_S = (5.0, 9.0)
+REVISED_TIMES, REVISED_EVERY_S = (6, 12), 0.6
+"""So often the exchange revises candles before the relay is killed."""
 IS_WRITTEN_S = 1.0
 """Candles are written at most so long after they were told; what is revised just before a kill is lost with it."""
 
@@ -163,6 +164,11 @@ class Audience:
             if task.done():
                 task.result()
 
+    def has_come(self) -> bool:
+        """Say whether all of them heard something; raise what ended one of them."""
+        self.check_alive()
+        return all(client.messages for client in self.clients)
+
     @property
     def unsettled(self) -> list[str]:
         now = self._now()
@@ -178,7 +184,8 @@ class Audience:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         for process in self.processes.values():
-            process.kill()
+            if process.returncode is None:
+                process.kill()
             await process.wait()
 
 
@@ -225,14 +232,19 @@ async def test_no_network_costs_a_client_a_close_a_revision_or_the_repair_of_a_g
         faulter = Faulter(exchange, truths, random.Random(seed + 2), nothing)
         process = await start_process(sandbox, port, database)
         audience = Audience(proxy.url, truths, faulter, sandbox)
-        await audience.come(node, tmp_path)
-        resting = asyncio.create_task(audience.rest(min(60.0, seconds / 3)))
-        ends_at = time.monotonic() + seconds
+        resting: asyncio.Task[None] | None = None
         try:
+            await audience.come(node, tmp_path)
+            # Before their first connection some of them end, as they should, where there is no relay.
+            await eventually(audience.has_come)
+            await proxy.set_rude(True)
+            resting = asyncio.create_task(audience.rest(min(60.0, seconds / 3)))
+            ends_at = time.monotonic() + seconds
             while time.monotonic() < ends_at:
-                await asyncio.sleep(dice.uniform(*KILLED_EVERY_S) - IS_WRITTEN_S)
+                for _ in range(dice.randint(*REVISED_TIMES)):
+                    await asyncio.sleep(REVISED_EVERY_S)
+                    faulter.revise()
                 audience.check_alive()
-                faulter.revise()
                 if kills % 3 == 2:
                     # Who resumes now is told gaps.
                     exchange.faults.answer_rest(503, b"{}", times=6)
@@ -245,12 +257,14 @@ async def test_no_network_costs_a_client_a_close_a_revision_or_the_repair_of_a_g
             await resting
             exchange.untidy.clear()
             exchange.faults.clear()
-            await proxy.be_kind()
+            await proxy.set_rude(False)
             ended = sandbox.clock.now()
+            settling_at = time.monotonic()
             try:
                 await eventually(lambda: not audience.unsettled, SETTLES_S)
             except TimeoutError:
                 print(f"unsettled: {audience.unsettled}")
+            print(f"settled after {time.monotonic() - settling_at:.1f} s")
             audience.check_alive()
             found = [*faulter.found]
             for check in audience.checks:
@@ -258,8 +272,9 @@ async def test_no_network_costs_a_client_a_close_a_revision_or_the_repair_of_a_g
                 found += check.found
             lasting = await differing(f"http://127.0.0.1:{port}", truths, audience, faulter, ended)
         finally:
-            resting.cancel()
-            await asyncio.gather(resting, return_exceptions=True)
+            if resting is not None:
+                resting.cancel()
+                await asyncio.gather(resting, return_exceptions=True)
             report(kills, proxy, audience)
             await audience.leave()
             if process.returncode is None:
