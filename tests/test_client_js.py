@@ -307,7 +307,7 @@ async def test_a_resume_tells_what_was_revised_and_asks_for_gaps(relay: StandInR
     assert (revised, messages[-1]["before"]) == ([98], START + 121)
     await relay.wait_for_requests(3)
     assert [(one.get("revision"), one.get("gaps")) for one in relay.requests[1:3]] == [
-        (17, None), (None, [[START - 120, START - 60]]),
+        (17, None), (18, [[START - 120, START - 60]]),
     ]  # fmt: skip
 
 

@@ -133,10 +133,7 @@ class Following:
     def _subscribe(self, streams: list[_Stream], options: dict[str, Any]) -> dict[str, Any]:
         for stream in streams:
             stream.awaits_snapshot = "since" in options or "bars" in options
-        numbers = [stream.progress.revision for stream in streams if stream.progress.revision is not None]
-        # Of one number for all some hear again what they know, and it is not told again.
-        revision = {"revision": min(numbers)} if numbers and "since" in options else {}
-        return self._request("subscribe", streams, options | revision)
+        return self._request("subscribe", streams, options)
 
     def _renewal(self, streams: list[_Stream]) -> dict[str, Any]:
         request = self._request("renew", streams, {})

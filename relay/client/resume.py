@@ -65,6 +65,8 @@ class Progress:
         request: dict[str, Any] = {}
         if since is not None:
             request["since"] = since
+            if self.revision is not None:
+                request["revision"] = self.revision
         # Once something was delivered, `bars` would cut what was missed.
         if bars is not None and not self._is_under_way:
             request["bars"] = bars

@@ -160,7 +160,10 @@ class Stream {
     const { bars, throttleMs, closedOnly } = this.options;
     const since = this.resumeFrom();
     const request = {};
-    if (since !== null) request.since = since;
+    if (since !== null) {
+      request.since = since;
+      if (this.revision !== null) request.revision = this.revision;
+    }
     // Once something was delivered, `bars` would cut what was missed.
     if (bars !== undefined && !this.isUnderWay && !this.hasSnapshot) request.bars = bars;
     if (throttleMs !== undefined) request.throttle_ms = throttleMs;
@@ -577,11 +580,7 @@ export class RelayClient {
     }
     for (const { request, streams } of groups.values()) {
       for (const names of batches([...streams.keys()])) {
-        const asked = names.map((name) => streams.get(name));
-        const numbers = asked.map(({ revision }) => revision).filter((number) => number !== null);
-        // Of one number for all some hear again what they know, and it is not told again.
-        const revision = numbers.length && "since" in request ? { revision: Math.min(...numbers) } : {};
-        this.#request("subscribe", names, { ...request, ...revision }, asked);
+        this.#request("subscribe", names, request, names.map((name) => streams.get(name)));
       }
     }
     for (const stream of this.#streams.values()) if (stream.repairAt <= now) this.#repair(stream);
