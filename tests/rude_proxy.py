@@ -81,6 +81,7 @@ class RudeProxy:
             if manner == "swallow":
                 for task in passing:
                     task.cancel()
+                await asyncio.gather(*passing, return_exceptions=True)
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(self._hole_s):
                         # What the client says goes nowhere, and its end is seen.

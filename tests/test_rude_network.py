@@ -36,7 +36,7 @@ from tests.untidy import UntidySandbox, Values
 
 STREAMS = (*(f"{symbol}USDT@1s" for symbol in ("BTC", "ETH", "BNB", "SOL", "XRP")), "ETHBTC@1s", "BTCUSDT@1m")
 SETTLES_S = 150.0
-REVISED_TIMES, REVISED_EVERY_S = (6, 12), 0.6
+REVISED_TIMES, REVISED_EVERY_S = (3, 8), 0.6
 """So often the exchange revises candles before the relay is killed."""
 IS_WRITTEN_S = 1.0
 """Candles are written at most so long after they were told; what is revised just before a kill is lost with it."""
