@@ -1,5 +1,6 @@
 """Steps in closed times, revisions and gaps over a lost connection: what the client asks anew, and what it tells."""
 
+import itertools
 from typing import Any
 
 import pytest
@@ -191,6 +192,23 @@ def test_gaps_are_asked_for_after_a_resume_and_what_comes_is_told_as_revised(rel
     snapshot(relay, complete=True, revised=[candle(2)])
     relay.now += 4000
     assert relay.asks() == []
+
+
+def test_a_gap_that_nobody_can_close_is_asked_for_less_and_less_and_no_more(relay: Relay) -> None:
+    relay.says("gap", BTC, **{"from": START + 60, "to": START + 120})
+    asked = []
+    for _ in range(10_000):
+        relay.now += 10
+        for request in relay.asks():
+            asked.append(relay.now)
+            relay.confirms(BTC, request["id"])
+            snapshot(relay, complete=True, revised=[])
+    pauses = [later - earlier for earlier, later in itertools.pairwise(asked)]
+    assert pauses == sorted(pauses)
+    assert len(asked) == 12
+    resume(relay)
+    snapshot(relay, complete=True)
+    assert [one["gaps"] for one in relay.asks()] == [[(START + 60, START + 120)]]
 
 
 def test_a_gap_that_the_relay_repairs_by_itself_is_not_asked_for(relay: Relay) -> None:

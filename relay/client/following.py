@@ -21,6 +21,7 @@ _STREAMS_PER_REQUEST = 100
 # The relay takes frames up to 4,096 bytes; this leaves room for the options around the names.
 _NAME_BYTES_PER_REQUEST = 3500
 _REPAIR_S, _MOST_REPAIR_S = 30.0, 600.0
+_MOST_REPAIRS = 12
 # Refusals of a stream that worked before which may end by themselves, for instance while a relay starts.
 _PASSING = {Code.PROVIDER_UNAVAILABLE, Code.RATE_LIMITED, Code.TOO_MANY_SUBSCRIPTIONS, Code.INTERNAL}
 
@@ -155,9 +156,10 @@ class Following:
         return None
 
     def _plan_repair(self, stream: _Stream, now: float) -> None:
-        if stream.progress.gaps and stream.repair_at == math.inf:
+        # What so many questions did not bring may come with the next connection.
+        if stream.progress.gaps and stream.repair_at == math.inf and stream.repairs < _MOST_REPAIRS:
             stream.repair_at = now + min(_MOST_REPAIR_S, _REPAIR_S * 2.0**stream.repairs)
-            stream.repairs = min(stream.repairs + 1, 16)
+            stream.repairs += 1
             self.due_at = min(self.due_at, stream.repair_at)
 
     def take(self, said: Said, now: float) -> list[Message]:

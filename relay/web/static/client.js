@@ -23,6 +23,7 @@ const MOST_GAPS = 50;
 const MOST_REVISED = 256;
 const REPAIR_MS = 30_000;
 const MOST_REPAIR_MS = 600_000;
+const MOST_REPAIRS = 12;
 const HANDSHAKE_MS = 10_000;
 const SILENCE_MS = 20_000;
 const PONG_MS = 10_000;
@@ -261,9 +262,10 @@ class Stream {
   }
 
   planRepair(now) {
-    if (!this.gaps.length || this.repairAt < Infinity) return;
+    // What so many questions did not bring may come with the next connection.
+    if (!this.gaps.length || this.repairAt < Infinity || this.repairs >= MOST_REPAIRS) return;
     this.repairAt = now + Math.min(MOST_REPAIR_MS, REPAIR_MS * 2 ** this.repairs);
-    this.repairs = Math.min(this.repairs + 1, 16);
+    this.repairs += 1;
   }
 }
 
