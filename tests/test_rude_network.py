@@ -119,7 +119,7 @@ class Audience:
         process = await start(node, HERE / "js_client.mjs", CLIENT, self.url, settings, stdin=PIPE)
         self._take(script, process, self._run_script(script, process))
         page = PageClient("page", self._truths, self._now, self._moment)
-        process = await start(node, HERE / "page_feed.mjs", site_of(tmp_path, self.url), *STREAMS)
+        process = await start(node, HERE / "feed_client.mjs", site_of(tmp_path, self.url), *STREAMS)
         self._take(page, process, page.run(lines_of(process)))
         tail = TailClient("tail", self._truths, self._now, self._moment)
         asked = ("-m", "relay", "tail", *STREAMS, "--url", self.url, "--json", "--bars", "10")
@@ -165,9 +165,9 @@ class Audience:
                 task.result()
 
     def has_come(self) -> bool:
-        """Say whether all of them heard something; raise what ended one of them."""
+        """Say whether all of them heard something of all streams; raise what ended one of them."""
         self.check_alive()
-        return all(client.messages for client in self.clients)
+        return all(check.last is not None or check.closed for check in self.checks)
 
     @property
     def unsettled(self) -> list[str]:
@@ -236,7 +236,7 @@ async def test_no_network_costs_a_client_a_close_a_revision_or_the_repair_of_a_g
         try:
             await audience.come(node, tmp_path)
             # Before their first connection some of them end, as they should, where there is no relay.
-            await eventually(audience.has_come)
+            await eventually(audience.has_come, SETTLES_S)
             await proxy.set_rude(True)
             resting = asyncio.create_task(audience.rest(min(60.0, seconds / 3)))
             ends_at = time.monotonic() + seconds
