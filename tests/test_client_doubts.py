@@ -121,6 +121,15 @@ def test_a_doubt_that_the_connection_does_not_survive_is_settled_by_the_next(rel
     assert relay.asks() == []
 
 
+def test_what_a_gap_lacked_goes_back_as_revised_where_a_later_candle_was_told(relay: Relay) -> None:
+    relay.says("gap", BTC, **{"from": START + 60, "to": START + 120})
+    update(relay, 2, is_closed=False)
+    assert resume(relay)["since"] == START
+    told = snapshot(relay, 1, 2, 3, last_is_closed=False, complete=True)
+    assert minutes(told) == [1, 2, 3]
+    assert [one.is_revised for one in told if isinstance(one, Update)] == [True, False, False]
+
+
 # -- what changed meanwhile -----------------------------------------------------------------------------------------
 
 

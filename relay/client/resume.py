@@ -141,8 +141,10 @@ class Progress:
             if self._is_unexplained(candle.time):
                 self._doubt(candles[-1].time)
                 break
+            # A gap was told, and a later candle: what it lacked comes after that.
+            is_late = self._last_open is not None and candle.time < self._last_open
             if self._accept(candle.time, is_closed=is_closed):
-                found.append(_missed(key, candle, is_closed=is_closed, seq=seq))
+                found.append(_missed(key, candle, is_closed=is_closed, seq=seq, is_revised=is_late))
         return found
 
     def _revisions(self, snapshot: Snapshot) -> Iterator[Message]:

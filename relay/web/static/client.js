@@ -784,8 +784,10 @@ export class RelayClient {
         stream.doubt(candles.at(-1).time);
         break;
       }
+      // A gap was told, and a later candle: what it lacked comes after that.
+      const isRevised = stream.lastOpen !== null && candle.time < stream.lastOpen;
       if (!stream.accept(candle.time, isClosed)) continue;
-      this.#tellOf(stream, "update", { ...missed, candle, isClosed, isBackfilled: isClosed });
+      this.#tellOf(stream, "update", { ...missed, candle, isClosed, isBackfilled: isClosed, isRevised });
     }
     // It may be another run of the relay, which knows nothing of the gaps.
     if (stream.gaps.length && !isRepair) Object.assign(stream, { repairAt: performance.now(), repairs: 0 });
