@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from relay.client.messages import Gap, Message, RevisionsUnknown, Update
+from relay.client.messages import Gap, Message, Outdated, Update
 from tests.test_client_following import Json, Relay
 
 BTC = "BTCUSDT@1m"
@@ -177,7 +177,7 @@ def test_streams_that_heard_of_other_revisions_resume_apart(relay: Relay) -> Non
 def test_it_is_told_that_revisions_are_not_known(relay: Relay) -> None:
     resume(relay)
     (told,) = snapshot(relay, complete=True, revised=[], revisions_known=False)
-    assert isinstance(told, RevisionsUnknown)
+    assert isinstance(told, Outdated)
     assert told.before == START + 1
 
 

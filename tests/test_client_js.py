@@ -302,7 +302,7 @@ async def test_a_resume_tells_what_was_revised_and_asks_for_gaps(relay: StandInR
     relay.snapshot_fields = {"revised": [candle._replace(close=99.5)._asdict(), candle._replace(close=98)._asdict()]}
     relay.snapshot_fields |= {"revisions_known": False, "revision": 18}
     await relay.drop(1001)
-    messages = await client.until("revisions_unknown")
+    messages = await client.until("outdated")
     revised = [one["candle"]["close"] for one in messages if one["type"] == "update" and one["isRevised"]]
     assert (revised, messages[-1]["before"]) == ([98], START + 121)
     await relay.wait_for_requests(3)

@@ -91,7 +91,7 @@ class Gap(NamedTuple):
     wire: Mapping[str, Any]
 
 
-class RevisionsUnknown(NamedTuple):
+class Outdated(NamedTuple):
     """Candles that opened before `before` may have been revised while nobody listened, and the relay cannot say which.
 
     `RelayClient.history` has them as they are now.
@@ -112,4 +112,4 @@ class Failure(NamedTuple):
     wire: Mapping[str, Any]
 
 
-Message: TypeAlias = Connected | Lost | Confirmed | State | Snapshot | Update | Gap | RevisionsUnknown | Failure
+Message: TypeAlias = Connected | Lost | Confirmed | State | Snapshot | Update | Gap | Outdated | Failure

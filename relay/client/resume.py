@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from relay.client.messages import Gap, Message, RevisionsUnknown, Snapshot, Update
+from relay.client.messages import Gap, Message, Outdated, Snapshot, Update
 from relay.intervals import INTERVALS, length_s, next_open, open_time
 from relay.model import Candle, StreamKey
 
@@ -154,8 +154,8 @@ class Progress:
             if self._take_revised(candle):
                 yield _missed(key, candle, is_closed=True, seq=snapshot.seq, is_revised=True)
         if snapshot.wire.get("revisions_known") is False and since is not None:
-            names = {"type": "revisions_unknown", "symbol": key.symbol, "interval": key.interval}
-            yield RevisionsUnknown(key, since + 1, {**names, "before": since + 1})
+            names = {"type": "outdated", "symbol": key.symbol, "interval": key.interval}
+            yield Outdated(key, since + 1, {**names, "before": since + 1})
 
     @property
     def _is_under_way(self) -> bool:

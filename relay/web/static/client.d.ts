@@ -104,8 +104,8 @@ export interface Gap extends OfStream {
  * Candles that opened before `before` may have been revised while nobody listened, and the relay cannot say which;
  * `history` has them as they are now.
  */
-export interface RevisionsUnknown extends OfStream {
-  type: "revisions_unknown";
+export interface Outdated extends OfStream {
+  type: "outdated";
   before: number;
 }
 
@@ -118,7 +118,7 @@ export interface Failure extends Partial<OfStream> {
   isRetried: boolean;
 }
 
-export type Message = Connected | Lost | Confirmed | State | Snapshot | Update | Gap | RevisionsUnknown | Failure;
+export type Message = Connected | Lost | Confirmed | State | Snapshot | Update | Gap | Outdated | Failure;
 
 export interface SubscribeOptions {
   /** First the last so many candles, the open one included (0 to 5,000). */

@@ -768,7 +768,7 @@ export class RelayClient {
     }
     const owed = stream.firstOwed();
     const since = stream.resumeFrom();
-    if (wire.revisions_known === false) this.#tellOf(stream, "revisions_unknown", { before: since + 1 });
+    if (wire.revisions_known === false) this.#tellOf(stream, "outdated", { before: since + 1 });
     stream.believe();
     // Before a snapshot the relay tells of all that it lacks; without a word where it has no history.
     if (!isComplete && !isRepair && owed !== null && !stream.isToldGaps) {

@@ -172,7 +172,7 @@ export class Feed extends EventTarget {
     else if (message.type === "snapshot") this.#onSnapshot(live, message);
     else if (message.type === "update") this.#onUpdate(live, message);
     else if (message.type === "gap") this.#onGap(live, message);
-    else if (message.type === "revisions_unknown") this.#onRevisionsUnknown(live, message);
+    else if (message.type === "outdated") this.#onOutdated(live, message);
     else if (message.type === "failure") this.#onFailure(live, message);
   }
 
@@ -225,7 +225,7 @@ export class Feed extends EventTarget {
   }
 
   /** Take the newest candles before a time as history has them: which of them were revised nobody knows. */
-  async #onRevisionsUnknown(live, { before }) {
+  async #onOutdated(live, { before }) {
     const { symbol, interval } = split(live.name);
     const limit = Math.min(PAGE, live.candles.entries.length);
     try {
