@@ -36,6 +36,10 @@ class Absences:
         self._clock = clock
         self._absent: dict[str, dict[str, float]] = {}
 
+    def forget(self) -> None:
+        """Go by what is stored again, as after a restart."""
+        self._absent.clear()
+
     async def take(self, provider: str, symbols: Collection[str], stored: Collection[str]) -> Seen:
         """Take a list, which says something about those with `stored` candles. Raises `StoreError`."""
         listed, now = {symbol.upper() for symbol in symbols}, self._clock.wall()
@@ -51,8 +55,10 @@ class Absences:
 
     async def keep(self, provider: str) -> None:
         """Store what is remembered of a provider, once what follows from its list was done. Raises `StoreError`."""
-        body = orjson.dumps({"seen_at": self._clock.wall(), "absent": self._absent[provider]})
-        await self._documents.put(f"listed:{provider}", body)
+        # What a list showed of another file than the one that is there now does not count.
+        if provider in self._absent:
+            body = orjson.dumps({"seen_at": self._clock.wall(), "absent": self._absent[provider]})
+            await self._documents.put(f"listed:{provider}", body)
 
     async def _recall(self, provider: str) -> tuple[dict[str, float], float]:
         """Return who was missing when an earlier run ended, and when it saw the list, 0 if nobody knows."""

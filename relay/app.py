@@ -38,6 +38,7 @@ CONFIG = web.AppKey("config", Config)
 HOST = web.AppKey("plugin_host", PluginHost)
 HUB = web.AppKey("hub", Hub)
 STORE = web.AppKey("store", Store)
+MEMORIES = web.AppKey("memories", list[Memory])
 IDENTITIES = web.AppKey("identities", Identities)
 HISTORY = web.AppKey("history", History)
 DIRECTORY = web.AppKey("directory", Directory)
@@ -89,7 +90,7 @@ def build_app(config: Config, builtin: Iterable[object], clock: Clock | None = N
     app.on_shutdown.append(_send_clients_away)
     # In dependency order; aiohttp undoes them in reverse.
     app.cleanup_ctx.extend(
-        [_loop_lag, _loop_watch, _store, _sessions, _identities, _directory, _history, _hub, _clients]
+        [_loop_lag, _loop_watch, _store, _sessions, _identities, _directory, _new_files, _history, _hub, _clients]
     )
     return app
 
@@ -130,11 +131,13 @@ async def _store(app: web.Application) -> AsyncIterator[None]:
 async def _sessions(app: web.Application) -> AsyncIterator[None]:
     """One HTTP session for each provider: it reads the provider's clock from every answer."""
     sessions = []
+    app[MEMORIES] = []
     for provider in app[PROVIDERS].values():
         session = new_session(provider.clock)
         provider.open(session)
         sessions.append(session)
-        provider.remember(await _memory(app[STORE].documents, f"memory:{provider.name}"))
+        app[MEMORIES].append(await _memory(app[STORE].documents, f"memory:{provider.name}"))
+        provider.remember(app[MEMORIES][-1])
     yield
     for session in sessions:
         await session.close()
@@ -175,6 +178,19 @@ async def _directory(app: web.Application) -> AsyncIterator[None]:
     await app[DIRECTORY].start()
     yield
     await app[DIRECTORY].close()
+
+
+async def _new_files(app: web.Application) -> AsyncIterator[None]:
+    """What is known beside candles follows the store to another file; above all what was spent of the budgets."""
+
+    async def keep_again() -> None:
+        for memory in app[MEMORIES]:
+            await memory.save_again()
+        await app[IDENTITIES].begin_again()
+        await app[DIRECTORY].keep_again()
+
+    app[STORE].on_new_file(keep_again)
+    yield
 
 
 async def _history(app: web.Application) -> AsyncIterator[None]:

@@ -47,6 +47,11 @@ class BytesCache(Generic[K, V]):
             _, (_, freed) = self._entries.popitem(last=False)
             self.used -= freed
 
+    def clear(self) -> None:
+        """Forget all values."""
+        self._entries.clear()
+        self.used = 0
+
     def drop(self, key: K) -> None:
         """Forget a value, if it is there."""
         entry = self._entries.pop(key, None)

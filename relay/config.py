@@ -54,6 +54,8 @@ class Config:
     insecure: bool = False
     # Where each setting that was given comes from; what is not in it has its default.
     sources: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}), repr=False, compare=False)
+    # The configuration file, "" without one.
+    read_from: str = field(default="", repr=False, compare=False)
     # Both hold keys in plain text, so neither shows in `repr`.
     tables: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: MappingProxyType({}), repr=False)
     environ: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}), repr=False)
@@ -118,6 +120,7 @@ def load_config(flags: Mapping[str, Any], environ: Mapping[str, str] | None = No
         **found,
         insecure=bool(flags.get("insecure")),
         sources=MappingProxyType(sources),
+        read_from=source,
         tables=tables,
         environ=MappingProxyType(dict(environ)),
     )

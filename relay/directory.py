@@ -80,6 +80,11 @@ class Directory:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._tasks.clear()
 
+    async def keep_again(self) -> None:
+        """Store all lists in another database than before."""
+        for kept in self._kept.values():
+            await kept.keep_again()
+
     def ask_anew(self, name: str) -> None:
         """Ask a provider for its list now, whatever it answered before: its settings changed."""
         if name in self._kept:

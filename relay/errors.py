@@ -66,7 +66,11 @@ class ConfigError(RelayError):
 
 
 class StoreError(RelayError):
-    """The database cannot be opened or used."""
+    """The database cannot be opened or used; `reason` says why and names no file."""
+
+    def __init__(self, message: str, reason: str = "") -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 class OutboxFull(RelayError):

@@ -111,10 +111,27 @@ class Identities:
         self._settled: dict[Identity, int] = {}
         self._absences = Absences(store.documents, clock)
         self._places = asyncio.Semaphore(_PLACES)
+        self._is_closing = False
 
     async def start(self, sources: Iterable[CandleSource]) -> None:
         """Go on with the checks that an earlier run began."""
         self._sources = {source.name: source for source in sources}
+        await self._begin_checks()
+
+    async def begin_again(self) -> None:
+        """Go on as after a restart: the store has another file now, and nothing is known of what that holds."""
+        await self._end_checks()
+        for known in (self._doubts, self._settled, self.set_aside):
+            known.clear()
+        self._absences.forget()
+        await self._begin_checks()
+
+    async def close(self) -> None:
+        """End the checks under way; what waits for a comparison goes on waiting in the next run."""
+        self._is_closing = True
+        await self._end_checks()
+
+    async def _begin_checks(self) -> None:
         with suppress(StoreError):
             for name, key in await self._store.streams():
                 if not is_aside(key.symbol):
@@ -127,8 +144,7 @@ class Identities:
         for doubt in self._doubts.values():
             self._check(doubt)
 
-    async def close(self) -> None:
-        """End the checks under way; what waits for a comparison goes on waiting in the next run."""
+    async def _end_checks(self) -> None:
         tasks = [doubt.task for doubt in self._doubts.values() if doubt.task is not None]
         for task in tasks:
             task.cancel()
@@ -227,7 +243,7 @@ class Identities:
 
     def _check(self, doubt: _Doubt) -> None:
         is_under_way = doubt.task is not None and not doubt.task.done()
-        if not is_under_way and self._clock.monotonic() >= doubt.retry_at:
+        if not is_under_way and not self._is_closing and self._clock.monotonic() >= doubt.retry_at:
             doubt.is_compared.clear()
             doubt.patience_ends = self._clock.monotonic() + PATIENCE_S
             name = f"identity of {doubt.source.name} {doubt.symbol}"
@@ -242,7 +258,7 @@ class Identities:
                 try:
                     if verdict.is_same is not None:
                         if await self._follow(doubt, verdict):
-                            del self._doubts[doubt.identity]
+                            self._doubts.pop(doubt.identity, None)
                             return
                     elif not doubt.is_faint:
                         await self._take_away(doubt)

@@ -186,6 +186,12 @@ class KeptList:
             about = event("symbols_not_stored", provider=name)
             log.debug("the symbol list of %s was not stored: %s", name, error, extra=about)
 
+    async def keep_again(self) -> None:
+        """Store the list in another database than before, and let who follows lists see what is in it."""
+        if self.listing.is_known:
+            await self._remember()
+            await self._on_list(self.provider, self._trading([*self.listing.instruments.values()]))
+
     async def recall(self) -> None:
         """Begin with the list of an earlier run, if there is one."""
         name = self.provider.name

@@ -69,6 +69,8 @@ class Reload:
         self._reconfigure(settings)
 
     def _check(self, config: Config) -> None:
+        if self._config.read_from and not config.read_from:
+            raise ConfigError(f"{self._config.read_from} is gone; only a restart goes on without it")
         if self._config.tokens and not config.tokens:
             raise ConfigError("there are no tokens any more; only a restart opens the relay to everybody")
         if self._tls is not None and not config.tls_cert:
@@ -81,7 +83,13 @@ class Reload:
 
     def _warn_of_the_rest(self, config: Config) -> None:
         # The tables hold keys: of them only the names are compared and said.
-        mine = {field.name for field in dataclasses.fields(Config)} - {*RELOADED, "sources", "tables", "environ"}
+        mine = {field.name for field in dataclasses.fields(Config)} - {
+            *RELOADED,
+            "sources",
+            "read_from",
+            "tables",
+            "environ",
+        }
         names = sorted(name for name in mine if getattr(config, name) != getattr(self._config, name))
         tables = (config.tables.keys() | self._config.tables.keys()) - self._app[PROVIDERS].keys()
         names += sorted(f"[{name}]" for name in tables if config.tables.get(name) != self._config.tables.get(name))

@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import pty
+import stat
 import sys
 from pathlib import Path
 
@@ -71,6 +72,7 @@ async def test_a_file_is_written_and_gone_on_with(relay: Running, tmp_path: Path
     words = ("--start", str(START), "--csv", "--output", str(file))
     assert (await run(relay, *words, "--end", str(START + 60 * 7999), "--resume")).exit_code == 0
     assert times_of(file.read_text()) == ALL[:8000]
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
     # As a kill in the middle of a line leaves it.
     whole = file.read_bytes()
     file.write_bytes(whole[:-40])

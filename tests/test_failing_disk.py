@@ -1,10 +1,13 @@
-"""A relay whose disk is full, locked or damaged: it streams on, says so everywhere, and writes later what waited."""
+"""A relay whose disk is full, or whose file is locked, damaged or gone: it streams on, says so, and writes later."""
 
 import asyncio
 import contextlib
 import errno
+import json
 import logging
 import random
+import re
+import resource
 import sqlite3
 import subprocess
 import sys
@@ -12,7 +15,9 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, closing, contextmanager
 from pathlib import Path
+from typing import Any
 
+import aiohttp
 import pytest
 
 from providers.sandbox import Sandbox
@@ -21,6 +26,8 @@ from relay.storage.upkeep import overview, reading
 from relay.storage.verify import verify
 from tests.conftest import StartRelay
 from tests.running import Running, WsClient, eventually
+from tests.scraping import scrape
+from tests.serving import serving
 
 STREAM = {"symbol": "BTCUSDT", "interval": "1s"}
 LOCKER = """
@@ -95,7 +102,7 @@ async def assert_it_is_said(relay: Running, reason: str, caplog: pytest.LogCaptu
     assert (ready.status, ready.body["detail"]) == (503, f"the store cannot be used: {reason}")
     assert (await relay.get("status")).body["store"]["problem"] == reason
     assert (await relay.get("/healthz")).status == 200
-    assert len([text for text in caplog.messages if text.startswith(f"store cannot write: {reason};")]) == 1
+    assert len([text for text in caplog.messages if re.match(f"store cannot (write|be used): {reason};", text)]) == 1
 
 
 async def assert_nothing_is_lost(relay: Running, path: Path, times: list[int]) -> None:
@@ -178,3 +185,130 @@ async def test_damaged_file(
     newcomer = await relay.connect()
     await newcomer.subscribe("ETHUSDT@1s", bars=3)
     await newcomer.update(is_closed=True)
+
+
+async def test_file_system_that_is_gone_gets_no_file_in_its_place(
+    fast: Sandbox, relay_with: StartRelay, small_disk: Path
+) -> None:
+    path = small_disk / "relay.db"
+    relay = await relay_with(sandbox=fast, database=str(path))
+    client = await relay.connect()
+    await client.subscribe("BTCUSDT@1s")
+    times = await closed_times(client, 1)
+    run("umount", "-l", str(small_disk))
+    await eventually(lambda: relay.app[STORE].problem == "the file is gone, and so is its file system")
+    times += await closed_times(client, 2)
+    assert names(small_disk) == []
+    # Another one that has a file of that name is as good.
+    run("mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(small_disk))
+    run("touch", str(path))
+    await eventually(lambda: relay.app[STORE].problem is None)
+    times += await closed_times(client, 1)
+    await relay.app[STORE].flush()
+    assert times == [*range(times[0], times[0] + len(times))]
+    assert stored_times(path, "1s") >= set(times[1:])
+
+
+async def test_files_that_may_not_grow(tmp_path: Path) -> None:
+    limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (120_000, resource.RLIM_INFINITY))"
+    url = "history?symbol=BTCUSDT&interval=1m&limit=5000"
+    async with serving(tmp_path, "--database", "relay.db", prepare=limit) as served, aiohttp.ClientSession() as session:
+
+        async def ready() -> tuple[int, str]:
+            async with session.get(f"{served.url}/readyz") as answer:
+                return answer.status, (await answer.json()).get("detail", "")
+
+        for _ in range(2):
+            async with session.get(f"{served.url}/api/v1/market-data/{url}") as answer:
+                assert len((await answer.json())["candles"]) == 5000
+        assert await ready() == (503, "the store cannot be used: the disk fails")
+        resource.prlimit(served.process.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        await served.logs("store works again")
+        assert await ready() == (200, "")
+    assert len(stored_times(tmp_path / "relay.db", "1m")) >= 4999
+
+
+def run(*words: str) -> None:
+    subprocess.run(words, check=True)
+
+
+def names(place: Path) -> list[str]:
+    return sorted(file.name for file in place.iterdir())
+
+
+def delete_all(place: Path) -> None:
+    for file in place.glob("relay.db*"):
+        file.unlink()
+
+
+def stored_times(path: Path, interval: str) -> set[int]:
+    with closing(sqlite3.connect(path)) as connection:
+        rows = connection.execute(
+            "SELECT time FROM candles JOIN streams ON id = stream_id WHERE interval = ?", (interval,)
+        ).fetchall()
+    return {time for (time,) in rows}
+
+
+def documents(path: Path) -> dict[str, str]:
+    with closing(sqlite3.connect(path)) as connection:
+        return dict(connection.execute("SELECT name, body FROM documents").fetchall())
+
+
+async def test_deleted_file(
+    fast: Sandbox, relay_with: StartRelay, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "relay.db"
+    relay = await relay_with(sandbox=fast, database=str(path))
+    client = await relay.connect()
+    await client.subscribe("BTCUSDT@1s")
+    past: dict[str, Any] = {"symbol": "BTCUSDT", "interval": "1m", "limit": 500, "end_time": 1_700_000_000}
+    history = (await relay.get("history", **past)).body
+    assert len(history["candles"]) == 500
+    times = await closed_times(client, 2)
+    delete_all(tmp_path)
+    await eventually(lambda: relay.app[STORE].problem)
+    ready = await relay.get("/readyz")
+    assert (ready.status, ready.body["detail"]) == (503, "the store cannot be used: the file was deleted")
+    assert (await relay.get("/healthz")).status == 200
+    assert (await scrape(relay))("relay_store_up") == 0
+    # While there is none the past comes from the provider, and what closes waits.
+    assert (await relay.get("history", **past)).body == history
+    times += await closed_times(client, 3)
+    await eventually(lambda: relay.app[STORE].problem is None)
+    times += await closed_times(client, 3)
+    assert times == [*range(times[0], times[0] + len(times))]
+    assert (await relay.get("/readyz")).status == 200
+    assert (await relay.get("status")).body["store"]["replacements"] == 1
+    assert (await scrape(relay))("relay_store_replacements_total") == 1
+    assert "store cannot be used: the file was deleted;" in caplog.text
+    assert (await relay.get("history", **past)).body == history
+    await relay.app[STORE].flush()
+    assert stored_times(path, "1s") >= set(times[-3:])
+    assert stored_times(path, "1m") >= {candle["time"] for candle in history["candles"]}
+    with reading(str(path)) as connection:
+        assert verify(connection, overview(connection, str(path)).streams, time.time() + 86_400).faults == []
+
+
+async def test_file_that_is_replaced_by_its_backup_counts_credits_on(
+    fast: Sandbox, relay_with: StartRelay, tmp_path: Path
+) -> None:
+    path, backup = tmp_path / "relay.db", tmp_path / "backup.db"
+    relay = await relay_with(sandbox=fast, database=str(path))
+    await relay.get("history", symbol="EUR/USD", interval="1h", limit=10)
+    with closing(sqlite3.connect(path)) as connection, closing(sqlite3.connect(backup)) as copy:
+        connection.backup(copy)
+    before = documents(backup)
+    await relay.get("history", symbol="EUR/USD", interval="1h", limit=10, end_time=1_700_000_000)
+    after = documents(path)
+    assert json.loads(after["memory:twelve_data"])["days"] != json.loads(before["memory:twelve_data"])["days"]
+    backup.replace(path)
+    # Nobody else may open it before: the log of the file that is lost is still beside it.
+    await eventually(lambda: relay.app[STORE].replacements == 1)
+    await eventually(lambda: documents(path).get("memory:twelve_data") == after["memory:twelve_data"])
+    # What the backup lacks is asked for again, and only that.
+    calls = len(fast.twelve_data.requests)
+    for end_time, count in ((None, 0), (1_700_000_000, 1), (1_700_000_000, 1)):
+        more: dict[str, Any] = {} if end_time is None else {"end_time": end_time}
+        answer = await relay.get("history", symbol="EUR/USD", interval="1h", limit=10, **more)
+        assert len(answer.body["candles"]) == 10
+        assert len(fast.twelve_data.requests) == calls + count

@@ -322,6 +322,7 @@ CASES = [
         {"budget": "credits a day", **TWELVE_DATA},
     ),
     Case("RelayStoreUnusable", {series("relay_store_up"): "1x4 0x10"}, "7m", "5m", RELAY),
+    Case("RelayStoreReplaced", {series("relay_store_replacements_total"): "0x4 1x10"}, "6m", "3m", RELAY),
     Case(
         "RelaySlowConsumers",
         {

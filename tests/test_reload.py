@@ -194,6 +194,17 @@ async def test_provider_settings_that_cannot_be_used_change_nothing(
     assert OTHER_KEY not in caplog.text
 
 
+async def test_configuration_file_that_is_gone_changes_nothing(tmp_path: Path) -> None:
+    file = tmp_path / "relay.toml"
+    file.write_text("max_streams = 7")
+    async with serving(tmp_path) as served:
+        file.rename(tmp_path / "away")
+        said = await served.hang_up("relay.toml is gone; only a restart goes on without it")
+        assert "the one before stays" in said
+        (tmp_path / "away").rename(file)
+        await served.hang_up("the configuration was read again")
+
+
 async def test_closing_the_terminal_ends_the_relay(tmp_path: Path) -> None:
     main, terminal = pty.openpty()
     process = await asyncio.create_subprocess_exec(

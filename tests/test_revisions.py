@@ -13,6 +13,7 @@ from providers import BUILTIN
 from relay import API_VERSION, Candle, PriceUpdate, ProviderInfo, StreamKey, Watchlist, hookimpl
 from relay.clock import Clock
 from relay.model import Candle as StoredCandle
+from relay.storage.database import Pace
 from relay.storage.revisions import MOST
 from relay.storage.store import Store
 from tests.conftest import StartRelay
@@ -90,6 +91,26 @@ async def test_what_is_not_known_any_more_is_not_claimed(tmp_path: Path) -> None
         await store.forget("p", "X", before=60 * 5)
         assert (await revised_after(store, numbers[-1]))[1] is False
         assert await revised_after(store, store.revision) == ([], True)
+    finally:
+        await store.close()
+
+
+async def test_a_file_that_took_the_place_of_another_claims_nothing_of_before(tmp_path: Path) -> None:
+    path = tmp_path / "relay.db"
+    store = await Store.open(path, Clock(), pace=Pace(check_s=0.02, absent_s=0.1))
+    try:
+        first = revise(store, 1, 2.0)
+        await store.flush()
+        path.unlink()
+        await eventually(path.exists)
+        await eventually(lambda: store.problem is None)
+        assert (await revised_after(store, first - 1))[1] is False
+        assert (await revised_after(store, first))[1] is False
+        before = store.revision
+        second = revise(store, 2, 2.0)
+        assert await revised_after(store, before) == ([candle(2, 2.0)], True)
+        await store.flush()
+        assert await revised_after(store, second) == ([], True)
     finally:
         await store.close()
 

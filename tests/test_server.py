@@ -245,6 +245,19 @@ async def test_database_is_kept_from_run_to_run(serve: Serve, tmp_path: Path) ->
         assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
 
 
+async def test_second_relay_on_a_database_is_refused_until_the_first_is_gone(serve: Serve, tmp_path: Path) -> None:
+    (tmp_path / "other.db").symlink_to("candles.db")
+    first = await serve("--database", "candles.db")
+    for name in ("candles.db", "other.db"):
+        line = await refused(tmp_path, "--sandbox", "--port", "0", "--database", name)
+        who = f"the relay with process id {first.process.pid} uses it"
+        assert line == f"relay: database {name}: {who}; stop that one or name another file"
+    first.process.kill()
+    await first.process.wait()
+    second = await serve("--database", "other.db")
+    assert (await second.stop())[0] == 0
+
+
 async def test_sandbox_leaves_the_database_of_the_configuration_alone(serve: Serve, tmp_path: Path) -> None:
     (tmp_path / "relay.toml").write_text('database = "real.db"\n')
     served = await serve(env={"RELAY_DATABASE": "real.db"})

@@ -2,10 +2,11 @@
 
 import asyncio
 import json
+import os
 import random
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -258,16 +259,19 @@ async def test_symbol_of_two_providers_needs_a_pin(store_command: Callable[..., 
     assert len(stored_streams(path)) == 2
 
 
-async def test_nothing_is_forgotten_while_a_relay_uses_the_file(
-    store_command: Callable[..., Result], path: Path
+@pytest.mark.parametrize("words", [("--forget", "BTCUSDT"), ("--repair",)])
+async def test_nothing_is_taken_out_while_a_relay_uses_the_file(
+    store_command: Callable[..., Result], path: Path, words: Sequence[str]
 ) -> None:
     store = await Store.open(path, Clock())
+    await store.add("binance", KEY, [], Span(int(time.time()), int(time.time()) + 86_400))
     try:
-        result = await asyncio.to_thread(store_command, "--forget", "BTCUSDT")
+        assert (await asyncio.to_thread(store_command)).exit_code == 0
+        result = await asyncio.to_thread(store_command, *words)
     finally:
         await store.close()
     assert result.exit_code == 2
-    assert "a relay uses it and remembers what is stored; stop it before something is forgotten" in result.output
+    assert f"the relay with process id {os.getpid()} uses it; stop that one" in result.output
     assert len(stored_streams(path)) == 2
 
 

@@ -64,6 +64,11 @@ def _rows(page: History, form: str) -> Iterator[bytes]:
             yield "\t".join(words).encode()
 
 
+def for_its_owner(path: str, flags: int) -> int:
+    """Open a file as `open` does; one that is created nobody else may read, whatever the umask."""
+    return os.open(path, flags, 0o600)
+
+
 def resume_point(path: Path, form: str) -> int | None:
     """Cut a file of an earlier run behind its last closed candle; return the time to go on from, None at its beginning.
 

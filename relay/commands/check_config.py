@@ -21,7 +21,7 @@ AUTOMATIC = frozenset(
     }
 )
 """Limits that are not fixed where they are 0."""
-LEFT_OUT = frozenset({"insecure", "sources", "tables", "environ"})
+LEFT_OUT = frozenset({"insecure", "sources", "read_from", "tables", "environ"})
 
 
 def explain(config: Config, host: PluginHost) -> Iterator[str]:

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from relay.client import History, RelayClient
 from relay.commands.calling import call, relay_options, shows_table
-from relay.commands.candlefile import RESUMABLE, Writer, resume_point
+from relay.commands.candlefile import RESUMABLE, Writer, for_its_owner, resume_point
 from relay.commands.download import MOST_BACKWARDS, metered, pages
 from relay.commands.figures import change, fixed, moment, places, printable, volume
 
@@ -125,7 +125,7 @@ def _opened(output: Path | None, resume: bool) -> Iterator[BinaryIO]:
         yield sys.stdout.buffer
         return
     try:
-        with output.open("ab" if resume else "wb") as file:
+        with open(output, "ab" if resume else "wb", opener=for_its_owner) as file:
             yield file
     except OSError as error:
         raise click.ClickException(f"{output} cannot be written: {error.strerror}") from None

@@ -86,13 +86,14 @@ def make_command(builtin: Iterable[object]) -> click.Command:
         """Show what the database holds, also while a relay uses it: size, streams, what is known of them, gaps.
 
         Settings are found as by `relay serve`. --check and --sample exit 1 when something is wrong. Each sample is one
-        call of a provider, 100 candles at most; Twelve Data takes a credit for it. --repair takes out candles and spans
-        that lie more than ten minutes ahead of this machine's clock, which has to be right. While --vacuum works a
-        relay that uses the file keeps what closes in memory; it needs as much free disk as the file is large.
+        call of a provider, 100 candles at most; Twelve Data takes a credit for it. While --vacuum works a relay that
+        uses the file keeps what closes in memory; it needs as much free disk as the file is large.
+
+        --repair and --forget want the relay stopped: it remembers what is stored. --repair takes out candles and spans
+        that lie more than ten minutes ahead of this machine's clock, which has to be right.
 
         --forget deletes a symbol's candles and what is known of them; who asks for them again gets them from the
-        provider. provider:SYMBOL names the provider, and set-aside candles are called as they are listed. It wants the
-        relay stopped.
+        provider. provider:SYMBOL names the provider, and set-aside candles are called as they are listed.
 
         \b
         relay store

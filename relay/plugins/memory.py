@@ -21,6 +21,11 @@ class Memory:
             except orjson.JSONDecodeError:
                 self.value = None
 
+    async def save_again(self) -> None:
+        """Keep the value in another database than the one it was saved in."""
+        if self.value is not None:
+            await self.save(self.value)
+
     async def save(self, value: Any) -> bool:
         """Keep this value in place of the one before; a kill of the process after the return does not lose it.
 

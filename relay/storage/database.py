@@ -1,65 +1,130 @@
-"""The open database file: one connection, one user at a time, and what its errors become; knows no queue, no memory."""
+"""The open database file: one connection, one user at a time, what its errors become, and whether it is still there.
+
+Once the file is not the one under its name any more, or there is none, the connection is given up for one to the file
+that is there. Until there is one an empty database in memory is read in its place, and nothing can be written.
+"""
 
 import asyncio
+import logging
 import sqlite3
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import ParamSpec, TypeVar
+from typing import NamedTuple, ParamSpec, TypeVar
 
 import aiosqlite
 
 from relay.errors import StoreError
+from relay.events import event
+from relay.storage.damage import Suspicion
+from relay.storage.opening import MEMORY, connected
+from relay.storage.place import Place
 from relay.storage.problems import Problems
-from relay.storage.schema import open_database, reason_of
+from relay.storage.schema import reason_of
 from relay.storage.tables import Tables
 
+log = logging.getLogger(__name__)
 P = ParamSpec("P")
 T = TypeVar("T")
 
+_STALLED = "the disk does not answer"
 
-class Database:
-    """Owns the connection, which `tables` and others use while they hold the `lock`; `read` and `write` take it.
 
-    aiosqlite runs one statement at a time, not one transaction: without the lock reads would see half of one.
+class Pace(NamedTuple):
+    """How often is looked after the files, in seconds.
+
+    `check_s` lies between two looks; a file that is gone is created anew when it was away for `absent_s`: whoever
+    deletes one may be about to put another there. SQLite goes through a file that may be damaged every `verify_s`. A
+    disk that keeps one user waiting for `stall_s` is taken for one that does not answer.
     """
 
-    def __init__(self, connection: aiosqlite.Connection, problems: Problems) -> None:
-        self.connection = connection
+    check_s: float = 1.0
+    absent_s: float = 3.0
+    verify_s: float = 60.0
+    stall_s: float = 15.0
+
+
+async def _nothing() -> None:
+    pass
+
+
+class Database:
+    """Owns the connection, which `tables` uses; `read` and `write` lend it, to one user at a time.
+
+    aiosqlite runs one statement at a time, not one transaction: without the lock reads would see half of one.
+
+    `on_change` is called when what was read before may not hold any more, `on_new_file` after it whenever there is
+    another file, outside of the lock, `on_stall` when the disk does not answer. `replacements` counts other files.
+    """
+
+    def __init__(
+        self, name: str, connection: aiosqlite.Connection, place: Place | None, problems: Problems, pace: Pace
+    ) -> None:
+        self._name = name
+        self._place = place
+        self._pace = pace
+        self._device = None if place is None else place.device
+        self._lost_at = 0.0
+        self._stamp = (0, 0) if place is None else place.look().stamp
+        self._data_version: int | None = None
+        self._suspicion = Suspicion("" if place is None else place.path, problems, pace.verify_s)
+        self._alarm = asyncio.Event()
+        self._is_closing = False
+        self._is_stalled = False
+        self._watching: asyncio.Task[None] | None = None
         self.tables = Tables(connection)
         self.problems = problems
         self.lock = asyncio.Lock()
+        self.on_change: Callable[[], None] = lambda: None
+        self.on_stall: Callable[[StoreError], None] = lambda error: None
+        self.on_new_file: Callable[[], Awaitable[None]] = _nothing
+        self.replacements = 0
 
     @classmethod
-    async def open(cls, path: str | Path, problems: Problems) -> "Database":
+    async def open(cls, path: str | Path, problems: Problems, pace: Pace | None = None) -> "Database":
         """Open or create the file and bring its schema up to date; `:memory:` keeps nothing.
 
-        Raises `StoreError` with one sentence that names the file and says what to do.
+        Raises `StoreError` with one sentence that names the file and says what to do, or which relay uses it.
         """
         name = str(path)
-        failure: list[StoreError] = []
+        database = cls(name, *await connected(name), problems, pace or Pace())
+        await database._note_version()
+        return database
 
-        def connect() -> sqlite3.Connection:
-            try:
-                return open_database(name)
-            except StoreError as error:
-                # aiosqlite leaves its thread unawaited when this function raises, so it gets a connection to close.
-                failure.append(error)
-                return sqlite3.connect(":memory:")
-
-        connection = await aiosqlite.Connection(connect, 64)
-        if failure:
-            await connection.close()
-            raise failure[0]
-        return cls(connection, problems)
+    def watch(self) -> None:
+        """Begin to look after the files, until `close`."""
+        if self._place is not None:
+            self._watching = asyncio.create_task(self._watch(), name="database watch")
 
     async def close(self) -> None:
-        """Close the file; nobody may use it any more."""
+        """Close the file and let others have it; nobody may use it any more."""
+        self._is_closing = True
+        self._alarm.set()
+        if self._watching is not None:
+            await asyncio.gather(self._watching, return_exceptions=True)
+        await self._suspicion.close()
         with suppress(sqlite3.Error):
             await self.connection.close()
+        if self._place is not None:
+            place, self._place = self._place, None
+            await asyncio.to_thread(place.leave)
+
+    @property
+    def connection(self) -> aiosqlite.Connection:
+        """The connection that is used now."""
+        return self.tables.connection
+
+    @property
+    def refusal(self) -> StoreError | None:
+        """Why nothing can be written now, as far as that is known beforehand."""
+        is_gone = self._is_stalled or (self._place is None and self._name != MEMORY)
+        reason = self.problems.of("file" if is_gone else "write")
+        return None if reason is None else StoreError(f"the store cannot be written: {reason}", reason)
 
     async def read(self, read: Callable[P, Awaitable[T]], *asked: P.args, **_: P.kwargs) -> T:
         """Return what a read finds, and take down whether the file can be read. Raises `StoreError`."""
+        if self._is_stalled:
+            raise StoreError(f"the store cannot be read: {_STALLED}", _STALLED)
         try:
             async with self.lock:
                 found = await read(*asked, **_)
@@ -67,14 +132,146 @@ class Database:
             reason = reason_of(error)
             if isinstance(error, sqlite3.Error):
                 self.problems.note("read", reason)
-            raise StoreError(f"the store cannot be read: {reason}") from error
+            self._suspicion.raise_(error)
+            raise StoreError(f"the store cannot be read: {reason}", reason) from error
         self.problems.clear("read")
         return found
 
     async def write(self, write: Callable[P, Awaitable[T]], *what: P.args, **_: P.kwargs) -> T:
-        """Change something that does not wait in the queue. Raises `StoreError`, and then it is not done."""
+        """Change something in the file that has the name now. Raises `StoreError`, and then it is not done."""
+        if self._is_stalled:
+            raise StoreError(f"the store cannot be written: {_STALLED}", _STALLED)
         try:
             async with self.lock:
-                return await write(*what, **_)
-        except (sqlite3.Error, ValueError) as error:
-            raise StoreError(f"the store cannot be written: {reason_of(error)}") from error
+                await self._look()
+                try:
+                    return await write(*what, **_)
+                finally:
+                    await self._note_stamp()
+        except (sqlite3.Error, ValueError, OverflowError) as error:
+            self._suspicion.raise_(error)
+            reason = reason_of(error)
+            raise StoreError(f"the store cannot be written: {reason}", reason) from error
+
+    # -- looking after the files -------------------------------------------------------------------
+
+    async def check(self) -> bool:
+        """Look whether the file is the one that was opened; if not, go on with what is there, as soon as can be.
+
+        Returns whether it went on with another file.
+        """
+        async with self.lock:
+            if self._place is not None:
+                self._suspicion.follow()
+                try:
+                    await self._look()
+                    if self.problems.of("write"):
+                        # Where nothing may grow there is room in a log that is emptied.
+                        await self.tables.fetch("PRAGMA wal_checkpoint(TRUNCATE)")
+                        await self._note_stamp()
+                    return False
+                except (sqlite3.Error, ValueError) as error:
+                    self._suspicion.raise_(error)
+                    return False
+                except StoreError:
+                    await self._let_go()
+            return await self._go_on()
+
+    async def _watch(self) -> None:
+        while not self._is_closing:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._alarm.wait(), self._pace.check_s)
+            self._alarm.clear()
+            if not self._is_closing and await self._checked():
+                await self.on_new_file()
+
+    async def _checked(self) -> bool:
+        """Do what `check` does, and say so while it cannot get to the file."""
+        check = asyncio.create_task(self.check(), name="database check")
+        done, _ = await asyncio.wait({check}, timeout=self._pace.stall_s)
+        if not done:
+            # Whoever comes next is not kept waiting too.
+            self._is_stalled = True
+            self.problems.note("file", _STALLED)
+            self.on_stall(StoreError(f"the store cannot be written: {_STALLED}", _STALLED))
+            await asyncio.wait({check})
+            self._is_stalled = False
+            if self.problems.of("file") == _STALLED:
+                self.problems.clear("file")
+        return check.result()
+
+    async def _look(self) -> None:
+        """Notice what other programs did. Raises `StoreError` when the file is not there, and `sqlite3.Error`."""
+        if self._name == MEMORY:
+            return
+        reason = self.problems.of("file") or "the file is gone"
+        if self._place is not None:
+            reason, stamp = await asyncio.to_thread(self._place.look)
+            if not reason:
+                await self._notice_changes(stamp)
+                return
+            self.problems.note("file", reason)
+            self._alarm.set()
+        raise StoreError(f"the store cannot be written: {reason}", reason)
+
+    async def _note_stamp(self) -> None:
+        """Take down how the file is after a change of our own."""
+        if self._place is not None:
+            self._stamp = (await asyncio.to_thread(self._place.look)).stamp
+
+    async def _note_version(self) -> None:
+        """Take down what no other program has changed yet."""
+        with suppress(sqlite3.Error):
+            ((self._data_version,),) = await self.tables.fetch("PRAGMA data_version")
+
+    async def _notice_changes(self, stamp: tuple[int, int]) -> None:
+        ((version,),) = await self.tables.fetch("PRAGMA data_version")
+        before, self._data_version = self._data_version, version
+        is_written_over = stamp != self._stamp
+        self._stamp = stamp
+        if is_written_over:
+            # By a checkpoint of another program, or not by way of SQLite: that shows where nothing is remembered.
+            self._suspicion.raise_()
+            await self.tables.fetch("PRAGMA shrink_memory")
+        if is_written_over or before != version:
+            self.tables.forget_ids()
+            self.on_change()
+            about = event("store_changed")
+            log.info("another program wrote to the database: what is stored is read anew", extra=about)
+
+    async def _let_go(self) -> None:
+        """Close what is not the file any more; from now on nothing is known."""
+        assert self._place is not None
+        place, self._place = self._place, None
+        self._lost_at = asyncio.get_running_loop().time()
+        await self._suspicion.close()
+        stand_in, _ = await connected(MEMORY)
+        old = self.tables.use(stand_in)
+        # What is in its log only belongs into that file, which may have another name now.
+        with suppress(sqlite3.Error, ValueError):
+            await old.execute_fetchall("PRAGMA wal_checkpoint(TRUNCATE)")
+        with suppress(sqlite3.Error, ValueError):
+            await old.close()
+        await asyncio.to_thread(place.leave)
+        self.on_change()
+
+    async def _go_on(self) -> bool:
+        """Open what is there now; return whether that could be done."""
+        may_create = asyncio.get_running_loop().time() >= self._lost_at + self._pace.absent_s
+        try:
+            connection, place = await connected(self._name, may_create=may_create, device=self._device)
+        except StoreError as error:
+            self.problems.note("file", error.reason)
+            return False
+        assert place is not None
+        stand_in = self.tables.use(connection)
+        await stand_in.close()
+        self._place, self._device = place, place.device
+        self._stamp = place.look().stamp
+        await self._note_version()
+        self._suspicion = Suspicion(place.path, self.problems, self._pace.verify_s)
+        self.replacements += 1
+        self.on_change()
+        self.problems.clear("file")
+        log.warning("the store goes on with the file that is there now", extra=event("store_replaced"))
+        return True

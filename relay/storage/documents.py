@@ -22,12 +22,12 @@ class Documents:
 
     async def get(self, name: str) -> Document | None:
         """Return the document of this name, or None. Raises `StoreError`."""
-        read = self._database.connection.execute_fetchall
+        read = self._database.tables.fetch
         rows = await self._database.read(read, "SELECT body, stored_at FROM documents WHERE name = ?", (name,))
         return next((Document._make(row) for row in rows), None)
 
     async def put(self, name: str, body: bytes) -> None:
         """Store a document in place of the one of the same name. Raises `StoreError`, and then it is not kept."""
         values = (name, body, self._clock.wall())
-        write = self._database.connection.execute
+        write = self._database.tables.fetch
         await self._database.write(write, "INSERT OR REPLACE INTO documents VALUES (?, ?, ?)", values)

@@ -101,6 +101,12 @@ class Loader:
         if (loading := self._loading.get(stream)) is not None:
             loading.is_spoilt = True
 
+    def forget_all(self) -> None:
+        """Read every stream anew: the file is another one, or another program wrote to it."""
+        self._shelves.clear()
+        for loading in self._loading.values():
+            loading.is_spoilt = True
+
     def _keep(self, stream: StreamId, found: Mapping[int, WindowRows], chunks: Mapping[int, Chunk]) -> None:
         """Keep chunks in memory, and have those stored that had to be made of many rows."""
         for number, chunk in chunks.items():

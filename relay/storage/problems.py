@@ -9,7 +9,10 @@ log = logging.getLogger(__name__)
 
 
 class Problems:
-    """Reasons, by what could not be done: `read` or `write`. The log lines say how much of `queue` waits."""
+    """Reasons, by what could not be done: to `read` or `write`, or to have a `file` at all, which comes first.
+
+    The log lines say how much of `queue` waits.
+    """
 
     def __init__(self, queue: WriteQueue) -> None:
         self._queue = queue
@@ -18,7 +21,7 @@ class Problems:
     @property
     def first(self) -> str | None:
         """What is wrong, in words without a path, or None."""
-        return next(iter(self._reasons.values()), None)
+        return self._reasons.get("file") or next(iter(self._reasons.values()), None)
 
     def of(self, doing: str) -> str | None:
         """Return why something could not be done the last time, or None."""
@@ -26,11 +29,12 @@ class Problems:
 
     def note(self, doing: str, reason: str) -> None:
         """Take down that something could not be done."""
-        is_news = not self._reasons
+        before = self.first
         self._reasons[doing] = reason
-        if is_news:
+        if self.first != before:
+            what = "be used" if doing == "file" else doing
             about = event("store_failed", doing=doing, reason=reason, waiting=self._queue.candles)
-            log.error("store cannot %s: %s; %d candles wait", doing, reason, self._queue.candles, extra=about)
+            log.error("store cannot %s: %s; %d candles wait", what, reason, self._queue.candles, extra=about)
 
     def clear(self, doing: str) -> None:
         """Take down that something was done."""

@@ -48,22 +48,24 @@ _OPEN_TIMEOUT_S = 2.0
 _BUSY_MS = 250
 
 
-def open_database(name: str) -> sqlite3.Connection:
-    """Open or create the file and bring its schema up to date; the name is one of a file or `:memory:`.
+def open_database(path: str, name: str) -> sqlite3.Connection:
+    """Open or create the file and bring its schema up to date; `path` may be `:memory:`, `name` is for errors.
 
     Raises `StoreError` with one sentence that names the file and says what to do.
     """
     try:
-        connection = sqlite3.connect(name, timeout=_OPEN_TIMEOUT_S, isolation_level=None)
+        connection = sqlite3.connect(path, timeout=_OPEN_TIMEOUT_S, isolation_level=None)
     except sqlite3.Error as error:
+        reason = reason_of(error)
         raise StoreError(
-            f"database {name}: {reason_of(error)}; check that its directory exists and is writable"
+            f"database {name}: {reason}; check that its directory exists and is writable", reason
         ) from error
     try:
         _prepare(connection, name)
     except sqlite3.Error as error:
         connection.close()
-        raise StoreError(f"database {name}: {reason_of(error)}; {advice_for(error)}") from error
+        reason = reason_of(error)
+        raise StoreError(f"database {name}: {reason}; {advice_for(error)}", reason) from error
     except StoreError:
         connection.close()
         raise
@@ -75,12 +77,11 @@ def _prepare(connection: sqlite3.Connection, name: str) -> None:
     (application,) = connection.execute("PRAGMA application_id").fetchone()
     (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
     if (version or tables) and application != APPLICATION_ID:
-        raise StoreError(f"database {name}: is a database of another program; name another file")
+        reason = "is a database of another program"
+        raise StoreError(f"database {name}: {reason}; name another file", f"it {reason}")
     if version > len(MIGRATIONS):
-        raise StoreError(
-            f"database {name}: has schema version {version}, this relay knows up to {len(MIGRATIONS)};"
-            " upgrade the relay or name another file"
-        )
+        reason = f"has schema version {version}, this relay knows up to {len(MIGRATIONS)}"
+        raise StoreError(f"database {name}: {reason}; upgrade the relay or name another file", f"it {reason}")
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = NORMAL")
     connection.execute("PRAGMA foreign_keys = ON")

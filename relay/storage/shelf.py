@@ -97,6 +97,11 @@ class Shelves:
             for number in shelf.numbers:
                 self._windows.drop((stream, number))
 
+    def clear(self) -> None:
+        """Read every stream anew the next time."""
+        self._shelves.clear()
+        self._windows.clear()
+
     def note(self, stream: StreamId, candles: Sequence[Candle], span: Span | None) -> None:
         """Take candles and a span that are being written; costs little for one candle of a live stream."""
         shelf = self._shelves.get(stream)

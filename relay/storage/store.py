@@ -19,7 +19,7 @@ from relay.intervals import INTERVALS
 from relay.model import Candle, StreamKey
 from relay.storage.chunks import EMPTY, WINDOW, Chunk, window_s
 from relay.storage.coverage import Span, cut_spans
-from relay.storage.database import Database
+from relay.storage.database import Database, Pace
 from relay.storage.documents import Documents
 from relay.storage.loading import Loader
 from relay.storage.problems import Problems
@@ -88,8 +88,11 @@ class Store:
         self.documents = Documents(database, clock)
         self.rejected = 0
         self.revision = 0
-        # Revisions up to this number may have been lost to a failing disk.
+        # Revisions up to this number may not be in the file.
         self._revisions_lost = 0
+        self._changes = 0
+        database.on_change = self._forget_all
+        database.on_stall = self._writer.give_up_waiting
 
     @classmethod
     async def open(
@@ -100,14 +103,16 @@ class Store:
         max_queued: int = 200_000,
         cache_bytes: int = CACHE_BYTES,
         latest: Callable[[str], float | None] = lambda provider: None,
+        pace: Pace | None = None,
     ) -> "Store":
         """Open or create the file, bring its schema up to date and start the writer; `:memory:` keeps nothing.
 
         Raises `StoreError` with one sentence that names the file and says what to do.
         """
         queue = WriteQueue(max_queued)
-        store = cls(await Database.open(path, Problems(queue)), queue, clock, cache_bytes, latest)
+        store = cls(await Database.open(path, Problems(queue), pace), queue, clock, cache_bytes, latest)
         await store._begin_revisions(clock.wall())
+        store._database.watch()
         store._writer.start()
         return store
 
@@ -126,6 +131,15 @@ class Store:
     def problem(self) -> str | None:
         """What is wrong with the store now, in words without a path, or None."""
         return self._database.problems.first
+
+    @property
+    def replacements(self) -> int:
+        """How often the store went on with another file since it was opened."""
+        return self._database.replacements
+
+    def on_new_file(self, call: Callable[[], Awaitable[None]]) -> None:
+        """Have `call` awaited whenever the store has gone on with another file, which may hold anything or nothing."""
+        self._database.on_new_file = call
 
     # Reading
 
@@ -235,12 +249,14 @@ class Store:
         # Taken before the query, as in `read`: a write may end meanwhile.
         queued = [write for write in self._queue.of(stream) if write.revision is not None and write.revision > after]
         known_from, rows = await self._database.read(self._tables.revisions, stream, after)
+        # A file that was made later than this run began.
+        newest, self.revision = self.revision, max(self.revision, known_from)
         found = {time: candle for _, time, candle in rows}
         for write in queued:
             found |= {candle.time: candle for candle in write.candles}
         for time in found.keys() - {FORGOTTEN}:
             found |= self._queue.candles_of(stream, time, time + 1)
-        is_complete = max(known_from, self._revisions_lost) <= after <= self.revision and FORGOTTEN not in found
+        is_complete = max(known_from, self._revisions_lost) <= after <= newest and FORGOTTEN not in found
         return Revisions([candle for _, candle in sorted(found.items()) if candle is not None], is_complete)
 
     async def streams(self) -> list[StreamId]:
@@ -248,11 +264,11 @@ class Store:
         return await self._database.read(self._tables.streams)
 
     def cut(self, provider: str, key: StreamKey) -> int:
-        """Return how often this process took away what was stored of a stream.
+        """Return how often something took away, or may have, what was stored of a stream.
 
         When it is another number after a read than before it, what coverage said in between no longer holds.
         """
-        return self._cuts[provider, key]
+        return self._cuts[provider, key] + self._changes
 
     def age(self, provider: str, symbol: str) -> int:
         """Return how often this process learnt that what was stored of a symbol is not its past (any more).
@@ -323,10 +339,17 @@ class Store:
             self._cuts[stream] += 1
             self._loader.forget(stream)
 
+    def _forget_all(self) -> None:
+        self._changes += 1
+        # Another file does not know what was revised.
+        self._revisions_lost = self.revision
+        self._writer.begin_again()
+        self._loader.forget_all()
+
     async def streams_summary(self) -> StoreSummary:
         """Return how much is stored, without reading the candles. Raises `StoreError`."""
         rows = await self._database.read(
-            self._database.connection.execute_fetchall,
+            self._tables.fetch,
             "SELECT (SELECT count(*) FROM streams), (SELECT candles FROM totals), (SELECT count(*) FROM spans),"
             " (SELECT page_count FROM pragma_page_count) * (SELECT page_size FROM pragma_page_size)",
         )
@@ -344,9 +367,8 @@ class Store:
         if self._writer.is_closing:
             raise StoreError("the store is closed")
         number = self._enqueue(provider, key, candles, span)
-        problem = self._database.problems.of("write")
-        if problem is not None:
-            raise StoreError(f"the store cannot be written: {problem}")
+        if (refusal := self._database.refusal) is not None:
+            raise refusal
         await self._writer.written(number)
 
     def put_closed(

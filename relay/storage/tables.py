@@ -99,6 +99,25 @@ class Tables:
         self._connection = connection
         self._ids: dict[StreamId, int] = {}
 
+    @property
+    def connection(self) -> aiosqlite.Connection:
+        """The connection that is used now."""
+        return self._connection
+
+    def use(self, connection: aiosqlite.Connection) -> aiosqlite.Connection:
+        """Go on with another connection; return the one before, which is the caller's to close."""
+        before, self._connection = self._connection, connection
+        self._ids.clear()
+        return before
+
+    def forget_ids(self) -> None:
+        """Look the streams up again: another program may have changed them."""
+        self._ids.clear()
+
+    async def fetch(self, sql: str, values: Iterable[object] = ()) -> list[sqlite3.Row]:
+        """Run one statement and return its rows."""
+        return list(await self._connection.execute_fetchall(sql, values))
+
     # Reading
 
     async def candles(self, stream: StreamId, start: int, end: int, limit: int | None, newest: bool) -> list[Candle]:

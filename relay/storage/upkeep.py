@@ -1,6 +1,6 @@
 """Looks at the database file from outside, also while a relay writes to it: how large, what is in it; and shrinks it.
 
-Only `cut_future`, and `forget` while no relay uses it, change what is stored. What is wrong with it finds
+Only `cut_future` and `forget` change what is stored, while no relay uses it. What is wrong with it finds
 `relay/storage/verify.py`.
 """
 
@@ -17,6 +17,7 @@ from relay.model import StreamKey
 from relay.storage.chunks import window_s
 from relay.storage.coverage import Span, gaps_between, merge_spans
 from relay.storage.future import CUT
+from relay.storage.place import claimed
 from relay.storage.schema import APPLICATION_ID, MIGRATIONS, advice_for, reason_of
 
 AHEAD_S = 600
@@ -138,7 +139,7 @@ def vacuum(name: str) -> None:
     with reading(name):
         pass
     try:
-        with closing(_connect(f"{Path(name).absolute().as_uri()}?mode=rw", name)) as connection:
+        with closing(_writing(name)) as connection:
             connection.execute("VACUUM")
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
     except sqlite3.Error as error:
@@ -148,7 +149,7 @@ def vacuum(name: str) -> None:
 def cut_future(name: str, now: float) -> list[StoredStream]:
     """Take out the candles and spans that lie in the future; return the streams that had some. Raises `StoreError`.
 
-    `now` is in Unix seconds, by a clock that is right. A relay that uses the file meanwhile notices when it reads them.
+    `now` is in Unix seconds, by a clock that is right. No relay may use the file: it remembers what it stored.
     """
     latest = int(now) + AHEAD_S
     with reading(name) as connection:
@@ -164,7 +165,7 @@ def cut_future(name: str, now: float) -> list[StoredStream]:
     if found.version != len(MIGRATIONS):
         raise StoreError(f"database {name}: is of an older version; let this relay open it first")
     try:
-        with closing(_connect(f"{Path(name).absolute().as_uri()}?mode=rw", name)) as connection, connection:
+        with claimed(name), closing(_writing(name)) as connection, connection:
             connection.execute("BEGIN IMMEDIATE")
             for stream in ahead:
                 place = {"stream": stream.id, "latest": latest, "window": window_s(stream.key.interval)}
@@ -184,8 +185,8 @@ def forget(name: str, wanted: Iterable[str]) -> list[Forgotten]:
     with reading(name):
         pass
     try:
-        with closing(_connect(f"{Path(name).absolute().as_uri()}?mode=rw", name, wait_s=0.5)) as connection:
-            # Succeeds only where nobody else has the file open.
+        with claimed(name), closing(_writing(name, wait_s=0.5)) as connection:
+            # Succeeds only where no other program has the file open.
             connection.execute("PRAGMA locking_mode = EXCLUSIVE")
             connection.execute("BEGIN EXCLUSIVE")
             stored = [
@@ -197,12 +198,6 @@ def forget(name: str, wanted: Iterable[str]) -> list[Forgotten]:
                 Forgotten(provider, key, *_delete(connection, stream_id)) for stream_id, provider, key in chosen
             ]
             connection.execute("COMMIT")
-    except sqlite3.OperationalError as error:
-        if getattr(error, "sqlite_errorcode", 0) & 0xFF != sqlite3.SQLITE_BUSY:
-            raise StoreError(f"database {name}: {reason_of(error)}; {advice_for(error)}") from error
-        raise StoreError(
-            f"database {name}: a relay uses it and remembers what is stored; stop it before something is forgotten"
-        ) from error
     except sqlite3.Error as error:
         raise StoreError(f"database {name}: {reason_of(error)}; {advice_for(error)}") from error
     return forgotten
@@ -252,6 +247,10 @@ def _delete(connection: sqlite3.Connection, stream_id: int) -> tuple[int, int]:
     connection.execute("UPDATE totals SET candles = candles - ?", (counts["candles"],))
     connection.execute("DELETE FROM streams WHERE id = ?", (stream_id,))
     return counts["candles"], counts["spans"]
+
+
+def _writing(name: str, wait_s: float = _WAIT_S) -> sqlite3.Connection:
+    return _connect(f"{Path(name).absolute().as_uri()}?mode=rw", name, wait_s)
 
 
 def _connect(address: str, name: str, wait_s: float = _WAIT_S) -> sqlite3.Connection:

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import sqlite3
 from collections import Counter, deque
 from contextlib import suppress
 
@@ -10,7 +9,6 @@ from relay.errors import StoreError
 from relay.events import event
 from relay.storage.chunks import window_s
 from relay.storage.database import Database
-from relay.storage.schema import reason_of
 from relay.storage.writes import StreamId, Write, WriteQueue
 
 log = logging.getLogger(__name__)
@@ -63,6 +61,15 @@ class Writer:
             self._unpacked[stream, number] = None
             self._work.set()
 
+    def give_up_waiting(self, error: StoreError) -> None:
+        """Let nobody wait any longer for what is queued; it goes on waiting to be written."""
+        self._answer_waiters(self._queue.number, error)
+
+    def begin_again(self) -> None:
+        """Pack nothing of what was asked for, and try at once to write what waits: the file may be another one."""
+        self._unpacked.clear()
+        self._hurry.set()
+
     async def close(self) -> None:
         """Write what waits, as far as the disk allows, and end."""
         self.is_closing = True
@@ -109,14 +116,12 @@ class Writer:
             self._hurry.clear()
             batch = self._queue.batch()
             try:
-                async with self._database.lock:
-                    await self._database.tables.write(batch)
-            except (sqlite3.Error, ValueError) as error:
+                await self._database.write(self._database.tables.write, batch)
+            except StoreError as error:
                 attempts += 1
                 retry_s = min(retry_s * 2, _RETRY_S[1]) if attempts > 1 else _RETRY_S[0]
-                reason = reason_of(error)
-                self._database.problems.note("write", reason)
-                self._answer_waiters(self._queue.number, StoreError(f"the store cannot be written: {reason}"))
+                self._database.problems.note("write", error.reason)
+                self._answer_waiters(self._queue.number, error)
                 if self.is_closing and attempts >= _CLOSE_ATTEMPTS:
                     return
                 continue
@@ -144,8 +149,7 @@ class Writer:
         window = next(iter(self._unpacked))
         del self._unpacked[window]
         try:
-            async with self._database.lock:
-                await self._database.tables.pack(*window)
-        except (sqlite3.Error, ValueError, OverflowError) as error:
+            await self._database.write(self._database.tables.pack, *window)
+        except StoreError as error:
             self._unpacked.clear()
-            log.debug("chunks are not stored: %s", reason_of(error), extra=event("chunks_not_stored"))
+            log.debug("chunks are not stored: %s", error.reason, extra=event("chunks_not_stored"))

@@ -123,7 +123,7 @@ class AsideStatus(TypedDict):
 
 
 class StoreStatus(TypedDict):
-    """The local store of closed candles; only `problem` and `set_aside` while it cannot be asked."""
+    """The local store of closed candles; only the last three while it cannot be asked."""
 
     streams: NotRequired[Count]
     candles: NotRequired[Count]
@@ -132,6 +132,7 @@ class StoreStatus(TypedDict):
     queued: NotRequired[Annotated[Count, "Candles that wait to be written."]]
     dropped: NotRequired[Annotated[Count, "Candles that could not be kept."]]
     problem: str | None
+    replacements: Annotated[Count, "How often it went on with another file, since the one it had was gone."]
     set_aside: list[AsideStatus]
 
 

@@ -210,6 +210,8 @@ class RelayCollector(Collector):
             served.add_metric([source], self._history.served[source])
         yield served
         yield Gauge("relay_store_up", "1 while the store can be used", self._store.problem is None)
+        replaced = self._store.replacements
+        yield Count("relay_store_replacements", "Times the store went on with another file", replaced)
         if (summary := self.summary) is not None:
             yield Gauge("relay_store_candles", "Closed candles stored", summary.candles)
             yield Gauge("relay_store_size_bytes", "Size of the database", summary.file_bytes)

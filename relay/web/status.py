@@ -98,7 +98,12 @@ class Status:
                 "loop_lag_longest_ms": round(self._loop_lag.longest_recent_s * 1000, 1),
             },
             "history": {source: self._history.served[source] for source in SOURCES},
-            "store": {**summary, "problem": self._store.problem, "set_aside": self._identities.told()},
+            "store": {
+                **summary,
+                "problem": self._store.problem,
+                "replacements": self._store.replacements,
+                "set_aside": self._identities.told(),
+            },
             "plugins_refused": [{"source": _base_name(failure.source)} for failure in self._refused],
             "providers": [self._provider(supervisor) for supervisor in self._supervisors.values()],
             "connections": sum(supervisor.open_feeds for supervisor in self._supervisors.values()),
