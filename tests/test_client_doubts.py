@@ -161,6 +161,14 @@ def test_a_revision_told_twice_is_told_once(relay: Relay) -> None:
     assert minutes(update(relay, 0, close=3.0, revised=True)) == [0]
 
 
+def test_a_revision_that_a_snapshot_held_is_not_told_again(relay: Relay) -> None:
+    resume(relay)
+    assert minutes(snapshot(relay, 1, 2, complete=True)) == [1, 2]
+    assert update(relay, 1, revised=True, revision=17) == []
+    assert resume(relay)["revision"] == 17
+    assert minutes(snapshot(relay, complete=True, revised=[candle(1), candle(2, 3.0)])) == [2]
+
+
 def test_streams_that_heard_of_other_revisions_resume_apart(relay: Relay) -> None:
     update(relay, 0, close=2.0, revised=True, revision=17)
     relay.follow("ETHUSDT@1m")

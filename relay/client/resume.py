@@ -8,7 +8,7 @@ from relay.intervals import INTERVALS, length_s, next_open, open_time
 from relay.model import Candle, StreamKey
 
 _MOST_GAPS = 50
-_MOST_REVISED = 256
+_MOST_TOLD = 512
 
 
 class Options(NamedTuple):
@@ -44,8 +44,8 @@ class Progress:
         self._due: int | None = None
         self._explained = 0
         self._doubted = 0
-        # What was told as revised last, so that it is not told again.
-        self._revised: dict[int, Candle] = {}
+        # What was told of snapshots and as revised last: the relay may come to know only then that it is revised.
+        self._told: dict[int, Candle] = {}
 
     @property
     def was_confirmed(self) -> bool:
@@ -126,6 +126,8 @@ class Progress:
             self._explained = max([self._explained, *(candle.time for candle in candles)])
             for candle, is_closed in states:
                 self._accept(candle.time, is_closed=is_closed)
+                if is_closed:
+                    self._remember(candle)
             return [snapshot]
         found: list[Message] = [*self._revisions(snapshot)]
         owed, since = self._first_owed(), self.resume_from()
@@ -145,6 +147,8 @@ class Progress:
             is_late = self._last_open is not None and candle.time < self._last_open
             if self._accept(candle.time, is_closed=is_closed):
                 found.append(_missed(key, candle, is_closed=is_closed, seq=seq, is_revised=is_late))
+                if is_closed:
+                    self._remember(candle)
         return found
 
     def _revisions(self, snapshot: Snapshot) -> Iterator[Message]:
@@ -239,13 +243,15 @@ class Progress:
 
     def _take_revised(self, candle: Candle) -> bool:
         self._settle(candle.time)
-        if self._revised.pop(candle.time, None) == candle:
-            self._revised[candle.time] = candle
-            return False
-        self._revised[candle.time] = candle
-        if len(self._revised) > _MOST_REVISED:
-            del self._revised[next(iter(self._revised))]
-        return True
+        return self._remember(candle)
+
+    def _remember(self, candle: Candle) -> bool:
+        """Keep what was told out of its turn, for a while; say whether it is other than what was told before."""
+        is_other = self._told.pop(candle.time, None) != candle
+        self._told[candle.time] = candle
+        if len(self._told) > _MOST_TOLD:
+            del self._told[next(iter(self._told))]
+        return is_other
 
 
 def _gap(key: StreamKey, start: int, end: int) -> Gap:

@@ -20,7 +20,7 @@ const STREAMS_PER_REQUEST = 100;
 // The relay takes frames up to 4,096 bytes; this leaves room for the options around the names.
 const NAME_BYTES_PER_REQUEST = 3500;
 const MOST_GAPS = 50;
-const MOST_REVISED = 256;
+const MOST_TOLD = 512;
 const REPAIR_MS = 30_000;
 const MOST_REPAIR_MS = 600_000;
 const MOST_REPAIRS = 12;
@@ -87,7 +87,7 @@ class Stream {
   #due = null; // the first open time that may be missing
   #explained = 0; // the relay was asked for what lies before
   #doubted = 0;
-  #revised = new Map(); // what was told as revised last, so that it is not told again
+  #told = new Map(); // of snapshots and as revised: the relay may come to know only then that it is revised
   repairAt = Infinity; // when the relay is to be asked for what is missing still of the gaps
   repairs = 0;
   isRepairing = false;
@@ -196,18 +196,24 @@ class Stream {
     for (const { candle, isClosed } of states) {
       this.#explained = Math.max(this.#explained, candle.time);
       this.accept(candle.time, isClosed);
+      if (isClosed) this.remember(candle);
     }
   }
 
-  /** Say whether a candle is to be told as revised: not where it was told so just before. */
+  /** Say whether a candle is to be told as revised: not where it was told with these values just before. */
   acceptRevised(candle) {
-    const values = JSON.stringify([candle.open, candle.high, candle.low, candle.close, candle.volume]);
-    const isNew = this.#revised.get(candle.time) !== values;
     this.#settle(candle.time);
-    this.#revised.delete(candle.time);
-    this.#revised.set(candle.time, values);
-    if (this.#revised.size > MOST_REVISED) this.#revised.delete(this.#revised.keys().next().value);
-    return isNew;
+    return this.remember(candle);
+  }
+
+  /** Keep what was told out of its turn, for a while; say whether it is other than what was told before. */
+  remember({ time, open, high, low, close, volume }) {
+    const values = JSON.stringify([open, high, low, close, volume]);
+    const isOther = this.#told.get(time) !== values;
+    this.#told.delete(time);
+    this.#told.set(time, values);
+    if (this.#told.size > MOST_TOLD) this.#told.delete(this.#told.keys().next().value);
+    return isOther;
   }
 
   /** Note the number of a revision, if there is one: what was revised up to it was told. */
@@ -788,6 +794,7 @@ export class RelayClient {
       const isRevised = stream.lastOpen !== null && candle.time < stream.lastOpen;
       if (!stream.accept(candle.time, isClosed)) continue;
       this.#tellOf(stream, "update", { ...missed, candle, isClosed, isBackfilled: isClosed, isRevised });
+      if (isClosed) stream.remember(candle);
     }
     // It may be another run of the relay, which knows nothing of the gaps.
     if (stream.gaps.length && !isRepair) Object.assign(stream, { repairAt: performance.now(), repairs: 0 });
