@@ -227,8 +227,6 @@ async def test_no_network_costs_a_client_a_close_a_revision_or_the_repair_of_a_g
     ):
         exchange = sandbox.binance
         truths = {name: MarketTruth(exchange, *name.split("@"), also=exchange.untidy.also) for name in STREAMS}
-        exchange.untidy.list_closed_only()
-        exchange.faults.delay_rest(0.3, 3, computed="either")
         faulter = Faulter(exchange, truths, random.Random(seed + 2), nothing)
         process = await start_process(sandbox, port, database)
         audience = Audience(proxy.url, truths, faulter, sandbox)
@@ -237,6 +235,8 @@ async def test_no_network_costs_a_client_a_close_a_revision_or_the_repair_of_a_g
             await audience.come(node, tmp_path)
             # Before their first connection some of them end, as they should, where there is no relay.
             await eventually(audience.has_come, SETTLES_S)
+            exchange.untidy.list_closed_only()
+            exchange.faults.delay_rest(0.3, 3, computed="either")
             await proxy.set_rude(True)
             resting = asyncio.create_task(audience.rest(min(60.0, seconds / 3)))
             ends_at = time.monotonic() + seconds
