@@ -10,8 +10,11 @@ import orjson
 
 from relay import (
     API_VERSION,
+    LIST_BOUNDS,
+    PAGE_BOUNDS,
     Accepted,
     BadAnswer,
+    Bounds,
     Budget,
     Candle,
     Closing,
@@ -74,10 +77,13 @@ _INFO = ProviderInfo(
     candles_per_call=_KLINES_PAGE,
     calls_at_once=4,
     is_utc_grid=True,
+    # A kline without trades has the last price and no volume; outages alone leave holes (2021-04-20, 02:00 to 04:29).
+    has_every_candle=True,
     # The weight of a call does not depend on how many it asks for.
     candles_back=3,
-    # It has thousands; in maintenance it lists a few for a while.
+    # It has thousands. In maintenance it lists a few for a while, or test pairs; even a small venue of it has these.
     least_instruments=10,
+    always_listed=("BTCUSDT", "ETHUSDT", "BNBUSDT"),
 )
 
 
@@ -154,6 +160,9 @@ class BinanceCodec(FeedCodec):
             raise ValueError(f"a kline from {open_ms} to {kline['T']} is none of {key}")
         if type(is_closed) is not bool:
             raise TypeError("x is neither true nor false")
+        if event["E"] < kline["T"]:
+            # Closed is what is over: all closing events on record were sent after the last millisecond of the candle.
+            is_closed = False
         # Whether the values make a candle the relay judges.
         opened, high, low, close, volume = decimals((kline["o"], kline["h"], kline["l"], kline["c"], kline["v"]))
         return (PriceUpdate(key, Candle(open_ms // 1000, opened, high, low, close, volume), is_closed, event["E"]),)
@@ -353,6 +362,8 @@ class BinanceProvider:
         rows = await self._ask("/api/v3/klines", params, _KLINES_WEIGHT, session, settings)
         if not isinstance(rows, list):
             raise BadAnswer("klines: the answer is no list")
+        if len(rows) > int(params["limit"]):
+            raise BadAnswer(f"klines: asked for {params['limit']} rows at most, {len(rows):,} came")
         interval, first, last = str(params["interval"]), int(params.get("startTime", 0)), int(params["endTime"])
         shares = [_share(row, interval) for row in rows]
         # One that is cut short may be real, several of them are of another interval.
@@ -376,22 +387,19 @@ class BinanceProvider:
     ) -> Sequence[Instrument]:
         """List all pairs; one that does not trade now is paused."""
         body = await self._ask(
-            "/api/v3/exchangeInfo", {"showPermissionSets": "false"}, _EXCHANGE_INFO_WEIGHT, session, settings
+            "/api/v3/exchangeInfo",
+            {"showPermissionSets": "false"},
+            _EXCHANGE_INFO_WEIGHT,
+            session,
+            settings,
+            LIST_BOUNDS,
         )
         _learn_limit(self._weight, body)
-        try:
-            return [
-                Instrument(
-                    str(pair["symbol"]),
-                    "crypto",
-                    str(pair["baseAsset"]),
-                    str(pair["quoteAsset"]),
-                    status="trading" if pair["status"] == "TRADING" else "paused",
-                )
-                for pair in body["symbols"]
-            ]
-        except (LookupError, TypeError) as error:
-            raise BadAnswer(f"exchangeInfo: {type(error).__name__}: {error}") from error
+        pairs = body.get("symbols") if isinstance(body, dict) else None
+        listed = [_instrument(pair if isinstance(pair, dict) else {}) for pair in pairs or ()]
+        if not any(isinstance(one.symbol, str) and isinstance(one.base, str) for one in listed):
+            raise BadAnswer("exchangeInfo: no pair in it")
+        return listed
 
     @hookimpl
     def relay_budgets(self) -> Sequence[Budget]:
@@ -405,9 +413,11 @@ class BinanceProvider:
         weight: int,
         session: aiohttp.ClientSession,
         settings: Mapping[str, Any],
+        bounds: Bounds = PAGE_BOUNDS,
     ) -> Any:
         self._weight.spend(weight)
-        answer = await ask_rest(session, self._hosts_of(settings["rest_url"]), path, params=params)
+        hosts = self._hosts_of(settings["rest_url"])
+        answer = await ask_rest(session, hosts, path, params=params, bounds=bounds)
         self._weight.learn(answer.headers.get("X-MBX-USED-WEIGHT-1M"))
         if answer.status == 200:
             self._weight.relent()
@@ -433,6 +443,15 @@ def _share(row: Any, interval: str) -> float:
         return share if 0 < share <= 1 else 0.0
     except (TypeError, LookupError, ValueError, ArithmeticError):
         return 0.0
+
+
+def _instrument(pair: Mapping[str, Any]) -> Instrument:
+    """Return one entry of exchangeInfo as it is: the relay leaves out, and names, what is no instrument."""
+    symbol, base, quote, status = map(pair.get, ("symbol", "baseAsset", "quoteAsset", "status"))
+    if isinstance(status, str):
+        status = "trading" if status == "TRADING" else "paused"
+    given: Any = (symbol, "crypto", base, quote, None, status)
+    return Instrument(*given)
 
 
 def _learn_limit(weight: Weight, body: Any) -> None:

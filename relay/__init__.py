@@ -28,6 +28,7 @@ from relay.numbers import decimal, decimals
 from relay.plugins.hookspecs import API_VERSION, hookimpl
 from relay.plugins.memory import Memory
 from relay.secret import Secret
+from relay.sessions import LIST_BOUNDS, PAGE_BOUNDS, Bounds
 from relay.upstream.closing import CloseOnNext
 from relay.upstream.codec import Accepted, Closing, FeedCodec, Rejected
 from relay.upstream.feed import websocket_feed
@@ -40,10 +41,13 @@ from relay.version import VERSION
 
 __all__ = [
     "API_VERSION",
+    "LIST_BOUNDS",
+    "PAGE_BOUNDS",
     "VERSION",
     "Accepted",
     "AuthenticationFailed",
     "BadAnswer",
+    "Bounds",
     "Budget",
     "Built",
     "Candle",

@@ -14,6 +14,7 @@ from relay.errors import ConfigError, StoreError
 from relay.history import History
 from relay.hub import Hub
 from relay.identities import Identities, begin_anew
+from relay.kept_list import WAITS, ListWaits
 from relay.looplag import LoopLag
 from relay.model import PriceUpdate
 from relay.plugins.host import PluginHost
@@ -30,6 +31,7 @@ from relay.web import history as history_route
 from relay.web.access import ACCESS, Access, add_headers
 from relay.web.counting import Requests
 from relay.web.gate import Gate
+from relay.web.lists import Lists
 from relay.web.newcomers import Newcomers
 from relay.web.parts import Parts
 from relay.web.status import Status
@@ -45,6 +47,7 @@ DIRECTORY = web.AppKey("directory", Directory)
 PROVIDERS = web.AppKey("providers", dict[str, Provider])
 SUPERVISORS = web.AppKey("supervisors", dict[str, Supervisor])
 CLOCK = web.AppKey("clock", Clock)
+LIST_WAITS = web.AppKey("list_waits", ListWaits)
 STATUS = web.AppKey("status", Status)
 REQUESTS = web.AppKey("requests", Requests)
 LOOP_LAG = web.AppKey("loop_lag", LoopLag)
@@ -62,18 +65,21 @@ def load_plugins(config: Config, builtin: Iterable[object]) -> PluginHost:
     return host
 
 
-def build_app(config: Config, builtin: Iterable[object], clock: Clock | None = None) -> web.Application:
+def build_app(
+    config: Config, builtin: Iterable[object], clock: Clock | None = None, *, list_waits: ListWaits = WAITS
+) -> web.Application:
     """Build the application. Raises `ConfigError`; starting it raises `StoreError` if the database cannot be used."""
     clock = clock or Clock()
     host = load_plugins(config, builtin)
     if not host.loaded:
         raise ConfigError("no provider could be loaded")
     access = Access(config)
-    requests, newcomers = Requests(), Newcomers(FIRST_REQUEST_S)
+    requests, newcomers = Requests(), Newcomers(FIRST_REQUEST_S, access.new_frames)
     gate = Gate(newcomers, access, requests)
     app = web.Application(middlewares=[gate.enter], client_max_size=64 * 1024)
     app[CONFIG] = config
     app[CLOCK] = clock
+    app[LIST_WAITS] = list_waits
     app[HOST] = host
     app[ACCESS] = access
     app[REQUESTS] = requests
@@ -130,17 +136,14 @@ async def _store(app: web.Application) -> AsyncIterator[None]:
 
 async def _sessions(app: web.Application) -> AsyncIterator[None]:
     """One HTTP session for each provider: it reads the provider's clock from every answer."""
-    sessions = []
     app[MEMORIES] = []
     for provider in app[PROVIDERS].values():
-        session = new_session(provider.clock)
-        provider.open(session)
-        sessions.append(session)
+        provider.open(new_session(provider.clock))
         app[MEMORIES].append(await _memory(app[STORE].documents, f"memory:{provider.name}"))
         provider.remember(app[MEMORIES][-1])
     yield
-    for session in sessions:
-        await session.close()
+    for provider in app[PROVIDERS].values():
+        await provider.close()
 
 
 async def _memory(documents: Documents, name: str) -> Memory:
@@ -168,13 +171,16 @@ async def _identities(app: web.Application) -> AsyncIterator[None]:
             begin_anew(hub, provider, symbol, before)
 
     app[IDENTITIES] = Identities(app[STORE], app[CLOCK], on_changed=changed)
-    await app[IDENTITIES].start(app[PROVIDERS].values())
+    providers = app[PROVIDERS].values()
+    await app[IDENTITIES].start(providers, [provider.name for provider in providers if provider.lists_instruments])
     yield
     await app[IDENTITIES].close()
 
 
 async def _directory(app: web.Application) -> AsyncIterator[None]:
-    app[DIRECTORY] = Directory([*app[PROVIDERS].values()], app[STORE].documents, on_list=app[IDENTITIES].note_list)
+    app[DIRECTORY] = Directory(
+        [*app[PROVIDERS].values()], app[STORE].documents, waits=app[LIST_WAITS], on_list=app[IDENTITIES].note_list
+    )
     await app[DIRECTORY].start()
     yield
     await app[DIRECTORY].close()
@@ -261,8 +267,10 @@ async def _clients(app: web.Application) -> AsyncIterator[None]:
         hub, directory, history, app[STORE], access, cache_bytes=config.history_cache_mb * 2**19
     )
     app[contracts.CONTRACTS] = contracts.Contracts(access, directory)
+    lists = Lists(directory)
     app[rest.REST] = rest.Rest(
         directory=directory,
+        lists=lists,
         store=app[STORE],
         access=access,
         status=app[STATUS],
@@ -276,10 +284,11 @@ async def _clients(app: web.Application) -> AsyncIterator[None]:
         requests=app[REQUESTS],
         loop_lag=app[LOOP_LAG],
     )
-    app[metrics.METRICS] = metrics.Metrics(collector, app[STORE])
+    app[metrics.METRICS] = metrics.Metrics(collector)
     clients.start()
     yield
     await clients.close()
+    await lists.close()
 
 
 async def _send_clients_away(app: web.Application) -> None:

@@ -211,16 +211,18 @@ class Calls:
         age = self._store.age(source.name, key.symbol)
         known = await self._known(source, key, piece)
         async with turn:
-            before, certain, asked_at = source.clock.over(), source.clock.certain(), self._clock.monotonic()
+            clock, asked_at = source.clock, self._clock.monotonic()
+            before, certain = clock.over(), clock.certain()
             back = _candles_back(source, key, piece, known)
             first = piece.start if piece.start is None or not back else piece.start - back * length_s(key.interval)
             answered = await source.candles(key, first, piece.end, piece.limit + back)
-            after, certain = source.clock.now(), min(certain, source.clock.certain())
-            over = source.clock.over()
+            after, certain = clock.now(), min(certain, clock.certain())
             answered_at = self._clock.monotonic()
-        # An answer is as old as its question, and a clock that was ahead until this answer set it must close nothing.
-        now = min(before, over)
         candles, all_times = self._clean(answered, first or 0, piece.end)
+        if candles:
+            clock.see(candles[-1].time)
+        # An answer is as old as its question, and a clock that was ahead until this answer set it must close nothing.
+        now = min(clock.at(asked_at) if clock.is_wall_behind else before, clock.over())
         times = [time for time in all_times if time >= (piece.start or 0)]
         if self._on_answer is not None and piece.start is not None and candles:
             await self._on_answer(source, key, candles[0])

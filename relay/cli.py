@@ -1,10 +1,9 @@
 """The `relay` command: serves, or talks to a relay that runs."""
 
-import asyncio
 import contextlib
 import dataclasses
 import sys
-from collections.abc import Callable, Coroutine, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -21,6 +20,7 @@ from relay.errors import ConfigError, StoreError
 from relay.logs import set_up_logs
 from relay.plugins.host import PluginHost
 from relay.plugins.scaffold import write_project
+from relay.runner import run, without_stragglers
 from relay.server import serve as run_server
 from relay.version import VERSION
 
@@ -117,6 +117,7 @@ def main() -> None:
     help="Start local stand-ins for both exchanges: no network, no key needed. Keeps nothing without --database.",
 )
 @takes_settings
+@without_stragglers()
 def serve(sandbox: bool, file: str | None, plugins: tuple[str, ...], **flags: Any) -> None:
     """Serve clients until SIGINT or SIGTERM. SIGHUP reads tokens, certificates, origins, limits and the
     settings of providers again.
@@ -140,7 +141,7 @@ def serve(sandbox: bool, file: str | None, plugins: tuple[str, ...], **flags: An
         def read() -> Config:
             return load_config(flags, file=file)
 
-        _run(_serve_sandbox(config, read) if sandbox else run_server(config, BUILTIN, _say, read))
+        run(_serve_sandbox(config, read) if sandbox else run_server(config, BUILTIN, _say, read))
 
 
 async def _serve_sandbox(config: Config, read: Callable[[], Config]) -> None:
@@ -179,17 +180,6 @@ def _say(line: str) -> None:
     sys.stdout.flush()
 
 
-def _run(work: Coroutine[Any, Any, None]) -> None:
-    """Run the server on uvloop where it is installed, else on plain asyncio."""
-    try:
-        import uvloop
-    except ImportError:
-        asyncio.run(work)
-    else:
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(work)
-
-
 @contextlib.contextmanager
 def _exit_2_on_config_error() -> Iterator[None]:
     try:
@@ -201,6 +191,7 @@ def _exit_2_on_config_error() -> Iterator[None]:
 
 @main.command("check-config", short_help="Explain what `relay serve` would do; start nothing.")
 @takes_settings
+@without_stragglers()
 def check_config(file: str | None, plugins: tuple[str, ...], **flags: Any) -> None:
     """Explain what `relay serve` would do with the same flags (but --sandbox), variables and file; start nothing.
 
@@ -223,6 +214,7 @@ def check_config(file: str | None, plugins: tuple[str, ...], **flags: Any) -> No
 @click.option("--config", "file", help=CONFIG_HELP)
 @click.option("--plugins", multiple=True, metavar="MODULE|FILE.py", help="Load one more provider; can be repeated.")
 @click.pass_context
+@without_stragglers()
 def plugins(context: click.Context, file: str | None, plugins: tuple[str, ...]) -> None:
     """Show which provider plugins load, from where, and which do not and why.
 

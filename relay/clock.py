@@ -3,14 +3,17 @@
 import math
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from datetime import UTC, datetime
 from typing import NamedTuple
 
 STEP_S = 5.0
 """A stamp that is off by more than this moves the clock only when others say the same."""
 AHEAD_S = 60.0
-"""What is further ahead than this comes from the future; below, it may be a clock that is a little off."""
+"""So far a clock that nobody confirmed may be off."""
 AGREEING = 3
+_DATE_STEP_S = 1.0
+"""The `Date` of an answer has no fractions."""
 _LASTS_S = 60.0
 _FITS_LAST_S = 10.0
 """A symbol whose stamp fitted so long ago still says that the clock is right, however often others spoke since."""
@@ -25,6 +28,10 @@ class Clock:
     def __init__(self, wall: Callable[[], float] = time.time, monotonic: Callable[[], float] = time.monotonic) -> None:
         self.wall = wall
         self.monotonic = monotonic
+
+    def utc(self, in_s: float) -> str:
+        """Write the moment in so many seconds, to the second: `2026-11-22T20:14:09Z`."""
+        return datetime.fromtimestamp(self.wall() + in_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 class _Claim(NamedTuple):
@@ -54,11 +61,13 @@ class ProviderClock:
 
     def __init__(self, clock: Clock, *, remember: int = 64) -> None:
         self._wall = clock.wall
-        self._monotonic = clock.monotonic
+        self.monotonic = clock.monotonic
         self._offsets: deque[float] = deque(maxlen=remember)
         self._remember = remember
         # Nothing fits before something is believed.
         self._best = -math.inf
+        # So far single stamps may draw it ahead until another source says the same.
+        self._limit = -math.inf
         self._wall_error = 0.0
         self._date_fits = False
         self._fits = 0
@@ -68,15 +77,21 @@ class ProviderClock:
         self._fit_at, self._fit_by = -math.inf, ""
         self._late = 0
         self.is_synchronised = False
+        self.ahead_s = AHEAD_S
+        """What is further ahead comes from the future; before anything is believed the wall clock may be at fault."""
+        # No time before this one is possible: a candle had opened.
+        self._least = -math.inf
 
     def observe(self, stamp_s: float, symbol: str | None = None) -> float:
         """Take a moment stamped by the provider, in Unix seconds: in a symbol's message, else the `Date` of an answer.
 
         Returns how long ago it was by the provider's time; below 0: it lies ahead, and not enough others say so.
         """
-        now = self._monotonic()
+        now = self.monotonic()
         offset = stamp_s - now
         if not -STEP_S <= offset - self._best <= STEP_S:
+            return self._judge(offset, symbol, stamp_s)
+        if offset > self._limit and not self._is_seconded(offset):
             return self._judge(offset, symbol, stamp_s)
         offsets = self._offsets
         leaving = offsets[0] if len(offsets) == offsets.maxlen else None
@@ -87,6 +102,7 @@ class ProviderClock:
             self._best = max(offsets)
         if symbol is None:
             self._date_fits = True
+            self._limit = offset + _DATE_STEP_S + STEP_S
             self._late = 0
             self._claims.pop(None, None)
         else:
@@ -94,19 +110,45 @@ class ProviderClock:
             self._fit_at, self._fit_by = now, symbol
         return self._best - offset
 
+    def _is_seconded(self, offset: float) -> bool:
+        """Say whether this machine's clock agrees with a stamp that lies beyond what single ones may claim."""
+        if abs(self._wall() - self.monotonic() - offset) > STEP_S:
+            return False
+        self._limit = offset + STEP_S
+        return True
+
+    def is_contradicted(self, symbol: str) -> bool:
+        """Say whether another symbol's stamps fitted within the last seconds, so that late ones are not the feed's."""
+        return self._fit_by != symbol and self.monotonic() - self._fit_at <= _FITS_LAST_S
+
     def now(self) -> float:
         """Return the provider's time in Unix seconds."""
         if not self.is_synchronised:
             return self._wall()
-        return self._monotonic() + self._best
+        return self.monotonic() + self._best
+
+    def at(self, monotonic: float) -> float:
+        """Return the provider's time at a moment of the monotonic clock, by what is believed now."""
+        return self.now() - (self.monotonic() - monotonic)
+
+    def see(self, open_time: float) -> None:
+        """Take it from an answer that a candle had opened then: a wall clock that is behind it is wrong."""
+        self._least = max(self._least, open_time - self.monotonic())
+
+    @property
+    def is_wall_behind(self) -> bool:
+        """Say whether candles had opened before the wall clock says that they do."""
+        return self._wall() - self.monotonic() < self._least - STEP_S
 
     def over(self) -> float:
-        """Return the time up to which candles are over: not ahead of the wall clock, unless that is far off.
+        """Return the time up to which candles are over: not ahead of the wall clock, unless that is known to be wrong.
 
-        A stamp that is a little ahead moves the clock at once, and nobody can tell yet whether it is right.
+        A stamp that is a little ahead moves the clock at once, and so does the first `Date`; whether they are right
+        symbols say, or candles.
         """
         now, wall = self.now(), self._wall()
-        return min(now, wall) if abs(now - wall) <= AHEAD_S else now
+        is_confirmed = self.is_wall_behind or (self._fits > 0 and abs(now - wall) > AHEAD_S)
+        return now if is_confirmed else min(now, wall)
 
     def certain(self) -> float:
         """Return the time up to which something may be written down as past: never one that a single source gives.
@@ -116,7 +158,7 @@ class ProviderClock:
         now, wall = self.now(), self._wall()
         if self.is_synchronised and (self._fits or abs(wall - now) <= STEP_S):
             return now
-        at = self._monotonic()
+        at = self.monotonic()
         return min([now, wall, *(at + claim.offset for claim in self._claims.values() if at - claim.at <= _LASTS_S)])
 
     def latest(self) -> float | None:
@@ -138,7 +180,7 @@ class ProviderClock:
         return self.now() - stamp_s
 
     def _claim(self, offset: float, symbol: str | None, *, is_late: bool) -> _Claim:
-        now, claims = self._monotonic(), self._claims
+        now, claims = self.monotonic(), self._claims
         before = claims.pop(symbol, None)
         while claims:
             # The oldest comes first.
@@ -165,16 +207,19 @@ class ProviderClock:
         agreeing = {
             source: other for source, other in self._claims.items() if abs(other.offset - claim.offset) <= STEP_S
         }
-        wall = self._wall() - self._monotonic()
-        # The wall clock may be wrong and still go on while this machine sleeps, unlike the other.
-        walls = (wall, wall - self._wall_error)
-        wall_agrees = any(abs(one - claim.offset) <= STEP_S for one in walls)
-        wall_holds = any(abs(one - self._best) <= STEP_S for one in walls) if self.is_synchronised else not wall_agrees
+        wall = self._wall() - self.monotonic()
+        wall_agrees = abs(wall - claim.offset) <= STEP_S
+        wall_holds = abs(wall - self._best) <= STEP_S
+        if not wall_agrees and not wall_holds:
+            # It may be wrong and still go on while this machine sleeps, unlike the other.
+            wall -= self._wall_error
+            wall_agrees = abs(wall - claim.offset) <= STEP_S
+            wall_holds = abs(wall - self._best) <= STEP_S if self.is_synchronised else not wall_agrees
         date = agreeing.get(None)
         dates = 0 if date is None else 1 if date.times < AGREEING and self.is_synchronised else 2
         symbols = min(len(agreeing) - (date is not None), _MOST_SYMBOLS)
         agree = symbols + dates + (wall_agrees and not wall_holds)
-        is_fresh = self._monotonic() - self._fit_at <= _FITS_LAST_S and self._fit_by not in self._claims
+        is_fresh = self.monotonic() - self._fit_at <= _FITS_LAST_S and self._fit_by not in self._claims
         is_fitting = self._fits > self._fits_before or is_fresh
         contradict = (wall_holds and not wall_agrees) + self._date_fits + is_fitting
         if agree <= contradict or (agree < 2 and claim.times < AGREEING):
@@ -185,15 +230,19 @@ class ProviderClock:
             return
         # The shortest step on which they agree.
         offsets = [other.offset for other in agreeing.values()] if len(agreeing) > 1 else [claim.nearest]
-        self._believe(max(offsets) if is_late else min(offsets), has_date=date is not None)
+        self._believe(max(offsets) if is_late else min(offsets), agreeing)
 
-    def _believe(self, offset: float, *, has_date: bool) -> None:
+    def _believe(self, offset: float, agreeing: Collection[str | None]) -> None:
         self._best = offset
+        self._limit = offset + STEP_S
+        self.ahead_s = STEP_S
         self._offsets.clear()
         self._offsets.append(offset)
-        self._wall_error = self._wall() - self._monotonic() - offset
-        self._date_fits = has_date
+        self._wall_error = self._wall() - self.monotonic() - offset
+        self._date_fits = None in agreeing
         self._claims.clear()
-        self._fits = self._fits_before = self._fits_last = self._late = 0
-        self._fit_at = -math.inf
+        self._fits_before = self._fits_last = self._late = 0
+        symbol = next((source for source in agreeing if source is not None), None)
+        self._fits = int(symbol is not None)
+        self._fit_at, self._fit_by = (-math.inf, "") if symbol is None else (self.monotonic(), symbol)
         self.is_synchronised = True

@@ -1,12 +1,12 @@
 """Which provider serves a symbol: known from the lists that providers give, never guessed from how it is spelt."""
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from relay.errors import READMIT_S, RESTART_S, Code, RequestError
 from relay.fields import shown
-from relay.kept_list import SOON_S, KeptList, OnList, take_no_notice
+from relay.kept_list import WAITS, KeptList, ListWaits, OnList, take_no_notice
 from relay.listing import Standing
 from relay.model import Instrument, StreamKey
 from relay.plugins.provider import Provider
@@ -49,7 +49,7 @@ class Directory:
         providers: Sequence[Provider],
         documents: Documents,
         *,
-        soon_s: float = SOON_S,
+        waits: ListWaits = WAITS,
         on_list: OnList = take_no_notice,
     ) -> None:
         self._providers = {provider.name: provider for provider in providers}
@@ -58,7 +58,7 @@ class Directory:
         # What was told by its long name while nobody knew whose the bare one is: that name stays.
         self._long: set[tuple[str, str]] = set()
         self._kept = {
-            provider.name: KeptList(provider, documents, self._note_answer, on_list, soon_s=soon_s)
+            provider.name: KeptList(provider, documents, self._note_answer, on_list, waits=waits)
             for provider in providers
             if provider.lists_instruments
         }
@@ -181,20 +181,24 @@ class Directory:
         """The asset classes that providers bring, sorted."""
         return sorted({name for provider in self._providers.values() for name in provider.info.asset_classes})
 
-    def listed(self, asset_class: str | None = None) -> list[Listed]:
-        """Return all instruments, sorted by symbol. Raises `RequestError` for an asset class nobody has."""
+    def check_asset_class(self, asset_class: str | None) -> None:
+        """Refuse an asset class that nobody has; None is all. Raises `RequestError`."""
         known = self.asset_classes
         if asset_class is not None and asset_class not in known:
             raise RequestError(
                 Code.INVALID_REQUEST, f"unknown asset_class {shown(asset_class)}; use one of {', '.join(known)}"
             )
-        found = [
-            Listed(kept.provider, instrument)
-            for kept in self._kept.values()
-            for instrument in kept.listing.instruments.values()
-            if asset_class is None or instrument.asset_class == asset_class
-        ]
-        return sorted(found, key=lambda listed: (listed.instrument.symbol, listed.provider.name))
+
+    @property
+    def state(self) -> tuple[object, ...]:
+        """What is another value once there are other instruments, or other names of them."""
+        return self.version, *(kept.provider.lacks_key for kept in self._kept.values())
+
+    def everything(self) -> Iterator[Listed]:
+        """Yield all instruments, provider by provider; lists may change meanwhile."""
+        for kept in self._kept.values():
+            for instrument in [*kept.listing.instruments.values()]:
+                yield Listed(kept.provider, instrument)
 
     def name_of(self, provider: Provider, symbol: str) -> str:
         """Return the canonical name of a provider's symbol: bare if it belongs to this provider, else pinned."""

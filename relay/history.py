@@ -15,7 +15,7 @@ from relay.identities import Identities
 from relay.model import Candle, StreamKey, is_unreadable
 from relay.ranges import Answer, CandleSource, Live, Past, RangeRequest, past_of
 from relay.storage.chunks import Chunk, encode, joined, window_s
-from relay.storage.coverage import FOREVER, Span, cut_spans, span_at
+from relay.storage.coverage import FOREVER, Span, cut_spans, gaps_between, span_at
 from relay.storage.revisions import Revisions
 from relay.storage.store import Store
 
@@ -30,7 +30,8 @@ class Text(NamedTuple):
     """Candles as clients get them, and for how long they stay right.
 
     That is as long as the store's `version` of the stream is the same, the live stream has told nothing (if
-    `is_live`), and the monotonic clock has not reached `until` (if there is one). `version` -1: not a moment.
+    `is_live`), and the monotonic clock has not reached `until` (if there is one). `version` -1: not a moment. `doubted`
+    are open times between them of which a candle may be missing.
     """
 
     chunks: Sequence[Chunk]
@@ -38,6 +39,7 @@ class Text(NamedTuple):
     version: int = -1
     is_live: bool = False
     until: float | None = None
+    doubted: tuple[Span, ...] = ()
 
     @property
     def chunk(self) -> Chunk:
@@ -81,7 +83,8 @@ class History:
         if found is not None:
             return found
         past = await self.candles(source, key, start=start, end=end, limit=limit, live=live, client=client)
-        return Text((encode(past.candles),), past.last_is_closed)
+        doubted = (*past.doubted, *past.unreadable)
+        return Text((encode(past.candles),), past.last_is_closed, doubted=doubted)
 
     async def candles(
         self,
@@ -237,6 +240,15 @@ class History:
         """Return what of a stream was revised since the revision `after`. Raises `StoreError`."""
         return await self._store.revisions(source.name, key, after)
 
+    def age(self, source: CandleSource, key: StreamKey) -> int:
+        """Return what is another number once the past of a symbol is another one."""
+        return self._store.age(source.name, key.symbol)
+
+    async def settle(self, source: CandleSource, key: StreamKey) -> None:
+        """Return when a stream of a symbol remembers nothing of an instrument that the symbol named before."""
+        if self._identities is not None and not self._identities.is_settled(source, key):
+            await self._identities.settle(source, key, is_spliced=True)
+
     async def forget(self, source: CandleSource, symbol: str, before: int | None) -> None:
         """Forget what is stored of a symbol, all or what opened before; the next who wants it has it asked for anew.
 
@@ -292,6 +304,7 @@ class History:
         if count < request.limit and (low > request.low if is_newest else high < end):
             return None
         doubts: Sequence[Doubt] = request.doubts
+        doubted: tuple[Span, ...] = ()
         if doubts:
             if chunks and count >= request.limit:
                 low, high = (chunks[0].times[0], end) if is_newest else (low, chunks[-1].times[-1] + 1)
@@ -299,6 +312,10 @@ class History:
             now = self._clock.monotonic()
             if any(doubt.again_at <= now for doubt in doubts):
                 return None
+            if chunks:
+                low, high = chunks[0].times[0], chunks[-1].times[-1]
+            holes = cut_spans((doubt.span for doubt in doubts if not doubt.is_sparse), low, high)
+            doubted = tuple(part for hole in holes for part in gaps_between(request.stored, *hole))
         self.served["cache" if is_remembered and stored.is_remembered else "store"] += 1
         used = [answer for answer in request.answers if answer.span.start < end]
         # What the live stream knows was adopted first.
@@ -307,7 +324,7 @@ class History:
         if doubts:
             again_at = min(doubt.again_at for doubt in doubts)
             until = again_at if until is None else min(until, again_at)
-        return Text(chunks, last_is_closed, version, is_live, until)
+        return Text(chunks, last_is_closed, version, is_live, until, doubted)
 
     async def _advance(self, request: RangeRequest, high: int) -> bool:
         """Take what is known next to where the request stands; True when it has all it wants."""

@@ -3,6 +3,7 @@
 An update is encoded once here, for all subscribers of its stream; `relay.fanout` takes the frame from there.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterable
 
 from relay import wire
@@ -43,22 +44,16 @@ class Hub:
         # Of streams that were removed, to go on from if they come back: their last `seq`, and what they counted.
         self._seqs: dict[tuple[str, StreamKey], int] = {}
         self._removed: dict[str, tuple[int, ...]] = {}
+        self._told: Counter[str] = Counter()
 
     def of_provider(self, provider: str) -> list[Stream]:
         """Return a provider's streams."""
         return [stream for stream in self.streams.values() if stream.provider == provider]
 
-    def counts(self, provider: str) -> dict[str, int]:
-        """Return the sums over a provider's streams, those that were removed included; `told` counts updates sent on.
-
-        Walks all streams: for a scrape or a status, not for every update.
-        """
-        streams = self.of_provider(provider)
-        rows = [self._removed.get(provider, _NOTHING), *(stream.counts() for stream in streams)]
-        counts = dict(zip(COUNTED, map(sum, zip(*rows, strict=True)), strict=True))
-        counts["told"] = sum(seq for (name, _), seq in self._seqs.items() if name == provider)
-        counts["told"] += sum(stream.seq for stream in streams)
-        return counts
+    def removed_counts(self, provider: str) -> dict[str, int]:
+        """Return the sums over a provider's streams that were removed; `told` counts updates sent on."""
+        counts = dict(zip(COUNTED, self._removed.get(provider, _NOTHING), strict=True))
+        return {**counts, "told": self._told[provider]}
 
     # -- subscribers and streams -------------------------------------------------------------------
 
@@ -91,7 +86,9 @@ class Hub:
         identity = (provider, key)
         stream = self.streams.get(identity)
         if stream is None:
-            stream = Stream(provider, key, name, feeder, self._seqs.pop(identity, 0))
+            seq = self._seqs.pop(identity, 0)
+            self._told[provider] -= seq
+            stream = Stream(provider, key, name, feeder, seq)
             self.streams[identity] = stream
         return stream
 
@@ -99,6 +96,7 @@ class Hub:
         """Forget a stream that nobody wants; its count of updates goes on if it comes back."""
         if not stream.is_wanted and self.streams.get((stream.provider, stream.key)) is stream:
             self._seqs[(stream.provider, stream.key)] = stream.seq
+            self._told[stream.provider] += stream.seq
             before = self._removed.get(stream.provider, _NOTHING)
             self._removed[stream.provider] = tuple(map(sum, zip(before, stream.counts(), strict=True)))
             del self.streams[(stream.provider, stream.key)]

@@ -6,6 +6,7 @@ apart. `relay.identity` judges what a comparison shows.
 
 import asyncio
 import logging
+import math
 from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 
@@ -75,6 +76,13 @@ class _Doubt:
         return self.source.name, self.symbol
 
     @property
+    def changed_at(self) -> int | None:
+        """The open time before which all is of the earlier instrument, by the sign that was given; None if unknown."""
+        if self.absent_at is not None:
+            return self.absent_at
+        return self.before if self.interval is not None and self.before < FOREVER else None
+
+    @property
     def is_faint(self) -> bool:
         """Say whether there is no sign but that nobody watched."""
         return self.interval is None and self.absent_at is None and not self.is_aside
@@ -98,9 +106,11 @@ class Identities:
         on_changed: Callable[[str, str, int | None], None] = lambda provider, symbol, before: None,
         again_s: float = AGAIN_S,
         retry_s: tuple[float, float] = RETRY_S,
+        patience_s: float = PATIENCE_S,
     ) -> None:
         self.again_s = again_s
         self._retry_s = retry_s
+        self._patience_s = patience_s
         self.set_aside: dict[Identity, None] = {}
         self._store = store
         self._clock = clock
@@ -110,12 +120,21 @@ class Identities:
         # Up to which open time a symbol was found to be the same.
         self._settled: dict[Identity, int] = {}
         self._absences = Absences(store.documents, clock)
+        # Symbols with stored candles of providers whose list this run has not seen yet; nearly always none.
+        self._unseen: dict[Identity, asyncio.Event] = {}
+        self._unseen_until = 0.0
+        self._listing: tuple[str, ...] = ()
         self._places = asyncio.Semaphore(_PLACES)
         self._is_closing = False
 
-    async def start(self, sources: Iterable[CandleSource]) -> None:
-        """Go on with the checks that an earlier run began."""
+    async def start(self, sources: Iterable[CandleSource], listing: Collection[str] = ()) -> None:
+        """Go on with the checks that an earlier run began.
+
+        `listing` are the providers whose list follows: it says who was away meanwhile, so for a moment nobody is
+        answered from what is stored of them.
+        """
         self._sources = {source.name: source for source in sources}
+        self._listing = tuple(listing)
         await self._begin_checks()
 
     async def begin_again(self) -> None:
@@ -124,6 +143,7 @@ class Identities:
         for known in (self._doubts, self._settled, self.set_aside):
             known.clear()
         self._absences.forget()
+        self._listing = ()
         await self._begin_checks()
 
     async def close(self) -> None:
@@ -132,9 +152,13 @@ class Identities:
         await self._end_checks()
 
     async def _begin_checks(self) -> None:
+        self._unseen_until = self._clock.monotonic() + self._patience_s
+        seen = {name: asyncio.Event() for name in self._listing}
         with suppress(StoreError):
             for name, key in await self._store.streams():
                 if not is_aside(key.symbol):
+                    if name in seen:
+                        self._unseen[name, key.symbol] = seen[name]
                     continue
                 symbol = original(key.symbol)
                 if key.symbol != aside_name(symbol, CHECKING):
@@ -167,8 +191,12 @@ class Identities:
 
     async def note_list(self, source: CandleSource, symbols: Collection[str]) -> None:
         """Take a list of what the provider has now, before anybody can ask for what is new in it."""
-        if not symbols or not source.has_history:
-            return
+        if symbols and source.has_history:
+            await self._note_list(source, symbols)
+        for identity in [identity for identity in self._unseen if identity[0] == source.name]:
+            self._unseen.pop(identity).set()
+
+    async def _note_list(self, source: CandleSource, symbols: Collection[str]) -> None:
         try:
             stored = {key.symbol for name, key in await self._store.streams() if name == source.name}
             seen = await self._absences.take(source.name, symbols, {one for one in stored if not is_aside(one)})
@@ -176,7 +204,8 @@ class Identities:
                 self._begin(source, symbol).before = int(source.clock.now())
             doubts = [self._begin(source, symbol) for symbol in seen.back]
             for doubt in doubts:
-                doubt.absent_at = int(seen.back[doubt.symbol])
+                # What opened in the second in which it was seen to be away is the old one's.
+                doubt.absent_at = math.ceil(seen.back[doubt.symbol])
             for doubt in doubts if seen.is_believed else ():
                 await self._take_away(doubt)
                 self._check(doubt)
@@ -220,12 +249,26 @@ class Identities:
 
     def is_settled(self, source: CandleSource, key: StreamKey) -> bool:
         """Say whether there is nothing to wait for, which is nearly always so."""
-        return not self._doubts or (source.name, key.symbol) not in self._doubts
+        identity = (source.name, key.symbol)
+        return not (self._doubts or self._unseen) or not (identity in self._doubts or identity in self._unseen)
 
-    async def settle(self, source: CandleSource, key: StreamKey) -> None:
-        """Return when what is stored of a symbol may be used; soon, if nothing but time speaks for a doubt."""
-        doubt = self._doubts.get((source.name, key.symbol))
-        if doubt is None or doubt.is_aside:
+    async def settle(self, source: CandleSource, key: StreamKey, *, is_spliced: bool = False) -> None:
+        """Return when what is stored of a symbol may be used; soon, if nothing but time speaks for a doubt.
+
+        What is `is_spliced` with what a stream remembers waits for the first comparison also where nothing is stored
+        under the symbol meanwhile: the stream may remember another instrument until then.
+        """
+        identity = (source.name, key.symbol)
+        if (seen := self._unseen.get(identity)) is not None:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(seen.wait(), max(0.0, self._unseen_until - self._clock.monotonic()))
+        doubt = self._doubts.get(identity)
+        if doubt is None:
+            return
+        if doubt.is_aside:
+            if is_spliced:
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(doubt.is_compared.wait(), self._patience_s)
             return
         self._check(doubt)
         if doubt.task is None or doubt.task.done():
@@ -245,7 +288,7 @@ class Identities:
         is_under_way = doubt.task is not None and not doubt.task.done()
         if not is_under_way and not self._is_closing and self._clock.monotonic() >= doubt.retry_at:
             doubt.is_compared.clear()
-            doubt.patience_ends = self._clock.monotonic() + PATIENCE_S
+            doubt.patience_ends = self._clock.monotonic() + self._patience_s
             name = f"identity of {doubt.source.name} {doubt.symbol}"
             doubt.task = asyncio.create_task(self._run(doubt), name=name)
 
@@ -342,7 +385,7 @@ class Identities:
         await self._take_away(doubt)
         if before != verdict:
             doubt.verdict = verdict
-            self._on_changed(*doubt.identity, doubt.absent_at if verdict.begins is None else verdict.begins)
+            self._on_changed(*doubt.identity, doubt.changed_at if verdict.begins is None else verdict.begins)
             return False
         await self._set_aside(doubt, verdict)
         return True

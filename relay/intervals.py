@@ -4,6 +4,7 @@ Open times are never computed for candles that the provider delivers: it stamps 
 the next one is due, counted from the last one delivered, and where candles open that the relay builds itself.
 """
 
+from calendar import monthrange
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
@@ -43,12 +44,33 @@ def next_open(interval: str, open_time: int) -> int:
         return open_time + _LENGTH_S[interval]
     at = datetime.fromtimestamp(open_time, UTC)
     year, month = (at.year + 1, 1) if at.month == 12 else (at.year, at.month + 1)
-    return int(at.replace(year=year, month=month).timestamp())
+    days, next_days = monthrange(at.year, at.month)[1], monthrange(year, month)[1]
+    # What opens on the last day of a month begins the next one in another zone, and so does what follows.
+    day = next_days if at.day == days else min(at.day, next_days)
+    return int(at.replace(year=year, month=month, day=day).timestamp())
 
 
 _QUARTER_S = 900
 _MINUTE_S = 60
 _DAY_S = 86_400
+
+
+def first_open_after(interval: str, moment: int, an_open: int | None = None) -> int:
+    """Return the first open time after a moment, in Unix seconds: the next one if the moment is an open time itself.
+
+    `an_open` is a later open time, or an earlier one, by which others are reckoned; without one UTC's are.
+    """
+    if interval == "1M" or an_open is None:
+        opened = open_time(interval, moment)
+        following = next_open(interval, moment)
+        return following if moment == opened or following == an_open else next_open(interval, opened)
+    length = _LENGTH_S[interval]
+    return an_open - (an_open - moment - 1) // length * length
+
+
+def is_open_time(interval: str, moment: int) -> bool:
+    """Say whether a candle may open then where days and weeks are UTC's; days by threes may begin on any day."""
+    return moment % _DAY_S == 0 if interval == "3d" else open_time(interval, moment) == moment
 
 
 def grid_s(interval: str, *, is_utc: bool = False) -> int:
@@ -62,6 +84,12 @@ def grid_s(interval: str, *, is_utc: bool = False) -> int:
     if is_utc:
         return min(length, _DAY_S)
     return length if length <= _QUARTER_S else _MINUTE_S
+
+
+def least_s(interval: str) -> int:
+    """Return how long a candle lasts at least, in seconds; 0 where the end of a session may end it earlier."""
+    length = _LENGTH_S[interval]
+    return length if length <= _QUARTER_S else 0
 
 
 Opens = Callable[[int], int]

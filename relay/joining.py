@@ -156,8 +156,11 @@ class Joining:
         pause_s, spent, is_strict = LAG_WAIT_S, 0, False
         while True:
             meter.check()
-            self._asked_at = clock.now()
+            self._asked_at, age = clock.now(), history.age(self._provider, self.stream.key)
             self._past = await self._ask(history, meter.client, wanted, is_strict)
+            await history.settle(self._provider, self.stream.key)
+            if age != history.age(self._provider, self.stream.key):
+                continue  # what was answered may be of another instrument than what the stream tells now
             rows = _rows_for(self._past, wanted)
             meter.spend(max(0, rows - spent))
             spent = max(spent, rows)
@@ -295,6 +298,12 @@ class Joining:
         revised = self._revised | since_asked
         candles = [revised[time] for time in sorted(revised)]
         return snapshot._replace(revised=candles, revisions_known=self._revisions_known)
+
+    def begins_at(self, snapshot: Snapshot) -> int | None:
+        """Return from which open time on the subscriber has all candles with a snapshot, its gaps' once they come."""
+        if self.wanted.since is not None and self.wanted.bars is None:
+            return self.wanted.since + 1
+        return snapshot.candles[0].time if snapshot.candles else None
 
     def floor(self) -> int:
         """Return up to which open time the subscriber has candles that the stream has not reached yet, if it says so.

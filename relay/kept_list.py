@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from typing import NamedTuple
 
 import orjson
 
@@ -15,15 +16,25 @@ from relay.storage.documents import Documents
 
 log = logging.getLogger(__name__)
 
-RETRY_S = (2.0, 5.0, 15.0, 60.0, 120.0, 300.0, 900.0)
-"""Waits before a list is asked for again: ever longer, since a list may cost credits that streams need."""
-SOON_S = 5.0
-SOON_PART, LATER_PART = 720, 12
-"""A list that is doubted is asked for again after a 720th part of its life, later after a 12th; so is one that lacks a
-symbol somebody wants."""
+LATER_PART = 12
+"""A list that is doubted is asked for again ever later, at last after a 12th part of its life."""
 QUICK_S = 2.0
 """Who wants a symbol that no list has waits so long for the answer to another question."""
 
+
+class ListWaits(NamedTuple):
+    """How long a list is left alone where it is doubted, or lacks a symbol that somebody wants, and after failures.
+
+    The former is at first the `soon_part`th part of its life, `soon_s` at least. After failures in a row it is
+    `retry_s`, ever longer, since a list may cost credits that streams need.
+    """
+
+    soon_s: float = 5.0
+    soon_part: int = 720
+    retry_s: Sequence[float] = (2.0, 5.0, 15.0, 60.0, 120.0, 300.0, 900.0)
+
+
+WAITS = ListWaits()
 
 OnList = Callable[[Provider, Collection[str]], Awaitable[None]]
 
@@ -33,7 +44,7 @@ async def take_no_notice(*_: object) -> None:
 
 
 class KeptList:
-    """The list of one provider, and when it is asked for. `on_answer` is called when it may be another one.
+    """The list of one provider, and when it is asked for. `on_answer` is called when it is another one.
 
     `settled` is set once there was an answer, `problem` says why there was none lately.
     """
@@ -45,14 +56,16 @@ class KeptList:
         on_answer: Callable[[], None],
         on_list: OnList,
         *,
-        soon_s: float = SOON_S,
+        waits: ListWaits = WAITS,
     ) -> None:
         self.provider = provider
         self._documents = documents
         self._on_answer = on_answer
         self._on_list = on_list
-        self._soon_s = soon_s
-        self.listing = Listing(provider.info.least_instruments)
+        self._waits = waits
+        self.listing = Listing(
+            provider.info.least_instruments, provider.info.always_listed, provider.info.instruments_ttl_s
+        )
         self.problem: str | None = None
         self.settled = asyncio.Event()
         # By the event loop's clock.
@@ -67,7 +80,7 @@ class KeptList:
     def asks_in_s(self) -> float:
         """In how many seconds there may be another answer; at least a moment, since it takes one."""
         left_s = 0.0 if self._asks_at is None else self._asks_at - asyncio.get_running_loop().time()
-        return max(left_s, RETRY_S[0])
+        return max(left_s, self._waits.retry_s[0])
 
     def look(self) -> None:
         """Have the list asked for now, unless that was done a moment ago; ever more rarely if it brings nothing new."""
@@ -98,7 +111,7 @@ class KeptList:
     def _wait_s(self, times: int) -> float:
         """Return how long to wait before an answer is doubted for the next time."""
         life_s = self.provider.info.instruments_ttl_s
-        least_s = min(max(self._soon_s, life_s / SOON_PART), life_s)
+        least_s = min(max(self._waits.soon_s, life_s / self._waits.soon_part), life_s)
         return float(min(least_s * 2 ** min(times, 16), max(least_s, life_s / LATER_PART)))
 
     def _begin(self) -> None:
@@ -141,7 +154,7 @@ class KeptList:
                     not_before_s = error.retry_after
                 is_first = not failures
                 failures += is_planned or is_first
-                wait_s = RETRY_S[min(failures, len(RETRY_S)) - 1]
+                wait_s = self._waits.retry_s[min(failures, len(self._waits.retry_s)) - 1]
                 if is_first:
                     about = event("symbols_missing", provider=provider.name, reason=str(error))
                     log.warning("the symbol list of %s cannot be had (%s); retrying", provider.name, error, extra=about)
@@ -169,18 +182,19 @@ class KeptList:
         return absent.union(str(one.symbol) for one in instruments if one.status == "trading")
 
     def _take(self, instruments: Iterable[Instrument]) -> bool:
+        was_known = self.listing.is_known
         try:
             is_new = self.listing.take(instruments, asyncio.get_running_loop().time())
         except AttributeError:
             raise BadAnswer(f"provider {self.provider.name}: a symbol in its list is no text") from None
-        self._on_answer()
+        if is_new or self.listing.is_known != was_known:
+            self._on_answer()
         return is_new
 
     async def _remember(self) -> None:
         name = self.provider.name
         try:
-            # As plain rows: orjson takes no named tuples.
-            rows = orjson.dumps([tuple(instrument) for instrument in self.listing.instruments.values()])
+            rows = await asyncio.to_thread(_rows, [*self.listing.instruments.values()])
             await self._documents.put(f"instruments:{name}", rows)
         except (StoreError, TypeError) as error:
             about = event("symbols_not_stored", provider=name)
@@ -209,3 +223,8 @@ class KeptList:
         except (StoreError, ValueError, TypeError, LookupError, AttributeError) as error:
             about = event("symbols_not_recalled", provider=name)
             log.debug("there is no symbol list of %s from an earlier run: %s", name, error, extra=about)
+
+
+def _rows(instruments: Iterable[Instrument]) -> bytes:
+    # As plain rows: orjson takes no named tuples.
+    return orjson.dumps([tuple(instrument) for instrument in instruments])

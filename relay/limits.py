@@ -30,12 +30,12 @@ class TokenBucket:
         self._level = min(self._burst, self._level + (now - self._at) * self._rate)
         self._at = now
 
-    def take(self) -> bool:
-        """Use one unit; return False if there is none."""
+    def take(self, units: float = 1) -> bool:
+        """Use units, one unless told otherwise; return False, and use none, if there are not so many."""
         self._refill()
-        if self._level < 1:
+        if self._level < units:
             return False
-        self._level -= 1
+        self._level -= units
         return True
 
     def spend(self, amount: float) -> None:

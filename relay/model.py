@@ -144,11 +144,15 @@ class ProviderInfo(NamedTuple):
     One call for history is asked for at most `candles_per_call`, and `calls_at_once` of them run at the same time.
     `history_has_open` says that an answer about the present ends with the candle that is still open, if there is one:
     then a closed candle never shows up late, and a new subscription need not wait `close_grace_s` to be sure.
-    With `is_utc_grid` every candle of up to a day opens at a multiple of its length, and longer ones on a day, in UTC.
+    With `has_every_candle` each interval in which the market is open has a candle, also without trades: only an outage
+    leaves one out, and whether it was one is asked twice.
+    With `is_utc_grid` every candle of up to a day opens at a multiple of its length, and longer ones on a day, in UTC:
+    weeks on Monday, months on the first.
     `candles_back` more of them, before those that are asked for, cost nothing: they are compared with what is stored.
     Candles that a stream closed are compared with history so long after their close as `compare_after_s` says, once
     for each of its numbers.
-    A list with fewer than `least_instruments` entries is not the whole list.
+    A list with fewer than `least_instruments` entries is not the whole list, nor is one without most of
+    `always_listed`, symbols that are known to be on the venue.
     """
 
     name: str
@@ -168,10 +172,12 @@ class ProviderInfo(NamedTuple):
     candles_per_call: int = 5000
     calls_at_once: int = 4
     history_has_open: bool = False
+    has_every_candle: bool = False
     is_utc_grid: bool = False
     candles_back: int = 0
     compare_after_s: tuple[float, ...] = (300.0,)
     least_instruments: int = 1
+    always_listed: tuple[str, ...] = ()
 
 
 class Budget(NamedTuple):

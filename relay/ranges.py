@@ -11,7 +11,7 @@ from relay.clock import ProviderClock
 from relay.doubts import Doubt
 from relay.intervals import length_s, next_open
 from relay.model import Budget, Candle, ProviderInfo, StreamKey, unreadable
-from relay.storage.coverage import FOREVER, Span, gaps_between, merge_spans
+from relay.storage.coverage import FOREVER, Span, cut_spans, gaps_between, merge_spans
 
 # How far ahead of its clock a provider is asked about the present, in case that clock runs behind.
 _AHEAD_S = 120
@@ -38,7 +38,8 @@ class Past(NamedTuple):
 
     `known` are then the spans of which nothing is missing, as far as somebody looked, ascending. Where all that is
     missing are candles that the provider has with values that cannot be used now, `unreadable` names them: each from
-    its open time to the next one. They are not among those that were asked for.
+    its open time to the next one. They are not among those that were asked for. `doubted` are holes that the provider
+    left between the candles, or all where it gave none, which is not believed yet: there may be a candle, or none.
     """
 
     candles: tuple[Candle, ...]
@@ -46,6 +47,7 @@ class Past(NamedTuple):
     is_complete: bool
     known: tuple[Span, ...] = ()
     unreadable: tuple[Span, ...] = ()
+    doubted: tuple[Span, ...] = ()
 
 
 class Live(NamedTuple):
@@ -286,4 +288,16 @@ def past_of(request: RangeRequest, *, is_complete: bool) -> Past:
         lost = [time for time in lost if time < open_row]
     last_is_closed = open_row is None or not rows or rows[-1].time != open_row
     spans = tuple(Span(time, next_open(request.key.interval, time)) for time in lost) if is_complete else ()
-    return Past(tuple(rows), last_is_closed, is_complete and not lost, unreadable=spans)
+    doubted = _doubted(request, rows)
+    return Past(tuple(rows), last_is_closed, is_complete and not lost, unreadable=spans, doubted=doubted)
+
+
+def _doubted(request: RangeRequest, rows: Sequence[Candle]) -> tuple[Span, ...]:
+    holes = [doubt.span for doubt in request.doubts if not (doubt.is_row or doubt.is_sparse)]
+    if not holes:
+        return ()
+    if not rows:
+        return tuple(cut_spans(holes, request.low, request.high()))
+    known = merge_spans([*request.stored, *(Span(row.time, row.time + 1) for row in rows)])
+    inside = cut_spans(holes, rows[0].time, rows[-1].time)
+    return tuple(part for hole in inside for part in gaps_between(known, *hole))

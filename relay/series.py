@@ -14,10 +14,12 @@ subscribers. The rules:
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from relay.intervals import length_s, next_open
+from relay.intervals import length_s, next_open, open_time
 from relay.market import Market
 from relay.model import Candle, PriceUpdate, StreamKey
 from relay.storage.coverage import Span, gaps_between, merge_spans
+
+_DAY_S = 86_400
 
 REMEMBERED = 128
 """Closed candles kept to recognise repeats and revisions, and to join a snapshot to the live stream."""
@@ -492,11 +494,24 @@ class Series:
 
     def owed_from(self) -> int:
         """Return the first open time that a candle can have which closes after the promise."""
-        return 0 if self.promised_at is None else int(self.promised_at) - length_s(self.key.interval) + 1
+        return 0 if self.promised_at is None else _first_open(self.key.interval, self.promised_at)
+
+    def told_from(self, now: float) -> int:
+        """Return the open time from which on somebody who subscribes at `now` is told every candle."""
+        if self.last is not None:
+            return self.last.time
+        return _first_open(self.key.interval, now if self.promised_at is None else self.promised_at)
 
     def is_owed(self, time: int) -> bool:
         """Say whether a candle closes after the promise: it has to be told even if nothing was told before."""
         return self.promised_at is not None and next_open(self.key.interval, time) > self.promised_at
+
+    def is_repeat(self, update: PriceUpdate) -> bool:
+        """Say whether an update says what is known already: the newest candle as it is, or a closed one."""
+        candle, last = update.candle, self.last
+        if candle == last and (self.last_is_closed or not update.is_closed):
+            return True
+        return self.closed.get(candle.time) == candle
 
     def is_settled(self, time: int) -> bool:
         """Say whether a candle is told as closed, or was over before anything of the stream was promised."""
@@ -524,3 +539,11 @@ def _can_follow(old: Candle, new: Candle) -> bool:
 def _without(gap: Gap, start: int, end: int) -> list[Gap]:
     parts = (Gap(gap.start, min(gap.end, start)), Gap(max(gap.start, end), gap.end))
     return [part for part in parts if part.end > part.start]
+
+
+def _first_open(interval: str, moment: float) -> int:
+    """Return the first open time that a candle can have which closes after a moment."""
+    if interval == "1M":
+        # A month is up to three days shorter than its longest, and may begin by another zone's day.
+        return open_time(interval, int(moment)) - _DAY_S
+    return int(moment) - length_s(interval) + 1

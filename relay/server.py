@@ -18,6 +18,7 @@ from relay.events import event
 from relay.notify import ServiceManager
 from relay.reload import Reload
 from relay.tls import Tls
+from relay.web.inlet import new_runner
 from relay.web.newcomers import Newcomers, Site
 
 log = logging.getLogger(__name__)
@@ -37,14 +38,12 @@ async def serve(
     """
     tls = Tls(config.tls_cert, config.tls_key) if config.tls_cert else None
     app = build_app(config, builtin)
-    runner = web.AppRunner(
+    runner = new_runner(
         app,
-        access_log=None,
         shutdown_timeout=SHUTDOWN_TIMEOUT_S,
         keepalive_timeout=KEEPALIVE_S,
         # Two hours, as the kernel has it, are longer than any connection stays silent here.
         tcp_keepalive=False,
-        handle_signals=False,
     )
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()

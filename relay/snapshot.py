@@ -1,14 +1,14 @@
 """The past and the live stream of a subscription as one sequence: spliced by open time, no hole, no duplicate; pure."""
 
-from collections.abc import Collection, Container, Iterator, Mapping, Sequence
+from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from relay.intervals import length_s, next_open
+from relay.intervals import first_open_after, length_s, next_open
 from relay.model import Candle
 from relay.ranges import Past
 from relay.requests import Past as Wanted
 from relay.series import Gap, Series
-from relay.storage.coverage import FOREVER, Span, gaps_between, merge_spans
+from relay.storage.coverage import FOREVER, Span, cut_spans, gaps_between, merge_spans
 
 _DAY_S = 86_400
 
@@ -50,11 +50,18 @@ def is_joined(past: Past, series: Series, wanted: Wanted, *, has_open: bool) -> 
     before = [time for time in times if time < begin]
     if wanted.bars is not None and len(times) - len(before) >= wanted.bars:
         return True
-    newest = before[-1] if before else wanted.since
-    if newest is None:
+    if before:
+        end = next_open(series.key.interval, before[-1])
+    elif wanted.since is not None:
+        end = first_open_after(series.key.interval, wanted.since, _an_open(series, times))
+    else:
         return False
-    end = next_open(series.key.interval, newest)
     return end >= begin or series.market.is_closed(end, begin)
+
+
+def _an_open(series: Series, times: Iterable[int]) -> int | None:
+    """Return an open time of the stream, the newest of its own if there is one."""
+    return next(iter(times), None) if series.last is None else series.last.time
 
 
 def answered_from(series: Series) -> int | None:
@@ -115,11 +122,26 @@ def splice(
             count = max(count, sum(next_open(series.key.interval, candle.time) > confirmed_at for candle in candles))
         candles = candles[-count:] if count else []
     gaps = list(dict.fromkeys(_gaps(series, past, wanted, times, candles, before)))
-    is_complete = past.is_complete and not gaps
+    is_complete = past.is_complete and not gaps and not _is_doubted(series, past, candles)
     if not past.is_complete and not gaps and wanted.since is not None and wanted.bars is None:
         # All that was asked for is known; what follows comes as updates, or is told as a gap in its turn.
         is_complete = last is not None or series.promised_at is not None
     return Snapshot(candles, not candles or candles[-1].time != open_time, is_complete, gaps)
+
+
+def _is_doubted(series: Series, past: Past, candles: Sequence[Candle]) -> bool:
+    """Say whether a candle may be missing between those that are sent: the provider left it out, for now.
+
+    That is no gap: nobody knows of a candle. If there is one it is told as revised once it is found.
+    """
+    times, length = {candle.time for candle in candles}, length_s(series.key.interval)
+    holes = cut_spans(past.doubted, candles[0].time, candles[-1].time) if candles and past.doubted else ()
+    return any(
+        at not in times
+        for hole in holes
+        for start, end in series.market.open_parts(*hole, length)
+        for at in range(_open_from(series.key.interval, start, times, candles[0].time), end, length)
+    )
 
 
 def _gaps(
@@ -134,7 +156,7 @@ def _gaps(
     last, interval = series.last, series.key.interval
     begin = candles[0].time if candles else None
     if wanted.since is not None and wanted.bars is None:
-        begin = next_open(interval, wanted.since)
+        begin = first_open_after(interval, wanted.since, _an_open(series, times))
     if begin is not None:
         end = series.owed_from() if last is None else last.time
         end = end if before is None else min(end, before)

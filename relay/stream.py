@@ -44,6 +44,7 @@ class Stream:
 
     __slots__ = (
         "attachments",
+        "began_at",
         "channels",
         "conflated",
         "events",
@@ -69,6 +70,7 @@ class Stream:
         self.name = name
         self.feeder = feeder
         self.series = Series(key, feeder.clock.now() if feeder.has_history else None)
+        self.began_at = feeder.clock.monotonic()
         self.status: StreamState = CONNECTING
         self.message = "the upstream is being opened"
         self.channels: dict[Channel, None] = {}

@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
+from relay.hosts import parse_origin
 from relay.secret import Secret
 
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -90,8 +91,7 @@ def origins(value: Any) -> tuple[str, ...]:
     """Take a list of origins as browsers send them."""
     found = texts(value)
     for origin in found:
-        scheme, _, rest = origin.partition("://")
-        if scheme not in {"http", "https"} or not rest or "/" in rest:
+        if parse_origin(origin) is None:
             raise ValueError("is not a list of origins such as https://charts.example.org")
     return tuple(origin.lower() for origin in found)
 

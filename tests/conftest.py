@@ -28,6 +28,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--forex-weeks", action="store_true", help="run whole weeks of Twelve Data, sped up")
     parser.addoption("--kills", type=int, default=8, metavar="N", help="how often the writing store is killed")
     parser.addoption(
+        "--flood-seconds", type=float, default=0.0, metavar="N", help="how long each kind of flood lasts, by itself"
+    )
+    parser.addoption(
         "--need-tools", action="store_true", help="fail, not skip, where a program that tests run is missing"
     )
     parser.addoption("--binary", metavar="FILE", help="test this single binary instead of building one")

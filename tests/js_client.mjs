@@ -11,10 +11,12 @@ const faultOf = ({ name, message, status, code, closeCode, retryAfterMs }) => ({
 
 let pauseMs = 0; // the reader rests so long after the next message
 
-async function iterate() {
+/** Say all messages; `last` is the type behind which the loop is left. */
+async function iterate(last) {
   try {
     for await (const message of client) {
       say({ message });
+      if (message.type === last) break;
       if (pauseMs) await new Promise((resolve) => setTimeout(resolve, pauseMs));
       pauseMs = 0;
     }
@@ -24,14 +26,19 @@ async function iterate() {
   }
 }
 
-for await (const line of readline.createInterface({ input: process.stdin })) {
-  const [call, ...args] = JSON.parse(line);
+async function run(call, args) {
   try {
-    if (call === "iterate") iterate();
+    if (call === "iterate") iterate(...args);
     else if (call === "pause") [pauseMs] = args;
-    else say({ result: (call === "streams" ? client.streams : await client[call](...args)) ?? null });
+    else say({ result: (typeof client[call] === "function" ? await client[call](...args) : client[call]) ?? null });
   } catch (fault) {
     say(faultOf(fault));
   }
+}
+
+// A call need not have ended for the next one to begin.
+for await (const line of readline.createInterface({ input: process.stdin })) {
+  const [call, ...args] = JSON.parse(line);
+  run(call, args);
 }
 client.close();

@@ -17,8 +17,10 @@ from relay.app import CONFIG, HUB, NEWCOMERS, build_app
 from relay.clock import Clock
 from relay.config import Config
 from relay.hub import Hub
+from relay.kept_list import WAITS, ListWaits
 from relay.tokens import parse_tokens
 from relay.web.access import ACCESS, Access
+from relay.web.inlet import new_runner
 from relay.web.newcomers import Site
 from relay.web.ws import CLIENTS, Clients
 from tests.contracts import check_answer, check_message
@@ -228,11 +230,12 @@ async def start_relay(
     builtin: Iterable[object] = BUILTIN,
     tables: Mapping[str, Mapping[str, Any]] | None = None,
     clock: Clock | None = None,
+    list_waits: ListWaits = WAITS,
     **settings: Any,
 ) -> Running:
     """Start a relay with the stand-ins as its upstreams, on a free port unless `port` is given; close it yourself."""
-    app = build_app(config_of(settings_of(sandbox, tables), **settings), builtin, clock)
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=2.0, handle_signals=False)
+    app = build_app(config_of(settings_of(sandbox, tables), **settings), builtin, clock, list_waits=list_waits)
+    runner = new_runner(app, shutdown_timeout=2.0)
     try:
         await runner.setup()
         site = Site(runner, app[NEWCOMERS], "127.0.0.1", app[CONFIG].port)

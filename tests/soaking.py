@@ -760,7 +760,8 @@ class Faulter:
         began = time.monotonic()
         left: list[str] = []
         while time.monotonic() - began < RECOVERY_S:
-            left = await self._not_live()
+            # Whoever has no budget says so, and says when it frees.
+            left = [stream for stream in await self._not_live() if not stream.endswith(" throttled")]
             if not left:
                 break
             await asyncio.sleep(0.05)
@@ -848,7 +849,7 @@ class Faulter:
         await self._last(0.5, 2)
 
     async def _fault_busy(self) -> None:
-        self._untidy.refuse_subscriptions()
+        self._stand_in.faults.refuse_subscriptions()
         self._stand_in.faults.drop()
         await self._last(2.5, 4)
 

@@ -17,15 +17,16 @@ T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
 STEP_S = 0.5
-"""Timers that are due within so much of each other run at once."""
+"""Timers that are due within so much of each other run at once, unless another step is chosen."""
 THREAD_WAIT_S = 5.0
 
 
 class Time:
     """The time of this process; `wall` and `monotonic` are what `time` has them to be."""
 
-    def __init__(self, start: float) -> None:
+    def __init__(self, start: float, step_s: float = STEP_S) -> None:
         self.passed_s = 0.0
+        self.step_s = step_s
         self._start = start
 
     def wall(self) -> float:
@@ -37,9 +38,9 @@ class Time:
         return 1000.0 + self.passed_s
 
 
-def install(start: float) -> Time:
-    """Let this process live from `start` (Unix seconds) on."""
-    now = Time(start)
+def install(start: float, step_s: float = STEP_S) -> Time:
+    """Let this process live from `start` (Unix seconds) on; timers run at multiples of the step."""
+    now = Time(start, step_s)
     for name, read in (("time", now.wall), ("monotonic", now.monotonic)):
         setattr(time, name, read)
     return now
@@ -66,7 +67,7 @@ class _Selector(selectors.DefaultSelector):
                 raise RuntimeError("nothing is left to do")
         assert timeout is not None
         due = self._now.passed_s + timeout
-        self._now.passed_s = max(due, -(-due // STEP_S) * STEP_S)
+        self._now.passed_s = max(due, -(-due // self._now.step_s) * self._now.step_s)
         return []
 
 

@@ -27,6 +27,8 @@ class StandInRelay:
         # Faults. `refuse` holds (error code, extra fields) by stream name, `handshake` a status for the next upgrades.
         self.refuse: dict[str, tuple[str, dict[str, Any]]] = {}
         self.handshake: int | None = None
+        self.heartbeat_s = 20.0  # who does not answer a ping in half of it is dropped
+        self.gate: asyncio.Event | None = None  # handshakes wait for it
         self.handshake_headers: dict[str, str] = {}
         self.problem: web.Response | None = None
         self.replays = 0
@@ -36,6 +38,7 @@ class StandInRelay:
         self.is_mute = False
         self.sends_hello_time: int | None = None
         self.seq = 0
+        self.attempts = 0
         self.connections = 0
         self.port = 0
         self._clients: dict[web.WebSocketResponse, dict[StreamKey, dict[str, Any]]] = {}
@@ -43,6 +46,11 @@ class StandInRelay:
         self._changed = asyncio.Condition()
         self._runner: web.AppRunner | None = None
         self._listeners: tuple[Listener, ...] = ()
+
+    @property
+    def clients(self) -> int:
+        """How many are connected now."""
+        return len(self._clients)
 
     @property
     def url(self) -> str:
@@ -79,6 +87,10 @@ class StandInRelay:
     async def drop(self, code: int, reason: str = "") -> None:
         for socket in list(self._clients):
             await socket.close(code=code, message=reason.encode())
+
+    async def ping(self) -> None:
+        for socket in list(self._clients):
+            await socket.ping()
 
     def cut(self) -> None:
         """Lose all connections without a closing handshake."""
@@ -136,12 +148,15 @@ class StandInRelay:
 
     async def _socket(self, request: web.Request) -> web.StreamResponse:
         self.headers.append(dict(request.headers))
+        self.attempts += 1
+        if self.gate is not None:
+            await self.gate.wait()
         if self.token and request.headers.get("Authorization") != f"Bearer {self.token}":
             return problem_json(401, "unauthorized", "a valid token is needed")
         if self.handshake is not None:
             return web.Response(status=self.handshake, headers=self.handshake_headers)
         # A client that nobody iterates does not answer a close; tests need not wait for it.
-        socket = web.WebSocketResponse(heartbeat=20, timeout=0.05)
+        socket = web.WebSocketResponse(heartbeat=self.heartbeat_s, timeout=0.05)
         await socket.prepare(request)
         assert request.transport is not None
         self._transports[socket] = request.transport

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from relay import API_VERSION, Candle, PriceUpdate, ProviderInfo, StreamKey, Watchlist, hookimpl
+from relay import API_VERSION, Candle, PriceUpdate, ProviderInfo, Secret, Setting, StreamKey, Watchlist, hookimpl
 from relay.clock import Clock, ProviderClock
 from relay.history import History
 from relay.hub import Hub
@@ -103,6 +103,10 @@ class Remembering(Scripted):
         return [one for one in self.known if (start or 0) <= one.time < end]
 
 
+KEY: Mapping[str, Any] = {"needs_key": "key", "settings": (Setting("key", is_secret=True),)}
+"""What makes `Scripted` a provider with a key, which it has; without one no key can be refused."""
+
+
 class Rig:
     """The parts that a supervisor puts together, each to be had alone."""
 
@@ -178,7 +182,8 @@ async def rig_of(plugin: Scripted, folder: Path) -> AsyncIterator[Rig]:
     host.load([plugin], [])
     (loaded,) = host.loaded.values()
     hands = Hands()
-    provider = host.bind(loaded, {}, ProviderClock(hands.clock))
+    settings = {"key": Secret("hush-hush")} if loaded.info.needs_key else {}
+    provider = host.bind(loaded, settings, ProviderClock(hands.clock))
     async with new_session(provider.clock) as session:
         provider.open(session)
         store = await Store.open(folder / "relay.db", hands.clock)

@@ -11,8 +11,10 @@ import aiohttp
 import orjson
 import pytest
 
+from relay.client import RelayClient
+from relay.hosts import parse_host
 from relay.values import networks
-from relay.web.callers import client_address, host_name, is_own_by_nature, is_private_name, owner_of
+from relay.web.callers import client_address, is_own_by_nature, is_private_name, owner_of
 from tests.conftest import StartRelay
 from tests.running import Running, WsClient, eventually
 from tests.test_http import assert_problem
@@ -216,22 +218,69 @@ async def test_proxy_that_is_trusted_says_the_scheme(relay_with: StartRelay) -> 
 @pytest.mark.parametrize(
     ("name", "is_own", "is_private"),
     [
-        ("localhost", True, True), ("a.localhost", True, False), ("::1", True, True), ("8.8.8.8", True, False),
+        ("localhost", True, True), ("a.localhost", True, False), ("[::1]", True, True), ("8.8.8.8", True, False),
         ("mybox", False, True), ("mybox.local", False, True), ("a.home.arpa", False, True),
-        ("evil.example", False, False), ("local.evil", False, False), ("1.2.3", False, False),
+        ("evil.example", False, False), ("local.evil", False, False),
     ],
 )  # fmt: skip
 def test_names_of_hosts(name: str, is_own: bool, is_private: bool) -> None:
-    assert (is_own_by_nature(name), is_private_name(name)) == (is_own, is_private)
+    host = parse_host(name)
+    assert host is not None
+    assert (is_own_by_nature(host), is_private_name(host.name)) == (is_own, is_private)
 
 
-@pytest.mark.parametrize(
-    ("netloc", "name"),
-    [("Relay.Example:80", "relay.example"), ("[::1]:8000", "::1"), ("localhost.", "localhost"), ("", ""),
-     ("localhost@evil.example", "evil.example"), ("127.0.0.1", "127.0.0.1")],
-)  # fmt: skip
-def test_host_of_a_header(netloc: str, name: str) -> None:
-    assert host_name(netloc) == name
+TRICKS = ["evil.example@127.0.0.1", "127.0.0.1@evil.example", "evil.example:80@127.0.0.1", "[::1%evil.example]",
+          "[::1]evil.example", "[::1].evil.example", "[evil.example]", "127.0.0.1:80:80", "127.0.0.1:evil",
+          "localhost:80@evil.example", "localhost%2eevil.example", "localhost/evil.example", "localhost#evil.example",
+          "localhost\\evil.example", "localhost,evil.example", "localhost evil.example", "2130706433", "0x7f000001",
+          "0177.0.0.1", "127.1", "127.0.0.1.", "::1", "localhost..", ".localhost", "localhost:99999", "localhost:",
+          "%31%32%37.0.0.1"]  # fmt: skip
+
+
+async def ask(relay: Running, *lines: str) -> int:
+    """Send a request as it is written; return the status of the answer."""
+    host, port = relay.url.removeprefix("http://").split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write("\r\n".join([*lines, "Connection: close", "", ""]).encode())
+    head = await reader.read()
+    writer.close()
+    return int(head.split()[1])
+
+
+SYMBOLS = "/api/v1/market-data/symbols"
+
+
+@pytest.mark.parametrize("host", TRICKS)
+async def test_what_only_looks_like_an_own_host_gets_nothing(relay: Running, host: str) -> None:
+    assert await ask(relay, f"GET {SYMBOLS} HTTP/1.1", f"Host: {host}") in (400, 403)
+    assert await ask(relay, f"GET {SYMBOLS} HTTP/1.1", f"Host: {host}", f"Origin: http://{host}") in (400, 403)
+    assert await ask(relay, f"GET {SYMBOLS} HTTP/1.1", "Host: localhost", f"Origin: http://{host}") == 403
+    # What stands behind a slash is another path.
+    assert await ask(relay, f"GET http://{host}{SYMBOLS} HTTP/1.1", "Host: localhost") in (400, 404)
+
+
+async def test_a_request_names_its_host_once(relay: Running) -> None:
+    first = f"GET {SYMBOLS} HTTP/1.1"
+    assert await ask(relay, first, "Host: localhost") == 200
+    assert await ask(relay, first, "Host: localhost", "Host: localhost") == 400
+    assert await ask(relay, first, "Host: localhost", "Host: evil.example") == 400
+    assert await ask(relay, first, "Host:") == 403
+    assert await ask(relay, first) == 400
+    assert await ask(relay, f"GET {SYMBOLS} HTTP/1.0") == 200
+    assert await ask(relay, f"GET http://localhost{SYMBOLS} HTTP/1.1", "Host: localhost") == 200
+    assert await ask(relay, f"GET http://evil.example{SYMBOLS} HTTP/1.1", "Host: localhost") == 400
+    assert await ask(relay, f"GET http://localhost{SYMBOLS} HTTP/1.1", "Host: evil.example") == 400
+    assert await ask(relay, f"GET http://evil.example{SYMBOLS} HTTP/1.1", "Host: evil.example") == 403
+
+
+async def test_a_request_has_one_origin(relay: Running) -> None:
+    first = [f"GET {SYMBOLS} HTTP/1.1", "Host: localhost"]
+    assert await ask(relay, *first, "Origin: http://localhost") == 200
+    assert await ask(relay, *first, "Origin: http://localhost:80") == 200
+    for origin in ("http://localhost, http://localhost", "http://localhost/", "localhost", "//localhost", "http://",
+                   "http:localhost", "ftp://localhost", "http://localhost:443", "http://a@localhost"):  # fmt: skip
+        assert await ask(relay, *first, f"Origin: {origin}") == 403, origin
+    assert await ask(relay, *first, "Origin: http://localhost", "Origin: http://evil.example") == 403
 
 
 # -- addresses behind proxies ----------------------------------------------------------------------
@@ -290,13 +339,13 @@ async def test_cors_headers_go_to_allowed_origins_only(relay_with: StartRelay) -
     good = await relay.get("symbols", headers={"Origin": PAGE})
     assert good.headers["Access-Control-Allow-Origin"] == PAGE
     assert "Retry-After" in good.headers["Access-Control-Expose-Headers"]
-    assert good.headers["Vary"] == "Origin"
+    assert good.headers["Vary"] == "Accept-Encoding, Origin"
     # A page has to be able to read why it was refused.
     bad = await relay.get("history?symbol=NOPE&interval=1m", headers={"Origin": PAGE})
     assert (bad.status, bad.headers["Access-Control-Allow-Origin"]) == (404, PAGE)
     plain = await relay.get("symbols")
     assert "Access-Control-Allow-Origin" not in plain.headers
-    assert plain.headers["Vary"] == "Origin"
+    assert plain.headers["Vary"] == "Accept-Encoding, Origin"
 
 
 async def test_preflight_is_answered_without_a_token(relay_with: StartRelay) -> None:
@@ -366,6 +415,17 @@ async def test_connections_above_the_rate_answer_429_also_with_wrong_tokens(rela
     status, _, body = await handshake(relay)
     assert (status, body["code"]) == (429, "rate_limited")
     assert (await relay.get("symbols", headers={"Authorization": "Bearer opensesame"})).status == 200
+
+
+async def test_websocket_address_says_without_an_upgrade_what_an_attempt_would_meet(relay_with: StartRelay) -> None:
+    relay = await relay_with(max_connects_per_minute=1)
+    assert_problem(await relay.get("ws"), 400, "invalid_request", "ws://")
+    async with RelayClient(relay.url) as client:
+        await anext(client)
+    for _ in range(2):
+        answer = await relay.get("ws")
+        assert_problem(answer, 429, "rate_limited", "new connections a minute")
+        assert int(answer.headers["Retry-After"]) >= 1
 
 
 async def test_requests_above_the_rate_answer_429_and_health_goes_on(relay_with: StartRelay) -> None:

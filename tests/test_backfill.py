@@ -53,6 +53,18 @@ async def test_what_was_missed_before_a_planned_poll_is_left_to_it(tmp_path: Pat
         assert carried.stream.status == "connected"
 
 
+async def test_a_stream_that_waited_for_credits_is_as_silent_as_before(tmp_path: Path) -> None:
+    async with rig_of(Remembering(), tmp_path) as rig:
+        carried = live(rig)
+        carried.rest("throttled", "the credits of this minute are used up")
+        rig.hands.now += 1000.0
+        carried.expect(30.0, 30.0)
+        carried.accept()
+        rig.backfill.resume(carried)
+        carried.check_silence(rig.hands.now)
+        assert carried.stream.status == "stale"
+
+
 async def test_a_stream_that_may_have_missed_a_candle_is_live_once_it_was_told(tmp_path: Path) -> None:
     plugin = Remembering()
     plugin.known = [candle(0), candle(1), candle(2)]

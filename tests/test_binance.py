@@ -526,6 +526,13 @@ async def test_klines_without_sense_are_a_bad_answer(exchange: BinanceStandIn, p
         await plugin.candles("BTCUSDT", "1m", 0, 1_770_000_000, 5)
 
 
+async def test_more_klines_than_were_asked_for_are_refused(exchange: BinanceStandIn, plugin: Plugin) -> None:
+    rows = [[n * 60_000, "1", "1", "1", "1", "1", n * 60_000 + 59_999] for n in range(6)]
+    exchange.faults.answer_rest(200, orjson.dumps(rows))
+    with pytest.raises(BadAnswer, match="asked for 5 rows at most, 6 came"):
+        await plugin.candles("BTCUSDT", "1m", 0, 1_770_000_000, 5)
+
+
 @pytest.mark.parametrize("body", ["[]", "{}", '{"symbols":[1]}', '{"symbols":[{"symbol":"A"}]}', "null"])
 async def test_a_listing_without_sense_is_a_bad_answer(exchange: BinanceStandIn, plugin: Plugin, body: str) -> None:
     exchange.faults.answer_rest(200, body)

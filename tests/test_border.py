@@ -3,14 +3,20 @@
 import math
 import sqlite3
 import time
+from collections.abc import Callable, Iterable
+from email.utils import formatdate
 from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from providers.sandbox import Sandbox
-from relay import Candle, PriceUpdate, ProviderInfo, StreamKey, Watchlist, decimal, decimals, read_rows
+from providers.twelve_data.answers import Refused, read_series
+from providers.twelve_data.forex import Hours
+from relay import BadAnswer, Candle, PriceUpdate, ProviderInfo, StreamKey, Watchlist, decimal, decimals, read_rows
 from relay.app import STORE
 from relay.clock import Clock
 from relay.plugins.sanity import Border
@@ -19,7 +25,10 @@ from relay.storage.verify import verify
 from tests.conftest import StartRelay
 from tests.running import eventually
 
-NO_NUMBERS = ("1_00", " 100 ", "١٠٠", "1e308", "NaN", "Infinity", "-5", "0x10", "", "1.2.3", "+1", "9" * 400)
+NO_NUMBERS = (
+    *("1_00", " 100 ", " 1", "1 ", "1\n", "١٠٠", "１", "1e308", "1e5", "1E5", "NaN", "Infinity", "true", "null", "[1]"),
+    *("-5", "-0", "+1", "0x10", "0x1", "", ".", "1.", ".5", "1..5", "1.2.3", "007", "00.5", "1,5", "1,5,", "9" * 400),
+)
 MINUTE = StreamKey("BTCUSDT", "1m")
 T = 1_764_000_000
 
@@ -29,15 +38,30 @@ def border(asset_class: str = "crypto", *, is_utc_grid: bool = False) -> Border:
     return Border(ProviderInfo("demo", 1, "Demo", (asset_class,), intervals, is_utc_grid=is_utc_grid))
 
 
+# ---- how much there may be ---------------------------------------------------------------------------------------
+
+
+def test_more_rows_than_any_provider_gives_are_refused_with_the_bound() -> None:
+    with pytest.raises(BadAnswer, match=r"the answer has 20,001 rows; at most 20,000 are read"):
+        read_rows([None] * 20_001, "1m", lambda row: 0, lambda row, time: Candle(time, 1.0, 1.0, 1.0, 1.0))
+
+
+def test_more_rows_than_twelve_data_ever_gives_are_refused_with_the_bound() -> None:
+    assert read_series({"values": [{}] * 5001}, "1m", Hours.ALWAYS) == Refused(
+        0, "the answer holds 5,001 rows; there are 5,000 at most"
+    )
+
+
 # ---- numbers and open times -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("text", NO_NUMBERS)
 def test_what_only_python_takes_for_a_number_is_none(text: str) -> None:
-    with pytest.raises(ValueError, match=r"decimal number|could not convert"):
+    with pytest.raises(ValueError, match="no decimal number"):
         decimal(text)
-    with pytest.raises(ValueError, match=r"decimal number|could not convert"):
-        list(decimals(("1", text, "2")))
+    for texts in (("1", text, "2"), (text,), ("1", text), (text, "1")):
+        with pytest.raises(ValueError, match="no decimal number"):
+            list(decimals(texts))
 
 
 @pytest.mark.parametrize("value", [None, 1, 1.5, b"1", ["1"]])
@@ -51,6 +75,24 @@ def test_what_is_no_text_is_no_number(value: Any) -> None:
 def test_plain_numbers_are_read_exactly() -> None:
     assert decimal("0.07310000") == 0.0731
     assert list(decimals(("10437.32000000", "0", "123456789012345"))) == [10437.32, 0.0, 123456789012345.0]
+    assert [type(number) for number in decimals(("0", "7", "0.5"))] == [float, float, float]
+    assert list(decimals(())) == []
+
+
+@given(st.lists(st.from_regex(r"(0|[1-9][0-9]{0,30})(\.[0-9]{1,20})?", fullmatch=True), max_size=5))
+def test_several_numbers_are_read_as_one_by_one(texts: list[str]) -> None:
+    assert list(decimals(texts)) == [decimal(text) for text in texts] == [float(text) for text in texts]
+
+
+@given(st.lists(st.text("0123456789.,-+eE _١", max_size=6), min_size=1, max_size=3))
+def test_several_numbers_are_refused_as_one_by_one(texts: list[str]) -> None:
+    def read(how: Callable[[], Iterable[float]]) -> list[float] | None:
+        try:
+            return list(how())
+        except ValueError:
+            return None
+
+    assert read(lambda: decimals(texts)) == read(lambda: map(decimal, texts))
 
 
 @pytest.mark.parametrize("name", ["open", "high", "low", "close"])
@@ -81,8 +123,11 @@ def test_a_market_of_another_kind_may_have_prices_of_zero_and_below() -> None:
         ("4h", 3600, True, False),
         ("1d", 36_000, True, False),
         ("3d", 86_400, True, True),
-        ("1w", 86_400, True, True),
-        ("1M", 86_400, True, True),
+        ("1w", 86_400, True, False),
+        ("1w", 6 * 86_400, True, True),
+        ("1w", 86_400, False, True),
+        ("1M", 86_400, True, False),
+        ("1M", 6 * 86_400, True, True),
     ],
 )
 def test_a_candle_opens_on_the_grid_of_its_interval(
@@ -317,3 +362,79 @@ async def test_what_a_database_claims_of_the_future_is_cut_when_it_is_read(
     await again.close()
     with reading(name) as connection:
         assert verify(connection, overview(connection, name).streams, time.time()).faults == []
+
+
+async def test_entries_of_a_list_that_are_no_instruments_cost_only_themselves(
+    sandbox: Sandbox, relay_with: StartRelay, caplog: pytest.LogCaptureFixture
+) -> None:
+    def pair(number: int) -> dict[str, object]:
+        return {
+            "symbol": f"T{number:03d}USDT",
+            "status": "TRADING",
+            "baseAsset": f"T{number:03d}",
+            "quoteAsset": "USDT",
+        }
+
+    pairs: list[object] = [pair(number) for number in range(1, 13)]
+    sandbox.binance.add_symbols([f"T{number:03d}USDT" for number in range(1, 17)])
+    bad = [{**pair(13), "baseAsset": None}, {**pair(14), "symbol": None}, {"symbol": "T015USDT"}, None, 7, "T016USDT"]
+    sandbox.binance.faults.answer_rest(200, orjson.dumps({"symbols": pairs + bad}), path="/api/v3/exchangeInfo")
+    named = [{"symbol": "EUR/USD"}, {"symbol": None}, {}, None, 7, "GBP/USD"]
+    sandbox.twelve_data.faults.answer_rest(200, orjson.dumps({"data": named}), path="/forex_pairs")
+    relay = await relay_with()
+    for symbol, status in (("T001USDT", 200), ("EUR/USD", 200), ("T013USDT", 404), ("NONE", 404)):
+        answer = await relay.get("history", symbol=symbol, interval="1m", limit=2)
+        assert answer.status == status, symbol
+    assert any("T013USDT" in record.message or "instrument" in record.message for record in caplog.records)
+
+
+@pytest.mark.parametrize("ahead_s", [6.0, 20.0, 59.0])
+async def test_stamps_a_little_ahead_that_others_contradict_are_not_told(
+    sandbox: Sandbox, relay_with: StartRelay, ahead_s: float
+) -> None:
+    relay = await relay_with()
+    client = await relay.connect()
+    await client.subscribe("BTCUSDT@1s", "ETHUSDT@1s")
+    await client.update(symbol="BTCUSDT")
+    await client.update(symbol="ETHUSDT")
+    sandbox.binance.faults.mute("ethusdt@kline_1s")
+    for _ in range(3):
+        at = int(time.time() + ahead_s)
+        sandbox.binance.play([event("ETHUSDT@1s", at, at + 1, price="7", is_closed=True)])
+        await client.update(symbol="BTCUSDT", is_closed=True)
+    assert all(update["candle"]["close"] != 7.0 for update in client.updates)
+    sandbox.binance.faults.unmute()
+    first = (await client.update(symbol="ETHUSDT", is_closed=True))["candle"]["time"]
+    assert abs(first - time.time()) < 10
+
+
+async def test_a_closing_before_the_end_of_its_candle_closes_nothing(sandbox: Sandbox, relay_with: StartRelay) -> None:
+    relay = await relay_with()
+    client = await relay.connect()
+    await client.subscribe("BTCUSDT@1h", bars=2)
+    await client.update(symbol="BTCUSDT")
+    now = time.time()
+    hour = int(now) // 3600 * 3600
+    sandbox.binance.inject("btcusdt@kline_1h", x=True, t=hour * 1000, E=round(now * 1000))
+    await client.update(symbol="BTCUSDT")
+    await client.update(symbol="BTCUSDT")
+    assert not [update for update in client.updates if update["is_closed"] and update["candle"]["time"] == hour]
+    answer = await relay.get("history", symbol="BTCUSDT", interval="1h", limit=2)
+    assert (answer.body["candles"][-1]["time"], answer.body["last_is_closed"]) == (hour, False)
+
+
+async def test_a_wrong_date_of_all_answers_closes_no_candle_and_silences_no_stream(
+    sandbox: Sandbox, relay_with: StartRelay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "aiohttp.web_response.rfc822_formatted_time", lambda: formatdate(time.time() + 7200, usegmt=True)
+    )
+    relay = await relay_with()
+    answer = await relay.get("history", symbol="BTCUSDT", interval="1d", limit=2)
+    assert answer.body["last_is_closed"] is False
+    client = await relay.connect()
+    await client.subscribe("SOLUSDT@1s")
+    first = (await client.update(is_closed=True))["candle"]["time"]
+    assert abs(first - time.time()) < 10
+    for number in range(1, 4):
+        assert (await client.update(is_closed=True))["candle"]["time"] == first + number

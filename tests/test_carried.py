@@ -158,19 +158,86 @@ def test_a_stream_whose_past_waits_for_the_budget_is_throttled_until_it_was_fetc
     assert state(carried) == ("connected", "live")
 
 
-def test_a_new_feed_is_not_blamed_for_the_silence_of_the_one_before(carried: Carried, hands: Hands) -> None:
+def made_stale(carried: Carried, hands: Hands) -> None:
     carried.go_live()
     hands.now += 130
+    assert carried.check_silence(hands.now) is Remedy.RESUBSCRIBE
+    assert state(carried) == ("stale", "no data for 130 s")
+
+
+def lose_and_accept(carried: Carried) -> None:
+    carried.lose("the connection was lost")
+    carried.accept()
+    carried.go_live()
+
+
+def refuse_and_accept(carried: Carried) -> None:
+    carried.refuse("busy")
+    carried.retry()
+    carried.accept()
+    carried.go_live()
+
+
+def throttle_and_accept(carried: Carried) -> None:
+    carried.rest("throttled", "the budget is used up")
+    carried.accept()
+    carried.show()
+
+
+def fetch(carried: Carried) -> None:
+    carried.catch_up("what was missed is being fetched")
+    carried.wait_for_budget("the budget is used up")
+    carried.caught_up()
+
+
+@pytest.mark.parametrize("event", [Carried.accept, lose_and_accept, refuse_and_accept, throttle_and_accept, fetch])
+def test_nothing_but_an_update_ends_a_silence(carried: Carried, hands: Hands, event: Callable[[Carried], None]) -> None:
+    made_stale(carried, hands)
+    event(carried)
+    assert state(carried)[0] == "stale"
+    hands.now += 1
     carried.check_silence(hands.now)
     assert state(carried)[0] == "stale"
+    carried.hear()
+    assert state(carried) == ("connected", "live")
+
+
+def test_the_market_that_closes_ends_a_silence(carried: Carried, hands: Hands) -> None:
+    made_stale(carried, hands)
+    carried.rest(*CLOSED)
+    carried.accept()
+    carried.show()
+    assert state(carried) == ("connected", "live")
+
+
+def test_a_new_feed_has_the_time_of_its_own_before_it_is_replaced(carried: Carried, hands: Hands) -> None:
+    carried.received += 1
+    carried.go_live()
+    carried.check_silence(hands.now)
+    made_stale(carried, hands)
     carried.lose("the connection was lost")
     carried.listen_anew(hands.now)
-    carried.catch_up("what was missed is being fetched")
-    carried.caught_up()
-    assert state(carried) == ("connected", "live")
-    hands.now += 130
-    carried.check_silence(hands.now)
-    assert state(carried) == ("stale", "no data for 130 s")
+    carried.go_live()
+    assert carried.check_silence(hands.now + 119) is None
+
+
+def test_feeds_that_are_lost_again_and_again_and_bring_nothing_are_a_silence(carried: Carried, hands: Hands) -> None:
+    states = set[str]()
+    for _ in range(20):
+        carried.accept()
+        carried.listen_anew(hands.now)
+        carried.go_live()
+        hands.now += 5
+        carried.check_silence(hands.now)
+        states.add(state(carried)[0])
+        carried.lose("the answer is for another symbol")
+        hands.now += 5
+        carried.check_silence(hands.now)
+        states.add(state(carried)[0])
+    assert states == {"connected", "stale", "reconnecting"}
+    carried.accept()
+    carried.go_live()
+    assert state(carried)[0] == "stale"
 
 
 # -- silence ---------------------------------------------------------------------------------------
@@ -201,6 +268,7 @@ def test_a_stream_that_was_silent_is_stale_again_after_its_gap_was_fetched(carri
 
 
 def test_a_stream_that_was_heard_is_live_after_its_gap_was_fetched(carried: Carried, hands: Hands) -> None:
+    carried.go_live()
     carried.catch_up("what was missed is being fetched")
     hands.now += 500
     # It cannot be blamed for silence while history is waited for.

@@ -57,6 +57,7 @@ async def test_subscription_starts_with_a_snapshot_and_goes_on_with_updates(
     assert [candle.time for candle in snapshot.candles] == [START + 120, START + 180]
     assert snapshot.is_complete
     assert not snapshot.last_is_closed
+    assert (snapshot.closed_candles, snapshot.open_candle) == (snapshot.candles[:1], snapshot.candles[1])
     assert isinstance(update, Update)
     assert (update.key, update.candle.close, update.is_closed) == (BTC, 107.25, False)
     assert update.ts_event_ms == (START + 180) * 1000
@@ -352,12 +353,32 @@ async def test_stream_refused_while_a_relay_starts_is_asked_for_again(relay: Sta
     assert closed_times(messages) == [START + 180]
 
 
+async def test_confirmed_stream_that_a_relay_does_not_know_for_a_while_goes_on(
+    relay: StandInRelay, client: RelayClient
+) -> None:
+    await client.subscribe("BTCUSDT@1m", bars=1)
+    messages = await until(client, is_a(Snapshot))
+    relay.refuse["BTCUSDT@1m"] = ("unknown_symbol", {})
+    await relay.drop(1001)
+    for _ in range(3):
+        failure = (await until(client, is_a(Failure)))[-1]
+        assert isinstance(failure, Failure)
+        assert (failure.code, failure.is_retried) == ("unknown_symbol", True)
+    assert client.streams == (BTC,)
+    await relay.close_candle(BTC)
+    relay.refuse.clear()
+    messages += await until(client, is_open_at(START + 240))
+    assert closed_times(messages) == [START + 180]
+
+
 async def test_rate_limited_subscription_waits_as_long_as_the_relay_says(
     relay: StandInRelay, client: RelayClient
 ) -> None:
     relay.refuse["BTCUSDT@1m"] = ("rate_limited", {"retry_after": 0.2})
     await client.subscribe("BTCUSDT@1m")
-    await until(client, is_a(Failure))
+    failure = (await until(client, is_a(Failure)))[-1]
+    assert isinstance(failure, Failure)
+    assert failure.retry_after_s == 0.2
     relay.refuse.clear()
     before = asyncio.get_running_loop().time()
     await until(client, is_a(Update))

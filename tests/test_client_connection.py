@@ -12,6 +12,7 @@ import trustme
 
 from relay.client import (
     BadReply,
+    ClientClosed,
     Connected,
     Disconnected,
     Lost,
@@ -45,7 +46,8 @@ async def test_codes_that_are_for_good_end_it(relay: StandInRelay, client: Relay
     with pytest.raises(Disconnected, match=rf"{reason}.*{code}") as caught:
         await until(client, lambda message: False)
     assert caught.value.close_code == code
-    assert await until(client, lambda message: False) == []
+    with pytest.raises(ClientClosed):
+        await until(client, lambda message: False)
     assert relay.connections == 1
 
 
@@ -135,15 +137,22 @@ async def test_client_told_to_wait_connects_once_the_relay_is_there(relay: Stand
 
 
 @pytest.mark.parametrize(
-    ("status", "words"), [(401, "token"), (403, "not allow"), (429, "too many"), (503, "full"), (404, "address")]
+    ("status", "code", "words"),
+    [
+        (401, "unauthorized", "token"),
+        (403, "forbidden", "not allow"),
+        (429, "rate_limited", "too many"),
+        (503, "internal", "full"),
+        (404, "", "address"),
+    ],
 )
 async def test_refused_connection_is_an_error_at_the_start(
-    relay: StandInRelay, client: RelayClient, status: int, words: str
+    relay: StandInRelay, client: RelayClient, status: int, code: str, words: str
 ) -> None:
     relay.handshake, relay.handshake_headers = status, {"Retry-After": "7"}
     with pytest.raises(Refused, match=words) as caught:
         await anext(client)
-    assert (caught.value.status, caught.value.retry_after) == (status, 7.0)
+    assert (caught.value.status, caught.value.code, caught.value.retry_after) == (status, code, 7.0)
 
 
 async def test_close_from_elsewhere_ends_the_iteration(client: RelayClient) -> None:

@@ -41,9 +41,17 @@ def test_refusal_takes_the_words_of_the_problem() -> None:
 def test_refusal_without_words_is_explained_by_its_status(body: bytes) -> None:
     refused = refusal(HERE, 503, None, body)
     assert "full, starting or shutting down" in refused.detail
-    assert (refused.code, refused.title, refused.retry_after) == ("", "", None)
+    assert (refused.code, refused.title, refused.retry_after) == ("internal", "", None)
 
 
-@pytest.mark.parametrize("value", ["soon", "", "Wed, 21 Oct 2026 07:28:00 GMT"])
+@pytest.mark.parametrize("value", ["soon", "", "inf", "nan", "Wed, 21 Oct 2026 07:28:00 GMT"])
 def test_retry_after_that_is_no_number_of_seconds_is_none(value: str) -> None:
     assert refusal(HERE, 503, {"Retry-After": value}).retry_after is None
+
+
+@pytest.mark.parametrize(
+    ("status", "code"), [(401, "unauthorized"), (403, "forbidden"), (429, "rate_limited"), (503, "internal"), (500, "")]
+)
+def test_refusal_without_a_code_has_the_one_that_its_status_means(status: int, code: str) -> None:
+    assert refusal(HERE, status, None).code == code
+    assert refusal(HERE, status, None, b'{"code":"provider_unavailable"}').code == "provider_unavailable"

@@ -244,7 +244,15 @@ def test_refusal_of_a_whole_request_concerns_all_its_streams(relay: Relay) -> No
 
 @pytest.mark.parametrize(
     ("code", "is_retried"),
-    [("provider_unavailable", True), ("internal", True), ("too_many_subscriptions", True), ("unknown_symbol", False)],
+    [
+        ("provider_unavailable", True),
+        ("internal", True),
+        ("too_many_subscriptions", True),
+        ("unknown_symbol", True),
+        ("unsupported_interval", True),
+        ("a_code_of_a_newer_relay", True),
+        ("invalid_request", False),
+    ],
 )
 def test_stream_that_worked_is_asked_for_again_where_time_may_help(relay: Relay, code: str, is_retried: bool) -> None:
     relay.follow("BTCUSDT@1m")

@@ -8,6 +8,7 @@ import pytest
 
 from relay.client import (
     BadReply,
+    ClientClosed,
     Refused,
     RelayClient,
     Update,
@@ -78,7 +79,7 @@ async def test_client_that_is_closed_says_so(relay: StandInRelay, was_used: bool
     if was_used:
         await client.symbols()
     await client.close()
-    with pytest.raises(RuntimeError, match="is closed"):
+    with pytest.raises(ClientClosed, match="is closed"):
         await client.symbols()
     await client.close()
 

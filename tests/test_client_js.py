@@ -14,10 +14,12 @@ from typing import Any
 
 import orjson
 import pytest
+from aiohttp import web
 
+from relay.client import Refused, RelayClient
 from relay.model import StreamKey
 from tests.conftest import StartRelay
-from tests.running import Running
+from tests.running import Running, eventually
 from tests.stand_in_relay import StandInRelay, problem_json, serving
 
 HERE = Path(__file__).parent
@@ -46,10 +48,7 @@ class JsClient:
     async def call(self, name: str, *args: object) -> Any:
         """Call a method (or read `streams`); return its result. Messages on the way are dropped. Raises `Fault`."""
         await self.start(name, *args)
-        while True:
-            said = await self._next()
-            if "result" in said:
-                return said["result"]
+        return await self.until_result()
 
     async def start(self, name: str, *args: object) -> None:
         assert self._process.stdin is not None
@@ -65,6 +64,13 @@ class JsClient:
         if "fault" in said:
             raise Fault(said["fault"])
         return said
+
+    async def until_result(self) -> Any:
+        """Return the result of a call that was started. Messages on the way are dropped. Raises `Fault`."""
+        while True:
+            said = await self._next()
+            if "result" in said:
+                return said["result"]
 
     async def until(self, kind: str, **fields: object) -> list[Json]:
         """Collect messages up to the first of a type with these fields, that one included. Raises `Fault`."""
@@ -449,8 +455,8 @@ async def test_4001_ends_it(relay: StandInRelay, client: JsClient) -> None:
     await relay.drop(4001, "too many invalid messages")
     with pytest.raises(Fault, match=r"Disconnected.*too many invalid messages.*4001"):
         await client.until("end")
-    await client.start("iterate")
-    assert await client.until("end") == [{"type": "end"}]
+    with pytest.raises(Fault, match="ClientClosed: this client is closed; make a new one"):
+        await client.call("next")
     assert relay.connections == 1
 
 
@@ -472,6 +478,230 @@ async def test_passing_refusal_of_a_stream_that_worked_is_asked_again(relay: Sta
     await relay.close_candle(BTC)
     messages += await client.until_open_at(START + 240)
     assert closed_times(messages) == [START + 180]
+
+
+async def test_confirmed_stream_that_a_relay_does_not_know_for_a_while_goes_on(
+    relay: StandInRelay, client: JsClient
+) -> None:
+    await client.start("subscribe", "BTCUSDT@1m", {"bars": 1})
+    messages = await client.until("snapshot")
+    relay.refuse["BTCUSDT@1m"] = ("unknown_symbol", {})
+    await relay.drop(1001)
+    for _ in range(3):
+        failure = (await client.until("failure"))[-1]
+        assert (failure["code"], failure["isRetried"]) == ("unknown_symbol", True)
+    relay.refuse.clear()
+    await relay.close_candle(BTC)
+    messages += await client.until_open_at(START + 240)
+    assert closed_times(messages) == [START + 180]
+
+
+async def test_request_that_makes_no_sense_is_not_repeated(relay: StandInRelay, client: JsClient) -> None:
+    await client.start("subscribe", "BTCUSDT@1m", {"bars": 1})
+    await client.until("snapshot")
+    relay.refuse["BTCUSDT@1m"] = ("invalid_request", {})
+    await client.start("subscribe", "BTCUSDT@1m", {"throttleMs": -1})
+    failure = (await client.until("failure"))[-1]
+    assert (failure["isRetried"], failure["retryAfterMs"]) == (False, None)
+    assert await client.call("streams") == []
+
+
+# -- one client, any number of readers ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("type_", ["snapshot", "update"])
+async def test_break_closes_the_socket_and_the_next_loop_goes_on(
+    relay: StandInRelay, start_client: StartClient, type_: str
+) -> None:
+    client = await start_client(relay.url, iterates=False)
+    await client.call("subscribe", "BTCUSDT@1m", {"bars": 2})
+    await client.start("iterate", type_)
+    messages = await client.until("snapshot")
+    if type_ == "update":
+        await relay.close_candle(BTC)
+    messages += await client.until("end")
+    assert messages[-2]["type"] == type_
+    await eventually(lambda: relay.clients == 0)
+    assert await client.call("isConnected") is False
+    await relay.close_candle(BTC)
+    await client.start("iterate")
+    messages += await client.until_open_at(relay.markets[BTC][-1].time)
+    times = closed_times(messages)
+    assert times == [START + 120 + 60 * number for number in range(len(times))]
+    assert times[-1] == relay.markets[BTC][-2].time
+    assert relay.attempts == 2
+
+
+async def test_break_leaves_the_connection_to_who_still_reads(relay: StandInRelay, start_client: StartClient) -> None:
+    client = await start_client(relay.url, iterates=False)
+    await client.start("iterate")
+    await client.until("connected")
+    await client.call("subscribe", "BTCUSDT@1m", {"bars": 2})
+    await client.start("iterate", "update")
+    messages = await client.until("snapshot")
+    for close in range(4):
+        await relay.tick(BTC, float(close))
+        messages += await client.until("update")
+    if {"type": "end"} not in messages:
+        await client.until("end")
+    await relay.close_candle(BTC)
+    await client.until_open_at(START + 240)
+    assert relay.attempts == 1
+
+
+async def test_program_ends_after_a_break(relay: StandInRelay, request: pytest.FixtureRequest) -> None:
+    async with asyncio.timeout(30):
+        kind = await run_node(
+            node_of(request.config),
+            f"""import {{ RelayClient }} from "{CLIENT}";
+            const relay = new RelayClient("{relay.url}");
+            relay.subscribe("BTCUSDT@1m", {{ bars: 2 }});
+            for await (const message of relay) {{
+              if (message.type !== "snapshot") continue;
+              console.log(JSON.stringify(message.type));
+              break;
+            }}
+            """,
+        )
+    assert kind == "snapshot"
+
+
+async def test_readers_share_one_connection(relay: StandInRelay, start_client: StartClient) -> None:
+    client = await start_client(relay.url, iterates=False)
+    for _ in range(3):
+        await client.start("iterate")
+    await client.call("subscribe", "BTCUSDT@1m", {"bars": 2})
+    messages = await client.until("snapshot")
+    await relay.close_candle(BTC)
+    messages += await client.until_open_at(START + 240)
+    assert closed_times(messages) == [START + 120, START + 180]
+    assert relay.attempts == 1
+
+
+async def test_failure_reaches_all_who_wait_and_iterating_again_waits_for_the_backoff(
+    relay: StandInRelay, start_client: StartClient
+) -> None:
+    client = await start_client(relay.url, iterates=False, backoffMs=[200, 400])
+    relay.handshake, relay.handshake_headers = 429, {"Retry-After": "0.3"}
+    before = asyncio.get_running_loop().time()
+    for number in range(3):
+        for _ in range(3):
+            await client.start("next")
+        for _ in range(3):
+            with pytest.raises(Fault, match="Refused: too many") as caught:
+                await client.until("connected")
+            assert (caught.value.fields["code"], caught.value.fields["retryAfterMs"]) == ("rate_limited", 300)
+        # The upgrade, and the request that asks why it failed.
+        assert relay.attempts == 2 * (number + 1)
+    assert asyncio.get_running_loop().time() - before >= 0.6
+    relay.handshake = None
+    await client.start("iterate")
+    await client.until("connected")
+
+
+async def test_what_is_left_unread_is_merged_bounded_and_resumed(
+    relay: StandInRelay, start_client: StartClient
+) -> None:
+    client = await start_client(relay.url, iterates=False, mostUnread=10)
+    await client.call("subscribe", ["BTCUSDT@1m"], {"bars": 1})
+    await client.start("iterate", "snapshot")
+    messages: list[Json] = []
+    # `next` keeps no connection by itself, but leaves the one that is there alone.
+    await client.until("end")
+    await client.start("next")
+    await client.until_result()
+    await eventually(lambda: relay.clients == 1)
+    for _ in range(20):
+        for close in range(5):
+            await relay.tick(BTC, float(close))
+        await relay.close_candle(BTC)
+    await eventually(lambda: relay.clients == 0)
+    assert relay.attempts == 2
+    await client.start("iterate")
+    messages += await client.until_open_at(START + 180 + 20 * 60)
+    assert closed_times(messages) == [START + 180 + 60 * number for number in range(20)]
+    assert [message["reason"] for message in messages if message["type"] == "lost"] == [
+        "connection to the relay lost (the messages are not read)"
+    ]
+    opened = [m["candle"]["time"] for m in messages if m["type"] == "update" and not m["isClosed"]]
+    assert len(opened) == len(set(opened))
+    assert relay.attempts == 3
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        ("iterate",),
+        ("next",),
+        ("subscribe", "BTCUSDT@1m"),
+        ("unsubscribe", "BTCUSDT@1m"),
+        ("history", "BTCUSDT", "1m"),
+        ("symbols",),
+        ("instruments",),
+        ("status",),
+    ],
+)
+async def test_use_after_close_is_an_error_by_name(relay: StandInRelay, client: JsClient, use: tuple[str, ...]) -> None:
+    await client.until("connected")
+    await client.start("close")
+    assert (await client.until("end")) == [{"type": "end"}]
+    await client.start(*use)
+    with pytest.raises(Fault, match=r"^ClientClosed: this client is closed; make a new one$"):
+        await client.until("end")
+    assert await client.call("isClosed") is True
+    assert relay.attempts == 1
+
+
+async def test_relay_that_is_full_says_so_and_when_to_come_back(
+    relay_with: StartRelay, start_client: StartClient
+) -> None:
+    relay: Running = await relay_with(max_clients=1)
+    first = await start_client(relay.url)
+    await first.until("connected")
+    second = await start_client(relay.url)
+    with pytest.raises(Fault, match="Refused: the relay is full") as caught:
+        await second.until("connected")
+    fields = caught.value.fields
+    assert (fields["status"], fields["code"], fields["retryAfterMs"]) == (503, "internal", 10_000)
+    async with RelayClient(relay.url) as third:
+        with pytest.raises(Refused) as refused:
+            await anext(third)
+    assert (refused.value.status, refused.value.code, refused.value.retry_after) == (503, "internal", 10.0)
+
+
+@pytest.mark.parametrize("wait", ["9999999999", "inf", "-1", "soon"])
+async def test_retry_after_that_no_timer_holds_makes_no_flood(
+    relay: StandInRelay, start_client: StartClient, wait: str
+) -> None:
+    client = await start_client(relay.url, waitsForRelay=True, backoffMs=[2000, 2000])
+    relay.handshake, relay.handshake_headers = 503, {"Retry-After": wait}
+    await client.until("lost")
+    await asyncio.sleep(0.3)
+    assert relay.attempts == 2
+
+
+async def test_candles_say_whether_they_are_open(relay: StandInRelay, client: JsClient) -> None:
+    await client.start("subscribe", "BTCUSDT@1m", {"bars": 3})
+    snapshot = (await client.until("snapshot"))[-1]
+    assert [candle["isClosed"] for candle in snapshot["candles"]] == [True, True, False]
+    await relay.close_candle(BTC)
+    closed, opened = await client.until_open_at(START + 240)
+    assert (closed["candle"]["isClosed"], opened["candle"]["isClosed"]) == (True, False)
+    await client.start("history", "BTCUSDT", "1m", {"limit": 2})
+    history = await client.until_result()
+    assert [candle["isClosed"] for candle in history["candles"]] == [True, False]
+
+
+@pytest.mark.parametrize("body", ["null", "5", "[null]", "{}", '"text"'])
+async def test_answers_of_other_shapes_are_told_apart(
+    relay: StandInRelay, start_client: StartClient, body: str
+) -> None:
+    client = await start_client(relay.url, iterates=False)
+    for call in (("history", "BTCUSDT", "1m"), ("symbols",), ("instruments",), ("status",)):
+        if call != ("status",) or body != "{}":
+            relay.problem = web.Response(text=body, content_type="application/json")
+            with pytest.raises(Fault, match="BadReply"):
+                await client.call(*call)
 
 
 async def test_relay_that_cannot_be_reached_at_first_is_an_error_unless_waited_for(
@@ -526,6 +756,16 @@ async def test_rest_answers_are_what_the_relay_said(relay: StandInRelay, start_c
         await client.call("symbols")
     assert (caught.value.fields["status"], caught.value.fields["retryAfterMs"]) == (503, 7000)
     assert relay.connections == 0
+
+
+async def test_redirect_is_not_followed_and_named_by_status_and_host(relay: StandInRelay, client: JsClient) -> None:
+    location = f"http://localhost:{relay.port}/stolen?token=hush"
+    relay.problem = web.Response(status=307, headers={"Location": location})
+    with pytest.raises(Fault) as caught:
+        await client.call("symbols")
+    assert caught.value.fields["name"] == "BadReply"
+    assert f"HTTP 307 points to localhost:{relay.port}; redirects are not followed" in str(caught.value)
+    assert "hush" not in str(caught.value)
 
 
 async def test_token_opens_the_socket_and_the_routes(relay_with: StartRelay, start_client: StartClient) -> None:
@@ -602,6 +842,12 @@ def test_types_are_what_a_compiler_takes(tmp_path: Path) -> None:
           else if (message.type === "failure" && !message.isRetried) break;
           // @ts-expect-error  there is no such message
           else if (message.type === "weather") break;
+          // @ts-expect-error  there is no such state
+          else if (message.type === "state" && message.status === "conected") break;
+          // @ts-expect-error  there is no such code
+          else if (message.type === "failure" && message.code === "unknown_symbl") break;
+          const last = candles.at(-1);
+          if (last?.isClosed) console.log(last.close);
         }}
         export const wait: (fault: Refused) => number | null = (fault) => fault.retryAfterMs;
         """

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from relay.clock import Clock, ProviderClock
+from relay.clock import AHEAD_S, STEP_S, Clock, ProviderClock
 
 NOON = 1_764_000_000.0
 
@@ -188,12 +188,28 @@ def test_a_machine_both_clocks_of_which_stood_still_learns_the_time_from_the_nex
     assert clock.now() == later
 
 
-def test_a_symbol_that_draws_the_time_ahead_step_by_step_is_undone_by_the_next_answer(machine: Machine) -> None:
+def test_a_symbol_that_draws_the_time_ahead_step_by_step_gets_no_further_than_with_one(machine: Machine) -> None:
     clock = settled(machine)
     for step in range(1, 500):
         clock.observe(machine.wall + 4 * step, "WRONG")
+        assert clock.now() <= machine.wall + STEP_S + 1
     clock.observe(machine.wall)
-    assert clock.now() == machine.wall
+    assert clock.now() <= machine.wall + STEP_S + 1
+
+
+def test_a_time_that_is_drawn_ahead_by_symbol_and_machine_is_followed(machine: Machine) -> None:
+    clock = settled(machine)
+    for _ in range(50):
+        machine.wall += 4
+        assert clock.observe(machine.wall, "SOUND") == 0
+        assert clock.now() == machine.wall
+
+
+def test_before_anybody_says_what_time_it_is_more_counts_as_the_fault_of_this_machine(machine: Machine) -> None:
+    clock = ProviderClock(machine.clock)
+    assert clock.ahead_s == AHEAD_S
+    clock.observe(machine.wall)
+    assert clock.ahead_s == STEP_S
 
 
 def test_nothing_is_certain_beyond_the_wall_clock_while_only_answers_say_so(machine: Machine) -> None:
@@ -239,4 +255,25 @@ def test_a_wall_clock_that_is_far_off_makes_no_candle_open(machine: Machine) -> 
     machine.wall -= 7200.0
     clock = ProviderClock(machine.clock)
     clock.observe(NOON)
+    assert clock.over() == NOON - 7200
+    clock.see(NOON - 60)
     assert clock.over() == NOON
+
+
+def test_a_date_that_is_far_ahead_of_the_wall_clock_makes_no_candle_over(machine: Machine) -> None:
+    clock = ProviderClock(machine.clock)
+    for _ in range(5):
+        clock.observe(NOON + 7200)
+    clock.see(NOON - 60)
+    assert (clock.now(), clock.over()) == (NOON + 7200, NOON)
+
+
+def test_the_first_symbol_and_this_machine_are_believed_over_a_wrong_date(machine: Machine) -> None:
+    clock = ProviderClock(machine.clock)
+    for _ in range(5):
+        clock.observe(NOON + 7200)
+    clock.observe(NOON, "SOUND")
+    assert clock.now() == NOON
+    for _ in range(5):
+        clock.observe(NOON + 7200)
+    assert clock.now() == NOON

@@ -140,7 +140,7 @@ async def relay_at(sandbox: Sandbox, relay_with: StartRelay, mode: str) -> Runni
         sandbox=sandbox, tables={"twelve_data": {"market_hours": "forex", "mode": mode, "poll_seconds": 1}}
     )
     # Its clock is that of the exchange once a list was answered.
-    await eventually(lambda: relay.app[DIRECTORY].listed("forex"))
+    await eventually(lambda: any(one.instrument.asset_class == "forex" for one in relay.app[DIRECTORY].everything()))
     return relay
 
 

@@ -6,6 +6,7 @@ import re
 import signal
 import sys
 from collections.abc import AsyncIterator
+from typing import cast
 
 import click
 import orjson
@@ -13,7 +14,7 @@ import pytest
 from click.testing import CliRunner, Result
 from rich.console import Console
 
-from relay.client import Confirmed, Connected, Failure, Gap, Lost, Message, Snapshot, State, Update
+from relay.client import Confirmed, Connected, Failure, Gap, Lost, Message, Snapshot, State, StreamState, Update
 from relay.commands import figures, history, report, status, symbols, tail
 from relay.commands.board import Board
 from relay.model import Candle, StreamKey
@@ -312,7 +313,8 @@ def test_board_of_many_streams_stays_within_the_window(width: int) -> None:
 
 def test_board_keeps_texts_of_the_relay_from_steering_the_terminal() -> None:
     board = Board("http://127.0.0.1:8000")
-    board.take(State(StreamKey("A\x1b[2J[bold]", "1m"), "\x1b]0;x\x07", "\x1b[31mred", {}))
+    hostile = cast(StreamState, "\x1b]0;x\x07")
+    board.take(State(StreamKey("A\x1b[2J[bold]", "1m"), hostile, "\x1b[31mred", {}))
     assert "\x1b" not in drawn(board, 80)
     assert "[bold]" in drawn(board, 80)
 

@@ -216,6 +216,21 @@ async def test_requests_above_the_rate_are_refused_then_the_client_is_closed(
     assert refused[0]["id"] == sum(message["type"] == "pong" for message in before)
 
 
+INTERVALS = ("1s", "1m", "3m", "5m", "15m", "30m", "1h", "2h", "4h", "6h")
+
+
+async def test_request_counts_for_the_streams_that_it_names(relay_with: StartRelay) -> None:
+    relay = await relay_with(max_requests_per_second=1.0)
+    client = await relay.connect()
+    names = [f"{symbol}@{interval}" for symbol in ("BTCUSDT", "ETHUSDT") for interval in INTERVALS]
+    await client.subscribe(*names, id=1)
+    await client.ask("ping", id=2)
+    assert (await client.answer(2))["type"] == "pong"
+    await client.subscribe(*names, id=3)
+    await client.ask("ping", id=4)
+    assert (await client.answer(4))["code"] == "rate_limited"
+
+
 async def test_too_many_invalid_messages_close_with_4001(client: WsClient, bystander: WsClient) -> None:
     began = time.monotonic()
     for _ in range(150):

@@ -10,10 +10,10 @@ import orjson
 import pytest
 
 from relay import directory as directory_module
-from relay import kept_list
 from relay.clock import Clock, ProviderClock
 from relay.directory import Directory, Target
 from relay.errors import ProviderUnavailable, RateLimited, RequestError
+from relay.kept_list import WAITS, ListWaits
 from relay.model import Instrument, PriceUpdate, ProviderInfo, Setting
 from relay.plugins.hookspecs import API_VERSION, hookimpl
 from relay.plugins.host import PluginHost
@@ -91,7 +91,9 @@ async def start(store: Store) -> AsyncIterator[Start]:
     async with AsyncExitStack() as stack:
         session = await stack.enter_async_context(aiohttp.ClientSession())
 
-        async def begin(*plugins: object, ttl_s: float = 0.05, **hears: Any) -> Directory:
+        async def begin(
+            *plugins: object, ttl_s: float = 0.05, retry_s: Sequence[float] = (2.0,), **hears: Any
+        ) -> Directory:
             host = PluginHost()
             host.load(plugins)
             assert not host.failures
@@ -101,7 +103,7 @@ async def start(store: Store) -> AsyncIterator[Start]:
             for provider in providers:
                 provider.info = provider.info._replace(instruments_ttl_s=ttl_s)
                 provider.open(session)
-            directory = Directory(providers, store.documents, soon_s=0.0, **hears)
+            directory = Directory(providers, store.documents, waits=ListWaits(0.0, retry_s=retry_s), **hears)
             await directory.start()
             stack.push_async_callback(directory.close)
             return directory
@@ -126,7 +128,7 @@ async def test_symbol_belongs_to_the_first_provider_that_lists_it(start: Start) 
     assert found(directory.resolve("one", "BBB", "1m")) == ("one", "BBB@1m", "BBB")
     assert found(directory.resolve("two", "BBB", "1m")) == ("two", "BBB@1m", "two:BBB")
     assert found(directory.resolve("two", "CCC", "1m")) == ("two", "CCC@1m", "CCC")
-    assert [(one.instrument.symbol, one.provider.name) for one in directory.listed()] == [
+    assert [(one.instrument.symbol, one.provider.name) for one in [*directory.everything()]] == [
         ("AAA", "one"), ("BBB", "one"), ("BBB", "two"), ("CCC", "two"),
     ]  # fmt: skip
 
@@ -136,7 +138,7 @@ async def test_order_of_providers_counts_not_the_order_of_their_answers(start: S
     slow.may_answer.clear()
     directory = await start(slow, fast)
     waiting = asyncio.create_task(directory.settled(None, "BBB"))
-    await eventually(lambda: directory.listed())
+    await eventually(lambda: [*directory.everything()])
     assert not waiting.done()
     slow.may_answer.set()
     await waiting
@@ -172,7 +174,7 @@ async def test_owner_stays_while_the_process_runs(start: Start) -> None:
     await directory.settled()
     assert found(directory.resolve(None, "BBB", "1m")) == ("two", "BBB@1m", "BBB")
     first.symbols = ("AAA", "BBB")
-    await eventually(lambda: len(directory.listed()) == 3)
+    await eventually(lambda: len([*directory.everything()]) == 3)
     assert found(directory.resolve(None, "BBB", "1m")) == ("two", "BBB@1m", "BBB")
     assert found(directory.resolve("one", "BBB", "1m")) == ("one", "BBB@1m", "one:BBB")
 
@@ -193,7 +195,7 @@ async def test_lists_are_refreshed_again_and_again(start: Start) -> None:
     directory = await start(lists)
     await eventually(lambda: lists.asked >= 3)
     lists.symbols = ("AAA", "BBB")
-    await eventually(lambda: len(directory.listed()) == 2)
+    await eventually(lambda: len([*directory.everything()]) == 2)
 
 
 async def test_each_list_that_a_provider_gave_is_told_before_it_is_used(start: Start) -> None:
@@ -201,7 +203,7 @@ async def test_each_list_that_a_provider_gave_is_told_before_it_is_used(start: S
     lists = Lists("one", "AAA", "BBB")
 
     async def hear(provider: Provider, symbols: Collection[str]) -> None:
-        told.append((provider.name, sorted(symbols), len(directory.listed())))
+        told.append((provider.name, sorted(symbols), len([*directory.everything()])))
 
     directory = await start(lists, on_list=hear)
     await eventually(lambda: told)
@@ -246,41 +248,34 @@ async def test_list_of_an_earlier_run_that_makes_no_sense_is_left_out(start: Sta
 
 
 @pytest.mark.parametrize("symbols", [(None,), (5,), ("AAA", b"B")])
-async def test_list_that_makes_no_sense_ends_nothing(
-    start: Start, symbols: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(kept_list, "RETRY_S", (0.05,))
+async def test_list_that_makes_no_sense_ends_nothing(start: Start, symbols: Any) -> None:
     broken = Lists("one")
     broken.symbols = symbols
-    directory = await start(broken, Lists("two", "CCC"))
+    directory = await start(broken, Lists("two", "CCC"), retry_s=(0.05,))
     await directory.settled()
     assert found(directory.resolve("two", "CCC", "1m"))[0] == "two"
     broken.symbols = ("AAA",)
-    await eventually(lambda: any(one.instrument.symbol == "AAA" for one in directory.listed()))
+    await eventually(lambda: any(one.instrument.symbol == "AAA" for one in [*directory.everything()]))
 
 
-async def test_failed_list_is_asked_for_again(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kept_list, "RETRY_S", (0.05,))
+async def test_failed_list_is_asked_for_again(start: Start) -> None:
     lists = Lists("one", "AAA")
     lists.error = ProviderUnavailable("cannot connect")
-    directory = await start(lists)
+    directory = await start(lists, retry_s=(0.05,))
     await directory.settled()
     fault = refusal(directory, None, "AAA")
     assert (fault.code, fault.retry_after) == ("provider_unavailable", 0.05)
     assert "cannot connect" in fault.message
     lists.error = None
-    await eventually(lambda: directory.listed())
+    await eventually(lambda: [*directory.everything()])
     assert directory.problem("one") is None
 
 
-async def test_list_that_fails_again_and_again_is_asked_for_ever_more_rarely(
-    start: Start, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert list(kept_list.RETRY_S) == sorted(kept_list.RETRY_S)
-    monkeypatch.setattr(kept_list, "RETRY_S", (0.05, 900.0))
+async def test_list_that_fails_again_and_again_is_asked_for_ever_more_rarely(start: Start) -> None:
+    assert list(WAITS.retry_s) == sorted(WAITS.retry_s)
     lists = Lists("one", "AAA")
     lists.error = ProviderUnavailable("cannot connect")
-    directory = await start(lists)
+    directory = await start(lists, retry_s=(0.05, 900.0))
     await eventually(lambda: (refusal(directory, None, "AAA").retry_after or 0) > 100)
     assert lists.asked == 2
 
@@ -316,7 +311,7 @@ async def test_refusals_name_what_would_be_accepted(start: Start) -> None:
     assert (fault.code, fault.symbol, fault.interval) == ("unsupported_interval", "AAA", "1s")
     assert "1m 1h" in fault.message
     with pytest.raises(RequestError, match=r"'stocks'.*demo"):
-        directory.listed("stocks")
+        directory.check_asset_class("stocks")
 
 
 async def test_provider_that_needs_a_key_says_so_even_without_its_list(start: Start) -> None:
@@ -358,7 +353,7 @@ async def test_a_symbol_does_not_change_its_venue_with_what_could_be_reached(sta
     assert found(directory.resolve("two", "BBB", "1m")) == ("two", "BBB@1m", "two:BBB")
     first.error = None
     await directory.settled(None, "BBB")
-    await eventually(lambda: len(directory.listed()) == 2)
+    await eventually(lambda: len([*directory.everything()]) == 2)
     assert found(directory.resolve(None, "BBB", "1m")) == ("one", "BBB@1m", "BBB")
     assert found(directory.resolve("two", "BBB", "1m")) == ("two", "BBB@1m", "two:BBB")
 
@@ -370,7 +365,7 @@ async def test_what_a_stream_is_called_does_not_change_when_the_missing_list_com
     assert found(directory.resolve("two", "BBB", "1m")) == ("two", "BBB@1m", "two:BBB")
     first.error = None
     await directory.settled(None, "AAA")
-    await eventually(lambda: len(directory.listed()) == 2)
+    await eventually(lambda: len([*directory.everything()]) == 2)
     assert found(directory.resolve("two", "BBB", "1m")) == ("two", "BBB@1m", "two:BBB")
     assert found(directory.resolve(None, "BBB", "1m")) == ("two", "BBB@1m", "two:BBB")
 
@@ -459,7 +454,7 @@ async def test_a_maintenance_list_neither_ends_symbols_nor_replaces_what_is_reme
     lists.symbols = ("123456",)
     await eventually(lambda: lists.asked > 8)
     assert found(directory.resolve(None, "T07", "1m"))[0] == "one"
-    assert len(directory.listed()) == 21
+    assert len([*directory.everything()]) == 21
     document = await store.documents.get("instruments:one")
     assert document is not None
     assert len(orjson.loads(document.body)) == 21
@@ -471,7 +466,7 @@ async def test_what_is_paused_is_listed_as_such(start: Start) -> None:
     directory = await start(lists)
     await directory.settled()
     assert found(directory.resolve(None, "BBB", "1m"))[0] == "one"
-    assert [one.instrument.status for one in directory.listed()] == ["trading", "paused"]
+    assert [one.instrument.status for one in [*directory.everything()]] == ["trading", "paused"]
     assert directory.standing("one", "BBB") == "paused"
     assert directory.standing("nobody", "BBB") == "unknown"
     lists.paused = set()

@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 
 from relay.cli import main
 from relay.client import History, Refused, RelayClient
-from relay.commands.candlefile import CSV_HEAD, resume_point
+from relay.commands.candlefile import CSV_HEAD, Earlier, read_earlier
 from relay.commands.download import pages
 from relay.model import Candle
 from tests.running import Running
@@ -84,6 +84,9 @@ async def test_a_file_is_written_and_gone_on_with(relay: Running, tmp_path: Path
     assert times_of(file.read_text()) == ALL[:1]
 
 
+ROW = b'{"time":60,"open":1,"high":1,"low":1,"close":1,"volume":1,"is_closed":true}\n'
+
+
 @pytest.mark.parametrize(
     ("content", "form", "point", "left"),
     [
@@ -91,17 +94,73 @@ async def test_a_file_is_written_and_gone_on_with(relay: Running, tmp_path: Path
         (CSV_HEAD + b"60,1,1,1,1,1,true\n120,1,1,1,1,1,fa", "csv", 61, CSV_HEAD + b"60,1,1,1,1,1,true\n"),
         (CSV_HEAD + b"60,1,1,1,1,1,true\n120,1,1,1,1,1,false\n", "csv", 61, CSV_HEAD + b"60,1,1,1,1,1,true\n"),
         (CSV_HEAD + b"60,1,1,1,1,1,false\n", "csv", None, CSV_HEAD),
-        (b'{"time":60,"is_closed":true}\n{"ti', "ndjson", 61, b'{"time":60,"is_closed":true}\n'),
+        (ROW + b'{"ti', "ndjson", 61, ROW),
         (b"", "ndjson", None, b""),
     ],
 )
-def test_a_file_is_cut_behind_its_last_closed_candle(
+def test_a_file_goes_on_behind_its_last_closed_candle(
     tmp_path: Path, content: bytes, form: str, point: int | None, left: bytes
 ) -> None:
     file = tmp_path / "candles"
     file.write_bytes(content)
-    assert resume_point(file, form) == point
-    assert file.read_bytes() == left
+    earlier = read_earlier(file, form)
+    assert file.read_bytes() == content
+    if not content:
+        assert earlier is None
+        return
+    assert earlier is not None
+    assert content[: earlier.size] == left
+    assert [candle.time + 1 for candle in earlier.candles] == ([] if point is None else [point])
+
+
+def test_the_last_closed_candles_of_a_file_are_read_across_its_parts(tmp_path: Path) -> None:
+    file = tmp_path / "candles.csv"
+    rows = [b"%d,1.5,2,1,1.25,%d,true\n" % (60 * number, number) for number in range(2000)]
+    file.write_bytes(CSV_HEAD + b"".join(rows) + b"120000,1,1,1,1,1,false\n12")
+    earlier = read_earlier(file, "csv")
+    assert earlier is not None
+    assert earlier.candles == tuple(Candle(60 * n, 1.5, 2, 1, 1.25, n) for n in range(1990, 2000))
+    assert earlier.size == len(CSV_HEAD) + sum(map(len, rows))
+
+
+def candles(*times: int, price: float = 1.0) -> tuple[Candle, ...]:
+    return tuple(Candle(time, price, price, price, price, time) for time in times)
+
+
+@pytest.mark.parametrize(
+    ("theirs", "is_same"),
+    [
+        (candles(60, 120, 180), True),
+        (candles(60, 120) + candles(180, price=2.0), True),
+        (candles(60, 90, 120, 180), True),
+        (candles(60, 120), True),
+        (candles(60) + candles(120, 180, price=2.0), False),
+        (candles(180), False),
+        (candles(*range(60, 181, 10)), False),
+        ((), False),
+    ],
+)
+def test_a_file_is_of_the_stream_that_most_of_its_candles_are_of(theirs: tuple[Candle, ...], is_same: bool) -> None:
+    earlier = Earlier(candles(60, 120, 180), 0)
+    assert earlier.is_of(History("BTCUSDT", "1m", theirs, True, {})) == is_same
+
+
+@pytest.mark.parametrize("other", [("ETHUSDT", "1m"), ("BTCUSDT", "1h"), ("BTCUSDT", "5m")])
+@pytest.mark.parametrize("form", ["csv", "ndjson"])
+@pytest.mark.parametrize("end", [END, START])
+async def test_a_file_of_another_stream_is_refused_by_name_and_not_touched(
+    relay: Running, tmp_path: Path, other: tuple[str, str], form: str, end: int
+) -> None:
+    file = tmp_path / f"candles.{form}"
+    words = ("--start", str(START), f"--{form}", "--output", str(file))
+    assert (await run(relay, *words, "--end", str(START + 60 * 300))).exit_code == 0
+    before = file.read_bytes()
+    command = ["history", *other, *words, "--end", str(end), "--resume", "--url", relay.url]
+    result = await asyncio.to_thread(CliRunner().invoke, main, command)
+    assert result.exit_code == 1
+    assert f"{file} cannot be gone on with" in result.stderr
+    assert f"not those of {other[0]}@{other[1]}" in result.stderr
+    assert file.read_bytes() == before
 
 
 @pytest.mark.parametrize(

@@ -496,6 +496,31 @@ async def test_a_refused_upgrade_names_its_status_and_no_address(
         assert error.retry_after == 7.0
 
 
+@pytest.mark.parametrize(
+    ("status", "headers", "wait_s"),
+    [
+        (429, {"Retry-After": "0"}, 0.0),
+        (429, {"Retry-After": "7"}, 7.0),
+        (429, {}, None),
+        (429, {"Retry-After": "soon"}, None),
+        (418, {"Retry-After": "300"}, 300.0),
+        # The shortest ban.
+        (418, {}, 120.0),
+    ],
+)
+async def test_a_limit_is_waited_for_as_long_as_it_is_said_to_last(
+    upstream: Upstream, session: aiohttp.ClientSession, status: int, headers: dict[str, str], wait_s: float | None
+) -> None:
+    upstream.refuse_with = web.Response(status=status, headers=headers)
+    async with pump(session, PlainCodec(upstream.url)) as feed:
+        error = await feed.end()
+    if wait_s is None:
+        assert type(error) is ProviderUnavailable
+    else:
+        assert isinstance(error, RateLimited)
+        assert error.retry_after == wait_s
+
+
 async def test_a_refused_connection_is_unavailable(session: aiohttp.ClientSession, unused_tcp_port: int) -> None:
     codec = PlainCodec(f"ws://127.0.0.1:{unused_tcp_port}/?apikey=hush-hush")
     async with pump(session, codec) as feed:

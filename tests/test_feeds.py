@@ -1,5 +1,6 @@
 """One feed: what it says reaches the hub if it makes sense, and what it reports is taken at its word."""
 
+import asyncio
 import logging
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from relay import (
 from relay.supervision.attempts import CAUSES
 from relay.supervision.carried import Carried
 from tests.running import eventually
-from tests.supervising import A, B, Remembering, Rig, Scripted, candle, rig_of, update
+from tests.supervising import KEY, A, B, Remembering, Rig, Scripted, candle, rig_of, update
 
 
 async def test_updates_make_a_stream_live(tmp_path: Path) -> None:
@@ -104,6 +105,45 @@ async def test_a_stream_does_not_begin_with_what_was_over_long_before_it_was_wan
         assert carried.stream.series.last == candle(0)
 
 
+async def test_what_was_said_before_a_silence_does_not_end_it(tmp_path: Path) -> None:
+    plugin = Scripted()
+    async with rig_of(plugin, tmp_path) as rig:
+        carried = rig.carry(A)
+        feed = rig.feed({A: carried})
+        await eventually(lambda: plugin.feeds)
+        plugin.feeds[0].say(update(A, -1, is_closed=True), update(A))
+        await eventually(lambda: carried.received == 2)
+        carried.check_silence(rig.hands.now)
+        rig.hands.now += 130
+        carried.check_silence(rig.hands.now)
+        assert carried.stream.status == "stale"
+        plugin.feeds[0].say(update(A, -1, is_closed=True), update(A))
+        other = rig.feed({A: carried})
+        await eventually(lambda: len(plugin.feeds) == 2)
+        plugin.feeds[1].say(update(A))
+        await eventually(lambda: other.is_live(A))
+        assert (carried.received, carried.stream.status) == (2, "stale")
+        plugin.feeds[0].say(PriceUpdate(A, candle(0, volume=2.0), False))
+        await eventually(lambda: carried.stream.status == "connected")
+        assert feed.is_live(A)
+
+
+async def test_an_update_of_another_time_makes_no_stream_live(tmp_path: Path) -> None:
+    plugin = Remembering()
+    plugin.may_answer.clear()
+    async with rig_of(plugin, tmp_path) as rig:
+        carried = rig.carry(A)
+        rig.feed({A: carried})
+        await eventually(lambda: plugin.feeds)
+        plugin.feeds[0].say(update(A, 5))
+        await eventually(lambda: plugin.asked)
+        assert carried.stream.status == "connecting"
+        plugin.may_answer.set()
+        await eventually(lambda: not carried.stream.series.is_catching_up)
+        await asyncio.sleep(0)
+        assert carried.stream.status == "connecting"
+
+
 async def test_a_feed_is_ready_when_each_of_its_streams_is_live_resting_or_refused(tmp_path: Path) -> None:
     plugin = Scripted()
     other = StreamKey("C", "1m")
@@ -179,7 +219,7 @@ async def ended(rig: Rig, plugin: Scripted, *lines: PriceUpdate, error: Provider
 async def test_a_feed_that_fails_says_how_in_a_word_and_in_a_sentence(
     tmp_path: Path, error: ProviderError, cause: str
 ) -> None:
-    plugin = Scripted()
+    plugin = Scripted(**KEY)
     async with rig_of(plugin, tmp_path) as rig:
         assert await ended(rig, plugin, error=error) == (cause, str(error))
     assert cause in CAUSES

@@ -202,8 +202,10 @@ async def test_end_that_cuts_before_the_open_candle_leaves_it_out(bench: Bench) 
 
 
 async def test_range_before_the_first_candle_is_complete_and_empty(bench: Bench) -> None:
-    assert await bench.ask(start=0, end=START - 1) == Past((), True, True)
-    assert await bench.ask(end=START - 1) == Past((), True, True)
+    # That there is none is not believed yet.
+    nothing = Past((), True, True, doubted=(Span(0, START),))
+    assert await bench.ask(start=0, end=START - 1) == nothing
+    assert await bench.ask(end=START - 1) == nothing
     assert len(bench.provider.calls) == 1
 
 
@@ -825,7 +827,8 @@ async def test_what_is_known_of_the_past_leaves_out_what_cannot_be_read(bench: B
 async def test_an_empty_answer_is_believed_for_a_while_only(bench: Bench) -> None:
     bench.provider.left_out = {minute(n) for n in range(600)}
     for _ in range(3):
-        assert await bench.ask(start=minute(10), end=minute(59)) == Past((), True, True)
+        past = await bench.ask(start=minute(10), end=minute(59))
+        assert past == Past((), True, True, doubted=(Span(minute(10), minute(59) + 1),))
     assert len(bench.provider.calls) == 1
     bench.provider.left_out.clear()
     bench.provider.now += 30
@@ -856,7 +859,9 @@ async def test_an_answer_with_too_few_rows_does_not_hide_the_older_ones(bench: B
 
 async def test_a_hole_between_rows_is_asked_for_again_by_itself(bench: Bench) -> None:
     bench.provider.left_out = {minute(14)}
-    assert await bench.ask(start=minute(10), end=minute(19)) == Past(finals(10, 11, 12, 13, *range(15, 20)), True, True)
+    past = await bench.ask(start=minute(10), end=minute(19))
+    hole = Span(minute(14), minute(15))
+    assert past == Past(finals(10, 11, 12, 13, *range(15, 20)), True, True, doubted=(hole,))
     bench.provider.left_out.clear()
     bench.provider.now += 30
     assert (await bench.ask(start=minute(10), end=minute(19))).candles == finals(*range(10, 20))

@@ -1,5 +1,6 @@
 """A symbol that names another coin than before: its old candles are set aside, and nobody is served both as one."""
 
+import asyncio
 import json
 import logging
 import sqlite3
@@ -277,6 +278,28 @@ async def test_check_that_a_restart_interrupts_goes_on(bench: Bench) -> None:
     assert not any(map(is_old, await bench.prices()))
 
 
+async def test_snapshot_waits_until_the_stream_has_forgotten_the_old_coin(
+    sandbox: Sandbox, relay_with: StartRelay
+) -> None:
+    pair = OLD._replace(symbol="LIVEUSDT", base="LIVE")
+    sandbox.market.add_symbols([pair])
+    relay = await relay_with(builtin=(QuickLists, TwelveDataProvider))
+    client = await relay.connect()
+    await client.subscribe("LIVEUSDT@1s", bars=5)
+    for _ in range(2):
+        await client.until_type("price_update", is_closed=True)
+    sandbox.market.delist(pair.symbol)
+    await eventually(lambda: relay.app[DIRECTORY].standing("binance", pair.symbol) == "gone")
+    sandbox.binance.faults.delay_rest(1.0)
+    sandbox.market.list_other(pair, 5.0, int(sandbox.clock.now()) * 1000)
+    await eventually(lambda: [one["state"] for one in relay.app[IDENTITIES].told()] == ["checking"])
+    other = await relay.connect()
+    await other.subscribe("LIVEUSDT@1s", bars=50)
+    snapshot = await other.until_type("snapshot")
+    assert snapshot["candles"]
+    assert not any(is_old(candle["close"]) for candle in snapshot["candles"])
+
+
 async def test_stream_goes_on_with_the_new_coin_and_joins_nothing_of_the_old_one(bench: Bench) -> None:
     relay = await bench.start()
     client = await relay.connect()
@@ -384,6 +407,41 @@ async def checked() -> AsyncIterator[Checked]:
     yield found
     await found.identities.close()
     await store.close()
+
+
+async def test_nothing_stored_is_used_before_the_first_list_of_a_run_is_seen(checked: Checked) -> None:
+    venue = Venue(5.0, int(NOW) - 600, TODAY)
+    await checked.identities.note_list(venue, ["BTCUSDT"])
+    identities = Identities(checked.store, Clock(wall=lambda: NOW))
+    await identities.start([venue], ["venue"])
+    assert not identities.is_settled(venue, KEY)
+    assert identities.is_settled(venue, StreamKey("BTCUSDT", "1m"))
+    used = asyncio.create_task(identities.settle(venue, KEY))
+    await asyncio.sleep(0)
+    assert not used.done()
+    await identities.note_list(venue, ["BTCUSDT", "LUNAUSDT"])
+    await used
+    assert await checked.store.read("venue", KEY, 0, 1 << 40) == []
+    await identities.close()
+
+
+async def test_a_list_that_does_not_come_is_waited_for_only_so_long(checked: Checked) -> None:
+    venue = Venue(80.0, 0)
+    identities = Identities(checked.store, Clock(wall=lambda: NOW), patience_s=0.02)
+    await identities.start([venue], ["venue"])
+    await identities.settle(venue, KEY)
+    assert await checked.kept() == {"LUNAUSDT": 60}
+
+
+async def test_what_a_stream_remembers_is_joined_to_nothing_before_it_was_compared(checked: Checked) -> None:
+    venue = Venue(5.0, int(NOW) - 600, TODAY)
+    await checked.identities.note_list(venue, ["BTCUSDT"])
+    await checked.identities.note_list(venue, ["BTCUSDT", "LUNAUSDT"])
+    # Its candles are away, so what is asked of history needs no comparison.
+    await checked.identities.settle(venue, KEY)
+    assert checked.changes == []
+    await checked.identities.settle(venue, KEY, is_spliced=True)
+    assert checked.changes == [("venue", "LUNAUSDT", TODAY)]
 
 
 async def test_answer_that_does_not_fit_is_compared_before_it_is_used(checked: Checked) -> None:

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.intervals import INTERVALS, end_of, next_open, open_time, opens_of
+from relay.intervals import INTERVALS, end_of, first_open_after, next_open, open_time, opens_of
 
 LAST = int(datetime(2100, 1, 1, tzinfo=UTC).timestamp())
 NEW_YORK = ZoneInfo("America/New_York")
@@ -75,3 +75,39 @@ def test_the_end_found_by_boundaries_is_the_next_open_time(interval: str, moment
 def test_days_may_have_23_or_25_hours(moment: str, opened: str, end: str) -> None:
     assert new_york_day(at(moment)) == at(opened)
     assert end_of("1d", new_york_day, at(opened)) == at(end)
+
+
+@given(st.integers(0, LAST))
+def test_a_month_has_a_next_one_whatever_its_day(moment: int) -> None:
+    following = next_open("1M", moment)
+    assert 27 * 86_400 < following - moment <= 31 * 86_400
+
+
+@pytest.mark.parametrize(
+    ("opened", "following"),
+    [
+        ("2026-10-31 23:00:00", "2026-11-30 23:00:00"),
+        ("2026-01-31 23:00:00", "2026-02-28 23:00:00"),
+        ("2026-02-28 23:00:00", "2026-03-31 23:00:00"),
+    ],
+)
+def test_months_of_a_zone_east_of_utc_follow_each_other(opened: str, following: str) -> None:
+    assert next_open("1M", at(opened)) == at(following)
+
+
+@pytest.mark.parametrize(
+    ("interval", "moment", "an_open", "first"),
+    [
+        ("1m", "2026-01-14 12:00:00", None, "2026-01-14 12:01:00"),
+        ("1m", "2026-01-14 11:59:59", None, "2026-01-14 12:00:00"),
+        ("1h", "2026-01-14 09:30:00", "2026-01-14 15:30:00", "2026-01-14 10:30:00"),
+        ("1h", "2026-01-14 09:31:00", "2026-01-14 15:30:00", "2026-01-14 10:30:00"),
+        ("1h", "2026-01-14 16:00:00", "2026-01-14 15:30:00", "2026-01-14 16:30:00"),
+        ("1h", "2026-01-14 15:30:00", "2026-01-14 15:30:00", "2026-01-14 16:30:00"),
+        ("1M", "2026-10-31 00:00:00", None, "2026-11-01 00:00:00"),
+        ("1M", "2026-10-31 23:00:00", "2026-11-30 23:00:00", "2026-11-30 23:00:00"),
+        ("1w", "2026-01-14 00:00:00", "2026-01-26 00:00:00", "2026-01-19 00:00:00"),
+    ],
+)
+def test_the_first_open_time_after_a_moment(interval: str, moment: str, an_open: str | None, first: str) -> None:
+    assert first_open_after(interval, at(moment), None if an_open is None else at(an_open)) == at(first)

@@ -60,6 +60,10 @@ class Join(NamedTuple):
     closed_only: bool = False
     throttle_ms: int = 0
     stays_s: float = 1000.0
+    off_s: int = 0
+    """So long after an open time its `since` lies."""
+    again_s: float | None = None
+    """So long after it joined it subscribes again, with other options and a longer past."""
 
 
 class Play(NamedTuple):
@@ -181,6 +185,10 @@ class Wire:
 
     def __init__(self, loop: VirtualLoop, check: StreamCheck, since: int | None) -> None:
         self.messages: list[tuple[float, dict[str, Any]]] = []
+        self.repeated: list[int] = []
+        self.is_asking_again = False
+        self._sent: set[int] = set()
+        self._is_confirmed = False
         self._since = since
         self._loop = loop
         self._check = check
@@ -198,11 +206,24 @@ class Wire:
             at += head + length
 
     def _take(self, message: dict[str, Any]) -> None:
-        self.messages.append((self._loop.now, message))
         if message["type"] == "subscription":
-            self._check.subscribed(START + self._loop.now, self._since)
+            if not self._is_confirmed:
+                self._check.subscribed(START + self._loop.now, self._since)
+            self._is_confirmed = True
+        elif message["type"] == "snapshot" and self.is_asking_again:
+            # What a second subscription brings lies before all that was sent.
+            times = {candle["time"] for candle in message["candles"]}
+            self.repeated += sorted(times & self._sent)
+            self._sent |= times
+            return
         else:
             self._check.take(message)
+        self.messages.append((self._loop.now, message))
+        if message["type"] == "snapshot":
+            self._sent |= {candle["time"] for candle in message["candles"]}
+        elif message["type"] == "price_update" and not message.get("revised"):
+            # A revision may be of a candle that only others were told of.
+            self._sent.add(message["candle"]["time"])
 
     def get_write_buffer_size(self) -> int:
         return 0
@@ -240,6 +261,8 @@ class Scene:
                 if stays and stays[-1] != "connected":
                     self.faults.append(f"the state at the end is {stays[-1]}")
             self.faults += check.violations
+            if wire.repeated:
+                self.faults.append(f"subscribing again brought again {wire.repeated}")
             seqs = [message["seq"] for _, message in wire.messages if "seq" in message]
             if seqs != sorted(set(seqs)):
                 self.faults.append(f"an update came twice: {seqs}")
@@ -271,6 +294,14 @@ class Scene:
             if joining is not None:
                 await subscribing.join_with_past(joining)
                 self._judge_snapshot(wire, join, since, live_of(joining.stream) is not None)
+            if join.again_s is not None:
+                await asyncio.sleep(join.again_s)
+                wire.is_asking_again = True
+                options = options._replace(throttle_ms=500 if join.throttle_ms == 0 else 0)
+                past = Past((join.bars or 0) + 20, None)
+                joining = subscribing.subscribe(target, Request("subscribe", names=(), options=options, past=past))
+                if joining is not None:
+                    await subscribing.join_with_past(joining)
             await asyncio.sleep(join.stays_s)
             self.checks[place] = (check, wire, True)
         except asyncio.CancelledError:
@@ -386,6 +417,23 @@ PLAYS: Mapping[str, Play] = {
         opens_after_s=25.0,
         calls=(Call(), *[Call(20.0)] * 4),
     ),
+    "subscribing again after the candle closed that was open at first": Play(
+        "1m", 40.0, 60.0, (Join(0.0, again_s=25.0), Join(1.0, closed_only=True, again_s=25.0))
+    ),
+    "subscribing again after the gaps of a resume were repaired": Play(
+        "1s",
+        3.5,
+        60.0,
+        (Join(11.3, since_s=143, again_s=25.0),),
+        lives_s=(17.0,),
+        opens_after_s=4.2,
+        every_s=0.25,
+        broken_s=(1.0, 20.0),
+    ),
+    "a resume from a moment that is no open time, right after a close": Play(
+        "1m", 62.0, 60.0, (Join(0.0, since_s=1),), is_closed_only=True, lag_s=4.0
+    ),
+    "the same while history fails": Play("1m", 62.0, 90.0, (Join(0.0, since_s=1),), broken_s=(0.0, 60.0)),
     "joining while a throttle holds an update": Play(
         "1m", 5.0, 60.0, (Join(0.0, throttle_ms=10_000), Join(17.0, bars=3, throttle_ms=10_000)), every_s=1.0
     ),
@@ -407,6 +455,7 @@ joins = st.builds(
     closed_only=st.booleans(),
     throttle_ms=st.sampled_from([0, 0, 700, 5000]),
     stays_s=st.sampled_from([1000.0, 1000.0, 5.0]),
+    again_s=st.none() | st.sampled_from([0.0, 3.0, 25.0]),
 )
 plays = st.builds(
     Play,

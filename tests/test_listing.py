@@ -88,3 +88,41 @@ def test_the_list_of_an_earlier_run_counts() -> None:
     listed.take(those("123456"), 0.0)
     assert listed.is_known
     assert listed.standing("T000") == "trading"
+
+
+def test_a_list_of_test_pairs_is_not_the_whole_list_however_long_it_is() -> None:
+    listed = Listing(10, ("BTCUSDT", "ETHUSDT", "BNBUSDT"))
+    tests = [f"{number}456" for number in range(12)]
+    listed.take(those(*tests), 0.0)
+    assert (listed.is_known, listed.doubt) == (False, "it is without BNBUSDT, BTCUSDT, ETHUSDT")
+    again = Listing(10, ("BTCUSDT", "ETHUSDT", "BNBUSDT"))
+    again.recall(listed.instruments.values())
+    assert not again.is_known
+    # One may have left the venue for good.
+    listed.take(those(*tests, "btcusdt", "ETHUSDT"), 60.0)
+    assert (listed.is_known, listed.doubt) == (True, "")
+
+
+def test_a_venue_that_really_has_other_symbols_is_believed_after_hours() -> None:
+    listed = Listing(1, ("BTCUSDT",))
+    for number in range(7):
+        listed.take(those("AAA", "BBB"), number * HOUR)
+        assert listed.is_known is (number == 6)
+
+
+def test_answers_that_clients_cause_take_no_symbol_from_the_list() -> None:
+    listed = Listing(1, (), HOUR)
+    listed.take(those(*many(20)), 0.0)
+    for second in range(0, 7200, 5):
+        listed.take(those(*many(19)), HOUR + second)
+        assert listed.standing("T019") == "trading"
+        assert listed.doubt == "1 of 20 symbols are missing"
+    listed.take(those(*many(19)), 3 * HOUR)
+    assert listed.standing("T019") == "gone"
+
+
+def test_a_symbol_that_is_seen_between_was_never_gone() -> None:
+    listed = Listing(1, (), HOUR)
+    for number in range(12):
+        listed.take(those(*many(20 if number % 3 == 0 else 19)), number * HOUR)
+        assert listed.standing("T019") == "trading"

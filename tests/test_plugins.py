@@ -24,6 +24,7 @@ from relay import (
     BadAnswer,
     Candle,
     Clock,
+    Memory,
     PriceUpdate,
     ProviderClock,
     ProviderError,
@@ -621,7 +622,8 @@ async def test_network_errors_of_a_plugin_are_understood(sandbox: Sandbox) -> No
     assert {status: type(error) for status, error in found.items()} == {
         0: ProviderUnavailable,
         400: BadAnswer,
-        401: AuthenticationFailed,
+        # Without a key no key can be refused.
+        401: ProviderUnavailable,
         418: RateLimited,
         429: RateLimited,
         451: ProviderUnavailable,
@@ -650,7 +652,7 @@ async def test_errors_that_mean_something_keep_their_meaning() -> None:
         raise error
 
     async with opened(provider_of(relay_candles=relay_candles)) as provider:
-        for kind in (AuthenticationFailed, ProviderUnavailable, ProviderTimeout, BadAnswer, UnknownSymbol):
+        for kind in (ProviderUnavailable, ProviderTimeout, BadAnswer, UnknownSymbol):
             for text in ("short", "long" * 1000):
                 error = kind(text)
                 with pytest.raises(kind) as caught:
@@ -683,6 +685,174 @@ async def test_no_key_leaks(how: str, caplog: pytest.LogCaptureFixture) -> None:
     for spelling in (KEY, "abcd%2Bsecret", "0123456789"):
         assert spelling not in everything
     assert len(told) >= 4
+
+
+# -- whatever can be raised ------------------------------------------------------------------------
+
+
+class Odd(BaseException):
+    """No Exception, so that hardly anything catches it."""
+
+
+class Mute(RuntimeError):
+    """Raises when it is asked what it says."""
+
+    def __str__(self) -> str:
+        raise Odd("no words")
+
+
+RAISED = (Odd, Mute, SystemExit, KeyboardInterrupt, GeneratorExit, asyncio.CancelledError, BaseExceptionGroup)
+
+
+def raised(kind: type[BaseException]) -> BaseException:
+    return kind("several", [Odd()]) if kind is BaseExceptionGroup else kind("odd")
+
+
+@pytest.mark.parametrize("kind", RAISED)
+async def test_whatever_a_hook_raises_is_its_providers_failure(kind: type[BaseException]) -> None:
+    async def relay_candles() -> Any:
+        raise raised(kind)
+
+    def relay_instruments() -> Any:
+        raise raised(kind)
+
+    def plain() -> Any:
+        raise raised(kind)
+
+    hooks: dict[str, Any] = {"relay_budgets": plain, "relay_memory": plain, "relay_hours": plain}
+    async with opened(provider_of(relay_candles=relay_candles, relay_instruments=relay_instruments, **hooks)) as bad:
+        with pytest.raises(ProviderUnavailable, match=rf"made failed \({kind.__name__} in relay_candles\)"):
+            await bad.candles(StreamKey("X", "1m"), None, 120, 1)
+        with pytest.raises(ProviderUnavailable, match=rf"made failed \({kind.__name__} in relay_instruments\)"):
+            await bad.instruments()
+        bad.remember(Memory())
+        assert bad.budgets() == ()
+        assert not bad.market("X").is_closed(60, 120)
+
+
+@pytest.mark.parametrize("where", ["call", "first", "later", "finally"])
+@pytest.mark.parametrize("kind", RAISED)
+async def test_whatever_a_stream_raises_is_its_providers_failure(kind: type[BaseException], where: str) -> None:
+    key = StreamKey("X", "1m")
+
+    async def updates() -> AsyncIterator[PriceUpdate]:
+        if where == "first":
+            raise raised(kind)
+        try:
+            yield PriceUpdate(key, Candle(60, 1.0, 1.0, 1.0, 1.0))
+            if where == "later":
+                raise raised(kind)
+        finally:
+            if where == "finally":
+                raise raised(kind)
+
+    def relay_stream() -> Any:
+        if where == "call":
+            raise raised(kind)
+        return updates()
+
+    async with opened(provider_of(relay_stream=relay_stream)) as provider:
+        with pytest.raises(ProviderUnavailable, match=rf"made failed \({kind.__name__} in relay_stream\)"):
+            await updates_of(provider, Watchlist([key]), 2)
+        assert provider.failed == 1
+
+
+async def test_reader_that_leaves_is_no_failure_of_the_provider() -> None:
+    key = StreamKey("X", "1m")
+
+    async def relay_stream() -> AsyncIterator[PriceUpdate]:
+        while True:
+            yield PriceUpdate(key, Candle(60, 1.0, 1.0, 1.0, 1.0))
+
+    async with opened(provider_of(relay_stream=relay_stream)) as provider:
+        assert len(await updates_of(provider, Watchlist([key]), 1)) == 1
+        assert provider.failed == 0
+
+
+@pytest.mark.parametrize("kind", [Odd, KeyboardInterrupt, GeneratorExit, asyncio.CancelledError])
+def test_whatever_is_raised_at_import_refuses_that_plugin_only(kind: type[BaseException], tmp_path: Path) -> None:
+    lines = ["import asyncio", "class Odd(BaseException): pass", f"raise {kind.__name__}('not today')"]
+    file = tmp_path / "raises.py"
+    file.write_text("\n".join(lines).replace("raise Cancelled", "raise asyncio.Cancelled"))
+    host = PluginHost()
+    host.load((), [str(file), path_of("clock")])
+    assert list(host.loaded) == ["clock"]
+    assert [failure.error for failure in host.failures] == [f"{kind.__name__}: not today"]
+
+
+async def test_list_that_raises_when_it_is_read_is_its_providers_failure() -> None:
+    class Trap(list[Candle]):
+        def __iter__(self) -> Any:
+            raise Odd("not to be read")
+
+    async def relay_candles() -> Any:
+        return Trap([Candle(60, 1.0, 1.0, 1.0, 1.0)])
+
+    async with opened(provider_of(relay_candles=relay_candles)) as provider:
+        with pytest.raises(ProviderUnavailable, match="Odd in relay_candles"):
+            await provider.candles(StreamKey("X", "1m"), None, 120, 1)
+
+
+@pytest.mark.parametrize(("hook", "most"), [("relay_candles", "20,000"), ("relay_instruments", "100,000")])
+async def test_answer_of_too_many_entries_is_refused_with_the_bound(hook: str, most: str) -> None:
+    async def answer() -> Any:
+        return [None] * 1_000_000
+
+    hooks: dict[str, Any] = {hook: answer}
+    async with opened(provider_of(**hooks)) as provider:
+        asking = provider.candles(StreamKey("X", "1m"), None, 120, 1) if "candles" in hook else provider.instruments()
+        with pytest.raises(BadAnswer, match=rf"{hook} returned 1,000,000 entries; .* at most {most}"):
+            await asking
+
+
+@pytest.mark.parametrize("closes_connector", [False, True])
+async def test_session_that_a_plugin_closes_is_replaced_and_that_is_said(
+    sandbox: Sandbox, caplog: pytest.LogCaptureFixture, closes_connector: bool
+) -> None:
+    async def relay_instruments(session: Any) -> Any:
+        await (session.connector if closes_connector else session).close()
+        return []
+
+    async def relay_candles(session: Any) -> Any:
+        async with session.get(f"{sandbox.binance.rest_url}/api/v3/ping") as answer:
+            assert answer.status == 200
+        return []
+
+    async with opened(provider_of(relay_instruments=relay_instruments, relay_candles=relay_candles)) as provider:
+        await provider.instruments()
+        assert await provider.candles(StreamKey("X", "1m"), None, 120, 1) == []
+        assert caplog.messages == [
+            "provider made closed its session, which is the relay's: it gets another one; its plugin needs repair"
+        ]
+        assert provider.failed == 1
+        await provider.close()
+
+
+@pytest.mark.parametrize("how", ["raises", "cancels"])
+async def test_feed_that_its_plugin_ends_is_not_said_to_be_closed_by_the_upstream(
+    sandbox: Sandbox, caplog: pytest.LogCaptureFixture, how: str
+) -> None:
+    async def relay_stream(watchlist: Watchlist) -> AsyncIterator[PriceUpdate]:
+        watchlist.accept(watchlist.streams)
+        await asyncio.sleep(0)
+        if how == "raises":
+            raise Odd("odd")
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        await asyncio.sleep(1)
+        yield PriceUpdate(watchlist.streams[0], Candle(60, 1.0, 1.0, 1.0, 1.0))
+
+    running = await start_relay(sandbox, builtin=[*BUILTIN, provider_of(relay_stream=relay_stream)])
+    try:
+        client = await running.connect()
+        await client.subscribe("made:X@1m")
+        told = await client.until_type("status", status="reconnecting")
+    finally:
+        await running.close()
+    reason = "provider made failed (Odd in relay_stream)" if how == "raises" else "it was cancelled by its own plugin"
+    assert told["message"].startswith(reason)
+    assert "the upstream closed" not in caplog.text
 
 
 # -- plugins that do not end -----------------------------------------------------------------------

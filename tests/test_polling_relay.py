@@ -2,6 +2,8 @@
 
 import asyncio
 import re
+import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -143,3 +145,16 @@ async def test_a_spent_day_is_503_until_midnight_and_throttled(sandbox: Sandbox,
     left_s = 86_400 - sandbox.twelve_data.clock.now() % 86_400
     assert int(answer.headers["Retry-After"]) == pytest.approx(left_s + 5, abs=30)
     assert credits.refusals == 1
+
+
+@pytest.mark.parametrize("interval", ["1m", "5m"])
+def test_nothing_but_a_price_makes_a_polled_stream_live_again(interval: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.poll_troubles", interval],
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parent.parent,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr

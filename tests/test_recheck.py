@@ -270,3 +270,14 @@ async def test_a_day_of_comparisons_stays_within_half_of_what_the_credits_keep_f
 
 def at_time(at: int, volume: float) -> Candle:
     return Candle(at, 1.0, 1.0, 1.0, 1.0, volume)
+
+
+async def test_what_closed_before_the_first_look_is_compared_too(tmp_path: Path) -> None:
+    plugin = Metered()
+    plugin.known = [candle(0), candle(1, volume=7.0), candle(2)]
+    async with watch_of(plugin, tmp_path) as watch:
+        watch.carry(A)
+        watch.close_minutes(A, 0, 1, 2)
+        await watch.tick()
+        assert await watch.tick(600) == 1
+        assert watch.revised == [(1, 7.0)]

@@ -15,7 +15,7 @@ from relay.stream import Stream
 from relay.supervision.refusals import Refusal
 from relay.supervision.supervisor import Supervisor
 from tests.running import eventually
-from tests.supervising import A, B, Hands, Rig, Scripted, rig_of, update
+from tests.supervising import KEY, A, B, Hands, Rig, Scripted, rig_of, update
 
 
 def tries_within(seconds: float, *, newcomer_every_s: float | None = None) -> list[float]:
@@ -154,7 +154,7 @@ async def test_a_new_subscriber_has_a_refused_stream_tried_at_once(tmp_path: Pat
 async def test_a_refused_key_is_tried_again_after_a_while_for_all_streams_at_once(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    plugin = Scripted()
+    plugin = Scripted(**KEY)
     async with rig_of(plugin, tmp_path) as rig:
         supervisor = rig.supervisor()
         streams = [want(rig, supervisor, key) for key in (A, B)]

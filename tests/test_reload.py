@@ -122,7 +122,7 @@ async def test_a_new_key_ends_the_refusal_of_the_old_one(
     await eventually(lambda: relay.app[PROVIDERS]["twelve_data"].refusal is None)
 
     # Its list of symbols is asked for anew as well.
-    await eventually(lambda: relay.app[DIRECTORY].listed("forex"))
+    await eventually(lambda: any(one.instrument.asset_class == "forex" for one in relay.app[DIRECTORY].everything()))
     await other.subscribe("EUR/USD@1m")
     await other.update()
     assert (await relay.get("history", symbol="EUR/USD", interval="1h", limit=2)).status == 200

@@ -1,14 +1,15 @@
 """A place for one feed: who fits in, and how one feed follows another."""
 
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from relay import AuthenticationFailed, RateLimited, StreamKey
+from relay import AuthenticationFailed, ProviderUnavailable, RateLimited, StreamKey
 from relay.supervision import slots
 from relay.supervision.carried import Carried
 from tests.running import eventually
-from tests.supervising import A, B, Scripted, rig_of, update
+from tests.supervising import KEY, A, B, Scripted, rig_of, update
 
 
 def state(carried: Carried) -> str:
@@ -105,7 +106,7 @@ async def test_a_feed_that_ends_is_opened_again_after_the_wait_that_the_provider
 
 
 async def test_a_provider_that_refuses_the_relay_is_not_asked_again(tmp_path: Path) -> None:
-    plugin = Scripted()
+    plugin = Scripted(**KEY)
     async with rig_of(plugin, tmp_path) as rig:
         slot = rig.slot(rig.carry(A), rig.carry(B))
         await eventually(lambda: plugin.feeds)
@@ -181,7 +182,7 @@ async def test_other_settings_end_the_wait_for_the_next_feed(tmp_path: Path) -> 
 
 
 async def test_a_key_that_was_replaced_may_be_refused(tmp_path: Path) -> None:
-    plugin = Scripted()
+    plugin = Scripted(**KEY)
     async with rig_of(plugin, tmp_path) as rig:
         rig.slot(rig.carry(A))
         await eventually(lambda: plugin.feeds)
@@ -194,7 +195,7 @@ async def test_a_key_that_was_replaced_may_be_refused(tmp_path: Path) -> None:
 async def test_a_new_key_that_is_refused_leaves_the_old_feed_alone_until_there_is_another(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    plugin = Scripted()
+    plugin = Scripted(**KEY)
     async with rig_of(plugin, tmp_path) as rig:
         carried = rig.carry(A)
         slot = rig.slot(carried)
@@ -214,3 +215,59 @@ async def test_a_new_key_that_is_refused_leaves_the_old_feed_alone_until_there_i
         plugin.feeds[2].watchlist.accept([A])
         await eventually(lambda: slot.open_feeds == 1 and plugin.feeds[0].has_ended)
         assert state(carried) == "connected"
+
+
+def has_feeds(plugin: Scripted, count: int) -> bool:
+    return len(plugin.feeds) == count
+
+
+@pytest.mark.parametrize("is_live", [False, True])
+async def test_streams_know_when_the_next_attempt_is_while_the_provider_wants_to_be_left_alone(
+    tmp_path: Path, is_live: bool
+) -> None:
+    plugin = Scripted()
+    async with rig_of(plugin, tmp_path) as rig:
+        one = rig.carry(A)
+        slot = rig.slot(one)
+        await eventually(lambda: plugin.feeds)
+        if is_live:
+            plugin.feeds[0].watchlist.accept([A])
+        plugin.feeds[0].end(RateLimited("HTTP 429", 600.0))
+        await eventually(lambda: one.stream.status == "throttled")
+        # Half a minute after 16:00:00, and ten minutes later.
+        assert one.stream.message == "HTTP 429; the next attempt is at 2025-11-24T16:10:30Z"
+        late = rig.carry(B)
+        rig.hands.now += 60
+        slot.add(late)
+        assert (late.stream.status, late.stream.message) == (one.stream.status, one.stream.message)
+        slot.renew()
+        await eventually(lambda: len(plugin.feeds) == 2)
+        status = "reconnecting" if is_live else "connecting"
+        assert (one.stream.status, one.stream.message) == (status, "HTTP 429; the next attempt is under way")
+
+
+async def test_streams_know_when_a_lost_feed_is_opened_again(tmp_path: Path) -> None:
+    plugin = Scripted()
+    async with rig_of(plugin, tmp_path) as rig:
+        one = rig.carry(A)
+        rig.slot(one)
+        await eventually(lambda: plugin.feeds)
+        plugin.feeds[0].end(ProviderUnavailable("HTTP 503"))
+        await eventually(lambda: "HTTP 503" in one.stream.message)
+        assert one.stream.status == "connecting"
+        assert one.stream.message.startswith("HTTP 503; the next attempt is at 2025-11-24T16:00:3")
+
+
+async def test_a_provider_without_a_key_refuses_none(tmp_path: Path) -> None:
+    plugin = Scripted()
+    async with rig_of(plugin, tmp_path) as rig:
+        one = rig.carry(A)
+        rig.slot(one)
+        for number in range(1, 3):
+            await eventually(partial(has_feeds, plugin, number))
+            plugin.feeds[-1].end(AuthenticationFailed("the connection was refused with HTTP 401"))
+            await eventually(lambda: "HTTP 401" in one.stream.message)
+            assert one.stream.status == "connecting"
+            assert rig.provider.refusal is None
+        await eventually(lambda: len(plugin.feeds) == 3)
+        assert rig.refused == []

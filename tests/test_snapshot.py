@@ -6,7 +6,8 @@ import pytest
 
 from relay.clock import Clock, ProviderClock
 from relay.hub import Hub
-from relay.model import Candle, PriceUpdate, StreamKey
+from relay.market import Market
+from relay.model import Candle, OpenHours, PriceUpdate, StreamKey
 from relay.ranges import Past
 from relay.requests import Past as Wanted
 from relay.series import Gap, Series
@@ -177,6 +178,19 @@ def test_a_row_that_cannot_be_read_is_a_gap_and_costs_no_other(wanted: Wanted, s
     snapshot = splice(live(10, opened=11), {}, past, wanted)
     assert [gap.start // 60 for gap in snapshot.gaps] == starts
     assert minutes(snapshot.candles)[-2:] == [10, 11]
+
+
+def test_a_hole_that_is_not_believed_yet_makes_a_snapshot_incomplete_and_no_gap() -> None:
+    series = live(10, 11, 12, opened=13)
+    past = Past(candles((3, 4, 7, 8, 9, 10, 11, 12)), True, True, doubted=(Span(5 * 60, 7 * 60),))
+    snapshot = splice(series, {}, past, Wanted(bars=9))
+    assert minutes(snapshot.candles) == [3, 4, *range(7, 14)]
+    assert (snapshot.is_complete, list(snapshot.gaps)) == (False, [])
+    # It lies before what is sent, or is known by now, or the market was closed.
+    assert splice(series, {}, past, Wanted(bars=7)).is_complete
+    assert splice(series, {300: candle(5), 360: candle(6)}, past, Wanted(bars=11)).is_complete
+    series.market = Market(lambda moment: OpenHours(420, 900) if moment >= 300 else OpenHours(0, 300))
+    assert splice(series, {}, past, Wanted(bars=9)).is_complete
 
 
 def test_a_gap_told_to_one_client_is_kept_for_repair_once() -> None:

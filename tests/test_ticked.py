@@ -265,3 +265,18 @@ def test_only_ticks_have_a_stamp() -> None:
     polled = PriceUpdate(driven.key, Candle(START, 1, 1, 1, 1))
     assert [update.ts_event_ms for update in driven.stream.confirm(polled, START + 5)] == [None]
     assert [update.ts_event_ms for update in driven.stream.tick(START + 6, 2, START + 6.4)] == [(START + 6) * 1000]
+
+
+@pytest.mark.parametrize(
+    ("friday", "opens_h", "is_told"), [("2026-10-23 17:00:00", 52, True), ("2026-10-30 17:00:00", 53, False)]
+)
+def test_after_a_change_of_clocks_the_provider_says_where_long_candles_open(
+    friday: str, opens_h: int, is_told: bool
+) -> None:
+    driven = Driven("4h", start=at(friday))
+    driven.stream.accept(driven.start)
+    driven.polled(0, 1.0, 1.4, 0.9, 1.2, now=4 * 3600 + 60.0, is_closed=True)
+    opened = opens_h * 3600
+    assert driven.tick(opened + 5, 1.3) == ([(opened, 1.3, 1.3, 1.3, 1.3, False)] if is_told else [])
+    driven.polled(opened, 1.3, 1.3, 1.3, 1.3, now=opened + 8.0)
+    assert driven.tick(opened + 10, 1.4)[-1] == (opened, 1.3, 1.4, 1.3, 1.4, False)

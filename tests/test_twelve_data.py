@@ -636,11 +636,51 @@ async def test_one_broken_entry_of_a_batch_waits_for_its_next_turn(
     assert StreamKey("GBP/USD", "1m") in feed.accepted
 
 
-async def test_a_batch_of_broken_entries_ends_the_feed(exchange: TwelveDataStandIn, plugin: Plugin) -> None:
+async def test_a_batch_of_broken_entries_harms_no_stream_that_is_answered(
+    exchange: TwelveDataStandIn, plugin: Plugin
+) -> None:
     feed = plugin.feed("EUR/USD@1m", "GBP/USD@1m", "USD/JPY@1m")
     await batch_after_first(exchange, feed, {})
+    await feed.run(20)
+    assert feed.accepted == [EUR]
+    assert len(feed.skipped) == 2
+    # Once nothing is answered any more the feed ends.
+    exchange.faults.answer_rest(200, "{}")
     with pytest.raises(BadAnswer, match="no values"):
-        await feed.run(20)
+        await feed.run(200)
+
+
+@pytest.mark.parametrize(
+    ("status", "content"),
+    [
+        (200, '{"meta":{"symbol":"USD/JPY"},"values":[],"status":"ok"}'),
+        (400, '{"code":400,"message":"bad interval","status":"error"}'),
+        (503, ""),
+    ],
+)
+async def test_a_stream_whose_answers_fail_is_delivered_again_when_one_has_a_candle_of_it(
+    exchange: TwelveDataStandIn, plugin: Plugin, time: FakeTime, status: int, content: str
+) -> None:
+    await plugin.feed("EUR/USD@1m").run(5)
+    exchange.faults.answer_rest(status, content, path="/time_series")
+    accepted, told = list[StreamKey](), list[PriceUpdate]()
+    for answer in (None, '{"values":[],"status":"ok"}', '{"values":[{"datetime":"x"}],"status":"ok"}'):
+        if answer is not None:
+            exchange.faults.answer_rest(200, answer, path="/time_series")
+        for _ in range(5):
+            feed = plugin.feed("EUR/USD@1m")
+            with contextlib.suppress(ProviderError):
+                await feed.run(40)
+            accepted += feed.accepted
+            told += feed.updates
+    # The first feed is not to know yet: its stream was answered a moment ago.
+    assert accepted == [EUR]
+    assert len(told) == 1
+    exchange.faults.answer_rest_normally()
+    feed = plugin.feed("EUR/USD@1m")
+    await feed.run(70)
+    assert feed.accepted == [EUR]
+    assert feed.updates
 
 
 async def test_an_entry_without_credits_is_asked_again_later(exchange: TwelveDataStandIn, plugin: Plugin) -> None:

@@ -10,8 +10,13 @@ import orjson
 import pytest
 
 from providers.sandbox import TwelveDataStandIn
-from relay import Memory, RateLimited, Secret, StreamKey
-from tests.bench.week import MONDAY, PLANS, pairs, simulate, simulate_naive, summary
+from providers.twelve_data.credits import Credits
+from providers.twelve_data.forex import hours_of
+from providers.twelve_data.polled import SETTLE_S, PolledStream
+from providers.twelve_data.schedule import DELAY_S
+from providers.twelve_data.turns import Planner
+from relay import Candle, Memory, RateLimited, Secret, StreamKey
+from tests.bench.week import MONDAY, PLANS, Plan, pairs, simulate, simulate_naive, summary
 from tests.pump import keys
 from tests.test_twelve_data import EUR, KEY, DrivenFeed, FakeTime, Plugin, asked, at
 
@@ -154,6 +159,19 @@ async def test_the_relay_is_told_when_each_stream_is_polled_next(plugin: Plugin,
         in_s, every_s = of_stream[-1]
         assert 0 < in_s <= 64
         assert every_s == pytest.approx(60, abs=3)
+
+
+async def test_candles_that_do_not_come_on_a_holiday_are_asked_for_ever_more_rarely(
+    exchange: TwelveDataStandIn, plugin: Plugin
+) -> None:
+    exchange.market.hide("EUR/USD", at("2026-01-14 13:00") * 1000, at("2026-01-14 17:00") * 1000)
+    feed = plugin.feed("EUR/USD@1m", "EUR/USD@1h", "EUR/USD@4h", "EUR/USD@1d")
+    await feed.run(5 * 3600)
+    made = calls(exchange)
+    # A few when a candle is due, then one an hour: not one each half minute.
+    assert sum(made["EUR/USD", name] for name in ("1h", "4h", "1day")) < 30
+    await feed.run(1.1 * 3600)
+    assert closed(feed, HOUR)[-2:] == [at("2026-01-14 12:00"), at("2026-01-14 17:00")]
 
 
 async def test_history_keeps_its_part_of_the_day_and_takes_none_of_the_polls(
@@ -422,6 +440,52 @@ def test_the_last_candles_of_a_friday_close_in_time_although_the_day_is_spent(co
     found = summary("planned", venue, told, 1, friday)
     assert found.delay_worst_s < 600 * count
     assert {one.closed[-1] for one in told.values()} == {at("2026-01-16 21:59")}
+
+
+@pytest.mark.parametrize("count", [4, 7])
+def test_what_is_kept_for_the_last_candles_of_a_friday_is_not_spent_before(count: int) -> None:
+    begin = MONDAY + 4 * 86_400 + 15 * 3600 + 123
+    _, told = simulate(Plan("8 a minute, 300 a day", 8, 300), pairs(count), "1m", 8.4 / 24, begin)
+    assert {one.closed[-1] for one in told.values()} == {at("2026-01-16 21:59")}
+
+
+@pytest.mark.parametrize(("friday", "is_built"), [("2026-10-23", True), ("2026-10-30", False)])
+def test_after_a_change_of_clocks_the_provider_says_where_long_candles_open(friday: str, is_built: bool) -> None:
+    minute, hours = keys("EUR/USD@1m", "EUR/USD@4h")
+    streams = {minute: PolledStream(), hours: PolledStream()}
+    for stream in streams.values():
+        stream.newest, stream.is_closed = Candle(at(f"{friday} 17:00"), 1.0, 1.0, 1.0, 1.0, 0.0), True
+        stream.asked, stream.covered = 10.0, 5.0
+    limits = Credits(8, 800, wall=lambda: 0.0, monotonic=lambda: 0.0)
+    planner = Planner(streams, limits, 30, hours_of)
+    assert planner.feeders([minute, hours], 20.0, at(f"{friday} 20:30")) == {hours: minute}
+    assert (hours in planner.feeders([minute, hours], 20.0, at(f"{friday} 22:01") + 2 * 86_400)) == is_built
+
+
+@pytest.mark.parametrize(
+    ("asked", "after_s"),
+    [
+        ("2026-01-14 09:20", DELAY_S),
+        ("2026-01-14 10:30", DELAY_S),
+        ("2026-01-14 11:30", DELAY_S),
+        # No candle followed, as on a holiday: the last one is final after a while.
+        ("2026-01-14 12:00:05", SETTLE_S),
+    ],
+)
+def test_a_poll_within_a_candle_of_hours_does_not_cost_it_its_close(asked: str, after_s: float) -> None:
+    noon = at("2026-01-14 12:00")
+    now = at(asked)
+    limits = Credits(8, 800, wall=lambda: now, monotonic=lambda: now)
+    limits.correct(420, 8, 800)
+    wished = dict.fromkeys([*keys(*(f"{name}@1m" for name in pairs(8))), StreamKey("GBP/JPY", "4h")], 0.0)
+    streams = {key: PolledStream() for key in wished}
+    for key, stream in streams.items():
+        opened = now if key.interval == "1m" else noon - 4 * 3600
+        stream.newest = Candle(opened, 1.0, 1.0, 1.0, 1.0, 0.0)
+        stream.asked = stream.answered = stream.anchor = now
+    turn = Planner(streams, limits, 30, hours_of).turns(wished, {}, now, now)[StreamKey("GBP/JPY", "4h")]
+    assert turn.every_s > 4 * 3600
+    assert turn.due == noon + after_s
 
 
 def test_a_busy_hour_of_twenty_pairs_of_a_larger_plan_is_as_fresh_as_the_setting_allows() -> None:

@@ -189,17 +189,17 @@ async def test_rest_refuses(session: aiohttp.ClientSession, binance: UntidyBinan
 
 async def test_a_subscription_is_refused_as_busy(session: aiohttp.ClientSession, binance: UntidyBinance) -> None:
     request = {"method": "SUBSCRIBE", "params": ["btcusdt@kline_1m"], "id": 1}
-    binance.untidy.refuse_subscriptions()
+    binance.faults.refuse_subscriptions()
     async with session.ws_connect(f"{binance.ws_url}/ws") as socket:
         await socket.send_json(request)
         assert await socket.receive_json(timeout=20) == {"error": {"code": 2, "msg": "busy"}, "id": 1}
-        binance.untidy.clear()
+        binance.faults.clear()
         await socket.send_json(request)
         assert (await socket.receive_json(timeout=20)) == {"result": None, "id": 1}
 
 
 async def test_ticks_are_refused_as_busy(session: aiohttp.ClientSession, forex: UntidyTwelveData) -> None:
-    forex.untidy.refuse_subscriptions()
+    forex.faults.refuse_subscriptions()
     async with session.ws_connect(f"{forex.ws_url}?apikey=sandbox-key") as socket:
         await socket.send_json({"action": "subscribe", "params": {"symbols": "EUR/USD"}})
         told = await socket.receive_json(timeout=20)

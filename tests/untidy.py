@@ -5,7 +5,7 @@
 
 import asyncio
 import random
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, tzinfo
 from typing import Any, NamedTuple, TypeVar
 
@@ -14,7 +14,6 @@ from aiohttp import web
 from providers.sandbox import BinanceStandIn, Faults, Market, Pair, Sandbox, SandboxClock, TwelveDataStandIn
 from providers.sandbox.binance_rest import BinanceRest
 from providers.sandbox.binance_streams import KlineStreams, _Stream
-from providers.sandbox.connection import Connection
 from providers.sandbox.intervals import FIXED_MS, local_end_time
 from providers.sandbox.twelve_data_rest import TwelveDataRest
 from providers.sandbox.twelve_data_series import Bar, Bars
@@ -90,11 +89,12 @@ class Untidy:
         self.lag_s: float | None = None
         self.bad: tuple[str, frozenset[int] | None] | None = None
         self.settles_after_s = 0.0
+        self.four_hours_from: Callable[[int], int] | None = None
         self.is_empty = False
+        self.frozen_at: float | None = None
         self.ahead_s: dict[str, float] = {}
         self.someone_else: dict[str, str] = {}
         self.other_interval: str | None = None
-        self.refusing = False
         self.listed_as: str | None = None
         self.listed: frozenset[str] | None = None
         self.differing_share = 0.0
@@ -116,9 +116,17 @@ class Untidy:
         """Give every other closed bar of Twelve Data another close at first, and its own only so long after its end."""
         self.settles_after_s = seconds
 
+    def cut_four_hours(self, opened: Callable[[int], int]) -> None:
+        """Let bars of four hours open where this says: it gives the open time of the one that holds a moment."""
+        self.four_hours_from = opened
+
     def answer_empty(self) -> None:
         """Know no candle at all."""
         self.is_empty = True
+
+    def freeze(self, moment: float) -> None:
+        """Answer Twelve Data's history as it was at a moment (Unix seconds), whenever it is asked."""
+        self.frozen_at = moment
 
     def list_as(self, status: str) -> None:
         """Give each instrument this status in the list; what streams goes on."""
@@ -134,10 +142,6 @@ class Untidy:
         self.other_interval = interval
 
     # ---- streams ------------------------------------------------------------------------------------------------
-
-    def refuse_subscriptions(self) -> None:
-        """Answer each request for streams with an error, and send nothing for it."""
-        self.refusing = True
 
     def stamp(self, symbol: str, ahead_s: float) -> None:
         """Shift all times in this symbol's events."""
@@ -227,12 +231,6 @@ class UntidyBinance(BinanceStandIn):
     async def close(self) -> None:
         self.untidy.forget_waiting()
         await super().close()
-
-    def _change(self, connection: Connection, method: str, params: object, identity: object) -> None:
-        if method == "SUBSCRIBE" and self.untidy.refusing:
-            self._fail(connection, 2, "busy", identity)
-        else:
-            super()._change(connection, method, params, identity)
 
 
 class _BinanceRest(BinanceRest):
@@ -345,13 +343,6 @@ class UntidyTwelveData(TwelveDataStandIn):
         self.untidy.forget_waiting()
         await super().close()
 
-    def _change(self, connection: Connection, action: str, wanted: list[str]) -> None:
-        if action == "subscribe" and self.untidy.refusing:
-            fails = [{"symbol": symbol, "message": "busy"} for symbol in wanted]
-            self._say(connection, {"event": "subscribe-status", "status": "error", "fails": fails})
-        else:
-            super()._change(connection, action, wanted)
-
     def _send(self, symbol: str, message: Mapping[str, object], *, is_ordered: bool = False) -> None:
         if is_ordered:
             super()._send(symbol, message, is_ordered=True)
@@ -418,10 +409,24 @@ class _Bars(Bars):
         super().__init__(market, padding=True, inconsistent=False)
         self._untidy = untidy
 
+    def _opens(self, pair: Pair, short: str, zone: tzinfo, last_ms: int) -> Iterator[int]:
+        opened = self._untidy.four_hours_from
+        if short != "4h" or opened is None:
+            yield from super()._opens(pair, short, zone, last_ms)
+            return
+        at = last_ms
+        while at >= pair.listed_day * 86_400_000:
+            at = opened(self._market.before_hidden(pair.symbol, at) // 1000) * 1000
+            yield at
+            at -= 1
+
     def newest(
         self, pair: Pair, interval: str, zone: tzinfo, now_ms: int, first_ms: int | None, last_ms: int, limit: int
     ) -> list[Bar]:
-        lag_s = self._untidy.lag_s
+        lag_s, frozen_at = self._untidy.lag_s, self._untidy.frozen_at
+        if frozen_at is not None:
+            now_ms = min(now_ms, round(frozen_at * 1000))
+            last_ms = min(last_ms, now_ms)
         # Nothing that was still open so long ago is listed yet.
         upto = last_ms if lag_s is None else min(last_ms, now_ms - round(lag_s * 1000))
         bars = super().newest(pair, interval, zone, now_ms, first_ms, upto, limit + 1)

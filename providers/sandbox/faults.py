@@ -76,7 +76,7 @@ class Faults:
         self._computed: Computed = "late"
         self.connection_life_s: float | None = None
         self._closings_lost: dict[str | None, int | None] = {}
-        self._subscriptions_refused: tuple[int, str] = (0, "")
+        self._subscriptions_refused: tuple[int | None, str] = (0, "")
         self._answers: list[tuple[RestAnswer, int | None]] = []
         self._open_to_new = asyncio.Event()
         self._open_to_new.set()
@@ -211,15 +211,17 @@ class Faults:
                 return True
         return False
 
-    def refuse_subscriptions(self, times: int, message: str = "busy") -> None:
-        """Answer the next requests to subscribe with an error."""
+    def refuse_subscriptions(self, times: int | None = None, message: str = "busy") -> None:
+        """Answer the next `times` requests to subscribe with an error, or all until `clear`."""
         self._subscriptions_refused = times, message
 
     def subscription_refusal(self) -> str | None:
         """Tell the error for a request to subscribe made now, None to grant it; uses up one of `times`."""
         times, message = self._subscriptions_refused
-        self._subscriptions_refused = max(0, times - 1), message
-        return message if times else None
+        if times == 0:
+            return None
+        self._subscriptions_refused = None if times is None else times - 1, message
+        return message
 
     # ---- REST ---------------------------------------------------------------------------------------------------
 

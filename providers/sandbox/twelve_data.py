@@ -15,7 +15,6 @@ from providers.sandbox.standin import StandIn
 from providers.sandbox.twelve_data_rest import TwelveDataRest
 
 _STREAM_PATH = "/v1/quotes/price"
-_MOST_TICKS_AT_ONCE = 50
 
 
 class TwelveDataStandIn(StandIn):
@@ -23,7 +22,8 @@ class TwelveDataStandIn(StandIn):
 
     The defaults are the free plan's limits. `padding` fills closed hours with almost flat bars; `errors_as_200`
     delivers errors inside HTTP 200; `inconsistent_bars` lets a few closes lie outside high and low; `null_lists`
-    sends empty lists of subscribe answers as null instead of leaving them out.
+    sends empty lists of subscribe answers as null instead of leaving them out. Every `tick_every_s` the newest
+    `most_ticks` of each pair are sent.
     """
 
     name = "twelve_data"
@@ -45,6 +45,7 @@ class TwelveDataStandIn(StandIn):
         stream_connections: int = 3,
         heartbeat_within_s: float = 60.0,
         tick_every_s: float = 0.25,
+        most_ticks: int = 50,
     ) -> None:
         super().__init__(market, clock)
         self.null_lists = null_lists
@@ -52,6 +53,7 @@ class TwelveDataStandIn(StandIn):
         self.stream_connections = stream_connections
         self.heartbeat_within_s = heartbeat_within_s
         self.tick_every_s = tick_every_s
+        self.most_ticks = most_ticks
         self.pong_within_s = heartbeat_within_s
         self.rest = TwelveDataRest(
             self.market,
@@ -152,9 +154,12 @@ class TwelveDataStandIn(StandIn):
     def _change(self, connection: Connection, action: str, wanted: list[str]) -> None:
         success: list[dict[str, str]] = []
         fails: list[dict[str, str]] = []
+        refusal = self.faults.subscription_refusal() if action == "subscribe" else None
         for symbol in wanted:
             pair = self.market.forex.get(symbol.upper())
-            if pair is None:
+            if refusal is not None:
+                fails.append({"symbol": symbol, "message": refusal})
+            elif pair is None:
                 fails.append({"symbol": symbol})
             elif action == "unsubscribe":
                 connection.subscriptions.pop(pair.symbol, None)
@@ -199,7 +204,7 @@ class TwelveDataStandIn(StandIn):
         if not ticks and start // 60_000 != end // 60_000 and self._trickles(symbol, start, end):
             price = self.market.price_at(symbol, end)
             ticks = [(end, price + end // 60_000 % 3 * max(1, price // 90_000))]
-        for at, price in ticks[-_MOST_TICKS_AT_ONCE:]:
+        for at, price in ticks[-self.most_ticks :]:
             self._send(symbol, self._event(pair, price, at))
 
     def _trickles(self, symbol: str, start: int, end: int) -> bool:

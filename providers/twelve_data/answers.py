@@ -25,6 +25,8 @@ INTERVALS = {
     "1d": "1day", "1w": "1week", "1M": "1month",
 }  # fmt: skip
 
+PAGE = 5000
+"""The most rows of one answer; the provider keeps to it exactly."""
 NO_CODES: Mapping[str, str] = MappingProxyType({})
 
 
@@ -107,6 +109,8 @@ def read_series(
     values = body.get("values") if isinstance(body, dict) else None
     if not isinstance(values, list):
         return Refused(0, "the answer holds no values")
+    if len(values) > PAGE:
+        return Refused(0, f"the answer holds {len(values):,} rows; there are {PAGE:,} at most")
     if symbol and (wrong := contradiction(body, symbol, INTERVALS[interval], codes)) is not None:
         return Refused(0, wrong)
     try:

@@ -99,6 +99,14 @@ def last_close(moment: float, hours: Hours = Hours.MONEY) -> int:
     raise AssertionError(f"no session ends before {opens}")
 
 
+def has_same_day(one: float, other: float, hours: Hours = Hours.MONEY) -> bool:
+    """Say whether the market's day begins at the same hour in UTC at two moments: no change of clocks lies between.
+
+    Closed hours belong to the session that follows. Candles of some hours may begin with that day.
+    """
+    return (session_at(one, hours)[0] - session_at(other, hours)[0]) % 86_400 == 0
+
+
 def after_trading(start: int, seconds: int, hours: Hours = Hours.MONEY) -> int:
     """Return when the market will have been open for so long, counted from a start."""
     opens, close = session_at(start, hours)

@@ -3,11 +3,10 @@
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from datetime import UTC, datetime
 
-from providers.twelve_data.answers import INTERVALS, NO_CODES, Refused, Series, contradiction, read_series
+from providers.twelve_data.answers import INTERVALS, NO_CODES, PAGE, Refused, Series, contradiction, read_series
 from providers.twelve_data.forex import Hours, after_trading, before_trading, last_close, session_at
 from relay import BadAnswer, Candle, next_open
 
-PAGE = 5000
 # A window of so many candles, and one too many at its end, is never cut to the newest 5000.
 _WINDOW = 4990
 _GROWTH = 4

@@ -11,6 +11,7 @@ SILENT_S = 120.0
 FUTURE_S = 60.0
 """A candle that opens farther ahead is none."""
 _MOST_ROWS = 5000
+_MOST_PAUSE_S = 3600.0
 _DAY_S = 86_400
 
 
@@ -19,12 +20,14 @@ class PolledStream:
 
     `asked` and `covered` are moments of the monotonic clock: the last call for this stream, and since when its answers
     follow one another without a hole. `anchor` is the moment that the next poll is reckoned from. `doubted` are the
-    open times of candles that could not be read and are asked for again.
+    open times of candles that could not be read and are asked for again. `is_failing`: no answer since the last failure
+    had a candle of it, so that nothing is delivered. `fruitless` is how often in a row it was asked for without news.
     """
 
     __slots__ = (
-        "alone", "anchor", "answered", "asked", "built", "checked", "covered", "doubted", "is_closed", "newest",
-        "place", "previous", "wronged",
+        "alone", "anchor", "answered", "asked", "built", "checked", "covered", "doubted", "fruitless", "is_closed",
+        "is_failing",
+        "newest", "place", "previous", "wronged",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -32,11 +35,11 @@ class PolledStream:
         self.anchor: float | None = None
         self.covered: float | None = None
         self.checked: float | None = None
-        self.place = 0
+        self.place = self.fruitless = 0
         self.newest: Candle | None = None
         self.is_closed = False
         self.previous: Candle | None = None
-        self.alone = False
+        self.alone = self.is_failing = False
         self.built: dict[int, Candle] = {}
         self.doubted: set[int] = set()
 
@@ -49,6 +52,13 @@ class PolledStream:
     def ask_at_once(self) -> None:
         """Let the next poll be due now, as with a key that was never asked."""
         self.asked, self.anchor = float("-inf"), None
+
+    def pause_s(self, least_s: float) -> float:
+        """Return how long not to ask again for a candle that is due: ever longer, since it may never come.
+
+        That is so on holidays, and where the provider loses a candle.
+        """
+        return max(least_s, min(_MOST_PAUSE_S, least_s * 2.0 ** (min(self.fruitless, 12) - 1)))
 
     def is_silent(self, interval: str, hours: Hours, now: float) -> bool:
         """Say whether the market has long been open since the newest candle's end, so that a later one is missing."""
@@ -132,6 +142,7 @@ class PolledStream:
             elif candle.time > newest.time:
                 self.previous = newest
             self.newest, self.is_closed = candle, is_closed
+            self.fruitless = 0
             self.doubted.discard(candle.time)
             yield PriceUpdate(key, candle, is_closed=is_closed)
 

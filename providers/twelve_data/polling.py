@@ -111,10 +111,11 @@ class Polls:
             is_known = self._is_first_round or key in self._wished
             self._forget(key)
             self._wished[key] = (since, now)
-            if is_known and stream.is_silent(key.interval, self._hours(key.symbol), self._now()):
+            is_silent = stream.is_failing or stream.is_silent(key.interval, self._hours(key.symbol), self._now())
+            if is_known and is_silent:
                 # It is wanted anew because it is silent: what is known of it is no news, and polls go on as planned.
                 continue
-            if stream.newest is not None and now - stream.answered < self._poll_s:
+            if stream.newest is not None and not is_silent and now - stream.answered < self._poll_s:
                 self._accept(key)
                 updates.append(PriceUpdate(key, stream.newest, stream.is_closed))
             elif not self._is_first_round:
@@ -129,6 +130,9 @@ class Polls:
         self._accepted.discard(key)
 
     def _accept(self, key: StreamKey) -> None:
+        """Report that a stream is delivered, unless its answers failed and none had a candle since."""
+        if self._streams[key].is_failing:
+            return
         rest = self._paused.pop(key, None)
         # A rest ends with an answer, even one without news, but not while the market is closed.
         is_over = rest is not None and session_at(self._now(), self._hours(key.symbol))[0] <= self._now()
@@ -151,12 +155,12 @@ class Polls:
         if room < 1:
             self._report_throttled(ready, at, now)
             return None, min(wait_s, self._limits.wait_for(1, Use.POLL))
-        return self._batch([turn.key for turn in ready], room, now), 0.0
+        return self._batch(ready, room, now), 0.0
 
     def _turns(self, at: float, now: float) -> dict[StreamKey, Turn]:
         """Return when each stream is polled next, and report that."""
         keys = self._watchlist.streams
-        feeders = self._planner.feeders(keys, at)
+        feeders = self._planner.feeders(keys, at, now)
         turns = self._planner.turns({key: self._wished[key][1] for key in keys}, feeders, at, now)
         for key, turn in turns.items():
             if turn.opens is not None:
@@ -170,12 +174,12 @@ class Polls:
                 self._report_slow(key, shown, at, now)
         return turns
 
-    def _batch(self, keys: Sequence[StreamKey], room: int, now: float) -> Poll:
-        first = keys[0]
+    def _batch(self, ready: Sequence[Turn], room: int, now: float) -> Poll:
+        first = ready[0].key
         chosen = {first.symbol: first}
         if not self._is_probing and not self._streams[first].alone:
-            for key in keys[1:]:
-                if len(chosen) >= min(room, MOST_SYMBOLS):
+            for key, _, _, opens in ready[1:]:
+                if len(chosen) >= min(room, MOST_SYMBOLS, room if opens is not None else self._planner.spare):
                     break
                 if key.interval == first.interval and not self._streams[key].alone:
                     chosen.setdefault(key.symbol, key)
@@ -190,7 +194,7 @@ class Polls:
         wait_s = self._limits.wait_for(1, Use.POLL)
         why = self._limits.shortage(1, Use.POLL)
         built: dict[StreamKey, list[StreamKey]] = {}
-        for other, feeder in self._planner.feeders(self._watchlist.streams, at).items():
+        for other, feeder in self._planner.feeders(self._watchlist.streams, at, now).items():
             built.setdefault(feeder, []).append(other)
         for key, due, every_s, opens in ready:
             for waiting in (key, *built.get(key, ())):
@@ -227,15 +231,17 @@ class Polls:
         """Yield what is new in what a call brought, unless nobody wants it any more."""
         at, now = self._monotonic(), self._now()
         # A stream may be wanted since a moment ago, and not be known yet.
-        feeders = self._planner.feeders([key for key in self._watchlist.streams if key in self._wished], at)
+        feeders = self._planner.feeders([key for key in self._watchlist.streams if key in self._wished], at, now)
         for key, candles in given:
             if key not in self._watchlist:
                 continue
             # Nothing has to be asked for: the answer is here.
             self._watchlist.expect(key, self._poll_s)
-            self._accept(key)
             stream = self._streams[key]
             candles, is_followed = stream.readable(key, candles, now)
+            if candles:
+                stream.is_failing = False
+            self._accept(key)
             if stream.built:
                 yield from self._check(key, candles, at, now)
             if candles and stream.covered is None:
@@ -273,6 +279,7 @@ class Polls:
                 # Failing calls may cost credits too, so they follow the plan.
                 for key in poll.keys:
                     self._note_asked(self._streams[key], asked, turns.get(key))
+                    self._fail(key)
             raise
         self._is_probing = False
         self._is_answered = True
@@ -297,19 +304,29 @@ class Polls:
                 raise answer.error()
             elif answer.code not in _ABOUT_THE_SYMBOL or not answer.message:
                 self._note_asked(stream, asked, turns.get(key))
+                self._fail(key)
                 broken.append(answer)
                 self._watchlist.skip(f"{key}: error {answer.code}: {answer.message}")
             elif is_blamed_on_all:
                 stream.alone = True
             else:
+                self._fail(key)
                 self._watchlist.reject(key, f"the provider refused {key.symbol}: {answer.message}")
-        if len(broken) == len(poll.keys):
+        if len(broken) == len(poll.keys) and not self._is_delivering():
             raise broken[0].error()
         return given
+
+    def _fail(self, key: StreamKey) -> None:
+        self._streams[key].is_failing = True
+
+    def _is_delivering(self) -> bool:
+        """Say whether some stream is answered as it should be: then what is wrong with others is no end of the feed."""
+        return any(not self._streams[key].is_failing for key in self._accepted)
 
     def _note_asked(self, stream: PolledStream, asked: float, turn: Turn | None) -> None:
         """Reckon the next poll from the planned moment, so that waiting for a close costs no credit in the long run."""
         stream.asked = asked
+        stream.fruitless += 1
         every_s = 0.0 if turn is None else turn.every_s
         if stream.anchor is None or turn is None or not next_open(turn.key.interval, 0) <= every_s < inf:
             stream.anchor = asked

@@ -6,10 +6,10 @@ from typing import Any
 import aiohttp
 
 from providers.twelve_data.account import Account
-from providers.twelve_data.answers import INTERVALS, Refused, Series, contradiction, read_series, refusal
+from providers.twelve_data.answers import INTERVALS, PAGE, Refused, Series, contradiction, read_series, refusal
 from providers.twelve_data.credits import Use
 from providers.twelve_data.forex import Hours, hours_of, known_pairs, session_at
-from providers.twelve_data.history import PAGE, KeptPages, Pages
+from providers.twelve_data.history import KeptPages, Pages
 from providers.twelve_data.polled import PolledStream
 from providers.twelve_data.polling import Polls
 from providers.twelve_data.tick_feed import TickFeed
@@ -70,6 +70,7 @@ _INFO = ProviderInfo(
     instruments_ttl_s=86_400.0,
     history_has_open=True,
     candles_back=3,
+    always_listed=("EUR/USD", "GBP/USD", "USD/JPY"),
     # Bars change after their close: most within minutes, some within hours.
     compare_after_s=(900.0, 14_400.0),
 )
@@ -192,11 +193,13 @@ class TwelveDataProvider:
         body = await self.account(settings).ask("/forex_pairs", {}, 1, session, Use.HISTORY)
         if isinstance(body, Refused):
             raise body.error()
-        try:
-            symbols = [str(pair["symbol"]).upper() for pair in body["data"]]
-        except (LookupError, TypeError) as error:
-            raise BadAnswer(f"forex_pairs: {type(error).__name__}: {error}") from error
-        self._currencies = _currency_codes(body["data"])
+        pairs = body.get("data") if isinstance(body, dict) else None
+        entries = pairs if isinstance(pairs, list) else []
+        named = [pair for pair in entries if isinstance(pair, dict) and isinstance(pair.get("symbol"), str)]
+        if not named:
+            raise BadAnswer("forex_pairs: no pair in it")
+        self._currencies = _currency_codes(named)
+        symbols = [pair["symbol"].upper() for pair in named]
         listed = {symbol: _instrument(symbol) for symbol in symbols if symbol.count("/") == 1}
         metals = {symbol: known[symbol] for symbol in ("XAU/USD", "XAG/USD")}
         return list((metals | listed).values())
@@ -259,13 +262,11 @@ def _hours(symbol: str, settings: Mapping[str, Any]) -> Hours:
     return hours_of(symbol) if settings["market_hours"] == "forex" else Hours.ALWAYS
 
 
-def _currency_codes(pairs: Iterable[Any]) -> dict[str, str]:
+def _currency_codes(pairs: Iterable[Mapping[str, Any]]) -> dict[str, str]:
     """Return the code of each currency by its name in the list; a name that stands for two codes says nothing."""
     codes: dict[str, set[str]] = {}
     for pair in pairs:
-        for code, field in zip(
-            str(pair["symbol"]).upper().split("/"), ("currency_base", "currency_quote"), strict=False
-        ):
+        for code, field in zip(pair["symbol"].upper().split("/"), ("currency_base", "currency_quote"), strict=False):
             if isinstance(name := pair.get(field), str):
                 codes.setdefault(name, set()).add(code)
     return {name: next(iter(found)) for name, found in codes.items() if len(found) == 1}

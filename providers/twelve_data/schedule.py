@@ -53,11 +53,19 @@ def periods(lines: Sequence[Line], means: Means, now: float) -> list[float]:
     minute = [60.0 if is_open[line.hours] else 0.0 for line in lines]
     scale = _scale(roots, minute, means.per_minute, means.least_s)
     if means.today is not None:
-        # After a session each line is polled once more: its last candle closes then.
-        closing = sum(rest[line.hours] > 0 and session_at(now, line.hours)[1] <= end for line in lines)
-        today = max(0, means.today - closing)
+        today = max(0, means.today - closing_polls(lines, now))
         scale = max(scale, _scale(roots, [rest[line.hours] for line in lines], today, means.least_s))
     return [max(means.least_s, scale * root) for root in roots]
+
+
+def closing_polls(lines: Sequence[Line], now: float) -> int:
+    """Return how many polls the sessions that end today need after their end: the last candle of each line closes."""
+    end = midnight_after(now)
+    closing = {
+        hours: (session := session_at(now, hours))[0] < end and session[1] <= end
+        for hours in {line.hours for line in lines}
+    }
+    return sum(closing[line.hours] for line in lines)
 
 
 def _scale(roots: Sequence[float], seconds: Sequence[float], credits: float, least_s: float) -> float:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Iterable
 
-from providers.twelve_data.forex import Hours, session_at, trading_between
+from providers.twelve_data.forex import Hours, has_same_day, session_at, trading_between
 from providers.twelve_data.polled import PolledStream
 from relay import Built, CandleBuilder, PriceUpdate, StreamKey, next_open, open_time
 
@@ -38,6 +38,7 @@ class TickedStream:
         self._polled_in = polled_in
         self._hours = hours
         self._session = (0, 0)
+        self._anchored_in = -1
         self._length = next_open(key.interval, 0)
         self._anchor: int | None = None if self._length > _HOUR_S else 0
         self._builder = CandleBuilder(
@@ -71,7 +72,7 @@ class TickedStream:
 
     def tick(self, moment: float, price: float, now: float) -> list[PriceUpdate]:
         """Take a tick; return what is to be told."""
-        if self._anchor is None:
+        if self._anchor is None or not self._is_anchored(moment):
             # Where such candles open is the provider's to say: by UTC or by the day of another place.
             return []
         self._heard = max(self._heard, moment)
@@ -171,6 +172,16 @@ class TickedStream:
         if self.key.interval == "1M":
             return open_time("1M", moment)
         return moment - (moment - self._anchor) % self._length
+
+    def _is_anchored(self, moment: float) -> bool:
+        """Say whether what the provider said of where candles open still holds: clocks may have changed since."""
+        if self._length <= _HOUR_S or self._anchor is None:
+            return True
+        self.is_trading(int(moment))
+        opens = self._session[0]
+        if opens != self._anchored_in and has_same_day(self._anchor, moment, self._hours):
+            self._anchored_in = opens
+        return opens == self._anchored_in
 
     def is_trading(self, moment: int) -> bool:
         """Say whether the market is open."""

@@ -5,10 +5,23 @@ from math import inf
 from typing import NamedTuple
 
 from providers.twelve_data.credits import Credits, Use
-from providers.twelve_data.forex import Hours, last_close, session_at
+from providers.twelve_data.forex import Hours, has_same_day, last_close, session_at
 from providers.twelve_data.polled import SETTLE_S, PolledStream
-from providers.twelve_data.schedule import DELAY_S, Line, Means, aligned, next_check, periods, promised
+from providers.twelve_data.schedule import (
+    CHECK_EVERY_S,
+    DELAY_S,
+    Line,
+    Means,
+    aligned,
+    closing_polls,
+    is_slow,
+    next_check,
+    periods,
+    promised,
+)
 from relay import StreamKey, next_open
+
+MOST_SPARE = 1 << 40
 
 
 class Turn(NamedTuple):
@@ -24,7 +37,11 @@ class Turn(NamedTuple):
 
 
 class Planner:
-    """Shares the credits of polls among streams; promises the part of the day that history has to leave."""
+    """Shares the credits of polls among streams; promises the part of the day that history has to leave.
+
+    `spare` is how many credits polls may spend before the sessions that end today are over: the rest is for their last
+    candles.
+    """
 
     def __init__(
         self,
@@ -37,9 +54,10 @@ class Planner:
         self._limits = limits
         self._poll_s = poll_s
         self._hours = hours
+        self.spare = MOST_SPARE
 
-    def feeders(self, keys: Sequence[StreamKey], at: float) -> dict[StreamKey, StreamKey]:
-        """Return from which stream another one of the same symbol can be built."""
+    def feeders(self, keys: Sequence[StreamKey], at: float, now: float) -> dict[StreamKey, StreamKey]:
+        """Return from which stream another one of the same symbol can be built; `now` is the provider's time."""
         smallest: dict[str, StreamKey] = {}
         for key in keys:
             before = smallest.get(key.symbol)
@@ -48,7 +66,14 @@ class Planner:
         feeders = {}
         for key in keys:
             feeder = smallest[key.symbol]
-            if feeder != key and self._streams[key].can_be_built(key, self._streams[feeder], feeder.interval, at):
+            stream = self._streams[key]
+            if (
+                feeder != key
+                and stream.can_be_built(key, self._streams[feeder], feeder.interval, at)
+                and stream.newest is not None
+                # After a change of clocks the provider says where candles open.
+                and has_same_day(stream.newest.time, now, self._hours(key.symbol))
+            ):
                 feeders[key] = feeder
         return feeders
 
@@ -67,6 +92,7 @@ class Planner:
             self._poll_s,
         )
         chosen = list(own.values())
+        self.spare = MOST_SPARE if means.today is None else max(0, means.today - closing_polls([*lines.values()], now))
         self._limits.promise(promised(chosen, self._limits.per_day, self._poll_s, now))
         every_s = dict(zip(own, periods(chosen, means, now), strict=True))
         return {key: self._turn(key, line, every_s.get(key), wished[key], at, now) for key, line in lines.items()}
@@ -88,15 +114,14 @@ class Planner:
             is_asked = stream.anchor is not None and stream.answered >= stream.asked
             if not is_asked and stream.newest is None and now < last_close(now, line.hours) + line.length_s:
                 # The candle in which the market closed may still be open: nobody else would close it.
-                return Turn(key, max(stream.asked + self._poll_s, wished), usual_s, opens)
+                return Turn(key, max(stream.asked + stream.pause_s(self._poll_s), wished), usual_s, opens)
             if stream.newest is not None and not stream.is_closed:
                 # Its last candle has still to be fetched once more, as it is when everything is over.
                 over = max(last_close(now, line.hours), next_open(key.interval, stream.newest.time))
                 resume = min(resume, over + SETTLE_S)
-            return Turn(key, max(stream.asked + self._poll_s, at + resume - now), usual_s, opens)
+            return Turn(key, max(stream.asked + stream.pause_s(self._poll_s), at + resume - now), usual_s, opens)
         earliest = max(stream.asked + self._poll_s, wished, at + opens + DELAY_S - now)
-        if every_s == inf and self._limits.left_today(Use.POLL) > 0:
-            # What is left is for the last candles of the session.
+        if not self.spare and self._limits.left_today(Use.POLL) > 0:
             return Turn(key, max(earliest, at + close - now + SETTLE_S), inf)
         if stream.anchor is None or every_s == inf:
             return Turn(key, earliest, usual_s)
@@ -105,8 +130,13 @@ class Planner:
         if every_s is None:
             unchecked = min(stream.built, default=stream.newest.time)
             due = at - now + next_check(unchecked, key.interval, stream.checked)
-            return Turn(key, max(earliest, due), line.length_s)
+            return Turn(key, max(earliest, due, stream.asked + stream.pause_s(self._poll_s)), line.length_s)
         # A month is no fixed number of seconds, but then only the next close is near.
-        closed = at - now + next_open(key.interval, stream.newest.time) + DELAY_S
-        due = aligned(stream.anchor + every_s, every_s, closed, line.length_s, earliest, self._poll_s)
+        ends = at - now + next_open(key.interval, stream.newest.time)
+        if line.length_s >= CHECK_EVERY_S and not is_slow(key.interval, every_s):
+            # A close costs a credit or, where no candle follows, two: a stream that is called live has it.
+            for moment in (ends + DELAY_S, ends + SETTLE_S)[: 1 if stream.is_closed else 2]:
+                if stream.asked < moment:
+                    return Turn(key, max(earliest, moment), every_s)
+        due = aligned(stream.anchor + every_s, every_s, ends + DELAY_S, line.length_s, earliest, self._poll_s)
         return Turn(key, due, every_s)

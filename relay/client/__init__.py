@@ -11,7 +11,7 @@ What the relay promises for one connection, the client keeps across connections:
 """
 
 from relay.client.answers import History, ListedInstrument
-from relay.client.errors import BadReply, ClientError, Disconnected, Refused, Unreachable
+from relay.client.errors import BadReply, ClientClosed, ClientError, Disconnected, Refused, Unreachable
 from relay.client.messages import (
     Confirmed,
     Connected,
@@ -22,17 +22,21 @@ from relay.client.messages import (
     Outdated,
     Snapshot,
     State,
+    StreamState,
     Update,
 )
 from relay.client.names import DEFAULT_URL, parse_stream, parse_url
 from relay.client.relay_client import RelayClient
+from relay.errors import Code
 from relay.model import Candle, StreamKey
 
 __all__ = [
     "DEFAULT_URL",
     "BadReply",
     "Candle",
+    "ClientClosed",
     "ClientError",
+    "Code",
     "Confirmed",
     "Connected",
     "Disconnected",
@@ -48,6 +52,7 @@ __all__ = [
     "Snapshot",
     "State",
     "StreamKey",
+    "StreamState",
     "Unreachable",
     "Update",
     "parse_stream",

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from relay.client.decoding import Unreadable, read_candle
+from relay.client.decoding import MALFORMED, Unreadable, read_candle
 from relay.model import Candle
 
 
@@ -20,6 +20,16 @@ class History(NamedTuple):
     def provider(self) -> str:
         """Who the candles come from; empty if the relay did not say."""
         return str(self.wire.get("provider") or "")
+
+    @property
+    def closed_candles(self) -> tuple[Candle, ...]:
+        """Those that are final."""
+        return self.candles if self.last_is_closed else self.candles[:-1]
+
+    @property
+    def open_candle(self) -> Candle | None:
+        """The last one while it still changes; None where all are closed."""
+        return None if self.last_is_closed or not self.candles else self.candles[-1]
 
 
 class ListedInstrument(NamedTuple):
@@ -40,7 +50,7 @@ def read_history(answer: Any) -> History:
     try:
         candles = tuple(map(read_candle, answer["candles"]))
         return History(answer["symbol"], answer["interval"], candles, bool(answer["last_is_closed"]), answer)
-    except (KeyError, TypeError, ValueError, AttributeError) as fault:
+    except MALFORMED as fault:
         raise Unreadable from fault
 
 
@@ -53,6 +63,8 @@ def read_symbols(answer: Any) -> list[str]:
 
 def read_instruments(answer: Any) -> list[ListedInstrument]:
     """Read the answer of `instruments`."""
+    if not isinstance(answer, list):
+        raise Unreadable
     try:
         return [
             ListedInstrument(
@@ -67,7 +79,7 @@ def read_instruments(answer: Any) -> list[ListedInstrument]:
             )
             for item in answer
         ]
-    except (KeyError, TypeError, AttributeError) as fault:
+    except MALFORMED as fault:
         raise Unreadable from fault
 
 

@@ -1,11 +1,18 @@
 """Messages of the relay into values; no state, no I/O."""
 
-from typing import Any, NamedTuple, TypeAlias
+import math
+from typing import Any, Literal, NamedTuple, TypeAlias, cast
 
 import orjson
 
 from relay.client.messages import Connected, Gap, Snapshot, State, Update
+from relay.messages import StreamState
 from relay.model import Candle, StreamKey
+
+MALFORMED = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError)
+"""What reading something else than expected raises."""
+# In the year 6325: calendars end somewhat later.
+_LATEST = 2**37
 
 
 class Unreadable(Exception):
@@ -17,7 +24,7 @@ class Acceptance(NamedTuple):
 
     request_id: int | None
     key: StreamKey
-    action: str
+    action: Literal["subscribe", "unsubscribe"]
     wire: dict[str, Any]
 
 
@@ -42,14 +49,14 @@ def decode(text: str) -> Said | None:
         if not isinstance(wire, dict):
             raise TypeError("a message is an object")
         return _read(wire)
-    except (KeyError, TypeError, ValueError, AttributeError) as fault:
+    except MALFORMED as fault:
         raise Unreadable from fault
 
 
 def read_candle(value: Any) -> Candle:
-    """Return a candle as it stands in messages and answers. Raises KeyError, TypeError, ValueError, AttributeError."""
+    """Return a candle as it stands in messages and answers. Raises `MALFORMED`."""
     return Candle(
-        time=int(value["time"]),
+        time=_moment(value["time"]),
         open=float(value["open"]),
         high=float(value["high"]),
         low=float(value["low"]),
@@ -82,20 +89,24 @@ def _read(wire: dict[str, Any]) -> Said | None:
                 revised=tuple(map(read_candle, wire.get("revised") or ())),
             )
         case "status" if wire.get("symbol") is not None:
-            return State(_key(wire), str(wire["status"]), str(wire.get("message") or ""), wire)
+            # A newer relay may have others; a client takes them as they are.
+            return State(_key(wire), cast(StreamState, str(wire["status"])), str(wire.get("message") or ""), wire)
         case "status" if wire.get("status") == "connected":
-            return Connected(str(wire.get("epoch") or ""), int(wire["server_time"]), wire)
+            return Connected(str(wire.get("epoch") or ""), _moment(wire["server_time"]), wire)
         case "subscription":
-            return Acceptance(_whole(wire, "id"), _key(wire), str(wire.get("action") or ""), wire)
+            action: Literal["subscribe", "unsubscribe"] = (
+                "unsubscribe" if wire.get("action") == "unsubscribe" else "subscribe"
+            )
+            return Acceptance(_whole(wire, "id"), _key(wire), action, wire)
         case "gap":
-            return Gap(_key(wire), int(wire["from"]), int(wire["to"]), str(wire.get("reason") or ""), wire)
+            return Gap(_key(wire), _moment(wire["from"]), _moment(wire["to"]), str(wire.get("reason") or ""), wire)
         case "error":
             return Refusal(
                 request_id=_whole(wire, "id"),
                 key=_key({"interval": "", **wire}) if wire.get("symbol") is not None else None,
                 code=str(wire.get("code") or ""),
                 message=str(wire.get("message") or ""),
-                retry_after_s=float(wire.get("retry_after") or 0.0),
+                retry_after_s=_wait_s(wire.get("retry_after")),
                 wire=wire,
             )
         case _:
@@ -112,3 +123,17 @@ def _key(wire: dict[str, Any]) -> StreamKey:
 def _whole(wire: dict[str, Any], field: str) -> int | None:
     value = wire.get(field)
     return value if isinstance(value, int) else None
+
+
+def _moment(value: Any) -> int:
+    time = int(value)
+    if not 0 <= time < _LATEST:
+        raise ValueError("no moment that a calendar has")
+    return time
+
+
+def _wait_s(value: Any) -> float:
+    wait_s = float(value or 0.0)
+    if not math.isfinite(wait_s):
+        raise ValueError("no finite wait")
+    return max(0.0, wait_s)

@@ -4,19 +4,26 @@ ClientError
 ├── Unreachable      nothing answers at the address
 ├── Refused          the relay answered with an error (problem+json), or refused the connection
 ├── Disconnected     the relay closed the connection for good (4001, 4003)
-└── BadReply         the answer is not one of a relay
+├── BadReply         the answer is not one of a relay
+└── ClientClosed     the client was closed before
 """
 
 import contextlib
+import math
 import os
 from collections.abc import Mapping
+from types import TracebackType
 from typing import Any
 
 import aiohttp
 import orjson
 from yarl import URL
 
-from relay.errors import RelayError
+from relay.errors import Code, RelayError
+from relay.sessions import Redirected, TooLarge
+
+# The refusal of a WebSocket comes without its body: aiohttp keeps the status and the headers.
+_CODES = {401: Code.UNAUTHORIZED, 403: Code.FORBIDDEN, 429: Code.RATE_LIMITED, 503: Code.INTERNAL}
 
 
 class ClientError(RelayError):
@@ -28,7 +35,11 @@ class Unreachable(ClientError):
 
 
 class Refused(ClientError):
-    """The relay refused; `code` is one of the contract's or empty, `retry_after` (seconds) says when to come back."""
+    """The relay refused; `retry_after` (seconds) says when to come back.
+
+    `code` is one of the contract's. Where the answer has none, the status gives it; it is empty where that says
+    nothing either.
+    """
 
     def __init__(
         self, status: int, code: str, detail: str, *, title: str = "", retry_after: float | None = None
@@ -52,6 +63,45 @@ class Disconnected(ClientError):
 
 class BadReply(ClientError):
     """The answer is not one of a relay; the address may belong to another server."""
+
+
+class ClientClosed(ClientError):
+    """The client is used after it was closed."""
+
+    def __init__(self, what: str = "this client") -> None:
+        super().__init__(f"{what} is closed; make a new one")
+
+
+class Translated:
+    """A context, to be used any number of times: whatever the network, the system or aiohttp raises within leaves it as
+    `ClientError`.
+    """
+
+    def __init__(self, url: URL) -> None:
+        self._url = url
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, fault: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        # aiohttp documents only some of what it raises, and asserts much of connections.
+        if isinstance(fault, Exception) and not isinstance(fault, ClientError):
+            raise translation(self._url, fault) from None
+
+
+def translation(url: URL, fault: Exception) -> ClientError:
+    """Return what a fault of the network, the system or aiohttp means."""
+    if isinstance(fault, Redirected):
+        return bad_reply(url, f"{fault}: if that is the relay, give its address")
+    if isinstance(fault, TooLarge):
+        return bad_reply(url, str(fault))
+    if isinstance(fault, aiohttp.WSServerHandshakeError) and fault.status >= 400:
+        return refusal(url, fault.status, fault.headers)
+    # Anything else that has a status is no HTTP, or a page.
+    is_answered = isinstance(fault, aiohttp.ClientResponseError)
+    return bad_reply(url) if is_answered else unreachable(url, fault)
 
 
 def unreachable(url: URL, fault: BaseException) -> Unreachable:
@@ -84,10 +134,6 @@ def refusal(url: URL, status: int, headers: Mapping[str, str] | None, body: byte
         problem = orjson.loads(body)
     if not isinstance(problem, dict):
         problem = {}
-    try:
-        retry_after = max(0.0, float((headers or {}).get("Retry-After", "")))
-    except ValueError:
-        retry_after = None
     title = str(problem.get("title") or "")
     words = {
         401: f"the relay at {url} wants a valid token",
@@ -96,12 +142,21 @@ def refusal(url: URL, status: int, headers: Mapping[str, str] | None, body: byte
         503: f"the relay at {url} is full, starting or shutting down",
     }.get(status, f"{url} answered with HTTP status {status}; is it the address of a relay?")
     detail = str(problem.get("detail") or title or words)
-    return Refused(status, str(problem.get("code") or ""), detail, title=title, retry_after=retry_after)
+    code = str(problem.get("code") or _CODES.get(status, ""))
+    return Refused(status, code, detail, title=title, retry_after=_seconds((headers or {}).get("Retry-After", "")))
 
 
-def bad_reply(url: URL) -> BadReply:
-    """Say that somebody else answered."""
-    return BadReply(f"the answer from {url} is not one of a relay; is the address right?")
+def bad_reply(url: URL, why: str = "is the address right?") -> BadReply:
+    """Say that somebody else answered, and what about the answer is wrong, or what to do."""
+    return BadReply(f"the answer from {url} is not one of a relay; {why}")
+
+
+def _seconds(text: str) -> float | None:
+    try:
+        seconds = float(text)
+    except ValueError:
+        return None
+    return max(0.0, seconds) if math.isfinite(seconds) else None
 
 
 def _system_words(fault: OSError) -> str:

@@ -22,8 +22,9 @@ _STREAMS_PER_REQUEST = 100
 _NAME_BYTES_PER_REQUEST = 3500
 _REPAIR_S, _MOST_REPAIR_S = 30.0, 600.0
 _MOST_REPAIRS = 12
-# Refusals of a stream that worked before which may end by themselves, for instance while a relay starts.
-_PASSING = {Code.PROVIDER_UNAVAILABLE, Code.RATE_LIMITED, Code.TOO_MANY_SUBSCRIPTIONS, Code.INTERNAL}
+# A stream that was confirmed once exists, so its refusal passes, for instance once a relay that starts has its lists;
+# but for these, which are about what was asked: asked again it would be refused again.
+_FOR_GOOD = {Code.INVALID_JSON, Code.INVALID_REQUEST, Code.UNKNOWN_ACTION}
 
 
 class _Stream:
@@ -256,7 +257,9 @@ class Following:
         wait_s = max(said.retry_after_s, self._backoff.wait_s(refused[0].failures))
         found: list[Message] = []
         for stream in refused:
-            is_retried = said.code == Code.RATE_LIMITED or (stream.progress.was_confirmed and said.code in _PASSING)
+            is_retried = said.code == Code.RATE_LIMITED or (
+                stream.progress.was_confirmed and said.code not in _FOR_GOOD
+            )
             if is_retried:
                 stream.ask_at = now + wait_s
                 stream.failures += 1

@@ -1,85 +1,150 @@
-"""How one relay is reached over HTTP: its address, the token, the aiohttp session."""
+"""How one relay is reached: its address, the token, the aiohttp session. Only `ClientError` leaves this module."""
 
-from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+import asyncio
+import math
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, NamedTuple, TypeVar
 
 import aiohttp
 import orjson
 from yarl import URL
 
 from relay.client.decoding import Unreadable
-from relay.client.errors import ClientError, bad_reply, refusal, unreachable
+from relay.client.errors import ClientClosed, ClientError, Translated, bad_reply, refusal
+from relay.json_texts import NoJson, read_json
+from relay.sessions import MIB, Bounds, open_session, read_within
 from relay.version import VERSION
 
 T = TypeVar("T")
 
 _ROUTES = "api/v1/market-data"
-_LARGEST_MESSAGE = 64 * 1024 * 1024
-_HEARTBEAT_S = 20.0
+BOUNDS = Bounds(64 * MIB, 8_000_000)
+"""For one answer of a relay. 100,000 instruments have some 40 MB and 5,000,000 values."""
+_LARGEST_MESSAGE = 8 * MIB
+"""A snapshot of 5,000 candles has 1.3 MB."""
+_HANDSHAKE_S = 10.0
+
+
+class Ended(NamedTuple):
+    """A WebSocket is closed or lost; `code` is 1006 or None where there was no closing handshake."""
+
+    code: int | None
+    reason: str
+
+
+class Socket:
+    """An open WebSocket to a relay. Whatever happens to it is told by `receive` as its end."""
+
+    def __init__(self, socket: aiohttp.ClientWebSocketResponse, url: URL) -> None:
+        self._socket = socket
+        self._translated = Translated(url)
+
+    async def receive(self, within_s: float) -> str | Ended | None:
+        """Return the next text or the end; None when the time is over, or nothing of use came."""
+        try:
+            with self._translated:
+                try:
+                    # aiohttp takes 0 for "no timeout", as it does None.
+                    frame = await self._socket.receive(None if within_s == math.inf else max(0.001, within_s))
+                except TimeoutError:
+                    return None
+        except ClientError:
+            # A ping that cannot be answered any more, for instance.
+            return Ended(None, "")
+        if frame.type is aiohttp.WSMsgType.TEXT:
+            text: str = frame.data
+            return text
+        if frame.type is aiohttp.WSMsgType.BINARY:
+            return None
+        return Ended(self._socket.close_code, str(frame.extra or "") if frame.type is aiohttp.WSMsgType.CLOSE else "")
+
+    async def send(self, request: Mapping[str, Any]) -> None:
+        """Send a request; where that fails, `receive` meets the end."""
+        try:
+            with self._translated:
+                await self._socket.send_str(orjson.dumps(request).decode())
+        except ClientError:
+            return
+
+    async def close(self) -> None:
+        """Close it; the other side has two seconds to answer."""
+        try:
+            with self._translated:
+                await self._socket.close()
+        except ClientError:
+            return
 
 
 class Http:
-    """Requests to one relay. A `session` given is used and not closed; else one is made when it is needed."""
+    """Requests to one relay. Of a `session` given, connector, headers and cookies are used, and it is not closed."""
 
-    def __init__(self, url: URL, token: str | None, session: aiohttp.ClientSession | None, timeout_s: float) -> None:
-        self.url = url
-        self.timeout_s = timeout_s
+    def __init__(
+        self, url: URL, token: str | None, session: aiohttp.ClientSession | None, timeout_s: float, heartbeat_s: float
+    ) -> None:
+        self._url = url
+        self._translated = Translated(url)
+        self._timeout_s = timeout_s
+        self._heartbeat_s = heartbeat_s
         self._headers = {"User-Agent": f"market-relay/{VERSION}"}
         if token is not None:
             if not token or not token.isascii() or not token.isprintable() or " " in token:
                 raise ValueError("a token is one word of printable ASCII characters")
             self._headers["Authorization"] = f"Bearer {token}"
-        self._session = session
-        self._owns_session = session is None
+        self._like = session
+        self._session: aiohttp.ClientSession | None = None
         self._is_closed = False
 
     async def get(self, route: str, asked: Mapping[str, str | int | None], read: Callable[[Any], T]) -> T:
         """Return what `read` makes of an answer; a parameter that is None is left out. Raises `ClientError`."""
         params = {name: str(value) for name, value in asked.items() if value is not None}
-        timeout = aiohttp.ClientTimeout(total=self.timeout_s)
-        url = self.url / _ROUTES / route
-        try:
-            async with self._open().get(url, params=params, headers=self._headers, timeout=timeout) as answer:
-                body = await answer.read()
-        except (aiohttp.ClientError, OSError, UnicodeError) as fault:
-            raise self._explained(fault) from None
+        timeout = aiohttp.ClientTimeout(total=self._timeout_s)
+        url = self._url / _ROUTES / route
+        with self._translated:
+            async with (
+                self._opened() as session,
+                session.get(url, params=params, headers=self._headers, timeout=timeout) as answer,
+            ):
+                body = await read_within(answer, BOUNDS)
         if answer.status >= 400:
-            raise refusal(self.url, answer.status, answer.headers, body)
+            raise refusal(self._url, answer.status, answer.headers, body)
         try:
-            return read(orjson.loads(body))
-        except (Unreadable, orjson.JSONDecodeError):
-            raise bad_reply(self.url) from None
+            return read(await read_json(body))
+        except (Unreadable, NoJson):
+            raise bad_reply(self._url) from None
 
-    async def upgrade(self) -> aiohttp.ClientWebSocketResponse:
-        """Open the WebSocket. Raises `Unreachable`, `Refused`, `BadReply`."""
-        scheme = {"http": "ws", "https": "wss"}[self.url.scheme]
-        try:
-            return await self._open().ws_connect(
-                (self.url / _ROUTES / "ws").with_scheme(scheme),
-                headers=self._headers,
-                heartbeat=_HEARTBEAT_S,
-                max_msg_size=_LARGEST_MESSAGE,
-                timeout=aiohttp.ClientWSTimeout(ws_close=2.0),
-            )
-        except (aiohttp.ClientError, OSError, UnicodeError) as fault:
-            raise self._explained(fault) from None
+    async def upgrade(self) -> Socket:
+        """Open the WebSocket. Raises `ClientError`."""
+        scheme = {"http": "ws", "https": "wss"}[self._url.scheme]
+        with self._translated:
+            # A relay that accepts and then says nothing must not hold up the resume for long.
+            async with asyncio.timeout(min(self._timeout_s, _HANDSHAKE_S)), self._opened() as session:
+                socket = await session.ws_connect(
+                    (self._url / _ROUTES / "ws").with_scheme(scheme),
+                    headers=self._headers,
+                    heartbeat=self._heartbeat_s,
+                    max_msg_size=_LARGEST_MESSAGE,
+                    timeout=aiohttp.ClientWSTimeout(ws_close=2.0),
+                )
+        return Socket(socket, self._url)
 
     async def close(self) -> None:
-        """Close the session, if it is not somebody else's."""
+        """Close the connections; those of a session given are its owner's."""
         self._is_closed = True
-        if self._owns_session and self._session is not None:
+        if self._session is not None:
             await self._session.close()
 
-    def _explained(self, fault: Exception) -> ClientError:
-        if isinstance(fault, aiohttp.WSServerHandshakeError) and fault.status >= 400:
-            return refusal(self.url, fault.status, fault.headers)
-        # Anything else that has a status is no HTTP, or a page.
-        is_answered = isinstance(fault, aiohttp.ClientResponseError)
-        return bad_reply(self.url) if is_answered else unreachable(self.url, fault)
-
-    def _open(self) -> aiohttp.ClientSession:
+    @asynccontextmanager
+    async def _opened(self) -> AsyncIterator[aiohttp.ClientSession]:
         if self._is_closed:
-            raise RuntimeError("this client is closed; make a new one")
+            raise ClientClosed
+        if self._like is not None:
+            if self._like.closed:
+                raise ClientClosed("the session that was given to this client")
+            # One for each request: closing one that is in use would break it, and it holds no connections itself.
+            async with open_session(like=self._like) as session:
+                yield session
+            return
         if self._session is None:
-            self._session = aiohttp.ClientSession()
-        return self._session
+            self._session = open_session()
+        yield self._session

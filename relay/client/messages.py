@@ -4,9 +4,23 @@
 """
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
+from relay.messages import StreamState
 from relay.model import Candle, StreamKey
+
+__all__ = [
+    "Confirmed",
+    "Connected",
+    "Failure",
+    "Gap",
+    "Lost",
+    "Message",
+    "Snapshot",
+    "State",
+    "StreamState",
+    "Update",
+]
 
 
 class Connected(NamedTuple):
@@ -33,7 +47,7 @@ class Confirmed(NamedTuple):
     """
 
     key: StreamKey
-    action: str
+    action: Literal["subscribe", "unsubscribe"]
     wire: Mapping[str, Any]
 
     @property
@@ -46,7 +60,7 @@ class State(NamedTuple):
     """The state of a stream changed; a confirmed stream is `connected` until this says otherwise."""
 
     key: StreamKey
-    status: str
+    status: StreamState
     message: str
     wire: Mapping[str, Any]
 
@@ -66,6 +80,16 @@ class Snapshot(NamedTuple):
     def provider(self) -> str:
         """Who the candles come from; empty if the relay did not say."""
         return str(self.wire.get("provider") or "")
+
+    @property
+    def closed_candles(self) -> tuple[Candle, ...]:
+        """Those that are final."""
+        return self.candles if self.last_is_closed else self.candles[:-1]
+
+    @property
+    def open_candle(self) -> Candle | None:
+        """The last one while it still changes; None where all are closed."""
+        return None if self.last_is_closed or not self.candles else self.candles[-1]
 
 
 class Update(NamedTuple):
@@ -103,13 +127,22 @@ class Outdated(NamedTuple):
 
 
 class Failure(NamedTuple):
-    """The relay refused a stream (or a request, `key` None). With `is_retried` the client asks again by itself."""
+    """The relay refused a stream (or a request, `key` None). With `is_retried` the client asks again by itself.
+
+    `code` is one of `Code`.
+    """
 
     code: str
     message: str
     key: StreamKey | None
     is_retried: bool
     wire: Mapping[str, Any]
+
+    @property
+    def retry_after_s(self) -> float | None:
+        """Seconds after which it is worth another try; None if the relay did not say."""
+        wait_s = self.wire.get("retry_after")
+        return None if wait_s is None else float(wait_s)
 
 
 Message: TypeAlias = Connected | Lost | Confirmed | State | Snapshot | Update | Gap | Outdated | Failure

@@ -1,8 +1,9 @@
 """The client as applications see it: puts connection, followed streams and requests together."""
 
+import asyncio
 import random
 import time
-from collections import deque
+from collections.abc import AsyncIterator, Coroutine
 from types import TracebackType
 from typing import Any, Self
 
@@ -18,24 +19,33 @@ from relay.client.answers import (
 )
 from relay.client.backoff import Backoff
 from relay.client.connection import Connection
-from relay.client.decoding import Unreadable, decode
-from relay.client.errors import Disconnected
+from relay.client.errors import ClientClosed, Disconnected
 from relay.client.following import Following
 from relay.client.http import Http
-from relay.client.messages import Lost, Message, Snapshot, Update
+from relay.client.inbox import Inbox
+from relay.client.messages import Message
 from relay.client.names import DEFAULT_URL, parse_stream, parse_url
 from relay.client.resume import Options
 from relay.model import StreamKey
 
 
 class RelayClient:
-    """A connection to one relay; an async context manager and an async iterator of `Message`.
+    """A connection to one relay; an async context manager and an async iterable of `Message`.
 
-    The WebSocket opens with the first iteration; REST alone never opens it. There is no task behind it: whoever
-    iterates reads the socket. One who stops reading for long is disconnected by the relay and resumes with the next
-    iteration. Before the first connection a failure is raised as `ClientError`, unless `waits_for_relay`; after it
-    the client reconnects, waiting `backoff_s` (least, most) with jitter. Raises `Refused` for a token no longer
-    valid and `Disconnected` on 4001 and 4003. A `session` given is used and not closed.
+    The WebSocket opens with the first iteration; REST alone never opens it. From then on a task of the client's keeps
+    it open until `close`, whoever reads: a reader may be cancelled, several may share the client and get each message
+    once among them. What is not read is kept, of an open candle only the newest; beyond `most_unread` messages the
+    connection is given up, and resumed when all are read.
+
+    Before the first connection a failure is raised as `ClientError` to all who wait, unless `waits_for_relay`; after
+    it the client reconnects. Waits between attempts are `backoff_s` (least, most) with jitter, and at least what the
+    relay asks for; iterating again after an error waits as well. Raises `Refused` for a token no longer valid, and
+    `Disconnected` on 4001 and 4003, which closes the client. Of a `session` given, connector,
+    headers and cookies are used, and it is not closed. Redirects are never followed.
+
+    `timeout_s` bounds a REST request and, up to 10 s, a handshake. A connection that says nothing for `heartbeat_s`
+    is asked for a sign of life, and is lost without one in half that time. A client that is closed raises
+    `ClientClosed` wherever it is used.
     """
 
     def __init__(
@@ -47,19 +57,30 @@ class RelayClient:
         waits_for_relay: bool = False,
         backoff_s: tuple[float, float] = (1.0, 30.0),
         timeout_s: float = 30.0,
+        heartbeat_s: float = 20.0,
+        most_unread: int = 20_000,
         jitter: random.Random | None = None,
     ) -> None:
         self.url = parse_url(url)
         backoff = Backoff(*backoff_s, jitter or random.Random())
-        self._http = Http(self.url, token, session, timeout_s)
-        self._connection = Connection(self._http, backoff, waits_for_relay=waits_for_relay)
+        self._http = Http(self.url, token, session, timeout_s, heartbeat_s)
         self._following = Following(backoff, server_ahead_s=time.time() - time.monotonic())
-        self._ready: deque[Message] = deque()
+        self._inbox = Inbox(most_unread)
+        self._connection = Connection(
+            self._http, backoff, self._following, self._inbox, waits_for_relay=waits_for_relay
+        )
+        self._keeper: asyncio.Task[None] | None = None
+        self._is_closed = False
 
     @property
     def streams(self) -> tuple[StreamKey, ...]:
         """The streams subscribed to and not refused; canonical names where the relay confirmed them."""
         return self._following.names
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether it was closed, and can be used no more."""
+        return self._is_closed
 
     async def __aenter__(self) -> Self:
         return self
@@ -70,8 +91,14 @@ class RelayClient:
         await self.close()
 
     async def close(self) -> None:
-        """Close the connection; an iteration under way ends."""
-        await self._connection.end()
+        """Close the connection; an iteration under way ends, and what was not read is dropped."""
+        self._is_closed = True
+        self._inbox.clear()
+        self._inbox.wake()
+        if self._keeper is not None:
+            self._keeper.cancel()
+            # Waits without raising what it ended with.
+            await asyncio.gather(self._keeper, return_exceptions=True)
         await self._http.close()
 
     # -- streams ----------------------------------------------------------------------------------------------------
@@ -90,64 +117,51 @@ class RelayClient:
         again replaces the options; what was delivered is not delivered again. With a malformed name it
         raises ValueError and follows none.
         """
+        self._check_open()
         self._following.follow(list(map(parse_stream, streams)), Options(bars, since, throttle_ms, closed_only))
-        await self._ask()
+        await self._connection.ask()
 
     async def unsubscribe(self, *streams: str | StreamKey) -> None:
         """Stop following streams; nothing of them comes after this returns, except the relay's confirmation."""
-        left = self._following.leave(list(map(parse_stream, streams)))
-        self._ready = deque(message for message in self._ready if getattr(message, "key", None) not in left)
-        await self._ask()
+        self._check_open()
+        self._inbox.forget(self._following.leave(list(map(parse_stream, streams))))
+        await self._connection.ask()
 
-    def __aiter__(self) -> Self:
-        return self
+    def __aiter__(self) -> AsyncIterator[Message]:
+        self._check_open()
+        return _Iteration(self)
 
-    async def __anext__(self) -> Message:
-        while not self._ready:
-            if self._connection.is_ended:
-                raise StopAsyncIteration
-            if self._connection.is_open:
-                await self._read()
-            else:
-                await self._connect()
-        return self._ready.popleft()
+    def __anext__(self) -> Coroutine[Any, Any, Message]:
+        """Return the next message. Raises `ClientError`; `ClientClosed` also where it is closed meanwhile."""
+        return self._next(ClientClosed)
 
-    async def _connect(self) -> None:
-        lost = await self._connection.open()
-        if lost is not None:
-            self._ready.append(lost)
-        elif self._connection.is_open:
-            self._following.restart()
+    async def _next(self, at_end: type[Exception]) -> Message:
+        """Return the next message; raises `at_end` once the client is closed, and `ClientError`."""
+        keeper = self._keeper
+        while not self._inbox:
+            if keeper is not None and keeper.done() and not keeper.cancelled():
+                await self._tell_end(keeper)
+            if self._is_closed:
+                raise at_end
+            if keeper is None or keeper.done():
+                keeper = self._keeper = asyncio.create_task(self._connection.run(), name="relay client")
+                keeper.add_done_callback(lambda _: self._inbox.wake())
+            await self._inbox.changed()
+        return self._inbox.take()
 
-    async def _read(self) -> None:
-        await self._ask()
+    async def _tell_end(self, keeper: asyncio.Task[None]) -> None:
+        """Raise what ended the task, to everybody who waited for it; whoever comes later begins anew."""
+        if self._keeper is keeper:
+            self._keeper = None
         try:
-            heard = await self._connection.receive(self._following.due_at - time.monotonic())
+            keeper.result()
         except Disconnected:
             await self.close()
             raise
-        if isinstance(heard, Lost):
-            self._ready.append(heard)
-        elif heard is not None:
-            self._take(heard)
 
-    async def _ask(self) -> None:
-        # One that is sent counts as asked, so a caller cancelled in between leaves the rest to the next one.
-        while self._connection.is_open and (request := self._following.next_request(time.monotonic())) is not None:
-            await self._connection.send(request)
-
-    def _take(self, text: str) -> None:
-        try:
-            said = decode(text)
-        except Unreadable:
-            # Skipping it could lose a closed candle; a new connection brings it again.
-            self._ready.append(self._connection.lose("the relay sent something unreadable"))
-            return
-        if said is None:
-            return
-        if isinstance(said, Update | Snapshot):
-            self._connection.prove()
-        self._ready.extend(self._following.take(said, time.monotonic()))
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise ClientClosed
 
     # -- REST -------------------------------------------------------------------------------------------------------
 
@@ -175,3 +189,13 @@ class RelayClient:
     async def status(self) -> dict[str, Any]:
         """Return what the relay says about itself; keys may be missing and new ones come. Raises `ClientError`."""
         return await self._http.get("status", {}, read_status)
+
+
+class _Iteration(AsyncIterator[Message]):
+    """One `async for`: it ends when the client is closed meanwhile."""
+
+    def __init__(self, client: RelayClient) -> None:
+        self._client = client
+
+    def __anext__(self) -> Coroutine[Any, Any, Message]:
+        return self._client._next(StopAsyncIteration)

@@ -3,15 +3,19 @@
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 import orjson
 
-from relay.client import History
+from relay.client import Candle, History
 from relay.commands.figures import moment, number
 
 CSV_HEAD = b"time,open,high,low,close,volume,is_closed\n"
 RESUMABLE = ("csv", "ndjson")
+COMPARED = 10
+"""So many of the last closed candles in a file tell whether it is of the stream that is to go on in it."""
+
+_LONGEST_LINE = 4096
 
 
 class Writer:
@@ -69,44 +73,69 @@ def for_its_owner(path: str, flags: int) -> int:
     return os.open(path, flags, 0o600)
 
 
-def resume_point(path: Path, form: str) -> int | None:
-    """Cut a file of an earlier run behind its last closed candle; return the time to go on from, None at its beginning.
+class Earlier(NamedTuple):
+    """A file of an earlier run: its last closed candles, oldest first, and how many bytes end with them."""
+
+    candles: tuple[Candle, ...]
+    size: int
+
+    def is_of(self, answer: History) -> bool:
+        """Say whether the candles of an answer about the same time are those of the file.
+
+        Most of them, since a provider may have changed some or filled a gap; no other stream has as many in common.
+        """
+        ours = {candle.time: candle for candle in self.candles}
+        theirs = {candle.time: candle for candle in answer.candles}
+        same = sum(theirs.get(time) == candle for time, candle in ours.items())
+        return 2 * same > len(ours | theirs)
+
+
+def read_earlier(path: Path, form: str) -> Earlier | None:
+    """Read the end of a file of an earlier run, None where it has not begun. What comes behind is no whole candle.
 
     Raises `ValueError` when it is no such file.
     """
     if not path.exists() or not path.stat().st_size:
         return None
-    with path.open("r+b") as file:
+    with path.open("rb") as file:
         if form == "csv" and file.readline() != CSV_HEAD:
             raise ValueError("it is no CSV file of this command")
-        begin = file.tell()
-        end = file.seek(0, os.SEEK_END)
-        while end > begin:
-            # A line is far shorter than this.
-            file.seek(max(begin, end - 4096))
-            start = file.tell()
-            text = file.read(end - start)
-            line_start = start + text.rfind(b"\n", 0, len(text) - 1) + 1
-            if start > begin and line_start == start:
-                raise ValueError("its last line is too long")
-            line = text[line_start - start :]
-            if line.endswith(b"\n"):
-                time = _closed_time(line, form)
-                if time is not None:
-                    file.truncate(end)
-                    return time + 1
-            end = line_start
-        file.truncate(begin)
-    return None
+        begin = size = file.tell()
+        found: list[Candle] = []
+        for end, line in _lines_backwards(file, begin):
+            candle = _closed(line, form)
+            if candle is not None:
+                size = max(size, end)
+                found.append(candle)
+            if len(found) == COMPARED:
+                break
+    return Earlier(tuple(found[::-1]), size)
 
 
-def _closed_time(line: bytes, form: str) -> int | None:
-    """Return the open time of the candle in a line, None if it was open. Raises `ValueError`."""
-    if form == "csv":
-        time, *_, is_closed = line.strip().split(b",")
-        return int(time) if is_closed == b"true" else None
-    row = orjson.loads(line)
-    if not isinstance(row, dict) or not isinstance(row.get("time"), int):
-        raise ValueError("its last line is no candle")
-    found: int = row["time"]
-    return found if row.get("is_closed") is True else None
+def _lines_backwards(file: BinaryIO, begin: int) -> Iterator[tuple[int, bytes]]:
+    """Yield whole lines, the last one first, each with where it ends. Raises `ValueError` where one is too long."""
+    end = file.seek(0, os.SEEK_END)
+    while end > begin:
+        start = max(begin, end - _LONGEST_LINE)
+        file.seek(start)
+        text = file.read(end - start)
+        line_start = start + text.rfind(b"\n", 0, len(text) - 1) + 1
+        if start > begin and line_start == start:
+            raise ValueError("its last line is too long")
+        if text.endswith(b"\n"):
+            yield end, text[line_start - start :]
+        end = line_start
+
+
+def _closed(line: bytes, form: str) -> Candle | None:
+    """Return the candle in a line, None if it was open. Raises `ValueError`."""
+    try:
+        if form == "csv":
+            time, *values, is_closed = line.strip().split(b",")
+            found = Candle(int(time), *map(float, values))
+            return found if is_closed == b"true" else None
+        row = orjson.loads(line)
+        found = Candle(**{name: row[name] for name in Candle._fields})
+        return found if row.get("is_closed") is True else None
+    except (TypeError, KeyError, ValueError):
+        raise ValueError("one of its last lines is no candle") from None

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from relay.client import History, RelayClient
 from relay.commands.calling import call, relay_options, shows_table
-from relay.commands.candlefile import RESUMABLE, Writer, for_its_owner, resume_point
+from relay.commands.candlefile import COMPARED, RESUMABLE, Earlier, Writer, for_its_owner, read_earlier
 from relay.commands.download import MOST_BACKWARDS, metered, pages
 from relay.commands.figures import change, fixed, moment, places, printable, volume
 
@@ -55,7 +55,11 @@ def _moment(context: click.Context, option: click.Parameter, value: str | None) 
 @click.option("--json", "form", flag_value="json", help="Print one JSON object, as the relay answers.")
 @click.option("--ndjson", "form", flag_value="ndjson", help="Print one JSON object a line for each candle.")
 @click.option("--output", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Write to this file.")
-@click.option("--resume", is_flag=True, help="Go on where --output ended, as CSV or newline-delimited JSON.")
+@click.option(
+    "--resume",
+    is_flag=True,
+    help="Go on where --output ended, as CSV or newline-delimited JSON; it has to hold this stream.",
+)
 @relay_options
 def command(
     symbol: str,
@@ -87,20 +91,24 @@ def command(
         raise click.UsageError("--start is later than --end")
     if start is None and limit is not None and limit > MOST_BACKWARDS:
         raise click.UsageError(f"--limit above {MOST_BACKWARDS:,} needs --start")
-    if resume:
-        start = _resumed(start, output, form)
-        if end is not None and start is not None and start > end:
-            return
+    earlier = _earlier(start, output, form) if resume else None
 
     async def work(client: RelayClient) -> None:
+        nonlocal start
+        if earlier is not None and earlier.candles:
+            await _check_stream(client, symbol, interval, output, earlier)
+            start = earlier.candles[-1].time + 1
+            if end is not None and start > end:
+                return
         found = pages(client, symbol, interval, start=start, end=end, limit=limit)
         async with aclosing(found):
             if form is None and output is None and shows_table():
                 await _show(found)
                 return
             is_shown = output is not None or not sys.stdout.isatty()
-            with _opened(output, resume) as file, metered(start, end, is_shown=is_shown) as meter:
-                writer = Writer(file, form or "lines", has_begun=resume and file.tell() > 0)
+            size = 0 if earlier is None else earlier.size
+            with _opened(output, size) as file, metered(start, end, is_shown=is_shown) as meter:
+                writer = Writer(file, form or "lines", has_begun=size > 0)
                 async for page in found:
                     writer.write(page)
                     meter.advance(page)
@@ -109,23 +117,37 @@ def command(
     call(url, token, work)
 
 
-def _resumed(start: int | None, output: Path | None, form: str | None) -> int | None:
+def _earlier(start: int | None, output: Path | None, form: str | None) -> Earlier | None:
     if output is None or form not in RESUMABLE or start is None:
         raise click.UsageError("--resume needs --start, --output and --csv or --ndjson")
     try:
-        point = resume_point(output, form)
+        return read_earlier(output, form)
     except (ValueError, OSError) as error:
         raise click.ClickException(f"{output} cannot be gone on with: {error}") from None
-    return start if point is None else point
+
+
+async def _check_stream(client: RelayClient, symbol: str, interval: str, output: Path | None, earlier: Earlier) -> None:
+    """Refuse a file of another stream: neither its name nor its form says of which it is, but its candles do."""
+    first, last = earlier.candles[0].time, earlier.candles[-1].time
+    answer = await client.history(symbol, interval, start_time=first, end_time=last, limit=2 * COMPARED)
+    if not earlier.is_of(answer):
+        stream = printable(f"{answer.symbol}@{answer.interval}")
+        raise click.ClickException(
+            f"{output} cannot be gone on with: its candles from {moment(first)} to {moment(last)} are not those of "
+            f"{stream}; write to another file, or to this one anew, without --resume"
+        )
 
 
 @contextmanager
-def _opened(output: Path | None, resume: bool) -> Iterator[BinaryIO]:
+def _opened(output: Path | None, size: int) -> Iterator[BinaryIO]:
+    """Open the file behind so many bytes, which are kept; the rest is cut off."""
     if output is None:
         yield sys.stdout.buffer
         return
     try:
-        with open(output, "ab" if resume else "wb", opener=for_its_owner) as file:
+        with open(output, "r+b" if size else "wb", opener=for_its_owner) as file:
+            file.truncate(size)
+            file.seek(size)
             yield file
     except OSError as error:
         raise click.ClickException(f"{output} cannot be written: {error.strerror}") from None

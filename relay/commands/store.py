@@ -19,6 +19,7 @@ from relay.errors import ConfigError, StoreError
 from relay.logs import set_up_logs
 from relay.plugins.memory import Memory
 from relay.plugins.provider import Provider
+from relay.runner import without_stragglers
 from relay.storage.aside import CHECKING, aside_name, is_aside, original
 from relay.storage.sampling import Compared, Sample, compare, draw_samples
 from relay.storage.upkeep import (
@@ -72,6 +73,7 @@ def make_command(builtin: Iterable[object]) -> click.Command:
     )
     @click.option("--vacuum", "shrinks", is_flag=True, help="First give free pages back to the disk.")
     @click.option("--json", "as_json", is_flag=True, help="Print everything as one JSON object.")
+    @without_stragglers()
     def command(
         database: str | None,
         file: str | None,

@@ -15,7 +15,7 @@ from relay.model import ProviderInfo, Setting
 from relay.plugins import doors, hookspecs
 from relay.plugins.ending import let_go
 from relay.plugins.provider import Loaded, Provider
-from relay.plugins.sanity import fault_of_info, kind_of
+from relay.plugins.sanity import fault_of_info, kind_of, shown
 
 log = logging.getLogger(__name__)
 
@@ -79,10 +79,10 @@ class PluginHost:
         except PluginError:
             self._discard(plugin)
             raise
-        except (Exception, SystemExit) as error:
+        except BaseException as error:
             self._discard(plugin)
             log.debug("plugin %s failed", source, exc_info=True, extra=event("plugin_failed", source=source))
-            raise PluginError(source, " ".join(f"{type(error).__name__}: {error}".split())) from error
+            raise PluginError(source, shown(error)) from error
         if isinstance(loaded, Wrapping):
             self.wrappings.append(loaded)
             return
@@ -206,7 +206,7 @@ def _guarded(setting: Setting) -> Setting:
     def guarded(value: object) -> str | None:
         try:
             fault = check(value)
-        except Exception as error:  # noqa: BLE001 - a plugin is isolated here
+        except BaseException as error:  # noqa: BLE001 - a plugin is isolated here
             about = event("setting_unchecked", setting=setting.name)
             log.debug("the check of the setting %s failed", setting.name, extra=about)
             return f"cannot be checked: {type(error).__name__}"

@@ -83,7 +83,8 @@ class LoopWatch:
     async def __aexit__(self, *_: object) -> None:
         self._handle.cancel()
         self._ended.set()
-        await asyncio.to_thread(self._thread.join)
+        # It ends at once, and the threads that could wait for it may all be held by a plugin.
+        self._thread.join()
 
     def _beat(self) -> None:
         now = time.monotonic()

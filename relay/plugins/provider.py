@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import aiohttp
 
-from relay.clock import AHEAD_S, ProviderClock
+from relay.clock import ProviderClock
 from relay.errors import (
     AuthenticationFailed,
     BadAnswer,
@@ -35,11 +35,13 @@ from relay.plugins.sanity import (
     fault_of_type,
     kind_of,
     list_fault,
+    shown,
+    text_of,
 )
 from relay.secret import spellings
+from relay.sessions import open_session
 from relay.upstream.rest import MAX_RETRY_AFTER_S, NETWORK_ERRORS, RETRY_AFTER_S, network_failure
 from relay.upstream.watchlist import Watchlist
-from relay.version import VERSION
 
 log = logging.getLogger(__name__)
 
@@ -64,20 +66,13 @@ class Loaded(NamedTuple):
 
 def new_session(clock: ProviderClock) -> aiohttp.ClientSession:
     """Return an HTTP session for one provider, which reads the provider's clock from every answer."""
-    trace = aiohttp.TraceConfig()
 
-    async def read(session: Any, context: Any, params: aiohttp.TraceRequestEndParams) -> None:
-        stamp = aiohttp.helpers.parse_http_date(params.response.headers.get("Date"))
+    def read(headers: Mapping[str, str]) -> None:
+        stamp = aiohttp.helpers.parse_http_date(headers.get("Date"))
         if stamp is not None:
             clock.observe(stamp.timestamp())
 
-    trace.on_request_end.append(read)
-    return aiohttp.ClientSession(
-        timeout=SESSION_TIMEOUT,
-        headers={"User-Agent": f"market-relay/{VERSION}"},
-        cookie_jar=aiohttp.DummyCookieJar(),
-        trace_configs=[trace],
-    )
+    return open_session(timeout=SESSION_TIMEOUT, on_headers=read)
 
 
 class Provider:
@@ -134,8 +129,13 @@ class Provider:
         self.readmit()
 
     def open(self, session: aiohttp.ClientSession) -> None:
-        """Use this session from now on; the caller closes it."""
+        """Use this session from now on, until `close`."""
         self._session = session
+
+    async def close(self) -> None:
+        """Close the session."""
+        if self._session is not None:
+            await self._session.close()
 
     def remember(self, memory: Memory) -> None:
         """Hand the plugin its place for what it wants to know after a restart."""
@@ -144,14 +144,22 @@ class Provider:
             return
         try:
             hook(memory=memory, settings=self.settings)
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - a plugin is isolated here
+        except BaseException as error:  # noqa: BLE001 - a plugin is isolated here
             self._judged("relay_memory", error)
 
     @property
     def session(self) -> aiohttp.ClientSession:
-        """The provider's HTTP session."""
+        """The provider's HTTP session; another one when the plugin closed it, or its connector."""
         if self._session is None:
             raise Unavailable(f"{self.name} is not open")
+        if self._session.closed:
+            self.failed += 1
+            log.error(
+                "provider %s closed its session, which is the relay's: it gets another one; its plugin needs repair",
+                self.name,
+                extra=event("session_closed", provider=self.name),
+            )
+            self._session = new_session(self.clock)
         return self._session
 
     def note_kill(self) -> None:
@@ -187,30 +195,33 @@ class Provider:
         if self.refusal is not None:
             raise AuthenticationFailed(self.refusal)
         failure: ProviderError
-        fault_of_update, in_a_row = self.border.fault_of_update, 0
+        fault_of_update, in_a_row, is_left = self.border.fault_of_update, 0, False
+        task = asyncio.current_task()
         try:
             async with aclosing(self.open_feed(watchlist)) as updates:
                 async for update in updates:
-                    fault = fault_of_update(update, watchlist)
-                    if fault is None:
-                        yield update
-                    elif (repaired := self.border.repaired(update, watchlist)) is not None:
-                        yield repaired
-                    else:
-                        watchlist.skip(fault)
                     in_a_row += 1
-                    if in_a_row >= _MOST_AT_A_TIME:
+                    if in_a_row > _MOST_AT_A_TIME:
                         # A plugin that never waits would keep everybody else waiting.
                         in_a_row = 0
                         await asyncio.sleep(0)
+                    fault = fault_of_update(update, watchlist)
+                    if fault is not None:
+                        if (repaired := self.border.repaired(update, watchlist)) is None:
+                            watchlist.skip(fault)
+                            continue
+                        update = repaired
+                    try:
+                        yield update
+                    except GeneratorExit:
+                        is_left = True
+                        raise
             return
-        except asyncio.CancelledError as error:
-            task = asyncio.current_task()
-            if task is None or task.cancelling():
+        except BaseException as error:
+            # Whoever ends a feed cancels it, then throws the other one in; else the plugin raised them itself.
+            is_ended = is_left or task is None or task.cancelling()
+            if is_ended and isinstance(error, asyncio.CancelledError | GeneratorExit):
                 raise
-            # Nobody cancelled the feed: the plugin waited for something of its own that was.
-            failure = self._judged("relay_stream", error)
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - a plugin is isolated here
             failure = self._judged("relay_stream", error)
         # Raised out here: inside `except` it would drag the original along, which may hold a key.
         raise failure
@@ -218,24 +229,26 @@ class Provider:
     async def candles(self, key: StreamKey, start: int | None, end: int, limit: int) -> Sequence[Candle]:
         """Return history, judged: a candle whose values cannot be used is `unreadable`. Raises `ProviderError`."""
         given = await self.given(key, start, end, limit)
-        return self.border.past(given, key.interval, self.clock.now() + AHEAD_S)
+        return self.border.past(given, key.interval, self.clock.now() + self.clock.ahead_s)
 
     async def given(self, key: StreamKey, start: int | None, end: int, limit: int) -> Sequence[Candle]:
         """Return history as the hook gives it, unjudged. Raises `ProviderError`."""
         answer = await self._call(
-            "relay_candles", symbol=key.symbol, interval=key.interval, start=start, end=end, limit=limit
+            "relay_candles", Candle, symbol=key.symbol, interval=key.interval, start=start, end=end, limit=limit
         )
-        self._check_list("relay_candles", answer, Candle)
         for candle in answer:
             if (fault := fault_of_type(candle)) is not None:
                 raise BadAnswer(f"provider {self.name}: relay_candles: {fault}")
-        return list(answer)
+        return answer
 
     async def instruments(self) -> Sequence[Instrument]:
         """Return what can be streamed; entries that make no sense are left out. Raises `ProviderError`."""
-        answer = await self._call("relay_instruments")
-        self._check_list("relay_instruments", answer, Instrument)
-        faults = [fault_of_instrument(instrument, self.info) for instrument in answer]
+        answer = await self._call("relay_instruments", Instrument)
+        faults: list[str | None] = []
+        for instrument in answer:
+            faults.append(fault_of_instrument(instrument, self.info))
+            if not len(faults) % _MOST_AT_A_TIME:
+                await asyncio.sleep(0)
         found = [instrument for instrument, fault in zip(answer, faults, strict=True) if fault is None]
         first = next((fault for fault in faults if fault is not None), None)
         if first is not None:
@@ -261,7 +274,7 @@ class Provider:
             fault = next(filter(None, map(fault_of_budget, found)), None)
             if fault is not None:
                 raise BadAnswer(f"provider {self.name}: relay_budgets: {fault}")
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - a plugin is isolated here
+        except BaseException as error:  # noqa: BLE001 - a plugin is isolated here
             self._judged("relay_budgets", error)
             return ()
         return found
@@ -277,18 +290,18 @@ class Provider:
             hours: OpenHours | None = self._hooks["relay_hours"](symbol=symbol, moment=moment, settings=self.settings)
             if hours is not None and (fault := fault_of_hours(hours, moment)) is not None:
                 raise ValueError(f"relay_hours {fault}")
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - a plugin is isolated here
+        except BaseException as error:  # noqa: BLE001 - a plugin is isolated here
             # Asked for each candle: once is enough to know.
             self._tells_hours = False
             self._judged("relay_hours", error)
             return None
         return hours
 
-    async def _call(self, hook: str, **arguments: Any) -> Any:
+    async def _call(self, hook: str, kind: type, **arguments: Any) -> list[Any]:
         if self.refusal is not None and hook != "relay_instruments":
             raise AuthenticationFailed(self.refusal)
         # A task of its own, so that whoever waits can be cancelled whatever the plugin does.
-        task = asyncio.create_task(self._answer(hook, arguments), name=f"{hook} of {self.name}")
+        task = asyncio.create_task(self._answer(hook, kind, arguments), name=f"{hook} of {self.name}")
         try:
             for step_s in steps(CALL_TIMEOUT_S):
                 done, _ = await asyncio.wait((task,), timeout=step_s)
@@ -306,21 +319,24 @@ class Provider:
             raise Unavailable(f"provider {self.name} failed (CancelledError in {hook})")
         return task.result()
 
-    async def _answer(self, hook: str, arguments: Mapping[str, Any]) -> Any:
+    async def _answer(self, hook: str, kind: type, arguments: Mapping[str, Any]) -> list[Any]:
         failure: ProviderError
+        task = asyncio.current_task()
         try:
             pending = self._hooks[hook](session=self.session, settings=self.settings, **arguments)
             if not inspect.isawaitable(pending):
                 raise BadAnswer(f"provider {self.name}: {hook} returned {kind_of(pending)}; write it with `async def`")
-            return await pending
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - a plugin is isolated here
+            answer = await pending
+            if (fault := list_fault(answer, kind)) is not None:
+                raise BadAnswer(f"provider {self.name}: {hook} {fault}")
+            return list(answer)
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:
+            if isinstance(error, GeneratorExit) and (task is None or task.cancelling()):
+                raise
             failure = self._judged(hook, error)
         raise failure
-
-    def _check_list(self, hook: str, answer: object, kind: type) -> None:
-        fault = list_fault(answer, kind)
-        if fault is not None:
-            raise BadAnswer(f"provider {self.name}: {hook} {fault}")
 
     def _judged(self, hook: str, error: BaseException) -> ProviderError:
         """Return what may be told of an error: it holds no secret, and drags no other error along that could."""
@@ -330,16 +346,20 @@ class Provider:
             failure = network_failure(error)
         else:
             failure = self._blame(hook, error)
+        if isinstance(failure, AuthenticationFailed) and not (self.info.needs_key or self._secrets):
+            # Without a key no key was refused: somebody in front of the provider answered so, which passes.
+            failure = Unavailable(str(failure))
         failure.__cause__ = failure.__context__ = None
         return failure
 
     def _concealed(self, error: ProviderError) -> ProviderError:
-        text = self.conceal(str(error))
+        said = text_of(error)
+        text = self.conceal(said)
         if isinstance(error, RateLimited):
             wait_s = error.retry_after
             is_usable = isinstance(wait_s, int | float) and 0 <= wait_s <= MAX_RETRY_AFTER_S
             return RateLimited(text[:_MESSAGE_LENGTH], float(wait_s) if is_usable else RETRY_AFTER_S)
-        if text == str(error) and len(text) <= _MESSAGE_LENGTH:
+        if text == said and len(text) <= _MESSAGE_LENGTH:
             return error
         kinds = (AuthenticationFailed, ProviderTimeout, UnknownSymbol, BadAnswer)
         return next((kind for kind in kinds if isinstance(error, kind)), Unavailable)(text[:_MESSAGE_LENGTH])
@@ -347,7 +367,7 @@ class Provider:
     def _blame(self, hook: str, error: BaseException) -> Unavailable:
         """Log what a plugin raised, in full only when it is news, and return what clients may know of it."""
         self.failed += 1
-        summary = self.conceal(" ".join(f"{type(error).__name__}: {error}".split()))
+        summary = self.conceal(shown(error))
         about = event("provider_failed", provider=self.name, hook=hook)
         if self._blamed.get(hook) == summary:
             text = summary[:_MESSAGE_LENGTH]

@@ -8,7 +8,7 @@ from typing import Any
 from relay.config import Config
 from relay.errors import RequestError
 from relay.fields import parse_symbol
-from relay.intervals import INTERVALS, grid_s
+from relay.intervals import INTERVALS, grid_s, is_open_time, open_time
 from relay.model import Budget, Candle, Instrument, OpenHours, PriceUpdate, ProviderInfo, Setting, unreadable, widened
 from relay.secret import Secret
 from relay.upstream.watchlist import Watchlist
@@ -16,9 +16,14 @@ from relay.upstream.watchlist import Watchlist
 _POSITIVE = frozenset({"crypto", "forex"})
 """Asset classes of which no price is zero or below."""
 _NUMBERS = frozenset({int, float})
+_MOST = {Candle: 20_000, Instrument: 100_000}
+"""How much one answer of a hook may hold: a call asks for 5,000 candles at most, and no venue lists 10,000 symbols."""
 _LAST_TIME = 253_402_300_799  # the year 9999
 _DAY_MS = 86_400_000
 _WIDEST = 2.0**63
+_UNEVEN = ("1w", "1M")
+"""Weeks do not count from the epoch, and months differ."""
+_NO_STEP = 1 << 62
 _KINDS = ("text", "urls", "int", "float", "choice")
 _TAKEN = frozenset(field.name for field in dataclasses.fields(Config))
 
@@ -26,6 +31,19 @@ _TAKEN = frozenset(field.name for field in dataclasses.fields(Config))
 def kind_of(value: object) -> str:
     """Name the type of a value as a sentence can use it."""
     return "None" if value is None else type(value).__name__
+
+
+def text_of(error: BaseException) -> str:
+    """Return what an error says; that is code of the plugin's as well, and may raise."""
+    try:
+        return str(error)
+    except BaseException as other:  # noqa: BLE001 - a plugin is isolated here
+        return f"its text raised {type(other).__name__}"
+
+
+def shown(error: BaseException) -> str:
+    """Return an error and what it says as one line."""
+    return " ".join(f"{type(error).__name__}: {text_of(error)}".split())
 
 
 # -- what streams and history bring ----------------------------------------------------------------
@@ -41,7 +59,10 @@ class Border:
 
     def __init__(self, info: ProviderInfo) -> None:
         self._floor = 0.0 if _POSITIVE.issuperset(info.asset_classes) else -_WIDEST
-        self._grid = {interval: grid_s(interval, is_utc=info.is_utc_grid) for interval in info.intervals}
+        self._is_utc = info.is_utc_grid
+        self._step = {interval: grid_s(interval, is_utc=info.is_utc_grid) for interval in info.intervals}
+        # No multiple of this is an open time, so that what is no whole number of steps is looked at closely.
+        self._grid = self._step | dict.fromkeys(_UNEVEN, _NO_STEP) if info.is_utc_grid else self._step
 
     def fault_of_update(self, update: object, watchlist: Watchlist) -> str | None:
         """Judge what `relay_stream` yielded. On the way of every update, hence the order: types, stream, values."""
@@ -93,8 +114,10 @@ class Border:
         fault = _fault_in(candle)
         if fault is None and candle.low <= self._floor:
             fault = "a price is not above zero"
-        if fault is None and candle.time % self._grid[interval]:
-            fault = f"{candle.time} is no open time of {interval}: it is no multiple of {self._grid[interval]} s"
+        if fault is None and candle.time % self._step[interval]:
+            fault = f"{candle.time} is no open time of {interval}: it is no multiple of {self._step[interval]} s"
+        if fault is None and self._is_utc and not is_open_time(interval, candle.time):
+            fault = f"{candle.time} is no open time of {interval}: weeks open on Monday, months on the first, in UTC"
         return fault
 
     def repaired(self, update: PriceUpdate, watchlist: Watchlist) -> PriceUpdate | None:
@@ -122,7 +145,8 @@ class Border:
             if self.fault_of_candle(wide, interval) is None:
                 found.append(wide)
             else:
-                spoilt.append(candle.time - candle.time % self._grid[interval])
+                within = open_time(interval, candle.time) if self._is_utc and interval in _UNEVEN else candle.time
+                spoilt.append(within - within % self._step[interval])
         if spoilt:
             times = {candle.time for candle in found}
             found = sorted(found + [unreadable(time) for time in {*spoilt} - times])
@@ -263,7 +287,9 @@ def _fault_of_numbers(info: Any) -> str | None:
     after = info.compare_after_s
     if not isinstance(after, tuple) or any(type(s) not in _NUMBERS or not 0 < s < math.inf for s in after):
         return f"compare_after_s is {after!r}, not a tuple of numbers of seconds above 0"
-    for name in ("one_interval_per_feed", "is_utc_grid", "history_has_open"):
+    if not isinstance(info.always_listed, tuple) or not all(isinstance(one, str) for one in info.always_listed):
+        return f"always_listed is {info.always_listed!r}, not a tuple of symbols"
+    for name in ("one_interval_per_feed", "is_utc_grid", "history_has_open", "has_every_candle"):
         if type(getattr(info, name)) is not bool:
             return f"{name} is {getattr(info, name)!r}, not True or False"
     least = {
@@ -324,4 +350,6 @@ def list_fault(answer: object, kind: type) -> str | None:
     """Judge the outside of a hook's answer that has to be a list of `kind`."""
     if isinstance(answer, str | bytes | Candle) or not isinstance(answer, Sequence):
         return f"returned {kind_of(answer)}, not a list of {kind.__name__}"
+    if len(answer) > _MOST[kind]:
+        return f"returned {len(answer):,} entries; a list of {kind.__name__} has at most {_MOST[kind]:,}"
     return None

@@ -3,21 +3,22 @@
 import asyncio
 import logging
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from relay.clock import Clock
 from relay.errors import ProviderError, ProviderUnavailable, RateLimited, StoreError
 from relay.events import event
 from relay.history import History
 from relay.hub import Hub
-from relay.intervals import next_open
+from relay.intervals import first_open_after, next_open
 from relay.market import Market
 from relay.model import Candle, PriceUpdate, StreamKey
 from relay.plugins.provider import Provider
 from relay.series import Missing
 from relay.storage.coverage import Span
 from relay.stream import CONNECTED, Stream
-from relay.supervision.carried import STALE, Carried
+from relay.supervision.carried import STALE, THROTTLED, Carried
+from relay.supervision.holes import Holes, holes_in
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +31,7 @@ MOST_WAIT_S = 30.0
 STEP_S = 1.0
 PAGE = 5000
 LAG_WAIT_S = 0.5
+HOLE_WAIT_S = 2.5
 LEAST_WAIT_S = 0.5
 REPAIR_EVERY_S = 15.0
 DOES_NOT_HAVE_IT = "the provider does not have it"
@@ -60,11 +62,14 @@ class Backfill:
     def resume(self, carried: Carried) -> None:
         """Go on with a stream that a feed delivers: at once, unless candles may have closed unseen meanwhile."""
         stream = carried.stream
+        carried.accept()
         # Only data ends staleness: a provider may accept a stream and stay mute.
         if stream.status in (CONNECTED, STALE) or self._is_filling(carried):
             return
         now = self._clock.monotonic()
-        carried.listen_anew(now)
+        if stream.status != THROTTLED:
+            # Polls that waited for their budget end no silence: what follows may be without news too.
+            carried.listen_anew(now)
         if not stream.series.is_catching_up and self._may_have_closed(carried, now):
             stream.series.catch_up()
         if stream.series.is_catching_up:
@@ -143,6 +148,8 @@ class Backfill:
         patience_s = PATIENCE_S
         retry_at = 0.0
         waiting_since: float | None = None
+        info = self._provider.info
+        holes = Holes(info.close_grace_s if info.has_every_candle else 0.0)
         while series.is_catching_up:
             missing = series.missing(self._provider.clock.now())
             if missing is None:
@@ -163,6 +170,7 @@ class Backfill:
                 # In short steps, since a live update that has to wait for this may come meanwhile.
                 await asyncio.sleep(min(retry_at - now, STEP_S))
                 continue
+            asked_at = self._provider.clock.now()
             try:
                 closed, forming, until, lost = await self._fetch(stream.key, missing)
             except RateLimited as error:
@@ -178,12 +186,16 @@ class Backfill:
                 carried.catch_up(f"what was missed cannot be fetched yet: {error}")
                 continue
             failure = ""
-            if self._may_lag(series.market, stream.key, missing, closed):
+            if self._may_lag(series.market, stream.key, missing, closed, asked_at):
                 await asyncio.sleep(LAG_WAIT_S)
                 continue
+            doubtful = holes.doubtful(self._holes_in(stream, closed, forming, until, lost), now)
+            if doubtful and now <= started + PATIENCE_S:
+                await asyncio.sleep(HOLE_WAIT_S)
+                continue
             backfilled = series.backfilled
-            reason = f"{self._provider.info.title} has it in a form that cannot be read" if lost else DOES_NOT_HAVE_IT
-            self._tell(carried, series.fill(closed, until, forming, lost), reason)
+            reason = f"{info.title} has it in a form that cannot be read" if lost else DOES_NOT_HAVE_IT
+            self._tell(carried, series.fill(closed, until, forming, (*lost, *doubtful)), reason)
             self.fetched += 1
             if series.backfilled > backfilled:
                 carried.note(f"backfilled {series.backfilled - backfilled} candles")
@@ -216,10 +228,34 @@ class Backfill:
             until = past.candles[-1].time + 1
         return closed, forming, until, past.unreadable
 
-    def _may_lag(self, market: Market, key: StreamKey, missing: Missing, closed: list[Candle]) -> bool:
-        """Say whether the newest missing candle may only be late in the provider's history: worth asking again."""
+    def _holes_in(
+        self,
+        stream: Stream,
+        closed: Sequence[Candle],
+        forming: Candle | None,
+        until: int | None,
+        lost: Iterable[tuple[int, int]],
+    ) -> list[Span]:
+        """Return what an answer leaves out of what is to be told."""
+        series, interval = stream.series, stream.key.interval
+        times = sorted({*(candle.time for candle in closed), *(start for start, _ in lost)})
+        if forming is not None:
+            times.append(forming.time)
+        if series.last is not None:
+            begin = next_open(interval, series.last.time) if series.last_is_closed else series.last.time
+        elif times and series.promised_at is not None:
+            begin = first_open_after(interval, series.owed_from() - 1, times[0])
+        else:
+            return []
+        return holes_in(interval, series.market, begin, [time for time in times if time >= begin], until)
+
+    def _may_lag(self, market: Market, key: StreamKey, missing: Missing, closed: list[Candle], asked_at: float) -> bool:
+        """Say whether the newest missing candle may only be late in the provider's history: worth asking again.
+
+        An answer is as old as its question, which was asked at `asked_at` by the provider's time.
+        """
         end = missing.end
-        if end is None or self._provider.clock.now() >= end + self._provider.info.close_grace_s:
+        if end is None or asked_at >= end + self._provider.info.close_grace_s:
             return False
         start = next_open(key.interval, closed[-1].time) if closed else missing.start
         return start < end and not market.is_closed(start, end)
@@ -239,13 +275,14 @@ class Backfill:
                 continue
             gap = stream.series.gaps[0]
             missing = Missing(gap.start, gap.end)
+            asked_at = self._provider.clock.now()
             try:
                 closed, _, until, lost = await self._fetch(stream.key, missing)
             except (ProviderError, StoreError) as error:
                 log.debug("gap of %s stays: %s", stream.key, error, extra=_about("gap_stays", stream))
                 continue
-            market = stream.series.market
-            if streams.get(stream.key) is carried and not self._may_lag(market, stream.key, missing, closed):
+            may_lag = self._may_lag(stream.series.market, stream.key, missing, closed, asked_at)
+            if streams.get(stream.key) is carried and not may_lag:
                 self._tell(carried, stream.series.repair(gap, closed, until, lost), "")
                 if gap not in stream.series.gaps:
                     carried.note(f"repaired gap {gap.start} to {gap.end}")

@@ -48,9 +48,10 @@ class Facts(NamedTuple):
     """What is known of a stream, each fact for itself; empty and None: it is not so.
 
     `refusal` says why the provider refuses the stream and when it is tried next, `halt` why the provider's list calls
-    it paused. `loss` says why no feed delivers it while `is_fed` is false, `was_fed` whether one ever did. `rest` is
+    it paused. `loss` says why no feed delivers it while `is_fed` is false and what comes next, `was_fed` whether one
+    ever did, `is_barred` whether the provider asked to wait before the next one. `rest` is
     the pause that its feed reported, `past` what is done about candles that were missed, `silent_s` how long it is
-    silent beyond its habit, `stray` why all that comes is left out, `remark` how it is live.
+    silent since that was beyond its habit, `stray` why all that comes is left out, `remark` how it is live.
     """
 
     refusal: str = ""
@@ -58,6 +59,7 @@ class Facts(NamedTuple):
     is_fed: bool = False
     was_fed: bool = False
     loss: str = ""
+    is_barred: bool = False
     rest: State | None = None
     past: State | None = None
     silent_s: float | None = None
@@ -70,6 +72,8 @@ class Facts(NamedTuple):
             return State(ERROR, self.refusal)
         if self.halt:
             return State(MARKET_CLOSED, self.halt)
+        if not self.is_fed and self.is_barred:
+            return State(THROTTLED, self.loss)
         if not self.is_fed:
             return State(RECONNECTING if self.was_fed else CONNECTING, self.loss)
         if self.rest is not None:
@@ -86,7 +90,9 @@ class Facts(NamedTuple):
 class Carried:
     """A stream from when it is wanted until it is dropped. Whoever hands on an update counts it in `received`.
 
-    Methods note facts; the state that subscribers are told follows from all of them, whatever their order was.
+    Methods note facts; the state that subscribers are told follows from all of them, whatever their order was. That the
+    stream is silent stands until an update, or until its market closes: that a feed carries it again, that a pause is
+    over or that something was fetched brings no price.
     """
 
     __slots__ = (
@@ -98,6 +104,7 @@ class Carried:
         "_halt",
         "_halted_at",
         "_hub",
+        "_listened_after",
         "_liveness",
         "_news_at",
         "_news_count",
@@ -133,6 +140,8 @@ class Carried:
         self._ask_at = 0.0
         self._news_at = clock.monotonic()
         self._news_count = 0
+        # How many updates had come when silence was measured anew; None: it is to be, whatever came.
+        self._listened_after: int | None = None
         self._pace_s = 0.0
 
     def note(self, event: str) -> None:
@@ -176,18 +185,22 @@ class Carried:
 
     def rest(self, status: StreamState, message: str) -> None:
         """Note that the feed pauses the stream, until `accept` or an update."""
-        self._silent_since = None
+        self._listened_after = None
+        if status == MARKET_CLOSED:
+            self._silent_since = None
         self._learn(is_fed=True, was_fed=True, rest=State(status, message))
         self.show()
 
-    def lose(self, cause: str) -> None:
-        """Note that no feed delivers the stream any more, and that the next one is on its way."""
+    def lose(self, cause: str, wait_s: float = 0.0, *, is_barred: bool = False) -> None:
+        """Note that no feed delivers the stream, and when there is another attempt: after `wait_s`, or now.
+
+        `is_barred` says that the provider asked to wait for so long.
+        """
         if self._facts.is_fed:
             self.stream.reconnects += 1
             self.note(f"lost: {cause}")
-        # The next feed is not blamed for the silence of this one.
-        self._silent_since = None
-        self._learn(is_fed=False, loss=f"{cause}; the next attempt is under way", past=None)
+        when = f"at {self._clock.utc(wait_s)}" if wait_s else "under way"
+        self._learn(is_fed=False, loss=f"{cause}; the next attempt is {when}", is_barred=is_barred, past=None)
         self.show()
 
     def remark(self, message: str) -> None:
@@ -198,8 +211,8 @@ class Carried:
     # -- what was missed ---------------------------------------------------------------------------
 
     def catch_up(self, message: str) -> None:
-        """Note that live updates of a feed wait for what was missed, until `caught_up`."""
-        self._learn(is_fed=True, was_fed=True, past=State(BACKFILLING, message))
+        """Note that what was missed is fetched, until `caught_up`."""
+        self._learn(past=State(BACKFILLING, message))
         self.show()
 
     def wait_for_budget(self, message: str) -> None:
@@ -218,13 +231,12 @@ class Carried:
         """Note that the provider refuses the stream, until `retry`; no feed carries it meanwhile."""
         self.note(f"error: {reason}")
         self.planned = None
-        self._silent_since = None
         self._learn(refusal=reason, is_fed=False, past=None)
         self.show()
 
     def retry(self) -> None:
         """Note that a refused stream is given to a feed again."""
-        self._learn(refusal="", loss="it was refused; the next attempt is under way")
+        self._learn(refusal="", loss="it was refused; the next attempt is under way", is_barred=False)
         self.show()
 
     @property
@@ -252,7 +264,7 @@ class Carried:
             self._halted_at, self._received_then = now, self.received
         elif now - self._halted_at >= HALT_SILENCE_S:
             self.note("paused")
-            self._silent_since = None
+            self._silent_since = self._listened_after = None
             self._learn(halt=self._halt)
             self.show()
 
@@ -297,9 +309,11 @@ class Carried:
         return True
 
     def listen_anew(self, now: float) -> None:
-        """Begin to measure silence now: a feed opened, or the market did."""
-        self._news_at = now
-        self._liveness.restart(now)
+        """Begin to measure silence now: a feed opened or a pause is over. Not after a feed that brought nothing."""
+        if self.received != self._listened_after:
+            self._listened_after = self.received
+            self._news_at = now
+            self._liveness.restart(now)
 
     def check_silence(self, now: float) -> Remedy | None:
         """Turn the stream stale when it is silent beyond its habit; return what to try about it.
@@ -309,8 +323,10 @@ class Carried:
         self._check_stray()
         status = self.stream.status
         is_meant = status != STALE and self._is_silence_meant(now)
-        if status not in (CONNECTED, STALE, BACKFILLING) or is_meant:
+        if is_meant or status in (MARKET_CLOSED, THROTTLED):
             self._liveness.restart(now)
+            return None
+        if status not in (CONNECTED, STALE, BACKFILLING):
             return None
         if status != STALE and self.is_planned(now):
             self._liveness.restart(self._news_at)

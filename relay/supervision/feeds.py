@@ -6,18 +6,18 @@ from collections.abc import Callable, Mapping
 from contextlib import aclosing
 from typing import cast
 
-from relay.clock import AHEAD_S
 from relay.errors import BadAnswer, ProviderError, ProviderTimeout, ProviderUnavailable, RateLimited
 from relay.events import event
 from relay.hub import Hub
+from relay.intervals import least_s, next_open
 from relay.measures import LAG_BOUNDS_S, Histogram
 from relay.messages import StreamState
 from relay.model import PriceUpdate, StreamKey
 from relay.plugins.ending import end_task
 from relay.plugins.provider import Provider
-from relay.stream import CONNECTED
+from relay.stream import CONNECTED, Stream
 from relay.supervision.backfill import Backfill
-from relay.supervision.carried import Carried
+from relay.supervision.carried import STALE, Carried
 from relay.upstream.watchlist import Watchlist
 
 log = logging.getLogger(__name__)
@@ -26,7 +26,6 @@ OLDEST_S = -45 * 86_400.0
 """A candle that opened longer ago cannot be news: the longest interval is a month."""
 LATE_S = 10.0
 """An update that was stamped so long ago says nothing of a candle that was over already: history is compared."""
-_FUTURE_LAG_S = -AHEAD_S
 
 
 class Intake:
@@ -74,7 +73,8 @@ class Feed:
         self.number = number
         self.ready = asyncio.Event()
         self.has_delivered = False
-        self.reason = "the upstream closed the connection"
+        self.has_closed = False
+        self.reason = "it was cancelled by its own plugin"
         self.error: ProviderError | None = None
         self.settings = provider.settings
         self._carried = carried
@@ -125,7 +125,7 @@ class Feed:
     def cause(self) -> str:
         """How the feed ended, as one of `CAUSES`."""
         match self.error:
-            case None:
+            case None if self.has_closed:
                 return "closed"
             case RateLimited():
                 return "rate_limited"
@@ -154,6 +154,11 @@ class Feed:
                     stamp_ms = update.ts_event_ms
                     if stamp_ms is None:
                         now = clock.now()
+                        if stream.status == STALE and stream.series.is_repeat(update):
+                            # It was said before the silence: that it is said again makes it no price of now.
+                            if key not in live:
+                                self._accept(key)
+                            continue
                     else:
                         stamp_s = stamp_ms / 1000
                         lag_s = clock.observe(stamp_s, key.symbol)
@@ -161,16 +166,18 @@ class Feed:
                         if lag_s >= 0:
                             stream.lag_ms = lag_s * 1000
                             intake.lag.observe(lag_s)
-                            series = stream.series
-                            if (lag_s > LATE_S or series.last is None) and series.is_settled(update.candle.time):
+                            if (lag_s > LATE_S or stream.series.last is None) and self._is_old(stream, update, now):
                                 intake.skip(f"{key} tells of a candle that was over already, {update.candle.time}")
                                 continue
-                        elif lag_s < _FUTURE_LAG_S:
+                        elif lag_s < -clock.ahead_s:
                             self._stray(carried, update, now)
                             continue
-                    if not OLDEST_S < update.candle.time - now < AHEAD_S:
+                    if not OLDEST_S < update.candle.time - now < clock.ahead_s:
                         self._stray(carried, update, now)
                         continue
+                    if update.is_closed and update.candle.time + least_s(key.interval) - now > clock.ahead_s:
+                        intake.skip(f"{key} at {update.candle.time}", "closes a candle before its end")
+                        update = update._replace(is_closed=False)
                     carried.received += 1
                     intake.updates += 1
                     self.has_delivered = True
@@ -181,9 +188,26 @@ class Feed:
                         self._backfill.start(carried)
                     if stream.status != CONNECTED:
                         carried.hear()
+            self.has_closed = True
+            self.reason = "the upstream closed the connection"
         except ProviderError as error:
             self.error = error
             self.reason = str(error)
+        except Exception as error:
+            # No plugin's: those are judged before they come here. The streams wait for the next feed all the same.
+            self.reason = f"the relay failed ({type(error).__name__})"
+            log.exception("feed %s %d failed", self._provider.name, self.number, extra=event("feed_broken"))
+
+    def _is_old(self, stream: Stream, update: PriceUpdate, now: float) -> bool:
+        """Say whether a late update tells of a candle that is known, or was over while others were in time."""
+        key, time, series = update.key, update.candle.time, stream.series
+        if series.last is None and series.promised_at is not None:
+            # When the stream began nobody may have known yet what time it was.
+            series.promised_at = self._provider.clock.at(stream.began_at)
+        if series.is_settled(time):
+            return True
+        is_over = next_open(key.interval, time) + LATE_S <= now
+        return is_over and self._provider.clock.is_contradicted(key.symbol)
 
     def _stray(self, carried: Carried, update: PriceUpdate, now: float) -> None:
         """Leave out an update of another time: it is no data, and no news about the time."""
@@ -211,7 +235,6 @@ class Feed:
     def _accept(self, key: StreamKey) -> None:
         self._note_live(key)
         if (carried := self._carried.get(key)) is not None:
-            carried.accept()
             self._backfill.resume(carried)
             carried.show()
 

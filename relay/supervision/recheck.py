@@ -101,12 +101,13 @@ class Recheck:
         return pause_s
 
     def _note(self, streams: Mapping[StreamKey, Carried]) -> None:
-        """Take what streams have closed by now; those that are new count from the candle that is their last one now."""
+        """Take what streams have closed by now; those that are new count from the first that they remember."""
         for key, carried in streams.items():
             last = carried.stream.series.last
             if last is None:
                 continue
-            self._marks.setdefault(key, [last.time] * len(self._delays))
+            if key not in self._marks:
+                self._marks[key] = [next(iter(carried.stream.series.closed), last.time)] * len(self._delays)
             self._ends[key] = last.time + 1 if carried.stream.series.last_is_closed else last.time
         for key in [key for key in self._marks if key not in streams]:
             if min(self._marks[key], default=FOREVER) >= self._ends[key]:

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 from relay.clock import Clock
@@ -32,6 +32,14 @@ class Wish(NamedTuple):
 
     cause: str
     reason: str
+
+
+class Loss(NamedTuple):
+    """Why the last feed ended, when the next is opened by the monotonic clock, and whether the provider said when."""
+
+    reason: str
+    opens_at: float
+    is_barred: bool = False
 
 
 ROTATION = Wish("rotation", "rotation before the provider's limit")
@@ -64,6 +72,7 @@ class Slot:
         self._on_refuse = on_refuse
         self._carried: dict[StreamKey, Carried] = {}
         self._feeds: list[Feed] = []
+        self._loss: Loss | None = None
         self._wish: Wish | None = None
         self._is_wished = asyncio.Event()
         self.task = asyncio.create_task(self._run(), name=f"slot of {provider.name}")
@@ -93,6 +102,7 @@ class Slot:
         self._carried[key] = carried
         for feed in self._feeds:
             feed.add(key)
+        self._tell_loss([carried])
 
     def remove(self, key: StreamKey) -> None:
         """Carry a stream no longer. Whoever removes the last one cancels `task`."""
@@ -130,7 +140,7 @@ class Slot:
                 wait_s = self._after_end(feed)
                 if wait_s is None:
                     return
-                await self._wait(wait_s if self._is_current(feed) else 0.0)
+                await self._wait(wait_s)
                 feed = await self._open()
         finally:
             await asyncio.gather(*(feed.stop() for feed in self._feeds))
@@ -139,7 +149,9 @@ class Slot:
     async def _open(self) -> Feed:
         wait_s = self._attempts.take(self._clock.monotonic())
         if wait_s:
+            self._plan_opening(self._clock.monotonic() + wait_s)
             await asyncio.sleep(wait_s)
+        self._plan_opening(0.0)
         feed = self._new_feed(self._carried, lambda reason: self._ask_replacement(Wish("announced", reason)))
         self._feeds.append(feed)
         log.info(
@@ -151,6 +163,19 @@ class Slot:
             extra=self._about("feed_opened", feed, streams=len(self._carried)),
         )
         return feed
+
+    def _plan_opening(self, at: float) -> None:
+        """Note when the next feed is opened."""
+        if self._loss is not None:
+            self._loss = Loss(self._loss.reason, at)
+            self._tell_loss(self._carried.values())
+
+    def _tell_loss(self, streams: Iterable[Carried]) -> None:
+        """Tell streams that no feed carries why, and when the next attempt is."""
+        if self._loss is not None and not self._feeds:
+            reason, opens_at, is_barred = self._loss
+            for carried in streams:
+                carried.lose(reason, max(0.0, opens_at - self._clock.monotonic()), is_barred=is_barred)
 
     def _ask_replacement(self, wish: Wish) -> None:
         if self._wish is None:
@@ -229,20 +254,22 @@ class Slot:
             await self._wait(wait_s, old.task)
         return old
 
-    def _remove_feed(self, feed: Feed) -> None:
-        """Tell the streams that this feed does not deliver them any more."""
+    def _remove_feed(self, feed: Feed, wait_s: float = 0.0) -> None:
+        """Tell the streams that this feed does not deliver them any more, and when the next attempt is."""
         self._feeds.remove(feed)
+        is_barred = isinstance(feed.error, RateLimited) and wait_s > 0
+        self._loss = Loss(feed.reason, self._clock.monotonic() + wait_s, is_barred)
         for key, carried in self._carried.items():
             if not any(other.is_live(key) for other in self._feeds):
                 self._backfill.cancel(carried)
-                carried.lose(feed.reason)
+                carried.lose(feed.reason, wait_s, is_barred=is_barred)
 
     def _after_end(self, feed: Feed) -> float | None:
         """Return how long to wait before the next feed, None when there is none."""
-        self._remove_feed(feed)
         self._forget_wish()
         error = feed.error
         if isinstance(error, AuthenticationFailed) and self._is_current(feed):
+            self._remove_feed(feed)
             self._provider.refusal = str(error)
             about = self._about("feed_refused", feed, reason=str(error))
             log.error(
@@ -254,6 +281,9 @@ class Slot:
         if feed.has_delivered:
             self._backoff.reset()
         wait_s = error.retry_after if isinstance(error, RateLimited) else self._backoff.next_s()
+        if not self._is_current(feed):
+            wait_s = 0.0
+        self._remove_feed(feed, wait_s)
         self._attempts.count_again(feed.cause, feed.reason)
         log.warning(
             "feed %s %d ended: %s; next attempt in %.1f s",

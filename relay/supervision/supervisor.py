@@ -4,7 +4,6 @@ import asyncio
 import logging
 import random
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
 from itertools import count
 from typing import Protocol
 
@@ -177,12 +176,12 @@ class Supervisor:
         if self.provider.refusal is not None:
             # The feed said so in the log, once for all its streams.
             refusal.wait_for_key()
-            carried.refuse(f"{reason}; the next try is at {self._utc(self._plan_readmission(now) - now)}")
+            carried.refuse(f"{reason}; the next try is at {self._machine_clock.utc(self._plan_readmission(now) - now)}")
             return
         if self._standing(key) == "gone":
             when = "it is tried again once it is listed"
         else:
-            when = f"the next try is at {self._utc(refusal.retry_at - now)}"
+            when = f"the next try is at {self._machine_clock.utc(refusal.retry_at - now)}"
         carried.refuse(f"{reason}; {when}")
         if is_news:
             log.warning("%s is in error: %s; %s", key, reason, when, extra=self._about("stream_refused", key, reason))
@@ -219,9 +218,6 @@ class Supervisor:
             for refusal in self._refusals.values():
                 if refusal.waits_for_key:
                     refusal.try_now(now)
-
-    def _utc(self, in_s: float) -> str:
-        return datetime.fromtimestamp(self._machine_clock.wall() + in_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
     def _about(self, name: str, key: StreamKey, reason: str) -> dict[str, dict[str, object]]:
         return event(name, provider=self.provider.name, stream=str(key), reason=reason)

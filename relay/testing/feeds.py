@@ -80,7 +80,9 @@ class WatchedFeed:
                         self._is_held = True
                         self._news.set()
                         await asyncio.Event().wait()
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - it is what the test wants to see
+        except (asyncio.CancelledError, GeneratorExit):
+            raise
+        except BaseException as error:  # noqa: BLE001 - it is what the test wants to see
             self.error = error
         finally:
             self.has_ended = True

@@ -40,6 +40,8 @@ async def open_provider(
     tables = MappingProxyType({loaded.info.name: dict(settings or {})})
     checked = provider_settings(Config(tables=tables), loaded.info)
     provider = host.bind(loaded, checked, ProviderClock(clock or Clock()))
-    async with new_session(provider.clock) as session:
-        provider.open(session)
+    provider.open(new_session(provider.clock))
+    try:
         yield provider
+    finally:
+        await provider.close()

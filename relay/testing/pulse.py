@@ -34,7 +34,8 @@ class Pulse:
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
         self._ended.set()
-        await asyncio.to_thread(self._thread.join)
+        # It ends at once, and the threads that could wait for it may all be held by a plugin.
+        self._thread.join()
 
     def _tick(self) -> None:
         while not self._ended.wait(TICK_S):

@@ -116,7 +116,7 @@ class Run:
                     await end_task(task)
                 break
             await asyncio.sleep(0.01)
-        if self.provider.session.closed:
+        if self.session.closed:
             self.blame(f"{name}: closed the session, which is the host's")
         while held := self.session.held:
             if next(turns, None) is None:

@@ -68,8 +68,9 @@ class FeedCodec(ABC):
     def decode(self, raw: str | bytes) -> Iterable[Decoded]:
         """Return what one message says.
 
-        Raises `ValueError`, `TypeError`, `LookupError`, `ArithmeticError` or `AttributeError` on a message that makes
-        no sense: it is counted and skipped. `Accepted` and `Rejected` speak of the newest subscription of a stream.
+        Raises `ValueError`, `TypeError`, `LookupError`, `ArithmeticError`, `AttributeError` or `RecursionError` on
+        a message that makes no sense: it is counted and skipped. `Accepted` and `Rejected` speak of the newest
+        subscription of a stream.
         """
 
     def connect_failed(self, status: int | None) -> None:  # noqa: B027  most codecs have one address only

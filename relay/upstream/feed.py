@@ -10,20 +10,24 @@ import aiohttp
 from relay.errors import AuthenticationFailed, BadAnswer, ProviderError, ProviderUnavailable, RateLimited
 from relay.model import PriceUpdate, StreamKey
 from relay.patience import steps
+from relay.sessions import Redirected
 from relay.upstream.codec import Accepted, Closing, FeedCodec, Rejected
 from relay.upstream.pace import Pace
-from relay.upstream.rest import RETRY_AFTER_S, network_cause, retry_after_s
+from relay.upstream.rest import network_cause, retry_after_s
 from relay.upstream.watchlist import Watchlist
 
 CONNECT_TIMEOUT_S = 10.0
+BAN_S = 120.0
+"""How long the shortest ban lasts (Binance documents two minutes to three days)."""
 PING_INTERVAL_S = 20.0
 PONG_TIMEOUT_S = 10.0
 CLOSE_TIMEOUT_S = 2.0
 MAX_MESSAGE_BYTES = 1 << 20
 _REASON_LENGTH = 200
+_MOST_AT_A_TIME = 100
 
 
-_NO_SENSE = (ValueError, TypeError, LookupError, ArithmeticError, AttributeError)
+_NO_SENSE = (ValueError, TypeError, LookupError, ArithmeticError, AttributeError, RecursionError)
 
 
 async def websocket_feed(
@@ -36,8 +40,8 @@ async def websocket_feed(
     protocol pings, sends its own every 20 s and gives up on a silent peer after 10 s.
 
     Returns when the upstream closes. Raises `ProviderUnavailable` when the connection cannot be opened or is lost,
-    `AuthenticationFailed` and `RateLimited` when the upgrade is answered so, `BadAnswer` when the peer breaks the
-    WebSocket protocol.
+    `AuthenticationFailed` when the upgrade is answered with 401, `RateLimited` when it is answered with 418, or 429 and
+    a `Retry-After`, `BadAnswer` when the peer breaks the WebSocket protocol.
     """
     ws = await _connect(session, codec)
     link = _Link(ws, codec, watchlist)
@@ -55,6 +59,7 @@ async def websocket_feed(
                     decoded = tuple(codec.decode(message.data))
                 except _NO_SENSE as error:
                     watchlist.skip(f"{type(error).__name__}: {error}"[:_REASON_LENGTH])
+                    await link.let_others_run()
                     continue
                 for value in decoded:
                     if isinstance(value, PriceUpdate):
@@ -64,8 +69,10 @@ async def websocket_feed(
             elif kind is aiohttp.WSMsgType.PING:
                 link.heard += 1
                 link.owe_pong(message.data)
+                await link.let_others_run()
             elif kind is aiohttp.WSMsgType.PONG:
                 link.heard += 1
+                await link.let_others_run()
             else:
                 break
         if not link.heard:
@@ -93,6 +100,9 @@ async def _connect(session: aiohttp.ClientSession, codec: FeedCodec) -> aiohttp.
     except aiohttp.WSServerHandshakeError as error:
         status = error.status
         failure = _refusal(error)
+    except Redirected as error:
+        status = error.status
+        failure = ProviderUnavailable(f"the connection was refused: {error}")
     except (aiohttp.ClientError, OSError, TimeoutError) as error:
         failure = ProviderUnavailable(f"cannot connect: {network_cause(error)}")
     codec.connect_failed(status)
@@ -105,8 +115,12 @@ def _refusal(error: aiohttp.WSServerHandshakeError) -> ProviderError:
     if error.status == 401:
         return AuthenticationFailed(text)
     if error.status in (418, 429):
-        wait = retry_after_s(error.headers.get("Retry-After") if error.headers else None, time.time())
-        return RateLimited(text, RETRY_AFTER_S if wait is None else wait)
+        wait_s = retry_after_s(error.headers.get("Retry-After") if error.headers else None, time.time())
+        if wait_s is None and error.status == 418:
+            wait_s = BAN_S
+        if wait_s is not None:
+            return RateLimited(text, wait_s)
+        # Nobody says for how long: attempts with growing pauses stay far below any venue's limit of attempts.
     return ProviderUnavailable(text)
 
 
@@ -229,6 +243,11 @@ class _Link:
                 self._carried[key] = self._watchlist.wanted_since(key)
             return list(self._codec.subscribe(new))
         return []
+
+    async def let_others_run(self) -> None:
+        """Wait for a turn of the loop now and then: messages that are there already are read without one."""
+        if not self.heard % _MOST_AT_A_TIME:
+            await asyncio.sleep(0)
 
     def owe_pong(self, payload: bytes) -> None:
         """Have a ping answered; of several that wait, only the newest (RFC 6455, 5.5.3)."""

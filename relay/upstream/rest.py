@@ -9,7 +9,6 @@ from email.utils import parsedate_to_datetime
 from typing import Any, NamedTuple
 
 import aiohttp
-import orjson
 
 from relay.errors import (
     AuthenticationFailed,
@@ -19,6 +18,8 @@ from relay.errors import (
     ProviderUnavailable,
     RateLimited,
 )
+from relay.json_texts import NoJson, read_json
+from relay.sessions import PAGE_BOUNDS, Bounds, Redirected, TooLarge, read_within
 
 TIMEOUT_S = 15.0
 CONNECT_TIMEOUT_S = 5.0
@@ -85,17 +86,20 @@ async def ask_rest(
     headers: Mapping[str, str] | None = None,
     timeout_s: float | None = None,
     tries: int | None = None,
+    bounds: Bounds = PAGE_BOUNDS,
 ) -> RestAnswer:
     """GET `path` from the current host; the next host is asked when this one cannot be reached or refuses.
 
     Each host is asked at most once (`tries` bounds how many, where each request costs something): the next one after
     a failed connection, 403, 451 and 5xx. After a host that did not answer in time, the next host is for the next
-    call, since nobody should wait twice. Redirects are not followed: they could carry a key away.
+    call, since nobody should wait twice. Redirects are not followed: they could carry a key away. Of an
+    answer no more is read than `bounds`; a large one is parsed in a thread.
     Raises `ProviderUnavailable`, `ProviderTimeout` or `BadAnswer`; other error statuses are returned.
     """
     for left in reversed(range(min(len(hosts), tries or len(hosts)))):
         host = hosts.current
-        answer = await _ask_host(session, host + path, params, headers, TIMEOUT_S if timeout_s is None else timeout_s)
+        wait_s = TIMEOUT_S if timeout_s is None else timeout_s
+        answer = await _ask_host(session, host + path, params, headers, wait_s, bounds)
         if isinstance(answer, RestAnswer):
             if answer.status < 500 and answer.status not in _REFUSED_HERE:
                 return answer
@@ -118,14 +122,17 @@ async def _ask_host(
     params: Mapping[str, str | int] | None,
     headers: Mapping[str, str] | None,
     timeout_s: float,
+    bounds: Bounds,
 ) -> RestAnswer | ProviderError:
     # Errors are returned, not raised: raised inside `except` they would drag the original along, and that names
     # the address with its query.
     timeout = aiohttp.ClientTimeout(total=timeout_s, connect=CONNECT_TIMEOUT_S)
     try:
         async with session.get(url, params=params, headers=headers, timeout=timeout, allow_redirects=False) as response:
-            status, text = response.status, await response.read()
-            answer_headers = response.headers.copy()
+            status, answer_headers = response.status, response.headers.copy()
+            text = await _text_of(response, bounds)
+    except (Redirected, TooLarge) as error:
+        return BadAnswer(str(error))
     except (aiohttp.ConnectionTimeoutError, aiohttp.ClientConnectorError) as error:
         return ProviderUnavailable(f"cannot connect: {network_cause(error)}")
     except (TimeoutError, aiohttp.ServerTimeoutError):
@@ -133,14 +140,24 @@ async def _ask_host(
     except (aiohttp.ClientError, OSError) as error:
         return ProviderUnavailable(f"the connection was lost: {network_cause(error)}")
     try:
-        body = orjson.loads(text)
-    except ValueError:
+        body = await read_json(text)
+    except NoJson as error:
         if status < 400:
-            return BadAnswer(f"HTTP {status} with a body that is no JSON")
+            return BadAnswer(f"HTTP {status} with a body that is {error}")
         body = None
     if 300 <= status < 400:
         return BadAnswer(f"HTTP {status}: redirects are not followed")
     return RestAnswer(status, answer_headers, body)
+
+
+async def _text_of(response: aiohttp.ClientResponse, bounds: Bounds) -> bytes:
+    try:
+        return await read_within(response, bounds)
+    except TooLarge:
+        if response.status < 400:
+            raise
+        # The status says enough, and a wait that goes with it has to be kept.
+        return b""
 
 
 def retry_after_s(value: str | None, now: float) -> float | None:
@@ -183,6 +200,8 @@ def network_cause(error: BaseException) -> str:
 
 def network_failure(error: BaseException) -> ProviderError:
     """Read the errors that a plugin lets through from its HTTP calls."""
+    if isinstance(error, Redirected | TooLarge):
+        return BadAnswer(str(error))
     if isinstance(error, aiohttp.ContentTypeError):
         return BadAnswer("the answer is no JSON")
     if isinstance(error, aiohttp.ClientResponseError):

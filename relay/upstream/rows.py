@@ -4,11 +4,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from relay.errors import BadAnswer
-from relay.intervals import grid_s, next_open, open_time
+from relay.intervals import grid_s, is_open_time, next_open, open_time
 from relay.model import Candle, is_unreadable, unreadable, widened
 
 NO_SENSE = (ValueError, TypeError, LookupError, ArithmeticError, AttributeError)
 _MOST_LOST = 1000
+MOST_ROWS = 20_000
+"""No provider that is known gives more than 5,000 at once."""
 
 
 def read_rows(
@@ -25,17 +27,19 @@ def read_rows(
     A row that `candle_of(row, time)` cannot read is `unreadable(time)`, and so is one with values that contradict each
     other by more than a little. Where `time_of(row)` raises, or is no open time of the interval, all open times between
     its neighbours are unreadable: it is one of them. Of two rows with one open time that differ the first stands where
-    the newest come first, since it was written later; else none does. Raises `BadAnswer` when no time can be read.
+    the newest come first, since it was written later; else none does. Raises `BadAnswer` when no time can be read, and
+    for more than 20,000 rows.
     """
     step = grid_s(interval, is_utc=is_utc_grid)
     found: dict[int, Candle] = {}
     times: list[int | None] = []
     fault = ""
+    if len(rows) > MOST_ROWS:
+        raise BadAnswer(f"the answer has {len(rows):,} rows; at most {MOST_ROWS:,} are read")
     for row in rows:
         try:
             time = time_of(row)
-            # It raises for a month that does not begin on a day which every month has.
-            if time < 0 or time % step or next_open(interval, time) <= time:
+            if time < 0 or time % step or (is_utc_grid and not is_open_time(interval, time)):
                 raise ValueError(f"{time} is no open time of {interval}")
         except NO_SENSE as error:
             fault = fault or f"{type(error).__name__}: {error}"

@@ -29,6 +29,8 @@ PAGES_BELOW = ("/static/", "/docs/")
 STATUS = frozenset({f"{PREFIX}/status", "/metrics"})
 
 REQUEST_BURST_S = 10.0
+FRAMES_PER_REQUEST = 3
+LEAST_FRAMES = 1_000
 LEAST_CONNECTS = 300
 # Of an address that is not this machine itself, unless the configuration says otherwise.
 REQUESTS_PER_SECOND = 1_000.0
@@ -136,6 +138,10 @@ class Access:
     def _counts_no_rows(self, owner: str) -> bool:
         return not self.config.max_history_rows_per_minute_per_address and callers.is_this_machine(owner)
 
+    def new_frames(self) -> TokenBucket:
+        """Return what counts the frames of one more WebSocket."""
+        return TokenBucket(*frames_limit(self.config.max_requests_per_second))
+
     def check_rows(self, caller: Caller) -> None:
         """Refuse candles of the past to who had its share. Raises `RequestError`."""
         if not self._counts_no_rows(caller.owner):
@@ -175,16 +181,14 @@ class Access:
             if self._counts_no_connects(caller.owner):
                 return
             bucket = self._connects.of(caller.owner)
-            what = f"{_connects(self.config)[1]:g} new connections a minute from one address"
+            what = _most_connects(self.config)
         elif self._counts_no_requests(caller.owner):
             return
         else:
             bucket = self._requests.of(caller.client)
             what = f"{_requests(self.config):g} requests a second from {_whose(caller)}"
         if not bucket.take():
-            raise RequestError(
-                Code.RATE_LIMITED, f"more than {what}; wait {bucket.wait_s:.2f} s", retry_after=bucket.wait_s
-            )
+            raise _too_many(what, bucket.wait_s)
 
     def _preflight(self, request: web.Request) -> web.Response:
         if "Origin" not in request.headers or not self.origins.is_allowed(request):
@@ -196,9 +200,27 @@ class Access:
         }
         return web.Response(status=204, headers=headers)
 
+    def check_opening(self, request: web.Request) -> None:
+        """Raise the `RequestError` that an attempt to open a WebSocket would get now; counts nothing.
+
+        A browser does not tell a page why an attempt failed, so the page asks the same address without one.
+        """
+        caller = self.caller(request)
+        if not self._counts_no_connects(caller.owner) and (wait_s := self._connects.of(caller.owner).wait_s):
+            raise _too_many(_most_connects(self.config), wait_s)
+        self._check_room(caller)
+
     def admit(self, request: web.Request) -> Caller:
         """Count one more WebSocket client; return what `leave` wants. Raises `RequestError` when full."""
         caller = self.caller(request)
+        self._check_room(caller)
+        self.clients += 1
+        self._per_owner[caller.owner] += 1
+        if caller.token is not None:
+            self._per_token[caller.token.name] += 1
+        return caller
+
+    def _check_room(self, caller: Caller) -> None:
         if self.is_closing:
             raise RequestError(Code.INTERNAL, "the relay is shutting down", retry_after=5)
         if self.clients >= self.config.max_clients:
@@ -209,11 +231,6 @@ class Access:
                 f"too many connections from one address; at most {self.config.max_clients_per_address} are allowed",
                 retry_after=10,
             )
-        self.clients += 1
-        self._per_owner[caller.owner] += 1
-        if caller.token is not None:
-            self._per_token[caller.token.name] += 1
-        return caller
 
     def leave(self, caller: Caller) -> None:
         """Count one client less."""
@@ -229,6 +246,11 @@ ACCESS = web.AppKey("access", Access)
 def requests_limit(a_second: float) -> tuple[float, float]:
     """Return rate and burst of requests: those of ten seconds may come at once."""
     return a_second, max(1.0, a_second * REQUEST_BURST_S)
+
+
+def frames_limit(requests_a_second: float) -> tuple[float, float]:
+    """Return rate and burst of frames, of which a request may take several; pongs are frames too."""
+    return FRAMES_PER_REQUEST * requests_a_second, max(LEAST_FRAMES, 2 * requests_a_second * REQUEST_BURST_S)
 
 
 def rows_limit(a_minute: int) -> tuple[float, float]:
@@ -263,6 +285,14 @@ def _connects(config: Config) -> tuple[float, float]:
     # After an outage all clients behind one address come back at once.
     most = config.max_connects_per_minute or max(LEAST_CONNECTS, config.max_clients_per_address)
     return most / 60, most
+
+
+def _most_connects(config: Config) -> str:
+    return f"{_connects(config)[1]:g} new connections a minute from one address"
+
+
+def _too_many(what: str, wait_s: float) -> RequestError:
+    return RequestError(Code.RATE_LIMITED, f"more than {what}; wait {wait_s:.2f} s", retry_after=wait_s)
 
 
 def _requests(config: Config) -> float:

@@ -19,6 +19,7 @@ class History(TypedDict):
     provider: ProviderName
     candles: list[CandleObject]
     last_is_closed: Annotated[bool, "False when the last candle is still open."]
+    complete: NotRequired[Annotated[bool, "False where a candle may be missing: the provider is asked for it again."]]
 
 
 class InstrumentObject(TypedDict):

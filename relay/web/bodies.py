@@ -57,6 +57,10 @@ class _Form:
             self._second = second
         return self._dated, *self.parts
 
+    def pack(self) -> bytes:
+        """Return all parts together, compressed."""
+        return gzipped(b"".join(self.parts))
+
     def common(self) -> dict[str, str]:
         """Return the headers that any content has."""
         headers = {"Content-Type": self.content_type, **_SHARED}
@@ -116,7 +120,7 @@ class Body:
             return web.Response(status=304, headers={"ETag": f'W/"{form.tag}"', **_SHARED})
         accepted = asked.get("Accept-Encoding")
         if accepted is not None and form.length >= LEAST_COMPRESSED and takes_gzip(accepted):
-            form = self._packed or await self._pack()
+            form = self._packed or await self.pack()
         if "Origin" in asked or request.version != HttpVersion11 or request.method != "GET" or not request.keep_alive:
             return form.response()
         if form.head is None:
@@ -129,10 +133,10 @@ class Body:
                 await request.writer.drain()
         return _SENT
 
-    async def _pack(self) -> _Form:
+    async def pack(self) -> _Form:
+        """Make the compressed form now, not when a client wants it."""
         plain = self._plain
-        data = b"".join(plain.parts)
-        packed = await asyncio.to_thread(gzipped, data) if len(data) > MOST_ON_LOOP else gzipped(data)
+        packed = await asyncio.to_thread(plain.pack) if plain.length > MOST_ON_LOOP else plain.pack()
         self._packed = _Form((packed,), plain.content_type, f"{plain.tag}-gzip", "gzip")
         return self._packed
 

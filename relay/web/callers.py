@@ -3,11 +3,9 @@
 import functools
 import ipaddress
 from collections.abc import Sequence
-from typing import TypeAlias
 
+from relay.hosts import Address, Host, parse_host
 from relay.values import Network
-
-Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 # Names that nobody can register in the public DNS, so that no page of the internet can have one of them.
 _PRIVATE_ENDINGS = (".local", ".internal", ".home.arpa")
@@ -55,21 +53,13 @@ def is_this_machine(owner: str) -> bool:
     return address is not None and address.is_loopback
 
 
-def host_name(netloc: str) -> str:
-    """Return a host in lower case, without port, brackets and the dot of the root."""
-    name = netloc.lower().rpartition("@")[2]
-    if name.startswith("["):
-        return name[1:].partition("]")[0]
-    return name.partition(":")[0].removesuffix(".")
-
-
-def is_own_by_nature(name: str) -> bool:
+def is_own_by_nature(host: Host) -> bool:
     """Say whether no page elsewhere can have this host: an address, or a name of this very machine.
 
     With DNS rebinding a page of `evil.example` reaches a relay on the visitor's machine or network after its name was
     pointed there. Then `Host` and `Origin` are equal and both say `evil.example`; an address cannot be forged so.
     """
-    return name == "localhost" or name.endswith(".localhost") or _address(name) is not None
+    return host.address is not None or host.name == "localhost" or host.name.endswith(".localhost")
 
 
 def is_private_name(name: str) -> bool:
@@ -86,16 +76,13 @@ def _written(peer: str) -> str:
 
 @functools.lru_cache(4096)
 def _address(text: str) -> Address | None:
-    text = text.strip()
-    if text.startswith("["):
-        text = text[1:].partition("]")[0]
-    elif text.count(":") == 1:
-        text = text.partition(":")[0]
-    try:
-        found = ipaddress.ip_address(text)
-    except ValueError:
+    """Return an address, also one with a port and brackets, as proxies write it, or a zone, as the system does."""
+    text = text.strip().partition("%")[0]
+    found = parse_host(f"[{text}]" if text.count(":") > 1 and not text.startswith("[") else text)
+    if found is None:
         return None
-    return (found.ipv4_mapped or found) if isinstance(found, ipaddress.IPv6Address) else found
+    address = found.address
+    return (address.ipv4_mapped or address) if isinstance(address, ipaddress.IPv6Address) else address
 
 
 def _is_within(address: Address, networks: Sequence[Network]) -> bool:

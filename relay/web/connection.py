@@ -18,7 +18,7 @@ from relay.joining import Joining
 from relay.limits import TokenBucket
 from relay.outbox import Outbox
 from relay.stream import Subscriber
-from relay.web.access import Caller, requests_limit
+from relay.web.access import Caller, frames_limit, requests_limit
 from relay.web.parts import Parts
 from relay.web.socket import Socket
 from relay.web.subscribing import Subscribing
@@ -28,6 +28,8 @@ log = logging.getLogger(__name__)
 PING_FRAME = b"\x89\x00"
 CLOSE_TIMEOUT_S = 2.0
 SLOW_CLOSE_TIMEOUT_S = 10.0
+STREAMS_PER_REQUEST = 5
+"""For so many streams that it names, a request counts as one more."""
 INVALID_RATE, INVALID_BURST = 1.0, 100
 OVER_LIMIT_RATE, OVER_LIMIT_BURST = 1.0, 100
 
@@ -93,20 +95,24 @@ class Connection:
 
     def set_limits(self) -> None:
         """Go by the limits that are in force now."""
-        self._requests.set_limit(*requests_limit(self._parts.access.config.max_requests_per_second))
+        most = self._parts.access.config.max_requests_per_second
+        self._requests.set_limit(*requests_limit(most))
+        if self._ws.inlet is not None and self._ws.inlet.frames is not None:
+            self._ws.inlet.frames.allowed.set_limit(*frames_limit(most))
         self._subscribing.set_limits()
 
     # -- reading -----------------------------------------------------------------------------------
 
     async def serve(self) -> None:
-        """Answer requests until the client goes."""
+        """Answer requests until the client goes; others have their turns, since `receive` may never wait."""
         while True:
+            await self._parts.rounds.take()
             message = await self._ws.receive()
             self._heard_at = time.monotonic()
             if message.type in (WSMsgType.CLOSE, WSMsgType.CLOSING, WSMsgType.CLOSED, WSMsgType.ERROR):
                 if isinstance(message.data, WebSocketError) and self._end_code is None:
                     # aiohttp has closed already: what came was no WebSocket, or too much.
-                    self._end_code = int(message.data.code)
+                    self._end_code = self._ws.fault(int(message.data.code))
                 break
             if self._is_ended or message.type is WSMsgType.PONG:
                 # After the close frame only the client's own is waited for.
@@ -117,7 +123,9 @@ class Connection:
             elif message.type is WSMsgType.TEXT:
                 await self._on_text(message.data)
             elif message.type is WSMsgType.PING:
-                await self._ws.pong(message.data)
+                # Who is gone has no need of it.
+                with contextlib.suppress(ConnectionError):
+                    await self._ws.pong(message.data)
             else:
                 self._on_invalid(RequestError(Code.INVALID_REQUEST, "binary frame; send JSON as text"), None)
 
@@ -140,6 +148,7 @@ class Connection:
             self._on_invalid(error, request_id)
             return
         self._counted[request.action] += 1
+        self._requests.spend(len(request.names) // STREAMS_PER_REQUEST)
         try:
             await self._on_request(request)
         except Exception:  # noqa: BLE001  a fault of ours ends one request, never the connection
@@ -152,6 +161,7 @@ class Connection:
             self._send(wire.subscriptions(self._subscribing.labels(), request.id))
         else:
             for name in request.names:
+                await self._parts.rounds.take()
                 await self._answer_one(request, name)
 
     async def _answer_one(self, request: requests.Request, name: tuple[str, str]) -> None:
@@ -274,5 +284,7 @@ class Connection:
             self._abort_timer = asyncio.get_running_loop().call_later(CLOSE_TIMEOUT_S, self._transport.abort)
             await self._ws.close()
         self._is_ended = True
-        self._abort_timer.cancel()
+        if not self._transport.get_write_buffer_size():
+            self._abort_timer.cancel()
+        # Else a client that reads nothing would keep the connection open for ever.
         self._transport.close()

@@ -1,19 +1,18 @@
 """Serves the contracts: `/openapi.json` and `/asyncapi.json` for programs, `/docs` for people. No token is needed."""
 
-import re
 from typing import Any, NamedTuple
 
 import orjson
 from aiohttp import web
 
 from relay.directory import Directory
+from relay.hosts import parse_host
 from relay.web import asyncapi, docs, openapi
 from relay.web.access import Access
 from relay.web.origins import scheme_of
 from relay.web.pages import policy
 
 _ANY_HOST = "host.invalid"
-_HOST = re.compile(r"[a-z0-9.-]+(:[0-9]{1,5})?|\[[0-9a-f:]+\](:[0-9]{1,5})?", re.IGNORECASE)
 
 
 class Texts(NamedTuple):
@@ -40,7 +39,7 @@ class Contracts:
         if texts is None:
             # Once: it takes milliseconds, and anybody may ask.
             texts = self._made[state] = self._make(*state)
-        host = request.host if _HOST.fullmatch(request.host) else "localhost"
+        host = "localhost" if parse_host(request.host) is None else request.host
         return Texts(texts.openapi, texts.asyncapi.replace(_ANY_HOST, host), texts.docs.replace(_ANY_HOST, host))
 
     def _make(self, is_secure: bool, needs_token: bool, is_status_public: bool) -> Texts:

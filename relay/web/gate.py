@@ -1,5 +1,6 @@
 """What every request passes on its way to a route, and its answer on the way back: one middleware, in one order."""
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable
 
@@ -7,11 +8,14 @@ from aiohttp import web
 
 from relay.web.access import Access, is_websocket
 from relay.web.counting import Requests, route_of
+from relay.web.inlet import FORGOTTEN_BYTES, LINGER_S, inlet_of
 from relay.web.newcomers import Newcomers
 from relay.web.problems import problem_of, problem_of_routing
 
 CLIENT_LEFT = 499
 """Not on the wire: the client was gone before there was an answer."""
+
+TOO_MANY = 429
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -28,6 +32,11 @@ class Gate:
     async def enter(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Let a request in or refuse it. A WebSocket is counted when it begins, and not timed."""
         self._newcomers.greet(request)
+        inlet = inlet_of(request.transport)
+        has_more = inlet is not None and not request.content.is_eof()
+        if inlet is not None and has_more:
+            # No route takes a body.
+            inlet.stop(FORGOTTEN_BYTES)
         started = None if is_websocket(request) else time.monotonic()
         status = CLIENT_LEFT
         try:
@@ -41,9 +50,17 @@ class Gate:
         except Exception as error:  # noqa: BLE001 - the last line of defence: clients get no traceback
             answer = problem_of(error)
             status = answer.status
+            if status == TOO_MANY and inlet is not None and not inlet.may_go_on():
+                answer.force_close()
         finally:
             if started is not None:
                 self._requests.count(route_of(request), status, time.monotonic() - started)
+        if has_more:
+            answer.force_close()
+            await answer.prepare(request)
+            await answer.write_eof()
+            # To close while a body is on its way resets the connection, and the client would not see the answer.
+            await asyncio.sleep(LINGER_S)
         return answer
 
     async def count_websocket(self, request: web.Request, answer: web.StreamResponse) -> None:

@@ -11,6 +11,7 @@ from relay.directory import Directory, Target
 from relay.errors import ProviderUnavailable, RelayError
 from relay.history import History, Text
 from relay.hub import Hub
+from relay.intervals import length_s
 from relay.joining import live_of
 from relay.storage.chunks import CSV_HEAD, Chunk, as_csv, as_lines
 from relay.storage.store import Store
@@ -52,6 +53,12 @@ def _closed(text: Text) -> Chunk:
     """Return the closed candles: lines have no place to say that the last one is not."""
     chunk = text.chunk
     return chunk if text.last_is_closed else chunk.part(0, len(chunk.times) - 1)
+
+
+def _lacks_one(target: Target, text: Text) -> bool:
+    """Say whether a candle may be missing: not while the market was closed."""
+    market, length = target.provider.market(target.key.symbol), length_s(target.key.interval)
+    return any(market.open_parts(*span, length) for span in text.doubted)
 
 
 class HistoryRoute:
@@ -139,7 +146,8 @@ class HistoryRoute:
                     parts.append(b",")
                 parts.append(chunk.text)
                 rows += len(chunk.times)
-            parts.append(b'],"last_is_closed":true}' if text.last_is_closed else b'],"last_is_closed":false}')
+            parts.append(b'],"last_is_closed":true' if text.last_is_closed else b'],"last_is_closed":false')
+            parts.append(b',"complete":false}' if text.doubted and _lacks_one(asked.target, text) else b"}")
         else:
             chunk = _closed(text)
             rows = len(chunk.times)

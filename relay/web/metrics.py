@@ -3,7 +3,8 @@
 No label takes a value that a client chooses: providers and budgets come from plugins, everything else from fixed sets.
 """
 
-from collections.abc import Iterable, Iterator
+import asyncio
+from collections.abc import Callable, Iterable, Iterator
 
 from aiohttp import web
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
@@ -29,6 +30,7 @@ from relay.version import VERSION
 from relay.web.connection import ACTIONS
 from relay.web.counting import Requests
 from relay.web.status import PROVIDER_STATES, provider_state
+from relay.web.tallies import Tally, take_tallies
 from relay.web.ws import Clients
 
 STREAM_STATES = (CONNECTING, CONNECTED, RECONNECTING, BACKFILLING, STALE, *PAUSES, ERROR)
@@ -38,10 +40,14 @@ CLOSE_CODES = {
     "client": (1000, 1001, 1002, 1003, 1005, 1006, 1007, 1008, 1009, 1011),
 }
 OTHER = "other"
+OPENMETRICS_END = b"# EOF\n"
 
 
 class RelayCollector(Collector):
-    """Turns the counters of one relay into metrics; `summary` is what the store said last, None if it said nothing."""
+    """Turns the counters of one relay into metrics.
+
+    `summary` is what the store said last, None if it said nothing; `tallies` are those of the streams, by provider.
+    """
 
     def __init__(
         self,
@@ -62,6 +68,15 @@ class RelayCollector(Collector):
         self._requests = requests
         self._loop_lag = loop_lag
         self.summary: StoreSummary | None = None
+        self.tallies: dict[str, Tally] = {}
+
+    async def look(self) -> None:
+        """Take what cannot be read in one go."""
+        try:
+            self.summary = await self._store.streams_summary()
+        except StoreError:
+            self.summary = None
+        self.tallies = await take_tallies(self._hub, self._supervisors)
 
     def collect(self) -> Iterable[Metric]:
         """Yield all metrics."""
@@ -107,7 +122,7 @@ class RelayCollector(Collector):
             labels=["provider"],
         )
         for name, supervisor in self._supervisors.items():
-            counts = self._hub.counts(name)
+            counts = self.tallies[name].counts
             updates_in.add_metric([name], supervisor.intake.updates)
             updates_out.add_metric([name], counts["told"])
             for reason in ("duplicate", "late"):
@@ -120,7 +135,7 @@ class RelayCollector(Collector):
             differed.add_metric([name], self._history.calls.differed[name])
             in_doubt.add_metric([name], self._history.calls.doubts.count(name))
             gaps.add_metric([name], counts["gaps"])
-            open_gaps.add_metric([name], sum(len(one.series.gaps) for one in self._hub.of_provider(name)))
+            open_gaps.add_metric([name], self.tallies[name].open_gaps)
             lag.add_metric([name], *_buckets(supervisor.intake.lag))
         yield from (updates_in, updates_out, ignored, merged, skipped, backfilled, revised, gaps, open_gaps, lag)
         yield from (compared, differed, in_doubt)
@@ -140,11 +155,8 @@ class RelayCollector(Collector):
             now = provider_state(supervisor.provider, self._clients.parts.directory)[0]
             for state in PROVIDER_STATES:
                 states.add_metric([name, state], state == now)
-            count_of = dict.fromkeys(STREAM_STATES, 0)
-            for stream in self._hub.of_provider(name):
-                count_of[stream.status] += 1
-            for state, count in count_of.items():
-                streams.add_metric([name, state], count)
+            for state in STREAM_STATES:
+                streams.add_metric([name, state], self.tallies[name].states[state])
             feeds.add_metric([name], supervisor.open_feeds)
             connects.add_metric([name], supervisor.attempts.connects)
             for cause in CAUSES:
@@ -167,7 +179,7 @@ class RelayCollector(Collector):
 
     def _sending(self) -> Iterator[Metric]:
         """What leaves for subscribers."""
-        hub, fanout = self._hub, self._hub.fanout
+        fanout = self._hub.fanout
         yield Count("relay_sent_frames", "Frames written to clients", fanout.frames_out)
         yield Count(
             "relay_sent_writes", "Writes to client sockets; one carries all frames of a flush", fanout.writes_out
@@ -178,7 +190,7 @@ class RelayCollector(Collector):
         yield Gauge("relay_clients", "WebSocket clients", len(self._clients.connections))
         yield Gauge("relay_clients_lagging", "Clients that do not keep up now", fanout.lagging)
         yield Gauge(
-            "relay_subscriptions", "Subscriptions of clients", sum(one.subscriber_count for one in hub.streams.values())
+            "relay_subscriptions", "Subscriptions of clients", sum(one.subscriptions for one in self.tallies.values())
         )
         yield Count("relay_client_connects", "WebSocket clients that came", self._clients.opened)
 
@@ -219,29 +231,38 @@ class RelayCollector(Collector):
             yield Count("relay_store_dropped_candles", "Candles given up because too many waited", summary.dropped)
 
 
+class _One(Collector):
+    """A registry of one metric, so that it can be written by itself."""
+
+    def __init__(self, metric: Metric) -> None:
+        self._metric = metric
+
+    def collect(self) -> Iterable[Metric]:
+        return (self._metric,)
+
+
 class Metrics:
     """Answers `/metrics`; owns the registry, so that several relays can live in one process."""
 
-    def __init__(self, collector: RelayCollector, store: Store) -> None:
+    def __init__(self, collector: RelayCollector) -> None:
         self._collector = collector
-        self._store = store
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(collector)
         for process in (ProcessCollector, PlatformCollector, GCCollector):
             process(registry=self._registry)
 
     async def answer(self, request: web.Request) -> web.Response:
-        """The metrics as text, or as OpenMetrics for who accepts that."""
-        try:
-            self._collector.summary = await self._store.streams_summary()
-        except StoreError:
-            self._collector.summary = None
+        """The metrics as text, or as OpenMetrics for who accepts that; metric by metric, updates go on meanwhile."""
+        write: Callable[[Collector], bytes] = generate_latest
+        content_type, end = CONTENT_TYPE_PLAIN_0_0_4, b""
         if "application/openmetrics-text" in request.headers.get("Accept", "").lower():
-            body: bytes = openmetrics.generate_latest(self._registry)  # type: ignore[no-untyped-call]  # theirs
-            content_type = openmetrics.CONTENT_TYPE_LATEST
-        else:
-            body, content_type = generate_latest(self._registry), CONTENT_TYPE_PLAIN_0_0_4
-        return web.Response(body=body, headers={"Content-Type": content_type})
+            write, content_type, end = openmetrics.generate_latest, openmetrics.CONTENT_TYPE_LATEST, OPENMETRICS_END
+        await self._collector.look()
+        parts = []
+        for metric in self._registry.collect():
+            parts.append(write(_One(metric)).removesuffix(end))
+            await asyncio.sleep(0)
+        return web.Response(body=b"".join([*parts, end]), headers={"Content-Type": content_type})
 
 
 METRICS = web.AppKey("metrics", Metrics)

@@ -1,54 +1,22 @@
 """Connections that have not asked for anything yet: each has some seconds, then it goes.
 
 Limits count who asks. A connection that stays silent, or sends its request one byte a minute, would never be counted
-and could be had by the thousand. What is no HTTP is no request either, and is answered here.
+and could be had by the thousand.
 """
 
 import asyncio
 import ssl
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple, cast
 
 from aiohttp import web
 
-from relay.errors import Code
-from relay.version import NAME
-from relay.web.masks import MaskGuard
-from relay.web.problems import problem
+from relay.limits import TokenBucket
+from relay.web.inlet import Inlet, Protocol, inlet_of
 
 HANDSHAKE_S = 60.0
 LOOKS = 20
 """So often within its time it is checked whether a connection has asked for something."""
-
-
-_UNREADABLE = (
-    "this is no HTTP/1.1 request that can be read; an address is ASCII, with all else percent-encoded, and a line has "
-    "at most 8190 bytes"
-)
-
-
-class Protocol(web.RequestHandler):
-    """Answers as a problem what no middleware sees, since no request could be made of it; wants masks of WebSockets."""
-
-    __slots__ = ()
-
-    def set_parser(self, parser: Any, *others: Any, **named: Any) -> None:
-        """Have a WebSocket read by its reader from now on, behind a guard."""
-        guard: Any = MaskGuard(parser)
-        super().set_parser(guard, *others, **named)
-
-    def handle_error(
-        self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
-    ) -> web.StreamResponse:
-        """Log as aiohttp does, and answer without its words: they repeat the line, and with it a token."""
-        super().handle_error(request, status, exc, message)
-        if status < 500:
-            answer = problem(status, Code.INVALID_REQUEST, _UNREADABLE)
-        else:
-            answer = problem(status, Code.INTERNAL, "the relay failed at this request")
-        answer.headers["Server"] = NAME
-        answer.force_close()
-        return answer
 
 
 class _Patience(NamedTuple):
@@ -59,10 +27,14 @@ class _Patience(NamedTuple):
 
 
 class Newcomers:
-    """Knows the connections without a request, and ends them when their time is over."""
+    """Knows the connections without a request, and ends them when their time is over.
 
-    def __init__(self, patience_s: float) -> None:
+    `new_bucket` makes what counts the frames of a WebSocket.
+    """
+
+    def __init__(self, patience_s: float, new_bucket: Callable[[], TokenBucket]) -> None:
         self._patience_s = patience_s
+        self._new_bucket = new_bucket
         self._waiting: dict[web.RequestHandler, _Patience] = {}
         self._timer: asyncio.TimerHandle | None = None
 
@@ -80,7 +52,7 @@ class Newcomers:
             self._waiting[protocol] = _Patience(loop.time() + self._patience_s, may_shake_hands=True)
             if self._timer is None:
                 self._plan(loop)
-            return protocol
+            return Inlet(cast(Protocol, protocol), self._new_bucket)
 
         return made
 
@@ -107,6 +79,8 @@ class Newcomers:
     def greet(self, request: web.Request) -> None:
         """Let a connection stay that has asked for something."""
         self._waiting.pop(request.protocol, None)
+        if (inlet := inlet_of(request.transport)) is not None:
+            inlet.greet()
 
 
 class Site(web.BaseSite):

@@ -80,6 +80,7 @@ OPERATIONS = (
         parameters.INSTRUMENTS,
         list[str],
         ["BTCUSDT", "EUR/USD"],
+        has_tag=True,
     ),
     Operation(
         f"{PREFIX}/instruments",
@@ -100,6 +101,7 @@ OPERATIONS = (
                 "attribution": "Market data by Binance",
             }
         ],
+        has_tag=True,
     ),
     Operation(
         f"{PREFIX}/status",

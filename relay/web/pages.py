@@ -2,7 +2,6 @@
 
 import gzip
 import hashlib
-import re
 from importlib import resources
 from importlib.resources.abc import Traversable
 
@@ -10,6 +9,7 @@ from aiohttp import web
 
 from relay.errors import Code
 from relay.fields import shown
+from relay.hosts import parse_host
 from relay.web.problems import problem
 
 CHARTS_FILE = "lightweight-charts.js"
@@ -35,7 +35,6 @@ _POLICY = (
     "frame-ancestors 'none'",
     "require-trusted-types-for 'script'",
 )
-_HOST = re.compile(r"[a-z0-9.-]+(:[0-9]{1,5})?", re.IGNORECASE)
 
 
 class Asset:
@@ -106,8 +105,8 @@ class Pages:
 
 def policy(host: str) -> str:
     """Return the content policy of a page loaded from `host`: own files and own sockets, nothing inline."""
-    # Safari before 15.4 does not count a WebSocket as 'self'.
-    sockets = f" ws://{host} wss://{host}" if _HOST.fullmatch(host) else ""
+    # Safari before 15.4 does not count a WebSocket as 'self'. A policy cannot name an IPv6 address.
+    sockets = f" ws://{host} wss://{host}" if "[" not in host and parse_host(host) is not None else ""
     return "; ".join([*_POLICY, f"connect-src 'self'{sockets}"])
 
 

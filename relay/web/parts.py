@@ -1,12 +1,13 @@
 """What WebSocket connections are served from."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from relay.directory import Directory
 from relay.history import History
 from relay.hub import Hub
 from relay.supervision.supervisor import Supervisor
 from relay.web.access import Access
+from relay.web.rounds import Rounds
 
 
 @dataclass(slots=True)
@@ -18,3 +19,4 @@ class Parts:
     directory: Directory
     history: History
     supervisors: dict[str, Supervisor]
+    rounds: Rounds = field(default_factory=Rounds)

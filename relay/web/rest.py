@@ -11,6 +11,8 @@ from relay.errors import Code
 from relay.storage.store import Store
 from relay.web import parameters
 from relay.web.access import Access
+from relay.web.bodies import Heads
+from relay.web.lists import Kind, Lists
 from relay.web.problems import problem
 from relay.web.status import Status
 
@@ -18,48 +20,38 @@ PREFIX = "/api/v1/market-data"
 
 
 class Rest:
-    """Answers the REST routes from the hub, the directory and history."""
+    """Answers the REST routes from the directory and the store."""
 
     def __init__(
         self,
         *,
         directory: Directory,
+        lists: Lists,
         store: Store,
         access: Access,
         status: Status,
     ) -> None:
         self._directory = directory
+        self._lists = lists
+        self._heads = Heads()
         self._store = store
         self._access = access
         self._status = status
 
-    async def symbols(self, request: web.Request) -> web.Response:
+    async def symbols(self, request: web.Request) -> web.StreamResponse:
         """The symbols that can be had, sorted."""
-        asked = parameters.INSTRUMENTS.read(request)
-        await self._directory.settled()
-        listed = self._directory.listed(asked.asset_class)
-        return _json(sorted({self._directory.name_of(provider, one.symbol.upper()) for provider, one in listed}))
+        return await self._list(request, "symbols")
 
-    async def instruments(self, request: web.Request) -> web.Response:
+    async def instruments(self, request: web.Request) -> web.StreamResponse:
         """The instruments that can be had, with provider and intervals."""
+        return await self._list(request, "instruments")
+
+    async def _list(self, request: web.Request, kind: Kind) -> web.StreamResponse:
         asked = parameters.INSTRUMENTS.read(request)
         await self._directory.settled()
-        listed = self._directory.listed(asked.asset_class)
-        return _json(
-            [
-                {
-                    "symbol": self._directory.name_of(one.provider, one.instrument.symbol.upper()),
-                    "provider": one.provider.name,
-                    "asset_class": one.instrument.asset_class,
-                    "base": one.instrument.base,
-                    "quote": one.instrument.quote,
-                    "intervals": list(one.intervals),
-                    "status": one.instrument.status,
-                    "attribution": one.provider.info.attribution,
-                }
-                for one in listed
-            ]
-        )
+        self._directory.check_asset_class(asked.asset_class)
+        body = await self._lists.body(kind, asked.asset_class)
+        return await body.answer(request, self._heads)
 
     async def status(self, request: web.Request) -> web.Response:
         """What the relay is doing, and how well."""
@@ -82,8 +74,8 @@ class Rest:
 REST = web.AppKey("rest", Rest)
 
 
-def _route(path: str, method: Callable[[Rest, web.Request], Awaitable[web.Response]]) -> web.RouteDef:
-    async def handle(request: web.Request) -> web.Response:
+def _route(path: str, method: Callable[[Rest, web.Request], Awaitable[web.StreamResponse]]) -> web.RouteDef:
+    async def handle(request: web.Request) -> web.StreamResponse:
         return await method(request.app[REST], request)
 
     return web.get(path, handle)

@@ -8,15 +8,18 @@ from aiohttp import web
 
 from relay import wire
 from relay.errors import CloseCode
+from relay.web.inlet import FORGOTTEN_BYTES, LINGER_S, Inlet, inlet_of
 
 KERNEL_BUFFER = 24 * 1024
-TOO_BIG_LINGER_S = 1.0
+SAID_WHY = {CloseCode.TOO_BIG: ("message too big", FORGOTTEN_BYTES), CloseCode.RATE_LIMITED: ("rate limited", 0)}
+"""Why this end closes while there is more to read, and how many bytes of it are read."""
 
 
 class Socket(web.WebSocketResponse):
-    """Says why when it closes because of a message that is too big."""
+    """Says why when it closes because of a message that is too big, or of too much that came."""
 
     transport: asyncio.WriteTransport | None = None
+    inlet: Inlet | None = None
     # The answer to the handshake waits for the greeting, and both leave in one write. Without this switch, which is
     # aiohttp's own, they leave one after the other.
     _send_headers_immediately = False
@@ -34,23 +37,32 @@ class Socket(web.WebSocketResponse):
             return None
         if request.transport is not None:
             self.transport = request.transport
+            self.inlet = inlet_of(request.transport)
             _bound_kernel_buffer(request.transport)
         return self.transport
 
-    async def close(self, *, code: int = 1000, message: bytes = b"", drain: bool = True) -> bool:
-        """Close; after a message that is too big go on reading for a moment.
+    def fault(self, code: int) -> int:
+        """Return the code to close with where aiohttp's reader refused what came with this one."""
+        frames = None if self.inlet is None else self.inlet.frames
+        return int(CloseCode.RATE_LIMITED) if frames is not None and frames.is_flooded else code
 
-        Closing at once would reset the connection while the rest of the message is on its way, and the client would
-        not see the reason.
+    async def close(self, *, code: int = 1000, message: bytes = b"", drain: bool = True) -> bool:
+        """Close; while more is on its way, wait for a moment.
+
+        Closing at once would reset the connection, and the client would not see the reason.
         """
-        if code == CloseCode.TOO_BIG and self.transport is not None and not self.closed:
-            self.transport.write(wire.close_frame(code, "message too big"))
-            deadline = time.monotonic() + TOO_BIG_LINGER_S
-            while time.monotonic() < deadline and not self.transport.is_closing():  # noqa: ASYNC110  no event tells
-                await asyncio.sleep(0.02)
-            self.transport.close()
-            return True
-        return await super().close(code=code, message=message, drain=drain)
+        code = self.fault(code)
+        if code not in SAID_WHY or self.transport is None or self.transport.is_closing() or self.closed:
+            return await super().close(code=code, message=message, drain=drain)
+        reason, most = SAID_WHY[CloseCode(code)]
+        self.transport.write(wire.close_frame(code, reason))
+        if self.inlet is not None:
+            self.inlet.stop(most)
+        deadline = time.monotonic() + LINGER_S
+        while time.monotonic() < deadline and not self.transport.is_closing():  # noqa: ASYNC110  no event tells
+            await asyncio.sleep(0.02)
+        self.transport.close()
+        return True
 
 
 def _bound_kernel_buffer(transport: asyncio.WriteTransport) -> None:

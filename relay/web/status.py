@@ -23,6 +23,7 @@ from relay.supervision.supervisor import Supervisor
 from relay.version import VERSION
 from relay.web.access import Access
 from relay.web.connection import Connection
+from relay.web.tallies import Tally, take_tallies
 from relay.web.ws import Clients
 
 CLIENTS_SHOWN = 50
@@ -69,6 +70,7 @@ class Status:
         except StoreError:
             summary = {}
         hub, fanout = self._hub, self._hub.fanout
+        tallies = await take_tallies(hub, self._supervisors)
         wall, now = time.time(), time.monotonic()
         return {
             "version": VERSION,
@@ -79,7 +81,7 @@ class Status:
                 "connected": self._access.clients,
                 "subscribers": len(hub.subscribers),
                 "lagging": fanout.lagging,
-                "subscriptions": sum(stream.subscriber_count for stream in hub.streams.values()),
+                "subscriptions": sum(one.subscriptions for one in tallies.values()),
                 "opened": self._clients.opened,
                 **self._access.clients_by_token(),
                 "requests": dict(self._clients.requests),
@@ -105,7 +107,7 @@ class Status:
                 "set_aside": self._identities.told(),
             },
             "plugins_refused": [{"source": _base_name(failure.source)} for failure in self._refused],
-            "providers": [self._provider(supervisor) for supervisor in self._supervisors.values()],
+            "providers": [self._provider(one, tallies[name]) for name, one in self._supervisors.items()],
             "connections": sum(supervisor.open_feeds for supervisor in self._supervisors.values()),
             "budgets": [
                 {"provider": name, **_budget(budget, wall)}
@@ -145,10 +147,10 @@ class Status:
             "poll_every_s": None if every_s is None else round(every_s, 1),
         }
 
-    def _provider(self, supervisor: Supervisor) -> dict[str, Any]:
+    def _provider(self, supervisor: Supervisor, tally: Tally) -> dict[str, Any]:
         provider = supervisor.provider
         state, trouble = provider_state(provider, self._directory)
-        counts = self._hub.counts(provider.name)
+        counts = tally.counts
         return {
             "name": provider.name,
             "title": provider.info.title,
@@ -158,7 +160,7 @@ class Status:
             "intervals": list(provider.info.intervals),
             "connections": supervisor.open_feeds,
             "connects": supervisor.attempts.connects,
-            "streams": len(self._hub.of_provider(provider.name)),
+            "streams": tally.streams,
             "updates_in": supervisor.intake.updates,
             "updates_out": counts["told"],
             "merged": counts["merged"],

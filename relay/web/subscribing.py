@@ -148,8 +148,9 @@ class Subscribing:
         # The splice comes before the subscription: what a stream tells of the past is in the snapshot already.
         snapshot = joining.splice(None if is_new else self._since.get(stream))
         self._join(stream, joining.options, joining.floor())
-        if snapshot.candles:
-            self._since[stream] = snapshot.candles[0].time
+        begin = joining.begins_at(snapshot)
+        if begin is not None:
+            self._since[stream] = min(begin, self._since[stream])
         name, interval = stream.name, stream.key.interval
         if joining.is_confirmed:
             frames = [stream.state_frame()]
@@ -178,8 +179,7 @@ class Subscribing:
         self._parts.hub.subscribe(self._subscriber, stream, options, floor=floor)
         self._note("subscribes to", stream)
         if is_new:
-            last = stream.series.last
-            self._since[stream] = last.time if last is not None else int(stream.feeder.clock.now())
+            self._since[stream] = stream.series.told_from(stream.feeder.clock.now())
         return is_new
 
     def _send(self, frames: Sequence[bytes]) -> None:

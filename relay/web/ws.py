@@ -112,8 +112,9 @@ CLIENTS = web.AppKey("clients", Clients)
 
 
 async def websocket(request: web.Request) -> web.StreamResponse:
-    """Serve one client from the handshake to the end, or say that this address speaks WebSocket."""
+    """Serve one client from the handshake to the end; without one say what it would meet, and what is spoken here."""
     if not is_websocket(request):
+        request.app[CLIENTS].parts.access.check_opening(request)
         return problem_of(
             RequestError(Code.INVALID_REQUEST, "this address speaks WebSocket; connect with ws:// or wss://")
         )

@@ -2,6 +2,8 @@
 
 /** Open, high, low, close and volume over an interval; `time` is the open time in Unix seconds (UTC). */
 export interface Candle {
+  /** Its values are final; it changes only by a revision. */
+  isClosed: boolean;
   time: number;
   open: number;
   high: number;
@@ -32,6 +34,23 @@ export type Status =
   | "market_closed"
   | "throttled"
   | "error";
+
+/** What an error is about. */
+export type Code =
+  | "invalid_json"
+  | "invalid_request"
+  | "unknown_action"
+  | "unknown_symbol"
+  | "unknown_interval"
+  | "unsupported_interval"
+  | "not_subscribed"
+  | "too_many_subscriptions"
+  | "rate_limited"
+  | "provider_unavailable"
+  | "unauthorized"
+  | "forbidden"
+  | "not_found"
+  | "internal";
 
 /** A connection is open. `epoch` names one run of the relay: `seq` starts anew with it. */
 export interface Connected {
@@ -112,10 +131,12 @@ export interface Outdated extends OfStream {
 /** The relay refused a stream (or a request, without `stream`). With `isRetried` the client asks again by itself. */
 export interface Failure extends Partial<OfStream> {
   type: "failure";
-  code: string;
+  code: Code;
   text: string;
   asked?: string;
   isRetried: boolean;
+  /** After how many milliseconds it is worth another try; null if the relay did not say. */
+  retryAfterMs: number | null;
 }
 
 export type Message = Connected | Lost | Confirmed | State | Snapshot | Update | Gap | Outdated | Failure;
@@ -152,25 +173,34 @@ export interface ClientOptions {
   backoffMs?: [least: number, most: number];
   /** How long a REST request may take. */
   timeoutMs?: number;
+  /** With more unread messages than this the connection is given up until they are read; 20,000 by default. */
+  mostUnread?: number;
   WebSocket?: WebSocketClass;
 }
 
-/** A connection to one relay, and an async iterable of messages; the WebSocket opens with the first iteration. */
+/**
+ * A connection to one relay, and an async iterable of messages; the WebSocket opens with the first iteration.
+ *
+ * Leaving the last `for await` with `break` closes it; the next one goes on where it stopped.
+ */
 export class RelayClient implements AsyncIterable<Message> {
   constructor(url?: string | URL, options?: ClientOptions);
   readonly url: URL;
   /** The streams subscribed to and not refused; canonical names where the relay confirmed them. */
   readonly streams: string[];
   readonly isConnected: boolean;
+  /** Whether it was closed, and can be used no more. */
+  readonly isClosed: boolean;
   /** Follow streams (`BTCUSDT@1m`) from now on, through reconnects. */
   subscribe(streams: string | string[], options?: SubscribeOptions): void;
   /** Stop following streams. */
   unsubscribe(streams: string | string[]): void;
   /** Connect without waiting on, or ask for a sign of life. */
   check(): void;
-  /** Close the connection; an iteration under way ends. */
+  /** Close the connection; an iteration under way ends, and what was not read is dropped. */
   close(): void;
-  next(): Promise<IteratorResult<Message, undefined>>;
+  /** Return the next message; throws `ClientClosed` where the client is closed meanwhile. */
+  next(): Promise<IteratorYieldResult<Message>>;
   [Symbol.asyncIterator](): AsyncIterator<Message, undefined>;
   history(
     symbol: string,
@@ -191,7 +221,8 @@ export class BadReply extends ClientError {}
 /** The relay refused, for instance a token. */
 export class Refused extends ClientError {
   readonly status: number;
-  readonly code: string;
+  /** Empty where neither the answer nor its status says what it is about. */
+  readonly code: Code | "";
   readonly title: string;
   readonly detail: string;
   readonly retryAfterMs: number | null;
@@ -201,6 +232,8 @@ export class Disconnected extends ClientError {
   readonly closeCode: number;
   readonly reason: string;
 }
+/** The client is used after it was closed. */
+export class ClientClosed extends ClientError {}
 
 export function parseUrl(value: string | URL): URL;
 export function parseStream(name: string): string;

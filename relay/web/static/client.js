@@ -27,13 +27,15 @@ const MOST_REPAIRS = 12;
 const HANDSHAKE_MS = 10_000;
 const SILENCE_MS = 20_000;
 const PONG_MS = 10_000;
-// More than this many unread messages, and the connection is given up until they are read.
-const MOST_WAITING = 20_000;
 const CLOSE_RATE_LIMITED = 4002;
 // Too many invalid messages, token revoked: trying again would not help.
 const CLOSES_FOR_GOOD = new Set([4001, 4003]);
-// Refusals of a stream that worked before which may end by themselves, for instance while a relay starts.
-const PASSING = new Set(["provider_unavailable", "rate_limited", "too_many_subscriptions", "internal"]);
+// A stream that was confirmed once exists, so its refusal passes, for instance once a relay that starts has its lists;
+// but for these, which are about what was asked: asked again it would be refused again.
+const REFUSED_FOR_GOOD = new Set(["invalid_json", "invalid_request", "unknown_action"]);
+const CODES = { 401: "unauthorized", 403: "forbidden", 429: "rate_limited", 503: "internal" };
+// A timer that is to wait longer runs out at once.
+const LONGEST_TIMER_MS = 2 ** 31 - 1;
 // 1970-01-01 was a Thursday.
 const FIRST_MONDAY = 4 * 86_400;
 const UNIT_S = { s: 1, m: 60, h: 3600, d: 86_400, w: 604_800, M: 31 * 86_400 };
@@ -53,7 +55,12 @@ export class Unreachable extends ClientError {}
 /** The answer is not one of a relay; the address may belong to another server. */
 export class BadReply extends ClientError {}
 
-/** The relay refused; `code` is one of the contract's or empty, `retryAfterMs` says when to come back. */
+/**
+ * The relay refused; `retryAfterMs` says when to come back.
+ *
+ * `code` is one of the contract's. Where the answer has none, the status gives it; it is empty where that says nothing
+ * either.
+ */
 export class Refused extends ClientError {
   constructor(status, code, detail, { title = "", retryAfterMs = null } = {}) {
     super(detail);
@@ -66,6 +73,13 @@ export class Disconnected extends ClientError {
   constructor(closeCode, reason) {
     super(`the relay closed the connection for good: ${reason || "no reason given"} (${closeCode})`);
     Object.assign(this, { closeCode, reason });
+  }
+}
+
+/** The client is used after it was closed. */
+export class ClientClosed extends ClientError {
+  constructor() {
+    super("this client is closed; make a new one");
   }
 }
 
@@ -191,12 +205,12 @@ class Stream {
   }
 
   /** Take the candles that the application asked for: steps between them are the relay's to answer for. */
-  acceptFirst(states) {
+  acceptFirst(candles) {
     this.hasSnapshot = true;
-    for (const { candle, isClosed } of states) {
+    for (const candle of candles) {
       this.#explained = Math.max(this.#explained, candle.time);
-      this.accept(candle.time, isClosed);
-      if (isClosed) this.remember(candle);
+      this.accept(candle.time, candle.isClosed);
+      if (candle.isClosed) this.remember(candle);
     }
   }
 
@@ -280,27 +294,36 @@ class Stream {
 /**
  * A connection to one relay, and an async iterable of messages.
  *
- * The WebSocket opens with the first iteration; REST alone never opens it. Before the first connection a failure is
- * thrown as `ClientError`, unless `waitsForRelay`; after it the client reconnects by itself, waiting between the two
- * bounds of `backoffMs` with jitter. Throws `Refused` for a token that is not valid, and `Disconnected` on 4001 and 4003.
+ * The WebSocket opens with the first iteration; REST alone never opens it. There is one, however many iterate: each
+ * message comes to one of them. What is not read is kept, of an open candle only the newest; beyond `mostUnread` messages
+ * the connection is given up, and resumed when all are read. Leaving the last `for await` with `break` closes the
+ * connection too; the next one goes on where it stopped.
+ *
+ * Before the first connection a failure is thrown as `ClientError` to all who wait, unless `waitsForRelay`; after it the
+ * client reconnects. Waits between attempts lie between the two bounds of `backoffMs`, with jitter, and are at least what
+ * the relay asks for; iterating again after an error waits as well. Throws `Refused` for a token that is not valid, and
+ * `Disconnected` on 4001 and 4003, which closes the client. A client that is closed throws `ClientClosed` wherever it is
+ * used.
  */
 export class RelayClient {
   #options;
   #headers = {};
   #socket = null;
   #isOpen = false;
-  #isBegun = false;
-  #isEnded = false;
-  #isBlocked = false;
+  #isClosed = false;
+  #isBlocked = false; // no connection until what is unread is read
   #wasConnected = false;
   #streams = new Map();
   #requests = new Map();
   #leaving = new Set();
   #lastId = 0;
-  #ready = [];
+  #unread = []; // each message in an object of its own, so that it can be replaced where it stands
+  #replaceable = new Map();
   #waiting = [];
-  #fault = null;
+  #iterations = new Set();
+  #fault = null; // what nobody was there to be told
   #failures = 0;
+  #attemptAt = 0;
   #connectedAt = 0;
   #heardAt = 0;
   #askedForLifeAt = null;
@@ -312,7 +335,7 @@ export class RelayClient {
   /** `url` is the relay's address; without one, the relay this file was loaded from. */
   constructor(url = new URL(".", import.meta.url), options = {}) {
     this.url = parseUrl(url);
-    this.#options = { backoffMs: [1000, 30_000], timeoutMs: 30_000, waitsForRelay: false, ...options };
+    this.#options = { backoffMs: [1000, 30_000], timeoutMs: 30_000, mostUnread: 20_000, ...options };
     this.#options.WebSocket ??= globalThis.WebSocket;
     const token = this.#options.token;
     if (token !== undefined && token !== null) {
@@ -330,12 +353,21 @@ export class RelayClient {
     return this.#isOpen;
   }
 
-  /** Close the connection; an iteration under way ends. */
+  get isClosed() {
+    return this.#isClosed;
+  }
+
+  /** Close the connection; an iteration under way ends, and what was not read is dropped. */
   close() {
-    this.#isEnded = true;
-    clearTimeout(this.#attemptTimer);
-    this.#dropSocket();
+    this.#isClosed = true;
+    this.#fault = null;
+    this.#forget(() => true);
+    this.#disconnect();
     this.#wake();
+  }
+
+  #checkOpen() {
+    if (this.#isClosed) throw new ClientClosed();
   }
 
   /**
@@ -345,7 +377,11 @@ export class RelayClient {
    */
   check() {
     if (this.#isOpen) this.#askForLife();
-    else if (this.#isBegun && this.#socket === null && !this.#isBlocked) this.#plan(0);
+    else if (this.#attemptTimer !== undefined) {
+      this.#disconnect();
+      this.#attemptAt = 0;
+      this.#connectWhenDue();
+    }
   }
 
   // -- streams -------------------------------------------------------------------------------------------------------
@@ -357,6 +393,7 @@ export class RelayClient {
    * not delivered again. Throws TypeError on a malformed name.
    */
   subscribe(streams, options = {}) {
+    this.#checkOpen();
     for (const asked of [streams].flat().map(parseStream)) {
       const stream = this.#find(asked);
       if (stream === undefined) this.#streams.set(asked, new Stream(asked, options));
@@ -367,11 +404,12 @@ export class RelayClient {
 
   /** Stop following streams; nothing of them comes after this returns, except the relay's confirmation. */
   unsubscribe(streams) {
+    this.#checkOpen();
     for (const stream of [streams].flat().map((name) => this.#find(parseStream(name)))) {
       if (stream === undefined) continue;
       const name = stream.name ?? stream.asked;
       this.#streams.delete(name);
-      this.#ready = this.#ready.filter((message) => message.stream !== name);
+      this.#forget((message) => message.stream === name);
       if (this.#isOpen && stream.isAsked) this.#leaving.add(stream.asked);
     }
     this.#askSoon();
@@ -385,65 +423,128 @@ export class RelayClient {
   // -- iterating -----------------------------------------------------------------------------------------------------
 
   [Symbol.asyncIterator]() {
-    return { next: () => this.next() };
+    this.#checkOpen();
+    const iteration = {};
+    this.#iterations.add(iteration);
+    const isOver = () => !this.#iterations.has(iteration);
+    const done = { value: undefined, done: true };
+    return {
+      next: async () => {
+        try {
+          const message = isOver() ? undefined : await this.#read(isOver);
+          return message === undefined ? done : { value: message, done: false };
+        } catch (fault) {
+          this.#iterations.delete(iteration);
+          if (this.#isClosed && fault instanceof ClientClosed) return done;
+          throw fault;
+        }
+      },
+      return: async () => {
+        this.#iterations.delete(iteration);
+        // Whoever else still reads connects again.
+        if (!this.#iterations.size) this.#disconnect();
+        this.#wake();
+        return done;
+      },
+    };
   }
 
-  /** Return the next message as an iterator does. */
+  /** Return the next message as an iterator does; throws `ClientClosed` where it is closed meanwhile. */
   async next() {
-    for (;;) {
-      if (this.#ready.length) return { value: this.#ready.shift(), done: false };
+    return { value: await this.#read(), done: false };
+  }
+
+  /** Return the next message, connecting if that is to be done; undefined once the iteration is over. */
+  async #read(isOver = () => false) {
+    while (!isOver()) {
+      if (this.#unread.length) return this.#takeUnread();
       if (this.#fault !== null) {
         const fault = this.#fault;
         this.#fault = null;
         throw fault;
       }
-      if (this.#isEnded) return { value: undefined, done: true };
-      if (!this.#isBegun || this.#isBlocked) {
-        this.#isBegun = true;
-        this.#isBlocked = false;
-        this.#plan(0);
-      }
-      await new Promise((resolve) => this.#waiting.push(resolve));
+      this.#checkOpen();
+      this.#isBlocked = false;
+      this.#connectWhenDue();
+      await new Promise((resolve, reject) => this.#waiting.push({ resolve, reject }));
     }
+    return undefined;
+  }
+
+  #takeUnread() {
+    const place = this.#unread.shift();
+    const { message } = place;
+    if (this.#replaceable.get(message.stream) === place) this.#replaceable.delete(message.stream);
+    return message;
   }
 
   #tell(message) {
-    const last = this.#ready.at(-1);
-    // An unread state of an open candle is replaced by the newer one, as the relay does for slow readers.
-    if (isOpenUpdate(message) && last !== undefined && isOpenUpdate(last) && last.stream === message.stream) {
-      this.#ready[this.#ready.length - 1] = message;
+    const place = { message };
+    if (message.type === "update" && !message.isClosed && !message.isRevised) {
+      const before = this.#replaceable.get(message.stream);
+      if (before !== undefined) {
+        // An unread state of an open candle is replaced by the newer one, as the relay does for slow readers.
+        before.message = message;
+        return;
+      }
+      this.#replaceable.set(message.stream, place);
+    } else if (message.stream !== undefined) {
+      this.#replaceable.delete(message.stream);
     } else {
-      this.#ready.push(message);
+      this.#replaceable.clear();
     }
+    this.#unread.push(place);
     this.#wake();
   }
 
-  #wake() {
-    for (const resolve of this.#waiting.splice(0)) resolve();
+  #forget(isForgotten) {
+    this.#unread = this.#unread.filter(({ message }) => !isForgotten(message));
+    for (const [stream, { message }] of this.#replaceable) if (isForgotten(message)) this.#replaceable.delete(stream);
   }
 
+  #wake() {
+    for (const { resolve } of this.#waiting.splice(0)) resolve();
+  }
+
+  /** Throw a fault at all who wait, else at the next one who reads; reading after that begins anew. */
   #fail(fault) {
-    this.#fault = fault;
-    this.close();
+    this.#disconnect();
+    const waiting = this.#waiting.splice(0);
+    if (!waiting.length) this.#fault = fault;
+    for (const { reject } of waiting) reject(fault);
+    if (fault instanceof Disconnected) this.#isClosed = true;
   }
 
   // -- the connection ------------------------------------------------------------------------------------------------
 
-  #plan(waitMs) {
-    clearTimeout(this.#attemptTimer);
-    this.#attemptTimer = setTimeout(() => this.#connect(), waitMs);
+  #connectWhenDue() {
+    if (this.#socket !== null || this.#attemptTimer !== undefined) return;
+    this.#attemptTimer = setTimeout(() => {
+      this.#attemptTimer = undefined;
+      // An attempt that is due later than a timer can wait.
+      if (performance.now() < this.#attemptAt - 1) this.#connectWhenDue();
+      else this.#connect();
+    }, timerMs(this.#attemptAt - performance.now()));
   }
 
   #connect() {
-    if (this.#isEnded || this.#socket !== null) return;
     if (this.#options.WebSocket === undefined) {
+      this.#planNext(0);
       this.#fail(new ClientError("there is no WebSocket here: use Node 22 or newer, or give a class as option WebSocket"));
       return;
     }
     const url = new URL(`${ROUTES}ws`, this.url);
     url.protocol = { "http:": "ws:", "https:": "wss:" }[url.protocol];
     if (this.#options.token) url.searchParams.set("token", this.#options.token);
-    const socket = new this.#options.WebSocket(url.href);
+    let socket;
+    try {
+      socket = new this.#options.WebSocket(url.href);
+    } catch ({ name }) {
+      // A page that came by https may open no other connections, for instance.
+      this.#planNext(0);
+      this.#fail(new Unreachable(`no relay reached at ${this.url}: the connection is not allowed (${name})`));
+      return;
+    }
     this.#socket = socket;
     // A relay that accepts and then says nothing must not hold up the resume for long.
     const patience = setTimeout(() => this.#onRefused(socket, "no answer in time"), HANDSHAKE_MS);
@@ -489,32 +590,40 @@ export class RelayClient {
       const isThere = fault instanceof Refused && fault.status === 400;
       refused = isThere ? new Unreachable(`the relay at ${this.url} takes no connection now`) : fault;
     }
-    if (socket !== this.#socket || this.#isEnded) return;
+    if (socket !== this.#socket) return;
     this.#socket = null;
+    const retryInMs = this.#planNext(refused.retryAfterMs ?? 0);
     // A relay that starts, is full or shuts down takes clients later; one that refuses a token does not.
     const isFinal = refused instanceof Refused && (refused.status === 401 || refused.status === 403);
     if (isFinal || !(this.#wasConnected || this.#options.waitsForRelay)) this.#fail(refused);
-    else this.#planReconnect(refused.message, null, refused.retryAfterMs ?? 0);
+    else this.#tellLost(refused.message, null, retryInMs);
   }
 
   #lose(reason, closeCode) {
-    this.#dropSocket();
+    this.#disconnect();
     if (CLOSES_FOR_GOOD.has(closeCode)) {
       this.#fail(new Disconnected(closeCode, reason));
-    } else if (!this.#isEnded) {
-      const [, mostMs] = this.#options.backoffMs;
-      if (performance.now() - this.#connectedAt >= mostMs) this.#failures = 0;
-      // 4002 asks to come back later, so it waits the longest time at once.
-      const leastMs = closeCode === CLOSE_RATE_LIMITED ? mostMs : 0;
-      this.#planReconnect(`connection to the relay lost${reason ? ` (${reason})` : ""}`, closeCode, leastMs);
+      return;
     }
+    const [, mostMs] = this.#options.backoffMs;
+    if (performance.now() - this.#connectedAt >= mostMs) this.#failures = 0;
+    // 4002 asks to come back later, so it waits the longest time at once.
+    const retryInMs = this.#planNext(closeCode === CLOSE_RATE_LIMITED ? mostMs : 0);
+    this.#tellLost(`connection to the relay lost${reason ? ` (${reason})` : ""}`, closeCode, retryInMs);
   }
 
-  #planReconnect(reason, closeCode, leastMs) {
-    const retryInMs = Math.max(this.#backoff(this.#failures), leastMs);
-    this.#failures += 1;
+  #tellLost(reason, closeCode, retryInMs) {
     this.#tell({ type: "lost", reason, closeCode, retryInMs });
-    if (!this.#isBlocked) this.#plan(retryInMs);
+    if (this.#unread.length > this.#options.mostUnread) this.#isBlocked = true;
+    if (!this.#isBlocked) this.#connectWhenDue();
+  }
+
+  /** Set when the next attempt is due; return in how many milliseconds. */
+  #planNext(leastMs) {
+    const waitMs = Math.max(this.#backoff(this.#failures), leastMs);
+    this.#failures += 1;
+    this.#attemptAt = performance.now() + waitMs;
+    return waitMs;
   }
 
   #backoff(failures) {
@@ -523,10 +632,13 @@ export class RelayClient {
     return leastMs + Math.random() * (boundMs - leastMs);
   }
 
-  #dropSocket() {
+  /** Have no connection and plan none. */
+  #disconnect() {
     const socket = this.#socket;
     this.#socket = null;
     this.#isOpen = false;
+    clearTimeout(this.#attemptTimer);
+    this.#attemptTimer = undefined;
     clearInterval(this.#silenceTimer);
     clearTimeout(this.#askTimer);
     this.#askTimer = undefined;
@@ -560,7 +672,7 @@ export class RelayClient {
     let dueAt = this.#leaving.size ? 0 : Infinity;
     for (const stream of this.#streams.values()) dueAt = Math.min(dueAt, stream.askAt, stream.repairAt);
     clearTimeout(this.#askTimer);
-    if (dueAt < Infinity) this.#askTimer = setTimeout(() => this.#ask(), Math.max(0, dueAt - performance.now()));
+    if (dueAt < Infinity) this.#askTimer = setTimeout(() => this.#ask(), timerMs(dueAt - performance.now()));
   }
 
   #ask() {
@@ -644,10 +756,7 @@ export class RelayClient {
       this.#lose("the relay sent something unreadable", null);
       return;
     }
-    if (this.#ready.length > MOST_WAITING) {
-      this.#isBlocked = true;
-      this.#lose("the messages are not read", null);
-    }
+    if (this.#unread.length > this.#options.mostUnread) this.#lose("the messages are not read", null);
   }
 
   #take(wire) {
@@ -720,6 +829,7 @@ export class RelayClient {
   #takeError(wire) {
     const request = this.#requests.get(wire.id);
     const { code = "", message: text = "" } = wire;
+    const retryAfterMs = wire.retry_after > 0 ? wire.retry_after * 1000 : null;
     let refused = [];
     if (wire.symbol !== undefined && wire.symbol !== null) {
       const stream = this.#asked(wire);
@@ -727,23 +837,25 @@ export class RelayClient {
     } else if (request !== undefined) {
       this.#requests.delete(wire.id);
       if (request.kind === "subscribe") refused = request.open.filter((stream) => this.#isFollowed(stream));
-      else if (request.kind === "unsubscribe" && code === "rate_limited") setTimeout(() => this.#leaveAgain(request.open), (wire.retry_after ?? 1) * 1000);
+      else if (request.kind === "unsubscribe" && code === "rate_limited") {
+        setTimeout(() => this.#leaveAgain(request.open), timerMs(retryAfterMs ?? 1000));
+      }
     }
     // What was to be left and is not subscribed is what was wanted; gaps are asked for again.
     if (request?.action === "unsubscribe" || request?.kind === "repair") return;
-    const waitMs = Math.max((wire.retry_after ?? 0) * 1000, this.#backoff(refused[0]?.failures ?? 0));
+    const waitMs = Math.max(retryAfterMs ?? 0, this.#backoff(refused[0]?.failures ?? 0));
     for (const stream of refused) {
-      const isRetried = code === "rate_limited" || (stream.confirmedAt !== null && PASSING.has(code));
+      const isRetried = code === "rate_limited" || (stream.confirmedAt !== null && !REFUSED_FOR_GOOD.has(code));
       if (isRetried) {
         stream.askAt = performance.now() + waitMs;
         stream.failures += 1;
       } else {
         this.#streams.delete(stream.name ?? stream.asked);
       }
-      this.#tellOf(stream, "failure", { code, text, asked: stream.asked, isRetried });
+      this.#tellOf(stream, "failure", { code, text, asked: stream.asked, isRetried, retryAfterMs });
     }
     if (refused.length) this.#askSoon();
-    else this.#tell({ type: "failure", code, text, isRetried: false });
+    else this.#tell({ type: "failure", code, text, isRetried: false, retryAfterMs });
   }
 
   #leaveAgain(names) {
@@ -752,24 +864,23 @@ export class RelayClient {
   }
 
   #takeSnapshot(stream, wire) {
-    const candles = wire.candles.map(candleOf);
     const lastIsClosed = Boolean(wire.last_is_closed);
+    const candles = candlesOf(wire.candles, lastIsClosed);
     const isComplete = wire.complete !== false;
     const { seq = null, provider = "" } = wire;
     const isResumed = stream.isUnderWay || stream.hasSnapshot;
     const wasWanted = stream.options.bars !== undefined || stream.options.since !== undefined;
-    const states = candles.map((candle, index) => ({ candle, isClosed: index < candles.length - 1 || lastIsClosed }));
     const isRepair = stream.isRepairing;
     Object.assign(stream, { isRepairing: false, awaitsSnapshot: false });
     stream.learnRevision(wire.revision);
     this.#failures = 0;
     if (wasWanted && !isResumed) {
-      stream.acceptFirst(states);
+      stream.acceptFirst(candles);
       this.#tellOf(stream, "snapshot", { provider, candles, lastIsClosed, isComplete, seq });
       return;
     }
     const missed = { isBackfilled: true, isRevised: false, tsEventMs: null, seq };
-    for (const candle of (wire.revised ?? []).map(candleOf)) {
+    for (const candle of (wire.revised ?? []).map((one) => candleOf(one, true))) {
       if (stream.acceptRevised(candle)) this.#tellOf(stream, "update", { ...missed, candle, isClosed: true, isRevised: true });
     }
     const owed = stream.firstOwed();
@@ -785,7 +896,8 @@ export class RelayClient {
         this.#tellOf(stream, "gap", { from, to, reason });
       }
     }
-    for (const { candle, isClosed } of states) {
+    for (const candle of candles) {
+      const { isClosed } = candle;
       if (stream.isUnexplained(candle.time)) {
         stream.doubt(candles.at(-1).time);
         break;
@@ -804,8 +916,8 @@ export class RelayClient {
   }
 
   #takeUpdate(stream, wire) {
-    const candle = candleOf(wire.candle);
     const isClosed = wire.is_closed === true;
+    const candle = candleOf(wire.candle, isClosed);
     const isRevised = wire.revised === true;
     this.#failures = 0;
     stream.learnRevision(wire.revision);
@@ -825,8 +937,9 @@ export class RelayClient {
   async history(symbol, interval, { startTime, endTime, limit } = {}) {
     const wire = await this.#get("history", { symbol, interval, start_time: startTime, end_time: endTime, limit });
     try {
-      const { candles, provider = "", last_is_closed: lastIsClosed } = wire;
-      return { symbol: wire.symbol, interval: wire.interval, provider, candles: candles.map(candleOf), lastIsClosed };
+      const { symbol, interval, provider = "" } = wire;
+      const lastIsClosed = Boolean(wire.last_is_closed);
+      return { symbol, interval, provider, candles: candlesOf(wire.candles, lastIsClosed), lastIsClosed };
     } catch {
       throw this.#badReply();
     }
@@ -834,18 +947,23 @@ export class RelayClient {
 
   /** Return what can be streamed, sorted. Throws `ClientError`. */
   async symbols(assetClass) {
-    return this.#list("symbols", assetClass);
+    const list = await this.#list("symbols", assetClass);
+    if (list.some((one) => typeof one !== "string")) throw this.#badReply();
+    return list;
   }
 
   /** Return what can be streamed, with details. Throws `ClientError`. */
   async instruments(assetClass) {
     const list = await this.#list("instruments", assetClass);
+    if (list.some((one) => typeof one?.symbol !== "string")) throw this.#badReply();
     return list.map(({ asset_class, attribution = "", ...rest }) => ({ assetClass: asset_class, attribution, ...rest }));
   }
 
   /** Return what the relay says about itself; keys may be missing and new ones come. Throws `ClientError`. */
   async status() {
-    return this.#get("status", {});
+    const status = await this.#get("status", {});
+    if (status === null || typeof status !== "object" || Array.isArray(status)) throw this.#badReply();
+    return status;
   }
 
   async #list(route, assetClass) {
@@ -855,13 +973,14 @@ export class RelayClient {
   }
 
   async #get(route, asked, timeoutMs = this.#options.timeoutMs) {
+    this.#checkOpen();
     const url = new URL(ROUTES + route, this.url);
     for (const [name, value] of Object.entries(asked)) if (value != null) url.searchParams.set(name, value);
     const limit = new AbortController();
     const timer = setTimeout(() => limit.abort(), timeoutMs);
     let answer, body;
     try {
-      answer = await fetch(url, { headers: this.#headers, signal: limit.signal });
+      answer = await fetch(url, { headers: this.#headers, signal: limit.signal, redirect: "manual" });
       body = await answer.text();
     } catch {
       const reason = limit.signal.aborted ? "no answer in time" : "the request failed";
@@ -869,6 +988,7 @@ export class RelayClient {
     } finally {
       clearTimeout(timer);
     }
+    if (answer.type === "opaqueredirect" || (answer.status >= 300 && answer.status < 400)) throw this.#redirected(answer);
     let value;
     try {
       value = JSON.parse(body);
@@ -880,8 +1000,18 @@ export class RelayClient {
     return value;
   }
 
-  #badReply() {
-    return new BadReply(`the answer from ${this.url} is not one of a relay; is the address right?`);
+  #badReply(why = "is the address right?") {
+    return new BadReply(`the answer from ${this.url} is not one of a relay; ${why}`);
+  }
+
+  // A browser says neither status nor host. Nothing more is told: an address may hold a token.
+  #redirected({ status, headers }) {
+    let host = "another address";
+    try {
+      host = new URL(headers.get("Location") ?? "", this.url).host || host;
+    } catch {}
+    const said = status ? `HTTP ${status} points to ${host}` : "it points to another address";
+    return this.#badReply(`${said}; redirects are not followed: if that is the relay, give its address`);
   }
 
   #refusal({ status, headers }, problem) {
@@ -895,9 +1025,9 @@ export class RelayClient {
     const waitMs = 1000 * headers.get("Retry-After");
     return new Refused(
       status,
-      problem.code ?? "",
+      problem.code ?? CODES[status] ?? "",
       detail || `${this.url} answered with HTTP status ${status}; is it the address of a relay?`,
-      { title: problem.title ?? "", retryAfterMs: waitMs > 0 ? waitMs : null },
+      { title: problem.title ?? "", retryAfterMs: waitMs > 0 && waitMs < Infinity ? waitMs : null },
     );
   }
 }
@@ -947,14 +1077,18 @@ function batches(names) {
   return found;
 }
 
-function candleOf(value) {
-  const candle = { volume: 0, ...value };
+function candleOf(value, isClosed) {
+  const candle = { volume: 0, ...value, isClosed };
   for (const field of ["time", "open", "high", "low", "close", "volume"]) {
     if (typeof candle[field] !== "number") throw new TypeError(`a candle without ${field}`);
   }
   return candle;
 }
 
-function isOpenUpdate(message) {
-  return message.type === "update" && !message.isClosed;
+function candlesOf(values, lastIsClosed) {
+  return values.map((value, index) => candleOf(value, index < values.length - 1 || lastIsClosed));
+}
+
+function timerMs(waitMs) {
+  return Math.min(Math.max(0, waitMs), LONGEST_TIMER_MS);
 }

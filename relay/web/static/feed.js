@@ -9,8 +9,9 @@ const BARS = 500;
 const PAGE = 1000;
 const PATIENCE_MS = 5000;
 const TOKEN_REVOKED = 4003;
-const ASK_AGAIN_MS = 10_000;
-const PASSING = new Set(["provider_unavailable", "rate_limited", "too_many_subscriptions", "internal"]);
+const ASK_AGAIN_MS = [10_000, 300_000];
+// Refusals that are about what was asked: asked again it would be refused again.
+const FOR_GOOD = new Set(["invalid_json", "invalid_request", "unknown_action", "unknown_interval", "unsupported_interval"]);
 const PRICES_LOOKED_AT = 100;
 
 /** One stream: its candles, its state, how far behind it is. Listeners get `{ kind, … }`. */
@@ -19,6 +20,7 @@ export class Live {
   status = "connecting";
   text = "";
   failure = null; // why the relay refused the stream
+  refusals = 0; // in a row
   trouble = null; // why older candles could not be had
   lagMs = null;
   heardAt = null;
@@ -52,8 +54,14 @@ export class Feed extends EventTarget {
   #lives = new Map();
   #aheadMs = 0;
 
-  constructor() {
+  #url;
+  #askAgainMs;
+
+  /** `url` is the relay's address, of this page by default; `askAgainMs` least and most between asking for a refused stream. */
+  constructor({ url, askAgainMs = ASK_AGAIN_MS } = {}) {
     super();
+    this.#url = url;
+    this.#askAgainMs = askAgainMs;
     this.#client = this.#newClient(currentToken());
     addEventListener("online", () => this.#client.check());
     // After a sleep of the machine the connection may be dead without a word.
@@ -128,14 +136,17 @@ export class Feed extends EventTarget {
         for await (const message of client) this.#take(message);
       } catch (fault) {
         if (needsToken(fault)) await this.#newToken(client, fault);
-        else if (fault instanceof Disconnected || fault instanceof Refused) return this.#setConnection("ended", fault.message);
-        else throw fault;
+        else if (fault instanceof Disconnected || fault instanceof Refused) {
+          // Nothing is followed any more, but history can still be had.
+          if (client.isClosed) this.#client = this.#newClient(currentToken());
+          return this.#setConnection("ended", fault.message);
+        } else throw fault;
       }
     }
   }
 
   #newClient(token) {
-    return new RelayClient(undefined, { token, waitsForRelay: true });
+    return new RelayClient(this.#url, { token, waitsForRelay: true });
   }
 
   async #newToken(client, fault) {
@@ -193,6 +204,7 @@ export class Feed extends EventTarget {
       }
       return;
     }
+    live.refusals = 0;
     this.#onState(live, "connected", "");
   }
 
@@ -241,15 +253,18 @@ export class Feed extends EventTarget {
     }
   }
 
-  #onFailure(live, { code, text, isRetried }) {
+  #onFailure(live, { code, text, isRetried, retryAfterMs }) {
     if (isRetried) return this.#onState(live, "reconnecting", text);
     Object.assign(live, { status: "error", text, failure: text });
     live.tell("state");
-    if (!PASSING.has(code)) return;
-    // The client has forgotten the stream; a page that stays open asks again.
+    if (FOR_GOOD.has(code)) return;
+    // The client has forgotten the stream; a page that stays open asks again, ever more rarely.
+    const [leastMs, mostMs] = this.#askAgainMs;
+    const waitMs = Math.max(retryAfterMs ?? 0, Math.min(mostMs, leastMs * 2 ** live.refusals));
+    live.refusals += 1;
     setTimeout(() => {
       if (this.#lives.get(live.name) === live) this.#client.subscribe(live.name, { bars: BARS });
-    }, ASK_AGAIN_MS);
+    }, waitMs);
   }
 
   /** Learn how far the relay's clock is ahead: it tells whole seconds, so within one second both agree. */

@@ -259,7 +259,8 @@ function show(status) {
 async function ask() {
   const token = currentToken();
   const headers = token ? { Authorization: `Bearer ${token}` } : {};
-  const answer = await fetch(ADDRESS, { headers, cache: "no-store", signal: AbortSignal.timeout(TIMEOUT_MS) });
+  const signal = AbortSignal.timeout(TIMEOUT_MS);
+  const answer = await fetch(ADDRESS, { headers, cache: "no-store", redirect: "error", signal });
   if (answer.status === 401) {
     await askToken(token ? "The token that was entered is not valid." : "Enter a token to see its status.");
     return ask();

@@ -1,4 +1,4 @@
-"""Frames without a mask: refused wherever they begin, and nothing else is."""
+"""Frames without a mask and floods of frames: refused wherever they begin, and nothing else is."""
 
 import asyncio
 import itertools
@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.web.masks import MaskGuard
+from relay.limits import TokenBucket
+from relay.web.frames import FrameGuard
 from tests.raw import HANDSHAKE, masked
 from tests.running import Running
 
@@ -40,7 +41,7 @@ def frame(size: int, *, is_masked: bool) -> bytes:
 def passed(data: bytes, cuts: list[int]) -> bytes:
     """Return what the reader gets when the data come in pieces."""
     recorder = Recorder()
-    guard = MaskGuard(recorder)
+    guard = FrameGuard(recorder, TokenBucket(1, 1_000_000), lambda: None)
     places = sorted({0, len(data), *(cut % (len(data) + 1) for cut in cuts)})
     for start, end in itertools.pairwise(places):
         guard.feed_data(data[start:end])
@@ -49,7 +50,7 @@ def passed(data: bytes, cuts: list[int]) -> bytes:
 
 def test_all_else_is_the_readers_concern() -> None:
     recorder = Recorder()
-    guard = MaskGuard(recorder)
+    guard = FrameGuard(recorder, TokenBucket(1, 1_000_000), lambda: None)
     guard.feed_data(b"\x81\x80abcd")
     assert guard.data == recorder.data == b"\x81\x80abcd"
     assert not hasattr(guard, "other")
@@ -106,3 +107,63 @@ async def test_frame_without_mask_closes_with_1002(relay: Running, sent: bytes) 
     writer.write(masked(PING) + sent + masked(PING))
     assert await close_code(reader) == (2, 1002)
     writer.close()
+
+
+# -- too much --------------------------------------------------------------------------------------
+
+EMPTY = {"continuation": "008000000000", "text": "818000000000", "binary": "828000000000", "close": "888000000000",
+         "ping": "898000000000", "pong": "8a8000000000"}  # fmt: skip
+LARGE = frame(4096, is_masked=True)
+
+
+def flooded_after(data: bytes, size: int, allowed: float, *, is_refused: bool = True) -> int | None:
+    """Feed so many bytes at a time; return after how many bytes it was too much, None: it was not."""
+    recorder, stops = Recorder(), [0]
+
+    def stop() -> None:
+        stops[0] += 1
+
+    guard = FrameGuard(recorder, TokenBucket(1e-9, allowed), stop)
+    for start in range(0, len(data), size):
+        guard.feed_data(data[start : start + size])
+        assert guard.is_flooded == bool(stops[0])
+        if guard.is_flooded:
+            before = len(recorder.data)
+            guard.feed_data(b"\x8a\x80abcd" * 100)
+            assert len(recorder.data) == before
+            assert recorder.data.endswith(REFUSED) or not is_refused
+            return start
+    assert recorder.data == data
+    return None
+
+
+@pytest.mark.parametrize("kind", EMPTY)
+def test_frames_of_every_kind_count(kind: str) -> None:
+    one = bytes.fromhex(EMPTY[kind])
+    # All their bytes together count as a seventh of a frame.
+    assert flooded_after(one * 100, 6, 100.2) is None
+    assert flooded_after(one * 101, 6, 100.2) == 600
+    assert flooded_after(one * 101, 606, 100.2) == 0
+
+
+def test_bytes_count_as_frames_do() -> None:
+    assert flooded_after(LARGE * 40, len(LARGE), 100) is None
+    assert flooded_after(LARGE * 60, len(LARGE), 100) is not None
+    # However large a frame is, and however it comes.
+    endless = b"\x82\xff\x7f" + b"\xff" * 7 + bytes(4)
+    assert flooded_after(endless + b"x" * 4096 * 60, 1024, 100) is None
+    assert flooded_after(endless + b"x" * 4096 * 120, 1024, 100, is_refused=False) is not None
+
+
+def test_byte_by_byte_costs_most() -> None:
+    assert flooded_after(LARGE, 1, 100) == 50
+    assert flooded_after(LARGE, 1, 9000) is None
+
+
+def test_flood_in_the_middle_of_a_frame_is_refused_after_its_end() -> None:
+    recorder = Recorder()
+    guard = FrameGuard(recorder, TokenBucket(1e-9, 2), lambda: None)
+    guard.feed_data(b"\x81\x85abcd12")
+    guard.feed_data(b"3")
+    assert guard.is_flooded
+    assert recorder.data == b"\x81\x85abcd12\0\0\0" + REFUSED

@@ -1,0 +1,89 @@
+"""What the connection brought and nobody has read yet: in order, bounded, and of an open candle only the newest."""
+
+import asyncio
+from collections import deque
+from collections.abc import Collection
+
+from relay.client.messages import Message, Update
+from relay.model import StreamKey
+
+
+class Inbox:
+    """Messages for any number of readers, each for one of them.
+
+    An unread update of an open candle is replaced by the stream's next one, as the relay does for clients that read
+    slowly; nothing else is left out. Beyond `most` messages it `is_full`, and stays so until all are read.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        # Each in a list of its own, so that it can be replaced where it stands.
+        self._messages: deque[list[Message]] = deque()
+        self._replaceable: dict[StreamKey, list[Message]] = {}
+        self._changed = asyncio.Event()
+        self._emptied = asyncio.Event()
+        self.is_full = False
+
+    def __len__(self) -> int:
+        return len(self._messages)
+
+    def put(self, message: Message) -> None:
+        """Add a message."""
+        if isinstance(message, Update) and not message.is_closed and not message.is_revised:
+            place = self._replaceable.get(message.key)
+            if place is not None:
+                place[0] = message
+                return
+            place = self._replaceable[message.key] = [message]
+        else:
+            key = getattr(message, "key", None)
+            if key is not None:
+                self._replaceable.pop(key, None)
+            else:
+                self._replaceable.clear()
+            place = [message]
+        self._messages.append(place)
+        self.is_full = self.is_full or len(self._messages) > self._most
+        self._changed.set()
+
+    def take(self) -> Message:
+        """Return the oldest message; there has to be one."""
+        place = self._messages.popleft()
+        [message] = place
+        if isinstance(message, Update) and self._replaceable.get(message.key) is place:
+            del self._replaceable[message.key]
+        self._note_empty()
+        return message
+
+    def forget(self, keys: Collection[StreamKey]) -> None:
+        """Leave out the messages of streams."""
+        self._messages = deque(place for place in self._messages if getattr(place[0], "key", None) not in keys)
+        for key in keys:
+            self._replaceable.pop(key, None)
+        self._note_empty()
+
+    def clear(self) -> None:
+        """Leave out everything."""
+        self._messages.clear()
+        self._replaceable.clear()
+        self._note_empty()
+
+    def wake(self) -> None:
+        """Let all readers look again."""
+        self._changed.set()
+
+    async def changed(self) -> None:
+        """Wait for a message or `wake`; several readers may wake up for one message."""
+        self._changed.clear()
+        await self._changed.wait()
+
+    async def emptied(self) -> None:
+        """Wait until everything is read."""
+        while self._messages:
+            self._emptied.clear()
+            await self._emptied.wait()
+
+    def _note_empty(self) -> None:
+        if not self._messages:
+            self.is_full = False
+            self._emptied.set()

@@ -1,0 +1,250 @@
+"""Between the socket and aiohttp: what a client sends is handed on in slices, and not without end.
+
+aiohttp parses all that one read brings at once, 256 KB with uvloop, and reads on as long as there is something. That
+are 43,000 frames or chunks of a body, and with thirty such clients nobody else is served. Here each client has a slice
+for each round of the event loop, and nothing more is read from it before that is used up.
+
+This module and `frames` depend on names of aiohttp that are not public; `tests/test_inlet.py` holds each of them.
+"""
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, cast
+
+from aiohttp import web
+
+from relay.errors import Code
+from relay.limits import TokenBucket
+from relay.version import NAME
+from relay.web.frames import FrameGuard
+from relay.web.problems import problem
+
+SLICE_BYTES = 16 * 1024
+REQUEST_BYTES = 1024 * 1024
+"""What a client may send over HTTP until the next request of it is complete, or else its connection ends."""
+UNREAD_S = 60.0
+"""A client that takes nothing of its answer over HTTP for so long has gone, or means no good."""
+GOODBYE_S = 2.0
+LINGER_S = 1.0
+FORGOTTEN_BYTES = 4 * 1024 * 1024
+"""A client that sent too much has a second to see the answer, while so much of the rest is read and forgotten."""
+OVER_LIMIT_RATE, OVER_LIMIT_BURST = 1.0, 100
+
+_UNREADABLE = (
+    "this is no HTTP/1.1 request that can be read; an address is ASCII, with all else percent-encoded, and a line has "
+    "at most 8190 bytes"
+)
+
+
+class Protocol(web.RequestHandler):
+    """Answers as a problem what no middleware sees, since no request could be made of it; reads only by its inlet."""
+
+    __slots__ = ()
+
+    def set_parser(self, parser: Any, *others: Any, **named: Any) -> None:
+        """Have a WebSocket read by its reader from now on, behind a guard."""
+        inlet = inlet_of(self.transport)
+        guard: Any = parser if inlet is None else inlet.guard(parser)
+        super().set_parser(guard, *others, **named)
+
+    def _pause_transport_reading(self) -> None:
+        if (inlet := inlet_of(self.transport)) is not None:
+            inlet.hold()
+
+    def _resume_transport_reading(self) -> None:
+        if (inlet := inlet_of(self.transport)) is not None:
+            inlet.release()
+
+    def handle_error(
+        self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
+    ) -> web.StreamResponse:
+        """Log as aiohttp does, and answer without its words: they repeat the line, and with it a token."""
+        super().handle_error(request, status, exc, message)
+        if status < 500:
+            answer = problem(status, Code.INVALID_REQUEST, _UNREADABLE)
+        else:
+            answer = problem(status, Code.INTERNAL, "the relay failed at this request")
+        answer.headers["Server"] = NAME
+        answer.force_close()
+        return answer
+
+
+class Inlet(asyncio.Protocol):
+    """The protocol of one connection; `inner` is aiohttp's. `new_bucket` makes what counts the frames of a WebSocket.
+
+    `frames` is its guard once it is a WebSocket. Over HTTP a client that takes nothing for `unread_s` is cut.
+    """
+
+    __slots__ = (
+        "_at",
+        "_is_held",
+        "_is_stopped",
+        "_left",
+        "_new_bucket",
+        "_over_limit",
+        "_pumping",
+        "_rest",
+        "_timer",
+        "_unread_s",
+        "frames",
+        "inner",
+        "transport",
+    )
+
+    def __init__(self, inner: Protocol, new_bucket: Callable[[], TokenBucket], *, unread_s: float = UNREAD_S) -> None:
+        self.inner = inner
+        self.transport: asyncio.Transport | None = None
+        self.frames: FrameGuard | None = None
+        self._new_bucket = new_bucket
+        self._unread_s = unread_s
+        self._over_limit: TokenBucket | None = None
+        self._left = REQUEST_BYTES
+        self._rest = b""
+        self._at = 0
+        self._pumping: asyncio.Handle | None = None
+        self._is_held = False
+        self._is_stopped = False
+        self._timer: asyncio.TimerHandle | None = None
+
+    # -- from the socket ---------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin."""
+        self.transport = cast(asyncio.Transport, transport)
+        self.inner.connection_made(transport)
+
+    def data_received(self, data: bytes) -> None:
+        """Hand on a slice now, and the rest in the next rounds of the event loop."""
+        if self._is_stopped:
+            self._left -= len(data)
+            if self._left <= 0:
+                self._go_by_state()
+        elif self._rest or self._is_held or len(data) > SLICE_BYTES:
+            self._rest = self._rest[self._at :] + data
+            self._at = 0
+            self._plan()
+            self._go_by_state()
+        else:
+            self._feed(data)
+
+    def _plan(self) -> None:
+        if self._pumping is None and self._rest and not self._is_held:
+            self._pumping = asyncio.get_running_loop().call_soon(self._pump)
+
+    def _pump(self) -> None:
+        self._pumping = None
+        if self._is_held or not self._rest:
+            return
+        end = self._at + SLICE_BYTES
+        part, self._at = self._rest[self._at : end], end
+        if end >= len(self._rest):
+            self._rest, self._at = b"", 0
+        self._feed(part)
+        self._plan()
+        self._go_by_state()
+
+    def _feed(self, data: bytes) -> None:
+        if self.frames is None:
+            self._left -= len(data)
+            if self._left < 0:
+                self.stop()
+                self._end(GOODBYE_S)
+                return
+        self.inner.data_received(data)
+
+    def _go_by_state(self) -> None:
+        """Read from the socket, or not."""
+        if self.transport is None or self.transport.is_closing():
+            return
+        # uvloop says so of a connection that is gone.
+        with suppress(RuntimeError):
+            if self._is_held or self._rest or (self._is_stopped and self._left <= 0):
+                self.transport.pause_reading()
+            else:
+                self.transport.resume_reading()
+
+    def _end(self, after_s: float) -> None:
+        """Close, and cut what is not over after so long."""
+        if self.transport is not None:
+            self.transport.close()
+            self._watch(after_s)
+
+    def _watch(self, after_s: float) -> None:
+        self._stop_watch()
+        if self.transport is not None:
+            self._timer = asyncio.get_running_loop().call_later(after_s, self.transport.abort)
+
+    def _stop_watch(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def eof_received(self) -> None:
+        """Pass on that the client sends nothing more."""
+        self.inner.eof_received()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """End."""
+        self._rest, self._at = b"", 0
+        self._stop_watch()
+        self.inner.connection_lost(exc)
+        self.transport = None
+
+    def pause_writing(self) -> None:
+        """Have aiohttp wait; what is not read over HTTP is not waited for without end."""
+        self.inner.pause_writing()
+        if self.frames is None and not self._is_stopped:
+            self._watch(self._unread_s)
+
+    def resume_writing(self) -> None:
+        """Have aiohttp go on."""
+        self.inner.resume_writing()
+        if not self._is_stopped:
+            self._stop_watch()
+
+    # -- from aiohttp and the routes ---------------------------------------------------------------
+
+    def hold(self) -> None:
+        """Hand nothing on: aiohttp has enough."""
+        self._is_held = True
+        self._go_by_state()
+
+    def release(self) -> None:
+        """Go on."""
+        self._is_held = False
+        self._plan()
+        self._go_by_state()
+
+    def guard(self, reader: Any) -> FrameGuard:
+        """Put a guard before the reader of a WebSocket, and leave it to that to count."""
+        self.frames = FrameGuard(reader, self._new_bucket(), self.stop)
+        return self.frames
+
+    def greet(self) -> None:
+        """Note that a request is complete."""
+        if not self._is_stopped:
+            self._left = REQUEST_BYTES
+
+    def stop(self, most: int = 0) -> None:
+        """Hand on nothing more; read and forget at most so many bytes, so that the client sees why it has to go."""
+        self._rest, self._at = b"", 0
+        self._is_stopped, self._left = True, most
+        self._go_by_state()
+
+    def may_go_on(self) -> bool:
+        """Count an answer that a limit refused; return False when there were too many of them."""
+        if self._over_limit is None:
+            self._over_limit = TokenBucket(OVER_LIMIT_RATE, OVER_LIMIT_BURST)
+        return self._over_limit.take()
+
+
+def new_runner(app: web.Application, **options: Any) -> web.AppRunner:
+    """Return what runs an application behind inlets: bodies of requests are neither unpacked nor waited for."""
+    return web.AppRunner(app, access_log=None, handle_signals=False, lingering_time=0, auto_decompress=False, **options)
+
+
+def inlet_of(transport: asyncio.BaseTransport | None) -> Inlet | None:
+    """Return the inlet of a connection, None where there is none: it is gone, or another server listens."""
+    protocol = None if transport is None else transport.get_protocol()
+    return protocol if isinstance(protocol, Inlet) else None

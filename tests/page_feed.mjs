@@ -1,0 +1,31 @@
+// Follows streams as the chart page does, without a page: says each change of a stream and of the connection.
+import readline from "node:readline";
+
+const [, , file, url, options] = process.argv;
+globalThis.addEventListener = () => {};
+globalThis.document = { addEventListener() {}, hidden: false };
+const { Feed } = await import(file);
+
+const say = (value) => process.stdout.write(`${JSON.stringify({ message: value })}\n`);
+const feed = new Feed({ url, ...JSON.parse(options) });
+feed.addEventListener("connection", () => say({ type: "connection", ...feed.connection }));
+
+function follow(name) {
+  const live = feed.follow(name, ({ kind }) => {
+    const { status, text, isComplete, candles } = live;
+    const times = candles.entries.filter(({ isClosed }) => isClosed).map(({ time }) => time);
+    say({ type: kind, stream: live.name, status, text, isComplete, times, gaps: candles.gaps });
+  });
+}
+
+feed.run().catch(({ name, message }) => process.stdout.write(`${JSON.stringify({ fault: { name, message } })}\n`));
+for await (const line of readline.createInterface({ input: process.stdin })) {
+  const [call, ...args] = JSON.parse(line);
+  try {
+    if (call === "follow") follow(...args);
+    process.stdout.write(`${JSON.stringify({ result: null })}\n`);
+  } catch ({ name, message }) {
+    process.stdout.write(`${JSON.stringify({ fault: { name, message } })}\n`);
+  }
+}
+process.exit();

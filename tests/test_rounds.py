@@ -1,0 +1,57 @@
+"""Work of clients in rounds of the event loop: so much in each, in the order in which it was asked for."""
+
+import asyncio
+
+from relay.web.rounds import Rounds
+
+
+async def test_clients_take_turns_and_together_do_so_much_in_a_round() -> None:
+    rounds, done = Rounds(3), []
+
+    async def work(name: str) -> None:
+        for _ in range(3):
+            await rounds.take()
+            done.append(name)
+
+    tasks = [asyncio.create_task(work(name)) for name in "abcdefg"]
+    counts = []
+    while not all(task.done() for task in tasks):
+        before = len(done)
+        await asyncio.sleep(0)
+        counts.append(len(done) - before)
+    assert max(counts) == 3
+    assert sorted(done) == sorted("abcdefg" * 3)
+    # Nobody has a third turn while another waits for its first.
+    assert set(done[:14]) == set("abcdefg")
+
+
+async def test_nobody_waits_while_there_is_little_to_do() -> None:
+    rounds = Rounds(3)
+    for _ in range(3):
+        assert await first_step(rounds)
+    assert not await first_step(rounds)
+
+
+async def first_step(rounds: Rounds) -> bool:
+    """Say whether a piece of work begins without a wait."""
+    step = rounds.take()
+    try:
+        step.send(None)
+    except StopIteration:
+        return True
+    step.close()
+    return False
+
+
+async def test_who_is_gone_takes_nobodys_turn() -> None:
+    rounds = Rounds(1)
+    await rounds.take()
+    gone = [asyncio.create_task(rounds.take()) for _ in range(5)]
+    last = asyncio.create_task(rounds.take())
+    await asyncio.sleep(0)
+    for task in gone:
+        task.cancel()
+    async with asyncio.timeout(30):
+        await last
+    await asyncio.gather(*gone, return_exceptions=True)
+    assert gone[-1].cancelled()
