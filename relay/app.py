@@ -210,15 +210,19 @@ async def _hub(app: web.Application) -> AsyncIterator[None]:
     """The hub, and a supervisor for each provider that feeds it."""
     config, history = app[CONFIG], app[HISTORY]
 
-    def keep(stream: Stream, update: PriceUpdate, after: int | None) -> None:
+    def keep(stream: Stream, update: PriceUpdate, after: int | None) -> int | None:
         # What closes ahead of what is certain is told and not written down: history is asked for it once it is past.
-        if update.candle.time <= stream.feeder.clock.certain() + STEP_S:
-            history.keep(stream.provider, stream.key, update.candle, after)
+        if update.candle.time > stream.feeder.clock.certain() + STEP_S:
+            return None
+        return history.keep(stream.provider, stream.key, update.candle, after, is_revised=update.is_revised)
 
     def tell(news: News) -> None:
         stream = app[HUB].streams.get((news.provider, news.key))
-        told = [] if stream is None else stream.series.revise(news.changed, news.found, news.asked_at)
-        if stream is not None and told:
+        if stream is None:
+            # Whoever had it may come back.
+            for candle in (*news.changed, *news.found):
+                history.keep(news.provider, news.key, candle, None, is_revised=True)
+        elif told := stream.series.revise(news.changed, news.found, news.asked_at):
             app[HUB].tell(stream, told)
 
     app[HUB] = Hub(app[CLOCK], flush_s=config.flush_ms / 1000, on_closed=keep)

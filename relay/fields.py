@@ -178,6 +178,33 @@ class Identity:
         return {"type": ["string", "integer"]}
 
 
+class Spans:
+    """A list of spans of time, each two whole numbers of which the first is the smaller one; so many at most."""
+
+    __slots__ = ("most",)
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+
+    def of_json(self, name: str, value: object) -> tuple[tuple[int, int], ...]:
+        """Take a list of lists of two integers."""
+        if not isinstance(value, list) or len(value) > self.most or not all(map(_is_span, value)):
+            said = f"{name} {shown(value)} is not a list of at most {self.most} pairs [from, to] of Unix seconds"
+            raise RequestError(Code.INVALID_REQUEST, said)
+        return tuple((start, end) for start, end in value)
+
+    def schema(self) -> Schema:
+        """Say how long the list may be, and what is in it."""
+        whole = {"type": "integer", "minimum": 0}
+        pair = {"type": "array", "items": whole, "minItems": 2, "maxItems": 2}
+        return {"type": "array", "items": pair, "maxItems": self.most}
+
+
+def _is_span(value: object) -> bool:
+    is_pair = isinstance(value, list) and len(value) == 2 and all(type(one) is int for one in value)
+    return is_pair and 0 <= value[0] < value[1]  # type: ignore[index]  # it is a list
+
+
 class Names:
     """A list of stream names, `BTCUSDT@1m`, so many at most; each is counted once."""
 

@@ -16,6 +16,7 @@ from relay.model import Candle, StreamKey, is_unreadable
 from relay.ranges import Answer, CandleSource, Live, Past, RangeRequest, past_of
 from relay.storage.chunks import Chunk, encode, joined, window_s
 from relay.storage.coverage import FOREVER, Span, cut_spans, gaps_between, span_at
+from relay.storage.revisions import Revisions
 from relay.storage.store import Store
 
 MAX_CALLS = 50
@@ -219,14 +220,25 @@ class History:
             known = [*cut_spans(known, 0, time), *cut_spans(known, time + 1, FOREVER)]
         return past._replace(known=tuple(known))
 
-    def keep(self, provider: str, key: StreamKey, candle: Candle, after: int | None) -> None:
-        """Queue a closed candle of the live stream for the store, as `Store.put_closed` does.
+    def keep(
+        self, provider: str, key: StreamKey, candle: Candle, after: int | None, *, is_revised: bool = False
+    ) -> int | None:
+        """Queue a closed candle of the live stream for the store, as `Store.put_closed` does; return what that does.
 
         That nothing is known to be missing since `after` does not end a doubt.
         """
         if after is not None and self.calls.doubts.touch((provider, key), after + 1, candle.time):
             after = None
-        self._store.put_closed(provider, key, candle, after)
+        return self._store.put_closed(provider, key, candle, after, is_revised=is_revised)
+
+    @property
+    def revision(self) -> int:
+        """The number of the newest revision of any candle."""
+        return self._store.revision
+
+    async def revisions(self, source: CandleSource, key: StreamKey, after: int) -> Revisions:
+        """Return what of a stream was revised since the revision `after`. Raises `StoreError`."""
+        return await self._store.revisions(source.name, key, after)
 
     def age(self, source: CandleSource, key: StreamKey) -> int:
         """Return what is another number once the past of a symbol is another one."""

@@ -23,7 +23,8 @@ class Hub:
     """Maps streams to subscribers and tells them the updates.
 
     `on_closed(stream, update, after)` is called for every closed candle that is told: `after` is the open time of the
-    closed candle told before it, None where something may be missing between. It must not block.
+    closed candle told before it, None where something may be missing between. It must not block. It returns the number
+    of the revision if the candle was revised, by which clients ask for what follows.
     """
 
     def __init__(
@@ -31,7 +32,7 @@ class Hub:
         clock: Clock,
         *,
         flush_s: float = 0.02,
-        on_closed: Callable[[Stream, PriceUpdate, int | None], None] | None = None,
+        on_closed: Callable[[Stream, PriceUpdate, int | None], int | None] | None = None,
     ) -> None:
         self.streams: dict[tuple[str, StreamKey], Stream] = {}
         self.subscribers: dict[Subscriber, None] = {}
@@ -177,10 +178,10 @@ class Hub:
         deliver = self.fanout.deliver
         for update in updates:
             stream.seq += 1
-            frame = wire.price_update(stream.name, stream.key.interval, update, stream.seq)
-            is_closed, is_revised = update.is_closed, update.is_revised
+            is_closed, is_revised, revision = update.is_closed, update.is_revised, None
             if is_closed and self._on_closed is not None:
-                self._on_closed(stream, update, stream.series.told_before(update))
+                revision = self._on_closed(stream, update, stream.series.told_before(update))
+            frame = wire.price_update(stream.name, stream.key.interval, update, stream.seq, revision)
             last = stream.series.last
             if not is_revised or (last is not None and update.candle.time == last.time):
                 stream.last_frame = frame
@@ -188,6 +189,8 @@ class Hub:
             if is_closed and stream.attachments:
                 for attachment in stream.attachments:
                     attachment.closed[update.candle.time] = update.candle
+                    if is_revised:
+                        attachment.revised.add(update.candle.time)
             for channel in stream.channels:
                 if channel.is_plain or channel.passes(frame, update, deliver):
                     deliver(channel, frame, None if is_revised else is_closed)

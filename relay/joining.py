@@ -11,7 +11,7 @@ from relay.errors import ProviderError, RateLimited, StoreError
 from relay.history import History
 from relay.hub import Hub
 from relay.intervals import length_s
-from relay.model import StreamKey
+from relay.model import Candle, StreamKey
 from relay.plugins.provider import Provider
 from relay.ranges import Live, Past
 from relay.requests import Options, Request
@@ -21,6 +21,8 @@ from relay.stream import CONNECTED, NO_FLOOR, Stream
 
 MOST_SINCE = 20_000
 """Candles that a resume may bring; beyond, the newest are sent and the snapshot is not complete."""
+MOST_REVISED = 2000
+"""Revised candles that a resume brings, the newest; beyond, it says that there are others."""
 MOST_WAIT_S = 150.0
 """A past that has to wait for the provider's budget is waited for so long at most."""
 NOT_GIVEN = "the provider's history could not give it"
@@ -72,6 +74,8 @@ class Joining:
         "_past",
         "_provider",
         "_reaches_from",
+        "_revised",
+        "_revisions_known",
         "_waited_s",
         "confirmed_at",
         "gap_reason",
@@ -95,6 +99,8 @@ class Joining:
         self._past = Past((), True, True)
         self._asked_at = 0.0
         self._reaches_from = 0
+        self._revised: dict[int, Candle] = {}
+        self._revisions_known = True
         self._waited_s = 0.0
 
     @property
@@ -134,6 +140,8 @@ class Joining:
             wanted = self.wanted
             if wanted.bars != 0:
                 await self._fetch(history, meter, wanted)
+            if wanted.wants_revised:
+                await self._fetch_revised(history, meter, wanted)
             if wanted == self.wanted:
                 return
 
@@ -210,6 +218,37 @@ class Joining:
         except StoreError:
             return Past((), True, False)
 
+    async def _fetch_revised(self, history: History, meter: Meter, wanted: Wanted) -> None:
+        """Fetch what the client has not, or not as it is now, of what opened up to `since`."""
+        provider, key, since = self._provider, self.stream.key, wanted.since or 0
+        self._revised, self._revisions_known = {}, True
+        if wanted.revision is not None:
+            try:
+                found = await history.revisions(provider, key, wanted.revision)
+                candles = [candle for candle in found.candles if candle.time <= since]
+                self._revised = {candle.time: candle for candle in candles[-MOST_REVISED:]}
+                self._revisions_known = found.is_complete and len(candles) <= MOST_REVISED
+            except StoreError:
+                self._revisions_known = False
+        for start, end in wanted.gaps:
+            meter.check()
+            try:
+                past = await history.candles(
+                    provider,
+                    key,
+                    start=start,
+                    end=min(end - 1, since),
+                    limit=MOST_REVISED,
+                    live=self._live,
+                    client=meter.client,
+                )
+            except (ProviderError, StoreError):
+                # The client has not got it, knows so, and asks again.
+                continue
+            closed = past.candles if past.last_is_closed else past.candles[:-1]
+            meter.spend(len(closed))
+            self._revised |= {candle.time: candle for candle in closed}
+
     def _live(self) -> Live | None:
         return live_of(self.stream)
 
@@ -249,7 +288,16 @@ class Joining:
         )
         for gap in snapshot.gaps:
             series.owe(gap)
-        return snapshot._replace(is_complete=snapshot.is_complete and is_current)
+        snapshot = snapshot._replace(is_complete=snapshot.is_complete and is_current)
+        return self._with_revised(snapshot) if self.wanted.wants_revised else snapshot
+
+    def _with_revised(self, snapshot: Snapshot) -> Snapshot:
+        told, since = self._attachment, self.wanted.since or 0
+        # What was revised while it was asked for; a gap may have been repaired so, too.
+        since_asked = {time: told.closed[time] for time in told.revised if time <= since}
+        revised = self._revised | since_asked
+        candles = [revised[time] for time in sorted(revised)]
+        return snapshot._replace(revised=candles, revisions_known=self._revisions_known)
 
     def begins_at(self, snapshot: Snapshot) -> int | None:
         """Return from which open time on the subscriber has all candles with a snapshot, its gaps' once they come."""

@@ -11,6 +11,9 @@ Symbol = Annotated[str, "Canonical name of the symbol; `provider:SYMBOL` where a
 Interval = Annotated[str, "Canonical name of the interval."]
 ProviderName = Annotated[str, "Who it comes from; `provider:SYMBOL` pins it."]
 Id = Annotated[str | int, "The `id` of the request, if it had one."]
+Revision = Annotated[
+    int, "Number of the newest revision that was told: what a client resumes with as `revision`.", {"minimum": 0}
+]
 Seconds = Annotated[int, {"minimum": 0}]
 
 StreamState = Literal[
@@ -66,6 +69,7 @@ class Subscription(TypedDict):
     interval: Interval
     provider: ProviderName
     status: Literal["ok"]
+    revision: NotRequired[Revision]
     id: NotRequired[Id]
 
 
@@ -80,6 +84,16 @@ class Snapshot(TypedDict):
     last_is_closed: Annotated[bool, "False when the last candle is still open."]
     complete: Annotated[bool, "False when the past asked for could not be had in full."]
     seq: Annotated[int, "Updates of the stream so far.", {"minimum": 0}]
+    revision: Revision
+    revised: NotRequired[
+        Annotated[
+            list[CandleObject],
+            "Closed candles up to `since` that are other ones since `revision`, or that lie in `gaps`; oldest first.",
+        ]
+    ]
+    revisions_known: NotRequired[
+        Annotated[bool, "False where candles up to `since` may have been revised that are not in `revised`."]
+    ]
 
 
 class PriceUpdateMessage(TypedDict):
@@ -94,6 +108,7 @@ class PriceUpdateMessage(TypedDict):
     ts_event: Annotated[int | None, "The provider's time of the update in UTC milliseconds."]
     backfilled: NotRequired[Annotated[bool, "It was missed while the upstream was away, and fetched."]]
     revised: NotRequired[Annotated[bool, "It was closed already, and the provider changed it."]]
+    revision: NotRequired[Revision]
 
 
 Gap = TypedDict(

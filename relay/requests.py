@@ -6,10 +6,11 @@ from typing import Any, NamedTuple
 import orjson
 
 from relay.errors import Code, RequestError
-from relay.fields import INTERVAL, SYMBOL, Field, Flag, Identity, Names, Text, Whole, parse_symbol, shown
+from relay.fields import INTERVAL, SYMBOL, Field, Flag, Identity, Names, Spans, Text, Whole, parse_symbol, shown
 from relay.intervals import parse_interval
 
 MOST_STREAMS_PER_REQUEST = 100
+MOST_GAPS_PER_REQUEST = 50
 
 ID = Field("id", Identity(), "Comes back on the answers to the request.", example=7)
 SYMBOL_FIELD = Field(
@@ -31,20 +32,32 @@ SINCE = Field(
     "First every candle that opened after this Unix second; with `bars`, at most the last so many of them.",
     example=1_764_000_000,
 )
+REVISION = Field(
+    "revision",
+    Whole(0, 2**53),
+    "With `since`: also what was revised up to there after this number, the last `revision` that the client was told.",
+    example=1_764_000_000_000_017,
+)
+GAPS = Field(
+    "gaps",
+    Spans(MOST_GAPS_PER_REQUEST),
+    "With `since`: also the candles of gaps up to there that can be had now; each is its `from` and its `to`.",
+    example=[[1_763_999_400, 1_763_999_700]],
+)
 THROTTLE_MS = Field(
     "throttle_ms", Whole(0, 60_000), "At most one update of an open candle in so many milliseconds.", example=250
 )
 CLOSED_ONLY = Field("closed_only", Flag(), "Closed candles only.", example=True)
 
 ACTIONS: Mapping[str, tuple[Field[Any], ...]] = {
-    "subscribe": (ID, SYMBOL_FIELD, INTERVAL_FIELD, STREAMS, BARS, SINCE, THROTTLE_MS, CLOSED_ONLY),
+    "subscribe": (ID, SYMBOL_FIELD, INTERVAL_FIELD, STREAMS, BARS, SINCE, REVISION, GAPS, THROTTLE_MS, CLOSED_ONLY),
     "unsubscribe": (ID, SYMBOL_FIELD, INTERVAL_FIELD, STREAMS),
     "list": (ID,),
     "ping": (ID,),
 }
 """The requests there are, and the fields that each may have beside `action`."""
 
-_MODIFIERS = frozenset(field.name for field in (BARS, SINCE, THROTTLE_MS, CLOSED_ONLY))
+_MODIFIERS = frozenset(field.name for field in (BARS, SINCE, REVISION, GAPS, THROTTLE_MS, CLOSED_ONLY))
 
 
 class Options(NamedTuple):
@@ -58,10 +71,20 @@ PLAIN = Options()
 
 
 class Past(NamedTuple):
-    """What a subscription wants first: the last `bars` candles, those opened after `since`, or both."""
+    """What a subscription wants first: the last `bars` candles, those opened after `since`, or both.
+
+    Of those up to `since` it wants what was revised after the `revision` of that number, and what lies in `gaps`.
+    """
 
     bars: int | None = None
     since: int | None = None
+    revision: int | None = None
+    gaps: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def wants_revised(self) -> bool:
+        """Whether candles up to `since` are asked for."""
+        return self.revision is not None or bool(self.gaps)
 
 
 class Request(NamedTuple):
@@ -108,7 +131,10 @@ def parse_request(message: dict[str, Any]) -> Request:
     if _MODIFIERS.isdisjoint(message):
         return Request(action, request_id, names)
     options = Options(THROTTLE_MS.read(message) or 0, CLOSED_ONLY.read(message) or False)
-    return Request(action, request_id, names, options, Past(BARS.read(message), SINCE.read(message)))
+    past = Past(BARS.read(message), SINCE.read(message), REVISION.read(message), GAPS.read(message) or ())
+    if past.since is None and past.wants_revised:
+        raise RequestError(Code.INVALID_REQUEST, "revision and gaps speak of candles up to since; give since, too")
+    return Request(action, request_id, names, options, past)
 
 
 def _parse_names(message: dict[str, Any]) -> tuple[tuple[str, str], ...]:

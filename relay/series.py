@@ -410,7 +410,8 @@ class Series:
                 self._advance(candle, is_closed=True, event_ms=self._asked_ms)
                 told.append(PriceUpdate(self.key, candle, is_closed=True, is_backfilled=True))
             else:
-                if len(self.closed) < REMEMBERED or candle.time > next(iter(self.closed)):
+                # What is older than all that the stream told is no part of what it answers for.
+                if self.is_owed(candle.time) or candle.time > next(iter(self.closed), candle.time):
                     self._remember(candle, self._asked_ms)
                 self.revised += 1
                 told.append(PriceUpdate(self.key, candle, is_closed=True, is_backfilled=True, is_revised=True))

@@ -14,12 +14,18 @@ _DAY_S = 86_400
 
 
 class Snapshot(NamedTuple):
-    """The candles that a subscription starts with, and the gaps that are left in them."""
+    """The candles that a subscription starts with, and the gaps that are left in them.
+
+    `revised` are closed candles from before them that are other ones than the client has, None if it did not ask; of
+    others it is not known where `revisions_known` is False.
+    """
 
     candles: Sequence[Candle]
     last_is_closed: bool
     is_complete: bool
     gaps: Sequence[Gap] = ()
+    revised: Sequence[Candle] | None = None
+    revisions_known: bool = True
 
 
 def is_whole(past: Past) -> bool:

@@ -129,14 +129,16 @@ class Stream:
 class Attachment:
     """What a stream tells while somebody who will subscribe waits for its past: the closed candles, by open time.
 
-    The stream is wanted as long as it is there. Whoever makes one lets go of it with `Hub.detach`.
+    `revised` are the open times of those that were revised. The stream is wanted as long as it is there. Whoever makes
+    one lets go of it with `Hub.detach`.
     """
 
-    __slots__ = ("closed", "stream")
+    __slots__ = ("closed", "revised", "stream")
 
     def __init__(self, stream: Stream) -> None:
         self.stream = stream
         self.closed: dict[int, Candle] = {}
+        self.revised: set[int] = set()
 
 
 class Deliver(Protocol):

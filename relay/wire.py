@@ -66,8 +66,8 @@ def encode(message: Mapping[str, object]) -> bytes:
 # -- updates ---------------------------------------------------------------------------------------
 
 
-def price_update(symbol: str, interval: str, update: PriceUpdate, seq: int) -> bytes:
-    """Encode one update as a frame."""
+def price_update(symbol: str, interval: str, update: PriceUpdate, seq: int, revision: int | None = None) -> bytes:
+    """Encode one update as a frame; `revision` is its number if it was revised."""
     time, opened, high, low, close, volume = update.candle
     message: PriceUpdateMessage = {
         "type": "price_update",
@@ -82,6 +82,8 @@ def price_update(symbol: str, interval: str, update: PriceUpdate, seq: int) -> b
         message["backfilled"] = True
     if update.is_revised:
         message["revised"] = True
+        if revision is not None:
+            message["revision"] = revision
     return frame(orjson.dumps(message))
 
 
@@ -94,8 +96,11 @@ def snapshot(
     last_is_closed: bool,
     complete: bool,
     seq: int,
+    revision: int,
+    revised: Sequence[Candle] | None = None,
+    revisions_known: bool = True,
 ) -> bytes:
-    """Encode the candles sent first as a frame."""
+    """Encode the candles sent first as a frame; `revised` is None where nobody asked what was revised."""
     objects: list[CandleObject] = [candle._asdict() for candle in candles]  # type: ignore[misc]  # as CandleObject has it
     message: Snapshot = {
         "type": "snapshot",
@@ -106,7 +111,11 @@ def snapshot(
         "last_is_closed": last_is_closed,
         "complete": complete,
         "seq": seq,
+        "revision": revision,
     }
+    if revised is not None:
+        message["revised"] = [candle._asdict() for candle in revised]  # type: ignore[misc]  # as CandleObject has it
+        message["revisions_known"] = revisions_known
     return encode(message)
 
 
@@ -158,8 +167,9 @@ def subscription(
     request_id: str | int | None,
     *,
     provider: str,
+    revision: int | None = None,
 ) -> bytes:
-    """Encode the confirmation of one stream as a frame."""
+    """Encode the confirmation of one stream as a frame; `revision` where no snapshot follows."""
     message: Subscription = {
         "type": "subscription",
         "action": action,
@@ -168,6 +178,8 @@ def subscription(
         "provider": provider,
         "status": "ok",
     }
+    if revision is not None:
+        message["revision"] = revision
     return _answer(message, request_id)
 
 

@@ -24,6 +24,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--soak-seconds", type=float, default=30.0, metavar="N", help="how long the soak lasts")
     parser.addoption("--soak-all", action="store_true", help="let the soak draw from all kinds of faults")
     parser.addoption("--soak-seed", type=int, default=1, metavar="N", help="which random faults the soak injects")
+    parser.addoption("--rude-seconds", type=float, default=8.0, metavar="N", help="how long the network is rude")
     parser.addoption("--forex-weeks", action="store_true", help="run whole weeks of Twelve Data, sped up")
     parser.addoption("--kills", type=int, default=8, metavar="N", help="how often the writing store is killed")
     parser.addoption(
@@ -46,7 +47,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Give a soak the time that it was asked to take, and some to settle."""
     for item in items:
         if item.get_closest_marker("soak") is not None:
-            item.add_marker(pytest.mark.timeout(config.getoption("--soak-seconds") + 400))
+            seconds = max(config.getoption("--soak-seconds"), config.getoption("--rude-seconds"))
+            item.add_marker(pytest.mark.timeout(seconds + 400))
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:

@@ -9,12 +9,16 @@ const faultOf = ({ name, message, status, code, closeCode, retryAfterMs }) => ({
   fault: { name, message, status, code, closeCode, retryAfterMs },
 });
 
+let pauseMs = 0; // the reader rests so long after the next message
+
 /** Say all messages; `last` is the type behind which the loop is left. */
 async function iterate(last) {
   try {
     for await (const message of client) {
       say({ message });
       if (message.type === last) break;
+      if (pauseMs) await new Promise((resolve) => setTimeout(resolve, pauseMs));
+      pauseMs = 0;
     }
     say({ message: { type: "end" } });
   } catch (fault) {
@@ -25,6 +29,7 @@ async function iterate(last) {
 async function run(call, args) {
   try {
     if (call === "iterate") iterate(...args);
+    else if (call === "pause") [pauseMs] = args;
     else say({ result: (typeof client[call] === "function" ? await client[call](...args) : client[call]) ?? null });
   } catch (fault) {
     say(faultOf(fault));

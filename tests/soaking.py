@@ -20,7 +20,7 @@ import orjson
 from providers.sandbox import BinanceStandIn
 from providers.sandbox.binance_rows import row
 from providers.sandbox.intervals import FIXED_MS, end_time, open_time
-from relay.client import Confirmed, Failure, Gap, Lost, RelayClient, Snapshot, Update
+from relay.client import Confirmed, Failure, Gap, RelayClient, Snapshot, Update
 from tests.untidy import BAD_ROWS, REFUSALS, UntidyBinance, Values, refuse_rest
 
 Message = dict[str, Any]
@@ -141,10 +141,6 @@ class StreamCheck:
         """Take that the relay refused the stream: it exists, and whoever lists it once has listed it."""
         if code == "unknown_symbol":
             self._complain("refused as unknown")
-
-    def reconnected(self) -> None:
-        """Take that the subscription goes on by another connection: what the last one was told as a gap is lost."""
-        self._told.clear()
 
     def unrepaired(self, now: float) -> list[int]:
         """Return the candles that were over by `now`, told as gaps to this subscription, and did not come since."""
@@ -499,6 +495,7 @@ class LibraryClient:
         self.messages = 0
         self.stays = True
         self.options: Mapping[str, Any] = {}
+        self.pause_s = 0.0
         self._confirmed: set[str] = set()
         self._now = now
 
@@ -514,10 +511,11 @@ class LibraryClient:
         self.checks[stream].refused(code)
         self._confirmed.discard(stream)
 
-    def reconnect(self) -> None:
-        """Take that the connection is lost; the library goes on with the next."""
-        for check in self.checks.values():
-            check.reconnected()
+    async def rest(self) -> None:
+        """Read nothing for `pause_s`, once."""
+        pause_s, self.pause_s = self.pause_s, 0.0
+        if pause_s:
+            await asyncio.sleep(pause_s)
 
     def take(self, stream: str, message: Message) -> None:
         """Judge a message in its form on the wire."""
@@ -536,14 +534,13 @@ class PythonClient(LibraryClient):
         async with RelayClient(url, waits_for_relay=True, backoff_s=(0.1, 1.0)) as client:
             await client.subscribe(*self.checks, **options)
             async for message in client:
+                await self.rest()
                 if isinstance(message, Confirmed):
                     self.confirm(str(message.key))
                 elif isinstance(message, Failure) and message.key is not None and not message.is_retried:
                     self.refuse(str(message.key), message.code)
                     await asyncio.sleep(0.5)
                     await client.subscribe(message.key, **options)
-                elif isinstance(message, Lost):
-                    self.reconnect()
                 elif isinstance(message, Snapshot | Update | Gap):
                     self.take(str(message.key), dict(message.wire))
 
@@ -571,8 +568,6 @@ class JavaScriptClient(LibraryClient):
                 self.refuse(stream, message["code"])
                 await asyncio.sleep(0.5)
                 await say(["subscribe", [stream], options])
-            elif kind == "lost":
-                self.reconnect()
             elif kind == "snapshot":
                 fields = {"candles": message["candles"], "last_is_closed": message["lastIsClosed"]}
                 self.take(stream, {"type": kind, **fields, "complete": message["isComplete"]})
@@ -718,6 +713,10 @@ class Faulter:
 
     def _named(self, prefix: str) -> dict[str, Callable[[], Any]]:
         return {name.removeprefix(prefix): getattr(self, name) for name in dir(self) if name.startswith(prefix)}
+
+    def revise(self) -> None:
+        """Let the exchange revise some candles that closed not long ago."""
+        self._stroke_revisions()
 
     def moment(self) -> str:
         """Name the second of the run and the faults in force."""

@@ -34,6 +34,8 @@ class StandInRelay:
         self.replays = 0
         self.is_complete = True
         self.gaps: list[tuple[int, int]] = []
+        self.snapshot_fields: dict[str, Any] = {}
+        self.is_mute = False
         self.sends_hello_time: int | None = None
         self.seq = 0
         self.attempts = 0
@@ -121,6 +123,8 @@ class StandInRelay:
 
     async def _publish(self, key: StreamKey, candle: Candle, *, is_closed: bool, **marks: bool) -> None:
         self.seq += 1
+        if self.is_mute:
+            return
         for socket, streams in list(self._clients.items()):
             if key in streams and (is_closed or not streams[key].get("closed_only")):
                 await _send(socket, self.update(key, candle, is_closed=is_closed, **marks))
@@ -217,7 +221,7 @@ class StandInRelay:
             await _send(socket, {"type": "gap", **gap})
         past = {"candles": [candle._asdict() for candle in chosen], "last_is_closed": closed_only, "seq": self.seq}
         names = {"symbol": key.symbol, "interval": key.interval}
-        await _send(socket, {"type": "snapshot", **names, **past, "complete": self.is_complete})
+        await _send(socket, {"type": "snapshot", **names, **past, "complete": self.is_complete, **self.snapshot_fields})
 
     # -- protocol.md, section 4 -------------------------------------------------------------------------------------
 

@@ -264,6 +264,59 @@ async def test_malformed_name_is_an_error_of_the_caller(client: JsClient) -> Non
         await client.call("subscribe", "BTCUSDT")
 
 
+# -- what may be missing --------------------------------------------------------------------------------------------
+
+
+async def test_a_step_in_closed_times_is_asked_for_before_anything_later_is_told(
+    relay: StandInRelay, client: JsClient
+) -> None:
+    await client.start("subscribe", "BTCUSDT@1m", {"bars": 2})
+    await client.until("snapshot")
+    relay.is_mute = True
+    for _ in range(3):
+        await relay.close_candle(BTC)
+    relay.is_mute = False
+    await relay.close_candle(BTC)
+    messages = await client.until_open_at(START + 420)
+    assert closed_times(messages) == [START + 180, START + 240, START + 300, START + 360]
+    assert [(one["action"], one.get("since")) for one in relay.requests[1:]] == [
+        ("unsubscribe", None), ("subscribe", START + 120),
+    ]  # fmt: skip
+
+
+async def test_a_market_that_was_closed_costs_one_question_and_is_no_gap(relay: StandInRelay, client: JsClient) -> None:
+    await client.start("subscribe", "BTCUSDT@1m", {"bars": 2})
+    await client.until("snapshot")
+    await relay.close_candle(BTC)
+    relay.markets[BTC][-1] = relay.markets[BTC][-1]._replace(time=START + 7200)
+    await relay.tick(BTC, 105.0)
+    await relay.close_candle(BTC)
+    messages = await client.until_open_at(START + 7260)
+    assert closed_times(messages) == [START + 180, START + 7200]
+    assert "gap" not in [message["type"] for message in messages]
+    assert [one["action"] for one in relay.requests].count("unsubscribe") == 1
+
+
+async def test_a_resume_tells_what_was_revised_and_asks_for_gaps(relay: StandInRelay, client: JsClient) -> None:
+    await client.start("subscribe", "BTCUSDT@1m", {"bars": 3})
+    await client.until("snapshot")
+    candle = relay.markets[BTC][0]
+    names = {"symbol": "BTCUSDT", "interval": "1m"}
+    await relay.say({"type": "gap", "from": START - 120, "to": START - 60, "reason": "lost", **names})
+    await relay.say({**relay.update(BTC, candle._replace(close=99.5), is_closed=True, revised=True), "revision": 17})
+    await client.until("update", isRevised=True)
+    relay.snapshot_fields = {"revised": [candle._replace(close=99.5)._asdict(), candle._replace(close=98)._asdict()]}
+    relay.snapshot_fields |= {"revisions_known": False, "revision": 18}
+    await relay.drop(1001)
+    messages = await client.until("outdated")
+    revised = [one["candle"]["close"] for one in messages if one["type"] == "update" and one["isRevised"]]
+    assert (revised, messages[-1]["before"]) == ([98], START + 121)
+    await relay.wait_for_requests(3)
+    assert [(one.get("revision"), one.get("gaps")) for one in relay.requests[1:3]] == [
+        (17, None), (18, [[START - 120, START - 60]]),
+    ]  # fmt: skip
+
+
 # -- lost connections -----------------------------------------------------------------------------------------------
 
 

@@ -118,6 +118,7 @@ def test_what_came_before_the_first_candle_is_not_told() -> None:
 
 def test_open_candle_never_goes_back() -> None:
     progress = under_way()
+    progress.take_gap(START + 60, START + 120)
     assert progress.take_update(update(START + 120, is_closed=False))
     assert not progress.take_update(update(START + 60, is_closed=False))
     assert progress.take_update(update(START + 60))
@@ -147,14 +148,14 @@ def test_candle_that_is_open_now_is_no_gap() -> None:
 
 def test_a_relay_that_tells_of_a_gap_tells_of_all_and_the_rest_is_a_closed_market() -> None:
     progress = under_way()
-    progress.take_gap()
+    progress.take_gap(START + 120, START + 240)
     found = progress.take_snapshot(snapshot(START + 60, START + 240, START + 360, is_complete=False), START + 370)
     assert gaps_of(found) == []
 
 
 def test_gap_of_an_earlier_connection_hides_none() -> None:
     progress = under_way()
-    progress.take_gap()
+    progress.take_gap(START - 120, START)
     progress.confirm(START + 600)
     assert gaps_of(progress.take_snapshot(snapshot(START + 120, is_complete=False), START + 130)) == [
         (START + 60, START + 120)

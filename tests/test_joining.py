@@ -26,7 +26,8 @@ async def test_snapshot_comes_after_the_state_and_before_updates(client: WsClien
     kinds = [await client.next() for _ in range(3)]
     assert [message["type"] for message in kinds] == ["subscription", "status", "snapshot"]
     snapshot = kinds[2]
-    assert set(snapshot) == {"type", "symbol", "interval", "provider", "candles", "last_is_closed", "complete", "seq"}
+    names = {"type", "symbol", "interval", "provider", "candles", "last_is_closed", "complete", "seq", "revision"}
+    assert set(snapshot) == names
     assert len(snapshot["candles"]) == 5
     assert snapshot["complete"] is True
 

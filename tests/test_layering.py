@@ -80,6 +80,7 @@ RANKS = {
     "relay.storage.coverage": 0,
     "relay.storage.future": 0,
     "relay.storage.place": 1,
+    "relay.storage.revisions": 1,
     "relay.storage.schema": 1,
     "relay.storage.opening": 2,
     "relay.storage.writes": 1,

@@ -11,7 +11,7 @@ from relay.model import Candle, OpenHours, PriceUpdate, StreamKey
 from relay.ranges import Past
 from relay.requests import Past as Wanted
 from relay.series import Gap, Series
-from relay.snapshot import is_joined, splice
+from relay.snapshot import Snapshot, is_joined, splice
 from relay.storage.coverage import Span
 from relay.stream import Stream
 
@@ -95,7 +95,7 @@ def test_open_candle_of_an_answer_gives_way_to_how_it_closed() -> None:
 
 def test_open_candle_of_an_answer_comes_where_the_stream_has_told_all_before_it() -> None:
     past = Past(candles((10, 11, 12)), False, True)
-    assert splice(live(10, 11), {}, past, Wanted(bars=3)) == (list(past.candles), False, True, [])
+    assert splice(live(10, 11), {}, past, Wanted(bars=3)) == Snapshot(list(past.candles), False, True, [])
     assert minutes(splice(live(10), {}, past, Wanted(bars=3)).candles) == [10]
 
 

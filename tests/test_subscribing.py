@@ -11,7 +11,9 @@ from tests.running import Running, WsClient, eventually
 
 async def test_subscription_is_confirmed_then_state_then_updates(client: WsClient) -> None:
     await client.ask("subscribe", symbol="BTCUSDT", interval="1m", id=7)
-    assert await client.next() == {
+    confirmed = await client.next()
+    assert isinstance(confirmed.pop("revision"), int)
+    assert confirmed == {
         "type": "subscription", "action": "subscribe", "symbol": "BTCUSDT", "interval": "1m", "provider": "binance",
         "status": "ok", "id": 7,
     }  # fmt: skip

@@ -62,14 +62,20 @@ def test_marks_are_there_only_when_true() -> None:
     update = PriceUpdate(KEY, CANDLE, is_closed=True, is_backfilled=True, is_revised=True)
     marked = message_of(wire.price_update("X", "1m", update, 1))
     assert (marked["backfilled"], marked["revised"]) == (True, True)
+    assert "revision" not in marked
+    assert message_of(wire.price_update("X", "1m", update, 1, 17))["revision"] == 17
 
 
 def test_gap_snapshot_and_status_have_the_fields_of_the_contract() -> None:
     assert message_of(wire.gap("X", "1m", 60, 180, "why")) == {
         "type": "gap", "symbol": "X", "interval": "1m", "from": 60, "to": 180, "reason": "why",
     }  # fmt: skip
-    snapshot = message_of(wire.snapshot("X", "1m", [CANDLE], provider="p", last_is_closed=False, complete=True, seq=5))
-    assert set(snapshot) == {"type", "symbol", "interval", "provider", "candles", "last_is_closed", "complete", "seq"}
+    said: dict[str, Any] = {"provider": "p", "last_is_closed": False, "complete": True, "seq": 5, "revision": 17}
+    names = {"type", "symbol", "interval", "candles", *said}
+    assert set(message_of(wire.snapshot("X", "1m", [CANDLE], **said))) == names
+    resumed = message_of(wire.snapshot("X", "1m", [CANDLE], **said, revised=[CANDLE], revisions_known=False))
+    assert set(resumed) == {*names, "revised", "revisions_known"}
+    assert (resumed["revised"], resumed["revisions_known"]) == ([CANDLE._asdict()], False)
     assert message_of(wire.stream_status("X", "1m", "stale", "why")) == {
         "type": "status", "status": "stale", "symbol": "X", "interval": "1m", "message": "why",
     }  # fmt: skip

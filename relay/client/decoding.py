@@ -86,6 +86,7 @@ def _read(wire: dict[str, Any]) -> Said | None:
                 is_complete=wire.get("complete") is not False,
                 seq=_whole(wire, "seq"),
                 wire=wire,
+                revised=tuple(map(read_candle, wire.get("revised") or ())),
             )
         case "status" if wire.get("symbol") is not None:
             # A newer relay may have others; a client takes them as they are.

@@ -6,7 +6,7 @@ No I/O and no clock: the time is passed in, in monotonic seconds.
 import math
 from collections.abc import Iterable
 from itertools import accumulate, islice, takewhile
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import orjson
 
@@ -20,6 +20,8 @@ from relay.model import StreamKey
 _STREAMS_PER_REQUEST = 100
 # The relay takes frames up to 4,096 bytes; this leaves room for the options around the names.
 _NAME_BYTES_PER_REQUEST = 3500
+_REPAIR_S, _MOST_REPAIR_S = 30.0, 600.0
+_MOST_REPAIRS = 12
 # A stream that was confirmed once exists, so its refusal passes, for instance once a relay that starts has its lists;
 # but for these, which are about what was asked: asked again it would be refused again.
 _FOR_GOOD = {Code.INVALID_JSON, Code.INVALID_REQUEST, Code.UNKNOWN_ACTION}
@@ -33,8 +35,16 @@ class _Stream:
         self.failures = 0
         # When the relay is to be asked for it, or to end it once it was left; infinity once that was done.
         self.ask_at = 0.0
-        # On this connection.
+        # When the relay is to be asked for what is missing still of gaps that it told of.
+        self.repair_at = math.inf
+        self.repairs = 0
+        # On this connection. A stream is renewed by leaving it and asking for it anew, since of a subscription that
+        # goes on the relay sends nothing again.
         self.is_asked = False
+        self.awaits_snapshot = False
+        self.is_repairing = False
+        self.must_leave = False
+        self.is_renewing = False
 
     @property
     def name(self) -> StreamKey:
@@ -42,7 +52,7 @@ class _Stream:
 
 
 class _Request(NamedTuple):
-    action: str
+    kind: Literal["subscribe", "unsubscribe", "renew", "repair"]
     unanswered: list[_Stream]
 
 
@@ -94,7 +104,8 @@ class Following:
         self.due_at = 0.0
         for stream in self._streams.values():
             stream.ask_at = 0.0
-            stream.is_asked = False
+            stream.is_asked = stream.awaits_snapshot = False
+            stream.is_repairing = stream.must_leave = stream.is_renewing = False
 
     def next_request(self, now: float) -> dict[str, Any] | None:
         """Return a request that is due, None if there is none. It counts as sent."""
@@ -107,26 +118,66 @@ class Following:
             self._leaving = [stream for stream in self._leaving if stream not in batch]
             return self._request("unsubscribe", batch, {})
         due = [stream for stream in self._streams.values() if stream.ask_at <= now]
+        if renewed := [stream for stream in due if stream.must_leave]:
+            return self._renewal(renewed[: _room(renewed)])
         if not due:
-            waiting = (stream.ask_at for stream in (*self._streams.values(), *self._leaving))
-            self.due_at = min(waiting, default=math.inf)
-            return None
+            if (request := self._repair(now)) is None:
+                waiting = (min(one.ask_at, one.repair_at) for one in (*self._streams.values(), *self._leaving))
+                self.due_at = min(waiting, default=math.inf)
+            return request
         options = due[0].progress.request()
         if _is_pinned(due[0]):
             # It is confirmed under another name, so it goes alone and its id tells it.
-            return self._request("subscribe", due[:1], options)
+            return self._subscribe(due[:1], options)
         fits = [stream for stream in due if not _is_pinned(stream) and stream.progress.request() == options]
-        return self._request("subscribe", fits[: _room(fits)], options)
+        return self._subscribe(fits[: _room(fits)], options)
+
+    def _subscribe(self, streams: list[_Stream], options: dict[str, Any]) -> dict[str, Any]:
+        for stream in streams:
+            stream.awaits_snapshot = "since" in options or "bars" in options
+        return self._request("subscribe", streams, options)
+
+    def _renewal(self, streams: list[_Stream]) -> dict[str, Any]:
+        request = self._request("renew", streams, {})
+        for stream in streams:
+            stream.must_leave, stream.ask_at = False, 0.0
+        return request
+
+    def _repair(self, now: float) -> dict[str, Any] | None:
+        """Ask for the gaps of a stream that it is time for."""
+        for stream in self._streams.values():
+            if stream.repair_at > now:
+                continue
+            stream.repair_at = math.inf
+            options, gaps = stream.progress.request(), stream.progress.gaps
+            if gaps and "since" in options and stream.is_asked and not stream.awaits_snapshot:
+                request = self._request("repair", [stream], {**options, "gaps": gaps})
+                self._plan_repair(stream, now)
+                return request
+        return None
+
+    def _plan_repair(self, stream: _Stream, now: float) -> None:
+        # What so many questions did not bring may come with the next connection.
+        if stream.progress.gaps and stream.repair_at == math.inf and stream.repairs < _MOST_REPAIRS:
+            stream.repair_at = now + min(_MOST_REPAIR_S, _REPAIR_S * 2.0**stream.repairs)
+            stream.repairs += 1
+            self.due_at = min(self.due_at, stream.repair_at)
 
     def take(self, said: Said, now: float) -> list[Message]:
         """Return what the application is to be told."""
         match said:
             case Update():
                 stream = self._told_of(said.key)
-                return [said] if stream is not None and stream.progress.take_update(said) else []
+                if stream is None:
+                    return []
+                if stream.progress.take_update(said):
+                    return [said]
+                if stream.progress.is_in_doubt:
+                    self._renew(stream)
+                return []
             case Snapshot():
                 stream = self._told_of(said.key)
-                return [] if stream is None else stream.progress.take_snapshot(said, self._server_time(now))
+                return [] if stream is None else self._take_snapshot(stream, said, now)
             case Connected():
                 self._server_ahead_s = said.server_time - now
                 return [said]
@@ -136,14 +187,38 @@ class Following:
                 return self._take_refusal(said, now)
             case Gap():
                 stream = self._told_of(said.key)
-                if stream is not None:
-                    stream.progress.take_gap()
-                return [] if stream is None else [said]
+                if stream is None or not stream.progress.take_gap(said.start, said.end):
+                    return []
+                self._plan_repair(stream, now)
+                return [said]
             case State():
                 return [] if self._told_of(said.key) is None else [said]
 
+    def _take_snapshot(self, stream: _Stream, said: Snapshot, now: float) -> list[Message]:
+        is_whole = not stream.is_repairing
+        stream.is_repairing = stream.awaits_snapshot = False
+        found = stream.progress.take_snapshot(said, self._server_time(now), is_whole=is_whole)
+        if stream.progress.is_in_doubt:
+            self._renew(stream)
+        elif is_whole and stream.progress.gaps:
+            # It may be another run of the relay, which knows nothing of them.
+            stream.repair_at, stream.repairs = now, 0
+            self.due_at = min(self.due_at, now)
+        self._plan_repair(stream, now)
+        return found
+
+    def _renew(self, stream: _Stream) -> None:
+        stream.is_renewing = stream.must_leave = True
+        stream.ask_at = self.due_at = 0.0
+
     def _take_acceptance(self, said: Acceptance, now: float) -> list[Message]:
+        request = self._requests.get(said.request_id or 0)
         stream = self._asked(said.request_id, said.key)
+        if request is not None and request.kind in ("renew", "repair"):
+            # Of these the application knows nothing.
+            if stream is not None and request.kind == "repair":
+                stream.is_repairing = True
+            return []
         if said.action == "subscribe":
             if stream is None or self._streams.get(stream.name) is not stream:
                 return []
@@ -155,7 +230,9 @@ class Following:
             self._streams[said.key] = stream
             stream.key = said.key
             stream.failures = 0
+            stream.is_renewing = stream.is_repairing = False
             stream.progress.confirm(self._server_time(now))
+            stream.progress.take_revision(said.wire.get("revision"))
         return [Confirmed(said.key, said.action, said.wire)]
 
     def _take_refusal(self, said: Refusal, now: float) -> list[Message]:
@@ -166,7 +243,10 @@ class Following:
         else:
             meant = [] if request is None else list(request.unanswered)
             self._requests.pop(said.request_id or 0, None)
-        if request is not None and request.action == "unsubscribe":
+        if request is not None and request.kind in ("renew", "repair"):
+            # Left or not, it is asked for anew; and gaps are asked for again.
+            return []
+        if request is not None and request.kind == "unsubscribe":
             # What was to be left and is not subscribed is what was wanted.
             for stream in meant if said.code == Code.RATE_LIMITED else []:
                 self._leave(stream, at=now + max(said.retry_after_s, self._backoff.wait_s(0)))
@@ -196,7 +276,7 @@ class Following:
     def _told_of(self, key: StreamKey) -> _Stream | None:
         # Until the confirmation, messages are those of a subscription that was left.
         stream = self._streams.get(key)
-        return stream if stream is not None and stream.key is not None else None
+        return stream if stream is not None and stream.key is not None and not stream.is_renewing else None
 
     def _asked(self, request_id: int | None, key: StreamKey) -> _Stream | None:
         """Take the stream that an answer is about from its request; by name, or because it is the only one left."""
@@ -217,14 +297,19 @@ class Following:
         self._leaving.append(stream)
         self.due_at = min(self.due_at, at)
 
-    def _request(self, action: str, streams: list[_Stream], options: dict[str, Any]) -> dict[str, Any]:
+    def _request(
+        self,
+        kind: Literal["subscribe", "unsubscribe", "renew", "repair"],
+        streams: list[_Stream],
+        options: dict[str, Any],
+    ) -> dict[str, Any]:
         for stream in streams:
             stream.ask_at = math.inf
             stream.is_asked = True
         self._last_id += 1
-        self._requests[self._last_id] = _Request(action, streams)
+        self._requests[self._last_id] = _Request(kind, streams)
         return {
-            "action": action,
+            "action": "unsubscribe" if kind in ("unsubscribe", "renew") else "subscribe",
             "streams": [str(stream.asked) for stream in streams],
             "id": self._last_id,
             **options,

@@ -41,7 +41,10 @@ class Lost(NamedTuple):
 
 
 class Confirmed(NamedTuple):
-    """The relay accepted a stream (or its end); `key` is its canonical name. Comes again after each reconnect."""
+    """The relay accepted a stream (or its end); `key` is its canonical name.
+
+    Comes again whenever the client asks anew: after each reconnect, and where closed candles may be missing.
+    """
 
     key: StreamKey
     action: Literal["subscribe", "unsubscribe"]
@@ -71,6 +74,7 @@ class Snapshot(NamedTuple):
     is_complete: bool
     seq: int | None
     wire: Mapping[str, Any]
+    revised: tuple[Candle, ...] = ()
 
     @property
     def provider(self) -> str:
@@ -111,6 +115,17 @@ class Gap(NamedTuple):
     wire: Mapping[str, Any]
 
 
+class Outdated(NamedTuple):
+    """Candles that opened before `before` may have been revised while nobody listened, and the relay cannot say which.
+
+    `RelayClient.history` has them as they are now.
+    """
+
+    key: StreamKey
+    before: int
+    wire: Mapping[str, Any]
+
+
 class Failure(NamedTuple):
     """The relay refused a stream (or a request, `key` None). With `is_retried` the client asks again by itself.
 
@@ -130,4 +145,4 @@ class Failure(NamedTuple):
         return None if wait_s is None else float(wait_s)
 
 
-Message: TypeAlias = Connected | Lost | Confirmed | State | Snapshot | Update | Gap | Failure
+Message: TypeAlias = Connected | Lost | Confirmed | State | Snapshot | Update | Gap | Outdated | Failure

@@ -3,9 +3,12 @@
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from relay.client.messages import Gap, Message, Snapshot, Update
+from relay.client.messages import Gap, Message, Outdated, Snapshot, Update
 from relay.intervals import INTERVALS, length_s, next_open, open_time
 from relay.model import Candle, StreamKey
+
+_MOST_GAPS = 50
+_MOST_TOLD = 512
 
 
 class Options(NamedTuple):
@@ -18,7 +21,12 @@ class Options(NamedTuple):
 
 
 class Progress:
-    """What was asked of one stream and what was delivered. `options` may be replaced at any time."""
+    """What was asked of one stream and what was delivered. `options` may be replaced at any time.
+
+    `gaps` are those that were told and are not repaired yet, from and to. With `is_in_doubt` closed candles may be
+    missing before what came last: nothing of the stream counts until the relay was asked for it anew by `request`.
+    `revision` is the number of the last revision that was told, None as long as the relay named none.
+    """
 
     def __init__(self, interval: str, options: Options) -> None:
         self.options = options
@@ -29,6 +37,15 @@ class Progress:
         self._has_snapshot = False
         # By the relay, since it took the stream on this connection.
         self._is_told_gaps = False
+        self.gaps: list[tuple[int, int]] = []
+        self.revision: int | None = None
+        self.is_in_doubt = False
+        # The first open time that may be missing; the relay was asked for what lies before the other one.
+        self._due: int | None = None
+        self._explained = 0
+        self._doubted = 0
+        # What was told of snapshots and as revised last: the relay may come to know only then that it is revised.
+        self._told: dict[int, Candle] = {}
 
     @property
     def was_confirmed(self) -> bool:
@@ -37,7 +54,7 @@ class Progress:
 
     def confirm(self, server_time: int) -> None:
         """Note that the relay took the stream; from the first time on every candle that closes is owed."""
-        self._is_told_gaps = False
+        self._is_told_gaps = self.is_in_doubt = False
         if self._confirmed_at is None:
             self._confirmed_at = server_time
 
@@ -48,6 +65,8 @@ class Progress:
         request: dict[str, Any] = {}
         if since is not None:
             request["since"] = since
+            if self.revision is not None:
+                request["revision"] = self.revision
         # Once something was delivered, `bars` would cut what was missed.
         if bars is not None and not self._is_under_way:
             request["bars"] = bars
@@ -72,31 +91,75 @@ class Progress:
 
     def take_update(self, update: Update) -> bool:
         """Say whether the reader has still to see this update, and count it as seen."""
-        return self._accept(update.candle.time, is_closed=update.is_closed, is_revised=update.is_revised)
+        self.take_revision(update.wire.get("revision"))
+        if update.is_revised:
+            return self._take_revised(update.candle)
+        if self._is_unexplained(update.candle.time):
+            self._doubt(update.candle.time)
+            return False
+        return self._accept(update.candle.time, is_closed=update.is_closed)
 
-    def take_gap(self) -> None:
-        """Note a gap that the relay told of: before a snapshot it tells of all that the snapshot lacks."""
+    def take_gap(self, start: int, end: int) -> bool:
+        """Note a gap that the relay told of, and say whether it is news.
+
+        Before a snapshot the relay tells of all that the snapshot lacks.
+        """
         self._is_told_gaps = True
+        return self._add_gap(start, end)
 
-    def take_snapshot(self, snapshot: Snapshot, server_time: int) -> list[Message]:
-        """Return what the reader has still to see of the past: as it came if it was asked for, else as updates."""
-        key, candles, last_is_closed, is_complete, seq, _ = snapshot
+    def take_revision(self, number: object) -> None:
+        """Note the number of a revision: what was revised up to it was told."""
+        if isinstance(number, int):
+            self.revision = max(number, self.revision or 0)
+
+    def take_snapshot(self, snapshot: Snapshot, server_time: int, *, is_whole: bool = True) -> list[Message]:
+        """Return what the reader has still to see of the past: as it came if it was asked for, else as updates.
+
+        Without `is_whole` it answers for no more than it holds: the stream was followed already.
+        """
+        key, candles, last_is_closed, is_complete, seq, wire, _ = snapshot
         is_first = not self._is_under_way and (self.options.bars is not None or self.options.since is not None)
-        owed = self._first_owed()
-        fresh = [
-            (candle, is_closed)
-            for number, candle in enumerate(candles, 1)
-            for is_closed in (number < len(candles) or last_is_closed,)
-            if self._accept(candle.time, is_closed=is_closed, is_revised=False)
-        ]
+        self.take_revision(wire.get("revision"))
+        states = [(candle, number < len(candles) or last_is_closed) for number, candle in enumerate(candles, 1)]
         if is_first:
             self._has_snapshot = True
+            self._explained = max([self._explained, *(candle.time for candle in candles)])
+            for candle, is_closed in states:
+                self._accept(candle.time, is_closed=is_closed)
+                if is_closed:
+                    self._remember(candle)
             return [snapshot]
-        found: list[Message] = []
-        if not is_complete and owed is not None and not self._is_told_gaps:
-            found += self._holes(key, owed, [candle.time for candle, _ in fresh], server_time)
-        found += [_missed(key, candle, is_closed=is_closed, seq=seq) for candle, is_closed in fresh]
+        found: list[Message] = [*self._revisions(snapshot)]
+        owed, since = self._first_owed(), self.resume_from()
+        # It was asked for after these steps were seen, so it is the relay's last word on them.
+        self._explained, self._doubted = max(self._explained, self._doubted), 0
+        if not is_complete and owed is not None and since is not None and is_whole and not self._is_told_gaps:
+            times = [candle.time for candle in candles if candle.time > since]
+            gaps = list(self._holes(key, owed, times, server_time))
+            for gap in gaps:
+                self._add_gap(gap.start, gap.end)
+            found += gaps
+        for candle, is_closed in states:
+            if self._is_unexplained(candle.time):
+                self._doubt(candles[-1].time)
+                break
+            # A gap was told, and a later candle: what it lacked comes after that.
+            is_late = self._last_open is not None and candle.time < self._last_open
+            if self._accept(candle.time, is_closed=is_closed):
+                found.append(_missed(key, candle, is_closed=is_closed, seq=seq, is_revised=is_late))
+                if is_closed:
+                    self._remember(candle)
         return found
+
+    def _revisions(self, snapshot: Snapshot) -> Iterator[Message]:
+        """Yield what a resume brings of candles that the reader has, or was told to be missing."""
+        key, since = snapshot.key, self.resume_from()
+        for candle in snapshot.revised:
+            if self._take_revised(candle):
+                yield _missed(key, candle, is_closed=True, seq=snapshot.seq, is_revised=True)
+        if snapshot.wire.get("revisions_known") is False and since is not None:
+            names = {"type": "outdated", "symbol": key.symbol, "interval": key.interval}
+            yield Outdated(key, since + 1, {**names, "before": since + 1})
 
     @property
     def _is_under_way(self) -> bool:
@@ -128,19 +191,67 @@ class Progress:
         # A venue may count days and weeks from days of its own.
         return moment - (moment - self._last_closed) % length_s(self._interval)
 
-    def _accept(self, open_time: int, *, is_closed: bool, is_revised: bool) -> bool:
+    def _accept(self, open_time: int, *, is_closed: bool) -> bool:
         if self._last_closed is not None and open_time <= self._last_closed:
-            return is_revised
+            return False
         if self._last_closed is None and self._last_open is not None and open_time < self._last_open:
             # What came before the first candle was never owed; a resume may bring it along.
-            return is_revised
+            return False
+        is_known = self._interval in INTERVALS
         if is_closed:
             self._last_closed = open_time
+            self._due = next_open(self._interval, open_time) if is_known else None
+            self._settle(open_time)
         elif self._last_open is not None and open_time < self._last_open:
             return False
         else:
+            if self._last_closed is None and is_known:
+                self._due = open_time
             self._last_open = open_time
         return True
+
+    # -- what may be missing -----------------------------------------------------------------------------------------
+
+    def _is_unexplained(self, open_time: int) -> bool:
+        """Say whether closed candles may be missing right before this one, and the relay said nothing of it."""
+        due = self._due
+        if due is None or open_time <= due or open_time <= self._explained:
+            return False
+        for start, end in self.gaps:
+            if start <= due < end:
+                due = end
+        return due < open_time
+
+    def _doubt(self, open_time: int) -> None:
+        self.is_in_doubt = True
+        self._doubted = max(self._doubted, open_time)
+
+    def _add_gap(self, start: int, end: int) -> bool:
+        if any(other[0] <= start and end <= other[1] for other in self.gaps):
+            return False
+        self.gaps = sorted([*self.gaps, (start, end)])[-_MOST_GAPS:]
+        return True
+
+    def _settle(self, open_time: int) -> None:
+        """Take a candle that came after all out of the gaps."""
+        if self.gaps and self._interval in INTERVALS:
+            end = next_open(self._interval, open_time)
+            parts = [
+                part for gap in self.gaps for part in ((gap[0], min(gap[1], open_time)), (max(gap[0], end), gap[1]))
+            ]
+            self.gaps = [(start, stop) for start, stop in parts if start < stop]
+
+    def _take_revised(self, candle: Candle) -> bool:
+        self._settle(candle.time)
+        return self._remember(candle)
+
+    def _remember(self, candle: Candle) -> bool:
+        """Keep what was told out of its turn, for a while; say whether it is other than what was told before."""
+        is_other = self._told.pop(candle.time, None) != candle
+        self._told[candle.time] = candle
+        if len(self._told) > _MOST_TOLD:
+            del self._told[next(iter(self._told))]
+        return is_other
 
 
 def _gap(key: StreamKey, start: int, end: int) -> Gap:
@@ -149,7 +260,7 @@ def _gap(key: StreamKey, start: int, end: int) -> Gap:
     return Gap(key, start, end, reason, {"type": "gap", **names, "from": start, "to": end, "reason": reason})
 
 
-def _missed(key: StreamKey, candle: Candle, *, is_closed: bool, seq: int | None) -> Update:
+def _missed(key: StreamKey, candle: Candle, *, is_closed: bool, seq: int | None, is_revised: bool = False) -> Update:
     wire: dict[str, Any] = {
         "type": "price_update",
         "symbol": key.symbol,
@@ -161,4 +272,6 @@ def _missed(key: StreamKey, candle: Candle, *, is_closed: bool, seq: int | None)
     }
     if is_closed:
         wire["backfilled"] = True
-    return Update(key, candle, is_closed, is_closed, False, None, seq, wire)
+    if is_revised:
+        wire["revised"] = True
+    return Update(key, candle, is_closed, is_closed, is_revised, None, seq, wire)

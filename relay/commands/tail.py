@@ -16,6 +16,7 @@ from relay.client import (
     Gap,
     Lost,
     Message,
+    Outdated,
     RelayClient,
     Snapshot,
     State,
@@ -133,6 +134,8 @@ def _notice(message: Message, *, is_lost: bool, tells_states: bool) -> str:
             return f"{f'{key}: ' if key else ''}{text}{'; will be asked again' if is_retried else ''}"
         case Gap(key=key, start=start, end=end, reason=reason):
             return f"{key}: candles from {moment(start)} to {moment(end)} are missing: {reason}"
+        case Outdated(key=key, before=before):
+            return f"{key}: candles before {moment(before)} may have been revised meanwhile, and it is not known which"
         case State(key=key, status=status, message=text) if tells_states:
             return f"{key}: {status}{f': {text}' if text else ''}"
         case _:

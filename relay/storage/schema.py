@@ -32,6 +32,15 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "CREATE TABLE chunks (stream_id INTEGER NOT NULL REFERENCES streams (id), number INTEGER NOT NULL,"
         " until INTEGER NOT NULL, head BLOB NOT NULL, text BLOB NOT NULL, PRIMARY KEY (stream_id, number))",
     ),
+    (
+        # The last revision of each candle that was told as closed before; `relay.storage.revisions` says more.
+        "CREATE TABLE revisions (stream_id INTEGER NOT NULL REFERENCES streams (id), time INTEGER NOT NULL,"
+        " number INTEGER NOT NULL, PRIMARY KEY (stream_id, time)) WITHOUT ROWID",
+        "CREATE INDEX revisions_by_number ON revisions (stream_id, number)",
+        # What was revised before is not known.
+        "ALTER TABLE totals ADD COLUMN revisions_from INTEGER NOT NULL DEFAULT 0",
+        "UPDATE totals SET revisions_from = 1000000 * CAST(strftime('%s', 'now') AS INTEGER)",
+    ),
 )
 
 _OPEN_TIMEOUT_S = 2.0

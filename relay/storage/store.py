@@ -23,6 +23,7 @@ from relay.storage.database import Database, Pace
 from relay.storage.documents import Documents
 from relay.storage.loading import Loader
 from relay.storage.problems import Problems
+from relay.storage.revisions import FORGOTTEN, Revisions
 from relay.storage.shelf import Shelves
 from relay.storage.writer import Writer
 from relay.storage.writes import LATEST_TIME, StreamId, WriteQueue, storable
@@ -64,7 +65,7 @@ class Store:
     name the file, for the operator; those of the other methods do not, for clients. `rejected` counts candles that no
     table takes, such as one with a price that is not a number. Encoded candles used lately are kept in `cache_bytes`.
     `latest(provider)` gives the latest time that it may be there, None if nobody can say: what a stream is said to hold
-    beyond it is taken out when the stream is read.
+    beyond it is taken out when the stream is read. `revision` is the number of the newest revision.
     """
 
     def __init__(
@@ -86,6 +87,9 @@ class Store:
         self._ages: Counter[tuple[str, str]] = Counter()
         self.documents = Documents(database, clock)
         self.rejected = 0
+        self.revision = 0
+        # Revisions up to this number may not be in the file.
+        self._revisions_lost = 0
         self._changes = 0
         database.on_change = self._forget_all
         database.on_stall = self._writer.give_up_waiting
@@ -107,9 +111,16 @@ class Store:
         """
         queue = WriteQueue(max_queued)
         store = cls(await Database.open(path, Problems(queue), pace), queue, clock, cache_bytes, latest)
+        await store._begin_revisions(clock.wall())
         store._database.watch()
         store._writer.start()
         return store
+
+    async def _begin_revisions(self, now_s: float) -> None:
+        try:
+            self.revision = await self._database.read(self._tables.first_revision, now_s)
+        except StoreError:
+            self.revision = self._revisions_lost = int(now_s * 1e6)
 
     async def close(self) -> None:
         """Write what waits, as far as the disk allows, and close the file."""
@@ -229,6 +240,25 @@ class Store:
         shelf = self._shelves.get((provider, key))
         return -1 if shelf is None else shelf.version
 
+    async def revisions(self, provider: str, key: StreamKey, after: int) -> Revisions:
+        """Return the candles of a stream whose last revision has a larger number than `after`.
+
+        Raises `StoreError`.
+        """
+        stream = (provider, key)
+        # Taken before the query, as in `read`: a write may end meanwhile.
+        queued = [write for write in self._queue.of(stream) if write.revision is not None and write.revision > after]
+        known_from, rows = await self._database.read(self._tables.revisions, stream, after)
+        # A file that was made later than this run began.
+        newest, self.revision = self.revision, max(self.revision, known_from)
+        found = {time: candle for _, time, candle in rows}
+        for write in queued:
+            found |= {candle.time: candle for candle in write.candles}
+        for time in found.keys() - {FORGOTTEN}:
+            found |= self._queue.candles_of(stream, time, time + 1)
+        is_complete = max(known_from, self._revisions_lost) <= after <= newest and FORGOTTEN not in found
+        return Revisions([candle for _, candle in sorted(found.items()) if candle is not None], is_complete)
+
     async def streams(self) -> list[StreamId]:
         """Return the streams that were ever stored. Raises `StoreError`."""
         return await self._database.read(self._tables.streams)
@@ -285,7 +315,8 @@ class Store:
 
         It is unknown then. Raises `StoreError`, and then nothing is changed.
         """
-        return await self._take_away(self._tables.forget, provider, symbol, interval, before)
+        self.revision += 1
+        return await self._take_away(self._tables.forget, provider, symbol, interval, before, self.revision)
 
     async def _take_away(
         self, change: Callable[Concatenate[str, str, P], Awaitable[T]], provider: str, symbol: str, *asked: P.args,
@@ -310,6 +341,8 @@ class Store:
 
     def _forget_all(self) -> None:
         self._changes += 1
+        # Another file does not know what was revised.
+        self._revisions_lost = self.revision
         self._writer.begin_again()
         self._loader.forget_all()
 
@@ -338,26 +371,33 @@ class Store:
             raise refusal
         await self._writer.written(number)
 
-    def put_closed(self, provider: str, key: StreamKey, candle: Candle, after: int | None) -> None:
+    def put_closed(
+        self, provider: str, key: StreamKey, candle: Candle, after: int | None, *, is_revised: bool = False
+    ) -> int | None:
         """Queue a closed candle of the live stream, or its revision; never blocks, written within about 0.25 s.
 
         `after` is the open time of the closed candle delivered before it when nothing is missing between the two:
-        then the time between them counts as known, too.
+        then the time between them counts as known, too. Returns the number of the revision, if it is one.
         """
         if self._writer.is_closing:
             self._queue.dropped += 1
-            return
+            return None
         if storable(candle) is None:
             self.rejected += 1
-            return
+            return None
         start = candle.time if after is None or after >= candle.time else after + 1
-        self._enqueue(provider, key, (candle,), Span(start, candle.time + 1))
+        self.revision += is_revised
+        revision = self.revision if is_revised else None
+        self._enqueue(provider, key, (candle,), Span(start, candle.time + 1), revision)
+        return revision
 
     async def flush(self) -> None:
         """Return when everything queued so far is written. Raises `StoreError` when it cannot be."""
         await self._writer.written(self._queue.number)
 
-    def _enqueue(self, provider: str, key: StreamKey, candles: Sequence[Candle], span: Span | None) -> int:
+    def _enqueue(
+        self, provider: str, key: StreamKey, candles: Sequence[Candle], span: Span | None, revision: int | None = None
+    ) -> int:
         good = tuple(fit for fit in map(storable, candles) if fit is not None)
         self.rejected += len(candles) - len(good)
         if span is not None:
@@ -366,9 +406,10 @@ class Store:
                 span = None
         if not good and span is None:
             return self._queue.number
-        write = self._queue.push((provider, key), good, span)
+        write = self._queue.push((provider, key), good, span, revision)
         self._loader.note(write)
         for lost in self._queue.drop_excess():
             self._loader.forget(lost.stream)
+            self._revisions_lost = max(self._revisions_lost, lost.revision or 0)
         self._writer.wake()
         return self._queue.number

@@ -13,6 +13,7 @@ from relay.model import Candle, StreamKey
 from relay.storage.chunks import EMPTY, Chunk, Packed, decode, encode, joined, pack, unpack, window_s
 from relay.storage.coverage import FOREVER, Span, merge_spans
 from relay.storage.future import CUT
+from relay.storage.revisions import DROP_EXCESS, FIRST, FORGOTTEN, KNOWN_FROM, MOST, NOTE, SINCE, STEP
 from relay.storage.writes import StreamId, Write
 
 _ADD = "INSERT INTO candles VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (stream_id, time) DO NOTHING"
@@ -161,6 +162,21 @@ class Tables:
                 window.rows.append(Candle._make(row))
         return StoredShelf(spans, windows)
 
+    async def revisions(self, stream: StreamId, after: int) -> tuple[int, list[tuple[int, int, Candle | None]]]:
+        """Return before which number revisions may be gone, and those after `after`: number, open time, candle."""
+        provider, key = stream
+        fetch = self._connection.execute_fetchall
+        ((known_from,),) = await fetch(KNOWN_FROM, (provider, *key, MOST - 1))
+        rows = await fetch(SINCE, (provider, *key, after))
+        return known_from, [
+            (number, time, None if values[0] is None else Candle(time, *values)) for number, time, *values in rows
+        ]
+
+    async def first_revision(self, now_s: float) -> int:
+        """Return the number from which the revisions of this run count."""
+        ((number,),) = await self._connection.execute_fetchall(FIRST, (int(now_s * 1e6), STEP))
+        return int(number)
+
     # Writing
 
     async def write(self, batch: Sequence[Write]) -> None:
@@ -169,6 +185,10 @@ class Tables:
             ids = await self._stream_ids({write.stream for write in batch})
             await self._write_candles([(ids[write.stream], *candle) for write in batch for candle in write.candles])
             await self._drop_chunks(batch, ids)
+            revised = [write for write in batch if write.revision is not None]
+            await self._note_revisions(
+                [(ids[one.stream], c.time, one.revision) for one in revised for c in one.candles]
+            )
             await self._write_spans([(ids[write.stream], write.span) for write in batch if write.span is not None])
         self._ids.update(ids)
 
@@ -237,19 +257,26 @@ class Tables:
                         'SELECT start, "end" FROM spans WHERE stream_id = ?', (newer,)
                     )
                     await run("DELETE FROM spans WHERE stream_id = ?", (newer,))
+                    await run("DELETE FROM revisions WHERE stream_id = ?", (newer,))
                     await self._write_spans([(stream_id, Span(*row)) for row in rows])
                     await run("DELETE FROM streams WHERE id = ?", (newer,))
                 await run("UPDATE streams SET symbol = ? WHERE id = ?", (symbol, stream_id))
         self._forget_ids(provider, symbol)
 
-    async def forget(self, provider: str, symbol: str, interval: str | None, before: int | None) -> int:
-        """Delete candles and what is known of a symbol, all or what opened earlier; return how many candles it were."""
+    async def forget(
+        self, provider: str, symbol: str, interval: str | None, before: int | None, revision: int
+    ) -> int:  # fmt: skip
+        """Delete candles and what is known of a symbol, all or what opened earlier; return how many candles it were.
+
+        It is noted as a revision of all of them.
+        """
         count = 0
         async with self._transaction():
             for stream_id, key in await self._streams_of(provider, symbol):
                 if interval in (None, key.interval):
                     end = FOREVER if before is None else before
                     count += await self._delete_before(stream_id, end, window_s(key.interval))
+                    await self._note_revisions([(stream_id, FORGOTTEN, revision)])
         return count
 
     async def _streams_of(self, provider: str, symbol: str) -> list[tuple[int, StreamKey]]:
@@ -277,6 +304,7 @@ class Tables:
             place,
         )
         await run("DELETE FROM spans WHERE stream_id = ? AND start < ?", place)
+        await run("DELETE FROM revisions WHERE stream_id = ? AND time < ? AND time <> ?", (*place, FORGOTTEN))
         return count
 
     async def _delete_from(self, stream_id: int, start: int, length: int) -> None:
@@ -353,6 +381,11 @@ class Tables:
             # Some were there already: in the order queued, so that the last one stays.
             await self._connection.executemany(_REPLACE, rows)
         await self._connection.execute("UPDATE totals SET candles = candles + ?", (added,))
+
+    async def _note_revisions(self, rows: Sequence[tuple[int, int, int | None]]) -> None:
+        if rows:
+            await self._connection.executemany(NOTE, rows)
+            await self._connection.executemany(DROP_EXCESS, [(number, MOST) for number in {row[0] for row in rows}])
 
     async def _drop_chunks(self, batch: Iterable[Write], ids: dict[StreamId, int]) -> None:
         """Forget the chunks that now lack a candle or have an old one; what comes behind their end harms none."""

@@ -241,7 +241,7 @@ def _delete(connection: sqlite3.Connection, stream_id: int) -> tuple[int, int]:
     tables = {table for (table,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
     counts = {
         table: connection.execute(f"DELETE FROM {table} WHERE stream_id = ?", (stream_id,)).rowcount
-        for table in ("candles", "spans", "chunks")
+        for table in ("candles", "spans", "chunks", "revisions")
         if table in tables
     }
     connection.execute("UPDATE totals SET candles = candles - ?", (counts["candles"],))

@@ -17,13 +17,15 @@ _BATCH_CANDLES = 10_000
 class Write(NamedTuple):
     """Candles, and the span that they fill; numbered in the order of writing.
 
-    It claims coverage only for its own rows, so that losing any one write never leaves a false claim.
+    It claims coverage only for its own rows, so that losing any one write never leaves a false claim. With a `revision`
+    its candles were told as closed before, with other values or not at all.
     """
 
     number: int
     stream: StreamId
     candles: tuple[Candle, ...]
     span: Span | None
+    revision: int | None = None
 
 
 class WriteQueue:
@@ -48,10 +50,12 @@ class WriteQueue:
         """The write that is next; there has to be one."""
         return self._writes[0]
 
-    def push(self, stream: StreamId, candles: tuple[Candle, ...], span: Span | None) -> Write:
+    def push(
+        self, stream: StreamId, candles: tuple[Candle, ...], span: Span | None, revision: int | None = None
+    ) -> Write:
         """Put a write at the end."""
         self.number += 1
-        write = Write(self.number, stream, candles, span)
+        write = Write(self.number, stream, candles, span, revision)
         self._writes.append(write)
         self._of_stream.setdefault(stream, deque()).append(write)
         self.candles += len(candles)

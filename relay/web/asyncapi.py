@@ -67,6 +67,7 @@ _EXAMPLES: dict[Any, Document] = {
         **_STREAM,
         "provider": "binance",
         "status": "ok",
+        "revision": 1_764_000_000_000_000,
         "id": 7,
     },
     Snapshot: {
@@ -77,6 +78,7 @@ _EXAMPLES: dict[Any, Document] = {
         "last_is_closed": False,
         "complete": True,
         "seq": 41,
+        "revision": 1_764_000_000_000_017,
     },
     PriceUpdateMessage: {
         "type": "price_update",

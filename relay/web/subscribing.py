@@ -79,7 +79,8 @@ class Subscribing:
         stream = hub.stream(*identity, target.name, self._parts.supervisors[target.provider.name])
         if request.past == requests.Past():
             is_new = self._join(stream, request.options)
-            frames = [self._confirmation(stream, request.id), *_state(stream)]
+            revision = self._parts.history.revision if is_new else None
+            frames = [self._confirmation(stream, request.id, revision), *_state(stream)]
             if is_new and (last := stream.last_frame_for(request.options)) is not None:
                 frames.append(last)
             self._send(frames)
@@ -165,6 +166,9 @@ class Subscribing:
                 complete=snapshot.is_complete,
                 seq=stream.seq,
                 provider=stream.provider,
+                revision=self._parts.history.revision,
+                revised=snapshot.revised,
+                revisions_known=snapshot.revisions_known,
             )
         )
         self._send(frames)
@@ -181,8 +185,9 @@ class Subscribing:
     def _send(self, frames: Sequence[bytes]) -> None:
         self._parts.hub.send(self._subscriber, wire.join(frames), frames=len(frames))
 
-    def _confirmation(self, stream: Stream, request_id: str | int | None) -> bytes:
-        return wire.subscription("subscribe", stream.name, stream.key.interval, request_id, provider=stream.provider)
+    def _confirmation(self, stream: Stream, request_id: str | int | None, revision: int | None = None) -> bytes:
+        name, interval = stream.name, stream.key.interval
+        return wire.subscription("subscribe", name, interval, request_id, provider=stream.provider, revision=revision)
 
     def _check_room(self, target: Target) -> None:
         hub, access = self._parts.hub, self._parts.access

@@ -74,7 +74,7 @@ interface OfStream {
   interval: string;
 }
 
-/** The relay accepted a stream (or its end), asked for as `asked`. Comes again after each reconnect. */
+/** The relay accepted a stream (or its end), asked for as `asked`. Comes again whenever the client asks anew. */
 export interface Confirmed extends OfStream {
   type: "confirmed";
   action: "subscribe" | "unsubscribe";
@@ -119,6 +119,15 @@ export interface Gap extends OfStream {
   reason: string;
 }
 
+/**
+ * Candles that opened before `before` may have been revised while nobody listened, and the relay cannot say which;
+ * `history` has them as they are now.
+ */
+export interface Outdated extends OfStream {
+  type: "outdated";
+  before: number;
+}
+
 /** The relay refused a stream (or a request, without `stream`). With `isRetried` the client asks again by itself. */
 export interface Failure extends Partial<OfStream> {
   type: "failure";
@@ -130,7 +139,7 @@ export interface Failure extends Partial<OfStream> {
   retryAfterMs: number | null;
 }
 
-export type Message = Connected | Lost | Confirmed | State | Snapshot | Update | Gap | Failure;
+export type Message = Connected | Lost | Confirmed | State | Snapshot | Update | Gap | Outdated | Failure;
 
 export interface SubscribeOptions {
   /** First the last so many candles, the open one included (0 to 5,000). */

@@ -19,6 +19,11 @@ const ROUTES = "api/v1/market-data/";
 const STREAMS_PER_REQUEST = 100;
 // The relay takes frames up to 4,096 bytes; this leaves room for the options around the names.
 const NAME_BYTES_PER_REQUEST = 3500;
+const MOST_GAPS = 50;
+const MOST_TOLD = 512;
+const REPAIR_MS = 30_000;
+const MOST_REPAIR_MS = 600_000;
+const MOST_REPAIRS = 12;
 const HANDSHAKE_MS = 10_000;
 const SILENCE_MS = 20_000;
 const PONG_MS = 10_000;
@@ -90,6 +95,20 @@ class Stream {
   failures = 0;
   isAsked = false; // on this connection
   isToldGaps = false; // by the relay, since it took the stream on this connection
+  gaps = []; // that were told and are not repaired yet, as [from, to]
+  revision = null; // number of the last revision that was told
+  isInDoubt = false; // closed candles may be missing: nothing counts until the relay was asked anew
+  #due = null; // the first open time that may be missing
+  #explained = 0; // the relay was asked for what lies before
+  #doubted = 0;
+  #told = new Map(); // of snapshots and as revised: the relay may come to know only then that it is revised
+  repairAt = Infinity; // when the relay is to be asked for what is missing still of the gaps
+  repairs = 0;
+  isRepairing = false;
+  awaitsSnapshot = false;
+  // A stream is renewed by leaving it and asking for it anew: of one that goes on the relay sends nothing again.
+  mustLeave = false;
+  isRenewing = false;
   askAt = 0; // when the relay is to be asked for it; Infinity once it was
 
   constructor(asked, options) {
@@ -156,7 +175,10 @@ class Stream {
     const { bars, throttleMs, closedOnly } = this.options;
     const since = this.resumeFrom();
     const request = {};
-    if (since !== null) request.since = since;
+    if (since !== null) {
+      request.since = since;
+      if (this.revision !== null) request.revision = this.revision;
+    }
     // Once something was delivered, `bars` would cut what was missed.
     if (bars !== undefined && !this.isUnderWay && !this.hasSnapshot) request.bars = bars;
     if (throttleMs !== undefined) request.throttle_ms = throttleMs;
@@ -165,14 +187,105 @@ class Stream {
   }
 
   /** Say whether the application has still to see this candle, and remember it as seen. */
-  accept(openTime, isClosed, isRevised) {
-    if (this.lastClosed !== null && openTime <= this.lastClosed) return isRevised;
+  accept(openTime, isClosed) {
+    if (this.lastClosed !== null && openTime <= this.lastClosed) return false;
     // What came before the first candle was never owed; a resume may bring it along.
-    if (this.lastClosed === null && this.lastOpen !== null && openTime < this.lastOpen) return isRevised;
-    if (isClosed) this.lastClosed = openTime;
-    else if (this.lastOpen !== null && openTime < this.lastOpen) return false;
-    else this.lastOpen = openTime;
+    if (this.lastClosed === null && this.lastOpen !== null && openTime < this.lastOpen) return false;
+    if (isClosed) {
+      this.lastClosed = openTime;
+      this.#due = this.length === null ? null : this.#nextOpen(openTime);
+      this.#settle(openTime);
+    } else if (this.lastOpen !== null && openTime < this.lastOpen) {
+      return false;
+    } else {
+      if (this.lastClosed === null && this.length !== null) this.#due = openTime;
+      this.lastOpen = openTime;
+    }
     return true;
+  }
+
+  /** Take the candles that the application asked for: steps between them are the relay's to answer for. */
+  acceptFirst(candles) {
+    this.hasSnapshot = true;
+    for (const candle of candles) {
+      this.#explained = Math.max(this.#explained, candle.time);
+      this.accept(candle.time, candle.isClosed);
+      if (candle.isClosed) this.remember(candle);
+    }
+  }
+
+  /** Say whether a candle is to be told as revised: not where it was told with these values just before. */
+  acceptRevised(candle) {
+    this.#settle(candle.time);
+    return this.remember(candle);
+  }
+
+  /** Keep what was told out of its turn, for a while; say whether it is other than what was told before. */
+  remember({ time, open, high, low, close, volume }) {
+    const values = JSON.stringify([open, high, low, close, volume]);
+    const isOther = this.#told.get(time) !== values;
+    this.#told.delete(time);
+    this.#told.set(time, values);
+    if (this.#told.size > MOST_TOLD) this.#told.delete(this.#told.keys().next().value);
+    return isOther;
+  }
+
+  /** Note the number of a revision, if there is one: what was revised up to it was told. */
+  learnRevision(number) {
+    if (Number.isInteger(number)) this.revision = Math.max(number, this.revision ?? 0);
+  }
+
+  /** Say whether closed candles may be missing right before this one, and the relay said nothing of it. */
+  isUnexplained(openTime) {
+    let due = this.#due;
+    if (due === null || openTime <= due || openTime <= this.#explained) return false;
+    for (const [from, to] of this.gaps) if (from <= due && due < to) due = to;
+    return due < openTime;
+  }
+
+  doubt(openTime) {
+    this.isInDoubt = true;
+    this.#doubted = Math.max(this.#doubted, openTime);
+  }
+
+  /** What comes was asked for after the steps that were doubted: it is the relay's last word on them. */
+  believe() {
+    this.#explained = Math.max(this.#explained, this.#doubted);
+    this.#doubted = 0;
+  }
+
+  /** Say whether a gap is news, and remember it. */
+  addGap(from, to) {
+    if (this.gaps.some((gap) => gap[0] <= from && to <= gap[1])) return false;
+    this.gaps = [...this.gaps, [from, to]].sort((one, other) => one[0] - other[0]).slice(-MOST_GAPS);
+    return true;
+  }
+
+  /** Take a candle that came after all out of the gaps. */
+  #settle(openTime) {
+    if (!this.gaps.length || this.length === null) return;
+    const end = this.#nextOpen(openTime);
+    const parts = this.gaps.flatMap(([from, to]) => [[from, Math.min(to, openTime)], [Math.max(from, end), to]]);
+    this.gaps = parts.filter(([from, to]) => from < to);
+  }
+
+  /** The relay took it under its canonical name; from the first time on every candle that closes is owed. */
+  confirm(name, serverTime) {
+    const fresh = { isToldGaps: false, isInDoubt: false, isRenewing: false, isRepairing: false };
+    Object.assign(this, { name, failures: 0, confirmedAt: this.confirmedAt ?? serverTime, ...fresh });
+  }
+
+  /** Begin anew with a connection that knows of nothing. */
+  restart() {
+    Object.assign(this, { askAt: 0, isAsked: false, awaitsSnapshot: false });
+    Object.assign(this, { isRepairing: false, mustLeave: false, isRenewing: false });
+  }
+
+  planRepair(now) {
+    // What so many questions did not bring may come with the next connection.
+    if (!this.gaps.length || this.repairAt < Infinity || this.repairs >= MOST_REPAIRS) return;
+    this.repairAt = now + Math.min(MOST_REPAIR_MS, REPAIR_MS * 2 ** this.repairs);
+    this.repairs += 1;
   }
 }
 
@@ -458,7 +571,7 @@ export class RelayClient {
     this.#askedForLifeAt = null;
     this.#requests.clear();
     this.#leaving.clear();
-    for (const stream of this.#streams.values()) Object.assign(stream, { askAt: 0, isAsked: false });
+    for (const stream of this.#streams.values()) stream.restart();
     clearInterval(this.#silenceTimer);
     this.#silenceTimer = setInterval(() => this.#listen(), 1000);
     this.#askSoon();
@@ -557,7 +670,7 @@ export class RelayClient {
   #askSoon() {
     if (!this.#isOpen) return;
     let dueAt = this.#leaving.size ? 0 : Infinity;
-    for (const stream of this.#streams.values()) dueAt = Math.min(dueAt, stream.askAt);
+    for (const stream of this.#streams.values()) dueAt = Math.min(dueAt, stream.askAt, stream.repairAt);
     clearTimeout(this.#askTimer);
     if (dueAt < Infinity) this.#askTimer = setTimeout(() => this.#ask(), timerMs(dueAt - performance.now()));
   }
@@ -565,6 +678,14 @@ export class RelayClient {
   #ask() {
     for (const names of batches([...this.#leaving])) this.#request("unsubscribe", names, {}, names);
     this.#leaving.clear();
+    const renewed = new Map();
+    for (const stream of this.#streams.values()) {
+      if (stream.mustLeave) renewed.set(stream.asked, stream);
+      stream.mustLeave = false;
+    }
+    for (const names of batches([...renewed.keys()])) {
+      this.#request("renew", names, {}, names.map((name) => renewed.get(name)));
+    }
     const now = performance.now();
     const groups = new Map();
     for (const stream of this.#streams.values()) {
@@ -574,31 +695,48 @@ export class RelayClient {
       const key = JSON.stringify(request) + (stream.asked.includes(":") ? stream.asked : "");
       if (!groups.has(key)) groups.set(key, { request, streams: new Map() });
       groups.get(key).streams.set(stream.asked, stream);
-      Object.assign(stream, { askAt: Infinity, isAsked: true });
+      const awaitsSnapshot = "since" in request || "bars" in request;
+      Object.assign(stream, { askAt: Infinity, isAsked: true, awaitsSnapshot });
     }
     for (const { request, streams } of groups.values()) {
       for (const names of batches([...streams.keys()])) {
         this.#request("subscribe", names, request, names.map((name) => streams.get(name)));
       }
     }
+    for (const stream of this.#streams.values()) if (stream.repairAt <= now) this.#repair(stream);
     this.#askSoon();
   }
 
-  #request(action, streams, options, open) {
-    this.#requests.set(++this.#lastId, { action, open });
+  /** Ask for what is missing still of the gaps of a stream. */
+  #repair(stream) {
+    const request = stream.request();
+    stream.repairAt = Infinity;
+    if (!stream.gaps.length || !("since" in request) || !stream.isAsked || stream.awaitsSnapshot) return;
+    this.#request("repair", [stream.asked], { ...request, gaps: stream.gaps }, [stream]);
+    stream.planRepair(performance.now());
+  }
+
+  #renew(stream) {
+    Object.assign(stream, { mustLeave: true, isRenewing: true, askAt: 0 });
+    this.#askSoon();
+  }
+
+  #request(kind, streams, options, open) {
+    const action = { renew: "unsubscribe", repair: "subscribe" }[kind] ?? kind;
+    this.#requests.set(++this.#lastId, { kind, action, open });
     this.#send({ action, streams, id: this.#lastId, ...options });
   }
 
   /** Take the stream that an answer is about from its request; by name, or because it is the only one left. */
   #asked({ id, symbol, interval }) {
-    const { action, open = [] } = this.#requests.get(id) ?? {};
+    const { kind, open = [] } = this.#requests.get(id) ?? {};
     const name = folded(`${symbol}@${interval ?? ""}`);
     let index = open.findIndex((one) => folded(one.asked ?? one) === name);
     if (index < 0 && open.length === 1) index = 0;
     if (index < 0) return undefined;
     const [found] = open.splice(index, 1);
     if (!open.length) this.#requests.delete(id);
-    return action === "subscribe" && this.#isFollowed(found) ? found : undefined;
+    return kind !== "unsubscribe" && this.#isFollowed(found) ? found : undefined;
   }
 
   #isFollowed(stream) {
@@ -628,12 +766,15 @@ export class RelayClient {
     else if (wire.type === "pong") this.#learnTime(wire);
     else {
       const stream = this.#streams.get(`${wire.symbol}@${wire.interval}`);
-      if (!stream?.name) return;
+      if (!stream?.name || stream.isRenewing) return;
       if (wire.type === "price_update") this.#takeUpdate(stream, wire);
       else if (wire.type === "snapshot") this.#takeSnapshot(stream, wire);
       else if (wire.type === "status") this.#tellOf(stream, "state", { status: wire.status, text: wire.message ?? "" });
       else if (wire.type === "gap") {
         stream.isToldGaps = true;
+        if (!stream.addGap(wire.from, wire.to)) return;
+        stream.planRepair(performance.now());
+        this.#askSoon();
         this.#tellOf(stream, "gap", { from: wire.from, to: wire.to, reason: wire.reason ?? "" });
       }
     }
@@ -662,7 +803,13 @@ export class RelayClient {
 
   #takeConfirmation(wire) {
     const name = `${wire.symbol}@${wire.interval}`;
+    const { kind } = this.#requests.get(wire.id) ?? {};
     const stream = this.#asked(wire);
+    if (kind === "renew" || kind === "repair") {
+      // Of these the application knows nothing.
+      if (kind === "repair" && stream !== undefined) stream.isRepairing = true;
+      return;
+    }
     let told = stream ?? { name, asked: name };
     if (wire.action === "subscribe") {
       if (stream === undefined) return;
@@ -672,7 +819,8 @@ export class RelayClient {
       if (known !== undefined) Object.assign(known, { options: stream.options });
       const kept = known ?? stream;
       this.#streams.set(name, kept);
-      Object.assign(kept, { name, failures: 0, isToldGaps: false, confirmedAt: kept.confirmedAt ?? this.#serverNow() });
+      kept.confirm(name, this.#serverNow());
+      kept.learnRevision(wire.revision);
       told = { name, asked: stream.asked };
     }
     this.#tellOf(told, "confirmed", { action: wire.action, provider: wire.provider ?? "", asked: told.asked });
@@ -688,11 +836,13 @@ export class RelayClient {
       if (stream !== undefined) refused = [stream];
     } else if (request !== undefined) {
       this.#requests.delete(wire.id);
-      if (request.action === "subscribe") refused = request.open.filter((stream) => this.#isFollowed(stream));
-      else if (code === "rate_limited") setTimeout(() => this.#leaveAgain(request.open), timerMs(retryAfterMs ?? 1000));
+      if (request.kind === "subscribe") refused = request.open.filter((stream) => this.#isFollowed(stream));
+      else if (request.kind === "unsubscribe" && code === "rate_limited") {
+        setTimeout(() => this.#leaveAgain(request.open), timerMs(retryAfterMs ?? 1000));
+      }
     }
-    // What was to be left and is not subscribed is what was wanted.
-    if (request?.action === "unsubscribe") return;
+    // What was to be left and is not subscribed is what was wanted; gaps are asked for again.
+    if (request?.action === "unsubscribe" || request?.kind === "repair") return;
     const waitMs = Math.max(retryAfterMs ?? 0, this.#backoff(refused[0]?.failures ?? 0));
     for (const stream of refused) {
       const isRetried = code === "rate_limited" || (stream.confirmedAt !== null && !REFUSED_FOR_GOOD.has(code));
@@ -720,27 +870,49 @@ export class RelayClient {
     const { seq = null, provider = "" } = wire;
     const isResumed = stream.isUnderWay || stream.hasSnapshot;
     const wasWanted = stream.options.bars !== undefined || stream.options.since !== undefined;
-    const owed = stream.firstOwed();
-    const fresh = candles
-      .filter(({ time, isClosed }) => stream.accept(time, isClosed, false));
+    const isRepair = stream.isRepairing;
+    Object.assign(stream, { isRepairing: false, awaitsSnapshot: false });
+    stream.learnRevision(wire.revision);
     this.#failures = 0;
     if (wasWanted && !isResumed) {
-      stream.hasSnapshot = true;
+      stream.acceptFirst(candles);
       this.#tellOf(stream, "snapshot", { provider, candles, lastIsClosed, isComplete, seq });
       return;
     }
+    const missed = { isBackfilled: true, isRevised: false, tsEventMs: null, seq };
+    for (const candle of (wire.revised ?? []).map((one) => candleOf(one, true))) {
+      if (stream.acceptRevised(candle)) this.#tellOf(stream, "update", { ...missed, candle, isClosed: true, isRevised: true });
+    }
+    const owed = stream.firstOwed();
+    const since = stream.resumeFrom();
+    if (wire.revisions_known === false) this.#tellOf(stream, "outdated", { before: since + 1 });
+    stream.believe();
     // Before a snapshot the relay tells of all that it lacks; without a word where it has no history.
-    if (!isComplete && owed !== null && !stream.isToldGaps) {
+    if (!isComplete && !isRepair && owed !== null && !stream.isToldGaps) {
       const reason = "the relay could not give all that was missed while the connection was lost";
-      const times = fresh.map(({ time }) => time);
+      const times = candles.map(({ time }) => time).filter((time) => time > since);
       for (const [from, to] of stream.holes(owed, times, this.#serverNow())) {
+        stream.addGap(from, to);
         this.#tellOf(stream, "gap", { from, to, reason });
       }
     }
-    for (const candle of fresh) {
+    for (const candle of candles) {
       const { isClosed } = candle;
-      this.#tellOf(stream, "update", { candle, isClosed, isBackfilled: isClosed, isRevised: false, tsEventMs: null, seq });
+      if (stream.isUnexplained(candle.time)) {
+        stream.doubt(candles.at(-1).time);
+        break;
+      }
+      // A gap was told, and a later candle: what it lacked comes after that.
+      const isRevised = stream.lastOpen !== null && candle.time < stream.lastOpen;
+      if (!stream.accept(candle.time, isClosed)) continue;
+      this.#tellOf(stream, "update", { ...missed, candle, isClosed, isBackfilled: isClosed, isRevised });
+      if (isClosed) stream.remember(candle);
     }
+    // It may be another run of the relay, which knows nothing of the gaps.
+    if (stream.gaps.length && !isRepair) Object.assign(stream, { repairAt: performance.now(), repairs: 0 });
+    stream.planRepair(performance.now());
+    if (stream.isInDoubt) this.#renew(stream);
+    else this.#askSoon();
   }
 
   #takeUpdate(stream, wire) {
@@ -748,7 +920,13 @@ export class RelayClient {
     const candle = candleOf(wire.candle, isClosed);
     const isRevised = wire.revised === true;
     this.#failures = 0;
-    if (!stream.accept(candle.time, isClosed, isRevised)) return;
+    stream.learnRevision(wire.revision);
+    if (!isRevised && stream.isUnexplained(candle.time)) {
+      stream.doubt(candle.time);
+      this.#renew(stream);
+      return;
+    }
+    if (!(isRevised ? stream.acceptRevised(candle) : stream.accept(candle.time, isClosed))) return;
     const { ts_event: tsEventMs = null, seq = null } = wire;
     this.#tellOf(stream, "update", { candle, isClosed, isBackfilled: wire.backfilled === true, isRevised, tsEventMs, seq });
   }

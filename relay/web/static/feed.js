@@ -183,6 +183,7 @@ export class Feed extends EventTarget {
     else if (message.type === "snapshot") this.#onSnapshot(live, message);
     else if (message.type === "update") this.#onUpdate(live, message);
     else if (message.type === "gap") this.#onGap(live, message);
+    else if (message.type === "outdated") this.#onOutdated(live, message);
     else if (message.type === "failure") this.#onFailure(live, message);
   }
 
@@ -233,6 +234,23 @@ export class Feed extends EventTarget {
   #onGap(live, { from, to, reason }) {
     live.candles.addGap(from, to, reason);
     live.tell("gap");
+  }
+
+  /** Take the newest candles before a time as history has them: which of them were revised nobody knows. */
+  async #onOutdated(live, { before }) {
+    const { symbol, interval } = split(live.name);
+    const limit = Math.min(PAGE, live.candles.entries.length);
+    try {
+      const { candles } = await this.ask((client) => client.history(symbol, interval, { endTime: before - 1, limit }));
+      const others = candles.filter((candle) => {
+        const shown = live.candles.at(candle.time);
+        return shown !== undefined && ["open", "high", "low", "close", "volume"].some((name) => shown[name] !== candle[name]);
+      });
+      for (const candle of others) live.candles.put({ candle, isClosed: true, isBackfilled: false, isRevised: true });
+      if (others.length) live.tell("older");
+    } catch {
+      // They stay as they are shown; a reload of the page shows them anew.
+    }
   }
 
   #onFailure(live, { code, text, isRetried, retryAfterMs }) {
