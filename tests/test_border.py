@@ -367,19 +367,22 @@ async def test_what_a_database_claims_of_the_future_is_cut_when_it_is_read(
 async def test_entries_of_a_list_that_are_no_instruments_cost_only_themselves(
     sandbox: Sandbox, relay_with: StartRelay, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def pair(number: int) -> dict[str, object]:
-        return {
-            "symbol": f"T{number:03d}USDT",
-            "status": "TRADING",
-            "baseAsset": f"T{number:03d}",
-            "quoteAsset": "USDT",
-        }
+    def pair(base: str) -> dict[str, object]:
+        return {"symbol": f"{base}USDT", "status": "TRADING", "baseAsset": base, "quoteAsset": "USDT"}
 
-    pairs: list[object] = [pair(number) for number in range(1, 13)]
+    pairs: list[object] = [pair(base) for base in ("BTC", "ETH", "BNB", *(f"T{number:03d}" for number in range(1, 13)))]
     sandbox.binance.add_symbols([f"T{number:03d}USDT" for number in range(1, 17)])
-    bad = [{**pair(13), "baseAsset": None}, {**pair(14), "symbol": None}, {"symbol": "T015USDT"}, None, 7, "T016USDT"]
+    bad = [
+        {**pair("T013"), "baseAsset": None},
+        {**pair("T014"), "symbol": None},
+        {"symbol": "T015USDT"},
+        None,
+        7,
+        "T016USDT",
+    ]
     sandbox.binance.faults.answer_rest(200, orjson.dumps({"symbols": pairs + bad}), path="/api/v3/exchangeInfo")
-    named = [{"symbol": "EUR/USD"}, {"symbol": None}, {}, None, 7, "GBP/USD"]
+    pairs_of_forex = ("EUR/USD", "GBP/USD", "USD/JPY")
+    named = [*({"symbol": symbol} for symbol in pairs_of_forex), {"symbol": None}, {}, None, 7, "AUD/USD"]
     sandbox.twelve_data.faults.answer_rest(200, orjson.dumps({"data": named}), path="/forex_pairs")
     relay = await relay_with()
     for symbol, status in (("T001USDT", 200), ("EUR/USD", 200), ("T013USDT", 404), ("NONE", 404)):

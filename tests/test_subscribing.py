@@ -5,6 +5,7 @@ from itertools import pairwise
 import pytest
 
 from providers.sandbox import Sandbox, until
+from relay.series import Gap
 from tests.conftest import StartRelay
 from tests.running import Running, WsClient, eventually
 
@@ -195,3 +196,20 @@ async def test_too_many_streams_of_the_relay(relay_with: StartRelay) -> None:
     for options in ({}, {"bars": 3}):
         await second.ask("subscribe", symbol="ETHUSDT", interval="1m", id=1, **options)
         assert (await second.answer(1))["code"] == "too_many_subscriptions"
+
+
+async def test_what_is_missing_after_the_last_known_candle_is_told_to_who_comes_later(
+    relay: Running, client: WsClient, sandbox: Sandbox
+) -> None:
+    await client.subscribe("BTCUSDT@1m")
+    await client.update()
+    sandbox.binance.faults.mute()
+    (stream,) = relay.hub.streams.values()
+    assert stream.series.last is not None
+    missing = Gap(stream.series.last.time + 60, stream.series.last.time + 120)
+    stream.series.gaps.append(missing)
+    other = await relay.connect()
+    await other.subscribe("BTCUSDT@1m")
+    told = await other.seen("gap")
+    assert (told["from"], told["to"]) == missing
+    assert other.updates[-1]["candle"]["time"] == stream.series.last.time

@@ -304,8 +304,10 @@ class StandIn(ABC):
         refused = web.Response(status=status) if status is not None else self._admit(request)
         self.connect_log.append(Connect(time.monotonic(), request.path, 101 if refused is None else refused.status))
         if refused is not None:
+            self._date(refused)
             return refused
         socket = web.WebSocketResponse(autoping=False, autoclose=True, compress=False, timeout=1.0, max_msg_size=0)
+        self._date(socket)
         await socket.prepare(request)
         self._connections_made += 1
         connection = Connection(self._connections_made, request, socket)
@@ -419,7 +421,7 @@ class StandIn(ABC):
             )
         if ordered is not None:
             response.headers.update(ordered.headers)
-        response.headers["Date"] = formatdate(self.clock.now(), usegmt=True)
+        self._date(response)
         if after_s > 0:
             await asyncio.sleep(after_s)
         query = {name: value for name, value in request.query.items() if name.lower() not in _KEY_NAMES}
@@ -428,6 +430,10 @@ class StandIn(ABC):
         if ordered is not None and ordered.truncated:
             return await self._send_half(request, response)
         return response
+
+    def _date(self, response: web.StreamResponse) -> None:
+        """Say what time it is at the exchange, as each answer does."""
+        response.headers["Date"] = formatdate(self.clock.now(), usegmt=True)
 
     async def _send_half(self, request: web.Request, whole: web.Response) -> web.StreamResponse:
         body = whole.body if isinstance(whole.body, bytes) else b""

@@ -9,7 +9,7 @@ from relay.directory import Target
 from relay.errors import Code, RateLimited, RequestError
 from relay.events import event
 from relay.fields import shown
-from relay.joining import Joining
+from relay.joining import NOT_GIVEN, Joining
 from relay.model import StreamKey
 from relay.requests import Options
 from relay.stream import CONNECTED, NO_FLOOR, Stream, Subscriber
@@ -82,7 +82,7 @@ class Subscribing:
             revision = self._parts.history.revision if is_new else None
             frames = [self._confirmation(stream, request.id, revision), *_state(stream)]
             if is_new and (last := stream.last_frame_for(request.options)) is not None:
-                frames.append(last)
+                frames += [last, *self._gaps_after(stream)]
             self._send(frames)
             return None
         if self._waiting is None:
@@ -181,6 +181,12 @@ class Subscribing:
         if is_new:
             self._since[stream] = stream.series.told_from(stream.feeder.clock.now())
         return is_new
+
+    def _gaps_after(self, stream: Stream) -> list[bytes]:
+        """Say what is missing right after the newest candle: it was told before this client came."""
+        last = stream.series.last
+        gaps = [gap for gap in stream.series.gaps if last is not None and gap.start > last.time]
+        return [wire.gap(stream.name, stream.key.interval, gap.start, gap.end, NOT_GIVEN) for gap in sorted(gaps)]
 
     def _send(self, frames: Sequence[bytes]) -> None:
         self._parts.hub.send(self._subscriber, wire.join(frames), frames=len(frames))
