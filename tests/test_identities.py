@@ -253,7 +253,8 @@ async def test_one_bad_answer_sets_nothing_aside(bench: Bench) -> None:
     pair = bench.sandbox.market.delist(OLD.symbol)
     await bench.gone()
     # The first comparison takes two calls: the stored candles are gone, and so is their day.
-    rows = [[int(bench.now) // DAY * DAY * 1000, "5", "5", "5", "5", "1", 0, "5", 1, "1", "5", "0"]]
+    day = int(bench.now) // DAY * DAY
+    rows = [[day * 1000, "5", "5", "5", "5", "1", (day + DAY) * 1000 - 1, "5", 1, "1", "5", "0"]]
     for body in ([], rows):
         bench.sandbox.binance.faults.answer_rest(200, json.dumps(body), path="/api/v3/klines", times=1)
     bench.sandbox.market.add_symbols([pair])

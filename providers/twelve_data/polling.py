@@ -213,7 +213,8 @@ class Polls:
         is_resting = key in self._paused and self._paused[key][0] == "market_closed"
         wait_s = turn.due - at
         period = wait_s if turn.every_s == inf else turn.every_s
-        if is_resting or self._streams[key].newest is None or not is_slow(key.interval, period):
+        is_known = self._streams[key].newest is not None
+        if is_resting or not (is_slow(key.interval, period) if is_known else wait_s > self._poll_s):
             return
         pace = "one more poll" if turn.every_s == inf else f"a poll every {period / 60:.0f} min"
         self._pause(key, "throttled", now + wait_s, f"the credits allow {pace}, the next is at {_utc(now + wait_s)}")

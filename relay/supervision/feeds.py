@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from contextlib import aclosing
 from typing import cast
 
+from relay.clock import STEP_S
 from relay.errors import BadAnswer, ProviderError, ProviderTimeout, ProviderUnavailable, RateLimited
 from relay.events import event
 from relay.hub import Hub
@@ -203,7 +204,9 @@ class Feed:
         key, time, series = update.key, update.candle.time, stream.series
         if series.last is None and series.promised_at is not None:
             # When the stream began nobody may have known yet what time it was.
-            series.promised_at = self._provider.clock.at(stream.began_at)
+            began_at = self._provider.clock.at(stream.began_at)
+            if abs(began_at - series.promised_at) > STEP_S:
+                series.promised_at = began_at
         if series.is_settled(time):
             return True
         is_over = next_open(key.interval, time) + LATE_S <= now
