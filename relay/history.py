@@ -83,7 +83,9 @@ class History:
         if found is not None:
             return found
         past = await self.candles(source, key, start=start, end=end, limit=limit, live=live, client=client)
-        doubted = (*past.doubted, *past.unreadable)
+        # What came before the first candle of all may be asked for by anybody.
+        first = past.candles[0].time if past.candles else 0
+        doubted = (*cut_spans(past.doubted, first, FOREVER), *past.unreadable)
         return Text((encode(past.candles),), past.last_is_closed, doubted=doubted)
 
     async def candles(

@@ -39,7 +39,8 @@ class Past(NamedTuple):
     `known` are then the spans of which nothing is missing, as far as somebody looked, ascending. Where all that is
     missing are candles that the provider has with values that cannot be used now, `unreadable` names them: each from
     its open time to the next one. They are not among those that were asked for. `doubted` are holes that the provider
-    left between the candles, or all where it gave none, which is not believed yet: there may be a candle, or none.
+    left before or between the candles, or all where it gave none, which is not believed yet: there may be a candle, or
+    none.
     """
 
     candles: tuple[Candle, ...]
@@ -299,5 +300,5 @@ def _doubted(request: RangeRequest, rows: Sequence[Candle]) -> tuple[Span, ...]:
     if not rows:
         return tuple(cut_spans(holes, request.low, request.high()))
     known = merge_spans([*request.stored, *(Span(row.time, row.time + 1) for row in rows)])
-    inside = cut_spans(holes, rows[0].time, rows[-1].time)
+    inside = cut_spans(holes, request.low if request.is_forward else rows[0].time, rows[-1].time)
     return tuple(part for hole in inside for part in gaps_between(known, *hole))

@@ -122,25 +122,27 @@ def splice(
             count = max(count, sum(next_open(series.key.interval, candle.time) > confirmed_at for candle in candles))
         candles = candles[-count:] if count else []
     gaps = list(dict.fromkeys(_gaps(series, past, wanted, times, candles, before)))
-    is_complete = past.is_complete and not gaps and not _is_doubted(series, past, candles)
+    is_complete = past.is_complete and not gaps and not _is_doubted(series, past, wanted, candles)
     if not past.is_complete and not gaps and wanted.since is not None and wanted.bars is None:
         # All that was asked for is known; what follows comes as updates, or is told as a gap in its turn.
         is_complete = last is not None or series.promised_at is not None
     return Snapshot(candles, not candles or candles[-1].time != open_time, is_complete, gaps)
 
 
-def _is_doubted(series: Series, past: Past, candles: Sequence[Candle]) -> bool:
-    """Say whether a candle may be missing between those that are sent: the provider left it out, for now.
+def _is_doubted(series: Series, past: Past, wanted: Wanted, candles: Sequence[Candle]) -> bool:
+    """Say whether a candle may be missing before or between those that are sent: the provider left it out, for now.
 
     That is no gap: nobody knows of a candle. If there is one it is told as revised once it is found.
     """
-    times, length = {candle.time for candle in candles}, length_s(series.key.interval)
-    holes = cut_spans(past.doubted, candles[0].time, candles[-1].time) if candles and past.doubted else ()
+    if not candles or not past.doubted:
+        return False
+    times, length, first = {candle.time for candle in candles}, length_s(series.key.interval), candles[0].time
+    begin = first if wanted.since is None or wanted.bars is not None else wanted.since + 1
     return any(
         at not in times
-        for hole in holes
+        for hole in cut_spans(past.doubted, begin, candles[-1].time)
         for start, end in series.market.open_parts(*hole, length)
-        for at in range(_open_from(series.key.interval, start, times, candles[0].time), end, length)
+        for at in range(_open_from(series.key.interval, start, times, first), end, length)
     )
 
 

@@ -186,6 +186,9 @@ def test_a_hole_that_is_not_believed_yet_makes_a_snapshot_incomplete_and_no_gap(
     snapshot = splice(series, {}, past, Wanted(bars=9))
     assert minutes(snapshot.candles) == [3, 4, *range(7, 14)]
     assert (snapshot.is_complete, list(snapshot.gaps)) == (False, [])
+    # A resume begins where the client's candles end, whatever is missing there.
+    assert not splice(series, {}, past._replace(candles=past.candles[2:]), Wanted(since=4 * 60)).is_complete
+    assert splice(series, {}, past._replace(candles=past.candles[2:]), Wanted(since=6 * 60)).is_complete
     # It lies before what is sent, or is known by now, or the market was closed.
     assert splice(series, {}, past, Wanted(bars=7)).is_complete
     assert splice(series, {300: candle(5), 360: candle(6)}, past, Wanted(bars=11)).is_complete
