@@ -52,6 +52,7 @@ class Series:
     """
 
     __slots__ = (
+        "_ahead",
         "_asked_ms",
         "_asked_until",
         "_closed_event_ms",
@@ -93,6 +94,7 @@ class Series:
         self._last_event_ms = 0
         self._newest_event_ms = 0
         self._asked_ms = 0
+        self._ahead: list[Gap] = []
 
     # -- live updates ------------------------------------------------------------------------------
 
@@ -183,7 +185,7 @@ class Series:
         self.last_is_closed = is_closed
         self._last_event_ms = event_ms
         if is_closed:
-            if self.gaps:
+            if self.gaps or self._ahead:
                 self._settle(candle.time)
             self._remember(candle, event_ms)
 
@@ -361,15 +363,35 @@ class Series:
     def owe(self, gap: Gap) -> None:
         """Keep a gap for repair that was told to somebody who joined; nobody else hears of it.
 
-        What opens after the newest candle comes as an ordinary closing, or the stream says itself that it is missing.
+        What opens after the newest candle comes as an ordinary closing; `pass_gaps` looks what did not.
         """
-        end = min(gap.end, self.owed_from() if self.last is None else self.last.time)
-        for part in gaps_between(merge_spans(Span(*other) for other in self.gaps), gap.start, end):
+        reached = self._reached()
+        self._keep_gap(Gap(gap.start, min(gap.end, reached)))
+        self._ahead += _without(gap, 0, reached)
+        del self._ahead[:-MOST_GAPS]
+
+    def pass_gaps(self) -> None:
+        """Keep for repair what was told as a gap at a join and did not come although the stream went on."""
+        reached = self._reached()
+        ahead, self._ahead = self._ahead, []
+        for gap in ahead:
+            self._keep_gap(Gap(gap.start, min(gap.end, reached)))
+            self._ahead += _without(gap, 0, reached)
+
+    def _reached(self) -> int:
+        """Return the first open time that the stream still has to come to."""
+        if self.last is None:
+            return self.owed_from()
+        return next_open(self.key.interval, self.last.time) if self.last_is_closed else self.last.time
+
+    def _keep_gap(self, gap: Gap) -> None:
+        for part in gaps_between(merge_spans(Span(*other) for other in self.gaps), *gap):
             self.gaps.append(Gap(*part))
         del self.gaps[:-MOST_GAPS]
 
     def _leave_gap(self, gap: Gap) -> None:
         if gap.end > gap.start:
+            self._ahead = [part for other in self._ahead for part in _without(other, *gap)]
             self.gaps.append(gap)
             self._new_gaps.append(gap)
             del self.gaps[:-MOST_GAPS]
@@ -379,12 +401,12 @@ class Series:
 
     def _settle(self, time: int) -> None:
         """Take a candle that is known after all out of the gaps."""
-        for number, gap in enumerate(self.gaps):
-            if gap.start <= time < gap.end:
-                end = min(gap.end, next_open(self.key.interval, time))
-                parts = (Gap(gap.start, time), Gap(end, gap.end))
-                self.gaps[number : number + 1] = [part for part in parts if part.end > part.start]
-                return
+        for gaps in (self.gaps, self._ahead):
+            for number, gap in enumerate(gaps):
+                if gap.start <= time < gap.end:
+                    end = min(gap.end, next_open(self.key.interval, time))
+                    gaps[number : number + 1] = _without(gap, time, end)
+                    break
 
     def repair(
         self,
@@ -462,6 +484,7 @@ class Series:
         self._closed_event_ms = {time: self._closed_event_ms[time] for time in self.closed}
         self._held = {time: update for time, update in self._held.items() if time >= before}
         self.gaps = [part for gap in self.gaps for part in _without(gap, 0, before)]
+        self._ahead = [part for gap in self._ahead for part in _without(gap, 0, before)]
         self._new_gaps = [part for gap in self._new_gaps for part in _without(gap, 0, before)]
         if last is None or last.time >= before:
             return None

@@ -845,7 +845,11 @@ def test_what_was_told_as_a_gap_at_a_join_and_opens_after_the_newest_candle_is_n
         series.accept(PriceUpdate(MINUTE, minute(number), is_closed=True))
     series.catch_up()
     series.owe(Gap(minute(-3).time, minute(5).time))
-    assert series.gaps == [Gap(minute(-3).time, minute(1).time)]
+    assert series.gaps == [Gap(minute(-3).time, minute(2).time)]
+    series.missing()
+    series.fill([minute(2), minute(4)], None)
+    series.pass_gaps()
+    assert series.gaps == [Gap(minute(-3).time, minute(2).time), Gap(minute(3).time, minute(4).time)]
     fresh = Series(MINUTE, float(STARTS["1m"] + 90))
     fresh.owe(Gap(minute(-3).time, minute(5).time))
     assert fresh.gaps == [Gap(minute(-3).time, STARTS["1m"] + 31)]

@@ -271,6 +271,7 @@ class Backfill:
     async def _repair_all(self, streams: Mapping[StreamKey, Carried]) -> None:
         for carried in list(streams.values()):
             stream = carried.stream
+            stream.series.pass_gaps()
             if not stream.series.gaps or stream.series.is_catching_up:
                 continue
             gap = stream.series.gaps[0]
