@@ -285,17 +285,19 @@ class Joining:
             closed_only=self.options.closed_only,
             before=before,
             confirmed_at=self.confirmed_at,
+            names_holes=self._provider.info.has_every_candle,
         )
         for gap in snapshot.gaps:
             series.owe(gap)
         snapshot = snapshot._replace(is_complete=snapshot.is_complete and is_current)
-        return self._with_revised(snapshot) if self.wanted.wants_revised else snapshot
+        return self._with_revised(snapshot, is_new=before is None) if self.wanted.wants_revised else snapshot
 
-    def _with_revised(self, snapshot: Snapshot) -> Snapshot:
+    def _with_revised(self, snapshot: Snapshot, *, is_new: bool) -> Snapshot:
         told, since = self._attachment, self.wanted.since or 0
-        # What was revised while it was asked for; a gap may have been repaired so, too.
+        # What was revised while it was asked for, a gap that was repaired so too: others were told of it already.
         since_asked = {time: told.closed[time] for time in told.revised if time <= since}
-        revised = self._revised | since_asked
+        revised = {time: candle for time, candle in self._revised.items() if time not in since_asked}
+        revised |= since_asked if is_new else {}
         candles = [revised[time] for time in sorted(revised)]
         return snapshot._replace(revised=candles, revisions_known=self._revisions_known)
 

@@ -82,12 +82,14 @@ def splice(
     closed_only: bool = False,
     before: int | None = None,
     confirmed_at: float | None = None,
+    names_holes: bool = False,
 ) -> Snapshot:
     """Return what is sent first, up to exactly what the stream has told until now.
 
     `told` are closed candles that the stream told since the past was asked for, by open time. With `before` the
     subscriber has all from that open time on already. With `closed_only` an open candle is left out and does not
-    count. What closed after `confirmed_at` (the provider's time) is there in any case: the subscriber is owed it.
+    count. What closed after `confirmed_at` (the provider's time) is there in any case: the subscriber is owed it. With
+    `names_holes` what an answer left out, and is not believed yet, is a gap.
     """
     known = {candle.time: candle for candle in past.candles}
     last = series.last
@@ -122,28 +124,34 @@ def splice(
             count = max(count, sum(next_open(series.key.interval, candle.time) > confirmed_at for candle in candles))
         candles = candles[-count:] if count else []
     gaps = list(dict.fromkeys(_gaps(series, past, wanted, times, candles, before)))
-    is_complete = past.is_complete and not gaps and not _is_doubted(series, past, wanted, candles)
+    holes = _doubted(series, past, wanted, candles)
+    is_complete = past.is_complete and not gaps and not holes
+    if names_holes:
+        told_of = merge_spans(Span(*gap) for gap in gaps)
+        gaps = sorted([*gaps, *(Gap(*part) for hole in holes for part in gaps_between(told_of, *hole))])
     if not past.is_complete and not gaps and wanted.since is not None and wanted.bars is None:
         # All that was asked for is known; what follows comes as updates, or is told as a gap in its turn.
         is_complete = last is not None or series.promised_at is not None
     return Snapshot(candles, not candles or candles[-1].time != open_time, is_complete, gaps)
 
 
-def _is_doubted(series: Series, past: Past, wanted: Wanted, candles: Sequence[Candle]) -> bool:
-    """Say whether a candle may be missing before or between those that are sent: the provider left it out, for now.
+def _doubted(series: Series, past: Past, wanted: Wanted, candles: Sequence[Candle]) -> list[Gap]:
+    """Return where a candle may be missing before or between those that are sent: the provider left it out, for now.
 
-    That is no gap: nobody knows of a candle. If there is one it is told as revised once it is found.
+    That is no gap, unless each interval has a candle: nobody knows of one. It is told as revised once it is found.
     """
     if not candles or not past.doubted:
-        return False
-    times, length, first = {candle.time for candle in candles}, length_s(series.key.interval), candles[0].time
+        return []
+    interval = series.key.interval
+    times, length, first = {candle.time for candle in candles}, length_s(interval), candles[0].time
     begin = first if wanted.since is None or wanted.bars is not None else wanted.since + 1
-    return any(
-        at not in times
+    return [
+        Gap(at, next_open(interval, at))
         for hole in cut_spans(past.doubted, begin, candles[-1].time)
         for start, end in series.market.open_parts(*hole, length)
-        for at in range(_open_from(series.key.interval, start, times, first), end, length)
-    )
+        for at in range(_open_from(interval, start, times, first), end, length)
+        if at not in times
+    ]
 
 
 def _gaps(

@@ -214,10 +214,10 @@ def answer(status: int, **headers: str) -> RestAnswer:
     ],
 )
 def test_each_status_has_its_error(status: int, kind: type[ProviderError]) -> None:
-    error = answer(status).error("why " + "x" * 500)
+    error = answer(status).error("why " + "x" * 9000)
     assert type(error) is kind
     assert str(error).startswith(f"HTTP {status}: why xxx")
-    assert len(str(error)) < 250
+    assert len(str(error)) < 4100
 
 
 def test_retry_after_is_obeyed_and_a_minute_is_the_default() -> None:
@@ -263,3 +263,9 @@ def test_hosts_turn_once_for_one_failure() -> None:
 def test_hosts_need_an_address() -> None:
     with pytest.raises(ValueError, match="at least one"):
         Hosts([])
+
+
+def test_a_reason_is_not_cut_within_a_key_before_it_is_concealed() -> None:
+    key = "0123456789abcdef" * 2
+    for length in range(150, 260, 7):
+        assert key in str(RestAnswer(400, {}, None).error("x" * length + key))

@@ -186,6 +186,8 @@ def test_a_hole_that_is_not_believed_yet_makes_a_snapshot_incomplete_and_no_gap(
     snapshot = splice(series, {}, past, Wanted(bars=9))
     assert minutes(snapshot.candles) == [3, 4, *range(7, 14)]
     assert (snapshot.is_complete, list(snapshot.gaps)) == (False, [])
+    named = splice(series, {}, past, Wanted(bars=9), names_holes=True)
+    assert (named.is_complete, list(named.gaps)) == (False, [Gap(5 * 60, 6 * 60), Gap(6 * 60, 7 * 60)])
     # A resume begins where the client's candles end, whatever is missing there.
     assert not splice(series, {}, past._replace(candles=past.candles[2:]), Wanted(since=4 * 60)).is_complete
     assert splice(series, {}, past._replace(candles=past.candles[2:]), Wanted(since=6 * 60)).is_complete

@@ -359,8 +359,8 @@ class Crowd:
 
 
 CLOSED_ONLY = {"closed_only": True}
-SETTLES_S = 180.0
-"""The relay repairs a few gaps at a time."""
+SETTLES_S = 400.0
+"""The relay repairs a few gaps at a time, and an exchange that refused may have to be left alone for two minutes."""
 REPORTED = 2
 
 

@@ -89,7 +89,7 @@ class Feed:
             carried,
             on_accept=self._accept,
             on_reject=self._reject,
-            on_skip=intake.skip,
+            on_skip=lambda reason: intake.skip(provider.conceal(reason)),
             on_closing=on_closing,
             on_pause=self._pause,
             on_expect=self._expect,

@@ -26,7 +26,8 @@ CONNECT_TIMEOUT_S = 5.0
 RETRY_AFTER_S = 60.0
 MAX_RETRY_AFTER_S = 4 * 86_400.0
 NETWORK_ERRORS = (aiohttp.ClientError, ConnectionError, TimeoutError)
-_REASON_LENGTH = 200
+_REASON_LENGTH = 4000
+"""It is cut shorter where secrets are concealed: half of a key is not recognised as one."""
 _REFUSED_HERE = frozenset({403, 451})
 _TOO_MANY = frozenset({418, 429})
 
