@@ -48,7 +48,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if item.get_closest_marker("soak") is not None:
             seconds = max(config.getoption("--soak-seconds"), config.getoption("--rude-seconds"))
-            item.add_marker(pytest.mark.timeout(seconds + 400))
+            item.add_marker(pytest.mark.timeout(seconds + 700))
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
