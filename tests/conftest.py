@@ -1,6 +1,7 @@
 """Fixtures shared by the tests: stand-ins of both exchanges, and relays that run against them."""
 
 import logging
+import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -17,6 +18,10 @@ StartRelay = Callable[..., Awaitable[Running]]
 # The same examples in every run, however long a busy machine takes for one.
 settings.register_profile("repeatable", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("repeatable")
+
+# A shell that runs the tests in the background has them ignore it, and so would each process that they start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
