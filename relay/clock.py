@@ -210,6 +210,7 @@ class ProviderClock:
         wall = self._wall() - self.monotonic()
         wall_agrees = abs(wall - claim.offset) <= STEP_S
         wall_holds = abs(wall - self._best) <= STEP_S
+        is_seconded = wall_agrees
         if not wall_agrees and not wall_holds:
             # It may be wrong and still go on while this machine sleeps, unlike the other.
             wall -= self._wall_error
@@ -230,9 +231,10 @@ class ProviderClock:
             return
         # The shortest step on which they agree.
         offsets = [other.offset for other in agreeing.values()] if len(agreeing) > 1 else [claim.nearest]
-        self._believe(max(offsets) if is_late else min(offsets), agreeing)
+        self._believe(max(offsets) if is_late else min(offsets), agreeing, is_seconded=is_seconded)
 
-    def _believe(self, offset: float, agreeing: Collection[str | None]) -> None:
+    def _believe(self, offset: float, agreeing: Collection[str | None], *, is_seconded: bool) -> None:
+        """Go by an offset. With `is_seconded` this machine says the same, and a symbol among those agreeing fits."""
         self._best = offset
         self._limit = offset + STEP_S
         self.ahead_s = STEP_S
@@ -242,7 +244,7 @@ class ProviderClock:
         self._date_fits = None in agreeing
         self._claims.clear()
         self._fits_before = self._fits_last = self._late = 0
-        symbol = next((source for source in agreeing if source is not None), None)
+        symbol = next((source for source in agreeing if source is not None), None) if is_seconded else None
         self._fits = int(symbol is not None)
         self._fit_at, self._fit_by = (-math.inf, "") if symbol is None else (self.monotonic(), symbol)
         self.is_synchronised = True

@@ -176,7 +176,9 @@ class Feed:
                     if not OLDEST_S < update.candle.time - now < clock.ahead_s:
                         self._stray(carried, update, now)
                         continue
-                    if update.is_closed and update.candle.time + least_s(key.interval) - now > clock.ahead_s:
+                    # Without a stamp the provider reckons itself when a candle is over.
+                    ends_in_s = update.candle.time + least_s(key.interval) - now if update.is_closed else 0.0
+                    if ends_in_s > clock.ahead_s and stamp_ms is not None:
                         intake.skip(f"{key} at {update.candle.time}", "closes a candle before its end")
                         update = update._replace(is_closed=False)
                     carried.received += 1
