@@ -1,8 +1,9 @@
 """The provider author's API: everything a provider plugin needs, and nothing else."""
 
-from relay.candles import Built, CandleBuilder, enlarge
-from relay.clock import Clock, ProviderClock
-from relay.errors import (
+from relay.core.candle_builder import Built, CandleBuilder, enlarge
+from relay.core.clock import Clock, ProviderClock
+from relay.core.decimals import decimal, decimals
+from relay.core.errors import (
     AuthenticationFailed,
     BadAnswer,
     ProviderError,
@@ -11,8 +12,9 @@ from relay.errors import (
     RateLimited,
     UnknownSymbol,
 )
-from relay.intervals import next_open, open_time
-from relay.model import (
+from relay.core.http_sessions import LIST_BOUNDS, PAGE_BOUNDS, Bounds
+from relay.core.intervals import next_open, open_time
+from relay.core.model import (
     Budget,
     Candle,
     Instrument,
@@ -24,20 +26,18 @@ from relay.model import (
     is_unreadable,
     unreadable,
 )
-from relay.numbers import decimal, decimals
+from relay.core.saved_value import Memory
+from relay.core.secret import Secret
+from relay.core.version import VERSION
 from relay.plugins.hookspecs import API_VERSION, hookimpl
-from relay.plugins.memory import Memory
-from relay.secret import Secret
-from relay.sessions import LIST_BOUNDS, PAGE_BOUNDS, Bounds
-from relay.upstream.closing import CloseOnNext
+from relay.upstream.close_on_next import CloseOnNext
 from relay.upstream.codec import Accepted, Closing, FeedCodec, Rejected
-from relay.upstream.feed import websocket_feed
-from relay.upstream.pace import Pace
 from relay.upstream.paging import page_candles
+from relay.upstream.rate_limit import Pace
 from relay.upstream.rest import Hosts, RestAnswer, ask_rest, retry_after_s
 from relay.upstream.rows import read_rows
 from relay.upstream.watchlist import Watchlist
-from relay.version import VERSION
+from relay.upstream.websocket_feed import websocket_feed
 
 __all__ = [
     "API_VERSION",

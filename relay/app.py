@@ -6,35 +6,39 @@ from collections.abc import AsyncIterator, Iterable
 
 from aiohttp import web
 
-from relay.calls import News
-from relay.clock import STEP_S, Clock, ProviderClock
-from relay.config import Config, check_tables, provider_settings
-from relay.directory import Directory
-from relay.errors import ConfigError, StoreError
-from relay.history import History
-from relay.hub import Hub
-from relay.identities import Identities, begin_anew
-from relay.kept_list import WAITS, ListWaits
-from relay.looplag import LoopLag
-from relay.model import PriceUpdate
-from relay.plugins.host import PluginHost
-from relay.plugins.loopwatch import LoopWatch, owners
-from relay.plugins.memory import Memory
+from relay.config.settings import Config, check_tables, provider_settings
+from relay.core.clock import STEP_S, Clock, ProviderClock
+from relay.core.errors import ConfigError, StoreError
+from relay.core.model import PriceUpdate
+from relay.core.saved_value import Memory
+from relay.history.identity_checks import Identities, begin_anew
+from relay.history.provider_calls import News
+from relay.history.service import History
+from relay.instruments.directory import Directory
+from relay.instruments.saved_list import WAITS, ListWaits
+from relay.plugins.loader import PluginHost
 from relay.plugins.provider import Provider, new_session
 from relay.storage.documents import Documents
 from relay.storage.retention import Retention
 from relay.storage.store import Store
-from relay.stream import Stream
+from relay.streams.hub import Hub
+from relay.streams.subscriptions import Stream
 from relay.supervision.supervisor import Supervisor
-from relay.web import contracts, metrics, pages, rest, ws
-from relay.web import history as history_route
-from relay.web.access import ACCESS, Access, add_headers
-from relay.web.counting import Requests
-from relay.web.gate import Gate
-from relay.web.lists import Lists
-from relay.web.newcomers import Newcomers
-from relay.web.parts import Parts
-from relay.web.status import Status
+from relay.telemetry.loop_lag import LoopLag
+from relay.telemetry.loop_watchdog import LoopWatch, owners
+from relay.web import pages
+from relay.web.access.access import ACCESS, Access, add_headers
+from relay.web.contract import routes as contracts
+from relay.web.http import history as history_route
+from relay.web.http import routes as rest
+from relay.web.http.instrument_lists import Lists
+from relay.web.idle_connections import Newcomers
+from relay.web.middleware import Gate
+from relay.web.ops import metrics
+from relay.web.ops.status import Status
+from relay.web.request_counts import Requests
+from relay.web.ws import route as ws
+from relay.web.ws.context import Parts
 
 CONFIG = web.AppKey("config", Config)
 HOST = web.AppKey("plugin_host", PluginHost)

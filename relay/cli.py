@@ -15,14 +15,14 @@ from relay.app import load_plugins
 from relay.commands import check_config as explanation
 from relay.commands import history, status, store, symbols, tail, token
 from relay.commands import plugins as plugin_list
-from relay.config import LOG_FORMATS, LOG_LEVELS, Config, load_config
-from relay.errors import ConfigError, StoreError
-from relay.logs import set_up_logs
-from relay.plugins.host import PluginHost
+from relay.config.settings import LOG_FORMATS, LOG_LEVELS, Config, load_config
+from relay.core.errors import ConfigError, StoreError
+from relay.core.version import VERSION
+from relay.plugins.loader import PluginHost
 from relay.plugins.scaffold import write_project
-from relay.runner import run, without_stragglers
-from relay.server import serve as run_server
-from relay.version import VERSION
+from relay.server.event_loop import run, without_stragglers
+from relay.server.run import serve as run_server
+from relay.telemetry.logs import set_up_logs
 
 CONNECTS_HELP = (
     "New WebSocket connections of one address.  "

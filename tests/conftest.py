@@ -65,7 +65,7 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 def _threads_of_others(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a command that runs in this process end although the process has threads that are not the command's."""
     if not request.node.nodeid.startswith("tests/test_runner.py"):
-        monkeypatch.setattr("relay.runner._stragglers", lambda before, end_s: [])
+        monkeypatch.setattr("relay.server.event_loop._stragglers", lambda before, end_s: [])
 
 
 @pytest.fixture(autouse=True)

@@ -9,7 +9,7 @@ from typing import Any
 
 import jsonschema_rs
 
-from relay.web import asyncapi, openapi
+from relay.web.contract import asyncapi, openapi
 from relay.web.problems import CONTENT_TYPE
 
 HTTP_ONLY = (405, 413, 431)
@@ -27,26 +27,26 @@ def check_message(message: Any) -> None:
         kind = "status of a stream" if "symbol" in message else "greeting"
     validator = message_validators().get(str(kind))
     if validator is None:
-        raise Undescribed(f"relay/messages.py describes no message of type {kind!r}: {message!r}")
-    _hold(validator, message, "relay/messages.py")
+        raise Undescribed(f"relay/protocol/server_messages.py describes no message of type {kind!r}: {message!r}")
+    _hold(validator, message, "relay/protocol/server_messages.py")
 
 
 def check_answer(method: str, path: str, status: int, content_type: str, body: Any) -> None:
     """Hold one answer of a REST route against `/openapi.json`. Raises `Undescribed`."""
     documented = rest_contract()["paths"].get(path, {}).get(method.lower())
     if content_type == CONTENT_TYPE:
-        _hold(answer_validators()["Problem"], body, "relay/web/answers.py")
+        _hold(answer_validators()["Problem"], body, "relay/web/contract/response_types.py")
         if documented is None or status in HTTP_ONLY:
             return
     elif documented is None:
         return
     answer = documented["responses"].get(str(status))
     if answer is None:
-        raise Undescribed(f"relay/web/openapi.py does not say that {path} may answer {status}")
+        raise Undescribed(f"relay/web/contract/openapi.py does not say that {path} may answer {status}")
     if status == 200 and content_type not in answer["content"]:
-        raise Undescribed(f"relay/web/openapi.py does not say that {path} may answer {content_type}")
+        raise Undescribed(f"relay/web/contract/openapi.py does not say that {path} may answer {content_type}")
     if content_type == "application/json":
-        _hold(answer_validators()[path], body, "relay/web/answers.py")
+        _hold(answer_validators()[path], body, "relay/web/contract/response_types.py")
 
 
 def strict(schema: Any) -> Any:

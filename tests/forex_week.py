@@ -42,7 +42,7 @@ async def simulate(now: Time, scenario: Scenario) -> tuple[list[tuple[str, str]]
     from providers import BUILTIN
     from providers.sandbox import Market, SandboxClock
     from relay.app import build_app
-    from relay.reload import Reload
+    from relay.server.reload import Reload
     from tests.forex_troubles import ORDEALS, REFUSALS_ALLOWED, Ordeal
     from tests.running import Closed, Running, config_of
     from tests.untidy import UntidyTwelveData

@@ -6,12 +6,12 @@ import random
 import sys
 from pathlib import Path
 
-from relay.clock import Clock
-from relay.model import Candle, StreamKey
-from relay.storage.coverage import Span
+from relay.config.parsers import Period
+from relay.core.clock import Clock
+from relay.core.model import Candle, StreamKey
+from relay.core.spans import Span
 from relay.storage.retention import Retention
 from relay.storage.store import Store
-from relay.values import Period
 
 NOW = 1_764_000_000 // 60 * 60
 KEPT_S = 20_000 * 60

@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 
-from relay.patience import steps
+from relay.core.patience import steps
 from tests.running import PREFIX
 
 HANDSHAKE = (

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable
 
 from relay.client import Message, RelayClient, Snapshot, Update
-from relay.model import StreamKey
+from relay.core.model import StreamKey
 
 BTC = StreamKey("BTCUSDT", "1m")
 START = 1_764_000_000

@@ -14,15 +14,15 @@ from yarl import URL
 from providers import BUILTIN
 from providers.sandbox import Sandbox
 from relay.app import CONFIG, HUB, NEWCOMERS, build_app
-from relay.clock import Clock
-from relay.config import Config
-from relay.hub import Hub
-from relay.kept_list import WAITS, ListWaits
-from relay.tokens import parse_tokens
-from relay.web.access import ACCESS, Access
+from relay.config.settings import Config
+from relay.config.tokens import parse_tokens
+from relay.core.clock import Clock
+from relay.instruments.saved_list import WAITS, ListWaits
+from relay.streams.hub import Hub
+from relay.web.access.access import ACCESS, Access
+from relay.web.idle_connections import Site
 from relay.web.inlet import new_runner
-from relay.web.newcomers import Site
-from relay.web.ws import CLIENTS, Clients
+from relay.web.ws.route import CLIENTS, Clients
 from tests.contracts import check_answer, check_message
 
 PATIENCE_S = 30.0

@@ -8,7 +8,7 @@ from typing import Any
 
 from aiohttp import WSCloseCode, WSMsgType, web
 
-from relay.model import Candle, StreamKey
+from relay.core.model import Candle, StreamKey
 
 STEP = {"1s": 1, "1m": 60, "1h": 3600, "1d": 86_400}
 

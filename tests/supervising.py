@@ -8,18 +8,18 @@ from pathlib import Path
 from typing import Any
 
 from relay import API_VERSION, Candle, PriceUpdate, ProviderInfo, Secret, Setting, StreamKey, Watchlist, hookimpl
-from relay.clock import Clock, ProviderClock
-from relay.history import History
-from relay.hub import Hub
-from relay.plugins.host import PluginHost
+from relay.core.clock import Clock, ProviderClock
+from relay.history.service import History
+from relay.plugins.loader import PluginHost
 from relay.plugins.provider import Provider, new_session
 from relay.storage.store import Store
-from relay.stream import Stream
-from relay.supervision.attempts import Attempts
+from relay.streams.hub import Hub
+from relay.streams.subscriptions import Stream
 from relay.supervision.backfill import Backfill
-from relay.supervision.carried import Carried
-from relay.supervision.feeds import Feed, Intake
-from relay.supervision.slots import Slot
+from relay.supervision.backoff import Attempts
+from relay.supervision.feed import Feed, Intake
+from relay.supervision.feed_slot import Slot
+from relay.supervision.stream_state import Carried
 from relay.supervision.supervisor import Listings, Supervisor
 
 MINUTE = 1_764_000_000

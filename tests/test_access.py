@@ -12,9 +12,9 @@ import orjson
 import pytest
 
 from relay.client import RelayClient
-from relay.hosts import parse_host
-from relay.values import networks
-from relay.web.callers import client_address, is_own_by_nature, is_private_name, owner_of
+from relay.config.parsers import networks
+from relay.core.hosts import parse_host
+from relay.web.access.client_address import client_address, is_own_by_nature, is_private_name, owner_of
 from tests.conftest import StartRelay
 from tests.running import Running, WsClient, eventually
 from tests.test_http import assert_problem
@@ -443,9 +443,9 @@ async def test_requests_above_the_rate_answer_429_and_health_goes_on(relay_with:
 async def test_programs_on_this_machine_are_limited_only_where_the_configuration_says_so(
     relay_with: StartRelay, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("relay.web.access.LEAST_CONNECTS", 1)
-    monkeypatch.setattr("relay.web.access.REQUESTS_PER_SECOND", 0.1)
-    monkeypatch.setattr("relay.web.access.ROWS_PER_MINUTE", 1)
+    monkeypatch.setattr("relay.web.access.access.LEAST_CONNECTS", 1)
+    monkeypatch.setattr("relay.web.access.access.REQUESTS_PER_SECOND", 0.1)
+    monkeypatch.setattr("relay.web.access.access.ROWS_PER_MINUTE", 1)
     relay = await relay_with(trusted_proxies=networks(["127.0.0.1"]), max_clients_per_address=1)
     for _ in range(3):
         await (await relay.connect()).close()

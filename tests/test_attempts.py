@@ -2,7 +2,7 @@
 
 import random
 
-from relay.supervision.attempts import CONNECTS, CONNECTS_WINDOW_S, MOST_SENTENCES, Attempts, Backoff
+from relay.supervision.backoff import CONNECTS, CONNECTS_WINDOW_S, MOST_SENTENCES, Attempts, Backoff
 
 
 def test_waits_double_up_to_half_a_minute() -> None:

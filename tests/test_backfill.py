@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from relay import ProviderUnavailable, RateLimited
-from relay.model import unreadable
-from relay.series import Gap
+from relay.core.model import unreadable
+from relay.streams.series import Gap
 from relay.supervision import backfill
-from relay.supervision.carried import Carried
+from relay.supervision.stream_state import Carried
 from tests.running import eventually
 from tests.supervising import MINUTE, A, Remembering, Rig, Scripted, candle, rig_of, update
 

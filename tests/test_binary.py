@@ -18,8 +18,8 @@ import aiohttp
 import orjson
 import pytest
 
+from relay.core.version import VERSION
 from relay.packaging.binary import name
-from relay.version import VERSION
 
 pytestmark = [pytest.mark.binary, pytest.mark.timeout(600)]
 

@@ -18,9 +18,9 @@ from providers.twelve_data.answers import Refused, read_series
 from providers.twelve_data.forex import Hours
 from relay import BadAnswer, Candle, PriceUpdate, ProviderInfo, StreamKey, Watchlist, decimal, decimals, read_rows
 from relay.app import STORE
-from relay.clock import Clock
-from relay.plugins.sanity import Border
-from relay.storage.upkeep import overview, reading
+from relay.core.clock import Clock
+from relay.plugins.validation import Border
+from relay.storage.inspect import overview, reading
 from relay.storage.verify import verify
 from tests.conftest import StartRelay
 from tests.running import eventually

@@ -1,6 +1,6 @@
 """The cache bounded in bytes."""
 
-from relay.cache import OVERHEAD, BytesCache
+from relay.core.bytes_cache import OVERHEAD, BytesCache
 
 
 def test_what_was_not_used_longest_goes_first() -> None:

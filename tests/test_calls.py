@@ -2,8 +2,8 @@
 
 import asyncio
 
-from relay.model import Candle
-from relay.storage.coverage import Span
+from relay.core.model import Candle
+from relay.core.spans import Span
 from tests.test_history import KEY, Bench, FakeProvider, bench_of, finals, minute
 
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.candles import MOST_SILENT, Built, CandleBuilder, enlarge
-from relay.model import Candle
+from relay.core.candle_builder import MOST_SILENT, Built, CandleBuilder, enlarge
+from relay.core.model import Candle
 from tests.test_intervals import at, new_york_day
 from tests.ticks import DATA, candles_by_builder, candles_by_sql, read_candles, read_ticks
 

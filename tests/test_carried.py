@@ -5,13 +5,13 @@ from itertools import permutations
 
 import pytest
 
-from relay.clock import ProviderClock
-from relay.hub import Hub
-from relay.market import Market
-from relay.model import OpenHours
-from relay.stream import Stream
-from relay.supervision.carried import KEPT_EVENTS, Carried, Facts, State
+from relay.core.clock import ProviderClock
+from relay.core.model import OpenHours
+from relay.core.trading_hours import Market
+from relay.streams.hub import Hub
+from relay.streams.subscriptions import Stream
 from relay.supervision.liveness import Remedy
+from relay.supervision.stream_state import KEPT_EVENTS, Carried, Facts, State
 from tests.supervising import MINUTE, A, Hands, update
 
 

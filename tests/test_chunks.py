@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.model import Candle
+from relay.core.model import Candle
 from relay.storage.chunks import CSV_HEAD, EMPTY, Chunk, Packed, as_csv, as_lines, decode, encode, joined, pack, unpack
 
 values = st.floats(allow_nan=False, allow_infinity=False, width=64)

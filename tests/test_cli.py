@@ -11,9 +11,9 @@ import pytest
 from click.testing import CliRunner
 
 from relay.cli import main
-from relay.config import _PARSERS
-from relay.logs import set_up_logs
-from relay.version import VERSION
+from relay.config.settings import _PARSERS
+from relay.core.version import VERSION
+from relay.telemetry.logs import set_up_logs
 
 COMMANDS = ("serve", "tail", "history", "symbols", "status", "plugins", "token", "store")
 SECRET_KEYS = {"tokens"}

@@ -24,7 +24,7 @@ from relay.client import (
     State,
     Update,
 )
-from relay.model import StreamKey
+from relay.core.model import StreamKey
 from tests.reading import BTC, QUICK, START, closed_times, is_a, is_open_at, until
 from tests.stand_in_relay import StandInRelay, serving
 

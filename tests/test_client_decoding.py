@@ -7,7 +7,7 @@ import pytest
 
 from relay.client import Connected, Gap, Snapshot, State, Update
 from relay.client.decoding import Acceptance, Refusal, Unreadable, decode
-from relay.model import Candle, StreamKey
+from relay.core.model import Candle, StreamKey
 
 BTC = StreamKey("BTCUSDT", "1m")
 NAMES = {"symbol": "BTCUSDT", "interval": "1m"}

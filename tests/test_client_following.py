@@ -8,10 +8,10 @@ import pytest
 
 from relay.client.backoff import Backoff
 from relay.client.decoding import decode
-from relay.client.following import Following
 from relay.client.messages import Confirmed, Connected, Failure, Gap, Message, Snapshot, State, Update
-from relay.client.names import parse_stream
+from relay.client.parsing import parse_stream
 from relay.client.resume import Options
+from relay.client.subscriptions import Following
 
 Json = dict[str, Any]
 CANDLE = {"time": 60, "open": 1, "high": 1, "low": 1, "close": 1, "volume": 1}

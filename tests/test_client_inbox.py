@@ -4,7 +4,7 @@ import asyncio
 
 from relay.client.inbox import Inbox
 from relay.client.messages import Gap, Lost, Message, Update
-from relay.model import Candle, StreamKey
+from relay.core.model import Candle, StreamKey
 
 BTC, ETH = StreamKey("BTCUSDT", "1m"), StreamKey("ETHUSDT", "1m")
 LOST = Lost("gone", None, 1.0, {})

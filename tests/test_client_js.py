@@ -17,7 +17,7 @@ import pytest
 from aiohttp import web
 
 from relay.client import Refused, RelayClient
-from relay.model import StreamKey
+from relay.core.model import StreamKey
 from tests.conftest import StartRelay
 from tests.running import Running, eventually
 from tests.stand_in_relay import StandInRelay, problem_json, serving

@@ -18,7 +18,7 @@ from relay.client import (
     StreamKey,
     StreamState,
 )
-from relay.model import Candle
+from relay.core.model import Candle
 from tests.test_client_js import CLIENT
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")

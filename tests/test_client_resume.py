@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from relay.client.messages import Gap, Message, Snapshot, Update
 from relay.client.resume import Options, Progress
-from relay.model import Candle, StreamKey
+from relay.core.model import Candle, StreamKey
 
 BTC = StreamKey("BTCUSDT", "1m")
 START = 1_764_000_000

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from relay.clock import AHEAD_S, STEP_S, Clock, ProviderClock
+from relay.core.clock import AHEAD_S, STEP_S, Clock, ProviderClock
 
 NOON = 1_764_000_000.0
 

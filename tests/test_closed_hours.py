@@ -8,13 +8,13 @@ import pytest
 from providers.sandbox import Sandbox
 from providers.twelve_data.forex import Hours, session_at
 from relay.app import DIRECTORY
-from relay.intervals import next_open
-from relay.market import Market
-from relay.model import Candle, OpenHours, PriceUpdate, StreamKey
-from relay.ranges import Past
-from relay.requests import Past as Wanted
-from relay.series import Gap, Missing, Series
-from relay.snapshot import is_joined, splice
+from relay.core.intervals import next_open
+from relay.core.model import Candle, OpenHours, PriceUpdate, StreamKey
+from relay.core.trading_hours import Market
+from relay.history.range_walk import Past
+from relay.history.snapshot import is_joined, splice
+from relay.protocol.client_requests import Past as Wanted
+from relay.streams.series import Gap, Missing, Series
 from tests.conftest import StartRelay
 from tests.running import Running, eventually
 from tests.test_intervals import at

@@ -15,9 +15,11 @@ from click.testing import CliRunner, Result
 from rich.console import Console
 
 from relay.client import Confirmed, Connected, Failure, Gap, Lost, Message, Snapshot, State, StreamState, Update
-from relay.commands import figures, history, report, status, symbols, tail
-from relay.commands.board import Board
-from relay.model import Candle, StreamKey
+from relay.commands import formatting as figures
+from relay.commands import history, status, symbols, tail
+from relay.commands import status_format as report
+from relay.commands.tail_table import Board
+from relay.core.model import Candle, StreamKey
 from tests.stand_in_relay import StandInRelay, problem_json, serving
 
 BTC = StreamKey("BTCUSDT", "1m")

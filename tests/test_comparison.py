@@ -1,7 +1,7 @@
 """Comparisons of known candles with a later answer: a revision, or the past of something else."""
 
-from relay.comparison import compare
-from relay.model import Candle
+from relay.core.model import Candle
+from relay.history.comparison import compare
 
 KNOWN = {time: Candle(time, 80.0, 82.0, 79.0, 81.0, 5.0) for time in range(0, 600, 60)}
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay import compression
+from relay.core import compression
 
 TEXT = b'{"time":1764000000,"open":1.5,"high":2.0,"low":1.0,"close":1.75,"volume":12.5},' * 40
 WITHOUT = "import sys; sys.modules['isal'] = None\n"

@@ -8,10 +8,10 @@ import pytest
 
 from providers import BUILTIN
 from relay.app import load_plugins
-from relay.config import Config, check_tables, is_loopback, load_config, provider_settings
-from relay.errors import ConfigError
-from relay.secret import Secret
-from relay.tokens import Tokens
+from relay.config.settings import Config, check_tables, is_loopback, load_config, provider_settings
+from relay.config.tokens import Tokens
+from relay.core.errors import ConfigError
+from relay.core.secret import Secret
 
 SAMPLES: dict[str, tuple[Any, Any, Any]] = {
     "host": ("127.0.0.2", "127.0.0.3", "127.0.0.4"),

@@ -10,12 +10,12 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
-from relay.errors import CloseCode, RequestError
-from relay.fields import INTERVAL, SYMBOL, parse_symbol
-from relay.intervals import parse_interval
-from relay.requests import ACTIONS, parse_object, parse_request
-from relay.web import asyncapi, openapi
-from relay.web.parameters import END_TIME, INTERVAL_PARAMETER, LIMIT, START_TIME, SYMBOL_PARAMETER, Parameter
+from relay.core.errors import CloseCode, RequestError
+from relay.core.intervals import parse_interval
+from relay.protocol.client_requests import ACTIONS, parse_object, parse_request
+from relay.protocol.fields import INTERVAL, SYMBOL, parse_symbol
+from relay.web.contract import asyncapi, openapi
+from relay.web.contract.parameters import END_TIME, INTERVAL_PARAMETER, LIMIT, START_TIME, SYMBOL_PARAMETER, Parameter
 from tests.conftest import StartRelay
 from tests.contracts import (
     Undescribed,

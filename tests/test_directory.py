@@ -9,14 +9,14 @@ import aiohttp
 import orjson
 import pytest
 
-from relay import directory as directory_module
-from relay.clock import Clock, ProviderClock
-from relay.directory import Directory, Target
-from relay.errors import ProviderUnavailable, RateLimited, RequestError
-from relay.kept_list import WAITS, ListWaits
-from relay.model import Instrument, PriceUpdate, ProviderInfo, Setting
+from relay.core.clock import Clock, ProviderClock
+from relay.core.errors import ProviderUnavailable, RateLimited, RequestError
+from relay.core.model import Instrument, PriceUpdate, ProviderInfo, Setting
+from relay.instruments import directory as directory_module
+from relay.instruments.directory import Directory, Target
+from relay.instruments.saved_list import WAITS, ListWaits
 from relay.plugins.hookspecs import API_VERSION, hookimpl
-from relay.plugins.host import PluginHost
+from relay.plugins.loader import PluginHost
 from relay.plugins.provider import Provider
 from relay.storage.store import Store
 from tests.running import eventually

@@ -4,8 +4,8 @@ import re
 from collections import Counter
 from html.parser import HTMLParser
 
-from relay.errors import CloseCode
-from relay.web import docs
+from relay.core.errors import CloseCode
+from relay.web.contract import docs_page as docs
 from tests.conftest import StartRelay
 from tests.contracts import live_contract, rest_contract
 from tests.running import Running

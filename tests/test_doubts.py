@@ -2,9 +2,9 @@
 
 import pytest
 
-from relay.doubts import EMPTY_PAUSES_S, MOST, MOST_HOLES, MOST_OF_STREAM, ROW_PAUSES_S, Doubt, Doubts, holes_of
-from relay.model import StreamKey
-from relay.storage.coverage import FOREVER, Span, gaps_between, merge_spans
+from relay.core.model import StreamKey
+from relay.core.spans import FOREVER, Span, gaps_between, merge_spans
+from relay.history.doubts import EMPTY_PAUSES_S, MOST, MOST_HOLES, MOST_OF_STREAM, ROW_PAUSES_S, Doubt, Doubts, holes_of
 
 KEY = StreamKey("BTCUSDT", "1m")
 STREAM = ("binance", KEY)

@@ -14,9 +14,9 @@ from click.testing import CliRunner, Result
 
 from relay.cli import main
 from relay.client import History, Refused, RelayClient
-from relay.commands.candlefile import CSV_HEAD, Earlier, read_earlier
+from relay.commands.candle_writer import CSV_HEAD, Earlier, read_earlier
 from relay.commands.download import pages
-from relay.model import Candle
+from relay.core.model import Candle
 from tests.running import Running
 
 START = 1_700_000_000 // 60 * 60

@@ -22,7 +22,7 @@ import pytest
 
 from providers.sandbox import Sandbox
 from relay.app import STORE
-from relay.storage.upkeep import overview, reading
+from relay.storage.inspect import overview, reading
 from relay.storage.verify import verify
 from tests.conftest import StartRelay
 from tests.running import Running, WsClient, eventually

@@ -10,7 +10,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from relay import wire
+from relay.protocol import frames as wire
 from tests.conftest import StartRelay
 from tests.raw import RawClient
 from tests.running import Running, WsClient, eventually

@@ -8,7 +8,7 @@ import orjson
 import pytest
 from aiohttp import web
 
-import relay.upstream.feed
+import relay.upstream.websocket_feed
 from relay import (
     Accepted,
     AuthenticationFailed,
@@ -368,7 +368,7 @@ async def test_an_address_that_only_ever_closes_is_reported_to_the_codec(
 async def test_an_oversized_message_breaks_the_connection(
     upstream: Upstream, session: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(relay.upstream.feed, "MAX_MESSAGE_BYTES", 1000)
+    monkeypatch.setattr(relay.upstream.websocket_feed, "MAX_MESSAGE_BYTES", 1000)
     upstream.on_open = lambda socket: socket.send_str("x" * 2000)
     async with pump(session, PlainCodec(upstream.url)) as feed:
         assert isinstance(await feed.end(), BadAnswer)
@@ -377,8 +377,8 @@ async def test_an_oversized_message_breaks_the_connection(
 async def test_a_silent_peer_is_given_up(
     upstream: Upstream, session: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(relay.upstream.feed, "PING_INTERVAL_S", 0.3)
-    monkeypatch.setattr(relay.upstream.feed, "PONG_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(relay.upstream.websocket_feed, "PING_INTERVAL_S", 0.3)
+    monkeypatch.setattr(relay.upstream.websocket_feed, "PONG_TIMEOUT_S", 0.2)
     upstream.answers_pings = False
     async with pump(session, PlainCodec(upstream.url, 5)) as feed:
         error = await feed.end()
@@ -390,8 +390,8 @@ async def test_a_silent_peer_is_given_up(
 async def test_a_peer_that_answers_pings_is_kept(
     upstream: Upstream, session: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(relay.upstream.feed, "PING_INTERVAL_S", 0.2)
-    monkeypatch.setattr(relay.upstream.feed, "PONG_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(relay.upstream.websocket_feed, "PING_INTERVAL_S", 0.2)
+    monkeypatch.setattr(relay.upstream.websocket_feed, "PONG_TIMEOUT_S", 0.1)
     began = time.monotonic()
     async with pump(session, PlainCodec(upstream.url)) as feed:
         await upstream.until(lambda: len(upstream.pings) >= 4)
@@ -403,8 +403,8 @@ async def test_a_peer_that_answers_pings_is_kept(
 async def test_a_pause_of_the_whole_process_is_not_taken_for_a_silent_peer(
     upstream: Upstream, session: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(relay.upstream.feed, "PING_INTERVAL_S", 0.2)
-    monkeypatch.setattr(relay.upstream.feed, "PONG_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(relay.upstream.websocket_feed, "PING_INTERVAL_S", 0.2)
+    monkeypatch.setattr(relay.upstream.websocket_feed, "PONG_TIMEOUT_S", 0.1)
 
     async def stand_still() -> None:
         time.sleep(0.3)  # noqa: ASYNC251 - as a machine with too much to do lets it
@@ -420,8 +420,8 @@ async def test_a_pause_of_the_whole_process_is_not_taken_for_a_silent_peer(
 async def test_a_busy_consumer_is_not_taken_for_a_silent_peer(
     upstream: Upstream, session: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(relay.upstream.feed, "PING_INTERVAL_S", 0.2)
-    monkeypatch.setattr(relay.upstream.feed, "PONG_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(relay.upstream.websocket_feed, "PING_INTERVAL_S", 0.2)
+    monkeypatch.setattr(relay.upstream.websocket_feed, "PONG_TIMEOUT_S", 0.1)
     async with pump(session, PlainCodec(upstream.url)) as feed:
         feed.consumer_may_go_on.clear()
         socket = await upstream.socket()
@@ -534,7 +534,7 @@ async def test_a_refused_connection_is_unavailable(session: aiohttp.ClientSessio
 async def test_a_server_that_never_answers_the_upgrade_is_given_up(
     session: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(relay.upstream.feed, "CONNECT_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(relay.upstream.websocket_feed, "CONNECT_TIMEOUT_S", 0.2)
 
     async def say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read()
@@ -575,7 +575,7 @@ async def test_a_cancelled_feed_leaves_no_task_and_no_connection(
 async def test_a_peer_that_does_not_close_is_not_waited_for(
     upstream: Upstream, session: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch, chatter: bool
 ) -> None:
-    monkeypatch.setattr(relay.upstream.feed, "CLOSE_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(relay.upstream.websocket_feed, "CLOSE_TIMEOUT_S", 0.3)
 
     async def stay(socket: web.WebSocketResponse) -> None:
         while chatter:

@@ -16,8 +16,8 @@ from relay import (
     RateLimited,
     StreamKey,
 )
-from relay.supervision.attempts import CAUSES
-from relay.supervision.carried import Carried
+from relay.supervision.backoff import CAUSES
+from relay.supervision.stream_state import Carried
 from tests.running import eventually
 from tests.supervising import KEY, A, B, Remembering, Rig, Scripted, candle, rig_of, update
 

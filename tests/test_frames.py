@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.limits import TokenBucket
-from relay.web.frames import FrameGuard
+from relay.web.frame_reader import FrameGuard
+from relay.web.rate_limits import TokenBucket
 from tests.raw import HANDSHAKE, masked
 from tests.running import Running
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from providers.sandbox import Sandbox
-from relay.logs import is_ours_to_log
+from relay.telemetry.logs import is_ours_to_log
 from tests.conftest import StartRelay
 from tests.fuzzing import Fuzzer
 from tests.running import Running, WsClient, eventually

@@ -11,16 +11,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from relay.calls import News
-from relay.clock import Clock, ProviderClock
-from relay.doubts import EMPTY_PAUSES_S
-from relay.errors import ProviderError, ProviderUnavailable, RateLimited, StoreError
-from relay.history import MAX_CALLS, History, Text
-from relay.intervals import next_open
-from relay.model import Budget, Candle, ProviderInfo, StreamKey, unreadable
-from relay.ranges import Live, Past
+from relay.core.clock import Clock, ProviderClock
+from relay.core.errors import ProviderError, ProviderUnavailable, RateLimited, StoreError
+from relay.core.intervals import next_open
+from relay.core.model import Budget, Candle, ProviderInfo, StreamKey, unreadable
+from relay.core.spans import Span
+from relay.history.doubts import EMPTY_PAUSES_S
+from relay.history.provider_calls import News
+from relay.history.range_walk import Live, Past
+from relay.history.service import MAX_CALLS, History, Text
 from relay.storage.chunks import decode
-from relay.storage.coverage import Span
 from relay.storage.store import Store
 
 KEY = StreamKey(symbol="BTCUSDT", interval="1m")

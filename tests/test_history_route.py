@@ -20,12 +20,12 @@ from providers.sandbox import Sandbox
 from providers.twelve_data import TwelveDataProvider
 from relay import PriceUpdate, ProviderInfo, Watchlist, hookimpl
 from relay.app import CLOCK, HISTORY, STORE, SUPERVISORS
-from relay.clock import Clock
-from relay.errors import ProviderUnavailable
-from relay.model import Candle, StreamKey, unreadable
+from relay.core.clock import Clock
+from relay.core.errors import ProviderUnavailable
+from relay.core.model import Candle, StreamKey, unreadable
 from relay.supervision.recheck import Recheck
-from relay.web.bodies import takes_gzip
-from relay.web.history import ROUTE
+from relay.web.http.cached_body import takes_gzip
+from relay.web.http.history import ROUTE
 from tests.conftest import StartRelay
 from tests.running import PREFIX, Running, eventually
 

@@ -1,9 +1,9 @@
 """What an answer of history leaves out, where each interval of an open market has a candle."""
 
-from relay.market import Market
-from relay.model import OpenHours
-from relay.storage.coverage import Span
-from relay.supervision.holes import Holes, holes_in
+from relay.core.model import OpenHours
+from relay.core.spans import Span
+from relay.core.trading_hours import Market
+from relay.supervision.missing_candles import Holes, holes_in
 
 M = 60
 

@@ -15,9 +15,11 @@ from aiohttp import WSMsgType, web
 import relay
 from providers.sandbox import Sandbox
 from relay import API_VERSION, Memory, OpenHours, StreamKey, Watchlist
-from relay.plugins import doors, hookspecs
-from relay.plugins.host import PluginHost
-from relay.testing import WatchedFeed, check_provider, limits, open_provider
+from relay.plugins import discovery as doors
+from relay.plugins import hookspecs
+from relay.plugins.loader import PluginHost
+from relay.testing import WatchedFeed, check_provider, open_provider
+from relay.testing import tolerances as limits
 from tests.conftest import StartRelay
 from tests.running import eventually
 from tests.test_plugins import opened, path_of, provider_of, tally

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.hosts import Host, Origin, parse_host, parse_origin
+from relay.core.hosts import Host, Origin, parse_host, parse_origin
 from tests.test_access import TRICKS
 
 

@@ -8,13 +8,14 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from providers.sandbox import Sandbox, until
-from relay import laggards, wire
-from relay.clock import Clock, ProviderClock
-from relay.hub import Hub
-from relay.model import Candle, PriceUpdate, StreamKey
-from relay.outbox import HIGH_WATER, Outbox
-from relay.requests import Options
-from relay.stream import Stream, Subscriber
+from relay.core.clock import Clock, ProviderClock
+from relay.core.model import Candle, PriceUpdate, StreamKey
+from relay.protocol import frames as wire
+from relay.protocol.client_requests import Options
+from relay.streams import slow_consumers as laggards
+from relay.streams.hub import Hub
+from relay.streams.outbox import HIGH_WATER, Outbox
+from relay.streams.subscriptions import Stream, Subscriber
 from tests.conftest import StartRelay
 from tests.pipe import Pipe
 from tests.raw import parsed

@@ -17,16 +17,16 @@ from providers.binance import BinanceProvider
 from providers.sandbox import Pair, Sandbox
 from providers.twelve_data import TwelveDataProvider
 from relay.app import DIRECTORY, IDENTITIES, STORE
-from relay.clock import Clock, ProviderClock
-from relay.errors import ProviderError, ProviderUnavailable
-from relay.identities import Identities
-from relay.intervals import length_s
-from relay.model import Budget, Candle, ProviderInfo, StreamKey
+from relay.core.clock import Clock, ProviderClock
+from relay.core.errors import ProviderError, ProviderUnavailable
+from relay.core.intervals import length_s
+from relay.core.model import Budget, Candle, ProviderInfo, StreamKey
+from relay.core.spans import Span
+from relay.history.identity_checks import Identities
 from relay.plugins.hookspecs import hookimpl
 from relay.storage.chunks import decode, joined
-from relay.storage.coverage import Span
+from relay.storage.inspect import overview, reading
 from relay.storage.store import Store
-from relay.storage.upkeep import overview, reading
 from relay.storage.verify import verify
 from tests.conftest import StartRelay
 from tests.running import Running, eventually

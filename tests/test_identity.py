@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 import pytest
 
-from relay.identity import UNKNOWN, Verdict, follows, is_disagreement, judge, judge_by_longer, longer_interval
-from relay.model import Candle, PriceUpdate, StreamKey
-from relay.series import Gap, Series
+from relay.core.model import Candle, PriceUpdate, StreamKey
+from relay.history.identity import UNKNOWN, Verdict, follows, is_disagreement, judge, judge_by_longer, longer_interval
+from relay.streams.series import Gap, Series
 
 HOUR = 3600
 DAY = 86_400

@@ -8,8 +8,8 @@ import pytest
 from aiohttp import web
 from aiohttp.base_protocol import BaseProtocol
 
-from relay.limits import TokenBucket
 from relay.web.inlet import OVER_LIMIT_BURST, REQUEST_BYTES, SLICE_BYTES, Inlet, Protocol
+from relay.web.rate_limits import TokenBucket
 from tests.conftest import StartRelay
 from tests.running import eventually
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.intervals import INTERVALS, end_of, first_open_after, next_open, open_time, opens_of
+from relay.core.intervals import INTERVALS, end_of, first_open_after, next_open, open_time, opens_of
 
 LAST = int(datetime(2100, 1, 1, tzinfo=UTC).timestamp())
 NEW_YORK = ZoneInfo("America/New_York")

@@ -10,11 +10,11 @@ import pytest
 
 from providers import BUILTIN
 from relay import API_VERSION, Candle, PriceUpdate, ProviderInfo, StreamKey, Watchlist, hookimpl
-from relay.clock import Clock
-from relay.model import Candle as StoredCandle
-from relay.storage.coverage import Span
+from relay.core.clock import Clock
+from relay.core.model import Candle as StoredCandle
+from relay.core.spans import Span
+from relay.storage.inspect import overview, reading
 from relay.storage.store import Store
-from relay.storage.upkeep import overview, reading
 from relay.storage.verify import verify
 from tests.conftest import StartRelay
 from tests.running import eventually

@@ -12,10 +12,10 @@ from providers import BUILTIN
 from providers.sandbox import Sandbox
 from relay import API_VERSION, Candle, PriceUpdate, ProviderInfo, Watchlist, hookimpl
 from relay.app import HISTORY
-from relay.calls import Call
-from relay.model import StreamKey
-from relay.ranges import CandleSource, Piece
-from relay.requests import Options
+from relay.core.model import StreamKey
+from relay.history.provider_calls import Call
+from relay.history.range_walk import CandleSource, Piece
+from relay.protocol.client_requests import Options
 from tests.conftest import StartRelay
 from tests.running import Running, WsClient
 

@@ -14,23 +14,23 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from relay import API_VERSION, Candle, PriceUpdate, ProviderInfo, ProviderUnavailable, RateLimited, Watchlist, hookimpl
-from relay.clock import Clock, ProviderClock
-from relay.config import Config
-from relay.directory import Directory, Target
-from relay.history import History
-from relay.hub import Hub
-from relay.joining import live_of
-from relay.model import StreamKey
-from relay.outbox import Outbox
-from relay.plugins.host import PluginHost
+from relay.config.settings import Config
+from relay.core.clock import Clock, ProviderClock
+from relay.core.model import StreamKey
+from relay.history.joining import live_of
+from relay.history.service import History
+from relay.instruments.directory import Directory, Target
+from relay.plugins.loader import PluginHost
 from relay.plugins.provider import Provider, new_session
-from relay.requests import Options, Past, Request
+from relay.protocol.client_requests import Options, Past, Request
 from relay.storage.store import Store
-from relay.stream import Stream
+from relay.streams.hub import Hub
+from relay.streams.outbox import Outbox
+from relay.streams.subscriptions import Stream
 from relay.supervision.supervisor import Supervisor
-from relay.web.access import Access, Caller
-from relay.web.parts import Parts
-from relay.web.subscribing import Subscribing
+from relay.web.access.access import Access, Caller
+from relay.web.ws.context import Parts
+from relay.web.ws.subscriptions import Subscribing
 from tests.soaking import StreamCheck
 from tests.untidy import Values
 from tests.virtual_time import VirtualLoop, run

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from relay.json_texts import AT_ONCE, NoJson, parse, parse_in_turns, read_json
+from relay.core.json_reading import AT_ONCE, NoJson, parse, parse_in_turns, read_json
 
 VALUES = st.recursive(
     st.none()

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from relay.clock import Clock
-from relay.model import StreamKey
+from relay.core.clock import Clock
+from relay.core.model import StreamKey
 from relay.storage.chunks import window_s
+from relay.storage.inspect import overview, reading
 from relay.storage.store import Store
-from relay.storage.upkeep import overview, reading
 from relay.storage.verify import verify
 from tests.heavy_writer import KEPT_S, NOW, candle, exists
 

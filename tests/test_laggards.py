@@ -61,7 +61,7 @@ async def test_stalled_client_returns_to_newest_open_candles_and_every_closed_on
 async def test_client_that_reads_nothing_for_too_long_is_closed_with_4000(
     relay_with: StartRelay, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("relay.laggards.PATIENCE_S", 1.0)
+    monkeypatch.setattr("relay.streams.slow_consumers.PATIENCE_S", 1.0)
     relay = await relay_with(flush_ms=0)
     with raw_clients(relay.url, 1, *MANY) as (client,):
         await client.open()
@@ -74,7 +74,7 @@ async def test_client_that_reads_nothing_for_too_long_is_closed_with_4000(
 async def test_client_whose_closed_candles_pile_up_is_closed_with_4000(
     relay_with: StartRelay, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("relay.outbox.MOST_KEPT", 4000)
+    monkeypatch.setattr("relay.streams.outbox.MOST_KEPT", 4000)
     relay = await relay_with(flush_ms=0)
     other = await relay.connect()
     await other.subscribe("BTCUSDT@1s")

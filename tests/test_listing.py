@@ -1,7 +1,7 @@
 """The lists of one provider, put together: what one answer lacks is not gone, and what is paused is not unknown."""
 
-from relay.listing import Listing
-from relay.model import Instrument
+from relay.core.model import Instrument
+from relay.instruments.listing import Listing
 
 HOUR = 3600.0
 

@@ -9,7 +9,7 @@ import pytest
 from providers import BUILTIN
 from relay import API_VERSION, Instrument, ProviderInfo, hookimpl
 from relay.app import DIRECTORY
-from relay.directory import Directory
+from relay.instruments.directory import Directory
 from tests.conftest import StartRelay
 from tests.running import Running, eventually
 

@@ -4,9 +4,9 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from relay.clock import Clock
-from relay.model import Candle, StreamKey
-from relay.storage.coverage import Span
+from relay.core.clock import Clock
+from relay.core.model import Candle, StreamKey
+from relay.core.spans import Span
 from relay.storage.store import Store
 
 KEY = StreamKey(symbol="BTCUSDT", interval="1m")

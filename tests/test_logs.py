@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from providers.sandbox import Sandbox
-from relay.events import event
-from relay.logs import JsonFormatter, set_up_logs
+from relay.telemetry.events import event
+from relay.telemetry.logs import JsonFormatter, set_up_logs
 from tests.conftest import StartRelay
 from tests.running import Running, eventually
 
@@ -168,5 +168,7 @@ async def test_what_is_no_http_leaves_one_line_at_debug_and_no_traceback(relay: 
         await eventually(lambda: lines.of("no_http"))
     finally:
         server.filters[:] = before
-    assert [line["level"] for line in lines.of() if line["logger"] in ("aiohttp.server", "relay.logs")] == ["debug"]
+    assert [line["level"] for line in lines.of() if line["logger"] in ("aiohttp.server", "relay.telemetry.logs")] == [
+        "debug"
+    ]
     assert not any("hush" in str(line) or "exception" in line for line in lines.of())

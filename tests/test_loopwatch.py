@@ -14,9 +14,9 @@ import pytest
 from providers.binance import BinanceProvider
 from providers.twelve_data import TwelveDataProvider
 from relay.app import PROVIDERS
-from relay.plugins import loopwatch
-from relay.plugins.doors import import_named
-from relay.plugins.loopwatch import Blocks, LoopWatch, Place, owners, place_of
+from relay.plugins.discovery import import_named
+from relay.telemetry import loop_watchdog as loopwatch
+from relay.telemetry.loop_watchdog import Blocks, LoopWatch, Place, owners, place_of
 from tests.conftest import StartRelay
 from tests.running import eventually
 from tests.test_plugins import path_of
@@ -45,7 +45,7 @@ async def test_plugin_that_blocks_is_named_in_log_and_status_and_the_others_go_o
     assert 1.0 < told["blocks"]["longest_s"] < 10
     assert told["blocks"]["last"]["place"] == f"decode (blocks.py, line {line})"
     assert told["binance"] == {"count": 0, "longest_s": 0.0, "last": None}
-    lines = [record.getMessage() for record in caplog.records if record.name == "relay.plugins.loopwatch"]
+    lines = [record.getMessage() for record in caplog.records if record.name == "relay.telemetry.loop_watchdog"]
     assert lines == [
         f"provider blocks blocks the event loop for more than 1 s, in decode (blocks.py, line {line}): nothing else "
         "runs meanwhile; its plugin needs asyncio.to_thread there"

@@ -17,14 +17,14 @@ from pathlib import Path
 
 import pytest
 
-from relay.clock import Clock
-from relay.errors import StoreError
-from relay.model import Candle, StreamKey
+from relay.core.clock import Clock
+from relay.core.errors import StoreError
+from relay.core.model import Candle, StreamKey
+from relay.core.spans import Span
 from relay.storage.chunks import joined
-from relay.storage.coverage import Span
 from relay.storage.database import Pace
+from relay.storage.inspect import overview, reading, vacuum
 from relay.storage.store import Store
-from relay.storage.upkeep import overview, reading, vacuum
 from relay.storage.verify import verify
 from tests.running import eventually
 

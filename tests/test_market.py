@@ -1,7 +1,7 @@
 """What a market's hours say of spans of time; the hours are those of currencies, in weeks with and without a change."""
 
-from relay.market import Market
-from relay.model import OpenHours
+from relay.core.model import OpenHours
+from relay.core.trading_hours import Market
 from tests.test_intervals import at
 
 FRIDAY, SUNDAY = at("2026-01-16 22:00:00"), at("2026-01-18 22:00:00")

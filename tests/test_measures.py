@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.measures import Histogram
+from relay.telemetry.histogram import Histogram
 
 
 def test_observation_counts_up_to_and_including_its_bound() -> None:

@@ -8,7 +8,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from providers.sandbox import Sandbox
 from relay.app import HISTORY, LOOP_LAG, STORE, SUPERVISORS
-from relay.looplag import EVERY_S
+from relay.telemetry.loop_lag import EVERY_S
 from tests.conftest import StartRelay
 from tests.running import Running, WsClient, eventually
 from tests.scraping import scrape

@@ -20,7 +20,7 @@ from tests.running import PATIENCE_S, Running, WsClient, eventually
 from tests.scraping import Scrape, scrape
 from tests.tools import tool
 
-FILES = resources.files("relay") / "monitoring"
+FILES = resources.files("relay") / "telemetry" / "monitoring"
 DASHBOARD: dict[str, Any] = json.loads((FILES / "grafana.json").read_text(encoding="utf-8"))
 RULES = (FILES / "alerts.yaml").read_text(encoding="utf-8")
 

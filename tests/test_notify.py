@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from relay.notify import ServiceManager
+from relay.server.sd_notify import ServiceManager
 
 
 class Manager:

@@ -4,8 +4,8 @@ import random
 
 import pytest
 
-from relay.errors import OutboxFull
-from relay.outbox import CHUNK, HIGH_WATER, MOST_KEPT, Outbox
+from relay.core.errors import OutboxFull
+from relay.streams.outbox import CHUNK, HIGH_WATER, MOST_KEPT, Outbox
 from tests.pipe import Pipe
 
 

@@ -41,12 +41,13 @@ from relay import (
 )
 from relay.app import PROVIDERS, SUPERVISORS, build_app
 from relay.cli import main
-from relay.config import provider_settings
-from relay.errors import ConfigError
-from relay.plugins import doors, ending
+from relay.config.settings import provider_settings
+from relay.core.errors import ConfigError
+from relay.plugins import cancellation as ending
+from relay.plugins import discovery as doors
 from relay.plugins import provider as bound
-from relay.plugins.ending import end_task
-from relay.plugins.host import PluginHost
+from relay.plugins.cancellation import end_task
+from relay.plugins.loader import PluginHost
 from relay.plugins.provider import Provider, new_session
 from tests.running import Running, config_of, eventually, start_relay
 
@@ -873,7 +874,7 @@ async def test_feed_that_does_not_end_is_killed(name: str, caplog: pytest.LogCap
         # Without being killed it never ends.
         await end_task(task)
         assert task.done()
-    assert [record.getMessage() for record in caplog.records if record.name == "relay.plugins.ending"] == [
+    assert [record.getMessage() for record in caplog.records if record.name == "relay.plugins.cancellation"] == [
         f"pump {name} 1 does not end when it is cancelled and was killed; its plugin needs repair"
     ]
 

@@ -10,11 +10,11 @@ import pytest
 
 from providers.twelve_data.credits import Credits, Use
 from relay import Budget, Candle, PriceUpdate, RateLimited, StreamKey, hookimpl
-from relay.calls import News
-from relay.history import History
-from relay.hub import Hub
-from relay.supervision.carried import Carried
+from relay.history.provider_calls import News
+from relay.history.service import History
+from relay.streams.hub import Hub
 from relay.supervision.recheck import Recheck
+from relay.supervision.stream_state import Carried
 from tests.supervising import MINUTE, A, B, Remembering, Rig, candle, rig_of, update
 
 EVERY_S = 60.0

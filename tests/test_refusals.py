@@ -10,8 +10,8 @@ from typing import get_args
 import pytest
 
 from relay import AuthenticationFailed, StreamKey
-from relay.listing import Standing
-from relay.stream import Stream
+from relay.instruments.listing import Standing
+from relay.streams.subscriptions import Stream
 from relay.supervision.refusals import Refusal
 from relay.supervision.supervisor import Supervisor
 from tests.running import eventually

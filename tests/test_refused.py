@@ -13,7 +13,7 @@ from providers.sandbox import Sandbox
 from providers.twelve_data import TwelveDataProvider
 from relay import API_VERSION, Candle, Instrument, PriceUpdate, ProviderInfo, Watchlist, hookimpl
 from relay.app import DIRECTORY, STORE
-from relay.kept_list import ListWaits
+from relay.instruments.saved_list import ListWaits
 from tests.running import PATIENCE_S, Running, WsClient, eventually
 
 StartRelay = Callable[..., Awaitable[Running]]

@@ -14,7 +14,7 @@ import pytest
 
 from providers.sandbox import Sandbox
 from relay.app import DIRECTORY, PROVIDERS, SUPERVISORS
-from relay.reload import Reload
+from relay.server.reload import Reload
 from tests.conftest import StartRelay
 from tests.running import Running, config_of, eventually, settings_of
 from tests.serving import CLEAN, serving

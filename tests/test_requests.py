@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay import requests
-from relay.errors import Code, RequestError
-from relay.fields import parse_symbol
-from relay.intervals import INTERVALS, parse_interval
+from relay.core.errors import Code, RequestError
+from relay.core.intervals import INTERVALS, parse_interval
+from relay.protocol import client_requests as requests
+from relay.protocol.fields import parse_symbol
 
 
 def fault_of(parse: Callable[[Any], object], value: object) -> RequestError | None:

@@ -10,18 +10,18 @@ import pytest
 
 from providers.sandbox import Sandbox
 from relay.app import STORE
-from relay.clock import Clock
-from relay.config import load_config
-from relay.errors import ConfigError
-from relay.history import History
-from relay.model import Candle, StreamKey
+from relay.config.parsers import Period
+from relay.config.settings import load_config
+from relay.core.clock import Clock
+from relay.core.errors import ConfigError
+from relay.core.model import Candle, StreamKey
+from relay.core.spans import Span
+from relay.history.service import History
 from relay.storage.chunks import decode, joined
-from relay.storage.coverage import Span
+from relay.storage.inspect import overview, reading
 from relay.storage.retention import Retention
 from relay.storage.store import Store
-from relay.storage.upkeep import overview, reading
 from relay.storage.verify import verify
-from relay.values import Period
 from tests.conftest import StartRelay
 from tests.running import eventually
 from tests.test_history import FakeProvider

@@ -11,8 +11,8 @@ import pytest
 
 from providers import BUILTIN
 from relay import API_VERSION, Candle, PriceUpdate, ProviderInfo, StreamKey, Watchlist, hookimpl
-from relay.clock import Clock
-from relay.model import Candle as StoredCandle
+from relay.core.clock import Clock
+from relay.core.model import Candle as StoredCandle
 from relay.storage.database import Pace
 from relay.storage.revisions import MOST
 from relay.storage.store import Store

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from relay.web.rounds import Rounds
+from relay.web.work_budget import Rounds
 
 
 async def test_clients_take_turns_and_together_do_so_much_in_a_round() -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from relay.runner import run, without_stragglers
+from relay.server.event_loop import run, without_stragglers
 from tests.serving import CLEAN, serving
 
 HARMS = Path(__file__).parent / "plugins" / "harms.py"

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from relay.clock import Clock
-from relay.errors import StoreError
-from relay.model import Candle, StreamKey
-from relay.storage.coverage import Span
+from relay.core.clock import Clock
+from relay.core.errors import StoreError
+from relay.core.model import Candle, StreamKey
+from relay.core.spans import Span
 from relay.storage.documents import Document
+from relay.storage.inspect import overview, reading
 from relay.storage.schema import MIGRATIONS
 from relay.storage.store import Store
-from relay.storage.upkeep import overview, reading
 from relay.storage.verify import verify
 
 # As the first committed store wrote them; never to be made anew by newer code.

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from relay.intervals import length_s, next_open
-from relay.model import Candle, PriceUpdate, StreamKey
-from relay.series import MOST_GAPS, MOST_HELD, REMEMBERED, Gap, Missing, Series
+from relay.core.intervals import length_s, next_open
+from relay.core.model import Candle, PriceUpdate, StreamKey
+from relay.streams.series import MOST_GAPS, MOST_HELD, REMEMBERED, Gap, Missing, Series
 
 MINUTE = StreamKey("BTCUSDT", "1m")
 DAY = 86_400

@@ -25,7 +25,7 @@ from relay import (
     websocket_feed,
 )
 from relay.client import BadReply, RelayClient
-from relay.sessions import MIB, Redirected, TooLarge, open_session, read_within
+from relay.core.http_sessions import MIB, Redirected, TooLarge, open_session, read_within
 from relay.upstream.rest import network_failure
 from tests.pump import Pump
 
@@ -199,7 +199,7 @@ def test_sessions_are_made_in_one_place() -> None:
         for node in ast.walk(ast.parse(text))
         if isinstance(node, ast.Call) and ast.unparse(node.func) in makers
     }
-    assert found == {"relay/sessions.py"}
+    assert found == {"relay/core/http_sessions.py"}
 
 
 # -- bounds ----------------------------------------------------------------------------------------

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from relay import AuthenticationFailed, ProviderUnavailable, RateLimited, StreamKey
-from relay.supervision import slots
-from relay.supervision.carried import Carried
+from relay.supervision import feed_slot as slots
+from relay.supervision.stream_state import Carried
 from tests.running import eventually
 from tests.supervising import KEY, A, B, Scripted, rig_of, update
 

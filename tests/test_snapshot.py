@@ -4,16 +4,16 @@ from collections.abc import Iterable
 
 import pytest
 
-from relay.clock import Clock, ProviderClock
-from relay.hub import Hub
-from relay.market import Market
-from relay.model import Candle, OpenHours, PriceUpdate, StreamKey
-from relay.ranges import Past
-from relay.requests import Past as Wanted
-from relay.series import Gap, Series
-from relay.snapshot import Snapshot, is_joined, splice
-from relay.storage.coverage import Span
-from relay.stream import Stream
+from relay.core.clock import Clock, ProviderClock
+from relay.core.model import Candle, OpenHours, PriceUpdate, StreamKey
+from relay.core.spans import Span
+from relay.core.trading_hours import Market
+from relay.history.range_walk import Past
+from relay.history.snapshot import Snapshot, is_joined, splice
+from relay.protocol.client_requests import Past as Wanted
+from relay.streams.hub import Hub
+from relay.streams.series import Gap, Series
+from relay.streams.subscriptions import Stream
 
 KEY = StreamKey("AAA", "1m")
 

@@ -23,9 +23,9 @@ import orjson
 import pytest
 
 from relay.app import SUPERVISORS
-from relay.storage.upkeep import overview, reading
+from relay.storage.inspect import overview, reading
 from relay.storage.verify import verify
-from relay.stream import Stream
+from relay.streams.subscriptions import Stream
 from tests.running import Running, eventually, start_relay
 from tests.soaking import (
     HABITS,

@@ -10,7 +10,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient
 
-from relay.web.socket import Socket
+from relay.web.ws.socket import Socket
 from tests.conftest import StartRelay
 from tests.running import Closed, Running, WsClient, eventually
 

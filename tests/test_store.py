@@ -18,11 +18,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from relay.clock import Clock
-from relay.errors import StoreError
-from relay.model import Candle, StreamKey
+from relay.core.clock import Clock
+from relay.core.errors import StoreError
+from relay.core.model import Candle, StreamKey
+from relay.core.spans import Span, merge_spans
 from relay.storage.chunks import joined
-from relay.storage.coverage import Span, merge_spans
 from relay.storage.documents import Document
 from relay.storage.schema import APPLICATION_ID, MIGRATIONS
 from relay.storage.store import Store
@@ -306,7 +306,7 @@ async def test_file_without_chunks_is_read_and_gets_them(tmp_path: Path, monkeyp
     path = tmp_path / "relay.db"
     with monkeypatch.context() as patch:
         patch.setattr("relay.storage.schema.MIGRATIONS", MIGRATIONS[:1])
-        patch.setattr("relay.storage.tables.Tables._drop_chunks", _nothing)
+        patch.setattr("relay.storage.sql.Tables._drop_chunks", _nothing)
         patch.setattr("relay.storage.writer.LOOSE_ROWS", 1 << 40)
         async with opened(path) as store:
             await store.add("demo", KEY, minutes(*range(600)), Span(0, 36_000))
@@ -394,7 +394,7 @@ async def test_a_damaged_chunk_is_made_anew_from_the_rows(tmp_path: Path) -> Non
 
 
 async def test_streams_beyond_the_memory_are_read_again(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("relay.storage.shelf.MOST_SHELVES", 1)
+    monkeypatch.setattr("relay.storage.stream_index.MOST_SHELVES", 1)
     await store.add("demo", KEY, minutes(1), Span(0, 61))
     assert (await encoded(store))[0] == minutes(1)
     await store.spans("demo", OTHER, 0, 100)

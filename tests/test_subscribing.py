@@ -5,7 +5,7 @@ from itertools import pairwise
 import pytest
 
 from providers.sandbox import Sandbox, until
-from relay.series import Gap
+from relay.streams.series import Gap
 from tests.conftest import StartRelay
 from tests.running import Running, WsClient, eventually
 

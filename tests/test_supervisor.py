@@ -16,8 +16,8 @@ from providers.sandbox import Sandbox
 from providers.twelve_data import TwelveDataProvider
 from relay import API_VERSION, Candle, PriceUpdate, ProviderInfo, Watchlist, hookimpl
 from relay.app import SUPERVISORS, build_app
-from relay.clock import Clock
-from relay.supervision import carried
+from relay.core.clock import Clock
+from relay.supervision import stream_state as carried
 from relay.supervision.supervisor import Supervisor
 from tests.running import Running, config_of, eventually, settings_of, start_relay
 from tests.soaking import Habit, MarketTruth, SoakClient, StreamCheck

@@ -4,11 +4,11 @@ import asyncio
 
 import pytest
 
-from relay.clock import Clock
-from relay.hub import Hub
-from relay.model import Candle, PriceUpdate, StreamKey
-from relay.stream import Stream
-from relay.web.tallies import AT_A_TIME, take_tallies
+from relay.core.clock import Clock
+from relay.core.model import Candle, PriceUpdate, StreamKey
+from relay.streams.hub import Hub
+from relay.streams.subscriptions import Stream
+from relay.web.stream_totals import AT_A_TIME, take_tallies
 from tests.test_hub import Feeder
 
 COUNT = 3 * AT_A_TIME

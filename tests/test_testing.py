@@ -26,11 +26,12 @@ from relay import (
     StreamKey,
     hookimpl,
 )
-from relay.errors import ConfigError
-from relay.plugins import ending
+from relay.core.errors import ConfigError
+from relay.plugins import cancellation as ending
 from relay.plugins import provider as bound
-from relay.testing import DoesNotConform, WatchedFeed, check_provider, limits, open_provider
-from relay.testing.speed import typical
+from relay.testing import DoesNotConform, WatchedFeed, check_provider, open_provider
+from relay.testing import tolerances as limits
+from relay.testing.check_speed import typical
 from tests.running import settings_of
 from tests.test_plugins import path_of, provider_of, tally
 

@@ -8,7 +8,7 @@ from providers.twelve_data.forex import Hours
 from providers.twelve_data.polled import PolledStream
 from providers.twelve_data.ticked import PATIENCE_S, TickedStream, have_confirmed
 from relay import Candle, PriceUpdate, StreamKey
-from relay.series import Series
+from relay.streams.series import Series
 from tests.test_intervals import at
 
 START = at("2026-01-14 12:00:00")

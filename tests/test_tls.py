@@ -12,8 +12,8 @@ from click.testing import CliRunner
 from cryptography.hazmat.primitives import serialization
 
 from relay.cli import main
-from relay.errors import ConfigError
-from relay.tls import Tls
+from relay.core.errors import ConfigError
+from relay.server.tls import Tls
 from tests.serving import serving
 
 API = "/api/v1/market-data"

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relay.cli import main
-from relay.secret import Secret
-from relay.tokens import Token, Tokens, hashed, new_token, parse_tokens
+from relay.config.tokens import Token, Tokens, hashed, new_token, parse_tokens
+from relay.core.secret import Secret
 
 WORDS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(
     lambda word: word == word.strip() and word and not word.startswith("sha256:")

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 
 import pytest
 
-from relay.errors import RateLimited
-from relay.model import Budget
-from relay.turns import Turns
+from relay.core.errors import RateLimited
+from relay.core.model import Budget
+from relay.history.fair_queue import Turns
 
 
 class Venue:

@@ -15,12 +15,12 @@ from click.testing import CliRunner, Result
 
 from providers.sandbox import Sandbox
 from relay.cli import main
-from relay.clock import Clock
-from relay.model import Candle, StreamKey
+from relay.core.clock import Clock
+from relay.core.model import Candle, StreamKey
+from relay.core.spans import Span
 from relay.storage.chunks import encode, pack
-from relay.storage.coverage import Span
+from relay.storage.inspect import overview, reading
 from relay.storage.store import Store
-from relay.storage.upkeep import overview, reading
 from relay.storage.verify import Fault, verify
 from tests.conftest import StartRelay
 

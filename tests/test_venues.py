@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from relay.clock import Clock
+from relay.core.clock import Clock
 from tests.conftest import StartRelay
 from tests.running import Running, WsClient
 

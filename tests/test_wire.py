@@ -5,9 +5,9 @@ from typing import Any
 import orjson
 import pytest
 
-from relay import wire
-from relay.errors import Code, RequestError
-from relay.model import Candle, PriceUpdate, StreamKey
+from relay.core.errors import Code, RequestError
+from relay.core.model import Candle, PriceUpdate, StreamKey
+from relay.protocol import frames as wire
 
 KEY = StreamKey("BTCUSDT", "1m")
 CANDLE = Candle(1_764_000_000, 1.0, 2.0, 0.5, 1.5, 10.0)

@@ -4,10 +4,10 @@ import asyncio
 
 import pytest
 
-from relay.clock import Clock
-from relay.errors import StoreError
-from relay.model import Candle, StreamKey
-from relay.storage.coverage import Span
+from relay.core.clock import Clock
+from relay.core.errors import StoreError
+from relay.core.model import Candle, StreamKey
+from relay.core.spans import Span
 from relay.storage.store import Store
 
 KEY = StreamKey(symbol="BTCUSDT", interval="1m")
@@ -19,7 +19,7 @@ async def _broken(*_: object) -> None:
 
 
 async def test_closing_answers_who_waits_for_a_writer_that_broke(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("relay.storage.tables.Tables.write", _broken)
+    monkeypatch.setattr("relay.storage.sql.Tables.write", _broken)
     store = await Store.open(":memory:", Clock())
     adding = asyncio.create_task(store.add("demo", KEY, [CANDLE], Span(60, 61)))
     await asyncio.sleep(0)  # it is queued

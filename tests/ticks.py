@@ -7,8 +7,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
 
-from relay.candles import CandleBuilder
-from relay.model import Candle
+from relay.core.candle_builder import CandleBuilder
+from relay.core.model import Candle
 
 DATA = Path(__file__).parent / "data" / "ticks"
 

@@ -25,10 +25,10 @@ from relay.client.messages import (
     StreamState,
     Update,
 )
-from relay.client.names import DEFAULT_URL, parse_stream, parse_url
+from relay.client.parsing import DEFAULT_URL, parse_stream, parse_url
 from relay.client.relay_client import RelayClient
-from relay.errors import Code
-from relay.model import Candle, StreamKey
+from relay.core.errors import Code
+from relay.core.model import Candle, StreamKey
 
 __all__ = [
     "DEFAULT_URL",

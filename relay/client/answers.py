@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from relay.client.decoding import MALFORMED, Unreadable, read_candle
-from relay.model import Candle
+from relay.core.model import Candle
 
 
 class History(NamedTuple):

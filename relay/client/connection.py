@@ -6,11 +6,11 @@ import time
 from relay.client.backoff import Backoff
 from relay.client.decoding import Unreadable, decode
 from relay.client.errors import ClientClosed, ClientError, Disconnected, Refused
-from relay.client.following import Following
 from relay.client.http import Ended, Http, Socket
 from relay.client.inbox import Inbox
 from relay.client.messages import Lost, Snapshot, Update
-from relay.errors import CloseCode
+from relay.client.subscriptions import Following
+from relay.core.errors import CloseCode
 
 _FOR_GOOD = {CloseCode.TOO_MANY_INVALID, CloseCode.TOKEN_REVOKED}
 

@@ -6,8 +6,8 @@ from typing import Any, Literal, NamedTuple, TypeAlias, cast
 import orjson
 
 from relay.client.messages import Connected, Gap, Snapshot, State, Update
-from relay.messages import StreamState
-from relay.model import Candle, StreamKey
+from relay.core.model import Candle, StreamKey
+from relay.protocol.server_messages import StreamState
 
 MALFORMED = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError)
 """What reading something else than expected raises."""

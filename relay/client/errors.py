@@ -19,8 +19,8 @@ import aiohttp
 import orjson
 from yarl import URL
 
-from relay.errors import Code, RelayError
-from relay.sessions import Redirected, TooLarge
+from relay.core.errors import Code, RelayError
+from relay.core.http_sessions import Redirected, TooLarge
 
 # The refusal of a WebSocket comes without its body: aiohttp keeps the status and the headers.
 _CODES = {401: Code.UNAUTHORIZED, 403: Code.FORBIDDEN, 429: Code.RATE_LIMITED, 503: Code.INTERNAL}

@@ -12,9 +12,9 @@ from yarl import URL
 
 from relay.client.decoding import Unreadable
 from relay.client.errors import ClientClosed, ClientError, Translated, bad_reply, refusal
-from relay.json_texts import NoJson, read_json
-from relay.sessions import MIB, Bounds, open_session, read_within
-from relay.version import VERSION
+from relay.core.http_sessions import MIB, Bounds, open_session, read_within
+from relay.core.json_reading import NoJson, read_json
+from relay.core.version import VERSION
 
 T = TypeVar("T")
 

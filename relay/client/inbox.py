@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Collection
 
 from relay.client.messages import Message, Update
-from relay.model import StreamKey
+from relay.core.model import StreamKey
 
 
 class Inbox:

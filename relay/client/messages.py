@@ -6,8 +6,8 @@
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple, TypeAlias
 
-from relay.messages import StreamState
-from relay.model import Candle, StreamKey
+from relay.core.model import Candle, StreamKey
+from relay.protocol.server_messages import StreamState
 
 __all__ = [
     "Confirmed",

@@ -20,13 +20,13 @@ from relay.client.answers import (
 from relay.client.backoff import Backoff
 from relay.client.connection import Connection
 from relay.client.errors import ClientClosed, Disconnected
-from relay.client.following import Following
 from relay.client.http import Http
 from relay.client.inbox import Inbox
 from relay.client.messages import Message
-from relay.client.names import DEFAULT_URL, parse_stream, parse_url
+from relay.client.parsing import DEFAULT_URL, parse_stream, parse_url
 from relay.client.resume import Options
-from relay.model import StreamKey
+from relay.client.subscriptions import Following
+from relay.core.model import StreamKey
 
 
 class RelayClient:

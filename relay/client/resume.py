@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from relay.client.messages import Gap, Message, Outdated, Snapshot, Update
-from relay.intervals import INTERVALS, length_s, next_open, open_time
-from relay.model import Candle, StreamKey
+from relay.core.intervals import INTERVALS, length_s, next_open, open_time
+from relay.core.model import Candle, StreamKey
 
 _MOST_GAPS = 50
 _MOST_TOLD = 512

@@ -6,12 +6,12 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from relay.commands.figures import printable
-from relay.config import Config, given_setting, is_loopback, masked, provider_settings
-from relay.errors import ConfigError
-from relay.plugins.host import PluginHost
-from relay.secret import Secret
-from relay.tls import Tls
+from relay.commands.formatting import printable
+from relay.config.settings import Config, given_setting, is_loopback, masked, provider_settings
+from relay.core.errors import ConfigError
+from relay.core.secret import Secret
+from relay.plugins.loader import PluginHost
+from relay.server.tls import Tls
 
 AUTOMATIC = frozenset(
     {

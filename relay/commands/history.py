@@ -13,10 +13,10 @@ from rich.table import Table
 from rich.text import Text
 
 from relay.client import History, RelayClient
-from relay.commands.calling import call, relay_options, shows_table
-from relay.commands.candlefile import COMPARED, RESUMABLE, Earlier, Writer, for_its_owner, read_earlier
+from relay.commands.candle_writer import COMPARED, RESUMABLE, Earlier, Writer, for_its_owner, read_earlier
 from relay.commands.download import MOST_BACKWARDS, metered, pages
-from relay.commands.figures import change, fixed, moment, places, printable, volume
+from relay.commands.formatting import change, fixed, moment, places, printable, volume
+from relay.commands.run_client import call, relay_options, shows_table
 
 _LATEST = 253_402_300_799
 

@@ -7,12 +7,12 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from relay.commands.calling import shows_table
-from relay.commands.figures import printable
-from relay.config import Config, provider_settings
-from relay.plugins.host import PluginHost
+from relay.commands.formatting import printable
+from relay.commands.run_client import shows_table
+from relay.config.settings import Config, provider_settings
+from relay.core.version import VERSION
+from relay.plugins.loader import PluginHost
 from relay.plugins.provider import Loaded
-from relay.version import VERSION
 
 
 def show(config: Config, host: PluginHost) -> None:

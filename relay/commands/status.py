@@ -13,9 +13,9 @@ from rich.table import Table
 from rich.text import Text
 
 from relay.client import ClientError, RelayClient
-from relay.commands.calling import call, relay_options, shows_table
-from relay.commands.figures import printable
-from relay.commands.report import GOOD, Section, sorted_out
+from relay.commands.formatting import printable
+from relay.commands.run_client import call, relay_options, shows_table
+from relay.commands.status_format import GOOD, Section, sorted_out
 
 _BAD = {"error", "failed", "refused"}
 

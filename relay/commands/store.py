@@ -12,17 +12,15 @@ import click
 import orjson
 
 from relay.app import load_plugins
-from relay.clock import Clock, ProviderClock
-from relay.commands.figures import moment, printable
-from relay.config import Config, load_config, provider_settings
-from relay.errors import ConfigError, StoreError
-from relay.logs import set_up_logs
-from relay.plugins.memory import Memory
+from relay.commands.formatting import moment, printable
+from relay.config.settings import Config, load_config, provider_settings
+from relay.core.clock import Clock, ProviderClock
+from relay.core.errors import ConfigError, StoreError
+from relay.core.saved_value import Memory
+from relay.history.sample_check import Compared, Sample, compare, draw_samples
 from relay.plugins.provider import Provider
-from relay.runner import without_stragglers
-from relay.storage.aside import CHECKING, aside_name, is_aside, original
-from relay.storage.sampling import Compared, Sample, compare, draw_samples
-from relay.storage.upkeep import (
+from relay.server.event_loop import without_stragglers
+from relay.storage.inspect import (
     Forgotten,
     Overview,
     StoredStream,
@@ -32,7 +30,9 @@ from relay.storage.upkeep import (
     reading,
     vacuum,
 )
+from relay.storage.set_aside import CHECKING, aside_name, is_aside, original
 from relay.storage.verify import Verified, verify
+from relay.telemetry.logs import set_up_logs
 
 _GAPS_SHOWN = 10
 _UNITS = ("B", "KB", "MB", "GB", "TB")

@@ -4,8 +4,8 @@ import click
 import orjson
 
 from relay.client import RelayClient
-from relay.commands.calling import call, relay_options
-from relay.commands.figures import printable
+from relay.commands.formatting import printable
+from relay.commands.run_client import call, relay_options
 
 
 @click.command("symbols", short_help="List the symbols that a running relay can stream.")

@@ -23,10 +23,10 @@ from relay.client import (
     Update,
     parse_stream,
 )
-from relay.commands.board import CLOSES, Board
-from relay.commands.calling import call, relay_options, shows_table
-from relay.commands.figures import moment, number, printable
-from relay.model import Candle, StreamKey
+from relay.commands.formatting import moment, number, printable
+from relay.commands.run_client import call, relay_options, shows_table
+from relay.commands.tail_table import CLOSES, Board
+from relay.core.model import Candle, StreamKey
 
 _REDRAW_S = 0.125
 # A table drawn eight times a second has no use for more.

@@ -2,7 +2,7 @@
 
 import click
 
-from relay.tokens import hashed, new_token
+from relay.config.tokens import hashed, new_token
 
 
 @click.command("token")

@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
-from relay.version import VERSION
+from relay.core.version import VERSION
 
 LEFT_OUT = frozenset(
     {

@@ -6,8 +6,8 @@ from typing import Any
 import aiohttp
 import pluggy
 
-from relay.model import Budget, Candle, Instrument, OpenHours, PriceUpdate, ProviderInfo
-from relay.plugins.memory import Memory
+from relay.core.model import Budget, Candle, Instrument, OpenHours, PriceUpdate, ProviderInfo
+from relay.core.saved_value import Memory
 from relay.upstream.watchlist import Watchlist
 
 PROJECT = "relay"

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 import aiohttp
 
-from relay.clock import ProviderClock
-from relay.errors import (
+from relay.core.clock import ProviderClock
+from relay.core.errors import (
     AuthenticationFailed,
     BadAnswer,
     ProviderError,
@@ -19,15 +19,15 @@ from relay.errors import (
     RateLimited,
     UnknownSymbol,
 )
-from relay.errors import ProviderUnavailable as Unavailable
-from relay.events import event
-from relay.market import Market
-from relay.model import Budget, Candle, Instrument, OpenHours, PriceUpdate, ProviderInfo, StreamKey
-from relay.patience import steps
-from relay.plugins.ending import end_task, let_go
-from relay.plugins.loopwatch import Blocks
-from relay.plugins.memory import Memory
-from relay.plugins.sanity import (
+from relay.core.errors import ProviderUnavailable as Unavailable
+from relay.core.http_sessions import open_session
+from relay.core.model import Budget, Candle, Instrument, OpenHours, PriceUpdate, ProviderInfo, StreamKey
+from relay.core.patience import steps
+from relay.core.saved_value import Memory
+from relay.core.secret import spellings
+from relay.core.trading_hours import Market
+from relay.plugins.cancellation import end_task, let_go
+from relay.plugins.validation import (
     Border,
     fault_of_budget,
     fault_of_hours,
@@ -38,8 +38,8 @@ from relay.plugins.sanity import (
     shown,
     text_of,
 )
-from relay.secret import spellings
-from relay.sessions import open_session
+from relay.telemetry.events import event
+from relay.telemetry.loop_watchdog import Blocks
 from relay.upstream.rest import MAX_RETRY_AFTER_S, NETWORK_ERRORS, RETRY_AFTER_S, network_failure
 from relay.upstream.watchlist import Watchlist
 

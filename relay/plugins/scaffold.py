@@ -5,10 +5,10 @@ import keyword
 from collections.abc import Iterable
 from pathlib import Path
 
-from relay.config import Config
-from relay.errors import ConfigError
+from relay.config.settings import Config
+from relay.core.errors import ConfigError
+from relay.core.version import VERSION
 from relay.plugins import templates
-from relay.version import VERSION
 
 
 def write_project(name: str, where: Path, builtin: Iterable[str]) -> list[Path]:

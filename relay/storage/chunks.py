@@ -11,9 +11,9 @@ from typing import NamedTuple
 
 import orjson
 
-from relay.compression import crc32
-from relay.intervals import length_s
-from relay.model import Candle
+from relay.core.compression import crc32
+from relay.core.intervals import length_s
+from relay.core.model import Candle
 
 WINDOW = 512
 CSV_HEAD = b"time,open,high,low,close,volume\n"

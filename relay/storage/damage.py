@@ -5,7 +5,7 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-from relay.storage.problems import Problems
+from relay.storage.health import Problems
 
 DAMAGED = "the file is damaged"
 _CODES = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}

@@ -14,14 +14,14 @@ from typing import NamedTuple, ParamSpec, TypeVar
 
 import aiosqlite
 
-from relay.errors import StoreError
-from relay.events import event
+from relay.core.errors import StoreError
 from relay.storage.damage import Suspicion
+from relay.storage.health import Problems
 from relay.storage.opening import MEMORY, connected
 from relay.storage.place import Place
-from relay.storage.problems import Problems
 from relay.storage.schema import reason_of
-from relay.storage.tables import Tables
+from relay.storage.sql import Tables
+from relay.telemetry.events import event
 
 log = logging.getLogger(__name__)
 P = ParamSpec("P")

@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from relay.clock import Clock
+from relay.core.clock import Clock
 from relay.storage.database import Database
 
 

@@ -5,10 +5,10 @@ import sqlite3
 
 import aiosqlite
 
-from relay.errors import StoreError
-from relay.events import event
+from relay.core.errors import StoreError
 from relay.storage.place import Place
 from relay.storage.schema import open_database
+from relay.telemetry.events import event
 
 log = logging.getLogger(__name__)
 

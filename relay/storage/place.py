@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
-from relay.errors import StoreError
+from relay.core.errors import StoreError
 
 MODE = 0o600
 """Of what is created; SQLite gives its two files the mode of the database."""

@@ -5,12 +5,12 @@ import logging
 from collections.abc import Iterable
 from contextlib import suppress
 
-from relay.clock import Clock
-from relay.errors import StoreError
-from relay.events import event
+from relay.config.parsers import Period
+from relay.core.clock import Clock
+from relay.core.errors import StoreError
 from relay.storage.chunks import window_s
 from relay.storage.store import Store
-from relay.values import Period
+from relay.telemetry.events import event
 
 log = logging.getLogger(__name__)
 

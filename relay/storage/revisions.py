@@ -8,7 +8,7 @@ without an open time says that all that was stored of the stream was forgotten. 
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from relay.model import Candle
+from relay.core.model import Candle
 
 MOST = 2000
 """Revisions that are kept of a stream; who asks for older ones is told that they are not known."""

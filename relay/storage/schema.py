@@ -2,7 +2,7 @@
 
 import sqlite3
 
-from relay.errors import StoreError
+from relay.core.errors import StoreError
 
 APPLICATION_ID = 0x52_4C_41_59  # "RLAY": tells our files from those of other programs
 

@@ -12,21 +12,21 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Concatenate, NamedTuple, ParamSpec, TypeVar
 
-from relay.clock import Clock
-from relay.errors import StoreError
-from relay.events import event
-from relay.intervals import INTERVALS
-from relay.model import Candle, StreamKey
+from relay.core.clock import Clock
+from relay.core.errors import StoreError
+from relay.core.intervals import INTERVALS
+from relay.core.model import Candle, StreamKey
+from relay.core.spans import Span, cut_spans
 from relay.storage.chunks import EMPTY, WINDOW, Chunk, window_s
-from relay.storage.coverage import Span, cut_spans
 from relay.storage.database import Database, Pace
 from relay.storage.documents import Documents
-from relay.storage.loading import Loader
-from relay.storage.problems import Problems
+from relay.storage.health import Problems
+from relay.storage.loader import Loader
 from relay.storage.revisions import FORGOTTEN, Revisions
-from relay.storage.shelf import Shelves
+from relay.storage.stream_index import Shelves
+from relay.storage.write_queue import LATEST_TIME, StreamId, WriteQueue, storable
 from relay.storage.writer import Writer
-from relay.storage.writes import LATEST_TIME, StreamId, WriteQueue, storable
+from relay.telemetry.events import event
 
 log = logging.getLogger(__name__)
 P = ParamSpec("P")

@@ -9,12 +9,12 @@ from typing import NamedTuple, TypeAlias
 
 import orjson
 
-from relay.intervals import INTERVALS, length_s
-from relay.model import Candle
+from relay.core.intervals import INTERVALS, length_s
+from relay.core.model import Candle
+from relay.core.spans import Span, cut_spans, merge_spans
 from relay.storage.chunks import Packed, encode, unpack, window_s
-from relay.storage.coverage import Span, cut_spans, merge_spans
+from relay.storage.inspect import AHEAD_S, StoredStream, has_chunks
 from relay.storage.schema import reason_of
-from relay.storage.upkeep import AHEAD_S, StoredStream, has_chunks
 
 _EXAMPLES = 5
 _DAY_S = 86_400

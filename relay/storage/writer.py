@@ -5,11 +5,11 @@ import logging
 from collections import Counter, deque
 from contextlib import suppress
 
-from relay.errors import StoreError
-from relay.events import event
+from relay.core.errors import StoreError
 from relay.storage.chunks import window_s
 from relay.storage.database import Database
-from relay.storage.writes import StreamId, Write, WriteQueue
+from relay.storage.write_queue import StreamId, Write, WriteQueue
+from relay.telemetry.events import event
 
 log = logging.getLogger(__name__)
 

@@ -5,20 +5,20 @@ import logging
 import random
 from collections.abc import Iterable, Mapping, Sequence
 
-from relay.clock import Clock
-from relay.errors import ProviderError, ProviderUnavailable, RateLimited, StoreError
-from relay.events import event
-from relay.history import History
-from relay.hub import Hub
-from relay.intervals import first_open_after, next_open
-from relay.market import Market
-from relay.model import Candle, PriceUpdate, StreamKey
+from relay.core.clock import Clock
+from relay.core.errors import ProviderError, ProviderUnavailable, RateLimited, StoreError
+from relay.core.intervals import first_open_after, next_open
+from relay.core.model import Candle, PriceUpdate, StreamKey
+from relay.core.spans import Span
+from relay.core.trading_hours import Market
+from relay.history.service import History
 from relay.plugins.provider import Provider
-from relay.series import Missing
-from relay.storage.coverage import Span
-from relay.stream import CONNECTED, Stream
-from relay.supervision.carried import STALE, THROTTLED, Carried
-from relay.supervision.holes import Holes, holes_in
+from relay.streams.hub import Hub
+from relay.streams.series import Missing
+from relay.streams.subscriptions import CONNECTED, Stream
+from relay.supervision.missing_candles import Holes, holes_in
+from relay.supervision.stream_state import STALE, THROTTLED, Carried
+from relay.telemetry.events import event
 
 log = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ stream is silent compared with its own past.
 
 from enum import Enum
 
-from relay.intervals import length_s
+from relay.core.intervals import length_s
 
 LEAST_PATIENCE_S = 20.0
 """No stream is called stale before it was silent for this long."""

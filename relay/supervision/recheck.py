@@ -5,16 +5,16 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from relay.clock import Clock
-from relay.errors import ProviderError, RateLimited, StoreError
-from relay.events import event
-from relay.history import History
-from relay.intervals import length_s
-from relay.model import Budget, StreamKey
+from relay.core.clock import Clock
+from relay.core.errors import ProviderError, RateLimited, StoreError
+from relay.core.intervals import length_s
+from relay.core.model import Budget, StreamKey
+from relay.core.spans import FOREVER, Span
+from relay.history.range_walk import Piece
+from relay.history.service import History
 from relay.plugins.provider import Provider
-from relay.ranges import Piece
-from relay.storage.coverage import FOREVER, Span
-from relay.supervision.carried import Carried
+from relay.supervision.stream_state import Carried
+from relay.telemetry.events import event
 
 log = logging.getLogger(__name__)
 

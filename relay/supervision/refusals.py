@@ -3,7 +3,7 @@
 import random
 from math import inf
 
-from relay.supervision.attempts import Backoff
+from relay.supervision.backoff import Backoff
 
 MOST_WAIT_S = 300.0
 LEAST_BETWEEN_S = 5.0

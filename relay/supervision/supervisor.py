@@ -7,22 +7,22 @@ from collections.abc import Callable, Mapping
 from itertools import count
 from typing import Protocol
 
-from relay.clock import Clock
-from relay.errors import READMIT_S
-from relay.events import event
-from relay.history import History
-from relay.hub import Hub
-from relay.listing import Standing
-from relay.model import StreamKey
+from relay.core.clock import Clock
+from relay.core.errors import READMIT_S
+from relay.core.model import StreamKey
+from relay.history.service import History
+from relay.instruments.listing import Standing
 from relay.plugins.provider import Provider
-from relay.stream import Stream
-from relay.supervision.attempts import Attempts, Backoff
+from relay.streams.hub import Hub
+from relay.streams.subscriptions import Stream
 from relay.supervision.backfill import Backfill
-from relay.supervision.carried import Carried, Planned
-from relay.supervision.feeds import Feed, Intake
+from relay.supervision.backoff import Attempts, Backoff
+from relay.supervision.feed import Feed, Intake
+from relay.supervision.feed_slot import Slot
 from relay.supervision.recheck import Recheck
 from relay.supervision.refusals import Refusal
-from relay.supervision.slots import Slot
+from relay.supervision.stream_state import Carried, Planned
+from relay.telemetry.events import event
 
 log = logging.getLogger(__name__)
 

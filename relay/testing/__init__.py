@@ -7,7 +7,7 @@ async def test_conformance():
 """
 
 from relay.testing.check import Report, check_provider
-from relay.testing.feeds import WatchedFeed
-from relay.testing.opening import DoesNotConform, open_provider
+from relay.testing.load_provider import DoesNotConform, open_provider
+from relay.testing.watched_feed import WatchedFeed
 
 __all__ = ["DoesNotConform", "Report", "WatchedFeed", "check_provider", "open_provider"]

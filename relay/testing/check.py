@@ -7,14 +7,18 @@ from typing import NamedTuple, cast
 
 import aiohttp
 
-from relay.clock import Clock
-from relay.errors import ProviderError
-from relay.model import StreamKey
-from relay.testing import histories, limits, resilience, speed, streams
-from relay.testing.feeds import shown
-from relay.testing.opening import DoesNotConform, open_provider
-from relay.testing.run import Run
-from relay.testing.upstream import WatchedSession
+from relay.core.clock import Clock
+from relay.core.errors import ProviderError
+from relay.core.model import StreamKey
+from relay.testing import check_history as histories
+from relay.testing import check_resilience as resilience
+from relay.testing import check_speed as speed
+from relay.testing import check_streams as streams
+from relay.testing import tolerances as limits
+from relay.testing.check_run import Run
+from relay.testing.load_provider import DoesNotConform, open_provider
+from relay.testing.watched_feed import shown
+from relay.testing.watched_session import WatchedSession
 
 
 class Report(NamedTuple):

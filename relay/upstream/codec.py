@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from relay.model import PriceUpdate, StreamKey
+from relay.core.model import PriceUpdate, StreamKey
 
 
 class Accepted(NamedTuple):

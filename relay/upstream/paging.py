@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Sequence
 
-from relay.model import Candle
+from relay.core.model import Candle
 
 Ask = Callable[[int, int, int], Awaitable[Sequence[Candle]]]
 """`ask(start, end, step_s)`: the candles of `step_s` seconds with `start` ≤ open time < `end`, in any order."""

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import aiohttp
 
-from relay.errors import (
+from relay.core.errors import (
     AuthenticationFailed,
     BadAnswer,
     ProviderError,
@@ -18,8 +18,8 @@ from relay.errors import (
     ProviderUnavailable,
     RateLimited,
 )
-from relay.json_texts import NoJson, read_json
-from relay.sessions import PAGE_BOUNDS, Bounds, Redirected, TooLarge, read_within
+from relay.core.http_sessions import PAGE_BOUNDS, Bounds, Redirected, TooLarge, read_within
+from relay.core.json_reading import NoJson, read_json
 
 TIMEOUT_S = 15.0
 CONNECT_TIMEOUT_S = 5.0

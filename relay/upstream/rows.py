@@ -3,9 +3,9 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from relay.errors import BadAnswer
-from relay.intervals import grid_s, is_open_time, next_open, open_time
-from relay.model import Candle, is_unreadable, unreadable, widened
+from relay.core.errors import BadAnswer
+from relay.core.intervals import grid_s, is_open_time, next_open, open_time
+from relay.core.model import Candle, is_unreadable, unreadable, widened
 
 NO_SENSE = (ValueError, TypeError, LookupError, ArithmeticError, AttributeError)
 _MOST_LOST = 1000

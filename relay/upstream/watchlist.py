@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable, Container, Iterable
 from typing import Any
 
-from relay.model import StreamKey
+from relay.core.model import StreamKey
 
 PAUSES = ("market_closed", "throttled")
 """The states in which a stream may rest; the client contract names them."""

@@ -14,11 +14,11 @@ from typing import Any, cast
 
 from aiohttp import web
 
-from relay.errors import Code
-from relay.limits import TokenBucket
-from relay.version import NAME
-from relay.web.frames import FrameGuard
+from relay.core.errors import Code
+from relay.core.version import NAME
+from relay.web.frame_reader import FrameGuard
 from relay.web.problems import problem
+from relay.web.rate_limits import TokenBucket
 
 SLICE_BYTES = 16 * 1024
 REQUEST_BYTES = 1024 * 1024

@@ -7,9 +7,9 @@ from importlib.resources.abc import Traversable
 
 from aiohttp import web
 
-from relay.errors import Code
-from relay.fields import shown
-from relay.hosts import parse_host
+from relay.core.errors import Code
+from relay.core.hosts import parse_host
+from relay.protocol.fields import shown
 from relay.web.problems import problem
 
 CHARTS_FILE = "lightweight-charts.js"

@@ -7,7 +7,7 @@ from http import HTTPStatus
 import orjson
 from aiohttp import web
 
-from relay.errors import (
+from relay.core.errors import (
     READMIT_S,
     AuthenticationFailed,
     BadAnswer,
@@ -19,8 +19,8 @@ from relay.errors import (
     StoreError,
     UnknownSymbol,
 )
-from relay.events import event
-from relay.fields import shown
+from relay.protocol.fields import shown
+from relay.telemetry.events import event
 
 log = logging.getLogger(__name__)
 

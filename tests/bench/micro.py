@@ -15,13 +15,14 @@ from importlib.metadata import version
 import orjson
 
 from providers.binance import BinanceCodec
-from relay import Hosts, wire
-from relay.clock import Clock, ProviderClock
-from relay.hub import Hub
-from relay.model import Candle, PriceUpdate, StreamKey
-from relay.outbox import Outbox
-from relay.series import Series
-from relay.stream import Stream, Subscriber
+from relay import Hosts
+from relay.core.clock import Clock, ProviderClock
+from relay.core.model import Candle, PriceUpdate, StreamKey
+from relay.protocol import frames as wire
+from relay.streams.hub import Hub
+from relay.streams.outbox import Outbox
+from relay.streams.series import Series
+from relay.streams.subscriptions import Stream, Subscriber
 
 KEY = StreamKey("BTCUSDT", "1m")
 

@@ -16,11 +16,11 @@ from pathlib import Path
 
 import aiohttp
 
-from relay.clock import Clock
-from relay.model import Candle, StreamKey
-from relay.storage.coverage import Span
+from relay.core.clock import Clock
+from relay.core.model import Candle, StreamKey
+from relay.core.spans import Span
+from relay.storage.inspect import file_bytes, overview, reading
 from relay.storage.store import Store
-from relay.storage.upkeep import file_bytes, overview, reading
 from relay.storage.verify import verify
 
 CANDLES = 3 * 365 * 1440

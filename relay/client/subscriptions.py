@@ -1,0 +1,330 @@
+"""The streams that an application follows: what to ask the relay, and what of its answers the application is told.
+
+No I/O and no clock: the time is passed in, in monotonic seconds.
+"""
+
+import math
+from collections.abc import Iterable
+from itertools import accumulate, islice, takewhile
+from typing import Any, Literal, NamedTuple
+
+import orjson
+
+from relay.client.backoff import Backoff
+from relay.client.decoding import Acceptance, Refusal, Said
+from relay.client.messages import Confirmed, Connected, Failure, Gap, Message, Snapshot, State, Update
+from relay.client.resume import Options, Progress
+from relay.core.errors import Code
+from relay.core.model import StreamKey
+
+_STREAMS_PER_REQUEST = 100
+# The relay takes frames up to 4,096 bytes; this leaves room for the options around the names.
+_NAME_BYTES_PER_REQUEST = 3500
+_REPAIR_S, _MOST_REPAIR_S = 30.0, 600.0
+_MOST_REPAIRS = 12
+# A stream that was confirmed once exists, so its refusal passes, for instance once a relay that starts has its lists;
+# but for these, which are about what was asked: asked again it would be refused again.
+_FOR_GOOD = {Code.INVALID_JSON, Code.INVALID_REQUEST, Code.UNKNOWN_ACTION}
+
+
+class _Stream:
+    def __init__(self, asked: StreamKey, options: Options) -> None:
+        self.asked = asked
+        self.key: StreamKey | None = None
+        self.progress = Progress(asked.interval, options)
+        self.failures = 0
+        # When the relay is to be asked for it, or to end it once it was left; infinity once that was done.
+        self.ask_at = 0.0
+        # When the relay is to be asked for what is missing still of gaps that it told of.
+        self.repair_at = math.inf
+        self.repairs = 0
+        # On this connection. A stream is renewed by leaving it and asking for it anew, since of a subscription that
+        # goes on the relay sends nothing again.
+        self.is_asked = False
+        self.awaits_snapshot = False
+        self.is_repairing = False
+        self.must_leave = False
+        self.is_renewing = False
+
+    @property
+    def name(self) -> StreamKey:
+        return self.key or self.asked
+
+
+class _Request(NamedTuple):
+    kind: Literal["subscribe", "unsubscribe", "renew", "repair"]
+    unanswered: list[_Stream]
+
+
+class Following:
+    """Streams by name: canonical once the relay confirmed it, as asked until then.
+
+    After `restart` everything is asked for again, each stream from where it stopped.
+    """
+
+    def __init__(self, backoff: Backoff, *, server_ahead_s: float) -> None:
+        self._backoff = backoff
+        self._server_ahead_s = server_ahead_s
+        self._streams: dict[StreamKey, _Stream] = {}
+        self._leaving: list[_Stream] = []
+        self._requests: dict[int, _Request] = {}
+        self._last_id = 0
+        self.due_at = math.inf
+        """When `next_request` is worth a call; it is looked at for every message, so it is kept."""
+
+    @property
+    def names(self) -> tuple[StreamKey, ...]:
+        """The streams, in no order that means anything."""
+        return tuple(self._streams)
+
+    def follow(self, keys: Iterable[StreamKey], options: Options) -> None:
+        """Follow streams; one that is followed already gets these options."""
+        for key in keys:
+            stream = self._find(key)
+            if stream is None:
+                self._streams[key] = _Stream(key, options)
+            else:
+                stream.progress.options = options
+                stream.ask_at = 0.0
+            self.due_at = 0.0
+
+    def leave(self, keys: Iterable[StreamKey]) -> set[StreamKey]:
+        """Forget streams; the relay is told by the next request. Returns the names under which they were told of."""
+        found = [stream for stream in map(self._find, keys) if stream is not None]
+        for stream in found:
+            self._streams.pop(stream.name, None)
+            if stream.is_asked:
+                self._leave(stream, at=0.0)
+        return {stream.name for stream in found}
+
+    def restart(self) -> None:
+        """Begin anew with a new connection, which knows of nothing."""
+        self._requests.clear()
+        self._leaving.clear()
+        self.due_at = 0.0
+        for stream in self._streams.values():
+            stream.ask_at = 0.0
+            stream.is_asked = stream.awaits_snapshot = False
+            stream.is_repairing = stream.must_leave = stream.is_renewing = False
+
+    def next_request(self, now: float) -> dict[str, Any] | None:
+        """Return a request that is due, None if there is none. It counts as sent."""
+        if now < self.due_at:
+            return None
+        # What was left and is followed again is wanted.
+        self._leaving = [stream for stream in self._leaving if self._find(stream.asked) is None]
+        if left := [stream for stream in self._leaving if stream.ask_at <= now]:
+            batch = left[: _room(left)]
+            self._leaving = [stream for stream in self._leaving if stream not in batch]
+            return self._request("unsubscribe", batch, {})
+        due = [stream for stream in self._streams.values() if stream.ask_at <= now]
+        if renewed := [stream for stream in due if stream.must_leave]:
+            return self._renewal(renewed[: _room(renewed)])
+        if not due:
+            if (request := self._repair(now)) is None:
+                waiting = (min(one.ask_at, one.repair_at) for one in (*self._streams.values(), *self._leaving))
+                self.due_at = min(waiting, default=math.inf)
+            return request
+        options = due[0].progress.request()
+        if _is_pinned(due[0]):
+            # It is confirmed under another name, so it goes alone and its id tells it.
+            return self._subscribe(due[:1], options)
+        fits = [stream for stream in due if not _is_pinned(stream) and stream.progress.request() == options]
+        return self._subscribe(fits[: _room(fits)], options)
+
+    def _subscribe(self, streams: list[_Stream], options: dict[str, Any]) -> dict[str, Any]:
+        for stream in streams:
+            stream.awaits_snapshot = "since" in options or "bars" in options
+        return self._request("subscribe", streams, options)
+
+    def _renewal(self, streams: list[_Stream]) -> dict[str, Any]:
+        request = self._request("renew", streams, {})
+        for stream in streams:
+            stream.must_leave, stream.ask_at = False, 0.0
+        return request
+
+    def _repair(self, now: float) -> dict[str, Any] | None:
+        """Ask for the gaps of a stream that it is time for."""
+        for stream in self._streams.values():
+            if stream.repair_at > now:
+                continue
+            stream.repair_at = math.inf
+            options, gaps = stream.progress.request(), stream.progress.gaps
+            if gaps and "since" in options and stream.is_asked and not stream.awaits_snapshot:
+                request = self._request("repair", [stream], {**options, "gaps": gaps})
+                self._plan_repair(stream, now)
+                return request
+        return None
+
+    def _plan_repair(self, stream: _Stream, now: float) -> None:
+        # What so many questions did not bring may come with the next connection.
+        if stream.progress.gaps and stream.repair_at == math.inf and stream.repairs < _MOST_REPAIRS:
+            stream.repair_at = now + min(_MOST_REPAIR_S, _REPAIR_S * 2.0**stream.repairs)
+            stream.repairs += 1
+            self.due_at = min(self.due_at, stream.repair_at)
+
+    def take(self, said: Said, now: float) -> list[Message]:
+        """Return what the application is to be told."""
+        match said:
+            case Update():
+                stream = self._told_of(said.key)
+                if stream is None:
+                    return []
+                if stream.progress.take_update(said):
+                    return [said]
+                if stream.progress.is_in_doubt:
+                    self._renew(stream)
+                return []
+            case Snapshot():
+                stream = self._told_of(said.key)
+                return [] if stream is None else self._take_snapshot(stream, said, now)
+            case Connected():
+                self._server_ahead_s = said.server_time - now
+                return [said]
+            case Acceptance():
+                return self._take_acceptance(said, now)
+            case Refusal():
+                return self._take_refusal(said, now)
+            case Gap():
+                stream = self._told_of(said.key)
+                if stream is None or not stream.progress.take_gap(said.start, said.end):
+                    return []
+                self._plan_repair(stream, now)
+                return [said]
+            case State():
+                return [] if self._told_of(said.key) is None else [said]
+
+    def _take_snapshot(self, stream: _Stream, said: Snapshot, now: float) -> list[Message]:
+        is_whole = not stream.is_repairing
+        stream.is_repairing = stream.awaits_snapshot = False
+        found = stream.progress.take_snapshot(said, self._server_time(now), is_whole=is_whole)
+        if stream.progress.is_in_doubt:
+            self._renew(stream)
+        elif is_whole and stream.progress.gaps:
+            # It may be another run of the relay, which knows nothing of them.
+            stream.repair_at, stream.repairs = now, 0
+            self.due_at = min(self.due_at, now)
+        self._plan_repair(stream, now)
+        return found
+
+    def _renew(self, stream: _Stream) -> None:
+        stream.is_renewing = stream.must_leave = True
+        stream.ask_at = self.due_at = 0.0
+
+    def _take_acceptance(self, said: Acceptance, now: float) -> list[Message]:
+        request = self._requests.get(said.request_id or 0)
+        stream = self._asked(said.request_id, said.key)
+        if request is not None and request.kind in ("renew", "repair"):
+            # Of these the application knows nothing.
+            if stream is not None and request.kind == "repair":
+                stream.is_repairing = True
+            return []
+        if said.action == "subscribe":
+            if stream is None or self._streams.get(stream.name) is not stream:
+                return []
+            del self._streams[stream.name]
+            known = self._streams.get(said.key)
+            if known is not None:
+                # Two spellings of one stream: the later request replaces the options, what was seen stays seen.
+                known.progress.options, stream = stream.progress.options, known
+            self._streams[said.key] = stream
+            stream.key = said.key
+            stream.failures = 0
+            stream.is_renewing = stream.is_repairing = False
+            stream.progress.confirm(self._server_time(now))
+            stream.progress.take_revision(said.wire.get("revision"))
+        return [Confirmed(said.key, said.action, said.wire)]
+
+    def _take_refusal(self, said: Refusal, now: float) -> list[Message]:
+        request = None if said.request_id is None else self._requests.get(said.request_id)
+        if said.key is not None:
+            stream = self._asked(said.request_id, said.key)
+            meant = [] if stream is None else [stream]
+        else:
+            meant = [] if request is None else list(request.unanswered)
+            self._requests.pop(said.request_id or 0, None)
+        if request is not None and request.kind in ("renew", "repair"):
+            # Left or not, it is asked for anew; and gaps are asked for again.
+            return []
+        if request is not None and request.kind == "unsubscribe":
+            # What was to be left and is not subscribed is what was wanted.
+            for stream in meant if said.code == Code.RATE_LIMITED else []:
+                self._leave(stream, at=now + max(said.retry_after_s, self._backoff.wait_s(0)))
+            return []
+        refused = [stream for stream in meant if self._streams.get(stream.name) is stream]
+        if not refused:
+            return [Failure(said.code, said.message, None, False, said.wire)]
+        wait_s = max(said.retry_after_s, self._backoff.wait_s(refused[0].failures))
+        found: list[Message] = []
+        for stream in refused:
+            is_retried = said.code == Code.RATE_LIMITED or (
+                stream.progress.was_confirmed and said.code not in _FOR_GOOD
+            )
+            if is_retried:
+                stream.ask_at = now + wait_s
+                stream.failures += 1
+                self.due_at = min(self.due_at, stream.ask_at)
+            else:
+                del self._streams[stream.name]
+            found.append(Failure(said.code, said.message, stream.name, is_retried, said.wire))
+        return found
+
+    def _find(self, key: StreamKey) -> _Stream | None:
+        """Return the stream that goes by this name, the canonical one or the one it was asked by."""
+        return self._streams.get(key) or next((s for s in self._streams.values() if s.asked == key), None)
+
+    def _told_of(self, key: StreamKey) -> _Stream | None:
+        # Until the confirmation, messages are those of a subscription that was left.
+        stream = self._streams.get(key)
+        return stream if stream is not None and stream.key is not None and not stream.is_renewing else None
+
+    def _asked(self, request_id: int | None, key: StreamKey) -> _Stream | None:
+        """Take the stream that an answer is about from its request; by name, or because it is the only one left."""
+        if request_id is None or request_id not in self._requests:
+            return None
+        left, spelled = self._requests[request_id].unanswered, StreamKey(key.symbol.upper(), key.interval)
+        found = next((stream for stream in left if stream.asked == spelled), None)
+        if found is None and len(left) == 1:
+            found = left[0]
+        if found is not None:
+            left.remove(found)
+            if not left:
+                del self._requests[request_id]
+        return found
+
+    def _leave(self, stream: _Stream, *, at: float) -> None:
+        stream.ask_at = at
+        self._leaving.append(stream)
+        self.due_at = min(self.due_at, at)
+
+    def _request(
+        self,
+        kind: Literal["subscribe", "unsubscribe", "renew", "repair"],
+        streams: list[_Stream],
+        options: dict[str, Any],
+    ) -> dict[str, Any]:
+        for stream in streams:
+            stream.ask_at = math.inf
+            stream.is_asked = True
+        self._last_id += 1
+        self._requests[self._last_id] = _Request(kind, streams)
+        return {
+            "action": "unsubscribe" if kind in ("unsubscribe", "renew") else "subscribe",
+            "streams": [str(stream.asked) for stream in streams],
+            "id": self._last_id,
+            **options,
+        }
+
+    def _server_time(self, now: float) -> int:
+        return int(now + self._server_ahead_s)
+
+
+def _is_pinned(stream: _Stream) -> bool:
+    return ":" in stream.asked.symbol
+
+
+def _room(streams: Iterable[_Stream]) -> int:
+    """Return how many of the first streams fit into one frame that the relay takes; one at least."""
+    lengths = (len(orjson.dumps(str(stream.asked))) + 1 for stream in streams)
+    fitting = takewhile(lambda size: size <= _NAME_BYTES_PER_REQUEST, accumulate(lengths))
+    return max(1, sum(1 for _ in islice(fitting, _STREAMS_PER_REQUEST)))

@@ -1,0 +1,141 @@
+"""Candles written as text, page after page: lines, CSV, JSON, newline-delimited JSON; and files to go on with."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+import orjson
+
+from relay.client import Candle, History
+from relay.commands.formatting import moment, number
+
+CSV_HEAD = b"time,open,high,low,close,volume,is_closed\n"
+RESUMABLE = ("csv", "ndjson")
+COMPARED = 10
+"""So many of the last closed candles in a file tell whether it is of the stream that is to go on in it."""
+
+_LONGEST_LINE = 4096
+
+
+class Writer:
+    """Writes pages in one form; `close` ends what was begun."""
+
+    def __init__(self, file: BinaryIO, form: str, *, has_begun: bool = False) -> None:
+        self._file = file
+        self._form = form
+        self._has_begun = has_begun
+        self._has_rows = False
+        self._tail = b""
+
+    def write(self, page: History) -> None:
+        """Write a page."""
+        if not self._has_begun:
+            self._has_begun = True
+            if self._form == "csv":
+                self._file.write(CSV_HEAD)
+            elif self._form == "json":
+                names = {"symbol": page.symbol, "interval": page.interval}
+                if page.provider:
+                    names["provider"] = page.provider
+                self._file.write(orjson.dumps(names)[:-1] + b',"candles":[')
+        rows = list(_rows(page, self._form))
+        if self._form == "json":
+            self._tail = b'],"last_is_closed":%b}\n' % (b"true" if page.last_is_closed else b"false")
+            if rows:
+                self._file.write((b"," if self._has_rows else b"") + b",".join(rows))
+                self._has_rows = True
+        elif rows:
+            self._file.write(b"\n".join(rows) + b"\n")
+
+    def close(self) -> None:
+        """Write what comes last."""
+        self._file.write(self._tail)
+        self._file.flush()
+
+
+def _rows(page: History, form: str) -> Iterator[bytes]:
+    for position, candle in enumerate(page.candles, 1):
+        is_closed = page.last_is_closed or position < len(page.candles)
+        if form == "json":
+            yield orjson.dumps(candle._asdict())
+        elif form == "ndjson":
+            yield orjson.dumps({**candle._asdict(), "is_closed": is_closed})
+        elif form == "csv":
+            yield ",".join([str(candle.time), *map(number, candle[1:]), "true" if is_closed else "false"]).encode()
+        else:
+            words = [moment(candle.time), *map(number, candle[1:]), "closed" if is_closed else "open"]
+            yield "\t".join(words).encode()
+
+
+def for_its_owner(path: str, flags: int) -> int:
+    """Open a file as `open` does; one that is created nobody else may read, whatever the umask."""
+    return os.open(path, flags, 0o600)
+
+
+class Earlier(NamedTuple):
+    """A file of an earlier run: its last closed candles, oldest first, and how many bytes end with them."""
+
+    candles: tuple[Candle, ...]
+    size: int
+
+    def is_of(self, answer: History) -> bool:
+        """Say whether the candles of an answer about the same time are those of the file.
+
+        Most of them, since a provider may have changed some or filled a gap; no other stream has as many in common.
+        """
+        ours = {candle.time: candle for candle in self.candles}
+        theirs = {candle.time: candle for candle in answer.candles}
+        same = sum(theirs.get(time) == candle for time, candle in ours.items())
+        return 2 * same > len(ours | theirs)
+
+
+def read_earlier(path: Path, form: str) -> Earlier | None:
+    """Read the end of a file of an earlier run, None where it has not begun. What comes behind is no whole candle.
+
+    Raises `ValueError` when it is no such file.
+    """
+    if not path.exists() or not path.stat().st_size:
+        return None
+    with path.open("rb") as file:
+        if form == "csv" and file.readline() != CSV_HEAD:
+            raise ValueError("it is no CSV file of this command")
+        begin = size = file.tell()
+        found: list[Candle] = []
+        for end, line in _lines_backwards(file, begin):
+            candle = _closed(line, form)
+            if candle is not None:
+                size = max(size, end)
+                found.append(candle)
+            if len(found) == COMPARED:
+                break
+    return Earlier(tuple(found[::-1]), size)
+
+
+def _lines_backwards(file: BinaryIO, begin: int) -> Iterator[tuple[int, bytes]]:
+    """Yield whole lines, the last one first, each with where it ends. Raises `ValueError` where one is too long."""
+    end = file.seek(0, os.SEEK_END)
+    while end > begin:
+        start = max(begin, end - _LONGEST_LINE)
+        file.seek(start)
+        text = file.read(end - start)
+        line_start = start + text.rfind(b"\n", 0, len(text) - 1) + 1
+        if start > begin and line_start == start:
+            raise ValueError("its last line is too long")
+        if text.endswith(b"\n"):
+            yield end, text[line_start - start :]
+        end = line_start
+
+
+def _closed(line: bytes, form: str) -> Candle | None:
+    """Return the candle in a line, None if it was open. Raises `ValueError`."""
+    try:
+        if form == "csv":
+            time, *values, is_closed = line.strip().split(b",")
+            found = Candle(int(time), *map(float, values))
+            return found if is_closed == b"true" else None
+        row = orjson.loads(line)
+        found = Candle(**{name: row[name] for name in Candle._fields})
+        return found if row.get("is_closed") is True else None
+    except (TypeError, KeyError, ValueError):
+        raise ValueError("one of its last lines is no candle") from None

@@ -1,0 +1,122 @@
+"""How a command reaches a running relay and how it ends: address and token, one line for an error, no traceback."""
+
+import asyncio
+import contextlib
+import io
+import os
+import signal
+import sys
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+import click
+from rich.console import Console
+
+from relay.client import DEFAULT_URL, ClientError, Refused, RelayClient, parse_url
+from relay.commands.formatting import printable
+
+F = TypeVar("F", bound=Callable[..., object])
+
+Work = Callable[[RelayClient], Coroutine[Any, Any, None]]
+
+_INTERRUPTED = 128 + signal.SIGINT
+
+
+def _check_url(context: click.Context, option: click.Parameter, value: str) -> str:
+    try:
+        return str(parse_url(value))
+    except ValueError as fault:
+        raise click.BadParameter(str(fault)) from None
+
+
+def _check_token(context: click.Context, option: click.Parameter, value: str | None) -> str | None:
+    # The value itself stays out of the message.
+    if value and (not value.isascii() or not value.isprintable() or " " in value):
+        raise click.BadParameter("a token is one word of printable ASCII characters")
+    return value or None
+
+
+def relay_options(command: F) -> F:
+    """Give a command `--url` and `--token`."""
+    token = click.option(
+        "--token",
+        envvar="RELAY_TOKEN",
+        show_envvar=True,
+        callback=_check_token,
+        help="Token, where the relay asks for one. The environment keeps it out of the list of processes.",
+    )
+    url = click.option(
+        "--url",
+        envvar="RELAY_URL",
+        show_envvar=True,
+        default=DEFAULT_URL,
+        show_default=True,
+        callback=_check_url,
+        help="Address of the relay.",
+    )
+    return url(token(command))
+
+
+def shows_table() -> bool:
+    """Say whether stdout is a terminal that can redraw; if not, plain lines are due."""
+    return sys.stdout.isatty() and not Console().is_dumb_terminal
+
+
+def call(url: str, token: str | None, work: Work) -> None:
+    """Run `work` with a client of the relay, to the end of the command.
+
+    An error of the client becomes one line and exit 1; Ctrl-C exits 130, SIGTERM 143 and a reader of stdout who left
+    0, all without a word.
+    """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A symbol that the terminal's encoding lacks must not end the command.
+        sys.stdout.reconfigure(errors="backslashreplace")
+    try:
+        asyncio.run(_run(url, token, work))
+    except KeyboardInterrupt:
+        sys.exit(_INTERRUPTED)
+    except BrokenPipeError:
+        _leave_stdout()
+        sys.exit(0)
+    except ClientError as fault:
+        raise click.ClickException(_explained(fault)) from None
+
+
+async def _run(url: str, token: str | None, work: Work) -> None:
+    task = asyncio.current_task()
+    is_terminated = False
+
+    def terminate() -> None:
+        nonlocal is_terminated
+        is_terminated = True
+        if task is not None:
+            task.cancel()
+
+    # Without it SIGTERM would leave a terminal without its cursor. Only the main thread may set a handler.
+    with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, terminate)
+    try:
+        async with RelayClient(url, token) as client:
+            await work(client)
+    except asyncio.CancelledError:
+        if is_terminated:
+            sys.exit(128 + signal.SIGTERM)
+        raise
+
+
+def _explained(fault: ClientError) -> str:
+    text = printable(str(fault))
+    if isinstance(fault, Refused):
+        if fault.status == 401:
+            text += "; give it with --token or RELAY_TOKEN"
+        if fault.retry_after is not None:
+            text += f" (try again in {fault.retry_after:.0f} s)"
+    return text
+
+
+def _leave_stdout() -> None:
+    # Python flushes stdout once more at exit and would complain.
+    with contextlib.suppress(OSError, ValueError):
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, sys.stdout.fileno())
+        os.close(null)

@@ -1,0 +1,141 @@
+"""Values as people write them in flags, environment and TOML: each reader takes one or complains in words; pure."""
+
+import ipaddress
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, TypeAlias
+
+from relay.core.hosts import parse_origin
+from relay.core.secret import Secret
+
+Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+_UNITS_S = {"h": 3600, "d": 86_400, "w": 604_800, "y": 365 * 86_400}
+
+
+class Period(NamedTuple):
+    """How long candles of an interval are kept, as it was written and in seconds."""
+
+    interval: str
+    text: str
+    seconds: int
+
+    def __str__(self) -> str:
+        return f"{self.interval}={self.text}"
+
+
+def text(value: Any) -> str:
+    """Take a text that is not empty."""
+    if not isinstance(value, str) or not value:
+        raise ValueError("is not a text")
+    return value
+
+
+def secret(value: Any) -> Secret:
+    """Take a text that nobody is to see."""
+    return Secret(text(value))
+
+
+def number(kind: type, least: float, most: float) -> Callable[[Any], Any]:
+    """Make a reader of numbers in a range, also such that are written as text."""
+    span = f"from {least:.15g} " + ("upwards" if most == math.inf else f"to {most:.15g}")
+    fault = f"is not a {'whole ' if kind is int else ''}number {span}"
+
+    def parse(value: Any) -> Any:
+        if isinstance(value, str):
+            try:
+                value = kind(value)
+            except ValueError:
+                raise ValueError(fault) from None
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise ValueError(fault)
+        if not least <= value <= most:
+            raise ValueError(f"is out of range; it has to be {span}")
+        if not math.isfinite(value) or kind(value) != value:
+            raise ValueError(fault)
+        return kind(value)
+
+    return parse
+
+
+def one_of(*choices: str) -> Callable[[Any], str]:
+    """Make a reader of one of some words."""
+
+    def parse(value: Any) -> str:
+        if value not in choices:
+            raise ValueError(f"is not one of {', '.join(choices)}")
+        return str(value)
+
+    return parse
+
+
+def switch(value: Any) -> bool:
+    """Take true or false."""
+    if isinstance(value, str):
+        value = {"true": True, "false": False}.get(value.lower())
+    if not isinstance(value, bool):
+        raise ValueError("is neither true nor false")
+    return value
+
+
+def texts(value: Any) -> tuple[str, ...]:
+    """Take a list of texts, or one text with commas."""
+    if isinstance(value, str):
+        value = [part.strip() for part in value.split(",")]
+    if not isinstance(value, Sequence) or not all(isinstance(part, str) for part in value):
+        raise ValueError("is not a list of texts")
+    return tuple(part for part in value if part)
+
+
+def origins(value: Any) -> tuple[str, ...]:
+    """Take a list of origins as browsers send them."""
+    found = texts(value)
+    for origin in found:
+        if parse_origin(origin) is None:
+            raise ValueError("is not a list of origins such as https://charts.example.org")
+    return tuple(origin.lower() for origin in found)
+
+
+def networks(value: Any) -> tuple[Network, ...]:
+    """Take a list of addresses and networks."""
+    try:
+        return tuple(ipaddress.ip_network(part) for part in texts(value))
+    except ValueError as error:
+        raise ValueError(f"is not a list of addresses or networks such as 10.0.0.0/8: {error}") from None
+
+
+def urls(value: Any) -> tuple[str, ...]:
+    """Take a list of addresses, at least one."""
+    found = texts(value)
+    for url in found:
+        scheme, _, rest = url.partition("://")
+        if scheme not in {"http", "https", "ws", "wss"} or not rest:
+            raise ValueError("is not a list of addresses such as https://api.example.com or wss://stream.example.com")
+    if not found:
+        raise ValueError("holds no address")
+    return found
+
+
+def periods(*names: str) -> Callable[[Any], tuple[Period, ...]]:
+    """Make a reader of how long to keep what: a table such as `1s = "7d"`, or one text, `1s=7d,1m=2y`."""
+
+    def parse(value: Any) -> tuple[Period, ...]:
+        if isinstance(value, str):
+            pairs = [part.partition("=")[::2] for part in value.replace(" ", "").split(",") if part]
+        elif isinstance(value, dict):
+            pairs = [*value.items()]
+        else:
+            raise ValueError('is no table such as 1s = "7d"')
+        found = []
+        for name, length in pairs:
+            if name not in names:
+                raise ValueError(f"names {name!r}, which is no interval; use {' '.join(names)}")
+            count, unit = (length[:-1], length[-1:]) if isinstance(length, str) else ("", "")
+            if not count.isascii() or not count.isdigit() or not 0 < int(count) < 100_000 or unit not in _UNITS_S:
+                raise ValueError(f"keeps {name} for {length!r}; write a length such as 12h, 7d, 4w or 2y")
+            found.append(Period(name, length, int(count) * _UNITS_S[unit]))
+        if len({period.interval for period in found}) < len(found):
+            raise ValueError("names an interval twice")
+        return tuple(found)
+
+    return parse

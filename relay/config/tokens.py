@@ -1,0 +1,123 @@
+"""Tokens that open the relay: reading their written forms, making new ones, comparing; no I/O, no HTTP.
+
+A token is written as it is, or as `sha256:` and 64 hexadecimal digits. One plain SHA-256 is right here, and scrypt or
+a salt would not be: those slow down the guessing of passwords that people choose, while `new_token` draws 256 random
+bits, which nobody guesses or tabulates; and a token is checked on every request, where a slow hash would be a lever to
+keep the relay busy. A password is no token.
+"""
+
+import hashlib
+import hmac
+import re
+import secrets
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from relay.core.secret import Secret
+
+HASHED = "sha256:"
+_DIGEST = re.compile(r"[0-9a-fA-F]{64}")
+_NAME = re.compile(r"[\w.@-]{1,40}")
+
+
+class Token(NamedTuple):
+    """One token: what the operator calls it, and the SHA-256 of it. Neither opens anything."""
+
+    name: str
+    digest: bytes
+
+    def __repr__(self) -> str:
+        return f"Token({self.name!r}, ***)"
+
+
+class Tokens:
+    """The tokens that are valid now; none at all means that the relay is open."""
+
+    __slots__ = ("_tokens",)
+
+    def __init__(self, tokens: Iterable[Token] = ()) -> None:
+        self._tokens = tuple(tokens)
+
+    def match(self, offered: bytes) -> Token | None:
+        """Return the token that was offered, or None.
+
+        Digests are compared, each in constant time and all of them, so that the time taken tells neither how much of a
+        token was right, nor how long it is, nor which one it nearly was.
+        """
+        digest = hashlib.sha256(offered).digest()
+        found = None
+        for token in self._tokens:
+            if hmac.compare_digest(digest, token.digest):
+                found = token
+        return found
+
+    def still_has(self, token: Token | None) -> bool:
+        """Say whether who came with this token (None: without one) could come with it now, whatever its name is."""
+        if token is None or not self._tokens:
+            return not self._tokens
+        return any(hmac.compare_digest(token.digest, one.digest) for one in self._tokens)
+
+    def __bool__(self) -> bool:
+        return bool(self._tokens)
+
+    def __len__(self) -> int:
+        return len(self._tokens)
+
+    def __iter__(self) -> Iterator[Token]:
+        return iter(self._tokens)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Tokens) and self._tokens == other._tokens
+
+    def __hash__(self) -> int:
+        return hash(self._tokens)
+
+    def __repr__(self) -> str:
+        return f"Tokens({', '.join(token.name for token in self._tokens)})"
+
+
+def new_token() -> Secret:
+    """Draw a token: 256 random bits, in letters that need no quoting anywhere."""
+    return Secret(f"relay_{secrets.token_urlsafe(32)}")
+
+
+def hashed(token: Secret) -> str:
+    """Return the form of a token that opens nothing, for the configuration."""
+    return HASHED + hashlib.sha256(token.reveal().encode()).hexdigest()
+
+
+def parse_tokens(value: Any) -> Tokens:
+    """Read a table of names, a list, or a comma list. Raises `ValueError` that names no token."""
+    if isinstance(value, str):
+        # A comma at the end is harmless, a variable without any token in it is a mistake.
+        value = [part for part in (part.strip() for part in value.split(",")) if part]
+        if not value:
+            raise ValueError("holds no token; relay token makes one")
+    if isinstance(value, Mapping):
+        named = [(str(name), written) for name, written in value.items()]
+        if not all(_NAME.fullmatch(name) for name, _ in named):
+            # It is not repeated: name and token may have been swapped.
+            raise ValueError("has a name that is none; a name in [tokens] has up to 40 letters, digits and . _ @ -")
+    elif isinstance(value, Sequence) and not isinstance(value, bytes):
+        named = [(f"token {number}", written) for number, written in enumerate(value, 1)]
+    else:
+        raise ValueError('is neither a list of tokens nor a table such as [tokens] with lines like alice = "…"')
+    tokens = [_token(name, written) for name, written in named]
+    names: dict[bytes, str] = {}
+    for token in tokens:
+        if token.digest in names:
+            raise ValueError(f"holds one token twice, as {names[token.digest]} and as {token.name}")
+        names[token.digest] = token.name
+    return Tokens(tokens)
+
+
+def _token(name: str, written: Any) -> Token:
+    if not isinstance(written, str) or not written.strip():
+        raise ValueError(f"has no text for {name}; relay token makes a token")
+    written = written.strip()
+    if not written.startswith(HASHED):
+        return Token(name, hashlib.sha256(written.encode("utf-8", "surrogateescape")).digest())
+    digest = written.removeprefix(HASHED)
+    if not _DIGEST.fullmatch(digest):
+        raise ValueError(f"has no 64 hexadecimal digits after {HASHED} for {name}; relay token prints such a line")
+    return Token(name, bytes.fromhex(digest))

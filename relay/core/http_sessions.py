@@ -1,0 +1,145 @@
+"""The one place where HTTP sessions are made: nothing is followed, nothing is remembered, every answer has a bound.
+
+A session from here follows no redirect, for a WebSocket neither, since the other host would get the key. It keeps no
+cookies, and reads no proxy and no password from the environment or from `~/.netrc`.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import aiohttp
+from yarl import URL
+
+from relay.core.version import VERSION
+
+MIB = 1 << 20
+_PART = MIB // 4
+_MARKS = b",:[{"
+_HOST_LENGTH = 100
+
+
+class Redirected(aiohttp.ClientError):
+    """An answer that points to another address. The text names its status and the host, and nothing else of it."""
+
+    def __init__(self, status: int, host: str) -> None:
+        super().__init__(f"HTTP {status} points to {host}; redirects are not followed")
+        self.status = status
+        self.host = host
+
+
+class TooLarge(aiohttp.ClientError):
+    """An answer that goes beyond a bound, which the text names; what is left of it is not read."""
+
+
+class Bounds(NamedTuple):
+    """How much of one answer is read: bytes after decompression, and values of JSON, keys counted too."""
+
+    most_bytes: int
+    most_values: int = 0
+
+    def check(self, size: int, marks: int) -> None:
+        """Raise `TooLarge` when an answer has more bytes or more marks (each comes before a value) than are read."""
+        if size > self.most_bytes:
+            raise TooLarge(f"the answer is larger than {self.most_bytes / MIB:g} MiB after decompression")
+        if self.most_values and marks > self.most_values:
+            raise TooLarge(f"the answer holds more than {self.most_values:,} values")
+
+
+PAGE_BOUNDS = Bounds(16 * MIB, 1_000_000)
+"""For candles of a provider. The largest answers that are known are 5,000 rows of Twelve Data: 0.6 MB with 60,000
+values for each symbol of a batch. A page of Binance has 0.2 MB."""
+LIST_BOUNDS = Bounds(32 * MIB, 2_000_000)
+"""The most of an answer that is ever read of a provider: its list of instruments. The largest that is known is
+Binance's exchangeInfo: about 6 MB with 530,000 values for the 3,710 pairs of 2026-09, and 16 MB with 1,300,000 values
+when each pair has 200 permissions."""
+
+
+class Answer(aiohttp.ClientResponse):
+    """An answer within bounds, whichever way it is asked for. It is shown without its address, which may hold a key."""
+
+    async def start(self, connection: aiohttp.connector.Connection) -> aiohttp.ClientResponse:
+        """Read status and headers. Raises `Redirected`."""
+        await super().start(connection)
+        location = self.headers.get("Location") or self.headers.get("URI")
+        if 300 <= self.status < 400 and location:
+            raise Redirected(self.status, _host_of(location, self.url))
+        return self
+
+    async def read(self) -> bytes:
+        """Return the body, within `LIST_BOUNDS`; `text()` and `json()` go through here. Raises `TooLarge`."""
+        if self._body is None:
+            self._body = await read_within(self, Bounds(LIST_BOUNDS.most_bytes))
+        return await super().read()
+
+    def __repr__(self) -> str:
+        return f"<HTTP {self.status} from {self.host}>"
+
+
+def open_session(
+    *,
+    timeout: aiohttp.ClientTimeout | None = None,
+    on_headers: Callable[[Mapping[str, str]], None] | None = None,
+    like: aiohttp.ClientSession | None = None,
+) -> aiohttp.ClientSession:
+    """Return a session; whoever asked for it closes it.
+
+    `on_headers` is called with the headers of each answer. Of a session that it shall be `like`, the connector, the
+    headers and the cookies are used, and left to their owner. Raises RuntimeError when that one is closed.
+    """
+    if like is not None and like.closed:
+        raise RuntimeError("the session given is closed")
+    traces = []
+    if on_headers is not None:
+        trace = aiohttp.TraceConfig()
+
+        async def pass_on(session: object, context: object, params: aiohttp.TraceRequestEndParams) -> None:
+            on_headers(params.response.headers)
+
+        trace.on_request_end.append(pass_on)
+        traces.append(trace)
+    return aiohttp.ClientSession(
+        timeout=timeout,
+        headers={"User-Agent": f"market-relay/{VERSION}"} if like is None else like.headers,
+        cookie_jar=aiohttp.DummyCookieJar() if like is None else like.cookie_jar,
+        connector=None if like is None else like.connector,
+        connector_owner=like is None,
+        response_class=Answer,
+        trace_configs=traces,
+    )
+
+
+async def read_within(answer: aiohttp.ClientResponse, bounds: Bounds) -> bytes:
+    """Return the body of an answer, read part by part, and let the loop run in between.
+
+    Raises `TooLarge`, and closes the connection, as soon as a bound is passed.
+    """
+    parts: list[bytes] = []
+    size = marks = since = 0
+    try:
+        async for part in answer.content.iter_any():
+            parts.append(part)
+            size += len(part)
+            since += len(part)
+            if bounds.most_values:
+                marks += len(part) - len(part.translate(None, _MARKS))
+            bounds.check(size, marks)
+            if since >= _PART:
+                # A body that is compressed well comes all at once.
+                since = 0
+                await asyncio.sleep(0)
+    except BaseException:
+        answer.close()
+        raise
+    return b"".join(parts)
+
+
+def _host_of(location: str, base: URL) -> str:
+    """Return the host, and the port if it is unusual, that a `Location` points to; never more of it."""
+    try:
+        url = base.join(URL(location))
+        port = "" if url.port is None or url.is_default_port() else f":{url.port}"
+        host = f"{url.host or ''}{port}"
+    except ValueError:
+        host = ""
+    return host[:_HOST_LENGTH] if host and host.isprintable() else "an address that makes no sense"

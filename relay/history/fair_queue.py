@@ -1,0 +1,156 @@
+"""Whose call for history a provider gets next: live streams first, then the clients in turn; no I/O.
+
+A provider's budgets are shared, too: a part is left to live streams, and no client has all of the rest.
+"""
+
+import asyncio
+import time
+from collections import Counter, OrderedDict, deque
+from collections.abc import Callable, Sequence
+from types import TracebackType
+
+from relay.core.errors import RateLimited
+from relay.core.model import Budget
+
+CLIENTS_SHARE = 0.8
+"""Of a budget: once so much is used, by whomever, the rest is for live streams; providers may divide it themselves."""
+ONE_CLIENTS_SHARE = 0.75
+"""Of a budget: what one client may use of it."""
+LEAST_SHARED = 4
+"""Budgets of fewer units are not divided."""
+
+
+class Turn:
+    """The place of one call in the queue; the call is made inside of `async with`."""
+
+    __slots__ = ("_turns", "client", "go", "used")
+
+    def __init__(self, turns: "Turns", client: str | None) -> None:
+        self._turns = turns
+        self.client = client
+        self.go: asyncio.Future[None] | None = None
+        self.used: dict[str, int] = {}
+
+    def hasten(self, client: str | None) -> None:
+        """Let somebody else wait for the same call: for a live stream it comes first from now on."""
+        if client is None and self.client is not None:
+            self._turns.move(self)
+
+    async def __aenter__(self) -> None:
+        await self._turns.take(self)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._turns.end(self)
+
+
+class _Period:
+    # What clients spent of one budget until it is back to 0, in calls.
+    def __init__(self, resets_at: float) -> None:
+        self.resets_at = resets_at
+        self.calls: Counter[str] = Counter()
+
+
+class Turns:
+    """The calls to one provider: at most `most` at a time for clients, and as many again for live streams."""
+
+    def __init__(
+        self, most: int, budgets: Callable[[], Sequence[Budget]], wall: Callable[[], float] = time.time
+    ) -> None:
+        self._most = most
+        self._budgets = budgets
+        self._wall = wall
+        self._running = 0
+        self._live: deque[Turn] = deque()
+        self._queues: OrderedDict[str, deque[Turn]] = OrderedDict()
+        self._periods: dict[str, _Period] = {}
+        self._cost: dict[str, int] = {}
+
+    def turn(self, client: str | None) -> Turn:
+        """Return a place for a call; None is a live stream."""
+        return Turn(self, client)
+
+    async def take(self, turn: Turn) -> None:
+        """Wait until the call may be made. Raises `RateLimited` when its client had its share of a budget."""
+        turn.go = asyncio.get_running_loop().create_future()
+        if turn.client is None:
+            self._live.append(turn)
+        else:
+            self._queues.setdefault(turn.client, deque()).append(turn)
+        self._next()
+        try:
+            await turn.go
+        except asyncio.CancelledError:
+            if turn.go.done() and not turn.go.cancelled() and turn.go.exception() is None:
+                self.end(turn)
+            else:
+                self._leave(turn)
+            raise
+
+    def end(self, turn: Turn) -> None:
+        """Let the next one go."""
+        self._running -= 1
+        for budget in self._budgets():
+            # Other calls count into the difference as well, so the smallest one seen is what a call costs.
+            spent = budget.used - turn.used.get(budget.name, budget.used)
+            if spent > 0:
+                self._cost[budget.name] = min(spent, self._cost.get(budget.name, spent))
+        self._next()
+
+    def move(self, turn: Turn) -> None:
+        """Put a call that still waits before those of all clients."""
+        if turn.go is not None and not turn.go.done():
+            self._leave(turn)
+            self._live.append(turn)
+        turn.client = None
+        self._next()
+
+    def _leave(self, turn: Turn) -> None:
+        if turn in self._live:
+            self._live.remove(turn)
+        queue = self._queues.get(turn.client or "")
+        if queue is not None and turn in queue:
+            queue.remove(turn)
+            if not queue:
+                del self._queues[turn.client or ""]
+
+    def _next(self) -> None:
+        while self._live and self._running < 2 * self._most:
+            self._start(self._live.popleft())
+        while self._queues and self._running < self._most:
+            client, queue = self._queues.popitem(last=False)
+            turn = queue.popleft()
+            if queue:
+                self._queues[client] = queue
+            refusal = self._refusal(client)
+            if refusal is None:
+                self._start(turn)
+            elif turn.go is not None:
+                turn.go.set_exception(refusal)
+
+    def _start(self, turn: Turn) -> None:
+        self._running += 1
+        turn.used = {budget.name: budget.used for budget in self._budgets()}
+        if turn.go is not None:
+            turn.go.set_result(None)
+
+    def _refusal(self, client: str) -> RateLimited | None:
+        """Count one more call of a client, or say why there is none for it now."""
+        now = self._wall()
+        periods = []
+        for budget in self._budgets():
+            period = self._periods.get(budget.name)
+            if period is None or now >= period.resets_at:
+                period = self._periods[budget.name] = _Period(budget.resets_at)
+            periods.append(period)
+            if budget.limit < LEAST_SHARED:
+                continue
+            wait_s = max(1.0, budget.resets_at - now)
+            if budget.reserved is None and budget.used >= CLIENTS_SHARE * budget.limit:
+                return RateLimited(f"what is left of the {budget.name} is for live streams", wait_s)
+            if (period.calls[client] + 1) * self._cost.get(budget.name, 1) > ONE_CLIENTS_SHARE * budget.limit:
+                return RateLimited(f"one client gets at most {ONE_CLIENTS_SHARE:.0%} of the {budget.name}", wait_s)
+        for period in periods:
+            period.calls[client] += 1
+        return None

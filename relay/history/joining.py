@@ -1,0 +1,328 @@
+"""One subscription from its request until it is joined to its stream: attach, fetch the past, splice.
+
+The stream is wanted, and what it tells is kept, from the request on; only then is the past asked for. So the stream's
+promise begins before the past ends, whatever the provider's history is like and however long it takes.
+"""
+
+import asyncio
+from typing import Protocol
+
+from relay.core.errors import ProviderError, RateLimited, StoreError
+from relay.core.intervals import length_s
+from relay.core.model import Candle, StreamKey
+from relay.history.range_walk import Live, Past
+from relay.history.service import History
+from relay.history.snapshot import Snapshot, is_joined, is_whole, splice
+from relay.plugins.provider import Provider
+from relay.protocol.client_requests import Options, Request
+from relay.protocol.client_requests import Past as Wanted
+from relay.streams.hub import Hub
+from relay.streams.subscriptions import CONNECTED, NO_FLOOR, Stream
+
+MOST_SINCE = 20_000
+"""Candles that a resume may bring; beyond, the newest are sent and the snapshot is not complete."""
+MOST_REVISED = 2000
+"""Revised candles that a resume brings, the newest; beyond, it says that there are others."""
+MOST_WAIT_S = 150.0
+"""A past that has to wait for the provider's budget is waited for so long at most."""
+NOT_GIVEN = "the provider's history could not give it"
+LAG_WAIT_S = 0.5
+"""So long history that may lag is waited for before it is asked again; twice as long each time."""
+
+
+class Meter(Protocol):
+    """Counts the candles that one client is given of the past."""
+
+    @property
+    def client(self) -> str:
+        """Whom the past is for, as history's calls take turns."""
+        ...
+
+    def check(self) -> None:
+        """Raise `RequestError` when the client had its share."""
+
+    def spend(self, rows: int) -> None:
+        """Count candles that were fetched."""
+
+
+def live_of(stream: Stream | None) -> Live | None:
+    """Return what a stream knows of the present, if it is live and nothing is missing."""
+    if stream is None or stream.status != CONNECTED:
+        return None
+    series, last = stream.series, stream.series.last
+    if series.is_catching_up or last is None:
+        return None
+    due_at = series.due_at()
+    if due_at is not None and stream.feeder.clock.now() > due_at + stream.feeder.close_grace_s:
+        # It has been silent for so long that candles may have closed unseen.
+        return None
+    # From right behind the candle before, if that is known: then nothing is left to ask the provider for.
+    before = None if series.last_is_closed else series.closed_before(last.time)
+    return Live(last.time if before is None else before + 1, last, series.last_is_closed)
+
+
+class Joining:
+    """A subscription on its way: the requests it answers, and what the newest of them wants.
+
+    Whoever makes one calls `fetch` until it returns, then `splice`, and `close` in any case.
+    """
+
+    __slots__ = (
+        "_asked_at",
+        "_attachment",
+        "_hub",
+        "_past",
+        "_provider",
+        "_reaches_from",
+        "_revised",
+        "_revisions_known",
+        "_waited_s",
+        "confirmed_at",
+        "gap_reason",
+        "ids",
+        "name",
+        "options",
+        "stream",
+        "wanted",
+    )  # fmt: skip
+
+    def __init__(self, hub: Hub, stream: Stream, provider: Provider, request: Request) -> None:
+        self.stream = stream
+        self.ids = [request.id]
+        self.options: Options = request.options
+        self.wanted = request.past
+        self.confirmed_at: float | None = None
+        self.gap_reason = NOT_GIVEN
+        self._hub = hub
+        self._provider = provider
+        self._attachment = hub.attach(stream)
+        self._past = Past((), True, True)
+        self._asked_at = 0.0
+        self._reaches_from = 0
+        self._revised: dict[int, Candle] = {}
+        self._revisions_known = True
+        self._waited_s = 0.0
+
+    @property
+    def identity(self) -> tuple[str, StreamKey]:
+        """The stream's place in the hub."""
+        return self.stream.provider, self.stream.key
+
+    @property
+    def is_confirmed(self) -> bool:
+        """Whether the subscriber was told that the stream is accepted, and waits for its past."""
+        return self.confirmed_at is not None
+
+    def confirm(self) -> None:
+        """Note that the subscriber is told so: from now on it is owed every candle that closes."""
+        self.confirmed_at = self._provider.clock.now()
+
+    def replace(self, request: Request) -> None:
+        """Take what a later request for the same stream wants instead."""
+        self.ids.append(request.id)
+        self.options = request.options
+        if request.past != Wanted():
+            self.wanted = request.past
+
+    def close(self) -> None:
+        """Let go of the stream: it is subscribed to, or not wanted any more."""
+        self._hub.detach(self._attachment)
+
+    # -- fetching ----------------------------------------------------------------------------------
+
+    async def fetch(self, history: History, meter: Meter) -> None:
+        """Fetch the past, again while a later request wants another; what cannot be had makes it incomplete.
+
+        Raises `RequestError` when there were too many rows, and `RateLimited` when the provider's budget is used up
+        for a time that is worth waiting for (`note_wait`).
+        """
+        while True:
+            wanted = self.wanted
+            if wanted.bars != 0:
+                await self._fetch(history, meter, wanted)
+            if wanted.wants_revised:
+                await self._fetch_revised(history, meter, wanted)
+            if wanted == self.wanted:
+                return
+
+    def note_wait(self, seconds: float) -> None:
+        """Count time that was spent waiting for the provider's budget."""
+        self._waited_s += seconds
+
+    async def _fetch(self, history: History, meter: Meter, wanted: Wanted) -> None:
+        """Ask until the answer reaches what the stream itself answers for, or is old enough to be believed."""
+        clock, info = self._provider.clock, self._provider.info
+        settled_at = clock.now() + info.close_grace_s
+        pause_s, spent, is_strict = LAG_WAIT_S, 0, False
+        while True:
+            meter.check()
+            self._asked_at, age = clock.now(), history.age(self._provider, self.stream.key)
+            self._past = await self._ask(history, meter.client, wanted, is_strict)
+            await history.settle(self._provider, self.stream.key)
+            if age != history.age(self._provider, self.stream.key):
+                continue  # what was answered may be of another instrument than what the stream tells now
+            rows = _rows_for(self._past, wanted)
+            meter.spend(max(0, rows - spent))
+            spent = max(spent, rows)
+            if not is_whole(self._past):
+                return
+            if is_joined(self._past, self.stream.series, wanted, has_open=info.history_has_open):
+                return
+            if is_strict:
+                if info.history_has_open or self._asked_at >= settled_at:
+                    return
+                await asyncio.sleep(pause_s)
+                pause_s *= 2
+            is_strict = True
+
+    async def _ask(self, history: History, client: str, wanted: Wanted, is_strict: bool) -> Past:
+        provider, key, most = self._provider, self.stream.key, MOST_SINCE
+        self.gap_reason = NOT_GIVEN
+        start: int | None = None
+        if wanted.since is not None and wanted.bars is None:
+            start = wanted.since + 1
+            if self._live() is None and self._provider.has_history:
+                start = min(start, self.stream.series.needs_from())
+            start = max(0, start)
+        else:
+            most = self._rows_back(wanted.bars or 1)
+        try:
+            past = await history.candles(
+                provider,
+                key,
+                start=start,
+                end=None,
+                limit=most,
+                live=self._live,
+                must_be_new=is_strict,
+                client=client,
+            )
+            if start is not None and len(past.candles) >= most:
+                # It may go on beyond; the newest are worth more.
+                await history.candles(provider, key, start=None, end=None, limit=most, live=self._live, client=client)
+            elif is_whole(past):
+                is_all = start is None and len(past.candles) < most
+                self._reaches_from = 0 if is_all else past.candles[0].time if start is None else start
+                return past
+        except RateLimited as error:
+            if self._waited_s + error.retry_after <= MOST_WAIT_S:
+                raise
+            self.gap_reason = f"the provider was not asked, it follows later: {error}"
+        except ProviderError:
+            pass
+        except StoreError:
+            return Past((), True, False)
+        try:
+            # All that is known by now, also of what the provider gave before it failed.
+            return await history.stored(provider, key, limit=most, live=self._live)
+        except StoreError:
+            return Past((), True, False)
+
+    async def _fetch_revised(self, history: History, meter: Meter, wanted: Wanted) -> None:
+        """Fetch what the client has not, or not as it is now, of what opened up to `since`."""
+        provider, key, since = self._provider, self.stream.key, wanted.since or 0
+        self._revised, self._revisions_known = {}, True
+        if wanted.revision is not None:
+            try:
+                found = await history.revisions(provider, key, wanted.revision)
+                candles = [candle for candle in found.candles if candle.time <= since]
+                self._revised = {candle.time: candle for candle in candles[-MOST_REVISED:]}
+                self._revisions_known = found.is_complete and len(candles) <= MOST_REVISED
+            except StoreError:
+                self._revisions_known = False
+        for start, end in wanted.gaps:
+            meter.check()
+            try:
+                past = await history.candles(
+                    provider,
+                    key,
+                    start=start,
+                    end=min(end - 1, since),
+                    limit=MOST_REVISED,
+                    live=self._live,
+                    client=meter.client,
+                )
+            except (ProviderError, StoreError):
+                # The client has not got it, knows so, and asks again.
+                continue
+            closed = past.candles if past.last_is_closed else past.candles[:-1]
+            meter.spend(len(closed))
+            self._revised |= {candle.time: candle for candle in closed}
+
+    def _live(self) -> Live | None:
+        return live_of(self.stream)
+
+    def _rows_back(self, bars: int) -> int:
+        """Return how many of the newest candles to ask for; a stream that is not live needs what it has missed, too."""
+        bars += self.options.closed_only
+        if self._live() is not None or not self._provider.has_history:
+            return bars
+        behind_s = max(0.0, self._provider.clock.now() - self.stream.series.needs_from())
+        return min(MOST_SINCE, bars + int(behind_s // length_s(self.stream.key.interval)))
+
+    # -- splicing ----------------------------------------------------------------------------------
+
+    def splice(self, before: int | None) -> Snapshot:
+        """Return what is sent first, up to exactly what the stream has told until now; subscribe without awaiting.
+
+        A stream that is not live learns from the answer what it has missed, so that the snapshot reaches up to the
+        present; where it does not, it is not complete. `before` leaves out what the subscriber has already.
+        """
+        stream, series, past = self.stream, self.stream.series, self._past
+        is_current = self._live() is not None or self.wanted.bars == 0
+        if not is_current and is_whole(past) and self._reaches_from <= series.needs_from():
+            closed = list(past.candles)
+            forming = closed.pop() if closed and not past.last_is_closed else None
+            learnt = series.learn(closed, forming, self._asked_at, lost=past.unreadable)
+            self._hub.tell_after_gaps(stream, learnt, "the provider's history does not have it")
+            age_s = self._provider.clock.now() - self._asked_at
+            is_current = age_s <= length_s(stream.key.interval) + self._provider.info.close_grace_s
+        snapshot = splice(
+            series,
+            self._attachment.closed,
+            past,
+            self.wanted,
+            closed_only=self.options.closed_only,
+            before=before,
+            confirmed_at=self.confirmed_at,
+            names_holes=self._provider.info.has_every_candle,
+        )
+        for gap in snapshot.gaps:
+            series.owe(gap)
+        snapshot = snapshot._replace(is_complete=snapshot.is_complete and is_current)
+        return self._with_revised(snapshot, is_new=before is None) if self.wanted.wants_revised else snapshot
+
+    def _with_revised(self, snapshot: Snapshot, *, is_new: bool) -> Snapshot:
+        told, since = self._attachment, self.wanted.since or 0
+        # What was revised while it was asked for, a gap that was repaired so too: others were told of it already.
+        since_asked = {time: told.closed[time] for time in told.revised if time <= since}
+        revised = {time: candle for time, candle in self._revised.items() if time not in since_asked}
+        revised |= since_asked if is_new else {}
+        candles = [revised[time] for time in sorted(revised)]
+        return snapshot._replace(revised=candles, revisions_known=self._revisions_known)
+
+    def begins_at(self, snapshot: Snapshot) -> int | None:
+        """Return from which open time on the subscriber has all candles with a snapshot, its gaps' once they come."""
+        if self.wanted.since is not None and self.wanted.bars is None:
+            return self.wanted.since + 1
+        return snapshot.candles[0].time if snapshot.candles else None
+
+    def floor(self) -> int:
+        """Return up to which open time the subscriber has candles that the stream has not reached yet, if it says so.
+
+        Whoever resumes may come from a relay, or a run of this one, that was ahead of what this stream has told.
+        """
+        since, series = self.wanted.since, self.stream.series
+        if since is None:
+            return NO_FLOOR
+        last = series.last
+        is_reached = last is not None and (last.time > since or (last.time == since and series.last_is_closed))
+        return NO_FLOOR if is_reached else since
+
+
+def _rows_for(past: Past, wanted: Wanted) -> int:
+    """Return how many candles of an answer a client asked for; others were fetched for the stream's sake."""
+    rows = len(past.candles)
+    if wanted.since is not None:
+        rows = sum(candle.time > wanted.since for candle in past.candles)
+    return rows if wanted.bars is None else min(rows, wanted.bars)

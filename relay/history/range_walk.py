@@ -1,0 +1,304 @@
+"""One request's walk through time: what of its range is known, and what to ask a provider next; pure.
+
+Open times are not computed here: the provider's grid has holes and odd ends, so everything is reckoned in spans.
+"""
+
+import math
+from collections.abc import Container, Iterable, Iterator, Sequence
+from typing import NamedTuple, Protocol
+
+from relay.core.clock import ProviderClock
+from relay.core.intervals import length_s, next_open
+from relay.core.model import Budget, Candle, ProviderInfo, StreamKey, unreadable
+from relay.core.spans import FOREVER, Span, cut_spans, gaps_between, merge_spans
+from relay.history.doubts import Doubt
+
+# How far ahead of its clock a provider is asked about the present, in case that clock runs behind.
+_AHEAD_S = 120
+_SHORTEST_MONTH_S = 28 * 86_400
+
+
+class CandleSource(Protocol):
+    """A provider as history sees it: `clock` is its time, `candles` its `relay_candles`."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def clock(self) -> ProviderClock: ...
+    @property
+    def info(self) -> ProviderInfo: ...
+    @property
+    def has_history(self) -> bool: ...
+    def budgets(self) -> Sequence[Budget]: ...
+    async def candles(self, key: StreamKey, start: int | None, end: int, limit: int) -> Sequence[Candle]: ...
+
+
+class Past(NamedTuple):
+    """Candles, oldest first; `is_complete` is False when not all that was asked for could be had.
+
+    `known` are then the spans of which nothing is missing, as far as somebody looked, ascending. Where all that is
+    missing are candles that the provider has with values that cannot be used now, `unreadable` names them: each from
+    its open time to the next one. They are not among those that were asked for. `doubted` are holes that the provider
+    left before or between the candles, or all where it gave none, which is not believed yet: there may be a candle, or
+    none.
+    """
+
+    candles: tuple[Candle, ...]
+    last_is_closed: bool
+    is_complete: bool
+    known: tuple[Span, ...] = ()
+    unreadable: tuple[Span, ...] = ()
+    doubted: tuple[Span, ...] = ()
+
+
+class Live(NamedTuple):
+    """What a live stream knows about the present: from the open time `since` on there is nothing but `candle`.
+
+    Everything before `since` was put into the store, as far as it was delivered: `since` is the open time of the last
+    closed candle plus 1.
+    """
+
+    since: int
+    candle: Candle | None
+    is_closed: bool = False
+
+
+class Answer(NamedTuple):
+    """What a provider said about a span. Its candles stand only where the store does not know better.
+
+    One whose values cannot be used is in it as `unreadable` makes it.
+    """
+
+    span: Span
+    candles: tuple[Candle, ...]
+    open_time: int | None  # of the one candle that is not closed
+    asked_at: float
+    answered_at: float
+
+    @property
+    def reaches_present(self) -> bool:
+        """Say whether nothing can be newer than the answer."""
+        return self.span.end == FOREVER
+
+
+class Piece(NamedTuple):
+    """What to ask a provider in one call; `start` None: the newest before `end`.
+
+    At `followed_at` there is a candle of `end` or later. With `is_bounded` the piece cannot hold more than `limit`.
+    """
+
+    start: int | None
+    end: int
+    limit: int
+    followed_at: int | None
+    reaches_present: bool
+    is_bounded: bool = False
+
+    @property
+    def span(self) -> Span:
+        """The open times that the answer may hold."""
+        return Span(self.start or 0, self.end)
+
+
+class RangeRequest:
+    """One request's walk: forwards from `start`, or backwards from `end`, until it has `limit` candles."""
+
+    def __init__(
+        self, source: CandleSource, key: StreamKey, start: int | None, end: int | None, limit: int, began_at: float
+    ) -> None:
+        self.source = source
+        self.key = key
+        self.is_forward = start is not None
+        self.low = max(start or 0, 0)
+        self.end = end
+        self.limit = limit
+        self.began_at = began_at
+        self.is_strict = False
+        self.at: int | None = self.low if self.is_forward else None  # known and read up to here
+        self.rows: list[Candle] = []
+        self.open_row: int | None = None  # the open time of the first row that was not closed when it was read
+        self.answers: list[Answer] = []
+        self.stored: list[Span] = []
+        self.doubts: Sequence[Doubt] = ()
+        self.lost: list[int] = []  # open times of candles that cannot be read, as far as it has gone
+        self._reach = limit
+        self._is_dense = False
+        self._page = source.info.candles_per_call
+        self._length = _SHORTEST_MONTH_S if key.interval == "1M" else length_s(key.interval)
+
+    @property
+    def missing(self) -> int:
+        """How many candles are still wanted."""
+        return self.limit - len(self.rows)
+
+    def present(self) -> int:
+        """Return an open time that no candle has reached yet."""
+        return int(self.source.clock.now()) + length_s(self.key.interval) + _AHEAD_S
+
+    def high(self) -> int:
+        """Return the end of the range asked for, exclusive."""
+        present = self.present()
+        return present if self.end is None else min(self.end + 1, present)
+
+    def adopt(self, answer: Answer) -> None:
+        """Believe an answer for the rest of this request; of those about the present only the first."""
+        if self.is_strict and answer.asked_at < self.began_at:
+            return
+        if not answer.reaches_present or not any(other.reaches_present for other in self.answers):
+            self.answers.append(answer)
+        count = len(answer.candles)
+        is_full = count > 0 and count >= self._page - 1
+        self._is_dense = is_full and answer.candles[-1].time - answer.candles[0].time <= 1.1 * count * self._length
+
+    def known(self) -> list[Span]:
+        """Return what the store or an answer knows completely, and what is in doubt and not asked for here; merged."""
+        if not self.answers and not self.doubts:
+            return self.stored
+        spans = [*self.stored, *(answer.span for answer in self.answers), *(doubt.span for doubt in self.doubts)]
+        return merge_spans(spans)
+
+    def next_known(self, high: int) -> tuple[int, int]:
+        """Return where the request stands and how far from there everything is known; the same where nothing is."""
+        known = self.known()
+        if self.is_forward:
+            at = self.low if self.at is None else self.at
+            return at, next((min(span.end, high) for span in known if span.start <= at < span.end), at)
+        at = high if self.at is None else self.at
+        return at, next((max(span.start, 0) for span in known if span.start < at <= span.end), at)
+
+    def is_stored(self, time: int) -> bool:
+        """Say whether the store knows what there is at an open time."""
+        return any(span.start <= time < span.end for span in self.stored)
+
+    def answered(self, start: int, end: int) -> dict[int, Candle]:
+        """Return the candles of a range that answers hold and the store does not vouch for, by open time."""
+        return {
+            candle.time: candle
+            for answer in self.answers
+            for candle in answer.candles
+            if start <= candle.time < end and not self.is_stored(candle.time)
+        }
+
+    def unstored(self, start: int, end: int) -> dict[int, Candle]:
+        """Return what `answered` does, and those that cannot be read."""
+        if not self.answers and not self.doubts:
+            return {}
+        times = [doubt.span.start for doubt in self.doubts if doubt.is_row and start <= doubt.span.start < end]
+        lost = {time: unreadable(time) for time in times if not self.is_stored(time)}
+        return lost | self.answered(start, end)
+
+    def reached(self) -> tuple[int, int]:
+        """Return from where to where the request went, once it has what it wants: open times, the end exclusive."""
+        high = self.high()
+        if self.missing > 0 or not self.rows:
+            return self.low, high
+        return (self.low, self.rows[-1].time + 1) if self.is_forward else (self.rows[0].time, high)
+
+    def open_times(self) -> set[int]:
+        """Return the open times of candles that are not closed."""
+        return {answer.open_time for answer in self.answers if answer.open_time is not None}
+
+    def note_open(self, rows: Iterable[Candle], closed: Container[int]) -> None:
+        """Note which of some rows is not closed, as they are read: what is learnt later says nothing of their values.
+
+        `closed` are the open times of the rows that the store gave.
+        """
+        open_times = self.open_times()
+        for row in rows:
+            if row.time in open_times and row.time not in closed:
+                self.open_row = row.time if self.open_row is None else min(self.open_row, row.time)
+
+    def _followed_at(self, end: int) -> int | None:
+        # A stored span ends after a closed candle, at an open one, or so long ago that none can be open.
+        later = [span.end for span in self.stored if span.end > end]
+        later += [candle.time for answer in self.answers for candle in answer.candles if candle.time >= end]
+        return min(later, default=None)
+
+    def pieces(self, high: int) -> list[Piece]:
+        """Return what to ask now: what lies next, or several pages at once where all of them are needed."""
+        at = high if self.at is None else self.at
+        settled = settled_before(self.source, self.key, self.source.clock.now())
+        wide = self.missing * self._length
+        low, end = (at, min(at + wide, high)) if self.is_forward else (max(at - wide, self.low), at)
+        if end <= settled:
+            windows = list(self._windows(low, end))
+            if len(windows) > 1:
+                return windows
+        return [self._piece(high)]
+
+    def _windows(self, low: int, high: int) -> Iterator[Piece]:
+        """Cut what is not known of a range into pages, none of which can hold too many candles.
+
+        Where nobody knows how much there is, one page after the other is asked instead: it steps over holes.
+        """
+        known = self.known()
+        page_s = self._page * self._length
+        for gap in gaps_between(known, low, high):
+            is_inside = known and known[0].start <= gap.start and gap.end <= known[-1].end
+            if not self._is_dense and not (is_inside and gap.end - gap.start <= page_s):
+                continue
+            start, end = gap
+            while start < end:
+                if self.is_forward:
+                    page = Span(start, min(start + page_s, end))
+                    start = page.end
+                else:
+                    page = Span(max(start, end - page_s), end)
+                    end = page.start
+                yield Piece(*page, self._page, self._followed_at(page.end), False, is_bounded=True)
+
+    def _piece(self, high: int) -> Piece:
+        """Return what to ask next. `at` is where the known time ends."""
+        at = high if self.at is None else self.at
+        known = self.known()
+        settled = settled_before(self.source, self.key, self.source.clock.now())
+        if self.is_forward:
+            later = next((span.start for span in known if span.start > at), None)
+            end = high if later is None else min(later, high)
+            reaches_present = later is None and end > settled
+            # Never just one: it could be the open candle for ever.
+            limit = min(max(self.missing, 2), self._page)
+            return Piece(at, self.present() if reaches_present else end, limit, self._followed_at(end), reaches_present)
+        reaches_present = at > settled and not any(span.start >= at for span in known)
+        end = self.present() if reaches_present else at
+        length = self._length
+        extra = max(0, int(self.source.clock.now()) - at) // length + 2 if end > at and self.end is not None else 0
+        earlier = max((span.end for span in known if span.end <= at), default=0)
+        if not earlier:
+            limit = min(self.missing + extra, self._page)
+            return Piece(None, end, limit, self._followed_at(end), reaches_present)
+        # The newest before `at` could run into what an earlier span holds, so the question gets a start: far enough
+        # back for the missing candles if the grid had no holes, farther each time it turns out to have some.
+        newest = min(at, max(int(self.source.clock.now()) + 1, earlier + 1))
+        start = max(earlier, newest - self._reach * length)
+        self._reach = max(self._reach, 64) * 8
+        limit = min((newest - start) // length + 2 + extra, self._page)
+        return Piece(start, end, limit, self._followed_at(end), reaches_present)
+
+
+def settled_before(source: CandleSource, key: StreamKey, now: float) -> int:
+    """Return the open time from which on a candle may still be missing from the provider's answers."""
+    return math.floor(now - length_s(key.interval) - source.info.close_grace_s)
+
+
+def past_of(request: RangeRequest, *, is_complete: bool) -> Past:
+    """Return what a request has found; it ends with the first candle that is not closed."""
+    rows, open_row, lost = request.rows, request.open_row, sorted(request.lost)
+    if open_row is not None:
+        rows = [row for row in rows if row.time <= open_row]
+        lost = [time for time in lost if time < open_row]
+    last_is_closed = open_row is None or not rows or rows[-1].time != open_row
+    spans = tuple(Span(time, next_open(request.key.interval, time)) for time in lost) if is_complete else ()
+    doubted = _doubted(request, rows)
+    return Past(tuple(rows), last_is_closed, is_complete and not lost, unreadable=spans, doubted=doubted)
+
+
+def _doubted(request: RangeRequest, rows: Sequence[Candle]) -> tuple[Span, ...]:
+    holes = [doubt.span for doubt in request.doubts if not (doubt.is_row or doubt.is_sparse)]
+    if not holes:
+        return ()
+    if not rows:
+        return tuple(cut_spans(holes, request.low, request.high()))
+    known = merge_spans([*request.stored, *(Span(row.time, row.time + 1) for row in rows)])
+    inside = cut_spans(holes, request.low if request.is_forward else rows[0].time, rows[-1].time)
+    return tuple(part for hole in inside for part in gaps_between(known, *hole))

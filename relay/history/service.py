@@ -1,0 +1,389 @@
+"""The past of a stream: candles from the store, else from the provider; equal requests share one call.
+
+What is known is never asked again, and what is not known is never passed off as empty. What a provider did not give
+although it may be there is left out, and asked for again when it is time to.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from relay.core.clock import Clock
+from relay.core.model import Candle, StreamKey, is_unreadable
+from relay.core.spans import FOREVER, Span, cut_spans, gaps_between, span_at
+from relay.history.doubts import Doubt
+from relay.history.identity_checks import Identities
+from relay.history.provider_calls import Call, Calls
+from relay.history.range_walk import Answer, CandleSource, Live, Past, RangeRequest, past_of
+from relay.storage.chunks import Chunk, encode, joined, window_s
+from relay.storage.revisions import Revisions
+from relay.storage.store import Store
+
+MAX_CALLS = 50
+"""Provider calls that one request may cause; what it has then is not complete."""
+
+SOURCES = ("cache", "store", "provider")
+"""Where an answer comes from: the memory of this process, its database, or a provider that was asked for a part."""
+
+
+class Text(NamedTuple):
+    """Candles as clients get them, and for how long they stay right.
+
+    That is as long as the store's `version` of the stream is the same, the live stream has told nothing (if
+    `is_live`), and the monotonic clock has not reached `until` (if there is one). `version` -1: not a moment. `doubted`
+    are open times between them of which a candle may be missing.
+    """
+
+    chunks: Sequence[Chunk]
+    last_is_closed: bool
+    version: int = -1
+    is_live: bool = False
+    until: float | None = None
+    doubted: tuple[Span, ...] = ()
+
+    @property
+    def chunk(self) -> Chunk:
+        """All candles in one."""
+        return joined(self.chunks)
+
+
+class History:
+    """Answers for any range of any stream; owns the `calls` of providers.
+
+    `client` is whom a request is made for: calls take turns among clients, and those for live streams (None) come
+    first. `served` counts answers by where they came from.
+    """
+
+    def __init__(self, store: Store, clock: Clock, identities: Identities | None = None) -> None:
+        self._store = store
+        self._clock = clock
+        self._identities = identities
+        self.calls = Calls(store, clock, None if identities is None else identities.note_answer)
+        self.served: Counter[str] = Counter()
+
+    async def text(
+        self,
+        source: CandleSource,
+        key: StreamKey,
+        *,
+        start: int | None,
+        end: int | None,
+        limit: int,
+        live: Callable[[], Live | None],
+        client: str | None = None,
+    ) -> Text:
+        """Return what `candles` does, encoded. Nothing is awaited when all of it is in memory."""
+        if self._identities is not None and not self._identities.is_settled(source, key):
+            await self._identities.settle(source, key)
+        request = RangeRequest(source, key, start, end, limit, self._clock.monotonic())
+        present = live()
+        if present is not None:
+            request.adopt(self._from_live(present))
+        found = await self._known_text(request, is_live=present is not None)
+        if found is not None:
+            return found
+        past = await self.candles(source, key, start=start, end=end, limit=limit, live=live, client=client)
+        # What came before the first candle of all may be asked for by anybody.
+        first = past.candles[0].time if past.candles else 0
+        doubted = (*cut_spans(past.doubted, first, FOREVER), *past.unreadable)
+        return Text((encode(past.candles),), past.last_is_closed, doubted=doubted)
+
+    async def candles(
+        self,
+        source: CandleSource,
+        key: StreamKey,
+        *,
+        start: int | None,
+        end: int | None,
+        limit: int,
+        live: Callable[[], Live | None] | None = None,
+        must_be_new: bool = False,
+        client: str | None = None,
+    ) -> Past:
+        """Return the first `limit` candles from `start` on, or without it the last `limit` up to `end` or now.
+
+        `start` and `end` are open times, both inclusive. `live` gives the present of a stream that is live, in place of
+        a provider call; it is called before anything else. With `must_be_new` no answer about the present is
+        taken that was asked for before this call, however fresh.
+
+        Raises `ProviderError` when the provider has to be asked and fails (what it gave before that is kept) and
+        `StoreError` when the store cannot be read. Cancelling ends the request, not the provider calls: others may wait
+        for the same.
+        """
+        if limit <= 0:
+            return Past((), True, True)
+        if self._identities is not None and not self._identities.is_settled(source, key):
+            await self._identities.settle(source, key)
+        while True:
+            age = self._store.age(source.name, key.symbol)
+            past = await self._past(source, key, start, end, limit, live, must_be_new, client)
+            if age == self._store.age(source.name, key.symbol):
+                return past  # else a part of it is of another instrument
+
+    async def _past(
+        self,
+        source: CandleSource,
+        key: StreamKey,
+        start: int | None,
+        end: int | None,
+        limit: int,
+        live: Callable[[], Live | None] | None,
+        must_be_new: bool,
+        client: str | None,
+    ) -> Past:
+        request = RangeRequest(source, key, start, end, limit, self._clock.monotonic())
+        present = live() if live is not None else None
+        if present is not None:
+            request.adopt(self._from_live(present))
+        request.is_strict = must_be_new
+        past, origin = await self._walk(request, client)
+        low, high = request.reached()
+        is_due = source.has_history and self.calls.must_ask_again(source, key, low, high)
+        if is_due and await self.ask_again(source, key, low, client, end=high):
+            again = RangeRequest(source, key, start, end, limit, request.began_at)
+            again.answers = request.answers
+            again.is_strict = must_be_new
+            past, _ = await self._walk(again, client)
+            origin = "provider"
+        if origin:
+            self.served[origin] += 1
+        return past
+
+    async def ask_again(
+        self, source: CandleSource, key: StreamKey, start: int, client: str | None, *, end: int = FOREVER
+    ) -> bool:
+        """Ask for what is in doubt from `start` on where it is time to; return whether anything was asked.
+
+        Raises `StoreError` when the store cannot be read.
+        """
+        stored = await self._store.spans(source.name, key, start, end)
+        return await self.calls.ask_again(source, key, start, end, stored, client)
+
+    async def _walk(self, request: RangeRequest, client: str | None) -> tuple[Past, str]:
+        """Return what a request asks for, and where it was had from; what is in doubt is not asked for."""
+        source, key = request.source, request.key
+        calls = 0
+        origin = "store"
+        while True:
+            high = request.high()
+            if request.low >= high:
+                return Past((), True, True), ""
+            ended = self.calls.ended
+            if await self._advance(request, high):
+                return past_of(request, is_complete=True), origin
+            if not source.has_history:
+                return await self._all_stored(request, high), origin
+            if ended != self.calls.ended:
+                continue  # a call that ended while the store was read may have been for the same
+            origin = "provider"
+            awaited: dict[Call, None] = {}
+            for piece in request.pieces(high):
+                busy = self.calls.under_way(source, key, piece.span)
+                if not busy:
+                    if calls >= MAX_CALLS:
+                        break
+                    calls += 1
+                    busy = [self.calls.start(source, key, piece, client)]
+                for call in busy:
+                    call.turn.hasten(client)
+                    awaited[call] = None
+            if not awaited:
+                return past_of(request, is_complete=False), origin
+            for answer in await self.calls.wait(awaited):
+                request.adopt(answer)
+
+    async def stored(
+        self, source: CandleSource, key: StreamKey, *, limit: int, live: Callable[[], Live | None]
+    ) -> Past:
+        """Return the last `limit` candles that are known without asking the provider, and what is `known` of them.
+
+        There may be more, so it is never complete. Raises `StoreError` when the store cannot be read.
+        """
+        request = RangeRequest(source, key, None, None, limit, self._clock.monotonic())
+        present = live()
+        if present is not None:
+            request.adopt(self._from_live(present))
+        self.served["store"] += 1
+        while True:
+            cut = self._store.cut(source.name, key)
+            request.stored = await self._store.spans(source.name, key, 0, FOREVER)
+            request.doubts = self.calls.doubts.of((source.name, key))
+            self.calls.adopt_recent(request)
+            past = await self._all_stored(request, request.high())
+            if cut == self._store.cut(source.name, key):
+                break  # else old candles were deleted meanwhile
+        first = past.candles[0].time if len(past.candles) >= limit else 0
+        known = [*request.stored, *(doubt.span for doubt in request.doubts)]
+        known += map(_known_of, request.answers[present is not None :])
+        if present is not None:
+            known.append(request.answers[0].span)
+        known = cut_spans(known, first, FOREVER)
+        for time in request.lost:
+            known = [*cut_spans(known, 0, time), *cut_spans(known, time + 1, FOREVER)]
+        return past._replace(known=tuple(known))
+
+    def keep(
+        self, provider: str, key: StreamKey, candle: Candle, after: int | None, *, is_revised: bool = False
+    ) -> int | None:
+        """Queue a closed candle of the live stream for the store, as `Store.put_closed` does; return what that does.
+
+        That nothing is known to be missing since `after` does not end a doubt.
+        """
+        if after is not None and self.calls.doubts.touch((provider, key), after + 1, candle.time):
+            after = None
+        return self._store.put_closed(provider, key, candle, after, is_revised=is_revised)
+
+    @property
+    def revision(self) -> int:
+        """The number of the newest revision of any candle."""
+        return self._store.revision
+
+    async def revisions(self, source: CandleSource, key: StreamKey, after: int) -> Revisions:
+        """Return what of a stream was revised since the revision `after`. Raises `StoreError`."""
+        return await self._store.revisions(source.name, key, after)
+
+    def age(self, source: CandleSource, key: StreamKey) -> int:
+        """Return what is another number once the past of a symbol is another one."""
+        return self._store.age(source.name, key.symbol)
+
+    async def settle(self, source: CandleSource, key: StreamKey) -> None:
+        """Return when a stream of a symbol remembers nothing of an instrument that the symbol named before."""
+        if self._identities is not None and not self._identities.is_settled(source, key):
+            await self._identities.settle(source, key, is_spliced=True)
+
+    async def forget(self, source: CandleSource, symbol: str, before: int | None) -> None:
+        """Forget what is stored of a symbol, all or what opened before; the next who wants it has it asked for anew.
+
+        Raises `StoreError`, and then nothing is forgotten.
+        """
+        await self._store.forget(source.name, symbol, None, before)
+        self.calls.doubts.drop(source.name, symbol)
+
+    def now(self) -> float:
+        """Return the time that `Text.until` is meant in."""
+        return self._clock.monotonic()
+
+    async def close(self) -> None:
+        """Cancel the provider calls under way and wait for their end."""
+        await self.calls.close()
+
+    # -- what is known -----------------------------------------------------------------------------
+
+    async def _known_text(self, request: RangeRequest, *, is_live: bool) -> Text | None:
+        """Return the answer to a request if the provider need not be asked for it."""
+        source, key, is_newest = request.source, request.key, not request.is_forward
+        store, name = self._store, source.name
+        end = request.high()
+        if request.low >= end:
+            return Text((), True)
+        cut = store.cut(name, key)
+        near = min(end - 1, int(source.clock.now())) if is_newest else request.low + window_s(key.interval)
+        # Before anything else is awaited: what is written from here on makes this answer an old one.
+        request.stored, version, is_remembered = await store.known(name, key, near=near)
+        request.doubts = self.calls.doubts.of((name, key))
+        self.calls.adopt_recent(request)
+        span = span_at(request.known(), end - 1 if is_newest else request.low)
+        if span is None:
+            return None
+        low, high = max(span.start, request.low), min(span.end, end)
+        stored = await store.chunks(name, key, low, high, request.limit, is_newest)
+        if cut != store.cut(name, key):
+            return None
+        chunks, last_is_closed = stored.chunks, True
+        newer = [candle for _, candle in sorted(request.answered(low, high).items())] if request.answers else None
+        if newer:
+            newer = [candle for candle in newer if not is_unreadable(candle)]
+        if newer:
+            if chunks and newer[0].time <= chunks[-1].times[-1]:
+                return None
+            is_open = [candle.time in request.open_times() for candle in newer]
+            if any(is_open[:-1]):
+                return None
+            chunk = joined((*chunks, encode(newer))).within(0, FOREVER, request.limit, newest=is_newest)
+            last_is_closed = not (is_open[-1] and chunk.times[-1] == newer[-1].time)
+            chunks = (chunk,)
+        count = sum([len(chunk.times) for chunk in chunks])
+        if count < request.limit and (low > request.low if is_newest else high < end):
+            return None
+        doubts: Sequence[Doubt] = request.doubts
+        doubted: tuple[Span, ...] = ()
+        if doubts:
+            if chunks and count >= request.limit:
+                low, high = (chunks[0].times[0], end) if is_newest else (low, chunks[-1].times[-1] + 1)
+            doubts = [doubt for doubt in doubts if doubt.span.start < high and low < doubt.span.end]
+            now = self._clock.monotonic()
+            if any(doubt.again_at <= now for doubt in doubts):
+                return None
+            if chunks:
+                low, high = chunks[0].times[0], chunks[-1].times[-1]
+            holes = cut_spans((doubt.span for doubt in doubts if not doubt.is_sparse), low, high)
+            doubted = tuple(part for hole in holes for part in gaps_between(request.stored, *hole))
+        self.served["cache" if is_remembered and stored.is_remembered else "store"] += 1
+        used = [answer for answer in request.answers if answer.span.start < end]
+        # What the live stream knows was adopted first.
+        is_live = is_live and request.answers[0] in used
+        until = min([answer.answered_at + source.info.fresh_s for answer in used[is_live:]], default=None)
+        if doubts:
+            again_at = min(doubt.again_at for doubt in doubts)
+            until = again_at if until is None else min(until, again_at)
+        return Text(chunks, last_is_closed, version, is_live, until, doubted)
+
+    async def _advance(self, request: RangeRequest, high: int) -> bool:
+        """Take what is known next to where the request stands; True when it has all it wants."""
+        source, key, open_row, lost = request.source, request.key, request.open_row, request.lost
+        while True:
+            request.open_row, request.lost = open_row, [*lost]
+            cut = self._store.cut(source.name, key)
+            request.stored = await self._store.spans(source.name, key, request.low, FOREVER)
+            request.doubts = self.calls.doubts.of((source.name, key))
+            self.calls.adopt_recent(request)
+            at, to = request.next_known(high)
+            rows = await self._rows(request, min(at, to), max(at, to)) if at != to else []
+            if cut == self._store.cut(source.name, key):
+                break  # else old candles were deleted in between: what was known then is not known now
+        if request.is_forward:
+            request.rows += rows
+            request.at = to
+        elif at != to:
+            # Without anything known it stands at the present still, which moves on.
+            request.rows[:0] = rows
+            request.at = to
+        return request.missing <= 0 or (to >= high if request.is_forward else to <= 0)
+
+    async def _rows(self, request: RangeRequest, start: int, end: int) -> list[Candle]:
+        source, key, newest = request.source, request.key, not request.is_forward
+        rows = await self._store.read(source.name, key, start, end, request.missing, newest)
+        extra = request.unstored(start, end)
+        if not extra:
+            return rows
+        lost = [time for time, candle in extra.items() if is_unreadable(candle)]
+        merged = extra | {candle.time: candle for candle in rows}
+        stored = {candle.time for candle in rows}
+        rows = [merged[time] for time in sorted(merged) if time in stored or time not in lost]
+        if len(rows) >= request.missing:
+            rows = rows[len(rows) - request.missing :] if newest else rows[: request.missing]
+            start, end = (rows[0].time, end) if newest else (start, rows[-1].time)
+        request.lost += [time for time in lost if start <= time < end and time not in stored]
+        request.note_open(rows, stored)
+        return rows
+
+    async def _all_stored(self, request: RangeRequest, high: int) -> Past:
+        request.open_row = None
+        request.rows, request.lost = [], []
+        request.rows = await self._rows(request, request.low, high)
+        return past_of(request, is_complete=False)
+
+    def _from_live(self, live: Live) -> Answer:
+        candles = () if live.candle is None else (live.candle,)
+        open_time = None if live.candle is None or live.is_closed else live.candle.time
+        now = self._clock.monotonic()
+        return Answer(Span(live.since, FOREVER), candles, open_time, now, now)
+
+
+def _known_of(answer: Answer) -> Span:
+    """Return which closed candles an answer from a while ago tells for sure: none beyond its newest one."""
+    end = answer.span.start
+    if answer.candles:
+        newest = answer.candles[-1].time
+        end = newest if newest == answer.open_time else newest + 1
+    return Span(answer.span.start, min(answer.span.end, end))

@@ -1,0 +1,211 @@
+"""The past and the live stream of a subscription as one sequence: spliced by open time, no hole, no duplicate; pure."""
+
+from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+from relay.core.intervals import first_open_after, length_s, next_open
+from relay.core.model import Candle
+from relay.core.spans import FOREVER, Span, cut_spans, gaps_between, merge_spans
+from relay.history.range_walk import Past
+from relay.protocol.client_requests import Past as Wanted
+from relay.streams.series import Gap, Series
+
+_DAY_S = 86_400
+
+
+class Snapshot(NamedTuple):
+    """The candles that a subscription starts with, and the gaps that are left in them.
+
+    `revised` are closed candles from before them that are other ones than the client has, None if it did not ask; of
+    others it is not known where `revisions_known` is False.
+    """
+
+    candles: Sequence[Candle]
+    last_is_closed: bool
+    is_complete: bool
+    gaps: Sequence[Gap] = ()
+    revised: Sequence[Candle] | None = None
+    revisions_known: bool = True
+
+
+def is_whole(past: Past) -> bool:
+    """Say whether an answer of history has all that was asked for, but rows that nobody can read."""
+    return past.is_complete or bool(past.unreadable)
+
+
+def is_joined(past: Past, series: Series, wanted: Wanted, *, has_open: bool) -> bool:
+    """Say whether no candle can be missing between an answer of history and what the stream itself answers for.
+
+    `has_open` says that the provider's answers end with the open candle: then what closed before is there for sure.
+    Else the candle right before has to be there, or another question later will tell.
+    """
+    begin = answered_from(series)
+    if begin is None:
+        return True
+    times = [candle.time for candle in past.candles]
+    if not past.last_is_closed and times[-1] < begin:
+        return False
+    if has_open and times and times[-1] >= begin:
+        return True
+    before = [time for time in times if time < begin]
+    if wanted.bars is not None and len(times) - len(before) >= wanted.bars:
+        return True
+    if before:
+        end = next_open(series.key.interval, before[-1])
+    elif wanted.since is not None:
+        end = first_open_after(series.key.interval, wanted.since, _an_open(series, times))
+    else:
+        return False
+    return end >= begin or series.market.is_closed(end, begin)
+
+
+def _an_open(series: Series, times: Iterable[int]) -> int | None:
+    """Return an open time of the stream, the newest of its own if there is one."""
+    return next(iter(times), None) if series.last is None else series.last.time
+
+
+def answered_from(series: Series) -> int | None:
+    """Return the open time from which on the stream itself tells, or remembers, every candle; None if it does not."""
+    if series.closed:
+        return next(iter(series.closed))
+    if series.promised_at is not None:
+        return series.owed_from()
+    return None if series.last is None else series.last.time
+
+
+def splice(
+    series: Series,
+    told: Mapping[int, Candle],
+    past: Past,
+    wanted: Wanted,
+    *,
+    closed_only: bool = False,
+    before: int | None = None,
+    confirmed_at: float | None = None,
+    names_holes: bool = False,
+) -> Snapshot:
+    """Return what is sent first, up to exactly what the stream has told until now.
+
+    `told` are closed candles that the stream told since the past was asked for, by open time. With `before` the
+    subscriber has all from that open time on already. With `closed_only` an open candle is left out and does not
+    count. What closed after `confirmed_at` (the provider's time) is there in any case: the subscriber is owed it. With
+    `names_holes` what an answer left out, and is not believed yet, is a gap.
+    """
+    known = {candle.time: candle for candle in past.candles}
+    last = series.last
+    forming = past.candles[-1] if past.candles and not past.last_is_closed else None
+    if forming is not None:
+        del known[forming.time]
+    open_time: int | None = None
+    if last is None:
+        # What is owed to the stream's subscribers comes as updates; here it would come twice.
+        known = {time: candle for time, candle in known.items() if not series.is_owed(time)}
+    else:
+        known |= told
+        known |= series.closed
+        known[last.time] = last
+        # What is newer comes as an update.
+        known = {time: candle for time, candle in known.items() if time <= last.time}
+        if not series.last_is_closed:
+            open_time = last.time
+        elif forming is not None and forming.time == next_open(series.key.interval, last.time):
+            # The stream has told nothing of it yet, and nothing can come before it.
+            open_time = forming.time
+            known[open_time] = forming
+    times = known.keys()
+    candles = [known[time] for time in sorted(known) if wanted.since is None or time > wanted.since]
+    if before is not None:
+        candles = [candle for candle in candles if candle.time < before]
+    if closed_only:
+        candles = [candle for candle in candles if candle.time != open_time]
+    if wanted.bars is not None:
+        count = wanted.bars
+        if confirmed_at is not None:
+            count = max(count, sum(next_open(series.key.interval, candle.time) > confirmed_at for candle in candles))
+        candles = candles[-count:] if count else []
+    gaps = list(dict.fromkeys(_gaps(series, past, wanted, times, candles, before)))
+    holes = _doubted(series, past, wanted, candles)
+    is_complete = past.is_complete and not gaps and not holes
+    if names_holes:
+        told_of = merge_spans(Span(*gap) for gap in gaps)
+        gaps = sorted([*gaps, *(Gap(*part) for hole in holes for part in gaps_between(told_of, *hole))])
+    if not past.is_complete and not gaps and wanted.since is not None and wanted.bars is None:
+        # All that was asked for is known; what follows comes as updates, or is told as a gap in its turn.
+        is_complete = last is not None or series.promised_at is not None
+    return Snapshot(candles, not candles or candles[-1].time != open_time, is_complete, gaps)
+
+
+def _doubted(series: Series, past: Past, wanted: Wanted, candles: Sequence[Candle]) -> list[Gap]:
+    """Return where a candle may be missing before or between those that are sent: the provider left it out, for now.
+
+    That is no gap, unless each interval has a candle: nobody knows of one. It is told as revised once it is found.
+    """
+    if not candles or not past.doubted:
+        return []
+    interval = series.key.interval
+    times, length, first = {candle.time for candle in candles}, length_s(interval), candles[0].time
+    begin = first if wanted.since is None or wanted.bars is not None else wanted.since + 1
+    return [
+        Gap(at, next_open(interval, at))
+        for hole in cut_spans(past.doubted, begin, candles[-1].time)
+        for start, end in series.market.open_parts(*hole, length)
+        for at in range(_open_from(interval, start, times, first), end, length)
+        if at not in times
+    ]
+
+
+def _gaps(
+    series: Series,
+    past: Past,
+    wanted: Wanted,
+    times: Collection[int],
+    candles: Sequence[Candle],
+    before: int | None,
+) -> Iterator[Gap]:
+    """Yield the gaps to be told with a snapshot of `candles`; `times` are the open times of all that are known."""
+    last, interval = series.last, series.key.interval
+    begin = candles[0].time if candles else None
+    if wanted.since is not None and wanted.bars is None:
+        begin = first_open_after(interval, wanted.since, _an_open(series, times))
+    if begin is not None:
+        end = series.owed_from() if last is None else last.time
+        end = end if before is None else min(end, before)
+        yield from (Gap(*lost) for lost in past.unreadable if begin <= lost.start < end and lost.start not in times)
+        if not is_whole(past):
+            yield from _unknown(series, past.known, times, begin, end)
+    if last is not None and before is None:
+        # Told to others while the answer was on its way: nobody will say it again.
+        yield from _gaps_left(series, times, last.time if begin is None else min(begin, last.time))
+
+
+def _unknown(series: Series, spans: Sequence[Span], times: Collection[int], begin: int, end: int) -> Iterator[Gap]:
+    """Yield where candles may be missing between two open times, beside the gaps that the series knows itself.
+
+    Hours in which the market was closed are known, or named by nobody.
+    """
+    known = list(spans)
+    if series.last is not None:
+        known.append(Span(next(iter(series.closed), series.last.time), FOREVER))
+    for start, until in gaps_between(merge_spans(known), begin, end):
+        # A span may end anywhere between two open times.
+        at = _open_from(series.key.interval, start, times, begin)
+        if at < until:
+            yield from (Gap(*part) for part in series.market.open_parts(at, until, length_s(series.key.interval)))
+
+
+def _open_from(interval: str, start: int, times: Collection[int], begin: int) -> int:
+    """Return the first open time from `start` on, as far as it can be reckoned; `begin` is one."""
+    length = length_s(interval)
+    if length < _DAY_S:
+        return start + (next(iter(times), begin) - start) % length
+    return next_open(interval, start - 1) if start - 1 in times else start
+
+
+def _gaps_left(series: Series, times: Container[int], begin: int) -> Iterator[Gap]:
+    """Yield the gaps of a stream from `begin` on, as far as no candle of these open times closes them."""
+    for gap in series.gaps:
+        at = max(gap.start, begin)
+        while at < gap.end and at in times:
+            at = next_open(series.key.interval, at)
+        if at < gap.end:
+            yield Gap(at, gap.end)

@@ -1,0 +1,1 @@
+"""Which provider serves which symbol, by the lists that providers give."""

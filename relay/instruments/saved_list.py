@@ -1,0 +1,230 @@
+"""The list of one provider as it is kept: asked for again and again, remembered across restarts, woken by clients."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from typing import NamedTuple
+
+import orjson
+
+from relay.core.errors import BadAnswer, ProviderError, RateLimited, StoreError
+from relay.core.model import Instrument
+from relay.instruments.listing import Listing
+from relay.plugins.provider import Provider
+from relay.storage.documents import Documents
+from relay.telemetry.events import event
+
+log = logging.getLogger(__name__)
+
+LATER_PART = 12
+"""A list that is doubted is asked for again ever later, at last after a 12th part of its life."""
+QUICK_S = 2.0
+"""Who wants a symbol that no list has waits so long for the answer to another question."""
+
+
+class ListWaits(NamedTuple):
+    """How long a list is left alone where it is doubted, or lacks a symbol that somebody wants, and after failures.
+
+    The former is at first the `soon_part`th part of its life, `soon_s` at least. After failures in a row it is
+    `retry_s`, ever longer, since a list may cost credits that streams need.
+    """
+
+    soon_s: float = 5.0
+    soon_part: int = 720
+    retry_s: Sequence[float] = (2.0, 5.0, 15.0, 60.0, 120.0, 300.0, 900.0)
+
+
+WAITS = ListWaits()
+
+OnList = Callable[[Provider, Collection[str]], Awaitable[None]]
+
+
+async def take_no_notice(*_: object) -> None:
+    """Do nothing with a list."""
+
+
+class KeptList:
+    """The list of one provider, and when it is asked for. `on_answer` is called when it is another one.
+
+    `settled` is set once there was an answer, `problem` says why there was none lately.
+    """
+
+    def __init__(
+        self,
+        provider: Provider,
+        documents: Documents,
+        on_answer: Callable[[], None],
+        on_list: OnList,
+        *,
+        waits: ListWaits = WAITS,
+    ) -> None:
+        self.provider = provider
+        self._documents = documents
+        self._on_answer = on_answer
+        self._on_list = on_list
+        self._waits = waits
+        self.listing = Listing(
+            provider.info.least_instruments, provider.info.always_listed, provider.info.instruments_ttl_s
+        )
+        self.problem: str | None = None
+        self.settled = asyncio.Event()
+        # By the event loop's clock.
+        self._asked_at = 0.0
+        self._asks_at: float | None = None
+        self._answered = asyncio.Event()
+        self._wake = asyncio.Event()
+        self._not_before = 0.0
+        self._looks = 0
+
+    @property
+    def asks_in_s(self) -> float:
+        """In how many seconds there may be another answer; at least a moment, since it takes one."""
+        left_s = 0.0 if self._asks_at is None else self._asks_at - asyncio.get_running_loop().time()
+        return max(left_s, self._waits.retry_s[0])
+
+    def look(self) -> None:
+        """Have the list asked for now, unless that was done a moment ago; ever more rarely if it brings nothing new."""
+        now = asyncio.get_running_loop().time()
+        is_asking = not self._answered.is_set()
+        if is_asking or now < max(self._not_before, self._asked_at + self._wait_s(self._looks)):
+            return
+        if self.provider.refusal is None:
+            self._looks += 1
+            self._begin()
+            self._wake.set()
+
+    def ask_anew(self) -> None:
+        """Have the list asked for now, whatever was answered before."""
+        self._not_before = 0.0
+        self._wake.set()
+
+    async def answer(self) -> None:
+        """Wait for the answer to a question that was asked a moment ago, if that is quick."""
+        if self._answered.is_set():
+            return
+        try:
+            async with asyncio.timeout_at(self._asked_at + QUICK_S):
+                await self._answered.wait()
+        except TimeoutError:
+            return
+
+    def _wait_s(self, times: int) -> float:
+        """Return how long to wait before an answer is doubted for the next time."""
+        life_s = self.provider.info.instruments_ttl_s
+        least_s = min(max(self._waits.soon_s, life_s / self._waits.soon_part), life_s)
+        return float(min(least_s * 2 ** min(times, 16), max(least_s, life_s / LATER_PART)))
+
+    def _begin(self) -> None:
+        """Note that the list is asked for now."""
+        self._asked_at = asyncio.get_running_loop().time()
+        self._answered.clear()
+        self._wake.clear()
+
+    async def _end(self, wait_s: float, *, is_new: bool, not_before_s: float = 0.0) -> bool:
+        """Note that there was an answer; return when it is time for the next question, True if a client caused it."""
+        now = asyncio.get_running_loop().time()
+        self._asks_at, self._not_before = now + wait_s, now + not_before_s
+        if is_new:
+            self._looks = 0
+        self.settled.set()
+        self._answered.set()
+        try:
+            async with asyncio.timeout(wait_s):
+                await self._wake.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    async def keep(self) -> None:
+        """Ask for the list, for as long as this runs: sooner where it is doubted or somebody wants what it lacks."""
+        provider, listing = self.provider, self.listing
+        failures = doubts = 0
+        # What clients cause makes the planned questions no rarer.
+        is_planned = True
+        while True:
+            self._begin()
+            not_before_s, is_new = 0.0, False
+            try:
+                instruments = await provider.instruments()
+                # Before anybody can ask for what is new in it.
+                await self._on_list(provider, self._trading(instruments))
+                is_new = self._take(instruments)
+            except ProviderError as error:
+                if isinstance(error, RateLimited):
+                    not_before_s = error.retry_after
+                is_first = not failures
+                failures += is_planned or is_first
+                wait_s = self._waits.retry_s[min(failures, len(self._waits.retry_s)) - 1]
+                if is_first:
+                    about = event("symbols_missing", provider=provider.name, reason=str(error))
+                    log.warning("the symbol list of %s cannot be had (%s); retrying", provider.name, error, extra=about)
+                self.problem = str(error)
+            else:
+                wait_s, failures = provider.info.instruments_ttl_s, 0
+                self.problem = None if listing.is_known else listing.doubt
+                if listing.doubt:
+                    wait_s = self._wait_s(doubts)
+                if listing.doubt and not doubts:
+                    about = event("symbols_doubted", provider=provider.name, reason=listing.doubt)
+                    log.warning(
+                        "the symbol list of %s is asked for again soon: %s", provider.name, listing.doubt, extra=about
+                    )
+                doubts = doubts + (is_planned or not doubts) if listing.doubt else 0
+                if is_new:
+                    await self._remember()
+            wait_s = max(wait_s, not_before_s)
+            is_planned = not await self._end(wait_s, is_new=is_new, not_before_s=not_before_s)
+
+    def _trading(self, instruments: Sequence[Instrument]) -> set[str]:
+        """Return the symbols that trade; one answer alone makes nothing absent."""
+        answered = {str(one.symbol).upper() for one in instruments}
+        absent = {one.symbol for symbol, one in self.listing.instruments.items() if symbol not in answered}
+        return absent.union(str(one.symbol) for one in instruments if one.status == "trading")
+
+    def _take(self, instruments: Iterable[Instrument]) -> bool:
+        was_known = self.listing.is_known
+        try:
+            is_new = self.listing.take(instruments, asyncio.get_running_loop().time())
+        except AttributeError:
+            raise BadAnswer(f"provider {self.provider.name}: a symbol in its list is no text") from None
+        if is_new or self.listing.is_known != was_known:
+            self._on_answer()
+        return is_new
+
+    async def _remember(self) -> None:
+        name = self.provider.name
+        try:
+            rows = await asyncio.to_thread(_rows, [*self.listing.instruments.values()])
+            await self._documents.put(f"instruments:{name}", rows)
+        except (StoreError, TypeError) as error:
+            about = event("symbols_not_stored", provider=name)
+            log.debug("the symbol list of %s was not stored: %s", name, error, extra=about)
+
+    async def keep_again(self) -> None:
+        """Store the list in another database than before, and let who follows lists see what is in it."""
+        if self.listing.is_known:
+            await self._remember()
+            await self._on_list(self.provider, self._trading([*self.listing.instruments.values()]))
+
+    async def recall(self) -> None:
+        """Begin with the list of an earlier run, if there is one."""
+        name = self.provider.name
+        try:
+            document = await self._documents.get(f"instruments:{name}")
+            rows = orjson.loads(document.body) if document else []
+            # A row of an earlier version ends before the status.
+            self.listing.recall(
+                [
+                    Instrument(row[0], row[1], row[2], row[3], tuple(row[4]) if row[4] else None, *row[5:6])
+                    for row in rows
+                ]
+            )
+            self._on_answer()
+        except (StoreError, ValueError, TypeError, LookupError, AttributeError) as error:
+            about = event("symbols_not_recalled", provider=name)
+            log.debug("there is no symbol list of %s from an earlier run: %s", name, error, extra=about)
+
+
+def _rows(instruments: Iterable[Instrument]) -> bytes:
+    # As plain rows: orjson takes no named tuples.
+    return orjson.dumps([tuple(instrument) for instrument in instruments])

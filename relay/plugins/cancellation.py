@@ -1,0 +1,72 @@
+"""Ends what runs a plugin's code, whatever the plugin does about it."""
+
+import asyncio
+import inspect
+import logging
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+from relay.core.patience import steps
+from relay.telemetry.events import event
+
+log = logging.getLogger(__name__)
+
+END_GRACE_S = 3.0
+"""How long a feed may take to end after it was cancelled; a WebSocket that has to be closed needs some of it."""
+KILL_GRACE_S = 0.5
+
+
+async def end_task(
+    task: asyncio.Task[Any], grace_s: float | None = None, on_kill: Callable[[], object] | None = None
+) -> None:
+    """Cancel a task that runs a plugin's code and wait for its end, a few seconds (`grace_s`) at most.
+
+    A plugin that swallows `CancelledError`, or whose clean-up never ends, is killed where it waits, with a line in the
+    log and a call of `on_kill`. The task's name has to say whose it is. Being cancelled here does not cut the waiting
+    short.
+    """
+    ending = asyncio.create_task(_end(task, END_GRACE_S if grace_s is None else grace_s, on_kill))
+    is_cancelled = False
+    while not ending.done():
+        try:
+            await asyncio.wait((ending,))
+        except asyncio.CancelledError:
+            is_cancelled = True
+    if is_cancelled:
+        raise asyncio.CancelledError
+
+
+async def _end(task: asyncio.Task[Any], grace_s: float, on_kill: Callable[[], object] | None) -> None:
+    for patience_s in (grace_s, KILL_GRACE_S):
+        if not task.done():
+            task.cancel()
+        for step_s in steps(patience_s):
+            if not task.done():
+                await asyncio.wait((task,), timeout=step_s)
+    if not task.done():
+        if on_kill is not None:
+            on_kill()
+        log.error(
+            "%s does not end when it is cancelled and was killed; its plugin needs repair",
+            task.get_name(),
+            extra=event("task_stuck", task=task.get_name()),
+        )
+        coroutine = task.get_coro()
+        # It raises when the plugin catches even GeneratorExit, or awaits something in `finally`.
+        with suppress(RuntimeError):
+            if coroutine is not None:
+                coroutine.close()
+        task.cancel()
+        await asyncio.wait((task,), timeout=KILL_GRACE_S)
+    if not task.done():
+        log.error("%s cannot be ended at all", task.get_name(), extra=event("task_lost", task=task.get_name()))
+    elif not task.cancelled():
+        # Seen, so that asyncio does not report what nobody asks for.
+        task.exception()
+
+
+def let_go(value: object) -> None:
+    """Close a coroutine that nobody will await, or Python warns about it later."""
+    if inspect.iscoroutine(value):
+        value.close()

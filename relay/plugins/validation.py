@@ -1,0 +1,365 @@
+"""What is wrong with a value that a plugin gave, as a sentence for its author, or None; pure, knows no plugin."""
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from relay.config.settings import Config
+from relay.core.errors import RequestError
+from relay.core.intervals import INTERVALS, grid_s, is_open_time, open_time
+from relay.core.model import (
+    Budget,
+    Candle,
+    Instrument,
+    OpenHours,
+    PriceUpdate,
+    ProviderInfo,
+    Setting,
+    unreadable,
+    widened,
+)
+from relay.core.secret import Secret
+from relay.protocol.fields import parse_symbol
+from relay.upstream.watchlist import Watchlist
+
+_POSITIVE = frozenset({"crypto", "forex"})
+"""Asset classes of which no price is zero or below."""
+_NUMBERS = frozenset({int, float})
+_MOST = {Candle: 20_000, Instrument: 100_000}
+"""How much one answer of a hook may hold: a call asks for 5,000 candles at most, and no venue lists 10,000 symbols."""
+_LAST_TIME = 253_402_300_799  # the year 9999
+_DAY_MS = 86_400_000
+_WIDEST = 2.0**63
+_UNEVEN = ("1w", "1M")
+"""Weeks do not count from the epoch, and months differ."""
+_NO_STEP = 1 << 62
+_KINDS = ("text", "urls", "int", "float", "choice")
+_TAKEN = frozenset(field.name for field in dataclasses.fields(Config))
+
+
+def kind_of(value: object) -> str:
+    """Name the type of a value as a sentence can use it."""
+    return "None" if value is None else type(value).__name__
+
+
+def text_of(error: BaseException) -> str:
+    """Return what an error says; that is code of the plugin's as well, and may raise."""
+    try:
+        return str(error)
+    except BaseException as other:  # noqa: BLE001 - a plugin is isolated here
+        return f"its text raised {type(other).__name__}"
+
+
+def shown(error: BaseException) -> str:
+    """Return an error and what it says as one line."""
+    return " ".join(f"{type(error).__name__}: {text_of(error)}".split())
+
+
+# -- what streams and history bring ----------------------------------------------------------------
+
+
+class Border:
+    """Judges the candles of one provider, once: whatever is behind it trusts them.
+
+    The values are numbers, finite, below 2**63, with low ≤ open, close ≤ high and a volume of 0 or more. Where coins or
+    currencies are traded every price is above zero; another asset class may have prices of zero and below. The open
+    time lies on the interval's grid.
+    """
+
+    def __init__(self, info: ProviderInfo) -> None:
+        self._floor = 0.0 if _POSITIVE.issuperset(info.asset_classes) else -_WIDEST
+        self._is_utc = info.is_utc_grid
+        self._step = {interval: grid_s(interval, is_utc=info.is_utc_grid) for interval in info.intervals}
+        # No multiple of this is an open time, so that what is no whole number of steps is looked at closely.
+        self._grid = self._step | dict.fromkeys(_UNEVEN, _NO_STEP)
+
+    def fault_of_update(self, update: object, watchlist: Watchlist) -> str | None:
+        """Judge what `relay_stream` yielded. On the way of every update, hence the order: types, stream, values."""
+        if not isinstance(update, PriceUpdate):
+            return f"relay_stream yielded {kind_of(update)}, not PriceUpdate"
+        values: tuple[Any, ...] = update
+        key, candle, is_closed, ts_event_ms, is_backfilled, is_revised = values
+        try:
+            is_known = key in watchlist.wanted or watchlist.is_late(key)
+        except TypeError:
+            is_known = False
+        if not is_known:
+            return f"an update of {str(key)[:60]}, which is not on the watchlist"
+        # Sound values of the usual types pass here, without a call; NaN and infinity fail the comparisons.
+        if type(candle) is Candle:
+            at, opened, high, low, close, volume = candle
+            is_sound = (
+                type(at) is int
+                and type(opened) is float
+                and type(high) is float
+                and type(low) is float
+                and type(close) is float
+                and type(volume) is float
+                and self._floor < low <= opened <= high < _WIDEST
+                and low <= close <= high
+                and 0 <= volume < _WIDEST
+                and 0 <= at <= _LAST_TIME
+                and not at % self._grid[key[1]]
+            )
+        else:
+            is_sound = False
+        if not is_sound and (fault := self.fault_of_candle(candle, key[1])) is not None:
+            return f"{key}: {fault}"
+        if type(is_closed) is not bool:
+            return f"{key}: is_closed is {kind_of(is_closed)}, not a bool"
+        if is_backfilled is not False or is_revised is not False:
+            return f"{key}: is_backfilled and is_revised are for the relay to set"
+        if ts_event_ms is not None:
+            if type(ts_event_ms) is not int:
+                return f"{key}: ts_event_ms is {kind_of(ts_event_ms)}, not an int"
+            if not candle.time * 1000 - _DAY_MS <= ts_event_ms <= _LAST_TIME * 1000:
+                return f"{key}: ts_event_ms {ts_event_ms!r:.30} does not fit the candle; it is in UTC milliseconds"
+        return None
+
+    def fault_of_candle(self, candle: object, interval: str) -> str | None:
+        """Judge one candle; slower than what lets most updates pass."""
+        if not isinstance(candle, Candle):
+            return f"a candle is {kind_of(candle)}, not Candle"
+        fault = _fault_in(candle)
+        if fault is None and candle.low <= self._floor:
+            fault = "a price is not above zero"
+        if fault is None and candle.time % self._step[interval]:
+            fault = f"{candle.time} is no open time of {interval}: it is no multiple of {self._step[interval]} s"
+        if fault is None and not is_open_time(interval, candle.time, is_utc=self._is_utc):
+            fault = f"{candle.time} is no open time of {interval}: weeks open on Monday, months on the first"
+        return fault
+
+    def repaired(self, update: PriceUpdate, watchlist: Watchlist) -> PriceUpdate | None:
+        """Return a faulty update with high and low widened, if nothing else is wrong with it."""
+        if not isinstance(update, PriceUpdate) or not _holds_numbers(update.candle):
+            return None
+        update = update._replace(candle=widened(update.candle))
+        return update if self.fault_of_update(update, watchlist) is None else None
+
+    def past(self, candles: Iterable[Candle], interval: str, latest: float) -> list[Candle]:
+        """Return what history gave as it may be believed: a candle that cannot be used is `unreadable`.
+
+        High and low are widened where they are out by little. What opens after `latest` is left out, and of a candle
+        that opens at no open time it is not known which one it is: the one in which it lies is unreadable.
+        """
+        found: list[Candle] = []
+        spoilt: list[int] = []
+        for candle in candles:
+            if candle.time > latest or candle.time < 0:
+                continue
+            if self.fault_of_candle(candle, interval) is None:
+                found.append(candle)
+                continue
+            wide = widened(candle)
+            if self.fault_of_candle(wide, interval) is None:
+                found.append(wide)
+            else:
+                within = open_time(interval, candle.time) if self._is_utc and interval in _UNEVEN else candle.time
+                spoilt.append(within - within % self._step[interval])
+        if spoilt:
+            times = {candle.time for candle in found}
+            found = sorted(found + [unreadable(time) for time in {*spoilt} - times])
+        return found
+
+
+def fault_of_type(candle: object) -> str | None:
+    """Say what is wrong with a candle that only a mistake in the plugin explains."""
+    if not isinstance(candle, Candle):
+        return f"a candle is {kind_of(candle)}, not Candle"
+    return None if _holds_numbers(candle) else _wrong_type(candle)
+
+
+def _holds_numbers(candle: object) -> bool:
+    return isinstance(candle, Candle) and type(candle.time) is int and _NUMBERS.issuperset(map(type, candle))
+
+
+def _fault_in(candle: Candle) -> str | None:
+    if not _holds_numbers(candle):
+        return _wrong_type(candle)
+    try:
+        fault = candle.fault()
+    except OverflowError:
+        fault = "a value is too large"
+    if fault is not None:
+        return fault
+    if candle.time > _LAST_TIME:
+        return f"time {candle.time!r:.30} is not in Unix seconds"
+    if candle.high >= _WIDEST or candle.low <= -_WIDEST or candle.volume >= _WIDEST:
+        return "a value is too large: 2**63 and more"
+    return None
+
+
+def _wrong_type(candle: Any) -> str:
+    if type(candle.time) is not int:
+        return f"time is {kind_of(candle.time)}, not an int"
+    name, value = next((name, value) for name, value in candle._asdict().items() if type(value) not in _NUMBERS)
+    return f"{name} is {kind_of(value)}, not a float; convert it with float()"
+
+
+def fault_of_instrument(instrument: object, info: ProviderInfo) -> str | None:
+    """Judge one entry of `relay_instruments`."""
+    if not isinstance(instrument, Instrument):
+        return f"an instrument is {kind_of(instrument)}, not Instrument"
+    values: tuple[Any, ...] = instrument
+    symbol, asset_class, base, quote, intervals, status = values
+    texts = {"symbol": symbol, "asset_class": asset_class, "base": base, "quote": quote}
+    for name, text in texts.items():
+        if not isinstance(text, str):
+            return f"{name} is {kind_of(text)}, not a text"
+    try:
+        parse_symbol(symbol)
+    except RequestError as error:
+        return str(error)
+    if asset_class not in info.asset_classes:
+        return f"{symbol} has the asset class {asset_class!r}; relay_provider names {' '.join(info.asset_classes)}"
+    if intervals is not None and (
+        not isinstance(intervals, tuple) or not intervals or not set(intervals) <= set(info.intervals)
+    ):
+        return f"{symbol} has the intervals {intervals!r}; they are a tuple of those that relay_provider names, or None"
+    if status not in ("trading", "paused"):
+        return f"{symbol} has the status {status!r}, not 'trading' or 'paused'"
+    return None
+
+
+def fault_of_budget(budget: Any) -> str | None:
+    """Judge one entry of `relay_budgets`."""
+    if not isinstance(budget, Budget):
+        return f"a budget is {kind_of(budget)}, not Budget"
+    if not isinstance(budget.name, str) or type(budget.limit) is not int or type(budget.used) is not int:
+        return "name is a text, limit and used are whole numbers"
+    if budget.reserved is not None and type(budget.reserved) is not int:
+        return "reserved is a whole number, or None where the relay is to divide the budget"
+    if type(budget.resets_at) not in _NUMBERS or not math.isfinite(budget.resets_at):
+        return "resets_at is a moment in Unix seconds"
+    return None
+
+
+def fault_of_hours(hours: Any, moment: int) -> str | None:
+    """Judge what `relay_hours` returned for a moment."""
+    if not isinstance(hours, OpenHours) or set(map(type, hours)) != {int}:
+        return f"returned {kind_of(hours)}, not OpenHours of two whole numbers"
+    if not hours.opens < hours.closes or hours.closes <= moment:
+        return f"returned hours from {hours.opens} to {hours.closes}, which neither hold {moment} nor follow it"
+    return None
+
+
+# -- who a provider says it is ---------------------------------------------------------------------
+
+
+def fault_of_info(info: Any) -> str | None:
+    """Judge what `relay_provider` returned, its api number aside."""
+    name = info.name
+    if not isinstance(name, str) or not name.isidentifier() or not name.isascii() or name != name.lower():
+        return f"name {name!r} is not a lower-case identifier such as my_exchange"
+    if name in _TAKEN:
+        return f"name {name!r} is a key of the relay's own configuration; choose another"
+    if not isinstance(info.title, str) or not info.title:
+        return f"title is {info.title!r}, not a text to show"
+    if not isinstance(info.attribution, str):
+        return f"attribution is {kind_of(info.attribution)}, not a text"
+    if not _is_tuple_of_texts(info.asset_classes):
+        return f'asset_classes are {info.asset_classes!r}, not a tuple of texts such as ("crypto",)'
+    if not _is_tuple_of_texts(info.intervals):
+        return f'intervals are {info.intervals!r}, not a tuple of texts such as ("1m", "1h")'
+    unknown = [interval for interval in info.intervals if interval not in INTERVALS]
+    if unknown:
+        return f"intervals {unknown!r} are not among {' '.join(INTERVALS)}"
+    fault = _fault_of_numbers(info)
+    if fault is not None:
+        return fault
+    if not isinstance(info.settings, tuple):
+        return f"settings are {kind_of(info.settings)}, not a tuple of Setting"
+    for setting in info.settings:
+        fault = _fault_of_setting(setting)
+        if fault is not None:
+            return fault
+    names = [setting.name for setting in info.settings]
+    if len(set(names)) < len(names):
+        return f"two settings have the same name: {' '.join(names)}"
+    if info.needs_key and info.needs_key not in names:
+        return f"needs_key is {info.needs_key!r}, which is none of its settings"
+    return None
+
+
+def _is_tuple_of_texts(value: Any) -> bool:
+    return isinstance(value, tuple) and bool(value) and all(isinstance(part, str) and part for part in value)
+
+
+def _fault_of_numbers(info: Any) -> str | None:
+    if type(info.streams_per_feed) is not int or info.streams_per_feed < 1:
+        return f"streams_per_feed is {info.streams_per_feed!r}, not a whole number of at least 1"
+    for name in ("candles_per_call", "calls_at_once", "least_instruments"):
+        if type(getattr(info, name)) is not int or getattr(info, name) < 1:
+            return f"{name} is {getattr(info, name)!r}, not a whole number of at least 1"
+    if type(info.candles_back) is not int or info.candles_back < 0:
+        return f"candles_back is {info.candles_back!r}, not a whole number of at least 0"
+    after = info.compare_after_s
+    if not isinstance(after, tuple) or any(type(s) not in _NUMBERS or not 0 < s < math.inf for s in after):
+        return f"compare_after_s is {after!r}, not a tuple of numbers of seconds above 0"
+    if not isinstance(info.always_listed, tuple) or not all(isinstance(one, str) for one in info.always_listed):
+        return f"always_listed is {info.always_listed!r}, not a tuple of symbols"
+    for name in ("one_interval_per_feed", "is_utc_grid", "history_has_open", "has_every_candle"):
+        if type(getattr(info, name)) is not bool:
+            return f"{name} is {getattr(info, name)!r}, not True or False"
+    least = {
+        "feed_life_s": (info.feed_life_s, 1),
+        "close_grace_s": (info.close_grace_s, 0),
+        "fresh_s": (info.fresh_s, 0),
+        "instruments_ttl_s": (info.instruments_ttl_s, 1),
+    }
+    for name, (value, smallest) in least.items():
+        if value is None and name == "feed_life_s":
+            continue
+        if type(value) not in _NUMBERS or not smallest <= value < math.inf:
+            return f"{name} is {value!r}, not a number of seconds of at least {smallest}"
+    return None
+
+
+def _fault_of_setting(setting: Any) -> str | None:
+    if not isinstance(setting, Setting):
+        return f"a setting is {kind_of(setting)}, not Setting"
+    name = setting.name
+    if not isinstance(name, str) or not name.isidentifier() or not name.isascii() or name != name.lower():
+        return f"the setting {name!r} is not a lower-case identifier such as api_key"
+    if setting.kind not in _KINDS:
+        return f"the setting {name} is of the kind {setting.kind!r}; use one of {' '.join(_KINDS)}"
+    if setting.kind == "choice" and not _is_tuple_of_texts(setting.choices):
+        return f"the setting {name} is a choice without choices"
+    check: Any = setting.check
+    if check is not None and not callable(check):
+        return f"the check of the setting {name} cannot be called"
+    if setting.default is None:
+        return None
+    if setting.is_secret:
+        fits = isinstance(setting.default, Secret)
+    else:
+        fits = _DEFAULTS[setting.kind](setting.default) and (
+            setting.kind != "choice" or setting.default in setting.choices
+        )
+    return None if fits else f"the default of the setting {name} is {kind_of(setting.default)}: {_WANTED[setting.kind]}"
+
+
+_DEFAULTS: dict[str, Callable[[object], bool]] = {
+    "text": lambda value: isinstance(value, str),
+    "urls": _is_tuple_of_texts,
+    "int": lambda value: type(value) is int,
+    "float": lambda value: type(value) in _NUMBERS,
+    "choice": lambda value: isinstance(value, str),
+}
+_WANTED = {
+    "text": "a text is a str, a secret a Secret",
+    "urls": "urls are a tuple of texts",
+    "int": "it is an int",
+    "float": "it is a float",
+    "choice": "it is one of the choices",
+}
+
+
+def list_fault(answer: object, kind: type) -> str | None:
+    """Judge the outside of a hook's answer that has to be a list of `kind`."""
+    if isinstance(answer, str | bytes | Candle) or not isinstance(answer, Sequence):
+        return f"returned {kind_of(answer)}, not a list of {kind.__name__}"
+    if len(answer) > _MOST[kind]:
+        return f"returned {len(answer):,} entries; a list of {kind.__name__} has at most {_MOST[kind]:,}"
+    return None

@@ -1,0 +1,232 @@
+"""What clients may fill in, declared once: each field is read by its declaration and described from it; no I/O."""
+
+import re
+from collections.abc import Sequence
+from typing import Any, Generic, Protocol, TypeVar
+
+import orjson
+
+from relay.core.errors import Code, RequestError
+from relay.core.intervals import INTERVALS
+
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+
+Schema = dict[str, Any]
+
+SYMBOL_LENGTH = 48
+INTERVAL_NAMES = (*INTERVALS, *(name.upper() for name in INTERVALS if name[-1] in "shdw"))
+"""What is taken as an interval: the names, and those of whole seconds, hours, days and weeks in upper case."""
+
+# Spelt so that all dialects of regular expressions read it alike: what of ASCII is excluded, all else is taken.
+SYMBOL: Schema = {"type": "string", "pattern": r"^[^\x00-/:-@\[-`{-\x7f][^\x00-,;-@\[-^`{-\x7f]{0,47}$"}
+INTERVAL: Schema = {"type": "string", "enum": list(INTERVAL_NAMES)}
+
+_SYMBOL = re.compile(r"(?!_)\w[\w./:-]{0,47}")
+_WHOLE = re.compile(r"-?[0-9]{1,15}")
+_WORD_LIMIT = 60
+
+
+def shown(value: object) -> str:
+    """Return a client's value as an error may repeat it: short, printable, quoted."""
+    text = value if isinstance(value, str) else orjson.dumps(value, default=str).decode()
+    text = "".join(char if char.isprintable() else "�" for char in text)
+    if len(text) > _WORD_LIMIT:
+        text = text[: _WORD_LIMIT - 1] + "…"
+    return repr(text) if isinstance(value, str) else text
+
+
+def parse_symbol(text: str) -> tuple[str | None, str]:
+    """Return (provider or None, symbol in upper case) of `BTCUSDT` or `binance:BTCUSDT`.
+
+    Raises `RequestError` (unknown_symbol) when it cannot be a symbol at all.
+    """
+    if not _SYMBOL.fullmatch(text):
+        raise RequestError(
+            Code.UNKNOWN_SYMBOL,
+            f"unknown symbol {shown(text)}; a symbol has at most 48 letters, digits and . _ / : - "
+            "and starts with a letter or digit, for example BTCUSDT or EUR/USD",
+            symbol=text[:SYMBOL_LENGTH],
+        )
+    provider, colon, symbol = text.partition(":")
+    if colon and provider and symbol:
+        return provider.lower(), symbol.upper()
+    return None, text.upper()
+
+
+class Kind(Protocol[T_co]):
+    """What JSON values a field takes."""
+
+    def of_json(self, name: str, value: object) -> T_co:
+        """Check a value. Raises `RequestError`."""
+
+    def schema(self) -> Schema:
+        """Describe what is taken, as JSON Schema."""
+
+
+class Field(Generic[T]):
+    """A field of a client's message, which may be missing."""
+
+    __slots__ = ("_of_json", "description", "example", "kind", "name")
+
+    def __init__(self, name: str, kind: Kind[T], description: str, *, example: Any = None) -> None:
+        self.name = name
+        self.kind = kind
+        self.description = description
+        self.example = example
+        self._of_json = kind.of_json
+
+    def read(self, message: dict[str, Any]) -> T | None:
+        """Return the value in a message, None when it is missing or null. Raises `RequestError`."""
+        value = message.get(self.name)
+        return None if value is None else self._of_json(self.name, value)
+
+    def need(self, message: dict[str, Any]) -> T:
+        """Return the value in a message. Raises `RequestError`, also when it is missing or null."""
+        value = message.get(self.name)
+        if value is None:
+            raise RequestError(
+                Code.INVALID_REQUEST, f'no {self.name}; give one, for example "{self.name}":"{self.example}"'
+            )
+        return self._of_json(self.name, value)
+
+
+# -- kinds -----------------------------------------------------------------------------------------
+
+
+class Whole:
+    """A whole number within bounds, both included."""
+
+    __slots__ = ("least", "most")
+
+    def __init__(self, least: int, most: int) -> None:
+        self.least = least
+        self.most = most
+
+    def of_json(self, name: str, value: object) -> int:
+        """Take an integer, no float and no truth value."""
+        if isinstance(value, bool) or not isinstance(value, int) or not self.least <= value <= self.most:
+            raise self.fault(name, value)
+        return value
+
+    def of_text(self, name: str, text: str) -> int:
+        """Take digits, with a minus sign at most."""
+        if not _WHOLE.fullmatch(text) or not self.least <= int(text) <= self.most:
+            raise self.fault(name, text)
+        return int(text)
+
+    def fault(self, name: str, value: object) -> RequestError:
+        """Return the error that says what is wrong with a value and what would be right."""
+        said = f"{name} {shown(value)} is not a whole number from {self.least} to {self.most}"
+        return RequestError(Code.INVALID_REQUEST, said)
+
+    def schema(self) -> Schema:
+        """Say the bounds."""
+        return {"type": "integer", "minimum": self.least, "maximum": self.most}
+
+
+class Flag:
+    """True or false."""
+
+    __slots__ = ()
+
+    def of_json(self, name: str, value: object) -> bool:
+        """Take a JSON truth value only."""
+        if not isinstance(value, bool):
+            raise RequestError(Code.INVALID_REQUEST, f"{name} {shown(value)} is not true or false")
+        return value
+
+    def schema(self) -> Schema:
+        """Say that it is a truth value."""
+        return {"type": "boolean"}
+
+
+class Text:
+    """A text that is not empty; who uses it knows what it may be."""
+
+    __slots__ = ("_described", "_example")
+
+    def __init__(self, described: Schema, example: str) -> None:
+        self._described = described
+        self._example = example
+
+    def of_json(self, name: str, value: object) -> str:
+        """Take any text but the empty one."""
+        if not isinstance(value, str) or not value:
+            said = f'{name} {shown(value)} is not a text; give one, for example "{name}":"{self._example}"'
+            raise RequestError(Code.INVALID_REQUEST, said)
+        return value
+
+    def schema(self) -> Schema:
+        """Say what is known of it."""
+        return self._described
+
+
+class Identity:
+    """What a client calls its request: a text or an integer."""
+
+    __slots__ = ()
+
+    def of_json(self, name: str, value: object) -> str | int:
+        """Take a text or an integer."""
+        if isinstance(value, int | str) and not isinstance(value, bool):
+            return value
+        raise RequestError(Code.INVALID_REQUEST, f"{name} {shown(value)} is neither a string nor an integer of 64 bits")
+
+    def schema(self) -> Schema:
+        """Say both types."""
+        return {"type": ["string", "integer"]}
+
+
+class Spans:
+    """A list of spans of time, each two whole numbers of which the first is the smaller one; so many at most."""
+
+    __slots__ = ("most",)
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+
+    def of_json(self, name: str, value: object) -> tuple[tuple[int, int], ...]:
+        """Take a list of lists of two integers."""
+        if not isinstance(value, list) or len(value) > self.most or not all(map(_is_span, value)):
+            said = f"{name} {shown(value)} is not a list of at most {self.most} pairs [from, to] of Unix seconds"
+            raise RequestError(Code.INVALID_REQUEST, said)
+        return tuple((start, end) for start, end in value)
+
+    def schema(self) -> Schema:
+        """Say how long the list may be, and what is in it."""
+        whole = {"type": "integer", "minimum": 0}
+        pair = {"type": "array", "items": whole, "minItems": 2, "maxItems": 2}
+        return {"type": "array", "items": pair, "maxItems": self.most}
+
+
+def _is_span(value: object) -> bool:
+    is_pair = isinstance(value, list) and len(value) == 2 and all(type(one) is int for one in value)
+    return is_pair and 0 <= value[0] < value[1]  # type: ignore[index]  # it is a list
+
+
+class Names:
+    """A list of stream names, `BTCUSDT@1m`, so many at most; each is counted once."""
+
+    __slots__ = ("most",)
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+
+    def of_json(self, name: str, value: object) -> Sequence[str]:
+        """Take a list of texts; what each stands for is another question."""
+        if not isinstance(value, list) or not value:
+            said = f'{name} {shown(value)} is not a list of names such as ["BTCUSDT@1m"]'
+            raise RequestError(Code.INVALID_REQUEST, said)
+        if len(value) > self.most:
+            said = f"{len(value)} {name} in one request; at most {self.most} are taken at a time"
+            raise RequestError(Code.INVALID_REQUEST, said)
+        for one in value:
+            if not isinstance(one, str):
+                said = f"stream {shown(one)} is not a text of the form SYMBOL@INTERVAL"
+                raise RequestError(Code.INVALID_REQUEST, said)
+        return list(dict.fromkeys(value))
+
+    def schema(self) -> Schema:
+        """Say how long the list may be."""
+        return {"type": "array", "items": {"type": "string"}, "minItems": 1, "maxItems": self.most}

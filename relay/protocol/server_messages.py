@@ -1,0 +1,166 @@
+"""What the relay says on the WebSocket, as types: `frames.py` builds them, `/asyncapi.json` describes them.
+
+In `Annotated`, a text is the description of a field and a dict is more of its JSON Schema.
+"""
+
+from typing import Annotated, Literal, NotRequired, TypedDict
+
+from relay.core.errors import Code
+
+Symbol = Annotated[str, "Canonical name of the symbol; `provider:SYMBOL` where another provider owns the bare name."]
+Interval = Annotated[str, "Canonical name of the interval."]
+ProviderName = Annotated[str, "Who it comes from; `provider:SYMBOL` pins it."]
+Id = Annotated[str | int, "The `id` of the request, if it had one."]
+Revision = Annotated[
+    int, "Number of the newest revision that was told: what a client resumes with as `revision`.", {"minimum": 0}
+]
+Seconds = Annotated[int, {"minimum": 0}]
+
+StreamState = Literal[
+    "connecting", "connected", "reconnecting", "backfilling", "stale", "market_closed", "throttled", "error"
+]
+
+
+class CandleObject(TypedDict):
+    """Open, high, low, close and volume over one interval."""
+
+    time: Annotated[Seconds, "Open time in Unix seconds (UTC)."]
+    open: float
+    high: float
+    low: float
+    close: float
+    volume: Annotated[float, "0 where a market has none.", {"minimum": 0}]
+
+
+class Limits(TypedDict):
+    """What one client may have."""
+
+    streams: Annotated[int, "Streams on one connection."]
+    message_bytes: Annotated[int, "Length of a frame from the client."]
+
+
+class Greeting(TypedDict):
+    """The first message on a connection."""
+
+    type: Literal["status"]
+    status: Literal["connected"]
+    message: str
+    server_time: Annotated[Seconds, "The relay's clock in Unix seconds."]
+    epoch: Annotated[str, "Names this run of the server: `seq` counts within it."]
+    limits: Limits
+
+
+class StreamStatus(TypedDict):
+    """The state of a stream: sent first unless it is `connected`, then whenever it changes."""
+
+    type: Literal["status"]
+    status: StreamState
+    symbol: Symbol
+    interval: Interval
+    message: Annotated[str, "Why, in words."]
+
+
+class Subscription(TypedDict):
+    """A stream was subscribed or unsubscribed."""
+
+    type: Literal["subscription"]
+    action: Literal["subscribe", "unsubscribe"]
+    symbol: Symbol
+    interval: Interval
+    provider: ProviderName
+    status: Literal["ok"]
+    revision: NotRequired[Revision]
+    id: NotRequired[Id]
+
+
+class Snapshot(TypedDict):
+    """The past that a subscription asked for; the updates that follow continue it without hole or duplicate."""
+
+    type: Literal["snapshot"]
+    symbol: Symbol
+    interval: Interval
+    provider: ProviderName
+    candles: Annotated[list[CandleObject], "Oldest first."]
+    last_is_closed: Annotated[bool, "False when the last candle is still open."]
+    complete: Annotated[bool, "False when the past asked for could not be had in full."]
+    seq: Annotated[int, "Updates of the stream so far.", {"minimum": 0}]
+    revision: Revision
+    revised: NotRequired[
+        Annotated[
+            list[CandleObject],
+            "Closed candles up to `since` that are other ones since `revision`, or that lie in `gaps`; oldest first.",
+        ]
+    ]
+    revisions_known: NotRequired[
+        Annotated[bool, "False where candles up to `since` may have been revised that are not in `revised`."]
+    ]
+
+
+class PriceUpdateMessage(TypedDict):
+    """The newest known state of a stream's candle."""
+
+    type: Literal["price_update"]
+    symbol: Symbol
+    interval: Interval
+    candle: CandleObject
+    is_closed: Annotated[bool, "The interval is over and the values are final."]
+    seq: Annotated[int, "Counts the updates of one stream within one epoch.", {"minimum": 0}]
+    ts_event: Annotated[int | None, "The provider's time of the update in UTC milliseconds."]
+    backfilled: NotRequired[Annotated[bool, "It was missed while the upstream was away, and fetched."]]
+    revised: NotRequired[Annotated[bool, "It was closed already, and the provider changed it."]]
+    revision: NotRequired[Revision]
+
+
+Gap = TypedDict(
+    "Gap",
+    {
+        "type": Literal["gap"],
+        "symbol": Symbol,
+        "interval": Interval,
+        "from": Annotated[Seconds, "Open time of the first candle that is missing."],
+        "to": Annotated[Seconds, "Open time behind the last one that is missing."],
+        "reason": str,
+    },
+)
+Gap.__doc__ = "Closed candles that could not be had: those with `from` ≤ open time < `to`."
+
+
+class ErrorMessage(TypedDict):
+    """The answer to a request, or to one stream of it, that cannot be fulfilled; all else goes on."""
+
+    type: Literal["error"]
+    code: Code
+    message: Annotated[str, "Names the offending value and what would be accepted."]
+    symbol: NotRequired[str]
+    interval: NotRequired[str]
+    retry_after: NotRequired[Annotated[float, "Seconds after which it is worth another try.", {"minimum": 0}]]
+    id: NotRequired[Id]
+
+
+class Subscriptions(TypedDict):
+    """The client's streams."""
+
+    type: Literal["subscriptions"]
+    streams: Annotated[list[str], {"examples": [["BTCUSDT@1m"]]}]
+    id: NotRequired[Id]
+
+
+class Pong(TypedDict):
+    """The answer to a ping."""
+
+    type: Literal["pong"]
+    server_time: Annotated[Seconds, "The relay's clock in Unix seconds."]
+    id: NotRequired[Id]
+
+
+SERVER_MESSAGES = (
+    Greeting,
+    StreamStatus,
+    Subscription,
+    Snapshot,
+    PriceUpdateMessage,
+    Gap,
+    ErrorMessage,
+    Subscriptions,
+    Pong,
+)

@@ -1,0 +1,1 @@
+"""The process: how it starts, reloads and ends, TLS, the service manager."""

@@ -1,0 +1,132 @@
+"""What SIGHUP does: reads the configuration again and lets what can change in a running relay change."""
+
+import dataclasses
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from aiohttp import web
+
+from relay.app import DIRECTORY, PROVIDERS, SUPERVISORS
+from relay.config.settings import Config, provider_settings
+from relay.core.errors import ConfigError
+from relay.server.tls import Tls
+from relay.telemetry.events import event
+from relay.web.access.access import ACCESS
+from relay.web.ws.route import CLIENTS
+
+log = logging.getLogger(__name__)
+
+RELOADED = (
+    "tokens",
+    "public_status",
+    "allowed_origins",
+    "trusted_proxies",
+    "max_clients",
+    "max_clients_per_address",
+    "max_streams_per_client",
+    "max_streams",
+    "max_connects_per_minute",
+    "max_requests_per_second",
+    "max_requests_per_second_per_address",
+    "max_history_rows_per_minute",
+    "max_history_rows_per_minute_per_address",
+    "tls_cert",
+    "tls_key",
+    "log_level",
+)
+
+
+class Reload:
+    """Takes the configuration over, all of it or nothing. `config` is what was read last and could be used."""
+
+    def __init__(self, app: web.Application, config: Config, read: Callable[[], Config], tls: Tls | None) -> None:
+        self._app = app
+        self._config = config
+        self._read = read
+        self._tls = tls
+
+    def __call__(self) -> None:
+        """Read it again. What cannot be used changes nothing and is a line in the log."""
+        if CLIENTS not in self._app:
+            return  # it has not started yet
+        try:
+            config = self._read()
+            self._check(config)
+            settings = self._settings_of_providers(config)
+            if self._tls is not None:
+                self._tls.reload(config.tls_cert, config.tls_key)
+        except ConfigError as error:
+            log.error(
+                "the configuration was read again and cannot be used; the one before stays: %s",
+                error,
+                extra=event("config_refused"),
+            )
+            return
+        self._warn_of_the_rest(config)
+        self._config = config
+        self._take_over(config)
+        self._reconfigure(settings)
+
+    def _check(self, config: Config) -> None:
+        if self._config.read_from and not config.read_from:
+            raise ConfigError(f"{self._config.read_from} is gone; only a restart goes on without it")
+        if self._config.tokens and not config.tokens:
+            raise ConfigError("there are no tokens any more; only a restart opens the relay to everybody")
+        if self._tls is not None and not config.tls_cert:
+            raise ConfigError("tls_cert is gone; only a restart ends TLS")
+
+    def _settings_of_providers(self, config: Config) -> dict[str, Mapping[str, Any]]:
+        """Return the settings of providers that changed. Raises `ConfigError`."""
+        found = {name: provider_settings(config, provider.info) for name, provider in self._app[PROVIDERS].items()}
+        return {name: one for name, one in found.items() if one != self._app[PROVIDERS][name].settings}
+
+    def _warn_of_the_rest(self, config: Config) -> None:
+        # The tables hold keys: of them only the names are compared and said.
+        mine = {field.name for field in dataclasses.fields(Config)} - {
+            *RELOADED,
+            "sources",
+            "read_from",
+            "tables",
+            "environ",
+        }
+        names = sorted(name for name in mine if getattr(config, name) != getattr(self._config, name))
+        tables = (config.tables.keys() | self._config.tables.keys()) - self._app[PROVIDERS].keys()
+        names += sorted(f"[{name}]" for name in tables if config.tables.get(name) != self._config.tables.get(name))
+        if self._tls is None and config.tls_cert:
+            names.append("tls_cert")
+        if names:
+            log.warning(
+                "what changed there needs a restart: %s",
+                ", ".join(names),
+                extra=event("config_needs_restart", settings=names),
+            )
+
+    def _take_over(self, config: Config) -> None:
+        access, clients = self._app[ACCESS], self._app[CLIENTS]
+        logging.getLogger().setLevel(config.log_level.upper())
+        # The running configuration may differ from the one that was read, as that of the sandbox does.
+        running = dataclasses.replace(access.config, **{name: getattr(config, name) for name in RELOADED})
+        access.reconfigure(running)
+        gone = clients.reconfigure()
+        log.info(
+            "the configuration was read again; tokens: %d; clients sent away because theirs is gone: %d",
+            len(config.tokens),
+            gone,
+            extra=event("config_reloaded", tokens=len(config.tokens), clients_sent_away=gone),
+        )
+
+    def _reconfigure(self, changed: Mapping[str, Mapping[str, Any]]) -> None:
+        """Give providers their new settings. Feeds are replaced before the old ones end: no stream is lost."""
+        for name, settings in changed.items():
+            provider = self._app[PROVIDERS][name]
+            keys = sorted(key for key in settings if settings[key] != provider.settings.get(key))
+            provider.reconfigure(settings)
+            self._app[DIRECTORY].ask_anew(name)
+            self._app[SUPERVISORS][name].renew()
+            log.info(
+                "provider %s has new settings: %s",
+                name,
+                ", ".join(keys),
+                extra=event("provider_reconfigured", provider=name, settings=keys),
+            )

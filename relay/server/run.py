@@ -1,0 +1,106 @@
+"""Runs one relay until it is told to stop."""
+
+import asyncio
+import contextlib
+import errno
+import gc
+import logging
+import os
+import signal
+from collections.abc import Callable, Iterable
+
+from aiohttp import web
+
+from relay.app import NEWCOMERS, build_app
+from relay.config.settings import Config
+from relay.core.errors import ConfigError
+from relay.server.reload import Reload
+from relay.server.sd_notify import ServiceManager
+from relay.server.tls import Tls
+from relay.telemetry.events import event
+from relay.web.idle_connections import Newcomers, Site
+from relay.web.inlet import new_runner
+
+log = logging.getLogger(__name__)
+
+SHUTDOWN_TIMEOUT_S = 5.0
+KEEPALIVE_S = 75.0
+BACKLOG = 4096
+
+
+async def serve(
+    config: Config, builtin: Iterable[object], say: Callable[[str], None], read: Callable[[], Config]
+) -> None:
+    """Serve until SIGINT or SIGTERM; `say` gets one line once connections are accepted.
+
+    On SIGHUP `read` gives the configuration as it is now; the signal ends the relay when its terminal was closed.
+    Raises `ConfigError` when the address cannot be used, `StoreError` when the database cannot.
+    """
+    tls = Tls(config.tls_cert, config.tls_key) if config.tls_cert else None
+    app = build_app(config, builtin)
+    runner = new_runner(
+        app,
+        shutdown_timeout=SHUTDOWN_TIMEOUT_S,
+        keepalive_timeout=KEEPALIVE_S,
+        # Two hours, as the kernel has it, are longer than any connection stays silent here.
+        tcp_keepalive=False,
+    )
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    reload = Reload(app, read(), read, tls)
+    manager = ServiceManager()
+
+    def on_hangup() -> None:
+        if _is_hung_up():
+            stop.set()
+        else:
+            with manager.reloading():
+                reload()
+
+    loop.add_signal_handler(signal.SIGHUP, on_hangup)
+    try:
+        await runner.setup()
+        address = await _listen(runner, app[NEWCOMERS], config, tls)
+        # What exists now lives as long as the process: the collector need not look at it again.
+        gc.collect()
+        gc.freeze()
+        # Thousands of connections come and stay: walking them all at every few hundred allocations is wasted.
+        gc.set_threshold(10_000, 20, 50)
+        say(f"market-relay serves {address}")
+        manager.ready(f"serves {address}")
+        await stop.wait()
+        log.info("shutting down", extra=event("stopping"))
+        await manager.stopping()
+        # While the address still answers: who asks now is told that this relay is going.
+        await app.shutdown()
+    finally:
+        with contextlib.suppress(asyncio.CancelledError):
+            await runner.cleanup()
+
+
+async def _listen(runner: web.AppRunner, newcomers: Newcomers, config: Config, tls: Tls | None) -> str:
+    context = tls.context if tls else None
+    site = Site(runner, newcomers, config.host, config.port, ssl_context=context, backlog=BACKLOG)
+    try:
+        await site.start()
+    except OSError as error:
+        # What asyncio says of it repeats the address; a name that is not found has no number of the system.
+        number = error.errno or 0
+        reason = os.strerror(number) if number > 0 else error.strerror or error
+        raise ConfigError(
+            f"cannot listen on {config.host} port {config.port}: {reason}; choose another with --port"
+        ) from None
+    host, port = runner.addresses[0][:2]
+    shown = f"[{host}]" if ":" in host else host
+    return f"{'https' if tls else 'http'}://{shown}:{port}"
+
+
+def _is_hung_up() -> bool:
+    """Say whether standard input is a terminal that was closed; the same signal asks a service to reload."""
+    try:
+        os.tcgetpgrp(0)
+    except OSError as error:
+        return error.errno == errno.EIO
+    return False

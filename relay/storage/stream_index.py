@@ -1,0 +1,146 @@
+"""What memory holds of the stored streams: what is known of each, and the newest used of their chunks; no I/O."""
+
+from bisect import bisect_left, bisect_right, insort
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+
+from relay.core.bytes_cache import BytesCache
+from relay.core.model import Candle
+from relay.core.spans import FOREVER, Span, merge_spans
+from relay.storage.chunks import Chunk, encode, joined, window_s
+from relay.storage.write_queue import StreamId
+
+MOST_SHELVES = 4096
+
+
+class Shelf:
+    """What is known of one stream: complete spans, merged, and which windows hold candles.
+
+    The windows are known from number `first` to `last`, of which those in `numbers`, ascending, hold candles; others
+    that do may be in it as well. `version` is another one after every write to the stream.
+    """
+
+    __slots__ = ("first", "last", "numbers", "spans", "version", "window_s")
+
+    def __init__(
+        self, interval: str, spans: Iterable[Span], numbers: Iterable[int], version: int, first: int, last: int
+    ) -> None:
+        self.spans = merge_spans(spans)
+        self.numbers = list(numbers)
+        self.version = version
+        self.window_s = window_s(interval)
+        self.first = first
+        self.last = last
+
+    def knows(self, time: int) -> bool:
+        """Say whether the window that a time is in is known."""
+        return self.first <= time // self.window_s <= self.last
+
+    def between(self, start: int, end: int) -> tuple[list[int], bool]:
+        """Return the numbers of the windows with candles that `start` up to `end` touches, and whether that is all."""
+        first, last = start // self.window_s, (end - 1) // self.window_s
+        is_all = self.first <= first and last <= self.last
+        if not is_all:
+            first, last = max(first, self.first), min(last, self.last)
+        return self.numbers[bisect_left(self.numbers, first) : bisect_right(self.numbers, last)], is_all
+
+    def learn(self, numbers: Iterable[int]) -> None:
+        """Take the numbers of all windows that hold candles, beside those noted meanwhile."""
+        self.numbers = sorted({*self.numbers, *numbers})
+        self.first, self.last = 0, FOREVER
+
+
+class _Window:
+    # The chunk of one window, and the candles that closed since it was made.
+    __slots__ = ("chunk", "newer")
+
+    def __init__(self, chunk: Chunk) -> None:
+        self.chunk = chunk
+        self.newer: list[Candle] = []
+
+    @property
+    def last_time(self) -> int:
+        times = self.chunk.times
+        return self.newer[-1].time if self.newer else times[-1] if times else -1
+
+
+class Shelves:
+    """The shelves of the streams used last, and chunks of at most `most_bytes` together.
+
+    A stream's writes are noted here whether its shelf is there or not.
+    """
+
+    def __init__(self, most_bytes: int) -> None:
+        self._shelves: OrderedDict[StreamId, Shelf] = OrderedDict()
+        self._windows: BytesCache[tuple[StreamId, int], _Window] = BytesCache(most_bytes)
+        self._writes = 0
+
+    def get(self, stream: StreamId) -> Shelf | None:
+        """Return a stream's shelf, if it is there."""
+        shelf = self._shelves.get(stream)
+        if shelf is not None:
+            self._shelves.move_to_end(stream)
+        return shelf
+
+    def put(self, stream: StreamId, spans: Iterable[Span], numbers: Iterable[int], first: int, last: int) -> Shelf:
+        """Keep what was read about a stream; `note` has to be called for what was written since."""
+        self._writes += 1
+        shelf = self._shelves[stream] = Shelf(stream[1].interval, spans, numbers, self._writes, first, last)
+        if len(self._shelves) > MOST_SHELVES:
+            self.forget(next(iter(self._shelves)))
+        return shelf
+
+    def forget(self, stream: StreamId) -> None:
+        """Read the stream anew the next time: what is stored changed in another way than by `note`."""
+        shelf = self._shelves.pop(stream, None)
+        if shelf is not None:
+            for number in shelf.numbers:
+                self._windows.drop((stream, number))
+
+    def clear(self) -> None:
+        """Read every stream anew the next time."""
+        self._shelves.clear()
+        self._windows.clear()
+
+    def note(self, stream: StreamId, candles: Sequence[Candle], span: Span | None) -> None:
+        """Take candles and a span that are being written; costs little for one candle of a live stream."""
+        shelf = self._shelves.get(stream)
+        if shelf is None:
+            return
+        self._writes += 1
+        shelf.version = self._writes
+        if span is not None and span not in shelf.spans:
+            last = shelf.spans[-1] if shelf.spans else None
+            if last is not None and last.start <= span.start <= last.end <= span.end:
+                shelf.spans[-1] = Span(last.start, span.end)
+            else:
+                shelf.spans = merge_spans([*shelf.spans, span])
+        for candle in candles:
+            number = candle.time // shelf.window_s
+            if not shelf.numbers or shelf.numbers[-1] < number:
+                shelf.numbers.append(number)
+            elif shelf.numbers[bisect_left(shelf.numbers, number)] != number:
+                insort(shelf.numbers, number)
+            window = self._windows.peek((stream, number))
+            if window is None:
+                continue
+            if candle.time > window.last_time:
+                window.newer.append(candle)
+            else:
+                self._windows.drop((stream, number))
+
+    def chunk(self, stream: StreamId, number: int) -> Chunk | None:
+        """Return the chunk of a window, with everything noted, if it is in memory."""
+        window = self._windows.get((stream, number))
+        if window is None:
+            return None
+        if window.newer:
+            newer, window.newer = window.newer, []
+            chunk = joined((window.chunk, encode(newer)))
+            self.keep(stream, number, chunk)
+            return chunk
+        return window.chunk
+
+    def keep(self, stream: StreamId, number: int, chunk: Chunk) -> None:
+        """Keep the chunk of a window, which has to hold everything noted so far."""
+        self._windows.put((stream, number), _Window(chunk), len(chunk.text) + 8 * len(chunk.times))

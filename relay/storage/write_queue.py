@@ -1,0 +1,113 @@
+"""What waits to be written to the store, in order; no I/O."""
+
+from collections import deque
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from relay.core.model import Candle, StreamKey, is_unreadable
+from relay.core.spans import Span
+
+StreamId = tuple[str, StreamKey]
+"""A stream with the name of its provider."""
+
+LATEST_TIME = 1 << 60
+_BATCH_CANDLES = 10_000
+
+
+class Write(NamedTuple):
+    """Candles, and the span that they fill; numbered in the order of writing.
+
+    It claims coverage only for its own rows, so that losing any one write never leaves a false claim. With a `revision`
+    its candles were told as closed before, with other values or not at all.
+    """
+
+    number: int
+    stream: StreamId
+    candles: tuple[Candle, ...]
+    span: Span | None
+    revision: int | None = None
+
+
+class WriteQueue:
+    """Writes, oldest first, and those of each stream, with `most` candles at most.
+
+    `candles` counts those that wait, `dropped` those that were given up; `number` is that of the newest write.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._writes: deque[Write] = deque()
+        self._of_stream: dict[StreamId, deque[Write]] = {}
+        self._most = most
+        self.candles = 0
+        self.number = 0
+        self.dropped = 0
+
+    def __len__(self) -> int:
+        return len(self._writes)
+
+    @property
+    def oldest(self) -> Write:
+        """The write that is next; there has to be one."""
+        return self._writes[0]
+
+    def push(
+        self, stream: StreamId, candles: tuple[Candle, ...], span: Span | None, revision: int | None = None
+    ) -> Write:
+        """Put a write at the end."""
+        self.number += 1
+        write = Write(self.number, stream, candles, span, revision)
+        self._writes.append(write)
+        self._of_stream.setdefault(stream, deque()).append(write)
+        self.candles += len(candles)
+        return write
+
+    def pop(self) -> Write:
+        """Take the oldest write out."""
+        write = self._writes.popleft()
+        self.candles -= len(write.candles)
+        writes = self._of_stream[write.stream]
+        writes.popleft()
+        if not writes:
+            del self._of_stream[write.stream]
+        return write
+
+    def drop_excess(self) -> list[Write]:
+        """Give up the oldest writes while too many candles wait, but not the newest one; return them."""
+        lost: list[Write] = []
+        while self.candles > self._most and len(self._writes) > 1:
+            lost.append(self.pop())
+            self.dropped += len(lost[-1].candles)
+        return lost
+
+    def batch(self) -> list[Write]:
+        """Return the oldest writes, as many as are written together; they stay in the queue."""
+        batch: list[Write] = []
+        candles = 0
+        for write in self._writes:
+            if batch and candles + len(write.candles) > _BATCH_CANDLES:
+                break
+            batch.append(write)
+            candles += len(write.candles)
+        return batch
+
+    def of(self, stream: StreamId) -> Sequence[Write]:
+        """Return the writes of one stream, oldest first."""
+        return self._of_stream.get(stream, ())
+
+    def candles_of(self, stream: StreamId, start: int, end: int) -> dict[int, Candle]:
+        """Return the newest of each candle that waits, from `start` up to, not including, `end`."""
+        return {
+            candle.time: candle
+            for write in self._of_stream.get(stream, ())
+            for candle in write.candles
+            if start <= candle.time < end
+        }
+
+
+def storable(candle: Candle) -> Candle | None:
+    """Return a candle as the table takes it, or None: a row that it refuses would stop every later one.
+
+    Whether its values make sense is not asked here: they were judged when they arrived.
+    """
+    fit = Candle(candle.time, *map(float, candle[1:]))
+    return None if is_unreadable(fit) or fit.time >= LATEST_TIME else fit

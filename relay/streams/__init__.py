@@ -1,0 +1,1 @@
+"""Live streams: the candle contract, who subscribes, and the way from one update to many sockets."""

@@ -1,0 +1,229 @@
+"""The table of streams and subscribers; every method is a plain function, so nothing can come between two steps.
+
+An update is encoded once here, for all subscribers of its stream; `relay.fanout` takes the frame from there.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+
+from relay.core.clock import Clock
+from relay.core.model import PriceUpdate, StreamKey
+from relay.protocol import frames as wire
+from relay.protocol.client_requests import PLAIN, Options
+from relay.protocol.server_messages import StreamState
+from relay.streams.fanout import Fanout
+from relay.streams.outbox import Outbox
+from relay.streams.series import Gap
+from relay.streams.subscriptions import COUNTED, NO_FLOOR, Attachment, Channel, Feeder, Stream, Subscriber
+
+_NOTHING = (0,) * len(COUNTED)
+
+
+class Hub:
+    """Maps streams to subscribers and tells them the updates.
+
+    `on_closed(stream, update, after)` is called for every closed candle that is told: `after` is the open time of the
+    closed candle told before it, None where something may be missing between. It must not block. It returns the number
+    of the revision if the candle was revised, by which clients ask for what follows.
+    """
+
+    def __init__(
+        self,
+        clock: Clock,
+        *,
+        flush_s: float = 0.02,
+        on_closed: Callable[[Stream, PriceUpdate, int | None], int | None] | None = None,
+    ) -> None:
+        self.streams: dict[tuple[str, StreamKey], Stream] = {}
+        self.subscribers: dict[Subscriber, None] = {}
+        self.fanout = Fanout(clock, flush_s, self._cut)
+        self.updates_in = 0
+        self._clock = clock
+        self._on_closed = on_closed
+        self._numbers = 0
+        # Of streams that were removed, to go on from if they come back: their last `seq`, and what they counted.
+        self._seqs: dict[tuple[str, StreamKey], int] = {}
+        self._removed: dict[str, tuple[int, ...]] = {}
+        self._told: Counter[str] = Counter()
+
+    def of_provider(self, provider: str) -> list[Stream]:
+        """Return a provider's streams."""
+        return [stream for stream in self.streams.values() if stream.provider == provider]
+
+    def removed_counts(self, provider: str) -> dict[str, int]:
+        """Return the sums over a provider's streams that were removed; `told` counts updates sent on."""
+        counts = dict(zip(COUNTED, self._removed.get(provider, _NOTHING), strict=True))
+        return {**counts, "told": self._told[provider]}
+
+    # -- subscribers and streams -------------------------------------------------------------------
+
+    def join(
+        self, outbox: Outbox, on_slow: Callable[[Subscriber, str], None], *, is_compressed: bool = False
+    ) -> Subscriber:
+        """Add a client connection. `on_slow` is called once when it does not take its closed candles.
+
+        `is_compressed` says that it agreed to permessage-deflate with the full window.
+        """
+        self._numbers += 1
+        subscriber = Subscriber(self._numbers, outbox, on_slow, is_compressed)
+        self.subscribers[subscriber] = None
+        return subscriber
+
+    def leave(self, subscriber: Subscriber) -> None:
+        """Remove a client connection with all its subscriptions. Harmless when it already left."""
+        for stream in list(subscriber.subscriptions):
+            self.unsubscribe(subscriber, stream)
+        self.fanout.forget(subscriber)
+        self.subscribers.pop(subscriber, None)
+
+    def _cut(self, subscriber: Subscriber, reason: str) -> None:
+        if subscriber in self.subscribers:
+            self.leave(subscriber)
+            subscriber.on_slow(subscriber, reason)
+
+    def stream(self, provider: str, key: StreamKey, name: str, feeder: Feeder) -> Stream:
+        """Return the stream, made if there is none yet."""
+        identity = (provider, key)
+        stream = self.streams.get(identity)
+        if stream is None:
+            seq = self._seqs.pop(identity, 0)
+            self._told[provider] -= seq
+            stream = Stream(provider, key, name, feeder, seq)
+            self.streams[identity] = stream
+        return stream
+
+    def remove(self, stream: Stream) -> None:
+        """Forget a stream that nobody wants; its count of updates goes on if it comes back."""
+        if not stream.is_wanted and self.streams.get((stream.provider, stream.key)) is stream:
+            self._seqs[(stream.provider, stream.key)] = stream.seq
+            self._told[stream.provider] += stream.seq
+            before = self._removed.get(stream.provider, _NOTHING)
+            self._removed[stream.provider] = tuple(map(sum, zip(before, stream.counts(), strict=True)))
+            del self.streams[(stream.provider, stream.key)]
+
+    def subscribe(
+        self, subscriber: Subscriber, stream: Stream, options: Options = PLAIN, *, floor: int = NO_FLOOR
+    ) -> bool:
+        """Let the subscriber have the stream's updates from now on; return False if it only changed its options.
+
+        It has the candles that opened up to `floor`, and is told of those only what is revised.
+        """
+        old = subscriber.subscriptions.get(stream)
+        if old is not None and old.options == options:
+            return False
+        self.fanout.ungroup(subscriber)
+        if old is not None:
+            # What its throttle holds is the newest state, and nobody may send it later.
+            held = [old.held, *old.behind] if old.held is not None else []
+            for frame in held[1:] if options.closed_only else held:
+                self.fanout.send(subscriber, frame)
+            floor = old.floor
+            self._leave_channel(subscriber, old)
+        channel = stream.channel_for(options, floor)
+        channel.users += 1
+        subscriber.subscriptions[stream] = channel
+        if subscriber.outbox.is_lagging:
+            channel.laggards[subscriber] = None
+        if old is None:
+            stream.feeder.wanted(stream)
+        return old is None
+
+    def unsubscribe(self, subscriber: Subscriber, stream: Stream) -> bool:
+        """End a subscription; return False if there was none."""
+        channel = subscriber.subscriptions.get(stream)
+        if channel is None:
+            return False
+        self.fanout.ungroup(subscriber)
+        del subscriber.subscriptions[stream]
+        self._leave_channel(subscriber, channel)
+        subscriber.outbox.forget(stream)
+        if not stream.is_wanted:
+            stream.feeder.unwanted(stream)
+        return True
+
+    def attach(self, stream: Stream) -> Attachment:
+        """Want a stream, and keep what it tells from now on for somebody who subscribes later; see `detach`."""
+        attachment = Attachment(stream)
+        stream.attachments[attachment] = None
+        stream.feeder.wanted(stream)
+        return attachment
+
+    def detach(self, attachment: Attachment) -> None:
+        """End what `attach` began. Harmless when it has ended."""
+        stream = attachment.stream
+        if attachment in stream.attachments:
+            del stream.attachments[attachment]
+            if not stream.is_wanted:
+                stream.feeder.unwanted(stream)
+
+    def _leave_channel(self, subscriber: Subscriber, channel: Channel) -> None:
+        channel.laggards.pop(subscriber, None)
+        channel.users -= 1
+        if not channel.users:
+            channel.close()
+            del channel.stream.channels[channel]
+
+    # -- updates -----------------------------------------------------------------------------------
+
+    def publish(self, stream: Stream, update: PriceUpdate) -> None:
+        """Take one update of a provider and tell the stream's subscribers what its series makes of it."""
+        self.updates_in += 1
+        told = stream.series.accept(update)
+        if told:
+            self.tell(stream, told)
+
+    def tell(self, stream: Stream, updates: Iterable[PriceUpdate]) -> None:
+        """Send updates that the stream's series let pass."""
+        stream.updated_at = self._clock.monotonic()
+        deliver = self.fanout.deliver
+        for update in updates:
+            stream.seq += 1
+            is_closed, is_revised, revision = update.is_closed, update.is_revised, None
+            if is_closed and self._on_closed is not None:
+                revision = self._on_closed(stream, update, stream.series.told_before(update))
+            frame = wire.price_update(stream.name, stream.key.interval, update, stream.seq, revision)
+            last = stream.series.last
+            if not is_revised or (last is not None and update.candle.time == last.time):
+                stream.last_frame = frame
+                stream.last_frame_is_closed = is_closed
+            if is_closed and stream.attachments:
+                for attachment in stream.attachments:
+                    attachment.closed[update.candle.time] = update.candle
+                    if is_revised:
+                        attachment.revised.add(update.candle.time)
+            for channel in stream.channels:
+                if channel.is_plain or channel.passes(frame, update, deliver):
+                    deliver(channel, frame, None if is_revised else is_closed)
+
+    def tell_after_gaps(self, stream: Stream, updates: Iterable[PriceUpdate], reason: str) -> list[Gap]:
+        """Send updates that the series made of an answer, and before them the gaps that it left; return those."""
+        gaps = stream.series.take_gaps()
+        for gap in gaps:
+            stream.gap_count += 1
+            self.announce(stream, wire.gap(stream.name, stream.key.interval, gap.start, gap.end, reason))
+        self.tell(stream, updates)
+        return gaps
+
+    def send(self, subscriber: Subscriber, frame: bytes, *, frames: int = 1) -> None:
+        """Send one subscriber a frame, or several joined, after all that it was told before; nothing once it left."""
+        if subscriber in self.subscribers:
+            self.fanout.send(subscriber, frame, frames)
+
+    def set_state(self, stream: Stream, status: StreamState, message: str = "") -> None:
+        """Change a stream's state and tell its subscribers, if it is a change."""
+        if (stream.status, stream.message) == (status, message):
+            return
+        stream.status, stream.message = status, message
+        self.announce(stream, stream.state_frame())
+
+    def announce(self, stream: Stream, frame: bytes) -> None:
+        """Send a message about the stream to all its subscribers, whatever their options."""
+        for channel in list(stream.channels):
+            self.fanout.deliver(channel, frame, None)
+
+    def close(self) -> None:
+        """Stop the timers; nothing is sent any more."""
+        self.fanout.close()
+        for stream in self.streams.values():
+            for channel in stream.channels:
+                channel.close()

@@ -1,0 +1,98 @@
+"""Subscribers that do not keep up: what they are to be sent waits in their outboxes and follows as they read."""
+
+import asyncio
+from collections.abc import Callable
+
+from relay.core.clock import Clock
+from relay.core.errors import OutboxFull
+from relay.streams.subscriptions import Channel, Subscriber
+
+TICK_S = 0.05
+PATIENCE_S = 30.0
+
+
+class Laggards:
+    """Drains lagging subscribers a little at a time; no other subscriber waits for them.
+
+    `caught_up` is called when one has all it was to be sent, `cut` when one reads nothing for too long or too much
+    piles up for it.
+    """
+
+    def __init__(
+        self, clock: Clock, caught_up: Callable[[Subscriber], None], cut: Callable[[Subscriber, str], None]
+    ) -> None:
+        self._clock = clock
+        self._caught_up = caught_up
+        self._cut = cut
+        self._subscribers: dict[Subscriber, None] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self.frames_out = 0
+        self.bytes_out = 0
+
+    def __len__(self) -> int:
+        return len(self._subscribers)
+
+    def start(self, subscriber: Subscriber) -> None:
+        """Take a subscriber in; from now on it is sent nothing but through here."""
+        outbox = subscriber.outbox
+        outbox.is_lagging = True
+        outbox.progress_at = self._clock.monotonic()
+        self._subscribers[subscriber] = None
+        for channel in subscriber.subscriptions.values():
+            channel.laggards[subscriber] = None
+        if self._timer is None:
+            self._plan()
+
+    def forget(self, subscriber: Subscriber) -> None:
+        """Let go of one that left all its channels. Harmless when it does not lag."""
+        self._subscribers.pop(subscriber, None)
+
+    def put(self, channel: Channel, frame: bytes, is_closed: bool | None) -> None:
+        """Leave a frame for those who lag on a channel; `is_closed` as in `Deliver`."""
+        for subscriber in channel.laggards:
+            try:
+                if is_closed is None:
+                    subscriber.outbox.send(frame)
+                elif subscriber.outbox.put(channel.stream, frame, is_closed=is_closed):
+                    channel.stream.conflated += 1
+            except OutboxFull as error:
+                self._cut_soon(subscriber, str(error))
+
+    def send(self, subscriber: Subscriber, frame: bytes) -> None:
+        """Leave a frame for one of them, after all that waits for it."""
+        try:
+            subscriber.outbox.send(frame)
+        except OutboxFull as error:
+            self._cut_soon(subscriber, str(error))
+
+    def _plan(self) -> None:
+        self._timer = asyncio.get_running_loop().call_later(TICK_S, self._drain)
+
+    def _drain(self) -> None:
+        self._timer = None
+        now = self._clock.monotonic()
+        for subscriber in list(self._subscribers):
+            outbox = subscriber.outbox
+            frames, bytes_ = outbox.drained_frames, outbox.drained_bytes
+            has_caught_up = outbox.drain(now)
+            self.frames_out += outbox.drained_frames - frames
+            self.bytes_out += outbox.drained_bytes - bytes_
+            if has_caught_up:
+                del self._subscribers[subscriber]
+                for channel in subscriber.subscriptions.values():
+                    channel.laggards.pop(subscriber, None)
+                self._caught_up(subscriber)
+            elif now - outbox.progress_at > PATIENCE_S:
+                self._cut(subscriber, f"nothing was read for {PATIENCE_S:g} s")
+        if self._subscribers:
+            self._plan()
+
+    def _cut_soon(self, subscriber: Subscriber, reason: str) -> None:
+        # Not now: the caller is in the middle of walking the tables that leaving changes.
+        asyncio.get_running_loop().call_soon(self._cut, subscriber, reason)
+
+    def close(self) -> None:
+        """Stop the timer; nothing is drained any more."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None

@@ -1,0 +1,268 @@
+"""What is known of a stream, and who gets it: streams, channels, groups and subscribers, the nodes of one table.
+
+They refer to each other, so they are together; `relay.hub` links streams and subscribers, `relay.fanout` forms groups.
+"""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+from relay.core.clock import ProviderClock
+from relay.core.model import Candle, PriceUpdate, StreamKey
+from relay.protocol import frames as wire
+from relay.protocol.client_requests import PLAIN, Options
+from relay.protocol.server_messages import StreamState
+from relay.streams.outbox import Outbox, Transport
+from relay.streams.series import Series
+
+CONNECTING: Final = "connecting"
+CONNECTED: Final = "connected"
+
+NO_FLOOR: Final = -1
+
+COUNTED = ("merged", "gaps", "backfilled", "revised", "duplicate", "late")
+"""What streams count."""
+
+
+class Feeder(Protocol):
+    """Who fills a stream: the supervisor of its provider."""
+
+    clock: ProviderClock
+    has_history: bool
+    close_grace_s: float
+
+    def wanted(self, stream: "Stream") -> None:
+        """Learn that a stream has one more subscriber."""
+
+    def unwanted(self, stream: "Stream") -> None:
+        """Learn that a stream lost its last subscriber."""
+
+
+class Stream:
+    """One symbol at one interval of one provider: its series, its state, who gets it; clients call it `name`."""
+
+    __slots__ = (
+        "attachments",
+        "began_at",
+        "channels",
+        "conflated",
+        "events",
+        "feeder",
+        "gap_count",
+        "key",
+        "lag_ms",
+        "last_frame",
+        "last_frame_is_closed",
+        "message",
+        "name",
+        "provider",
+        "reconnects",
+        "seq",
+        "series",
+        "status",
+        "updated_at",
+    )
+
+    def __init__(self, provider: str, key: StreamKey, name: str, feeder: Feeder, seq: int) -> None:
+        self.provider = provider
+        self.key = key
+        self.name = name
+        self.feeder = feeder
+        self.series = Series(key, feeder.clock.now() if feeder.has_history else None)
+        self.began_at = feeder.clock.monotonic()
+        self.status: StreamState = CONNECTING
+        self.message = "the upstream is being opened"
+        self.channels: dict[Channel, None] = {}
+        self.attachments: dict[Attachment, None] = {}
+        self.seq = seq
+        self.last_frame: bytes | None = None
+        self.last_frame_is_closed = False
+        self.updated_at: float | None = None
+        self.lag_ms: float | None = None
+        self.conflated = 0
+        self.gap_count = 0
+        self.reconnects = 0
+        self.events: list[tuple[float, str]] = []
+
+    @property
+    def label(self) -> str:
+        """The stream as clients write it: `BTCUSDT@1m`."""
+        return f"{self.name}@{self.key.interval}"
+
+    @property
+    def subscriber_count(self) -> int:
+        """How many subscribers the stream has."""
+        return sum(channel.users for channel in self.channels)
+
+    @property
+    def is_wanted(self) -> bool:
+        """Whether anybody subscribes to the stream, or is about to."""
+        return bool(self.channels or self.attachments)
+
+    def channel_for(self, options: Options, floor: int) -> "Channel":
+        """Return the channel that a new subscriber joins, made if there is none.
+
+        Not one that holds an open candle back: the new subscriber is told that one at once, and must not be again.
+        """
+        for channel in self.channels:
+            if channel.options == options and channel.floor == floor and channel.held is None:
+                return channel
+        channel = Channel(self, options, floor)
+        self.channels[channel] = None
+        return channel
+
+    def counts(self) -> tuple[int, ...]:
+        """Return what the stream has counted so far, in the order of `COUNTED`."""
+        series = self.series
+        return self.conflated, self.gap_count, series.backfilled, series.revised, series.duplicates, series.late
+
+    def state_frame(self) -> bytes:
+        """Encode the state as clients see it."""
+        return wire.stream_status(self.name, self.key.interval, self.status, self.message)
+
+    def last_frame_for(self, options: Options) -> bytes | None:
+        """Return the frame of the last known candle, if these options want it."""
+        return None if options.closed_only and not self.last_frame_is_closed else self.last_frame
+
+
+class Attachment:
+    """What a stream tells while somebody who will subscribe waits for its past: the closed candles, by open time.
+
+    `revised` are the open times of those that were revised. The stream is wanted as long as it is there. Whoever makes
+    one lets go of it with `Hub.detach`.
+    """
+
+    __slots__ = ("closed", "revised", "stream")
+
+    def __init__(self, stream: Stream) -> None:
+        self.stream = stream
+        self.closed: dict[int, Candle] = {}
+        self.revised: set[int] = set()
+
+
+class Deliver(Protocol):
+    """Sends a frame to everybody on a channel; `is_closed` None: it is no candle, or one that replaces none."""
+
+    def __call__(self, channel: "Channel", frame: bytes, is_closed: bool | None, /) -> None: ...
+
+
+class Channel:
+    """One stream with one set of options: its groups, its lagging subscribers, and the open candle a throttle holds.
+
+    It is in the stream's `channels` from its first subscriber to its last. There are several with the same options
+    where somebody joined while a throttle held a candle, or has candles up to an open time (`floor`) that the stream
+    has not reached yet.
+    """
+
+    __slots__ = (
+        "_next_at",
+        "_timer",
+        "behind",
+        "floor",
+        "groups",
+        "held",
+        "is_plain",
+        "laggards",
+        "options",
+        "stream",
+        "users",
+    )  # fmt: skip
+
+    def __init__(self, stream: Stream, options: Options, floor: int = NO_FLOOR) -> None:
+        self.stream = stream
+        self.options = options
+        self.floor = floor
+        self.is_plain = options == PLAIN and floor == NO_FLOOR
+        # Revisions that wait for the held candle, so that `seq` never goes back.
+        self.behind: list[bytes] = []
+        self.groups: dict[Group, None] = {}
+        self.laggards: dict[Subscriber, None] = {}
+        self.users = 0
+        self.held: bytes | None = None
+        self._next_at = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+        if options.throttle_ms and stream.last_frame is not None and not stream.last_frame_is_closed:
+            # Its first subscriber is sent the last known candle, and that is an update as well.
+            self._next_at = asyncio.get_running_loop().time() + options.throttle_ms / 1000
+
+    def passes(self, frame: bytes, update: PriceUpdate, deliver: Deliver) -> bool:
+        """Return whether a frame passes now; one that does not was told, is not wanted, or is delivered in its time."""
+        if update.is_revised:
+            # It speaks of another candle: it takes nothing away from the open one that waits.
+            if self.held is None:
+                return True
+            self.behind.append(frame)
+            return False
+        return update.candle.time > self.floor and self._throttle(frame, update.is_closed, deliver)
+
+    def take_held(self) -> list[bytes]:
+        """Return what waits, in order, and hold it no more."""
+        frames = [] if self.held is None else [self.held, *self.behind]
+        self.held, self.behind = None, []
+        return frames
+
+    def _throttle(self, frame: bytes, is_closed: bool, deliver: Deliver) -> bool:
+        if is_closed:
+            for behind in self.take_held()[1:]:
+                deliver(self, behind, None)
+            return True
+        if self.options.closed_only:
+            return False
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        if now >= self._next_at:
+            self._next_at = now + self.options.throttle_ms / 1000
+            for behind in self.take_held()[1:]:
+                deliver(self, behind, None)
+            return True
+        if self.held is not None:
+            self.stream.conflated += 1
+            for behind in self.take_held()[1:]:
+                deliver(self, behind, None)
+        self.held = frame
+        if self._timer is None:
+            self._timer = loop.call_at(self._next_at, self._release, deliver)
+        return False
+
+    def _release(self, deliver: Deliver) -> None:
+        self._timer = None
+        if self.held is not None:
+            self._next_at = asyncio.get_running_loop().time() + self.options.throttle_ms / 1000
+            frame, *behind = self.take_held()
+            deliver(self, frame, False)
+            for later in behind:
+                deliver(self, later, None)
+
+    def close(self) -> None:
+        """Forget the held frame and its timer."""
+        self.take_held()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+
+@dataclass(eq=False, slots=True)
+class Group:
+    """Subscribers with exactly the same subscriptions, and the frames they are to be sent with the next flush."""
+
+    channels: frozenset[Channel]
+    is_compressed: bool
+    members: dict["Subscriber", Transport] = field(default_factory=dict)
+    pending: list[bytes] = field(default_factory=list)
+
+
+class Subscriber:
+    """One client connection: its outbox and its subscriptions."""
+
+    __slots__ = ("group", "id", "is_compressed", "on_slow", "outbox", "subscriptions")
+
+    def __init__(
+        self, number: int, outbox: Outbox, on_slow: Callable[["Subscriber", str], None], is_compressed: bool
+    ) -> None:
+        self.id = number
+        self.is_compressed = is_compressed
+        self.outbox = outbox
+        self.on_slow = on_slow
+        self.subscriptions: dict[Stream, Channel] = {}
+        self.group: Group | None = None

@@ -1,0 +1,263 @@
+"""One upstream connection or polling loop of a provider: it carries updates to the hub and takes the feed's reports."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from contextlib import aclosing
+from typing import cast
+
+from relay.core.clock import STEP_S
+from relay.core.errors import BadAnswer, ProviderError, ProviderTimeout, ProviderUnavailable, RateLimited
+from relay.core.intervals import least_s, next_open
+from relay.core.model import PriceUpdate, StreamKey
+from relay.plugins.cancellation import end_task
+from relay.plugins.provider import Provider
+from relay.protocol.server_messages import StreamState
+from relay.streams.hub import Hub
+from relay.streams.subscriptions import CONNECTED, Stream
+from relay.supervision.backfill import Backfill
+from relay.supervision.stream_state import STALE, Carried
+from relay.telemetry.events import event
+from relay.telemetry.histogram import LAG_BOUNDS_S, Histogram
+from relay.upstream.watchlist import Watchlist
+
+log = logging.getLogger(__name__)
+
+OLDEST_S = -45 * 86_400.0
+"""A candle that opened longer ago cannot be news: the longest interval is a month."""
+LATE_S = 10.0
+"""An update that was stamped so long ago says nothing of a candle that was over already: history is compared."""
+
+
+class Intake:
+    """What came in over all feeds of one provider, in numbers."""
+
+    def __init__(self, provider: str) -> None:
+        self.updates = 0
+        self.lag = Histogram(LAG_BOUNDS_S)
+        self.skipped = 0
+        self._provider = provider
+        self._logged: set[str] = set()
+
+    def skip(self, reason: str, what: str = "makes no sense") -> None:
+        """Count a message that is left out; only the first for each `what` is logged."""
+        self.skipped += 1
+        if what not in self._logged:
+            self._logged.add(what)
+            log.warning(
+                "%s sent a message that %s (counted from now on): %s",
+                self._provider,
+                what,
+                reason[:200],
+                extra=event("message_skipped", provider=self._provider),
+            )
+
+
+class Feed:
+    """Runs one `relay_stream` of the provider, from the start, with a watchlist of its own.
+
+    `ready` is set once all its streams are live. Whoever changes `carried` calls `add` and `remove`, too.
+    """
+
+    def __init__(
+        self,
+        number: int,
+        carried: Mapping[StreamKey, Carried],
+        provider: Provider,
+        hub: Hub,
+        backfill: Backfill,
+        intake: Intake,
+        *,
+        on_refuse: Callable[[Carried, str], None],
+        on_closing: Callable[[str], None],
+    ) -> None:
+        self.number = number
+        self.ready = asyncio.Event()
+        self.has_delivered = False
+        self.has_closed = False
+        self.reason = "it was cancelled by its own plugin"
+        self.error: ProviderError | None = None
+        self.settings = provider.settings
+        self._carried = carried
+        self._provider = provider
+        self._hub = hub
+        self._backfill = backfill
+        self._intake = intake
+        self._on_refuse = on_refuse
+        self._live: set[StreamKey] = set()
+        self._watchlist = Watchlist(
+            carried,
+            on_accept=self._accept,
+            on_reject=self._reject,
+            on_skip=lambda reason: intake.skip(provider.conceal(reason)),
+            on_closing=on_closing,
+            on_pause=self._pause,
+            on_expect=self._expect,
+            on_remark=self._remark,
+            on_invalidate=backfill.invalidate,
+        )
+        self.task = asyncio.create_task(self._pump(), name=f"pump {provider.name} {number}")
+
+    # -- the host's side ---------------------------------------------------------------------------
+
+    def add(self, key: StreamKey) -> None:
+        """Carry one more stream."""
+        self._watchlist.add(key)
+
+    def remove(self, key: StreamKey) -> None:
+        """Carry a stream no longer."""
+        self._watchlist.remove(key)
+        self._live.discard(key)
+
+    def resubscribe(self, key: StreamKey) -> None:
+        """Ask the provider for a stream once more; it counts as live meanwhile."""
+        self._watchlist.remove(key)
+        self._watchlist.add(key)
+
+    def is_live(self, key: StreamKey) -> bool:
+        """Say whether this feed delivers the stream."""
+        return key in self._live
+
+    async def stop(self) -> None:
+        """End the feed and wait until it has let go of its connection."""
+        await end_task(self.task, on_kill=self._provider.note_kill)
+
+    @property
+    def cause(self) -> str:
+        """How the feed ended, as one of `CAUSES`."""
+        match self.error:
+            case None if self.has_closed:
+                return "closed"
+            case RateLimited():
+                return "rate_limited"
+            case ProviderTimeout():
+                return "timeout"
+            case ProviderUnavailable():
+                return "lost" if self.has_delivered else "unavailable"
+            case BadAnswer():
+                return "bad_answer"
+            case _:
+                return "failed"
+
+    # -- updates -----------------------------------------------------------------------------------
+
+    async def _pump(self) -> None:
+        """Carry updates from the provider to the hub; the only loop on the way of an update."""
+        hub, clock, carried_of, live, intake = self._hub, self._provider.clock, self._carried, self._live, self._intake
+        try:
+            async with aclosing(self._provider.stream(self._watchlist)) as updates:
+                async for update in updates:
+                    key = update.key
+                    carried = carried_of.get(key)
+                    if carried is None:
+                        continue
+                    stream = carried.stream
+                    stamp_ms = update.ts_event_ms
+                    if stamp_ms is None:
+                        now = clock.now()
+                        if stream.status == STALE and stream.series.is_repeat(update):
+                            # It was said before the silence: that it is said again makes it no price of now.
+                            if key not in live:
+                                self._accept(key)
+                            continue
+                    else:
+                        stamp_s = stamp_ms / 1000
+                        lag_s = clock.observe(stamp_s, key.symbol)
+                        now = stamp_s + lag_s
+                        if lag_s >= 0:
+                            stream.lag_ms = lag_s * 1000
+                            intake.lag.observe(lag_s)
+                            if (lag_s > LATE_S or stream.series.last is None) and self._is_old(stream, update, now):
+                                intake.skip(f"{key} tells of a candle that was over already, {update.candle.time}")
+                                continue
+                        elif lag_s < -clock.ahead_s:
+                            self._stray(carried, update, now)
+                            continue
+                    if not OLDEST_S < update.candle.time - now < clock.ahead_s:
+                        self._stray(carried, update, now)
+                        continue
+                    # Without a stamp the provider reckons itself when a candle is over.
+                    ends_in_s = update.candle.time + least_s(key.interval) - now if update.is_closed else 0.0
+                    if ends_in_s > clock.ahead_s and stamp_ms is not None:
+                        intake.skip(f"{key} at {update.candle.time}", "closes a candle before its end")
+                        update = update._replace(is_closed=False)
+                    carried.received += 1
+                    intake.updates += 1
+                    self.has_delivered = True
+                    if key not in live:
+                        self._accept(key)
+                    hub.publish(stream, update)
+                    if stream.series.is_catching_up:
+                        self._backfill.start(carried)
+                    if stream.status != CONNECTED:
+                        carried.hear()
+            self.has_closed = True
+            self.reason = "the upstream closed the connection"
+        except ProviderError as error:
+            self.error = error
+            self.reason = str(error)
+        except Exception as error:
+            # No plugin's: those are judged before they come here. The streams wait for the next feed all the same.
+            self.reason = f"the relay failed ({type(error).__name__})"
+            log.exception("feed %s %d failed", self._provider.name, self.number, extra=event("feed_broken"))
+
+    def _is_old(self, stream: Stream, update: PriceUpdate, now: float) -> bool:
+        """Say whether a late update tells of a candle that is known, or was over while others were in time."""
+        key, time, series = update.key, update.candle.time, stream.series
+        if series.last is None and series.promised_at is not None:
+            # When the stream began nobody may have known yet what time it was.
+            began_at = self._provider.clock.at(stream.began_at)
+            if abs(began_at - series.promised_at) > STEP_S:
+                series.promised_at = began_at
+        if series.is_settled(time):
+            return True
+        is_over = next_open(key.interval, time) + LATE_S <= now
+        return is_over and self._provider.clock.is_contradicted(key.symbol)
+
+    def _stray(self, carried: Carried, update: PriceUpdate, now: float) -> None:
+        """Leave out an update of another time: it is no data, and no news about the time."""
+        at_s = max(update.candle.time, (update.ts_event_ms or 0) / 1000)
+        ahead_s = at_s - now
+        if ahead_s > 0:
+            carried.note_stray(f"its updates come from the future, {ahead_s:.0f} s ahead: they are left out")
+            # What it misses comes from there, and the date of the answer says who is right.
+            self._backfill.doubt(carried)
+            self._intake.skip(f"{update.key} is {ahead_s:.0f} s ahead of its provider's time", "comes from the future")
+        else:
+            self._intake.skip(f"{update.key} has a candle of long ago: {update.candle.time}")
+
+    # -- what the provider reports -----------------------------------------------------------------
+    # A plugin that cannot be ended may still report about streams that are carried elsewhere, or no more.
+
+    def _note_live(self, key: StreamKey) -> None:
+        self._live.add(key)
+        self._check_ready()
+
+    def _check_ready(self) -> None:
+        if self._live.issuperset(self._watchlist.streams):
+            self.ready.set()
+
+    def _accept(self, key: StreamKey) -> None:
+        self._note_live(key)
+        if (carried := self._carried.get(key)) is not None:
+            self._backfill.resume(carried)
+            carried.show()
+
+    def _pause(self, key: StreamKey, status: str, message: str) -> None:
+        self._note_live(key)
+        if (carried := self._carried.get(key)) is not None:
+            # A watchlist lets no other through than its PAUSES.
+            carried.rest(cast(StreamState, status), message)
+
+    def _reject(self, key: StreamKey, reason: str) -> None:
+        if (carried := self._carried.get(key)) is not None:
+            self._on_refuse(carried, f"{self._provider.info.title} refused {key}: {reason}")
+        self._check_ready()
+
+    def _expect(self, key: StreamKey, in_s: float, every_s: float | None) -> None:
+        if (carried := self._carried.get(key)) is not None:
+            carried.expect(in_s, every_s)
+
+    def _remark(self, key: StreamKey, message: str) -> None:
+        if (carried := self._carried.get(key)) is not None:
+            carried.remark(message)

@@ -1,0 +1,299 @@
+"""A place for one feed of a provider: opened again when it ends, replaced when it grows old or mute."""
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable, Iterable, Mapping
+from typing import NamedTuple
+
+from relay.core.clock import Clock
+from relay.core.errors import AuthenticationFailed, RateLimited
+from relay.core.model import StreamKey
+from relay.plugins.provider import Provider
+from relay.supervision.backfill import Backfill
+from relay.supervision.backoff import Attempts, Backoff
+from relay.supervision.feed import Feed
+from relay.supervision.liveness import Remedy
+from relay.supervision.stream_state import Carried
+from relay.telemetry.events import event
+
+log = logging.getLogger(__name__)
+
+READY_TIMEOUT_S = 20.0
+REFUSED_AGAIN_S = 300.0
+"""A key that is refused while feeds with the one before go on is tried again so late, or when it changes."""
+
+NewFeed = Callable[[Mapping[StreamKey, Carried], Callable[[str], None]], Feed]
+"""Opens a feed for these streams, which may change; the function hears when the provider announces its end."""
+
+
+class Wish(NamedTuple):
+    """Why a feed is to be replaced: in one word of `CAUSES`, and in a sentence."""
+
+    cause: str
+    reason: str
+
+
+class Loss(NamedTuple):
+    """Why the last feed ended, when the next is opened by the monotonic clock, and whether the provider said when."""
+
+    reason: str
+    opens_at: float
+    is_barred: bool = False
+
+
+ROTATION = Wish("rotation", "rotation before the provider's limit")
+SETTINGS = Wish("settings", "the settings changed")
+
+
+class Slot:
+    """Carries streams with one feed, and with two while one replaces the other; it ends with its last stream.
+
+    `on_refuse` is called for each stream when the provider refuses the relay itself: its key.
+    """
+
+    def __init__(
+        self,
+        provider: Provider,
+        backfill: Backfill,
+        attempts: Attempts,
+        clock: Clock,
+        rng: random.Random,
+        new_feed: NewFeed,
+        on_refuse: Callable[[Carried, str], None],
+    ) -> None:
+        self._provider = provider
+        self._backfill = backfill
+        self._attempts = attempts
+        self._backoff = Backoff(rng)
+        self._clock = clock
+        self._rng = rng
+        self._new_feed = new_feed
+        self._on_refuse = on_refuse
+        self._carried: dict[StreamKey, Carried] = {}
+        self._feeds: list[Feed] = []
+        self._loss: Loss | None = None
+        self._wish: Wish | None = None
+        self._is_wished = asyncio.Event()
+        self.task = asyncio.create_task(self._run(), name=f"slot of {provider.name}")
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether the last stream was removed."""
+        return not self._carried
+
+    @property
+    def open_feeds(self) -> int:
+        """How many feeds run here now."""
+        return len(self._feeds)
+
+    # -- streams -----------------------------------------------------------------------------------
+
+    def has_room(self, key: StreamKey) -> bool:
+        """Say whether one more stream may share this feed."""
+        info = self._provider.info
+        if info.one_interval_per_feed and next(iter(self._carried)).interval != key.interval:
+            return False
+        return len(self._carried) < info.streams_per_feed
+
+    def add(self, carried: Carried) -> None:
+        """Carry one more stream."""
+        key = carried.stream.key
+        self._carried[key] = carried
+        for feed in self._feeds:
+            feed.add(key)
+        self._tell_loss([carried])
+
+    def remove(self, key: StreamKey) -> None:
+        """Carry a stream no longer. Whoever removes the last one cancels `task`."""
+        del self._carried[key]
+        for feed in self._feeds:
+            feed.remove(key)
+
+    def renew(self) -> None:
+        """Replace the feed by one with the settings of now, or open that at once if the next one is waited for."""
+        self._ask_replacement(SETTINGS)
+
+    def check_silence(self, now: float) -> None:
+        """Do something about streams that went silent: subscribe them anew, then replace the feed."""
+        for key, carried in self._carried.items():
+            match carried.check_silence(now):
+                case Remedy.RESUBSCRIBE:
+                    for feed in self._feeds:
+                        feed.resubscribe(key)
+                case Remedy.REPLACE_FEED:
+                    self._ask_replacement(Wish("silent", f"{key} went silent"))
+
+    # -- the life of feeds -------------------------------------------------------------------------
+
+    async def _run(self) -> None:
+        """Keep one feed open: reopen what is lost after a wait, replace what grows old before it ends."""
+        try:
+            # The other streams of the same request join the first feed before it opens.
+            await asyncio.sleep(0)
+            feed = await self._open()
+            while True:
+                wish = await self._until_wish_or_end(feed)
+                if wish is not None:
+                    feed = await self._replace(feed, wish)
+                    continue
+                wait_s = self._after_end(feed)
+                if wait_s is None:
+                    return
+                await self._wait(wait_s)
+                feed = await self._open()
+        finally:
+            await asyncio.gather(*(feed.stop() for feed in self._feeds))
+            self._feeds.clear()
+
+    async def _open(self) -> Feed:
+        wait_s = self._attempts.take(self._clock.monotonic())
+        if wait_s:
+            self._plan_opening(self._clock.monotonic() + wait_s)
+            await asyncio.sleep(wait_s)
+        self._plan_opening(0.0)
+        feed = self._new_feed(self._carried, lambda reason: self._ask_replacement(Wish("announced", reason)))
+        self._feeds.append(feed)
+        log.info(
+            "feed %s %d opens for %d stream%s",
+            self._provider.name,
+            feed.number,
+            len(self._carried),
+            "" if len(self._carried) == 1 else "s",
+            extra=self._about("feed_opened", feed, streams=len(self._carried)),
+        )
+        return feed
+
+    def _plan_opening(self, at: float) -> None:
+        """Note when the next feed is opened."""
+        if self._loss is not None:
+            self._loss = Loss(self._loss.reason, at)
+            self._tell_loss(self._carried.values())
+
+    def _tell_loss(self, streams: Iterable[Carried]) -> None:
+        """Tell streams that no feed carries why, and when the next attempt is."""
+        if self._loss is not None and not self._feeds:
+            reason, opens_at, is_barred = self._loss
+            for carried in streams:
+                carried.lose(reason, max(0.0, opens_at - self._clock.monotonic()), is_barred=is_barred)
+
+    def _ask_replacement(self, wish: Wish) -> None:
+        if self._wish is None:
+            self._wish = wish
+            self._is_wished.set()
+
+    def _is_current(self, feed: Feed) -> bool:
+        """Say whether a feed runs with the provider's present settings: what it says of others concerns it alone."""
+        return feed.settings is self._provider.settings
+
+    async def _wait(self, seconds: float, *ends: asyncio.Task[None]) -> None:
+        """Wait before the next feed opens, but not any longer once there are other settings, or one of `ends`."""
+        wished = asyncio.create_task(self._is_wished.wait())
+        try:
+            await asyncio.wait({wished, *ends}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            wished.cancel()
+        self._forget_wish()
+
+    def _forget_wish(self) -> None:
+        self._wish = None
+        self._is_wished.clear()
+
+    async def _until_wish_or_end(self, feed: Feed) -> Wish | None:
+        """Wait until the feed has to be replaced, and return why, or until it ends."""
+        if not self._is_current(feed) and not feed.task.done():
+            # They changed while it was opened.
+            return SETTINGS
+        life = self._provider.info.feed_life_s
+        rotate_s = None if life is None else life * self._rng.uniform(0.85, 0.95)
+        wished = asyncio.create_task(self._is_wished.wait())
+        try:
+            await asyncio.wait({feed.task, wished}, timeout=rotate_s, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            wished.cancel()
+        return None if feed.task.done() else self._wish or ROTATION
+
+    async def _replace(self, old: Feed, wish: Wish) -> Feed:
+        """Open a second feed and close the old one only when the new one delivers; return the one that is left."""
+        self._forget_wish()
+        about = self._about("feed_replaced", old, cause=wish.cause, reason=wish.reason)
+        log.info("feed %s %d is being replaced: %s", self._provider.name, old.number, wish.reason, extra=about)
+        self._attempts.count_again(wish.cause, wish.reason)
+        is_told = False
+        while not old.task.done():
+            new = await self._open()
+            ready = asyncio.create_task(new.ready.wait())
+            try:
+                await asyncio.wait(
+                    {new.task, ready, old.task}, timeout=READY_TIMEOUT_S, return_when=asyncio.FIRST_COMPLETED
+                )
+            finally:
+                ready.cancel()
+            if not new.task.done() and (new.ready.is_set() or old.task.done()):
+                await old.stop()
+                self._remove_feed(old)
+                self._forget_wish()
+                return new
+            await new.stop()
+            self._remove_feed(new)
+            wait_s = self._backoff.next_s()
+            if isinstance(new.error, RateLimited):
+                wait_s = max(wait_s, new.error.retry_after)
+            elif isinstance(new.error, AuthenticationFailed):
+                wait_s = REFUSED_AGAIN_S
+            if new.error is not None and not is_told:
+                is_told = True
+                about = self._about("feed_kept", old, reason=str(new.error))
+                log.warning(
+                    "feed %s %d goes on, since the one that is to replace it failed: %s",
+                    self._provider.name,
+                    old.number,
+                    new.error,
+                    extra=about,
+                )
+            await self._wait(wait_s, old.task)
+        return old
+
+    def _remove_feed(self, feed: Feed, wait_s: float = 0.0) -> None:
+        """Tell the streams that this feed does not deliver them any more, and when the next attempt is."""
+        self._feeds.remove(feed)
+        is_barred = isinstance(feed.error, RateLimited) and wait_s > 0
+        self._loss = Loss(feed.reason, self._clock.monotonic() + wait_s, is_barred)
+        for key, carried in self._carried.items():
+            if not any(other.is_live(key) for other in self._feeds):
+                self._backfill.cancel(carried)
+                carried.lose(feed.reason, wait_s, is_barred=is_barred)
+
+    def _after_end(self, feed: Feed) -> float | None:
+        """Return how long to wait before the next feed, None when there is none."""
+        self._forget_wish()
+        error = feed.error
+        if isinstance(error, AuthenticationFailed) and self._is_current(feed):
+            self._remove_feed(feed)
+            self._provider.refusal = str(error)
+            about = self._about("feed_refused", feed, reason=str(error))
+            log.error(
+                "feed %s %d ended: the relay is refused: %s", self._provider.name, feed.number, error, extra=about
+            )
+            for carried in list(self._carried.values()):
+                self._on_refuse(carried, str(error))
+            return None
+        if feed.has_delivered:
+            self._backoff.reset()
+        wait_s = error.retry_after if isinstance(error, RateLimited) else self._backoff.next_s()
+        if not self._is_current(feed):
+            wait_s = 0.0
+        self._remove_feed(feed, wait_s)
+        self._attempts.count_again(feed.cause, feed.reason)
+        log.warning(
+            "feed %s %d ended: %s; next attempt in %.1f s",
+            self._provider.name,
+            feed.number,
+            feed.reason,
+            wait_s,
+            extra=self._about("feed_ended", feed, cause=feed.cause, reason=feed.reason, wait_s=round(wait_s, 1)),
+        )
+        return wait_s
+
+    def _about(self, name: str, feed: Feed, **fields: object) -> dict[str, dict[str, object]]:
+        return event(name, provider=self._provider.name, feed=feed.number, **fields)

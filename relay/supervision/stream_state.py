@@ -1,0 +1,373 @@
+"""One stream that a feed carries: what is known of it, the state that follows, and when its silence means something."""
+
+from typing import Any, Final, NamedTuple
+
+from relay.core.clock import Clock
+from relay.core.intervals import length_s, next_open
+from relay.protocol.server_messages import StreamState
+from relay.streams.hub import Hub
+from relay.streams.subscriptions import CONNECTED, CONNECTING, Stream
+from relay.supervision.liveness import UNKNOWN_PATIENCE_S, Liveness, Remedy
+
+RECONNECTING: Final = "reconnecting"
+BACKFILLING: Final = "backfilling"
+STALE: Final = "stale"
+ERROR: Final = "error"
+MARKET_CLOSED: Final = "market_closed"
+THROTTLED: Final = "throttled"
+
+LIVE = "live"
+KEPT_EVENTS = 20
+LATE_S = 20.0
+"""A poll that a feed announced may be so late, since it waits for an answer, before silence counts."""
+LEAST_DOUBT_S = 5.0
+MOST_DOUBT_S = 300.0
+LEAST_PAUSE_S = 30.0
+MOST_PAUSE_S = 3600.0
+HALT_SILENCE_S = 10.0
+"""A stream that its provider's list calls paused has to be silent for so long: prices prove the list wrong."""
+CLOCK_SLACK_S = 5
+"""So far the provider's clock may be behind: near the opening its market counts as open."""
+
+
+class Planned(NamedTuple):
+    """When a polled stream is asked for next, by the monotonic clock, and how often it is."""
+
+    at: float
+    every_s: float | None
+
+
+class State(NamedTuple):
+    """What subscribers are told of a stream: a status of the contract, and why in words."""
+
+    status: StreamState
+    message: str
+
+
+class Facts(NamedTuple):
+    """What is known of a stream, each fact for itself; empty and None: it is not so.
+
+    `refusal` says why the provider refuses the stream and when it is tried next, `halt` why the provider's list calls
+    it paused. `loss` says why no feed delivers it while `is_fed` is false and what comes next, `was_fed` whether one
+    ever did, `is_barred` whether the provider asked to wait before the next one. `rest` is
+    the pause that its feed reported, `past` what is done about candles that were missed, `silent_s` how long it is
+    silent since that was beyond its habit, `stray` why all that comes is left out, `remark` how it is live.
+    """
+
+    refusal: str = ""
+    halt: str = ""
+    is_fed: bool = False
+    was_fed: bool = False
+    loss: str = ""
+    is_barred: bool = False
+    rest: State | None = None
+    past: State | None = None
+    silent_s: float | None = None
+    stray: str = ""
+    remark: str = LIVE
+
+    def state(self) -> State:
+        """Return the state that follows; the first fact that applies decides."""
+        if self.refusal:
+            return State(ERROR, self.refusal)
+        if self.halt:
+            return State(MARKET_CLOSED, self.halt)
+        if not self.is_fed and self.is_barred:
+            return State(THROTTLED, self.loss)
+        if not self.is_fed:
+            return State(RECONNECTING if self.was_fed else CONNECTING, self.loss)
+        if self.rest is not None:
+            return self.rest
+        if self.past is not None:
+            return self.past
+        if self.silent_s is not None:
+            return State(STALE, f"no data for {self.silent_s:.0f} s")
+        if self.stray:
+            return State(STALE, self.stray)
+        return State(CONNECTED, self.remark)
+
+
+class Carried:
+    """A stream from when it is wanted until it is dropped. Whoever hands on an update counts it in `received`.
+
+    Methods note facts; the state that subscribers are told follows from all of them, whatever their order was. That the
+    stream is silent stands until an update, or until its market closes: that a feed carries it again, that a pause is
+    over or that something was fetched brings no price.
+    """
+
+    __slots__ = (
+        "_ask_at",
+        "_clock",
+        "_doubt_at",
+        "_doubt_pause_s",
+        "_facts",
+        "_halt",
+        "_halted_at",
+        "_hub",
+        "_listened_after",
+        "_liveness",
+        "_news_at",
+        "_news_count",
+        "_pace_s",
+        "_received_then",
+        "_silent_since",
+        "_stray",
+        "_stray_after",
+        "_taken",
+        "planned",
+        "received",
+        "stream",
+    )
+
+    def __init__(self, stream: Stream, hub: Hub, clock: Clock, halt: str = "") -> None:
+        self.stream = stream
+        self.received = 0
+        self.planned: Planned | None = None
+        self._hub = hub
+        self._clock = clock
+        self._liveness = Liveness(stream.key.interval, clock.monotonic())
+        self._facts = Facts(loss=stream.message, halt=halt)
+        # Not told: its first subscriber has it with the confirmation.
+        stream.status, stream.message = self._facts.state()
+        self._silent_since: float | None = None
+        self._halt = halt
+        self._halted_at = 0.0
+        self._received_then = 0
+        # Why updates are left out; how many had been taken then, and when that was looked at last.
+        self._stray = ""
+        self._stray_after = self._taken = 0
+        self._doubt_at = self._doubt_pause_s = 0.0
+        self._ask_at = 0.0
+        self._news_at = clock.monotonic()
+        self._news_count = 0
+        # How many updates had come when silence was measured anew; None: it is to be, whatever came.
+        self._listened_after: int | None = None
+        self._pace_s = 0.0
+
+    def note(self, event: str) -> None:
+        """Keep a line for the status page; only the newest few are kept."""
+        events = self.stream.events
+        events.append((self._clock.wall(), event))
+        del events[:-KEPT_EVENTS]
+
+    # -- what feeds report -------------------------------------------------------------------------
+
+    def _learn(self, **facts: Any) -> None:
+        self._facts = self._facts._replace(**facts)
+
+    def show(self) -> None:
+        """Tell the subscribers the state that follows from what is known, if it is another one."""
+        since = self._silent_since
+        silent_s = None if since is None else self._clock.monotonic() - since
+        state = self._facts._replace(silent_s=silent_s).state()
+        if not state.status == self.stream.status == STALE:
+            self._hub.set_state(self.stream, *state)
+
+    def accept(self) -> None:
+        """Note that a feed delivers the stream and no pause holds; `show` is left to who knows what was missed."""
+        self._learn(is_fed=True, was_fed=True, rest=self._rest_left())
+
+    def hear(self) -> None:
+        """Note an update: it ends every pause and the silence, whoever spoke of them; but it opens no market."""
+        self._silent_since = None
+        self._halt = self._stray = ""
+        self._learn(is_fed=True, was_fed=True, rest=self._rest_left(), halt="", stray="")
+        self.show()
+
+    def _rest_left(self) -> State | None:
+        rest = self._facts.rest
+        return rest if rest is not None and rest.status == MARKET_CLOSED and self._is_market_closed() else None
+
+    def go_live(self) -> None:
+        """Note that a feed delivers the stream."""
+        self._learn(is_fed=True, was_fed=True)
+        self.show()
+
+    def rest(self, status: StreamState, message: str) -> None:
+        """Note that the feed pauses the stream, until `accept` or an update."""
+        self._listened_after = None
+        if status == MARKET_CLOSED:
+            self._silent_since = None
+        self._learn(is_fed=True, was_fed=True, rest=State(status, message))
+        self.show()
+
+    def lose(self, cause: str, wait_s: float = 0.0, *, is_barred: bool = False) -> None:
+        """Note that no feed delivers the stream, and when there is another attempt: after `wait_s`, or now.
+
+        `is_barred` says that the provider asked to wait for so long.
+        """
+        if self._facts.is_fed:
+            self.stream.reconnects += 1
+            self.note(f"lost: {cause}")
+        when = f"at {self._clock.utc(wait_s)}" if wait_s else "under way"
+        self._learn(is_fed=False, loss=f"{cause}; the next attempt is {when}", is_barred=is_barred, past=None)
+        self.show()
+
+    def remark(self, message: str) -> None:
+        """Note how a feed says that the stream is live; empty ends it."""
+        self._learn(remark=message or LIVE)
+        self.show()
+
+    # -- what was missed ---------------------------------------------------------------------------
+
+    def catch_up(self, message: str) -> None:
+        """Note that what was missed is fetched, until `caught_up`."""
+        self._learn(past=State(BACKFILLING, message))
+        self.show()
+
+    def wait_for_budget(self, message: str) -> None:
+        """Note that what was missed waits for the provider's budget, until `catch_up` or `caught_up`."""
+        self._learn(past=State(THROTTLED, message))
+        self.show()
+
+    def caught_up(self) -> None:
+        """Note that nothing is missing any more."""
+        self._learn(past=None)
+        self.show()
+
+    # -- what the provider takes -------------------------------------------------------------------
+
+    def refuse(self, reason: str) -> None:
+        """Note that the provider refuses the stream, until `retry`; no feed carries it meanwhile."""
+        self.note(f"error: {reason}")
+        self.planned = None
+        self._learn(refusal=reason, is_fed=False, past=None)
+        self.show()
+
+    def retry(self) -> None:
+        """Note that a refused stream is given to a feed again."""
+        self._learn(refusal="", loss="it was refused; the next attempt is under way", is_barred=False)
+        self.show()
+
+    @property
+    def is_refused(self) -> bool:
+        """Whether the provider refuses the stream."""
+        return bool(self._facts.refusal)
+
+    def halt(self, message: str) -> None:
+        """Take what the provider's newest list says of the market: why it is paused, empty if it trades.
+
+        The stream is paused once it is silent then: see `check_halt`. An update disproves the list.
+        """
+        if message and not self._halt:
+            self._halted_at, self._received_then = self._clock.monotonic(), self.received
+        self._halt = message
+        if not message and self._facts.halt:
+            self._learn(halt="")
+            self.show()
+
+    def check_halt(self, now: float) -> None:
+        """Pause a stream that its provider's list calls paused once it is silent. Call it about once a second."""
+        if not self._halt or self._facts.halt:
+            return
+        if self.received != self._received_then:
+            self._halted_at, self._received_then = now, self.received
+        elif now - self._halted_at >= HALT_SILENCE_S:
+            self.note("paused")
+            self._silent_since = self._listened_after = None
+            self._learn(halt=self._halt)
+            self.show()
+
+    # -- silence -----------------------------------------------------------------------------------
+
+    def expect(self, in_s: float, every_s: float | None) -> None:
+        """Take a plan of the feed: until then it is silent on purpose."""
+        self.planned = Planned(self._clock.monotonic() + in_s, every_s)
+        self._pace_s = in_s if every_s is None else every_s
+
+    def is_planned(self, now: float) -> bool:
+        """Say whether the feed will ask for the stream by itself; only a poll that is late makes a doubt."""
+        return self.planned is not None and now < self.planned.at + LATE_S
+
+    def _is_market_closed(self) -> bool:
+        now = int(self.stream.feeder.clock.now())
+        return self.stream.series.market.is_closed(now, now + CLOCK_SLACK_S)
+
+    def _is_silence_meant(self, now: float) -> bool:
+        """Say whether silence means nothing: the market is closed, or polls had no time yet to bring something.
+
+        A plan to ask again does not excuse answers without news for ever: an interval and two polls have to do.
+        """
+        is_closed = self._is_market_closed()
+        if is_closed or self.received != self._news_count:
+            self._news_count, self._news_at = self.received, now
+        if is_closed:
+            return True
+        patience_s = length_s(self.stream.key.interval) + 2 * self._pace_s + UNKNOWN_PATIENCE_S
+        return self.is_planned(now) and now < self._news_at + patience_s
+
+    def note_stray(self, why: str) -> None:
+        """Take note of an update that was left out; where nothing else comes the stream is not live."""
+        self._stray, self._stray_after = why, self.received
+
+    def may_doubt(self, now: float) -> bool:
+        """Say whether history is to be asked because updates are left out; then not for a while, ever longer."""
+        if now < self._doubt_at:
+            return False
+        self._doubt_pause_s = min(max(LEAST_DOUBT_S, 2 * self._doubt_pause_s), MOST_DOUBT_S)
+        self._doubt_at = now + self._doubt_pause_s
+        return True
+
+    def listen_anew(self, now: float) -> None:
+        """Begin to measure silence now: a feed opened or a pause is over. Not after a feed that brought nothing."""
+        if self.received != self._listened_after:
+            self._listened_after = self.received
+            self._news_at = now
+            self._liveness.restart(now)
+
+    def check_silence(self, now: float) -> Remedy | None:
+        """Turn the stream stale when it is silent beyond its habit; return what to try about it.
+
+        Call it about once a second.
+        """
+        self._check_stray()
+        status = self.stream.status
+        is_meant = status != STALE and self._is_silence_meant(now)
+        if is_meant or status in (MARKET_CLOSED, THROTTLED):
+            self._liveness.restart(now)
+            return None
+        if status not in (CONNECTED, STALE, BACKFILLING):
+            return None
+        if status != STALE and self.is_planned(now):
+            self._liveness.restart(self._news_at)
+        over_s = self._liveness.tick(now, self.received)
+        if over_s is None or status == BACKFILLING:
+            return None
+        if self._silent_since is None:
+            self._silent_since = self._liveness.heard_at
+            self.note("stale")
+            self.show()
+        return self._liveness.warn(over_s)
+
+    def _check_stray(self) -> None:
+        """Turn a stream stale of which nothing but updates to leave out came since the last look."""
+        if self.received != self._stray_after:
+            self._stray, self._doubt_pause_s = "", 0.0
+        told = self._facts.stray
+        stray = self._stray if told or self.received == self._taken else ""
+        self._taken = self.received
+        if stray != told:
+            if not told:
+                self.note("stale")
+            self._learn(stray=stray)
+            self.show()
+
+    # -- candles that nobody closed ----------------------------------------------------------------
+
+    def is_overdue(self, time_s: float, grace_s: float, now: float) -> bool:
+        """Say whether a candle was over `grace_s` before the provider's time `time_s`, and no feed closed it."""
+        series = self.stream.series
+        # What was open when trading was paused still ends.
+        has_open = series.last is not None and not series.last_is_closed
+        is_halted = self._facts.is_fed and bool(self._facts.halt)
+        is_live = self.stream.status in (CONNECTED, STALE) or (is_halted and has_open)
+        if not is_live or series.is_catching_up or self.is_planned(now):
+            return False
+        due_at = series.due_at()
+        if due_at is None:
+            due_at = next_open(self.stream.key.interval, int(series.promised_at or time_s))
+        return time_s >= due_at + grace_s and now >= self._ask_at
+
+    def ask_later(self, now: float) -> None:
+        """Call no candle overdue for an interval, half a minute at least: history was asked just now."""
+        self._ask_at = now + max(LEAST_PAUSE_S, min(length_s(self.stream.key.interval), MOST_PAUSE_S))

@@ -1,0 +1,75 @@
+"""Log lines as text or JSON; what is logged is decided where it happens."""
+
+import logging
+import sys
+import time
+
+import orjson
+from aiohttp.http_exceptions import HttpProcessingError
+
+from relay.telemetry.events import event
+
+log = logging.getLogger(__name__)
+
+
+def _writable(text: str) -> str:
+    """Replace what no encoding can write, such as bytes of a path that are no UTF-8."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+class TextFormatter(logging.Formatter):
+    """One line for people; what came from outside cannot start a second one."""
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)-7s %(name)s: %(message)s", "%Y-%m-%dT%H:%M:%SZ")
+        self.converter = time.gmtime
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        """Return the line with control characters escaped."""
+        text = super().formatMessage(record)
+        return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return time, level, logger, the event with its fields, the message, and the traceback if there is one."""
+        fields: dict[str, object] = getattr(record, "fields", {})
+        line = {
+            "time": f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(record.created))}.{int(record.msecs):03d}Z",
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            **{name: _writable(value) if isinstance(value, str) else value for name, value in fields.items()},
+            "message": _writable(record.getMessage()),
+        }
+        if record.exc_info:
+            line["exception"] = _writable(self.formatException(record.exc_info))
+        return orjson.dumps(line, default=str).decode()
+
+
+def is_ours_to_log(record: logging.LogRecord) -> bool:
+    """Leave out what aiohttp logs, with a traceback each time, when somebody sends what is no HTTP.
+
+    They were answered with 400; at debug level one line tells why.
+    """
+    fault = record.exc_info[1] if record.exc_info else None
+    if not isinstance(fault, HttpProcessingError):
+        return True
+    # Its own words may hold a header, and with it a token.
+    log.debug("a request was no HTTP: %s", type(fault).__name__, extra=event("no_http"))
+    return False
+
+
+def set_up_logs(level: str, style: str) -> None:
+    """Send log lines to standard error."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonFormatter() if style == "json" else TextFormatter())
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level.upper())
+    logging.getLogger("aiohttp.server").addFilter(is_ours_to_log)
+    # A request line holds the query, and with it ?token=.
+    logging.getLogger("aiohttp.access").setLevel(logging.WARNING)
+    # At debug it tells every statement, twice; what is asked for there are the relay's own lines.
+    logging.getLogger("aiosqlite").setLevel(logging.WARNING)

@@ -1,0 +1,185 @@
+"""Notices that the event loop is blocked, from a thread of its own, and says whose code it waits for."""
+
+import asyncio
+import logging
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import FrameType
+from typing import Any, NamedTuple, Self
+
+from relay.telemetry.events import event
+
+log = logging.getLogger(__name__)
+
+BEAT_S = 0.25
+BLOCKED_S = 1.0
+"""A loop that has not beaten for so long is blocked."""
+
+_IDLE_FILES = ("selectors.py", "runners.py", "base_events.py")
+_HOST = ("relay.plugins.provider", "Provider.")
+"""The module and class that call a plugin; their `self` knows for whom."""
+
+
+class Place(NamedTuple):
+    """Where the loop's thread is: the provider (or source of a wrapper) it runs for, if any, and the line."""
+
+    owner: str | None
+    function: str
+    file: str
+    line: int
+
+    def __str__(self) -> str:
+        return f"{self.function} ({self.file}, line {self.line})"
+
+
+class Blocks:
+    """How often and for how long one provider blocked the loop, and where it did so last."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.longest_s = 0.0
+        self.last: Place | None = None
+        self.last_at = 0.0
+
+    def told(self) -> dict[str, Any]:
+        """Return it as the status shows it."""
+        last = None if self.last is None else {"time": round(self.last_at, 3), "place": str(self.last)}
+        return {"count": self.count, "longest_s": round(self.longest_s, 2), "last": last}
+
+
+class LoopWatch:
+    """Watches the running loop while it is entered; nothing is added to what the loop does but a beat now and then.
+
+    `owner_of` names whom a file belongs to. What is noticed of an owner is counted in `blocks`, if it is there.
+    """
+
+    def __init__(
+        self,
+        owner_of: Callable[[str], str | None],
+        blocks: Mapping[str, Blocks],
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self._blocks = blocks
+        self._owner_of = owner_of
+        self._wall = wall
+        self._told: set[Place] = set()
+        self._noticed: Blocks | None = None
+        self._is_noticed = False
+        self._beaten_at = time.monotonic()
+        self._ended = threading.Event()
+
+    async def __aenter__(self) -> Self:
+        self._loop = asyncio.get_running_loop()
+        self._thread_id = threading.get_ident()
+        self._beaten_at = time.monotonic()
+        self._handle = self._loop.call_later(BEAT_S, self._beat)
+        self._thread = threading.Thread(target=self._watch, name="loop watch", daemon=True)
+        self._thread.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._handle.cancel()
+        self._ended.set()
+        # It ends at once, and the threads that could wait for it may all be held by a plugin.
+        self._thread.join()
+
+    def _beat(self) -> None:
+        now = time.monotonic()
+        if self._noticed is not None:
+            self._noticed.longest_s = max(self._noticed.longest_s, now - self._beaten_at - BEAT_S)
+            self._noticed = None
+        self._beaten_at = now
+        self._is_noticed = False
+        self._handle = self._loop.call_later(BEAT_S, self._beat)
+
+    # -- in the thread -----------------------------------------------------------------------------
+
+    def _watch(self) -> None:
+        # By how often this thread woke, not by a clock: a pause of the whole process is nobody's doing.
+        beaten_at, missed = self._beaten_at, 0
+        while not self._ended.wait(BEAT_S):
+            missed = missed + 1 if beaten_at == self._beaten_at else 0
+            beaten_at = self._beaten_at
+            if missed * BEAT_S < BLOCKED_S or self._is_noticed:
+                continue
+            frame = sys._current_frames().get(self._thread_id)
+            place = None if frame is None else place_of(frame, self._owner_of)
+            if place is not None:
+                self._is_noticed = True
+                self._note(place)
+
+    def _note(self, place: Place) -> None:
+        blocks = self._blocks.get(place.owner or "")
+        if blocks is not None:
+            blocks.count += 1
+            blocks.last, blocks.last_at = place, self._wall()
+            self._noticed = blocks
+        if place in self._told:
+            return
+        self._told.add(place)
+        about = event("loop_blocked", provider=place.owner, place=str(place))
+        if place.owner is None:
+            log.error("the event loop is blocked for more than %g s, in %s", BLOCKED_S, place, extra=about)
+        else:
+            log.error(
+                "provider %s blocks the event loop for more than %g s, in %s: nothing else runs meanwhile; its plugin "
+                "needs asyncio.to_thread there",
+                place.owner,
+                BLOCKED_S,
+                place,
+                extra=about,
+            )
+
+
+def place_of(innermost: FrameType, owner_of: Callable[[str], str | None]) -> Place | None:
+    """Find whose code a stack runs, and the innermost line of it; None if the loop only waits for events."""
+    if innermost.f_code.co_filename.endswith(_IDLE_FILES) or "uvloop" in innermost.f_code.co_filename:
+        return None
+    frame: FrameType | None = innermost
+    called = innermost
+    while frame is not None:
+        owner = owner_of(frame.f_code.co_filename)
+        if owner is not None:
+            return _place(owner, frame)
+        if frame.f_globals.get("__name__") == _HOST[0] and frame.f_code.co_qualname.startswith(_HOST[1]):
+            # The plugin waits for code that is not its own.
+            return _place(frame.f_locals["self"].name, called)
+        called, frame = frame, frame.f_back
+    return _place(None, innermost)
+
+
+def _place(owner: str | None, frame: FrameType) -> Place:
+    return Place(owner, frame.f_code.co_name, Path(frame.f_code.co_filename).name, frame.f_lineno)
+
+
+def owners(plugins: Mapping[str, object]) -> Callable[[str], str | None]:
+    """Return who owns a file: the plugin whose module it is, else the only one in the innermost package around it.
+
+    `plugins` are the plugins by the name to give.
+    """
+    files: dict[str, str] = {}
+    folders: dict[str, set[str]] = {}
+    for name, plugin in plugins.items():
+        module_name = str(getattr(plugin, "__module__", "") or getattr(plugin, "__name__", ""))
+        module = sys.modules.get(module_name)
+        file = getattr(module, "__file__", None)
+        if file is None:
+            continue
+        files[file] = name
+        parts = module_name.split(".")
+        for depth in range(1, len(parts) + 1):
+            package = sys.modules.get(".".join(parts[:depth]))
+            for folder in getattr(package, "__path__", ()):
+                folders.setdefault(f"{folder}/", set()).add(name)
+    innermost = sorted(folders.items(), key=lambda item: len(item[0]), reverse=True)
+
+    def owner_of(file: str) -> str | None:
+        if file in files:
+            return files[file]
+        names = next((names for folder, names in innermost if file.startswith(folder)), ())
+        return next(iter(names)) if len(names) == 1 else None
+
+    return owner_of

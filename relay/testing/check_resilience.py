@@ -1,0 +1,103 @@
+"""What is checked of a provider whose upstream is lost, or refuses."""
+
+import asyncio
+from contextlib import aclosing
+
+import aiohttp
+
+from relay.core.errors import ProviderError, RateLimited
+from relay.core.patience import steps
+from relay.plugins.cancellation import end_task
+from relay.plugins.provider import Provider
+from relay.testing import tolerances as limits
+from relay.testing.check_run import Run
+from relay.testing.watched_feed import WatchedFeed, shown
+from relay.testing.watched_session import WatchedSession, refusing_server
+from relay.upstream.watchlist import Watchlist
+
+_UNDERSTOOD = (ProviderError, aiohttp.ClientError, ConnectionError, TimeoutError)
+RETRY_AFTER_S = 7.0
+
+
+async def check_reconnect(run: Run) -> None:
+    """Break the connection under a feed: it has to end, and the next one has to deliver."""
+    async with WatchedFeed(run.provider, [run.key]) as feed:
+        await feed.until(lambda: feed.count(run.key), run.timeout_s)
+        # A feed with two sources may speak before its WebSocket is open.
+        if not await feed.until(lambda: run.session.is_connected, limits.SETTLE_S):
+            run.unchecked.append("reconnect: the feed holds no WebSocket that could be lost")
+            return
+        connects = run.session.connects
+        run.session.cut()
+        if run.survives_loss:
+            before = feed.count(run.key)
+            if not await feed.until(lambda: feed.count(run.key) > before, run.timeout_s):
+                run.blame("relay_stream stops when its WebSocket is lost, though it is said to survive that")
+            return
+        await feed.until(lambda: False, limits.END_S)
+        if not feed.has_ended or run.session.connects > connects:
+            run.blame("relay_stream goes on after its connection was lost; let it end, the relay opens the next feed")
+        elif feed.error is not None and not isinstance(feed.error, _UNDERSTOOD):
+            run.blame(f"relay_stream raised {shown(feed.error)} when its connection was lost")
+    async with WatchedFeed(run.provider, [run.key]) as feed:
+        if not await feed.until(lambda: feed.count(run.key), run.timeout_s):
+            run.blame(f"relay_stream yielded nothing for {run.key} in the feed after one whose connection was lost")
+
+
+async def check_refusal(run: Run, provider: Provider, session: WatchedSession) -> None:
+    """Have every request answered with 503, then with 429; `provider` is a fresh one, and of no use afterwards."""
+    async with refusing_server() as server:
+        session.refuser = server.url
+        for server.status in (503, 429):
+            ended = await _refused_feed(run, provider)
+            if not server.asked:
+                run.unchecked.append("refusal: the provider asks nothing through its session")
+                return
+            _judge(run, f"relay_stream, when answered {server.status},", server.status, ended)
+            if provider.has_history:
+                try:
+                    await provider.candles(run.key, None, int(provider.clock.now()), 5)
+                except ProviderError as error:
+                    _judge(run, f"relay_candles, when answered {server.status},", server.status, error)
+                else:
+                    run.blame(f"relay_candles answers as if nothing were wrong when it is answered {server.status}")
+
+
+def _judge(run: Run, what: str, status: int, ended: ProviderError | str) -> None:
+    if isinstance(ended, str):
+        if ended:
+            run.blame(f"{what} {ended}")
+        return
+    run.texts.append(str(ended))
+    if str(ended).startswith(f"provider {run.provider.name} failed"):
+        run.blame(f"{what} fails as if it were mistaken ({ended}); let errors of aiohttp pass, or use RestAnswer.error")
+    elif status == 429 and not (isinstance(ended, RateLimited) and ended.retry_after >= RETRY_AFTER_S - 1):
+        run.blame(f"{what} with Retry-After: 7 raises {shown(ended)}, not RateLimited with that wait")
+
+
+async def _refused_feed(run: Run, provider: Provider) -> ProviderError | str:
+    """Run a feed that is refused; return what it raised, or what is wrong, empty if it told its streams to rest."""
+    rests = asyncio.Event()
+    watchlist = Watchlist([run.key], on_pause=lambda *_: rests.set(), on_reject=lambda *_: rests.set())
+
+    async def work() -> ProviderError | str:
+        try:
+            async with aclosing(provider.stream(watchlist)) as updates:
+                async for _ in updates:
+                    return "yields updates all the same"
+        except ProviderError as error:
+            return error
+        return "ends as if the upstream had closed; raise what was answered, so that the relay can wait"
+
+    feed = asyncio.create_task(work(), name=f"refused feed of {provider.name}")
+    waiting = asyncio.create_task(rests.wait(), name="rest of a refused feed")
+    try:
+        for step_s in steps(run.timeout_s):
+            if not feed.done() and not rests.is_set():
+                await asyncio.wait((feed, waiting), timeout=step_s, return_when=asyncio.FIRST_COMPLETED)
+        if feed.done():
+            return feed.result()
+        return "" if rests.is_set() else f"neither raises nor reports it within {run.timeout_s:g} s"
+    finally:
+        waiting.cancel()
+        await end_task(feed)

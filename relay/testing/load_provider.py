@@ -1,0 +1,47 @@
+"""Loads and binds one plugin as a relay does."""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from types import MappingProxyType
+
+from relay.config.settings import Config, provider_settings
+from relay.core.clock import Clock, ProviderClock
+from relay.plugins.loader import PluginHost
+from relay.plugins.provider import Provider, new_session
+
+
+class DoesNotConform(AssertionError):
+    """What a provider does differs from what providers/README.md promises the relay; `faults` are the sentences."""
+
+    def __init__(self, name: str, faults: Sequence[str]) -> None:
+        super().__init__(f"{name} does not conform:" + "".join(f"\n- {fault}" for fault in faults))
+        self.faults = tuple(faults)
+
+
+@asynccontextmanager
+async def open_provider(
+    plugin: object, settings: Mapping[str, object] | None = None, *, clock: Clock | None = None
+) -> AsyncIterator[Provider]:
+    """Load one plugin and bind it as a relay does, with a session and its settings as its table gives them.
+
+    `plugin` is a module, a class, an object, or a text as in the setting `plugins`. Raises `DoesNotConform` with the
+    reason for which a relay would refuse it, `ConfigError` for its settings.
+    """
+    host = PluginHost()
+    if isinstance(plugin, str):
+        host.load((), [plugin], installed=False)
+    else:
+        host.load([plugin], installed=False)
+    if host.failures:
+        raise DoesNotConform(host.failures[0].source, [host.failures[0].error])
+    if not host.loaded:
+        raise DoesNotConform(str(plugin), ["it only wraps hooks of others: there is no provider to check"])
+    (loaded,) = host.loaded.values()
+    tables = MappingProxyType({loaded.info.name: dict(settings or {})})
+    checked = provider_settings(Config(tables=tables), loaded.info)
+    provider = host.bind(loaded, checked, ProviderClock(clock or Clock()))
+    provider.open(new_session(provider.clock))
+    try:
+        yield provider
+    finally:
+        await provider.close()

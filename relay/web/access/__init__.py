@@ -1,0 +1,1 @@
+"""Who may use the relay: tokens, origins, addresses."""

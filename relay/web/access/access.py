@@ -1,0 +1,332 @@
+"""Who may use the relay, from where, and how much of it."""
+
+import functools
+from collections import Counter
+from typing import NamedTuple
+
+from aiohttp import web
+
+from relay.config.settings import Config
+from relay.config.tokens import Token
+from relay.core.errors import Code, RequestError
+from relay.core.model import StreamKey
+from relay.core.version import NAME
+from relay.web.access import client_address as callers
+from relay.web.access.origins import Origins
+from relay.web.problems import problem
+from relay.web.rate_limits import Buckets, Shares, TokenBucket
+
+PREFIX = "/api/v1/market-data"
+WEBSOCKET, HISTORY = f"{PREFIX}/ws", f"{PREFIX}/history"
+# Asked by machines that watch the relay, as often as they like.
+HEALTH = frozenset({"/healthz", "/readyz"})
+# The pages and what they load, and the descriptions of the contract: they hold nothing that needs a token.
+PAGES = frozenset(
+    {"/", "/status.html", "/client.js", "/client.d.ts", "/favicon.ico", "/docs", "/openapi.json", "/asyncapi.json"}
+)
+PAGES_BELOW = ("/static/", "/docs/")
+# Opened by `public_status`.
+STATUS = frozenset({f"{PREFIX}/status", "/metrics"})
+
+REQUEST_BURST_S = 10.0
+FRAMES_PER_REQUEST = 3
+LEAST_FRAMES = 1_000
+LEAST_CONNECTS = 300
+# Of an address that is not this machine itself, unless the configuration says otherwise.
+REQUESTS_PER_SECOND = 1_000.0
+ROWS_PER_MINUTE = 10_000_000
+TOKEN_OWNER = "token:"
+
+
+class Caller(NamedTuple):
+    """Who sends a request or opened a connection: the real address, and the token if it is a valid one.
+
+    `owner` is whom connections, frames and streams count for, the address or its network; `client` is whom requests
+    over HTTP and candles of the past count for, the token wherever it comes from, else the address.
+    """
+
+    address: str
+    owner: str
+    client: str
+    token: Token | None
+
+
+class Access:
+    """Tokens, origins, and what each address may use. `reconfigure` changes all of it while the relay runs."""
+
+    def __init__(self, config: Config) -> None:
+        self._go_by(config)
+        self._per_owner: Counter[str] = Counter()
+        self._per_token: Counter[str] = Counter()
+        self._connects: Buckets[str] = Buckets(*_connects(config))
+        self._requests: Buckets[str] = Buckets(*requests_limit(_requests(config)))
+        self._rows: Buckets[str] = Buckets(*rows_limit(_rows(config)))
+        self.shares: Shares[str, tuple[str, StreamKey]] = Shares()
+        self.clients = 0
+        self.is_closing = False
+
+    def reconfigure(self, config: Config) -> None:
+        """Go by another configuration from now on; who is connected is the caller's concern."""
+        self._go_by(config)
+        self._connects.set_limit(*_connects(config))
+        self._requests.set_limit(*requests_limit(_requests(config)))
+        self._rows.set_limit(*rows_limit(_rows(config)))
+
+    def _go_by(self, config: Config) -> None:
+        self.config = config
+        self.origins = Origins(config)
+        self._wants_token = bool(config.tokens)
+        self._knows_addresses_only = not config.tokens and not config.trusted_proxies
+
+    # -- who ---------------------------------------------------------------------------------------
+
+    def caller(self, request: web.Request) -> Caller:
+        """Return who sends a request, also from behind trusted proxies."""
+        if self._knows_addresses_only:
+            return _stranger(request.remote)
+        trusted = self.config.trusted_proxies
+        forwarded = request.headers.getall("X-Forwarded-For", []) if trusted else ()
+        address = callers.client_address(request.remote, forwarded, trusted)
+        owner, token = callers.owner_of(address), self._token(request)
+        # No address is written so.
+        return Caller(address, owner, owner if token is None else f"{TOKEN_OWNER}{token.name}", token)
+
+    def _token(self, request: web.Request) -> Token | None:
+        """Return the valid token of a request; `?token=` is one on the WebSocket, where a browser sends no header."""
+        tokens = self.config.tokens
+        if not tokens:
+            return None
+        scheme, _, given = request.headers.get("Authorization", "").partition(" ")
+        if scheme.lower() != "bearer":
+            by_query = request.path == WEBSOCKET and is_websocket(request)
+            given = request.query.get("token", "") if by_query else ""
+        # What was no UTF-8 in the header comes as surrogates.
+        return tokens.match(given.strip().encode("utf-8", "surrogateescape")) if given else None
+
+    def stands(self, caller: Caller) -> bool:
+        """Say whether a client that is connected could connect with its token now."""
+        return self.config.tokens.still_has(caller.token)
+
+    def clients_by_token(self) -> dict[str, dict[str, int]]:
+        """Return how many clients are connected by which token, for the status; nothing when everybody may see that."""
+        if not self.config.tokens or self.config.public_status:
+            return {}
+        return {"tokens": {token.name: self._per_token[token.name] for token in self.config.tokens}}
+
+    # -- how much ----------------------------------------------------------------------------------
+
+    def take_request(self, owner: str) -> float:
+        """Count one request; return 0, or how many seconds to wait if there were too many from this address."""
+        if self._counts_no_requests(owner):
+            return 0.0
+        bucket = self._requests.of(owner)
+        return 0.0 if bucket.take() else bucket.wait_s
+
+    def most_requests(self, owner: str) -> str:
+        """Say how many requests a WebSocket client of an address may send."""
+        own = f"{self.config.max_requests_per_second:g} requests a second"
+        return own if self._counts_no_requests(owner) else f"{own}, or {_requests(self.config):g} from one address"
+
+    # Programs on this machine are counted only where the configuration says so: they could as well stop the relay.
+
+    def _counts_no_connects(self, owner: str) -> bool:
+        return not self.config.max_connects_per_minute and callers.is_this_machine(owner)
+
+    def _counts_no_requests(self, owner: str) -> bool:
+        return not self.config.max_requests_per_second_per_address and callers.is_this_machine(owner)
+
+    def _counts_no_rows(self, owner: str) -> bool:
+        return not self.config.max_history_rows_per_minute_per_address and callers.is_this_machine(owner)
+
+    def new_frames(self) -> TokenBucket:
+        """Return what counts the frames of one more WebSocket."""
+        return TokenBucket(*frames_limit(self.config.max_requests_per_second))
+
+    def check_rows(self, caller: Caller) -> None:
+        """Refuse candles of the past to who had its share. Raises `RequestError`."""
+        if not self._counts_no_rows(caller.owner):
+            check_rows(self._rows.of(caller.client), _rows(self.config), _whose(caller))
+
+    def spend_rows(self, caller: Caller, rows: int) -> None:
+        """Count candles of the past that somebody was given."""
+        if not self._counts_no_rows(caller.owner):
+            self._rows.of(caller.client).spend(rows)
+
+    # -- what is let in ----------------------------------------------------------------------------
+
+    def check(self, request: web.Request, *, opens: bool) -> web.Response | None:
+        """Check rate, origin and token of a request, which `opens` a WebSocket or not, before anything else is done.
+
+        Returns the answer if that is all the browser wanted to know. Raises `RequestError`.
+        """
+        path = request.path
+        if path in HEALTH:
+            return None
+        caller = self.caller(request)
+        self._check_rate(caller, opens=opens)
+        if request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers:
+            return self._preflight(request)
+        if _is_page(path):
+            return None
+        self.origins.check(request)
+        if self._wants_token and caller.token is None and not (self.config.public_status and path in STATUS):
+            raise RequestError(Code.UNAUTHORIZED, "a valid token is needed: send it as Authorization: Bearer TOKEN")
+        if path == HISTORY:
+            self.check_rows(caller)
+        return None
+
+    def _check_rate(self, caller: Caller, *, opens: bool) -> None:
+        """Count one request, or one attempt to open a WebSocket. Raises `RequestError` when there were too many."""
+        if opens:
+            if self._counts_no_connects(caller.owner):
+                return
+            bucket = self._connects.of(caller.owner)
+            what = _most_connects(self.config)
+        elif self._counts_no_requests(caller.owner):
+            return
+        else:
+            bucket = self._requests.of(caller.client)
+            what = f"{_requests(self.config):g} requests a second from {_whose(caller)}"
+        if not bucket.take():
+            raise _too_many(what, bucket.wait_s)
+
+    def _preflight(self, request: web.Request) -> web.Response:
+        if "Origin" not in request.headers or not self.origins.is_allowed(request):
+            return problem(403, Code.FORBIDDEN, "this Origin is not allowed")
+        headers = {
+            "Access-Control-Allow-Methods": "GET",
+            "Access-Control-Allow-Headers": "Authorization, If-None-Match",
+            "Access-Control-Max-Age": "600",
+        }
+        return web.Response(status=204, headers=headers)
+
+    def check_opening(self, request: web.Request) -> None:
+        """Raise the `RequestError` that an attempt to open a WebSocket would get now; counts nothing.
+
+        A browser does not tell a page why an attempt failed, so the page asks the same address without one.
+        """
+        caller = self.caller(request)
+        if not self._counts_no_connects(caller.owner) and (wait_s := self._connects.of(caller.owner).wait_s):
+            raise _too_many(_most_connects(self.config), wait_s)
+        self._check_room(caller)
+
+    def admit(self, request: web.Request) -> Caller:
+        """Count one more WebSocket client; return what `leave` wants. Raises `RequestError` when full."""
+        caller = self.caller(request)
+        self._check_room(caller)
+        self.clients += 1
+        self._per_owner[caller.owner] += 1
+        if caller.token is not None:
+            self._per_token[caller.token.name] += 1
+        return caller
+
+    def _check_room(self, caller: Caller) -> None:
+        if self.is_closing:
+            raise RequestError(Code.INTERNAL, "the relay is shutting down", retry_after=5)
+        if self.clients >= self.config.max_clients:
+            raise RequestError(Code.INTERNAL, "the relay is full; try again later", retry_after=10)
+        if self._per_owner[caller.owner] >= self.config.max_clients_per_address:
+            raise RequestError(
+                Code.RATE_LIMITED,
+                f"too many connections from one address; at most {self.config.max_clients_per_address} are allowed",
+                retry_after=10,
+            )
+
+    def leave(self, caller: Caller) -> None:
+        """Count one client less."""
+        self.clients -= 1
+        _count_down(self._per_owner, caller.owner)
+        if caller.token is not None:
+            _count_down(self._per_token, caller.token.name)
+
+
+ACCESS = web.AppKey("access", Access)
+
+
+def requests_limit(a_second: float) -> tuple[float, float]:
+    """Return rate and burst of requests: those of ten seconds may come at once."""
+    return a_second, max(1.0, a_second * REQUEST_BURST_S)
+
+
+def frames_limit(requests_a_second: float) -> tuple[float, float]:
+    """Return rate and burst of frames, of which a request may take several; pongs are frames too."""
+    return FRAMES_PER_REQUEST * requests_a_second, max(LEAST_FRAMES, 2 * requests_a_second * REQUEST_BURST_S)
+
+
+def rows_limit(a_minute: int) -> tuple[float, float]:
+    """Return rate and burst of candles of the past: those of a minute may come at once."""
+    return a_minute / 60, a_minute
+
+
+def check_rows(bucket: TokenBucket, most: int, whose: str) -> None:
+    """Refuse candles of the past while a bucket is empty. Raises `RequestError`."""
+    wait_s = bucket.wait_s
+    if wait_s:
+        raise RequestError(
+            Code.RATE_LIMITED,
+            f"{whose} gets at most {most} candles of the past a minute; wait {wait_s:.2f} s",
+            retry_after=wait_s,
+        )
+
+
+def _whose(caller: Caller) -> str:
+    return "one address" if caller.token is None else "one token"
+
+
+@functools.lru_cache(4096)
+def _stranger(peer: str | None) -> Caller:
+    """Return who has an address and nothing else."""
+    address = callers.client_address(peer, (), ())
+    owner = callers.owner_of(address)
+    return Caller(address, owner, owner, None)
+
+
+def _connects(config: Config) -> tuple[float, float]:
+    # After an outage all clients behind one address come back at once.
+    most = config.max_connects_per_minute or max(LEAST_CONNECTS, config.max_clients_per_address)
+    return most / 60, most
+
+
+def _most_connects(config: Config) -> str:
+    return f"{_connects(config)[1]:g} new connections a minute from one address"
+
+
+def _too_many(what: str, wait_s: float) -> RequestError:
+    return RequestError(Code.RATE_LIMITED, f"more than {what}; wait {wait_s:.2f} s", retry_after=wait_s)
+
+
+def _requests(config: Config) -> float:
+    return config.max_requests_per_second_per_address or REQUESTS_PER_SECOND
+
+
+def _rows(config: Config) -> int:
+    return config.max_history_rows_per_minute_per_address or ROWS_PER_MINUTE
+
+
+def _count_down(counter: Counter[str], key: str) -> None:
+    counter[key] -= 1
+    if counter[key] <= 0:
+        del counter[key]
+
+
+def is_websocket(request: web.Request) -> bool:
+    """Say whether a request asks for a WebSocket."""
+    return request.headers.get("Upgrade", "").lower() == "websocket"
+
+
+def _is_page(path: str) -> bool:
+    return path in PAGES or path.startswith(PAGES_BELOW)
+
+
+async def add_headers(request: web.Request, answer: web.StreamResponse) -> None:
+    """Let pages of allowed origins read an answer, and name the server, but not what it is made of.
+
+    The signal comes before the headers of every answer leave.
+    """
+    answer.headers["Server"] = NAME
+    varies = answer.headers.get("Vary")
+    answer.headers["Vary"] = f"{varies}, Origin" if varies else "Origin"
+    origin = request.headers.get("Origin")
+    if origin is not None and request.app[ACCESS].origins.is_allowed(request):
+        answer.headers["Access-Control-Allow-Origin"] = origin
+        answer.headers["Access-Control-Expose-Headers"] = "Retry-After, ETag"

@@ -1,0 +1,87 @@
+"""Which pages may use the relay: the `Origin` and the `Host` of a request against those that are ours or listed."""
+
+import re
+from functools import lru_cache
+
+from aiohttp import web
+
+from relay.config.settings import Config, is_loopback
+from relay.core.errors import Code, RequestError
+from relay.core.hosts import Host, origin_of, parse_host, parse_origin
+from relay.protocol.fields import shown
+from relay.web.access import client_address as callers
+
+_host_of = lru_cache(256)(parse_host)
+_END_OF_HOST = re.compile("[/?#]")
+
+
+class Origins:
+    """Which origins and hosts are ours, by one configuration."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._listed = {origin for text in config.allowed_origins if (origin := parse_origin(text)) is not None}
+        self._names = {origin.name for origin in self._listed}
+        own = parse_host(f"[{config.host}]" if ":" in config.host else config.host)
+        if own is not None:
+            self._names.add(own.name)
+        self._is_network_trusted = not is_loopback(config.host)
+
+    def is_allowed(self, request: web.Request) -> bool:
+        """Say whether the request's origin may use the relay; no `Origin` means that no page elsewhere sent it."""
+        said = request.headers.getall("Origin", ())
+        if not said:
+            return True
+        origin = parse_origin(said[0]) if len(said) == 1 else None
+        if origin is None or origin in self._listed:
+            return origin is not None
+        host = _host_of(request.headers.get("Host", ""))
+        return host is not None and origin == origin_of(scheme_of(request, self._config), host) and self._is_known(host)
+
+    def check(self, request: web.Request) -> None:
+        """Refuse an origin that is not allowed, and a host that may be a trick. Raises `RequestError`."""
+        if _names_another_host(request):
+            raise RequestError(Code.INVALID_REQUEST, "the request line names another host than Host does")
+        if not self.is_allowed(request):
+            raise RequestError(Code.FORBIDDEN, "this Origin is not allowed; the operator can add it to allowed_origins")
+        # A page asks its own origin without naming it, so the host has to tell whether that origin is ours.
+        host = request.headers.get("Host")
+        if host is not None and not self._is_known(_host_of(host)):
+            raise RequestError(
+                Code.FORBIDDEN,
+                f"the relay is not known as {shown(host)}; the operator can list that origin in allowed_origins, or "
+                "set tokens",
+            )
+
+    def _is_known(self, host: Host | None) -> bool:
+        """Say whether a page that was loaded from this host is one of ours.
+
+        A token is proof enough: no browser adds it by itself. Without tokens other names than ours may point here by
+        DNS rebinding. Where all machines of the network may connect anyway, so may the pages of that network.
+        """
+        if self._config.tokens:
+            return True
+        return host is not None and (
+            callers.is_own_by_nature(host)
+            or host.name in self._names
+            or (self._is_network_trusted and callers.is_private_name(host.name))
+        )
+
+
+def _names_another_host(request: web.Request) -> bool:
+    """Say whether the request line names another host than `Host`, which aiohttp sees to that there is one of."""
+    target = request.raw_path
+    if target.startswith("/") or target == "*":
+        return False
+    authority = _END_OF_HOST.split(target.partition("://")[2], 1)[0]
+    return authority.lower() != request.headers.get("Host", "").lower()
+
+
+def scheme_of(request: web.Request, config: Config) -> str:
+    """Return how the client came, `http` or `https`, behind trusted proxies as well."""
+    said = request.headers.getall("X-Forwarded-Proto", [])
+    if said and callers.is_from_proxy(request.remote, config.trusted_proxies):
+        scheme = said[-1].rpartition(",")[2].strip().lower()
+        if scheme in ("http", "https"):
+            return scheme
+    return request.scheme

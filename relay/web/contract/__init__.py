@@ -1,0 +1,1 @@
+"""Parameters and answers, declared once, and the documents made from them."""

@@ -1,0 +1,257 @@
+"""The REST contract as an OpenAPI 3.1 document, made from what the routes read and answer by."""
+
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any, NamedTuple
+
+import orjson
+
+from relay.core.version import VERSION
+from relay.protocol.fields import Schema
+from relay.web.contract import parameters
+from relay.web.contract import response_types as answers
+from relay.web.contract.json_schema import Schemas
+from relay.web.contract.parameters import CANDLE_COUNT, Parameter, Query
+from relay.web.problems import CONTENT_TYPE
+
+Document = dict[str, Any]
+
+PREFIX = "/api/v1/market-data"
+JSON = "application/json"
+
+_CANDLE = {"time": 1_764_000_000, "open": 51173.5, "high": 51181.3, "low": 51169.9, "close": 51172.8, "volume": 0.0549}
+
+_TAG = {"ETag": {"description": "What to send as `If-None-Match` to ask again.", "schema": {"type": "string"}}}
+
+_WHY = {
+    400: "A parameter is missing, unknown or out of bounds.",
+    401: "A token is needed, and none that is valid was sent.",
+    403: "The page that asks is not of an allowed origin.",
+    404: "No provider has this symbol.",
+    429: "Too many requests.",
+    500: "The relay failed at this request.",
+    502: "The provider answered something that makes no sense.",
+    503: "The provider or its budget is not available, or the relay is shutting down.",
+    504: "The provider did not answer in time.",
+}
+_ALWAYS = (400, 401, 403, 429, 500, 503)
+
+
+class Operation(NamedTuple):
+    """One route: what it reads, what it answers, and which errors it may have beside those that all have.
+
+    `texts` are its other content types, with an example of each; without `answer` there is no JSON. `has_tag` says
+    that its answers have an entity tag to ask again by.
+    """
+
+    path: str
+    name: str
+    summary: str
+    tag: str
+    query: Query[Any]
+    answer: Any
+    example: Any
+    errors: tuple[int, ...] = ()
+    is_open: bool = False
+    texts: Mapping[str, str] = {}
+    has_tag: bool = False
+
+
+OPERATIONS = (
+    Operation(
+        f"{PREFIX}/history",
+        "history",
+        "Candles of one stream, ascending. A candle that is still forming is last when the range reaches now.",
+        "market data",
+        parameters.HISTORY,
+        answers.History,
+        {"symbol": "BTCUSDT", "interval": "1m", "provider": "binance", "candles": [_CANDLE], "last_is_closed": True},
+        (404, 502, 504),
+        texts={
+            "text/csv": "time,open,high,low,close,volume\n1764000000,51173.5,51181.3,51169.9,51172.8,0.0549\n",
+            "application/x-ndjson": orjson.dumps(_CANDLE).decode() + "\n",
+        },
+        has_tag=True,
+    ),
+    Operation(
+        f"{PREFIX}/symbols",
+        "symbols",
+        "The symbols that can be had, sorted.",
+        "market data",
+        parameters.INSTRUMENTS,
+        list[str],
+        ["BTCUSDT", "EUR/USD"],
+        has_tag=True,
+    ),
+    Operation(
+        f"{PREFIX}/instruments",
+        "instruments",
+        "The instruments that can be had: provider, base, quote, intervals, status, attribution.",
+        "market data",
+        parameters.INSTRUMENTS,
+        list[answers.InstrumentObject],
+        [
+            {
+                "symbol": "BTCUSDT",
+                "provider": "binance",
+                "asset_class": "crypto",
+                "base": "BTC",
+                "quote": "USDT",
+                "intervals": ["1m", "1h", "1d"],
+                "status": "trading",
+                "attribution": "Market data by Binance",
+            }
+        ],
+        has_tag=True,
+    ),
+    Operation(
+        f"{PREFIX}/status",
+        "status",
+        "What the relay is doing: providers, upstream connections, streams, budgets, clients.",
+        "operation",
+        parameters.NOTHING,
+        answers.Status,
+        None,
+    ),
+    Operation(
+        "/metrics",
+        "metrics",
+        "The same as numbers for Prometheus; OpenMetrics for those who accept it.",
+        "operation",
+        parameters.NOTHING,
+        None,
+        None,
+        texts={"text/plain": "# TYPE relay_clients gauge\n", "application/openmetrics-text": "# EOF\n"},
+    ),
+    Operation(
+        "/healthz",
+        "healthz",
+        "Whether the process serves.",
+        "operation",
+        parameters.NOTHING,
+        answers.Health,
+        {"status": "ok"},
+        is_open=True,
+    ),
+    Operation(
+        "/readyz",
+        "readyz",
+        "Whether the relay can take clients; 503 while it shuts down or its store is lost.",
+        "operation",
+        parameters.NOTHING,
+        answers.Health,
+        {"status": "ok"},
+        is_open=True,
+    ),
+)
+
+
+def document(asset_classes: list[str], *, needs_token: bool, is_status_public: bool = False) -> Document:
+    """Build the document for a relay whose providers have these asset classes."""
+    schemas = Schemas()
+    problem = schemas.of(answers.Problem)
+    paths = {}
+    for one in OPERATIONS:
+        is_open = one.is_open or not needs_token or (is_status_public and one.name in ("status", "metrics"))
+        paths[one.path] = {"get": _operation(one, schemas, asset_classes, is_open=is_open)}
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "market-relay",
+            "version": VERSION,
+            "summary": "Live and historical candles of several providers.",
+            "description": "Live updates come over the WebSocket that `/asyncapi.json` describes. Clients ignore "
+            "fields that they do not know. Times are Unix seconds (UTC), of the opening of a candle.",
+            "license": {"name": "MIT", "identifier": "MIT"},
+        },
+        "servers": [{"url": "/", "description": "this relay"}],
+        "tags": [
+            {"name": "market data", "description": "Candles and what there is."},
+            {"name": "operation", "description": "How the relay does."},
+        ],
+        "security": [{"bearer": []}] if needs_token else [],
+        "paths": paths,
+        "components": {
+            "schemas": schemas.components,
+            "responses": {f"Problem{status}": _problem(status, problem) for status in _WHY},
+            "securitySchemes": {
+                "bearer": {
+                    "type": "http",
+                    "scheme": "bearer",
+                    "description": "One of the relay's tokens; a relay without tokens is open.",
+                }
+            },
+        },
+    }
+
+
+def _operation(operation: Operation, schemas: Schemas, asset_classes: list[str], *, is_open: bool) -> Document:
+    content: Document = {}
+    if operation.answer is not None:
+        content[JSON] = {"schema": schemas.of(operation.answer)}
+        if operation.example is not None:
+            content[JSON]["examples"] = {"plain": {"value": operation.example}}
+    for kind, shown in operation.texts.items():
+        content[kind] = {"schema": {"type": "string"}, "examples": {"plain": {"value": shown}}}
+    tag = {"headers": _TAG} if operation.has_tag else {}
+    errors = sorted({*operation.errors, *(() if operation.is_open else _ALWAYS), 503})
+    found: Document = {
+        "operationId": operation.name,
+        "summary": operation.summary,
+        "tags": [operation.tag],
+        "parameters": [_parameter(one, asset_classes) for one in operation.query.parameters],
+        "responses": {
+            "200": {"description": "What was asked for.", "content": content} | tag,
+            **({"304": {"description": "The answer that `If-None-Match` names still holds."} | tag} if tag else {}),
+            **{
+                str(status): {"$ref": f"#/components/responses/Problem{status}"}
+                for status in errors
+                if status != 401 or not is_open
+            },
+        },
+    }
+    if is_open:
+        found["security"] = []
+    return found
+
+
+def _parameter(parameter: Parameter[Any], asset_classes: list[str]) -> Document:
+    schema: Schema = parameter.schema()
+    if parameter is parameters.ASSET_CLASS:
+        schema = schema | {"enum": asset_classes}
+    found: Document = {
+        "name": parameter.name,
+        "in": "query",
+        "description": parameter.description,
+        "required": parameter.is_required,
+        "schema": schema,
+    }
+    if parameter.example is not None:
+        found["example"] = parameter.example
+    return found
+
+
+def _problem(status: int, schema: Schema) -> Document:
+    title = HTTPStatus(status).phrase
+    found: Document = {"description": _WHY[status], "content": {CONTENT_TYPE: {"schema": schema}}}
+    if status in (429, 503):
+        found["headers"] = {
+            "Retry-After": {
+                "description": "Seconds after which it is worth another try.",
+                "required": True,
+                "schema": {"type": "integer", "minimum": 1},
+            }
+        }
+    if status == 400:
+        found["content"][CONTENT_TYPE]["examples"] = {
+            "limit": {
+                "value": {
+                    "type": "urn:market-relay:error:invalid_request",
+                    "title": title,
+                    "status": 400,
+                    "detail": CANDLE_COUNT.fault("limit", "5001").message,
+                    "code": "invalid_request",
+                }
+            }
+        }
+    return found

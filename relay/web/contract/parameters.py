@@ -1,0 +1,241 @@
+"""Parameters of the REST routes, declared once: a route reads its query by them, `/openapi.json` describes them."""
+
+from collections.abc import Callable
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
+
+from aiohttp import web
+
+from relay.core.errors import Code, RequestError
+from relay.core.intervals import parse_interval
+from relay.protocol.fields import INTERVAL, SYMBOL, Schema, Whole, parse_symbol, shown
+
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+
+LATEST_TIME = 10**11
+MOST_AT_ONCE = 5000
+MOST_STREAMED = 50_000
+
+
+class TextKind(Protocol[T_co]):
+    """What a parameter takes."""
+
+    def of_text(self, name: str, text: str) -> T_co:
+        """Read a value. Raises `RequestError`."""
+
+    def schema(self) -> Schema:
+        """Describe what is taken, as JSON Schema."""
+
+
+class Parameter(Generic[T]):
+    """A parameter that may be left out."""
+
+    is_required = False
+
+    def __init__(self, name: str, kind: TextKind[T], description: str, *, example: str | int | None = None) -> None:
+        self.name = name
+        self.kind = kind
+        self.description = description
+        self.example = example
+
+    def read(self, text: str | None) -> T | None:
+        """Return the value, None when it is left out. Raises `RequestError`."""
+        return None if text is None else self.kind.of_text(self.name, text)
+
+    def schema(self) -> Schema:
+        """Describe what is taken, as JSON Schema."""
+        return self.kind.schema()
+
+
+class Required(Parameter[T]):
+    """A parameter without which there is no answer."""
+
+    is_required = True
+
+    def read(self, text: str | None) -> T:
+        """Return the value. Raises `RequestError`, also when it is left out or empty."""
+        if not text:
+            said = f"{self.name} is missing; give one, for example {self.name}={self.example}"
+            raise RequestError(Code.INVALID_REQUEST, said)
+        return self.kind.of_text(self.name, text)
+
+
+class Defaulted(Parameter[T]):
+    """A parameter that has a value also when it is left out."""
+
+    def __init__(self, name: str, kind: TextKind[T], description: str, *, default: T, example: Any = None) -> None:
+        super().__init__(name, kind, description, example=example)
+        self.default = default
+
+    def read(self, text: str | None) -> T:
+        """Return the value or the default. Raises `RequestError`."""
+        return self.default if text is None else self.kind.of_text(self.name, text)
+
+    def schema(self) -> Schema:
+        """Describe what is taken, and the default."""
+        return self.kind.schema() | {"default": self.default}
+
+
+class Query(Generic[T_co]):
+    """The parameters that one route knows, in the order of the fields of `made`; another one, or one twice, is refused.
+
+    `check` looks at all of them together.
+    """
+
+    def __init__(
+        self, made: Callable[..., T_co], *parameters: Parameter[Any], check: Callable[[T_co], None] | None = None
+    ) -> None:
+        self.parameters = parameters
+        self._made = made
+        self._known = {parameter.name: parameter for parameter in parameters}
+        self._check = check
+
+    def read(self, request: web.Request) -> T_co:
+        """Read a request's query. Raises `RequestError` that names the parameter and what it takes."""
+        found: dict[str, str] = {}
+        for name, value in request.query.items():
+            if name not in self._known:
+                accepted = f"known are {', '.join(self._known)}" if self._known else "there are none here"
+                raise RequestError(Code.INVALID_REQUEST, f"unknown parameter {shown(name)}; {accepted}")
+            if name in found:
+                raise RequestError(Code.INVALID_REQUEST, f"{name} is given twice")
+            found[name] = value
+        values = self._made(*[parameter.read(found.get(name)) for name, parameter in self._known.items()])
+        if self._check is not None:
+            self._check(values)
+        return values
+
+
+# -- kinds -----------------------------------------------------------------------------------------
+
+
+class Choice:
+    """One of some words."""
+
+    def __init__(self, *words: str) -> None:
+        self.words = words
+
+    def of_text(self, name: str, text: str) -> str:
+        """Take one of the words."""
+        if text not in self.words:
+            said = f"{name} {shown(text)} is not known; use one of {', '.join(self.words)}"
+            raise RequestError(Code.INVALID_REQUEST, said)
+        return text
+
+    def schema(self) -> Schema:
+        """List the words."""
+        return {"type": "string", "enum": list(self.words)}
+
+
+class Word:
+    """Any text; who asked for it knows which ones there are."""
+
+    def of_text(self, name: str, text: str) -> str:
+        """Take it as it is."""
+        return text
+
+    def schema(self) -> Schema:
+        """Say that it is a text."""
+        return {"type": "string"}
+
+
+class CandleCount(Whole):
+    """How many candles at most: more of them as lines, which are streamed, than in one JSON object."""
+
+    __slots__ = ()
+
+    def fault(self, name: str, value: object) -> RequestError:
+        """Say both bounds."""
+        said = f"{name} {shown(value)} is not a whole number from {self.least} to {MOST_AT_ONCE}"
+        return RequestError(Code.INVALID_REQUEST, f"{said} ({self.most} with format=csv or format=ndjson)")
+
+
+class SymbolName:
+    """A symbol; its value is (provider or None, symbol in upper case)."""
+
+    def of_text(self, name: str, text: str) -> tuple[str | None, str]:
+        """Take what can be a symbol."""
+        return parse_symbol(text)
+
+    def schema(self) -> Schema:
+        """Say how a symbol is spelt."""
+        return dict(SYMBOL)
+
+
+class IntervalName:
+    """The name of an interval; its value is the canonical one."""
+
+    def of_text(self, name: str, text: str) -> str:
+        """Take one of the names."""
+        return parse_interval(text)
+
+    def schema(self) -> Schema:
+        """List the names."""
+        return dict(INTERVAL)
+
+
+# -- parameters that several routes share ----------------------------------------------------------
+
+SYMBOL_PARAMETER = Required(
+    "symbol", SymbolName(), "As the provider spells it; `binance:BTCUSDT` pins one.", example="BTCUSDT"
+)
+INTERVAL_PARAMETER = Required(
+    "interval", IntervalName(), "Length of the candles; `1m` is a minute, `1M` a month.", example="1m"
+)
+START_TIME = Parameter(
+    "start_time",
+    Whole(0, LATEST_TIME),
+    "Unix seconds: no candle that opened before. With it, the first `limit` candles from there on.",
+    example=1_764_000_000,
+)
+END_TIME = Parameter(
+    "end_time", Whole(0, LATEST_TIME), "Unix seconds: no candle that opened after.", example=1_764_003_600
+)
+CANDLE_COUNT = CandleCount(1, MOST_STREAMED)
+LIMIT = Defaulted(
+    "limit",
+    CANDLE_COUNT,
+    f"How many candles at most; in JSON up to {MOST_AT_ONCE}, beyond that lines are streamed.",
+    default=500,
+    example=100,
+)
+FORMAT = Defaulted(
+    "format",
+    Choice("json", "csv", "ndjson"),
+    "`json`: one object; `csv` and `ndjson`: one closed candle a line.",
+    default="json",
+    example="csv",
+)
+ASSET_CLASS = Parameter("asset_class", Word(), "Only instruments of this class.", example="crypto")
+
+
+class HistoryQuery(NamedTuple):
+    """What the history route is asked for; `symbol` with the provider it is pinned to, if any."""
+
+    symbol: tuple[str | None, str]
+    interval: str
+    start: int | None
+    end: int | None
+    limit: int
+    form: str
+
+
+class InstrumentsQuery(NamedTuple):
+    """Which instruments are asked for."""
+
+    asset_class: str | None
+
+
+def _in_order(asked: HistoryQuery) -> None:
+    if asked.start is not None and asked.end is not None and asked.start > asked.end:
+        said = f"start_time {asked.start} is after end_time {asked.end}"
+        raise RequestError(Code.INVALID_REQUEST, said)
+    if asked.form == "json" and asked.limit > MOST_AT_ONCE:
+        raise CANDLE_COUNT.fault(LIMIT.name, str(asked.limit))
+
+
+HISTORY = Query(
+    HistoryQuery, SYMBOL_PARAMETER, INTERVAL_PARAMETER, START_TIME, END_TIME, LIMIT, FORMAT, check=_in_order
+)
+INSTRUMENTS = Query(InstrumentsQuery, ASSET_CLASS)
+NOTHING = Query(lambda: None)

@@ -1,0 +1,81 @@
+"""Serves the contracts: `/openapi.json` and `/asyncapi.json` for programs, `/docs` for people. No token is needed."""
+
+from typing import Any, NamedTuple
+
+import orjson
+from aiohttp import web
+
+from relay.core.hosts import parse_host
+from relay.instruments.directory import Directory
+from relay.web.access.access import Access
+from relay.web.access.origins import scheme_of
+from relay.web.contract import asyncapi, openapi
+from relay.web.contract import docs_page as docs
+from relay.web.pages import policy
+
+_ANY_HOST = "host.invalid"
+
+
+class Texts(NamedTuple):
+    """The contracts as they are sent, but for the host, which stands in them as `_ANY_HOST`."""
+
+    openapi: str
+    asyncapi: str
+    docs: str
+
+
+class Contracts:
+    """Gives the contracts as they hold now: tokens may come and go while the relay runs."""
+
+    def __init__(self, access: Access, directory: Directory) -> None:
+        self._access = access
+        self._directory = directory
+        self._made: dict[tuple[bool, bool, bool], Texts] = {}
+
+    def texts(self, request: web.Request) -> Texts:
+        """Return the contracts for a client that came by this address."""
+        config = self._access.config
+        state = (scheme_of(request, config) == "https", bool(config.tokens), config.public_status)
+        texts = self._made.get(state)
+        if texts is None:
+            # Once: it takes milliseconds, and anybody may ask.
+            texts = self._made[state] = self._make(*state)
+        host = "localhost" if parse_host(request.host) is None else request.host
+        return Texts(texts.openapi, texts.asyncapi.replace(_ANY_HOST, host), texts.docs.replace(_ANY_HOST, host))
+
+    def _make(self, is_secure: bool, needs_token: bool, is_status_public: bool) -> Texts:
+        rest = openapi.document(
+            self._directory.asset_classes, needs_token=needs_token, is_status_public=is_status_public
+        )
+        live = asyncapi.document(_ANY_HOST, is_secure=is_secure, needs_token=needs_token)
+        return Texts(_json(rest), _json(live), docs.page(rest, live))
+
+
+CONTRACTS = web.AppKey("contracts", Contracts)
+
+
+async def _openapi(request: web.Request) -> web.Response:
+    return _answer(request.app[CONTRACTS].texts(request).openapi, "application/json")
+
+
+async def _asyncapi(request: web.Request) -> web.Response:
+    return _answer(request.app[CONTRACTS].texts(request).asyncapi, "application/json")
+
+
+async def _docs(request: web.Request) -> web.Response:
+    answer = _answer(request.app[CONTRACTS].texts(request).docs, "text/html")
+    answer.headers["Content-Security-Policy"] = policy(request.host)
+    answer.headers["X-Frame-Options"] = "DENY"
+    return answer
+
+
+ROUTES = [web.get("/openapi.json", _openapi), web.get("/asyncapi.json", _asyncapi), web.get("/docs", _docs)]
+
+
+def _answer(text: str, content_type: str) -> web.Response:
+    headers = {"Cache-Control": "no-cache", "X-Content-Type-Options": "nosniff", "Referrer-Policy": "same-origin"}
+    return web.Response(text=text, content_type=content_type, charset="utf-8", headers=headers)
+
+
+def _json(document: dict[str, Any]) -> str:
+    return orjson.dumps(document, option=orjson.OPT_INDENT_2).decode()

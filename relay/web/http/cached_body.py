@@ -1,0 +1,165 @@
+"""Bodies of answers that many clients ask for: made once, kept with their entity tag and compressed form."""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from email.utils import formatdate
+from functools import lru_cache
+
+from aiohttp import HttpVersion11, web
+from aiohttp.abc import AbstractStreamWriter
+
+from relay.core.compression import crc32, gzipped
+
+LEAST_COMPRESSED = 1400
+"""Smaller bodies fit into one packet anyway."""
+MOST_ON_LOOP = 128 * 1024
+"""Larger bodies are compressed in a thread."""
+
+
+class Sent(web.StreamResponse):
+    """An answer that has left already: there is nothing more to do for it. The connection stays open."""
+
+    keep_alive = True
+
+    async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
+        """Do nothing: the head is gone."""
+        return None
+
+    async def write_eof(self, data: bytes = b"") -> None:
+        """Do nothing: all of it is gone."""
+
+
+_SENT = Sent()
+
+
+class _Form:
+    """A body in one encoding, in one or more parts; its `head` up to the date, and of one second whole, once made."""
+
+    __slots__ = ("_dated", "_second", "content_type", "encoding", "head", "length", "parts", "tag")
+
+    def __init__(self, parts: Sequence[bytes], content_type: str, tag: str, encoding: str | None) -> None:
+        self.parts = parts
+        self.length = sum(map(len, parts))
+        self.content_type = content_type
+        self.tag = tag
+        self.encoding = encoding
+        self.head: bytes | None = None
+        self._second = 0
+        self._dated = b""
+
+    def message(self, head: bytes) -> tuple[bytes, ...]:
+        """Return all that is sent now."""
+        second = int(time.time())
+        if second != self._second:
+            self._dated = b"%bDate: %b\r\n\r\n" % (head, _date(second))
+            self._second = second
+        return self._dated, *self.parts
+
+    def pack(self) -> bytes:
+        """Return all parts together, compressed."""
+        return gzipped(b"".join(self.parts))
+
+    def common(self) -> dict[str, str]:
+        """Return the headers that any content has."""
+        headers = {"Content-Type": self.content_type, **_SHARED}
+        return headers if self.encoding is None else {**headers, "Content-Encoding": self.encoding}
+
+    def response(self) -> web.Response:
+        """Return it as an answer of aiohttp's."""
+        return web.Response(body=b"".join(self.parts), headers={**self.common(), "ETag": f'"{self.tag}"'})
+
+
+class Heads:
+    """The heads of answers, as bytes: what those of one content type and encoding have in common is made once."""
+
+    def __init__(self) -> None:
+        self._ends: dict[tuple[str, str | None], bytes] = {}
+
+    async def make(self, request: web.Request, form: _Form) -> bytes:
+        """Return the head of a body up to the date; for requests without Origin only, whose answers name none."""
+        kind = (form.content_type, form.encoding)
+        end = self._ends.get(kind)
+        if end is None:
+            answer = web.Response(headers=form.common())
+            # What the application adds to every answer.
+            await request.app.on_response_prepare.send(request, answer)
+            lines = [f"{name}: {value}\r\n" for name, value in answer.headers.items() if name != "Content-Length"]
+            end = self._ends[kind] = "".join(lines).encode()
+        return b'HTTP/1.1 200 OK\r\nContent-Length: %d\r\nETag: "%b"\r\n%b' % (form.length, form.tag.encode(), end)
+
+
+class Body:
+    """A body that never changes, in one or more parts, and how it leaves."""
+
+    __slots__ = ("_packed", "_plain")
+
+    def __init__(self, parts: Sequence[bytes], content_type: str) -> None:
+        check = 0
+        for part in parts:
+            check = crc32(part, check)
+        # Tells one content of an address from another; nobody gains by forging it.
+        self._plain = _Form(parts, content_type, f"{check:08x}-{sum(map(len, parts)):x}", None)
+        self._packed: _Form | None = None
+
+    @property
+    def size(self) -> int:
+        """How many bytes it takes in memory."""
+        return self._plain.length + (0 if self._packed is None else self._packed.length)
+
+    async def answer(self, request: web.Request, heads: Heads) -> web.StreamResponse:
+        """Answer with it as the client wants it: compressed, or not at all if the client has it.
+
+        To a GET by HTTP/1.1 on a connection that stays open it is sent here: the head is bytes already, and what
+        aiohttp does for every answer anew was done for an equal one.
+        """
+        asked, form = request.headers, self._plain
+        known = asked.get("If-None-Match")
+        if known is not None and (form.tag in known or known.strip() == "*"):
+            return web.Response(status=304, headers={"ETag": f'W/"{form.tag}"', **_SHARED})
+        accepted = asked.get("Accept-Encoding")
+        if accepted is not None and form.length >= LEAST_COMPRESSED and takes_gzip(accepted):
+            form = self._packed or await self.pack()
+        if "Origin" in asked or request.version != HttpVersion11 or request.method != "GET" or not request.keep_alive:
+            return form.response()
+        if form.head is None:
+            form.head = await heads.make(request, form)
+        transport = request.transport
+        # Who is gone has no need of it.
+        if transport is not None and not transport.is_closing():
+            transport.writelines(form.message(form.head))
+            with suppress(ConnectionError):
+                await request.writer.drain()
+        return _SENT
+
+    async def pack(self) -> _Form:
+        """Make the compressed form now, not when a client wants it."""
+        plain = self._plain
+        packed = await asyncio.to_thread(plain.pack) if plain.length > MOST_ON_LOOP else plain.pack()
+        self._packed = _Form((packed,), plain.content_type, f"{plain.tag}-gzip", "gzip")
+        return self._packed
+
+
+# Kept by browsers, and used again only after asking whether it still holds.
+_SHARED = {"Cache-Control": "no-cache", "Vary": "Accept-Encoding"}
+
+
+@lru_cache(1)
+def _date(second: int) -> bytes:
+    return formatdate(second, usegmt=True).encode()
+
+
+@lru_cache(256)
+def takes_gzip(accepted: str) -> bool:
+    """Say whether an `Accept-Encoding` takes gzip."""
+    taken = False
+    for part in accepted.lower().split(","):
+        name, _, rest = part.partition(";")
+        weight = rest.replace(" ", "").removeprefix("q=")
+        is_taken = not rest or weight.strip("0.") != ""
+        if name.strip() in ("gzip", "x-gzip"):
+            return is_taken
+        if name.strip() == "*":
+            taken = is_taken
+    return taken

@@ -1,0 +1,248 @@
+"""The history route: candles of one stream, as JSON, CSV or newline-delimited JSON."""
+
+from collections.abc import AsyncGenerator
+from typing import NamedTuple
+
+import orjson
+from aiohttp import web
+
+from relay.core.bytes_cache import BytesCache
+from relay.core.errors import ProviderUnavailable, RelayError
+from relay.core.intervals import length_s
+from relay.history.joining import live_of
+from relay.history.service import History, Text
+from relay.instruments.directory import Directory, Target
+from relay.storage.chunks import CSV_HEAD, Chunk, as_csv, as_lines
+from relay.storage.store import Store
+from relay.streams.hub import Hub
+from relay.streams.subscriptions import CONNECTED, Stream
+from relay.web.access.access import Access, Caller
+from relay.web.contract.parameters import HISTORY, MOST_AT_ONCE, HistoryQuery
+from relay.web.http.cached_body import Body, Heads, takes_gzip
+
+CONTENT_TYPES = {
+    "json": "application/json",
+    "csv": "text/csv; charset=utf-8",
+    "ndjson": "application/x-ndjson",
+}
+
+
+MOST_REMEMBERED = 4096
+"""Paths that were asked for once: the body is kept the second time, so that a walk through history keeps none."""
+
+
+class _Asked(NamedTuple):
+    # A request, understood.
+    query: HistoryQuery
+    target: Target
+    caller: Caller
+
+
+class _Made(NamedTuple):
+    # A body, and what has to be as it was for it to be right.
+    body: Body
+    rows: int
+    target: Target
+    text: Text
+    stream: Stream | None
+    seq: int
+    listed: int
+
+
+def _closed(text: Text) -> Chunk:
+    """Return the closed candles: lines have no place to say that the last one is not."""
+    chunk = text.chunk
+    return chunk if text.last_is_closed else chunk.part(0, len(chunk.times) - 1)
+
+
+def _lacks_one(target: Target, text: Text) -> bool:
+    """Say whether a candle may be missing: not while the market was closed."""
+    market, length = target.provider.market(target.key.symbol), length_s(target.key.interval)
+    return any(market.open_parts(*span, length) for span in text.doubted)
+
+
+class HistoryRoute:
+    """Answers the history route. Bodies asked for twice are `kept` by their path, at most `cache_bytes` of them."""
+
+    def __init__(
+        self, hub: Hub, directory: Directory, history: History, store: Store, access: Access, *, cache_bytes: int
+    ) -> None:
+        self._hub = hub
+        self._directory = directory
+        self._history = history
+        self._store = store
+        self._access = access
+        self._heads = Heads()
+        self.kept: BytesCache[str, _Made] = BytesCache(cache_bytes)
+        self._seen: dict[str, None] = {}
+
+    async def answer(self, request: web.Request) -> web.StreamResponse:
+        """Candles of one stream, ascending."""
+        path, caller = request.raw_path, self._access.caller(request)
+        made = self.kept.get(path)
+        if made is not None and self._holds(made):
+            self._history.served["cache"] += 1
+        else:
+            asked = await self._understand(request, caller)
+            if asked.query.limit > MOST_AT_ONCE:
+                return await self._stream(request, asked)
+            is_wanted = made is not None or self._was_seen(path)
+            made = await self._make(asked, is_wanted=is_wanted)
+            if is_wanted and made.text.version >= 0:
+                self.kept.put(path, made, 2 * len(path) + made.body.size)
+        self._access.spend_rows(caller, made.rows)
+        return await made.body.answer(request, self._heads)
+
+    def _was_seen(self, path: str) -> bool:
+        """Say whether a path was asked for before, lately."""
+        if path in self._seen:
+            del self._seen[path]
+            return True
+        self._seen[path] = None
+        if len(self._seen) > MOST_REMEMBERED:
+            del self._seen[next(iter(self._seen))]
+        return False
+
+    def _holds(self, kept: _Made) -> bool:
+        """Say whether a body is what would be made now."""
+        text, (provider, key, _) = kept.text, kept.target
+        if text.version != self._store.version(provider.name, key) or kept.listed != self._directory.version:
+            return False
+        if text.until is not None and self._history.now() >= text.until:
+            return False
+        if text.is_live:
+            stream = kept.stream
+            return (
+                stream is self._hub.streams.get((provider.name, key))
+                and stream is not None
+                and stream.seq == kept.seq
+                and stream.status == CONNECTED
+                and not stream.series.is_catching_up
+                and provider.refusal is None
+            )
+        return provider.refusal is None
+
+    async def _understand(self, request: web.Request, caller: Caller) -> _Asked:
+        """Read the query. Raises `RequestError`."""
+        query = HISTORY.read(request)
+        pin, symbol = query.symbol
+        await self._directory.settled(pin, symbol)
+        target = self._directory.resolve(pin, symbol, query.interval)
+        return _Asked(query, target, caller)
+
+    async def _make(self, asked: _Asked, *, is_wanted: bool) -> _Made:
+        """Make the body; in one piece if it is wanted again."""
+        (provider, key, name), query = asked.target, asked.query
+        stream, listed = self._hub.streams.get((provider.name, key)), self._directory.version
+        # Both are read without awaiting between: the sequence number belongs to what `live` then gives.
+        seq = 0 if stream is None else stream.seq
+        text = await self._text(asked, query.start, query.end, query.limit)
+        if query.form == "json":
+            names = (orjson.dumps(name), key.interval.encode(), provider.name.encode())
+            parts = [b'{"symbol":%b,"interval":"%b","provider":"%b","candles":[' % names]
+            rows = 0
+            for chunk in text.chunks:
+                if rows:
+                    parts.append(b",")
+                parts.append(chunk.text)
+                rows += len(chunk.times)
+            parts.append(b'],"last_is_closed":true' if text.last_is_closed else b'],"last_is_closed":false')
+            parts.append(b',"complete":false}' if text.doubted and _lacks_one(asked.target, text) else b"}")
+        else:
+            chunk = _closed(text)
+            rows = len(chunk.times)
+            parts = [CSV_HEAD, as_csv(chunk)] if query.form == "csv" else [as_lines(chunk)]
+        if is_wanted:
+            parts = [b"".join(parts)]
+            text = text._replace(chunks=())
+        return _Made(Body(parts, CONTENT_TYPES[query.form]), rows, asked.target, text, stream, seq, listed)
+
+    async def _text(self, asked: _Asked, start: int | None, end: int | None, limit: int) -> Text:
+        provider, key, _ = asked.target
+        return await self._history.text(
+            provider,
+            key,
+            start=start,
+            end=end,
+            limit=limit,
+            live=lambda: live_of(self._hub.streams.get((provider.name, key))),
+            client=asked.caller.client,
+        )
+
+    # -- large answers -----------------------------------------------------------------------------
+
+    async def _stream(self, request: web.Request, asked: _Asked) -> web.StreamResponse:
+        """Send page after page as the client takes them, so that no more than one is in memory."""
+        pages = self._pages(asked)
+        first = await anext(pages, None)
+        answer = web.StreamResponse(
+            headers={"Content-Type": CONTENT_TYPES[asked.query.form], "Cache-Control": "no-cache"}
+        )
+        answer.headers["Vary"] = "Accept-Encoding"
+        if takes_gzip(request.headers.get("Accept-Encoding", "")):
+            answer.enable_compression(web.ContentCoding.gzip)
+        await answer.prepare(request)
+        try:
+            if asked.query.form == "csv":
+                await answer.write(CSV_HEAD)
+            chunk = first
+            while chunk is not None:
+                self._access.spend_rows(asked.caller, len(chunk.times))
+                await answer.write(as_csv(chunk) if asked.query.form == "csv" else as_lines(chunk))
+                chunk = await anext(pages, None)
+            await answer.write_eof()
+        except (ConnectionError, RelayError):
+            # The client left, or the rest cannot be had: then it must not take the half for the whole.
+            if request.transport is not None:
+                request.transport.abort()
+        finally:
+            await pages.aclose()
+        return answer
+
+    async def _pages(self, asked: _Asked) -> AsyncGenerator[Chunk, None]:
+        """Yield the closed candles, ascending, in pages."""
+        start, end, left = asked.query.start, asked.query.end, asked.query.limit
+        if start is None:
+            start, end = await self._begin(asked)
+        provider, key, _ = asked.target
+        age: int | None = None
+        while left > 0:
+            text = await self._text(asked, start, end, min(left, MOST_AT_ONCE))
+            before, age = age, self._store.age(provider.name, key.symbol)
+            if before not in (None, age):
+                raise ProviderUnavailable(f"the past of {asked.target.name} changed while it was read; ask again")
+            chunk = text.chunk
+            count = len(chunk.times)
+            closed = _closed(text)
+            if closed.times:
+                yield closed
+            if count < min(left, MOST_AT_ONCE) or not text.last_is_closed:
+                return
+            left -= count
+            start = chunk.times[-1] + 1
+
+    async def _begin(self, asked: _Asked) -> tuple[int, int | None]:
+        """Walk back to where the last `limit` candles begin; return that, and where they end."""
+        start, end, left, last = 0, asked.query.end, asked.query.limit, asked.query.end
+        while left > 0:
+            text = await self._text(asked, None, end, min(left, MOST_AT_ONCE))
+            times = text.chunk.times
+            if not times:
+                break
+            if last is None:
+                last = times[-1]
+            start, end = times[0], times[0] - 1
+            if len(times) < min(left, MOST_AT_ONCE):
+                break
+            left -= len(times)
+        return start, last
+
+
+ROUTE = web.AppKey("history_route", HistoryRoute)
+
+
+async def _history(request: web.Request) -> web.StreamResponse:
+    return await request.app[ROUTE].answer(request)
+
+
+ROUTES = [web.get("/api/v1/market-data/history", _history)]

@@ -1,0 +1,94 @@
+"""The REST routes: symbols, instruments, status and health."""
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import orjson
+from aiohttp import web
+
+from relay.core.errors import Code
+from relay.instruments.directory import Directory
+from relay.storage.store import Store
+from relay.web.access.access import Access
+from relay.web.contract import parameters
+from relay.web.http.cached_body import Heads
+from relay.web.http.instrument_lists import Kind, Lists
+from relay.web.ops.status import Status
+from relay.web.problems import problem
+
+PREFIX = "/api/v1/market-data"
+
+
+class Rest:
+    """Answers the REST routes from the directory and the store."""
+
+    def __init__(
+        self,
+        *,
+        directory: Directory,
+        lists: Lists,
+        store: Store,
+        access: Access,
+        status: Status,
+    ) -> None:
+        self._directory = directory
+        self._lists = lists
+        self._heads = Heads()
+        self._store = store
+        self._access = access
+        self._status = status
+
+    async def symbols(self, request: web.Request) -> web.StreamResponse:
+        """The symbols that can be had, sorted."""
+        return await self._list(request, "symbols")
+
+    async def instruments(self, request: web.Request) -> web.StreamResponse:
+        """The instruments that can be had, with provider and intervals."""
+        return await self._list(request, "instruments")
+
+    async def _list(self, request: web.Request, kind: Kind) -> web.StreamResponse:
+        asked = parameters.INSTRUMENTS.read(request)
+        await self._directory.settled()
+        self._directory.check_asset_class(asked.asset_class)
+        body = await self._lists.body(kind, asked.asset_class)
+        return await body.answer(request, self._heads)
+
+    async def status(self, request: web.Request) -> web.Response:
+        """What the relay is doing, and how well."""
+        parameters.NOTHING.read(request)
+        return _json(await self._status.document())
+
+    async def healthz(self, request: web.Request) -> web.Response:
+        """200 while the process serves."""
+        return _json({"status": "ok"})
+
+    async def readyz(self, request: web.Request) -> web.Response:
+        """200 while the relay can take clients."""
+        if self._access.is_closing:
+            return problem(503, Code.INTERNAL, "the relay is shutting down")
+        if self._store.problem is not None:
+            return problem(503, Code.INTERNAL, f"the store cannot be used: {self._store.problem}")
+        return _json({"status": "ok"})
+
+
+REST = web.AppKey("rest", Rest)
+
+
+def _route(path: str, method: Callable[[Rest, web.Request], Awaitable[web.StreamResponse]]) -> web.RouteDef:
+    async def handle(request: web.Request) -> web.StreamResponse:
+        return await method(request.app[REST], request)
+
+    return web.get(path, handle)
+
+
+ROUTES = [
+    _route(f"{PREFIX}/symbols", Rest.symbols),
+    _route(f"{PREFIX}/instruments", Rest.instruments),
+    _route(f"{PREFIX}/status", Rest.status),
+    _route("/healthz", Rest.healthz),
+    _route("/readyz", Rest.readyz),
+]
+
+
+def _json(value: Any, status: int = 200) -> web.Response:
+    return web.Response(status=status, body=orjson.dumps(value), content_type="application/json")

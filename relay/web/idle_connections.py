@@ -1,0 +1,118 @@
+"""Connections that have not asked for anything yet: each has some seconds, then it goes.
+
+Limits count who asks. A connection that stays silent, or sends its request one byte a minute, would never be counted
+and could be had by the thousand.
+"""
+
+import asyncio
+import ssl
+from collections.abc import Callable
+from typing import NamedTuple, cast
+
+from aiohttp import web
+
+from relay.web.inlet import Inlet, Protocol, inlet_of
+from relay.web.rate_limits import TokenBucket
+
+HANDSHAKE_S = 60.0
+LOOKS = 20
+"""So often within its time it is checked whether a connection has asked for something."""
+
+
+class _Patience(NamedTuple):
+    """Until when a connection has time, and whether it is given more if it is not there yet."""
+
+    ends_at: float
+    may_shake_hands: bool
+
+
+class Newcomers:
+    """Knows the connections without a request, and ends them when their time is over.
+
+    `new_bucket` makes what counts the frames of a WebSocket.
+    """
+
+    def __init__(self, patience_s: float, new_bucket: Callable[[], TokenBucket]) -> None:
+        self._patience_s = patience_s
+        self._new_bucket = new_bucket
+        self._waiting: dict[web.RequestHandler, _Patience] = {}
+        self._timer: asyncio.TimerHandle | None = None
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def watch(self, make: Callable[[], web.RequestHandler]) -> Callable[[], asyncio.Protocol]:
+        """Return what makes the protocol of a connection and begins to wait for its first request."""
+        loop = asyncio.get_running_loop()
+
+        def made() -> asyncio.Protocol:
+            protocol = make()
+            # aiohttp makes it and cannot be told of which class.
+            protocol.__class__ = Protocol
+            self._waiting[protocol] = _Patience(loop.time() + self._patience_s, may_shake_hands=True)
+            if self._timer is None:
+                self._plan(loop)
+            return Inlet(cast(Protocol, protocol), self._new_bucket)
+
+        return made
+
+    def _plan(self, loop: asyncio.AbstractEventLoop) -> None:
+        # One timer for all: one for each would cost more than the rest of this watch.
+        self._timer = loop.call_later(self._patience_s / LOOKS, self._look, loop)
+
+    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._timer = None
+        now = loop.time()
+        for protocol, patience in [*self._waiting.items()]:
+            if now < patience.ends_at:
+                continue
+            del self._waiting[protocol]
+            if protocol.transport is not None:
+                protocol.transport.abort()
+            elif patience.may_shake_hands:
+                # It has left, or TLS is still being agreed on; asyncio gives that a minute.
+                ends_at = now + HANDSHAKE_S + self._patience_s
+                self._waiting[protocol] = _Patience(ends_at, may_shake_hands=False)
+        if self._waiting:
+            self._plan(loop)
+
+    def greet(self, request: web.Request) -> None:
+        """Let a connection stay that has asked for something."""
+        self._waiting.pop(request.protocol, None)
+        if (inlet := inlet_of(request.transport)) is not None:
+            inlet.greet()
+
+
+class Site(web.BaseSite):
+    """Listens on an address as `web.TCPSite` does, with an eye on newcomers."""
+
+    __slots__ = ("_host", "_newcomers", "_port")
+
+    def __init__(
+        self,
+        runner: web.AppRunner,
+        newcomers: Newcomers,
+        host: str,
+        port: int,
+        *,
+        ssl_context: ssl.SSLContext | None = None,
+        backlog: int = 128,
+    ) -> None:
+        super().__init__(runner, ssl_context=ssl_context, backlog=backlog)
+        self._newcomers = newcomers
+        self._host = host
+        self._port = port
+
+    @property
+    def name(self) -> str:
+        """The address, for logs."""
+        return f"{'https' if self._ssl_context else 'http'}://{self._host}:{self._port}"
+
+    async def start(self) -> None:
+        """Accept connections from now on. Raises `OSError`."""
+        await super().start()
+        server = self._runner.server
+        assert server is not None
+        self._server = await asyncio.get_running_loop().create_server(
+            self._newcomers.watch(server), self._host, self._port, ssl=self._ssl_context, backlog=self._backlog
+        )

@@ -1,0 +1,1 @@
+"""The WebSocket: its route, connections and subscriptions."""

@@ -1,0 +1,291 @@
+"""One client's session: reads its requests, answers them in order, and ends when either side wants."""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections import Counter
+from collections.abc import Coroutine
+from typing import Any
+
+from aiohttp import WebSocketError, WSMsgType
+
+from relay.core.compression import DEFLATE_WINDOW_BITS
+from relay.core.errors import CloseCode, Code, RequestError
+from relay.history.joining import Joining
+from relay.protocol import client_requests as requests
+from relay.protocol import frames as wire
+from relay.streams.outbox import Outbox
+from relay.streams.subscriptions import Subscriber
+from relay.telemetry.events import event
+from relay.web.access.access import Caller, frames_limit, requests_limit
+from relay.web.rate_limits import TokenBucket
+from relay.web.ws.context import Parts
+from relay.web.ws.socket import Socket
+from relay.web.ws.subscriptions import Subscribing
+
+log = logging.getLogger(__name__)
+
+PING_FRAME = b"\x89\x00"
+CLOSE_TIMEOUT_S = 2.0
+SLOW_CLOSE_TIMEOUT_S = 10.0
+STREAMS_PER_REQUEST = 5
+"""For so many streams that it names, a request counts as one more."""
+INVALID_RATE, INVALID_BURST = 1.0, 100
+OVER_LIMIT_RATE, OVER_LIMIT_BURST = 1.0, 100
+
+ACTIONS = (*requests.ACTIONS, "invalid", "over_limit")
+"""What requests are counted as."""
+
+
+class Connection:
+    """One client: a subscriber of the hub, which gets the updates to it, and the reader of its requests.
+
+    There are thousands of them: what few clients need is made when it is needed. `counted` is the sum of all requests.
+    """
+
+    __slots__ = (
+        "_abort_timer",
+        "_counted",
+        "_end_code",
+        "_heard_at",
+        "_invalid",
+        "_is_ended",
+        "_over_limit",
+        "_parts",
+        "_pinged_at",
+        "_requests",
+        "_subscribing",
+        "_tasks",
+        "_transport",
+        "_ws",
+        "caller",
+        "opened_at",
+        "subscriber",
+    )
+
+    def __init__(
+        self, parts: Parts, counted: Counter[str], ws: Socket, transport: asyncio.WriteTransport, caller: Caller
+    ) -> None:
+        self.caller = caller
+        self._parts = parts
+        self._counted = counted
+        self._ws = ws
+        self._transport = transport
+        is_compressed = ws.compress == DEFLATE_WINDOW_BITS
+        self.subscriber = parts.hub.join(Outbox(transport), self._on_slow, is_compressed=is_compressed)
+        self._subscribing = Subscribing(parts, self.subscriber, caller)
+        self._tasks: dict[asyncio.Task[None], None] | None = None
+        self._requests = TokenBucket(*requests_limit(parts.access.config.max_requests_per_second))
+        self._invalid: TokenBucket | None = None
+        self._over_limit: TokenBucket | None = None
+        now = time.monotonic()
+        self.opened_at = now
+        self._heard_at = now
+        self._pinged_at = now
+        self._is_ended = False
+        self._end_code: int | None = None
+        self._abort_timer: asyncio.TimerHandle | None = None
+
+    @property
+    def ending(self) -> tuple[str, int]:
+        """Who ended the connection, `relay` or `client`, and with which close code; 1006 is none."""
+        if self._end_code is not None:
+            return "relay", self._end_code
+        return "client", self._ws.close_code or 1006
+
+    def set_limits(self) -> None:
+        """Go by the limits that are in force now."""
+        most = self._parts.access.config.max_requests_per_second
+        self._requests.set_limit(*requests_limit(most))
+        if self._ws.inlet is not None and self._ws.inlet.frames is not None:
+            self._ws.inlet.frames.allowed.set_limit(*frames_limit(most))
+        self._subscribing.set_limits()
+
+    # -- reading -----------------------------------------------------------------------------------
+
+    async def serve(self) -> None:
+        """Answer requests until the client goes; others have their turns, since `receive` may never wait."""
+        while True:
+            await self._parts.rounds.take()
+            message = await self._ws.receive()
+            self._heard_at = time.monotonic()
+            if message.type in (WSMsgType.CLOSE, WSMsgType.CLOSING, WSMsgType.CLOSED, WSMsgType.ERROR):
+                if isinstance(message.data, WebSocketError) and self._end_code is None:
+                    # aiohttp has closed already: what came was no WebSocket, or too much.
+                    self._end_code = self._ws.fault(int(message.data.code))
+                break
+            if self._is_ended or message.type is WSMsgType.PONG:
+                # After the close frame only the client's own is waited for.
+                continue
+            wait_s = self._wait_s()
+            if wait_s:
+                self._on_rate(message.data if message.type is WSMsgType.TEXT else "", wait_s)
+            elif message.type is WSMsgType.TEXT:
+                await self._on_text(message.data)
+            elif message.type is WSMsgType.PING:
+                # Who is gone has no need of it.
+                with contextlib.suppress(ConnectionError):
+                    await self._ws.pong(message.data)
+            else:
+                self._on_invalid(RequestError(Code.INVALID_REQUEST, "binary frame; send JSON as text"), None)
+
+    def _wait_s(self) -> float:
+        """Count one request; return how many seconds to wait if this client, or its address, sent too many."""
+        if not self._requests.take():
+            return self._requests.wait_s
+        return self._parts.access.take_request(self.caller.owner)
+
+    async def _on_text(self, text: str) -> None:
+        if len(text) * 4 > wire.MESSAGE_BYTES < len(text.encode()):
+            self.end(CloseCode.TOO_BIG, "message too big")
+            return
+        request_id: str | int | None = None
+        try:
+            message = requests.parse_object(text)
+            request_id = requests.parse_id(message)
+            request = requests.parse_request(message)
+        except RequestError as error:
+            self._on_invalid(error, request_id)
+            return
+        self._counted[request.action] += 1
+        self._requests.spend(len(request.names) // STREAMS_PER_REQUEST)
+        try:
+            await self._on_request(request)
+        except Exception:  # noqa: BLE001  a fault of ours ends one request, never the connection
+            self._on_failure(request.id)
+
+    async def _on_request(self, request: requests.Request) -> None:
+        if request.action == "ping":
+            self._send(wire.pong(int(time.time()), request.id))
+        elif request.action == "list":
+            self._send(wire.subscriptions(self._subscribing.labels(), request.id))
+        else:
+            for name in request.names:
+                await self._parts.rounds.take()
+                await self._answer_one(request, name)
+
+    async def _answer_one(self, request: requests.Request, name: tuple[str, str]) -> None:
+        """Do one stream of a request; its error harms no other."""
+        try:
+            pin, symbol, interval = requests.parse_target(name)
+            if request.action == "unsubscribe":
+                self._subscribing.unsubscribe(request.id, pin, symbol, interval)
+                return
+            directory = self._parts.directory
+            await directory.settled(pin, symbol)
+            joining = self._subscribing.subscribe(directory.resolve(pin, symbol, interval), request)
+        except RequestError as error:
+            self._refuse(error, request.id)
+            return
+        if joining is not None:
+            self._spawn(self._join_with_past(joining))
+
+    async def _join_with_past(self, joining: Joining) -> None:
+        try:
+            await self._subscribing.join_with_past(joining)
+        except RequestError as error:
+            self._refuse(error, *joining.ids)
+        except Exception:  # noqa: BLE001  as in `_on_text`
+            self._on_failure(*joining.ids)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        if self._tasks is None:
+            self._tasks = {}
+        self._tasks[task] = None
+        task.add_done_callback(self._tasks.pop)
+
+    # -- refusing ----------------------------------------------------------------------------------
+
+    def _on_invalid(self, error: RequestError, request_id: str | int | None) -> None:
+        self._counted["invalid"] += 1
+        self._send(wire.error(error, request_id))
+        if self._invalid is None:
+            self._invalid = TokenBucket(INVALID_RATE, INVALID_BURST)
+        if not self._invalid.take():
+            self.end(CloseCode.TOO_MANY_INVALID, "too many invalid messages")
+
+    def _on_rate(self, text: str, wait_s: float) -> None:
+        request_id = None
+        with contextlib.suppress(RequestError):
+            request_id = requests.parse_id(requests.parse_object(text))
+        fault = RequestError(
+            Code.RATE_LIMITED,
+            f"more than {self._parts.access.most_requests(self.caller.owner)}; wait {wait_s:.2f} s, or name up to "
+            f"{requests.MOST_STREAMS_PER_REQUEST} streams in one request",
+            retry_after=wait_s,
+        )
+        self._refuse(fault, request_id)
+
+    def _refuse(self, error: RequestError, *request_ids: str | int | None) -> None:
+        """Answer requests with an error; a client that goes over a limit again and again has to leave."""
+        if error.code is Code.RATE_LIMITED:
+            self._counted["over_limit"] += 1
+            if self._over_limit is None:
+                self._over_limit = TokenBucket(OVER_LIMIT_RATE, OVER_LIMIT_BURST)
+            if not self._over_limit.take():
+                self.end(CloseCode.RATE_LIMITED, "rate limited")
+        for request_id in request_ids:
+            self._send(wire.error(error, request_id))
+
+    def _on_failure(self, *request_ids: str | int | None) -> None:
+        """Answer requests at which the relay failed, from within an `except`."""
+        number = self.subscriber.id
+        log.exception("a request of client %d failed", number, extra=event("client_request_failed", client=number))
+        fault = RequestError(Code.INTERNAL, "the relay failed at this request; the operator finds the cause in the log")
+        self._refuse(fault, *request_ids)
+
+    # -- sending and ending ------------------------------------------------------------------------
+
+    def _send(self, frame: bytes) -> None:
+        self._parts.hub.send(self.subscriber, frame)
+
+    def beat(self, now: float, ping_interval_s: float, pong_timeout_s: float) -> None:
+        """Ping the client when it was not pinged for an interval; drop it when nothing comes back in time."""
+        if self._is_ended or self.subscriber.outbox.is_lagging:
+            # A ping would wait behind what the client does not read; the hub's patience with it decides.
+            self._pinged_at = self._heard_at = now
+        elif self._heard_at < self._pinged_at:
+            if now - self._pinged_at > pong_timeout_s:
+                number = self.subscriber.id
+                log.debug("client %d does not answer pings", number, extra=event("client_mute", client=number))
+                self._transport.abort()
+        elif now - self._pinged_at > ping_interval_s:
+            self._pinged_at = now
+            self._transport.write(PING_FRAME)
+
+    def _on_slow(self, subscriber: Subscriber, reason: str) -> None:
+        about = event("client_slow", client=subscriber.id, reason=reason)
+        log.info("client %d is a slow consumer: %s", subscriber.id, reason, extra=about)
+        self.end(CloseCode.SLOW_CONSUMER, "slow consumer", SLOW_CLOSE_TIMEOUT_S)
+
+    def end(self, code: CloseCode, reason: str, timeout_s: float = CLOSE_TIMEOUT_S) -> None:
+        """Send the close frame and nothing after it; a client that does not answer it in time is cut off."""
+        if self._is_ended:
+            return
+        self._is_ended = True
+        self._end_code = int(code)
+        self._parts.hub.leave(self.subscriber)
+        if not self._transport.is_closing():
+            self._transport.write(wire.close_frame(code, reason))
+        self._abort_timer = asyncio.get_running_loop().call_later(timeout_s, self._transport.abort)
+
+    async def finish(self) -> None:
+        """Let go of everything when the client is gone."""
+        self._parts.hub.leave(self.subscriber)
+        self._subscribing.close()
+        if self._tasks:
+            tasks = list(self._tasks)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        if self._abort_timer is None:
+            # The client left first; what it was still to be sent must not keep the connection open for ever.
+            self._abort_timer = asyncio.get_running_loop().call_later(CLOSE_TIMEOUT_S, self._transport.abort)
+            await self._ws.close()
+        self._is_ended = True
+        if not self._transport.get_write_buffer_size():
+            self._abort_timer.cancel()
+        # Else a client that reads nothing would keep the connection open for ever.
+        self._transport.close()

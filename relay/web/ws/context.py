@@ -1,0 +1,22 @@
+"""What WebSocket connections are served from."""
+
+from dataclasses import dataclass, field
+
+from relay.history.service import History
+from relay.instruments.directory import Directory
+from relay.streams.hub import Hub
+from relay.supervision.supervisor import Supervisor
+from relay.web.access.access import Access
+from relay.web.work_budget import Rounds
+
+
+@dataclass(slots=True)
+class Parts:
+    """The parts of the relay that all connections share. The configuration in force is that of `access`."""
+
+    access: Access
+    hub: Hub
+    directory: Directory
+    history: History
+    supervisors: dict[str, Supervisor]
+    rounds: Rounds = field(default_factory=Rounds)

@@ -1,0 +1,149 @@
+"""The WebSocket route, and all clients that came by it: who is let in, who is still there, and how all leave."""
+
+import asyncio
+import logging
+import time
+from collections import Counter
+
+from aiohttp import web
+
+from relay.core.errors import CloseCode, Code, RequestError
+from relay.protocol import frames as wire
+from relay.telemetry.events import event
+from relay.web.access.access import WEBSOCKET, is_websocket
+from relay.web.problems import problem_of
+from relay.web.ws.connection import Connection
+from relay.web.ws.context import Parts
+from relay.web.ws.socket import Socket
+
+log = logging.getLogger(__name__)
+
+VERSION = "13"
+PING_INTERVAL_S = 20.0
+PONG_TIMEOUT_S = 10.0
+
+
+class Clients:
+    """All WebSocket connections, with one heartbeat for all of them."""
+
+    def __init__(self, parts: Parts, epoch: str) -> None:
+        self.parts = parts
+        self.epoch = epoch
+        self.ping_interval_s = PING_INTERVAL_S
+        self.pong_timeout_s = PONG_TIMEOUT_S
+        self.connections: dict[Connection, None] = {}
+        self.opened = 0
+        self.requests: Counter[str] = Counter()
+        self.closes: Counter[tuple[str, int]] = Counter()
+        self._heart: asyncio.Task[None] | None = None
+        self._all_gone: asyncio.Event | None = None
+
+    def start(self) -> None:
+        """Begin the heartbeat."""
+        self._heart = asyncio.create_task(self._beat(), name="heartbeat")
+
+    async def close(self) -> None:
+        """Send every client away with 1001 and stop the heartbeat."""
+        self.parts.access.is_closing = True
+        if self._heart is not None:
+            self._heart.cancel()
+            await asyncio.gather(self._heart, return_exceptions=True)
+        if not self.connections:
+            return
+        self._all_gone = asyncio.Event()
+        for connection in list(self.connections):
+            connection.end(CloseCode.GOING_AWAY, "server shutdown")
+        await self._all_gone.wait()
+
+    async def _beat(self) -> None:
+        while True:
+            await asyncio.sleep(min(1.0, self.ping_interval_s / 4))
+            now = time.monotonic()
+            for connection in list(self.connections):
+                connection.beat(now, self.ping_interval_s, self.pong_timeout_s)
+
+    def reconfigure(self) -> int:
+        """Go by another configuration, after `access` did; return how many clients had to go with their token."""
+        for connection in list(self.connections):
+            connection.set_limits()
+        return sum(self._check_token(connection) for connection in list(self.connections))
+
+    def _check_token(self, connection: Connection) -> bool:
+        """End a connection whose token is gone, also one that was opened while that happened."""
+        if self.parts.access.stands(connection.caller):
+            return False
+        connection.end(CloseCode.TOKEN_REVOKED, "token revoked")
+        return True
+
+    def greet(self) -> bytes:
+        """Return the first frame on a connection, counted as sent."""
+        frame = wire.greeting(self.epoch, self.parts.access.config.max_streams_per_client, int(time.time()))
+        self.parts.hub.fanout.count_sent(frame)
+        return frame
+
+    def came(self, connection: Connection) -> None:
+        """Watch over a client that was let in and greeted."""
+        self.connections[connection] = None
+        self.opened += 1
+        if log.isEnabledFor(logging.DEBUG):
+            number, caller = connection.subscriber.id, connection.caller
+            token = caller.token.name if caller.token else None
+            log.debug(
+                "client %d comes from %s%s",
+                number,
+                caller.address,
+                "" if token is None else f" with {token!r}",
+                extra=event("client_came", client=number, address=caller.address, token=token),
+            )
+        self._check_token(connection)
+
+    def left(self, connection: Connection) -> None:
+        """Forget a client that is gone."""
+        number, (by, code) = connection.subscriber.id, connection.ending
+        self.closes[by, code] += 1
+        about = event("client_left", client=number, by=by, code=code)
+        log.debug("client %d left: close code %d, by the %s", number, code, by, extra=about)
+        del self.connections[connection]
+        if self._all_gone is not None and not self.connections:
+            self._all_gone.set()
+
+
+CLIENTS = web.AppKey("clients", Clients)
+
+
+async def websocket(request: web.Request) -> web.StreamResponse:
+    """Serve one client from the handshake to the end; without one say what it would meet, and what is spoken here."""
+    if not is_websocket(request):
+        request.app[CLIENTS].parts.access.check_opening(request)
+        return problem_of(
+            RequestError(Code.INVALID_REQUEST, "this address speaks WebSocket; connect with ws:// or wss://")
+        )
+    # All in one function: the frame of another would be kept for as long as the client stays.
+    clients = request.app[CLIENTS]
+    access = clients.parts.access
+    caller = access.admit(request)
+    try:
+        ws = Socket(compress=access.config.compression)
+        try:
+            transport = await ws.open(request, clients.greet())
+        except web.HTTPBadRequest as error:
+            # RFC 6455 section 4.4: who cannot speak this version has to be told which one is spoken.
+            text = f"{error.text}; WebSocket is spoken here by RFC 6455, version {VERSION}"
+            raise web.HTTPBadRequest(text=text, headers={"Sec-WebSocket-Version": VERSION}) from None
+        if transport is None:
+            return ws
+        connection = Connection(clients.parts, clients.requests, ws, transport, caller)
+        try:
+            clients.came(connection)
+            await connection.serve()
+        finally:
+            try:
+                await connection.finish()
+            finally:
+                clients.left(connection)
+        return ws
+    finally:
+        access.leave(caller)
+
+
+ROUTES = [web.get(WEBSOCKET, websocket)]
