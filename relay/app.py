@@ -11,9 +11,9 @@ from relay.core.clock import STEP_S, Clock, ProviderClock
 from relay.core.errors import ConfigError, StoreError
 from relay.core.model import PriceUpdate
 from relay.core.saved_value import Memory
-from relay.history.identity_checks import Identities, begin_anew
+from relay.history.identity_checks import IdentityChecks, begin_anew
 from relay.history.provider_calls import News
-from relay.history.service import History
+from relay.history.service import HistoryService
 from relay.instruments.directory import Directory
 from relay.instruments.saved_list import WAITS, ListWaits
 from relay.plugins.loader import PluginHost
@@ -25,37 +25,37 @@ from relay.streams.hub import Hub
 from relay.streams.subscriptions import Stream
 from relay.supervision.supervisor import Supervisor
 from relay.telemetry.loop_lag import LoopLag
-from relay.telemetry.loop_watchdog import LoopWatch, owners
+from relay.telemetry.loop_watchdog import LoopWatchdog, owners
 from relay.web import pages
 from relay.web.access.access import ACCESS, Access, add_headers
 from relay.web.contract import routes as contracts
 from relay.web.http import history as history_route
 from relay.web.http import routes as rest
-from relay.web.http.instrument_lists import Lists
-from relay.web.idle_connections import Newcomers
-from relay.web.middleware import Gate
+from relay.web.http.instrument_lists import InstrumentLists
+from relay.web.idle_connections import IdleConnections
+from relay.web.middleware import Middleware
 from relay.web.ops import metrics
-from relay.web.ops.status import Status
-from relay.web.request_counts import Requests
+from relay.web.ops.status import StatusReport
+from relay.web.request_counts import RequestCounts
 from relay.web.ws import route as ws
-from relay.web.ws.context import Parts
+from relay.web.ws.context import ConnectionContext
 
 CONFIG = web.AppKey("config", Config)
 HOST = web.AppKey("plugin_host", PluginHost)
 HUB = web.AppKey("hub", Hub)
 STORE = web.AppKey("store", Store)
 MEMORIES = web.AppKey("memories", list[Memory])
-IDENTITIES = web.AppKey("identities", Identities)
-HISTORY = web.AppKey("history", History)
+IDENTITIES = web.AppKey("identities", IdentityChecks)
+HISTORY = web.AppKey("history", HistoryService)
 DIRECTORY = web.AppKey("directory", Directory)
 PROVIDERS = web.AppKey("providers", dict[str, Provider])
 SUPERVISORS = web.AppKey("supervisors", dict[str, Supervisor])
 CLOCK = web.AppKey("clock", Clock)
 LIST_WAITS = web.AppKey("list_waits", ListWaits)
-STATUS = web.AppKey("status", Status)
-REQUESTS = web.AppKey("requests", Requests)
+STATUS = web.AppKey("status", StatusReport)
+REQUESTS = web.AppKey("requests", RequestCounts)
 LOOP_LAG = web.AppKey("loop_lag", LoopLag)
-NEWCOMERS = web.AppKey("newcomers", Newcomers)
+NEWCOMERS = web.AppKey("idle_connections", IdleConnections)
 
 FIRST_REQUEST_S = 20.0
 
@@ -78,16 +78,16 @@ def build_app(
     if not host.loaded:
         raise ConfigError("no provider could be loaded")
     access = Access(config)
-    requests, newcomers = Requests(), Newcomers(FIRST_REQUEST_S, access.new_frames)
-    gate = Gate(newcomers, access, requests)
-    app = web.Application(middlewares=[gate.enter], client_max_size=64 * 1024)
+    requests, idle_connections = RequestCounts(), IdleConnections(FIRST_REQUEST_S, access.new_frames)
+    middleware = Middleware(idle_connections, access, requests)
+    app = web.Application(middlewares=[middleware.enter], client_max_size=64 * 1024)
     app[CONFIG] = config
     app[CLOCK] = clock
     app[LIST_WAITS] = list_waits
     app[HOST] = host
     app[ACCESS] = access
     app[REQUESTS] = requests
-    app[NEWCOMERS] = newcomers
+    app[NEWCOMERS] = idle_connections
     app[PROVIDERS] = {
         name: host.bind(loaded, provider_settings(config, loaded.info), ProviderClock(clock))
         for name, loaded in host.loaded.items()
@@ -95,12 +95,12 @@ def build_app(
     app.add_routes(
         [*history_route.ROUTES, *rest.ROUTES, *ws.ROUTES, *metrics.ROUTES, *contracts.ROUTES, *pages.routes()]
     )
-    app.on_response_prepare.extend([add_headers, gate.count_websocket])
+    app.on_response_prepare.extend([add_headers, middleware.count_websocket])
     # Before aiohttp waits for open requests to end: a WebSocket is one of them.
     app.on_shutdown.append(_send_clients_away)
     # In dependency order; aiohttp undoes them in reverse.
     app.cleanup_ctx.extend(
-        [_loop_lag, _loop_watch, _store, _sessions, _identities, _directory, _new_files, _history, _hub, _clients]
+        [_loop_lag, _loop_watch, _store, _sessions, _identity_checks, _directory, _new_files, _history, _hub, _clients]
     )
     return app
 
@@ -118,7 +118,7 @@ async def _loop_watch(app: web.Application) -> AsyncIterator[None]:
     plugins = {loaded.info.name: loaded.plugin for loaded in host.loaded.values()}
     wrappings = {wrapping.source: wrapping.plugin for wrapping in host.wrappings}
     blocks = {name: provider.blocks for name, provider in app[PROVIDERS].items()}
-    async with LoopWatch(owners({**wrappings, **plugins}), blocks):
+    async with LoopWatchdog(owners({**wrappings, **plugins}), blocks):
         yield
 
 
@@ -167,14 +167,14 @@ async def _memory(documents: Documents, name: str) -> Memory:
     return Memory(None if document is None else document.body, write)
 
 
-async def _identities(app: web.Application) -> AsyncIterator[None]:
+async def _identity_checks(app: web.Application) -> AsyncIterator[None]:
     def changed(provider: str, symbol: str, before: int | None) -> None:
         if (history := app.get(HISTORY)) is not None:
             history.calls.doubts.drop(provider, symbol)
         if (hub := app.get(HUB)) is not None:
             begin_anew(hub, provider, symbol, before)
 
-    app[IDENTITIES] = Identities(app[STORE], app[CLOCK], on_changed=changed)
+    app[IDENTITIES] = IdentityChecks(app[STORE], app[CLOCK], on_changed=changed)
     providers = app[PROVIDERS].values()
     await app[IDENTITIES].start(providers, [provider.name for provider in providers if provider.lists_instruments])
     yield
@@ -204,7 +204,7 @@ async def _new_files(app: web.Application) -> AsyncIterator[None]:
 
 
 async def _history(app: web.Application) -> AsyncIterator[None]:
-    app[HISTORY] = History(app[STORE], app[CLOCK], app[IDENTITIES])
+    app[HISTORY] = HistoryService(app[STORE], app[CLOCK], app[IDENTITIES])
     app[HISTORY].calls.on_disagreement = app[IDENTITIES].note_differences
     yield
     await app[HISTORY].close()
@@ -252,16 +252,16 @@ async def _clients(app: web.Application) -> AsyncIterator[None]:
     """The WebSocket and the REST routes."""
     epoch = os.urandom(6).hex()
     config, access, hub, directory, history = app[CONFIG], app[ACCESS], app[HUB], app[DIRECTORY], app[HISTORY]
-    clients = ws.Clients(Parts(access, hub, directory, history, app[SUPERVISORS]), epoch)
+    clients = ws.Clients(ConnectionContext(access, hub, directory, history, app[SUPERVISORS]), epoch)
     app[ws.CLIENTS] = clients
-    app[STATUS] = Status(
+    app[STATUS] = StatusReport(
         hub=hub,
         clients=clients,
         history=history,
         loop_lag=app[LOOP_LAG],
         directory=directory,
         store=app[STORE],
-        identities=app[IDENTITIES],
+        identity_checks=app[IDENTITIES],
         access=access,
         supervisors=app[SUPERVISORS],
         refused=app[HOST].failures,
@@ -271,8 +271,8 @@ async def _clients(app: web.Application) -> AsyncIterator[None]:
         hub, directory, history, app[STORE], access, cache_bytes=config.history_cache_mb * 2**19
     )
     app[contracts.CONTRACTS] = contracts.Contracts(access, directory)
-    lists = Lists(directory)
-    app[rest.REST] = rest.Rest(
+    lists = InstrumentLists(directory)
+    app[rest.REST] = rest.RestRoutes(
         directory=directory,
         lists=lists,
         store=app[STORE],

@@ -9,7 +9,7 @@ from typing import Any
 
 from relay import API_VERSION, Candle, PriceUpdate, ProviderInfo, Secret, Setting, StreamKey, Watchlist, hookimpl
 from relay.core.clock import Clock, ProviderClock
-from relay.history.service import History
+from relay.history.service import HistoryService
 from relay.plugins.loader import PluginHost
 from relay.plugins.provider import Provider, new_session
 from relay.storage.store import Store
@@ -17,9 +17,9 @@ from relay.streams.hub import Hub
 from relay.streams.subscriptions import Stream
 from relay.supervision.backfill import Backfill
 from relay.supervision.backoff import Attempts
-from relay.supervision.feed import Feed, Intake
-from relay.supervision.feed_slot import Slot
-from relay.supervision.stream_state import Carried
+from relay.supervision.feed import Feed, FeedCounters
+from relay.supervision.feed_slot import FeedSlot
+from relay.supervision.stream_state import SupervisedStream
 from relay.supervision.supervisor import Listings, Supervisor
 
 MINUTE = 1_764_000_000
@@ -110,7 +110,7 @@ KEY: Mapping[str, Any] = {"needs_key": "key", "settings": (Setting("key", is_sec
 class Rig:
     """The parts that a supervisor puts together, each to be had alone."""
 
-    def __init__(self, provider: Provider, history: History, hands: Hands) -> None:
+    def __init__(self, provider: Provider, history: HistoryService, hands: Hands) -> None:
         self.hands = hands
         self.provider = provider
         self.history = history
@@ -119,7 +119,7 @@ class Rig:
         self.refused: list[tuple[str, str]] = []
         self.hub = Hub(hands.clock, on_closed=lambda stream, one, after: self.closed.append(one))
         self.attempts = Attempts()
-        self.intake = Intake(provider.name)
+        self.counters = FeedCounters(provider.name)
         self.backfill = Backfill(provider, self.hub, history, hands.clock, random.Random(1))
         self.clock = provider.clock
         self.has_history = provider.has_history
@@ -132,27 +132,27 @@ class Rig:
     def unwanted(self, stream: Stream) -> None:
         """Take no notice."""
 
-    def carry(self, key: StreamKey) -> Carried:
-        return Carried(self.hub.stream(self.provider.name, key, key.symbol, self), self.hub, self.hands.clock)
+    def carry(self, key: StreamKey) -> SupervisedStream:
+        return SupervisedStream(self.hub.stream(self.provider.name, key, key.symbol, self), self.hub, self.hands.clock)
 
-    def feed(self, carried: Mapping[StreamKey, Carried], on_closing: Callable[[str], None] = print) -> Feed:
+    def feed(self, supervised: Mapping[StreamKey, SupervisedStream], on_closing: Callable[[str], None] = print) -> Feed:
         feed = Feed(
             1,
-            carried,
+            supervised,
             self.provider,
             self.hub,
             self.backfill,
-            self.intake,
+            self.counters,
             on_refuse=self._refuse,
             on_closing=on_closing,
         )
         self.tasks.append(feed.task)
         return feed
 
-    def slot(self, *carried: Carried) -> Slot:
+    def slot(self, *supervised: SupervisedStream) -> FeedSlot:
         parts = (self.provider, self.backfill, self.attempts, self.hands.clock, random.Random(1))
-        slot = Slot(*parts, self.feed, self._refuse)
-        for one in carried:
+        slot = FeedSlot(*parts, self.feed, self._refuse)
+        for one in supervised:
             slot.add(one)
         self.tasks.insert(0, slot.task)
         return slot
@@ -171,8 +171,8 @@ class Rig:
         self.supervisors.append(supervisor)
         return supervisor
 
-    def _refuse(self, carried: Carried, reason: str) -> None:
-        self.refused.append((carried.stream.key.symbol, reason))
+    def _refuse(self, supervised: SupervisedStream, reason: str) -> None:
+        self.refused.append((supervised.stream.key.symbol, reason))
 
 
 @asynccontextmanager
@@ -187,7 +187,7 @@ async def rig_of(plugin: Scripted, folder: Path) -> AsyncIterator[Rig]:
     async with new_session(provider.clock) as session:
         provider.open(session)
         store = await Store.open(folder / "relay.db", hands.clock)
-        history = History(store, hands.clock)
+        history = HistoryService(store, hands.clock)
         rig = Rig(provider, history, hands)
         try:
             yield rig

@@ -14,12 +14,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from providers.sandbox import Sandbox
-from providers.twelve_data.answers import Refused, read_series
+from providers.twelve_data.answers import KeyRefused, read_series
 from providers.twelve_data.forex import Hours
 from relay import BadAnswer, Candle, PriceUpdate, ProviderInfo, StreamKey, Watchlist, decimal, decimals, read_rows
 from relay.app import STORE
 from relay.core.clock import Clock
-from relay.plugins.validation import Border
+from relay.plugins.validation import CandleValidator
 from relay.storage.inspect import overview, reading
 from relay.storage.verify import verify
 from tests.conftest import StartRelay
@@ -33,9 +33,9 @@ MINUTE = StreamKey("BTCUSDT", "1m")
 T = 1_764_000_000
 
 
-def border(asset_class: str = "crypto", *, is_utc_grid: bool = False) -> Border:
+def border(asset_class: str = "crypto", *, is_utc_grid: bool = False) -> CandleValidator:
     intervals = ("1s", "1m", "15m", "1h", "4h", "1d", "3d", "1w", "1M")
-    return Border(ProviderInfo("demo", 1, "Demo", (asset_class,), intervals, is_utc_grid=is_utc_grid))
+    return CandleValidator(ProviderInfo("demo", 1, "Demo", (asset_class,), intervals, is_utc_grid=is_utc_grid))
 
 
 # ---- how much there may be ---------------------------------------------------------------------------------------
@@ -47,7 +47,7 @@ def test_more_rows_than_any_provider_gives_are_refused_with_the_bound() -> None:
 
 
 def test_more_rows_than_twelve_data_ever_gives_are_refused_with_the_bound() -> None:
-    assert read_series({"values": [{}] * 5001}, "1m", Hours.ALWAYS) == Refused(
+    assert read_series({"values": [{}] * 5001}, "1m", Hours.ALWAYS) == KeyRefused(
         0, "the answer holds 5,001 rows; there are 5,000 at most"
     )
 

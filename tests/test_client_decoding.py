@@ -6,7 +6,7 @@ import orjson
 import pytest
 
 from relay.client import Connected, Gap, Snapshot, State, Update
-from relay.client.decoding import Acceptance, Refusal, Unreadable, decode
+from relay.client.decoding import Acceptance, RefusedRequest, Unreadable, decode
 from relay.core.model import Candle, StreamKey
 
 BTC = StreamKey("BTCUSDT", "1m")
@@ -42,15 +42,15 @@ def read(wire: object) -> object:
         ),
         (
             wire := {"type": "error", "code": "unknown_symbol", "message": "no", **NAMES, "id": 3},
-            Refusal(3, BTC, "unknown_symbol", "no", 0.0, wire),
+            RefusedRequest(3, BTC, "unknown_symbol", "no", 0.0, wire),
         ),
         (
             wire := {"type": "error", "code": "rate_limited", "message": "slow", "retry_after": 1.5},
-            Refusal(None, None, "rate_limited", "slow", 1.5, wire),
+            RefusedRequest(None, None, "rate_limited", "slow", 1.5, wire),
         ),
         (
             wire := {"type": "error", "code": "unknown_symbol", "message": "no", "symbol": "X"},
-            Refusal(None, StreamKey("X", ""), "unknown_symbol", "no", 0.0, wire),
+            RefusedRequest(None, StreamKey("X", ""), "unknown_symbol", "no", 0.0, wire),
         ),
     ],
 )

@@ -10,8 +10,8 @@ from relay.client.backoff import Backoff
 from relay.client.decoding import decode
 from relay.client.messages import Confirmed, Connected, Failure, Gap, Message, Snapshot, State, Update
 from relay.client.parsing import parse_stream
-from relay.client.resume import Options
-from relay.client.subscriptions import Following
+from relay.client.resume import StreamOptions
+from relay.client.subscriptions import FollowedStreams
 
 Json = dict[str, Any]
 CANDLE = {"time": 60, "open": 1, "high": 1, "low": 1, "close": 1, "volume": 1}
@@ -22,10 +22,10 @@ class Relay:
 
     def __init__(self) -> None:
         self.now = 100.0
-        self.following = Following(Backoff(1.0, 1.0, random.Random(1)), server_ahead_s=0.0)
+        self.following = FollowedStreams(Backoff(1.0, 1.0, random.Random(1)), server_ahead_s=0.0)
 
     def follow(self, *names: str, **options: Any) -> None:
-        self.following.follow(map(parse_stream, names), Options(**options))
+        self.following.follow(map(parse_stream, names), StreamOptions(**options))
 
     def leave(self, *names: str) -> set[str]:
         return set(map(str, self.following.leave(map(parse_stream, names))))

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relay.client.messages import Gap, Message, Snapshot, Update
-from relay.client.resume import Options, Progress
+from relay.client.resume import Progress, StreamOptions
 from relay.core.model import Candle, StreamKey
 
 BTC = StreamKey("BTCUSDT", "1m")
@@ -28,7 +28,7 @@ def snapshot(*times: int, last_is_closed: bool = False, is_complete: bool = True
 
 def under_way(interval: str = "1m", last: int = START) -> Progress:
     """Return a progress that saw one candle close."""
-    progress = Progress(interval, Options())
+    progress = Progress(interval, StreamOptions())
     progress.confirm(last)
     assert progress.take_update(update(last))
     progress.confirm(last + 60)
@@ -40,8 +40,8 @@ def gaps_of(messages: Sequence[Message]) -> list[tuple[int, int]]:
 
 
 def test_first_request_is_what_was_asked_for() -> None:
-    assert Progress("1m", Options()).request() == {}
-    everything = Options(bars=5, since=START, throttle_ms=100, closed_only=True)
+    assert Progress("1m", StreamOptions()).request() == {}
+    everything = StreamOptions(bars=5, since=START, throttle_ms=100, closed_only=True)
     assert Progress("1m", everything).request() == {
         "bars": 5,
         "since": START,
@@ -51,7 +51,7 @@ def test_first_request_is_what_was_asked_for() -> None:
 
 
 def test_request_after_something_came_goes_on_behind_it() -> None:
-    progress = Progress("1m", Options(bars=2, throttle_ms=100))
+    progress = Progress("1m", StreamOptions(bars=2, throttle_ms=100))
     progress.confirm(START)
     progress.take_snapshot(snapshot(START, START + 60), START + 70)
     assert progress.request() == {"since": START, "throttle_ms": 100}
@@ -60,7 +60,7 @@ def test_request_after_something_came_goes_on_behind_it() -> None:
 
 
 def test_candle_seen_only_open_is_asked_for_again() -> None:
-    progress = Progress("1m", Options())
+    progress = Progress("1m", StreamOptions())
     progress.confirm(START + 10)
     progress.take_update(update(START, is_closed=False))
     assert progress.request() == {"since": START - 1}
@@ -70,14 +70,14 @@ def test_candle_seen_only_open_is_asked_for_again() -> None:
 def test_stream_of_which_nothing_came_owes_the_candle_that_was_open_when_it_was_confirmed(
     interval: str, length_s: int
 ) -> None:
-    progress = Progress(interval, Options(closed_only=True))
+    progress = Progress(interval, StreamOptions(closed_only=True))
     progress.confirm(START)
     progress.confirm(START + 1_000_000)
     assert progress.request() == {"since": START - length_s, "closed_only": True}
 
 
 def test_bars_are_asked_for_until_they_came() -> None:
-    progress = Progress("1m", Options(bars=3))
+    progress = Progress("1m", StreamOptions(bars=3))
     progress.confirm(START)
     assert progress.request() == {"bars": 3}
     progress.take_snapshot(snapshot(), START)
@@ -85,7 +85,7 @@ def test_bars_are_asked_for_until_they_came() -> None:
 
 
 def test_first_snapshot_is_told_as_it_came() -> None:
-    progress = Progress("1m", Options(bars=2))
+    progress = Progress("1m", StreamOptions(bars=2))
     progress.confirm(START)
     first = snapshot(START, START + 60, is_complete=False)
     assert progress.take_snapshot(first, START + 70) == [first]
@@ -107,7 +107,7 @@ def test_revision_is_told_however_old() -> None:
 
 
 def test_what_came_before_the_first_candle_is_not_told() -> None:
-    progress = Progress("1m", Options(bars=1))
+    progress = Progress("1m", StreamOptions(bars=1))
     progress.confirm(START + 10)
     progress.take_snapshot(snapshot(START), START + 10)
     (opened,) = progress.take_snapshot(snapshot(START - 60, START), START + 20)
@@ -179,7 +179,7 @@ def test_interval_that_only_a_newer_relay_has_is_resumed_too() -> None:
     assert progress.request() == {"since": START}
     found = progress.take_snapshot(snapshot(START + 840, START + 1260, START + 1680, is_complete=False), START + 1700)
     assert gaps_of(found) == [(START + 1, START + 840)]
-    fresh = Progress("7m", Options(closed_only=True))
+    fresh = Progress("7m", StreamOptions(closed_only=True))
     fresh.confirm(START)
     assert fresh.request() == {"closed_only": True}
 
@@ -193,7 +193,7 @@ def test_every_closed_candle_comes_once_and_in_order_wherever_connections_end(
     bars: int | None, closed_only: bool, steps: list[str]
 ) -> None:
     world = World()
-    reader = Reader(world, Options(bars=bars, closed_only=closed_only))
+    reader = Reader(world, StreamOptions(bars=bars, closed_only=closed_only))
     for step in [*steps, "lose", "close"]:
         match step:
             case "tick":
@@ -234,7 +234,7 @@ class World:
 class Reader:
     """An application behind a `Progress`; `closed` is what it saw of candles that closed."""
 
-    def __init__(self, world: World, options: Options) -> None:
+    def __init__(self, world: World, options: StreamOptions) -> None:
         self.closed: list[int] = []
         self._world = world
         self._progress = Progress("1m", options)

@@ -10,18 +10,18 @@ from providers.twelve_data.forex import Hours, session_at
 from relay.app import DIRECTORY
 from relay.core.intervals import next_open
 from relay.core.model import Candle, OpenHours, PriceUpdate, StreamKey
-from relay.core.trading_hours import Market
-from relay.history.range_walk import Past
+from relay.core.trading_hours import TradingHours
+from relay.history.range_walk import PastCandles
 from relay.history.snapshot import is_joined, splice
-from relay.protocol.client_requests import Past as Wanted
-from relay.streams.series import Gap, Missing, Series
+from relay.protocol.client_requests import PastWanted as Wanted
+from relay.streams.series import Missing, Series, SeriesGap
 from tests.conftest import StartRelay
 from tests.running import Running, eventually
 from tests.test_intervals import at
 
 
-def market(hours: Hours = Hours.MONEY) -> Market:
-    return Market(lambda moment: OpenHours(*session_at(moment, hours)))
+def market(hours: Hours = Hours.MONEY) -> TradingHours:
+    return TradingHours(lambda moment: OpenHours(*session_at(moment, hours)))
 
 
 def series_of(interval: str, promised: str, hours: Hours = Hours.MONEY) -> Series:
@@ -91,8 +91,8 @@ def test_gaps_do_not_name_closed_hours() -> None:
     told(series, "2026-01-18 23:00:00")
     series.give_up()
     assert series.take_gaps() == [
-        Gap(at("2026-01-16 21:01:00"), at("2026-01-16 22:00:00")),
-        Gap(at("2026-01-18 22:00:00"), at("2026-01-18 23:00:00")),
+        SeriesGap(at("2026-01-16 21:01:00"), at("2026-01-16 22:00:00")),
+        SeriesGap(at("2026-01-18 22:00:00"), at("2026-01-18 23:00:00")),
     ]
 
 
@@ -101,10 +101,10 @@ def test_a_subscription_is_joined_over_closed_hours_and_its_gaps_do_not_name_the
     series = series_of("1m", "2026-01-18 12:00:00")
     told(series, "2026-01-18 22:00:00", is_closed=True)
     before = Candle(friday - 7200, 1, 1, 1, 1), Candle(friday, 1, 1, 1, 1)
-    assert is_joined(Past(before, True, True), series, Wanted(bars=5), has_open=False)
-    assert not is_joined(Past(before[:1], True, True), series, Wanted(bars=5), has_open=False)
-    snapshot = splice(series, {}, Past(before[:1], True, False), Wanted(since=friday - 7200))
-    assert snapshot.gaps == [Gap(friday - 7140, friday + 60)]
+    assert is_joined(PastCandles(before, True, True), series, Wanted(bars=5), has_open=False)
+    assert not is_joined(PastCandles(before[:1], True, True), series, Wanted(bars=5), has_open=False)
+    snapshot = splice(series, {}, PastCandles(before[:1], True, False), Wanted(since=friday - 7200))
+    assert snapshot.gaps == [SeriesGap(friday - 7140, friday + 60)]
     assert [candle.time for candle in snapshot.candles] == [sunday]
 
 

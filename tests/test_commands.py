@@ -18,7 +18,7 @@ from relay.client import Confirmed, Connected, Failure, Gap, Lost, Message, Snap
 from relay.commands import formatting as figures
 from relay.commands import history, status, symbols, tail
 from relay.commands import status_format as report
-from relay.commands.tail_table import Board
+from relay.commands.tail_table import TailTable
 from relay.core.model import Candle, StreamKey
 from tests.stand_in_relay import StandInRelay, problem_json, serving
 
@@ -251,7 +251,7 @@ async def test_dumb_terminal_gets_lines(relay: StandInRelay) -> None:
 # -- the board ------------------------------------------------------------------------------------------------------
 
 
-def drawn(board: Board, width: int, height: int = 24, encoding: str = "utf-8") -> str:
+def drawn(board: TailTable, width: int, height: int = 24, encoding: str = "utf-8") -> str:
     file = io.TextIOWrapper(io.BytesIO(), encoding=encoding, errors="replace")
     console = Console(file=file, width=width, height=height, color_system=None, legacy_windows=False)
     with console.capture() as capture:
@@ -264,8 +264,8 @@ def candle(time: int, close: float) -> Candle:
 
 
 @pytest.fixture
-def board() -> Board:
-    board = Board("http://127.0.0.1:8000", lambda: 100.0)
+def board() -> TailTable:
+    board = TailTable("http://127.0.0.1:8000", lambda: 100.0)
     candles = tuple(candle(START + 60 * n, 86_000.0 + n) for n in range(70))
     messages: list[Message] = [
         Connected("e1", START, {}),
@@ -282,7 +282,7 @@ def board() -> Board:
 
 
 @pytest.mark.parametrize("width", [60, 80, 100, 160, 250])
-def test_board_shows_everything_within_the_width(board: Board, width: int) -> None:
+def test_board_shows_everything_within_the_width(board: TailTable, width: int) -> None:
     picture = drawn(board, width)
     assert max(map(len, picture.splitlines())) <= width
     for text in ("BTCUSDT", "live", "17:09:00", "86200.01", "+0.23%", "0.0s", "█", "market closed", "refused"):
@@ -292,7 +292,7 @@ def test_board_shows_everything_within_the_width(board: Board, width: int) -> No
             assert text in picture, text
 
 
-def test_board_says_offline_while_the_connection_is_lost(board: Board) -> None:
+def test_board_says_offline_while_the_connection_is_lost(board: TailTable) -> None:
     board.take(Lost("gone", 1001, 3.0, {}))
     picture = drawn(board, 80)
     assert "next attempt in 3 s" in picture
@@ -302,7 +302,7 @@ def test_board_says_offline_while_the_connection_is_lost(board: Board) -> None:
 
 @pytest.mark.parametrize("width", [80, 160])
 def test_board_of_many_streams_stays_within_the_window(width: int) -> None:
-    board = Board("http://127.0.0.1:8000")
+    board = TailTable("http://127.0.0.1:8000")
     board.take(Connected("e1", START, {}))
     for number in range(50):
         key = StreamKey(f"COIN{number}", "1m")
@@ -314,18 +314,18 @@ def test_board_of_many_streams_stays_within_the_window(width: int) -> None:
 
 
 def test_board_keeps_texts_of_the_relay_from_steering_the_terminal() -> None:
-    board = Board("http://127.0.0.1:8000")
+    board = TailTable("http://127.0.0.1:8000")
     hostile = cast(StreamState, "\x1b]0;x\x07")
     board.take(State(StreamKey("A\x1b[2J[bold]", "1m"), hostile, "\x1b[31mred", {}))
     assert "\x1b" not in drawn(board, 80)
     assert "[bold]" in drawn(board, 80)
 
 
-def test_board_draws_with_the_characters_that_the_terminal_has(board: Board) -> None:
+def test_board_draws_with_the_characters_that_the_terminal_has(board: TailTable) -> None:
     assert "█" not in drawn(board, 80, encoding="ascii")
 
 
-def test_board_ignores_what_it_does_not_show(board: Board) -> None:
+def test_board_ignores_what_it_does_not_show(board: TailTable) -> None:
     before = drawn(board, 80)
     board.take(Gap(BTC, 1, 2, "lost", {}))
     board.take(Update(BTC, candle(START, 1.0), True, False, True, None, 3, {}))

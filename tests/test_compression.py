@@ -14,7 +14,7 @@ from relay.core import compression
 
 TEXT = b'{"time":1764000000,"open":1.5,"high":2.0,"low":1.0,"close":1.75,"volume":12.5},' * 40
 WITHOUT = "import sys; sys.modules['isal'] = None\n"
-SAYS = f"""from relay import compression
+SAYS = f"""from relay.core import compression
 text = {TEXT!r}
 out = [compression.library.__name__, compression.crc32(text), compression.gzipped(text), compression.deflated(text)]
 print(repr(out))

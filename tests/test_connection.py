@@ -172,15 +172,15 @@ async def test_failure_inside_the_relay_is_internal_and_tells_nothing(
     relay: Running, client: WsClient, caplog: pytest.LogCaptureFixture
 ) -> None:
     # The connection's own directory is taken away: the relay fails, not the request.
-    directory = relay.clients.parts.directory
-    del relay.clients.parts.directory
+    directory = relay.clients.context.directory
+    del relay.clients.context.directory
     await client.ask("subscribe", symbol="BTCUSDT", interval="1m", id=1)
     error = await client.next()
     assert (error["code"], error["id"]) == ("internal", 1)
     assert "directory" not in error["message"]
     assert_harmless(error)
     assert "Traceback" in caplog.text
-    relay.clients.parts.directory = directory
+    relay.clients.context.directory = directory
     await client.subscribe("BTCUSDT@1m")
     await client.update()
 
@@ -188,11 +188,11 @@ async def test_failure_inside_the_relay_is_internal_and_tells_nothing(
 async def test_failure_while_the_past_is_fetched_is_answered_too(
     relay: Running, client: WsClient, caplog: pytest.LogCaptureFixture
 ) -> None:
-    history = relay.clients.parts.history
-    del relay.clients.parts.history
+    history = relay.clients.context.history
+    del relay.clients.context.history
     await client.ask("subscribe", symbol="BTCUSDT", interval="1m", bars=5, id=1)
     assert (await client.next())["code"] == "internal"
-    relay.clients.parts.history = history
+    relay.clients.context.history = history
     await client.ask("subscribe", symbol="BTCUSDT", interval="1m", bars=5, id=2)
     assert (await client.answer(2))["type"] == "subscription"
 

@@ -228,7 +228,7 @@ def test_a_number_is_taken_if_and_only_if_it_fits_the_schema(parameter: Paramete
     ],
 )
 def test_a_message_that_is_not_described_is_noticed(message: object) -> None:
-    with pytest.raises(Undescribed, match=r"relay/messages\.py"):
+    with pytest.raises(Undescribed, match=r"relay/protocol/server_messages\.py"):
         check_message(message)
 
 

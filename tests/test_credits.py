@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from providers.twelve_data.credits import MOST_PAUSE_S, SKEW_S, WINDOW_S, Credits, Use
-from providers.twelve_data.stated import Span, Stated, stated_limit
+from providers.twelve_data.stated import Stated, StatedSpan, stated_limit
 from relay import RateLimited
 
 MIDNIGHT = 1_770_076_800.0
@@ -214,20 +214,20 @@ def test_a_wait_that_the_server_names_is_kept_where_it_is_longer(said_s: float, 
 @pytest.mark.parametrize(
     ("message", "stated"),
     [
-        ("You have run out of API credits for the day.", Stated(Span.DAY, None)),
+        ("You have run out of API credits for the day.", Stated(StatedSpan.DAY, None)),
         (
             "You have run out of API credits for the day. 1316 API credits were used, with the current limit being "
             "800. Wait for the next day or consider switching to a higher tier plan",
-            Stated(Span.DAY, 800),
+            Stated(StatedSpan.DAY, 800),
         ),
         (
             "You have run out of API credits for the current minute. 16 API credits were used, with the current "
             "limit being 8. Wait for the next minute",
-            Stated(Span.MINUTE, 8),
+            Stated(StatedSpan.MINUTE, 8),
         ),
-        ("Your daily limit of 1,600 credits is reached", Stated(Span.DAY, 1600)),
-        ("Too many requests per minute", Stated(Span.MINUTE, None)),
-        ("No credits until midnight", Stated(Span.DAY, None)),
+        ("Your daily limit of 1,600 credits is reached", Stated(StatedSpan.DAY, 1600)),
+        ("Too many requests per minute", Stated(StatedSpan.MINUTE, None)),
+        ("No credits until midnight", Stated(StatedSpan.DAY, None)),
         ("Too many requests", Stated(None, None)),
         ("", Stated(None, None)),
     ],

@@ -10,7 +10,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from relay.protocol import frames as wire
+from relay.protocol import frames
 from tests.conftest import StartRelay
 from tests.raw import RawClient
 from tests.running import Running, WsClient, eventually
@@ -79,7 +79,7 @@ async def test_compressed_and_plain_clients_get_the_same_updates(relay_with: Sta
 @pytest.mark.parametrize("size", [0, 1, 125, 126, 127, 300, 65_535, 65_536, 70_000])
 def test_deflated_frame_inflates_to_the_text(size: int) -> None:
     text = bytes(random.Random(size).choices(b'{"candle":1.2345}', k=size))
-    frame = wire.deflate(wire.frame(text))
+    frame = frames.deflate(frames.frame(text))
     assert frame[0] == 0xC1
     head = {126: 4, 127: 10}.get(frame[1], 2)
     inflated = zlib.decompressobj(-15).decompress(frame[head:] + b"\x00\x00\xff\xff")

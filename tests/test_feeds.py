@@ -17,7 +17,7 @@ from relay import (
     StreamKey,
 )
 from relay.supervision.backoff import CAUSES
-from relay.supervision.stream_state import Carried
+from relay.supervision.stream_state import SupervisedStream
 from tests.running import eventually
 from tests.supervising import KEY, A, B, Remembering, Rig, Scripted, candle, rig_of, update
 
@@ -25,16 +25,16 @@ from tests.supervising import KEY, A, B, Remembering, Rig, Scripted, candle, rig
 async def test_updates_make_a_stream_live(tmp_path: Path) -> None:
     plugin = Scripted()
     async with rig_of(plugin, tmp_path) as rig:
-        carried = rig.carry(A)
-        feed = rig.feed({A: carried})
+        supervised = rig.carry(A)
+        feed = rig.feed({A: supervised})
         await eventually(lambda: plugin.feeds)
         assert not feed.is_live(A)
         plugin.feeds[0].say(update(A))
-        await eventually(lambda: rig.intake.updates == 1)
+        await eventually(lambda: rig.counters.updates == 1)
         assert feed.is_live(A)
         assert feed.ready.is_set()
-        assert (carried.stream.status, carried.received) == ("connected", 1)
-        assert carried.stream.series.last == candle(0)
+        assert (supervised.stream.status, supervised.received) == ("connected", 1)
+        assert supervised.stream.series.last == candle(0)
 
 
 async def test_a_candle_from_another_time_is_counted_and_left_out(
@@ -42,37 +42,37 @@ async def test_a_candle_from_another_time_is_counted_and_left_out(
 ) -> None:
     plugin = Scripted()
     async with rig_of(plugin, tmp_path) as rig:
-        carried = rig.carry(A)
-        rig.feed({A: carried})
+        supervised = rig.carry(A)
+        rig.feed({A: supervised})
         await eventually(lambda: plugin.feeds)
         caplog.set_level(logging.WARNING)
         # Two minutes ahead, and fifty days ago.
         plugin.feeds[0].say(update(A, 2), update(A, -72_000), update(A))
-        await eventually(lambda: rig.intake.updates == 1)
-        assert rig.intake.skipped == 2
-        assert carried.stream.series.last == candle(0)
+        await eventually(lambda: rig.counters.updates == 1)
+        assert rig.counters.skipped == 2
+        assert supervised.stream.series.last == candle(0)
         assert caplog.text.count("makes no sense") == 1
 
 
 async def test_a_stamp_tells_the_lag_of_its_stream(tmp_path: Path) -> None:
     plugin = Scripted()
     async with rig_of(plugin, tmp_path) as rig:
-        carried = rig.carry(A)
-        rig.feed({A: carried})
+        supervised = rig.carry(A)
+        rig.feed({A: supervised})
         await eventually(lambda: plugin.feeds)
         now_ms = int(rig.hands.now * 1000)
         plugin.feeds[0].say(
             PriceUpdate(A, candle(0), False, now_ms), PriceUpdate(A, candle(0, 2.0), False, now_ms - 40)
         )
-        await eventually(lambda: rig.intake.lag.count == 2)
-        assert carried.stream.lag_ms == pytest.approx(40)
+        await eventually(lambda: rig.counters.lag.count == 2)
+        assert supervised.stream.lag_ms == pytest.approx(40)
 
 
 async def test_what_is_stamped_long_ago_changes_no_candle_that_is_closed(tmp_path: Path) -> None:
     plugin = Scripted()
     async with rig_of(plugin, tmp_path) as rig:
-        carried = rig.carry(A)
-        rig.feed({A: carried})
+        supervised = rig.carry(A)
+        rig.feed({A: supervised})
         await eventually(lambda: plugin.feeds)
         now_ms = int(rig.hands.now * 1000)
         plugin.feeds[0].say(
@@ -83,15 +83,15 @@ async def test_what_is_stamped_long_ago_changes_no_candle_that_is_closed(tmp_pat
             PriceUpdate(A, candle(-1, 9.0), True, now_ms - 29_000),
             PriceUpdate(A, candle(-1, 2.0), True, now_ms + 1),
         )
-        await eventually(lambda: rig.intake.skipped + rig.intake.updates == 5)
+        await eventually(lambda: rig.counters.skipped + rig.counters.updates == 5)
         assert [(one.candle, one.is_revised) for one in rig.closed] == [(candle(-1), False), (candle(-1, 2.0), True)]
 
 
 async def test_a_stream_does_not_begin_with_what_was_over_long_before_it_was_wanted(tmp_path: Path) -> None:
     plugin = Remembering()
     async with rig_of(plugin, tmp_path) as rig:
-        carried = rig.carry(A)
-        rig.feed({A: carried, B: rig.carry(B)})
+        supervised = rig.carry(A)
+        rig.feed({A: supervised, B: rig.carry(B)})
         await eventually(lambda: plugin.feeds)
         now_ms = int(rig.hands.now * 1000)
         plugin.feeds[0].say(
@@ -100,31 +100,31 @@ async def test_a_stream_does_not_begin_with_what_was_over_long_before_it_was_wan
             PriceUpdate(A, candle(-1), False, now_ms - 32_000),
             PriceUpdate(A, candle(0), False, now_ms),
         )
-        await eventually(lambda: rig.intake.skipped + rig.intake.updates == 4)
-        assert carried.received == 1
-        assert carried.stream.series.last == candle(0)
+        await eventually(lambda: rig.counters.skipped + rig.counters.updates == 4)
+        assert supervised.received == 1
+        assert supervised.stream.series.last == candle(0)
 
 
 async def test_what_was_said_before_a_silence_does_not_end_it(tmp_path: Path) -> None:
     plugin = Scripted()
     async with rig_of(plugin, tmp_path) as rig:
-        carried = rig.carry(A)
-        feed = rig.feed({A: carried})
+        supervised = rig.carry(A)
+        feed = rig.feed({A: supervised})
         await eventually(lambda: plugin.feeds)
         plugin.feeds[0].say(update(A, -1, is_closed=True), update(A))
-        await eventually(lambda: carried.received == 2)
-        carried.check_silence(rig.hands.now)
+        await eventually(lambda: supervised.received == 2)
+        supervised.check_silence(rig.hands.now)
         rig.hands.now += 130
-        carried.check_silence(rig.hands.now)
-        assert carried.stream.status == "stale"
+        supervised.check_silence(rig.hands.now)
+        assert supervised.stream.status == "stale"
         plugin.feeds[0].say(update(A, -1, is_closed=True), update(A))
-        other = rig.feed({A: carried})
+        other = rig.feed({A: supervised})
         await eventually(lambda: len(plugin.feeds) == 2)
         plugin.feeds[1].say(update(A))
         await eventually(lambda: other.is_live(A))
-        assert (carried.received, carried.stream.status) == (2, "stale")
+        assert (supervised.received, supervised.stream.status) == (2, "stale")
         plugin.feeds[0].say(PriceUpdate(A, candle(0, volume=2.0), False))
-        await eventually(lambda: carried.stream.status == "connected")
+        await eventually(lambda: supervised.stream.status == "connected")
         assert feed.is_live(A)
 
 
@@ -132,16 +132,16 @@ async def test_an_update_of_another_time_makes_no_stream_live(tmp_path: Path) ->
     plugin = Remembering()
     plugin.may_answer.clear()
     async with rig_of(plugin, tmp_path) as rig:
-        carried = rig.carry(A)
-        rig.feed({A: carried})
+        supervised = rig.carry(A)
+        rig.feed({A: supervised})
         await eventually(lambda: plugin.feeds)
         plugin.feeds[0].say(update(A, 5))
         await eventually(lambda: plugin.asked)
-        assert carried.stream.status == "connecting"
+        assert supervised.stream.status == "connecting"
         plugin.may_answer.set()
-        await eventually(lambda: not carried.stream.series.is_catching_up)
+        await eventually(lambda: not supervised.stream.series.is_catching_up)
         await asyncio.sleep(0)
-        assert carried.stream.status == "connecting"
+        assert supervised.stream.status == "connecting"
 
 
 async def test_a_feed_is_ready_when_each_of_its_streams_is_live_resting_or_refused(tmp_path: Path) -> None:
@@ -180,8 +180,8 @@ async def test_a_stream_that_is_subscribed_anew_is_live_meanwhile(tmp_path: Path
 async def test_reports_about_a_stream_that_is_carried_no_more_change_nothing(tmp_path: Path) -> None:
     plugin = Scripted()
     async with rig_of(plugin, tmp_path) as rig:
-        carried = rig.carry(A)
-        streams: dict[StreamKey, Carried] = {A: carried}
+        supervised = rig.carry(A)
+        streams: dict[StreamKey, SupervisedStream] = {A: supervised}
         rig.feed(streams)
         await eventually(lambda: plugin.feeds)
         # As for a plugin that does not end: its slot is gone, its watchlist is as it was.
@@ -192,8 +192,8 @@ async def test_reports_about_a_stream_that_is_carried_no_more_change_nothing(tmp
         watchlist.expect(A, 60.0)
         watchlist.remark(A, "polled")
         watchlist.reject(A, "unknown")
-        assert carried.stream.status == "connecting"
-        assert carried.planned is None
+        assert supervised.stream.status == "connecting"
+        assert supervised.planned is None
         assert rig.refused == []
 
 
@@ -243,21 +243,21 @@ async def test_a_pause_that_is_reported_during_a_backfill_stands_when_that_ends(
     plugin.known = [candle(0), candle(1), candle(2)]
     plugin.may_answer.clear()
     async with rig_of(plugin, tmp_path) as rig:
-        carried = rig.carry(A)
-        carried.go_live()
-        rig.hub.publish(carried.stream, update(A))
-        carried.lose("the connection was lost")
+        supervised = rig.carry(A)
+        supervised.go_live()
+        rig.hub.publish(supervised.stream, update(A))
+        supervised.lose("the connection was lost")
         rig.hands.now += 120.0
-        rig.feed({A: carried})
+        rig.feed({A: supervised})
         await eventually(lambda: plugin.feeds)
         plugin.feeds[0].watchlist.accept([A])
         await eventually(lambda: plugin.asked == 1)
         plugin.feeds[0].watchlist.pause(A, "market_closed", "until Sunday")
         plugin.may_answer.set()
-        await eventually(lambda: rig.backfill.fetched == 1 and not carried.stream.series.is_catching_up)
-        assert (carried.stream.status, carried.stream.message) == ("market_closed", "until Sunday")
-        carried.check_silence(rig.hands.now + 10_000)
+        await eventually(lambda: rig.backfill.fetched == 1 and not supervised.stream.series.is_catching_up)
+        assert (supervised.stream.status, supervised.stream.message) == ("market_closed", "until Sunday")
+        supervised.check_silence(rig.hands.now + 10_000)
         plugin.feeds[0].watchlist.remark(A, "polled")
-        assert carried.stream.status == "market_closed"
+        assert supervised.stream.status == "market_closed"
         plugin.feeds[0].say(update(A, 2))
-        await eventually(lambda: carried.stream.status == "connected")
+        await eventually(lambda: supervised.stream.status == "connected")

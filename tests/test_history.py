@@ -18,8 +18,8 @@ from relay.core.model import Budget, Candle, ProviderInfo, StreamKey, unreadable
 from relay.core.spans import Span
 from relay.history.doubts import EMPTY_PAUSES_S
 from relay.history.provider_calls import News
-from relay.history.range_walk import Live, Past
-from relay.history.service import MAX_CALLS, History, Text
+from relay.history.range_walk import LiveEdge, PastCandles
+from relay.history.service import MAX_CALLS, EncodedCandles, HistoryService
 from relay.storage.chunks import decode
 from relay.storage.store import Store
 
@@ -150,9 +150,9 @@ class Bench:
     def __init__(self, provider: FakeProvider, store: Store) -> None:
         self.provider = provider
         self.store = store
-        self.history = History(store, provider.local_clock)
+        self.history = HistoryService(store, provider.local_clock)
 
-    async def ask(self, *, start: int | None = None, end: int | None = None, limit: int = 500) -> Past:
+    async def ask(self, *, start: int | None = None, end: int | None = None, limit: int = 500) -> PastCandles:
         return await self.history.candles(self.provider, KEY, start=start, end=end, limit=limit)
 
 
@@ -183,11 +183,11 @@ async def bench() -> AsyncIterator[Bench]:
 
 async def test_last_candles_end_with_the_open_one(bench: Bench) -> None:
     past = await bench.ask(limit=3)
-    assert past == Past((*finals(598, 599), unfinished(minute(600))), last_is_closed=False, is_complete=True)
+    assert past == PastCandles((*finals(598, 599), unfinished(minute(600))), last_is_closed=False, is_complete=True)
 
 
 async def test_first_candles_from_a_start(bench: Bench) -> None:
-    assert await bench.ask(start=minute(10), limit=3) == Past(finals(10, 11, 12), True, True)
+    assert await bench.ask(start=minute(10), limit=3) == PastCandles(finals(10, 11, 12), True, True)
 
 
 async def test_both_ends_are_inclusive(bench: Bench) -> None:
@@ -198,19 +198,19 @@ async def test_both_ends_are_inclusive(bench: Bench) -> None:
 
 async def test_end_that_cuts_before_the_open_candle_leaves_it_out(bench: Bench) -> None:
     past = await bench.ask(end=minute(600) - 1, limit=2)
-    assert past == Past(finals(598, 599), True, True)
+    assert past == PastCandles(finals(598, 599), True, True)
 
 
 async def test_range_before_the_first_candle_is_complete_and_empty(bench: Bench) -> None:
     # That there is none is not believed yet.
-    nothing = Past((), True, True, doubted=(Span(0, START),))
+    nothing = PastCandles((), True, True, doubted=(Span(0, START),))
     assert await bench.ask(start=0, end=START - 1) == nothing
     assert await bench.ask(end=START - 1) == nothing
     assert len(bench.provider.calls) == 1
 
 
 async def test_range_in_the_future_is_empty(bench: Bench) -> None:
-    assert await bench.ask(start=minute(10_000)) == Past((), True, True)
+    assert await bench.ask(start=minute(10_000)) == PastCandles((), True, True)
     assert bench.provider.calls == []
 
 
@@ -230,7 +230,7 @@ async def test_month_closes_with_the_calendar() -> None:
         assert not (await bench.history.candles(provider, key, start=None, end=None, limit=5)).last_is_closed
         provider.now = march + GRACE_S
         past = await bench.history.candles(provider, key, start=None, end=None, limit=5)
-        assert past == Past((final(february),), True, True)
+        assert past == PastCandles((final(february),), True, True)
 
 
 # What is asked
@@ -313,9 +313,9 @@ async def test_outage_of_years_between_two_spans_ends(bench: Bench) -> None:
 async def test_closed_market_is_asked_for_the_present_only() -> None:
     provider = FakeProvider([minute(n) for n in range(100)], minute(1000))
     async with bench_of(provider, Bench) as bench:
-        assert await bench.ask(limit=10) == Past(finals(*range(90, 100)), True, True)
+        assert await bench.ask(limit=10) == PastCandles(finals(*range(90, 100)), True, True)
         provider.now = minute(1100)
-        assert await bench.ask(limit=10) == Past(finals(*range(90, 100)), True, True)
+        assert await bench.ask(limit=10) == PastCandles(finals(*range(90, 100)), True, True)
         assert set(provider.fetched.values()) == {1}
 
 
@@ -338,7 +338,7 @@ async def test_many_small_answers_end_with_an_incomplete_past() -> None:
     async with bench_of(provider, Bench) as bench:
         past = await bench.ask(start=START, limit=500)
         assert len(provider.calls) == MAX_CALLS
-        assert past == Past(finals(*range(MAX_CALLS)), True, False)
+        assert past == PastCandles(finals(*range(MAX_CALLS)), True, False)
 
 
 # The present
@@ -360,7 +360,7 @@ async def test_live_candle_replaces_the_open_one_of_the_last_answer(bench: Bench
     await bench.ask(limit=5)
     bench.store.put_closed("fake", KEY, final(minute(600)), after=minute(599))
     past = await bench.ask(limit=2)
-    assert past == Past(finals(599, 600), True, True)
+    assert past == PastCandles(finals(599, 600), True, True)
 
 
 async def test_lost_live_candle_is_fetched_before_later_ones(bench: Bench) -> None:
@@ -368,16 +368,16 @@ async def test_lost_live_candle_is_fetched_before_later_ones(bench: Bench) -> No
     bench.provider.now = minute(602) + 0.5
     bench.store.put_closed("fake", KEY, final(minute(601)), after=None)
     past = await bench.ask(limit=4)
-    assert past == Past((*finals(599, 600, 601), unfinished(minute(602))), False, True)
+    assert past == PastCandles((*finals(599, 600, 601), unfinished(minute(602))), False, True)
 
 
 async def test_live_stream_saves_the_call(bench: Bench) -> None:
     await bench.ask(limit=5)
     bench.provider.now += 10
-    now = Live(since=minute(599) + 1, candle=unfinished(minute(600)), is_closed=False)
+    now = LiveEdge(since=minute(599) + 1, candle=unfinished(minute(600)), is_closed=False)
     bench.provider.calls.clear()
     past = await bench.history.candles(bench.provider, KEY, start=None, end=None, limit=3, live=lambda: now)
-    assert past == Past((*finals(598, 599), unfinished(minute(600))), False, True)
+    assert past == PastCandles((*finals(598, 599), unfinished(minute(600))), False, True)
     assert bench.provider.calls == []
 
 
@@ -385,7 +385,7 @@ async def test_live_stream_saves_the_call(bench: Bench) -> None:
 async def test_open_candle_that_closes_while_the_provider_answers_stays_open_or_gets_its_final_values(
     bench: Bench, start: int | None
 ) -> None:
-    now = Live(since=minute(599) + 1, candle=unfinished(minute(600)), is_closed=False)
+    now = LiveEdge(since=minute(599) + 1, candle=unfinished(minute(600)), is_closed=False)
     bench.provider.gate = asyncio.Event()
     request = asyncio.create_task(
         bench.history.candles(bench.provider, KEY, start=start, end=None, limit=20, live=lambda: now)
@@ -404,17 +404,17 @@ async def test_open_candle_that_closes_while_the_provider_answers_stays_open_or_
 async def test_live_stream_that_just_began_is_joined_to_the_past_once(bench: Bench) -> None:
     await bench.ask(end=minute(599), limit=5)
     bench.provider.calls.clear()
-    now = Live(since=minute(600), candle=unfinished(minute(600)), is_closed=False)
+    now = LiveEdge(since=minute(600), candle=unfinished(minute(600)), is_closed=False)
     for _ in range(3):
         bench.provider.now += 3
         past = await bench.history.candles(bench.provider, KEY, start=None, end=None, limit=3, live=lambda: now)
-        assert past == Past((*finals(598, 599), unfinished(minute(600))), False, True)
+        assert past == PastCandles((*finals(598, 599), unfinished(minute(600))), False, True)
     assert len(bench.provider.calls) == 1
 
 
 async def test_candle_that_may_still_change_is_asked_for_once_a_second_beside_a_live_stream(bench: Bench) -> None:
     bench.provider.now = minute(601) + 0.5
-    now = Live(since=minute(601), candle=unfinished(minute(601)), is_closed=False)
+    now = LiveEdge(since=minute(601), candle=unfinished(minute(601)), is_closed=False)
     for _ in range(3):
         past = await bench.history.candles(bench.provider, KEY, start=None, end=None, limit=3, live=lambda: now)
         assert past.candles == (*finals(599, 600), unfinished(minute(601)))
@@ -548,7 +548,7 @@ async def paged(page: int, *, at_once: int = 4, now: int = 600) -> AsyncIterator
 async def test_a_long_range_takes_as_few_pages_as_there_are_and_several_at_a_time() -> None:
     async with paged(100) as bench:
         past = await bench.ask(start=minute(0), limit=500)
-        assert past == Past(finals(*range(500)), True, True)
+        assert past == PastCandles(finals(*range(500)), True, True)
         assert len(bench.provider.calls) == 5
         assert bench.provider.most_running == 4
         assert set(bench.provider.fetched.values()) == {1}
@@ -557,7 +557,7 @@ async def test_a_long_range_takes_as_few_pages_as_there_are_and_several_at_a_tim
 async def test_the_last_candles_come_in_pages_as_well() -> None:
     async with paged(100) as bench:
         past = await bench.ask(end=minute(499), limit=500)
-        assert past == Past(finals(*range(500)), True, True)
+        assert past == PastCandles(finals(*range(500)), True, True)
         assert len(bench.provider.calls) == 5
         assert bench.provider.most_running == 4
 
@@ -591,7 +591,7 @@ async def test_several_missing_spans_are_fetched_together() -> None:
 async def test_pages_at_a_time_stop_where_the_market_began() -> None:
     async with paged(100) as bench:
         past = await bench.ask(end=minute(250), limit=900)
-        assert past == Past(finals(*range(251)), True, True)
+        assert past == PastCandles(finals(*range(251)), True, True)
         assert len(bench.provider.calls) <= 10
 
 
@@ -609,7 +609,7 @@ async def test_pages_before_an_error_need_not_be_fetched_again() -> None:
         with pytest.raises(ProviderUnavailable):
             await bench.ask(start=minute(0), limit=500)
         bench.provider.failures = []
-        assert await bench.ask(start=minute(0), limit=500) == Past(finals(*range(500)), True, True)
+        assert await bench.ask(start=minute(0), limit=500) == PastCandles(finals(*range(500)), True, True)
         assert set(bench.provider.fetched.values()) == {1}
 
 
@@ -620,8 +620,8 @@ async def test_requests_for_different_ranges_do_not_wait_for_each_other(bench: B
     await bench.provider.both.wait()
     bench.provider.gate.set()
     assert (await first, await second) == (
-        Past(finals(*range(10)), True, True),
-        Past(finals(*range(100, 110)), True, True),
+        PastCandles(finals(*range(10)), True, True),
+        PastCandles(finals(*range(100, 110)), True, True),
     )
 
 
@@ -629,7 +629,7 @@ async def test_requests_for_different_ranges_do_not_wait_for_each_other(bench: B
 
 
 async def test_encoded_answer_says_how_long_it_holds(bench: Bench) -> None:
-    async def text(end: int | None, live: Live | None = None) -> Text:
+    async def text(end: int | None, live: LiveEdge | None = None) -> EncodedCandles:
         return await bench.history.text(bench.provider, KEY, start=None, end=end, limit=3, live=lambda: live)
 
     assert (await text(minute(500))).version == -1  # made while it was fetched
@@ -639,7 +639,7 @@ async def test_encoded_answer_says_how_long_it_holds(bench: Bench) -> None:
     await text(None)
     present = await text(None)
     assert (present.last_is_closed, present.is_live, present.until) == (False, False, bench.provider.now + 1.0)
-    now = Live(since=minute(599) + 1, candle=unfinished(minute(600)), is_closed=False)
+    now = LiveEdge(since=minute(599) + 1, candle=unfinished(minute(600)), is_closed=False)
     live = await text(None, now)
     assert (live.last_is_closed, live.is_live, live.until) == (False, True, None)
     assert decode(live.chunk) == [*finals(598, 599), unfinished(minute(600))]
@@ -722,15 +722,15 @@ async def test_provider_without_history_gives_what_the_store_has(bench: Bench) -
     bench.provider.has_history = False
     for n in (5, 6, 7):
         bench.store.put_closed("fake", KEY, final(minute(n)), after=None)
-    assert await bench.ask(limit=2) == Past(finals(6, 7), True, False)
-    assert await bench.ask(start=minute(6)) == Past(finals(6, 7), True, False)
+    assert await bench.ask(limit=2) == PastCandles(finals(6, 7), True, False)
+    assert await bench.ask(start=minute(6)) == PastCandles(finals(6, 7), True, False)
     assert bench.provider.calls == []
 
 
 async def test_answers_are_right_while_the_disk_is_full(bench: Bench) -> None:
     await bench.store._database.connection.execute_fetchall("PRAGMA max_page_count = 1")
     past = await bench.ask(start=minute(0), limit=500)
-    assert past == Past(finals(*range(500)), True, True)
+    assert past == PastCandles(finals(*range(500)), True, True)
     assert str(bench.store.problem) == "the disk is full"
     assert (await bench.ask(limit=300)).candles[:-1] == finals(*range(301, 600))
     assert set(bench.provider.fetched.values()) == {1}
@@ -780,8 +780,8 @@ async def test_a_row_that_can_be_read_later_is_stored(bench: Bench) -> None:
     await bench.ask(start=minute(10), end=minute(19))
     bench.provider.spoilt.clear()
     bench.provider.now += 5
-    assert await bench.ask(start=minute(10), end=minute(19)) == Past(finals(*range(10, 20)), True, True)
-    assert await bench.ask(start=minute(10), end=minute(19)) == Past(finals(*range(10, 20)), True, True)
+    assert await bench.ask(start=minute(10), end=minute(19)) == PastCandles(finals(*range(10, 20)), True, True)
+    assert await bench.ask(start=minute(10), end=minute(19)) == PastCandles(finals(*range(10, 20)), True, True)
     assert len(bench.provider.calls) == 2
     assert set(bench.provider.fetched.values()) == {1}
     assert bench.history.calls.doubts.of(("fake", KEY)) == ()
@@ -813,7 +813,7 @@ async def test_an_open_row_that_cannot_be_read_is_left_out(bench: Bench) -> None
             return [unreadable(row.time) if row.time == minute(600) else row for row in super().show(times)]
 
     bench.provider.__class__ = Torn
-    assert await bench.ask(limit=3) == Past(finals(597, 598, 599), True, True)
+    assert await bench.ask(limit=3) == PastCandles(finals(597, 598, 599), True, True)
 
 
 async def test_what_is_known_of_the_past_leaves_out_what_cannot_be_read(bench: Bench) -> None:
@@ -828,7 +828,7 @@ async def test_an_empty_answer_is_believed_for_a_while_only(bench: Bench) -> Non
     bench.provider.left_out = {minute(n) for n in range(600)}
     for _ in range(3):
         past = await bench.ask(start=minute(10), end=minute(59))
-        assert past == Past((), True, True, doubted=(Span(minute(10), minute(59) + 1),))
+        assert past == PastCandles((), True, True, doubted=(Span(minute(10), minute(59) + 1),))
     assert len(bench.provider.calls) == 1
     bench.provider.left_out.clear()
     bench.provider.now += 30
@@ -842,7 +842,7 @@ async def test_the_beginning_of_history_is_believed_after_four_answers(bench: Be
         bench.provider.now += pause_s
         for _ in range(3):
             past = await bench.ask(end=minute(599), limit=500)
-            assert past == Past(finals(*range(500, 600)), True, True)
+            assert past == PastCandles(finals(*range(500, 600)), True, True)
     assert len(bench.provider.calls) == 4
     bench.provider.left_out.clear()
     assert (await bench.ask(end=minute(599), limit=500)).candles == finals(*range(500, 600))
@@ -861,7 +861,7 @@ async def test_a_hole_between_rows_is_asked_for_again_by_itself(bench: Bench) ->
     bench.provider.left_out = {minute(14)}
     past = await bench.ask(start=minute(10), end=minute(19))
     hole = Span(minute(14), minute(15))
-    assert past == Past(finals(10, 11, 12, 13, *range(15, 20)), True, True, doubted=(hole,))
+    assert past == PastCandles(finals(10, 11, 12, 13, *range(15, 20)), True, True, doubted=(hole,))
     bench.provider.left_out.clear()
     bench.provider.now += 30
     assert (await bench.ask(start=minute(10), end=minute(19))).candles == finals(*range(10, 20))
@@ -903,7 +903,7 @@ async def test_what_is_in_doubt_is_asked_for_again_from_the_first_half_of_a_budg
 
 
 async def test_an_answer_with_something_in_doubt_is_kept_until_it_is_asked_for_again(bench: Bench) -> None:
-    async def text() -> Text:
+    async def text() -> EncodedCandles:
         return await bench.history.text(
             bench.provider, KEY, start=minute(10), end=minute(19), limit=500, live=lambda: None
         )
@@ -1028,7 +1028,7 @@ class World(Bench):
     def known(self, shown: int) -> list[int]:
         return sorted({*self.provider.times[:shown], *self.live})
 
-    def live_now(self) -> Live | None:
+    def live_now(self) -> LiveEdge | None:
         last = self.provider.times[self.live_at - 1] if self.live_at else None
         following = (
             self.provider.times[self.live_at] if self.live_at < len(self.provider.times) else self.provider.now + 1
@@ -1036,7 +1036,7 @@ class World(Bench):
         if last is None or last not in self.live or following + 60 <= self.provider.now:
             return None
         is_open = following <= self.provider.now
-        return Live(last + 1, unfinished(int(following)) if is_open else None)
+        return LiveEdge(last + 1, unfinished(int(following)) if is_open else None)
 
     async def check(self, start: int | None, end: int | None, limit: int, *, with_live: bool = False) -> None:
         began, shown_before, live_before = self.provider.now, len(self.provider.visible()), set(self.live)
@@ -1049,7 +1049,7 @@ class World(Bench):
                 text = await self.history.text(
                     self.provider, KEY, start=start, end=end, limit=limit, live=lambda: live, client=str(limit % 4)
                 )
-                past = Past(tuple(decode(text.chunk)), text.last_is_closed, True)
+                past = PastCandles(tuple(decode(text.chunk)), text.last_is_closed, True)
             else:
                 past = await self.history.candles(
                     self.provider, KEY, start=start, end=end, limit=limit, live=lambda: live, must_be_new=limit % 5 == 0

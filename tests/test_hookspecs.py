@@ -15,11 +15,9 @@ from aiohttp import WSMsgType, web
 import relay
 from providers.sandbox import Sandbox
 from relay import API_VERSION, Memory, OpenHours, StreamKey, Watchlist
-from relay.plugins import discovery as doors
-from relay.plugins import hookspecs
+from relay.plugins import discovery, hookspecs
 from relay.plugins.loader import PluginHost
-from relay.testing import WatchedFeed, check_provider, open_provider
-from relay.testing import tolerances as limits
+from relay.testing import WatchedFeed, check_provider, open_provider, tolerances
 from tests.conftest import StartRelay
 from tests.running import eventually
 from tests.test_plugins import opened, path_of, provider_of, tally
@@ -261,7 +259,7 @@ async def serve() -> AsyncIterator[Callable[[web.Application], Any]]:
 def guide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
     """Write a code block of the guide to a file, and return its path."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(limits, "SETTLE_S", 0.1)
+    monkeypatch.setattr(tolerances, "SETTLE_S", 0.1)
 
     def write(name: str, old: str = "", new: str = "") -> str:
         text = block(name)
@@ -477,7 +475,7 @@ async def test_ticks_example_runs_in_a_relay(
 async def test_wrapper_example_times_history(
     guide: Callable[..., str], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    module: Any = doors.import_named(guide("slow_log.py"))
+    module: Any = discovery.import_named(guide("slow_log.py"))
     moments = iter((0.0, 1.5))
     monkeypatch.setattr(module, "time", type("Time", (), {"monotonic": staticmethod(lambda: next(moments))}))
     async with opened(tally(), module) as provider:

@@ -142,7 +142,7 @@ async def test_status_tells_providers_connections_streams_and_budgets(relay: Run
         "lagging": 0,
     }
     assert clients["requests"] == {"subscribe": 1}
-    assert [(one["streams"], one["lagging"], one["merged"]) for one in clients["newest"]] == [(1, False, 0)]
+    assert [(one["streams"], one["lagging"], one["conflated"]) for one in clients["newest"]] == [(1, False, 0)]
     (stream,) = status["streams"]
     assert (stream["symbol"], stream["interval"], stream["status"], stream["subscribers"]) == (
         "BTCUSDT", "1s", "connected", 1,

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from providers.sandbox import Sandbox, until
 from relay.core.clock import Clock, ProviderClock
 from relay.core.model import Candle, PriceUpdate, StreamKey
-from relay.protocol import frames as wire
-from relay.protocol.client_requests import Options
-from relay.streams import slow_consumers as laggards
+from relay.protocol import frames
+from relay.protocol.client_requests import SubscribeOptions
+from relay.streams import slow_consumers
 from relay.streams.hub import Hub
 from relay.streams.outbox import HIGH_WATER, Outbox
 from relay.streams.subscriptions import Stream, Subscriber
@@ -22,10 +22,15 @@ from tests.raw import parsed
 from tests.running import Running, eventually
 
 NAMES = ("AAA", "BBB", "CCC")
-OPTIONS = (Options(), Options(closed_only=True), Options(throttle_ms=60_000), Options(throttle_ms=1))
+OPTIONS = (
+    SubscribeOptions(),
+    SubscribeOptions(closed_only=True),
+    SubscribeOptions(throttle_ms=60_000),
+    SubscribeOptions(throttle_ms=1),
+)
 
 
-FILLER = wire.frame(b'{"type":"filler","x":"' + b"x" * (HIGH_WATER + 1) + b'"}')
+FILLER = frames.frame(b'{"type":"filler","x":"' + b"x" * (HIGH_WATER + 1) + b'"}')
 
 
 def stall(pipe: Pipe) -> None:
@@ -58,7 +63,7 @@ class Follower(NamedTuple):
 
     subscriber: Subscriber
     pipe: Pipe
-    options: dict[str, Options]
+    options: dict[str, SubscribeOptions]
     owed: list[tuple[str, int]]
     newest: dict[str, int]
 
@@ -88,7 +93,7 @@ class Table:
         self.hub.leave(follower.subscriber)
         self.followers.remove(follower)
 
-    def subscribe(self, follower: Follower, name: str, options: Options) -> None:
+    def subscribe(self, follower: Follower, name: str, options: SubscribeOptions) -> None:
         is_new = self.hub.subscribe(follower.subscriber, self.stream(name), options)
         assert is_new == (name not in follower.options)
         follower.options[name] = options
@@ -110,7 +115,7 @@ class Table:
             options = follower.options.get(name)
             if options is not None and is_closed:
                 follower.owed.append((name, self.time))
-            if options in (Options(), Options(throttle_ms=1)) or (options is not None and is_closed):
+            if options in (SubscribeOptions(), SubscribeOptions(throttle_ms=1)) or (options is not None and is_closed):
                 follower.newest[name] = stream.seq
 
     def check(self) -> None:
@@ -129,7 +134,7 @@ class Table:
             for channel in stream.channels:
                 assert channel.users > 0
                 assert all(group in hub.fanout.groups for group in channel.groups)
-                assert all(stream in subscriber.subscriptions for subscriber in channel.laggards)
+                assert all(stream in subscriber.subscriptions for subscriber in channel.slow_consumers)
         for group in hub.fanout.groups:
             assert group.members
             for subscriber in group.members:
@@ -231,22 +236,22 @@ def check_delivery(follower: Follower) -> None:
 
 @example(
     [
-        ("subscribe", 0, "AAA", Options()),
-        ("subscribe", 1, "AAA", Options(throttle_ms=60_000)),
+        ("subscribe", 0, "AAA", SubscribeOptions()),
+        ("subscribe", 1, "AAA", SubscribeOptions(throttle_ms=60_000)),
         ("publish", "AAA", True),
         # Joins those for whom the closed candle still waits, and has had it.
-        ("subscribe", 0, "AAA", Options(throttle_ms=60_000)),
+        ("subscribe", 0, "AAA", SubscribeOptions(throttle_ms=60_000)),
         ("publish", "AAA", False),
     ]
 )
 @settings(max_examples=300)
 @given(st.lists(OPERATIONS, max_size=60))
 def test_table_stays_consistent_and_loses_nothing(operations: list[tuple[Any, ...]]) -> None:
-    before, laggards.TICK_S = laggards.TICK_S, 0.0005
+    before, slow_consumers.TICK_S = slow_consumers.TICK_S, 0.0005
     try:
         asyncio.run(play(operations))
     finally:
-        laggards.TICK_S = before
+        slow_consumers.TICK_S = before
 
 
 class Gone(Pipe):
@@ -271,7 +276,7 @@ async def test_subscriber_that_caught_up_is_served_with_the_others_again() -> No
     table = Table()
     for _ in range(2):
         table.join()
-        table.subscribe(table.followers[-1], "AAA", Options())
+        table.subscribe(table.followers[-1], "AAA", SubscribeOptions())
     follower = table.followers[0]
     stall(follower.pipe)
     table.publish("AAA", is_closed=True)
@@ -287,7 +292,7 @@ async def test_subscriber_that_caught_up_is_served_with_the_others_again() -> No
 
 async def test_closed_hub_leaves_no_timer() -> None:
     table = Table(flush_s=60)
-    for options in (Options(), Options(throttle_ms=60_000)):
+    for options in (SubscribeOptions(), SubscribeOptions(throttle_ms=60_000)):
         table.join()
         table.subscribe(table.followers[-1], "AAA", options)
     stall(table.followers[0].pipe)
@@ -303,9 +308,9 @@ async def test_closed_hub_leaves_no_timer() -> None:
 async def test_subscriber_that_left_is_sent_nothing() -> None:
     hub, pipe = Hub(Clock(), flush_s=0), Pipe()
     subscriber = hub.join(Outbox(pipe), lambda *_: None)
-    hub.send(subscriber, wire.frame(b"{}"))
+    hub.send(subscriber, frames.frame(b"{}"))
     hub.leave(subscriber)
-    hub.send(subscriber, wire.frame(b"{}"))
+    hub.send(subscriber, frames.frame(b"{}"))
     assert parsed(pipe.read) == [{}]
 
 
@@ -366,8 +371,8 @@ async def test_150_streams_use_two_connections_and_5_messages_a_second(relay: Ru
     assert sandbox.binance.rate_violations == 0
 
 
-@pytest.mark.parametrize("options", [Options(throttle_ms=30), Options(throttle_ms=60_000)])
-async def test_who_joins_while_a_throttle_holds_an_update_is_not_sent_it_again(options: Options) -> None:
+@pytest.mark.parametrize("options", [SubscribeOptions(throttle_ms=30), SubscribeOptions(throttle_ms=60_000)])
+async def test_who_joins_while_a_throttle_holds_an_update_is_not_sent_it_again(options: SubscribeOptions) -> None:
     table = Table()
     table.join()
     table.join()
@@ -393,7 +398,7 @@ async def test_a_revision_does_not_overtake_the_candle_that_a_throttle_holds() -
     table = Table()
     table.join()
     (follower,) = table.followers
-    table.subscribe(follower, "AAA", Options(throttle_ms=30))
+    table.subscribe(follower, "AAA", SubscribeOptions(throttle_ms=30))
     stream = table.stream("AAA")
     for time_s, volume, is_revised in ((120, 1.0, False), (120, 2.0, False), (60, 5.0, True)):
         update = PriceUpdate(stream.key, Candle(time_s, 1, 1, 1, 1, volume), is_closed=is_revised)

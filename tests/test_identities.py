@@ -22,7 +22,7 @@ from relay.core.errors import ProviderError, ProviderUnavailable
 from relay.core.intervals import length_s
 from relay.core.model import Budget, Candle, ProviderInfo, StreamKey
 from relay.core.spans import Span
-from relay.history.identity_checks import Identities
+from relay.history.identity_checks import IdentityChecks
 from relay.plugins.hookspecs import hookimpl
 from relay.storage.chunks import decode, joined
 from relay.storage.inspect import overview, reading
@@ -379,7 +379,7 @@ class Checked:
     def __init__(self, store: Store, clock: Clock) -> None:
         self.store = store
         self.changes: list[tuple[str, str, int | None]] = []
-        self.identities = Identities(
+        self.identity_checks = IdentityChecks(
             store,
             clock,
             on_changed=lambda *change: self.changes.append(change),
@@ -395,7 +395,7 @@ class Checked:
 
     async def over(self) -> None:
         """Wait for the end of the checks."""
-        await eventually(lambda: "checking" not in [one["state"] for one in self.identities.told()])
+        await eventually(lambda: "checking" not in [one["state"] for one in self.identity_checks.told()])
 
 
 @pytest.fixture
@@ -406,78 +406,78 @@ async def checked() -> AsyncIterator[Checked]:
     await store.add("venue", KEY, rows, Span(0, KEPT + 3600))
     found = Checked(store, clock)
     yield found
-    await found.identities.close()
+    await found.identity_checks.close()
     await store.close()
 
 
 async def test_nothing_stored_is_used_before_the_first_list_of_a_run_is_seen(checked: Checked) -> None:
     venue = Venue(5.0, int(NOW) - 600, TODAY)
-    await checked.identities.note_list(venue, ["BTCUSDT"])
-    identities = Identities(checked.store, Clock(wall=lambda: NOW))
-    await identities.start([venue], ["venue"])
-    assert not identities.is_settled(venue, KEY)
-    assert identities.is_settled(venue, StreamKey("BTCUSDT", "1m"))
-    used = asyncio.create_task(identities.settle(venue, KEY))
+    await checked.identity_checks.note_list(venue, ["BTCUSDT"])
+    identity_checks = IdentityChecks(checked.store, Clock(wall=lambda: NOW))
+    await identity_checks.start([venue], ["venue"])
+    assert not identity_checks.is_settled(venue, KEY)
+    assert identity_checks.is_settled(venue, StreamKey("BTCUSDT", "1m"))
+    used = asyncio.create_task(identity_checks.settle(venue, KEY))
     await asyncio.sleep(0)
     assert not used.done()
-    await identities.note_list(venue, ["BTCUSDT", "LUNAUSDT"])
+    await identity_checks.note_list(venue, ["BTCUSDT", "LUNAUSDT"])
     await used
     assert await checked.store.read("venue", KEY, 0, 1 << 40) == []
-    await identities.close()
+    await identity_checks.close()
 
 
 async def test_a_list_that_does_not_come_is_waited_for_only_so_long(checked: Checked) -> None:
     venue = Venue(80.0, 0)
-    identities = Identities(checked.store, Clock(wall=lambda: NOW), patience_s=0.02)
-    await identities.start([venue], ["venue"])
-    await identities.settle(venue, KEY)
+    identity_checks = IdentityChecks(checked.store, Clock(wall=lambda: NOW), patience_s=0.02)
+    await identity_checks.start([venue], ["venue"])
+    await identity_checks.settle(venue, KEY)
     assert await checked.kept() == {"LUNAUSDT": 60}
 
 
 async def test_what_a_stream_remembers_is_joined_to_nothing_before_it_was_compared(checked: Checked) -> None:
     venue = Venue(5.0, int(NOW) - 600, TODAY)
-    await checked.identities.note_list(venue, ["BTCUSDT"])
-    await checked.identities.note_list(venue, ["BTCUSDT", "LUNAUSDT"])
+    await checked.identity_checks.note_list(venue, ["BTCUSDT"])
+    await checked.identity_checks.note_list(venue, ["BTCUSDT", "LUNAUSDT"])
     # Its candles are away, so what is asked of history needs no comparison.
-    await checked.identities.settle(venue, KEY)
+    await checked.identity_checks.settle(venue, KEY)
     assert checked.changes == []
-    await checked.identities.settle(venue, KEY, is_spliced=True)
+    await checked.identity_checks.settle(venue, KEY, is_spliced=True)
     assert checked.changes == [("venue", "LUNAUSDT", TODAY)]
 
 
 async def test_answer_that_does_not_fit_is_compared_before_it_is_used(checked: Checked) -> None:
     venue = Venue(5.0, int(NOW) - 600, TODAY)
-    await checked.identities.note_answer(venue, KEY, venue.first())
+    await checked.identity_checks.note_answer(venue, KEY, venue.first())
     assert await checked.store.read("venue", KEY, 0, 1 << 40) == []
     assert await checked.store.spans("venue", KEY, 0, 1 << 40) == []
     assert checked.changes == [("venue", "LUNAUSDT", TODAY)]
-    assert [one["state"] for one in checked.identities.told()] == ["checking"]
+    assert [one["state"] for one in checked.identity_checks.told()] == ["checking"]
     await checked.over()
-    assert [one["state"] for one in checked.identities.told()] == ["set_aside"]
+    assert [one["state"] for one in checked.identity_checks.told()] == ["set_aside"]
     assert list((await checked.kept()).values()) == [60]
-    await checked.identities.note_answer(venue, KEY, venue.first())
+    await checked.identity_checks.note_answer(venue, KEY, venue.first())
     assert venue.asked == 4
 
 
 async def test_answer_that_fits_costs_nothing(checked: Checked) -> None:
     venue = Venue(80.0, 0)
-    await checked.identities.note_answer(venue, KEY, flat(KEPT + 3600, 80.0))
+    await checked.identity_checks.note_answer(venue, KEY, flat(KEPT + 3600, 80.0))
     assert venue.asked == 0
 
 
 async def test_hole_in_the_same_instrument_costs_one_call_once(checked: Checked) -> None:
     venue = Venue(80.0, 0)
     for _ in range(3):
-        await checked.identities.note_answer(venue, KEY, flat(int(NOW) - 600, 80.0))
+        await checked.identity_checks.note_answer(venue, KEY, flat(int(NOW) - 600, 80.0))
     assert venue.asked == 1
     assert await checked.kept() == {"LUNAUSDT": 60}
 
 
 async def test_provider_that_keeps_minutes_for_less_long_than_days_names_the_same(checked: Checked) -> None:
     venue = Venue(80.0, int(NOW) - 600, 0)
-    await checked.identities.note_answer(venue, KEY, venue.first())
+    await checked.identity_checks.note_answer(venue, KEY, venue.first())
     assert venue.asked == 2
-    assert checked.identities.told() == []
+    assert checked.identity_checks.told() == []
     assert checked.changes == []
     assert await checked.kept() == {"LUNAUSDT": 60}
 
@@ -486,11 +486,11 @@ async def test_history_that_begins_later_each_time_names_the_same(checked: Check
     key = StreamKey("LUNAUSDT", "1s")
     await checked.store.add("venue", key, [flat(KEPT, 80.0)], Span(0, KEPT + 1))
     venue = Venue(80.0, int(NOW) - 60, interval="1s")
-    await checked.identities.note_answer(venue, key, venue.first())
-    assert [one["state"] for one in checked.identities.told()] == ["checking"]
+    await checked.identity_checks.note_answer(venue, key, venue.first())
+    assert [one["state"] for one in checked.identity_checks.told()] == ["checking"]
     venue.begins += 2
     await checked.over()
-    assert checked.identities.told() == []
+    assert checked.identity_checks.told() == []
     assert await checked.store.read("venue", key, 0, 1 << 40) == [flat(KEPT, 80.0)]
 
 
@@ -498,7 +498,7 @@ async def test_history_that_begins_later_each_time_names_the_same(checked: Check
 async def test_candles_that_cannot_be_compared_are_away_until_they_can(checked: Checked, is_other: bool) -> None:
     venue = Venue(5.0, int(NOW) - 600, TODAY) if is_other else Venue(80.0, 0)
     venue.failure = ProviderUnavailable("down")
-    await checked.identities.note_answer(venue, KEY, flat(int(NOW) - 600, 5.0))
+    await checked.identity_checks.note_answer(venue, KEY, flat(int(NOW) - 600, 5.0))
     assert await checked.kept() == {"LUNAUSDT~checking": 60}
     assert checked.changes == []
     asked = venue.asked
@@ -512,12 +512,12 @@ async def test_candles_that_cannot_be_compared_are_away_until_they_can(checked: 
 async def test_doubt_that_only_time_speaks_for_takes_nothing_away_from_a_provider_that_fails(checked: Checked) -> None:
     venue = Venue(5.0, int(NOW) - 600, TODAY)
     venue.failure = ProviderUnavailable("down")
-    await checked.identities.note_list(venue, ["LUNAUSDT"])
-    await checked.identities.settle(venue, KEY)
+    await checked.identity_checks.note_list(venue, ["LUNAUSDT"])
+    await checked.identity_checks.settle(venue, KEY)
     assert venue.asked == 1
     assert await checked.kept() == {"LUNAUSDT": 60}
     # An answer that does not fit is more of a sign, whatever was tried before.
-    await checked.identities.note_answer(venue, KEY, venue.first())
+    await checked.identity_checks.note_answer(venue, KEY, venue.first())
     assert await checked.kept() == {"LUNAUSDT~checking": 60}
 
 
@@ -527,16 +527,16 @@ async def test_candles_of_who_is_back_are_away_before_the_list_is_used(checked: 
     venue.failure = ProviderUnavailable("down")
     for listed in (["BTCUSDT", symbol], ["BTCUSDT"], [], ["BTCUSDT", symbol]):
         assert await checked.kept() == {"LUNAUSDT": 60}
-        await checked.identities.note_list(venue, listed)
+        await checked.identity_checks.note_list(venue, listed)
     assert await checked.kept() == {"LUNAUSDT~checking": 60}
 
 
 async def test_absence_is_remembered_for_the_next_run(checked: Checked) -> None:
     venue = Venue(80.0, 0)
     venue.failure = ProviderUnavailable("down")
-    await checked.identities.note_list(venue, ["LUNAUSDT", "BTCUSDT"])
-    await checked.identities.note_list(venue, ["BTCUSDT"])
-    later = Identities(checked.store, Clock(wall=lambda: NOW + DAY))
+    await checked.identity_checks.note_list(venue, ["LUNAUSDT", "BTCUSDT"])
+    await checked.identity_checks.note_list(venue, ["BTCUSDT"])
+    later = IdentityChecks(checked.store, Clock(wall=lambda: NOW + DAY))
     await later.note_list(venue, ["BTCUSDT"])
     assert await checked.kept() == {"LUNAUSDT": 60}
     await later.note_list(venue, ["LUNAUSDT", "BTCUSDT"])
@@ -550,34 +550,34 @@ async def test_list_that_lost_nearly_all_takes_nothing_away(checked: Checked) ->
     for name in names[1:]:
         await checked.store.add("venue", StreamKey(name, "1m"), [flat(KEPT, 80.0)], Span(0, KEPT + 1))
     for listed in (names, ["TEST"], names):
-        await checked.identities.note_list(venue, listed)
-    assert checked.identities.told() == []
+        await checked.identity_checks.note_list(venue, listed)
+    assert checked.identity_checks.told() == []
     assert set(await checked.kept()) == set(names)
-    await checked.identities.settle(venue, KEY)
+    await checked.identity_checks.settle(venue, KEY)
     # One call for each end of what is stored, when somebody wants it.
     assert venue.asked == 2
 
 
 async def test_nobody_is_asked_for_the_sake_of_a_check_while_the_budget_is_short(checked: Checked) -> None:
     venue = Venue(80.0, 0)
-    await checked.identities.note_list(venue, ["LUNAUSDT"])
+    await checked.identity_checks.note_list(venue, ["LUNAUSDT"])
     venue.used = 6
-    await checked.identities.settle(venue, KEY)
+    await checked.identity_checks.settle(venue, KEY)
     assert venue.asked == 0
     assert await checked.kept() == {"LUNAUSDT": 60}
 
 
 async def test_many_differences_make_a_check_due(checked: Checked) -> None:
     venue = Venue(40.0, 0)
-    await checked.identities.start([venue])
-    checked.identities.note_differences("venue", KEY, 10, 2)
-    assert checked.identities.is_settled(venue, KEY)
-    checked.identities.note_differences("venue", KEY, 10, 9)
-    assert not checked.identities.is_settled(venue, KEY)
-    await checked.identities.settle(venue, KEY)
+    await checked.identity_checks.start([venue])
+    checked.identity_checks.note_differences("venue", KEY, 10, 2)
+    assert checked.identity_checks.is_settled(venue, KEY)
+    checked.identity_checks.note_differences("venue", KEY, 10, 9)
+    assert not checked.identity_checks.is_settled(venue, KEY)
+    await checked.identity_checks.settle(venue, KEY)
     assert checked.changes == [("venue", "LUNAUSDT", None)]
     await checked.over()
-    assert [one["state"] for one in checked.identities.told()] == ["set_aside"]
+    assert [one["state"] for one in checked.identity_checks.told()] == ["set_aside"]
 
 
 async def test_file_that_cannot_be_written_leaves_everything_as_it_is(tmp_path: Path) -> None:
@@ -588,16 +588,16 @@ async def test_file_that_cannot_be_written_leaves_everything_as_it_is(tmp_path: 
     venue = Venue(5.0, int(NOW) - 600, TODAY)
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
-        await checked.identities.note_answer(venue, KEY, venue.first())
+        await checked.identity_checks.note_answer(venue, KEY, venue.first())
         assert checked.changes == []
         other.execute("ROLLBACK")
     assert await checked.kept() == {"LUNAUSDT": 1}
     venue.moment += 60
-    await checked.identities.note_answer(venue, KEY, venue.first())
+    await checked.identity_checks.note_answer(venue, KEY, venue.first())
     assert checked.changes == [("venue", "LUNAUSDT", TODAY)]
     await checked.over()
     assert [name.startswith("LUNAUSDT~2") for name in await checked.kept()] == [True]
-    await checked.identities.close()
+    await checked.identity_checks.close()
     await store.close()
 
 

@@ -13,9 +13,9 @@ from providers.sandbox import Sandbox
 from relay import API_VERSION, Candle, PriceUpdate, ProviderInfo, Watchlist, hookimpl
 from relay.app import HISTORY
 from relay.core.model import StreamKey
-from relay.history.provider_calls import Call
-from relay.history.range_walk import CandleSource, Piece
-from relay.protocol.client_requests import Options
+from relay.history.provider_calls import ProviderCall
+from relay.history.range_walk import CandleSource, PageRequest
+from relay.protocol.client_requests import SubscribeOptions
 from tests.conftest import StartRelay
 from tests.running import Running, WsClient
 
@@ -130,7 +130,7 @@ async def test_past_of_a_subscription_takes_the_turn_of_its_client(
     calls, asked = relay.app[HISTORY].calls, []
     start = calls.start
 
-    def watched(source: CandleSource, key: StreamKey, piece: Piece, client: str | None) -> Call:
+    def watched(source: CandleSource, key: StreamKey, piece: PageRequest, client: str | None) -> ProviderCall:
         asked.append((key, client))
         return start(source, key, piece, client)
 
@@ -152,7 +152,7 @@ async def test_requests_during_a_fetch_are_all_answered_and_the_last_one_counts(
     assert [m["id"] for m in client.received if m["type"] == "subscription"] == [1, 2, 3]
     assert len(snapshot["candles"]) == 7
     (options,) = (channel.options for channel in next(iter(relay.hub.subscribers)).subscriptions.values())
-    assert options == Options(closed_only=True)
+    assert options == SubscribeOptions(closed_only=True)
 
 
 async def test_a_provider_that_hangs_holds_up_no_snapshot_of_another(client: WsClient, sandbox: Sandbox) -> None:

@@ -18,19 +18,19 @@ from relay.config.settings import Config
 from relay.core.clock import Clock, ProviderClock
 from relay.core.model import StreamKey
 from relay.history.joining import live_of
-from relay.history.service import History
+from relay.history.service import HistoryService
 from relay.instruments.directory import Directory, Target
 from relay.plugins.loader import PluginHost
 from relay.plugins.provider import Provider, new_session
-from relay.protocol.client_requests import Options, Past, Request
+from relay.protocol.client_requests import PastWanted, Request, SubscribeOptions
 from relay.storage.store import Store
 from relay.streams.hub import Hub
 from relay.streams.outbox import Outbox
 from relay.streams.subscriptions import Stream
 from relay.supervision.supervisor import Supervisor
 from relay.web.access.access import Access, Caller
-from relay.web.ws.context import Parts
-from relay.web.ws.subscriptions import Subscribing
+from relay.web.ws.context import ConnectionContext
+from relay.web.ws.subscriptions import ClientSubscriptions
 from tests.soaking import StreamCheck
 from tests.untidy import Values
 from tests.virtual_time import VirtualLoop, run
@@ -245,10 +245,10 @@ class Scene:
         self.faults: list[str] = []
         self.checks: list[tuple[StreamCheck, Wire, bool]] = []
 
-    async def run(self, parts: Parts) -> None:
+    async def run(self, context: ConnectionContext) -> None:
         """Play it, then let everything settle."""
-        tasks = [asyncio.create_task(self._client(parts, join)) for join in self.play.joins]
-        tasks += [asyncio.create_task(self._ask(parts, at_s)) for at_s in self.play.asks_s]
+        tasks = [asyncio.create_task(self._client(context, join)) for join in self.play.joins]
+        tasks += [asyncio.create_task(self._ask(context, at_s)) for at_s in self.play.asks_s]
         await asyncio.sleep(self.play.lasts_s)
         self.venue.is_calm = True
         await asyncio.sleep(LAST_S)
@@ -273,7 +273,7 @@ class Scene:
     def _is_repaired(self, check: StreamCheck, gap: tuple[int, int]) -> bool:
         return all(time in check.closed for time in self.truth.times_between(gap[0] - 1, gap[1]))
 
-    async def _client(self, parts: Parts, join: Join) -> None:
+    async def _client(self, context: ConnectionContext, join: Join) -> None:
         await asyncio.sleep(join.at_s)
         check = StreamCheck(f"{join}", self.truth)
         since = None
@@ -282,11 +282,11 @@ class Scene:
             since = self.truth.opened(START + self.loop.now) - self.truth.length_s - join.since_s
         # With `bars` as well, not all that opened since has to come.
         wire = Wire(self.loop, check, since if join.bars is None else None)
-        subscriber = parts.hub.join(Outbox(wire), lambda subscriber, reason: None)
-        subscribing = Subscribing(parts, subscriber, Caller("127.0.0.1", "one", "one", None))
-        options = Options(join.throttle_ms, join.closed_only)
+        subscriber = context.hub.join(Outbox(wire), lambda subscriber, reason: None)
+        subscribing = ClientSubscriptions(context, subscriber, Caller("127.0.0.1", "one", "one", None))
+        options = SubscribeOptions(join.throttle_ms, join.closed_only)
         target = Target(self.provider, self.key, "X")
-        past = Past(join.bars, since)
+        past = PastWanted(join.bars, since)
         place = len(self.checks)
         self.checks.append((check, wire, False))
         try:
@@ -298,7 +298,7 @@ class Scene:
                 await asyncio.sleep(join.again_s)
                 wire.is_asking_again = True
                 options = options._replace(throttle_ms=500 if join.throttle_ms == 0 else 0)
-                past = Past((join.bars or 0) + 20, None)
+                past = PastWanted((join.bars or 0) + 20, None)
                 joining = subscribing.subscribe(target, Request("subscribe", names=(), options=options, past=past))
                 if joining is not None:
                     await subscribing.join_with_past(joining)
@@ -307,7 +307,7 @@ class Scene:
         except asyncio.CancelledError:
             pass
         finally:
-            parts.hub.leave(subscriber)
+            context.hub.leave(subscriber)
 
     def _judge_snapshot(self, wire: Wire, join: Join, since: int | None, is_live: bool) -> None:
         snapshots = [message for _, message in wire.messages if message["type"] == "snapshot"]
@@ -326,15 +326,15 @@ class Scene:
         if is_live and is_complete and join.since_s is None and join.bars is not None and count < join.bars:
             self.faults.append(f"{count} candles of {join.bars}, and complete")
 
-    async def _ask(self, parts: Parts, at_s: float) -> None:
+    async def _ask(self, context: ConnectionContext, at_s: float) -> None:
         """Ask for history beside the stream; a row that is given as closed has its final values."""
         await asyncio.sleep(at_s)
 
         def find() -> Stream | None:
-            return parts.hub.streams.get((self.provider.name, self.key))
+            return context.hub.streams.get((self.provider.name, self.key))
 
         try:
-            past = await parts.history.candles(
+            past = await context.history.candles(
                 self.provider, self.key, start=None, end=None, limit=20, live=lambda: live_of(find())
             )
         except (ProviderUnavailable, RateLimited, asyncio.CancelledError):
@@ -358,13 +358,15 @@ async def perform(loop: VirtualLoop, play: Play) -> list[str]:
     store = await Store.open(":memory:", clock)
     session = new_session(provider.clock)
     provider.open(session)
-    history = History(store, clock)
+    history = HistoryService(store, clock)
     hub = Hub(clock, on_closed=lambda stream, one, after: store.put_closed("venue", stream.key, one.candle, after))
     supervisor = Supervisor(provider, hub, history, clock, linger_s=5, rng=random.Random(1))
-    parts = Parts(Access(Config()), hub, Directory([provider], store.documents), history, {"venue": supervisor})
+    context = ConnectionContext(
+        Access(Config()), hub, Directory([provider], store.documents), history, {"venue": supervisor}
+    )
     scene = Scene(loop, play, provider, venue, truth)
     try:
-        await scene.run(parts)
+        await scene.run(context)
     finally:
         await supervisor.close()
         hub.close()

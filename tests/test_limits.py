@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from relay.web.rate_limits import Buckets, Shares, TokenBucket
+from relay.web.rate_limits import Buckets, FairQuota, TokenBucket
 
 PAUSES = st.lists(st.floats(0, 5), min_size=1, max_size=200)
 
@@ -140,7 +140,7 @@ def test_a_new_limit_holds_for_those_who_used_something_too(clock: Clock) -> Non
 # -- shares ----------------------------------------------------------------------------------------
 
 
-def fill(shares: Shares[str, int], owner: str, carried: set[int], most: int) -> int:
+def fill(shares: FairQuota[str, int], owner: str, carried: set[int], most: int) -> int:
     """Let an owner open as many as it can; return how many these are."""
     before = len(carried)
     while shares.may_open(owner, carried, most) and len(carried) <= most:
@@ -151,7 +151,7 @@ def fill(shares: Shares[str, int], owner: str, carried: set[int], most: int) -> 
 
 
 def test_greedy_owners_leave_something_for_each_that_comes_later() -> None:
-    shares: Shares[str, int] = Shares()
+    shares: FairQuota[str, int] = FairQuota()
     carried: set[int] = set()
     taken = [fill(shares, owner, carried, 2000) for owner in ("a", "b", "c", "d", "e", "f")]
     assert taken == [1001, 500, 250, 125, 63, 31]
@@ -159,17 +159,17 @@ def test_greedy_owners_leave_something_for_each_that_comes_later() -> None:
 
 @pytest.mark.parametrize(("most", "taken"), [(1, 1), (2, 2), (3, 2), (10, 6)])
 def test_a_single_owner_ends_at_about_half(most: int, taken: int) -> None:
-    assert fill(Shares(), "a", set(), most) == taken
+    assert fill(FairQuota(), "a", set(), most) == taken
 
 
 def test_nothing_is_opened_when_all_are() -> None:
-    shares: Shares[str, int] = Shares()
+    shares: FairQuota[str, int] = FairQuota()
     assert not shares.may_open("a", set(range(5)), 5)
     assert not shares.may_open("a", set(range(6)), 5)
 
 
 def test_what_is_closed_counts_no_more() -> None:
-    shares: Shares[str, int] = Shares()
+    shares: FairQuota[str, int] = FairQuota()
     carried: set[int] = set()
     fill(shares, "a", carried, 100)
     assert not shares.may_open("a", carried, 100)
@@ -184,7 +184,7 @@ class Sharing(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.shares: Shares[str, int] = Shares()
+        self.shares: FairQuota[str, int] = FairQuota()
         self.held: dict[int, str] = {}
 
     @rule(owner=st.sampled_from("abcd"), key=st.integers(0, 40))

@@ -15,8 +15,8 @@ from providers.binance import BinanceProvider
 from providers.twelve_data import TwelveDataProvider
 from relay.app import PROVIDERS
 from relay.plugins.discovery import import_named
-from relay.telemetry import loop_watchdog as loopwatch
-from relay.telemetry.loop_watchdog import Blocks, LoopWatch, Place, owners, place_of
+from relay.telemetry import loop_watchdog
+from relay.telemetry.loop_watchdog import Blocks, CodePlace, LoopWatchdog, owners, place_of
 from tests.conftest import StartRelay
 from tests.running import eventually
 from tests.test_plugins import path_of
@@ -52,9 +52,9 @@ async def test_plugin_that_blocks_is_named_in_log_and_status_and_the_others_go_o
     ]
 
 
-def place_during(call: Callable[[Callable[[], None]], Any], owner_of: Callable[[str], str | None]) -> Place | None:
+def place_during(call: Callable[[Callable[[], None]], Any], owner_of: Callable[[str], str | None]) -> CodePlace | None:
     """Run a function that calls back once; return the place of the stack of that moment."""
-    found: list[Place | None] = []
+    found: list[CodePlace | None] = []
     call(lambda: found.append(place_of(sys._getframe(1), owner_of)))
     return found[0]
 
@@ -71,7 +71,7 @@ def test_library_that_a_plugin_calls_is_the_plugins_doing(monkeypatch: pytest.Mo
         module.decode("library")
 
     place = place_during(call, owners({"blocks": module}))
-    assert place == Place("blocks", "decode", "blocks.py", line_of("time.sleep", after="def decode(self"))
+    assert place == CodePlace("blocks", "decode", "blocks.py", line_of("time.sleep", after="def decode(self"))
 
 
 def test_frames_of_nobody_are_the_relays_own() -> None:
@@ -111,7 +111,7 @@ def test_files_belong_to_their_module_and_to_the_only_plugin_of_their_package(tm
 @pytest.mark.parametrize(("wakes", "count"), [(2, 0), (6, 1)])
 def test_time_in_which_the_process_stood_still_blames_nobody(wakes: int, count: int) -> None:
     blocks = Blocks()
-    watch: Any = LoopWatch(lambda file: "test" if file == __file__ else None, {"test": blocks})
+    watch: Any = LoopWatchdog(lambda file: "test" if file == __file__ else None, {"test": blocks})
     woken = iter([False] * wakes + [True])
     watch._ended = SimpleNamespace(wait=lambda _: next(woken))
     watch._thread_id = threading.get_ident()
@@ -123,10 +123,10 @@ def test_time_in_which_the_process_stood_still_blames_nobody(wakes: int, count: 
 async def test_loop_that_beats_is_left_alone_and_the_thread_ends(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(loopwatch, "BEAT_S", 0.01)
-    monkeypatch.setattr(loopwatch, "BLOCKED_S", 0.2)
+    monkeypatch.setattr(loop_watchdog, "BEAT_S", 0.01)
+    monkeypatch.setattr(loop_watchdog, "BLOCKED_S", 0.2)
     blocks = Blocks()
-    async with LoopWatch(lambda file: "test" if file == __file__ else None, {"test": blocks}) as watch:
+    async with LoopWatchdog(lambda file: "test" if file == __file__ else None, {"test": blocks}) as watch:
         await asyncio.sleep(0.1)
         before = blocks.count
         for _ in range(2):

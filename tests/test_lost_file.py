@@ -22,14 +22,14 @@ from relay.core.errors import StoreError
 from relay.core.model import Candle, StreamKey
 from relay.core.spans import Span
 from relay.storage.chunks import joined
-from relay.storage.database import Pace
+from relay.storage.database import FileChecks
 from relay.storage.inspect import overview, reading, vacuum
 from relay.storage.store import Store
 from relay.storage.verify import verify
 from tests.running import eventually
 
 KEY = StreamKey("BTCUSDT", "1m")
-FAST = Pace(check_s=0.02, absent_s=0.1, verify_s=0.05)
+FAST = FileChecks(check_s=0.02, absent_s=0.1, verify_s=0.05)
 
 
 def minutes(*numbers: int) -> list[Candle]:
@@ -37,7 +37,7 @@ def minutes(*numbers: int) -> list[Candle]:
 
 
 @asynccontextmanager
-async def opened(path: Path, pace: Pace = FAST) -> AsyncIterator[Store]:
+async def opened(path: Path, pace: FileChecks = FAST) -> AsyncIterator[Store]:
     store = await Store.open(path, Clock(), pace=pace)
     try:
         yield store
@@ -165,10 +165,10 @@ async def test_store_goes_on_with_a_new_file_and_claims_nothing_of_the_old_one(
 ) -> None:
     async with opened(path) as store:
         await fill(store)
-        cut = store.cut("demo", KEY)
+        deletions = store.deletions("demo", KEY)
         lose(path)
         await eventually(lambda: store.replacements == 1)
-        assert store.cut("demo", KEY) != cut
+        assert store.deletions("demo", KEY) != deletions
         assert (await everything(store), await encoded(store), await known(store)) == ([], [], [])
         await assert_honest(store, path)
         assert kept(path) == (minutes(9), [Span(540, 541)])
@@ -354,7 +354,7 @@ async def test_second_relay_is_refused_whatever_it_calls_the_file(path: Path) ->
 
 
 async def test_relay_whose_lock_was_taken_keeps_away(path: Path) -> None:
-    async with opened(path, Pace(check_s=1000.0)) as store:
+    async with opened(path, FileChecks(check_s=1000.0)) as store:
         await fill(store)
         path.with_name("relay.db-lock").unlink()
         async with opened(path) as other:
@@ -378,8 +378,8 @@ async def test_what_another_program_deletes_is_not_claimed(path: Path) -> None:
             for table in ("candles", "spans", "chunks", "streams"):
                 other.execute(f"DELETE FROM {table}")
             other.execute("UPDATE totals SET candles = 0")
-        cut = store.cut("demo", KEY)
-        await eventually(lambda: store.cut("demo", KEY) != cut)
+        deletions = store.deletions("demo", KEY)
+        await eventually(lambda: store.deletions("demo", KEY) != deletions)
         assert (await everything(store), await encoded(store), await known(store)) == ([], [], [])
         await assert_honest(store, path)
 
@@ -389,8 +389,8 @@ async def test_vacuum_beside_a_store_harms_nothing(path: Path) -> None:
         await store.add("demo", KEY, minutes(*range(1, 3000)), Span(60, 180_000))
         await store.trim("demo", KEY, 512 * 60, 10_000)
         await asyncio.to_thread(vacuum, str(path))
-        cut = store.cut("demo", KEY)
-        await eventually(lambda: store.cut("demo", KEY) != cut)
+        deletions = store.deletions("demo", KEY)
+        await eventually(lambda: store.deletions("demo", KEY) != deletions)
         await store._database.check()
         assert (store.problem, store.replacements) == (None, 0)
         assert (await everything(store))[0].time == 512 * 60
@@ -458,9 +458,9 @@ async def test_file_that_a_backup_was_copied_over_is_read_anew(path: Path) -> No
         with closing(sqlite3.connect(path)) as other:
             other.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         await store._database.check()
-        cut = store.cut("demo", KEY)
+        deletions = store.deletions("demo", KEY)
         copy_over(path)
-        await eventually(lambda: store.cut("demo", KEY) != cut)
+        await eventually(lambda: store.deletions("demo", KEY) != deletions)
         assert (await everything(store), await known(store)) == (minutes(1), [Span(0, 61)])
         await assert_honest(store, path)
 

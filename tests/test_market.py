@@ -1,7 +1,7 @@
 """What a market's hours say of spans of time; the hours are those of currencies, in weeks with and without a change."""
 
 from relay.core.model import OpenHours
-from relay.core.trading_hours import Market
+from relay.core.trading_hours import TradingHours
 from tests.test_intervals import at
 
 FRIDAY, SUNDAY = at("2026-01-16 22:00:00"), at("2026-01-18 22:00:00")
@@ -14,7 +14,7 @@ def hours(moment: int) -> OpenHours | None:
 
 
 def test_a_span_is_closed_when_nothing_in_it_is_open() -> None:
-    market = Market(hours)
+    market = TradingHours(hours)
     assert market.is_closed(FRIDAY, SUNDAY)
     assert market.is_closed(at("2026-01-17 00:00:00"), at("2026-01-18 20:00:00"))
     assert not market.is_closed(FRIDAY - 1, SUNDAY)
@@ -23,7 +23,7 @@ def test_a_span_is_closed_when_nothing_in_it_is_open() -> None:
 
 
 def test_a_market_without_hours_is_never_closed() -> None:
-    market = Market()
+    market = TradingHours()
     assert not market.is_closed(0, 1)
     assert market.opens_at(7) == 7
     assert market.open_parts(3, 9, 60) == [(3, 9)]
@@ -36,14 +36,14 @@ def test_hours_are_asked_for_once_while_they_hold() -> None:
         asked.append(moment)
         return hours(moment)
 
-    market = Market(ask)
+    market = TradingHours(ask)
     for moment in (FRIDAY - 100, FRIDAY - 5000, FRIDAY + 5, FRIDAY + 90_000, SUNDAY + 5, FRIDAY + 1):
         market.opens_at(moment)
     assert asked == [FRIDAY - 100, FRIDAY + 5, FRIDAY + 1]
 
 
 def test_open_parts_of_a_span_leave_the_weekend_out() -> None:
-    market = Market(hours)
+    market = TradingHours(hours)
     start, end = FRIDAY - 3600, SUNDAY + 7200
     assert market.open_parts(start, end, 60) == [(start, FRIDAY), (SUNDAY, end)]
     assert market.open_parts(start, end, 3600) == [(start, FRIDAY), (SUNDAY, end)]
@@ -52,7 +52,7 @@ def test_open_parts_of_a_span_leave_the_weekend_out() -> None:
 
 
 def test_long_candles_in_which_the_market_opens_are_not_left_out() -> None:
-    market = Market(hours)
+    market = TradingHours(hours)
     ((_, closed), (opened, _)) = market.open_parts(at("2026-01-16 00:00:00"), at("2026-01-20 00:00:00"), 86_400)
     assert closed == FRIDAY
     assert at("2026-01-17 00:00:00") < opened <= at("2026-01-18 00:00:00")

@@ -118,11 +118,11 @@ async def test_counts_of_a_stream_stay_when_it_is_gone(quick: Running) -> None:
     await client.ask("unsubscribe", symbol="BTCUSDT", interval="1m")
     await eventually(lambda: not quick.hub.streams)
     seen = await scrape(quick)
-    assert seen("relay_updates_merged_total", provider="binance") >= 4
+    assert seen("relay_updates_conflated_total", provider="binance") >= 4
     assert seen("relay_updates_out_total", provider="binance") >= told
     await client.subscribe("BTCUSDT@1m")
     again = await scrape(quick)
-    for name in ("relay_updates_merged_total", "relay_updates_out_total"):
+    for name in ("relay_updates_conflated_total", "relay_updates_out_total"):
         assert again(name, provider="binance") >= seen(name, provider="binance")
 
 

@@ -43,8 +43,7 @@ from relay.app import PROVIDERS, SUPERVISORS, build_app
 from relay.cli import main
 from relay.config.settings import provider_settings
 from relay.core.errors import ConfigError
-from relay.plugins import cancellation as ending
-from relay.plugins import discovery as doors
+from relay.plugins import cancellation, discovery
 from relay.plugins import provider as bound
 from relay.plugins.cancellation import end_task
 from relay.plugins.loader import PluginHost
@@ -61,7 +60,7 @@ def path_of(name: str) -> str:
 
 def tally() -> Any:
     """Import the class plugin afresh, so that its count of instances starts at 0."""
-    return doors.import_named(path_of("tally")).Tally
+    return discovery.import_named(path_of("tally")).Tally
 
 
 def load(*named: str, builtin: tuple[object, ...] = ()) -> PluginHost:
@@ -117,9 +116,9 @@ def provider_of(*, name: str = "made", **hooks: Callable[..., Any]) -> Any:
 @pytest.fixture(autouse=True)
 def _few_tracebacks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Wait less for plugins that do not end."""
-    monkeypatch.setattr(ending, "END_GRACE_S", 0.2)
+    monkeypatch.setattr(cancellation, "END_GRACE_S", 0.2)
     monkeypatch.setattr(bound, "CALL_GRACE_S", 0.2)
-    monkeypatch.setattr(ending, "KILL_GRACE_S", 0.2)
+    monkeypatch.setattr(cancellation, "KILL_GRACE_S", 0.2)
 
 
 # -- doors -----------------------------------------------------------------------------------------
@@ -374,7 +373,7 @@ async def test_hook_of_another_provider_is_never_called() -> None:
 
 
 async def test_wrapper_plugin_applies_to_providers_of_any_door() -> None:
-    async with opened(tally(), doors.import_named(path_of("doubles"))) as provider:
+    async with opened(tally(), discovery.import_named(path_of("doubles"))) as provider:
         candles = await provider.candles(StreamKey("TALLY", "1s"), None, int(time.time()), 2)
     assert [candle.volume for candle in candles] == [2.0, 2.0]
 
@@ -530,7 +529,7 @@ async def test_rubbish_is_skipped_with_a_reason_and_the_stream_goes_on() -> None
     async with opened("rubbish") as provider:
         found = await updates_of(provider, Watchlist([key], on_skip=skipped.append), 2)
     assert [update.candle.close for update in found] == [2.5, 2.0]
-    rubbish = dict(doors.import_named(path_of("rubbish")).rubbish(key, 60))
+    rubbish = dict(discovery.import_named(path_of("rubbish")).rubbish(key, 60))
     assert len(skipped) == 2 * len(rubbish)
     assert len(rubbish) == 34
     assert skipped[:6] == [
@@ -892,12 +891,12 @@ async def test_feed_that_ends_is_given_time_for_it() -> None:
 
     task = asyncio.create_task(work())
     await asyncio.sleep(0)
-    ending = asyncio.create_task(end_task(task))
+    cancellation = asyncio.create_task(end_task(task))
     await asyncio.sleep(0)
-    ending.cancel()
-    await asyncio.wait((ending,))
+    cancellation.cancel()
+    await asyncio.wait((cancellation,))
     assert is_closed
-    assert ending.cancelled()
+    assert cancellation.cancelled()
 
 
 async def test_feed_that_never_waits_lets_others_run() -> None:
@@ -995,7 +994,7 @@ async def test_status_counts_what_each_plugin_did(unruly: Running, monkeypatch: 
         lambda: (
             providers["never_closes"].killed
             and providers["stream_raises"].failed
-            and unruly.app[SUPERVISORS]["ignores_watchlist"].intake.skipped
+            and unruly.app[SUPERVISORS]["ignores_watchlist"].counters.skipped
         )
     )
     status = (await unruly.get("status")).body

@@ -11,10 +11,10 @@ import pytest
 from providers.twelve_data.credits import Credits, Use
 from relay import Budget, Candle, PriceUpdate, RateLimited, StreamKey, hookimpl
 from relay.history.provider_calls import News
-from relay.history.service import History
+from relay.history.service import HistoryService
 from relay.streams.hub import Hub
 from relay.supervision.recheck import Recheck
-from relay.supervision.stream_state import Carried
+from relay.supervision.stream_state import SupervisedStream
 from tests.supervising import MINUTE, A, B, Remembering, Rig, candle, rig_of, update
 
 EVERY_S = 60.0
@@ -43,12 +43,12 @@ class Metered(Remembering):
 class Watch:
     """A recheck with the parts that it works with; `told` are the updates that subscribers would get."""
 
-    def __init__(self, rig: Rig, history: History, plugin: Metered) -> None:
+    def __init__(self, rig: Rig, history: HistoryService, plugin: Metered) -> None:
         self.rig = rig
         self.plugin = plugin
         self.history = history
         self.recheck = Recheck(rig.provider, history, rig.hands.clock, every_s=EVERY_S)
-        self.streams: dict[Any, Carried] = {}
+        self.streams: dict[Any, SupervisedStream] = {}
         history.calls.on_news = self._tell
         rig.hub = Hub(rig.hands.clock, on_closed=self._keep)
 
@@ -60,7 +60,7 @@ class Watch:
         stream = self.rig.hub.streams[news.provider, news.key]
         self.rig.hub.tell(stream, stream.series.revise(news.changed, news.found, news.asked_at))
 
-    def carry(self, key: Any) -> Carried:
+    def carry(self, key: Any) -> SupervisedStream:
         self.streams[key] = self.rig.carry(key)
         return self.streams[key]
 
@@ -209,12 +209,12 @@ async def test_a_stream_that_was_dropped_is_compared_to_its_end(watch: Watch) ->
 
 
 async def test_a_candle_that_history_did_not_give_at_first_comes_as_revised(watch: Watch) -> None:
-    carried = watch.streams[A]
+    supervised = watch.streams[A]
     watch.plugin.known = [candle(0), candle(1), candle(2), candle(3), candle(4)]
     watch.rig.hands.now = MINUTE + 600.0
     past = await watch.history.candles(watch.rig.provider, A, start=MINUTE + 300, end=MINUTE + 420, limit=5)
     assert past.candles == ()
-    watch.rig.hub.tell(carried.stream, carried.stream.series.fill((), MINUTE + 480))
+    watch.rig.hub.tell(supervised.stream, supervised.stream.series.fill((), MINUTE + 480))
     watch.close_minutes(A, 8)
     watch.plugin.known.append(candle(6))
     await watch.tick()

@@ -12,7 +12,7 @@ import pytest
 from relay import AuthenticationFailed, StreamKey
 from relay.instruments.listing import Standing
 from relay.streams.subscriptions import Stream
-from relay.supervision.refusals import Refusal
+from relay.supervision.refusals import RefusedStream
 from relay.supervision.supervisor import Supervisor
 from tests.running import eventually
 from tests.supervising import KEY, A, B, Hands, Rig, Scripted, rig_of, update
@@ -20,7 +20,7 @@ from tests.supervising import KEY, A, B, Hands, Rig, Scripted, rig_of, update
 
 def tries_within(seconds: float, *, newcomer_every_s: float | None = None) -> list[float]:
     """Return when a stream that is refused again and again is tried, looked at ten times a second."""
-    refusal = Refusal(random.Random(1), 0)
+    refusal = RefusedStream(random.Random(1), 0)
     refusal.note("busy", 0.0)
     tried = []
     for tenth in range(1, int(seconds * 10)):
@@ -90,7 +90,7 @@ def has_feeds(plugin: Scripted, count: int) -> Callable[[], bool]:
 
 
 def has_heard(supervisor: Supervisor, updates: int) -> Callable[[], bool]:
-    return lambda: supervisor.intake.updates == updates
+    return lambda: supervisor.counters.updates == updates
 
 
 def wanted_by(plugin: Scripted, key: StreamKey) -> Callable[[], bool]:

@@ -16,7 +16,7 @@ from relay.core.clock import Clock
 from relay.core.errors import ConfigError
 from relay.core.model import Candle, StreamKey
 from relay.core.spans import Span
-from relay.history.service import History
+from relay.history.service import HistoryService
 from relay.storage.chunks import decode, joined
 from relay.storage.inspect import overview, reading
 from relay.storage.retention import Retention
@@ -100,7 +100,7 @@ async def test_what_is_known_to_be_empty_stays_known_while_nothing_is_deleted(st
 
 async def test_one_transaction_deletes_a_few_blocks_only(store: Store) -> None:
     assert await store.trim("fake", KEY, NOW, 1000) == 512
-    assert store.cut("fake", KEY) == 1
+    assert store.deletions("fake", KEY) == 1
     assert await store.trim("fake", KEY, NOW, 2048) == 4 * 512
     assert await store.trim("fake", KEY, NOW, 1 << 30) == 5 * 512
     assert await store.trim("fake", KEY, NOW, 1 << 30) == 0
@@ -133,7 +133,7 @@ async def test_live_candles_go_on_meanwhile(store: Store) -> None:
 
 async def test_history_asks_again_for_what_was_deleted(store: Store) -> None:
     provider = FakeProvider(range(FIRST, FIRST + COUNT * 60, 60), FIRST + COUNT * 60 + 1000)
-    history = History(store, Clock())
+    history = HistoryService(store, Clock())
     request: dict[str, Any] = {"start": FIRST, "end": FIRST + 100 * 60, "limit": 50}
     assert (await history.candles(provider, KEY, **request)).candles == tuple(minutes(FIRST, FIRST + 3000))
     asked = len(provider.calls)
@@ -147,7 +147,7 @@ async def test_history_asks_again_for_what_was_deleted(store: Store) -> None:
 async def test_deleting_between_a_look_at_coverage_and_the_read_hides_nothing(store: Store, form: str) -> None:
     """The worst moment: what was covered when the request looked is gone when it reads."""
     provider = FakeProvider(range(FIRST, FIRST + COUNT * 60, 60), FIRST + COUNT * 60 + 1000)
-    history = History(store, Clock())
+    history = HistoryService(store, Clock())
     request: dict[str, Any] = {"start": FIRST, "end": None, "limit": 3000}
     # In memory: then looking needs no turn at the database, reading does.
     await store.spans("fake", KEY, 0, 1)

@@ -13,7 +13,7 @@ from providers import BUILTIN
 from relay import API_VERSION, Candle, PriceUpdate, ProviderInfo, StreamKey, Watchlist, hookimpl
 from relay.core.clock import Clock
 from relay.core.model import Candle as StoredCandle
-from relay.storage.database import Pace
+from relay.storage.database import FileChecks
 from relay.storage.revisions import MOST
 from relay.storage.store import Store
 from tests.conftest import StartRelay
@@ -97,7 +97,7 @@ async def test_what_is_not_known_any_more_is_not_claimed(tmp_path: Path) -> None
 
 async def test_a_file_that_took_the_place_of_another_claims_nothing_of_before(tmp_path: Path) -> None:
     path = tmp_path / "relay.db"
-    store = await Store.open(path, Clock(), pace=Pace(check_s=0.02, absent_s=0.1))
+    store = await Store.open(path, Clock(), pace=FileChecks(check_s=0.02, absent_s=0.1))
     try:
         first = revise(store, 1, 2.0)
         await store.flush()

@@ -2,15 +2,15 @@
 
 import asyncio
 
-from relay.web.work_budget import Rounds
+from relay.web.work_budget import WorkBudget
 
 
 async def test_clients_take_turns_and_together_do_so_much_in_a_round() -> None:
-    rounds, done = Rounds(3), []
+    work_budget, done = WorkBudget(3), []
 
     async def work(name: str) -> None:
         for _ in range(3):
-            await rounds.take()
+            await work_budget.take()
             done.append(name)
 
     tasks = [asyncio.create_task(work(name)) for name in "abcdefg"]
@@ -26,15 +26,15 @@ async def test_clients_take_turns_and_together_do_so_much_in_a_round() -> None:
 
 
 async def test_nobody_waits_while_there_is_little_to_do() -> None:
-    rounds = Rounds(3)
+    work_budget = WorkBudget(3)
     for _ in range(3):
-        assert await first_step(rounds)
-    assert not await first_step(rounds)
+        assert await first_step(work_budget)
+    assert not await first_step(work_budget)
 
 
-async def first_step(rounds: Rounds) -> bool:
+async def first_step(work_budget: WorkBudget) -> bool:
     """Say whether a piece of work begins without a wait."""
-    step = rounds.take()
+    step = work_budget.take()
     try:
         step.send(None)
     except StopIteration:
@@ -44,10 +44,10 @@ async def first_step(rounds: Rounds) -> bool:
 
 
 async def test_who_is_gone_takes_nobodys_turn() -> None:
-    rounds = Rounds(1)
-    await rounds.take()
-    gone = [asyncio.create_task(rounds.take()) for _ in range(5)]
-    last = asyncio.create_task(rounds.take())
+    work_budget = WorkBudget(1)
+    await work_budget.take()
+    gone = [asyncio.create_task(work_budget.take()) for _ in range(5)]
+    last = asyncio.create_task(work_budget.take())
     await asyncio.sleep(0)
     for task in gone:
         task.cancel()

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from relay.core.intervals import length_s, next_open
 from relay.core.model import Candle, PriceUpdate, StreamKey
-from relay.streams.series import MOST_GAPS, MOST_HELD, REMEMBERED, Gap, Missing, Series
+from relay.streams.series import MOST_GAPS, MOST_HELD, REMEMBERED, Missing, Series, SeriesGap
 
 MINUTE = StreamKey("BTCUSDT", "1m")
 DAY = 86_400
@@ -63,7 +63,7 @@ class World:
 class Told(NamedTuple):
     """One thing that subscribers were told; `before` is what `told_before` said of it."""
 
-    what: PriceUpdate | Gap
+    what: PriceUpdate | SeriesGap
     before: int | None = None
 
 
@@ -278,7 +278,7 @@ def revisions_bring_news(play: Play) -> None:
 
 def nothing_is_missing_in_the_end(play: Play) -> None:
     closed = {update.candle.time for update in play.updates if update.is_closed}
-    gaps = [told.what for told in play.told if isinstance(told.what, Gap)]
+    gaps = [told.what for told in play.told if isinstance(told.what, SeriesGap)]
     for time in play.owed() - play.excused():
         assert time in closed or any(gap.start <= time < gap.end for gap in gaps), time
 
@@ -287,7 +287,7 @@ def every_candle_is_complete_before_a_later_one(play: Play) -> None:
     settled: set[int] = set()
     owed, excused = play.owed(), {time for time in play.lacking}
     for told in play.told:
-        if isinstance(told.what, Gap):
+        if isinstance(told.what, SeriesGap):
             settled.update(time for time in play.world.times if told.what.start <= time < told.what.end)
             continue
         if not told.what.is_revised:
@@ -301,7 +301,7 @@ def a_candle_told_as_open_is_closed_or_a_gap(play: Play) -> None:
     """Also where history denies it: what a client saw begin may not just vanish."""
     shown: set[int] = set()
     for told in play.told:
-        if isinstance(told.what, Gap):
+        if isinstance(told.what, SeriesGap):
             shown = {time for time in shown if not told.what.start <= time < told.what.end}
         elif told.what.is_closed:
             shown.discard(told.what.candle.time)
@@ -332,7 +332,7 @@ def the_last_state_is_the_newest_that_arrived(play: Play) -> None:
 
 
 def a_gap_needs_a_reason(play: Play) -> None:
-    gaps = [told.what for told in play.told if isinstance(told.what, Gap)]
+    gaps = [told.what for told in play.told if isinstance(told.what, SeriesGap)]
     assert not gaps or play.has_given_up or play.lacking
     assert all(gap.start < gap.end for gap in gaps)
 
@@ -340,7 +340,7 @@ def a_gap_needs_a_reason(play: Play) -> None:
 def no_gap_is_told_of_what_was_told(play: Play) -> None:
     closed: set[int] = set()
     for told in play.told:
-        if isinstance(told.what, Gap):
+        if isinstance(told.what, SeriesGap):
             assert not any(told.what.start <= time < told.what.end for time in closed)
         elif told.what.is_closed:
             closed.add(told.what.candle.time)
@@ -480,7 +480,7 @@ def outline(updates: Sequence[PriceUpdate]) -> list[str]:
     ]
 
 
-def minutes(missing: Missing | Gap | None) -> tuple[float, float | None]:
+def minutes(missing: Missing | SeriesGap | None) -> tuple[float, float | None]:
     assert missing is not None
     return (missing.start - T) / 60, None if missing.end is None else (missing.end - T) / 60
 
@@ -525,7 +525,7 @@ def test_a_candle_that_history_does_not_know_does_not_exist(series: Series) -> N
 def test_a_candle_that_was_told_as_open_cannot_vanish(series: Series) -> None:
     series.accept(live(2))
     assert outline(series.fill([candle(1)], T + 120)) == ["1!b", "2"]
-    assert series.take_gaps() == [Gap(T, T + 60)]
+    assert series.take_gaps() == [SeriesGap(T, T + 60)]
 
 
 def test_the_first_update_of_a_stream_waits_for_candles_that_closed_after_the_promise() -> None:
@@ -762,7 +762,7 @@ def test_an_answer_that_repeats_what_was_told_tells_nothing(series: Series) -> N
 
 def test_a_candle_of_a_gap_told_to_one_client_is_told_whoever_brings_it() -> None:
     series = Series(MINUTE, promised_at=1000.0)
-    series.owe(Gap(0, 120))
+    series.owe(SeriesGap(0, 120))
     told = series.learn([Candle(time, 1.0, 1.0, 1.0, 1.0) for time in (0, 60, 120)], None, 180.0)
     assert [(update.candle.time, update.is_revised) for update in told] == [(0, True), (60, True)]
 
@@ -818,7 +818,7 @@ def test_a_candle_that_cannot_be_read_is_a_gap_and_costs_no_other(series: Series
     lost = (candle(2).time, candle(3).time)
     told = series.fill([candle(1), candle(3)], candle(4).time, lost=[lost])
     assert [update.candle for update in told] == [candle(1), candle(3), candle(4)]
-    assert series.take_gaps() == [Gap(*lost)]
+    assert series.take_gaps() == [SeriesGap(*lost)]
     assert not series.is_catching_up
 
 
@@ -830,9 +830,9 @@ def test_a_repair_without_the_candle_that_cannot_be_read_keeps_its_gap_behind_th
     lost = (candle(2).time, candle(3).time)
     told = series.repair(gap, [candle(1), candle(3)], lost=[lost])
     assert [update.candle for update in told] == [candle(1), candle(3)]
-    assert series.gaps == [Gap(*lost)]
+    assert series.gaps == [SeriesGap(*lost)]
     assert series.take_gaps() == []
-    assert [update.candle for update in series.repair(Gap(*lost), [candle(2)])] == [candle(2)]
+    assert [update.candle for update in series.repair(SeriesGap(*lost), [candle(2)])] == [candle(2)]
     assert series.gaps == []
 
 
@@ -844,12 +844,12 @@ def test_what_was_told_as_a_gap_at_a_join_and_opens_after_the_newest_candle_is_n
     for number in (0, 1):
         series.accept(PriceUpdate(MINUTE, minute(number), is_closed=True))
     series.catch_up()
-    series.owe(Gap(minute(-3).time, minute(5).time))
-    assert series.gaps == [Gap(minute(-3).time, minute(2).time)]
+    series.owe(SeriesGap(minute(-3).time, minute(5).time))
+    assert series.gaps == [SeriesGap(minute(-3).time, minute(2).time)]
     series.missing()
     series.fill([minute(2), minute(4)], None)
     series.pass_gaps()
-    assert series.gaps == [Gap(minute(-3).time, minute(2).time), Gap(minute(3).time, minute(4).time)]
+    assert series.gaps == [SeriesGap(minute(-3).time, minute(2).time), SeriesGap(minute(3).time, minute(4).time)]
     fresh = Series(MINUTE, float(STARTS["1m"] + 90))
-    fresh.owe(Gap(minute(-3).time, minute(5).time))
-    assert fresh.gaps == [Gap(minute(-3).time, STARTS["1m"] + 31)]
+    fresh.owe(SeriesGap(minute(-3).time, minute(5).time))
+    assert fresh.gaps == [SeriesGap(minute(-3).time, STARTS["1m"] + 31)]

@@ -307,7 +307,7 @@ import asyncio, zlib
 from aiohttp import web
 from relay import BadAnswer, Hosts, LIST_BOUNDS, ProviderError, StreamKey, Watchlist, ask_rest, websocket_feed
 from relay.client import ClientError, RelayClient
-from relay.sessions import TooLarge, open_session
+from relay.core.http_sessions import TooLarge, open_session
 from tests.test_feed import PlainCodec
 
 packer = zlib.compressobj(9, zlib.DEFLATED, -15)

@@ -7,13 +7,13 @@ import pytest
 
 from relay import AuthenticationFailed, ProviderUnavailable, RateLimited, StreamKey
 from relay.supervision import feed_slot as slots
-from relay.supervision.stream_state import Carried
+from relay.supervision.stream_state import SupervisedStream
 from tests.running import eventually
 from tests.supervising import KEY, A, B, Scripted, rig_of, update
 
 
-def state(carried: Carried) -> str:
-    return carried.stream.status
+def state(supervised: SupervisedStream) -> str:
+    return supervised.stream.status
 
 
 @pytest.mark.parametrize(
@@ -54,11 +54,11 @@ async def test_streams_of_one_request_share_the_first_feed_and_later_ones_join_i
 async def test_a_feed_that_announces_its_end_is_ended_when_the_next_one_delivers(tmp_path: Path) -> None:
     plugin = Scripted()
     async with rig_of(plugin, tmp_path) as rig:
-        carried = rig.carry(A)
-        slot = rig.slot(carried)
+        supervised = rig.carry(A)
+        slot = rig.slot(supervised)
         await eventually(lambda: plugin.feeds)
         plugin.feeds[0].say(update(A))
-        await eventually(lambda: carried.stream.status == "connected")
+        await eventually(lambda: supervised.stream.status == "connected")
         for reason in ("going down", "really going down"):
             plugin.feeds[0].watchlist.closing(reason)
         await eventually(lambda: len(plugin.feeds) == 2)
@@ -67,8 +67,8 @@ async def test_a_feed_that_announces_its_end_is_ended_when_the_next_one_delivers
         plugin.feeds[1].watchlist.accept([A])
         await eventually(lambda: slot.open_feeds == 1)
         assert [feed.has_ended for feed in plugin.feeds] == [True, False]
-        assert carried.stream.status == "connected"
-        assert carried.stream.reconnects == 0
+        assert supervised.stream.status == "connected"
+        assert supervised.stream.reconnects == 0
         assert rig.attempts.sentences == {"going down": 1}
         assert rig.attempts.again == {"announced": 1}
 
@@ -79,30 +79,30 @@ async def test_a_next_feed_that_does_not_deliver_leaves_the_old_one_alone(
     monkeypatch.setattr(slots, "READY_TIMEOUT_S", 0.01)
     plugin = Scripted()
     async with rig_of(plugin, tmp_path) as rig:
-        carried = rig.carry(A)
-        slot = rig.slot(carried)
+        supervised = rig.carry(A)
+        slot = rig.slot(supervised)
         await eventually(lambda: plugin.feeds)
         plugin.feeds[0].watchlist.accept([A])
         plugin.feeds[0].watchlist.closing("going down")
         await eventually(lambda: len(plugin.feeds) > 1 and plugin.feeds[1].has_ended and slot.open_feeds == 1)
         assert not plugin.feeds[0].has_ended
-        assert state(carried) == "connected"
+        assert state(supervised) == "connected"
 
 
 async def test_a_feed_that_ends_is_opened_again_after_the_wait_that_the_provider_asks_for(tmp_path: Path) -> None:
     plugin = Scripted()
     async with rig_of(plugin, tmp_path) as rig:
-        carried = rig.carry(A)
-        rig.slot(carried)
+        supervised = rig.carry(A)
+        rig.slot(supervised)
         await eventually(lambda: plugin.feeds)
         plugin.feeds[0].say(update(A))
         plugin.feeds[0].end(RateLimited("slow down", 0.0))
         await eventually(lambda: len(plugin.feeds) == 2)
-        assert state(carried) == "reconnecting"
+        assert state(supervised) == "reconnecting"
         assert rig.attempts.again == {"rate_limited": 1}
         plugin.feeds[1].watchlist.accept([A])
-        assert state(carried) == "connected"
-        assert carried.stream.reconnects == 1
+        assert state(supervised) == "connected"
+        assert supervised.stream.reconnects == 1
 
 
 async def test_a_provider_that_refuses_the_relay_is_not_asked_again(tmp_path: Path) -> None:
@@ -148,11 +148,11 @@ async def test_the_end_of_a_slot_ends_its_feed(tmp_path: Path) -> None:
 async def test_other_settings_replace_the_feed_before_it_ends(tmp_path: Path) -> None:
     plugin = Scripted()
     async with rig_of(plugin, tmp_path) as rig:
-        carried = rig.carry(A)
-        slot = rig.slot(carried)
+        supervised = rig.carry(A)
+        slot = rig.slot(supervised)
         await eventually(lambda: plugin.feeds)
         plugin.feeds[0].say(update(A))
-        await eventually(lambda: state(carried) == "connected")
+        await eventually(lambda: state(supervised) == "connected")
         rig.provider.reconfigure({"key": "new"})
         slot.renew()
         await eventually(lambda: len(plugin.feeds) == 2)
@@ -165,7 +165,7 @@ async def test_other_settings_replace_the_feed_before_it_ends(tmp_path: Path) ->
         plugin.feeds[2].watchlist.accept([A])
         await eventually(lambda: slot.open_feeds == 1)
         assert [feed.has_ended for feed in plugin.feeds] == [True, True, False]
-        assert (state(carried), carried.stream.reconnects) == ("connected", 0)
+        assert (state(supervised), supervised.stream.reconnects) == ("connected", 0)
         assert rig.attempts.again == {"settings": 2}
 
 
@@ -197,24 +197,24 @@ async def test_a_new_key_that_is_refused_leaves_the_old_feed_alone_until_there_i
 ) -> None:
     plugin = Scripted(**KEY)
     async with rig_of(plugin, tmp_path) as rig:
-        carried = rig.carry(A)
-        slot = rig.slot(carried)
+        supervised = rig.carry(A)
+        slot = rig.slot(supervised)
         await eventually(lambda: plugin.feeds)
         plugin.feeds[0].say(update(A))
-        await eventually(lambda: state(carried) == "connected")
+        await eventually(lambda: state(supervised) == "connected")
         rig.provider.reconfigure({"key": "wrong"})
         slot.renew()
         await eventually(lambda: len(plugin.feeds) == 2)
         plugin.feeds[1].end(AuthenticationFailed("the key was refused"))
         await eventually(lambda: slot.open_feeds == 1)
-        assert (state(carried), rig.provider.refusal, rig.refused) == ("connected", None, [])
+        assert (state(supervised), rig.provider.refusal, rig.refused) == ("connected", None, [])
         assert "feed scripted 1 goes on, since the one that is to replace it failed: the key was refused" in caplog.text
         rig.provider.reconfigure({"key": "right"})
         slot.renew()
         await eventually(lambda: len(plugin.feeds) == 3)
         plugin.feeds[2].watchlist.accept([A])
         await eventually(lambda: slot.open_feeds == 1 and plugin.feeds[0].has_ended)
-        assert state(carried) == "connected"
+        assert state(supervised) == "connected"
 
 
 def has_feeds(plugin: Scripted, count: int) -> bool:

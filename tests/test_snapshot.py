@@ -7,12 +7,12 @@ import pytest
 from relay.core.clock import Clock, ProviderClock
 from relay.core.model import Candle, OpenHours, PriceUpdate, StreamKey
 from relay.core.spans import Span
-from relay.core.trading_hours import Market
-from relay.history.range_walk import Past
-from relay.history.snapshot import Snapshot, is_joined, splice
-from relay.protocol.client_requests import Past as Wanted
+from relay.core.trading_hours import TradingHours
+from relay.history.range_walk import PastCandles
+from relay.history.snapshot import SplicedPast, is_joined, splice
+from relay.protocol.client_requests import PastWanted as Wanted
 from relay.streams.hub import Hub
-from relay.streams.series import Gap, Series
+from relay.streams.series import Series, SeriesGap
 from relay.streams.subscriptions import Stream
 
 KEY = StreamKey("AAA", "1m")
@@ -64,7 +64,7 @@ def gapped() -> Series:
     series = live(10, 11, 13)
     series.give_up()
     series.take_gaps()
-    assert series.gaps == [Gap(12 * 60, 13 * 60)]
+    assert series.gaps == [SeriesGap(12 * 60, 13 * 60)]
     return series
 
 
@@ -74,7 +74,7 @@ def gapped() -> Series:
 def test_what_the_stream_told_stands_over_the_answer_and_what_is_newer_comes_as_an_update() -> None:
     series = live(10, 11, opened=12)
     told = {600: candle(10)._replace(volume=9.0)}
-    snapshot = splice(series, told, Past(candles((8, 9, 10, 11, 12, 13)), False, True), Wanted(bars=10))
+    snapshot = splice(series, told, PastCandles(candles((8, 9, 10, 11, 12, 13)), False, True), Wanted(bars=10))
     assert minutes(snapshot.candles) == [8, 9, 10, 11, 12]
     assert (snapshot.last_is_closed, snapshot.is_complete) == (False, True)
 
@@ -82,43 +82,45 @@ def test_what_the_stream_told_stands_over_the_answer_and_what_is_newer_comes_as_
 def test_what_closed_while_the_answer_was_on_its_way_is_there_however_much_it_is() -> None:
     series = live(*range(10, 300), opened=300)
     told = {minute * 60: candle(minute) for minute in range(10, 300)}
-    snapshot = splice(series, told, Past(candles(range(5, 10)), True, True), Wanted(since=4 * 60))
+    snapshot = splice(series, told, PastCandles(candles(range(5, 10)), True, True), Wanted(since=4 * 60))
     assert minutes(snapshot.candles) == list(range(5, 301))
 
 
 def test_open_candle_of_an_answer_gives_way_to_how_it_closed() -> None:
     series = live(10, 11)
-    snapshot = splice(series, {}, Past((*candles((9,)), candle(10)._replace(volume=5.0)), False, True), Wanted(bars=3))
+    snapshot = splice(
+        series, {}, PastCandles((*candles((9,)), candle(10)._replace(volume=5.0)), False, True), Wanted(bars=3)
+    )
     assert snapshot.candles == list(candles((9, 10, 11)))
     assert snapshot.last_is_closed
 
 
 def test_open_candle_of_an_answer_comes_where_the_stream_has_told_all_before_it() -> None:
-    past = Past(candles((10, 11, 12)), False, True)
-    assert splice(live(10, 11), {}, past, Wanted(bars=3)) == Snapshot(list(past.candles), False, True, [])
+    past = PastCandles(candles((10, 11, 12)), False, True)
+    assert splice(live(10, 11), {}, past, Wanted(bars=3)) == SplicedPast(list(past.candles), False, True, [])
     assert minutes(splice(live(10), {}, past, Wanted(bars=3)).candles) == [10]
 
 
 def test_a_stream_that_told_nothing_leaves_what_it_owes_to_its_updates() -> None:
     series = Series(KEY, 10 * 60 + 30.0)
-    snapshot = splice(series, {}, Past(candles((8, 9, 10, 11)), True, True), Wanted(bars=4))
+    snapshot = splice(series, {}, PastCandles(candles((8, 9, 10, 11)), True, True), Wanted(bars=4))
     assert minutes(snapshot.candles) == [8, 9]
 
 
 @pytest.mark.parametrize(("bars", "expected"), [(2, [10, 11]), (1, [11]), (0, [])])
 def test_bars_of_closed_candles_do_not_count_the_open_one(bars: int, expected: list[int]) -> None:
-    snapshot = splice(live(10, 11, opened=12), {}, Past((), True, True), Wanted(bars=bars), closed_only=True)
+    snapshot = splice(live(10, 11, opened=12), {}, PastCandles((), True, True), Wanted(bars=bars), closed_only=True)
     assert (minutes(snapshot.candles), snapshot.last_is_closed) == (expected, True)
 
 
 def test_who_waited_is_given_all_that_closed_since_the_confirmation() -> None:
-    past = Past(candles((8, 9)), True, True)
+    past = PastCandles(candles((8, 9)), True, True)
     snapshot = splice(live(10, 11, 12, opened=13), {}, past, Wanted(bars=1), confirmed_at=11 * 60 + 5.0)
     assert minutes(snapshot.candles) == [11, 12, 13]
 
 
 def test_who_is_subscribed_already_gets_only_what_is_older(gapped: Series) -> None:
-    snapshot = splice(gapped, {}, Past(candles((9, 10, 11)), True, True), Wanted(bars=9), before=11 * 60)
+    snapshot = splice(gapped, {}, PastCandles(candles((9, 10, 11)), True, True), Wanted(bars=9), before=11 * 60)
     assert (minutes(snapshot.candles), list(snapshot.gaps)) == ([9, 10], [])
 
 
@@ -129,8 +131,8 @@ def test_who_is_subscribed_already_gets_only_what_is_older(gapped: Series) -> No
     "wanted", [Wanted(since=9 * 60), Wanted(since=11 * 60), Wanted(bars=4), Wanted(since=9 * 60, bars=3)]
 )
 def test_gap_told_while_the_past_was_fetched_is_told_with_the_snapshot(gapped: Series, wanted: Wanted) -> None:
-    snapshot = splice(gapped, {}, Past(candles((9, 10, 11)), True, True), wanted)
-    assert list(snapshot.gaps) == [Gap(12 * 60, 13 * 60)]
+    snapshot = splice(gapped, {}, PastCandles(candles((9, 10, 11)), True, True), wanted)
+    assert list(snapshot.gaps) == [SeriesGap(12 * 60, 13 * 60)]
     assert not snapshot.is_complete
 
 
@@ -146,14 +148,14 @@ def test_gap_told_while_the_past_was_fetched_is_told_with_the_snapshot(gapped: S
 def test_gap_that_history_filled_or_that_was_not_asked_for_is_not_told(
     gapped: Series, wanted: Wanted, known: tuple[int, ...]
 ) -> None:
-    snapshot = splice(gapped, {}, Past(candles(known), True, True), wanted)
+    snapshot = splice(gapped, {}, PastCandles(candles(known), True, True), wanted)
     assert (list(snapshot.gaps), snapshot.is_complete) == ([], True)
 
 
 @pytest.mark.parametrize("wanted", [Wanted(since=0), Wanted(bars=9)])
 def test_what_is_not_known_is_told_as_gaps_and_a_closed_market_is_known(gapped: Series, wanted: Wanted) -> None:
     known = (Span(60, 120 + 1), Span(240, 360 + 1), Span(360 + 1, 480))
-    snapshot = splice(gapped, {}, Past(candles((1, 2, 4, 6)), True, False, known), wanted)
+    snapshot = splice(gapped, {}, PastCandles(candles((1, 2, 4, 6)), True, False, known), wanted)
     assert minutes(snapshot.candles) == [1, 2, 4, 6, 10, 11, 13]
     assert [(gap.start // 60, gap.end // 60) for gap in snapshot.gaps] == [(3, 4), (8, 10), (12, 13)]
     assert not snapshot.is_complete
@@ -166,7 +168,7 @@ def test_what_is_not_known_is_told_as_gaps_and_a_closed_market_is_known(gapped: 
 def test_a_resume_is_complete_where_everything_is_known_though_the_provider_failed(
     known: tuple[Span, ...], is_complete: bool
 ) -> None:
-    snapshot = splice(live(10, 11), {}, Past(candles((1, 2)), True, False, known), Wanted(since=0))
+    snapshot = splice(live(10, 11), {}, PastCandles(candles((1, 2)), True, False, known), Wanted(since=0))
     assert (snapshot.is_complete, bool(snapshot.gaps)) == (is_complete, not is_complete)
 
 
@@ -174,7 +176,7 @@ def test_a_resume_is_complete_where_everything_is_known_though_the_provider_fail
     ("wanted", "starts"), [(Wanted(bars=9), [8]), (Wanted(since=8 * 60), []), (Wanted(bars=2), [])]
 )
 def test_a_row_that_cannot_be_read_is_a_gap_and_costs_no_other(wanted: Wanted, starts: list[int]) -> None:
-    past = Past(candles((7, 9)), True, False, unreadable=(Span(480, 540),))
+    past = PastCandles(candles((7, 9)), True, False, unreadable=(Span(480, 540),))
     snapshot = splice(live(10, opened=11), {}, past, wanted)
     assert [gap.start // 60 for gap in snapshot.gaps] == starts
     assert minutes(snapshot.candles)[-2:] == [10, 11]
@@ -182,27 +184,27 @@ def test_a_row_that_cannot_be_read_is_a_gap_and_costs_no_other(wanted: Wanted, s
 
 def test_a_hole_that_is_not_believed_yet_makes_a_snapshot_incomplete_and_no_gap() -> None:
     series = live(10, 11, 12, opened=13)
-    past = Past(candles((3, 4, 7, 8, 9, 10, 11, 12)), True, True, doubted=(Span(5 * 60, 7 * 60),))
+    past = PastCandles(candles((3, 4, 7, 8, 9, 10, 11, 12)), True, True, doubted=(Span(5 * 60, 7 * 60),))
     snapshot = splice(series, {}, past, Wanted(bars=9))
     assert minutes(snapshot.candles) == [3, 4, *range(7, 14)]
     assert (snapshot.is_complete, list(snapshot.gaps)) == (False, [])
     named = splice(series, {}, past, Wanted(bars=9), names_holes=True)
-    assert (named.is_complete, list(named.gaps)) == (False, [Gap(5 * 60, 6 * 60), Gap(6 * 60, 7 * 60)])
+    assert (named.is_complete, list(named.gaps)) == (False, [SeriesGap(5 * 60, 6 * 60), SeriesGap(6 * 60, 7 * 60)])
     # A resume begins where the client's candles end, whatever is missing there.
     assert not splice(series, {}, past._replace(candles=past.candles[2:]), Wanted(since=4 * 60)).is_complete
     assert splice(series, {}, past._replace(candles=past.candles[2:]), Wanted(since=6 * 60)).is_complete
     # It lies before what is sent, or is known by now, or the market was closed.
     assert splice(series, {}, past, Wanted(bars=7)).is_complete
     assert splice(series, {300: candle(5), 360: candle(6)}, past, Wanted(bars=11)).is_complete
-    series.market = Market(lambda moment: OpenHours(420, 900) if moment >= 300 else OpenHours(0, 300))
+    series.market = TradingHours(lambda moment: OpenHours(420, 900) if moment >= 300 else OpenHours(0, 300))
     assert splice(series, {}, past, Wanted(bars=9)).is_complete
 
 
 def test_a_gap_told_to_one_client_is_kept_for_repair_once() -> None:
     series = live(10)
-    series.owe(Gap(120, 300))
-    series.owe(Gap(60, 240))
-    assert series.gaps == [Gap(120, 300), Gap(60, 120)]
+    series.owe(SeriesGap(120, 300))
+    series.owe(SeriesGap(60, 240))
+    assert series.gaps == [SeriesGap(120, 300), SeriesGap(60, 120)]
     assert series.take_gaps() == []
 
 
@@ -225,14 +227,14 @@ def test_an_answer_has_to_reach_the_first_candle_that_the_stream_owes(
     times: tuple[int, ...], last_is_closed: bool, has_open: bool, is_joined_: bool
 ) -> None:
     series = Series(KEY, 10 * 60 + 30.0)
-    past = Past(candles(times), last_is_closed, True)
+    past = PastCandles(candles(times), last_is_closed, True)
     assert is_joined(past, series, Wanted(bars=5), has_open=has_open) is is_joined_
 
 
 def test_an_empty_resume_reaches_as_far_as_the_client_says() -> None:
     series = Series(KEY, 10 * 60 + 30.0)
-    assert is_joined(Past((), True, True), series, Wanted(since=9 * 60), has_open=False)
-    assert not is_joined(Past((), True, True), series, Wanted(since=8 * 60), has_open=False)
+    assert is_joined(PastCandles((), True, True), series, Wanted(since=9 * 60), has_open=False)
+    assert not is_joined(PastCandles((), True, True), series, Wanted(since=8 * 60), has_open=False)
 
 
 # -- the stream meanwhile ------------------------------------------------------------------------------------------

@@ -487,9 +487,9 @@ def test_memory_chunks_and_rows_always_agree(script: list[Rows], cache_bytes: in
 
 WRITER = """
 import asyncio, sys
-from relay.clock import Clock
-from relay.storage.coverage import Span, merge_spans
-from relay.model import Candle, StreamKey
+from relay.core.clock import Clock
+from relay.core.spans import Span, merge_spans
+from relay.core.model import Candle, StreamKey
 from relay.storage.store import Span, Store
 
 async def history(store, key, n):

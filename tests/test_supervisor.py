@@ -17,7 +17,7 @@ from providers.twelve_data import TwelveDataProvider
 from relay import API_VERSION, Candle, PriceUpdate, ProviderInfo, Watchlist, hookimpl
 from relay.app import SUPERVISORS, build_app
 from relay.core.clock import Clock
-from relay.supervision import stream_state as carried
+from relay.supervision import stream_state as supervised
 from relay.supervision.supervisor import Supervisor
 from tests.running import Running, config_of, eventually, settings_of, start_relay
 from tests.soaking import Habit, MarketTruth, SoakClient, StreamCheck
@@ -180,8 +180,8 @@ async def test_a_quiet_pair_whose_exchange_closes_traded_candles_only_is_complet
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # A minute of this exchange: history is asked once an interval.
-    monkeypatch.setattr(carried, "LEAST_PAUSE_S", 3.0)
-    monkeypatch.setattr(carried, "MOST_PAUSE_S", 3.0)
+    monkeypatch.setattr(supervised, "LEAST_PAUSE_S", 3.0)
+    monkeypatch.setattr(supervised, "MOST_PAUSE_S", 3.0)
     async with Sandbox(speed=20.0, pace_s=0.1, closings="traded", forex_always_open=True) as sandbox:
         relay = await start_relay(sandbox)
         try:
@@ -289,7 +289,7 @@ async def test_more_streams_than_a_connection_carries_are_spread_over_several(
 async def test_a_pair_that_stops_trading_is_paused_until_it_trades_again_and_harms_no_other(
     relay_with: StartRelay, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(carried, "HALT_SILENCE_S", 1.0)
+    monkeypatch.setattr(supervised, "HALT_SILENCE_S", 1.0)
     relay = await relay_with(builtin=(SmallFeeds, TwelveDataProvider))
     client = await relay.connect()
     await client.subscribe("DOGEUSDT@1m", "BTCUSDT@1m")

@@ -43,9 +43,9 @@ async def test_streams_are_added_up_a_slice_at_a_time(hub: Hub, monkeypatch: pyt
         await asyncio.sleep(0)
         most = max(most, counted[0] - before)
     assert (counted[0], most) == (COUNT, AT_A_TIME)
-    tallies = await taking
-    assert (tallies["venue"].streams, tallies["venue"].counts["told"]) == (COUNT, 2 * COUNT)
-    assert (tallies["other"].streams, tallies["other"].counts["told"]) == (0, 0)
+    stream_totals = await taking
+    assert (stream_totals["venue"].streams, stream_totals["venue"].counts["told"]) == (COUNT, 2 * COUNT)
+    assert (stream_totals["other"].streams, stream_totals["other"].counts["told"]) == (0, 0)
 
 
 async def test_stream_that_is_removed_or_comes_back_is_counted_once(hub: Hub) -> None:

@@ -27,10 +27,9 @@ from relay import (
     hookimpl,
 )
 from relay.core.errors import ConfigError
-from relay.plugins import cancellation as ending
+from relay.plugins import cancellation
 from relay.plugins import provider as bound
-from relay.testing import DoesNotConform, WatchedFeed, check_provider, open_provider
-from relay.testing import tolerances as limits
+from relay.testing import DoesNotConform, WatchedFeed, check_provider, open_provider, tolerances
 from relay.testing.check_speed import typical
 from tests.running import settings_of
 from tests.test_plugins import path_of, provider_of, tally
@@ -40,11 +39,11 @@ KEY = StreamKey("X", "1m")
 
 @pytest.fixture(autouse=True)
 def _little_patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ending, "END_GRACE_S", 0.1)
+    monkeypatch.setattr(cancellation, "END_GRACE_S", 0.1)
     monkeypatch.setattr(bound, "CALL_GRACE_S", 0.1)
-    monkeypatch.setattr(ending, "KILL_GRACE_S", 0.1)
-    monkeypatch.setattr(limits, "END_S", 0.2)
-    monkeypatch.setattr(limits, "SETTLE_S", 0.1)
+    monkeypatch.setattr(cancellation, "KILL_GRACE_S", 0.1)
+    monkeypatch.setattr(tolerances, "END_S", 0.2)
+    monkeypatch.setattr(tolerances, "SETTLE_S", 0.1)
 
 
 async def faults_of(plugin: object, *, symbol: str = "X", interval: str = "1m", **options: Any) -> list[str]:
@@ -235,7 +234,7 @@ def stream_of(*updates: Callable[[StreamKey], PriceUpdate]) -> Any:
     async def relay_stream(watchlist: Any) -> AsyncIterator[PriceUpdate]:
         for update in itertools.cycle(updates):
             for key in watchlist.streams:
-                if key.symbol != limits.UNKNOWN_SYMBOL:
+                if key.symbol != tolerances.UNKNOWN_SYMBOL:
                     yield update(key)
             await asyncio.sleep(0.01)
 
@@ -273,7 +272,7 @@ async def test_candle_that_is_never_closed_is_named_where_there_is_no_history() 
 
 
 async def test_blocked_event_loop_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "BLOCKED_S", 0.05)
+    monkeypatch.setattr(tolerances, "BLOCKED_S", 0.05)
 
     async def relay_stream(watchlist: Any) -> AsyncIterator[PriceUpdate]:
         while True:

@@ -7,7 +7,7 @@ import pytest
 
 from relay.core.errors import RateLimited
 from relay.core.model import Budget
-from relay.history.fair_queue import Turns
+from relay.history.fair_queue import FairQueue
 
 
 class Venue:
@@ -18,7 +18,7 @@ class Venue:
         self.used = 0
         self.limit = limit
         self.reserved = reserved
-        self.turns = Turns(most, self.budgets, wall=lambda: self.now)
+        self.turns = FairQueue(most, self.budgets, wall=lambda: self.now)
         self.begun: list[str] = []
         self.running: list[asyncio.Event] = []
 

@@ -14,7 +14,7 @@ from aiohttp import web
 
 from providers.sandbox import SandboxClock, TwelveDataStandIn
 from providers.twelve_data import TwelveDataProvider
-from providers.twelve_data.answers import INTERVALS, Refused, Series, read_series, refusal
+from providers.twelve_data.answers import INTERVALS, KeyRefused, SeriesAnswer, read_series, refusal
 from providers.twelve_data.forex import Hours, hours_of
 from providers.twelve_data.polled import PolledStream
 from providers.twelve_data.polling import Polls
@@ -170,9 +170,9 @@ def body(*rows: tuple[str, float, float, float, float]) -> dict[str, object]:
     return {"meta": {}, "values": values, "status": "ok"}
 
 
-def series(content: object, symbol: str = "EUR/USD", interval: str = "1m") -> Series:
+def series(content: object, symbol: str = "EUR/USD", interval: str = "1m") -> SeriesAnswer:
     read = read_series(content, interval, hours_of(symbol))
-    assert isinstance(read, Series)
+    assert isinstance(read, SeriesAnswer)
     return read
 
 
@@ -261,13 +261,13 @@ def test_a_label_that_is_no_open_time_is_that_of_the_candle_between_its_neighbou
 def test_an_answer_about_something_else_is_refused(meta: dict[str, str], told: str) -> None:
     codes = {"British Pound": "GBP", "US Dollar": "USD", "Japanese Yen": "JPY"}
     content = body(("2026-01-14 12:00:00", 1.31, 1.32, 1.3, 1.31)) | {"meta": meta}
-    assert read_series(content, "1m", Hours.MONEY, "USD/JPY", codes) == Refused(0, told)
+    assert read_series(content, "1m", Hours.MONEY, "USD/JPY", codes) == KeyRefused(0, told)
 
 
 def test_an_answer_in_small_letters_or_with_a_name_that_is_not_known_is_taken() -> None:
     meta = {"symbol": "usd/jpy", "interval": "1min", "currency_base": "Greenback", "currency_quote": "Japanese Yen"}
     content = body(("2026-01-14 12:00:00", 1.31, 1.32, 1.3, 1.31)) | {"meta": meta}
-    assert isinstance(read_series(content, "1m", Hours.MONEY, "USD/JPY", {"Japanese Yen": "JPY"}), Series)
+    assert isinstance(read_series(content, "1m", Hours.MONEY, "USD/JPY", {"Japanese Yen": "JPY"}), SeriesAnswer)
 
 
 def test_volume_is_taken_where_there_is_one() -> None:
@@ -277,7 +277,7 @@ def test_volume_is_taken_where_there_is_one() -> None:
 
 @pytest.mark.parametrize("content", [None, [], 7, {}, {"values": None}, {"values": {}}])
 def test_an_answer_without_values_is_refused(content: object) -> None:
-    assert read_series(content, "1m", Hours.MONEY) == Refused(0, "the answer holds no values")
+    assert read_series(content, "1m", Hours.MONEY) == KeyRefused(0, "the answer holds no values")
 
 
 def test_weekend_bars_are_dropped_for_money_and_kept_for_coins() -> None:
@@ -291,17 +291,17 @@ def test_weekend_bars_are_dropped_for_money_and_kept_for_coins() -> None:
     [
         ({"status": "ok", "values": []}, 200, None),
         ([], 200, None),
-        ([], 404, Refused(404, "")),
-        (None, 403, Refused(403, "")),
-        ({"code": 404, "message": f"the key {KEY} is bad"}, 404, Refused(404, "the key *** is bad")),
-        ({"code": 404, "message": "no", "status": "error"}, 404, Refused(404, "no")),
-        ({"code": 404, "message": "no", "status": "error"}, 200, Refused(404, "no")),
-        ({"code": 429, "message": "slow"}, 200, Refused(429, "slow")),
-        ({"status": "error"}, 200, Refused(500, "")),
-        ({"status": "error", "message": 7}, 403, Refused(403, "")),
+        ([], 404, KeyRefused(404, "")),
+        (None, 403, KeyRefused(403, "")),
+        ({"code": 404, "message": f"the key {KEY} is bad"}, 404, KeyRefused(404, "the key *** is bad")),
+        ({"code": 404, "message": "no", "status": "error"}, 404, KeyRefused(404, "no")),
+        ({"code": 404, "message": "no", "status": "error"}, 200, KeyRefused(404, "no")),
+        ({"code": 429, "message": "slow"}, 200, KeyRefused(429, "slow")),
+        ({"status": "error"}, 200, KeyRefused(500, "")),
+        ({"status": "error", "message": 7}, 403, KeyRefused(403, "")),
     ],
 )
-def test_an_error_is_found_with_any_status(content: object, status: int, expected: Refused | None) -> None:
+def test_an_error_is_found_with_any_status(content: object, status: int, expected: KeyRefused | None) -> None:
     assert refusal(content, status, Secret(KEY)) == expected
 
 
@@ -741,8 +741,8 @@ async def test_an_entry_of_a_batch_for_another_symbol_is_skipped(exchange: Twelv
     exchange.faults.answer_rest(200, json.dumps({"EUR/USD": euro, "USD/JPY": euro}))
     account = plugin.provider.account(plugin.settings)
     answers = await plugin.provider.newest(["EUR/USD", "USD/JPY"], "1m", 2, account, plugin.session, plugin.settings)
-    assert isinstance(answers["EUR/USD"], Series)
-    assert answers["USD/JPY"] == Refused(0, "asked for USD/JPY, the answer is for EUR/USD")
+    assert isinstance(answers["EUR/USD"], SeriesAnswer)
+    assert answers["USD/JPY"] == KeyRefused(0, "asked for USD/JPY, the answer is for EUR/USD")
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from typing import Any
 
 import aiohttp
 
-from providers.twelve_data.answers import Refused, contradiction, refusal
+from providers.twelve_data.answers import KeyRefused, contradiction, refusal
 from providers.twelve_data.credits import Credits, Use
 from relay import (
     AuthenticationFailed,
@@ -88,7 +88,7 @@ class Account:
 
     async def ask(
         self, path: str, params: Mapping[str, str | int], cost: int, session: aiohttp.ClientSession, use: Use
-    ) -> Any | Refused:
+    ) -> Any | KeyRefused:
         """Ask within the credits, and take what the answer says about credits and time.
 
         Returns the body, or the refusal of this request; raises the errors of the key, the credits and the server.
@@ -129,7 +129,7 @@ class Account:
 
     async def _call(
         self, path: str, params: Mapping[str, str | int], cost: int, session: aiohttp.ClientSession, use: Use
-    ) -> Any | Refused:
+    ) -> Any | KeyRefused:
         key, limits = self._key, self.credits
         spent = limits.take(cost, use)
         self.is_answering = False
@@ -168,7 +168,7 @@ class Account:
             return answer.body
         wrong = contradiction(answer.body, str(params.get("symbol", "")), str(params.get("interval", "")))
         # That there is nothing is believed only of what was asked for.
-        return Refused(0, wrong) if refused.is_empty and wrong is not None else refused
+        return KeyRefused(0, wrong) if refused.is_empty and wrong is not None else refused
 
     def _learn_time(self, date: str | None) -> None:
         if date is None:
@@ -179,7 +179,7 @@ class Account:
             return
 
 
-def _refusal_within(body: Any, key: Secret) -> Refused | None:
+def _refusal_within(body: Any, key: Secret) -> KeyRefused | None:
     """Return what one of the answers of a batch says of spent credits, None if none does."""
     entries = body.values() if isinstance(body, dict) else ()
     refusals = (refusal(entry, 200, key) for entry in entries if isinstance(entry, dict))

@@ -30,7 +30,7 @@ PAGE = 5000
 NO_CODES: Mapping[str, str] = MappingProxyType({})
 
 
-class Series(NamedTuple):
+class SeriesAnswer(NamedTuple):
     """What one answer holds of one symbol: rows in it, the first open time, how many are unreadable, and candles."""
 
     rows: int
@@ -44,7 +44,7 @@ class Series(NamedTuple):
         return self.rows > 0 and self.rows == self.spoilt and not self.oldest
 
 
-class Refused(NamedTuple):
+class KeyRefused(NamedTuple):
     """An error instead of candles; code 0 for an answer that makes no sense."""
 
     code: int
@@ -66,7 +66,7 @@ class Refused(NamedTuple):
         return BadAnswer(f"error {self.code}: {self.message}" if self.code else self.message)
 
 
-def refusal(body: object, status: int, key: Secret) -> Refused | None:
+def refusal(body: object, status: int, key: Secret) -> KeyRefused | None:
     """Find the error in an answer: it may come with any HTTP status, 200 too. The key is struck out of its words."""
     content = body if isinstance(body, dict) else {}
     code = content.get("code")
@@ -75,7 +75,7 @@ def refusal(body: object, status: int, key: Secret) -> Refused | None:
     if type(code) is not int:
         code = status if status >= 400 else 500
     message = content.get("message")
-    return Refused(code, message.replace(key.reveal(), "***")[:200] if isinstance(message, str) else "")
+    return KeyRefused(code, message.replace(key.reveal(), "***")[:200] if isinstance(message, str) else "")
 
 
 def contradiction(body: object, symbol: str, interval: str, codes: Mapping[str, str] = NO_CODES) -> str | None:
@@ -101,25 +101,25 @@ def contradiction(body: object, symbol: str, interval: str, codes: Mapping[str, 
 
 def read_series(
     body: object, interval: str, hours: Hours, symbol: str = "", codes: Mapping[str, str] = NO_CODES
-) -> Series | Refused:
+) -> SeriesAnswer | KeyRefused:
     """Read one symbol's candles, oldest first, each open time once, widened where a bar contradicts itself a little.
 
     A row that cannot be used is an unreadable candle. An answer about something else than was asked for is refused.
     """
     values = body.get("values") if isinstance(body, dict) else None
     if not isinstance(values, list):
-        return Refused(0, "the answer holds no values")
+        return KeyRefused(0, "the answer holds no values")
     if len(values) > PAGE:
-        return Refused(0, f"the answer holds {len(values):,} rows; there are {PAGE:,} at most")
+        return KeyRefused(0, f"the answer holds {len(values):,} rows; there are {PAGE:,} at most")
     if symbol and (wrong := contradiction(body, symbol, INTERVALS[interval], codes)) is not None:
-        return Refused(0, wrong)
+        return KeyRefused(0, wrong)
     try:
         candles = read_rows(values, interval, _open_time, _candle, is_newest_first=True)
     except BadAnswer:
-        return Series(len(values), 0, len(values), [])
+        return SeriesAnswer(len(values), 0, len(values), [])
     oldest = candles[0].time if candles else 0
     spoilt = sum(map(is_unreadable, candles))
-    return Series(len(values), oldest, spoilt, without_padding(candles, interval, hours))
+    return SeriesAnswer(len(values), oldest, spoilt, without_padding(candles, interval, hours))
 
 
 def _open_time(row: Any) -> int:

@@ -7,7 +7,7 @@ from enum import Enum
 from typing import Any, NamedTuple
 
 from providers.twelve_data.credit_memory import remembered
-from providers.twelve_data.stated import Span, stated_limit
+from providers.twelve_data.stated import StatedSpan, stated_limit
 from relay import Budget, RateLimited
 
 WINDOW_S = 61.0
@@ -153,7 +153,7 @@ class Credits:
         long, the pause begins with a minute and doubles with each such refusal in a row, up to `MOST_PAUSE_S`.
         """
         stated = stated_limit(message)
-        is_day = stated.span is Span.DAY
+        is_day = stated.span is StatedSpan.DAY
         if stated.limit is not None:
             self._lower(None if is_day else stated.limit, stated.limit if is_day else None)
         if stated.span is None and wait_s is None:

@@ -3,7 +3,15 @@
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from datetime import UTC, datetime
 
-from providers.twelve_data.answers import INTERVALS, NO_CODES, PAGE, Refused, Series, contradiction, read_series
+from providers.twelve_data.answers import (
+    INTERVALS,
+    NO_CODES,
+    PAGE,
+    KeyRefused,
+    SeriesAnswer,
+    contradiction,
+    read_series,
+)
 from providers.twelve_data.forex import Hours, after_trading, before_trading, last_close, session_at
 from relay import BadAnswer, Candle, next_open
 
@@ -15,7 +23,7 @@ _HOUR_S = 3600
 Ask = Callable[[str, Mapping[str, str | int]], Awaitable[object]]
 
 
-class Pages:
+class HistoryPages:
     """The pages of one request for history of one stream.
 
     `ask` makes a call (path, parameters). `kept` remembers pages that lie in the past until the request has succeeded,
@@ -97,7 +105,7 @@ class Pages:
             start = until
         return found[:limit]
 
-    async def _page(self, dates: Mapping[str, int], size: int) -> Series:
+    async def _page(self, dates: Mapping[str, int], size: int) -> SeriesAnswer:
         """Ask for one page; an empty range is an error there, and no rows here."""
         params: dict[str, str | int] = {
             "symbol": self._symbol,
@@ -110,15 +118,15 @@ class Pages:
         if (known := self._kept.get(name)) is not None:
             return known
         body = await self._ask("/time_series", params)
-        series: Series | Refused
-        if isinstance(body, Refused):
+        series: SeriesAnswer | KeyRefused
+        if isinstance(body, KeyRefused):
             series = body
         else:
             series = read_series(body, self._interval, self._hours, self._symbol, self._currencies)
-        if isinstance(series, Refused):
+        if isinstance(series, KeyRefused):
             if not series.is_empty:
                 raise series.error()
-            series = Series(0, 0, 0, [])
+            series = SeriesAnswer(0, 0, 0, [])
         if series.says_nothing:
             raise BadAnswer("time_series: no row can be read")
         if not series.spoilt:
@@ -143,13 +151,13 @@ class KeptPages:
     def __init__(self, now: Callable[[], float], most: int = 8) -> None:
         self.now = now
         self._most = most
-        self._pages: dict[object, Series] = {}
+        self._pages: dict[object, SeriesAnswer] = {}
 
-    def get(self, name: object) -> Series | None:
+    def get(self, name: object) -> SeriesAnswer | None:
         """Return a page that was kept."""
         return self._pages.get(name)
 
-    def put(self, name: object, end: int, series: Series) -> None:
+    def put(self, name: object, end: int, series: SeriesAnswer) -> None:
         """Keep a page, in place of the oldest one."""
         if end < self.now() - 3600:
             self._pages[name] = series

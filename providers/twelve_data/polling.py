@@ -7,12 +7,12 @@ from datetime import UTC, datetime
 from math import inf
 from typing import NamedTuple
 
-from providers.twelve_data.answers import Refused, Series
+from providers.twelve_data.answers import KeyRefused, SeriesAnswer
 from providers.twelve_data.credits import Credits, Use
 from providers.twelve_data.forex import Hours, session_at
 from providers.twelve_data.polled import PolledStream
 from providers.twelve_data.schedule import is_slow, patience_s
-from providers.twelve_data.turns import Planner, Turn
+from providers.twelve_data.turns import CreditTurn, Planner
 from relay import Candle, PriceUpdate, ProviderError, RateLimited, StreamKey, Watchlist, next_open
 
 log = logging.getLogger(__name__)
@@ -22,7 +22,7 @@ _LONGEST_SLEEP_S = 30.0
 _ABOUT_THE_SYMBOL = frozenset({400, 403, 404})
 """With words of the provider; without them somebody in front of it refused the call, whatever it was about."""
 
-Ask = Callable[[Sequence[str], str, int], Awaitable[Mapping[str, Series | Refused]]]
+Ask = Callable[[Sequence[str], str, int], Awaitable[Mapping[str, SeriesAnswer | KeyRefused]]]
 
 
 class Poll(NamedTuple):
@@ -157,7 +157,7 @@ class Polls:
             return None, min(wait_s, self._limits.wait_for(1, Use.POLL))
         return self._batch(ready, room, now), 0.0
 
-    def _turns(self, at: float, now: float) -> dict[StreamKey, Turn]:
+    def _turns(self, at: float, now: float) -> dict[StreamKey, CreditTurn]:
         """Return when each stream is polled next, and report that."""
         keys = self._watchlist.streams
         feeders = self._planner.feeders(keys, at, now)
@@ -174,7 +174,7 @@ class Polls:
                 self._report_slow(key, shown, at, now)
         return turns
 
-    def _batch(self, ready: Sequence[Turn], room: int, now: float) -> Poll:
+    def _batch(self, ready: Sequence[CreditTurn], room: int, now: float) -> Poll:
         first = ready[0].key
         chosen = {first.symbol: first}
         if not self._is_probing and not self._streams[first].alone:
@@ -189,7 +189,7 @@ class Polls:
             rows = max(rows, self._streams[key].rows_needed(key.interval, now, opens))
         return Poll(first.interval, tuple(chosen.values()), rows)
 
-    def _report_throttled(self, ready: Sequence[Turn], at: float, now: float) -> None:
+    def _report_throttled(self, ready: Sequence[CreditTurn], at: float, now: float) -> None:
         """Report until when streams have to wait for credits, and which of them much longer than planned."""
         wait_s = self._limits.wait_for(1, Use.POLL)
         why = self._limits.shortage(1, Use.POLL)
@@ -208,7 +208,7 @@ class Polls:
             elif is_known and self._is_answered and key not in self._paused:
                 self._accept(key)
 
-    def _report_slow(self, key: StreamKey, turn: Turn, at: float, now: float) -> None:
+    def _report_slow(self, key: StreamKey, turn: CreditTurn, at: float, now: float) -> None:
         """Report a stream for which the credits allow so few polls that it is not live."""
         is_resting = key in self._paused and self._paused[key][0] == "market_closed"
         wait_s = turn.due - at
@@ -285,19 +285,19 @@ class Polls:
         self._is_probing = False
         self._is_answered = True
         given: list[Given] = []
-        broken: list[Refused] = []
+        broken: list[KeyRefused] = []
         # The same refusal for all may be about one of them: each is asked alone to find out.
         is_blamed_on_all = len(poll.keys) > 1 and len({repr(answer) for answer in answers.values()}) == 1
         for place, key in enumerate(poll.keys):
             answer = answers[key.symbol]
             stream = self._streams[key]
             stream.place = place
-            if isinstance(answer, Series) or answer.is_empty:
+            if isinstance(answer, SeriesAnswer) or answer.is_empty:
                 self._note_asked(stream, asked, turns.get(key))
                 stream.answered, stream.alone = self._monotonic(), False
-                if isinstance(answer, Series) and answer.spoilt:
+                if isinstance(answer, SeriesAnswer) and answer.spoilt:
                     self._watchlist.skip(f"{key}: {answer.spoilt} rows made no sense")
-                given.append(Given(key, answer.candles if isinstance(answer, Series) else []))
+                given.append(Given(key, answer.candles if isinstance(answer, SeriesAnswer) else []))
             elif answer.code == 429:
                 # The credits know by now how long to wait.
                 continue
@@ -324,7 +324,7 @@ class Polls:
         """Say whether some stream is answered as it should be: then what is wrong with others is no end of the feed."""
         return any(not self._streams[key].is_failing for key in self._accepted)
 
-    def _note_asked(self, stream: PolledStream, asked: float, turn: Turn | None) -> None:
+    def _note_asked(self, stream: PolledStream, asked: float, turn: CreditTurn | None) -> None:
         """Reckon the next poll from the planned moment, so that waiting for a close costs no credit in the long run."""
         stream.asked = asked
         stream.fruitless += 1

@@ -6,10 +6,10 @@ from typing import Any
 import aiohttp
 
 from providers.twelve_data.account import Account
-from providers.twelve_data.answers import INTERVALS, PAGE, Refused, Series, contradiction, read_series, refusal
+from providers.twelve_data.answers import INTERVALS, PAGE, KeyRefused, SeriesAnswer, contradiction, read_series, refusal
 from providers.twelve_data.credits import Use
 from providers.twelve_data.forex import Hours, hours_of, known_pairs, session_at
-from providers.twelve_data.history import KeptPages, Pages
+from providers.twelve_data.history import HistoryPages, KeptPages
 from providers.twelve_data.polled import PolledStream
 from providers.twelve_data.polling import Polls
 from providers.twelve_data.tick_feed import TickFeed
@@ -142,7 +142,7 @@ class TwelveDataProvider:
                 stream.ask_at_once()
         self._polled_with = account
 
-        async def ask(symbols: Sequence[str], interval: str, rows: int) -> Mapping[str, Series | Refused]:
+        async def ask(symbols: Sequence[str], interval: str, rows: int) -> Mapping[str, SeriesAnswer | KeyRefused]:
             return await self.newest(symbols, interval, rows, account, session, settings)
 
         return Polls(
@@ -179,7 +179,7 @@ class TwelveDataProvider:
 
         end = min(end, int(self.server_clock.now()) + next_open(interval, 0))
         earliest = self._earliest.setdefault(symbol, {})
-        pages = Pages(symbol, interval, _hours(symbol, settings), ask, self._kept, earliest, self._currencies)
+        pages = HistoryPages(symbol, interval, _hours(symbol, settings), ask, self._kept, earliest, self._currencies)
         return await pages.candles(start, end, limit)
 
     @hookimpl
@@ -191,7 +191,7 @@ class TwelveDataProvider:
         if not settings["api_key"]:
             return list(known.values())
         body = await self.account(settings).ask("/forex_pairs", {}, 1, session, Use.HISTORY)
-        if isinstance(body, Refused):
+        if isinstance(body, KeyRefused):
             raise body.error()
         pairs = body.get("data") if isinstance(body, dict) else None
         entries = pairs if isinstance(pairs, list) else []
@@ -235,7 +235,7 @@ class TwelveDataProvider:
         account: Account,
         session: aiohttp.ClientSession,
         settings: Mapping[str, Any],
-    ) -> Mapping[str, Series | Refused]:
+    ) -> Mapping[str, SeriesAnswer | KeyRefused]:
         """Ask for the newest candles of some symbols at once; what failed for one symbol is its own answer."""
         params: dict[str, str | int] = {
             "symbol": ",".join(symbols),
@@ -243,17 +243,17 @@ class TwelveDataProvider:
             "outputsize": min(rows, PAGE),
         }
         body = await account.ask("/time_series", params, len(symbols), session, Use.POLL)
-        if isinstance(body, Refused):
+        if isinstance(body, KeyRefused):
             return dict.fromkeys(symbols, body)
         # With one symbol there is no outer object.
         entries = body if len(symbols) > 1 and isinstance(body, dict) else {symbols[0]: body}
-        series: dict[str, Series | Refused] = {}
+        series: dict[str, SeriesAnswer | KeyRefused] = {}
         for symbol in symbols:
             entry = entries.get(symbol)
             refused = refusal(entry, 200, settings["api_key"])
             if refused is not None and refused.is_empty:
                 wrong = contradiction(entry, symbol, INTERVALS[interval])
-                refused = Refused(0, wrong) if wrong is not None else refused
+                refused = KeyRefused(0, wrong) if wrong is not None else refused
             series[symbol] = refused or read_series(entry, interval, _hours(symbol, settings), symbol, self._currencies)
         return series
 

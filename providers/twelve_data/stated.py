@@ -8,7 +8,7 @@ _SPANS = re.compile(r"\b(?:(minutes?)|(days?|daily|today|midnight|24 ?h(?:ours)?
 _LIMIT = re.compile(r"\blimit\b[^.\d]{0,40}(\d{1,9})\b", re.IGNORECASE)
 
 
-class Span(Enum):
+class StatedSpan(Enum):
     """Which limit is meant."""
 
     MINUTE = "minute"
@@ -18,7 +18,7 @@ class Span(Enum):
 class Stated(NamedTuple):
     """Which limit is spent and how many credits it has, each None where that is not said."""
 
-    span: Span | None
+    span: StatedSpan | None
     limit: int | None
 
 
@@ -28,4 +28,4 @@ def stated_limit(message: str) -> Stated:
     if span is None:
         return Stated(None, None)
     limit = _LIMIT.search(message.replace(",", ""))
-    return Stated(Span.MINUTE if span[1] else Span.DAY, int(limit[1]) if limit else None)
+    return Stated(StatedSpan.MINUTE if span[1] else StatedSpan.DAY, int(limit[1]) if limit else None)

@@ -24,7 +24,7 @@ from relay import StreamKey, next_open
 MOST_SPARE = 1 << 40
 
 
-class Turn(NamedTuple):
+class CreditTurn(NamedTuple):
     """When a stream is to be polled next, by the monotonic clock, and how often it is from now on.
 
     `opens` is when its market opens, None while that is open.
@@ -79,7 +79,7 @@ class Planner:
 
     def turns(
         self, wished: Mapping[StreamKey, float], feeders: Mapping[StreamKey, StreamKey], at: float, now: float
-    ) -> dict[StreamKey, Turn]:
+    ) -> dict[StreamKey, CreditTurn]:
         """Return the turn of each stream; `wished` says since when it is wanted, by the monotonic clock `at`.
 
         Streams that are built from others have a turn when they are compared with the provider's candles.
@@ -97,14 +97,16 @@ class Planner:
         every_s = dict(zip(own, periods(chosen, means, now), strict=True))
         return {key: self._turn(key, line, every_s.get(key), wished[key], at, now) for key, line in lines.items()}
 
-    def rank(self, turn: Turn, at: float) -> tuple[bool, int, float, int]:
+    def rank(self, turn: CreditTurn, at: float) -> tuple[bool, int, float, int]:
         """Order those that are due: what is late by a whole round, then finer candles, then who waits longest."""
         stream = self._streams[turn.key]
         is_late = stream.anchor is None or at - turn.due > turn.every_s
         # Among those asked together the order of that call decides, else a part of them would fall behind each time.
         return not is_late, next_open(turn.key.interval, 0), stream.asked, stream.place
 
-    def _turn(self, key: StreamKey, line: Line, every_s: float | None, wished: float, at: float, now: float) -> Turn:
+    def _turn(
+        self, key: StreamKey, line: Line, every_s: float | None, wished: float, at: float, now: float
+    ) -> CreditTurn:
         """Return when a stream is polled next; it lies after the weekend when there is one."""
         stream = self._streams[key]
         opens, close = session_at(now, line.hours)
@@ -114,29 +116,29 @@ class Planner:
             is_asked = stream.anchor is not None and stream.answered >= stream.asked
             if not is_asked and stream.newest is None and now < last_close(now, line.hours) + line.length_s:
                 # The candle in which the market closed may still be open: nobody else would close it.
-                return Turn(key, max(stream.asked + stream.pause_s(self._poll_s), wished), usual_s, opens)
+                return CreditTurn(key, max(stream.asked + stream.pause_s(self._poll_s), wished), usual_s, opens)
             if stream.newest is not None and not stream.is_closed:
                 # Its last candle has still to be fetched once more, as it is when everything is over.
                 over = max(last_close(now, line.hours), next_open(key.interval, stream.newest.time))
                 resume = min(resume, over + SETTLE_S)
-            return Turn(key, max(stream.asked + stream.pause_s(self._poll_s), at + resume - now), usual_s, opens)
+            return CreditTurn(key, max(stream.asked + stream.pause_s(self._poll_s), at + resume - now), usual_s, opens)
         earliest = max(stream.asked + self._poll_s, wished, at + opens + DELAY_S - now)
         if not self.spare and self._limits.left_today(Use.POLL) > 0:
-            return Turn(key, max(earliest, at + close - now + SETTLE_S), inf)
+            return CreditTurn(key, max(earliest, at + close - now + SETTLE_S), inf)
         if stream.anchor is None or every_s == inf:
-            return Turn(key, earliest, usual_s)
+            return CreditTurn(key, earliest, usual_s)
         if stream.newest is None:
-            return Turn(key, max(earliest, stream.anchor + usual_s), usual_s)
+            return CreditTurn(key, max(earliest, stream.anchor + usual_s), usual_s)
         if every_s is None:
             unchecked = min(stream.built, default=stream.newest.time)
             due = at - now + next_check(unchecked, key.interval, stream.checked)
-            return Turn(key, max(earliest, due, stream.asked + stream.pause_s(self._poll_s)), line.length_s)
+            return CreditTurn(key, max(earliest, due, stream.asked + stream.pause_s(self._poll_s)), line.length_s)
         # A month is no fixed number of seconds, but then only the next close is near.
         ends = at - now + next_open(key.interval, stream.newest.time)
         if line.length_s >= CHECK_EVERY_S and not is_slow(key.interval, every_s):
             # A close costs a credit or, where no candle follows, two: a stream that is called live has it.
             for moment in (ends + DELAY_S, ends + SETTLE_S)[: 1 if stream.is_closed else 2]:
                 if stream.asked < moment:
-                    return Turn(key, max(earliest, moment), every_s)
+                    return CreditTurn(key, max(earliest, moment), every_s)
         due = aligned(stream.anchor + every_s, every_s, ends + DELAY_S, line.length_s, earliest, self._poll_s)
-        return Turn(key, due, every_s)
+        return CreditTurn(key, due, every_s)

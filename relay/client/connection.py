@@ -6,16 +6,16 @@ import time
 from relay.client.backoff import Backoff
 from relay.client.decoding import Unreadable, decode
 from relay.client.errors import ClientClosed, ClientError, Disconnected, Refused
-from relay.client.http import Ended, Http, Socket
+from relay.client.http import Ended, Http, RelaySocket
 from relay.client.inbox import Inbox
 from relay.client.messages import Lost, Snapshot, Update
-from relay.client.subscriptions import Following
+from relay.client.subscriptions import FollowedStreams
 from relay.core.errors import CloseCode
 
 _FOR_GOOD = {CloseCode.TOO_MANY_INVALID, CloseCode.TOKEN_REVOKED}
 
 
-class Connection:
+class RelayConnection:
     """One WebSocket at a time: asks for what is followed and puts what comes into the inbox, while `run` runs.
 
     Until the first one is open a failure ends `run`, unless `waits_for_relay`; later it is told as `Lost`. A later
@@ -23,14 +23,14 @@ class Connection:
     """
 
     def __init__(
-        self, http: Http, backoff: Backoff, following: Following, inbox: Inbox, *, waits_for_relay: bool
+        self, http: Http, backoff: Backoff, following: FollowedStreams, inbox: Inbox, *, waits_for_relay: bool
     ) -> None:
         self._http = http
         self._backoff = backoff
         self._following = following
         self._inbox = inbox
         self._is_patient = waits_for_relay
-        self._socket: Socket | None = None
+        self._socket: RelaySocket | None = None
         self._failures = 0
         self._next_attempt = 0.0
 
@@ -60,7 +60,7 @@ class Connection:
                 return
             await socket.send(request)
 
-    async def _use(self, socket: Socket) -> None:
+    async def _use(self, socket: RelaySocket) -> None:
         self._is_patient = True
         self._following.restart()
         self._socket = socket
@@ -75,7 +75,7 @@ class Connection:
             self._socket = None
             await socket.close()
 
-    async def _listen(self, socket: Socket) -> Ended:
+    async def _listen(self, socket: RelaySocket) -> Ended:
         """Take what comes until the end, or until there is a reason to end it. Raises `Disconnected`."""
         while not self._inbox.is_full:
             await self.ask()

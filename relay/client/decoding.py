@@ -28,7 +28,7 @@ class Acceptance(NamedTuple):
     wire: dict[str, Any]
 
 
-class Refusal(NamedTuple):
+class RefusedRequest(NamedTuple):
     """The relay refused a request, or one stream of it: then `key` is its name as the relay spells it."""
 
     request_id: int | None
@@ -39,7 +39,7 @@ class Refusal(NamedTuple):
     wire: dict[str, Any]
 
 
-Said: TypeAlias = Connected | Acceptance | Refusal | State | Snapshot | Update | Gap
+Said: TypeAlias = Connected | Acceptance | RefusedRequest | State | Snapshot | Update | Gap
 
 
 def decode(text: str) -> Said | None:
@@ -101,7 +101,7 @@ def _read(wire: dict[str, Any]) -> Said | None:
         case "gap":
             return Gap(_key(wire), _moment(wire["from"]), _moment(wire["to"]), str(wire.get("reason") or ""), wire)
         case "error":
-            return Refusal(
+            return RefusedRequest(
                 request_id=_whole(wire, "id"),
                 key=_key({"interval": "", **wire}) if wire.get("symbol") is not None else None,
                 code=str(wire.get("code") or ""),

@@ -33,7 +33,7 @@ class Ended(NamedTuple):
     reason: str
 
 
-class Socket:
+class RelaySocket:
     """An open WebSocket to a relay. Whatever happens to it is told by `receive` as its end."""
 
     def __init__(self, socket: aiohttp.ClientWebSocketResponse, url: URL) -> None:
@@ -113,7 +113,7 @@ class Http:
         except (Unreadable, NoJson):
             raise bad_reply(self._url) from None
 
-    async def upgrade(self) -> Socket:
+    async def upgrade(self) -> RelaySocket:
         """Open the WebSocket. Raises `ClientError`."""
         scheme = {"http": "ws", "https": "wss"}[self._url.scheme]
         with self._translated:
@@ -126,7 +126,7 @@ class Http:
                     max_msg_size=_LARGEST_MESSAGE,
                     timeout=aiohttp.ClientWSTimeout(ws_close=2.0),
                 )
-        return Socket(socket, self._url)
+        return RelaySocket(socket, self._url)
 
     async def close(self) -> None:
         """Close the connections; those of a session given are its owner's."""

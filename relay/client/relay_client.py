@@ -18,14 +18,14 @@ from relay.client.answers import (
     read_symbols,
 )
 from relay.client.backoff import Backoff
-from relay.client.connection import Connection
+from relay.client.connection import RelayConnection
 from relay.client.errors import ClientClosed, Disconnected
 from relay.client.http import Http
 from relay.client.inbox import Inbox
 from relay.client.messages import Message
 from relay.client.parsing import DEFAULT_URL, parse_stream, parse_url
-from relay.client.resume import Options
-from relay.client.subscriptions import Following
+from relay.client.resume import StreamOptions
+from relay.client.subscriptions import FollowedStreams
 from relay.core.model import StreamKey
 
 
@@ -64,9 +64,9 @@ class RelayClient:
         self.url = parse_url(url)
         backoff = Backoff(*backoff_s, jitter or random.Random())
         self._http = Http(self.url, token, session, timeout_s, heartbeat_s)
-        self._following = Following(backoff, server_ahead_s=time.time() - time.monotonic())
+        self._following = FollowedStreams(backoff, server_ahead_s=time.time() - time.monotonic())
         self._inbox = Inbox(most_unread)
-        self._connection = Connection(
+        self._connection = RelayConnection(
             self._http, backoff, self._following, self._inbox, waits_for_relay=waits_for_relay
         )
         self._keeper: asyncio.Task[None] | None = None
@@ -118,7 +118,7 @@ class RelayClient:
         raises ValueError and follows none.
         """
         self._check_open()
-        self._following.follow(list(map(parse_stream, streams)), Options(bars, since, throttle_ms, closed_only))
+        self._following.follow(list(map(parse_stream, streams)), StreamOptions(bars, since, throttle_ms, closed_only))
         await self._connection.ask()
 
     async def unsubscribe(self, *streams: str | StreamKey) -> None:

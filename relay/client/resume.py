@@ -11,7 +11,7 @@ _MOST_GAPS = 50
 _MOST_TOLD = 512
 
 
-class Options(NamedTuple):
+class StreamOptions(NamedTuple):
     """What an application asks of a stream."""
 
     bars: int | None = None
@@ -28,7 +28,7 @@ class Progress:
     `revision` is the number of the last revision that was told, None as long as the relay named none.
     """
 
-    def __init__(self, interval: str, options: Options) -> None:
+    def __init__(self, interval: str, options: StreamOptions) -> None:
         self.options = options
         self._interval = interval
         self._last_closed: int | None = None

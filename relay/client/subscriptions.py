@@ -11,9 +11,9 @@ from typing import Any, Literal, NamedTuple
 import orjson
 
 from relay.client.backoff import Backoff
-from relay.client.decoding import Acceptance, Refusal, Said
+from relay.client.decoding import Acceptance, RefusedRequest, Said
 from relay.client.messages import Confirmed, Connected, Failure, Gap, Message, Snapshot, State, Update
-from relay.client.resume import Options, Progress
+from relay.client.resume import Progress, StreamOptions
 from relay.core.errors import Code
 from relay.core.model import StreamKey
 
@@ -27,8 +27,8 @@ _MOST_REPAIRS = 12
 _FOR_GOOD = {Code.INVALID_JSON, Code.INVALID_REQUEST, Code.UNKNOWN_ACTION}
 
 
-class _Stream:
-    def __init__(self, asked: StreamKey, options: Options) -> None:
+class _FollowedStream:
+    def __init__(self, asked: StreamKey, options: StreamOptions) -> None:
         self.asked = asked
         self.key: StreamKey | None = None
         self.progress = Progress(asked.interval, options)
@@ -51,12 +51,12 @@ class _Stream:
         return self.key or self.asked
 
 
-class _Request(NamedTuple):
+class _SentRequest(NamedTuple):
     kind: Literal["subscribe", "unsubscribe", "renew", "repair"]
-    unanswered: list[_Stream]
+    unanswered: list[_FollowedStream]
 
 
-class Following:
+class FollowedStreams:
     """Streams by name: canonical once the relay confirmed it, as asked until then.
 
     After `restart` everything is asked for again, each stream from where it stopped.
@@ -65,9 +65,9 @@ class Following:
     def __init__(self, backoff: Backoff, *, server_ahead_s: float) -> None:
         self._backoff = backoff
         self._server_ahead_s = server_ahead_s
-        self._streams: dict[StreamKey, _Stream] = {}
-        self._leaving: list[_Stream] = []
-        self._requests: dict[int, _Request] = {}
+        self._streams: dict[StreamKey, _FollowedStream] = {}
+        self._leaving: list[_FollowedStream] = []
+        self._requests: dict[int, _SentRequest] = {}
         self._last_id = 0
         self.due_at = math.inf
         """When `next_request` is worth a call; it is looked at for every message, so it is kept."""
@@ -77,12 +77,12 @@ class Following:
         """The streams, in no order that means anything."""
         return tuple(self._streams)
 
-    def follow(self, keys: Iterable[StreamKey], options: Options) -> None:
+    def follow(self, keys: Iterable[StreamKey], options: StreamOptions) -> None:
         """Follow streams; one that is followed already gets these options."""
         for key in keys:
             stream = self._find(key)
             if stream is None:
-                self._streams[key] = _Stream(key, options)
+                self._streams[key] = _FollowedStream(key, options)
             else:
                 stream.progress.options = options
                 stream.ask_at = 0.0
@@ -132,12 +132,12 @@ class Following:
         fits = [stream for stream in due if not _is_pinned(stream) and stream.progress.request() == options]
         return self._subscribe(fits[: _room(fits)], options)
 
-    def _subscribe(self, streams: list[_Stream], options: dict[str, Any]) -> dict[str, Any]:
+    def _subscribe(self, streams: list[_FollowedStream], options: dict[str, Any]) -> dict[str, Any]:
         for stream in streams:
             stream.awaits_snapshot = "since" in options or "bars" in options
         return self._request("subscribe", streams, options)
 
-    def _renewal(self, streams: list[_Stream]) -> dict[str, Any]:
+    def _renewal(self, streams: list[_FollowedStream]) -> dict[str, Any]:
         request = self._request("renew", streams, {})
         for stream in streams:
             stream.must_leave, stream.ask_at = False, 0.0
@@ -156,7 +156,7 @@ class Following:
                 return request
         return None
 
-    def _plan_repair(self, stream: _Stream, now: float) -> None:
+    def _plan_repair(self, stream: _FollowedStream, now: float) -> None:
         # What so many questions did not bring may come with the next connection.
         if stream.progress.gaps and stream.repair_at == math.inf and stream.repairs < _MOST_REPAIRS:
             stream.repair_at = now + min(_MOST_REPAIR_S, _REPAIR_S * 2.0**stream.repairs)
@@ -183,7 +183,7 @@ class Following:
                 return [said]
             case Acceptance():
                 return self._take_acceptance(said, now)
-            case Refusal():
+            case RefusedRequest():
                 return self._take_refusal(said, now)
             case Gap():
                 stream = self._told_of(said.key)
@@ -194,7 +194,7 @@ class Following:
             case State():
                 return [] if self._told_of(said.key) is None else [said]
 
-    def _take_snapshot(self, stream: _Stream, said: Snapshot, now: float) -> list[Message]:
+    def _take_snapshot(self, stream: _FollowedStream, said: Snapshot, now: float) -> list[Message]:
         is_whole = not stream.is_repairing
         stream.is_repairing = stream.awaits_snapshot = False
         found = stream.progress.take_snapshot(said, self._server_time(now), is_whole=is_whole)
@@ -207,7 +207,7 @@ class Following:
         self._plan_repair(stream, now)
         return found
 
-    def _renew(self, stream: _Stream) -> None:
+    def _renew(self, stream: _FollowedStream) -> None:
         stream.is_renewing = stream.must_leave = True
         stream.ask_at = self.due_at = 0.0
 
@@ -235,7 +235,7 @@ class Following:
             stream.progress.take_revision(said.wire.get("revision"))
         return [Confirmed(said.key, said.action, said.wire)]
 
-    def _take_refusal(self, said: Refusal, now: float) -> list[Message]:
+    def _take_refusal(self, said: RefusedRequest, now: float) -> list[Message]:
         request = None if said.request_id is None else self._requests.get(said.request_id)
         if said.key is not None:
             stream = self._asked(said.request_id, said.key)
@@ -269,16 +269,16 @@ class Following:
             found.append(Failure(said.code, said.message, stream.name, is_retried, said.wire))
         return found
 
-    def _find(self, key: StreamKey) -> _Stream | None:
+    def _find(self, key: StreamKey) -> _FollowedStream | None:
         """Return the stream that goes by this name, the canonical one or the one it was asked by."""
         return self._streams.get(key) or next((s for s in self._streams.values() if s.asked == key), None)
 
-    def _told_of(self, key: StreamKey) -> _Stream | None:
+    def _told_of(self, key: StreamKey) -> _FollowedStream | None:
         # Until the confirmation, messages are those of a subscription that was left.
         stream = self._streams.get(key)
         return stream if stream is not None and stream.key is not None and not stream.is_renewing else None
 
-    def _asked(self, request_id: int | None, key: StreamKey) -> _Stream | None:
+    def _asked(self, request_id: int | None, key: StreamKey) -> _FollowedStream | None:
         """Take the stream that an answer is about from its request; by name, or because it is the only one left."""
         if request_id is None or request_id not in self._requests:
             return None
@@ -292,7 +292,7 @@ class Following:
                 del self._requests[request_id]
         return found
 
-    def _leave(self, stream: _Stream, *, at: float) -> None:
+    def _leave(self, stream: _FollowedStream, *, at: float) -> None:
         stream.ask_at = at
         self._leaving.append(stream)
         self.due_at = min(self.due_at, at)
@@ -300,14 +300,14 @@ class Following:
     def _request(
         self,
         kind: Literal["subscribe", "unsubscribe", "renew", "repair"],
-        streams: list[_Stream],
+        streams: list[_FollowedStream],
         options: dict[str, Any],
     ) -> dict[str, Any]:
         for stream in streams:
             stream.ask_at = math.inf
             stream.is_asked = True
         self._last_id += 1
-        self._requests[self._last_id] = _Request(kind, streams)
+        self._requests[self._last_id] = _SentRequest(kind, streams)
         return {
             "action": "unsubscribe" if kind in ("unsubscribe", "renew") else "subscribe",
             "streams": [str(stream.asked) for stream in streams],
@@ -319,11 +319,11 @@ class Following:
         return int(now + self._server_ahead_s)
 
 
-def _is_pinned(stream: _Stream) -> bool:
+def _is_pinned(stream: _FollowedStream) -> bool:
     return ":" in stream.asked.symbol
 
 
-def _room(streams: Iterable[_Stream]) -> int:
+def _room(streams: Iterable[_FollowedStream]) -> int:
     """Return how many of the first streams fit into one frame that the relay takes; one at least."""
     lengths = (len(orjson.dumps(str(stream.asked))) + 1 for stream in streams)
     fitting = takewhile(lambda size: size <= _NAME_BYTES_PER_REQUEST, accumulate(lengths))

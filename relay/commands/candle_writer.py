@@ -18,7 +18,7 @@ COMPARED = 10
 _LONGEST_LINE = 4096
 
 
-class Writer:
+class CandleWriter:
     """Writes pages in one form; `close` ends what was begun."""
 
     def __init__(self, file: BinaryIO, form: str, *, has_begun: bool = False) -> None:

@@ -82,7 +82,7 @@ async def _ask(
     raise AssertionError("unreachable: the last try returns or raises")
 
 
-class Meter:
+class DownloadProgress:
     """A progress bar on stderr, from the second page on; none where stderr is no terminal."""
 
     def __init__(self, progress: Progress | None, start: int | None, end: int | None) -> None:
@@ -111,11 +111,11 @@ class Meter:
 
 
 @contextmanager
-def metered(start: int | None, end: int | None, *, is_shown: bool) -> Iterator[Meter]:
+def metered(start: int | None, end: int | None, *, is_shown: bool) -> Iterator[DownloadProgress]:
     """Give a meter; its bar is gone at the end."""
     console = Console(stderr=True)
     if not is_shown or not console.is_terminal or console.is_dumb_terminal:
-        yield Meter(None, start, end)
+        yield DownloadProgress(None, start, end)
         return
     columns = (
         BarColumn(),
@@ -124,4 +124,4 @@ def metered(start: int | None, end: int | None, *, is_shown: bool) -> Iterator[M
         TimeRemainingColumn(compact=True),
     )
     with Progress(*columns, console=console, transient=True) as progress:
-        yield Meter(progress, start, end)
+        yield DownloadProgress(progress, start, end)

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from relay.client import History, RelayClient
-from relay.commands.candle_writer import COMPARED, RESUMABLE, Earlier, Writer, for_its_owner, read_earlier
+from relay.commands.candle_writer import COMPARED, RESUMABLE, CandleWriter, Earlier, for_its_owner, read_earlier
 from relay.commands.download import MOST_BACKWARDS, metered, pages
 from relay.commands.formatting import change, fixed, moment, places, printable, volume
 from relay.commands.run_client import call, relay_options, shows_table
@@ -108,7 +108,7 @@ def command(
             is_shown = output is not None or not sys.stdout.isatty()
             size = 0 if earlier is None else earlier.size
             with _opened(output, size) as file, metered(start, end, is_shown=is_shown) as meter:
-                writer = Writer(file, form or "lines", has_begun=size > 0)
+                writer = CandleWriter(file, form or "lines", has_begun=size > 0)
                 async for page in found:
                     writer.write(page)
                     meter.advance(page)
@@ -160,7 +160,7 @@ async def _show(found: AsyncIterator[History]) -> None:
     if second is None:
         Console().print(_table(first))
         return
-    writer = Writer(sys.stdout.buffer, "lines")
+    writer = CandleWriter(sys.stdout.buffer, "lines")
     writer.write(first)
     writer.write(second)
     async for page in found:

@@ -16,7 +16,7 @@ _FIRST = ("version", "uptime_s", "clients")
 # The order of columns, the most telling first; a narrow terminal leaves out the last ones. Unknown ones follow.
 _COLUMNS = (
     *("id", "name", "symbol", "interval", "provider", "state", "status", "connections", "streams", "subscribers"),
-    *("left", "limit", "resets_in_s", "lag_ms", "lag_spread_ms", "last_update", "gaps", "merged", "used"),
+    *("left", "limit", "resets_in_s", "lag_ms", "lag_spread_ms", "last_update", "gaps", "conflated", "used"),
     *("updates_in", "updates_out", "backfills", "backfilled", "revised", "seq", "reconnects", "title"),
 )
 # Long, and of no use in a row; `--json` has them.

@@ -38,7 +38,7 @@ _GAPS_SHOWN = 10
 _UNITS = ("B", "KB", "MB", "GB", "TB")
 
 
-class Report(NamedTuple):
+class StoreReport(NamedTuple):
     """What a run found out; None is what was not asked for."""
 
     name: str
@@ -138,7 +138,7 @@ def _look(
     checks: bool,
     samples: int,
     randomness: random.Random,
-) -> Report:
+) -> StoreReport:
     """Read the file, then ask the providers. Raises `ConfigError` and `StoreError`."""
     name, clock = config.database, Clock()
     providers: dict[str, Provider] = {}
@@ -155,7 +155,7 @@ def _look(
             for provider in providers.values():
                 provider.remember(_memory_of(connection, provider.name))
     compared = asyncio.run(compare(drawn, providers, clock)) if samples else None
-    return Report(name, found, verified, compared, [str(stream) for stream in repaired])
+    return StoreReport(name, found, verified, compared, [str(stream) for stream in repaired])
 
 
 def _memory_of(connection: sqlite3.Connection, name: str) -> Memory:
@@ -167,7 +167,7 @@ def _memory_of(connection: sqlite3.Connection, name: str) -> Memory:
 # -- for people ------------------------------------------------------------------------------------
 
 
-def _lines(report: Report) -> Iterator[str]:
+def _lines(report: StoreReport) -> Iterator[str]:
     found = report.overview
     candles = sum(stream.candles for stream in found.streams)
     for one in report.forgotten:
@@ -282,7 +282,7 @@ def _size(count: float) -> str:
 # -- for programs ----------------------------------------------------------------------------------
 
 
-def _as_json(report: Report) -> dict[str, Any]:
+def _as_json(report: StoreReport) -> dict[str, Any]:
     found = report.overview
     told: dict[str, Any] = {
         "database": report.name,

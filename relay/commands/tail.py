@@ -25,7 +25,7 @@ from relay.client import (
 )
 from relay.commands.formatting import moment, number, printable
 from relay.commands.run_client import call, relay_options, shows_table
-from relay.commands.tail_table import CLOSES, Board
+from relay.commands.tail_table import CLOSES, TailTable
 from relay.core.model import Candle, StreamKey
 
 _REDRAW_S = 0.125
@@ -104,10 +104,10 @@ async def _follow(
 
 
 async def _follow_in_table(client: RelayClient, count: int | None) -> None:
-    board = Board(str(client.url))
+    table = TailTable(str(client.url))
     # What goes to stderr appears above the table, unless it goes elsewhere.
     redirects = sys.stderr.isatty()
-    with Live(board, console=Console(), auto_refresh=False, redirect_stderr=redirects) as live:
+    with Live(table, console=Console(), auto_refresh=False, redirect_stderr=redirects) as live:
 
         async def redraw() -> None:
             while True:
@@ -116,7 +116,7 @@ async def _follow_in_table(client: RelayClient, count: int | None) -> None:
 
         drawing = asyncio.create_task(redraw())
         try:
-            await _follow(client, board.take, count, tells_states=False)
+            await _follow(client, table.take, count, tells_states=False)
         finally:
             drawing.cancel()
             with contextlib.suppress(asyncio.CancelledError):

@@ -48,7 +48,7 @@ class Closes:
         return Measurement(min(4, options.max_width), min(max(6, len(self._values)), options.max_width))
 
 
-class Row:
+class TailRow:
     """What is known of one stream."""
 
     def __init__(self, key: StreamKey) -> None:
@@ -73,13 +73,13 @@ class Row:
             self.closes[candle.time] = candle.close
 
 
-class Board:
+class TailTable:
     """Takes the messages of the client and draws them; never blocks and holds one row a stream."""
 
     def __init__(self, address: str, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._address = address
         self._monotonic = monotonic
-        self._rows: dict[StreamKey, Row] = {}
+        self._rows: dict[StreamKey, TailRow] = {}
         self._lost = ""
         self._retry_at = 0.0
         self._is_connected = False
@@ -107,8 +107,8 @@ class Board:
             case _:
                 pass
 
-    def _row(self, key: StreamKey) -> Row:
-        return self._rows.setdefault(key, Row(key))
+    def _row(self, key: StreamKey) -> TailRow:
+        return self._rows.setdefault(key, TailRow(key))
 
     def _set_state(self, key: StreamKey, status: str, text: str) -> None:
         row = self._row(key)
@@ -154,7 +154,7 @@ class Board:
 
     # -- layouts ----------------------------------------------------------------------------------------------------
 
-    def _wide(self, rows: list[Row]) -> Table:
+    def _wide(self, rows: list[TailRow]) -> Table:
         table = _table("Symbol", "", "State", "Time", ">Open", ">High", ">Low", ">Close", ">Change", ">Volume", ">Age")
         for row in rows:
             open_, high, low, close = _prices(row)
@@ -162,7 +162,7 @@ class Board:
             table.add_row(_symbol(row), row.key.interval, self._state(row), *cells, Closes([*row.closes.values()]))
         return table
 
-    def _stacked(self, rows: list[Row]) -> Table:
+    def _stacked(self, rows: list[TailRow]) -> Table:
         table = _table("Stream", "Time\nAge", ">Close\nOpen", ">High\nLow", ">Change\nVolume")
         for row in rows:
             open_, high, low, close = _prices(row)
@@ -176,18 +176,18 @@ class Board:
             )
         return table
 
-    def _compact(self, rows: list[Row]) -> Table:
+    def _compact(self, rows: list[TailRow]) -> Table:
         table = _table("Symbol", "", "State", "Time", ">Close", ">Change", ">Volume", ">Age")
         for row in rows:
             cells = (_time(row), _prices(row)[3], _change(row), _volume(row), self._age(row))
             table.add_row(_symbol(row), row.key.interval, self._state(row), *cells, Closes([*row.closes.values()]))
         return table
 
-    def _state(self, row: Row) -> Text:
+    def _state(self, row: TailRow) -> Text:
         status = row.status if self._is_connected or row.status == "refused" else "offline"
         return Text(f"● {_word(status)}", _COLOURS.get(status, "yellow"), no_wrap=True)
 
-    def _age(self, row: Row) -> Text:
+    def _age(self, row: TailRow) -> Text:
         return Text("" if row.updated_at is None else duration(self._monotonic() - row.updated_at), "dim")
 
 
@@ -215,32 +215,32 @@ def _over(upper: Text, lower: Text) -> Text:
     return Text("\n").join((upper, lower))
 
 
-def _symbol(row: Row) -> Text:
+def _symbol(row: TailRow) -> Text:
     return Text(printable(row.key.symbol), "bold")
 
 
-def _time(row: Row) -> Text:
+def _time(row: TailRow) -> Text:
     if row.candle is None:
         return Text("")
     return Text(short_moment(row.candle.time, row.key.interval), "" if row.is_closed else "italic")
 
 
-def _prices(row: Row) -> tuple[Text, Text, Text, Text]:
+def _prices(row: TailRow) -> tuple[Text, Text, Text, Text]:
     if row.candle is None:
         return Text(""), Text(""), Text(""), Text("")
     open_, high, low, close = (fixed(price, row.decimals) for price in row.candle[1:5])
     return Text(open_), Text(high), Text(low), Text(close, f"bold {_colour(row)}".strip())
 
 
-def _change(row: Row) -> Text:
+def _change(row: TailRow) -> Text:
     return Text("") if row.candle is None else Text(change(row.candle.close, row.candle.open), _colour(row))
 
 
-def _volume(row: Row) -> Text:
+def _volume(row: TailRow) -> Text:
     return Text("" if row.candle is None else volume(row.candle.volume))
 
 
-def _colour(row: Row) -> str:
+def _colour(row: TailRow) -> str:
     if row.candle is None or row.candle.close == row.candle.open:
         return ""
     return "green" if row.candle.close > row.candle.open else "red"

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from relay.config import parsers as values
+from relay.config import parsers
 from relay.config.tokens import Tokens, parse_tokens
 from relay.core.errors import ConfigError
 from relay.core.intervals import INTERVALS
@@ -33,7 +33,7 @@ class Config:
     tokens: Tokens = field(default_factory=Tokens)
     public_status: bool = False
     allowed_origins: tuple[str, ...] = ()
-    trusted_proxies: tuple[values.Network, ...] = ()
+    trusted_proxies: tuple[parsers.Network, ...] = ()
     max_clients: int = 10_000
     max_clients_per_address: int = 1_000
     max_streams_per_client: int = 200
@@ -44,7 +44,7 @@ class Config:
     max_history_rows_per_minute: int = 1_000_000
     max_history_rows_per_minute_per_address: int = 0
     history_cache_mb: int = 64
-    retention: tuple[values.Period, ...] = ()
+    retention: tuple[parsers.Period, ...] = ()
     linger_seconds: float = 5.0
     flush_ms: float = 20.0
     compression: bool = False
@@ -62,32 +62,32 @@ class Config:
 
 
 _PARSERS: dict[str, Callable[[Any], Any]] = {
-    "host": values.text,
-    "port": values.number(int, 0, 65_535),
-    "database": values.text,
-    "tls_cert": values.text,
-    "tls_key": values.text,
+    "host": parsers.text,
+    "port": parsers.number(int, 0, 65_535),
+    "database": parsers.text,
+    "tls_cert": parsers.text,
+    "tls_key": parsers.text,
     "tokens": parse_tokens,
-    "public_status": values.switch,
-    "allowed_origins": values.origins,
-    "trusted_proxies": values.networks,
-    "max_clients": values.number(int, 1, 1_000_000),
-    "max_clients_per_address": values.number(int, 1, 1_000_000),
-    "max_streams_per_client": values.number(int, 1, 100_000),
-    "max_streams": values.number(int, 1, 100_000),
-    "max_connects_per_minute": values.number(int, 0, 100_000_000),
-    "max_requests_per_second": values.number(float, 0.1, 1_000_000),
-    "max_requests_per_second_per_address": values.number(float, 0, 1_000_000),
-    "max_history_rows_per_minute": values.number(int, 1, 1_000_000_000),
-    "max_history_rows_per_minute_per_address": values.number(int, 0, 1_000_000_000),
-    "history_cache_mb": values.number(int, 0, 1_000_000),
-    "retention": values.periods(*INTERVALS),
-    "linger_seconds": values.number(float, 0, 3_600),
-    "flush_ms": values.number(float, 0, 1_000),
-    "compression": values.switch,
-    "log_level": values.one_of(*LOG_LEVELS),
-    "log_format": values.one_of(*LOG_FORMATS),
-    "plugins": values.texts,
+    "public_status": parsers.switch,
+    "allowed_origins": parsers.origins,
+    "trusted_proxies": parsers.networks,
+    "max_clients": parsers.number(int, 1, 1_000_000),
+    "max_clients_per_address": parsers.number(int, 1, 1_000_000),
+    "max_streams_per_client": parsers.number(int, 1, 100_000),
+    "max_streams": parsers.number(int, 1, 100_000),
+    "max_connects_per_minute": parsers.number(int, 0, 100_000_000),
+    "max_requests_per_second": parsers.number(float, 0.1, 1_000_000),
+    "max_requests_per_second_per_address": parsers.number(float, 0, 1_000_000),
+    "max_history_rows_per_minute": parsers.number(int, 1, 1_000_000_000),
+    "max_history_rows_per_minute_per_address": parsers.number(int, 0, 1_000_000_000),
+    "history_cache_mb": parsers.number(int, 0, 1_000_000),
+    "retention": parsers.periods(*INTERVALS),
+    "linger_seconds": parsers.number(float, 0, 3_600),
+    "flush_ms": parsers.number(float, 0, 1_000),
+    "compression": parsers.switch,
+    "log_level": parsers.one_of(*LOG_LEVELS),
+    "log_format": parsers.one_of(*LOG_FORMATS),
+    "plugins": parsers.texts,
 }
 
 _SECRET_KEYS = {"tokens"}
@@ -233,14 +233,14 @@ def given_setting(config: Config, info: ProviderInfo, setting: Setting) -> tuple
 
 def _parser_of(setting: Setting) -> Callable[[Any], Any]:
     if setting.is_secret:
-        return values.secret
+        return parsers.secret
     least = float("-inf") if setting.least is None else setting.least
     most = float("inf") if setting.most is None else setting.most
-    parsers: dict[str, Callable[[Any], Any]] = {
-        "text": values.text,
-        "urls": values.urls,
-        "int": values.number(int, least, most),
-        "float": values.number(float, least, most),
-        "choice": values.one_of(*setting.choices),
+    by_kind: dict[str, Callable[[Any], Any]] = {
+        "text": parsers.text,
+        "urls": parsers.urls,
+        "int": parsers.number(int, least, most),
+        "float": parsers.number(float, least, most),
+        "choice": parsers.one_of(*setting.choices),
     }
-    return parsers[setting.kind]
+    return by_kind[setting.kind]

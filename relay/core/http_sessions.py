@@ -55,7 +55,7 @@ Binance's exchangeInfo: about 6 MB with 530,000 values for the 3,710 pairs of 20
 when each pair has 200 permissions."""
 
 
-class Answer(aiohttp.ClientResponse):
+class BoundedResponse(aiohttp.ClientResponse):
     """An answer within bounds, whichever way it is asked for. It is shown without its address, which may hold a key."""
 
     async def start(self, connection: aiohttp.connector.Connection) -> aiohttp.ClientResponse:
@@ -104,7 +104,7 @@ def open_session(
         cookie_jar=aiohttp.DummyCookieJar() if like is None else like.cookie_jar,
         connector=None if like is None else like.connector,
         connector_owner=like is None,
-        response_class=Answer,
+        response_class=BoundedResponse,
         trace_configs=traces,
     )
 

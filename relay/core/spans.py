@@ -28,7 +28,7 @@ def merge_spans(spans: Iterable[Span]) -> list[Span]:
     return merged
 
 
-def cut_spans(spans: Iterable[Span], start: int, end: int) -> list[Span]:
+def clip_spans(spans: Iterable[Span], start: int, end: int) -> list[Span]:
     """Return the spans, merged, as far as they lie between `start` and `end`."""
     return merge_spans(Span(max(span.start, start), min(span.end, end)) for span in spans)
 
@@ -42,7 +42,7 @@ def span_at(spans: Sequence[Span], time: int) -> Span | None:
 def gaps_between(spans: Sequence[Span], start: int, end: int) -> list[Span]:
     """Return what lies between `start` and `end` and in none of the spans, which are merged."""
     gaps: list[Span] = []
-    for span in cut_spans(spans, start, end):
+    for span in clip_spans(spans, start, end):
         if span.start > start:
             gaps.append(Span(start, span.start))
         start = span.end

@@ -11,7 +11,7 @@ def _always(moment: int) -> OpenHours | None:
     return None
 
 
-class Market:
+class TradingHours:
     """The hours of one symbol. `hours` gives those that hold a moment, or else the next ones; None: it never closes.
 
     Moments are the provider's time in Unix seconds. The hours asked for last are remembered.

@@ -14,7 +14,7 @@ UNWATCHED_S = 2 * 86_400.0
 _FEW = 3
 
 
-class Seen(NamedTuple):
+class ListChange(NamedTuple):
     """What a list shows: who is `back`, and since when it was missing, and who may be, since it was `unwatched`.
 
     It is not believed when nearly all are back: then it is the list that was away.
@@ -40,7 +40,7 @@ class Absences:
         """Go by what is stored again, as after a restart."""
         self._absent.clear()
 
-    async def take(self, provider: str, symbols: Collection[str], stored: Collection[str]) -> Seen:
+    async def take(self, provider: str, symbols: Collection[str], stored: Collection[str]) -> ListChange:
         """Take a list, which says something about those with `stored` candles. Raises `StoreError`."""
         listed, now = {symbol.upper() for symbol in symbols}, self._clock.wall()
         unwatched: Collection[str] = ()
@@ -51,7 +51,7 @@ class Absences:
         was = {symbol: at for symbol, at in self._absent[provider].items() if symbol in stored}
         back = {symbol: at for symbol, at in was.items() if symbol.upper() in listed}
         self._absent[provider] = {symbol: was.get(symbol, now) for symbol in stored if symbol.upper() not in listed}
-        return Seen(back, unwatched, len(back) <= max(_FEW, len(stored) // 2))
+        return ListChange(back, unwatched, len(back) <= max(_FEW, len(stored) // 2))
 
     async def keep(self, provider: str) -> None:
         """Store what is remembered of a provider, once what follows from its list was done. Raises `StoreError`."""

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from relay.core.intervals import length_s, next_open
 from relay.core.model import StreamKey
-from relay.core.spans import Span, cut_spans, gaps_between, merge_spans
+from relay.core.spans import Span, clip_spans, gaps_between, merge_spans
 
 ROW_PAUSES_S = (5.0, 15.0, 60.0, 300.0, 900.0, 3600.0)
 """How long a row that cannot be used is left alone after each answer that had it so; the last one for ever."""
@@ -90,7 +90,7 @@ class Doubts:
         empty = [doubt for doubt in before if not doubt.is_row and not doubt.is_sparse]
         holes, sparse = holes_of(times, answered, stream[1].interval)
         for hole in holes:
-            parts = [(doubt, span) for doubt in empty for span in cut_spans((doubt.span,), *hole)]
+            parts = [(doubt, span) for doubt in empty for span in clip_spans((doubt.span,), *hole)]
             new = gaps_between(merge_spans(span for _, span in parts), *hole)
             agreed = [_grown(span, False, doubt, now) for doubt, span in parts]
             doubts += [doubt for doubt in agreed if doubt.answers <= len(EMPTY_PAUSES_S)]

@@ -20,12 +20,12 @@ LEAST_SHARED = 4
 """Budgets of fewer units are not divided."""
 
 
-class Turn:
+class QueueTurn:
     """The place of one call in the queue; the call is made inside of `async with`."""
 
     __slots__ = ("_turns", "client", "go", "used")
 
-    def __init__(self, turns: "Turns", client: str | None) -> None:
+    def __init__(self, turns: "FairQueue", client: str | None) -> None:
         self._turns = turns
         self.client = client
         self.go: asyncio.Future[None] | None = None
@@ -45,14 +45,14 @@ class Turn:
         self._turns.end(self)
 
 
-class _Period:
+class _Usage:
     # What clients spent of one budget until it is back to 0, in calls.
     def __init__(self, resets_at: float) -> None:
         self.resets_at = resets_at
         self.calls: Counter[str] = Counter()
 
 
-class Turns:
+class FairQueue:
     """The calls to one provider: at most `most` at a time for clients, and as many again for live streams."""
 
     def __init__(
@@ -62,16 +62,16 @@ class Turns:
         self._budgets = budgets
         self._wall = wall
         self._running = 0
-        self._live: deque[Turn] = deque()
-        self._queues: OrderedDict[str, deque[Turn]] = OrderedDict()
-        self._periods: dict[str, _Period] = {}
+        self._live: deque[QueueTurn] = deque()
+        self._queues: OrderedDict[str, deque[QueueTurn]] = OrderedDict()
+        self._periods: dict[str, _Usage] = {}
         self._cost: dict[str, int] = {}
 
-    def turn(self, client: str | None) -> Turn:
+    def turn(self, client: str | None) -> QueueTurn:
         """Return a place for a call; None is a live stream."""
-        return Turn(self, client)
+        return QueueTurn(self, client)
 
-    async def take(self, turn: Turn) -> None:
+    async def take(self, turn: QueueTurn) -> None:
         """Wait until the call may be made. Raises `RateLimited` when its client had its share of a budget."""
         turn.go = asyncio.get_running_loop().create_future()
         if turn.client is None:
@@ -88,7 +88,7 @@ class Turns:
                 self._leave(turn)
             raise
 
-    def end(self, turn: Turn) -> None:
+    def end(self, turn: QueueTurn) -> None:
         """Let the next one go."""
         self._running -= 1
         for budget in self._budgets():
@@ -98,7 +98,7 @@ class Turns:
                 self._cost[budget.name] = min(spent, self._cost.get(budget.name, spent))
         self._next()
 
-    def move(self, turn: Turn) -> None:
+    def move(self, turn: QueueTurn) -> None:
         """Put a call that still waits before those of all clients."""
         if turn.go is not None and not turn.go.done():
             self._leave(turn)
@@ -106,7 +106,7 @@ class Turns:
         turn.client = None
         self._next()
 
-    def _leave(self, turn: Turn) -> None:
+    def _leave(self, turn: QueueTurn) -> None:
         if turn in self._live:
             self._live.remove(turn)
         queue = self._queues.get(turn.client or "")
@@ -129,7 +129,7 @@ class Turns:
             elif turn.go is not None:
                 turn.go.set_exception(refusal)
 
-    def _start(self, turn: Turn) -> None:
+    def _start(self, turn: QueueTurn) -> None:
         self._running += 1
         turn.used = {budget.name: budget.used for budget in self._budgets()}
         if turn.go is not None:
@@ -142,7 +142,7 @@ class Turns:
         for budget in self._budgets():
             period = self._periods.get(budget.name)
             if period is None or now >= period.resets_at:
-                period = self._periods[budget.name] = _Period(budget.resets_at)
+                period = self._periods[budget.name] = _Usage(budget.resets_at)
             periods.append(period)
             if budget.limit < LEAST_SHARED:
                 continue

@@ -19,7 +19,7 @@ from relay.history.absences import Absences
 from relay.history.identity import SAMPLE, UNKNOWN, Verdict, follows, is_disagreement, longer_interval
 from relay.history.range_walk import CandleSource
 from relay.history.samples import compare
-from relay.protocol import frames as wire
+from relay.protocol import frames
 from relay.storage.set_aside import CHECKING, aside_name, is_aside, mark_of, original
 from relay.storage.store import Store
 from relay.streams.hub import Hub
@@ -41,7 +41,7 @@ Identity = tuple[str, str]
 """The names of a provider and of one of its symbols."""
 
 
-class _Doubt:
+class _Check:
     # One symbol that is being checked: what opened earlier than `before`, of one interval or of all.
     __slots__ = (
         "absent_at",
@@ -88,7 +88,7 @@ class _Doubt:
         return self.interval is None and self.absent_at is None and not self.is_aside
 
 
-class Identities:
+class IdentityChecks:
     """Owns the checks under way; `start` says whose. `set_aside` are the names of what was set aside, by provider.
 
     A symbol that was away and is back has its candles set aside at once and gets them back when they prove to be its
@@ -116,7 +116,7 @@ class Identities:
         self._clock = clock
         self._on_changed = on_changed
         self._sources: dict[str, CandleSource] = {}
-        self._doubts: dict[Identity, _Doubt] = {}
+        self._doubts: dict[Identity, _Check] = {}
         # Up to which open time a symbol was found to be the same.
         self._settled: dict[Identity, int] = {}
         self._absences = Absences(store.documents, clock)
@@ -277,14 +277,14 @@ class Identities:
         with suppress(TimeoutError):
             await asyncio.wait_for(doubt.is_compared.wait(), left_s)
 
-    def _begin(self, source: CandleSource, symbol: str) -> _Doubt:
+    def _begin(self, source: CandleSource, symbol: str) -> _Check:
         identity = (source.name, symbol)
         doubt = self._doubts.get(identity)
         if doubt is None:
-            doubt = self._doubts[identity] = _Doubt(source, symbol)
+            doubt = self._doubts[identity] = _Check(source, symbol)
         return doubt
 
-    def _check(self, doubt: _Doubt) -> None:
+    def _check(self, doubt: _Check) -> None:
         is_under_way = doubt.task is not None and not doubt.task.done()
         if not is_under_way and not self._is_closing and self._clock.monotonic() >= doubt.retry_at:
             doubt.is_compared.clear()
@@ -292,7 +292,7 @@ class Identities:
             name = f"identity of {doubt.source.name} {doubt.symbol}"
             doubt.task = asyncio.create_task(self._run(doubt), name=name)
 
-    async def _run(self, doubt: _Doubt) -> None:
+    async def _run(self, doubt: _Check) -> None:
         least_s, most_s = self._retry_s
         wait_s = least_s
         try:
@@ -321,7 +321,7 @@ class Identities:
         finally:
             doubt.is_compared.set()
 
-    def _pause_s(self, doubt: _Doubt) -> float:
+    def _pause_s(self, doubt: _Check) -> float:
         """Return how long to wait before the second comparison: so long that a sliding history has moved on."""
         verdict, interval = doubt.verdict, doubt.differs_at
         if verdict is None or verdict.begins is None:
@@ -331,7 +331,7 @@ class Identities:
             return self.again_s
         return max(self.again_s, length_s(interval) + 1.0)
 
-    async def _compare(self, doubt: _Doubt) -> Verdict:
+    async def _compare(self, doubt: _Check) -> Verdict:
         """Ask the provider for a few stored candles, with one call a sample, two where they are gone."""
         found = Verdict(True)
         if doubt.is_faint and _is_tight(doubt.source):
@@ -349,7 +349,7 @@ class Identities:
             return UNKNOWN
         return found
 
-    async def _samples(self, doubt: _Doubt) -> list[tuple[str, list[Candle]]]:
+    async def _samples(self, doubt: _Check) -> list[tuple[str, list[Candle]]]:
         """Return the stored candles to compare: the newest before what gave the sign, else both ends of all intervals.
 
         Raises `StoreError`.
@@ -374,7 +374,7 @@ class Identities:
                     samples.append((interval, oldest))
         return [sample for sample in samples if sample[1]]
 
-    async def _follow(self, doubt: _Doubt, verdict: Verdict) -> bool:
+    async def _follow(self, doubt: _Check, verdict: Verdict) -> bool:
         """Do what a comparison asks for; return whether the doubt is over. Raises `StoreError`."""
         before = doubt.verdict
         # Where a provider's history begins later each time it only does not reach back so far.
@@ -390,7 +390,7 @@ class Identities:
         await self._set_aside(doubt, verdict)
         return True
 
-    async def _take_away(self, doubt: _Doubt) -> None:
+    async def _take_away(self, doubt: _Check) -> None:
         if not doubt.is_aside:
             name, symbol = doubt.identity
             await self._store.set_aside(name, symbol, aside_name(symbol, CHECKING))
@@ -398,7 +398,7 @@ class Identities:
             about = event("instrument_doubted", provider=name, symbol=symbol)
             log.info("%s of %s may name another instrument now: what is stored is checked", symbol, name, extra=about)
 
-    async def _give_back(self, doubt: _Doubt) -> None:
+    async def _give_back(self, doubt: _Check) -> None:
         name, symbol = doubt.identity
         if doubt.is_aside:
             await self._store.take_back(name, aside_name(symbol, CHECKING), symbol)
@@ -407,7 +407,7 @@ class Identities:
             log.info("%s of %s names the same instrument as before", symbol, name, extra=about)
         self._settle(doubt)
 
-    async def _set_aside(self, doubt: _Doubt, verdict: Verdict) -> None:
+    async def _set_aside(self, doubt: _Check, verdict: Verdict) -> None:
         name, symbol = doubt.identity
         kept_as = aside_name(symbol, mark_of(self._clock.wall()))
         count = await self._store.set_aside(name, aside_name(symbol, CHECKING), kept_as, verdict.begins)
@@ -423,7 +423,7 @@ class Identities:
             extra=event("instrument_changed", provider=name, symbol=symbol, kept_as=kept_as, candles=count),
         )
 
-    def _settle(self, doubt: _Doubt) -> None:
+    def _settle(self, doubt: _Check) -> None:
         self._settled.pop(doubt.identity, None)
         self._settled[doubt.identity] = min(doubt.before, int(doubt.source.clock.now()))
         if len(self._settled) > _MOST_SETTLED:
@@ -453,4 +453,4 @@ def begin_anew(hub: Hub, provider: str, symbol: str, before: int | None) -> None
         if gap is not None:
             reason = f"{stream.name} names another instrument now"
             stream.gap_count += 1
-            hub.announce(stream, wire.gap(stream.name, stream.key.interval, gap.start, gap.end, reason))
+            hub.announce(stream, frames.gap(stream.name, stream.key.interval, gap.start, gap.end, reason))

@@ -10,12 +10,11 @@ from typing import Protocol
 from relay.core.errors import ProviderError, RateLimited, StoreError
 from relay.core.intervals import length_s
 from relay.core.model import Candle, StreamKey
-from relay.history.range_walk import Live, Past
-from relay.history.service import History
-from relay.history.snapshot import Snapshot, is_joined, is_whole, splice
+from relay.history.range_walk import LiveEdge, PastCandles
+from relay.history.service import HistoryService
+from relay.history.snapshot import SplicedPast, is_joined, is_whole, splice
 from relay.plugins.provider import Provider
-from relay.protocol.client_requests import Options, Request
-from relay.protocol.client_requests import Past as Wanted
+from relay.protocol.client_requests import PastWanted, Request, SubscribeOptions
 from relay.streams.hub import Hub
 from relay.streams.subscriptions import CONNECTED, NO_FLOOR, Stream
 
@@ -30,7 +29,7 @@ LAG_WAIT_S = 0.5
 """So long history that may lag is waited for before it is asked again; twice as long each time."""
 
 
-class Meter(Protocol):
+class CandleQuota(Protocol):
     """Counts the candles that one client is given of the past."""
 
     @property
@@ -45,7 +44,7 @@ class Meter(Protocol):
         """Count candles that were fetched."""
 
 
-def live_of(stream: Stream | None) -> Live | None:
+def live_of(stream: Stream | None) -> LiveEdge | None:
     """Return what a stream knows of the present, if it is live and nothing is missing."""
     if stream is None or stream.status != CONNECTED:
         return None
@@ -58,7 +57,7 @@ def live_of(stream: Stream | None) -> Live | None:
         return None
     # From right behind the candle before, if that is known: then nothing is left to ask the provider for.
     before = None if series.last_is_closed else series.closed_before(last.time)
-    return Live(last.time if before is None else before + 1, last, series.last_is_closed)
+    return LiveEdge(last.time if before is None else before + 1, last, series.last_is_closed)
 
 
 class Joining:
@@ -89,14 +88,14 @@ class Joining:
     def __init__(self, hub: Hub, stream: Stream, provider: Provider, request: Request) -> None:
         self.stream = stream
         self.ids = [request.id]
-        self.options: Options = request.options
+        self.options: SubscribeOptions = request.options
         self.wanted = request.past
         self.confirmed_at: float | None = None
         self.gap_reason = NOT_GIVEN
         self._hub = hub
         self._provider = provider
         self._attachment = hub.attach(stream)
-        self._past = Past((), True, True)
+        self._past = PastCandles((), True, True)
         self._asked_at = 0.0
         self._reaches_from = 0
         self._revised: dict[int, Candle] = {}
@@ -121,7 +120,7 @@ class Joining:
         """Take what a later request for the same stream wants instead."""
         self.ids.append(request.id)
         self.options = request.options
-        if request.past != Wanted():
+        if request.past != PastWanted():
             self.wanted = request.past
 
     def close(self) -> None:
@@ -130,7 +129,7 @@ class Joining:
 
     # -- fetching ----------------------------------------------------------------------------------
 
-    async def fetch(self, history: History, meter: Meter) -> None:
+    async def fetch(self, history: HistoryService, meter: CandleQuota) -> None:
         """Fetch the past, again while a later request wants another; what cannot be had makes it incomplete.
 
         Raises `RequestError` when there were too many rows, and `RateLimited` when the provider's budget is used up
@@ -149,7 +148,7 @@ class Joining:
         """Count time that was spent waiting for the provider's budget."""
         self._waited_s += seconds
 
-    async def _fetch(self, history: History, meter: Meter, wanted: Wanted) -> None:
+    async def _fetch(self, history: HistoryService, meter: CandleQuota, wanted: PastWanted) -> None:
         """Ask until the answer reaches what the stream itself answers for, or is old enough to be believed."""
         clock, info = self._provider.clock, self._provider.info
         settled_at = clock.now() + info.close_grace_s
@@ -175,7 +174,7 @@ class Joining:
                 pause_s *= 2
             is_strict = True
 
-    async def _ask(self, history: History, client: str, wanted: Wanted, is_strict: bool) -> Past:
+    async def _ask(self, history: HistoryService, client: str, wanted: PastWanted, is_strict: bool) -> PastCandles:
         provider, key, most = self._provider, self.stream.key, MOST_SINCE
         self.gap_reason = NOT_GIVEN
         start: int | None = None
@@ -211,14 +210,14 @@ class Joining:
         except ProviderError:
             pass
         except StoreError:
-            return Past((), True, False)
+            return PastCandles((), True, False)
         try:
             # All that is known by now, also of what the provider gave before it failed.
             return await history.stored(provider, key, limit=most, live=self._live)
         except StoreError:
-            return Past((), True, False)
+            return PastCandles((), True, False)
 
-    async def _fetch_revised(self, history: History, meter: Meter, wanted: Wanted) -> None:
+    async def _fetch_revised(self, history: HistoryService, meter: CandleQuota, wanted: PastWanted) -> None:
         """Fetch what the client has not, or not as it is now, of what opened up to `since`."""
         provider, key, since = self._provider, self.stream.key, wanted.since or 0
         self._revised, self._revisions_known = {}, True
@@ -249,7 +248,7 @@ class Joining:
             meter.spend(len(closed))
             self._revised |= {candle.time: candle for candle in closed}
 
-    def _live(self) -> Live | None:
+    def _live(self) -> LiveEdge | None:
         return live_of(self.stream)
 
     def _rows_back(self, bars: int) -> int:
@@ -262,7 +261,7 @@ class Joining:
 
     # -- splicing ----------------------------------------------------------------------------------
 
-    def splice(self, before: int | None) -> Snapshot:
+    def splice(self, before: int | None) -> SplicedPast:
         """Return what is sent first, up to exactly what the stream has told until now; subscribe without awaiting.
 
         A stream that is not live learns from the answer what it has missed, so that the snapshot reaches up to the
@@ -292,7 +291,7 @@ class Joining:
         snapshot = snapshot._replace(is_complete=snapshot.is_complete and is_current)
         return self._with_revised(snapshot, is_new=before is None) if self.wanted.wants_revised else snapshot
 
-    def _with_revised(self, snapshot: Snapshot, *, is_new: bool) -> Snapshot:
+    def _with_revised(self, snapshot: SplicedPast, *, is_new: bool) -> SplicedPast:
         told, since = self._attachment, self.wanted.since or 0
         # What was revised while it was asked for, a gap that was repaired so too: others were told of it already.
         since_asked = {time: told.closed[time] for time in told.revised if time <= since}
@@ -301,7 +300,7 @@ class Joining:
         candles = [revised[time] for time in sorted(revised)]
         return snapshot._replace(revised=candles, revisions_known=self._revisions_known)
 
-    def begins_at(self, snapshot: Snapshot) -> int | None:
+    def begins_at(self, snapshot: SplicedPast) -> int | None:
         """Return from which open time on the subscriber has all candles with a snapshot, its gaps' once they come."""
         if self.wanted.since is not None and self.wanted.bars is None:
             return self.wanted.since + 1
@@ -320,7 +319,7 @@ class Joining:
         return NO_FLOOR if is_reached else since
 
 
-def _rows_for(past: Past, wanted: Wanted) -> int:
+def _rows_for(past: PastCandles, wanted: PastWanted) -> int:
     """Return how many candles of an answer a client asked for; others were fetched for the stream's sake."""
     rows = len(past.candles)
     if wanted.since is not None:

@@ -19,8 +19,8 @@ from relay.core.model import Candle, StreamKey, unreadable
 from relay.core.spans import FOREVER, Span, gaps_between, span_at
 from relay.history.comparison import compare
 from relay.history.doubts import Doubts
-from relay.history.fair_queue import Turn, Turns
-from relay.history.range_walk import Answer, CandleSource, Piece, RangeRequest, settled_before
+from relay.history.fair_queue import FairQueue, QueueTurn
+from relay.history.range_walk import CandleSource, PageRequest, ProviderAnswer, RangeWalk, settled_before
 from relay.storage.store import Store
 from relay.telemetry.events import event
 
@@ -48,15 +48,15 @@ class News(NamedTuple):
     asked_at: float
 
 
-class Call(NamedTuple):
+class ProviderCall(NamedTuple):
     """A call that is under way; no other one may ask for a part of the same span."""
 
     span: Span
-    task: asyncio.Task[Answer]
-    turn: Turn
+    task: asyncio.Task[ProviderAnswer]
+    turn: QueueTurn
 
 
-class Calls:
+class ProviderCalls:
     """Owns the calls under way. They go on when a request that waits is cancelled: others may wait for the same.
 
     `ended` counts those that are over, `dropped` candles that providers sent with values that make no sense. By
@@ -76,15 +76,15 @@ class Calls:
         self._store = store
         self._clock = clock
         self._on_answer = on_answer
-        self._under_way: dict[tuple[str, StreamKey], list[Call]] = {}
-        self._turns: dict[str, Turns] = {}
+        self._under_way: dict[tuple[str, StreamKey], list[ProviderCall]] = {}
+        self._turns: dict[str, FairQueue] = {}
         # With the age of the symbol's past: what was said of another instrument is worth nothing.
-        self._recent: dict[tuple[str, StreamKey], tuple[int, Answer]] = {}
+        self._recent: dict[tuple[str, StreamKey], tuple[int, ProviderAnswer]] = {}
         self._is_closed = False
         self.ended = 0
         self.dropped = 0
 
-    def adopt_recent(self, request: RangeRequest) -> None:
+    def adopt_recent(self, request: RangeWalk) -> None:
         """Have a request believe what the provider said last of what is not settled, if that is still fresh."""
         stream = (request.source.name, request.key)
         age, answer = self._recent.get(stream, (0, None))
@@ -97,23 +97,23 @@ class Calls:
             # A later span would mean that the stream went on since, past the candle that was open then.
             request.adopt(answer)
 
-    def under_way(self, source: CandleSource, key: StreamKey, span: Span) -> list[Call]:
+    def under_way(self, source: CandleSource, key: StreamKey, span: Span) -> list[ProviderCall]:
         """Return the calls that ask for a part of a span."""
         return [call for call in self._under_way.get((source.name, key), ()) if _overlap(call.span, span)]
 
-    def start(self, source: CandleSource, key: StreamKey, piece: Piece, client: str | None) -> Call:
+    def start(self, source: CandleSource, key: StreamKey, piece: PageRequest, client: str | None) -> ProviderCall:
         """Ask a provider when it is the client's turn; nothing of the piece may be under way."""
         if self._is_closed:
             raise ProviderUnavailable("the relay is shutting down")
         stream = (source.name, key)
         turns = self._turns.get(source.name)
         if turns is None:
-            turns = self._turns[source.name] = Turns(source.info.calls_at_once, source.budgets)
+            turns = self._turns[source.name] = FairQueue(source.info.calls_at_once, source.budgets)
         turn = turns.turn(client)
         task = asyncio.create_task(self._ask(source, key, piece, turn), name=f"history {source.name} {key}")
-        call = Call(piece.span, task, turn)
+        call = ProviderCall(piece.span, task, turn)
 
-        def end(task: asyncio.Task[Answer]) -> None:
+        def end(task: asyncio.Task[ProviderAnswer]) -> None:
             self._under_way[stream].remove(call)
             if not self._under_way[stream]:
                 del self._under_way[stream]
@@ -125,7 +125,7 @@ class Calls:
         task.add_done_callback(end)
         return call
 
-    async def wait(self, calls: Collection[Call]) -> list[Answer]:
+    async def wait(self, calls: Collection[ProviderCall]) -> list[ProviderAnswer]:
         """Return the answers when all are there, or raise the first failure."""
         # Not `await task`: that would cancel it for the others when the request that waits is cancelled.
         done, _ = await asyncio.wait([call.task for call in calls], return_when=asyncio.FIRST_EXCEPTION)
@@ -133,7 +133,7 @@ class Calls:
             raise ProviderUnavailable("the relay is shutting down")
         return [call.task.result() for call in calls if call.task.done()]
 
-    def tasks(self) -> list[asyncio.Task[Answer]]:
+    def tasks(self) -> list[asyncio.Task[ProviderAnswer]]:
         """Return the tasks of all calls under way."""
         return [call.task for calls in self._under_way.values() for call in calls]
 
@@ -176,14 +176,16 @@ class Calls:
         most = max(room, min(1, len(rows)))
         for span in spans[most:]:
             self.doubts.postpone(stream, span, now)
-        awaited: dict[Call, None] = {}
+        awaited: dict[ProviderCall, None] = {}
         for span in spans[:most]:
             calls = self.under_way(source, key, span)
             if not calls:
                 is_short = span.end - span.start <= length_s(key.interval)
                 most = min(source.info.candles_per_call, (span.end - span.start) // length_s(key.interval) + 2)
                 calls = [
-                    self.start(source, key, Piece(span.start or None, span.end, most, None, False, is_short), client)
+                    self.start(
+                        source, key, PageRequest(span.start or None, span.end, most, None, False, is_short), client
+                    )
                 ]
             for call in calls:
                 call.turn.hasten(client)
@@ -207,7 +209,7 @@ class Calls:
 
     # -- what answers are worth ----------------------------------------------------------------------
 
-    async def _ask(self, source: CandleSource, key: StreamKey, piece: Piece, turn: Turn) -> Answer:
+    async def _ask(self, source: CandleSource, key: StreamKey, piece: PageRequest, turn: QueueTurn) -> ProviderAnswer:
         age = self._store.age(source.name, key.symbol)
         known = await self._known(source, key, piece)
         async with turn:
@@ -274,12 +276,12 @@ class Calls:
         ]
         if unsettled < end and is_valid:
             newer = tuple(candle for candle in said if unsettled <= candle.time < end)
-            rest = Answer(Span(unsettled, end), newer, open_time, asked_at, answered_at)
+            rest = ProviderAnswer(Span(unsettled, end), newer, open_time, asked_at, answered_at)
             self._remember((source.name, key), age, rest)
         kept = tuple(candle for candle in said if start <= candle.time < end)
-        return Answer(Span(start, end), kept, open_time, asked_at, answered_at)
+        return ProviderAnswer(Span(start, end), kept, open_time, asked_at, answered_at)
 
-    async def _known(self, source: CandleSource, key: StreamKey, piece: Piece) -> "_Known":
+    async def _known(self, source: CandleSource, key: StreamKey, piece: PageRequest) -> "_Known":
         """Return what the store knows of what an answer may speak of, some candles before it too."""
         if piece.start is None:
             return _Known([], {})
@@ -380,7 +382,7 @@ class Calls:
             del self._logged[next(iter(self._logged))]
         return True
 
-    def _remember(self, stream: tuple[str, StreamKey], age: int, answer: Answer) -> None:
+    def _remember(self, stream: tuple[str, StreamKey], age: int, answer: ProviderAnswer) -> None:
         self._recent.pop(stream, None)
         self._recent[stream] = age, answer
         while len(self._recent) > _MOST_RECENT:
@@ -419,7 +421,7 @@ def _part(candles: Sequence[Candle], times: Sequence[int], span: Span) -> Sequen
     return candles[bisect_left(times, span.start) : bisect_left(times, span.end)]
 
 
-def _candles_back(source: CandleSource, key: StreamKey, piece: Piece, known: _Known) -> int:
+def _candles_back(source: CandleSource, key: StreamKey, piece: PageRequest, known: _Known) -> int:
     """Return how many known candles before a piece can be asked for with it at no cost."""
     most = source.info.candles_back
     if piece.start is None or not most or piece.limit + most > source.info.candles_per_call:

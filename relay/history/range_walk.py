@@ -10,7 +10,7 @@ from typing import NamedTuple, Protocol
 from relay.core.clock import ProviderClock
 from relay.core.intervals import length_s, next_open
 from relay.core.model import Budget, Candle, ProviderInfo, StreamKey, unreadable
-from relay.core.spans import FOREVER, Span, cut_spans, gaps_between, merge_spans
+from relay.core.spans import FOREVER, Span, clip_spans, gaps_between, merge_spans
 from relay.history.doubts import Doubt
 
 # How far ahead of its clock a provider is asked about the present, in case that clock runs behind.
@@ -33,7 +33,7 @@ class CandleSource(Protocol):
     async def candles(self, key: StreamKey, start: int | None, end: int, limit: int) -> Sequence[Candle]: ...
 
 
-class Past(NamedTuple):
+class PastCandles(NamedTuple):
     """Candles, oldest first; `is_complete` is False when not all that was asked for could be had.
 
     `known` are then the spans of which nothing is missing, as far as somebody looked, ascending. Where all that is
@@ -51,7 +51,7 @@ class Past(NamedTuple):
     doubted: tuple[Span, ...] = ()
 
 
-class Live(NamedTuple):
+class LiveEdge(NamedTuple):
     """What a live stream knows about the present: from the open time `since` on there is nothing but `candle`.
 
     Everything before `since` was put into the store, as far as it was delivered: `since` is the open time of the last
@@ -63,7 +63,7 @@ class Live(NamedTuple):
     is_closed: bool = False
 
 
-class Answer(NamedTuple):
+class ProviderAnswer(NamedTuple):
     """What a provider said about a span. Its candles stand only where the store does not know better.
 
     One whose values cannot be used is in it as `unreadable` makes it.
@@ -81,7 +81,7 @@ class Answer(NamedTuple):
         return self.span.end == FOREVER
 
 
-class Piece(NamedTuple):
+class PageRequest(NamedTuple):
     """What to ask a provider in one call; `start` None: the newest before `end`.
 
     At `followed_at` there is a candle of `end` or later. With `is_bounded` the piece cannot hold more than `limit`.
@@ -100,7 +100,7 @@ class Piece(NamedTuple):
         return Span(self.start or 0, self.end)
 
 
-class RangeRequest:
+class RangeWalk:
     """One request's walk: forwards from `start`, or backwards from `end`, until it has `limit` candles."""
 
     def __init__(
@@ -117,7 +117,7 @@ class RangeRequest:
         self.at: int | None = self.low if self.is_forward else None  # known and read up to here
         self.rows: list[Candle] = []
         self.open_row: int | None = None  # the open time of the first row that was not closed when it was read
-        self.answers: list[Answer] = []
+        self.answers: list[ProviderAnswer] = []
         self.stored: list[Span] = []
         self.doubts: Sequence[Doubt] = ()
         self.lost: list[int] = []  # open times of candles that cannot be read, as far as it has gone
@@ -140,7 +140,7 @@ class RangeRequest:
         present = self.present()
         return present if self.end is None else min(self.end + 1, present)
 
-    def adopt(self, answer: Answer) -> None:
+    def adopt(self, answer: ProviderAnswer) -> None:
         """Believe an answer for the rest of this request; of those about the present only the first."""
         if self.is_strict and answer.asked_at < self.began_at:
             return
@@ -214,7 +214,7 @@ class RangeRequest:
         later += [candle.time for answer in self.answers for candle in answer.candles if candle.time >= end]
         return min(later, default=None)
 
-    def pieces(self, high: int) -> list[Piece]:
+    def pieces(self, high: int) -> list[PageRequest]:
         """Return what to ask now: what lies next, or several pages at once where all of them are needed."""
         at = high if self.at is None else self.at
         settled = settled_before(self.source, self.key, self.source.clock.now())
@@ -226,7 +226,7 @@ class RangeRequest:
                 return windows
         return [self._piece(high)]
 
-    def _windows(self, low: int, high: int) -> Iterator[Piece]:
+    def _windows(self, low: int, high: int) -> Iterator[PageRequest]:
         """Cut what is not known of a range into pages, none of which can hold too many candles.
 
         Where nobody knows how much there is, one page after the other is asked instead: it steps over holes.
@@ -245,9 +245,9 @@ class RangeRequest:
                 else:
                     page = Span(max(start, end - page_s), end)
                     end = page.start
-                yield Piece(*page, self._page, self._followed_at(page.end), False, is_bounded=True)
+                yield PageRequest(*page, self._page, self._followed_at(page.end), False, is_bounded=True)
 
-    def _piece(self, high: int) -> Piece:
+    def _piece(self, high: int) -> PageRequest:
         """Return what to ask next. `at` is where the known time ends."""
         at = high if self.at is None else self.at
         known = self.known()
@@ -258,7 +258,9 @@ class RangeRequest:
             reaches_present = later is None and end > settled
             # Never just one: it could be the open candle for ever.
             limit = min(max(self.missing, 2), self._page)
-            return Piece(at, self.present() if reaches_present else end, limit, self._followed_at(end), reaches_present)
+            return PageRequest(
+                at, self.present() if reaches_present else end, limit, self._followed_at(end), reaches_present
+            )
         reaches_present = at > settled and not any(span.start >= at for span in known)
         end = self.present() if reaches_present else at
         length = self._length
@@ -266,14 +268,14 @@ class RangeRequest:
         earlier = max((span.end for span in known if span.end <= at), default=0)
         if not earlier:
             limit = min(self.missing + extra, self._page)
-            return Piece(None, end, limit, self._followed_at(end), reaches_present)
+            return PageRequest(None, end, limit, self._followed_at(end), reaches_present)
         # The newest before `at` could run into what an earlier span holds, so the question gets a start: far enough
         # back for the missing candles if the grid had no holes, farther each time it turns out to have some.
         newest = min(at, max(int(self.source.clock.now()) + 1, earlier + 1))
         start = max(earlier, newest - self._reach * length)
         self._reach = max(self._reach, 64) * 8
         limit = min((newest - start) // length + 2 + extra, self._page)
-        return Piece(start, end, limit, self._followed_at(end), reaches_present)
+        return PageRequest(start, end, limit, self._followed_at(end), reaches_present)
 
 
 def settled_before(source: CandleSource, key: StreamKey, now: float) -> int:
@@ -281,7 +283,7 @@ def settled_before(source: CandleSource, key: StreamKey, now: float) -> int:
     return math.floor(now - length_s(key.interval) - source.info.close_grace_s)
 
 
-def past_of(request: RangeRequest, *, is_complete: bool) -> Past:
+def past_of(request: RangeWalk, *, is_complete: bool) -> PastCandles:
     """Return what a request has found; it ends with the first candle that is not closed."""
     rows, open_row, lost = request.rows, request.open_row, sorted(request.lost)
     if open_row is not None:
@@ -290,15 +292,15 @@ def past_of(request: RangeRequest, *, is_complete: bool) -> Past:
     last_is_closed = open_row is None or not rows or rows[-1].time != open_row
     spans = tuple(Span(time, next_open(request.key.interval, time)) for time in lost) if is_complete else ()
     doubted = _doubted(request, rows)
-    return Past(tuple(rows), last_is_closed, is_complete and not lost, unreadable=spans, doubted=doubted)
+    return PastCandles(tuple(rows), last_is_closed, is_complete and not lost, unreadable=spans, doubted=doubted)
 
 
-def _doubted(request: RangeRequest, rows: Sequence[Candle]) -> tuple[Span, ...]:
+def _doubted(request: RangeWalk, rows: Sequence[Candle]) -> tuple[Span, ...]:
     holes = [doubt.span for doubt in request.doubts if not (doubt.is_row or doubt.is_sparse)]
     if not holes:
         return ()
     if not rows:
-        return tuple(cut_spans(holes, request.low, request.high()))
+        return tuple(clip_spans(holes, request.low, request.high()))
     known = merge_spans([*request.stored, *(Span(row.time, row.time + 1) for row in rows)])
-    inside = cut_spans(holes, request.low if request.is_forward else rows[0].time, rows[-1].time)
+    inside = clip_spans(holes, request.low if request.is_forward else rows[0].time, rows[-1].time)
     return tuple(part for hole in inside for part in gaps_between(known, *hole))

@@ -10,11 +10,11 @@ from typing import NamedTuple
 
 from relay.core.clock import Clock
 from relay.core.model import Candle, StreamKey, is_unreadable
-from relay.core.spans import FOREVER, Span, cut_spans, gaps_between, span_at
+from relay.core.spans import FOREVER, Span, clip_spans, gaps_between, span_at
 from relay.history.doubts import Doubt
-from relay.history.identity_checks import Identities
-from relay.history.provider_calls import Call, Calls
-from relay.history.range_walk import Answer, CandleSource, Live, Past, RangeRequest, past_of
+from relay.history.identity_checks import IdentityChecks
+from relay.history.provider_calls import ProviderCall, ProviderCalls
+from relay.history.range_walk import CandleSource, LiveEdge, PastCandles, ProviderAnswer, RangeWalk, past_of
 from relay.storage.chunks import Chunk, encode, joined, window_s
 from relay.storage.revisions import Revisions
 from relay.storage.store import Store
@@ -26,7 +26,7 @@ SOURCES = ("cache", "store", "provider")
 """Where an answer comes from: the memory of this process, its database, or a provider that was asked for a part."""
 
 
-class Text(NamedTuple):
+class EncodedCandles(NamedTuple):
     """Candles as clients get them, and for how long they stay right.
 
     That is as long as the store's `version` of the stream is the same, the live stream has told nothing (if
@@ -47,18 +47,18 @@ class Text(NamedTuple):
         return joined(self.chunks)
 
 
-class History:
+class HistoryService:
     """Answers for any range of any stream; owns the `calls` of providers.
 
     `client` is whom a request is made for: calls take turns among clients, and those for live streams (None) come
     first. `served` counts answers by where they came from.
     """
 
-    def __init__(self, store: Store, clock: Clock, identities: Identities | None = None) -> None:
+    def __init__(self, store: Store, clock: Clock, identity_checks: IdentityChecks | None = None) -> None:
         self._store = store
         self._clock = clock
-        self._identities = identities
-        self.calls = Calls(store, clock, None if identities is None else identities.note_answer)
+        self._identity_checks = identity_checks
+        self.calls = ProviderCalls(store, clock, None if identity_checks is None else identity_checks.note_answer)
         self.served: Counter[str] = Counter()
 
     async def text(
@@ -69,13 +69,13 @@ class History:
         start: int | None,
         end: int | None,
         limit: int,
-        live: Callable[[], Live | None],
+        live: Callable[[], LiveEdge | None],
         client: str | None = None,
-    ) -> Text:
+    ) -> EncodedCandles:
         """Return what `candles` does, encoded. Nothing is awaited when all of it is in memory."""
-        if self._identities is not None and not self._identities.is_settled(source, key):
-            await self._identities.settle(source, key)
-        request = RangeRequest(source, key, start, end, limit, self._clock.monotonic())
+        if self._identity_checks is not None and not self._identity_checks.is_settled(source, key):
+            await self._identity_checks.settle(source, key)
+        request = RangeWalk(source, key, start, end, limit, self._clock.monotonic())
         present = live()
         if present is not None:
             request.adopt(self._from_live(present))
@@ -85,8 +85,8 @@ class History:
         past = await self.candles(source, key, start=start, end=end, limit=limit, live=live, client=client)
         # What came before the first candle of all may be asked for by anybody.
         first = past.candles[0].time if past.candles else 0
-        doubted = (*cut_spans(past.doubted, first, FOREVER), *past.unreadable)
-        return Text((encode(past.candles),), past.last_is_closed, doubted=doubted)
+        doubted = (*clip_spans(past.doubted, first, FOREVER), *past.unreadable)
+        return EncodedCandles((encode(past.candles),), past.last_is_closed, doubted=doubted)
 
     async def candles(
         self,
@@ -96,10 +96,10 @@ class History:
         start: int | None,
         end: int | None,
         limit: int,
-        live: Callable[[], Live | None] | None = None,
+        live: Callable[[], LiveEdge | None] | None = None,
         must_be_new: bool = False,
         client: str | None = None,
-    ) -> Past:
+    ) -> PastCandles:
         """Return the first `limit` candles from `start` on, or without it the last `limit` up to `end` or now.
 
         `start` and `end` are open times, both inclusive. `live` gives the present of a stream that is live, in place of
@@ -111,9 +111,9 @@ class History:
         for the same.
         """
         if limit <= 0:
-            return Past((), True, True)
-        if self._identities is not None and not self._identities.is_settled(source, key):
-            await self._identities.settle(source, key)
+            return PastCandles((), True, True)
+        if self._identity_checks is not None and not self._identity_checks.is_settled(source, key):
+            await self._identity_checks.settle(source, key)
         while True:
             age = self._store.age(source.name, key.symbol)
             past = await self._past(source, key, start, end, limit, live, must_be_new, client)
@@ -127,11 +127,11 @@ class History:
         start: int | None,
         end: int | None,
         limit: int,
-        live: Callable[[], Live | None] | None,
+        live: Callable[[], LiveEdge | None] | None,
         must_be_new: bool,
         client: str | None,
-    ) -> Past:
-        request = RangeRequest(source, key, start, end, limit, self._clock.monotonic())
+    ) -> PastCandles:
+        request = RangeWalk(source, key, start, end, limit, self._clock.monotonic())
         present = live() if live is not None else None
         if present is not None:
             request.adopt(self._from_live(present))
@@ -140,7 +140,7 @@ class History:
         low, high = request.reached()
         is_due = source.has_history and self.calls.must_ask_again(source, key, low, high)
         if is_due and await self.ask_again(source, key, low, client, end=high):
-            again = RangeRequest(source, key, start, end, limit, request.began_at)
+            again = RangeWalk(source, key, start, end, limit, request.began_at)
             again.answers = request.answers
             again.is_strict = must_be_new
             past, _ = await self._walk(again, client)
@@ -159,7 +159,7 @@ class History:
         stored = await self._store.spans(source.name, key, start, end)
         return await self.calls.ask_again(source, key, start, end, stored, client)
 
-    async def _walk(self, request: RangeRequest, client: str | None) -> tuple[Past, str]:
+    async def _walk(self, request: RangeWalk, client: str | None) -> tuple[PastCandles, str]:
         """Return what a request asks for, and where it was had from; what is in doubt is not asked for."""
         source, key = request.source, request.key
         calls = 0
@@ -167,7 +167,7 @@ class History:
         while True:
             high = request.high()
             if request.low >= high:
-                return Past((), True, True), ""
+                return PastCandles((), True, True), ""
             ended = self.calls.ended
             if await self._advance(request, high):
                 return past_of(request, is_complete=True), origin
@@ -176,7 +176,7 @@ class History:
             if ended != self.calls.ended:
                 continue  # a call that ended while the store was read may have been for the same
             origin = "provider"
-            awaited: dict[Call, None] = {}
+            awaited: dict[ProviderCall, None] = {}
             for piece in request.pieces(high):
                 busy = self.calls.under_way(source, key, piece.span)
                 if not busy:
@@ -193,33 +193,33 @@ class History:
                 request.adopt(answer)
 
     async def stored(
-        self, source: CandleSource, key: StreamKey, *, limit: int, live: Callable[[], Live | None]
-    ) -> Past:
+        self, source: CandleSource, key: StreamKey, *, limit: int, live: Callable[[], LiveEdge | None]
+    ) -> PastCandles:
         """Return the last `limit` candles that are known without asking the provider, and what is `known` of them.
 
         There may be more, so it is never complete. Raises `StoreError` when the store cannot be read.
         """
-        request = RangeRequest(source, key, None, None, limit, self._clock.monotonic())
+        request = RangeWalk(source, key, None, None, limit, self._clock.monotonic())
         present = live()
         if present is not None:
             request.adopt(self._from_live(present))
         self.served["store"] += 1
         while True:
-            cut = self._store.cut(source.name, key)
+            deletions = self._store.deletions(source.name, key)
             request.stored = await self._store.spans(source.name, key, 0, FOREVER)
             request.doubts = self.calls.doubts.of((source.name, key))
             self.calls.adopt_recent(request)
             past = await self._all_stored(request, request.high())
-            if cut == self._store.cut(source.name, key):
+            if deletions == self._store.deletions(source.name, key):
                 break  # else old candles were deleted meanwhile
         first = past.candles[0].time if len(past.candles) >= limit else 0
         known = [*request.stored, *(doubt.span for doubt in request.doubts)]
         known += map(_known_of, request.answers[present is not None :])
         if present is not None:
             known.append(request.answers[0].span)
-        known = cut_spans(known, first, FOREVER)
+        known = clip_spans(known, first, FOREVER)
         for time in request.lost:
-            known = [*cut_spans(known, 0, time), *cut_spans(known, time + 1, FOREVER)]
+            known = [*clip_spans(known, 0, time), *clip_spans(known, time + 1, FOREVER)]
         return past._replace(known=tuple(known))
 
     def keep(
@@ -248,8 +248,8 @@ class History:
 
     async def settle(self, source: CandleSource, key: StreamKey) -> None:
         """Return when a stream of a symbol remembers nothing of an instrument that the symbol named before."""
-        if self._identities is not None and not self._identities.is_settled(source, key):
-            await self._identities.settle(source, key, is_spliced=True)
+        if self._identity_checks is not None and not self._identity_checks.is_settled(source, key):
+            await self._identity_checks.settle(source, key, is_spliced=True)
 
     async def forget(self, source: CandleSource, symbol: str, before: int | None) -> None:
         """Forget what is stored of a symbol, all or what opened before; the next who wants it has it asked for anew.
@@ -260,7 +260,7 @@ class History:
         self.calls.doubts.drop(source.name, symbol)
 
     def now(self) -> float:
-        """Return the time that `Text.until` is meant in."""
+        """Return the time that `EncodedCandles.until` is meant in."""
         return self._clock.monotonic()
 
     async def close(self) -> None:
@@ -269,14 +269,14 @@ class History:
 
     # -- what is known -----------------------------------------------------------------------------
 
-    async def _known_text(self, request: RangeRequest, *, is_live: bool) -> Text | None:
+    async def _known_text(self, request: RangeWalk, *, is_live: bool) -> EncodedCandles | None:
         """Return the answer to a request if the provider need not be asked for it."""
         source, key, is_newest = request.source, request.key, not request.is_forward
         store, name = self._store, source.name
         end = request.high()
         if request.low >= end:
-            return Text((), True)
-        cut = store.cut(name, key)
+            return EncodedCandles((), True)
+        deletions = store.deletions(name, key)
         near = min(end - 1, int(source.clock.now())) if is_newest else request.low + window_s(key.interval)
         # Before anything else is awaited: what is written from here on makes this answer an old one.
         request.stored, version, is_remembered = await store.known(name, key, near=near)
@@ -287,7 +287,7 @@ class History:
             return None
         low, high = max(span.start, request.low), min(span.end, end)
         stored = await store.chunks(name, key, low, high, request.limit, is_newest)
-        if cut != store.cut(name, key):
+        if deletions != store.deletions(name, key):
             return None
         chunks, last_is_closed = stored.chunks, True
         newer = [candle for _, candle in sorted(request.answered(low, high).items())] if request.answers else None
@@ -316,7 +316,7 @@ class History:
                 return None
             if chunks:
                 low, high = chunks[0].times[0], chunks[-1].times[-1]
-            holes = cut_spans((doubt.span for doubt in doubts if not doubt.is_sparse), low, high)
+            holes = clip_spans((doubt.span for doubt in doubts if not doubt.is_sparse), low, high)
             doubted = tuple(part for hole in holes for part in gaps_between(request.stored, *hole))
         self.served["cache" if is_remembered and stored.is_remembered else "store"] += 1
         used = [answer for answer in request.answers if answer.span.start < end]
@@ -326,20 +326,20 @@ class History:
         if doubts:
             again_at = min(doubt.again_at for doubt in doubts)
             until = again_at if until is None else min(until, again_at)
-        return Text(chunks, last_is_closed, version, is_live, until, doubted)
+        return EncodedCandles(chunks, last_is_closed, version, is_live, until, doubted)
 
-    async def _advance(self, request: RangeRequest, high: int) -> bool:
+    async def _advance(self, request: RangeWalk, high: int) -> bool:
         """Take what is known next to where the request stands; True when it has all it wants."""
         source, key, open_row, lost = request.source, request.key, request.open_row, request.lost
         while True:
             request.open_row, request.lost = open_row, [*lost]
-            cut = self._store.cut(source.name, key)
+            deletions = self._store.deletions(source.name, key)
             request.stored = await self._store.spans(source.name, key, request.low, FOREVER)
             request.doubts = self.calls.doubts.of((source.name, key))
             self.calls.adopt_recent(request)
             at, to = request.next_known(high)
             rows = await self._rows(request, min(at, to), max(at, to)) if at != to else []
-            if cut == self._store.cut(source.name, key):
+            if deletions == self._store.deletions(source.name, key):
                 break  # else old candles were deleted in between: what was known then is not known now
         if request.is_forward:
             request.rows += rows
@@ -350,7 +350,7 @@ class History:
             request.at = to
         return request.missing <= 0 or (to >= high if request.is_forward else to <= 0)
 
-    async def _rows(self, request: RangeRequest, start: int, end: int) -> list[Candle]:
+    async def _rows(self, request: RangeWalk, start: int, end: int) -> list[Candle]:
         source, key, newest = request.source, request.key, not request.is_forward
         rows = await self._store.read(source.name, key, start, end, request.missing, newest)
         extra = request.unstored(start, end)
@@ -367,20 +367,20 @@ class History:
         request.note_open(rows, stored)
         return rows
 
-    async def _all_stored(self, request: RangeRequest, high: int) -> Past:
+    async def _all_stored(self, request: RangeWalk, high: int) -> PastCandles:
         request.open_row = None
         request.rows, request.lost = [], []
         request.rows = await self._rows(request, request.low, high)
         return past_of(request, is_complete=False)
 
-    def _from_live(self, live: Live) -> Answer:
+    def _from_live(self, live: LiveEdge) -> ProviderAnswer:
         candles = () if live.candle is None else (live.candle,)
         open_time = None if live.candle is None or live.is_closed else live.candle.time
         now = self._clock.monotonic()
-        return Answer(Span(live.since, FOREVER), candles, open_time, now, now)
+        return ProviderAnswer(Span(live.since, FOREVER), candles, open_time, now, now)
 
 
-def _known_of(answer: Answer) -> Span:
+def _known_of(answer: ProviderAnswer) -> Span:
     """Return which closed candles an answer from a while ago tells for sure: none beyond its newest one."""
     end = answer.span.start
     if answer.candles:

@@ -5,15 +5,15 @@ from typing import NamedTuple
 
 from relay.core.intervals import first_open_after, length_s, next_open
 from relay.core.model import Candle
-from relay.core.spans import FOREVER, Span, cut_spans, gaps_between, merge_spans
-from relay.history.range_walk import Past
-from relay.protocol.client_requests import Past as Wanted
-from relay.streams.series import Gap, Series
+from relay.core.spans import FOREVER, Span, clip_spans, gaps_between, merge_spans
+from relay.history.range_walk import PastCandles
+from relay.protocol.client_requests import PastWanted
+from relay.streams.series import Series, SeriesGap
 
 _DAY_S = 86_400
 
 
-class Snapshot(NamedTuple):
+class SplicedPast(NamedTuple):
     """The candles that a subscription starts with, and the gaps that are left in them.
 
     `revised` are closed candles from before them that are other ones than the client has, None if it did not ask; of
@@ -23,17 +23,17 @@ class Snapshot(NamedTuple):
     candles: Sequence[Candle]
     last_is_closed: bool
     is_complete: bool
-    gaps: Sequence[Gap] = ()
+    gaps: Sequence[SeriesGap] = ()
     revised: Sequence[Candle] | None = None
     revisions_known: bool = True
 
 
-def is_whole(past: Past) -> bool:
+def is_whole(past: PastCandles) -> bool:
     """Say whether an answer of history has all that was asked for, but rows that nobody can read."""
     return past.is_complete or bool(past.unreadable)
 
 
-def is_joined(past: Past, series: Series, wanted: Wanted, *, has_open: bool) -> bool:
+def is_joined(past: PastCandles, series: Series, wanted: PastWanted, *, has_open: bool) -> bool:
     """Say whether no candle can be missing between an answer of history and what the stream itself answers for.
 
     `has_open` says that the provider's answers end with the open candle: then what closed before is there for sure.
@@ -76,14 +76,14 @@ def answered_from(series: Series) -> int | None:
 def splice(
     series: Series,
     told: Mapping[int, Candle],
-    past: Past,
-    wanted: Wanted,
+    past: PastCandles,
+    wanted: PastWanted,
     *,
     closed_only: bool = False,
     before: int | None = None,
     confirmed_at: float | None = None,
     names_holes: bool = False,
-) -> Snapshot:
+) -> SplicedPast:
     """Return what is sent first, up to exactly what the stream has told until now.
 
     `told` are closed candles that the stream told since the past was asked for, by open time. With `before` the
@@ -128,14 +128,14 @@ def splice(
     is_complete = past.is_complete and not gaps and not holes
     if names_holes:
         told_of = merge_spans(Span(*gap) for gap in gaps)
-        gaps = sorted([*gaps, *(Gap(*part) for hole in holes for part in gaps_between(told_of, *hole))])
+        gaps = sorted([*gaps, *(SeriesGap(*part) for hole in holes for part in gaps_between(told_of, *hole))])
     if not past.is_complete and not gaps and wanted.since is not None and wanted.bars is None:
         # All that was asked for is known; what follows comes as updates, or is told as a gap in its turn.
         is_complete = last is not None or series.promised_at is not None
-    return Snapshot(candles, not candles or candles[-1].time != open_time, is_complete, gaps)
+    return SplicedPast(candles, not candles or candles[-1].time != open_time, is_complete, gaps)
 
 
-def _doubted(series: Series, past: Past, wanted: Wanted, candles: Sequence[Candle]) -> list[Gap]:
+def _doubted(series: Series, past: PastCandles, wanted: PastWanted, candles: Sequence[Candle]) -> list[SeriesGap]:
     """Return where a candle may be missing before or between those that are sent: the provider left it out, for now.
 
     That is no gap, unless each interval has a candle: nobody knows of one. It is told as revised once it is found.
@@ -146,8 +146,8 @@ def _doubted(series: Series, past: Past, wanted: Wanted, candles: Sequence[Candl
     times, length, first = {candle.time for candle in candles}, length_s(interval), candles[0].time
     begin = first if wanted.since is None or wanted.bars is not None else wanted.since + 1
     return [
-        Gap(at, next_open(interval, at))
-        for hole in cut_spans(past.doubted, begin, candles[-1].time)
+        SeriesGap(at, next_open(interval, at))
+        for hole in clip_spans(past.doubted, begin, candles[-1].time)
         for start, end in series.market.open_parts(*hole, length)
         for at in range(_open_from(interval, start, times, first), end, length)
         if at not in times
@@ -156,12 +156,12 @@ def _doubted(series: Series, past: Past, wanted: Wanted, candles: Sequence[Candl
 
 def _gaps(
     series: Series,
-    past: Past,
-    wanted: Wanted,
+    past: PastCandles,
+    wanted: PastWanted,
     times: Collection[int],
     candles: Sequence[Candle],
     before: int | None,
-) -> Iterator[Gap]:
+) -> Iterator[SeriesGap]:
     """Yield the gaps to be told with a snapshot of `candles`; `times` are the open times of all that are known."""
     last, interval = series.last, series.key.interval
     begin = candles[0].time if candles else None
@@ -170,7 +170,9 @@ def _gaps(
     if begin is not None:
         end = series.owed_from() if last is None else last.time
         end = end if before is None else min(end, before)
-        yield from (Gap(*lost) for lost in past.unreadable if begin <= lost.start < end and lost.start not in times)
+        yield from (
+            SeriesGap(*lost) for lost in past.unreadable if begin <= lost.start < end and lost.start not in times
+        )
         if not is_whole(past):
             yield from _unknown(series, past.known, times, begin, end)
     if last is not None and before is None:
@@ -178,7 +180,9 @@ def _gaps(
         yield from _gaps_left(series, times, last.time if begin is None else min(begin, last.time))
 
 
-def _unknown(series: Series, spans: Sequence[Span], times: Collection[int], begin: int, end: int) -> Iterator[Gap]:
+def _unknown(
+    series: Series, spans: Sequence[Span], times: Collection[int], begin: int, end: int
+) -> Iterator[SeriesGap]:
     """Yield where candles may be missing between two open times, beside the gaps that the series knows itself.
 
     Hours in which the market was closed are known, or named by nobody.
@@ -190,7 +194,7 @@ def _unknown(series: Series, spans: Sequence[Span], times: Collection[int], begi
         # A span may end anywhere between two open times.
         at = _open_from(series.key.interval, start, times, begin)
         if at < until:
-            yield from (Gap(*part) for part in series.market.open_parts(at, until, length_s(series.key.interval)))
+            yield from (SeriesGap(*part) for part in series.market.open_parts(at, until, length_s(series.key.interval)))
 
 
 def _open_from(interval: str, start: int, times: Collection[int], begin: int) -> int:
@@ -201,11 +205,11 @@ def _open_from(interval: str, start: int, times: Collection[int], begin: int) ->
     return next_open(interval, start - 1) if start - 1 in times else start
 
 
-def _gaps_left(series: Series, times: Container[int], begin: int) -> Iterator[Gap]:
+def _gaps_left(series: Series, times: Container[int], begin: int) -> Iterator[SeriesGap]:
     """Yield the gaps of a stream from `begin` on, as far as no candle of these open times closes them."""
     for gap in series.gaps:
         at = max(gap.start, begin)
         while at < gap.end and at in times:
             at = next_open(series.key.interval, at)
         if at < gap.end:
-            yield Gap(at, gap.end)
+            yield SeriesGap(at, gap.end)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from relay.core.errors import READMIT_S, RESTART_S, Code, RequestError
 from relay.core.model import Instrument, StreamKey
 from relay.instruments.listing import Standing
-from relay.instruments.saved_list import WAITS, KeptList, ListWaits, OnList, take_no_notice
+from relay.instruments.saved_list import WAITS, ListWaits, OnList, SavedList, take_no_notice
 from relay.plugins.provider import Provider
 from relay.protocol.fields import shown
 from relay.storage.documents import Documents
@@ -58,7 +58,7 @@ class Directory:
         # What was told by its long name while nobody knew whose the bare one is: that name stays.
         self._long: set[tuple[str, str]] = set()
         self._kept = {
-            provider.name: KeptList(provider, documents, self._note_answer, on_list, waits=waits)
+            provider.name: SavedList(provider, documents, self._note_answer, on_list, waits=waits)
             for provider in providers
             if provider.lists_instruments
         }
@@ -120,7 +120,7 @@ class Directory:
             for kept in self._decide(symbol)[1]:
                 await kept.answer()
 
-    async def _first_answers(self, lists: Iterable[KeptList]) -> bool:
+    async def _first_answers(self, lists: Iterable[SavedList]) -> bool:
         """Wait for the first answers of lists; return False if that was given up."""
         try:
             async with asyncio.timeout_at(self._patience_ends):
@@ -138,7 +138,7 @@ class Directory:
     def _has(self, name: str, symbol: str) -> bool:
         return name in self._kept and symbol in self._kept[name].listing.instruments
 
-    def _lacking(self, pin: str | None, symbol: str) -> list[KeptList]:
+    def _lacking(self, pin: str | None, symbol: str) -> list[SavedList]:
         """Return the lists that would have to have a symbol, and have not; nearly always none."""
         if pin is None:
             pin = self._owners.get(symbol)
@@ -147,7 +147,7 @@ class Directory:
         owner, missing = self._decide(symbol)
         return list(self._kept.values()) if owner is None else missing
 
-    def _decide(self, symbol: str) -> tuple[str | None, list[KeptList]]:
+    def _decide(self, symbol: str) -> tuple[str | None, list[SavedList]]:
         """Return who a bare symbol belongs to, as far as is known, and the missing lists that could say otherwise.
 
         A list that is missing cannot have an instrument of an asset class that its provider does not bring. One of a
@@ -280,7 +280,7 @@ class Directory:
         """Return the first provider that takes any symbol, because it gives no list."""
         return next((provider for provider in self._providers.values() if not provider.lists_instruments), None)
 
-    def _undecided(self, symbol: str, holder: str | None, missing: Sequence[KeptList]) -> RequestError:
+    def _undecided(self, symbol: str, holder: str | None, missing: Sequence[SavedList]) -> RequestError:
         """Say which lists are missing to decide about a symbol, and how to do without them."""
         titles = " and ".join(kept.provider.info.title for kept in missing)
         reasons = "; ".join(dict.fromkeys(kept.problem or "it is still being loaded" for kept in missing))

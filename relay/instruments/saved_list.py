@@ -43,7 +43,7 @@ async def take_no_notice(*_: object) -> None:
     """Do nothing with a list."""
 
 
-class KeptList:
+class SavedList:
     """The list of one provider, and when it is asked for. `on_answer` is called when it is another one.
 
     `settled` is set once there was an answer, `problem` says why there was none lately.

@@ -11,8 +11,7 @@ import pluggy
 from relay.core.clock import ProviderClock
 from relay.core.errors import PluginError
 from relay.core.model import ProviderInfo, Setting
-from relay.plugins import discovery as doors
-from relay.plugins import hookspecs
+from relay.plugins import discovery, hookspecs
 from relay.plugins.cancellation import let_go
 from relay.plugins.provider import Loaded, Provider
 from relay.plugins.validation import fault_of_info, kind_of, shown
@@ -53,17 +52,17 @@ class PluginHost:
         for plugin in builtin:
             name = getattr(plugin, "__name__", type(plugin).__name__)
             self._take(f"builtin:{name}", partial(_itself, plugin), "")
-        for source, find, version in doors.installed() if installed else ():
+        for source, find, version in discovery.installed() if installed else ():
             self._take(source, find, version)
         for name in named:
-            find, version = partial(doors.import_named, name), doors.version_of(name)
+            find, version = partial(discovery.import_named, name), discovery.version_of(name)
             self._take(f"{'file' if name.endswith('.py') else 'module'}:{name}", find, version)
 
     def _take(self, source: str, find: Callable[[], object], version: str) -> None:
         try:
             self._add(source, find, version)
         except PluginError as error:
-            self.failures.append(PluginFailure(source, error.reason, error.name or doors.guess_name(source)))
+            self.failures.append(PluginFailure(source, error.reason, error.name or discovery.guess_name(source)))
             log.error("%s", error, extra=event("plugin_refused", source=source))
 
     def _add(self, source: str, find: Callable[[], object], version: str) -> None:

@@ -16,19 +16,19 @@ from relay.core.errors import (
     BadAnswer,
     ProviderError,
     ProviderTimeout,
+    ProviderUnavailable,
     RateLimited,
     UnknownSymbol,
 )
-from relay.core.errors import ProviderUnavailable as Unavailable
 from relay.core.http_sessions import open_session
 from relay.core.model import Budget, Candle, Instrument, OpenHours, PriceUpdate, ProviderInfo, StreamKey
 from relay.core.patience import steps
 from relay.core.saved_value import Memory
 from relay.core.secret import spellings
-from relay.core.trading_hours import Market
+from relay.core.trading_hours import TradingHours
 from relay.plugins.cancellation import end_task, let_go
 from relay.plugins.validation import (
-    Border,
+    CandleValidator,
     fault_of_budget,
     fault_of_hours,
     fault_of_instrument,
@@ -89,7 +89,7 @@ class Provider:
         self.source = loaded.source
         self.settings = settings
         self.clock = clock
-        self.border = Border(loaded.info)
+        self.border = CandleValidator(loaded.info)
         self.has_history = "relay_candles" in hooks
         self.lists_instruments = "relay_instruments" in hooks
         self._tells_hours = "relay_hours" in hooks
@@ -151,7 +151,7 @@ class Provider:
     def session(self) -> aiohttp.ClientSession:
         """The provider's HTTP session; another one when the plugin closed it, or its connector."""
         if self._session is None:
-            raise Unavailable(f"{self.name} is not open")
+            raise ProviderUnavailable(f"{self.name} is not open")
         if self._session.closed:
             self.failed += 1
             log.error(
@@ -279,9 +279,9 @@ class Provider:
             return ()
         return found
 
-    def market(self, symbol: str) -> Market:
+    def market(self, symbol: str) -> TradingHours:
         """Return when a symbol is traded: always, as far as is known, if the plugin does not say."""
-        return Market(lambda moment: self._hours(symbol, moment)) if self._tells_hours else Market()
+        return TradingHours(lambda moment: self._hours(symbol, moment)) if self._tells_hours else TradingHours()
 
     def _hours(self, symbol: str, moment: int) -> OpenHours | None:
         if not self._tells_hours:
@@ -316,7 +316,7 @@ class Provider:
         if not done:
             raise ProviderTimeout(f"{self.info.title} did not answer in time")
         if task.cancelled():
-            raise Unavailable(f"provider {self.name} failed (CancelledError in {hook})")
+            raise ProviderUnavailable(f"provider {self.name} failed (CancelledError in {hook})")
         return task.result()
 
     async def _answer(self, hook: str, kind: type, arguments: Mapping[str, Any]) -> list[Any]:
@@ -348,7 +348,7 @@ class Provider:
             failure = self._blame(hook, error)
         if isinstance(failure, AuthenticationFailed) and not (self.info.needs_key or self._secrets):
             # Without a key no key was refused: somebody in front of the provider answered so, which passes.
-            failure = Unavailable(str(failure))
+            failure = ProviderUnavailable(str(failure))
         failure.__cause__ = failure.__context__ = None
         return failure
 
@@ -362,9 +362,9 @@ class Provider:
         if text == said and len(text) <= _MESSAGE_LENGTH:
             return error
         kinds = (AuthenticationFailed, ProviderTimeout, UnknownSymbol, BadAnswer)
-        return next((kind for kind in kinds if isinstance(error, kind)), Unavailable)(text[:_MESSAGE_LENGTH])
+        return next((kind for kind in kinds if isinstance(error, kind)), ProviderUnavailable)(text[:_MESSAGE_LENGTH])
 
-    def _blame(self, hook: str, error: BaseException) -> Unavailable:
+    def _blame(self, hook: str, error: BaseException) -> ProviderUnavailable:
         """Log what a plugin raised, in full only when it is news, and return what clients may know of it."""
         self.failed += 1
         summary = self.conceal(shown(error))
@@ -376,4 +376,4 @@ class Provider:
             self._blamed[hook] = summary
             lines = "".join(traceback.format_exception(error))
             log.error("provider %s failed in %s\n%s", self.name, hook, self.conceal(lines).rstrip(), extra=about)
-        return Unavailable(f"provider {self.name} failed ({type(error).__name__} in {hook})")
+        return ProviderUnavailable(f"provider {self.name} failed ({type(error).__name__} in {hook})")

@@ -59,7 +59,7 @@ def shown(error: BaseException) -> str:
 # -- what streams and history bring ----------------------------------------------------------------
 
 
-class Border:
+class CandleValidator:
     """Judges the candles of one provider, once: whatever is behind it trusts them.
 
     The values are numbers, finite, below 2**63, with low ≤ open, close ≤ high and a volume of 0 or more. Where coins or

@@ -72,17 +72,17 @@ ACTIONS: Mapping[str, tuple[Field[Any], ...]] = {
 _MODIFIERS = frozenset(field.name for field in (BARS, SINCE, REVISION, GAPS, THROTTLE_MS, CLOSED_ONLY))
 
 
-class Options(NamedTuple):
+class SubscribeOptions(NamedTuple):
     """How one subscription wants its updates: at most one open candle per `throttle_ms`, or closed candles only."""
 
     throttle_ms: int = 0
     closed_only: bool = False
 
 
-PLAIN = Options()
+PLAIN = SubscribeOptions()
 
 
-class Past(NamedTuple):
+class PastWanted(NamedTuple):
     """What a subscription wants first: the last `bars` candles, those opened after `since`, or both.
 
     Of those up to `since` it wants what was revised after the `revision` of that number, and what lies in `gaps`.
@@ -105,8 +105,8 @@ class Request(NamedTuple):
     action: str
     id: str | int | None = None
     names: tuple[tuple[str, str], ...] = ()
-    options: Options = PLAIN
-    past: Past = Past()
+    options: SubscribeOptions = PLAIN
+    past: PastWanted = PastWanted()
 
 
 def parse_object(text: str | bytes) -> dict[str, Any]:
@@ -142,8 +142,8 @@ def parse_request(message: dict[str, Any]) -> Request:
         return Request(action, request_id, names)
     if _MODIFIERS.isdisjoint(message):
         return Request(action, request_id, names)
-    options = Options(THROTTLE_MS.read(message) or 0, CLOSED_ONLY.read(message) or False)
-    past = Past(BARS.read(message), SINCE.read(message), REVISION.read(message), GAPS.read(message) or ())
+    options = SubscribeOptions(THROTTLE_MS.read(message) or 0, CLOSED_ONLY.read(message) or False)
+    past = PastWanted(BARS.read(message), SINCE.read(message), REVISION.read(message), GAPS.read(message) or ())
     if past.since is None and past.wants_revised:
         raise RequestError(Code.INVALID_REQUEST, "revision and gaps speak of candles up to since; give since, too")
     return Request(action, request_id, names, options, past)

@@ -13,11 +13,11 @@ from relay.core.model import Candle, PriceUpdate
 from relay.protocol.server_messages import (
     CandleObject,
     ErrorMessage,
-    Gap,
+    GapMessage,
     Greeting,
     Pong,
     PriceUpdateMessage,
-    Snapshot,
+    SnapshotMessage,
     StreamState,
     StreamStatus,
     Subscription,
@@ -102,7 +102,7 @@ def snapshot(
 ) -> bytes:
     """Encode the candles sent first as a frame; `revised` is None where nobody asked what was revised."""
     objects: list[CandleObject] = [candle._asdict() for candle in candles]  # type: ignore[misc]  # as CandleObject has it
-    message: Snapshot = {
+    message: SnapshotMessage = {
         "type": "snapshot",
         "symbol": symbol,
         "interval": interval,
@@ -133,7 +133,7 @@ def stream_status(symbol: str, interval: str, status: StreamState, message: str)
 
 def gap(symbol: str, interval: str, start: int, end: int, reason: str) -> bytes:
     """Encode a gap as a frame: candles with `start` ≤ open time < `end` are missing."""
-    message: Gap = {
+    message: GapMessage = {
         "type": "gap",
         "symbol": symbol,
         "interval": interval,

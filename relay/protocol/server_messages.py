@@ -73,7 +73,7 @@ class Subscription(TypedDict):
     id: NotRequired[Id]
 
 
-class Snapshot(TypedDict):
+class SnapshotMessage(TypedDict):
     """The past that a subscription asked for; the updates that follow continue it without hole or duplicate."""
 
     type: Literal["snapshot"]
@@ -111,8 +111,8 @@ class PriceUpdateMessage(TypedDict):
     revision: NotRequired[Revision]
 
 
-Gap = TypedDict(
-    "Gap",
+GapMessage = TypedDict(
+    "GapMessage",
     {
         "type": Literal["gap"],
         "symbol": Symbol,
@@ -122,7 +122,7 @@ Gap = TypedDict(
         "reason": str,
     },
 )
-Gap.__doc__ = "Closed candles that could not be had: those with `from` ≤ open time < `to`."
+GapMessage.__doc__ = "Closed candles that could not be had: those with `from` ≤ open time < `to`."
 
 
 class ErrorMessage(TypedDict):
@@ -157,9 +157,9 @@ SERVER_MESSAGES = (
     Greeting,
     StreamStatus,
     Subscription,
-    Snapshot,
+    SnapshotMessage,
     PriceUpdateMessage,
-    Gap,
+    GapMessage,
     ErrorMessage,
     Subscriptions,
     Pong,

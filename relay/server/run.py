@@ -18,7 +18,7 @@ from relay.server.reload import Reload
 from relay.server.sd_notify import ServiceManager
 from relay.server.tls import Tls
 from relay.telemetry.events import event
-from relay.web.idle_connections import Newcomers, Site
+from relay.web.idle_connections import IdleConnections, Site
 from relay.web.inlet import new_runner
 
 log = logging.getLogger(__name__)
@@ -80,9 +80,9 @@ async def serve(
             await runner.cleanup()
 
 
-async def _listen(runner: web.AppRunner, newcomers: Newcomers, config: Config, tls: Tls | None) -> str:
+async def _listen(runner: web.AppRunner, idle_connections: IdleConnections, config: Config, tls: Tls | None) -> str:
     context = tls.context if tls else None
-    site = Site(runner, newcomers, config.host, config.port, ssl_context=context, backlog=BACKLOG)
+    site = Site(runner, idle_connections, config.host, config.port, ssl_context=context, backlog=BACKLOG)
     try:
         await site.start()
     except OSError as error:

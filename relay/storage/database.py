@@ -18,7 +18,7 @@ from relay.core.errors import StoreError
 from relay.storage.damage import Suspicion
 from relay.storage.health import Problems
 from relay.storage.opening import MEMORY, connected
-from relay.storage.place import Place
+from relay.storage.place import DatabasePlace
 from relay.storage.schema import reason_of
 from relay.storage.sql import Tables
 from relay.telemetry.events import event
@@ -30,7 +30,7 @@ T = TypeVar("T")
 _STALLED = "the disk does not answer"
 
 
-class Pace(NamedTuple):
+class FileChecks(NamedTuple):
     """How often is looked after the files, in seconds.
 
     `check_s` lies between two looks; a file that is gone is created anew when it was away for `absent_s`: whoever
@@ -58,7 +58,12 @@ class Database:
     """
 
     def __init__(
-        self, name: str, connection: aiosqlite.Connection, place: Place | None, problems: Problems, pace: Pace
+        self,
+        name: str,
+        connection: aiosqlite.Connection,
+        place: DatabasePlace | None,
+        problems: Problems,
+        pace: FileChecks,
     ) -> None:
         self._name = name
         self._place = place
@@ -81,13 +86,13 @@ class Database:
         self.replacements = 0
 
     @classmethod
-    async def open(cls, path: str | Path, problems: Problems, pace: Pace | None = None) -> "Database":
+    async def open(cls, path: str | Path, problems: Problems, pace: FileChecks | None = None) -> "Database":
         """Open or create the file and bring its schema up to date; `:memory:` keeps nothing.
 
         Raises `StoreError` with one sentence that names the file and says what to do, or which relay uses it.
         """
         name = str(path)
-        database = cls(name, *await connected(name), problems, pace or Pace())
+        database = cls(name, *await connected(name), problems, pace or FileChecks())
         await database._note_version()
         return database
 

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from relay.storage.chunks import Chunk, encode
 from relay.storage.database import Database
 from relay.storage.sql import WindowRows, put_together
-from relay.storage.stream_index import Shelf, Shelves
+from relay.storage.stream_index import StreamIndex, StreamIndexes
 from relay.storage.write_queue import StreamId, Write, WriteQueue
-from relay.storage.writer import LOOSE_ROWS, Writer
+from relay.storage.writer import LOOSE_ROWS, StoreWriter
 
 # More than so many windows are not put together on the event loop.
 _FEW_WINDOWS = 2
@@ -25,48 +25,48 @@ class _Loading:
 
 
 class Loader:
-    """Fills `shelves`. It has to be told of every write that is queued, and of every other change of a stream."""
+    """Fills `indexes`. It has to be told of every write that is queued, and of every other change of a stream."""
 
-    def __init__(self, shelves: Shelves, database: Database, queue: WriteQueue, writer: Writer) -> None:
-        self._shelves = shelves
+    def __init__(self, indexes: StreamIndexes, database: Database, queue: WriteQueue, writer: StoreWriter) -> None:
+        self._indexes = indexes
         self._database = database
         self._tables = database.tables
         self._queue = queue
         self._writer = writer
         self._loading: dict[StreamId, _Loading] = {}
 
-    async def shelf(self, stream: StreamId, number: int | None = None) -> tuple[Shelf, bool]:
+    async def index(self, stream: StreamId, number: int | None = None) -> tuple[StreamIndex, bool]:
         """Return the stream's shelf and whether it was there; if not, a window and the one before are read with it.
 
         Raises `StoreError`.
         """
-        shelf = self._shelves.get(stream)
-        if shelf is not None:
-            return shelf, True
+        index = self._indexes.get(stream)
+        if index is not None:
+            return index, True
         while (loading := self._loading.get(stream)) is not None:
             await loading.done.wait()
-        if (shelf := self._shelves.get(stream)) is not None:
-            return shelf, False
+        if (index := self._indexes.get(stream)) is not None:
+            return index, False
         while True:
             loading = self._loading[stream] = _Loading(self._queue.of(stream))
             try:
-                stored = await self._database.read(self._tables.shelf, stream, number)
+                stored = await self._database.read(self._tables.index, stream, number)
             finally:
                 del self._loading[stream]
                 loading.done.set()
             if not loading.is_spoilt:
                 break
         first, last = (0, -1) if number is None else (number - 1, number)
-        shelf = self._shelves.put(stream, stored.spans, sorted(stored.windows), first, last)
+        index = self._indexes.put(stream, stored.spans, sorted(stored.windows), first, last)
         if not loading.writes:
             self._keep(stream, stored.windows, put_together(stored.windows, {}))
         for write in loading.writes:
-            self._shelves.note(stream, write.candles, write.span)
-        return shelf, False
+            self._indexes.note(stream, write.candles, write.span)
+        return index, False
 
-    async def windows(self, stream: StreamId, shelf: Shelf, numbers: Sequence[int]) -> dict[int, Chunk]:
+    async def windows(self, stream: StreamId, index: StreamIndex, numbers: Sequence[int]) -> dict[int, Chunk]:
         """Return the chunks of windows, read from the file. Raises `StoreError`."""
-        version, length = shelf.version, shelf.window_s
+        version, length = index.version, index.window_s
         queued = {number: self._queue.candles_of(stream, number * length, (number + 1) * length) for number in numbers}
         found = await self._database.read(self._tables.windows, stream, numbers)
         if len(found) <= _FEW_WINDOWS:
@@ -81,35 +81,35 @@ class Loader:
             merged = {candle.time: candle for candle in rows} | newer
             chunks[number] = encode([merged[time] for time in sorted(merged)])
             self._writer.pack_later(stream, number)
-        if self._shelves.get(stream) is shelf and shelf.version == version:
+        if self._indexes.get(stream) is index and index.version == version:
             self._keep(stream, found, chunks)
         return chunks
 
-    async def learn_numbers(self, stream: StreamId, shelf: Shelf) -> None:
+    async def learn_numbers(self, stream: StreamId, index: StreamIndex) -> None:
         """Read which windows of a stream hold candles. Raises `StoreError`."""
-        shelf.learn(await self._database.read(self._tables.numbers, stream))
+        index.learn(await self._database.read(self._tables.numbers, stream))
 
     def note(self, write: Write) -> None:
         """Let memory know what was queued."""
-        self._shelves.note(write.stream, write.candles, write.span)
+        self._indexes.note(write.stream, write.candles, write.span)
         if (loading := self._loading.get(write.stream)) is not None:
             loading.writes.append(write)
 
     def forget(self, stream: StreamId) -> None:
         """Read the stream anew: what is stored of it changed other than by a write."""
-        self._shelves.forget(stream)
+        self._indexes.forget(stream)
         if (loading := self._loading.get(stream)) is not None:
             loading.is_spoilt = True
 
     def forget_all(self) -> None:
         """Read every stream anew: the file is another one, or another program wrote to it."""
-        self._shelves.clear()
+        self._indexes.clear()
         for loading in self._loading.values():
             loading.is_spoilt = True
 
     def _keep(self, stream: StreamId, found: Mapping[int, WindowRows], chunks: Mapping[int, Chunk]) -> None:
         """Keep chunks in memory, and have those stored that had to be made of many rows."""
         for number, chunk in chunks.items():
-            self._shelves.keep(stream, number, chunk)
+            self._indexes.keep(stream, number, chunk)
             if len(found[number].rows) > LOOSE_ROWS:
                 self._writer.pack_later(stream, number)

@@ -6,7 +6,7 @@ import sqlite3
 import aiosqlite
 
 from relay.core.errors import StoreError
-from relay.storage.place import Place
+from relay.storage.place import DatabasePlace
 from relay.storage.schema import open_database
 from relay.telemetry.events import event
 
@@ -17,19 +17,19 @@ MEMORY = ":memory:"
 
 async def connected(
     name: str, *, may_create: bool = True, device: int | None = None
-) -> tuple[aiosqlite.Connection, Place | None]:
+) -> tuple[aiosqlite.Connection, DatabasePlace | None]:
     """Take the place of a file, create the file if there is none, and open it; `:memory:` has no place.
 
     Raises `StoreError` with one sentence that names the file and says what to do, or which relay uses it.
     """
     failure: list[StoreError] = []
-    places: list[Place] = []
+    places: list[DatabasePlace] = []
 
     def connect() -> sqlite3.Connection:
         try:
             if name == MEMORY:
                 return open_database(name, name)
-            places.append(Place.take(name, may_create=may_create, device=device))
+            places.append(DatabasePlace.take(name, may_create=may_create, device=device))
             opened = open_database(places[0].path, name)
             try:
                 places[0].note()

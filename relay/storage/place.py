@@ -27,7 +27,7 @@ Identity = tuple[int, int]
 """The numbers of a device and of a file on it; no other file has them while this one is open."""
 
 
-class Seen(NamedTuple):
+class PlaceSeen(NamedTuple):
     """What a look shows: why the files are not those that were opened (or nothing), and how the database is.
 
     `stamp` is another one after every write to the database itself, which is not every transaction.
@@ -37,7 +37,7 @@ class Seen(NamedTuple):
     stamp: tuple[int, int]
 
 
-class Place:
+class DatabasePlace:
     """The files of one database, which no other relay uses while this is held; the kernel frees it when a process ends.
 
     `path` is that of the database, free of symbolic links, as SQLite wants it.
@@ -50,7 +50,7 @@ class Place:
         self.path = path
 
     @classmethod
-    def take(cls, name: str, *, may_create: bool = True, device: int | None = None) -> "Place":
+    def take(cls, name: str, *, may_create: bool = True, device: int | None = None) -> "DatabasePlace":
         """Take the place for this process, and create the file if there is none; `device` is the only one for that.
 
         Raises `StoreError`, which names the file and whoever has it.
@@ -96,23 +96,23 @@ class Place:
         if lost := self.look().lost:
             raise StoreError(f"database {self._name}: {lost} while it was opened; try again", lost)
 
-    def look(self) -> Seen:
+    def look(self) -> PlaceSeen:
         """Say what stands under the names now."""
         try:
             found = os.stat(self._name)
         except (FileNotFoundError, NotADirectoryError):
-            return Seen("the file was deleted", (0, 0))
+            return PlaceSeen("the file was deleted", (0, 0))
         except OSError:
-            return Seen("the file cannot be reached", (0, 0))
+            return PlaceSeen("the file cannot be reached", (0, 0))
         stamp = found.st_size, found.st_mtime_ns
         if (found.st_dev, found.st_ino) != self._opened[""]:
-            return Seen("the file was replaced", stamp)
+            return PlaceSeen("the file was replaced", stamp)
         if not found.st_size:
-            return Seen("the file was emptied", stamp)
+            return PlaceSeen("the file was emptied", stamp)
         for suffix, what in ((_LOG, "write-ahead log"), (_INDEX, "index"), (_LOCK, "lock file")):
             if identity(self.path + suffix) != self._opened[suffix]:
-                return Seen(f"its {what} was deleted or replaced", stamp)
-        return Seen("", stamp)
+                return PlaceSeen(f"its {what} was deleted or replaced", stamp)
+        return PlaceSeen("", stamp)
 
     def wide(self) -> dict[str, int]:
         """Return which of the files other users may use, and their modes."""

@@ -85,7 +85,7 @@ class WindowRows(NamedTuple):
     rows: list[Candle]
 
 
-class StoredShelf(NamedTuple):
+class StoredIndex(NamedTuple):
     """What is stored about a stream: the spans that are known, and those of the windows read that hold candles."""
 
     spans: list[Span]
@@ -130,7 +130,7 @@ class Tables:
             rows.reverse()
         return rows
 
-    async def shelf(self, stream: StreamId, number: int | None) -> StoredShelf:
+    async def index(self, stream: StreamId, number: int | None) -> StoredIndex:
         """Return the spans of a stream, and the windows `number` - 1 and `number` if they hold candles."""
         return await self._stored(_SHELF, stream, number)
 
@@ -145,7 +145,7 @@ class Tables:
         rows = await self._connection.execute_fetchall(_NUMBERS, (provider, *key, window_s(key.interval)))
         return [number for (number,) in rows]
 
-    async def _stored(self, sql: str, stream: StreamId, wanted: int | str | None) -> StoredShelf:
+    async def _stored(self, sql: str, stream: StreamId, wanted: int | str | None) -> StoredIndex:
         provider, key = stream
         spans: list[Span] = []
         windows: dict[int, WindowRows] = {}
@@ -160,7 +160,7 @@ class Tables:
             else:
                 windows[number] = window
                 window.rows.append(Candle._make(row))
-        return StoredShelf(spans, windows)
+        return StoredIndex(spans, windows)
 
     async def revisions(self, stream: StreamId, after: int) -> tuple[int, list[tuple[int, int, Candle | None]]]:
         """Return before which number revisions may be gone, and those after `after`: number, open time, candle."""

@@ -16,16 +16,16 @@ from relay.core.clock import Clock
 from relay.core.errors import StoreError
 from relay.core.intervals import INTERVALS
 from relay.core.model import Candle, StreamKey
-from relay.core.spans import Span, cut_spans
+from relay.core.spans import Span, clip_spans
 from relay.storage.chunks import EMPTY, WINDOW, Chunk, window_s
-from relay.storage.database import Database, Pace
+from relay.storage.database import Database, FileChecks
 from relay.storage.documents import Documents
 from relay.storage.health import Problems
 from relay.storage.loader import Loader
 from relay.storage.revisions import FORGOTTEN, Revisions
-from relay.storage.stream_index import Shelves
+from relay.storage.stream_index import StreamIndexes
 from relay.storage.write_queue import LATEST_TIME, StreamId, WriteQueue, storable
-from relay.storage.writer import Writer
+from relay.storage.writer import StoreWriter
 from relay.telemetry.events import event
 
 log = logging.getLogger(__name__)
@@ -80,9 +80,9 @@ class Store:
         self._database = database
         self._tables = database.tables
         self._queue = queue
-        self._writer = Writer(database, queue)
-        self._shelves = Shelves(cache_bytes)
-        self._loader = Loader(self._shelves, database, queue, self._writer)
+        self._writer = StoreWriter(database, queue)
+        self._indexes = StreamIndexes(cache_bytes)
+        self._loader = Loader(self._indexes, database, queue, self._writer)
         self._cuts: Counter[StreamId] = Counter()
         self._ages: Counter[tuple[str, str]] = Counter()
         self.documents = Documents(database, clock)
@@ -103,7 +103,7 @@ class Store:
         max_queued: int = 200_000,
         cache_bytes: int = CACHE_BYTES,
         latest: Callable[[str], float | None] = lambda provider: None,
-        pace: Pace | None = None,
+        pace: FileChecks | None = None,
     ) -> "Store":
         """Open or create the file, bring its schema up to date and start the writer; `:memory:` keeps nothing.
 
@@ -167,23 +167,23 @@ class Store:
         Raises `StoreError`.
         """
         stream = (provider, key)
-        shelf, is_remembered = await self._loader.shelf(stream)
-        if start < end and not shelf.knows(end - 1 if newest else start):
+        index, is_remembered = await self._loader.index(stream)
+        if start < end and not index.knows(end - 1 if newest else start):
             is_remembered = False
-            await self._loader.learn_numbers(stream, shelf)
+            await self._loader.learn_numbers(stream, index)
         while True:
-            numbers, is_all = shelf.between(start, end)
+            numbers, is_all = index.between(start, end)
             left, found, at, ahead = limit, [], 0, limit // WINDOW + 2
             if newest:
                 numbers.reverse()
             while left > 0 and at < len(numbers):
                 wanted = numbers[at : at + min(ahead, _MOST_WINDOWS)]
                 at += len(wanted)
-                chunks = {number: self._shelves.chunk(stream, number) for number in wanted}
+                chunks = {number: self._indexes.chunk(stream, number) for number in wanted}
                 missing = [number for number, chunk in chunks.items() if chunk is None]
                 if missing:
                     is_remembered = False
-                    chunks |= await self._loader.windows(stream, shelf, missing)
+                    chunks |= await self._loader.windows(stream, index, missing)
                 for number in wanted:
                     part = (chunks[number] or EMPTY).within(start, end, left, newest=newest)
                     if part.times:
@@ -193,7 +193,7 @@ class Store:
                 break
             # The windows that are known were not enough.
             is_remembered = False
-            await self._loader.learn_numbers(stream, shelf)
+            await self._loader.learn_numbers(stream, index)
         if newest:
             found.reverse()
         return Stored(found, is_remembered)
@@ -205,19 +205,19 @@ class Store:
         Raises `StoreError`.
         """
         stream = (provider, key)
-        shelf = self._shelves.get(stream)
-        is_remembered = shelf is not None
-        if shelf is None:
+        index = self._indexes.get(stream)
+        is_remembered = index is not None
+        if index is None:
             number = None if near is None else near // window_s(key.interval)
-            shelf, is_remembered = await self._loader.shelf(stream, number)
-        if shelf.spans and (latest := self._latest(provider)) is not None:
+            index, is_remembered = await self._loader.index(stream, number)
+        if index.spans and (latest := self._latest(provider)) is not None:
             end = int(latest) + AHEAD_S
-            if shelf.spans[-1].end > end + 1:
+            if index.spans[-1].end > end + 1:
                 await self._cut_future(stream, end)
-                shelf, is_remembered = (await self._loader.shelf(stream))[0], False
+                index, is_remembered = (await self._loader.index(stream))[0], False
                 # Also when the file cannot be written.
-                return cut_spans(shelf.spans, 0, end + 1), shelf.version, False
-        return list(shelf.spans), shelf.version, is_remembered
+                return clip_spans(index.spans, 0, end + 1), index.version, False
+        return list(index.spans), index.version, is_remembered
 
     async def _cut_future(self, stream: StreamId, latest: int) -> None:
         provider, key = stream
@@ -233,12 +233,12 @@ class Store:
         Raises `StoreError`.
         """
         spans, _, _ = await self.known(provider, key)
-        return cut_spans(spans, start, end)
+        return clip_spans(spans, start, end)
 
     def version(self, provider: str, key: StreamKey) -> int:
         """Return a number that is another one after every write to the stream; -1 while nobody has read it."""
-        shelf = self._shelves.get((provider, key))
-        return -1 if shelf is None else shelf.version
+        index = self._indexes.get((provider, key))
+        return -1 if index is None else index.version
 
     async def revisions(self, provider: str, key: StreamKey, after: int) -> Revisions:
         """Return the candles of a stream whose last revision has a larger number than `after`.
@@ -263,7 +263,7 @@ class Store:
         """Return the streams that were ever stored. Raises `StoreError`."""
         return await self._database.read(self._tables.streams)
 
-    def cut(self, provider: str, key: StreamKey) -> int:
+    def deletions(self, provider: str, key: StreamKey) -> int:
         """Return how often something took away, or may have, what was stored of a stream.
 
         When it is another number after a read than before it, what coverage said in between no longer holds.

@@ -13,7 +13,7 @@ from relay.storage.write_queue import StreamId
 MOST_SHELVES = 4096
 
 
-class Shelf:
+class StreamIndex:
     """What is known of one stream: complete spans, merged, and which windows hold candles.
 
     The windows are known from number `first` to `last`, of which those in `numbers`, ascending, hold candles; others
@@ -64,63 +64,65 @@ class _Window:
         return self.newer[-1].time if self.newer else times[-1] if times else -1
 
 
-class Shelves:
+class StreamIndexes:
     """The shelves of the streams used last, and chunks of at most `most_bytes` together.
 
     A stream's writes are noted here whether its shelf is there or not.
     """
 
     def __init__(self, most_bytes: int) -> None:
-        self._shelves: OrderedDict[StreamId, Shelf] = OrderedDict()
+        self._indexes: OrderedDict[StreamId, StreamIndex] = OrderedDict()
         self._windows: BytesCache[tuple[StreamId, int], _Window] = BytesCache(most_bytes)
         self._writes = 0
 
-    def get(self, stream: StreamId) -> Shelf | None:
+    def get(self, stream: StreamId) -> StreamIndex | None:
         """Return a stream's shelf, if it is there."""
-        shelf = self._shelves.get(stream)
-        if shelf is not None:
-            self._shelves.move_to_end(stream)
-        return shelf
+        index = self._indexes.get(stream)
+        if index is not None:
+            self._indexes.move_to_end(stream)
+        return index
 
-    def put(self, stream: StreamId, spans: Iterable[Span], numbers: Iterable[int], first: int, last: int) -> Shelf:
+    def put(
+        self, stream: StreamId, spans: Iterable[Span], numbers: Iterable[int], first: int, last: int
+    ) -> StreamIndex:
         """Keep what was read about a stream; `note` has to be called for what was written since."""
         self._writes += 1
-        shelf = self._shelves[stream] = Shelf(stream[1].interval, spans, numbers, self._writes, first, last)
-        if len(self._shelves) > MOST_SHELVES:
-            self.forget(next(iter(self._shelves)))
-        return shelf
+        index = self._indexes[stream] = StreamIndex(stream[1].interval, spans, numbers, self._writes, first, last)
+        if len(self._indexes) > MOST_SHELVES:
+            self.forget(next(iter(self._indexes)))
+        return index
 
     def forget(self, stream: StreamId) -> None:
         """Read the stream anew the next time: what is stored changed in another way than by `note`."""
-        shelf = self._shelves.pop(stream, None)
-        if shelf is not None:
-            for number in shelf.numbers:
+        index = self._indexes.pop(stream, None)
+        if index is not None:
+            for number in index.numbers:
                 self._windows.drop((stream, number))
 
     def clear(self) -> None:
         """Read every stream anew the next time."""
-        self._shelves.clear()
+        self._indexes.clear()
         self._windows.clear()
 
     def note(self, stream: StreamId, candles: Sequence[Candle], span: Span | None) -> None:
         """Take candles and a span that are being written; costs little for one candle of a live stream."""
-        shelf = self._shelves.get(stream)
-        if shelf is None:
+        index = self._indexes.get(stream)
+        if index is None:
             return
         self._writes += 1
-        shelf.version = self._writes
-        if span is not None and span not in shelf.spans:
-            last = shelf.spans[-1] if shelf.spans else None
+        index.version = self._writes
+        if span is not None and span not in index.spans:
+            last = index.spans[-1] if index.spans else None
             if last is not None and last.start <= span.start <= last.end <= span.end:
-                shelf.spans[-1] = Span(last.start, span.end)
+                index.spans[-1] = Span(last.start, span.end)
             else:
-                shelf.spans = merge_spans([*shelf.spans, span])
+                index.spans = merge_spans([*index.spans, span])
         for candle in candles:
-            number = candle.time // shelf.window_s
-            if not shelf.numbers or shelf.numbers[-1] < number:
-                shelf.numbers.append(number)
-            elif shelf.numbers[bisect_left(shelf.numbers, number)] != number:
-                insort(shelf.numbers, number)
+            number = candle.time // index.window_s
+            if not index.numbers or index.numbers[-1] < number:
+                index.numbers.append(number)
+            elif index.numbers[bisect_left(index.numbers, number)] != number:
+                insort(index.numbers, number)
             window = self._windows.peek((stream, number))
             if window is None:
                 continue

@@ -11,7 +11,7 @@ import orjson
 
 from relay.core.intervals import INTERVALS, length_s
 from relay.core.model import Candle
-from relay.core.spans import Span, cut_spans, merge_spans
+from relay.core.spans import Span, clip_spans, merge_spans
 from relay.storage.chunks import Packed, encode, unpack, window_s
 from relay.storage.inspect import AHEAD_S, StoredStream, has_chunks
 from relay.storage.schema import reason_of
@@ -224,7 +224,7 @@ class _Verifier:
         for span in merge_spans(stream.spans):
             # A candle that covers a moment opened less than its length before.
             at, end = span.start + length - 1, span.end
-            for covered in cut_spans(busy, at, end):
+            for covered in clip_spans(busy, at, end):
                 if at < covered.start:
                     yield Span(at, covered.start)
                 at = covered.end

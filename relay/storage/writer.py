@@ -24,7 +24,7 @@ _MOST_UNPACKED = 16_384
 _PACKED_AT_CLOSE = 64
 
 
-class Writer:
+class StoreWriter:
     """Empties the queue, which others fill; owns those who wait for a write, and what is to be packed into chunks."""
 
     def __init__(self, database: Database, queue: WriteQueue) -> None:

@@ -8,9 +8,9 @@ import asyncio
 from collections.abc import Callable
 
 from relay.core.clock import Clock
-from relay.protocol import frames as wire
+from relay.protocol import frames
 from relay.streams.outbox import HIGH_WATER, Transport
-from relay.streams.slow_consumers import Laggards
+from relay.streams.slow_consumers import SlowConsumers
 from relay.streams.subscriptions import Channel, Group, Subscriber
 from relay.telemetry.histogram import WRITE_BOUNDS_S, Histogram
 
@@ -18,14 +18,14 @@ from relay.telemetry.histogram import WRITE_BOUNDS_S, Histogram
 class Fanout:
     """Delivers the frames of channels to their subscribers. Never waits, and no method can be interleaved.
 
-    `cut` is called with a subscriber, and the reason, that does not take what must arrive: it has to leave.
+    `disconnect` is called with a subscriber, and the reason, that does not take what must arrive: it has to leave.
     """
 
-    def __init__(self, clock: Clock, flush_s: float, cut: Callable[[Subscriber, str], None]) -> None:
+    def __init__(self, clock: Clock, flush_s: float, disconnect: Callable[[Subscriber, str], None]) -> None:
         self._flush_s = flush_s
         self._groups: dict[tuple[frozenset[Channel], bool], Group] = {}
         self._ungrouped: dict[Subscriber, None] = {}
-        self._laggards = Laggards(clock, self._caught_up, cut)
+        self._slow_consumers = SlowConsumers(clock, self._caught_up, disconnect)
         self._dirty: list[Group] = []
         self._flush_handle: asyncio.Handle | None = None
         self._flushed_at = 0.0
@@ -43,17 +43,17 @@ class Fanout:
     @property
     def lagging(self) -> int:
         """How many subscribers do not keep up now."""
-        return len(self._laggards)
+        return len(self._slow_consumers)
 
     @property
     def frames_out(self) -> int:
         """How many frames were written."""
-        return self._frames_out + self._laggards.frames_out
+        return self._frames_out + self._slow_consumers.frames_out
 
     @property
     def bytes_out(self) -> int:
         """How many bytes were written."""
-        return self._bytes_out + self._laggards.bytes_out
+        return self._bytes_out + self._slow_consumers.bytes_out
 
     # -- groups ------------------------------------------------------------------------------------
 
@@ -78,7 +78,7 @@ class Fanout:
         """Let go of a subscriber that left all its channels."""
         self.ungroup(subscriber)
         self._ungrouped.pop(subscriber, None)
-        self._laggards.forget(subscriber)
+        self._slow_consumers.forget(subscriber)
 
     def _caught_up(self, subscriber: Subscriber) -> None:
         self._ungrouped[subscriber] = None
@@ -114,12 +114,12 @@ class Fanout:
             if not pending:
                 dirty.append(group)
             if group.is_compressed:
-                deflated = deflated or wire.deflate(frame)
+                deflated = deflated or frames.deflate(frame)
                 pending.append(deflated)
             else:
                 pending.append(frame)
-        if channel.laggards:
-            self._laggards.put(channel, frame, is_closed)
+        if channel.slow_consumers:
+            self._slow_consumers.put(channel, frame, is_closed)
         if dirty and self._flush_handle is None:
             self._plan_flush()
 
@@ -175,7 +175,7 @@ class Fanout:
         if subscriber.group is not None:
             self._flush_group(subscriber.group)
         if subscriber.outbox.is_lagging:
-            self._laggards.send(subscriber, frame)
+            self._slow_consumers.send(subscriber, frame)
             return
         self._frames_out += frames
         self.writes_out += 1
@@ -192,11 +192,11 @@ class Fanout:
     def _start_lagging(self, subscriber: Subscriber) -> None:
         self.ungroup(subscriber)
         self._ungrouped.pop(subscriber, None)
-        self._laggards.start(subscriber)
+        self._slow_consumers.start(subscriber)
 
     def close(self) -> None:
         """Stop the timers; nothing is sent any more."""
         if self._flush_handle is not None:
             self._flush_handle.cancel()
             self._flush_handle = None
-        self._laggards.close()
+        self._slow_consumers.close()

@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterable
 
 from relay.core.clock import Clock
 from relay.core.model import PriceUpdate, StreamKey
-from relay.protocol import frames as wire
-from relay.protocol.client_requests import PLAIN, Options
+from relay.protocol import frames
+from relay.protocol.client_requests import PLAIN, SubscribeOptions
 from relay.protocol.server_messages import StreamState
 from relay.streams.fanout import Fanout
 from relay.streams.outbox import Outbox
-from relay.streams.series import Gap
+from relay.streams.series import SeriesGap
 from relay.streams.subscriptions import COUNTED, NO_FLOOR, Attachment, Channel, Feeder, Stream, Subscriber
 
 _NOTHING = (0,) * len(COUNTED)
@@ -36,7 +36,7 @@ class Hub:
     ) -> None:
         self.streams: dict[tuple[str, StreamKey], Stream] = {}
         self.subscribers: dict[Subscriber, None] = {}
-        self.fanout = Fanout(clock, flush_s, self._cut)
+        self.fanout = Fanout(clock, flush_s, self._disconnect)
         self.updates_in = 0
         self._clock = clock
         self._on_closed = on_closed
@@ -76,7 +76,7 @@ class Hub:
         self.fanout.forget(subscriber)
         self.subscribers.pop(subscriber, None)
 
-    def _cut(self, subscriber: Subscriber, reason: str) -> None:
+    def _disconnect(self, subscriber: Subscriber, reason: str) -> None:
         if subscriber in self.subscribers:
             self.leave(subscriber)
             subscriber.on_slow(subscriber, reason)
@@ -102,7 +102,7 @@ class Hub:
             del self.streams[(stream.provider, stream.key)]
 
     def subscribe(
-        self, subscriber: Subscriber, stream: Stream, options: Options = PLAIN, *, floor: int = NO_FLOOR
+        self, subscriber: Subscriber, stream: Stream, options: SubscribeOptions = PLAIN, *, floor: int = NO_FLOOR
     ) -> bool:
         """Let the subscriber have the stream's updates from now on; return False if it only changed its options.
 
@@ -123,7 +123,7 @@ class Hub:
         channel.users += 1
         subscriber.subscriptions[stream] = channel
         if subscriber.outbox.is_lagging:
-            channel.laggards[subscriber] = None
+            channel.slow_consumers[subscriber] = None
         if old is None:
             stream.feeder.wanted(stream)
         return old is None
@@ -157,7 +157,7 @@ class Hub:
                 stream.feeder.unwanted(stream)
 
     def _leave_channel(self, subscriber: Subscriber, channel: Channel) -> None:
-        channel.laggards.pop(subscriber, None)
+        channel.slow_consumers.pop(subscriber, None)
         channel.users -= 1
         if not channel.users:
             channel.close()
@@ -181,7 +181,7 @@ class Hub:
             is_closed, is_revised, revision = update.is_closed, update.is_revised, None
             if is_closed and self._on_closed is not None:
                 revision = self._on_closed(stream, update, stream.series.told_before(update))
-            frame = wire.price_update(stream.name, stream.key.interval, update, stream.seq, revision)
+            frame = frames.price_update(stream.name, stream.key.interval, update, stream.seq, revision)
             last = stream.series.last
             if not is_revised or (last is not None and update.candle.time == last.time):
                 stream.last_frame = frame
@@ -195,12 +195,12 @@ class Hub:
                 if channel.is_plain or channel.passes(frame, update, deliver):
                     deliver(channel, frame, None if is_revised else is_closed)
 
-    def tell_after_gaps(self, stream: Stream, updates: Iterable[PriceUpdate], reason: str) -> list[Gap]:
+    def tell_after_gaps(self, stream: Stream, updates: Iterable[PriceUpdate], reason: str) -> list[SeriesGap]:
         """Send updates that the series made of an answer, and before them the gaps that it left; return those."""
         gaps = stream.series.take_gaps()
         for gap in gaps:
             stream.gap_count += 1
-            self.announce(stream, wire.gap(stream.name, stream.key.interval, gap.start, gap.end, reason))
+            self.announce(stream, frames.gap(stream.name, stream.key.interval, gap.start, gap.end, reason))
         self.tell(stream, updates)
         return gaps
 

@@ -17,7 +17,7 @@ from typing import NamedTuple
 from relay.core.intervals import length_s, next_open, open_time
 from relay.core.model import Candle, PriceUpdate, StreamKey
 from relay.core.spans import Span, gaps_between, merge_spans
-from relay.core.trading_hours import Market
+from relay.core.trading_hours import TradingHours
 
 _DAY_S = 86_400
 
@@ -36,7 +36,7 @@ class Missing(NamedTuple):
     end: int | None
 
 
-class Gap(NamedTuple):
+class SeriesGap(NamedTuple):
     """Closed candles that could not be had: `start` ≤ open time < `end`."""
 
     start: int
@@ -79,22 +79,22 @@ class Series:
     def __init__(self, key: StreamKey, promised_at: float | None) -> None:
         self.key = key
         self.promised_at = promised_at
-        self.market = Market()
+        self.market = TradingHours()
         self.last: Candle | None = None
         self.last_is_closed = False
         self.is_catching_up = False
         self.has_told = False
         self.closed: dict[int, Candle] = {}
-        self.gaps: list[Gap] = []
+        self.gaps: list[SeriesGap] = []
         self.duplicates = self.late = self.revised = self.backfilled = self.nonsense = 0
         self._asked_until = 0
         self._held: dict[int, PriceUpdate] = {}
-        self._new_gaps: list[Gap] = []
+        self._new_gaps: list[SeriesGap] = []
         self._closed_event_ms: dict[int, int] = {}
         self._last_event_ms = 0
         self._newest_event_ms = 0
         self._asked_ms = 0
-        self._ahead: list[Gap] = []
+        self._ahead: list[SeriesGap] = []
 
     # -- live updates ------------------------------------------------------------------------------
 
@@ -261,7 +261,7 @@ class Series:
         for start, end in lost:
             is_later = self.is_owed(start) if self.last is None else start > self.last.time
             if is_later and not self._is_in_gap(start):
-                self._leave_gap(Gap(start, end))
+                self._leave_gap(SeriesGap(start, end))
         for candle in candles:
             if (until is None or candle.time < until) and candle.fault() is None:
                 told.extend(self._backfill(candle))
@@ -284,7 +284,7 @@ class Series:
         """
         last = self.last
         if last is not None and not self.last_is_closed and self._asked_until <= last.time < until:
-            self._leave_gap(Gap(last.time, min(until, next_open(self.key.interval, last.time))))
+            self._leave_gap(SeriesGap(last.time, min(until, next_open(self.key.interval, last.time))))
         self._asked_until = max(self._asked_until, until)
 
     def _backfill(self, candle: Candle) -> Sequence[PriceUpdate]:
@@ -349,24 +349,24 @@ class Series:
         if self.last is not None and self.last_is_closed:
             start = max(start, next_open(self.key.interval, self.last.time))
         for part in self.market.open_parts(start, missing.end, length_s(self.key.interval)):
-            self._leave_gap(Gap(*part))
+            self._leave_gap(SeriesGap(*part))
         self._asked_until = max(self._asked_until, missing.end)
         return self.fill((), None)
 
     # -- gaps --------------------------------------------------------------------------------------
 
-    def take_gaps(self) -> list[Gap]:
+    def take_gaps(self) -> list[SeriesGap]:
         """Return the gaps that came up since the last call; tell them before the updates of the same step."""
         gaps, self._new_gaps = self._new_gaps, []
         return gaps
 
-    def owe(self, gap: Gap) -> None:
+    def owe(self, gap: SeriesGap) -> None:
         """Keep a gap for repair that was told to somebody who joined; nobody else hears of it.
 
         What opens after the newest candle comes as an ordinary closing; `pass_gaps` looks what did not.
         """
         reached = self._reached()
-        self._keep_gap(Gap(gap.start, min(gap.end, reached)))
+        self._keep_gap(SeriesGap(gap.start, min(gap.end, reached)))
         self._ahead += _without(gap, 0, reached)
         del self._ahead[:-MOST_GAPS]
 
@@ -375,7 +375,7 @@ class Series:
         reached = self._reached()
         ahead, self._ahead = self._ahead, []
         for gap in ahead:
-            self._keep_gap(Gap(gap.start, min(gap.end, reached)))
+            self._keep_gap(SeriesGap(gap.start, min(gap.end, reached)))
             self._ahead += _without(gap, 0, reached)
 
     def _reached(self) -> int:
@@ -384,12 +384,12 @@ class Series:
             return self.owed_from()
         return next_open(self.key.interval, self.last.time) if self.last_is_closed else self.last.time
 
-    def _keep_gap(self, gap: Gap) -> None:
+    def _keep_gap(self, gap: SeriesGap) -> None:
         for part in gaps_between(merge_spans(Span(*other) for other in self.gaps), *gap):
-            self.gaps.append(Gap(*part))
+            self.gaps.append(SeriesGap(*part))
         del self.gaps[:-MOST_GAPS]
 
-    def _leave_gap(self, gap: Gap) -> None:
+    def _leave_gap(self, gap: SeriesGap) -> None:
         if gap.end > gap.start:
             self._ahead = [part for other in self._ahead for part in _without(other, *gap)]
             self.gaps.append(gap)
@@ -410,7 +410,7 @@ class Series:
 
     def repair(
         self,
-        gap: Gap,
+        gap: SeriesGap,
         candles: Iterable[Candle],
         until: int | None = None,
         lost: Iterable[tuple[int, int]] = (),
@@ -442,7 +442,9 @@ class Series:
         # An ordinary closing may have cut the gap shorter already.
         self.gaps = [left for other in self.gaps for left in _without(other, gap.start, end)]
         # Behind the others, so that they do not wait for it.
-        self.gaps += [Gap(max(start, gap.start), min(stop, end)) for start, stop in lost if gap.start <= start < end]
+        self.gaps += [
+            SeriesGap(max(start, gap.start), min(stop, end)) for start, stop in lost if gap.start <= start < end
+        ]
         return told
 
     def revise(self, changed: Iterable[Candle], found: Iterable[Candle], asked_at: float) -> list[PriceUpdate]:
@@ -471,7 +473,7 @@ class Series:
 
     # -- a past that is another one ----------------------------------------------------------------
 
-    def begin_anew(self, before: int | None) -> Gap | None:
+    def begin_anew(self, before: int | None) -> SeriesGap | None:
         """Forget all that opened before `before`, None: all but the newest candle; it is another instrument's past.
 
         What follows is asked for from there on, so nothing is told twice and `time` never goes back. Returns the
@@ -489,7 +491,7 @@ class Series:
         if last is None or last.time >= before:
             return None
         self._asked_until = max(self._asked_until, last.time + 1)
-        lost = None if self.last_is_closed else Gap(last.time, next_open(self.key.interval, last.time))
+        lost = None if self.last_is_closed else SeriesGap(last.time, next_open(self.key.interval, last.time))
         self.last, self.last_is_closed = None, False
         return lost
 
@@ -563,8 +565,8 @@ def _can_follow(old: Candle, new: Candle) -> bool:
     return new != old and new.volume >= old.volume and new.high >= old.high and new.low <= old.low
 
 
-def _without(gap: Gap, start: int, end: int) -> list[Gap]:
-    parts = (Gap(gap.start, min(gap.end, start)), Gap(max(gap.start, end), gap.end))
+def _without(gap: SeriesGap, start: int, end: int) -> list[SeriesGap]:
+    parts = (SeriesGap(gap.start, min(gap.end, start)), SeriesGap(max(gap.start, end), gap.end))
     return [part for part in parts if part.end > part.start]
 
 

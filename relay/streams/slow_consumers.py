@@ -11,19 +11,19 @@ TICK_S = 0.05
 PATIENCE_S = 30.0
 
 
-class Laggards:
+class SlowConsumers:
     """Drains lagging subscribers a little at a time; no other subscriber waits for them.
 
-    `caught_up` is called when one has all it was to be sent, `cut` when one reads nothing for too long or too much
-    piles up for it.
+    `caught_up` is called when one has all it was to be sent, `disconnect` when one reads nothing for too long or too
+    much piles up for it.
     """
 
     def __init__(
-        self, clock: Clock, caught_up: Callable[[Subscriber], None], cut: Callable[[Subscriber, str], None]
+        self, clock: Clock, caught_up: Callable[[Subscriber], None], disconnect: Callable[[Subscriber, str], None]
     ) -> None:
         self._clock = clock
         self._caught_up = caught_up
-        self._cut = cut
+        self._disconnect = disconnect
         self._subscribers: dict[Subscriber, None] = {}
         self._timer: asyncio.TimerHandle | None = None
         self.frames_out = 0
@@ -39,7 +39,7 @@ class Laggards:
         outbox.progress_at = self._clock.monotonic()
         self._subscribers[subscriber] = None
         for channel in subscriber.subscriptions.values():
-            channel.laggards[subscriber] = None
+            channel.slow_consumers[subscriber] = None
         if self._timer is None:
             self._plan()
 
@@ -49,7 +49,7 @@ class Laggards:
 
     def put(self, channel: Channel, frame: bytes, is_closed: bool | None) -> None:
         """Leave a frame for those who lag on a channel; `is_closed` as in `Deliver`."""
-        for subscriber in channel.laggards:
+        for subscriber in channel.slow_consumers:
             try:
                 if is_closed is None:
                     subscriber.outbox.send(frame)
@@ -80,16 +80,16 @@ class Laggards:
             if has_caught_up:
                 del self._subscribers[subscriber]
                 for channel in subscriber.subscriptions.values():
-                    channel.laggards.pop(subscriber, None)
+                    channel.slow_consumers.pop(subscriber, None)
                 self._caught_up(subscriber)
             elif now - outbox.progress_at > PATIENCE_S:
-                self._cut(subscriber, f"nothing was read for {PATIENCE_S:g} s")
+                self._disconnect(subscriber, f"nothing was read for {PATIENCE_S:g} s")
         if self._subscribers:
             self._plan()
 
     def _cut_soon(self, subscriber: Subscriber, reason: str) -> None:
         # Not now: the caller is in the middle of walking the tables that leaving changes.
-        asyncio.get_running_loop().call_soon(self._cut, subscriber, reason)
+        asyncio.get_running_loop().call_soon(self._disconnect, subscriber, reason)
 
     def close(self) -> None:
         """Stop the timer; nothing is drained any more."""

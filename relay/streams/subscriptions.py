@@ -10,8 +10,8 @@ from typing import Final, Protocol
 
 from relay.core.clock import ProviderClock
 from relay.core.model import Candle, PriceUpdate, StreamKey
-from relay.protocol import frames as wire
-from relay.protocol.client_requests import PLAIN, Options
+from relay.protocol import frames
+from relay.protocol.client_requests import PLAIN, SubscribeOptions
 from relay.protocol.server_messages import StreamState
 from relay.streams.outbox import Outbox, Transport
 from relay.streams.series import Series
@@ -21,7 +21,7 @@ CONNECTED: Final = "connected"
 
 NO_FLOOR: Final = -1
 
-COUNTED = ("merged", "gaps", "backfilled", "revised", "duplicate", "late")
+COUNTED = ("conflated", "gaps", "backfilled", "revised", "duplicate", "late")
 """What streams count."""
 
 
@@ -100,7 +100,7 @@ class Stream:
         """Whether anybody subscribes to the stream, or is about to."""
         return bool(self.channels or self.attachments)
 
-    def channel_for(self, options: Options, floor: int) -> "Channel":
+    def channel_for(self, options: SubscribeOptions, floor: int) -> "Channel":
         """Return the channel that a new subscriber joins, made if there is none.
 
         Not one that holds an open candle back: the new subscriber is told that one at once, and must not be again.
@@ -119,9 +119,9 @@ class Stream:
 
     def state_frame(self) -> bytes:
         """Encode the state as clients see it."""
-        return wire.stream_status(self.name, self.key.interval, self.status, self.message)
+        return frames.stream_status(self.name, self.key.interval, self.status, self.message)
 
-    def last_frame_for(self, options: Options) -> bytes | None:
+    def last_frame_for(self, options: SubscribeOptions) -> bytes | None:
         """Return the frame of the last known candle, if these options want it."""
         return None if options.closed_only and not self.last_frame_is_closed else self.last_frame
 
@@ -163,13 +163,13 @@ class Channel:
         "groups",
         "held",
         "is_plain",
-        "laggards",
         "options",
+        "slow_consumers",
         "stream",
         "users",
     )  # fmt: skip
 
-    def __init__(self, stream: Stream, options: Options, floor: int = NO_FLOOR) -> None:
+    def __init__(self, stream: Stream, options: SubscribeOptions, floor: int = NO_FLOOR) -> None:
         self.stream = stream
         self.options = options
         self.floor = floor
@@ -177,7 +177,7 @@ class Channel:
         # Revisions that wait for the held candle, so that `seq` never goes back.
         self.behind: list[bytes] = []
         self.groups: dict[Group, None] = {}
-        self.laggards: dict[Subscriber, None] = {}
+        self.slow_consumers: dict[Subscriber, None] = {}
         self.users = 0
         self.held: bytes | None = None
         self._next_at = 0.0

@@ -10,14 +10,14 @@ from relay.core.errors import ProviderError, ProviderUnavailable, RateLimited, S
 from relay.core.intervals import first_open_after, next_open
 from relay.core.model import Candle, PriceUpdate, StreamKey
 from relay.core.spans import Span
-from relay.core.trading_hours import Market
-from relay.history.service import History
+from relay.core.trading_hours import TradingHours
+from relay.history.service import HistoryService
 from relay.plugins.provider import Provider
 from relay.streams.hub import Hub
 from relay.streams.series import Missing
 from relay.streams.subscriptions import CONNECTED, Stream
-from relay.supervision.missing_candles import Holes, holes_in
-from relay.supervision.stream_state import STALE, THROTTLED, Carried
+from relay.supervision.missing_candles import MissingCandles, holes_in
+from relay.supervision.stream_state import STALE, THROTTLED, SupervisedStream
 from relay.telemetry.events import event
 
 log = logging.getLogger(__name__)
@@ -43,7 +43,7 @@ class Backfill:
     A stream whose feed is lost, or that is dropped, has to be let go of with `cancel`.
     """
 
-    def __init__(self, provider: Provider, hub: Hub, history: History, clock: Clock, rng: random.Random) -> None:
+    def __init__(self, provider: Provider, hub: Hub, history: HistoryService, clock: Clock, rng: random.Random) -> None:
         self.fetched = 0
         self.longest_s = 0.0
         self._provider = provider
@@ -51,7 +51,7 @@ class Backfill:
         self._history = history
         self._clock = clock
         self._rng = rng
-        self._fills: dict[Carried, asyncio.Task[None]] = {}
+        self._fills: dict[SupervisedStream, asyncio.Task[None]] = {}
         self._places = asyncio.Semaphore(AT_A_TIME)
         self._repair_at = clock.monotonic() + REPAIR_EVERY_S
         self._repair: asyncio.Task[None] | None = None
@@ -59,63 +59,63 @@ class Backfill:
 
     # -- when --------------------------------------------------------------------------------------
 
-    def resume(self, carried: Carried) -> None:
+    def resume(self, supervised: SupervisedStream) -> None:
         """Go on with a stream that a feed delivers: at once, unless candles may have closed unseen meanwhile."""
-        stream = carried.stream
-        carried.accept()
+        stream = supervised.stream
+        supervised.accept()
         # Only data ends staleness: a provider may accept a stream and stay mute.
-        if stream.status in (CONNECTED, STALE) or self._is_filling(carried):
+        if stream.status in (CONNECTED, STALE) or self._is_filling(supervised):
             return
         now = self._clock.monotonic()
         if stream.status != THROTTLED:
             # Polls that waited for their budget end no silence: what follows may be without news too.
-            carried.listen_anew(now)
-        if not stream.series.is_catching_up and self._may_have_closed(carried, now):
+            supervised.listen_anew(now)
+        if not stream.series.is_catching_up and self._may_have_closed(supervised, now):
             stream.series.catch_up()
         if stream.series.is_catching_up:
-            self.start(carried)
+            self.start(supervised)
         else:
-            carried.go_live()
+            supervised.go_live()
 
-    def _may_have_closed(self, carried: Carried, now: float) -> bool:
-        due_at = carried.stream.series.due_at()
+    def _may_have_closed(self, supervised: SupervisedStream, now: float) -> bool:
+        due_at = supervised.stream.series.due_at()
         is_over = due_at is not None and self._provider.clock.now() >= due_at
-        return is_over and self._provider.has_history and not carried.is_planned(now)
+        return is_over and self._provider.has_history and not supervised.is_planned(now)
 
-    def check_close(self, carried: Carried, now: float) -> None:
+    def check_close(self, supervised: SupervisedStream, now: float) -> None:
         """Ask history for a candle whose interval is over when the feed did not close it."""
         provider = self._provider
-        if provider.has_history and carried.is_overdue(provider.clock.now(), provider.info.close_grace_s, now):
-            carried.ask_later(now)
-            carried.stream.series.catch_up()
-            self.start(carried)
+        if provider.has_history and supervised.is_overdue(provider.clock.now(), provider.info.close_grace_s, now):
+            supervised.ask_later(now)
+            supervised.stream.series.catch_up()
+            self.start(supervised)
 
-    def doubt(self, carried: Carried) -> None:
+    def doubt(self, supervised: SupervisedStream) -> None:
         """Ask history in place of a feed whose updates are left out, after growing pauses."""
-        series = carried.stream.series
-        if self._provider.has_history and not series.is_catching_up and carried.may_doubt(self._clock.monotonic()):
+        series = supervised.stream.series
+        if self._provider.has_history and not series.is_catching_up and supervised.may_doubt(self._clock.monotonic()):
             series.catch_up()
-            self.start(carried)
+            self.start(supervised)
 
-    def start(self, carried: Carried) -> None:
+    def start(self, supervised: SupervisedStream) -> None:
         """Fetch what the series of a stream waits for, unless that is under way."""
-        if not self._is_filling(carried):
-            carried.catch_up("what was missed is being fetched")
-            task = asyncio.create_task(self._fill(carried), name=f"backfill {carried.stream.key}")
-            self._fills[carried] = task
-            task.add_done_callback(lambda done: self._fill_done(carried, done))
+        if not self._is_filling(supervised):
+            supervised.catch_up("what was missed is being fetched")
+            task = asyncio.create_task(self._fill(supervised), name=f"backfill {supervised.stream.key}")
+            self._fills[supervised] = task
+            task.add_done_callback(lambda done: self._fill_done(supervised, done))
 
-    def _is_filling(self, carried: Carried) -> bool:
-        fill = self._fills.get(carried)
+    def _is_filling(self, supervised: SupervisedStream) -> bool:
+        fill = self._fills.get(supervised)
         return fill is not None and not fill.done()
 
-    def cancel(self, carried: Carried) -> None:
+    def cancel(self, supervised: SupervisedStream) -> None:
         """Stop fetching for a stream; `resume` begins again."""
-        fill = self._fills.pop(carried, None)
+        fill = self._fills.pop(supervised, None)
         if fill is not None:
             fill.cancel()
 
-    def repair(self, streams: Mapping[StreamKey, Carried], now: float) -> None:
+    def repair(self, streams: Mapping[StreamKey, SupervisedStream], now: float) -> None:
         """Try, once in a while, to close the oldest gap of each stream. Call it about once a second.
 
         `streams` are those that are carried: looked at again whenever history has answered.
@@ -133,23 +133,23 @@ class Backfill:
 
     # -- how ---------------------------------------------------------------------------------------
 
-    def _fill_done(self, carried: Carried, task: asyncio.Task[None]) -> None:
-        if self._fills.get(carried) is task:
-            del self._fills[carried]
+    def _fill_done(self, supervised: SupervisedStream, task: asyncio.Task[None]) -> None:
+        if self._fills.get(supervised) is task:
+            del self._fills[supervised]
         if not task.cancelled() and (error := task.exception()) is not None:
-            stream = carried.stream
+            stream = supervised.stream
             log.error("backfill of %s failed", stream.key, exc_info=error, extra=_about("backfill_failed", stream))
 
-    async def _fill(self, carried: Carried) -> None:
+    async def _fill(self, supervised: SupervisedStream) -> None:
         """Fetch what is missing before the live updates that wait, and let them follow."""
-        stream, series, clock = carried.stream, carried.stream.series, self._clock
+        stream, series, clock = supervised.stream, supervised.stream.series, self._clock
         started = clock.monotonic()
         attempt, failure = 0, ""
         patience_s = PATIENCE_S
         retry_at = 0.0
         waiting_since: float | None = None
         info = self._provider.info
-        holes = Holes(info.close_grace_s if info.has_every_candle else 0.0)
+        holes = MissingCandles(info.close_grace_s if info.has_every_candle else 0.0)
         while series.is_catching_up:
             missing = series.missing(self._provider.clock.now())
             if missing is None:
@@ -164,7 +164,7 @@ class Backfill:
                 failure = f"{self._provider.info.title} has no history"
                 retry_at = now + MOST_WAIT_S
             if failure and waiting_since is not None and max(now, retry_at) > waiting_since + patience_s:
-                self._tell(carried, series.give_up(), failure)
+                self._tell(supervised, series.give_up(), failure)
                 continue
             if retry_at > now:
                 # In short steps, since a live update that has to wait for this may come meanwhile.
@@ -176,14 +176,14 @@ class Backfill:
             except RateLimited as error:
                 failure, patience_s = str(error), BUDGET_PATIENCE_S
                 retry_at = clock.monotonic() + max(LEAST_WAIT_S, error.retry_after)
-                carried.wait_for_budget(f"what was missed follows in {error.retry_after:.0f} s: {error}")
+                supervised.wait_for_budget(f"what was missed follows in {error.retry_after:.0f} s: {error}")
                 continue
             except (ProviderError, StoreError) as error:
                 attempt += 1
                 wait_s = min(MOST_WAIT_S, 2.0 ** min(attempt - 1, 10)) * self._rng.uniform(0.5, 1)
                 failure, patience_s = str(error), PATIENCE_S
                 retry_at = clock.monotonic() + wait_s
-                carried.catch_up(f"what was missed cannot be fetched yet: {error}")
+                supervised.catch_up(f"what was missed cannot be fetched yet: {error}")
                 continue
             failure = ""
             if self._may_lag(series.market, stream.key, missing, closed, asked_at):
@@ -195,12 +195,12 @@ class Backfill:
                 continue
             backfilled = series.backfilled
             reason = f"{info.title} has it in a form that cannot be read" if lost else DOES_NOT_HAVE_IT
-            self._tell(carried, series.fill(closed, until, forming, (*lost, *doubtful)), reason)
+            self._tell(supervised, series.fill(closed, until, forming, (*lost, *doubtful)), reason)
             self.fetched += 1
             if series.backfilled > backfilled:
-                carried.note(f"backfilled {series.backfilled - backfilled} candles")
+                supervised.note(f"backfilled {series.backfilled - backfilled} candles")
         self.longest_s = max(self.longest_s, clock.monotonic() - started)
-        carried.caught_up()
+        supervised.caught_up()
 
     async def _fetch(
         self, key: StreamKey, missing: Missing
@@ -249,7 +249,9 @@ class Backfill:
             return []
         return holes_in(interval, series.market, begin, [time for time in times if time >= begin], until)
 
-    def _may_lag(self, market: Market, key: StreamKey, missing: Missing, closed: list[Candle], asked_at: float) -> bool:
+    def _may_lag(
+        self, market: TradingHours, key: StreamKey, missing: Missing, closed: list[Candle], asked_at: float
+    ) -> bool:
         """Say whether the newest missing candle may only be late in the provider's history: worth asking again.
 
         An answer is as old as its question, which was asked at `asked_at` by the provider's time.
@@ -260,17 +262,17 @@ class Backfill:
         start = next_open(key.interval, closed[-1].time) if closed else missing.start
         return start < end and not market.is_closed(start, end)
 
-    def _tell(self, carried: Carried, updates: Sequence[PriceUpdate], reason: str) -> None:
+    def _tell(self, supervised: SupervisedStream, updates: Sequence[PriceUpdate], reason: str) -> None:
         """Tell what a series made of an answer, and before it the gaps that it leaves."""
-        stream = carried.stream
+        stream = supervised.stream
         for gap in self._hub.tell_after_gaps(stream, updates, reason):
-            carried.note(f"gap {gap.start} to {gap.end}: {reason}")
+            supervised.note(f"gap {gap.start} to {gap.end}: {reason}")
             about = _about("gap", stream, start=gap.start, end=gap.end, reason=reason)
             log.warning("%s has a gap from %d to %d: %s", stream.key, gap.start, gap.end, reason, extra=about)
 
-    async def _repair_all(self, streams: Mapping[StreamKey, Carried]) -> None:
-        for carried in list(streams.values()):
-            stream = carried.stream
+    async def _repair_all(self, streams: Mapping[StreamKey, SupervisedStream]) -> None:
+        for supervised in list(streams.values()):
+            stream = supervised.stream
             stream.series.pass_gaps()
             if not stream.series.gaps or stream.series.is_catching_up:
                 continue
@@ -283,10 +285,10 @@ class Backfill:
                 log.debug("gap of %s stays: %s", stream.key, error, extra=_about("gap_stays", stream))
                 continue
             may_lag = self._may_lag(stream.series.market, stream.key, missing, closed, asked_at)
-            if streams.get(stream.key) is carried and not may_lag:
-                self._tell(carried, stream.series.repair(gap, closed, until, lost), "")
+            if streams.get(stream.key) is supervised and not may_lag:
+                self._tell(supervised, stream.series.repair(gap, closed, until, lost), "")
                 if gap not in stream.series.gaps:
-                    carried.note(f"repaired gap {gap.start} to {gap.end}")
+                    supervised.note(f"repaired gap {gap.start} to {gap.end}")
 
     # -- a past that changed -----------------------------------------------------------------------
 

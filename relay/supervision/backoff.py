@@ -16,7 +16,7 @@ CAUSES = (
 """Why a feed is opened anew, in one word: it ended (first line), or it was replaced before it did (second)."""
 
 
-class Backoff:
+class FeedBackoff:
     """Waits between attempts: doubling from `least_s` to `most_s`, with jitter, from the start after `reset`."""
 
     def __init__(self, rng: random.Random, *, least_s: float = LEAST_WAIT_S, most_s: float = MOST_WAIT_S) -> None:

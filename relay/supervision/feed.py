@@ -16,7 +16,7 @@ from relay.protocol.server_messages import StreamState
 from relay.streams.hub import Hub
 from relay.streams.subscriptions import CONNECTED, Stream
 from relay.supervision.backfill import Backfill
-from relay.supervision.stream_state import STALE, Carried
+from relay.supervision.stream_state import STALE, SupervisedStream
 from relay.telemetry.events import event
 from relay.telemetry.histogram import LAG_BOUNDS_S, Histogram
 from relay.upstream.watchlist import Watchlist
@@ -29,7 +29,7 @@ LATE_S = 10.0
 """An update that was stamped so long ago says nothing of a candle that was over already: history is compared."""
 
 
-class Intake:
+class FeedCounters:
     """What came in over all feeds of one provider, in numbers."""
 
     def __init__(self, provider: str) -> None:
@@ -56,19 +56,19 @@ class Intake:
 class Feed:
     """Runs one `relay_stream` of the provider, from the start, with a watchlist of its own.
 
-    `ready` is set once all its streams are live. Whoever changes `carried` calls `add` and `remove`, too.
+    `ready` is set once all its streams are live. Whoever changes `supervised` calls `add` and `remove`, too.
     """
 
     def __init__(
         self,
         number: int,
-        carried: Mapping[StreamKey, Carried],
+        supervised: Mapping[StreamKey, SupervisedStream],
         provider: Provider,
         hub: Hub,
         backfill: Backfill,
-        intake: Intake,
+        counters: FeedCounters,
         *,
-        on_refuse: Callable[[Carried, str], None],
+        on_refuse: Callable[[SupervisedStream, str], None],
         on_closing: Callable[[str], None],
     ) -> None:
         self.number = number
@@ -78,18 +78,18 @@ class Feed:
         self.reason = "it was cancelled by its own plugin"
         self.error: ProviderError | None = None
         self.settings = provider.settings
-        self._carried = carried
+        self._supervised = supervised
         self._provider = provider
         self._hub = hub
         self._backfill = backfill
-        self._intake = intake
+        self._counters = counters
         self._on_refuse = on_refuse
         self._live: set[StreamKey] = set()
         self._watchlist = Watchlist(
-            carried,
+            supervised,
             on_accept=self._accept,
             on_reject=self._reject,
-            on_skip=lambda reason: intake.skip(provider.conceal(reason)),
+            on_skip=lambda reason: counters.skip(provider.conceal(reason)),
             on_closing=on_closing,
             on_pause=self._pause,
             on_expect=self._expect,
@@ -143,15 +143,21 @@ class Feed:
 
     async def _pump(self) -> None:
         """Carry updates from the provider to the hub; the only loop on the way of an update."""
-        hub, clock, carried_of, live, intake = self._hub, self._provider.clock, self._carried, self._live, self._intake
+        hub, clock, carried_of, live, counters = (
+            self._hub,
+            self._provider.clock,
+            self._supervised,
+            self._live,
+            self._counters,
+        )
         try:
             async with aclosing(self._provider.stream(self._watchlist)) as updates:
                 async for update in updates:
                     key = update.key
-                    carried = carried_of.get(key)
-                    if carried is None:
+                    supervised = carried_of.get(key)
+                    if supervised is None:
                         continue
-                    stream = carried.stream
+                    stream = supervised.stream
                     stamp_ms = update.ts_event_ms
                     if stamp_ms is None:
                         now = clock.now()
@@ -166,31 +172,31 @@ class Feed:
                         now = stamp_s + lag_s
                         if lag_s >= 0:
                             stream.lag_ms = lag_s * 1000
-                            intake.lag.observe(lag_s)
+                            counters.lag.observe(lag_s)
                             if (lag_s > LATE_S or stream.series.last is None) and self._is_old(stream, update, now):
-                                intake.skip(f"{key} tells of a candle that was over already, {update.candle.time}")
+                                counters.skip(f"{key} tells of a candle that was over already, {update.candle.time}")
                                 continue
                         elif lag_s < -clock.ahead_s:
-                            self._stray(carried, update, now)
+                            self._stray(supervised, update, now)
                             continue
                     if not OLDEST_S < update.candle.time - now < clock.ahead_s:
-                        self._stray(carried, update, now)
+                        self._stray(supervised, update, now)
                         continue
                     # Without a stamp the provider reckons itself when a candle is over.
                     ends_in_s = update.candle.time + least_s(key.interval) - now if update.is_closed else 0.0
                     if ends_in_s > clock.ahead_s and stamp_ms is not None:
-                        intake.skip(f"{key} at {update.candle.time}", "closes a candle before its end")
+                        counters.skip(f"{key} at {update.candle.time}", "closes a candle before its end")
                         update = update._replace(is_closed=False)
-                    carried.received += 1
-                    intake.updates += 1
+                    supervised.received += 1
+                    counters.updates += 1
                     self.has_delivered = True
                     if key not in live:
                         self._accept(key)
                     hub.publish(stream, update)
                     if stream.series.is_catching_up:
-                        self._backfill.start(carried)
+                        self._backfill.start(supervised)
                     if stream.status != CONNECTED:
-                        carried.hear()
+                        supervised.hear()
             self.has_closed = True
             self.reason = "the upstream closed the connection"
         except ProviderError as error:
@@ -214,17 +220,19 @@ class Feed:
         is_over = next_open(key.interval, time) + LATE_S <= now
         return is_over and self._provider.clock.is_contradicted(key.symbol)
 
-    def _stray(self, carried: Carried, update: PriceUpdate, now: float) -> None:
+    def _stray(self, supervised: SupervisedStream, update: PriceUpdate, now: float) -> None:
         """Leave out an update of another time: it is no data, and no news about the time."""
         at_s = max(update.candle.time, (update.ts_event_ms or 0) / 1000)
         ahead_s = at_s - now
         if ahead_s > 0:
-            carried.note_stray(f"its updates come from the future, {ahead_s:.0f} s ahead: they are left out")
+            supervised.note_stray(f"its updates come from the future, {ahead_s:.0f} s ahead: they are left out")
             # What it misses comes from there, and the date of the answer says who is right.
-            self._backfill.doubt(carried)
-            self._intake.skip(f"{update.key} is {ahead_s:.0f} s ahead of its provider's time", "comes from the future")
+            self._backfill.doubt(supervised)
+            self._counters.skip(
+                f"{update.key} is {ahead_s:.0f} s ahead of its provider's time", "comes from the future"
+            )
         else:
-            self._intake.skip(f"{update.key} has a candle of long ago: {update.candle.time}")
+            self._counters.skip(f"{update.key} has a candle of long ago: {update.candle.time}")
 
     # -- what the provider reports -----------------------------------------------------------------
     # A plugin that cannot be ended may still report about streams that are carried elsewhere, or no more.
@@ -239,25 +247,25 @@ class Feed:
 
     def _accept(self, key: StreamKey) -> None:
         self._note_live(key)
-        if (carried := self._carried.get(key)) is not None:
-            self._backfill.resume(carried)
-            carried.show()
+        if (supervised := self._supervised.get(key)) is not None:
+            self._backfill.resume(supervised)
+            supervised.show()
 
     def _pause(self, key: StreamKey, status: str, message: str) -> None:
         self._note_live(key)
-        if (carried := self._carried.get(key)) is not None:
+        if (supervised := self._supervised.get(key)) is not None:
             # A watchlist lets no other through than its PAUSES.
-            carried.rest(cast(StreamState, status), message)
+            supervised.rest(cast(StreamState, status), message)
 
     def _reject(self, key: StreamKey, reason: str) -> None:
-        if (carried := self._carried.get(key)) is not None:
-            self._on_refuse(carried, f"{self._provider.info.title} refused {key}: {reason}")
+        if (supervised := self._supervised.get(key)) is not None:
+            self._on_refuse(supervised, f"{self._provider.info.title} refused {key}: {reason}")
         self._check_ready()
 
     def _expect(self, key: StreamKey, in_s: float, every_s: float | None) -> None:
-        if (carried := self._carried.get(key)) is not None:
-            carried.expect(in_s, every_s)
+        if (supervised := self._supervised.get(key)) is not None:
+            supervised.expect(in_s, every_s)
 
     def _remark(self, key: StreamKey, message: str) -> None:
-        if (carried := self._carried.get(key)) is not None:
-            carried.remark(message)
+        if (supervised := self._supervised.get(key)) is not None:
+            supervised.remark(message)

@@ -11,10 +11,10 @@ from relay.core.errors import AuthenticationFailed, RateLimited
 from relay.core.model import StreamKey
 from relay.plugins.provider import Provider
 from relay.supervision.backfill import Backfill
-from relay.supervision.backoff import Attempts, Backoff
+from relay.supervision.backoff import Attempts, FeedBackoff
 from relay.supervision.feed import Feed
 from relay.supervision.liveness import Remedy
-from relay.supervision.stream_state import Carried
+from relay.supervision.stream_state import SupervisedStream
 from relay.telemetry.events import event
 
 log = logging.getLogger(__name__)
@@ -23,11 +23,11 @@ READY_TIMEOUT_S = 20.0
 REFUSED_AGAIN_S = 300.0
 """A key that is refused while feeds with the one before go on is tried again so late, or when it changes."""
 
-NewFeed = Callable[[Mapping[StreamKey, Carried], Callable[[str], None]], Feed]
+NewFeed = Callable[[Mapping[StreamKey, SupervisedStream], Callable[[str], None]], Feed]
 """Opens a feed for these streams, which may change; the function hears when the provider announces its end."""
 
 
-class Wish(NamedTuple):
+class ReplacementReason(NamedTuple):
     """Why a feed is to be replaced: in one word of `CAUSES`, and in a sentence."""
 
     cause: str
@@ -42,11 +42,11 @@ class Loss(NamedTuple):
     is_barred: bool = False
 
 
-ROTATION = Wish("rotation", "rotation before the provider's limit")
-SETTINGS = Wish("settings", "the settings changed")
+ROTATION = ReplacementReason("rotation", "rotation before the provider's limit")
+SETTINGS = ReplacementReason("settings", "the settings changed")
 
 
-class Slot:
+class FeedSlot:
     """Carries streams with one feed, and with two while one replaces the other; it ends with its last stream.
 
     `on_refuse` is called for each stream when the provider refuses the relay itself: its key.
@@ -60,27 +60,27 @@ class Slot:
         clock: Clock,
         rng: random.Random,
         new_feed: NewFeed,
-        on_refuse: Callable[[Carried, str], None],
+        on_refuse: Callable[[SupervisedStream, str], None],
     ) -> None:
         self._provider = provider
         self._backfill = backfill
         self._attempts = attempts
-        self._backoff = Backoff(rng)
+        self._backoff = FeedBackoff(rng)
         self._clock = clock
         self._rng = rng
         self._new_feed = new_feed
         self._on_refuse = on_refuse
-        self._carried: dict[StreamKey, Carried] = {}
+        self._supervised: dict[StreamKey, SupervisedStream] = {}
         self._feeds: list[Feed] = []
         self._loss: Loss | None = None
-        self._wish: Wish | None = None
+        self._replacement: ReplacementReason | None = None
         self._is_wished = asyncio.Event()
         self.task = asyncio.create_task(self._run(), name=f"slot of {provider.name}")
 
     @property
     def is_empty(self) -> bool:
         """Whether the last stream was removed."""
-        return not self._carried
+        return not self._supervised
 
     @property
     def open_feeds(self) -> int:
@@ -92,21 +92,21 @@ class Slot:
     def has_room(self, key: StreamKey) -> bool:
         """Say whether one more stream may share this feed."""
         info = self._provider.info
-        if info.one_interval_per_feed and next(iter(self._carried)).interval != key.interval:
+        if info.one_interval_per_feed and next(iter(self._supervised)).interval != key.interval:
             return False
-        return len(self._carried) < info.streams_per_feed
+        return len(self._supervised) < info.streams_per_feed
 
-    def add(self, carried: Carried) -> None:
+    def add(self, supervised: SupervisedStream) -> None:
         """Carry one more stream."""
-        key = carried.stream.key
-        self._carried[key] = carried
+        key = supervised.stream.key
+        self._supervised[key] = supervised
         for feed in self._feeds:
             feed.add(key)
-        self._tell_loss([carried])
+        self._tell_loss([supervised])
 
     def remove(self, key: StreamKey) -> None:
         """Carry a stream no longer. Whoever removes the last one cancels `task`."""
-        del self._carried[key]
+        del self._supervised[key]
         for feed in self._feeds:
             feed.remove(key)
 
@@ -116,13 +116,13 @@ class Slot:
 
     def check_silence(self, now: float) -> None:
         """Do something about streams that went silent: subscribe them anew, then replace the feed."""
-        for key, carried in self._carried.items():
-            match carried.check_silence(now):
+        for key, supervised in self._supervised.items():
+            match supervised.check_silence(now):
                 case Remedy.RESUBSCRIBE:
                     for feed in self._feeds:
                         feed.resubscribe(key)
                 case Remedy.REPLACE_FEED:
-                    self._ask_replacement(Wish("silent", f"{key} went silent"))
+                    self._ask_replacement(ReplacementReason("silent", f"{key} went silent"))
 
     # -- the life of feeds -------------------------------------------------------------------------
 
@@ -133,9 +133,9 @@ class Slot:
             await asyncio.sleep(0)
             feed = await self._open()
             while True:
-                wish = await self._until_wish_or_end(feed)
-                if wish is not None:
-                    feed = await self._replace(feed, wish)
+                replacement = await self._until_wish_or_end(feed)
+                if replacement is not None:
+                    feed = await self._replace(feed, replacement)
                     continue
                 wait_s = self._after_end(feed)
                 if wait_s is None:
@@ -152,15 +152,17 @@ class Slot:
             self._plan_opening(self._clock.monotonic() + wait_s)
             await asyncio.sleep(wait_s)
         self._plan_opening(0.0)
-        feed = self._new_feed(self._carried, lambda reason: self._ask_replacement(Wish("announced", reason)))
+        feed = self._new_feed(
+            self._supervised, lambda reason: self._ask_replacement(ReplacementReason("announced", reason))
+        )
         self._feeds.append(feed)
         log.info(
             "feed %s %d opens for %d stream%s",
             self._provider.name,
             feed.number,
-            len(self._carried),
-            "" if len(self._carried) == 1 else "s",
-            extra=self._about("feed_opened", feed, streams=len(self._carried)),
+            len(self._supervised),
+            "" if len(self._supervised) == 1 else "s",
+            extra=self._about("feed_opened", feed, streams=len(self._supervised)),
         )
         return feed
 
@@ -168,18 +170,18 @@ class Slot:
         """Note when the next feed is opened."""
         if self._loss is not None:
             self._loss = Loss(self._loss.reason, at)
-            self._tell_loss(self._carried.values())
+            self._tell_loss(self._supervised.values())
 
-    def _tell_loss(self, streams: Iterable[Carried]) -> None:
+    def _tell_loss(self, streams: Iterable[SupervisedStream]) -> None:
         """Tell streams that no feed carries why, and when the next attempt is."""
         if self._loss is not None and not self._feeds:
             reason, opens_at, is_barred = self._loss
-            for carried in streams:
-                carried.lose(reason, max(0.0, opens_at - self._clock.monotonic()), is_barred=is_barred)
+            for supervised in streams:
+                supervised.lose(reason, max(0.0, opens_at - self._clock.monotonic()), is_barred=is_barred)
 
-    def _ask_replacement(self, wish: Wish) -> None:
-        if self._wish is None:
-            self._wish = wish
+    def _ask_replacement(self, replacement: ReplacementReason) -> None:
+        if self._replacement is None:
+            self._replacement = replacement
             self._is_wished.set()
 
     def _is_current(self, feed: Feed) -> bool:
@@ -196,10 +198,10 @@ class Slot:
         self._forget_wish()
 
     def _forget_wish(self) -> None:
-        self._wish = None
+        self._replacement = None
         self._is_wished.clear()
 
-    async def _until_wish_or_end(self, feed: Feed) -> Wish | None:
+    async def _until_wish_or_end(self, feed: Feed) -> ReplacementReason | None:
         """Wait until the feed has to be replaced, and return why, or until it ends."""
         if not self._is_current(feed) and not feed.task.done():
             # They changed while it was opened.
@@ -211,14 +213,14 @@ class Slot:
             await asyncio.wait({feed.task, wished}, timeout=rotate_s, return_when=asyncio.FIRST_COMPLETED)
         finally:
             wished.cancel()
-        return None if feed.task.done() else self._wish or ROTATION
+        return None if feed.task.done() else self._replacement or ROTATION
 
-    async def _replace(self, old: Feed, wish: Wish) -> Feed:
+    async def _replace(self, old: Feed, replacement: ReplacementReason) -> Feed:
         """Open a second feed and close the old one only when the new one delivers; return the one that is left."""
         self._forget_wish()
-        about = self._about("feed_replaced", old, cause=wish.cause, reason=wish.reason)
-        log.info("feed %s %d is being replaced: %s", self._provider.name, old.number, wish.reason, extra=about)
-        self._attempts.count_again(wish.cause, wish.reason)
+        about = self._about("feed_replaced", old, cause=replacement.cause, reason=replacement.reason)
+        log.info("feed %s %d is being replaced: %s", self._provider.name, old.number, replacement.reason, extra=about)
+        self._attempts.count_again(replacement.cause, replacement.reason)
         is_told = False
         while not old.task.done():
             new = await self._open()
@@ -259,10 +261,10 @@ class Slot:
         self._feeds.remove(feed)
         is_barred = isinstance(feed.error, RateLimited) and wait_s > 0
         self._loss = Loss(feed.reason, self._clock.monotonic() + wait_s, is_barred)
-        for key, carried in self._carried.items():
+        for key, supervised in self._supervised.items():
             if not any(other.is_live(key) for other in self._feeds):
-                self._backfill.cancel(carried)
-                carried.lose(feed.reason, wait_s, is_barred=is_barred)
+                self._backfill.cancel(supervised)
+                supervised.lose(feed.reason, wait_s, is_barred=is_barred)
 
     def _after_end(self, feed: Feed) -> float | None:
         """Return how long to wait before the next feed, None when there is none."""
@@ -275,8 +277,8 @@ class Slot:
             log.error(
                 "feed %s %d ended: the relay is refused: %s", self._provider.name, feed.number, error, extra=about
             )
-            for carried in list(self._carried.values()):
-                self._on_refuse(carried, str(error))
+            for supervised in list(self._supervised.values()):
+                self._on_refuse(supervised, str(error))
             return None
         if feed.has_delivered:
             self._backoff.reset()

@@ -4,10 +4,12 @@ from collections.abc import Iterable, Iterator
 
 from relay.core.intervals import length_s, next_open
 from relay.core.spans import Span
-from relay.core.trading_hours import Market
+from relay.core.trading_hours import TradingHours
 
 
-def holes_in(interval: str, market: Market, begin: int | None, times: Iterable[int], until: int | None) -> list[Span]:
+def holes_in(
+    interval: str, market: TradingHours, begin: int | None, times: Iterable[int], until: int | None
+) -> list[Span]:
     """Return where candles are missing between open times, which ascend; market hours without any are no holes.
 
     `begin` is the first open time that should be there, None: the first that is. `until` ends what was asked for.
@@ -27,7 +29,7 @@ def holes_in(interval: str, market: Market, begin: int | None, times: Iterable[i
     return [Span(*part) for start, end in parts() for part in market.open_parts(start, end, length)]
 
 
-class Holes:
+class MissingCandles:
     """What answers about one stream leave out, and since when they do."""
 
     def __init__(self, wait_s: float) -> None:

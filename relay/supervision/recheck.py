@@ -10,10 +10,10 @@ from relay.core.errors import ProviderError, RateLimited, StoreError
 from relay.core.intervals import length_s
 from relay.core.model import Budget, StreamKey
 from relay.core.spans import FOREVER, Span
-from relay.history.range_walk import Piece
-from relay.history.service import History
+from relay.history.range_walk import PageRequest
+from relay.history.service import HistoryService
 from relay.plugins.provider import Provider
-from relay.supervision.stream_state import Carried
+from relay.supervision.stream_state import SupervisedStream
 from relay.telemetry.events import event
 
 log = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ class Recheck:
     answers is `Calls`' to say. Streams that are dropped are looked at until they were compared to their end.
     """
 
-    def __init__(self, provider: Provider, history: History, clock: Clock, *, every_s: float = EVERY_S) -> None:
+    def __init__(self, provider: Provider, history: HistoryService, clock: Clock, *, every_s: float = EVERY_S) -> None:
         self._provider = provider
         self._calls = history.calls
         self._history = history
@@ -55,7 +55,7 @@ class Recheck:
         self._most_reserved: dict[str, int] = {}
         self._task: asyncio.Task[None] | None = None
 
-    def check(self, streams: Mapping[StreamKey, Carried], now: float) -> None:
+    def check(self, streams: Mapping[StreamKey, SupervisedStream], now: float) -> None:
         """Ask if it is time to. Call it about once a second with the streams that are carried."""
         if now < self._next_at or (self._task is not None and not self._task.done()):
             return
@@ -100,15 +100,15 @@ class Recheck:
             pause_s = max(pause_s, (budget.resets_at - self._clock.wall()) / spare)
         return pause_s
 
-    def _note(self, streams: Mapping[StreamKey, Carried]) -> None:
+    def _note(self, streams: Mapping[StreamKey, SupervisedStream]) -> None:
         """Take what streams have closed by now; those that are new count from the first that they remember."""
-        for key, carried in streams.items():
-            last = carried.stream.series.last
+        for key, supervised in streams.items():
+            last = supervised.stream.series.last
             if last is None:
                 continue
             if key not in self._marks:
-                self._marks[key] = [next(iter(carried.stream.series.closed), last.time)] * len(self._delays)
-            self._ends[key] = last.time + 1 if carried.stream.series.last_is_closed else last.time
+                self._marks[key] = [next(iter(supervised.stream.series.closed), last.time)] * len(self._delays)
+            self._ends[key] = last.time + 1 if supervised.stream.series.last_is_closed else last.time
         for key in [key for key in self._marks if key not in streams]:
             if min(self._marks[key], default=FOREVER) >= self._ends[key]:
                 del self._marks[key], self._ends[key]
@@ -129,12 +129,12 @@ class Recheck:
                     due = waited_s, Look(key, place, Span(mark, end))
         return None if due is None else due[1]
 
-    def _doubted(self, streams: Mapping[StreamKey, Carried]) -> tuple[StreamKey, int] | None:
+    def _doubted(self, streams: Mapping[StreamKey, SupervisedStream]) -> tuple[StreamKey, int] | None:
         """Return a stream that is owed something in doubt which is to be asked for again, and since when it is."""
         for name, key in self._calls.doubts.streams():
-            carried = streams.get(key) if name == self._provider.name else None
-            if carried is not None:
-                since = carried.stream.series.owed_from()
+            supervised = streams.get(key) if name == self._provider.name else None
+            if supervised is not None:
+                since = supervised.stream.series.owed_from()
                 if self._calls.must_ask_again(self._provider, key, since, FOREVER):
                     return key, since
         return None
@@ -145,7 +145,7 @@ class Recheck:
         key, span = look.key, look.span
         length = length_s(key.interval)
         most = min((span.end - span.start) // length + 2, self._provider.info.candles_per_call)
-        piece = Piece(span.start, span.end, most, None, False, is_bounded=True)
+        piece = PageRequest(span.start, span.end, most, None, False, is_bounded=True)
         try:
             await self._calls.wait([self._calls.start(self._provider, key, piece, CLIENT)])
         except (RateLimited, StoreError) as error:

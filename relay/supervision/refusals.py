@@ -3,14 +3,14 @@
 import random
 from math import inf
 
-from relay.supervision.backoff import Backoff
+from relay.supervision.backoff import FeedBackoff
 
 MOST_WAIT_S = 300.0
 LEAST_BETWEEN_S = 5.0
 """So much lies between two tries at least, however many subscribers come."""
 
 
-class Refusal:
+class RefusedStream:
     """One stream that was refused, from then until it delivers. Times are of the monotonic clock.
 
     `retry_at` is when it is tried next: infinite while that waits for a key. `received` is what it had received then.
@@ -23,7 +23,7 @@ class Refusal:
         self.reason = ""
         self.retry_at = inf
         self._tried_at = -inf
-        self._backoff = Backoff(rng, most_s=MOST_WAIT_S)
+        self._backoff = FeedBackoff(rng, most_s=MOST_WAIT_S)
 
     def note(self, reason: str, now: float) -> bool:
         """Take a refusal and plan the next try; return whether its reason is news."""

@@ -37,7 +37,7 @@ class Planned(NamedTuple):
     every_s: float | None
 
 
-class State(NamedTuple):
+class StateSaid(NamedTuple):
     """What subscribers are told of a stream: a status of the contract, and why in words."""
 
     status: StreamState
@@ -60,34 +60,34 @@ class Facts(NamedTuple):
     was_fed: bool = False
     loss: str = ""
     is_barred: bool = False
-    rest: State | None = None
-    past: State | None = None
+    rest: StateSaid | None = None
+    past: StateSaid | None = None
     silent_s: float | None = None
     stray: str = ""
     remark: str = LIVE
 
-    def state(self) -> State:
+    def state(self) -> StateSaid:
         """Return the state that follows; the first fact that applies decides."""
         if self.refusal:
-            return State(ERROR, self.refusal)
+            return StateSaid(ERROR, self.refusal)
         if self.halt:
-            return State(MARKET_CLOSED, self.halt)
+            return StateSaid(MARKET_CLOSED, self.halt)
         if not self.is_fed and self.is_barred:
-            return State(THROTTLED, self.loss)
+            return StateSaid(THROTTLED, self.loss)
         if not self.is_fed:
-            return State(RECONNECTING if self.was_fed else CONNECTING, self.loss)
+            return StateSaid(RECONNECTING if self.was_fed else CONNECTING, self.loss)
         if self.rest is not None:
             return self.rest
         if self.past is not None:
             return self.past
         if self.silent_s is not None:
-            return State(STALE, f"no data for {self.silent_s:.0f} s")
+            return StateSaid(STALE, f"no data for {self.silent_s:.0f} s")
         if self.stray:
-            return State(STALE, self.stray)
-        return State(CONNECTED, self.remark)
+            return StateSaid(STALE, self.stray)
+        return StateSaid(CONNECTED, self.remark)
 
 
-class Carried:
+class SupervisedStream:
     """A stream from when it is wanted until it is dropped. Whoever hands on an update counts it in `received`.
 
     Methods note facts; the state that subscribers are told follows from all of them, whatever their order was. That the
@@ -174,7 +174,7 @@ class Carried:
         self._learn(is_fed=True, was_fed=True, rest=self._rest_left(), halt="", stray="")
         self.show()
 
-    def _rest_left(self) -> State | None:
+    def _rest_left(self) -> StateSaid | None:
         rest = self._facts.rest
         return rest if rest is not None and rest.status == MARKET_CLOSED and self._is_market_closed() else None
 
@@ -188,7 +188,7 @@ class Carried:
         self._listened_after = None
         if status == MARKET_CLOSED:
             self._silent_since = None
-        self._learn(is_fed=True, was_fed=True, rest=State(status, message))
+        self._learn(is_fed=True, was_fed=True, rest=StateSaid(status, message))
         self.show()
 
     def lose(self, cause: str, wait_s: float = 0.0, *, is_barred: bool = False) -> None:
@@ -212,12 +212,12 @@ class Carried:
 
     def catch_up(self, message: str) -> None:
         """Note that what was missed is fetched, until `caught_up`."""
-        self._learn(past=State(BACKFILLING, message))
+        self._learn(past=StateSaid(BACKFILLING, message))
         self.show()
 
     def wait_for_budget(self, message: str) -> None:
         """Note that what was missed waits for the provider's budget, until `catch_up` or `caught_up`."""
-        self._learn(past=State(THROTTLED, message))
+        self._learn(past=StateSaid(THROTTLED, message))
         self.show()
 
     def caught_up(self) -> None:

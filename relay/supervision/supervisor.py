@@ -10,18 +10,18 @@ from typing import Protocol
 from relay.core.clock import Clock
 from relay.core.errors import READMIT_S
 from relay.core.model import StreamKey
-from relay.history.service import History
+from relay.history.service import HistoryService
 from relay.instruments.listing import Standing
 from relay.plugins.provider import Provider
 from relay.streams.hub import Hub
 from relay.streams.subscriptions import Stream
 from relay.supervision.backfill import Backfill
-from relay.supervision.backoff import Attempts, Backoff
-from relay.supervision.feed import Feed, Intake
-from relay.supervision.feed_slot import Slot
+from relay.supervision.backoff import Attempts, FeedBackoff
+from relay.supervision.feed import Feed, FeedCounters
+from relay.supervision.feed_slot import FeedSlot
 from relay.supervision.recheck import Recheck
-from relay.supervision.refusals import Refusal
-from relay.supervision.stream_state import Carried, Planned
+from relay.supervision.refusals import RefusedStream
+from relay.supervision.stream_state import Planned, SupervisedStream
 from relay.telemetry.events import event
 
 log = logging.getLogger(__name__)
@@ -45,14 +45,14 @@ class Listings(Protocol):
 class Supervisor:
     """Keeps the streams of one provider fed. A failure here never reaches another provider.
 
-    `intake`, `attempts` and `backfill` count what happens, over all feeds and streams.
+    `counters`, `attempts` and `backfill` count what happens, over all feeds and streams.
     """
 
     def __init__(
         self,
         provider: Provider,
         hub: Hub,
-        history: History,
+        history: HistoryService,
         clock: Clock,
         *,
         linger_s: float,
@@ -64,20 +64,20 @@ class Supervisor:
         self.has_history = provider.has_history
         self.close_grace_s = provider.info.close_grace_s
         self._rng = rng or random.Random()
-        self.intake = Intake(provider.name)
+        self.counters = FeedCounters(provider.name)
         self.attempts = Attempts()
         self.backfill = Backfill(provider, hub, history, clock, self._rng)
         self.recheck = Recheck(provider, history, clock)
         self._hub = hub
         self._machine_clock = clock
         self._linger_s = linger_s
-        self._carried: dict[StreamKey, Carried] = {}
-        self._slots: dict[Slot, None] = {}
-        self._slot_of: dict[StreamKey, Slot] = {}
+        self._supervised: dict[StreamKey, SupervisedStream] = {}
+        self._slots: dict[FeedSlot, None] = {}
+        self._slot_of: dict[StreamKey, FeedSlot] = {}
         self._lingering: dict[StreamKey, asyncio.TimerHandle] = {}
         self._ending: set[asyncio.Task[None]] = set()
-        self._refusals: dict[StreamKey, Refusal] = {}
-        self._readmissions = Backoff(self._rng, least_s=READMIT_S, most_s=MOST_READMIT_S)
+        self._refusals: dict[StreamKey, RefusedStream] = {}
+        self._readmissions = FeedBackoff(self._rng, least_s=READMIT_S, most_s=MOST_READMIT_S)
         self._readmit_at: float | None = None
         self._listings = listings
         self._list_version = 0
@@ -92,8 +92,8 @@ class Supervisor:
 
     def planned(self, key: StreamKey) -> Planned | None:
         """Return when a polled stream is asked for next, if its feed said so."""
-        carried = self._carried.get(key)
-        return None if carried is None else carried.planned
+        supervised = self._supervised.get(key)
+        return None if supervised is None else supervised.planned
 
     # -- what is wanted ----------------------------------------------------------------------------
 
@@ -105,7 +105,7 @@ class Supervisor:
             handle.cancel()
         if self._is_closing:
             return
-        if key in self._carried:
+        if key in self._supervised:
             if (refusal := self._refusals.get(key)) is not None:
                 refusal.hurry(self._machine_clock.monotonic())
                 # Later, since who subscribes is told the state with the confirmation first.
@@ -113,43 +113,43 @@ class Supervisor:
             return
         stream.series.market = self.provider.market(key.symbol)
         halt = self._halt_of(key) if self._standing(key) == "paused" else ""
-        carried = self._carried[key] = Carried(stream, self._hub, self._machine_clock, halt)
-        self._enter_slot(carried)
+        supervised = self._supervised[key] = SupervisedStream(stream, self._hub, self._machine_clock, halt)
+        self._enter_slot(supervised)
         if self._ticker is None:
             self._ticker = asyncio.create_task(self._tick_forever(), name=f"watch {self.provider.name}")
 
-    def _enter_slot(self, carried: Carried) -> None:
-        key = carried.stream.key
+    def _enter_slot(self, supervised: SupervisedStream) -> None:
+        key = supervised.stream.key
         slot = next((slot for slot in self._slots if slot.has_room(key)), None)
         if slot is None:
             slot = self._open_slot()
-        slot.add(carried)
+        slot.add(supervised)
         self._slot_of[key] = slot
 
     def unwanted(self, stream: Stream) -> None:
         """Stop carrying a stream when it has been without subscribers for the linger time."""
-        carried = self._carried.get(stream.key)
-        if self._is_closing or carried is None or carried.stream is not stream:
+        supervised = self._supervised.get(stream.key)
+        if self._is_closing or supervised is None or supervised.stream is not stream:
             self._hub.remove(stream)
             return
         loop = asyncio.get_running_loop()
-        self._lingering[stream.key] = loop.call_later(self._linger_s, self._drop, carried)
+        self._lingering[stream.key] = loop.call_later(self._linger_s, self._drop, supervised)
 
-    def _drop(self, carried: Carried) -> None:
-        del self._lingering[carried.stream.key]
-        self._forget(carried)
-        self._hub.remove(carried.stream)
+    def _drop(self, supervised: SupervisedStream) -> None:
+        del self._lingering[supervised.stream.key]
+        self._forget(supervised)
+        self._hub.remove(supervised.stream)
 
-    def _forget(self, carried: Carried) -> None:
-        key = carried.stream.key
-        del self._carried[key]
+    def _forget(self, supervised: SupervisedStream) -> None:
+        key = supervised.stream.key
+        del self._supervised[key]
         self._refusals.pop(key, None)
-        self._leave_slot(carried)
+        self._leave_slot(supervised)
 
-    def _leave_slot(self, carried: Carried) -> None:
+    def _leave_slot(self, supervised: SupervisedStream) -> None:
         """Take a stream out of its slot; end the slot when it was the last one. Harmless when it is in none."""
-        key = carried.stream.key
-        self.backfill.cancel(carried)
+        key = supervised.stream.key
+        self.backfill.cancel(supervised)
         slot = self._slot_of.pop(key, None)
         if slot is None:
             return
@@ -162,27 +162,29 @@ class Supervisor:
 
     # -- what the provider refuses -----------------------------------------------------------------
 
-    def _refuse(self, carried: Carried, reason: str) -> None:
+    def _refuse(self, supervised: SupervisedStream, reason: str) -> None:
         """Let a stream rest in the state `error` until it is tried again. Harmless when it is refused already."""
-        key = carried.stream.key
-        if self._carried.get(key) is not carried or carried.is_refused:
+        key = supervised.stream.key
+        if self._supervised.get(key) is not supervised or supervised.is_refused:
             return
-        self._leave_slot(carried)
+        self._leave_slot(supervised)
         now = self._machine_clock.monotonic()
         refusal = self._refusals.get(key)
         if refusal is None:
-            refusal = self._refusals[key] = Refusal(self._rng, carried.received)
+            refusal = self._refusals[key] = RefusedStream(self._rng, supervised.received)
         is_news = refusal.note(reason, now)
         if self.provider.refusal is not None:
             # The feed said so in the log, once for all its streams.
             refusal.wait_for_key()
-            carried.refuse(f"{reason}; the next try is at {self._machine_clock.utc(self._plan_readmission(now) - now)}")
+            supervised.refuse(
+                f"{reason}; the next try is at {self._machine_clock.utc(self._plan_readmission(now) - now)}"
+            )
             return
         if self._standing(key) == "gone":
             when = "it is tried again once it is listed"
         else:
             when = f"the next try is at {self._machine_clock.utc(refusal.retry_at - now)}"
-        carried.refuse(f"{reason}; {when}")
+        supervised.refuse(f"{reason}; {when}")
         if is_news:
             log.warning("%s is in error: %s; %s", key, reason, when, extra=self._about("stream_refused", key, reason))
 
@@ -190,13 +192,13 @@ class Supervisor:
         """Give refused streams whose time has come to a feed again; forget of those that deliver that they were."""
         now = self._machine_clock.monotonic()
         for key, refusal in list(self._refusals.items()):
-            carried = self._carried[key]
-            if carried.is_refused:
+            supervised = self._supervised[key]
+            if supervised.is_refused:
                 is_due = now >= refusal.retry_at and self.provider.refusal is None and self._standing(key) != "gone"
                 if is_due and not self._is_closing:
-                    carried.retry()
-                    self._enter_slot(carried)
-            elif carried.received > refusal.received:
+                    supervised.retry()
+                    self._enter_slot(supervised)
+            elif supervised.received > refusal.received:
                 del self._refusals[key]
                 self._readmissions.reset()
                 about = self._about("stream_taken", key, refusal.reason)
@@ -237,18 +239,18 @@ class Supervisor:
         is_news = listings is not None and listings.version != self._list_version
         if listings is not None:
             self._list_version = listings.version
-        for key, carried in list(self._carried.items()):
+        for key, supervised in list(self._supervised.items()):
             standing = self._standing(key)
             if is_news:
-                carried.halt(self._halt_of(key) if standing == "paused" else "")
-            carried.check_halt(now)
-            if standing == "gone" and now - (carried.stream.updated_at or 0.0) >= GONE_SILENCE_S:
-                self._refuse(carried, f"{self.provider.info.title} no longer lists {key.symbol}")
+                supervised.halt(self._halt_of(key) if standing == "paused" else "")
+            supervised.check_halt(now)
+            if standing == "gone" and now - (supervised.stream.updated_at or 0.0) >= GONE_SILENCE_S:
+                self._refuse(supervised, f"{self.provider.info.title} no longer lists {key.symbol}")
 
     # -- slots -------------------------------------------------------------------------------------
 
-    def _open_slot(self) -> Slot:
-        slot = Slot(
+    def _open_slot(self) -> FeedSlot:
+        slot = FeedSlot(
             self.provider,
             self.backfill,
             self.attempts,
@@ -260,14 +262,14 @@ class Supervisor:
         self._slots[slot] = None
         return slot
 
-    def _new_feed(self, carried: Mapping[StreamKey, Carried], on_closing: Callable[[str], None]) -> Feed:
+    def _new_feed(self, supervised: Mapping[StreamKey, SupervisedStream], on_closing: Callable[[str], None]) -> Feed:
         return Feed(
             next(self._numbers),
-            carried,
+            supervised,
             self.provider,
             self._hub,
             self.backfill,
-            self.intake,
+            self.counters,
             on_refuse=self._refuse,
             on_closing=on_closing,
         )
@@ -289,10 +291,10 @@ class Supervisor:
         self._check_list(now)
         for slot in self._slots:
             slot.check_silence(now)
-        for carried in self._carried.values():
-            self.backfill.check_close(carried, now)
-        self.backfill.repair(self._carried, now)
-        self.recheck.check(self._carried, now)
+        for supervised in self._supervised.values():
+            self.backfill.check_close(supervised, now)
+        self.backfill.repair(self._supervised, now)
+        self.recheck.check(self._supervised, now)
 
     async def close(self) -> None:
         """End all feeds and everything that was started for them."""

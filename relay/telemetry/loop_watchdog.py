@@ -23,7 +23,7 @@ _HOST = ("relay.plugins.provider", "Provider.")
 """The module and class that call a plugin; their `self` knows for whom."""
 
 
-class Place(NamedTuple):
+class CodePlace(NamedTuple):
     """Where the loop's thread is: the provider (or source of a wrapper) it runs for, if any, and the line."""
 
     owner: str | None
@@ -41,7 +41,7 @@ class Blocks:
     def __init__(self) -> None:
         self.count = 0
         self.longest_s = 0.0
-        self.last: Place | None = None
+        self.last: CodePlace | None = None
         self.last_at = 0.0
 
     def told(self) -> dict[str, Any]:
@@ -50,7 +50,7 @@ class Blocks:
         return {"count": self.count, "longest_s": round(self.longest_s, 2), "last": last}
 
 
-class LoopWatch:
+class LoopWatchdog:
     """Watches the running loop while it is entered; nothing is added to what the loop does but a beat now and then.
 
     `owner_of` names whom a file belongs to. What is noticed of an owner is counted in `blocks`, if it is there.
@@ -65,7 +65,7 @@ class LoopWatch:
         self._blocks = blocks
         self._owner_of = owner_of
         self._wall = wall
-        self._told: set[Place] = set()
+        self._told: set[CodePlace] = set()
         self._noticed: Blocks | None = None
         self._is_noticed = False
         self._beaten_at = time.monotonic()
@@ -111,7 +111,7 @@ class LoopWatch:
                 self._is_noticed = True
                 self._note(place)
 
-    def _note(self, place: Place) -> None:
+    def _note(self, place: CodePlace) -> None:
         blocks = self._blocks.get(place.owner or "")
         if blocks is not None:
             blocks.count += 1
@@ -134,7 +134,7 @@ class LoopWatch:
             )
 
 
-def place_of(innermost: FrameType, owner_of: Callable[[str], str | None]) -> Place | None:
+def place_of(innermost: FrameType, owner_of: Callable[[str], str | None]) -> CodePlace | None:
     """Find whose code a stack runs, and the innermost line of it; None if the loop only waits for events."""
     if innermost.f_code.co_filename.endswith(_IDLE_FILES) or "uvloop" in innermost.f_code.co_filename:
         return None
@@ -151,8 +151,8 @@ def place_of(innermost: FrameType, owner_of: Callable[[str], str | None]) -> Pla
     return _place(None, innermost)
 
 
-def _place(owner: str | None, frame: FrameType) -> Place:
-    return Place(owner, frame.f_code.co_name, Path(frame.f_code.co_filename).name, frame.f_lineno)
+def _place(owner: str | None, frame: FrameType) -> CodePlace:
+    return CodePlace(owner, frame.f_code.co_name, Path(frame.f_code.co_filename).name, frame.f_lineno)
 
 
 def owners(plugins: Mapping[str, object]) -> Callable[[str], str | None]:

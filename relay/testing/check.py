@@ -10,12 +10,8 @@ import aiohttp
 from relay.core.clock import Clock
 from relay.core.errors import ProviderError
 from relay.core.model import StreamKey
-from relay.testing import check_history as histories
-from relay.testing import check_resilience as resilience
-from relay.testing import check_speed as speed
-from relay.testing import check_streams as streams
-from relay.testing import tolerances as limits
-from relay.testing.check_run import Run
+from relay.testing import check_history, check_resilience, check_speed, check_streams, tolerances
+from relay.testing.check_run import CheckRun
 from relay.testing.load_provider import DoesNotConform, open_provider
 from relay.testing.watched_feed import shown
 from relay.testing.watched_session import WatchedSession
@@ -39,7 +35,7 @@ async def check_provider(
     interval: str,
     settings: Mapping[str, object] | None = None,
     other: StreamKey | None = None,
-    unknown_symbol: str = limits.UNKNOWN_SYMBOL,
+    unknown_symbol: str = tolerances.UNKNOWN_SYMBOL,
     timeout_s: float = 10.0,
     survives_loss: bool = False,
     clock: Clock | None = None,
@@ -54,13 +50,13 @@ async def check_provider(
     async with open_provider(plugin, settings, clock=clock) as provider:
         session = WatchedSession(provider.session)
         provider.open(cast(aiohttp.ClientSession, session))
-        run = Run(provider, session, StreamKey(symbol, interval), other, unknown_symbol, timeout_s, survives_loss)
+        run = CheckRun(provider, session, StreamKey(symbol, interval), other, unknown_symbol, timeout_s, survives_loss)
 
         async def refusal() -> None:
             async with open_provider(plugin, settings, clock=clock) as fresh:
                 led = WatchedSession(fresh.session)
                 fresh.open(cast(aiohttp.ClientSession, led))
-                await resilience.check_refusal(run, fresh, led)
+                await check_resilience.check_refusal(run, fresh, led)
 
         async with run.watching():
             for name, part in (*_parts(run), ("refusal", refusal)):
@@ -70,7 +66,7 @@ async def check_provider(
     return Report(tuple(run.checked), tuple(run.unchecked), run.updates_per_cpu_s)
 
 
-async def _check(run: Run, name: str, part: Callable[[], Awaitable[None]]) -> None:
+async def _check(run: CheckRun, name: str, part: Callable[[], Awaitable[None]]) -> None:
     """Run one part; a fault in it does not keep the others from running."""
     before = len(run.faults)
     try:
@@ -82,21 +78,21 @@ async def _check(run: Run, name: str, part: Callable[[], Awaitable[None]]) -> No
         run.checked.append(name)
 
 
-def _parts(run: Run) -> Iterator[tuple[str, Callable[[], Awaitable[None]]]]:
+def _parts(run: CheckRun) -> Iterator[tuple[str, Callable[[], Awaitable[None]]]]:
     yield "relay_provider is pure", lambda: _check_info(run)
     yield "instruments", lambda: _check_instruments(run)
-    yield "stream", lambda: streams.check_stream(run)
-    yield "a second feed, closed between updates", lambda: streams.check_second_feed(run)
-    yield "reconnect", lambda: resilience.check_reconnect(run)
-    yield "unknown symbol in a stream", lambda: streams.check_unknown_symbol(run)
-    yield "speed", lambda: speed.check_speed(run)
-    yield "history", lambda: histories.check_history(run)
-    yield "unknown symbol in history", lambda: histories.check_unknown_symbol(run)
-    yield "cancelled history", lambda: histories.check_cancellation(run)
+    yield "stream", lambda: check_streams.check_stream(run)
+    yield "a second feed, closed between updates", lambda: check_streams.check_second_feed(run)
+    yield "reconnect", lambda: check_resilience.check_reconnect(run)
+    yield "unknown symbol in a stream", lambda: check_streams.check_unknown_symbol(run)
+    yield "speed", lambda: check_speed.check_speed(run)
+    yield "history", lambda: check_history.check_history(run)
+    yield "unknown symbol in history", lambda: check_history.check_unknown_symbol(run)
+    yield "cancelled history", lambda: check_history.check_cancellation(run)
     yield "budgets", lambda: _check_budgets(run)
 
 
-async def _check_info(run: Run) -> None:
+async def _check_info(run: CheckRun) -> None:
     info, said = run.provider.info, run.provider.said_again()
     if said._replace(settings=()) != info._replace(settings=()):
         run.blame("relay_provider says something else when it is called again")
@@ -104,7 +100,7 @@ async def _check_info(run: Run) -> None:
         run.blame(f"{run.key.interval} is not among the intervals of relay_provider: {' '.join(info.intervals)}")
 
 
-async def _check_instruments(run: Run) -> None:
+async def _check_instruments(run: CheckRun) -> None:
     provider = run.provider
     if not provider.lists_instruments:
         run.unchecked.append("instruments: relay_instruments is not implemented")
@@ -122,7 +118,7 @@ async def _check_instruments(run: Run) -> None:
         run.blame(f"relay_instruments lists {run.unknown.symbol}; give the check another unknown_symbol")
 
 
-async def _check_budgets(run: Run) -> None:
+async def _check_budgets(run: CheckRun) -> None:
     began = time.monotonic()
     for budget in run.provider.budgets():
         if budget.limit < 0 or budget.used < 0:

@@ -9,13 +9,13 @@ from relay.core.errors import ProviderError
 from relay.core.intervals import length_s, next_open
 from relay.core.model import Candle
 from relay.plugins.cancellation import end_task
-from relay.testing import tolerances as limits
-from relay.testing.check_run import Run
+from relay.testing import tolerances
+from relay.testing.check_run import CheckRun
 
 _DEEP = 1500
 
 
-async def _ask(run: Run, start: int | None, end: int, limit: int) -> list[Candle]:
+async def _ask(run: CheckRun, start: int | None, end: int, limit: int) -> list[Candle]:
     """Ask history, and judge what holds for every answer."""
     candles = list(await run.provider.given(run.key, start, end, limit))
     asked = f"relay_candles(start={start}, end={end}, limit={limit})"
@@ -35,7 +35,7 @@ async def _ask(run: Run, start: int | None, end: int, limit: int) -> list[Candle
     return candles
 
 
-async def check_history(run: Run) -> None:
+async def check_history(run: CheckRun) -> None:
     """Walk the edges of ranges and limits, and compare the answers."""
     provider, key = run.provider, run.key
     if not provider.has_history:
@@ -76,7 +76,7 @@ async def check_history(run: Run) -> None:
     await _check_present(run, present)
 
 
-async def _check_present(run: Run, present: int) -> None:
+async def _check_present(run: CheckRun, present: int) -> None:
     """The open candle belongs to history where the range reaches it."""
     if run.newest is None:
         return
@@ -95,7 +95,7 @@ async def _check_present(run: Run, present: int) -> None:
         await asyncio.sleep(0.5)
 
 
-async def check_unknown_symbol(run: Run) -> None:
+async def check_unknown_symbol(run: CheckRun) -> None:
     """Ask for candles of a symbol that there is not."""
     provider = run.provider
     if not provider.has_history or not provider.lists_instruments:
@@ -113,7 +113,7 @@ async def check_unknown_symbol(run: Run) -> None:
             run.blame(f"relay_candles returned candles of {run.unknown.symbol}, which there is not")
 
 
-async def check_cancellation(run: Run) -> None:
+async def check_cancellation(run: CheckRun) -> None:
     """Cancel calls while they run."""
     if not run.provider.has_history:
         run.unchecked.append("cancelled history: relay_candles is not implemented")
@@ -127,5 +127,5 @@ async def check_cancellation(run: Run) -> None:
 
 
 def _times(candles: Sequence[Candle]) -> str:
-    shown = ", ".join(str(candle.time) for candle in candles[: limits.SHOWN])
-    return f"[{shown}{', …' if len(candles) > limits.SHOWN else ''}]"
+    shown = ", ".join(str(candle.time) for candle in candles[: tolerances.SHOWN])
+    return f"[{shown}{', …' if len(candles) > tolerances.SHOWN else ''}]"

@@ -9,8 +9,8 @@ from relay.core.errors import ProviderError, RateLimited
 from relay.core.patience import steps
 from relay.plugins.cancellation import end_task
 from relay.plugins.provider import Provider
-from relay.testing import tolerances as limits
-from relay.testing.check_run import Run
+from relay.testing import tolerances
+from relay.testing.check_run import CheckRun
 from relay.testing.watched_feed import WatchedFeed, shown
 from relay.testing.watched_session import WatchedSession, refusing_server
 from relay.upstream.watchlist import Watchlist
@@ -19,22 +19,22 @@ _UNDERSTOOD = (ProviderError, aiohttp.ClientError, ConnectionError, TimeoutError
 RETRY_AFTER_S = 7.0
 
 
-async def check_reconnect(run: Run) -> None:
+async def check_reconnect(run: CheckRun) -> None:
     """Break the connection under a feed: it has to end, and the next one has to deliver."""
     async with WatchedFeed(run.provider, [run.key]) as feed:
         await feed.until(lambda: feed.count(run.key), run.timeout_s)
         # A feed with two sources may speak before its WebSocket is open.
-        if not await feed.until(lambda: run.session.is_connected, limits.SETTLE_S):
+        if not await feed.until(lambda: run.session.is_connected, tolerances.SETTLE_S):
             run.unchecked.append("reconnect: the feed holds no WebSocket that could be lost")
             return
         connects = run.session.connects
-        run.session.cut()
+        run.session.drop_connections()
         if run.survives_loss:
             before = feed.count(run.key)
             if not await feed.until(lambda: feed.count(run.key) > before, run.timeout_s):
                 run.blame("relay_stream stops when its WebSocket is lost, though it is said to survive that")
             return
-        await feed.until(lambda: False, limits.END_S)
+        await feed.until(lambda: False, tolerances.END_S)
         if not feed.has_ended or run.session.connects > connects:
             run.blame("relay_stream goes on after its connection was lost; let it end, the relay opens the next feed")
         elif feed.error is not None and not isinstance(feed.error, _UNDERSTOOD):
@@ -44,7 +44,7 @@ async def check_reconnect(run: Run) -> None:
             run.blame(f"relay_stream yielded nothing for {run.key} in the feed after one whose connection was lost")
 
 
-async def check_refusal(run: Run, provider: Provider, session: WatchedSession) -> None:
+async def check_refusal(run: CheckRun, provider: Provider, session: WatchedSession) -> None:
     """Have every request answered with 503, then with 429; `provider` is a fresh one, and of no use afterwards."""
     async with refusing_server() as server:
         session.refuser = server.url
@@ -63,7 +63,7 @@ async def check_refusal(run: Run, provider: Provider, session: WatchedSession) -
                     run.blame(f"relay_candles answers as if nothing were wrong when it is answered {server.status}")
 
 
-def _judge(run: Run, what: str, status: int, ended: ProviderError | str) -> None:
+def _judge(run: CheckRun, what: str, status: int, ended: ProviderError | str) -> None:
     if isinstance(ended, str):
         if ended:
             run.blame(f"{what} {ended}")
@@ -75,7 +75,7 @@ def _judge(run: Run, what: str, status: int, ended: ProviderError | str) -> None
         run.blame(f"{what} with Retry-After: 7 raises {shown(ended)}, not RateLimited with that wait")
 
 
-async def _refused_feed(run: Run, provider: Provider) -> ProviderError | str:
+async def _refused_feed(run: CheckRun, provider: Provider) -> ProviderError | str:
     """Run a feed that is refused; return what it raised, or what is wrong, empty if it told its streams to rest."""
     rests = asyncio.Event()
     watchlist = Watchlist([run.key], on_pause=lambda *_: rests.set(), on_reject=lambda *_: rests.set())

@@ -12,8 +12,8 @@ from relay.core.model import Instrument, PriceUpdate, StreamKey
 from relay.core.secret import Secret
 from relay.plugins.cancellation import end_task
 from relay.plugins.provider import Provider
-from relay.testing import tolerances as limits
-from relay.testing.loop_probe import Pulse
+from relay.testing import tolerances
+from relay.testing.loop_probe import LoopProbe
 from relay.testing.watched_session import WatchedSession
 
 _HOST_LOGS = ("relay.plugins.loader", "relay.plugins.provider", "relay.plugins.cancellation")
@@ -35,10 +35,10 @@ class _Lines(logging.Handler):
 
 
 # A task inherits it from whoever creates it.
-_running: ContextVar["Run | None"] = ContextVar("_running", default=None)
+_running: ContextVar["CheckRun | None"] = ContextVar("_running", default=None)
 
 
-class Run:
+class CheckRun:
     """One run of all checks on one provider."""
 
     def __init__(
@@ -80,7 +80,7 @@ class Run:
         lines = _Lines()
         logger = logging.getLogger()
         logger.addHandler(lines)
-        async with Pulse() as pulse:
+        async with LoopProbe() as pulse:
             token = _running.set(self)
             loop = asyncio.get_running_loop()
             factory = loop.get_task_factory()
@@ -107,7 +107,7 @@ class Run:
     async def look_for_leftovers(self, name: str) -> None:
         """Blame tasks that still run and connections that are still open after a part of the check, and end them."""
         # By turns, not by a clock: after a pause of the machine they still have time.
-        turns = iter(range(round(limits.SETTLE_S / 0.01)))
+        turns = iter(range(round(tolerances.SETTLE_S / 0.01)))
         while left := [task for task in self._made if not task.done()]:
             if next(turns, None) is None:
                 names = ", ".join(sorted(task.get_name() for task in left))
@@ -125,7 +125,7 @@ class Run:
             await asyncio.sleep(0.01)
 
     def _judge(self, lines: _Lines, blocked_s: float) -> None:
-        if blocked_s > limits.BLOCKED_S:
+        if blocked_s > tolerances.BLOCKED_S:
             self.blame(f"blocked the event loop for {blocked_s:.1f} s: nothing else runs in that time")
         for record in lines.records:
             message = record.getMessage()

@@ -8,8 +8,8 @@ from contextlib import aclosing, suppress
 
 from relay.core.model import Candle, PriceUpdate, StreamKey
 from relay.plugins.cancellation import end_task
-from relay.testing import tolerances as limits
-from relay.testing.check_run import Run
+from relay.testing import tolerances
+from relay.testing.check_run import CheckRun
 from relay.testing.watched_session import Player
 from relay.upstream.watchlist import Watchlist
 
@@ -30,7 +30,7 @@ def _turns(messages: Sequence[str | bytes]) -> int:
     return max(5, 3000 // len(messages))
 
 
-async def check_speed(run: Run) -> None:
+async def check_speed(run: CheckRun) -> None:
     """Play the messages of the streams again, from memory, and measure the CPU time of this thread."""
     messages = run.session.recorded[:_MESSAGES]
     if not messages:
@@ -59,10 +59,10 @@ async def check_speed(run: Run) -> None:
     each_s = typical(player.turns_s) / len(messages)
     run.updates_per_cpu_s = updates / (len(player.turns_s) * len(messages)) / each_s
     times = each_s / _least_s(run.key, messages)
-    if times > limits.SLOWEST:
+    if times > tolerances.SLOWEST:
         run.blame(
             f"a message costs {each_s * 1e6:.0f} µs of CPU until its updates are there, {times:.0f} times as much as "
-            f"json.loads and a candle; at most {limits.SLOWEST:g} times is fine"
+            f"json.loads and a candle; at most {tolerances.SLOWEST:g} times is fine"
         )
 
 

@@ -5,12 +5,12 @@ import time
 from relay.core.intervals import length_s
 from relay.core.model import StreamKey
 from relay.core.patience import STEPS
-from relay.testing import tolerances as limits
-from relay.testing.check_run import Run
+from relay.testing import tolerances
+from relay.testing.check_run import CheckRun
 from relay.testing.watched_feed import WatchedFeed, shown
 
 
-def _second_stream(run: Run) -> StreamKey | None:
+def _second_stream(run: CheckRun) -> StreamKey | None:
     if run.other is not None:
         return run.other
     symbol, interval = run.key
@@ -25,7 +25,7 @@ def _second_stream(run: Run) -> StreamKey | None:
     return None if run.provider.lists_instruments else StreamKey("OTHER", interval)
 
 
-async def _opened(run: Run, feed: WatchedFeed, key: StreamKey) -> bool:
+async def _opened(run: CheckRun, feed: WatchedFeed, key: StreamKey) -> bool:
     """Wait for the first update of a stream that was asked for; say what came instead."""
     if await feed.until(lambda: feed.count(key) or key in feed.paused or key in feed.rejected, run.timeout_s):
         if key in feed.rejected:
@@ -38,7 +38,7 @@ async def _opened(run: Run, feed: WatchedFeed, key: StreamKey) -> bool:
     return False
 
 
-def _ended_early(run: Run, feed: WatchedFeed) -> bool:
+def _ended_early(run: CheckRun, feed: WatchedFeed) -> bool:
     if feed.error is not None:
         run.blame(f"relay_stream raised {shown(feed.error)}")
     elif feed.has_ended:
@@ -46,8 +46,8 @@ def _ended_early(run: Run, feed: WatchedFeed) -> bool:
     return feed.has_ended
 
 
-def _judge(run: Run, feed: WatchedFeed) -> None:
-    for fault in dict.fromkeys(feed.faults[: limits.SHOWN]):
+def _judge(run: CheckRun, feed: WatchedFeed) -> None:
+    for fault in dict.fromkeys(feed.faults[: tolerances.SHOWN]):
         run.blame(f"relay_stream: {fault}")
     if feed.skipped:
         run.blame(f"relay_stream skipped {len(feed.skipped)} messages, the first: {feed.skipped[0]}")
@@ -56,7 +56,7 @@ def _judge(run: Run, feed: WatchedFeed) -> None:
         run.texts.append(str(feed.error))
 
 
-async def check_stream(run: Run) -> None:
+async def check_stream(run: CheckRun) -> None:
     """Open a feed, wait for candles to close, add and remove a stream, cancel it."""
     async with WatchedFeed(run.provider, [run.key]) as feed:
         if await _opened(run, feed, run.key):
@@ -71,7 +71,7 @@ async def check_stream(run: Run) -> None:
     _judge(run, feed)
 
 
-async def _check_closing(run: Run, feed: WatchedFeed) -> None:
+async def _check_closing(run: CheckRun, feed: WatchedFeed) -> None:
     key, info = run.key, run.provider.info
     if length_s(key.interval) + info.close_grace_s > run.timeout_s:
         run.unchecked.append(f"closing: a candle of {key.interval} takes longer than timeout_s")
@@ -91,7 +91,7 @@ async def _check_closing(run: Run, feed: WatchedFeed) -> None:
     run.checked.append("closing")
 
 
-async def _check_watchlist(run: Run, feed: WatchedFeed) -> None:
+async def _check_watchlist(run: CheckRun, feed: WatchedFeed) -> None:
     second = run.second = _second_stream(run)
     if second is None:
         run.unchecked.append("watchlist: there is no second stream; name one as `other`")
@@ -114,12 +114,12 @@ async def _check_watchlist(run: Run, feed: WatchedFeed) -> None:
     run.checked.append("watchlist")
 
 
-async def _goes_on(run: Run, feed: WatchedFeed, key: StreamKey) -> bool:
+async def _goes_on(run: CheckRun, feed: WatchedFeed, key: StreamKey) -> bool:
     before = feed.count(key)
-    return await feed.until(lambda: feed.count(key) > before, 2 * limits.SETTLE_S)
+    return await feed.until(lambda: feed.count(key) > before, 2 * tolerances.SETTLE_S)
 
 
-async def check_second_feed(run: Run) -> None:
+async def check_second_feed(run: CheckRun) -> None:
     """Open another feed and close it where it yields."""
     async with WatchedFeed(run.provider, [run.key]) as feed:
         if await _opened(run, feed, run.key):
@@ -129,14 +129,14 @@ async def check_second_feed(run: Run) -> None:
     _judge(run, feed)
 
 
-async def check_unknown_symbol(run: Run) -> None:
+async def check_unknown_symbol(run: CheckRun) -> None:
     """Ask for a symbol that there is not, beside one that there is."""
     if not run.provider.lists_instruments:
         run.unchecked.append("unknown symbol in a stream: without relay_instruments no symbol is unknown")
         return
     async with WatchedFeed(run.provider, [run.key, run.unknown]) as feed:
         if await _opened(run, feed, run.key):
-            await feed.until(lambda: run.unknown in feed.rejected, limits.SETTLE_S)
+            await feed.until(lambda: run.unknown in feed.rejected, tolerances.SETTLE_S)
             before = feed.count(run.key)
             if feed.count(run.unknown):
                 run.blame(f"relay_stream yields updates of {run.unknown}, which there is not")

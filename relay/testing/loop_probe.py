@@ -10,7 +10,7 @@ BEAT_S = 0.05
 TICK_S = 0.01
 
 
-class Pulse:
+class LoopProbe:
     """Feels the loop's pulse while it is entered; `longest_s` is the longest time that nothing else could run.
 
     Told by a thread that ticks beside the loop and by the CPU time that the loop used: a pause of the whole process,

@@ -11,7 +11,7 @@ from relay.core.model import PriceUpdate, StreamKey
 from relay.core.patience import steps
 from relay.plugins.cancellation import end_task
 from relay.plugins.provider import Provider
-from relay.testing import tolerances as limits
+from relay.testing import tolerances
 from relay.upstream.watchlist import Watchlist
 
 
@@ -148,15 +148,15 @@ class WatchedFeed:
             return None
         if between_updates:
             self._is_holding = True
-            await self.until(lambda: self._is_held, limits.END_S)
+            await self.until(lambda: self._is_held, tolerances.END_S)
         task.cancel()
-        for step_s in steps(limits.END_S):
+        for step_s in steps(tolerances.END_S):
             if not task.done():
                 await asyncio.wait((task,), timeout=step_s)
         how = "closed" if between_updates else "cancelled"
         if not task.done():
             await end_task(task)
-            return f"relay_stream did not end within {limits.END_S:g} s after it was {how}; let CancelledError pass"
+            return f"relay_stream did not end within {tolerances.END_S:g} s after it was {how}; let CancelledError pass"
         if task.cancelled():
             return None
         if self.error is not None:

@@ -10,7 +10,7 @@ import aiohttp
 from aiohttp import WSMessage, WSMsgType, web
 from yarl import URL
 
-from relay.testing import tolerances as limits
+from relay.testing import tolerances
 
 _MOST_RECORDED = 2000
 _REQUESTS = frozenset({"get", "post", "put", "patch", "delete", "head", "options", "request"})
@@ -61,7 +61,7 @@ class WatchedSession:
         """Whether a WebSocket connection is open."""
         return any(not socket.closed for socket in self.sockets)
 
-    def cut(self) -> None:
+    def drop_connections(self) -> None:
         """Break every connection that is in use, as a network does."""
         for connection in self.held:
             if connection.transport is not None:
@@ -152,7 +152,7 @@ class Player:
                 await asyncio.Event().wait()
             try:
                 # Between two turns others may run; they are not measured.
-                async with asyncio.timeout(limits.SETTLE_S):
+                async with asyncio.timeout(tolerances.SETTLE_S):
                     await self._asked.wait()
             except TimeoutError:
                 self._asked.set()

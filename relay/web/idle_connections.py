@@ -26,7 +26,7 @@ class _Patience(NamedTuple):
     may_shake_hands: bool
 
 
-class Newcomers:
+class IdleConnections:
     """Knows the connections without a request, and ends them when their time is over.
 
     `new_bucket` makes what counts the frames of a WebSocket.
@@ -86,12 +86,12 @@ class Newcomers:
 class Site(web.BaseSite):
     """Listens on an address as `web.TCPSite` does, with an eye on newcomers."""
 
-    __slots__ = ("_host", "_newcomers", "_port")
+    __slots__ = ("_host", "_idle_connections", "_port")
 
     def __init__(
         self,
         runner: web.AppRunner,
-        newcomers: Newcomers,
+        idle_connections: IdleConnections,
         host: str,
         port: int,
         *,
@@ -99,7 +99,7 @@ class Site(web.BaseSite):
         backlog: int = 128,
     ) -> None:
         super().__init__(runner, ssl_context=ssl_context, backlog=backlog)
-        self._newcomers = newcomers
+        self._idle_connections = idle_connections
         self._host = host
         self._port = port
 
@@ -114,5 +114,5 @@ class Site(web.BaseSite):
         server = self._runner.server
         assert server is not None
         self._server = await asyncio.get_running_loop().create_server(
-            self._newcomers.watch(server), self._host, self._port, ssl=self._ssl_context, backlog=self._backlog
+            self._idle_connections.watch(server), self._host, self._port, ssl=self._ssl_context, backlog=self._backlog
         )

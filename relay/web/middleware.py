@@ -7,10 +7,10 @@ from collections.abc import Awaitable, Callable
 from aiohttp import web
 
 from relay.web.access.access import Access, is_websocket
-from relay.web.idle_connections import Newcomers
+from relay.web.idle_connections import IdleConnections
 from relay.web.inlet import FORGOTTEN_BYTES, LINGER_S, inlet_of
 from relay.web.problems import problem_of, problem_of_routing
-from relay.web.request_counts import Requests, route_of
+from relay.web.request_counts import RequestCounts, route_of
 
 CLIENT_LEFT = 499
 """Not on the wire: the client was gone before there was an answer."""
@@ -20,18 +20,18 @@ TOO_MANY = 429
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-class Gate:
+class Middleware:
     """Greets newcomers, asks `access`, answers every error as a problem, and counts: what is refused counts too."""
 
-    def __init__(self, newcomers: Newcomers, access: Access, requests: Requests) -> None:
-        self._newcomers = newcomers
+    def __init__(self, idle_connections: IdleConnections, access: Access, requests: RequestCounts) -> None:
+        self._idle_connections = idle_connections
         self._access = access
         self._requests = requests
 
     @web.middleware
     async def enter(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Let a request in or refuse it. A WebSocket is counted when it begins, and not timed."""
-        self._newcomers.greet(request)
+        self._idle_connections.greet(request)
         inlet = inlet_of(request.transport)
         has_more = inlet is not None and not request.content.is_eof()
         if inlet is not None and has_more:

@@ -103,7 +103,7 @@ class Buckets(Generic[Owner]):
             bucket.set_limit(rate, burst)
 
 
-class Shares(Generic[Owner, Key]):
+class FairQuota(Generic[Owner, Key]):
     """Who had which of a bounded number of things opened, so that nobody takes all of them.
 
     An owner may open one more while it holds no more than are free. Below half of all nobody notices: what one holds is

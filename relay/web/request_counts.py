@@ -11,7 +11,7 @@ CLIENT_LEFT = 499
 """Not on the wire: the client was gone before there was an answer."""
 
 
-class Requests:
+class RequestCounts:
     """How many requests each route answered and how. A WebSocket is counted when it begins, and not timed."""
 
     def __init__(self) -> None:

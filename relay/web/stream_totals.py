@@ -10,7 +10,7 @@ from relay.streams.subscriptions import COUNTED, Stream
 AT_A_TIME = 200
 
 
-class Tally:
+class StreamTotals:
     """What the streams of one provider are and have counted; `counts` has those that were removed too.
 
     `counts["told"]` is how many updates were sent on.
@@ -34,12 +34,12 @@ class Tally:
         self.subscriptions += stream.subscriber_count
 
 
-async def take_tallies(hub: Hub, providers: Iterable[str]) -> dict[str, Tally]:
+async def take_tallies(hub: Hub, providers: Iterable[str]) -> dict[str, StreamTotals]:
     """Return the sums of the providers that feed the hub, by name."""
     # Both at the same moment: a stream that is removed meanwhile counts once.
-    tallies = {name: Tally(hub.removed_counts(name)) for name in providers}
+    stream_totals = {name: StreamTotals(hub.removed_counts(name)) for name in providers}
     for place, stream in enumerate([*hub.streams.values()], 1):
-        tallies[stream.provider].add(stream)
+        stream_totals[stream.provider].add(stream)
         if place % AT_A_TIME == 0:
             await asyncio.sleep(0)
-    return tallies
+    return stream_totals

@@ -7,7 +7,7 @@ PIECES = 16
 """Requests, or streams that are named in one: a millisecond or two of work."""
 
 
-class Rounds:
+class WorkBudget:
     """Lets so many pieces of work begin in each round, in the order in which they were asked for."""
 
     def __init__(self, most: int = PIECES) -> None:

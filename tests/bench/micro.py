@@ -18,7 +18,7 @@ from providers.binance import BinanceCodec
 from relay import Hosts
 from relay.core.clock import Clock, ProviderClock
 from relay.core.model import Candle, PriceUpdate, StreamKey
-from relay.protocol import frames as wire
+from relay.protocol import frames
 from relay.streams.hub import Hub
 from relay.streams.outbox import Outbox
 from relay.streams.series import Series
@@ -122,18 +122,18 @@ def encode_step() -> Callable[[], int]:
 
     def work() -> int:
         for seq, update in enumerate(made):
-            wire.price_update("BTCUSDT", "1m", update, seq)
+            frames.price_update("BTCUSDT", "1m", update, seq)
         return len(made)
 
     return work
 
 
 def deflate_step() -> Callable[[], int]:
-    frames = [wire.price_update("BTCUSDT", "1m", update, 1) for update in updates(5000)]
+    frames = [frames.price_update("BTCUSDT", "1m", update, 1) for update in updates(5000)]
 
     def work() -> int:
         for frame in frames:
-            wire.deflate(frame)
+            frames.deflate(frame)
         return len(frames)
 
     return work

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple
 
-from providers.twelve_data.answers import Refused, Series
+from providers.twelve_data.answers import KeyRefused, SeriesAnswer
 from providers.twelve_data.credits import Credits, Use
 from providers.twelve_data.forex import Hours, hours_of, last_close, session_at, without_padding
 from providers.twelve_data.polled import PolledStream
@@ -124,14 +124,14 @@ def simulate(
         knows_time=lambda: True,
     )
 
-    async def ask(symbols: Sequence[str], name: str, rows: int) -> Mapping[str, Series | Refused]:
+    async def ask(symbols: Sequence[str], name: str, rows: int) -> Mapping[str, SeriesAnswer | KeyRefused]:
         spent = limits.take(len(symbols), Use.POLL)
         is_answered = venue.charge(len(symbols))
-        answers: dict[str, Series | Refused] = {}
+        answers: dict[str, SeriesAnswer | KeyRefused] = {}
         for symbol in symbols:
             candles = venue.newest(symbol, name, rows)
             kept = without_padding(candles, name, hours_of(symbol))
-            answers[symbol] = Series(len(candles), candles[0].time, 0, kept)
+            answers[symbol] = SeriesAnswer(len(candles), candles[0].time, 0, kept)
         venue.at += ANSWER_S
         limits.settle(spent, venue.used_this_minute, max(0, plan.per_minute - venue.used_this_minute))
         if not is_answered:

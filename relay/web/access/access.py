@@ -11,10 +11,10 @@ from relay.config.tokens import Token
 from relay.core.errors import Code, RequestError
 from relay.core.model import StreamKey
 from relay.core.version import NAME
-from relay.web.access import client_address as callers
+from relay.web.access import client_address
 from relay.web.access.origins import Origins
 from relay.web.problems import problem
-from relay.web.rate_limits import Buckets, Shares, TokenBucket
+from relay.web.rate_limits import Buckets, FairQuota, TokenBucket
 
 PREFIX = "/api/v1/market-data"
 WEBSOCKET, HISTORY = f"{PREFIX}/ws", f"{PREFIX}/history"
@@ -61,7 +61,7 @@ class Access:
         self._connects: Buckets[str] = Buckets(*_connects(config))
         self._requests: Buckets[str] = Buckets(*requests_limit(_requests(config)))
         self._rows: Buckets[str] = Buckets(*rows_limit(_rows(config)))
-        self.shares: Shares[str, tuple[str, StreamKey]] = Shares()
+        self.shares: FairQuota[str, tuple[str, StreamKey]] = FairQuota()
         self.clients = 0
         self.is_closing = False
 
@@ -86,8 +86,8 @@ class Access:
             return _stranger(request.remote)
         trusted = self.config.trusted_proxies
         forwarded = request.headers.getall("X-Forwarded-For", []) if trusted else ()
-        address = callers.client_address(request.remote, forwarded, trusted)
-        owner, token = callers.owner_of(address), self._token(request)
+        address = client_address.client_address(request.remote, forwarded, trusted)
+        owner, token = client_address.owner_of(address), self._token(request)
         # No address is written so.
         return Caller(address, owner, owner if token is None else f"{TOKEN_OWNER}{token.name}", token)
 
@@ -130,13 +130,13 @@ class Access:
     # Programs on this machine are counted only where the configuration says so: they could as well stop the relay.
 
     def _counts_no_connects(self, owner: str) -> bool:
-        return not self.config.max_connects_per_minute and callers.is_this_machine(owner)
+        return not self.config.max_connects_per_minute and client_address.is_this_machine(owner)
 
     def _counts_no_requests(self, owner: str) -> bool:
-        return not self.config.max_requests_per_second_per_address and callers.is_this_machine(owner)
+        return not self.config.max_requests_per_second_per_address and client_address.is_this_machine(owner)
 
     def _counts_no_rows(self, owner: str) -> bool:
-        return not self.config.max_history_rows_per_minute_per_address and callers.is_this_machine(owner)
+        return not self.config.max_history_rows_per_minute_per_address and client_address.is_this_machine(owner)
 
     def new_frames(self) -> TokenBucket:
         """Return what counts the frames of one more WebSocket."""
@@ -276,8 +276,8 @@ def _whose(caller: Caller) -> str:
 @functools.lru_cache(4096)
 def _stranger(peer: str | None) -> Caller:
     """Return who has an address and nothing else."""
-    address = callers.client_address(peer, (), ())
-    owner = callers.owner_of(address)
+    address = client_address.client_address(peer, (), ())
+    owner = client_address.owner_of(address)
     return Caller(address, owner, owner, None)
 
 

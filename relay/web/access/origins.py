@@ -9,7 +9,7 @@ from relay.config.settings import Config, is_loopback
 from relay.core.errors import Code, RequestError
 from relay.core.hosts import Host, origin_of, parse_host, parse_origin
 from relay.protocol.fields import shown
-from relay.web.access import client_address as callers
+from relay.web.access import client_address
 
 _host_of = lru_cache(256)(parse_host)
 _END_OF_HOST = re.compile("[/?#]")
@@ -62,9 +62,9 @@ class Origins:
         if self._config.tokens:
             return True
         return host is not None and (
-            callers.is_own_by_nature(host)
+            client_address.is_own_by_nature(host)
             or host.name in self._names
-            or (self._is_network_trusted and callers.is_private_name(host.name))
+            or (self._is_network_trusted and client_address.is_private_name(host.name))
         )
 
 
@@ -80,7 +80,7 @@ def _names_another_host(request: web.Request) -> bool:
 def scheme_of(request: web.Request, config: Config) -> str:
     """Return how the client came, `http` or `https`, behind trusted proxies as well."""
     said = request.headers.getall("X-Forwarded-Proto", [])
-    if said and callers.is_from_proxy(request.remote, config.trusted_proxies):
+    if said and client_address.is_from_proxy(request.remote, config.trusted_proxies):
         scheme = said[-1].rpartition(",")[2].strip().lower()
         if scheme in ("http", "https"):
             return scheme

@@ -4,17 +4,17 @@ from typing import Any
 
 from relay.core.errors import CloseCode
 from relay.core.version import VERSION
-from relay.protocol import client_requests as requests
+from relay.protocol import client_requests
 from relay.protocol.fields import Field, Schema
 from relay.protocol.frames import MESSAGE_BYTES
 from relay.protocol.server_messages import (
     SERVER_MESSAGES,
     ErrorMessage,
-    Gap,
+    GapMessage,
     Greeting,
     Pong,
     PriceUpdateMessage,
-    Snapshot,
+    SnapshotMessage,
     StreamStatus,
     Subscription,
     Subscriptions,
@@ -34,7 +34,7 @@ CLOSING = {
     CloseCode.TOKEN_REVOKED: ("the client's token is valid no longer", "do not reconnect with it"),
 }
 
-_NAMES = (requests.SYMBOL_FIELD, requests.INTERVAL_FIELD)
+_NAMES = (client_requests.SYMBOL_FIELD, client_requests.INTERVAL_FIELD)
 _SUMMARIES = {
     "Subscribe": "Subscribe to one stream, or replace its options.",
     "SubscribeMany": "Subscribe to several streams, each answered on its own.",
@@ -44,7 +44,7 @@ _SUMMARIES = {
     "Ping": "Ask whether the relay is there.",
 }
 _REPLIES = {
-    "subscribe": (Subscription, StreamStatus, Snapshot, PriceUpdateMessage, ErrorMessage),
+    "subscribe": (Subscription, StreamStatus, SnapshotMessage, PriceUpdateMessage, ErrorMessage),
     "unsubscribe": (Subscription, ErrorMessage),
     "list": (Subscriptions, ErrorMessage),
     "ping": (Pong, ErrorMessage),
@@ -70,7 +70,7 @@ _EXAMPLES: dict[Any, Document] = {
         "revision": 1_764_000_000_000_000,
         "id": 7,
     },
-    Snapshot: {
+    SnapshotMessage: {
         "type": "snapshot",
         **_STREAM,
         "provider": "binance",
@@ -88,7 +88,7 @@ _EXAMPLES: dict[Any, Document] = {
         "seq": 42,
         "ts_event": 1_764_000_001_234,
     },
-    Gap: {
+    GapMessage: {
         "type": "gap",
         **_STREAM,
         "from": 1_764_000_000,
@@ -113,7 +113,7 @@ def document(host: str, *, is_secure: bool, needs_token: bool) -> Document:
     schemas = Schemas()
     messages = {kind.__name__: _from_relay(kind, schemas) for kind in SERVER_MESSAGES}
     asked: dict[str, list[str]] = {}
-    for action, fields in requests.ACTIONS.items():
+    for action, fields in client_requests.ACTIONS.items():
         for name, schema in _from_client(action, fields).items():
             schemas.components[name] = schema
             messages[name] = _message(name, _SUMMARIES[name], schema["examples"][0])
@@ -147,7 +147,9 @@ def document(host: str, *, is_secure: bool, needs_token: bool) -> Document:
                 "action": "send",
                 "channel": {"$ref": "#/channels/marketData"},
                 "summary": "What the relay says without being asked each time.",
-                "messages": [_of_channel(kind.__name__) for kind in (Greeting, StreamStatus, PriceUpdateMessage, Gap)],
+                "messages": [
+                    _of_channel(kind.__name__) for kind in (Greeting, StreamStatus, PriceUpdateMessage, GapMessage)
+                ],
             },
         },
         "components": {
@@ -184,12 +186,14 @@ def _message(name: str, summary: str, example: Document) -> Document:
 def _from_client(action: str, fields: tuple[Field[Any], ...]) -> dict[str, Schema]:
     """Return the schemas of a request: where it names streams there are two ways to do it."""
     title = action.capitalize()
-    if requests.STREAMS not in fields:
+    if client_requests.STREAMS not in fields:
         return {title: _request(action, title, fields, ())}
-    options = tuple(one for one in fields if one not in (*_NAMES, requests.STREAMS))
+    options = tuple(one for one in fields if one not in (*_NAMES, client_requests.STREAMS))
     return {
         title: _request(action, title, (*_NAMES, *options), _NAMES),
-        f"{title}Many": _request(action, f"{title}Many", (requests.STREAMS, *options), (requests.STREAMS,)),
+        f"{title}Many": _request(
+            action, f"{title}Many", (client_requests.STREAMS, *options), (client_requests.STREAMS,)
+        ),
     }
 
 
@@ -240,6 +244,7 @@ def _about_the_channel() -> str:
         "that break RFC 6455 are answered with its own codes (1002, 1007). The first "
         "message is the greeting. For each stream the order is: its confirmation, its state unless it is `connected`, "
         "a snapshot if one was asked for, then updates. Closed candles come exactly once and in order; updates of a "
-        "candle that is still open may be merged for a slow client, the last one is always delivered.\n\n"
+        "candle that is still open may be conflated for a slow client (an unsent one is replaced by a newer one), the "
+        "last one is always delivered.\n\n"
         f"The relay closes with these codes:\n\n| code | because | then |\n| --- | --- | --- |\n{rows}"
     )

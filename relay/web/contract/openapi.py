@@ -8,8 +8,7 @@ import orjson
 
 from relay.core.version import VERSION
 from relay.protocol.fields import Schema
-from relay.web.contract import parameters
-from relay.web.contract import response_types as answers
+from relay.web.contract import parameters, response_types
 from relay.web.contract.json_schema import Schemas
 from relay.web.contract.parameters import CANDLE_COUNT, Parameter, Query
 from relay.web.problems import CONTENT_TYPE
@@ -64,7 +63,7 @@ OPERATIONS = (
         "Candles of one stream, ascending. A candle that is still forming is last when the range reaches now.",
         "market data",
         parameters.HISTORY,
-        answers.History,
+        response_types.HistoryObject,
         {"symbol": "BTCUSDT", "interval": "1m", "provider": "binance", "candles": [_CANDLE], "last_is_closed": True},
         (404, 502, 504),
         texts={
@@ -89,7 +88,7 @@ OPERATIONS = (
         "The instruments that can be had: provider, base, quote, intervals, status, attribution.",
         "market data",
         parameters.INSTRUMENTS,
-        list[answers.InstrumentObject],
+        list[response_types.InstrumentObject],
         [
             {
                 "symbol": "BTCUSDT",
@@ -110,7 +109,7 @@ OPERATIONS = (
         "What the relay is doing: providers, upstream connections, streams, budgets, clients.",
         "operation",
         parameters.NOTHING,
-        answers.Status,
+        response_types.Status,
         None,
     ),
     Operation(
@@ -129,7 +128,7 @@ OPERATIONS = (
         "Whether the process serves.",
         "operation",
         parameters.NOTHING,
-        answers.Health,
+        response_types.Health,
         {"status": "ok"},
         is_open=True,
     ),
@@ -139,7 +138,7 @@ OPERATIONS = (
         "Whether the relay can take clients; 503 while it shuts down or its store is lost.",
         "operation",
         parameters.NOTHING,
-        answers.Health,
+        response_types.Health,
         {"status": "ok"},
         is_open=True,
     ),
@@ -149,7 +148,7 @@ OPERATIONS = (
 def document(asset_classes: list[str], *, needs_token: bool, is_status_public: bool = False) -> Document:
     """Build the document for a relay whose providers have these asset classes."""
     schemas = Schemas()
-    problem = schemas.of(answers.Problem)
+    problem = schemas.of(response_types.Problem)
     paths = {}
     for one in OPERATIONS:
         is_open = one.is_open or not needs_token or (is_status_public and one.name in ("status", "metrics"))

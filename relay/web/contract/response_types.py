@@ -11,7 +11,7 @@ from relay.protocol.server_messages import CandleObject, Interval, ProviderName,
 Count = Annotated[int, {"minimum": 0}]
 
 
-class History(TypedDict):
+class HistoryObject(TypedDict):
     """Candles of one stream, ascending."""
 
     symbol: Symbol
@@ -77,7 +77,7 @@ class ClientStatus(TypedDict):
     streams: Count
     lagging: Annotated[bool, "It reads more slowly than it is sent."]
     waiting_bytes: Count
-    merged: Annotated[Count, "Updates of open candles that were replaced by newer ones for it."]
+    conflated: Annotated[Count, "Updates of open candles that were replaced by newer ones for it."]
 
 
 class ClientsStatus(TypedDict):
@@ -172,7 +172,7 @@ class ProviderStatus(TypedDict):
     streams: Count
     updates_in: Count
     updates_out: Count
-    merged: Count
+    conflated: Count
     gaps: Count
     backfilled: Count
     revised: Count
@@ -222,7 +222,7 @@ class StreamObject(TypedDict):
     next_poll: Annotated[float | None, "Unix seconds; null where prices come by themselves."]
     poll_every_s: float | None
     seq: Count
-    merged: Count
+    conflated: Count
     gaps: Count
     open_gaps: Annotated[list[list[int]], "Ranges that could not be had: from, to."]
     reconnects: Count

@@ -9,8 +9,7 @@ from relay.core.hosts import parse_host
 from relay.instruments.directory import Directory
 from relay.web.access.access import Access
 from relay.web.access.origins import scheme_of
-from relay.web.contract import asyncapi, openapi
-from relay.web.contract import docs_page as docs
+from relay.web.contract import asyncapi, docs_page, openapi
 from relay.web.pages import policy
 
 _ANY_HOST = "host.invalid"
@@ -48,7 +47,7 @@ class Contracts:
             self._directory.asset_classes, needs_token=needs_token, is_status_public=is_status_public
         )
         live = asyncapi.document(_ANY_HOST, is_secure=is_secure, needs_token=needs_token)
-        return Texts(_json(rest), _json(live), docs.page(rest, live))
+        return Texts(_json(rest), _json(live), docs_page.page(rest, live))
 
 
 CONTRACTS = web.AppKey("contracts", Contracts)

@@ -18,7 +18,7 @@ MOST_ON_LOOP = 128 * 1024
 """Larger bodies are compressed in a thread."""
 
 
-class Sent(web.StreamResponse):
+class SentResponse(web.StreamResponse):
     """An answer that has left already: there is nothing more to do for it. The connection stays open."""
 
     keep_alive = True
@@ -31,10 +31,10 @@ class Sent(web.StreamResponse):
         """Do nothing: all of it is gone."""
 
 
-_SENT = Sent()
+_SENT = SentResponse()
 
 
-class _Form:
+class _EncodedBody:
     """A body in one encoding, in one or more parts; its `head` up to the date, and of one second whole, once made."""
 
     __slots__ = ("_dated", "_second", "content_type", "encoding", "head", "length", "parts", "tag")
@@ -71,13 +71,13 @@ class _Form:
         return web.Response(body=b"".join(self.parts), headers={**self.common(), "ETag": f'"{self.tag}"'})
 
 
-class Heads:
+class ResponseHeads:
     """The heads of answers, as bytes: what those of one content type and encoding have in common is made once."""
 
     def __init__(self) -> None:
         self._ends: dict[tuple[str, str | None], bytes] = {}
 
-    async def make(self, request: web.Request, form: _Form) -> bytes:
+    async def make(self, request: web.Request, form: _EncodedBody) -> bytes:
         """Return the head of a body up to the date; for requests without Origin only, whose answers name none."""
         kind = (form.content_type, form.encoding)
         end = self._ends.get(kind)
@@ -100,15 +100,15 @@ class Body:
         for part in parts:
             check = crc32(part, check)
         # Tells one content of an address from another; nobody gains by forging it.
-        self._plain = _Form(parts, content_type, f"{check:08x}-{sum(map(len, parts)):x}", None)
-        self._packed: _Form | None = None
+        self._plain = _EncodedBody(parts, content_type, f"{check:08x}-{sum(map(len, parts)):x}", None)
+        self._packed: _EncodedBody | None = None
 
     @property
     def size(self) -> int:
         """How many bytes it takes in memory."""
         return self._plain.length + (0 if self._packed is None else self._packed.length)
 
-    async def answer(self, request: web.Request, heads: Heads) -> web.StreamResponse:
+    async def answer(self, request: web.Request, heads: ResponseHeads) -> web.StreamResponse:
         """Answer with it as the client wants it: compressed, or not at all if the client has it.
 
         To a GET by HTTP/1.1 on a connection that stays open it is sent here: the head is bytes already, and what
@@ -133,11 +133,11 @@ class Body:
                 await request.writer.drain()
         return _SENT
 
-    async def pack(self) -> _Form:
+    async def pack(self) -> _EncodedBody:
         """Make the compressed form now, not when a client wants it."""
         plain = self._plain
         packed = await asyncio.to_thread(plain.pack) if plain.length > MOST_ON_LOOP else plain.pack()
-        self._packed = _Form((packed,), plain.content_type, f"{plain.tag}-gzip", "gzip")
+        self._packed = _EncodedBody((packed,), plain.content_type, f"{plain.tag}-gzip", "gzip")
         return self._packed
 
 

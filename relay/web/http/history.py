@@ -10,7 +10,7 @@ from relay.core.bytes_cache import BytesCache
 from relay.core.errors import ProviderUnavailable, RelayError
 from relay.core.intervals import length_s
 from relay.history.joining import live_of
-from relay.history.service import History, Text
+from relay.history.service import EncodedCandles, HistoryService
 from relay.instruments.directory import Directory, Target
 from relay.storage.chunks import CSV_HEAD, Chunk, as_csv, as_lines
 from relay.storage.store import Store
@@ -18,7 +18,7 @@ from relay.streams.hub import Hub
 from relay.streams.subscriptions import CONNECTED, Stream
 from relay.web.access.access import Access, Caller
 from relay.web.contract.parameters import HISTORY, MOST_AT_ONCE, HistoryQuery
-from relay.web.http.cached_body import Body, Heads, takes_gzip
+from relay.web.http.cached_body import Body, ResponseHeads, takes_gzip
 
 CONTENT_TYPES = {
     "json": "application/json",
@@ -43,19 +43,19 @@ class _Made(NamedTuple):
     body: Body
     rows: int
     target: Target
-    text: Text
+    text: EncodedCandles
     stream: Stream | None
     seq: int
     listed: int
 
 
-def _closed(text: Text) -> Chunk:
+def _closed(text: EncodedCandles) -> Chunk:
     """Return the closed candles: lines have no place to say that the last one is not."""
     chunk = text.chunk
     return chunk if text.last_is_closed else chunk.part(0, len(chunk.times) - 1)
 
 
-def _lacks_one(target: Target, text: Text) -> bool:
+def _lacks_one(target: Target, text: EncodedCandles) -> bool:
     """Say whether a candle may be missing: not while the market was closed."""
     market, length = target.provider.market(target.key.symbol), length_s(target.key.interval)
     return any(market.open_parts(*span, length) for span in text.doubted)
@@ -65,14 +65,14 @@ class HistoryRoute:
     """Answers the history route. Bodies asked for twice are `kept` by their path, at most `cache_bytes` of them."""
 
     def __init__(
-        self, hub: Hub, directory: Directory, history: History, store: Store, access: Access, *, cache_bytes: int
+        self, hub: Hub, directory: Directory, history: HistoryService, store: Store, access: Access, *, cache_bytes: int
     ) -> None:
         self._hub = hub
         self._directory = directory
         self._history = history
         self._store = store
         self._access = access
-        self._heads = Heads()
+        self._heads = ResponseHeads()
         self.kept: BytesCache[str, _Made] = BytesCache(cache_bytes)
         self._seen: dict[str, None] = {}
 
@@ -157,7 +157,7 @@ class HistoryRoute:
             text = text._replace(chunks=())
         return _Made(Body(parts, CONTENT_TYPES[query.form]), rows, asked.target, text, stream, seq, listed)
 
-    async def _text(self, asked: _Asked, start: int | None, end: int | None, limit: int) -> Text:
+    async def _text(self, asked: _Asked, start: int | None, end: int | None, limit: int) -> EncodedCandles:
         provider, key, _ = asked.target
         return await self._history.text(
             provider,

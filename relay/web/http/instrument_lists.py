@@ -29,7 +29,7 @@ class _Row(NamedTuple):
     json: bytes
 
 
-class Lists:
+class InstrumentLists:
     """Gives the lists as bodies. Who asks while one is made waits for it; nobody makes it twice."""
 
     def __init__(self, directory: Directory) -> None:

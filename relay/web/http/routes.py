@@ -11,29 +11,29 @@ from relay.instruments.directory import Directory
 from relay.storage.store import Store
 from relay.web.access.access import Access
 from relay.web.contract import parameters
-from relay.web.http.cached_body import Heads
-from relay.web.http.instrument_lists import Kind, Lists
-from relay.web.ops.status import Status
+from relay.web.http.cached_body import ResponseHeads
+from relay.web.http.instrument_lists import InstrumentLists, Kind
+from relay.web.ops.status import StatusReport
 from relay.web.problems import problem
 
 PREFIX = "/api/v1/market-data"
 
 
-class Rest:
+class RestRoutes:
     """Answers the REST routes from the directory and the store."""
 
     def __init__(
         self,
         *,
         directory: Directory,
-        lists: Lists,
+        lists: InstrumentLists,
         store: Store,
         access: Access,
-        status: Status,
+        status: StatusReport,
     ) -> None:
         self._directory = directory
         self._lists = lists
-        self._heads = Heads()
+        self._heads = ResponseHeads()
         self._store = store
         self._access = access
         self._status = status
@@ -71,10 +71,10 @@ class Rest:
         return _json({"status": "ok"})
 
 
-REST = web.AppKey("rest", Rest)
+REST = web.AppKey("rest", RestRoutes)
 
 
-def _route(path: str, method: Callable[[Rest, web.Request], Awaitable[web.StreamResponse]]) -> web.RouteDef:
+def _route(path: str, method: Callable[[RestRoutes, web.Request], Awaitable[web.StreamResponse]]) -> web.RouteDef:
     async def handle(request: web.Request) -> web.StreamResponse:
         return await method(request.app[REST], request)
 
@@ -82,11 +82,11 @@ def _route(path: str, method: Callable[[Rest, web.Request], Awaitable[web.Stream
 
 
 ROUTES = [
-    _route(f"{PREFIX}/symbols", Rest.symbols),
-    _route(f"{PREFIX}/instruments", Rest.instruments),
-    _route(f"{PREFIX}/status", Rest.status),
-    _route("/healthz", Rest.healthz),
-    _route("/readyz", Rest.readyz),
+    _route(f"{PREFIX}/symbols", RestRoutes.symbols),
+    _route(f"{PREFIX}/instruments", RestRoutes.instruments),
+    _route(f"{PREFIX}/status", RestRoutes.status),
+    _route("/healthz", RestRoutes.healthz),
+    _route("/readyz", RestRoutes.readyz),
 ]
 
 

@@ -17,7 +17,7 @@ from prometheus_client.registry import Collector
 
 from relay.core.errors import CloseCode, StoreError
 from relay.core.version import VERSION
-from relay.history.service import SOURCES, History
+from relay.history.service import SOURCES, HistoryService
 from relay.storage.store import Store, StoreSummary
 from relay.streams.hub import Hub
 from relay.streams.subscriptions import CONNECTED, CONNECTING
@@ -28,8 +28,8 @@ from relay.telemetry.histogram import Histogram
 from relay.telemetry.loop_lag import LoopLag
 from relay.upstream.watchlist import PAUSES
 from relay.web.ops.status import PROVIDER_STATES, provider_state
-from relay.web.request_counts import Requests
-from relay.web.stream_totals import Tally, take_tallies
+from relay.web.request_counts import RequestCounts
+from relay.web.stream_totals import StreamTotals, take_tallies
 from relay.web.ws.connection import ACTIONS
 from relay.web.ws.route import Clients
 
@@ -46,7 +46,7 @@ OPENMETRICS_END = b"# EOF\n"
 class RelayCollector(Collector):
     """Turns the counters of one relay into metrics.
 
-    `summary` is what the store said last, None if it said nothing; `tallies` are those of the streams, by provider.
+    `summary` is what the store said last, None if it said nothing; `stream_totals` are sums over streams, by provider.
     """
 
     def __init__(
@@ -55,9 +55,9 @@ class RelayCollector(Collector):
         hub: Hub,
         clients: Clients,
         supervisors: dict[str, Supervisor],
-        history: History,
+        history: HistoryService,
         store: Store,
-        requests: Requests,
+        requests: RequestCounts,
         loop_lag: LoopLag,
     ) -> None:
         self._hub = hub
@@ -68,7 +68,7 @@ class RelayCollector(Collector):
         self._requests = requests
         self._loop_lag = loop_lag
         self.summary: StoreSummary | None = None
-        self.tallies: dict[str, Tally] = {}
+        self.stream_totals: dict[str, StreamTotals] = {}
 
     async def look(self) -> None:
         """Take what cannot be read in one go."""
@@ -76,7 +76,7 @@ class RelayCollector(Collector):
             self.summary = await self._store.streams_summary()
         except StoreError:
             self.summary = None
-        self.tallies = await take_tallies(self._hub, self._supervisors)
+        self.stream_totals = await take_tallies(self._hub, self._supervisors)
 
     def collect(self) -> Iterable[Metric]:
         """Yield all metrics."""
@@ -97,8 +97,8 @@ class RelayCollector(Collector):
         ignored = Count(
             "relay_updates_ignored", "Updates that said nothing new or came too late", labels=["provider", "reason"]
         )
-        merged = Count(
-            "relay_updates_merged",
+        conflated = Count(
+            "relay_updates_conflated",
             "Open candles replaced by newer ones before they were sent: once a throttle, once a client that lags",
             labels=["provider"],
         )
@@ -122,22 +122,22 @@ class RelayCollector(Collector):
             labels=["provider"],
         )
         for name, supervisor in self._supervisors.items():
-            counts = self.tallies[name].counts
-            updates_in.add_metric([name], supervisor.intake.updates)
+            counts = self.stream_totals[name].counts
+            updates_in.add_metric([name], supervisor.counters.updates)
             updates_out.add_metric([name], counts["told"])
             for reason in ("duplicate", "late"):
                 ignored.add_metric([name, reason], counts[reason])
-            merged.add_metric([name], counts["merged"])
-            skipped.add_metric([name], supervisor.intake.skipped)
+            conflated.add_metric([name], counts["conflated"])
+            skipped.add_metric([name], supervisor.counters.skipped)
             backfilled.add_metric([name], counts["backfilled"])
             revised.add_metric([name], counts["revised"])
             compared.add_metric([name], self._history.calls.compared[name])
             differed.add_metric([name], self._history.calls.differed[name])
             in_doubt.add_metric([name], self._history.calls.doubts.count(name))
             gaps.add_metric([name], counts["gaps"])
-            open_gaps.add_metric([name], self.tallies[name].open_gaps)
-            lag.add_metric([name], *_buckets(supervisor.intake.lag))
-        yield from (updates_in, updates_out, ignored, merged, skipped, backfilled, revised, gaps, open_gaps, lag)
+            open_gaps.add_metric([name], self.stream_totals[name].open_gaps)
+            lag.add_metric([name], *_buckets(supervisor.counters.lag))
+        yield from (updates_in, updates_out, ignored, conflated, skipped, backfilled, revised, gaps, open_gaps, lag)
         yield from (compared, differed, in_doubt)
 
     def _feeds(self) -> Iterator[Metric]:
@@ -152,11 +152,11 @@ class RelayCollector(Collector):
         backfills = Count("relay_backfills", "Fetches of what was missed", labels=["provider"])
         blocks = Count("relay_plugin_blocks", "Times that a plugin blocked the event loop", labels=["provider"])
         for name, supervisor in self._supervisors.items():
-            now = provider_state(supervisor.provider, self._clients.parts.directory)[0]
+            now = provider_state(supervisor.provider, self._clients.context.directory)[0]
             for state in PROVIDER_STATES:
                 states.add_metric([name, state], state == now)
             for state in STREAM_STATES:
-                streams.add_metric([name, state], self.tallies[name].states[state])
+                streams.add_metric([name, state], self.stream_totals[name].states[state])
             feeds.add_metric([name], supervisor.open_feeds)
             connects.add_metric([name], supervisor.attempts.connects)
             for cause in CAUSES:
@@ -190,7 +190,9 @@ class RelayCollector(Collector):
         yield Gauge("relay_clients", "WebSocket clients", len(self._clients.connections))
         yield Gauge("relay_clients_lagging", "Clients that do not keep up now", fanout.lagging)
         yield Gauge(
-            "relay_subscriptions", "Subscriptions of clients", sum(one.subscriptions for one in self.tallies.values())
+            "relay_subscriptions",
+            "Subscriptions of clients",
+            sum(one.subscriptions for one in self.stream_totals.values()),
         )
         yield Count("relay_client_connects", "WebSocket clients that came", self._clients.opened)
 
@@ -258,11 +260,11 @@ class Metrics:
         if "application/openmetrics-text" in request.headers.get("Accept", "").lower():
             write, content_type, end = openmetrics.generate_latest, openmetrics.CONTENT_TYPE_LATEST, OPENMETRICS_END
         await self._collector.look()
-        parts = []
+        context = []
         for metric in self._registry.collect():
-            parts.append(write(_One(metric)).removesuffix(end))
+            context.append(write(_One(metric)).removesuffix(end))
             await asyncio.sleep(0)
-        return web.Response(body=b"".join([*parts, end]), headers={"Content-Type": content_type})
+        return web.Response(body=b"".join([*context, end]), headers={"Content-Type": content_type})
 
 
 METRICS = web.AppKey("metrics", Metrics)

@@ -10,8 +10,8 @@ from typing import Any
 from relay.core.errors import StoreError
 from relay.core.model import Budget
 from relay.core.version import VERSION
-from relay.history.identity_checks import Identities
-from relay.history.service import SOURCES, History
+from relay.history.identity_checks import IdentityChecks
+from relay.history.service import SOURCES, HistoryService
 from relay.instruments.directory import Directory
 from relay.plugins.loader import PluginFailure
 from relay.plugins.provider import Provider
@@ -22,7 +22,7 @@ from relay.supervision.supervisor import Supervisor
 from relay.telemetry.histogram import Histogram
 from relay.telemetry.loop_lag import LoopLag
 from relay.web.access.access import Access
-from relay.web.stream_totals import Tally, take_tallies
+from relay.web.stream_totals import StreamTotals, take_tallies
 from relay.web.ws.connection import Connection
 from relay.web.ws.route import Clients
 
@@ -31,7 +31,7 @@ STREAMS_AT_A_TIME = 200
 PROVIDER_STATES = ("ok", "degraded", "unavailable")
 
 
-class Status:
+class StatusReport:
     """Reads the parts' own counters when it is asked; nothing is kept here."""
 
     def __init__(
@@ -39,11 +39,11 @@ class Status:
         *,
         hub: Hub,
         clients: Clients,
-        history: History,
+        history: HistoryService,
         loop_lag: LoopLag,
         directory: Directory,
         store: Store,
-        identities: Identities,
+        identity_checks: IdentityChecks,
         access: Access,
         supervisors: dict[str, Supervisor],
         refused: Sequence[PluginFailure],
@@ -55,7 +55,7 @@ class Status:
         self._loop_lag = loop_lag
         self._directory = directory
         self._store = store
-        self._identities = identities
+        self._identity_checks = identity_checks
         self._access = access
         self._supervisors = supervisors
         self._refused = refused
@@ -70,7 +70,7 @@ class Status:
         except StoreError:
             summary = {}
         hub, fanout = self._hub, self._hub.fanout
-        tallies = await take_tallies(hub, self._supervisors)
+        stream_totals = await take_tallies(hub, self._supervisors)
         wall, now = time.time(), time.monotonic()
         return {
             "version": VERSION,
@@ -81,7 +81,7 @@ class Status:
                 "connected": self._access.clients,
                 "subscribers": len(hub.subscribers),
                 "lagging": fanout.lagging,
-                "subscriptions": sum(one.subscriptions for one in tallies.values()),
+                "subscriptions": sum(one.subscriptions for one in stream_totals.values()),
                 "opened": self._clients.opened,
                 **self._access.clients_by_token(),
                 "requests": dict(self._clients.requests),
@@ -104,10 +104,10 @@ class Status:
                 **summary,
                 "problem": self._store.problem,
                 "replacements": self._store.replacements,
-                "set_aside": self._identities.told(),
+                "set_aside": self._identity_checks.told(),
             },
             "plugins_refused": [{"source": _base_name(failure.source)} for failure in self._refused],
-            "providers": [self._provider(one, tallies[name]) for name, one in self._supervisors.items()],
+            "providers": [self._provider(one, stream_totals[name]) for name, one in self._supervisors.items()],
             "connections": sum(supervisor.open_feeds for supervisor in self._supervisors.values()),
             "budgets": [
                 {"provider": name, **_budget(budget, wall)}
@@ -147,10 +147,10 @@ class Status:
             "poll_every_s": None if every_s is None else round(every_s, 1),
         }
 
-    def _provider(self, supervisor: Supervisor, tally: Tally) -> dict[str, Any]:
+    def _provider(self, supervisor: Supervisor, totals: StreamTotals) -> dict[str, Any]:
         provider = supervisor.provider
         state, trouble = provider_state(provider, self._directory)
-        counts = tally.counts
+        counts = totals.counts
         return {
             "name": provider.name,
             "title": provider.info.title,
@@ -160,20 +160,20 @@ class Status:
             "intervals": list(provider.info.intervals),
             "connections": supervisor.open_feeds,
             "connects": supervisor.attempts.connects,
-            "streams": tally.streams,
-            "updates_in": supervisor.intake.updates,
+            "streams": totals.streams,
+            "updates_in": supervisor.counters.updates,
             "updates_out": counts["told"],
-            "merged": counts["merged"],
+            "conflated": counts["conflated"],
             "gaps": counts["gaps"],
             "backfilled": counts["backfilled"],
             "revised": counts["revised"],
             "compared": self._history.calls.compared[provider.name],
             "differed": self._history.calls.differed[provider.name],
-            "lag_spread_ms": _spread_ms(supervisor.intake.lag),
+            "lag_spread_ms": _spread_ms(supervisor.counters.lag),
             "reconnects": dict(supervisor.attempts.sentences),
             "backfills": supervisor.backfill.fetched,
             "longest_recovery_s": round(supervisor.backfill.longest_s, 3),
-            "messages_skipped": supervisor.intake.skipped,
+            "messages_skipped": supervisor.counters.skipped,
             "hooks_failed": provider.failed,
             "tasks_killed": provider.killed,
             "blocked_loop": provider.blocks.told(),
@@ -204,7 +204,7 @@ def _client(connection: Connection, now: float) -> dict[str, Any]:
         "streams": len(subscriber.subscriptions),
         "lagging": subscriber.outbox.is_lagging,
         "waiting_bytes": subscriber.outbox.waiting_bytes,
-        "merged": subscriber.outbox.conflated,
+        "conflated": subscriber.outbox.conflated,
     }
 
 
@@ -228,7 +228,7 @@ def _stream(stream: Stream, wall_offset: float) -> dict[str, Any]:
         "last_update": None if updated_at is None else round(wall_offset + updated_at, 3),
         "lag_ms": None if lag_ms is None else round(lag_ms, 1),
         "seq": stream.seq,
-        "merged": stream.conflated,
+        "conflated": stream.conflated,
         "gaps": stream.gap_count,
         "open_gaps": [list(gap) for gap in stream.series.gaps],
         "reconnects": stream.reconnects,

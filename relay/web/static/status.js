@@ -141,7 +141,7 @@ function writeProvider(row, provider) {
     count.format(provider.gaps),
     `${count.format(provider.backfills)} / ${count.format(provider.backfilled)}`,
     count.format(provider.revised),
-    short.format(provider.merged),
+    short.format(provider.conflated),
     count.format(provider.messages_skipped),
     provider.longest_recovery_s ? span(provider.longest_recovery_s * 1000) : "–",
   ];
@@ -224,7 +224,7 @@ function showClients(clients) {
       write(row.cells[2], long(client.age_s));
       write(row.cells[3], count.format(client.streams));
       write(row.cells[4], client.waiting_bytes ? size(client.waiting_bytes) : "–");
-      write(row.cells[5], client.merged ? count.format(client.merged) : "–");
+      write(row.cells[5], client.conflated ? count.format(client.conflated) : "–");
     },
   );
 }

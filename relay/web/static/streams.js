@@ -19,7 +19,7 @@ const COLUMNS = [
   { name: "last_update", title: "Last update", value: age, text: ageText, isAmount: true, hint: "Time since" },
   { name: "lag_ms", title: "Lag", value: whole("lag_ms"), text: lagText, isAmount: true, hint: "Of the last update" },
   { name: "seq", title: "Updates", value: whole("seq"), isAmount: true },
-  { name: "merged", title: "Merged", value: whole("merged"), isAmount: true, hint: "Replaced before they were sent" },
+  { name: "conflated", title: "Conflated", value: whole("conflated"), isAmount: true, hint: "Replaced before they were sent" },
   { name: "gaps", title: "Gaps", value: whole("gaps"), isAmount: true, hint: "Candles that could not be had" },
   { name: "reconnects", title: "Losses", value: whole("reconnects"), isAmount: true, hint: "Of the upstream" },
   { name: "backfilled", title: "Backfilled", value: whole("backfilled"), isAmount: true },

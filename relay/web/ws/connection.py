@@ -13,16 +13,15 @@ from aiohttp import WebSocketError, WSMsgType
 from relay.core.compression import DEFLATE_WINDOW_BITS
 from relay.core.errors import CloseCode, Code, RequestError
 from relay.history.joining import Joining
-from relay.protocol import client_requests as requests
-from relay.protocol import frames as wire
+from relay.protocol import client_requests, frames
 from relay.streams.outbox import Outbox
 from relay.streams.subscriptions import Subscriber
 from relay.telemetry.events import event
 from relay.web.access.access import Caller, frames_limit, requests_limit
 from relay.web.rate_limits import TokenBucket
-from relay.web.ws.context import Parts
+from relay.web.ws.context import ConnectionContext
 from relay.web.ws.socket import Socket
-from relay.web.ws.subscriptions import Subscribing
+from relay.web.ws.subscriptions import ClientSubscriptions
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +33,7 @@ STREAMS_PER_REQUEST = 5
 INVALID_RATE, INVALID_BURST = 1.0, 100
 OVER_LIMIT_RATE, OVER_LIMIT_BURST = 1.0, 100
 
-ACTIONS = (*requests.ACTIONS, "invalid", "over_limit")
+ACTIONS = (*client_requests.ACTIONS, "invalid", "over_limit")
 """What requests are counted as."""
 
 
@@ -46,13 +45,13 @@ class Connection:
 
     __slots__ = (
         "_abort_timer",
+        "_context",
         "_counted",
         "_end_code",
         "_heard_at",
         "_invalid",
         "_is_ended",
         "_over_limit",
-        "_parts",
         "_pinged_at",
         "_requests",
         "_subscribing",
@@ -65,18 +64,23 @@ class Connection:
     )
 
     def __init__(
-        self, parts: Parts, counted: Counter[str], ws: Socket, transport: asyncio.WriteTransport, caller: Caller
+        self,
+        context: ConnectionContext,
+        counted: Counter[str],
+        ws: Socket,
+        transport: asyncio.WriteTransport,
+        caller: Caller,
     ) -> None:
         self.caller = caller
-        self._parts = parts
+        self._context = context
         self._counted = counted
         self._ws = ws
         self._transport = transport
         is_compressed = ws.compress == DEFLATE_WINDOW_BITS
-        self.subscriber = parts.hub.join(Outbox(transport), self._on_slow, is_compressed=is_compressed)
-        self._subscribing = Subscribing(parts, self.subscriber, caller)
+        self.subscriber = context.hub.join(Outbox(transport), self._on_slow, is_compressed=is_compressed)
+        self._subscribing = ClientSubscriptions(context, self.subscriber, caller)
         self._tasks: dict[asyncio.Task[None], None] | None = None
-        self._requests = TokenBucket(*requests_limit(parts.access.config.max_requests_per_second))
+        self._requests = TokenBucket(*requests_limit(context.access.config.max_requests_per_second))
         self._invalid: TokenBucket | None = None
         self._over_limit: TokenBucket | None = None
         now = time.monotonic()
@@ -96,7 +100,7 @@ class Connection:
 
     def set_limits(self) -> None:
         """Go by the limits that are in force now."""
-        most = self._parts.access.config.max_requests_per_second
+        most = self._context.access.config.max_requests_per_second
         self._requests.set_limit(*requests_limit(most))
         if self._ws.inlet is not None and self._ws.inlet.frames is not None:
             self._ws.inlet.frames.allowed.set_limit(*frames_limit(most))
@@ -107,7 +111,7 @@ class Connection:
     async def serve(self) -> None:
         """Answer requests until the client goes; others have their turns, since `receive` may never wait."""
         while True:
-            await self._parts.rounds.take()
+            await self._context.work_budget.take()
             message = await self._ws.receive()
             self._heard_at = time.monotonic()
             if message.type in (WSMsgType.CLOSE, WSMsgType.CLOSING, WSMsgType.CLOSED, WSMsgType.ERROR):
@@ -134,17 +138,17 @@ class Connection:
         """Count one request; return how many seconds to wait if this client, or its address, sent too many."""
         if not self._requests.take():
             return self._requests.wait_s
-        return self._parts.access.take_request(self.caller.owner)
+        return self._context.access.take_request(self.caller.owner)
 
     async def _on_text(self, text: str) -> None:
-        if len(text) * 4 > wire.MESSAGE_BYTES < len(text.encode()):
+        if len(text) * 4 > frames.MESSAGE_BYTES < len(text.encode()):
             self.end(CloseCode.TOO_BIG, "message too big")
             return
         request_id: str | int | None = None
         try:
-            message = requests.parse_object(text)
-            request_id = requests.parse_id(message)
-            request = requests.parse_request(message)
+            message = client_requests.parse_object(text)
+            request_id = client_requests.parse_id(message)
+            request = client_requests.parse_request(message)
         except RequestError as error:
             self._on_invalid(error, request_id)
             return
@@ -155,24 +159,24 @@ class Connection:
         except Exception:  # noqa: BLE001  a fault of ours ends one request, never the connection
             self._on_failure(request.id)
 
-    async def _on_request(self, request: requests.Request) -> None:
+    async def _on_request(self, request: client_requests.Request) -> None:
         if request.action == "ping":
-            self._send(wire.pong(int(time.time()), request.id))
+            self._send(frames.pong(int(time.time()), request.id))
         elif request.action == "list":
-            self._send(wire.subscriptions(self._subscribing.labels(), request.id))
+            self._send(frames.subscriptions(self._subscribing.labels(), request.id))
         else:
             for name in request.names:
-                await self._parts.rounds.take()
+                await self._context.work_budget.take()
                 await self._answer_one(request, name)
 
-    async def _answer_one(self, request: requests.Request, name: tuple[str, str]) -> None:
+    async def _answer_one(self, request: client_requests.Request, name: tuple[str, str]) -> None:
         """Do one stream of a request; its error harms no other."""
         try:
-            pin, symbol, interval = requests.parse_target(name)
+            pin, symbol, interval = client_requests.parse_target(name)
             if request.action == "unsubscribe":
                 self._subscribing.unsubscribe(request.id, pin, symbol, interval)
                 return
-            directory = self._parts.directory
+            directory = self._context.directory
             await directory.settled(pin, symbol)
             joining = self._subscribing.subscribe(directory.resolve(pin, symbol, interval), request)
         except RequestError as error:
@@ -200,7 +204,7 @@ class Connection:
 
     def _on_invalid(self, error: RequestError, request_id: str | int | None) -> None:
         self._counted["invalid"] += 1
-        self._send(wire.error(error, request_id))
+        self._send(frames.error(error, request_id))
         if self._invalid is None:
             self._invalid = TokenBucket(INVALID_RATE, INVALID_BURST)
         if not self._invalid.take():
@@ -209,11 +213,11 @@ class Connection:
     def _on_rate(self, text: str, wait_s: float) -> None:
         request_id = None
         with contextlib.suppress(RequestError):
-            request_id = requests.parse_id(requests.parse_object(text))
+            request_id = client_requests.parse_id(client_requests.parse_object(text))
         fault = RequestError(
             Code.RATE_LIMITED,
-            f"more than {self._parts.access.most_requests(self.caller.owner)}; wait {wait_s:.2f} s, or name up to "
-            f"{requests.MOST_STREAMS_PER_REQUEST} streams in one request",
+            f"more than {self._context.access.most_requests(self.caller.owner)}; wait {wait_s:.2f} s, or name up to "
+            f"{client_requests.MOST_STREAMS_PER_REQUEST} streams in one request",
             retry_after=wait_s,
         )
         self._refuse(fault, request_id)
@@ -227,7 +231,7 @@ class Connection:
             if not self._over_limit.take():
                 self.end(CloseCode.RATE_LIMITED, "rate limited")
         for request_id in request_ids:
-            self._send(wire.error(error, request_id))
+            self._send(frames.error(error, request_id))
 
     def _on_failure(self, *request_ids: str | int | None) -> None:
         """Answer requests at which the relay failed, from within an `except`."""
@@ -239,7 +243,7 @@ class Connection:
     # -- sending and ending ------------------------------------------------------------------------
 
     def _send(self, frame: bytes) -> None:
-        self._parts.hub.send(self.subscriber, frame)
+        self._context.hub.send(self.subscriber, frame)
 
     def beat(self, now: float, ping_interval_s: float, pong_timeout_s: float) -> None:
         """Ping the client when it was not pinged for an interval; drop it when nothing comes back in time."""
@@ -266,14 +270,14 @@ class Connection:
             return
         self._is_ended = True
         self._end_code = int(code)
-        self._parts.hub.leave(self.subscriber)
+        self._context.hub.leave(self.subscriber)
         if not self._transport.is_closing():
-            self._transport.write(wire.close_frame(code, reason))
+            self._transport.write(frames.close_frame(code, reason))
         self._abort_timer = asyncio.get_running_loop().call_later(timeout_s, self._transport.abort)
 
     async def finish(self) -> None:
         """Let go of everything when the client is gone."""
-        self._parts.hub.leave(self.subscriber)
+        self._context.hub.leave(self.subscriber)
         self._subscribing.close()
         if self._tasks:
             tasks = list(self._tasks)

@@ -2,21 +2,21 @@
 
 from dataclasses import dataclass, field
 
-from relay.history.service import History
+from relay.history.service import HistoryService
 from relay.instruments.directory import Directory
 from relay.streams.hub import Hub
 from relay.supervision.supervisor import Supervisor
 from relay.web.access.access import Access
-from relay.web.work_budget import Rounds
+from relay.web.work_budget import WorkBudget
 
 
 @dataclass(slots=True)
-class Parts:
+class ConnectionContext:
     """The parts of the relay that all connections share. The configuration in force is that of `access`."""
 
     access: Access
     hub: Hub
     directory: Directory
-    history: History
+    history: HistoryService
     supervisors: dict[str, Supervisor]
-    rounds: Rounds = field(default_factory=Rounds)
+    work_budget: WorkBudget = field(default_factory=WorkBudget)

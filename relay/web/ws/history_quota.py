@@ -4,7 +4,7 @@ from relay.web.access.access import Access, Caller, check_rows, rows_limit
 from relay.web.rate_limits import TokenBucket
 
 
-class Rows:
+class HistoryQuota:
     """Counts what one connection is given, and what its token or address is."""
 
     __slots__ = ("_access", "_bucket", "_caller")

@@ -8,12 +8,12 @@ from collections import Counter
 from aiohttp import web
 
 from relay.core.errors import CloseCode, Code, RequestError
-from relay.protocol import frames as wire
+from relay.protocol import frames
 from relay.telemetry.events import event
 from relay.web.access.access import WEBSOCKET, is_websocket
 from relay.web.problems import problem_of
 from relay.web.ws.connection import Connection
-from relay.web.ws.context import Parts
+from relay.web.ws.context import ConnectionContext
 from relay.web.ws.socket import Socket
 
 log = logging.getLogger(__name__)
@@ -26,8 +26,8 @@ PONG_TIMEOUT_S = 10.0
 class Clients:
     """All WebSocket connections, with one heartbeat for all of them."""
 
-    def __init__(self, parts: Parts, epoch: str) -> None:
-        self.parts = parts
+    def __init__(self, context: ConnectionContext, epoch: str) -> None:
+        self.context = context
         self.epoch = epoch
         self.ping_interval_s = PING_INTERVAL_S
         self.pong_timeout_s = PONG_TIMEOUT_S
@@ -44,7 +44,7 @@ class Clients:
 
     async def close(self) -> None:
         """Send every client away with 1001 and stop the heartbeat."""
-        self.parts.access.is_closing = True
+        self.context.access.is_closing = True
         if self._heart is not None:
             self._heart.cancel()
             await asyncio.gather(self._heart, return_exceptions=True)
@@ -70,15 +70,15 @@ class Clients:
 
     def _check_token(self, connection: Connection) -> bool:
         """End a connection whose token is gone, also one that was opened while that happened."""
-        if self.parts.access.stands(connection.caller):
+        if self.context.access.stands(connection.caller):
             return False
         connection.end(CloseCode.TOKEN_REVOKED, "token revoked")
         return True
 
     def greet(self) -> bytes:
         """Return the first frame on a connection, counted as sent."""
-        frame = wire.greeting(self.epoch, self.parts.access.config.max_streams_per_client, int(time.time()))
-        self.parts.hub.fanout.count_sent(frame)
+        frame = frames.greeting(self.epoch, self.context.access.config.max_streams_per_client, int(time.time()))
+        self.context.hub.fanout.count_sent(frame)
         return frame
 
     def came(self, connection: Connection) -> None:
@@ -114,13 +114,13 @@ CLIENTS = web.AppKey("clients", Clients)
 async def websocket(request: web.Request) -> web.StreamResponse:
     """Serve one client from the handshake to the end; without one say what it would meet, and what is spoken here."""
     if not is_websocket(request):
-        request.app[CLIENTS].parts.access.check_opening(request)
+        request.app[CLIENTS].context.access.check_opening(request)
         return problem_of(
             RequestError(Code.INVALID_REQUEST, "this address speaks WebSocket; connect with ws:// or wss://")
         )
     # All in one function: the frame of another would be kept for as long as the client stays.
     clients = request.app[CLIENTS]
-    access = clients.parts.access
+    access = clients.context.access
     caller = access.admit(request)
     try:
         ws = Socket(compress=access.config.compression)
@@ -132,7 +132,7 @@ async def websocket(request: web.Request) -> web.StreamResponse:
             raise web.HTTPBadRequest(text=text, headers={"Sec-WebSocket-Version": VERSION}) from None
         if transport is None:
             return ws
-        connection = Connection(clients.parts, clients.requests, ws, transport, caller)
+        connection = Connection(clients.context, clients.requests, ws, transport, caller)
         try:
             clients.came(connection)
             await connection.serve()

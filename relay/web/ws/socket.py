@@ -7,7 +7,7 @@ import time
 from aiohttp import web
 
 from relay.core.errors import CloseCode
-from relay.protocol import frames as wire
+from relay.protocol import frames
 from relay.web.inlet import FORGOTTEN_BYTES, LINGER_S, Inlet, inlet_of
 
 KERNEL_BUFFER = 24 * 1024
@@ -26,7 +26,7 @@ class Socket(web.WebSocketResponse):
 
     def __init__(self, *, compress: bool) -> None:
         # aiohttp refuses a message as long as the limit it is given; ours is the largest that is taken.
-        super().__init__(autoping=False, autoclose=False, compress=compress, max_msg_size=wire.MESSAGE_BYTES + 1)
+        super().__init__(autoping=False, autoclose=False, compress=compress, max_msg_size=frames.MESSAGE_BYTES + 1)
 
     async def open(self, request: web.Request, greeting: bytes) -> asyncio.WriteTransport | None:
         """Answer the handshake and send a first frame; return the transport, None if the client is gone already."""
@@ -55,7 +55,7 @@ class Socket(web.WebSocketResponse):
         if code not in SAID_WHY or self.transport is None or self.transport.is_closing() or self.closed:
             return await super().close(code=code, message=message, drain=drain)
         reason, most = SAID_WHY[CloseCode(code)]
-        self.transport.write(wire.close_frame(code, reason))
+        self.transport.write(frames.close_frame(code, reason))
         if self.inlet is not None:
             self.inlet.stop(most)
         deadline = time.monotonic() + LINGER_S

@@ -8,32 +8,31 @@ from relay.core.errors import Code, RateLimited, RequestError
 from relay.core.model import StreamKey
 from relay.history.joining import NOT_GIVEN, Joining
 from relay.instruments.directory import Target
-from relay.protocol import client_requests as requests
-from relay.protocol import frames as wire
-from relay.protocol.client_requests import Options
+from relay.protocol import client_requests, frames
+from relay.protocol.client_requests import SubscribeOptions
 from relay.protocol.fields import shown
 from relay.streams.subscriptions import CONNECTED, NO_FLOOR, Stream, Subscriber
 from relay.supervision.stream_state import THROTTLED
 from relay.telemetry.events import event
 from relay.web.access.access import Caller
-from relay.web.ws.context import Parts
-from relay.web.ws.history_quota import Rows
+from relay.web.ws.context import ConnectionContext
+from relay.web.ws.history_quota import HistoryQuota
 
 LEAST_WAIT_S = 0.5
 
 log = logging.getLogger(__name__)
 
 
-class Subscribing:
+class ClientSubscriptions:
     """The streams of one client, and the subscriptions that still wait for their past.
 
     There is one for each connection: what few clients need is made when it is needed.
     """
 
-    __slots__ = ("_caller", "_fetches", "_parts", "_rows", "_since", "_subscriber", "_waiting")
+    __slots__ = ("_caller", "_context", "_fetches", "_rows", "_since", "_subscriber", "_waiting")
 
-    def __init__(self, parts: Parts, subscriber: Subscriber, caller: Caller) -> None:
-        self._parts = parts
+    def __init__(self, context: ConnectionContext, subscriber: Subscriber, caller: Caller) -> None:
+        self._context = context
         self._subscriber = subscriber
         self._caller = caller
         # From which open time on the client has the candles of a stream.
@@ -41,7 +40,7 @@ class Subscribing:
         self._waiting: dict[tuple[str, StreamKey], Joining] | None = None
         # One snapshot at a time of each provider: they are large, and a provider that hangs holds up no other.
         self._fetches: dict[str, asyncio.Lock] | None = None
-        self._rows: Rows | None = None
+        self._rows: HistoryQuota | None = None
 
     def set_limits(self) -> None:
         """Go by the limits that are in force now."""
@@ -61,7 +60,7 @@ class Subscribing:
 
     # -- joining -----------------------------------------------------------------------------------
 
-    def subscribe(self, target: Target, request: requests.Request) -> Joining | None:
+    def subscribe(self, target: Target, request: client_requests.Request) -> Joining | None:
         """Join a stream; return what `join_with_past` has to be called with if it wants its past first.
 
         A request for a stream that waits already is answered with the one that waits. Raises `RequestError`.
@@ -74,17 +73,17 @@ class Subscribing:
                 self._send([self._confirmation(waiting.stream, request.id)])
             return None
         self._check_room(target)
-        hub = self._parts.hub
+        hub = self._context.hub
         if identity not in hub.streams:
-            self._parts.access.shares.opened(identity, self._caller.owner, hub.streams)
-        stream = hub.stream(*identity, target.name, self._parts.supervisors[target.provider.name])
-        if request.past == requests.Past():
+            self._context.access.shares.opened(identity, self._caller.owner, hub.streams)
+        stream = hub.stream(*identity, target.name, self._context.supervisors[target.provider.name])
+        if request.past == client_requests.PastWanted():
             is_new = self._join(stream, request.options)
-            revision = self._parts.history.revision if is_new else None
-            frames = [self._confirmation(stream, request.id, revision), *_state(stream)]
+            revision = self._context.history.revision if is_new else None
+            sent = [self._confirmation(stream, request.id, revision), *_state(stream)]
             if is_new and (last := stream.last_frame_for(request.options)) is not None:
-                frames += [last, *self._gaps_after(stream)]
-            self._send(frames)
+                sent += [last, *self._gaps_after(stream)]
+            self._send(sent)
             return None
         if self._waiting is None:
             self._waiting = {}
@@ -93,20 +92,20 @@ class Subscribing:
 
     async def join_with_past(self, joining: Joining) -> None:
         """Fetch the past, then join: the snapshot ends exactly where the live updates begin. Raises `RequestError`."""
-        parts, subscriber = self._parts, self._subscriber
+        context, subscriber = self._context, self._subscriber
         if self._fetches is None:
             self._fetches = {}
         if self._rows is None:
-            self._rows = Rows(parts.access, self._caller)
+            self._rows = HistoryQuota(context.access, self._caller)
         fetch = self._fetches.setdefault(joining.stream.provider, asyncio.Lock())
         try:
             while self._waits(joining):
                 try:
                     async with fetch:
                         # Snapshots are large, and must not pile up before a slow reader.
-                        while subscriber.outbox.is_lagging and subscriber in parts.hub.subscribers:  # noqa: ASYNC110
+                        while subscriber.outbox.is_lagging and subscriber in context.hub.subscribers:  # noqa: ASYNC110
                             await asyncio.sleep(0.05)
-                        await joining.fetch(parts.history, self._rows)
+                        await joining.fetch(context.history, self._rows)
                         if self._waits(joining):
                             self._join_with_snapshot(joining)
                         return
@@ -134,13 +133,13 @@ class Subscribing:
         if not self._waits(joining):
             return
         stream = joining.stream
-        frames = []
+        sent = []
         if not joining.is_confirmed:
             joining.confirm()
-            frames = [self._confirmation(stream, request_id) for request_id in joining.ids]
+            sent = [self._confirmation(stream, request_id) for request_id in joining.ids]
         message = f"the past follows in {error.retry_after:.0f} s: {error}"
-        frames.append(wire.stream_status(stream.name, stream.key.interval, THROTTLED, message))
-        self._send(frames)
+        sent.append(frames.stream_status(stream.name, stream.key.interval, THROTTLED, message))
+        self._send(sent)
 
     def _join_with_snapshot(self, joining: Joining) -> None:
         """Confirm, tell the state, send the past, and let the updates follow."""
@@ -154,12 +153,12 @@ class Subscribing:
             self._since[stream] = min(begin, self._since[stream])
         name, interval = stream.name, stream.key.interval
         if joining.is_confirmed:
-            frames = [stream.state_frame()]
+            sent = [stream.state_frame()]
         else:
-            frames = [*(self._confirmation(stream, request_id) for request_id in joining.ids), *_state(stream)]
-        frames += [wire.gap(name, interval, gap.start, gap.end, joining.gap_reason) for gap in snapshot.gaps]
-        frames.append(
-            wire.snapshot(
+            sent = [*(self._confirmation(stream, request_id) for request_id in joining.ids), *_state(stream)]
+        sent += [frames.gap(name, interval, gap.start, gap.end, joining.gap_reason) for gap in snapshot.gaps]
+        sent.append(
+            frames.snapshot(
                 name,
                 interval,
                 snapshot.candles,
@@ -167,17 +166,17 @@ class Subscribing:
                 complete=snapshot.is_complete,
                 seq=stream.seq,
                 provider=stream.provider,
-                revision=self._parts.history.revision,
+                revision=self._context.history.revision,
                 revised=snapshot.revised,
                 revisions_known=snapshot.revisions_known,
             )
         )
-        self._send(frames)
+        self._send(sent)
 
-    def _join(self, stream: Stream, options: Options, floor: int = NO_FLOOR) -> bool:
+    def _join(self, stream: Stream, options: SubscribeOptions, floor: int = NO_FLOOR) -> bool:
         """Let the client have the stream's updates; say whether it had none before."""
         is_new = stream not in self._subscriber.subscriptions
-        self._parts.hub.subscribe(self._subscriber, stream, options, floor=floor)
+        self._context.hub.subscribe(self._subscriber, stream, options, floor=floor)
         self._note("subscribes to", stream)
         if is_new:
             self._since[stream] = stream.series.told_from(stream.feeder.clock.now())
@@ -187,17 +186,17 @@ class Subscribing:
         """Say what is missing right after the newest candle: it was told before this client came."""
         last = stream.series.last
         gaps = [gap for gap in stream.series.gaps if last is not None and gap.start > last.time]
-        return [wire.gap(stream.name, stream.key.interval, gap.start, gap.end, NOT_GIVEN) for gap in sorted(gaps)]
+        return [frames.gap(stream.name, stream.key.interval, gap.start, gap.end, NOT_GIVEN) for gap in sorted(gaps)]
 
-    def _send(self, frames: Sequence[bytes]) -> None:
-        self._parts.hub.send(self._subscriber, wire.join(frames), frames=len(frames))
+    def _send(self, sent: Sequence[bytes]) -> None:
+        self._context.hub.send(self._subscriber, frames.join(sent), frames=len(sent))
 
     def _confirmation(self, stream: Stream, request_id: str | int | None, revision: int | None = None) -> bytes:
         name, interval = stream.name, stream.key.interval
-        return wire.subscription("subscribe", name, interval, request_id, provider=stream.provider, revision=revision)
+        return frames.subscription("subscribe", name, interval, request_id, provider=stream.provider, revision=revision)
 
     def _check_room(self, target: Target) -> None:
-        hub, access = self._parts.hub, self._parts.access
+        hub, access = self._context.hub, self._context.access
         stream = self._find(target)
         if stream is not None and stream in self._subscriber.subscriptions:
             return
@@ -223,7 +222,7 @@ class Subscribing:
         return len(self._waiting.keys() | {(stream.provider, stream.key) for stream in subscriptions})
 
     def _find(self, target: Target) -> Stream | None:
-        return self._parts.hub.streams.get((target.provider.name, target.key))
+        return self._context.hub.streams.get((target.provider.name, target.key))
 
     def _note(self, verb: str, stream: Stream) -> None:
         if log.isEnabledFor(logging.DEBUG):
@@ -235,7 +234,7 @@ class Subscribing:
 
     def unsubscribe(self, request_id: str | int | None, pin: str | None, symbol: str, interval: str) -> None:
         """Leave a stream, also one that waits for its past. Raises `RequestError` (not_subscribed)."""
-        hub, subscriber = self._parts.hub, self._subscriber
+        hub, subscriber = self._context.hub, self._subscriber
         # By any of its names: the provider's list may have changed since.
         fits = _names(pin, symbol, interval)
         stream = next((one for one in subscriber.subscriptions if fits(one.name, one.provider, one.key)), None)
@@ -260,7 +259,7 @@ class Subscribing:
             hub.unsubscribe(subscriber, stream)
             self._note("leaves", stream)
             self._since.pop(stream, None)
-        hub.send(subscriber, wire.subscription("unsubscribe", name, interval, request_id, provider=provider))
+        hub.send(subscriber, frames.subscription("unsubscribe", name, interval, request_id, provider=provider))
 
 
 def _state(stream: Stream) -> list[bytes]:

@@ -12,12 +12,12 @@ import models  # noqa: E402  it was made a moment ago
 
 KINDS = {
     "price_update": models.PriceUpdateMessage,
-    "snapshot": models.Snapshot,
+    "snapshot": models.SnapshotMessage,
     "subscription": models.Subscription,
     "subscriptions": models.Subscriptions,
     "error": models.ErrorMessage,
     "pong": models.Pong,
-    "gap": models.Gap,
+    "gap": models.GapMessage,
 }
 seen = Counter()
 closes = []
