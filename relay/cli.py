@@ -15,7 +15,7 @@ from relay.app import load_plugins
 from relay.commands import check_config as explanation
 from relay.commands import history, status, store, symbols, tail, token
 from relay.commands import plugins as plugin_list
-from relay.config.settings import LOG_FORMATS, LOG_LEVELS, Config, load_config
+from relay.config.settings import SETTINGS, Config, RelaySetting, load_config
 from relay.core.errors import ConfigError, StoreError
 from relay.core.version import VERSION
 from relay.plugins.loader import PluginHost
@@ -24,78 +24,26 @@ from relay.server.event_loop import run, without_stragglers
 from relay.server.run import serve as run_server
 from relay.telemetry.logs import set_up_logs
 
-CONNECTS_HELP = (
-    "New WebSocket connections of one address.  "
-    "[default: as --max-clients-per-address, at least 300; any number from this machine]"
-)
 CONFIG_HELP = "Configuration file (TOML); without it relay.toml of the working directory, if there is one."
-
-
-SETTINGS = (
-    click.option("--host", help="Address to listen on.  [default: 127.0.0.1]"),
-    click.option("--port", metavar="NUMBER", help="Port to listen on; 0 takes a free one.  [default: 8000]"),
-    click.option("--database", help="SQLite file for closed candles; :memory: keeps nothing.  [default: relay.db]"),
-    click.option("--config", "file", help=CONFIG_HELP),
-    click.option("--plugins", multiple=True, metavar="MODULE|FILE.py", help="Load one more provider; can be repeated."),
-    click.option("--allowed-origins", metavar="ORIGIN,…", help="Pages of these origins may use the relay too."),
-    click.option(
-        "--trusted-proxies", metavar="ADDRESS|NETWORK,…", help="Their X-Forwarded-For and -Proto are believed."
-    ),
-    click.option("--tls-cert", metavar="FILE", help="Certificate chain (PEM); with it the relay speaks https and wss."),
-    click.option("--tls-key", metavar="FILE", help="Its private key (PEM)."),
-    click.option(
-        "--public-status/--no-public-status", default=None, help="Status and metrics need no token.  [default: no]"
-    ),
-    click.option("--max-clients", metavar="NUMBER", help="Most WebSocket clients at a time.  [default: 10000]"),
-    click.option("--max-clients-per-address", metavar="NUMBER", help="Most of them from one address.  [default: 1000]"),
-    click.option("--max-streams-per-client", metavar="NUMBER", help="Most streams of one client.  [default: 200]"),
-    click.option("--max-streams", metavar="NUMBER", help="Most streams of all clients together.  [default: 2000]"),
-    click.option("--max-connects-per-minute", metavar="NUMBER", help=CONNECTS_HELP),
-    click.option(
-        "--max-requests-per-second", metavar="NUMBER", help="Requests of one WebSocket client.  [default: 50]"
-    ),
-    click.option(
-        "--max-requests-per-second-per-address",
-        metavar="NUMBER",
-        help="Requests of one address or, over HTTP, token.  [default: 1000, any number from this machine]",
-    ),
-    click.option(
-        "--max-history-rows-per-minute",
-        metavar="NUMBER",
-        help="Past candles for a WebSocket client.  [default: 1000000]",
-    ),
-    click.option(
-        "--max-history-rows-per-minute-per-address",
-        metavar="NUMBER",
-        help="Past candles for one address or, over HTTP, token.  [default: 10000000, any number for this machine]",
-    ),
-    click.option("--history-cache-mb", metavar="NUMBER", help="Memory for answers of history.  [default: 64]"),
-    click.option("--retention", metavar="1s=7d,…", help="Delete candles when they are so old.  [default: never]"),
-    click.option(
-        "--linger-seconds", metavar="NUMBER", help="How long an upstream stays after its last subscriber.  [default: 5]"
-    ),
-    click.option(
-        "--flush-ms", metavar="NUMBER", help="Updates closer together than this leave in one write.  [default: 20]"
-    ),
-    click.option(
-        "--compression/--no-compression",
-        default=None,
-        help="Compress messages for clients that ask for it.  [default: no]",
-    ),
-    click.option("--log-level", metavar="|".join(LOG_LEVELS), help="How much is logged, on stderr.  [default: info]"),
-    click.option(
-        "--log-format", metavar="|".join(LOG_FORMATS), help="Lines for people or JSON objects.  [default: text]"
-    ),
-    click.option("--insecure", is_flag=True, help="Allow other machines to connect although no tokens are set."),
-)
-"""A flag for each setting that is no secret."""
+INSECURE_HELP = "Allow other machines to connect although no tokens are set."
 
 
 def takes_settings(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the flags of all settings."""
-    for option in reversed(SETTINGS):
-        command = option(command)
-    return command
+    """Give a command a flag for each setting that is no secret."""
+    command = click.option("--insecure", is_flag=True, help=INSECURE_HELP)(command)
+    for setting in reversed(SETTINGS.values()):
+        if not setting.is_secret:
+            command = _flag_of(setting)(command)
+    return click.option("--config", "file", help=CONFIG_HELP)(command)
+
+
+def _flag_of(setting: RelaySetting) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    text = f"{setting.help.removesuffix('.')}.  [default: {setting.default_text}]"
+    if isinstance(setting.default, bool):
+        return click.option(f"{setting.flag}/--no-{setting.flag[2:]}", default=None, help=text)
+    if setting.name == "plugins":
+        return click.option(setting.flag, multiple=True, metavar=setting.form, help=f"{setting.help} Can be repeated.")
+    return click.option(setting.flag, metavar=setting.form or None, help=text)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -210,27 +158,46 @@ def check_config(file: str | None, plugins: tuple[str, ...], **flags: Any) -> No
         sys.exit(1)
 
 
-@main.group("plugins", invoke_without_command=True, short_help="Show which provider plugins load; `new` writes one.")
+class _PluginGroup(click.Group):
+    """Takes the name of a provider where the name of a command may stand."""
+
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        def show() -> None:
+            _plugins_of(context, lambda config, host: plugin_list.show_provider(config, host, name))
+
+        return super().get_command(context, name) or click.Command(name, callback=without_stragglers()(show))
+
+
+def _plugins_of(context: click.Context, show: Callable[[Config, PluginHost], None]) -> PluginHost:
+    with _exit_2_on_config_error():
+        config = load_config({"plugins": context.params["plugins"] or None}, file=context.params["file"])
+        set_up_logs("critical", "text")
+        host = load_plugins(config, BUILTIN)
+        show(config, host)
+    return host
+
+
+@main.group(
+    "plugins",
+    cls=_PluginGroup,
+    invoke_without_command=True,
+    subcommand_metavar="[NAME | new NAME]",
+    short_help="Show which provider plugins load, or the settings of one; `new` writes one.",
+)
 @click.option("--config", "file", help=CONFIG_HELP)
 @click.option("--plugins", multiple=True, metavar="MODULE|FILE.py", help="Load one more provider; can be repeated.")
 @click.pass_context
 @without_stragglers()
 def plugins(context: click.Context, file: str | None, plugins: tuple[str, ...]) -> None:
-    """Show which provider plugins load, from where, and which do not and why.
+    """Show which provider plugins load, from where, and which do not and why; with a NAME the settings of that one.
 
     \b
     relay plugins
+    relay plugins twelve_data        its settings, where they come from and what they default to
     relay plugins --plugins ./kraken.py
     relay plugins new my_exchange    write a provider project to start from
     """
-    if context.invoked_subcommand is not None:
-        return
-    with _exit_2_on_config_error():
-        config = load_config({"plugins": plugins or None}, file=file)
-        set_up_logs("critical", "text")
-        host = load_plugins(config, BUILTIN)
-        plugin_list.show(config, host)
-    if host.failures:
+    if context.invoked_subcommand is None and _plugins_of(context, plugin_list.show).failures:
         sys.exit(1)
 
 

@@ -11,12 +11,11 @@ import pytest
 from click.testing import CliRunner
 
 from relay.cli import main
-from relay.config.settings import _PARSERS
+from relay.config.settings import SETTINGS
 from relay.core.version import VERSION
 from relay.telemetry.logs import set_up_logs
 
 COMMANDS = ("serve", "tail", "history", "symbols", "status", "plugins", "token", "store")
-SECRET_KEYS = {"tokens"}
 
 
 @pytest.fixture
@@ -50,8 +49,8 @@ def test_help_of_a_command_teaches_by_example(runner: CliRunner, command: str) -
 
 def test_serve_has_a_flag_for_every_setting_that_is_no_secret(runner: CliRunner) -> None:
     output = runner.invoke(main, ["serve", "--help"]).output
-    missing = [key for key in _PARSERS if not re.search(rf"--{key.replace('_', '-')}\b", output)]
-    assert [key for key in missing if key not in SECRET_KEYS] == []
+    missing = [key for key in SETTINGS if not re.search(rf"--{key.replace('_', '-')}\b", output)]
+    assert missing == ["tokens"]
 
 
 def test_python_m_relay_is_the_same_command() -> None:
@@ -127,3 +126,39 @@ def test_a_log_line_that_cannot_be_encoded_is_still_one_line(
     err = capsys.readouterr().err
     assert len(err.splitlines()) == 1
     assert "path" in err
+
+
+def test_plugins_with_a_name_shows_each_setting_of_that_provider(runner: CliRunner) -> None:
+    given = {"TWELVE_DATA_API_KEY": "hidden", "RELAY_TWELVE_DATA_CREDITS_PER_MINUTE": "55"}
+    result = runner.invoke(main, ["plugins", "twelve_data"], env=given)
+    assert result.exit_code == 0
+    assert result.output.startswith("twelve_data  Twelve Data, version ")
+    assert "[twelve_data] api_key: The key of your account\n    a secret; default: none\n" in result.output
+    assert "RELAY_TWELVE_DATA_API_KEY or TWELVE_DATA_API_KEY; given by TWELVE_DATA_API_KEY\n" in result.output
+    assert "    poll or stream; default: poll\n    RELAY_TWELVE_DATA_MODE\n" in result.output
+    assert "    a whole number from 1; default: 8\n    RELAY_TWELVE_DATA_CREDITS_PER_MINUTE; given by" in result.output
+    assert "hidden" not in result.output
+
+
+def test_plugins_shows_the_settings_of_a_plugin_that_is_named(runner: CliRunner, tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(
+        "from relay import API_VERSION, ProviderInfo, Setting, hookimpl\n"
+        "@hookimpl\n"
+        "def relay_provider():\n"
+        "    setting = Setting('depth', 'int', 3, 'How deep', least=1, most=9)\n"
+        "    return ProviderInfo('mine', API_VERSION, 'Mine', ('demo',), ('1m',), settings=(setting,))\n"
+        "@hookimpl\n"
+        "async def relay_stream(watchlist):\n"
+        "    yield\n"
+    )
+    result = runner.invoke(main, ["plugins", "--plugins", "mine.py", "mine"])
+    assert result.exit_code == 0
+    assert "[mine] depth: How deep\n    a whole number from 1 to 9; default: 3\n    RELAY_MINE_DEPTH\n" in result.output
+
+
+def test_plugins_with_a_name_that_nobody_has_says_who_there_is(runner: CliRunner) -> None:
+    result = runner.invoke(main, ["plugins", "krakn"])
+    assert (result.exit_code, result.output) == (
+        2,
+        "relay: no provider 'krakn' is loaded; there are binance, twelve_data\n",
+    )

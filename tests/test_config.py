@@ -8,10 +8,19 @@ import pytest
 
 from providers import BUILTIN
 from relay.app import load_plugins
-from relay.config.settings import Config, check_tables, is_loopback, load_config, provider_settings
+from relay.config.settings import (
+    SETTINGS,
+    Config,
+    RelaySetting,
+    check_tables,
+    is_loopback,
+    load_config,
+    provider_settings,
+)
 from relay.config.tokens import Tokens
 from relay.core.errors import ConfigError
 from relay.core.secret import Secret
+from tests import settings_table
 
 SAMPLES: dict[str, tuple[Any, Any, Any]] = {
     "host": ("127.0.0.2", "127.0.0.3", "127.0.0.4"),
@@ -337,3 +346,16 @@ def test_complaint_about_tokens_repeats_none(
         config_of(content, tmp_path, environ)
     assert all(word in str(complaint.value) for word in words), complaint.value
     assert "opensesame" not in str(complaint.value)
+
+
+def test_the_readme_has_a_row_for_each_setting() -> None:
+    table = settings_table.parts(settings_table.README.read_text(encoding="utf-8"))[1]
+    assert table == settings_table.settings_table(), "write it: python -m tests.settings_table"
+    assert table.count("\n") > 36
+
+
+@pytest.mark.parametrize("setting", SETTINGS.values(), ids=lambda setting: str(setting.name))
+def test_a_default_is_a_value_that_can_be_given(setting: RelaySetting) -> None:
+    """A declaration whose default its own reader refuses, or reads as another value, would be two settings."""
+    if setting.default not in ("", ()) and not setting.is_secret:
+        assert setting.parse(str(setting.default)) == setting.default

@@ -2,26 +2,15 @@
 
 import os
 from collections.abc import Iterator
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from relay.commands.formatting import printable
-from relay.config.settings import Config, given_setting, is_loopback, masked, provider_settings
+from relay.config.settings import SETTINGS, Config, given_setting, is_loopback, masked, provider_settings
 from relay.core.errors import ConfigError
 from relay.core.secret import Secret
 from relay.plugins.loader import PluginHost
 from relay.server.tls import Tls
-
-AUTOMATIC = frozenset(
-    {
-        "max_connects_per_minute",
-        "max_requests_per_second_per_address",
-        "max_history_rows_per_minute_per_address",
-    }
-)
-"""Limits that are not fixed where they are 0."""
-LEFT_OUT = frozenset({"insecure", "sources", "read_from", "tables", "environ"})
 
 
 def explain(config: Config, host: PluginHost) -> Iterator[str]:
@@ -81,9 +70,10 @@ def _database(database: str) -> str:
 
 
 def _settings(config: Config, host: PluginHost, settings: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
-    for one in fields(Config):
-        if one.name not in LEFT_OUT:
-            yield one.name, _shown(getattr(config, one.name), one.name), config.sources.get(one.name, "default")
+    for name, described in SETTINGS.items():
+        value = getattr(config, name)
+        is_automatic = bool(described.automatic) and value == 0 and described.default == 0
+        yield name, "automatic" if is_automatic else _shown(value, name), config.sources.get(name, "default")
     for name, loaded in host.loaded.items():
         for setting in loaded.info.settings:
             _, where = given_setting(config, loaded.info, setting)
@@ -93,8 +83,6 @@ def _settings(config: Config, host: PluginHost, settings: dict[str, Any]) -> Ite
 def _shown(value: Any, name: str = "") -> str:
     if name == "tokens":
         return f"{len(list(value))} set" if value else "none"
-    if name in AUTOMATIC and not value:
-        return "automatic"
     if isinstance(value, Secret):
         return "set, not shown"
     if isinstance(value, bool):

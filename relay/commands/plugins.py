@@ -1,4 +1,4 @@
-"""`relay plugins`: which provider plugins load, and what is wrong with the others."""
+"""`relay plugins`: which provider plugins load, what is wrong with the others, and the settings of one."""
 
 import sys
 from collections.abc import Iterator
@@ -9,7 +9,15 @@ from rich.table import Table
 
 from relay.commands.formatting import printable
 from relay.commands.run_client import shows_table
-from relay.config.settings import Config, provider_settings
+from relay.config.settings import (
+    Config,
+    given_setting,
+    provider_settings,
+    setting_default,
+    setting_values,
+    setting_variables,
+)
+from relay.core.errors import ConfigError
 from relay.core.version import VERSION
 from relay.plugins.loader import PluginHost
 from relay.plugins.provider import Loaded
@@ -35,6 +43,31 @@ def show(config: Config, host: PluginHost) -> None:
         console.print(f"[cyan]wraps[/cyan] {' '.join(wrapping.hooks)}:", printable(wrapping.source), highlight=False)
     for failure in host.failures:
         console.print("[red]refused[/red]", f"{printable(failure.source)}:", printable(failure.error), highlight=False)
+
+
+def show_provider(config: Config, host: PluginHost, name: str) -> None:
+    """Print one provider and its settings. Raises `ConfigError` where there is none of that name."""
+    loaded = host.loaded.get(name)
+    if loaded is None:
+        raise ConfigError(f"no provider {name!r} is loaded; there are {', '.join(host.loaded) or 'none'}")
+    info = loaded.info
+    (state,) = [row[1] for row in _rows(config, host) if row[0] == name]
+    lines = [
+        f"{name}  {info.title}, version {version_of(loaded)}, from {loaded.source}: {state}",
+        f"intervals  {' '.join(info.intervals)}",
+        f"of         {', '.join(info.asset_classes)}",
+    ]
+    if not info.settings:
+        lines += ["", "It has no settings."]
+    for setting in info.settings:
+        _, where = given_setting(config, info, setting)
+        lines += [
+            "",
+            f"[{name}] {setting.name}: {setting.help or 'no description'}",
+            f"    {setting_values(setting)}; default: {setting_default(setting)}",
+            f"    {' or '.join(setting_variables(info, setting))}" + (f"; given by {where}" if where else ""),
+        ]
+    click.echo("\n".join(map(printable, lines)))
 
 
 def _rows(config: Config, host: PluginHost) -> Iterator[tuple[str, ...]]:

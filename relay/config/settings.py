@@ -5,10 +5,10 @@ import os
 import re
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 from relay.config import parsers
 from relay.config.tokens import Tokens, parse_tokens
@@ -19,38 +19,190 @@ from relay.core.model import ProviderInfo, Setting
 DEFAULT_FILE = "relay.toml"
 LOG_LEVELS = ("debug", "info", "warning", "error")
 LOG_FORMATS = ("text", "json")
+_NUMBER = "NUMBER"
+
+
+class RelaySetting(NamedTuple):
+    """One setting of the relay: all that flags, environment, `check-config`, SIGHUP and the README know of it.
+
+    `parse` takes what was given and raises `ValueError` with the end of a sentence. `form` is how a value is written;
+    `automatic` says what holds where the value is empty or 0. A secret has no flag: other users of the machine see
+    flags. Without `is_reloaded` a change needs a restart.
+    """
+
+    name: str
+    parse: Callable[[Any], Any]
+    default: Any
+    help: str
+    form: str = ""
+    automatic: str = ""
+    is_reloaded: bool = False
+    is_secret: bool = False
+
+    @property
+    def variable(self) -> str:
+        """The name of its environment variable."""
+        return f"RELAY_{self.name.upper()}"
+
+    @property
+    def flag(self) -> str:
+        """The name of its flag, "" for a secret."""
+        return "" if self.is_secret else f"--{self.name.replace('_', '-')}"
+
+    @property
+    def default_text(self) -> str:
+        """What holds where nothing is given, in words."""
+        if self.automatic or isinstance(self.default, bool):
+            return self.automatic or ("yes" if self.default else "no")
+        return f"{self.default:g}" if isinstance(self.default, float) else str(self.default)
+
+
+def _setting(parse: Callable[[Any], Any], default: Any, help: str, **more: Any) -> Any:
+    """Make a field of `Config` that is a setting; `more` are fields of `RelaySetting`."""
+    return field(default=default, metadata={"parse": parse, "help": help, **more})
 
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """The relay's own settings, and the tables of the providers as they were found."""
+    """The relay's own settings, and the tables of the providers as they were found.
 
-    host: str = "127.0.0.1"
-    port: int = 8000
-    database: str = "relay.db"
-    tls_cert: str = ""
-    tls_key: str = ""
-    tokens: Tokens = field(default_factory=Tokens)
-    public_status: bool = False
-    allowed_origins: tuple[str, ...] = ()
-    trusted_proxies: tuple[parsers.Network, ...] = ()
-    max_clients: int = 10_000
-    max_clients_per_address: int = 1_000
-    max_streams_per_client: int = 200
-    max_streams: int = 2_000
-    max_connects_per_minute: int = 0
-    max_requests_per_second: float = 50.0
-    max_requests_per_second_per_address: float = 0.0
-    max_history_rows_per_minute: int = 1_000_000
-    max_history_rows_per_minute_per_address: int = 0
-    history_cache_mb: int = 64
-    retention: tuple[parsers.Period, ...] = ()
-    linger_seconds: float = 5.0
-    flush_ms: float = 20.0
-    compression: bool = False
-    log_level: str = "info"
-    log_format: str = "text"
-    plugins: tuple[str, ...] = ()
+    Each setting is declared here and nowhere else; `SETTINGS` has the declarations.
+    """
+
+    host: str = _setting(parsers.text, "127.0.0.1", "Address to listen on.")
+    port: int = _setting(parsers.number(int, 0, 65_535), 8000, "Port to listen on; 0 takes a free one.", form=_NUMBER)
+    database: str = _setting(
+        parsers.text, "relay.db", "SQLite file for closed candles, of one relay at a time; :memory: keeps nothing."
+    )
+    tls_cert: str = _setting(
+        parsers.text,
+        "",
+        "Certificate chain (PEM); with it the relay speaks https and wss.",
+        form="FILE",
+        automatic="none",
+        is_reloaded=True,
+    )
+    tls_key: str = _setting(parsers.text, "", "Its private key (PEM).", form="FILE", automatic="none", is_reloaded=True)
+    tokens: Tokens = _setting(  # noqa: RUF009 - it makes a field, and Tokens never change
+        parse_tokens,
+        Tokens(),
+        "Who may use the relay, a table of names and tokens; without any it listens on a loopback address only, unless "
+        "--insecure is given.",
+        form="NAME=TOKEN,…",
+        automatic="none: open",
+        is_reloaded=True,
+        is_secret=True,
+    )
+    public_status: bool = _setting(parsers.switch, False, "Status and metrics need no token.", is_reloaded=True)
+    allowed_origins: tuple[str, ...] = _setting(
+        parsers.origins,
+        (),
+        "Pages of these origins may use the relay too.",
+        form="ORIGIN,…",
+        automatic="the relay's own",
+        is_reloaded=True,
+    )
+    trusted_proxies: tuple[parsers.Network, ...] = _setting(
+        parsers.networks,
+        (),
+        "Their X-Forwarded-For and -Proto are believed.",
+        form="ADDRESS|NETWORK,…",
+        automatic="none",
+        is_reloaded=True,
+    )
+    max_clients: int = _setting(
+        parsers.number(int, 1, 1_000_000), 10_000, "Most WebSocket clients at a time.", form=_NUMBER, is_reloaded=True
+    )
+    max_clients_per_address: int = _setting(
+        parsers.number(int, 1, 1_000_000), 1_000, "Most of them from one address.", form=_NUMBER, is_reloaded=True
+    )
+    max_streams_per_client: int = _setting(
+        parsers.number(int, 1, 100_000), 200, "Most streams of one client.", form=_NUMBER, is_reloaded=True
+    )
+    max_streams: int = _setting(
+        parsers.number(int, 1, 100_000), 2_000, "Most streams of all clients together.", form=_NUMBER, is_reloaded=True
+    )
+    max_connects_per_minute: int = _setting(
+        parsers.number(int, 0, 100_000_000),
+        0,
+        "New WebSocket connections of one address.",
+        form=_NUMBER,
+        automatic="as max_clients_per_address, at least 300; any number from this machine",
+        is_reloaded=True,
+    )
+    max_requests_per_second: float = _setting(
+        parsers.number(float, 0.1, 1_000_000),
+        50.0,
+        "Requests of one WebSocket client; one more counts for every five streams that a request names, and ten "
+        "seconds' worth may come at once.",
+        form=_NUMBER,
+        is_reloaded=True,
+    )
+    max_requests_per_second_per_address: float = _setting(
+        parsers.number(float, 0, 1_000_000),
+        0.0,
+        "Requests of one address or, over HTTP, token.",
+        form=_NUMBER,
+        automatic="1000, any number from this machine",
+        is_reloaded=True,
+    )
+    max_history_rows_per_minute: int = _setting(
+        parsers.number(int, 1, 1_000_000_000),
+        1_000_000,
+        "Past candles for a WebSocket client.",
+        form=_NUMBER,
+        is_reloaded=True,
+    )
+    max_history_rows_per_minute_per_address: int = _setting(
+        parsers.number(int, 0, 1_000_000_000),
+        0,
+        "Past candles for one address or, over HTTP, token.",
+        form=_NUMBER,
+        automatic="10000000, any number for this machine",
+        is_reloaded=True,
+    )
+    history_cache_mb: int = _setting(
+        parsers.number(int, 0, 1_000_000),
+        64,
+        "Memory for history: one half for encoded candles, the other for whole answers; 0 keeps none.",
+        form=_NUMBER,
+    )
+    retention: tuple[parsers.Period, ...] = _setting(
+        parsers.periods(*INTERVALS),
+        (),
+        "Delete candles when they are so old (h, d, w, y).",
+        form="1s=7d,1m=2y,…",
+        automatic="never",
+    )
+    linger_seconds: float = _setting(
+        parsers.number(float, 0, 3_600),
+        5.0,
+        "How long an upstream stays after its last subscriber.",
+        form=_NUMBER,
+    )
+    flush_ms: float = _setting(
+        parsers.number(float, 0, 1_000), 20.0, "Updates closer together than this leave in one write.", form=_NUMBER
+    )
+    compression: bool = _setting(
+        parsers.switch, False, "Compress messages for clients that ask for it (permessage-deflate), once for all."
+    )
+    log_level: str = _setting(
+        parsers.one_of(*LOG_LEVELS),
+        "info",
+        "How much is logged, on stderr.",
+        form="|".join(LOG_LEVELS),
+        is_reloaded=True,
+    )
+    log_format: str = _setting(
+        parsers.one_of(*LOG_FORMATS), "text", "Lines for people or JSON objects.", form="|".join(LOG_FORMATS)
+    )
+    plugins: tuple[str, ...] = _setting(
+        parsers.texts,
+        (),
+        "Providers to load beside the installed ones.",
+        form="MODULE|FILE.py",
+        automatic="none",
+    )
     insecure: bool = False
     # Where each setting that was given comes from; what is not in it has its default.
     sources: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}), repr=False, compare=False)
@@ -61,36 +213,11 @@ class Config:
     environ: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}), repr=False)
 
 
-_PARSERS: dict[str, Callable[[Any], Any]] = {
-    "host": parsers.text,
-    "port": parsers.number(int, 0, 65_535),
-    "database": parsers.text,
-    "tls_cert": parsers.text,
-    "tls_key": parsers.text,
-    "tokens": parse_tokens,
-    "public_status": parsers.switch,
-    "allowed_origins": parsers.origins,
-    "trusted_proxies": parsers.networks,
-    "max_clients": parsers.number(int, 1, 1_000_000),
-    "max_clients_per_address": parsers.number(int, 1, 1_000_000),
-    "max_streams_per_client": parsers.number(int, 1, 100_000),
-    "max_streams": parsers.number(int, 1, 100_000),
-    "max_connects_per_minute": parsers.number(int, 0, 100_000_000),
-    "max_requests_per_second": parsers.number(float, 0.1, 1_000_000),
-    "max_requests_per_second_per_address": parsers.number(float, 0, 1_000_000),
-    "max_history_rows_per_minute": parsers.number(int, 1, 1_000_000_000),
-    "max_history_rows_per_minute_per_address": parsers.number(int, 0, 1_000_000_000),
-    "history_cache_mb": parsers.number(int, 0, 1_000_000),
-    "retention": parsers.periods(*INTERVALS),
-    "linger_seconds": parsers.number(float, 0, 3_600),
-    "flush_ms": parsers.number(float, 0, 1_000),
-    "compression": parsers.switch,
-    "log_level": parsers.one_of(*LOG_LEVELS),
-    "log_format": parsers.one_of(*LOG_FORMATS),
-    "plugins": parsers.texts,
+SETTINGS = {
+    one.name: RelaySetting(one.name, default=one.default, **one.metadata) for one in fields(Config) if one.metadata
 }
+"""The settings of the relay by name, in the order in which people read them."""
 
-_SECRET_KEYS = {"tokens"}
 _USER = re.compile(r"//[^/@\s]*@")
 _QUERY = re.compile(r"\?[^'\",\s]+")
 
@@ -104,18 +231,17 @@ def load_config(flags: Mapping[str, Any], environ: Mapping[str, str] | None = No
     table, tables, source = _read_file(file)
     found: dict[str, Any] = {}
     sources: dict[str, str] = {}
-    for name, parse in _PARSERS.items():
-        variable = f"RELAY_{name.upper()}"
+    for name, setting in SETTINGS.items():
         if flags.get(name) is not None:
-            given, where = flags[name], f"--{name.replace('_', '-')}"
-        elif environ.get(variable):
-            given, where = environ[variable], variable
+            given, where = flags[name], setting.flag
+        elif environ.get(setting.variable):
+            given, where = environ[setting.variable], setting.variable
         elif name in table:
             given, where = table[name], f"{name} in {source}"
         else:
             continue
         sources[name] = where
-        found[name] = _parsed(parse, given, where, is_secret=name in _SECRET_KEYS)
+        found[name] = _parsed(setting.parse, given, where, is_secret=setting.is_secret)
     config = Config(
         **found,
         insecure=bool(flags.get("insecure")),
@@ -158,11 +284,11 @@ def _read_file(file: str | None) -> tuple[dict[str, Any], dict[str, dict[str, An
         raise ConfigError(f"cannot read {path}: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not TOML: {error}") from None
-    tables = {name: value for name, value in content.items() if isinstance(value, dict) and name not in _PARSERS}
+    tables = {name: value for name, value in content.items() if isinstance(value, dict) and name not in SETTINGS}
     table = {name: value for name, value in content.items() if name not in tables}
     for name in table:
-        if name not in _PARSERS:
-            raise ConfigError(f"unknown key {name!r} in {path}; known are {', '.join(sorted(_PARSERS))}")
+        if name not in SETTINGS:
+            raise ConfigError(f"unknown key {name!r} in {path}; known are {', '.join(sorted(SETTINGS))}")
     return table, tables, str(path)
 
 
@@ -222,13 +348,37 @@ def provider_settings(config: Config, info: ProviderInfo) -> Mapping[str, Any]:
 def given_setting(config: Config, info: ProviderInfo, setting: Setting) -> tuple[Any, str | None]:
     """Return a provider's setting as it was given and where; `(None, None)` where it was not."""
     table = config.tables.get(info.name, {})
-    variables = (f"RELAY_{info.name}_{setting.name}".upper(), *setting.environment)
+    variables = setting_variables(info, setting)
     variable = next((variable for variable in variables if config.environ.get(variable)), None)
     if variable is not None and variable == variables[0]:
         return config.environ[variable], variable
     if setting.name in table:
         return table[setting.name], f"{setting.name} in [{info.name}]"
     return (None, None) if variable is None else (config.environ[variable], variable)
+
+
+def setting_variables(info: ProviderInfo, setting: Setting) -> tuple[str, ...]:
+    """Return the environment variables that a provider's setting is read from, the first one first."""
+    return (f"RELAY_{info.name}_{setting.name}".upper(), *setting.environment)
+
+
+def setting_values(setting: Setting) -> str:
+    """Return in words which values a provider's setting takes."""
+    if setting.is_secret:
+        return "a secret"
+    if setting.choices:
+        return " or ".join(setting.choices)
+    least = "" if setting.least is None else f" from {setting.least:g}"
+    most = "" if setting.most is None else f" to {setting.most:g}"
+    kinds = {"text": "a text", "urls": "addresses, with commas", "int": "a whole number", "float": "a number"}
+    return f"{kinds[setting.kind]}{least}{most}"
+
+
+def setting_default(setting: Setting) -> str:
+    """Return in words what holds where a provider's setting is not given."""
+    if isinstance(setting.default, tuple):
+        return ", ".join(map(str, setting.default))
+    return "none" if setting.default in (None, "") else str(setting.default)
 
 
 def _parser_of(setting: Setting) -> Callable[[Any], Any]:

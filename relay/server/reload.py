@@ -8,7 +8,7 @@ from typing import Any
 from aiohttp import web
 
 from relay.app import DIRECTORY, PROVIDERS, SUPERVISORS
-from relay.config.settings import Config, provider_settings
+from relay.config.settings import SETTINGS, Config, provider_settings
 from relay.core.errors import ConfigError
 from relay.server.tls import Tls
 from relay.telemetry.events import event
@@ -17,24 +17,7 @@ from relay.web.ws.route import CLIENTS
 
 log = logging.getLogger(__name__)
 
-RELOADED = (
-    "tokens",
-    "public_status",
-    "allowed_origins",
-    "trusted_proxies",
-    "max_clients",
-    "max_clients_per_address",
-    "max_streams_per_client",
-    "max_streams",
-    "max_connects_per_minute",
-    "max_requests_per_second",
-    "max_requests_per_second_per_address",
-    "max_history_rows_per_minute",
-    "max_history_rows_per_minute_per_address",
-    "tls_cert",
-    "tls_key",
-    "log_level",
-)
+RELOADED = tuple(name for name, setting in SETTINGS.items() if setting.is_reloaded)
 
 
 class Reload:
@@ -83,13 +66,7 @@ class Reload:
 
     def _warn_of_the_rest(self, config: Config) -> None:
         # The tables hold keys: of them only the names are compared and said.
-        mine = {field.name for field in dataclasses.fields(Config)} - {
-            *RELOADED,
-            "sources",
-            "read_from",
-            "tables",
-            "environ",
-        }
+        mine = {*SETTINGS, "insecure"} - {*RELOADED}
         names = sorted(name for name in mine if getattr(config, name) != getattr(self._config, name))
         tables = (config.tables.keys() | self._config.tables.keys()) - self._app[PROVIDERS].keys()
         names += sorted(f"[{name}]" for name in tables if config.tables.get(name) != self._config.tables.get(name))
