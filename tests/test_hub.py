@@ -165,7 +165,7 @@ OPERATIONS = st.one_of(
 def timers() -> list[str]:
     """Return what the loop has still to call of the hub and its parts."""
     waiting = [repr(timer) for timer in getattr(asyncio.get_running_loop(), "_scheduled", []) if not timer.cancelled()]
-    return [timer for timer in waiting if any(owner in timer for owner in ("Fanout.", "Laggards.", "Channel."))]
+    return [timer for timer in waiting if any(owner in timer for owner in ("Fanout.", "SlowConsumers.", "Channel."))]
 
 
 async def play(operations: list[tuple[Any, ...]]) -> None:
@@ -300,7 +300,7 @@ async def test_closed_hub_leaves_no_timer() -> None:
     table.publish("AAA", is_closed=False)
     table.hub.fanout.flush()
     table.publish("AAA", is_closed=True)
-    assert {timer.split()[2].partition(".")[0] for timer in timers()} == {"Fanout", "Laggards", "Channel"}
+    assert {timer.split()[2].partition(".")[0] for timer in timers()} == {"Fanout", "SlowConsumers", "Channel"}
     table.hub.close()
     assert not timers()
 

@@ -76,6 +76,7 @@ class Calls:
 
 
 async def test_lists_hold_everything_in_order(relay: Running, many: Many) -> None:
+    await eventually(lambda: relay.app[DIRECTORY].standing("binance", "BTCUSDT") == "trading")
     symbols = (await relay.get("symbols", asset_class="stocks")).body
     # A bare symbol belongs to the first provider that lists it.
     assert symbols == sorted(["many:BTCUSDT", *many.names[1:]])
