@@ -1,6 +1,7 @@
 """Fixtures shared by the tests: stand-ins of both exchanges, and relays that run against them."""
 
 import logging
+import os
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
@@ -11,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from providers.sandbox import Sandbox
-from tests.running import Running, WsClient, start_relay
+from tests.support.running_relay import Running, WsClient, start_relay
 
 StartRelay = Callable[..., Awaitable[Running]]
 
@@ -48,6 +49,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--captures", metavar="DIR", help="also play the recordings of the real exchanges in DIR")
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """Most tests wait for sockets, not for the processor: two workers for each."""
+    return max(2, min(8, 2 * (os.cpu_count() or 1)))
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Give a soak the time that it was asked to take, and some to settle."""
     for item in items:
@@ -64,7 +70,7 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 @pytest.fixture(autouse=True)
 def _threads_of_others(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a command that runs in this process end although the process has threads that are not the command's."""
-    if not request.node.nodeid.startswith("tests/test_runner.py"):
+    if not request.node.nodeid.startswith("tests/e2e/test_event_loop.py"):
         monkeypatch.setattr("relay.server.event_loop._stragglers", lambda before, end_s: [])
 
 

@@ -4,7 +4,8 @@ aiohttp parses all that one read brings at once, 256 KB with uvloop, and reads o
 are 43,000 frames or chunks of a body, and with thirty such clients nobody else is served. Here each client has a slice
 for each round of the event loop, and nothing more is read from it before that is used up.
 
-This module and `frames` depend on names of aiohttp that are not public; `tests/test_inlet.py` holds each of them.
+This module and `frame_reader` depend on names of aiohttp that are not public; `tests/integration/test_inlet.py` holds
+each of them.
 """
 
 import asyncio

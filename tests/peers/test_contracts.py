@@ -10,7 +10,7 @@ import pytest
 
 from tests.conftest import StartRelay
 from tests.peers.environments import CLIENTS, environment, execute, node_environment, run
-from tests.running import Running
+from tests.support.running_relay import Running
 
 # Making an environment takes minutes the first time.
 pytestmark = [pytest.mark.peers, pytest.mark.timeout(900)]

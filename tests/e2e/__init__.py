@@ -1,0 +1,1 @@
+"""Tests with processes and browsers: the command, signals, floods, soaks."""

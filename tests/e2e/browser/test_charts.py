@@ -1,0 +1,216 @@
+"""The chart page as a reader uses it."""
+
+import asyncio
+import re
+from typing import Any
+
+import pytest
+from playwright.async_api import Page, Route, expect
+
+from providers.sandbox import Sandbox
+from tests.conftest import StartRelay
+from tests.e2e.browser.charts import loaded, panel, panels, until
+from tests.e2e.browser.conftest import OpenPage, Watch
+from tests.support.running_relay import Running, eventually, start_relay
+
+FRAMES = "new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
+
+Json = dict[str, Any]
+
+
+async def test_candle_moves_and_new_ones_follow(quick: Running, open_page: OpenPage) -> None:
+    page = await open_page(f"{quick.url}/#BTCUSDT@1s")
+    await loaded(page)
+    first = (await panel(page))["candles"][-1]
+    await until(page, "p.candles.at(-1).time > x.time || p.candles.at(-1).close !== x.close", first)
+    await until(page, "p.candles.at(-1).time > x + 2", first["time"])
+    shown = await page.locator(".price").inner_text()
+    await expect(page.locator(".price")).not_to_have_text(shown)
+    await expect(page.locator(".head .state")).to_have_text("Live")
+    await expect(page.locator(".head .lag")).to_have_text(re.compile(r"lag \d+(\.\d)? m?s"))
+    candles = (await panel(page))["candles"]
+    assert all(candle["isClosed"] for candle in candles[:-1])
+
+
+async def test_restart_of_the_relay_leaves_no_hole(
+    sandbox: Sandbox, relay_with: StartRelay, open_page: OpenPage, watch: Watch
+) -> None:
+    first = await start_relay(sandbox)
+    try:
+        page = await open_page(f"{first.url}/#BTCUSDT@1s")
+        await loaded(page)
+        await until(page, "p.lagMs !== null")
+        before = (await panel(page))["candles"][-1]["time"]
+    finally:
+        port = int(first.url.rpartition(":")[2])
+        with watch.away():
+            await first.close()
+            await expect(page.locator(".head .state")).to_have_text("Offline")
+            await asyncio.sleep(5)  # the subject: so long nothing answers
+            relay = await relay_with(port=port)
+            await expect(page.locator("#connection")).to_have_text("Connected", timeout=30_000)
+    await until(page, "p.candles.at(-1).time > x", before + 8)
+    shown = [candle for candle in (await panel(page))["candles"] if candle["isClosed"]]
+    answer = await relay.get(
+        "history", symbol="BTCUSDT", interval="1s", start_time=shown[0]["time"], end_time=shown[-1]["time"], limit=5000
+    )
+    fields = ("time", "open", "high", "low", "close", "volume")
+    assert [{name: candle[name] for name in fields} for candle in shown] == answer.body["candles"]
+    assert [candle["time"] for candle in shown] == list(range(shown[0]["time"], shown[-1]["time"] + 1))
+    assert any(candle["isBackfilled"] for candle in shown if candle["time"] > before)
+
+
+async def test_fast_changes_of_the_symbol_leave_one_subscription(relay: Running, open_page: OpenPage) -> None:
+    page = await open_page(f"{relay.url}/#BTCUSDT@1m")
+    await loaded(page)
+    symbols = ["ETHUSDT", "SOLUSDT", "XRPUSDT", "BNBUSDT", "BTCUSDT"]
+    for number in range(50):
+        await page.keyboard.press("/")
+        await page.get_by_role("combobox").fill(symbols[number % 5] if number < 49 else "DOGEUSDT")
+        await page.keyboard.press("Enter")
+    await until(page, "p.stream === 'DOGEUSDT@1m' && p.isLoaded")
+
+    # Those without a subscriber linger and end.
+    await eventually(lambda: [stream.name for stream in relay.hub.streams.values()] == ["DOGEUSDT"])
+    [stream] = (await relay.get("status")).body["streams"]
+    assert (stream["symbol"], stream["subscribers"]) == ("DOGEUSDT", 1)
+    assert await page.evaluate("relayCharts.streams") == ["DOGEUSDT@1m"]
+
+
+async def test_scrolling_back_loads_older_candles_without_a_jump(relay: Running, open_page: OpenPage) -> None:
+    page = await open_page(f"{relay.url}/#BTCUSDT@1h")
+    await loaded(page)
+    assert len((await panel(page))["candles"]) == 500
+    asked, held = asyncio.Event(), asyncio.Event()
+
+    async def hold(route: Route) -> None:
+        asked.set()
+        await held.wait()
+        await route.continue_()
+
+    await page.route("**/history?*", hold)
+    box = await page.locator(".canvas").bounding_box()
+    assert box is not None
+    await page.mouse.move(box["x"] + 400, box["y"] + 300)
+    async with asyncio.timeout(20):
+        while not asked.is_set():
+            await page.mouse.wheel(-100, 0)
+            await page.evaluate(FRAMES)
+    before = (await panel(page))["visible"]
+    held.set()
+    await until(page, "p.candles.length > 500 && !p.isLoading")
+    await page.evaluate(FRAMES)
+    after = await panel(page)
+    added = len(after["candles"]) - 500
+    assert added == 1000
+    assert after["visible"]["bars"]["from"] - added == pytest.approx(before["bars"]["from"], abs=0.01)
+    assert after["visible"]["times"] == before["times"]
+    assert after["visible"]["spacing"] == before["spacing"]
+    times = [candle["time"] for candle in after["candles"]]
+    assert times == list(range(times[0], times[-1] + 3600, 3600))
+
+
+async def test_eight_charts_are_remembered_in_the_address_and_in_the_browser(
+    relay: Running, open_page: OpenPage
+) -> None:
+    page = await open_page(f"{relay.url}/#BTCUSDT@1m,EUR/USD@5m")
+    await loaded(page, 2)
+    await page.get_by_role("button", name="8 charts").click()
+    await loaded(page, 8)
+    shown = [one["stream"] for one in await panels(page)]
+    assert shown[:2] == ["BTCUSDT@1m", "EUR/USD@5m"]
+    assert len(set(shown)) == 8
+    assert page.url.endswith(f"/#{','.join(shown)}")
+    await page.goto("about:blank")
+    await page.goto(f"{relay.url}/")
+    await loaded(page, 8)
+    assert [one["stream"] for one in await panels(page)] == shown
+    assert len(await page.evaluate("relayCharts.streams")) == 8
+    await page.get_by_role("button", name="1 chart").click()
+    await loaded(page, 1)
+    assert await page.evaluate("relayCharts.streams") == ["BTCUSDT@1m"]
+
+
+async def test_keyboard_alone_changes_symbol_interval_layout_and_theme(relay: Running, open_page: OpenPage) -> None:
+    page = await open_page(f"{relay.url}/#BTCUSDT@1m", color_scheme="light")
+    await loaded(page)
+    await page.keyboard.press("Control+k")
+    await page.keyboard.type("gbp usd 1h")
+    await expect(page.get_by_role("option").first).to_contain_text("GBP/USD")
+    await page.keyboard.press("Enter")
+    await until(page, "p.stream === 'GBP/USD@1h' && p.candles.length > 0")
+    await page.keyboard.press("]")
+    await until(page, "p.stream === 'GBP/USD@2h'")
+    await page.keyboard.press("2")
+    await loaded(page, 2)
+    await page.keyboard.press(".")
+    await page.keyboard.press("[")
+    await until(page, "all[1].stream.endsWith('@1m') === false")
+    assert await page.evaluate("document.documentElement.dataset.theme") == "light"
+    await page.keyboard.press("t")
+    assert await page.evaluate("document.documentElement.dataset.theme") == "dark"
+    await page.reload()
+    assert await page.evaluate("document.documentElement.dataset.theme") == "dark"
+
+
+async def test_search_among_thousands_of_instruments(relay_with: StartRelay, open_page: OpenPage) -> None:
+    async with Sandbox(pace_s=0.5, extra_symbols=999, forex_always_open=True) as large:
+        relay = await relay_with(sandbox=large)
+        page = await open_page(f"{relay.url}/#BTCUSDT@1m")
+        await loaded(page)
+        await page.keyboard.press("/")
+        await expect(page.locator("#picker .count")).to_contain_text("type more")
+        await page.keyboard.type("t77")
+        await expect(page.get_by_role("option").first).to_contain_text("T77")
+        await page.keyboard.press("ArrowDown")
+        second = await page.get_by_role("option").nth(1).locator(".symbol").inner_text()
+        await page.keyboard.press("Enter")
+        await until(page, "p.stream.startsWith(x)", f"{second}@")
+
+
+async def test_unknown_symbol_in_the_address_is_said_and_can_be_changed(relay: Running, open_page: OpenPage) -> None:
+    page = await open_page(f"{relay.url}/#NOPE@1m")
+    await expect(page.locator(".notice")).to_contain_text("NOPE")
+    await page.get_by_role("button", name="Choose another symbol").click()
+    await page.keyboard.type("btcusdt")
+    await page.keyboard.press("Enter")
+    await loaded(page)
+    assert (await panel(page))["stream"] == "BTCUSDT@1m"
+    await expect(page.locator(".notice")).to_be_hidden()
+
+
+async def test_pinned_name_in_the_address_is_one_stream_with_the_bare_name(relay: Running, open_page: OpenPage) -> None:
+    page = await open_page(f"{relay.url}/#binance:btcusdt@1m,BTCUSDT@1m")
+    await loaded(page, 2)
+    assert await page.evaluate("relayCharts.streams") == ["BTCUSDT@1m"]
+    assert [one["stream"] for one in await panels(page)] == ["BTCUSDT@1m"] * 2
+    assert page.url.endswith("/#BTCUSDT@1m,BTCUSDT@1m")
+
+
+async def test_token_is_asked_for_and_kept_in_the_tab(
+    relay_with: StartRelay, open_page: OpenPage, watch: Watch
+) -> None:
+    relay = await relay_with(tokens=["sesame-open-1234567890"])
+    with watch.away():
+        page = await open_page(f"{relay.url}/#BTCUSDT@1m")
+        await page.get_by_role("textbox", name="Token").fill("not-the-right-one-00000")
+        await page.get_by_role("button", name="Connect").click()
+        await expect(page.locator("#token .reason")).to_contain_text("valid token")
+        await expect(page.locator("#token input")).to_have_value("")
+        await page.get_by_role("textbox", name="Token").fill("sesame-open-1234567890")
+        await page.get_by_role("button", name="Connect").click()
+        await loaded(page)
+    await page.reload()
+    await loaded(page)
+    assert "sesame" not in page.url
+    assert "sesame" not in await page.evaluate("JSON.stringify(localStorage)")
+
+
+async def test_phone_scrolls_through_its_charts(relay: Running, open_page: OpenPage) -> None:
+    page: Page = await open_page(
+        f"{relay.url}/#BTCUSDT@1m,ETHUSDT@1m", viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True
+    )
+    await loaded(page, 2)
+    assert await page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    boxes = [await one.bounding_box() for one in await page.locator(".panel").all()]
+    assert all(box is not None and box["height"] >= 300 and box["width"] > 360 for box in boxes)

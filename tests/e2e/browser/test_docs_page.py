@@ -1,0 +1,20 @@
+"""The page of the contracts on a desk and on a phone, in both themes."""
+
+import pytest
+from playwright.async_api import expect
+
+from tests.e2e.browser.conftest import OpenPage
+from tests.e2e.browser.test_accessibility import faults
+from tests.support.running_relay import Running
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
+async def test_docs_can_be_read(relay: Running, open_page: OpenPage, width: int, scheme: str) -> None:
+    page = await open_page(f"{relay.url}/docs", viewport={"width": width, "height": 844}, color_scheme=scheme)
+    assert await page.evaluate("document.documentElement.dataset.theme") == scheme
+    assert await page.evaluate("document.documentElement.scrollWidth") <= width
+    await page.get_by_text("Statuses").first.click()
+    await page.get_by_text("A parameter is missing, unknown or out of bounds.").first.wait_for()
+    assert await faults(page) == []
+    await page.get_by_role("link", name="SubscribeMany", exact=True).click()
+    await expect(page.locator("#message-SubscribeMany")).to_be_in_viewport()

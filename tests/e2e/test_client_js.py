@@ -1,0 +1,859 @@
+"""The JavaScript client, run by Node 22 or newer, against the stand-in of a relay and against the relay itself."""
+
+import asyncio
+import random
+import re
+import shutil
+import subprocess
+from asyncio.subprocess import DEVNULL, PIPE, Process
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+from aiohttp import web
+
+from relay.client import Refused, RelayClient
+from relay.core.model import StreamKey
+from tests.conftest import StartRelay
+from tests.support.running_relay import Running, eventually
+from tests.support.stand_in_relay import StandInRelay, problem_json, serving
+
+SUPPORT = Path(__file__).parents[1] / "support"
+CLIENT = Path(str(resources.files("relay.web"))) / "static" / "client.js"
+BTC = StreamKey("BTCUSDT", "1m")
+START = 1_764_000_000
+QUICK = {"backoffMs": [10, 50]}
+
+Json = dict[str, Any]
+
+
+class Fault(Exception):
+    """What the client threw."""
+
+    def __init__(self, fields: Json) -> None:
+        super().__init__(f"{fields['name']}: {fields['message']}")
+        self.fields = fields
+
+
+class JsClient:
+    """The client in a process of its own. Messages and results come in the order in which they happened."""
+
+    def __init__(self, process: Process) -> None:
+        self._process = process
+
+    async def call(self, name: str, *args: object) -> Any:
+        """Call a method (or read `streams`); return its result. Messages on the way are dropped. Raises `Fault`."""
+        await self.start(name, *args)
+        return await self.until_result()
+
+    async def start(self, name: str, *args: object) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write(orjson.dumps([name, *args]) + b"\n")
+        await self._process.stdin.drain()
+
+    async def _next(self) -> Json:
+        assert self._process.stdout is not None
+        async with asyncio.timeout(30):
+            line = await self._process.stdout.readline()
+        assert line, "the client's process ended"
+        said: Json = orjson.loads(line)
+        if "fault" in said:
+            raise Fault(said["fault"])
+        return said
+
+    async def until_result(self) -> Any:
+        """Return the result of a call that was started. Messages on the way are dropped. Raises `Fault`."""
+        while True:
+            said = await self._next()
+            if "result" in said:
+                return said["result"]
+
+    async def until(self, kind: str, **fields: object) -> list[Json]:
+        """Collect messages up to the first of a type with these fields, that one included. Raises `Fault`."""
+        messages: list[Json] = []
+        while not messages or messages[-1]["type"] != kind or any(messages[-1][k] != v for k, v in fields.items()):
+            said = await self._next()
+            if "message" in said:
+                messages.append(said["message"])
+        return messages
+
+    async def until_open_at(self, time: int) -> list[Json]:
+        """Collect messages up to an update of the candle that opened then."""
+        messages = await self.until("update")
+        while messages[-1]["isClosed"] or messages[-1]["candle"]["time"] != time:
+            messages += await self.until("update")
+        return messages
+
+
+StartClient = Callable[..., Awaitable[JsClient]]
+
+
+def find_node() -> str | None:
+    """Return a Node that has a WebSocket: Playwright brings one."""
+    try:
+        from playwright._impl._driver import compute_driver_executable
+    except ImportError:
+        return shutil.which("node")
+    node, _ = compute_driver_executable()
+    return str(node)
+
+
+def node_of(config: pytest.Config) -> str:
+    """Return where Node is; without it the test is skipped, or fails with `--need-tools`."""
+    node = find_node()
+    if node is None:
+        why = "there is no Node; pip install playwright brings one"
+        if config.getoption("--need-tools"):
+            pytest.fail(why)
+        pytest.skip(why)
+    return node
+
+
+@pytest.fixture
+async def start_client(request: pytest.FixtureRequest) -> AsyncIterator[StartClient]:
+    node = node_of(request.config)
+    async with AsyncExitStack() as stack:
+
+        async def start(url: str, *, iterates: bool = True, **options: object) -> JsClient:
+            process = await asyncio.create_subprocess_exec(
+                *(node, str(SUPPORT / "js_client.mjs"), str(CLIENT), url, orjson.dumps(QUICK | options).decode()),
+                stdin=PIPE,
+                stdout=PIPE,
+                stderr=DEVNULL,
+                limit=2**24,
+            )
+
+            async def end() -> None:
+                assert process.stdin is not None
+                process.stdin.close()
+                await process.wait()
+
+            stack.push_async_callback(end)
+            client = JsClient(process)
+            if iterates:
+                await client.start("iterate")
+            return client
+
+        yield start
+
+
+@pytest.fixture
+async def relay() -> AsyncIterator[StandInRelay]:
+    async with serving(START) as relay:
+        yield relay
+
+
+@pytest.fixture
+async def client(relay: StandInRelay, start_client: StartClient) -> JsClient:
+    return await start_client(relay.url)
+
+
+def closed_times(messages: list[Json]) -> list[int]:
+    times: list[int] = []
+    for message in messages:
+        if message["type"] == "snapshot":
+            closed = message["candles"] if message["lastIsClosed"] else message["candles"][:-1]
+            times += [candle["time"] for candle in closed]
+        elif message["type"] == "update" and message["isClosed"] and not message["isRevised"]:
+            times.append(message["candle"]["time"])
+    return times
+
+
+# -- one connection -------------------------------------------------------------------------------------------------
+
+
+async def test_subscription_starts_with_a_snapshot_and_goes_on_with_updates(
+    relay: StandInRelay, client: JsClient
+) -> None:
+    await client.start("subscribe", "btcusdt@1m", {"bars": 2})
+    messages = await client.until("snapshot")
+    await relay.tick(BTC, 107.25)
+    messages += await client.until("update")
+    _, confirmed, snapshot, update = messages
+    assert [message["type"] for message in messages] == ["connected", "confirmed", "snapshot", "update"]
+    assert (confirmed["stream"], confirmed["asked"]) == ("BTCUSDT@1m", "BTCUSDT@1m")
+    assert [candle["time"] for candle in snapshot["candles"]] == [START + 120, START + 180]
+    assert (snapshot["isComplete"], snapshot["lastIsClosed"]) == (True, False)
+    assert (update["symbol"], update["interval"], update["candle"]["close"]) == ("BTCUSDT", "1m", 107.25)
+    assert (update["isClosed"], update["isBackfilled"], update["isRevised"]) == (False, False, False)
+    assert update["tsEventMs"] == (START + 180) * 1000
+
+
+async def test_options_reach_the_relay(relay: StandInRelay, client: JsClient) -> None:
+    options = {"bars": 5, "since": START, "throttleMs": 250, "closedOnly": True}
+    await client.start("subscribe", "BTCUSDT@1m", options)
+    await client.until("snapshot")
+    asked = {"action": "subscribe", "streams": ["BTCUSDT@1m"], "id": 1}
+    assert relay.requests == [{**asked, "bars": 5, "since": START, "throttle_ms": 250, "closed_only": True}]
+
+
+async def test_streams_left_at_once_are_never_asked_for(relay: StandInRelay, client: JsClient) -> None:
+    await client.start("subscribe", "BTCUSDT@1m")
+    await client.until("update")
+    for number in range(50):
+        relay.open_market(f"T{number:02}@1m", START)
+        await client.call("subscribe", f"T{number:02}@1m")
+        if number < 49:
+            await client.call("unsubscribe", f"T{number:02}@1m")
+    await client.until("update", stream="T49@1m")
+    assert await client.call("streams") == ["BTCUSDT@1m", "T49@1m"]
+    subscribed = {name for one in relay.requests if one["action"] == "subscribe" for name in one["streams"]}
+    left = {name for one in relay.requests if one["action"] == "unsubscribe" for name in one["streams"]}
+    assert subscribed - left == {"BTCUSDT@1m", "T49@1m"}
+
+
+async def test_unsubscribed_stream_sends_nothing_more(relay: StandInRelay, client: JsClient) -> None:
+    await client.start("subscribe", "BTCUSDT@1m")
+    await client.until("update")
+    await client.call("unsubscribe", "BTCUSDT@1m")
+    await relay.wait_for_requests(2)
+    await relay.tick(BTC, 1.0)
+    assert [message["type"] for message in await client.until("confirmed")] == ["confirmed"]
+    assert await client.call("streams") == []
+
+
+async def test_stream_goes_by_the_name_it_was_asked_by_too(relay: StandInRelay, client: JsClient) -> None:
+    relay.open_market("BTCUSDT@1h", START - START % 3600)
+    await client.start("subscribe", "demo:BTCUSDT@1H")
+    confirmed = (await client.until("update"))[-2]
+    assert (confirmed["stream"], confirmed["asked"]) == ("BTCUSDT@1h", "DEMO:BTCUSDT@1h")
+    assert await client.call("streams") == ["BTCUSDT@1h"]
+    await client.call("unsubscribe", "demo:btcusdt@1H")
+    assert await client.call("streams") == []
+
+
+async def test_many_streams_are_asked_for_in_frames_that_the_relay_takes(relay: StandInRelay, client: JsClient) -> None:
+    names = [f"{'X' * 30}{number:04}@1m" for number in range(250)]
+    for name in names:
+        relay.open_market(name, START)
+    await client.start("subscribe", names, {"bars": 0})
+    await client.until("snapshot", stream=names[-1])
+    assert max(relay.frame_sizes) <= 4096
+    assert max(len(request["streams"]) for request in relay.requests) <= 100
+    assert sorted(name for request in relay.requests for name in request["streams"]) == names
+
+
+async def test_states_gaps_and_revisions_are_passed_on(relay: StandInRelay, client: JsClient) -> None:
+    await client.start("subscribe", "BTCUSDT@1m", {"bars": 3})
+    await client.until("snapshot")
+    names = {"symbol": "BTCUSDT", "interval": "1m"}
+    await relay.say({"type": "weather", **names})
+    await relay.say({"type": "status", "status": "stale", "message": "silent", **names})
+    await relay.say({"type": "gap", "from": 60, "to": 180, "reason": "lost", **names})
+    candle = relay.markets[BTC][0]._replace(close=99.5)
+    await relay.say(relay.update(BTC, candle, is_closed=True, revised=True))
+    state, gap, update = await client.until("update")
+    assert (state["type"], state["status"], state["text"]) == ("state", "stale", "silent")
+    assert (gap["type"], gap["from"], gap["to"], gap["reason"]) == ("gap", 60, 180, "lost")
+    assert (update["isRevised"], update["candle"]["close"]) == (True, 99.5)
+
+
+async def test_refused_stream_is_told_and_forgotten(relay: StandInRelay, client: JsClient) -> None:
+    await client.start("subscribe", ["BTCUSDT@1m", "NOPE@1m"])
+    failure = (await client.until("failure"))[-1]
+    assert (failure["asked"], failure["code"], failure["isRetried"]) == ("NOPE@1m", "unknown_symbol", False)
+    assert await client.call("streams") == ["BTCUSDT@1m"]
+
+
+async def test_malformed_name_is_an_error_of_the_caller(client: JsClient) -> None:
+    with pytest.raises(Fault, match=r"TypeError.*SYMBOL@INTERVAL"):
+        await client.call("subscribe", "BTCUSDT")
+
+
+# -- what may be missing --------------------------------------------------------------------------------------------
+
+
+async def test_a_step_in_closed_times_is_asked_for_before_anything_later_is_told(
+    relay: StandInRelay, client: JsClient
+) -> None:
+    await client.start("subscribe", "BTCUSDT@1m", {"bars": 2})
+    await client.until("snapshot")
+    relay.is_mute = True
+    for _ in range(3):
+        await relay.close_candle(BTC)
+    relay.is_mute = False
+    await relay.close_candle(BTC)
+    messages = await client.until_open_at(START + 420)
+    assert closed_times(messages) == [START + 180, START + 240, START + 300, START + 360]
+    assert [(one["action"], one.get("since")) for one in relay.requests[1:]] == [
+        ("unsubscribe", None), ("subscribe", START + 120),
+    ]  # fmt: skip
+
+
+async def test_a_market_that_was_closed_costs_one_question_and_is_no_gap(relay: StandInRelay, client: JsClient) -> None:
+    await client.start("subscribe", "BTCUSDT@1m", {"bars": 2})
+    await client.until("snapshot")
+    await relay.close_candle(BTC)
+    relay.markets[BTC][-1] = relay.markets[BTC][-1]._replace(time=START + 7200)
+    await relay.tick(BTC, 105.0)
+    await relay.close_candle(BTC)
+    messages = await client.until_open_at(START + 7260)
+    assert closed_times(messages) == [START + 180, START + 7200]
+    assert "gap" not in [message["type"] for message in messages]
+    assert [one["action"] for one in relay.requests].count("unsubscribe") == 1
+
+
+async def test_a_resume_tells_what_was_revised_and_asks_for_gaps(relay: StandInRelay, client: JsClient) -> None:
+    await client.start("subscribe", "BTCUSDT@1m", {"bars": 3})
+    await client.until("snapshot")
+    candle = relay.markets[BTC][0]
+    names = {"symbol": "BTCUSDT", "interval": "1m"}
+    await relay.say({"type": "gap", "from": START - 120, "to": START - 60, "reason": "lost", **names})
+    await relay.say({**relay.update(BTC, candle._replace(close=99.5), is_closed=True, revised=True), "revision": 17})
+    await client.until("update", isRevised=True)
+    relay.snapshot_fields = {"revised": [candle._replace(close=99.5)._asdict(), candle._replace(close=98)._asdict()]}
+    relay.snapshot_fields |= {"revisions_known": False, "revision": 18}
+    await relay.drop(1001)
+    messages = await client.until("outdated")
+    revised = [one["candle"]["close"] for one in messages if one["type"] == "update" and one["isRevised"]]
+    assert (revised, messages[-1]["before"]) == ([98], START + 121)
+    await relay.wait_for_requests(3)
+    assert [(one.get("revision"), one.get("gaps")) for one in relay.requests[1:3]] == [
+        (17, None), (18, [[START - 120, START - 60]]),
+    ]  # fmt: skip
+
+
+# -- lost connections -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("code", [1001, 4000, None])
+async def test_lost_connection_resumes_with_each_closed_candle_once_and_in_order(
+    relay: StandInRelay, client: JsClient, code: int | None
+) -> None:
+    await client.start("subscribe", "BTCUSDT@1m", {"bars": 3})
+    messages = await client.until("snapshot")
+    await relay.close_candle(BTC)
+    messages += await client.until_open_at(START + 240)
+    if code is None:
+        relay.cut()
+    else:
+        await relay.drop(code, "told so")
+    await relay.close_candle(BTC)
+    await relay.close_candle(BTC)
+    messages += await client.until_open_at(START + 360)
+    assert closed_times(messages) == [START + 60, START + 120, START + 180, START + 240, START + 300]
+    assert relay.requests[1]["since"] == START + 180
+    assert "bars" not in relay.requests[1]
+    [lost] = [message for message in messages if message["type"] == "lost"]
+    assert lost["closeCode"] == code or code is None
+    missed = [message for message in messages if message["type"] == "update" and message["isBackfilled"]]
+    assert [message["candle"]["time"] for message in missed] == [START + 240, START + 300]
+
+
+async def test_relay_that_is_away_is_waited_for(relay: StandInRelay, client: JsClient) -> None:
+    await client.start("subscribe", "BTCUSDT@1m", {"bars": 2})
+    messages = await client.until("snapshot")
+    await relay.stop()
+    messages += await client.until("lost", closeCode=None)
+    await relay.close_candle(BTC)
+    await relay.start()
+    messages += await client.until_open_at(START + 240)
+    assert closed_times(messages) == [START + 120, START + 180]
+
+
+async def test_candles_sent_again_after_a_resume_are_not_delivered_again(relay: StandInRelay, client: JsClient) -> None:
+    relay.replays = 3
+    await client.start("subscribe", "BTCUSDT@1m", {"bars": 4})
+    messages = await client.until("snapshot")
+    await relay.drop(1001)
+    messages += await client.until_open_at(START + 180)
+    await relay.say(relay.update(BTC, relay.markets[BTC][2], is_closed=True))
+    await relay.say(relay.update(BTC, relay.markets[BTC][1], is_closed=False))
+    await relay.close_candle(BTC)
+    messages += await client.until_open_at(START + 240)
+    assert closed_times(messages) == [START, START + 60, START + 120, START + 180]
+
+
+async def test_what_came_before_the_first_candle_is_not_delivered(relay: StandInRelay, client: JsClient) -> None:
+    relay.replays = 3
+    await client.start("subscribe", "BTCUSDT@1m", {"bars": 1})
+    messages = await client.until("snapshot")
+    await relay.drop(1001)
+    await relay.close_candle(BTC)
+    messages += await client.until_open_at(START + 240)
+    assert closed_times(messages) == [START + 180]
+
+
+async def test_stream_of_which_nothing_came_yet_resumes_with_the_candle_that_was_open(
+    relay: StandInRelay, client: JsClient
+) -> None:
+    relay.sends_hello_time = START + 200
+    await client.start("subscribe", "BTCUSDT@1m", {"bars": 0, "closedOnly": True})
+    await client.until("snapshot")
+    await relay.close_candle(BTC)
+    await relay.drop(1001)
+    assert closed_times(await client.until("update", isClosed=True)) == [START + 180]
+
+
+async def test_what_the_relay_cannot_give_after_a_loss_is_told_as_a_gap(relay: StandInRelay, client: JsClient) -> None:
+    await client.start("subscribe", "BTCUSDT@1m", {"bars": 2})
+    await client.until("snapshot")
+    await relay.drop(1001)
+    for _ in range(3):
+        await relay.close_candle(BTC)
+    del relay.markets[BTC][3:5]
+    relay.is_complete = False
+    messages = await client.until_open_at(START + 360)
+    [gap] = [message for message in messages if message["type"] == "gap"]
+    assert (gap["from"], gap["to"]) == (START + 180, START + 300)
+    assert closed_times(messages) == [START + 300]
+
+
+async def test_a_relay_that_tells_of_a_gap_tells_of_all_and_the_rest_is_a_closed_market(
+    relay: StandInRelay, client: JsClient
+) -> None:
+    await client.start("subscribe", "BTCUSDT@1m", {"bars": 2})
+    await client.until("snapshot")
+    for _ in range(6):
+        await relay.close_candle(BTC)
+    await client.until_open_at(START + 540)
+    relay.is_complete = False
+    await relay.drop(1001)
+    assert "gap" not in [message["type"] for message in await client.until_open_at(START + 540)]
+    await relay.drop(1001)
+    for _ in range(6):
+        await relay.close_candle(BTC)
+    del relay.markets[BTC][10:12], relay.markets[BTC][-3]
+    relay.gaps = [(START + 780, START + 840)]
+    messages = await client.until_open_at(START + 900)
+    gaps = [(message["from"], message["to"]) for message in messages if message["type"] == "gap"]
+    assert gaps == [(START + 780, START + 840)]
+
+
+async def test_gap_of_months_ends_where_one_opens(relay: StandInRelay, client: JsClient) -> None:
+    september, october, december = 1_756_684_800, 1_759_276_800, 1_764_547_200
+    relay.markets[StreamKey("BTCUSDT", "1M")] = [relay.markets[BTC][0]._replace(time=september)]
+    relay.sends_hello_time = december + 86_400
+    await client.start("subscribe", "BTCUSDT@1M", {"bars": 1})
+    await client.until("snapshot")
+    month = StreamKey("BTCUSDT", "1M")
+    await relay.say(relay.update(month, relay.markets[month][0], is_closed=True))
+    await client.until("update", isClosed=True)
+    relay.is_complete = False
+    await relay.drop(1001)
+    gap = (await client.until("gap"))[-1]
+    assert (gap["from"], gap["to"]) == (october, december)
+
+
+async def test_unreadable_message_costs_a_connection_and_no_candle(relay: StandInRelay, client: JsClient) -> None:
+    await client.start("subscribe", "BTCUSDT@1m", {"bars": 1})
+    messages = await client.until("snapshot")
+    await relay.say('{"type":"price_update","symbol":"BTCUSDT","interval":"1m","candle":{"time":1}}')
+    await relay.close_candle(BTC)
+    messages += await client.until("lost")
+    messages += await client.until_open_at(START + 240)
+    assert closed_times(messages) == [START + 180]
+
+
+async def test_4001_ends_it(relay: StandInRelay, client: JsClient) -> None:
+    await client.start("subscribe", "BTCUSDT@1m")
+    await client.until("update")
+    await relay.drop(4001, "too many invalid messages")
+    with pytest.raises(Fault, match=r"Disconnected.*too many invalid messages.*4001"):
+        await client.until("end")
+    with pytest.raises(Fault, match="ClientClosed: this client is closed; make a new one"):
+        await client.call("next")
+    assert relay.connections == 1
+
+
+async def test_4002_waits_the_longest_time(relay: StandInRelay, client: JsClient) -> None:
+    await client.start("subscribe", "BTCUSDT@1m")
+    await client.until("update")
+    await relay.drop(4002, "rate limited")
+    assert (await client.until("lost"))[-1]["retryInMs"] == 50
+
+
+async def test_passing_refusal_of_a_stream_that_worked_is_asked_again(relay: StandInRelay, client: JsClient) -> None:
+    await client.start("subscribe", "BTCUSDT@1m", {"bars": 1})
+    messages = await client.until("snapshot")
+    relay.refuse["BTCUSDT@1m"] = ("provider_unavailable", {})
+    await relay.drop(1001)
+    failure = (await client.until("failure"))[-1]
+    assert (failure["stream"], failure["isRetried"]) == ("BTCUSDT@1m", True)
+    relay.refuse.clear()
+    await relay.close_candle(BTC)
+    messages += await client.until_open_at(START + 240)
+    assert closed_times(messages) == [START + 180]
+
+
+async def test_confirmed_stream_that_a_relay_does_not_know_for_a_while_goes_on(
+    relay: StandInRelay, client: JsClient
+) -> None:
+    await client.start("subscribe", "BTCUSDT@1m", {"bars": 1})
+    messages = await client.until("snapshot")
+    relay.refuse["BTCUSDT@1m"] = ("unknown_symbol", {})
+    await relay.drop(1001)
+    for _ in range(3):
+        failure = (await client.until("failure"))[-1]
+        assert (failure["code"], failure["isRetried"]) == ("unknown_symbol", True)
+    relay.refuse.clear()
+    await relay.close_candle(BTC)
+    messages += await client.until_open_at(START + 240)
+    assert closed_times(messages) == [START + 180]
+
+
+async def test_request_that_makes_no_sense_is_not_repeated(relay: StandInRelay, client: JsClient) -> None:
+    await client.start("subscribe", "BTCUSDT@1m", {"bars": 1})
+    await client.until("snapshot")
+    relay.refuse["BTCUSDT@1m"] = ("invalid_request", {})
+    await client.start("subscribe", "BTCUSDT@1m", {"throttleMs": -1})
+    failure = (await client.until("failure"))[-1]
+    assert (failure["isRetried"], failure["retryAfterMs"]) == (False, None)
+    assert await client.call("streams") == []
+
+
+# -- one client, any number of readers ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("type_", ["snapshot", "update"])
+async def test_break_closes_the_socket_and_the_next_loop_goes_on(
+    relay: StandInRelay, start_client: StartClient, type_: str
+) -> None:
+    client = await start_client(relay.url, iterates=False)
+    await client.call("subscribe", "BTCUSDT@1m", {"bars": 2})
+    await client.start("iterate", type_)
+    messages = await client.until("snapshot")
+    if type_ == "update":
+        await relay.close_candle(BTC)
+    messages += await client.until("end")
+    assert messages[-2]["type"] == type_
+    await eventually(lambda: relay.clients == 0)
+    assert await client.call("isConnected") is False
+    await relay.close_candle(BTC)
+    await client.start("iterate")
+    messages += await client.until_open_at(relay.markets[BTC][-1].time)
+    times = closed_times(messages)
+    assert times == [START + 120 + 60 * number for number in range(len(times))]
+    assert times[-1] == relay.markets[BTC][-2].time
+    assert relay.attempts == 2
+
+
+async def test_break_leaves_the_connection_to_who_still_reads(relay: StandInRelay, start_client: StartClient) -> None:
+    client = await start_client(relay.url, iterates=False)
+    await client.start("iterate")
+    await client.until("connected")
+    await client.call("subscribe", "BTCUSDT@1m", {"bars": 2})
+    await client.start("iterate", "update")
+    messages = await client.until("snapshot")
+    for close in range(4):
+        await relay.tick(BTC, float(close))
+        messages += await client.until("update")
+    if {"type": "end"} not in messages:
+        await client.until("end")
+    await relay.close_candle(BTC)
+    await client.until_open_at(START + 240)
+    assert relay.attempts == 1
+
+
+async def test_program_ends_after_a_break(relay: StandInRelay, request: pytest.FixtureRequest) -> None:
+    async with asyncio.timeout(30):
+        kind = await run_node(
+            node_of(request.config),
+            f"""import {{ RelayClient }} from "{CLIENT}";
+            const relay = new RelayClient("{relay.url}");
+            relay.subscribe("BTCUSDT@1m", {{ bars: 2 }});
+            for await (const message of relay) {{
+              if (message.type !== "snapshot") continue;
+              console.log(JSON.stringify(message.type));
+              break;
+            }}
+            """,
+        )
+    assert kind == "snapshot"
+
+
+async def test_readers_share_one_connection(relay: StandInRelay, start_client: StartClient) -> None:
+    client = await start_client(relay.url, iterates=False)
+    for _ in range(3):
+        await client.start("iterate")
+    await client.call("subscribe", "BTCUSDT@1m", {"bars": 2})
+    messages = await client.until("snapshot")
+    await relay.close_candle(BTC)
+    messages += await client.until_open_at(START + 240)
+    assert closed_times(messages) == [START + 120, START + 180]
+    assert relay.attempts == 1
+
+
+async def test_failure_reaches_all_who_wait_and_iterating_again_waits_for_the_backoff(
+    relay: StandInRelay, start_client: StartClient
+) -> None:
+    client = await start_client(relay.url, iterates=False, backoffMs=[200, 400])
+    relay.handshake, relay.handshake_headers = 429, {"Retry-After": "0.3"}
+    before = asyncio.get_running_loop().time()
+    for number in range(3):
+        for _ in range(3):
+            await client.start("next")
+        for _ in range(3):
+            with pytest.raises(Fault, match="Refused: too many") as caught:
+                await client.until("connected")
+            assert (caught.value.fields["code"], caught.value.fields["retryAfterMs"]) == ("rate_limited", 300)
+        # The upgrade, and the request that asks why it failed.
+        assert relay.attempts == 2 * (number + 1)
+    assert asyncio.get_running_loop().time() - before >= 0.6
+    relay.handshake = None
+    await client.start("iterate")
+    await client.until("connected")
+
+
+async def test_what_is_left_unread_is_merged_bounded_and_resumed(
+    relay: StandInRelay, start_client: StartClient
+) -> None:
+    client = await start_client(relay.url, iterates=False, mostUnread=10)
+    await client.call("subscribe", ["BTCUSDT@1m"], {"bars": 1})
+    await client.start("iterate", "snapshot")
+    messages: list[Json] = []
+    # `next` keeps no connection by itself, but leaves the one that is there alone.
+    await client.until("end")
+    await client.start("next")
+    await client.until_result()
+    await eventually(lambda: relay.clients == 1)
+    for _ in range(20):
+        for close in range(5):
+            await relay.tick(BTC, float(close))
+        await relay.close_candle(BTC)
+    await eventually(lambda: relay.clients == 0)
+    assert relay.attempts == 2
+    await client.start("iterate")
+    messages += await client.until_open_at(START + 180 + 20 * 60)
+    assert closed_times(messages) == [START + 180 + 60 * number for number in range(20)]
+    assert [message["reason"] for message in messages if message["type"] == "lost"] == [
+        "connection to the relay lost (the messages are not read)"
+    ]
+    opened = [m["candle"]["time"] for m in messages if m["type"] == "update" and not m["isClosed"]]
+    assert len(opened) == len(set(opened))
+    assert relay.attempts == 3
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        ("iterate",),
+        ("next",),
+        ("subscribe", "BTCUSDT@1m"),
+        ("unsubscribe", "BTCUSDT@1m"),
+        ("history", "BTCUSDT", "1m"),
+        ("symbols",),
+        ("instruments",),
+        ("status",),
+    ],
+)
+async def test_use_after_close_is_an_error_by_name(relay: StandInRelay, client: JsClient, use: tuple[str, ...]) -> None:
+    await client.until("connected")
+    await client.start("close")
+    assert (await client.until("end")) == [{"type": "end"}]
+    await client.start(*use)
+    with pytest.raises(Fault, match=r"^ClientClosed: this client is closed; make a new one$"):
+        await client.until("end")
+    assert await client.call("isClosed") is True
+    assert relay.attempts == 1
+
+
+async def test_relay_that_is_full_says_so_and_when_to_come_back(
+    relay_with: StartRelay, start_client: StartClient
+) -> None:
+    relay: Running = await relay_with(max_clients=1)
+    first = await start_client(relay.url)
+    await first.until("connected")
+    second = await start_client(relay.url)
+    with pytest.raises(Fault, match="Refused: the relay is full") as caught:
+        await second.until("connected")
+    fields = caught.value.fields
+    assert (fields["status"], fields["code"], fields["retryAfterMs"]) == (503, "internal", 10_000)
+    async with RelayClient(relay.url) as third:
+        with pytest.raises(Refused) as refused:
+            await anext(third)
+    assert (refused.value.status, refused.value.code, refused.value.retry_after) == (503, "internal", 10.0)
+
+
+@pytest.mark.parametrize("wait", ["9999999999", "inf", "-1", "soon"])
+async def test_retry_after_that_no_timer_holds_makes_no_flood(
+    relay: StandInRelay, start_client: StartClient, wait: str
+) -> None:
+    client = await start_client(relay.url, waitsForRelay=True, backoffMs=[2000, 2000])
+    relay.handshake, relay.handshake_headers = 503, {"Retry-After": wait}
+    await client.until("lost")
+    await asyncio.sleep(0.3)
+    assert relay.attempts == 2
+
+
+async def test_candles_say_whether_they_are_open(relay: StandInRelay, client: JsClient) -> None:
+    await client.start("subscribe", "BTCUSDT@1m", {"bars": 3})
+    snapshot = (await client.until("snapshot"))[-1]
+    assert [candle["isClosed"] for candle in snapshot["candles"]] == [True, True, False]
+    await relay.close_candle(BTC)
+    closed, opened = await client.until_open_at(START + 240)
+    assert (closed["candle"]["isClosed"], opened["candle"]["isClosed"]) == (True, False)
+    await client.start("history", "BTCUSDT", "1m", {"limit": 2})
+    history = await client.until_result()
+    assert [candle["isClosed"] for candle in history["candles"]] == [True, False]
+
+
+@pytest.mark.parametrize("body", ["null", "5", "[null]", "{}", '"text"'])
+async def test_answers_of_other_shapes_are_told_apart(
+    relay: StandInRelay, start_client: StartClient, body: str
+) -> None:
+    client = await start_client(relay.url, iterates=False)
+    for call in (("history", "BTCUSDT", "1m"), ("symbols",), ("instruments",), ("status",)):
+        if call != ("status",) or body != "{}":
+            relay.problem = web.Response(text=body, content_type="application/json")
+            with pytest.raises(Fault, match="BadReply"):
+                await client.call(*call)
+
+
+async def test_relay_that_cannot_be_reached_at_first_is_an_error_unless_waited_for(
+    relay: StandInRelay, start_client: StartClient
+) -> None:
+    await relay.stop()
+    hasty = await start_client(relay.url)
+    with pytest.raises(Fault, match=f"Unreachable: no relay reached at {relay.url}"):
+        await hasty.until("connected")
+    patient = await start_client(relay.url, waitsForRelay=True)
+    await patient.until("lost")
+    await relay.start()
+    await patient.until("connected")
+
+
+async def test_random_faults_leave_every_closed_candle_once_and_in_order(relay: StandInRelay, client: JsClient) -> None:
+    dice = random.Random(7)
+    await client.start("subscribe", "BTCUSDT@1m", {"bars": 1})
+    messages = await client.until("snapshot")
+    for _ in range(40):
+        await relay.tick(BTC, dice.uniform(90, 110))
+        if dice.random() < 0.6:
+            await relay.close_candle(BTC)
+        relay.replays = dice.randrange(4)
+        match dice.randrange(8):
+            case 0:
+                await relay.drop(dice.choice([1001, 4000, 1011]))
+            case 1:
+                relay.cut()
+            case 2:
+                await relay.say("{")
+            case 3:
+                await asyncio.sleep(0.03)
+    last = relay.markets[BTC][-1].time
+    messages += await client.until_open_at(last)
+    assert closed_times(messages) == list(range(START + 180, last, 60))
+
+
+# -- REST and tokens, at the relay itself ---------------------------------------------------------------------------
+
+
+async def test_rest_answers_are_what_the_relay_said(relay: StandInRelay, start_client: StartClient) -> None:
+    client = await start_client(relay.url, iterates=False)
+    history = await client.call("history", "BTCUSDT", "1m", {"limit": 2, "endTime": START + 900})
+    assert [candle["time"] for candle in history["candles"]] == [START + 120, START + 180]
+    assert relay.queries[-1] == {"symbol": "BTCUSDT", "interval": "1m", "limit": "2", "end_time": str(START + 900)}
+    assert await client.call("symbols") == ["BTCUSDT"]
+    assert (await client.call("instruments"))[0]["assetClass"] == "crypto"
+    assert (await client.call("status"))["version"] == "0.1.0"
+    relay.problem = problem_json(503, "provider_unavailable", "no budget", **{"Retry-After": "7"})
+    with pytest.raises(Fault, match="Refused: no budget") as caught:
+        await client.call("symbols")
+    assert (caught.value.fields["status"], caught.value.fields["retryAfterMs"]) == (503, 7000)
+    assert relay.connections == 0
+
+
+async def test_redirect_is_not_followed_and_named_by_status_and_host(relay: StandInRelay, client: JsClient) -> None:
+    location = f"http://localhost:{relay.port}/stolen?token=hush"
+    relay.problem = web.Response(status=307, headers={"Location": location})
+    with pytest.raises(Fault) as caught:
+        await client.call("symbols")
+    assert caught.value.fields["name"] == "BadReply"
+    assert f"HTTP 307 points to localhost:{relay.port}; redirects are not followed" in str(caught.value)
+    assert "hush" not in str(caught.value)
+
+
+async def test_token_opens_the_socket_and_the_routes(relay_with: StartRelay, start_client: StartClient) -> None:
+    relay: Running = await relay_with(tokens=["sesame-open-1234567890"])
+    client = await start_client(relay.url, token="sesame-open-1234567890")
+    await client.start("subscribe", "BTCUSDT@1s", {"bars": 3})
+    assert len((await client.until("snapshot"))[-1]["candles"]) == 3
+    assert "BTCUSDT" in await client.call("symbols")
+
+
+async def test_token_that_is_not_valid_ends_it(relay_with: StartRelay, start_client: StartClient) -> None:
+    relay: Running = await relay_with(tokens=["sesame-open-1234567890"])
+    client = await start_client(relay.url, token="wrong", waitsForRelay=True)
+    with pytest.raises(Fault, match="Refused: a valid token is needed") as caught:
+        await client.until("connected")
+    assert caught.value.fields["status"] == 401
+    assert "wrong" not in str(caught.value)
+
+
+async def test_without_websocket_it_says_what_is_missing(request: pytest.FixtureRequest) -> None:
+    name, said = await run_node(
+        node_of(request.config),
+        f"""import {{ RelayClient }} from "{CLIENT}";
+        delete globalThis.WebSocket;
+        const relay = new RelayClient("http://127.0.0.1:1", {{ waitsForRelay: true }});
+        relay.subscribe("BTCUSDT@1m");
+        await relay.next().catch(({{ name, message }}) => console.log(JSON.stringify([name, message])));
+        """,
+    )
+    assert name == "ClientError"
+    assert "Node 22" in said
+
+
+# -- types ----------------------------------------------------------------------------------------------------------
+
+
+async def run_node(node: str, script: str) -> Any:
+    process = await asyncio.create_subprocess_exec(
+        node, "--input-type=module", "-e", script, stdout=PIPE, stderr=DEVNULL
+    )
+    out, _ = await process.communicate()
+    return orjson.loads(out)
+
+
+async def test_types_describe_what_the_file_exports(request: pytest.FixtureRequest) -> None:
+    exported, members = await run_node(
+        node_of(request.config),
+        f"""import * as client from "{CLIENT}";
+        const own = Object.getOwnPropertyNames(client.RelayClient.prototype);
+        const fields = Object.keys(new client.RelayClient("localhost"));
+        console.log(JSON.stringify([Object.keys(client), [...own, ...fields]]));
+        """,
+    )
+    types = CLIENT.with_name("client.d.ts").read_text(encoding="utf-8")
+    assert set(re.findall(r"^export (?:class|function) (\w+)", types, re.MULTILINE)) == set(exported)
+    of_client = types.partition("export class RelayClient")[2].partition("\n}")[0]
+    described = set(re.findall(r"^  (?:readonly )?(\w+)[(:]", of_client, re.MULTILINE))
+    assert described == set(members)
+
+
+def test_types_are_what_a_compiler_takes(tmp_path: Path) -> None:
+    tsc = shutil.which("tsc")
+    if tsc is None:
+        pytest.skip("tsc is not installed (npm install -g typescript)")
+    program = tmp_path / "program.mts"
+    program.write_text(
+        f"""import {{ RelayClient, Refused, type Candle }} from "{CLIENT}";
+        const relay = new RelayClient("http://127.0.0.1:8000", {{ token: "t", backoffMs: [1, 2] }});
+        relay.subscribe(["BTCUSDT@1m"], {{ bars: 5, closedOnly: true }});
+        const candles: Candle[] = (await relay.history("BTCUSDT", "1m", {{ limit: 5 }})).candles;
+        for await (const message of relay) {{
+          if (message.type === "snapshot") candles.push(...message.candles);
+          else if (message.type === "update" && message.isClosed) candles.push(message.candle);
+          else if (message.type === "failure" && !message.isRetried) break;
+          // @ts-expect-error  there is no such message
+          else if (message.type === "weather") break;
+          // @ts-expect-error  there is no such state
+          else if (message.type === "state" && message.status === "conected") break;
+          // @ts-expect-error  there is no such code
+          else if (message.type === "failure" && message.code === "unknown_symbl") break;
+          const last = candles.at(-1);
+          if (last?.isClosed) console.log(last.close);
+        }}
+        export const wait: (fault: Refused) => number | null = (fault) => fault.retryAfterMs;
+        """
+    )
+    flags = ("--noEmit", "--strict", "--target", "es2022", "--module", "nodenext", "--moduleResolution", "nodenext")
+    done = subprocess.run(
+        [tsc, *flags, "--lib", "es2023,dom", str(program)], capture_output=True, text=True, cwd=tmp_path, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, "")

@@ -1,0 +1,243 @@
+"""`relay history` over large ranges: page after page, into a file, gone on with after an interruption."""
+
+import asyncio
+import json
+import os
+import pty
+import stat
+import sys
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+from click.testing import CliRunner, Result
+
+from relay.cli import main
+from relay.client import History, Refused, RelayClient
+from relay.commands.candle_writer import CSV_HEAD, Earlier, read_earlier
+from relay.commands.download import pages
+from relay.core.model import Candle
+from tests.support.running_relay import Running
+
+START = 1_700_000_000 // 60 * 60
+COUNT = 12_000
+END = START + 60 * (COUNT - 1)
+
+
+async def run(relay: Running, *words: str) -> Result:
+    words = ("history", "BTCUSDT", "1m", *words, "--url", relay.url)
+    return await asyncio.to_thread(CliRunner().invoke, main, words)
+
+
+def times_of(csv: str) -> list[int]:
+    head, *lines = csv.splitlines()
+    assert head == "time,open,high,low,close,volume,is_closed"
+    return [int(line.split(",")[0]) for line in lines]
+
+
+ALL = [START + 60 * number for number in range(COUNT)]
+
+
+async def test_a_range_of_several_pages_is_whole_in_every_form(relay: Running) -> None:
+    words = ("--start", str(START), "--end", str(END))
+    csv = await run(relay, *words, "--csv")
+    assert times_of(csv.stdout) == ALL
+    rows = [json.loads(line) for line in (await run(relay, *words, "--ndjson")).stdout.splitlines()]
+    assert [row["time"] for row in rows] == ALL
+    assert all(row["is_closed"] is True for row in rows)
+    whole = json.loads((await run(relay, *words, "--json")).stdout)
+    assert [row["time"] for row in whole["candles"]] == ALL
+    assert (whole["symbol"], whole["interval"], whole["last_is_closed"]) == ("BTCUSDT", "1m", True)
+    assert len((await run(relay, *words)).stdout.splitlines()) == COUNT
+
+
+async def test_limit_cuts_from_the_start_or_from_the_end(relay: Running) -> None:
+    first = await run(relay, "--start", str(START), "--end", str(END), "--limit", "7000", "--csv")
+    assert times_of(first.stdout) == ALL[:7000]
+    last = await run(relay, "--end", str(END), "--limit", "11000", "--csv")
+    assert times_of(last.stdout) == ALL[-11_000:]
+
+
+async def test_it_ends_with_the_open_candle(relay: Running) -> None:
+    answer = await relay.get("history", symbol="BTCUSDT", interval="1m", limit=1)
+    start = answer.body["candles"][0]["time"] - 6000 * 60
+    rows = [json.loads(row) for row in (await run(relay, "--start", str(start), "--ndjson")).stdout.splitlines()]
+    assert [row["time"] for row in rows] == [start + 60 * number for number in range(len(rows))]
+    assert len(rows) > 6000
+    assert [row["is_closed"] for row in rows[-2:]] == [True, False]
+
+
+async def test_a_file_is_written_and_gone_on_with(relay: Running, tmp_path: Path) -> None:
+    file = tmp_path / "btc.csv"
+    words = ("--start", str(START), "--csv", "--output", str(file))
+    assert (await run(relay, *words, "--end", str(START + 60 * 7999), "--resume")).exit_code == 0
+    assert times_of(file.read_text()) == ALL[:8000]
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    # As a kill in the middle of a line leaves it.
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-40])
+    assert (await run(relay, *words, "--end", str(END), "--resume")).exit_code == 0
+    assert times_of(file.read_text()) == ALL
+    assert (await run(relay, *words, "--end", str(END), "--resume")).exit_code == 0
+    assert times_of(file.read_text()) == ALL
+    assert (await run(relay, *words, "--end", str(START))).exit_code == 0
+    assert times_of(file.read_text()) == ALL[:1]
+
+
+ROW = b'{"time":60,"open":1,"high":1,"low":1,"close":1,"volume":1,"is_closed":true}\n'
+
+
+@pytest.mark.parametrize(
+    ("content", "form", "point", "left"),
+    [
+        (CSV_HEAD, "csv", None, CSV_HEAD),
+        (CSV_HEAD + b"60,1,1,1,1,1,true\n120,1,1,1,1,1,fa", "csv", 61, CSV_HEAD + b"60,1,1,1,1,1,true\n"),
+        (CSV_HEAD + b"60,1,1,1,1,1,true\n120,1,1,1,1,1,false\n", "csv", 61, CSV_HEAD + b"60,1,1,1,1,1,true\n"),
+        (CSV_HEAD + b"60,1,1,1,1,1,false\n", "csv", None, CSV_HEAD),
+        (ROW + b'{"ti', "ndjson", 61, ROW),
+        (b"", "ndjson", None, b""),
+    ],
+)
+def test_a_file_goes_on_behind_its_last_closed_candle(
+    tmp_path: Path, content: bytes, form: str, point: int | None, left: bytes
+) -> None:
+    file = tmp_path / "candles"
+    file.write_bytes(content)
+    earlier = read_earlier(file, form)
+    assert file.read_bytes() == content
+    if not content:
+        assert earlier is None
+        return
+    assert earlier is not None
+    assert content[: earlier.size] == left
+    assert [candle.time + 1 for candle in earlier.candles] == ([] if point is None else [point])
+
+
+def test_the_last_closed_candles_of_a_file_are_read_across_its_parts(tmp_path: Path) -> None:
+    file = tmp_path / "candles.csv"
+    rows = [b"%d,1.5,2,1,1.25,%d,true\n" % (60 * number, number) for number in range(2000)]
+    file.write_bytes(CSV_HEAD + b"".join(rows) + b"120000,1,1,1,1,1,false\n12")
+    earlier = read_earlier(file, "csv")
+    assert earlier is not None
+    assert earlier.candles == tuple(Candle(60 * n, 1.5, 2, 1, 1.25, n) for n in range(1990, 2000))
+    assert earlier.size == len(CSV_HEAD) + sum(map(len, rows))
+
+
+def candles(*times: int, price: float = 1.0) -> tuple[Candle, ...]:
+    return tuple(Candle(time, price, price, price, price, time) for time in times)
+
+
+@pytest.mark.parametrize(
+    ("theirs", "is_same"),
+    [
+        (candles(60, 120, 180), True),
+        (candles(60, 120) + candles(180, price=2.0), True),
+        (candles(60, 90, 120, 180), True),
+        (candles(60, 120), True),
+        (candles(60) + candles(120, 180, price=2.0), False),
+        (candles(180), False),
+        (candles(*range(60, 181, 10)), False),
+        ((), False),
+    ],
+)
+def test_a_file_is_of_the_stream_that_most_of_its_candles_are_of(theirs: tuple[Candle, ...], is_same: bool) -> None:
+    earlier = Earlier(candles(60, 120, 180), 0)
+    assert earlier.is_of(History("BTCUSDT", "1m", theirs, True, {})) == is_same
+
+
+@pytest.mark.parametrize("other", [("ETHUSDT", "1m"), ("BTCUSDT", "1h"), ("BTCUSDT", "5m")])
+@pytest.mark.parametrize("form", ["csv", "ndjson"])
+@pytest.mark.parametrize("end", [END, START])
+async def test_a_file_of_another_stream_is_refused_by_name_and_not_touched(
+    relay: Running, tmp_path: Path, other: tuple[str, str], form: str, end: int
+) -> None:
+    file = tmp_path / f"candles.{form}"
+    words = ("--start", str(START), f"--{form}", "--output", str(file))
+    assert (await run(relay, *words, "--end", str(START + 60 * 300))).exit_code == 0
+    before = file.read_bytes()
+    command = ["history", *other, *words, "--end", str(end), "--resume", "--url", relay.url]
+    result = await asyncio.to_thread(CliRunner().invoke, main, command)
+    assert result.exit_code == 1
+    assert f"{file} cannot be gone on with" in result.stderr
+    assert f"not those of {other[0]}@{other[1]}" in result.stderr
+    assert file.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("content", "form"), [(b"name,price\nBTC,1\n", "csv"), (b"name\n", "ndjson"), (b"x" * 9000 + b"\n", "ndjson")]
+)
+async def test_another_file_is_not_touched(relay: Running, tmp_path: Path, content: bytes, form: str) -> None:
+    file = tmp_path / "other"
+    file.write_bytes(content)
+    result = await run(relay, "--start", str(START), f"--{form}", "--output", str(file), "--resume")
+    assert result.exit_code == 1
+    assert f"{file} cannot be gone on with" in result.stderr
+    assert file.read_bytes() == content
+
+
+async def test_a_file_that_cannot_be_written_is_said(relay: Running, tmp_path: Path) -> None:
+    result = await run(relay, "--start", str(END), "--csv", "--output", str(tmp_path / "none" / "x.csv"))
+    assert (result.exit_code, result.stderr) == (
+        1,
+        f"Error: {tmp_path}/none/x.csv cannot be written: No such file or directory\n",
+    )
+
+
+async def test_a_terminal_sees_how_far_it_is(relay: Running, tmp_path: Path) -> None:
+    ours, theirs = pty.openpty()
+    words = ("--start", str(START), "--end", str(END), "--csv", "--output", str(tmp_path / "btc.csv"))
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "relay", "history", "BTCUSDT", "1m", *words, "--url", relay.url),
+        env={**os.environ, "TERM": "xterm", "COLUMNS": "100"},
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=theirs,
+    )
+    os.close(theirs)
+    shown = b""
+    while True:
+        try:
+            part = await asyncio.to_thread(os.read, ours, 65_536)
+        except OSError:
+            break
+        if not part:
+            break
+        shown += part
+    os.close(ours)
+    assert await process.wait() == 0
+    assert b"12,000 candles" in shown
+    assert times_of((tmp_path / "btc.csv").read_text()) == ALL
+
+
+async def test_what_a_moment_heals_is_tried_again() -> None:
+    """A relay out of budget in the middle of a range says when to come back."""
+    asked: list[int] = []
+
+    async def answer(request: web.Request) -> web.Response:
+        start = int(request.query["start_time"])
+        asked.append(start)
+        if len(asked) == 2:
+            return web.json_response({"detail": "later"}, status=503, headers={"Retry-After": "0"})
+        if len(asked) == 4:
+            return web.json_response({"detail": "no such symbol"}, status=404)
+        rows = [{"time": start + n, "open": 1, "high": 1, "low": 1, "close": 1, "volume": 0} for n in range(5000)]
+        return web.json_response({"symbol": "A", "interval": "1s", "candles": rows, "last_is_closed": True})
+
+    app = web.Application()
+    app.router.add_get("/api/v1/market-data/history", answer)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    found: list[History] = []
+    try:
+        async with RelayClient(f"http://127.0.0.1:{runner.addresses[0][1]}") as client:
+
+            async def read_all() -> None:
+                async for page in pages(client, "A", "1s", start=0, end=None, limit=None):
+                    found.append(page)
+
+            with pytest.raises(Refused, match="no such symbol"):
+                await read_all()
+    finally:
+        await runner.cleanup()
+    assert asked == [0, 5000, 5000, 10_000]
+    assert found[1].candles[0] == Candle(5000, 1, 1, 1, 1, 0)

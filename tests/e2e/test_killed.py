@@ -1,0 +1,82 @@
+"""`kill -9` while the store writes in every way at once: what was acknowledged is there, and nothing false is claimed.
+
+Eight kills by default; `--kills 50` for the long run.
+"""
+
+import asyncio
+import random
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from relay.core.clock import Clock
+from relay.core.model import StreamKey
+from relay.storage.chunks import window_s
+from relay.storage.inspect import overview, reading
+from relay.storage.store import Store
+from relay.storage.verify import verify
+from tests.support.heavy_writer import KEPT_S, NOW, candle, exists
+
+ROOT = Path(__file__).parents[2]
+
+
+async def write_and_kill(path: Path, seed: int, pause_s: float) -> set[tuple[str, int]]:
+    """Run the writer, kill it so long after its first acknowledged write; return what it had acknowledged."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "tests.support.heavy_writer",
+        str(path),
+        str(seed),
+        stdout=asyncio.subprocess.PIPE,
+        cwd=ROOT,
+    )
+    assert process.stdout is not None
+    printed = await process.stdout.readline()
+    rest = asyncio.create_task(process.stdout.read())
+    await asyncio.wait({rest}, timeout=pause_s)
+    assert not rest.done(), "the writer ended by itself"
+    process.kill()
+    printed += await rest
+    await process.wait()
+    found = set()
+    for line in printed.decode().splitlines(keepends=True):
+        if line.endswith("\n"):
+            symbol, start, end = line.split()
+            found |= {(symbol, at) for at in range(int(start), int(end), 60) if exists(at)}
+    return found
+
+
+async def test_killed_at_random_the_file_stays_right(tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    path = tmp_path / "relay.db"
+    randomness = random.Random(5)
+    acknowledged: set[tuple[str, int]] = set()
+    # Retention may have deleted what is older; of a window that is partly older it deletes nothing.
+    oldest = (NOW - KEPT_S) // window_s("1m") * window_s("1m")
+    stored: dict[tuple[str, int], object] = {}
+    for kill in range(request.config.getoption("--kills")):
+        acknowledged |= await write_and_kill(path, kill, randomness.uniform(0, 0.6))
+
+        with reading(str(path)) as connection:
+            found = overview(connection, str(path))
+            verified = verify(connection, found.streams, time.time() + 10 * 365 * 86_400)
+        assert verified.faults == []
+
+        store = await Store.open(path, Clock())
+        try:
+            stored = {}
+            claimed = set()
+            for symbol in "ABC":
+                key = StreamKey(symbol, "1m")
+                for row in await store.read("demo", key, 0, 1 << 40):
+                    stored[symbol, row.time] = row
+                for span in await store.spans("demo", key, 0, 1 << 40):
+                    claimed |= {(symbol, at) for at in range(-(-span.start // 60) * 60, span.end, 60) if exists(at)}
+        finally:
+            await store.close()
+        assert claimed == stored.keys()
+        assert {place for place in acknowledged if place[1] >= oldest} <= stored.keys()
+    assert len(acknowledged) > 1000
+    assert all(row in (candle(at), candle(at, price=2.0)) for (_, at), row in stored.items())

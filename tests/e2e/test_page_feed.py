@@ -1,0 +1,84 @@
+"""The chart page's feed, run by Node without a page, against the stand-in of a relay."""
+
+import shutil
+from asyncio.subprocess import DEVNULL, PIPE, create_subprocess_exec
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import orjson
+import pytest
+
+from tests.e2e.test_client_js import CLIENT, JsClient, node_of
+from tests.support.client_readings import BTC, START
+from tests.support.stand_in_relay import StandInRelay, serving
+
+SUPPORT = Path(__file__).parents[1] / "support"
+
+
+@pytest.fixture
+async def relay() -> AsyncIterator[StandInRelay]:
+    async with serving(START) as relay:
+        yield relay
+
+
+@pytest.fixture
+async def feed(relay: StandInRelay, request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[JsClient]:
+    # Where the relay serves them.
+    static = tmp_path / "static"
+    shutil.copytree(CLIENT.parent, static)
+    shutil.copy(CLIENT, tmp_path)
+    (tmp_path / "package.json").write_text('{"type":"module"}')
+    options = orjson.dumps({"askAgainMs": [20, 100]}).decode()
+    words = (str(SUPPORT / "page_feed.mjs"), str(static / "feed.js"), relay.url, options)
+    process = await create_subprocess_exec(node_of(request.config), *words, stdin=PIPE, stdout=PIPE, stderr=DEVNULL)
+    yield JsClient(process)
+    assert process.stdin is not None
+    process.stdin.close()
+    await process.wait()
+
+
+async def test_stream_that_a_relay_does_not_know_for_a_while_is_live_again(relay: StandInRelay, feed: JsClient) -> None:
+    await feed.start("follow", "BTCUSDT@1m")
+    await feed.until("reset")
+    relay.refuse["BTCUSDT@1m"] = ("unknown_symbol", {})
+    await relay.drop(1001)
+    await feed.until("state", status="reconnecting")
+    await relay.close_candle(BTC)
+    relay.refuse.clear()
+    await feed.until("state", status="connected")
+    candle = await feed.until("candle")
+    assert candle[-1]["times"] == [START + 60 * number for number in range(4)]
+
+
+@pytest.mark.parametrize("code", ["unknown_symbol", "provider_unavailable"])
+async def test_stream_that_was_never_taken_is_asked_for_again(relay: StandInRelay, feed: JsClient, code: str) -> None:
+    relay.refuse["BTCUSDT@1m"] = (code, {})
+    await feed.start("follow", "BTCUSDT@1m")
+    for _ in range(3):
+        assert (await feed.until("state"))[-1]["status"] == "error"
+    relay.refuse.clear()
+    await feed.until("state", status="connected")
+    await feed.until("reset")
+
+
+async def test_stream_that_makes_no_sense_is_not_asked_for_again(relay: StandInRelay, feed: JsClient) -> None:
+    relay.refuse["BTCUSDT@9m"] = ("unknown_interval", {})
+    await feed.start("follow", "BTCUSDT@9m")
+    await feed.until("state", status="error")
+    await feed.call("follow", "BTCUSDT@1m")
+    await feed.until("reset", stream="BTCUSDT@1m")
+    for close in range(20):
+        await relay.tick(BTC, float(close))
+        await feed.until("candle")
+    asked = [name for request in relay.requests for name in request["streams"]]
+    assert sorted(asked) == ["BTCUSDT@1m", "BTCUSDT@9m"]
+
+
+async def test_page_that_the_relay_sent_away_can_still_be_used(relay: StandInRelay, feed: JsClient) -> None:
+    await feed.start("follow", "BTCUSDT@1m")
+    await feed.until("reset")
+    await relay.drop(4001, "too many invalid messages")
+    ended = (await feed.until("connection", state="ended"))[-1]
+    assert "too many invalid messages" in ended["text"]
+    await feed.call("follow", "ETHUSDT@1m")
+    assert relay.attempts == 1

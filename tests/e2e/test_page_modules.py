@@ -1,0 +1,23 @@
+"""Runs the tests of the chart page's pure modules, which are written in JavaScript (`page_modules.mjs`)."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.test_client_js import CLIENT, node_of
+
+
+def test_pure_modules_of_the_chart_page(request: pytest.FixtureRequest) -> None:
+    file = Path(__file__).parents[1] / "support" / "page_modules.mjs"
+    done = subprocess.run(
+        [node_of(request.config), "--test", "--test-reporter=tap", str(file)],
+        env={**os.environ, "STATIC": str(CLIENT.parent)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+    written = file.read_text(encoding="utf-8").count("\ntest(")
+    assert f"# pass {written}\n" in done.stdout

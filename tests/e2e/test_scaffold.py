@@ -1,0 +1,79 @@
+"""`relay plugins new`: what it writes, and what it refuses and why. That its test passes is tested with the guide."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from relay.cli import main
+
+ROOT = Path(__file__).parents[2]
+
+
+def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a Python module in the folder of a project, with the relay and its project importable."""
+    environ = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(folder)])}
+    return subprocess.run(
+        [sys.executable, "-m", *arguments], cwd=folder, env=environ, capture_output=True, text=True, timeout=60
+    )
+
+
+def test_new_project_is_whole_loads_and_is_well_written(tmp_path: Path) -> None:
+    made = run(tmp_path, "relay", "plugins", "new", "my_exchange")
+    assert (made.returncode, made.stderr) == (0, "")
+    folder = tmp_path / "my_exchange"
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "README.md",
+        "market_relay_my_exchange.py",
+        "my_exchange_standin.py",
+        "pyproject.toml",
+        "test_my_exchange.py",
+    ]
+    assert made.stdout.splitlines() == [
+        f"my_exchange/{name}"
+        for name in (
+            "market_relay_my_exchange.py",
+            "my_exchange_standin.py",
+            "test_my_exchange.py",
+            "pyproject.toml",
+            "README.md",
+        )
+    ]
+    listed = run(folder, "relay", "plugins", "--plugins", "./market_relay_my_exchange.py")
+    assert listed.stdout.splitlines()[-1].split("\t") == [
+        "my_exchange",
+        "ready",
+        "file:./market_relay_my_exchange.py",
+        "0.1",
+        "1m 5m 1h 1d",
+        "My Exchange",
+    ]
+    style = run(folder, "ruff", "check", "--no-cache", "--select", "E,F,W,I,B,UP,SIM", "--line-length", "120", ".")
+    assert style.returncode == 0, style.stdout
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("Bad-Name", "'Bad-Name' is not a lower-case identifier such as my_exchange"),
+        ("../up", "'../up' is not a lower-case identifier such as my_exchange"),
+        ("_hidden", "'_hidden' is not a lower-case identifier such as my_exchange"),
+        ("class", "'class' is a word of Python; choose another such as my_class"),
+        ("host", "'host' is a key of the relay's own configuration; choose another such as my_host"),
+        ("binance", "'binance' is a built-in provider, which yours would replace; choose another such as my_binance"),
+        ("there", "there exists already; choose another name, or move it away"),
+    ],
+)
+def test_bad_name_or_existing_folder_is_refused_and_nothing_is_written(
+    name: str, sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "there").mkdir()
+    result = CliRunner().invoke(main, ["plugins", "new", name])
+    assert result.exit_code == 2
+    assert result.stderr == f"relay: {sentence}\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["there"]
+    assert list((tmp_path / "there").iterdir()) == []

@@ -1,0 +1,316 @@
+"""Every kind of failure in a real relay at debug level: no key, token or password shows in anything that it says."""
+
+import asyncio
+import json
+import os
+import ssl
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import aiohttp
+import pytest
+import trustme
+from aiohttp import web
+from click.testing import CliRunner
+
+from relay.cli import main
+from tests.support.relay_process import CLEAN, serving
+
+API = "/api/v1/market-data"
+# With signs that addresses spell in another way.
+KEY = "canary/key+of=twelve data"
+TOKEN, WRONG, HIDDEN = "canary-token-of-alice", "canary-token-guessed", "canary/key+of=the plugin"
+PASSWORD = "canary-password-in-url"
+CANARIES = [
+    spelling for word in (KEY, TOKEN, WRONG, HIDDEN, PASSWORD) for spelling in (word, quote(word), quote(word, ""))
+]
+
+PLUGIN = '''
+"""A provider that puts its key into everything it says."""
+
+import asyncio
+from urllib.parse import quote
+
+from relay import API_VERSION, Candle, Instrument, PriceUpdate, ProviderInfo, Setting, hookimpl
+
+
+class Odd(Exception):
+    pass
+
+
+def fail(settings, how):
+    key = settings["api_key"].reveal()
+    local = key
+    try:
+        raise Odd(f"{how}: the key {key} is wrong, https://api.example/?key={quote(key, safe='')}")
+    except Odd as error:
+        raise RuntimeError(f"{local} again", {"key": key}) from error
+
+
+@hookimpl
+def relay_provider():
+    return ProviderInfo(
+        name="leaky", api=API_VERSION, title="Leaky", asset_classes=("demo",), intervals=("1m", "5m", "1h", "1d"),
+        settings=(Setting("api_key", is_secret=True),),
+    )
+
+
+@hookimpl
+async def relay_stream(watchlist, settings):
+    key = settings["api_key"].reveal()
+    while not watchlist.streams:
+        await asyncio.sleep(0.01)
+    for one in list(watchlist.streams):
+        if one.interval == "5m":
+            watchlist.reject(one, f"the key {key} may not have that")
+        elif one.interval == "1h":
+            yield (key, one)
+            yield PriceUpdate(key=one, candle=Candle(key, 1, 1, 1, 1, 1), is_closed=False)
+        elif one.interval == "1d":
+            fail(settings, "stream")
+    await asyncio.sleep(0.2)
+    fail(settings, "stream")
+
+
+@hookimpl
+async def relay_candles(symbol, settings):
+    fail(settings, "candles")
+
+
+@hookimpl
+async def relay_instruments(settings):
+    return [Instrument("LEAK", "demo", "LEAK", "USD")]
+'''
+
+
+FAILURES = (
+    "host name cannot be resolved",
+    "certificate is not valid",
+    "connection refused",
+    "the key was refused",
+    "HTTP 500",
+    "HTTP 302",
+    "no JSON",
+    "RuntimeError in relay_candles",
+    "Leaky refused LEAK@5m",
+    "a valid token is needed",
+)
+KINDS = ("500", "302", "garbage", "404", "401")
+
+
+class Upstream:
+    """A REST server that fails in another way each time, and repeats the key it was given."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    async def answer(self, request: web.Request) -> web.Response:
+        """List one pair, then fail: broken, sent elsewhere, unreadable, unknown, and last: the key is refused."""
+        if request.path == "/api_usage":
+            return web.json_response({"daily_usage": 0, "plan_limit": 1000, "plan_daily_limit": 10000})
+        if request.path == "/forex_pairs":
+            pair = {"symbol": "EUR/USD", "currency_group": "Major", "currency_base": "Euro", "currency_quote": "Dollar"}
+            return web.json_response({"data": [pair], "status": "ok"})
+        say = f"{request.headers.get('Authorization', '')} {request.query_string} {KEY}"
+        kind = KINDS[min(len(self.asked), len(KINDS) - 1)]
+        self.asked.append(kind)
+        if kind == "302":
+            return web.Response(status=302, headers={"Location": f"http://127.0.0.1:1/?apikey={quote(KEY, '')}"})
+        if kind == "garbage":
+            return web.Response(text=f"<html>{say}</html>", content_type="text/html")
+        body = {"code": int(kind), "message": f"apikey {say} is refused", "status": "error"}
+        return web.json_response(body, status=int(kind), headers={"X-Echo": quote(say)})
+
+
+@asynccontextmanager
+async def listening(upstream: Upstream, tls: ssl.SSLContext | None = None) -> AsyncIterator[str]:
+    """Serve the upstream; give its address."""
+    app = web.Application()
+    app.router.add_route("*", "/{rest:.*}", upstream.answer)
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls).start()
+    yield f"{'https' if tls else 'http'}://127.0.0.1:{runner.addresses[0][1]}"
+    await runner.cleanup()
+
+
+def write_configuration(folder: Path, rest_urls: list[str]) -> None:
+    (folder / "leaky.py").write_text(PLUGIN)
+    secret_url = f"127.0.0.1:1/?key={PASSWORD}"
+    (folder / "relay.toml").write_text(
+        f"""
+        database = ":memory:"
+        log_level = "debug"
+        plugins = ["leaky.py", "nowhere.py"]
+        [tokens]
+        alice = "{TOKEN}"
+        [binance]
+        rest_url = ["http://user:{PASSWORD}@127.0.0.1:1", "http://{secret_url}"]
+        ws_url = ["ws://user:{PASSWORD}@127.0.0.1:1", "ws://{secret_url}", "wss://nowhere.invalid?key={PASSWORD}"]
+        [twelve_data]
+        rest_url = {json.dumps(rest_urls)}
+        credits_per_minute = 1000
+        credits_per_day = 10000
+        market_hours = "always"
+        poll_seconds = 1
+        """
+    )
+
+
+def found_in(said: str) -> list[str]:
+    return [f"{word} in …{said[max(0, said.find(word) - 200) :][:400]}" for word in CANARIES if word in said]
+
+
+def titles(pid: int) -> str:
+    """Return what the list of processes shows."""
+    return " ".join(Path(f"/proc/{pid}/{file}").read_text() for file in ("cmdline", "comm", "status"))
+
+
+async def raw(url: str, text: bytes) -> str:
+    """Send bytes that are no proper request; return what comes back."""
+    host, port = url.removeprefix("http://").split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(text)
+    writer.write_eof()
+    async with asyncio.timeout(30):
+        answer = await reader.read()
+    writer.close()
+    return answer.decode("utf-8", "replace")
+
+
+async def ask_everything(session: aiohttp.ClientSession, url: str, said: list[str]) -> None:
+    """Ask what fails, with tokens right and wrong, in the header and in the address."""
+    right = {"Authorization": f"Bearer {TOKEN}"}
+    for symbol in ["twelve_data:EUR/USD"] * 20 + ["binance:BTCUSDT", "LEAK", "LEAK", "NOPE"]:
+        async with session.get(f"{url}{API}/history?symbol={symbol}&interval=1m&limit=5", headers=right) as answer:
+            said.append(f"{answer.status} {dict(answer.headers)} {await answer.text()}")
+    for path in (
+        "symbols",
+        f"symbols?token={TOKEN}",
+        f"ws?token={WRONG}",
+        f"ws?token={TOKEN}",
+        f"nowhere?token={WRONG}",
+    ):
+        for headers in ({}, {"Authorization": f"Bearer {WRONG}"}, {"Origin": "https://evil.example"}):
+            async with session.get(f"{url}{API}/{path}", headers=headers) as answer:
+                said.append(f"{answer.status} {dict(answer.headers)} {await answer.text()}")
+    for line in (
+        f"GET {API}/ws?token={TOKEN} HTTP/9.9\r\n\r\n",
+        f"GET {API}/ws?token={TOKEN}\x00 HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n",
+        f"GET {API}/ws?token={TOKEN} HTTP/1.1\r\nHost: 127.0.0.1\r\nBad Header: {TOKEN}\r\n\r\n",
+        f"GET {API}/ws?token={TOKEN} HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n",
+        f"BREW {API}/ws?token={TOKEN} HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {TOKEN}\r\n\r\n",
+    ):
+        # What aiohttp cannot read it may repeat to the one who sent it; it must not be logged.
+        await raw(url, line.encode())
+    with pytest.raises(aiohttp.WSServerHandshakeError):
+        await session.ws_connect(f"{url}{API}/ws?token={WRONG}")
+    socket = await session.ws_connect(f"{url}{API}/ws?token={TOKEN}")
+    names = ["twelve_data:EUR/USD@1m", "binance:BTCUSDT@1m", "LEAK@5m", "LEAK@1h", "LEAK@1d", "LEAK@1m", "NOPE@1m"]
+    await socket.send_json({"action": "subscribe", "streams": names, "bars": 5})
+    await socket.send_str("{")
+    refused: set[str] = set()
+    async with asyncio.timeout(30):
+        while not {"LEAK", "EUR/USD"} <= refused:
+            message: dict[str, Any] = await socket.receive_json()
+            said.append(json.dumps(message))
+            if "error" in (message["type"], message.get("status")):
+                refused.add(message.get("symbol", "").removeprefix("twelve_data:"))
+    for path in (f"{API}/status", "/metrics", "/openapi.json", "/asyncapi.json", "/docs", "/readyz", "/"):
+        async with session.get(url + path, headers=right) as answer:
+            assert answer.status in (200, 503), path
+            said.append(await answer.text())
+    await socket.close()
+
+
+async def test_no_failure_shows_a_secret(tmp_path: Path) -> None:
+    upstream = Upstream()
+    authority = trustme.CA()
+    stranger = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(stranger)
+    said: list[str] = []
+    async with listening(upstream) as plain, listening(Upstream(), stranger) as untrusted:
+        write_configuration(tmp_path, [plain, "https://nowhere.invalid", untrusted, "http://127.0.0.1:1"])
+        environment = {"TWELVE_DATA_API_KEY": KEY, "RELAY_LEAKY_API_KEY": HIDDEN}
+        async with (
+            serving(tmp_path, env=environment, is_sandbox=False) as relay,
+            aiohttp.ClientSession() as session,
+        ):
+            await ask_everything(session, relay.url, said)
+            title = titles(relay.process.pid)
+            assert "serve" in title
+            said.append(title)
+            (tmp_path / "relay.toml").write_text(f"[tokens]\nalice = '{TOKEN}\nbob = '{WRONG}")
+            await relay.hang_up("the one before stays")
+            assert await relay.stop() == 0
+    assert upstream.asked[:5] == ["500", "302", "garbage", "404", "401"]
+    everything = "\n".join([*relay.out, *said])
+    for failure in FAILURES:
+        assert failure in everything, failure
+    log = "\n".join(relay.err)
+    assert "Traceback" in log  # of the plugin, which put its key into it
+    assert "RuntimeError" in log
+    assert "DEBUG" in log
+    assert found_in(log) == []
+    assert found_in(everything) == []
+
+
+def run(folder: Path, *arguments: str) -> str:
+    """Run a command with all secrets in file and environment; return what it says."""
+    environment = {**CLEAN, "TWELVE_DATA_API_KEY": KEY, "RELAY_LEAKY_API_KEY": HIDDEN, "RELAY_TOKEN": WRONG}
+    done = subprocess.run(
+        [sys.executable, "-m", "relay", *arguments],
+        cwd=folder, env=environment, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    return done.stdout + done.stderr
+
+
+def test_commands_and_their_help_show_no_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_configuration(tmp_path, ["http://127.0.0.1:1"])
+    listed = run(tmp_path, "plugins")
+    assert "leaky\tready" in listed
+    assert found_in(listed) == []
+    asked = run(tmp_path, "status", "--url", f"http://user:{PASSWORD}@127.0.0.1:1")
+    assert found_in(asked) == []
+    monkeypatch.chdir(tmp_path)
+    for name, value in {"RELAY_TOKENS": TOKEN, "RELAY_TOKEN": WRONG, "TWELVE_DATA_API_KEY": KEY}.items():
+        monkeypatch.setenv(name, value)
+    for name in ("", *main.commands):
+        result = CliRunner().invoke(main, [*([name] if name else []), "--help"])
+        assert result.exit_code == 0
+        assert found_in(result.output) == []
+
+
+@pytest.mark.parametrize(
+    ("content", "environ"),
+    [
+        (f"tokens = '{TOKEN}", {}),
+        (f"tokens = ['{TOKEN}', '']", {}),
+        (f"[tokens]\nalice = '{TOKEN}'\nalice = '{WRONG}'", {}),
+        (f"[tokens]\n'{TOKEN} of' = 'alice'", {}),
+        (f"[twelve_data]\napi_key = ['{KEY}']", {}),
+        (f"[binance]\nrest_url = 'htp://user:{PASSWORD}@example.org'", {}),
+        (f"[binance]\nrest_url = 'example.org?key={PASSWORD}'", {}),
+        ("", {"RELAY_TOKENS": f"{TOKEN},{TOKEN}"}),
+        ("", {"RELAY_BINANCE_WS_URL": f"wss//user:{PASSWORD}@example.org"}),
+    ],
+)
+def test_complaint_about_the_configuration_shows_no_secret(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str, environ: dict[str, str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in [*os.environ]:
+        if name.startswith(("RELAY_", "TWELVE_DATA_")):
+            monkeypatch.delenv(name)
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    (tmp_path / "relay.toml").write_text(content)
+    result = CliRunner().invoke(main, ["serve", "--database", ":memory:"])
+    assert result.exit_code == 2
+    assert result.stderr.startswith("relay: ")
+    assert found_in(result.output) == []

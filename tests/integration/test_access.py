@@ -1,0 +1,631 @@
+"""Who may use the relay: tokens, origins, numbers of clients; over a real socket."""
+
+import asyncio
+import dataclasses
+import logging
+import time
+from collections.abc import Awaitable
+from typing import Any
+
+import aiohttp
+import orjson
+import pytest
+
+from relay.client import RelayClient
+from relay.config.parsers import networks
+from relay.core.hosts import parse_host
+from relay.web.access.client_address import client_address, is_own_by_nature, is_private_name, owner_of
+from tests.conftest import StartRelay
+from tests.integration.test_http import assert_problem
+from tests.support.running_relay import Running, WsClient, eventually
+
+PAGE = "https://charts.example.org"
+
+
+async def refusal(connecting: Awaitable[Any]) -> aiohttp.WSServerHandshakeError:
+    with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
+        await connecting
+    return refused.value
+
+
+async def handshake(running: Running, **headers: str) -> tuple[int, dict[str, str], dict[str, Any]]:
+    """Ask for the upgrade by hand; return status, headers and body of the refusal."""
+    ask = {
+        "Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13",
+        "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==", **headers,
+    }  # fmt: skip
+    answer = await running.get("ws", headers=ask)
+    return answer.status, dict(answer.headers), orjson.loads(answer.text)
+
+
+# -- tokens ----------------------------------------------------------------------------------------
+
+
+async def test_without_a_valid_token_nothing_but_health_is_served(relay_with: StartRelay) -> None:
+    relay = await relay_with(tokens=("opensesame", "second"))
+    for path in ("history?symbol=BTCUSDT&interval=1m", "symbols", "status", "/nothing"):
+        for headers in (
+            {},
+            {"Authorization": "Bearer wrong"},
+            {"Authorization": "Bearer "},
+            {"Authorization": "Basic opensesame"},
+            {"Authorization": "opensesame"},
+            {"Authorization": "Bearer \udcff\udcfe"},
+            {"Authorization": "Bearer höhle"},
+        ):
+            answer = await relay.get(path, headers=headers)
+            assert_problem(answer, 401, "unauthorized", "Authorization: Bearer")
+            assert answer.headers["WWW-Authenticate"].startswith("Bearer")
+            assert "opensesame" not in answer.text
+    for path in ("/healthz", "/readyz"):
+        assert (await relay.get(path)).status == 200
+
+
+@pytest.mark.parametrize("header", ["Bearer opensesame", "bearer second", "BEARER  opensesame "])
+async def test_each_token_opens_everything(relay_with: StartRelay, header: str) -> None:
+    relay = await relay_with(tokens=("opensesame", " second "))
+    assert (await relay.get("symbols", headers={"Authorization": header})).status == 200
+    client = await relay.connect(headers={"Authorization": header})
+    await client.subscribe("BTCUSDT@1m")
+
+
+async def test_query_token_counts_on_the_websocket_only(relay_with: StartRelay) -> None:
+    relay = await relay_with(tokens=("opensesame",))
+    await relay.connect(query="?token=opensesame")
+    assert (await refusal(relay.connect(query="?token=wrong"))).status == 401
+    assert (await refusal(relay.connect())).status == 401
+    assert_problem(await relay.get("symbols?token=opensesame"), 401, "unauthorized")
+
+
+async def test_refused_handshake_is_a_problem(relay_with: StartRelay) -> None:
+    relay = await relay_with(tokens=("opensesame",))
+    status, headers, body = await handshake(relay)
+    assert (status, body["code"]) == (401, "unauthorized")
+    assert headers["Content-Type"].startswith("application/problem+json")
+
+
+@pytest.mark.parametrize(
+    "path", ["/", "/status.html", "/client.js", "/static/chart.js", "/docs", "/openapi.json", "/asyncapi.json"]
+)
+async def test_pages_and_contracts_load_without_a_token(relay_with: StartRelay, path: str) -> None:
+    relay = await relay_with(tokens=("opensesame",))
+    answer = await relay.get(path)
+    assert answer.status == 200
+    assert "opensesame" not in answer.text
+
+
+@pytest.mark.parametrize(
+    "path", ["/static/../api/v1/market-data/status", "/static/%2e%2e/metrics", "//metrics", "/docs/../metrics"]
+)
+async def test_no_spelling_of_a_path_leads_past_the_token(relay_with: StartRelay, path: str) -> None:
+    relay = await relay_with(tokens=("opensesame",))
+    answer = await relay.get(path)
+    assert answer.status in (401, 404)
+    assert "uptime" not in answer.text
+
+
+async def test_status_and_metrics_need_a_token_once_there_are_any(relay_with: StartRelay) -> None:
+    relay = await relay_with(tokens=("opensesame",))
+    for path in ("status", "/metrics"):
+        assert_problem(await relay.get(path), 401, "unauthorized")
+        assert (await relay.get(path, headers={"Authorization": "Bearer opensesame"})).status == 200
+
+
+async def test_public_status_opens_status_and_metrics_and_nothing_else(relay_with: StartRelay) -> None:
+    relay = await relay_with(tokens={"alice": "opensesame"}, public_status=True)
+    for path in ("status", "/metrics"):
+        answer = await relay.get(path)
+        assert answer.status == 200
+        assert "alice" not in answer.text
+    assert_problem(await relay.get("symbols"), 401, "unauthorized")
+    assert (await refusal(relay.connect())).status == 401
+    assert_problem(await relay.get("status", headers={"Origin": PAGE}), 403, "forbidden")
+
+
+async def test_name_of_a_token_shows_in_status_and_debug_log_and_the_token_nowhere(
+    relay_with: StartRelay, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    relay = await relay_with(tokens={"alice": "opensesame", "bob": "other"})
+    client = await relay.connect(query="?token=opensesame")
+    await client.subscribe("BTCUSDT@1m")
+    status = await relay.get("status", headers={"Authorization": "Bearer other"})
+    assert status.body["clients"]["tokens"] == {"alice": 1, "bob": 0}
+    assert "with 'alice'" in caplog.text
+    assert "opensesame" not in caplog.text + status.text
+
+
+# -- origins ---------------------------------------------------------------------------------------
+
+
+async def test_origin_that_is_not_allowed_is_refused(relay: Running) -> None:
+    for origin in (PAGE, "null", "http://127.0.0.1:1", "https://" + relay.url.removeprefix("http://"), "", "\udcff"):
+        assert (await refusal(relay.connect(headers={"Origin": origin}))).status == 403
+        assert_problem(await relay.get("symbols", headers={"Origin": origin}), 403, "forbidden", "allowed_origins")
+    status, headers, body = await handshake(relay, Origin=PAGE)
+    assert (status, body["code"]) == (403, "forbidden")
+    assert "Access-Control-Allow-Origin" not in headers
+
+
+async def test_own_origin_allowed_origins_and_no_origin_pass(relay_with: StartRelay) -> None:
+    relay = await relay_with(allowed_origins=(PAGE,))
+    for headers in ({}, {"Origin": relay.url}, {"Origin": PAGE}, {"Origin": PAGE.upper()}):
+        await relay.connect(headers=headers)
+        assert (await relay.get("symbols", headers=headers)).status == 200
+
+
+REBOUND = "http://evil.example:8000"
+OWN_NAMES = ["127.0.0.1", "127.0.0.1:8000", "localhost:8000", "LOCALHOST", "relay.localhost:8000", "localhost.",
+             "[::1]:8000", "192.168.1.5:8000", "10.0.0.7"]  # fmt: skip
+
+
+async def test_rebound_name_gets_nothing_from_a_relay_without_tokens(relay_with: StartRelay) -> None:
+    relay = await relay_with(allowed_origins=(PAGE,))
+    for host in ("evil.example:8000", "evil.example", "10.0.0.7.evil.example", "localhost.evil.example", "mybox", ""):
+        # A page asks its own origin over HTTP without saying it; over WebSocket it says it.
+        assert_problem(await relay.get("symbols", headers={"Host": host}), 403, "forbidden", "allowed_origins")
+        headers = {"Host": host, "Origin": f"http://{host}"}
+        assert_problem(await relay.get("symbols", headers=headers), 403, "forbidden")
+        assert (await refusal(relay.connect(headers=headers))).status == 403
+        assert (await relay.get("/healthz", headers={"Host": host})).status == 200
+
+
+@pytest.mark.parametrize("host", OWN_NAMES)
+async def test_own_names_and_addresses_are_known(relay: Running, host: str) -> None:
+    for headers in ({"Host": host}, {"Host": host, "Origin": f"http://{host}".lower()}):
+        assert (await relay.get("symbols", headers=headers)).status == 200
+        await (await relay.connect(headers=headers)).close()
+    other = {"Host": host, "Origin": f"http://{host}1"}
+    assert_problem(await relay.get("symbols", headers=other), 403, "forbidden")
+
+
+async def test_listed_origin_makes_its_host_known_behind_a_proxy_too(relay_with: StartRelay) -> None:
+    relay = await relay_with(allowed_origins=(PAGE,))
+    for headers in ({}, {"Origin": PAGE}):
+        assert (await relay.get("symbols", headers={"Host": "charts.example.org", **headers})).status == 200
+
+
+async def test_configured_host_and_names_of_the_network_are_known_where_the_network_may_connect(
+    relay_with: StartRelay,
+) -> None:
+    relay = await relay_with(host="prices.example.org", insecure=True)
+    for host in ("prices.example.org", "mybox:8000", "mybox.local", "relay.internal"):
+        assert (await relay.get("symbols", headers={"Host": host, "Origin": f"http://{host}"})).status == 200
+    rebound = {"Host": "evil.example:8000", "Origin": REBOUND}
+    assert_problem(await relay.get("symbols", headers=rebound), 403, "forbidden")
+    assert_problem(await relay.get("symbols", headers={"Host": "evil.example"}), 403, "forbidden")
+
+
+async def test_with_tokens_any_name_will_do_since_no_browser_adds_a_token(relay_with: StartRelay) -> None:
+    relay = await relay_with(tokens=("opensesame",))
+    rebound = {"Host": "relay.example.org", "Origin": "http://relay.example.org"}
+    assert_problem(await relay.get("symbols", headers=rebound), 401, "unauthorized")
+    assert (await relay.get("symbols", headers={**rebound, "Authorization": "Bearer opensesame"})).status == 200
+    elsewhere = {**rebound, "Origin": PAGE, "Authorization": "Bearer opensesame"}
+    assert_problem(await relay.get("symbols", headers=elsewhere), 403, "forbidden")
+
+
+async def test_proxy_that_is_trusted_says_the_scheme(relay_with: StartRelay) -> None:
+    headers = {"Host": "localhost", "Origin": "https://localhost", "X-Forwarded-Proto": "https"}
+    relay = await relay_with()
+    assert_problem(await relay.get("symbols", headers=headers), 403, "forbidden")
+    relay = await relay_with(trusted_proxies=networks(["127.0.0.1"]))
+    assert (await relay.get("symbols", headers=headers)).status == 200
+    for strange in ({"Origin": "http://localhost"}, {"X-Forwarded-Proto": "http"}, {"X-Forwarded-Proto": "gopher"}):
+        assert_problem(await relay.get("symbols", headers={**headers, **strange}), 403, "forbidden")
+
+
+@pytest.mark.parametrize(
+    ("name", "is_own", "is_private"),
+    [
+        ("localhost", True, True), ("a.localhost", True, False), ("[::1]", True, True), ("8.8.8.8", True, False),
+        ("mybox", False, True), ("mybox.local", False, True), ("a.home.arpa", False, True),
+        ("evil.example", False, False), ("local.evil", False, False),
+    ],
+)  # fmt: skip
+def test_names_of_hosts(name: str, is_own: bool, is_private: bool) -> None:
+    host = parse_host(name)
+    assert host is not None
+    assert (is_own_by_nature(host), is_private_name(host.name)) == (is_own, is_private)
+
+
+TRICKS = ["evil.example@127.0.0.1", "127.0.0.1@evil.example", "evil.example:80@127.0.0.1", "[::1%evil.example]",
+          "[::1]evil.example", "[::1].evil.example", "[evil.example]", "127.0.0.1:80:80", "127.0.0.1:evil",
+          "localhost:80@evil.example", "localhost%2eevil.example", "localhost/evil.example", "localhost#evil.example",
+          "localhost\\evil.example", "localhost,evil.example", "localhost evil.example", "2130706433", "0x7f000001",
+          "0177.0.0.1", "127.1", "127.0.0.1.", "::1", "localhost..", ".localhost", "localhost:99999", "localhost:",
+          "%31%32%37.0.0.1"]  # fmt: skip
+
+
+async def ask(relay: Running, *lines: str) -> int:
+    """Send a request as it is written; return the status of the answer."""
+    host, port = relay.url.removeprefix("http://").split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write("\r\n".join([*lines, "Connection: close", "", ""]).encode())
+    head = await reader.read()
+    writer.close()
+    return int(head.split()[1])
+
+
+SYMBOLS = "/api/v1/market-data/symbols"
+
+
+@pytest.mark.parametrize("host", TRICKS)
+async def test_what_only_looks_like_an_own_host_gets_nothing(relay: Running, host: str) -> None:
+    assert await ask(relay, f"GET {SYMBOLS} HTTP/1.1", f"Host: {host}") in (400, 403)
+    assert await ask(relay, f"GET {SYMBOLS} HTTP/1.1", f"Host: {host}", f"Origin: http://{host}") in (400, 403)
+    assert await ask(relay, f"GET {SYMBOLS} HTTP/1.1", "Host: localhost", f"Origin: http://{host}") == 403
+    # What stands behind a slash is another path.
+    assert await ask(relay, f"GET http://{host}{SYMBOLS} HTTP/1.1", "Host: localhost") in (400, 404)
+
+
+async def test_a_request_names_its_host_once(relay: Running) -> None:
+    first = f"GET {SYMBOLS} HTTP/1.1"
+    assert await ask(relay, first, "Host: localhost") == 200
+    assert await ask(relay, first, "Host: localhost", "Host: localhost") == 400
+    assert await ask(relay, first, "Host: localhost", "Host: evil.example") == 400
+    assert await ask(relay, first, "Host:") == 403
+    assert await ask(relay, first) == 400
+    assert await ask(relay, f"GET {SYMBOLS} HTTP/1.0") == 200
+    assert await ask(relay, f"GET http://localhost{SYMBOLS} HTTP/1.1", "Host: localhost") == 200
+    assert await ask(relay, f"GET http://evil.example{SYMBOLS} HTTP/1.1", "Host: localhost") == 400
+    assert await ask(relay, f"GET http://localhost{SYMBOLS} HTTP/1.1", "Host: evil.example") == 400
+    assert await ask(relay, f"GET http://evil.example{SYMBOLS} HTTP/1.1", "Host: evil.example") == 403
+
+
+async def test_a_request_has_one_origin(relay: Running) -> None:
+    first = [f"GET {SYMBOLS} HTTP/1.1", "Host: localhost"]
+    assert await ask(relay, *first, "Origin: http://localhost") == 200
+    assert await ask(relay, *first, "Origin: http://localhost:80") == 200
+    for origin in ("http://localhost, http://localhost", "http://localhost/", "localhost", "//localhost", "http://",
+                   "http:localhost", "ftp://localhost", "http://localhost:443", "http://a@localhost"):  # fmt: skip
+        assert await ask(relay, *first, f"Origin: {origin}") == 403, origin
+    assert await ask(relay, *first, "Origin: http://localhost", "Origin: http://evil.example") == 403
+
+
+# -- addresses behind proxies ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("peer", "forwarded", "client"),
+    [
+        ("203.0.113.9", ["1.2.3.4"], "203.0.113.9"),
+        ("10.0.0.1", [], "10.0.0.1"),
+        ("10.0.0.1", ["1.2.3.4"], "1.2.3.4"),
+        ("10.0.0.1", ["6.6.6.6, 1.2.3.4"], "1.2.3.4"),
+        ("10.0.0.1", ["6.6.6.6, 1.2.3.4, 10.0.0.2"], "1.2.3.4"),
+        ("10.0.0.1", ["6.6.6.6", "1.2.3.4", "10.0.0.2"], "1.2.3.4"),
+        ("10.0.0.1", ["1.2.3.4:5678"], "1.2.3.4"),
+        ("10.0.0.1", ["[2001:db8::7]:5678"], "2001:db8::7"),
+        ("10.0.0.1", ["2001:db8::7"], "2001:db8::7"),
+        ("10.0.0.1", ["1.2.3.4, unknown"], "10.0.0.1"),
+        ("10.0.0.1", ["unknown, 10.0.0.2"], "10.0.0.2"),
+        ("10.0.0.1", [""], "10.0.0.1"),
+        ("10.0.0.1", ["10.0.0.3, 10.0.0.2"], "10.0.0.3"),
+        ("::ffff:10.0.0.1", ["::ffff:1.2.3.4"], "1.2.3.4"),
+        (None, ["1.2.3.4"], "unknown"),
+    ],
+)
+def test_client_is_the_first_address_from_the_right_that_is_no_trusted_proxy(
+    peer: str | None, forwarded: list[str], client: str
+) -> None:
+    assert client_address(peer, forwarded, networks(["10.0.0.0/8"])) == client
+
+
+def test_limits_count_a_whole_ipv6_network_as_one() -> None:
+    assert owner_of("2001:db8:1:2:3:4:5:6") == owner_of("2001:db8:1:2:ffff::1") == "2001:db8:1:2::/64"
+    assert owner_of("2001:db8:1:3::1") != owner_of("2001:db8:1:2::1")
+    assert (owner_of("192.0.2.1"), owner_of("::1")) == ("192.0.2.1", "::1")
+
+
+async def test_limits_count_the_client_behind_a_trusted_proxy_and_nobody_else_may_say_who_it_is(
+    relay_with: StartRelay,
+) -> None:
+    relay = await relay_with(max_clients_per_address=1, trusted_proxies=networks(["127.0.0.1"]))
+    clients = []
+    for address in ("192.0.2.1", "192.0.2.2"):
+        clients.append(await relay.connect(headers={"X-Forwarded-For": f"6.6.6.6, {address}"}))
+        assert (await refusal(relay.connect(headers={"X-Forwarded-For": address}))).status == 429
+    open_relay = await relay_with(max_clients_per_address=1)
+    clients.append(await open_relay.connect(headers={"X-Forwarded-For": "192.0.2.1"}))
+    assert (await refusal(open_relay.connect(headers={"X-Forwarded-For": "192.0.2.2"}))).status == 429
+
+
+# -- CORS ------------------------------------------------------------------------------------------
+
+
+async def test_cors_headers_go_to_allowed_origins_only(relay_with: StartRelay) -> None:
+    relay = await relay_with(allowed_origins=(PAGE,))
+    good = await relay.get("symbols", headers={"Origin": PAGE})
+    assert good.headers["Access-Control-Allow-Origin"] == PAGE
+    assert "Retry-After" in good.headers["Access-Control-Expose-Headers"]
+    assert good.headers["Vary"] == "Accept-Encoding, Origin"
+    # A page has to be able to read why it was refused.
+    bad = await relay.get("history?symbol=NOPE&interval=1m", headers={"Origin": PAGE})
+    assert (bad.status, bad.headers["Access-Control-Allow-Origin"]) == (404, PAGE)
+    plain = await relay.get("symbols")
+    assert "Access-Control-Allow-Origin" not in plain.headers
+    assert plain.headers["Vary"] == "Accept-Encoding, Origin"
+
+
+async def test_preflight_is_answered_without_a_token(relay_with: StartRelay) -> None:
+    relay = await relay_with(allowed_origins=(PAGE,), tokens=("opensesame",))
+    asks = {"Origin": PAGE, "Access-Control-Request-Method": "GET", "Access-Control-Request-Headers": "authorization"}
+    answer = await relay.get("symbols", method="OPTIONS", headers=asks)
+    assert (answer.status, answer.headers["Access-Control-Allow-Origin"]) == (204, PAGE)
+    assert "GET" in answer.headers["Access-Control-Allow-Methods"]
+    assert answer.headers["Access-Control-Allow-Headers"] == "Authorization, If-None-Match"
+    strange = await relay.get("symbols", method="OPTIONS", headers={**asks, "Origin": "https://evil.example"})
+    assert_problem(strange, 403, "forbidden")
+
+
+# -- numbers ---------------------------------------------------------------------------------------
+
+
+async def test_full_relay_answers_503_with_retry_after(relay_with: StartRelay) -> None:
+    relay = await relay_with(max_clients=2)
+    clients = [await relay.connect() for _ in range(2)]
+    refused = await refusal(relay.connect())
+    assert refused.status == 503
+    assert refused.headers is not None
+    assert int(refused.headers["Retry-After"]) >= 1
+    status, _, body = await handshake(relay)
+    assert (status, body["code"]) == (503, "internal")
+    assert (await relay.get("symbols")).status == 200
+    await clients[0].close()
+    await relay.connect()
+
+
+async def test_too_many_connections_of_one_address_answer_429(relay_with: StartRelay) -> None:
+    relay = await relay_with(max_clients_per_address=3)
+    clients = [await relay.connect() for _ in range(3)]
+    refused = await refusal(relay.connect())
+    assert refused.status == 429
+    assert refused.headers is not None
+    assert int(refused.headers["Retry-After"]) >= 1
+    status, _, body = await handshake(relay)
+    assert (status, body["code"]) == (429, "rate_limited")
+    assert "3" in body["detail"]
+    await clients[0].close()
+    await relay.connect()
+
+
+async def test_refused_handshakes_are_not_counted(relay_with: StartRelay) -> None:
+    relay = await relay_with(max_clients=1, tokens=("opensesame",))
+    for _ in range(5):
+        await refusal(relay.connect())
+        await handshake(relay, Authorization="Bearer opensesame", **{"Sec-WebSocket-Version": "6"})
+    assert relay.access.clients == 0
+    await relay.connect(query="?token=opensesame")
+
+
+# -- rates -----------------------------------------------------------------------------------------
+
+
+async def test_connections_above_the_rate_answer_429_also_with_wrong_tokens(relay_with: StartRelay) -> None:
+    relay = await relay_with(max_connects_per_minute=4, tokens=("opensesame",))
+    for _ in range(2):
+        await (await relay.connect(query="?token=opensesame")).close()
+        assert (await refusal(relay.connect(query="?token=guess"))).status == 401
+    refused = await refusal(relay.connect(query="?token=opensesame"))
+    assert refused.status == 429
+    assert refused.headers is not None
+    # One in 15 s.
+    assert 10 <= int(refused.headers["Retry-After"]) <= 15
+    status, _, body = await handshake(relay)
+    assert (status, body["code"]) == (429, "rate_limited")
+    assert (await relay.get("symbols", headers={"Authorization": "Bearer opensesame"})).status == 200
+
+
+async def test_websocket_address_says_without_an_upgrade_what_an_attempt_would_meet(relay_with: StartRelay) -> None:
+    relay = await relay_with(max_connects_per_minute=1)
+    assert_problem(await relay.get("ws"), 400, "invalid_request", "ws://")
+    async with RelayClient(relay.url) as client:
+        await anext(client)
+    for _ in range(2):
+        answer = await relay.get("ws")
+        assert_problem(answer, 429, "rate_limited", "new connections a minute")
+        assert int(answer.headers["Retry-After"]) >= 1
+
+
+async def test_requests_above_the_rate_answer_429_and_health_goes_on(relay_with: StartRelay) -> None:
+    relay = await relay_with(max_requests_per_second_per_address=0.5, trusted_proxies=networks(["127.0.0.1"]))
+    mine = {"X-Forwarded-For": "192.0.2.1"}
+    answers = [await relay.get(path, headers=mine) for path in ("symbols", "/nothing", "symbols", "/", "symbols")]
+    assert [answer.status for answer in answers] == [200, 404, 200, 200, 200]
+    refused = await relay.get("symbols", headers=mine)
+    assert_problem(refused, 429, "rate_limited", "0.5 requests a second")
+    assert int(refused.headers["Retry-After"]) <= 2
+    assert (await relay.get("/healthz", headers=mine)).status == 200
+    assert (await relay.get("symbols", headers={"X-Forwarded-For": "192.0.2.2"})).status == 200
+
+
+async def test_programs_on_this_machine_are_limited_only_where_the_configuration_says_so(
+    relay_with: StartRelay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("relay.web.access.access.LEAST_CONNECTS", 1)
+    monkeypatch.setattr("relay.web.access.access.REQUESTS_PER_SECOND", 0.1)
+    monkeypatch.setattr("relay.web.access.access.ROWS_PER_MINUTE", 1)
+    relay = await relay_with(trusted_proxies=networks(["127.0.0.1"]), max_clients_per_address=1)
+    for _ in range(3):
+        await (await relay.connect()).close()
+        await eventually(lambda: relay.access.clients == 0)
+    await (await relay.connect(headers={"X-Forwarded-For": "192.0.2.3"})).close()
+    assert (await refusal(relay.connect(headers={"X-Forwarded-For": "192.0.2.3"}))).status == 429
+    path = "history?symbol=BTCUSDT&interval=1m&limit=5"
+    assert [(await relay.get(path)).status for _ in range(4)] == [200] * 4
+    other = {"X-Forwarded-For": "192.0.2.1"}
+    assert [(await relay.get("symbols", headers=other)).status for _ in range(2)] == [200, 429]
+    other = {"X-Forwarded-For": "192.0.2.2"}
+    assert (await relay.get(path, headers=other)).status == 200
+    assert_problem(await relay.get(path, headers=other), 429, "rate_limited")
+    relay.access.reconfigure(dataclasses.replace(relay.access.config, max_requests_per_second_per_address=0.1))
+    assert [(await relay.get("symbols")).status for _ in range(2)] == [200, 429]
+
+
+async def end_of(client: WsClient, *requests: dict[str, Any]) -> tuple[int | None, str, set[str]]:
+    """Send requests over and over until the relay ends the connection; return how, and the codes of errors before."""
+
+    async def flood() -> None:
+        while True:
+            for request in requests:
+                await client.send(request)
+            await asyncio.sleep(0)
+
+    task = asyncio.create_task(flood())
+    closed = await client.closing()
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    return closed.code, closed.reason, {message["code"] for message in client.received if message["type"] == "error"}
+
+
+async def test_frames_of_all_connections_of_an_address_count_together(relay_with: StartRelay) -> None:
+    relay = await relay_with(max_requests_per_second_per_address=1, trusted_proxies=networks(["127.0.0.1"]))
+    flooding, sibling = [await relay.connect(headers={"X-Forwarded-For": "192.0.2.1"}) for _ in range(2)]
+    other = await relay.connect(headers={"X-Forwarded-For": "192.0.2.2"})
+    assert await end_of(flooding, {"action": "ping"}) == (4002, "rate limited", {"rate_limited"})
+    await sibling.ask("ping", id=1)
+    assert (await sibling.answer(1))["code"] == "rate_limited"
+    assert_problem(await relay.get("symbols", headers={"X-Forwarded-For": "192.0.2.1"}), 429, "rate_limited")
+    await other.ask("ping", id=1)
+    assert (await other.answer(1))["type"] == "pong"
+
+
+async def test_rate_of_one_client_is_its_own(relay_with: StartRelay) -> None:
+    relay = await relay_with(max_requests_per_second=1)
+    flooding, other = await relay.connect(), await relay.connect()
+    assert await end_of(flooding, {"action": "ping"}) == (4002, "rate limited", {"rate_limited"})
+    await other.ask("ping", id=1)
+    assert (await other.answer(1))["type"] == "pong"
+
+
+@pytest.mark.parametrize(
+    ("address", "most"),
+    [
+        ("127.0.0.1", "more than 0.1 requests a second;"),
+        ("192.0.2.1", "0.1 requests a second, or 1000 from one address;"),
+    ],
+)
+async def test_refused_request_says_the_limits_that_hold_for_its_client(
+    relay_with: StartRelay, address: str, most: str
+) -> None:
+    relay = await relay_with(max_requests_per_second=0.1, trusted_proxies=networks(["127.0.0.1"]))
+    client = await relay.connect(headers={"X-Forwarded-For": address})
+    await client.ask("ping", id=1)
+    await client.ask("ping", id=2)
+    assert most in (await client.answer(2))["message"]
+
+
+async def test_new_limits_hold_for_clients_that_are_connected_too(relay_with: StartRelay) -> None:
+    relay = await relay_with()
+    client = await relay.connect()
+    await client.subscribe("BTCUSDT@1m", bars=10)
+    # Until what that took is there again, at some thousand candles a minute.
+    given_again_at = time.monotonic() + 0.1
+    await eventually(lambda: time.monotonic() > given_again_at)
+    changed = dataclasses.replace(relay.access.config, max_history_rows_per_minute=5, max_streams_per_client=2)
+    relay.access.reconfigure(changed)
+    relay.clients.reconfigure()
+    await client.subscribe("BTCUSDT@1m", bars=10)
+    await client.ask("subscribe", streams=["BTCUSDT@1m"], bars=11, id=1)
+    assert (await client.answer(1))["code"] == "rate_limited"
+    await client.ask("subscribe", streams=["ETHUSDT@1m", "ETHUSDT@5m"], id=2)
+    assert [(await client.answer(2))["type"] for _ in range(2)] == ["subscription", "error"]
+    changed = dataclasses.replace(changed, max_requests_per_second=0.1)
+    relay.access.reconfigure(changed)
+    relay.clients.reconfigure()
+    assert await end_of(client, {"action": "ping"}) == (
+        4002,
+        "rate limited",
+        {"rate_limited", "too_many_subscriptions"},
+    )
+
+
+async def test_history_rows_above_the_limit_of_an_address_answer_429(relay_with: StartRelay) -> None:
+    relay = await relay_with(max_history_rows_per_minute_per_address=1000, trusted_proxies=networks(["127.0.0.1"]))
+    mine, others = {"X-Forwarded-For": "192.0.2.1"}, {"X-Forwarded-For": "192.0.2.2"}
+    path = "history?symbol=BTCUSDT&interval=1m&limit=800"
+    assert [(await relay.get(path, headers=mine)).status for _ in range(2)] == [200, 200]
+    refused = await relay.get(path, headers=mine)
+    assert_problem(refused, 429, "rate_limited", "1000 candles")
+    # 601 rows too many at 1000 a minute.
+    assert 20 <= int(refused.headers["Retry-After"]) <= 37
+    assert (await relay.get("symbols", headers=mine)).status == 200
+    assert (await relay.get(path, headers=others)).status == 200
+    client = await relay.connect(headers=mine)
+    await client.ask("subscribe", symbol="BTCUSDT", interval="1m", bars=10, id=1)
+    error = await client.answer(1)
+    assert (error["code"], error["symbol"], error["interval"]) == ("rate_limited", "BTCUSDT", "1m")
+    assert error["retry_after"] > 0
+    # What is live costs no rows.
+    await client.subscribe("BTCUSDT@1m")
+
+
+def sent_by(token: str, address: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {token}", "X-Forwarded-For": address}
+
+
+async def test_requests_count_for_the_token_whichever_addresses_they_come_from(relay_with: StartRelay) -> None:
+    relay = await relay_with(
+        tokens={"alice": "opensesame", "bob": "second"},
+        max_requests_per_second_per_address=0.1,
+        trusted_proxies=networks(["127.0.0.1"]),
+    )
+    assert (await relay.get("symbols", headers=sent_by("opensesame", "192.0.2.1"))).status == 200
+    refused = await relay.get("symbols", headers=sent_by("opensesame", "192.0.2.2"))
+    assert_problem(refused, 429, "rate_limited", "0.1 requests a second from one token")
+    assert (await relay.get("symbols", headers=sent_by("second", "192.0.2.1"))).status == 200
+    # Who has no valid token is an address, and cannot try one after the other.
+    assert (await relay.get("symbols", headers=sent_by("guess", "192.0.2.1"))).status == 401
+    refused = await relay.get("symbols", headers=sent_by("another", "192.0.2.1"))
+    assert_problem(refused, 429, "rate_limited", "from one address")
+
+
+async def test_history_rows_count_for_the_token_whichever_addresses_it_comes_from(relay_with: StartRelay) -> None:
+    relay = await relay_with(
+        tokens={"alice": "opensesame", "bob": "second"},
+        max_history_rows_per_minute_per_address=1000,
+        trusted_proxies=networks(["127.0.0.1"]),
+    )
+    path = "history?symbol=BTCUSDT&interval=1m&limit=5000"
+    assert (await relay.get(path, headers=sent_by("opensesame", "192.0.2.1"))).status == 200
+    refused = await relay.get(path, headers=sent_by("opensesame", "192.0.2.2"))
+    assert_problem(refused, 429, "rate_limited", "one token gets at most 1000 candles")
+    client = await relay.connect(headers=sent_by("opensesame", "192.0.2.3"))
+    await client.ask("subscribe", symbol="BTCUSDT", interval="1m", bars=10, id=1)
+    assert (await client.answer(1))["code"] == "rate_limited"
+    assert (await relay.get(path, headers=sent_by("second", "192.0.2.1"))).status == 200
+    client = await relay.connect(headers=sent_by("second", "192.0.2.1"))
+    await client.ask("subscribe", symbol="BTCUSDT", interval="1m", bars=10, id=1)
+    assert (await client.answer(1))["code"] == "rate_limited"
+
+
+async def test_history_rows_above_the_limit_of_a_client_are_refused_then_it_is_closed(relay_with: StartRelay) -> None:
+    relay = await relay_with(max_history_rows_per_minute=100)
+    greedy, other = await relay.connect(), await relay.connect()
+    await greedy.subscribe("BTCUSDT@1m", bars=500)
+    await greedy.ask("subscribe", streams=["BTCUSDT@5m"], bars=1, id=1)
+    assert (await greedy.answer(1))["code"] == "rate_limited"
+    await other.subscribe("BTCUSDT@5m", bars=50)
+    request = {"action": "subscribe", "streams": [f"{symbol}@1h" for symbol in ("BTCUSDT", "ETHUSDT")], "bars": 5}
+    assert await end_of(greedy, request) == (4002, "rate limited", {"rate_limited"})
+    await other.subscribe("ETHUSDT@5m", bars=40)
+
+
+async def test_greedy_address_leaves_streams_for_others_and_may_have_what_is_carried(relay_with: StartRelay) -> None:
+    relay = await relay_with(max_streams=6, trusted_proxies=networks(["127.0.0.1"]), linger_seconds=30)
+    mine, others = {"X-Forwarded-For": "192.0.2.1"}, {"X-Forwarded-For": "192.0.2.2"}
+    first, second = await relay.connect(headers=mine), await relay.connect(headers=mine)
+    await first.subscribe("BTCUSDT@1m", "BTCUSDT@5m")
+    await second.subscribe("BTCUSDT@1h", "BTCUSDT@1m", "BTCUSDT@4h")
+    for greedy in (first, second):
+        await greedy.ask("subscribe", streams=["ETHUSDT@1m"], id=1)
+        error = await greedy.answer(1)
+        assert (error["code"], error["symbol"]) == ("too_many_subscriptions", "ETHUSDT")
+        assert "2 are left" in error["message"]
+    other = await relay.connect(headers=others)
+    await other.subscribe("ETHUSDT@1m")
+    await first.subscribe("ETHUSDT@1m")
+    await other.subscribe("BTCUSDT@1h", "ETHUSDT@5m")
+    await other.ask("subscribe", streams=["ETHUSDT@1h"], id=2)
+    assert "the most" in (await other.answer(2))["message"]

@@ -1,0 +1,143 @@
+"""From one update to many sockets: who shares what, and nothing is left behind."""
+
+import asyncio
+import gc
+import os
+import random
+import zlib
+from typing import Any
+
+import aiohttp
+import pytest
+
+from relay.protocol import frames
+from tests.conftest import StartRelay
+from tests.support.raw_socket import RawClient
+from tests.support.running_relay import Running, WsClient, eventually
+
+
+async def test_clients_with_the_same_streams_share_one_group_and_others_do_not(relay: Running) -> None:
+    same = [await relay.connect() for _ in range(5)]
+    for client in same:
+        await client.subscribe("BTCUSDT@1s", "ETHUSDT@1s")
+    other = await relay.connect()
+    await other.subscribe("ETHUSDT@1s")
+    for client in (*same, other):
+        await client.update(symbol="ETHUSDT")
+    groups = relay.hub.fanout.groups
+    assert sorted(len(group.members) for group in groups) == [1, 5]
+
+
+async def test_updates_that_follow_closely_leave_in_one_write(relay_with: StartRelay) -> None:
+    relay = await relay_with(flush_ms=200)
+    client = await relay.connect()
+    names = [f"{symbol}@1m" for symbol in ("BTCUSDT", "ETHUSDT", "SOLUSDT", "XRPUSDT", "ADAUSDT", "DOGEUSDT")]
+    await client.subscribe(*names)
+    for _ in range(20):
+        await client.update()
+    frames, writes = relay.hub.fanout.frames_out, relay.hub.fanout.writes_out
+    for _ in range(60):
+        await client.update()
+    assert relay.hub.fanout.frames_out - frames >= 40
+    assert relay.hub.fanout.writes_out - writes <= (relay.hub.fanout.frames_out - frames) / 3
+
+
+async def test_no_flush_window_sends_each_tick_at_once(relay_with: StartRelay) -> None:
+    relay = await relay_with(flush_ms=0)
+    client = await relay.connect()
+    await client.subscribe("BTCUSDT@1m")
+    for _ in range(5):
+        await client.update()
+
+
+async def test_deflate_is_not_negotiated_unless_switched_on(relay: Running) -> None:
+    client = await relay.connect(compress=15)
+    assert not client.socket.compress
+    await client.subscribe("BTCUSDT@1m")
+    await client.update()
+
+
+async def test_compressed_and_plain_clients_get_the_same_updates(relay_with: StartRelay) -> None:
+    relay = await relay_with(compression=True)
+    squeezed, plain = await relay.connect(compress=15), await relay.connect()
+    assert squeezed.socket.compress
+    assert not plain.socket.compress
+    seen: list[dict[int, dict[str, Any]]] = []
+    for client in (squeezed, plain):
+        await client.subscribe("BTCUSDT@1m")
+    for client in (squeezed, plain):
+        found = {}
+        for _ in range(8):
+            update = await client.update()
+            found[update["seq"]] = update
+        seen.append(found)
+    common = seen[0].keys() & seen[1].keys()
+    assert len(common) >= 4
+    assert all(seen[0][seq] == seen[1][seq] for seq in common)
+
+
+@pytest.mark.parametrize("size", [0, 1, 125, 126, 127, 300, 65_535, 65_536, 70_000])
+def test_deflated_frame_inflates_to_the_text(size: int) -> None:
+    text = bytes(random.Random(size).choices(b'{"candle":1.2345}', k=size))
+    frame = frames.deflate(frames.frame(text))
+    assert frame[0] == 0xC1
+    head = {126: 4, 127: 10}.get(frame[1], 2)
+    inflated = zlib.decompressobj(-15).decompress(frame[head:] + b"\x00\x00\xff\xff")
+    assert inflated == text
+
+
+async def test_nothing_is_left_after_thousands_of_connects(relay: Running) -> None:
+    # The keeper reads nothing meanwhile, however long a slow machine takes.
+    relay.clients.ping_interval_s = 3600.0
+    keeper = await relay.connect()
+    await keeper.subscribe("BTCUSDT@1s")
+
+    async def visit(count: int) -> None:
+        for _ in range(count):
+            client = await RawClient(relay.url, "BTCUSDT@1s").open()
+            client.close()
+
+    async def measured() -> tuple[int, int, int]:
+        await eventually(lambda: len(relay.hub.subscribers) == 1)
+        await eventually(lambda: relay.access.clients == 1)
+        gc.collect()
+        objects = [one for one in gc.get_objects() if str(type(one).__module__).startswith(("relay.", "aiohttp."))]
+        return len(asyncio.all_tasks()), len(objects), len(os.listdir("/proc/self/fd"))
+
+    await asyncio.gather(*(visit(50) for _ in range(10)))
+    tasks, objects, files = await measured()
+    await asyncio.gather(*(visit(1000) for _ in range(10)))
+    await eventually(lambda: len(asyncio.all_tasks()) <= tasks)
+    _, objects_after, files_after = await measured()
+    assert files_after <= files
+    assert objects_after - objects < 100, "connections are left behind"
+    await keeper.update()
+
+
+async def test_client_that_vanishes_is_dropped_when_it_does_not_answer_pings(relay: Running) -> None:
+    relay.clients.ping_interval_s, relay.clients.pong_timeout_s = 0.5, 3.5
+    alive: WsClient = await relay.connect()
+    await alive.subscribe("BTCUSDT@1s")
+    reading = asyncio.create_task(_keep_reading(alive))
+    client = await RawClient(relay.url).open()
+    try:
+        # The kernel still acknowledges what is sent, as that of a machine behind a dead link does for a while.
+        await eventually(lambda: len(relay.hub.subscribers) == 2)
+        await eventually(lambda: len(relay.hub.subscribers) == 1)
+        reading.cancel()
+    finally:
+        client.close()
+    assert not alive.socket.closed
+
+
+async def _keep_reading(client: WsClient) -> None:
+    while True:
+        await client.next()
+
+
+async def test_plain_asyncio_and_uvloop_clients_both_close_cleanly(relay: Running) -> None:
+    client = await relay.connect()
+    await client.subscribe("BTCUSDT@1m")
+    await client.close()
+    await eventually(lambda: not relay.hub.subscribers)
+    assert client.socket.close_code == aiohttp.WSCloseCode.OK

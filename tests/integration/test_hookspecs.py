@@ -1,0 +1,502 @@
+"""Guards of the provider author's API: what exists is documented, tested and kept; the guide's code runs as printed."""
+
+import asyncio
+import importlib
+import inspect
+import re
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import WSMsgType, web
+
+import relay
+from providers.sandbox import Sandbox
+from relay import API_VERSION, Memory, OpenHours, StreamKey, Watchlist
+from relay.plugins import discovery, hookspecs
+from relay.plugins.loader import PluginHost
+from relay.testing import WatchedFeed, check_provider, open_provider, tolerances
+from tests.conftest import StartRelay
+from tests.integration.test_plugins import opened, path_of, provider_of, tally
+from tests.support.running_relay import eventually
+
+GUIDE = (Path(__file__).parents[2] / "providers" / "README.md").read_text(encoding="utf-8")
+HOOKS = {spec.__name__: spec for spec in hookspecs.HOOKS}
+
+
+def block(name: str) -> str:
+    """Return the code block of the guide that begins with this file name."""
+    (found,) = re.findall(rf"```python\n(# {re.escape(name)}\n.*?)```", GUIDE, re.DOTALL)
+    return str(found)
+
+
+# -- guards ----------------------------------------------------------------------------------------
+
+
+def test_every_hook_is_in_the_tuple() -> None:
+    marked = [name for name, value in vars(hookspecs).items() if hasattr(value, f"{hookspecs.PROJECT}_spec")]
+    assert marked == list(HOOKS)
+
+
+@pytest.mark.parametrize("name", HOOKS)
+def test_every_hook_has_a_section_headed_with_its_signature(name: str) -> None:
+    arguments = ", ".join(inspect.signature(HOOKS[name]).parameters)
+    assert f"\n### `{name}({arguments})`\n" in GUIDE
+
+
+@pytest.mark.parametrize("name", HOOKS)
+def test_every_hook_has_a_test(name: str) -> None:
+    assert f"test_hook_{name}" in globals()
+
+
+@pytest.mark.parametrize("name", relay.__all__)
+def test_every_public_name_is_documented(name: str) -> None:
+    assert re.search(rf"`[^`\n]*\b{name}\b[^`\n]*`", GUIDE)
+
+
+def test_public_names_are_exactly_what_the_package_offers() -> None:
+    offered = {name for name, value in vars(relay).items() if not name.startswith("_") and not inspect.ismodule(value)}
+    assert offered == set(relay.__all__)
+    assert relay.__all__ == sorted(relay.__all__, key=lambda name: (not name.isupper(), not name[0].isupper(), name))
+
+
+@pytest.mark.parametrize(
+    "kind", [relay.ProviderInfo, relay.OpenHours, relay.Setting, relay.Budget, relay.Instrument, relay.Candle]
+)
+def test_every_field_of_the_values_is_documented(kind: Any) -> None:
+    for field in kind._fields:
+        assert re.search(rf"`[^`\n]*\b{field}\b[^`\n]*`", GUIDE), field
+
+
+@pytest.mark.parametrize("kind", [relay.Watchlist, relay.FeedCodec])
+def test_every_member_for_feeds_is_documented(kind: Any) -> None:
+    hosts = {"add", "remove", "is_late", "conceal"}
+    for member in [name for name in vars(kind) if not name.startswith("_") and name not in hosts]:
+        assert re.search(rf"`[^`\n]*\b{member}\b[^`\n]*`", GUIDE), member
+
+
+def test_api_version() -> None:
+    # Raise it when a hook or an argument is renamed, removed or changes its meaning; adding one keeps it.
+    assert API_VERSION == 1
+    assert {name: list(inspect.signature(spec).parameters) for name, spec in HOOKS.items()} == {
+        "relay_provider": [],
+        "relay_stream": ["watchlist", "session", "settings"],
+        "relay_candles": ["symbol", "interval", "start", "end", "limit", "session", "settings"],
+        "relay_instruments": ["session", "settings"],
+        "relay_budgets": ["settings"],
+        "relay_memory": ["memory", "settings"],
+        "relay_hours": ["symbol", "moment", "settings"],
+    }
+
+
+def test_links_within_the_guide_lead_somewhere() -> None:
+    headings = re.findall(r"^#+ (.+)$", GUIDE, re.MULTILINE)
+    anchors = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+    assert set(re.findall(r"\]\(#([^)]+)\)", GUIDE)) <= anchors
+
+
+# -- each hook, called as the host calls it --------------------------------------------------------
+
+
+def recording(calls: list[dict[str, Any]], answer: Any) -> Callable[..., Any]:
+    async def hook(**arguments: Any) -> Any:
+        calls.append(arguments)
+        return answer
+
+    return hook
+
+
+def test_hook_relay_provider() -> None:
+    host = PluginHost()
+    host.load([tally()], installed=False)
+    info = host.loaded["tally"].info
+    assert (info.name, info.title, info.intervals) == ("tally", "Tally", ("1s",))
+
+
+async def test_hook_relay_stream() -> None:
+    given: list[Any] = []
+
+    async def relay_stream(watchlist: Any, session: Any, settings: Any) -> AsyncIterator[Any]:
+        given.extend((watchlist, session, settings))
+        for update in list[Any]():
+            yield update
+
+    watchlist = Watchlist([StreamKey("X", "1m")])
+    async with opened(provider_of(relay_stream=relay_stream)) as provider:
+        assert [update async for update in provider.stream(watchlist)] == []
+        assert given[0] is watchlist
+        assert given[1] is provider.session
+        assert given[2] == {}
+
+
+async def test_hook_relay_candles() -> None:
+    given: list[Any] = []
+
+    async def relay_candles(
+        symbol: Any, interval: Any, start: Any, end: Any, limit: Any, session: Any, settings: Any
+    ) -> list[Any]:
+        given.append((symbol, interval, start, end, limit, settings))
+        return []
+
+    async with opened(provider_of(relay_candles=relay_candles)) as provider:
+        assert await provider.candles(StreamKey("X", "1h"), None, 7200, 10) == []
+    assert given == [("X", "1h", None, 7200, 10, {})]
+
+
+async def test_hook_relay_instruments() -> None:
+    async with opened(tally()) as provider:
+        (instrument,) = await provider.instruments()
+    assert instrument.symbol == "TALLY"
+
+
+async def test_hook_relay_budgets() -> None:
+    async with opened(tally()) as provider:
+        (budget,) = provider.budgets()
+    assert (budget.name, budget.limit, budget.used) == ("questions", 1000, 0)
+
+
+async def test_hook_relay_memory() -> None:
+    kept: list[bytes] = []
+
+    async def write(body: bytes) -> bool:
+        kept.append(body)
+        return True
+
+    async with opened(tally()) as provider:
+        provider.remember(Memory(b"41", write))
+        await provider.candles(StreamKey("TALLY", "1s"), None, int(time.time()), 2)
+        (budget,) = provider.budgets()
+    assert budget.used == 42
+    assert kept == [b"42"]
+
+
+async def test_a_plugin_that_cannot_take_its_memory_serves_on(caplog: pytest.LogCaptureFixture) -> None:
+    def relay_memory(memory: Any) -> None:
+        raise RuntimeError("no thanks")
+
+    async with opened(provider_of(relay_memory=relay_memory)) as provider:
+        provider.remember(Memory())
+        assert provider.budgets() == ()
+    assert "failed in relay_memory" in caplog.text
+
+
+async def test_hook_relay_hours() -> None:
+    given: list[Any] = []
+
+    def relay_hours(symbol: Any, moment: Any, settings: Any) -> Any:
+        given.append((symbol, moment, settings))
+        return OpenHours(100, 200)
+
+    async with opened(provider_of(relay_hours=relay_hours)) as provider:
+        assert provider.market("X").opens_at(50) == 100
+    assert given == [("X", 50, {})]
+
+
+@pytest.mark.parametrize(
+    "hours",
+    [(100, 200), "9 to 5", OpenHours(10, 20), OpenHours(100, 100), OpenHours(60.5, 99), RuntimeError("holiday")],  # type: ignore[arg-type]
+)
+async def test_hours_without_sense_are_asked_for_once_and_the_market_counts_as_open(
+    hours: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    asked: list[int] = []
+
+    def relay_hours(moment: int) -> Any:
+        asked.append(moment)
+        if isinstance(hours, Exception):
+            raise hours
+        return hours
+
+    async with opened(provider_of(relay_hours=relay_hours)) as provider:
+        market = provider.market("X")
+        assert [market.opens_at(50), market.opens_at(51)] == [50, 51]
+    assert asked == [50]
+    assert caplog.text.count("failed in relay_hours") == 1
+
+
+async def test_memory_keeps_json_and_says_when_it_does_not() -> None:
+    assert Memory(b"{nonsense").value is None
+    memory = Memory()
+    assert await memory.save({"a": [1, 2.5, None]}) is False
+    assert memory.value == {"a": [1, 2.5, None]}
+    with pytest.raises(TypeError):
+        await memory.save({1, 2})
+    assert memory.value == {"a": [1, 2.5, None]}
+
+
+async def test_hooks_may_take_fewer_arguments() -> None:
+    async def relay_candles(limit: int) -> list[Any]:
+        return []
+
+    async with opened(provider_of(relay_candles=relay_candles)) as provider:
+        assert await provider.candles(StreamKey("X", "1h"), None, 7200, 10) == []
+
+
+# -- the guide's examples, as printed --------------------------------------------------------------
+
+
+@pytest.fixture
+async def serve() -> AsyncIterator[Callable[[web.Application], Any]]:
+    """Serve small venues on loopback."""
+    runners: list[web.AppRunner] = []
+
+    async def start(app: web.Application) -> str:
+        runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=0.1)
+        runners.append(runner)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        host, port = runner.addresses[0][:2]
+        return f"{host}:{port}"
+
+    yield start
+    for runner in runners:
+        await runner.cleanup()
+
+
+@pytest.fixture
+def guide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+    """Write a code block of the guide to a file, and return its path."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(tolerances, "SETTLE_S", 0.1)
+
+    def write(name: str, old: str = "", new: str = "") -> str:
+        text = block(name)
+        assert old in text
+        (tmp_path / name).write_text(text.replace(old, new) if old else text)
+        return str(tmp_path / name)
+
+    return write
+
+
+class Bitstamp:
+    """A tiny venue: candles whose prices are their open times, an hour and more of them."""
+
+    def __init__(self) -> None:
+        self.began = int(time.time()) // 86_400 * 86_400 - 40 * 86_400
+        self.app = web.Application()
+        self.app.add_routes(
+            [web.get("/api/v2/ohlc/{pair}/", self.ohlc), web.get("/api/v2/trading-pairs-info/", self.pairs)]
+        )
+
+    async def pairs(self, request: web.Request) -> web.Response:
+        return web.json_response(
+            [{"name": "BTC/USD", "trading": "Enabled"}, {"name": "OLD/USD", "trading": "Disabled"}]
+        )
+
+    async def ohlc(self, request: web.Request) -> web.Response:
+        if request.match_info["pair"] != "btcusd":
+            return web.json_response({"code": "404", "errors": []}, status=404)
+        step, limit = int(request.query["step"]), int(request.query["limit"])
+        assert 1 <= limit <= 1000
+        last = min(int(request.query.get("end", time.time())), int(time.time()))
+        times = range(self.began, last + 1, step)
+        if "start" in request.query:
+            times = range(max(self.began, -(-int(request.query["start"]) // step) * step), last + 1, step)[:limit]
+        rows = [self.row(opened, step) for opened in times[-limit:]]
+        return web.json_response({"data": {"pair": "BTC/USD", "ohlc": rows}})
+
+    def row(self, opened: int, step: int) -> dict[str, str]:
+        moved = min(step, int((time.time() - opened) * 10))
+        return {
+            "timestamp": str(opened),
+            **{"open": str(opened), "low": str(opened), "high": str(opened + moved), "close": str(opened + moved)},
+            "volume": "1.5",
+        }
+
+
+async def test_polling_example_runs_in_a_relay(
+    relay_with: StartRelay, serve: Callable[[web.Application], Any], guide: Callable[..., str]
+) -> None:
+    address = await serve(Bitstamp().app)
+    tables = {"bitstamp": {"rest_url": [f"http://{address}"], "poll_seconds": 0.1}}
+    running = await relay_with(plugins=(guide("bitstamp.py"),), tables=tables)
+    client = await running.connect()
+    await client.subscribe("BTC/USD@1m")
+    update = await client.update(symbol="BTC/USD")
+    assert update["candle"]["open"] == update["candle"]["time"]
+    answer = await running.get("history", symbol="BTC/USD", interval="1h", limit=1500)
+    times = [candle["time"] for candle in answer.body["candles"]]
+    assert len(times) == 960 + (int(time.time()) % 86_400) // 3600 + 1
+    assert times == list(range(times[0], times[-1] + 1, 3600))
+    await client.ask("subscribe", streams=["OLD/USD@1m"])
+    assert (await client.error())["code"] == "unknown_symbol"
+
+
+async def test_polling_example_conforms(
+    serve: Callable[[web.Application], Any], guide: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    guide("bitstamp.py")
+    address = await serve(Bitstamp().app)
+    settings = {"rest_url": f"http://{address}", "poll_seconds": 0.1}
+    report = await check_provider("bitstamp.py", symbol="BTC/USD", interval="1m", settings=settings, timeout_s=3)
+    assert report.unchecked == (
+        "closing: a candle of 1m takes longer than timeout_s",
+        "reconnect: the feed holds no WebSocket that could be lost",
+        "speed: the provider read no messages from a WebSocket",
+    )
+
+
+async def test_tests_of_the_guide_pass(
+    serve: Callable[[web.Application], Any], guide: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(Path(guide("test_bitstamp.py")).parent))
+    guide("test_refusal.py")
+    address = await serve(Bitstamp().app)
+    guide("bitstamp.py", "https://www.bitstamp.net", f"http://{address}")
+    for name, test in (("test_bitstamp", "test_conformance"), ("test_refusal", "test_unknown_pair_is_rejected")):
+        module = importlib.import_module(name)
+        await getattr(module, test)()
+
+
+class Okx:
+    """A tiny venue: `candle1s` and others of every instrument but NOPE."""
+
+    def __init__(self) -> None:
+        self.app = web.Application()
+        self.app.add_routes([web.get("/ws", self.serve)])
+        self.requests: list[dict[str, Any]] = []
+        self.sockets: list[web.WebSocketResponse] = []
+
+    async def serve(self, request: web.Request) -> web.WebSocketResponse:
+        socket = web.WebSocketResponse()
+        await socket.prepare(request)
+        self.sockets.append(socket)
+        subscribed: dict[tuple[str, str], None] = {}
+        sender = asyncio.create_task(self.send(socket, subscribed))
+        try:
+            async for message in socket:
+                if message.type is WSMsgType.TEXT and message.data == "ping":
+                    await socket.send_str("pong")
+                    continue
+                wanted = message.json()
+                self.requests.append(wanted)
+                for arg in wanted["args"]:
+                    name = (arg["channel"], arg["instId"])
+                    if arg["instId"] == "NOPE" or arg["instId"] == "NOSUCHSYMBOL":
+                        text = f"Wrong URL or channel:{name[0]},instId:{name[1]} doesn't exist. Please use the correct"
+                        await socket.send_json({"event": "error", "code": "60018", "msg": text})
+                        continue
+                    if wanted["op"] == "subscribe":
+                        subscribed[name] = None
+                    else:
+                        subscribed.pop(name, None)
+                    await socket.send_json({"event": wanted["op"], "arg": arg})
+        finally:
+            sender.cancel()
+            await asyncio.gather(sender, return_exceptions=True)
+        return socket
+
+    async def send(self, socket: web.WebSocketResponse, subscribed: dict[tuple[str, str], None]) -> None:
+        opened = int(time.time())
+        while True:
+            for channel, symbol in list(subscribed):
+                step = 1 if channel == "candle1s" else 60
+                rows = [[str(opened // step * step * 1000), "1.0", "3.0", "0.5", "2.0", "7", "14", "14", "0"]]
+                if step == 1:
+                    rows[0][8] = "1"
+                await socket.send_json({"arg": {"channel": channel, "instId": symbol}, "data": rows})
+            await asyncio.sleep(max(0.0, opened + 1 - time.time()))
+            opened += 1
+
+
+async def test_websocket_example_runs_in_a_relay(
+    relay_with: StartRelay, serve: Callable[[web.Application], Any], guide: Callable[..., str]
+) -> None:
+    venue = Okx()
+    address = await serve(venue.app)
+    tables = {"okx": {"ws_url": f"ws://{address}/ws"}}
+    running = await relay_with(plugins=(guide("okx.py"),), tables=tables)
+    client = await running.connect()
+    await client.subscribe("okx:BTC-USDT@1s", "okx:ETH-USDT@1m", "okx:NOPE@1m")
+    closed = await client.update(symbol="BTC-USDT", is_closed=True)
+    assert closed["candle"] | {"time": 0} == {
+        "time": 0,
+        "open": 1.0,
+        "high": 3.0,
+        "low": 0.5,
+        "close": 2.0,
+        "volume": 7.0,
+    }
+    refused = [message for message in client.received if message.get("status") == "error"]
+    if not refused:
+        refused = [await client.until_type("status", status="error")]
+    assert refused[0]["symbol"] == "NOPE"
+    assert "doesn't exist" in refused[0]["message"]
+    await client.ask("unsubscribe", streams=["okx:BTC-USDT@1s"])
+    await eventually(lambda: venue.requests[-1]["op"] == "unsubscribe")
+    await venue.sockets[0].send_json({"event": "notice", "code": "64008", "msg": "The connection will soon be closed"})
+    await eventually(lambda: len(venue.sockets) == 2)
+    assert venue.requests[-1]["args"] == [{"channel": "candle1m", "instId": "ETH-USDT"}]
+
+
+async def test_websocket_example_conforms(serve: Callable[[web.Application], Any], guide: Callable[..., str]) -> None:
+    address = await serve(Okx().app)
+    await check_provider(
+        guide("okx.py"), symbol="BTC-USDT", interval="1m", settings={"ws_url": f"ws://{address}/ws"}, timeout_s=3
+    )
+
+
+async def test_ticks_example_runs_in_a_relay(
+    relay_with: StartRelay, serve: Callable[[web.Application], Any], guide: Callable[..., str]
+) -> None:
+    """Trades of a second whose beginning was not seen, of the next one, none in the one after, and some later."""
+    started = int(time.time())
+
+    async def venue(request: web.Request) -> web.WebSocketResponse:
+        socket = web.WebSocketResponse()
+        await socket.prepare(request)
+        trades = iter([(0.5, 5, 1.0), (1.2, 6, 0.1), (1.8, 4, 0.2), (3.5, 7, 1.0), (5.5, 8, 1.0)])
+        async for message in socket:
+            asked, channel = message.json(), {"channel": "live_trades_btcusd"}
+            if asked["event"] == "bts:subscribe":
+                await socket.send_json({"event": "bts:subscription_succeeded", "data": {}} | asked["data"])
+                for second, price, amount in trades:
+                    stamp = round((started + second) * 1_000_000)
+                    trade = {"microtimestamp": str(stamp), "price": price, "amount": amount}
+                    await socket.send_json({"event": "trade", "data": trade} | channel)
+        return socket
+
+    app = web.Application()
+    app.add_routes([web.get("/ws", venue)])
+    tables = {"bitstamp_trades": {"ws_url": f"ws://{await serve(app)}/ws"}}
+    running = await relay_with(plugins=(guide("bitstamp_trades.py"),), tables=tables)
+    client = await running.connect()
+    await client.subscribe("bitstamp_trades:BTC/USD@1s")
+    found = [await client.update(is_closed=True) for _ in range(3)]
+    assert [tuple((update["candle"] | {"time": update["candle"]["time"] - started}).values()) for update in found] == [
+        (1, 6.0, 6.0, 4.0, 4.0, 0.3),
+        (2, 4.0, 4.0, 4.0, 4.0, 0.0),
+        (3, 7.0, 7.0, 7.0, 7.0, 1.0),
+    ]
+
+
+async def test_wrapper_example_times_history(
+    guide: Callable[..., str], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module: Any = discovery.import_named(guide("slow_log.py"))
+    moments = iter((0.0, 1.5))
+    monkeypatch.setattr(module, "time", type("Time", (), {"monotonic": staticmethod(lambda: next(moments))}))
+    async with opened(tally(), module) as provider:
+        await provider.candles(StreamKey("TALLY", "1s"), None, int(time.time()), 2)
+    assert caplog.messages == ["history of TALLY took 1.5 s"]
+
+
+async def test_smallest_provider_is_where_the_guide_says() -> None:
+    assert "`tests/plugins/clock.py`" in GUIDE
+    async with open_provider(path_of("clock")) as provider, WatchedFeed(provider, [StreamKey("X", "1s")]) as feed:
+        assert await feed.until(lambda: feed.updates, 3)
+
+
+def test_example_files_are_in_the_guide() -> None:
+    names = re.findall(r"```python\n# (\S+)\n", GUIDE)
+    assert names == [
+        "bitstamp.py",
+        "okx.py",
+        "bitstamp_trades.py",
+        "test_bitstamp.py",
+        "test_refusal.py",
+        "slow_log.py",
+    ]
+    assert isinstance(Sandbox, type)

@@ -1,0 +1,132 @@
+"""A provider that says that its past changed: what was stored goes, what was told comes again as revised."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from providers import BUILTIN
+from relay import API_VERSION, Candle, PriceUpdate, ProviderInfo, StreamKey, Watchlist, hookimpl
+from relay.core.clock import Clock
+from relay.core.model import Candle as StoredCandle
+from relay.core.spans import Span
+from relay.storage.inspect import overview, reading
+from relay.storage.store import Store
+from relay.storage.verify import verify
+from tests.conftest import StartRelay
+from tests.support.running_relay import eventually
+
+
+class Shares:
+    """A share at 100 until `split` is called: then at 50, and so is all of its past before the split."""
+
+    __name__ = "shares"
+
+    def __init__(self) -> None:
+        self.began = int(time.time()) - 600
+        self.is_split = False
+        self.told: list[tuple[StreamKey, int | None]] = []
+        self.asked = 0
+
+    def split(self, before: int | None) -> None:
+        self.is_split = True
+        self.told.append((StreamKey("SHARE", "1m"), before))
+
+    def _candle(self, opened: int) -> Candle:
+        price = 50.0 if self.is_split else 100.0
+        return Candle(opened, price, price, price, price, 1.0)
+
+    @hookimpl
+    def relay_provider(self) -> ProviderInfo:
+        return ProviderInfo(
+            name="shares", api=API_VERSION, title="Shares", asset_classes=("demo",), intervals=("1s", "1m"),
+            close_grace_s=0.5,
+        )  # fmt: skip
+
+    @hookimpl
+    async def relay_candles(self, symbol: str, interval: str, start: int | None, end: int, limit: int) -> list[Candle]:
+        self.asked += 1
+        step = 60 if interval == "1m" else 1
+        first = -(-max(self.began, start or 0) // step) * step
+        times = range(first, min(end, int(time.time()) + 1), step)
+        return [self._candle(opened) for opened in (times[-limit:] if start is None else times[:limit])]
+
+    @hookimpl
+    async def relay_stream(self, watchlist: Watchlist) -> AsyncIterator[PriceUpdate]:
+        opened = int(time.time())
+        while True:
+            await asyncio.sleep(0.05)
+            while self.told:
+                watchlist.invalidate(*self.told.pop())
+            if time.time() >= opened + 1:
+                for key in watchlist.streams:
+                    yield PriceUpdate(key, self._candle(opened), is_closed=True)
+                opened += 1
+
+
+async def test_told_candles_are_revised_and_stored_ones_are_asked_for_anew(relay_with: StartRelay) -> None:
+    shares = Shares()
+    relay = await relay_with(builtin=(*BUILTIN, shares))
+    client = await relay.connect()
+    await client.subscribe("SHARE@1s")
+    for _ in range(3):
+        await client.update(is_closed=True)
+    before = client.closed_times
+    query: dict[str, Any] = {"symbol": "SHARE", "interval": "1s", "start_time": shares.began, "limit": 300}
+    for _ in range(3):
+        prices = {candle["close"] for candle in (await relay.get("history", **query)).body["candles"]}
+        assert prices == {100.0}
+    asked = shares.asked
+    shares.split(None)
+    await eventually(lambda: not shares.told)
+    revised = [await client.update(revised=True) for _ in before]
+    assert [message["candle"]["time"] for message in revised] == before
+    assert {(message["candle"]["close"], message["is_closed"]) for message in revised} == {(50.0, True)}
+    answer = await relay.get("history", **query)
+    assert {candle["close"] for candle in answer.body["candles"]} == {50.0}
+    assert len(answer.body["candles"]) == 300
+    assert shares.asked > asked
+    # The stream goes on where it was.
+    update = await client.update(is_closed=True)
+    assert update["candle"]["time"] > before[-1]
+    fresh = [message for message in client.updates if message["is_closed"] and not message.get("revised")]
+    times = [message["candle"]["time"] for message in fresh]
+    assert times == list(range(times[0], times[0] + len(times)))
+    assert not [message for message in client.received if message["type"] == "gap"]
+
+
+async def test_what_opened_later_stays(tmp_path: Path) -> None:
+    path = tmp_path / "relay.db"
+    start = 1_700_000_000 // 3600 * 3600
+    store = await Store.open(path, Clock())
+    minutes = [StoredCandle(start + 60 * n, 2.0, 3.0, 1.0, 2.5, 10.0) for n in range(2000)]
+    hours = [StoredCandle(start + 3600 * n, 2.0, 3.0, 1.0, 2.5, 10.0) for n in range(30)]
+    await store.add("shares", StreamKey("SHARE", "1m"), minutes, Span(0, start + 120_000))
+    await store.add("shares", StreamKey("SHARE", "1h"), hours, Span(start, start + 30 * 3600))
+    await store.add("shares", StreamKey("OTHER", "1m"), minutes, Span(start, start + 120_000))
+    await store.chunks("shares", StreamKey("SHARE", "1m"), 0, 1 << 40, 5000, False)
+    age = store.age("shares", "SHARE")
+    before = start + 7000 * 10
+    assert await store.forget("shares", "SHARE", before=before) == 1167 + 20
+    assert store.age("shares", "SHARE") > age
+    assert store.version("shares", StreamKey("SHARE", "1m")) == -1
+    assert await store.read("shares", StreamKey("SHARE", "1m"), 0, 1 << 40) == minutes[1167:]
+    assert await store.spans("shares", StreamKey("SHARE", "1m"), 0, 1 << 40) == [Span(before, start + 120_000)]
+    assert len(await store.read("shares", StreamKey("OTHER", "1m"), 0, 1 << 40)) == 2000
+    await store.close()
+    with reading(str(path)) as connection:
+        found = verify(connection, overview(connection, str(path)).streams, start + 1e6)
+    assert found.faults == []
+
+
+@pytest.mark.parametrize("interval", ["1m", None])
+async def test_what_waits_to_be_written_is_forgotten_too(tmp_path: Path, interval: str | None) -> None:
+    store = await Store.open(tmp_path / "relay.db", Clock())
+    candle = StoredCandle(60, 2.0, 3.0, 1.0, 2.5, 10.0)
+    store.put_closed("shares", StreamKey("SHARE", "1m"), candle, None)
+    assert await store.forget("shares", "SHARE", interval) == 1
+    assert await store.read("shares", StreamKey("SHARE", "1m"), 0, 1 << 40) == []
+    await store.close()

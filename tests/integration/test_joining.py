@@ -1,0 +1,199 @@
+"""`bars` and `since`: the past that a subscription begins with and the live stream are one sequence."""
+
+import asyncio
+import itertools
+import time
+from collections.abc import AsyncGenerator
+from typing import Any
+
+import pytest
+
+from providers import BUILTIN
+from providers.sandbox import Sandbox
+from relay import API_VERSION, Candle, PriceUpdate, ProviderInfo, Watchlist, hookimpl
+from relay.app import HISTORY
+from relay.core.model import StreamKey
+from relay.history.provider_calls import ProviderCall
+from relay.history.range_walk import CandleSource, PageRequest
+from relay.protocol.client_requests import SubscribeOptions
+from tests.conftest import StartRelay
+from tests.support.running_relay import Running, WsClient
+
+
+async def test_snapshot_comes_after_the_state_and_before_updates(client: WsClient, sandbox: Sandbox) -> None:
+    sandbox.binance.faults.refuse(503, times=1)
+    await client.ask("subscribe", symbol="BTCUSDT", interval="1s", bars=5, id="a")
+    kinds = [await client.next() for _ in range(3)]
+    assert [message["type"] for message in kinds] == ["subscription", "status", "snapshot"]
+    snapshot = kinds[2]
+    names = {"type", "symbol", "interval", "provider", "candles", "last_is_closed", "complete", "seq", "revision"}
+    assert set(snapshot) == names
+    assert len(snapshot["candles"]) == 5
+    assert snapshot["complete"] is True
+
+
+@pytest.mark.parametrize("options", [{"bars": 30}, {"bars": 1}, {"bars": 0}, {"closed_only": True, "bars": 10}])
+async def test_snapshot_and_live_are_one_sequence(quick: Running, options: dict[str, Any]) -> None:
+    client = await quick.connect()
+    await client.ask("subscribe", symbol="BTCUSDT", interval="1s", **options)
+    snapshot = await client.until_type("snapshot")
+    for _ in range(3):
+        await client.update(is_closed=True)
+    past = [candle["time"] for candle in snapshot["candles"]]
+    assert len(past) == options["bars"]
+    if past and not snapshot["last_is_closed"]:
+        past.pop()
+    times = past + client.closed_times
+    assert times == list(range(times[0], times[0] + len(times)))
+
+
+async def test_since_brings_everything_opened_after_it(relay: Running, client: WsClient) -> None:
+    history = (await relay.get("history", symbol="BTCUSDT", interval="1s", limit=20)).body["candles"]
+    since = history[0]["time"]
+    await client.ask("subscribe", symbol="BTCUSDT", interval="1s", since=since)
+    snapshot = await client.until_type("snapshot")
+    assert snapshot["complete"] is True
+    await client.update(is_closed=True)
+    past = [candle["time"] for candle in snapshot["candles"]]
+    assert past[0] == since + 1
+    if not snapshot["last_is_closed"]:
+        past.pop()
+    times = past + client.closed_times
+    assert times == list(range(since + 1, since + 1 + len(times)))
+
+
+async def test_since_with_bars_brings_at_most_the_last_bars(relay: Running, client: WsClient) -> None:
+    history = (await relay.get("history", symbol="BTCUSDT", interval="1m", limit=50)).body["candles"]
+    await client.ask("subscribe", symbol="BTCUSDT", interval="1m", since=history[0]["time"], bars=5)
+    few = await client.until_type("snapshot")
+    assert len(few["candles"]) == 5
+    assert few["candles"][-1]["time"] >= history[-1]["time"]
+    await client.ask("subscribe", symbol="ETHUSDT", interval="1m", since=history[-3]["time"], bars=500)
+    all_since = await client.until_type("snapshot", symbol="ETHUSDT")
+    assert [candle["time"] for candle in all_since["candles"]][:2] == [history[-2]["time"], history[-1]["time"]]
+
+
+async def test_since_in_the_future_brings_nothing(client: WsClient) -> None:
+    await client.ask("subscribe", symbol="BTCUSDT", interval="1m", since=2**53)
+    snapshot = await client.until_type("snapshot")
+    assert (snapshot["candles"], snapshot["last_is_closed"], snapshot["complete"]) == ([], True, True)
+
+
+async def test_most_bars_come_in_one_snapshot(client: WsClient) -> None:
+    await client.ask("subscribe", symbol="BTCUSDT", interval="1m", bars=5000)
+    snapshot = await client.until_type("snapshot")
+    times = [candle["time"] for candle in snapshot["candles"]]
+    assert times == list(range(times[0], times[0] + 5000 * 60, 60))
+
+
+async def test_snapshot_says_when_the_past_is_not_complete(client: WsClient, sandbox: Sandbox) -> None:
+    sandbox.binance.faults.answer_rest(500, "{}")
+    await client.ask("subscribe", symbol="BTCUSDT", interval="1m", bars=10)
+    snapshot = await client.until_type("snapshot")
+    assert snapshot["complete"] is False
+
+
+async def test_a_resume_that_the_provider_fails_brings_what_is_known_and_tells_what_is_not(
+    relay: Running, client: WsClient, sandbox: Sandbox
+) -> None:
+    now = int(time.time())
+    since = now - now % 60 - 200 * 60
+    known = await relay.get("history", symbol="BTCUSDT", interval="1m", start_time=since + 60, limit=50)
+    sandbox.binance.faults.answer_rest(500, "{}")
+    await client.ask("subscribe", symbol="BTCUSDT", interval="1m", since=since)
+    snapshot = await client.until_type("snapshot")
+    assert snapshot["complete"] is False
+    assert snapshot["candles"][:50] == known.body["candles"]
+    gaps = [(message["from"], message["to"]) for message in client.received if message["type"] == "gap"]
+    assert len(gaps) == 1
+    assert gaps[0][0] == since + 51 * 60
+    # The rest is what the stream owes from its beginning on.
+    assert gaps[0][1] > now - 60
+
+
+async def test_a_past_that_the_budget_does_not_allow_for_long_is_told_as_one_that_follows(
+    client: WsClient, sandbox: Sandbox
+) -> None:
+    sandbox.binance.faults.answer_rest(429, "{}", retry_after=600)
+    await client.ask("subscribe", symbol="BTCUSDT", interval="1m", since=int(time.time()) - 3600)
+    snapshot = await client.until_type("snapshot")
+    assert snapshot["complete"] is False
+    gaps = [message["reason"] for message in client.received if message["type"] == "gap"]
+    assert gaps
+    assert all("was not asked, it follows later" in reason for reason in gaps)
+
+
+async def test_past_of_a_subscription_takes_the_turn_of_its_client(
+    relay_with: StartRelay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    relay = await relay_with(tokens={"alice": "opensesame"})
+    calls, asked = relay.app[HISTORY].calls, []
+    start = calls.start
+
+    def watched(source: CandleSource, key: StreamKey, piece: PageRequest, client: str | None) -> ProviderCall:
+        asked.append((key, client))
+        return start(source, key, piece, client)
+
+    monkeypatch.setattr(calls, "start", watched)
+    client = await relay.connect(headers={"Authorization": "Bearer opensesame"})
+    await client.subscribe("BTCUSDT@1m", bars=50)
+    await client.subscribe("ETHUSDT@1m", since=int(time.time()) - 3600)
+    assert asked == [(StreamKey("BTCUSDT", "1m"), "token:alice"), (StreamKey("ETHUSDT", "1m"), "token:alice")]
+
+
+async def test_requests_during_a_fetch_are_all_answered_and_the_last_one_counts(
+    relay: Running, client: WsClient, sandbox: Sandbox
+) -> None:
+    sandbox.binance.faults.delay_rest(0.4)
+    await client.ask("subscribe", symbol="BTCUSDT", interval="1s", bars=3, id=1)
+    await client.ask("subscribe", symbol="BTCUSDT", interval="1s", bars=7, id=2)
+    await client.ask("subscribe", symbol="BTCUSDT", interval="1s", closed_only=True, id=3)
+    snapshot = await client.until_type("snapshot")
+    assert [m["id"] for m in client.received if m["type"] == "subscription"] == [1, 2, 3]
+    assert len(snapshot["candles"]) == 7
+    (options,) = (channel.options for channel in next(iter(relay.hub.subscribers)).subscriptions.values())
+    assert options == SubscribeOptions(closed_only=True)
+
+
+async def test_a_provider_that_hangs_holds_up_no_snapshot_of_another(client: WsClient, sandbox: Sandbox) -> None:
+    await client.subscribe("EUR/USD@1m")
+    sandbox.twelve_data.faults.delay_rest(30)
+    await client.ask("subscribe", symbol="GBP/USD", interval="1h", bars=5)
+    await client.ask("subscribe", symbol="BTCUSDT", interval="1m", bars=5)
+    assert (await client.until_type("snapshot"))["symbol"] == "BTCUSDT"
+
+
+class Counting:
+    """A provider without history: a closed candle every 10 ms."""
+
+    @hookimpl
+    def relay_provider(self) -> ProviderInfo:
+        return ProviderInfo(
+            name="counting", api=API_VERSION, title="Counting", asset_classes=("demo",), intervals=("1s",)
+        )  # fmt: skip
+
+    @hookimpl
+    async def relay_stream(self, watchlist: Watchlist) -> AsyncGenerator[PriceUpdate, None]:
+        # An hour ago, so that a hundred candles a second do not run into the future.
+        for time_s in itertools.count(int(time.time()) - 3600):
+            await asyncio.sleep(0.01)
+            for key in watchlist.streams:
+                yield PriceUpdate(key, Candle(time_s, 1.0, 1.0, 1.0, 1.0), is_closed=True)
+
+
+async def test_without_history_the_snapshot_holds_what_the_relay_saw_and_says_so(relay_with: StartRelay) -> None:
+    relay = await relay_with(builtin=(*BUILTIN, Counting))
+    first, second = await relay.connect(), await relay.connect()
+    await first.ask("subscribe", symbol="X", interval="1s", bars=5)
+    snapshot = await first.until_type("snapshot")
+    assert (snapshot["candles"], snapshot["complete"]) == ([], False)
+    for _ in range(20):
+        await first.update()
+    await second.ask("subscribe", symbol="X", interval="1s", bars=5)
+    snapshot = await second.until_type("snapshot")
+    update = await second.update()
+    times = [candle["time"] for candle in snapshot["candles"]] + [update["candle"]["time"]]
+    assert times == list(range(times[0], times[0] + 6))
+    await second.ask("subscribe", symbol="Y", interval="1s", bars=0)
+    nothing = await second.until_type("snapshot", symbol="Y")
+    assert (nothing["candles"], nothing["complete"]) == ([], True)

@@ -1,0 +1,174 @@
+"""Log lines an operator and a machine can use: an event each, with the same fields for the same things."""
+
+import ast
+import asyncio
+import io
+import json
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from providers.sandbox import Sandbox
+from relay.telemetry.events import event
+from relay.telemetry.logs import JsonFormatter, set_up_logs
+from tests.conftest import StartRelay
+from tests.support.running_relay import Running, eventually
+
+ROOT = Path(__file__).parents[2]
+LEVELS = {"debug", "info", "warning", "error", "exception"}
+OWN_FIELDS = {"time", "level", "logger", "message", "exception"}
+
+Line = dict[str, Any]
+
+
+class Lines:
+    """What was logged, as JSON lines."""
+
+    def __init__(self, output: io.StringIO, handler: logging.Handler) -> None:
+        self._output = output
+        self.handler = handler
+
+    def of(self, *events: str, **fields: object) -> list[Line]:
+        """Return the lines of these events (of all, if none is named) that have these fields."""
+        lines = [json.loads(line) for line in self._output.getvalue().splitlines()]
+        return [
+            line
+            for line in lines
+            if (not events or line.get("event") in events)
+            and all(line.get(name) == value for name, value in fields.items())
+        ]
+
+
+@pytest.fixture
+def lines() -> Iterator[Lines]:
+    output = io.StringIO()
+    handler = logging.StreamHandler(output)
+    handler.setFormatter(JsonFormatter())
+    root = logging.getLogger()
+    root.addHandler(handler)
+    root.setLevel(logging.DEBUG)
+    yield Lines(output, handler)
+    root.removeHandler(handler)
+
+
+async def test_lines_of_a_client_can_be_told_from_those_of_others(relay: Running, lines: Lines) -> None:
+    other, client = await relay.connect(), await relay.connect()
+    await other.subscribe("ETHUSDT@1m")
+    await client.subscribe("BTCUSDT@1m")
+    await client.ask("unsubscribe", symbol="BTCUSDT", interval="1m", id_=1)
+    await client.answer(1)
+    await client.socket.close(code=1001)
+    await eventually(lambda: lines.of("client_left"))
+    came = lines.of("client_came")
+    assert [line["address"] for line in came] == ["127.0.0.1", "127.0.0.1"]
+    number = came[1]["client"]
+    assert number != came[0]["client"]
+    assert [(line["event"], line.get("stream"), line.get("action")) for line in lines.of(client=number)] == [
+        ("client_came", None, None),
+        ("client_stream", "BTCUSDT@1m", "subscribes to"),
+        ("client_stream", "BTCUSDT@1m", "leaves"),
+        ("client_left", None, None),
+    ]
+    (left,) = lines.of("client_left")
+    assert (left["by"], left["code"], left["level"]) == ("client", 1001, "debug")
+    assert left["message"] == f"client {number} left: close code 1001, by the client"
+
+
+async def test_token_of_a_client_is_named_and_never_shown(relay_with: StartRelay, lines: Lines) -> None:
+    relay = await relay_with(tokens=["open-sesame"])
+    client = await relay.connect(headers={"Authorization": "Bearer open-sesame"})
+    (came,) = lines.of("client_came")
+    assert came["token"]
+    assert not [line for line in lines.of() if "open-sesame" in json.dumps(line)]
+    await client.close()
+
+
+async def test_lost_feed_is_one_line_with_its_cause_and_the_wait(
+    sandbox: Sandbox, relay: Running, lines: Lines
+) -> None:
+    client = await relay.connect()
+    await client.subscribe("BTCUSDT@1m")
+    await client.update()
+    sandbox.binance.faults.drop()
+    await client.until_type("status", status="reconnecting")
+    await client.until_type("status", status="connected")
+    (ended,) = lines.of("feed_ended", provider="binance")
+    opened = lines.of("feed_opened", provider="binance")
+    assert len(opened) == 2
+    assert (ended["level"], opened[0]["level"]) == ("warning", "info")
+    assert ended["feed"] == opened[0]["feed"] != opened[1]["feed"]
+    assert ended["cause"] == "lost"
+    assert ended["reason"] in ended["message"]
+    assert 1 <= ended["wait_s"] <= 2
+    assert [line for line in lines.of(level="error") if line["logger"].startswith("relay")] == []
+
+
+def test_json_line_holds_fields_of_any_kind_and_they_take_nothing_away() -> None:
+    record = logging.LogRecord("relay.some", logging.INFO, "file", 1, "path %s", ("x",), None)
+    for name, value in event("some_event", path="/caf\udce9", place=Path("/tmp"), message="forged", n=3).items():
+        setattr(record, name, value)
+    line = json.loads(JsonFormatter().format(record))
+    assert line["event"] == "some_event"
+    assert line["path"] == "/caf\\udce9"
+    assert (line["place"], line["n"], line["message"]) == ("/tmp", 3, "path x")
+
+
+def calls() -> Iterator[tuple[str, ast.Call]]:
+    """Yield each call of a logger in the relay, and where it is."""
+    for path in sorted((ROOT / "relay").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if (
+                isinstance(node, ast.Call)
+                and isinstance(node.func, ast.Attribute)
+                and isinstance(node.func.value, ast.Name)
+                and (node.func.value.id, node.func.attr in LEVELS) == ("log", True)
+            ):
+                yield f"{path.relative_to(ROOT)}:{node.lineno}", node
+
+
+def test_every_line_of_the_relay_names_its_event() -> None:
+    found = list(calls())
+    assert len(found) > 30
+    assert [place for place, call in found if not any(keyword.arg == "extra" for keyword in call.keywords)] == []
+
+
+def test_every_line_of_the_relay_is_put_together_by_the_logger() -> None:
+    assert [place for place, call in calls() if not isinstance(call.args[0], ast.Constant)] == []
+
+
+def test_names_of_events_and_fields_fit_everywhere() -> None:
+    names = []
+    for path in sorted((ROOT / "relay").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "event":
+                name, fields = node.args[0], {keyword.arg for keyword in node.keywords if keyword.arg}
+                assert not fields & OWN_FIELDS, f"{path}:{node.lineno}"
+                if isinstance(name, ast.Constant):
+                    assert isinstance(name.value, str)
+                    assert name.value.replace("_", "").isalpha(), name.value
+                    assert name.value.islower(), name.value
+                    names.append(name.value)
+    assert len(names) == len(set(names))
+
+
+async def test_what_is_no_http_leaves_one_line_at_debug_and_no_traceback(relay: Running, lines: Lines) -> None:
+    server = logging.getLogger("aiohttp.server")
+    before = server.filters[:]
+    set_up_logs("debug", "text")
+    logging.getLogger().addHandler(lines.handler)
+    try:
+        host, port = relay.url.removeprefix("http://").split(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        writer.write(b"GET / HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer hush\x01\r\n\r\n")
+        assert (await reader.readline()).split()[1] == b"400"
+        writer.close()
+        await eventually(lambda: lines.of("no_http"))
+    finally:
+        server.filters[:] = before
+    assert [line["level"] for line in lines.of() if line["logger"] in ("aiohttp.server", "relay.telemetry.logs")] == [
+        "debug"
+    ]
+    assert not any("hush" in str(line) or "exception" in line for line in lines.of())

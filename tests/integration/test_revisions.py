@@ -1,0 +1,276 @@
+"""What was revised while a client was away: numbered, kept with the candle, and brought by a resume."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from providers import BUILTIN
+from relay import API_VERSION, Candle, PriceUpdate, ProviderInfo, StreamKey, Watchlist, hookimpl
+from relay.core.clock import Clock
+from relay.core.model import Candle as StoredCandle
+from relay.storage.database import FileChecks
+from relay.storage.revisions import MOST
+from relay.storage.store import Store
+from tests.conftest import StartRelay
+from tests.support.running_relay import Message, Running, WsClient, eventually
+
+KEY = StreamKey("X", "1m")
+
+
+def candle(minute: int, close: float = 1.0) -> StoredCandle:
+    return StoredCandle(60 * minute, 1.0, 9.0, 0.5, close, 1.0)
+
+
+# -- in the store ----------------------------------------------------------------------------------
+
+
+async def revised_after(store: Store, number: int) -> tuple[list[StoredCandle], bool]:
+    found = await store.revisions("p", KEY, number)
+    return list(found.candles), found.is_complete
+
+
+def revise(store: Store, minute: int, close: float) -> int:
+    number = store.put_closed("p", KEY, candle(minute, close), None, is_revised=True)
+    assert number is not None
+    return number
+
+
+@pytest.mark.parametrize("is_written", [True, False])
+async def test_revisions_after_a_number_are_the_candles_as_they_are_now(tmp_path: Path, is_written: bool) -> None:
+    store = await Store.open(tmp_path / "relay.db", Clock())
+    try:
+        before = store.revision
+        for minute in range(4):
+            assert store.put_closed("p", KEY, candle(minute), None) is None
+        first, second = revise(store, 2, 2.0), revise(store, 1, 3.0)
+        assert before < first < second == store.revision
+        third = revise(store, 2, 4.0)
+        store.put_closed("p", StreamKey("Y", "1m"), candle(1, 7.0), None, is_revised=True)
+        if is_written:
+            await store.flush()
+        assert await revised_after(store, before) == ([candle(1, 3.0), candle(2, 4.0)], True)
+        assert await revised_after(store, second) == ([candle(2, 4.0)], True)
+        assert await revised_after(store, third) == ([], True)
+    finally:
+        await store.close()
+
+
+async def test_numbers_go_on_in_the_next_run_and_after_a_clock_that_went_back(tmp_path: Path) -> None:
+    numbers: list[int] = []
+    for wall in (2_000_000_000.0, 2_000_000_100.0, 1_900_000_000.0):
+        store = await Store.open(tmp_path / "relay.db", Clock(wall=partial(float, wall)))
+        try:
+            if numbers:
+                assert await revised_after(store, numbers[0]) == (
+                    [candle(minute, 2.0) for minute in range(1, len(numbers))],
+                    True,
+                )
+            numbers.append(revise(store, len(numbers), 2.0))
+        finally:
+            await store.close()
+    assert numbers == sorted(numbers)
+
+
+async def test_what_is_not_known_any_more_is_not_claimed(tmp_path: Path) -> None:
+    store = await Store.open(tmp_path / "relay.db", Clock())
+    try:
+        before = store.revision
+        assert await revised_after(store, before) == ([], True)
+        assert (await revised_after(store, before - 10**9))[1] is False, "before the file was made"
+        assert (await revised_after(store, before + 10**9))[1] is False, "of another relay"
+        numbers = [revise(store, minute, 2.0) for minute in range(MOST + 1)]
+        await store.flush()
+        assert (await revised_after(store, before))[1] is False
+        candles, is_complete = await revised_after(store, numbers[1])
+        assert (len(candles), is_complete) == (MOST - 1, True)
+        await store.forget("p", "X", before=60 * 5)
+        assert (await revised_after(store, numbers[-1]))[1] is False
+        assert await revised_after(store, store.revision) == ([], True)
+    finally:
+        await store.close()
+
+
+async def test_a_file_that_took_the_place_of_another_claims_nothing_of_before(tmp_path: Path) -> None:
+    path = tmp_path / "relay.db"
+    store = await Store.open(path, Clock(), pace=FileChecks(check_s=0.02, absent_s=0.1))
+    try:
+        first = revise(store, 1, 2.0)
+        await store.flush()
+        path.unlink()
+        await eventually(lambda: store.replacements == 1)
+        assert (await revised_after(store, first - 1))[1] is False
+        before = store.revision
+        second = revise(store, 2, 2.0)
+        assert await revised_after(store, before) == ([candle(2, 2.0)], True)
+        await store.flush()
+        assert await revised_after(store, second) == ([], True)
+    finally:
+        await store.close()
+
+
+# -- in a relay ------------------------------------------------------------------------------------
+
+
+class Venue:
+    """A provider that sends just what a test says, and whose history is what a test says."""
+
+    __name__ = "venue"
+
+    def __init__(self) -> None:
+        self.began = int(time.time()) - 100
+        self.closes: dict[int, float] = {}
+        self.hidden: set[int] = set()
+        self.answers_after_s = 0.0
+        self.is_mute = False
+        self._waiting: list[Candle] = []
+
+    def revise(self, opened: int, close: float, *, tells: bool = True) -> None:
+        self.closes[opened] = close
+        if tells:
+            self._waiting.append(self.candle(opened))
+
+    def candle(self, opened: int) -> Candle:
+        return Candle(opened, 1.0, 99.0, 0.5, self.closes.get(opened, 1.0), 1.0)
+
+    @hookimpl
+    def relay_provider(self) -> ProviderInfo:
+        return ProviderInfo(
+            name="venue", api=API_VERSION, title="Venue", asset_classes=("demo",), intervals=("1s",),
+            close_grace_s=0.2, candles_back=20,
+        )  # fmt: skip
+
+    @hookimpl
+    async def relay_candles(self, symbol: str, interval: str, start: int | None, end: int, limit: int) -> list[Candle]:
+        times = range(max(self.began, start or 0), min(end, int(time.time())))
+        await asyncio.sleep(self.answers_after_s)
+        chosen = times[-limit:] if start is None else times[:limit]
+        return [self.candle(opened) for opened in chosen if opened not in self.hidden]
+
+    @hookimpl
+    async def relay_stream(self, watchlist: Watchlist) -> AsyncIterator[PriceUpdate]:
+        opened = int(time.time())
+        while True:
+            await asyncio.sleep(0.02)
+            while self._waiting:
+                again = self._waiting.pop(0)
+                for key in watchlist.streams:
+                    yield PriceUpdate(key, again, is_closed=True)
+            if time.time() >= opened + 1:
+                if not self.is_mute:
+                    for key in watchlist.streams:
+                        yield PriceUpdate(key, self.candle(opened), is_closed=True)
+                opened += 1
+
+
+async def follow(relay: Running, **options: Any) -> tuple[WsClient, list[int], int]:
+    """Follow `S` until three candles closed; return the client, their open times and the number of the revision."""
+    client = await relay.connect()
+    await client.ask("subscribe", symbol="S", interval="1s", **options)
+    confirmed = await client.until_type("subscription")
+    for _ in range(3):
+        await client.update(is_closed=True)
+    return client, client.closed_times, confirmed["revision"]
+
+
+async def resume(relay: Running, since: int, **options: Any) -> tuple[WsClient, Message]:
+    client = await relay.connect()
+    await client.ask("subscribe", symbol="S", interval="1s", since=since, **options)
+    return client, await client.until_type("snapshot")
+
+
+def revised_in(snapshot: Message) -> list[tuple[int, float]]:
+    return [(candle["time"], candle["close"]) for candle in snapshot["revised"]]
+
+
+@pytest.mark.parametrize("options", [{}, {"closed_only": True}, {"throttle_ms": 1000}])
+async def test_who_was_away_hears_what_who_stayed_did(relay_with: StartRelay, options: dict[str, Any]) -> None:
+    venue = Venue()
+    relay = await relay_with(builtin=(*BUILTIN, venue))
+    stays, _, _ = await follow(relay)
+    client, times, revision = await follow(relay, **options)
+    await client.close()
+    venue.revise(times[0], 50.0)
+    told = await stays.update(revised=True)
+    assert (told["candle"]["time"], told["revision"] > revision) == (times[0], True)
+    back, snapshot = await resume(relay, times[-1], revision=revision, **options)
+    assert revised_in(snapshot) == [(times[0], 50.0)]
+    assert snapshot["revisions_known"] is True
+    assert all(candle["time"] > times[-1] for candle in snapshot["candles"])
+    # From here on it has all of it.
+    await back.close()
+    _, again = await resume(relay, times[-1], revision=snapshot["revision"], **options)
+    assert revised_in(again) == []
+
+
+async def test_who_comes_back_to_the_next_run_hears_it_too(relay_with: StartRelay, tmp_path: Path) -> None:
+    venue = Venue()
+    first = await relay_with(builtin=(*BUILTIN, venue), database=tmp_path / "relay.db")
+    stays, times, revision = await follow(first)
+    venue.revise(times[1], 50.0)
+    await stays.update(revised=True)
+    await first.close()
+    second = await relay_with(builtin=(*BUILTIN, venue), database=tmp_path / "relay.db")
+    _, snapshot = await resume(second, times[-1], revision=revision)
+    assert (revised_in(snapshot), snapshot["revisions_known"]) == ([(times[1], 50.0)], True)
+
+
+async def test_what_history_revises_while_nobody_follows_reaches_who_comes_back(relay_with: StartRelay) -> None:
+    venue = Venue()
+    relay = await relay_with(builtin=(*BUILTIN, venue))
+    client, times, revision = await follow(relay)
+    await client.close()
+    await eventually(lambda: not relay.hub.streams)
+    venue.revise(times[1], 50.0, tells=False)
+    query: dict[str, Any] = {"symbol": "S", "interval": "1s", "start_time": times[-1]}
+    await eventually(lambda: time.time() > times[-1] + 3)
+    await relay.get("history", **query)
+    _, snapshot = await resume(relay, times[-1], revision=revision)
+    assert revised_in(snapshot) == [(times[1], 50.0)]
+
+
+async def test_what_is_revised_while_a_resume_is_under_way_comes_once(relay_with: StartRelay) -> None:
+    venue = Venue()
+    relay = await relay_with(builtin=(*BUILTIN, venue))
+    stays, times, revision = await follow(relay)
+    venue.answers_after_s = 0.5
+    client = await relay.connect()
+    await eventually(lambda: time.time() > times[-1] + 2)
+    gap = [times[0] - 30, times[0] - 29]
+    await client.ask("subscribe", symbol="S", interval="1s", since=times[-1], revision=revision, gaps=[gap])
+    await asyncio.sleep(0.2)
+    venue.revise(times[1], 50.0)
+    await stays.update(revised=True)
+    snapshot = await client.until_type("snapshot")
+    assert revised_in(snapshot) == [(gap[0], 1.0), (times[1], 50.0)]
+    await client.settle()
+    assert not [message for message in client.updates if message.get("revised")]
+
+
+async def test_a_gap_is_closed_for_who_asks_as_soon_as_history_has_it(relay_with: StartRelay) -> None:
+    venue = Venue()
+    relay = await relay_with(builtin=(*BUILTIN, venue))
+    since = venue.began + 60
+    gaps = [[since - 9, since - 7], [since - 5, since - 4], [since, since + 5]]
+    venue.hidden = {since - 9, since - 8}
+    _, snapshot = await resume(relay, since, gaps=gaps)
+    assert [at for at, _ in revised_in(snapshot)] == [since - 5, since]
+    assert [candle["time"] for candle in snapshot["candles"]][:2] == [since + 1, since + 2]
+
+
+async def test_a_relay_that_does_not_know_says_so(relay_with: StartRelay) -> None:
+    relay = await relay_with(builtin=(*BUILTIN, Venue()))
+    client, times, revision = await follow(relay)
+    for number, is_known in ((1, False), (revision, True), (2**53, False)):
+        _, snapshot = await resume(relay, times[-1], revision=number)
+        assert (snapshot["revised"], snapshot["revisions_known"]) == ([], is_known)
+    _, plain = await resume(relay, times[-1])
+    assert not {"revised", "revisions_known"} & set(plain)
+    await client.ask("subscribe", symbol="S", interval="1s", revision=revision)
+    assert "give since" in (await client.error())["message"]
+    await client.ask("subscribe", symbol="S", interval="1s", since=5, gaps=[[9, 3]])
+    assert "[from, to]" in (await client.error())["message"]

@@ -1,0 +1,87 @@
+"""Clients that do not keep up: they cost the others nothing, lose no closed candle, and go when it takes too long."""
+
+import pytest
+
+from providers.sandbox import Sandbox
+from tests.conftest import StartRelay
+from tests.support.raw_socket import parsed, raw_clients
+from tests.support.running_relay import eventually
+
+SYMBOLS = ("BTCUSDT", "ETHUSDT", "SOLUSDT", "XRPUSDT", "ADAUSDT", "DOGEUSDT", "BNBUSDT")
+LONGER = [f"{symbol}@{interval}" for symbol in SYMBOLS for interval in ("1m", "3m", "5m", "15m", "30m", "1h")]
+MANY = [*LONGER, *(f"{symbol}@1s" for symbol in SYMBOLS)]
+
+
+async def test_fifty_clients_that_never_read_change_nothing_for_the_others(
+    relay_with: StartRelay, sandbox: Sandbox
+) -> None:
+    relay = await relay_with(flush_ms=0)
+    reader = await relay.connect()
+    await reader.subscribe(*LONGER, "BTCUSDT@1s")
+    with raw_clients(relay.url, 50, *LONGER) as dead:
+        for client in dead:
+            await client.open()
+        await eventually(lambda: len(relay.hub.subscribers) == 51)
+        await eventually(lambda: relay.hub.fanout.lagging >= 50, 60)
+        # 51 clients were served; now only the reader is: every closed second still comes, without a hole.
+        times: list[int] = []
+        while len(times) < 4:
+            update = await reader.update(symbol="BTCUSDT", interval="1s", is_closed=True)
+            times.append(update["candle"]["time"])
+        assert times == list(range(times[0], times[0] + 4))
+        waiting = max(subscriber.outbox.waiting_bytes for subscriber in relay.hub.subscribers)
+        assert waiting <= 64 * 1024, "a dead reader holds too much memory"
+    await eventually(lambda: relay.hub.fanout.lagging == 0)
+    assert len(relay.hub.subscribers) == 1
+
+
+async def test_stalled_client_returns_to_newest_open_candles_and_every_closed_one(relay_with: StartRelay) -> None:
+    relay = await relay_with(flush_ms=0)
+    with raw_clients(relay.url, 1, *MANY) as (client,):
+        await client.open()
+        await eventually(lambda: relay.hub.fanout.lagging == 1, 60)
+        (subscriber,) = relay.hub.subscribers
+        await eventually(lambda: subscriber.outbox.conflated > 100)
+        got = await client.read_for(2)
+        await eventually(lambda: relay.hub.fanout.lagging == 0)
+        got += await client.read_for(1)
+    messages = parsed(got)
+    seconds = [
+        message["candle"]["time"]
+        for message in messages
+        if message["type"] == "price_update" and message["symbol"] == "BTCUSDT" and message["interval"] == "1s"
+        and message["is_closed"]
+    ]  # fmt: skip
+    assert seconds == list(range(seconds[0], seconds[0] + len(seconds)))
+    newest = {(m["symbol"], m["interval"]): m["seq"] for m in messages if m["type"] == "price_update"}
+    for stream in relay.hub.streams.values():
+        assert newest[(stream.name, stream.key.interval)] >= stream.seq - 30
+
+
+async def test_client_that_reads_nothing_for_too_long_is_closed_with_4000(
+    relay_with: StartRelay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("relay.streams.slow_consumers.PATIENCE_S", 1.0)
+    relay = await relay_with(flush_ms=0)
+    with raw_clients(relay.url, 1, *MANY) as (client,):
+        await client.open()
+        await eventually(lambda: relay.hub.subscribers)
+        await eventually(lambda: not relay.hub.subscribers, 60)
+        got = await client.read_for(5)
+    assert got.endswith(b"\x88\x0f" + (4000).to_bytes(2, "big") + b"slow consumer")
+
+
+async def test_client_whose_closed_candles_pile_up_is_closed_with_4000(
+    relay_with: StartRelay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("relay.streams.outbox.MOST_KEPT", 4000)
+    relay = await relay_with(flush_ms=0)
+    other = await relay.connect()
+    await other.subscribe("BTCUSDT@1s")
+    with raw_clients(relay.url, 1, *MANY) as (client,):
+        await client.open()
+        await eventually(lambda: len(relay.hub.subscribers) == 2)
+        await eventually(lambda: len(relay.hub.subscribers) == 1, 60)
+        got = await client.read_for(5)
+    assert got.endswith(b"\x88\x0f" + (4000).to_bytes(2, "big") + b"slow consumer")
+    await other.update(is_closed=True)

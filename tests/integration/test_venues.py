@@ -1,0 +1,108 @@
+"""Kraken and Coinbase as packages of others: their plugins run in a relay, against stand-ins over real sockets.
+
+Their own tests, with the conformance check, are beside them in `tests/plugins/`.
+"""
+
+import importlib
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from relay.core.clock import Clock
+from tests.conftest import StartRelay
+from tests.support.running_relay import Running, WsClient
+
+PLUGINS = Path(__file__).parents[1] / "plugins"
+VENUES = ("kraken", "coinbase")
+
+
+def stand_in(name: str, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Return the stand-in of a venue, with five messages a second."""
+    monkeypatch.syspath_prepend(str(PLUGINS / name))
+    module = importlib.import_module(f"{name}_standin")
+    return getattr(module, name.capitalize())(pace_s=0.2)
+
+
+async def running(relay_with: StartRelay, name: str, venue: Any) -> Running:
+    file = str(PLUGINS / name / f"market_relay_{name}.py")
+    # This machine moves on with the venue: one symbol alone would not be believed.
+    return await relay_with(plugins=(file,), tables={name: venue.settings}, clock=Clock(wall=venue.now))
+
+
+async def following(client: WsClient, symbol: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Read on to the next closed candle and the update after it."""
+    closed = await client.update(symbol=symbol, is_closed=True)
+    return closed, await client.update(symbol=symbol, is_closed=False)
+
+
+@pytest.mark.parametrize(
+    ("name", "symbol", "interval", "step"), [("kraken", "BTC/USD", "1m", 60), ("coinbase", "BTC-USD", "5m", 300)]
+)
+async def test_venue_serves_history_and_live_candles_as_one_sequence(
+    name: str, symbol: str, interval: str, step: int, relay_with: StartRelay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with stand_in(name, monkeypatch) as venue:
+        relay = await running(relay_with, name, venue)
+        client = await relay.connect()
+        await client.subscribe(f"{symbol}@{interval}", bars=400)
+        snapshot = await client.seen("snapshot", symbol=symbol)
+        times = [candle["time"] for candle in snapshot["candles"]]
+        assert snapshot["complete"]
+        assert times == list(range(times[-1] - 399 * step, times[-1] + step, step))
+        await client.update(symbol=symbol, is_closed=False)
+        asked = len(venue.asked)
+        venue.skip(step)
+        closed, after = await following(client, symbol)
+        assert closed["candle"]["time"] == times[-1]
+        assert not closed.get("backfilled")
+        assert after["candle"]["time"] == times[-1] + step
+        # The feed closed it, so nobody had to ask for it.
+        assert len(venue.asked) == asked
+        assert (await relay.get("history", symbol="NO-SUCH", interval=interval)).status == 404
+
+
+async def test_intervals_of_one_symbol_go_over_connections_of_their_own(
+    relay_with: StartRelay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with stand_in("kraken", monkeypatch) as venue:
+        relay = await running(relay_with, "kraken", venue)
+        client = await relay.connect()
+        await client.subscribe("BTC/USD@1m", "BTC/USD@5m", "ETH/USD@1m")
+        for symbol, interval in (("BTC/USD", "1m"), ("BTC/USD", "5m"), ("ETH/USD", "1m")):
+            await client.seen("price_update", symbol=symbol, interval=interval)
+        status = (await relay.get("status")).body
+        (kraken,) = [provider for provider in status["providers"] if provider["name"] == "kraken"]
+        assert kraken["connections"] == 2
+        asked = sorted((m["params"]["interval"], m["params"]["symbol"]) for m in venue.messages)
+        assert asked == [(1, ["BTC/USD", "ETH/USD"]), (5, ["BTC/USD"])]
+
+
+async def test_lost_message_has_the_closing_values_asked_for(
+    relay_with: StartRelay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with stand_in("coinbase", monkeypatch) as venue:
+        relay = await running(relay_with, "coinbase", venue)
+        client = await relay.connect()
+        await client.subscribe("BTC-USD@5m")
+        first = await client.update(symbol="BTC-USD")
+        venue.lose(3)
+        venue.skip(300)
+        closed = await client.update(symbol="BTC-USD", is_closed=True)
+        assert closed["candle"]["time"] == first["candle"]["time"]
+        assert closed["candle"]["volume"] == 10.0
+        assert closed["backfilled"]
+
+
+@pytest.mark.parametrize("name", VENUES)
+def test_entry_point_of_the_package_names_the_plugin(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    project = tomllib.loads((PLUGINS / name / "pyproject.toml").read_text())["project"]
+    (target,) = project["entry-points"]["relay.providers"].values()
+    monkeypatch.syspath_prepend(str(PLUGINS / name))
+    assert importlib.import_module(target).relay_provider().name == name
+
+
+@pytest.mark.parametrize("name", VENUES)
+def test_provider_is_below_200_lines(name: str) -> None:
+    assert len((PLUGINS / name / f"market_relay_{name}.py").read_text().splitlines()) < 200

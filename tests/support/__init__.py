@@ -1,0 +1,1 @@
+"""What the tests are made of: relays, stand-ins, clients, proxies, judges."""

@@ -1,0 +1,144 @@
+// The pure modules of the chart page, tested by Node's own runner; tests/e2e/test_page_modules.py calls it.
+import assert from "node:assert/strict";
+import { test } from "node:test";
+
+const { Candles } = await import(`${process.env.STATIC}/candles.js`);
+const { decimalsOf, percent, price, secondsOf, span, split, utc } = await import(`${process.env.STATIC}/format.js`);
+const { countFor, format, parse: parseStreams } = await import(`${process.env.STATIC}/layout.js`);
+const { parse, prepare, search } = await import(`${process.env.STATIC}/search.js`);
+
+const candle = (time, close = 1) => ({ time, open: 1, high: 2, low: 0, close, volume: 5 });
+const update = (time, marks = {}) => ({
+  candle: candle(time, marks.close),
+  isClosed: true,
+  isBackfilled: false,
+  isRevised: false,
+  ...marks,
+});
+const loaded = (...times) => {
+  const candles = new Candles();
+  candles.reset(times.map((time) => candle(time)), false);
+  return candles;
+};
+const times = (candles) => candles.entries.map(({ time }) => time);
+
+test("a snapshot is closed but for its last candle", () => {
+  assert.deepEqual(loaded(60, 120, 180).entries.map(({ isClosed }) => isClosed), [true, true, false]);
+});
+
+test("an update is put where its time belongs", () => {
+  const candles = loaded(60, 120, 240);
+  assert.equal(candles.put(update(300)), "last");
+  assert.equal(candles.put(update(300, { close: 7 })), "last");
+  assert.equal(candles.put(update(120, { close: 8, isRevised: true })), "older");
+  assert.equal(candles.put(update(180, { isRevised: true })), "inserted");
+  assert.deepEqual(times(candles), [60, 120, 180, 240, 300]);
+  assert.equal(candles.at(120).close, 8);
+  assert.equal(candles.at(300).close, 7);
+  assert.equal(candles.at(121), undefined);
+});
+
+test("a candle that was backfilled or revised stays so", () => {
+  const candles = loaded(60);
+  candles.put(update(120, { isBackfilled: true }));
+  candles.put(update(120, { isRevised: true }));
+  candles.put(update(120));
+  const { isBackfilled, isRevised } = candles.at(120);
+  assert.deepEqual([isBackfilled, isRevised], [true, true]);
+});
+
+test("older candles come in front, known ones are left out", () => {
+  const candles = loaded(180, 240);
+  assert.equal(candles.prepend([candle(60), candle(120), candle(180)]), 2);
+  assert.deepEqual(times(candles), [60, 120, 180, 240]);
+  assert.equal(candles.prepend([]), 0);
+});
+
+test("random updates leave the candles sorted and each time once", () => {
+  let seed = 1;
+  const dice = () => (seed = (seed * 16807) % 2147483647) / 2147483647;
+  for (let round = 0; round < 50; round += 1) {
+    const candles = loaded(600);
+    const known = new Map([[600, 1]]);
+    for (let step = 0; step < 60; step += 1) {
+      const time = 60 * Math.floor(dice() * 40);
+      known.set(time, step);
+      candles.put(update(time, { close: step }));
+    }
+    const expected = [...known].sort(([one], [other]) => one - other);
+    assert.deepEqual(candles.entries.map(({ time, close }) => [time, close]), expected);
+  }
+});
+
+test("a gap is a hole until its candles come", () => {
+  const candles = loaded(60, 120);
+  candles.addGap(121, 300, "gone");
+  candles.put(update(300));
+  assert.deepEqual(candles.holes("1m"), [{ times: [180, 240], reason: "gone", before: 120 }]);
+  candles.put(update(180, { isRevised: true }));
+  candles.put(update(240, { isRevised: true }));
+  assert.deepEqual(candles.holes("1m"), []);
+});
+
+test("a hole of years is not filled with a million places", () => {
+  const candles = loaded(0);
+  candles.addGap(1, 10 ** 9, "gone");
+  candles.put(update(10 ** 9));
+  assert.equal(candles.holes("1s")[0].times.length, 400);
+});
+
+test("trimming keeps the newest", () => {
+  const candles = loaded(60, 120, 180, 240);
+  assert.equal(candles.trim(4), false);
+  assert.equal(candles.trim(2), true);
+  assert.deepEqual(times(candles), [180, 240]);
+});
+
+test("prices have the decimals that they are written with", () => {
+  assert.deepEqual([51193.2, 6.38e-6, 1e-7, 5, 1.14571].map(decimalsOf), [1, 8, 7, 0, 5]);
+  assert.equal(price(51193.2, 2), "51,193.20");
+  assert.equal(price(0.00000638, 8), "0.00000638");
+});
+
+test("numbers read as people write them", () => {
+  assert.deepEqual([0.0043, -0.0043, -0.000001].map(percent), ["+0.43%", "−0.43%", "+0.00%"]);
+  assert.deepEqual([4, 999, 1500, 45_000, 180_000, 7_200_000].map(span), ["4 ms", "999 ms", "1.5 s", "45 s", "3 min", "2 h"]);
+  assert.equal(utc(1_764_000_000), "2025-11-24 16:00:00");
+  assert.deepEqual(["1s", "5m", "4h", "1d", "1w", "1M"].map(secondsOf), [1, 300, 14_400, 86_400, 604_800, null]);
+  assert.deepEqual(split("binance:BTCUSDT@1m"), { symbol: "binance:BTCUSDT", interval: "1m" });
+});
+
+test("the address holds streams with any names and nothing else", () => {
+  const streams = ["BTCUSDT@1m", "EUR/USD@1h", "币安人生USDT@1M", "binance:A,B@1d"];
+  assert.deepEqual(parseStreams(format(streams)), streams);
+  assert.equal(format(["EUR/USD@1h", "binance:BTC@1m"]), "EUR/USD@1h,binance:BTC@1m");
+  assert.deepEqual(parseStreams("BTCUSDT,@1m,%E0%A4%A@1m,<script>@1m x,OK@5m"), ["OK@5m"]);
+  assert.deepEqual([1, 2, 3, 5, 9].map(countFor), [1, 2, 4, 8, 8]);
+});
+
+const market = prepare(
+  ["BTCUSDT BTC USDT", "BTCEUR BTC EUR", "WBTCBTC WBTC BTC", "EUR/USD EUR USD", "ETHBTC ETH BTC", "BTCSTUSDT BTCST USDT"]
+    .map((line) => line.split(" "))
+    .map(([symbol, base, quote]) => ({ symbol, base, quote, provider: "demo", assetClass: "demo" })),
+);
+const found = (text, recent) => search(market, parse(text).words, recent).map(({ symbol }) => symbol);
+
+test("the search puts the exact symbol first, then its base, then what begins with it", () => {
+  assert.deepEqual(found("btcusdt"), ["BTCUSDT"]);
+  assert.deepEqual(found("btc").slice(0, 3), ["BTCUSDT", "BTCEUR", "BTCSTUSDT"]);
+  assert.deepEqual(found("eurusd"), ["EUR/USD"]);
+  assert.deepEqual(found("eur usd")[0], "EUR/USD");
+  assert.deepEqual(found("nothing"), []);
+});
+
+test("symbols used last come first among equals, not before better ones", () => {
+  assert.equal(found("btc", ["BTCEUR"])[0], "BTCEUR");
+  assert.equal(found("", ["ETHBTC"])[0], "ETHBTC");
+  assert.equal(found("btcusdt", ["BTCSTUSDT"])[0], "BTCUSDT");
+});
+
+test("an interval after the words is one; alone it is a word", () => {
+  assert.deepEqual(parse("btc 5m"), { words: ["BTC"], interval: "5m" });
+  assert.deepEqual(parse("BTCUSDT@1M"), { words: ["BTCUSDT"], interval: "1M" });
+  assert.deepEqual(parse("1m"), { words: ["1M"], interval: null });
+});

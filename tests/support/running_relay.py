@@ -1,0 +1,256 @@
+"""A relay on a real socket with the stand-ins as its upstreams, and the client that tests speak to it with."""
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import aiohttp
+import orjson
+from aiohttp import WSMsgType, web
+from yarl import URL
+
+from providers import BUILTIN
+from providers.sandbox import Sandbox
+from relay.app import CONFIG, HUB, NEWCOMERS, build_app
+from relay.config.settings import Config
+from relay.config.tokens import parse_tokens
+from relay.core.clock import Clock
+from relay.instruments.saved_list import WAITS, ListWaits
+from relay.streams.hub import Hub
+from relay.web.access.access import ACCESS, Access
+from relay.web.idle_connections import Site
+from relay.web.inlet import new_runner
+from relay.web.ws.route import CLIENTS, Clients
+from tests.support.contracts import check_answer, check_message
+
+PATIENCE_S = 30.0
+PREFIX = "/api/v1/market-data"
+
+Message = dict[str, Any]
+
+
+class Closed(Exception):
+    """The relay closed the connection while a test waited for a message."""
+
+    def __init__(self, code: int | None, reason: str) -> None:
+        super().__init__(f"closed with {code} {reason}")
+        self.code = code
+        self.reason = reason
+
+
+class WsClient:
+    """One WebSocket connection. All that arrived is in `received`; `next` and `until` take messages in order."""
+
+    def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
+        self.socket = socket
+        self.received: list[Message] = []
+        self.close_reason = ""
+
+    async def ask(self, action: str, **fields: Any) -> None:
+        """Send a request; an underscore at the end of a name is left out (`id_`)."""
+        await self.send({"action": action, **{name.rstrip("_"): value for name, value in fields.items()}})
+
+    async def send(self, request: object) -> None:
+        """Send any value as JSON."""
+        await self.socket.send_str(orjson.dumps(request).decode())
+
+    async def send_text(self, text: str) -> None:
+        """Send a text frame as it is."""
+        await self.socket.send_str(text)
+
+    async def next(self, timeout_s: float = PATIENCE_S) -> Message:
+        """Return the next message. Raises `Closed` when there is none any more."""
+        frame = await self.socket.receive(timeout_s)
+        if frame.type is WSMsgType.TEXT:
+            message: Message = orjson.loads(frame.data)
+            check_message(message)
+            self.received.append(message)
+            return message
+        if frame.type is WSMsgType.CLOSE:
+            self.close_reason = str(frame.extra or "")
+        raise Closed(self.socket.close_code, self.close_reason)
+
+    async def until(self, fits: Callable[[Message], object], timeout_s: float = PATIENCE_S) -> Message:
+        """Read on to the first message that fits and return it."""
+        async with asyncio.timeout(timeout_s):
+            while True:
+                message = await self.next()
+                if fits(message):
+                    return message
+
+    async def until_type(self, kind: str, **fields: Any) -> Message:
+        """Read on to the first message of a type that has these fields too."""
+        return await self.until(lambda m: m["type"] == kind and all(m.get(k) == v for k, v in fields.items()))
+
+    async def seen(self, kind: str, **fields: Any) -> Message:
+        """Return the first message of a type with these fields, among all that arrived or else will."""
+
+        def fits(message: Message) -> bool:
+            return message["type"] == kind and all(message.get(name) == value for name, value in fields.items())
+
+        return next(filter(fits, self.received), None) or await self.until(fits)
+
+    async def update(self, **fields: Any) -> Message:
+        """Read on to the next `price_update` with these fields."""
+        return await self.until_type("price_update", **fields)
+
+    @property
+    def updates(self) -> list[Message]:
+        """All `price_update` that arrived."""
+        return [message for message in self.received if message["type"] == "price_update"]
+
+    @property
+    def closed_times(self) -> list[int]:
+        """The open times of all closed candles that arrived as updates."""
+        return [message["candle"]["time"] for message in self.updates if message["is_closed"]]
+
+    async def settle(self) -> None:
+        """Read what is on its way: until two pings in a row bring nothing but their pongs."""
+        quiet = 0
+        while quiet < 2:
+            before = len(self.received)
+            await self.ask("ping", id=before)
+            await self.answer(before)
+            quiet = quiet + 1 if len(self.received) == before + 1 else 0
+
+    async def answer(self, request_id: str | int) -> Message:
+        """Read on to the answer to a request."""
+        return await self.until(lambda m: m.get("id") == request_id)
+
+    async def error(self) -> Message:
+        """Read on to the next error."""
+        return await self.until_type("error")
+
+    async def subscribe(self, *names: str, **options: Any) -> None:
+        """Subscribe to streams and wait for the confirmations (messages in between stay in `received`)."""
+        await self.ask("subscribe", streams=list(names), **options)
+        for _ in names:
+            message = await self.until(lambda m: m["type"] in ("subscription", "error"))
+            assert message["type"] == "subscription", message
+
+    async def closing(self, timeout_s: float = PATIENCE_S) -> Closed:
+        """Read until the relay closes the connection; return how."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                while True:
+                    await self.next()
+        except Closed as closed:
+            return closed
+
+    async def close(self) -> None:
+        """Leave."""
+        await self.socket.close()
+
+
+class Answer(NamedTuple):
+    """What a REST request was answered."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: Any
+    text: str
+
+
+class Running:
+    """A relay that runs. `app` is what `build_app` made."""
+
+    def __init__(self, app: web.Application, runner: web.AppRunner, url: str) -> None:
+        self.app = app
+        self.url = url
+        self._runner = runner
+        self._session = aiohttp.ClientSession()
+
+    @property
+    def hub(self) -> Hub:
+        return self.app[HUB]
+
+    @property
+    def access(self) -> Access:
+        return self.app[ACCESS]
+
+    @property
+    def clients(self) -> Clients:
+        return self.app[CLIENTS]
+
+    async def connect(
+        self, *, query: str = "", headers: Mapping[str, str] | None = None, hello: bool = True, **options: Any
+    ) -> WsClient:
+        """Open a WebSocket connection and read the greeting. Raises `aiohttp.WSServerHandshakeError`."""
+        options.setdefault("max_msg_size", 0)
+        options.setdefault("timeout", aiohttp.ClientWSTimeout(ws_close=2.0))
+        client = WsClient(await self._session.ws_connect(f"{self.url}{PREFIX}/ws{query}", headers=headers, **options))
+        if hello:
+            message = await client.next()
+            assert message["type"] == "status", message
+        return client
+
+    async def get(
+        self, path: str, *, method: str = "GET", headers: Mapping[str, str] | None = None, **query: str | int
+    ) -> Answer:
+        """Ask a route; `path` is taken as it is when it starts with a slash, else below the API's prefix."""
+        address = URL(self.url + (path if path.startswith("/") else f"{PREFIX}/{path}"), encoded=True)
+        if query:
+            address = address.with_query(query)
+        async with self._session.request(method, address, headers=headers) as answer:
+            raw = await answer.read()
+            is_json = answer.content_type in ("application/json", "application/problem+json")
+            body = orjson.loads(raw) if is_json and raw else None
+            if raw or answer.status == 304:
+                check_answer(method, address.path, answer.status, answer.content_type, body)
+            return Answer(answer.status, answer.headers, body, raw.decode("utf-8", "replace"))
+
+    async def close(self) -> None:
+        """End the clients, then the relay: one that reads no longer would keep it waiting."""
+        await self._session.close()
+        await self._runner.cleanup()
+
+
+def settings_of(sandbox: Sandbox, tables: Mapping[str, Mapping[str, Any]] | None = None) -> dict[str, dict[str, Any]]:
+    """Return provider tables that point at the stand-ins; `tables` are put over them, None takes a key away."""
+    found: dict[str, dict[str, Any]] = {name: dict(table) for name, table in sandbox.provider_settings().items()}
+    found["twelve_data"].update(market_hours="always", poll_seconds=1)
+    for name, table in (tables or {}).items():
+        found.setdefault(name, {}).update(table)
+        found[name] = {key: value for key, value in found[name].items() if value is not None}
+    return found
+
+
+def config_of(tables: Mapping[str, Mapping[str, Any]], **settings: Any) -> Config:
+    """Return a configuration for tests: nothing kept, short linger, no environment."""
+    merged: dict[str, Any] = {"database": ":memory:", "linger_seconds": 0.2, "flush_ms": 5, "port": 0, **settings}
+    merged["tokens"] = parse_tokens(merged.get("tokens", ()))
+    return Config(**merged, tables=MappingProxyType(dict(tables)), environ=MappingProxyType({}))
+
+
+async def start_relay(
+    sandbox: Sandbox,
+    *,
+    builtin: Iterable[object] = BUILTIN,
+    tables: Mapping[str, Mapping[str, Any]] | None = None,
+    clock: Clock | None = None,
+    list_waits: ListWaits = WAITS,
+    **settings: Any,
+) -> Running:
+    """Start a relay with the stand-ins as its upstreams, on a free port unless `port` is given; close it yourself."""
+    app = build_app(config_of(settings_of(sandbox, tables), **settings), builtin, clock, list_waits=list_waits)
+    runner = new_runner(app, shutdown_timeout=2.0)
+    try:
+        await runner.setup()
+        site = Site(runner, app[NEWCOMERS], "127.0.0.1", app[CONFIG].port)
+        await site.start()
+    except BaseException:
+        await runner.cleanup()
+        raise
+    host, port = runner.addresses[0][:2]
+    return Running(app, runner, f"http://{host}:{port}")
+
+
+async def eventually(check: Callable[[], object], timeout_s: float = PATIENCE_S) -> None:
+    """Wait until a condition holds. Raises `TimeoutError`."""
+    deadline = time.monotonic() + timeout_s
+    while not check():
+        if time.monotonic() > deadline:
+            raise TimeoutError("the condition did not come about")
+        await asyncio.sleep(0.01)

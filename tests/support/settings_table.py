@@ -1,0 +1,46 @@
+"""The README's table of settings, made from their declarations: `python -m tests.support.settings_table` writes it."""
+
+from pathlib import Path
+
+from providers import BUILTIN
+from relay.config.settings import SETTINGS, setting_default, setting_variables
+from relay.plugins.loader import PluginHost
+
+README = Path(__file__).parents[2] / "README.md"
+HEAD = "| key | environment | default | |\n| --- | --- | --- | --- |\n"
+
+
+def settings_table() -> str:
+    """Return the table: a row for each setting of the relay and of the built-in providers."""
+    rows = [
+        (f"`{one.name}`", f"`{one.variable}`", _cell(one.default_text), one.help.removesuffix(".") + _form(one.form))
+        for one in SETTINGS.values()
+    ]
+    host = PluginHost()
+    host.load(BUILTIN, installed=False)
+    for name, loaded in host.loaded.items():
+        for setting in loaded.info.settings:
+            variables = ", ".join(f"`{variable}`" for variable in setting_variables(loaded.info, setting))
+            default = "the public ones" if setting.kind == "urls" else _cell(setting_default(setting))
+            rows.append((f"`[{name}] {setting.name}`", variables, default, setting.help))
+    return HEAD + "".join(f"| {' | '.join(cell.replace('|', '&#124;') for cell in row)} |\n" for row in rows)
+
+
+def _form(form: str) -> str:
+    return "" if form in {"", "NUMBER", "FILE"} else f": `{form}`"
+
+
+def _cell(text: str) -> str:
+    return text if " " in text or text in {"none", "never", "no", "yes"} else f"`{text}`"
+
+
+def parts(readme: str) -> tuple[str, str, str]:
+    """Return what stands before the table, the table, and what stands after it."""
+    before, _, rest = readme.partition("\n| key | environment |")
+    table, _, after = rest.partition("\n\n")
+    return before + "\n", f"| key | environment |{table}\n", "\n" + after
+
+
+if __name__ == "__main__":
+    before, _, after = parts(README.read_text(encoding="utf-8"))
+    README.write_text(before + settings_table() + after, encoding="utf-8")

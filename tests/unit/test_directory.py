@@ -1,0 +1,485 @@
+"""Which provider serves a symbol, and what a provider whose list is late, wrong or gone means for the others."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
+from contextlib import AsyncExitStack
+from typing import Any
+
+import aiohttp
+import orjson
+import pytest
+
+from relay.core.clock import Clock, ProviderClock
+from relay.core.errors import ProviderUnavailable, RateLimited, RequestError
+from relay.core.model import Instrument, PriceUpdate, ProviderInfo, Setting
+from relay.instruments import directory as directory_module
+from relay.instruments.directory import Directory, Target
+from relay.instruments.saved_list import WAITS, ListWaits
+from relay.plugins.hookspecs import API_VERSION, hookimpl
+from relay.plugins.loader import PluginHost
+from relay.plugins.provider import Provider
+from relay.storage.store import Store
+from tests.support.running_relay import eventually
+
+NOTHING: tuple[PriceUpdate, ...] = ()
+
+
+class Lists:
+    """A provider that lists what `symbols` holds; each question waits for `may_answer`."""
+
+    def __init__(self, name: str, *symbols: str, needs_key: str = "", asset_class: str = "demo") -> None:
+        # What tells one built-in plugin from another.
+        self.__name__ = self.name = name
+        self.symbols: Any = symbols
+        self.needs_key = needs_key
+        self.asset_class = asset_class
+        self.paused: set[str] = set()
+        self.may_answer = asyncio.Event()
+        self.may_answer.set()
+        self.error: Exception | None = None
+        self.asked = 0
+
+    @hookimpl
+    def relay_provider(self) -> ProviderInfo:
+        return ProviderInfo(
+            name=self.name, api=API_VERSION, title=self.name.title(), asset_classes=(self.asset_class,),
+            intervals=("1m", "1h"), settings=(Setting("key", is_secret=True),), needs_key=self.needs_key,
+        )  # fmt: skip
+
+    @hookimpl
+    async def relay_stream(self, watchlist: object) -> Any:
+        for update in NOTHING:
+            yield update
+
+    @hookimpl
+    async def relay_instruments(self) -> Sequence[Instrument]:
+        self.asked += 1
+        await self.may_answer.wait()
+        if self.error is not None:
+            raise self.error
+        return [
+            Instrument(symbol, self.asset_class, "B", "Q", None, "paused" if symbol in self.paused else "trading")
+            for symbol in self.symbols
+        ]
+
+
+class Open:
+    """A provider without a list."""
+
+    @hookimpl
+    def relay_provider(self) -> ProviderInfo:
+        return ProviderInfo(name="open", api=API_VERSION, title="Open", asset_classes=("any",), intervals=("1m",))
+
+    @hookimpl
+    async def relay_stream(self, watchlist: object) -> Any:
+        for update in NOTHING:
+            yield update
+
+
+Start = Callable[..., Awaitable[Directory]]
+
+
+@pytest.fixture
+async def store() -> AsyncIterator[Store]:
+    opened = await Store.open(":memory:", Clock())
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture
+async def start(store: Store) -> AsyncIterator[Start]:
+    async with AsyncExitStack() as stack:
+        session = await stack.enter_async_context(aiohttp.ClientSession())
+
+        async def begin(
+            *plugins: object, ttl_s: float = 0.05, retry_s: Sequence[float] = (2.0,), **hears: Any
+        ) -> Directory:
+            host = PluginHost()
+            host.load(plugins)
+            assert not host.failures
+            providers = [
+                host.bind(host.loaded[name], {"key": None}, ProviderClock(Clock())) for name in host.loaded
+            ]  # fmt: skip
+            for provider in providers:
+                provider.info = provider.info._replace(instruments_ttl_s=ttl_s)
+                provider.open(session)
+            directory = Directory(providers, store.documents, waits=ListWaits(0.0, retry_s=retry_s), **hears)
+            await directory.start()
+            stack.push_async_callback(directory.close)
+            return directory
+
+        yield begin
+
+
+def found(target: Target) -> tuple[str, str, str]:
+    return target.provider.name, str(target.key), target.name
+
+
+def refusal(directory: Directory, pin: str | None, symbol: str, interval: str = "1m") -> RequestError:
+    with pytest.raises(RequestError) as refused:
+        directory.resolve(pin, symbol, interval)
+    return refused.value
+
+
+async def test_symbol_belongs_to_the_first_provider_that_lists_it(start: Start) -> None:
+    directory = await start(Lists("one", "AAA", "BBB"), Lists("two", "BBB", "CCC"))
+    await directory.settled()
+    assert found(directory.resolve(None, "BBB", "1m")) == ("one", "BBB@1m", "BBB")
+    assert found(directory.resolve("one", "BBB", "1m")) == ("one", "BBB@1m", "BBB")
+    assert found(directory.resolve("two", "BBB", "1m")) == ("two", "BBB@1m", "two:BBB")
+    assert found(directory.resolve("two", "CCC", "1m")) == ("two", "CCC@1m", "CCC")
+    assert [(one.instrument.symbol, one.provider.name) for one in [*directory.everything()]] == [
+        ("AAA", "one"), ("BBB", "one"), ("BBB", "two"), ("CCC", "two"),
+    ]  # fmt: skip
+
+
+async def test_order_of_providers_counts_not_the_order_of_their_answers(start: Start) -> None:
+    slow, fast = Lists("one", "BBB"), Lists("two", "BBB")
+    slow.may_answer.clear()
+    directory = await start(slow, fast)
+    waiting = asyncio.create_task(directory.settled(None, "BBB"))
+    await eventually(lambda: [*directory.everything()])
+    assert not waiting.done()
+    slow.may_answer.set()
+    await waiting
+    assert found(directory.resolve(None, "BBB", "1m")) == ("one", "BBB@1m", "BBB")
+
+
+async def test_symbol_of_an_earlier_list_waits_for_no_later_one(start: Start) -> None:
+    hanging = Lists("two", "CCC")
+    hanging.may_answer.clear()
+    directory = await start(Lists("one", "AAA"), hanging)
+    await directory.settled(None, "AAA")
+    await directory.settled("one", "NOPE")
+    assert found(directory.resolve(None, "AAA", "1m"))[0] == "one"
+    assert refusal(directory, None, "CCC").code == "provider_unavailable"
+    assert refusal(directory, "one", "NOPE").code == "unknown_symbol"
+
+
+async def test_nobody_waits_for_ever(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(directory_module, "SETTLE_TIMEOUT_S", 0.1)
+    hanging = Lists("one", "AAA")
+    hanging.may_answer.clear()
+    directory = await start(hanging)
+    for _ in range(5):
+        await directory.settled(None, "AAA")
+    fault = refusal(directory, None, "AAA")
+    assert fault.code == "provider_unavailable"
+    assert "still being loaded" in fault.message
+
+
+async def test_owner_stays_while_the_process_runs(start: Start) -> None:
+    first, second = Lists("one", "AAA"), Lists("two", "BBB")
+    directory = await start(first, second)
+    await directory.settled()
+    assert found(directory.resolve(None, "BBB", "1m")) == ("two", "BBB@1m", "BBB")
+    first.symbols = ("AAA", "BBB")
+    await eventually(lambda: len([*directory.everything()]) == 3)
+    assert found(directory.resolve(None, "BBB", "1m")) == ("two", "BBB@1m", "BBB")
+    assert found(directory.resolve("one", "BBB", "1m")) == ("one", "BBB@1m", "one:BBB")
+
+
+async def test_symbol_that_its_owner_delists_goes_to_another_provider_by_its_long_name(start: Start) -> None:
+    first, second = Lists("one", "AAA", "BBB"), Lists("two", "BBB")
+    directory = await start(first, second)
+    await directory.settled()
+    assert found(directory.resolve(None, "BBB", "1m"))[0] == "one"
+    first.symbols = ("AAA",)
+    await eventually(lambda: directory.standing("one", "BBB") == "gone")
+    assert first.asked >= 4
+    assert found(directory.resolve(None, "BBB", "1m")) == ("two", "BBB@1m", "two:BBB")
+
+
+async def test_lists_are_refreshed_again_and_again(start: Start) -> None:
+    lists = Lists("one", "AAA")
+    directory = await start(lists)
+    await eventually(lambda: lists.asked >= 3)
+    lists.symbols = ("AAA", "BBB")
+    await eventually(lambda: len([*directory.everything()]) == 2)
+
+
+async def test_each_list_that_a_provider_gave_is_told_before_it_is_used(start: Start) -> None:
+    told: list[tuple[str, list[str], int]] = []
+    lists = Lists("one", "AAA", "BBB")
+
+    async def hear(provider: Provider, symbols: Collection[str]) -> None:
+        told.append((provider.name, sorted(symbols), len([*directory.everything()])))
+
+    directory = await start(lists, on_list=hear)
+    await eventually(lambda: told)
+    lists.symbols = ("AAA",)
+    await eventually(lambda: told[-1][2] == 1)
+    assert told[0] == ("one", ["AAA", "BBB"], 0)
+    # One answer makes nothing absent.
+    assert ("one", ["AAA", "BBB"], 2) in told
+    await eventually(lambda: told[-1] == ("one", ["AAA"], 1))
+
+
+async def test_list_is_remembered_for_the_next_run(start: Start, store: Store) -> None:
+    first = await start(Lists("one", "AAA"))
+    await first.settled()
+    await eventually(lambda: directory_is_stored(store))
+    failing = Lists("one")
+    failing.error = ProviderUnavailable("cannot connect")
+    second = await start(failing)
+    await second.settled()
+    assert found(second.resolve(None, "AAA", "1m"))[0] == "one"
+    assert second.problem("one") == "cannot connect"
+    document = await store.documents.get("instruments:one")
+    assert document is not None
+    assert orjson.loads(document.body) == [["AAA", "demo", "B", "Q", None, "trading"]]
+
+
+def directory_is_stored(store: Store) -> bool:
+    connection: Any = store._database.connection._conn
+    return connection is not None and connection.total_changes > 0
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"null", b"{}", b"[1]", b"[[1]]", b'[[5,"demo","a","b",null]]', b'[["A","demo","a","b",7]]']
+)
+async def test_list_of_an_earlier_run_that_makes_no_sense_is_left_out(start: Start, store: Store, body: bytes) -> None:
+    await store.documents.put("instruments:one", body)
+    failing = Lists("one")
+    failing.error = ProviderUnavailable("cannot connect")
+    directory = await start(failing)
+    await directory.settled()
+    assert refusal(directory, None, "AAA").code == "provider_unavailable"
+
+
+@pytest.mark.parametrize("symbols", [(None,), (5,), ("AAA", b"B")])
+async def test_list_that_makes_no_sense_ends_nothing(start: Start, symbols: Any) -> None:
+    broken = Lists("one")
+    broken.symbols = symbols
+    directory = await start(broken, Lists("two", "CCC"), retry_s=(0.05,))
+    await directory.settled()
+    assert found(directory.resolve("two", "CCC", "1m"))[0] == "two"
+    broken.symbols = ("AAA",)
+    await eventually(lambda: any(one.instrument.symbol == "AAA" for one in [*directory.everything()]))
+
+
+async def test_failed_list_is_asked_for_again(start: Start) -> None:
+    lists = Lists("one", "AAA")
+    lists.error = ProviderUnavailable("cannot connect")
+    directory = await start(lists, retry_s=(0.05,))
+    await directory.settled()
+    fault = refusal(directory, None, "AAA")
+    assert (fault.code, fault.retry_after) == ("provider_unavailable", 0.05)
+    assert "cannot connect" in fault.message
+    lists.error = None
+    await eventually(lambda: [*directory.everything()])
+    assert directory.problem("one") is None
+
+
+async def test_list_that_fails_again_and_again_is_asked_for_ever_more_rarely(start: Start) -> None:
+    assert list(WAITS.retry_s) == sorted(WAITS.retry_s)
+    lists = Lists("one", "AAA")
+    lists.error = ProviderUnavailable("cannot connect")
+    directory = await start(lists, retry_s=(0.05, 900.0))
+    await eventually(lambda: (refusal(directory, None, "AAA").retry_after or 0) > 100)
+    assert lists.asked == 2
+
+
+async def test_provider_without_list_takes_what_nobody_lists(start: Start) -> None:
+    directory = await start(Lists("one", "AAA"), Open())
+    await directory.settled()
+    assert found(directory.resolve(None, "XYZ", "1m")) == ("open", "XYZ@1m", "XYZ")
+    assert found(directory.resolve("open", "XYZ", "1m")) == ("open", "XYZ@1m", "XYZ")
+    assert found(directory.resolve("open", "AAA", "1m")) == ("open", "AAA@1m", "open:AAA")
+    assert found(directory.resolve(None, "AAA", "1m")) == ("one", "AAA@1m", "AAA")
+
+
+async def test_colon_belongs_to_the_symbol_when_no_provider_is_called_so(start: Start) -> None:
+    directory = await start(Lists("one", "IX:SPX"))
+    await directory.settled("ix", "SPX")
+    assert found(directory.resolve("ix", "SPX", "1m")) == ("one", "IX:SPX@1m", "IX:SPX")
+    fault = refusal(directory, "nobody", "SPX")
+    assert (fault.code, fault.symbol) == ("unknown_symbol", "nobody:SPX")
+    assert "'NOBODY:SPX'" in fault.message
+
+
+async def test_own_spelling_of_the_provider_is_kept_for_it(start: Start) -> None:
+    directory = await start(Lists("one", "BrkB"))
+    await directory.settled()
+    assert found(directory.resolve(None, "BRKB", "1m")) == ("one", "BrkB@1m", "BRKB")
+
+
+async def test_refusals_name_what_would_be_accepted(start: Start) -> None:
+    directory = await start(Lists("one", "AAA"))
+    await directory.settled()
+    fault = refusal(directory, None, "AAA", "1s")
+    assert (fault.code, fault.symbol, fault.interval) == ("unsupported_interval", "AAA", "1s")
+    assert "1m 1h" in fault.message
+    with pytest.raises(RequestError, match=r"'stocks'.*demo"):
+        directory.check_asset_class("stocks")
+
+
+async def test_provider_that_needs_a_key_says_so_even_without_its_list(start: Start) -> None:
+    locked = Lists("one", "AAA", needs_key="key")
+    directory = await start(locked)
+    await directory.settled()
+    assert "RELAY_ONE_KEY" in refusal(directory, None, "AAA").message
+    # Only a restart brings the key.
+    assert refusal(directory, None, "AAA").retry_after == 3600
+    locked.error = ProviderUnavailable("401")
+    assert "RELAY_ONE_KEY" in refusal(directory, "one", "AAA").message
+    assert refusal(directory, "one", "AAA").retry_after == 3600
+
+
+def test_a_provider_is_found_by_name_only_among_those_given() -> None:
+    providers: Sequence[Provider] = ()
+    directory = Directory(providers, None)  # type: ignore[arg-type]  # it stores nothing before it starts
+    assert refusal(directory, "one", "AAA").code == "unknown_symbol"
+
+
+# -- a list that is missing ------------------------------------------------------------------------
+
+
+def away(name: str, *symbols: str, asset_class: str = "demo") -> Lists:
+    lists = Lists(name, *symbols, asset_class=asset_class)
+    lists.error = ProviderUnavailable("cannot connect")
+    return lists
+
+
+async def test_a_symbol_does_not_change_its_venue_with_what_could_be_reached(start: Start) -> None:
+    first, second = away("one", "BBB"), Lists("two", "BBB")
+    directory = await start(first, second)
+    await directory.settled(None, "BBB")
+    fault = refusal(directory, None, "BBB")
+    assert (fault.code, fault.retry_after) == ("provider_unavailable", 2.0)
+    assert fault.message == (
+        "'BBB' may be a symbol of One, whose symbol list is not there yet (cannot connect); Two has one: two:BBB"
+    )
+    assert found(directory.resolve("two", "BBB", "1m")) == ("two", "BBB@1m", "two:BBB")
+    first.error = None
+    await directory.settled(None, "BBB")
+    await eventually(lambda: len([*directory.everything()]) == 2)
+    assert found(directory.resolve(None, "BBB", "1m")) == ("one", "BBB@1m", "BBB")
+    assert found(directory.resolve("two", "BBB", "1m")) == ("two", "BBB@1m", "two:BBB")
+
+
+async def test_what_a_stream_is_called_does_not_change_when_the_missing_list_comes(start: Start) -> None:
+    first = away("one", "AAA")
+    directory = await start(first, Lists("two", "BBB"))
+    await directory.settled("two", "BBB")
+    assert found(directory.resolve("two", "BBB", "1m")) == ("two", "BBB@1m", "two:BBB")
+    first.error = None
+    await directory.settled(None, "AAA")
+    await eventually(lambda: len([*directory.everything()]) == 2)
+    assert found(directory.resolve("two", "BBB", "1m")) == ("two", "BBB@1m", "two:BBB")
+    assert found(directory.resolve(None, "BBB", "1m")) == ("two", "BBB@1m", "two:BBB")
+
+
+async def test_the_list_of_an_earlier_run_decides_while_the_provider_is_away(start: Start, store: Store) -> None:
+    # As a version wrote it that knew no status.
+    await store.documents.put("instruments:one", b'[["BBB","demo","B","Q",null]]')
+    directory = await start(away("one"), Lists("two", "BBB", "CCC"))
+    await directory.settled()
+    assert found(directory.resolve(None, "BBB", "1m")) == ("one", "BBB@1m", "BBB")
+    assert found(directory.resolve(None, "CCC", "1m")) == ("two", "CCC@1m", "CCC")
+    assert directory.standing("one", "BBB") == "trading"
+
+
+async def test_a_missing_list_is_no_doubt_about_what_its_provider_cannot_have(start: Start) -> None:
+    directory = await start(away("one"), Lists("two", "EUR/USD", asset_class="forex"))
+    await directory.settled(None, "EUR/USD")
+    assert found(directory.resolve(None, "EUR/USD", "1m")) == ("two", "EUR/USD@1m", "EUR/USD")
+
+
+async def test_a_refusal_names_all_lists_that_are_missing_and_the_way_to_pin(start: Start) -> None:
+    second = Lists("two", asset_class="forex")
+    second.error = RateLimited("the credits are used up", 30.0)
+    directory = await start(away("one"), second, Lists("three", "CCC"))
+    await directory.settled()
+    fault = refusal(directory, None, "EUR/USD")
+    assert fault.message == (
+        "the symbol list of One and Two is not there yet (cannot connect; the credits are used up), "
+        "and no other has 'EUR/USD'; PROVIDER:SYMBOL asks one provider only"
+    )
+    assert "list of Two is not there yet (the credits are used up)" in refusal(directory, "two", "EUR/USD").message
+
+
+async def test_a_provider_without_its_key_does_not_stand_in_the_way_of_others(start: Start) -> None:
+    locked = away("one")
+    locked.needs_key = "key"
+    directory = await start(locked, Lists("two", "BBB"))
+    await directory.settled()
+    assert found(directory.resolve(None, "BBB", "1m")) == ("two", "BBB@1m", "BBB")
+
+
+# -- a list of one moment --------------------------------------------------------------------------
+
+
+async def test_an_unknown_symbol_has_the_list_asked_for_once_for_all_who_want_it(start: Start) -> None:
+    lists = Lists("one", "AAA")
+    directory = await start(lists, ttl_s=60.0)
+    await directory.settled()
+    # What was asked for a moment ago is not asked for again.
+    await directory.settled(None, "BBB")
+    assert lists.asked == 1
+    assert refusal(directory, None, "BBB").code == "unknown_symbol"
+    lists.symbols = ("AAA", "BBB")
+    lists.may_answer.clear()
+    while lists.asked == 1:
+        first = asyncio.create_task(directory.settled(None, "BBB"))
+        await asyncio.wait([first], timeout=0.02)
+    waiting = [first, *(asyncio.create_task(directory.settled(pin, "BBB")) for pin in (None, "one"))]
+    await asyncio.wait(waiting, timeout=0.02)
+    assert not any(one.done() for one in waiting)
+    lists.may_answer.set()
+    await asyncio.gather(*waiting)
+    assert found(directory.resolve(None, "BBB", "1m")) == ("one", "BBB@1m", "BBB")
+    assert lists.asked == 2
+
+
+async def test_symbols_that_nobody_lists_are_asked_about_ever_more_rarely(start: Start) -> None:
+    lists = Lists("one", "AAA")
+    directory = await start(lists, ttl_s=36.0)
+    await directory.settled()
+    began = asyncio.get_running_loop().time()
+    while asyncio.get_running_loop().time() < began + 2.0:
+        await directory.settled(None, "NOPE")
+        await asyncio.sleep(0.005)
+    # After 0.05 s, 0.1 s, 0.2 s and so on.
+    assert 3 <= lists.asked <= 7
+
+
+async def test_a_maintenance_list_neither_ends_symbols_nor_replaces_what_is_remembered(
+    start: Start, store: Store
+) -> None:
+    symbols = [f"T{number:02d}" for number in range(20)]
+    lists = Lists("one", *symbols)
+    directory = await start(lists)
+    await directory.settled()
+    lists.symbols = ("123456",)
+    await eventually(lambda: lists.asked > 8)
+    assert found(directory.resolve(None, "T07", "1m"))[0] == "one"
+    assert len([*directory.everything()]) == 21
+    document = await store.documents.get("instruments:one")
+    assert document is not None
+    assert len(orjson.loads(document.body)) == 21
+
+
+async def test_what_is_paused_is_listed_as_such(start: Start) -> None:
+    lists = Lists("one", "AAA", "BBB")
+    lists.paused = {"BBB"}
+    directory = await start(lists)
+    await directory.settled()
+    assert found(directory.resolve(None, "BBB", "1m"))[0] == "one"
+    assert [one.instrument.status for one in [*directory.everything()]] == ["trading", "paused"]
+    assert directory.standing("one", "BBB") == "paused"
+    assert directory.standing("nobody", "BBB") == "unknown"
+    lists.paused = set()
+    await eventually(lambda: directory.standing("one", "BBB") == "trading")
+
+
+async def test_a_first_list_that_is_too_short_leaves_open_what_it_lacks(start: Start) -> None:
+    lists = Lists("one")
+    directory = await start(lists, Lists("two", "BBB"))
+    await directory.settled()
+    fault = refusal(directory, None, "BBB")
+    assert fault.code == "provider_unavailable"
+    assert "(it has 0 entries, fewer than 1); Two has one: two:BBB" in fault.message
+    lists.symbols = ("AAA",)
+    await eventually(lambda: directory.problem("one") is None)
+    assert found(directory.resolve(None, "BBB", "1m"))[0] == "two"

@@ -1,0 +1,273 @@
+"""A place for one feed: who fits in, and how one feed follows another."""
+
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from relay import AuthenticationFailed, ProviderUnavailable, RateLimited, StreamKey
+from relay.supervision import feed_slot as slots
+from relay.supervision.stream_state import SupervisedStream
+from tests.support.running_relay import eventually
+from tests.support.supervised_provider import KEY, A, B, Scripted, rig_of, update
+
+
+def state(supervised: SupervisedStream) -> str:
+    return supervised.stream.status
+
+
+@pytest.mark.parametrize(
+    ("info", "fits_same_interval", "fits_other_interval"),
+    [
+        ({"streams_per_feed": 3}, True, True),
+        ({"streams_per_feed": 2}, False, False),
+        ({"streams_per_feed": 3, "one_interval_per_feed": True}, True, False),
+    ],
+)
+async def test_room_is_limited_by_number_and_where_the_provider_says_so_by_interval(
+    tmp_path: Path, info: dict[str, object], fits_same_interval: bool, fits_other_interval: bool
+) -> None:
+    async with rig_of(Scripted(**info), tmp_path) as rig:
+        slot = rig.slot(rig.carry(A), rig.carry(B))
+        assert slot.has_room(StreamKey("C", "1m")) is fits_same_interval
+        assert slot.has_room(StreamKey("C", "5m")) is fits_other_interval
+
+
+async def test_streams_of_one_request_share_the_first_feed_and_later_ones_join_it(tmp_path: Path) -> None:
+    plugin = Scripted()
+    async with rig_of(plugin, tmp_path) as rig:
+        slot = rig.slot(rig.carry(A))
+        slot.add(rig.carry(B))
+        await eventually(lambda: plugin.feeds)
+        assert plugin.feeds[0].watchlist.streams == (A, B)
+        assert plugin.feeds[0].watchlist.version == 0
+        later = StreamKey("C", "1m")
+        slot.add(rig.carry(later))
+        slot.remove(A)
+        assert plugin.feeds[0].watchlist.streams == (B, later)
+        assert not slot.is_empty
+        slot.remove(B)
+        slot.remove(later)
+        assert slot.is_empty
+
+
+async def test_a_feed_that_announces_its_end_is_ended_when_the_next_one_delivers(tmp_path: Path) -> None:
+    plugin = Scripted()
+    async with rig_of(plugin, tmp_path) as rig:
+        supervised = rig.carry(A)
+        slot = rig.slot(supervised)
+        await eventually(lambda: plugin.feeds)
+        plugin.feeds[0].say(update(A))
+        await eventually(lambda: supervised.stream.status == "connected")
+        for reason in ("going down", "really going down"):
+            plugin.feeds[0].watchlist.closing(reason)
+        await eventually(lambda: len(plugin.feeds) == 2)
+        assert slot.open_feeds == 2
+        assert not plugin.feeds[0].has_ended
+        plugin.feeds[1].watchlist.accept([A])
+        await eventually(lambda: slot.open_feeds == 1)
+        assert [feed.has_ended for feed in plugin.feeds] == [True, False]
+        assert supervised.stream.status == "connected"
+        assert supervised.stream.reconnects == 0
+        assert rig.attempts.sentences == {"going down": 1}
+        assert rig.attempts.again == {"announced": 1}
+
+
+async def test_a_next_feed_that_does_not_deliver_leaves_the_old_one_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slots, "READY_TIMEOUT_S", 0.01)
+    plugin = Scripted()
+    async with rig_of(plugin, tmp_path) as rig:
+        supervised = rig.carry(A)
+        slot = rig.slot(supervised)
+        await eventually(lambda: plugin.feeds)
+        plugin.feeds[0].watchlist.accept([A])
+        plugin.feeds[0].watchlist.closing("going down")
+        await eventually(lambda: len(plugin.feeds) > 1 and plugin.feeds[1].has_ended and slot.open_feeds == 1)
+        assert not plugin.feeds[0].has_ended
+        assert state(supervised) == "connected"
+
+
+async def test_a_feed_that_ends_is_opened_again_after_the_wait_that_the_provider_asks_for(tmp_path: Path) -> None:
+    plugin = Scripted()
+    async with rig_of(plugin, tmp_path) as rig:
+        supervised = rig.carry(A)
+        rig.slot(supervised)
+        await eventually(lambda: plugin.feeds)
+        plugin.feeds[0].say(update(A))
+        plugin.feeds[0].end(RateLimited("slow down", 0.0))
+        await eventually(lambda: len(plugin.feeds) == 2)
+        assert state(supervised) == "reconnecting"
+        assert rig.attempts.again == {"rate_limited": 1}
+        plugin.feeds[1].watchlist.accept([A])
+        assert state(supervised) == "connected"
+        assert supervised.stream.reconnects == 1
+
+
+async def test_a_provider_that_refuses_the_relay_is_not_asked_again(tmp_path: Path) -> None:
+    plugin = Scripted(**KEY)
+    async with rig_of(plugin, tmp_path) as rig:
+        slot = rig.slot(rig.carry(A), rig.carry(B))
+        await eventually(lambda: plugin.feeds)
+        plugin.feeds[0].end(AuthenticationFailed("wrong key"))
+        await slot.task
+        assert rig.refused == [("A", "wrong key"), ("B", "wrong key")]
+        assert rig.provider.refusal == "wrong key"
+        assert slot.open_feeds == 0
+        assert len(plugin.feeds) == 1
+
+
+async def test_a_mute_feed_is_asked_again_for_its_stream_then_replaced(tmp_path: Path) -> None:
+    plugin = Scripted()
+    async with rig_of(plugin, tmp_path) as rig:
+        slot = rig.slot(rig.carry(A))
+        await eventually(lambda: plugin.feeds)
+        watchlist = plugin.feeds[0].watchlist
+        watchlist.accept([A])
+        slot.check_silence(rig.hands.now + 130)
+        assert watchlist.wanted_since(A) == 2
+        assert len(plugin.feeds) == 1
+        slot.check_silence(rig.hands.now + 250)
+        await eventually(lambda: len(plugin.feeds) == 2)
+        assert rig.attempts.sentences == {"A@1m went silent": 1}
+        assert rig.attempts.again == {"silent": 1}
+
+
+async def test_the_end_of_a_slot_ends_its_feed(tmp_path: Path) -> None:
+    plugin = Scripted()
+    async with rig_of(plugin, tmp_path) as rig:
+        slot = rig.slot(rig.carry(A))
+        await eventually(lambda: plugin.feeds)
+        slot.task.cancel()
+        await eventually(slot.task.done)
+        assert plugin.feeds[0].has_ended
+        assert slot.open_feeds == 0
+
+
+async def test_other_settings_replace_the_feed_before_it_ends(tmp_path: Path) -> None:
+    plugin = Scripted()
+    async with rig_of(plugin, tmp_path) as rig:
+        supervised = rig.carry(A)
+        slot = rig.slot(supervised)
+        await eventually(lambda: plugin.feeds)
+        plugin.feeds[0].say(update(A))
+        await eventually(lambda: state(supervised) == "connected")
+        rig.provider.reconfigure({"key": "new"})
+        slot.renew()
+        await eventually(lambda: len(plugin.feeds) == 2)
+        assert not plugin.feeds[0].has_ended
+        # They change once more while the second feed opens.
+        rig.provider.reconfigure({"key": "newer"})
+        slot.renew()
+        plugin.feeds[1].watchlist.accept([A])
+        await eventually(lambda: len(plugin.feeds) == 3)
+        plugin.feeds[2].watchlist.accept([A])
+        await eventually(lambda: slot.open_feeds == 1)
+        assert [feed.has_ended for feed in plugin.feeds] == [True, True, False]
+        assert (state(supervised), supervised.stream.reconnects) == ("connected", 0)
+        assert rig.attempts.again == {"settings": 2}
+
+
+async def test_other_settings_end_the_wait_for_the_next_feed(tmp_path: Path) -> None:
+    plugin = Scripted()
+    async with rig_of(plugin, tmp_path) as rig:
+        slot = rig.slot(rig.carry(A))
+        await eventually(lambda: plugin.feeds)
+        plugin.feeds[0].end(RateLimited("the credits of this day are used up", 3600.0))
+        await eventually(lambda: slot.open_feeds == 0)
+        rig.provider.reconfigure({"key": "new"})
+        slot.renew()
+        await eventually(lambda: len(plugin.feeds) == 2)
+
+
+async def test_a_key_that_was_replaced_may_be_refused(tmp_path: Path) -> None:
+    plugin = Scripted(**KEY)
+    async with rig_of(plugin, tmp_path) as rig:
+        rig.slot(rig.carry(A))
+        await eventually(lambda: plugin.feeds)
+        rig.provider.reconfigure({"key": "new"})
+        plugin.feeds[0].end(AuthenticationFailed("the key was refused"))
+        await eventually(lambda: len(plugin.feeds) == 2)
+        assert (rig.provider.refusal, rig.refused) == (None, [])
+
+
+async def test_a_new_key_that_is_refused_leaves_the_old_feed_alone_until_there_is_another(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    plugin = Scripted(**KEY)
+    async with rig_of(plugin, tmp_path) as rig:
+        supervised = rig.carry(A)
+        slot = rig.slot(supervised)
+        await eventually(lambda: plugin.feeds)
+        plugin.feeds[0].say(update(A))
+        await eventually(lambda: state(supervised) == "connected")
+        rig.provider.reconfigure({"key": "wrong"})
+        slot.renew()
+        await eventually(lambda: len(plugin.feeds) == 2)
+        plugin.feeds[1].end(AuthenticationFailed("the key was refused"))
+        await eventually(lambda: slot.open_feeds == 1)
+        assert (state(supervised), rig.provider.refusal, rig.refused) == ("connected", None, [])
+        assert "feed scripted 1 goes on, since the one that is to replace it failed: the key was refused" in caplog.text
+        rig.provider.reconfigure({"key": "right"})
+        slot.renew()
+        await eventually(lambda: len(plugin.feeds) == 3)
+        plugin.feeds[2].watchlist.accept([A])
+        await eventually(lambda: slot.open_feeds == 1 and plugin.feeds[0].has_ended)
+        assert state(supervised) == "connected"
+
+
+def has_feeds(plugin: Scripted, count: int) -> bool:
+    return len(plugin.feeds) == count
+
+
+@pytest.mark.parametrize("is_live", [False, True])
+async def test_streams_know_when_the_next_attempt_is_while_the_provider_wants_to_be_left_alone(
+    tmp_path: Path, is_live: bool
+) -> None:
+    plugin = Scripted()
+    async with rig_of(plugin, tmp_path) as rig:
+        one = rig.carry(A)
+        slot = rig.slot(one)
+        await eventually(lambda: plugin.feeds)
+        if is_live:
+            plugin.feeds[0].watchlist.accept([A])
+        plugin.feeds[0].end(RateLimited("HTTP 429", 600.0))
+        await eventually(lambda: one.stream.status == "throttled")
+        # Half a minute after 16:00:00, and ten minutes later.
+        assert one.stream.message == "HTTP 429; the next attempt is at 2025-11-24T16:10:30Z"
+        late = rig.carry(B)
+        rig.hands.now += 60
+        slot.add(late)
+        assert (late.stream.status, late.stream.message) == (one.stream.status, one.stream.message)
+        slot.renew()
+        await eventually(lambda: len(plugin.feeds) == 2)
+        status = "reconnecting" if is_live else "connecting"
+        assert (one.stream.status, one.stream.message) == (status, "HTTP 429; the next attempt is under way")
+
+
+async def test_streams_know_when_a_lost_feed_is_opened_again(tmp_path: Path) -> None:
+    plugin = Scripted()
+    async with rig_of(plugin, tmp_path) as rig:
+        one = rig.carry(A)
+        rig.slot(one)
+        await eventually(lambda: plugin.feeds)
+        plugin.feeds[0].end(ProviderUnavailable("HTTP 503"))
+        await eventually(lambda: "HTTP 503" in one.stream.message)
+        assert one.stream.status == "connecting"
+        assert one.stream.message.startswith("HTTP 503; the next attempt is at 2025-11-24T16:00:3")
+
+
+async def test_a_provider_without_a_key_refuses_none(tmp_path: Path) -> None:
+    plugin = Scripted()
+    async with rig_of(plugin, tmp_path) as rig:
+        one = rig.carry(A)
+        rig.slot(one)
+        for number in range(1, 3):
+            await eventually(partial(has_feeds, plugin, number))
+            plugin.feeds[-1].end(AuthenticationFailed("the connection was refused with HTTP 401"))
+            await eventually(lambda: "HTTP 401" in one.stream.message)
+            assert one.stream.status == "connecting"
+            assert rig.provider.refusal is None
+        await eventually(lambda: len(plugin.feeds) == 3)
+        assert rig.refused == []

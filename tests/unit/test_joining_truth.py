@@ -1,0 +1,483 @@
+"""The whole way of a subscription (past, splice, live) with any latencies and interleavings: no sockets, no real time.
+
+Hub, supervisor, history and store are the relay's own; the venue is slow and untidy, and time is virtual.
+"""
+
+import asyncio
+import random
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import orjson
+import pytest
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+
+from relay import API_VERSION, Candle, PriceUpdate, ProviderInfo, ProviderUnavailable, RateLimited, Watchlist, hookimpl
+from relay.config.settings import Config
+from relay.core.clock import Clock, ProviderClock
+from relay.core.model import StreamKey
+from relay.history.joining import live_of
+from relay.history.service import HistoryService
+from relay.instruments.directory import Directory, Target
+from relay.plugins.loader import PluginHost
+from relay.plugins.provider import Provider, new_session
+from relay.protocol.client_requests import PastWanted, Request, SubscribeOptions
+from relay.storage.store import Store
+from relay.streams.hub import Hub
+from relay.streams.outbox import Outbox
+from relay.streams.subscriptions import Stream
+from relay.supervision.supervisor import Supervisor
+from relay.web.access.access import Access, Caller
+from relay.web.ws.context import ConnectionContext
+from relay.web.ws.subscriptions import ClientSubscriptions
+from tests.support.soak import StreamCheck
+from tests.support.untidy import Values
+from tests.support.virtual_time import VirtualLoop, run
+
+START = 1_764_000_000
+"""A whole minute, at which the loop's time begins."""
+LENGTH_S = {"1s": 1, "1m": 60}
+GRACE_S = 5.0
+LAST_S = 90.0
+"""So long everything behaves at the end, for what is owed to come."""
+
+
+class Call(NamedTuple):
+    """What becomes of one call for history."""
+
+    takes_s: float = 0.0
+    is_computed_late: bool = False
+    failure: str = ""
+
+
+class Join(NamedTuple):
+    """One client: when it asks, what it wants, and when it leaves."""
+
+    at_s: float
+    bars: int | None = None
+    since_s: int | None = None
+    closed_only: bool = False
+    throttle_ms: int = 0
+    stays_s: float = 1000.0
+    off_s: int = 0
+    """So long after an open time its `since` lies."""
+    again_s: float | None = None
+    """So long after it joined it subscribes again, with other options and a longer past."""
+
+
+class Play(NamedTuple):
+    """A venue, what happens to its feed and calls, and who comes when."""
+
+    interval: str
+    begins_s: float
+    lasts_s: float
+    joins: tuple[Join, ...]
+    is_closed_only: bool = False
+    lag_s: float = 0.0
+    opens_after_s: float = 0.1
+    lives_s: tuple[float, ...] = ()
+    calls: tuple[Call, ...] = ()
+    asks_s: tuple[float, ...] = ()
+    every_s: float = 2.0
+    mute_s: tuple[float, float] = (0.0, 0.0)
+    broken_s: tuple[float, float] = (0.0, 0.0)
+
+
+class Truth:
+    """What really was: one candle an interval, which changes twice a second while it is open."""
+
+    def __init__(self, interval: str) -> None:
+        self.length_s = LENGTH_S[interval]
+
+    def times_between(self, after: int, before: int) -> Sequence[int]:
+        first = after + 1 + (-(after + 1 - START)) % self.length_s
+        return range(first, before, self.length_s)
+
+    def ends_at(self, time: int) -> float:
+        return time + self.length_s
+
+    def final(self, time: int) -> Sequence[Values]:
+        _, *values = self.state(time, float(time + self.length_s))
+        return [(values[0], values[1], values[2], values[3], values[4])]
+
+    def state(self, time: int, moment: float) -> Candle:
+        steps = int(min(max(moment - time, 0.0), self.length_s) * 2)
+        opened = 1000.0 + time % 9973
+        return Candle(time, opened, opened + steps, opened, opened + steps, 1.0 + steps)
+
+    def opened(self, moment: float) -> int:
+        return int(moment) - (int(moment) - START) % self.length_s
+
+
+class Venue:
+    """The provider: tells candles as they are while its feed lives, and history as the play says."""
+
+    def __init__(self, play: Play, truth: Truth, clock: Clock) -> None:
+        self._play = play
+        self._truth = truth
+        self._now = clock.wall
+        self._calls = list(play.calls)
+        self._lives = list(play.lives_s)
+        self.is_calm = False
+
+    @hookimpl
+    def relay_provider(self) -> ProviderInfo:
+        return ProviderInfo(
+            "venue",
+            API_VERSION,
+            "Venue",
+            ("demo",),
+            tuple(LENGTH_S),
+            close_grace_s=GRACE_S,
+            history_has_open=not self._play.is_closed_only and not self._play.lag_s,
+        )
+
+    @hookimpl
+    async def relay_stream(self, watchlist: Watchlist) -> AsyncGenerator[PriceUpdate, None]:
+        await asyncio.sleep(self._play.opens_after_s)
+        truth, begun = self._truth, self._now()
+        ends_at = begun + (self._lives.pop(0) if self._lives else 1e9)
+        watchlist.accept(watchlist.streams)
+        following = truth.opened(begun) + truth.length_s
+        while True:
+            now = self._now()
+            await asyncio.sleep(min(self._play.every_s, following + 0.01 - now))
+            now = self._now()
+            if now >= ends_at and not self.is_calm:
+                raise ProviderUnavailable("the connection was lost")
+            if now >= following:
+                at, is_closed = following - truth.length_s, True
+                following += truth.length_s
+            else:
+                at, is_closed = following - truth.length_s, False
+            for key in watchlist.streams if not self._is_within(self._play.mute_s) else ():
+                yield PriceUpdate(key, truth.state(at, now), is_closed, int(now * 1000))
+
+    @hookimpl
+    async def relay_candles(self, start: int | None, end: int, limit: int) -> list[Candle]:
+        call = self._calls.pop(0) if self._calls and not self.is_calm else Call()
+        if not call.is_computed_late:
+            rows = self._rows(start, end, limit)
+        await asyncio.sleep(call.takes_s)
+        if call.failure == "limited":
+            raise RateLimited("the budget is used up", 3.0)
+        if call.failure or self._is_within(self._play.broken_s):
+            raise ProviderUnavailable("broken")
+        return self._rows(start, end, limit) if call.is_computed_late else rows
+
+    def _is_within(self, span_s: tuple[float, float]) -> bool:
+        since_s = self._now() - START - self._play.begins_s
+        return span_s[0] <= since_s < span_s[1] and not self.is_calm
+
+    def _rows(self, start: int | None, end: int, limit: int) -> list[Candle]:
+        truth, now = self._truth, self._now()
+        opened = truth.opened(now)
+        last = truth.opened(now - self._play.lag_s) if self._play.is_closed_only else opened + 1
+        low = last - 4000 * truth.length_s if start is None else start
+        times = truth.times_between(low - 1, min(last, end))
+        times = times[-limit:] if start is None else times[:limit]
+        return [truth.state(time, now) for time in times]
+
+
+class Wire:
+    """A client's side of a connection: what it was sent, as messages, with the moment of each."""
+
+    def __init__(self, loop: VirtualLoop, check: StreamCheck, since: int | None) -> None:
+        self.messages: list[tuple[float, dict[str, Any]]] = []
+        self.repeated: list[int] = []
+        self.is_asking_again = False
+        self._sent: set[int] = set()
+        self._is_confirmed = False
+        self._since = since
+        self._loop = loop
+        self._check = check
+
+    def write(self, data: bytes) -> None:
+        """Take frames of the server, which are text and not masked."""
+        at = 0
+        while at < len(data):
+            length, head = data[at + 1], 2
+            if length == 126:
+                length, head = int.from_bytes(data[at + 2 : at + 4], "big"), 4
+            elif length == 127:
+                length, head = int.from_bytes(data[at + 2 : at + 10], "big"), 10
+            self._take(orjson.loads(data[at + head : at + head + length]))
+            at += head + length
+
+    def _take(self, message: dict[str, Any]) -> None:
+        if message["type"] == "subscription":
+            if not self._is_confirmed:
+                self._check.subscribed(START + self._loop.now, self._since)
+            self._is_confirmed = True
+        elif message["type"] == "snapshot" and self.is_asking_again:
+            # What a second subscription brings lies before all that was sent.
+            times = {candle["time"] for candle in message["candles"]}
+            self.repeated += sorted(times & self._sent)
+            self._sent |= times
+            return
+        else:
+            self._check.take(message)
+        self.messages.append((self._loop.now, message))
+        if message["type"] == "snapshot":
+            self._sent |= {candle["time"] for candle in message["candles"]}
+        elif message["type"] == "price_update" and not message.get("revised"):
+            # A revision may be of a candle that only others were told of.
+            self._sent.add(message["candle"]["time"])
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
+    def is_closing(self) -> bool:
+        return False
+
+
+class Scene:
+    """The relay's parts around one venue, and the clients of a play."""
+
+    def __init__(self, loop: VirtualLoop, play: Play, provider: Provider, venue: Venue, truth: Truth) -> None:
+        self.loop = loop
+        self.play = play
+        self.provider = provider
+        self.venue = venue
+        self.truth = truth
+        self.key = StreamKey("X", play.interval)
+        self.faults: list[str] = []
+        self.checks: list[tuple[StreamCheck, Wire, bool]] = []
+
+    async def run(self, context: ConnectionContext) -> None:
+        """Play it, then let everything settle."""
+        tasks = [asyncio.create_task(self._client(context, join)) for join in self.play.joins]
+        tasks += [asyncio.create_task(self._ask(context, at_s)) for at_s in self.play.asks_s]
+        await asyncio.sleep(self.play.lasts_s)
+        self.venue.is_calm = True
+        await asyncio.sleep(LAST_S)
+        now = START + self.loop.now
+        for check, wire, has_left in self.checks:
+            if not has_left:
+                check.finish(now - GRACE_S - self.truth.length_s)
+                self.faults += [f"gap {gap} is not repaired" for gap in check.gaps if not self._is_repaired(check, gap)]
+                stays = [message["status"] for _, message in wire.messages if message["type"] == "status"]
+                if stays and stays[-1] != "connected":
+                    self.faults.append(f"the state at the end is {stays[-1]}")
+            self.faults += check.violations
+            if wire.repeated:
+                self.faults.append(f"subscribing again brought again {wire.repeated}")
+            seqs = [message["seq"] for _, message in wire.messages if "seq" in message]
+            if seqs != sorted(set(seqs)):
+                self.faults.append(f"an update came twice: {seqs}")
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks)
+
+    def _is_repaired(self, check: StreamCheck, gap: tuple[int, int]) -> bool:
+        return all(time in check.closed for time in self.truth.times_between(gap[0] - 1, gap[1]))
+
+    async def _client(self, context: ConnectionContext, join: Join) -> None:
+        await asyncio.sleep(join.at_s)
+        check = StreamCheck(f"{join}", self.truth)
+        since = None
+        if join.since_s is not None:
+            # A client resumes from a candle that is over, though this relay may not have told it yet.
+            since = self.truth.opened(START + self.loop.now) - self.truth.length_s - join.since_s
+        # With `bars` as well, not all that opened since has to come.
+        wire = Wire(self.loop, check, since if join.bars is None else None)
+        subscriber = context.hub.join(Outbox(wire), lambda subscriber, reason: None)
+        subscribing = ClientSubscriptions(context, subscriber, Caller("127.0.0.1", "one", "one", None))
+        options = SubscribeOptions(join.throttle_ms, join.closed_only)
+        target = Target(self.provider, self.key, "X")
+        past = PastWanted(join.bars, since)
+        place = len(self.checks)
+        self.checks.append((check, wire, False))
+        try:
+            joining = subscribing.subscribe(target, Request("subscribe", names=(), options=options, past=past))
+            if joining is not None:
+                await subscribing.join_with_past(joining)
+                self._judge_snapshot(wire, join, since, live_of(joining.stream) is not None)
+            if join.again_s is not None:
+                await asyncio.sleep(join.again_s)
+                wire.is_asking_again = True
+                options = options._replace(throttle_ms=500 if join.throttle_ms == 0 else 0)
+                past = PastWanted((join.bars or 0) + 20, None)
+                joining = subscribing.subscribe(target, Request("subscribe", names=(), options=options, past=past))
+                if joining is not None:
+                    await subscribing.join_with_past(joining)
+            await asyncio.sleep(join.stays_s)
+            self.checks[place] = (check, wire, True)
+        except asyncio.CancelledError:
+            pass
+        finally:
+            context.hub.leave(subscriber)
+
+    def _judge_snapshot(self, wire: Wire, join: Join, since: int | None, is_live: bool) -> None:
+        snapshots = [message for _, message in wire.messages if message["type"] == "snapshot"]
+        if len(snapshots) != 1:
+            self.faults.append(f"{len(snapshots)} snapshots")
+            return
+        count, is_complete = len(snapshots[0]["candles"]), snapshots[0]["complete"]
+        if is_complete and join.bars != 0:
+            # What is over for some seconds is either there, or the snapshot says that something is missing.
+            now = START + self.loop.now
+            reached = snapshots[0]["candles"][-1]["time"] if count else since
+            until = int(now - 2 * GRACE_S) - 2 * self.truth.length_s
+            missing = [] if reached is None else list(self.truth.times_between(reached, until))
+            if missing:
+                self.faults.append(f"complete, and lacks {missing}")
+        if is_live and is_complete and join.since_s is None and join.bars is not None and count < join.bars:
+            self.faults.append(f"{count} candles of {join.bars}, and complete")
+
+    async def _ask(self, context: ConnectionContext, at_s: float) -> None:
+        """Ask for history beside the stream; a row that is given as closed has its final values."""
+        await asyncio.sleep(at_s)
+
+        def find() -> Stream | None:
+            return context.hub.streams.get((self.provider.name, self.key))
+
+        try:
+            past = await context.history.candles(
+                self.provider, self.key, start=None, end=None, limit=20, live=lambda: live_of(find())
+            )
+        except (ProviderUnavailable, RateLimited, asyncio.CancelledError):
+            return
+        closed = past.candles if past.last_is_closed else past.candles[:-1]
+        for candle in closed:
+            if candle[1:] not in self.truth.final(candle.time):
+                self.faults.append(f"history gives {candle} as closed")
+
+
+async def perform(loop: VirtualLoop, play: Play) -> list[str]:
+    """Return what was wrong."""
+    clock = Clock(wall=lambda: START + loop.now, monotonic=loop.time)
+    truth = Truth(play.interval)
+    await asyncio.sleep(play.begins_s)
+    venue = Venue(play, truth, clock)
+    host = PluginHost()
+    host.load([venue], installed=False)
+    (loaded,) = host.loaded.values()
+    provider = host.bind(loaded, {}, ProviderClock(clock))
+    store = await Store.open(":memory:", clock)
+    session = new_session(provider.clock)
+    provider.open(session)
+    history = HistoryService(store, clock)
+    hub = Hub(clock, on_closed=lambda stream, one, after: store.put_closed("venue", stream.key, one.candle, after))
+    supervisor = Supervisor(provider, hub, history, clock, linger_s=5, rng=random.Random(1))
+    context = ConnectionContext(
+        Access(Config()), hub, Directory([provider], store.documents), history, {"venue": supervisor}
+    )
+    scene = Scene(loop, play, provider, venue, truth)
+    try:
+        await scene.run(context)
+    finally:
+        await supervisor.close()
+        hub.close()
+        await history.close()
+        await session.close()
+        await store.close()
+    return scene.faults
+
+
+def faults_of(play: Play) -> list[str]:
+    return run(lambda loop: perform(loop, play))
+
+
+# -- plays of one fault each ---------------------------------------------------------------------------------------
+
+
+SLOW = Call(takes_s=1.5)
+PLAYS: Mapping[str, Play] = {
+    "forming candle while history is slow": Play(
+        "1m", 40.0, 30.0, (Join(0.0),), asks_s=(18.8, 19.2, 19.6), calls=(SLOW, SLOW, SLOW)
+    ),
+    "closed only, a minute ends while history answers": Play(
+        "1m", 59.5, 5.0, (Join(0.0, bars=5),), is_closed_only=True, calls=(Call(0.8),)
+    ),
+    "closed only, seconds end while history answers": Play(
+        "1s", 10.3, 8.0, (Join(0.0, bars=5),), is_closed_only=True, calls=(Call(3.5),)
+    ),
+    "closed only, a resume": Play("1s", 10.3, 8.0, (Join(0.0, since_s=30),), is_closed_only=True, calls=(Call(3.5),)),
+    "history lags": Play("1s", 10.3, 8.0, (Join(0.0, bars=5),), is_closed_only=True, lag_s=2.0),
+    "the stream is lost for minutes, and somebody joins": Play(
+        "1m", 5.0, 400.0, (Join(0.0), Join(250.0, bars=30)), lives_s=(60.0, *[0.0] * 200)
+    ),
+    "the budget is used up for a moment": Play(
+        "1m", 5.0, 100.0, (Join(0.0, since_s=600),), calls=(Call(failure="limited"), Call(failure="limited"))
+    ),
+    "silent, while history fails": Play(
+        "1s",
+        10.0,
+        150.0,
+        (Join(0.0), Join(90.0, bars=30), Join(91.0, since_s=20), Join(105.0, bars=30)),
+        mute_s=(20.0, 140.0),
+        broken_s=(15.0, 100.0),
+    ),
+    "lost, and history is slow": Play(
+        "1s",
+        10.0,
+        100.0,
+        (Join(0.0), Join(33.0, since_s=20), Join(33.0, bars=5)),
+        lives_s=(30.0, 30.0),
+        opens_after_s=25.0,
+        calls=(Call(), *[Call(20.0)] * 4),
+    ),
+    "subscribing again after the candle closed that was open at first": Play(
+        "1m", 40.0, 60.0, (Join(0.0, again_s=25.0), Join(1.0, closed_only=True, again_s=25.0))
+    ),
+    "subscribing again after the gaps of a resume were repaired": Play(
+        "1s",
+        3.5,
+        60.0,
+        (Join(11.3, since_s=143, again_s=25.0),),
+        lives_s=(17.0,),
+        opens_after_s=4.2,
+        every_s=0.25,
+        broken_s=(1.0, 20.0),
+    ),
+    "a resume from a moment that is no open time, right after a close": Play(
+        "1m", 62.0, 60.0, (Join(0.0, since_s=1),), is_closed_only=True, lag_s=4.0
+    ),
+    "the same while history fails": Play("1m", 62.0, 90.0, (Join(0.0, since_s=1),), broken_s=(0.0, 60.0)),
+    "joining while a throttle holds an update": Play(
+        "1m", 5.0, 60.0, (Join(0.0, throttle_ms=10_000), Join(17.0, bars=3, throttle_ms=10_000)), every_s=1.0
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PLAYS)
+def test_a_subscription_is_one_sequence(name: str) -> None:
+    assert faults_of(PLAYS[name]) == []
+
+
+seconds = st.integers(0, 50).map(lambda tenths: tenths / 10)
+calls = st.builds(Call, seconds, st.booleans(), st.sampled_from(["", "", "", "", "broken", "limited"]))
+joins = st.builds(
+    Join,
+    at_s=st.integers(0, 400).map(lambda tenths: tenths / 10),
+    bars=st.none() | st.integers(0, 40),
+    since_s=st.none() | st.integers(0, 300),
+    closed_only=st.booleans(),
+    throttle_ms=st.sampled_from([0, 0, 700, 5000]),
+    stays_s=st.sampled_from([1000.0, 1000.0, 5.0]),
+    again_s=st.none() | st.sampled_from([0.0, 3.0, 25.0]),
+)
+plays = st.builds(
+    Play,
+    interval=st.sampled_from(["1s", "1m"]),
+    begins_s=st.integers(0, 600).map(lambda tenths: tenths / 10),
+    lasts_s=st.just(60.0),
+    joins=st.lists(joins, min_size=1, max_size=3).map(tuple),
+    is_closed_only=st.booleans(),
+    lag_s=st.sampled_from([0.0, 0.0, 0.4, 2.0]),
+    opens_after_s=seconds,
+    lives_s=st.lists(st.integers(0, 40).map(float), max_size=3).map(tuple),
+    calls=st.lists(calls, max_size=6).map(tuple),
+    asks_s=st.lists(st.integers(0, 500).map(lambda tenths: tenths / 10), max_size=3).map(tuple),
+    every_s=st.sampled_from([0.25, 2.0]),
+    mute_s=st.tuples(st.integers(0, 40).map(float), st.sampled_from([0.0, 0.0, 60.0])),
+    broken_s=st.tuples(st.integers(0, 40).map(float), st.sampled_from([0.0, 0.0, 60.0])),
+)
+
+
+@settings(max_examples=150, phases=(Phase.explicit, Phase.generate))
+@given(plays)
+def test_any_subscription_is_one_sequence(play: Play) -> None:
+    assert faults_of(play) == []

@@ -1,0 +1,139 @@
+"""Holds the layers of packages: data flows one way, and a newcomer reads `relay/` from the first line to the last."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+LAYERS = [
+    {"relay.core", "relay.telemetry", "relay.web.rate_limits", "relay.web.work_budget"},
+    {"relay.config", "relay.protocol", "relay.upstream", "relay.packaging"},
+    {"relay.plugins", "relay.storage", "relay.client", "relay.web.frame_reader", "relay.web.request_counts"},
+    {"relay", "relay.streams", "relay.instruments", "relay.web.problems"},
+    {"relay.history", "relay.testing", "relay.web.access", "relay.web.pages", "relay.web.inlet"},
+    {"relay.supervision", "relay.web.contract", "relay.web.idle_connections", "relay.web.stream_totals"},
+    {"relay.web.ws", "relay.web.middleware"},
+    {"relay.web.ops"},
+    {"relay.web.http"},
+    {"relay.app"},
+    {"relay.server"},
+    {"relay.commands"},
+    {"relay.cli"},
+    {"relay.__main__"},
+]
+"""Packages, and the modules that stand alone at the top of `relay` and `relay.web`: each imports only from lower lines.
+`relay` itself is the API of provider authors: nothing inside of `relay` imports from it. Within a package no two
+modules import each other, not even through others."""
+
+LEVELS = {package: level for level, packages in enumerate(LAYERS) for package in packages}
+MOST_ENTRIES = 24
+
+
+def modules(folder: str) -> Iterator[tuple[str, Path]]:
+    for path in sorted((ROOT / folder).rglob("*.py")):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        yield ".".join(parts[:-1] if parts[-1] == "__init__" else parts), path
+
+
+def imports(path: Path) -> Iterator[tuple[str, int]]:
+    """Yield each module that a file imports, inside functions too, and the line."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            for name in node.names:
+                yield name.name, node.lineno
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno} imports by a relative name"
+            assert node.module is not None
+            for name in node.names:
+                whole = f"{node.module}.{name.name}"
+                yield (whole if is_module(whole) else node.module), node.lineno
+
+
+def is_module(name: str) -> bool:
+    place = ROOT.joinpath(*name.split("."))
+    return place.with_suffix(".py").is_file() or (place / "__init__.py").is_file()
+
+
+def is_within(name: str, package: str) -> bool:
+    return name == package or name.startswith(package + ".")
+
+
+def package_of(module: str) -> str:
+    """The package that a module belongs to: `relay.X`, and `relay.web.X` in `relay.web`."""
+    return ".".join(module.split(".")[: 3 if is_within(module, "relay.web") else 2])
+
+
+def cycle(graph: dict[str, set[str]]) -> list[str]:
+    """Some modules of which each imports the next and the last the first; an empty list where there are none."""
+    done: set[str] = set()
+
+    def walk(name: str, way: list[str]) -> list[str]:
+        if name in way:
+            return way[way.index(name) :]
+        if name in done:
+            return []
+        for other in sorted(graph.get(name, ())):
+            if found := walk(other, [*way, name]):
+                return found
+        done.add(name)
+        return []
+
+    for name in sorted(graph):
+        if found := walk(name, []):
+            return found
+    return []
+
+
+@pytest.mark.parametrize(("name", "path"), list(modules("relay")))
+def test_package_imports_only_from_lower_layers(name: str, path: Path) -> None:
+    package = package_of(name)
+    if package == "relay.web":
+        assert not list(imports(path)), "the package relay.web itself holds no code"
+        return
+    assert package in LEVELS, f"{package} is in no layer: give it one in {Path(__file__).name}"
+    for imported, line in imports(path):
+        if is_within(imported, "relay") and package_of(imported) != package:
+            assert imported != "relay", f"{path}:{line} imports from the package root"
+            lower = package_of(imported)
+            assert LEVELS[lower] < LEVELS[package], f"{path}:{line}: {package} imports from {lower}, which is not lower"
+        if is_within(imported, "providers"):
+            assert name == "relay.cli", f"{path}:{line} imports a provider"
+        assert not is_within(imported, "tests"), f"{path}:{line} imports tests"
+
+
+def test_no_modules_import_each_other() -> None:
+    graph = {name: {other for other, _ in imports(path)} for name, path in modules("relay")}
+    assert cycle(graph) == []
+
+
+def test_a_cycle_is_noticed() -> None:
+    assert cycle({"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": set()}) == ["b", "c"]
+
+
+def test_the_top_of_relay_can_be_read_at_a_glance() -> None:
+    entries = [entry.name for entry in (ROOT / "relay").iterdir() if entry.name != "__pycache__"]
+    assert len(entries) <= MOST_ENTRIES, sorted(entries)
+
+
+def test_every_layer_names_what_exists() -> None:
+    assert {package_of(name) for name, _ in modules("relay")} - {"relay.web"} == set(LEVELS)
+
+
+@pytest.mark.parametrize(("name", "path"), list(modules("providers")))
+def test_provider_imports_only_the_root_of_relay(name: str, path: Path) -> None:
+    for imported, line in imports(path):
+        if is_within(name, "providers.sandbox"):
+            assert not is_within(imported, "relay"), f"{path}:{line}: a stand-in shares no code with what it tests"
+            assert not is_within(imported, "providers") or is_within(imported, "providers.sandbox"), f"{path}:{line}"
+        else:
+            assert not is_within(imported, "relay") or imported == "relay", f"{path}:{line} imports {imported}"
+            assert not is_within(imported, "providers.sandbox"), f"{path}:{line} imports a stand-in"
+
+
+def test_a_relative_import_is_noticed(tmp_path: Path) -> None:
+    (tmp_path / "module.py").write_text("from . import other\n")
+    with pytest.raises(AssertionError, match="relative"):
+        list(imports(tmp_path / "module.py"))

@@ -1,0 +1,40 @@
+"""Holds that one name means one thing."""
+
+import ast
+import re
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+RELAY = ROOT / "relay"
+
+
+def test_no_two_classes_of_relay_have_the_same_name() -> None:
+    found: dict[str, list[str]] = defaultdict(list)
+    for path in sorted(RELAY.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ClassDef):
+                found[node.name.lstrip("_")].append(str(path.relative_to(ROOT)))
+    assert {name: paths for name, paths in found.items() if len(paths) > 1} == {}
+
+
+def test_modules_are_imported_by_their_own_names() -> None:
+    aliased = [
+        f"{path.relative_to(ROOT)}: {name.name} as {name.asname}"
+        for path in sorted(RELAY.rglob("*.py"))
+        if path.name not in {"app.py", "cli.py"}
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ImportFrom) and node.module is not None and node.module.startswith("relay")
+        for name in node.names
+        if name.asname is not None
+    ]
+    assert aliased == []
+
+
+@pytest.mark.parametrize("guide", [".github/CONTRIBUTING.md", "README.md"])
+def test_files_that_a_guide_names_exist(guide: str) -> None:
+    named = re.findall(r"`((?:relay|providers|tests)/[\w/]+\.\w+)`", (ROOT / guide).read_text(encoding="utf-8"))
+    assert len(named) > 5
+    assert [name for name in named if not (ROOT / name).is_file()] == []

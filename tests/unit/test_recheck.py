@@ -1,0 +1,283 @@
+"""Candles that streams closed are compared with history later, rarely, and only with what nobody else needs."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from providers.twelve_data.credits import Credits, Use
+from relay import Budget, Candle, PriceUpdate, RateLimited, StreamKey, hookimpl
+from relay.history.provider_calls import News
+from relay.history.service import HistoryService
+from relay.streams.hub import Hub
+from relay.supervision.recheck import Recheck
+from relay.supervision.stream_state import SupervisedStream
+from tests.support.supervised_provider import MINUTE, A, B, Remembering, Rig, candle, rig_of, update
+
+EVERY_S = 60.0
+
+
+class Metered(Remembering):
+    """A provider with history and budgets, which remembers what it was asked."""
+
+    def __init__(self, **info: Any) -> None:
+        super().__init__(**{"compare_after_s": (300.0,), **info})
+        self.budgets: list[Budget] = []
+        self.ranges: list[tuple[int, int]] = []
+        self.was_asked = asyncio.Event()
+
+    @hookimpl
+    def relay_budgets(self) -> Sequence[Budget]:
+        return self.budgets
+
+    @hookimpl
+    async def relay_candles(self, start: int | None, end: int) -> list[Candle]:
+        self.was_asked.set()
+        self.ranges.append((((start or 0) - MINUTE) // 60, (end - 1 - MINUTE) // 60))
+        return await super().relay_candles(start, end)
+
+
+class Watch:
+    """A recheck with the parts that it works with; `told` are the updates that subscribers would get."""
+
+    def __init__(self, rig: Rig, history: HistoryService, plugin: Metered) -> None:
+        self.rig = rig
+        self.plugin = plugin
+        self.history = history
+        self.recheck = Recheck(rig.provider, history, rig.hands.clock, every_s=EVERY_S)
+        self.streams: dict[Any, SupervisedStream] = {}
+        history.calls.on_news = self._tell
+        rig.hub = Hub(rig.hands.clock, on_closed=self._keep)
+
+    def _keep(self, stream: Any, one: Any, after: int | None) -> None:
+        self.rig.closed.append(one)
+        self.history.keep(stream.provider, stream.key, one.candle, after)
+
+    def _tell(self, news: News) -> None:
+        stream = self.rig.hub.streams[news.provider, news.key]
+        self.rig.hub.tell(stream, stream.series.revise(news.changed, news.found, news.asked_at))
+
+    def carry(self, key: Any) -> SupervisedStream:
+        self.streams[key] = self.rig.carry(key)
+        return self.streams[key]
+
+    def close_minutes(self, key: Any, *minutes: int) -> None:
+        for minute in minutes:
+            self.rig.hub.publish(self.streams[key].stream, update(key, minute, is_closed=True))
+
+    async def tick(self, seconds: float = EVERY_S) -> int:
+        """Let time pass and look once; return how many calls were made."""
+        before = len(self.plugin.ranges)
+        self.rig.hands.now += seconds
+        self.recheck.check(self.streams, self.rig.hands.now)
+        for task in [self.recheck._task] if self.recheck._task is not None else []:
+            await task
+        return len(self.plugin.ranges) - before
+
+    @property
+    def revised(self) -> list[tuple[int, float]]:
+        return [((one.candle.time - MINUTE) // 60, one.candle.volume) for one in self.rig.closed if one.is_revised]
+
+
+@asynccontextmanager
+async def watch_of(plugin: Metered, folder: Path) -> AsyncIterator[Watch]:
+    async with rig_of(plugin, folder) as rig:
+        watch = Watch(rig, rig.history, plugin)
+        yield watch
+        await watch.recheck.close()
+        watch.rig.hub.close()
+
+
+@pytest.fixture
+async def watch(tmp_path: Path) -> AsyncIterator[Watch]:
+    """A stream `A@1m` that closed minutes 0 to 4; history knows them, and that minute 2 has another volume."""
+    plugin = Metered()
+    plugin.known = [candle(0), candle(1), candle(2, volume=7.0), candle(3), candle(4)]
+    async with watch_of(plugin, tmp_path) as opened:
+        opened.carry(A)
+        opened.close_minutes(A, 0)
+        await opened.tick()
+        opened.close_minutes(A, 1, 2, 3, 4)
+        yield opened
+
+
+async def test_a_close_that_history_has_otherwise_is_told_as_revised_and_put_right(watch: Watch) -> None:
+    assert await watch.tick(600) == 1
+    assert watch.revised == [(2, 7.0)]
+    rows = await watch.history._store.read("scripted", A, MINUTE, MINUTE + 300)
+    assert [row.volume for row in rows] == [1.0, 1.0, 7.0, 1.0, 1.0]
+    assert (watch.history.calls.compared["scripted"], watch.history.calls.differed["scripted"]) == (5, 1)
+
+
+async def test_nothing_is_asked_before_the_delay_and_nothing_twice(watch: Watch) -> None:
+    watch.rig.hands.now = MINUTE + 300.0
+    assert await watch.tick(30) == 0
+    assert await watch.tick() == 1
+    assert await watch.tick() == 1
+    assert watch.history.calls.compared["scripted"] == 2
+    assert await watch.tick(600) == 1
+    assert watch.history.calls.compared["scripted"] == 5
+    assert await watch.tick(6000) == 0
+
+
+async def test_calls_are_far_apart(watch: Watch) -> None:
+    watch.carry(B)
+    watch.close_minutes(B, 0)
+    assert await watch.tick(600) == 1
+    assert await watch.tick(EVERY_S - 1) == 0
+
+
+async def test_each_delay_compares_once_more(tmp_path: Path) -> None:
+    plugin = Metered(compare_after_s=(300.0, 3600.0))
+    plugin.known = [candle(0), candle(1)]
+    async with watch_of(plugin, tmp_path) as watch:
+        watch.carry(A)
+        watch.close_minutes(A, 0, 1)
+        assert await watch.tick() == 0
+        watch.close_minutes(A, 2)
+        assert await watch.tick(600) == 1
+        assert await watch.tick(600) == 0
+        plugin.known = [candle(0), candle(1), candle(2, volume=3.0)]
+        assert await watch.tick(3600) == 1
+        assert watch.revised == [(2, 3.0)]
+        assert await watch.tick(3600) == 0
+
+
+@pytest.mark.parametrize(
+    "budget",
+    [
+        Budget("weight", 100, 50, MINUTE + 9e9),
+        Budget("credits", 8, 0, MINUTE + 9e9, reserved=0),
+    ],
+)
+async def test_nothing_is_asked_while_the_budget_has_little_left(watch: Watch, budget: Budget) -> None:
+    watch.plugin.budgets = [budget]
+    assert await watch.tick(600) == 0
+    watch.plugin.budgets = [budget._replace(used=0, reserved=None)]
+    watch.rig.hands.now += 600
+    assert await watch.tick() == 1
+
+
+async def test_of_what_is_kept_for_history_half_is_left(watch: Watch) -> None:
+    watch.plugin.budgets = [Budget("credits a day", 800, 700, watch.rig.hands.now + 1000, reserved=80)]
+    assert await watch.tick(600) == 1
+    watch.plugin.budgets = [Budget("credits a day", 800, 700, watch.rig.hands.now + 1000, reserved=40)]
+    watch.close_minutes(A, 5)
+    assert await watch.tick(6000) == 0
+
+
+async def test_questions_are_spread_over_the_time_until_the_budget_is_back(watch: Watch) -> None:
+    watch.carry(B)
+    watch.close_minutes(B, 0)
+    watch.plugin.budgets = [Budget("credits a day", 800, 0, watch.rig.hands.now + 80_000, reserved=80)]
+    assert await watch.tick(600) == 1
+    watch.close_minutes(B, 1)
+    assert await watch.tick(1900) == 0
+    assert await watch.tick(200) == 1
+
+
+async def test_nothing_is_asked_while_a_call_is_under_way(watch: Watch) -> None:
+    watch.plugin.may_answer.clear()
+    request = asyncio.create_task(
+        watch.history.candles(watch.rig.provider, B, start=MINUTE - 6000, end=MINUTE - 3000, limit=5)
+    )
+    await watch.plugin.was_asked.wait()
+    assert await watch.tick(600) == 0
+    watch.plugin.may_answer.set()
+    await request
+    assert await watch.tick() == 1
+
+
+async def test_a_refusal_changes_nothing_and_is_tried_again(watch: Watch) -> None:
+    watch.plugin.failure = RateLimited("slow down", 5.0)
+    assert await watch.tick(600) == 1
+    assert watch.revised == []
+    watch.plugin.failure = None
+    assert await watch.tick() == 1
+    assert watch.revised == [(2, 7.0)]
+
+
+async def test_a_stream_that_was_dropped_is_compared_to_its_end(watch: Watch) -> None:
+    assert await watch.tick() == 0
+    del watch.streams[A]
+    assert await watch.tick(600) == 1
+    assert watch.history.calls.compared["scripted"] == 5
+    assert await watch.tick(600) == 0
+
+
+async def test_a_candle_that_history_did_not_give_at_first_comes_as_revised(watch: Watch) -> None:
+    supervised = watch.streams[A]
+    watch.plugin.known = [candle(0), candle(1), candle(2), candle(3), candle(4)]
+    watch.rig.hands.now = MINUTE + 600.0
+    past = await watch.history.candles(watch.rig.provider, A, start=MINUTE + 300, end=MINUTE + 420, limit=5)
+    assert past.candles == ()
+    watch.rig.hub.tell(supervised.stream, supervised.stream.series.fill((), MINUTE + 480))
+    watch.close_minutes(A, 8)
+    watch.plugin.known.append(candle(6))
+    await watch.tick()
+    assert watch.plugin.ranges[-1] == (5, 7)
+    assert watch.revised == [(6, 1.0)]
+    assert watch.rig.closed[-1].is_backfilled
+
+
+async def test_a_day_of_comparisons_stays_within_half_of_what_the_credits_keep_for_history(tmp_path: Path) -> None:
+    day = MINUTE // 86_400 * 86_400 + 86_400
+
+    class Credited(Metered):
+        """Spends a credit of history a call, beside polls that spend one every three minutes."""
+
+        def __init__(self) -> None:
+            super().__init__(compare_after_s=(900.0, 14_400.0), close_grace_s=75.0)
+            self.now = float(day)
+            self.credits = Credits(8, 800, wall=lambda: self.now, monotonic=lambda: self.now, knows_time=lambda: True)
+
+        @hookimpl
+        def relay_budgets(self) -> Sequence[Budget]:
+            return self.credits.budgets()
+
+        @hookimpl
+        async def relay_candles(self, start: int | None, end: int) -> list[Candle]:
+            self.ranges.append((start or 0, end))
+            self.credits.settle(self.credits.take(1, Use.HISTORY))
+            known = range(-(-(start or 0) // 60) * 60, end, 60)
+            # Every fourth bar changes in the hour after its close.
+            return [at_time(at, 2.0 if at % 240 == 0 and self.now - at > 3600 else 1.0) for at in known]
+
+    plugin = Credited()
+    async with watch_of(plugin, tmp_path) as watch:
+        keys = [StreamKey(symbol, "1m") for symbol in "ABCDEF"]
+        watch.rig.hands.now = float(day)
+        watch.recheck._next_at = 0.0
+        for key in keys:
+            watch.carry(key)
+        for minute in range(24 * 60):
+            plugin.now = watch.rig.hands.now
+            if minute % 3 == 0:
+                plugin.credits.settle(plugin.credits.take(1, Use.POLL))
+            plugin.credits.promise((1440 - minute) // 3)
+            for key in keys:
+                closing = PriceUpdate(key, at_time(day + 60 * (minute - 1), 1.0), is_closed=True)
+                watch.rig.hub.publish(watch.streams[key].stream, closing)
+            await watch.tick(60)
+        assert 20 <= len(plugin.ranges) <= 40
+        for key in keys:
+            rows = await watch.history._store.read("scripted", key, day, day + 12 * 3600)
+            assert [row.volume for row in rows] == [2.0 if row.time % 240 == 0 else 1.0 for row in rows]
+
+
+def at_time(at: int, volume: float) -> Candle:
+    return Candle(at, 1.0, 1.0, 1.0, 1.0, volume)
+
+
+async def test_what_closed_before_the_first_look_is_compared_too(tmp_path: Path) -> None:
+    plugin = Metered()
+    plugin.known = [candle(0), candle(1, volume=7.0), candle(2)]
+    async with watch_of(plugin, tmp_path) as watch:
+        watch.carry(A)
+        watch.close_minutes(A, 0, 1, 2)
+        await watch.tick()
+        assert await watch.tick(600) == 1
+        assert watch.revised == [(1, 7.0)]

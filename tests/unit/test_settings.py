@@ -1,0 +1,361 @@
+"""Flags over environment over file, for every key of the contract; complaints name the key and the value."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from providers import BUILTIN
+from relay.app import load_plugins
+from relay.config.settings import (
+    SETTINGS,
+    Config,
+    RelaySetting,
+    check_tables,
+    is_loopback,
+    load_config,
+    provider_settings,
+)
+from relay.config.tokens import Tokens
+from relay.core.errors import ConfigError
+from relay.core.secret import Secret
+from tests.support import settings_table
+
+SAMPLES: dict[str, tuple[Any, Any, Any]] = {
+    "host": ("127.0.0.2", "127.0.0.3", "127.0.0.4"),
+    "port": (8001, 8002, 8003),
+    "database": ("a.db", "b.db", "c.db"),
+    "max_clients": (1, 2, 3),
+    "max_clients_per_address": (1, 2, 3),
+    "max_streams_per_client": (1, 2, 3),
+    "max_streams": (1, 2, 3),
+    "linger_seconds": (0.5, 1.5, 2.5),
+    "flush_ms": (1.0, 2.0, 3.0),
+    "log_level": ("debug", "warning", "error"),
+    "log_format": ("text", "json", "text"),
+    "compression": (True, False, True),
+    "public_status": (True, False, True),
+    "max_connects_per_minute": (1, 2, 3),
+    "max_requests_per_second": (1.5, 2.5, 3.5),
+    "max_requests_per_second_per_address": (1.5, 2.5, 3.5),
+    "max_history_rows_per_minute": (1, 2, 3),
+    "max_history_rows_per_minute_per_address": (1, 2, 3),
+}
+DEFAULTS = {
+    "host": "127.0.0.1",
+    "port": 8000,
+    "database": "relay.db",
+    "tokens": Tokens(),
+    "tls_cert": "",
+    "tls_key": "",
+    "public_status": False,
+    "trusted_proxies": (),
+    "allowed_origins": (),
+    "max_clients": 10000,
+    "max_clients_per_address": 1000,
+    "max_streams_per_client": 200,
+    "max_streams": 2000,
+    "max_connects_per_minute": 0,
+    "max_requests_per_second": 50,
+    "max_requests_per_second_per_address": 0,
+    "max_history_rows_per_minute": 1_000_000,
+    "max_history_rows_per_minute_per_address": 0,
+    "linger_seconds": 5,
+    "flush_ms": 20,
+    "log_level": "info",
+    "log_format": "text",
+    "plugins": (),
+}
+
+
+def config_of(
+    content: str, tmp_path: Path, environ: Mapping[str, str] | None = None, flags: Mapping[str, Any] | None = None
+) -> Config:
+    path = tmp_path / "relay.toml"
+    path.write_text(content, encoding="utf-8")
+    return load_config(flags or {}, environ or {}, str(path))
+
+
+def toml(name: str, value: Any) -> str:
+    return f"{name} = {str(value).lower() if isinstance(value, bool) else repr(value)}\n"
+
+
+def settings_of(config: Config, name: str) -> Mapping[str, Any]:
+    return provider_settings(config, load_plugins(config, BUILTIN).loaded[name].info)
+
+
+def test_defaults_are_those_of_the_contract(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = load_config({}, {})
+    assert {name: getattr(config, name) for name in DEFAULTS} == DEFAULTS
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_flag_goes_before_environment_before_file(name: str, tmp_path: Path) -> None:
+    in_file, in_environment, in_flag = SAMPLES[name]
+    content, environ = toml(name, in_file), {f"RELAY_{name.upper()}": str(in_environment)}
+    assert getattr(config_of(content, tmp_path), name) == in_file
+    assert getattr(config_of(content, tmp_path, environ), name) == in_environment
+    assert getattr(config_of(content, tmp_path, environ, {name: in_flag}), name) == in_flag
+    assert getattr(config_of(content, tmp_path, environ, {name: str(in_flag)}), name) == in_flag
+
+
+@pytest.mark.parametrize("name", ["allowed_origins", "plugins"])
+def test_lists_are_comma_lists_in_the_environment(name: str, tmp_path: Path) -> None:
+    content = f"{name} = ['https://a.example', 'https://b.example']"
+    assert getattr(config_of(content, tmp_path), name) == ("https://a.example", "https://b.example")
+    found = config_of(content, tmp_path, {f"RELAY_{name.upper()}": "https://c.example, https://d.example,"})
+    assert getattr(found, name) == ("https://c.example", "https://d.example")
+
+
+def names_of(config: Config) -> dict[str, str]:
+    """What opens the relay, by name."""
+    return {
+        token.name: offered for token in config.tokens for offered in WORDS if is_opened(config, token.name, offered)
+    }
+
+
+WORDS = ("one", "two", "three", "four")
+
+
+def is_opened(config: Config, name: str, offered: str) -> bool:
+    token = config.tokens.match(offered.encode())
+    return token is not None and token.name == name
+
+
+def test_tokens_are_a_list_a_comma_list_or_a_table_of_names(tmp_path: Path) -> None:
+    in_file = "tokens = ['one', 'two']"
+    assert names_of(config_of(in_file, tmp_path)) == {"token 1": "one", "token 2": "two"}
+    environ = {"RELAY_TOKENS": "three, four,"}
+    assert names_of(config_of(in_file, tmp_path, environ)) == {"token 1": "three", "token 2": "four"}
+    table = "[tokens]\nalice = 'one'\n'bob@desk-2' = 'two'\n[twelve_data]\napi_key = 'k'\n"
+    config = config_of(table, tmp_path)
+    assert names_of(config) == {"alice": "one", "bob@desk-2": "two"}
+    assert settings_of(config, "twelve_data")["api_key"] == Secret("k")
+
+
+@pytest.mark.parametrize("value", ["tokens = []", "[tokens]"])
+def test_no_token_in_the_list_or_table_is_none(tmp_path: Path, value: str) -> None:
+    assert not config_of(value, tmp_path).tokens
+    with pytest.raises(ConfigError, match="tokens"):
+        config_of(f"host = '0.0.0.0'\n{value}", tmp_path)
+
+
+def test_repr_shows_names_but_no_token(tmp_path: Path) -> None:
+    shown = repr(config_of("[tokens]\nalice = 'opensesame'", tmp_path))
+    assert "alice" in shown
+    assert "opensesame" not in shown
+
+
+def test_repr_shows_no_key_of_environment_or_file(tmp_path: Path) -> None:
+    config = config_of("[twelve_data]\napi_key = 'hidden1'", tmp_path, {"TWELVE_DATA_API_KEY": "hidden2"})
+    assert "hidden" not in repr(config)
+
+
+def test_empty_variable_counts_as_not_set(tmp_path: Path) -> None:
+    assert config_of("port = 8001", tmp_path, {"RELAY_PORT": "", "RELAY_TOKENS": ""}).port == 8001
+
+
+def test_relay_toml_of_the_working_directory_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "relay.toml").write_text("port = 8123")
+    assert load_config({}, {}).port == 8123
+
+
+# -- settings of providers -------------------------------------------------------------------------
+
+PROVIDER_KEYS: list[tuple[str, str, str, str, Any, Any]] = [
+    ("binance", "ws_url", "'wss://a'", "wss://b,wss://c", ("wss://a",), ("wss://b", "wss://c")),
+    ("binance", "rest_url", "['http://a', 'http://b']", "http://c", ("http://a", "http://b"), ("http://c",)),
+    ("twelve_data", "api_key", "'k1'", "k2", Secret("k1"), Secret("k2")),
+    ("twelve_data", "rest_url", "'http://a'", "http://b", ("http://a",), ("http://b",)),
+    ("twelve_data", "ws_url", "'ws://a'", "ws://b", ("ws://a",), ("ws://b",)),
+    ("twelve_data", "mode", "'poll'", "poll", "poll", "poll"),
+    ("twelve_data", "poll_seconds", "7", "8", 7, 8),
+    ("twelve_data", "market_hours", "'always'", "forex", "always", "forex"),
+    ("twelve_data", "credits_per_minute", "9", "10", 9, 10),
+    ("twelve_data", "credits_per_day", "900", "1000", 900, 1000),
+]
+
+
+@pytest.mark.parametrize(("provider", "name", "in_file", "in_environment", "of_file", "of_environment"), PROVIDER_KEYS)
+def test_environment_goes_before_a_providers_table(
+    tmp_path: Path, provider: str, name: str, in_file: str, in_environment: str, of_file: Any, of_environment: Any
+) -> None:
+    content = f"[{provider}]\n{name} = {in_file}\n"
+    assert settings_of(config_of(content, tmp_path), provider)[name] == of_file
+    variable = f"RELAY_{provider}_{name}".upper()
+    assert settings_of(config_of(content, tmp_path, {variable: in_environment}), provider)[name] == of_environment
+
+
+def test_provider_defaults_are_those_of_the_contract(tmp_path: Path) -> None:
+    config = config_of("", tmp_path)
+    binance, twelve_data = settings_of(config, "binance"), settings_of(config, "twelve_data")
+    assert binance["ws_url"] == ("wss://stream.binance.com:9443", "wss://data-stream.binance.vision")
+    assert binance["rest_url"] == ("https://api.binance.com", "https://data-api.binance.vision")
+    assert not twelve_data["api_key"]
+    assert twelve_data["rest_url"] == ("https://api.twelvedata.com",)
+    assert twelve_data["ws_url"] == ("wss://ws.twelvedata.com/v1/quotes/price",)
+    assert {name: twelve_data[name] for name in ("mode", "poll_seconds", "market_hours")} == {
+        "mode": "poll",
+        "poll_seconds": 30,
+        "market_hours": "forex",
+    }
+    assert (twelve_data["credits_per_minute"], twelve_data["credits_per_day"]) == (8, 800)
+
+
+def test_own_variable_goes_before_the_usual_one_of_the_provider(tmp_path: Path) -> None:
+    usual = {"TWELVE_DATA_API_KEY": "usual"}
+    assert settings_of(config_of("", tmp_path, usual), "twelve_data")["api_key"] == Secret("usual")
+    both = config_of("", tmp_path, {"RELAY_TWELVE_DATA_API_KEY": "own", **usual})
+    assert settings_of(both, "twelve_data")["api_key"] == Secret("own")
+    # The file is the operator's word about this relay; the usual variable may be meant for other programs.
+    file = config_of("[twelve_data]\napi_key = 'file'", tmp_path, usual)
+    assert settings_of(file, "twelve_data")["api_key"] == Secret("file")
+
+
+# -- complaints ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("content", "environ", "words"),
+    [
+        ("max_clients = 0", {}, ("max_clients", "0", "1")),
+        ("max_clients = 1.5", {}, ("max_clients", "1.5", "whole")),
+        ("max_clients = '1.5'", {}, ("max_clients", "'1.5'", "whole")),
+        ("max_clients = 1000001", {}, ("max_clients", "from 1 to 1000000")),
+        ("max_clients = '5_0_0x'", {}, ("max_clients", "number")),
+        ("max_clients = -inf", {}, ("max_clients", "-inf")),
+        ("flush_ms = nan", {}, ("flush_ms", "nan")),
+        ("host = ''", {}, ("host", "''")),
+        ("host = 5", {}, ("host", "5")),
+        ("plugins = [1]", {}, ("plugins", "list of texts")),
+        ("allowed_origins = ['https://a.example/path']", {}, ("allowed_origins", "https://charts.example.org")),
+        ("log_format = 'xml'", {}, ("log_format", "'xml'", "text, json")),
+        ("log_level = 'INFO'", {}, ("log_level", "'INFO'", "info")),
+        ("", {"RELAY_PORT": "80x"}, ("RELAY_PORT", "'80x'")),
+        ("", {"RELAY_LINGER_SECONDS": "-1"}, ("RELAY_LINGER_SECONDS", "'-1'", "3600")),
+        ("[port]\nx = 1", {}, ("port", "number")),
+        ("[[binance]]\nx = 1", {}, ("'binance'",)),
+        ("unknown = 1", {}, ("'unknown'", "relay.toml", "max_clients")),
+        ("trusted_proxies = ['10.0.0.1/8']", {}, ("trusted_proxies", "10.0.0.1/8", "10.0.0.0/8")),
+        ("trusted_proxies = ['nginx']", {}, ("trusted_proxies", "'nginx'", "10.0.0.0/8")),
+        ("public_status = 'maybe'", {}, ("public_status", "true nor false")),
+        ("max_requests_per_second = 0", {}, ("max_requests_per_second", "0.1")),
+        ("tls_cert = 'cert.pem'", {}, ("tls_cert", "tls_key")),
+        ("", {"RELAY_TLS_KEY": "key.pem"}, ("tls_key", "tls_cert")),
+    ],
+)
+def test_complaint_names_key_and_value(
+    tmp_path: Path, content: str, environ: dict[str, str], words: tuple[str, ...]
+) -> None:
+    with pytest.raises(ConfigError) as complaint:
+        config_of(content, tmp_path, environ)
+    assert all(word in str(complaint.value) for word in words), complaint.value
+    assert "\n" not in str(complaint.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "environ", "words"),
+    [
+        ("[twelve_data]\npoll_seconds = 'often'", {}, ("poll_seconds in [twelve_data]", "'often'")),
+        ("[twelve_data]\ncredits_per_minute = 0", {}, ("credits_per_minute in [twelve_data]", "0", "from 1 upwards")),
+        ("[twelve_data]\nmarket_hours = 'nine to five'", {}, ("market_hours", "forex, always")),
+        ("[twelve_data]\nmode = 'push'", {}, ("mode", "'push'", "poll")),
+        ("[twelve_data]\ncredits = 5", {}, ("'credits'", "[twelve_data]", "credits_per_minute")),
+        ("[binance]\nws_url = 'http//x'", {}, ("ws_url in [binance]", "wss://")),
+        ("[binance]\nws_url = []", {}, ("ws_url in [binance]", "no address")),
+        ("", {"RELAY_BINANCE_REST_URL": "example.org"}, ("RELAY_BINANCE_REST_URL", "'example.org'")),
+        ("", {"RELAY_TWELVE_DATA_POLL_SECONDS": "0"}, ("RELAY_TWELVE_DATA_POLL_SECONDS", "'0'")),
+    ],
+)
+def test_complaint_about_a_providers_key(
+    tmp_path: Path, content: str, environ: dict[str, str], words: tuple[str, ...]
+) -> None:
+    config = config_of(content, tmp_path, environ)
+    with pytest.raises(ConfigError) as complaint:
+        [settings_of(config, name) for name in ("binance", "twelve_data")]
+    assert all(word in str(complaint.value) for word in words), complaint.value
+
+
+def test_table_of_nobody_is_a_complaint(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"'kraken'.*binance"):
+        load_plugins(config_of("[kraken]\nx = 1", tmp_path), BUILTIN)
+
+
+def test_table_of_a_plugin_that_failed_is_none(tmp_path: Path) -> None:
+    (tmp_path / "kraken.py").write_text("import nowhere_to_be_found")
+    config = config_of(f"plugins = ['{tmp_path / 'kraken.py'}']\n[kraken]\nx = 1", tmp_path)
+    host = load_plugins(config, BUILTIN)
+    assert [failure.source for failure in host.failures] == [f"file:{tmp_path / 'kraken.py'}"]
+    check_tables(config, [*host.loaded, "kraken"])
+
+
+@pytest.mark.parametrize(
+    ("host", "is_local"),
+    [
+        ("127.0.0.1", True), ("127.8.8.8", True), ("::1", True), ("localhost", True),
+        ("0.0.0.0", False), ("::", False), ("192.168.1.5", False), ("relay.example.org", False),
+    ],
+)  # fmt: skip
+def test_open_relay_listens_on_loopback_only(host: str, is_local: bool, tmp_path: Path) -> None:
+    assert is_loopback(host) is is_local
+    assert config_of(toml("host", host) + "tokens = ['t']", tmp_path).host == host
+    assert config_of(toml("host", host), tmp_path, flags={"insecure": True}).host == host
+    if is_local:
+        assert config_of(toml("host", host), tmp_path).host == host
+    else:
+        with pytest.raises(ConfigError, match="tokens"):
+            config_of(toml("host", host), tmp_path)
+
+
+def test_trusted_proxies_are_addresses_and_networks(tmp_path: Path) -> None:
+    expected = ("127.0.0.1/32", "10.0.0.0/8", "fd00::/8")
+    in_file = config_of("trusted_proxies = ['127.0.0.1', '10.0.0.0/8', 'fd00::/8']", tmp_path)
+    in_environment = config_of("", tmp_path, {"RELAY_TRUSTED_PROXIES": "127.0.0.1, 10.0.0.0/8,fd00::/8"})
+    assert tuple(map(str, in_file.trusted_proxies)) == expected
+    assert in_environment.trusted_proxies == in_file.trusted_proxies
+
+
+def test_tls_takes_both_files(tmp_path: Path) -> None:
+    config = config_of("tls_cert = 'cert.pem'\ntls_key = 'key.pem'", tmp_path)
+    assert (config.tls_cert, config.tls_key) == ("cert.pem", "key.pem")
+
+
+@pytest.mark.parametrize(
+    ("content", "environ", "words"),
+    [
+        ("tokens = ['opensesame', '']", {}, ("tokens", "token 2", "relay token")),
+        ("tokens = ['opensesame', 5]", {}, ("tokens", "token 2")),
+        ("tokens = 5", {}, ("tokens", "[tokens]")),
+        ("tokens = ''", {}, ("tokens", "no token")),
+        ("", {"RELAY_TOKENS": " , "}, ("RELAY_TOKENS", "no token")),
+        ("[tokens]\nalice = ''", {}, ("alice",)),
+        ("[tokens]\nalice = 'opensesame'\nbob = 'opensesame'", {}, ("alice", "bob")),
+        ("[tokens]\nalice = 'sha256:opensesame'", {}, ("alice", "64", "relay token")),
+        ("[tokens]\n'opensesame of mine' = 'alice'", {}, ("name",)),
+        (f"[tokens]\nopensesame{'x' * 40} = 'alice'", {}, ("name", "40")),
+        ("[tokens.alice]\nx = 'opensesame'", {}, ("alice",)),
+    ],
+)
+def test_complaint_about_tokens_repeats_none(
+    tmp_path: Path, content: str, environ: dict[str, str], words: tuple[str, ...]
+) -> None:
+    with pytest.raises(ConfigError) as complaint:
+        config_of(content, tmp_path, environ)
+    assert all(word in str(complaint.value) for word in words), complaint.value
+    assert "opensesame" not in str(complaint.value)
+
+
+def test_the_readme_has_a_row_for_each_setting() -> None:
+    table = settings_table.parts(settings_table.README.read_text(encoding="utf-8"))[1]
+    assert table == settings_table.settings_table(), "write it: python -m tests.support.settings_table"
+    assert table.count("\n") > 36
+
+
+@pytest.mark.parametrize("setting", SETTINGS.values(), ids=lambda setting: str(setting.name))
+def test_a_default_is_a_value_that_can_be_given(setting: RelaySetting) -> None:
+    """A declaration whose default its own reader refuses, or reads as another value, would be two settings."""
+    if setting.default not in ("", ()) and not setting.is_secret:
+        assert setting.parse(str(setting.default)) == setting.default
