@@ -17,6 +17,7 @@ from relay.history.service import HistoryService
 from relay.instruments.directory import Directory
 from relay.instruments.saved_list import WAITS, ListWaits
 from relay.plugins.loader import PluginHost
+from relay.plugins.loop_guard import RelayLoop
 from relay.plugins.provider import Provider, new_session
 from relay.storage.documents import Documents
 from relay.storage.retention import Retention
@@ -24,6 +25,7 @@ from relay.storage.store import Store
 from relay.streams.hub import Hub
 from relay.streams.subscriptions import Stream
 from relay.supervision.supervisor import Supervisor
+from relay.telemetry.logs import conceal_in_logs
 from relay.telemetry.loop_lag import LoopLag
 from relay.telemetry.loop_watchdog import LoopWatchdog, owners
 from relay.web import pages
@@ -92,6 +94,8 @@ def build_app(
         name: host.bind(loaded, provider_settings(config, loaded.info), ProviderClock(clock))
         for name, loaded in host.loaded.items()
     }
+    for provider in app[PROVIDERS].values():
+        conceal_in_logs(provider.conceal)
     app.add_routes(
         [*history_route.ROUTES, *rest.ROUTES, *ws.ROUTES, *metrics.ROUTES, *contracts.ROUTES, *pages.routes()]
     )
@@ -118,7 +122,17 @@ async def _loop_watch(app: web.Application) -> AsyncIterator[None]:
     plugins = {loaded.info.name: loaded.plugin for loaded in host.loaded.values()}
     wrappings = {wrapping.source: wrapping.plugin for wrapping in host.wrappings}
     blocks = {name: provider.blocks for name, provider in app[PROVIDERS].items()}
-    async with LoopWatchdog(owners({**wrappings, **plugins}), blocks):
+    owner_of = owners({**wrappings, **plugins})
+
+    def blame(owner: str) -> None:
+        if (provider := app[PROVIDERS].get(owner)) is not None:
+            provider.failed += 1
+
+    if isinstance(loop := asyncio.get_running_loop(), RelayLoop):
+        # Those that come with the relay are trusted not to end the process.
+        are_strange = any(not loaded.source.startswith("builtin:") for loaded in host.loaded.values())
+        loop.know(owner_of, blame, guards_callbacks=are_strange or bool(wrappings))
+    async with LoopWatchdog(owner_of, blocks):
         yield
 
 

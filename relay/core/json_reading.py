@@ -1,11 +1,12 @@
 """Reads JSON that may be large: small texts at once, large ones in a thread that lets the event loop run."""
 
-import asyncio
 import json
 import time
 from typing import Any, NoReturn
 
 import orjson
+
+from relay.core.threads import in_thread
 
 AT_ONCE = 256 * 1024
 """So many bytes take orjson a few milliseconds."""
@@ -18,7 +19,7 @@ class NoJson(ValueError):
 
 async def read_json(text: bytes) -> Any:
     """Return the value of a JSON text. Raises `NoJson`."""
-    return parse(text) if len(text) <= AT_ONCE else await asyncio.to_thread(parse_in_turns, text)
+    return parse(text) if len(text) <= AT_ONCE else await in_thread(parse_in_turns, text)
 
 
 def parse(text: bytes) -> Any:

@@ -9,6 +9,7 @@ import orjson
 
 from relay.core.errors import BadAnswer, ProviderError, RateLimited, StoreError
 from relay.core.model import Instrument
+from relay.core.threads import in_thread
 from relay.instruments.listing import Listing
 from relay.plugins.provider import Provider
 from relay.storage.documents import Documents
@@ -194,7 +195,7 @@ class SavedList:
     async def _remember(self) -> None:
         name = self.provider.name
         try:
-            rows = await asyncio.to_thread(_rows, [*self.listing.instruments.values()])
+            rows = await in_thread(_rows, [*self.listing.instruments.values()])
             await self._documents.put(f"instruments:{name}", rows)
         except (StoreError, TypeError) as error:
             about = event("symbols_not_stored", provider=name)

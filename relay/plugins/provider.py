@@ -24,7 +24,7 @@ from relay.core.http_sessions import open_session
 from relay.core.model import Budget, Candle, Instrument, OpenHours, PriceUpdate, ProviderInfo, StreamKey
 from relay.core.patience import steps
 from relay.core.saved_value import Memory
-from relay.core.secret import spellings
+from relay.core.secret import pattern_of, texts_of
 from relay.core.trading_hours import TradingHours
 from relay.plugins.cancellation import end_task, let_go
 from relay.plugins.validation import (
@@ -53,6 +53,9 @@ SESSION_TIMEOUT = aiohttp.ClientTimeout(total=30, sock_connect=10)
 
 _MOST_AT_A_TIME = 100
 _MESSAGE_LENGTH = 300
+# Of what a plugin says; and more than any spelling of a secret has.
+_MOST_TOLD = 100_000
+_LONGEST_SPELLING = 10_000
 
 
 class Loaded(NamedTuple):
@@ -96,7 +99,8 @@ class Provider:
         self.refusal: str | None = self._missing_key()
         self._hooks = hooks
         self._plugin = loaded.plugin
-        self._secrets = tuple(spellings(settings.values()))
+        self._secrets = {*texts_of(settings.values())}
+        self._secret = pattern_of(self._secrets)
         self._session: aiohttp.ClientSession | None = None
         self._blamed: dict[str, str] = {}
         self.blocks = Blocks()
@@ -125,7 +129,8 @@ class Provider:
         The secrets of before are still taken out of texts: who was given them may speak of them.
         """
         self.settings = settings
-        self._secrets = tuple(dict.fromkeys((*self._secrets, *spellings(settings.values()))))
+        self._secrets.update(texts_of(settings.values()))
+        self._secret = pattern_of(self._secrets)
         self.readmit()
 
     def open(self, session: aiohttp.ClientSession) -> None:
@@ -167,10 +172,10 @@ class Provider:
         self.killed += 1
 
     def conceal(self, text: str) -> str:
-        """Return a text of the plugin's without the provider's secrets."""
-        for secret in self._secrets:
-            text = text.replace(secret, "***")
-        return text
+        """Return a text of the plugin's without the provider's secrets, whichever way it spells them."""
+        told = self._secret.sub("***", text[:_MOST_TOLD])
+        # A secret may be cut in two there.
+        return told if len(text) <= _MOST_TOLD else f"{told[:-_LONGEST_SPELLING]} …"
 
     def said_again(self) -> ProviderInfo:
         """Return what `relay_provider` of the plugin says when it is called once more."""
@@ -238,7 +243,7 @@ class Provider:
         )
         for candle in answer:
             if (fault := fault_of_type(candle)) is not None:
-                raise BadAnswer(f"provider {self.name}: relay_candles: {fault}")
+                raise BadAnswer(self.conceal(f"provider {self.name}: relay_candles: {fault}"))
         return answer
 
     async def instruments(self) -> Sequence[Instrument]:
@@ -250,7 +255,7 @@ class Provider:
             if not len(faults) % _MOST_AT_A_TIME:
                 await asyncio.sleep(0)
         found = [instrument for instrument, fault in zip(answer, faults, strict=True) if fault is None]
-        first = next((fault for fault in faults if fault is not None), None)
+        first = next((self.conceal(fault) for fault in faults if fault is not None), None)
         if first is not None:
             if not found:
                 raise BadAnswer(f"provider {self.name}: relay_instruments: {first}")

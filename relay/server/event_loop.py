@@ -8,11 +8,11 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Coroutine, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
+from relay.plugins.loop_guard import RelayLoop, new_loop
 from relay.telemetry.events import event
 from relay.telemetry.loop_watchdog import place_of
 
@@ -26,29 +26,28 @@ _NAMED = 3
 def run(work: Coroutine[Any, Any, None], end_s: float = END_S) -> None:
     """Run a coroutine to its end in a loop of its own: uvloop's where it is installed, else asyncio's.
 
-    Ctrl-C cancels it and is raised as KeyboardInterrupt at the end. The loop goes on when somebody else stops it, or
-    lets SystemExit or KeyboardInterrupt out of a task or a callback: the log says where. Tasks that are left at the end
-    are cancelled and waited for, `end_s` seconds at most.
+    Ctrl-C cancels it and is raised as KeyboardInterrupt at the end. The loop goes on when somebody else tries to stop
+    it, or lets SystemExit or KeyboardInterrupt out of a task or a callback: the log says who and where. Tasks that are
+    left at the end are cancelled and waited for, `end_s` seconds at most.
     """
-    loop = _new_loop()
-    executor = ThreadPoolExecutor(thread_name_prefix="relay")
-    loop.set_default_executor(executor)
-    stopped = _note_stops(loop)
+    loop = new_loop()
     task = loop.create_task(work, name="relay")
     try:
         with _interrupts(loop, task) as interrupts:
             try:
-                _complete(loop, task, stopped)
+                _complete(loop, task)
             except asyncio.CancelledError:
                 if interrupts:
                     raise KeyboardInterrupt from None
                 raise
     finally:
         try:
-            _complete(loop, loop.create_task(_end_tasks(loop, end_s)), stopped)
+            _complete(loop, loop.create_task(_end_tasks(loop, end_s)))
         finally:
-            executor.shutdown(wait=False, cancel_futures=True)
-            loop.close()
+            loop.release()
+            # A callback that comes again in every round does not let uvloop close.
+            with suppress(RuntimeError):
+                loop.close()
 
 
 @contextmanager
@@ -87,27 +86,6 @@ def without_stragglers(end_s: float = END_S) -> Iterator[None]:
             os._exit(status if isinstance(status, int) else 1)
 
 
-def _new_loop() -> asyncio.AbstractEventLoop:
-    try:
-        import uvloop
-    except ImportError:
-        return asyncio.new_event_loop()
-    return uvloop.new_event_loop()
-
-
-def _note_stops(loop: asyncio.AbstractEventLoop) -> list[str]:
-    """Have the list hold where `loop.stop` was called last."""
-    places: list[str] = []
-    stop: Callable[[], None] = loop.stop
-
-    def noted() -> None:
-        places[:] = [str(place_of(sys._getframe(1), lambda file: None) or "a callback")]
-        stop()
-
-    loop.stop = noted  # type: ignore[method-assign]
-    return places
-
-
 @contextmanager
 def _interrupts(loop: asyncio.AbstractEventLoop, task: asyncio.Task[None]) -> Iterator[list[int]]:
     """Cancel the task at the first Ctrl-C; give the list of those that came. Later ones reach whatever runs."""
@@ -129,28 +107,23 @@ def _interrupts(loop: asyncio.AbstractEventLoop, task: asyncio.Task[None]) -> It
         signal.signal(signal.SIGINT, before)
 
 
-def _complete(loop: asyncio.AbstractEventLoop, task: asyncio.Task[None], stopped: list[str]) -> None:
+def _complete(loop: RelayLoop, task: asyncio.Task[None]) -> None:
     """Run the loop until the task is done, however often somebody ends it before."""
+    loop.work = task
     while not task.done():
-        stopped.clear()
         try:
             loop.run_until_complete(task)
-        except BaseException as error:  # noqa: BLE001 - raised by `result` below where it is the task's
+        except BaseException as error:
             if task.done():
                 break
             if isinstance(error, SystemExit | KeyboardInterrupt):
-                how = "".join(traceback.format_exception(error)).rstrip()
-            else:
-                how = f"loop.stop() was called in {stopped[0] if stopped else 'an unknown place'}"
-            log.error(
-                "a plugin ended the event loop, which goes on; the plugin needs repair: %s",
-                how,
-                extra=event("loop_ended"),
-            )
+                loop.note_end(error)
+            elif loop.is_closed():
+                raise
     task.result()
 
 
-async def _end_tasks(loop: asyncio.AbstractEventLoop, end_s: float) -> None:
+async def _end_tasks(loop: RelayLoop, end_s: float) -> None:
     """Cancel what still runs, and close the async generators that nobody closed."""
     left = asyncio.all_tasks(loop) - {asyncio.current_task(loop)}
     for task in left:
@@ -159,6 +132,7 @@ async def _end_tasks(loop: asyncio.AbstractEventLoop, end_s: float) -> None:
         _, left = await asyncio.wait(left, timeout=end_s)
     for task in left:
         log.error("%s does not end when it is cancelled; it is left", task.get_name(), extra=event("task_left"))
+    loop.release()
     with suppress(TimeoutError):
         async with asyncio.timeout(end_s):
             await loop.shutdown_asyncgens()

@@ -16,6 +16,7 @@ from relay.config.settings import Config
 from relay.core.errors import ConfigError
 from relay.server.reload import Reload
 from relay.server.sd_notify import ServiceManager
+from relay.server.signals import END_WITHIN_S, Signals
 from relay.server.tls import Tls
 from relay.telemetry.events import event
 from relay.web.idle_connections import IdleConnections, Site
@@ -46,9 +47,6 @@ async def serve(
         tcp_keepalive=False,
     )
     stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.set)
     reload = Reload(app, read(), read, tls)
     manager = ServiceManager()
 
@@ -59,25 +57,27 @@ async def serve(
             with manager.reloading():
                 reload()
 
-    loop.add_signal_handler(signal.SIGHUP, on_hangup)
-    try:
-        await runner.setup()
-        address = await _listen(runner, app[NEWCOMERS], config, tls)
-        # What exists now lives as long as the process: the collector need not look at it again.
-        gc.collect()
-        gc.freeze()
-        # Thousands of connections come and stay: walking them all at every few hundred allocations is wasted.
-        gc.set_threshold(10_000, 20, 50)
-        say(f"market-relay serves {address}")
-        manager.ready(f"serves {address}")
-        await stop.wait()
-        log.info("shutting down", extra=event("stopping"))
-        await manager.stopping()
-        # While the address still answers: who asks now is told that this relay is going.
-        await app.shutdown()
-    finally:
-        with contextlib.suppress(asyncio.CancelledError):
-            await runner.cleanup()
+    with Signals(
+        {signal.SIGINT: stop.set, signal.SIGTERM: stop.set, signal.SIGHUP: on_hangup}, end_within_s=END_WITHIN_S
+    ):
+        try:
+            await runner.setup()
+            address = await _listen(runner, app[NEWCOMERS], config, tls)
+            # What exists now lives as long as the process: the collector need not look at it again.
+            gc.collect()
+            gc.freeze()
+            # Thousands of connections come and stay: walking them all at every few hundred allocations is wasted.
+            gc.set_threshold(10_000, 20, 50)
+            say(f"market-relay serves {address}")
+            manager.ready(f"serves {address}")
+            await stop.wait()
+            log.info("shutting down", extra=event("stopping"))
+            await manager.stopping()
+            # While the address still answers: who asks now is told that this relay is going.
+            await app.shutdown()
+        finally:
+            with contextlib.suppress(asyncio.CancelledError):
+                await runner.cleanup()
 
 
 async def _listen(runner: web.AppRunner, idle_connections: IdleConnections, config: Config, tls: Tls | None) -> str:

@@ -5,6 +5,7 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
+from relay.core.threads import in_thread
 from relay.storage.health import Problems
 
 DAMAGED = "the file is damaged"
@@ -54,7 +55,7 @@ class Suspicion:
 
     async def _verify(self) -> None:
         self._is_suspect = False
-        is_sound = await asyncio.to_thread(self._is_sound)
+        is_sound = await in_thread(self._is_sound)
         self._verified_at = _now()
         if self._is_closing:
             return

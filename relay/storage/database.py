@@ -15,6 +15,7 @@ from typing import NamedTuple, ParamSpec, TypeVar
 import aiosqlite
 
 from relay.core.errors import StoreError
+from relay.core.threads import in_thread
 from relay.storage.damage import Suspicion
 from relay.storage.health import Problems
 from relay.storage.opening import MEMORY, connected
@@ -112,7 +113,7 @@ class Database:
             await self.connection.close()
         if self._place is not None:
             place, self._place = self._place, None
-            await asyncio.to_thread(place.leave)
+            await in_thread(place.leave)
 
     @property
     def connection(self) -> aiosqlite.Connection:
@@ -211,7 +212,7 @@ class Database:
             return
         reason = self.problems.of("file") or "the file is gone"
         if self._place is not None:
-            reason, stamp = await asyncio.to_thread(self._place.look)
+            reason, stamp = await in_thread(self._place.look)
             if not reason:
                 await self._notice_changes(stamp)
                 return
@@ -222,7 +223,7 @@ class Database:
     async def _note_stamp(self) -> None:
         """Take down how the file is after a change of our own."""
         if self._place is not None:
-            self._stamp = (await asyncio.to_thread(self._place.look)).stamp
+            self._stamp = (await in_thread(self._place.look)).stamp
 
     async def _note_version(self) -> None:
         """Take down what no other program has changed yet."""
@@ -257,7 +258,7 @@ class Database:
             await old.execute_fetchall("PRAGMA wal_checkpoint(TRUNCATE)")
         with suppress(sqlite3.Error, ValueError):
             await old.close()
-        await asyncio.to_thread(place.leave)
+        await in_thread(place.leave)
         self.on_change()
 
     async def _go_on(self) -> bool:

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 
+from relay.core.threads import in_thread
 from relay.storage.chunks import Chunk, encode
 from relay.storage.database import Database
 from relay.storage.sql import WindowRows, put_together
@@ -72,7 +73,7 @@ class Loader:
         if len(found) <= _FEW_WINDOWS:
             chunks = put_together(found, queued)
         else:
-            chunks = await asyncio.to_thread(put_together, found, queued)
+            chunks = await in_thread(put_together, found, queued)
         for number in found.keys() - chunks.keys():
             # Its stored chunk is damaged; the rows need not be.
             start, end = number * length, (number + 1) * length

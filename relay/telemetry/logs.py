@@ -3,6 +3,8 @@
 import logging
 import sys
 import time
+from collections.abc import Callable
+from functools import partial
 
 import orjson
 from aiohttp.http_exceptions import HttpProcessingError
@@ -17,12 +19,21 @@ def _writable(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 
 
+def _as_it_is(text: str) -> str:
+    return text
+
+
 class TextFormatter(logging.Formatter):
     """One line for people; what came from outside cannot start a second one."""
 
     def __init__(self) -> None:
+        self.conceal = _as_it_is
         super().__init__("%(asctime)s %(levelname)-7s %(name)s: %(message)s", "%Y-%m-%dT%H:%M:%SZ")
         self.converter = time.gmtime
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line and the traceback if there is one."""
+        return self.conceal(super().format(record))
 
     def formatMessage(self, record: logging.LogRecord) -> str:
         """Return the line with control characters escaped."""
@@ -33,6 +44,10 @@ class TextFormatter(logging.Formatter):
 class JsonFormatter(logging.Formatter):
     """One JSON object a line."""
 
+    def __init__(self) -> None:
+        self.conceal = _as_it_is
+        super().__init__()
+
     def format(self, record: logging.LogRecord) -> str:
         """Return time, level, logger, the event with its fields, the message, and the traceback if there is one."""
         fields: dict[str, object] = getattr(record, "fields", {})
@@ -40,12 +55,15 @@ class JsonFormatter(logging.Formatter):
             "time": f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(record.created))}.{int(record.msecs):03d}Z",
             "level": record.levelname.lower(),
             "logger": record.name,
-            **{name: _writable(value) if isinstance(value, str) else value for name, value in fields.items()},
-            "message": _writable(record.getMessage()),
+            **{name: self._told(value) if isinstance(value, str) else value for name, value in fields.items()},
+            "message": self._told(record.getMessage()),
         }
         if record.exc_info:
-            line["exception"] = _writable(self.formatException(record.exc_info))
+            line["exception"] = self._told(self.formatException(record.exc_info))
         return orjson.dumps(line, default=str).decode()
+
+    def _told(self, text: str) -> str:
+        return self.conceal(_writable(text))
 
 
 def is_ours_to_log(record: logging.LogRecord) -> bool:
@@ -73,3 +91,15 @@ def set_up_logs(level: str, style: str) -> None:
     logging.getLogger("aiohttp.access").setLevel(logging.WARNING)
     # At debug it tells every statement, twice; what is asked for there are the relay's own lines.
     logging.getLogger("aiosqlite").setLevel(logging.WARNING)
+
+
+def conceal_in_logs(conceal: Callable[[str], str]) -> None:
+    """Have this take secrets out of all lines, whoever logs them: a library, or asyncio for a plugin's own task."""
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler.formatter, TextFormatter | JsonFormatter):
+            before = handler.formatter.conceal
+            handler.formatter.conceal = partial(_both, before, conceal)
+
+
+def _both(first: Callable[[str], str], second: Callable[[str], str], text: str) -> str:
+    return second(first(text))

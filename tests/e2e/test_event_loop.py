@@ -16,36 +16,103 @@ from tests.support.relay_process import CLEAN, serving
 HARMS = Path(__file__).parents[1] / "plugins" / "harms.py"
 
 
-STOPPED = r"a plugin ended the event loop, which goes on.*relay_instruments \(harms\.py, line \d+\)"
-LEFT = r"a plugin ended the event loop, which goes on.*harms\.py.*{}: leaves a task"
+REFUSED = r"the plugin of harms called loop\.{}\(\), which is refused, in {} \(harms\.py, line \d+\); it needs repair"
+LEFT = (
+    r"the plugin of harms let {} out to the event loop, which goes on, in {} \(.*harms\.py, line \d+\); it needs repair"
+)
 
 
+def called(what: str, where: str = "relay_instruments") -> str:
+    return REFUSED.format(what, where)
+
+
+@pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
 @pytest.mark.parametrize(
-    ("how", "words", "loop"),
+    ("how", "words"),
     [
-        ("stop", STOPPED, "uvloop"),
-        ("exit", LEFT.format("SystemExit"), "uvloop"),
-        ("interrupt", LEFT.format("KeyboardInterrupt"), "uvloop"),
-        ("stop", STOPPED, "asyncio"),
-        ("exit", LEFT.format("SystemExit"), "asyncio"),
+        ("stop", called("stop")),
+        ("stop_always", called("stop", "stop_always")),
+        ("exit", LEFT.format("SystemExit", "leave")),
+        ("exit_always", LEFT.format("SystemExit", "exit_always")),
+        ("thread_always", LEFT.format("SystemExit", "thread_always")),
+        ("task_always", LEFT.format("SystemExit", "task_always")),
+        ("interrupt", LEFT.format("KeyboardInterrupt", "leave")),
+        ("shut", called("shutdown_default_executor")),
+        ("own_executor", called("set_default_executor")),
+        ("factory", called("set_task_factory")),
+        ("handler", called("set_exception_handler")),
+        ("generators", called("shutdown_asyncgens")),
+        ("close", called("close")),
+        ("term", called("add_signal_handler")),
     ],
 )
-async def test_loop_that_a_plugin_ends_goes_on(tmp_path: Path, how: str, words: str, loop: str) -> None:
+async def test_plugin_that_harms_the_loop_is_named_and_the_relay_goes_on(
+    tmp_path: Path, how: str, words: str, loop: str
+) -> None:
     prepare = "" if loop == "uvloop" else "sys.modules['uvloop'] = None"
     env = {"RELAY_HARMS_HOW": how}
-    async with serving(tmp_path, "--plugins", str(HARMS), env=env, prepare=prepare) as running:
+    async with serving(
+        tmp_path, "--plugins", str(HARMS), "--database", "relay.db", env=env, prepare=prepare
+    ) as running:
         await running.says(lambda line: re.search(words, line), running.err)
-        async with aiohttp.ClientSession() as session, session.get(f"{running.url}/healthz") as answer:
-            assert answer.status == 200
+        async with aiohttp.ClientSession() as session:
+            await assert_it_serves(session, running.url)
+            async with session.get(f"{running.url}/api/v1/market-data/status") as answer:
+                providers = (await answer.json())["providers"]
+        assert next(one["hooks_failed"] for one in providers if one["name"] == "harms") >= 1
         async with asyncio.timeout(10):
             assert await running.stop() == 0
+        assert sum("it needs repair" in line for line in running.err) <= 6
+
+
+async def test_threads_that_a_plugin_takes_are_not_the_relays_own(tmp_path: Path) -> None:
+    env = {"RELAY_HARMS_HOW": "executor"}
+    async with serving(tmp_path, "--plugins", str(HARMS), "--database", "relay.db", env=env) as running:
+        async with aiohttp.ClientSession() as session:
+            await wait_for_harm(session, running.url)
+            await assert_it_serves(session, running.url)
+            await asyncio.sleep(2)
+            await assert_it_serves(session, running.url)
+        async with asyncio.timeout(10):
+            assert await running.stop() == 0
+
+
+async def test_handler_of_a_signal_that_a_plugin_replaces_is_put_back(tmp_path: Path) -> None:
+    async with serving(tmp_path, "--plugins", str(HARMS), env={"RELAY_HARMS_HOW": "signal"}) as running:
+        await running.logs("a plugin took SIGTERM, which is the relay's")
+        async with asyncio.timeout(10):
+            assert await running.stop() == 0
+
+
+async def test_relay_whose_loop_is_blocked_for_good_ends_all_the_same(tmp_path: Path) -> None:
+    prepare = "import relay.server; relay.server.END_WITHIN_S = 0.5"
+    env = {"RELAY_HARMS_HOW": "block"}
+    async with serving(tmp_path, "--plugins", str(HARMS), env=env, prepare=prepare) as running:
+        await running.logs("blocks the event loop")
+        async with asyncio.timeout(10):
+            assert await running.stop() == 1
+        assert "not ended 0.5 s after it was asked to" in running.err[-1]
+
+
+async def assert_it_serves(session: aiohttp.ClientSession, url: str) -> None:
+    """It is healthy, stores what it is asked for, and streams."""
+    asked = {"symbol": "BTCUSDT", "interval": "1m", "limit": "1000"}
+    async with asyncio.timeout(20):
+        async with session.get(f"{url}/api/v1/market-data/history", params=asked) as answer:
+            assert len((await answer.json())["candles"]) == 1000
+        async with session.get(f"{url}/readyz") as answer:
+            assert answer.status == 200, await answer.text()
+        async with session.ws_connect(f"{url}/api/v1/market-data/ws") as socket:
+            await socket.send_json({"action": "subscribe", "symbol": "BTCUSDT", "interval": "1s"})
+            while (await socket.receive_json())["type"] != "price_update":
+                pass
 
 
 @pytest.mark.parametrize(
     ("how", "words"),
     [
         ("threads", r"300 threads of a plugin's did not end: Thread-\d+ \(wait\) in wait \(threading\.py"),
-        ("executor", r"\d+ threads of a plugin's did not end: relay_\d+ in run \(thread\.py"),
+        ("executor", r"\d+ threads of a plugin's did not end: plugins_\d+ in run \(thread\.py"),
         ("task", r"stays does not end when it is cancelled; it is left"),
     ],
 )

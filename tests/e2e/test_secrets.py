@@ -1,16 +1,22 @@
 """Every kind of failure in a real relay at debug level: no key, token or password shows in anything that it says."""
 
 import asyncio
+import io
 import json
+import logging
 import os
+import re
 import ssl
 import subprocess
 import sys
+from base64 import b64encode, urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from functools import partial
+from html import unescape
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, quote_plus, unquote, unquote_plus
 
 import aiohttp
 import pytest
@@ -19,6 +25,9 @@ from aiohttp import web
 from click.testing import CliRunner
 
 from relay.cli import main
+from relay.core.secret import pattern_of
+from relay.telemetry.events import event
+from relay.telemetry.logs import JsonFormatter, TextFormatter, conceal_in_logs
 from tests.support.relay_process import CLEAN, serving
 
 API = "/api/v1/market-data"
@@ -29,6 +38,7 @@ PASSWORD = "canary-password-in-url"
 CANARIES = [
     spelling for word in (KEY, TOKEN, WRONG, HIDDEN, PASSWORD) for spelling in (word, quote(word), quote(word, ""))
 ]
+CANARIES += ["%63%61%6e%61%72%79", b64encode(f":{KEY}".encode()).decode()[3:-4]]
 
 PLUGIN = '''
 """A provider that puts its key into everything it says."""
@@ -123,6 +133,7 @@ class Upstream:
             return web.Response(status=302, headers={"Location": f"http://127.0.0.1:1/?apikey={quote(KEY, '')}"})
         if kind == "garbage":
             return web.Response(text=f"<html>{say}</html>", content_type="text/html")
+        say = f"{say} {percent(KEY, '02x')} {b64encode(f':{KEY}'.encode()).decode()}"
         body = {"code": int(kind), "message": f"apikey {say} is refused", "status": "error"}
         return web.json_response(body, status=int(kind), headers={"X-Echo": quote(say)})
 
@@ -314,3 +325,87 @@ def test_complaint_about_the_configuration_shows_no_secret(
     assert result.exit_code == 2
     assert result.stderr.startswith("relay: ")
     assert found_in(result.output) == []
+
+
+def percent(text: str, form: str) -> str:
+    return "".join(f"%{byte:{form}}" for byte in text.encode())
+
+
+SPELLINGS = {
+    "as it is": KEY,
+    "an address": quote(KEY),
+    "an address, all": quote(KEY, ""),
+    "a form": quote_plus(KEY),
+    "every sign escaped": percent(KEY, "02X"),
+    "every sign escaped, lower case": percent(KEY, "02x"),
+    "escaped, lower case": quote(KEY, "").lower(),
+    "escaped twice": quote(quote(KEY, ""), ""),
+    "upper case": KEY.upper(),
+    "JSON that escapes slashes": json.dumps(KEY).replace("/", "\\/"),
+    "JSON that escapes all": "".join(f"\\u{ord(sign):04X}" for sign in KEY),
+    "JSON in JSON": json.dumps(json.dumps({"key": KEY.replace("/", "\\/")})),
+    "bytes": "".join(f"\\x{byte:02x}" for byte in KEY.encode()),
+    "HTML": "".join(f"&#{ord(sign)};" for sign in KEY),
+    "HTML, hexadecimal": "".join(f"&#x{ord(sign):04X};" for sign in KEY),
+    "hexadecimal": KEY.encode().hex(),
+    **{f"Basic, {name}": b64encode(f"{before}{KEY}{behind}".encode()).decode() for name, before, behind in (
+        ("as the user", "", ":"), ("as the password", ":", ""), ("of a user", "u:", "!"), ("of another", "us:", "?"),
+    )},
+    "Base64 for addresses": urlsafe_b64encode(KEY.encode()).decode(),
+}  # fmt: skip
+
+
+def readable(text: str) -> str:
+    """Return a text with all that anybody could read out of it, in lower case."""
+    text = re.sub(r"\\+/", "/", text)
+    found = [text, unquote_plus(text), unquote(unquote(text)), unescape(text)]
+    found += [found[0].encode("latin-1", "replace").decode("unicode_escape", "replace")]
+    for word in re.findall(r"[\w+/-]{12,}", text):
+        for cut in range(4):
+            part = word[cut:][: len(word[cut:]) // 4 * 4].replace("+", "-").replace("/", "_")
+            with suppress(ValueError):
+                found.append(urlsafe_b64decode(part).decode("latin-1"))
+        with suppress(ValueError):
+            found.append(bytes.fromhex(word).decode("latin-1"))
+    return "\n".join(found).lower()
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS)
+def test_secret_is_taken_out_however_it_is_spelt(spelling: str) -> None:
+    text = SPELLINGS[spelling]
+    assert KEY[:12].lower() in readable(text)
+    told = pattern_of([KEY]).sub("***", f"apikey '{text}' is refused")
+    assert told.startswith("apikey '")
+    assert told.endswith("' is refused")
+    assert KEY[4:12].lower() not in readable(told)
+
+
+def test_texts_without_a_secret_stay_as_they_are() -> None:
+    secrets = ("0123456789abcdef0123456789abcdef", "]^-[\\", "a&b+c/d e")
+    text = "HTTP 401: the API key 0123456789 is incorrect; see https://example.org/?a=%20b&amp;c [x]^-[ \\\\\\"
+    assert pattern_of(secrets).sub("***", text) == text
+    assert pattern_of([]).sub("***", text) == text
+
+
+def test_text_of_an_upstream_that_is_made_to_be_slow_is_not() -> None:
+    for text in ("\\" * 200_000, "%25" * 70_000, "&amp;" * 40_000, "&#000" * 40_000):
+        assert pattern_of([KEY]).sub("***", text) == text
+
+
+def test_what_a_library_logs_holds_no_secret() -> None:
+    for formatter in (TextFormatter(), JsonFormatter()):
+        handler = logging.StreamHandler(io.StringIO())
+        handler.setFormatter(formatter)
+        root, before = logging.getLogger(), logging.getLogger().handlers[:]
+        root.addHandler(handler)
+        try:
+            pattern = pattern_of([KEY])
+            conceal_in_logs(partial(pattern.sub, "***"))
+            try:
+                raise ValueError(percent(KEY, "02x"))
+            except ValueError:
+                logging.getLogger("of.a.library").exception("GET /?apikey=%s", quote(KEY, ""), extra=event("x", y=KEY))
+        finally:
+            root.handlers[:] = before
+        assert "of.a.library" in handler.stream.getvalue()
+        assert KEY.lower() not in readable(handler.stream.getvalue())

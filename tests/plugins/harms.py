@@ -1,12 +1,27 @@
-"""Harms the process when its instruments are asked for: the loop, with threads, with tasks of its own."""
+"""Harms the process when it is called first: the loop, with threads, with tasks of its own, with signals."""
 
 import asyncio
+import signal
 import threading
 import time
 
 from relay import API_VERSION, Instrument, ProviderInfo, Setting, hookimpl
 
-HOW = ("stop", "exit", "interrupt", "threads", "executor", "task")
+LOOP = ("stop_always", "exit_always", "task_always", "shut", "own_executor", "factory", "handler", "generators")
+HOW = (
+    "stop",
+    "exit",
+    "interrupt",
+    "threads",
+    "executor",
+    "task",
+    "signal",
+    "block",
+    "thread_always",
+    "close",
+    "term",
+    *LOOP,
+)
 KEPT = []
 
 
@@ -20,6 +35,33 @@ async def stay():
             await asyncio.sleep(3600)
         except asyncio.CancelledError:
             continue
+
+
+def exit_always():
+    asyncio.get_running_loop().call_soon(exit_always)
+    raise SystemExit("in every round")
+
+
+async def task_always():
+    KEPT.append(asyncio.create_task(task_always()))
+    del KEPT[:-1]
+    raise SystemExit("in every round")
+
+
+def block():
+    time.sleep(3600)
+
+
+def thread_always():
+    loop = asyncio.get_running_loop()
+    loop.call_soon_threadsafe(thread_always)
+    raise SystemExit("in every round")
+
+
+def stop_always():
+    loop = asyncio.get_running_loop()
+    loop.call_soon(stop_always)
+    loop.stop()
 
 
 @hookimpl
@@ -45,6 +87,39 @@ async def relay_instruments(settings):
                     thread.start()
             case "executor":
                 KEPT.extend(loop.run_in_executor(None, time.sleep, 3600) for _ in range(64))
+            case "stop_always":
+                KEPT.append(loop.call_soon(stop_always))
+            case "exit_always":
+                KEPT.append(loop.call_soon(exit_always))
+            case "thread_always":
+                KEPT.append(loop.call_soon_threadsafe(thread_always))
+            case "task_always":
+                KEPT.append(asyncio.create_task(task_always()))
+            case "shut":
+                KEPT.append("shut")
+                await loop.shutdown_default_executor()
+            case "own_executor":
+                KEPT.append("executor")
+                loop.set_default_executor(None)
+            case "factory":
+                KEPT.append("factory")
+                loop.set_task_factory(print)
+            case "handler":
+                KEPT.append("handler")
+                loop.set_exception_handler(print)
+            case "generators":
+                KEPT.append("generators")
+                await loop.shutdown_asyncgens()
+            case "close":
+                KEPT.append("close")
+                loop.close()
+            case "term":
+                KEPT.append("term")
+                loop.add_signal_handler(signal.SIGTERM, print)
+            case "signal":
+                KEPT.append(signal.signal(signal.SIGTERM, signal.SIG_IGN))
+            case "block":
+                KEPT.append(loop.call_later(0.5, block))
             case "task":
                 KEPT.append(asyncio.create_task(stay(), name="stays"))
     await asyncio.sleep(0.1)

@@ -1,6 +1,5 @@
 """Bodies of answers that many clients ask for: made once, kept with their entity tag and compressed form."""
 
-import asyncio
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -11,6 +10,7 @@ from aiohttp import HttpVersion11, web
 from aiohttp.abc import AbstractStreamWriter
 
 from relay.core.compression import crc32, gzipped
+from relay.core.threads import in_thread
 
 LEAST_COMPRESSED = 1400
 """Smaller bodies fit into one packet anyway."""
@@ -136,7 +136,7 @@ class Body:
     async def pack(self) -> _EncodedBody:
         """Make the compressed form now, not when a client wants it."""
         plain = self._plain
-        packed = await asyncio.to_thread(plain.pack) if plain.length > MOST_ON_LOOP else plain.pack()
+        packed = await in_thread(plain.pack) if plain.length > MOST_ON_LOOP else plain.pack()
         self._packed = _EncodedBody((packed,), plain.content_type, f"{plain.tag}-gzip", "gzip")
         return self._packed
 
