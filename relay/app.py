@@ -256,6 +256,7 @@ async def _hub(app: web.Application) -> AsyncIterator[None]:
             linger_s=config.linger_seconds,
             listings=app[DIRECTORY],
         )
+        await supervisors[name].start()
     yield
     # Together: each may have to wait for a plugin that does not end.
     await asyncio.gather(*(supervisor.close() for supervisor in app[SUPERVISORS].values()))

@@ -177,7 +177,7 @@ class TwelveDataProvider:
         async def ask(path: str, params: Mapping[str, str | int]) -> object:
             return await account.ask(path, params, 1, session, Use.HISTORY)
 
-        end = min(end, int(self.server_clock.now()) + next_open(interval, 0))
+        end = min(end, int(self.server_clock.reach()) + next_open(interval, 0))
         earliest = self._earliest.setdefault(symbol, {})
         pages = HistoryPages(symbol, interval, _hours(symbol, settings), ask, self._kept, earliest, self._currencies)
         return await pages.candles(start, end, limit)

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from relay.client.decoding import MALFORMED, Unreadable, read_candle
-from relay.core.model import Candle
+from relay.core.model import Candle, parted
 
 
 class History(NamedTuple):
@@ -24,12 +24,12 @@ class History(NamedTuple):
     @property
     def closed_candles(self) -> tuple[Candle, ...]:
         """Those that are final."""
-        return self.candles if self.last_is_closed else self.candles[:-1]
+        return tuple(parted(self.candles, self.last_is_closed)[0])
 
     @property
     def open_candle(self) -> Candle | None:
         """The last one while it still changes; None where all are closed."""
-        return None if self.last_is_closed or not self.candles else self.candles[-1]
+        return parted(self.candles, self.last_is_closed)[1]
 
 
 class ListedInstrument(NamedTuple):

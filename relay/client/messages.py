@@ -6,7 +6,7 @@
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple, TypeAlias
 
-from relay.core.model import Candle, StreamKey
+from relay.core.model import Candle, StreamKey, parted
 from relay.protocol.server_messages import StreamState
 
 __all__ = [
@@ -84,12 +84,12 @@ class Snapshot(NamedTuple):
     @property
     def closed_candles(self) -> tuple[Candle, ...]:
         """Those that are final."""
-        return self.candles if self.last_is_closed else self.candles[:-1]
+        return tuple(parted(self.candles, self.last_is_closed)[0])
 
     @property
     def open_candle(self) -> Candle | None:
         """The last one while it still changes; None where all are closed."""
-        return None if self.last_is_closed or not self.candles else self.candles[-1]
+        return parted(self.candles, self.last_is_closed)[1]
 
 
 class Update(NamedTuple):

@@ -6,7 +6,8 @@ import io
 import os
 import signal
 import sys
-from collections.abc import Callable, Coroutine
+import threading
+from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, TypeVar
 
 import click
@@ -83,25 +84,39 @@ def call(url: str, token: str | None, work: Work) -> None:
 
 
 async def _run(url: str, token: str | None, work: Work) -> None:
-    task = asyncio.current_task()
-    is_terminated = False
+    with _terminations() as came:
+        try:
+            async with RelayClient(url, token) as client:
+                await work(client)
+        except asyncio.CancelledError:
+            if came:
+                sys.exit(128 + signal.SIGTERM)
+            raise
 
-    def terminate() -> None:
-        nonlocal is_terminated
-        is_terminated = True
+
+@contextlib.contextmanager
+def _terminations() -> Iterator[list[int]]:
+    """Let SIGTERM cancel the running task, since it would leave a terminal without its cursor; give those that came.
+
+    Not by the loop, which has no handlers on some platforms. In a thread that is not the main one a command is not the
+    process, and signals are none of its business.
+    """
+    came: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield came
+        return
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+
+    def terminate(number: int, frame: object) -> None:
+        came.append(number)
         if task is not None:
-            task.cancel()
+            loop.call_soon_threadsafe(task.cancel)
 
-    # Without it SIGTERM would leave a terminal without its cursor. Only the main thread may set a handler.
-    with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, terminate)
+    before = signal.signal(signal.SIGTERM, terminate)
     try:
-        async with RelayClient(url, token) as client:
-            await work(client)
-    except asyncio.CancelledError:
-        if is_terminated:
-            sys.exit(128 + signal.SIGTERM)
-        raise
+        yield came
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _explained(fault: ClientError) -> str:

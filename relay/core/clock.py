@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 STEP_S = 5.0
 """A stamp that is off by more than this moves the clock only when others say the same."""
-AHEAD_S = 60.0
+UNCONFIRMED_S = 60.0
 """So far a clock that nobody confirmed may be off."""
 AGREEING = 3
 _DATE_STEP_S = 1.0
@@ -77,7 +77,7 @@ class ProviderClock:
         self._fit_at, self._fit_by = -math.inf, ""
         self._late = 0
         self.is_synchronised = False
-        self.ahead_s = AHEAD_S
+        self.ahead_s = UNCONFIRMED_S
         """What is further ahead comes from the future; before anything is believed the wall clock may be at fault."""
         # No time before this one is possible: a candle had opened.
         self._least = -math.inf
@@ -127,6 +127,17 @@ class ProviderClock:
             return self._wall()
         return self.monotonic() + self._best
 
+    def reach(self) -> float:
+        """Return the time up to which something may have happened: the latest that anybody says while one source does.
+
+        What is asked for, and let in, goes by this one: a source that is behind hides nothing that others know of.
+        """
+        return self.now() if self._is_confirmed() else max(self.now(), self._wall())
+
+    def _is_confirmed(self) -> bool:
+        """Say whether the wall clock or a symbol's stamps agree with what is believed."""
+        return self.is_synchronised and (self._fits > 0 or abs(self._wall() - self.now()) <= STEP_S)
+
     def at(self, monotonic: float) -> float:
         """Return the provider's time at a moment of the monotonic clock, by what is believed now."""
         return self.now() - (self.monotonic() - monotonic)
@@ -147,7 +158,7 @@ class ProviderClock:
         symbols say, or candles.
         """
         now, wall = self.now(), self._wall()
-        is_confirmed = self.is_wall_behind or (self._fits > 0 and abs(now - wall) > AHEAD_S)
+        is_confirmed = self.is_wall_behind or (self._fits > 0 and abs(now - wall) > UNCONFIRMED_S)
         return now if is_confirmed else min(now, wall)
 
     def certain(self) -> float:
@@ -155,24 +166,24 @@ class ProviderClock:
 
         That is `now` when the wall clock or a symbol's stamps agree; else the earliest that anybody says.
         """
-        now, wall = self.now(), self._wall()
-        if self.is_synchronised and (self._fits or abs(wall - now) <= STEP_S):
+        now = self.now()
+        if self._is_confirmed():
             return now
         at = self.monotonic()
-        return min([now, wall, *(at + claim.offset for claim in self._claims.values() if at - claim.at <= _LASTS_S)])
+        return min(
+            [now, self._wall(), *(at + claim.offset for claim in self._claims.values() if at - claim.at <= _LASTS_S)]
+        )
 
     def latest(self) -> float | None:
-        """Return the latest time that it may be, None while nothing was believed: what is later cannot be known."""
-        if not self.is_synchronised:
-            return None
-        return max(self.now(), self._wall()) if self.now() > self.certain() else self.now()
+        """Return `reach`, None while nothing was believed: what is later than this one cannot be known."""
+        return self.reach() if self.is_synchronised else None
 
     # -- what does not fit -------------------------------------------------------------------------
 
     def _judge(self, offset: float, symbol: str | None, stamp_s: float) -> float:
         """Take a stamp that does not fit; return how long ago it was by the time that holds then."""
         # Before anything is believed: a feed may be so late, a wall clock may be off by more.
-        is_late = offset < self._best if self.is_synchronised else 0 < self._wall() - stamp_s <= AHEAD_S
+        is_late = offset < self._best if self.is_synchronised else 0 < self._wall() - stamp_s <= UNCONFIRMED_S
         claim = self._claim(offset, symbol, is_late=is_late)
         # When the relay itself is slow all stamps are late, and weighing them is not free.
         if symbol is None or not is_late or self._late % _LOOK_EVERY <= 1:

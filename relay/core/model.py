@@ -1,7 +1,7 @@
 """The values that travel through the relay; no behaviour beyond what follows from the value itself."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 _INFINITE = math.inf
@@ -41,6 +41,13 @@ class Candle(NamedTuple):
         if not low <= opened <= high or not low <= close <= high:
             return "open or close lies outside low and high"
         return "volume or time is negative"
+
+
+def parted(candles: Sequence[Candle], last_is_closed: bool) -> tuple[Sequence[Candle], Candle | None]:
+    """Return the closed ones of some candles, and the last one if it is open."""
+    if last_is_closed or not candles:
+        return candles, None
+    return candles[:-1], candles[-1]
 
 
 def unreadable(time: int) -> Candle:

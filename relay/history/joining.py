@@ -5,12 +5,13 @@ promise begins before the past ends, whatever the provider's history is like and
 """
 
 import asyncio
+import dataclasses
 from typing import Protocol
 
 from relay.core.errors import ProviderError, RateLimited, StoreError
 from relay.core.intervals import length_s
-from relay.core.model import Candle, StreamKey
-from relay.history.range_walk import LiveEdge, PastCandles
+from relay.core.model import Candle, StreamKey, parted
+from relay.history.range_walk import HistoryRequest, LiveEdge, PastCandles
 from relay.history.service import HistoryService
 from relay.history.snapshot import SplicedPast, is_joined, is_whole, splice
 from relay.plugins.provider import Provider
@@ -185,20 +186,12 @@ class Joining:
             start = max(0, start)
         else:
             most = self._rows_back(wanted.bars or 1)
+        newest = HistoryRequest(provider, key, None, None, most, self._live, client=client)
         try:
-            past = await history.candles(
-                provider,
-                key,
-                start=start,
-                end=None,
-                limit=most,
-                live=self._live,
-                must_be_new=is_strict,
-                client=client,
-            )
+            past = await history.candles(dataclasses.replace(newest, start=start, must_be_new=is_strict))
             if start is not None and len(past.candles) >= most:
                 # It may go on beyond; the newest are worth more.
-                await history.candles(provider, key, start=None, end=None, limit=most, live=self._live, client=client)
+                await history.candles(newest)
             elif is_whole(past):
                 is_all = start is None and len(past.candles) < most
                 self._reaches_from = 0 if is_all else past.candles[0].time if start is None else start
@@ -213,7 +206,7 @@ class Joining:
             return PastCandles((), True, False)
         try:
             # All that is known by now, also of what the provider gave before it failed.
-            return await history.stored(provider, key, limit=most, live=self._live)
+            return await history.stored(newest)
         except StoreError:
             return PastCandles((), True, False)
 
@@ -229,22 +222,15 @@ class Joining:
                 self._revisions_known = found.is_complete and len(candles) <= MOST_REVISED
             except StoreError:
                 self._revisions_known = False
+        asked = HistoryRequest(provider, key, None, None, MOST_REVISED, self._live, client=meter.client)
         for start, end in wanted.gaps:
             meter.check()
             try:
-                past = await history.candles(
-                    provider,
-                    key,
-                    start=start,
-                    end=min(end - 1, since),
-                    limit=MOST_REVISED,
-                    live=self._live,
-                    client=meter.client,
-                )
+                past = await history.candles(dataclasses.replace(asked, start=start, end=min(end - 1, since)))
             except (ProviderError, StoreError):
                 # The client has not got it, knows so, and asks again.
                 continue
-            closed = past.candles if past.last_is_closed else past.candles[:-1]
+            closed, _ = parted(past.candles, past.last_is_closed)
             meter.spend(len(closed))
             self._revised |= {candle.time: candle for candle in closed}
 
@@ -270,8 +256,7 @@ class Joining:
         stream, series, past = self.stream, self.stream.series, self._past
         is_current = self._live() is not None or self.wanted.bars == 0
         if not is_current and is_whole(past) and self._reaches_from <= series.needs_from():
-            closed = list(past.candles)
-            forming = closed.pop() if closed and not past.last_is_closed else None
+            closed, forming = parted(past.candles, past.last_is_closed)
             learnt = series.learn(closed, forming, self._asked_at, lost=past.unreadable)
             self._hub.tell_after_gaps(stream, learnt, "the provider's history does not have it")
             age_s = self._provider.clock.now() - self._asked_at
@@ -305,6 +290,13 @@ class Joining:
         if self.wanted.since is not None and self.wanted.bars is None:
             return self.wanted.since + 1
         return snapshot.candles[0].time if snapshot.candles else None
+
+    def has_from(self, snapshot: SplicedPast) -> int | None:
+        """Return from which open time on the subscriber has candles at all, which it is to be told revisions of.
+
+        Whoever resumes may have any from before. None: it has those that it is told.
+        """
+        return self.begins_at(snapshot) if self.wanted.since is None else 0
 
     def floor(self) -> int:
         """Return up to which open time the subscriber has candles that the stream has not reached yet, if it says so.

@@ -4,7 +4,8 @@ Open times are not computed here: the provider's grid has holes and odd ends, so
 """
 
 import math
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from relay.core.clock import ProviderClock
@@ -14,7 +15,7 @@ from relay.core.spans import FOREVER, Span, clip_spans, gaps_between, merge_span
 from relay.history.doubts import Doubt
 
 # How far ahead of its clock a provider is asked about the present, in case that clock runs behind.
-_AHEAD_S = 120
+_CLOCK_BEHIND_S = 120
 _SHORTEST_MONTH_S = 28 * 86_400
 
 
@@ -63,6 +64,10 @@ class LiveEdge(NamedTuple):
     is_closed: bool = False
 
 
+def _not_live() -> None:
+    """Know nothing of the present."""
+
+
 class ProviderAnswer(NamedTuple):
     """What a provider said about a span. Its candles stand only where the store does not know better.
 
@@ -100,18 +105,36 @@ class PageRequest(NamedTuple):
         return Span(self.start or 0, self.end)
 
 
-class RangeWalk:
-    """One request's walk: forwards from `start`, or backwards from `end`, until it has `limit` candles."""
+@dataclass(frozen=True, slots=True)
+class HistoryRequest:
+    """The first `limit` candles from `start` on, or without it the last `limit` up to `end` or now.
 
-    def __init__(
-        self, source: CandleSource, key: StreamKey, start: int | None, end: int | None, limit: int, began_at: float
-    ) -> None:
-        self.source = source
-        self.key = key
-        self.is_forward = start is not None
-        self.low = max(start or 0, 0)
-        self.end = end
-        self.limit = limit
+    `start` and `end` are open times, both inclusive. `live` gives the present of a stream that is live, in place of a
+    provider call; it is called before anything else. With `must_be_new` no answer about the present is taken that was
+    asked for before the request, however fresh. `client` is whom it is for: calls take turns among clients, and those
+    for live streams (None) come first.
+    """
+
+    source: CandleSource
+    key: StreamKey
+    start: int | None
+    end: int | None
+    limit: int
+    live: Callable[[], LiveEdge | None] = _not_live
+    must_be_new: bool = False
+    client: str | None = None
+
+
+class RangeWalk:
+    """The walk of one request: forwards from its `start`, or backwards from its `end`, until it has enough candles."""
+
+    def __init__(self, asked: HistoryRequest, began_at: float) -> None:
+        self.source = asked.source
+        self.key = asked.key
+        self.is_forward = asked.start is not None
+        self.low = max(asked.start or 0, 0)
+        self.end = asked.end
+        self.limit = asked.limit
         self.began_at = began_at
         self.is_strict = False
         self.at: int | None = self.low if self.is_forward else None  # known and read up to here
@@ -121,10 +144,10 @@ class RangeWalk:
         self.stored: list[Span] = []
         self.doubts: Sequence[Doubt] = ()
         self.lost: list[int] = []  # open times of candles that cannot be read, as far as it has gone
-        self._reach = limit
+        self._reach = asked.limit
         self._is_dense = False
-        self._page = source.info.candles_per_call
-        self._length = _SHORTEST_MONTH_S if key.interval == "1M" else length_s(key.interval)
+        self._page = self.source.info.candles_per_call
+        self._length = _SHORTEST_MONTH_S if self.key.interval == "1M" else length_s(self.key.interval)
 
     @property
     def missing(self) -> int:
@@ -133,7 +156,7 @@ class RangeWalk:
 
     def present(self) -> int:
         """Return an open time that no candle has reached yet."""
-        return int(self.source.clock.now()) + length_s(self.key.interval) + _AHEAD_S
+        return int(self.source.clock.reach()) + length_s(self.key.interval) + _CLOCK_BEHIND_S
 
     def high(self) -> int:
         """Return the end of the range asked for, exclusive."""
@@ -264,14 +287,14 @@ class RangeWalk:
         reaches_present = at > settled and not any(span.start >= at for span in known)
         end = self.present() if reaches_present else at
         length = self._length
-        extra = max(0, int(self.source.clock.now()) - at) // length + 2 if end > at and self.end is not None else 0
+        extra = max(0, int(self.source.clock.reach()) - at) // length + 2 if end > at and self.end is not None else 0
         earlier = max((span.end for span in known if span.end <= at), default=0)
         if not earlier:
             limit = min(self.missing + extra, self._page)
             return PageRequest(None, end, limit, self._followed_at(end), reaches_present)
         # The newest before `at` could run into what an earlier span holds, so the question gets a start: far enough
         # back for the missing candles if the grid had no holes, farther each time it turns out to have some.
-        newest = min(at, max(int(self.source.clock.now()) + 1, earlier + 1))
+        newest = min(at, max(int(self.source.clock.reach()) + 1, earlier + 1))
         start = max(earlier, newest - self._reach * length)
         self._reach = max(self._reach, 64) * 8
         limit = min((newest - start) // length + 2 + extra, self._page)

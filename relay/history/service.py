@@ -5,7 +5,7 @@ although it may be there is left out, and asked for again when it is time to.
 """
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from relay.core.clock import Clock
@@ -14,9 +14,18 @@ from relay.core.spans import FOREVER, Span, clip_spans, gaps_between, span_at
 from relay.history.doubts import Doubt
 from relay.history.identity_checks import IdentityChecks
 from relay.history.provider_calls import ProviderCall, ProviderCalls
-from relay.history.range_walk import CandleSource, LiveEdge, PastCandles, ProviderAnswer, RangeWalk, past_of
+from relay.history.range_walk import (
+    CandleSource,
+    HistoryRequest,
+    LiveEdge,
+    PastCandles,
+    ProviderAnswer,
+    RangeWalk,
+    past_of,
+)
 from relay.storage.chunks import Chunk, encode, joined, window_s
 from relay.storage.revisions import Revisions
+from relay.storage.set_aside import is_aside
 from relay.storage.store import Store
 
 MAX_CALLS = 50
@@ -48,11 +57,7 @@ class EncodedCandles(NamedTuple):
 
 
 class HistoryService:
-    """Answers for any range of any stream; owns the `calls` of providers.
-
-    `client` is whom a request is made for: calls take turns among clients, and those for live streams (None) come
-    first. `served` counts answers by where they came from.
-    """
+    """Answers for any range of any stream; owns the `calls` of providers. `served` counts answers by their source."""
 
     def __init__(self, store: Store, clock: Clock, identity_checks: IdentityChecks | None = None) -> None:
         self._store = store
@@ -61,89 +66,58 @@ class HistoryService:
         self.calls = ProviderCalls(store, clock, None if identity_checks is None else identity_checks.note_answer)
         self.served: Counter[str] = Counter()
 
-    async def text(
-        self,
-        source: CandleSource,
-        key: StreamKey,
-        *,
-        start: int | None,
-        end: int | None,
-        limit: int,
-        live: Callable[[], LiveEdge | None],
-        client: str | None = None,
-    ) -> EncodedCandles:
+    async def text(self, asked: HistoryRequest) -> EncodedCandles:
         """Return what `candles` does, encoded. Nothing is awaited when all of it is in memory."""
-        if self._identity_checks is not None and not self._identity_checks.is_settled(source, key):
-            await self._identity_checks.settle(source, key)
-        request = RangeWalk(source, key, start, end, limit, self._clock.monotonic())
-        present = live()
-        if present is not None:
-            request.adopt(self._from_live(present))
-        found = await self._known_text(request, is_live=present is not None)
+        await self._settled(asked)
+        request = self._begin(asked)
+        found = await self._known_text(request, is_live=bool(request.answers))
         if found is not None:
             return found
-        past = await self.candles(source, key, start=start, end=end, limit=limit, live=live, client=client)
+        past = await self.candles(asked)
         # What came before the first candle of all may be asked for by anybody.
         first = past.candles[0].time if past.candles else 0
         doubted = (*clip_spans(past.doubted, first, FOREVER), *past.unreadable)
         return EncodedCandles((encode(past.candles),), past.last_is_closed, doubted=doubted)
 
-    async def candles(
-        self,
-        source: CandleSource,
-        key: StreamKey,
-        *,
-        start: int | None,
-        end: int | None,
-        limit: int,
-        live: Callable[[], LiveEdge | None] | None = None,
-        must_be_new: bool = False,
-        client: str | None = None,
-    ) -> PastCandles:
-        """Return the first `limit` candles from `start` on, or without it the last `limit` up to `end` or now.
-
-        `start` and `end` are open times, both inclusive. `live` gives the present of a stream that is live, in place of
-        a provider call; it is called before anything else. With `must_be_new` no answer about the present is
-        taken that was asked for before this call, however fresh.
+    async def candles(self, asked: HistoryRequest) -> PastCandles:
+        """Return what is asked for.
 
         Raises `ProviderError` when the provider has to be asked and fails (what it gave before that is kept) and
         `StoreError` when the store cannot be read. Cancelling ends the request, not the provider calls: others may wait
         for the same.
         """
-        if limit <= 0:
+        if asked.limit <= 0:
             return PastCandles((), True, True)
-        if self._identity_checks is not None and not self._identity_checks.is_settled(source, key):
-            await self._identity_checks.settle(source, key)
+        await self._settled(asked)
+        name, symbol = asked.source.name, asked.key.symbol
         while True:
-            age = self._store.age(source.name, key.symbol)
-            past = await self._past(source, key, start, end, limit, live, must_be_new, client)
-            if age == self._store.age(source.name, key.symbol):
+            age = self._store.age(name, symbol)
+            past = await self._past(asked)
+            if age == self._store.age(name, symbol):
                 return past  # else a part of it is of another instrument
 
-    async def _past(
-        self,
-        source: CandleSource,
-        key: StreamKey,
-        start: int | None,
-        end: int | None,
-        limit: int,
-        live: Callable[[], LiveEdge | None] | None,
-        must_be_new: bool,
-        client: str | None,
-    ) -> PastCandles:
-        request = RangeWalk(source, key, start, end, limit, self._clock.monotonic())
-        present = live() if live is not None else None
+    async def _settled(self, asked: HistoryRequest) -> None:
+        if self._identity_checks is not None and not self._identity_checks.is_settled(asked.source, asked.key):
+            await self._identity_checks.settle(asked.source, asked.key)
+
+    def _begin(self, asked: HistoryRequest) -> RangeWalk:
+        request = RangeWalk(asked, self._clock.monotonic())
+        present = asked.live()
         if present is not None:
             request.adopt(self._from_live(present))
-        request.is_strict = must_be_new
-        past, origin = await self._walk(request, client)
+        return request
+
+    async def _past(self, asked: HistoryRequest) -> PastCandles:
+        request = self._begin(asked)
+        request.is_strict = asked.must_be_new
+        past, origin = await self._walk(request, asked.client)
         low, high = request.reached()
-        is_due = source.has_history and self.calls.must_ask_again(source, key, low, high)
-        if is_due and await self.ask_again(source, key, low, client, end=high):
-            again = RangeWalk(source, key, start, end, limit, request.began_at)
+        is_due = asked.source.has_history and self.calls.must_ask_again(asked.source, asked.key, low, high)
+        if is_due and await self.ask_again(asked.source, asked.key, low, asked.client, end=high):
+            again = RangeWalk(asked, request.began_at)
             again.answers = request.answers
-            again.is_strict = must_be_new
-            past, _ = await self._walk(again, client)
+            again.is_strict = asked.must_be_new
+            past, _ = await self._walk(again, asked.client)
             origin = "provider"
         if origin:
             self.served[origin] += 1
@@ -192,17 +166,14 @@ class HistoryService:
             for answer in await self.calls.wait(awaited):
                 request.adopt(answer)
 
-    async def stored(
-        self, source: CandleSource, key: StreamKey, *, limit: int, live: Callable[[], LiveEdge | None]
-    ) -> PastCandles:
-        """Return the last `limit` candles that are known without asking the provider, and what is `known` of them.
+    async def stored(self, asked: HistoryRequest) -> PastCandles:
+        """Return of the last candles those that are known without asking the provider, and what is `known` of them.
 
         There may be more, so it is never complete. Raises `StoreError` when the store cannot be read.
         """
-        request = RangeWalk(source, key, None, None, limit, self._clock.monotonic())
-        present = live()
-        if present is not None:
-            request.adopt(self._from_live(present))
+        source, key = asked.source, asked.key
+        request = self._begin(asked)
+        is_live = bool(request.answers)
         self.served["store"] += 1
         while True:
             deletions = self._store.deletions(source.name, key)
@@ -212,10 +183,10 @@ class HistoryService:
             past = await self._all_stored(request, request.high())
             if deletions == self._store.deletions(source.name, key):
                 break  # else old candles were deleted meanwhile
-        first = past.candles[0].time if len(past.candles) >= limit else 0
+        first = past.candles[0].time if len(past.candles) >= asked.limit else 0
         known = [*request.stored, *(doubt.span for doubt in request.doubts)]
-        known += map(_known_of, request.answers[present is not None :])
-        if present is not None:
+        known += map(_known_of, request.answers[is_live:])
+        if is_live:
             known.append(request.answers[0].span)
         known = clip_spans(known, first, FOREVER)
         for time in request.lost:
@@ -258,6 +229,14 @@ class HistoryService:
         """
         await self._store.forget(source.name, symbol, None, before)
         self.calls.doubts.drop(source.name, symbol)
+
+    async def newest(self, source: CandleSource, most: int) -> list[tuple[StreamKey, Span]]:
+        """Return from where to where something is stored of each stream of a provider, the newest first, `most`.
+
+        Raises `StoreError`.
+        """
+        stored = await self._store.newest(source.name, most)
+        return [(key, span) for key, span in stored if not is_aside(key.symbol)]
 
     def now(self) -> float:
         """Return the time that `EncodedCandles.until` is meant in."""

@@ -234,7 +234,7 @@ class Provider:
     async def candles(self, key: StreamKey, start: int | None, end: int, limit: int) -> Sequence[Candle]:
         """Return history, judged: a candle whose values cannot be used is `unreadable`. Raises `ProviderError`."""
         given = await self.given(key, start, end, limit)
-        return self.border.past(given, key.interval, self.clock.now() + self.clock.ahead_s)
+        return self.border.past(given, key.interval, self.clock.reach() + self.clock.ahead_s)
 
     async def given(self, key: StreamKey, start: int | None, end: int, limit: int) -> Sequence[Candle]:
         """Return history as the hook gives it, unjudged. Raises `ProviderError`."""

@@ -20,7 +20,7 @@ from relay.storage.future import CUT
 from relay.storage.place import claimed
 from relay.storage.schema import APPLICATION_ID, MIGRATIONS, advice_for, reason_of
 
-AHEAD_S = 600
+FUTURE_S = 600
 """A provider's clock may be ahead of this machine's by so much."""
 _WAIT_S = 5.0
 
@@ -151,7 +151,7 @@ def cut_future(name: str, now: float) -> list[StoredStream]:
 
     `now` is in Unix seconds, by a clock that is right. No relay may use the file: it remembers what it stored.
     """
-    latest = int(now) + AHEAD_S
+    latest = int(now) + FUTURE_S
     with reading(name) as connection:
         found = overview(connection, name)
     ahead = [

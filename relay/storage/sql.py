@@ -172,6 +172,15 @@ class Tables:
             (number, time, None if values[0] is None else Candle(time, *values)) for number, time, *values in rows
         ]
 
+    async def newest(self, provider: str, most: int) -> list[tuple[StreamKey, Span]]:
+        """Return from where to where something is known of each stream of a provider, the newest first, `most`."""
+        rows = await self._connection.execute_fetchall(
+            'SELECT symbol, interval, min(start), max("end") AS last FROM streams JOIN spans ON stream_id = id'
+            " WHERE provider = ? GROUP BY id ORDER BY last DESC LIMIT ?",
+            (provider, most),
+        )
+        return [(StreamKey(symbol, interval), Span(start, end)) for symbol, interval, start, end in rows]
+
     async def first_revision(self, now_s: float) -> int:
         """Return the number from which the revisions of this run count."""
         ((number,),) = await self._connection.execute_fetchall(FIRST, (int(now_s * 1e6), STEP))

@@ -33,7 +33,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 CACHE_BYTES = 32 << 20
-AHEAD_S = 60
+SPAN_SLACK_S = 60
 """So far beyond the present a span may reach without being held for wrong."""
 
 _MOST_WINDOWS = 16
@@ -211,7 +211,7 @@ class Store:
             number = None if near is None else near // window_s(key.interval)
             index, is_remembered = await self._loader.index(stream, number)
         if index.spans and (latest := self._latest(provider)) is not None:
-            end = int(latest) + AHEAD_S
+            end = int(latest) + SPAN_SLACK_S
             if index.spans[-1].end > end + 1:
                 await self._cut_future(stream, end)
                 index, is_remembered = (await self._loader.index(stream))[0], False
@@ -262,6 +262,13 @@ class Store:
     async def streams(self) -> list[StreamId]:
         """Return the streams that were ever stored. Raises `StoreError`."""
         return await self._database.read(self._tables.streams)
+
+    async def newest(self, provider: str, most: int) -> list[tuple[StreamKey, Span]]:
+        """Return from where to where the file knows something of each stream of a provider, the newest first, `most`.
+
+        Raises `StoreError`.
+        """
+        return await self._database.read(self._tables.newest, provider, most)
 
     def deletions(self, provider: str, key: StreamKey) -> int:
         """Return how often something took away, or may have, what was stored of a stream.

@@ -13,7 +13,7 @@ from relay.core.intervals import INTERVALS, length_s
 from relay.core.model import Candle
 from relay.core.spans import Span, clip_spans, merge_spans
 from relay.storage.chunks import Packed, encode, unpack, window_s
-from relay.storage.inspect import AHEAD_S, StoredStream, has_chunks
+from relay.storage.inspect import FUTURE_S, StoredStream, has_chunks
 from relay.storage.schema import reason_of
 
 _EXAMPLES = 5
@@ -122,7 +122,7 @@ class _Verifier:
     # -- one stream --------------------------------------------------------------------------------
 
     def check_spans(self, stream: StoredStream, now: float) -> None:
-        latest = now + 1 + AHEAD_S
+        latest = now + 1 + FUTURE_S
         for span in stream.spans:
             if span.end <= span.start:
                 self.add(stream, "a span is empty", span.start)
@@ -150,7 +150,7 @@ class _Verifier:
                     at = bisect_right(starts, row.time) - 1
                     if at < 0 or row.time >= spans[at].end:
                         self.add(stream, "a candle lies outside of what is known", row.time)
-                    if row.time > now + AHEAD_S:
+                    if row.time > now + FUTURE_S:
                         self.add(stream, "a candle lies in the future", row.time)
                     if last is not None and row.time - last < shortest:
                         self.add(stream, "a candle begins before the one before it ends", row.time)

@@ -104,7 +104,7 @@ class Fanout:
     # -- frames ------------------------------------------------------------------------------------
 
     def deliver(self, channel: Channel, frame: bytes, is_closed: bool | None, /) -> None:
-        """Put a frame into the next flush of everybody on this channel; `is_closed` as in `Deliver`."""
+        """Put a frame into the next flush of everybody on this channel; `is_closed` as in `Outlet`."""
         if self._ungrouped:
             self._regroup()
         dirty = self._dirty
@@ -122,6 +122,15 @@ class Fanout:
             self._slow_consumers.put(channel, frame, is_closed)
         if dirty and self._flush_handle is None:
             self._plan_flush()
+
+    def revise(self, channel: Channel, frame: bytes, time: int, /) -> None:
+        """Send the revision of a candle to those on this channel who have it; who came later was never told of it."""
+        begins = channel.begins
+        if max(begins.values()) <= time:
+            self.deliver(channel, frame, None)
+            return
+        for subscriber in [one for one, begin in begins.items() if begin <= time]:
+            self.send(subscriber, frame)
 
     def _plan_flush(self) -> None:
         """Flush at once after a quiet moment, else when `flush_s` has passed since the last flush."""

@@ -12,8 +12,8 @@ from relay.protocol import frames
 from relay.protocol.client_requests import PLAIN, SubscribeOptions
 from relay.protocol.server_messages import StreamState
 from relay.streams.fanout import Fanout
+from relay.streams.gaps import Gap
 from relay.streams.outbox import Outbox
-from relay.streams.series import SeriesGap
 from relay.streams.subscriptions import COUNTED, NO_FLOOR, Attachment, Channel, Feeder, Stream, Subscriber
 
 _NOTHING = (0,) * len(COUNTED)
@@ -102,25 +102,36 @@ class Hub:
             del self.streams[(stream.provider, stream.key)]
 
     def subscribe(
-        self, subscriber: Subscriber, stream: Stream, options: SubscribeOptions = PLAIN, *, floor: int = NO_FLOOR
+        self,
+        subscriber: Subscriber,
+        stream: Stream,
+        options: SubscribeOptions = PLAIN,
+        *,
+        floor: int = NO_FLOOR,
+        begin: int = 0,
     ) -> bool:
         """Let the subscriber have the stream's updates from now on; return False if it only changed its options.
 
-        It has the candles that opened up to `floor`, and is told of those only what is revised.
+        It has the candles that opened up to `floor`, and is told of those only what is revised; of what opened before
+        `begin` it has nothing, and is told nothing. A later call may lower that.
         """
         old = subscriber.subscriptions.get(stream)
-        if old is not None and old.options == options:
-            return False
+        if old is not None:
+            begin = old.begins[subscriber] = min(begin, old.begins[subscriber])
+            if old.options == options:
+                return False
         self.fanout.ungroup(subscriber)
         if old is not None:
             # What its throttle holds is the newest state, and nobody may send it later.
-            held = [old.held, *old.behind] if old.held is not None else []
-            for frame in held[1:] if options.closed_only else held:
-                self.fanout.send(subscriber, frame)
+            if old.held is not None and not options.closed_only:
+                self.fanout.send(subscriber, old.held)
+            for frame, time in old.behind:
+                if begin <= time:
+                    self.fanout.send(subscriber, frame)
             floor = old.floor
             self._leave_channel(subscriber, old)
         channel = stream.channel_for(options, floor)
-        channel.users += 1
+        channel.begins[subscriber] = begin
         subscriber.subscriptions[stream] = channel
         if subscriber.outbox.is_lagging:
             channel.slow_consumers[subscriber] = None
@@ -158,8 +169,8 @@ class Hub:
 
     def _leave_channel(self, subscriber: Subscriber, channel: Channel) -> None:
         channel.slow_consumers.pop(subscriber, None)
-        channel.users -= 1
-        if not channel.users:
+        del channel.begins[subscriber]
+        if not channel.begins:
             channel.close()
             del channel.stream.channels[channel]
 
@@ -175,7 +186,7 @@ class Hub:
     def tell(self, stream: Stream, updates: Iterable[PriceUpdate]) -> None:
         """Send updates that the stream's series let pass."""
         stream.updated_at = self._clock.monotonic()
-        deliver = self.fanout.deliver
+        fanout, deliver = self.fanout, self.fanout.deliver
         for update in updates:
             stream.seq += 1
             is_closed, is_revised, revision = update.is_closed, update.is_revised, None
@@ -192,12 +203,14 @@ class Hub:
                     if is_revised:
                         attachment.revised.add(update.candle.time)
             for channel in stream.channels:
-                if channel.is_plain or channel.passes(frame, update, deliver):
-                    deliver(channel, frame, None if is_revised else is_closed)
+                if is_revised:
+                    channel.revise(frame, update.candle.time, fanout)
+                elif channel.is_plain or channel.passes(frame, update, fanout):
+                    deliver(channel, frame, is_closed)
 
-    def tell_after_gaps(self, stream: Stream, updates: Iterable[PriceUpdate], reason: str) -> list[SeriesGap]:
+    def tell_after_gaps(self, stream: Stream, updates: Iterable[PriceUpdate], reason: str) -> list[Gap]:
         """Send updates that the series made of an answer, and before them the gaps that it left; return those."""
-        gaps = stream.series.take_gaps()
+        gaps = stream.series.gaps.take()
         for gap in gaps:
             stream.gap_count += 1
             self.announce(stream, frames.gap(stream.name, stream.key.interval, gap.start, gap.end, reason))

@@ -8,7 +8,7 @@ subscribers. The rules:
   held until history has answered for the span between: `missing` says what to ask, `fill` takes the answer.
 - An answer is believed: a candle that history does not know does not exist, until the provider sends it after all
   (then it is told as revised). Only a candle that was told as open cannot vanish: it becomes a gap.
-- `give_up` goes on without an answer and leaves a gap; `repair` closes one later. `take_gaps` hands out new ones.
+- `give_up` goes on without an answer and leaves a gap; `repair` closes one later. `gaps` hands out new ones.
 """
 
 from collections.abc import Iterable, Sequence
@@ -16,8 +16,8 @@ from typing import NamedTuple
 
 from relay.core.intervals import length_s, next_open, open_time
 from relay.core.model import Candle, PriceUpdate, StreamKey
-from relay.core.spans import Span, gaps_between, merge_spans
 from relay.core.trading_hours import TradingHours
+from relay.streams.gaps import Gaps, SeriesGap
 
 _DAY_S = 86_400
 
@@ -25,8 +25,6 @@ REMEMBERED = 128
 """Closed candles kept to recognise repeats and revisions, and to join a snapshot to the live stream."""
 MOST_HELD = 512
 """Candles that wait for history at most; what is refused then leaves a hole, which is asked for in turn."""
-MOST_GAPS = 100
-"""Gaps kept for repair; the oldest are forgotten."""
 
 
 class Missing(NamedTuple):
@@ -34,13 +32,6 @@ class Missing(NamedTuple):
 
     start: int
     end: int | None
-
-
-class SeriesGap(NamedTuple):
-    """Closed candles that could not be had: `start` ≤ open time < `end`."""
-
-    start: int
-    end: int
 
 
 class Series:
@@ -52,13 +43,11 @@ class Series:
     """
 
     __slots__ = (
-        "_ahead",
         "_asked_ms",
         "_asked_until",
         "_closed_event_ms",
         "_held",
         "_last_event_ms",
-        "_new_gaps",
         "_newest_event_ms",
         "backfilled",
         "closed",
@@ -85,16 +74,14 @@ class Series:
         self.is_catching_up = False
         self.has_told = False
         self.closed: dict[int, Candle] = {}
-        self.gaps: list[SeriesGap] = []
+        self.gaps = Gaps(key.interval)
         self.duplicates = self.late = self.revised = self.backfilled = self.nonsense = 0
         self._asked_until = 0
         self._held: dict[int, PriceUpdate] = {}
-        self._new_gaps: list[SeriesGap] = []
         self._closed_event_ms: dict[int, int] = {}
         self._last_event_ms = 0
         self._newest_event_ms = 0
         self._asked_ms = 0
-        self._ahead: list[SeriesGap] = []
 
     # -- live updates ------------------------------------------------------------------------------
 
@@ -150,16 +137,23 @@ class Series:
         elif not self._can_be_new(time):
             self.late += 1
             return ()
-        self._settle(time)
-        self._remember(candle, event_ms)
-        if self.last is not None and time == self.last.time:
+        return (self._correct(update, event_ms),)
+
+    def _correct(self, update: PriceUpdate, event_ms: int) -> PriceUpdate:
+        """Take what a candle that is over is now; return what is to be told."""
+        candle = update.candle
+        self.gaps.settle(candle.time)
+        # What is older than all that the stream told is no part of what it answers for.
+        if self.is_owed(candle.time) or candle.time >= next(iter(self.closed), candle.time + 1):
+            self._remember(candle, event_ms)
+        if self.last is not None and candle.time == self.last.time:
             self.last = candle
         self.revised += 1
-        return (update._replace(is_revised=True),)
+        return update._replace(is_revised=True)
 
     def _can_be_new(self, time: int) -> bool:
         """Say whether a closed candle that is not remembered was never told, rather than forgotten or not owed."""
-        if self._is_in_gap(time):
+        if self.gaps.hold(time):
             return True
         oldest = next(iter(self.closed), None)
         if oldest is not None and time > oldest:
@@ -185,8 +179,8 @@ class Series:
         self.last_is_closed = is_closed
         self._last_event_ms = event_ms
         if is_closed:
-            if self.gaps or self._ahead:
-                self._settle(candle.time)
+            if self.gaps.left or self.gaps.ahead:
+                self.gaps.settle(candle.time)
             self._remember(candle, event_ms)
 
     def _remember(self, candle: Candle, event_ms: int) -> None:
@@ -255,13 +249,13 @@ class Series:
 
         `until` is the end that was asked for (None: up to now). Live updates that waited follow. `forming` is the
         open candle, if the answer reached it. `lost` are candles that exist but cannot be had now, each from its open
-        time to the next one: gaps. Look at `take_gaps` before telling.
+        time to the next one: gaps. Take the `gaps` before telling.
         """
         told: list[PriceUpdate] = []
         for start, end in lost:
             is_later = self.is_owed(start) if self.last is None else start > self.last.time
-            if is_later and not self._is_in_gap(start):
-                self._leave_gap(SeriesGap(start, end))
+            if is_later and not self.gaps.hold(start):
+                self.gaps.leave(SeriesGap(start, end))
         for candle in candles:
             if (until is None or candle.time < until) and candle.fault() is None:
                 told.extend(self._backfill(candle))
@@ -284,7 +278,7 @@ class Series:
         """
         last = self.last
         if last is not None and not self.last_is_closed and self._asked_until <= last.time < until:
-            self._leave_gap(SeriesGap(last.time, min(until, next_open(self.key.interval, last.time))))
+            self.gaps.leave(SeriesGap(last.time, min(until, next_open(self.key.interval, last.time))))
         self._asked_until = max(self._asked_until, until)
 
     def _backfill(self, candle: Candle) -> Sequence[PriceUpdate]:
@@ -294,7 +288,7 @@ class Series:
         if last is not None and (candle.time < last.time or (candle.time == last.time and self.last_is_closed)):
             return self._accept_past(update, event_ms)
         is_news = self.has_told or self.is_owed(candle.time)
-        is_repair = not is_news and self._is_in_gap(candle.time)
+        is_repair = not is_news and self.gaps.hold(candle.time)
         self._believe(candle.time)
         self._advance(candle, is_closed=True, event_ms=event_ms)
         if is_repair:
@@ -324,7 +318,7 @@ class Series:
     ) -> list[PriceUpdate]:
         """Take an answer of history that reaches from `needs_from` up to the present; return what is to be told.
 
-        `asked_s` is the provider's time when it was asked; the rest is as for `fill`. Look at `take_gaps` before
+        `asked_s` is the provider's time when it was asked; the rest is as for `fill`. Take the `gaps` before
         telling.
         """
         self._asked_ms = max(self._asked_ms, int(asked_s * 1000))
@@ -349,64 +343,25 @@ class Series:
         if self.last is not None and self.last_is_closed:
             start = max(start, next_open(self.key.interval, self.last.time))
         for part in self.market.open_parts(start, missing.end, length_s(self.key.interval)):
-            self._leave_gap(SeriesGap(*part))
+            self.gaps.leave(SeriesGap(*part))
         self._asked_until = max(self._asked_until, missing.end)
         return self.fill((), None)
 
-    # -- gaps --------------------------------------------------------------------------------------
-
-    def take_gaps(self) -> list[SeriesGap]:
-        """Return the gaps that came up since the last call; tell them before the updates of the same step."""
-        gaps, self._new_gaps = self._new_gaps, []
-        return gaps
+    # -- what is learnt of the past later ----------------------------------------------------------
 
     def owe(self, gap: SeriesGap) -> None:
-        """Keep a gap for repair that was told to somebody who joined; nobody else hears of it.
-
-        What opens after the newest candle comes as an ordinary closing; `pass_gaps` looks what did not.
-        """
-        reached = self._reached()
-        self._keep_gap(SeriesGap(gap.start, min(gap.end, reached)))
-        self._ahead += _without(gap, 0, reached)
-        del self._ahead[:-MOST_GAPS]
+        """Keep a gap for repair that was told to somebody who joined; see `Gaps.owe`."""
+        self.gaps.owe(gap, self._reached())
 
     def pass_gaps(self) -> None:
         """Keep for repair what was told as a gap at a join and did not come although the stream went on."""
-        reached = self._reached()
-        ahead, self._ahead = self._ahead, []
-        for gap in ahead:
-            self._keep_gap(SeriesGap(gap.start, min(gap.end, reached)))
-            self._ahead += _without(gap, 0, reached)
+        self.gaps.reach(self._reached())
 
     def _reached(self) -> int:
         """Return the first open time that the stream still has to come to."""
         if self.last is None:
             return self.owed_from()
         return next_open(self.key.interval, self.last.time) if self.last_is_closed else self.last.time
-
-    def _keep_gap(self, gap: SeriesGap) -> None:
-        for part in gaps_between(merge_spans(Span(*other) for other in self.gaps), *gap):
-            self.gaps.append(SeriesGap(*part))
-        del self.gaps[:-MOST_GAPS]
-
-    def _leave_gap(self, gap: SeriesGap) -> None:
-        if gap.end > gap.start:
-            self._ahead = [part for other in self._ahead for part in _without(other, *gap)]
-            self.gaps.append(gap)
-            self._new_gaps.append(gap)
-            del self.gaps[:-MOST_GAPS]
-
-    def _is_in_gap(self, time: int) -> bool:
-        return any(gap.start <= time < gap.end for gap in self.gaps)
-
-    def _settle(self, time: int) -> None:
-        """Take a candle that is known after all out of the gaps."""
-        for gaps in (self.gaps, self._ahead):
-            for number, gap in enumerate(gaps):
-                if gap.start <= time < gap.end:
-                    end = min(gap.end, next_open(self.key.interval, time))
-                    gaps[number : number + 1] = _without(gap, time, end)
-                    break
 
     def repair(
         self,
@@ -420,31 +375,21 @@ class Series:
         `until` is the end that is answered for, None if it is the gap's. `lost` are those that cannot be had yet, as
         `fill` takes them. Nothing happens if the gap is gone.
         """
-        if gap not in self.gaps:
+        if gap not in self.gaps.left:
             return []
         told = []
         for candle in candles:
             if not gap.start <= candle.time < gap.end or candle.time in self.closed or candle.fault() is not None:
                 continue
-            last = self.last
-            if last is not None and candle.time == last.time:
+            update = PriceUpdate(self.key, candle, is_closed=True, is_backfilled=True)
+            if self.last is not None and candle.time == self.last.time:
                 # Nothing later was told yet, so this is its ordinary closing.
                 self._advance(candle, is_closed=True, event_ms=self._asked_ms)
-                told.append(PriceUpdate(self.key, candle, is_closed=True, is_backfilled=True))
             else:
-                # What is older than all that the stream told is no part of what it answers for.
-                if self.is_owed(candle.time) or candle.time > next(iter(self.closed), candle.time):
-                    self._remember(candle, self._asked_ms)
-                self.revised += 1
-                told.append(PriceUpdate(self.key, candle, is_closed=True, is_backfilled=True, is_revised=True))
+                update = self._correct(update, self._asked_ms)
+            told.append(update)
             self.backfilled += 1
-        end = gap.end if until is None else min(until, gap.end)
-        # An ordinary closing may have cut the gap shorter already.
-        self.gaps = [left for other in self.gaps for left in _without(other, gap.start, end)]
-        # Behind the others, so that they do not wait for it.
-        self.gaps += [
-            SeriesGap(max(start, gap.start), min(stop, end)) for start, stop in lost if gap.start <= start < end
-        ]
+        self.gaps.close(gap, gap.end if until is None else min(until, gap.end), lost)
         return told
 
     def revise(self, changed: Iterable[Candle], found: Iterable[Candle], asked_at: float) -> list[PriceUpdate]:
@@ -466,9 +411,7 @@ class Series:
                 told.extend(self._accept_past(update, int(asked_at * 1000)))
             elif not is_new:
                 # Forgotten here, or older than the stream; not so by those who have it.
-                self._settle(time)
-                self.revised += 1
-                told.append(update._replace(is_revised=True))
+                told.append(self._correct(update, int(asked_at * 1000)))
         return told
 
     # -- a past that is another one ----------------------------------------------------------------
@@ -485,28 +428,13 @@ class Series:
         self.closed = {time: candle for time, candle in self.closed.items() if time >= before}
         self._closed_event_ms = {time: self._closed_event_ms[time] for time in self.closed}
         self._held = {time: update for time, update in self._held.items() if time >= before}
-        self.gaps = [part for gap in self.gaps for part in _without(gap, 0, before)]
-        self._ahead = [part for gap in self._ahead for part in _without(gap, 0, before)]
-        self._new_gaps = [part for gap in self._new_gaps for part in _without(gap, 0, before)]
+        self.gaps.forget(before)
         if last is None or last.time >= before:
             return None
         self._asked_until = max(self._asked_until, last.time + 1)
         lost = None if self.last_is_closed else SeriesGap(last.time, next_open(self.key.interval, last.time))
         self.last, self.last_is_closed = None, False
         return lost
-
-    def restate(self, candles: Iterable[Candle]) -> list[PriceUpdate]:
-        """Take closed candles as history has them now; return the revisions of those that were told otherwise."""
-        told = []
-        for candle in candles:
-            if self.closed.get(candle.time, candle) == candle or candle.fault() is not None:
-                continue
-            self._remember(candle, self._closed_event_ms[candle.time])
-            if self.last is not None and candle.time == self.last.time:
-                self.last = candle
-            self.revised += 1
-            told.append(PriceUpdate(self.key, candle, is_closed=True, is_backfilled=True, is_revised=True))
-        return told
 
     # -- what the supervisor and a snapshot ask ----------------------------------------------------
 
@@ -517,7 +445,7 @@ class Series:
     def closed_before(self, time: int) -> int | None:
         """Return the open time of the newest closed candle before `time`, None if something may be missing between."""
         before = next((other for other in reversed(self.closed) if other < time), None)
-        if before is None or any(gap.start < time and gap.end > before for gap in self.gaps):
+        if before is None or (self.gaps.left and self.gaps.touch(before, time)):
             return None
         return before
 
@@ -563,11 +491,6 @@ class Series:
 def _can_follow(old: Candle, new: Candle) -> bool:
     """Say whether a state of an open candle can be later than another: it only grows."""
     return new != old and new.volume >= old.volume and new.high >= old.high and new.low <= old.low
-
-
-def _without(gap: SeriesGap, start: int, end: int) -> list[SeriesGap]:
-    parts = (SeriesGap(gap.start, min(gap.end, start)), SeriesGap(max(gap.start, end), gap.end))
-    return [part for part in parts if part.end > part.start]
 
 
 def _first_open(interval: str, moment: float) -> int:

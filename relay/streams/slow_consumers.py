@@ -48,7 +48,7 @@ class SlowConsumers:
         self._subscribers.pop(subscriber, None)
 
     def put(self, channel: Channel, frame: bytes, is_closed: bool | None) -> None:
-        """Leave a frame for those who lag on a channel; `is_closed` as in `Deliver`."""
+        """Leave a frame for those who lag on a channel; `is_closed` as in `Outlet`."""
         for subscriber in channel.slow_consumers:
             try:
                 if is_closed is None:

@@ -93,7 +93,7 @@ class Stream:
     @property
     def subscriber_count(self) -> int:
         """How many subscribers the stream has."""
-        return sum(channel.users for channel in self.channels)
+        return sum(len(channel.begins) for channel in self.channels)
 
     @property
     def is_wanted(self) -> bool:
@@ -141,10 +141,14 @@ class Attachment:
         self.revised: set[int] = set()
 
 
-class Deliver(Protocol):
-    """Sends a frame to everybody on a channel; `is_closed` None: it is no candle, or one that replaces none."""
+class Outlet(Protocol):
+    """Sends what comes out of a channel to its subscribers."""
 
-    def __call__(self, channel: "Channel", frame: bytes, is_closed: bool | None, /) -> None: ...
+    def deliver(self, channel: "Channel", frame: bytes, is_closed: bool | None, /) -> None:
+        """Send a frame to all of them; `is_closed` None: it is no candle, or one that replaces none."""
+
+    def revise(self, channel: "Channel", frame: bytes, time: int, /) -> None:
+        """Send the revision of the candle of an open time to those who have the candle."""
 
 
 class Channel:
@@ -152,12 +156,13 @@ class Channel:
 
     It is in the stream's `channels` from its first subscriber to its last. There are several with the same options
     where somebody joined while a throttle held a candle, or has candles up to an open time (`floor`) that the stream
-    has not reached yet.
+    has not reached yet. `begins` has its subscribers, each with the open time from which on it has candles.
     """
 
     __slots__ = (
         "_next_at",
         "_timer",
+        "begins",
         "behind",
         "floor",
         "groups",
@@ -166,7 +171,6 @@ class Channel:
         "options",
         "slow_consumers",
         "stream",
-        "users",
     )  # fmt: skip
 
     def __init__(self, stream: Stream, options: SubscribeOptions, floor: int = NO_FLOOR) -> None:
@@ -174,11 +178,11 @@ class Channel:
         self.options = options
         self.floor = floor
         self.is_plain = options == PLAIN and floor == NO_FLOOR
-        # Revisions that wait for the held candle, so that `seq` never goes back.
-        self.behind: list[bytes] = []
+        self.begins: dict[Subscriber, int] = {}
+        # Revisions that wait for the held candle, so that `seq` never goes back, and of which open times they are.
+        self.behind: list[tuple[bytes, int]] = []
         self.groups: dict[Group, None] = {}
         self.slow_consumers: dict[Subscriber, None] = {}
-        self.users = 0
         self.held: bytes | None = None
         self._next_at = 0.0
         self._timer: asyncio.TimerHandle | None = None
@@ -186,26 +190,27 @@ class Channel:
             # Its first subscriber is sent the last known candle, and that is an update as well.
             self._next_at = asyncio.get_running_loop().time() + options.throttle_ms / 1000
 
-    def passes(self, frame: bytes, update: PriceUpdate, deliver: Deliver) -> bool:
+    def passes(self, frame: bytes, update: PriceUpdate, outlet: Outlet) -> bool:
         """Return whether a frame passes now; one that does not was told, is not wanted, or is delivered in its time."""
-        if update.is_revised:
-            # It speaks of another candle: it takes nothing away from the open one that waits.
-            if self.held is None:
-                return True
-            self.behind.append(frame)
-            return False
-        return update.candle.time > self.floor and self._throttle(frame, update.is_closed, deliver)
+        return update.candle.time > self.floor and self._throttle(frame, update.is_closed, outlet)
 
-    def take_held(self) -> list[bytes]:
-        """Return what waits, in order, and hold it no more."""
-        frames = [] if self.held is None else [self.held, *self.behind]
-        self.held, self.behind = None, []
-        return frames
+    def revise(self, frame: bytes, time: int, outlet: Outlet) -> None:
+        """Send the revision of a candle; it is of another one than the open candle that waits, and follows that."""
+        if self.held is None:
+            outlet.revise(self, frame, time)
+        else:
+            self.behind.append((frame, time))
 
-    def _throttle(self, frame: bytes, is_closed: bool, deliver: Deliver) -> bool:
+    def _let_go(self, outlet: Outlet) -> None:
+        """Hold nothing any more: something newer takes the place of the candle, and what waited for it is sent."""
+        self.held = None
+        behind, self.behind = self.behind, []
+        for frame, time in behind:
+            outlet.revise(self, frame, time)
+
+    def _throttle(self, frame: bytes, is_closed: bool, outlet: Outlet) -> bool:
         if is_closed:
-            for behind in self.take_held()[1:]:
-                deliver(self, behind, None)
+            self._let_go(outlet)
             return True
         if self.options.closed_only:
             return False
@@ -213,30 +218,26 @@ class Channel:
         now = loop.time()
         if now >= self._next_at:
             self._next_at = now + self.options.throttle_ms / 1000
-            for behind in self.take_held()[1:]:
-                deliver(self, behind, None)
+            self._let_go(outlet)
             return True
         if self.held is not None:
             self.stream.conflated += 1
-            for behind in self.take_held()[1:]:
-                deliver(self, behind, None)
+            self._let_go(outlet)
         self.held = frame
         if self._timer is None:
-            self._timer = loop.call_at(self._next_at, self._release, deliver)
+            self._timer = loop.call_at(self._next_at, self._release, outlet)
         return False
 
-    def _release(self, deliver: Deliver) -> None:
+    def _release(self, outlet: Outlet) -> None:
         self._timer = None
         if self.held is not None:
             self._next_at = asyncio.get_running_loop().time() + self.options.throttle_ms / 1000
-            frame, *behind = self.take_held()
-            deliver(self, frame, False)
-            for later in behind:
-                deliver(self, later, None)
+            outlet.deliver(self, self.held, False)
+            self._let_go(outlet)
 
     def close(self) -> None:
         """Forget the held frame and its timer."""
-        self.take_held()
+        self.held, self.behind = None, []
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

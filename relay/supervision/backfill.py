@@ -8,9 +8,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from relay.core.clock import Clock
 from relay.core.errors import ProviderError, ProviderUnavailable, RateLimited, StoreError
 from relay.core.intervals import first_open_after, next_open
-from relay.core.model import Candle, PriceUpdate, StreamKey
+from relay.core.model import Candle, PriceUpdate, StreamKey, parted
 from relay.core.spans import Span
 from relay.core.trading_hours import TradingHours
+from relay.history.range_walk import HistoryRequest
 from relay.history.service import HistoryService
 from relay.plugins.provider import Provider
 from relay.streams.hub import Hub
@@ -204,25 +205,19 @@ class Backfill:
 
     async def _fetch(
         self, key: StreamKey, missing: Missing
-    ) -> tuple[list[Candle], Candle | None, int | None, tuple[Span, ...]]:
+    ) -> tuple[Sequence[Candle], Candle | None, int | None, tuple[Span, ...]]:
         """Ask history; return the closed candles, the open one if it was reached, and the end that is answered for.
 
         Last come the candles that the provider has, but not in a form that can be read.
         """
         async with self._places:
-            past = await self._history.candles(
-                self._provider,
-                key,
-                start=max(0, missing.start),
-                end=None if missing.end is None else missing.end - 1,
-                limit=PAGE,
-                # What closed a moment ago is just what is missing.
-                must_be_new=True,
-            )
+            end = None if missing.end is None else missing.end - 1
+            # What closed a moment ago is just what is missing.
+            asked = HistoryRequest(self._provider, key, max(0, missing.start), end, PAGE, must_be_new=True)
+            past = await self._history.candles(asked)
         if not past.is_complete and not past.unreadable:
             raise ProviderUnavailable("the answer was not complete")
-        closed = list(past.candles)
-        forming = closed.pop() if closed and not past.last_is_closed else None
+        closed, forming = parted(past.candles, past.last_is_closed)
         until = missing.end
         if len(past.candles) == PAGE:
             until = past.candles[-1].time + 1
@@ -250,7 +245,7 @@ class Backfill:
         return holes_in(interval, series.market, begin, [time for time in times if time >= begin], until)
 
     def _may_lag(
-        self, market: TradingHours, key: StreamKey, missing: Missing, closed: list[Candle], asked_at: float
+        self, market: TradingHours, key: StreamKey, missing: Missing, closed: Sequence[Candle], asked_at: float
     ) -> bool:
         """Say whether the newest missing candle may only be late in the provider's history: worth asking again.
 
@@ -274,9 +269,9 @@ class Backfill:
         for supervised in list(streams.values()):
             stream = supervised.stream
             stream.series.pass_gaps()
-            if not stream.series.gaps or stream.series.is_catching_up:
+            if not stream.series.gaps.left or stream.series.is_catching_up:
                 continue
-            gap = stream.series.gaps[0]
+            gap = stream.series.gaps.left[0]
             missing = Missing(gap.start, gap.end)
             asked_at = self._provider.clock.now()
             try:
@@ -287,7 +282,7 @@ class Backfill:
             may_lag = self._may_lag(stream.series.market, stream.key, missing, closed, asked_at)
             if streams.get(stream.key) is supervised and not may_lag:
                 self._tell(supervised, stream.series.repair(gap, closed, until, lost), "")
-                if gap not in stream.series.gaps:
+                if gap not in stream.series.gaps.left:
                     supervised.note(f"repaired gap {gap.start} to {gap.end}")
 
     # -- a past that changed -----------------------------------------------------------------------
@@ -320,12 +315,15 @@ class Backfill:
         wait_s = STEP_S
         while times and self._hub.streams.get((stream.provider, stream.key)) is stream:
             try:
+                asked_at = self._provider.clock.now()
                 closed, _, _, _ = await self._fetch(stream.key, Missing(times[0], times[-1] + 1))
             except (ProviderError, StoreError) as error:
                 await asyncio.sleep(max(wait_s, error.retry_after) if isinstance(error, RateLimited) else wait_s)
                 wait_s = min(MOST_WAIT_S, 2 * wait_s)
                 continue
-            self._hub.tell(stream, stream.series.restate(closed))
+            told = stream.series.closed
+            changed = [candle for candle in closed if candle.time in told]
+            self._hub.tell(stream, stream.series.revise(changed, (), asked_at))
             return
 
 

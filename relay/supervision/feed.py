@@ -160,7 +160,7 @@ class Feed:
                     stream = supervised.stream
                     stamp_ms = update.ts_event_ms
                     if stamp_ms is None:
-                        now = clock.now()
+                        now = clock.reach()
                         if stream.status == STALE and stream.series.is_repeat(update):
                             # It was said before the silence: that it is said again makes it no price of now.
                             if key not in live:

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import NamedTuple
 
 from relay.core.clock import Clock
@@ -23,7 +23,10 @@ EVERY_S = 60.0
 CLIENT = "the relay itself"
 """Whose turn it is: no client's, and after those for live streams."""
 MOST_CANDLES = 1000
+"""Candles of one question."""
 MOST_STREAMS = 4096
+LATE_S = 86_400.0
+"""Looks may have come so late in the last run, because the budgets had nothing to spare."""
 
 
 class Look(NamedTuple):
@@ -39,7 +42,8 @@ class Recheck:
 
     Each candle comes up once for each delay of `ProviderInfo.compare_after_s`; what is in doubt of a stream goes first.
     Nothing is asked while anything else waits for the provider or its budgets have not plenty left. What comes of the
-    answers is `Calls`' to say. Streams that are dropped are looked at until they were compared to their end.
+    answers is `Calls`' to say. Streams that are dropped are looked at until they were compared to their end. So are
+    those of the last run: its looks are not written down, and `recall` begins again with all that may have been due.
     """
 
     def __init__(self, provider: Provider, history: HistoryService, clock: Clock, *, every_s: float = EVERY_S) -> None:
@@ -49,11 +53,35 @@ class Recheck:
         self._clock = clock
         self._every_s = every_s
         self._delays = [max(after_s, provider.info.close_grace_s) for after_s in provider.info.compare_after_s]
+        self._page = max(1, min(MOST_CANDLES, provider.info.candles_per_call - 2))
         self._next_at = clock.monotonic() + every_s
+        self._was_followed = False
         self._marks: dict[StreamKey, list[int]] = {}
         self._ends: dict[StreamKey, int] = {}
         self._most_reserved: dict[str, int] = {}
         self._task: asyncio.Task[None] | None = None
+
+    async def recall(self) -> None:
+        """Take up what the last run may have left: call it once, before anything is stored."""
+        if not self._provider.has_history or not self._delays:
+            return
+        try:
+            stored = await self._history.newest(self._provider, MOST_STREAMS)
+        except StoreError as error:
+            about = event("not_recalled", provider=self._provider.name)
+            log.debug("what the last run stored cannot be compared: %s", error, extra=about)
+            return
+        now = int(self._provider.clock.now())
+        stopped_at = min(now, max([known.end for _, known in stored], default=0))
+        for key, (start, end) in stored:
+            if key.interval not in self._provider.info.intervals:
+                continue
+            length = length_s(key.interval)
+            # Streams that were dropped earlier were compared to their end.
+            if end + length + max(self._delays) + LATE_S > stopped_at:
+                back_s = min(LATE_S, MOST_CANDLES * length)
+                self._marks[key] = [max(start, int(end - after_s - back_s)) for after_s in self._delays]
+                self._ends[key] = min(end, now)
 
     def check(self, streams: Mapping[StreamKey, SupervisedStream], now: float) -> None:
         """Ask if it is time to. Call it about once a second with the streams that are carried."""
@@ -67,7 +95,7 @@ class Recheck:
         if pause_s is None or self._calls.is_busy(self._provider.name):
             return
         doubted = self._doubted(streams)
-        look = self._due()
+        look = self._due(streams)
         if doubted is None and look is None:
             return
         self._next_at = now + max(self._every_s, pause_s)
@@ -116,18 +144,31 @@ class Recheck:
             key = next(iter(self._marks))
             del self._marks[key], self._ends[key]
 
-    def _due(self) -> Look | None:
-        """Return what has waited longest of what is to be compared."""
+    def _due(self, streams: Container[StreamKey]) -> Look | None:
+        """Return what has waited longest of what is to be compared, in turns with what of it nobody follows.
+
+        After a restart that may be much, and must not hold up the others for days.
+        """
         now = self._provider.clock.now()
-        due: tuple[float, Look] | None = None
+        due: dict[bool, tuple[float, Look]] = {}
         for key, marks in self._marks.items():
-            length = length_s(key.interval)
+            length, is_followed = length_s(key.interval), key in streams
             for place, (mark, after_s) in enumerate(zip(marks, self._delays, strict=True)):
                 waited_s = now - after_s - length - mark
-                end = min(int(mark + waited_s) + 1, self._ends[key], mark + MOST_CANDLES * length)
-                if waited_s >= 0 and mark < end and (due is None or waited_s > due[0]):
-                    due = waited_s, Look(key, place, Span(mark, end))
-        return None if due is None else due[1]
+                end = min(int(mark + waited_s) + 1, self._ends[key], mark + self._page * length)
+                # Of those that have waited as long the later look: it may serve for both.
+                before = due.get(is_followed)
+                if (
+                    waited_s >= 0
+                    and mark < end
+                    and (before is None or (waited_s, place) > (before[0], before[1].place))
+                ):
+                    due[is_followed] = waited_s, Look(key, place, Span(mark, end))
+        if not due:
+            return None
+        _, look = due[not self._was_followed] if len(due) == 2 else next(iter(due.values()))
+        self._was_followed = look.key in streams
+        return look
 
     def _doubted(self, streams: Mapping[StreamKey, SupervisedStream]) -> tuple[StreamKey, int] | None:
         """Return a stream that is owed something in doubt which is to be asked for again, and since when it is."""
@@ -146,6 +187,7 @@ class Recheck:
         length = length_s(key.interval)
         most = min((span.end - span.start) // length + 2, self._provider.info.candles_per_call)
         piece = PageRequest(span.start, span.end, most, None, False, is_bounded=True)
+        asked_at = self._provider.clock.now()
         try:
             await self._calls.wait([self._calls.start(self._provider, key, piece, CLIENT)])
         except (RateLimited, StoreError) as error:
@@ -154,8 +196,13 @@ class Recheck:
         except ProviderError as error:
             # It is a sample: one stream whose questions fail does not hold up the others.
             self._failed(key, error)
-        if key in self._marks:
-            self._marks[key][look.place] = span.end
+        marks = self._marks.get(key)
+        if marks is not None:
+            for place, after_s in enumerate(self._delays):
+                if marks[place] >= span.start:
+                    # It was late enough for this one, too.
+                    marks[place] = max(marks[place], min(span.end, int(asked_at - after_s - length) + 1))
+            marks[look.place] = span.end
 
     async def _ask_again(self, key: StreamKey, since: int) -> None:
         try:

@@ -85,6 +85,11 @@ class Supervisor:
         self._numbers = count(1)
         self._is_closing = False
 
+    async def start(self) -> None:
+        """Take up what the last run left to be compared; call it before anything is wanted."""
+        await self.recheck.recall()
+        self._watch()
+
     @property
     def open_feeds(self) -> int:
         """How many upstream connections or polling loops run now."""
@@ -115,6 +120,9 @@ class Supervisor:
         halt = self._halt_of(key) if self._standing(key) == "paused" else ""
         supervised = self._supervised[key] = SupervisedStream(stream, self._hub, self._machine_clock, halt)
         self._enter_slot(supervised)
+        self._watch()
+
+    def _watch(self) -> None:
         if self._ticker is None:
             self._ticker = asyncio.create_task(self._tick_forever(), name=f"watch {self.provider.name}")
 

@@ -30,7 +30,7 @@ class StreamTotals:
         self.counts["told"] += stream.seq
         self.states[stream.status] += 1
         self.streams += 1
-        self.open_gaps += len(stream.series.gaps)
+        self.open_gaps += len(stream.series.gaps.left)
         self.subscriptions += stream.subscriber_count
 
 

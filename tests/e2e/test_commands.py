@@ -212,6 +212,18 @@ async def test_signal_ends_tail_quietly(relay: StandInRelay, number: signal.Sign
     assert (process.returncode, errors) == (code, b"")
 
 
+async def test_a_signal_is_obeyed_where_the_event_loop_takes_no_handlers(
+    relay: StandInRelay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refuses = "import asyncio; asyncio.SelectorEventLoop.add_signal_handler = asyncio.BaseEventLoop.add_signal_handler"
+    monkeypatch.setattr(sys.modules[__name__], "PROGRAM", f"{refuses}; {PROGRAM}")
+    process = await piped(relay, "tail", "BTCUSDT@1m")
+    await relay.wait_for_requests(1)
+    process.send_signal(signal.SIGTERM)
+    _, errors = await process.communicate()
+    assert (process.returncode, errors) == (143, b"")
+
+
 @pytest.mark.parametrize("columns", [80, 160])
 async def test_terminal_gets_a_live_table(relay: StandInRelay, columns: int) -> None:
     terminal = Terminal(columns)

@@ -17,7 +17,7 @@ from providers.sandbox import Sandbox
 from providers.twelve_data.answers import KeyRefused, read_series
 from providers.twelve_data.forex import Hours
 from relay import BadAnswer, Candle, PriceUpdate, ProviderInfo, StreamKey, Watchlist, decimal, decimals, read_rows
-from relay.app import STORE
+from relay.app import PROVIDERS, STORE
 from relay.core.clock import Clock
 from relay.plugins.validation import CandleValidator
 from relay.storage.inspect import overview, reading
@@ -441,3 +441,28 @@ async def test_a_wrong_date_of_all_answers_closes_no_candle_and_silences_no_stre
     assert abs(first - time.time()) < 10
     for number in range(1, 4):
         assert (await client.update(is_closed=True))["candle"]["time"] == first + number
+
+
+async def test_a_date_two_hours_behind_empties_no_answer_and_cuts_nothing_from_the_database(
+    sandbox: Sandbox, relay_with: StartRelay, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    name = str(tmp_path / "relay.db")
+    query: dict[str, Any] = {"symbol": "BTCUSDT", "interval": "1m", "start_time": int(time.time()) - 1800}
+    relay = await relay_with(database=name)
+    before = (await relay.get("history", **query)).body["candles"]
+    assert len(before) >= 30
+    await relay.close()
+    monkeypatch.setattr(
+        "providers.sandbox.standin.formatdate", lambda at, usegmt: formatdate(time.time() - 7200, usegmt=usegmt)
+    )
+    again = await relay_with(database=name)
+    for symbol in ("BTCUSDT", "ETHUSDT"):
+        answer = await again.get("history", **(query | {"symbol": symbol}))
+        times = [candle["time"] for candle in answer.body["candles"]]
+        assert times == list(range(before[0]["time"], times[-1] + 60, 60)), symbol
+        assert times[-1] >= before[-1]["time"]
+    assert again.app[PROVIDERS]["binance"].clock.now() < time.time() - 7000
+    await again.close()
+    with reading(name) as connection:
+        stored = connection.execute("SELECT count(*) FROM candles WHERE time >= ?", (before[0]["time"],)).fetchone()
+    assert stored[0] >= len(before) - 1

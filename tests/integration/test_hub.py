@@ -132,7 +132,7 @@ class Table:
             subscribed = [one.subscriber for one in self.followers if stream in one.subscriber.subscriptions]
             assert stream.subscriber_count == len(subscribed)
             for channel in stream.channels:
-                assert channel.users > 0
+                assert channel.begins
                 assert all(group in hub.fanout.groups for group in channel.groups)
                 assert all(stream in subscriber.subscriptions for subscriber in channel.slow_consumers)
         for group in hub.fanout.groups:
@@ -422,4 +422,45 @@ async def test_who_has_candles_that_the_stream_has_not_reached_is_not_told_them_
     table.hub.tell(stream, [PriceUpdate(stream.key, Candle(60, 1, 1, 1, 1, 9.0), is_closed=True, is_revised=True)])
     table.hub.fanout.flush()
     assert [message["candle"]["time"] for message in parsed(follower.pipe.read)] == [180, 60]
+    table.hub.close()
+
+
+@pytest.mark.parametrize("throttle_ms", [0, 30])
+@pytest.mark.parametrize("lags", [False, True])
+async def test_a_revision_reaches_only_those_who_have_the_candle(throttle_ms: int, lags: bool) -> None:
+    table = Table()
+    for begin in (0, 60, 120):
+        table.join()
+        options = SubscribeOptions(throttle_ms=throttle_ms)
+        table.hub.subscribe(table.followers[-1].subscriber, table.stream("AAA"), options, begin=begin)
+    stream = table.stream("AAA")
+    for volume in (1.0, 2.0):
+        table.hub.tell(stream, [PriceUpdate(stream.key, Candle(180, 1, 1, 1, 1, volume))])
+    if lags:
+        for follower in table.followers:
+            stall(follower.pipe)
+    for time_s in (0, 60, 120):
+        candle = Candle(time_s, 1, 1, 1, 1, 5.0)
+        table.hub.tell(stream, [PriceUpdate(stream.key, candle, is_closed=True, is_revised=True)])
+    # Whoever asks for more of the past has it from then on.
+    newest = table.followers[-1].subscriber
+    assert table.hub.subscribe(newest, stream, SubscribeOptions(throttle_ms=throttle_ms), begin=60) is False
+    for follower in table.followers:
+        follower.pipe.go_on()
+    table.hub.tell(stream, [PriceUpdate(stream.key, Candle(180, 1, 1, 1, 1, 7.0), is_closed=True)])
+    candle = Candle(60, 1, 1, 1, 1, 6.0)
+    table.hub.tell(stream, [PriceUpdate(stream.key, candle, is_closed=True, is_revised=True)])
+
+    def revised(follower: Follower) -> list[tuple[int, float]]:
+        told = [message for message in parsed(follower.pipe.read) if message.get("revised")]
+        assert [message["seq"] for message in told] == sorted(message["seq"] for message in told)
+        return [(message["candle"]["time"], message["candle"]["volume"]) for message in told]
+
+    await eventually(lambda: all((60, 6.0) in revised(follower) for follower in table.followers))
+    assert [revised(follower) for follower in table.followers] == [
+        [(0, 5.0), (60, 5.0), (120, 5.0), (60, 6.0)],
+        [(60, 5.0), (120, 5.0), (60, 6.0)],
+        # A throttle held the revisions, and let go of them after it had asked.
+        [(60, 5.0), (120, 5.0), (60, 6.0)] if throttle_ms else [(120, 5.0), (60, 6.0)],
+    ]
     table.hub.close()

@@ -16,6 +16,7 @@ from relay.core.clock import Clock
 from relay.core.errors import ConfigError
 from relay.core.model import Candle, StreamKey
 from relay.core.spans import Span
+from relay.history.range_walk import HistoryRequest
 from relay.history.service import HistoryService
 from relay.storage.chunks import decode, joined
 from relay.storage.inspect import overview, reading
@@ -135,10 +136,14 @@ async def test_history_asks_again_for_what_was_deleted(store: Store) -> None:
     provider = FakeProvider(range(FIRST, FIRST + COUNT * 60, 60), FIRST + COUNT * 60 + 1000)
     history = HistoryService(store, Clock())
     request: dict[str, Any] = {"start": FIRST, "end": FIRST + 100 * 60, "limit": 50}
-    assert (await history.candles(provider, KEY, **request)).candles == tuple(minutes(FIRST, FIRST + 3000))
+    assert (await history.candles(HistoryRequest(provider, KEY, **request))).candles == tuple(
+        minutes(FIRST, FIRST + 3000)
+    )
     asked = len(provider.calls)
     await retention(store, BLOCK).sweep()
-    assert (await history.candles(provider, KEY, **request)).candles == tuple(minutes(FIRST, FIRST + 3000))
+    assert (await history.candles(HistoryRequest(provider, KEY, **request))).candles == tuple(
+        minutes(FIRST, FIRST + 3000)
+    )
     assert len(provider.calls) > asked
     await history.close()
 
@@ -155,10 +160,10 @@ async def test_deleting_between_a_look_at_coverage_and_the_read_hides_nothing(st
     await asyncio.sleep(0)
     expected = minutes(FIRST, FIRST + 3000 * 60)
     if form == "text":
-        text = await history.text(provider, KEY, **request, live=lambda: None)
+        text = await history.text(HistoryRequest(provider, KEY, **request, live=lambda: None))
         assert decode(text.chunk) == expected
     else:
-        assert list((await history.candles(provider, KEY, **request)).candles) == expected
+        assert list((await history.candles(HistoryRequest(provider, KEY, **request))).candles) == expected
     assert await trimming == 4 * 512
     await history.close()
 

@@ -11,6 +11,7 @@ import pytest
 
 from providers import BUILTIN
 from relay import API_VERSION, Candle, PriceUpdate, ProviderInfo, StreamKey, Watchlist, hookimpl
+from relay.app import PROVIDERS
 from relay.core.clock import Clock
 from relay.core.model import Candle as StoredCandle
 from relay.storage.database import FileChecks
@@ -274,3 +275,46 @@ async def test_a_relay_that_does_not_know_says_so(relay_with: StartRelay) -> Non
     assert "give since" in (await client.error())["message"]
     await client.ask("subscribe", symbol="S", interval="1s", since=5, gaps=[[9, 3]])
     assert "[from, to]" in (await client.error())["message"]
+
+
+async def test_revisions_come_for_candles_that_a_client_has_and_for_no_others(relay_with: StartRelay) -> None:
+    venue = Venue()
+    relay = await relay_with(builtin=(*BUILTIN, venue))
+    stays, times, _ = await follow(relay)
+    plain, bars, resumes = [await relay.connect() for _ in range(3)]
+    await plain.ask("subscribe", symbol="S", interval="1s")
+    await plain.until_type("subscription")
+    await bars.ask("subscribe", symbol="S", interval="1s", bars=2)
+    begin = (await bars.until_type("snapshot"))["candles"][0]["time"]
+    assert begin > times[0]
+    await resumes.ask("subscribe", symbol="S", interval="1s", since=times[-1])
+    await resumes.until_type("snapshot")
+    own = (await plain.update(is_closed=True))["candle"]["time"]
+    for opened in (times[0], begin, own):
+        venue.revise(opened, 50.0)
+    for client in (stays, plain, bars, resumes):
+        while (await client.update(revised=True))["candle"]["time"] != own:
+            pass
+
+    def revised(client: WsClient) -> list[int]:
+        return [update["candle"]["time"] for update in client.updates if update.get("revised")]
+
+    assert revised(stays) == revised(resumes) == [times[0], begin, own]
+    assert revised(bars) == [begin, own]
+    assert revised(plain) == [own]
+    # More of the past, on the same connection.
+    await plain.ask("subscribe", symbol="S", interval="1s", bars=30)
+    assert (await plain.until_type("snapshot"))["candles"][0]["time"] <= times[0]
+    venue.revise(times[0], 60.0)
+    assert (await plain.update(revised=True))["candle"]["time"] == times[0]
+
+
+async def test_a_date_two_hours_ahead_keeps_no_revision_from_who_was_told_the_candle(relay_with: StartRelay) -> None:
+    venue = Venue()
+    relay = await relay_with(builtin=(*BUILTIN, venue))
+    relay.app[PROVIDERS]["venue"].clock.observe(time.time() + 7200)
+    client = await relay.connect()
+    await client.ask("subscribe", symbol="S", interval="1s")
+    told = (await client.update(is_closed=True))["candle"]["time"]
+    venue.revise(told, 50.0)
+    assert (await client.update(revised=True))["candle"]["time"] == told

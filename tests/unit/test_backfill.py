@@ -7,7 +7,7 @@ import pytest
 
 from relay import ProviderUnavailable, RateLimited
 from relay.core.model import unreadable
-from relay.streams.series import SeriesGap
+from relay.streams.gaps import Gap
 from relay.supervision import backfill
 from relay.supervision.stream_state import SupervisedStream
 from tests.support.running_relay import eventually
@@ -154,7 +154,7 @@ async def test_a_gap_is_repaired_once_history_answers(tmp_path: Path, monkeypatc
         supervised = await gap_of(rig, plugin, monkeypatch)
         plugin.failure, plugin.known = None, [candle(0), candle(1), candle(2)]
         rig.backfill.repair({A: supervised}, rig.hands.now)
-        await eventually(lambda: not supervised.stream.series.gaps)
+        await eventually(lambda: not supervised.stream.series.gaps.left)
         assert told(rig) == [(0, True), (1, True), (2, True)]
 
 
@@ -169,7 +169,7 @@ async def test_a_repair_that_fails_is_tried_again_after_a_while(
             rig.backfill.repair({A: supervised}, rig.hands.now + after_s)
             await asyncio.gather(*(task for task in asyncio.all_tasks() if task.get_name() == "repair scripted"))
             assert plugin.asked == asked + expected, after_s
-        assert len(supervised.stream.series.gaps) == 1
+        assert len(supervised.stream.series.gaps.left) == 1
 
 
 async def test_a_stream_that_was_dropped_while_history_was_asked_is_left_as_it_was(
@@ -189,7 +189,7 @@ async def test_a_stream_that_was_dropped_while_history_was_asked_is_left_as_it_w
         plugin.may_answer.set()
         await repair
         assert told(rig) == []
-        assert len(supervised.stream.series.gaps) == 1
+        assert len(supervised.stream.series.gaps.left) == 1
 
 
 async def test_live_updates_wait_for_a_budget_that_is_used_up(tmp_path: Path) -> None:
@@ -215,9 +215,9 @@ async def test_a_gap_told_to_one_client_is_repaired(tmp_path: Path) -> None:
     async with rig_of(plugin, tmp_path) as rig:
         supervised = live(rig)
         plugin.known = [candle(-2), candle(-1)]
-        supervised.stream.series.owe(SeriesGap(MINUTE - 120, MINUTE))
+        supervised.stream.series.owe(Gap(MINUTE - 120, MINUTE))
         rig.backfill.repair({A: supervised}, rig.hands.now + backfill.REPAIR_EVERY_S)
-        await eventually(lambda: not supervised.stream.series.gaps)
+        await eventually(lambda: not supervised.stream.series.gaps.left)
         assert told(rig) == [(-2, True), (-1, True)]
 
 
@@ -231,10 +231,10 @@ async def test_a_candle_that_cannot_be_read_is_told_as_a_gap_and_follows_when_it
         rig.backfill.start(supervised)
         await eventually(lambda: supervised.stream.status == "connected")
         assert told(rig) == [(0, False), (2, False)]
-        assert [(gap.start - MINUTE, gap.end - MINUTE) for gap in supervised.stream.series.gaps] == [(60, 120)]
+        assert [(gap.start - MINUTE, gap.end - MINUTE) for gap in supervised.stream.series.gaps.left] == [(60, 120)]
         assert supervised.stream.series.last == candle(3)
         plugin.known[1] = candle(1)
         rig.hands.now += 5
         rig.backfill.repair({A: supervised}, rig.hands.now + backfill.REPAIR_EVERY_S)
-        await eventually(lambda: not supervised.stream.series.gaps)
+        await eventually(lambda: not supervised.stream.series.gaps.left)
         assert told(rig) == [(0, False), (2, False), (1, True)]

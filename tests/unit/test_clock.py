@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from relay.core.clock import AHEAD_S, STEP_S, Clock, ProviderClock
+from relay.core.clock import STEP_S, UNCONFIRMED_S, Clock, ProviderClock
 
 NOON = 1_764_000_000.0
 
@@ -207,7 +207,7 @@ def test_a_time_that_is_drawn_ahead_by_symbol_and_machine_is_followed(machine: M
 
 def test_before_anybody_says_what_time_it_is_more_counts_as_the_fault_of_this_machine(machine: Machine) -> None:
     clock = ProviderClock(machine.clock)
-    assert clock.ahead_s == AHEAD_S
+    assert clock.ahead_s == UNCONFIRMED_S
     clock.observe(machine.wall)
     assert clock.ahead_s == STEP_S
 
@@ -218,6 +218,16 @@ def test_nothing_is_certain_beyond_the_wall_clock_while_only_answers_say_so(mach
     assert (clock.now(), clock.certain(), clock.latest()) == (NOON + 7200, NOON, NOON + 7200)
     clock.observe(NOON + 7200, "ONE")
     assert clock.certain() == NOON + 7200
+
+
+def test_a_date_that_is_behind_hides_nothing_until_a_second_source_says_the_same(machine: Machine) -> None:
+    clock = ProviderClock(machine.clock)
+    assert (clock.reach(), clock.latest()) == (NOON, None)
+    clock.observe(NOON - 7200)
+    assert (clock.now(), clock.certain()) == (NOON - 7200, NOON - 7200)
+    assert (clock.reach(), clock.latest()) == (NOON, NOON)
+    clock.observe(NOON - 7200, "ONE")
+    assert (clock.reach(), clock.latest()) == (NOON - 7200, NOON - 7200)
 
 
 def test_nothing_is_certain_beyond_what_a_symbol_says_while_there_is_only_the_wall_clock(machine: Machine) -> None:

@@ -18,7 +18,7 @@ from relay.core.model import Budget, Candle, ProviderInfo, StreamKey, unreadable
 from relay.core.spans import Span
 from relay.history.doubts import EMPTY_PAUSES_S
 from relay.history.provider_calls import News
-from relay.history.range_walk import LiveEdge, PastCandles
+from relay.history.range_walk import HistoryRequest, LiveEdge, PastCandles
 from relay.history.service import MAX_CALLS, EncodedCandles, HistoryService
 from relay.storage.chunks import decode
 from relay.storage.store import Store
@@ -153,7 +153,7 @@ class Bench:
         self.history = HistoryService(store, provider.local_clock)
 
     async def ask(self, *, start: int | None = None, end: int | None = None, limit: int = 500) -> PastCandles:
-        return await self.history.candles(self.provider, KEY, start=start, end=end, limit=limit)
+        return await self.history.candles(HistoryRequest(self.provider, KEY, start=start, end=end, limit=limit))
 
 
 BenchT = TypeVar("BenchT", bound=Bench)
@@ -227,9 +227,11 @@ async def test_month_closes_with_the_calendar() -> None:
     provider.interval = "1M"
     key = StreamKey("BTCUSDT", "1M")
     async with bench_of(provider, Bench) as bench:
-        assert not (await bench.history.candles(provider, key, start=None, end=None, limit=5)).last_is_closed
+        assert not (
+            await bench.history.candles(HistoryRequest(provider, key, start=None, end=None, limit=5))
+        ).last_is_closed
         provider.now = march + GRACE_S
-        past = await bench.history.candles(provider, key, start=None, end=None, limit=5)
+        past = await bench.history.candles(HistoryRequest(provider, key, start=None, end=None, limit=5))
         assert past == PastCandles((final(february),), True, True)
 
 
@@ -376,7 +378,9 @@ async def test_live_stream_saves_the_call(bench: Bench) -> None:
     bench.provider.now += 10
     now = LiveEdge(since=minute(599) + 1, candle=unfinished(minute(600)), is_closed=False)
     bench.provider.calls.clear()
-    past = await bench.history.candles(bench.provider, KEY, start=None, end=None, limit=3, live=lambda: now)
+    past = await bench.history.candles(
+        HistoryRequest(bench.provider, KEY, start=None, end=None, limit=3, live=lambda: now)
+    )
     assert past == PastCandles((*finals(598, 599), unfinished(minute(600))), False, True)
     assert bench.provider.calls == []
 
@@ -388,7 +392,7 @@ async def test_open_candle_that_closes_while_the_provider_answers_stays_open_or_
     now = LiveEdge(since=minute(599) + 1, candle=unfinished(minute(600)), is_closed=False)
     bench.provider.gate = asyncio.Event()
     request = asyncio.create_task(
-        bench.history.candles(bench.provider, KEY, start=start, end=None, limit=20, live=lambda: now)
+        bench.history.candles(HistoryRequest(bench.provider, KEY, start=start, end=None, limit=20, live=lambda: now))
     )
     await bench.provider.entered.wait()
     # The live stream goes on: what the request has read of minute 600 is not final, whoever closes it meanwhile.
@@ -407,7 +411,9 @@ async def test_live_stream_that_just_began_is_joined_to_the_past_once(bench: Ben
     now = LiveEdge(since=minute(600), candle=unfinished(minute(600)), is_closed=False)
     for _ in range(3):
         bench.provider.now += 3
-        past = await bench.history.candles(bench.provider, KEY, start=None, end=None, limit=3, live=lambda: now)
+        past = await bench.history.candles(
+            HistoryRequest(bench.provider, KEY, start=None, end=None, limit=3, live=lambda: now)
+        )
         assert past == PastCandles((*finals(598, 599), unfinished(minute(600))), False, True)
     assert len(bench.provider.calls) == 1
 
@@ -416,15 +422,21 @@ async def test_candle_that_may_still_change_is_asked_for_once_a_second_beside_a_
     bench.provider.now = minute(601) + 0.5
     now = LiveEdge(since=minute(601), candle=unfinished(minute(601)), is_closed=False)
     for _ in range(3):
-        past = await bench.history.candles(bench.provider, KEY, start=None, end=None, limit=3, live=lambda: now)
+        past = await bench.history.candles(
+            HistoryRequest(bench.provider, KEY, start=None, end=None, limit=3, live=lambda: now)
+        )
         assert past.candles == (*finals(599, 600), unfinished(minute(601)))
-        text = await bench.history.text(bench.provider, KEY, start=None, end=None, limit=3, live=lambda: now)
+        text = await bench.history.text(
+            HistoryRequest(bench.provider, KEY, start=None, end=None, limit=3, live=lambda: now)
+        )
         assert tuple(decode(text.chunk)) == past.candles
         assert (text.is_live, text.until) == (True, minute(601) + 0.5 + 1.0)
     assert len(bench.provider.calls) == 1
     for _ in range(3):
         bench.provider.now += 6
-        past = await bench.history.candles(bench.provider, KEY, start=None, end=None, limit=3, live=lambda: now)
+        past = await bench.history.candles(
+            HistoryRequest(bench.provider, KEY, start=None, end=None, limit=3, live=lambda: now)
+        )
         assert past.candles == (*finals(599, 600), unfinished(minute(601)))
     assert len(bench.provider.calls) == 2
 
@@ -434,7 +446,9 @@ async def test_backfill_can_refuse_a_fresh_answer(bench: Bench) -> None:
     await bench.ask(limit=2)
     bench.provider.now = minute(601) + 0.1
     assert (await bench.ask(limit=2)).candles[-1] == unfinished(minute(600))
-    past = await bench.history.candles(bench.provider, KEY, start=None, end=None, limit=2, must_be_new=True)
+    past = await bench.history.candles(
+        HistoryRequest(bench.provider, KEY, start=None, end=None, limit=2, must_be_new=True)
+    )
     assert past.candles == (*finals(600), unfinished(minute(601)))
 
 
@@ -444,7 +458,7 @@ async def test_backfill_does_not_share_a_call_from_before(bench: Bench) -> None:
     await bench.provider.entered.wait()
     bench.provider.now += 1
     later = asyncio.create_task(
-        bench.history.candles(bench.provider, KEY, start=None, end=None, limit=2, must_be_new=True)
+        bench.history.candles(HistoryRequest(bench.provider, KEY, start=None, end=None, limit=2, must_be_new=True))
     )
     await bench.store.documents.get("")
     bench.provider.gate.set()
@@ -482,6 +496,26 @@ async def test_clock_behind_does_not_hide_the_newest() -> None:
     async with bench_of(provider, Bench) as bench:
         past = await bench.ask(limit=5)
         assert past.candles == (*finals(596, 597, 598, 599), unfinished(minute(600)))
+
+
+@pytest.mark.parametrize("off_s", [-7200, 7200])
+async def test_a_date_that_contradicts_the_machine_hides_no_candle(bench: Bench, off_s: int) -> None:
+    provider = bench.provider
+    provider.clock.observe(provider.now + off_s)
+
+    async def text(start: int | None, end: int | None, limit: int) -> tuple[list[int], bool]:
+        found = await bench.history.text(
+            HistoryRequest(provider, KEY, start=start, end=end, limit=limit, live=lambda: None)
+        )
+        return [(time - minute(0)) // 60 for time in found.chunk.times], found.last_is_closed
+
+    past = await bench.ask(limit=3)
+    assert past == PastCandles((*finals(598, 599), unfinished(minute(600))), last_is_closed=False, is_complete=True)
+    assert await text(None, None, 3) == ([598, 599, 600], False)
+    assert await text(minute(590), None, 50) == ([*range(590, 601)], False)
+    assert await text(minute(590), minute(595), 50) == ([*range(590, 596)], True)
+    assert await text(None, minute(595), 2) == ([594, 595], True)
+    assert len(provider.calls) <= 10
 
 
 # Many requests
@@ -568,7 +602,9 @@ async def test_no_more_calls_run_at_once_than_the_provider_takes() -> None:
         assert bench.provider.most_running <= 4  # two for clients, and two for live streams, which these are
         bench.provider.most_running = 0
         past = await bench.history.text(
-            bench.provider, KEY, start=minute(0), end=minute(599), limit=600, live=lambda: None, client="somebody"
+            HistoryRequest(
+                bench.provider, KEY, start=minute(0), end=minute(599), limit=600, live=lambda: None, client="somebody"
+            )
         )
         assert len(past.chunk.times) == 600
         assert bench.provider.most_running <= 2
@@ -630,7 +666,9 @@ async def test_requests_for_different_ranges_do_not_wait_for_each_other(bench: B
 
 async def test_encoded_answer_says_how_long_it_holds(bench: Bench) -> None:
     async def text(end: int | None, live: LiveEdge | None = None) -> EncodedCandles:
-        return await bench.history.text(bench.provider, KEY, start=None, end=end, limit=3, live=lambda: live)
+        return await bench.history.text(
+            HistoryRequest(bench.provider, KEY, start=None, end=end, limit=3, live=lambda: live)
+        )
 
     assert (await text(minute(500))).version == -1  # made while it was fetched
     past = await text(minute(500))
@@ -683,12 +721,16 @@ async def test_what_is_stored_comes_without_a_call_with_what_is_known_of_it() ->
         await bench.ask(start=minute(10), end=minute(21))
         await bench.ask(start=minute(25), end=minute(27))
         calls = len(provider.calls)
-        past = await bench.history.stored(provider, KEY, limit=100, live=lambda: None)
+        past = await bench.history.stored(
+            HistoryRequest(provider, KEY, start=None, end=None, limit=100, live=lambda: None)
+        )
         assert past.candles == finals(10, 11, 12, 20, 21, 25, 26, 27)
         assert not past.is_complete
         assert past.known == (Span(minute(10), minute(21) + 1), Span(minute(25), minute(27) + 1))
         # What lies before the first of the candles is known, but not in the answer.
-        few = await bench.history.stored(provider, KEY, limit=5, live=lambda: None)
+        few = await bench.history.stored(
+            HistoryRequest(provider, KEY, start=None, end=None, limit=5, live=lambda: None)
+        )
         assert few.candles == finals(20, 21, 25, 26, 27)
         assert few.known == (Span(minute(20), minute(21) + 1), Span(minute(25), minute(27) + 1))
         assert len(provider.calls) == calls
@@ -819,7 +861,9 @@ async def test_an_open_row_that_cannot_be_read_is_left_out(bench: Bench) -> None
 async def test_what_is_known_of_the_past_leaves_out_what_cannot_be_read(bench: Bench) -> None:
     bench.provider.spoilt = {minute(14)}
     await bench.ask(start=minute(10), end=minute(19))
-    past = await bench.history.stored(bench.provider, KEY, limit=100, live=lambda: None)
+    past = await bench.history.stored(
+        HistoryRequest(bench.provider, KEY, start=None, end=None, limit=100, live=lambda: None)
+    )
     assert past.candles == finals(10, 11, 12, 13, 15, 16, 17, 18, 19)
     assert past.known == (Span(minute(10), minute(14)), Span(minute(14) + 1, minute(19) + 1))
 
@@ -905,7 +949,7 @@ async def test_what_is_in_doubt_is_asked_for_again_from_the_first_half_of_a_budg
 async def test_an_answer_with_something_in_doubt_is_kept_until_it_is_asked_for_again(bench: Bench) -> None:
     async def text() -> EncodedCandles:
         return await bench.history.text(
-            bench.provider, KEY, start=minute(10), end=minute(19), limit=500, live=lambda: None
+            HistoryRequest(bench.provider, KEY, start=minute(10), end=minute(19), limit=500, live=lambda: None)
         )
 
     bench.provider.left_out = {minute(14)}
@@ -1047,12 +1091,22 @@ class World(Bench):
         try:
             if limit % 2:
                 text = await self.history.text(
-                    self.provider, KEY, start=start, end=end, limit=limit, live=lambda: live, client=str(limit % 4)
+                    HistoryRequest(
+                        self.provider, KEY, start=start, end=end, limit=limit, live=lambda: live, client=str(limit % 4)
+                    )
                 )
                 past = PastCandles(tuple(decode(text.chunk)), text.last_is_closed, True)
             else:
                 past = await self.history.candles(
-                    self.provider, KEY, start=start, end=end, limit=limit, live=lambda: live, must_be_new=limit % 5 == 0
+                    HistoryRequest(
+                        self.provider,
+                        KEY,
+                        start=start,
+                        end=end,
+                        limit=limit,
+                        live=lambda: live,
+                        must_be_new=limit % 5 == 0,
+                    )
                 )
         except ProviderUnavailable:
             return

@@ -6,7 +6,8 @@ import pytest
 
 from relay.core.model import Candle, PriceUpdate, StreamKey
 from relay.history.identity import UNKNOWN, Verdict, follows, is_disagreement, judge, judge_by_longer, longer_interval
-from relay.streams.series import Series, SeriesGap
+from relay.streams.gaps import Gap
+from relay.streams.series import Series
 
 HOUR = 3600
 DAY = 86_400
@@ -109,7 +110,7 @@ def test_stream_forgets_the_old_instrument_and_asks_for_the_new_one_only() -> No
     assert told(series, 99, 80.0, is_closed=True)
     assert told(series, 100, 80.0, is_closed=False)
     assert not told(series, 500, 5.0, is_closed=False)
-    assert series.begin_anew(450 * HOUR) == SeriesGap(100 * HOUR, 101 * HOUR)
+    assert series.begin_anew(450 * HOUR) == Gap(100 * HOUR, 101 * HOUR)
     assert (series.closed, series.last) == ({}, None)
     missing = series.missing(500.5 * HOUR)
     assert missing is not None
@@ -117,7 +118,7 @@ def test_stream_forgets_the_old_instrument_and_asks_for_the_new_one_only() -> No
     updates = series.fill(hours(450, 500, 5.0), missing.end)
     assert [update.candle.time // HOUR for update in updates] == list(range(450, 501))
     assert [update.is_closed for update in updates] == [True] * 50 + [False]
-    assert series.take_gaps() == []
+    assert series.gaps.take() == []
 
 
 def test_stream_that_has_the_new_instrument_keeps_its_newest_candle() -> None:
@@ -134,7 +135,7 @@ def test_only_candles_that_were_told_otherwise_are_stated_again() -> None:
     series = Series(KEY, None)
     for hour in range(100, 104):
         assert told(series, hour, 80.0, is_closed=True)
-    updates = series.restate([*hours(90, 102, 40.0), *hours(102, 110, 80.0)])
+    updates = series.revise([*hours(100, 102, 40.0), *hours(102, 110, 80.0)], (), 200.0 * HOUR)
     assert [(update.candle.time // HOUR, update.is_revised, update.is_closed) for update in updates] == [
         (100, True, True),
         (101, True, True),

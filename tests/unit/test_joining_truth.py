@@ -18,6 +18,7 @@ from relay.config.settings import Config
 from relay.core.clock import Clock, ProviderClock
 from relay.core.model import StreamKey
 from relay.history.joining import live_of
+from relay.history.range_walk import HistoryRequest
 from relay.history.service import HistoryService
 from relay.instruments.directory import Directory, Target
 from relay.plugins.loader import PluginHost
@@ -335,7 +336,7 @@ class Scene:
 
         try:
             past = await context.history.candles(
-                self.provider, self.key, start=None, end=None, limit=20, live=lambda: live_of(find())
+                HistoryRequest(self.provider, self.key, start=None, end=None, limit=20, live=lambda: live_of(find()))
             )
         except (ProviderUnavailable, RateLimited, asyncio.CancelledError):
             return

@@ -10,7 +10,9 @@ import pytest
 
 from providers.twelve_data.credits import Credits, Use
 from relay import Budget, Candle, PriceUpdate, RateLimited, StreamKey, hookimpl
+from relay.core.spans import Span
 from relay.history.provider_calls import News
+from relay.history.range_walk import HistoryRequest
 from relay.history.service import HistoryService
 from relay.streams.hub import Hub
 from relay.supervision.recheck import Recheck
@@ -41,7 +43,7 @@ class Metered(Remembering):
 
 
 class Watch:
-    """A recheck with the parts that it works with; `told` are the updates that subscribers would get."""
+    """A recheck with the parts that it works with; `unheard` is what nobody follows."""
 
     def __init__(self, rig: Rig, history: HistoryService, plugin: Metered) -> None:
         self.rig = rig
@@ -49,6 +51,7 @@ class Watch:
         self.history = history
         self.recheck = Recheck(rig.provider, history, rig.hands.clock, every_s=EVERY_S)
         self.streams: dict[Any, SupervisedStream] = {}
+        self.unheard: list[Candle] = []
         history.calls.on_news = self._tell
         rig.hub = Hub(rig.hands.clock, on_closed=self._keep)
 
@@ -57,8 +60,11 @@ class Watch:
         self.history.keep(stream.provider, stream.key, one.candle, after)
 
     def _tell(self, news: News) -> None:
-        stream = self.rig.hub.streams[news.provider, news.key]
-        self.rig.hub.tell(stream, stream.series.revise(news.changed, news.found, news.asked_at))
+        stream = self.rig.hub.streams.get((news.provider, news.key))
+        if stream is None:
+            self.unheard += [*news.changed, *news.found]
+        else:
+            self.rig.hub.tell(stream, stream.series.revise(news.changed, news.found, news.asked_at))
 
     def carry(self, key: Any) -> SupervisedStream:
         self.streams[key] = self.rig.carry(key)
@@ -182,7 +188,7 @@ async def test_questions_are_spread_over_the_time_until_the_budget_is_back(watch
 async def test_nothing_is_asked_while_a_call_is_under_way(watch: Watch) -> None:
     watch.plugin.may_answer.clear()
     request = asyncio.create_task(
-        watch.history.candles(watch.rig.provider, B, start=MINUTE - 6000, end=MINUTE - 3000, limit=5)
+        watch.history.candles(HistoryRequest(watch.rig.provider, B, start=MINUTE - 6000, end=MINUTE - 3000, limit=5))
     )
     await watch.plugin.was_asked.wait()
     assert await watch.tick(600) == 0
@@ -212,7 +218,9 @@ async def test_a_candle_that_history_did_not_give_at_first_comes_as_revised(watc
     supervised = watch.streams[A]
     watch.plugin.known = [candle(0), candle(1), candle(2), candle(3), candle(4)]
     watch.rig.hands.now = MINUTE + 600.0
-    past = await watch.history.candles(watch.rig.provider, A, start=MINUTE + 300, end=MINUTE + 420, limit=5)
+    past = await watch.history.candles(
+        HistoryRequest(watch.rig.provider, A, start=MINUTE + 300, end=MINUTE + 420, limit=5)
+    )
     assert past.candles == ()
     watch.rig.hub.tell(supervised.stream, supervised.stream.series.fill((), MINUTE + 480))
     watch.close_minutes(A, 8)
@@ -281,3 +289,114 @@ async def test_what_closed_before_the_first_look_is_compared_too(tmp_path: Path)
         await watch.tick()
         assert await watch.tick(600) == 1
         assert watch.revised == [(1, 7.0)]
+
+
+# -- over a restart --------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def next_run(plugin: Metered, folder: Path, minute: int) -> AsyncIterator[Watch]:
+    """Begin another run on the same file."""
+    async with watch_of(plugin, folder) as watch:
+        watch.rig.hands.now = MINUTE + 60.0 * minute
+        await watch.recheck.recall()
+        yield watch
+
+
+async def volumes(watch: Watch, key: StreamKey) -> list[float]:
+    return [row.volume for row in await watch.history._store.read("scripted", key, MINUTE, MINUTE + 6000)]
+
+
+@pytest.mark.parametrize("is_carried", [True, False])
+async def test_what_closed_before_a_stop_is_compared_by_the_next_run(tmp_path: Path, is_carried: bool) -> None:
+    plugin = Metered()
+    plugin.known = [candle(0), candle(1), candle(2), candle(3)]
+    async with watch_of(plugin, tmp_path) as watch:
+        watch.carry(A)
+        # Killed before the first look: nothing is written down but the candles.
+        watch.close_minutes(A, 0, 1, 2)
+    plugin.known[2] = candle(2, volume=7.0)
+    async with next_run(plugin, tmp_path, 4) as watch:
+        if is_carried:
+            watch.carry(A)
+            watch.close_minutes(A, 3)
+        assert await watch.tick() == 0
+        assert await watch.tick(600) == 1
+        assert watch.revised == ([(2, 7.0)] if is_carried else [])
+        assert watch.unheard == ([] if is_carried else [candle(2, volume=7.0)])
+        assert (await volumes(watch, A))[:3] == [1.0, 1.0, 7.0]
+        assert await watch.tick(600) == 0
+
+
+async def test_a_later_look_that_was_due_is_had_by_the_next_run(tmp_path: Path) -> None:
+    plugin = Metered(compare_after_s=(300.0, 3600.0))
+    plugin.known = [candle(0), candle(1)]
+    async with watch_of(plugin, tmp_path) as watch:
+        watch.carry(A)
+        watch.close_minutes(A, 0, 1)
+        assert await watch.tick(600) == 1
+    plugin.known[0] = candle(0, volume=7.0)
+    async with next_run(plugin, tmp_path, 12) as watch:
+        assert await watch.tick() == 1, "the looks of the last run are not written down"
+        plugin.known[1] = candle(1, volume=8.0)
+        assert await watch.tick(600) == 0
+        assert await watch.tick(3600) == 1
+        assert await volumes(watch, A) == [7.0, 8.0]
+        assert await watch.tick(3600) == 0
+
+
+async def test_a_look_that_is_late_enough_serves_for_the_earlier_delays_too(tmp_path: Path) -> None:
+    plugin = Metered(compare_after_s=(300.0, 3600.0))
+    plugin.known = [candle(minute) for minute in range(3)]
+    async with watch_of(plugin, tmp_path) as watch:
+        watch.carry(A)
+        watch.close_minutes(A, 0, 1, 2)
+    async with next_run(plugin, tmp_path, 100) as watch:
+        assert [await watch.tick() for _ in range(3)] == [1, 0, 0]
+
+
+async def test_a_restart_brings_back_neither_streams_of_long_ago_nor_what_was_set_aside(tmp_path: Path) -> None:
+    plugin = Metered()
+    long_ago = [Candle(MINUTE - 3 * 86_400, 1.0, 1.0, 1.0, 1.0, 1.0)]
+    async with watch_of(plugin, tmp_path) as watch:
+        store = watch.history._store
+        await store.add("scripted", B, long_ago, Span(long_ago[0].time, long_ago[0].time + 1))
+        await store.add("scripted", StreamKey("A~1", "1m"), [candle(2)], Span(MINUTE + 120, MINUTE + 121))
+        await store.add("other", StreamKey("C", "1m"), [candle(2)], Span(MINUTE + 120, MINUTE + 121))
+        watch.carry(A)
+        watch.close_minutes(A, 0)
+    # The relay was down for a week: what it followed until then is looked at, once.
+    plugin.known = [candle(0, volume=7.0)]
+    async with next_run(plugin, tmp_path, 7 * 1440) as watch:
+        assert [await watch.tick() for _ in range(3)] == [1, 0, 0]
+        assert plugin.ranges == [(0, 0)]
+        assert await volumes(watch, A) == [7.0]
+
+
+async def test_a_question_has_no_more_candles_than_the_provider_gives_in_one_answer(tmp_path: Path) -> None:
+    plugin = Metered(candles_per_call=12)
+    plugin.known = [candle(minute) for minute in range(30)]
+    async with watch_of(plugin, tmp_path) as watch:
+        watch.carry(A)
+        watch.close_minutes(A, *range(30))
+    async with next_run(plugin, tmp_path, 60) as watch:
+        assert [await watch.tick() for _ in range(4)] == [1, 1, 1, 0]
+        assert plugin.ranges == [(0, 9), (10, 19), (20, 29)]
+
+
+async def test_what_nobody_follows_gets_every_second_question_at_most(tmp_path: Path) -> None:
+    plugin = Metered()
+    plugin.known = [candle(minute) for minute in range(60)]
+    async with watch_of(plugin, tmp_path) as watch:
+        for number in range(10):
+            key = StreamKey(f"O{number}", "1m")
+            watch.carry(key)
+            watch.close_minutes(key, 0)
+    async with next_run(plugin, tmp_path, 20) as watch:
+        watch.carry(A)
+        for minute in range(20, 34):
+            watch.close_minutes(A, minute)
+            assert await watch.tick() == 1
+        # From the sixth minute on there is something to compare of A.
+        assert [high for _, high in plugin.ranges if high >= 20] == [20, 22, 24, 26, 28]
+        assert [(low, high) for low, high in plugin.ranges if high < 20] == [(0, 0)] * 9

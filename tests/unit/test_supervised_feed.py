@@ -16,10 +16,11 @@ from relay import (
     RateLimited,
     StreamKey,
 )
+from relay.history.range_walk import HistoryRequest
 from relay.supervision.backoff import CAUSES
 from relay.supervision.stream_state import SupervisedStream
 from tests.support.running_relay import eventually
-from tests.support.supervised_provider import KEY, A, B, Remembering, Rig, Scripted, candle, rig_of, update
+from tests.support.supervised_provider import KEY, MINUTE, A, B, Remembering, Rig, Scripted, candle, rig_of, update
 
 
 async def test_updates_make_a_stream_live(tmp_path: Path) -> None:
@@ -52,6 +53,23 @@ async def test_a_candle_from_another_time_is_counted_and_left_out(
         assert rig.counters.skipped == 2
         assert supervised.stream.series.last == candle(0)
         assert caplog.text.count("makes no sense") == 1
+
+
+async def test_a_date_two_hours_behind_hides_no_candle_of_a_provider_without_stamps(tmp_path: Path) -> None:
+    plugin = Remembering()
+    plugin.known = [candle(-2), candle(-1), candle(0)]
+    async with rig_of(plugin, tmp_path) as rig:
+        rig.provider.clock.observe(rig.hands.now - 7200)
+        assert rig.provider.clock.now() == rig.hands.now - 7200
+        past = await rig.history.candles(HistoryRequest(rig.provider, A, start=MINUTE - 120, end=None, limit=5))
+        assert [one.time for one in past.candles] == [MINUTE - 120, MINUTE - 60, MINUTE]
+        supervised = rig.carry(A)
+        rig.feed({A: supervised})
+        await eventually(lambda: plugin.feeds)
+        plugin.feeds[0].say(update(A))
+        await eventually(lambda: rig.counters.updates + rig.counters.skipped)
+        await eventually(lambda: supervised.stream.series.last == candle(0))
+        assert rig.counters.skipped == 0
 
 
 async def test_a_stamp_tells_the_lag_of_its_stream(tmp_path: Path) -> None:

@@ -256,7 +256,7 @@ def test_whatever_comes_when_clients_get_every_candle_once_in_order_and_in_the_e
     closed = [update.candle.time for update in fresh if update.is_closed]
     assert closed == list(range(closed[0], closed[-1] + 60, 60)) if closed else True
     assert all(series.closed[time] == truth((time - START) // 60) for time in series.closed if time < START + 480)
-    assert not series.gaps
+    assert not series.gaps.left
 
 
 def test_only_ticks_have_a_stamp() -> None:

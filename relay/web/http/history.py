@@ -10,6 +10,7 @@ from relay.core.bytes_cache import BytesCache
 from relay.core.errors import ProviderUnavailable, RelayError
 from relay.core.intervals import length_s
 from relay.history.joining import live_of
+from relay.history.range_walk import HistoryRequest, LiveEdge
 from relay.history.service import EncodedCandles, HistoryService
 from relay.instruments.directory import Directory, Target
 from relay.storage.chunks import CSV_HEAD, Chunk, as_csv, as_lines
@@ -159,15 +160,12 @@ class HistoryRoute:
 
     async def _text(self, asked: _Asked, start: int | None, end: int | None, limit: int) -> EncodedCandles:
         provider, key, _ = asked.target
-        return await self._history.text(
-            provider,
-            key,
-            start=start,
-            end=end,
-            limit=limit,
-            live=lambda: live_of(self._hub.streams.get((provider.name, key))),
-            client=asked.caller.client,
-        )
+
+        def live() -> LiveEdge | None:
+            return live_of(self._hub.streams.get((provider.name, key)))
+
+        request = HistoryRequest(provider, key, start, end, limit, live, client=asked.caller.client)
+        return await self._history.text(request)
 
     # -- large answers -----------------------------------------------------------------------------
 

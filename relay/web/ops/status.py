@@ -230,7 +230,7 @@ def _stream(stream: Stream, wall_offset: float) -> dict[str, Any]:
         "seq": stream.seq,
         "conflated": stream.conflated,
         "gaps": stream.gap_count,
-        "open_gaps": [list(gap) for gap in stream.series.gaps],
+        "open_gaps": [list(gap) for gap in stream.series.gaps.left],
         "reconnects": stream.reconnects,
         "backfilled": stream.series.backfilled,
         "revised": stream.series.revised,

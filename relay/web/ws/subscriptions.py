@@ -5,6 +5,7 @@ import logging
 from collections.abc import Callable, Sequence
 
 from relay.core.errors import Code, RateLimited, RequestError
+from relay.core.intervals import length_s
 from relay.core.model import StreamKey
 from relay.history.joining import NOT_GIVEN, Joining
 from relay.instruments.directory import Target
@@ -147,7 +148,7 @@ class ClientSubscriptions:
         is_new = stream not in self._subscriber.subscriptions
         # The splice comes before the subscription: what a stream tells of the past is in the snapshot already.
         snapshot = joining.splice(None if is_new else self._since.get(stream))
-        self._join(stream, joining.options, joining.floor())
+        self._join(stream, joining.options, joining.floor(), joining.has_from(snapshot))
         begin = joining.begins_at(snapshot)
         if begin is not None:
             self._since[stream] = min(begin, self._since[stream])
@@ -173,19 +174,27 @@ class ClientSubscriptions:
         )
         self._send(sent)
 
-    def _join(self, stream: Stream, options: SubscribeOptions, floor: int = NO_FLOOR) -> bool:
+    def _join(
+        self, stream: Stream, options: SubscribeOptions, floor: int = NO_FLOOR, has_from: int | None = None
+    ) -> bool:
         """Let the client have the stream's updates; say whether it had none before."""
         is_new = stream not in self._subscriber.subscriptions
-        self._context.hub.subscribe(self._subscriber, stream, options, floor=floor)
+        clock = stream.feeder.clock
+        told_from = stream.series.told_from(clock.now())
+        # Before the first update a clock that is ahead may have set when the stream began.
+        begin = min(told_from, int(clock.certain()) - length_s(stream.key.interval) + 1)
+        if has_from is not None:
+            begin = min(begin, has_from)
+        self._context.hub.subscribe(self._subscriber, stream, options, floor=floor, begin=begin)
         self._note("subscribes to", stream)
         if is_new:
-            self._since[stream] = stream.series.told_from(stream.feeder.clock.now())
+            self._since[stream] = told_from
         return is_new
 
     def _gaps_after(self, stream: Stream) -> list[bytes]:
         """Say what is missing right after the newest candle: it was told before this client came."""
         last = stream.series.last
-        gaps = [gap for gap in stream.series.gaps if last is not None and gap.start > last.time]
+        gaps = [gap for gap in stream.series.gaps.left if last is not None and gap.start > last.time]
         return [frames.gap(stream.name, stream.key.interval, gap.start, gap.end, NOT_GIVEN) for gap in sorted(gaps)]
 
     def _send(self, sent: Sequence[bytes]) -> None:
