@@ -11,7 +11,7 @@ What the relay promises for one connection, the client keeps across connections:
 """
 
 from relay.client.answers import History, ListedInstrument
-from relay.client.errors import BadReply, ClientClosed, ClientError, Disconnected, Refused, Unreachable
+from relay.client.errors import BadArgument, BadReply, ClientClosed, ClientError, Disconnected, Refused, Unreachable
 from relay.client.messages import (
     Confirmed,
     Connected,
@@ -32,6 +32,7 @@ from relay.core.model import Candle, StreamKey
 
 __all__ = [
     "DEFAULT_URL",
+    "BadArgument",
     "BadReply",
     "Candle",
     "ClientClosed",

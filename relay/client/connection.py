@@ -96,8 +96,10 @@ class RelayConnection:
             if isinstance(said, Update | Snapshot):
                 # Data flows: the next loss is the first again.
                 self._failures = 0
+            size = len(heard)
             for message in self._following.take(said, time.monotonic()):
-                self._inbox.put(message)
+                self._inbox.put(message, size)
+                size = 0
         return Ended(None, "the messages are not read")
 
     def _failed(self, fault: ClientError) -> Lost:

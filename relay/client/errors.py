@@ -5,6 +5,7 @@ ClientError
 ├── Refused          the relay answered with an error (problem+json), or refused the connection
 ├── Disconnected     the relay closed the connection for good (4001, 4003)
 ├── BadReply         the answer is not one of a relay
+├── BadArgument      the caller gave something that cannot be meant; also a ValueError
 └── ClientClosed     the client was closed before
 """
 
@@ -63,6 +64,10 @@ class Disconnected(ClientError):
 
 class BadReply(ClientError):
     """The answer is not one of a relay; the address may belong to another server."""
+
+
+class BadArgument(ClientError, ValueError):
+    """An argument is none that a relay could take; it is named, and nothing was sent."""
 
 
 class ClientClosed(ClientError):

@@ -11,7 +11,7 @@ import orjson
 from yarl import URL
 
 from relay.client.decoding import Unreadable
-from relay.client.errors import ClientClosed, ClientError, Translated, bad_reply, refusal
+from relay.client.errors import BadArgument, ClientClosed, ClientError, Translated, bad_reply, refusal
 from relay.core.http_sessions import MIB, Bounds, open_session, read_within
 from relay.core.json_reading import NoJson, read_json
 from relay.core.version import VERSION
@@ -61,9 +61,11 @@ class RelaySocket:
 
     async def send(self, request: Mapping[str, Any]) -> None:
         """Send a request; where that fails, `receive` meets the end."""
+        # Not among the faults of the network: a request that is no JSON must not vanish as one of them.
+        text = orjson.dumps(request).decode()
         try:
             with self._translated:
-                await self._socket.send_str(orjson.dumps(request).decode())
+                await self._socket.send_str(text)
         except ClientError:
             return
 
@@ -88,8 +90,14 @@ class Http:
         self._heartbeat_s = heartbeat_s
         self._headers = {"User-Agent": f"market-relay/{VERSION}"}
         if token is not None:
-            if not token or not token.isascii() or not token.isprintable() or " " in token:
-                raise ValueError("a token is one word of printable ASCII characters")
+            if (
+                not isinstance(token, str)
+                or not token
+                or not token.isascii()
+                or not token.isprintable()
+                or " " in token
+            ):
+                raise BadArgument("a token is one word of printable ASCII characters")
             self._headers["Authorization"] = f"Bearer {token}"
         self._like = session
         self._session: aiohttp.ClientSession | None = None

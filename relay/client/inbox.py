@@ -8,18 +8,30 @@ from relay.client.messages import Message, Update
 from relay.core.model import StreamKey
 
 
+class _Place:
+    """Where a message stands, so that it can be replaced there."""
+
+    __slots__ = ("message", "size")
+
+    def __init__(self, message: Message, size: int) -> None:
+        self.message = message
+        self.size = size
+
+
 class Inbox:
     """Messages for any number of readers, each for one of them.
 
     An unread update of an open candle is replaced by the stream's next one, as the relay does for clients that read
-    slowly; nothing else is left out. Beyond `most` messages it `is_full`, and stays so until all are read.
+    slowly; nothing else is left out. Beyond `most` messages, or `most_size` of what brought them, it `is_full`, and
+    stays so until all are read.
     """
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, most_size: int) -> None:
         self._most = most
-        # Each in a list of its own, so that it can be replaced where it stands.
-        self._messages: deque[list[Message]] = deque()
-        self._replaceable: dict[StreamKey, list[Message]] = {}
+        self._most_size = most_size
+        self._messages: deque[_Place] = deque()
+        self._size = 0
+        self._replaceable: dict[StreamKey, _Place] = {}
         self._changed = asyncio.Event()
         self._emptied = asyncio.Event()
         self.is_full = False
@@ -27,29 +39,35 @@ class Inbox:
     def __len__(self) -> int:
         return len(self._messages)
 
-    def put(self, message: Message) -> None:
-        """Add a message."""
+    def put(self, message: Message, size: int = 0) -> None:
+        """Add a message; `size` is that of the text that brought it, 0 for all but the first one of a text."""
+        self._put(message, size)
+        self.is_full = self.is_full or len(self._messages) > self._most or self._size > self._most_size
+        self._changed.set()
+
+    def _put(self, message: Message, size: int) -> None:
+        self._size += size
         if isinstance(message, Update) and not message.is_closed and not message.is_revised:
             place = self._replaceable.get(message.key)
             if place is not None:
-                place[0] = message
+                self._size -= place.size
+                place.message, place.size = message, size
                 return
-            place = self._replaceable[message.key] = [message]
+            place = self._replaceable[message.key] = _Place(message, size)
         else:
             key = getattr(message, "key", None)
             if key is not None:
                 self._replaceable.pop(key, None)
             else:
                 self._replaceable.clear()
-            place = [message]
+            place = _Place(message, size)
         self._messages.append(place)
-        self.is_full = self.is_full or len(self._messages) > self._most
-        self._changed.set()
 
     def take(self) -> Message:
         """Return the oldest message; there has to be one."""
         place = self._messages.popleft()
-        [message] = place
+        message = place.message
+        self._size -= place.size
         if isinstance(message, Update) and self._replaceable.get(message.key) is place:
             del self._replaceable[message.key]
         self._note_empty()
@@ -57,7 +75,8 @@ class Inbox:
 
     def forget(self, keys: Collection[StreamKey]) -> None:
         """Leave out the messages of streams."""
-        self._messages = deque(place for place in self._messages if getattr(place[0], "key", None) not in keys)
+        self._messages = deque(place for place in self._messages if getattr(place.message, "key", None) not in keys)
+        self._size = sum(place.size for place in self._messages)
         for key in keys:
             self._replaceable.pop(key, None)
         self._note_empty()
@@ -65,6 +84,7 @@ class Inbox:
     def clear(self) -> None:
         """Leave out everything."""
         self._messages.clear()
+        self._size = 0
         self._replaceable.clear()
         self._note_empty()
 

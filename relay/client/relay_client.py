@@ -9,6 +9,7 @@ from typing import Any, Self
 
 import aiohttp
 
+from relay.client import arguments
 from relay.client.answers import (
     History,
     ListedInstrument,
@@ -24,7 +25,6 @@ from relay.client.http import Http
 from relay.client.inbox import Inbox
 from relay.client.messages import Message
 from relay.client.parsing import DEFAULT_URL, parse_stream, parse_url
-from relay.client.resume import StreamOptions
 from relay.client.subscriptions import FollowedStreams
 from relay.core.model import StreamKey
 
@@ -34,8 +34,8 @@ class RelayClient:
 
     The WebSocket opens with the first iteration; REST alone never opens it. From then on a task of the client's keeps
     it open until `close`, whoever reads: a reader may be cancelled, several may share the client and get each message
-    once among them. What is not read is kept, of an open candle only the newest; beyond `most_unread` messages the
-    connection is given up, and resumed when all are read.
+    once among them. What is not read is kept, of an open candle only the newest; beyond `most_unread` messages, or
+    `most_unread_bytes` of what the relay sent, the connection is given up, and resumed when all are read.
 
     Before the first connection a failure is raised as `ClientError` to all who wait, unless `waits_for_relay`; after
     it the client reconnects. Waits between attempts are `backoff_s` (least, most) with jitter, and at least what the
@@ -45,7 +45,7 @@ class RelayClient:
 
     `timeout_s` bounds a REST request and, up to 10 s, a handshake. A connection that says nothing for `heartbeat_s`
     is asked for a sign of life, and is lost without one in half that time. A client that is closed raises
-    `ClientClosed` wherever it is used.
+    `ClientClosed` wherever it is used. Whatever is given and cannot be meant raises `BadArgument` at the call.
     """
 
     def __init__(
@@ -59,13 +59,23 @@ class RelayClient:
         timeout_s: float = 30.0,
         heartbeat_s: float = 20.0,
         most_unread: int = 20_000,
+        most_unread_bytes: int = 64 * 1024 * 1024,
         jitter: random.Random | None = None,
     ) -> None:
         self.url = parse_url(url)
-        backoff = Backoff(*backoff_s, jitter or random.Random())
+        arguments.instance("session", session, aiohttp.ClientSession)
+        arguments.instance("jitter", jitter, random.Random)
+        arguments.flag("waits_for_relay", waits_for_relay)
+        timeout_s, heartbeat_s = (
+            arguments.seconds("timeout_s", timeout_s),
+            arguments.seconds("heartbeat_s", heartbeat_s),
+        )
+        backoff = Backoff(*arguments.seconds_from_to("backoff_s", backoff_s), jitter or random.Random())
         self._http = Http(self.url, token, session, timeout_s, heartbeat_s)
         self._following = FollowedStreams(backoff, server_ahead_s=time.time() - time.monotonic())
-        self._inbox = Inbox(most_unread)
+        self._inbox = Inbox(
+            arguments.count("most_unread", most_unread), arguments.count("most_unread_bytes", most_unread_bytes)
+        )
         self._connection = RelayConnection(
             self._http, backoff, self._following, self._inbox, waits_for_relay=waits_for_relay
         )
@@ -114,15 +124,19 @@ class RelayClient:
         """Follow streams (`BTCUSDT@1m`) from now on, through reconnects. The answers come with the iteration.
 
         Does not wait for them and opens no connection. A stream refused is told as `Failure` and forgotten. Subscribing
-        again replaces the options; what was delivered is not delivered again. With a malformed name it
-        raises ValueError and follows none.
+        again replaces the options; what was delivered is not delivered again. `bars` is 0 to 5,000, `since` a time in
+        Unix seconds, `throttle_ms` 0 to 60,000. Raises `BadArgument` and follows none.
         """
         self._check_open()
-        self._following.follow(list(map(parse_stream, streams)), StreamOptions(bars, since, throttle_ms, closed_only))
+        options = arguments.options(bars=bars, since=since, throttle_ms=throttle_ms, closed_only=closed_only)
+        self._following.follow(list(map(parse_stream, streams)), options)
         await self._connection.ask()
 
     async def unsubscribe(self, *streams: str | StreamKey) -> None:
-        """Stop following streams; nothing of them comes after this returns, except the relay's confirmation."""
+        """Stop following streams; nothing of them comes after this returns, except the relay's confirmation.
+
+        A stream goes by every name it was asked for by. Raises `BadArgument` and leaves none.
+        """
         self._check_open()
         self._inbox.forget(self._following.leave(list(map(parse_stream, streams))))
         await self._connection.ask()
@@ -175,20 +189,24 @@ class RelayClient:
         limit: int | None = None,
     ) -> History:
         """Return candles; times are Unix seconds on open time, both inclusive. Raises `ClientError`."""
-        asked = {"symbol": symbol, "interval": interval, "start_time": start_time, "end_time": end_time, "limit": limit}
+        asked = arguments.history_range(symbol, interval, start_time=start_time, end_time=end_time, limit=limit)
         return await self._http.get("history", asked, read_history)
 
     async def symbols(self, asset_class: str | None = None) -> list[str]:
         """Return what can be streamed, sorted. Raises `ClientError`."""
-        return await self._http.get("symbols", {"asset_class": asset_class}, read_symbols)
+        return await self._http.get("symbols", _of_class(asset_class), read_symbols)
 
     async def instruments(self, asset_class: str | None = None) -> list[ListedInstrument]:
         """Return what can be streamed, with details. Raises `ClientError`."""
-        return await self._http.get("instruments", {"asset_class": asset_class}, read_instruments)
+        return await self._http.get("instruments", _of_class(asset_class), read_instruments)
 
     async def status(self) -> dict[str, Any]:
         """Return what the relay says about itself; keys may be missing and new ones come. Raises `ClientError`."""
         return await self._http.get("status", {}, read_status)
+
+
+def _of_class(asset_class: str | None) -> dict[str, str]:
+    return {} if asset_class is None else {"asset_class": arguments.text("asset_class", asset_class)}
 
 
 class _Iteration(AsyncIterator[Message]):

@@ -13,6 +13,7 @@ import orjson
 from relay.client.backoff import Backoff
 from relay.client.decoding import Acceptance, RefusedRequest, Said
 from relay.client.messages import Confirmed, Connected, Failure, Gap, Message, Snapshot, State, Update
+from relay.client.parsing import folded
 from relay.client.resume import Progress, StreamOptions
 from relay.core.errors import Code
 from relay.core.model import StreamKey
@@ -31,6 +32,7 @@ class _FollowedStream:
     def __init__(self, asked: StreamKey, options: StreamOptions) -> None:
         self.asked = asked
         self.key: StreamKey | None = None
+        self.asked_by = {asked}
         self.progress = Progress(asked.interval, options)
         self.failures = 0
         # When the relay is to be asked for it, or to end it once it was left; infinity once that was done.
@@ -41,6 +43,7 @@ class _FollowedStream:
         # On this connection. A stream is renewed by leaving it and asking for it anew, since of a subscription that
         # goes on the relay sends nothing again.
         self.is_asked = False
+        self.asked_id = 0
         self.awaits_snapshot = False
         self.is_repairing = False
         self.must_leave = False
@@ -49,6 +52,11 @@ class _FollowedStream:
     @property
     def name(self) -> StreamKey:
         return self.key or self.asked
+
+    @property
+    def spellings(self) -> set[StreamKey]:
+        """Every name it goes by, folded: those it was asked for by, and the canonical one."""
+        return self.asked_by if self.key is None else {*self.asked_by, folded(self.key)}
 
 
 class _SentRequest(NamedTuple):
@@ -59,6 +67,9 @@ class _SentRequest(NamedTuple):
 class FollowedStreams:
     """Streams by name: canonical once the relay confirmed it, as asked until then.
 
+    Two names of one stream are two streams until the relay confirmed both by the same one. From then on it is one
+    stream, which goes by either.
+
     After `restart` everything is asked for again, each stream from where it stopped.
     """
 
@@ -66,6 +77,7 @@ class FollowedStreams:
         self._backoff = backoff
         self._server_ahead_s = server_ahead_s
         self._streams: dict[StreamKey, _FollowedStream] = {}
+        self._by_spelling: dict[StreamKey, _FollowedStream] = {}
         self._leaving: list[_FollowedStream] = []
         self._requests: dict[int, _SentRequest] = {}
         self._last_id = 0
@@ -80,9 +92,9 @@ class FollowedStreams:
     def follow(self, keys: Iterable[StreamKey], options: StreamOptions) -> None:
         """Follow streams; one that is followed already gets these options."""
         for key in keys:
-            stream = self._find(key)
+            stream = self._by_spelling.get(key)
             if stream is None:
-                self._streams[key] = _FollowedStream(key, options)
+                self._streams[key] = self._by_spelling[key] = _FollowedStream(key, options)
             else:
                 stream.progress.options = options
                 stream.ask_at = 0.0
@@ -90,12 +102,12 @@ class FollowedStreams:
 
     def leave(self, keys: Iterable[StreamKey]) -> set[StreamKey]:
         """Forget streams; the relay is told by the next request. Returns the names under which they were told of."""
-        found = [stream for stream in map(self._find, keys) if stream is not None]
-        for stream in found:
-            self._streams.pop(stream.name, None)
+        found = {stream.name: stream for key in keys if (stream := self._by_spelling.get(key)) is not None}
+        for stream in found.values():
+            self._forget(stream)
             if stream.is_asked:
                 self._leave(stream, at=0.0)
-        return {stream.name for stream in found}
+        return set(found)
 
     def restart(self) -> None:
         """Begin anew with a new connection, which knows of nothing."""
@@ -112,7 +124,7 @@ class FollowedStreams:
         if now < self.due_at:
             return None
         # What was left and is followed again is wanted.
-        self._leaving = [stream for stream in self._leaving if self._find(stream.asked) is None]
+        self._leaving = [stream for stream in self._leaving if stream.asked not in self._by_spelling]
         if left := [stream for stream in self._leaving if stream.ask_at <= now]:
             batch = left[: _room(left)]
             self._leaving = [stream for stream in self._leaving if stream not in batch]
@@ -222,18 +234,35 @@ class FollowedStreams:
         if said.action == "subscribe":
             if stream is None or self._streams.get(stream.name) is not stream:
                 return []
-            del self._streams[stream.name]
-            known = self._streams.get(said.key)
-            if known is not None:
-                # Two spellings of one stream: the later request replaces the options, what was seen stays seen.
-                known.progress.options, stream = stream.progress.options, known
-            self._streams[said.key] = stream
-            stream.key = said.key
+            stream = self._name(stream, said.key)
             stream.failures = 0
             stream.is_renewing = stream.is_repairing = False
             stream.progress.confirm(self._server_time(now))
             stream.progress.take_revision(said.wire.get("revision"))
+        else:
+            self._ask_again_if_left(said)
         return [Confirmed(said.key, said.action, said.wire)]
+
+    def _name(self, stream: _FollowedStream, key: StreamKey) -> _FollowedStream:
+        """Give a stream its canonical name; return the one that has it, perhaps another that is followed already."""
+        known = self._by_spelling.get(folded(key), stream)
+        # The canonical name may be another one than in an earlier run of the relay.
+        self._forget(stream)
+        if known is not stream:
+            # Two spellings of one stream: the later request replaces the options, what was seen stays seen.
+            self._forget(known)
+            known.progress.options = stream.progress.options
+            known.asked_by |= stream.asked_by
+        known.key = key
+        self._streams[key] = known
+        self._by_spelling |= dict.fromkeys(known.spellings, known)
+        return known
+
+    def _ask_again_if_left(self, said: Acceptance) -> None:
+        """Ask again for a stream that is followed and was ended by another of its names, not known to be one."""
+        stream = self._by_spelling.get(folded(said.key))
+        if stream is not None and stream.is_asked and stream.asked_id < (said.request_id or 0):
+            stream.ask_at = self.due_at = 0.0
 
     def _take_refusal(self, said: RefusedRequest, now: float) -> list[Message]:
         request = None if said.request_id is None else self._requests.get(said.request_id)
@@ -265,13 +294,14 @@ class FollowedStreams:
                 stream.failures += 1
                 self.due_at = min(self.due_at, stream.ask_at)
             else:
-                del self._streams[stream.name]
+                self._forget(stream)
             found.append(Failure(said.code, said.message, stream.name, is_retried, said.wire))
         return found
 
-    def _find(self, key: StreamKey) -> _FollowedStream | None:
-        """Return the stream that goes by this name, the canonical one or the one it was asked by."""
-        return self._streams.get(key) or next((s for s in self._streams.values() if s.asked == key), None)
+    def _forget(self, stream: _FollowedStream) -> None:
+        del self._streams[stream.name]
+        for spelling in stream.spellings:
+            self._by_spelling.pop(spelling, None)
 
     def _told_of(self, key: StreamKey) -> _FollowedStream | None:
         # Until the confirmation, messages are those of a subscription that was left.
@@ -282,8 +312,11 @@ class FollowedStreams:
         """Take the stream that an answer is about from its request; by name, or because it is the only one left."""
         if request_id is None or request_id not in self._requests:
             return None
-        left, spelled = self._requests[request_id].unanswered, StreamKey(key.symbol.upper(), key.interval)
+        left, spelled = self._requests[request_id].unanswered, folded(key)
+        # A relay may confirm a bare name as one of a provider, and the other way round.
+        bare = _bare(spelled)
         found = next((stream for stream in left if stream.asked == spelled), None)
+        found = found or next((stream for stream in left if _bare(stream.asked) == bare), None)
         if found is None and len(left) == 1:
             found = left[0]
         if found is not None:
@@ -307,6 +340,9 @@ class FollowedStreams:
             stream.ask_at = math.inf
             stream.is_asked = True
         self._last_id += 1
+        if kind in ("subscribe", "repair"):
+            for stream in streams:
+                stream.asked_id = self._last_id
         self._requests[self._last_id] = _SentRequest(kind, streams)
         return {
             "action": "unsubscribe" if kind in ("unsubscribe", "renew") else "subscribe",
@@ -321,6 +357,10 @@ class FollowedStreams:
 
 def _is_pinned(stream: _FollowedStream) -> bool:
     return ":" in stream.asked.symbol
+
+
+def _bare(key: StreamKey) -> StreamKey:
+    return StreamKey(key.symbol.rpartition(":")[2], key.interval)
 
 
 def _room(streams: Iterable[_FollowedStream]) -> int:

@@ -74,10 +74,13 @@ def for_its_owner(path: str, flags: int) -> int:
 
 
 class Earlier(NamedTuple):
-    """A file of an earlier run: its last closed candles, oldest first, and how many bytes end with them."""
+    """A file of an earlier run: its last closed candles, oldest first, how many bytes end with them, and when the first
+    candle of all opened, if there is one.
+    """
 
     candles: tuple[Candle, ...]
     size: int
+    first_open: int | None = None
 
     def is_of(self, answer: History) -> bool:
         """Say whether the candles of an answer about the same time are those of the file.
@@ -101,6 +104,7 @@ def read_earlier(path: Path, form: str) -> Earlier | None:
         if form == "csv" and file.readline() != CSV_HEAD:
             raise ValueError("it is no CSV file of this command")
         begin = size = file.tell()
+        first = _time_of(file.readline(_LONGEST_LINE), form)
         found: list[Candle] = []
         for end, line in _lines_backwards(file, begin):
             candle = _closed(line, form)
@@ -109,7 +113,7 @@ def read_earlier(path: Path, form: str) -> Earlier | None:
                 found.append(candle)
             if len(found) == COMPARED:
                 break
-    return Earlier(tuple(found[::-1]), size)
+    return Earlier(tuple(found[::-1]), size, first)
 
 
 def _lines_backwards(file: BinaryIO, begin: int) -> Iterator[tuple[int, bytes]]:
@@ -130,12 +134,25 @@ def _lines_backwards(file: BinaryIO, begin: int) -> Iterator[tuple[int, bytes]]:
 def _closed(line: bytes, form: str) -> Candle | None:
     """Return the candle in a line, None if it was open. Raises `ValueError`."""
     try:
-        if form == "csv":
-            time, *values, is_closed = line.strip().split(b",")
-            found = Candle(int(time), *map(float, values))
-            return found if is_closed == b"true" else None
-        row = orjson.loads(line)
-        found = Candle(**{name: row[name] for name in Candle._fields})
-        return found if row.get("is_closed") is True else None
+        found, is_closed = _read(line, form)
     except (TypeError, KeyError, ValueError):
         raise ValueError("one of its last lines is no candle") from None
+    return found if is_closed else None
+
+
+def _time_of(line: bytes, form: str) -> int | None:
+    """Return when the candle in a line opened, None if the line is not whole. Raises `ValueError`."""
+    if not line.endswith(b"\n"):
+        return None
+    try:
+        return _read(line, form)[0].time
+    except (TypeError, KeyError, ValueError):
+        raise ValueError("its first line is no candle") from None
+
+
+def _read(line: bytes, form: str) -> tuple[Candle, bool]:
+    if form == "csv":
+        time, *values, is_closed = line.strip().split(b",")
+        return Candle(int(time), *map(float, values)), is_closed == b"true"
+    row = orjson.loads(line)
+    return Candle(**{name: row[name] for name in Candle._fields}), row.get("is_closed") is True

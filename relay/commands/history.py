@@ -17,25 +17,27 @@ from relay.commands.candle_writer import COMPARED, RESUMABLE, CandleWriter, Earl
 from relay.commands.download import MOST_BACKWARDS, metered, pages
 from relay.commands.formatting import change, fixed, moment, places, printable, volume
 from relay.commands.run_client import call, relay_options, shows_table
+from relay.core.errors import RequestError
+from relay.protocol.fields import Moment, shown
 
-_LATEST = 253_402_300_799
+_TIME = Moment()
 
 
 def _moment(context: click.Context, option: click.Parameter, value: str | None) -> int | None:
     if value is None:
         return None
     text = value.strip()
-    if text.isascii() and text.isdigit():
-        if int(text) > _LATEST:
-            raise click.BadParameter(f"{text} is too large for Unix seconds; leave out the milliseconds")
-        return int(text)
     try:
+        if text.isascii() and text.isdigit():
+            return _TIME.of_text("it", text)
         when = datetime.fromisoformat(text)
+        return _TIME.of_json("it", int((when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp()))
+    except RequestError:
+        raise click.BadParameter(f"{shown(text)} is no time in Unix seconds; leave out milliseconds") from None
     except ValueError:
         raise click.BadParameter(
-            f"{text!r} is neither Unix seconds nor a date such as 2025-11-24 or 2025-11-24T16:00"
+            f"{shown(text)} is neither Unix seconds nor a date such as 2025-11-24 or 2025-11-24T16:00"
         ) from None
-    return int((when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp())
 
 
 @click.command("history")
@@ -58,7 +60,7 @@ def _moment(context: click.Context, option: click.Parameter, value: str | None) 
 @click.option(
     "--resume",
     is_flag=True,
-    help="Go on where --output ended, as CSV or newline-delimited JSON; it has to hold this stream.",
+    help="Go on where --output ended, as CSV or newline-delimited JSON; it has to hold this stream from --start on.",
 )
 @relay_options
 def command(
@@ -97,6 +99,7 @@ def command(
         nonlocal start
         if earlier is not None and earlier.candles:
             await _check_stream(client, symbol, interval, output, earlier)
+            await _check_start(client, symbol, interval, output, start, earlier.first_open)
             start = earlier.candles[-1].time + 1
             if end is not None and start > end:
                 return
@@ -135,6 +138,21 @@ async def _check_stream(client: RelayClient, symbol: str, interval: str, output:
         raise click.ClickException(
             f"{output} cannot be gone on with: its candles from {moment(first)} to {moment(last)} are not those of "
             f"{stream}; write to another file, or to this one anew, without --resume"
+        )
+
+
+async def _check_start(
+    client: RelayClient, symbol: str, interval: str, output: Path | None, start: int | None, first: int | None
+) -> None:
+    """Refuse a file that lacks candles between `--start` and its first one: it is gone on with only at its end."""
+    if start is None or first is None or start >= first:
+        return
+    answer = await client.history(symbol, interval, start_time=start, end_time=first - 1, limit=1)
+    if answer.candles:
+        raise click.ClickException(
+            f"{output} cannot be gone on with: it begins at {moment(first)}, and there are candles from "
+            f"{moment(answer.candles[0].time)} on; write those to another file, with --end {moment(first - 1)}, or "
+            "this one anew, without --resume"
         )
 
 

@@ -13,6 +13,7 @@ from relay.protocol.fields import (
     Field,
     Flag,
     Identity,
+    Moment,
     Names,
     Spans,
     Text,
@@ -40,7 +41,7 @@ STREAMS = Field(
 BARS = Field("bars", Whole(0, 5000), "First the last so many candles, the open one included.", example=300)
 SINCE = Field(
     "since",
-    Whole(0, 2**53),
+    Moment(),
     "First every candle that opened after this Unix second; with `bars`, at most the last so many of them.",
     example=1_764_000_000,
 )

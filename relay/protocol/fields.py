@@ -15,6 +15,8 @@ T_co = TypeVar("T_co", covariant=True)
 Schema = dict[str, Any]
 
 SYMBOL_LENGTH = 48
+LATEST_TIME = 10**11
+"""In the year 5138; a present time in milliseconds is larger."""
 INTERVAL_NAMES = (*INTERVALS, *(name.upper() for name in INTERVALS if name[-1] in "shdw"))
 """What is taken as an interval: the names, and those of whole seconds, hours, days and weeks in upper case."""
 
@@ -29,11 +31,19 @@ _WORD_LIMIT = 60
 
 def shown(value: object) -> str:
     """Return a client's value as an error may repeat it: short, printable, quoted."""
-    text = value if isinstance(value, str) else orjson.dumps(value, default=str).decode()
+    text = value if isinstance(value, str) else _written(value)
     text = "".join(char if char.isprintable() else "�" for char in text)
     if len(text) > _WORD_LIMIT:
         text = text[: _WORD_LIMIT - 1] + "…"
     return repr(text) if isinstance(value, str) else text
+
+
+def _written(value: object) -> str:
+    try:
+        return orjson.dumps(value, default=str).decode()
+    except (TypeError, ValueError, RecursionError):
+        # A caller of the client may give what no JSON holds: a number beyond 64 bits, half of a surrogate pair.
+        return str(value)
 
 
 def parse_symbol(text: str) -> tuple[str | None, str]:
@@ -123,6 +133,20 @@ class Whole:
     def schema(self) -> Schema:
         """Say the bounds."""
         return {"type": "integer", "minimum": self.least, "maximum": self.most}
+
+
+class Moment(Whole):
+    """A time in Unix seconds; what can only be milliseconds is refused with a word about it."""
+
+    __slots__ = ()
+
+    def __init__(self) -> None:
+        super().__init__(0, LATEST_TIME)
+
+    def fault(self, name: str, value: object) -> RequestError:
+        """Say that it is seconds."""
+        fault = super().fault(name, value)
+        return RequestError(fault.code, f"{fault.message}; times are Unix seconds, not milliseconds")
 
 
 class Flag:

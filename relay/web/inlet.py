@@ -9,6 +9,7 @@ each of them.
 """
 
 import asyncio
+import logging
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, cast
@@ -20,6 +21,8 @@ from relay.core.version import NAME
 from relay.web.frame_reader import FrameGuard
 from relay.web.problems import problem
 from relay.web.rate_limits import TokenBucket
+
+log = logging.getLogger(__name__)
 
 SLICE_BYTES = 16 * 1024
 REQUEST_BYTES = 1024 * 1024
@@ -42,6 +45,19 @@ class Protocol(web.RequestHandler):
     """Answers as a problem what no middleware sees, since no request could be made of it; reads only by its inlet."""
 
     __slots__ = ()
+
+    async def start(self) -> None:
+        """Answer requests until the end. What aiohttp reads and can make no request of ends it, with an answer.
+
+        A host such as `xn--` in the line passes its parser, and fails where nobody catches it.
+        """
+        try:
+            await super().start()
+        except Exception as fault:  # noqa: BLE001 - the client would wait without end, and nobody hear of it
+            log.debug("no request could be made of what a client sent: %r", fault)
+            if self.transport is not None:
+                self.transport.write(_as_sent(problem(400, Code.INVALID_REQUEST, _UNREADABLE)))
+                self.transport.close()
 
     def set_parser(self, parser: Any, *others: Any, **named: Any) -> None:
         """Have a WebSocket read by its reader from now on, behind a guard."""
@@ -238,6 +254,14 @@ class Inlet(asyncio.Protocol):
         if self._over_limit is None:
             self._over_limit = TokenBucket(OVER_LIMIT_RATE, OVER_LIMIT_BURST)
         return self._over_limit.take()
+
+
+def _as_sent(answer: web.Response) -> bytes:
+    """Return the bytes of an answer that no request can send, the last one of its connection."""
+    body = cast(bytes, answer.body)
+    head = [f"HTTP/1.1 {answer.status} {answer.reason}", *(f"{name}: {text}" for name, text in answer.headers.items())]
+    head += [f"Server: {NAME}", f"Content-Length: {len(body)}", "Connection: close"]
+    return "\r\n".join([*head, "", ""]).encode() + body
 
 
 def new_runner(app: web.Application, **options: Any) -> web.AppRunner:

@@ -8,20 +8,15 @@ import sys
 from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from relay.client import (
-    Confirmed,
-    Connected,
     Failure,
     Gap,
-    Lost,
     Message,
     RelayClient,
     Snapshot,
-    State,
     Update,
 )
 from relay.core.model import StreamKey
@@ -43,34 +38,6 @@ async def client(relay: StandInRelay) -> AsyncIterator[RelayClient]:
         yield client
 
 
-async def test_subscription_starts_with_a_snapshot_and_goes_on_with_updates(
-    relay: StandInRelay, client: RelayClient
-) -> None:
-    await client.subscribe("btcusdt@1m", bars=2)
-    messages = await until(client, is_a(Snapshot))
-    await relay.tick(BTC, 107.25)
-    messages += await until(client, is_a(Update))
-
-    assert [type(message) for message in messages] == [Connected, Confirmed, Snapshot, Update]
-    snapshot, update = messages[2], messages[3]
-    assert isinstance(snapshot, Snapshot)
-    assert [candle.time for candle in snapshot.candles] == [START + 120, START + 180]
-    assert snapshot.is_complete
-    assert not snapshot.last_is_closed
-    assert (snapshot.closed_candles, snapshot.open_candle) == (snapshot.candles[:1], snapshot.candles[1])
-    assert isinstance(update, Update)
-    assert (update.key, update.candle.close, update.is_closed) == (BTC, 107.25, False)
-    assert update.ts_event_ms == (START + 180) * 1000
-
-
-async def test_options_reach_the_relay(relay: StandInRelay, client: RelayClient) -> None:
-    await client.subscribe("BTCUSDT@1m", bars=5, since=START, throttle_ms=250, closed_only=True)
-    await until(client, is_a(Snapshot))
-    asked = relay.requests[0] | {"id": 0}
-    streams = {"action": "subscribe", "streams": ["BTCUSDT@1m"], "id": 0}
-    assert asked == {**streams, "bars": 5, "since": START, "throttle_ms": 250, "closed_only": True}
-
-
 async def test_subscribe_while_connected_is_sent_at_once(relay: StandInRelay, client: RelayClient) -> None:
     await client.subscribe("BTCUSDT@1m")
     await until(client, is_a(Update))
@@ -78,16 +45,6 @@ async def test_subscribe_while_connected_is_sent_at_once(relay: StandInRelay, cl
     await client.subscribe("ETHUSDT@1m")
     messages = await until(client, is_a(Update))
     assert [getattr(message, "key", None) for message in messages] == [("ETHUSDT", "1m")] * 2
-
-
-async def test_unsubscribed_stream_sends_nothing_more(relay: StandInRelay, client: RelayClient) -> None:
-    await client.subscribe("btcusdt@1m")
-    await until(client, is_a(Update))
-    await relay.tick(BTC, 1.0)
-    await client.unsubscribe("BTCUSDT@1m")
-    messages = await until(client, is_a(Confirmed))
-    assert [type(message) for message in messages] == [Confirmed]
-    assert not client.streams
 
 
 async def test_one_malformed_name_leaves_everything_as_it_was(relay: StandInRelay, client: RelayClient) -> None:
@@ -105,22 +62,6 @@ async def test_leaving_a_stream_that_waits_for_its_turn_is_no_failure(relay: Sta
     await relay.wait_for_requests(2)
     await relay.tick(BTC, 1.0)
     assert is_a(Update)((await until(client, is_a(Update, Failure)))[-1])
-
-
-async def test_stream_goes_by_the_name_it_was_asked_by_too(relay: StandInRelay, client: RelayClient) -> None:
-    relay.open_market("BTCUSDT@1h", START - START % 3600)
-    await client.subscribe("demo:BTCUSDT@1H")
-    await until(client, is_a(Update))
-    assert client.streams == (("BTCUSDT", "1h"),)
-    await client.unsubscribe("demo:btcusdt@1H")
-    assert not client.streams
-
-
-async def test_two_spellings_of_one_stream_are_one(relay: StandInRelay, client: RelayClient) -> None:
-    await client.subscribe("demo:BTCUSDT@1m", "BTCUSDT@1m")
-    await until(client, is_a(Update))
-    await until(client, is_a(Confirmed))
-    assert client.streams == (BTC,)
 
 
 async def test_many_streams_are_asked_for_in_frames_that_the_relay_takes(
@@ -141,38 +82,6 @@ async def test_many_streams_are_asked_for_in_frames_that_the_relay_takes(
     assert sorted(name for request in relay.requests for name in request["streams"]) == names
 
 
-async def test_stream_states_and_gaps_are_passed_on(relay: StandInRelay, client: RelayClient) -> None:
-    await client.subscribe("BTCUSDT@1m")
-    await until(client, is_a(Update))
-    names = {"symbol": "BTCUSDT", "interval": "1m"}
-    await relay.say({"type": "status", "status": "stale", "message": "silent", **names})
-    await relay.say({"type": "gap", "from": 60, "to": 180, "reason": "lost", **names})
-    state, gap = await until(client, is_a(Gap))
-    assert isinstance(state, State)
-    assert (state.key, state.status, state.message) == (BTC, "stale", "silent")
-    assert isinstance(gap, Gap)
-    assert (gap.start, gap.end, gap.reason) == (60, 180, "lost")
-
-
-async def test_revised_candle_is_delivered_although_it_is_older(relay: StandInRelay, client: RelayClient) -> None:
-    await client.subscribe("BTCUSDT@1m", bars=3)
-    await until(client, is_a(Snapshot))
-    candle = relay.markets[BTC][0]._replace(close=99.5)
-    await relay.say(relay.update(BTC, candle, is_closed=True, revised=True))
-    update = (await until(client, is_a(Update)))[-1]
-    assert isinstance(update, Update)
-    assert (update.is_revised, update.candle.close) == (True, 99.5)
-
-
-async def test_unknown_messages_are_ignored(relay: StandInRelay, client: RelayClient) -> None:
-    await client.subscribe("BTCUSDT@1m")
-    await until(client, is_a(Update))
-    await relay.say({"type": "weather", "symbol": "BTCUSDT"})
-    await relay.say({"type": "status", "status": "busy"})
-    await relay.tick(BTC, 1.0)
-    assert len(await until(client, is_a(Update))) == 1
-
-
 async def test_cancelled_iteration_loses_nothing(relay: StandInRelay, client: RelayClient) -> None:
     await client.subscribe("BTCUSDT@1m", bars=4)
     with pytest.raises(TimeoutError):
@@ -187,49 +96,6 @@ async def test_cancelled_iteration_loses_nothing(relay: StandInRelay, client: Re
     assert closed_times(messages) == [START, START + 60, START + 120, START + 180]
 
 
-@pytest.mark.parametrize("code", [1001, 1009, 4000, None])
-async def test_lost_connection_resumes_with_each_closed_candle_once_and_in_order(
-    relay: StandInRelay, client: RelayClient, code: int | None
-) -> None:
-    await client.subscribe("BTCUSDT@1m", bars=3)
-    messages = await until(client, is_a(Snapshot))
-    await relay.close_candle(BTC)
-    messages += await until(client, is_open_at(START + 240))
-    if code is None:
-        relay.cut()
-    else:
-        await relay.drop(code, "told so")
-    await relay.close_candle(BTC)
-    await relay.close_candle(BTC)
-    messages += await until(client, is_open_at(START + 360))
-
-    assert closed_times(messages) == [START + 60, START + 120, START + 180, START + 240, START + 300]
-    assert relay.requests[1]["since"] == START + 180
-    assert "bars" not in relay.requests[1]
-    assert sum(isinstance(message, Snapshot) for message in messages) == 1
-    [lost] = [message for message in messages if isinstance(message, Lost)]
-    if code is not None:
-        assert lost.close_code == code
-    missed = [message for message in messages if isinstance(message, Update) and message.is_backfilled]
-    assert [message.candle.time for message in missed] == [START + 240, START + 300]
-    assert missed[0].wire["backfilled"] is True
-
-
-async def test_candles_sent_again_after_a_resume_are_not_delivered_again(
-    relay: StandInRelay, client: RelayClient
-) -> None:
-    relay.replays = 3
-    await client.subscribe("BTCUSDT@1m", bars=4)
-    messages = await until(client, is_a(Snapshot))
-    await relay.drop(1001)
-    messages += await until(client, is_open_at(START + 180))
-    await relay.say(relay.update(BTC, relay.markets[BTC][2], is_closed=True))
-    await relay.say(relay.update(BTC, relay.markets[BTC][1], is_closed=False))
-    await relay.close_candle(BTC)
-    messages += await until(client, is_open_at(START + 240))
-    assert closed_times(messages) == [START, START + 60, START + 120, START + 180]
-
-
 async def test_candle_seen_only_open_is_closed_after_the_resume(relay: StandInRelay, client: RelayClient) -> None:
     await client.subscribe("BTCUSDT@1m")
     await until(client, is_a(Update))
@@ -237,19 +103,6 @@ async def test_candle_seen_only_open_is_closed_after_the_resume(relay: StandInRe
     await relay.close_candle(BTC)
     messages = await until(client, is_open_at(START + 240))
     assert relay.requests[1]["since"] == START + 179
-    assert closed_times(messages) == [START + 180]
-
-
-@pytest.mark.parametrize("options", [{}, {"bars": 0}])
-async def test_stream_of_which_nothing_came_yet_resumes_with_the_candle_that_was_open(
-    relay: StandInRelay, client: RelayClient, options: dict[str, Any]
-) -> None:
-    relay.sends_hello_time = START + 200
-    await client.subscribe("BTCUSDT@1m", closed_only=True, **options)
-    await until(client, is_a(Snapshot) if options else is_a(Confirmed))
-    await relay.close_candle(BTC)
-    await relay.drop(1001)
-    messages = await until(client, lambda message: isinstance(message, Update) and message.is_closed)
     assert closed_times(messages) == [START + 180]
 
 
@@ -267,16 +120,6 @@ async def test_what_the_relay_cannot_give_after_a_loss_is_told_as_a_gap(
     assert isinstance(gap, Gap)
     assert (gap.start, gap.end) == (START + 180, START + 300)
     assert closed_times(rest) == [START + 300]
-
-
-async def test_unreadable_message_costs_a_connection_and_no_candle(relay: StandInRelay, client: RelayClient) -> None:
-    await client.subscribe("BTCUSDT@1m", bars=1)
-    messages = await until(client, is_a(Snapshot))
-    await relay.say('{"type":"price_update","symbol":"BTCUSDT","interval":"1m","candle":{"time":1}}')
-    await relay.close_candle(BTC)
-    messages += await until(client, is_a(Lost))
-    messages += await until(client, is_open_at(START + 240))
-    assert closed_times(messages) == [START + 180]
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -328,17 +171,6 @@ async def test_random_faults_leave_every_closed_candle_once_and_in_order(seed: i
         assert times == list(range(times[0], relay.markets[key][-1].time, 60))
 
 
-async def test_refused_stream_is_told_and_the_others_go_on(relay: StandInRelay, client: RelayClient) -> None:
-    await client.subscribe("NOPE@1m", "BTCUSDT@1m")
-    messages = await until(client, is_a(Update))
-    [failure] = [message for message in messages if isinstance(message, Failure)]
-    assert (failure.code, failure.key, failure.is_retried) == ("unknown_symbol", ("NOPE", "1m"), False)
-    assert client.streams == (BTC,)
-    await relay.drop(1001)
-    await until(client, is_a(Confirmed))
-    assert relay.requests[1]["streams"] == ["BTCUSDT@1m"]
-
-
 async def test_stream_refused_while_a_relay_starts_is_asked_for_again(relay: StandInRelay, client: RelayClient) -> None:
     await client.subscribe("BTCUSDT@1m", bars=1)
     messages = await until(client, is_a(Snapshot))
@@ -347,24 +179,6 @@ async def test_stream_refused_while_a_relay_starts_is_asked_for_again(relay: Sta
     failure = (await until(client, is_a(Failure)))[-1]
     assert isinstance(failure, Failure)
     assert failure.is_retried
-    await relay.close_candle(BTC)
-    relay.refuse.clear()
-    messages += await until(client, is_open_at(START + 240))
-    assert closed_times(messages) == [START + 180]
-
-
-async def test_confirmed_stream_that_a_relay_does_not_know_for_a_while_goes_on(
-    relay: StandInRelay, client: RelayClient
-) -> None:
-    await client.subscribe("BTCUSDT@1m", bars=1)
-    messages = await until(client, is_a(Snapshot))
-    relay.refuse["BTCUSDT@1m"] = ("unknown_symbol", {})
-    await relay.drop(1001)
-    for _ in range(3):
-        failure = (await until(client, is_a(Failure)))[-1]
-        assert isinstance(failure, Failure)
-        assert (failure.code, failure.is_retried) == ("unknown_symbol", True)
-    assert client.streams == (BTC,)
     await relay.close_candle(BTC)
     relay.refuse.clear()
     messages += await until(client, is_open_at(START + 240))
@@ -383,16 +197,6 @@ async def test_rate_limited_subscription_waits_as_long_as_the_relay_says(
     before = asyncio.get_running_loop().time()
     await until(client, is_a(Update))
     assert asyncio.get_running_loop().time() - before > 0.15
-
-
-async def test_error_about_no_stream_is_told(relay: StandInRelay, client: RelayClient) -> None:
-    await client.subscribe("BTCUSDT@1m")
-    await until(client, is_a(Update))
-    await relay.say({"type": "error", "code": "internal", "message": "sorry"})
-    [failure] = await until(client, is_a(Failure))
-    assert isinstance(failure, Failure)
-    assert (failure.code, failure.message, failure.key) == ("internal", "sorry", None)
-    assert client.streams == (BTC,)
 
 
 async def test_example_of_the_readme_prints_what_comes(relay: StandInRelay, tmp_path: Path) -> None:

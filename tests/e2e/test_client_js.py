@@ -1,6 +1,8 @@
 """The JavaScript client, run by Node 22 or newer, against the stand-in of a relay and against the relay itself."""
 
 import asyncio
+import gzip
+import json
 import random
 import re
 import shutil
@@ -16,11 +18,14 @@ import orjson
 import pytest
 from aiohttp import web
 
-from relay.client import Refused, RelayClient
+from relay.client import Confirmed, Refused, RelayClient, Update
 from relay.core.model import StreamKey
 from tests.conftest import StartRelay
+from tests.support.client_readings import closed_times as closed_times_in_python
+from tests.support.client_readings import is_a, until
 from tests.support.running_relay import Running, eventually
 from tests.support.stand_in_relay import StandInRelay, problem_json, serving
+from tests.support.tools import npm_tool
 
 SUPPORT = Path(__file__).parents[1] / "support"
 CLIENT = Path(str(resources.files("relay.web"))) / "static" / "client.js"
@@ -52,15 +57,21 @@ class JsClient:
 
     async def start(self, name: str, *args: object) -> None:
         assert self._process.stdin is not None
-        self._process.stdin.write(orjson.dumps([name, *args]) + b"\n")
+        # What no text is, as half of a pair of surrogates, is written by its number.
+        self._process.stdin.write(json.dumps([name, *args]).encode() + b"\n")
         await self._process.stdin.drain()
 
-    async def _next(self) -> Json:
+    async def read_line(self) -> Json | None:
+        """Return what the process says next: a `message`, a `result` or a `fault`; None at its end."""
         assert self._process.stdout is not None
+        line = await self._process.stdout.readline()
+        said: Json | None = json.loads(line) if line else None
+        return said
+
+    async def _next(self) -> Json:
         async with asyncio.timeout(30):
-            line = await self._process.stdout.readline()
-        assert line, "the client's process ended"
-        said: Json = orjson.loads(line)
+            said = await self.read_line()
+        assert said is not None, "the client's process ended"
         if "fault" in said:
             raise Fault(said["fault"])
         return said
@@ -166,31 +177,6 @@ def closed_times(messages: list[Json]) -> list[int]:
 # -- one connection -------------------------------------------------------------------------------------------------
 
 
-async def test_subscription_starts_with_a_snapshot_and_goes_on_with_updates(
-    relay: StandInRelay, client: JsClient
-) -> None:
-    await client.start("subscribe", "btcusdt@1m", {"bars": 2})
-    messages = await client.until("snapshot")
-    await relay.tick(BTC, 107.25)
-    messages += await client.until("update")
-    _, confirmed, snapshot, update = messages
-    assert [message["type"] for message in messages] == ["connected", "confirmed", "snapshot", "update"]
-    assert (confirmed["stream"], confirmed["asked"]) == ("BTCUSDT@1m", "BTCUSDT@1m")
-    assert [candle["time"] for candle in snapshot["candles"]] == [START + 120, START + 180]
-    assert (snapshot["isComplete"], snapshot["lastIsClosed"]) == (True, False)
-    assert (update["symbol"], update["interval"], update["candle"]["close"]) == ("BTCUSDT", "1m", 107.25)
-    assert (update["isClosed"], update["isBackfilled"], update["isRevised"]) == (False, False, False)
-    assert update["tsEventMs"] == (START + 180) * 1000
-
-
-async def test_options_reach_the_relay(relay: StandInRelay, client: JsClient) -> None:
-    options = {"bars": 5, "since": START, "throttleMs": 250, "closedOnly": True}
-    await client.start("subscribe", "BTCUSDT@1m", options)
-    await client.until("snapshot")
-    asked = {"action": "subscribe", "streams": ["BTCUSDT@1m"], "id": 1}
-    assert relay.requests == [{**asked, "bars": 5, "since": START, "throttle_ms": 250, "closed_only": True}]
-
-
 async def test_streams_left_at_once_are_never_asked_for(relay: StandInRelay, client: JsClient) -> None:
     await client.start("subscribe", "BTCUSDT@1m")
     await client.until("update")
@@ -206,26 +192,6 @@ async def test_streams_left_at_once_are_never_asked_for(relay: StandInRelay, cli
     assert subscribed - left == {"BTCUSDT@1m", "T49@1m"}
 
 
-async def test_unsubscribed_stream_sends_nothing_more(relay: StandInRelay, client: JsClient) -> None:
-    await client.start("subscribe", "BTCUSDT@1m")
-    await client.until("update")
-    await client.call("unsubscribe", "BTCUSDT@1m")
-    await relay.wait_for_requests(2)
-    await relay.tick(BTC, 1.0)
-    assert [message["type"] for message in await client.until("confirmed")] == ["confirmed"]
-    assert await client.call("streams") == []
-
-
-async def test_stream_goes_by_the_name_it_was_asked_by_too(relay: StandInRelay, client: JsClient) -> None:
-    relay.open_market("BTCUSDT@1h", START - START % 3600)
-    await client.start("subscribe", "demo:BTCUSDT@1H")
-    confirmed = (await client.until("update"))[-2]
-    assert (confirmed["stream"], confirmed["asked"]) == ("BTCUSDT@1h", "DEMO:BTCUSDT@1h")
-    assert await client.call("streams") == ["BTCUSDT@1h"]
-    await client.call("unsubscribe", "demo:btcusdt@1H")
-    assert await client.call("streams") == []
-
-
 async def test_many_streams_are_asked_for_in_frames_that_the_relay_takes(relay: StandInRelay, client: JsClient) -> None:
     names = [f"{'X' * 30}{number:04}@1m" for number in range(250)]
     for name in names:
@@ -237,111 +203,10 @@ async def test_many_streams_are_asked_for_in_frames_that_the_relay_takes(relay: 
     assert sorted(name for request in relay.requests for name in request["streams"]) == names
 
 
-async def test_states_gaps_and_revisions_are_passed_on(relay: StandInRelay, client: JsClient) -> None:
-    await client.start("subscribe", "BTCUSDT@1m", {"bars": 3})
-    await client.until("snapshot")
-    names = {"symbol": "BTCUSDT", "interval": "1m"}
-    await relay.say({"type": "weather", **names})
-    await relay.say({"type": "status", "status": "stale", "message": "silent", **names})
-    await relay.say({"type": "gap", "from": 60, "to": 180, "reason": "lost", **names})
-    candle = relay.markets[BTC][0]._replace(close=99.5)
-    await relay.say(relay.update(BTC, candle, is_closed=True, revised=True))
-    state, gap, update = await client.until("update")
-    assert (state["type"], state["status"], state["text"]) == ("state", "stale", "silent")
-    assert (gap["type"], gap["from"], gap["to"], gap["reason"]) == ("gap", 60, 180, "lost")
-    assert (update["isRevised"], update["candle"]["close"]) == (True, 99.5)
-
-
-async def test_refused_stream_is_told_and_forgotten(relay: StandInRelay, client: JsClient) -> None:
-    await client.start("subscribe", ["BTCUSDT@1m", "NOPE@1m"])
-    failure = (await client.until("failure"))[-1]
-    assert (failure["asked"], failure["code"], failure["isRetried"]) == ("NOPE@1m", "unknown_symbol", False)
-    assert await client.call("streams") == ["BTCUSDT@1m"]
-
-
-async def test_malformed_name_is_an_error_of_the_caller(client: JsClient) -> None:
-    with pytest.raises(Fault, match=r"TypeError.*SYMBOL@INTERVAL"):
-        await client.call("subscribe", "BTCUSDT")
-
-
 # -- what may be missing --------------------------------------------------------------------------------------------
 
 
-async def test_a_step_in_closed_times_is_asked_for_before_anything_later_is_told(
-    relay: StandInRelay, client: JsClient
-) -> None:
-    await client.start("subscribe", "BTCUSDT@1m", {"bars": 2})
-    await client.until("snapshot")
-    relay.is_mute = True
-    for _ in range(3):
-        await relay.close_candle(BTC)
-    relay.is_mute = False
-    await relay.close_candle(BTC)
-    messages = await client.until_open_at(START + 420)
-    assert closed_times(messages) == [START + 180, START + 240, START + 300, START + 360]
-    assert [(one["action"], one.get("since")) for one in relay.requests[1:]] == [
-        ("unsubscribe", None), ("subscribe", START + 120),
-    ]  # fmt: skip
-
-
-async def test_a_market_that_was_closed_costs_one_question_and_is_no_gap(relay: StandInRelay, client: JsClient) -> None:
-    await client.start("subscribe", "BTCUSDT@1m", {"bars": 2})
-    await client.until("snapshot")
-    await relay.close_candle(BTC)
-    relay.markets[BTC][-1] = relay.markets[BTC][-1]._replace(time=START + 7200)
-    await relay.tick(BTC, 105.0)
-    await relay.close_candle(BTC)
-    messages = await client.until_open_at(START + 7260)
-    assert closed_times(messages) == [START + 180, START + 7200]
-    assert "gap" not in [message["type"] for message in messages]
-    assert [one["action"] for one in relay.requests].count("unsubscribe") == 1
-
-
-async def test_a_resume_tells_what_was_revised_and_asks_for_gaps(relay: StandInRelay, client: JsClient) -> None:
-    await client.start("subscribe", "BTCUSDT@1m", {"bars": 3})
-    await client.until("snapshot")
-    candle = relay.markets[BTC][0]
-    names = {"symbol": "BTCUSDT", "interval": "1m"}
-    await relay.say({"type": "gap", "from": START - 120, "to": START - 60, "reason": "lost", **names})
-    await relay.say({**relay.update(BTC, candle._replace(close=99.5), is_closed=True, revised=True), "revision": 17})
-    await client.until("update", isRevised=True)
-    relay.snapshot_fields = {"revised": [candle._replace(close=99.5)._asdict(), candle._replace(close=98)._asdict()]}
-    relay.snapshot_fields |= {"revisions_known": False, "revision": 18}
-    await relay.drop(1001)
-    messages = await client.until("outdated")
-    revised = [one["candle"]["close"] for one in messages if one["type"] == "update" and one["isRevised"]]
-    assert (revised, messages[-1]["before"]) == ([98], START + 121)
-    await relay.wait_for_requests(3)
-    assert [(one.get("revision"), one.get("gaps")) for one in relay.requests[1:3]] == [
-        (17, None), (18, [[START - 120, START - 60]]),
-    ]  # fmt: skip
-
-
 # -- lost connections -----------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("code", [1001, 4000, None])
-async def test_lost_connection_resumes_with_each_closed_candle_once_and_in_order(
-    relay: StandInRelay, client: JsClient, code: int | None
-) -> None:
-    await client.start("subscribe", "BTCUSDT@1m", {"bars": 3})
-    messages = await client.until("snapshot")
-    await relay.close_candle(BTC)
-    messages += await client.until_open_at(START + 240)
-    if code is None:
-        relay.cut()
-    else:
-        await relay.drop(code, "told so")
-    await relay.close_candle(BTC)
-    await relay.close_candle(BTC)
-    messages += await client.until_open_at(START + 360)
-    assert closed_times(messages) == [START + 60, START + 120, START + 180, START + 240, START + 300]
-    assert relay.requests[1]["since"] == START + 180
-    assert "bars" not in relay.requests[1]
-    [lost] = [message for message in messages if message["type"] == "lost"]
-    assert lost["closeCode"] == code or code is None
-    missed = [message for message in messages if message["type"] == "update" and message["isBackfilled"]]
-    assert [message["candle"]["time"] for message in missed] == [START + 240, START + 300]
 
 
 async def test_relay_that_is_away_is_waited_for(relay: StandInRelay, client: JsClient) -> None:
@@ -353,157 +218,6 @@ async def test_relay_that_is_away_is_waited_for(relay: StandInRelay, client: JsC
     await relay.start()
     messages += await client.until_open_at(START + 240)
     assert closed_times(messages) == [START + 120, START + 180]
-
-
-async def test_candles_sent_again_after_a_resume_are_not_delivered_again(relay: StandInRelay, client: JsClient) -> None:
-    relay.replays = 3
-    await client.start("subscribe", "BTCUSDT@1m", {"bars": 4})
-    messages = await client.until("snapshot")
-    await relay.drop(1001)
-    messages += await client.until_open_at(START + 180)
-    await relay.say(relay.update(BTC, relay.markets[BTC][2], is_closed=True))
-    await relay.say(relay.update(BTC, relay.markets[BTC][1], is_closed=False))
-    await relay.close_candle(BTC)
-    messages += await client.until_open_at(START + 240)
-    assert closed_times(messages) == [START, START + 60, START + 120, START + 180]
-
-
-async def test_what_came_before_the_first_candle_is_not_delivered(relay: StandInRelay, client: JsClient) -> None:
-    relay.replays = 3
-    await client.start("subscribe", "BTCUSDT@1m", {"bars": 1})
-    messages = await client.until("snapshot")
-    await relay.drop(1001)
-    await relay.close_candle(BTC)
-    messages += await client.until_open_at(START + 240)
-    assert closed_times(messages) == [START + 180]
-
-
-async def test_stream_of_which_nothing_came_yet_resumes_with_the_candle_that_was_open(
-    relay: StandInRelay, client: JsClient
-) -> None:
-    relay.sends_hello_time = START + 200
-    await client.start("subscribe", "BTCUSDT@1m", {"bars": 0, "closedOnly": True})
-    await client.until("snapshot")
-    await relay.close_candle(BTC)
-    await relay.drop(1001)
-    assert closed_times(await client.until("update", isClosed=True)) == [START + 180]
-
-
-async def test_what_the_relay_cannot_give_after_a_loss_is_told_as_a_gap(relay: StandInRelay, client: JsClient) -> None:
-    await client.start("subscribe", "BTCUSDT@1m", {"bars": 2})
-    await client.until("snapshot")
-    await relay.drop(1001)
-    for _ in range(3):
-        await relay.close_candle(BTC)
-    del relay.markets[BTC][3:5]
-    relay.is_complete = False
-    messages = await client.until_open_at(START + 360)
-    [gap] = [message for message in messages if message["type"] == "gap"]
-    assert (gap["from"], gap["to"]) == (START + 180, START + 300)
-    assert closed_times(messages) == [START + 300]
-
-
-async def test_a_relay_that_tells_of_a_gap_tells_of_all_and_the_rest_is_a_closed_market(
-    relay: StandInRelay, client: JsClient
-) -> None:
-    await client.start("subscribe", "BTCUSDT@1m", {"bars": 2})
-    await client.until("snapshot")
-    for _ in range(6):
-        await relay.close_candle(BTC)
-    await client.until_open_at(START + 540)
-    relay.is_complete = False
-    await relay.drop(1001)
-    assert "gap" not in [message["type"] for message in await client.until_open_at(START + 540)]
-    await relay.drop(1001)
-    for _ in range(6):
-        await relay.close_candle(BTC)
-    del relay.markets[BTC][10:12], relay.markets[BTC][-3]
-    relay.gaps = [(START + 780, START + 840)]
-    messages = await client.until_open_at(START + 900)
-    gaps = [(message["from"], message["to"]) for message in messages if message["type"] == "gap"]
-    assert gaps == [(START + 780, START + 840)]
-
-
-async def test_gap_of_months_ends_where_one_opens(relay: StandInRelay, client: JsClient) -> None:
-    september, october, december = 1_756_684_800, 1_759_276_800, 1_764_547_200
-    relay.markets[StreamKey("BTCUSDT", "1M")] = [relay.markets[BTC][0]._replace(time=september)]
-    relay.sends_hello_time = december + 86_400
-    await client.start("subscribe", "BTCUSDT@1M", {"bars": 1})
-    await client.until("snapshot")
-    month = StreamKey("BTCUSDT", "1M")
-    await relay.say(relay.update(month, relay.markets[month][0], is_closed=True))
-    await client.until("update", isClosed=True)
-    relay.is_complete = False
-    await relay.drop(1001)
-    gap = (await client.until("gap"))[-1]
-    assert (gap["from"], gap["to"]) == (october, december)
-
-
-async def test_unreadable_message_costs_a_connection_and_no_candle(relay: StandInRelay, client: JsClient) -> None:
-    await client.start("subscribe", "BTCUSDT@1m", {"bars": 1})
-    messages = await client.until("snapshot")
-    await relay.say('{"type":"price_update","symbol":"BTCUSDT","interval":"1m","candle":{"time":1}}')
-    await relay.close_candle(BTC)
-    messages += await client.until("lost")
-    messages += await client.until_open_at(START + 240)
-    assert closed_times(messages) == [START + 180]
-
-
-async def test_4001_ends_it(relay: StandInRelay, client: JsClient) -> None:
-    await client.start("subscribe", "BTCUSDT@1m")
-    await client.until("update")
-    await relay.drop(4001, "too many invalid messages")
-    with pytest.raises(Fault, match=r"Disconnected.*too many invalid messages.*4001"):
-        await client.until("end")
-    with pytest.raises(Fault, match="ClientClosed: this client is closed; make a new one"):
-        await client.call("next")
-    assert relay.connections == 1
-
-
-async def test_4002_waits_the_longest_time(relay: StandInRelay, client: JsClient) -> None:
-    await client.start("subscribe", "BTCUSDT@1m")
-    await client.until("update")
-    await relay.drop(4002, "rate limited")
-    assert (await client.until("lost"))[-1]["retryInMs"] == 50
-
-
-async def test_passing_refusal_of_a_stream_that_worked_is_asked_again(relay: StandInRelay, client: JsClient) -> None:
-    await client.start("subscribe", "BTCUSDT@1m", {"bars": 1})
-    messages = await client.until("snapshot")
-    relay.refuse["BTCUSDT@1m"] = ("provider_unavailable", {})
-    await relay.drop(1001)
-    failure = (await client.until("failure"))[-1]
-    assert (failure["stream"], failure["isRetried"]) == ("BTCUSDT@1m", True)
-    relay.refuse.clear()
-    await relay.close_candle(BTC)
-    messages += await client.until_open_at(START + 240)
-    assert closed_times(messages) == [START + 180]
-
-
-async def test_confirmed_stream_that_a_relay_does_not_know_for_a_while_goes_on(
-    relay: StandInRelay, client: JsClient
-) -> None:
-    await client.start("subscribe", "BTCUSDT@1m", {"bars": 1})
-    messages = await client.until("snapshot")
-    relay.refuse["BTCUSDT@1m"] = ("unknown_symbol", {})
-    await relay.drop(1001)
-    for _ in range(3):
-        failure = (await client.until("failure"))[-1]
-        assert (failure["code"], failure["isRetried"]) == ("unknown_symbol", True)
-    relay.refuse.clear()
-    await relay.close_candle(BTC)
-    messages += await client.until_open_at(START + 240)
-    assert closed_times(messages) == [START + 180]
-
-
-async def test_request_that_makes_no_sense_is_not_repeated(relay: StandInRelay, client: JsClient) -> None:
-    await client.start("subscribe", "BTCUSDT@1m", {"bars": 1})
-    await client.until("snapshot")
-    relay.refuse["BTCUSDT@1m"] = ("invalid_request", {})
-    await client.start("subscribe", "BTCUSDT@1m", {"throttleMs": -1})
-    failure = (await client.until("failure"))[-1]
-    assert (failure["isRetried"], failure["retryAfterMs"]) == (False, None)
-    assert await client.call("streams") == []
 
 
 # -- one client, any number of readers ------------------------------------------------------------------------------
@@ -599,35 +313,6 @@ async def test_failure_reaches_all_who_wait_and_iterating_again_waits_for_the_ba
     await client.until("connected")
 
 
-async def test_what_is_left_unread_is_merged_bounded_and_resumed(
-    relay: StandInRelay, start_client: StartClient
-) -> None:
-    client = await start_client(relay.url, iterates=False, mostUnread=10)
-    await client.call("subscribe", ["BTCUSDT@1m"], {"bars": 1})
-    await client.start("iterate", "snapshot")
-    messages: list[Json] = []
-    # `next` keeps no connection by itself, but leaves the one that is there alone.
-    await client.until("end")
-    await client.start("next")
-    await client.until_result()
-    await eventually(lambda: relay.clients == 1)
-    for _ in range(20):
-        for close in range(5):
-            await relay.tick(BTC, float(close))
-        await relay.close_candle(BTC)
-    await eventually(lambda: relay.clients == 0)
-    assert relay.attempts == 2
-    await client.start("iterate")
-    messages += await client.until_open_at(START + 180 + 20 * 60)
-    assert closed_times(messages) == [START + 180 + 60 * number for number in range(20)]
-    assert [message["reason"] for message in messages if message["type"] == "lost"] == [
-        "connection to the relay lost (the messages are not read)"
-    ]
-    opened = [m["candle"]["time"] for m in messages if m["type"] == "update" and not m["isClosed"]]
-    assert len(opened) == len(set(opened))
-    assert relay.attempts == 3
-
-
 @pytest.mark.parametrize(
     "use",
     [
@@ -704,6 +389,14 @@ async def test_answers_of_other_shapes_are_told_apart(
                 await client.call(*call)
 
 
+async def test_no_answer_is_read_beyond_its_bound(relay: StandInRelay, start_client: StartClient) -> None:
+    client = await start_client(relay.url, iterates=False)
+    body = gzip.compress(b'["' + b"x" * (65 * 2**20) + b'"]', 1)
+    relay.problem = web.Response(body=body, headers={"Content-Encoding": "gzip"}, content_type="application/json")
+    with pytest.raises(Fault, match=r"BadReply: .*more than 64 MiB"):
+        await client.call("symbols")
+
+
 async def test_relay_that_cannot_be_reached_at_first_is_an_error_unless_waited_for(
     relay: StandInRelay, start_client: StartClient
 ) -> None:
@@ -741,6 +434,33 @@ async def test_random_faults_leave_every_closed_candle_once_and_in_order(relay: 
 
 
 # -- REST and tokens, at the relay itself ---------------------------------------------------------------------------
+
+
+async def test_two_names_of_a_stream_are_one_at_the_relay_itself(
+    relay_with: StartRelay, start_client: StartClient
+) -> None:
+    relay: Running = await relay_with()
+    names = ["BTCUSDT@1s", "binance:BTCUSDT@1s"]
+    javascript = await start_client(relay.url)
+    await javascript.call("subscribe", names, {"bars": 2})
+    times: list[int] = []
+    while len(times) < 4:
+        times += closed_times(await javascript.until("update", isClosed=True))
+    assert times == list(range(times[0], times[0] + len(times)))
+    assert await javascript.call("streams") == names[:1]
+    await javascript.call("unsubscribe", names[1])
+    assert await javascript.call("streams") == []
+    assert [one["type"] for one in await javascript.until("confirmed")] == ["confirmed"]
+    async with RelayClient(relay.url) as python:
+        await python.subscribe(*names, bars=2)
+        messages = await until(python, lambda one: isinstance(one, Update) and one.is_closed)
+        messages += await until(python, lambda one: isinstance(one, Update) and one.is_closed)
+        times = closed_times_in_python(messages)
+        assert times == list(range(times[0], times[0] + len(times)))
+        assert list(map(str, python.streams)) == names[:1]
+        await python.unsubscribe(names[1])
+        assert python.streams == ()
+        assert [type(one) for one in await until(python, is_a(Confirmed))] == [Confirmed]
 
 
 async def test_rest_answers_are_what_the_relay_said(relay: StandInRelay, start_client: StartClient) -> None:
@@ -826,10 +546,8 @@ async def test_types_describe_what_the_file_exports(request: pytest.FixtureReque
     assert described == set(members)
 
 
-def test_types_are_what_a_compiler_takes(tmp_path: Path) -> None:
-    tsc = shutil.which("tsc")
-    if tsc is None:
-        pytest.skip("tsc is not installed (npm install -g typescript)")
+def test_types_are_what_a_compiler_takes(tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    tsc = npm_tool("tsc", request.config)
     program = tmp_path / "program.mts"
     program.write_text(
         f"""import {{ RelayClient, Refused, type Candle }} from "{CLIENT}";

@@ -153,9 +153,13 @@ async def test_tail_without_any_stream_left_ends_with_the_reason(relay: StandInR
         ["tail"],
         ["tail", "BTCUSDT"],
         ["tail", "BTCUSDT@1m", "--count", "0"],
+        ["tail", "\udcff@1m"],
+        ["tail", f"{'X' * 5000}@1m"],
+        ["tail", "BTCUSDT@1m", "--url", "http://[::1"],
         ["tail", "BTCUSDT@1m", "--url", "ftp://x"],
         ["history", "BTCUSDT", "1m", "--start", "yesterday"],
         ["history", "BTCUSDT", "1m", "--start", "1764000000000"],
+        ["history", "BTCUSDT", "1m", "--end", "9" * 5000],
         ["history", "BTCUSDT", "1m", "--start", "2025-02-01", "--end", "2025-01-01"],
         ["history", "BTCUSDT", "1m", "--limit", "50001"],
         ["history", "BTCUSDT", "1m", "--start", "0", "--resume"],
@@ -166,6 +170,15 @@ async def test_wrong_usage_exits_2(relay: StandInRelay, words: list[str]) -> Non
     result = await run(relay, *words)
     assert result.exit_code == 2
     assert "two words" not in result.stderr
+    assert not relay.headers
+
+
+@pytest.mark.parametrize("words", [["history", "\udcff", "1m"], ["history", "BTCUSDT", "X" * 5000],
+                                   ["symbols", "--asset-class", "\udcff"]])  # fmt: skip
+async def test_what_cannot_be_sent_is_one_line_and_exit_1(relay: StandInRelay, words: list[str]) -> None:
+    result = await run(relay, *words)
+    assert (result.exit_code, len(result.stderr.splitlines())) == (1, 1)
+    assert result.stderr.startswith("Error: ")
     assert not relay.headers
 
 

@@ -16,6 +16,7 @@ from relay.cli import main
 from relay.client import History, Refused, RelayClient
 from relay.commands.candle_writer import CSV_HEAD, Earlier, read_earlier
 from relay.commands.download import pages
+from relay.commands.formatting import moment
 from relay.core.model import Candle
 from tests.support.running_relay import Running
 
@@ -161,6 +162,40 @@ async def test_a_file_of_another_stream_is_refused_by_name_and_not_touched(
     assert f"{file} cannot be gone on with" in result.stderr
     assert f"not those of {other[0]}@{other[1]}" in result.stderr
     assert file.read_bytes() == before
+
+
+@pytest.mark.parametrize("form", ["csv", "ndjson"])
+async def test_a_file_that_begins_after_the_start_is_refused_by_name_and_not_touched(
+    relay: Running, tmp_path: Path, form: str
+) -> None:
+    file = tmp_path / f"candles.{form}"
+    words = (f"--{form}", "--output", str(file))
+    assert (await run(relay, *words, "--start", str(START + 600), "--end", str(START + 1200))).exit_code == 0
+    before = file.read_bytes()
+    result = await run(relay, *words, "--start", str(START), "--end", str(END), "--resume")
+    assert result.exit_code == 1
+    assert f"{file} cannot be gone on with: it begins at {moment(START + 600)}" in result.stderr
+    assert f"with --end {moment(START + 599)}" in result.stderr
+    assert file.read_bytes() == before
+
+
+async def test_a_file_that_begins_with_the_first_candle_there_is_is_gone_on_with(
+    relay: Running, tmp_path: Path
+) -> None:
+    file = tmp_path / "btc.csv"
+    words = ("--start", "0", "--csv", "--output", str(file))
+    assert (await run(relay, *words, "--limit", "20")).exit_code == 0
+    first = times_of(file.read_text())[0]
+    assert first > 0
+    result = await run(relay, *words, "--limit", "20", "--resume")
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert times_of(file.read_text()) == [first + 60 * number for number in range(40)]
+
+
+@pytest.mark.parametrize("time", ["9" * 5000, "1764000000000", "9999-12-31", "1960-01-01", "\ud800"])
+async def test_a_time_that_is_none_is_refused_by_name(relay: Running, time: str) -> None:
+    result = await run(relay, "--start", time)
+    assert (result.exit_code, "Invalid value for '--start'" in result.stderr) == (2, True)
 
 
 @pytest.mark.parametrize(

@@ -259,6 +259,21 @@ async def test_what_only_looks_like_an_own_host_gets_nothing(relay: Running, hos
     assert await ask(relay, f"GET http://{host}{SYMBOLS} HTTP/1.1", "Host: localhost") in (400, 404)
 
 
+@pytest.mark.parametrize("host", ["xn--.localhost-", "xn--", "xn--a.localhost", "a.xn--", f"xn--{'9' * 59}.localhost"])
+async def test_host_at_which_a_parser_fails_is_answered(relay: Running, host: str) -> None:
+    for path in ("/", SYMBOLS, "/healthz", "/nowhere"):
+        async with asyncio.timeout(30):
+            assert await ask(relay, f"GET http://{host}{path} HTTP/1.1", f"Host: {host}") == 400
+            assert await ask(relay, f"GET http://{host}{path} HTTP/1.1", "Host: localhost") == 400
+
+
+@pytest.mark.parametrize("path", ["/", "/client.js", "/docs", "/openapi.json", SYMBOLS])
+async def test_host_that_is_none_gets_nothing(relay: Running, path: str) -> None:
+    for host in ("xn--.localhost-", "[::1", "localhost:99999", "a b", "a..b"):
+        assert await ask(relay, f"GET {path} HTTP/1.1", f"Host: {host}") in (400, 403)
+    assert await ask(relay, f"GET {path} HTTP/1.1", "Host: localhost") == 200
+
+
 async def test_a_request_names_its_host_once(relay: Running) -> None:
     first = f"GET {SYMBOLS} HTTP/1.1"
     assert await ask(relay, first, "Host: localhost") == 200

@@ -51,15 +51,6 @@ async def test_codes_that_are_for_good_end_it(relay: StandInRelay, client: Relay
     assert relay.connections == 1
 
 
-async def test_4002_waits_the_longest_time(relay: StandInRelay, client: RelayClient) -> None:
-    await client.subscribe("BTCUSDT@1m")
-    await until(client, is_a(Update))
-    await relay.drop(4002, "rate limited")
-    lost = (await until(client, is_a(Lost)))[-1]
-    assert isinstance(lost, Lost)
-    assert lost.retry_in_s == 0.05
-
-
 async def test_waits_grow_up_to_the_longest_and_start_anew_once_data_flows(relay: StandInRelay) -> None:
     class Latest(random.Random):
         def uniform(self, a: float, b: float) -> float:

@@ -176,7 +176,7 @@ async def test_reader_that_leaves_too_much_unread_gets_it_all_before_the_connect
         messages = await until(client, is_a(Snapshot))
         for _ in range(20):
             await relay.close_candle(BTC)
-        await eventually(lambda: any(isinstance(place[0], Lost) for place in client._inbox._messages))
+        await eventually(lambda: any(isinstance(place.message, Lost) for place in client._inbox._messages))
         assert len(client._inbox) <= 13
         await asyncio.sleep(0.1)
         assert relay.attempts == 1

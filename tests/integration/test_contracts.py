@@ -70,8 +70,7 @@ async def test_contracts_need_no_token_and_say_whether_the_rest_does(relay_with:
 async def test_asyncapi_names_the_address_that_the_client_came_by(relay: Running) -> None:
     found = (await relay.get("/asyncapi.json")).body["servers"]["relay"]
     assert (found["host"], found["protocol"]) == (relay.url.removeprefix("http://"), "ws")
-    found = (await relay.get("/asyncapi.json", headers={"Host": 'a"<b>'})).body["servers"]["relay"]
-    assert found["host"] == "localhost"
+    assert (await relay.get("/asyncapi.json", headers={"Host": 'a"<b>'})).status == 400
 
 
 async def test_asset_classes_are_those_of_the_providers(relay: Running) -> None:
@@ -126,7 +125,7 @@ def test_every_close_code_is_explained() -> None:
 OPTIONS: dict[str, st.SearchStrategy[Any]] = {
     "id": st.text(max_size=5) | st.integers(-5, 5) | st.none() | st.booleans() | st.floats(0.1, 0.9),
     "bars": st.integers(-2, 2) | st.integers(4998, 5002) | st.none() | st.text(max_size=3) | st.booleans(),
-    "since": st.integers(-2, 2) | st.integers(2**53 - 2, 2**53 + 2) | st.none() | st.floats(0.1, 0.9),
+    "since": st.integers(-2, 2) | st.integers(10**11 - 2, 10**11 + 2) | st.none() | st.floats(0.1, 0.9),
     "throttle_ms": st.integers(59_998, 60_002) | st.none() | st.lists(st.none(), max_size=1),
     "closed_only": st.booleans() | st.none() | st.integers(0, 1),
     "colour": st.text(max_size=3),
@@ -163,7 +162,7 @@ def by_code(message: dict[str, Any]) -> bool:
     st.fixed_dictionaries({"action": st.sampled_from([*ACTIONS, "dance"])}, optional=ONE | OPTIONS)
     | st.fixed_dictionaries({"action": st.sampled_from([*ACTIONS, "dance"])}, optional=MANY | OPTIONS)
 )
-@example({"action": "subscribe", "symbol": "A", "interval": "1m", "bars": 5000, "since": 2**53, "throttle_ms": 60_000})
+@example({"action": "subscribe", "symbol": "A", "interval": "1m", "bars": 5000, "since": 10**11, "throttle_ms": 60_000})
 @example({"action": "subscribe", "streams": ["A"] * 100})
 @example({"action": "subscribe", "streams": ["A"] * 101})
 @example({"symbol": "A"})

@@ -1,6 +1,7 @@
 """What stands between the socket and aiohttp: slices, one a round, an end, and the names of aiohttp it leans on."""
 
 import asyncio
+import inspect
 import itertools
 from typing import cast
 
@@ -169,6 +170,7 @@ def test_aiohttp_pauses_by_the_names_that_are_overridden(name: str) -> None:
 def test_a_connection_may_be_given_another_class() -> None:
     assert Protocol.__slots__ == ()
     assert callable(web.RequestHandler.set_parser)
+    assert inspect.iscoroutinefunction(web.RequestHandler.start)
 
 
 async def get(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:

@@ -1,7 +1,10 @@
+// @ts-check
 // Runs the chart page's feed without a page: follows streams, and writes what its charts would show.
 const [, , feed, ...streams] = process.argv;
 globalThis.addEventListener ??= () => {};
+// @ts-expect-error  only so much of it as is used
 globalThis.document = { addEventListener: () => {}, hidden: false };
+// @ts-expect-error  only so much of it as is used
 globalThis.sessionStorage = { getItem: () => null };
 const { Feed } = await import(feed);
 

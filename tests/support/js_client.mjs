@@ -1,3 +1,4 @@
+// @ts-check
 // Drives the JavaScript client for a test: takes calls from standard input, writes what happens to standard output.
 import readline from "node:readline";
 
@@ -5,6 +6,7 @@ const [, , file, url, options] = process.argv;
 const { RelayClient } = await import(file);
 const client = new RelayClient(url, JSON.parse(options));
 const say = (value) => process.stdout.write(`${JSON.stringify(value)}\n`);
+/** @param {any} fault */
 const faultOf = ({ name, message, status, code, closeCode, retryAfterMs }) => ({
   fault: { name, message, status, code, closeCode, retryAfterMs },
 });
@@ -22,7 +24,7 @@ async function iterate(last) {
     }
     say({ message: { type: "end" } });
   } catch (fault) {
-    say(faultOf(fault));
+    say({ ...faultOf(fault), isOfLoop: true });
   }
 }
 
@@ -30,6 +32,8 @@ async function run(call, args) {
   try {
     if (call === "iterate") iterate(...args);
     else if (call === "pause") [pauseMs] = args;
+    else if (call === "nextWithin") say({ result: await client.next({ signal: AbortSignal.timeout(args[0]) }) });
+    else if (call === "new") new RelayClient(...args);
     else say({ result: (typeof client[call] === "function" ? await client[call](...args) : client[call]) ?? null });
   } catch (fault) {
     say(faultOf(fault));
@@ -38,7 +42,9 @@ async function run(call, args) {
 
 // A call need not have ended for the next one to begin.
 for await (const line of readline.createInterface({ input: process.stdin })) {
-  const [call, ...args] = JSON.parse(line);
+  const [call, ...args] = JSON.parse(line, (key, value) =>
+    value?.$number === undefined ? value : Number(value.$number),
+  );
   run(call, args);
 }
 client.close();

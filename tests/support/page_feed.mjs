@@ -1,8 +1,10 @@
+// @ts-check
 // Follows streams as the chart page does, without a page: says each change of a stream and of the connection.
 import readline from "node:readline";
 
 const [, , file, url, options] = process.argv;
 globalThis.addEventListener = () => {};
+// @ts-expect-error  only so much of it as is used
 globalThis.document = { addEventListener() {}, hidden: false };
 const { Feed } = await import(file);
 
@@ -24,7 +26,8 @@ for await (const line of readline.createInterface({ input: process.stdin })) {
   try {
     if (call === "follow") follow(...args);
     process.stdout.write(`${JSON.stringify({ result: null })}\n`);
-  } catch ({ name, message }) {
+  } catch (fault) {
+    const { name, message } = /** @type {Error} */ (fault);
     process.stdout.write(`${JSON.stringify({ fault: { name, message } })}\n`);
   }
 }

@@ -1,3 +1,4 @@
+// @ts-check
 // The pure modules of the chart page, tested by Node's own runner; tests/e2e/test_page_modules.py calls it.
 import assert from "node:assert/strict";
 import { test } from "node:test";
@@ -17,13 +18,19 @@ const update = (time, marks = {}) => ({
 });
 const loaded = (...times) => {
   const candles = new Candles();
-  candles.reset(times.map((time) => candle(time)), false);
+  candles.reset(
+    times.map((time) => candle(time)),
+    false,
+  );
   return candles;
 };
 const times = (candles) => candles.entries.map(({ time }) => time);
 
 test("a snapshot is closed but for its last candle", () => {
-  assert.deepEqual(loaded(60, 120, 180).entries.map(({ isClosed }) => isClosed), [true, true, false]);
+  assert.deepEqual(
+    loaded(60, 120, 180).entries.map(({ isClosed }) => isClosed),
+    [true, true, false],
+  );
 });
 
 test("an update is put where its time belongs", () => {
@@ -66,7 +73,10 @@ test("random updates leave the candles sorted and each time once", () => {
       candles.put(update(time, { close: step }));
     }
     const expected = [...known].sort(([one], [other]) => one - other);
-    assert.deepEqual(candles.entries.map(({ time, close }) => [time, close]), expected);
+    assert.deepEqual(
+      candles.entries.map(({ time, close }) => [time, close]),
+      expected,
+    );
   }
 });
 
@@ -102,7 +112,14 @@ test("prices have the decimals that they are written with", () => {
 
 test("numbers read as people write them", () => {
   assert.deepEqual([0.0043, -0.0043, -0.000001].map(percent), ["+0.43%", "−0.43%", "+0.00%"]);
-  assert.deepEqual([4, 999, 1500, 45_000, 180_000, 7_200_000].map(span), ["4 ms", "999 ms", "1.5 s", "45 s", "3 min", "2 h"]);
+  assert.deepEqual([4, 999, 1500, 45_000, 180_000, 7_200_000].map(span), [
+    "4 ms",
+    "999 ms",
+    "1.5 s",
+    "45 s",
+    "3 min",
+    "2 h",
+  ]);
   assert.equal(utc(1_764_000_000), "2025-11-24 16:00:00");
   assert.deepEqual(["1s", "5m", "4h", "1d", "1w", "1M"].map(secondsOf), [1, 300, 14_400, 86_400, 604_800, null]);
   assert.deepEqual(split("binance:BTCUSDT@1m"), { symbol: "binance:BTCUSDT", interval: "1m" });
@@ -117,7 +134,14 @@ test("the address holds streams with any names and nothing else", () => {
 });
 
 const market = prepare(
-  ["BTCUSDT BTC USDT", "BTCEUR BTC EUR", "WBTCBTC WBTC BTC", "EUR/USD EUR USD", "ETHBTC ETH BTC", "BTCSTUSDT BTCST USDT"]
+  [
+    "BTCUSDT BTC USDT",
+    "BTCEUR BTC EUR",
+    "WBTCBTC WBTC BTC",
+    "EUR/USD EUR USD",
+    "ETHBTC ETH BTC",
+    "BTCSTUSDT BTCST USDT",
+  ]
     .map((line) => line.split(" "))
     .map(([symbol, base, quote]) => ({ symbol, base, quote, provider: "demo", assetClass: "demo" })),
 );

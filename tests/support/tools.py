@@ -1,16 +1,28 @@
 """Programs that tests run and that pip does not install: found, or the test is skipped with a reason."""
 
 import shutil
+from pathlib import Path
 
 import pytest
+
+_OF_NPM = Path(__file__).parent / "js" / "node_modules" / ".bin"
 
 
 def tool(name: str, package: str, config: pytest.Config) -> str:
     """Return where a program is. Without it the test is skipped, or fails with `--need-tools`."""
-    found = shutil.which(name)
-    if found is None:
-        said = f"{name} is not installed (Debian: apt-get install {package})"
+    return _found(shutil.which(name), f"{name} is not installed (Debian: apt-get install {package})", config)
+
+
+def npm_tool(name: str, config: pytest.Config) -> str:
+    """Return where a program is that npm installs, in `tests/js` or for all; without it as `tool`."""
+    found = shutil.which(name, path=str(_OF_NPM)) or shutil.which(name)
+    said = f"{name} is not installed (npm install --prefix tests/js --no-package-lock)"
+    return _found(found, said, config)
+
+
+def _found(program: str | None, said: str, config: pytest.Config) -> str:
+    if program is None:
         if config.getoption("--need-tools"):
             pytest.fail(said)
         pytest.skip(said)
-    return found
+    return program

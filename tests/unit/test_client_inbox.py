@@ -17,7 +17,7 @@ def update(
 
 
 def filled(*messages: Message, most: int = 100) -> Inbox:
-    inbox = Inbox(most)
+    inbox = Inbox(most, 1000)
     for message in messages:
         inbox.put(message)
     return inbox
@@ -62,6 +62,21 @@ def test_it_is_full_until_all_is_read() -> None:
         found.append(inbox.is_full)
         inbox.take()
     assert [*found, inbox.is_full] == [False, True, True, True, False]
+
+
+def test_it_is_full_beyond_a_size_too_and_what_is_replaced_or_left_counts_no_more() -> None:
+    inbox = filled()
+    for close in range(100):
+        inbox.put(update(BTC, 60, close), 600)
+    found = [inbox.is_full]
+    for size in (400, 401):
+        inbox.put(update(ETH, 60), size)
+        found.append(inbox.is_full)
+    inbox.forget({ETH})
+    found.append(inbox.is_full)
+    taken(inbox)
+    inbox.put(update(BTC, 60), 1000)
+    assert [*found, inbox.is_full] == [False, False, True, True, False]
 
 
 def test_streams_that_are_left_are_forgotten() -> None:

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from relay.client import StreamKey, parse_stream, parse_url
+from relay.client import BadArgument, StreamKey, parse_stream, parse_url
 
 
 @pytest.mark.parametrize(
@@ -20,13 +20,13 @@ def test_url_is_an_address_without_secrets(text: str, url: str) -> None:
     assert str(parse_url(text)).removesuffix("/") == url.removesuffix("/")
 
 
-@pytest.mark.parametrize("text", ["", "ftp://relay.example", "http://", "http://host:99999"])
+@pytest.mark.parametrize("text", ["", "ftp://relay.example", "http://", "http://host:99999", "http://[::1", "\ud800"])
 def test_url_that_is_none_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match=r"."):
+    with pytest.raises(BadArgument, match=r"is not an address such as http://127\.0\.0\.1:8000"):
         parse_url(text)
 
 
-@pytest.mark.parametrize("text", ["BTCUSDT", "@1m", "BTCUSDT@", ""])
+@pytest.mark.parametrize("text", ["BTCUSDT", "@1m", "BTCUSDT@", "", "\ud800@1m", "BTCUSDT@\udfff", f"{'X' * 5000}@1m"])
 def test_stream_that_is_none_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="SYMBOL@INTERVAL"):
         parse_stream(text)
@@ -49,5 +49,5 @@ def test_spellings_of_a_stream_are_one_name(name: str | StreamKey, key: tuple[st
 
 @pytest.mark.parametrize("name", [["BTCUSDT@1m"], ("BTCUSDT", "1m"), None])
 def test_list_of_streams_is_refused_with_a_hint(name: Any) -> None:
-    with pytest.raises(TypeError, match=r"'BTCUSDT@1m'.*unpack lists with \*"):
+    with pytest.raises(BadArgument, match=r"'BTCUSDT@1m'.*unpack lists with \*"):
         parse_stream(name)

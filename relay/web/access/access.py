@@ -167,6 +167,7 @@ class Access:
         if request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers:
             return self._preflight(request)
         if _is_page(path):
+            self.origins.check_host(request)
             return None
         self.origins.check(request)
         if self._wants_token and caller.token is None and not (self.config.public_status and path in STATUS):

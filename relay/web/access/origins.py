@@ -38,6 +38,12 @@ class Origins:
         host = _host_of(request.headers.get("Host", ""))
         return host is not None and origin == origin_of(scheme_of(request, self._config), host) and self._is_known(host)
 
+    def check_host(self, request: web.Request) -> None:
+        """Refuse a host that is none, also for what anybody may have. Raises `RequestError`."""
+        host = request.headers.get("Host")
+        if host is not None and _host_of(host) is None:
+            raise RequestError(Code.INVALID_REQUEST, "Host is neither a name nor an address, with a port or without")
+
     def check(self, request: web.Request) -> None:
         """Refuse an origin that is not allowed, and a host that may be a trick. Raises `RequestError`."""
         if _names_another_host(request):

@@ -7,12 +7,11 @@ from aiohttp import web
 
 from relay.core.errors import Code, RequestError
 from relay.core.intervals import parse_interval
-from relay.protocol.fields import INTERVAL, SYMBOL, Schema, Whole, parse_symbol, shown
+from relay.protocol.fields import INTERVAL, SYMBOL, Moment, Schema, Whole, parse_symbol, shown
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
-LATEST_TIME = 10**11
 MOST_AT_ONCE = 5000
 MOST_STREAMED = 50_000
 
@@ -184,13 +183,11 @@ INTERVAL_PARAMETER = Required(
 )
 START_TIME = Parameter(
     "start_time",
-    Whole(0, LATEST_TIME),
+    Moment(),
     "Unix seconds: no candle that opened before. With it, the first `limit` candles from there on.",
     example=1_764_000_000,
 )
-END_TIME = Parameter(
-    "end_time", Whole(0, LATEST_TIME), "Unix seconds: no candle that opened after.", example=1_764_003_600
-)
+END_TIME = Parameter("end_time", Moment(), "Unix seconds: no candle that opened after.", example=1_764_003_600)
 CANDLE_COUNT = CandleCount(1, MOST_STREAMED)
 LIMIT = Defaulted(
     "limit",

@@ -1,3 +1,4 @@
+// @ts-check
 // The candles of one stream as the page knows them: sorted, each with how it came, and the gaps; pure.
 
 import { secondsOf } from "./format.js";

@@ -1,3 +1,4 @@
+// @ts-check
 // One chart: candles and volume by Lightweight Charts, drawn at most once a frame. Knows no network and no page.
 
 import { cancel, soon } from "./frames.js";
@@ -13,6 +14,7 @@ const RIGHT_OFFSET = 5;
 
 /** Shows one `Candles`. `onOlder` is called when the left edge comes near, `onPointer` with a time or null. */
 export class Chart {
+  /** @type {any} The `Candles` that are shown; null before the first ones. */
   #candles = null;
   #interval = "";
   #chart;
@@ -72,7 +74,11 @@ export class Chart {
   /** The bars in sight, counted from the first candle, and the times at the edges. */
   get visible() {
     const scale = this.#chart.timeScale();
-    return { bars: scale.getVisibleLogicalRange(), times: scale.getVisibleRange(), spacing: scale.options().barSpacing };
+    return {
+      bars: scale.getVisibleLogicalRange(),
+      times: scale.getVisibleRange(),
+      spacing: scale.options().barSpacing,
+    };
   }
 
   /** Show candles, from their newest on. */
@@ -202,7 +208,8 @@ export class Chart {
     const markers = [];
     let wasBackfilled = false;
     for (const { time, isBackfilled, isRevised } of this.#candles.entries) {
-      if (isRevised) markers.push({ time, position: "aboveBar", shape: "square", color: this.#colors.revised, size: 0.7 });
+      if (isRevised)
+        markers.push({ time, position: "aboveBar", shape: "square", color: this.#colors.revised, size: 0.7 });
       if (isBackfilled && !wasBackfilled) {
         markers.push({ time, position: "belowBar", shape: "circle", color: this.#colors.backfilled, size: 0.7 });
       }

@@ -26,14 +26,7 @@ export interface Instrument {
 }
 
 export type Status =
-  | "connecting"
-  | "connected"
-  | "reconnecting"
-  | "backfilling"
-  | "stale"
-  | "market_closed"
-  | "throttled"
-  | "error";
+  "connecting" | "connected" | "reconnecting" | "backfilling" | "stale" | "market_closed" | "throttled" | "error";
 
 /** What an error is about. */
 export type Code =
@@ -175,6 +168,8 @@ export interface ClientOptions {
   timeoutMs?: number;
   /** With more unread messages than this the connection is given up until they are read; 20,000 by default. */
   mostUnread?: number;
+  /** The same of what the relay sent and nobody read yet; 64 MiB by default. */
+  mostUnreadBytes?: number;
   WebSocket?: WebSocketClass;
 }
 
@@ -199,8 +194,12 @@ export class RelayClient implements AsyncIterable<Message> {
   check(): void;
   /** Close the connection; an iteration under way ends, and what was not read is dropped. */
   close(): void;
-  /** Return the next message; throws `ClientClosed` where the client is closed meanwhile. */
-  next(): Promise<IteratorYieldResult<Message>>;
+  /**
+   * Return the next message; throws `ClientClosed` where the client is closed meanwhile.
+   *
+   * Who gives up waiting says so by `signal`: its reason is thrown, and the message goes to the next reader.
+   */
+  next(options?: { signal?: AbortSignal }): Promise<IteratorYieldResult<Message>>;
   [Symbol.asyncIterator](): AsyncIterator<Message, undefined>;
   history(
     symbol: string,
@@ -232,8 +231,12 @@ export class Disconnected extends ClientError {
   readonly closeCode: number;
   readonly reason: string;
 }
+/** An argument is none that a relay could take; it is named, and nothing was sent. */
+export class BadArgument extends ClientError {}
 /** The client is used after it was closed. */
 export class ClientClosed extends ClientError {}
 
+/** Return the address of a relay, without user, query and fragment. Throws `BadArgument`. */
 export function parseUrl(value: string | URL): URL;
-export function parseStream(name: string): string;
+/** Return `btcusdt@1H` as `BTCUSDT@1h`. Throws `BadArgument`. */
+export function parseStream(stream: string): string;

@@ -1,4 +1,5 @@
 // @ts-self-types="./client.d.ts"
+// @ts-check
 /**
  * Client of a market relay: streams that survive lost connections, and the REST routes; no dependencies, no page.
  *
@@ -27,6 +28,13 @@ const MOST_REPAIRS = 12;
 const HANDSHAKE_MS = 10_000;
 const SILENCE_MS = 20_000;
 const PONG_MS = 10_000;
+const MIB = 1024 * 1024;
+// 100,000 instruments have some 40 MB, a snapshot of 5,000 candles has 1.3 MB.
+const MOST_OF_ANSWER = 64 * MIB;
+const MOST_OF_MESSAGE = 8 * MIB;
+const MOST_OF_NAME = 100;
+// In the year 5138; a present time in milliseconds is larger.
+const LATEST_TIME = 10 ** 11;
 const CLOSE_RATE_LIMITED = 4002;
 // Too many invalid messages, token revoked: trying again would not help.
 const CLOSES_FOR_GOOD = new Set([4001, 4003]);
@@ -62,9 +70,19 @@ export class BadReply extends ClientError {}
  * either.
  */
 export class Refused extends ClientError {
+  /**
+   * @param {number} status
+   * @param {string} code
+   * @param {string} detail
+   * @param {{ title?: string, retryAfterMs?: number | null }} more
+   */
   constructor(status, code, detail, { title = "", retryAfterMs = null } = {}) {
     super(detail);
-    Object.assign(this, { status, code, detail, title, retryAfterMs });
+    this.status = status;
+    this.code = code;
+    this.detail = detail;
+    this.title = title;
+    this.retryAfterMs = retryAfterMs;
   }
 }
 
@@ -72,9 +90,13 @@ export class Refused extends ClientError {
 export class Disconnected extends ClientError {
   constructor(closeCode, reason) {
     super(`the relay closed the connection for good: ${reason || "no reason given"} (${closeCode})`);
-    Object.assign(this, { closeCode, reason });
+    this.closeCode = closeCode;
+    this.reason = reason;
   }
 }
+
+/** An argument is none that a relay could take; it is named, and nothing was sent. */
+export class BadArgument extends ClientError {}
 
 /** The client is used after it was closed. */
 export class ClientClosed extends ClientError {
@@ -94,10 +116,13 @@ class Stream {
   hasSnapshot = false;
   failures = 0;
   isAsked = false; // on this connection
+  askedId = 0; // of the last request for it on this connection
   isToldGaps = false; // by the relay, since it took the stream on this connection
   gaps = []; // that were told and are not repaired yet, as [from, to]
+  /** @type {number | null} */
   revision = null; // number of the last revision that was told
   isInDoubt = false; // closed candles may be missing: nothing counts until the relay was asked anew
+  /** @type {number | null} */
   #due = null; // the first open time that may be missing
   #explained = 0; // the relay was asked for what lies before
   #doubted = 0;
@@ -114,6 +139,12 @@ class Stream {
   constructor(asked, options) {
     this.asked = asked;
     this.options = options;
+    this.askedBy = new Set([asked]);
+  }
+
+  /** Every name it goes by, folded: those it was asked for by, and the canonical one. */
+  get spellings() {
+    return this.name === null ? [...this.askedBy] : [...this.askedBy, folded(this.name)];
   }
 
   get isUnderWay() {
@@ -134,7 +165,7 @@ class Stream {
   /** Seconds from one open time to the next, of a month the most; null where only a newer relay knows. */
   get length() {
     const [, count, unit] = /@(\d+)([a-zA-Z])$/.exec(this.asked) ?? [];
-    return unit in UNIT_S ? count * UNIT_S[unit] : null;
+    return unit in UNIT_S ? Number(count) * UNIT_S[unit] : null;
   }
 
   #nextOpen(time) {
@@ -237,8 +268,9 @@ class Stream {
 
   /** Say whether closed candles may be missing right before this one, and the relay said nothing of it. */
   isUnexplained(openTime) {
+    if (this.#due === null) return false;
     let due = this.#due;
-    if (due === null || openTime <= due || openTime <= this.#explained) return false;
+    if (openTime <= due || openTime <= this.#explained) return false;
     for (const [from, to] of this.gaps) if (from <= due && due < to) due = to;
     return due < openTime;
   }
@@ -265,14 +297,17 @@ class Stream {
   #settle(openTime) {
     if (!this.gaps.length || this.length === null) return;
     const end = this.#nextOpen(openTime);
-    const parts = this.gaps.flatMap(([from, to]) => [[from, Math.min(to, openTime)], [Math.max(from, end), to]]);
+    const parts = this.gaps.flatMap(([from, to]) => [
+      [from, Math.min(to, openTime)],
+      [Math.max(from, end), to],
+    ]);
     this.gaps = parts.filter(([from, to]) => from < to);
   }
 
   /** The relay took it under its canonical name; from the first time on every candle that closes is owed. */
-  confirm(name, serverTime) {
+  confirm(serverTime) {
     const fresh = { isToldGaps: false, isInDoubt: false, isRenewing: false, isRepairing: false };
-    Object.assign(this, { name, failures: 0, confirmedAt: this.confirmedAt ?? serverTime, ...fresh });
+    Object.assign(this, { failures: 0, confirmedAt: this.confirmedAt ?? serverTime, ...fresh });
   }
 
   /** Begin anew with a connection that knows of nothing. */
@@ -308,24 +343,30 @@ class Stream {
 export class RelayClient {
   #options;
   #headers = {};
+  /** @type {WebSocket | null} */
   #socket = null;
   #isOpen = false;
   #isClosed = false;
   #isBlocked = false; // no connection until what is unread is read
   #wasConnected = false;
-  #streams = new Map();
+  #streams = new Map(); // by canonical name once the relay confirmed it, as asked until then
+  #bySpelling = new Map();
   #requests = new Map();
   #leaving = new Set();
   #lastId = 0;
-  #unread = []; // each message in an object of its own, so that it can be replaced where it stands
+  #unread = []; // each message in an object of its own with its size, so that it can be replaced where it stands
+  #unreadSize = 0;
+  #heardSize = 0; // of what the relay sent last, until it is told
   #replaceable = new Map();
   #waiting = [];
   #iterations = new Set();
+  /** @type {ClientError | null} */
   #fault = null; // what nobody was there to be told
   #failures = 0;
   #attemptAt = 0;
   #connectedAt = 0;
   #heardAt = 0;
+  /** @type {number | null} */
   #askedForLifeAt = null;
   #serverAheadMs = 0;
   #attemptTimer;
@@ -335,13 +376,9 @@ export class RelayClient {
   /** `url` is the relay's address; without one, the relay this file was loaded from. */
   constructor(url = new URL(".", import.meta.url), options = {}) {
     this.url = parseUrl(url);
-    this.#options = { backoffMs: [1000, 30_000], timeoutMs: 30_000, mostUnread: 20_000, ...options };
-    this.#options.WebSocket ??= globalThis.WebSocket;
-    const token = this.#options.token;
-    if (token !== undefined && token !== null) {
-      if (!/^[\x21-\x7e]+$/.test(token)) throw new TypeError("a token is one word of printable ASCII characters");
-      this.#headers.Authorization = `Bearer ${token}`;
-    }
+    const given = checked(options, CLIENT_OPTIONS);
+    this.#options = { WebSocket: globalThis.WebSocket, ...CLIENT_DEFAULTS, ...given };
+    if (given.token !== undefined) this.#headers.Authorization = `Bearer ${given.token}`;
   }
 
   /** The streams subscribed to and not refused; canonical names where the relay confirmed them. */
@@ -390,34 +427,66 @@ export class RelayClient {
    * Follow streams (`BTCUSDT@1m`) from now on, through reconnects. The answers come with the iteration.
    *
    * A stream refused is told as `failure` and forgotten. Subscribing again replaces the options; what was delivered is
-   * not delivered again. Throws TypeError on a malformed name.
+   * not delivered again. `bars` is 0 to 5,000, `since` a time in Unix seconds, `throttleMs` 0 to 60,000. Throws
+   * `BadArgument` and follows none.
    */
   subscribe(streams, options = {}) {
     this.#checkOpen();
-    for (const asked of [streams].flat().map(parseStream)) {
-      const stream = this.#find(asked);
-      if (stream === undefined) this.#streams.set(asked, new Stream(asked, options));
-      else Object.assign(stream, { options, askAt: 0 });
+    const names = [streams].flat().map(parseStream);
+    const given = checked(options, SUBSCRIBE_OPTIONS);
+    for (const asked of names) {
+      const known = this.#bySpelling.get(asked);
+      if (known !== undefined) {
+        Object.assign(known, { options: given, askAt: 0 });
+        continue;
+      }
+      const stream = new Stream(asked, given);
+      this.#streams.set(asked, stream);
+      this.#bySpelling.set(asked, stream);
     }
     this.#askSoon();
   }
 
-  /** Stop following streams; nothing of them comes after this returns, except the relay's confirmation. */
+  /**
+   * Stop following streams; nothing of them comes after this returns, except the relay's confirmation.
+   *
+   * A stream goes by every name it was asked for by. Throws `BadArgument` and leaves none.
+   */
   unsubscribe(streams) {
     this.#checkOpen();
-    for (const stream of [streams].flat().map((name) => this.#find(parseStream(name)))) {
-      if (stream === undefined) continue;
+    for (const stream of [streams]
+      .flat()
+      .map(parseStream)
+      .map((name) => this.#bySpelling.get(name))) {
+      if (stream === undefined || !this.#isFollowed(stream)) continue;
       const name = stream.name ?? stream.asked;
-      this.#streams.delete(name);
+      this.#drop(stream);
       this.#forget((message) => message.stream === name);
       if (this.#isOpen && stream.isAsked) this.#leaving.add(stream.asked);
     }
     this.#askSoon();
   }
 
-  /** Return the stream that goes by this name, the canonical one or the one it was asked by. */
-  #find(name) {
-    return this.#streams.get(name) ?? [...this.#streams.values()].find((stream) => stream.asked === name);
+  #drop(stream) {
+    this.#streams.delete(stream.name ?? stream.asked);
+    for (const spelling of stream.spellings) this.#bySpelling.delete(spelling);
+  }
+
+  /** Give a stream its canonical name; return the one that has it, perhaps another that is followed already. */
+  #rename(stream, name) {
+    const known = this.#bySpelling.get(folded(name)) ?? stream;
+    // The canonical name may be another one than in an earlier run of the relay.
+    this.#drop(stream);
+    if (known !== stream) {
+      // Two spellings of one stream: the later request replaces the options, what was seen stays seen.
+      this.#drop(known);
+      known.options = stream.options;
+      for (const asked of stream.askedBy) known.askedBy.add(asked);
+    }
+    known.name = name;
+    this.#streams.set(name, known);
+    for (const spelling of known.spellings) this.#bySpelling.set(spelling, known);
+    return known;
   }
 
   // -- iterating -----------------------------------------------------------------------------------------------------
@@ -449,9 +518,24 @@ export class RelayClient {
     };
   }
 
-  /** Return the next message as an iterator does; throws `ClientClosed` where it is closed meanwhile. */
-  async next() {
-    return { value: await this.#read(), done: false };
+  /**
+   * Return the next message as an iterator does; throws `ClientClosed` where it is closed meanwhile.
+   *
+   * Who gives up waiting says so by `signal`, for instance `AbortSignal.timeout(1000)`: its reason is thrown, and the
+   * message that comes later is left to the next reader.
+   */
+  async next(options = {}) {
+    const { signal } = checked(options, { signal: abortSignal });
+    signal?.throwIfAborted();
+    const wake = () => this.#wake();
+    signal?.addEventListener("abort", wake);
+    try {
+      const value = await this.#read(() => signal?.aborted);
+      if (value === undefined) throw signal.reason;
+      return { value, done: false };
+    } finally {
+      signal?.removeEventListener("abort", wake);
+    }
   }
 
   /** Return the next message, connecting if that is to be done; undefined once the iteration is over. */
@@ -461,6 +545,7 @@ export class RelayClient {
       if (this.#fault !== null) {
         const fault = this.#fault;
         this.#fault = null;
+        if (fault instanceof Disconnected) this.close();
         throw fault;
       }
       this.#checkOpen();
@@ -471,20 +556,28 @@ export class RelayClient {
     return undefined;
   }
 
+  get #isFull() {
+    return this.#unread.length > this.#options.mostUnread || this.#unreadSize > this.#options.mostUnreadBytes;
+  }
+
   #takeUnread() {
     const place = this.#unread.shift();
     const { message } = place;
+    this.#unreadSize -= place.size;
     if (this.#replaceable.get(message.stream) === place) this.#replaceable.delete(message.stream);
     return message;
   }
 
   #tell(message) {
-    const place = { message };
+    const place = { message, size: this.#heardSize };
+    this.#heardSize = 0;
+    this.#unreadSize += place.size;
     if (message.type === "update" && !message.isClosed && !message.isRevised) {
       const before = this.#replaceable.get(message.stream);
       if (before !== undefined) {
         // An unread state of an open candle is replaced by the newer one, as the relay does for slow readers.
-        before.message = message;
+        this.#unreadSize -= before.size;
+        Object.assign(before, place);
         return;
       }
       this.#replaceable.set(message.stream, place);
@@ -499,6 +592,7 @@ export class RelayClient {
 
   #forget(isForgotten) {
     this.#unread = this.#unread.filter(({ message }) => !isForgotten(message));
+    this.#unreadSize = this.#unread.reduce((sum, { size }) => sum + size, 0);
     for (const [stream, { message }] of this.#replaceable) if (isForgotten(message)) this.#replaceable.delete(stream);
   }
 
@@ -512,25 +606,30 @@ export class RelayClient {
     const waiting = this.#waiting.splice(0);
     if (!waiting.length) this.#fault = fault;
     for (const { reject } of waiting) reject(fault);
-    if (fault instanceof Disconnected) this.#isClosed = true;
+    if (waiting.length && fault instanceof Disconnected) this.close();
   }
 
   // -- the connection ------------------------------------------------------------------------------------------------
 
   #connectWhenDue() {
     if (this.#socket !== null || this.#attemptTimer !== undefined) return;
-    this.#attemptTimer = setTimeout(() => {
-      this.#attemptTimer = undefined;
-      // An attempt that is due later than a timer can wait.
-      if (performance.now() < this.#attemptAt - 1) this.#connectWhenDue();
-      else this.#connect();
-    }, timerMs(this.#attemptAt - performance.now()));
+    this.#attemptTimer = setTimeout(
+      () => {
+        this.#attemptTimer = undefined;
+        // An attempt that is due later than a timer can wait.
+        if (performance.now() < this.#attemptAt - 1) this.#connectWhenDue();
+        else this.#connect();
+      },
+      timerMs(this.#attemptAt - performance.now()),
+    );
   }
 
   #connect() {
     if (this.#options.WebSocket === undefined) {
       this.#planNext(0);
-      this.#fail(new ClientError("there is no WebSocket here: use Node 22 or newer, or give a class as option WebSocket"));
+      this.#fail(
+        new ClientError("there is no WebSocket here: use Node 22 or newer, or give a class as option WebSocket"),
+      );
       return;
     }
     const url = new URL(`${ROUTES}ws`, this.url);
@@ -539,10 +638,14 @@ export class RelayClient {
     let socket;
     try {
       socket = new this.#options.WebSocket(url.href);
-    } catch ({ name }) {
+    } catch (fault) {
       // A page that came by https may open no other connections, for instance.
       this.#planNext(0);
-      this.#fail(new Unreachable(`no relay reached at ${this.url}: the connection is not allowed (${name})`));
+      this.#fail(
+        new Unreachable(
+          `no relay reached at ${this.url}: the connection is not allowed (${/** @type {Error} */ (fault).name})`,
+        ),
+      );
       return;
     }
     this.#socket = socket;
@@ -580,6 +683,7 @@ export class RelayClient {
   /** The handshake failed. A browser does not say why, so the same address is asked without an upgrade. */
   async #onRefused(socket, reason) {
     if (socket !== this.#socket) return;
+    /** @type {ClientError} */
     let refused = new Unreachable(`no relay reached at ${this.url}: ${reason}`);
     socket.onclose = null;
     socket.close();
@@ -588,11 +692,13 @@ export class RelayClient {
     } catch (fault) {
       // 400 says that the token is fine and only the upgrade is missing.
       const isThere = fault instanceof Refused && fault.status === 400;
-      refused = isThere ? new Unreachable(`the relay at ${this.url} takes no connection now`) : fault;
+      refused = isThere
+        ? new Unreachable(`the relay at ${this.url} takes no connection now`)
+        : /** @type {ClientError} */ (fault);
     }
     if (socket !== this.#socket) return;
     this.#socket = null;
-    const retryInMs = this.#planNext(refused.retryAfterMs ?? 0);
+    const retryInMs = this.#planNext(refused instanceof Refused ? (refused.retryAfterMs ?? 0) : 0);
     // A relay that starts, is full or shuts down takes clients later; one that refuses a token does not.
     const isFinal = refused instanceof Refused && (refused.status === 401 || refused.status === 403);
     if (isFinal || !(this.#wasConnected || this.#options.waitsForRelay)) this.#fail(refused);
@@ -614,7 +720,7 @@ export class RelayClient {
 
   #tellLost(reason, closeCode, retryInMs) {
     this.#tell({ type: "lost", reason, closeCode, retryInMs });
-    if (this.#unread.length > this.#options.mostUnread) this.#isBlocked = true;
+    if (this.#isFull) this.#isBlocked = true;
     if (!this.#isBlocked) this.#connectWhenDue();
   }
 
@@ -661,7 +767,7 @@ export class RelayClient {
   }
 
   #send(request) {
-    if (this.#isOpen && this.#socket.readyState === 1) this.#socket.send(JSON.stringify(request));
+    if (this.#isOpen && this.#socket?.readyState === 1) this.#socket.send(JSON.stringify(request));
   }
 
   // -- asking --------------------------------------------------------------------------------------------------------
@@ -684,7 +790,12 @@ export class RelayClient {
       stream.mustLeave = false;
     }
     for (const names of batches([...renewed.keys()])) {
-      this.#request("renew", names, {}, names.map((name) => renewed.get(name)));
+      this.#request(
+        "renew",
+        names,
+        {},
+        names.map((name) => renewed.get(name)),
+      );
     }
     const now = performance.now();
     const groups = new Map();
@@ -700,7 +811,12 @@ export class RelayClient {
     }
     for (const { request, streams } of groups.values()) {
       for (const names of batches([...streams.keys()])) {
-        this.#request("subscribe", names, request, names.map((name) => streams.get(name)));
+        this.#request(
+          "subscribe",
+          names,
+          request,
+          names.map((name) => streams.get(name)),
+        );
       }
     }
     for (const stream of this.#streams.values()) if (stream.repairAt <= now) this.#repair(stream);
@@ -724,6 +840,7 @@ export class RelayClient {
   #request(kind, streams, options, open) {
     const action = { renew: "unsubscribe", repair: "subscribe" }[kind] ?? kind;
     this.#requests.set(++this.#lastId, { kind, action, open });
+    if (action === "subscribe") for (const stream of open) stream.askedId = this.#lastId;
     this.#send({ action, streams, id: this.#lastId, ...options });
   }
 
@@ -731,7 +848,10 @@ export class RelayClient {
   #asked({ id, symbol, interval }) {
     const { kind, open = [] } = this.#requests.get(id) ?? {};
     const name = folded(`${symbol}@${interval ?? ""}`);
-    let index = open.findIndex((one) => folded(one.asked ?? one) === name);
+    const spelled = open.map((one) => folded(one.asked ?? one));
+    let index = spelled.indexOf(name);
+    // A relay may confirm a bare name as one of a provider, and the other way round.
+    if (index < 0) index = spelled.map(bare).indexOf(bare(name));
     if (index < 0 && open.length === 1) index = 0;
     if (index < 0) return undefined;
     const [found] = open.splice(index, 1);
@@ -749,6 +869,11 @@ export class RelayClient {
     this.#heardAt = performance.now();
     this.#askedForLifeAt = null;
     if (typeof data !== "string") return;
+    if (data.length > MOST_OF_MESSAGE) {
+      this.#lose("the relay sent a message that is too large", null);
+      return;
+    }
+    this.#heardSize = data.length;
     try {
       this.#take(JSON.parse(data));
     } catch {
@@ -756,7 +881,8 @@ export class RelayClient {
       this.#lose("the relay sent something unreadable", null);
       return;
     }
-    if (this.#unread.length > this.#options.mostUnread) this.#lose("the messages are not read", null);
+    this.#heardSize = 0;
+    if (this.#isFull) this.#lose("the messages are not read", null);
   }
 
   #take(wire) {
@@ -813,15 +939,17 @@ export class RelayClient {
     let told = stream ?? { name, asked: name };
     if (wire.action === "subscribe") {
       if (stream === undefined) return;
-      this.#streams.delete(stream.name ?? stream.asked);
-      const known = this.#streams.get(name);
-      // Two spellings of one stream: the later request replaces the options, what was seen stays seen.
-      if (known !== undefined) Object.assign(known, { options: stream.options });
-      const kept = known ?? stream;
-      this.#streams.set(name, kept);
-      kept.confirm(name, this.#serverNow());
+      const kept = this.#rename(stream, name);
+      kept.confirm(this.#serverNow());
       kept.learnRevision(wire.revision);
       told = { name, asked: stream.asked };
+    } else {
+      // It was ended by another of its names, not known to be one.
+      const ended = this.#bySpelling.get(folded(name));
+      if (ended?.isAsked && ended.askedId < wire.id) {
+        ended.askAt = 0;
+        this.#askSoon();
+      }
     }
     this.#tellOf(told, "confirmed", { action: wire.action, provider: wire.provider ?? "", asked: told.asked });
   }
@@ -850,7 +978,7 @@ export class RelayClient {
         stream.askAt = performance.now() + waitMs;
         stream.failures += 1;
       } else {
-        this.#streams.delete(stream.name ?? stream.asked);
+        this.#drop(stream);
       }
       this.#tellOf(stream, "failure", { code, text, asked: stream.asked, isRetried, retryAfterMs });
     }
@@ -859,7 +987,7 @@ export class RelayClient {
   }
 
   #leaveAgain(names) {
-    for (const name of names) if (this.#find(name) === undefined) this.#leaving.add(name);
+    for (const name of names) if (!this.#bySpelling.has(name)) this.#leaving.add(name);
     this.#askSoon();
   }
 
@@ -881,7 +1009,8 @@ export class RelayClient {
     }
     const missed = { isBackfilled: true, isRevised: false, tsEventMs: null, seq };
     for (const candle of (wire.revised ?? []).map((one) => candleOf(one, true))) {
-      if (stream.acceptRevised(candle)) this.#tellOf(stream, "update", { ...missed, candle, isClosed: true, isRevised: true });
+      if (stream.acceptRevised(candle))
+        this.#tellOf(stream, "update", { ...missed, candle, isClosed: true, isRevised: true });
     }
     const owed = stream.firstOwed();
     const since = stream.resumeFrom();
@@ -928,14 +1057,24 @@ export class RelayClient {
     }
     if (!(isRevised ? stream.acceptRevised(candle) : stream.accept(candle.time, isClosed))) return;
     const { ts_event: tsEventMs = null, seq = null } = wire;
-    this.#tellOf(stream, "update", { candle, isClosed, isBackfilled: wire.backfilled === true, isRevised, tsEventMs, seq });
+    this.#tellOf(stream, "update", {
+      candle,
+      isClosed,
+      isBackfilled: wire.backfilled === true,
+      isRevised,
+      tsEventMs,
+      seq,
+    });
   }
 
   // -- REST ----------------------------------------------------------------------------------------------------------
 
   /** Return candles; times are Unix seconds on open time, both inclusive. Throws `ClientError`. */
-  async history(symbol, interval, { startTime, endTime, limit } = {}) {
-    const wire = await this.#get("history", { symbol, interval, start_time: startTime, end_time: endTime, limit });
+  async history(symbol, interval, range = {}) {
+    const { startTime, endTime, limit } = checked(range, HISTORY_OPTIONS);
+    if (startTime > endTime) throw new BadArgument(`startTime ${startTime} is after endTime ${endTime}`);
+    const asked = { symbol: nameGiven("symbol", symbol), interval: nameGiven("interval", interval) };
+    const wire = await this.#get("history", { ...asked, start_time: startTime, end_time: endTime, limit });
     try {
       const { symbol, interval, provider = "" } = wire;
       const lastIsClosed = Boolean(wire.last_is_closed);
@@ -956,7 +1095,11 @@ export class RelayClient {
   async instruments(assetClass) {
     const list = await this.#list("instruments", assetClass);
     if (list.some((one) => typeof one?.symbol !== "string")) throw this.#badReply();
-    return list.map(({ asset_class, attribution = "", ...rest }) => ({ assetClass: asset_class, attribution, ...rest }));
+    return list.map(({ asset_class, attribution = "", ...rest }) => ({
+      assetClass: asset_class,
+      attribution,
+      ...rest,
+    }));
   }
 
   /** Return what the relay says about itself; keys may be missing and new ones come. Throws `ClientError`. */
@@ -967,7 +1110,8 @@ export class RelayClient {
   }
 
   async #list(route, assetClass) {
-    const list = await this.#get(route, { asset_class: assetClass });
+    const asked = assetClass == null ? {} : { asset_class: nameGiven("assetClass", assetClass) };
+    const list = await this.#get(route, asked);
     if (!Array.isArray(list)) throw this.#badReply();
     return list;
   }
@@ -981,14 +1125,16 @@ export class RelayClient {
     let answer, body;
     try {
       answer = await fetch(url, { headers: this.#headers, signal: limit.signal, redirect: "manual" });
-      body = await answer.text();
-    } catch {
+      body = await textOf(answer, MOST_OF_ANSWER);
+    } catch (fault) {
+      if (fault instanceof TooLarge) throw this.#badReply(fault.message);
       const reason = limit.signal.aborted ? "no answer in time" : "the request failed";
       throw new Unreachable(`no relay reached at ${this.url}: ${reason}`);
     } finally {
       clearTimeout(timer);
     }
-    if (answer.type === "opaqueredirect" || (answer.status >= 300 && answer.status < 400)) throw this.#redirected(answer);
+    if (answer.type === "opaqueredirect" || (answer.status >= 300 && answer.status < 400))
+      throw this.#redirected(answer);
     let value;
     try {
       value = JSON.parse(body);
@@ -1032,33 +1178,168 @@ export class RelayClient {
   }
 }
 
-// -- names and values ------------------------------------------------------------------------------------------------
+// -- names -----------------------------------------------------------------------------------------------------------
 
-/** Return the address of a relay: http or https, without user, query and fragment. Throws TypeError. */
+/** Return the address of a relay: http or https, without user, query and fragment. Throws `BadArgument`. */
 export function parseUrl(value) {
-  const text = String(value).trim();
-  const url = new URL(text.includes("://") ? text : `http://${text}`);
-  const protocol = { "ws:": "http:", "wss:": "https:" }[url.protocol] ?? url.protocol;
+  let url;
+  if (typeof value === "string" || value instanceof URL) {
+    const text = String(value).trim();
+    try {
+      url = new URL(text.includes("://") ? text : `http://${text}`);
+    } catch {}
+  }
+  const protocol = { "ws:": "http:", "wss:": "https:" }[url?.protocol] ?? url?.protocol;
   if (!/^https?:$/.test(protocol) || !url.host) {
-    throw new TypeError(`"${text}" is not an address such as http://127.0.0.1:8000`);
+    throw new BadArgument(`${shown(value)} is not an address such as http://127.0.0.1:8000`);
   }
   return new URL(`${protocol}//${url.host}${url.pathname.replace(/\/*$/, "/")}`);
 }
 
-/** Return `btcusdt@1H` as `BTCUSDT@1h`; whether there is such a stream only the relay knows. Throws TypeError. */
-export function parseStream(name) {
-  const at = String(name).lastIndexOf("@");
-  if (at < 1 || at === name.length - 1) {
-    throw new TypeError(`stream "${name}" is not of the form SYMBOL@INTERVAL, for example BTCUSDT@1m`);
+/** Return `btcusdt@1H` as `BTCUSDT@1h`; whether there is such a stream only the relay knows. Throws `BadArgument`. */
+export function parseStream(stream) {
+  if (typeof stream !== "string") {
+    throw new BadArgument(`a stream is one text such as "BTCUSDT@1m", not ${shown(stream)}`);
   }
-  return folded(name);
+  const at = stream.lastIndexOf("@");
+  if (at < 1 || at === stream.length - 1 || !isSendable(stream)) {
+    throw new BadArgument(`stream ${shown(stream)} is not of the form SYMBOL@INTERVAL, for example BTCUSDT@1m`);
+  }
+  return folded(stream);
 }
+
+/** Say whether a name can be sent: half of a pair of surrogates is no text, and a request has its bound. */
+function isSendable(text) {
+  return text.length <= MOST_OF_NAME && !/\p{Surrogate}/u.test(text);
+}
+
+// -- what callers may give: the relay would refuse the rest later, or never see it -----------------------------------
+
+/** Return a value as an error may repeat it: short, and quoted if it is a text. */
+function shown(value) {
+  let text;
+  try {
+    text = typeof value === "string" ? JSON.stringify(value) : String(value);
+  } catch {
+    text = typeof value;
+  }
+  return text.length > 60 ? `${text.slice(0, 59)}…` : text;
+}
+
+/** Return options without those that are left out; each is checked by the function of its name. Throws `BadArgument`. */
+function checked(options, known) {
+  if (options === null || typeof options !== "object") throw new BadArgument(`options ${shown(options)} are no object`);
+  const found = {};
+  for (const [option, value] of Object.entries(options)) {
+    if (!Object.hasOwn(known, option)) {
+      throw new BadArgument(`there is no option ${shown(option)}; there are ${Object.keys(known).join(", ")}`);
+    }
+    if (value !== undefined && value !== null) found[option] = known[option](option, value);
+  }
+  return found;
+}
+
+function refuseUnless(isTaken, option, value, wanted) {
+  if (!isTaken) throw new BadArgument(`${option} ${shown(value)} is not ${wanted}`);
+  return value;
+}
+
+const whole = (least, most) => (option, value) =>
+  refuseUnless(
+    Number.isInteger(value) && least <= value && value <= most,
+    option,
+    value,
+    most < Infinity ? `a whole number from ${least} to ${most}` : `a whole number from ${least} on`,
+  );
+
+const moment = (option, value) =>
+  refuseUnless(
+    Number.isInteger(value) && 0 <= value && value <= LATEST_TIME,
+    option,
+    value,
+    `a whole number from 0 to ${LATEST_TIME}; times are Unix seconds, not milliseconds`,
+  );
+
+const flag = (option, value) => refuseUnless(typeof value === "boolean", option, value, "true or false");
+
+const nameGiven = (option, value) =>
+  refuseUnless(typeof value === "string" && value && isSendable(value), option, value, "a name that a relay knows");
+
+const duration = (option, value) =>
+  refuseUnless(
+    typeof value === "number" && value > 0 && value < Infinity,
+    option,
+    value,
+    "a number of milliseconds above 0",
+  );
+
+function durations(option, value) {
+  const isPair = Array.isArray(value) && value.length === 2;
+  refuseUnless(isPair, option, value, "two numbers of milliseconds, the least and the most");
+  for (const one of value) duration(option, one);
+  return refuseUnless(value[0] <= value[1], option, value, "two numbers of milliseconds, the least and the most");
+}
+
+function token(option, value) {
+  // The value itself stays out of the message.
+  const isToken = typeof value === "string" && /^[\x21-\x7e]+$/.test(value);
+  if (!isToken) throw new BadArgument("a token is one word of printable ASCII characters");
+  return value;
+}
+
+const abortSignal = (option, value) => refuseUnless(value instanceof AbortSignal, option, value, "an AbortSignal");
+const webSocket = (option, value) => refuseUnless(typeof value === "function", option, value, "a class");
+
+const CLIENT_OPTIONS = {
+  token,
+  waitsForRelay: flag,
+  backoffMs: durations,
+  timeoutMs: duration,
+  mostUnread: whole(1, Infinity),
+  mostUnreadBytes: whole(1, Infinity),
+  WebSocket: webSocket,
+};
+const CLIENT_DEFAULTS = {
+  waitsForRelay: false,
+  backoffMs: [1000, 30_000],
+  timeoutMs: 30_000,
+  mostUnread: 20_000,
+  mostUnreadBytes: 64 * MIB,
+};
+const SUBSCRIBE_OPTIONS = { bars: whole(0, 5000), since: moment, throttleMs: whole(0, 60_000), closedOnly: flag };
+const HISTORY_OPTIONS = { startTime: moment, endTime: moment, limit: whole(1, 5000) };
+
+// -- values ----------------------------------------------------------------------------------------------------------
 
 // 1m is a minute and 1M a month; all other letters mean the same in both cases.
 function folded(name) {
   const at = name.lastIndexOf("@");
   const interval = name.slice(at);
   return name.slice(0, at).toUpperCase() + (interval.endsWith("M") ? interval : interval.toLowerCase());
+}
+
+function bare(name) {
+  return name.slice(name.lastIndexOf(":") + 1);
+}
+
+class TooLarge extends Error {}
+
+/** Return the text of an answer; reads no further than so many bytes. Throws `TooLarge`. */
+async function textOf(answer, mostBytes) {
+  if (answer.body === null) return "";
+  const reader = answer.body.getReader();
+  const decoder = new TextDecoder();
+  let text = "";
+  let left = mostBytes;
+  for (let part = await reader.read(); !part.done; part = await reader.read()) {
+    left -= part.value.length;
+    if (left < 0) {
+      await reader.cancel();
+      throw new TooLarge(`it has more than ${mostBytes / MIB} MiB`);
+    }
+    text += decoder.decode(part.value, { stream: true });
+  }
+  return text + decoder.decode();
 }
 
 function batches(names) {

@@ -1,3 +1,4 @@
+// @ts-check
 // The streams that the page shows: one client, each stream once however many charts show it. Draws nothing.
 
 import { Disconnected, Refused, RelayClient, parseStream } from "../client.js";
@@ -11,7 +12,13 @@ const PATIENCE_MS = 5000;
 const TOKEN_REVOKED = 4003;
 const ASK_AGAIN_MS = [10_000, 300_000];
 // Refusals that are about what was asked: asked again it would be refused again.
-const FOR_GOOD = new Set(["invalid_json", "invalid_request", "unknown_action", "unknown_interval", "unsupported_interval"]);
+const FOR_GOOD = new Set([
+  "invalid_json",
+  "invalid_request",
+  "unknown_action",
+  "unknown_interval",
+  "unsupported_interval",
+]);
 const PRICES_LOOKED_AT = 100;
 
 /** One stream: its candles, its state, how far behind it is. Listeners get `{ kind, … }`. */
@@ -57,7 +64,11 @@ export class Feed extends EventTarget {
   #url;
   #askAgainMs;
 
-  /** `url` is the relay's address, of this page by default; `askAgainMs` least and most between asking for a refused stream. */
+  /**
+   * `url` is the relay's address, of this page by default; `askAgainMs` least and most between asking for a refused stream.
+   *
+   * @param {{ url?: string, askAgainMs?: number[] }} options
+   */
   constructor({ url, askAgainMs = ASK_AGAIN_MS } = {}) {
     super();
     this.#url = url;
@@ -120,8 +131,9 @@ export class Feed extends EventTarget {
       if (live.candles.first === first) live.isAtStart = live.candles.prepend(candles) === 0;
       live.trouble = null;
     } catch (fault) {
-      live.trouble = fault.message;
-      live.askAgainAt = performance.now() + (fault.retryAfterMs ?? PATIENCE_MS);
+      live.trouble = /** @type {Error} */ (fault).message;
+      const waitMs = fault instanceof Refused ? fault.retryAfterMs : null;
+      live.askAgainAt = performance.now() + (waitMs ?? PATIENCE_MS);
     } finally {
       live.isLoading = false;
     }
@@ -244,7 +256,9 @@ export class Feed extends EventTarget {
       const { candles } = await this.ask((client) => client.history(symbol, interval, { endTime: before - 1, limit }));
       const others = candles.filter((candle) => {
         const shown = live.candles.at(candle.time);
-        return shown !== undefined && ["open", "high", "low", "close", "volume"].some((name) => shown[name] !== candle[name]);
+        return (
+          shown !== undefined && ["open", "high", "low", "close", "volume"].some((name) => shown[name] !== candle[name])
+        );
       });
       for (const candle of others) live.candles.put({ candle, isClosed: true, isBackfilled: false, isRevised: true });
       if (others.length) live.tell("older");
@@ -276,5 +290,8 @@ export class Feed extends EventTarget {
 }
 
 function needsToken(fault) {
-  return (fault instanceof Refused && fault.status === 401) || (fault instanceof Disconnected && fault.closeCode === TOKEN_REVOKED);
+  return (
+    (fault instanceof Refused && fault.status === 401) ||
+    (fault instanceof Disconnected && fault.closeCode === TOKEN_REVOKED)
+  );
 }

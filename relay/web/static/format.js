@@ -1,3 +1,4 @@
+// @ts-check
 // Numbers, times and intervals as people read them; pure.
 
 const UNIT_S = { s: 1, m: 60, h: 3600, d: 86_400, w: 604_800 };
@@ -43,13 +44,16 @@ export function span(ms) {
 
 /** Return a time as 2026-11-22 17:28:50 in UTC; without seconds for candles that last longer. */
 export function utc(seconds, withSeconds = true) {
-  return new Date(seconds * 1000).toISOString().replace("T", " ").slice(0, withSeconds ? 19 : 16);
+  return new Date(seconds * 1000)
+    .toISOString()
+    .replace("T", " ")
+    .slice(0, withSeconds ? 19 : 16);
 }
 
 /** Return the length of an interval in seconds, or null for months, which have no fixed one. */
 export function secondsOf(interval) {
   const [, count, unit] = /^(\d+)([smhdw])$/.exec(interval) ?? [];
-  return count ? count * UNIT_S[unit] : null;
+  return count ? Number(count) * UNIT_S[unit] : null;
 }
 
 /** Split `BTCUSDT@1m`. */

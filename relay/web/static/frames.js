@@ -1,3 +1,4 @@
+// @ts-check
 // Shares the frames of the browser among the charts: many busy ones take turns, so that no frame takes long.
 
 const MOST_IN_A_FRAME = 2;

@@ -1,9 +1,11 @@
+// @ts-check
 // Draws what is missing into a Lightweight Charts series: a hatched band over the times of each hole.
 
 const HATCH_PX = 7;
 
 /** A series primitive; `show` takes the holes of `Candles.holes`. */
 export class GapBands {
+  /** @type {Record<string, any> | null} */
   #chart = null;
   #redraw = () => {};
   #holes = [];

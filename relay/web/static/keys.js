@@ -1,3 +1,4 @@
+// @ts-check
 // The keyboard: which key does what, and when the keys belong to somebody else.
 
 /** Call `actions[key]` for keys typed anywhere but into a field or a dialog; with `other` for letters without one. */

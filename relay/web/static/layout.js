@@ -1,3 +1,4 @@
+// @ts-check
 // Which streams the page shows in how many charts: in the address, so that it can be shared, and remembered.
 
 const KEY = "relay-charts";
@@ -14,7 +15,9 @@ export function parse(text) {
 
 /** Return the list as it stands in the address. Names may have any letters; the signs in them need no escape. */
 export function format(streams) {
-  return streams.map((name) => encodeURIComponent(name).replace(/%2F/g, "/").replace(/%40/g, "@").replace(/%3A/g, ":")).join(",");
+  return streams
+    .map((name) => encodeURIComponent(name).replace(/%2F/g, "/").replace(/%40/g, "@").replace(/%3A/g, ":"))
+    .join(",");
 }
 
 /** Return the smallest layout that has room for so many charts. */

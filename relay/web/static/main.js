@@ -1,3 +1,4 @@
+// @ts-check
 // The chart page: puts feed, grid, search and keys together.
 
 import { ClientError } from "../client.js";
@@ -5,6 +6,7 @@ import { Feed } from "./feed.js";
 import { span, split, utc, price } from "./format.js";
 import { listen } from "./keys.js";
 import { COUNTS, Layout } from "./layout.js";
+import { byId, within } from "./page.js";
 import { Panel } from "./panel.js";
 import { Picker } from "./picker.js";
 
@@ -12,7 +14,6 @@ const FIRST = ["BTCUSDT", "ETHUSDT", "EUR/USD", "SOLUSDT", "BNBUSDT", "XRPUSDT",
 const RETRY_MS = 5000;
 const TICK_MS = 500;
 
-const byId = (id) => document.getElementById(id);
 const grid = byId("grid");
 const feed = new Feed();
 const layout = new Layout();
@@ -25,7 +26,7 @@ let instruments = new Map();
 
 function render() {
   while (panels.length > layout.count) panels.pop().close();
-  grid.dataset.count = layout.count;
+  grid.dataset.count = String(layout.count);
   layout.streams.slice(0, layout.count).forEach((stream, index) => {
     if (panels[index] === undefined) {
       panels[index] = new Panel(feed, byId("panel"), { onChosen, onSearch, onRenamed });
@@ -45,7 +46,7 @@ function activate(index) {
   });
   renderIntervals();
   renderSource();
-  for (const button of byId("layouts").children) {
+  for (const button of buttonsIn(byId("layouts"))) {
     button.setAttribute("aria-pressed", String(Number(button.dataset.count) === layout.count));
   }
 }
@@ -99,7 +100,10 @@ function resize(count) {
 
 /** What a cell without a stream may show: well-known names first. */
 function candidates() {
-  const listed = [...FIRST.filter((symbol) => instruments.has(symbol)), ...instruments.keys()].slice(0, 2 * COUNTS.at(-1));
+  const listed = [...FIRST.filter((symbol) => instruments.has(symbol)), ...instruments.keys()].slice(
+    0,
+    2 * Math.max(...COUNTS),
+  );
   return [...new Set(listed)].map((symbol) => {
     const { intervals } = instruments.get(symbol);
     return `${symbol}@${intervals.includes("1m") ? "1m" : intervals[0]}`;
@@ -115,7 +119,7 @@ function renderIntervals() {
   if ([...bar.children].map((button) => button.textContent).join() !== known.join()) {
     bar.replaceChildren(...known.map(intervalButton));
   }
-  for (const button of bar.children) {
+  for (const button of buttonsIn(bar)) {
     const isShown = button.textContent === interval;
     button.setAttribute("aria-pressed", String(isShown));
     if (isShown) bar.scrollTo({ left: button.offsetLeft - bar.clientWidth / 2 });
@@ -139,7 +143,12 @@ function tick() {
   for (const panel of panels) panel.tick();
   const { state, text, retryAt } = feed.connection;
   const wait = retryAt === null ? 0 : retryAt - performance.now();
-  const words = state === "disconnected" && wait > 0 ? `Offline, next try in ${span(wait)}` : state === "connected" ? "Connected" : text;
+  const words =
+    state === "disconnected" && wait > 0
+      ? `Offline, next try in ${span(wait)}`
+      : state === "connected"
+        ? "Connected"
+        : text;
   const element = byId("connection");
   element.dataset.state = state === "ended" ? "error" : state;
   if (element.textContent !== words) element.textContent = words;
@@ -147,7 +156,9 @@ function tick() {
   byId("clock").textContent = `${utc(Date.now() / 1000).slice(11)} UTC`;
   const { live } = panels[active] ?? {};
   const last = live?.candles.last;
-  document.title = last ? `${price(last.close, live.decimals)} ${split(live.name).symbol} · market-relay` : "market-relay";
+  document.title = last
+    ? `${price(last.close, live.decimals)} ${split(live.name).symbol} · market-relay`
+    : "market-relay";
 }
 
 function announce() {
@@ -176,16 +187,26 @@ async function loadInstruments() {
   }
 }
 
+/** @returns {HTMLElement[]} */
+function buttonsIn(bar) {
+  return [...bar.children];
+}
+
+function help() {
+  return byId("help", HTMLDialogElement);
+}
+
 function start() {
   byId("search").addEventListener("click", () => picker.open());
   byId("layouts").addEventListener("click", ({ target }) => {
-    const button = target.closest("[data-count]");
+    /** @type {HTMLElement | null} */
+    const button = /** @type {Element} */ (target).closest("[data-count]");
     if (button) resize(Number(button.dataset.count));
   });
-  byId("help-button").addEventListener("click", () => byId("help").showModal());
-  for (const dialog of document.querySelectorAll("dialog.closable")) {
+  byId("help-button").addEventListener("click", () => help().showModal());
+  for (const dialog of /** @type {NodeListOf<HTMLDialogElement>} */ (document.querySelectorAll("dialog.closable"))) {
     dialog.addEventListener("click", ({ target }) => {
-      if (target === dialog || target.closest("[data-close]")) dialog.close();
+      if (target === dialog || /** @type {Element} */ (target).closest("[data-close]")) dialog.close();
     });
   }
   addEventListener("hashchange", () => {
@@ -209,8 +230,8 @@ function start() {
     "=": () => chart()?.zoom(1.25),
     "-": () => chart()?.zoom(0.8),
     End: () => chart()?.toEnd(),
-    t: () => document.querySelector("[data-theme-toggle]").click(),
-    "?": () => byId("help").showModal(),
+    t: () => within(document, "[data-theme-toggle]").click(),
+    "?": () => help().showModal(),
     ...Object.fromEntries(COUNTS.map((count) => [String(count), () => resize(count)])),
   });
   feed.addEventListener("connection", announce);

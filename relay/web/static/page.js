@@ -1,4 +1,32 @@
+// @ts-check
 // Builds and changes elements of a page without ever reading text as markup.
+
+/**
+ * Return the element of an id; throws where the page has none of this kind.
+ *
+ * @template {HTMLElement} [T=HTMLElement]
+ * @param {string} id
+ * @param {new () => T} [kind]
+ * @returns {T}
+ */
+export function byId(id, kind) {
+  return within(document, `#${id}`, kind);
+}
+
+/**
+ * Return the first element in another one that a selector names; throws where there is none of this kind.
+ *
+ * @template {HTMLElement} [T=HTMLElement]
+ * @param {ParentNode} parent
+ * @param {string} selector
+ * @param {new () => T} [kind]
+ * @returns {T}
+ */
+export function within(parent, selector, kind) {
+  const found = parent.querySelector(selector);
+  if (!(found instanceof (kind ?? HTMLElement))) throw new Error(`the page has no ${selector}`);
+  return /** @type {T} */ (found);
+}
 
 /** Return an element with properties, `data-` and `aria-` attributes and children (elements or texts). */
 export function make(tag, properties = {}, ...children) {
@@ -10,6 +38,11 @@ export function make(tag, properties = {}, ...children) {
   }
   element.append(...children);
   return element;
+}
+
+/** Hide an element, or show it. */
+export function hide(element, isHidden) {
+  element.hidden = isHidden;
 }
 
 /** Set a text, only where it changes: what the reader has selected stays selected. */

@@ -1,3 +1,4 @@
+// @ts-check
 // One cell of the grid: the head with symbol, price, state and lag; the chart; what there is to say about it.
 
 import { Chart } from "./chart.js";
@@ -20,6 +21,7 @@ const STATES = {
 
 /** Shows one stream of the feed. `onChosen` is called when the reader turns to it, `onSearch` to change the symbol. */
 export class Panel {
+  /** @type {any} The stream of the feed that is shown; null before the first one. */
   live = null;
   #feed;
   #chart;
@@ -158,7 +160,10 @@ export class Panel {
     parts.notice.hidden = isLoaded && last !== undefined && failure === null;
     parts.choose.hidden = failure === null;
     const past = isLoading ? "Loading older candles" : trouble;
-    set(parts.past, past ?? (isAtStart && this.#isBehind ? "No older candles" : isComplete ? "" : "The past is incomplete"));
+    set(
+      parts.past,
+      past ?? (isAtStart && this.#isBehind ? "No older candles" : isComplete ? "" : "The past is incomplete"),
+    );
     parts.past.hidden = parts.past.textContent === "";
     this.tick();
   }
@@ -194,7 +199,8 @@ export class Panel {
     set(this.#parts.state, state === "disconnected" ? "Offline" : (STATES[status] ?? status));
     const age = heardAt === null ? null : performance.now() - heardAt;
     set(this.#parts.lag, lagMs === null ? "lag n/a" : `lag ${span(lagMs)}`);
-    this.#parts.lag.title = lagMs === null ? "The provider gives no time of its updates" : "Provider's event to this page";
+    this.#parts.lag.title =
+      lagMs === null ? "The provider gives no time of its updates" : "Provider's event to this page";
     this.#parts.state.title = [text, age === null ? "" : `last update ${span(age)} ago`].filter(Boolean).join("; ");
     set(this.#parts.words, state === "disconnected" || ["connected", "error"].includes(status) ? "" : text);
     this.#parts.words.hidden = this.#parts.words.textContent === "";

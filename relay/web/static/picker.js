@@ -1,5 +1,7 @@
+// @ts-check
 // The dialog that searches a symbol: a combobox with a list, for the keyboard first.
 
+import { byId, within } from "./page.js";
 import { parse, prepare, search } from "./search.js";
 
 const SHOWN = 60;
@@ -8,15 +10,16 @@ const MOST_RECENT = 8;
 
 /** `pick` is called with a symbol and, where one was typed or stays valid, an interval or null. */
 export class Picker {
-  #dialog = document.getElementById("picker");
-  #input = this.#dialog.querySelector("input");
-  #list = this.#dialog.querySelector("[role=listbox]");
-  #classes = this.#dialog.querySelector(".classes");
-  #count = this.#dialog.querySelector(".count");
+  #dialog = byId("picker", HTMLDialogElement);
+  #input = within(this.#dialog, "input", HTMLInputElement);
+  #list = within(this.#dialog, "[role=listbox]");
+  #classes = within(this.#dialog, ".classes");
+  #count = within(this.#dialog, ".count");
   #all = [];
   #found = [];
   #active = 0;
   #assetClass = "";
+  /** @type {string | null} */
   #interval = null;
   #pick;
 
@@ -25,7 +28,8 @@ export class Picker {
     this.#input.addEventListener("input", () => this.#update());
     this.#input.addEventListener("keydown", (event) => this.#onKey(event));
     this.#list.addEventListener("click", ({ target }) => {
-      const option = target.closest("[role=option]");
+      /** @type {HTMLElement | null} */
+      const option = /** @type {Element} */ (target).closest("[role=option]");
       if (option) this.#choose(Number(option.dataset.index));
     });
     this.#dialog.addEventListener("click", ({ target }) => {

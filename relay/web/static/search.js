@@ -1,10 +1,14 @@
+// @ts-check
 // Finds instruments by what a reader types; pure.
 
 const INTERVAL = /^(\d{1,2})([smhdwM])$/;
 
 /** Return `{ words, interval }`: the text without an interval at its end, and that interval or null. */
 export function parse(text) {
-  const words = text.trim().split(/[\s@]+/).filter(Boolean);
+  const words = text
+    .trim()
+    .split(/[\s@]+/)
+    .filter(Boolean);
   const [, count, unit] = INTERVAL.exec(words.length > 1 ? words.at(-1) : "") ?? [];
   if (!count) return { words: words.map((word) => word.toUpperCase()), interval: null };
   return { words: words.slice(0, -1).map((word) => word.toUpperCase()), interval: count + unit };

@@ -1,7 +1,8 @@
+// @ts-check
 // The status page: asks the relay every two seconds while somebody looks, and shows what it answers.
 
 import { span, utc } from "./format.js";
-import { fill, make, write, writeState } from "./page.js";
+import { byId, fill, hide, make, write, writeState } from "./page.js";
 import { Streams } from "./streams.js";
 import { askToken, currentToken } from "./token.js";
 
@@ -40,7 +41,9 @@ function tiles(status, rates) {
     {
       title: "Clients",
       figure: count.format(clients.connected),
-      detail: clients.lagging ? `${count.format(clients.lagging)} lag` : `${short.format(clients.subscriptions)} subscriptions`,
+      detail: clients.lagging
+        ? `${count.format(clients.lagging)} lag`
+        : `${short.format(clients.subscriptions)} subscriptions`,
       level: clients.lagging ? "warn" : undefined,
     },
     {
@@ -51,7 +54,11 @@ function tiles(status, rates) {
     },
     { title: "Updates in", figure: rate(rates.updates_in), detail: `${short.format(traffic.updates_in)} so far` },
     { title: "Frames out", figure: rate(rates.frames_out), detail: `${short.format(traffic.frames_out)} so far` },
-    { title: "Bytes out", figure: rates.bytes_out === null ? "–" : `${size(rates.bytes_out)}/s`, detail: `${size(traffic.bytes_out)} so far` },
+    {
+      title: "Bytes out",
+      figure: rates.bytes_out === null ? "–" : `${size(rates.bytes_out)}/s`,
+      detail: `${size(traffic.bytes_out)} so far`,
+    },
     {
       title: "Publish to write",
       figure: delay === null ? "–" : fine(delay.p99),
@@ -67,12 +74,16 @@ function tiles(status, rates) {
     {
       title: "History answers",
       figure: short.format(sum(history)),
-      detail: Object.entries(history).map(([source, number]) => `${short.format(number)} ${source}`).join(", "),
+      detail: Object.entries(history)
+        .map(([source, number]) => `${short.format(number)} ${source}`)
+        .join(", "),
     },
     {
       title: "Store",
       figure: store.problem ? "cannot be used" : size(store.file_bytes ?? 0),
-      detail: store.problem ?? `${short.format(store.candles ?? 0)} candles${store.queued ? `, ${count.format(store.queued)} wait` : ""}${store.set_aside.length ? `, ${count.format(store.set_aside.length)} symbols set aside` : ""}`,
+      detail:
+        store.problem ??
+        `${short.format(store.candles ?? 0)} candles${store.queued ? `, ${count.format(store.queued)} wait` : ""}${store.set_aside.length ? `, ${count.format(store.set_aside.length)} symbols set aside` : ""}`,
       level: store.problem ? "bad" : undefined,
     },
   ];
@@ -91,7 +102,14 @@ function showTiles(all) {
     document.getElementById("tiles"),
     all,
     ({ title }) => title,
-    ({ title }) => make("div", {}, make("dt", {}, title), make("dd", { className: "figure number" }), make("dd", { className: "detail number" })),
+    ({ title }) =>
+      make(
+        "div",
+        {},
+        make("dt", {}, title),
+        make("dd", { className: "figure number" }),
+        make("dd", { className: "detail number" }),
+      ),
     (tile, { figure, detail, level: found }) => {
       write(tile.children[1], figure);
       write(tile.children[2], detail);
@@ -114,7 +132,7 @@ function showProviders(providers, refused) {
     rows.push({ key: `refused ${source}`, notes: [`${source} could not be loaded; relay plugins says why`] });
   }
   fill(
-    document.getElementById("providers").tBodies[0],
+    byId("providers", HTMLTableElement).tBodies[0],
     rows,
     ({ key }) => key,
     ({ notes }) => (notes ? make("tr", {}, make("td", { className: "wide", colSpan: 13 })) : makeProvider()),
@@ -162,17 +180,32 @@ function blocks({ count: times, longest_s: longest, last }) {
 }
 
 function writeNotes(cell, notes) {
-  fill(cell, notes.map((text, place) => ({ text, place })), ({ place }) => String(place), () => make("p"), (line, { text }) => write(line, text));
+  fill(
+    cell,
+    notes.map((text, place) => ({ text, place })),
+    ({ place }) => String(place),
+    () => make("p"),
+    (line, { text }) => write(line, text),
+  );
 }
 
 function showBudgets(budgets, titles) {
-  const list = document.getElementById("budgets");
-  list.closest("section").hidden = !budgets.length;
+  const list = byId("budgets");
+  hide(list.closest("section"), !budgets.length);
   fill(
     list,
     budgets,
     ({ provider, name }) => `${provider} ${name}`,
-    () => make("li", {}, make("span"), make("b"), make("meter"), make("span", { className: "muted" }), make("span", { className: "muted" })),
+    () =>
+      make(
+        "li",
+        {},
+        make("span"),
+        make("b"),
+        make("meter"),
+        make("span", { className: "muted" }),
+        make("span", { className: "muted" }),
+      ),
     (item, { provider, name, limit, used, left, reserved, resets_in_s: resets }) => {
       const [title, figure, bar, detail, reset] = item.children;
       const words = `${titles.get(provider) ?? provider}: ${name}`;
@@ -190,8 +223,13 @@ function showBudgets(budgets, titles) {
 // -- clients --------------------------------------------------------------------------------------------------------
 
 function showClients(clients) {
-  const requests = Object.entries(clients.requests).map(([action, number]) => `${count.format(number)} ${action.replaceAll("_", " ")}`);
-  const closes = [...clients.closes].sort((one, other) => other.count - one.count).slice(0, 8).map(({ by, code, count: number }) => `${count.format(number)} × ${code} by the ${by}`);
+  const requests = Object.entries(clients.requests).map(
+    ([action, number]) => `${count.format(number)} ${action.replaceAll("_", " ")}`,
+  );
+  const closes = [...clients.closes]
+    .sort((one, other) => other.count - one.count)
+    .slice(0, 8)
+    .map(({ by, code, count: number }) => `${count.format(number)} × ${code} by the ${by}`);
   const facts = [
     ["Connected now", count.format(clients.connected)],
     ["Came so far", count.format(clients.opened)],
@@ -208,19 +246,28 @@ function showClients(clients) {
     ([name]) => make("div", {}, make("dt", {}, name), make("dd")),
     (fact, [, text]) => write(fact.lastElementChild, text),
   );
-  const table = document.getElementById("clients");
-  table.parentElement.hidden = !clients.newest.length;
+  const table = byId("clients", HTMLTableElement);
+  hide(table.parentElement, !clients.newest.length);
   fill(
     table.tBodies[0],
     clients.newest,
     ({ id }) => String(id),
     ({ id }) => {
-      const row = make("tr", {}, make("th", { scope: "row" }, String(id)), make("td", {}, make("span", { className: "state" })));
+      const row = make(
+        "tr",
+        {},
+        make("th", { scope: "row" }, String(id)),
+        make("td", {}, make("span", { className: "state" })),
+      );
       row.append(...Array.from({ length: 4 }, () => make("td", { className: "amount" })));
       return row;
     },
     (row, client) => {
-      writeState(row.cells[1].firstElementChild, client.lagging ? "stale" : "connected", client.lagging ? "lags" : "keeps up");
+      writeState(
+        row.cells[1].firstElementChild,
+        client.lagging ? "stale" : "connected",
+        client.lagging ? "lags" : "keeps up",
+      );
       write(row.cells[2], long(client.age_s));
       write(row.cells[3], count.format(client.streams));
       write(row.cells[4], client.waiting_bytes ? size(client.waiting_bytes) : "–");
@@ -231,21 +278,25 @@ function showClients(clients) {
 
 // -- asking ---------------------------------------------------------------------------------------------------------
 
-const connection = document.getElementById("connection");
-const trouble = document.getElementById("trouble");
-const pause = document.getElementById("pause");
+const connection = byId("connection");
+const trouble = byId("trouble");
+const pause = byId("pause");
 const streams = new Streams();
+/** @type {Record<string, any> | null} */
 let before = null;
-let timer = null;
+/** @type {ReturnType<typeof setTimeout> | undefined} */
+let timer;
 let isAsking = false;
+/** @type {number | null} */
 let answeredAt = null;
 
 function show(status) {
   const rates = {};
   for (const name of ["updates_in", "frames_out", "bytes_out"]) {
     // Of the same run only: a relay that was started again counts from 0.
-    const seconds = before?.epoch === status.epoch ? status.uptime_s - before.uptime_s : 0;
-    rates[name] = seconds > 0 ? (status.traffic[name] - before.traffic[name]) / seconds : null;
+    const last = before?.epoch === status.epoch ? before : status;
+    const seconds = status.uptime_s - last.uptime_s;
+    rates[name] = seconds > 0 ? (status.traffic[name] - last.traffic[name]) / seconds : null;
   }
   before = status;
   const titles = new Map(status.providers.map(({ name, title }) => [name, title]));
@@ -258,6 +309,7 @@ function show(status) {
 
 async function ask() {
   const token = currentToken();
+  /** @type {Record<string, string>} */
   const headers = token ? { Authorization: `Bearer ${token}` } : {};
   const signal = AbortSignal.timeout(TIMEOUT_MS);
   const answer = await fetch(ADDRESS, { headers, cache: "no-store", redirect: "error", signal });
@@ -270,7 +322,7 @@ async function ask() {
 }
 
 async function turn() {
-  timer = null;
+  timer = undefined;
   isAsking = true;
   const started = performance.now();
   try {
@@ -282,7 +334,13 @@ async function turn() {
   } catch (error) {
     writeState(connection, "disconnected", "No answer");
     const since = answeredAt === null ? "" : ` What is shown is ${long((Date.now() - answeredAt) / 1000)} old.`;
-    const reason = error.name === "TimeoutError" ? "it takes too long to answer" : error instanceof TypeError ? "it cannot be reached" : error.message;
+    const { name, message } = /** @type {Error} */ (error);
+    const reason =
+      name === "TimeoutError"
+        ? "it takes too long to answer"
+        : error instanceof TypeError
+          ? "it cannot be reached"
+          : message;
     write(trouble, `The relay does not tell its status: ${reason}. Asking again every ${EVERY_MS / 1000} s.${since}`);
     trouble.hidden = false;
   }
@@ -297,13 +355,13 @@ function isResting() {
 }
 
 function plan(ms) {
-  if (timer === null && !isAsking && !isResting()) timer = setTimeout(turn, ms);
+  if (timer === undefined && !isAsking && !isResting()) timer = setTimeout(turn, ms);
 }
 
 function changeRest() {
   if (isResting()) {
     clearTimeout(timer);
-    timer = null;
+    timer = undefined;
     showRest();
   } else {
     plan(0);

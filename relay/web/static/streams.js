@@ -1,13 +1,23 @@
+// @ts-check
 // The table of streams: sorted, filtered, and only so many rows at a time, so that thousands of streams stay quick.
 
 import { span, utc } from "./format.js";
-import { fill, make, write, writeState } from "./page.js";
+import { byId, fill, make, write, within, writeState } from "./page.js";
 
 const PAGE = 200;
 const count = new Intl.NumberFormat("en");
 
 // The worst first, when sorted by state.
-const STATES = ["error", "stale", "reconnecting", "connecting", "backfilling", "throttled", "market_closed", "connected"];
+const STATES = [
+  "error",
+  "stale",
+  "reconnecting",
+  "connecting",
+  "backfilling",
+  "throttled",
+  "market_closed",
+  "connected",
+];
 const WORDS = { connected: "live", market_closed: "market closed" };
 
 const whole = (name) => (stream) => stream[name];
@@ -31,7 +41,8 @@ function age(stream) {
 }
 
 function ageText(stream) {
-  return stream.last_update === null ? "–" : span(age(stream) * 1000);
+  const seconds = age(stream);
+  return seconds === null ? "–" : span(seconds * 1000);
 }
 
 function lagText(stream) {
@@ -42,19 +53,20 @@ const nameOf = (stream) => `${stream.provider}:${stream.symbol}@${stream.interva
 
 /** The table; `show` takes the streams of a status answer. */
 export class Streams {
-  #table = document.getElementById("streams");
+  #table = byId("streams", HTMLTableElement);
+  #head = within(this.#table, "thead tr", HTMLTableRowElement);
   #body = this.#table.tBodies[0];
-  #filter = document.getElementById("filter");
-  #states = document.getElementById("states");
-  #shown = document.getElementById("shown");
-  #more = document.getElementById("more");
+  #filter = byId("filter", HTMLInputElement);
+  #states = byId("states", HTMLSelectElement);
+  #shown = byId("shown");
+  #more = byId("more");
   #streams = [];
   #sort = { column: COLUMNS[0], isDown: false };
   #limit = PAGE;
   #open = new Set();
 
   constructor() {
-    this.#table.tHead.rows[0].append(...COLUMNS.map((column) => this.#head(column)));
+    this.#head.append(...COLUMNS.map((column) => this.#title(column)));
     for (const state of STATES) this.#states.append(make("option", { value: state }, WORDS[state] ?? state));
     for (const input of [this.#filter, this.#states]) {
       input.addEventListener("input", () => {
@@ -75,7 +87,7 @@ export class Streams {
     this.#draw();
   }
 
-  #head(column) {
+  #title(column) {
     const button = make("button", { type: "button", className: "sort", title: column.hint }, column.title);
     button.addEventListener("click", () => {
       const isSame = this.#sort.column === column;
@@ -89,7 +101,7 @@ export class Streams {
 
   #markSort() {
     const { column, isDown } = this.#sort;
-    for (const [place, head] of [...this.#table.tHead.rows[0].cells].entries()) {
+    for (const [place, head] of [...this.#head.cells].entries()) {
       if (COLUMNS[place] === column) head.setAttribute("aria-sort", isDown ? "descending" : "ascending");
       else head.removeAttribute("aria-sort");
     }
@@ -101,19 +113,23 @@ export class Streams {
     if (state === "gaps" && !stream.gaps && !stream.open_gaps.length) return false;
     if (STATES.includes(state) && stream.status !== state) return false;
     const name = nameOf(stream).toLowerCase();
-    return this.#filter.value.toLowerCase().split(/\s+/).every((word) => name.includes(word));
+    return this.#filter.value
+      .toLowerCase()
+      .split(/\s+/)
+      .every((word) => name.includes(word));
   }
 
   #draw() {
     const { column, isDown } = this.#sort;
     const found = this.#streams.filter((stream) => this.#fits(stream));
     const names = new Map(found.map((stream) => [stream, nameOf(stream)]));
+    const name = (stream) => names.get(stream) ?? "";
     found.sort((one, other) => {
       const [a, b] = [column.value(one), column.value(other)];
       // What has no value comes last either way.
       if ((a === null) !== (b === null)) return a === null ? 1 : -1;
       const order = a < b ? -1 : a > b ? 1 : 0;
-      return (isDown ? -order : order) || (names.get(one) < names.get(other) ? -1 : 1);
+      return (isDown ? -order : order) || (name(one) < name(other) ? -1 : 1);
     });
     const rows = [];
     for (const stream of found.slice(0, this.#limit)) {
@@ -129,7 +145,10 @@ export class Streams {
       (element, { stream, isDetails }) => (isDetails ? writeDetails(element, stream) : writeRow(element, stream)),
     );
     const total = this.#streams.length;
-    write(this.#shown, found.length === total ? count.format(total) : `${count.format(found.length)} of ${count.format(total)}`);
+    write(
+      this.#shown,
+      found.length === total ? count.format(total) : `${count.format(found.length)} of ${count.format(total)}`,
+    );
     const hidden = found.length - Math.min(found.length, this.#limit);
     this.#more.hidden = !hidden;
     write(this.#more, `Show ${Math.min(hidden, PAGE)} more of ${count.format(hidden)}`);
@@ -146,7 +165,13 @@ export class Streams {
     });
     const row = make("tr", {}, make("th", { scope: "row" }, button));
     for (const column of COLUMNS.slice(1)) {
-      row.append(make("td", { className: column.isAmount ? "amount" : "" }, ...(column.name === "status" ? [make("span", { className: "state" })] : [])));
+      row.append(
+        make(
+          "td",
+          { className: column.isAmount ? "amount" : "" },
+          ...(column.name === "status" ? [make("span", { className: "state" })] : []),
+        ),
+      );
     }
     return row;
   }
@@ -162,7 +187,8 @@ function writeRow(row, stream) {
   write(interval, stream.interval);
   for (const [place, column] of COLUMNS.entries()) {
     const cell = row.cells[place];
-    if (column.name === "status") writeState(cell.firstElementChild, stream.status, WORDS[stream.status] ?? stream.status);
+    if (column.name === "status")
+      writeState(cell.firstElementChild, stream.status, WORDS[stream.status] ?? stream.status);
     else if (place > 0) {
       const value = stream[column.name];
       write(cell, column.text ? column.text(stream) : count.format(value));

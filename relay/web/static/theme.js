@@ -1,3 +1,4 @@
+// @ts-check
 // The theme of all pages: the system's, unless the reader chose one. A classic script in the head, so that the first
 // paint has the right colours already. A button with `data-theme-toggle` switches; `themechange` tells the document.
 (() => {

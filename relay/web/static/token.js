@@ -1,6 +1,10 @@
+// @ts-check
 // The token of this tab: kept in the session storage, asked for in a dialog when the relay wants one.
 
+import { byId, within } from "./page.js";
+
 const KEY = "relay-token";
+/** @type {Promise<string> | null} */
 let asking = null;
 
 /** Return the token entered in this tab, or undefined. */
@@ -25,10 +29,10 @@ export function askToken(reason) {
 }
 
 function ask(reason) {
-  const dialog = document.getElementById("token");
-  const form = dialog.querySelector("form");
-  const input = form.elements.namedItem("token");
-  dialog.querySelector(".reason").textContent = reason;
+  const dialog = byId("token", HTMLDialogElement);
+  const form = within(dialog, "form", HTMLFormElement);
+  const input = within(form, "[name=token]", HTMLInputElement);
+  within(dialog, ".reason").textContent = reason;
   input.value = "";
   if (!dialog.open) dialog.showModal();
   return new Promise((resolve) => {

@@ -1,3 +1,4 @@
+// @ts-check
 // Reads an AsyncAPI document with the official parser; prints its version and what is wrong with it, as JSON.
 import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
@@ -8,8 +9,16 @@ const { document, diagnostics } = await new Parser().parse(readFileSync(file, "u
 console.log(
   JSON.stringify({
     version: document?.version() ?? null,
-    messages: document?.allMessages().all().map((message) => message.id()) ?? [],
-    operations: document?.operations().all().map((operation) => operation.id()) ?? [],
+    messages:
+      document
+        ?.allMessages()
+        .all()
+        .map((message) => message.id()) ?? [],
+    operations:
+      document
+        ?.operations()
+        .all()
+        .map((operation) => operation.id()) ?? [],
     problems: diagnostics
       .filter(({ severity }) => severity < 2)
       .map(({ path, message }) => `${path.join(".")}: ${message}`),

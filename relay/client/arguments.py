@@ -1,0 +1,103 @@
+"""What callers may give, checked where they give it: the relay would refuse the rest later, or never see it.
+
+Each function returns the value as it is sent and raises `BadArgument`, which names the argument.
+"""
+
+import math
+import operator
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from relay.client.errors import BadArgument
+from relay.client.parsing import is_sendable
+from relay.client.resume import StreamOptions
+from relay.core.errors import RequestError
+from relay.protocol.client_requests import BARS, CLOSED_ONLY, SINCE, THROTTLE_MS
+from relay.protocol.fields import Flag, Kind, Moment, Whole, shown
+
+T = TypeVar("T")
+
+_TIME, _CANDLES = Moment(), Whole(1, 5000)
+
+
+def options(*, bars: object, since: object, throttle_ms: object, closed_only: object) -> StreamOptions:
+    """Return what is asked of a stream."""
+    return StreamOptions(
+        bars=whole("bars", bars, BARS.kind),
+        since=whole("since", since, SINCE.kind),
+        throttle_ms=whole("throttle_ms", throttle_ms, THROTTLE_MS.kind),
+        closed_only=flag(CLOSED_ONLY.name, closed_only),
+    )
+
+
+def history_range(
+    symbol: object, interval: object, *, start_time: object, end_time: object, limit: object
+) -> Mapping[str, str | int | None]:
+    """Return what history is asked for."""
+    start, end = whole("start_time", start_time, _TIME), whole("end_time", end_time, _TIME)
+    if start is not None and end is not None and start > end:
+        raise BadArgument(f"start_time {start} is after end_time {end}")
+    return {
+        "symbol": text("symbol", symbol),
+        "interval": text("interval", interval),
+        "start_time": start,
+        "end_time": end,
+        "limit": whole("limit", limit, _CANDLES),
+    }
+
+
+def text(name: str, value: object) -> str:
+    """Take a text that can be sent."""
+    if not isinstance(value, str) or not value or not is_sendable(value):
+        raise BadArgument(f"{name} {shown(value)} is no name that a relay knows")
+    return value
+
+
+def flag(name: str, value: object) -> bool:
+    """Take True or False."""
+    return _taken(name, value, Flag())
+
+
+def whole(name: str, value: object, kind: Kind[int]) -> int | None:
+    """Take a whole number within the bounds of its kind, also one of numpy; None stays None."""
+    if value is None:
+        return None
+    if not isinstance(value, bool) and hasattr(value, "__index__"):
+        value = operator.index(value)
+    return _taken(name, value, kind)
+
+
+def count(name: str, value: object) -> int:
+    """Take a whole number from 1 on."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise BadArgument(f"{name} {shown(value)} is not a whole number from 1 on")
+    return value
+
+
+def seconds(name: str, value: object) -> float:
+    """Take a duration: finite and above 0."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+        raise BadArgument(f"{name} {shown(value)} is not a number of seconds above 0")
+    return value
+
+
+def seconds_from_to(name: str, value: object) -> tuple[float, float]:
+    """Take the least and the most of a duration."""
+    if isinstance(value, tuple | list) and len(value) == 2:
+        least, most = (seconds(name, one) for one in value)
+        if least <= most:
+            return least, most
+    raise BadArgument(f"{name} {shown(value)} is not two numbers of seconds, the least and the most")
+
+
+def instance(name: str, value: object, kind: type[Any]) -> None:
+    """Take an instance of a class, or None."""
+    if value is not None and not isinstance(value, kind):
+        raise BadArgument(f"{name} {shown(value)} is no {kind.__module__}.{kind.__name__}")
+
+
+def _taken(name: str, value: object, kind: Kind[T]) -> T:
+    try:
+        return kind.of_json(name, value)
+    except RequestError as fault:
+        raise BadArgument(str(fault)) from None
