@@ -8,7 +8,7 @@ from relay.core.model import Candle, parted
 from relay.core.spans import FOREVER, Span, clip_spans, gaps_between, merge_spans
 from relay.history.range_walk import PastCandles
 from relay.protocol.client_requests import PastWanted
-from relay.streams.gaps import Gap
+from relay.streams.gaps import SeriesGap
 from relay.streams.series import Series
 
 _DAY_S = 86_400
@@ -24,7 +24,7 @@ class SplicedPast(NamedTuple):
     candles: Sequence[Candle]
     last_is_closed: bool
     is_complete: bool
-    gaps: Sequence[Gap] = ()
+    gaps: Sequence[SeriesGap] = ()
     revised: Sequence[Candle] | None = None
     revisions_known: bool = True
 
@@ -127,14 +127,14 @@ def splice(
     is_complete = past.is_complete and not gaps and not holes
     if names_holes:
         told_of = merge_spans(Span(*gap) for gap in gaps)
-        gaps = sorted([*gaps, *(Gap(*part) for hole in holes for part in gaps_between(told_of, *hole))])
+        gaps = sorted([*gaps, *(SeriesGap(*part) for hole in holes for part in gaps_between(told_of, *hole))])
     if not past.is_complete and not gaps and wanted.since is not None and wanted.bars is None:
         # All that was asked for is known; what follows comes as updates, or is told as a gap in its turn.
         is_complete = last is not None or series.promised_at is not None
     return SplicedPast(candles, not candles or candles[-1].time != open_time, is_complete, gaps)
 
 
-def _doubted(series: Series, past: PastCandles, wanted: PastWanted, candles: Sequence[Candle]) -> list[Gap]:
+def _doubted(series: Series, past: PastCandles, wanted: PastWanted, candles: Sequence[Candle]) -> list[SeriesGap]:
     """Return where a candle may be missing before or between those that are sent: the provider left it out, for now.
 
     That is no gap, unless each interval has a candle: nobody knows of one. It is told as revised once it is found.
@@ -145,7 +145,7 @@ def _doubted(series: Series, past: PastCandles, wanted: PastWanted, candles: Seq
     times, length, first = {candle.time for candle in candles}, length_s(interval), candles[0].time
     begin = first if wanted.since is None or wanted.bars is not None else wanted.since + 1
     return [
-        Gap(at, next_open(interval, at))
+        SeriesGap(at, next_open(interval, at))
         for hole in clip_spans(past.doubted, begin, candles[-1].time)
         for start, end in series.market.open_parts(*hole, length)
         for at in range(_open_from(interval, start, times, first), end, length)
@@ -160,7 +160,7 @@ def _gaps(
     times: Collection[int],
     candles: Sequence[Candle],
     before: int | None,
-) -> Iterator[Gap]:
+) -> Iterator[SeriesGap]:
     """Yield the gaps to be told with a snapshot of `candles`; `times` are the open times of all that are known."""
     last, interval = series.last, series.key.interval
     begin = candles[0].time if candles else None
@@ -169,7 +169,9 @@ def _gaps(
     if begin is not None:
         end = series.owed_from() if last is None else last.time
         end = end if before is None else min(end, before)
-        yield from (Gap(*lost) for lost in past.unreadable if begin <= lost.start < end and lost.start not in times)
+        yield from (
+            SeriesGap(*lost) for lost in past.unreadable if begin <= lost.start < end and lost.start not in times
+        )
         if not is_whole(past):
             yield from _unknown(series, past.known, times, begin, end)
     if last is not None and before is None:
@@ -177,7 +179,9 @@ def _gaps(
         yield from _gaps_left(series, times, last.time if begin is None else min(begin, last.time))
 
 
-def _unknown(series: Series, spans: Sequence[Span], times: Collection[int], begin: int, end: int) -> Iterator[Gap]:
+def _unknown(
+    series: Series, spans: Sequence[Span], times: Collection[int], begin: int, end: int
+) -> Iterator[SeriesGap]:
     """Yield where candles may be missing between two open times, beside the gaps that the series knows itself.
 
     Hours in which the market was closed are known, or named by nobody.
@@ -189,7 +193,7 @@ def _unknown(series: Series, spans: Sequence[Span], times: Collection[int], begi
         # A span may end anywhere between two open times.
         at = _open_from(series.key.interval, start, times, begin)
         if at < until:
-            yield from (Gap(*part) for part in series.market.open_parts(at, until, length_s(series.key.interval)))
+            yield from (SeriesGap(*part) for part in series.market.open_parts(at, until, length_s(series.key.interval)))
 
 
 def _open_from(interval: str, start: int, times: Collection[int], begin: int) -> int:
@@ -200,11 +204,11 @@ def _open_from(interval: str, start: int, times: Collection[int], begin: int) ->
     return next_open(interval, start - 1) if start - 1 in times else start
 
 
-def _gaps_left(series: Series, times: Container[int], begin: int) -> Iterator[Gap]:
+def _gaps_left(series: Series, times: Container[int], begin: int) -> Iterator[SeriesGap]:
     """Yield the gaps of a stream from `begin` on, as far as no candle of these open times closes them."""
     for gap in series.gaps.left:
         at = max(gap.start, begin)
         while at < gap.end and at in times:
             at = next_open(series.key.interval, at)
         if at < gap.end:
-            yield Gap(at, gap.end)
+            yield SeriesGap(at, gap.end)

@@ -10,7 +10,7 @@ MOST = 100
 """Gaps kept for repair; the oldest are forgotten."""
 
 
-class Gap(NamedTuple):
+class SeriesGap(NamedTuple):
     """Closed candles that could not be had: `start` ≤ open time < `end`."""
 
     start: int
@@ -27,17 +27,17 @@ class Gaps:
     __slots__ = ("_interval", "_new", "ahead", "left")
 
     def __init__(self, interval: str) -> None:
-        self.left: list[Gap] = []
-        self.ahead: list[Gap] = []
+        self.left: list[SeriesGap] = []
+        self.ahead: list[SeriesGap] = []
         self._interval = interval
-        self._new: list[Gap] = []
+        self._new: list[SeriesGap] = []
 
-    def take(self) -> list[Gap]:
+    def take(self) -> list[SeriesGap]:
         """Return the gaps that came up since the last call; tell them before the updates of the same step."""
         new, self._new = self._new, []
         return new
 
-    def leave(self, gap: Gap) -> None:
+    def leave(self, gap: SeriesGap) -> None:
         """Note a gap that is to be told."""
         if gap.end > gap.start:
             self.ahead = _cut(self.ahead, *gap)
@@ -45,7 +45,7 @@ class Gaps:
             self._new.append(gap)
             del self.left[:-MOST]
 
-    def owe(self, gap: Gap, reached: int) -> None:
+    def owe(self, gap: SeriesGap, reached: int) -> None:
         """Keep a gap for repair that was told to somebody who joined; nobody else hears of it.
 
         What opens from `reached` on, which the stream has still to come to, comes as an ordinary closing; `reach` looks
@@ -61,7 +61,7 @@ class Gaps:
         ahead, self.ahead = self.ahead, _cut(self.ahead, 0, reached)[-MOST:]
         for gap in ahead:
             known = merge_spans(Span(*other) for other in self.left)
-            self.left += [Gap(*part) for part in gaps_between(known, gap.start, min(gap.end, reached))]
+            self.left += [SeriesGap(*part) for part in gaps_between(known, gap.start, min(gap.end, reached))]
         del self.left[:-MOST]
 
     def hold(self, time: int) -> bool:
@@ -80,19 +80,25 @@ class Gaps:
                     gaps[number : number + 1] = _cut([gap], time, next_open(self._interval, time))
                     break
 
-    def close(self, gap: Gap, until: int, lost: Iterable[tuple[int, int]]) -> None:
+    def close(self, gap: SeriesGap, until: int, lost: Iterable[tuple[int, int]]) -> None:
         """End a gap up to `until`; what is `lost` of it stays a gap, each from its open time to the next one."""
         # An ordinary closing may have cut the gap shorter already.
         self.left = _cut(self.left, gap.start, until)
         # Behind the others, so that they do not wait for it.
-        self.left += [Gap(max(start, gap.start), min(end, until)) for start, end in lost if gap.start <= start < until]
+        self.left += [
+            SeriesGap(max(start, gap.start), min(end, until)) for start, end in lost if gap.start <= start < until
+        ]
 
     def forget(self, before: int) -> None:
         """Forget what opened before an open time: nobody will have it."""
         self.left, self.ahead, self._new = (_cut(gaps, 0, before) for gaps in (self.left, self.ahead, self._new))
 
 
-def _cut(gaps: Iterable[Gap], start: int, end: int) -> list[Gap]:
+def _cut(gaps: Iterable[SeriesGap], start: int, end: int) -> list[SeriesGap]:
     """Return gaps without the open times from `start` up to `end`."""
-    parts = [part for gap in gaps for part in (Gap(gap.start, min(gap.end, start)), Gap(max(gap.start, end), gap.end))]
+    parts = [
+        part
+        for gap in gaps
+        for part in (SeriesGap(gap.start, min(gap.end, start)), SeriesGap(max(gap.start, end), gap.end))
+    ]
     return [part for part in parts if part.end > part.start]

@@ -12,7 +12,7 @@ from relay.protocol import frames
 from relay.protocol.client_requests import PLAIN, SubscribeOptions
 from relay.protocol.server_messages import StreamState
 from relay.streams.fanout import Fanout
-from relay.streams.gaps import Gap
+from relay.streams.gaps import SeriesGap
 from relay.streams.outbox import Outbox
 from relay.streams.subscriptions import COUNTED, NO_FLOOR, Attachment, Channel, Feeder, Stream, Subscriber
 
@@ -208,7 +208,7 @@ class Hub:
                 elif channel.is_plain or channel.passes(frame, update, fanout):
                     deliver(channel, frame, is_closed)
 
-    def tell_after_gaps(self, stream: Stream, updates: Iterable[PriceUpdate], reason: str) -> list[Gap]:
+    def tell_after_gaps(self, stream: Stream, updates: Iterable[PriceUpdate], reason: str) -> list[SeriesGap]:
         """Send updates that the series made of an answer, and before them the gaps that it left; return those."""
         gaps = stream.series.gaps.take()
         for gap in gaps:

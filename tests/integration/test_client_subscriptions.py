@@ -5,7 +5,7 @@ from itertools import pairwise
 import pytest
 
 from providers.sandbox import Sandbox, until
-from relay.streams.gaps import Gap
+from relay.streams.gaps import SeriesGap
 from tests.conftest import StartRelay
 from tests.support.running_relay import Running, WsClient, eventually
 
@@ -206,7 +206,7 @@ async def test_what_is_missing_after_the_last_known_candle_is_told_to_who_comes_
     sandbox.binance.faults.mute()
     (stream,) = relay.hub.streams.values()
     assert stream.series.last is not None
-    missing = Gap(stream.series.last.time + 60, stream.series.last.time + 120)
+    missing = SeriesGap(stream.series.last.time + 60, stream.series.last.time + 120)
     stream.series.gaps.leave(missing)
     other = await relay.connect()
     await other.subscribe("BTCUSDT@1m")

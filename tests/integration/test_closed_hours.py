@@ -14,7 +14,7 @@ from relay.core.trading_hours import TradingHours
 from relay.history.range_walk import PastCandles
 from relay.history.snapshot import is_joined, splice
 from relay.protocol.client_requests import PastWanted as Wanted
-from relay.streams.gaps import Gap
+from relay.streams.gaps import SeriesGap
 from relay.streams.series import Missing, Series
 from tests.conftest import StartRelay
 from tests.support.running_relay import Running, eventually
@@ -92,8 +92,8 @@ def test_gaps_do_not_name_closed_hours() -> None:
     told(series, "2026-01-18 23:00:00")
     series.give_up()
     assert series.gaps.take() == [
-        Gap(at("2026-01-16 21:01:00"), at("2026-01-16 22:00:00")),
-        Gap(at("2026-01-18 22:00:00"), at("2026-01-18 23:00:00")),
+        SeriesGap(at("2026-01-16 21:01:00"), at("2026-01-16 22:00:00")),
+        SeriesGap(at("2026-01-18 22:00:00"), at("2026-01-18 23:00:00")),
     ]
 
 
@@ -105,7 +105,7 @@ def test_a_subscription_is_joined_over_closed_hours_and_its_gaps_do_not_name_the
     assert is_joined(PastCandles(before, True, True), series, Wanted(bars=5), has_open=False)
     assert not is_joined(PastCandles(before[:1], True, True), series, Wanted(bars=5), has_open=False)
     snapshot = splice(series, {}, PastCandles(before[:1], True, False), Wanted(since=friday - 7200))
-    assert snapshot.gaps == [Gap(friday - 7140, friday + 60)]
+    assert snapshot.gaps == [SeriesGap(friday - 7140, friday + 60)]
     assert [candle.time for candle in snapshot.candles] == [sunday]
 
 

@@ -1,4 +1,4 @@
-"""Days of Twelve Data against the whole relay, sped up: `python -m tests.support.forex_week --help`; says what is wrong.
+"""Days of Twelve Data against the whole relay, sped up: `python -m tests.support.forex_week --help` has the options.
 
 One client stays, another comes and goes and resumes where it was, and one comes when the market has just closed. What
 they were told is judged by the stand-in's own market, its own hours, and its own count of credits.

@@ -7,7 +7,7 @@ import pytest
 
 from relay import ProviderUnavailable, RateLimited
 from relay.core.model import unreadable
-from relay.streams.gaps import Gap
+from relay.streams.gaps import SeriesGap
 from relay.supervision import backfill
 from relay.supervision.stream_state import SupervisedStream
 from tests.support.running_relay import eventually
@@ -215,7 +215,7 @@ async def test_a_gap_told_to_one_client_is_repaired(tmp_path: Path) -> None:
     async with rig_of(plugin, tmp_path) as rig:
         supervised = live(rig)
         plugin.known = [candle(-2), candle(-1)]
-        supervised.stream.series.owe(Gap(MINUTE - 120, MINUTE))
+        supervised.stream.series.owe(SeriesGap(MINUTE - 120, MINUTE))
         rig.backfill.repair({A: supervised}, rig.hands.now + backfill.REPAIR_EVERY_S)
         await eventually(lambda: not supervised.stream.series.gaps.left)
         assert told(rig) == [(-2, True), (-1, True)]

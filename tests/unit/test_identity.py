@@ -6,7 +6,7 @@ import pytest
 
 from relay.core.model import Candle, PriceUpdate, StreamKey
 from relay.history.identity import UNKNOWN, Verdict, follows, is_disagreement, judge, judge_by_longer, longer_interval
-from relay.streams.gaps import Gap
+from relay.streams.gaps import SeriesGap
 from relay.streams.series import Series
 
 HOUR = 3600
@@ -110,7 +110,7 @@ def test_stream_forgets_the_old_instrument_and_asks_for_the_new_one_only() -> No
     assert told(series, 99, 80.0, is_closed=True)
     assert told(series, 100, 80.0, is_closed=False)
     assert not told(series, 500, 5.0, is_closed=False)
-    assert series.begin_anew(450 * HOUR) == Gap(100 * HOUR, 101 * HOUR)
+    assert series.begin_anew(450 * HOUR) == SeriesGap(100 * HOUR, 101 * HOUR)
     assert (series.closed, series.last) == ({}, None)
     missing = series.missing(500.5 * HOUR)
     assert missing is not None

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from relay.core.intervals import length_s, next_open
 from relay.core.model import Candle, PriceUpdate, StreamKey
-from relay.streams.gaps import MOST, Gap
+from relay.streams.gaps import MOST, SeriesGap
 from relay.streams.series import MOST_HELD, REMEMBERED, Missing, Series
 
 MINUTE = StreamKey("BTCUSDT", "1m")
@@ -64,7 +64,7 @@ class World:
 class Told(NamedTuple):
     """One thing that subscribers were told; `before` is what `told_before` said of it."""
 
-    what: PriceUpdate | Gap
+    what: PriceUpdate | SeriesGap
     before: int | None = None
 
 
@@ -279,7 +279,7 @@ def revisions_bring_news(play: Play) -> None:
 
 def nothing_is_missing_in_the_end(play: Play) -> None:
     closed = {update.candle.time for update in play.updates if update.is_closed}
-    gaps = [told.what for told in play.told if isinstance(told.what, Gap)]
+    gaps = [told.what for told in play.told if isinstance(told.what, SeriesGap)]
     for time in play.owed() - play.excused():
         assert time in closed or any(gap.start <= time < gap.end for gap in gaps), time
 
@@ -288,7 +288,7 @@ def every_candle_is_complete_before_a_later_one(play: Play) -> None:
     settled: set[int] = set()
     owed, excused = play.owed(), {time for time in play.lacking}
     for told in play.told:
-        if isinstance(told.what, Gap):
+        if isinstance(told.what, SeriesGap):
             settled.update(time for time in play.world.times if told.what.start <= time < told.what.end)
             continue
         if not told.what.is_revised:
@@ -302,7 +302,7 @@ def a_candle_told_as_open_is_closed_or_a_gap(play: Play) -> None:
     """Also where history denies it: what a client saw begin may not just vanish."""
     shown: set[int] = set()
     for told in play.told:
-        if isinstance(told.what, Gap):
+        if isinstance(told.what, SeriesGap):
             shown = {time for time in shown if not told.what.start <= time < told.what.end}
         elif told.what.is_closed:
             shown.discard(told.what.candle.time)
@@ -333,7 +333,7 @@ def the_last_state_is_the_newest_that_arrived(play: Play) -> None:
 
 
 def a_gap_needs_a_reason(play: Play) -> None:
-    gaps = [told.what for told in play.told if isinstance(told.what, Gap)]
+    gaps = [told.what for told in play.told if isinstance(told.what, SeriesGap)]
     assert not gaps or play.has_given_up or play.lacking
     assert all(gap.start < gap.end for gap in gaps)
 
@@ -341,7 +341,7 @@ def a_gap_needs_a_reason(play: Play) -> None:
 def no_gap_is_told_of_what_was_told(play: Play) -> None:
     closed: set[int] = set()
     for told in play.told:
-        if isinstance(told.what, Gap):
+        if isinstance(told.what, SeriesGap):
             assert not any(told.what.start <= time < told.what.end for time in closed)
         elif told.what.is_closed:
             closed.add(told.what.candle.time)
@@ -481,7 +481,7 @@ def outline(updates: Sequence[PriceUpdate]) -> list[str]:
     ]
 
 
-def minutes(missing: Missing | Gap | None) -> tuple[float, float | None]:
+def minutes(missing: Missing | SeriesGap | None) -> tuple[float, float | None]:
     assert missing is not None
     return (missing.start - T) / 60, None if missing.end is None else (missing.end - T) / 60
 
@@ -526,7 +526,7 @@ def test_a_candle_that_history_does_not_know_does_not_exist(series: Series) -> N
 def test_a_candle_that_was_told_as_open_cannot_vanish(series: Series) -> None:
     series.accept(live(2))
     assert outline(series.fill([candle(1)], T + 120)) == ["1!b", "2"]
-    assert series.gaps.take() == [Gap(T, T + 60)]
+    assert series.gaps.take() == [SeriesGap(T, T + 60)]
 
 
 def test_the_first_update_of_a_stream_waits_for_candles_that_closed_after_the_promise() -> None:
@@ -763,7 +763,7 @@ def test_an_answer_that_repeats_what_was_told_tells_nothing(series: Series) -> N
 
 def test_a_candle_of_a_gap_told_to_one_client_is_told_whoever_brings_it() -> None:
     series = Series(MINUTE, promised_at=1000.0)
-    series.owe(Gap(0, 120))
+    series.owe(SeriesGap(0, 120))
     told = series.learn([Candle(time, 1.0, 1.0, 1.0, 1.0) for time in (0, 60, 120)], None, 180.0)
     assert [(update.candle.time, update.is_revised) for update in told] == [(0, True), (60, True)]
 
@@ -772,10 +772,10 @@ def test_a_candle_of_a_gap_that_is_older_than_the_stream_is_told_and_not_answere
     series = Series(MINUTE, promised_at=1000.0)
     for time in (960, 1020):
         series.accept(PriceUpdate(MINUTE, Candle(time, 1.0, 1.0, 1.0, 1.0), is_closed=True))
-    series.owe(Gap(0, 120))
+    series.owe(SeriesGap(0, 120))
     late = PriceUpdate(MINUTE, Candle(0, 1.0, 1.0, 1.0, 1.0), is_closed=True)
     assert series.accept(late) == (late._replace(is_revised=True),)
-    assert series.gaps.left == [Gap(60, 120)]
+    assert series.gaps.left == [SeriesGap(60, 120)]
     # Else a snapshot would take it that nothing is missing between the two.
     assert next(iter(series.closed)) == 960
 
@@ -831,7 +831,7 @@ def test_a_candle_that_cannot_be_read_is_a_gap_and_costs_no_other(series: Series
     lost = (candle(2).time, candle(3).time)
     told = series.fill([candle(1), candle(3)], candle(4).time, lost=[lost])
     assert [update.candle for update in told] == [candle(1), candle(3), candle(4)]
-    assert series.gaps.take() == [Gap(*lost)]
+    assert series.gaps.take() == [SeriesGap(*lost)]
     assert not series.is_catching_up
 
 
@@ -843,9 +843,9 @@ def test_a_repair_without_the_candle_that_cannot_be_read_keeps_its_gap_behind_th
     lost = (candle(2).time, candle(3).time)
     told = series.repair(gap, [candle(1), candle(3)], lost=[lost])
     assert [update.candle for update in told] == [candle(1), candle(3)]
-    assert series.gaps.left == [Gap(*lost)]
+    assert series.gaps.left == [SeriesGap(*lost)]
     assert series.gaps.take() == []
-    assert [update.candle for update in series.repair(Gap(*lost), [candle(2)])] == [candle(2)]
+    assert [update.candle for update in series.repair(SeriesGap(*lost), [candle(2)])] == [candle(2)]
     assert series.gaps.left == []
 
 
@@ -857,12 +857,12 @@ def test_what_was_told_as_a_gap_at_a_join_and_opens_after_the_newest_candle_is_n
     for number in (0, 1):
         series.accept(PriceUpdate(MINUTE, minute(number), is_closed=True))
     series.catch_up()
-    series.owe(Gap(minute(-3).time, minute(5).time))
-    assert series.gaps.left == [Gap(minute(-3).time, minute(2).time)]
+    series.owe(SeriesGap(minute(-3).time, minute(5).time))
+    assert series.gaps.left == [SeriesGap(minute(-3).time, minute(2).time)]
     series.missing()
     series.fill([minute(2), minute(4)], None)
     series.pass_gaps()
-    assert series.gaps.left == [Gap(minute(-3).time, minute(2).time), Gap(minute(3).time, minute(4).time)]
+    assert series.gaps.left == [SeriesGap(minute(-3).time, minute(2).time), SeriesGap(minute(3).time, minute(4).time)]
     fresh = Series(MINUTE, float(STARTS["1m"] + 90))
-    fresh.owe(Gap(minute(-3).time, minute(5).time))
-    assert fresh.gaps.left == [Gap(minute(-3).time, STARTS["1m"] + 31)]
+    fresh.owe(SeriesGap(minute(-3).time, minute(5).time))
+    assert fresh.gaps.left == [SeriesGap(minute(-3).time, STARTS["1m"] + 31)]

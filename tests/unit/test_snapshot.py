@@ -11,7 +11,7 @@ from relay.core.trading_hours import TradingHours
 from relay.history.range_walk import PastCandles
 from relay.history.snapshot import SplicedPast, is_joined, splice
 from relay.protocol.client_requests import PastWanted as Wanted
-from relay.streams.gaps import Gap
+from relay.streams.gaps import SeriesGap
 from relay.streams.hub import Hub
 from relay.streams.series import Series
 from relay.streams.subscriptions import Stream
@@ -65,7 +65,7 @@ def gapped() -> Series:
     series = live(10, 11, 13)
     series.give_up()
     series.gaps.take()
-    assert series.gaps.left == [Gap(12 * 60, 13 * 60)]
+    assert series.gaps.left == [SeriesGap(12 * 60, 13 * 60)]
     return series
 
 
@@ -133,7 +133,7 @@ def test_who_is_subscribed_already_gets_only_what_is_older(gapped: Series) -> No
 )
 def test_gap_told_while_the_past_was_fetched_is_told_with_the_snapshot(gapped: Series, wanted: Wanted) -> None:
     snapshot = splice(gapped, {}, PastCandles(candles((9, 10, 11)), True, True), wanted)
-    assert list(snapshot.gaps) == [Gap(12 * 60, 13 * 60)]
+    assert list(snapshot.gaps) == [SeriesGap(12 * 60, 13 * 60)]
     assert not snapshot.is_complete
 
 
@@ -190,7 +190,7 @@ def test_a_hole_that_is_not_believed_yet_makes_a_snapshot_incomplete_and_no_gap(
     assert minutes(snapshot.candles) == [3, 4, *range(7, 14)]
     assert (snapshot.is_complete, list(snapshot.gaps)) == (False, [])
     named = splice(series, {}, past, Wanted(bars=9), names_holes=True)
-    assert (named.is_complete, list(named.gaps)) == (False, [Gap(5 * 60, 6 * 60), Gap(6 * 60, 7 * 60)])
+    assert (named.is_complete, list(named.gaps)) == (False, [SeriesGap(5 * 60, 6 * 60), SeriesGap(6 * 60, 7 * 60)])
     # A resume begins where the client's candles end, whatever is missing there.
     assert not splice(series, {}, past._replace(candles=past.candles[2:]), Wanted(since=4 * 60)).is_complete
     assert splice(series, {}, past._replace(candles=past.candles[2:]), Wanted(since=6 * 60)).is_complete
@@ -203,9 +203,9 @@ def test_a_hole_that_is_not_believed_yet_makes_a_snapshot_incomplete_and_no_gap(
 
 def test_a_gap_told_to_one_client_is_kept_for_repair_once() -> None:
     series = live(10)
-    series.owe(Gap(120, 300))
-    series.owe(Gap(60, 240))
-    assert series.gaps.left == [Gap(120, 300), Gap(60, 120)]
+    series.owe(SeriesGap(120, 300))
+    series.owe(SeriesGap(60, 240))
+    assert series.gaps.left == [SeriesGap(120, 300), SeriesGap(60, 120)]
     assert series.gaps.take() == []
 
 
