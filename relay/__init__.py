@@ -32,6 +32,7 @@ from relay.core.version import VERSION
 from relay.plugins.hookspecs import API_VERSION, hookimpl
 from relay.upstream.close_on_next import CloseOnNext
 from relay.upstream.codec import Accepted, Closing, FeedCodec, Rejected
+from relay.upstream.leaps import Leaps
 from relay.upstream.paging import page_candles
 from relay.upstream.rate_limit import Pace
 from relay.upstream.rest import Hosts, RestAnswer, ask_rest, retry_after_s
@@ -58,6 +59,7 @@ __all__ = [
     "FeedCodec",
     "Hosts",
     "Instrument",
+    "Leaps",
     "Memory",
     "OpenHours",
     "Pace",

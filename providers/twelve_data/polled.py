@@ -87,29 +87,22 @@ class PolledStream:
     def readable(self, key: StreamKey, candles: Sequence[Candle], now: float) -> tuple[list[Candle], bool]:
         """Return the candles of an answer to go on with, and whether a later one is there that cannot be read.
 
-        At the first new candle that cannot be read the rest waits for the next poll, which may have it. If that has not
-        either, it is left out, and asked for in each poll of a day; the relay looks it up in history meanwhile.
+        A new candle that cannot be read is left out, and asked for in each poll of a day; later ones do not wait for it
+        here: the relay looks it up in history before it tells them.
         """
         since = now - max(_DAY_S, 3 * next_open(key.interval, 0))
         self.doubted = {time for time in self.doubted if time > since}
-        kept: list[Candle] = []
-        for candle in candles:
+        candles = [candle for candle in candles if candle.time <= now + FUTURE_S]
+        for candle in filter(is_unreadable, candles):
             time = candle.time
-            if time > now + FUTURE_S:
-                break
-            if not is_unreadable(candle):
-                kept.append(candle)
-            elif self.newest is None or time < self.newest.time or (time == self.newest.time and self.is_closed):
+            if self.newest is None or time < self.newest.time or (time == self.newest.time and self.is_closed):
                 self.built.pop(time, None)
-            elif candle is candles[-1]:
-                return kept, True
-            elif time not in self.doubted:
+            elif candle is not candles[-1]:
                 self.doubted.add(time)
-                return kept, True
-            else:
                 # What is built from these candles lacks one.
                 self.covered = None
-        return kept, False
+        kept = [candle for candle in candles if not is_unreadable(candle)]
+        return kept, bool(candles) and is_unreadable(candles[-1])
 
     def take(
         self, key: StreamKey, candles: Sequence[Candle], now: float, *, is_followed: bool = False

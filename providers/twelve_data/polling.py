@@ -249,8 +249,10 @@ class Polls:
                 stream.covered = stream.asked
             yield from stream.take(key, candles, now, is_followed=is_followed)
             for other in [other for other, feeder in feeders.items() if feeder == key and other in self._watchlist]:
-                self._accept(other)
-                yield from self._streams[other].build(other, candles, now)
+                # Not where this answer left out a candle: the provider is asked for the larger one.
+                if self._streams[other].can_be_built(other, stream, key.interval, at):
+                    self._accept(other)
+                    yield from self._streams[other].build(other, candles, now)
 
     def _check(self, key: StreamKey, candles: Sequence[Candle], at: float, now: float) -> Iterator[PriceUpdate]:
         """Compare what was built since the last time; the provider's values stand."""

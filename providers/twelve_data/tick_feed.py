@@ -10,12 +10,13 @@ import aiohttp
 from providers.twelve_data.forex import Hours
 from providers.twelve_data.polled import PolledStream
 from providers.twelve_data.polling import Polls
-from providers.twelve_data.tick_codec import TICKS
+from providers.twelve_data.tick_codec import TICKS, ticks_of
 from providers.twelve_data.tick_source import Ticks, TickSource
 from providers.twelve_data.ticked import TickedStream, have_confirmed
 from relay import (
     AuthenticationFailed,
     Hosts,
+    Leaps,
     PriceUpdate,
     ProviderError,
     RateLimited,
@@ -64,6 +65,11 @@ class TickFeed:
         self._polled_at: dict[StreamKey, float] = {}
         self._news: asyncio.Queue[PriceUpdate | BaseException] = asyncio.Queue(_MOST_WAITING)
         self._look_at = 0.0
+        self._leaps = Leaps(
+            lambda tick: watchlist.skip(
+                f"a tick of {tick.key.symbol} is far from before and after: {tick.candle.close}"
+            )
+        )
         self._polled = Watchlist(
             on_accept=self._on_polled,
             on_reject=watchlist.reject,
@@ -111,6 +117,7 @@ class TickFeed:
             told += self._take_tick(news, now)
         elif (stream := self._streams.get(news.key)) is not None:
             self._rests.pop(news.key, None)
+            self._leaps.believe(ticks_of(news.key.symbol), news.candle)
             told += stream.confirm(news, now)
         if at >= self._look_at:
             self._look_at = at + _LOOK_S
@@ -129,7 +136,17 @@ class TickFeed:
             return []
         if not self._source.hear(symbol):
             return []
-        return [update for stream in self._of(symbol) for update in stream.tick(candle.time, candle.close, now)]
+        streams = self._of(symbol)
+        if not any(stream.is_trading(candle.time) for stream in streams):
+            return []
+        # Of what is built of ticks nobody can say any more which of them was wrong.
+        ticks = (tick,) if self._leaps.passes(tick) else self._leaps.weigh(tick)
+        return [
+            update
+            for one in ticks
+            for stream in streams
+            for update in stream.tick(one.candle.time, one.candle.close, now)
+        ]
 
     def _of(self, symbol: str) -> list[TickedStream]:
         return [stream for key, stream in self._streams.items() if key.symbol == symbol]

@@ -129,6 +129,9 @@ class Planner:
             return CreditTurn(key, earliest, usual_s)
         if stream.newest is None:
             return CreditTurn(key, max(earliest, stream.anchor + usual_s), usual_s)
+        if every_s is not None and stream.asked < at + opens - now:
+            # The first price after the opening is worth more than anybody's second.
+            return CreditTurn(key, earliest, self._poll_s)
         if every_s is None:
             unchecked = min(stream.built, default=stream.newest.time)
             due = at - now + next_check(unchecked, key.interval, stream.checked)

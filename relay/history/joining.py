@@ -6,10 +6,11 @@ promise begins before the past ends, whatever the provider's history is like and
 
 import asyncio
 import dataclasses
+from itertools import takewhile
 from typing import Protocol
 
 from relay.core.errors import ProviderError, RateLimited, StoreError
-from relay.core.intervals import length_s
+from relay.core.intervals import length_s, next_open
 from relay.core.model import Candle, StreamKey, parted
 from relay.history.range_walk import HistoryRequest, LiveEdge, PastCandles
 from relay.history.service import HistoryService
@@ -284,6 +285,14 @@ class Joining:
         revised |= since_asked if is_new else {}
         candles = [revised[time] for time in sorted(revised)]
         return snapshot._replace(revised=candles, revisions_known=self._revisions_known)
+
+    def note_given(self, snapshot: SplicedPast, history: HistoryService) -> None:
+        """Have the closed candles of a snapshot that were over only a moment before compared when they have settled."""
+        info, interval = self._provider.info, self.stream.key.interval
+        settled_before = self._asked_at - info.close_grace_s - info.fresh_s
+        closed = snapshot.candles if snapshot.last_is_closed else snapshot.candles[:-1]
+        fresh = takewhile(lambda candle: next_open(interval, candle.time) > settled_before, reversed(closed))
+        history.calls.note_given(self._provider, self.stream.key, fresh)
 
     def begins_at(self, snapshot: SplicedPast) -> int | None:
         """Return from which open time on the subscriber has all candles with a snapshot, its gaps' once they come."""

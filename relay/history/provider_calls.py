@@ -2,14 +2,14 @@
 
 A good answer is put into the store; what may still change of it, such as the open candle, is kept for a moment. What
 it did not give although it may be there is in doubt, and asked for again later. Where it speaks of candles that are
-known already, the two are compared.
+known already, or were given to somebody before they had settled, the two are compared.
 """
 
 import asyncio
 import logging
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from typing import NamedTuple
 
 from relay.core.clock import Clock
@@ -30,6 +30,7 @@ MOST_AGAIN = 8
 """Calls for what is in doubt that one request may cause."""
 
 _MOST_RECENT = 4096
+_MOST_GIVEN = 64
 
 OnAnswer = Callable[[CandleSource, StreamKey, Candle], Awaitable[None]]
 """Takes the first candle of an answer before the answer is used."""
@@ -80,6 +81,7 @@ class ProviderCalls:
         self._turns: dict[str, FairQueue] = {}
         # With the age of the symbol's past: what was said of another instrument is worth nothing.
         self._recent: dict[tuple[str, StreamKey], tuple[int, ProviderAnswer]] = {}
+        self._given: dict[tuple[str, StreamKey], dict[int, Candle]] = {}
         self._is_closed = False
         self.ended = 0
         self.dropped = 0
@@ -96,6 +98,15 @@ class ProviderCalls:
         elif not (answer.reaches_present and any(span.start > answer.span.start for span in request.stored)):
             # A later span would mean that the stream went on since, past the candle that was open then.
             request.adopt(answer)
+
+    def note_given(self, source: CandleSource, key: StreamKey, candles: Iterable[Candle]) -> None:
+        """Note closed candles that somebody was given; those that had not settled then are compared when they have."""
+        given = {candle.time: candle for candle in candles}
+        if given:
+            known = self._given.pop((source.name, key), {}) | given
+            self._given[source.name, key] = dict(sorted(known.items())[-_MOST_GIVEN:])
+        while len(self._given) > _MOST_RECENT:
+            del self._given[next(iter(self._given))]
 
     def under_way(self, source: CandleSource, key: StreamKey, span: Span) -> list[ProviderCall]:
         """Return the calls that ask for a part of a span."""
@@ -331,6 +342,10 @@ class ProviderCalls:
                     one for one in _part(candles, good, part) if self.doubts.touch(stream, one.time, one.time + 1)
                 ]
             writes += self.doubts.weigh(stream, part, inside, {*inside}.difference(good), asked_at)
+        given = self._given.get(stream, {})
+        if given:
+            settled = [candle for span in writes for candle in _part(candles, good, span)]
+            changed += [one for one in settled if given.pop(one.time, one) != one]
         for candle in news:
             self._store.put_closed(name, key, candle, None)
         adding = [self._store.add(name, key, _part(candles, good, span), span) for span in writes]

@@ -201,6 +201,7 @@ class Provider:
             raise AuthenticationFailed(self.refusal)
         failure: ProviderError
         fault_of_update, in_a_row, is_left = self.border.fault_of_update, 0, False
+        leaps = self.border.leaps(watchlist)
         task = asyncio.current_task()
         try:
             async with aclosing(self.open_feed(watchlist)) as updates:
@@ -216,8 +217,10 @@ class Provider:
                             watchlist.skip(fault)
                             continue
                         update = repaired
+                    told = (update,) if leaps is None or leaps.passes(update) else leaps.weigh(update)
                     try:
-                        yield update
+                        for one in told:
+                            yield one
                     except GeneratorExit:
                         is_left = True
                         raise

@@ -21,6 +21,7 @@ from relay.core.model import (
 )
 from relay.core.secret import Secret
 from relay.protocol.fields import parse_symbol
+from relay.upstream.leaps import Leaps
 from relay.upstream.watchlist import Watchlist
 
 _POSITIVE = frozenset({"crypto", "forex"})
@@ -73,6 +74,12 @@ class CandleValidator:
         self._step = {interval: grid_s(interval, is_utc=info.is_utc_grid) for interval in info.intervals}
         # No multiple of this is an open time, so that what is no whole number of steps is looked at closely.
         self._grid = self._step | dict.fromkeys(_UNEVEN, _NO_STEP)
+
+    def leaps(self, watchlist: Watchlist) -> Leaps | None:
+        """Return who judges the prices of one feed by one another, None where they may be zero and below."""
+        if self._floor:
+            return None
+        return Leaps(lambda one: watchlist.skip(f"{one.key}: {_range(one.candle)}, far from before and after"))
 
     def fault_of_update(self, update: object, watchlist: Watchlist) -> str | None:
         """Judge what `relay_stream` yielded. On the way of every update, hence the order: types, stream, values."""
@@ -161,6 +168,10 @@ class CandleValidator:
             times = {candle.time for candle in found}
             found = sorted(found + [unreadable(time) for time in {*spoilt} - times])
         return found
+
+
+def _range(candle: Candle) -> str:
+    return f"a price of {candle.close!r}" if candle.low == candle.high else f"{candle.low!r} to {candle.high!r}"
 
 
 def fault_of_type(candle: object) -> str | None:

@@ -48,6 +48,7 @@ class Series:
         "_closed_event_ms",
         "_held",
         "_last_event_ms",
+        "_mended",
         "_newest_event_ms",
         "backfilled",
         "closed",
@@ -78,6 +79,8 @@ class Series:
         self.duplicates = self.late = self.revised = self.backfilled = self.nonsense = 0
         self._asked_until = 0
         self._held: dict[int, PriceUpdate] = {}
+        # What repairs told before the stream came to tell anything.
+        self._mended: dict[int, Candle] = {}
         self._closed_event_ms: dict[int, int] = {}
         self._last_event_ms = 0
         self._newest_event_ms = 0
@@ -103,6 +106,11 @@ class Series:
                 self.is_catching_up = True
                 self._hold(update)
                 return ()
+            if self._mended:
+                if candle.time in self._mended:
+                    return self._accept_mended(update, event_ms)
+                if candle.time > max(self._mended):
+                    self._mended.clear()
         elif candle.time < last.time or self.last_is_closed:
             return self._accept_past(update, event_ms)
         elif not update.is_closed:
@@ -150,6 +158,20 @@ class Series:
             self.last = candle
         self.revised += 1
         return update._replace(is_revised=True)
+
+    def _accept_mended(self, update: PriceUpdate, event_ms: int) -> Sequence[PriceUpdate]:
+        """Come to a candle that a repair told before; only other values are news."""
+        candle = update.candle
+        if not update.is_closed:
+            self.late += 1
+            return ()
+        is_known = candle == self._mended.pop(candle.time)
+        self._advance(candle, is_closed=True, event_ms=event_ms)
+        if is_known:
+            self.duplicates += 1
+            return ()
+        self.revised += 1
+        return (update._replace(is_revised=True),)
 
     def _can_be_new(self, time: int) -> bool:
         """Say whether a closed candle that is not remembered was never told, rather than forgotten or not owed."""
@@ -287,7 +309,7 @@ class Series:
         event_ms = self._asked_ms
         if last is not None and (candle.time < last.time or (candle.time == last.time and self.last_is_closed)):
             return self._accept_past(update, event_ms)
-        is_news = self.has_told or self.is_owed(candle.time)
+        is_news = self._mended.pop(candle.time, None) is None and (self.has_told or self.is_owed(candle.time))
         is_repair = not is_news and self.gaps.hold(candle.time)
         self._believe(candle.time)
         self._advance(candle, is_closed=True, event_ms=event_ms)
@@ -386,6 +408,8 @@ class Series:
                 # Nothing later was told yet, so this is its ordinary closing.
                 self._advance(candle, is_closed=True, event_ms=self._asked_ms)
             else:
+                if self.last is None:
+                    self._mended[candle.time] = candle
                 update = self._correct(update, self._asked_ms)
             told.append(update)
             self.backfilled += 1
@@ -429,6 +453,7 @@ class Series:
         self._closed_event_ms = {time: self._closed_event_ms[time] for time in self.closed}
         self._held = {time: update for time, update in self._held.items() if time >= before}
         self.gaps.forget(before)
+        self._mended = {time: candle for time, candle in self._mended.items() if time >= before}
         if last is None or last.time >= before:
             return None
         self._asked_until = max(self._asked_until, last.time + 1)

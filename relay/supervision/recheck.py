@@ -9,7 +9,7 @@ from relay.core.clock import Clock
 from relay.core.errors import ProviderError, RateLimited, StoreError
 from relay.core.intervals import length_s
 from relay.core.model import Budget, StreamKey
-from relay.core.spans import FOREVER, Span
+from relay.core.spans import FOREVER, Span, merge_spans
 from relay.history.range_walk import PageRequest
 from relay.history.service import HistoryService
 from relay.plugins.provider import Provider
@@ -30,20 +30,21 @@ LATE_S = 86_400.0
 
 
 class Look(NamedTuple):
-    """Open times of a stream to be compared; `place` is that of the delay in `ProviderInfo.compare_after_s`."""
+    """Open times of a stream to be compared, and up to which that is done then, for each delay."""
 
     key: StreamKey
-    place: int
     span: Span
+    marks: list[int]
 
 
 class Recheck:
     """Asks one provider, a call at a time and at most every `every_s`, about candles that its streams closed.
 
-    Each candle comes up once for each delay of `ProviderInfo.compare_after_s`; what is in doubt of a stream goes first.
-    Nothing is asked while anything else waits for the provider or its budgets have not plenty left. What comes of the
-    answers is `Calls`' to say. Streams that are dropped are looked at until they were compared to their end. So are
-    those of the last run: its looks are not written down, and `recall` begins again with all that may have been due.
+    Each candle comes up once for each delay of `ProviderInfo.compare_after_s`; what is due for several is asked for at
+    once, since it costs the same. What is in doubt of a stream goes first. Nothing is asked while anything else waits
+    for the provider or its budgets have not plenty left. What comes of the answers is `ProviderCalls`' to say. Streams
+    that are dropped are looked at until they were compared to their end. So are those of the last run: its looks are
+    not written down, and `recall` begins again with all that may have been due.
     """
 
     def __init__(self, provider: Provider, history: HistoryService, clock: Clock, *, every_s: float = EVERY_S) -> None:
@@ -145,30 +146,33 @@ class Recheck:
             del self._marks[key], self._ends[key]
 
     def _due(self, streams: Container[StreamKey]) -> Look | None:
-        """Return what has waited longest of what is to be compared, in turns with what of it nobody follows.
+        """Return what has waited longest of what is to be compared, with what is due of it for other delays.
 
-        After a restart that may be much, and must not hold up the others for days.
+        What nobody follows takes turns with the others: after a restart it may be much.
         """
         now = self._provider.clock.now()
-        due: dict[bool, tuple[float, Look]] = {}
+        first: dict[bool, tuple[float, StreamKey, int]] = {}
         for key, marks in self._marks.items():
-            length, is_followed = length_s(key.interval), key in streams
-            for place, (mark, after_s) in enumerate(zip(marks, self._delays, strict=True)):
-                waited_s = now - after_s - length - mark
-                end = min(int(mark + waited_s) + 1, self._ends[key], mark + self._page * length)
-                # Of those that have waited as long the later look: it may serve for both.
-                before = due.get(is_followed)
-                if (
-                    waited_s >= 0
-                    and mark < end
-                    and (before is None or (waited_s, place) > (before[0], before[1].place))
-                ):
-                    due[is_followed] = waited_s, Look(key, place, Span(mark, end))
-        if not due:
+            is_followed = key in streams
+            for mark, end, after_s in zip(marks, self._due_until(key, now), self._delays, strict=True):
+                waited_s = now - after_s - length_s(key.interval) - mark
+                if mark < end and (is_followed not in first or waited_s > first[is_followed][0]):
+                    first[is_followed] = waited_s, key, mark
+        if not first:
             return None
-        _, look = due[not self._was_followed] if len(due) == 2 else next(iter(due.values()))
-        self._was_followed = look.key in streams
-        return look
+        _, key, mark = first[not self._was_followed] if len(first) == 2 else next(iter(first.values()))
+        self._was_followed = key in streams
+        marks, ends = self._marks[key], self._due_until(key, now)
+        due = merge_spans(Span(at, until) for at, until in zip(marks, ends, strict=True) if at < until)
+        start, end = next(span for span in due if span.start <= mark < span.end)
+        end = min(end, start + self._page * length_s(key.interval))
+        done = [max(at, min(until, end)) if start <= at else at for at, until in zip(marks, ends, strict=True)]
+        return Look(key, Span(start, end), done)
+
+    def _due_until(self, key: StreamKey, now: float) -> list[int]:
+        """Return up to which open time a stream is to be compared by now, for each delay."""
+        length, last = length_s(key.interval), self._ends[key]
+        return [min(int(now - after_s - length) + 1, last) for after_s in self._delays]
 
     def _doubted(self, streams: Mapping[StreamKey, SupervisedStream]) -> tuple[StreamKey, int] | None:
         """Return a stream that is owed something in doubt which is to be asked for again, and since when it is."""
@@ -187,7 +191,6 @@ class Recheck:
         length = length_s(key.interval)
         most = min((span.end - span.start) // length + 2, self._provider.info.candles_per_call)
         piece = PageRequest(span.start, span.end, most, None, False, is_bounded=True)
-        asked_at = self._provider.clock.now()
         try:
             await self._calls.wait([self._calls.start(self._provider, key, piece, CLIENT)])
         except (RateLimited, StoreError) as error:
@@ -196,13 +199,8 @@ class Recheck:
         except ProviderError as error:
             # It is a sample: one stream whose questions fail does not hold up the others.
             self._failed(key, error)
-        marks = self._marks.get(key)
-        if marks is not None:
-            for place, after_s in enumerate(self._delays):
-                if marks[place] >= span.start:
-                    # It was late enough for this one, too.
-                    marks[place] = max(marks[place], min(span.end, int(asked_at - after_s - length) + 1))
-            marks[look.place] = span.end
+        if key in self._marks:
+            self._marks[key] = look.marks
 
     async def _ask_again(self, key: StreamKey, since: int) -> None:
         try:

@@ -1,4 +1,4 @@
-"""Days of Twelve Data in seconds, each in a process of its own: a week and a weekend; more with `--forex-weeks`.
+"""Days of Twelve Data in seconds, each in a process of its own: a week, late bars, a weekend; `--forex-weeks`: more.
 
 `python -m tests.support.forex_week --help` runs others.
 """
@@ -13,7 +13,7 @@ import pytest
 from providers.sandbox import Market
 from tests.support.forex_judge import LENGTHS_S, Message, Scenario, StreamJudge, Told, Trouble, Truth, Values, moment
 from tests.support.forex_troubles import ORDEALS
-from tests.support.forex_week import COMES_LATE, ORDEAL_NAMES, STAYS
+from tests.support.forex_week import COMES_LATE, ORDEAL_NAMES, STAYS, resumption
 
 ROOT = Path(__file__).parents[2]
 FRIDAY = moment("2026-10-16 20:00")
@@ -98,6 +98,16 @@ def test_the_judge_finds_wrong_closes(truth: Truth) -> None:
     assert kinds(truth, [*told, Told(CLOSES + 7200, padded)]) == {"never was"}
 
 
+def test_the_judge_takes_what_a_resume_brings_of_before_as_revised(truth: Truth) -> None:
+    told = sound(truth)
+    wrong = update(truth, FRIDAY, values=(1.0, 1.0, 1.0, 1.0))
+    mended = [candle(FRIDAY, truth.values(FRIDAY))]
+    resumed = {"type": "snapshot", "candles": [], "last_is_closed": True, "revised": mended}
+    assert kinds(truth, [Told(CLOSES + 10, wrong), *told[1:], Told(CLOSES + 999, resumed)]) == set()
+    again = {**resumed, "candles": mended}
+    assert kinds(truth, [*told, Told(CLOSES + 999, again)]) == {"twice"}
+
+
 def test_the_judge_finds_gaps(truth: Truth) -> None:
     gap = {"type": "gap", "from": FRIDAY, "to": CLOSES, "reason": "none"}
     first, *rest = sound(truth)
@@ -117,6 +127,29 @@ def test_the_judge_finds_a_state_that_does_not_fit_the_trouble(truth: Truth) -> 
     refused = Trouble("the key is refused", OPENS, END, required="error")
     assert kinds(truth, sound(truth), refused) == {"connected in trouble"}
     assert kinds(truth, [*sound(truth), Told(OPENS + 600, status("error"))], refused) == set()
+
+
+def test_the_judge_excuses_a_late_opening_only_where_others_had_spent_the_credits(truth: Truth) -> None:
+    told = [*sound(truth)[:2], Told(OPENS + 5, status("throttled"))]
+
+    def found(*ordeals: str) -> set[str]:
+        scenario = Scenario(FRIDAY, (END - FRIDAY) / 3600, "stream", "free", ordeals=frozenset(ordeals))
+        judge = StreamJudge("client", "EUR/USD@1h", truth, scenario)
+        judge.told += told
+        judge.judge([(FRIDAY, END)])
+        return {kind for kind, _ in judge.wrong}
+
+    assert found() == {"first price"}
+    assert found("another program") == set()
+
+
+def test_a_client_goes_on_behind_what_it_has_and_asks_for_what_it_lacks(truth: Truth) -> None:
+    assert resumption([]) == {}
+    gap = {"type": "gap", "interval": "1h", "from": FRIDAY - 7200, "to": FRIDAY, "reason": "none"}
+    told = [Told(CLOSES, gap), Told(CLOSES, {**update(truth, FRIDAY), "revision": 7})]
+    assert resumption(told) == {"since": FRIDAY, "revision": 7, "gaps": [[FRIDAY - 7200, FRIDAY]]}
+    told += [Told(CLOSES + 9, update(truth, FRIDAY - 3600 * number, revised=True)) for number in (1, 2)]
+    assert resumption(told) == {"since": FRIDAY, "revision": 7}
 
 
 def test_the_judge_finds_a_holiday_that_is_called_live_or_a_gap() -> None:
@@ -183,7 +216,8 @@ WEEKS = {
     "bars that settle after an hour": ("--start", "2026-10-13 00:00", "--hours", "60", "--settles", "3600"),
     "troubles": ("--start", "2026-10-12 00:00", "--hours", "100", "--ordeal", "troubles"),
     "another key": ("--start", "2026-10-12 00:00", "--hours", "54", "--ordeal", "another key"),
-    "another program": ("--start", "2026-10-12 00:00", "--hours", "48", "--ordeal", "another program"),
+    # It leaves nothing of two days; in the morning after, what was missed can be had.
+    "another program": ("--start", "2026-10-12 00:00", "--hours", "58", "--ordeal", "another program"),
     "a smaller plan": ("--start", "2026-10-12 00:00", "--hours", "102", "--ordeal", "a smaller plan"),
     "no ticks at first": ("--start", "2026-10-12 00:00", "--hours", "48", "--ordeal", "no ticks at first"),
 }  # fmt: skip
@@ -206,6 +240,11 @@ def run_week(*options: str) -> None:
 @pytest.mark.timeout(600)
 def test_a_week_passes_without_a_fault() -> None:
     run_week(*WEEK, *POLL_FREE, *QUICK)
+
+
+@pytest.mark.timeout(600)
+def test_bars_that_settle_late_come_right_within_the_credits_of_the_free_plan() -> None:
+    run_week(*WEEKS["bars that settle late"], *POLL_FREE, *QUICK)
 
 
 @pytest.mark.timeout(600)

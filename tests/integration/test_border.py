@@ -1,9 +1,11 @@
 """What comes in from a provider and makes no sense: it costs itself, and nothing else is touched by it."""
 
+import asyncio
+import itertools
 import math
 import sqlite3
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable
 from email.utils import formatdate
 from pathlib import Path
 from typing import Any
@@ -13,10 +15,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from providers import BUILTIN
 from providers.sandbox import Sandbox
 from providers.twelve_data.answers import KeyRefused, read_series
 from providers.twelve_data.forex import Hours
-from relay import BadAnswer, Candle, PriceUpdate, ProviderInfo, StreamKey, Watchlist, decimal, decimals, read_rows
+from relay import (
+    BadAnswer,
+    Candle,
+    PriceUpdate,
+    ProviderInfo,
+    StreamKey,
+    Watchlist,
+    decimal,
+    decimals,
+    hookimpl,
+    read_rows,
+)
 from relay.app import PROVIDERS, STORE
 from relay.core.clock import Clock
 from relay.plugins.validation import CandleValidator
@@ -24,6 +38,7 @@ from relay.storage.inspect import overview, reading
 from relay.storage.verify import verify
 from tests.conftest import StartRelay
 from tests.support.running_relay import eventually
+from tests.support.supervised_provider import A, Scripted, rig_of
 
 NO_NUMBERS = (
     *("1_00", " 100 ", " 1", "1 ", "1\n", "١٠٠", "１", "1e308", "1e5", "1E5", "NaN", "Infinity", "true", "null", "[1]"),
@@ -466,3 +481,84 @@ async def test_a_date_two_hours_behind_empties_no_answer_and_cuts_nothing_from_t
     with reading(name) as connection:
         stored = connection.execute("SELECT count(*) FROM candles WHERE time >= ?", (before[0]["time"],)).fetchone()
     assert stored[0] >= len(before) - 1
+
+
+# ---- prices that leap --------------------------------------------------------------------------------------------
+
+
+class Saying(Scripted):
+    """Says what it is told to, in one feed."""
+
+    def __init__(self, asset_class: str, *prices: float) -> None:
+        super().__init__(asset_classes=(asset_class,))
+        candles = [Candle(T - T % 60 + 60 * n, price, price, price, price) for n, price in enumerate(prices)]
+        self.updates = [PriceUpdate(A, candle, is_closed=True) for candle in candles]
+
+    @hookimpl
+    async def relay_stream(self, watchlist: Watchlist) -> AsyncGenerator[PriceUpdate, None]:
+        for update in self.updates:
+            yield update
+
+
+async def passed(folder: Path, plugin: Saying) -> tuple[list[float], list[str]]:
+    """Return the prices that the relay takes of a feed, and what it says of those that it left out."""
+    skipped: list[str] = []
+    async with rig_of(plugin, folder) as rig:
+        updates = rig.provider.stream(Watchlist([A], on_skip=skipped.append))
+        return [update.candle.close async for update in updates], skipped
+
+
+@pytest.mark.parametrize("asset_class", ["crypto", "forex"])
+async def test_a_price_far_from_before_and_after_is_left_out_and_counted(tmp_path: Path, asset_class: str) -> None:
+    taken, skipped = await passed(tmp_path, Saying(asset_class, 1.1, 1100.0, 1.1, 1.2))
+    assert (taken, skipped) == ([1.1, 1.1, 1.2], ["A@1m: a price of 1100.0, far from before and after"])
+
+
+async def test_a_price_that_another_one_confirms_is_taken_however_far_it_is(tmp_path: Path) -> None:
+    prices = [60_000.0, 8000.0, 8100.0, 61_000.0, 60_500.0]
+    assert await passed(tmp_path, Saying("crypto", *prices)) == (prices, [])
+
+
+async def test_where_prices_may_be_zero_none_is_far_from_another(tmp_path: Path) -> None:
+    prices = [20.0, -37.0, 0.0, 10.0]
+    assert await passed(tmp_path, Saying("energy", *prices)) == (prices, [])
+
+
+class Slipping(Scripted):
+    """Closes a candle a second at 100; the third of them it says at 100,000, which its history knows nothing of."""
+
+    def __init__(self) -> None:
+        super().__init__(name="slipping", asset_classes=("crypto",), intervals=("1s",))
+        self.slipped: int | None = None
+
+    @staticmethod
+    def candle(opened: int, price: float = 100.0) -> Candle:
+        return Candle(opened, price, price, price, price)
+
+    @hookimpl
+    async def relay_stream(self, watchlist: Watchlist) -> AsyncGenerator[PriceUpdate, None]:
+        opened = int(time.time())
+        for number in itertools.count():
+            await asyncio.sleep(max(0.0, opened + 1.02 - time.time()))
+            if number == 2:
+                self.slipped = opened
+            price = 100_000.0 if self.slipped == opened else 100.0
+            for key in watchlist.streams:
+                yield PriceUpdate(key, self.candle(opened, price), is_closed=True)
+            opened += 1
+
+    @hookimpl
+    async def relay_candles(self, start: int | None, end: int, limit: int) -> list[Candle]:
+        times = range(start or int(time.time()) - 100, min(end, int(time.time())))
+        return [self.candle(opened) for opened in (times[-limit:] if start is None else times[:limit])]
+
+
+async def test_a_candle_that_a_leap_would_have_closed_is_closed_as_history_has_it(relay_with: StartRelay) -> None:
+    plugin = Slipping()
+    relay = await relay_with(builtin=(*BUILTIN, plugin))
+    client = await relay.connect()
+    await client.subscribe("slipping:S@1s")
+    told = [(await client.update(is_closed=True))["candle"] for _ in range(5)]
+    assert [candle["time"] for candle in told] == list(range(told[0]["time"], told[0]["time"] + 5))
+    assert plugin.slipped in [candle["time"] for candle in told]
+    assert {candle["close"] for candle in told} == {100.0}

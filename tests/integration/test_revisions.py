@@ -234,6 +234,28 @@ async def test_what_history_revises_while_nobody_follows_reaches_who_comes_back(
     assert revised_in(snapshot) == [(times[1], 50.0)]
 
 
+class Settling(Venue):
+    """Its candles may change for two seconds after their end."""
+
+    @hookimpl
+    def relay_provider(self) -> ProviderInfo:
+        return super().relay_provider()._replace(close_grace_s=2.0)
+
+
+async def test_a_candle_that_a_snapshot_gave_before_it_settled_is_revised_when_it_has(relay_with: StartRelay) -> None:
+    venue = Settling()
+    relay = await relay_with(builtin=(*BUILTIN, venue))
+    client = await relay.connect()
+    await client.ask("subscribe", symbol="S", interval="1s", bars=5)
+    snapshot = await client.until_type("snapshot")
+    given = [candle["time"] for candle in snapshot["candles"] if candle["time"] < int(time.time())]
+    venue.revise(given[-1], 50.0, tells=False)
+    await eventually(lambda: time.time() > given[-1] + 4)
+    await relay.get("history", symbol="S", interval="1s", start_time=given[0])
+    told = await client.update(revised=True)
+    assert (told["candle"]["time"], told["candle"]["close"]) == (given[-1], 50.0)
+
+
 async def test_what_is_revised_while_a_resume_is_under_way_comes_once(relay_with: StartRelay) -> None:
     venue = Venue()
     relay = await relay_with(builtin=(*BUILTIN, venue))

@@ -762,7 +762,7 @@ async def test_history_of_another_symbol_is_a_bad_answer(
         await plugin.candles("USD/JPY", "1m", None, at("2026-01-13 12:01"), 1)
 
 
-async def test_a_bar_without_a_value_is_waited_for_once_and_told_by_the_next_poll(
+async def test_a_bar_without_a_value_costs_no_newer_price_and_is_told_by_the_next_poll(
     exchange: TwelveDataStandIn, plugin: Plugin
 ) -> None:
     feed = plugin.feed("EUR/USD@1m")
@@ -773,9 +773,10 @@ async def test_a_bar_without_a_value_is_waited_for_once_and_told_by_the_next_pol
     whole = time_series((_label(last + 120), "1"), (_label(last + 60), "1"), (_label(last), "1"))
     exchange.faults.answer_rest(200, spoilt, times=1)
     exchange.faults.answer_rest(200, whole)
-    await feed.run(230)
-    closed = [update.candle.time for update in feed.updates if update.is_closed]
-    assert closed[:3] == [last, last + 60, last + 120]
+    told = await feed.run(60)
+    assert [(update.candle.time, update.is_closed) for update in told] == [(last, True), (last + 120, False)]
+    told = await feed.run(170)
+    assert (last + 60, True) in [(update.candle.time, update.is_closed) for update in told]
 
 
 async def test_a_bar_that_stays_without_a_value_is_stepped_over_and_told_when_it_comes(

@@ -161,6 +161,20 @@ async def test_the_relay_is_told_when_each_stream_is_polled_next(plugin: Plugin,
         assert every_s == pytest.approx(60, abs=3)
 
 
+async def test_every_stream_has_its_first_price_soon_after_the_opening(
+    exchange: TwelveDataStandIn, plugin: Plugin, time: FakeTime
+) -> None:
+    """At 17:00 in New York; the day before clocks changed, so that none of these can be built from another."""
+    time.at = at("2026-10-30 20:50")
+    pairs_of_minutes = ("AUD/USD", "EUR/USD", "GBP/USD", "NZD/USD", "USD/CAD", "USD/CHF", "USD/JPY")
+    feed = plugin.feed(*(f"{pair}@1m" for pair in pairs_of_minutes), "EUR/JPY@1d", "GBP/JPY@4h", "EUR/GBP@4h")
+    await feed.run(3600)
+    time.at = at("2026-11-01 21:59:30")
+    await feed.run(10)
+    told = await feed.run(170)
+    assert {update.key.symbol for update in told} >= {"EUR/JPY", "GBP/JPY", "EUR/GBP", "EUR/USD", "USD/JPY"}
+
+
 async def test_candles_that_do_not_come_on_a_holiday_are_asked_for_ever_more_rarely(
     exchange: TwelveDataStandIn, plugin: Plugin
 ) -> None:

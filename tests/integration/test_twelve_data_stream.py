@@ -146,6 +146,24 @@ async def test_a_closed_candle_is_confirmed_and_the_difference_told(
         assert told(feed)[-2:] == [(0, 1.1, 1.15, 1.05, 1.12, True), (1, 1.12, 1.12, 1.12, 1.12, False)]
 
 
+async def test_an_absurd_tick_touches_no_candle_and_a_crash_is_told_with_its_second_tick(
+    exchange: Exchange, plugin: Plugin, time: FakeTime
+) -> None:
+    async with plugin.pump("EUR/USD@1m") as feed:
+        await first_poll(feed, exchange)
+        exchange.bars((-1, 1, 1.2, 0.9, 1.1), (0, 1.1, 1.1, 1.1, 1.1))
+        time.at = at("2026-01-14 12:00:05")
+        await feed.until(lambda: told(feed)[-1] == (0, 1.1, 1.1, 1.1, 1.1, False))
+        for price in (1100.0, 1e300):
+            exchange.inject("EUR/USD", price, at("2026-01-14 12:00:06"))
+        await tick(feed, exchange, time, 1.2, "12:00:07")
+        assert told(feed)[-1] == (0, 1.1, 1.2, 1.1, 1.2, False)
+        assert feed.skipped == [f"a tick of EUR/USD is far from before and after: {price}" for price in (1100.0, 1e300)]
+        exchange.inject("EUR/USD", 0.1, at("2026-01-14 12:00:08"))
+        await tick(feed, exchange, time, 0.11, "12:00:09")
+        assert told(feed)[-1] == (0, 1.1, 1.2, 0.1, 0.11, False)
+
+
 async def test_a_client_sees_the_difference_as_a_revision(relay_with: StartRelay) -> None:
     # A Wednesday noon to come: the hour decides when polls are, and the relay has a clock of its own, by which it would
     # look up candles that should have closed long ago.

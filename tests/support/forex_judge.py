@@ -64,6 +64,11 @@ class Scenario(NamedTuple):
         """When it is over."""
         return self.start + self.hours * HOUR_S
 
+    @property
+    def shares_credits(self) -> bool:
+        """Whether others spend credits of the same key, and may spend all of a day's."""
+        return "another program" in self.ordeals
+
 
 class Trouble(NamedTuple):
     """What was wrong with the provider, from when to when.
@@ -333,6 +338,8 @@ class StreamJudge:
         for opened, is_open in self._truth.changes(start, end - within_s):
             if not is_open or self._is_holiday(opened, opened + within_s) or self._is_excused(opened, opened + 1):
                 continue
+            if self._scenario.shares_credits and self._was_throttled(opened, opened + SETTLES_S):
+                continue
             first = next((at for at, message in self.told if at >= opened and _price_time(message) >= opened), None)
             if first is None or first > opened + within_s:
                 came = "none" if first is None else f"{first - opened:.0f} s later"
@@ -349,13 +356,16 @@ def _price_time(message: Message) -> int:
 def closed_candles(message: Message) -> Iterator[tuple[int, Values, bool]]:
     """Yield open time, values and whether it is revised of each closed candle in a message."""
     candles: Iterable[Message] = ()
+    revised: Iterable[Message] = ()
     if message["type"] == "snapshot":
         candles = message["candles"] if message["last_is_closed"] else message["candles"][:-1]
+        revised = message.get("revised", ())
     elif message["type"] == "price_update" and message["is_closed"]:
-        candles = (message["candle"],)
-    for candle in candles:
-        values = candle["open"], candle["high"], candle["low"], candle["close"]
-        yield candle["time"], values, bool(message.get("revised"))
+        candles, revised = ((), (message["candle"],)) if message.get("revised") else ((message["candle"],), ())
+    for part, is_revised in ((revised, True), (candles, False)):
+        for candle in part:
+            values = candle["open"], candle["high"], candle["low"], candle["close"]
+            yield candle["time"], values, is_revised
 
 
 def _runs(times: Sequence[int], length_s: int) -> Iterator[tuple[int, int]]:

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tests.support.forex_judge import (
+    LENGTHS_S,
     PLANS,
     Plan,
     Scenario,
@@ -38,6 +39,10 @@ AWAY_S = 300
 LATE_S = 1800
 RETRY_S = 60.0
 """So long after a refusal a client subscribes again."""
+GAPS_EVERY_S = 1800.0
+"""So often a client asks for what it was told is missing, as the relay's own do."""
+MOST_GAPS = 50
+"""So many a client may ask for when it resumes."""
 QUIET_FROM_S = 3600.0
 QUIET_STEP_S = 10.0
 """While the market is closed timers may be so late, from an hour after its close to an hour before it opens."""
@@ -91,11 +96,16 @@ async def simulate(now: Time, scenario: Scenario) -> tuple[list[tuple[str, str]]
 
         async def subscribe(name: str, wait_s: float = 0.0) -> None:
             await asyncio.sleep(wait_s)
-            since = max((_last_closed(judge(who, name).told)), default=None)
-            options: dict[str, Any] = {} if since is None else {"since": since}
-            await client.ask("subscribe", streams=[name], **options)
+            await client.ask("subscribe", streams=[name], **resumption(judge(who, name).told))
 
-        subscribing = [asyncio.create_task(subscribe(name)) for name in names]
+        async def ask_for_gaps() -> None:
+            while True:
+                await asyncio.sleep(GAPS_EVERY_S)
+                for name in names:
+                    if "gaps" in resumption(judge(who, name).told):
+                        await subscribe(name)
+
+        subscribing = [*(asyncio.create_task(subscribe(name)) for name in names), asyncio.create_task(ask_for_gaps())]
         try:
             async with asyncio.timeout(seconds):
                 while True:
@@ -191,8 +201,22 @@ async def _lists_symbols(relay: "Running") -> bool:
     return answer.status == 200 and "EUR/USD" in answer.body
 
 
-def _last_closed(told: Sequence[Told]) -> list[int]:
-    return [opened for one in told for opened, _, is_revised in closed_candles(one.message) if not is_revised]
+def resumption(told: Sequence[Told]) -> dict[str, Any]:
+    """Return the options with which a client goes on: behind its last closed candle, and what changed meanwhile."""
+    closed = {opened for one in told for opened, _, _ in closed_candles(one.message)}
+    if not closed:
+        return {}
+    options: dict[str, Any] = {"since": max(closed)}
+    revision = next((one.message["revision"] for one in reversed(told) if "revision" in one.message), None)
+    if revision is not None:
+        options["revision"] = revision
+    told_gaps = [message for _, message in told if message["type"] == "gap"]
+    gaps = [
+        [gap["from"], gap["to"]]
+        for gap in told_gaps
+        if not closed.issuperset(range(gap["from"], gap["to"], LENGTHS_S[gap["interval"]]))
+    ]
+    return {**options, "gaps": gaps[-MOST_GAPS:]} if gaps else options
 
 
 class _Spent:

@@ -1034,6 +1034,16 @@ async def test_what_the_stream_told_while_history_was_asked_stands(bench: Bench)
     assert (kept[minute(18)], kept[minute(25)]) == (newer, fresh)
 
 
+async def test_what_was_given_before_it_settled_is_compared_when_it_has(bench: Bench) -> None:
+    told: list[News] = []
+    bench.history.calls.on_news = told.append
+    given = [final(minute(17)), final(minute(18))._replace(close=1.5)]
+    bench.history.calls.note_given(bench.provider, KEY, given)
+    for _ in range(2):
+        await bench.ask(start=minute(17), end=minute(29))
+    assert told == [News("fake", KEY, [final(minute(18))], [], bench.provider.now)]
+
+
 async def test_another_instruments_past_changes_nothing_and_is_told(bench: Bench) -> None:
     news, told = back(bench), []
     bench.history.calls.on_disagreement = lambda *what: told.append(what)

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from providers.twelve_data.polled import PolledStream
-from relay import Candle, PriceUpdate, StreamKey
+from relay import Candle, PriceUpdate, StreamKey, unreadable
 
 NOON = 1_768_392_000  # 2026-01-14 12:00 UTC
 FIVE = StreamKey("EUR/USD", "5m")
@@ -135,3 +135,49 @@ def test_whatever_the_rhythm_of_polls_built_candles_are_the_true_ones(
             opened = update.candle.time - NOON
             if update.is_closed or update is updates[-1]:
                 assert update.candle == true(300, opened, seen)
+
+
+# -- candles that cannot be read -------------------------------------------------------------------
+
+ONE = StreamKey("EUR/USD", "1m")
+
+
+def poll(stream: PolledStream, now: float, *candles: Candle) -> list[tuple[int, float, float, float, float, bool]]:
+    kept, is_followed = stream.readable(ONE, candles, now)
+    return told(list(stream.take(ONE, kept, now, is_followed=is_followed)))
+
+
+def flat(number: int, price: float = 1.0) -> Candle:
+    return minute(number, price, price, price, price)
+
+
+def test_a_candle_that_cannot_be_read_withholds_no_later_one() -> None:
+    stream = polled(ONE, flat(0), flat(1))
+    answer = [flat(1), unreadable(NOON + 120), flat(3), unreadable(NOON + 240), flat(5, 2.0)]
+    assert poll(stream, NOON + 310, *answer) == [
+        (1, 1.0, 1.0, 1.0, 1.0, True), (3, 1.0, 1.0, 1.0, 1.0, True), (5, 2.0, 2.0, 2.0, 2.0, False),
+    ]  # fmt: skip
+    assert stream.rows_needed("1m", NOON + 310, NOON - 86_400) >= 5
+    assert poll(stream, NOON + 350, flat(2), flat(3), unreadable(NOON + 240), flat(5, 3.0)) == [
+        (2, 1.0, 1.0, 1.0, 1.0, True), (5, 3.0, 3.0, 3.0, 3.0, False),
+    ]  # fmt: skip
+    assert poll(stream, NOON + 430, flat(2), flat(3), flat(4), flat(5, 3.0)) == [
+        (4, 1.0, 1.0, 1.0, 1.0, True), (5, 3.0, 3.0, 3.0, 3.0, True),
+    ]  # fmt: skip
+
+
+def test_the_newest_candle_that_cannot_be_read_still_closes_the_one_before() -> None:
+    stream = polled(ONE, flat(0), flat(1))
+    assert poll(stream, NOON + 125, flat(1), unreadable(NOON + 120)) == [(1, 1.0, 1.0, 1.0, 1.0, True)]
+    assert poll(stream, NOON + 185, flat(2), flat(3)) == [
+        (2, 1.0, 1.0, 1.0, 1.0, True), (3, 1.0, 1.0, 1.0, 1.0, False),
+    ]  # fmt: skip
+
+
+def test_larger_candles_are_not_built_from_an_answer_that_lacks_one() -> None:
+    smaller, larger = polled(ONE, flat(0), flat(1)), polled(FIVE, flat(-5), flat(0))
+    smaller.covered = larger.asked = 1.0
+    assert larger.can_be_built(FIVE, smaller, "1m", 2.0)
+    poll(smaller, NOON + 250, flat(1), unreadable(NOON + 120), flat(3))
+    smaller.covered = smaller.covered or 3.0
+    assert not larger.can_be_built(FIVE, smaller, "1m", 3.0)

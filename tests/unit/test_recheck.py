@@ -152,6 +152,18 @@ async def test_each_delay_compares_once_more(tmp_path: Path) -> None:
         assert await watch.tick(3600) == 0
 
 
+async def test_one_question_compares_for_all_delays(tmp_path: Path) -> None:
+    """A question costs the same whatever it reaches: what little there is to spare has to last for all streams."""
+    plugin = Metered(compare_after_s=(300.0, 3600.0))
+    plugin.known = [candle(minute) for minute in range(80)]
+    async with watch_of(plugin, tmp_path) as watch:
+        watch.carry(A)
+        watch.close_minutes(A, *range(80))
+        assert await watch.tick(3600 + 20 * 60) == 1
+        assert await watch.tick() == 1
+        assert plugin.ranges == [(0, 74), (74, 75)]
+
+
 @pytest.mark.parametrize(
     "budget",
     [

@@ -866,3 +866,40 @@ def test_what_was_told_as_a_gap_at_a_join_and_opens_after_the_newest_candle_is_n
     fresh = Series(MINUTE, float(STARTS["1m"] + 90))
     fresh.owe(SeriesGap(minute(-3).time, minute(5).time))
     assert fresh.gaps.left == [SeriesGap(minute(-3).time, STARTS["1m"] + 31)]
+
+
+def repaired_before_it_began() -> tuple[Series, Callable[..., PriceUpdate]]:
+    """A stream that was wanted at minute 5 and has told nothing; of a gap of a join 0 to 3 were repaired, 2 was not."""
+
+    def closing(number: int, price: float = 1.0) -> PriceUpdate:
+        return PriceUpdate(MINUTE, Candle(STARTS["1m"] + 60 * number, price, price, price, price), is_closed=True)
+
+    series = Series(MINUTE, float(STARTS["1m"] + 5 * 60 + 30))
+    series.owe(SeriesGap(closing(0).candle.time, closing(4).candle.time))
+    told = series.repair(series.gaps.left[0], [closing(number).candle for number in (0, 1, 3)])
+    assert [update.is_revised for update in told] == [True, True, True]
+    return series, closing
+
+
+def test_a_stream_that_comes_to_what_a_repair_told_does_not_tell_it_again() -> None:
+    """A polled stream goes on where its polls ended, before the moment at which it was wanted anew."""
+    series, closing = repaired_before_it_began()
+    told = [update for number in range(7) for update in series.accept(closing(number))]
+    assert [(update.candle, update.is_revised) for update in told] == [
+        (closing(number).candle, False) for number in (2, 4, 5, 6)
+    ]
+
+
+def test_a_stream_that_comes_to_other_values_than_a_repair_told_revises_them() -> None:
+    series, closing = repaired_before_it_began()
+    assert series.accept(closing(0)._replace(is_closed=False)) == ()
+    (told,) = series.accept(closing(0, 2.0))
+    assert told.is_revised
+
+
+def test_history_does_not_tell_again_what_a_repair_told_before_the_stream_came_to_it() -> None:
+    series, closing = repaired_before_it_began()
+    assert [update.candle for update in series.accept(closing(2))] == [closing(2).candle]
+    assert series.accept(closing(6)) == ()
+    told = series.fill([closing(number).candle for number in (3, 4, 5)], closing(6).candle.time)
+    assert [update.candle for update in told] == [closing(number).candle for number in (4, 5, 6)]

@@ -148,6 +148,7 @@ class ClientSubscriptions:
         is_new = stream not in self._subscriber.subscriptions
         # The splice comes before the subscription: what a stream tells of the past is in the snapshot already.
         snapshot = joining.splice(None if is_new else self._since.get(stream))
+        joining.note_given(snapshot, self._context.history)
         self._join(stream, joining.options, joining.floor(), joining.has_from(snapshot))
         begin = joining.begins_at(snapshot)
         if begin is not None:
