@@ -48,6 +48,8 @@ _MESSAGE_BYTES = 4000
 _KLINES_PAGE = 1000
 _KLINES_WEIGHT = 2
 _EXCHANGE_INFO_WEIGHT = 20
+_MOST_PAIRS = 20_000
+"""There are 3,710."""
 _BAN_S = 120.0
 _INVALID_SYMBOL = -1121
 _TOO_MANY = -1003
@@ -396,7 +398,11 @@ class BinanceProvider:
         )
         _learn_limit(self._weight, body)
         pairs = body.get("symbols") if isinstance(body, dict) else None
-        listed = [_instrument(pair if isinstance(pair, dict) else {}) for pair in pairs or ()]
+        if not isinstance(pairs, list):
+            pairs = []
+        if len(pairs) > _MOST_PAIRS:
+            raise BadAnswer(f"exchangeInfo: {len(pairs):,} pairs; at most {_MOST_PAIRS:,} are read")
+        listed = [_instrument(pair if isinstance(pair, dict) else {}) for pair in pairs]
         if not any(isinstance(one.symbol, str) and isinstance(one.base, str) for one in listed):
             raise BadAnswer("exchangeInfo: no pair in it")
         return listed

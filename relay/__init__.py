@@ -12,7 +12,6 @@ from relay.core.errors import (
     RateLimited,
     UnknownSymbol,
 )
-from relay.core.http_sessions import LIST_BOUNDS, PAGE_BOUNDS, Bounds
 from relay.core.intervals import next_open, open_time
 from relay.core.model import (
     Budget,
@@ -29,6 +28,7 @@ from relay.core.model import (
 from relay.core.saved_value import Memory
 from relay.core.secret import Secret
 from relay.core.version import VERSION
+from relay.network.http_sessions import LIST_BOUNDS, PAGE_BOUNDS, Bounds, open_session
 from relay.plugins.hookspecs import API_VERSION, hookimpl
 from relay.upstream.close_on_next import CloseOnNext
 from relay.upstream.codec import Accepted, Closing, FeedCodec, Rejected
@@ -84,6 +84,7 @@ __all__ = [
     "hookimpl",
     "is_unreadable",
     "next_open",
+    "open_session",
     "open_time",
     "page_candles",
     "read_rows",

@@ -35,6 +35,8 @@ from relay import (
     next_open,
 )
 
+_MOST_PAIRS = 20_000
+"""There are some 1,500."""
 _INFO = ProviderInfo(
     name="twelve_data",
     api=API_VERSION,
@@ -195,6 +197,8 @@ class TwelveDataProvider:
             raise body.error()
         pairs = body.get("data") if isinstance(body, dict) else None
         entries = pairs if isinstance(pairs, list) else []
+        if len(entries) > _MOST_PAIRS:
+            raise BadAnswer(f"forex_pairs: {len(entries):,} pairs; at most {_MOST_PAIRS:,} are read")
         named = [pair for pair in entries if isinstance(pair, dict) and isinstance(pair.get("symbol"), str)]
         if not named:
             raise BadAnswer("forex_pairs: no pair in it")

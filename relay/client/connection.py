@@ -93,6 +93,7 @@ class RelayConnection:
                 return Ended(None, "the relay sent something unreadable")
             if said is None:
                 continue
+            socket.note_news(heard)
             if isinstance(said, Update | Snapshot):
                 # Data flows: the next loss is the first again.
                 self._failures = 0

@@ -21,7 +21,8 @@ import orjson
 from yarl import URL
 
 from relay.core.errors import Code, RelayError
-from relay.core.http_sessions import Redirected, TooLarge
+from relay.network.connector import TooLarge
+from relay.network.http_sessions import Redirected
 
 # The refusal of a WebSocket comes without its body: aiohttp keeps the status and the headers.
 _CODES = {401: Code.UNAUTHORIZED, 403: Code.FORBIDDEN, 429: Code.RATE_LIMITED, 503: Code.INTERNAL}

@@ -4,7 +4,7 @@ import asyncio
 import math
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar, cast
 
 import aiohttp
 import orjson
@@ -12,9 +12,9 @@ from yarl import URL
 
 from relay.client.decoding import Unreadable
 from relay.client.errors import BadArgument, ClientClosed, ClientError, Translated, bad_reply, refusal
-from relay.core.http_sessions import MIB, Bounds, open_session, read_within
 from relay.core.json_reading import NoJson, read_json
 from relay.core.version import VERSION
+from relay.network.http_sessions import MIB, Bounds, CountedSocket, open_session, read_within
 
 T = TypeVar("T")
 
@@ -24,6 +24,7 @@ BOUNDS = Bounds(64 * MIB, 8_000_000)
 _LARGEST_MESSAGE = 8 * MIB
 """A snapshot of 5,000 candles has 1.3 MB."""
 _HANDSHAKE_S = 10.0
+_MOST_AT_A_TIME = 100
 
 
 class Ended(NamedTuple):
@@ -36,12 +37,18 @@ class Ended(NamedTuple):
 class RelaySocket:
     """An open WebSocket to a relay. Whatever happens to it is told by `receive` as its end."""
 
-    def __init__(self, socket: aiohttp.ClientWebSocketResponse, url: URL) -> None:
+    def __init__(self, socket: CountedSocket, url: URL) -> None:
         self._socket = socket
+        socket.has_judge = True
+        self._heard = 0
         self._translated = Translated(url)
 
     async def receive(self, within_s: float) -> str | Ended | None:
         """Return the next text or the end; None when the time is over, or nothing of use came."""
+        self._heard += 1
+        if not self._heard % _MOST_AT_A_TIME:
+            # Messages that are there already are read without a turn of the loop.
+            await asyncio.sleep(0)
         try:
             with self._translated:
                 try:
@@ -57,7 +64,13 @@ class RelaySocket:
             return text
         if frame.type is aiohttp.WSMsgType.BINARY:
             return None
+        if self._socket.is_flooded:
+            return Ended(None, "the relay sent too much that means nothing")
         return Ended(self._socket.close_code, str(frame.extra or "") if frame.type is aiohttp.WSMsgType.CLOSE else "")
+
+    def note_news(self, text: str) -> None:
+        """Take note that a text meant something: of others there may be a thousand a second."""
+        self._socket.note_news(text)
 
     async def send(self, request: Mapping[str, Any]) -> None:
         """Send a request; where that fails, `receive` meets the end."""
@@ -134,7 +147,7 @@ class Http:
                     max_msg_size=_LARGEST_MESSAGE,
                     timeout=aiohttp.ClientWSTimeout(ws_close=2.0),
                 )
-        return RelaySocket(socket, self._url)
+        return RelaySocket(cast(CountedSocket, socket), self._url)
 
     async def close(self) -> None:
         """Close the connections; those of a session given are its owner's."""

@@ -13,6 +13,7 @@
         ├── ProviderTimeout          it did not answer in time
         ├── UnknownSymbol            it does not know the symbol, or the plan does not include it
         └── BadAnswer                it answered something that makes no sense
+            └── Flooded                  it sent so much without news that it is not listened to
 
 The messages reach clients: they never carry a key, a token, a file path or an address with a query.
 """
@@ -141,3 +142,7 @@ class UnknownSymbol(ProviderError):
 
 class BadAnswer(ProviderError):
     """The provider answered something that makes no sense."""
+
+
+class Flooded(BadAnswer):
+    """The provider sent so much that is no news that it is not listened to any more."""

@@ -20,12 +20,12 @@ from relay.core.errors import (
     RateLimited,
     UnknownSymbol,
 )
-from relay.core.http_sessions import open_session
 from relay.core.model import Budget, Candle, Instrument, OpenHours, PriceUpdate, ProviderInfo, StreamKey
 from relay.core.patience import steps
 from relay.core.saved_value import Memory
 from relay.core.secret import pattern_of, texts_of
 from relay.core.trading_hours import TradingHours
+from relay.network.http_sessions import open_session
 from relay.plugins.cancellation import end_task, let_go
 from relay.plugins.validation import (
     CandleValidator,

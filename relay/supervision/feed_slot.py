@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 from relay.core.clock import Clock
-from relay.core.errors import AuthenticationFailed, RateLimited
+from relay.core.errors import AuthenticationFailed, Flooded, RateLimited
 from relay.core.model import StreamKey
 from relay.plugins.provider import Provider
 from relay.supervision.backfill import Backfill
@@ -280,7 +280,7 @@ class FeedSlot:
             for supervised in list(self._supervised.values()):
                 self._on_refuse(supervised, str(error))
             return None
-        if feed.has_delivered:
+        if feed.has_delivered and not isinstance(error, Flooded):
             self._backoff.reset()
         wait_s = error.retry_after if isinstance(error, RateLimited) else self._backoff.next_s()
         if not self._is_current(feed):

@@ -18,8 +18,9 @@ from relay.core.errors import (
     ProviderUnavailable,
     RateLimited,
 )
-from relay.core.http_sessions import PAGE_BOUNDS, Bounds, Redirected, TooLarge, read_within
 from relay.core.json_reading import NoJson, read_json
+from relay.network.connector import TooLarge
+from relay.network.http_sessions import PAGE_BOUNDS, Bounds, Redirected, read_within
 
 TIMEOUT_S = 15.0
 CONNECT_TIMEOUT_S = 5.0
@@ -190,6 +191,8 @@ def network_cause(error: BaseException) -> str:
         return "the address is not valid"
     if isinstance(error, aiohttp.ClientSSLError):
         return "TLS failed"
+    if isinstance(error, aiohttp.ClientResponseError):
+        return "what came is no HTTP that can be read"
     inner = getattr(error, "os_error", None) or error
     if not isinstance(inner, OSError):
         return type(inner).__name__

@@ -7,10 +7,11 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 
 import aiohttp
 
-from relay.core.errors import AuthenticationFailed, BadAnswer, ProviderError, ProviderUnavailable, RateLimited
-from relay.core.http_sessions import Redirected
+from relay.core.errors import AuthenticationFailed, BadAnswer, Flooded, ProviderError, ProviderUnavailable, RateLimited
 from relay.core.model import PriceUpdate, StreamKey
 from relay.core.patience import steps
+from relay.network.connector import TooLarge
+from relay.network.http_sessions import CountedSocket, Redirected
 from relay.upstream.codec import Accepted, Closing, FeedCodec, Rejected
 from relay.upstream.rate_limit import Pace
 from relay.upstream.rest import network_cause, retry_after_s
@@ -37,17 +38,25 @@ async def websocket_feed(
 
     Subscribes what the watchlist holds, then follows it; what was wished and withdrawn while a message waited for its
     turn is never sent. A stream that left the watchlist and came back is unsubscribed and subscribed again. Answers
-    protocol pings, sends its own every 20 s and gives up on a silent peer after 10 s.
+    protocol pings, sends its own every 20 s and gives up on a silent peer after 10 s. Of what comes it takes a slice in
+    each turn of the event loop, and a hundred messages at most.
 
     Returns when the upstream closes. Raises `ProviderUnavailable` when the connection cannot be opened or is lost,
     `AuthenticationFailed` when the upgrade is answered with 401, `RateLimited` when it is answered with 418, or 429 and
-    a `Retry-After`, `BadAnswer` when the peer breaks the WebSocket protocol.
+    a `Retry-After`, `BadAnswer` when the peer breaks the WebSocket protocol, `Flooded` when more than a thousand frames
+    a second, and 20,000 at once, come without a value that `decode` returns.
     """
     ws = await _connect(session, codec)
     link = _Link(ws, codec, watchlist)
+    socket = ws if isinstance(ws, CountedSocket) else None
+    if socket is not None:
+        socket.has_judge = True
     try:
         link.start()
         while True:
+            if not link.heard % _MOST_AT_A_TIME:
+                # Messages that are there already are read without a turn of the loop.
+                await asyncio.sleep(0)
             link.is_reading = True
             message = await ws.receive()
             link.is_reading = False
@@ -59,8 +68,9 @@ async def websocket_feed(
                     decoded = tuple(codec.decode(message.data))
                 except _NO_SENSE as error:
                     watchlist.skip(f"{type(error).__name__}: {error}"[:_REASON_LENGTH])
-                    await link.let_others_run()
                     continue
+                if decoded and socket is not None:
+                    socket.note_news(message.data)
                 for value in decoded:
                     if isinstance(value, PriceUpdate):
                         yield value
@@ -69,12 +79,12 @@ async def websocket_feed(
             elif kind is aiohttp.WSMsgType.PING:
                 link.heard += 1
                 link.owe_pong(message.data)
-                await link.let_others_run()
             elif kind is aiohttp.WSMsgType.PONG:
                 link.heard += 1
-                await link.let_others_run()
             else:
                 break
+        if socket is not None and socket.is_flooded:
+            raise Flooded("too many frames without news came: the connection was ended")
         if not link.heard:
             codec.connect_failed(None)
         if kind is aiohttp.WSMsgType.ERROR:
@@ -103,6 +113,8 @@ async def _connect(session: aiohttp.ClientSession, codec: FeedCodec) -> aiohttp.
     except Redirected as error:
         status = error.status
         failure = ProviderUnavailable(f"the connection was refused: {error}")
+    except TooLarge as error:
+        failure = BadAnswer(f"the connection was not opened: {error}")
     except (aiohttp.ClientError, OSError, TimeoutError) as error:
         failure = ProviderUnavailable(f"cannot connect: {network_cause(error)}")
     codec.connect_failed(status)
@@ -243,11 +255,6 @@ class _Link:
                 self._carried[key] = self._watchlist.wanted_since(key)
             return list(self._codec.subscribe(new))
         return []
-
-    async def let_others_run(self) -> None:
-        """Wait for a turn of the loop now and then: messages that are there already are read without one."""
-        if not self.heard % _MOST_AT_A_TIME:
-            await asyncio.sleep(0)
 
     def owe_pong(self, payload: bytes) -> None:
         """Have a ping answered; of several that wait, only the newest (RFC 6455, 5.5.3)."""

@@ -1,77 +1,10 @@
-"""The frames of one client, before aiohttp's reader sees them: each is counted, and has to have a mask.
+"""The frames of one client: each is counted, and has to have a mask."""
 
-All frames of a WebSocket pass here and nowhere else: the reader hands on whole messages only, so that empty
-continuations would be seen by nobody, and it does not look for the mask (RFC 6455 section 5.1).
-"""
-
-from collections.abc import Callable
-from typing import Any
-
-from relay.web.rate_limits import TokenBucket
-
-UNIT_BYTES = 4096
-"""So many bytes count as much as a frame."""
-SMALL_BYTES, SMALL_UNITS = 1024, 2
-"""A read of less that begins no frame counts as two: whoever sends byte by byte costs most."""
-LONGEST_BYTES = 1 << 20
-
-# Nobody can have agreed to these reserved bits: a reader closes with 1002, as it has to without a mask.
-_REFUSED = b"\xf0\x80"
-_REST = 1 << 63
+from relay.network.websocket_frames import FrameCounter
 
 
-class FrameGuard:
-    """Stands before the reader of one WebSocket and has it refuse the first frame without a mask, and what is too much.
+class FrameGuard(FrameCounter):
+    """Stands before the reader of a client's WebSocket; the first frame without a mask is refused, as is a flood."""
 
-    It only follows where frames begin; what they hold, and whether it is right, is the reader's concern. `allowed`
-    loses one for each frame and for every `UNIT_BYTES`, and for small reads that begin no frame. When it is used up it
-    `is_flooded`, and `stop` is called: there is nothing more to read.
-    """
-
-    __slots__ = ("_head", "_left", "_reader", "_stop", "allowed", "is_flooded")
-
-    def __init__(self, reader: Any, allowed: TokenBucket, stop: Callable[[], None]) -> None:
-        self.allowed = allowed
-        self.is_flooded = False
-        self._reader = reader
-        self._stop = stop
-        self._head = b""  # of a frame whose length is not known yet
-        self._left = 0  # bytes until the next frame begins
-
-    def feed_data(self, data: bytes) -> tuple[bool, bytes]:
-        """Take what was read from the socket; return what the reader does: whether it is done for, and what is left."""
-        came = len(data)
-        if self._head:
-            data, self._head = self._head + data, b""
-        before = self._left  # belongs to a frame that the reader is in the middle of
-        at, size = before, len(data)
-        frames = 0
-        while size - at >= 2:
-            length = data[at + 1] - 0x80
-            if length < 0:
-                data, at = data[:at] + _REFUSED, _REST
-                break
-            begin = at + (6 if length < 126 else 8 if length == 126 else 14)
-            if length >= 126:
-                if size < begin - 4:
-                    break
-                length = int.from_bytes(data[at + 2 : begin - 4], "big")
-            at = begin + length
-            frames += 1
-        if at < size:
-            data, self._head = data[:at], data[at:]
-        self._left = max(0, at - size)
-        units = frames + came / UNIT_BYTES
-        if not frames and came < SMALL_BYTES:
-            units += SMALL_UNITS
-        if self.is_flooded or not self.allowed.take(units):
-            # The reader finds no fault in the middle of a frame; one that is too long it refused before.
-            data = b"\0" * before + _REFUSED if before < LONGEST_BYTES else b""
-            self.is_flooded, self._left, self._head = True, _REST, b""
-            self._stop()
-        result: tuple[bool, bytes] = self._reader.feed_data(data)
-        return result
-
-    def __getattr__(self, name: str) -> Any:
-        """Leave all else that aiohttp wants of its reader, now or in a later version, to the reader."""
-        return getattr(self._reader, name)
+    __slots__ = ()
+    wants_mask = True

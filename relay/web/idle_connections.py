@@ -11,8 +11,8 @@ from typing import NamedTuple, cast
 
 from aiohttp import web
 
+from relay.core.rate_limits import TokenBucket
 from relay.web.inlet import Inlet, Protocol, inlet_of
-from relay.web.rate_limits import TokenBucket
 
 HANDSHAKE_S = 60.0
 LOOKS = 20

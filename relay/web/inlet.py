@@ -1,30 +1,24 @@
 """Between the socket and aiohttp: what a client sends is handed on in slices, and not without end.
 
-aiohttp parses all that one read brings at once, 256 KB with uvloop, and reads on as long as there is something. That
-are 43,000 frames or chunks of a body, and with thirty such clients nobody else is served. Here each client has a slice
-for each round of the event loop, and nothing more is read from it before that is used up.
-
-This module and `frame_reader` depend on names of aiohttp that are not public; `tests/integration/test_inlet.py` holds
-each of them.
+This module depends on names of aiohttp that are not public; `tests/integration/test_inlet.py` holds each of them.
 """
 
 import asyncio
 import logging
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any, cast
 
 from aiohttp import web
 
 from relay.core.errors import Code
+from relay.core.rate_limits import TokenBucket
 from relay.core.version import NAME
+from relay.network.read_slices import Slices
 from relay.web.frame_reader import FrameGuard
 from relay.web.problems import problem
-from relay.web.rate_limits import TokenBucket
 
 log = logging.getLogger(__name__)
 
-SLICE_BYTES = 16 * 1024
 REQUEST_BYTES = 1024 * 1024
 """What a client may send over HTTP until the next request of it is complete, or else its connection ends."""
 UNREAD_S = 60.0
@@ -87,40 +81,21 @@ class Protocol(web.RequestHandler):
         return answer
 
 
-class Inlet(asyncio.Protocol):
-    """The protocol of one connection; `inner` is aiohttp's. `new_bucket` makes what counts the frames of a WebSocket.
+class Inlet(Slices):
+    """The protocol of one connection. `new_bucket` makes what counts the frames of a WebSocket.
 
     `frames` is its guard once it is a WebSocket. Over HTTP a client that takes nothing for `unread_s` is cut.
     """
 
-    __slots__ = (
-        "_at",
-        "_is_held",
-        "_is_stopped",
-        "_left",
-        "_new_bucket",
-        "_over_limit",
-        "_pumping",
-        "_rest",
-        "_timer",
-        "_unread_s",
-        "frames",
-        "inner",
-        "transport",
-    )
+    __slots__ = ("_is_stopped", "_left", "_new_bucket", "_over_limit", "_timer", "_unread_s", "frames")
 
     def __init__(self, inner: Protocol, new_bucket: Callable[[], TokenBucket], *, unread_s: float = UNREAD_S) -> None:
-        self.inner = inner
-        self.transport: asyncio.Transport | None = None
+        super().__init__(inner)
         self.frames: FrameGuard | None = None
         self._new_bucket = new_bucket
         self._unread_s = unread_s
         self._over_limit: TokenBucket | None = None
         self._left = REQUEST_BYTES
-        self._rest = b""
-        self._at = 0
-        self._pumping: asyncio.Handle | None = None
-        self._is_held = False
         self._is_stopped = False
         self._timer: asyncio.TimerHandle | None = None
 
@@ -132,56 +107,28 @@ class Inlet(asyncio.Protocol):
         self.inner.connection_made(transport)
 
     def data_received(self, data: bytes) -> None:
-        """Hand on a slice now, and the rest in the next rounds of the event loop."""
+        """Hand on what came, while it is not too much."""
         if self._is_stopped:
             self._left -= len(data)
             if self._left <= 0:
                 self._go_by_state()
-        elif self._rest or self._is_held or len(data) > SLICE_BYTES:
-            self._rest = self._rest[self._at :] + data
-            self._at = 0
-            self._plan()
-            self._go_by_state()
         else:
-            self._feed(data)
+            super().data_received(data)
 
-    def _plan(self) -> None:
-        if self._pumping is None and self._rest and not self._is_held:
-            self._pumping = asyncio.get_running_loop().call_soon(self._pump)
-
-    def _pump(self) -> None:
-        self._pumping = None
-        if self._is_held or not self._rest:
-            return
-        end = self._at + SLICE_BYTES
-        part, self._at = self._rest[self._at : end], end
-        if end >= len(self._rest):
-            self._rest, self._at = b"", 0
-        self._feed(part)
-        self._plan()
-        self._go_by_state()
-
-    def _feed(self, data: bytes) -> None:
+    def pass_on(self, data: bytes) -> None:
+        """Hand on a slice, or end the connection after too much of a request."""
         if self.frames is None:
             self._left -= len(data)
             if self._left < 0:
                 self.stop()
-                self._end(GOODBYE_S)
+                self._close(GOODBYE_S)
                 return
-        self.inner.data_received(data)
+        super().pass_on(data)
 
-    def _go_by_state(self) -> None:
-        """Read from the socket, or not."""
-        if self.transport is None or self.transport.is_closing():
-            return
-        # uvloop says so of a connection that is gone.
-        with suppress(RuntimeError):
-            if self._is_held or self._rest or (self._is_stopped and self._left <= 0):
-                self.transport.pause_reading()
-            else:
-                self.transport.resume_reading()
+    def _is_full(self) -> bool:
+        return super()._is_full() or (self._is_stopped and self._left <= 0)
 
-    def _end(self, after_s: float) -> None:
+    def _close(self, after_s: float) -> None:
         """Close, and cut what is not over after so long."""
         if self.transport is not None:
             self.transport.close()
@@ -197,41 +144,25 @@ class Inlet(asyncio.Protocol):
             self._timer.cancel()
             self._timer = None
 
-    def eof_received(self) -> None:
-        """Pass on that the client sends nothing more."""
-        self.inner.eof_received()
-
-    def connection_lost(self, exc: BaseException | None) -> None:
-        """End."""
-        self._rest, self._at = b"", 0
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End: nobody is there to be answered."""
+        self.forget()
         self._stop_watch()
-        self.inner.connection_lost(exc)
-        self.transport = None
+        super().connection_lost(exc)
 
     def pause_writing(self) -> None:
         """Have aiohttp wait; what is not read over HTTP is not waited for without end."""
-        self.inner.pause_writing()
+        super().pause_writing()
         if self.frames is None and not self._is_stopped:
             self._watch(self._unread_s)
 
     def resume_writing(self) -> None:
         """Have aiohttp go on."""
-        self.inner.resume_writing()
+        super().resume_writing()
         if not self._is_stopped:
             self._stop_watch()
 
-    # -- from aiohttp and the routes ---------------------------------------------------------------
-
-    def hold(self) -> None:
-        """Hand nothing on: aiohttp has enough."""
-        self._is_held = True
-        self._go_by_state()
-
-    def release(self) -> None:
-        """Go on."""
-        self._is_held = False
-        self._plan()
-        self._go_by_state()
+    # -- from the routes ---------------------------------------------------------------------------
 
     def guard(self, reader: Any) -> FrameGuard:
         """Put a guard before the reader of a WebSocket, and leave it to that to count."""
@@ -245,7 +176,7 @@ class Inlet(asyncio.Protocol):
 
     def stop(self, most: int = 0) -> None:
         """Hand on nothing more; read and forget at most so many bytes, so that the client sees why it has to go."""
-        self._rest, self._at = b"", 0
+        self.forget()
         self._is_stopped, self._left = True, most
         self._go_by_state()
 

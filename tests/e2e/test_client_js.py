@@ -141,7 +141,7 @@ async def start_client(request: pytest.FixtureRequest) -> AsyncIterator[StartCli
             async def end() -> None:
                 assert process.stdin is not None
                 process.stdin.close()
-                await process.wait()
+                await process.communicate()
 
             stack.push_async_callback(end)
             client = JsClient(process)

@@ -25,7 +25,8 @@ from relay import (
     websocket_feed,
 )
 from relay.client import BadReply, RelayClient
-from relay.core.http_sessions import MIB, Redirected, TooLarge, open_session, read_within
+from relay.network.connector import TooLarge
+from relay.network.http_sessions import MIB, Redirected, open_session, read_within
 from relay.upstream.rest import network_failure
 from tests.support.pump import Pump
 
@@ -199,7 +200,7 @@ def test_sessions_are_made_in_one_place() -> None:
         for node in ast.walk(ast.parse(text))
         if isinstance(node, ast.Call) and ast.unparse(node.func) in makers
     }
-    assert found == {"relay/core/http_sessions.py"}
+    assert found == {"relay/network/http_sessions.py"}
 
 
 # -- bounds ----------------------------------------------------------------------------------------
@@ -307,7 +308,8 @@ import asyncio, zlib
 from aiohttp import web
 from relay import BadAnswer, Hosts, LIST_BOUNDS, ProviderError, StreamKey, Watchlist, ask_rest, websocket_feed
 from relay.client import ClientError, RelayClient
-from relay.core.http_sessions import TooLarge, open_session
+from relay.network.connector import TooLarge
+from relay.network.http_sessions import open_session
 from tests.integration.test_websocket_feed import PlainCodec
 
 packer = zlib.compressobj(9, zlib.DEFLATED, -15)

@@ -34,7 +34,7 @@ async def feed(relay: StandInRelay, request: pytest.FixtureRequest, tmp_path: Pa
     yield JsClient(process)
     assert process.stdin is not None
     process.stdin.close()
-    await process.wait()
+    await process.communicate()
 
 
 async def test_stream_that_a_relay_does_not_know_for_a_while_is_live_again(relay: StandInRelay, feed: JsClient) -> None:

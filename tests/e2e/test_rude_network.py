@@ -22,7 +22,7 @@ import pytest
 from tests.e2e.test_client_js import CLIENT, SUPPORT, node_of
 from tests.e2e.test_soak import free_port, start_process
 from tests.support.rude_proxy import RudeProxy
-from tests.support.running_relay import eventually
+from tests.support.running_relay import end_process, eventually
 from tests.support.soak import (
     Faulter,
     HistoryCheck,
@@ -184,9 +184,7 @@ class Audience:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         for process in self.processes.values():
-            if process.returncode is None:
-                process.kill()
-            await process.wait()
+            await end_process(process)
 
 
 CLOSED_ONLY = {"bars": 5, "closed_only": True}

@@ -27,7 +27,7 @@ from relay.storage.inspect import overview, reading
 from relay.storage.verify import verify
 from relay.streams.subscriptions import Stream
 from tests.e2e.test_client_js import CLIENT, SUPPORT, find_node, node_of
-from tests.support.running_relay import Running, eventually, start_relay
+from tests.support.running_relay import Running, end_process, eventually, start_relay
 from tests.support.soak import (
     HABITS,
     USUAL,
@@ -331,8 +331,7 @@ class Crowd:
         """Let them all go."""
         await stop(self._tasks)
         for process in self._processes:
-            process.kill()
-            await process.wait()
+            await end_process(process)
 
     def report(self, say: Callable[[str, object], None]) -> None:
         """Tell what happened, and each violation with what led to it."""

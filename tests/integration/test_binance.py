@@ -533,7 +533,17 @@ async def test_more_klines_than_were_asked_for_are_refused(exchange: BinanceStan
         await plugin.candles("BTCUSDT", "1m", 0, 1_770_000_000, 5)
 
 
-@pytest.mark.parametrize("body", ["[]", "{}", '{"symbols":[1]}', '{"symbols":[{"symbol":"A"}]}', "null"])
+async def test_a_listing_of_more_pairs_than_any_exchange_has_is_not_walked(
+    exchange: BinanceStandIn, plugin: Plugin
+) -> None:
+    exchange.faults.answer_rest(200, '{"symbols":[' + "[]," * 20_000 + "[]]}")
+    with pytest.raises(BadAnswer, match="20,001 pairs; at most 20,000 are read"):
+        await plugin.instruments()
+
+
+@pytest.mark.parametrize(
+    "body", ["[]", "{}", '{"symbols":[1]}', '{"symbols":[{"symbol":"A"}]}', '{"symbols":"BTCUSDT"}', "null"]
+)
 async def test_a_listing_without_sense_is_a_bad_answer(exchange: BinanceStandIn, plugin: Plugin, body: str) -> None:
     exchange.faults.answer_rest(200, body)
     with pytest.raises(BadAnswer):

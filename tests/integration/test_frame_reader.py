@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from relay.core.rate_limits import TokenBucket
 from relay.web.frame_reader import FrameGuard
-from relay.web.rate_limits import TokenBucket
 from tests.support.raw_socket import HANDSHAKE, masked
 from tests.support.running_relay import Running
 

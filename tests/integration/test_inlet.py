@@ -9,8 +9,9 @@ import pytest
 from aiohttp import web
 from aiohttp.base_protocol import BaseProtocol
 
-from relay.web.inlet import OVER_LIMIT_BURST, REQUEST_BYTES, SLICE_BYTES, Inlet, Protocol
-from relay.web.rate_limits import TokenBucket
+from relay.core.rate_limits import TokenBucket
+from relay.network.read_slices import SLICE_BYTES
+from relay.web.inlet import OVER_LIMIT_BURST, REQUEST_BYTES, Inlet, Protocol
 from tests.conftest import StartRelay
 from tests.support.running_relay import eventually
 
@@ -46,10 +47,12 @@ class Inner:
         self.got: list[bytes] = []
         self.inlet: Inlet | None = None
         self.holds = False
+        self.has_ended = False
 
     def connection_made(self, transport: object) -> None: ...
 
-    def connection_lost(self, error: Exception | None) -> None: ...
+    def connection_lost(self, error: Exception | None) -> None:
+        self.has_ended = True
 
     def pause_writing(self) -> None: ...
 
@@ -141,6 +144,17 @@ async def test_after_the_end_some_is_read_and_forgotten_and_then_nothing(line: L
     assert (line.socket.is_reading, line.inner.got) == (False, [])
     line.inlet.release()
     assert not line.socket.is_reading
+
+
+@pytest.mark.parametrize("most", [None, 0, 10])
+async def test_the_end_of_the_connection_is_passed_on_at_once(line: Line, most: int | None) -> None:
+    line.inlet.data_received(LARGE)
+    line.inlet.hold()
+    if most is not None:
+        line.inlet.stop(most)
+        line.inlet.hold()
+    line.inlet.connection_lost(None)
+    assert line.inner.has_ended
 
 
 async def test_answer_that_nobody_reads_ends_the_connection() -> None:

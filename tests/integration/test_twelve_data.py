@@ -1148,6 +1148,14 @@ async def test_the_venues_pairs_and_the_metals_are_listed(plugin: Plugin) -> Non
     assert len({one.symbol for one in listed}) == len(listed)
 
 
+async def test_a_listing_of_more_pairs_than_there_are_is_not_walked(
+    exchange: TwelveDataStandIn, plugin: Plugin
+) -> None:
+    exchange.faults.answer_rest(200, '{"data":[' + "[]," * 20_000 + "[]]}")
+    with pytest.raises(BadAnswer, match="20,001 pairs; at most 20,000 are read"):
+        await plugin.instruments()
+
+
 @pytest.mark.parametrize("content", ["[]", "{}", '{"data":7}', '{"data":[1]}', '{"data":[{}]}'])
 async def test_a_listing_without_sense_is_a_bad_answer(
     exchange: TwelveDataStandIn, plugin: Plugin, content: str

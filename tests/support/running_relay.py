@@ -254,3 +254,13 @@ async def eventually(check: Callable[[], object], timeout_s: float = PATIENCE_S)
         if time.monotonic() > deadline:
             raise TimeoutError("the condition did not come about")
         await asyncio.sleep(0.01)
+
+
+async def end_process(process: asyncio.subprocess.Process) -> None:
+    """Kill a process, if it has not ended, and wait for that.
+
+    `wait` alone waits for the pipes as well, and so for ever where more was written than is read.
+    """
+    if process.returncode is None:
+        process.kill()
+    await process.communicate()

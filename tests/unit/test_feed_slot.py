@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from relay import AuthenticationFailed, ProviderUnavailable, RateLimited, StreamKey
+from relay.core.errors import Flooded
 from relay.supervision import feed_slot as slots
 from relay.supervision.stream_state import SupervisedStream
 from tests.support.running_relay import eventually
@@ -103,6 +104,23 @@ async def test_a_feed_that_ends_is_opened_again_after_the_wait_that_the_provider
         plugin.feeds[1].watchlist.accept([A])
         assert state(supervised) == "connected"
         assert supervised.stream.reconnects == 1
+
+
+async def test_waits_grow_for_a_feed_that_floods_after_each_price(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    plugin = Scripted()
+    async with rig_of(plugin, tmp_path) as rig:
+        rig.slot(rig.carry(A))
+        for _ in range(2):
+            await eventually(lambda: plugin.feeds and not plugin.feeds[-1].has_ended)
+            plugin.feeds[-1].say(update(A))
+            plugin.feeds[-1].end(Flooded("too many frames"))
+            await eventually(lambda: plugin.feeds[-1].has_ended)
+        await eventually(lambda: rig.attempts.again == {"bad_answer": 2})
+    waits = [record.fields["wait_s"] for record in caplog.records if hasattr(record, "fields")]
+    first, second = waits
+    assert 1 <= first <= 2 <= second <= 4
 
 
 async def test_a_provider_that_refuses_the_relay_is_not_asked_again(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from functools import partial
 from typing import Any
 
 import orjson
@@ -23,6 +24,9 @@ VALUES = st.recursive(
 TEXTS = st.builds(lambda value, plain: json.dumps(value, ensure_ascii=not plain).encode(), VALUES, st.booleans())
 
 
+WINDOWS = st.integers(1, 100)
+
+
 def outcome(reader: Any, text: bytes) -> Any:
     try:
         return reader(text)
@@ -31,18 +35,25 @@ def outcome(reader: Any, text: bytes) -> Any:
 
 
 @settings(max_examples=50)
-@given(TEXTS)
-def test_both_readers_read_the_same(text: bytes) -> None:
-    assert parse_in_turns(text) == parse(text) == orjson.loads(text)
+@given(TEXTS, WINDOWS)
+def test_both_readers_read_the_same(text: bytes, window: int) -> None:
+    assert parse_in_turns(text, window) == parse_in_turns(text) == parse(text) == orjson.loads(text)
 
 
-@given(TEXTS, st.integers(0, 60), st.sampled_from([b"", b",", b"]", b"}", b'"', b":", b"\\ud83d", b"\xff", b"NaN"]))
-def test_both_readers_refuse_the_same(text: bytes, at: int, damage: bytes) -> None:
+DAMAGES = [b"", b",", b"]", b"}", b'"', b":", b"\\ud83d", b"\xff", b"NaN", b"[", b"{", b"-", b"0", b"e", b" ", b"\n"]
+
+
+@settings(max_examples=300)
+@given(TEXTS, WINDOWS, st.integers(0, 60), st.sampled_from(DAMAGES))
+def test_both_readers_refuse_the_same(text: bytes, window: int, at: int, damage: bytes) -> None:
     damaged = text[:at] + damage + text[at + 1 :]
-    assert outcome(parse_in_turns, damaged) == outcome(parse, damaged)
+    in_turns = partial(parse_in_turns, window=window)
+    assert outcome(in_turns, damaged) == outcome(parse_in_turns, damaged) == outcome(parse, damaged)
 
 
-@pytest.mark.parametrize("text", [b"[NaN]", b"[Infinity]", b'["\\ud800"]', b"[1]]", b"", b"\xff", b"\xef\xbb\xbf[]"])
+@pytest.mark.parametrize(
+    "text", [b"[NaN]", b"[Infinity]", b"[1e999]", b'["\\ud800"]', b"[1]]", b"", b"\xff", b"\xef\xbb\xbf[]"]
+)
 async def test_what_is_no_json_is_refused_at_any_size(text: bytes) -> None:
     for size in (0, AT_ONCE):
         with pytest.raises(NoJson, match="no JSON"):
@@ -55,9 +66,21 @@ async def test_what_is_nested_too_deep_is_refused_by_name(depth: int) -> None:
         await read_json(b"[" * depth + b"]" * depth)
 
 
-async def test_loop_runs_while_a_large_text_is_read() -> None:
-    pair = {"symbol": "BTCUSDT", "filters": [{"filterType": "LOT_SIZE", "stepSize": "0.00001000"}] * 8, "isSpot": True}
-    text = orjson.dumps({"symbols": [pair] * 5000})
+PAIR = {"symbol": "BTCUSDT", "filters": [{"filterType": "LOT_SIZE", "stepSize": "0.00001000"}] * 8, "isSpot": True}
+LARGE: dict[str, bytes] = {
+    "a list of instruments": orjson.dumps({"symbols": [PAIR] * 5000}),
+    "arrays": b"[" + b"[]," * 100_000 + b"1]",
+    "arrays in arrays": b"[" + b"[[[]]]," * 50_000 + b"1]",
+    "arrays in an object": b'{"values":[' + b"[]," * 100_000 + b"1]}",
+    "numbers": b"[" + b"1," * 200_000 + b"1]",
+    "texts": b"[" + b'"",' * 100_000 + b"1]",
+    "empty objects": b"[" + b"{}," * 100_000 + b"1]",
+    "keys": b"{" + b",".join(b'"%d":0' % number for number in range(50_000)) + b"}",
+}
+
+
+@pytest.mark.parametrize("text", LARGE.values(), ids=LARGE)
+async def test_loop_runs_while_a_large_text_is_read(text: bytes) -> None:
     reading = asyncio.create_task(read_json(text))
     turns = 0
     while not reading.done():
@@ -66,3 +89,11 @@ async def test_loop_runs_while_a_large_text_is_read() -> None:
     assert await reading == orjson.loads(text)
     # Twice without it: before the thread, and when it is done.
     assert turns > 50
+
+
+def test_text_that_is_large_at_each_of_many_levels_is_not_read_again_and_again() -> None:
+    """Each level that does not fit into a window is read once in vain."""
+    deep = b"[" * 100 + b'"%b"' % (b"x" * 200) + b"]" * 100
+    with pytest.raises(NoJson, match="nested too deep"):
+        parse_in_turns(b"[" + b",".join([deep] * 1000) + b"]", window=200)
+    assert parse_in_turns(deep) == orjson.loads(deep)

@@ -9,13 +9,20 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 LAYERS = [
-    {"relay.core", "relay.telemetry", "relay.web.rate_limits", "relay.web.work_budget"},
-    {"relay.config", "relay.protocol", "relay.upstream", "relay.packaging"},
-    {"relay.plugins", "relay.storage", "relay.client", "relay.web.frame_reader", "relay.web.request_counts"},
-    {"relay", "relay.streams", "relay.instruments", "relay.web.problems"},
-    {"relay.history", "relay.testing", "relay.web.access", "relay.web.pages", "relay.web.inlet"},
-    {"relay.supervision", "relay.web.contract", "relay.web.idle_connections", "relay.web.stream_totals"},
-    {"relay.web.ws", "relay.web.middleware"},
+    {"relay.core", "relay.telemetry", "relay.web.work_budget"},
+    {"relay.network", "relay.config", "relay.protocol", "relay.packaging", "relay.web.request_counts"},
+    {
+        "relay.upstream",
+        "relay.storage",
+        "relay.streams",
+        "relay.client",
+        "relay.web.problems",
+        "relay.web.frame_reader",
+    },
+    {"relay.plugins", "relay.web.pages", "relay.web.access", "relay.web.stream_totals", "relay.web.inlet"},
+    {"relay", "relay.history", "relay.instruments", "relay.testing", "relay.web.idle_connections"},
+    {"relay.supervision", "relay.web.contract", "relay.web.middleware"},
+    {"relay.web.ws"},
     {"relay.web.ops"},
     {"relay.web.http"},
     {"relay.app"},

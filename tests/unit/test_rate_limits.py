@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from relay.web.rate_limits import Buckets, FairQuota, TokenBucket
+from relay.core.rate_limits import Buckets, FairQuota, TokenBucket
 
 PAUSES = st.lists(st.floats(0, 5), min_size=1, max_size=200)
 

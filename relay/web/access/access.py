@@ -10,11 +10,11 @@ from relay.config.settings import Config
 from relay.config.tokens import Token
 from relay.core.errors import Code, RequestError
 from relay.core.model import StreamKey
+from relay.core.rate_limits import Buckets, FairQuota, TokenBucket
 from relay.core.version import NAME
 from relay.web.access import client_address
 from relay.web.access.origins import Origins
 from relay.web.problems import problem
-from relay.web.rate_limits import Buckets, FairQuota, TokenBucket
 
 PREFIX = "/api/v1/market-data"
 WEBSOCKET, HISTORY = f"{PREFIX}/ws", f"{PREFIX}/history"

@@ -12,13 +12,13 @@ from aiohttp import WebSocketError, WSMsgType
 
 from relay.core.compression import DEFLATE_WINDOW_BITS
 from relay.core.errors import CloseCode, Code, RequestError
+from relay.core.rate_limits import TokenBucket
 from relay.history.joining import Joining
 from relay.protocol import client_requests, frames
 from relay.streams.outbox import Outbox
 from relay.streams.subscriptions import Subscriber
 from relay.telemetry.events import event
 from relay.web.access.access import Caller, frames_limit, requests_limit
-from relay.web.rate_limits import TokenBucket
 from relay.web.ws.context import ConnectionContext
 from relay.web.ws.socket import Socket
 from relay.web.ws.subscriptions import ClientSubscriptions

@@ -1,7 +1,7 @@
 """How many candles of the past one client may have, and with it all clients of its token or address."""
 
+from relay.core.rate_limits import TokenBucket
 from relay.web.access.access import Access, Caller, check_rows, rows_limit
-from relay.web.rate_limits import TokenBucket
 
 
 class HistoryQuota:

@@ -43,6 +43,11 @@ class TokenBucket:
         self._refill()
         self._level -= amount
 
+    def give(self, units: float) -> None:
+        """Allow so many units more now, but never more than `burst`."""
+        self._refill()
+        self._level = min(self._burst, self._level + units)
+
     def set_limit(self, rate: float, burst: float) -> None:
         """Allow another rate from now on; what was used stays used."""
         self._refill()

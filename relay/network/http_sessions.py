@@ -1,22 +1,25 @@
 """The one place where HTTP sessions are made: nothing is followed, nothing is remembered, every answer has a bound.
 
 A session from here follows no redirect, for a WebSocket neither, since the other host would get the key. It keeps no
-cookies, and reads no proxy and no password from the environment or from `~/.netrc`.
+cookies, and reads no proxy and no password from the environment or from `~/.netrc`. Its connections are those of
+`relay.connector`.
 """
 
 import asyncio
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import aiohttp
 from yarl import URL
 
 from relay.core.version import VERSION
+from relay.network.connector import TooLarge, line_of, new_connector
 
 MIB = 1 << 20
 _PART = MIB // 4
 _MARKS = b",:[{"
 _HOST_LENGTH = 100
+_DATA = (aiohttp.WSMsgType.TEXT, aiohttp.WSMsgType.BINARY)
 
 
 class Redirected(aiohttp.ClientError):
@@ -26,10 +29,6 @@ class Redirected(aiohttp.ClientError):
         super().__init__(f"HTTP {status} points to {host}; redirects are not followed")
         self.status = status
         self.host = host
-
-
-class TooLarge(aiohttp.ClientError):
-    """An answer that goes beyond a bound, which the text names; what is left of it is not read."""
 
 
 class Bounds(NamedTuple):
@@ -60,7 +59,11 @@ class BoundedResponse(aiohttp.ClientResponse):
 
     async def start(self, connection: aiohttp.connector.Connection) -> aiohttp.ClientResponse:
         """Read status and headers. Raises `Redirected`."""
+        # The connection of an answer that is here as a whole is let go at once.
+        line = line_of(connection.transport)
         await super().start(connection)
+        if line is not None:
+            line.answer(self.status, self.content)
         location = self.headers.get("Location") or self.headers.get("URI")
         if 300 <= self.status < 400 and location:
             raise Redirected(self.status, _host_of(location, self.url))
@@ -76,6 +79,44 @@ class BoundedResponse(aiohttp.ClientResponse):
         return f"<HTTP {self.status} from {self.host}>"
 
 
+class CountedSocket(aiohttp.ClientWebSocketResponse):
+    """A WebSocket that ends after more than a thousand frames a second without news, 20,000 at once.
+
+    Each message that is not empty is news, unless `has_judge` is set: then only what `note_news` is called for.
+    """
+
+    has_judge = False
+
+    def __init__(self, reader: Any, writer: Any, protocol: Any, response: Any, *others: Any, **named: Any) -> None:
+        super().__init__(reader, writer, protocol, response, *others, **named)
+        connection = response.connection
+        self._line = None if connection is None else line_of(connection.transport)
+
+    @property
+    def is_flooded(self) -> bool:
+        """Whether it was ended because of too many frames without news."""
+        return self._line is not None and self._line.frames is not None and self._line.frames.is_flooded
+
+    def note_news(self, message: str | bytes) -> None:
+        """Take note that a message meant something."""
+        if self._line is not None:
+            self._line.news += 1
+            self._line.news_bytes += len(message)
+
+    async def receive(self, timeout: float | None = None) -> Any:
+        """Return the next message."""
+        message = await super().receive(timeout)
+        if not self.has_judge and message.type in _DATA and message.data:
+            self.note_news(message.data)
+        return message
+
+    async def close(self, *, code: int = aiohttp.WSCloseCode.OK, message: bytes = b"") -> bool:
+        """Close it; little of what still comes is read meanwhile."""
+        if self._line is not None:
+            self._line.part()
+        return await super().close(code=code, message=message)
+
+
 def open_session(
     *,
     timeout: aiohttp.ClientTimeout | None = None,
@@ -85,7 +126,8 @@ def open_session(
     """Return a session; whoever asked for it closes it.
 
     `on_headers` is called with the headers of each answer. Of a session that it shall be `like`, the connector, the
-    headers and the cookies are used, and left to their owner. Raises RuntimeError when that one is closed.
+    headers and the cookies are used, and left to their owner; how much its connections take of a flood is not bounded.
+    Raises RuntimeError when that one is closed.
     """
     if like is not None and like.closed:
         raise RuntimeError("the session given is closed")
@@ -102,9 +144,10 @@ def open_session(
         timeout=timeout,
         headers={"User-Agent": f"market-relay/{VERSION}"} if like is None else like.headers,
         cookie_jar=aiohttp.DummyCookieJar() if like is None else like.cookie_jar,
-        connector=None if like is None else like.connector,
+        connector=new_connector() if like is None else like.connector,
         connector_owner=like is None,
         response_class=BoundedResponse,
+        ws_response_class=CountedSocket,
         trace_configs=traces,
     )
 

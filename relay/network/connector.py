@@ -1,0 +1,187 @@
+"""Connections of our own: what the other side sends is handed on in slices, and is not without end.
+
+Whoever answers, an exchange, a proxy or somebody in between, may answer with a flood. How much one turn of the event
+loop takes of it is bounded in `read_slices`, how much there may be of what is no content is bounded here.
+
+This module depends on names of aiohttp that are not public; `tests/integration/test_connector.py` holds each. Without one
+of them there are connections as aiohttp makes them, which have no such bounds.
+"""
+
+import asyncio
+from functools import partial
+from typing import Any, cast
+
+import aiohttp
+from aiohttp.client_proto import ResponseHandler
+
+from relay.core.rate_limits import TokenBucket
+from relay.network.read_slices import SLICE_BYTES, Slices
+from relay.network.websocket_frames import FrameCounter
+
+SMALL_SLICE_BYTES = 4096
+"""A slice of what costs more than content: heads of answers, and frames."""
+HEAD_BYTES = 128 * 1024
+"""So much may come before the answer has begun: interim answers, and its headers, of which servers send a few KB."""
+SPARE_BYTES = 256 * 1024
+"""Of an answer, content has to be one half at least of what comes beyond this. The other half, at most, are the heads
+of chunks and their extensions, trailers and empty blocks of a compressed text."""
+USELESS_RATE, USELESS_BURST = 1000.0, 20_000.0
+"""So many frames of a WebSocket may mean nothing, in a second and at once. Each costs about 10 µs of the loop."""
+NEWS_UNITS, NEWS_UNIT_BYTES = 10.0, 512.0
+"""So many other frames may come with one that means something, and one more for so many bytes of it."""
+NEWS_RATE, NEWS_BURST = 20_000.0, 200_000.0
+"""What comes more often is no news, whatever it says: the loop can hardly do more. Binance sends a thousand messages a
+second for 1024 streams."""
+CLOSING_UNITS = 5000.0
+"""So many frames are read while the other side is waited for to close a WebSocket."""
+
+NAMES = (
+    *("set_parser", "set_response_params", "set_exception", "connected", "close", "abort"),
+    *("_pause_transport_reading", "_resume_transport_reading"),
+)
+"""Of aiohttp's `ResponseHandler`; and the factory of those in a connector."""
+FACTORY = "_factory"
+
+
+class TooLarge(aiohttp.ClientError):
+    """An answer that goes beyond a bound, which the text names; what is left of it is not read."""
+
+
+class Protocol(ResponseHandler):
+    """aiohttp's end of a connection; it is handed what comes by a `Line`."""
+
+    line: "Line | None" = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Put a line between the socket and this."""
+        self.line = Line(self, cast(asyncio.Transport, transport))
+        super().connection_made(transport)
+
+    def close(self) -> None:
+        """Close the connection; of what is not handed on nothing is wanted any more."""
+        super().close()
+        if self.line is not None:
+            self.line.forget()
+
+    def abort(self) -> None:
+        """Cut the connection; of what is not handed on nothing is wanted any more."""
+        super().abort()
+        if self.line is not None:
+            self.line.forget()
+
+    def set_response_params(self, **named: Any) -> None:
+        """Expect the answer to a request."""
+        if self.line is not None:
+            self.line.begin()
+        super().set_response_params(**named)
+
+    def set_parser(self, parser: Any, *others: Any, **named: Any) -> None:
+        """Have a WebSocket read by its reader from now on, behind a counter of frames."""
+        super().set_parser(parser if self.line is None else self.line.count(parser), *others, **named)
+
+    def _pause_transport_reading(self) -> None:
+        if self.line is not None:
+            self.line.hold()
+
+    def _resume_transport_reading(self) -> None:
+        if self.line is not None:
+            self.line.release()
+
+
+class Line(Slices):
+    """The protocol of one connection of ours. `inner` is aiohttp's, which hears of a bound that was passed.
+
+    After an answer nothing may come before the next request.
+    """
+
+    __slots__ = ("_came", "_content", "_is_idle", "_news", "frames", "news", "news_bytes")
+    inner: Protocol
+
+    def __init__(self, inner: Protocol, transport: asyncio.Transport) -> None:
+        super().__init__(inner)
+        self.transport = transport
+        self.frames: FrameCounter | None = None
+        self.news = self.news_bytes = 0
+        """Messages that meant something, and what they held, since it was last asked for."""
+        self._news = TokenBucket(NEWS_RATE, NEWS_BURST)
+        self._came = 0
+        self._content: aiohttp.StreamReader | None = None
+        self._is_idle = False
+        transport.set_protocol(self)
+
+    def pass_on(self, data: bytes) -> None:
+        """Hand on a slice, unless there is too much that is no content."""
+        if not self.inner.connected:
+            self.forget()
+            return
+        if self.frames is None:
+            self._came += len(data)
+            if self._is_idle:
+                self._refuse("the server sends what nobody asked for")
+                return
+            if self._content is None and self._came > HEAD_BYTES:
+                self._refuse(f"more than {HEAD_BYTES // 1024} KiB come before the answer")
+                return
+        super().pass_on(data)
+        if self._content is not None and self._came > SPARE_BYTES + 2 * self._content.total_bytes:
+            self._refuse("more than half of what comes is no content")
+
+    def _refuse(self, why: str) -> None:
+        error = TooLarge(why)
+        if self._content is not None:
+            self._content.set_exception(error)
+        self.inner.set_exception(error)
+        self.abort()
+
+    def abort(self) -> None:
+        """Read nothing more."""
+        self.forget()
+        if self.transport is not None:
+            self.transport.abort()
+
+    # -- from aiohttp and from answers -------------------------------------------------------------
+
+    def begin(self) -> None:
+        """Expect an answer."""
+        self._came, self._content, self._is_idle = 0, None, False
+        self.slice_bytes = SMALL_SLICE_BYTES
+
+    def answer(self, status: int, content: aiohttp.StreamReader) -> None:
+        """Take note of an answer whose head has come."""
+        if status != 101:
+            self._content = content
+            self.slice_bytes = SLICE_BYTES
+            content.on_eof(self._rest_idle)
+
+    def _rest_idle(self) -> None:
+        self._content, self._is_idle = None, True
+
+    def count(self, reader: Any) -> FrameCounter:
+        """Put a counter before the reader of a WebSocket, and leave it to that to bound what comes."""
+        self.frames = FrameCounter(reader, TokenBucket(USELESS_RATE, USELESS_BURST), self.abort, self._earned)
+        return self.frames
+
+    def _earned(self) -> float:
+        """Return how many more frames may come, since some meant something."""
+        count, size = self.news, self.news_bytes
+        self.news = self.news_bytes = 0
+        return count * NEWS_UNITS + size / NEWS_UNIT_BYTES if self._news.take(count) else 0.0
+
+    def part(self) -> None:
+        """Read little more of a WebSocket that is being closed."""
+        if self.frames is not None:
+            self.frames.allowed = TokenBucket(USELESS_RATE, CLOSING_UNITS)
+
+
+def new_connector() -> aiohttp.TCPConnector:
+    """Return what opens such connections for one session."""
+    connector = aiohttp.TCPConnector()
+    if hasattr(connector, FACTORY) and all(hasattr(ResponseHandler, name) for name in NAMES):
+        setattr(connector, FACTORY, partial(Protocol, loop=asyncio.get_running_loop()))
+    return connector
+
+
+def line_of(transport: asyncio.BaseTransport | None) -> Line | None:
+    """Return the line of a connection, None where there is none: it is gone, or others made it."""
+    protocol = None if transport is None else transport.get_protocol()
+    return protocol if isinstance(protocol, Line) else None

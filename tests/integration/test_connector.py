@@ -1,0 +1,407 @@
+"""Connections of our own: read in slices, bounded in what is no content, and the names of aiohttp they lean on."""
+
+import asyncio
+import itertools
+import ssl
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from typing import Any, cast
+
+import aiohttp
+import pytest
+import trustme
+import uvloop
+from aiohttp import web
+from aiohttp.client_proto import ResponseHandler
+
+from relay.network.connector import (
+    FACTORY,
+    HEAD_BYTES,
+    NAMES,
+    SMALL_SLICE_BYTES,
+    SPARE_BYTES,
+    USELESS_BURST,
+    Line,
+    Protocol,
+    TooLarge,
+    line_of,
+)
+from relay.network.http_sessions import CountedSocket, open_session
+from tests.support.running_relay import eventually
+
+
+class Transport:
+    """Stands where the transport does."""
+
+    def __init__(self) -> None:
+        self.is_reading = True
+        self.is_aborted = False
+        self.protocol: object = None
+
+    def set_protocol(self, protocol: object) -> None:
+        self.protocol = protocol
+
+    def pause_reading(self) -> None:
+        self.is_reading = False
+
+    def resume_reading(self) -> None:
+        self.is_reading = True
+
+    def is_closing(self) -> bool:
+        return self.is_aborted
+
+    def abort(self) -> None:
+        self.is_aborted = True
+
+
+class Inner:
+    """Stands where aiohttp does."""
+
+    connected = True
+
+    def __init__(self) -> None:
+        self.got: list[bytes] = []
+        self.error: Exception | None = None
+        self.has_ended = False
+
+    def data_received(self, data: bytes) -> None:
+        self.got.append(data)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self.has_ended = True
+
+    def set_exception(self, error: Exception) -> None:
+        self.error = error
+
+
+class Content:
+    """Stands where the body of an answer does."""
+
+    def __init__(self) -> None:
+        self.total_bytes = 0
+        self.error: Exception | None = None
+        self.ends: list[Callable[[], None]] = []
+
+    def on_eof(self, callback: Callable[[], None]) -> None:
+        self.ends.append(callback)
+
+    def set_exception(self, error: Exception) -> None:
+        self.error = error
+
+
+class Reader:
+    """Stands where the reader of a WebSocket does."""
+
+    def __init__(self) -> None:
+        self.frames = 0
+
+    def feed_data(self, data: bytes) -> tuple[bool, bytes]:
+        self.frames += len(data) // 2
+        return False, b""
+
+
+class Case:
+    """A line between both."""
+
+    def __init__(self) -> None:
+        self.inner, self.transport, self.content = Inner(), Transport(), Content()
+        self.line = Line(cast(Protocol, self.inner), cast(asyncio.Transport, self.transport))
+        self.line.begin()
+
+    def answer(self, status: int = 200) -> None:
+        self.line.answer(status, cast(aiohttp.StreamReader, self.content))
+
+    def is_cut(self) -> bool:
+        return self.transport.is_aborted
+
+    def send(self, size: int) -> None:
+        """Have so many bytes come, one small slice after the other, so that each is handed on at once."""
+        for start in range(0, size, SMALL_SLICE_BYTES):
+            self.line.data_received(b"x" * min(SMALL_SLICE_BYTES, size - start))
+
+
+@pytest.fixture
+async def case() -> Case:
+    return Case()
+
+
+async def test_a_read_is_handed_on_a_slice_a_round_and_nothing_is_read_meanwhile(case: Case) -> None:
+    case.line.data_received(b"x" * (3 * SMALL_SLICE_BYTES + 7))
+    seen = []
+    while not case.transport.is_reading:
+        seen.append(len(case.inner.got))
+        await asyncio.sleep(0)
+    assert max(after - before for before, after in itertools.pairwise(seen)) == 1
+    assert [len(part) for part in case.inner.got] == [SMALL_SLICE_BYTES] * 3 + [7]
+
+
+async def test_the_end_comes_after_all_that_came_before(case: Case) -> None:
+    """A server that answers and closes would else be cut short by what waits for its round."""
+    case.line.data_received(b"x" * (2 * SMALL_SLICE_BYTES))
+    case.line.hold()
+    case.line.connection_lost(None)
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert not case.inner.has_ended
+    case.line.release()
+    await eventually(lambda: case.inner.has_ended)
+    assert sum(map(len, case.inner.got)) == 2 * SMALL_SLICE_BYTES
+
+
+async def test_the_end_does_not_wait_for_who_wants_nothing_more(case: Case) -> None:
+    case.line.data_received(b"x" * (2 * SMALL_SLICE_BYTES))
+    case.line.hold()
+    case.line.connection_lost(None)
+    case.line.forget()
+    await eventually(lambda: case.inner.has_ended)
+    assert case.inner.got == []
+
+
+async def test_what_comes_before_an_answer_has_a_bound(case: Case) -> None:
+    case.send(HEAD_BYTES)
+    assert not case.is_cut()
+    case.send(1)
+    assert case.is_cut()
+    assert str(case.inner.error) == "more than 128 KiB come before the answer"
+    assert sum(map(len, case.inner.got)) == HEAD_BYTES
+
+
+async def test_half_of_an_answer_may_be_no_content_and_some_more(case: Case) -> None:
+    case.answer()
+    case.send(SPARE_BYTES)
+    for _ in range(100):
+        case.content.total_bytes += 5000
+        case.send(10_000)
+    assert not case.is_cut()
+    case.send(1)
+    assert case.is_cut()
+    assert str(case.content.error) == str(case.inner.error) == "more than half of what comes is no content"
+
+
+async def test_what_nobody_asked_for_ends_a_connection_that_is_kept(case: Case) -> None:
+    case.answer()
+    case.content.ends[0]()
+    case.send(1)
+    assert case.is_cut()
+    assert case.inner.got == []
+
+
+async def test_the_next_request_has_the_same_bounds_again(case: Case) -> None:
+    for _ in range(2):
+        case.send(HEAD_BYTES)
+        case.answer()
+        case.content.ends[-1]()
+        case.line.begin()
+    assert not case.is_cut()
+
+
+async def test_nothing_is_handed_on_once_aiohttp_has_left(case: Case) -> None:
+    case.line.data_received(b"x" * (3 * SMALL_SLICE_BYTES))
+    case.inner.connected = False
+    await eventually(lambda: case.transport.is_reading)
+    assert case.inner.got == []
+
+
+FRAME = b"\x8a\x00"
+
+
+def frames(case: Case, count: int) -> None:
+    for _ in range(count // 100):
+        assert case.line.frames is not None
+        case.line.frames.feed_data(FRAME * 100)
+
+
+async def test_frames_without_news_end_a_websocket(case: Case) -> None:
+    case.answer(101)
+    reader = Reader()
+    case.line.count(reader)
+    frames(case, int(USELESS_BURST) - 1000)
+    assert not case.is_cut()
+    frames(case, 5000)
+    assert case.is_cut()
+    assert case.line.frames is not None
+    assert case.line.frames.is_flooded
+    assert reader.frames < USELESS_BURST + 1000
+
+
+async def test_news_make_up_for_frames_that_are_none_but_never_for_more_than_may_come_at_once(case: Case) -> None:
+    case.line.count(Reader())
+    for _ in range(50):
+        frames(case, 10_000)
+        case.line.news += 1000
+    assert not case.is_cut()
+    case.line.news += 100_000
+    frames(case, 25_000)
+    frames(case, 25_000)
+    assert case.is_cut()
+
+
+async def test_news_that_come_more_often_than_anybody_can_read_are_none(case: Case) -> None:
+    case.line.count(Reader())
+    for _ in range(100):
+        case.line.news += 10_000
+        frames(case, 10_000)
+    assert case.is_cut()
+
+
+async def test_little_is_read_of_a_websocket_that_is_being_closed(case: Case) -> None:
+    case.line.count(Reader())
+    case.line.part()
+    frames(case, 4000)
+    assert not case.is_cut()
+    frames(case, 2000)
+    assert case.is_cut()
+
+
+# -- names of aiohttp ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_aiohttp_has_the_names_that_are_overridden(name: str) -> None:
+    assert hasattr(ResponseHandler, name)
+
+
+@pytest.fixture
+async def url() -> AsyncIterator[str]:
+    """A server that answers much, or speaks WebSocket."""
+
+    async def serve(request: web.BaseRequest) -> web.StreamResponse:
+        if request.headers.get("Upgrade") == "websocket":
+            socket = web.WebSocketResponse()
+            await socket.prepare(request)
+            async for message in socket:
+                await socket.send_str(message.data)
+            return socket
+        return web.Response(body=b"x" * 1_000_000)
+
+    runner = web.ServerRunner(web.Server(serve), shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+    await runner.cleanup()
+
+
+async def test_sessions_open_connections_with_a_line(url: str) -> None:
+    async with open_session() as session:
+        assert session.connector is not None
+        assert hasattr(session.connector, FACTORY)
+        for _ in range(3):
+            async with session.get(url) as answer:
+                assert answer.connection is not None
+                assert line_of(answer.connection.transport) is not None
+                assert len(await answer.read()) == 1_000_000
+        async with session.ws_connect(url) as socket:
+            assert isinstance(socket, CountedSocket)
+            await socket.send_str("hello")
+            assert (await socket.receive()).data == "hello"
+            # Each whole message counts as news where nobody judges them.
+            assert socket._line is not None
+            assert socket._line.news == 1
+            assert isinstance(socket._line.frames, object)
+
+
+async def test_without_a_name_connections_are_those_of_aiohttp(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("relay.network.connector.NAMES", ("nothing_of_this_name",))
+    async with open_session() as session:
+        async with session.get(url) as answer:
+            assert answer.connection is not None
+            assert line_of(answer.connection.transport) is None
+            assert len(await answer.read()) == 1_000_000
+        async with session.ws_connect(url) as socket:
+            assert isinstance(socket, CountedSocket)
+            await socket.send_str("hello")
+            assert (await socket.receive()).data == "hello"
+            assert not socket.is_flooded
+
+
+Run = Callable[[Coroutine[Any, Any, None]], None]
+
+
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
+@pytest.mark.parametrize("is_secure", [False, True], ids=["plain", "TLS"])
+@pytest.mark.parametrize("framing", ["length", "chunks", "end"])
+def test_answer_arrives_whole_in_every_loop_also_when_the_server_closes(
+    run: Run, is_secure: bool, framing: str
+) -> None:
+    body = bytes(range(256)) * 8000
+    head = {
+        "length": b"Content-Length: %d\r\nConnection: close" % len(body),
+        "chunks": b"Transfer-Encoding: chunked\r\nConnection: close",
+        "end": b"Connection: close",
+    }[framing]
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\n" + head + b"\r\n\r\n")
+        writer.write(b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body) if framing == "chunks" else body)
+        writer.close()
+
+    async def ask() -> None:
+        there, here = None, ssl.create_default_context()
+        if is_secure:
+            authority = trustme.CA()
+            there = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+            authority.issue_cert("127.0.0.1").configure_cert(there)
+            authority.configure_trust(here)
+        server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=there)
+        port = server.sockets[0].getsockname()[1]
+        url = f"http{'s' if is_secure else ''}://127.0.0.1:{port}"
+        async with server, open_session() as session, session.get(url, ssl=here) as answer:
+            assert answer.connection is None or line_of(answer.connection.transport) is not None
+            # Who reads slowly has the connection held.
+            await asyncio.sleep(0.05)
+            assert await answer.read() == body
+
+    run(ask())
+
+
+Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Coroutine[Any, Any, None]]
+
+
+@asynccontextmanager
+async def serving(serve: Serve) -> AsyncIterator[str]:
+    """Serve connections, which end with the context; give the address."""
+    tasks: list[asyncio.Task[None]] = []
+
+    async def take(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        tasks.append(asyncio.ensure_future(serve(reader, writer)))
+        await asyncio.wait(tasks[-1:])
+        writer.transport.abort()
+
+    server = await asyncio.start_server(take, "127.0.0.1", 0)
+    async with server:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def test_an_answer_that_nobody_asked_for_is_no_answer_to_the_next_request() -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for text in (b"first", b"next"):
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(text), text))
+            await writer.drain()
+            await asyncio.sleep(0.05)
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nwrong")
+
+    async with serving(serve) as url, open_session() as session:
+        async with session.get(url) as answer:
+            assert await answer.text() == "first"
+        await asyncio.sleep(0.2)
+        async with session.get(url) as answer:
+            assert await answer.text() == "first"
+
+
+async def test_a_body_that_is_refused_raises_whoever_reads_it() -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n1;")
+        while not writer.transport.is_closing():
+            writer.write(b"x" * 65536)
+            await asyncio.sleep(0)
+
+    async with serving(serve) as url, open_session() as session, session.get(url) as answer:
+        with pytest.raises(TooLarge, match="no content"):
+            async for _ in answer.content.iter_any():
+                pass
