@@ -3,8 +3,8 @@
 Whoever answers, an exchange, a proxy or somebody in between, may answer with a flood. How much one turn of the event
 loop takes of it is bounded in `read_slices`, how much there may be of what is no content is bounded here.
 
-This module depends on names of aiohttp that are not public; `tests/integration/test_connector.py` holds each. Without one
-of them there are connections as aiohttp makes them, which have no such bounds.
+This module depends on names of aiohttp that are not public; `tests/integration/test_connector.py` holds each. Without
+one of them there are connections as aiohttp makes them, which have no such bounds.
 """
 
 import asyncio
@@ -47,7 +47,7 @@ class TooLarge(aiohttp.ClientError):
     """An answer that goes beyond a bound, which the text names; what is left of it is not read."""
 
 
-class Protocol(ResponseHandler):
+class BoundedProtocol(ResponseHandler):
     """aiohttp's end of a connection; it is handed what comes by a `Line`."""
 
     line: "Line | None" = None
@@ -95,9 +95,9 @@ class Line(Slices):
     """
 
     __slots__ = ("_came", "_content", "_is_idle", "_news", "frames", "news", "news_bytes")
-    inner: Protocol
+    inner: BoundedProtocol
 
-    def __init__(self, inner: Protocol, transport: asyncio.Transport) -> None:
+    def __init__(self, inner: BoundedProtocol, transport: asyncio.Transport) -> None:
         super().__init__(inner)
         self.transport = transport
         self.frames: FrameCounter | None = None
@@ -177,7 +177,7 @@ def new_connector() -> aiohttp.TCPConnector:
     """Return what opens such connections for one session."""
     connector = aiohttp.TCPConnector()
     if hasattr(connector, FACTORY) and all(hasattr(ResponseHandler, name) for name in NAMES):
-        setattr(connector, FACTORY, partial(Protocol, loop=asyncio.get_running_loop()))
+        setattr(connector, FACTORY, partial(BoundedProtocol, loop=asyncio.get_running_loop()))
     return connector
 
 

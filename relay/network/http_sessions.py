@@ -2,7 +2,7 @@
 
 A session from here follows no redirect, for a WebSocket neither, since the other host would get the key. It keeps no
 cookies, and reads no proxy and no password from the environment or from `~/.netrc`. Its connections are those of
-`relay.connector`.
+`connector`.
 """
 
 import asyncio
