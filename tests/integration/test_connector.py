@@ -21,8 +21,8 @@ from relay.network.connector import (
     SMALL_SLICE_BYTES,
     SPARE_BYTES,
     USELESS_BURST,
+    BoundedProtocol,
     Line,
-    Protocol,
     TooLarge,
     line_of,
 )
@@ -105,7 +105,7 @@ class Case:
 
     def __init__(self) -> None:
         self.inner, self.transport, self.content = Inner(), Transport(), Content()
-        self.line = Line(cast(Protocol, self.inner), cast(asyncio.Transport, self.transport))
+        self.line = Line(cast(BoundedProtocol, self.inner), cast(asyncio.Transport, self.transport))
         self.line.begin()
 
     def answer(self, status: int = 200) -> None:
