@@ -44,7 +44,8 @@ class Progress:
         self._due: int | None = None
         self._explained = 0
         self._doubted = 0
-        # What was told of snapshots and as revised last: the relay may come to know only then that it is revised.
+        # Closed candles as they were told last: the relay may come to know later only that one is so, or was revised
+        # and is so again.
         self._told: dict[int, Candle] = {}
 
     @property
@@ -97,7 +98,7 @@ class Progress:
         if self._is_unexplained(update.candle.time):
             self._doubt(update.candle.time)
             return False
-        return self._accept(update.candle.time, is_closed=update.is_closed)
+        return self._accept(update.candle, is_closed=update.is_closed)
 
     def take_gap(self, start: int, end: int) -> bool:
         """Note a gap that the relay told of, and say whether it is news.
@@ -125,9 +126,7 @@ class Progress:
             self._has_snapshot = True
             self._explained = max([self._explained, *(candle.time for candle in candles)])
             for candle, is_closed in states:
-                self._accept(candle.time, is_closed=is_closed)
-                if is_closed:
-                    self._remember(candle)
+                self._accept(candle, is_closed=is_closed)
             return [snapshot]
         found: list[Message] = [*self._revisions(snapshot)]
         owed, since = self._first_owed(), self.resume_from()
@@ -145,10 +144,8 @@ class Progress:
                 break
             # A gap was told, and a later candle: what it lacked comes after that.
             is_late = self._last_open is not None and candle.time < self._last_open
-            if self._accept(candle.time, is_closed=is_closed):
+            if self._accept(candle, is_closed=is_closed):
                 found.append(_missed(key, candle, is_closed=is_closed, seq=seq, is_revised=is_late))
-                if is_closed:
-                    self._remember(candle)
         return found
 
     def _revisions(self, snapshot: Snapshot) -> Iterator[Message]:
@@ -191,7 +188,8 @@ class Progress:
         # A venue may count days and weeks from days of its own.
         return moment - (moment - self._last_closed) % length_s(self._interval)
 
-    def _accept(self, open_time: int, *, is_closed: bool) -> bool:
+    def _accept(self, candle: Candle, *, is_closed: bool) -> bool:
+        open_time = candle.time
         if self._last_closed is not None and open_time <= self._last_closed:
             return False
         if self._last_closed is None and self._last_open is not None and open_time < self._last_open:
@@ -202,6 +200,7 @@ class Progress:
             self._last_closed = open_time
             self._due = next_open(self._interval, open_time) if is_known else None
             self._settle(open_time)
+            self._remember(candle)
         elif self._last_open is not None and open_time < self._last_open:
             return False
         else:
@@ -246,7 +245,7 @@ class Progress:
         return self._remember(candle)
 
     def _remember(self, candle: Candle) -> bool:
-        """Keep what was told out of its turn, for a while; say whether it is other than what was told before."""
+        """Keep a closed candle as it is told, for a while; say whether it is other than what was told before."""
         is_other = self._told.pop(candle.time, None) != candle
         self._told[candle.time] = candle
         if len(self._told) > _MOST_TOLD:

@@ -6,9 +6,9 @@ answers, some time apart, agree. Until then both are in doubt: nobody has to wai
 a market that is often quiet is stored with its holes at once, and looked at again as a whole.
 """
 
+from bisect import bisect_left
 from collections import OrderedDict
 from collections.abc import Collection, Iterable, Sequence
-from itertools import pairwise
 from typing import NamedTuple
 
 from relay.core.intervals import length_s, next_open
@@ -150,17 +150,25 @@ def holes_of(times: Sequence[int], answered: Span, interval: str) -> tuple[list[
 
     Where there are too many holes between rows, they are not told one by one; what they span comes last.
     """
-    if not times:
-        return ([answered] if _may_hold_one(answered, interval) else []), None
-    between = [Span(next_open(interval, one), other) for one, other in pairwise(times)]
-    holes = [hole for hole in between if hole.start < hole.end]
-    sparse = None
-    if len(holes) > MOST_HOLES:
-        sparse, holes = Span(holes[0].start, holes[-1].end), []
-    if times[0] - answered.start >= _shortest_s(interval):
-        holes.insert(0, Span(answered.start, times[0]))
-    last = Span(next_open(interval, times[-1]), answered.end)
-    return ([*holes, last] if last.start < last.end else holes), sparse
+    holes = holes_beside(times, answered, interval)
+    between = [hole for hole in holes if times and times[0] < hole.start and hole.end <= times[-1]]
+    if len(between) <= MOST_HOLES:
+        return holes, None
+    return [hole for hole in holes if hole not in between], Span(between[0].start, between[-1].end)
+
+
+def holes_beside(times: Sequence[int], part: Span, interval: str) -> list[Span]:
+    """Return where in a part of time candles could be beside those that open at `times`, which are ascending."""
+    first = bisect_left(times, part.start)
+    at = max(part.start, next_open(interval, times[first - 1])) if first else part.start
+    holes = [Span(at, part.end)]
+    for time in times[first : bisect_left(times, part.end)]:
+        holes[-1:] = [Span(holes[-1].start, time), Span(next_open(interval, time), part.end)]
+    if not first:
+        begins = holes[0]
+        is_one = begins.end - begins.start >= _shortest_s(interval) if times else _may_hold_one(begins, interval)
+        holes[:1] = [begins] if is_one else []
+    return [hole for hole in holes if hole.start < hole.end]
 
 
 def _may_hold_one(span: Span, interval: str) -> bool:

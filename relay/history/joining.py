@@ -6,6 +6,7 @@ promise begins before the past ends, whatever the provider's history is like and
 
 import asyncio
 import dataclasses
+import math
 from itertools import takewhile
 from typing import Protocol
 
@@ -14,7 +15,7 @@ from relay.core.intervals import length_s, next_open
 from relay.core.model import Candle, StreamKey, parted
 from relay.history.range_walk import HistoryRequest, LiveEdge, PastCandles
 from relay.history.service import HistoryService
-from relay.history.snapshot import SplicedPast, is_joined, is_whole, splice
+from relay.history.snapshot import SplicedPast, is_joined, is_whole, left_out, splice
 from relay.plugins.provider import Provider
 from relay.protocol.client_requests import PastWanted, Request, SubscribeOptions
 from relay.streams.hub import Hub
@@ -256,7 +257,7 @@ class Joining:
         """
         stream, series, past = self.stream, self.stream.series, self._past
         is_current = self._live() is not None or self.wanted.bars == 0
-        if not is_current and is_whole(past) and self._reaches_from <= series.needs_from():
+        if not is_current and is_whole(past) and self._reaches_from <= series.needs_from() and not self._lacks_one():
             closed, forming = parted(past.candles, past.last_is_closed)
             learnt = series.learn(closed, forming, self._asked_at, lost=past.unreadable)
             self._hub.tell_after_gaps(stream, learnt, "the provider's history does not have it")
@@ -276,6 +277,18 @@ class Joining:
             series.owe(gap)
         snapshot = snapshot._replace(is_complete=snapshot.is_complete and is_current)
         return self._with_revised(snapshot, is_new=before is None) if self.wanted.wants_revised else snapshot
+
+    def _lacks_one(self) -> bool:
+        """Say whether the answer lacks a candle that the stream would pass over if it learnt from it."""
+        info, series, past = self._provider.info, self.stream.series, self._past
+        if not info.has_every_candle:
+            return False
+        times = {*(candle.time for candle in past.candles), *(span.start for span in past.unreadable)}
+        # What is owed and not over for long may follow; nothing else brings what was over before.
+        settled = math.floor(self._asked_at - info.close_grace_s - length_s(self.stream.key.interval))
+        end = max([settled, *times, *([series.owed_from()] if series.last is None else [])])
+        begin = min([series.needs_from(), *times])
+        return bool(left_out(series, past, begin, end, times, to_end=True))
 
     def _with_revised(self, snapshot: SplicedPast, *, is_new: bool) -> SplicedPast:
         told, since = self._attachment, self.wanted.since or 0

@@ -11,8 +11,8 @@ from typing import NamedTuple, Protocol
 from relay.core.clock import ProviderClock
 from relay.core.intervals import length_s, next_open
 from relay.core.model import Budget, Candle, ProviderInfo, StreamKey, unreadable
-from relay.core.spans import FOREVER, Span, clip_spans, gaps_between, merge_spans
-from relay.history.doubts import Doubt
+from relay.core.spans import FOREVER, Span, gaps_between, merge_spans
+from relay.history.doubts import Doubt, holes_beside
 
 # How far ahead of its clock a provider is asked about the present, in case that clock runs behind.
 _CLOCK_BEHIND_S = 120
@@ -40,8 +40,8 @@ class PastCandles(NamedTuple):
     `known` are then the spans of which nothing is missing, as far as somebody looked, ascending. Where all that is
     missing are candles that the provider has with values that cannot be used now, `unreadable` names them: each from
     its open time to the next one. They are not among those that were asked for. `doubted` are holes that the provider
-    left before or between the candles, or all where it gave none, which is not believed yet: there may be a candle, or
-    none.
+    left before or between the candles, all where it gave none, and after them up to an end that was asked for, which is
+    not believed yet: there may be a candle, or none.
     """
 
     candles: tuple[Candle, ...]
@@ -137,6 +137,7 @@ class RangeWalk:
         self.limit = asked.limit
         self.began_at = began_at
         self.is_strict = False
+        self.live: Span | None = None  # what the live stream answers for
         self.at: int | None = self.low if self.is_forward else None  # known and read up to here
         self.rows: list[Candle] = []
         self.open_row: int | None = None  # the open time of the first row that was not closed when it was read
@@ -174,11 +175,14 @@ class RangeWalk:
         self._is_dense = is_full and answer.candles[-1].time - answer.candles[0].time <= 1.1 * count * self._length
 
     def known(self) -> list[Span]:
-        """Return what the store or an answer knows completely, and what is in doubt and not asked for here; merged."""
+        """Return what the store or an answer knows completely, and what is in doubt and not asked for here; merged.
+
+        Whoever takes no older answer asks for what an older one left out.
+        """
         if not self.answers and not self.doubts:
             return self.stored
-        spans = [*self.stored, *(answer.span for answer in self.answers), *(doubt.span for doubt in self.doubts)]
-        return merge_spans(spans)
+        doubts = [doubt.span for doubt in self.doubts if doubt.is_row or not self.is_strict]
+        return merge_spans([*self.stored, *(answer.span for answer in self.answers), *doubts])
 
     def next_known(self, high: int) -> tuple[int, int]:
         """Return where the request stands and how far from there everything is known; the same where nothing is."""
@@ -209,6 +213,24 @@ class RangeWalk:
         times = [doubt.span.start for doubt in self.doubts if doubt.is_row and start <= doubt.span.start < end]
         lost = {time: unreadable(time) for time in times if not self.is_stored(time)}
         return lost | self.answered(start, end)
+
+    @property
+    def has_hearsay(self) -> bool:
+        """Whether a part of what is known is only what a provider said, or did not say, and not stored."""
+        return bool(self.doubts) or len(self.answers) > (self.live is not None)
+
+    def doubted(self, times: Sequence[int], low: int, high: int) -> tuple[Span, ...]:
+        """Return where between two open times only providers' answers say that there is no candle.
+
+        Nobody vouches for that but the store, once several agreed, and the live stream. `times` are the open times of
+        all candles that are known there, ascending.
+        """
+        if not self.has_hearsay:
+            return ()
+        sure = self.stored if self.live is None else merge_spans([*self.stored, self.live])
+        return tuple(
+            hole for part in gaps_between(sure, low, high) for hole in holes_beside(times, part, self.key.interval)
+        )
 
     def reached(self) -> tuple[int, int]:
         """Return from where to where the request went, once it has what it wants: open times, the end exclusive."""
@@ -314,16 +336,9 @@ def past_of(request: RangeWalk, *, is_complete: bool) -> PastCandles:
         lost = [time for time in lost if time < open_row]
     last_is_closed = open_row is None or not rows or rows[-1].time != open_row
     spans = tuple(Span(time, next_open(request.key.interval, time)) for time in lost) if is_complete else ()
-    doubted = _doubted(request, rows)
+    doubted: tuple[Span, ...] = ()
+    if is_complete:
+        low = rows[0].time if rows and not request.is_forward else request.low
+        high = rows[-1].time if rows and (request.end is None or request.missing <= 0) else request.high()
+        doubted = request.doubted(sorted([*(row.time for row in rows), *lost]), low, high)
     return PastCandles(tuple(rows), last_is_closed, is_complete and not lost, unreadable=spans, doubted=doubted)
-
-
-def _doubted(request: RangeWalk, rows: Sequence[Candle]) -> tuple[Span, ...]:
-    holes = [doubt.span for doubt in request.doubts if not (doubt.is_row or doubt.is_sparse)]
-    if not holes:
-        return ()
-    if not rows:
-        return tuple(clip_spans(holes, request.low, request.high()))
-    known = merge_spans([*request.stored, *(Span(row.time, row.time + 1) for row in rows)])
-    inside = clip_spans(holes, request.low if request.is_forward else rows[0].time, rows[-1].time)
-    return tuple(part for hole in inside for part in gaps_between(known, *hole))

@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from relay.core.clock import Clock
+from relay.core.intervals import next_open
 from relay.core.model import Candle, StreamKey, is_unreadable
-from relay.core.spans import FOREVER, Span, clip_spans, gaps_between, span_at
+from relay.core.spans import FOREVER, Span, clip_spans, span_at
 from relay.history.doubts import Doubt
 from relay.history.identity_checks import IdentityChecks
 from relay.history.provider_calls import ProviderCall, ProviderCalls
@@ -70,13 +71,13 @@ class HistoryService:
         """Return what `candles` does, encoded. Nothing is awaited when all of it is in memory."""
         await self._settled(asked)
         request = self._begin(asked)
-        found = await self._known_text(request, is_live=bool(request.answers))
+        found = await self._known_text(request, is_live=request.live is not None)
         if found is not None:
             return found
         past = await self.candles(asked)
-        # What came before the first candle of all may be asked for by anybody.
-        first = past.candles[0].time if past.candles else 0
-        doubted = (*clip_spans(past.doubted, first, FOREVER), *past.unreadable)
+        # What comes before the first candle and after the last may be asked for by anybody.
+        ends = (past.candles[0].time, past.candles[-1].time) if past.candles else (0, FOREVER)
+        doubted = (*clip_spans(past.doubted, *ends), *past.unreadable)
         return EncodedCandles((encode(past.candles),), past.last_is_closed, doubted=doubted)
 
     async def candles(self, asked: HistoryRequest) -> PastCandles:
@@ -104,7 +105,7 @@ class HistoryService:
         request = RangeWalk(asked, self._clock.monotonic())
         present = asked.live()
         if present is not None:
-            request.adopt(self._from_live(present))
+            self._adopt_live(request, present)
         return request
 
     async def _past(self, asked: HistoryRequest) -> PastCandles:
@@ -115,7 +116,7 @@ class HistoryService:
         is_due = asked.source.has_history and self.calls.must_ask_again(asked.source, asked.key, low, high)
         if is_due and await self.ask_again(asked.source, asked.key, low, asked.client, end=high):
             again = RangeWalk(asked, request.began_at)
-            again.answers = request.answers
+            again.answers, again.live = request.answers, request.live
             again.is_strict = asked.must_be_new
             past, _ = await self._walk(again, asked.client)
             origin = "provider"
@@ -173,7 +174,6 @@ class HistoryService:
         """
         source, key = asked.source, asked.key
         request = self._begin(asked)
-        is_live = bool(request.answers)
         self.served["store"] += 1
         while True:
             deletions = self._store.deletions(source.name, key)
@@ -184,10 +184,14 @@ class HistoryService:
             if deletions == self._store.deletions(source.name, key):
                 break  # else old candles were deleted meanwhile
         first = past.candles[0].time if len(past.candles) >= asked.limit else 0
-        known = [*request.stored, *(doubt.span for doubt in request.doubts)]
-        known += map(_known_of, request.answers[is_live:])
-        if is_live:
-            known.append(request.answers[0].span)
+        known = [*request.stored, *([] if request.live is None else [request.live])]
+        if source.info.has_every_candle:
+            # What nobody vouches for is a gap there.
+            closed = past.candles if past.last_is_closed else past.candles[:-1]
+            known += [Span(row.time, next_open(key.interval, row.time)) for row in closed]
+        else:
+            known += [doubt.span for doubt in request.doubts]
+            known += map(_known_of, request.answers[request.live is not None :])
         known = clip_spans(known, first, FOREVER)
         for time in request.lost:
             known = [*clip_spans(known, 0, time), *clip_spans(known, time + 1, FOREVER)]
@@ -285,7 +289,6 @@ class HistoryService:
         if count < request.limit and (low > request.low if is_newest else high < end):
             return None
         doubts: Sequence[Doubt] = request.doubts
-        doubted: tuple[Span, ...] = ()
         if doubts:
             if chunks and count >= request.limit:
                 low, high = (chunks[0].times[0], end) if is_newest else (low, chunks[-1].times[-1] + 1)
@@ -293,10 +296,11 @@ class HistoryService:
             now = self._clock.monotonic()
             if any(doubt.again_at <= now for doubt in doubts):
                 return None
+        doubted: tuple[Span, ...] = ()
+        if request.has_hearsay:
             if chunks:
                 low, high = chunks[0].times[0], chunks[-1].times[-1]
-            holes = clip_spans((doubt.span for doubt in doubts if not doubt.is_sparse), low, high)
-            doubted = tuple(part for hole in holes for part in gaps_between(request.stored, *hole))
+            doubted = request.doubted([time for chunk in chunks for time in chunk.times], low, high)
         self.served["cache" if is_remembered and stored.is_remembered else "store"] += 1
         used = [answer for answer in request.answers if answer.span.start < end]
         # What the live stream knows was adopted first.
@@ -352,11 +356,12 @@ class HistoryService:
         request.rows = await self._rows(request, request.low, high)
         return past_of(request, is_complete=False)
 
-    def _from_live(self, live: LiveEdge) -> ProviderAnswer:
+    def _adopt_live(self, request: RangeWalk, live: LiveEdge) -> None:
         candles = () if live.candle is None else (live.candle,)
         open_time = None if live.candle is None or live.is_closed else live.candle.time
         now = self._clock.monotonic()
-        return ProviderAnswer(Span(live.since, FOREVER), candles, open_time, now, now)
+        request.live = Span(live.since, FOREVER)
+        request.adopt(ProviderAnswer(request.live, candles, open_time, now, now))
 
 
 def _known_of(answer: ProviderAnswer) -> Span:

@@ -6,12 +6,15 @@ from typing import NamedTuple
 from relay.core.intervals import first_open_after, length_s, next_open
 from relay.core.model import Candle, parted
 from relay.core.spans import FOREVER, Span, clip_spans, gaps_between, merge_spans
+from relay.history.doubts import holes_beside
 from relay.history.range_walk import PastCandles
 from relay.protocol.client_requests import PastWanted
 from relay.streams.gaps import SeriesGap
 from relay.streams.series import Series
 
 _DAY_S = 86_400
+MOST_BEFORE = 500
+"""More candles than this before the first that is known are in doubt, but told as a gap to nobody."""
 
 
 class SplicedPast(NamedTuple):
@@ -122,10 +125,18 @@ def splice(
         if confirmed_at is not None:
             count = max(count, sum(next_open(series.key.interval, candle.time) > confirmed_at for candle in candles))
         candles = candles[-count:] if count else []
-    gaps = list(dict.fromkeys(_gaps(series, past, wanted, times, candles, before)))
-    holes = _doubted(series, past, wanted, candles)
+    begin = candles[0].time if candles else None
+    if wanted.since is not None and wanted.bars is None:
+        begin = first_open_after(series.key.interval, wanted.since, _an_open(series, times))
+    end = series.owed_from() if last is None else last.time
+    end = end if before is None else min(end, before)
+    gaps = list(dict.fromkeys(_gaps(series, past, times, begin, end, is_new=before is None)))
+    holes = [] if begin is None else left_out(series, past, begin, end, times, to_end=names_holes)
     is_complete = past.is_complete and not gaps and not holes
     if names_holes:
+        if holes and holes[0].start == begin and begin <= min(times, default=begin):
+            # Nobody knows whether there was a candle before it, so that is where the provider's candles begin.
+            holes = holes[holes[0].end - begin > MOST_BEFORE * length_s(series.key.interval) :]
         told_of = merge_spans(Span(*gap) for gap in gaps)
         gaps = sorted([*gaps, *(SeriesGap(*part) for hole in holes for part in gaps_between(told_of, *hole))])
     if not past.is_complete and not gaps and wanted.since is not None and wanted.bars is None:
@@ -134,47 +145,46 @@ def splice(
     return SplicedPast(candles, not candles or candles[-1].time != open_time, is_complete, gaps)
 
 
-def _doubted(series: Series, past: PastCandles, wanted: PastWanted, candles: Sequence[Candle]) -> list[SeriesGap]:
-    """Return where a candle may be missing before or between those that are sent: the provider left it out, for now.
+def left_out(
+    series: Series, past: PastCandles, begin: int, end: int, times: Collection[int] = (), *, to_end: bool
+) -> list[SeriesGap]:
+    """Return where a candle may be missing between two open times, the first of them one: the provider left it out.
 
     That is no gap, unless each interval has a candle: nobody knows of one. It is told as revised once it is found.
+    `times` are the open times of candles that are known from elsewhere. With `to_end` it counts as left out, too, what
+    lies between the answer's last candle and what the stream itself answers for.
     """
-    if not candles or not past.doubted:
-        return []
+    doubted = [*past.doubted]
     interval = series.key.interval
-    times, length, first = {candle.time for candle in candles}, length_s(interval), candles[0].time
-    begin = first if wanted.since is None or wanted.bars is not None else wanted.since + 1
+    if to_end and past.candles and is_whole(past):
+        doubted.append(Span(next_open(interval, past.candles[-1].time), answered_from(series) or 0))
+    if not doubted:
+        return []
+    ordered = sorted(times)
     return [
-        SeriesGap(at, next_open(interval, at))
-        for hole in clip_spans(past.doubted, begin, candles[-1].time)
-        for start, end in series.market.open_parts(*hole, length)
-        for at in range(_open_from(interval, start, times, first), end, length)
-        if at not in times
+        SeriesGap(at, until)
+        for part in clip_spans(doubted, begin, end)
+        for hole in holes_beside(ordered, part, interval)
+        for start, until in series.market.open_parts(*hole, length_s(interval))
+        if (at := _open_from(interval, start, times, begin)) < until
     ]
 
 
 def _gaps(
-    series: Series,
-    past: PastCandles,
-    wanted: PastWanted,
-    times: Collection[int],
-    candles: Sequence[Candle],
-    before: int | None,
+    series: Series, past: PastCandles, times: Collection[int], begin: int | None, end: int, *, is_new: bool
 ) -> Iterator[SeriesGap]:
-    """Yield the gaps to be told with a snapshot of `candles`; `times` are the open times of all that are known."""
-    last, interval = series.last, series.key.interval
-    begin = candles[0].time if candles else None
-    if wanted.since is not None and wanted.bars is None:
-        begin = first_open_after(interval, wanted.since, _an_open(series, times))
+    """Yield the gaps to be told with a snapshot from `begin` to `end`; `times` are the open times of all candles known.
+
+    `is_new` says that the subscriber was told nothing of the stream before.
+    """
+    last = series.last
     if begin is not None:
-        end = series.owed_from() if last is None else last.time
-        end = end if before is None else min(end, before)
         yield from (
             SeriesGap(*lost) for lost in past.unreadable if begin <= lost.start < end and lost.start not in times
         )
         if not is_whole(past):
             yield from _unknown(series, past.known, times, begin, end)
-    if last is not None and before is None:
+    if last is not None and is_new:
         # Told to others while the answer was on its way: nobody will say it again.
         yield from _gaps_left(series, times, last.time if begin is None else min(begin, last.time))
 

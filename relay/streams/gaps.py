@@ -45,6 +45,11 @@ class Gaps:
             self._new.append(gap)
             del self.left[:-MOST]
 
+    def keep(self, gap: SeriesGap) -> None:
+        """Keep a gap for repair that nobody is told of: what is remembered has a hole there."""
+        self.left.append(gap)
+        del self.left[:-MOST]
+
     def owe(self, gap: SeriesGap, reached: int) -> None:
         """Keep a gap for repair that was told to somebody who joined; nobody else hears of it.
 

@@ -274,6 +274,8 @@ class Series:
         time to the next one: gaps. Take the `gaps` before telling.
         """
         told: list[PriceUpdate] = []
+        lost = list(lost)
+        is_new = self.last is None
         for start, end in lost:
             is_later = self.is_owed(start) if self.last is None else start > self.last.time
             if is_later and not self.gaps.hold(start):
@@ -281,6 +283,10 @@ class Series:
         for candle in candles:
             if (until is None or candle.time < until) and candle.fault() is None:
                 told.extend(self._backfill(candle))
+        for start, end in lost if is_new else ():
+            # Nobody is owed it; but what is remembered has a hole there.
+            if start > next(iter(self.closed), start) and not self.gaps.hold(start):
+                self.gaps.keep(SeriesGap(start, end))
         if until is not None:
             self._believe(until)
         self.is_catching_up = False

@@ -11,7 +11,7 @@ from relay.core.intervals import first_open_after, next_open
 from relay.core.model import Candle, PriceUpdate, StreamKey, parted
 from relay.core.spans import Span
 from relay.core.trading_hours import TradingHours
-from relay.history.range_walk import HistoryRequest
+from relay.history.range_walk import HistoryRequest, PastCandles
 from relay.history.service import HistoryService
 from relay.plugins.provider import Provider
 from relay.streams.hub import Hub
@@ -173,7 +173,7 @@ class Backfill:
                 continue
             asked_at = self._provider.clock.now()
             try:
-                closed, forming, until, lost = await self._fetch(stream.key, missing)
+                past, closed, forming, until = await self._fetch(stream.key, missing)
             except RateLimited as error:
                 failure, patience_s = str(error), BUDGET_PATIENCE_S
                 retry_at = clock.monotonic() + max(LEAST_WAIT_S, error.retry_after)
@@ -190,6 +190,7 @@ class Backfill:
             if self._may_lag(series.market, stream.key, missing, closed, asked_at):
                 await asyncio.sleep(LAG_WAIT_S)
                 continue
+            lost = past.unreadable
             doubtful = holes.doubtful(self._holes_in(stream, closed, forming, until, lost), now)
             if doubtful and now <= started + PATIENCE_S:
                 await asyncio.sleep(HOLE_WAIT_S)
@@ -204,16 +205,17 @@ class Backfill:
         supervised.caught_up()
 
     async def _fetch(
-        self, key: StreamKey, missing: Missing
-    ) -> tuple[Sequence[Candle], Candle | None, int | None, tuple[Span, ...]]:
-        """Ask history; return the closed candles, the open one if it was reached, and the end that is answered for.
+        self, key: StreamKey, missing: Missing, *, must_be_new: bool = True
+    ) -> tuple[PastCandles, Sequence[Candle], Candle | None, int | None]:
+        """Ask history; return its answer, which may have candles in a form that cannot be read, and what is of use.
 
-        Last come the candles that the provider has, but not in a form that can be read.
+        That is the closed candles, the open one if it was reached, and the end that is answered for.
         """
         async with self._places:
             end = None if missing.end is None else missing.end - 1
+            start = max(0, missing.start)
             # What closed a moment ago is just what is missing.
-            asked = HistoryRequest(self._provider, key, max(0, missing.start), end, PAGE, must_be_new=True)
+            asked = HistoryRequest(self._provider, key, start, end, PAGE, must_be_new=must_be_new)
             past = await self._history.candles(asked)
         if not past.is_complete and not past.unreadable:
             raise ProviderUnavailable("the answer was not complete")
@@ -221,7 +223,7 @@ class Backfill:
         until = missing.end
         if len(past.candles) == PAGE:
             until = past.candles[-1].time + 1
-        return closed, forming, until, past.unreadable
+        return past, closed, forming, until
 
     def _holes_in(
         self,
@@ -238,8 +240,9 @@ class Backfill:
             times.append(forming.time)
         if series.last is not None:
             begin = next_open(interval, series.last.time) if series.last_is_closed else series.last.time
-        elif times and series.promised_at is not None:
-            begin = first_open_after(interval, series.owed_from() - 1, times[0])
+        elif (times or until is not None) and series.promised_at is not None:
+            # What waits for the answer opens where that was to end.
+            begin = first_open_after(interval, series.owed_from() - 1, times[0] if times else until)
         else:
             return []
         return holes_in(interval, series.market, begin, [time for time in times if time >= begin], until)
@@ -275,13 +278,15 @@ class Backfill:
             missing = Missing(gap.start, gap.end)
             asked_at = self._provider.clock.now()
             try:
-                closed, _, until, lost = await self._fetch(stream.key, missing)
+                # What an answer left out is in doubt, and asked for again when it is time to.
+                past, closed, _, until = await self._fetch(stream.key, missing, must_be_new=False)
             except (ProviderError, StoreError) as error:
                 log.debug("gap of %s stays: %s", stream.key, error, extra=_about("gap_stays", stream))
                 continue
             may_lag = self._may_lag(stream.series.market, stream.key, missing, closed, asked_at)
             if streams.get(stream.key) is supervised and not may_lag:
-                self._tell(supervised, stream.series.repair(gap, closed, until, lost), "")
+                repaired = stream.series.repair(gap, closed, until, (*past.unreadable, *past.doubted))
+                self._tell(supervised, repaired, "")
                 if gap not in stream.series.gaps.left:
                     supervised.note(f"repaired gap {gap.start} to {gap.end}")
 
@@ -316,7 +321,7 @@ class Backfill:
         while times and self._hub.streams.get((stream.provider, stream.key)) is stream:
             try:
                 asked_at = self._provider.clock.now()
-                closed, _, _, _ = await self._fetch(stream.key, Missing(times[0], times[-1] + 1))
+                _, closed, _, _ = await self._fetch(stream.key, Missing(times[0], times[-1] + 1))
             except (ProviderError, StoreError) as error:
                 await asyncio.sleep(max(wait_s, error.retry_after) if isinstance(error, RateLimited) else wait_s)
                 wait_s = min(MOST_WAIT_S, 2 * wait_s)

@@ -42,7 +42,7 @@ from tests.support.scripted_relay import PATIENCE_S, Json, ScriptedRelay, script
 
 __all__ = ["start_client"]
 
-SCENARIOS: list[Json] = json.loads(Path(__file__).with_name("data").joinpath("client_scenarios.json").read_text())
+SCENARIOS: list[Json] = json.loads((Path(__file__).parents[1] / "data" / "client_scenarios.json").read_text())
 QUICK = {"backoffMs": [10, 50]}
 
 

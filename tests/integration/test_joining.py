@@ -79,6 +79,16 @@ async def test_since_in_the_future_brings_nothing(client: WsClient) -> None:
     assert (snapshot["candles"], snapshot["last_is_closed"], snapshot["complete"]) == ([], True, True)
 
 
+@pytest.mark.parametrize("interval", ["1d", "1w", "1M"])
+async def test_since_before_the_first_candle_brings_all_there_is_and_tells_no_gap(
+    client: WsClient, interval: str
+) -> None:
+    await client.ask("subscribe", symbol="BTCUSDT", interval=interval, since=0)
+    snapshot = await client.until_type("snapshot")
+    assert len(snapshot["candles"]) > 100
+    assert "gap" not in [message["type"] for message in client.received]
+
+
 async def test_most_bars_come_in_one_snapshot(client: WsClient) -> None:
     await client.ask("subscribe", symbol="BTCUSDT", interval="1m", bars=5000)
     snapshot = await client.until_type("snapshot")

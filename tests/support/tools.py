@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-_OF_NPM = Path(__file__).parent / "js" / "node_modules" / ".bin"
+_OF_NPM = Path(__file__).parents[1] / "js" / "node_modules" / ".bin"
 
 
 def tool(name: str, package: str, config: pytest.Config) -> str:

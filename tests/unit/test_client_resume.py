@@ -106,6 +106,15 @@ def test_revision_is_told_however_old() -> None:
     assert progress.take_update(update(START - 600, is_revised=True))
 
 
+def test_revision_to_what_the_reader_has_is_not_told() -> None:
+    progress = under_way()
+    assert not progress.take_update(update(START, is_revised=True))
+    revised = Update(BTC, candle(START)._replace(close=1.25), True, False, True, None, None, {})
+    assert progress.take_update(revised)
+    assert not progress.take_update(revised)
+    assert progress.take_update(update(START, is_revised=True))
+
+
 def test_what_came_before_the_first_candle_is_not_told() -> None:
     progress = Progress("1m", StreamOptions(bars=1))
     progress.confirm(START + 10)

@@ -4,7 +4,17 @@ import pytest
 
 from relay.core.model import StreamKey
 from relay.core.spans import FOREVER, Span, gaps_between, merge_spans
-from relay.history.doubts import EMPTY_PAUSES_S, MOST, MOST_HOLES, MOST_OF_STREAM, ROW_PAUSES_S, Doubt, Doubts, holes_of
+from relay.history.doubts import (
+    EMPTY_PAUSES_S,
+    MOST,
+    MOST_HOLES,
+    MOST_OF_STREAM,
+    ROW_PAUSES_S,
+    Doubt,
+    Doubts,
+    holes_beside,
+    holes_of,
+)
 
 KEY = StreamKey("BTCUSDT", "1m")
 STREAM = ("binance", KEY)
@@ -42,6 +52,17 @@ def test_time_between_two_open_times_is_no_hole() -> None:
     assert holes_of(minutes(11, 12), Span(60 * 10 + 1, 60 * 12 + 1), "1m") == ([], None)
     assert holes_of([], Span(60 * 10 + 1, 60 * 11), "1m") == ([], None)
     assert holes_of([], Span(60 * 10, 60 * 10 + 1), "1m") == ([Span(60 * 10, 60 * 10 + 1)], None)
+
+
+def test_holes_of_a_part_of_time_go_by_the_rows_beside_it() -> None:
+    rows = minutes(10, 11, 14, 15)
+    assert holes_beside(rows, Span(60 * 10 + 1, 60 * 12 + 30), "1m") == [Span(60 * 12, 60 * 12 + 30)]
+    assert holes_beside(rows, Span(60 * 11 + 1, 60 * 15), "1m") == [span(12, 14)]
+    assert holes_beside(rows, Span(60 * 14 + 1, 60 * 15), "1m") == []
+    assert holes_beside(rows, span(8, 18), "1m") == [span(8, 10), span(12, 14), span(16, 18)]
+    # Where a week opens is not known before there is one.
+    monday = 1_767_571_200
+    assert holes_beside([monday], Span(monday - 7 * 86_400 + 1, monday + 1), "1w") == []
 
 
 def test_months_follow_one_another_without_a_hole() -> None:

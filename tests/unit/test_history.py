@@ -912,6 +912,36 @@ async def test_a_hole_between_rows_is_asked_for_again_by_itself(bench: Bench) ->
     assert bench.provider.calls[1:] == [(minute(14), minute(15), 3)]
 
 
+async def test_a_hole_that_only_an_answer_of_this_moment_has_is_doubted_as_well(bench: Bench) -> None:
+    bench.provider.left_out = {minute(599)}
+    past = await bench.ask(limit=3)
+    hole = Span(minute(599), minute(600))
+    assert past == PastCandles((*finals(597, 598), unfinished(minute(600))), False, True, doubted=(hole,))
+    text = await bench.history.text(HistoryRequest(bench.provider, KEY, None, None, 3))
+    assert (len(bench.provider.calls), text.doubted) == (1, (hole,))
+    # The live stream vouches for it that there is none, and nobody else: not where each interval has a candle.
+    live = LiveEdge(minute(598) + 1, unfinished(minute(600)))
+    past = await bench.history.candles(HistoryRequest(bench.provider, KEY, None, None, 3, live=lambda: live))
+    assert past.doubted == ()
+    bench.provider.info = bench.provider.info._replace(has_every_candle=True)
+    stored = await bench.history.stored(HistoryRequest(bench.provider, KEY, None, None, 3))
+    assert (stored.candles, stored.known) == (past.candles, (Span(minute(597), minute(599)),))
+
+
+async def test_whoever_takes_no_older_answer_asks_for_what_one_left_out(bench: Bench) -> None:
+    bench.provider.left_out = {minute(14)}
+    await bench.ask(start=minute(10), end=minute(19))
+    bench.provider.left_out.clear()
+    bench.provider.now += 1
+
+    async def ask(*, must_be_new: bool) -> PastCandles:
+        asked = HistoryRequest(bench.provider, KEY, minute(10), minute(19), 20, must_be_new=must_be_new)
+        return await bench.history.candles(asked)
+
+    assert len((await ask(must_be_new=False)).candles) == 9
+    assert (await ask(must_be_new=True)).candles == finals(*range(10, 20))
+
+
 async def test_many_holes_between_rows_are_asked_for_again_together(bench: Bench) -> None:
     bench.provider.left_out = {minute(n) for n in range(12, 60, 2)}
     assert len((await bench.ask(start=minute(10), end=minute(69))).candles) == 36

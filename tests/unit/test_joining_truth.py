@@ -13,11 +13,22 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from relay import API_VERSION, Candle, PriceUpdate, ProviderInfo, ProviderUnavailable, RateLimited, Watchlist, hookimpl
+from relay import (
+    API_VERSION,
+    Candle,
+    PriceUpdate,
+    ProviderInfo,
+    ProviderUnavailable,
+    RateLimited,
+    Watchlist,
+    hookimpl,
+    unreadable,
+)
 from relay.config.settings import Config
 from relay.core.clock import Clock, ProviderClock
 from relay.core.model import StreamKey
 from relay.history.joining import live_of
+from relay.history.provider_calls import News
 from relay.history.range_walk import HistoryRequest
 from relay.history.service import HistoryService
 from relay.instruments.directory import Directory, Target
@@ -83,6 +94,13 @@ class Play(NamedTuple):
     every_s: float = 2.0
     mute_s: tuple[float, float] = (0.0, 0.0)
     broken_s: tuple[float, float] = (0.0, 0.0)
+    lacks_s: tuple[float, float] = (0.0, 0.0)
+    """When answers leave out rows, for less than the grace: what is missing for longer is taken not to be there."""
+    lacks: tuple[int, int] = (0, 5000)
+    """Which rows those are: from the first number to the second, counted back from the newest."""
+    spoils_s: tuple[float, float] = (0.0, 0.0)
+    """When the row that closed two candles ago cannot be read."""
+    linger_s: float = 5.0
 
 
 class Truth:
@@ -132,6 +150,8 @@ class Venue:
             tuple(LENGTH_S),
             close_grace_s=GRACE_S,
             history_has_open=not self._play.is_closed_only and not self._play.lag_s,
+            # Where nobody says so, a row that is left out may be an interval without trades.
+            has_every_candle=self._play.lacks_s != (0.0, 0.0),
         )
 
     @hookimpl
@@ -178,7 +198,11 @@ class Venue:
         low = last - 4000 * truth.length_s if start is None else start
         times = truth.times_between(low - 1, min(last, end))
         times = times[-limit:] if start is None else times[:limit]
-        return [truth.state(time, now) for time in times]
+        if self._is_within(self._play.lacks_s):
+            newer, older = (max(0, len(times) - count) for count in self._play.lacks)
+            times = [*times[:older], *times[newer:]]
+        spoilt = opened - 3 * truth.length_s if self._is_within(self._play.spoils_s) else None
+        return [unreadable(time) if time == spoilt else truth.state(time, now) for time in times]
 
 
 class Wire:
@@ -324,6 +348,8 @@ class Scene:
             missing = [] if reached is None else list(self.truth.times_between(reached, until))
             if missing:
                 self.faults.append(f"complete, and lacks {missing}")
+        if self.play.lacks_s != (0.0, 0.0):
+            return  # an answer without rows is how a provider says where its candles begin, too
         if is_live and is_complete and join.since_s is None and join.bars is not None and count < join.bars:
             self.faults.append(f"{count} candles of {join.bars}, and complete")
 
@@ -360,8 +386,17 @@ async def perform(loop: VirtualLoop, play: Play) -> list[str]:
     session = new_session(provider.clock)
     provider.open(session)
     history = HistoryService(store, clock)
-    hub = Hub(clock, on_closed=lambda stream, one, after: store.put_closed("venue", stream.key, one.candle, after))
-    supervisor = Supervisor(provider, hub, history, clock, linger_s=5, rng=random.Random(1))
+
+    def keep(stream: Stream, update: PriceUpdate, after: int | None) -> int | None:
+        return history.keep("venue", stream.key, update.candle, after, is_revised=update.is_revised)
+
+    def tell(news: News) -> None:
+        if (stream := hub.streams.get(("venue", news.key))) is not None:
+            hub.tell(stream, stream.series.revise(news.changed, news.found, news.asked_at))
+
+    hub = Hub(clock, on_closed=keep)
+    history.calls.on_news = tell
+    supervisor = Supervisor(provider, hub, history, clock, linger_s=play.linger_s, rng=random.Random(1))
     context = ConnectionContext(
         Access(Config()), hub, Directory([provider], store.documents), history, {"venue": supervisor}
     )
@@ -437,6 +472,34 @@ PLAYS: Mapping[str, Play] = {
         "1m", 62.0, 60.0, (Join(0.0, since_s=1),), is_closed_only=True, lag_s=4.0
     ),
     "the same while history fails": Play("1m", 62.0, 90.0, (Join(0.0, since_s=1),), broken_s=(0.0, 60.0)),
+    "left out right before what the stream told to somebody else": Play(
+        "1s",
+        10.3,
+        30.0,
+        (Join(0.0, bars=30, stays_s=2.0), Join(4.0, bars=30)),
+        is_closed_only=True,
+        linger_s=0.3,
+        calls=(Call(), Call(0.1)),
+        lacks_s=(4.05, 4.5),
+    ),
+    "left out and in doubt, and a gap": Play(
+        "1s",
+        10.3,
+        40.0,
+        (Join(0.0, bars=30, stays_s=2.0), Join(6.0, bars=30)),
+        is_closed_only=True,
+        linger_s=0.3,
+        lacks_s=(5.5, 7.0),
+    ),
+    "left out of a resume before the stream is open": Play(
+        "1s", 0.0, 30.0, (Join(0.0), Join(1.0, since_s=7)), opens_after_s=5.0, lacks_s=(0.5, 2.0), every_s=0.25
+    ),
+    "nothing of what is owed first": Play(
+        "1s", 0.0, 30.0, (Join(0.8),), opens_after_s=0.2, calls=(Call(takes_s=3.5),), lacks_s=(0.0, 6.5)
+    ),
+    "left out of what was missed while the stream was lost": Play(
+        "1s", 10.0, 60.0, (Join(0.0),), opens_after_s=12.0, lives_s=(10.0,), lacks_s=(33.0, 38.0)
+    ),
     "joining while a throttle holds an update": Play(
         "1m", 5.0, 60.0, (Join(0.0, throttle_ms=10_000), Join(17.0, bars=3, throttle_ms=10_000)), every_s=1.0
     ),
@@ -457,7 +520,7 @@ joins = st.builds(
     since_s=st.none() | st.integers(0, 300),
     closed_only=st.booleans(),
     throttle_ms=st.sampled_from([0, 0, 700, 5000]),
-    stays_s=st.sampled_from([1000.0, 1000.0, 5.0]),
+    stays_s=st.sampled_from([1000.0, 1000.0, 5.0, 2.0]),
     again_s=st.none() | st.sampled_from([0.0, 3.0, 25.0]),
 )
 plays = st.builds(
@@ -475,6 +538,10 @@ plays = st.builds(
     every_s=st.sampled_from([0.25, 2.0]),
     mute_s=st.tuples(st.integers(0, 40).map(float), st.sampled_from([0.0, 0.0, 60.0])),
     broken_s=st.tuples(st.integers(0, 40).map(float), st.sampled_from([0.0, 0.0, 60.0])),
+    lacks_s=st.just((0.0, 0.0)) | st.integers(0, 400).map(lambda tenths: (tenths / 10, tenths / 10 + 4)),
+    lacks=st.sampled_from([(0, 5000), (0, 3), (2, 4), (1, 9)]),
+    spoils_s=st.just((0.0, 0.0)) | st.integers(0, 400).map(lambda tenths: (tenths / 10, tenths / 10 + 4)),
+    linger_s=st.sampled_from([5.0, 0.3]),
 )
 
 

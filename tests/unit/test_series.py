@@ -780,6 +780,15 @@ def test_a_candle_of_a_gap_that_is_older_than_the_stream_is_told_and_not_answere
     assert next(iter(series.closed)) == 960
 
 
+def test_a_row_that_cannot_be_read_right_before_what_is_owed_is_not_taken_not_to_be_there() -> None:
+    series = Series(MINUTE, promised_at=1000.0)
+    candles = [Candle(time, 1.0, 1.0, 1.0, 1.0) for time in (780, 840, 960, 1020)]
+    first, second = series.learn(candles, None, 1090.0, lost=[(600, 660), (900, 960)])
+    assert (series.told_before(first), series.told_before(second)) == (None, 960)
+    # Nobody is told of it, but it is repaired.
+    assert (series.gaps.take(), series.gaps.left) == ([], [SeriesGap(900, 960)])
+
+
 def test_what_history_says_later_of_a_closed_candle_is_told_as_revised(series: Series) -> None:
     for minute in range(3):
         series.accept(live(minute, is_closed=True, at_ms=60_000 * (minute + 1)))

@@ -190,7 +190,7 @@ def test_a_hole_that_is_not_believed_yet_makes_a_snapshot_incomplete_and_no_gap(
     assert minutes(snapshot.candles) == [3, 4, *range(7, 14)]
     assert (snapshot.is_complete, list(snapshot.gaps)) == (False, [])
     named = splice(series, {}, past, Wanted(bars=9), names_holes=True)
-    assert (named.is_complete, list(named.gaps)) == (False, [SeriesGap(5 * 60, 6 * 60), SeriesGap(6 * 60, 7 * 60)])
+    assert (named.is_complete, list(named.gaps)) == (False, [SeriesGap(5 * 60, 7 * 60)])
     # A resume begins where the client's candles end, whatever is missing there.
     assert not splice(series, {}, past._replace(candles=past.candles[2:]), Wanted(since=4 * 60)).is_complete
     assert splice(series, {}, past._replace(candles=past.candles[2:]), Wanted(since=6 * 60)).is_complete
@@ -199,6 +199,20 @@ def test_a_hole_that_is_not_believed_yet_makes_a_snapshot_incomplete_and_no_gap(
     assert splice(series, {300: candle(5), 360: candle(6)}, past, Wanted(bars=11)).is_complete
     series.market = TradingHours(lambda moment: OpenHours(420, 900) if moment >= 300 else OpenHours(0, 300))
     assert splice(series, {}, past, Wanted(bars=9)).is_complete
+
+
+def test_what_may_be_where_the_candles_begin_is_no_gap_however_long_ago_it_is_asked_for() -> None:
+    series = live(10_010, 10_011, opened=10_012, promised_at=10_010 * 60.0)
+    past = PastCandles(candles((10_008, 10_009)), True, True, doubted=(Span(1, 10_008 * 60),))
+    snapshot = splice(series, {}, past, Wanted(since=0), names_holes=True)
+    assert (snapshot.is_complete, list(snapshot.gaps)) == (False, [])
+    assert minutes(snapshot.candles) == [*range(10_008, 10_013)]
+    # Not so where there was a candle before, or for a client that was away for some time only.
+    before = past._replace(candles=(candle(5000), *past.candles))
+    gaps = splice(series, {}, before, Wanted(since=5000 * 60), names_holes=True).gaps
+    assert list(gaps) == [SeriesGap(5001 * 60, 10_008 * 60)]
+    gaps = splice(series, {}, past, Wanted(since=9990 * 60), names_holes=True).gaps
+    assert list(gaps) == [SeriesGap(9991 * 60, 10_008 * 60)]
 
 
 def test_a_gap_told_to_one_client_is_kept_for_repair_once() -> None:

@@ -126,7 +126,7 @@ class Stream {
   #due = null; // the first open time that may be missing
   #explained = 0; // the relay was asked for what lies before
   #doubted = 0;
-  #told = new Map(); // of snapshots and as revised: the relay may come to know only then that it is revised
+  #told = new Map(); // as closed: the relay may come to know later that one is so, or was revised and is so again
   repairAt = Infinity; // when the relay is to be asked for what is missing still of the gaps
   repairs = 0;
   isRepairing = false;
@@ -218,7 +218,8 @@ class Stream {
   }
 
   /** Say whether the application has still to see this candle, and remember it as seen. */
-  accept(openTime, isClosed) {
+  accept(candle) {
+    const { time: openTime, isClosed } = candle;
     if (this.lastClosed !== null && openTime <= this.lastClosed) return false;
     // What came before the first candle was never owed; a resume may bring it along.
     if (this.lastClosed === null && this.lastOpen !== null && openTime < this.lastOpen) return false;
@@ -226,6 +227,7 @@ class Stream {
       this.lastClosed = openTime;
       this.#due = this.length === null ? null : this.#nextOpen(openTime);
       this.#settle(openTime);
+      this.remember(candle);
     } else if (this.lastOpen !== null && openTime < this.lastOpen) {
       return false;
     } else {
@@ -240,18 +242,17 @@ class Stream {
     this.hasSnapshot = true;
     for (const candle of candles) {
       this.#explained = Math.max(this.#explained, candle.time);
-      this.accept(candle.time, candle.isClosed);
-      if (candle.isClosed) this.remember(candle);
+      this.accept(candle);
     }
   }
 
-  /** Say whether a candle is to be told as revised: not where it was told with these values just before. */
+  /** Say whether a candle is to be told as revised: not where it was told with these values last. */
   acceptRevised(candle) {
     this.#settle(candle.time);
     return this.remember(candle);
   }
 
-  /** Keep what was told out of its turn, for a while; say whether it is other than what was told before. */
+  /** Keep a closed candle as it is told, for a while; say whether it is other than what was told before. */
   remember({ time, open, high, low, close, volume }) {
     const values = JSON.stringify([open, high, low, close, volume]);
     const isOther = this.#told.get(time) !== values;
@@ -1033,9 +1034,8 @@ export class RelayClient {
       }
       // A gap was told, and a later candle: what it lacked comes after that.
       const isRevised = stream.lastOpen !== null && candle.time < stream.lastOpen;
-      if (!stream.accept(candle.time, isClosed)) continue;
+      if (!stream.accept(candle)) continue;
       this.#tellOf(stream, "update", { ...missed, candle, isClosed, isBackfilled: isClosed, isRevised });
-      if (isClosed) stream.remember(candle);
     }
     // It may be another run of the relay, which knows nothing of the gaps.
     if (stream.gaps.length && !isRepair) Object.assign(stream, { repairAt: performance.now(), repairs: 0 });
@@ -1055,7 +1055,7 @@ export class RelayClient {
       this.#renew(stream);
       return;
     }
-    if (!(isRevised ? stream.acceptRevised(candle) : stream.accept(candle.time, isClosed))) return;
+    if (!(isRevised ? stream.acceptRevised(candle) : stream.accept(candle))) return;
     const { ts_event: tsEventMs = null, seq = null } = wire;
     this.#tellOf(stream, "update", {
       candle,
