@@ -1,4 +1,7 @@
-"""Binance spot: the codec of its kline streams, its REST calls, and the weight they may use. No key is needed."""
+"""Binance spot: the codec of its kline streams, its REST calls, and the weight they may use. No key is needed.
+
+What the venue documents is named by its page in https://github.com/binance/binance-spot-api-docs, as of 2026-07-21.
+"""
 
 import re
 import time
@@ -40,24 +43,39 @@ from relay import (
 )
 
 INTERVALS = ("1s", "1m", "3m", "5m", "15m", "30m", "1h", "2h", "4h", "6h", "8h", "12h", "1d", "3d", "1w", "1M")
+"""web-socket-streams.md, "Kline/Candlestick chart intervals"; rest-api.md has the same."""
 
 _WS_URLS = ("wss://stream.binance.com:9443", "wss://data-stream.binance.vision")
+"""web-socket-streams.md; the second one, for market data only, is in faqs/market_data_only.md."""
 _REST_URLS = ("https://api.binance.com", "https://data-api.binance.vision")
+"""rest-api.md; the second one, for public data only, is in faqs/market_data_only.md."""
 
 _MESSAGE_BYTES = 4000
+"""No page says how large a message may be; beyond some 4,090 bytes the server was measured to answer nothing
+(https://github.com/binance/binance-connector-rust/issues/27, https://github.com/JKorf/Binance.Net/issues/884)."""
 _KLINES_PAGE = 1000
+"""rest-api.md, "Kline/Candlestick data": the largest `limit`. What a larger one does is not documented."""
 _KLINES_WEIGHT = 2
+"""rest-api.md, "Kline/Candlestick data"."""
 _EXCHANGE_INFO_WEIGHT = 20
+"""rest-api.md, "Exchange information"."""
 _MOST_PAIRS = 20_000
-"""There are 3,710."""
+"""Our own bound: there were 3,710 in the list that was recorded."""
 _BAN_S = 120.0
+"""rest-api.md, "IP Limits": bans last two minutes to three days; this is for an answer 418 that names no time."""
 _INVALID_SYMBOL = -1121
+"""errors.md, BAD_SYMBOL."""
 _TOO_MANY = -1003
+"""errors.md, TOO_MANY_REQUESTS."""
+# Both texts are those of -1003 in errors.md.
 _BANNED_UNTIL = re.compile(r"banned until (\d{13})")
 _LIMIT_NOW = re.compile(r"limit is (\d{1,9}) request weight per (\d{1,4}) (SECOND|MINUTE|HOUR|DAY)")
 _UNIT_S = {"SECOND": 1, "MINUTE": 60, "HOUR": 3600, "DAY": 86_400}
+"""In seconds; enums.md, "Rate limit intervals", which has no hour."""
 _PAUSE_S = 60.0
+"""Our choice, after a refusal that names no time: the minute in which weights are counted."""
 _MOST_PAUSE_S = 900.0
+"""Our choice: refusals in a row double the pause up to this."""
 
 _INFO = ProviderInfo(
     name="binance",
@@ -70,18 +88,21 @@ _INFO = ProviderInfo(
         Setting("ws_url", "urls", _WS_URLS, "Addresses of the stream servers, tried in turn"),
         Setting("rest_url", "urls", _REST_URLS, "Addresses of the REST servers, tried in turn"),
     ),
-    # The venue's limit is 1024; the rest is room for streams on their way in and out.
+    # web-socket-streams.md, "Websocket Limits": 1024; the rest is room for streams on their way in and out.
     streams_per_feed=1000,
+    # web-socket-streams.md, "General WSS information".
     feed_life_s=24 * 3600.0,
+    # Our choice: closing events on record came 6 ms to 1.8 s after the close.
     close_grace_s=5.0,
     fresh_s=1.0,
     instruments_ttl_s=3600.0,
     candles_per_call=_KLINES_PAGE,
     calls_at_once=4,
+    # Recorded klines of all intervals; only days by threes begin on a day of their pair.
     is_utc_grid=True,
     # A kline without trades has the last price and no volume; outages alone leave holes (2021-04-20, 02:00 to 04:29).
     has_every_candle=True,
-    # The weight of a call does not depend on how many it asks for.
+    # rest-api.md: the weight of a call does not depend on how many it asks for. How many is our choice.
     candles_back=3,
     # It has thousands. In maintenance it lists a few for a while, or test pairs; even a small venue of it has these.
     least_instruments=10,
@@ -93,7 +114,9 @@ class BinanceCodec(FeedCodec):
     """Kline streams on one combined connection: `{"stream":…,"data":…}`, and bare events too."""
 
     messages_per_second = 5
+    """web-socket-streams.md, "Websocket Limits"; pings and pongs count."""
     keys_per_message = 100
+    """Our choice; `_MESSAGE_BYTES` bounds it too."""
 
     def __init__(self, hosts: Hosts) -> None:
         self._hosts = hosts
@@ -215,7 +238,7 @@ class Weight:
     """The request weight that this address may use a minute, and the bans; asks nobody and never waits.
 
     Other programs behind the same address are seen through the header only, hence the margin. A lower limit than
-    `limit` that the exchange states is kept to.
+    `limit` that the exchange states is kept to; 6,000 is in enums.md, "Rate limiters".
     """
 
     def __init__(

@@ -30,6 +30,7 @@ from relay.core.secret import Secret
 from relay.core.version import VERSION
 from relay.network.http_sessions import LIST_BOUNDS, PAGE_BOUNDS, Bounds, open_session
 from relay.plugins.hookspecs import API_VERSION, hookimpl
+from relay.telemetry.events import event
 from relay.upstream.close_on_next import CloseOnNext
 from relay.upstream.codec import Accepted, Closing, FeedCodec, Rejected
 from relay.upstream.leaps import Leaps
@@ -81,6 +82,7 @@ __all__ = [
     "decimal",
     "decimals",
     "enlarge",
+    "event",
     "hookimpl",
     "is_unreadable",
     "next_open",

@@ -21,14 +21,18 @@ from relay import (
     RateLimited,
     Secret,
     ask_rest,
+    event,
     retry_after_s,
 )
 
 log = logging.getLogger(__name__)
 
 _USAGE_EVERY_S = 6 * 3600.0
+"""Our choice, as a question costs a credit (OpenAPI file, `/api_usage`)."""
 _USAGE_EVERY_S_SHARED = 900.0
+"""Our choice, where another program spends of the same key."""
 _FORGOTTEN_S = 600.0
+"""Our choice: an earlier run that ended so recently has asked already."""
 
 
 class Account:
@@ -81,7 +85,11 @@ class Account:
             self.credits.restore(state, wall)
             age_s = wall - float(state["at"])
         except (ValueError, TypeError) as error:
-            log.warning("what an earlier run spent cannot be read (%s); the provider is asked", error)
+            log.warning(
+                "what an earlier run spent cannot be read (%s); the provider is asked",
+                error,
+                extra=event("spent_credits_unreadable", provider="twelve_data", reason=str(error)),
+            )
             return
         if 0 <= age_s < _FORGOTTEN_S:
             self._checked_at = self._clock.monotonic()

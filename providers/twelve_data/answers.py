@@ -24,9 +24,10 @@ INTERVALS = {
     "1m": "1min", "5m": "5min", "15m": "15min", "30m": "30min", "1h": "1h", "2h": "2h", "4h": "4h", "8h": "8h",
     "1d": "1day", "1w": "1week", "1M": "1month",
 }  # fmt: skip
+"""As the provider's own error lists them; its OpenAPI file has `5h` too."""
 
 PAGE = 5000
-"""The most rows of one answer; the provider keeps to it exactly."""
+"""The most rows of one answer: `outputsize` in the OpenAPI file, and measured: a long range has exactly so many."""
 NO_CODES: Mapping[str, str] = MappingProxyType({})
 
 

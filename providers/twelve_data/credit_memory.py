@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-# A call that was under way when the relay ended may have been counted by the server as late as this.
 _UNDER_WAY_S = 30.0
+"""Our choice: a call under way when the relay ended may have been counted by the server as late as this."""
 
 
 class Remembered(NamedTuple):

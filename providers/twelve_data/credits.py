@@ -11,18 +11,23 @@ from providers.twelve_data.stated import StatedSpan, stated_limit
 from relay import Budget, RateLimited
 
 WINDOW_S = 61.0
+"""A minute, in which credits are counted (support article 5615854: by the clock), and a second of our choice."""
 SKEW_S = 120.0
-"""So far the server's midnight may be from ours, before an answer has said what time it is there."""
+"""Our choice: so far the server's midnight may be from ours, before an answer has said what time it is there."""
 DAY_SKEW_S = 5.0
+"""Our choice: so far the server's midnight may be from what its answers' headers say."""
 MINUTE_SKEW_S = 2.0
-"""So far the server's time may be from what its answers' headers say, which have no fractions of seconds."""
+"""Our choice: so far its minute may be from what the headers say, which have no fractions of seconds."""
 DAY_S = 86_400
+"""Credits of a day are counted until midnight UTC: support article 5615854."""
 _UNLIMITED = 1 << 40
-# What other programs spent in one minute they may spend in the next.
+"""Our choice: more than any plan has."""
 _FOREIGN_S = 2 * WINDOW_S
+"""Our choice: what other programs spent in one minute they may spend in the next."""
 _PROMISE_S = 120.0
+"""Our choice: so long credits stay promised to polls."""
 MOST_PAUSE_S = 900.0
-"""The longest pause after refusals that do not say how long to wait: it doubles with each one in a row."""
+"""Our choice. The longest pause after refusals that do not say how long to wait: it doubles with each one in a row."""
 
 
 class Use(Enum):

@@ -8,9 +8,12 @@ from zoneinfo import ZoneInfo
 
 from relay import Candle, next_open
 
+# The market's convention, Sunday to Friday at 17:00 in New York; the recorded bars of gold agree.
 _NEW_YORK = ZoneInfo("America/New_York")
 _FRIDAY = 4
+"""Our notation, as `date.weekday` counts."""
 _FOREVER = 1 << 40
+"""Our choice: later than any moment that is asked for, in Unix seconds."""
 
 METALS = ("XAU", "XAG", "XPT", "XPD")
 

@@ -15,10 +15,12 @@ from providers.twelve_data.answers import (
 from providers.twelve_data.forex import Hours, after_trading, before_trading, last_close, session_at
 from relay import BadAnswer, Candle, next_open
 
-# A window of so many candles, and one too many at its end, is never cut to the newest 5000.
 _WINDOW = 4990
+"""Our choice below `PAGE`: a window of so many candles, and one too many at its end, is not cut to the newest 5,000."""
 _GROWTH = 4
+"""Our choice: so many times a window grows after an empty one, and shrinks after one that was cut."""
 _HOUR_S = 3600
+"""Recorded: candles of up to an hour open at multiples of their length; longer ones where the provider says."""
 
 Ask = Callable[[str, Mapping[str, str | int]], Awaitable[object]]
 

@@ -5,14 +5,18 @@ from collections.abc import Iterator, Sequence
 from providers.twelve_data.forex import Hours, trading_between
 from relay import Candle, PriceUpdate, StreamKey, enlarge, is_unreadable, next_open
 
-# A bar of the past may still change a little after its end.
 SETTLE_S = 60.0
+"""Our choice: the newest bar of an answer may still change so long after its end."""
 SILENT_S = 120.0
+"""Our choice: after so much trading time, or a candle, without news a stream is silent."""
 FUTURE_S = 60.0
-"""A candle that opens farther ahead is none."""
+"""Our choice: a candle that opens farther ahead is none."""
 _MOST_ROWS = 5000
+"""The most rows of one answer: `outputsize` in the OpenAPI file."""
 _MOST_PAUSE_S = 3600.0
+"""Our choice: polls that bring nothing are at most so far apart."""
 _DAY_S = 86_400
+"""Our choice: so long a bar without sense is asked for, and a stream polled itself; longer ones are not begun here."""
 
 
 class PolledStream:

@@ -13,14 +13,17 @@ from providers.twelve_data.forex import Hours, session_at
 from providers.twelve_data.polled import PolledStream
 from providers.twelve_data.schedule import is_slow, patience_s
 from providers.twelve_data.turns import CreditTurn, Planner
-from relay import Candle, PriceUpdate, ProviderError, RateLimited, StreamKey, Watchlist, next_open
+from relay import Candle, PriceUpdate, ProviderError, RateLimited, StreamKey, Watchlist, event, next_open
 
 log = logging.getLogger(__name__)
 
 MOST_SYMBOLS = 100
+"""Our choice below the 120 that the README of https://github.com/twelvedata/twelvedata-python names for a batch."""
 _LONGEST_SLEEP_S = 30.0
+"""Our choice: the plan is looked at again after so long, whatever it says."""
 _ABOUT_THE_SYMBOL = frozenset({400, 403, 404})
-"""With words of the provider; without them somebody in front of it refused the call, whatever it was about."""
+"""Error codes of https://twelvedata.com/docs; recorded ones agree. That is with words of the provider; without them
+somebody in front of it refused the call, whatever it was about."""
 
 Ask = Callable[[Sequence[str], str, int], Awaitable[Mapping[str, SeriesAnswer | KeyRefused]]]
 
@@ -263,7 +266,11 @@ class Polls:
         if not has_agreed:
             stream.wronged = at
             stream.built.clear()
-            log.warning("%s: candles built from smaller ones are not the provider's; it is polled itself", key)
+            log.warning(
+                "%s: candles built from smaller ones are not the provider's; it is polled itself",
+                key,
+                extra=event("built_candles_differ", provider="twelve_data", stream=str(key)),
+            )
 
     async def ask(self, poll: Poll) -> list[Given]:
         """Make one call; return what it brought for its streams.

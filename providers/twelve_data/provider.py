@@ -1,4 +1,9 @@
-"""Twelve Data: who it is, and its hooks; calls, credits, polls and pages are in modules of their own."""
+"""Twelve Data: who it is, and its hooks; calls, credits, polls and pages are in modules of their own.
+
+What the provider documents is at https://twelvedata.com/docs, in its OpenAPI file (https://github.com/twelvedata/mcp,
+`extra/openapi_clean.json`) and in the articles at https://support.twelvedata.com; modules name which. What is called
+recorded was seen in its answers.
+"""
 
 from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from typing import Any
@@ -36,7 +41,7 @@ from relay import (
 )
 
 _MOST_PAIRS = 20_000
-"""There are some 1,500."""
+"""Our own bound: there were some 1,500 in the list that was recorded."""
 _INFO = ProviderInfo(
     name="twelve_data",
     api=API_VERSION,
@@ -63,17 +68,21 @@ _INFO = ProviderInfo(
             "forex: nothing is polled while the market is closed; always: polls at all times",
             choices=("forex", "always"),
         ),
+        # The free plan: support article 5615854.
         Setting("credits_per_minute", "int", 8, "What your plan allows in a minute", least=1),
         Setting("credits_per_day", "int", 800, "What your plan allows in a day; 0: it has no such limit", least=0),
     ),
     needs_key="api_key",
+    # Our choice: `SETTLE_S`, and time for the poll.
     close_grace_s=75.0,
     fresh_s=30.0,
     instruments_ttl_s=86_400.0,
+    # Recorded: the bar that still forms is in the list, first, with nothing to tell it apart.
     history_has_open=True,
+    # A call costs one credit a symbol whatever its size (support article 5615854). How many is our choice.
     candles_back=3,
     always_listed=("EUR/USD", "GBP/USD", "USD/JPY"),
-    # Bars change after their close: most within minutes, some within hours.
+    # Our choice. Bars change after their close: most within minutes, some within hours.
     compare_after_s=(900.0, 14_400.0),
 )
 

@@ -13,10 +13,11 @@ from providers.twelve_data.forex import Hours, session_at, trading_between
 from relay import next_open
 
 DELAY_S = 4.0
-"""So long after its end a candle, and the one that follows, are in the provider's answers."""
+"""Our choice: so long after its end a candle, and the one that follows, are taken to be in the provider's answers."""
 CHECK_EVERY_S = 3600.0
-"""Candles that are built from smaller ones are compared with the provider's when they close, but not more often."""
+"""Our choice: what is built of smaller candles is compared with the provider's when it closes, but not more often."""
 SLOW_S = 300.0
+"""Our choice: polls that are farther apart than this and two candles make a stream `throttled`."""
 
 
 class Line(NamedTuple):

@@ -26,6 +26,7 @@ class TickCodec(FeedCodec):
 
     heartbeat = '{"action":"heartbeat"}'
     heartbeat_s = 10.0
+    """https://twelvedata.com/docs, "WebSocket": about every ten seconds; the provider's own Node client does so."""
 
     def __init__(self, hosts: Hosts, key: Secret) -> None:
         super().__init__(hosts.current)

@@ -25,11 +25,16 @@ from relay import (
     Watchlist,
 )
 
+# All of these are our choice.
 _FUTURE_S = 5.0
+"""A tick that is stamped farther ahead is left out."""
 _LEAST_WAIT_S = 1.0
+"""Polls that failed begin anew after this, then twice as late each time."""
 _MOST_WAIT_S = 60.0
 _LOOK_S = 0.25
+"""How often it is looked whether candles are over."""
 _MOST_WAITING = 1000
+"""Updates that polls have ready; then they wait."""
 
 
 class TickFeed:

@@ -18,16 +18,19 @@ from relay import (
     RateLimited,
     Secret,
     Watchlist,
+    event,
     websocket_feed,
 )
 
 log = logging.getLogger(__name__)
 
 QUIET_S = 120.0
-"""After so long without a tick, while its market is open, a symbol is taken not to have ticks."""
+"""Our choice: after so long without a tick, while its market is open, a symbol is taken not to have ticks."""
 REFUSED_AGAIN_S = 900.0
+"""Our choice: ticks that were refused are asked for again after this."""
 LASTING_S = 60.0
-"""A connection that lived so long is opened anew without a growing wait."""
+"""Our choice: a connection that lived so long is opened anew without a growing wait."""
+# Both our choice: connections that fail are opened anew after the first, then twice as late each time.
 _LEAST_WAIT_S = 1.0
 _MOST_WAIT_S = 60.0
 
@@ -138,7 +141,11 @@ class TickSource:
     def _on_lost(self, reason: str) -> None:
         if not self._is_lost:
             self._is_lost = True
-            log.warning("twelve_data: no tick stream, polling goes on alone: %s", reason)
+            log.warning(
+                "twelve_data: no tick stream, polling goes on alone: %s",
+                reason,
+                extra=event("tick_stream_lost", provider="twelve_data", reason=reason),
+            )
         for symbol, ticks in self.symbols.items():
             ticks.is_subscribed = False
             if ticks_of(symbol) in self._watchlist:
@@ -147,7 +154,7 @@ class TickSource:
     def _on_subscribed(self, symbol: str) -> None:
         if self._is_lost:
             self._is_lost = False
-            log.info("twelve_data: the tick stream is back")
+            log.info("twelve_data: the tick stream is back", extra=event("tick_stream_back", provider="twelve_data"))
         if (ticks := self.symbols.get(symbol)) is not None:
             ticks.is_subscribed = True
             ticks.heard = self._now()
@@ -156,7 +163,12 @@ class TickSource:
     def _on_refused(self, symbol: str, reason: str) -> None:
         if (ticks := self.symbols.get(symbol)) is not None:
             reason = reason.replace(self._key.reveal(), "***")
-            log.warning("twelve_data: no ticks of %s, it is polled: %s", symbol, reason)
+            log.warning(
+                "twelve_data: no ticks of %s, it is polled: %s",
+                symbol,
+                reason,
+                extra=event("ticks_refused", provider="twelve_data", symbol=symbol, reason=reason),
+            )
             ticks.is_subscribed = False
             ticks.ask_again_at = self._monotonic() + REFUSED_AGAIN_S
             self._end(symbol, ticks, f"polling, since ticks were refused: {reason}")

@@ -8,13 +8,15 @@ from providers.twelve_data.polled import PolledStream
 from relay import Built, CandleBuilder, PriceUpdate, StreamKey, next_open, open_time
 
 GRACE_S = 2.0
-"""A tick is stamped in whole seconds and takes its time to arrive."""
+"""Our choice: a tick is stamped in whole seconds (recorded) and takes its time to arrive."""
 PATIENCE_S = 20.0
-"""So long a candle waits for the provider's own values of what came before it."""
+"""Our choice: so long a candle waits for the provider's own values of what came before it."""
 REST_LAG_S = 2.0
-"""The provider's state of an open candle holds everything until so long before the answer."""
+"""Our choice: the provider's state of an open candle is taken to hold everything until so long before the answer."""
 _HOUR_S = 3600
+"""Recorded: candles of up to an hour open at multiples of their length; longer ones where the provider says."""
 _DAY_S = 86_400
+"""Our choice: candles so long are not closed by ticks, but by the provider's own."""
 
 
 def have_confirmed(polled: PolledStream, closed: PriceUpdate) -> None:

@@ -22,6 +22,7 @@ from providers.twelve_data.schedule import (
 from relay import StreamKey, next_open
 
 MOST_SPARE = 1 << 40
+"""Our choice: more credits than any plan has."""
 
 
 class CreditTurn(NamedTuple):

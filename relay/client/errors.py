@@ -37,7 +37,7 @@ class Unreachable(ClientError):
 
 
 class Refused(ClientError):
-    """The relay refused; `retry_after` (seconds) says when to come back.
+    """The relay refused with the HTTP `status`; `retry_after` (seconds) says when to come back.
 
     `code` is one of the contract's. Where the answer has none, the status gives it; it is empty where that says
     nothing either.
@@ -55,7 +55,7 @@ class Refused(ClientError):
 
 
 class Disconnected(ClientError):
-    """The relay closed the connection for good; connecting again as before would end the same way."""
+    """The relay closed the connection for good, with `close_code`; connecting again would end the same way."""
 
     def __init__(self, close_code: int, reason: str) -> None:
         super().__init__(f"the relay closed the connection for good: {reason or 'no reason given'} ({close_code})")

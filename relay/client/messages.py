@@ -24,7 +24,10 @@ __all__ = [
 
 
 class Connected(NamedTuple):
-    """A connection is open. `epoch` names one run of the relay: `seq` starts anew with it."""
+    """A connection is open. `epoch` names one run of the relay: `seq` starts anew with it.
+
+    `server_time` is the relay's clock in Unix seconds.
+    """
 
     epoch: str
     server_time: int
@@ -32,7 +35,10 @@ class Connected(NamedTuple):
 
 
 class Lost(NamedTuple):
-    """The connection is lost; the next attempt follows in `retry_in_s` and the streams go on where they stopped."""
+    """The connection is lost; the next attempt follows in `retry_in_s` and the streams go on where they stopped.
+
+    `close_code` is that of the WebSocket, None where nobody said one.
+    """
 
     reason: str
     close_code: int | None
@@ -66,7 +72,11 @@ class State(NamedTuple):
 
 
 class Snapshot(NamedTuple):
-    """The past that `bars` or `since` asked for; once a subscription, what is missed later comes as `Update`."""
+    """The past that `bars` or `since` asked for; once a subscription, what is missed later comes as `Update`.
+
+    `candles` are oldest first; `revised` are older ones that changed since the client heard of them. `is_complete` is
+    false where some are missing. `seq` is the number, in this run of the relay, of the newest update in it.
+    """
 
     key: StreamKey
     candles: tuple[Candle, ...]
@@ -93,7 +103,11 @@ class Snapshot(NamedTuple):
 
 
 class Update(NamedTuple):
-    """The newest known state of a stream's candle. Each closed candle comes once, except where it is revised."""
+    """The newest known state of a stream's candle. Each closed candle comes once, except where it is revised.
+
+    `ts_event_ms` is the provider's time of it in UTC milliseconds; `seq` counts the stream's changes in one run of the
+    relay. Both are None where there is none.
+    """
 
     key: StreamKey
     candle: Candle
@@ -106,7 +120,7 @@ class Update(NamedTuple):
 
 
 class Gap(NamedTuple):
-    """Closed candles with `start` ≤ open time < `end` are missing and nobody could give them."""
+    """Closed candles with `start` ≤ open time < `end` (Unix seconds) are missing and nobody could give them."""
 
     key: StreamKey
     start: int
@@ -118,7 +132,7 @@ class Gap(NamedTuple):
 class Outdated(NamedTuple):
     """Candles that opened before `before` may have been revised while nobody listened, and the relay cannot say which.
 
-    `RelayClient.history` has them as they are now.
+    `before` is in Unix seconds. `RelayClient.history` has them as they are now.
     """
 
     key: StreamKey
@@ -146,3 +160,4 @@ class Failure(NamedTuple):
 
 
 Message: TypeAlias = Connected | Lost | Confirmed | State | Snapshot | Update | Gap | Outdated | Failure
+"""What an iteration over a client gives."""

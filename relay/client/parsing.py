@@ -7,6 +7,7 @@ from relay.core.model import StreamKey
 from relay.protocol.fields import shown
 
 DEFAULT_URL = "http://127.0.0.1:8000"
+"""Where a relay listens unless told otherwise."""
 
 _LONGEST_NAME = 100
 """A symbol has at most 48 characters, and the relay takes 4,096 bytes a request."""

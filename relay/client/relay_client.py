@@ -123,9 +123,13 @@ class RelayClient:
     ) -> None:
         """Follow streams (`BTCUSDT@1m`) from now on, through reconnects. The answers come with the iteration.
 
-        Does not wait for them and opens no connection. A stream refused is told as `Failure` and forgotten. Subscribing
-        again replaces the options; what was delivered is not delivered again. `bars` is 0 to 5,000, `since` a time in
-        Unix seconds, `throttle_ms` 0 to 60,000. Raises `BadArgument` and follows none.
+        `bars` (0 to 5,000) is how many candles of the past come first; or all that opened later than `since`, the open
+        time (Unix seconds) of the last closed candle that is known. `throttle_ms` (0 to 60,000) is how far apart states
+        of an open candle are at least; `closed_only` leaves them out.
+
+        Does not wait for the answers and opens no connection. A stream refused is told as `Failure` and forgotten.
+        Subscribing again replaces the options; what was delivered is not delivered again. Raises `BadArgument`, and
+        then follows none, and `ClientClosed`.
         """
         self._check_open()
         options = arguments.options(bars=bars, since=since, throttle_ms=throttle_ms, closed_only=closed_only)
@@ -135,7 +139,7 @@ class RelayClient:
     async def unsubscribe(self, *streams: str | StreamKey) -> None:
         """Stop following streams; nothing of them comes after this returns, except the relay's confirmation.
 
-        A stream goes by every name it was asked for by. Raises `BadArgument` and leaves none.
+        A stream goes by every name it was asked for by. Raises `BadArgument`, and then leaves none, and `ClientClosed`.
         """
         self._check_open()
         self._inbox.forget(self._following.leave(list(map(parse_stream, streams))))
@@ -188,7 +192,10 @@ class RelayClient:
         end_time: int | None = None,
         limit: int | None = None,
     ) -> History:
-        """Return candles; times are Unix seconds on open time, both inclusive. Raises `ClientError`."""
+        """Return candles with `start_time` ≤ open time ≤ `end_time` (Unix seconds), oldest first, at most `limit`.
+
+        With a `start_time` the first of them, else the last. Raises `ClientError`.
+        """
         asked = arguments.history_range(symbol, interval, start_time=start_time, end_time=end_time, limit=limit)
         return await self._http.get("history", asked, read_history)
 

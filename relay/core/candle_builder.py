@@ -23,7 +23,7 @@ def enlarge(
     differ from UTC days, weeks from Monday and months from the first. A smaller candle has to lie within a larger one.
 
     The result does not depend on the steps: minutes to hours to days is minutes to days. Volumes are added as the
-    decimal numbers that they are, exactly up to 15 digits.
+    decimal numbers that they are, exactly up to 15 digits. Raises `ValueError` when the candles are not oldest first.
     """
     opens = opens or opens_of(interval)
     merged: list[Candle] = []
@@ -122,7 +122,7 @@ class CandleBuilder:
     """Builds the candles of one stream from its ticks; what the methods return is in order, one candle at a time.
 
     A candle is closed once `grace_s` has passed after its end, whether or not a later tick came; a tick that belongs to
-    it and arrives within the grace still counts, and nothing of a later candle is returned before. Moments are the
+    it and arrives within the grace still counts, and nothing of a later candle is returned before. A `moment` is the
     provider's, in Unix seconds; `now` is its time, which a tick's stamp is not. All ticks stamped `since` or later are
     seen (infinity: none for sure); say so anew with `resume` when a connection was lost.
 
@@ -159,7 +159,10 @@ class CandleBuilder:
         self._last: float | None = None
 
     def add(self, moment: float, price: float, volume: float = 0.0, *, now: float) -> list[Built]:
-        """Take one tick; return what `advance` does, and the candle that it changes unless that one has to wait."""
+        """Take one tick, stamped `moment`: its `price`, and the `volume` that was traded with it.
+
+        Returns what `advance` does at `now`, and the candle that the tick changes unless that one has to wait.
+        """
         told = self.advance(now)
         second = int(moment // 1)
         opened = self._opens(second)
@@ -176,7 +179,7 @@ class CandleBuilder:
         return self._changed(told, opened, now)
 
     def advance(self, now: float) -> list[Built]:
-        """Close what is over; a candle that waited for that, or for the grace to pass, is returned behind it."""
+        """Close what is over at `now`; a candle that waited for that, or for the grace to pass, comes behind it."""
         told: list[Built] = []
         silent = 0
         while (opened := self._oldest()) is not None and self._close_at(opened) <= now:
@@ -195,7 +198,7 @@ class CandleBuilder:
         return told
 
     def due_at(self) -> float | None:
-        """Return when `advance` will have something to return, None if it takes a tick."""
+        """Return when `advance` will have something to return, in Unix seconds, None if it takes a tick."""
         opened = self._oldest()
         if opened is None:
             return None
@@ -206,7 +209,7 @@ class CandleBuilder:
     def complete(self, candle: Candle, moment: float, *, now: float) -> list[Built]:
         """Take the provider's own state, at `moment`, of a candle that is still open; return what it makes of ours.
 
-        The candle is whole from now on if ticks were seen ever since that moment.
+        What is over at `now` is closed before. The candle is whole from then on if ticks were seen ever since `moment`.
         """
         told = self.advance(now)
         opened = candle.time
@@ -222,7 +225,7 @@ class CandleBuilder:
     def settle(self, candle: Candle, *, now: float) -> list[Built]:
         """Take the final values of a candle from elsewhere: neither it nor an earlier one is returned any more.
 
-        Returns the candle that follows if it waited for this.
+        Returns the candle that follows, as it is at `now`, if it waited for this.
         """
         if candle.time < self._closed_until:
             return []

@@ -139,11 +139,11 @@ class ProviderClock:
         return self.is_synchronised and (self._fits > 0 or abs(self._wall() - self.now()) <= STEP_S)
 
     def at(self, monotonic: float) -> float:
-        """Return the provider's time at a moment of the monotonic clock, by what is believed now."""
+        """Return the provider's time (Unix seconds) when this machine's clock read `monotonic`, as is believed now."""
         return self.now() - (self.monotonic() - monotonic)
 
     def see(self, open_time: float) -> None:
-        """Take it from an answer that a candle had opened then: a wall clock that is behind it is wrong."""
+        """Take it from an answer that a candle had opened at `open_time`: a wall clock that is behind it is wrong."""
         self._least = max(self._least, open_time - self.monotonic())
 
     @property

@@ -107,9 +107,9 @@ _FIRST_MONDAY = 4 * 86_400
 
 
 def open_time(interval: str, moment: int) -> int:
-    """Return when the candle that holds a moment opened, in UTC: weeks on Monday, months on the first.
+    """Return when the candle that holds `moment` opened, in UTC: weeks on Monday, months on the first.
 
-    Days counted by threes begin with 1970-01-01; venues count them from days of their own.
+    Both are in Unix seconds. Days counted by threes begin with 1970-01-01; venues count them from days of their own.
     """
     if interval == "1M":
         at = datetime.fromtimestamp(moment, UTC)

@@ -13,9 +13,10 @@ It is one tick of the cheapest coins, and less than a digit too many or a row in
 
 
 class Candle(NamedTuple):
-    """Open, high, low, close and volume over one interval.
+    """What was traded over one interval.
 
-    `time` is the open time in Unix seconds (UTC); volume is 0 where a market has none.
+    `time` is the open time in Unix seconds (UTC). `open`, `high`, `low` and `close` are prices in the quote currency;
+    `volume` is in units of the base, 0 where a market has none.
     """
 
     time: int
@@ -51,7 +52,7 @@ def parted(candles: Sequence[Candle], last_is_closed: bool) -> tuple[Sequence[Ca
 
 
 def unreadable(time: int) -> Candle:
-    """Return what stands for a candle whose open time is known and whose values cannot be used: NaN in all prices.
+    """Return what stands for a candle whose open `time` is known and whose values cannot be used: NaN in all prices.
 
     A provider's history returns it in place of a row that makes no sense: the rest is served, and this open time stays
     unknown and is asked for again.
@@ -116,7 +117,7 @@ class Instrument(NamedTuple):
 
 
 class OpenHours(NamedTuple):
-    """From when until when a market is open, in Unix seconds; `closes` is the first moment at which it is not."""
+    """A market `opens` and `closes`, both in Unix seconds; the latter is the first moment at which it is not open."""
 
     opens: int
     closes: int
@@ -144,9 +145,10 @@ class Setting(NamedTuple):
 class ProviderInfo(NamedTuple):
     """Who a provider is; only what cannot be derived from the hooks it implements.
 
-    `needs_key` names the setting without which nothing works. `streams_per_feed` bounds what one upstream connection
-    carries; with `one_interval_per_feed` streams of different intervals never share one. `feed_life_s` is how long the
-    provider lets a connection live (the relay replaces it before). A candle is looked up by history when its interval
+    `api` is the `API_VERSION` it is written for. `needs_key` names the setting without which nothing works.
+    `streams_per_feed` bounds what one upstream connection carries; with `one_interval_per_feed` streams of different
+    intervals never share one. `feed_life_s` is how long the provider lets a connection live (the relay replaces it
+    before). A candle is looked up by history when its interval
     ended `close_grace_s` ago and the feed has not closed it. An answer about the present is good enough for `fresh_s`.
     One call for history is asked for at most `candles_per_call`, and `calls_at_once` of them run at the same time.
     `history_has_open` says that an answer about the present ends with the candle that is still open, if there is one:

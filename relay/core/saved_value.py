@@ -22,7 +22,7 @@ class Memory:
                 self.value = None
 
     async def save_again(self) -> None:
-        """Keep the value in another database than the one it was saved in."""
+        """Keep the value in another database than the one it was saved in (host only). Raises `TypeError` as `save`."""
         if self.value is not None:
             await self.save(self.value)
 

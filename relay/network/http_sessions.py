@@ -32,13 +32,16 @@ class Redirected(aiohttp.ClientError):
 
 
 class Bounds(NamedTuple):
-    """How much of one answer is read: bytes after decompression, and values of JSON, keys counted too."""
+    """How much of an answer is read: `most_bytes` after decompression, `most_values` of JSON with its keys (0: any)."""
 
     most_bytes: int
     most_values: int = 0
 
     def check(self, size: int, marks: int) -> None:
-        """Raise `TooLarge` when an answer has more bytes or more marks (each comes before a value) than are read."""
+        """Raise `TooLarge` when an answer has more bytes (`size`) or values than are read.
+
+        Of `marks`, the signs `,:[{`, each value but the first has one before it.
+        """
         if size > self.most_bytes:
             raise TooLarge(f"the answer is larger than {self.most_bytes / MIB:g} MiB after decompression")
         if self.most_values and marks > self.most_values:

@@ -1,4 +1,8 @@
-"""The hooks that a provider implements; what each means is in providers/README.md, one section a hook."""
+"""The hooks that a provider implements; what each means is in providers/README.md, one section a hook.
+
+`session` is the provider's own and stays open; `settings` holds its settings by name, checked, as they are now. What a
+hook raises as `ProviderError` reaches clients; anything else is logged with its traceback, and clients learn its type.
+"""
 
 from collections.abc import AsyncGenerator, Awaitable, Mapping, Sequence
 from typing import Any
@@ -16,6 +20,7 @@ API_VERSION = 1
 
 hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)
+"""Marks a function, or a method, as an implementation of the hook that has its name."""
 
 Settings = Mapping[str, Any]
 
@@ -24,7 +29,7 @@ REQUIRED = ("relay_provider", "relay_stream")
 
 @hookspec(firstresult=True)
 def relay_provider() -> ProviderInfo | None:
-    """Say who you are. Pure, no I/O, called once. Required."""
+    """Say who you are. Pure, no I/O, the same each time. Required. Raise nothing: the plugin would not be loaded."""
 
 
 @hookspec(firstresult=True)
@@ -33,8 +38,10 @@ def relay_stream(
 ) -> AsyncGenerator[PriceUpdate, None] | None:
     """Yield updates of all streams on the watchlist from ONE upstream connection or polling loop. Required.
 
-    Return when the upstream closes, raise when it fails; never retry, never sleep before reconnecting, never swallow
-    `CancelledError`: the host waits, backfills, rotates and watches for silence.
+    `watchlist` changes while it runs, and takes reports about its streams. Return when the upstream closes. Raise a
+    `ProviderError`, or let one of aiohttp's through, when it fails; never retry, never sleep before reconnecting, never
+    swallow `CancelledError`: the host waits, backfills, rotates and watches for silence. The connection is made with
+    `session`, by `settings`.
     """
 
 
@@ -48,31 +55,46 @@ def relay_candles(
     session: aiohttp.ClientSession,
     settings: Settings,
 ) -> Awaitable[Sequence[Candle]] | None:
-    """Return candles with `start` ≤ open time < `end`, oldest first, at most `limit`. Optional.
+    """Return candles of a stream with `start` ≤ open time < `end`, oldest first, at most `limit`. Optional.
 
-    With a `start`: the first `limit` from it. With `start` None: the last `limit` before `end`. The candle that is
-    still open is included where the range reaches it. An empty list means: there are none.
+    The stream is of `symbol` at `interval`. Times are Unix seconds; `limit` counts candles, 5,000 at most. With a
+    `start`: the first `limit` from it. With `start` None: the last `limit` before `end`. The candle that is still open
+    is included where the range reaches it. An empty list means: there are none. They are asked for with `session`, by
+    `settings`.
+
+    Raise `UnknownSymbol` for a symbol that the venue has not, `RateLimited` with the seconds to wait, and other
+    `ProviderError` for what fails.
     """
 
 
 @hookspec(firstresult=True)
 def relay_instruments(session: aiohttp.ClientSession, settings: Settings) -> Awaitable[Sequence[Instrument]] | None:
-    """Return what can be streamed now. Optional: without it any symbol is accepted when pinned to the provider."""
+    """Return what can be streamed now, asked with `session`, by `settings`. Raise `ProviderError` if it fails.
+
+    Optional: without it any symbol is accepted when pinned to the provider.
+    """
 
 
 @hookspec(firstresult=True)
 def relay_budgets(settings: Settings) -> Sequence[Budget] | None:
-    """Return how much of the provider's limits is used. Pure, no I/O. Optional."""
+    """Return how much of the provider's limits is used, by `settings`. Pure, no I/O. Optional. Raise nothing."""
 
 
 @hookspec(firstresult=True)
 def relay_memory(memory: Memory, settings: Settings) -> None:
-    """Take a place for what has to be known after a restart. Called once, before any call but the first. Optional."""
+    """Take `memory`, the place for what has to be known after a restart. Optional.
+
+    Called once with the `settings` of the start, after `relay_provider` and before any other hook. Raise nothing: the
+    provider would go on without its past.
+    """
 
 
 @hookspec(firstresult=True)
 def relay_hours(symbol: str, moment: int, settings: Settings) -> OpenHours | None:
-    """Return the hours of trading that hold a moment, else the next ones; None: always. Pure, no I/O. Optional."""
+    """Return the hours in which `symbol` is traded that hold `moment`, else the next ones; None: always. Optional.
+
+    `moment` is in Unix seconds. Pure, no I/O, by `settings`. Raise nothing: the market would count as open.
+    """
 
 
 HOOKS = (relay_provider, relay_stream, relay_candles, relay_instruments, relay_budgets, relay_memory, relay_hours)

@@ -19,6 +19,7 @@ Seconds = Annotated[int, {"minimum": 0}]
 StreamState = Literal[
     "connecting", "connected", "reconnecting", "backfilling", "stale", "market_closed", "throttled", "error"
 ]
+"""The states of a stream; README.md explains each."""
 
 
 class CandleObject(TypedDict):

@@ -13,6 +13,9 @@ from relay.telemetry.events import event
 
 log = logging.getLogger(__name__)
 
+OWN_FIELDS = frozenset({"time", "level", "logger", "message", "exception"})
+"""What each JSON line says by itself, whatever fields it is given."""
+
 
 def _writable(text: str) -> str:
     """Replace what no encoding can write, such as bytes of a path that are no UTF-8."""
@@ -50,20 +53,32 @@ class JsonFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Return time, level, logger, the event with its fields, the message, and the traceback if there is one."""
-        fields: dict[str, object] = getattr(record, "fields", {})
+        # A plugin may have put anything there.
+        fields = getattr(record, "fields", None)
+        shown = {str(name): self._shown(value) for name, value in fields.items()} if isinstance(fields, dict) else {}
         line = {
             "time": f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(record.created))}.{int(record.msecs):03d}Z",
             "level": record.levelname.lower(),
             "logger": record.name,
-            **{name: self._told(value) if isinstance(value, str) else value for name, value in fields.items()},
+            **{_writable(name): value for name, value in shown.items() if name not in OWN_FIELDS},
             "message": self._told(record.getMessage()),
         }
         if record.exc_info:
             line["exception"] = self._told(self.formatException(record.exc_info))
-        return orjson.dumps(line, default=str).decode()
+        return orjson.dumps(line).decode()
 
     def _told(self, text: str) -> str:
         return self.conceal(_writable(text))
+
+    def _shown(self, value: object) -> object:
+        """Return a field as JSON can hold it; else its text."""
+        if not isinstance(value, str):
+            try:
+                orjson.dumps(value)
+            except TypeError:
+                return self._told(str(value))
+            return value
+        return self._told(value)
 
 
 def is_ours_to_log(record: logging.LogRecord) -> bool:

@@ -45,7 +45,8 @@ async def check_provider(
     `symbol` and `interval` name a stream that moves now and has a past. `other` is a second one, for the watchlist;
     by default the same symbol at another interval, else another symbol. Each wait for the upstream ends after
     `timeout_s`. `survives_loss` is for a feed that has another source beside its WebSocket: it need not end with that,
-    but has to go on. Returns what was checked, and what could not be and why.
+    but has to go on. Returns what was checked, and what could not be and why. Raises `ConfigError` for `settings` that
+    the provider does not have.
     """
     async with open_provider(plugin, settings, clock=clock) as provider:
         session = WatchedSession(provider.session)

@@ -74,4 +74,4 @@ class FeedCodec(ABC):
         """
 
     def connect_failed(self, status: int | None) -> None:  # noqa: B027  most codecs have one address only
-        """Learn that `url` does not work: its HTTP status, or None if it cannot be reached or only ever closes."""
+        """Learn that `url` does not work: its HTTP `status`, or None if it cannot be reached or only ever closes."""

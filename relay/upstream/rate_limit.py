@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 
 class Pace:
-    """Keeps messages within `limit` in any second as the receiver sees it.
+    """Keeps messages within `limit` in any second as the receiver sees it; None: no limit.
 
     Whoever sends leaves `reserve` places free for those who must not wait: subscriptions leave two, our pings one,
     pongs none. The window is stretched a little, since messages can arrive closer together than they were sent.
@@ -20,7 +20,7 @@ class Pace:
         self._window_s = 1.25
 
     def free_in(self, reserve: int) -> float:
-        """Return the seconds until a message may be sent, 0 for now."""
+        """Return the seconds until a message may be sent that leaves `reserve` places free, 0 for now."""
         if self._limit is None:
             return 0.0
         now = self._clock()
@@ -37,11 +37,14 @@ class Pace:
             self._sent.append(self._clock())
 
     async def room(self, reserve: int = 2) -> None:
-        """Wait until a message may be sent; it is not counted yet, so the caller may still change its mind."""
+        """Wait until a message may be sent that leaves `reserve` places free.
+
+        It is not counted yet, so the caller may still change its mind.
+        """
         while (wait := self.free_in(reserve)) > 0:  # noqa: ASYNC110 - only time makes room, nobody could set an event
             await asyncio.sleep(wait)
 
     async def turn(self, reserve: int = 2) -> None:
-        """Wait until a message may be sent, and count it."""
+        """Wait until a message may be sent that leaves `reserve` places free, and count it."""
         await self.room(reserve)
         self.note()

@@ -34,7 +34,7 @@ _TOO_MANY = frozenset({418, 429})
 
 
 class Hosts:
-    """The addresses of one upstream service, tried in turn; the one that works is kept."""
+    """The addresses of one upstream service, tried in turn; the one that works is kept. Raises `ValueError` on none."""
 
     def __init__(self, urls: Iterable[str]) -> None:
         self._urls = tuple(url.rstrip("/") for url in urls)
@@ -57,7 +57,7 @@ class Hosts:
 
 
 class RestAnswer(NamedTuple):
-    """What an upstream answered: never a 5xx, and JSON unless `status` is an error (then `body` may be None)."""
+    """What an upstream answered: no 5xx, and JSON unless HTTP's `status` is an error (then `body` may be None)."""
 
     status: int
     headers: Mapping[str, str]
@@ -66,7 +66,8 @@ class RestAnswer(NamedTuple):
     def error(self, reason: str, *, now: float | None = None) -> ProviderError:
         """Build the error that fits the status; `reason` is cut, and must hold no key.
 
-        429 and 418 give `RateLimited` with what `Retry-After` says, else a minute.
+        429 and 418 give `RateLimited` with what `Retry-After` says, else a minute; a date in it is reckoned from `now`
+        (Unix seconds, by default this machine's time).
         """
         text = f"HTTP {self.status}: {reason[:_REASON_LENGTH]}" if reason else f"HTTP {self.status}"
         if self.status == 401:

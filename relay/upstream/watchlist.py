@@ -125,7 +125,10 @@ class Watchlist:
         return self.version
 
     def accept(self, keys: Iterable[StreamKey]) -> None:
-        """Report that the provider confirmed these streams: from now on their updates arrive."""
+        """Report that the provider confirmed these streams: from now on their updates arrive.
+
+        Raises `TypeError` for a single one that stands in no list.
+        """
         if isinstance(keys, StreamKey):
             raise TypeError(f"accept takes several streams: accept([{keys!r}])")
         for key in keys:
@@ -163,7 +166,8 @@ class Watchlist:
         """Report that the provider changed its past, as after a split: what it said earlier is not valid any more.
 
         It concerns all candles of the symbol, at any interval and whether it is wanted or not, with an open time below
-        `before` (Unix seconds), all if that is None. The relay forgets them, and revises those that it told.
+        `before` (Unix seconds), all if that is None. The relay forgets them, and revises those that it told. Raises
+        `TypeError` for a `before` that is no int.
         """
         if before is not None and type(before) is not int:
             raise TypeError(f"before is {before!r}, not an open time in whole seconds or None")
@@ -172,7 +176,7 @@ class Watchlist:
     def pause(self, key: StreamKey, status: str, message: str) -> None:
         """Report that a stream rests: `status` is `market_closed` or `throttled`, `message` says until when.
 
-        The next update of the stream, or `accept`, ends the pause.
+        The next update of the stream, or `accept`, ends the pause. Raises `ValueError` for another status.
         """
         if status not in PAUSES:
             raise ValueError(f"a stream cannot rest as {status!r}; use one of {', '.join(PAUSES)}")

@@ -13,13 +13,12 @@ import pytest
 
 from providers.sandbox import Sandbox
 from relay.telemetry.events import event
-from relay.telemetry.logs import JsonFormatter, set_up_logs
+from relay.telemetry.logs import OWN_FIELDS, JsonFormatter, set_up_logs
 from tests.conftest import StartRelay
 from tests.support.running_relay import Running, eventually
 
 ROOT = Path(__file__).parents[2]
 LEVELS = {"debug", "info", "warning", "error", "exception"}
-OWN_FIELDS = {"time", "level", "logger", "message", "exception"}
 
 Line = dict[str, Any]
 
@@ -116,9 +115,35 @@ def test_json_line_holds_fields_of_any_kind_and_they_take_nothing_away() -> None
     assert (line["place"], line["n"], line["message"]) == ("/tmp", 3, "path x")
 
 
+async def test_lines_of_a_plugin_name_their_event(relay_with: StartRelay, lines: Lines) -> None:
+    relay = await relay_with(plugins=[str(ROOT / "tests" / "plugins" / "logs.py")])
+    client = await relay.connect()
+    await client.subscribe("ANY@1m", provider="logs")
+    await eventually(lambda: lines.of("stream_begun"))
+    (line,) = lines.of("stream_begun")
+    assert (line["provider"], line["stream"], line["symbols"]) == ("logs", "ANY@1m", ["ANY"])
+    assert line["message"] == "ANY@1m begins"
+    assert line["key"] == "Secret(***)"
+    assert line["many"] == str(1 << 70)
+    assert (line["level"], line["logger"], line["time"][:2]) == ("warning", "logs_plugin", "20")
+
+
+@pytest.mark.parametrize("fields", [None, 7, ["event"], {1: 2, "\udce9": 3}])
+def test_what_a_plugin_puts_in_the_place_of_fields_breaks_no_line(fields: object) -> None:
+    record = logging.LogRecord("other", logging.INFO, "file", 1, "text", (), None)
+    record.fields = fields
+    line = json.loads(JsonFormatter().format(record))
+    assert (line["logger"], line["level"], line["message"]) == ("other", "info", "text")
+
+
+def sources() -> list[Path]:
+    """Return the files of the relay and of its providers."""
+    return sorted(path for folder in ("relay", "providers") for path in (ROOT / folder).rglob("*.py"))
+
+
 def calls() -> Iterator[tuple[str, ast.Call]]:
-    """Yield each call of a logger in the relay, and where it is."""
-    for path in sorted((ROOT / "relay").rglob("*.py")):
+    """Yield each call of a logger in them, and where it is."""
+    for path in sources():
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if (
                 isinstance(node, ast.Call)
@@ -141,7 +166,7 @@ def test_every_line_of_the_relay_is_put_together_by_the_logger() -> None:
 
 def test_names_of_events_and_fields_fit_everywhere() -> None:
     names = []
-    for path in sorted((ROOT / "relay").rglob("*.py")):
+    for path in sources():
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "event":
                 name, fields = node.args[0], {keyword.arg for keyword in node.keywords if keyword.arg}

@@ -70,13 +70,19 @@ def node_environment(*packages: str) -> tuple[Path, Path]:
     return programs / "node", folder
 
 
-async def execute(*command: str | Path, environ: Mapping[str, str] | None = None, timeout_s: float = 300.0) -> str:
-    """Run a command and give what it said. Raises AssertionError with that when it fails."""
+async def execute(
+    *command: str | Path, environ: Mapping[str, str] | None = None, cwd: Path | None = None, timeout_s: float = 300.0
+) -> str:
+    """Run a command and give what it said. Raises AssertionError with that when it fails.
+
+    What a tool keeps in the folder it runs in, such as a cache, belongs in a `cwd` of the test's.
+    """
     process = await asyncio.create_subprocess_exec(
         *map(str, command),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
         env={**os.environ, **(environ or {})},
+        cwd=cwd,
     )
     try:
         async with asyncio.timeout(timeout_s):

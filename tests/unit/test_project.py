@@ -1,0 +1,89 @@
+"""What stands around the code: documents whose links lead somewhere, decisions, forms, and what CI runs."""
+
+import configparser
+import os
+import re
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+GITHUB = ROOT / ".github"
+DECISIONS = sorted((GITHUB / "decisions").glob("*.md"))
+FOLDERS = (".github", "relay", "providers", "tests")
+DOCUMENTS = [
+    *sorted(ROOT.glob("*.md")),
+    *(path for name in FOLDERS for path in sorted((ROOT / name).rglob("*.md")) if "node_modules" not in path.parts),
+]
+
+LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
+
+
+def prose(path: Path) -> str:
+    """Return a document without its blocks of code and its inline code."""
+    text = re.sub(r"^```.*?^```", "", path.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+    return re.sub(r"`[^`\n]*`", "code", text)
+
+
+@cache
+def anchors(path: Path) -> frozenset[str]:
+    """Return the names that GitHub gives the headings of a document."""
+    text = re.sub(r"^```.*?^```", "", path.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+    headings = re.findall(r"^#+ (.+)$", text, flags=re.MULTILINE)
+    return frozenset(re.sub(r"[^\w\- ]", "", heading).strip().lower().replace(" ", "-") for heading in headings)
+
+
+def broken(path: Path) -> list[str]:
+    """Return the links of a document to files and headings that are not there."""
+    found = []
+    for link in LINK.findall(prose(path)):
+        place, _, anchor = link.partition("#")
+        target = (path.parent / place).resolve() if place else path
+        if "://" in link or link.startswith("mailto:"):
+            continue
+        if not target.exists() or (anchor and target.suffix == ".md" and anchor not in anchors(target)):
+            found.append(link)
+    return found
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_lead_somewhere(path: Path) -> None:
+    assert broken(path) == []
+
+
+def test_a_link_that_leads_nowhere_is_noticed(tmp_path: Path) -> None:
+    (tmp_path / "other.md").write_text("# A `name`, and more\n\n```\n# no heading\n```\n")
+    page = tmp_path / "page.md"
+    page.write_text("[a](other.md#a-name-and-more) [b](other.md#no-heading) [c](gone.md) [`d`](#e) `[f](g)`\n# E\n")
+    assert broken(page) == ["other.md#no-heading", "gone.md"]
+
+
+def test_decisions_are_numbered_and_listed() -> None:
+    assert [path.name[:5] for path in DECISIONS] == [f"{number:04d}-" for number in range(1, len(DECISIONS) + 1)]
+    listed = re.findall(r"\(decisions/([^)]+)\)", (GITHUB / "CONTRIBUTING.md").read_text(encoding="utf-8"))
+    assert listed == [path.name for path in DECISIONS]
+
+
+@pytest.mark.parametrize("path", DECISIONS, ids=lambda path: path.stem)
+def test_decision_is_short_dated_and_names_its_code(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert re.match(r"# .+\n\n20\d\d-\d\d-\d\d\. Code: \[`", text)
+    assert re.findall(r"^## (.+)$", text, flags=re.MULTILINE) == ["Why", "Decided", "What it costs"]
+    assert len(text.split()) < 300
+
+
+def test_ci_runs_every_python_that_the_package_names() -> None:
+    settings = configparser.ConfigParser()
+    settings.read(ROOT / "setup.cfg", encoding="utf-8")
+    named = re.findall(r":: (3\.\d+)$", settings["metadata"]["classifiers"], flags=re.MULTILINE)
+    matrix = re.search(r"python: \[(.*)\]", (GITHUB / "workflows" / "ci.yml").read_text(encoding="utf-8"))
+    assert matrix is not None
+    assert re.findall(r'"([\d.]+)"', matrix[1]) == named
+
+
+def test_scripts_that_ci_runs_are_there_and_may_be_run() -> None:
+    text = (GITHUB / "workflows" / "ci.yml").read_text(encoding="utf-8")
+    scripts = re.findall(r"run: (\.ci/\S+)", text)
+    assert scripts == [".ci/unit", ".ci/run"]
+    assert all(os.access(ROOT / script, os.X_OK) for script in scripts)
