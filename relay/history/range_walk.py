@@ -177,11 +177,17 @@ class RangeWalk:
     def known(self) -> list[Span]:
         """Return what the store or an answer knows completely, and what is in doubt and not asked for here; merged.
 
-        Whoever takes no older answer asks for what an older one left out.
+        Whoever takes no older answer asks for what an older one left out, but not for more than one call could give:
+        an instrument that was away for days would cost page after page each time.
         """
         if not self.answers and not self.doubts:
             return self.stored
-        doubts = [doubt.span for doubt in self.doubts if doubt.is_row or not self.is_strict]
+        most_s = self._page * self._length
+        doubts = [
+            doubt.span
+            for doubt in self.doubts
+            if doubt.is_row or not self.is_strict or doubt.span.end - doubt.span.start > most_s
+        ]
         return merge_spans([*self.stored, *(answer.span for answer in self.answers), *doubts])
 
     def next_known(self, high: int) -> tuple[int, int]:

@@ -160,7 +160,7 @@ class Feed:
                     stream = supervised.stream
                     stamp_ms = update.ts_event_ms
                     if stamp_ms is None:
-                        now = clock.reach()
+                        now, earliest = clock.reach(), clock.now()
                         if stream.status == STALE and stream.series.is_repeat(update):
                             # It was said before the silence: that it is said again makes it no price of now.
                             if key not in live:
@@ -169,7 +169,7 @@ class Feed:
                     else:
                         stamp_s = stamp_ms / 1000
                         lag_s = clock.observe(stamp_s, key.symbol)
-                        now = stamp_s + lag_s
+                        now = earliest = stamp_s + lag_s
                         if lag_s >= 0:
                             stream.lag_ms = lag_s * 1000
                             counters.lag.observe(lag_s)
@@ -179,7 +179,7 @@ class Feed:
                         elif lag_s < -clock.ahead_s:
                             self._stray(supervised, update, now)
                             continue
-                    if not OLDEST_S < update.candle.time - now < clock.ahead_s:
+                    if not (OLDEST_S < update.candle.time - earliest and update.candle.time - now < clock.ahead_s):
                         self._stray(supervised, update, now)
                         continue
                     # Without a stamp the provider reckons itself when a candle is over.

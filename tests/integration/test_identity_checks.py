@@ -311,7 +311,10 @@ async def test_stream_goes_on_with_the_new_coin_and_joins_nothing_of_the_old_one
     bench.list_other(hours=0.1)
     update = await client.update()
     assert not is_old(update["candle"]["close"])
-    await eventually(lambda: relay.app[IDENTITIES].set_aside)
+    async with asyncio.timeout(90):
+        while not relay.app[IDENTITIES].set_aside:
+            await client.settle()
+            await asyncio.sleep(0.2)
     other = await relay.connect()
     await other.subscribe("LUNAUSDT@1m", bars=50)
     snapshot = await other.until_type("snapshot")

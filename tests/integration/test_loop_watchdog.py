@@ -77,7 +77,7 @@ def test_library_that_a_plugin_calls_is_the_plugins_doing(monkeypatch: pytest.Mo
 def test_frames_of_nobody_are_the_relays_own() -> None:
     place = place_during(lambda back: back(), nobody)
     assert place is not None
-    assert (place.owner, place.file) == (None, "test_loopwatch.py")
+    assert (place.owner, place.file) == (None, "test_loop_watchdog.py")
 
 
 def test_library_function_as_a_hook_is_the_doing_of_the_provider_it_is_bound_to() -> None:
