@@ -17,7 +17,7 @@ from tests.support.fuzzer import Fuzzer
 from tests.support.running_relay import Running, WsClient, eventually
 
 WORKERS = 6
-OF_A_SLOW_MACHINE = {"relay.supervision.feed", "relay.telemetry.loop_watchdog"}
+OF_A_SLOW_MACHINE = {"relay.supervision.feed", "relay.telemetry.loop_monitor"}
 """Whose warnings a machine causes that pauses while the tests run, hostile clients or not."""
 
 
