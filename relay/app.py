@@ -26,8 +26,7 @@ from relay.streams.hub import Hub
 from relay.streams.subscriptions import Stream
 from relay.supervision.supervisor import Supervisor
 from relay.telemetry.logs import conceal_in_logs
-from relay.telemetry.loop_lag import LoopLag
-from relay.telemetry.loop_watchdog import LoopWatchdog, owners
+from relay.telemetry.loop_monitor import LoopMonitor, owners
 from relay.web import pages
 from relay.web.access.access import ACCESS, Access, add_headers
 from relay.web.contract import routes as contracts
@@ -56,7 +55,7 @@ CLOCK = web.AppKey("clock", Clock)
 LIST_WAITS = web.AppKey("list_waits", ListWaits)
 STATUS = web.AppKey("status", StatusReport)
 REQUESTS = web.AppKey("requests", RequestCounts)
-LOOP_LAG = web.AppKey("loop_lag", LoopLag)
+LOOP_MONITOR = web.AppKey("loop_monitor", LoopMonitor)
 NEWCOMERS = web.AppKey("idle_connections", IdleConnections)
 
 FIRST_REQUEST_S = 20.0
@@ -104,20 +103,12 @@ def build_app(
     app.on_shutdown.append(_send_clients_away)
     # In dependency order; aiohttp undoes them in reverse.
     app.cleanup_ctx.extend(
-        [_loop_lag, _loop_watch, _store, _sessions, _identity_checks, _directory, _new_files, _history, _hub, _clients]
+        [_loop_monitor, _store, _sessions, _identity_checks, _directory, _new_files, _history, _hub, _clients]
     )
     return app
 
 
-async def _loop_lag(app: web.Application) -> AsyncIterator[None]:
-    app[LOOP_LAG] = LoopLag()
-    watch = asyncio.create_task(app[LOOP_LAG].watch(), name="loop lag")
-    yield
-    watch.cancel()
-    await asyncio.gather(watch, return_exceptions=True)
-
-
-async def _loop_watch(app: web.Application) -> AsyncIterator[None]:
+async def _loop_monitor(app: web.Application) -> AsyncIterator[None]:
     host = app[HOST]
     plugins = {loaded.info.name: loaded.plugin for loaded in host.loaded.values()}
     wrappings = {wrapping.source: wrapping.plugin for wrapping in host.wrappings}
@@ -132,7 +123,8 @@ async def _loop_watch(app: web.Application) -> AsyncIterator[None]:
         # Those that come with the relay are trusted not to end the process.
         are_strange = any(not loaded.source.startswith("builtin:") for loaded in host.loaded.values())
         loop.know(owner_of, blame, guards_callbacks=are_strange or bool(wrappings))
-    async with LoopWatchdog(owner_of, blocks):
+    app[LOOP_MONITOR] = LoopMonitor(owner_of, blocks)
+    async with app[LOOP_MONITOR]:
         yield
 
 
@@ -273,7 +265,7 @@ async def _clients(app: web.Application) -> AsyncIterator[None]:
         hub=hub,
         clients=clients,
         history=history,
-        loop_lag=app[LOOP_LAG],
+        loop_monitor=app[LOOP_MONITOR],
         directory=directory,
         store=app[STORE],
         identity_checks=app[IDENTITIES],
@@ -301,7 +293,7 @@ async def _clients(app: web.Application) -> AsyncIterator[None]:
         history=history,
         store=app[STORE],
         requests=app[REQUESTS],
-        loop_lag=app[LOOP_LAG],
+        loop_monitor=app[LOOP_MONITOR],
     )
     app[metrics.METRICS] = metrics.Metrics(collector)
     clients.start()

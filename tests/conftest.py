@@ -12,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from providers.sandbox import Sandbox
+from tests.support.patience import PatientClock
 from tests.support.running_relay import Running, WsClient, start_relay
 
 StartRelay = Callable[..., Awaitable[Running]]
@@ -72,6 +73,13 @@ def _threads_of_others(request: pytest.FixtureRequest, monkeypatch: pytest.Monke
     """Let a command that runs in this process end although the process has threads that are not the command's."""
     if not request.node.nodeid.startswith("tests/e2e/test_event_loop.py"):
         monkeypatch.setattr("relay.server.event_loop._stragglers", lambda before, end_s: [])
+
+
+@pytest.fixture
+async def patient_loop() -> AsyncIterator[None]:
+    """Have all timers of the test's loop wait through pauses of the process: for limits of a fraction of a second."""
+    async with PatientClock():
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -3,19 +3,16 @@
 Whoever answers, an exchange, a proxy or somebody in between, may answer with a flood. How much one turn of the event
 loop takes of it is bounded in `read_slices`, how much there may be of what is no content is bounded here.
 
-This module depends on names of aiohttp that are not public; `tests/integration/test_connector.py` holds each. Without
-one of them there are connections as aiohttp makes them, which have no such bounds.
+`aiohttp_client_seams` puts a line before each of aiohttp's ends of connections, where this aiohttp lets it.
 """
 
 import asyncio
-from functools import partial
-from typing import Any, cast
+from typing import Any
 
 import aiohttp
-from aiohttp.client_proto import ResponseHandler
 
 from relay.core.rate_limits import TokenBucket
-from relay.network.read_slices import SLICE_BYTES, Slices
+from relay.network.read_slices import SLICE_BYTES, Slices, slices_of
 from relay.network.websocket_frames import FrameCounter
 
 SMALL_SLICE_BYTES = 4096
@@ -35,69 +32,21 @@ second for 1024 streams."""
 CLOSING_UNITS = 5000.0
 """So many frames are read while the other side is waited for to close a WebSocket."""
 
-NAMES = (
-    *("set_parser", "set_response_params", "set_exception", "connected", "close", "abort"),
-    *("_pause_transport_reading", "_resume_transport_reading"),
-)
-"""Of aiohttp's `ResponseHandler`; and the factory of those in a connector."""
-FACTORY = "_factory"
-
 
 class TooLarge(aiohttp.ClientError):
     """An answer that goes beyond a bound, which the text names; what is left of it is not read."""
 
 
-class BoundedProtocol(ResponseHandler):
-    """aiohttp's end of a connection; it is handed what comes by a `Line`."""
-
-    line: "Line | None" = None
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Put a line between the socket and this."""
-        self.line = Line(self, cast(asyncio.Transport, transport))
-        super().connection_made(transport)
-
-    def close(self) -> None:
-        """Close the connection; of what is not handed on nothing is wanted any more."""
-        super().close()
-        if self.line is not None:
-            self.line.forget()
-
-    def abort(self) -> None:
-        """Cut the connection; of what is not handed on nothing is wanted any more."""
-        super().abort()
-        if self.line is not None:
-            self.line.forget()
-
-    def set_response_params(self, **named: Any) -> None:
-        """Expect the answer to a request."""
-        if self.line is not None:
-            self.line.begin()
-        super().set_response_params(**named)
-
-    def set_parser(self, parser: Any, *others: Any, **named: Any) -> None:
-        """Have a WebSocket read by its reader from now on, behind a counter of frames."""
-        super().set_parser(parser if self.line is None else self.line.count(parser), *others, **named)
-
-    def _pause_transport_reading(self) -> None:
-        if self.line is not None:
-            self.line.hold()
-
-    def _resume_transport_reading(self) -> None:
-        if self.line is not None:
-            self.line.release()
-
-
 class Line(Slices):
-    """The protocol of one connection of ours. `inner` is aiohttp's, which hears of a bound that was passed.
+    """The protocol of one connection of ours. `inner` is aiohttp's end, which hears of a bound that was passed.
 
     After an answer nothing may come before the next request.
     """
 
     __slots__ = ("_came", "_content", "_is_idle", "_news", "frames", "news", "news_bytes")
-    inner: BoundedProtocol
+    inner: Any
 
-    def __init__(self, inner: BoundedProtocol, transport: asyncio.Transport) -> None:
+    def __init__(self, inner: Any, transport: asyncio.Transport) -> None:
         super().__init__(inner)
         self.transport = transport
         self.frames: FrameCounter | None = None
@@ -156,7 +105,7 @@ class Line(Slices):
     def _rest_idle(self) -> None:
         self._content, self._is_idle = None, True
 
-    def count(self, reader: Any) -> FrameCounter:
+    def guard(self, reader: Any) -> FrameCounter:
         """Put a counter before the reader of a WebSocket, and leave it to that to bound what comes."""
         self.frames = FrameCounter(reader, TokenBucket(USELESS_RATE, USELESS_BURST), self.abort, self._earned)
         return self.frames
@@ -173,15 +122,7 @@ class Line(Slices):
             self.frames.allowed = TokenBucket(USELESS_RATE, CLOSING_UNITS)
 
 
-def new_connector() -> aiohttp.TCPConnector:
-    """Return what opens such connections for one session."""
-    connector = aiohttp.TCPConnector()
-    if hasattr(connector, FACTORY) and all(hasattr(ResponseHandler, name) for name in NAMES):
-        setattr(connector, FACTORY, partial(BoundedProtocol, loop=asyncio.get_running_loop()))
-    return connector
-
-
 def line_of(transport: asyncio.BaseTransport | None) -> Line | None:
     """Return the line of a connection, None where there is none: it is gone, or others made it."""
-    protocol = None if transport is None else transport.get_protocol()
-    return protocol if isinstance(protocol, Line) else None
+    slices = slices_of(transport)
+    return slices if isinstance(slices, Line) else None

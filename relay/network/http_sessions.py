@@ -7,13 +7,15 @@ cookies, and reads no proxy and no password from the environment or from `~/.net
 
 import asyncio
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import aiohttp
 from yarl import URL
 
 from relay.core.version import VERSION
-from relay.network.connector import TooLarge, line_of, new_connector
+from relay.network.aiohttp_client_seams import LinedResponse, LinedSocket, fill_body, new_connector
+from relay.network.connector import TooLarge
 
 MIB = 1 << 20
 _PART = MIB // 4
@@ -57,32 +59,19 @@ Binance's exchangeInfo: about 6 MB with 530,000 values for the 3,710 pairs of 20
 when each pair has 200 permissions."""
 
 
-class BoundedResponse(aiohttp.ClientResponse):
+class BoundedResponse(LinedResponse):
     """An answer within bounds, whichever way it is asked for. It is shown without its address, which may hold a key."""
-
-    async def start(self, connection: aiohttp.connector.Connection) -> aiohttp.ClientResponse:
-        """Read status and headers. Raises `Redirected`."""
-        # The connection of an answer that is here as a whole is let go at once.
-        line = line_of(connection.transport)
-        await super().start(connection)
-        if line is not None:
-            line.answer(self.status, self.content)
-        location = self.headers.get("Location") or self.headers.get("URI")
-        if 300 <= self.status < 400 and location:
-            raise Redirected(self.status, _host_of(location, self.url))
-        return self
 
     async def read(self) -> bytes:
         """Return the body, within `LIST_BOUNDS`; `text()` and `json()` go through here. Raises `TooLarge`."""
-        if self._body is None:
-            self._body = await read_within(self, Bounds(LIST_BOUNDS.most_bytes))
+        await fill_body(self, partial(read_within, self, Bounds(LIST_BOUNDS.most_bytes)))
         return await super().read()
 
     def __repr__(self) -> str:
         return f"<HTTP {self.status} from {self.host}>"
 
 
-class CountedSocket(aiohttp.ClientWebSocketResponse):
+class CountedSocket(LinedSocket):
     """A WebSocket that ends after more than a thousand frames a second without news, 20,000 at once.
 
     Each message that is not empty is news, unless `has_judge` is set: then only what `note_news` is called for.
@@ -90,21 +79,16 @@ class CountedSocket(aiohttp.ClientWebSocketResponse):
 
     has_judge = False
 
-    def __init__(self, reader: Any, writer: Any, protocol: Any, response: Any, *others: Any, **named: Any) -> None:
-        super().__init__(reader, writer, protocol, response, *others, **named)
-        connection = response.connection
-        self._line = None if connection is None else line_of(connection.transport)
-
     @property
     def is_flooded(self) -> bool:
         """Whether it was ended because of too many frames without news."""
-        return self._line is not None and self._line.frames is not None and self._line.frames.is_flooded
+        return self.line is not None and self.line.frames is not None and self.line.frames.is_flooded
 
     def note_news(self, message: str | bytes) -> None:
         """Take note that a message meant something."""
-        if self._line is not None:
-            self._line.news += 1
-            self._line.news_bytes += len(message)
+        if self.line is not None:
+            self.line.news += 1
+            self.line.news_bytes += len(message)
 
     async def receive(self, timeout: float | None = None) -> Any:
         """Return the next message."""
@@ -115,8 +99,8 @@ class CountedSocket(aiohttp.ClientWebSocketResponse):
 
     async def close(self, *, code: int = aiohttp.WSCloseCode.OK, message: bytes = b"") -> bool:
         """Close it; little of what still comes is read meanwhile."""
-        if self._line is not None:
-            self._line.part()
+        if self.line is not None:
+            self.line.part()
         return await super().close(code=code, message=message)
 
 
@@ -134,15 +118,16 @@ def open_session(
     """
     if like is not None and like.closed:
         raise RuntimeError("the session given is closed")
-    traces = []
+    trace = aiohttp.TraceConfig()
+    # The first before one is followed; the other for those that are not, such as 300.
+    trace.on_request_redirect.append(_refuse_redirect)
+    trace.on_request_end.append(_refuse_redirect)
     if on_headers is not None:
-        trace = aiohttp.TraceConfig()
 
         async def pass_on(session: object, context: object, params: aiohttp.TraceRequestEndParams) -> None:
             on_headers(params.response.headers)
 
         trace.on_request_end.append(pass_on)
-        traces.append(trace)
     return aiohttp.ClientSession(
         timeout=timeout,
         headers={"User-Agent": f"market-relay/{VERSION}"} if like is None else like.headers,
@@ -151,8 +136,18 @@ def open_session(
         connector_owner=like is None,
         response_class=BoundedResponse,
         ws_response_class=CountedSocket,
-        trace_configs=traces,
+        trace_configs=[trace],
     )
+
+
+async def _refuse_redirect(
+    session: object, context: object, params: aiohttp.TraceRequestRedirectParams | aiohttp.TraceRequestEndParams
+) -> None:
+    answer = params.response
+    location = answer.headers.get("Location") or answer.headers.get("URI")
+    if 300 <= answer.status < 400 and location:
+        answer.close()
+        raise Redirected(answer.status, _host_of(location, answer.url))
 
 
 async def read_within(answer: aiohttp.ClientResponse, bounds: Bounds) -> bytes:

@@ -6,6 +6,7 @@ are 43,000 frames or chunks of a body, and whoever sends them without end leaves
 
 import asyncio
 from contextlib import suppress
+from typing import Any
 
 SLICE_BYTES = 16 * 1024
 
@@ -119,3 +120,44 @@ class Slices(asyncio.Protocol):
         self._is_held = False
         if self._end is not None:
             self._go_by_state()
+
+    def guard(self, reader: Any) -> Any:
+        """Return what stands before the reader of a WebSocket from now on."""
+        return reader
+
+
+def slices_of(transport: asyncio.BaseTransport | None) -> Slices | None:
+    """Return what stands between a socket and aiohttp; None where the connection is gone, or others made it."""
+    protocol = None if transport is None else transport.get_protocol()
+    return protocol if isinstance(protocol, Slices) else None
+
+
+class HeldTransport(asyncio.Transport):
+    """A transport as aiohttp sees it where it cannot be told to hold its slices: the pausing is caught here.
+
+    Slower than to be asked: each write passes one function more.
+    """
+
+    def __init__(self, transport: asyncio.Transport, slices: Slices) -> None:
+        super().__init__()
+        self._transport = transport
+        self._slices = slices
+        self.write = transport.write  # type: ignore[method-assign]
+        self.writelines = transport.writelines  # type: ignore[method-assign]
+
+    def pause_reading(self) -> None:
+        """Hold what stands before aiohttp."""
+        self._slices.hold()
+
+    def resume_reading(self) -> None:
+        """Let it go on."""
+        self._slices.release()
+
+    def __getattribute__(self, name: str) -> Any:
+        """Leave all else to the transport."""
+        if name in _OWN:
+            return super().__getattribute__(name)
+        return getattr(super().__getattribute__("_transport"), name)
+
+
+_OWN = frozenset({"_transport", "_slices", "write", "writelines", "pause_reading", "resume_reading", "__class__"})

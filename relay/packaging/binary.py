@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from relay.core.version import VERSION
+from relay.plugins.scaffold import TEMPLATE
 
 LEFT_OUT = frozenset(
     {
@@ -68,6 +69,8 @@ def build(folder: Path) -> Path:
             arguments += ["--collect-submodules", package]
         for package in WITH_DATA:
             arguments += ["--collect-data", package]
+        # Data too, although it ends in .py.
+        arguments += ["--add-data", f"{TEMPLATE}:relay/plugins/{TEMPLATE.name}"]
         for module in ("PyInstaller", "setuptools", *LEFT_OUT):
             arguments += ["--exclude-module", module]
         run([*arguments, str(start)])

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from relay.core.patience import steps
 from relay.telemetry.events import event
 
 log = logging.getLogger(__name__)
@@ -41,9 +40,7 @@ async def _end(task: asyncio.Task[Any], grace_s: float, on_kill: Callable[[], ob
     for patience_s in (grace_s, KILL_GRACE_S):
         if not task.done():
             task.cancel()
-        for step_s in steps(patience_s):
-            if not task.done():
-                await asyncio.wait((task,), timeout=step_s)
+            await asyncio.wait((task,), timeout=patience_s)
     if not task.done():
         if on_kill is not None:
             on_kill()

@@ -14,7 +14,7 @@ from types import CoroutineType, FunctionType, MethodType
 from typing import Any, NoReturn, TypeVar, TypeVarTuple
 
 from relay.telemetry.events import event
-from relay.telemetry.loop_watchdog import CodePlace, place_of
+from relay.telemetry.loop_monitor import CodePlace, place_of
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")

@@ -5,7 +5,9 @@ import inspect
 import logging
 import traceback
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
+from datetime import UTC
+from email.utils import parsedate_to_datetime
 from typing import Any, NamedTuple
 
 import aiohttp
@@ -21,7 +23,6 @@ from relay.core.errors import (
     UnknownSymbol,
 )
 from relay.core.model import Budget, Candle, Instrument, OpenHours, PriceUpdate, ProviderInfo, StreamKey
-from relay.core.patience import steps
 from relay.core.saved_value import Memory
 from relay.core.secret import pattern_of, texts_of
 from relay.core.trading_hours import TradingHours
@@ -39,7 +40,7 @@ from relay.plugins.validation import (
     text_of,
 )
 from relay.telemetry.events import event
-from relay.telemetry.loop_watchdog import Blocks
+from relay.telemetry.loop_monitor import Blocks
 from relay.upstream.rest import MAX_RETRY_AFTER_S, NETWORK_ERRORS, RETRY_AFTER_S, network_failure
 from relay.upstream.watchlist import Watchlist
 
@@ -71,9 +72,9 @@ def new_session(clock: ProviderClock) -> aiohttp.ClientSession:
     """Return an HTTP session for one provider, which reads the provider's clock from every answer."""
 
     def read(headers: Mapping[str, str]) -> None:
-        stamp = aiohttp.helpers.parse_http_date(headers.get("Date"))
-        if stamp is not None:
-            clock.observe(stamp.timestamp())
+        with suppress(TypeError, ValueError):
+            stamp = parsedate_to_datetime(headers.get("Date", ""))
+            clock.observe(stamp.replace(tzinfo=stamp.tzinfo or UTC).timestamp())
 
     return open_session(timeout=SESSION_TIMEOUT, on_headers=read)
 
@@ -311,10 +312,7 @@ class Provider:
         # A task of its own, so that whoever waits can be cancelled whatever the plugin does.
         task = asyncio.create_task(self._answer(hook, kind, arguments), name=f"{hook} of {self.name}")
         try:
-            for step_s in steps(CALL_TIMEOUT_S):
-                done, _ = await asyncio.wait((task,), timeout=step_s)
-                if done:
-                    break
+            done, _ = await asyncio.wait((task,), timeout=CALL_TIMEOUT_S)
         finally:
             if not task.done():
                 await end_task(task, CALL_GRACE_S, self.note_kill)

@@ -8,7 +8,10 @@ from pathlib import Path
 from relay.config.settings import Config
 from relay.core.errors import ConfigError
 from relay.core.version import VERSION
-from relay.plugins import templates
+
+TEMPLATE = Path(__file__).with_name("new-provider")
+"""A project of the name my_exchange, which is tested as it stands; a new one differs by its name."""
+FILES = ("market_relay_my_exchange.py", "my_exchange_standin.py", "test_my_exchange.py", "pyproject.toml", "README.md")
 
 
 def write_project(name: str, where: Path, builtin: Iterable[str]) -> list[Path]:
@@ -21,21 +24,14 @@ def write_project(name: str, where: Path, builtin: Iterable[str]) -> list[Path]:
     if fault is not None:
         raise ConfigError(fault)
     folder = where / name
-    module = f"market_relay_{name}"
+    parts = [part.capitalize() for part in name.split("_") if part]
+    # What the template calls itself, in each spelling.
     words = {
-        "NAME": name,
-        "MODULE": module,
-        "DISTRIBUTION": module.replace("_", "-"),
-        "TITLE": " ".join(part.capitalize() for part in name.split("_") if part),
-        "CLASS": "".join(part.capitalize() for part in name.split("_") if part),
-        "VERSION": VERSION,
-    }
-    files = {
-        f"{module}.py": templates.PROVIDER,
-        f"{name}_standin.py": templates.STAND_IN,
-        f"test_{name}.py": templates.TEST,
-        "pyproject.toml": templates.PACKAGING,
-        "README.md": templates.README,
+        "market-relay-my-exchange": f"market-relay-{name.replace('_', '-')}",
+        "my_exchange": name,
+        "MyExchange": "".join(parts),
+        "My Exchange": " ".join(parts),
+        "market-relay>=0": f"market-relay>={VERSION}",
     }
     try:
         folder.mkdir()
@@ -43,11 +39,14 @@ def write_project(name: str, where: Path, builtin: Iterable[str]) -> list[Path]:
         raise ConfigError(f"{folder} exists already; choose another name, or move it away") from None
     except OSError as error:
         raise ConfigError(f"cannot make the folder {folder}: {error.strerror or error}") from None
-    for file, text in files.items():
+    written = []
+    for file in FILES:
+        text = (TEMPLATE / file).read_text(encoding="utf-8")
         for word, value in words.items():
-            text = text.replace(f"@{word}@", value)
+            file, text = file.replace(word, value), text.replace(word, value)
         (folder / file).write_text(text, encoding="utf-8")
-    return [folder / file for file in files]
+        written.append(folder / file)
+    return written
 
 
 def fault_of_name(name: str, builtin: Iterable[str]) -> str | None:

@@ -14,7 +14,7 @@ from typing import Any
 
 from relay.plugins.loop_guard import RelayLoop, new_loop
 from relay.telemetry.events import event
-from relay.telemetry.loop_watchdog import place_of
+from relay.telemetry.loop_monitor import place_of
 
 log = logging.getLogger(__name__)
 

@@ -9,8 +9,6 @@ import os
 import signal
 from collections.abc import Callable, Iterable
 
-from aiohttp import web
-
 from relay.app import NEWCOMERS, build_app
 from relay.config.settings import Config
 from relay.core.errors import ConfigError
@@ -19,8 +17,8 @@ from relay.server.sd_notify import ServiceManager
 from relay.server.signals import END_WITHIN_S, Signals
 from relay.server.tls import Tls
 from relay.telemetry.events import event
-from relay.web.idle_connections import IdleConnections, Site
-from relay.web.inlet import new_runner
+from relay.web.aiohttp_seams import tell_missing
+from relay.web.idle_connections import IdleConnections, Runner
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +37,8 @@ async def serve(
     """
     tls = Tls(config.tls_cert, config.tls_key) if config.tls_cert else None
     app = build_app(config, builtin)
-    runner = new_runner(
+    tell_missing()
+    runner = Runner(
         app,
         shutdown_timeout=SHUTDOWN_TIMEOUT_S,
         keepalive_timeout=KEEPALIVE_S,
@@ -80,11 +79,12 @@ async def serve(
                 await runner.cleanup()
 
 
-async def _listen(runner: web.AppRunner, idle_connections: IdleConnections, config: Config, tls: Tls | None) -> str:
+async def _listen(runner: Runner, idle_connections: IdleConnections, config: Config, tls: Tls | None) -> str:
     context = tls.context if tls else None
-    site = Site(runner, idle_connections, config.host, config.port, ssl_context=context, backlog=BACKLOG)
     try:
-        await site.start()
+        host, port = await runner.listen(
+            idle_connections, config.host, config.port, ssl_context=context, backlog=BACKLOG
+        )
     except OSError as error:
         # What asyncio says of it repeats the address; a name that is not found has no number of the system.
         number = error.errno or 0
@@ -92,7 +92,6 @@ async def _listen(runner: web.AppRunner, idle_connections: IdleConnections, conf
         raise ConfigError(
             f"cannot listen on {config.host} port {config.port}: {reason}; choose another with --port"
         ) from None
-    host, port = runner.addresses[0][:2]
     shown = f"[{host}]" if ":" in host else host
     return f"{'https' if tls else 'http'}://{shown}:{port}"
 

@@ -12,7 +12,7 @@ from types import FrameType
 from typing import Any, Self
 
 from relay.telemetry.events import event
-from relay.telemetry.loop_watchdog import place_of
+from relay.telemetry.loop_monitor import place_of
 
 log = logging.getLogger(__name__)
 

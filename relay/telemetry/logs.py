@@ -7,9 +7,6 @@ from collections.abc import Callable
 from functools import partial
 
 import orjson
-from aiohttp.http_exceptions import HttpProcessingError
-
-from relay.telemetry.events import event
 
 log = logging.getLogger(__name__)
 
@@ -81,19 +78,6 @@ class JsonFormatter(logging.Formatter):
         return self._told(value)
 
 
-def is_ours_to_log(record: logging.LogRecord) -> bool:
-    """Leave out what aiohttp logs, with a traceback each time, when somebody sends what is no HTTP.
-
-    They were answered with 400; at debug level one line tells why.
-    """
-    fault = record.exc_info[1] if record.exc_info else None
-    if not isinstance(fault, HttpProcessingError):
-        return True
-    # Its own words may hold a header, and with it a token.
-    log.debug("a request was no HTTP: %s", type(fault).__name__, extra=event("no_http"))
-    return False
-
-
 def set_up_logs(level: str, style: str) -> None:
     """Send log lines to standard error."""
     handler = logging.StreamHandler(sys.stderr)
@@ -101,7 +85,6 @@ def set_up_logs(level: str, style: str) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
-    logging.getLogger("aiohttp.server").addFilter(is_ours_to_log)
     # A request line holds the query, and with it ?token=.
     logging.getLogger("aiohttp.access").setLevel(logging.WARNING)
     # At debug it tells every statement, twice; what is asked for there are the relay's own lines.

@@ -6,7 +6,6 @@ from contextlib import aclosing
 import aiohttp
 
 from relay.core.errors import ProviderError, RateLimited
-from relay.core.patience import steps
 from relay.plugins.cancellation import end_task
 from relay.plugins.provider import Provider
 from relay.testing import tolerances
@@ -92,9 +91,7 @@ async def _refused_feed(run: CheckRun, provider: Provider) -> ProviderError | st
     feed = asyncio.create_task(work(), name=f"refused feed of {provider.name}")
     waiting = asyncio.create_task(rests.wait(), name="rest of a refused feed")
     try:
-        for step_s in steps(run.timeout_s):
-            if not feed.done() and not rests.is_set():
-                await asyncio.wait((feed, waiting), timeout=step_s, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait((feed, waiting), timeout=run.timeout_s, return_when=asyncio.FIRST_COMPLETED)
         if feed.done():
             return feed.result()
         return "" if rests.is_set() else f"neither raises nor reports it within {run.timeout_s:g} s"

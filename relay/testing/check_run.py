@@ -12,10 +12,11 @@ from relay.core.model import Instrument, PriceUpdate, StreamKey
 from relay.core.secret import Secret
 from relay.plugins.cancellation import end_task
 from relay.plugins.provider import Provider
+from relay.telemetry.loop_monitor import LoopMonitor
 from relay.testing import tolerances
-from relay.testing.loop_probe import LoopProbe
 from relay.testing.watched_session import WatchedSession
 
+BEAT_S, TICK_S = 0.05, 0.01
 _HOST_LOGS = ("relay.plugins.loader", "relay.plugins.provider", "relay.plugins.cancellation")
 
 
@@ -76,11 +77,11 @@ class CheckRun:
 
     @asynccontextmanager
     async def watching(self) -> AsyncIterator[None]:
-        """Watch tasks, log lines and the loop's pulse; judge log lines and pulse at the end."""
+        """Watch tasks, log lines and the loop; judge log lines and how long the loop was blocked at the end."""
         lines = _Lines()
         logger = logging.getLogger()
         logger.addHandler(lines)
-        async with LoopProbe() as pulse:
+        async with LoopMonitor(beat_s=BEAT_S, tick_s=TICK_S) as loop_monitor:
             token = _running.set(self)
             loop = asyncio.get_running_loop()
             factory = loop.get_task_factory()
@@ -91,7 +92,7 @@ class CheckRun:
                 loop.set_task_factory(factory)
                 _running.reset(token)
                 logger.removeHandler(lines)
-        self._judge(lines, pulse.longest_s)
+        self._judge(lines, loop_monitor.longest_blocked_s)
 
     def _task_factory(self, inner: Any) -> Any:
         """Remember the tasks that come from the check and the provider; a stand-in in the same loop has its own."""

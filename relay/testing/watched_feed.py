@@ -8,7 +8,6 @@ from types import TracebackType
 from typing import Self
 
 from relay.core.model import PriceUpdate, StreamKey
-from relay.core.patience import steps
 from relay.plugins.cancellation import end_task
 from relay.plugins.provider import Provider
 from relay.testing import tolerances
@@ -129,13 +128,11 @@ class WatchedFeed:
 
     async def until(self, holds: Callable[[], object], timeout_s: float) -> bool:
         """Wait until something holds, the feed ends or the time is over; return whether it holds."""
-        for step_s in steps(timeout_s):
-            with suppress(TimeoutError):
-                async with asyncio.timeout(step_s):
-                    while not holds() and not self.has_ended:
-                        self._news.clear()
-                        await self._news.wait()
-                    break
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                while not holds() and not self.has_ended:
+                    self._news.clear()
+                    await self._news.wait()
         return bool(holds())
 
     async def cancel(self, *, between_updates: bool = False) -> str | None:
@@ -150,9 +147,7 @@ class WatchedFeed:
             self._is_holding = True
             await self.until(lambda: self._is_held, tolerances.END_S)
         task.cancel()
-        for step_s in steps(tolerances.END_S):
-            if not task.done():
-                await asyncio.wait((task,), timeout=step_s)
+        await asyncio.wait((task,), timeout=tolerances.END_S)
         how = "closed" if between_updates else "cancelled"
         if not task.done():
             await end_task(task)

@@ -10,6 +10,7 @@ import aiohttp
 from aiohttp import WSMessage, WSMsgType, web
 from yarl import URL
 
+from relay.network.aiohttp_client_seams import connections_in_use
 from relay.testing import tolerances
 
 _MOST_RECORDED = 2000
@@ -52,9 +53,9 @@ class WatchedSession:
         await self._session.close()
 
     @property
-    def held(self) -> Sequence[Any]:
-        """The connections that are in use now."""
-        return tuple(getattr(self._session.connector, "_acquired", ()))
+    def held(self) -> Sequence[Callable[[], Any]]:
+        """The connections that are in use now: of each, what breaks it."""
+        return connections_in_use(self._session, self.sockets)
 
     @property
     def is_connected(self) -> bool:
@@ -63,9 +64,8 @@ class WatchedSession:
 
     def drop_connections(self) -> None:
         """Break every connection that is in use, as a network does."""
-        for connection in self.held:
-            if connection.transport is not None:
-                connection.transport.abort()
+        for abort in self.held:
+            abort()
 
     def _led(self, url: str | URL) -> str | URL:
         if self.refuser is None:

@@ -9,7 +9,6 @@ import aiohttp
 
 from relay.core.errors import AuthenticationFailed, BadAnswer, Flooded, ProviderError, ProviderUnavailable, RateLimited
 from relay.core.model import PriceUpdate, StreamKey
-from relay.core.patience import steps
 from relay.network.connector import TooLarge
 from relay.network.http_sessions import CountedSocket, Redirected
 from relay.upstream.codec import Accepted, Closing, FeedCodec, Rejected
@@ -22,6 +21,8 @@ BAN_S = 120.0
 """How long the shortest ban lasts (Binance documents two minutes to three days)."""
 PING_INTERVAL_S = 20.0
 PONG_TIMEOUT_S = 10.0
+MOST_LATE = 1.5
+"""A wait that took so many times longer than asked for judges nobody."""
 CLOSE_TIMEOUT_S = 2.0
 MAX_MESSAGE_BYTES = 1 << 20
 _REASON_LENGTH = 4000
@@ -283,12 +284,15 @@ class _Link:
                 pass
 
     async def _is_judged(self) -> bool:
-        """Wait for the peer to say anything; a reader whose consumer keeps it busy proves nothing about the peer."""
+        """Wait for the peer to say anything; a reader whose consumer keeps it busy proves nothing about the peer.
+
+        Neither does a loop that stood still: what came meanwhile is still to be read.
+        """
         heard, was_reading = self.heard, self.is_reading
-        for step_s in steps(PONG_TIMEOUT_S):
-            await asyncio.sleep(step_s)
+        began = time.monotonic()
+        await asyncio.sleep(PONG_TIMEOUT_S)
         if self.heard != heard or not self.is_reading:
             return True
-        if was_reading:
+        if was_reading and time.monotonic() - began < MOST_LATE * PONG_TIMEOUT_S:
             raise ProviderUnavailable(f"no answer to a ping within {PONG_TIMEOUT_S:g} s")
         return False

@@ -7,12 +7,13 @@ and could be had by the thousand.
 import asyncio
 import ssl
 from collections.abc import Callable
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple
 
 from aiohttp import web
 
 from relay.core.rate_limits import TokenBucket
-from relay.web.inlet import Inlet, Protocol, inlet_of
+from relay.web.aiohttp_seams import adopt
+from relay.web.inlet import Inlet, inlet_of
 
 HANDSHAKE_S = 60.0
 LOOKS = 20
@@ -47,12 +48,11 @@ class IdleConnections:
 
         def made() -> asyncio.Protocol:
             protocol = make()
-            # aiohttp makes it and cannot be told of which class.
-            protocol.__class__ = Protocol
+            adopt(protocol)
             self._waiting[protocol] = _Patience(loop.time() + self._patience_s, may_shake_hands=True)
             if self._timer is None:
                 self._plan(loop)
-            return Inlet(cast(Protocol, protocol), self._new_bucket)
+            return Inlet(protocol, self._new_bucket)
 
         return made
 
@@ -83,36 +83,32 @@ class IdleConnections:
             inlet.greet()
 
 
-class Site(web.BaseSite):
-    """Listens on an address as `web.TCPSite` does, with an eye on newcomers."""
+class Runner(web.AppRunner):
+    """Runs an application behind inlets, with an eye on newcomers. Bodies of requests are not unpacked, nor awaited."""
 
-    __slots__ = ("_host", "_idle_connections", "_port")
+    def __init__(self, app: web.Application, **options: Any) -> None:
+        super().__init__(app, access_log=None, handle_signals=False, lingering_time=0, auto_decompress=False, **options)
+        self._listening: asyncio.Server | None = None
 
-    def __init__(
+    async def listen(
         self,
-        runner: web.AppRunner,
         idle_connections: IdleConnections,
         host: str,
         port: int,
         *,
         ssl_context: ssl.SSLContext | None = None,
         backlog: int = 128,
-    ) -> None:
-        super().__init__(runner, ssl_context=ssl_context, backlog=backlog)
-        self._idle_connections = idle_connections
-        self._host = host
-        self._port = port
-
-    @property
-    def name(self) -> str:
-        """The address, for logs."""
-        return f"{'https' if self._ssl_context else 'http'}://{self._host}:{self._port}"
-
-    async def start(self) -> None:
-        """Accept connections from now on. Raises `OSError`."""
-        await super().start()
-        server = self._runner.server
-        assert server is not None
-        self._server = await asyncio.get_running_loop().create_server(
-            self._idle_connections.watch(server), self._host, self._port, ssl=self._ssl_context, backlog=self._backlog
+    ) -> tuple[str, int]:
+        """Accept connections from now on, until `cleanup`; return the address and the port. Raises `OSError`."""
+        assert self.server is not None, "set up first"
+        self._listening = await asyncio.get_running_loop().create_server(
+            idle_connections.watch(self.server), host, port, ssl=ssl_context, backlog=backlog
         )
+        address, number = self._listening.sockets[0].getsockname()[:2]
+        return address, number
+
+    async def cleanup(self) -> None:
+        """Accept no connection any more, then end those that there are and the application."""
+        if self._listening is not None:
+            self._listening.close()
+        await super().cleanup()

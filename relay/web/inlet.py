@@ -1,23 +1,15 @@
-"""Between the socket and aiohttp: what a client sends is handed on in slices, and not without end.
-
-This module depends on names of aiohttp that are not public; `tests/integration/test_inlet.py` holds each of them.
-"""
+"""Between the socket and aiohttp: what a client sends is handed on in slices, and not without end."""
 
 import asyncio
-import logging
 from collections.abc import Callable
 from typing import Any, cast
 
 from aiohttp import web
 
-from relay.core.errors import Code
 from relay.core.rate_limits import TokenBucket
-from relay.core.version import NAME
-from relay.network.read_slices import Slices
+from relay.network.read_slices import Slices, slices_of
+from relay.web.aiohttp_seams import connect
 from relay.web.frame_reader import FrameGuard
-from relay.web.problems import problem
-
-log = logging.getLogger(__name__)
 
 REQUEST_BYTES = 1024 * 1024
 """What a client may send over HTTP until the next request of it is complete, or else its connection ends."""
@@ -29,57 +21,6 @@ FORGOTTEN_BYTES = 4 * 1024 * 1024
 """A client that sent too much has a second to see the answer, while so much of the rest is read and forgotten."""
 OVER_LIMIT_RATE, OVER_LIMIT_BURST = 1.0, 100
 
-_UNREADABLE = (
-    "this is no HTTP/1.1 request that can be read; an address is ASCII, with all else percent-encoded, and a line has "
-    "at most 8190 bytes"
-)
-
-
-class Protocol(web.RequestHandler):
-    """Answers as a problem what no middleware sees, since no request could be made of it; reads only by its inlet."""
-
-    __slots__ = ()
-
-    async def start(self) -> None:
-        """Answer requests until the end. What aiohttp reads and can make no request of ends it, with an answer.
-
-        A host such as `xn--` in the line passes its parser, and fails where nobody catches it.
-        """
-        try:
-            await super().start()
-        except Exception as fault:  # noqa: BLE001 - the client would wait without end, and nobody hear of it
-            log.debug("no request could be made of what a client sent: %r", fault)
-            if self.transport is not None:
-                self.transport.write(_as_sent(problem(400, Code.INVALID_REQUEST, _UNREADABLE)))
-                self.transport.close()
-
-    def set_parser(self, parser: Any, *others: Any, **named: Any) -> None:
-        """Have a WebSocket read by its reader from now on, behind a guard."""
-        inlet = inlet_of(self.transport)
-        guard: Any = parser if inlet is None else inlet.guard(parser)
-        super().set_parser(guard, *others, **named)
-
-    def _pause_transport_reading(self) -> None:
-        if (inlet := inlet_of(self.transport)) is not None:
-            inlet.hold()
-
-    def _resume_transport_reading(self) -> None:
-        if (inlet := inlet_of(self.transport)) is not None:
-            inlet.release()
-
-    def handle_error(
-        self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
-    ) -> web.StreamResponse:
-        """Log as aiohttp does, and answer without its words: they repeat the line, and with it a token."""
-        super().handle_error(request, status, exc, message)
-        if status < 500:
-            answer = problem(status, Code.INVALID_REQUEST, _UNREADABLE)
-        else:
-            answer = problem(status, Code.INTERNAL, "the relay failed at this request")
-        answer.headers["Server"] = NAME
-        answer.force_close()
-        return answer
-
 
 class Inlet(Slices):
     """The protocol of one connection. `new_bucket` makes what counts the frames of a WebSocket.
@@ -88,8 +29,11 @@ class Inlet(Slices):
     """
 
     __slots__ = ("_is_stopped", "_left", "_new_bucket", "_over_limit", "_timer", "_unread_s", "frames")
+    inner: web.RequestHandler
 
-    def __init__(self, inner: Protocol, new_bucket: Callable[[], TokenBucket], *, unread_s: float = UNREAD_S) -> None:
+    def __init__(
+        self, inner: web.RequestHandler, new_bucket: Callable[[], TokenBucket], *, unread_s: float = UNREAD_S
+    ) -> None:
         super().__init__(inner)
         self.frames: FrameGuard | None = None
         self._new_bucket = new_bucket
@@ -104,7 +48,7 @@ class Inlet(Slices):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin."""
         self.transport = cast(asyncio.Transport, transport)
-        self.inner.connection_made(transport)
+        connect(self.inner, transport, self)
 
     def data_received(self, data: bytes) -> None:
         """Hand on what came, while it is not too much."""
@@ -187,20 +131,7 @@ class Inlet(Slices):
         return self._over_limit.take()
 
 
-def _as_sent(answer: web.Response) -> bytes:
-    """Return the bytes of an answer that no request can send, the last one of its connection."""
-    body = cast(bytes, answer.body)
-    head = [f"HTTP/1.1 {answer.status} {answer.reason}", *(f"{name}: {text}" for name, text in answer.headers.items())]
-    head += [f"Server: {NAME}", f"Content-Length: {len(body)}", "Connection: close"]
-    return "\r\n".join([*head, "", ""]).encode() + body
-
-
-def new_runner(app: web.Application, **options: Any) -> web.AppRunner:
-    """Return what runs an application behind inlets: bodies of requests are neither unpacked nor waited for."""
-    return web.AppRunner(app, access_log=None, handle_signals=False, lingering_time=0, auto_decompress=False, **options)
-
-
 def inlet_of(transport: asyncio.BaseTransport | None) -> Inlet | None:
     """Return the inlet of a connection, None where there is none: it is gone, or another server listens."""
-    protocol = None if transport is None else transport.get_protocol()
-    return protocol if isinstance(protocol, Inlet) else None
+    slices = slices_of(transport)
+    return slices if isinstance(slices, Inlet) else None

@@ -171,6 +171,11 @@ async def test_binary_does_the_main_job_without_python(relay: Binary) -> None:
     assert (relay.folder / "relay.db").is_file()
 
 
+async def test_binary_writes_a_provider_project_and_loads_it(relay: Binary) -> None:
+    assert len((await relay.run("plugins", "new", "my_venue")).splitlines()) == 5
+    assert "my_venue" in await relay.run("plugins", "--plugins", "./my_venue/market_relay_my_venue.py")
+
+
 async def test_provider_file_beside_the_binary_is_served_whatever_it_imports(relay: Binary) -> None:
     (relay.folder / "dropped.py").write_text(DROP_IN, encoding="utf-8")
     assert "dropped" in await relay.run("plugins", "--plugins", "./dropped.py")

@@ -12,13 +12,12 @@ from typing import Any
 import pytest
 
 from providers.sandbox import Sandbox
-from relay.telemetry.logs import is_ours_to_log
 from tests.conftest import StartRelay
 from tests.support.fuzzer import Fuzzer
 from tests.support.running_relay import Running, WsClient, eventually
 
 WORKERS = 6
-OF_A_SLOW_MACHINE = {"relay.supervision.feed", "relay.telemetry.loop_watchdog"}
+OF_A_SLOW_MACHINE = {"relay.supervision.feed", "relay.telemetry.loop_monitor"}
 """Whose warnings a machine causes that pauses while the tests run, hostile clients or not."""
 
 
@@ -75,7 +74,6 @@ async def test_a_hostile_client_harms_nobody(
     unhandled: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda loop, context: unhandled.append(context))
     caplog.set_level(logging.WARNING)
-    logging.getLogger("aiohttp.server").addFilter(is_ours_to_log)
     async with Sandbox(speed=4, pace_s=0.05, forex_always_open=True) as sandbox:
         relay = await relay_with(
             sandbox=sandbox,

@@ -1,4 +1,4 @@
-"""What is installed: the guides with the code, and a systemd unit that is understood, and as locked up as it says."""
+"""What is installed with the code, and a systemd unit that is understood, and as locked up as it says."""
 
 import configparser
 import re
@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from relay.plugins.scaffold import FILES, TEMPLATE
 from tests.support.tools import tool
 
 ROOT = Path(__file__).parents[2]
@@ -14,12 +15,14 @@ UNIT = ROOT / "relay" / "packaging" / "relay.service"
 
 
 @pytest.mark.parametrize("package", ["relay", "providers"])
-def test_guides_are_installed_with_the_code(package: str) -> None:
+def test_guides_and_template_are_installed_with_the_code(package: str) -> None:
     settings = configparser.ConfigParser()
     settings.read(ROOT / "setup.cfg")
     patterns = settings["options.package_data"][package].split()
     guides = set((ROOT / package).rglob("*.md"))
     assert ROOT / package / "README.md" in guides
+    if package == "relay":
+        guides.update(TEMPLATE / name for name in FILES)
     assert guides <= {path for pattern in patterns for path in (ROOT / package).glob(pattern)}
 
 

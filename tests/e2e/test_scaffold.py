@@ -1,6 +1,7 @@
 """`relay plugins new`: what it writes, and what it refuses and why. That its test passes is tested with the guide."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,8 @@ import pytest
 from click.testing import CliRunner
 
 from relay.cli import main
+from relay.core.version import VERSION
+from relay.plugins.scaffold import TEMPLATE, write_project
 
 ROOT = Path(__file__).parents[2]
 
@@ -25,6 +28,9 @@ def test_new_project_is_whole_loads_and_is_well_written(tmp_path: Path) -> None:
     made = run(tmp_path, "relay", "plugins", "new", "my_exchange")
     assert (made.returncode, made.stderr) == (0, "")
     folder = tmp_path / "my_exchange"
+    for path in folder.iterdir():
+        template = (TEMPLATE / path.name).read_text(encoding="utf-8")
+        assert path.read_text(encoding="utf-8") == template.replace("market-relay>=0", f"market-relay>={VERSION}")
     assert sorted(path.name for path in folder.iterdir()) == [
         "README.md",
         "market_relay_my_exchange.py",
@@ -51,8 +57,24 @@ def test_new_project_is_whole_loads_and_is_well_written(tmp_path: Path) -> None:
         "1m 5m 1h 1d",
         "My Exchange",
     ]
-    style = run(folder, "ruff", "check", "--no-cache", "--select", "E,F,W,I,B,UP,SIM", "--line-length", "120", ".")
+    style = run(folder, "ruff", "check", "--no-cache", ".")
     assert style.returncode == 0, style.stdout
+
+
+def test_new_project_has_its_name_in_every_spelling(tmp_path: Path) -> None:
+    written = {path.name: path.read_text(encoding="utf-8") for path in write_project("north_sea_2", tmp_path, ())}
+    assert list(written) == [
+        "market_relay_north_sea_2.py",
+        "north_sea_2_standin.py",
+        "test_north_sea_2.py",
+        "pyproject.toml",
+        "README.md",
+    ]
+    assert 'name="north_sea_2"' in written["market_relay_north_sea_2.py"]
+    assert 'title="North Sea 2"' in written["market_relay_north_sea_2.py"]
+    assert "from market_relay_north_sea_2 import NorthSea2Codec" in written["test_north_sea_2.py"]
+    assert 'name = "market-relay-north-sea-2"' in written["pyproject.toml"]
+    assert [name for name, text in written.items() if re.search("my.?exchange", text, re.IGNORECASE)] == []
 
 
 @pytest.mark.parametrize(

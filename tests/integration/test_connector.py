@@ -1,4 +1,4 @@
-"""Connections of our own: read in slices, bounded in what is no content, and the names of aiohttp they lean on."""
+"""Connections of our own: read in slices, bounded in what is no content."""
 
 import asyncio
 import itertools
@@ -12,16 +12,12 @@ import pytest
 import trustme
 import uvloop
 from aiohttp import web
-from aiohttp.client_proto import ResponseHandler
 
 from relay.network.connector import (
-    FACTORY,
     HEAD_BYTES,
-    NAMES,
     SMALL_SLICE_BYTES,
     SPARE_BYTES,
     USELESS_BURST,
-    BoundedProtocol,
     Line,
     TooLarge,
     line_of,
@@ -105,7 +101,7 @@ class Case:
 
     def __init__(self) -> None:
         self.inner, self.transport, self.content = Inner(), Transport(), Content()
-        self.line = Line(cast(BoundedProtocol, self.inner), cast(asyncio.Transport, self.transport))
+        self.line = Line(self.inner, cast(asyncio.Transport, self.transport))
         self.line.begin()
 
     def answer(self, status: int = 200) -> None:
@@ -214,7 +210,7 @@ def frames(case: Case, count: int) -> None:
 async def test_frames_without_news_end_a_websocket(case: Case) -> None:
     case.answer(101)
     reader = Reader()
-    case.line.count(reader)
+    case.line.guard(reader)
     frames(case, int(USELESS_BURST) - 1000)
     assert not case.is_cut()
     frames(case, 5000)
@@ -225,7 +221,7 @@ async def test_frames_without_news_end_a_websocket(case: Case) -> None:
 
 
 async def test_news_make_up_for_frames_that_are_none_but_never_for_more_than_may_come_at_once(case: Case) -> None:
-    case.line.count(Reader())
+    case.line.guard(Reader())
     for _ in range(50):
         frames(case, 10_000)
         case.line.news += 1000
@@ -237,7 +233,7 @@ async def test_news_make_up_for_frames_that_are_none_but_never_for_more_than_may
 
 
 async def test_news_that_come_more_often_than_anybody_can_read_are_none(case: Case) -> None:
-    case.line.count(Reader())
+    case.line.guard(Reader())
     for _ in range(100):
         case.line.news += 10_000
         frames(case, 10_000)
@@ -245,7 +241,7 @@ async def test_news_that_come_more_often_than_anybody_can_read_are_none(case: Ca
 
 
 async def test_little_is_read_of_a_websocket_that_is_being_closed(case: Case) -> None:
-    case.line.count(Reader())
+    case.line.guard(Reader())
     case.line.part()
     frames(case, 4000)
     assert not case.is_cut()
@@ -253,12 +249,7 @@ async def test_little_is_read_of_a_websocket_that_is_being_closed(case: Case) ->
     assert case.is_cut()
 
 
-# -- names of aiohttp ------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_aiohttp_has_the_names_that_are_overridden(name: str) -> None:
-    assert hasattr(ResponseHandler, name)
+# -- with aiohttp ----------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -283,8 +274,6 @@ async def url() -> AsyncIterator[str]:
 
 async def test_sessions_open_connections_with_a_line(url: str) -> None:
     async with open_session() as session:
-        assert session.connector is not None
-        assert hasattr(session.connector, FACTORY)
         for _ in range(3):
             async with session.get(url) as answer:
                 assert answer.connection is not None
@@ -295,23 +284,9 @@ async def test_sessions_open_connections_with_a_line(url: str) -> None:
             await socket.send_str("hello")
             assert (await socket.receive()).data == "hello"
             # Each whole message counts as news where nobody judges them.
-            assert socket._line is not None
-            assert socket._line.news == 1
-            assert isinstance(socket._line.frames, object)
-
-
-async def test_without_a_name_connections_are_those_of_aiohttp(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("relay.network.connector.NAMES", ("nothing_of_this_name",))
-    async with open_session() as session:
-        async with session.get(url) as answer:
-            assert answer.connection is not None
-            assert line_of(answer.connection.transport) is None
-            assert len(await answer.read()) == 1_000_000
-        async with session.ws_connect(url) as socket:
-            assert isinstance(socket, CountedSocket)
-            await socket.send_str("hello")
-            assert (await socket.receive()).data == "hello"
-            assert not socket.is_flooded
+            assert socket.line is not None
+            assert socket.line.news == 1
+            assert isinstance(socket.line.frames, object)
 
 
 Run = Callable[[Coroutine[Any, Any, None]], None]

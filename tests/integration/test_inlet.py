@@ -1,17 +1,15 @@
-"""What stands between the socket and aiohttp: slices, one a round, an end, and the names of aiohttp it leans on."""
+"""What stands between the socket and aiohttp: slices, one a round, and an end."""
 
 import asyncio
-import inspect
 import itertools
 from typing import cast
 
 import pytest
 from aiohttp import web
-from aiohttp.base_protocol import BaseProtocol
 
 from relay.core.rate_limits import TokenBucket
 from relay.network.read_slices import SLICE_BYTES
-from relay.web.inlet import OVER_LIMIT_BURST, REQUEST_BYTES, Inlet, Protocol
+from relay.web.inlet import OVER_LIMIT_BURST, REQUEST_BYTES, Inlet
 from tests.conftest import StartRelay
 from tests.support.running_relay import eventually
 
@@ -23,6 +21,10 @@ class Socket:
         self.is_reading = True
         self.is_closed = False
         self.is_aborted = False
+
+    def write(self, data: bytes) -> None: ...
+
+    def writelines(self, parts: list[bytes]) -> None: ...
 
     def pause_reading(self) -> None:
         self.is_reading = False
@@ -69,7 +71,7 @@ class Line:
 
     def __init__(self, **options: float) -> None:
         self.inner, self.socket = Inner(), Socket()
-        self.inlet = Inlet(cast(Protocol, self.inner), lambda: TokenBucket(1, 10), **options)
+        self.inlet = Inlet(cast(web.RequestHandler, self.inner), lambda: TokenBucket(1, 10), **options)
         self.inner.inlet = self.inlet
         self.inlet.connection_made(cast(asyncio.BaseTransport, self.socket))
 
@@ -173,18 +175,6 @@ async def test_websocket_that_does_not_read_is_left_to_its_own_patience() -> Non
     line.inlet.pause_writing()
     await asyncio.sleep(0.05)
     assert not line.socket.is_aborted
-
-
-@pytest.mark.parametrize("name", ["_pause_transport_reading", "_resume_transport_reading"])
-def test_aiohttp_pauses_by_the_names_that_are_overridden(name: str) -> None:
-    assert callable(getattr(BaseProtocol, name))
-    assert getattr(web.RequestHandler, name) is getattr(BaseProtocol, name)
-
-
-def test_a_connection_may_be_given_another_class() -> None:
-    assert Protocol.__slots__ == ()
-    assert callable(web.RequestHandler.set_parser)
-    assert inspect.iscoroutinefunction(web.RequestHandler.start)
 
 
 async def get(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:

@@ -7,8 +7,8 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from providers.sandbox import Sandbox
-from relay.app import HISTORY, LOOP_LAG, STORE, SUPERVISORS
-from relay.telemetry.loop_lag import EVERY_S
+from relay.app import HISTORY, LOOP_MONITOR, STORE, SUPERVISORS
+from relay.telemetry.loop_monitor import BEAT_S
 from tests.conftest import StartRelay
 from tests.support.metrics_page import scrape
 from tests.support.running_relay import Running, WsClient, eventually
@@ -197,12 +197,12 @@ async def test_two_relays_in_one_process_count_apart(relay_with: StartRelay) -> 
 
 
 async def test_blocked_loop_shows_in_its_lag(relay: Running) -> None:
-    lag = relay.app[LOOP_LAG]
-    await eventually(lambda: lag.lateness.count)
-    deadline = time.monotonic() + EVERY_S + 0.6
+    monitor = relay.app[LOOP_MONITOR]
+    await eventually(lambda: monitor.lateness.count)
+    deadline = time.monotonic() + BEAT_S + 0.6
     while time.monotonic() < deadline:
         time.sleep(0.01)  # noqa: ASYNC251  this is what is measured
-    await eventually(lambda: lag.longest_recent_s > 0.25)
+    await eventually(lambda: monitor.longest_recent_s > 0.25)
     seen = await scrape(relay)
     late = seen("relay_event_loop_lag_seconds_count") - seen("relay_event_loop_lag_seconds_bucket", le="0.25")
     assert late >= 1

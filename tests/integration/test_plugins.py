@@ -50,6 +50,9 @@ from relay.plugins.loader import PluginHost
 from relay.plugins.provider import Provider, new_session
 from tests.support.running_relay import Running, config_of, eventually, start_relay
 
+# Limits are short here, and who keeps to them has to have the time for it.
+pytestmark = pytest.mark.usefixtures("patient_loop")
+
 PLUGINS = Path(__file__).parents[1] / "plugins"
 KEY = "abcd+secret/0123456789"
 

@@ -14,7 +14,7 @@ import pytest
 from aiohttp import WSMsgType
 
 from providers.sandbox import GARBAGE, BinanceStandIn, Market, SandboxClock, until
-from relay.core.patience import steps
+from tests.support.patience import steps
 
 Json = Any
 

@@ -13,7 +13,7 @@ import pytest
 from aiohttp import WSMsgType
 
 from providers.sandbox import Market, Sandbox, SandboxClock, TwelveDataStandIn, until
-from relay.core.patience import steps
+from tests.support.patience import steps
 
 Json = Any
 

@@ -34,6 +34,9 @@ from relay.testing.check_speed import typical
 from tests.integration.test_plugins import path_of, provider_of, tally
 from tests.support.running_relay import settings_of
 
+# Limits are short here, and who keeps to them has to have the time for it.
+pytestmark = pytest.mark.usefixtures("patient_loop")
+
 KEY = StreamKey("X", "1m")
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 
-from relay.core.patience import steps
+from tests.support.patience import steps
 from tests.support.running_relay import PREFIX
 
 HANDSHAKE = (

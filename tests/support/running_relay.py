@@ -20,8 +20,7 @@ from relay.core.clock import Clock
 from relay.instruments.saved_list import WAITS, ListWaits
 from relay.streams.hub import Hub
 from relay.web.access.access import ACCESS, Access
-from relay.web.idle_connections import Site
-from relay.web.inlet import new_runner
+from relay.web.idle_connections import Runner
 from relay.web.ws.route import CLIENTS, Clients
 from tests.support.contracts import check_answer, check_message
 
@@ -235,15 +234,13 @@ async def start_relay(
 ) -> Running:
     """Start a relay with the stand-ins as its upstreams, on a free port unless `port` is given; close it yourself."""
     app = build_app(config_of(settings_of(sandbox, tables), **settings), builtin, clock, list_waits=list_waits)
-    runner = new_runner(app, shutdown_timeout=2.0)
+    runner = Runner(app, shutdown_timeout=2.0)
     try:
         await runner.setup()
-        site = Site(runner, app[NEWCOMERS], "127.0.0.1", app[CONFIG].port)
-        await site.start()
+        host, port = await runner.listen(app[NEWCOMERS], "127.0.0.1", app[CONFIG].port)
     except BaseException:
         await runner.cleanup()
         raise
-    host, port = runner.addresses[0][:2]
     return Running(app, runner, f"http://{host}:{port}")
 
 

@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from relay.plugins.scaffold import FILES, TEMPLATE
+
 ROOT = Path(__file__).parents[2]
 
 LAYERS = [
     {"relay.core", "relay.telemetry", "relay.web.work_budget"},
-    {"relay.network", "relay.config", "relay.protocol", "relay.packaging", "relay.web.request_counts"},
+    {"relay.network", "relay.config", "relay.protocol", "relay.web.request_counts"},
     {
         "relay.upstream",
         "relay.storage",
@@ -19,10 +21,10 @@ LAYERS = [
         "relay.web.problems",
         "relay.web.frame_reader",
     },
-    {"relay.plugins", "relay.web.pages", "relay.web.access", "relay.web.stream_totals", "relay.web.inlet"},
-    {"relay", "relay.history", "relay.instruments", "relay.testing", "relay.web.idle_connections"},
-    {"relay.supervision", "relay.web.contract", "relay.web.middleware"},
-    {"relay.web.ws"},
+    {"relay.plugins", "relay.web.pages", "relay.web.access", "relay.web.stream_totals", "relay.web.aiohttp_seams"},
+    {"relay", "relay.history", "relay.instruments", "relay.packaging", "relay.testing", "relay.web.inlet"},
+    {"relay.supervision", "relay.web.contract", "relay.web.idle_connections"},
+    {"relay.web.ws", "relay.web.middleware"},
     {"relay.web.ops"},
     {"relay.web.http"},
     {"relay.app"},
@@ -40,8 +42,11 @@ MOST_ENTRIES = 24
 
 
 def modules(folder: str) -> Iterator[tuple[str, Path]]:
+    """Yield the modules below a folder and their files; what `relay plugins new` copies is none of them."""
     for path in sorted((ROOT / folder).rglob("*.py")):
         parts = path.relative_to(ROOT).with_suffix("").parts
+        if path.parent == TEMPLATE:
+            continue
         yield ".".join(parts[:-1] if parts[-1] == "__init__" else parts), path
 
 
@@ -109,6 +114,12 @@ def test_package_imports_only_from_lower_layers(name: str, path: Path) -> None:
         if is_within(imported, "providers"):
             assert name == "relay.cli", f"{path}:{line} imports a provider"
         assert not is_within(imported, "tests"), f"{path}:{line} imports tests"
+
+
+def test_template_of_a_provider_imports_only_the_root_of_relay_and_what_is_for_its_tests() -> None:
+    for path in (TEMPLATE / name for name in FILES if name.endswith(".py")):
+        for imported, line in imports(path):
+            assert not is_within(imported, "relay") or imported in ("relay", "relay.testing"), f"{path}:{line}"
 
 
 def test_no_modules_import_each_other() -> None:

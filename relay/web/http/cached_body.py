@@ -2,36 +2,19 @@
 
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from email.utils import formatdate
-from functools import lru_cache
+from functools import lru_cache, partial
 
 from aiohttp import HttpVersion11, web
-from aiohttp.abc import AbstractStreamWriter
 
 from relay.core.compression import crc32, gzipped
 from relay.core.threads import in_thread
+from relay.web.aiohttp_seams import send_past
 
 LEAST_COMPRESSED = 1400
 """Smaller bodies fit into one packet anyway."""
 MOST_ON_LOOP = 128 * 1024
 """Larger bodies are compressed in a thread."""
-
-
-class SentResponse(web.StreamResponse):
-    """An answer that has left already: there is nothing more to do for it. The connection stays open."""
-
-    keep_alive = True
-
-    async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
-        """Do nothing: the head is gone."""
-        return None
-
-    async def write_eof(self, data: bytes = b"") -> None:
-        """Do nothing: all of it is gone."""
-
-
-_SENT = SentResponse()
 
 
 class _EncodedBody:
@@ -125,13 +108,7 @@ class Body:
             return form.response()
         if form.head is None:
             form.head = await heads.make(request, form)
-        transport = request.transport
-        # Who is gone has no need of it.
-        if transport is not None and not transport.is_closing():
-            transport.writelines(form.message(form.head))
-            with suppress(ConnectionError):
-                await request.writer.drain()
-        return _SENT
+        return await send_past(request, partial(form.message, form.head)) or form.response()
 
     async def pack(self) -> _EncodedBody:
         """Make the compressed form now, not when a client wants it."""

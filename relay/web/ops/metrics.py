@@ -25,7 +25,7 @@ from relay.supervision.backoff import CAUSES
 from relay.supervision.stream_state import BACKFILLING, ERROR, RECONNECTING, STALE
 from relay.supervision.supervisor import Supervisor
 from relay.telemetry.histogram import Histogram
-from relay.telemetry.loop_lag import LoopLag
+from relay.telemetry.loop_monitor import LoopMonitor
 from relay.upstream.watchlist import PAUSES
 from relay.web.ops.status import PROVIDER_STATES, provider_state
 from relay.web.request_counts import RequestCounts
@@ -58,7 +58,7 @@ class RelayCollector(Collector):
         history: HistoryService,
         store: Store,
         requests: RequestCounts,
-        loop_lag: LoopLag,
+        loop_monitor: LoopMonitor,
     ) -> None:
         self._hub = hub
         self._clients = clients
@@ -66,7 +66,7 @@ class RelayCollector(Collector):
         self._history = history
         self._store = store
         self._requests = requests
-        self._loop_lag = loop_lag
+        self._loop_monitor = loop_monitor
         self.summary: StoreSummary | None = None
         self.stream_totals: dict[str, StreamTotals] = {}
 
@@ -88,7 +88,7 @@ class RelayCollector(Collector):
         yield from self._serving()
         yield from self._keeping()
         loop_lag = "How much later than due the event loop ran a timer"
-        yield _histogram("relay_event_loop_lag_seconds", loop_lag, {}, {(): self._loop_lag.lateness})
+        yield _histogram("relay_event_loop_lag_seconds", loop_lag, {}, {(): self._loop_monitor.lateness})
 
     def _updates(self) -> Iterator[Metric]:
         """What comes from the providers and becomes of it."""

@@ -20,7 +20,7 @@ from relay.streams.hub import Hub
 from relay.streams.subscriptions import Stream
 from relay.supervision.supervisor import Supervisor
 from relay.telemetry.histogram import Histogram
-from relay.telemetry.loop_lag import LoopLag
+from relay.telemetry.loop_monitor import LoopMonitor
 from relay.web.access.access import Access
 from relay.web.stream_totals import StreamTotals, take_tallies
 from relay.web.ws.connection import Connection
@@ -40,7 +40,7 @@ class StatusReport:
         hub: Hub,
         clients: Clients,
         history: HistoryService,
-        loop_lag: LoopLag,
+        loop_monitor: LoopMonitor,
         directory: Directory,
         store: Store,
         identity_checks: IdentityChecks,
@@ -52,7 +52,7 @@ class StatusReport:
         self._hub = hub
         self._clients = clients
         self._history = history
-        self._loop_lag = loop_lag
+        self._loop_monitor = loop_monitor
         self._directory = directory
         self._store = store
         self._identity_checks = identity_checks
@@ -96,8 +96,8 @@ class StatusReport:
                 "writes_out": fanout.writes_out,
                 "bytes_out": fanout.bytes_out,
                 "write_delay_ms": _spread_ms(fanout.write_delay),
-                "loop_lag_ms": _spread_ms(self._loop_lag.lateness),
-                "loop_lag_longest_ms": round(self._loop_lag.longest_recent_s * 1000, 1),
+                "loop_lag_ms": _spread_ms(self._loop_monitor.lateness),
+                "loop_lag_longest_ms": round(self._loop_monitor.longest_recent_s * 1000, 1),
             },
             "history": {source: self._history.served[source] for source in SOURCES},
             "store": {

@@ -8,6 +8,7 @@ from aiohttp import web
 
 from relay.core.errors import CloseCode
 from relay.protocol import frames
+from relay.web.aiohttp_seams import HandshakeResponse
 from relay.web.inlet import FORGOTTEN_BYTES, LINGER_S, Inlet, inlet_of
 
 KERNEL_BUFFER = 24 * 1024
@@ -15,14 +16,11 @@ SAID_WHY = {CloseCode.TOO_BIG: ("message too big", FORGOTTEN_BYTES), CloseCode.R
 """Why this end closes while there is more to read, and how many bytes of it are read."""
 
 
-class Socket(web.WebSocketResponse):
+class Socket(HandshakeResponse):
     """Says why when it closes because of a message that is too big, or of too much that came."""
 
     transport: asyncio.WriteTransport | None = None
     inlet: Inlet | None = None
-    # The answer to the handshake waits for the greeting, and both leave in one write. Without this switch, which is
-    # aiohttp's own, they leave one after the other.
-    _send_headers_immediately = False
 
     def __init__(self, *, compress: bool) -> None:
         # aiohttp refuses a message as long as the limit it is given; ours is the largest that is taken.

@@ -1,22 +1,25 @@
-"""Notices that the event loop is blocked, from a thread of its own, and says whose code it waits for."""
+"""How late the event loop runs what is due, and, from a thread of its own, whose code blocks it."""
 
 import asyncio
 import logging
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import FrameType
+from types import FrameType, MappingProxyType
 from typing import Any, NamedTuple, Self
 
 from relay.telemetry.events import event
+from relay.telemetry.histogram import LAG_BOUNDS_S, Histogram
 
 log = logging.getLogger(__name__)
 
 BEAT_S = 0.25
 BLOCKED_S = 1.0
 """A loop that has not beaten for so long is blocked."""
+RECENT_S = 60.0
 
 _IDLE_FILES = ("selectors.py", "runners.py", "base_events.py")
 _HOST = ("relay.plugins.provider", "Provider.")
@@ -50,33 +53,51 @@ class Blocks:
         return {"count": self.count, "longest_s": round(self.longest_s, 2), "last": last}
 
 
-class LoopWatchdog:
+class LoopMonitor:
     """Watches the running loop while it is entered; nothing is added to what the loop does but a beat now and then.
 
-    `owner_of` names whom a file belongs to. What is noticed of an owner is counted in `blocks`, if it is there.
+    `lateness` are the delays of its beats. `longest_blocked_s` is the longest time that nothing else could run by the
+    loop's own doing: told by a thread that ticks beside it and by the CPU time that the loop used, so that a pause of
+    the whole process, as on a machine with too much to do, counts little. A loop that does not beat for `blocked_s` is
+    blocked: `owner_of` names whom a file belongs to, and what is noticed of an owner is counted in `blocks`, if it is
+    there.
     """
 
     def __init__(
         self,
-        owner_of: Callable[[str], str | None],
-        blocks: Mapping[str, Blocks],
+        owner_of: Callable[[str], str | None] = lambda file: None,
+        blocks: Mapping[str, Blocks] = MappingProxyType({}),
+        *,
+        beat_s: float = BEAT_S,
+        tick_s: float = BEAT_S,
+        blocked_s: float = BLOCKED_S,
         wall: Callable[[], float] = time.time,
     ) -> None:
+        self.lateness = Histogram(LAG_BOUNDS_S)
+        self.longest_blocked_s = 0.0
+        self._recent: deque[float] = deque(maxlen=round(RECENT_S / beat_s))
+        self._beat_s, self._tick_s, self._blocked_s = beat_s, tick_s, blocked_s
         self._blocks = blocks
         self._owner_of = owner_of
         self._wall = wall
         self._told: set[CodePlace] = set()
         self._noticed: Blocks | None = None
         self._is_noticed = False
-        self._beaten_at = time.monotonic()
+        self._ticks = self._ticks_seen = 0
+        self._beats = 0
+        self._beaten_at = self._used_s = 0.0
         self._ended = threading.Event()
+
+    @property
+    def longest_recent_s(self) -> float:
+        """The longest delay of the last minute."""
+        return max(self._recent, default=0.0)
 
     async def __aenter__(self) -> Self:
         self._loop = asyncio.get_running_loop()
         self._thread_id = threading.get_ident()
-        self._beaten_at = time.monotonic()
-        self._handle = self._loop.call_later(BEAT_S, self._beat)
-        self._thread = threading.Thread(target=self._watch, name="loop watch", daemon=True)
+        self._plan()
+        self._thread = threading.Thread(target=self._watch, name="loop monitor", daemon=True)
         self._thread.start()
         return self
 
@@ -86,24 +107,33 @@ class LoopWatchdog:
         # It ends at once, and the threads that could wait for it may all be held by a plugin.
         self._thread.join()
 
+    def _plan(self) -> None:
+        self._beaten_at, self._used_s, self._ticks_seen = time.monotonic(), time.thread_time(), self._ticks
+        self._handle = self._loop.call_later(self._beat_s, self._beat)
+
     def _beat(self) -> None:
-        now = time.monotonic()
+        late_s = max(0.0, time.monotonic() - self._beaten_at - self._beat_s)
+        self.lateness.observe(late_s)
+        self._recent.append(late_s)
+        by_ticks_s, by_cpu_s = (self._ticks - self._ticks_seen) * self._tick_s, time.thread_time() - self._used_s
+        self.longest_blocked_s = max(self.longest_blocked_s, max(by_ticks_s, by_cpu_s) - self._beat_s)
         if self._noticed is not None:
-            self._noticed.longest_s = max(self._noticed.longest_s, now - self._beaten_at - BEAT_S)
+            self._noticed.longest_s = max(self._noticed.longest_s, late_s)
             self._noticed = None
-        self._beaten_at = now
         self._is_noticed = False
-        self._handle = self._loop.call_later(BEAT_S, self._beat)
+        self._beats += 1
+        self._plan()
 
     # -- in the thread -----------------------------------------------------------------------------
 
     def _watch(self) -> None:
         # By how often this thread woke, not by a clock: a pause of the whole process is nobody's doing.
-        beaten_at, missed = self._beaten_at, 0
-        while not self._ended.wait(BEAT_S):
-            missed = missed + 1 if beaten_at == self._beaten_at else 0
-            beaten_at = self._beaten_at
-            if missed * BEAT_S < BLOCKED_S or self._is_noticed:
+        beats, missed = self._beats, 0
+        while not self._ended.wait(self._tick_s):
+            self._ticks += 1
+            missed = missed + 1 if beats == self._beats else 0
+            beats = self._beats
+            if missed * self._tick_s < self._blocked_s or self._is_noticed:
                 continue
             frame = sys._current_frames().get(self._thread_id)
             place = None if frame is None else place_of(frame, self._owner_of)
@@ -122,13 +152,13 @@ class LoopWatchdog:
         self._told.add(place)
         about = event("loop_blocked", provider=place.owner, place=str(place))
         if place.owner is None:
-            log.error("the event loop is blocked for more than %g s, in %s", BLOCKED_S, place, extra=about)
+            log.error("the event loop is blocked for more than %g s, in %s", self._blocked_s, place, extra=about)
         else:
             log.error(
                 "provider %s blocks the event loop for more than %g s, in %s: nothing else runs meanwhile; its plugin "
                 "needs asyncio.to_thread there",
                 place.owner,
-                BLOCKED_S,
+                self._blocked_s,
                 place,
                 extra=about,
             )

@@ -15,8 +15,7 @@ from providers.binance import BinanceProvider
 from providers.twelve_data import TwelveDataProvider
 from relay.app import PROVIDERS
 from relay.plugins.discovery import import_named
-from relay.telemetry import loop_watchdog
-from relay.telemetry.loop_watchdog import Blocks, CodePlace, LoopWatchdog, owners, place_of
+from relay.telemetry.loop_monitor import Blocks, CodePlace, LoopMonitor, owners, place_of
 from tests.conftest import StartRelay
 from tests.integration.test_plugins import path_of
 from tests.support.running_relay import eventually
@@ -45,7 +44,7 @@ async def test_plugin_that_blocks_is_named_in_log_and_status_and_the_others_go_o
     assert 1.0 < told["blocks"]["longest_s"] < 10
     assert told["blocks"]["last"]["place"] == f"decode (blocks.py, line {line})"
     assert told["binance"] == {"count": 0, "longest_s": 0.0, "last": None}
-    lines = [record.getMessage() for record in caplog.records if record.name == "relay.telemetry.loop_watchdog"]
+    lines = [record.getMessage() for record in caplog.records if record.name == "relay.telemetry.loop_monitor"]
     assert lines == [
         f"provider blocks blocks the event loop for more than 1 s, in decode (blocks.py, line {line}): nothing else "
         "runs meanwhile; its plugin needs asyncio.to_thread there"
@@ -77,7 +76,7 @@ def test_library_that_a_plugin_calls_is_the_plugins_doing(monkeypatch: pytest.Mo
 def test_frames_of_nobody_are_the_relays_own() -> None:
     place = place_during(lambda back: back(), nobody)
     assert place is not None
-    assert (place.owner, place.file) == (None, "test_loop_watchdog.py")
+    assert (place.owner, place.file) == (None, "test_loop_monitor.py")
 
 
 def test_library_function_as_a_hook_is_the_doing_of_the_provider_it_is_bound_to() -> None:
@@ -111,22 +110,31 @@ def test_files_belong_to_their_module_and_to_the_only_plugin_of_their_package(tm
 @pytest.mark.parametrize(("wakes", "count"), [(2, 0), (6, 1)])
 def test_time_in_which_the_process_stood_still_blames_nobody(wakes: int, count: int) -> None:
     blocks = Blocks()
-    watch: Any = LoopWatchdog(lambda file: "test" if file == __file__ else None, {"test": blocks})
+    watch: Any = LoopMonitor(lambda file: "test" if file == __file__ else None, {"test": blocks})
     woken = iter([False] * wakes + [True])
     watch._ended = SimpleNamespace(wait=lambda _: next(woken))
     watch._thread_id = threading.get_ident()
-    watch._beaten_at -= 3600
     watch._watch()
     assert blocks.count == count
 
 
-async def test_loop_that_beats_is_left_alone_and_the_thread_ends(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr(loop_watchdog, "BEAT_S", 0.01)
-    monkeypatch.setattr(loop_watchdog, "BLOCKED_S", 0.2)
+async def test_blocked_time_is_counted_by_ticks_and_cpu_and_not_by_the_clock() -> None:
+    monitor: Any = LoopMonitor(beat_s=0.05, tick_s=0.01)
+    async with monitor:
+        # The thread ticks no more: all of the process stands still, and the clock goes on.
+        monitor._ended.set()
+        await asyncio.to_thread(monitor._thread.join)
+        time.sleep(0.3)  # noqa: ASYNC251
+        await eventually(lambda: monitor.longest_recent_s > 0.2)
+        assert monitor.longest_blocked_s < 0.1
+        monitor._ticks += 100
+        await eventually(lambda: monitor.longest_blocked_s > 0.9)
+
+
+async def test_loop_that_beats_is_left_alone_and_the_thread_ends(caplog: pytest.LogCaptureFixture) -> None:
     blocks = Blocks()
-    async with LoopWatchdog(lambda file: "test" if file == __file__ else None, {"test": blocks}) as watch:
+    owner_of = {__file__: "test"}.get
+    async with LoopMonitor(owner_of, {"test": blocks}, beat_s=0.01, tick_s=0.01, blocked_s=0.2) as watch:
         await asyncio.sleep(0.1)
         before = blocks.count
         for _ in range(2):
