@@ -3,7 +3,8 @@
 That something is missing from one answer is no fact. A row whose values cannot be used says that there is a candle: it
 is asked for again until it can be read. Where there is no row at all, there may be none: that is believed when several
 answers, some time apart, agree. Until then both are in doubt: nobody has to wait for them, and nothing is stored. Only
-a market that is often quiet is stored with its holes at once, and looked at again as a whole.
+a market that is often quiet is stored with its holes at once, and looked at again as a whole; so are rows whose values
+had to be widened, since there may never be better ones.
 """
 
 from bisect import bisect_left
@@ -32,7 +33,7 @@ class Doubt(NamedTuple):
     """Open times that `answers` answers in turn did not give; asked for again from `again_at` on.
 
     With `is_row` it is one open time, at which there is a row that cannot be used. With `is_sparse` there are rows in
-    it and so many holes between that all of it is taken to be known meanwhile.
+    it, with so many holes between or with values that had to be widened, and all of it is taken to be known meanwhile.
     """
 
     span: Span
@@ -77,12 +78,18 @@ class Doubts:
         ]
 
     def weigh(
-        self, stream: tuple[str, StreamKey], answered: Span, times: Sequence[int], bad: Collection[int], now: float
+        self,
+        stream: tuple[str, StreamKey],
+        answered: Span,
+        times: Sequence[int],
+        bad: Collection[int],
+        now: float,
+        wide: Collection[int] = (),
     ) -> list[Span]:
         """Take what an answer that was asked for at `now` gave of a span; return which of it is known from now on.
 
         `times` are the open times of all its rows in the span, ascending; those in `bad` have values that make no
-        sense."""
+        sense, those in `wide` had to be widened."""
         before = self.of(stream)
         doubts = [part for doubt in before for part in ([doubt] if doubt.is_sparse else _outside(doubt, answered))]
         rows = {doubt.span.start: doubt for doubt in before if doubt.is_row}
@@ -96,8 +103,9 @@ class Doubts:
             doubts += [doubt for doubt in agreed if doubt.answers <= len(EMPTY_PAUSES_S)]
             doubts += [_grown(span, False, None, now) for span in new]
         known = gaps_between(merge_spans(doubt.span for doubt in doubts if not doubt.is_sparse), *answered)
-        if sparse is not None:
-            doubts.append(_grown(sparse, False, None, now)._replace(is_sparse=True))
+        wide_span = Span(min(wide), max(wide) + 1) if wide else None
+        for span in merge_spans(filter(None, (sparse, wide_span))):
+            doubts.append(_grown(span, False, None, now)._replace(is_sparse=True))
         self._keep(stream, doubts)
         return known
 

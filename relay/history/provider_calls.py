@@ -15,7 +15,7 @@ from typing import NamedTuple
 from relay.core.clock import Clock
 from relay.core.errors import ProviderError, ProviderUnavailable, StoreError
 from relay.core.intervals import length_s, next_open
-from relay.core.model import Candle, StreamKey, unreadable
+from relay.core.model import Candle, StreamKey, is_widened, unreadable
 from relay.core.spans import FOREVER, Span, gaps_between, span_at
 from relay.history.comparison import compare
 from relay.history.doubts import Doubts
@@ -315,10 +315,15 @@ class ProviderCalls:
         """Take what an answer shows of what is over, which is the span `final` and what is known of before it.
 
         What was not known is stored, or in doubt. What was known before the question is put right, unless the stream
-        told something newer meanwhile, and so is what was learnt of it while the answer was under way.
+        told something newer meanwhile, and so is what was learnt of it while the answer was under way. What had to be
+        widened puts nothing right, also not what somebody was given; where it is stored it is looked at again.
         """
         name, stream = source.name, (source.name, key)
         grace_s = source.info.close_grace_s
+        given = self._given.get(stream, {})
+        wide = [candle.time for candle in candles if is_widened(candle)]
+        if wide and given:
+            candles = [given.get(one.time, one) if is_widened(one) else one for one in candles]
         again = [
             candle
             for candle in candles
@@ -341,8 +346,8 @@ class ProviderCalls:
                 found += [
                     one for one in _part(candles, good, part) if self.doubts.touch(stream, one.time, one.time + 1)
                 ]
-            writes += self.doubts.weigh(stream, part, inside, {*inside}.difference(good), asked_at)
-        given = self._given.get(stream, {})
+            wide_inside = [time for time in wide if part.start <= time < part.end]
+            writes += self.doubts.weigh(stream, part, inside, {*inside}.difference(good), asked_at, wide_inside)
         if given:
             settled = [candle for span in writes for candle in _part(candles, good, span)]
             changed += [one for one in settled if given.pop(one.time, one) != one]
