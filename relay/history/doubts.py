@@ -78,18 +78,12 @@ class Doubts:
         ]
 
     def weigh(
-        self,
-        stream: tuple[str, StreamKey],
-        answered: Span,
-        times: Sequence[int],
-        bad: Collection[int],
-        now: float,
-        wide: Collection[int] = (),
+        self, stream: tuple[str, StreamKey], answered: Span, times: Sequence[int], bad: Collection[int], now: float
     ) -> list[Span]:
         """Take what an answer that was asked for at `now` gave of a span; return which of it is known from now on.
 
         `times` are the open times of all its rows in the span, ascending; those in `bad` have values that make no
-        sense, those in `wide` had to be widened."""
+        sense."""
         before = self.of(stream)
         doubts = [part for doubt in before for part in ([doubt] if doubt.is_sparse else _outside(doubt, answered))]
         rows = {doubt.span.start: doubt for doubt in before if doubt.is_row}
@@ -103,11 +97,16 @@ class Doubts:
             doubts += [doubt for doubt in agreed if doubt.answers <= len(EMPTY_PAUSES_S)]
             doubts += [_grown(span, False, None, now) for span in new]
         known = gaps_between(merge_spans(doubt.span for doubt in doubts if not doubt.is_sparse), *answered)
-        wide_span = Span(min(wide), max(wide) + 1) if wide else None
-        for span in merge_spans(filter(None, (sparse, wide_span))):
-            doubts.append(_grown(span, False, None, now)._replace(is_sparse=True))
+        if sparse is not None:
+            doubts.append(_grown(sparse, False, None, now)._replace(is_sparse=True))
         self._keep(stream, doubts)
         return known
+
+    def look_again(self, stream: tuple[str, StreamKey], span: Span, now: float) -> None:
+        """Have a span whose candles are known looked at again as a whole, unless it is to be anyway."""
+        before = self.of(stream)
+        if not any(one.is_sparse and one.span.start <= span.start and span.end <= one.span.end for one in before):
+            self._keep(stream, [*before, _grown(span, False, None, now)._replace(is_sparse=True)])
 
     def agree(self, stream: tuple[str, StreamKey], answered: Span, now: float) -> None:
         """Count an answer about a whole sparse span, whatever it brought: that is known by now."""

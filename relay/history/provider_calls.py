@@ -316,14 +316,13 @@ class ProviderCalls:
 
         What was not known is stored, or in doubt. What was known before the question is put right, unless the stream
         told something newer meanwhile, and so is what was learnt of it while the answer was under way. What had to be
-        widened puts nothing right, also not what somebody was given; where it is stored it is looked at again.
+        widened puts nothing right, also not what somebody was given, and is looked at again.
         """
         name, stream = source.name, (source.name, key)
         grace_s = source.info.close_grace_s
-        given = self._given.get(stream, {})
-        wide = [candle.time for candle in candles if is_widened(candle)]
-        if wide and given:
-            candles = [given.get(one.time, one) if is_widened(one) else one for one in candles]
+        wide = [one.time for one in candles if is_widened(one) and next_open(key.interval, one.time) + grace_s <= now]
+        if wide:
+            self.doubts.look_again(stream, Span(wide[0], wide[-1] + 1), asked_at)
         again = [
             candle
             for candle in candles
@@ -335,6 +334,9 @@ class ProviderCalls:
             stored = {row.time: row for row in rows}
             changed = [one for one in changed if stored.get(one.time) == known.rows.get(one.time)]
             found = [one for one in found if one.time not in stored]
+        given = self._given.get(stream, {})
+        if given:
+            candles = [given.get(one.time, one) if is_widened(one) else one for one in candles]
         # What the live stream put there while the answer was under way is newer.
         spans = await self._store.spans(name, key, *final)
         news = [*changed, *found]
@@ -346,8 +348,7 @@ class ProviderCalls:
                 found += [
                     one for one in _part(candles, good, part) if self.doubts.touch(stream, one.time, one.time + 1)
                 ]
-            wide_inside = [time for time in wide if part.start <= time < part.end]
-            writes += self.doubts.weigh(stream, part, inside, {*inside}.difference(good), asked_at, wide_inside)
+            writes += self.doubts.weigh(stream, part, inside, {*inside}.difference(good), asked_at)
         if given:
             settled = [candle for span in writes for candle in _part(candles, good, span)]
             changed += [one for one in settled if given.pop(one.time, one) != one]

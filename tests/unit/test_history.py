@@ -1089,6 +1089,18 @@ async def test_a_row_that_had_to_be_widened_puts_nothing_right(bench: Bench) -> 
     assert (bench.history.calls.compared["fake"], bench.history.calls.differed["fake"]) == (2, 0)
 
 
+async def test_a_comparison_with_a_row_that_had_to_be_widened_is_made_again(bench: Bench) -> None:
+    told = back(bench)
+    live = final(minute(18))._replace(close=1.5)
+    await bench.store.add("fake", KEY, [*finals(17), live, *finals(19)], Span(minute(17), minute(20)))
+    bench.provider.changed[minute(18)] = lifted(18)
+    await bench.ask(start=minute(17), end=minute(29))
+    bench.provider.changed.clear()
+    bench.provider.now += EMPTY_PAUSES_S[0]
+    assert (await bench.ask(start=minute(17), end=minute(29))).candles == finals(*range(17, 30))
+    assert told == [News("fake", KEY, [*finals(18)], [], bench.provider.now)]
+
+
 async def test_a_row_that_had_to_be_widened_is_served_and_asked_for_again(bench: Bench) -> None:
     told: list[News] = []
     bench.history.calls.on_news = told.append
@@ -1120,6 +1132,15 @@ async def test_what_was_given_stands_where_the_row_had_to_be_widened(bench: Benc
     await bench.ask(start=minute(17), end=minute(29))
     assert told == []
     assert await bench.store.read("fake", KEY, minute(17), minute(20)) == [*finals(17, 18, 19)]
+
+
+async def test_what_was_given_is_no_news_of_what_the_stream_told_since(bench: Bench) -> None:
+    told = back(bench)
+    bench.history.calls.note_given(bench.provider, KEY, [final(minute(18))._replace(close=1.5)])
+    await bench.store.add("fake", KEY, finals(17, 18, 19), Span(minute(17), minute(20)))
+    bench.provider.changed[minute(18)] = lifted(18)
+    assert (await bench.ask(start=minute(17), end=minute(29))).candles == finals(*range(17, 30))
+    assert told == []
 
 
 async def test_another_instruments_past_changes_nothing_and_is_told(bench: Bench) -> None:
