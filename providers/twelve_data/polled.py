@@ -24,8 +24,9 @@ class PolledStream:
 
     `asked` and `covered` are moments of the monotonic clock: the last call for this stream, and since when its answers
     follow one another without a hole. `anchor` is the moment that the next poll is reckoned from. `doubted` are the
-    open times of candles that could not be read and are asked for again. `is_failing`: no answer since the last failure
-    had a candle of it, so that nothing is delivered. `fruitless` is how often in a row it was asked for without news.
+    open times of candles that could not be read, or had to be widened, and are asked for again. `is_failing`: no answer
+    since the last failure had a candle of it, so that nothing is delivered. `fruitless` is how often in a row it was
+    asked for without news.
     """
 
     __slots__ = (
@@ -135,7 +136,7 @@ class PolledStream:
                 if is_changed:
                     self.previous = candle
                 if is_changed or candle.time in self.doubted:
-                    self.doubted.discard(candle.time)
+                    self._weigh(candle)
                     yield PriceUpdate(key, candle, is_closed=True)
                 continue
             elif candle.time == newest.time and self.is_closed and not (is_closed and _is_better(candle, newest)):
@@ -144,8 +145,15 @@ class PolledStream:
                 self.previous = newest
             self.newest, self.is_closed = candle, is_closed
             self.fruitless = 0
-            self.doubted.discard(candle.time)
+            self._weigh(candle)
             yield PriceUpdate(key, candle, is_closed=is_closed)
+
+    def _weigh(self, candle: Candle) -> None:
+        """Have a candle that is told asked for again if it had to be widened; otherwise it is in doubt no more."""
+        if is_widened(candle):
+            self.doubted.add(candle.time)
+        else:
+            self.doubted.discard(candle.time)
 
     # -- candles built from smaller ones -----------------------------------------------------------
 

@@ -110,6 +110,16 @@ def test_a_closed_bar_that_had_to_be_widened_is_changed_by_a_better_one(is_newes
     assert told_of_it == [PriceUpdate(MINUTE, good, is_closed=True)]
 
 
+def test_a_bar_that_had_to_be_widened_is_asked_for_until_it_makes_sense() -> None:
+    stream = polled(MINUTE, minute(0, 1, 1, 1, 1), ODD, now=NOON + 200)
+    list(stream.take(MINUTE, [minute(8, 1, 1, 1, 1), minute(9, 1, 1, 1, 1)], NOON + 550))
+    assert stream.rows_needed("1m", NOON + 600, NOON) == 11
+    good = minute(1, 1.0, 1.3, 0.9, 1.2)
+    told_of_it = [*filter(is_of_minute_1, stream.take(MINUTE, [good, minute(9, 1, 1, 1, 1)], NOON + 600))]
+    assert told_of_it == [PriceUpdate(MINUTE, good, is_closed=True)]
+    assert stream.doubted == set()
+
+
 def test_what_was_built_is_not_wronged_by_a_bar_that_had_to_be_widened() -> None:
     stream = polled(FIVE, Candle(NOON - 300, 1, 1, 1, 1), Candle(NOON, 1.0, 1.5, 0.9, 1.2))
     list(stream.build(FIVE, [minute(number, 1.2, 1.5, 1.1, 1.2) for number in range(1, 6)], NOON + 304))
