@@ -23,6 +23,7 @@ from relay.core.model import (
     Setting,
     StreamKey,
     is_unreadable,
+    is_widened,
     unreadable,
 )
 from relay.core.saved_value import Memory
@@ -85,6 +86,7 @@ __all__ = [
     "event",
     "hookimpl",
     "is_unreadable",
+    "is_widened",
     "next_open",
     "open_session",
     "open_time",

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from providers.twelve_data.forex import Hours, trading_between
-from relay import Candle, PriceUpdate, StreamKey, enlarge, is_unreadable, next_open
+from relay import Candle, PriceUpdate, StreamKey, enlarge, is_unreadable, is_widened, next_open
 
 SETTLE_S = 60.0
 """Our choice: the newest bar of an answer may still change so long after its end."""
@@ -24,8 +24,9 @@ class PolledStream:
 
     `asked` and `covered` are moments of the monotonic clock: the last call for this stream, and since when its answers
     follow one another without a hole. `anchor` is the moment that the next poll is reckoned from. `doubted` are the
-    open times of candles that could not be read and are asked for again. `is_failing`: no answer since the last failure
-    had a candle of it, so that nothing is delivered. `fruitless` is how often in a row it was asked for without news.
+    open times of candles that could not be read, or had to be widened, and are asked for again. `is_failing`: no answer
+    since the last failure had a candle of it, so that nothing is delivered. `fruitless` is how often in a row it was
+    asked for without news.
     """
 
     __slots__ = (
@@ -91,6 +92,7 @@ class PolledStream:
     def readable(self, key: StreamKey, candles: Sequence[Candle], now: float) -> tuple[list[Candle], bool]:
         """Return the candles of an answer to go on with, and whether a later one is there that cannot be read.
 
+        Nothing is built from an answer with a candle that had to be widened: its range would stay in larger ones.
         A new candle that cannot be read is left out, and asked for in each poll of a day; later ones do not wait for it
         here: the relay looks it up in history before it tells them.
         """
@@ -105,6 +107,8 @@ class PolledStream:
                 self.doubted.add(time)
                 # What is built from these candles lacks one.
                 self.covered = None
+        if any(map(is_widened, candles)):
+            self.covered = None
         kept = [candle for candle in candles if not is_unreadable(candle)]
         return kept, bool(candles) and is_unreadable(candles[-1])
 
@@ -114,7 +118,8 @@ class PolledStream:
         """Yield what is new in an answer (oldest first, at provider time `now`), and remember what was yielded.
 
         A candle is closed when a later one is there (of the last one `is_followed` says so), or when its interval ended
-        a while ago. The values of the one before the newest come with each answer, so a late change of it is noticed.
+        a while ago. The values of the one before the newest come with each answer, so a late change of it is noticed;
+        what had to be widened is none.
         """
         for place, candle in enumerate(candles):
             is_closed = (
@@ -127,21 +132,28 @@ class PolledStream:
                     continue
             elif candle.time < newest.time:
                 is_previous = self.previous is not None and candle.time == self.previous.time
-                is_changed = is_previous and candle != self.previous
-                if is_previous:
+                is_changed = is_previous and _is_better(candle, self.previous)
+                if is_changed:
                     self.previous = candle
                 if is_changed or candle.time in self.doubted:
-                    self.doubted.discard(candle.time)
+                    self._weigh(candle)
                     yield PriceUpdate(key, candle, is_closed=True)
                 continue
-            elif candle.time == newest.time and self.is_closed and (candle == newest or not is_closed):
+            elif candle.time == newest.time and self.is_closed and not (is_closed and _is_better(candle, newest)):
                 continue
             elif candle.time > newest.time:
                 self.previous = newest
             self.newest, self.is_closed = candle, is_closed
             self.fruitless = 0
-            self.doubted.discard(candle.time)
+            self._weigh(candle)
             yield PriceUpdate(key, candle, is_closed=is_closed)
+
+    def _weigh(self, candle: Candle) -> None:
+        """Have a candle that is told asked for again if it had to be widened; otherwise it is in doubt no more."""
+        if is_widened(candle):
+            self.doubted.add(candle.time)
+        else:
+            self.doubted.discard(candle.time)
 
     # -- candles built from smaller ones -----------------------------------------------------------
 
@@ -154,6 +166,7 @@ class PolledStream:
         """
         return (
             self.newest is not None
+            and not is_widened(self.newest)
             and smaller.newest is not None
             and smaller.covered is not None
             and self.asked >= smaller.covered
@@ -200,7 +213,7 @@ class PolledStream:
         differing = []
         for candle in candles:
             mine = self.built.pop(candle.time, None)
-            if mine is None or mine == candle:
+            if mine is None or mine == candle or is_widened(candle):
                 continue
             differing.append(PriceUpdate(key, candle, is_closed=True))
             if self.newest is not None and self.newest.time == candle.time:
@@ -211,3 +224,8 @@ class PolledStream:
         for time in unknown:
             del self.built[time]
         return differing, not differing and not unknown
+
+
+def _is_better(candle: Candle, known: Candle | None) -> bool:
+    """Say whether a candle has other values than the one that is known, and may replace it."""
+    return known is not None and candle != known and (is_widened(known) or not is_widened(candle))

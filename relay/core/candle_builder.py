@@ -6,7 +6,7 @@ from decimal import Decimal
 from typing import NamedTuple
 
 from relay.core.intervals import Opens, end_of, opens_of
-from relay.core.model import Candle
+from relay.core.model import Candle, WidenedCandle, is_widened
 
 MOST_SILENT = 1000
 """Silent intervals that are told as flat candles at once; after more of them the next tick begins anew."""
@@ -44,7 +44,8 @@ def enlarge(
 
 def join(earlier: Candle, later: Candle) -> Candle:
     """Return the candle that spans two neighbours; it opened when the earlier one did."""
-    return Candle(
+    made = WidenedCandle if is_widened(earlier) or is_widened(later) else Candle
+    return made(
         earlier.time,
         earlier.open,
         max(earlier.high, later.high),
@@ -209,11 +210,12 @@ class CandleBuilder:
     def complete(self, candle: Candle, moment: float, *, now: float) -> list[Built]:
         """Take the provider's own state, at `moment`, of a candle that is still open; return what it makes of ours.
 
-        What is over at `now` is closed before. The candle is whole from then on if ticks were seen ever since `moment`.
+        What is over at `now` is closed before. One that had to be widened is left out: what was taken into high and low
+        cannot be taken out again. The candle is whole from then on if ticks were seen ever since `moment`.
         """
         told = self.advance(now)
         opened = candle.time
-        if opened < self._told_until:
+        if opened < self._told_until or is_widened(candle):
             return told
         growing = self._growing.get(opened)
         if growing is None:

@@ -65,16 +65,38 @@ def is_unreadable(candle: Candle) -> bool:
     return candle.close != candle.close
 
 
+class WidenedCandle(Candle):
+    """A candle of which high and low were moved to hold open and close: nobody knows which of the four was wrong.
+
+    It stands where nothing else is known, and never in place of values that made sense as they came.
+    """
+
+    __slots__ = ()
+
+
+def is_widened(candle: Candle) -> bool:
+    """Say whether the values of a candle contradicted each other as they were read."""
+    return isinstance(candle, WidenedCandle)
+
+
+def worth(candle: Candle) -> int:
+    """Return what a candle is worth beside others of the same time: 0 unreadable, 1 widened, 2 as it came."""
+    return 0 if is_unreadable(candle) else 1 if is_widened(candle) else 2
+
+
 def widened(candle: Candle) -> Candle:
-    """Return the candle with high and low widened to hold open and close, where they are out by a tenth at most."""
+    """Return the candle with high and low widened to hold open and close, where they are out by a tenth at most.
+
+    One that was widened is a `WidenedCandle`; others are returned as they are.
+    """
     _, opened, high, low, close, _ = candle
     top, bottom = max(high, opened, close), min(low, opened, close)
     try:
         most = LITTLE * max(abs(opened), abs(close))
-        is_little = 0 <= top - high <= most and 0 <= low - bottom <= most
+        is_little = 0 <= top - high <= most and 0 <= low - bottom <= most and (top, bottom) != (high, low)
     except OverflowError:
         is_little = False
-    return candle._replace(high=top, low=bottom) if is_little else candle
+    return WidenedCandle(candle.time, opened, top, bottom, close, candle.volume) if is_little else candle
 
 
 class StreamKey(NamedTuple):

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from relay.core.model import Candle
+from relay.core.model import Candle, is_widened
 
 FAR = 0.05
 """Prices that lie further apart than this part of them are no revision of one another."""
@@ -23,12 +23,15 @@ class Comparison(NamedTuple):
 
 
 def compare(known: Mapping[int, Candle], answered: Sequence[Candle]) -> Comparison:
-    """Hold final candles of an answer against those that are known, by open time; what it leaves out says nothing."""
+    """Hold final candles of an answer against those that are known, by open time; what it leaves out says nothing.
+
+    Nor does a candle that had to be widened of one that is known.
+    """
     found = tuple(candle for candle in answered if candle.time not in known)
-    compared = len(answered) - len(found)
-    changed = tuple(candle for candle in answered if known.get(candle.time, candle) != candle)
+    again = [candle for candle in answered if candle.time in known and not is_widened(candle)]
+    changed = tuple(candle for candle in again if known[candle.time] != candle)
     far = sum(_is_far(known[candle.time], candle) for candle in changed)
-    return Comparison(compared, changed, found, far > 1 and 2 * far > compared)
+    return Comparison(len(again), changed, found, far > 1 and 2 * far > len(again))
 
 
 def _is_far(one: Candle, other: Candle) -> bool:

@@ -3,7 +3,8 @@
 That something is missing from one answer is no fact. A row whose values cannot be used says that there is a candle: it
 is asked for again until it can be read. Where there is no row at all, there may be none: that is believed when several
 answers, some time apart, agree. Until then both are in doubt: nobody has to wait for them, and nothing is stored. Only
-a market that is often quiet is stored with its holes at once, and looked at again as a whole.
+a market that is often quiet is stored with its holes at once, and looked at again as a whole; so are rows whose values
+had to be widened, since there may never be better ones.
 """
 
 from bisect import bisect_left
@@ -32,7 +33,7 @@ class Doubt(NamedTuple):
     """Open times that `answers` answers in turn did not give; asked for again from `again_at` on.
 
     With `is_row` it is one open time, at which there is a row that cannot be used. With `is_sparse` there are rows in
-    it and so many holes between that all of it is taken to be known meanwhile.
+    it, with so many holes between or with values that had to be widened, and all of it is taken to be known meanwhile.
     """
 
     span: Span
@@ -100,6 +101,12 @@ class Doubts:
             doubts.append(_grown(sparse, False, None, now)._replace(is_sparse=True))
         self._keep(stream, doubts)
         return known
+
+    def look_again(self, stream: tuple[str, StreamKey], span: Span, now: float) -> None:
+        """Have a span whose candles are known looked at again as a whole, unless it is to be anyway."""
+        before = self.of(stream)
+        if not any(one.is_sparse and one.span.start <= span.start and span.end <= one.span.end for one in before):
+            self._keep(stream, [*before, _grown(span, False, None, now)._replace(is_sparse=True)])
 
     def agree(self, stream: tuple[str, StreamKey], answered: Span, now: float) -> None:
         """Count an answer about a whole sparse span, whatever it brought: that is known by now."""

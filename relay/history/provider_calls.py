@@ -15,7 +15,7 @@ from typing import NamedTuple
 from relay.core.clock import Clock
 from relay.core.errors import ProviderError, ProviderUnavailable, StoreError
 from relay.core.intervals import length_s, next_open
-from relay.core.model import Candle, StreamKey, unreadable
+from relay.core.model import Candle, StreamKey, is_widened, unreadable
 from relay.core.spans import FOREVER, Span, gaps_between, span_at
 from relay.history.comparison import compare
 from relay.history.doubts import Doubts
@@ -315,10 +315,14 @@ class ProviderCalls:
         """Take what an answer shows of what is over, which is the span `final` and what is known of before it.
 
         What was not known is stored, or in doubt. What was known before the question is put right, unless the stream
-        told something newer meanwhile, and so is what was learnt of it while the answer was under way.
+        told something newer meanwhile, and so is what was learnt of it while the answer was under way. What had to be
+        widened puts nothing right, also not what somebody was given, and is looked at again.
         """
         name, stream = source.name, (source.name, key)
         grace_s = source.info.close_grace_s
+        wide = [one.time for one in candles if is_widened(one) and next_open(key.interval, one.time) + grace_s <= now]
+        if wide:
+            self.doubts.look_again(stream, Span(wide[0], wide[-1] + 1), asked_at)
         again = [
             candle
             for candle in candles
@@ -330,6 +334,9 @@ class ProviderCalls:
             stored = {row.time: row for row in rows}
             changed = [one for one in changed if stored.get(one.time) == known.rows.get(one.time)]
             found = [one for one in found if one.time not in stored]
+        given = self._given.get(stream, {})
+        if given:
+            candles = [given.get(one.time, one) if is_widened(one) else one for one in candles]
         # What the live stream put there while the answer was under way is newer.
         spans = await self._store.spans(name, key, *final)
         news = [*changed, *found]
@@ -342,7 +349,6 @@ class ProviderCalls:
                     one for one in _part(candles, good, part) if self.doubts.touch(stream, one.time, one.time + 1)
                 ]
             writes += self.doubts.weigh(stream, part, inside, {*inside}.difference(good), asked_at)
-        given = self._given.get(stream, {})
         if given:
             settled = [candle for span in writes for candle in _part(candles, good, span)]
             changed += [one for one in settled if given.pop(one.time, one) != one]

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from relay.core.clock import Clock
 from relay.core.errors import ProviderError
 from relay.core.intervals import INTERVALS, length_s
-from relay.core.model import Candle
+from relay.core.model import Candle, is_widened
 from relay.core.spans import Span
 from relay.plugins.provider import Provider, new_session
 from relay.storage.inspect import StoredStream
@@ -96,11 +96,14 @@ async def compare(samples: Sequence[Sample], providers: Mapping[str, Provider], 
 
 
 def _compared(sample: Sample, told: Sequence[Candle]) -> Compared:
+    # What had to be widened says that there is a candle, not which.
     truth = {candle.time: candle for candle in told if sample.span.start <= candle.time < sample.span.end}
     stored = {candle.time: candle for candle in sample.candles}
     return Compared(
         sample,
         lacking=sorted(truth.keys() - stored.keys()),
         unknown=sorted(stored.keys() - truth.keys()),
-        different=sorted(time for time in truth.keys() & stored.keys() if truth[time] != stored[time]),
+        different=sorted(
+            time for time in truth.keys() & stored.keys() if truth[time] != stored[time] and not is_widened(truth[time])
+        ),
     )

@@ -8,6 +8,7 @@ subscribers. The rules:
   held until history has answered for the span between: `missing` says what to ask, `fill` takes the answer.
 - An answer is believed: a candle that history does not know does not exist, until the provider sends it after all
   (then it is told as revised). Only a candle that was told as open cannot vanish: it becomes a gap.
+- A candle that had to be widened never takes the place of one that made sense, and gives way to one, however old.
 - `give_up` goes on without an answer and leaves a gap; `repair` closes one later. `gaps` hands out new ones.
 """
 
@@ -15,7 +16,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from relay.core.intervals import length_s, next_open, open_time
-from relay.core.model import Candle, PriceUpdate, StreamKey
+from relay.core.model import Candle, PriceUpdate, StreamKey, is_widened, worth
 from relay.core.trading_hours import TradingHours
 from relay.streams.gaps import Gaps, SeriesGap
 
@@ -135,11 +136,15 @@ class Series:
         known = self.closed.get(time)
         if known == candle:
             self.duplicates += 1
+            self.closed[time] = max(known, candle, key=worth)
             self._closed_event_ms[time] = max(self._closed_event_ms[time], event_ms)
             return ()
         if known is not None:
+            if worth(candle) < worth(known):
+                self.nonsense += 1
+                return ()
             # The same news arrives over several connections: an older one must not undo a newer one.
-            if 0 < event_ms < self._closed_event_ms[time]:
+            if worth(candle) == worth(known) and 0 < event_ms < self._closed_event_ms[time]:
                 self.late += 1
                 return ()
         elif not self._can_be_new(time):
@@ -165,7 +170,10 @@ class Series:
         if not update.is_closed:
             self.late += 1
             return ()
-        is_known = candle == self._mended.pop(candle.time)
+        known = self._mended.pop(candle.time)
+        if is_widened(candle):
+            candle = known
+        is_known = candle == known
         self._advance(candle, is_closed=True, event_ms=event_ms)
         if is_known:
             self.duplicates += 1
@@ -226,7 +234,7 @@ class Series:
                 self._held[time] = update
             else:
                 self.nonsense += 1
-        elif (update.is_closed, update.ts_event_ms or 0) >= (held.is_closed, held.ts_event_ms or 0):
+        elif _rank(update) >= _rank(held):
             self._held[time] = update
 
     # -- catching up -------------------------------------------------------------------------------
@@ -315,7 +323,10 @@ class Series:
         event_ms = self._asked_ms
         if last is not None and (candle.time < last.time or (candle.time == last.time and self.last_is_closed)):
             return self._accept_past(update, event_ms)
-        is_news = self._mended.pop(candle.time, None) is None and (self.has_told or self.is_owed(candle.time))
+        mended = self._mended.pop(candle.time, None)
+        if mended is not None and is_widened(candle):
+            candle = mended
+        is_news = mended is None and (self.has_told or self.is_owed(candle.time))
         is_repair = not is_news and self.gaps.hold(candle.time)
         self._believe(candle.time)
         self._advance(candle, is_closed=True, event_ms=event_ms)
@@ -517,6 +528,11 @@ class Series:
         # The candle that holds the next moment of trading; a month always does.
         closed_s = self.market.opens_at(end) - end
         return next_open(self.key.interval, end + closed_s - closed_s % length_s(self.key.interval))
+
+
+def _rank(update: PriceUpdate) -> tuple[bool, int, int]:
+    """Return what orders the updates of one candle by what they are worth, then by age."""
+    return update.is_closed, worth(update.candle) if update.is_closed else 0, update.ts_event_ms or 0
 
 
 def _can_follow(old: Candle, new: Candle) -> bool:

@@ -327,7 +327,8 @@ class Backfill:
                 wait_s = min(MOST_WAIT_S, 2 * wait_s)
                 continue
             told = stream.series.closed
-            changed = [candle for candle in closed if candle.time in told]
+            # What is known is worth nothing any more, so that one that had to be widened replaces it too.
+            changed = [Candle(*candle) for candle in closed if candle.time in told]
             self._hub.tell(stream, stream.series.revise(changed, (), asked_at))
             return
 

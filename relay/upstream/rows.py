@@ -5,7 +5,7 @@ from typing import Any
 
 from relay.core.errors import BadAnswer
 from relay.core.intervals import grid_s, is_open_time, next_open, open_time
-from relay.core.model import Candle, is_unreadable, unreadable, widened
+from relay.core.model import Candle, unreadable, widened, worth
 
 NO_SENSE = (ValueError, TypeError, LookupError, ArithmeticError, AttributeError)
 _MOST_LOST = 1000
@@ -25,10 +25,10 @@ def read_rows(
     """Return the candles of the rows, oldest first, each open time once. Prices are above zero.
 
     A row that `candle_of(row, time)` cannot read is `unreadable(time)`, and so is one with values that contradict each
-    other by more than a little. Where `time_of(row)` raises, or is no open time of the interval, all open times between
-    its neighbours are unreadable: it is one of them. Of two rows with one open time that differ the first stands where
-    the newest come first, since it was written later; else none does. Raises `BadAnswer` when no time can be read, and
-    for more than 20,000 rows.
+    other by more than a little; by a little it is widened. Where `time_of(row)` raises, or is no open time of the
+    interval, all open times between its neighbours are unreadable: it is one of them. Of two rows with one open time
+    that differ the one stands that did not have to be widened; else the first where the newest come first, since it was
+    written later; else none does. Raises `BadAnswer` when no time can be read, and for more than 20,000 rows.
     """
     step = grid_s(interval, is_utc=is_utc_grid)
     found: dict[int, Candle] = {}
@@ -47,12 +47,10 @@ def read_rows(
             continue
         times.append(time)
         candle = _sound(row, time, candle_of)
-        known = found.setdefault(time, candle)
-        if known is candle or is_unreadable(candle) or candle == known:
-            continue
-        if is_unreadable(known):
+        known = found.get(time)
+        if known is None or worth(candle) > worth(known):
             found[time] = candle
-        elif not is_newest_first:
+        elif worth(candle) == worth(known) and candle != known and not is_newest_first:
             found[time] = unreadable(time)
     if times and not found:
         raise BadAnswer(f"no row can be read: {fault}")

@@ -29,10 +29,12 @@ from relay import (
     decimal,
     decimals,
     hookimpl,
+    is_widened,
     read_rows,
 )
 from relay.app import PROVIDERS, STORE
 from relay.core.clock import Clock
+from relay.core.model import widened
 from relay.plugins.validation import CandleValidator
 from relay.storage.inspect import overview, reading
 from relay.storage.verify import verify
@@ -206,6 +208,30 @@ def test_two_rows_of_one_time_that_differ_are_unreadable_unless_the_newest_come_
     assert rows_of(row(0), row(1), row(1, "2")) == [(0, 1.0), (1, BAD)]
     assert rows_of(row(1), row(1, "2"), row(0), is_newest_first=True) == [(0, 1.0), (1, 1.0)]
     assert rows_of(row(1, None), row(1, "2")) == [(1, 2.0)]
+
+
+@pytest.mark.parametrize("is_newest_first", [False, True])
+@pytest.mark.parametrize("close", [1.1, 1.2])
+def test_of_two_rows_of_one_time_the_one_stands_that_did_not_have_to_be_widened(
+    close: float, is_newest_first: bool
+) -> None:
+    good, odd = Candle(T, 1.0, 1.2, 0.9, close), Candle(T, 1.0, 1.2, 0.9, 1.21)
+    for rows in ([good, odd], [odd, good]):
+        (read,) = read_rows(rows, "1m", lambda row: row.time, lambda row, _: row, is_newest_first=is_newest_first)
+        assert (read, is_widened(read)) == (good, False)
+    (read,) = read_rows([odd], "1m", lambda row: row.time, lambda row, _: row)
+    assert (read, is_widened(read)) == (odd._replace(high=1.21), True)
+
+
+def test_that_a_candle_had_to_be_widened_belongs_to_it_from_the_border_on() -> None:
+    good, odd = Candle(T, 1.0, 1.2, 0.9, 1.1), Candle(T + 60, 1.0, 1.2, 0.9, 1.21)
+    (known,) = read_rows([odd], "1m", lambda row: row.time, lambda row, _: row)
+    for answer in ([good, odd], [good, known]):
+        assert [is_widened(one) for one in border().past(answer, "1m", T + 3600)] == [False, True]
+    repaired = border().repaired(PriceUpdate(MINUTE, odd, is_closed=True), Watchlist([MINUTE]))
+    assert repaired is not None
+    assert is_widened(repaired.candle)
+    assert not is_widened(widened(good))
 
 
 # ---- a relay ----------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relay.core.candle_builder import MOST_SILENT, Built, CandleBuilder, enlarge
-from relay.core.model import Candle
+from relay.core.model import Candle, is_widened, widened
 from tests.support.ticks import DATA, candles_by_builder, candles_by_sql, read_candles, read_ticks
 from tests.unit.test_intervals import at, new_york_day
 
@@ -182,6 +182,23 @@ def test_a_candle_grows_closes_after_the_grace_and_makes_way_for_the_next() -> N
     assert builder.add(START + 61, 6, now=START + 61.9) == []
     assert values(builder.advance(START + 62)) == [(0, 5, 7, 4, 4, True), (1, 6, 6, 6, 6, False)]
     assert values(builder.add(START + 63, 8, now=START + 63)) == [(1, 6, 8, 6, 8, False)]
+
+
+def test_a_state_that_had_to_be_widened_is_not_built_upon() -> None:
+    builder = CandleBuilder("1m", START + 30, grace_s=GRACE_S)
+    builder.add(START + 40, 5, now=START + 40)
+    odd = widened(Candle(START, 4.0, 5.0, 4.0, 5.1))
+    assert builder.complete(odd, START + 45, now=START + 45) == []
+    good = Candle(START, 4.0, 5.0, 4.0, 5.0)
+    assert values(builder.complete(good, START + 47, now=START + 47)) == [(0, 4, 5, 4, 5, False)]
+
+
+def test_a_larger_candle_has_a_range_that_may_be_an_error_if_a_smaller_one_has() -> None:
+    odd, good = widened(Candle(START, 4.0, 5.0, 4.0, 5.1)), Candle(START + 60, 4.0, 5.0, 4.0, 5.0)
+    (larger,) = enlarge([odd, good], "1h", opens=lambda moment: START)
+    assert (larger.high, is_widened(larger)) == (5.1, True)
+    (larger,) = enlarge([good], "1h", opens=lambda moment: START)
+    assert not is_widened(larger)
 
 
 def test_a_late_tick_within_the_grace_counts_and_one_after_it_does_not() -> None:

@@ -1,6 +1,6 @@
 """Comparisons of known candles with a later answer: a revision, or the past of something else."""
 
-from relay.core.model import Candle
+from relay.core.model import Candle, widened
 from relay.history.comparison import compare
 
 KNOWN = {time: Candle(time, 80.0, 82.0, 79.0, 81.0, 5.0) for time in range(0, 600, 60)}
@@ -35,3 +35,10 @@ def test_many_small_differences_are_revisions() -> None:
     moved = [one._replace(high=one.high + 0.1) for one in KNOWN.values()]
     result = compare(KNOWN, moved)
     assert (len(result.changed), result.is_other) == (10, False)
+
+
+def test_a_candle_that_had_to_be_widened_says_nothing_of_one_that_is_known() -> None:
+    lifted = widened(KNOWN[60]._replace(close=82.1))
+    assert lifted == (60, 80.0, 82.1, 79.0, 82.1, 5.0)
+    assert compare(KNOWN, [KNOWN[0], lifted, KNOWN[120]]) == (2, (), (), False)
+    assert compare({}, [lifted]) == (0, (), (lifted,), False)

@@ -186,3 +186,20 @@ def test_doubts_about_a_symbol_can_be_dropped_at_all_intervals() -> None:
     doubts.drop("binance", "BTCUSDT")
     assert doubts.streams() == [("binance", other)]
     assert doubts.count("binance") == 1
+
+
+def test_rows_that_had_to_be_widened_are_known_and_looked_at_again_as_a_whole() -> None:
+    doubts = Doubts()
+    for part in (Span(60 * 12, 60 * 15 + 1), Span(60 * 13, 60 * 13 + 1)):
+        doubts.look_again(STREAM, part, 0.0)
+    assert doubts.weigh(STREAM, span(10, 20), minutes(*range(10, 20)), (), 0.0) == [span(10, 20)]
+    (doubt,) = doubts.of(STREAM)
+    assert doubt == Doubt(Span(60 * 12, 60 * 15 + 1), False, 1, EMPTY_PAUSES_S[0], is_sparse=True)
+    assert not doubts.touch(STREAM, 0, 60 * 20)
+    now = 0.0
+    for pause_s in EMPTY_PAUSES_S:
+        assert doubts.due(STREAM, 0, FOREVER, now) == []
+        now += pause_s
+        assert len(doubts.due(STREAM, 0, FOREVER, now)) == 1
+        doubts.agree(STREAM, Span(60 * 12, 60 * 15 + 1), now)
+    assert doubts.of(STREAM) == ()

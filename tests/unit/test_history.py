@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from relay.core.clock import Clock, ProviderClock
 from relay.core.errors import ProviderError, ProviderUnavailable, RateLimited, StoreError
 from relay.core.intervals import next_open
-from relay.core.model import Budget, Candle, ProviderInfo, StreamKey, unreadable
+from relay.core.model import Budget, Candle, ProviderInfo, StreamKey, unreadable, widened
 from relay.core.spans import Span
 from relay.history.doubts import EMPTY_PAUSES_S
 from relay.history.provider_calls import News
@@ -1072,6 +1072,75 @@ async def test_what_was_given_before_it_settled_is_compared_when_it_has(bench: B
     for _ in range(2):
         await bench.ask(start=minute(17), end=minute(29))
     assert told == [News("fake", KEY, [final(minute(18))], [], bench.provider.now)]
+
+
+def lifted(number: int) -> Candle:
+    """Return what becomes of a row whose close is above its high."""
+    return widened(final(minute(number))._replace(close=3.1))
+
+
+async def test_a_row_that_had_to_be_widened_puts_nothing_right(bench: Bench) -> None:
+    told = back(bench)
+    await bench.store.add("fake", KEY, finals(17, 18, 19), Span(minute(17), minute(20)))
+    bench.provider.changed[minute(18)] = lifted(18)
+    assert (await bench.ask(start=minute(17), end=minute(29))).candles == finals(*range(17, 30))
+    assert told == []
+    assert await bench.store.read("fake", KEY, minute(17), minute(20)) == [*finals(17, 18, 19)]
+    assert (bench.history.calls.compared["fake"], bench.history.calls.differed["fake"]) == (2, 0)
+
+
+async def test_a_comparison_with_a_row_that_had_to_be_widened_is_made_again(bench: Bench) -> None:
+    told = back(bench)
+    live = final(minute(18))._replace(close=1.5)
+    await bench.store.add("fake", KEY, [*finals(17), live, *finals(19)], Span(minute(17), minute(20)))
+    bench.provider.changed[minute(18)] = lifted(18)
+    await bench.ask(start=minute(17), end=minute(29))
+    bench.provider.changed.clear()
+    bench.provider.now += EMPTY_PAUSES_S[0]
+    assert (await bench.ask(start=minute(17), end=minute(29))).candles == finals(*range(17, 30))
+    assert told == [News("fake", KEY, [*finals(18)], [], bench.provider.now)]
+
+
+async def test_a_row_that_had_to_be_widened_is_served_and_asked_for_again(bench: Bench) -> None:
+    told: list[News] = []
+    bench.history.calls.on_news = told.append
+    bench.provider.changed[minute(18)] = lifted(18)
+    for _ in range(2):
+        past = await bench.ask(start=minute(17), end=minute(19))
+        assert past == PastCandles((final(minute(17)), lifted(18), final(minute(19))), True, True)
+    assert len(bench.provider.calls) == 1
+    bench.provider.changed.clear()
+    bench.provider.now += EMPTY_PAUSES_S[0]
+    assert (await bench.ask(start=minute(17), end=minute(19))).candles == finals(17, 18, 19)
+    assert told == [News("fake", KEY, [*finals(18)], [], bench.provider.now)]
+
+
+async def test_a_row_that_is_always_to_be_widened_is_believed_when_four_answers_had_it(bench: Bench) -> None:
+    bench.provider.changed[minute(18)] = lifted(18)
+    for pause_s in (*EMPTY_PAUSES_S, 86_400.0, 86_400.0):
+        await bench.ask(start=minute(17), end=minute(19))
+        bench.provider.now += pause_s
+    assert len(bench.provider.calls) == 1 + len(EMPTY_PAUSES_S)
+    assert bench.history.calls.doubts.count("fake") == 0
+
+
+async def test_what_was_given_stands_where_the_row_had_to_be_widened(bench: Bench) -> None:
+    told: list[News] = []
+    bench.history.calls.on_news = told.append
+    bench.history.calls.note_given(bench.provider, KEY, finals(18))
+    bench.provider.changed[minute(18)] = lifted(18)
+    await bench.ask(start=minute(17), end=minute(29))
+    assert told == []
+    assert await bench.store.read("fake", KEY, minute(17), minute(20)) == [*finals(17, 18, 19)]
+
+
+async def test_what_was_given_is_no_news_of_what_the_stream_told_since(bench: Bench) -> None:
+    told = back(bench)
+    bench.history.calls.note_given(bench.provider, KEY, [final(minute(18))._replace(close=1.5)])
+    await bench.store.add("fake", KEY, finals(17, 18, 19), Span(minute(17), minute(20)))
+    bench.provider.changed[minute(18)] = lifted(18)
+    assert (await bench.ask(start=minute(17), end=minute(29))).candles == finals(*range(17, 30))
+    assert told == []
 
 
 async def test_another_instruments_past_changes_nothing_and_is_told(bench: Bench) -> None:

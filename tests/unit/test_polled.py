@@ -8,8 +8,10 @@ from hypothesis import strategies as st
 
 from providers.twelve_data.polled import PolledStream
 from relay import Candle, PriceUpdate, StreamKey, unreadable
+from relay.core.model import widened
 
 NOON = 1_768_392_000  # 2026-01-14 12:00 UTC
+MINUTE = StreamKey("EUR/USD", "1m")
 FIVE = StreamKey("EUR/USD", "5m")
 DAY = StreamKey("EUR/USD", "1d")
 
@@ -79,6 +81,61 @@ def test_a_candle_that_the_provider_does_not_have_is_a_difference() -> None:
     assert stream.built == {}
 
 
+ODD = widened(minute(1, 1.0, 1.3, 0.9, 1.31))
+"""A bar whose close came above its high."""
+
+
+def is_of_minute_1(update: PriceUpdate) -> bool:
+    return update.candle.time == NOON + 60
+
+
+@pytest.mark.parametrize("is_newest", [True, False])
+def test_a_closed_bar_is_not_changed_by_one_that_had_to_be_widened(is_newest: bool) -> None:
+    good = minute(1, 1.0, 1.3, 0.9, 1.2)
+    behind = [] if is_newest else [minute(2, 1.2, 1.2, 1.2, 1.2)]
+    stream = polled(MINUTE, minute(0, 1, 1, 1, 1), good, *behind, now=NOON + 200)
+    later = NOON + 230
+    assert [*filter(is_of_minute_1, stream.take(MINUTE, [ODD, *behind], later))] == []
+    better = good._replace(low=0.8)
+    told_of_it = [*filter(is_of_minute_1, stream.take(MINUTE, [better, *behind], later))]
+    assert told_of_it == [PriceUpdate(MINUTE, better, is_closed=True)]
+
+
+@pytest.mark.parametrize("is_newest", [True, False])
+def test_a_closed_bar_that_had_to_be_widened_is_changed_by_a_better_one(is_newest: bool) -> None:
+    good = minute(1, 1.0, 1.3, 0.9, 1.2)
+    behind = [] if is_newest else [minute(2, 1.2, 1.2, 1.2, 1.2)]
+    stream = polled(MINUTE, minute(0, 1, 1, 1, 1), ODD, *behind, now=NOON + 200)
+    told_of_it = [*filter(is_of_minute_1, stream.take(MINUTE, [good, *behind], NOON + 230))]
+    assert told_of_it == [PriceUpdate(MINUTE, good, is_closed=True)]
+
+
+def test_a_bar_that_had_to_be_widened_is_asked_for_until_it_makes_sense() -> None:
+    stream = polled(MINUTE, minute(0, 1, 1, 1, 1), ODD, now=NOON + 200)
+    list(stream.take(MINUTE, [minute(8, 1, 1, 1, 1), minute(9, 1, 1, 1, 1)], NOON + 550))
+    assert stream.rows_needed("1m", NOON + 600, NOON) == 11
+    good = minute(1, 1.0, 1.3, 0.9, 1.2)
+    told_of_it = [*filter(is_of_minute_1, stream.take(MINUTE, [good, minute(9, 1, 1, 1, 1)], NOON + 600))]
+    assert told_of_it == [PriceUpdate(MINUTE, good, is_closed=True)]
+    assert stream.doubted == set()
+
+
+def test_what_was_built_is_not_wronged_by_a_bar_that_had_to_be_widened() -> None:
+    stream = polled(FIVE, Candle(NOON - 300, 1, 1, 1, 1), Candle(NOON, 1.0, 1.5, 0.9, 1.2))
+    list(stream.build(FIVE, [minute(number, 1.2, 1.5, 1.1, 1.2) for number in range(1, 6)], NOON + 304))
+    odd = widened(stream.built[NOON]._replace(close=1.51))
+    assert stream.compare(FIVE, [odd, Candle(NOON + 300, 1.2, 1.5, 1.1, 1.2)]) == ([], True)
+
+
+def test_an_answer_with_a_bar_that_had_to_be_widened_begins_anew_to_cover() -> None:
+    stream = polled(MINUTE, minute(0, 1, 1, 1, 1))
+    stream.covered = 800.0
+    stream.readable(MINUTE, [minute(0, 1, 1, 1, 1), minute(1, 1, 1, 1, 1)], NOON + 100)
+    assert stream.covered == 800.0
+    assert stream.readable(MINUTE, [minute(0, 1, 1, 1, 1), ODD], NOON + 100)[0][1] == ODD
+    assert stream.covered is None
+
+
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
@@ -91,6 +148,8 @@ def test_a_candle_that_the_provider_does_not_have_is_a_difference() -> None:
         # volumes do not tell which part of a candle is known already
         (lambda larger, smaller: setattr(larger, "newest", larger.newest._replace(volume=3.0)), False),
         (lambda larger, smaller: setattr(larger, "wronged", 1000.0), False),
+        # a range that may be an error would stay
+        (lambda larger, smaller: setattr(larger, "newest", ODD), False),
     ],
 )
 def test_when_candles_can_be_built(change: object, expected: bool) -> None:

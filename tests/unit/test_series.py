@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from relay.core.intervals import length_s, next_open
-from relay.core.model import Candle, PriceUpdate, StreamKey
+from relay.core.model import Candle, PriceUpdate, StreamKey, widened
 from relay.streams.gaps import MOST, SeriesGap
 from relay.streams.series import MOST_HELD, REMEMBERED, Missing, Series
 
@@ -613,6 +613,43 @@ def test_a_late_repeat_does_not_undo_a_revision(series: Series) -> None:
     series.accept(live(0, is_closed=True, at_ms=1000))
     series.accept(live(0, 3.0, is_closed=True, at_ms=2000))
     assert series.accept(live(0, is_closed=True, at_ms=1000)) == ()
+
+
+def lifted(minute: int, *, at_ms: int | None = None) -> PriceUpdate:
+    """Return a closed candle whose close came above its high."""
+    return PriceUpdate(MINUTE, widened(candle(minute, 9.1)), is_closed=True, ts_event_ms=at_ms)
+
+
+def test_a_candle_that_had_to_be_widened_revises_none_that_made_sense(series: Series) -> None:
+    series.accept(live(0, is_closed=True, at_ms=1000))
+    series.accept(live(1, at_ms=1500))
+    assert series.accept(lifted(0, at_ms=2000)) == ()
+    assert series.revise([lifted(0).candle], (), T + 200.0) == []
+    assert series.closed[T] == candle(0)
+
+
+def test_a_candle_that_had_to_be_widened_gives_way_to_one_that_made_sense_however_old(series: Series) -> None:
+    assert outline(series.accept(lifted(0, at_ms=2000))) == ["0!"]
+    assert outline(series.accept(live(0, is_closed=True, at_ms=1000))) == ["0!r"]
+    assert series.accept(lifted(0, at_ms=3000)) == ()
+
+
+def test_a_candle_that_waits_is_not_replaced_by_one_that_had_to_be_widened(series: Series) -> None:
+    series.catch_up()
+    for update in (live(0, is_closed=True, at_ms=1000), lifted(0, at_ms=2000)):
+        series.accept(update)
+    assert [update.candle for update in series.fill((), None)] == [candle(0)]
+
+
+@pytest.mark.parametrize("comes_from_history", [False, True])
+def test_a_repair_is_not_undone_by_a_candle_that_had_to_be_widened(comes_from_history: bool) -> None:
+    series = Series(MINUTE, T + 30.0)
+    gap = SeriesGap(T, T + 60)
+    series.gaps.keep(gap)
+    assert outline(series.repair(gap, [candle(0)])) == ["0!br"]
+    told = series.learn([lifted(0).candle], None, T + 100.0) if comes_from_history else series.accept(lifted(0))
+    assert list(told) == []
+    assert series.closed[T] == candle(0)
 
 
 def test_what_is_older_than_memory_is_not_told_again(series: Series) -> None:
