@@ -179,7 +179,7 @@ class Feed:
                         elif lag_s < -clock.ahead_s:
                             self._stray(supervised, update, now)
                             continue
-                    if not (OLDEST_S < update.candle.time - earliest and update.candle.time - now < clock.ahead_s):
+                    if not (update.candle.time - earliest > OLDEST_S and update.candle.time - now < clock.ahead_s):
                         self._stray(supervised, update, now)
                         continue
                     # Without a stamp the provider reckons itself when a candle is over.
