@@ -13,8 +13,8 @@ from relay.streams.gaps import SeriesGap
 from relay.streams.series import Series
 
 _DAY_S = 86_400
-MOST_BEFORE = 500
-"""More candles than this before the first that is known are in doubt, but told as a gap to nobody."""
+MOST_LEFT_OUT = 500
+"""More candles than this before the first that is known, or after the last, are told as a gap to nobody."""
 
 
 class SplicedPast(NamedTuple):
@@ -136,7 +136,7 @@ def splice(
     if names_holes:
         if holes and holes[0].start == begin and begin <= min(times, default=begin):
             # Nobody knows whether there was a candle before it, so that is where the provider's candles begin.
-            holes = holes[holes[0].end - begin > MOST_BEFORE * length_s(series.key.interval) :]
+            holes = holes[holes[0].end - begin > MOST_LEFT_OUT * length_s(series.key.interval) :]
         told_of = merge_spans(Span(*gap) for gap in gaps)
         gaps = sorted([*gaps, *(SeriesGap(*part) for hole in holes for part in gaps_between(told_of, *hole))])
     if not past.is_complete and not gaps and wanted.since is not None and wanted.bars is None:
@@ -157,7 +157,9 @@ def left_out(
     doubted = [*past.doubted]
     interval = series.key.interval
     if to_end and past.candles and is_whole(past):
-        doubted.append(Span(next_open(interval, past.candles[-1].time), answered_from(series) or 0))
+        tail = Span(next_open(interval, past.candles[-1].time), answered_from(series) or 0)
+        # An instrument that was halted or away for long has none there.
+        doubted += [tail] if tail.end - tail.start <= MOST_LEFT_OUT * length_s(interval) else []
     if not doubted:
         return []
     ordered = sorted(times)
