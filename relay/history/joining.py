@@ -155,11 +155,11 @@ class Joining:
         """Ask until the answer reaches what the stream itself answers for, or is old enough to be believed."""
         clock, info = self._provider.clock, self._provider.info
         settled_at = clock.now() + info.close_grace_s
-        pause_s, spent, is_strict = LAG_WAIT_S, 0, False
+        pause_s, spent, is_strict, more = LAG_WAIT_S, 0, False, 0
         while True:
             meter.check()
             self._asked_at, age = clock.now(), history.age(self._provider, self.stream.key)
-            self._past = await self._ask(history, meter.client, wanted, is_strict)
+            self._past = await self._ask(history, meter.client, wanted, is_strict, more)
             await history.settle(self._provider, self.stream.key)
             if age != history.age(self._provider, self.stream.key):
                 continue  # what was answered may be of another instrument than what the stream tells now
@@ -168,6 +168,10 @@ class Joining:
             spent = max(spent, rows)
             if not is_whole(self._past):
                 return
+            if (lacking := self._rows_lacking(wanted)) > 0:
+                # As many may become newer than the stream while it is asked again.
+                more += 2 * lacking
+                continue
             if is_joined(self._past, self.stream.series, wanted, has_open=info.history_has_open):
                 return
             if is_strict:
@@ -177,7 +181,23 @@ class Joining:
                 pause_s *= 2
             is_strict = True
 
-    async def _ask(self, history: HistoryService, client: str, wanted: PastWanted, is_strict: bool) -> PastCandles:
+    def _rows_lacking(self, wanted: PastWanted) -> int:
+        """Return how many older rows are to be asked for: too many of the answer are newer than what is sent first.
+
+        Those come as updates. What the stream remembers of older ones does not make up for them: nobody vouches for
+        what lies between.
+        """
+        past, series = self._past, self.stream.series
+        if wanted.bars is None or self._reaches_from == 0 or len(past.candles) >= MOST_SINCE:
+            return 0
+        rows = sum(not series.is_to_come(candle.time) for candle in past.candles)
+        # With `closed_only` the one that the stream has open does not count.
+        has_open = series.last is not None and not series.last_is_closed
+        return wanted.bars + (self.options.closed_only and has_open) - rows
+
+    async def _ask(
+        self, history: HistoryService, client: str, wanted: PastWanted, is_strict: bool, more: int
+    ) -> PastCandles:
         provider, key, most = self._provider, self.stream.key, MOST_SINCE
         self.gap_reason = NOT_GIVEN
         start: int | None = None
@@ -187,7 +207,7 @@ class Joining:
                 start = min(start, self.stream.series.needs_from())
             start = max(0, start)
         else:
-            most = self._rows_back(wanted.bars or 1)
+            most = min(MOST_SINCE, self._rows_back(wanted.bars or 1) + more)
         newest = HistoryRequest(provider, key, None, None, most, self._live, client=client)
         try:
             past = await history.candles(dataclasses.replace(newest, start=start, must_be_new=is_strict))
@@ -244,8 +264,10 @@ class Joining:
         bars += self.options.closed_only
         if self._live() is not None or not self._provider.has_history:
             return bars
-        behind_s = max(0.0, self._provider.clock.now() - self.stream.series.needs_from())
-        return min(MOST_SINCE, bars + int(behind_s // length_s(self.stream.key.interval)))
+        series = self.stream.series
+        behind_s = max(0.0, self._provider.clock.now() - series.needs_from())
+        # The first of them is still to come where the stream has told nothing.
+        return min(MOST_SINCE, bars + (series.last is None) + int(behind_s // length_s(self.stream.key.interval)))
 
     # -- splicing ----------------------------------------------------------------------------------
 

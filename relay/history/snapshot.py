@@ -99,15 +99,13 @@ def splice(
     known = {candle.time: candle for candle in closed}
     last = series.last
     open_time: int | None = None
-    if last is None:
-        # What is owed to the stream's subscribers comes as updates; here it would come twice.
-        known = {time: candle for time, candle in known.items() if not series.is_owed(time)}
-    else:
+    if last is not None:
         known |= told
         known |= series.closed
         known[last.time] = last
-        # What is newer comes as an update.
-        known = {time: candle for time, candle in known.items() if time <= last.time}
+    # What comes as an update would come twice.
+    known = {time: candle for time, candle in known.items() if not series.is_to_come(time)}
+    if last is not None:
         if not series.last_is_closed:
             open_time = last.time
         elif forming is not None and forming.time == next_open(series.key.interval, last.time):
@@ -121,9 +119,13 @@ def splice(
     if closed_only:
         candles = [candle for candle in candles if candle.time != open_time]
     if wanted.bars is not None:
-        count = wanted.bars
-        if confirmed_at is not None:
-            count = max(count, sum(next_open(series.key.interval, candle.time) > confirmed_at for candle in candles))
+        owed_after = FOREVER if confirmed_at is None else confirmed_at
+        owed = [candle for candle in candles if next_open(series.key.interval, candle.time) > owed_after]
+        if is_whole(past) and past.candles:
+            # Between older ones that the stream remembers some may be missing: the answer says nothing of them.
+            first = min(candle.time for candle in (past.candles[0], *owed))
+            candles = [candle for candle in candles if candle.time >= first]
+        count = max(wanted.bars, len(owed))
         candles = candles[-count:] if count else []
     begin = candles[0].time if candles else None
     if wanted.since is not None and wanted.bars is None:

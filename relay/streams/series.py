@@ -505,6 +505,10 @@ class Series:
         """Say whether a candle closes after the promise: it has to be told even if nothing was told before."""
         return self.promised_at is not None and next_open(self.key.interval, time) > self.promised_at
 
+    def is_to_come(self, time: int) -> bool:
+        """Say whether a candle that is not told yet comes as an update to everybody who is subscribed by now."""
+        return self.is_owed(time) if self.last is None else time > self.last.time
+
     def is_repeat(self, update: PriceUpdate) -> bool:
         """Say whether an update says what is known already: the newest candle as it is, or a closed one."""
         candle, last = update.candle, self.last

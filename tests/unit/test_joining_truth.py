@@ -348,10 +348,11 @@ class Scene:
             missing = [] if reached is None else list(self.truth.times_between(reached, until))
             if missing:
                 self.faults.append(f"complete, and lacks {missing}")
-        if self.play.lacks_s != (0.0, 0.0):
+        if self.play.lacks_s != (0.0, 0.0) or join.since_s is not None or join.bars is None:
             return  # an answer without rows is how a provider says where its candles begin, too
-        if is_live and is_complete and join.since_s is None and join.bars is not None and count < join.bars:
-            self.faults.append(f"{count} candles of {join.bars}, and complete")
+        never_fails = self.play.broken_s[0] >= self.play.broken_s[1] and not any(one.failure for one in self.play.calls)
+        if count < join.bars and (is_complete or never_fails):
+            self.faults.append(f"{count} candles of {join.bars}, complete: {is_complete}")
 
     async def _ask(self, context: ConnectionContext, at_s: float) -> None:
         """Ask for history beside the stream; a row that is given as closed has its final values."""
@@ -431,6 +432,12 @@ PLAYS: Mapping[str, Play] = {
         "1s", 10.3, 8.0, (Join(0.0, bars=5),), is_closed_only=True, calls=(Call(3.5),)
     ),
     "closed only, a resume": Play("1s", 10.3, 8.0, (Join(0.0, since_s=30),), is_closed_only=True, calls=(Call(3.5),)),
+    "one candle, all that history answered is owed to the stream": Play(
+        "1s", 10.3, 8.0, (Join(0.0, bars=1),), opens_after_s=5.0, calls=(Call(3.5, is_computed_late=True),)
+    ),
+    "one candle, a second begins while history answers": Play(
+        "1s", 10.95, 8.0, (Join(0.0, bars=1),), opens_after_s=1.0, calls=(Call(1.5),) * 6
+    ),
     "history lags": Play("1s", 10.3, 8.0, (Join(0.0, bars=5),), is_closed_only=True, lag_s=2.0),
     "the stream is lost for minutes, and somebody joins": Play(
         "1m", 5.0, 400.0, (Join(0.0), Join(250.0, bars=30)), lives_s=(60.0, *[0.0] * 200)

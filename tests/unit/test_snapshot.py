@@ -87,6 +87,22 @@ def test_what_closed_while_the_answer_was_on_its_way_is_there_however_much_it_is
     assert minutes(snapshot.candles) == list(range(5, 301))
 
 
+def test_what_an_answer_says_nothing_of_makes_up_for_no_rows_that_are_newer_than_the_stream() -> None:
+    series = live(10, 11)
+    series.accept(PriceUpdate(KEY, candle(15), is_closed=True))
+    # Several answers left out 12 to 14, which may be there.
+    series.fill((), 15 * 60)
+    assert [*series.closed] == [600, 660, 900]
+    past = PastCandles(candles((15, 16, 17)), True, True)
+    assert minutes(splice(series, {}, past, Wanted(bars=3)).candles) == [15]
+
+
+def test_what_closed_after_the_confirmation_is_there_though_the_answer_begins_later() -> None:
+    told = {minute * 60: candle(minute) for minute in (10, 11)}
+    snapshot = splice(live(10, 11), told, PastCandles(candles((11,)), True, True), Wanted(bars=1), confirmed_at=650.0)
+    assert minutes(snapshot.candles) == [10, 11]
+
+
 def test_open_candle_of_an_answer_gives_way_to_how_it_closed() -> None:
     series = live(10, 11)
     snapshot = splice(
