@@ -9,11 +9,11 @@ sys.path.insert(0, FOLDER)
 from generated import AuthenticatedClient  # noqa: E402  it was made a moment ago
 from generated.api.market_data import history, instruments, symbols  # noqa: E402
 from generated.api.operation import healthz, status  # noqa: E402
-from generated.models import History, Problem, Status  # noqa: E402
+from generated.models import HistoryObject, Problem, Status  # noqa: E402
 
 with AuthenticatedClient(base_url=URL, token=TOKEN) as client:
     past = history.sync(client=client, symbol="BTCUSDT", interval="1m", start_time=1_764_000_000, limit=3)
-    assert isinstance(past, History), past
+    assert isinstance(past, HistoryObject), past
     refused = history.sync(client=client, symbol="NOPE", interval="1m")
     assert isinstance(refused, Problem), refused
     known = status.sync(client=client)
