@@ -94,13 +94,13 @@ def timed(work: Callable[[], int], rounds: int) -> list[float]:
 def decode_step() -> Callable[[], int]:
     codec = BinanceCodec(Hosts(["ws://127.0.0.1"]))
     list(codec.subscribe([KEY]))
-    frames = [kline(n) for n in range(5000)]
+    events = [kline(n) for n in range(5000)]
 
     def work() -> int:
-        for frame in frames:
+        for frame in events:
             for _ in codec.decode(frame):
                 pass
-        return len(frames)
+        return len(events)
 
     return work
 
@@ -129,12 +129,12 @@ def encode_step() -> Callable[[], int]:
 
 
 def deflate_step() -> Callable[[], int]:
-    frames = [frames.price_update("BTCUSDT", "1m", update, 1) for update in updates(5000)]
+    encoded = [frames.price_update("BTCUSDT", "1m", update, 1) for update in updates(5000)]
 
     def work() -> int:
-        for frame in frames:
+        for frame in encoded:
             frames.deflate(frame)
-        return len(frames)
+        return len(encoded)
 
     return work
 
