@@ -11,7 +11,7 @@ from relay.core.clock import STEP_S, Clock, ProviderClock
 from relay.core.errors import ConfigError, StoreError
 from relay.core.model import PriceUpdate
 from relay.core.saved_value import Memory
-from relay.history.identity_checks import IdentityChecks, begin_anew
+from relay.history.identity_checks import AGAIN_S, IdentityChecks, begin_anew
 from relay.history.provider_calls import News
 from relay.history.service import HistoryService
 from relay.instruments.directory import Directory
@@ -53,6 +53,7 @@ PROVIDERS = web.AppKey("providers", dict[str, Provider])
 SUPERVISORS = web.AppKey("supervisors", dict[str, Supervisor])
 CLOCK = web.AppKey("clock", Clock)
 LIST_WAITS = web.AppKey("list_waits", ListWaits)
+IDENTITY_AGAIN_S = web.AppKey("identity_again_s", float)
 STATUS = web.AppKey("status", StatusReport)
 REQUESTS = web.AppKey("requests", RequestCounts)
 LOOP_MONITOR = web.AppKey("loop_monitor", LoopMonitor)
@@ -71,7 +72,12 @@ def load_plugins(config: Config, builtin: Iterable[object]) -> PluginHost:
 
 
 def build_app(
-    config: Config, builtin: Iterable[object], clock: Clock | None = None, *, list_waits: ListWaits = WAITS
+    config: Config,
+    builtin: Iterable[object],
+    clock: Clock | None = None,
+    *,
+    list_waits: ListWaits = WAITS,
+    identity_again_s: float = AGAIN_S,
 ) -> web.Application:
     """Build the application. Raises `ConfigError`; starting it raises `StoreError` if the database cannot be used."""
     clock = clock or Clock()
@@ -85,6 +91,7 @@ def build_app(
     app[CONFIG] = config
     app[CLOCK] = clock
     app[LIST_WAITS] = list_waits
+    app[IDENTITY_AGAIN_S] = identity_again_s
     app[HOST] = host
     app[ACCESS] = access
     app[REQUESTS] = requests
@@ -180,7 +187,7 @@ async def _identity_checks(app: web.Application) -> AsyncIterator[None]:
         if (hub := app.get(HUB)) is not None:
             begin_anew(hub, provider, symbol, before)
 
-    app[IDENTITIES] = IdentityChecks(app[STORE], app[CLOCK], on_changed=changed)
+    app[IDENTITIES] = IdentityChecks(app[STORE], app[CLOCK], on_changed=changed, again_s=app[IDENTITY_AGAIN_S])
     providers = app[PROVIDERS].values()
     await app[IDENTITIES].start(providers, [provider.name for provider in providers if provider.lists_instruments])
     yield

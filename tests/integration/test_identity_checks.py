@@ -59,10 +59,8 @@ class Bench:
         sandbox.market.hide(OLD.symbol, self.ended * 1000, 1 << 50)
 
     async def start(self, **settings: Any) -> Running:
-        self.relay = await self._start(
-            database=str(self.path), builtin=(QuickLists, TwelveDataProvider), **settings
-        )  # fmt: skip
-        self.relay.app[IDENTITIES].again_s = 0.2
+        builtin = (QuickLists, TwelveDataProvider)
+        self.relay = await self._start(database=str(self.path), builtin=builtin, identity_again_s=0.2, **settings)
         return self.relay
 
     async def prices(self, interval: str = "1h", **query: Any) -> list[float]:

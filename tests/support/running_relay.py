@@ -17,6 +17,7 @@ from relay.app import CONFIG, HUB, NEWCOMERS, build_app
 from relay.config.settings import Config
 from relay.config.tokens import parse_tokens
 from relay.core.clock import Clock
+from relay.history.identity_checks import AGAIN_S
 from relay.instruments.saved_list import WAITS, ListWaits
 from relay.streams.hub import Hub
 from relay.web.access.access import ACCESS, Access
@@ -230,10 +231,17 @@ async def start_relay(
     tables: Mapping[str, Mapping[str, Any]] | None = None,
     clock: Clock | None = None,
     list_waits: ListWaits = WAITS,
+    identity_again_s: float = AGAIN_S,
     **settings: Any,
 ) -> Running:
     """Start a relay with the stand-ins as its upstreams, on a free port unless `port` is given; close it yourself."""
-    app = build_app(config_of(settings_of(sandbox, tables), **settings), builtin, clock, list_waits=list_waits)
+    app = build_app(
+        config_of(settings_of(sandbox, tables), **settings),
+        builtin,
+        clock,
+        list_waits=list_waits,
+        identity_again_s=identity_again_s,
+    )
     runner = Runner(app, shutdown_timeout=2.0)
     try:
         await runner.setup()
