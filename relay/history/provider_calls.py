@@ -278,8 +278,8 @@ class ProviderCalls:
         unsettled = max(start, min(end, known_until))
         if reaches_present:
             end = FOREVER
-        by_time = {candle.time: candle for candle in candles}
         # What is open can be left out: it is not the last word anyway.
+        by_time = {one.time: one for one in candles if one.time != open_time or not is_widened(one)}
         said = [
             by_time.get(time) or unreadable(time)
             for time in dict.fromkeys(times)

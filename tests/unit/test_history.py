@@ -849,10 +849,15 @@ async def test_the_newest_row_that_cannot_be_read_is_named_and_asked_for_again(b
     assert (await bench.ask(limit=3)).candles == (*finals(598, 599), unfinished(minute(600)))
 
 
-async def test_an_open_row_that_cannot_be_read_is_left_out(bench: Bench) -> None:
+@pytest.mark.parametrize(
+    "torn", [lambda row: unreadable(row.time), lambda row: widened(row._replace(close=row.high * 1.01))]
+)
+async def test_an_open_row_that_cannot_be_read_or_had_to_be_widened_is_left_out(
+    bench: Bench, torn: Callable[[Candle], Candle]
+) -> None:
     class Torn(FakeProvider):
         def show(self, times: Sequence[int]) -> list[Candle]:
-            return [unreadable(row.time) if row.time == minute(600) else row for row in super().show(times)]
+            return [torn(row) if row.time == minute(600) else row for row in super().show(times)]
 
     bench.provider.__class__ = Torn
     assert await bench.ask(limit=3) == PastCandles(finals(597, 598, 599), True, True)
