@@ -194,10 +194,6 @@ class Faults:
         for stream in streams or (None,):
             self._closings_lost[stream] = times
 
-    def keep_closings(self) -> None:
-        """Send closing events again."""
-        self._closings_lost.clear()
-
     def takes_closing(self, stream: str) -> bool:
         """Tell whether the closing event due now is to be lost; uses up one of `times`."""
         for name in (stream, None):

@@ -16,7 +16,7 @@ _FEW_WINDOWS = 2
 
 
 class _Loading:
-    # A shelf that is being read: what is written meanwhile, and whether it was changed in another way.
+    # An index that is being read: what is written meanwhile, and whether it was changed in another way.
     __slots__ = ("done", "is_spoilt", "writes")
 
     def __init__(self, writes: Iterable[Write]) -> None:
@@ -37,7 +37,7 @@ class Loader:
         self._loading: dict[StreamId, _Loading] = {}
 
     async def index(self, stream: StreamId, number: int | None = None) -> tuple[StreamIndex, bool]:
-        """Return the stream's shelf and whether it was there; if not, a window and the one before are read with it.
+        """Return the stream's index and whether it was there; if not, a window and the one before are read with it.
 
         Raises `StoreError`.
         """

@@ -67,7 +67,7 @@ class _Window:
 class StreamIndexes:
     """The shelves of the streams used last, and chunks of at most `most_bytes` together.
 
-    A stream's writes are noted here whether its shelf is there or not.
+    A stream's writes are noted here whether its index is there or not.
     """
 
     def __init__(self, most_bytes: int) -> None:
@@ -76,7 +76,7 @@ class StreamIndexes:
         self._writes = 0
 
     def get(self, stream: StreamId) -> StreamIndex | None:
-        """Return a stream's shelf, if it is there."""
+        """Return a stream's index, if it is there."""
         index = self._indexes.get(stream)
         if index is not None:
             self._indexes.move_to_end(stream)

@@ -84,7 +84,7 @@ class IdleConnections:
 
 
 class Runner(web.AppRunner):
-    """Runs an application behind inlets, with an eye on newcomers. Bodies of requests are not unpacked, nor awaited."""
+    """Runs an application behind inlets and watches idle connections. No body of a request is unpacked or awaited."""
 
     def __init__(self, app: web.Application, **options: Any) -> None:
         super().__init__(app, access_log=None, handle_signals=False, lingering_time=0, auto_decompress=False, **options)

@@ -21,7 +21,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class Middleware:
-    """Greets newcomers, asks `access`, answers every error as a problem, and counts: what is refused counts too."""
+    """Asks `access` who may enter, answers every error as a problem, and counts: what is refused counts too."""
 
     def __init__(self, idle_connections: IdleConnections, access: Access, requests: RequestCounts) -> None:
         self._idle_connections = idle_connections
