@@ -11,8 +11,8 @@ from relay.core.clock import STEP_S, Clock, ProviderClock
 from relay.core.errors import ConfigError, StoreError
 from relay.core.model import PriceUpdate
 from relay.core.saved_value import Memory
-from relay.history.identity_checks import AGAIN_S, IdentityChecks, begin_anew
-from relay.history.provider_calls import News
+from relay.history.final_candles import News
+from relay.history.identity_checks import AGAIN_S, IdentityChecks
 from relay.history.service import HistoryService
 from relay.instruments.directory import Directory
 from relay.instruments.saved_list import WAITS, ListWaits
@@ -23,6 +23,7 @@ from relay.storage.documents import Documents
 from relay.storage.retention import Retention
 from relay.storage.store import Store
 from relay.streams.hub import Hub
+from relay.streams.other_instrument import begin_anew
 from relay.streams.subscriptions import Stream
 from relay.supervision.supervisor import Supervisor
 from relay.telemetry.logs import conceal_in_logs

@@ -267,7 +267,7 @@ async def test_check_that_a_restart_interrupts_goes_on(bench: Bench) -> None:
     await bench.prices()
     bench.delist()
     await bench.gone()
-    relay.app[IDENTITIES].again_s = 1000.0
+    relay.app[IDENTITIES].runs.again_s = 1000.0
     bench.list_other()
     await eventually(lambda: [one["state"] for one in relay.app[IDENTITIES].told()] == ["checking"])
     await relay.close()

@@ -1,0 +1,55 @@
+"""Candles of a symbol that are away while it is checked, and those set aside for good as another instrument's."""
+
+import logging
+
+from relay.core.clock import Clock
+from relay.history.identity import Verdict
+from relay.history.symbol_check import Identity, SymbolCheck
+from relay.storage.set_aside import CHECKING, aside_name, mark_of
+from relay.storage.store import Store
+from relay.telemetry.events import event
+
+log = logging.getLogger(__name__)
+
+
+class AsideCandles:
+    """Takes candles away, gives them back, sets them aside; `names` are those of what is set aside, by provider.
+
+    All of it raises `StoreError`, and then nothing is changed.
+    """
+
+    def __init__(self, store: Store, clock: Clock) -> None:
+        self.names: dict[Identity, None] = {}
+        self._store = store
+        self._clock = clock
+
+    async def take_away(self, doubt: SymbolCheck) -> None:
+        if not doubt.is_aside:
+            name, symbol = doubt.identity
+            await self._store.set_aside(name, symbol, aside_name(symbol, CHECKING))
+            doubt.is_aside = True
+            about = event("instrument_doubted", provider=name, symbol=symbol)
+            log.info("%s of %s may name another instrument now: what is stored is checked", symbol, name, extra=about)
+
+    async def give_back(self, doubt: SymbolCheck) -> None:
+        name, symbol = doubt.identity
+        if doubt.is_aside:
+            await self._store.take_back(name, aside_name(symbol, CHECKING), symbol)
+            doubt.is_aside = False
+            about = event("instrument_same", provider=name, symbol=symbol)
+            log.info("%s of %s names the same instrument as before", symbol, name, extra=about)
+
+    async def set_aside(self, doubt: SymbolCheck, verdict: Verdict) -> None:
+        name, symbol = doubt.identity
+        kept_as = aside_name(symbol, mark_of(self._clock.wall()))
+        count = await self._store.set_aside(name, aside_name(symbol, CHECKING), kept_as, verdict.begins)
+        self.names[name, kept_as] = None
+        log.warning(
+            "%s of %s names another instrument than before: its %d stored candles are set aside as %s; "
+            "relay store shows them, relay store --forget deletes them",
+            symbol,
+            name,
+            count,
+            kept_as,
+            extra=event("instrument_changed", provider=name, symbol=symbol, kept_as=kept_as, candles=count),
+        )

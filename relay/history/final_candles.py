@@ -1,0 +1,191 @@
+"""What answers show of candles that are over, held against what is known and what somebody was given already.
+
+What is new goes into the store, or is in doubt; where an answer speaks of candles that are known, the two are compared.
+"""
+
+import asyncio
+import logging
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
+
+from relay.core.errors import StoreError
+from relay.core.intervals import length_s, next_open
+from relay.core.model import Candle, StreamKey, is_widened
+from relay.core.spans import Span, gaps_between, span_at
+from relay.history.comparison import compare
+from relay.history.doubts import Doubts
+from relay.history.range_walk import CandleSource, PageRequest
+from relay.storage.store import Store
+from relay.telemetry.events import event
+
+log = logging.getLogger(__name__)
+
+_MOST_STREAMS = 4096
+_MOST_GIVEN = 64
+
+
+class News(NamedTuple):
+    """What a provider says of the past of a stream that is not what was known: values that `changed`, candles `found`.
+
+    It was asked at `asked_at` of its own time.
+    """
+
+    provider: str
+    key: StreamKey
+    changed: Sequence[Candle]
+    found: Sequence[Candle]
+    asked_at: float
+
+
+class KnownCandles(NamedTuple):
+    """What the store knew before a call."""
+
+    spans: list[Span]
+    rows: dict[int, Candle]
+
+
+class FinalCandles:
+    """Takes what answers show of what is over; `doubts` has what they leave out.
+
+    By provider, `compared` counts known candles that an answer spoke of again, and `differed` those that it gave other
+    values. `on_disagreement(provider, key, compared, differing)` is called when an answer is so far off what is known
+    that it must be about something else: what is stored then stays as it is.
+    """
+
+    def __init__(
+        self, store: Store, doubts: Doubts, on_disagreement: Callable[[str, StreamKey, int, int], None]
+    ) -> None:
+        self.compared: Counter[str] = Counter()
+        self.differed: Counter[str] = Counter()
+        self._store = store
+        self._doubts = doubts
+        self._on_disagreement = on_disagreement
+        self._given: dict[tuple[str, StreamKey], dict[int, Candle]] = {}
+        self._logged: dict[tuple[str, StreamKey, str], None] = {}
+
+    def note_given(self, source: CandleSource, key: StreamKey, candles: Iterable[Candle]) -> None:
+        """Note closed candles that somebody was given; those that had not settled then are compared when they have."""
+        given = {candle.time: candle for candle in candles}
+        if given:
+            known = self._given.pop((source.name, key), {}) | given
+            self._given[source.name, key] = dict(sorted(known.items())[-_MOST_GIVEN:])
+        while len(self._given) > _MOST_STREAMS:
+            del self._given[next(iter(self._given))]
+
+    async def known(self, source: CandleSource, key: StreamKey, piece: PageRequest) -> KnownCandles:
+        """Return what the store knows of what an answer may speak of, some candles before it too."""
+        if piece.start is None:
+            return KnownCandles([], {})
+        start = max(0, piece.start - source.info.candles_back * length_s(key.interval))
+        spans = await self._store.spans(source.name, key, start, piece.end)
+        rows = await self._store.read(source.name, key, start, piece.end) if spans else []
+        return KnownCandles(spans, {row.time: row for row in rows if span_at(spans, row.time) is not None})
+
+    async def take(
+        self,
+        source: CandleSource,
+        key: StreamKey,
+        final: Span,
+        known: KnownCandles,
+        candles: Sequence[Candle],
+        times: Sequence[int],
+        now: float,
+        asked_at: float,
+    ) -> News | None:
+        """Take what an answer shows of what is over, which is the span `final` and what is known of before it.
+
+        What was not known is stored, or in doubt. What was known before the question is put right, unless the stream
+        told something newer meanwhile, and so is what was learnt of it while the answer was under way. What had to be
+        widened puts nothing right, also not what somebody was given, and is looked at again. Returns what is new once
+        it is on its way into the store.
+        """
+        name, stream = source.name, (source.name, key)
+        grace_s = source.info.close_grace_s
+        wide = [one.time for one in candles if is_widened(one) and next_open(key.interval, one.time) + grace_s <= now]
+        if wide:
+            self._doubts.look_again(stream, Span(wide[0], wide[-1] + 1), asked_at)
+        again = [
+            candle
+            for candle in candles
+            if span_at(known.spans, candle.time) is not None and next_open(key.interval, candle.time) + grace_s <= now
+        ]
+        changed, found = self._judge(stream, known, again)
+        if changed or found:
+            rows = await self._store.read(name, key, again[0].time, again[-1].time + 1)
+            stored = {row.time: row for row in rows}
+            changed = [one for one in changed if stored.get(one.time) == known.rows.get(one.time)]
+            found = [one for one in found if one.time not in stored]
+        given = self._given.get(stream, {})
+        if given:
+            candles = [given.get(one.time, one) if is_widened(one) else one for one in candles]
+        # What the live stream put there while the answer was under way is newer.
+        spans = await self._store.spans(name, key, *final)
+        news = [*changed, *found]
+        writes: list[Span] = []
+        good = [candle.time for candle in candles]
+        for part in gaps_between(spans, *final):
+            inside = [time for time in times if part.start <= time < part.end]
+            if self._doubts.of(stream):
+                found += [
+                    one for one in _part(candles, good, part) if self._doubts.touch(stream, one.time, one.time + 1)
+                ]
+            writes += self._doubts.weigh(stream, part, inside, {*inside}.difference(good), asked_at)
+        if given:
+            settled = [candle for span in writes for candle in _part(candles, good, span)]
+            changed += [one for one in settled if given.pop(one.time, one) != one]
+        for candle in news:
+            self._store.put_closed(name, key, candle, None)
+        adding = [self._store.add(name, key, _part(candles, good, span), span) for span in writes]
+        # When the disk fails the store keeps them in memory and says so itself.
+        for result in await asyncio.gather(*adding, return_exceptions=True):
+            if isinstance(result, BaseException) and not isinstance(result, StoreError):
+                raise result
+        return News(name, key, changed, found, now) if changed or found else None
+
+    def _judge(
+        self, stream: tuple[str, StreamKey], known: KnownCandles, again: Sequence[Candle]
+    ) -> tuple[list[Candle], list[Candle]]:
+        """Count what was compared; return what is to be put right: values that changed, and candles that are new."""
+        name, key = stream
+        result = compare(known.rows, again)
+        differing = len(result.changed)
+        self.compared[name] += result.compared
+        self.differed[name] += differing
+        if result.is_other:
+            if self._is_first(stream, "far"):
+                log.warning(
+                    "%s of %s: %d of %d candles are far from those stored: it may be another instrument now",
+                    key,
+                    name,
+                    differing,
+                    result.compared,
+                    extra=event("past_disagrees", provider=name, stream=str(key)),
+                )
+            self._on_disagreement(name, key, result.compared, differing)
+            return [], []
+        if differing and self._is_first(stream, "changed"):
+            log.warning(
+                "%s of %s: the provider changed candles after their close, as at %d",
+                key,
+                name,
+                result.changed[0].time,
+                extra=event("past_changed", provider=name, stream=str(key)),
+            )
+        return [*result.changed], [*result.found]
+
+    def _is_first(self, stream: tuple[str, StreamKey], what: str) -> bool:
+        """Say whether something is to be logged of a stream: it is once."""
+        name, key = stream
+        if (name, key, what) in self._logged:
+            return False
+        self._logged[name, key, what] = None
+        if len(self._logged) > _MOST_STREAMS:
+            del self._logged[next(iter(self._logged))]
+        return True
+
+
+def _part(candles: Sequence[Candle], times: Sequence[int], span: Span) -> Sequence[Candle]:
+    """Return the candles of a span; `times` are the open times of all, ascending."""
+    return candles[bisect_left(times, span.start) : bisect_left(times, span.end)]

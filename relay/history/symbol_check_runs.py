@@ -1,0 +1,100 @@
+"""Checks of symbols on their way: what they compare, how long they wait in between, and what follows."""
+
+import asyncio
+from collections.abc import Callable
+
+from relay.core.clock import Clock
+from relay.core.errors import StoreError
+from relay.core.spans import FOREVER
+from relay.history.aside_candles import AsideCandles
+from relay.history.identity import UNKNOWN, Verdict
+from relay.history.symbol_check import SymbolCheck
+from relay.history.symbol_comparison import SymbolComparison
+
+
+class SymbolCheckRuns:
+    """Runs checks, each in a task of its own; `on_over` gets those that came to an end.
+
+    `again_s` is the time between the two comparisons that have to show the same, `retry_s` that until one that showed
+    nothing is made again, and for `patience_s` somebody may wait for the first.
+    """
+
+    def __init__(
+        self,
+        aside: AsideCandles,
+        comparison: SymbolComparison,
+        clock: Clock,
+        *,
+        on_changed: Callable[[str, str, int | None], None],
+        on_over: Callable[[SymbolCheck], None],
+        again_s: float,
+        retry_s: tuple[float, float],
+        patience_s: float,
+    ) -> None:
+        self.again_s = again_s
+        self._aside = aside
+        self._comparison = comparison
+        self._clock = clock
+        self._on_changed = on_changed
+        self._on_over = on_over
+        self._retry_s = retry_s
+        self._patience_s = patience_s
+        self._is_closed = False
+
+    def start(self, doubt: SymbolCheck) -> None:
+        """Run a check, unless it is under way or waits to be tried again."""
+        is_under_way = doubt.task is not None and not doubt.task.done()
+        if not is_under_way and not self._is_closed and self._clock.monotonic() >= doubt.retry_at:
+            doubt.is_compared.clear()
+            doubt.patience_ends = self._clock.monotonic() + self._patience_s
+            name = f"identity of {doubt.source.name} {doubt.symbol}"
+            doubt.task = asyncio.create_task(self._run(doubt), name=name)
+
+    def close(self) -> None:
+        """Start no more checks."""
+        self._is_closed = True
+
+    async def _run(self, doubt: SymbolCheck) -> None:
+        least_s, most_s = self._retry_s
+        wait_s = least_s
+        try:
+            while True:
+                verdict = await self._comparison.compare(doubt)
+                try:
+                    if verdict.is_same is not None:
+                        if await self._follow(doubt, verdict):
+                            self._on_over(doubt)
+                            return
+                    elif not doubt.is_faint:
+                        await self._aside.take_away(doubt)
+                except StoreError:
+                    verdict = UNKNOWN
+                if verdict.is_same is not None:
+                    wait_s = least_s
+                    pause_s = doubt.pause_s(self.again_s)
+                else:
+                    pause_s = wait_s
+                    wait_s = min(2 * wait_s, most_s)
+                    if not doubt.is_aside:
+                        doubt.retry_at = self._clock.monotonic() + pause_s
+                        return
+                doubt.is_compared.set()
+                await asyncio.sleep(pause_s)
+        finally:
+            doubt.is_compared.set()
+
+    async def _follow(self, doubt: SymbolCheck, verdict: Verdict) -> bool:
+        """Do what a comparison asks for; return whether the doubt is over. Raises `StoreError`."""
+        before = doubt.verdict
+        # Where a provider's history begins later each time it only does not reach back so far.
+        is_sliding = before is not None and (before.begins or FOREVER) < (verdict.begins or 0)
+        if verdict.is_same or is_sliding:
+            await self._aside.give_back(doubt)
+            return True
+        await self._aside.take_away(doubt)
+        if before != verdict:
+            doubt.verdict = verdict
+            self._on_changed(*doubt.identity, doubt.changed_at if verdict.begins is None else verdict.begins)
+            return False
+        await self._aside.set_aside(doubt, verdict)
+        return True
