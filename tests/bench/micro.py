@@ -14,7 +14,7 @@ from importlib.metadata import version
 
 import orjson
 
-from providers.binance import BinanceCodec
+from providers.binance.codec import BinanceCodec
 from relay import Hosts
 from relay.core.clock import Clock, ProviderClock
 from relay.core.model import Candle, PriceUpdate, StreamKey

@@ -11,7 +11,9 @@ import aiohttp
 import orjson
 import pytest
 
-from providers.binance import INTERVALS, BinanceCodec, BinanceProvider, Weight
+from providers.binance.codec import BinanceCodec
+from providers.binance.provider import INTERVALS, BinanceProvider
+from providers.binance.weight import Weight
 from providers.sandbox import GARBAGE, BinanceStandIn
 from relay import (
     Accepted,

@@ -103,7 +103,7 @@ def test_files_belong_to_their_module_and_to_the_only_plugin_of_their_package(tm
     assert owner_of(path_of("tally")) is None
     shared = owners({"binance": BinanceProvider(), "twelve_data": TwelveDataProvider()})
     assert shared(str(folder / "elsewhere.py")) is None
-    assert shared(str(folder / "binance.py")) == "binance"
+    assert shared(str(folder / "binance" / "codec.py")) == "binance"
     assert shared(str(folder / "twelve_data" / "polling.py")) == "twelve_data"
 
 

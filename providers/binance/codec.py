@@ -1,0 +1,147 @@
+"""The codec of Binance's kline streams on one combined connection: messages in, values out; pure."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import orjson
+
+from relay import (
+    Accepted,
+    Candle,
+    Closing,
+    FeedCodec,
+    Hosts,
+    PriceUpdate,
+    Rejected,
+    StreamKey,
+    decimals,
+    next_open,
+)
+
+_MESSAGE_BYTES = 4000
+"""No page says how large a message may be; beyond some 4,090 bytes the server was measured to answer nothing
+(https://github.com/binance/binance-connector-rust/issues/27, https://github.com/JKorf/Binance.Net/issues/884)."""
+
+
+class BinanceCodec(FeedCodec):
+    """Kline streams on one combined connection: `{"stream":…,"data":…}`, and bare events too."""
+
+    messages_per_second = 5
+    """web-socket-streams.md, "Websocket Limits"; pings and pongs count."""
+    keys_per_message = 100
+    """Our choice; `_MESSAGE_BYTES` bounds it too."""
+
+    def __init__(self, hosts: Hosts) -> None:
+        self._hosts = hosts
+        self._host = hosts.current
+        # By the name at the exchange: the stream, its symbol and interval, and how many milliseconds it lasts at most.
+        self._named: dict[str, tuple[StreamKey, str, str, int]] = {}
+        self._asked: dict[int, tuple[StreamKey, ...]] = {}
+        self._newest: dict[StreamKey, int] = {}
+        self._last_id = 0
+
+    @property
+    def url(self) -> str:
+        """A combined connection that starts with no stream."""
+        return self._host + "/stream"
+
+    def connect_failed(self, status: int | None) -> None:
+        """Leave the host to others, unless it only asked for patience."""
+        if status not in (418, 429):
+            self._hosts.failed(self._host)
+
+    def subscribe(self, keys: Sequence[StreamKey]) -> list[str]:
+        """Ask for klines of these streams, below 4 KiB a message."""
+        messages = []
+        for batch in _batches(keys):
+            messages.append(self._request("SUBSCRIBE", batch))
+            self._asked[self._last_id] = batch
+            for key in batch:
+                self._named[_stream_name(key)] = (key, key.symbol, key.interval, next_open(key.interval, 0) * 1000)
+                self._newest[key] = self._last_id
+        return messages
+
+    def unsubscribe(self, keys: Sequence[StreamKey]) -> list[str]:
+        """End these streams; what still arrives of them is ignored."""
+        for key in keys:
+            self._named.pop(_stream_name(key), None)
+            self._newest.pop(key, None)
+        return [self._request("UNSUBSCRIBE", batch) for batch in _batches(keys)]
+
+    def _request(self, method: str, keys: Sequence[StreamKey]) -> str:
+        self._last_id += 1
+        params = [_stream_name(key) for key in keys]
+        return orjson.dumps({"method": method, "params": params, "id": self._last_id}).decode()
+
+    def decode(self, raw: str | bytes) -> Sequence[PriceUpdate | Accepted | Rejected | Closing]:
+        """Return the candle of a kline event, or what an answer says; other events mean nothing here."""
+        message = orjson.loads(raw)
+        event = message.get("data", message)
+        if "e" not in event:
+            return self._answer(message)
+        kind = event["e"]
+        if kind != "kline":
+            return (Closing("the exchange announced a shutdown"),) if kind == "serverShutdown" else ()
+        kline = event["k"]
+        symbol = kline["s"]
+        try:
+            key, own, interval, most_ms = self._named[message["stream"]]
+        except KeyError:
+            known = None if "stream" in message else self._named.get(_stream_name(StreamKey(symbol, kline["i"])))
+            if known is None:
+                return ()
+            key, own, interval, most_ms = known
+        if symbol != own or kline["i"] != interval or event["s"] != own:
+            raise ValueError(f"an event of {event['s']} and a kline of {symbol}@{kline['i']} in the stream {key}")
+        open_ms, is_closed = kline["t"], kline["x"]
+        if open_ms % 1000 or not 0 <= kline["T"] - open_ms < most_ms:
+            raise ValueError(f"a kline from {open_ms} to {kline['T']} is none of {key}")
+        if type(is_closed) is not bool:
+            raise TypeError("x is neither true nor false")
+        if event["E"] < kline["T"]:
+            # Closed is what is over: all closing events on record were sent after the last millisecond of the candle.
+            is_closed = False
+        # Whether the values make a candle the relay judges.
+        opened, high, low, close, volume = decimals((kline["o"], kline["h"], kline["l"], kline["c"], kline["v"]))
+        return (PriceUpdate(key, Candle(open_ms // 1000, opened, high, low, close, volume), is_closed, event["E"]),)
+
+    def _answer(self, message: dict[str, Any]) -> Sequence[Accepted | Rejected]:
+        """Read an answer to SUBSCRIBE or UNSUBSCRIBE; errors come nested, and flat in the documents."""
+        error = message.get("error")
+        if error is None and "code" in message:
+            error = message
+        if error is None and "result" not in message:
+            if "stream" in message and "@kline_" not in message["stream"]:
+                return ()  # a bookTicker, for one, does not say what it is
+            raise ValueError("neither an event nor an answer")
+        keys = self._asked.pop(message["id"], ()) if type(message.get("id")) is int else ()
+        newest = tuple(key for key in keys if self._newest.get(key) == message["id"])
+        if error is not None:
+            reason = error.get("msg")
+            if not newest:
+                raise ValueError(f"the exchange refused a message: {reason}")
+            for key in newest:
+                self._named.pop(_stream_name(key), None)
+            return (Rejected(newest, f"the exchange refused the stream: {reason}"),)
+        return (Accepted(newest),) if newest else ()
+
+
+def _stream_name(key: StreamKey) -> str:
+    return f"{key.symbol.lower()}@kline_{key.interval}"
+
+
+def _batches(keys: Sequence[StreamKey]) -> list[tuple[StreamKey, ...]]:
+    """Split streams so that each message stays below the venue's 4 KiB."""
+    batches: list[tuple[StreamKey, ...]] = []
+    batch: list[StreamKey] = []
+    size = 0
+    for key in keys:
+        length = len(_stream_name(key).encode()) + 3
+        if batch and size + length > _MESSAGE_BYTES - 80:
+            batches.append(tuple(batch))
+            batch, size = [], 0
+        batch.append(key)
+        size += length
+    if batch:
+        batches.append(tuple(batch))
+    return batches
