@@ -10,9 +10,11 @@ from aiohttp import web
 from relay.core.errors import Code
 from relay.core.hosts import parse_host
 from relay.protocol.fields import shown
+from relay.web.joined_client import joined_client
 from relay.web.problems import problem
 
 CHARTS_FILE = "lightweight-charts.js"
+CLIENT_FILE = "client.js"
 
 _TYPES = {
     ".html": "text/html; charset=utf-8",
@@ -24,7 +26,7 @@ _TYPES = {
     ".json": "application/json",
 }
 _PACKED = {".html", ".css", ".js", ".ts", ".svg"}
-_ON_TOP = {"": "index.html", "status.html": "status.html", "client.js": "client.js", "client.d.ts": "client.d.ts"}
+_ON_TOP = {"": "index.html", "status.html": "status.html", CLIENT_FILE: CLIENT_FILE, "client.d.ts": "client.d.ts"}
 _POLICY = (
     "default-src 'none'",
     "script-src 'self'",
@@ -38,23 +40,24 @@ _POLICY = (
 
 
 class Asset:
-    """One file as it is sent: plain and packed, each with its tag. Reads the disk when it is made, then no more."""
+    """One file as it is sent: plain and packed, each with its tag."""
 
-    def __init__(self, file: Traversable) -> None:
-        self.plain = file.read_bytes()
-        ending = "." + file.name.rpartition(".")[2]
+    def __init__(self, name: str, plain: bytes) -> None:
+        self.plain = plain
+        ending = "." + name.rpartition(".")[2]
         self.content_type = _TYPES.get(ending, "application/octet-stream")
         self.packed = gzip.compress(self.plain, mtime=0) if ending in _PACKED else None
         self.tag = hashlib.sha256(self.plain).hexdigest()[:24]
 
 
 class Pages:
-    """The files by name. A name is looked up in a table, never turned into a path."""
+    """The files by name, each read once. A name is looked up in a table, never turned into a path."""
 
     def __init__(self) -> None:
         own = resources.files("relay.web") / "static"
         self._files: dict[str, Traversable] = {file.name: file for file in own.iterdir() if file.is_file()}
         self._files[CHARTS_FILE] = resources.files("litecharts") / "js" / CHARTS_FILE
+        self._files[CLIENT_FILE] = own / "client"
         self._assets: dict[str, Asset] = {}
 
     @property
@@ -65,7 +68,9 @@ class Pages:
     def get(self, name: str) -> Asset | None:
         """Return a file, or None if there is none of that name."""
         if name not in self._assets and name in self._files:
-            self._assets[name] = Asset(self._files[name])
+            file = self._files[name]
+            plain = joined_client(file).encode() if name == CLIENT_FILE else file.read_bytes()
+            self._assets[name] = Asset(name, plain)
         return self._assets.get(name)
 
     async def top(self, request: web.Request) -> web.Response:
@@ -93,7 +98,7 @@ class Pages:
             "Referrer-Policy": "same-origin",
             "Cross-Origin-Opener-Policy": "same-origin",
         }
-        if name == "client.js":
+        if name == CLIENT_FILE:
             headers["X-TypeScript-Types"] = "./client.d.ts"
         if any(tag.value == etag.strip('"') or tag.value == "*" for tag in request.if_none_match or ()):
             return web.Response(status=304, headers=headers)

@@ -10,7 +10,6 @@ import subprocess
 from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +23,11 @@ from tests.conftest import StartRelay
 from tests.support.client_readings import closed_times as closed_times_in_python
 from tests.support.client_readings import is_a, until
 from tests.support.running_relay import Running, eventually
+from tests.support.served_files import client_file
 from tests.support.stand_in_relay import StandInRelay, problem_json, serving
 from tests.support.tools import npm_tool
 
 SUPPORT = Path(__file__).parents[1] / "support"
-CLIENT = Path(str(resources.files("relay.web"))) / "static" / "client.js"
 BTC = StreamKey("BTCUSDT", "1m")
 START = 1_764_000_000
 QUICK = {"backoffMs": [10, 50]}
@@ -131,7 +130,13 @@ async def start_client(request: pytest.FixtureRequest) -> AsyncIterator[StartCli
 
         async def start(url: str, *, iterates: bool = True, **options: object) -> JsClient:
             process = await asyncio.create_subprocess_exec(
-                *(node, str(SUPPORT / "js_client.mjs"), str(CLIENT), url, orjson.dumps(QUICK | options).decode()),
+                *(
+                    node,
+                    str(SUPPORT / "js_client.mjs"),
+                    str(client_file()),
+                    url,
+                    orjson.dumps(QUICK | options).decode(),
+                ),
                 stdin=PIPE,
                 stdout=PIPE,
                 stderr=DEVNULL,
@@ -267,7 +272,7 @@ async def test_program_ends_after_a_break(relay: StandInRelay, request: pytest.F
     async with asyncio.timeout(30):
         kind = await run_node(
             node_of(request.config),
-            f"""import {{ RelayClient }} from "{CLIENT}";
+            f"""import {{ RelayClient }} from "{client_file()}";
             const relay = new RelayClient("{relay.url}");
             relay.subscribe("BTCUSDT@1m", {{ bars: 2 }});
             for await (const message of relay) {{
@@ -508,7 +513,7 @@ async def test_token_that_is_not_valid_ends_it(relay_with: StartRelay, start_cli
 async def test_without_websocket_it_says_what_is_missing(request: pytest.FixtureRequest) -> None:
     name, said = await run_node(
         node_of(request.config),
-        f"""import {{ RelayClient }} from "{CLIENT}";
+        f"""import {{ RelayClient }} from "{client_file()}";
         delete globalThis.WebSocket;
         const relay = new RelayClient("http://127.0.0.1:1", {{ waitsForRelay: true }});
         relay.subscribe("BTCUSDT@1m");
@@ -533,13 +538,13 @@ async def run_node(node: str, script: str) -> Any:
 async def test_types_describe_what_the_file_exports(request: pytest.FixtureRequest) -> None:
     exported, members = await run_node(
         node_of(request.config),
-        f"""import * as client from "{CLIENT}";
+        f"""import * as client from "{client_file()}";
         const own = Object.getOwnPropertyNames(client.RelayClient.prototype);
         const fields = Object.keys(new client.RelayClient("localhost"));
         console.log(JSON.stringify([Object.keys(client), [...own, ...fields]]));
         """,
     )
-    types = CLIENT.with_name("client.d.ts").read_text(encoding="utf-8")
+    types = client_file().with_name("client.d.ts").read_text(encoding="utf-8")
     assert set(re.findall(r"^export (?:class|function) (\w+)", types, re.MULTILINE)) == set(exported)
     of_client = types.partition("export class RelayClient")[2].partition("\n}")[0]
     described = set(re.findall(r"^  (?:readonly )?(\w+)[(:]", of_client, re.MULTILINE))
@@ -550,7 +555,7 @@ def test_types_are_what_a_compiler_takes(tmp_path: Path, request: pytest.Fixture
     tsc = npm_tool("tsc", request.config)
     program = tmp_path / "program.mts"
     program.write_text(
-        f"""import {{ RelayClient, Refused, type Candle }} from "{CLIENT}";
+        f"""import {{ RelayClient, Refused, type Candle }} from "{client_file()}";
         const relay = new RelayClient("http://127.0.0.1:8000", {{ token: "t", backoffMs: [1, 2] }});
         relay.subscribe(["BTCUSDT@1m"], {{ bars: 5, closedOnly: true }});
         const candles: Candle[] = (await relay.history("BTCUSDT", "1m", {{ limit: 5 }})).candles;

@@ -15,7 +15,7 @@ UNIT = ROOT / "relay" / "packaging" / "relay.service"
 
 
 @pytest.mark.parametrize("package", ["relay", "providers"])
-def test_guides_and_template_are_installed_with_the_code(package: str) -> None:
+def test_guides_template_and_pages_are_installed_with_the_code(package: str) -> None:
     settings = configparser.ConfigParser()
     settings.read(ROOT / "setup.cfg")
     patterns = settings["options.package_data"][package].split()
@@ -23,6 +23,7 @@ def test_guides_and_template_are_installed_with_the_code(package: str) -> None:
     assert ROOT / package / "README.md" in guides
     if package == "relay":
         guides.update(TEMPLATE / name for name in FILES)
+        guides.update(path for path in (ROOT / "relay" / "web" / "static").rglob("*") if path.is_file())
     assert guides <= {path for pattern in patterns for path in (ROOT / package).glob(pattern)}
 
 

@@ -1,6 +1,5 @@
 """The chart page's feed, run by Node without a page, against the stand-in of a relay."""
 
-import shutil
 from asyncio.subprocess import DEVNULL, PIPE, create_subprocess_exec
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -8,8 +7,9 @@ from pathlib import Path
 import orjson
 import pytest
 
-from tests.e2e.test_client_js import CLIENT, JsClient, node_of
+from tests.e2e.test_client_js import JsClient, node_of
 from tests.support.client_readings import BTC, START
+from tests.support.served_files import lay_out
 from tests.support.stand_in_relay import StandInRelay, serving
 
 SUPPORT = Path(__file__).parents[1] / "support"
@@ -23,13 +23,9 @@ async def relay() -> AsyncIterator[StandInRelay]:
 
 @pytest.fixture
 async def feed(relay: StandInRelay, request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[JsClient]:
-    # Where the relay serves them.
-    static = tmp_path / "static"
-    shutil.copytree(CLIENT.parent, static)
-    shutil.copy(CLIENT, tmp_path)
-    (tmp_path / "package.json").write_text('{"type":"module"}')
+    file = lay_out(tmp_path).parent / "static" / "feed.js"
     options = orjson.dumps({"askAgainMs": [20, 100]}).decode()
-    words = (str(SUPPORT / "page_feed.mjs"), str(static / "feed.js"), relay.url, options)
+    words = (str(SUPPORT / "page_feed.mjs"), str(file), relay.url, options)
     process = await create_subprocess_exec(node_of(request.config), *words, stdin=PIPE, stdout=PIPE, stderr=DEVNULL)
     yield JsClient(process)
     assert process.stdin is not None

@@ -6,14 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.test_client_js import CLIENT, node_of
+from tests.e2e.test_client_js import node_of
+from tests.support.served_files import STATIC
 
 
 def test_pure_modules_of_the_chart_page(request: pytest.FixtureRequest) -> None:
     file = Path(__file__).parents[1] / "support" / "page_modules.mjs"
     done = subprocess.run(
         [node_of(request.config), "--test", "--test-reporter=tap", str(file)],
-        env={**os.environ, "STATIC": str(CLIENT.parent)},
+        env={**os.environ, "STATIC": str(STATIC)},
         capture_output=True,
         text=True,
         check=False,

@@ -6,7 +6,6 @@ The exchange's history lists closed candles only and answers late. `pytest tests
 
 import asyncio
 import random
-import shutil
 import signal
 import sys
 import time
@@ -19,10 +18,11 @@ import aiohttp
 import orjson
 import pytest
 
-from tests.e2e.test_client_js import CLIENT, SUPPORT, node_of
+from tests.e2e.test_client_js import SUPPORT, node_of
 from tests.e2e.test_soak import free_port, start_process
 from tests.support.rude_proxy import RudeProxy
 from tests.support.running_relay import end_process, eventually
+from tests.support.served_files import client_file, lay_out
 from tests.support.soak import (
     Faulter,
     HistoryCheck,
@@ -116,7 +116,7 @@ class Audience:
             self._let(library, library.run(self.url, **options))
         script = JavaScriptClient("javascript", self._truths, self._now, self._moment)
         settings = orjson.dumps({"backoffMs": [100, 1000], "waitsForRelay": True}).decode()
-        process = await start(node, SUPPORT / "js_client.mjs", CLIENT, self.url, settings, stdin=PIPE)
+        process = await start(node, SUPPORT / "js_client.mjs", client_file(), self.url, settings, stdin=PIPE)
         self._take(script, process, self._run_script(script, process))
         page = PageClient("page", self._truths, self._now, self._moment)
         process = await start(node, SUPPORT / "feed_client.mjs", site_of(tmp_path, self.url), *STREAMS)
@@ -198,18 +198,16 @@ async def start(program: object, *arguments: object, limit: int = 2**16, **optio
 
 def site_of(tmp_path: Path, url: str) -> Path:
     """Lay the page's modules out as the relay serves them, and have them speak to `url`; return the feed."""
-    static = tmp_path / "site" / "static"
-    shutil.copytree(CLIENT.parent, static)
-    text = CLIENT.read_text(encoding="utf-8")
+    client = lay_out(tmp_path / "site")
+    text = client.read_text(encoding="utf-8")
     for old, new in (
         ('new URL(".", import.meta.url)', f'"{url}"'),
         ("backoffMs: [1000, 30_000]", "backoffMs: [100, 1000]"),
     ):
         assert old in text
         text = text.replace(old, new)
-    (static.parent / "client.js").write_text(text, encoding="utf-8")
-    (static.parent / "package.json").write_text('{"type":"module"}', encoding="utf-8")
-    return static / "feed.js"
+    client.write_text(text, encoding="utf-8")
+    return client.parent / "static" / "feed.js"
 
 
 @pytest.mark.soak

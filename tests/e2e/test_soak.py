@@ -26,8 +26,9 @@ from relay.app import SUPERVISORS
 from relay.storage.inspect import overview, reading
 from relay.storage.verify import verify
 from relay.streams.subscriptions import Stream
-from tests.e2e.test_client_js import CLIENT, SUPPORT, find_node, node_of
+from tests.e2e.test_client_js import SUPPORT, find_node, node_of
 from tests.support.running_relay import Running, end_process, eventually, start_relay
+from tests.support.served_files import client_file
 from tests.support.soak import (
     HABITS,
     USUAL,
@@ -271,7 +272,7 @@ class Crowd:
         assert node is not None
         settings = orjson.dumps({"backoffMs": [100, 1000], "waitsForRelay": True}).decode()
         process = await asyncio.create_subprocess_exec(
-            node, str(SUPPORT / "js_client.mjs"), str(CLIENT), self.url, settings,
+            node, str(SUPPORT / "js_client.mjs"), str(client_file()), self.url, settings,
             stdin=PIPE, stdout=PIPE, stderr=DEVNULL, limit=2**24,
         )  # fmt: skip
         self._processes.append(process)

@@ -19,10 +19,10 @@ from relay.client import (
     StreamState,
 )
 from relay.core.model import Candle
-from tests.e2e.test_client_js import CLIENT
+from tests.support.served_files import STATIC
 
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
-TYPES = CLIENT.with_name("client.d.ts").read_text(encoding="utf-8")
+TYPES = (STATIC / "client.d.ts").read_text(encoding="utf-8")
 BTC = StreamKey("BTCUSDT", "1m")
 CANDLES = tuple(Candle(60 * number, 1, 2, 0, 1, 5) for number in range(3))
 

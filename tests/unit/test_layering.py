@@ -20,6 +20,7 @@ LAYERS = [
         "relay.client",
         "relay.web.problems",
         "relay.web.frame_reader",
+        "relay.web.joined_client",
     },
     {"relay.plugins", "relay.web.pages", "relay.web.access", "relay.web.stream_totals", "relay.web.aiohttp_seams"},
     {"relay", "relay.history", "relay.instruments", "relay.packaging", "relay.testing", "relay.web.inlet"},

@@ -1,0 +1,29 @@
+// @ts-check
+// What the REST routes answer, as the application gets it; each function throws `TypeError` if it is no such answer.
+
+import { candlesOf } from "./decoding.js";
+
+/** Return candles as `history` gives them. */
+export function historyOf({ symbol, interval, provider = "", candles, last_is_closed }) {
+  const lastIsClosed = Boolean(last_is_closed);
+  return { symbol, interval, provider, candles: candlesOf(candles, lastIsClosed), lastIsClosed };
+}
+
+/** Return names of symbols. */
+export function symbolsOf(list) {
+  if (!Array.isArray(list) || list.some((one) => typeof one !== "string")) throw new TypeError("no list of symbols");
+  return list;
+}
+
+/** Return instruments with their details. */
+export function instrumentsOf(list) {
+  if (!Array.isArray(list) || list.some((one) => typeof one?.symbol !== "string"))
+    throw new TypeError("no list of instruments");
+  return list.map(({ asset_class, attribution = "", ...rest }) => ({ assetClass: asset_class, attribution, ...rest }));
+}
+
+/** Return what a relay says about itself. */
+export function statusOf(status) {
+  if (status === null || typeof status !== "object" || Array.isArray(status)) throw new TypeError("no status");
+  return status;
+}

@@ -1,0 +1,226 @@
+// @ts-check
+// The client as an application sees it: puts the parts together, checks what is given, and is iterated.
+
+import { historyOf, instrumentsOf, statusOf, symbolsOf } from "./answers.js";
+import {
+  CLIENT_DEFAULTS,
+  CLIENT_OPTIONS,
+  HISTORY_OPTIONS,
+  NEXT_OPTIONS,
+  SUBSCRIBE_OPTIONS,
+  checked,
+  nameGiven,
+} from "./arguments.js";
+import { Backoff } from "./backoff.js";
+import { Connection } from "./connection.js";
+import { BadArgument, ClientClosed, Disconnected } from "./errors.js";
+import { Http } from "./http.js";
+import { Inbox } from "./inbox.js";
+import { parseStream, parseUrl } from "./parsing.js";
+import { FollowedStreams } from "./subscriptions.js";
+
+/**
+ * A connection to one relay, and an async iterable of messages.
+ *
+ * The WebSocket opens with the first iteration; REST alone never opens it. There is one, however many iterate: each
+ * message comes to one of them. What is not read is kept, of an open candle only the newest; beyond `mostUnread` messages
+ * the connection is given up, and resumed when all are read. Leaving the last `for await` with `break` closes the
+ * connection too; the next one goes on where it stopped.
+ *
+ * Before the first connection a failure is thrown as `ClientError` to all who wait, unless `waitsForRelay`; after it the
+ * client reconnects. Waits between attempts lie between the two bounds of `backoffMs`, with jitter, and are at least what
+ * the relay asks for; iterating again after an error waits as well. Throws `Refused` for a token that is not valid, and
+ * `Disconnected` on 4001 and 4003, which closes the client. A client that is closed throws `ClientClosed` wherever it is
+ * used.
+ */
+export class RelayClient {
+  #isClosed = false;
+  #iterations = new Set();
+  #http;
+  #inbox;
+  #following;
+  #connection;
+
+  /** `url` is the relay's address; without one, the relay this file was loaded from. */
+  constructor(url = new URL(".", import.meta.url), options = {}) {
+    this.url = parseUrl(url);
+    /** @type {any} */
+    const given = { WebSocket: globalThis.WebSocket, ...CLIENT_DEFAULTS, ...checked(options, CLIENT_OPTIONS) };
+    const backoff = new Backoff(given.backoffMs);
+    this.#http = new Http(this.url, given.token, given.timeoutMs);
+    this.#inbox = new Inbox(given.mostUnread, given.mostUnreadBytes);
+    this.#following = new FollowedStreams(backoff, {
+      send: (request) => this.#connection.send(request),
+      tell: (message) => this.#inbox.put(message),
+      dataFlows: () => this.#connection.dataFlows(),
+    });
+    this.#connection = new Connection(this.#http, backoff, this.#following, this.#inbox, given, (fault) => {
+      if (this.#inbox.fail(fault) && fault instanceof Disconnected) this.close();
+    });
+  }
+
+  /** The streams subscribed to and not refused; canonical names where the relay confirmed them. */
+  get streams() {
+    return this.#following.names;
+  }
+
+  get isConnected() {
+    return this.#connection.isOpen;
+  }
+
+  get isClosed() {
+    return this.#isClosed;
+  }
+
+  /** Close the connection; an iteration under way ends, and what was not read is dropped. */
+  close() {
+    this.#isClosed = this.#http.isClosed = true;
+    this.#inbox.takeFault();
+    this.#inbox.forget(() => true);
+    this.#connection.disconnect();
+    this.#inbox.wake();
+  }
+
+  #checkOpen() {
+    if (this.#isClosed) throw new ClientClosed();
+  }
+
+  /**
+   * Find out now whether the relay is there: connect without waiting on, or ask for a sign of life.
+   *
+   * For pages that know more than the client, such as that the machine is online again.
+   */
+  check() {
+    this.#connection.check();
+  }
+
+  // -- streams -------------------------------------------------------------------------------------------------------
+
+  /**
+   * Follow streams (`BTCUSDT@1m`) from now on, through reconnects. The answers come with the iteration.
+   *
+   * A stream refused is told as `failure` and forgotten. Subscribing again replaces the options; what was delivered is
+   * not delivered again. `bars` is 0 to 5,000, `since` a time in Unix seconds, `throttleMs` 0 to 60,000. Throws
+   * `BadArgument` and follows none.
+   */
+  subscribe(streams, options = {}) {
+    this.#checkOpen();
+    const names = [streams].flat().map(parseStream);
+    this.#following.follow(names, checked(options, SUBSCRIBE_OPTIONS));
+  }
+
+  /**
+   * Stop following streams; nothing of them comes after this returns, except the relay's confirmation.
+   *
+   * A stream goes by every name it was asked for by. Throws `BadArgument` and leaves none.
+   */
+  unsubscribe(streams) {
+    this.#checkOpen();
+    const left = this.#following.leave([streams].flat().map(parseStream));
+    this.#inbox.forget((message) => left.has(message.stream));
+  }
+
+  // -- iterating -----------------------------------------------------------------------------------------------------
+
+  [Symbol.asyncIterator]() {
+    this.#checkOpen();
+    const iteration = {};
+    this.#iterations.add(iteration);
+    const isOver = () => !this.#iterations.has(iteration);
+    const done = { value: undefined, done: true };
+    return {
+      next: async () => {
+        try {
+          const message = isOver() ? undefined : await this.#read(isOver);
+          return message === undefined ? done : { value: message, done: false };
+        } catch (fault) {
+          this.#iterations.delete(iteration);
+          if (this.#isClosed && fault instanceof ClientClosed) return done;
+          throw fault;
+        }
+      },
+      return: async () => {
+        this.#iterations.delete(iteration);
+        // Whoever else still reads connects again.
+        if (!this.#iterations.size) this.#connection.disconnect();
+        this.#inbox.wake();
+        return done;
+      },
+    };
+  }
+
+  /**
+   * Return the next message as an iterator does; throws `ClientClosed` where it is closed meanwhile.
+   *
+   * Who gives up waiting says so by `signal`, for instance `AbortSignal.timeout(1000)`: its reason is thrown, and the
+   * message that comes later is left to the next reader.
+   */
+  async next(options = {}) {
+    const { signal } = checked(options, NEXT_OPTIONS);
+    signal?.throwIfAborted();
+    const wake = () => this.#inbox.wake();
+    signal?.addEventListener("abort", wake);
+    try {
+      const value = await this.#read(() => signal?.aborted);
+      if (value === undefined) throw signal.reason;
+      return { value, done: false };
+    } finally {
+      signal?.removeEventListener("abort", wake);
+    }
+  }
+
+  /** Return the next message, connecting if that is to be done; undefined once the iteration is over. */
+  async #read(isOver = () => false) {
+    while (!isOver()) {
+      if (!this.#inbox.isEmpty) return this.#inbox.take();
+      const fault = this.#inbox.takeFault();
+      if (fault !== null) {
+        if (fault instanceof Disconnected) this.close();
+        throw fault;
+      }
+      this.#checkOpen();
+      this.#connection.isBlocked = false;
+      this.#connection.connectWhenDue();
+      await this.#inbox.wait();
+    }
+    return undefined;
+  }
+
+  // -- REST ----------------------------------------------------------------------------------------------------------
+
+  /** Return candles; times are Unix seconds on open time, both inclusive. Throws `ClientError`. */
+  async history(symbol, interval, range = {}) {
+    const { startTime, endTime, limit } = checked(range, HISTORY_OPTIONS);
+    if (startTime > endTime) throw new BadArgument(`startTime ${startTime} is after endTime ${endTime}`);
+    const asked = { symbol: nameGiven("symbol", symbol), interval: nameGiven("interval", interval) };
+    return this.#ask("history", { ...asked, start_time: startTime, end_time: endTime, limit }, historyOf);
+  }
+
+  /** Return what can be streamed, sorted. Throws `ClientError`. */
+  async symbols(assetClass) {
+    return this.#ask("symbols", ofClass(assetClass), symbolsOf);
+  }
+
+  /** Return what can be streamed, with details. Throws `ClientError`. */
+  async instruments(assetClass) {
+    return this.#ask("instruments", ofClass(assetClass), instrumentsOf);
+  }
+
+  /** Return what the relay says about itself; keys may be missing and new ones come. Throws `ClientError`. */
+  async status() {
+    return this.#ask("status", {}, statusOf);
+  }
+
+  async #ask(route, asked, read) {
+    const wire = await this.#http.get(route, asked);
+    try {
+      return read(wire);
+    } catch {
+      throw this.#http.badReply();
+    }
+  }
+}
+
+function ofClass(assetClass) {
+  return assetClass == null ? {} : { asset_class: nameGiven("assetClass", assetClass) };
+}
