@@ -13,8 +13,9 @@ from relay.core.errors import PluginError
 from relay.core.model import ProviderInfo, Setting
 from relay.plugins import discovery, hookspecs
 from relay.plugins.cancellation import let_go
+from relay.plugins.declarations import fault_of_info
 from relay.plugins.provider import Loaded, Provider
-from relay.plugins.validation import fault_of_info, kind_of, shown
+from relay.plugins.validation import kind_of, shown
 from relay.telemetry.events import event
 
 log = logging.getLogger(__name__)
