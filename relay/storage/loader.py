@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from relay.core.threads import in_thread
 from relay.storage.chunks import Chunk, encode
 from relay.storage.database import Database
-from relay.storage.sql import WindowRows, put_together
 from relay.storage.stream_index import StreamIndex, StreamIndexes
+from relay.storage.window_rows import WindowRows, put_together
 from relay.storage.write_queue import StreamId, Write, WriteQueue
 from relay.storage.writer import LOOSE_ROWS, StoreWriter
 

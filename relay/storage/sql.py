@@ -1,95 +1,24 @@
-"""The SQL of the store, on one aiosqlite connection; no queue, no memory, and no error is handled here."""
+"""The statements of the store, on one aiosqlite connection; no queue, no memory, and no error is handled here."""
 
 import json
 import sqlite3
 from collections import defaultdict
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
-from typing import NamedTuple
 
 import aiosqlite
 
 from relay.core.model import Candle, StreamKey
 from relay.core.spans import FOREVER, Span, merge_spans
-from relay.storage.chunks import EMPTY, Chunk, Packed, decode, encode, joined, pack, unpack, window_s
+from relay.storage.chunks import encode, pack, window_s
 from relay.storage.future import CUT
 from relay.storage.revisions import DROP_EXCESS, FIRST, FORGOTTEN, KNOWN_FROM, MOST, NOTE, SINCE, STEP
+from relay.storage.window_rows import NUMBERS, SHELF, STREAM, STREAM_ID, WINDOWS, StoredIndex, WindowRows, stored_index
 from relay.storage.write_queue import StreamId, Write
 
 _ADD = "INSERT INTO candles VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (stream_id, time) DO NOTHING"
 _REPLACE = "INSERT OR REPLACE INTO candles VALUES (?, ?, ?, ?, ?, ?, ?)"
-_ID = "(SELECT id FROM streams WHERE provider = ?1 AND symbol = ?2 AND interval = ?3)"
-_ROWS = "SELECT time, open, high, low, close, volume FROM candles WHERE stream_id = " + _ID
-
-_STREAM = f"WITH stream (id) AS MATERIALIZED (SELECT {_ID})"
-_NULLS = "NULL, NULL, NULL, NULL, NULL"
-
-
-def _behind(number: str) -> str:
-    # The candles of a window that are not in its chunk; all of them if it has none.
-    return f"""
-SELECT 2, time / ?4, NULL, time, open, high, low, close, volume FROM candles
-WHERE stream_id = (SELECT id FROM stream) AND time < ({number} + 1) * ?4 AND time >= coalesce(
-  (SELECT until FROM chunks WHERE stream_id = (SELECT id FROM stream) AND number = {number}), {number} * ?4
-)
-"""
-
-
-# What a stream is asked for first: its spans, and two windows next to each other. No recursion and no table function,
-# which would take longer than all of the rest.
-_SHELF = "UNION ALL".join(
-    (
-        f"""{_STREAM}
-SELECT 3, start, "end", NULL, {_NULLS} FROM spans WHERE stream_id = (SELECT id FROM stream)
-""",
-        f"""
-SELECT 1, number, head, text, {_NULLS} FROM chunks
-WHERE stream_id = (SELECT id FROM stream) AND number BETWEEN ?5 - 1 AND ?5
-""",
-        _behind("(?5 - 1)"),
-        _behind("?5"),
-    )
-)
-_WINDOWS = f"""
-{_STREAM},
-wanted (number, until, head, text) AS (
-  SELECT value, until, head, text FROM json_each(?5)
-  LEFT JOIN chunks ON stream_id = (SELECT id FROM stream) AND number = value
-)
-SELECT 1, number, head, text, {_NULLS} FROM wanted WHERE head IS NOT NULL
-UNION ALL
-SELECT 2, number, NULL, time, open, high, low, close, volume FROM wanted CROSS JOIN candles
-WHERE stream_id = (SELECT id FROM stream)
-AND time >= coalesce(until, number * ?4) AND time < (number + 1) * ?4
-"""
-# One look-up for each window and not a reading of all candles; a window with a chunk holds some.
-_NUMBERS = f"""
-WITH RECURSIVE stream (id) AS MATERIALIZED (SELECT {_ID}),
-numbers (number) AS (
-  SELECT (SELECT min(time) FROM candles WHERE stream_id = (SELECT id FROM stream)) / ?4
-  UNION ALL
-  SELECT coalesce(
-    (SELECT number FROM chunks WHERE stream_id = (SELECT id FROM stream) AND number = numbers.number + 1),
-    (SELECT min(time) FROM candles WHERE stream_id = (SELECT id FROM stream) AND time >= (numbers.number + 1) * ?4) / ?4
-  )
-  FROM numbers WHERE number IS NOT NULL
-)
-SELECT number FROM numbers WHERE number IS NOT NULL
-"""
-
-
-class WindowRows(NamedTuple):
-    """What is stored of one window: a packed chunk or None, and the candles behind it."""
-
-    packed: Packed | None
-    rows: list[Candle]
-
-
-class StoredIndex(NamedTuple):
-    """What is stored about a stream: the spans that are known, and those of the windows read that hold candles."""
-
-    spans: list[Span]
-    windows: dict[int, WindowRows]
+_ROWS = "SELECT time, open, high, low, close, volume FROM candles WHERE stream_id = " + STREAM_ID
 
 
 class Tables:
@@ -132,35 +61,23 @@ class Tables:
 
     async def index(self, stream: StreamId, number: int | None) -> StoredIndex:
         """Return the spans of a stream, and the windows `number` - 1 and `number` if they hold candles."""
-        return await self._stored(_SHELF, stream, number)
+        return await self._stored(SHELF, stream, number)
 
     async def windows(self, stream: StreamId, numbers: Sequence[int]) -> dict[int, WindowRows]:
         """Return what is stored of some windows."""
-        found = (await self._stored(_WINDOWS, stream, json.dumps(numbers))).windows
+        found = (await self._stored(WINDOWS, stream, json.dumps(numbers))).windows
         return {number: found.get(number) or WindowRows(None, []) for number in numbers}
 
     async def numbers(self, stream: StreamId) -> list[int]:
         """Return the numbers of all windows that hold candles, ascending."""
         provider, key = stream
-        rows = await self._connection.execute_fetchall(_NUMBERS, (provider, *key, window_s(key.interval)))
+        rows = await self._connection.execute_fetchall(NUMBERS, (provider, *key, window_s(key.interval)))
         return [number for (number,) in rows]
 
     async def _stored(self, sql: str, stream: StreamId, wanted: int | str | None) -> StoredIndex:
         provider, key = stream
-        spans: list[Span] = []
-        windows: dict[int, WindowRows] = {}
         values = (provider, *key, window_s(key.interval), wanted)
-        for kind, number, second, *row in await self._connection.execute_fetchall(sql, values):
-            if kind == 3:
-                spans.append(Span(number, second))
-                continue
-            window = windows.get(number) or WindowRows(None, [])
-            if kind == 1:
-                windows[number] = WindowRows(Packed(second, row[0]), window.rows)
-            else:
-                windows[number] = window
-                window.rows.append(Candle._make(row))
-        return StoredIndex(spans, windows)
+        return stored_index(await self._connection.execute_fetchall(sql, values))
 
     async def revisions(self, stream: StreamId, after: int) -> tuple[int, list[tuple[int, int, Candle | None]]]:
         """Return before which number revisions may be gone, and those after `after`: number, open time, candle."""
@@ -209,7 +126,7 @@ class Tables:
         length = window_s(stream[1].interval)
         connection = self._connection
         rows = await connection.execute_fetchall(
-            f"{_STREAM} SELECT id, (SELECT min(time) FROM candles WHERE stream_id = id),"
+            f"{STREAM} SELECT id, (SELECT min(time) FROM candles WHERE stream_id = id),"
             " (SELECT time FROM candles WHERE stream_id = id AND time < ?4 ORDER BY time LIMIT 1 OFFSET ?5)"
             " FROM stream",
             (stream[0], *stream[1], before, most),
@@ -432,23 +349,3 @@ class Tables:
             await self._connection.executemany("DELETE FROM spans WHERE stream_id = ? AND start = ?", gone)
         if new:
             await self._connection.executemany("INSERT INTO spans VALUES (?, ?, ?)", new)
-
-
-def put_together(found: Mapping[int, WindowRows], queued: Mapping[int, Mapping[int, Candle]]) -> dict[int, Chunk]:
-    """Make the chunks of windows from what is stored and what waits to be written; none where that is damaged."""
-    chunks = {}
-    for number, (packed, rows) in found.items():
-        try:
-            chunk = EMPTY if packed is None else unpack(packed)
-        except ValueError:
-            continue
-        if rows:
-            chunk = joined((chunk, encode(rows)))
-        newer = queued.get(number)
-        if newer and chunk.times and min(newer) <= chunk.times[-1]:
-            merged = {candle.time: candle for candle in decode(chunk)} | dict(newer)
-            chunk = encode([merged[time] for time in sorted(merged)])
-        elif newer:
-            chunk = joined((chunk, encode([newer[time] for time in sorted(newer)])))
-        chunks[number] = chunk
-    return chunks
