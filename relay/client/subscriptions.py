@@ -5,63 +5,23 @@ No I/O and no clock: the time is passed in, in monotonic seconds.
 
 import math
 from collections.abc import Iterable
-from itertools import accumulate, islice, takewhile
-from typing import Any, Literal, NamedTuple
-
-import orjson
+from typing import Any
 
 from relay.client.backoff import Backoff
 from relay.client.decoding import Acceptance, RefusedRequest, Said
+from relay.client.followed_stream import FollowedStream
 from relay.client.messages import Confirmed, Connected, Failure, Gap, Message, Snapshot, State, Update
 from relay.client.parsing import folded
-from relay.client.resume import Progress, StreamOptions
+from relay.client.resume import StreamOptions
+from relay.client.sent_requests import SentRequests, room
 from relay.core.errors import Code
 from relay.core.model import StreamKey
 
-_STREAMS_PER_REQUEST = 100
-# The relay takes frames up to 4,096 bytes; this leaves room for the options around the names.
-_NAME_BYTES_PER_REQUEST = 3500
 _REPAIR_S, _MOST_REPAIR_S = 30.0, 600.0
 _MOST_REPAIRS = 12
 # A stream that was confirmed once exists, so its refusal passes, for instance once a relay that starts has its lists;
 # but for these, which are about what was asked: asked again it would be refused again.
 _FOR_GOOD = {Code.INVALID_JSON, Code.INVALID_REQUEST, Code.UNKNOWN_ACTION}
-
-
-class _FollowedStream:
-    def __init__(self, asked: StreamKey, options: StreamOptions) -> None:
-        self.asked = asked
-        self.key: StreamKey | None = None
-        self.asked_by = {asked}
-        self.progress = Progress(asked.interval, options)
-        self.failures = 0
-        # When the relay is to be asked for it, or to end it once it was left; infinity once that was done.
-        self.ask_at = 0.0
-        # When the relay is to be asked for what is missing still of gaps that it told of.
-        self.repair_at = math.inf
-        self.repairs = 0
-        # On this connection. A stream is renewed by leaving it and asking for it anew, since of a subscription that
-        # goes on the relay sends nothing again.
-        self.is_asked = False
-        self.asked_id = 0
-        self.awaits_snapshot = False
-        self.is_repairing = False
-        self.must_leave = False
-        self.is_renewing = False
-
-    @property
-    def name(self) -> StreamKey:
-        return self.key or self.asked
-
-    @property
-    def spellings(self) -> set[StreamKey]:
-        """Every name it goes by, folded: those it was asked for by, and the canonical one."""
-        return self.asked_by if self.key is None else {*self.asked_by, folded(self.key)}
-
-
-class _SentRequest(NamedTuple):
-    kind: Literal["subscribe", "unsubscribe", "renew", "repair"]
-    unanswered: list[_FollowedStream]
 
 
 class FollowedStreams:
@@ -76,11 +36,10 @@ class FollowedStreams:
     def __init__(self, backoff: Backoff, *, server_ahead_s: float) -> None:
         self._backoff = backoff
         self._server_ahead_s = server_ahead_s
-        self._streams: dict[StreamKey, _FollowedStream] = {}
-        self._by_spelling: dict[StreamKey, _FollowedStream] = {}
-        self._leaving: list[_FollowedStream] = []
-        self._requests: dict[int, _SentRequest] = {}
-        self._last_id = 0
+        self._streams: dict[StreamKey, FollowedStream] = {}
+        self._by_spelling: dict[StreamKey, FollowedStream] = {}
+        self._leaving: list[FollowedStream] = []
+        self._requests = SentRequests()
         self.due_at = math.inf
         """When `next_request` is worth a call; it is looked at for every message, so it is kept."""
 
@@ -94,7 +53,7 @@ class FollowedStreams:
         for key in keys:
             stream = self._by_spelling.get(key)
             if stream is None:
-                self._streams[key] = self._by_spelling[key] = _FollowedStream(key, options)
+                self._streams[key] = self._by_spelling[key] = FollowedStream(key, options)
             else:
                 stream.progress.options = options
                 stream.ask_at = 0.0
@@ -126,31 +85,31 @@ class FollowedStreams:
         # What was left and is followed again is wanted.
         self._leaving = [stream for stream in self._leaving if stream.asked not in self._by_spelling]
         if left := [stream for stream in self._leaving if stream.ask_at <= now]:
-            batch = left[: _room(left)]
+            batch = left[: room(left)]
             self._leaving = [stream for stream in self._leaving if stream not in batch]
-            return self._request("unsubscribe", batch, {})
+            return self._requests.send("unsubscribe", batch, {})
         due = [stream for stream in self._streams.values() if stream.ask_at <= now]
         if renewed := [stream for stream in due if stream.must_leave]:
-            return self._renewal(renewed[: _room(renewed)])
+            return self._renewal(renewed[: room(renewed)])
         if not due:
             if (request := self._repair(now)) is None:
                 waiting = (min(one.ask_at, one.repair_at) for one in (*self._streams.values(), *self._leaving))
                 self.due_at = min(waiting, default=math.inf)
             return request
         options = due[0].progress.request()
-        if _is_pinned(due[0]):
+        if due[0].is_pinned:
             # It is confirmed under another name, so it goes alone and its id tells it.
             return self._subscribe(due[:1], options)
-        fits = [stream for stream in due if not _is_pinned(stream) and stream.progress.request() == options]
-        return self._subscribe(fits[: _room(fits)], options)
+        fits = [stream for stream in due if not stream.is_pinned and stream.progress.request() == options]
+        return self._subscribe(fits[: room(fits)], options)
 
-    def _subscribe(self, streams: list[_FollowedStream], options: dict[str, Any]) -> dict[str, Any]:
+    def _subscribe(self, streams: list[FollowedStream], options: dict[str, Any]) -> dict[str, Any]:
         for stream in streams:
             stream.awaits_snapshot = "since" in options or "bars" in options
-        return self._request("subscribe", streams, options)
+        return self._requests.send("subscribe", streams, options)
 
-    def _renewal(self, streams: list[_FollowedStream]) -> dict[str, Any]:
-        request = self._request("renew", streams, {})
+    def _renewal(self, streams: list[FollowedStream]) -> dict[str, Any]:
+        request = self._requests.send("renew", streams, {})
         for stream in streams:
             stream.must_leave, stream.ask_at = False, 0.0
         return request
@@ -163,12 +122,12 @@ class FollowedStreams:
             stream.repair_at = math.inf
             options, gaps = stream.progress.request(), stream.progress.gaps
             if gaps and "since" in options and stream.is_asked and not stream.awaits_snapshot:
-                request = self._request("repair", [stream], {**options, "gaps": gaps})
+                request = self._requests.send("repair", [stream], {**options, "gaps": gaps})
                 self._plan_repair(stream, now)
                 return request
         return None
 
-    def _plan_repair(self, stream: _FollowedStream, now: float) -> None:
+    def _plan_repair(self, stream: FollowedStream, now: float) -> None:
         # What so many questions did not bring may come with the next connection.
         if stream.progress.gaps and stream.repair_at == math.inf and stream.repairs < _MOST_REPAIRS:
             stream.repair_at = now + min(_MOST_REPAIR_S, _REPAIR_S * 2.0**stream.repairs)
@@ -206,7 +165,7 @@ class FollowedStreams:
             case State():
                 return [] if self._told_of(said.key) is None else [said]
 
-    def _take_snapshot(self, stream: _FollowedStream, said: Snapshot, now: float) -> list[Message]:
+    def _take_snapshot(self, stream: FollowedStream, said: Snapshot, now: float) -> list[Message]:
         is_whole = not stream.is_repairing
         stream.is_repairing = stream.awaits_snapshot = False
         found = stream.progress.take_snapshot(said, self._server_time(now), is_whole=is_whole)
@@ -219,13 +178,13 @@ class FollowedStreams:
         self._plan_repair(stream, now)
         return found
 
-    def _renew(self, stream: _FollowedStream) -> None:
+    def _renew(self, stream: FollowedStream) -> None:
         stream.is_renewing = stream.must_leave = True
         stream.ask_at = self.due_at = 0.0
 
     def _take_acceptance(self, said: Acceptance, now: float) -> list[Message]:
-        request = self._requests.get(said.request_id or 0)
-        stream = self._asked(said.request_id, said.key)
+        request = self._requests.get(said.request_id)
+        stream = self._requests.take(said.request_id, said.key)
         if request is not None and request.kind in ("renew", "repair"):
             # Of these the application knows nothing.
             if stream is not None and request.kind == "repair":
@@ -243,7 +202,7 @@ class FollowedStreams:
             self._ask_again_if_left(said)
         return [Confirmed(said.key, said.action, said.wire)]
 
-    def _name(self, stream: _FollowedStream, key: StreamKey) -> _FollowedStream:
+    def _name(self, stream: FollowedStream, key: StreamKey) -> FollowedStream:
         """Give a stream its canonical name; return the one that has it, perhaps another that is followed already."""
         known = self._by_spelling.get(folded(key), stream)
         # The canonical name may be another one than in an earlier run of the relay.
@@ -265,13 +224,13 @@ class FollowedStreams:
             stream.ask_at = self.due_at = 0.0
 
     def _take_refusal(self, said: RefusedRequest, now: float) -> list[Message]:
-        request = None if said.request_id is None else self._requests.get(said.request_id)
+        request = self._requests.get(said.request_id)
         if said.key is not None:
-            stream = self._asked(said.request_id, said.key)
+            stream = self._requests.take(said.request_id, said.key)
             meant = [] if stream is None else [stream]
         else:
             meant = [] if request is None else list(request.unanswered)
-            self._requests.pop(said.request_id or 0, None)
+            self._requests.drop(said.request_id)
         if request is not None and request.kind in ("renew", "repair"):
             # Left or not, it is asked for anew; and gaps are asked for again.
             return []
@@ -298,73 +257,20 @@ class FollowedStreams:
             found.append(Failure(said.code, said.message, stream.name, is_retried, said.wire))
         return found
 
-    def _forget(self, stream: _FollowedStream) -> None:
+    def _forget(self, stream: FollowedStream) -> None:
         del self._streams[stream.name]
         for spelling in stream.spellings:
             self._by_spelling.pop(spelling, None)
 
-    def _told_of(self, key: StreamKey) -> _FollowedStream | None:
+    def _told_of(self, key: StreamKey) -> FollowedStream | None:
         # Until the confirmation, messages are those of a subscription that was left.
         stream = self._streams.get(key)
         return stream if stream is not None and stream.key is not None and not stream.is_renewing else None
 
-    def _asked(self, request_id: int | None, key: StreamKey) -> _FollowedStream | None:
-        """Take the stream that an answer is about from its request; by name, or because it is the only one left."""
-        if request_id is None or request_id not in self._requests:
-            return None
-        left, spelled = self._requests[request_id].unanswered, folded(key)
-        # A relay may confirm a bare name as one of a provider, and the other way round.
-        bare = _bare(spelled)
-        found = next((stream for stream in left if stream.asked == spelled), None)
-        found = found or next((stream for stream in left if _bare(stream.asked) == bare), None)
-        if found is None and len(left) == 1:
-            found = left[0]
-        if found is not None:
-            left.remove(found)
-            if not left:
-                del self._requests[request_id]
-        return found
-
-    def _leave(self, stream: _FollowedStream, *, at: float) -> None:
+    def _leave(self, stream: FollowedStream, *, at: float) -> None:
         stream.ask_at = at
         self._leaving.append(stream)
         self.due_at = min(self.due_at, at)
 
-    def _request(
-        self,
-        kind: Literal["subscribe", "unsubscribe", "renew", "repair"],
-        streams: list[_FollowedStream],
-        options: dict[str, Any],
-    ) -> dict[str, Any]:
-        for stream in streams:
-            stream.ask_at = math.inf
-            stream.is_asked = True
-        self._last_id += 1
-        if kind in ("subscribe", "repair"):
-            for stream in streams:
-                stream.asked_id = self._last_id
-        self._requests[self._last_id] = _SentRequest(kind, streams)
-        return {
-            "action": "unsubscribe" if kind in ("unsubscribe", "renew") else "subscribe",
-            "streams": [str(stream.asked) for stream in streams],
-            "id": self._last_id,
-            **options,
-        }
-
     def _server_time(self, now: float) -> int:
         return int(now + self._server_ahead_s)
-
-
-def _is_pinned(stream: _FollowedStream) -> bool:
-    return ":" in stream.asked.symbol
-
-
-def _bare(key: StreamKey) -> StreamKey:
-    return StreamKey(key.symbol.rpartition(":")[2], key.interval)
-
-
-def _room(streams: Iterable[_FollowedStream]) -> int:
-    """Return how many of the first streams fit into one frame that the relay takes; one at least."""
-    lengths = (len(orjson.dumps(str(stream.asked))) + 1 for stream in streams)
-    fitting = takewhile(lambda size: size <= _NAME_BYTES_PER_REQUEST, accumulate(lengths))
-    return max(1, sum(1 for _ in islice(fitting, _STREAMS_PER_REQUEST)))

@@ -3,64 +3,13 @@
 
 import { timerMs } from "./backoff.js";
 import { candleOf, candlesOf } from "./decoding.js";
-import { bare, folded } from "./parsing.js";
-import { Progress } from "./resume.js";
+import { FollowedStream } from "./followed_stream.js";
+import { folded } from "./parsing.js";
+import { SentRequests, batches } from "./sent_requests.js";
 
-const STREAMS_PER_REQUEST = 100;
-// The relay takes frames up to 4,096 bytes; this leaves room for the options around the names.
-const NAME_BYTES_PER_REQUEST = 3500;
-const REPAIR_MS = 30_000;
-const MOST_REPAIR_MS = 600_000;
-const MOST_REPAIRS = 12;
 // A stream that was confirmed once exists, so its refusal passes, for instance once a relay that starts has its lists;
 // but for these, which are about what was asked: asked again it would be refused again.
 const REFUSED_FOR_GOOD = new Set(["invalid_json", "invalid_request", "unknown_action"]);
-
-/** What was asked of one stream, and when to ask again. */
-class FollowedStream {
-  name = null; // canonical, once the relay confirmed it
-  failures = 0;
-  isAsked = false; // on this connection
-  askedId = 0; // of the last request for it on this connection
-  repairAt = Infinity; // when the relay is to be asked for what is missing still of the gaps
-  repairs = 0;
-  isRepairing = false;
-  awaitsSnapshot = false;
-  // A stream is renewed by leaving it and asking for it anew: of one that goes on the relay sends nothing again.
-  mustLeave = false;
-  isRenewing = false;
-  askAt = 0; // when the relay is to be asked for it; Infinity once it was
-
-  constructor(asked, options) {
-    this.asked = asked;
-    this.askedBy = new Set([asked]);
-    this.progress = new Progress(asked, options);
-  }
-
-  /** Every name it goes by, folded: those it was asked for by, and the canonical one. */
-  get spellings() {
-    return this.name === null ? [...this.askedBy] : [...this.askedBy, folded(this.name)];
-  }
-
-  /** Begin anew with a connection that knows of nothing. */
-  restart() {
-    Object.assign(this, { askAt: 0, isAsked: false, awaitsSnapshot: false });
-    Object.assign(this, { isRepairing: false, mustLeave: false, isRenewing: false });
-  }
-
-  /** The relay took it under its canonical name. */
-  confirm(serverTime) {
-    Object.assign(this, { failures: 0, isRenewing: false, isRepairing: false });
-    this.progress.confirm(serverTime);
-  }
-
-  planRepair(now) {
-    // What so many questions did not bring may come with the next connection.
-    if (!this.progress.gaps.length || this.repairAt < Infinity || this.repairs >= MOST_REPAIRS) return;
-    this.repairAt = now + Math.min(MOST_REPAIR_MS, REPAIR_MS * 2 ** this.repairs);
-    this.repairs += 1;
-  }
-}
 
 /**
  * Streams by name: canonical once the relay confirmed it, as asked until then.
@@ -71,9 +20,8 @@ class FollowedStream {
 export class FollowedStreams {
   #streams = new Map(); // by canonical name once the relay confirmed it, as asked until then
   #bySpelling = new Map();
-  #requests = new Map();
+  #requests = new SentRequests();
   #leaving = new Set();
-  #lastId = 0;
   #serverAheadMs = 0;
   #isOpen = false;
   #askTimer;
@@ -227,26 +175,14 @@ export class FollowedStreams {
     this.#askSoon();
   }
 
-  #request(kind, streams, options, open) {
-    const action = { renew: "unsubscribe", repair: "subscribe" }[kind] ?? kind;
-    this.#requests.set(++this.#lastId, { kind, action, open });
-    if (action === "subscribe") for (const stream of open) stream.askedId = this.#lastId;
-    this.#send({ action, streams, id: this.#lastId, ...options });
+  /** Take the stream that an answer is about from its request, if it is followed still. */
+  #asked(wire) {
+    const found = this.#requests.take(wire);
+    return found !== undefined && this.#isFollowed(found) ? found : undefined;
   }
 
-  /** Take the stream that an answer is about from its request; by name, or because it is the only one left. */
-  #asked({ id, symbol, interval }) {
-    const { kind, open = [] } = this.#requests.get(id) ?? {};
-    const name = folded(`${symbol}@${interval ?? ""}`);
-    const spelled = open.map((one) => folded(one.asked ?? one));
-    let index = spelled.indexOf(name);
-    // A relay may confirm a bare name as one of a provider, and the other way round.
-    if (index < 0) index = spelled.map(bare).indexOf(bare(name));
-    if (index < 0 && open.length === 1) index = 0;
-    if (index < 0) return undefined;
-    const [found] = open.splice(index, 1);
-    if (!open.length) this.#requests.delete(id);
-    return kind !== "unsubscribe" && this.#isFollowed(found) ? found : undefined;
+  #request(kind, streams, options, open) {
+    this.#send(this.#requests.sent(kind, streams, options, open));
   }
 
   #isFollowed(stream) {
@@ -334,7 +270,7 @@ export class FollowedStreams {
       const stream = this.#asked(wire);
       if (stream !== undefined) refused = [stream];
     } else if (request !== undefined) {
-      this.#requests.delete(wire.id);
+      this.#requests.drop(wire.id);
       if (request.kind === "subscribe") refused = request.open.filter((stream) => this.#isFollowed(stream));
       else if (request.kind === "unsubscribe" && code === "rate_limited") {
         setTimeout(() => this.#leaveAgain(request.open), timerMs(retryAfterMs ?? 1000));
@@ -408,20 +344,4 @@ export class FollowedStreams {
       seq,
     });
   }
-}
-
-function batches(names) {
-  const encoder = new TextEncoder();
-  const found = [];
-  let size = Infinity;
-  for (const name of names) {
-    const length = encoder.encode(JSON.stringify(name)).length + 1;
-    if (size + length > NAME_BYTES_PER_REQUEST || found.at(-1).length === STREAMS_PER_REQUEST) {
-      found.push([]);
-      size = 0;
-    }
-    found.at(-1).push(name);
-    size += length;
-  }
-  return found;
 }
