@@ -23,24 +23,24 @@ class AsideCandles:
         self._store = store
         self._clock = clock
 
-    async def take_away(self, doubt: SymbolCheck) -> None:
-        if not doubt.is_aside:
-            name, symbol = doubt.identity
+    async def take_away(self, check: SymbolCheck) -> None:
+        if not check.is_aside:
+            name, symbol = check.identity
             await self._store.set_aside(name, symbol, aside_name(symbol, CHECKING))
-            doubt.is_aside = True
+            check.is_aside = True
             about = event("instrument_doubted", provider=name, symbol=symbol)
             log.info("%s of %s may name another instrument now: what is stored is checked", symbol, name, extra=about)
 
-    async def give_back(self, doubt: SymbolCheck) -> None:
-        name, symbol = doubt.identity
-        if doubt.is_aside:
+    async def give_back(self, check: SymbolCheck) -> None:
+        name, symbol = check.identity
+        if check.is_aside:
             await self._store.take_back(name, aside_name(symbol, CHECKING), symbol)
-            doubt.is_aside = False
+            check.is_aside = False
             about = event("instrument_same", provider=name, symbol=symbol)
             log.info("%s of %s names the same instrument as before", symbol, name, extra=about)
 
-    async def set_aside(self, doubt: SymbolCheck, verdict: Verdict) -> None:
-        name, symbol = doubt.identity
+    async def set_aside(self, check: SymbolCheck, verdict: Verdict) -> None:
+        name, symbol = check.identity
         kept_as = aside_name(symbol, mark_of(self._clock.wall()))
         count = await self._store.set_aside(name, aside_name(symbol, CHECKING), kept_as, verdict.begins)
         self.names[name, kept_as] = None

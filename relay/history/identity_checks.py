@@ -61,7 +61,7 @@ class IdentityChecks:
         self._store = store
         self._clock = clock
         self._sources: dict[str, CandleSource] = {}
-        self._doubts: dict[Identity, SymbolCheck] = {}
+        self._checks: dict[Identity, SymbolCheck] = {}
         # Up to which open time a symbol was found to be the same.
         self._settled: dict[Identity, int] = {}
         self._aside = AsideCandles(store, clock)
@@ -95,7 +95,7 @@ class IdentityChecks:
     async def begin_again(self) -> None:
         """Go on as after a restart: the store has another file now, and nothing is known of what that holds."""
         await self._end_checks()
-        for known in (self._doubts, self._settled, self.set_aside):
+        for known in (self._checks, self._settled, self.set_aside):
             known.clear()
         self._absences.forget()
         self._listing = ()
@@ -118,13 +118,13 @@ class IdentityChecks:
                 symbol = original(key.symbol)
                 if key.symbol != aside_name(symbol, CHECKING):
                     self.set_aside[name, key.symbol] = None
-                elif name in self._sources and (name, symbol) not in self._doubts:
+                elif name in self._sources and (name, symbol) not in self._checks:
                     self._begin(self._sources[name], symbol).is_aside = True
-        for doubt in self._doubts.values():
-            self.runs.start(doubt)
+        for check in self._checks.values():
+            self.runs.start(check)
 
     async def _end_checks(self) -> None:
-        tasks = [doubt.task for doubt in self._doubts.values() if doubt.task is not None]
+        tasks = [check.task for check in self._checks.values() if check.task is not None]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -134,8 +134,8 @@ class IdentityChecks:
         rows = [(name, symbol, "set_aside") for name, symbol in self.set_aside]
         rows += [
             (name, aside_name(symbol, CHECKING), "checking")
-            for (name, symbol), doubt in self._doubts.items()
-            if doubt.is_aside
+            for (name, symbol), check in self._checks.items()
+            if check.is_aside
         ]
         return [
             {"provider": name, "symbol": original(symbol), "kept_as": symbol, "state": state}
@@ -157,13 +157,13 @@ class IdentityChecks:
             seen = await self._absences.take(source.name, symbols, {one for one in stored if not is_aside(one)})
             for symbol in seen.unwatched:
                 self._begin(source, symbol).before = int(source.clock.now())
-            doubts = [self._begin(source, symbol) for symbol in seen.back]
-            for doubt in doubts:
+            checks = [self._begin(source, symbol) for symbol in seen.back]
+            for check in checks:
                 # What opened in the second in which it was seen to be away is the old one's.
-                doubt.absent_at = math.ceil(seen.back[doubt.symbol])
-            for doubt in doubts if seen.is_believed else ():
-                await self._aside.take_away(doubt)
-                self.runs.start(doubt)
+                check.absent_at = math.ceil(seen.back[check.symbol])
+            for check in checks if seen.is_believed else ():
+                await self._aside.take_away(check)
+                self.runs.start(check)
             await self._absences.keep(source.name)
         except StoreError as error:
             about = event("absence_not_noted", provider=source.name)
@@ -177,8 +177,8 @@ class IdentityChecks:
         identity = (source.name, key.symbol)
         if first.time <= self._settled.get(identity, -1) or not source.has_history:
             return
-        doubt = self._doubts.get(identity)
-        if doubt is None or doubt.is_faint:
+        check = self._checks.get(identity)
+        if check is None or check.is_faint:
             try:
                 last = await self._store.read(source.name, key, 0, first.time, 1, newest=True)
             except StoreError:
@@ -195,20 +195,20 @@ class IdentityChecks:
 
     def _sign(self, source: CandleSource, key: StreamKey, before: int) -> None:
         if source.has_history:
-            doubt = self._begin(source, key.symbol)
-            if doubt.is_faint:
-                doubt.interval, doubt.before, doubt.retry_at = key.interval, before, 0.0
-            self.runs.start(doubt)
+            check = self._begin(source, key.symbol)
+            if check.is_faint:
+                check.interval, check.before, check.retry_at = key.interval, before, 0.0
+            self.runs.start(check)
 
     # -- who has to wait ---------------------------------------------------------------------------
 
     def is_settled(self, source: CandleSource, key: StreamKey) -> bool:
         """Say whether there is nothing to wait for, which is nearly always so."""
         identity = (source.name, key.symbol)
-        return not (self._doubts or self._unseen) or not (identity in self._doubts or identity in self._unseen)
+        return not (self._checks or self._unseen) or not (identity in self._checks or identity in self._unseen)
 
     async def settle(self, source: CandleSource, key: StreamKey, *, is_spliced: bool = False) -> None:
-        """Return when what is stored of a symbol may be used; soon, if nothing but time speaks for a doubt.
+        """Return when what is stored of a symbol may be used; soon, if nothing but time speaks for a check.
 
         What is `is_spliced` with what a stream remembers waits for the first comparison also where nothing is stored
         under the symbol meanwhile: the stream may remember another instrument until then.
@@ -217,31 +217,31 @@ class IdentityChecks:
         if (seen := self._unseen.get(identity)) is not None:
             with suppress(TimeoutError):
                 await asyncio.wait_for(seen.wait(), max(0.0, self._unseen_until - self._clock.monotonic()))
-        doubt = self._doubts.get(identity)
-        if doubt is None:
+        check = self._checks.get(identity)
+        if check is None:
             return
-        if doubt.is_aside:
+        if check.is_aside:
             if is_spliced:
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(doubt.is_compared.wait(), self._patience_s)
+                    await asyncio.wait_for(check.is_compared.wait(), self._patience_s)
             return
-        self.runs.start(doubt)
-        if doubt.task is None or doubt.task.done():
+        self.runs.start(check)
+        if check.task is None or check.task.done():
             return
-        left_s = doubt.patience_ends - self._clock.monotonic() if doubt.is_faint else None
+        left_s = check.patience_ends - self._clock.monotonic() if check.is_faint else None
         with suppress(TimeoutError):
-            await asyncio.wait_for(doubt.is_compared.wait(), left_s)
+            await asyncio.wait_for(check.is_compared.wait(), left_s)
 
     def _begin(self, source: CandleSource, symbol: str) -> SymbolCheck:
         identity = (source.name, symbol)
-        doubt = self._doubts.get(identity)
-        if doubt is None:
-            doubt = self._doubts[identity] = SymbolCheck(source, symbol)
-        return doubt
+        check = self._checks.get(identity)
+        if check is None:
+            check = self._checks[identity] = SymbolCheck(source, symbol)
+        return check
 
-    def _end(self, doubt: SymbolCheck) -> None:
-        self._doubts.pop(doubt.identity, None)
-        self._settled.pop(doubt.identity, None)
-        self._settled[doubt.identity] = min(doubt.before, int(doubt.source.clock.now()))
+    def _end(self, check: SymbolCheck) -> None:
+        self._checks.pop(check.identity, None)
+        self._settled.pop(check.identity, None)
+        self._settled[check.identity] = min(check.before, int(check.source.clock.now()))
         if len(self._settled) > _MOST_SETTLED:
             del self._settled[next(iter(self._settled))]

@@ -41,60 +41,60 @@ class SymbolCheckRuns:
         self._patience_s = patience_s
         self._is_closed = False
 
-    def start(self, doubt: SymbolCheck) -> None:
+    def start(self, check: SymbolCheck) -> None:
         """Run a check, unless it is under way or waits to be tried again."""
-        is_under_way = doubt.task is not None and not doubt.task.done()
-        if not is_under_way and not self._is_closed and self._clock.monotonic() >= doubt.retry_at:
-            doubt.is_compared.clear()
-            doubt.patience_ends = self._clock.monotonic() + self._patience_s
-            name = f"identity of {doubt.source.name} {doubt.symbol}"
-            doubt.task = asyncio.create_task(self._run(doubt), name=name)
+        is_under_way = check.task is not None and not check.task.done()
+        if not is_under_way and not self._is_closed and self._clock.monotonic() >= check.retry_at:
+            check.is_compared.clear()
+            check.patience_ends = self._clock.monotonic() + self._patience_s
+            name = f"identity of {check.source.name} {check.symbol}"
+            check.task = asyncio.create_task(self._run(check), name=name)
 
     def close(self) -> None:
         """Start no more checks."""
         self._is_closed = True
 
-    async def _run(self, doubt: SymbolCheck) -> None:
+    async def _run(self, check: SymbolCheck) -> None:
         least_s, most_s = self._retry_s
         wait_s = least_s
         try:
             while True:
-                verdict = await self._comparison.compare(doubt)
+                verdict = await self._comparison.compare(check)
                 try:
                     if verdict.is_same is not None:
-                        if await self._follow(doubt, verdict):
-                            self._on_over(doubt)
+                        if await self._follow(check, verdict):
+                            self._on_over(check)
                             return
-                    elif not doubt.is_faint:
-                        await self._aside.take_away(doubt)
+                    elif not check.is_faint:
+                        await self._aside.take_away(check)
                 except StoreError:
                     verdict = UNKNOWN
                 if verdict.is_same is not None:
                     wait_s = least_s
-                    pause_s = doubt.pause_s(self.again_s)
+                    pause_s = check.pause_s(self.again_s)
                 else:
                     pause_s = wait_s
                     wait_s = min(2 * wait_s, most_s)
-                    if not doubt.is_aside:
-                        doubt.retry_at = self._clock.monotonic() + pause_s
+                    if not check.is_aside:
+                        check.retry_at = self._clock.monotonic() + pause_s
                         return
-                doubt.is_compared.set()
+                check.is_compared.set()
                 await asyncio.sleep(pause_s)
         finally:
-            doubt.is_compared.set()
+            check.is_compared.set()
 
-    async def _follow(self, doubt: SymbolCheck, verdict: Verdict) -> bool:
-        """Do what a comparison asks for; return whether the doubt is over. Raises `StoreError`."""
-        before = doubt.verdict
+    async def _follow(self, check: SymbolCheck, verdict: Verdict) -> bool:
+        """Do what a comparison asks for; return whether the check is over. Raises `StoreError`."""
+        before = check.verdict
         # Where a provider's history begins later each time it only does not reach back so far.
         is_sliding = before is not None and (before.begins or FOREVER) < (verdict.begins or 0)
         if verdict.is_same or is_sliding:
-            await self._aside.give_back(doubt)
+            await self._aside.give_back(check)
             return True
-        await self._aside.take_away(doubt)
+        await self._aside.take_away(check)
         if before != verdict:
-            doubt.verdict = verdict
-            self._on_changed(*doubt.identity, doubt.changed_at if verdict.begins is None else verdict.begins)
+            check.verdict = verdict
+            self._on_changed(*check.identity, check.changed_at if verdict.begins is None else verdict.begins)
             return False
-        await self._aside.set_aside(doubt, verdict)
+        await self._aside.set_aside(check, verdict)
         return True

@@ -22,17 +22,17 @@ class SymbolComparison:
         self._store = store
         self._places = asyncio.Semaphore(_PLACES)
 
-    async def compare(self, doubt: SymbolCheck) -> Verdict:
+    async def compare(self, check: SymbolCheck) -> Verdict:
         """Ask the provider for a few stored candles, with one call a sample, two where they are gone."""
         found = Verdict(True)
-        if doubt.is_faint and _is_tight(doubt.source):
+        if check.is_faint and _is_tight(check.source):
             return UNKNOWN
         try:
             async with self._places:
-                for interval, stored in await self._samples(doubt):
-                    verdict = await compare_sample(doubt.source, StreamKey(doubt.symbol, interval), stored)
+                for interval, stored in await self._samples(check):
+                    verdict = await compare_sample(check.source, StreamKey(check.symbol, interval), stored)
                     if verdict.is_same is False:
-                        doubt.differs_at = interval
+                        check.differs_at = interval
                         return verdict
                     if verdict.is_same is None:
                         found = verdict
@@ -40,27 +40,27 @@ class SymbolComparison:
             return UNKNOWN
         return found
 
-    async def _samples(self, doubt: SymbolCheck) -> list[tuple[str, list[Candle]]]:
+    async def _samples(self, check: SymbolCheck) -> list[tuple[str, list[Candle]]]:
         """Return the stored candles to compare: the newest before what gave the sign, else both ends of all intervals.
 
         Raises `StoreError`.
         """
-        name = doubt.source.name
-        stored_as = aside_name(doubt.symbol, CHECKING) if doubt.is_aside else doubt.symbol
+        name = check.source.name
+        stored_as = aside_name(check.symbol, CHECKING) if check.is_aside else check.symbol
         intervals = [
             key.interval
             for provider, key in await self._store.streams()
-            if (provider, key.symbol) == (name, stored_as) and key.interval in doubt.source.info.intervals
+            if (provider, key.symbol) == (name, stored_as) and key.interval in check.source.info.intervals
         ]
         samples = []
         for interval in sorted(intervals, key=length_s):
-            if doubt.interval not in (None, interval):
+            if check.interval not in (None, interval):
                 continue
             key = StreamKey(stored_as, interval)
-            newest = await self._store.read(name, key, 0, doubt.before, SAMPLE, newest=True)
+            newest = await self._store.read(name, key, 0, check.before, SAMPLE, newest=True)
             samples.append((interval, newest))
-            if doubt.interval is None:
-                oldest = await self._store.read(name, key, 0, doubt.before, SAMPLE)
+            if check.interval is None:
+                oldest = await self._store.read(name, key, 0, check.before, SAMPLE)
                 if oldest != newest:
                     samples.append((interval, oldest))
         return [sample for sample in samples if sample[1]]
