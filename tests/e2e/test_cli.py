@@ -10,12 +10,10 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from relay.cli import main
+from relay.cli import COMMANDS, main
 from relay.config.settings import SETTINGS
 from relay.core.version import VERSION
 from relay.telemetry.logs import set_up_logs
-
-COMMANDS = ("serve", "tail", "history", "symbols", "status", "plugins", "token", "store")
 
 
 @pytest.fixture
@@ -38,6 +36,25 @@ def test_help_names_every_command(runner: CliRunner) -> None:
     output = runner.invoke(main, ["--help"]).output
     assert not [line for line in output.splitlines()[1:] if line.endswith("...")], "a sentence is cut off"
     assert all(f"  {name} " in output for name in COMMANDS)
+
+
+def test_the_list_of_commands_says_what_each_says_of_itself() -> None:
+    context = main.make_context("relay", ["--help"], resilient_parsing=True)
+    for name, text in COMMANDS.items():
+        command = main.get_command(context, name)
+        assert command is not None
+        assert (command.name, command.get_short_help_str(200)) == (name, text)
+
+
+@pytest.mark.parametrize("argument", ["--version", "--help"])
+def test_what_asks_for_no_command_imports_none(argument: str) -> None:
+    script = f"import sys; from relay.cli import main; main([{argument!r}], standalone_mode=False); print(*sys.modules)"
+    answer = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    loaded = set(answer.stdout.splitlines()[-1].split())
+    assert not loaded & {"aiohttp", "asyncio", "orjson", "pluggy", "providers", "rich", "sqlite3", "prometheus_client"}
+    assert {name for name in loaded if name.startswith("relay")} == {
+        *("relay", "relay.cli", "relay.commands", "relay.commands.distribution", "relay.core", "relay.core.version")
+    }
 
 
 @pytest.mark.parametrize("command", COMMANDS)
