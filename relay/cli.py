@@ -3,6 +3,7 @@
 import importlib
 from collections.abc import Iterable
 from contextlib import AbstractAsyncContextManager
+from difflib import get_close_matches
 from typing import Any
 
 import click
@@ -20,6 +21,7 @@ COMMANDS = {
     "plugins": "Show which provider plugins load, or the settings of one; `new` writes one.",
     "store": "Show, check and shrink the database.",
     "token": "Make a token: print it, and its hash below.",
+    "completion": "Print the script that completes commands and flags in a shell.",
 }
 """The commands and what each does in one line; a command's module is imported when the command is used."""
 
@@ -34,6 +36,13 @@ class _Commands(click.Group):
         module = importlib.import_module(f"relay.commands.{name.replace('-', '_')}")
         command: click.Command = module.command
         return command
+
+    def resolve_command(
+        self, context: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args[0] not in COMMANDS and (near := get_close_matches(args[0], COMMANDS, 1)):
+            context.fail(f"there is no command {args[0]!r}; did you mean {near[0]}?")
+        return super().resolve_command(context, args)
 
     def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):

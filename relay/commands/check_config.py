@@ -12,6 +12,7 @@ from relay.app import load_plugins
 from relay.commands.config_options import exit_2_on_config_error, takes_settings
 from relay.commands.distribution import Distribution
 from relay.commands.formatting import printable
+from relay.config.likely_mistakes import likely_mistakes
 from relay.config.settings import (
     SETTINGS,
     Config,
@@ -72,6 +73,8 @@ def explain(config: Config, host: PluginHost) -> Iterator[str]:
         yield f"provider    {name} ({printable(loaded.source)}): {what}"
     for failure in host.failures:
         yield f"refused     {printable(failure.source)}: {printable(failure.error)}"
+    for mistake in likely_mistakes(config, (loaded.info for loaded in host.loaded.values())):
+        yield f"mistake?    {printable(mistake)}"
     yield ""
     yield from _table(_settings(config, host, settings))
 

@@ -79,7 +79,7 @@ def command(
             return
         first = CLOSES if bars is None else bars
         await client.subscribe(*streams, bars=first, closed_only=closed_only, throttle_ms=_TABLE_THROTTLE_MS)
-        await _follow_in_table(client, count)
+        await _follow_in_table(client, streams, count)
 
     call(url, token, work)
 
@@ -103,8 +103,8 @@ async def _follow(
             return
 
 
-async def _follow_in_table(client: RelayClient, count: int | None) -> None:
-    table = TailTable(str(client.url))
+async def _follow_in_table(client: RelayClient, streams: list[StreamKey], count: int | None) -> None:
+    table = TailTable(str(client.url), streams)
     # What goes to stderr appears above the table, unless it goes elsewhere.
     redirects = sys.stderr.isatty()
     with Live(table, console=Console(), auto_refresh=False, redirect_stderr=redirects) as live:

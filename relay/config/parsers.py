@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 from relay.core.hosts import parse_origin
-from relay.core.secret import Secret
+from relay.core.secret import Secret, clean_secret
 
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -31,9 +31,21 @@ def text(value: Any) -> str:
     return value
 
 
+def host(value: Any) -> str:
+    """Take a name or an address to listen on; an IPv6 address may stand in brackets, as it does in a URL."""
+    given = text(value)
+    if given.startswith("[") and given.endswith("]"):
+        given = given[1:-1]
+        try:
+            ipaddress.IPv6Address(given)
+        except ValueError:
+            raise ValueError("is no IPv6 address in brackets, such as [::1]") from None
+    return given
+
+
 def secret(value: Any) -> Secret:
     """Take a text that nobody is to see."""
-    return Secret(text(value))
+    return Secret(clean_secret(text(value)))
 
 
 def number(kind: type, least: float, most: float) -> Callable[[Any], Any]:
