@@ -3,7 +3,6 @@
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing, contextmanager, suppress
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO
 
@@ -27,7 +26,7 @@ from relay.commands.download import MOST_BACKWARDS, metered, pages
 from relay.commands.formatting import change, fixed, moment, places, printable, volume
 from relay.commands.run_client import INTERRUPTED, call, relay_options, shows_table
 from relay.core.errors import RequestError
-from relay.protocol.fields import Moment, shown
+from relay.protocol.fields import Moment, parse_date
 
 _TIME = Moment()
 
@@ -36,17 +35,12 @@ def _moment(context: click.Context, option: click.Parameter, value: str | None) 
     if value is None:
         return None
     text = value.strip()
+    moment = parse_date(text)
     try:
-        if text.isascii() and text.isdigit():
-            return _TIME.of_text("it", text)
-        when = datetime.fromisoformat(text)
-        return _TIME.of_json("it", int((when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp()))
-    except RequestError:
-        raise click.BadParameter(f"{shown(text)} is no time in Unix seconds; leave out milliseconds") from None
-    except ValueError:
-        raise click.BadParameter(
-            f"{shown(text)} is neither Unix seconds nor a date such as 2025-11-24 or 2025-11-24T16:00"
-        ) from None
+        return _TIME.of_text("", text) if moment is None else _TIME.of_json("", moment)
+    except RequestError as fault:
+        # The message begins with the name of a field, which is none here.
+        raise click.BadParameter(f"{fault.message.strip()}; or write a date: 2025-11-24, 2025-11-24T16:00") from None
 
 
 @click.command("history")

@@ -17,6 +17,7 @@ from relay.client import DEFAULT_URL, ClientError, Refused, RelayClient, parse_u
 from relay.commands.formatting import printable
 from relay.config.environment import OF_CLIENTS
 from relay.core.secret import clean_secret
+from relay.protocol.fields import WHERE_SYMBOLS_ARE
 
 F = TypeVar("F", bound=Callable[..., object])
 
@@ -127,8 +128,13 @@ def _terminations() -> Iterator[list[int]]:
         signal.signal(signal.SIGTERM, before)
 
 
+def in_words_of_the_command(text: str) -> str:
+    """Return what a relay says, printable, and with commands in the place of its routes."""
+    return printable(text).replace(WHERE_SYMBOLS_ARE, "relay symbols lists all")
+
+
 def _explained(fault: ClientError) -> str:
-    text = printable(str(fault))
+    text = in_words_of_the_command(str(fault))
     if isinstance(fault, Refused):
         if fault.status == 401:
             text += "; give it with --token or RELAY_TOKEN"

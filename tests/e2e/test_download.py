@@ -254,6 +254,18 @@ async def test_another_file_is_not_touched(relay: Running, tmp_path: Path, conte
     assert file.read_bytes() == content
 
 
+async def test_a_symbol_that_is_unknown_is_said_in_words_of_the_command(relay: Running) -> None:
+    for symbol, words in (("BTC/USDT", "did you mean BTCUSDT?"), ("NOPE", "relay symbols lists all")):
+        for command in (["history", symbol, "1m"], ["tail", f"{symbol}@1m"]):
+            result = await asyncio.to_thread(CliRunner().invoke, main, [*command, "--url", relay.url])
+            assert (result.exit_code, words in result.stderr, "GET" in result.stderr) == (1, True, False), result.stderr
+
+
+async def test_a_time_in_milliseconds_is_refused_with_the_one_that_is_meant(relay: Running) -> None:
+    result = await run(relay, "--start", "1764000000000")
+    assert "did you mean 1764000000?" in " ".join(result.stderr.split())
+
+
 async def test_a_file_that_cannot_be_written_is_said(relay: Running, tmp_path: Path) -> None:
     result = await run(relay, "--start", str(END), "--csv", "--output", str(tmp_path / "none" / "x.csv"))
     assert (result.exit_code, result.stderr) == (
