@@ -100,9 +100,13 @@ def texts(value: Any) -> tuple[str, ...]:
 
 
 def origins(value: Any) -> tuple[str, ...]:
-    """Take a list of origins as browsers send them."""
+    """Take a list of origins as browsers send them: of pages, of extensions and apps, or `null`."""
     found = texts(value)
     for origin in found:
+        if origin == "*":
+            raise ValueError("would let any page that anybody visits use the relay; list the origins")
+        if origin.endswith("/") and parse_origin(origin.rstrip("/")) is not None:
+            raise ValueError(f"ends with a slash, which no browser sends; write {origin.rstrip('/')}")
         if parse_origin(origin) is None:
             raise ValueError("is not a list of origins such as https://charts.example.org")
     return tuple(origin.lower() for origin in found)
