@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from relay.app import load_plugins
-from relay.commands.config_options import exit_2_on_config_error, takes_settings
+from relay.commands.config_options import exit_on_relay_error, takes_settings
 from relay.commands.distribution import Distribution
 from relay.commands.formatting import printable
 from relay.config.likely_mistakes import likely_mistakes
@@ -43,7 +43,7 @@ def command(distribution: Distribution, /, file: str | None, plugins: tuple[str,
     relay check-config --config /etc/market-relay/relay.toml
     """
     flags["plugins"] = plugins or None
-    with exit_2_on_config_error():
+    with exit_on_relay_error():
         config = load_config(flags, file=file)
         set_up_logs("critical", "text")
         host = load_plugins(config, distribution.providers())

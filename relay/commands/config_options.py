@@ -32,10 +32,10 @@ def _flag_of(setting: RelaySetting) -> Callable[[Callable[..., None]], Callable[
 
 
 @contextlib.contextmanager
-def exit_2_on_config_error() -> Iterator[None]:
-    """End the command with exit code 2 and one line on stderr when the configuration or the database is no use."""
+def exit_on_relay_error() -> Iterator[None]:
+    """End the command with one line on stderr: exit code 2 when a person has to change the configuration, else 1."""
     try:
         yield
     except (ConfigError, StoreError) as error:
         click.echo(f"relay: {error}", err=True)
-        sys.exit(2)
+        sys.exit(2 if isinstance(error, ConfigError) else 1)

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from relay.app import load_plugins
-from relay.commands.config_options import CONFIG_HELP, exit_2_on_config_error
+from relay.commands.config_options import CONFIG_HELP, exit_on_relay_error
 from relay.commands.distribution import Distribution
 from relay.commands.formatting import printable
 from relay.commands.run_client import shows_table
@@ -43,7 +43,7 @@ class _PluginGroup(click.Group):
 
 def _with_plugins(context: click.Context, work: Callable[[Config, PluginHost], None]) -> PluginHost:
     distribution: Distribution = context.obj
-    with exit_2_on_config_error():
+    with exit_on_relay_error():
         config = load_config({"plugins": context.params["plugins"] or None}, file=context.params["file"])
         set_up_logs("critical", "text")
         host = load_plugins(config, distribution.providers())
@@ -86,7 +86,7 @@ def new_plugin(distribution: Distribution, name: str) -> None:
     """
     host = PluginHost()
     host.load(distribution.providers(), installed=False)
-    with exit_2_on_config_error():
+    with exit_on_relay_error():
         for path in write_project(name, Path(), host.loaded):
             click.echo(path)
 

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 import click
 
-from relay.commands.config_options import exit_2_on_config_error, takes_settings
+from relay.commands.config_options import exit_on_relay_error, takes_settings
 from relay.commands.distribution import Distribution
 from relay.config.settings import Config, load_config
 from relay.server.event_loop import run, without_stragglers
@@ -59,7 +59,7 @@ def command(
     if sandbox and flags["database"] is None:
         # Made-up prices must not get among real ones.
         flags["database"] = ":memory:"
-    with exit_2_on_config_error():
+    with exit_on_relay_error():
         config = load_config(flags, file=file)
         set_up_logs(config.log_level, config.log_format)
 

@@ -233,9 +233,10 @@ def load_config(flags: Mapping[str, Any], environ: Mapping[str, str] | None = No
     found: dict[str, Any] = {}
     sources: dict[str, str] = {}
     for name, setting in SETTINGS.items():
+        in_environment = given_variable(environ, setting.variable, is_secret=setting.is_secret)
         for given, where in (
             (table.get(name), f"{name} in {source}"),
-            (given_variable(environ, setting.variable), setting.variable),
+            in_environment or (None, ""),
             (flags.get(name), setting.flag),
         ):
             if given is not None:
@@ -351,15 +352,14 @@ def given_setting(config: Config, info: ProviderInfo, setting: Setting) -> tuple
 def _given(config: Config, info: ProviderInfo, setting: Setting) -> list[tuple[Any, str]]:
     """Return each value that a provider's setting is given, and where, the one that holds last."""
     own, *others = setting_variables(info, setting)
-    found: list[tuple[Any, str]] = [
-        (value, name) for name in reversed(others) if (value := given_variable(config.environ, name)) is not None
+    found: list[tuple[Any, str] | None] = [
+        given_variable(config.environ, name, is_secret=setting.is_secret) for name in reversed(others)
     ]
     table = config.tables.get(info.name, {})
     if setting.name in table:
         found.append((table[setting.name], f"{setting.name} in [{info.name}]"))
-    if (value := given_variable(config.environ, own)) is not None:
-        found.append((value, own))
-    return found
+    found.append(given_variable(config.environ, own, is_secret=setting.is_secret))
+    return [one for one in found if one is not None]
 
 
 def setting_variables(info: ProviderInfo, setting: Setting) -> tuple[str, ...]:

@@ -170,6 +170,35 @@ def test_what_stands_around_a_secret_is_none_of_it(tmp_path: Path, written: str)
         assert config.tokens.match(b"k1") is not None
 
 
+def test_a_secret_may_be_in_a_file(tmp_path: Path) -> None:
+    secret, empty = tmp_path / "secret", tmp_path / "empty"
+    secret.write_text("k1\n")
+    empty.write_text("\n")
+    for name in ("RELAY_TWELVE_DATA_API_KEY_FILE", "TWELVE_DATA_API_KEY_FILE"):
+        config = config_of("", tmp_path, {name: str(secret), "RELAY_TOKENS_FILE": str(secret)})
+        assert settings_of(config, "twelve_data")["api_key"] == Secret("k1")
+        assert config.tokens.match(b"k1") is not None
+        assert config.sources["tokens"] == "RELAY_TOKENS_FILE"
+        assert not mistakes_of(config)[1:]
+    config = config_of("", tmp_path, {"RELAY_TOKENS_FILE": str(empty), "RELAY_TWELVE_DATA_API_KEY_FILE": str(empty)})
+    assert not config.tokens
+    assert not settings_of(config, "twelve_data")["api_key"]
+    # What is no secret is given as it is.
+    assert config_of("", tmp_path, {"RELAY_PORT_FILE": str(secret)}).port == 8000
+    assert "RELAY_PORT_FILE" in mistakes_of(config_of("", tmp_path, {"RELAY_PORT_FILE": str(secret)}))[0]
+
+
+def test_a_secret_file_that_is_no_use_is_named(tmp_path: Path) -> None:
+    (tmp_path / "binary").write_bytes(b"\xff\xfe")
+    (tmp_path / "k").write_text("k")
+    for path, words in ((tmp_path / "none", "No such file"), (tmp_path / "binary", "UTF-8"), (tmp_path, "directory")):
+        with pytest.raises(ConfigError, match=rf"^RELAY_TOKENS_FILE: .*{words}"):
+            config_of("", tmp_path, {"RELAY_TOKENS_FILE": str(path)})
+    both = {"RELAY_TOKENS": "opensesame", "RELAY_TOKENS_FILE": str(tmp_path / "k")}
+    with pytest.raises(ConfigError, match=r"^RELAY_TOKENS and RELAY_TOKENS_FILE are both set"):
+        config_of("", tmp_path, both)
+
+
 @pytest.mark.parametrize("written", ["'opensesame'", '"opensesame"', '"opensesame', "` `", "\n '"])
 def test_a_key_in_quotation_marks_is_refused_and_not_repeated(tmp_path: Path, written: str) -> None:
     for variable in ("RELAY_TWELVE_DATA_API_KEY", "TWELVE_DATA_API_KEY"):
