@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -10,7 +11,8 @@ import orjson
 from relay.client import Candle, History
 from relay.commands.formatting import moment, number
 
-CSV_HEAD = b"time,open,high,low,close,volume,is_closed\n"
+CSV_HEAD = b"time,open,high,low,close,volume\n"
+"""As the relay's own answers with `format=csv`, which hold closed candles only, too."""
 RESUMABLE = ("csv", "ndjson")
 COMPARED = 10
 """So many of the last closed candles in a file tell whether it is of the stream that is to go on in it."""
@@ -54,6 +56,11 @@ class CandleWriter:
         self._file.flush()
 
 
+def closed_of(page: History) -> tuple[Candle, ...]:
+    """Return the candles of a page that are final."""
+    return page.candles if page.last_is_closed else page.candles[:-1]
+
+
 def _rows(page: History, form: str) -> Iterator[bytes]:
     for position, candle in enumerate(page.candles, 1):
         is_closed = page.last_is_closed or position < len(page.candles)
@@ -62,7 +69,8 @@ def _rows(page: History, form: str) -> Iterator[bytes]:
         elif form == "ndjson":
             yield orjson.dumps({**candle._asdict(), "is_closed": is_closed})
         elif form == "csv":
-            yield ",".join([str(candle.time), *map(number, candle[1:]), "true" if is_closed else "false"]).encode()
+            if is_closed:
+                yield ",".join([str(candle.time), *map(number, candle[1:])]).encode()
         else:
             words = [moment(candle.time), *map(number, candle[1:]), "closed" if is_closed else "open"]
             yield "\t".join(words).encode()
@@ -71,6 +79,19 @@ def _rows(page: History, form: str) -> Iterator[bytes]:
 def for_its_owner(path: str, flags: int) -> int:
     """Open a file as `open` does; one that is created nobody else may read, whatever the umask."""
     return os.open(path, flags, 0o600)
+
+
+def is_ours(path: Path) -> bool:
+    """Say whether this command wrote a file, or could have: in one of its forms, or empty. Raises `OSError`."""
+    with path.open("rb") as file:
+        line = file.readline(_LONGEST_LINE)
+    if not line or line == CSV_HEAD or line.startswith(b'{"symbol":'):
+        return True
+    with suppress(TypeError, KeyError, ValueError):
+        _read(line, "ndjson")
+        return True
+    words = line.split(b"\t")
+    return len(words) == len(Candle._fields) + 1 and words[-1].strip() in (b"closed", b"open")
 
 
 class Earlier(NamedTuple):
@@ -152,7 +173,7 @@ def _time_of(line: bytes, form: str) -> int | None:
 
 def _read(line: bytes, form: str) -> tuple[Candle, bool]:
     if form == "csv":
-        time, *values, is_closed = line.strip().split(b",")
-        return Candle(int(time), *map(float, values)), is_closed == b"true"
+        time, *values = line.strip().split(b",")
+        return Candle(int(time), *map(float, values)), len(values) == len(Candle._fields) - 1
     row = orjson.loads(line)
     return Candle(**{name: row[name] for name in Candle._fields}), row.get("is_closed") is True

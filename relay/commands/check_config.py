@@ -1,16 +1,55 @@
 """`relay check-config`: what a relay would do with a configuration, in words; opens and changes nothing."""
 
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import click
+
+from relay.app import load_plugins
+from relay.commands.config_options import exit_on_relay_error, takes_settings
+from relay.commands.distribution import Distribution
 from relay.commands.formatting import printable
-from relay.config.settings import SETTINGS, Config, given_setting, is_loopback, masked, provider_settings
+from relay.config.likely_mistakes import likely_mistakes
+from relay.config.settings import (
+    SETTINGS,
+    Config,
+    given_setting,
+    is_loopback,
+    load_config,
+    masked,
+    provider_settings,
+)
 from relay.core.errors import ConfigError
 from relay.core.secret import Secret
 from relay.plugins.loader import PluginHost
+from relay.server.event_loop import without_stragglers
 from relay.server.tls import Tls
+from relay.telemetry.logs import set_up_logs
+
+
+@click.command("check-config", short_help="Explain what `relay serve` would do; start nothing.")
+@takes_settings
+@click.pass_obj
+@without_stragglers()
+def command(distribution: Distribution, /, file: str | None, plugins: tuple[str, ...], **flags: Any) -> None:
+    """Explain what `relay serve` would do with the same flags (but --sandbox), variables and file; start nothing.
+
+    Exits 2 on a configuration that cannot be used, 1 when a provider plugin was refused.
+
+    \b
+    relay check-config --config /etc/market-relay/relay.toml
+    """
+    flags["plugins"] = plugins or None
+    with exit_on_relay_error():
+        config = load_config(flags, file=file)
+        set_up_logs("critical", "text")
+        host = load_plugins(config, distribution.providers())
+        click.echo("\n".join(explain(config, host)))
+    if host.failures:
+        sys.exit(1)
 
 
 def explain(config: Config, host: PluginHost) -> Iterator[str]:
@@ -34,6 +73,8 @@ def explain(config: Config, host: PluginHost) -> Iterator[str]:
         yield f"provider    {name} ({printable(loaded.source)}): {what}"
     for failure in host.failures:
         yield f"refused     {printable(failure.source)}: {printable(failure.error)}"
+    for mistake in likely_mistakes(config, (loaded.info for loaded in host.loaded.values())):
+        yield f"mistake?    {printable(mistake)}"
     yield ""
     yield from _table(_settings(config, host, settings))
 

@@ -2,8 +2,7 @@
 
 import sys
 from collections.abc import AsyncIterator, Iterator
-from contextlib import aclosing, contextmanager
-from datetime import UTC, datetime
+from contextlib import aclosing, contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -13,12 +12,21 @@ from rich.table import Table
 from rich.text import Text
 
 from relay.client import History, RelayClient
-from relay.commands.candle_writer import COMPARED, RESUMABLE, CandleWriter, Earlier, for_its_owner, read_earlier
+from relay.commands.candle_writer import (
+    COMPARED,
+    RESUMABLE,
+    CandleWriter,
+    Earlier,
+    closed_of,
+    for_its_owner,
+    is_ours,
+    read_earlier,
+)
 from relay.commands.download import MOST_BACKWARDS, metered, pages
 from relay.commands.formatting import change, fixed, moment, places, printable, volume
-from relay.commands.run_client import call, relay_options, shows_table
+from relay.commands.run_client import INTERRUPTED, call, relay_options, shows_table
 from relay.core.errors import RequestError
-from relay.protocol.fields import Moment, shown
+from relay.protocol.fields import Moment, parse_date
 
 _TIME = Moment()
 
@@ -27,17 +35,12 @@ def _moment(context: click.Context, option: click.Parameter, value: str | None) 
     if value is None:
         return None
     text = value.strip()
+    moment = parse_date(text)
     try:
-        if text.isascii() and text.isdigit():
-            return _TIME.of_text("it", text)
-        when = datetime.fromisoformat(text)
-        return _TIME.of_json("it", int((when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp()))
-    except RequestError:
-        raise click.BadParameter(f"{shown(text)} is no time in Unix seconds; leave out milliseconds") from None
-    except ValueError:
-        raise click.BadParameter(
-            f"{shown(text)} is neither Unix seconds nor a date such as 2025-11-24 or 2025-11-24T16:00"
-        ) from None
+        return _TIME.of_text("", text) if moment is None else _TIME.of_json("", moment)
+    except RequestError as fault:
+        # The message begins with the name of a field, which is none here.
+        raise click.BadParameter(f"{fault.message.strip()}; or write a date: 2025-11-24, 2025-11-24T16:00") from None
 
 
 @click.command("history")
@@ -53,7 +56,12 @@ def _moment(context: click.Context, option: click.Parameter, value: str | None) 
     metavar="N",
     help="At most so many candles.  [default: all from --start on; without --start the relay's, 500]",
 )
-@click.option("--csv", "form", flag_value="csv", help="Print CSV with a header; time is Unix seconds.")
+@click.option(
+    "--csv",
+    "form",
+    flag_value="csv",
+    help="Print CSV with a header, as the relay's format=csv: closed candles only, time in Unix seconds.",
+)
 @click.option("--json", "form", flag_value="json", help="Print one JSON object, as the relay answers.")
 @click.option("--ndjson", "form", flag_value="ndjson", help="Print one JSON object a line for each candle.")
 @click.option("--output", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Write to this file.")
@@ -62,6 +70,7 @@ def _moment(context: click.Context, option: click.Parameter, value: str | None) 
     is_flag=True,
     help="Go on where --output ended, as CSV or newline-delimited JSON; it has to hold this stream from --start on.",
 )
+@click.option("--force", is_flag=True, help="Write over --output even where another program wrote it.")
 @relay_options
 def command(
     symbol: str,
@@ -72,6 +81,7 @@ def command(
     form: str | None,
     output: Path | None,
     resume: bool,
+    force: bool,
     url: str,
     token: str | None,
 ) -> None:
@@ -94,9 +104,12 @@ def command(
     if start is None and limit is not None and limit > MOST_BACKWARDS:
         raise click.UsageError(f"--limit above {MOST_BACKWARDS:,} needs --start")
     earlier = _earlier(start, output, form) if resume else None
+    if output is not None and not resume and not force:
+        _check_own(output)
+    last: int | None = None
 
     async def work(client: RelayClient) -> None:
-        nonlocal start
+        nonlocal start, last
         if earlier is not None and earlier.candles:
             await _check_stream(client, symbol, interval, output, earlier)
             await _check_start(client, symbol, interval, output, start, earlier.first_open)
@@ -115,9 +128,31 @@ def command(
                 async for page in found:
                     writer.write(page)
                     meter.advance(page)
+                    last = max((candle.time for candle in closed_of(page)), default=last)
                 writer.close()
 
-    call(url, token, work)
+    try:
+        call(url, token, work)
+    except SystemExit as end:
+        if end.code == INTERRUPTED and last is not None:
+            _say_how_to_go_on(last, output, form, start)
+        raise
+
+
+def _check_own(output: Path) -> None:
+    with suppress(OSError):  # What cannot be read is said when it cannot be written.
+        if output.is_file() and not is_ours(output):
+            raise click.ClickException(
+                f"{output} is there, and this command did not write it; --force writes over it all the same"
+            )
+
+
+def _say_how_to_go_on(last: int, output: Path | None, form: str | None, start: int | None) -> None:
+    way = "--resume" if output is not None and form in RESUMABLE and start is not None else f"--start {last + 1}"
+    where = "" if output is None else f" in {output}"
+    click.echo(
+        f"relay: interrupted; candles up to {moment(last)} are written{where}, {way} goes on from there", err=True
+    )
 
 
 def _earlier(start: int | None, output: Path | None, form: str | None) -> Earlier | None:

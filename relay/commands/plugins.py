@@ -1,17 +1,22 @@
-"""`relay plugins`: which provider plugins load, what is wrong with the others, and the settings of one."""
+"""`relay plugins`: which provider plugins load, what is wrong with the others, the settings of one, a new one."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import click
 from rich.console import Console
 from rich.table import Table
 
+from relay.app import load_plugins
+from relay.commands.config_options import CONFIG_HELP, exit_on_relay_error
+from relay.commands.distribution import Distribution
 from relay.commands.formatting import printable
 from relay.commands.run_client import shows_table
 from relay.config.settings import (
     Config,
     given_setting,
+    load_config,
     provider_settings,
     setting_default,
     setting_values,
@@ -21,6 +26,69 @@ from relay.core.errors import ConfigError
 from relay.core.version import VERSION
 from relay.plugins.loader import PluginHost
 from relay.plugins.provider import Loaded
+from relay.plugins.scaffold import write_project
+from relay.server.event_loop import without_stragglers
+from relay.telemetry.logs import set_up_logs
+
+
+class _PluginGroup(click.Group):
+    """Takes the name of a provider where the name of a command may stand."""
+
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        def show_it() -> None:
+            _with_plugins(context, lambda config, host: show_provider(config, host, name))
+
+        return super().get_command(context, name) or click.Command(name, callback=without_stragglers()(show_it))
+
+
+def _with_plugins(context: click.Context, work: Callable[[Config, PluginHost], None]) -> PluginHost:
+    distribution: Distribution = context.obj
+    with exit_on_relay_error():
+        config = load_config({"plugins": context.params["plugins"] or None}, file=context.params["file"])
+        set_up_logs("critical", "text")
+        host = load_plugins(config, distribution.providers())
+        work(config, host)
+    return host
+
+
+@click.group(
+    "plugins",
+    cls=_PluginGroup,
+    invoke_without_command=True,
+    subcommand_metavar="[NAME | new NAME]",
+    short_help="Show which provider plugins load, or the settings of one; `new` writes one.",
+)
+@click.option("--config", "file", help=CONFIG_HELP)
+@click.option("--plugins", multiple=True, metavar="MODULE|FILE.py", help="Load one more provider; can be repeated.")
+@click.pass_context
+@without_stragglers()
+def command(context: click.Context, file: str | None, plugins: tuple[str, ...]) -> None:
+    """Show which provider plugins load, from where, and which do not and why; with a NAME the settings of that one.
+
+    \b
+    relay plugins
+    relay plugins twelve_data        its settings, where they come from and what they default to
+    relay plugins --plugins ./kraken.py
+    relay plugins new my_exchange    write a provider project to start from
+    """
+    if context.invoked_subcommand is None and _with_plugins(context, show).failures:
+        sys.exit(1)
+
+
+@command.command("new", short_help="Write a provider project that works as it stands.")
+@click.argument("name")
+@click.pass_obj
+def new_plugin(distribution: Distribution, name: str) -> None:
+    """Write a provider project that works as it stands into the folder NAME.
+
+    \b
+    relay plugins new my_exchange
+    """
+    host = PluginHost()
+    host.load(distribution.providers(), installed=False)
+    with exit_on_relay_error():
+        for path in write_project(name, Path(), host.loaded):
+            click.echo(path)
 
 
 def show(config: Config, host: PluginHost) -> None:

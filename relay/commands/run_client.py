@@ -15,12 +15,15 @@ from rich.console import Console
 
 from relay.client import DEFAULT_URL, ClientError, Refused, RelayClient, parse_url
 from relay.commands.formatting import printable
+from relay.config.environment import OF_CLIENTS
+from relay.core.secret import clean_secret
+from relay.protocol.fields import WHERE_SYMBOLS_ARE
 
 F = TypeVar("F", bound=Callable[..., object])
 
 Work = Callable[[RelayClient], Coroutine[Any, Any, None]]
 
-_INTERRUPTED = 128 + signal.SIGINT
+INTERRUPTED = 128 + signal.SIGINT
 
 
 def _check_url(context: click.Context, option: click.Parameter, value: str) -> str:
@@ -31,24 +34,30 @@ def _check_url(context: click.Context, option: click.Parameter, value: str) -> s
 
 
 def _check_token(context: click.Context, option: click.Parameter, value: str | None) -> str | None:
-    # The value itself stays out of the message.
-    if value and (not value.isascii() or not value.isprintable() or " " in value):
+    if not value:
+        return None
+    # The value itself stays out of the messages.
+    try:
+        value = clean_secret(value)
+    except ValueError as fault:
+        raise click.BadParameter(f"the token {fault}") from None
+    if not value.isascii() or not value.isprintable() or " " in value:
         raise click.BadParameter("a token is one word of printable ASCII characters")
-    return value or None
+    return value
 
 
 def relay_options(command: F) -> F:
     """Give a command `--url` and `--token`."""
     token = click.option(
         "--token",
-        envvar="RELAY_TOKEN",
+        envvar=OF_CLIENTS[1],
         show_envvar=True,
         callback=_check_token,
         help="Token, where the relay asks for one. The environment keeps it out of the list of processes.",
     )
     url = click.option(
         "--url",
-        envvar="RELAY_URL",
+        envvar=OF_CLIENTS[0],
         show_envvar=True,
         default=DEFAULT_URL,
         show_default=True,
@@ -75,7 +84,7 @@ def call(url: str, token: str | None, work: Work) -> None:
     try:
         asyncio.run(_run(url, token, work))
     except KeyboardInterrupt:
-        sys.exit(_INTERRUPTED)
+        sys.exit(INTERRUPTED)
     except BrokenPipeError:
         _leave_stdout()
         sys.exit(0)
@@ -119,8 +128,13 @@ def _terminations() -> Iterator[list[int]]:
         signal.signal(signal.SIGTERM, before)
 
 
+def in_words_of_the_command(text: str) -> str:
+    """Return what a relay says, printable, and with commands in the place of its routes."""
+    return printable(text).replace(WHERE_SYMBOLS_ARE, "relay symbols lists all")
+
+
 def _explained(fault: ClientError) -> str:
-    text = printable(str(fault))
+    text = in_words_of_the_command(str(fault))
     if isinstance(fault, Refused):
         if fault.status == 401:
             text += "; give it with --token or RELAY_TOKEN"

@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import click
@@ -105,11 +105,12 @@ def _picture(answer: dict[str, Any], width: int) -> Group:
     for section in sections:
         parts.append(Text(f"\n{section.title}{'' if section.rows else ': none'}", "bold"))
         if section.rows:
-            parts.append(_table(section, width))
+            parts += _table(section, width)
     return Group(*parts)
 
 
-def _table(section: Section, width: int) -> Table:
+def _table(section: Section, width: int) -> Iterator[RenderableType]:
+    """Yield the columns that fit, and the names of the others."""
     widths = [
         max(len(column), *(len(row[place]) for row in section.rows)) + 2 for place, column in enumerate(section.columns)
     ]
@@ -129,7 +130,9 @@ def _table(section: Section, width: int) -> Table:
             for column, cell in zip(section.columns[:shown], row, strict=False)
         ]
         table.add_row(*cells, *([Text(note, "dim")] if note_width else []))
-    return table
+    yield table
+    if left_out := [column.replace("_", " ") for column in section.columns[shown:]]:
+        yield Text(f"… and in a wider window: {', '.join(left_out)}", "dim")
 
 
 def _is_number(text: str) -> bool:

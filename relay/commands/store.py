@@ -5,13 +5,14 @@ import random
 import sqlite3
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import click
 import orjson
 
 from relay.app import load_plugins
+from relay.commands.distribution import Distribution
 from relay.commands.formatting import moment, printable
 from relay.config.settings import Config, load_config, provider_settings
 from relay.core.clock import Clock, ProviderClock
@@ -56,83 +57,80 @@ class StoreReport(NamedTuple):
         return can_be_read and not has_faults and all(one.is_equal for one in self.compared or ())
 
 
-def make_command(builtin: Iterable[object]) -> click.Command:
-    """Return the command, which asks these providers and those that are configured."""
+@click.command("store", short_help="Show, check and shrink the database.")
+@click.option("--database", help="The file.  [default: relay.db]")
+@click.option("--config", "file", help="Configuration file, as of `relay serve`.")
+@click.option("--check", is_flag=True, help="Hold rows, known spans and encoded candles against each other.")
+@click.option(
+    "--sample", type=click.IntRange(1, 10_000), metavar="N", help="Ask the providers for N random known parts too."
+)
+@click.option("--seed", type=int, metavar="N", help="Choose the same random parts again.")
+@click.option("--repair", "repairs", is_flag=True, help="First take out what lies in the future; then --check.")
+@click.option(
+    "--forget", "names", multiple=True, metavar="SYMBOL[@INTERVAL]", help="First delete what is stored of a symbol."
+)
+@click.option("--vacuum", "shrinks", is_flag=True, help="First give free pages back to the disk.")
+@click.option("--json", "as_json", is_flag=True, help="Print everything as one JSON object.")
+@click.pass_obj
+@without_stragglers()
+def command(
+    distribution: Distribution,
+    database: str | None,
+    file: str | None,
+    check: bool,
+    sample: int | None,
+    seed: int | None,
+    repairs: bool,
+    names: tuple[str, ...],
+    shrinks: bool,
+    as_json: bool,
+) -> None:
+    """Show what the database holds, also while a relay uses it: size, streams, what is known of them, gaps.
 
-    @click.command("store", short_help="Show, check and shrink the database.")
-    @click.option("--database", help="The file.  [default: relay.db]")
-    @click.option("--config", "file", help="Configuration file, as of `relay serve`.")
-    @click.option("--check", is_flag=True, help="Hold rows, known spans and encoded candles against each other.")
-    @click.option(
-        "--sample", type=click.IntRange(1, 10_000), metavar="N", help="Ask the providers for N random known parts too."
-    )
-    @click.option("--seed", type=int, metavar="N", help="Choose the same random parts again.")
-    @click.option("--repair", "repairs", is_flag=True, help="First take out what lies in the future; then --check.")
-    @click.option(
-        "--forget", "names", multiple=True, metavar="SYMBOL[@INTERVAL]", help="First delete what is stored of a symbol."
-    )
-    @click.option("--vacuum", "shrinks", is_flag=True, help="First give free pages back to the disk.")
-    @click.option("--json", "as_json", is_flag=True, help="Print everything as one JSON object.")
-    @without_stragglers()
-    def command(
-        database: str | None,
-        file: str | None,
-        check: bool,
-        sample: int | None,
-        seed: int | None,
-        repairs: bool,
-        names: tuple[str, ...],
-        shrinks: bool,
-        as_json: bool,
-    ) -> None:
-        """Show what the database holds, also while a relay uses it: size, streams, what is known of them, gaps.
+    Settings are found as by `relay serve`. --check and --sample exit 1 when something is wrong. Each sample is one
+    call of a provider, 100 candles at most; Twelve Data takes a credit for it. While --vacuum works a relay that
+    uses the file keeps what closes in memory; it needs as much free disk as the file is large.
 
-        Settings are found as by `relay serve`. --check and --sample exit 1 when something is wrong. Each sample is one
-        call of a provider, 100 candles at most; Twelve Data takes a credit for it. While --vacuum works a relay that
-        uses the file keeps what closes in memory; it needs as much free disk as the file is large.
+    --repair and --forget want the relay stopped: it remembers what is stored. --repair takes out candles and spans
+    that lie more than ten minutes ahead of this machine's clock, which has to be right.
 
-        --repair and --forget want the relay stopped: it remembers what is stored. --repair takes out candles and spans
-        that lie more than ten minutes ahead of this machine's clock, which has to be right.
+    --forget deletes a symbol's candles and what is known of them; who asks for them again gets them from the
+    provider. provider:SYMBOL names the provider, and set-aside candles are called as they are listed.
 
-        --forget deletes a symbol's candles and what is known of them; who asks for them again gets them from the
-        provider. provider:SYMBOL names the provider, and set-aside candles are called as they are listed.
-
-        \b
-        relay store
-        relay store --check --database /var/lib/relay/candles.db
-        relay store --check --sample 20
-        relay store --repair
-        relay store --forget LUNAUSDT@1h --vacuum
-        """
-        set_up_logs("critical", "text")
-        try:
-            config = load_config({"database": database, "insecure": True}, file=file)
-            repaired = cut_future(config.database, time.time()) if repairs else []
-            forgotten = forget(config.database, names) if names else ()
-            if shrinks:
-                vacuum(config.database)
-            checks = check or repairs
-            report = _look(
-                config, builtin, repaired, checks=checks, samples=sample or 0, randomness=random.Random(seed)
-            )
-            report = report._replace(forgotten=forgotten)
-        except (ConfigError, StoreError) as error:
-            click.echo(f"relay: {error}", err=True)
-            sys.exit(2)
-        if as_json:
-            click.echo(orjson.dumps(_as_json(report), option=orjson.OPT_INDENT_2))
-        else:
-            for line in _lines(report):
-                click.echo(line)
-        if not report.is_clean:
-            sys.exit(1)
-
-    return command
+    \b
+    relay store
+    relay store --check --database /var/lib/relay/candles.db
+    relay store --check --sample 20
+    relay store --repair
+    relay store --forget LUNAUSDT@1h --vacuum
+    """
+    set_up_logs("critical", "text")
+    try:
+        config = load_config({"database": database, "insecure": True}, file=file)
+        repaired = cut_future(config.database, time.time()) if repairs else []
+        forgotten = forget(config.database, names) if names else ()
+        if shrinks:
+            vacuum(config.database)
+        checks = check or repairs
+        report = _look(
+            config, distribution, repaired, checks=checks, samples=sample or 0, randomness=random.Random(seed)
+        )
+        report = report._replace(forgotten=forgotten)
+    except (ConfigError, StoreError) as error:
+        click.echo(f"relay: {error}", err=True)
+        sys.exit(2)
+    if as_json:
+        click.echo(orjson.dumps(_as_json(report), option=orjson.OPT_INDENT_2))
+    else:
+        for line in _lines(report):
+            click.echo(line)
+    if not report.is_clean:
+        sys.exit(1)
 
 
 def _look(
     config: Config,
-    builtin: Iterable[object],
+    distribution: Distribution,
     repaired: Sequence[StoredStream],
     *,
     checks: bool,
@@ -144,7 +142,7 @@ def _look(
     providers: dict[str, Provider] = {}
     drawn: list[Sample] = []
     if samples:
-        host = load_plugins(config, builtin)
+        host = load_plugins(config, distribution.providers())
         for known, loaded in host.loaded.items():
             providers[known] = host.bind(loaded, provider_settings(config, loaded.info), ProviderClock(clock))
     with reading(name) as connection:

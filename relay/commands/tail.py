@@ -24,7 +24,7 @@ from relay.client import (
     parse_stream,
 )
 from relay.commands.formatting import moment, number, printable
-from relay.commands.run_client import call, relay_options, shows_table
+from relay.commands.run_client import call, in_words_of_the_command, relay_options, shows_table
 from relay.commands.tail_table import CLOSES, TailTable
 from relay.core.model import Candle, StreamKey
 
@@ -79,7 +79,7 @@ def command(
             return
         first = CLOSES if bars is None else bars
         await client.subscribe(*streams, bars=first, closed_only=closed_only, throttle_ms=_TABLE_THROTTLE_MS)
-        await _follow_in_table(client, count)
+        await _follow_in_table(client, streams, count)
 
     call(url, token, work)
 
@@ -92,19 +92,19 @@ async def _follow(
     async for message in client:
         show(message)
         if isinstance(message, Failure) and not client.streams:
-            raise click.ClickException(printable(message.message))
+            raise click.ClickException(in_words_of_the_command(message.message))
         notice = _notice(message, is_lost=is_lost, tells_states=tells_states)
         is_lost = isinstance(message, Lost) or (is_lost and not isinstance(message, Connected))
         if notice:
             # Not click's echo: it would pass by the live table, which puts this line above itself.
-            print(f"relay: {printable(notice)}", file=sys.stderr, flush=True)
+            print(f"relay: {in_words_of_the_command(notice)}", file=sys.stderr, flush=True)
         updates += isinstance(message, Update)
         if updates == count:
             return
 
 
-async def _follow_in_table(client: RelayClient, count: int | None) -> None:
-    table = TailTable(str(client.url))
+async def _follow_in_table(client: RelayClient, streams: list[StreamKey], count: int | None) -> None:
+    table = TailTable(str(client.url), streams)
     # What goes to stderr appears above the table, unless it goes elsewhere.
     redirects = sys.stderr.isatty()
     with Live(table, console=Console(), auto_refresh=False, redirect_stderr=redirects) as live:

@@ -1,7 +1,7 @@
 """The live table of `relay tail`: what is known of each stream, laid out for the width of the terminal."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from rich.console import Console, ConsoleOptions, Group, RenderResult
 from rich.measure import Measurement
@@ -76,10 +76,13 @@ class TailRow:
 class TailTable:
     """Takes the messages of the client and draws them; never blocks and holds one row a stream."""
 
-    def __init__(self, address: str, monotonic: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, address: str, keys: Iterable[StreamKey], monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
         self._address = address
         self._monotonic = monotonic
-        self._rows: dict[StreamKey, TailRow] = {}
+        # In the order asked for, whichever is heard of first.
+        self._rows = {key: TailRow(key) for key in keys}
         self._lost = ""
         self._retry_at = 0.0
         self._is_connected = False

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 from relay.core.hosts import parse_origin
-from relay.core.secret import Secret
+from relay.core.secret import Secret, clean_secret
 
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -31,9 +31,21 @@ def text(value: Any) -> str:
     return value
 
 
+def host(value: Any) -> str:
+    """Take a name or an address to listen on; an IPv6 address may stand in brackets, as it does in a URL."""
+    given = text(value)
+    if given.startswith("[") and given.endswith("]"):
+        given = given[1:-1]
+        try:
+            ipaddress.IPv6Address(given)
+        except ValueError:
+            raise ValueError("is no IPv6 address in brackets, such as [::1]") from None
+    return given
+
+
 def secret(value: Any) -> Secret:
     """Take a text that nobody is to see."""
-    return Secret(text(value))
+    return Secret(clean_secret(text(value)))
 
 
 def number(kind: type, least: float, most: float) -> Callable[[Any], Any]:
@@ -88,9 +100,13 @@ def texts(value: Any) -> tuple[str, ...]:
 
 
 def origins(value: Any) -> tuple[str, ...]:
-    """Take a list of origins as browsers send them."""
+    """Take a list of origins as browsers send them: of pages, of extensions and apps, or `null`."""
     found = texts(value)
     for origin in found:
+        if origin == "*":
+            raise ValueError("would let any page that anybody visits use the relay; list the origins")
+        if origin.endswith("/") and parse_origin(origin.rstrip("/")) is not None:
+            raise ValueError(f"ends with a slash, which no browser sends; write {origin.rstrip('/')}")
         if parse_origin(origin) is None:
             raise ValueError("is not a list of origins such as https://charts.example.org")
     return tuple(origin.lower() for origin in found)

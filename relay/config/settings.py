@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from relay.config import parsers
+from relay.config.environment import given_variable
 from relay.config.tokens import Tokens, parse_tokens
 from relay.core.errors import ConfigError
 from relay.core.intervals import INTERVALS
@@ -69,7 +70,7 @@ class Config:
     Each setting is declared here and nowhere else; `SETTINGS` has the declarations.
     """
 
-    host: str = _setting(parsers.text, "127.0.0.1", "Address to listen on.")
+    host: str = _setting(parsers.host, "127.0.0.1", "Address to listen on.")
     port: int = _setting(parsers.number(int, 0, 65_535), 8000, "Port to listen on; 0 takes a free one.", form=_NUMBER)
     database: str = _setting(
         parsers.text, "relay.db", "SQLite file for closed candles, of one relay at a time; :memory: keeps nothing."
@@ -232,16 +233,16 @@ def load_config(flags: Mapping[str, Any], environ: Mapping[str, str] | None = No
     found: dict[str, Any] = {}
     sources: dict[str, str] = {}
     for name, setting in SETTINGS.items():
-        if flags.get(name) is not None:
-            given, where = flags[name], setting.flag
-        elif environ.get(setting.variable):
-            given, where = environ[setting.variable], setting.variable
-        elif name in table:
-            given, where = table[name], f"{name} in {source}"
-        else:
-            continue
-        sources[name] = where
-        found[name] = _parsed(setting.parse, given, where, is_secret=setting.is_secret)
+        in_environment = given_variable(environ, setting.variable, is_secret=setting.is_secret)
+        for given, where in (
+            (table.get(name), f"{name} in {source}"),
+            in_environment or (None, ""),
+            (flags.get(name), setting.flag),
+        ):
+            if given is not None:
+                # A wrong value is one, also where a stronger source hides it for now.
+                found[name] = _parsed(setting.parse, given, where, is_secret=setting.is_secret)
+                sources[name] = where
     config = Config(
         **found,
         insecure=bool(flags.get("insecure")),
@@ -278,8 +279,8 @@ def _read_file(file: str | None) -> tuple[dict[str, Any], dict[str, dict[str, An
     if file is None and not path.is_file():
         return {}, {}, ""
     try:
-        with path.open("rb") as handle:
-            content = tomllib.load(handle)
+        # Some editors put a byte order mark before the text.
+        content = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -334,27 +335,31 @@ def provider_settings(config: Config, info: ProviderInfo) -> Mapping[str, Any]:
             )
     found: dict[str, Any] = {}
     for name, setting in declared.items():
-        given, where = given_setting(config, info, setting)
-        if where is None:
-            found[name] = setting.default
-            continue
-        found[name] = _parsed(_parser_of(setting), given, where, is_secret=setting.is_secret)
-        fault = setting.check(found[name]) if setting.check else None
-        if fault:
-            raise ConfigError(f"{where}: {'the value' if setting.is_secret else _shown(given)} {fault}")
+        found[name] = setting.default
+        for given, where in _given(config, info, setting):
+            found[name] = _parsed(_parser_of(setting), given, where, is_secret=setting.is_secret)
+            fault = setting.check(found[name]) if setting.check else None
+            if fault:
+                raise ConfigError(f"{where}: {'the value' if setting.is_secret else _shown(given)} {fault}")
     return MappingProxyType(found)
 
 
 def given_setting(config: Config, info: ProviderInfo, setting: Setting) -> tuple[Any, str | None]:
     """Return a provider's setting as it was given and where; `(None, None)` where it was not."""
+    return [(None, None), *_given(config, info, setting)][-1]
+
+
+def _given(config: Config, info: ProviderInfo, setting: Setting) -> list[tuple[Any, str]]:
+    """Return each value that a provider's setting is given, and where, the one that holds last."""
+    own, *others = setting_variables(info, setting)
+    found: list[tuple[Any, str] | None] = [
+        given_variable(config.environ, name, is_secret=setting.is_secret) for name in reversed(others)
+    ]
     table = config.tables.get(info.name, {})
-    variables = setting_variables(info, setting)
-    variable = next((variable for variable in variables if config.environ.get(variable)), None)
-    if variable is not None and variable == variables[0]:
-        return config.environ[variable], variable
     if setting.name in table:
-        return table[setting.name], f"{setting.name} in [{info.name}]"
-    return (None, None) if variable is None else (config.environ[variable], variable)
+        found.append((table[setting.name], f"{setting.name} in [{info.name}]"))
+    found.append(given_variable(config.environ, own, is_secret=setting.is_secret))
+    return [one for one in found if one is not None]
 
 
 def setting_variables(info: ProviderInfo, setting: Setting) -> tuple[str, ...]:

@@ -13,18 +13,24 @@ import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from relay.core.secret import Secret
+from relay.core.secret import Secret, clean_secret
 
 HASHED = "sha256:"
+SHORT = 16
+"""Tokens of fewer characters can be guessed by who may try often. Our own choice."""
 _DIGEST = re.compile(r"[0-9a-fA-F]{64}")
 _NAME = re.compile(r"[\w.@-]{1,40}")
 
 
 class Token(NamedTuple):
-    """One token: what the operator calls it, and the SHA-256 of it. Neither opens anything."""
+    """One token: what the operator calls it, and the SHA-256 of it. Neither opens anything.
+
+    `is_short` says that it has fewer than 16 characters, as far as that is known.
+    """
 
     name: str
     digest: bytes
+    is_short: bool = False
 
     def __repr__(self) -> str:
         return f"Token({self.name!r}, ***)"
@@ -114,9 +120,12 @@ def parse_tokens(value: Any) -> Tokens:
 def _token(name: str, written: Any) -> Token:
     if not isinstance(written, str) or not written.strip():
         raise ValueError(f"has no text for {name}; relay token makes a token")
-    written = written.strip()
+    try:
+        written = clean_secret(written)
+    except ValueError as fault:
+        raise ValueError(f"is no use for {name}: it {fault}") from None
     if not written.startswith(HASHED):
-        return Token(name, hashlib.sha256(written.encode("utf-8", "surrogateescape")).digest())
+        return Token(name, hashlib.sha256(written.encode("utf-8", "surrogateescape")).digest(), len(written) < SHORT)
     digest = written.removeprefix(HASHED)
     if not _DIGEST.fullmatch(digest):
         raise ValueError(f"has no 64 hexadecimal digits after {HASHED} for {name}; relay token prints such a line")

@@ -15,6 +15,7 @@ LONGEST_NAME = 253
 
 # RFC 9110 section 7.2, with the user part, escapes, zones and empty ports left out: no browser sends them.
 _HOST = re.compile(r"(?:\[(?P<six>[0-9a-f:.]+)\]|(?P<name>[a-z0-9._-]+))(?::(?P<port>[0-9]{1,5}))?", re.I | re.A)
+_SCHEME = re.compile(r"[a-z][a-z0-9+.-]{0,40}", re.I | re.A)
 _LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")
 # Browsers read a name that ends so as an IPv4 address, also in octal and hexadecimal.
 _NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
@@ -57,20 +58,25 @@ def _address(text: str, kind: type[Address]) -> Address | None:
 
 
 class Origin(NamedTuple):
-    """An origin of the web; the port is never None."""
+    """An origin of the web. The port is 0 where the scheme has no usual one; the origin `null` has no name."""
 
     scheme: str
     name: str
     port: int
 
 
+NULL = Origin("null", "", 0)
+
+
 def origin_of(scheme: str, host: Host) -> Origin:
-    """Return the origin of what is loaded from a host by `http` or `https`."""
-    return Origin(scheme, host.name, PORTS[scheme] if host.port is None else host.port)
+    """Return the origin of what is loaded from a host by a scheme."""
+    return Origin(scheme, host.name, PORTS.get(scheme, 0) if host.port is None else host.port)
 
 
 def parse_origin(text: str) -> Origin | None:
-    """Return the origin that a text is, None if it is none; `null` is none."""
+    """Return the origin that a text is, None if it is none. Extensions and apps have schemes of their own."""
+    if text == "null":
+        return NULL
     scheme, _, rest = text.partition("://")
     host = parse_host(rest)
-    return None if host is None or scheme.lower() not in PORTS else origin_of(scheme.lower(), host)
+    return None if host is None or not _SCHEME.fullmatch(scheme) else origin_of(scheme.lower(), host)

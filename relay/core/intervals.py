@@ -4,6 +4,7 @@ Open times are never computed for candles that the provider delivers: it stamps 
 the next one is due, counted from the last one delivered, and where candles open that the relay builds itself.
 """
 
+import re
 from calendar import monthrange
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -14,6 +15,16 @@ from relay.core.errors import Code, RequestError
 _UNIT_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 
 INTERVALS = ("1s", "1m", "3m", "5m", "15m", "30m", "1h", "2h", "4h", "6h", "8h", "12h", "1d", "3d", "1w", "1M")
+
+_UNIT_WORDS = (
+    (1, ("", "s", "sec", "secs", "second", "seconds")),
+    (60, ("", "m", "min", "mins", "minute", "minutes")),
+    (3600, ("h", "hr", "hour", "hours", "hourly")),
+    (86_400, ("d", "day", "days", "daily")),
+    (604_800, ("w", "wk", "week", "weeks", "weekly")),
+    (31 * 86_400, ("mo", "mon", "mn", "month", "months", "monthly")),
+)
+"""What people call units, with nothing for seconds and then for minutes."""
 
 _LENGTH_S = {name: int(name[:-1]) * _UNIT_S[name[-1]] for name in INTERVALS if name != "1M"} | {"1M": 31 * 86_400}
 
@@ -28,9 +39,24 @@ def parse_interval(text: str) -> str:
     lowered = text[:-1] + text[-1:].lower()
     if text[-1:] in {"S", "H", "D", "W"} and lowered in _LENGTH_S:
         return lowered
+    meant = _meant(text[:20])
     raise RequestError(
-        Code.UNKNOWN_INTERVAL, f"unknown interval {text[:20]!r}; use one of {' '.join(INTERVALS)}", interval=text[:20]
+        Code.UNKNOWN_INTERVAL,
+        f"unknown interval {text[:20]!r}; {f'did you mean {meant}? ' if meant else ''}use one of {' '.join(INTERVALS)}",
+        interval=text[:20],
     )
+
+
+def _meant(text: str) -> str:
+    """Return the interval that another spelling means: `60` (seconds), `15` (minutes), `1min`, `H4`; "" for none."""
+    found = re.fullmatch(r"([0-9]{0,6}) ?([a-z]*)|([a-z]+)([0-9]{1,6})", text.strip().lower())
+    count, unit, unit_before, count_behind = found.groups(default="") if found else ("", "", "", "")
+    count, unit = count or count_behind, unit or unit_before
+    for unit_s, words in _UNIT_WORDS if count or unit else ():
+        for name, length_s in _LENGTH_S.items():
+            if unit in words and length_s == int(count or 1) * unit_s:
+                return name
+    return ""
 
 
 def length_s(interval: str) -> int:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 _LEAST_SECRET = 4
 """Shorter texts appear anywhere by chance."""
 _LEAST_ENCODED = 6
+_QUOTES = "\"'`"
 # Of addresses, of Base64 for addresses, and of HTML.
 _OTHERS = {
     " ": r"\+", "+": "-", "/": "_", "&": "&(?:amp;){1,4}", "<": "&(?:amp;){0,4}lt;", ">": "&(?:amp;){0,4}gt;",
@@ -39,6 +40,20 @@ class Secret:
         return "Secret(***)"
 
     __str__ = __repr__
+
+
+def clean_secret(text: str) -> str:
+    """Return a key or a token without what files and shells leave around it: spaces and line ends.
+
+    Raises `ValueError`, whose text does not repeat it, when nothing is left, or when there is a quotation mark at its
+    begin or end: some readers of such files take those away, and some leave them.
+    """
+    text = text.strip()
+    if not text:
+        raise ValueError("is empty")
+    if text[0] in _QUOTES or text[-1] in _QUOTES:
+        raise ValueError("begins or ends with a quotation mark, which would be a part of it; leave it out")
+    return text
 
 
 def texts_of(values: Iterable[object]) -> Iterator[str]:

@@ -1,18 +1,20 @@
 """Which provider serves a symbol: known from the lists that providers give, never guessed from how it is spelt."""
 
 import asyncio
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from relay.core.errors import READMIT_S, RESTART_S, Code, RequestError
 from relay.core.model import Instrument, StreamKey
 from relay.instruments.listing import Standing
 from relay.instruments.saved_list import WAITS, ListWaits, OnList, SavedList, take_no_notice
+from relay.instruments.spellings import other_spellings
 from relay.plugins.provider import Provider
-from relay.protocol.fields import shown
+from relay.protocol.fields import WHERE_SYMBOLS_ARE, shown
 from relay.storage.documents import Documents
 
 SETTLE_TIMEOUT_S = 10.0
+_MOST_SUGGESTED = 2
 
 
 class Target(NamedTuple):
@@ -254,8 +256,8 @@ class Directory:
                 raise _refused(kept.provider) if kept.provider.lacks_key else self._undecided(symbol, None, [kept])
             raise RequestError(
                 Code.UNKNOWN_SYMBOL,
-                f"unknown symbol {shown(symbol)}: {kept.provider.info.title} does not list it; "
-                "GET /api/v1/market-data/symbols lists those that can be had",
+                f"unknown symbol {shown(symbol)}: {kept.provider.info.title} does not list it"
+                f"{self._suggestion(symbol, [kept])}",
             )
         owner = self._owners.get(symbol)
         if owner is None:
@@ -273,8 +275,20 @@ class Directory:
                 raise _refused(kept.provider)
         raise RequestError(
             Code.UNKNOWN_SYMBOL,
-            f"unknown symbol {shown(symbol)}; GET /api/v1/market-data/symbols lists those that can be had",
+            f"unknown symbol {shown(symbol)}: no provider lists it{self._suggestion(symbol, self._kept.values())}",
         )
+
+    def _suggestion(self, symbol: str, lists: Collection[SavedList]) -> str:
+        """Return the end of a sentence: what may be meant by a symbol that none of the lists has, or where to look."""
+        found: dict[str, None] = {}
+        for spelling in other_spellings(symbol):
+            for kept in lists:
+                instrument = kept.listing.instruments.get(spelling)
+                if instrument is not None:
+                    found[self.name_of(kept.provider, instrument.symbol)] = None
+            if len(found) >= _MOST_SUGGESTED:
+                break
+        return f"; did you mean {' or '.join([*found][:_MOST_SUGGESTED])}?" if found else f"; {WHERE_SYMBOLS_ARE}"
 
     def _first_open(self) -> Provider | None:
         """Return the first provider that takes any symbol, because it gives no list."""

@@ -1,6 +1,7 @@
 """The event loop that the relay and all plugins run in: who tries to end or to rearrange it is refused and named."""
 
 import asyncio
+import errno
 import logging
 import signal
 import sys
@@ -131,6 +132,8 @@ class RelayLoop(asyncio.AbstractEventLoop):
     def call_exception_handler(self, context: dict[str, Any]) -> None:
         """Report an exception that nobody catches; not each time that it comes again from the same place."""
         error = context.get("exception")
+        if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+            return  # Of each connection that it could not accept; relay.server.open_files says it once.
         if isinstance(error, BaseException) and error.__traceback__ is not None:
             *_, (frame, line) = traceback.walk_tb(error.__traceback__)
             if not self._is_news(f"{type(error).__name__} {frame.f_code.co_filename} {line}"):

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Any, Generic, Protocol, TypeVar
 
 import orjson
@@ -15,6 +16,8 @@ T_co = TypeVar("T_co", covariant=True)
 Schema = dict[str, Any]
 
 SYMBOL_LENGTH = 48
+WHERE_SYMBOLS_ARE = "GET /api/v1/market-data/symbols lists all"
+"""How an error ends that can suggest no symbol; who is no HTTP client says it in other words."""
 LATEST_TIME = 10**11
 """In the year 5138; a present time in milliseconds is larger."""
 INTERVAL_NAMES = (*INTERVALS, *(name.upper() for name in INTERVALS if name[-1] in "shdw"))
@@ -25,6 +28,9 @@ SYMBOL: Schema = {"type": "string", "pattern": r"^[^\x00-/:-@\[-`{-\x7f][^\x00-,
 INTERVAL: Schema = {"type": "string", "enum": list(INTERVAL_NAMES)}
 
 _SYMBOL = re.compile(r"(?!_)\w[\w./:-]{0,47}")
+_DATE = re.compile(
+    r"([0-9]{4}-[0-9]{2}-[0-9]{2}(?:[Tt ][0-9:.]{5,15}(?:[Zz]|[+-][0-9:]{5})?)?)(?: ([0-9]{2}:[0-9]{2}))?"
+)
 _WHOLE = re.compile(r"-?[0-9]{1,15}")
 _WORD_LIMIT = 60
 
@@ -136,7 +142,7 @@ class Whole:
 
 
 class Moment(Whole):
-    """A time in Unix seconds; what can only be milliseconds is refused with a word about it."""
+    """A time in Unix seconds; of what can only be milliseconds or another form it is said what the number would be."""
 
     __slots__ = ()
 
@@ -144,9 +150,31 @@ class Moment(Whole):
         super().__init__(0, LATEST_TIME)
 
     def fault(self, name: str, value: object) -> RequestError:
-        """Say that it is seconds."""
-        fault = super().fault(name, value)
-        return RequestError(fault.code, f"{fault.message}; times are Unix seconds, not milliseconds")
+        """Say that it is seconds, and which number may be meant."""
+        said = f"{super().fault(name, value).message}; times are Unix seconds, not milliseconds"
+        number = int(value) if isinstance(value, str) and _WHOLE.fullmatch(value) else value
+        if isinstance(number, int | float) and LATEST_TIME < number < LATEST_TIME * 1e9:
+            while number > LATEST_TIME:
+                number /= 1000  # It is in milliseconds, microseconds or nanoseconds.
+            said += f": did you mean {int(number)}?"
+        elif isinstance(value, str) and (moment := parse_date(value)) is not None:
+            said += f": did you mean {moment}?"
+        return RequestError(Code.INVALID_REQUEST, said)
+
+
+def parse_date(text: str) -> int | None:
+    """Return the Unix seconds of a date or time as RFC 3339 writes it; None where it is none.
+
+    A plus sign that was not escaped in an address came as a space.
+    """
+    found = _DATE.fullmatch(text)
+    if found is None:
+        return None
+    try:
+        when = datetime.fromisoformat(f"{found[1]}+{found[2]}" if found[2] else text.upper())
+    except ValueError:
+        return None
+    return int((when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp())
 
 
 class Flag:

@@ -8,6 +8,7 @@ from typing import Any
 from aiohttp import web
 
 from relay.app import DIRECTORY, PROVIDERS, SUPERVISORS
+from relay.config.likely_mistakes import likely_mistakes
 from relay.config.settings import SETTINGS, Config, provider_settings
 from relay.core.errors import ConfigError
 from relay.server.tls import Tls
@@ -18,6 +19,15 @@ from relay.web.ws.route import CLIENTS
 log = logging.getLogger(__name__)
 
 RELOADED = tuple(name for name, setting in SETTINGS.items() if setting.is_reloaded)
+
+
+def warn_of_likely_mistakes(config: Config, app: web.Application, before: Config | None = None) -> None:
+    """Log what is configured and is probably not meant, but for what was so `before`."""
+    infos = [provider.info for provider in app[PROVIDERS].values()]
+    known = set() if before is None else {*likely_mistakes(before, infos)}
+    for mistake in likely_mistakes(config, infos):
+        if mistake not in known:
+            log.warning("%s", mistake, extra=event("config_mistake"))
 
 
 class Reload:
@@ -47,6 +57,7 @@ class Reload:
             )
             return
         self._warn_of_the_rest(config)
+        warn_of_likely_mistakes(config, self._app, self._config)
         self._config = config
         self._take_over(config)
         self._reconfigure(settings)

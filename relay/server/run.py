@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterable
 from relay.app import NEWCOMERS, build_app
 from relay.config.settings import Config
 from relay.core.errors import ConfigError
-from relay.server.reload import Reload
+from relay.server.open_files import OpenFiles
+from relay.server.reload import Reload, warn_of_likely_mistakes
 from relay.server.sd_notify import ServiceManager
 from relay.server.signals import END_WITHIN_S, Signals
 from relay.server.tls import Tls
@@ -37,6 +38,7 @@ async def serve(
     """
     tls = Tls(config.tls_cert, config.tls_key) if config.tls_cert else None
     app = build_app(config, builtin)
+    warn_of_likely_mistakes(config, app)
     tell_missing()
     runner = Runner(
         app,
@@ -56,9 +58,8 @@ async def serve(
             with manager.reloading():
                 reload()
 
-    with Signals(
-        {signal.SIGINT: stop.set, signal.SIGTERM: stop.set, signal.SIGHUP: on_hangup}, end_within_s=END_WITHIN_S
-    ):
+    signals = {signal.SIGINT: stop.set, signal.SIGTERM: stop.set, signal.SIGHUP: on_hangup}
+    with Signals(signals, end_within_s=END_WITHIN_S), OpenFiles(config.max_clients):
         try:
             await runner.setup()
             address = await _listen(runner, app[NEWCOMERS], config, tls)

@@ -5,8 +5,10 @@ and could be had by the thousand.
 """
 
 import asyncio
+import errno
 import ssl
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 from aiohttp import web
@@ -16,6 +18,8 @@ from relay.web.aiohttp_seams import adopt
 from relay.web.inlet import Inlet, inlet_of
 
 HANDSHAKE_S = 60.0
+LOOPBACK = ("127.0.0.1", "::1")
+_LACKING = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 LOOKS = 20
 """So often within its time it is checked whether a connection has asked for something."""
 
@@ -88,7 +92,7 @@ class Runner(web.AppRunner):
 
     def __init__(self, app: web.Application, **options: Any) -> None:
         super().__init__(app, access_log=None, handle_signals=False, lingering_time=0, auto_decompress=False, **options)
-        self._listening: asyncio.Server | None = None
+        self._listening: list[asyncio.Server] = []
 
     async def listen(
         self,
@@ -99,16 +103,37 @@ class Runner(web.AppRunner):
         ssl_context: ssl.SSLContext | None = None,
         backlog: int = 128,
     ) -> tuple[str, int]:
-        """Accept connections from now on, until `cleanup`; return the address and the port. Raises `OSError`."""
+        """Accept connections from now on, until `cleanup`; return the address and the port. Raises `OSError`.
+
+        `localhost` is both loopback addresses, as browsers take it, whatever the machine's list of hosts says; one that
+        the machine lacks is left out.
+        """
         assert self.server is not None, "set up first"
-        self._listening = await asyncio.get_running_loop().create_server(
-            idle_connections.watch(self.server), host, port, ssl=ssl_context, backlog=backlog
+        create = partial(
+            asyncio.get_running_loop().create_server,
+            idle_connections.watch(self.server),
+            ssl=ssl_context,
+            backlog=backlog,
         )
-        address, number = self._listening.sockets[0].getsockname()[:2]
-        return address, number
+        lacking: OSError | None = None
+        for address in LOOPBACK if host.lower() == "localhost" else (host,):
+            try:
+                server = await create(address, port)
+            except OSError as error:
+                if error.errno not in _LACKING or address == host:
+                    raise
+                lacking = error
+                continue
+            self._listening.append(server)
+            # Both have the port that was free for the first.
+            port = server.sockets[0].getsockname()[1]
+        if not self._listening:
+            assert lacking is not None
+            raise lacking
+        return self._listening[0].sockets[0].getsockname()[0], port
 
     async def cleanup(self) -> None:
         """Accept no connection any more, then end those that there are and the application."""
-        if self._listening is not None:
-            self._listening.close()
+        for server in self._listening:
+            server.close()
         await super().cleanup()

@@ -2,6 +2,7 @@
 
 import logging
 import math
+from difflib import get_close_matches
 from http import HTTPStatus
 
 import orjson
@@ -26,6 +27,7 @@ log = logging.getLogger(__name__)
 
 CONTENT_TYPE = "application/problem+json"
 RETRY_S = 5.0
+_LONGEST_COMPARED = 100
 SAYS_WHAT_IS_TAKEN = ("Allow", "Sec-WebSocket-Version")
 
 _STATUS = {
@@ -84,7 +86,10 @@ def problem_of(error: Exception) -> web.Response:
 def problem_of_routing(request: web.Request, error: web.HTTPException) -> web.Response:
     """Turn what aiohttp says of a path, a method or a handshake into its answer."""
     if error.status == 404:
-        return problem(404, Code.NOT_FOUND, f"there is no {shown(request.path)}; the README lists the routes")
+        known = sorted({resource.canonical for resource in request.app.router.resources()})
+        near = get_close_matches(request.path[:_LONGEST_COMPARED], known, 1, 0.5)
+        meant = f"did you mean {near[0]}? " if near else ""
+        return problem(404, Code.NOT_FOUND, f"there is no {shown(request.path)}; {meant}/docs describes the routes")
     # The text says what is wrong with a handshake, with what the client sent.
     detail = " ".join((error.text or error.reason).removeprefix(f"{error.status}: ").split())[:200]
     if isinstance(error, web.HTTPMethodNotAllowed):

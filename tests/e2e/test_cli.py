@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import re
 import subprocess
 import sys
@@ -10,12 +11,10 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from relay.cli import main
+from relay.cli import COMMANDS, main
 from relay.config.settings import SETTINGS
 from relay.core.version import VERSION
 from relay.telemetry.logs import set_up_logs
-
-COMMANDS = ("serve", "tail", "history", "symbols", "status", "plugins", "token", "store")
 
 
 @pytest.fixture
@@ -40,6 +39,25 @@ def test_help_names_every_command(runner: CliRunner) -> None:
     assert all(f"  {name} " in output for name in COMMANDS)
 
 
+def test_the_list_of_commands_says_what_each_says_of_itself() -> None:
+    context = main.make_context("relay", ["--help"], resilient_parsing=True)
+    for name, text in COMMANDS.items():
+        command = main.get_command(context, name)
+        assert command is not None
+        assert (command.name, command.get_short_help_str(200)) == (name, text)
+
+
+@pytest.mark.parametrize("argument", ["--version", "--help"])
+def test_what_asks_for_no_command_imports_none(argument: str) -> None:
+    script = f"import sys; from relay.cli import main; main([{argument!r}], standalone_mode=False); print(*sys.modules)"
+    answer = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    loaded = set(answer.stdout.splitlines()[-1].split())
+    assert not loaded & {"aiohttp", "asyncio", "orjson", "pluggy", "providers", "rich", "sqlite3", "prometheus_client"}
+    assert {name for name in loaded if name.startswith("relay")} == {
+        *("relay", "relay.cli", "relay.commands", "relay.commands.distribution", "relay.core", "relay.core.version")
+    }
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_of_a_command_teaches_by_example(runner: CliRunner, command: str) -> None:
     result = runner.invoke(main, [command, "-h"])
@@ -51,6 +69,38 @@ def test_serve_has_a_flag_for_every_setting_that_is_no_secret(runner: CliRunner)
     output = runner.invoke(main, ["serve", "--help"]).output
     missing = [key for key in SETTINGS if not re.search(rf"--{key.replace('_', '-')}\b", output)]
     assert missing == ["tokens"]
+
+
+@pytest.mark.parametrize(("written", "meant"), [("sevre", "serve"), ("histroy", "history"), ("stat", "status")])
+def test_a_command_that_is_nearly_right_is_named(runner: CliRunner, written: str, meant: str) -> None:
+    result = runner.invoke(main, [written, "--csv"])
+    assert (result.exit_code, f"there is no command '{written}'; did you mean {meant}?" in result.output) == (2, True)
+    assert "No such command 'xyz'" in runner.invoke(main, ["xyz"]).output
+
+
+@pytest.mark.parametrize(
+    ("shell", "environ"),
+    [
+        ("bash", {"COMP_WORDS": "relay se", "COMP_CWORD": "1"}),
+        ("zsh", {"COMP_WORDS": "relay se", "COMP_CWORD": "1"}),
+        ("fish", {"COMP_WORDS": "relay se", "COMP_CWORD": "se"}),
+    ],
+)
+def test_shells_complete_commands_and_flags(runner: CliRunner, shell: str, environ: dict[str, str]) -> None:
+    script = runner.invoke(main, ["completion", shell]).output
+    assert "_RELAY_COMPLETE" in script
+    environ = {**os.environ, **environ, "_RELAY_COMPLETE": f"{shell}_complete"}
+    program = (sys.executable, "-c", "from relay.cli import main; main(prog_name='relay')")
+    said = subprocess.run(program, env=environ, capture_output=True, text=True, check=True).stdout
+    assert "serve" in said
+    assert "status" not in said
+
+
+def test_bash_takes_the_script(runner: CliRunner) -> None:
+    script = runner.invoke(main, ["completion", "bash"]).output
+    answer = subprocess.run(["bash", "-c", script + "complete -p relay"], capture_output=True, text=True, check=False)
+    assert (answer.returncode, answer.stderr) == (0, "")
+    assert "relay_completion" in answer.stdout
 
 
 def test_python_m_relay_is_the_same_command() -> None:

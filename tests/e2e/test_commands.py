@@ -290,7 +290,7 @@ def candle(time: int, close: float) -> Candle:
 
 @pytest.fixture
 def board() -> TailTable:
-    board = TailTable("http://127.0.0.1:8000", lambda: 100.0)
+    board = TailTable("http://127.0.0.1:8000", [], lambda: 100.0)
     candles = tuple(candle(START + 60 * n, 86_000.0 + n) for n in range(70))
     messages: list[Message] = [
         Connected("e1", START, {}),
@@ -317,6 +317,17 @@ def test_board_shows_everything_within_the_width(board: TailTable, width: int) -
             assert text in picture, text
 
 
+def test_board_keeps_the_order_asked_whoever_is_heard_of_first() -> None:
+    keys = [StreamKey(symbol, "1m") for symbol in ("ZZZ", "AAA", "MMM")]
+    board = TailTable("http://127.0.0.1:8000", keys)
+    board.take(Connected("e1", START, {}))
+    for key in (keys[1], keys[2], keys[0]):
+        board.take(Confirmed(key, "subscribe", {}))
+        board.take(Update(key, candle(START, 86_200.01), False, False, False, None, 2, {}))
+    picture = drawn(board, 80)
+    assert picture.index("ZZZ") < picture.index("AAA") < picture.index("MMM")
+
+
 def test_board_says_offline_while_the_connection_is_lost(board: TailTable) -> None:
     board.take(Lost("gone", 1001, 3.0, {}))
     picture = drawn(board, 80)
@@ -327,7 +338,7 @@ def test_board_says_offline_while_the_connection_is_lost(board: TailTable) -> No
 
 @pytest.mark.parametrize("width", [80, 160])
 def test_board_of_many_streams_stays_within_the_window(width: int) -> None:
-    board = TailTable("http://127.0.0.1:8000")
+    board = TailTable("http://127.0.0.1:8000", [])
     board.take(Connected("e1", START, {}))
     for number in range(50):
         key = StreamKey(f"COIN{number}", "1m")
@@ -339,7 +350,7 @@ def test_board_of_many_streams_stays_within_the_window(width: int) -> None:
 
 
 def test_board_keeps_texts_of_the_relay_from_steering_the_terminal() -> None:
-    board = TailTable("http://127.0.0.1:8000")
+    board = TailTable("http://127.0.0.1:8000", [])
     hostile = cast(StreamState, "\x1b]0;x\x07")
     board.take(State(StreamKey("A\x1b[2J[bold]", "1m"), hostile, "\x1b[31mred", {}))
     assert "\x1b" not in drawn(board, 80)
@@ -369,8 +380,8 @@ async def test_history_prints_lines(relay: StandInRelay) -> None:
 
 
 async def test_history_prints_csv_with_a_header(relay: StandInRelay) -> None:
-    result = await run(relay, "history", "BTCUSDT", "1m", "--limit", "1", "--csv")
-    assert result.stdout == "time,open,high,low,close,volume,is_closed\n1764000180,103,104,102,103.5,10,false\n"
+    result = await run(relay, "history", "BTCUSDT", "1m", "--limit", "2", "--csv")
+    assert result.stdout == "time,open,high,low,close,volume\n1764000120,102,103,101,102.5,10\n"
 
 
 async def test_history_prints_the_answer_as_json(relay: StandInRelay) -> None:

@@ -4,12 +4,14 @@ import asyncio
 import json
 import os
 import pty
+import signal
 import stat
 import sys
 from pathlib import Path
 
 import pytest
 from aiohttp import web
+from aiohttp.test_utils import TestServer
 from click.testing import CliRunner, Result
 
 from relay.cli import main
@@ -32,7 +34,7 @@ async def run(relay: Running, *words: str) -> Result:
 
 def times_of(csv: str) -> list[int]:
     head, *lines = csv.splitlines()
-    assert head == "time,open,high,low,close,volume,is_closed"
+    assert head == "time,open,high,low,close,volume"
     return [int(line.split(",")[0]) for line in lines]
 
 
@@ -85,6 +87,48 @@ async def test_a_file_is_written_and_gone_on_with(relay: Running, tmp_path: Path
     assert times_of(file.read_text()) == ALL[:1]
 
 
+def values_of(csv: str) -> list[list[float]]:
+    return [[float(value) for value in line.split(",")] for line in csv.splitlines()[1:]]
+
+
+async def test_csv_has_the_columns_and_the_candles_of_the_relay_itself(relay: Running) -> None:
+    answer = await relay.get("history", symbol="BTCUSDT", interval="1m", start_time=START, limit=50, format="csv")
+    printed = await run(relay, "--start", str(START), "--limit", "50", "--csv")
+    assert printed.stdout.splitlines()[0] == answer.text.splitlines()[0]
+    assert values_of(printed.stdout) == values_of(answer.text)
+    # The candle that is open is in neither.
+    assert len((await run(relay, "--limit", "3", "--csv")).stdout.splitlines()) == 3
+
+
+STRANGE = (b"name,price\nBTC,1\n", b"dear diary\n", b"[section]\n", b"time,open\n", b'{"a": 1}\n', b"\x00\xff" * 5000)
+
+
+@pytest.mark.parametrize("content", STRANGE)
+async def test_a_file_of_another_program_is_written_over_only_by_force(
+    relay: Running, tmp_path: Path, content: bytes
+) -> None:
+    file = tmp_path / "notes"
+    file.write_bytes(content)
+    for form in ("--csv", "--json", "--ndjson"):
+        result = await run(relay, "--start", str(START), "--limit", "2", form, "--output", str(file))
+        assert (result.exit_code, file.read_bytes()) == (1, content)
+        assert f"{file} is there, and this command did not write it; --force" in result.output
+    words = ("--start", str(START), "--limit", "2", "--csv", "--output", str(file), "--force")
+    assert (await run(relay, *words)).exit_code == 0
+    assert times_of(file.read_text()) == ALL[:2]
+
+
+@pytest.mark.parametrize("form", [["--csv"], ["--json"], ["--ndjson"], []])
+async def test_a_file_of_its_own_is_written_over(relay: Running, tmp_path: Path, form: list[str]) -> None:
+    file = tmp_path / "candles"
+    file.touch()
+    for limit in ("3", "2", "2"):
+        words = ("--start", str(START), "--limit", limit, "--output", str(file))
+        assert (await run(relay, *words, *form)).exit_code == 0
+    assert (await run(relay, *words, "--csv")).exit_code == 0
+    assert times_of(file.read_text()) == ALL[:2]
+
+
 ROW = b'{"time":60,"open":1,"high":1,"low":1,"close":1,"volume":1,"is_closed":true}\n'
 
 
@@ -92,10 +136,10 @@ ROW = b'{"time":60,"open":1,"high":1,"low":1,"close":1,"volume":1,"is_closed":tr
     ("content", "form", "point", "left"),
     [
         (CSV_HEAD, "csv", None, CSV_HEAD),
-        (CSV_HEAD + b"60,1,1,1,1,1,true\n120,1,1,1,1,1,fa", "csv", 61, CSV_HEAD + b"60,1,1,1,1,1,true\n"),
-        (CSV_HEAD + b"60,1,1,1,1,1,true\n120,1,1,1,1,1,false\n", "csv", 61, CSV_HEAD + b"60,1,1,1,1,1,true\n"),
-        (CSV_HEAD + b"60,1,1,1,1,1,false\n", "csv", None, CSV_HEAD),
+        (CSV_HEAD + b"60,1,1,1,1,1\n120,1,1,1,1,1", "csv", 61, CSV_HEAD + b"60,1,1,1,1,1\n"),
+        (CSV_HEAD + b"60,1,1,1,1,1\n12", "csv", 61, CSV_HEAD + b"60,1,1,1,1,1\n"),
         (ROW + b'{"ti', "ndjson", 61, ROW),
+        (ROW + ROW.replace(b"60", b"120").replace(b"true", b"false"), "ndjson", 61, ROW),
         (b"", "ndjson", None, b""),
     ],
 )
@@ -116,8 +160,8 @@ def test_a_file_goes_on_behind_its_last_closed_candle(
 
 def test_the_last_closed_candles_of_a_file_are_read_across_its_parts(tmp_path: Path) -> None:
     file = tmp_path / "candles.csv"
-    rows = [b"%d,1.5,2,1,1.25,%d,true\n" % (60 * number, number) for number in range(2000)]
-    file.write_bytes(CSV_HEAD + b"".join(rows) + b"120000,1,1,1,1,1,false\n12")
+    rows = [b"%d,1.5,2,1,1.25,%d\n" % (60 * number, number) for number in range(2000)]
+    file.write_bytes(CSV_HEAD + b"".join(rows) + b"120000,1,1,1,1,1")
     earlier = read_earlier(file, "csv")
     assert earlier is not None
     assert earlier.candles == tuple(Candle(60 * n, 1.5, 2, 1, 1.25, n) for n in range(1990, 2000))
@@ -210,6 +254,18 @@ async def test_another_file_is_not_touched(relay: Running, tmp_path: Path, conte
     assert file.read_bytes() == content
 
 
+async def test_a_symbol_that_is_unknown_is_said_in_words_of_the_command(relay: Running) -> None:
+    for symbol, words in (("BTC/USDT", "did you mean BTCUSDT?"), ("NOPE", "relay symbols lists all")):
+        for command in (["history", symbol, "1m"], ["tail", f"{symbol}@1m"]):
+            result = await asyncio.to_thread(CliRunner().invoke, main, [*command, "--url", relay.url])
+            assert (result.exit_code, words in result.stderr, "GET" in result.stderr) == (1, True, False), result.stderr
+
+
+async def test_a_time_in_milliseconds_is_refused_with_the_one_that_is_meant(relay: Running) -> None:
+    result = await run(relay, "--start", "1764000000000")
+    assert "did you mean 1764000000?" in " ".join(result.stderr.split())
+
+
 async def test_a_file_that_cannot_be_written_is_said(relay: Running, tmp_path: Path) -> None:
     result = await run(relay, "--start", str(END), "--csv", "--output", str(tmp_path / "none" / "x.csv"))
     assert (result.exit_code, result.stderr) == (
@@ -241,6 +297,46 @@ async def test_a_terminal_sees_how_far_it_is(relay: Running, tmp_path: Path) -> 
     assert await process.wait() == 0
     assert b"12,000 candles" in shown
     assert times_of((tmp_path / "btc.csv").read_text()) == ALL
+
+
+@pytest.mark.parametrize(
+    ("form", "way"),
+    [
+        (["--csv", "--output", "btc.csv"], " in btc.csv, --resume goes on"),
+        (["--json", "--output", "x"], " in x, --start 300001 goes on"),
+        (["--csv"], ", --start 300001 goes on"),
+    ],
+)
+async def test_who_interrupts_it_is_told_how_far_it_came_and_how_to_go_on(
+    tmp_path: Path, form: list[str], way: str
+) -> None:
+    asked = asyncio.Event()
+
+    async def answer(request: web.Request) -> web.Response:
+        start = int(request.query["start_time"])
+        if start:
+            asked.set()
+            await asyncio.sleep(60)
+        rows = [{"time": 60 * n, "open": 1, "high": 1, "low": 1, "close": 1, "volume": 0} for n in range(1, 5001)]
+        return web.json_response({"symbol": "A", "interval": "1m", "candles": rows, "last_is_closed": True})
+
+    app = web.Application()
+    app.router.add_get("/api/v1/market-data/history", answer)
+    async with TestServer(app) as server:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "relay", "history", "A", "1m", "--start", "0", *form),
+            *("--url", str(server.make_url(""))),
+            cwd=tmp_path,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        reading = asyncio.create_task(process.communicate())
+        async with asyncio.timeout(30):
+            await asked.wait()
+        process.send_signal(signal.SIGINT)
+        _, said = await reading
+    assert process.returncode == 130
+    assert said.decode() == f"relay: interrupted; candles up to 1970-01-04T11:20:00Z are written{way} from there\n"
 
 
 async def test_what_a_moment_heals_is_tried_again() -> None:

@@ -1,13 +1,18 @@
 """What is installed with the code, and a systemd unit that is understood, and as locked up as it says."""
 
+import asyncio
 import configparser
+import os
 import re
 import subprocess
+import sys
 from pathlib import Path
 
+import aiohttp
 import pytest
 
 from relay.plugins.scaffold import FILES, TEMPLATE
+from tests.support.relay_process import serving
 from tests.support.tools import tool
 
 ROOT = Path(__file__).parents[2]
@@ -47,3 +52,43 @@ def test_systemd_understands_every_line(pytestconfig: pytest.Config) -> None:
         if "relay.service" in line and "/usr/local/bin/relay" not in line
     ]
     assert faults == []
+
+
+def lines_of(name: str) -> list[str]:
+    return [line.partition("=")[2] for line in UNIT.read_text().splitlines() if line.startswith(f"{name}=")]
+
+
+async def test_the_service_starts_as_the_unit_says_and_ends_for_good_on_a_wrong_configuration(tmp_path: Path) -> None:
+    """As far as a machine without systemd goes: the words of the unit, with its folders somewhere else."""
+    (tmp_path / "relay.toml").touch()
+    (tmp_path / "tokens").write_text("x" * 43 + "\n")
+    # As SetCredential leaves it where the file is missing.
+    (tmp_path / "twelve_data_api_key").write_text(" ")
+    environ = dict(pair.split("=", 1) for pair in lines_of("Environment")[0].replace("%d", str(tmp_path)).split())
+    assert list(environ) == ["RELAY_TOKENS_FILE", "RELAY_TWELVE_DATA_API_KEY_FILE"]
+    program, *words = lines_of("ExecStart")[0].replace("/etc/market-relay", str(tmp_path)).split()
+    assert (program, words[0]) == ("/usr/local/bin/relay", "serve")
+    words = [word.replace("${STATE_DIRECTORY}", str(tmp_path)) for word in words[1:]]
+    async with serving(tmp_path, *words, env=environ) as served:
+        async with aiohttp.ClientSession() as session:
+            async with session.get(f"{served.url}/api/v1/market-data/symbols") as answer:
+                assert answer.status == 401
+            headers = {"Authorization": f"Bearer {'x' * 43}"}
+            async with session.get(f"{served.url}/api/v1/market-data/symbols", headers=headers) as answer:
+                assert answer.status == 200
+        assert (tmp_path / "relay.db").exists()
+        assert await served.stop() == 0
+    (tmp_path / "relay.toml").write_text("prot = 8000\n")
+    wrong = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "relay", "serve", *words, env={**os.environ, **environ}, stderr=asyncio.subprocess.PIPE
+    )
+    _, said = await wrong.communicate()
+    assert b"'prot'" in said
+    assert [str(wrong.returncode)] == lines_of("RestartPreventExitStatus")
+
+
+def test_each_credential_has_a_file_a_default_and_a_variable() -> None:
+    files = dict(line.split(":", 1) for line in lines_of("LoadCredential"))
+    assert files == {name: f"/etc/market-relay/{name}" for name in ("tokens", "twelve_data_api_key")}
+    assert lines_of("SetCredential") == [f"{name}:\\x20" for name in files]
+    assert lines_of("Environment")[0].count("%d/") == len(files)

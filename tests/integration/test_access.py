@@ -3,6 +3,7 @@
 import asyncio
 import dataclasses
 import logging
+import re
 import time
 from collections.abc import Awaitable
 from typing import Any
@@ -12,7 +13,7 @@ import orjson
 import pytest
 
 from relay.client import RelayClient
-from relay.config.parsers import networks
+from relay.config.parsers import networks, origins
 from relay.core.hosts import parse_host
 from relay.web.access.client_address import client_address, is_own_by_nature, is_private_name, owner_of
 from tests.conftest import StartRelay
@@ -213,6 +214,70 @@ async def test_proxy_that_is_trusted_says_the_scheme(relay_with: StartRelay) -> 
     assert (await relay.get("symbols", headers=headers)).status == 200
     for strange in ({"Origin": "http://localhost"}, {"X-Forwarded-Proto": "http"}, {"X-Forwarded-Proto": "gopher"}):
         assert_problem(await relay.get("symbols", headers={**headers, **strange}), 403, "forbidden")
+
+
+@pytest.mark.parametrize(
+    ("says", "scheme"), [("wss", "https"), ("ws", "http"), ("HTTPS", "https"), ("a, wss", "https")]
+)
+async def test_a_proxy_may_name_the_scheme_of_the_websocket(relay_with: StartRelay, says: str, scheme: str) -> None:
+    relay = await relay_with(trusted_proxies=networks(["127.0.0.1"]))
+    headers = {"Host": "localhost", "Origin": f"{scheme}://localhost", "X-Forwarded-Proto": says}
+    assert (await relay.get("symbols", headers=headers)).status == 200
+
+
+async def test_a_page_behind_a_proxy_that_is_not_trusted_is_told_the_cause_and_the_log_what_was_compared(
+    relay_with: StartRelay, caplog: pytest.LogCaptureFixture
+) -> None:
+    relay = await relay_with()
+    headers = {"Host": "charts.localhost", "X-Forwarded-Proto": "https"}
+    for _ in range(5):
+        answer = await relay.get("ws", headers={**headers, "Origin": "https://charts.localhost"})
+        assert_problem(answer, 403, "forbidden", "came through a proxy", "trusted_proxies")
+        assert "127.0.0.1" not in answer.text
+    # A browser says no origin in what a page asks of its own host; the page does.
+    answer = await relay.get("ws", headers={**headers, "X-Page-Origin": "https://charts.localhost"})
+    assert_problem(answer, 403, "forbidden", "came through a proxy", "trusted_proxies")
+    said = [record.getMessage() for record in caplog.records if "refused a page" in record.getMessage()]
+    assert said == [
+        "refused a page of origin 'https://charts.localhost': it is not in allowed_origins, nor the relay's own by "
+        "Host 'charts.localhost' and http; X-Forwarded-Proto says 'https', and comes from 127.0.0.1, which is not in "
+        "trusted_proxies"
+    ]
+
+
+async def test_a_host_that_is_refused_is_logged_once(relay_with: StartRelay, caplog: pytest.LogCaptureFixture) -> None:
+    relay = await relay_with()
+    for _ in range(5):
+        assert_problem(await relay.get("symbols", headers={"Host": "evil.example"}), 403, "forbidden")
+    (said,) = [record.getMessage() for record in caplog.records if "Host is" in record.getMessage()]
+    assert "refused a request whose Host is 'evil.example': it is neither an address" in said
+
+
+LISTED = ("null", "chrome-extension://abcdefghijklmnop", "capacitor://localhost", "app://obsidian.md", PAGE)
+
+
+async def test_extensions_apps_and_pages_without_an_origin_can_be_allowed_by_name(relay_with: StartRelay) -> None:
+    relay = await relay_with(allowed_origins=origins(list(LISTED)))
+    for origin in LISTED:
+        answer = await relay.get("symbols", headers={"Origin": origin})
+        assert (answer.status, answer.headers["Access-Control-Allow-Origin"]) == (200, origin)
+    for origin in ("moz-extension://abcdefghijklmnop", "capacitor://localhost:81", "app://obsidian.md.evil", "file://"):
+        assert_problem(await relay.get("symbols", headers={"Origin": origin}), 403, "forbidden", "allowed_origins")
+    strict = await relay_with()
+    for origin in LISTED:
+        assert_problem(await strict.get("symbols", headers={"Origin": origin}), 403, "forbidden", "allowed_origins")
+
+
+@pytest.mark.parametrize(
+    ("written", "words"),
+    [
+        ("*", "any page"), (f"{PAGE}/", f"write {PAGE}"), ("https://a.example/x", "such as"), ("a.example", "such as"),
+        ("https://*.a.example", "such as"), ("app://x/", "write app://x"), ("Null", "such as"),
+    ],
+)  # fmt: skip
+def test_origins_that_are_none_are_refused_with_the_reason(written: str, words: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(words)):
+        origins([written])
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from aiohttp import WSMsgType, web
 import relay
 from providers.sandbox import Sandbox
 from relay import API_VERSION, Memory, OpenHours, StreamKey, Watchlist
-from relay.plugins import discovery, hookspecs
+from relay.plugins import author_api, discovery, hookspecs
 from relay.plugins.loader import PluginHost
 from relay.testing import WatchedFeed, check_provider, open_provider, tolerances
 from tests.conftest import StartRelay
@@ -51,15 +51,19 @@ def test_every_hook_has_a_test(name: str) -> None:
     assert f"test_hook_{name}" in globals()
 
 
-@pytest.mark.parametrize("name", relay.__all__)
+@pytest.mark.parametrize("name", author_api.__all__)
 def test_every_public_name_is_documented(name: str) -> None:
     assert re.search(rf"`[^`\n]*\b{name}\b[^`\n]*`", GUIDE)
 
 
 def test_public_names_are_exactly_what_the_package_offers() -> None:
-    offered = {name for name, value in vars(relay).items() if not name.startswith("_") and not inspect.ismodule(value)}
-    assert offered == set(relay.__all__)
-    assert relay.__all__ == sorted(relay.__all__, key=lambda name: (not name.isupper(), not name[0].isupper(), name))
+    names = author_api.__all__
+    offered = {each for each, value in vars(author_api).items() if each[0] != "_" and not inspect.ismodule(value)}
+    assert offered == set(names)
+    assert names == sorted(names, key=lambda name: (not name.isupper(), not name[0].isupper(), name))
+    assert {name: getattr(relay, name) for name in names} == {name: getattr(author_api, name) for name in names}
+    with pytest.raises(ImportError, match="cannot import name 'websocket_fed' from 'relay'"):
+        exec("from relay import websocket_fed")
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,8 @@
 """The REST contract, section 4, over a real socket against the stand-ins."""
 
 import asyncio
+import re
+import time
 from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
@@ -85,9 +87,48 @@ async def test_history_of_forex_has_no_volume(relay: Running) -> None:
     assert [candle["volume"] for candle in answer.body["candles"]] == [0.0] * 5
 
 
-async def test_history_of_a_future_range_is_empty(relay: Running) -> None:
-    answer = await relay.get("history", symbol="BTCUSDT", interval="1m", start_time=99_999_999_999)
+async def test_history_of_a_range_that_begins_soon_is_empty_and_one_far_ahead_is_a_mistake(relay: Running) -> None:
+    soon = int(time.time()) + 3600
+    answer = await relay.get("history", symbol="BTCUSDT", interval="1m", start_time=soon)
     assert (answer.status, answer.body["candles"], answer.body["last_is_closed"]) == (200, [], True)
+    answer = await relay.get("history", symbol="BTCUSDT", interval="1m", start_time=99_999_999_999)
+    assert (answer.status, answer.body["code"]) == (400, "invalid_request")
+    said = "start_time 99999999999 (5138-11-16T09:46:39+00:00) is in the future; there are no candles yet"
+    assert answer.body["detail"] == said
+
+
+async def test_times_may_be_written_as_rfc_3339(relay: Running) -> None:
+    seconds = await relay.get("history", symbol="BTCUSDT", interval="1m", start_time=1_764_000_000, limit=3)
+    written = await relay.get("history", symbol="BTCUSDT", interval="1m", start_time="2025-11-24T16:00:00Z", limit=3)
+    assert written.body == seconds.body
+    # A plus sign that nobody escaped comes as a space.
+    address = "history?symbol=BTCUSDT&interval=1m&start_time=2025-11-24T17:00:00+01:00&limit=3"
+    assert (await relay.get(address)).body == seconds.body
+
+
+@pytest.mark.parametrize(
+    ("symbol", "meant"),
+    [
+        ("BTC/USDT", "BTCUSDT"),
+        ("BTC-USD", "BTCUSDT"),
+        ("EURUSD", "EUR/USD"),
+        ("bitcoin", "BTCUSDT"),
+        ("btc", "BTCUSDT"),
+    ],
+)
+async def test_what_is_meant_by_an_unknown_symbol_is_said(relay: Running, symbol: str, meant: str) -> None:
+    answer = await relay.get("history", symbol=symbol, interval="1m")
+    assert (answer.status, answer.body["code"]) == (404, "unknown_symbol")
+    assert re.search(rf"no provider lists it; did you mean {meant}( or \S+)?\?$", answer.body["detail"])
+    client = await relay.connect()
+    await client.ask("subscribe", symbol=symbol, interval="1m")
+    assert (await client.error())["message"] == answer.body["detail"]
+
+
+async def test_what_is_meant_by_an_unknown_route_is_said(relay: Running) -> None:
+    answer = await relay.get("/api/v1/market-data/histroy")
+    assert answer.body["detail"].endswith("; did you mean /api/v1/market-data/history? /docs describes the routes")
+    assert (await relay.get("/" + "x" * 3000)).body["detail"].endswith("…'; /docs describes the routes")
 
 
 async def test_history_agrees_with_the_live_stream(relay: Running) -> None:

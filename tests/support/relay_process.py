@@ -79,7 +79,12 @@ class Serving:
 
 @asynccontextmanager
 async def serving(
-    cwd: Path, *arguments: str, env: Mapping[str, str] | None = None, is_sandbox: bool = True, prepare: str = ""
+    cwd: Path,
+    *arguments: str,
+    env: Mapping[str, str] | None = None,
+    is_sandbox: bool = True,
+    always_open: bool = True,
+    prepare: str = "",
 ) -> AsyncIterator[Serving]:
     """Run `relay serve` on a free port, with a clean environment; it is killed at the end if it still runs.
 
@@ -89,7 +94,14 @@ async def serving(
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         *(command if prepare else ("-m", "relay")),
-        *("serve", "--port", "0", *(("--sandbox",) if is_sandbox else ()), *arguments),
+        *(
+            "serve",
+            "--port",
+            "0",
+            *(("--sandbox",) if is_sandbox else ()),
+            *(("--forex-always-open",) if is_sandbox and always_open else ()),
+            *arguments,
+        ),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,

@@ -50,5 +50,7 @@ def test_a_host_is_made_of_what_a_host_may_have(text: str) -> None:
 def test_origins_are_compared_with_their_ports() -> None:
     assert parse_origin("HTTPS://Charts.Example") == Origin("https", "charts.example", 443)
     assert parse_origin("http://charts.example:80") == parse_origin("http://charts.example")
-    for text in ("null", "", "http://", "http://a/", "ftp://a", "a", "http://a@b", "http://a, http://a", "https:a"):
+    assert parse_origin("Capacitor://localhost") == Origin("capacitor", "localhost", 0)
+    assert parse_origin("null") == Origin("null", "", 0)
+    for text in ("Null", "", "http://", "http://a/", "-a://a", "a", "http://a@b", "http://a, http://a", "https:a"):
         assert parse_origin(text) is None, text

@@ -1,5 +1,6 @@
 """Flags over environment over file, for every key of the contract; complaints name the key and the value."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ import pytest
 
 from providers import BUILTIN
 from relay.app import load_plugins
+from relay.config.likely_mistakes import likely_mistakes
 from relay.config.settings import (
     SETTINGS,
     Config,
@@ -157,6 +159,119 @@ def test_empty_variable_counts_as_not_set(tmp_path: Path) -> None:
     assert config_of("port = 8001", tmp_path, {"RELAY_PORT": "", "RELAY_TOKENS": ""}).port == 8001
 
 
+@pytest.mark.parametrize("written", ["k1\n", "\r\nk1", "  k1\t", "k1"])
+def test_what_stands_around_a_secret_is_none_of_it(tmp_path: Path, written: str) -> None:
+    for config in (
+        config_of("", tmp_path, {"RELAY_TWELVE_DATA_API_KEY": written, "RELAY_TOKENS": written}),
+        config_of("", tmp_path, {"TWELVE_DATA_API_KEY": written, "RELAY_TOKENS": f"other,{written}"}),
+        config_of(f"tokens = [{json.dumps(written)}]\n[twelve_data]\napi_key = {json.dumps(written)}", tmp_path),
+    ):
+        assert settings_of(config, "twelve_data")["api_key"] == Secret("k1")
+        assert config.tokens.match(b"k1") is not None
+
+
+def test_a_secret_may_be_in_a_file(tmp_path: Path) -> None:
+    secret, empty = tmp_path / "secret", tmp_path / "empty"
+    secret.write_text("k1\n")
+    empty.write_text("\n")
+    for name in ("RELAY_TWELVE_DATA_API_KEY_FILE", "TWELVE_DATA_API_KEY_FILE"):
+        config = config_of("", tmp_path, {name: str(secret), "RELAY_TOKENS_FILE": str(secret)})
+        assert settings_of(config, "twelve_data")["api_key"] == Secret("k1")
+        assert config.tokens.match(b"k1") is not None
+        assert config.sources["tokens"] == "RELAY_TOKENS_FILE"
+        assert not mistakes_of(config)[1:]
+    config = config_of("", tmp_path, {"RELAY_TOKENS_FILE": str(empty), "RELAY_TWELVE_DATA_API_KEY_FILE": str(empty)})
+    assert not config.tokens
+    assert not settings_of(config, "twelve_data")["api_key"]
+    # What is no secret is given as it is.
+    assert config_of("", tmp_path, {"RELAY_PORT_FILE": str(secret)}).port == 8000
+    assert "RELAY_PORT_FILE" in mistakes_of(config_of("", tmp_path, {"RELAY_PORT_FILE": str(secret)}))[0]
+
+
+def test_a_secret_file_that_is_no_use_is_named(tmp_path: Path) -> None:
+    (tmp_path / "binary").write_bytes(b"\xff\xfe")
+    (tmp_path / "k").write_text("k")
+    for path, words in ((tmp_path / "none", "No such file"), (tmp_path / "binary", "UTF-8"), (tmp_path, "directory")):
+        with pytest.raises(ConfigError, match=rf"^RELAY_TOKENS_FILE: .*{words}"):
+            config_of("", tmp_path, {"RELAY_TOKENS_FILE": str(path)})
+    both = {"RELAY_TOKENS": "opensesame", "RELAY_TOKENS_FILE": str(tmp_path / "k")}
+    with pytest.raises(ConfigError, match=r"^RELAY_TOKENS and RELAY_TOKENS_FILE are both set"):
+        config_of("", tmp_path, both)
+
+
+@pytest.mark.parametrize("written", ["'opensesame'", '"opensesame"', '"opensesame', "` `", "\n '"])
+def test_a_key_in_quotation_marks_is_refused_and_not_repeated(tmp_path: Path, written: str) -> None:
+    for variable in ("RELAY_TWELVE_DATA_API_KEY", "TWELVE_DATA_API_KEY"):
+        with pytest.raises(ConfigError, match=f"^{variable}: the value begins or ends with a quotation") as complaint:
+            settings_of(config_of("", tmp_path, {variable: written}), "twelve_data")
+        assert "opensesame" not in str(complaint.value)
+
+
+def test_a_file_with_a_byte_order_mark_is_read(tmp_path: Path) -> None:
+    (tmp_path / "relay.toml").write_bytes(b"\xef\xbb\xbfport = 8123\n")
+    assert load_config({}, {}, str(tmp_path / "relay.toml")).port == 8123
+
+
+@pytest.mark.parametrize("stronger", ["environment", "flag"])
+def test_a_wrong_value_is_one_also_where_a_stronger_source_hides_it(tmp_path: Path, stronger: str) -> None:
+    environ = {"RELAY_PORT": "8001"} if stronger == "environment" else {}
+    flags = {"port": "8002"} if stronger == "flag" else {}
+    with pytest.raises(ConfigError, match=r"port in .*relay\.toml: 'http'"):
+        config_of("port = 'http'", tmp_path, environ, flags)
+    with pytest.raises(ConfigError, match="RELAY_PORT: '80x'"):
+        config_of("", tmp_path, {"RELAY_PORT": "80x"}, {"port": "8002"})
+    table = "[twelve_data]\npoll_seconds = 'often'"
+    hidden = config_of(table, tmp_path, {"RELAY_TWELVE_DATA_POLL_SECONDS": "5"})
+    with pytest.raises(ConfigError, match=r"poll_seconds in \[twelve_data\]"):
+        settings_of(hidden, "twelve_data")
+
+
+# What Kubernetes tells every container about a Service called `relay`, and about one called `relay-binance`.
+OF_SERVICES = {
+    "RELAY_SERVICE_HOST": "10.0.0.11",
+    "RELAY_SERVICE_PORT": "8000",
+    "RELAY_SERVICE_PORT_HTTP": "8000",
+    "RELAY_PORT": "tcp://10.0.0.11:8000",
+    "RELAY_PORT_8000_TCP": "tcp://10.0.0.11:8000",
+    "RELAY_PORT_8000_TCP_PROTO": "tcp",
+    "RELAY_PORT_8000_TCP_PORT": "8000",
+    "RELAY_PORT_8000_TCP_ADDR": "10.0.0.11",
+    "RELAY_BINANCE_SERVICE_HOST": "10.0.0.12",
+    "RELAY_BINANCE_PORT": "udp://10.0.0.12:53",
+    "RELAY_BINANCE_PORT_53_UDP_ADDR": "10.0.0.12",
+}
+
+
+def mistakes_of(config: Config) -> list[str]:
+    host = load_plugins(config, BUILTIN)
+    return list(likely_mistakes(config, [loaded.info for loaded in host.loaded.values()]))
+
+
+def test_variables_of_services_are_no_settings_and_no_mistakes(tmp_path: Path) -> None:
+    config = config_of("", tmp_path, OF_SERVICES)
+    assert config.port == 8000
+    assert mistakes_of(config) == []
+
+
+def test_likely_mistakes_name_the_variable_and_what_may_be_meant_but_no_value(tmp_path: Path) -> None:
+    environ = {
+        "RELAY_PROT": "opensesame",
+        "RELAY_TWELVEDATA_API_KEY": "opensesame",
+        "RELAY_WEATHER": "opensesame",
+        "RELAY_URL": "http://127.0.0.1:8000",
+        "RELAY_TOKEN": "opensesame-opensesame",
+        "RELAY_BINANCE_REST_URL": "http://a",
+        "OTHER_PROT": "opensesame",
+        "RELAY_TOKENS": "opensesame",
+    }
+    assert mistakes_of(config_of("", tmp_path, environ)) == [
+        "the token of token 1 has fewer than 16 characters and can be guessed; relay token makes one",
+        "no setting reads the variable RELAY_PROT; did you mean RELAY_PORT?",
+        "no setting reads the variable RELAY_TWELVEDATA_API_KEY; did you mean RELAY_TWELVE_DATA_API_KEY?",
+        "no setting reads the variable RELAY_WEATHER",
+    ]
+
+
 def test_relay_toml_of_the_working_directory_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "relay.toml").write_text("port = 8123")
@@ -230,6 +345,7 @@ def test_own_variable_goes_before_the_usual_one_of_the_provider(tmp_path: Path) 
         ("flush_ms = nan", {}, ("flush_ms", "nan")),
         ("host = ''", {}, ("host", "''")),
         ("host = 5", {}, ("host", "5")),
+        ("host = '[::1'", {"RELAY_HOST": "[relay]"}, ("RELAY_HOST", "'[relay]'", "[::1]")),
         ("plugins = [1]", {}, ("plugins", "list of texts")),
         ("allowed_origins = ['https://a.example/path']", {}, ("allowed_origins", "https://charts.example.org")),
         ("log_format = 'xml'", {}, ("log_format", "'xml'", "text, json")),
@@ -308,6 +424,12 @@ def test_open_relay_listens_on_loopback_only(host: str, is_local: bool, tmp_path
     else:
         with pytest.raises(ConfigError, match="tokens"):
             config_of(toml("host", host), tmp_path)
+
+
+@pytest.mark.parametrize(("written", "host"), [("[::1]", "::1"), ("::1", "::1"), ("[fd00::2%eth0]", "fd00::2%eth0")])
+def test_an_ipv6_address_may_stand_in_brackets(tmp_path: Path, written: str, host: str) -> None:
+    assert config_of(toml("host", written), tmp_path, flags={"insecure": True}).host == host
+    assert host == "::1" or not is_loopback(host)
 
 
 def test_trusted_proxies_are_addresses_and_networks(tmp_path: Path) -> None:

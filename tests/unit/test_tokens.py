@@ -14,7 +14,7 @@ from relay.config.tokens import Token, Tokens, hashed, new_token, parse_tokens
 from relay.core.secret import Secret
 
 WORDS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(
-    lambda word: word == word.strip() and word and not word.startswith("sha256:")
+    lambda word: word == word.strip("\"'`").strip() and word and not word.startswith("sha256:")
 )
 
 
@@ -30,6 +30,20 @@ def test_each_token_is_known_by_its_name() -> None:
         "two": "bob",
         "three": "carol",
     }
+
+
+@pytest.mark.parametrize("written", ['"one"', "'one'", "`one`", '"one', "one'", '"', "' '"])
+def test_a_token_in_quotation_marks_is_refused_and_not_repeated(written: str) -> None:
+    with pytest.raises(ValueError, match="alice: it begins or ends with a quotation mark") as complaint:
+        parse_tokens({"alice": written})
+    assert "one" not in str(complaint.value)
+    with pytest.raises(ValueError, match="quotation mark"):
+        parse_tokens('"one,two"')
+
+
+def test_short_tokens_are_known_as_such_and_hashed_ones_never() -> None:
+    tokens = parse_tokens({"alice": "x" * 15, "bob": "x" * 16, "carol": hashed(Secret("short"))})
+    assert [(token.name, token.is_short) for token in tokens] == [("alice", True), ("bob", False), ("carol", False)]
 
 
 @pytest.mark.parametrize("offered", ["", "on", "ones", "ONE", " one", "alice", "two", "sha256:"])

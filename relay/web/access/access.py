@@ -14,7 +14,7 @@ from relay.core.rate_limits import Buckets, FairQuota, TokenBucket
 from relay.core.version import NAME
 from relay.web.access import client_address
 from relay.web.access.origins import Origins
-from relay.web.problems import problem
+from relay.web.problems import problem_of
 
 PREFIX = "/api/v1/market-data"
 WEBSOCKET, HISTORY = f"{PREFIX}/ws", f"{PREFIX}/history"
@@ -36,6 +36,8 @@ LEAST_CONNECTS = 300
 REQUESTS_PER_SECOND = 1_000.0
 ROWS_PER_MINUTE = 10_000_000
 TOKEN_OWNER = "token:"
+PAGE_ORIGIN = "X-Page-Origin"
+"""By this a page says its origin where browsers do not: in a request to the host that it was loaded from."""
 
 
 class Caller(NamedTuple):
@@ -193,7 +195,7 @@ class Access:
 
     def _preflight(self, request: web.Request) -> web.Response:
         if "Origin" not in request.headers or not self.origins.is_allowed(request):
-            return problem(403, Code.FORBIDDEN, "this Origin is not allowed")
+            return problem_of(self.origins.refusal(request, request.headers.get("Origin", "")))
         headers = {
             "Access-Control-Allow-Methods": "GET",
             "Access-Control-Allow-Headers": "Authorization, If-None-Match",
@@ -207,6 +209,8 @@ class Access:
         A browser does not tell a page why an attempt failed, so the page asks the same address without one.
         """
         caller = self.caller(request)
+        if (page := request.headers.get(PAGE_ORIGIN)) is not None:
+            self.origins.check_page(request, page)
         if not self._counts_no_connects(caller.owner) and (wait_s := self._connects.of(caller.owner).wait_s):
             raise _too_many(_most_connects(self.config), wait_s)
         self._check_room(caller)

@@ -7,13 +7,18 @@ from aiohttp import web
 
 from relay.core.errors import Code, RequestError
 from relay.core.intervals import parse_interval
-from relay.protocol.fields import INTERVAL, SYMBOL, Moment, Schema, Whole, parse_symbol, shown
+from relay.protocol.fields import INTERVAL, SYMBOL, Moment, Schema, Whole, parse_date, parse_symbol, shown
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
 MOST_AT_ONCE = 5000
 MOST_STREAMED = 50_000
+DATE_PATTERN = (
+    r"^(19[89]|20[0-9])[0-9]-(0[1-9]|1[0-2])-(0[1-9]|1[0-9]|2[0-8])"
+    r"(T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\.[0-9]{1,6})?(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9]))?$"
+)
+"""Times that are surely taken; others are too, such as the 31st of a month that has one."""
 
 
 class TextKind(Protocol[T_co]):
@@ -138,6 +143,21 @@ class Word:
         return {"type": "string"}
 
 
+class TimeInAddress(Moment):
+    """A time in Unix seconds or as RFC 3339 writes it, `2025-11-24T16:00:00Z`; without a zone it is UTC."""
+
+    __slots__ = ()
+
+    def of_text(self, name: str, text: str) -> int:
+        """Take both."""
+        moment = parse_date(text)
+        return super().of_text(name, text) if moment is None else self.of_json(name, moment)
+
+    def schema(self) -> Schema:
+        """Say both."""
+        return {"anyOf": [super().schema(), {"type": "string", "pattern": DATE_PATTERN}]}
+
+
 class CandleCount(Whole):
     """How many candles at most: more of them as lines, which are streamed, than in one JSON object."""
 
@@ -183,11 +203,11 @@ INTERVAL_PARAMETER = Required(
 )
 START_TIME = Parameter(
     "start_time",
-    Moment(),
-    "Unix seconds: no candle that opened before. With it, the first `limit` candles from there on.",
+    TimeInAddress(),
+    "Unix seconds, or a time of RFC 3339: no candle before. With it, the first `limit` candles from there on.",
     example=1_764_000_000,
 )
-END_TIME = Parameter("end_time", Moment(), "Unix seconds: no candle that opened after.", example=1_764_003_600)
+END_TIME = Parameter("end_time", TimeInAddress(), "As start_time: no candle that opened after.", example=1_764_003_600)
 CANDLE_COUNT = CandleCount(1, MOST_STREAMED)
 LIMIT = Defaulted(
     "limit",

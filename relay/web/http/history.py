@@ -1,13 +1,14 @@
 """The history route: candles of one stream, as JSON, CSV or newline-delimited JSON."""
 
 from collections.abc import AsyncGenerator
+from datetime import UTC, datetime
 from typing import NamedTuple
 
 import orjson
 from aiohttp import web
 
 from relay.core.bytes_cache import BytesCache
-from relay.core.errors import ProviderUnavailable, RelayError
+from relay.core.errors import Code, ProviderUnavailable, RelayError, RequestError
 from relay.core.intervals import length_s
 from relay.history.joining import live_of
 from relay.history.range_walk import HistoryRequest, LiveEdge
@@ -27,7 +28,8 @@ CONTENT_TYPES = {
     "ndjson": "application/x-ndjson",
 }
 
-
+AHEAD_S = 86_400
+"""A time that lies further ahead is a mistake; who asks for what comes next has a clock that may be wrong a little."""
 MOST_REMEMBERED = 4096
 """Paths that were asked for once: the body is kept the second time, so that a walk through history keeps none."""
 
@@ -129,6 +131,10 @@ class HistoryRoute:
         pin, symbol = query.symbol
         await self._directory.settled(pin, symbol)
         target = self._directory.resolve(pin, symbol, query.interval)
+        if query.start is not None and query.start > target.provider.clock.now() + AHEAD_S:
+            when = datetime.fromtimestamp(query.start, UTC).isoformat()
+            said = f"start_time {query.start} ({when}) is in the future; there are no candles yet"
+            raise RequestError(Code.INVALID_REQUEST, said)
         return _Asked(query, target, caller)
 
     async def _make(self, asked: _Asked, *, is_wanted: bool) -> _Made:

@@ -1,0 +1,41 @@
+"""What the commands that read the configuration have in common: their flags, and how a wrong value ends them."""
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator
+
+import click
+
+from relay.config.settings import SETTINGS, RelaySetting
+from relay.core.errors import ConfigError, StoreError
+
+CONFIG_HELP = "Configuration file (TOML); without it relay.toml of the working directory, if there is one."
+INSECURE_HELP = "Allow other machines to connect although no tokens are set."
+
+
+def takes_settings(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command a flag for each setting that is no secret."""
+    command = click.option("--insecure", is_flag=True, help=INSECURE_HELP)(command)
+    for setting in reversed(SETTINGS.values()):
+        if not setting.is_secret:
+            command = _flag_of(setting)(command)
+    return click.option("--config", "file", help=CONFIG_HELP)(command)
+
+
+def _flag_of(setting: RelaySetting) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    text = f"{setting.help.removesuffix('.')}.  [default: {setting.default_text}]"
+    if isinstance(setting.default, bool):
+        return click.option(f"{setting.flag}/--no-{setting.flag[2:]}", default=None, help=text)
+    if setting.name == "plugins":
+        return click.option(setting.flag, multiple=True, metavar=setting.form, help=f"{setting.help} Can be repeated.")
+    return click.option(setting.flag, metavar=setting.form or None, help=text)
+
+
+@contextlib.contextmanager
+def exit_on_relay_error() -> Iterator[None]:
+    """End the command with one line on stderr: exit code 2 when a person has to change the configuration, else 1."""
+    try:
+        yield
+    except (ConfigError, StoreError) as error:
+        click.echo(f"relay: {error}", err=True)
+        sys.exit(2 if isinstance(error, ConfigError) else 1)

@@ -1,0 +1,130 @@
+"""`relay serve`: serve clients, of the exchanges or of local stand-ins for them."""
+
+import dataclasses
+import logging
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
+from typing import Any, TypeAlias
+
+import click
+
+from relay.commands.config_options import exit_on_relay_error, takes_settings
+from relay.commands.distribution import Distribution
+from relay.config.settings import Config, load_config
+from relay.server.event_loop import run, without_stragglers
+from relay.server.run import serve
+from relay.telemetry.events import event
+from relay.telemetry.logs import set_up_logs
+
+log = logging.getLogger(__name__)
+
+StandIns: TypeAlias = Mapping[str, Mapping[str, Any]]
+"""Settings by provider."""
+
+
+@click.command("serve", short_help="Serve clients until SIGINT or SIGTERM.")
+@click.option(
+    "--sandbox",
+    is_flag=True,
+    help="Start local stand-ins for both exchanges: no network, no key needed. Keeps nothing without --database.",
+)
+@click.option("--forex-always-open", is_flag=True, help="With --sandbox: currency pairs trade at weekends too.")
+@takes_settings
+@click.pass_obj
+@without_stragglers()
+def command(
+    distribution: Distribution,
+    /,
+    sandbox: bool,
+    forex_always_open: bool,
+    file: str | None,
+    plugins: tuple[str, ...],
+    **flags: Any,
+) -> None:
+    """Serve clients until SIGINT or SIGTERM. SIGHUP reads tokens, certificates, origins, limits and the
+    settings of providers again.
+
+    Settings come from flags, then RELAY_… variables, then the configuration file. Tokens and keys have no flag: other
+    users of the machine could read it.
+
+    \b
+    relay serve --sandbox
+    relay serve --port 9000 --database /var/lib/relay/candles.db
+    RELAY_TWELVE_DATA_API_KEY=… relay serve --config /etc/relay.toml
+    """
+    if forex_always_open and not sandbox:
+        raise click.UsageError("--forex-always-open is for --sandbox; real markets have their hours")
+    flags["plugins"] = plugins or None
+    if sandbox and flags["database"] is None:
+        # Made-up prices must not get among real ones.
+        flags["database"] = ":memory:"
+    with exit_on_relay_error():
+        config = load_config(flags, file=file)
+        set_up_logs(config.log_level, config.log_format)
+
+        def read() -> Config:
+            return load_config(flags, file=file)
+
+        if sandbox:
+            run(_serve_sandbox(distribution, config, read, forex_always_open=forex_always_open))
+        else:
+            run(serve(config, distribution.providers(), _say, read))
+
+
+async def _serve_sandbox(
+    distribution: Distribution, config: Config, read: Callable[[], Config], *, forex_always_open: bool
+) -> None:
+    async with distribution.sandbox(forex_always_open=forex_always_open) as sandbox:
+        stand_ins = sandbox.provider_settings()
+        # Nobody waits for half a minute to see the first candle of a trial.
+        defaults = {"poll_seconds": 2, "market_hours": "always" if forex_always_open else "forex"}
+        if ignored := sorted(_ignored(config, stand_ins)):
+            log.info(
+                "--sandbox has stand-ins for the exchanges and ignores %s",
+                ", ".join(ignored),
+                extra=event("sandbox_ignores", settings=ignored),
+            )
+        if not forex_always_open:
+            log.info(
+                "currency pairs rest at weekends, as on the real market; --forex-always-open lets them trade",
+                extra=event("sandbox_hours"),
+            )
+
+        def pointed_at_it(config: Config) -> Config:
+            return _sandboxed(config, {"twelve_data": defaults}, stand_ins)
+
+        await serve(
+            pointed_at_it(config),
+            distribution.providers(),
+            lambda line: _say(f"{line} (sandbox: made-up prices)"),
+            lambda: pointed_at_it(read()),
+        )
+
+
+def _variables(stand_ins: StandIns) -> Iterator[str]:
+    """Yield the variables that would point the providers back at the real exchanges."""
+    for name, settings in stand_ins.items():
+        for key in settings:
+            yield from (f"RELAY_{name}_{key}".upper(), f"{name}_{key}".upper())
+
+
+def _ignored(config: Config, stand_ins: StandIns) -> Iterator[str]:
+    yield from (name for name in _variables(stand_ins) if config.environ.get(name))
+    for name, settings in stand_ins.items():
+        yield from (f"{key} in [{name}]" for key in settings if key in config.tables.get(name, {}))
+
+
+def _sandboxed(config: Config, defaults: StandIns, stand_ins: StandIns) -> Config:
+    """Return the configuration with what leads to the exchanges replaced by what leads to the stand-ins."""
+    tables = {**config.tables}
+    for name, settings in stand_ins.items():
+        tables[name] = {**defaults.get(name, {}), **tables.get(name, {}), **settings}
+    dropped = set(_variables(stand_ins))
+    environ = {name: value for name, value in config.environ.items() if name not in dropped}
+    return dataclasses.replace(config, tables=MappingProxyType(tables), environ=MappingProxyType(environ))
+
+
+def _say(line: str) -> None:
+    click.echo(line)
+    sys.stdout.flush()

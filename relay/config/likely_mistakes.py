@@ -1,0 +1,28 @@
+"""What can be used as it is configured, and is most likely a mistake; told at start and by check-config."""
+
+from collections.abc import Iterable, Iterator
+from difflib import get_close_matches
+
+from relay.config.environment import OF_CLIENTS, PREFIX, is_of_a_service, names_of_variable
+from relay.config.settings import SETTINGS, Config, setting_variables
+from relay.config.tokens import SHORT
+from relay.core.model import ProviderInfo
+
+
+def likely_mistakes(config: Config, infos: Iterable[ProviderInfo]) -> Iterator[str]:
+    """Yield one sentence for each; none holds a value."""
+    for token in config.tokens:
+        if token.is_short:
+            yield (
+                f"the token of {token.name} has fewer than {SHORT} characters and can be guessed; relay token makes one"
+            )
+    variables = [(setting.variable, setting.is_secret) for setting in SETTINGS.values()]
+    for info in infos:
+        for setting in info.settings:
+            variables += [(name, setting.is_secret) for name in setting_variables(info, setting)]
+    known = [each for name, is_secret in variables for each in names_of_variable(name, is_secret=is_secret)]
+    for name, value in sorted(config.environ.items()):
+        if name.startswith(PREFIX) and name not in (*known, *OF_CLIENTS) and not is_of_a_service(name, value):
+            # What they all begin with makes none of them alike.
+            near = get_close_matches(name.removeprefix(PREFIX), [each.removeprefix(PREFIX) for each in known], 1, 0.7)
+            yield f"no setting reads the variable {name}" + (f"; did you mean {PREFIX}{near[0]}?" if near else "")

@@ -1,0 +1,110 @@
+"""What `relay serve` does and says as it starts: where it listens, likely mistakes, how many files it may open."""
+
+import asyncio
+import contextlib
+import json
+import socket
+from pathlib import Path
+
+import aiohttp
+import pytest
+from click.testing import CliRunner
+
+from relay.cli import main
+from relay.client import RelayClient, State
+from tests.support.relay_process import serving
+
+
+def has_ipv6() -> bool:
+    with contextlib.suppress(OSError), socket.socket(socket.AF_INET6) as probe:
+        probe.bind(("::1", 0))
+        return True
+    return False
+
+
+async def is_alive(url: str) -> bool:
+    async with aiohttp.ClientSession() as session, session.get(f"{url}/healthz") as answer:
+        return answer.status == 200
+
+
+async def test_localhost_is_both_loopback_addresses(tmp_path: Path) -> None:
+    async with serving(tmp_path, "--host", "localhost") as served:
+        port = served.url.rpartition(":")[2]
+        assert served.url == f"http://127.0.0.1:{port}"
+        assert await is_alive(served.url)
+        if has_ipv6():
+            assert await is_alive(f"http://[::1]:{port}")
+        assert await served.stop() == 0
+
+
+@pytest.mark.skipif(not has_ipv6(), reason="the machine has no ::1")
+async def test_an_address_in_brackets(tmp_path: Path) -> None:
+    async with serving(tmp_path, "--host", "[::1]") as served:
+        assert served.url.startswith("http://[::1]:")
+        assert await is_alive(served.url)
+
+
+async def test_running_out_of_files_is_one_line(tmp_path: Path) -> None:
+    few = "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (90, 90))"
+    async with serving(tmp_path, "--log-format", "json", prepare=few) as served:
+        warning = json.loads(await served.logs("open_files_limited"))
+        assert warning["limit"] == 90
+        assert "max_clients is 10000" in warning["message"]
+        port = int(served.url.rpartition(":")[2])
+        with contextlib.ExitStack() as held:
+            for _ in range(100):
+                held.enter_context(socket.create_connection(("127.0.0.1", port)))
+            said = json.loads(await served.logs("open_files_used_up"))
+            # Long enough for a second look, and for asyncio's own loop to try again.
+            await asyncio.sleep(3)
+        assert (said["level"], said["limit"]) == ("error", 90)
+        assert await is_alive(served.url)
+        assert len([line for line in served.err if "open_files_used_up" in line or "Too many open" in line]) == 1
+        assert await served.stop() == 0
+
+
+async def test_what_is_likely_a_mistake_is_said_at_start_and_when_it_is_new(tmp_path: Path) -> None:
+    config = tmp_path / "relay.toml"
+    config.write_text("[tokens]\nalice = 'short'\n")
+    async with serving(tmp_path, env={"RELAY_PROT": "8001", "RELAY_PORT_80_TCP": "tcp://10.0.0.1:80"}) as served:
+        await served.logs("the token of alice has fewer than 16 characters")
+        await served.logs("RELAY_PROT; did you mean RELAY_PORT?")
+        config.write_text("[tokens]\nalice = 'short'\nbob = 'short too'\n")
+        await served.hang_up("the configuration was read again")
+        await served.logs("the token of bob has fewer")
+        told = [line for line in served.err if "config_mistake" in line or "fewer than" in line or "no setting" in line]
+        assert len(told) == 3
+        assert not [line for line in served.err if "short'" in line or "8001" in line or "10.0.0.1" in line]
+
+
+async def test_the_sandbox_says_what_it_ignores_and_takes_the_rest(tmp_path: Path) -> None:
+    (tmp_path / "relay.toml").write_text("[binance]\nws_url = 'wss://opensesame'\n[twelve_data]\npoll_seconds = 7\n")
+    env = {"TWELVE_DATA_API_KEY": "opensesame", "RELAY_TWELVE_DATA_CREDITS_PER_DAY": "55"}
+    async with serving(tmp_path, "--log-format", "json", env=env) as served:
+        said = json.loads(await served.logs("sandbox_ignores"))
+        assert said["settings"] == ["RELAY_TWELVE_DATA_CREDITS_PER_DAY", "TWELVE_DATA_API_KEY", "ws_url in [binance]"]
+        assert not [line for line in served.err if "opensesame" in line or "sandbox_hours" in line]
+
+
+SUNDAY = "import time; real = time.time; ahead = 1_764_504_000 - real(); time.time = lambda: real() + ahead"
+"""Noon of 30 November 2025."""
+
+
+@pytest.mark.parametrize(("environ", "is_closed"), [({}, True), ({"RELAY_TWELVE_DATA_MARKET_HOURS": "always"}, False)])
+async def test_currency_pairs_of_the_sandbox_keep_the_hours_of_their_market(
+    tmp_path: Path, environ: dict[str, str], is_closed: bool
+) -> None:
+    async with serving(tmp_path, always_open=False, env=environ, prepare=SUNDAY) as served:
+        await served.logs("currency pairs rest at weekends")
+        async with RelayClient(served.url) as client:
+            await client.subscribe("EUR/USD@1m")
+            async with asyncio.timeout(20):
+                async for message in client:
+                    if isinstance(message, State):
+                        assert (message.status == "market_closed") == is_closed, message
+                        break
+
+
+def test_the_flag_of_the_sandbox_is_for_it_only() -> None:
+    result = CliRunner().invoke(main, ["serve", "--forex-always-open"])
+    assert (result.exit_code, "for --sandbox" in result.output) == (2, True)

@@ -1,0 +1,105 @@
+"""What may be meant by a symbol that nobody lists, by an interval and by a time that are written in another way."""
+
+from itertools import islice
+
+import pytest
+
+from relay.core.errors import RequestError
+from relay.core.intervals import INTERVALS, parse_interval
+from relay.instruments.spellings import other_spellings
+from relay.protocol.fields import Moment, parse_date
+from relay.web.contract.parameters import TimeInAddress
+
+LISTED = ["BTCUSDT", "BTCUSDC", "BTCEUR", "ETHUSDT", "ETHBTC", "EUR/USD", "USD/JPY", "XAU/USD", "GBP/USD", "BRK.A"]
+
+
+def meant(asked: str) -> str | None:
+    return next((spelling for spelling in other_spellings(asked) if spelling in LISTED), None)
+
+
+@pytest.mark.parametrize(
+    ("asked", "symbol"),
+    [
+        ("BTC/USDT", "BTCUSDT"), ("BTC-USDT", "BTCUSDT"), ("btc_usdt", "BTCUSDT"), ("BTC:USDT", "BTCUSDT"),
+        ("BTC-USD", "BTCUSDT"), ("BTCUSD", "BTCUSDT"), ("XBTUSD", None), ("XBT/USD", "BTCUSDT"),
+        ("EURUSD", "EUR/USD"), ("EUR-USD", "EUR/USD"), ("eur", "EUR/USD"), ("euro", "EUR/USD"), ("gold", "XAU/USD"),
+        ("XAUUSD", "XAU/USD"), ("USDJPY", "USD/JPY"),
+        ("bitcoin", "BTCUSDT"), ("Ethereum", "ETHUSDT"), ("BTC", "BTCUSDT"), ("ETH/BTC", "ETHBTC"),
+        ("BTCUSTD", "BTCUSDT"), ("BTCUST", "BTCUSDT"), ("BTCUSDTT", "BTCUSDT"), ("BTXUSDT", "BTCUSDT"),
+        ("EUR/USDD", "EUR/USD"), ("EURUSF", "EUR/USD"),
+        ("NOSUCHSYMBOL", None), ("A", None), ("...", None), ("9" * 48, None), ("A/" * 24, None),
+    ],
+)  # fmt: skip
+def test_what_people_write_leads_to_what_they_mean(asked: str, symbol: str | None) -> None:
+    assert meant(asked) == symbol
+
+
+@pytest.mark.parametrize("asked", ["X" * 48, "A:B/" * 12, "Ä" * 48, "BTC-USD-PERP-20261225", "ABCDEFGHIJKLMNOP"])
+def test_there_are_few_enough_to_look_them_all_up(asked: str) -> None:
+    assert len(list(islice(other_spellings(asked), 4001))) <= 4000
+
+
+@pytest.mark.parametrize(
+    ("written", "interval"),
+    [
+        ("60", "1m"), ("300", "5m"), ("3600", "1h"), ("5", "5m"), ("15", "15m"), ("240", "4h"), ("1440", "1d"),
+        ("1min", "1m"), ("5 mins", "5m"), ("minute", "1m"), ("M15", "15m"), ("H4", "4h"), ("D1", "1d"), ("60m", "1h"),
+        ("120m", "2h"), ("24h", "1d"), ("1hour", "1h"), ("7d", "1w"), ("1day", "1d"), ("1wk", "1w"), ("1mo", "1M"),
+        ("month", "1M"), ("60s", "1m"),
+    ],
+)  # fmt: skip
+def test_an_interval_in_another_spelling_is_suggested(written: str, interval: str) -> None:
+    with pytest.raises(RequestError, match=rf"unknown interval '{written}'; did you mean {interval}\? use one of 1s "):
+        parse_interval(written)
+
+
+@pytest.mark.parametrize("written", ["", "90m", "1y", "often", "-60", "0", "0m", "m" * 40, "9" * 40, "1.5h", "٦٠"])
+def test_what_is_no_interval_in_any_spelling_is_none(written: str) -> None:
+    with pytest.raises(RequestError, match="unknown interval") as complaint:
+        parse_interval(written)
+    assert "did you mean" not in complaint.value.message
+    assert complaint.value.message.endswith(" ".join(INTERVALS))
+
+
+@pytest.mark.parametrize(
+    ("written", "seconds"),
+    [
+        ("2025-11-24T16:00:00Z", 1_764_000_000), ("2025-11-24t16:00:00z", 1_764_000_000),
+        ("2025-11-24T17:00:00+01:00", 1_764_000_000), ("2025-11-24T17:00:00 01:00", 1_764_000_000),
+        ("2025-11-24 16:00:00", 1_764_000_000), ("2025-11-24T16:00", 1_764_000_000),
+        ("2025-11-24T16:00:00.250Z", 1_764_000_000), ("2025-11-24", 1_763_942_400), ("1764000000", 1_764_000_000),
+    ],
+)  # fmt: skip
+def test_addresses_take_times_of_rfc_3339(written: str, seconds: int) -> None:
+    assert TimeInAddress().of_text("start_time", written) == seconds
+
+
+@pytest.mark.parametrize(
+    "written",
+    ["2025-13-24", "2025-02-30", "2025-11-24T25:00:00Z", "yesterday", "24.11.2025", "1960-01-01", "9999-12-31", "",
+     "2025-11-24T16:00:00+99:00", "٢٠٢٥-11-24", "2025-11-24T16:00:00Zjunk"],
+)  # fmt: skip
+def test_what_is_no_time_is_refused(written: str) -> None:
+    with pytest.raises(RequestError, match="times are Unix seconds"):
+        TimeInAddress().of_text("start_time", written)
+
+
+@pytest.mark.parametrize(
+    ("value", "number"),
+    [
+        (1_764_000_000_000, 1_764_000_000), (1_764_000_000_250, 1_764_000_000), (1_764_000_000_000_000, 1_764_000_000),
+        ("1764000000000", 1_764_000_000), ("2025-11-24T16:00:00Z", 1_764_000_000), ("2025-11-24", 1_763_942_400),
+    ],
+)  # fmt: skip
+def test_milliseconds_and_dates_in_messages_are_refused_with_the_number_that_is_meant(
+    value: int | str, number: int
+) -> None:
+    with pytest.raises(RequestError, match=f"not milliseconds: did you mean {number}\\?$"):
+        Moment().of_json("since", value)
+
+
+@pytest.mark.parametrize("value", [True, None, [], {}, -5, 1.5, 10**30, "soon", float("nan"), float("inf")])
+def test_what_means_no_time_suggests_none(value: object) -> None:
+    with pytest.raises(RequestError, match=r"not milliseconds$"):
+        Moment().of_json("since", value)
+    assert parse_date(str(value)) is None
