@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import faulthandler
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -85,6 +86,9 @@ def serve(sandbox: bool, file: str | None, plugins: tuple[str, ...], **flags: An
     with _exit_2_on_config_error():
         config = load_config(flags, file=file)
         set_up_logs(config.log_level, config.log_format)
+        # A crash in C says where: somebody cut off a file that SQLite has mapped, or an extension of a plugin's failed.
+        if sys.__stderr__ is not None:
+            faulthandler.enable(sys.__stderr__)
 
         def read() -> Config:
             return load_config(flags, file=file)
