@@ -124,9 +124,13 @@ class DatabasePlace:
                 return PlaceSeen(f"its {what} was deleted or replaced", None)
         if self._files is None or self._left is None:
             return PlaceSeen("", None)
-        if harm := self._files.harm(self._left):
-            return PlaceSeen(harm.reason, None, is_in_place=True, keeps_log=harm.keeps_log)
-        return PlaceSeen("", self._files.footprint(self._left))
+        try:
+            if harm := self._files.harm(self._left):
+                return PlaceSeen(harm.reason, None, is_in_place=True, keeps_log=harm.keeps_log)
+            return PlaceSeen("", self._files.footprint(self._left))
+        except OSError:
+            # What to make of it SQLite will find out.
+            return PlaceSeen("", self._left)
 
     def settle(self, seen: PlaceSeen | None = None) -> None:
         """Take down how the files are, after a change of our own, or how they were seen, if that is dealt with.
@@ -135,8 +139,10 @@ class DatabasePlace:
         """
         if seen is not None:
             self._left = seen.footprint
-        elif self._files is not None and (self._left is None or self._files.harm(self._left) is None):
-            self._left = self._files.footprint(self._left)
+            return
+        with suppress(OSError):
+            if self._files is not None and (self._left is None or self._files.harm(self._left) is None):
+                self._left = self._files.footprint(self._left)
 
     def is_changed(self, seen: PlaceSeen) -> bool:
         """Say whether something was written to the files since, beside what was committed by way of SQLite's log."""
@@ -148,17 +154,22 @@ class DatabasePlace:
     @property
     def is_untouched(self) -> bool:
         """Whether nobody has written to the files since; waits for no disk, where `look` may."""
-        return self._files is None or self._left is None or self._files.is_untouched(self._left)
+        try:
+            return self._files is None or self._left is None or self._files.is_untouched(self._left)
+        except OSError:
+            return False
 
     def guard(self) -> None:
         """See to it that SQLite's index can be read; takes a microsecond."""
-        if self._files is not None:
-            self._files.guard_index()
+        with suppress(OSError):
+            if self._files is not None:
+                self._files.guard_index()
 
     def drop_log(self) -> None:
         """Have SQLite take nothing from the log into a database that it does not belong to."""
-        if self._files is not None:
-            self._files.drop_log()
+        with suppress(OSError):
+            if self._files is not None:
+                self._files.drop_log()
 
     def wide(self) -> dict[str, int]:
         """Return which of the files other users may use, and their modes."""

@@ -1,6 +1,7 @@
 """A database that is not under its name any more while it is used, or changed from outside: noticed, said, honest."""
 
 import asyncio
+import errno
 import itertools
 import logging
 import os
@@ -21,6 +22,7 @@ from relay.core.clock import Clock
 from relay.core.errors import StoreError
 from relay.core.model import Candle, StreamKey
 from relay.core.spans import Span
+from relay.storage import footprint
 from relay.storage.chunks import joined
 from relay.storage.database import FileChecks
 from relay.storage.inspect import overview, reading, vacuum
@@ -611,6 +613,21 @@ async def test_nothing_is_answered_from_a_file_that_was_written_over(path: Path)
         await asyncio.to_thread(copy_over, path)
         with pytest.raises(StoreError, match="cannot be read: the file was written over"):
             await everything(store)
+
+
+async def test_files_that_cannot_be_looked_at_end_nothing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    async with opened(path) as store:
+        await fill_with_log(store, path)
+        with monkeypatch.context() as broken:
+            broken.setattr(footprint, "_stamp", fail)
+            assert await everything(store) == minutes(*range(1, 11))
+            await store.add("demo", KEY, minutes(11), Span(601, 661))
+            await asyncio.sleep(0.1)
+        await asyncio.to_thread(IN_PLACE["zeros"], path, "-wal")
+        await eventually(lambda: store.replacements == 1)
 
 
 # Programs that do no harm
