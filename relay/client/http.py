@@ -121,10 +121,12 @@ class Http:
         params = {name: str(value) for name, value in asked.items() if value is not None}
         timeout = aiohttp.ClientTimeout(total=self._timeout_s)
         url = self._url / _ROUTES / route
+        # The bounds of a relay's answers do not stay on a connection that its owner uses for others.
+        headers = self._headers if self._like is None else {**self._headers, "Connection": "close"}
         with self._translated:
             async with (
                 self._opened() as session,
-                session.get(url, params=params, headers=self._headers, timeout=timeout) as answer,
+                session.get(url, params=params, headers=headers, timeout=timeout) as answer,
             ):
                 body = await read_within(answer, BOUNDS)
         if answer.status >= 400:

@@ -1,6 +1,7 @@
 """`relay serve`: serve clients, of the exchanges or of local stand-ins for them."""
 
 import dataclasses
+import faulthandler
 import logging
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -62,6 +63,9 @@ def command(
     with exit_on_relay_error():
         config = load_config(flags, file=file)
         set_up_logs(config.log_level, config.log_format)
+        # A crash in C says where: somebody cut off a file that SQLite has mapped, or an extension of a plugin's failed.
+        if sys.__stderr__ is not None:
+            faulthandler.enable(sys.__stderr__)
 
         def read() -> Config:
             return load_config(flags, file=file)

@@ -38,7 +38,9 @@ class Seam(NamedTuple):
 
 _WITHOUT_LINES = "what exchanges send is not read in slices, and a flood of it is not cut"
 BODY = Seam(
-    aiohttp.ClientResponse, ("_body",), "what plugins read by read(), text() or json() of an answer has no bound"
+    aiohttp.ClientResponse,
+    ("_body",),
+    "what plugins read by read(), text() or json() is bounded by its connection alone",
 )
 """aiohttp bounds no answer; what `read` leaves in `_body`, `text` and `json` take from there."""
 CONNECTIONS = Seam(
@@ -62,6 +64,11 @@ PAUSING = Seam(
 )
 """aiohttp pauses the transport when it has enough; the slices that wait before it have to be held as well."""
 SEAMS = (BODY, CONNECTIONS, FACTORY, END, HEAD, PAUSING)
+
+
+def has_lines() -> bool:
+    """Say whether this aiohttp lets connections have lines."""
+    return FACTORY.is_there and END.is_there and HEAD.is_there
 
 
 # -- connections with a line -----------------------------------------------------------------------
@@ -115,11 +122,25 @@ class LinedResponse(aiohttp.ClientResponse):
     async def start(self, connection: Any) -> aiohttp.ClientResponse:
         """Read status and headers."""
         # The connection of an answer that is here as a whole is let go at once.
-        line = line_of(connection.transport)
+        line = line_of(connection.transport) or _adopt(connection.protocol)
         await super().start(connection)
         if line is not None:
             line.answer(self.status, self.content)
         return self
+
+
+def _adopt(given: object) -> Line | None:
+    """Put a line before an end that somebody else's connector made, and return it; None where that cannot be."""
+    end: Any = given
+    if not has_lines() or type(given) is not ResponseHandler or end.transport is None:
+        return None
+    transport = end.transport
+    end.__class__ = LinedEnd
+    line = end.line = Line(end, transport)
+    line.begin()
+    if not PAUSING.is_there:
+        end.transport = HeldTransport(transport, line)
+    return line
 
 
 class LinedSocket(aiohttp.ClientWebSocketResponse):
@@ -136,7 +157,7 @@ class LinedSocket(aiohttp.ClientWebSocketResponse):
 def new_connector() -> aiohttp.TCPConnector:
     """Return what opens connections with lines for one session."""
     connector = aiohttp.TCPConnector()
-    if FACTORY.is_there and END.is_there and HEAD.is_there:
+    if has_lines():
         connector._factory = partial(LinedEnd, loop=asyncio.get_running_loop())  # type: ignore[assignment]
     return connector
 

@@ -22,6 +22,8 @@ HEAD_BYTES = 128 * 1024
 SPARE_BYTES = 256 * 1024
 """Of an answer, content has to be one half at least of what comes beyond this. The other half, at most, are the heads
 of chunks and their extensions, trailers and empty blocks of a compressed text."""
+ANSWER_BYTES = 32 * 1024 * 1024
+"""So much content an answer may have after decompression, however it is read, unless its reader allows more."""
 USELESS_RATE, USELESS_BURST = 1000.0, 20_000.0
 """So many frames of a WebSocket may mean nothing, in a second and at once. Each costs about 10 µs of the loop."""
 NEWS_UNITS, NEWS_UNIT_BYTES = 10.0, 512.0
@@ -43,7 +45,7 @@ class Line(Slices):
     After an answer nothing may come before the next request.
     """
 
-    __slots__ = ("_came", "_content", "_is_idle", "_news", "frames", "news", "news_bytes")
+    __slots__ = ("_came", "_content", "_is_idle", "_news", "frames", "most_bytes", "news", "news_bytes")
     inner: Any
 
     def __init__(self, inner: Any, transport: asyncio.Transport) -> None:
@@ -54,6 +56,7 @@ class Line(Slices):
         """Messages that meant something, and what they held, since it was last asked for."""
         self._news = TokenBucket(NEWS_RATE, NEWS_BURST)
         self._came = 0
+        self.most_bytes = ANSWER_BYTES
         self._content: aiohttp.StreamReader | None = None
         self._is_idle = False
         transport.set_protocol(self)
@@ -72,7 +75,9 @@ class Line(Slices):
                 self._refuse(f"more than {HEAD_BYTES // 1024} KiB come before the answer")
                 return
         super().pass_on(data)
-        if self._content is not None and self._came > SPARE_BYTES + 2 * self._content.total_bytes:
+        if self._content is not None and self._content.total_bytes > self.most_bytes:
+            self._refuse(f"the answer is larger than {self.most_bytes / (1 << 20):g} MiB after decompression")
+        elif self._content is not None and self._came > SPARE_BYTES + 2 * self._content.total_bytes:
             self._refuse("more than half of what comes is no content")
 
     def _refuse(self, why: str) -> None:
@@ -92,7 +97,7 @@ class Line(Slices):
 
     def begin(self) -> None:
         """Expect an answer."""
-        self._came, self._content, self._is_idle = 0, None, False
+        self._came, self._content, self._is_idle, self.most_bytes = 0, None, False, ANSWER_BYTES
         self.slice_bytes = SMALL_SLICE_BYTES
 
     def answer(self, status: int, content: aiohttp.StreamReader) -> None:

@@ -15,7 +15,7 @@ from yarl import URL
 
 from relay.core.version import VERSION
 from relay.network.aiohttp_client_seams import LinedResponse, LinedSocket, fill_body, new_connector
-from relay.network.connector import TooLarge
+from relay.network.connector import ANSWER_BYTES, TooLarge, line_of
 
 MIB = 1 << 20
 _PART = MIB // 4
@@ -53,7 +53,7 @@ class Bounds(NamedTuple):
 PAGE_BOUNDS = Bounds(16 * MIB, 1_000_000)
 """For candles of a provider. The largest answers that are known are 5,000 rows of Twelve Data: 0.6 MB with 60,000
 values for each symbol of a batch. A page of Binance has 0.2 MB."""
-LIST_BOUNDS = Bounds(32 * MIB, 2_000_000)
+LIST_BOUNDS = Bounds(ANSWER_BYTES, 2_000_000)
 """The most of an answer that is ever read of a provider: its list of instruments. The largest that is known is
 Binance's exchangeInfo: about 6 MB with 530,000 values for the 3,710 pairs of 2026-09, and 16 MB with 1,300,000 values
 when each pair has 200 permissions."""
@@ -113,8 +113,8 @@ def open_session(
     """Return a session; whoever asked for it closes it.
 
     `on_headers` is called with the headers of each answer. Of a session that it shall be `like`, the connector, the
-    headers and the cookies are used, and left to their owner; how much its connections take of a flood is not bounded.
-    Raises RuntimeError when that one is closed.
+    headers and the cookies are used, and left to their owner; what comes on its connections has the same bounds, unless
+    its connector makes other ends of connections than aiohttp does. Raises RuntimeError when that one is closed.
     """
     if like is not None and like.closed:
         raise RuntimeError("the session given is closed")
@@ -155,6 +155,9 @@ async def read_within(answer: aiohttp.ClientResponse, bounds: Bounds) -> bytes:
 
     Raises `TooLarge`, and closes the connection, as soon as a bound is passed.
     """
+    line = None if answer.connection is None else line_of(answer.connection.transport)
+    if line is not None:
+        line.most_bytes = max(line.most_bytes, bounds.most_bytes)
     parts: list[bytes] = []
     size = marks = since = 0
     try:

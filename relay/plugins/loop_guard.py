@@ -7,11 +7,11 @@ import signal
 import sys
 import traceback
 from collections import Counter
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextvars import Context
 from functools import partial
-from types import CoroutineType, FunctionType, MethodType
+from types import CodeType, CoroutineType, FunctionType, MethodType
 from typing import Any, NoReturn, TypeVar, TypeVarTuple
 
 from relay.telemetry.events import event
@@ -130,14 +130,17 @@ class RelayLoop(asyncio.AbstractEventLoop):
         return super().create_task(coro, **options)
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:
-        """Report an exception that nobody catches; not each time that it comes again from the same place."""
+        """Report what nobody catches: of a plugin as its harm, else not each time that it comes from the same place."""
         error = context.get("exception")
         if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
             return  # Of each connection that it could not accept; relay.server.open_files says it once.
-        if isinstance(error, BaseException) and error.__traceback__ is not None:
-            *_, (frame, line) = traceback.walk_tb(error.__traceback__)
-            if not self._is_news(f"{type(error).__name__} {frame.f_code.co_filename} {line}"):
-                return
+        frames = _frames_of(error)
+        if (owner := self._owner_of_any(frames)) is not None and isinstance(error, BaseException):
+            lines = "".join(traceback.format_exception(error)).rstrip()
+            self._note(owner, f"let {type(error).__name__} out of a task or callback", _place_of(frames), lines)
+            return
+        if frames and not self._is_news(f"{type(error).__name__} {_place_of(frames)}"):
+            return
         super().call_exception_handler(context)
 
     def _guarding(self, call: Callable[..., asyncio.Handle]) -> Any:
@@ -179,12 +182,13 @@ class RelayLoop(asyncio.AbstractEventLoop):
 
     def note_end(self, error: BaseException) -> None:
         """Say that somebody's task or callback let out what ends the loop."""
-        frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
-        owner = next(filter(None, (self._owner_in(frame.f_code.co_filename) for frame in reversed(frames))), None)
-        code = frames[-1].f_code
-        where = f"{code.co_qualname} ({code.co_filename}, line {frames[-1].f_lineno})"
+        frames = _frames_of(error)
+        did = f"let {type(error).__name__} out to the event loop, which goes on"
         lines = "".join(traceback.format_exception(error)).rstrip()
-        self._note(owner, f"let {type(error).__name__} out to the event loop, which goes on", where, lines)
+        self._note(self._owner_of_any(frames), did, _place_of(frames), lines)
+
+    def _owner_of_any(self, frames: Sequence[tuple[CodeType, int]]) -> str | None:
+        return next(filter(None, (self._owner_in(code.co_filename) for code, _ in reversed(frames))), None)
 
     def _check(self, what: str) -> None:
         if self._is_guarded:
@@ -217,6 +221,17 @@ class RelayLoop(asyncio.AbstractEventLoop):
         self._times[what] += 1
         times = self._times[what]
         return times == int(10 ** (len(str(times)) - 1))
+
+
+def _frames_of(error: object) -> list[tuple[CodeType, int]]:
+    """Return which code an exception came through, at which line, the innermost last."""
+    found = error.__traceback__ if isinstance(error, BaseException) else None
+    return [(frame.f_code, line) for frame, line in traceback.walk_tb(found)]
+
+
+def _place_of(frames: Sequence[tuple[CodeType, int]]) -> str:
+    code, line = frames[-1]
+    return f"{code.co_qualname} ({code.co_filename}, line {line})"
 
 
 class _PlainLoop(RelayLoop, asyncio.SelectorEventLoop):

@@ -1,7 +1,8 @@
 """The open database file: one connection, one user at a time, what its errors become, and whether it is still there.
 
-Once the file is not the one under its name any more, or there is none, the connection is given up for one to the file
-that is there. Until there is one an empty database in memory is read in its place, and nothing can be written.
+Once the file is not the one under its name any more, or was written over in its place, or there is none, the connection
+is given up for one to the file that is there. Until there is one an empty database in memory is read in its place, and
+nothing can be written.
 """
 
 import asyncio
@@ -19,7 +20,7 @@ from relay.core.threads import in_thread
 from relay.storage.damage import Suspicion
 from relay.storage.health import Problems
 from relay.storage.opening import MEMORY, connected
-from relay.storage.place import DatabasePlace
+from relay.storage.place import DatabasePlace, PlaceSeen, stamp_of
 from relay.storage.schema import reason_of
 from relay.storage.sql import Tables
 from relay.telemetry.events import event
@@ -71,7 +72,7 @@ class Database:
         self._pace = pace
         self._device = None if place is None else place.device
         self._lost_at = 0.0
-        self._stamp = (0, 0) if place is None else place.look().stamp
+        self._unsettled: tuple[int, int, int] | None = None
         self._data_version: int | None = None
         self._suspicion = Suspicion("" if place is None else place.path, problems, pace.verify_s)
         self._alarm = asyncio.Event()
@@ -109,10 +110,12 @@ class Database:
         if self._watching is not None:
             await asyncio.gather(self._watching, return_exceptions=True)
         await self._suspicion.close()
+        place, self._place = self._place, None
+        if place is not None and not (await in_thread(place.look)).keeps_log:
+            await in_thread(place.drop_log)
         with suppress(sqlite3.Error):
             await self.connection.close()
-        if self._place is not None:
-            place, self._place = self._place, None
+        if place is not None:
             await in_thread(place.leave)
 
     @property
@@ -133,7 +136,12 @@ class Database:
             raise StoreError(f"the store cannot be read: {_STALLED}", _STALLED)
         try:
             async with self.lock:
+                if (place := self._place) is not None:
+                    place.guard()
                 found = await read(*asked, **_)
+                # Only now: of what was done to the file before nothing is to be in what was found.
+                if place is not None and not place.is_untouched and (seen := await in_thread(place.look)).is_in_place:
+                    raise self._lose(seen, "read")
         except (sqlite3.Error, ValueError, OverflowError) as error:
             reason = reason_of(error)
             if isinstance(error, sqlite3.Error):
@@ -153,7 +161,7 @@ class Database:
                 try:
                     return await write(*what, **_)
                 finally:
-                    await self._note_stamp()
+                    await self._settle()
         except (sqlite3.Error, ValueError, OverflowError) as error:
             self._suspicion.raise_(error)
             reason = reason_of(error)
@@ -174,7 +182,7 @@ class Database:
                     if self.problems.of("write"):
                         # Where nothing may grow there is room in a log that is emptied.
                         await self.tables.fetch("PRAGMA wal_checkpoint(TRUNCATE)")
-                        await self._note_stamp()
+                        await self._settle()
                     return False
                 except (sqlite3.Error, ValueError) as error:
                     self._suspicion.raise_(error)
@@ -212,34 +220,40 @@ class Database:
             return
         reason = self.problems.of("file") or "the file is gone"
         if self._place is not None:
-            reason, stamp = await in_thread(self._place.look)
-            if not reason:
-                await self._notice_changes(stamp)
+            seen = await in_thread(self._place.look)
+            if not seen.lost:
+                await self._notice_changes(self._place, seen)
                 return
-            self.problems.note("file", reason)
-            self._alarm.set()
+            raise self._lose(seen, "written")
         raise StoreError(f"the store cannot be written: {reason}", reason)
 
-    async def _note_stamp(self) -> None:
-        """Take down how the file is after a change of our own."""
+    def _lose(self, seen: PlaceSeen, done: str) -> StoreError:
+        """Have the file given up soon; return what says so."""
+        self.problems.note("file", seen.lost)
+        self._alarm.set()
+        return StoreError(f"the store cannot be {done}: {seen.lost}", seen.lost)
+
+    async def _settle(self) -> None:
+        """Take down how the files are after a change of our own."""
         if self._place is not None:
-            self._stamp = (await in_thread(self._place.look)).stamp
+            await in_thread(self._place.settle)
 
     async def _note_version(self) -> None:
         """Take down what no other program has changed yet."""
         with suppress(sqlite3.Error):
             ((self._data_version,),) = await self.tables.fetch("PRAGMA data_version")
 
-    async def _notice_changes(self, stamp: tuple[int, int]) -> None:
+    async def _notice_changes(self, place: DatabasePlace, seen: PlaceSeen) -> None:
         ((version,),) = await self.tables.fetch("PRAGMA data_version")
         before, self._data_version = self._data_version, version
-        is_written_over = stamp != self._stamp
-        self._stamp = stamp
-        if is_written_over:
+        is_changed = place.is_changed(seen)
+        if is_changed or before != version:
+            place.settle(seen)
+        if is_changed:
             # By a checkpoint of another program, or not by way of SQLite: that shows where nothing is remembered.
             self._suspicion.raise_()
             await self.tables.fetch("PRAGMA shrink_memory")
-        if is_written_over or before != version:
+        if is_changed or before != version:
             self.tables.forget_ids()
             self.on_change()
             about = event("store_changed")
@@ -249,13 +263,18 @@ class Database:
         """Close what is not the file any more; from now on nothing is known."""
         assert self._place is not None
         place, self._place = self._place, None
+        seen = await in_thread(place.look)
+        self._unsettled = None if seen.keeps_log else (0, 0, 0)
         self._lost_at = asyncio.get_running_loop().time()
         await self._suspicion.close()
         stand_in, _ = await connected(MEMORY)
         old = self.tables.use(stand_in)
-        # What is in its log only belongs into that file, which may have another name now.
-        with suppress(sqlite3.Error, ValueError):
-            await old.execute_fetchall("PRAGMA wal_checkpoint(TRUNCATE)")
+        if seen.keeps_log:
+            # What is in its log only belongs into that file, which may have another name now.
+            with suppress(sqlite3.Error, ValueError):
+                await old.execute_fetchall("PRAGMA wal_checkpoint(TRUNCATE)")
+        else:
+            await in_thread(place.drop_log)
         with suppress(sqlite3.Error, ValueError):
             await old.close()
         await in_thread(place.leave)
@@ -263,6 +282,11 @@ class Database:
 
     async def _go_on(self) -> bool:
         """Open what is there now; return whether that could be done."""
+        if self._unsettled is not None:
+            # Whoever writes over a file may not be done.
+            before, self._unsettled = self._unsettled, await in_thread(stamp_of, self._name)
+            if before != self._unsettled:
+                return False
         may_create = asyncio.get_running_loop().time() >= self._lost_at + self._pace.absent_s
         try:
             connection, place = await connected(self._name, may_create=may_create, device=self._device)
@@ -273,11 +297,14 @@ class Database:
         stand_in = self.tables.use(connection)
         await stand_in.close()
         self._place, self._device = place, place.device
-        self._stamp = place.look().stamp
         await self._note_version()
         self._suspicion = Suspicion(place.path, self.problems, self._pace.verify_s)
+        if self._unsettled is not None:
+            self._unsettled = None
+            self._suspicion.raise_()
         self.replacements += 1
         self.on_change()
-        self.problems.clear("file")
+        for doing in ("read", "file"):
+            self.problems.clear(doing)
         log.warning("the store goes on with the file that is there now", extra=event("store_replaced"))
         return True

@@ -32,8 +32,9 @@ async def connected(
             places.append(DatabasePlace.take(name, may_create=may_create, device=device))
             opened = open_database(places[0].path, name)
             try:
-                places[0].note()
-            except StoreError:
+                pages = opened.execute("SELECT rootpage FROM sqlite_master WHERE name = 'totals'").fetchall()
+                places[0].note([1, *(number for (number,) in pages)])
+            except (StoreError, sqlite3.Error):
                 opened.close()
                 raise
             return opened

@@ -1,7 +1,7 @@
 """Where a database is on the disk: whose it is, and whether what stands under its names is what was opened; no SQL.
 
-SQLite keeps to the files that it opened, whatever their names stand for later. The database itself is never opened
-here: closing it again would end the locks that SQLite has on it.
+SQLite keeps to the files that it opened, whatever their names stand for later. What is
+opened here is closed only after SQLite has closed it: that ends the locks that SQLite has on it.
 """
 
 import errno
@@ -9,16 +9,17 @@ import fcntl
 import os
 import socket
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
 from relay.core.errors import StoreError
+from relay.storage.footprint import INDEX, LOG, Footprint, OpenFiles
 
 MODE = 0o600
 """Of what is created; SQLite gives its two files the mode of the database."""
 
-_LOG, _INDEX, _LOCK = "-wal", "-shm", "-lock"
+_LOCK = "-lock"
 _ADVICE = "check that its directory exists and is writable"
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
 _NO_LOCKS = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
@@ -28,13 +29,15 @@ Identity = tuple[int, int]
 
 
 class PlaceSeen(NamedTuple):
-    """What a look shows: why the files are not those that were opened (or nothing), and how the database is.
+    """What a look shows: why the files are not what was left (or nothing), and how they are.
 
-    `stamp` is another one after every write to the database itself, which is not every transaction.
+    `is_in_place` says that the file was written over, and `keeps_log` that what is in its log belongs to it.
     """
 
     lost: str
-    stamp: tuple[int, int]
+    footprint: Footprint | None
+    is_in_place: bool = False
+    keeps_log: bool = True
 
 
 class DatabasePlace:
@@ -47,6 +50,8 @@ class DatabasePlace:
         self._name = os.path.abspath(name)
         self._lock = lock
         self._opened: dict[str, Identity | None] = {"": identity(path), _LOCK: identity(path + _LOCK)}
+        self._files: OpenFiles | None = None
+        self._left: Footprint | None = None
         self.path = path
 
     @classmethod
@@ -90,29 +95,81 @@ class DatabasePlace:
         opened = self._opened[""]
         return -1 if opened is None else opened[0]
 
-    def note(self) -> None:
-        """Take down what SQLite has opened. Raises `StoreError` if it may not be what `take` has found."""
-        self._opened |= {suffix: identity(self.path + suffix) for suffix in (_LOG, _INDEX)}
+    def note(self, pages: Sequence[int]) -> None:
+        """Take down what SQLite has opened; the content of some `pages` tells one state of the database from another.
+
+        Raises `StoreError` if it may not be what `take` has found.
+        """
+        self._opened |= {suffix: identity(self.path + suffix) for suffix in (LOG, INDEX)}
+        try:
+            self._files = OpenFiles(self.path, pages)
+        except OSError as error:
+            raise _refused(self._name, error) from None
+        self.settle()
         if lost := self.look().lost:
             raise StoreError(f"database {self._name}: {lost} while it was opened; try again", lost)
 
     def look(self) -> PlaceSeen:
-        """Say what stands under the names now."""
+        """Say what stands under the names now, and whether that is what was left when `settle` was called."""
         try:
             found = os.stat(self._name)
         except (FileNotFoundError, NotADirectoryError):
-            return PlaceSeen("the file was deleted", (0, 0))
+            return PlaceSeen("the file was deleted", None)
         except OSError:
-            return PlaceSeen("the file cannot be reached", (0, 0))
-        stamp = found.st_size, found.st_mtime_ns
+            return PlaceSeen("the file cannot be reached", None)
         if (found.st_dev, found.st_ino) != self._opened[""]:
-            return PlaceSeen("the file was replaced", stamp)
-        if not found.st_size:
-            return PlaceSeen("the file was emptied", stamp)
-        for suffix, what in ((_LOG, "write-ahead log"), (_INDEX, "index"), (_LOCK, "lock file")):
+            return PlaceSeen("the file was replaced", None)
+        for suffix, what in ((LOG, "write-ahead log"), (INDEX, "index"), (_LOCK, "lock file")):
             if identity(self.path + suffix) != self._opened[suffix]:
-                return PlaceSeen(f"its {what} was deleted or replaced", stamp)
-        return PlaceSeen("", stamp)
+                return PlaceSeen(f"its {what} was deleted or replaced", None)
+        if self._files is None or self._left is None:
+            return PlaceSeen("", None)
+        try:
+            if harm := self._files.harm(self._left):
+                return PlaceSeen(harm.reason, None, is_in_place=True, keeps_log=harm.keeps_log)
+            return PlaceSeen("", self._files.footprint(self._left))
+        except OSError:
+            # What to make of it SQLite will find out.
+            return PlaceSeen("", self._left)
+
+    def settle(self, seen: PlaceSeen | None = None) -> None:
+        """Take down how the files are, after a change of our own, or how they were seen, if that is dealt with.
+
+        Harm that was done meanwhile is left for the next look.
+        """
+        if seen is not None:
+            self._left = seen.footprint
+            return
+        with suppress(OSError):
+            if self._files is not None and (self._left is None or self._files.harm(self._left) is None):
+                self._left = self._files.footprint(self._left)
+
+    def is_changed(self, seen: PlaceSeen) -> bool:
+        """Say whether something was written to the files since, beside what was committed by way of SQLite's log."""
+        now, left = seen.footprint, self._left
+        if now is None or left is None:
+            return False
+        return now.stamp != left.stamp or (now.log_stamp != left.log_stamp and now.log == left.log)
+
+    @property
+    def is_untouched(self) -> bool:
+        """Whether nobody has written to the files since; waits for no disk, where `look` may."""
+        try:
+            return self._files is None or self._left is None or self._files.is_untouched(self._left)
+        except OSError:
+            return False
+
+    def guard(self) -> None:
+        """See to it that SQLite's index can be read; takes a microsecond."""
+        with suppress(OSError):
+            if self._files is not None:
+                self._files.guard_index()
+
+    def drop_log(self) -> None:
+        """Have SQLite take nothing from the log into a database that it does not belong to."""
+        with suppress(OSError):
+            if self._files is not None:
+                self._files.drop_log()
 
     def wide(self) -> dict[str, int]:
         """Return which of the files other users may use, and their modes."""
@@ -130,8 +187,10 @@ class DatabasePlace:
         Where another file stands in the place of the database, the old one's log is removed: SQLite would take it for
         the new one's.
         """
+        if self._files is not None:
+            self._files.close()
         if identity(self.path) != self._opened[""]:
-            for suffix in (_LOG, _INDEX):
+            for suffix in (LOG, INDEX):
                 if (opened := self._opened.get(suffix)) is not None and identity(self.path + suffix) == opened:
                     with suppress(OSError):
                         os.unlink(self.path + suffix)
@@ -153,6 +212,15 @@ def claimed(name: str) -> Iterator[None]:
         yield
     finally:
         _release(lock, path)
+
+
+def stamp_of(name: str) -> tuple[int, int, int]:
+    """Return which file stands under a name, how large it is and when it was written last; zeros if there is none."""
+    try:
+        found = os.stat(name)
+    except OSError:
+        return 0, 0, 0
+    return found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def identity(path: str) -> Identity | None:

@@ -95,6 +95,8 @@ def _prepare(connection: sqlite3.Connection, name: str) -> None:
     connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
     connection.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
     connection.execute("COMMIT")
+    # What a log that was left holds goes into the file: from now on each checkpoint shows that it begins.
+    connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
     connection.execute(f"PRAGMA busy_timeout = {_BUSY_MS}")
 
 

@@ -21,6 +21,10 @@ LEFT = (
     r"the plugin of harms let {} out to the event loop, which goes on, in {} \(.*harms\.py, line \d+\); it needs repair"
 )
 
+RAISED = (
+    r"the plugin of harms let ValueError out of a task or callback, in {} \(.*harms\.py, line \d+\); it needs repair"
+)
+
 
 def called(what: str, where: str = "relay_instruments") -> str:
     return REFUSED.format(what, where)
@@ -44,6 +48,9 @@ def called(what: str, where: str = "relay_instruments") -> str:
         ("generators", called("shutdown_asyncgens")),
         ("close", called("close")),
         ("term", called("add_signal_handler")),
+        ("raise_soon", RAISED.format("fail")),
+        ("raise_later", RAISED.format("fail")),
+        ("raise_in_task", RAISED.format("leave")),
     ],
 )
 async def test_plugin_that_harms_the_loop_is_named_and_the_relay_goes_on(

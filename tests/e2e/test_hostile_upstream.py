@@ -176,16 +176,30 @@ async def test_upgrade_that_floods_is_a_bad_answer(session: aiohttp.ClientSessio
     assert codec.failures == [None]
 
 
+@pytest.fixture(params=["its own", "given"])
+async def lent(request: pytest.FixtureRequest) -> AsyncIterator[aiohttp.ClientSession | None]:
+    """The session that a client is given, if it is."""
+    if request.param == "its own":
+        yield None
+        return
+    async with aiohttp.ClientSession() as own:
+        yield own
+
+
 @pytest.mark.parametrize("kind", ["interim", "blocks"])
-async def test_client_of_a_relay_that_floods_is_told(address: str, kind: str) -> None:
-    async with RelayClient(f"http://{address}/{kind}/") as client:
+async def test_client_of_a_relay_that_floods_is_told(
+    address: str, kind: str, lent: aiohttp.ClientSession | None
+) -> None:
+    async with RelayClient(f"http://{address}/{kind}/", session=lent) as client:
         with pytest.raises(BadReply):
             await client.symbols()
 
 
 @pytest.mark.parametrize("kind", ["continuations", "binaries", "pings", "pongs"])
-async def test_client_of_a_relay_that_floods_leaves_it(address: str, kind: str) -> None:
-    async with RelayClient(f"http://{address}/{quote(kind)}/") as client:
+async def test_client_of_a_relay_that_floods_leaves_it(
+    address: str, kind: str, lent: aiohttp.ClientSession | None
+) -> None:
+    async with RelayClient(f"http://{address}/{quote(kind)}/", session=lent) as client:
         for _ in range(2):
             message = await anext(client)
             assert isinstance(message, Lost)

@@ -25,7 +25,7 @@ from relay import (
     websocket_feed,
 )
 from relay.client import BadReply, RelayClient
-from relay.network.connector import TooLarge
+from relay.network.connector import TooLarge, line_of
 from relay.network.http_sessions import MIB, Redirected, open_session, read_within
 from relay.upstream.rest import network_failure
 from tests.support.pump import Pump
@@ -240,6 +240,45 @@ async def test_answer_within_its_bounds_is_read_whole(servers: list[Server], ses
     assert answer.body == [7] * 999
 
 
+async def test_content_that_is_read_as_it_comes_has_a_bound(
+    servers: list[Server], session: aiohttp.ClientSession
+) -> None:
+    asked, _ = servers
+    body = zlib.compress(bytes(64 * MIB))
+    asked.answer = lambda: web.Response(body=body, headers={"Content-Encoding": "deflate"})
+    size = 0
+
+    async def read() -> None:
+        nonlocal size
+        async with session.get(asked.url) as answer:
+            async for part in answer.content.iter_chunked(65536):
+                size += len(part)
+
+    with pytest.raises(TooLarge, match="larger than 32 MiB after decompression"):
+        await read()
+    assert size <= 48 * MIB
+    async with session.get(asked.url) as answer:
+        assert len(await read_within(answer, Bounds(64 * MIB))) == 64 * MIB
+
+
+async def test_session_that_is_given_has_the_bounds_and_leaves_none_to_its_owner(servers: list[Server]) -> None:
+    asked, _ = servers
+    large = b" " * (256 * 1024)
+    asked.answer = lambda: web.Response(body=large)
+    async with aiohttp.ClientSession() as own, RelayClient(asked.url, session=own) as client:
+        for _ in range(2):
+            async with own.get(asked.url) as answer:
+                assert answer.connection is not None
+                assert line_of(answer.connection.transport) is None
+                assert await answer.read() == large
+            with pytest.raises(BadReply):
+                await client.symbols()
+        async with open_session(like=own) as session, session.get(asked.url) as answer:
+            assert answer.connection is not None
+            assert line_of(answer.connection.transport) is not None
+            assert await answer.read() == large
+
+
 async def test_refusal_with_a_body_beyond_its_bound_keeps_its_meaning(
     servers: list[Server], session: aiohttp.ClientSession
 ) -> None:
@@ -308,7 +347,7 @@ import asyncio, zlib
 from aiohttp import web
 from relay import BadAnswer, Hosts, LIST_BOUNDS, ProviderError, StreamKey, Watchlist, ask_rest, websocket_feed
 from relay.client import ClientError, RelayClient
-from relay.network.connector import TooLarge
+from relay.network.connector import TooLarge, line_of
 from relay.network.http_sessions import open_session
 from tests.integration.test_websocket_feed import PlainCodec
 

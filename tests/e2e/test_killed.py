@@ -5,6 +5,7 @@ Eight kills by default; `--kills 50` for the long run.
 
 import asyncio
 import random
+import signal
 import sys
 import time
 from pathlib import Path
@@ -80,3 +81,39 @@ async def test_killed_at_random_the_file_stays_right(tmp_path: Path, request: py
         assert {place for place in acknowledged if place[1] >= oldest} <= stored.keys()
     assert len(acknowledged) > 1000
     assert all(row in (candle(at), candle(at, price=2.0)) for (_, at), row in stored.items())
+
+
+CUT_OFF = """
+import asyncio, faulthandler, os, sys
+from relay.core.clock import Clock
+from relay.core.model import Candle, StreamKey
+from relay.core.spans import Span
+from relay.storage.store import Store
+
+async def main():
+    faulthandler.enable()
+    store = await Store.open(sys.argv[1], Clock())
+    await store.add("demo", StreamKey("A", "1m"), [Candle(60, 1.0, 1.0, 1.0, 1.0, 1.0)], Span(60, 61))
+    os.truncate(sys.argv[1] + "-shm", 0)
+    # As a statement does that runs already: nobody has looked before.
+    await store._database.tables.fetch("SELECT count(*) FROM candles")
+
+asyncio.run(main())
+"""
+
+
+async def test_process_that_dies_of_an_index_cut_off_under_a_statement_says_so_and_loses_nothing(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "relay.db"
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", CUT_OFF, str(path), stderr=asyncio.subprocess.PIPE, cwd=ROOT
+    )
+    _, said = await process.communicate()
+    assert process.returncode == -signal.SIGBUS
+    assert said.startswith(b"Fatal Python error: Bus error")
+    store = await Store.open(path, Clock())
+    try:
+        assert [candle.time for candle in await store.read("demo", StreamKey("A", "1m"), 0, 1 << 40)] == [60]
+    finally:
+        await store.close()

@@ -85,15 +85,25 @@ async def test_body_has_a_bound_whichever_way_it_is_read(session: aiohttp.Client
             await getattr(answer, method)()
 
 
-async def test_body_is_read_without_the_name_and_without_a_bound(
+async def test_body_is_read_without_the_name_and_bounded_by_its_connection(
     session: aiohttp.ClientSession, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     without(monkeypatch, "BODY")
     async with session.get(f"{url}/body?bytes=6") as answer:
         assert await answer.json() == "xxxx"
     async with session.get(f"{url}/body?bytes={LARGE}") as answer:
-        assert len(await answer.read()) == LARGE
+        with pytest.raises(TooLarge):
+            await answer.read()
     assert BODY.is_there
+
+
+async def test_body_is_read_without_lines_and_names_and_without_a_bound(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without(monkeypatch, "BODY")
+    without(monkeypatch, "FACTORY")
+    async with open_session() as session, session.get(f"{url}/body?bytes={LARGE}") as answer:
+        assert len(await answer.read()) == LARGE
 
 
 @pytest.mark.parametrize("is_there", [True, False])

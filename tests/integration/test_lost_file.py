@@ -1,6 +1,7 @@
 """A database that is not under its name any more while it is used, or changed from outside: noticed, said, honest."""
 
 import asyncio
+import errno
 import itertools
 import logging
 import os
@@ -21,6 +22,7 @@ from relay.core.clock import Clock
 from relay.core.errors import StoreError
 from relay.core.model import Candle, StreamKey
 from relay.core.spans import Span
+from relay.storage import footprint
 from relay.storage.chunks import joined
 from relay.storage.database import FileChecks
 from relay.storage.inspect import overview, reading, vacuum
@@ -30,6 +32,7 @@ from tests.support.running_relay import eventually
 
 KEY = StreamKey("BTCUSDT", "1m")
 FAST = FileChecks(check_s=0.02, absent_s=0.1, verify_s=0.05)
+AT_REST = FAST._replace(check_s=1000.0)
 
 
 def minutes(*numbers: int) -> list[Candle]:
@@ -450,31 +453,279 @@ async def test_file_that_is_cut_off_is_damaged(path: Path) -> None:
         await assert_honest(store, path)
 
 
-async def test_file_that_a_backup_was_copied_over_is_read_anew(path: Path) -> None:
+def size_of(path: Path) -> int:
+    return path.stat().st_size
+
+
+async def copy_to_file(store: Store, path: Path) -> None:
+    """Have SQLite write its log into the file, as other programs may."""
+    with closing(sqlite3.connect(path)) as other:
+        other.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    await store._database.check()
+
+
+@pytest.mark.parametrize("has_log", [False, True])
+async def test_file_that_a_backup_was_copied_over_is_all_that_is_known(path: Path, has_log: bool) -> None:
     async with opened(path.with_name("backup.db")) as store:
         await store.add("demo", KEY, minutes(1), Span(0, 61))
     async with opened(path) as store:
         await fill(store)
-        with closing(sqlite3.connect(path)) as other:
-            other.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        await store._database.check()
-        deletions = store.deletions("demo", KEY)
-        copy_over(path)
-        await eventually(lambda: store.deletions("demo", KEY) != deletions)
+        if not has_log:
+            await copy_to_file(store, path)
+        await asyncio.to_thread(copy_over, path)
+        await eventually(lambda: store.replacements == 1)
         assert (await everything(store), await known(store)) == (minutes(1), [Span(0, 61)])
         await assert_honest(store, path)
 
 
-async def test_file_that_is_emptied_in_its_place_is_a_new_one(path: Path) -> None:
+@pytest.mark.parametrize("has_log", [False, True])
+async def test_file_that_is_emptied_in_its_place_is_a_new_one(path: Path, has_log: bool) -> None:
     async with opened(path) as store:
         await fill(store)
-        with closing(sqlite3.connect(path)) as other:
-            other.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        await store._database.check()
-        empty(path)
+        if not has_log:
+            await copy_to_file(store, path)
+        await asyncio.to_thread(empty, path)
         await eventually(lambda: store.replacements)
         assert (await everything(store), await known(store)) == ([], [])
         await assert_honest(store, path)
+
+
+async def test_file_that_gets_an_earlier_state_of_itself_has_that_and_nothing_of_the_log(path: Path) -> None:
+    async with opened(path) as store:
+        await store.add("demo", KEY, minutes(1, 2), Span(60, 121))
+        await copy_to_file(store, path)
+        await asyncio.to_thread(shutil.copyfile, path, path.with_name("backup.db"))
+        await store.add("demo", KEY, minutes(3, 4), Span(121, 241))
+        await copy_to_file(store, path)
+        await store.add("demo", KEY, minutes(5), Span(241, 301))
+        # Not its size tells one from the other.
+        assert len({await asyncio.to_thread(size_of, file) for file in (path, path.with_name("backup.db"))}) == 1
+        await asyncio.to_thread(copy_over, path)
+        await eventually(lambda: store.replacements == 1)
+        assert (await everything(store), await known(store)) == (minutes(1, 2), [Span(60, 121)])
+        await assert_honest(store, path)
+
+
+def beside(path: Path, suffix: str) -> Path:
+    return path.with_name(path.name + suffix)
+
+
+def cut_to(path: Path, suffix: str, share: float) -> None:
+    os.truncate(beside(path, suffix), int(beside(path, suffix).stat().st_size * share))
+
+
+def fill_with(path: Path, suffix: str, content: Callable[[int], bytes]) -> None:
+    with beside(path, suffix).open("r+b") as file:
+        file.write(content(os.fstat(file.fileno()).st_size))
+
+
+def put_old_one(path: Path, suffix: str) -> None:
+    shutil.copyfile(path.with_name(f"old{suffix}"), beside(path, suffix))
+
+
+IN_PLACE: dict[str, Callable[[Path, str], None]] = {
+    "empty": partial(cut_to, share=0),
+    "half": partial(cut_to, share=0.5),
+    "zeros": partial(fill_with, content=bytes),
+    "noise": partial(fill_with, content=os.urandom),
+    "old": put_old_one,
+}
+
+
+async def fill_with_log(store: Store, path: Path) -> None:
+    """Have five minutes in the file, and five in its log; what log and index were before is in `old-wal`, `old-shm`."""
+    await store.add("demo", KEY, minutes(1, 2, 3, 4, 5), Span(60, 301))
+    for suffix in ("-wal", "-shm"):
+        await asyncio.to_thread(shutil.copyfile, beside(path, suffix), path.with_name(f"old{suffix}"))
+    await copy_to_file(store, path)
+    for number in range(6, 11):
+        await store.add("demo", KEY, minutes(number), Span(60 * number - 59, 60 * number + 1))
+    assert len(await encoded(store)) == 10
+
+
+@pytest.mark.parametrize("harm", IN_PLACE)
+async def test_log_that_is_written_over_is_noticed_and_not_used(
+    path: Path, harm: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with opened(path) as store:
+        await fill_with_log(store, path)
+        await asyncio.to_thread(IN_PLACE[harm], path, "-wal")
+        # Waits in memory, and is kept.
+        store.put_closed("demo", KEY, minutes(20)[0], None)
+        await eventually(lambda: store.replacements == 1)
+        await eventually(lambda: store.problem is None)
+        await store.flush()
+        assert await everything(store) == minutes(1, 2, 3, 4, 5, 20)
+        await assert_honest(store, path)
+    said = [text for text in caplog.messages if "written over" in text]
+    assert len(said) == 1
+    assert said[0].startswith("store cannot be used: its write-ahead log was written over;")
+
+
+@pytest.mark.parametrize("harm", IN_PLACE)
+async def test_index_that_is_written_over_loses_nothing(path: Path, harm: str) -> None:
+    # A statement that runs while the index is cut off ends the process: nothing else may run here.
+    async with opened(path, AT_REST) as store:
+        await fill_with_log(store, path)
+        await asyncio.to_thread(IN_PLACE[harm], path, "-shm")
+        # That may be refused, but it is not wrong.
+        with suppress(StoreError):
+            assert await everything(store) == minutes(*range(1, 11))
+        store.put_closed("demo", KEY, minutes(20)[0], None)
+        await store._database.check()
+        await eventually(lambda: store.problem is None)
+        await store.flush()
+        assert await everything(store) == minutes(*range(1, 11), 20)
+        await assert_honest(store, path)
+
+
+async def test_index_that_is_set_back_loses_nothing(path: Path) -> None:
+    async with opened(path, AT_REST) as store:
+        await fill_with_log(store, path)
+        await asyncio.to_thread(shutil.copyfile, beside(path, "-shm"), path.with_name("old-shm"))
+        await store.add("demo", KEY, minutes(11), Span(601, 661))
+        await asyncio.to_thread(put_old_one, path, "-shm")
+        assert await store._database.check()
+        assert await everything(store) == minutes(*range(1, 12))
+        await assert_honest(store, path)
+
+
+@pytest.mark.parametrize("suffix", ["", "-wal"])
+async def test_harm_just_before_the_end_does_not_get_into_the_file(path: Path, suffix: str) -> None:
+    async with opened(path.with_name("backup.db")) as store:
+        await store.add("demo", KEY, minutes(1), Span(0, 61))
+    async with opened(path, AT_REST) as store:
+        await fill_with_log(store, path)
+        if suffix:
+            await asyncio.to_thread(IN_PLACE["zeros"], path, suffix)
+        else:
+            await asyncio.to_thread(copy_over, path)
+    assert kept(path)[0] == minutes(1, 2, 3, 4, 5) if suffix else minutes(1)
+    with reading(str(path)) as connection:
+        assert verify(connection, overview(connection, str(path)).streams, time.time()).faults == []
+
+
+async def test_nothing_is_answered_from_a_file_that_was_written_over(path: Path) -> None:
+    async with opened(path.with_name("backup.db")) as store:
+        await store.add("demo", KEY, minutes(1), Span(0, 61))
+    async with opened(path, AT_REST) as store:
+        await fill_with_log(store, path)
+        await asyncio.to_thread(copy_over, path)
+        with pytest.raises(StoreError, match="cannot be read: the file was written over"):
+            await everything(store)
+
+
+async def test_files_that_cannot_be_looked_at_end_nothing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    async with opened(path) as store:
+        await fill_with_log(store, path)
+        with monkeypatch.context() as broken:
+            broken.setattr(footprint, "_stamp", fail)
+            assert await everything(store) == minutes(*range(1, 11))
+            await store.add("demo", KEY, minutes(11), Span(601, 661))
+            await asyncio.sleep(0.1)
+        await asyncio.to_thread(IN_PLACE["zeros"], path, "-wal")
+        await eventually(lambda: store.replacements == 1)
+
+
+# Programs that do no harm
+
+
+def read_all(path: Path) -> None:
+    with reading(str(path)) as connection:
+        assert verify(connection, overview(connection, str(path)).streams, time.time()).faults == []
+
+
+def copy_into(path: Path) -> None:
+    target = path.with_name("into.db")
+    target.unlink(missing_ok=True)
+    with closing(sqlite3.connect(path)) as other:
+        other.execute(f"VACUUM INTO '{target}'")
+
+
+def save(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as other, closing(sqlite3.connect(path.with_name("saved.db"))) as target:
+        other.backup(target)
+
+
+def write_note(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as other, other:
+        other.execute("INSERT OR REPLACE INTO documents VALUES ('note', '{}', 1)")
+
+
+def take_back_writes(path: Path) -> None:
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("PRAGMA cache_size = 5")
+        other.execute("BEGIN IMMEDIATE")
+        # More than the cache holds: some of it is in the log before it is taken back.
+        for number in range(50):
+            other.execute("INSERT INTO documents VALUES (?, json_quote(hex(zeroblob(2500))), 1)", (str(number),))
+        other.execute("ROLLBACK")
+
+
+def copy_log(path: Path, how: str) -> None:
+    with closing(sqlite3.connect(path)) as other:
+        other.execute(f"PRAGMA wal_checkpoint({how})")
+
+
+def touch(path: Path) -> None:
+    for suffix in ("", "-wal", "-shm"):
+        os.utime(beside(path, suffix))
+
+
+HARMLESS: dict[str, Callable[[Path], None]] = {
+    "check": read_all,
+    "vacuum": lambda path: vacuum(str(path)),
+    "vacuum into": copy_into,
+    "backup": save,
+    "write": write_note,
+    "write and take back": take_back_writes,
+    "checkpoint": partial(copy_log, how="PASSIVE"),
+    "restart of the log": partial(copy_log, how="RESTART"),
+    "empty log": partial(copy_log, how="TRUNCATE"),
+    "touch": touch,
+}
+
+
+@pytest.mark.parametrize("what", HARMLESS)
+async def test_what_other_programs_may_do_is_not_taken_for_harm(path: Path, what: str) -> None:
+    async with opened(path) as store:
+        await fill_with_log(store, path)
+        for number in range(11, 15):
+            await asyncio.to_thread(HARMLESS[what], path)
+            await store._database.check()
+            await store.add("demo", KEY, minutes(number), Span(60 * number - 59, 60 * number + 1))
+            assert (store.problem, store.replacements) == (None, 0)
+        assert await everything(store) == minutes(*range(1, 15))
+        await assert_honest(store, path)
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+async def test_other_programs_under_load_are_not_taken_for_harm(path: Path, seed: int) -> None:
+    randomness = random.Random(seed)
+    async with opened(path) as store:
+        await fill_with_log(store, path)
+        is_over = threading.Event()
+
+        def use() -> None:
+            while not is_over.is_set():
+                with suppress(sqlite3.OperationalError, StoreError):
+                    HARMLESS[randomness.choice(sorted(HARMLESS))](path)
+
+        using = [asyncio.create_task(asyncio.to_thread(use)) for _ in range(2)]
+        for number in range(11, 200):
+            store.put_closed("demo", KEY, minutes(number)[0], 60 * (number - 1))
+            with suppress(StoreError):
+                await everything(store)
+            await store._database.check()
+            assert store.replacements == 0
+        is_over.set()
+        await asyncio.gather(*using)
+        await eventually(lambda: store.problem is None)
+        await store.flush()
+        assert await everything(store) == minutes(*range(1, 200))
 
 
 # A disk that does not answer

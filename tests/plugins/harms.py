@@ -20,6 +20,9 @@ HOW = (
     "thread_always",
     "close",
     "term",
+    "raise_soon",
+    "raise_later",
+    "raise_in_task",
     *LOOP,
 )
 KEPT = []
@@ -27,6 +30,14 @@ KEPT = []
 
 async def leave(kind):
     raise kind("leaves a task")
+
+
+def fail():
+    raise ValueError("in a callback")
+
+
+def drop(work):
+    asyncio.create_task(work)  # noqa: RUF006 - that nobody keeps it is the harm
 
 
 async def stay():
@@ -118,6 +129,13 @@ async def relay_instruments(settings):
                 loop.add_signal_handler(signal.SIGTERM, print)
             case "signal":
                 KEPT.append(signal.signal(signal.SIGTERM, signal.SIG_IGN))
+            case "raise_soon":
+                KEPT.append(loop.call_soon(fail))
+            case "raise_later":
+                KEPT.append(loop.call_later(0.05, fail))
+            case "raise_in_task":
+                KEPT.append("task")
+                drop(leave(ValueError))
             case "block":
                 KEPT.append(loop.call_later(0.5, block))
             case "task":
