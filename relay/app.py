@@ -3,6 +3,7 @@
 import asyncio
 import os
 from collections.abc import AsyncIterator, Iterable
+from typing import NamedTuple
 
 from aiohttp import web
 
@@ -25,6 +26,7 @@ from relay.storage.store import Store
 from relay.streams.hub import Hub
 from relay.streams.subscriptions import Stream
 from relay.supervision.supervisor import Supervisor
+from relay.supervision.timing import FEED_TIMING, FeedTiming
 from relay.telemetry.logs import conceal_in_logs
 from relay.telemetry.loop_monitor import LoopMonitor, owners
 from relay.web import pages
@@ -52,14 +54,24 @@ DIRECTORY = web.AppKey("directory", Directory)
 PROVIDERS = web.AppKey("providers", dict[str, Provider])
 SUPERVISORS = web.AppKey("supervisors", dict[str, Supervisor])
 CLOCK = web.AppKey("clock", Clock)
-LIST_WAITS = web.AppKey("list_waits", ListWaits)
-IDENTITY_AGAIN_S = web.AppKey("identity_again_s", float)
 STATUS = web.AppKey("status", StatusReport)
 REQUESTS = web.AppKey("requests", RequestCounts)
 LOOP_MONITOR = web.AppKey("loop_monitor", LoopMonitor)
 NEWCOMERS = web.AppKey("idle_connections", IdleConnections)
 
-FIRST_REQUEST_S = 20.0
+
+class RelayLimits(NamedTuple):
+    """How long the parts of a relay wait, and how much they take: the same in each, but for tests that wait less."""
+
+    feeds: FeedTiming = FEED_TIMING
+    lists: ListWaits = WAITS
+    identity_again_s: float = AGAIN_S
+    first_request_s: float = 20.0
+    """A connection that asks nothing within this is closed."""
+
+
+RELAY_LIMITS = RelayLimits()
+LIMITS = web.AppKey("limits", RelayLimits)
 
 
 def load_plugins(config: Config, builtin: Iterable[object]) -> PluginHost:
@@ -76,8 +88,7 @@ def build_app(
     builtin: Iterable[object],
     clock: Clock | None = None,
     *,
-    list_waits: ListWaits = WAITS,
-    identity_again_s: float = AGAIN_S,
+    limits: RelayLimits = RELAY_LIMITS,
 ) -> web.Application:
     """Build the application. Raises `ConfigError`; starting it raises `StoreError` if the database cannot be used."""
     clock = clock or Clock()
@@ -85,13 +96,12 @@ def build_app(
     if not host.loaded:
         raise ConfigError("no provider could be loaded")
     access = Access(config)
-    requests, idle_connections = RequestCounts(), IdleConnections(FIRST_REQUEST_S, access.new_frames)
+    requests, idle_connections = RequestCounts(), IdleConnections(limits.first_request_s, access.new_frames)
     middleware = Middleware(idle_connections, access, requests)
     app = web.Application(middlewares=[middleware.enter], client_max_size=64 * 1024)
     app[CONFIG] = config
     app[CLOCK] = clock
-    app[LIST_WAITS] = list_waits
-    app[IDENTITY_AGAIN_S] = identity_again_s
+    app[LIMITS] = limits
     app[HOST] = host
     app[ACCESS] = access
     app[REQUESTS] = requests
@@ -187,7 +197,7 @@ async def _identity_checks(app: web.Application) -> AsyncIterator[None]:
         if (hub := app.get(HUB)) is not None:
             begin_anew(hub, provider, symbol, before)
 
-    app[IDENTITIES] = IdentityChecks(app[STORE], app[CLOCK], on_changed=changed, again_s=app[IDENTITY_AGAIN_S])
+    app[IDENTITIES] = IdentityChecks(app[STORE], app[CLOCK], on_changed=changed, again_s=app[LIMITS].identity_again_s)
     providers = app[PROVIDERS].values()
     await app[IDENTITIES].start(providers, [provider.name for provider in providers if provider.lists_instruments])
     yield
@@ -196,7 +206,7 @@ async def _identity_checks(app: web.Application) -> AsyncIterator[None]:
 
 async def _directory(app: web.Application) -> AsyncIterator[None]:
     app[DIRECTORY] = Directory(
-        [*app[PROVIDERS].values()], app[STORE].documents, waits=app[LIST_WAITS], on_list=app[IDENTITIES].note_list
+        [*app[PROVIDERS].values()], app[STORE].documents, waits=app[LIMITS].lists, on_list=app[IDENTITIES].note_list
     )
     await app[DIRECTORY].start()
     yield
@@ -254,6 +264,7 @@ async def _hub(app: web.Application) -> AsyncIterator[None]:
             app[CLOCK],
             linger_s=config.linger_seconds,
             listings=app[DIRECTORY],
+            timing=app[LIMITS].feeds,
         )
         await supervisors[name].start()
     yield

@@ -13,12 +13,10 @@ from yarl import URL
 
 from providers import BUILTIN
 from providers.sandbox import Sandbox
-from relay.app import CONFIG, HUB, NEWCOMERS, build_app
+from relay.app import CONFIG, HUB, NEWCOMERS, RELAY_LIMITS, RelayLimits, build_app
 from relay.config.settings import Config
 from relay.config.tokens import parse_tokens
 from relay.core.clock import Clock
-from relay.history.identity_checks import AGAIN_S
-from relay.instruments.saved_list import WAITS, ListWaits
 from relay.streams.hub import Hub
 from relay.web.access.access import ACCESS, Access
 from relay.web.idle_connections import Runner
@@ -230,8 +228,7 @@ async def start_relay(
     builtin: Iterable[object] = BUILTIN,
     tables: Mapping[str, Mapping[str, Any]] | None = None,
     clock: Clock | None = None,
-    list_waits: ListWaits = WAITS,
-    identity_again_s: float = AGAIN_S,
+    limits: RelayLimits = RELAY_LIMITS,
     **settings: Any,
 ) -> Running:
     """Start a relay with the stand-ins as its upstreams, on a free port unless `port` is given; close it yourself."""
@@ -239,8 +236,7 @@ async def start_relay(
         config_of(settings_of(sandbox, tables), **settings),
         builtin,
         clock,
-        list_waits=list_waits,
-        identity_again_s=identity_again_s,
+        limits=limits,
     )
     runner = Runner(app, shutdown_timeout=2.0)
     try:
