@@ -24,13 +24,14 @@ from relay.storage.documents import Documents
 from relay.storage.retention import Retention
 from relay.storage.store import Store
 from relay.streams.hub import Hub
+from relay.streams.slow_consumers import SLOW_CONSUMER_LIMITS, SlowConsumerLimits
 from relay.streams.subscriptions import Stream
 from relay.supervision.supervisor import Supervisor
 from relay.supervision.timing import FEED_TIMING, FeedTiming
 from relay.telemetry.logs import conceal_in_logs
 from relay.telemetry.loop_monitor import LoopMonitor, owners
 from relay.web import pages
-from relay.web.access.access import ACCESS, Access, add_headers
+from relay.web.access.access import ACCESS, ADDRESS_LIMITS, Access, AddressLimits, add_headers
 from relay.web.contract import routes as contracts
 from relay.web.http import history as history_route
 from relay.web.http import routes as rest
@@ -65,6 +66,8 @@ class RelayLimits(NamedTuple):
 
     feeds: FeedTiming = FEED_TIMING
     lists: ListWaits = WAITS
+    addresses: AddressLimits = ADDRESS_LIMITS
+    slow_consumers: SlowConsumerLimits = SLOW_CONSUMER_LIMITS
     identity_again_s: float = AGAIN_S
     first_request_s: float = 20.0
     """A connection that asks nothing within this is closed."""
@@ -95,7 +98,7 @@ def build_app(
     host = load_plugins(config, builtin)
     if not host.loaded:
         raise ConfigError("no provider could be loaded")
-    access = Access(config)
+    access = Access(config, limits.addresses)
     requests, idle_connections = RequestCounts(), IdleConnections(limits.first_request_s, access.new_frames)
     middleware = Middleware(idle_connections, access, requests)
     app = web.Application(middlewares=[middleware.enter], client_max_size=64 * 1024)
@@ -252,7 +255,7 @@ async def _hub(app: web.Application) -> AsyncIterator[None]:
         elif told := stream.series.revise(news.changed, news.found, news.asked_at):
             app[HUB].tell(stream, told)
 
-    app[HUB] = Hub(app[CLOCK], flush_s=config.flush_ms / 1000, on_closed=keep)
+    app[HUB] = Hub(app[CLOCK], flush_s=config.flush_ms / 1000, on_closed=keep, limits=app[LIMITS].slow_consumers)
     history.calls.on_news = tell
     supervisors: dict[str, Supervisor] = {}
     app[SUPERVISORS] = supervisors
