@@ -17,6 +17,7 @@ from relay.history.provider_calls import News
 from relay.history.service import HistoryService
 from relay.instruments.directory import Directory
 from relay.instruments.saved_list import WAITS, ListWaits
+from relay.plugins.cancellation import PLUGIN_TIMING, PluginTiming
 from relay.plugins.loader import PluginHost
 from relay.plugins.loop_guard import RelayLoop
 from relay.plugins.provider import Provider, new_session
@@ -64,6 +65,7 @@ NEWCOMERS = web.AppKey("idle_connections", IdleConnections)
 class RelayLimits(NamedTuple):
     """How long the parts of a relay wait, and how much they take: the same in each, but for tests that wait less."""
 
+    plugins: PluginTiming = PLUGIN_TIMING
     feeds: FeedTiming = FEED_TIMING
     lists: ListWaits = WAITS
     addresses: AddressLimits = ADDRESS_LIMITS
@@ -110,7 +112,7 @@ def build_app(
     app[REQUESTS] = requests
     app[NEWCOMERS] = idle_connections
     app[PROVIDERS] = {
-        name: host.bind(loaded, provider_settings(config, loaded.info), ProviderClock(clock))
+        name: host.bind(loaded, provider_settings(config, loaded.info), ProviderClock(clock), limits.plugins)
         for name, loaded in host.loaded.items()
     }
     for provider in app[PROVIDERS].values():
