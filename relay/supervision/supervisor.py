@@ -69,7 +69,7 @@ class Supervisor:
         self.counters = FeedCounters(provider.name)
         self.attempts = Attempts()
         self.backfill = Backfill(provider, hub, history, clock, self._rng, timing=timing)
-        self.recheck = Recheck(provider, history, clock)
+        self.recheck = Recheck(provider, history, clock, every_s=timing.recheck_every_s)
         self._hub = hub
         self._machine_clock = clock
         self._linger_s = linger_s

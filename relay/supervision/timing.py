@@ -12,6 +12,8 @@ class FeedTiming(NamedTuple):
     """Live updates wait this long for history that fails; then a gap is told and repaired later."""
     repair_every_s: float = 15.0
     """How often the oldest gap of each stream is asked for again."""
+    recheck_every_s: float = 60.0
+    """The shortest time between two questions about candles that closed a while ago."""
     least_ask_pause_s: float = 30.0
     """Once history was asked for a candle that no feed closed, it is not asked again for an interval, at least this."""
     most_ask_pause_s: float = 3600.0

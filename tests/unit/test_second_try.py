@@ -8,7 +8,7 @@ import pytest
 from tests.support.second_try import Lucky, Period, judge, known_unsteady
 
 ROOT = Path(__file__).parents[2]
-MOST = 6
+MOST = 4
 
 
 def test_who_passes_at_the_second_try_has_to_be_known() -> None:

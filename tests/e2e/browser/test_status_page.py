@@ -9,7 +9,7 @@ from playwright.async_api import Locator, Page, expect
 from providers.sandbox import Sandbox
 from tests.conftest import StartRelay
 from tests.e2e.browser.conftest import OpenPage, Watch
-from tests.support.running_relay import Running, start_relay
+from tests.support.running_relay import Running, eventually, start_relay
 
 STATUS_ROUTE = "/api/v1/market-data/status"
 
@@ -65,6 +65,7 @@ async def test_many_streams_are_sorted_filtered_and_shown_in_pages(relay: Runnin
     await client.ask("subscribe", streams=names[100:])
     other = await relay.connect()
     await other.ask("subscribe", streams=["T150USDT@1m", "T201USDT@1m", "EUR/USD@1m"])
+    await eventually(lambda: len(relay.hub.streams) == 201)
     page = await open_status(open_page, relay)
     rows = page.locator("#streams tbody tr")
     await expect(page.locator("#shown")).to_have_text("201")
