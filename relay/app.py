@@ -69,6 +69,7 @@ class RelayLimits(NamedTuple):
     feeds: FeedTiming = FEED_TIMING
     lists: ListWaits = WAITS
     addresses: AddressLimits = ADDRESS_LIMITS
+    pings: ws.ClientPings = ws.CLIENT_PINGS
     slow_consumers: SlowConsumerLimits = SLOW_CONSUMER_LIMITS
     identity_again_s: float = AGAIN_S
     first_request_s: float = 20.0
@@ -282,7 +283,7 @@ async def _clients(app: web.Application) -> AsyncIterator[None]:
     """The WebSocket and the REST routes."""
     epoch = os.urandom(6).hex()
     config, access, hub, directory, history = app[CONFIG], app[ACCESS], app[HUB], app[DIRECTORY], app[HISTORY]
-    clients = ws.Clients(ConnectionContext(access, hub, directory, history, app[SUPERVISORS]), epoch)
+    clients = ws.Clients(ConnectionContext(access, hub, directory, history, app[SUPERVISORS]), epoch, app[LIMITS].pings)
     app[ws.CLIENTS] = clients
     app[STATUS] = StatusReport(
         hub=hub,

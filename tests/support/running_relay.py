@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -45,6 +46,7 @@ class WsClient:
         self.socket = socket
         self.received: list[Message] = []
         self.close_reason = ""
+        self._reading: asyncio.Task[None] | None = None
 
     async def ask(self, action: str, **fields: Any) -> None:
         """Send a request; an underscore at the end of a name is left out (`id_`)."""
@@ -58,7 +60,7 @@ class WsClient:
         """Send a text frame as it is."""
         await self.socket.send_str(text)
 
-    async def next(self, timeout_s: float = PATIENCE_S) -> Message:
+    async def next(self, timeout_s: float | None = PATIENCE_S) -> Message:
         """Return the next message. Raises `Closed` when there is none any more."""
         frame = await self.socket.receive(timeout_s)
         if frame.type is WSMsgType.TEXT:
@@ -136,6 +138,15 @@ class WsClient:
                     await self.next()
         except Closed as closed:
             return closed
+
+    def read_on(self) -> None:
+        """Read all that comes from now on, and answer pings: who does not is sent away after half a minute."""
+        self._reading = asyncio.create_task(self._read_to_the_end())
+
+    async def _read_to_the_end(self) -> None:
+        with suppress(Closed):
+            while True:
+                await self.next(timeout_s=None)
 
     async def close(self) -> None:
         """Leave."""
