@@ -3,6 +3,7 @@
 import asyncio
 import os
 from collections.abc import AsyncIterator, Iterable
+from typing import NamedTuple
 
 from aiohttp import web
 
@@ -16,6 +17,7 @@ from relay.history.identity_checks import AGAIN_S, IdentityChecks
 from relay.history.service import HistoryService
 from relay.instruments.directory import Directory
 from relay.instruments.saved_list import WAITS, ListWaits
+from relay.plugins.cancellation import PLUGIN_TIMING, PluginTiming
 from relay.plugins.loader import PluginHost
 from relay.plugins.loop_guard import RelayLoop
 from relay.plugins.provider import Provider, new_session
@@ -24,12 +26,14 @@ from relay.storage.retention import Retention
 from relay.storage.store import Store
 from relay.streams.hub import Hub
 from relay.streams.other_instrument import begin_anew
+from relay.streams.slow_consumers import SLOW_CONSUMER_LIMITS, SlowConsumerLimits
 from relay.streams.subscriptions import Stream
 from relay.supervision.supervisor import Supervisor
+from relay.supervision.timing import FEED_TIMING, FeedTiming
 from relay.telemetry.logs import conceal_in_logs
 from relay.telemetry.loop_monitor import LoopMonitor, owners
 from relay.web import pages
-from relay.web.access.access import ACCESS, Access, add_headers
+from relay.web.access.access import ACCESS, ADDRESS_LIMITS, Access, AddressLimits, add_headers
 from relay.web.contract import routes as contracts
 from relay.web.http import history as history_route
 from relay.web.http import routes as rest
@@ -53,14 +57,28 @@ DIRECTORY = web.AppKey("directory", Directory)
 PROVIDERS = web.AppKey("providers", dict[str, Provider])
 SUPERVISORS = web.AppKey("supervisors", dict[str, Supervisor])
 CLOCK = web.AppKey("clock", Clock)
-LIST_WAITS = web.AppKey("list_waits", ListWaits)
-IDENTITY_AGAIN_S = web.AppKey("identity_again_s", float)
 STATUS = web.AppKey("status", StatusReport)
 REQUESTS = web.AppKey("requests", RequestCounts)
 LOOP_MONITOR = web.AppKey("loop_monitor", LoopMonitor)
 NEWCOMERS = web.AppKey("idle_connections", IdleConnections)
 
-FIRST_REQUEST_S = 20.0
+
+class RelayLimits(NamedTuple):
+    """How long the parts of a relay wait, and how much they take: the same in each, but for tests that wait less."""
+
+    plugins: PluginTiming = PLUGIN_TIMING
+    feeds: FeedTiming = FEED_TIMING
+    lists: ListWaits = WAITS
+    addresses: AddressLimits = ADDRESS_LIMITS
+    pings: ws.ClientPings = ws.CLIENT_PINGS
+    slow_consumers: SlowConsumerLimits = SLOW_CONSUMER_LIMITS
+    identity_again_s: float = AGAIN_S
+    first_request_s: float = 20.0
+    """A connection that asks nothing within this is closed."""
+
+
+RELAY_LIMITS = RelayLimits()
+LIMITS = web.AppKey("limits", RelayLimits)
 
 
 def load_plugins(config: Config, builtin: Iterable[object]) -> PluginHost:
@@ -77,28 +95,26 @@ def build_app(
     builtin: Iterable[object],
     clock: Clock | None = None,
     *,
-    list_waits: ListWaits = WAITS,
-    identity_again_s: float = AGAIN_S,
+    limits: RelayLimits = RELAY_LIMITS,
 ) -> web.Application:
     """Build the application. Raises `ConfigError`; starting it raises `StoreError` if the database cannot be used."""
     clock = clock or Clock()
     host = load_plugins(config, builtin)
     if not host.loaded:
         raise ConfigError("no provider could be loaded")
-    access = Access(config)
-    requests, idle_connections = RequestCounts(), IdleConnections(FIRST_REQUEST_S, access.new_frames)
+    access = Access(config, limits.addresses)
+    requests, idle_connections = RequestCounts(), IdleConnections(limits.first_request_s, access.new_frames)
     middleware = Middleware(idle_connections, access, requests)
     app = web.Application(middlewares=[middleware.enter], client_max_size=64 * 1024)
     app[CONFIG] = config
     app[CLOCK] = clock
-    app[LIST_WAITS] = list_waits
-    app[IDENTITY_AGAIN_S] = identity_again_s
+    app[LIMITS] = limits
     app[HOST] = host
     app[ACCESS] = access
     app[REQUESTS] = requests
     app[NEWCOMERS] = idle_connections
     app[PROVIDERS] = {
-        name: host.bind(loaded, provider_settings(config, loaded.info), ProviderClock(clock))
+        name: host.bind(loaded, provider_settings(config, loaded.info), ProviderClock(clock), limits.plugins)
         for name, loaded in host.loaded.items()
     }
     for provider in app[PROVIDERS].values():
@@ -188,7 +204,7 @@ async def _identity_checks(app: web.Application) -> AsyncIterator[None]:
         if (hub := app.get(HUB)) is not None:
             begin_anew(hub, provider, symbol, before)
 
-    app[IDENTITIES] = IdentityChecks(app[STORE], app[CLOCK], on_changed=changed, again_s=app[IDENTITY_AGAIN_S])
+    app[IDENTITIES] = IdentityChecks(app[STORE], app[CLOCK], on_changed=changed, again_s=app[LIMITS].identity_again_s)
     providers = app[PROVIDERS].values()
     await app[IDENTITIES].start(providers, [provider.name for provider in providers if provider.lists_instruments])
     yield
@@ -197,7 +213,7 @@ async def _identity_checks(app: web.Application) -> AsyncIterator[None]:
 
 async def _directory(app: web.Application) -> AsyncIterator[None]:
     app[DIRECTORY] = Directory(
-        [*app[PROVIDERS].values()], app[STORE].documents, waits=app[LIST_WAITS], on_list=app[IDENTITIES].note_list
+        [*app[PROVIDERS].values()], app[STORE].documents, waits=app[LIMITS].lists, on_list=app[IDENTITIES].note_list
     )
     await app[DIRECTORY].start()
     yield
@@ -243,7 +259,7 @@ async def _hub(app: web.Application) -> AsyncIterator[None]:
         elif told := stream.series.revise(news.changed, news.found, news.asked_at):
             app[HUB].tell(stream, told)
 
-    app[HUB] = Hub(app[CLOCK], flush_s=config.flush_ms / 1000, on_closed=keep)
+    app[HUB] = Hub(app[CLOCK], flush_s=config.flush_ms / 1000, on_closed=keep, limits=app[LIMITS].slow_consumers)
     history.calls.on_news = tell
     supervisors: dict[str, Supervisor] = {}
     app[SUPERVISORS] = supervisors
@@ -255,6 +271,7 @@ async def _hub(app: web.Application) -> AsyncIterator[None]:
             app[CLOCK],
             linger_s=config.linger_seconds,
             listings=app[DIRECTORY],
+            timing=app[LIMITS].feeds,
         )
         await supervisors[name].start()
     yield
@@ -267,7 +284,7 @@ async def _clients(app: web.Application) -> AsyncIterator[None]:
     """The WebSocket and the REST routes."""
     epoch = os.urandom(6).hex()
     config, access, hub, directory, history = app[CONFIG], app[ACCESS], app[HUB], app[DIRECTORY], app[HISTORY]
-    clients = ws.Clients(ConnectionContext(access, hub, directory, history, app[SUPERVISORS]), epoch)
+    clients = ws.Clients(ConnectionContext(access, hub, directory, history, app[SUPERVISORS]), epoch, app[LIMITS].pings)
     app[ws.CLIENTS] = clients
     app[STATUS] = StatusReport(
         hub=hub,

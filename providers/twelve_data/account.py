@@ -44,13 +44,20 @@ class Account:
     """
 
     def __init__(
-        self, settings: Mapping[str, Any], clock: Clock, server_clock: ProviderClock, memory: Memory | None
+        self,
+        settings: Mapping[str, Any],
+        clock: Clock,
+        server_clock: ProviderClock,
+        memory: Memory | None,
+        *,
+        timeout_s: float,
     ) -> None:
         self._key: Secret = settings["api_key"]
         self._settings = settings
         self._clock = clock
         self._server_clock = server_clock
         self._memory = memory
+        self._timeout_s = timeout_s
         self._hosts = Hosts(settings["rest_url"])
         self.is_answering = False
         self._checking = asyncio.Lock()
@@ -152,6 +159,7 @@ class Account:
                 path,
                 params={"timezone": "UTC", **params},
                 headers={"Authorization": f"apikey {key.reveal()}"},
+                timeout_s=self._timeout_s,
                 tries=1,
             )
             self._learn_time(answer.headers.get("Date"))

@@ -13,14 +13,13 @@ from providers.twelve_data.forex import Hours, session_at
 from providers.twelve_data.polled import PolledStream
 from providers.twelve_data.schedule import is_slow, patience_s
 from providers.twelve_data.turns import CreditTurn, Planner
+from providers.twelve_data.waits import WAITS, Waits
 from relay import Candle, PriceUpdate, ProviderError, RateLimited, StreamKey, Watchlist, event, next_open
 
 log = logging.getLogger(__name__)
 
 MOST_SYMBOLS = 100
 """Our choice below the 120 that the README of https://github.com/twelvedata/twelvedata-python names for a batch."""
-_LONGEST_SLEEP_S = 30.0
-"""Our choice: the plan is looked at again after so long, whatever it says."""
 _ABOUT_THE_SYMBOL = frozenset({400, 403, 404})
 """Error codes of https://twelvedata.com/docs; recorded ones agree. That is with words of the provider; without them
 somebody in front of it refused the call, whatever it was about."""
@@ -61,6 +60,7 @@ class Polls:
         monotonic: Callable[[], float],
         now: Callable[[], float],
         is_answered: bool = False,
+        waits: Waits = WAITS,
     ) -> None:
         self._watchlist = watchlist
         self._streams = streams
@@ -78,6 +78,7 @@ class Polls:
         # One symbol tries first: after a failure a whole batch each time would eat the day's credits.
         self._is_probing = True
         self._is_answered = is_answered
+        self._plan_again_s = waits.plan_s
 
     async def updates(self) -> AsyncGenerator[PriceUpdate, None]:
         """Yield what the polls bring, until cancelled; raise what the supervisor has to wait for."""
@@ -94,7 +95,7 @@ class Polls:
                     continue
                 if changed is None or changed.done():
                     changed = asyncio.create_task(self._watchlist.changed(version))
-                await asyncio.wait({changed}, timeout=min(wait_s, _LONGEST_SLEEP_S))
+                await asyncio.wait({changed}, timeout=min(wait_s, self._plan_again_s))
         finally:
             if changed is not None:
                 changed.cancel()

@@ -18,6 +18,7 @@ from providers.twelve_data.history import HistoryPages, KeptPages
 from providers.twelve_data.polled import PolledStream
 from providers.twelve_data.polling import Polls
 from providers.twelve_data.tick_feed import TickFeed
+from providers.twelve_data.waits import WAITS, Waits
 from relay import (
     API_VERSION,
     AuthenticationFailed,
@@ -94,8 +95,9 @@ class TwelveDataProvider:
     settings changes while the relay runs. A feed and a call keep the account with which they began.
     """
 
-    def __init__(self, clock: Clock | None = None) -> None:
+    def __init__(self, clock: Clock | None = None, waits: Waits = WAITS) -> None:
         self.clock = clock or Clock()
+        self._waits = waits
         self.server_clock = ProviderClock(self.clock)
         self._memory: Memory | None = None
         self._accounts: dict[Secret, Account] = {}
@@ -142,6 +144,7 @@ class TwelveDataProvider:
             hours=lambda symbol: _hours(symbol, settings),
             monotonic=self.clock.monotonic,
             now=self.server_clock.now,
+            waits=self._waits,
         )
 
     def polls(self, watchlist: Watchlist, session: aiohttp.ClientSession, settings: Mapping[str, Any]) -> Polls:
@@ -166,6 +169,7 @@ class TwelveDataProvider:
             monotonic=self.clock.monotonic,
             now=self.server_clock.now,
             is_answered=account.is_answering,
+            waits=self._waits,
         )
 
     @hookimpl
@@ -235,7 +239,9 @@ class TwelveDataProvider:
         if account is None:
             # What an earlier run left is for its key; `Account` looks at whose it is.
             settings = {**settings, "api_key": key}
-            account = self._accounts[key] = Account(settings, self.clock, self.server_clock, self._memory)
+            account = self._accounts[key] = Account(
+                settings, self.clock, self.server_clock, self._memory, timeout_s=self._waits.answer_s
+            )
         else:
             account.follow(settings)
         return account

@@ -7,6 +7,7 @@ from typing import Any
 
 import orjson
 
+from providers.twelve_data.waits import WAITS
 from relay import Accepted, Candle, FeedCodec, Hosts, PriceUpdate, Rejected, Secret, StreamKey
 
 TICKS = "tick"
@@ -25,11 +26,10 @@ class TickCodec(FeedCodec):
     """
 
     heartbeat = '{"action":"heartbeat"}'
-    heartbeat_s = 10.0
-    """https://twelvedata.com/docs, "WebSocket": about every ten seconds; the provider's own Node client does so."""
 
-    def __init__(self, hosts: Hosts, key: Secret) -> None:
+    def __init__(self, hosts: Hosts, key: Secret, heartbeat_s: float = WAITS.heartbeat_s) -> None:
         super().__init__(hosts.current)
+        self.heartbeat_s = heartbeat_s
         self._hosts = hosts
         self._key = key
         self._asked: deque[tuple[StreamKey, ...]] = deque()

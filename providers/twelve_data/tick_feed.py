@@ -13,6 +13,7 @@ from providers.twelve_data.polling import Polls
 from providers.twelve_data.tick_codec import TICKS, ticks_of
 from providers.twelve_data.tick_source import Ticks, TickSource
 from providers.twelve_data.ticked import TickedStream, have_confirmed
+from providers.twelve_data.waits import WAITS, Waits
 from relay import (
     AuthenticationFailed,
     Hosts,
@@ -28,11 +29,6 @@ from relay import (
 # All of these are our choice.
 _FUTURE_S = 5.0
 """A tick that is stamped farther ahead is left out."""
-_LEAST_WAIT_S = 1.0
-"""Polls that failed begin anew after this, then twice as late each time."""
-_MOST_WAIT_S = 60.0
-_LOOK_S = 0.25
-"""How often it is looked whether candles are over."""
 _MOST_WAITING = 1000
 """Updates that polls have ready; then they wait."""
 
@@ -58,12 +54,14 @@ class TickFeed:
         hours: Callable[[str], Hours],
         monotonic: Callable[[], float],
         now: Callable[[], float],
+        waits: Waits = WAITS,
     ) -> None:
         self._watchlist = watchlist
         self._polled_streams = polled
         self._hours = hours
         self._monotonic = monotonic
         self._now = now
+        self._waits = waits
         self._streams: dict[StreamKey, TickedStream] = {}
         self._wishes: dict[StreamKey, int] = {}
         self._rests: dict[StreamKey, tuple[str, str]] = {}
@@ -83,7 +81,14 @@ class TickFeed:
             on_expect=self._on_expect,
         )
         self._source = TickSource(
-            session, hosts, key, on_change=self._on_change, on_skip=watchlist.skip, monotonic=monotonic, now=now
+            session,
+            hosts,
+            key,
+            on_change=self._on_change,
+            on_skip=watchlist.skip,
+            monotonic=monotonic,
+            now=now,
+            waits=waits,
         )
         self._polls = polls(self._polled)
 
@@ -107,7 +112,7 @@ class TickFeed:
     async def _next_news(self) -> PriceUpdate | BaseException | None:
         """Return what comes next, None when it is time to look at the clock."""
         try:
-            async with asyncio.timeout(_LOOK_S):
+            async with asyncio.timeout(self._waits.look_s):
                 return await self._news.get()
         except TimeoutError:
             return None
@@ -125,7 +130,7 @@ class TickFeed:
             self._leaps.believe(ticks_of(news.key.symbol), news.candle)
             told += stream.confirm(news, now)
         if at >= self._look_at:
-            self._look_at = at + _LOOK_S
+            self._look_at = at + self._waits.look_s
             for stream in self._streams.values():
                 told += stream.advance(now)
             self._source.look(lambda symbol, seconds: self._has_traded(symbol, int(now), seconds))
@@ -202,12 +207,12 @@ class TickFeed:
 
     async def _poll(self) -> None:
         """Poll for ever; without ticks a failure ends the feed."""
-        wait_s = _LEAST_WAIT_S
+        wait_s = self._waits.least_retry_s
         while True:
             try:
                 async with aclosing(self._polls.updates()) as updates:
                     async for update in updates:
-                        wait_s = _LEAST_WAIT_S
+                        wait_s = self._waits.least_retry_s
                         await self._news.put(update)
             except ProviderError as error:
                 if isinstance(error, AuthenticationFailed) or not self._source.is_live:
@@ -215,7 +220,7 @@ class TickFeed:
                     return
                 self._watchlist.skip(f"polling failed while ticks come: {error}")
                 await asyncio.sleep(max(wait_s, error.retry_after if isinstance(error, RateLimited) else 0.0))
-                wait_s = min(_MOST_WAIT_S, 2 * wait_s)
+                wait_s = min(self._waits.most_retry_s, 2 * wait_s)
             except Exception as error:  # noqa: BLE001 - whoever reads the feed raises it
                 await self._news.put(error)
                 return

@@ -10,6 +10,7 @@ from contextlib import aclosing
 import aiohttp
 
 from providers.twelve_data.tick_codec import TickCodec, ticks_of
+from providers.twelve_data.waits import WAITS, Waits
 from relay import (
     AuthenticationFailed,
     Hosts,
@@ -30,9 +31,6 @@ REFUSED_AGAIN_S = 900.0
 """Our choice: ticks that were refused are asked for again after this."""
 LASTING_S = 60.0
 """Our choice: a connection that lived so long is opened anew without a growing wait."""
-# Both our choice: connections that fail are opened anew after the first, then twice as late each time.
-_LEAST_WAIT_S = 1.0
-_MOST_WAIT_S = 60.0
 
 
 class Ticks:
@@ -63,6 +61,7 @@ class TickSource:
         on_skip: Callable[[str], None],
         monotonic: Callable[[], float],
         now: Callable[[], float],
+        waits: Waits = WAITS,
     ) -> None:
         self.symbols: dict[str, Ticks] = {}
         self._session = session
@@ -71,6 +70,7 @@ class TickSource:
         self._on_change = on_change
         self._monotonic = monotonic
         self._now = now
+        self._waits = waits
         self._is_lost = False
         self._watchlist = Watchlist(
             on_accept=lambda key: self._on_subscribed(key.symbol),
@@ -107,12 +107,12 @@ class TickSource:
 
     async def listen(self, take: Callable[[PriceUpdate], Awaitable[None]]) -> None:
         """Pass all ticks on, for ever."""
-        wait_s = _LEAST_WAIT_S
+        wait_s = self._waits.least_retry_s
         while True:
             opened = self._monotonic()
             reason = "the provider closed the connection"
             try:
-                codec = TickCodec(self._hosts, self._key)
+                codec = TickCodec(self._hosts, self._key, self._waits.heartbeat_s)
                 async with aclosing(websocket_feed(self._session, codec, self._watchlist)) as feed:
                     async for tick in feed:
                         await take(tick)
@@ -122,12 +122,12 @@ class TickSource:
                     wait_s = max(wait_s, error.retry_after)
                 elif isinstance(error, AuthenticationFailed):
                     # Polls tell whether the key is wrong; here it may only lack the plan.
-                    wait_s = _MOST_WAIT_S
+                    wait_s = self._waits.most_retry_s
             self._on_lost(reason.replace(self._key.reveal(), "***"))
             if self._monotonic() - opened >= LASTING_S:
-                wait_s = _LEAST_WAIT_S
+                wait_s = self._waits.least_retry_s
             await asyncio.sleep(wait_s * random.uniform(0.75, 1.25))
-            wait_s = min(_MOST_WAIT_S, 2 * wait_s)
+            wait_s = min(self._waits.most_retry_s, 2 * wait_s)
 
     def look(self, has_traded: Callable[[str, float], bool]) -> None:
         """Notice ticks that stay away though the market `has_traded` for long, and ask again for refused ones."""

@@ -13,7 +13,6 @@ from relay.plugins.provider import Provider
 from relay.protocol.fields import WHERE_SYMBOLS_ARE, shown
 from relay.storage.documents import Documents
 
-SETTLE_TIMEOUT_S = 10.0
 _MOST_SUGGESTED = 2
 
 
@@ -65,13 +64,14 @@ class Directory:
             if provider.lists_instruments
         }
         self._tasks: list[asyncio.Task[None]] = []
+        self._settle_s = waits.settle_s
         self._patience_ends = 0.0
 
     async def start(self) -> None:
         """Recall the lists of an earlier run, and begin to load and refresh them; `close` ends that."""
         for kept in self._kept.values():
             await kept.recall()
-        self._patience_ends = asyncio.get_running_loop().time() + SETTLE_TIMEOUT_S
+        self._patience_ends = asyncio.get_running_loop().time() + self._settle_s
         for name, kept in self._kept.items():
             self._tasks.append(asyncio.create_task(kept.keep(), name=f"instruments of {name}"))
 

@@ -27,12 +27,14 @@ class ListWaits(NamedTuple):
     """How long a list is left alone where it is doubted, or lacks a symbol that somebody wants, and after failures.
 
     The former is at first the `soon_part`th part of its life, `soon_s` at least. After failures in a row it is
-    `retry_s`, ever longer, since a list may cost credits that streams need.
+    `retry_s`, ever longer, since a list may cost credits that streams need. `settle_s` after the start nobody waits for
+    a first list any more.
     """
 
     soon_s: float = 5.0
     soon_part: int = 720
     retry_s: Sequence[float] = (2.0, 5.0, 15.0, 60.0, 120.0, 300.0, 900.0)
+    settle_s: float = 10.0
 
 
 WAITS = ListWaits()

@@ -5,19 +5,34 @@ import inspect
 import logging
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from typing import Any, NamedTuple
 
 from relay.telemetry.events import event
 
 log = logging.getLogger(__name__)
 
-END_GRACE_S = 3.0
-"""How long a feed may take to end after it was cancelled; a WebSocket that has to be closed needs some of it."""
-KILL_GRACE_S = 0.5
+
+class PluginTiming(NamedTuple):
+    """How long what runs a plugin's code may take, in seconds."""
+
+    call_timeout_s: float = 60.0
+    """One call of `relay_candles` or `relay_instruments`."""
+    call_grace_s: float = 1.0
+    """The end of a call after it was cancelled."""
+    feed_grace_s: float = 3.0
+    """The end of a feed after it was cancelled; a WebSocket that has to be closed needs some of it."""
+    kill_grace_s: float = 0.5
+    """The end of either after it was cancelled once more, and then killed."""
+
+
+PLUGIN_TIMING = PluginTiming()
 
 
 async def end_task(
-    task: asyncio.Task[Any], grace_s: float | None = None, on_kill: Callable[[], object] | None = None
+    task: asyncio.Task[Any],
+    grace_s: float = PLUGIN_TIMING.feed_grace_s,
+    kill_grace_s: float = PLUGIN_TIMING.kill_grace_s,
+    on_kill: Callable[[], object] | None = None,
 ) -> None:
     """Cancel a task that runs a plugin's code and wait for its end, a few seconds (`grace_s`) at most.
 
@@ -25,7 +40,7 @@ async def end_task(
     log and a call of `on_kill`. The task's name has to say whose it is. Being cancelled here does not cut the waiting
     short.
     """
-    ending = asyncio.create_task(_end(task, END_GRACE_S if grace_s is None else grace_s, on_kill))
+    ending = asyncio.create_task(_end(task, grace_s, kill_grace_s, on_kill))
     is_cancelled = False
     while not ending.done():
         try:
@@ -36,8 +51,10 @@ async def end_task(
         raise asyncio.CancelledError
 
 
-async def _end(task: asyncio.Task[Any], grace_s: float, on_kill: Callable[[], object] | None) -> None:
-    for patience_s in (grace_s, KILL_GRACE_S):
+async def _end(
+    task: asyncio.Task[Any], grace_s: float, kill_grace_s: float, on_kill: Callable[[], object] | None
+) -> None:
+    for patience_s in (grace_s, kill_grace_s):
         if not task.done():
             task.cancel()
             await asyncio.wait((task,), timeout=patience_s)
@@ -55,7 +72,7 @@ async def _end(task: asyncio.Task[Any], grace_s: float, on_kill: Callable[[], ob
             if coroutine is not None:
                 coroutine.close()
         task.cancel()
-        await asyncio.wait((task,), timeout=KILL_GRACE_S)
+        await asyncio.wait((task,), timeout=kill_grace_s)
     if not task.done():
         log.error("%s cannot be ended at all", task.get_name(), extra=event("task_lost", task=task.get_name()))
     elif not task.cancelled():

@@ -12,7 +12,7 @@ from relay.core.clock import ProviderClock
 from relay.core.errors import PluginError
 from relay.core.model import ProviderInfo, Setting
 from relay.plugins import discovery, hookspecs
-from relay.plugins.cancellation import let_go
+from relay.plugins.cancellation import PLUGIN_TIMING, PluginTiming, let_go
 from relay.plugins.declarations import fault_of_info
 from relay.plugins.provider import Loaded, Provider
 from relay.plugins.validation import kind_of, shown
@@ -184,14 +184,20 @@ class PluginHost:
             impl.plugin is plugin and not impl.wrapper and not impl.hookwrapper for impl in caller.get_hookimpls()
         )
 
-    def bind(self, loaded: Loaded, settings: Mapping[str, Any], clock: ProviderClock) -> "Provider":
+    def bind(
+        self,
+        loaded: Loaded,
+        settings: Mapping[str, Any],
+        clock: ProviderClock,
+        timing: PluginTiming = PLUGIN_TIMING,
+    ) -> "Provider":
         """Return the provider with its hooks bound to it alone."""
         hooks = {
             spec.__name__: self._caller(spec.__name__, loaded.plugin)
             for spec in hookspecs.HOOKS
             if spec is not hookspecs.relay_provider and self.implements(loaded.plugin, spec.__name__)
         }
-        return Provider(loaded, hooks, settings, clock)
+        return Provider(loaded, hooks, settings, clock, timing)
 
 
 def _itself(plugin: object) -> object:

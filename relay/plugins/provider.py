@@ -27,7 +27,7 @@ from relay.core.saved_value import Memory
 from relay.core.secret import pattern_of, texts_of
 from relay.core.trading_hours import TradingHours
 from relay.network.http_sessions import open_session
-from relay.plugins.cancellation import end_task, let_go
+from relay.plugins.cancellation import PLUGIN_TIMING, PluginTiming, end_task, let_go
 from relay.plugins.validation import (
     CandleValidator,
     fault_of_budget,
@@ -46,10 +46,6 @@ from relay.upstream.watchlist import Watchlist
 
 log = logging.getLogger(__name__)
 
-CALL_TIMEOUT_S = 60.0
-"""How long one call of `relay_candles` or `relay_instruments` may take."""
-CALL_GRACE_S = 1.0
-"""How long a call may take to end after it was cancelled."""
 SESSION_TIMEOUT = aiohttp.ClientTimeout(total=30, sock_connect=10)
 
 _MOST_AT_A_TIME = 100
@@ -86,13 +82,19 @@ class Provider:
     """
 
     def __init__(
-        self, loaded: Loaded, hooks: Mapping[str, Any], settings: Mapping[str, Any], clock: ProviderClock
+        self,
+        loaded: Loaded,
+        hooks: Mapping[str, Any],
+        settings: Mapping[str, Any],
+        clock: ProviderClock,
+        timing: PluginTiming = PLUGIN_TIMING,
     ) -> None:
         self.info = loaded.info
         self.name = loaded.info.name
         self.source = loaded.source
         self.settings = settings
         self.clock = clock
+        self._timing = timing
         self.border = CandleValidator(loaded.info)
         self.has_history = "relay_candles" in hooks
         self.lists_instruments = "relay_instruments" in hooks
@@ -168,8 +170,14 @@ class Provider:
             self._session = new_session(self.clock)
         return self._session
 
-    def note_kill(self) -> None:
-        """Count a feed or call that did not end when it was cancelled."""
+    async def end_feed(self, task: asyncio.Task[Any]) -> None:
+        """End a task that runs a feed, or other code of the plugin; one that has to be killed counts as `killed`."""
+        await self._end(task, self._timing.feed_grace_s)
+
+    async def _end(self, task: asyncio.Task[Any], grace_s: float) -> None:
+        await end_task(task, grace_s, self._timing.kill_grace_s, self._note_kill)
+
+    def _note_kill(self) -> None:
         self.killed += 1
 
     def conceal(self, text: str) -> str:
@@ -312,10 +320,10 @@ class Provider:
         # A task of its own, so that whoever waits can be cancelled whatever the plugin does.
         task = asyncio.create_task(self._answer(hook, kind, arguments), name=f"{hook} of {self.name}")
         try:
-            done, _ = await asyncio.wait((task,), timeout=CALL_TIMEOUT_S)
+            done, _ = await asyncio.wait((task,), timeout=self._timing.call_timeout_s)
         finally:
             if not task.done():
-                await end_task(task, CALL_GRACE_S, self.note_kill)
+                await self._end(task, self._timing.call_grace_s)
             elif not task.cancelled():
                 # Seen, so that asyncio does not report the error of a call whose caller was cancelled as it ended.
                 task.exception()

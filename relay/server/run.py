@@ -29,11 +29,17 @@ BACKLOG = 4096
 
 
 async def serve(
-    config: Config, builtin: Iterable[object], say: Callable[[str], None], read: Callable[[], Config]
+    config: Config,
+    builtin: Iterable[object],
+    say: Callable[[str], None],
+    read: Callable[[], Config],
+    *,
+    end_within_s: float = END_WITHIN_S,
 ) -> None:
     """Serve until SIGINT or SIGTERM; `say` gets one line once connections are accepted.
 
     On SIGHUP `read` gives the configuration as it is now; the signal ends the relay when its terminal was closed.
+    `end_within_s` after it was told to stop the process is ended by force.
     Raises `ConfigError` when the address cannot be used, `StoreError` when the database cannot.
     """
     tls = Tls(config.tls_cert, config.tls_key) if config.tls_cert else None
@@ -59,7 +65,7 @@ async def serve(
                 reload()
 
     signals = {signal.SIGINT: stop.set, signal.SIGTERM: stop.set, signal.SIGHUP: on_hangup}
-    with Signals(signals, end_within_s=END_WITHIN_S), OpenFiles(config.max_clients):
+    with Signals(signals, end_within_s=end_within_s), OpenFiles(config.max_clients):
         try:
             await runner.setup()
             address = await _listen(runner, app[NEWCOMERS], config, tls)

@@ -1,6 +1,7 @@
 """The database file: its schema, how it is brought up to date, and what its errors mean in our words."""
 
 import sqlite3
+from collections.abc import Sequence
 
 from relay.core.errors import StoreError
 
@@ -43,25 +44,28 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
     ),
 )
 
-_OPEN_TIMEOUT_S = 2.0
+OPEN_TIMEOUT_S = 2.0
 # Reads wait behind a blocked write, and a failed one is tried again anyway: give up early.
 _BUSY_MS = 250
 
 
-def open_database(path: str, name: str) -> sqlite3.Connection:
+def open_database(
+    path: str, name: str, *, timeout_s: float = OPEN_TIMEOUT_S, migrations: Sequence[Sequence[str]] = MIGRATIONS
+) -> sqlite3.Connection:
     """Open or create the file and bring its schema up to date; `path` may be `:memory:`, `name` is for errors.
 
+    Another program that has locked it is waited for, `timeout_s` at most.
     Raises `StoreError` with one sentence that names the file and says what to do.
     """
     try:
-        connection = sqlite3.connect(path, timeout=_OPEN_TIMEOUT_S, isolation_level=None)
+        connection = sqlite3.connect(path, timeout=timeout_s, isolation_level=None)
     except sqlite3.Error as error:
         reason = reason_of(error)
         raise StoreError(
             f"database {name}: {reason}; check that its directory exists and is writable", reason
         ) from error
     try:
-        _prepare(connection, name)
+        _prepare(connection, name, migrations)
     except sqlite3.Error as error:
         connection.close()
         reason = reason_of(error)
@@ -72,15 +76,15 @@ def open_database(path: str, name: str) -> sqlite3.Connection:
     return connection
 
 
-def _prepare(connection: sqlite3.Connection, name: str) -> None:
+def _prepare(connection: sqlite3.Connection, name: str, migrations: Sequence[Sequence[str]]) -> None:
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     (application,) = connection.execute("PRAGMA application_id").fetchone()
     (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
     if (version or tables) and application != APPLICATION_ID:
         reason = "is a database of another program"
         raise StoreError(f"database {name}: {reason}; name another file", f"it {reason}")
-    if version > len(MIGRATIONS):
-        reason = f"has schema version {version}, this relay knows up to {len(MIGRATIONS)}"
+    if version > len(migrations):
+        reason = f"has schema version {version}, this relay knows up to {len(migrations)}"
         raise StoreError(f"database {name}: {reason}; upgrade the relay or name another file", f"it {reason}")
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = NORMAL")
@@ -89,11 +93,11 @@ def _prepare(connection: sqlite3.Connection, name: str) -> None:
     connection.execute("BEGIN IMMEDIATE")
     # Once more inside of the transaction: another process may have been quicker.
     (version,) = connection.execute("PRAGMA user_version").fetchone()
-    for statements in MIGRATIONS[version:]:
+    for statements in migrations[version:]:
         for statement in statements:
             connection.execute(statement)
     connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-    connection.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
+    connection.execute(f"PRAGMA user_version = {len(migrations)}")
     connection.execute("COMMIT")
     # What a log that was left holds goes into the file: from now on each checkpoint shows that it begins.
     connection.execute("PRAGMA wal_checkpoint(PASSIVE)")

@@ -21,6 +21,7 @@ from relay.storage.chunks import EMPTY, WINDOW, Chunk, window_s
 from relay.storage.database import Database, FileChecks
 from relay.storage.documents import Documents
 from relay.storage.health import Problems
+from relay.storage.limits import STORE_LIMITS, StoreLimits
 from relay.storage.loader import Loader
 from relay.storage.revisions import FORGOTTEN, Revisions
 from relay.storage.stream_index import StreamIndexes
@@ -60,9 +61,9 @@ class Stored(NamedTuple):
 class Store:
     """Owns the database file. `documents` are kept in the same one.
 
-    While the disk fails, candles wait in memory (at
-    most `max_queued`; then the oldest are dropped and counted) and are written once it works again. Errors of `open`
-    name the file, for the operator; those of the other methods do not, for clients. `rejected` counts candles that no
+    While the disk fails, candles wait in memory (at most `limits.max_queued`; then the oldest are dropped and counted)
+    and are written once it works again. Errors of `open` name the file, for the operator; those of the other methods do
+    not, for clients. `rejected` counts candles that no
     table takes, such as one with a price that is not a number. Encoded candles used lately are kept in `cache_bytes`.
     `latest(provider)` gives the latest time that it may be there, None if nobody can say: what a stream is said to hold
     beyond it is taken out when the stream is read. `revision` is the number of the newest revision.
@@ -75,13 +76,14 @@ class Store:
         clock: Clock,
         cache_bytes: int,
         latest: Callable[[str], float | None] = lambda provider: None,
+        limits: StoreLimits = STORE_LIMITS,
     ) -> None:
         self._latest = latest
         self._database = database
         self._tables = database.tables
         self._queue = queue
-        self._writer = StoreWriter(database, queue)
-        self._indexes = StreamIndexes(cache_bytes)
+        self._writer = StoreWriter(database, queue, limits)
+        self._indexes = StreamIndexes(cache_bytes, limits.most_streams)
         self._loader = Loader(self._indexes, database, queue, self._writer)
         self._cuts: Counter[StreamId] = Counter()
         self._ages: Counter[tuple[str, str]] = Counter()
@@ -100,17 +102,17 @@ class Store:
         path: str | Path,
         clock: Clock,
         *,
-        max_queued: int = 200_000,
         cache_bytes: int = CACHE_BYTES,
         latest: Callable[[str], float | None] = lambda provider: None,
         pace: FileChecks | None = None,
+        limits: StoreLimits = STORE_LIMITS,
     ) -> "Store":
         """Open or create the file, bring its schema up to date and start the writer; `:memory:` keeps nothing.
 
         Raises `StoreError` with one sentence that names the file and says what to do.
         """
-        queue = WriteQueue(max_queued)
-        store = cls(await Database.open(path, Problems(queue), pace), queue, clock, cache_bytes, latest)
+        queue = WriteQueue(limits.max_queued)
+        store = cls(await Database.open(path, Problems(queue), pace), queue, clock, cache_bytes, latest, limits)
         await store._begin_revisions(clock.wall())
         store._database.watch()
         store._writer.start()

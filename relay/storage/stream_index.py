@@ -8,9 +8,8 @@ from relay.core.bytes_cache import BytesCache
 from relay.core.model import Candle
 from relay.core.spans import FOREVER, Span, merge_spans
 from relay.storage.chunks import Chunk, encode, joined, window_s
+from relay.storage.limits import STORE_LIMITS
 from relay.storage.write_queue import StreamId
-
-MOST_SHELVES = 4096
 
 
 class StreamIndex:
@@ -65,12 +64,13 @@ class _Window:
 
 
 class StreamIndexes:
-    """The shelves of the streams used last, and chunks of at most `most_bytes` together.
+    """What is known of the `most_streams` used last, and chunks of at most `most_bytes` together.
 
     A stream's writes are noted here whether its index is there or not.
     """
 
-    def __init__(self, most_bytes: int) -> None:
+    def __init__(self, most_bytes: int, most_streams: int = STORE_LIMITS.most_streams) -> None:
+        self._most_streams = most_streams
         self._indexes: OrderedDict[StreamId, StreamIndex] = OrderedDict()
         self._windows: BytesCache[tuple[StreamId, int], _Window] = BytesCache(most_bytes)
         self._writes = 0
@@ -88,7 +88,7 @@ class StreamIndexes:
         """Keep what was read about a stream; `note` has to be called for what was written since."""
         self._writes += 1
         index = self._indexes[stream] = StreamIndex(stream[1].interval, spans, numbers, self._writes, first, last)
-        if len(self._indexes) > MOST_SHELVES:
+        if len(self._indexes) > self._most_streams:
             self.forget(next(iter(self._indexes)))
         return index
 

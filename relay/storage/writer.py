@@ -8,6 +8,7 @@ from contextlib import suppress
 from relay.core.errors import StoreError
 from relay.storage.chunks import window_s
 from relay.storage.database import Database
+from relay.storage.limits import STORE_LIMITS, StoreLimits
 from relay.storage.write_queue import StreamId, Write, WriteQueue
 from relay.telemetry.events import event
 
@@ -16,9 +17,6 @@ log = logging.getLogger(__name__)
 LOOSE_ROWS = 64
 """A window with more rows than this outside of its chunk is worth a new one."""
 
-_BATCH_S = 0.25
-_RETRY_S = (0.5, 10.0)
-_CLOSE_ATTEMPTS = 5
 _MOST_UNPACKED = 16_384
 # Chunks that are still stored when the writer is closed; the others are made when their candles are read.
 _PACKED_AT_CLOSE = 64
@@ -27,8 +25,9 @@ _PACKED_AT_CLOSE = 64
 class StoreWriter:
     """Empties the queue, which others fill; owns those who wait for a write, and what is to be packed into chunks."""
 
-    def __init__(self, database: Database, queue: WriteQueue) -> None:
+    def __init__(self, database: Database, queue: WriteQueue, limits: StoreLimits = STORE_LIMITS) -> None:
         self._database = database
+        self._limits = limits
         self._queue = queue
         self._unpacked: dict[tuple[StreamId, int], None] = {}
         self._waiters: deque[tuple[int, asyncio.Future[None]]] = deque()
@@ -95,7 +94,8 @@ class StoreWriter:
                 waiter.set_exception(error)
 
     async def _write_forever(self) -> None:
-        retry_s, attempts, packs_left = _RETRY_S[0], 0, _PACKED_AT_CLOSE
+        limits = self._limits
+        retry_s, attempts, packs_left = limits.least_retry_s, 0, _PACKED_AT_CLOSE
         while True:
             if not self._queue:
                 if self._unpacked and packs_left:
@@ -109,20 +109,20 @@ class StoreWriter:
                 continue
             if self.is_closing:
                 if attempts:
-                    await asyncio.sleep(_BATCH_S)
+                    await asyncio.sleep(limits.batch_s)
             else:
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(self._hurry.wait(), retry_s if attempts else _BATCH_S)
+                    await asyncio.wait_for(self._hurry.wait(), retry_s if attempts else limits.batch_s)
             self._hurry.clear()
             batch = self._queue.batch()
             try:
                 await self._database.write(self._database.tables.write, batch)
             except StoreError as error:
                 attempts += 1
-                retry_s = min(retry_s * 2, _RETRY_S[1]) if attempts > 1 else _RETRY_S[0]
+                retry_s = min(retry_s * 2, limits.most_retry_s) if attempts > 1 else limits.least_retry_s
                 self._database.problems.note("write", error.reason)
                 self._answer_waiters(self._queue.number, error)
-                if self.is_closing and attempts >= _CLOSE_ATTEMPTS:
+                if self.is_closing and attempts >= limits.close_attempts:
                     return
                 continue
             attempts = 0

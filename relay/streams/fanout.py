@@ -10,7 +10,7 @@ from collections.abc import Callable
 from relay.core.clock import Clock
 from relay.protocol import frames
 from relay.streams.outbox import HIGH_WATER, Transport
-from relay.streams.slow_consumers import SlowConsumers
+from relay.streams.slow_consumers import SLOW_CONSUMER_LIMITS, SlowConsumerLimits, SlowConsumers
 from relay.streams.subscriptions import Channel, Group, Subscriber
 from relay.telemetry.histogram import WRITE_BOUNDS_S, Histogram
 
@@ -21,11 +21,17 @@ class Fanout:
     `disconnect` is called with a subscriber, and the reason, that does not take what must arrive: it has to leave.
     """
 
-    def __init__(self, clock: Clock, flush_s: float, disconnect: Callable[[Subscriber, str], None]) -> None:
+    def __init__(
+        self,
+        clock: Clock,
+        flush_s: float,
+        disconnect: Callable[[Subscriber, str], None],
+        limits: SlowConsumerLimits = SLOW_CONSUMER_LIMITS,
+    ) -> None:
         self._flush_s = flush_s
         self._groups: dict[tuple[frozenset[Channel], bool], Group] = {}
         self._ungrouped: dict[Subscriber, None] = {}
-        self._slow_consumers = SlowConsumers(clock, self._caught_up, disconnect)
+        self._slow_consumers = SlowConsumers(clock, self._caught_up, disconnect, limits)
         self._dirty: list[Group] = []
         self._flush_handle: asyncio.Handle | None = None
         self._flushed_at = 0.0

@@ -14,6 +14,7 @@ from relay.protocol.server_messages import StreamState
 from relay.streams.fanout import Fanout
 from relay.streams.gaps import SeriesGap
 from relay.streams.outbox import Outbox
+from relay.streams.slow_consumers import SLOW_CONSUMER_LIMITS, SlowConsumerLimits
 from relay.streams.subscriptions import COUNTED, NO_FLOOR, Attachment, Channel, Feeder, Stream, Subscriber
 
 _NOTHING = (0,) * len(COUNTED)
@@ -24,7 +25,7 @@ class Hub:
 
     `on_closed(stream, update, after)` is called for every closed candle that is told: `after` is the open time of the
     closed candle told before it, None where something may be missing between. It must not block. It returns the number
-    of the revision if the candle was revised, by which clients ask for what follows.
+    of the revision if the candle was revised, by which clients ask for what follows. `most_kept` is for outboxes.
     """
 
     def __init__(
@@ -33,11 +34,13 @@ class Hub:
         *,
         flush_s: float = 0.02,
         on_closed: Callable[[Stream, PriceUpdate, int | None], int | None] | None = None,
+        limits: SlowConsumerLimits = SLOW_CONSUMER_LIMITS,
     ) -> None:
         self.streams: dict[tuple[str, StreamKey], Stream] = {}
         self.subscribers: dict[Subscriber, None] = {}
-        self.fanout = Fanout(clock, flush_s, self._disconnect)
+        self.fanout = Fanout(clock, flush_s, self._disconnect, limits)
         self.updates_in = 0
+        self.most_kept = limits.most_kept_bytes
         self._clock = clock
         self._on_closed = on_closed
         self._numbers = 0

@@ -24,12 +24,14 @@ class Outbox:
     """Frames for one subscriber, in order.
 
     While the transport keeps up, frames pass straight through. Above the high-water mark the subscriber lags: open
-    candles are kept newest-only per stream, everything else in order, until `drain` has written it all.
+    candles are kept newest-only per stream, everything else in order and up to `most_kept` bytes, until `drain` has
+    written it all.
     """
 
     __slots__ = (
         "_kept",
         "_kept_bytes",
+        "_most_kept",
         "_ordinal",
         "conflated",
         "drained_bytes",
@@ -39,8 +41,9 @@ class Outbox:
         "transport",
     )
 
-    def __init__(self, transport: Transport) -> None:
+    def __init__(self, transport: Transport, most_kept: int = MOST_KEPT) -> None:
         self.transport = transport
+        self._most_kept = most_kept
         self._kept: dict[object, bytes] = {}
         self._kept_bytes = 0
         self._ordinal = 0
@@ -95,8 +98,8 @@ class Outbox:
 
     def _keep(self, frame: bytes) -> None:
         # One frame may be larger than the bound (a long snapshot); what must not happen is that they pile up.
-        if self._kept_bytes and self._kept_bytes + len(frame) > MOST_KEPT:
-            raise OutboxFull(f"more than {MOST_KEPT} bytes of closed candles and answers are waiting")
+        if self._kept_bytes and self._kept_bytes + len(frame) > self._most_kept:
+            raise OutboxFull(f"more than {self._most_kept} bytes of closed candles and answers are waiting")
         self._ordinal += 1
         self._kept[self._ordinal] = frame
         self._kept_bytes += len(frame)

@@ -2,13 +2,24 @@
 
 import asyncio
 from collections.abc import Callable
+from typing import NamedTuple
 
 from relay.core.clock import Clock
 from relay.core.errors import OutboxFull
+from relay.streams.outbox import MOST_KEPT
 from relay.streams.subscriptions import Channel, Subscriber
 
-TICK_S = 0.05
-PATIENCE_S = 30.0
+
+class SlowConsumerLimits(NamedTuple):
+    """How often a slow consumer is looked at, how long it may read nothing, and how much is kept for it."""
+
+    drain_every_s: float = 0.05
+    patience_s: float = 30.0
+    most_kept_bytes: int = MOST_KEPT
+    """As in `Outbox`."""
+
+
+SLOW_CONSUMER_LIMITS = SlowConsumerLimits()
 
 
 class SlowConsumers:
@@ -19,9 +30,14 @@ class SlowConsumers:
     """
 
     def __init__(
-        self, clock: Clock, caught_up: Callable[[Subscriber], None], disconnect: Callable[[Subscriber, str], None]
+        self,
+        clock: Clock,
+        caught_up: Callable[[Subscriber], None],
+        disconnect: Callable[[Subscriber, str], None],
+        limits: SlowConsumerLimits = SLOW_CONSUMER_LIMITS,
     ) -> None:
         self._clock = clock
+        self._limits = limits
         self._caught_up = caught_up
         self._disconnect = disconnect
         self._subscribers: dict[Subscriber, None] = {}
@@ -66,7 +82,7 @@ class SlowConsumers:
             self._cut_soon(subscriber, str(error))
 
     def _plan(self) -> None:
-        self._timer = asyncio.get_running_loop().call_later(TICK_S, self._drain)
+        self._timer = asyncio.get_running_loop().call_later(self._limits.drain_every_s, self._drain)
 
     def _drain(self) -> None:
         self._timer = None
@@ -82,8 +98,8 @@ class SlowConsumers:
                 for channel in subscriber.subscriptions.values():
                     channel.slow_consumers.pop(subscriber, None)
                 self._caught_up(subscriber)
-            elif now - outbox.progress_at > PATIENCE_S:
-                self._disconnect(subscriber, f"nothing was read for {PATIENCE_S:g} s")
+            elif now - outbox.progress_at > self._limits.patience_s:
+                self._disconnect(subscriber, f"nothing was read for {self._limits.patience_s:g} s")
         if self._subscribers:
             self._plan()
 

@@ -19,22 +19,20 @@ from relay.streams.series import Missing
 from relay.streams.subscriptions import CONNECTED, Stream
 from relay.supervision.missing_candles import MissingCandles, holes_in
 from relay.supervision.stream_state import STALE, THROTTLED, SupervisedStream
+from relay.supervision.timing import FEED_TIMING, FeedTiming
 from relay.telemetry.events import event
 
 log = logging.getLogger(__name__)
 
 AT_A_TIME = 8
-PATIENCE_S = 20.0
-"""Live updates wait this long for history that fails; then a gap is told and repaired later."""
 BUDGET_PATIENCE_S = 150.0
-"""So long where the provider's budget is used up: that is known to end."""
+"""Live updates wait so long for history where the provider's budget is used up: that is known to end."""
 MOST_WAIT_S = 30.0
 STEP_S = 1.0
 PAGE = 5000
 LAG_WAIT_S = 0.5
 HOLE_WAIT_S = 2.5
 LEAST_WAIT_S = 0.5
-REPAIR_EVERY_S = 15.0
 DOES_NOT_HAVE_IT = "the provider does not have it"
 
 
@@ -44,7 +42,16 @@ class Backfill:
     A stream whose feed is lost, or that is dropped, has to be let go of with `cancel`.
     """
 
-    def __init__(self, provider: Provider, hub: Hub, history: HistoryService, clock: Clock, rng: random.Random) -> None:
+    def __init__(
+        self,
+        provider: Provider,
+        hub: Hub,
+        history: HistoryService,
+        clock: Clock,
+        rng: random.Random,
+        *,
+        timing: FeedTiming = FEED_TIMING,
+    ) -> None:
         self.fetched = 0
         self.longest_s = 0.0
         self._provider = provider
@@ -52,9 +59,10 @@ class Backfill:
         self._history = history
         self._clock = clock
         self._rng = rng
+        self._timing = timing
         self._fills: dict[SupervisedStream, asyncio.Task[None]] = {}
         self._places = asyncio.Semaphore(AT_A_TIME)
-        self._repair_at = clock.monotonic() + REPAIR_EVERY_S
+        self._repair_at = clock.monotonic() + timing.repair_every_s
         self._repair: asyncio.Task[None] | None = None
         self._restating: set[asyncio.Task[None]] = set()
 
@@ -122,7 +130,7 @@ class Backfill:
         `streams` are those that are carried: looked at again whenever history has answered.
         """
         if now >= self._repair_at and self._provider.has_history and (self._repair is None or self._repair.done()):
-            self._repair_at = now + REPAIR_EVERY_S
+            self._repair_at = now + self._timing.repair_every_s
             self._repair = asyncio.create_task(self._repair_all(streams), name=f"repair {self._provider.name}")
 
     async def close(self) -> None:
@@ -146,7 +154,7 @@ class Backfill:
         stream, series, clock = supervised.stream, supervised.stream.series, self._clock
         started = clock.monotonic()
         attempt, failure = 0, ""
-        patience_s = PATIENCE_S
+        patience_s = self._timing.history_patience_s
         retry_at = 0.0
         waiting_since: float | None = None
         info = self._provider.info
@@ -182,7 +190,7 @@ class Backfill:
             except (ProviderError, StoreError) as error:
                 attempt += 1
                 wait_s = min(MOST_WAIT_S, 2.0 ** min(attempt - 1, 10)) * self._rng.uniform(0.5, 1)
-                failure, patience_s = str(error), PATIENCE_S
+                failure, patience_s = str(error), self._timing.history_patience_s
                 retry_at = clock.monotonic() + wait_s
                 supervised.catch_up(f"what was missed cannot be fetched yet: {error}")
                 continue
@@ -192,7 +200,7 @@ class Backfill:
                 continue
             lost = past.unreadable
             doubtful = holes.doubtful(self._holes_in(stream, closed, forming, until, lost), now)
-            if doubtful and now <= started + PATIENCE_S:
+            if doubtful and now <= started + self._timing.history_patience_s:
                 await asyncio.sleep(HOLE_WAIT_S)
                 continue
             backfilled = series.backfilled

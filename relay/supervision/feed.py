@@ -10,7 +10,6 @@ from relay.core.clock import STEP_S
 from relay.core.errors import BadAnswer, ProviderError, ProviderTimeout, ProviderUnavailable, RateLimited
 from relay.core.intervals import least_s, next_open
 from relay.core.model import PriceUpdate, StreamKey
-from relay.plugins.cancellation import end_task
 from relay.plugins.provider import Provider
 from relay.protocol.server_messages import StreamState
 from relay.streams.hub import Hub
@@ -120,7 +119,7 @@ class Feed:
 
     async def stop(self) -> None:
         """End the feed and wait until it has let go of its connection."""
-        await end_task(self.task, on_kill=self._provider.note_kill)
+        await self._provider.end_feed(self.task)
 
     @property
     def cause(self) -> str:

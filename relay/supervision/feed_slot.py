@@ -15,11 +15,11 @@ from relay.supervision.backoff import Attempts, FeedBackoff
 from relay.supervision.feed import Feed
 from relay.supervision.liveness import Remedy
 from relay.supervision.stream_state import SupervisedStream
+from relay.supervision.timing import FEED_TIMING, FeedTiming
 from relay.telemetry.events import event
 
 log = logging.getLogger(__name__)
 
-READY_TIMEOUT_S = 20.0
 REFUSED_AGAIN_S = 300.0
 """A key that is refused while feeds with the one before go on is tried again so late, or when it changes."""
 
@@ -61,6 +61,8 @@ class FeedSlot:
         rng: random.Random,
         new_feed: NewFeed,
         on_refuse: Callable[[SupervisedStream, str], None],
+        *,
+        timing: FeedTiming = FEED_TIMING,
     ) -> None:
         self._provider = provider
         self._backfill = backfill
@@ -70,6 +72,7 @@ class FeedSlot:
         self._rng = rng
         self._new_feed = new_feed
         self._on_refuse = on_refuse
+        self._ready_timeout_s = timing.ready_timeout_s
         self._supervised: dict[StreamKey, SupervisedStream] = {}
         self._feeds: list[Feed] = []
         self._loss: Loss | None = None
@@ -227,7 +230,7 @@ class FeedSlot:
             ready = asyncio.create_task(new.ready.wait())
             try:
                 await asyncio.wait(
-                    {new.task, ready, old.task}, timeout=READY_TIMEOUT_S, return_when=asyncio.FIRST_COMPLETED
+                    {new.task, ready, old.task}, timeout=self._ready_timeout_s, return_when=asyncio.FIRST_COMPLETED
                 )
             finally:
                 ready.cancel()

@@ -14,12 +14,11 @@ from relay.history.range_walk import PageRequest
 from relay.history.service import HistoryService
 from relay.plugins.provider import Provider
 from relay.supervision.stream_state import SupervisedStream
+from relay.supervision.timing import FEED_TIMING
 from relay.telemetry.events import event
 
 log = logging.getLogger(__name__)
 
-EVERY_S = 60.0
-"""The shortest time between two questions."""
 CLIENT = "the relay itself"
 """Whose turn it is: no client's, and after those for live streams."""
 MOST_CANDLES = 1000
@@ -47,7 +46,14 @@ class Recheck:
     not written down, and `recall` begins again with all that may have been due.
     """
 
-    def __init__(self, provider: Provider, history: HistoryService, clock: Clock, *, every_s: float = EVERY_S) -> None:
+    def __init__(
+        self,
+        provider: Provider,
+        history: HistoryService,
+        clock: Clock,
+        *,
+        every_s: float = FEED_TIMING.recheck_every_s,
+    ) -> None:
         self._provider = provider
         self._calls = history.calls
         self._history = history

@@ -8,6 +8,7 @@ from relay.protocol.server_messages import StreamState
 from relay.streams.hub import Hub
 from relay.streams.subscriptions import CONNECTED, CONNECTING, Stream
 from relay.supervision.liveness import UNKNOWN_PATIENCE_S, Liveness, Remedy
+from relay.supervision.timing import FEED_TIMING, FeedTiming
 
 RECONNECTING: Final = "reconnecting"
 BACKFILLING: Final = "backfilling"
@@ -22,10 +23,6 @@ LATE_S = 20.0
 """A poll that a feed announced may be so late, since it waits for an answer, before silence counts."""
 LEAST_DOUBT_S = 5.0
 MOST_DOUBT_S = 300.0
-LEAST_PAUSE_S = 30.0
-MOST_PAUSE_S = 3600.0
-HALT_SILENCE_S = 10.0
-"""A stream that its provider's list calls paused has to be silent for so long: prices prove the list wrong."""
 CLOCK_SLACK_S = 5
 """So far the provider's clock may be behind: near the opening its market counts as open."""
 
@@ -114,17 +111,21 @@ class SupervisedStream:
         "_stray",
         "_stray_after",
         "_taken",
+        "_timing",
         "planned",
         "received",
         "stream",
     )
 
-    def __init__(self, stream: Stream, hub: Hub, clock: Clock, halt: str = "") -> None:
+    def __init__(
+        self, stream: Stream, hub: Hub, clock: Clock, halt: str = "", *, timing: FeedTiming = FEED_TIMING
+    ) -> None:
         self.stream = stream
         self.received = 0
         self.planned: Planned | None = None
         self._hub = hub
         self._clock = clock
+        self._timing = timing
         self._liveness = Liveness(stream.key.interval, clock.monotonic())
         self._facts = Facts(loss=stream.message, halt=halt)
         # Not told: its first subscriber has it with the confirmation.
@@ -262,7 +263,7 @@ class SupervisedStream:
             return
         if self.received != self._received_then:
             self._halted_at, self._received_then = now, self.received
-        elif now - self._halted_at >= HALT_SILENCE_S:
+        elif now - self._halted_at >= self._timing.halt_silence_s:
             self.note("paused")
             self._silent_since = self._listened_after = None
             self._learn(halt=self._halt)
@@ -369,5 +370,6 @@ class SupervisedStream:
         return time_s >= due_at + grace_s and now >= self._ask_at
 
     def ask_later(self, now: float) -> None:
-        """Call no candle overdue for an interval, half a minute at least: history was asked just now."""
-        self._ask_at = now + max(LEAST_PAUSE_S, min(length_s(self.stream.key.interval), MOST_PAUSE_S))
+        """Call no candle overdue for about an interval: history was asked just now."""
+        pause_s = min(length_s(self.stream.key.interval), self._timing.most_ask_pause_s)
+        self._ask_at = now + max(self._timing.least_ask_pause_s, pause_s)

@@ -22,6 +22,7 @@ from relay.supervision.feed_slot import FeedSlot
 from relay.supervision.recheck import Recheck
 from relay.supervision.refusals import RefusedStream
 from relay.supervision.stream_state import Planned, SupervisedStream
+from relay.supervision.timing import FEED_TIMING, FeedTiming
 from relay.telemetry.events import event
 
 log = logging.getLogger(__name__)
@@ -58,6 +59,7 @@ class Supervisor:
         linger_s: float,
         listings: Listings | None = None,
         rng: random.Random | None = None,
+        timing: FeedTiming = FEED_TIMING,
     ) -> None:
         self.provider = provider
         self.clock = provider.clock
@@ -66,11 +68,12 @@ class Supervisor:
         self._rng = rng or random.Random()
         self.counters = FeedCounters(provider.name)
         self.attempts = Attempts()
-        self.backfill = Backfill(provider, hub, history, clock, self._rng)
-        self.recheck = Recheck(provider, history, clock)
+        self.backfill = Backfill(provider, hub, history, clock, self._rng, timing=timing)
+        self.recheck = Recheck(provider, history, clock, every_s=timing.recheck_every_s)
         self._hub = hub
         self._machine_clock = clock
         self._linger_s = linger_s
+        self._timing = timing
         self._supervised: dict[StreamKey, SupervisedStream] = {}
         self._slots: dict[FeedSlot, None] = {}
         self._slot_of: dict[StreamKey, FeedSlot] = {}
@@ -118,7 +121,8 @@ class Supervisor:
             return
         stream.series.market = self.provider.market(key.symbol)
         halt = self._halt_of(key) if self._standing(key) == "paused" else ""
-        supervised = self._supervised[key] = SupervisedStream(stream, self._hub, self._machine_clock, halt)
+        supervised = SupervisedStream(stream, self._hub, self._machine_clock, halt, timing=self._timing)
+        self._supervised[key] = supervised
         self._enter_slot(supervised)
         self._watch()
 
@@ -266,6 +270,7 @@ class Supervisor:
             self._rng,
             self._new_feed,
             self._refuse,
+            timing=self._timing,
         )
         self._slots[slot] = None
         return slot

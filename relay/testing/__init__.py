@@ -8,6 +8,7 @@ async def test_conformance():
 
 from relay.testing.check import Report, check_provider
 from relay.testing.load_provider import DoesNotConform, open_provider
+from relay.testing.tolerances import Tolerances
 from relay.testing.watched_feed import WatchedFeed
 
-__all__ = ["DoesNotConform", "Report", "WatchedFeed", "check_provider", "open_provider"]
+__all__ = ["DoesNotConform", "Report", "Tolerances", "WatchedFeed", "check_provider", "open_provider"]

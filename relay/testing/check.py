@@ -10,9 +10,10 @@ import aiohttp
 from relay.core.clock import Clock
 from relay.core.errors import ProviderError
 from relay.core.model import StreamKey
-from relay.testing import check_history, check_resilience, check_speed, check_streams, tolerances
+from relay.testing import check_history, check_resilience, check_speed, check_streams
 from relay.testing.check_run import CheckRun
 from relay.testing.load_provider import DoesNotConform, open_provider
+from relay.testing.tolerances import TOLERANCES, UNKNOWN_SYMBOL, Tolerances
 from relay.testing.watched_feed import shown
 from relay.testing.watched_session import WatchedSession
 
@@ -35,26 +36,29 @@ async def check_provider(
     interval: str,
     settings: Mapping[str, object] | None = None,
     other: StreamKey | None = None,
-    unknown_symbol: str = tolerances.UNKNOWN_SYMBOL,
+    unknown_symbol: str = UNKNOWN_SYMBOL,
     timeout_s: float = 10.0,
     survives_loss: bool = False,
     clock: Clock | None = None,
+    tolerances: Tolerances = TOLERANCES,
 ) -> Report:
     """Check a provider against an upstream that works, and raise `DoesNotConform` with all that is wrong.
 
     `symbol` and `interval` name a stream that moves now and has a past. `other` is a second one, for the watchlist;
     by default the same symbol at another interval, else another symbol. Each wait for the upstream ends after
     `timeout_s`. `survives_loss` is for a feed that has another source beside its WebSocket: it need not end with that,
-    but has to go on. Returns what was checked, and what could not be and why. Raises `ConfigError` for `settings` that
-    the provider does not have.
+    but has to go on. `tolerances` is what else is allowed before something is blamed. Returns what was checked, and
+    what could not be and why. Raises `ConfigError` for `settings` that the provider does not have.
     """
-    async with open_provider(plugin, settings, clock=clock) as provider:
+    async with open_provider(plugin, settings, clock=clock, timing=tolerances.plugin) as provider:
         session = WatchedSession(provider.session)
         provider.open(cast(aiohttp.ClientSession, session))
-        run = CheckRun(provider, session, StreamKey(symbol, interval), other, unknown_symbol, timeout_s, survives_loss)
+        run = CheckRun(
+            provider, session, StreamKey(symbol, interval), other, unknown_symbol, timeout_s, survives_loss, tolerances
+        )
 
         async def refusal() -> None:
-            async with open_provider(plugin, settings, clock=clock) as fresh:
+            async with open_provider(plugin, settings, clock=clock, timing=tolerances.plugin) as fresh:
                 led = WatchedSession(fresh.session)
                 fresh.open(cast(aiohttp.ClientSession, led))
                 await check_resilience.check_refusal(run, fresh, led)

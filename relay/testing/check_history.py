@@ -8,9 +8,8 @@ from itertools import pairwise
 from relay.core.errors import ProviderError
 from relay.core.intervals import length_s, next_open
 from relay.core.model import Candle
-from relay.plugins.cancellation import end_task
-from relay.testing import tolerances
 from relay.testing.check_run import CheckRun
+from relay.testing.tolerances import SHOWN
 
 _DEEP = 1500
 
@@ -123,9 +122,9 @@ async def check_cancellation(run: CheckRun) -> None:
         for _ in range(turns):
             await asyncio.sleep(0)
         # The host kills what does not end and says so in its log, which is judged at the end.
-        await end_task(asking)
+        await run.provider.end_feed(asking)
 
 
 def _times(candles: Sequence[Candle]) -> str:
-    shown = ", ".join(str(candle.time) for candle in candles[: tolerances.SHOWN])
-    return f"[{shown}{', …' if len(candles) > tolerances.SHOWN else ''}]"
+    shown = ", ".join(str(candle.time) for candle in candles[:SHOWN])
+    return f"[{shown}{', …' if len(candles) > SHOWN else ''}]"

@@ -6,11 +6,9 @@ from contextlib import aclosing
 import aiohttp
 
 from relay.core.errors import ProviderError, RateLimited
-from relay.plugins.cancellation import end_task
 from relay.plugins.provider import Provider
-from relay.testing import tolerances
 from relay.testing.check_run import CheckRun
-from relay.testing.watched_feed import WatchedFeed, shown
+from relay.testing.watched_feed import shown
 from relay.testing.watched_session import WatchedSession, refusing_server
 from relay.upstream.watchlist import Watchlist
 
@@ -20,10 +18,10 @@ RETRY_AFTER_S = 7.0
 
 async def check_reconnect(run: CheckRun) -> None:
     """Break the connection under a feed: it has to end, and the next one has to deliver."""
-    async with WatchedFeed(run.provider, [run.key]) as feed:
+    async with run.feed(run.key) as feed:
         await feed.until(lambda: feed.count(run.key), run.timeout_s)
         # A feed with two sources may speak before its WebSocket is open.
-        if not await feed.until(lambda: run.session.is_connected, tolerances.SETTLE_S):
+        if not await feed.until(lambda: run.session.is_connected, run.tolerances.settle_s):
             run.unchecked.append("reconnect: the feed holds no WebSocket that could be lost")
             return
         connects = run.session.connects
@@ -33,12 +31,12 @@ async def check_reconnect(run: CheckRun) -> None:
             if not await feed.until(lambda: feed.count(run.key) > before, run.timeout_s):
                 run.blame("relay_stream stops when its WebSocket is lost, though it is said to survive that")
             return
-        await feed.until(lambda: False, tolerances.END_S)
+        await feed.until(lambda: False, run.tolerances.end_s)
         if not feed.has_ended or run.session.connects > connects:
             run.blame("relay_stream goes on after its connection was lost; let it end, the relay opens the next feed")
         elif feed.error is not None and not isinstance(feed.error, _UNDERSTOOD):
             run.blame(f"relay_stream raised {shown(feed.error)} when its connection was lost")
-    async with WatchedFeed(run.provider, [run.key]) as feed:
+    async with run.feed(run.key) as feed:
         if not await feed.until(lambda: feed.count(run.key), run.timeout_s):
             run.blame(f"relay_stream yielded nothing for {run.key} in the feed after one whose connection was lost")
 
@@ -97,4 +95,4 @@ async def _refused_feed(run: CheckRun, provider: Provider) -> ProviderError | st
         return "" if rests.is_set() else f"neither raises nor reports it within {run.timeout_s:g} s"
     finally:
         waiting.cancel()
-        await end_task(feed)
+        await provider.end_feed(feed)

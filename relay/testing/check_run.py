@@ -10,10 +10,10 @@ from typing import Any
 
 from relay.core.model import Instrument, PriceUpdate, StreamKey
 from relay.core.secret import Secret
-from relay.plugins.cancellation import end_task
 from relay.plugins.provider import Provider
 from relay.telemetry.loop_monitor import LoopMonitor
-from relay.testing import tolerances
+from relay.testing.tolerances import Tolerances
+from relay.testing.watched_feed import WatchedFeed
 from relay.testing.watched_session import WatchedSession
 
 BEAT_S, TICK_S = 0.05, 0.01
@@ -51,6 +51,7 @@ class CheckRun:
         unknown_symbol: str,
         timeout_s: float,
         survives_loss: bool,
+        tolerances: Tolerances,
     ) -> None:
         self.provider = provider
         self.session = session
@@ -59,6 +60,7 @@ class CheckRun:
         self.unknown = StreamKey(unknown_symbol, key.interval)
         self.timeout_s = timeout_s
         self.survives_loss = survives_loss
+        self.tolerances = tolerances
         self.faults: list[str] = []
         self.checked: list[str] = []
         self.unchecked: list[str] = []
@@ -74,6 +76,10 @@ class CheckRun:
         fault = self.provider.conceal(fault)
         if fault not in self.faults:
             self.faults.append(fault)
+
+    def feed(self, *keys: StreamKey) -> WatchedFeed:
+        """Return a feed of these streams, not yet running."""
+        return WatchedFeed(self.provider, keys, end_s=self.tolerances.end_s)
 
     @asynccontextmanager
     async def watching(self) -> AsyncIterator[None]:
@@ -108,13 +114,13 @@ class CheckRun:
     async def look_for_leftovers(self, name: str) -> None:
         """Blame tasks that still run and connections that are still open after a part of the check, and end them."""
         # By turns, not by a clock: after a pause of the machine they still have time.
-        turns = iter(range(round(tolerances.SETTLE_S / 0.01)))
+        turns = iter(range(round(self.tolerances.settle_s / 0.01)))
         while left := [task for task in self._made if not task.done()]:
             if next(turns, None) is None:
                 names = ", ".join(sorted(task.get_name() for task in left))
                 self.blame(f"{name}: left {len(left)} tasks running ({names[:200]}); whoever creates a task ends it")
                 for task in left:
-                    await end_task(task)
+                    await self.provider.end_feed(task)
                 break
             await asyncio.sleep(0.01)
         if self.session.closed:
@@ -126,7 +132,7 @@ class CheckRun:
             await asyncio.sleep(0.01)
 
     def _judge(self, lines: _Lines, blocked_s: float) -> None:
-        if blocked_s > tolerances.BLOCKED_S:
+        if blocked_s > self.tolerances.blocked_s:
             self.blame(f"blocked the event loop for {blocked_s:.1f} s: nothing else runs in that time")
         for record in lines.records:
             message = record.getMessage()

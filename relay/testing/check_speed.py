@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from contextlib import aclosing, suppress
 
 from relay.core.model import Candle, PriceUpdate, StreamKey
-from relay.plugins.cancellation import end_task
-from relay.testing import tolerances
 from relay.testing.check_run import CheckRun
 from relay.testing.watched_session import Player
 from relay.upstream.watchlist import Watchlist
@@ -36,7 +34,7 @@ async def check_speed(run: CheckRun) -> None:
     if not messages:
         run.unchecked.append("speed: the provider read no messages from a WebSocket")
         return
-    player = Player(messages, _turns(messages), ENOUGH_S)
+    player = Player(messages, _turns(messages), ENOUGH_S, run.tolerances.settle_s)
     run.session.player = player
     keys = [run.key] if run.second is None else [run.key, run.second]
     updates = 0
@@ -51,7 +49,7 @@ async def check_speed(run: CheckRun) -> None:
     over = asyncio.create_task(player.is_over.wait(), name="end of the replay")
     await asyncio.wait((reading, over), timeout=run.timeout_s, return_when=asyncio.FIRST_COMPLETED)
     over.cancel()
-    await end_task(reading)
+    await run.provider.end_feed(reading)
     run.session.player = None
     if not player.turns_s or not updates:
         run.unchecked.append("speed: the recorded messages give no updates when they are played again")
@@ -59,10 +57,10 @@ async def check_speed(run: CheckRun) -> None:
     each_s = typical(player.turns_s) / len(messages)
     run.updates_per_cpu_s = updates / (len(player.turns_s) * len(messages)) / each_s
     times = each_s / _least_s(run.key, messages)
-    if times > tolerances.SLOWEST:
+    if times > run.tolerances.slowest:
         run.blame(
             f"a message costs {each_s * 1e6:.0f} µs of CPU until its updates are there, {times:.0f} times as much as "
-            f"json.loads and a candle; at most {tolerances.SLOWEST:g} times is fine"
+            f"json.loads and a candle; at most {run.tolerances.slowest:g} times is fine"
         )
 
 

@@ -4,8 +4,8 @@ import asyncio
 
 from relay.core.intervals import length_s
 from relay.core.model import StreamKey
-from relay.testing import tolerances
 from relay.testing.check_run import CheckRun
+from relay.testing.tolerances import SHOWN
 from relay.testing.watched_feed import WatchedFeed, shown
 
 
@@ -46,7 +46,7 @@ def _ended_early(run: CheckRun, feed: WatchedFeed) -> bool:
 
 
 def _judge(run: CheckRun, feed: WatchedFeed) -> None:
-    for fault in dict.fromkeys(feed.faults[: tolerances.SHOWN]):
+    for fault in dict.fromkeys(feed.faults[:SHOWN]):
         run.blame(f"relay_stream: {fault}")
     if feed.skipped:
         run.blame(f"relay_stream skipped {len(feed.skipped)} messages, the first: {feed.skipped[0]}")
@@ -57,7 +57,7 @@ def _judge(run: CheckRun, feed: WatchedFeed) -> None:
 
 async def check_stream(run: CheckRun) -> None:
     """Open a feed, wait for candles to close, add and remove a stream, cancel it."""
-    async with WatchedFeed(run.provider, [run.key]) as feed:
+    async with run.feed(run.key) as feed:
         if await _opened(run, feed, run.key):
             await _check_closing(run, feed)
             await _check_watchlist(run, feed)
@@ -115,12 +115,12 @@ async def _check_watchlist(run: CheckRun, feed: WatchedFeed) -> None:
 
 async def _goes_on(run: CheckRun, feed: WatchedFeed, key: StreamKey) -> bool:
     before = feed.count(key)
-    return await feed.until(lambda: feed.count(key) > before, 2 * tolerances.SETTLE_S)
+    return await feed.until(lambda: feed.count(key) > before, 2 * run.tolerances.settle_s)
 
 
 async def check_second_feed(run: CheckRun) -> None:
     """Open another feed and close it where it yields."""
-    async with WatchedFeed(run.provider, [run.key]) as feed:
+    async with run.feed(run.key) as feed:
         if await _opened(run, feed, run.key):
             fault = await feed.cancel(between_updates=True)
             if fault is not None:
@@ -133,9 +133,9 @@ async def check_unknown_symbol(run: CheckRun) -> None:
     if not run.provider.lists_instruments:
         run.unchecked.append("unknown symbol in a stream: without relay_instruments no symbol is unknown")
         return
-    async with WatchedFeed(run.provider, [run.key, run.unknown]) as feed:
+    async with run.feed(run.key, run.unknown) as feed:
         if await _opened(run, feed, run.key):
-            await feed.until(lambda: run.unknown in feed.rejected, tolerances.SETTLE_S)
+            await feed.until(lambda: run.unknown in feed.rejected, run.tolerances.settle_s)
             before = feed.count(run.key)
             if feed.count(run.unknown):
                 run.blame(f"relay_stream yields updates of {run.unknown}, which there is not")

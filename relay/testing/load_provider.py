@@ -6,6 +6,7 @@ from types import MappingProxyType
 
 from relay.config.settings import Config, provider_settings
 from relay.core.clock import Clock, ProviderClock
+from relay.plugins.cancellation import PLUGIN_TIMING, PluginTiming
 from relay.plugins.loader import PluginHost
 from relay.plugins.provider import Provider, new_session
 
@@ -20,12 +21,17 @@ class DoesNotConform(AssertionError):
 
 @asynccontextmanager
 async def open_provider(
-    plugin: object, settings: Mapping[str, object] | None = None, *, clock: Clock | None = None
+    plugin: object,
+    settings: Mapping[str, object] | None = None,
+    *,
+    clock: Clock | None = None,
+    timing: PluginTiming = PLUGIN_TIMING,
 ) -> AsyncIterator[Provider]:
     """Load one plugin and bind it as a relay does, with a session and its settings as its table gives them.
 
-    `plugin` is a module, a class, an object, or a text as in the setting `plugins`. Raises `DoesNotConform` with the
-    reason for which a relay would refuse it, `ConfigError` for its settings.
+    `plugin` is a module, a class, an object, or a text as in the setting `plugins`; `timing` is what its calls and
+    feeds may take. Raises `DoesNotConform` with the reason for which a relay would refuse it, `ConfigError` for its
+    settings.
     """
     host = PluginHost()
     if isinstance(plugin, str):
@@ -39,7 +45,7 @@ async def open_provider(
     (loaded,) = host.loaded.values()
     tables = MappingProxyType({loaded.info.name: dict(settings or {})})
     checked = provider_settings(Config(tables=tables), loaded.info)
-    provider = host.bind(loaded, checked, ProviderClock(clock or Clock()))
+    provider = host.bind(loaded, checked, ProviderClock(clock or Clock()), timing)
     provider.open(new_session(provider.clock))
     try:
         yield provider

@@ -8,19 +8,20 @@ from types import TracebackType
 from typing import Self
 
 from relay.core.model import PriceUpdate, StreamKey
-from relay.plugins.cancellation import end_task
 from relay.plugins.provider import Provider
-from relay.testing import tolerances
+from relay.testing.tolerances import TOLERANCES
 from relay.upstream.watchlist import Watchlist
 
 
 class WatchedFeed:
     """Runs one feed against a watchlist of its own and keeps all that it says; an async context manager.
 
+    Cancelled, it may take `end_s` to end before that is blamed.
+
     Unlike in a relay nothing is left out: `faults` says what is wrong with an update, beside it being in `updates`.
     """
 
-    def __init__(self, provider: Provider, streams: Iterable[StreamKey]) -> None:
+    def __init__(self, provider: Provider, streams: Iterable[StreamKey], *, end_s: float = TOLERANCES.end_s) -> None:
         self.updates: list[PriceUpdate] = []
         self.faults: list[str] = []
         self.accepted: list[StreamKey] = []
@@ -39,6 +40,7 @@ class WatchedFeed:
             on_pause=self._on_pause,
         )
         self._provider = provider
+        self._end_s = end_s
         self._last: dict[StreamKey, PriceUpdate] = {}
         self._heard: Counter[StreamKey] = Counter()
         self._news = asyncio.Event()
@@ -66,7 +68,7 @@ class WatchedFeed:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._task is not None and not self._task.done():
-            await end_task(self._task)
+            await self._provider.end_feed(self._task)
 
     async def _run(self) -> None:
         try:
@@ -145,13 +147,13 @@ class WatchedFeed:
             return None
         if between_updates:
             self._is_holding = True
-            await self.until(lambda: self._is_held, tolerances.END_S)
+            await self.until(lambda: self._is_held, self._end_s)
         task.cancel()
-        await asyncio.wait((task,), timeout=tolerances.END_S)
+        await asyncio.wait((task,), timeout=self._end_s)
         how = "closed" if between_updates else "cancelled"
         if not task.done():
-            await end_task(task)
-            return f"relay_stream did not end within {tolerances.END_S:g} s after it was {how}; let CancelledError pass"
+            await self._provider.end_feed(task)
+            return f"relay_stream did not end within {self._end_s:g} s after it was {how}; let CancelledError pass"
         if task.cancelled():
             return None
         if self.error is not None:

@@ -11,7 +11,6 @@ from aiohttp import WSMessage, WSMsgType, web
 from yarl import URL
 
 from relay.network.aiohttp_client_seams import connections_in_use
-from relay.testing import tolerances
 
 _MOST_RECORDED = 2000
 _REQUESTS = frozenset({"get", "post", "put", "patch", "delete", "head", "options", "request"})
@@ -121,16 +120,18 @@ class Player:
     """A WebSocket connection that gives recorded messages over and over, as fast as they are read.
 
     `turns_s` are the CPU times of this thread for each turn through the messages. It ends after `most` turns, or when
-    they took `enough_s` together; then it is no longer read, and `is_over` is set.
+    they took `enough_s` together; then it is no longer read, and `is_over` is set. For what a feed sends
+    first it waits `settle_s` at most.
     """
 
-    def __init__(self, messages: Sequence[str | bytes], most: int, enough_s: float) -> None:
+    def __init__(self, messages: Sequence[str | bytes], most: int, enough_s: float, settle_s: float) -> None:
         self._messages = [
             WSMessage(WSMsgType.TEXT if isinstance(message, str) else WSMsgType.BINARY, message, None)
             for message in messages
         ]
         self._most = most
         self._enough_s = enough_s
+        self._settle_s = settle_s
         self._at = 0
         self._began = 0.0
         self._asked = asyncio.Event()
@@ -152,7 +153,7 @@ class Player:
                 await asyncio.Event().wait()
             try:
                 # Between two turns others may run; they are not measured.
-                async with asyncio.timeout(tolerances.SETTLE_S):
+                async with asyncio.timeout(self._settle_s):
                     await self._asked.wait()
             except TimeoutError:
                 self._asked.set()

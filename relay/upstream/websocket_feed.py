@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable
+from typing import NamedTuple
 
 import aiohttp
 
@@ -16,15 +17,10 @@ from relay.upstream.rate_limit import Pace
 from relay.upstream.rest import network_cause, retry_after_s
 from relay.upstream.watchlist import Watchlist
 
-CONNECT_TIMEOUT_S = 10.0
 BAN_S = 120.0
 """How long the shortest ban lasts (Binance documents two minutes to three days)."""
-PING_INTERVAL_S = 20.0
-PONG_TIMEOUT_S = 10.0
 MOST_LATE = 1.5
 """A wait that took so many times longer than asked for judges nobody."""
-CLOSE_TIMEOUT_S = 2.0
-MAX_MESSAGE_BYTES = 1 << 20
 _REASON_LENGTH = 4000
 _MOST_AT_A_TIME = 100
 
@@ -32,23 +28,39 @@ _MOST_AT_A_TIME = 100
 _NO_SENSE = (ValueError, TypeError, LookupError, ArithmeticError, AttributeError, RecursionError)
 
 
+class SocketLimits(NamedTuple):
+    """How long one upstream WebSocket may take to open, to answer a ping and to close, and how large a message may be.
+
+    `pong_timeout_s` is the last part of `ping_interval_s`: a ping is answered before the next one is due.
+    """
+
+    connect_timeout_s: float = 10.0
+    ping_interval_s: float = 20.0
+    pong_timeout_s: float = 10.0
+    close_timeout_s: float = 2.0
+    max_message_bytes: int = 1 << 20
+
+
+SOCKET_LIMITS = SocketLimits()
+
+
 async def websocket_feed(
-    session: aiohttp.ClientSession, codec: FeedCodec, watchlist: Watchlist
+    session: aiohttp.ClientSession, codec: FeedCodec, watchlist: Watchlist, *, limits: SocketLimits = SOCKET_LIMITS
 ) -> AsyncGenerator[PriceUpdate, None]:
     """Yield the updates of one upstream connection that carries all streams of the watchlist.
 
     Subscribes what the watchlist holds, then follows it; what was wished and withdrawn while a message waited for its
     turn is never sent. A stream that left the watchlist and came back is unsubscribed and subscribed again. Answers
-    protocol pings, sends its own every 20 s and gives up on a silent peer after 10 s. Of what comes it takes a slice in
-    each turn of the event loop, and a hundred messages at most.
+    protocol pings, sends its own every 20 s and gives up on a silent peer after 10 s, unless `limits` say otherwise. Of
+    what comes it takes a slice in each turn of the event loop, and a hundred messages at most.
 
     Returns when the upstream closes. Raises `ProviderUnavailable` when the connection cannot be opened or is lost,
     `AuthenticationFailed` when the upgrade is answered with 401, `RateLimited` when it is answered with 418, or 429 and
     a `Retry-After`, `BadAnswer` when the peer breaks the WebSocket protocol, `Flooded` when more than a thousand frames
     a second, and 20,000 at once, come without a value that `decode` returns.
     """
-    ws = await _connect(session, codec)
-    link = _Link(ws, codec, watchlist)
+    ws = await _connect(session, codec, limits)
+    link = _Link(ws, codec, watchlist, limits)
     socket = ws if isinstance(ws, CountedSocket) else None
     if socket is not None:
         socket.has_judge = True
@@ -96,17 +108,19 @@ async def websocket_feed(
         await link.stop()
 
 
-async def _connect(session: aiohttp.ClientSession, codec: FeedCodec) -> aiohttp.ClientWebSocketResponse:
+async def _connect(
+    session: aiohttp.ClientSession, codec: FeedCodec, limits: SocketLimits
+) -> aiohttp.ClientWebSocketResponse:
     failure: ProviderError
     status: int | None = None
     try:
-        async with asyncio.timeout(CONNECT_TIMEOUT_S):
+        async with asyncio.timeout(limits.connect_timeout_s):
             return await session.ws_connect(
                 codec.url,
                 headers=codec.headers,
                 autoping=False,
-                max_msg_size=MAX_MESSAGE_BYTES,
-                timeout=aiohttp.ClientWSTimeout(ws_close=CLOSE_TIMEOUT_S),
+                max_msg_size=limits.max_message_bytes,
+                timeout=aiohttp.ClientWSTimeout(ws_close=limits.close_timeout_s),
             )
     except aiohttp.WSServerHandshakeError as error:
         status = error.status
@@ -137,10 +151,10 @@ def _refusal(error: aiohttp.WSServerHandshakeError) -> ProviderError:
     return ProviderUnavailable(text)
 
 
-async def _close(ws: aiohttp.ClientWebSocketResponse) -> None:
+async def _close(ws: aiohttp.ClientWebSocketResponse, timeout_s: float) -> None:
     """Close without waiting for a peer that does not answer, or that goes on sending instead."""
     try:
-        async with asyncio.timeout(CLOSE_TIMEOUT_S):
+        async with asyncio.timeout(timeout_s):
             await ws.close()
     except (TimeoutError, aiohttp.ClientError, OSError):
         pass
@@ -149,10 +163,13 @@ async def _close(ws: aiohttp.ClientWebSocketResponse) -> None:
 class _Link:
     """What runs beside the reader of one connection: subscriptions, pongs, pings, heartbeat. Only it writes."""
 
-    def __init__(self, ws: aiohttp.ClientWebSocketResponse, codec: FeedCodec, watchlist: Watchlist) -> None:
+    def __init__(
+        self, ws: aiohttp.ClientWebSocketResponse, codec: FeedCodec, watchlist: Watchlist, limits: SocketLimits
+    ) -> None:
         self._ws = ws
         self._codec = codec
         self._watchlist = watchlist
+        self._limits = limits
         self._pace = Pace(codec.messages_per_second)
         self._tasks: list[asyncio.Task[None]] = []
         self._carried: dict[StreamKey, int] = {}
@@ -178,7 +195,7 @@ class _Link:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
         finally:
-            await _close(self._ws)
+            await _close(self._ws, self._limits.close_timeout_s)
 
     async def _guard(self, work: Callable[[], Awaitable[None]]) -> None:
         """End the reader when the work beside it fails, and leave the reason for it to raise."""
@@ -190,7 +207,7 @@ class _Link:
             )
         except Exception as error:  # noqa: BLE001 - a codec is a plugin's; the reader raises whatever it threw
             self.failure = self.failure or error
-        await _close(self._ws)
+        await _close(self._ws, self._limits.close_timeout_s)
 
     def report(self, value: Accepted | Rejected | Closing) -> None:
         """Pass on what the provider said of streams, unless they were withdrawn or asked for again meanwhile."""
@@ -277,7 +294,7 @@ class _Link:
 
     async def _ping(self) -> None:
         while True:
-            await asyncio.sleep(PING_INTERVAL_S - PONG_TIMEOUT_S)
+            await asyncio.sleep(self._limits.ping_interval_s - self._limits.pong_timeout_s)
             await self._pace.turn(reserve=1)
             await self._ws.ping()
             while not await self._is_judged():
@@ -289,10 +306,10 @@ class _Link:
         Neither does a loop that stood still: what came meanwhile is still to be read.
         """
         heard, was_reading = self.heard, self.is_reading
-        began = time.monotonic()
-        await asyncio.sleep(PONG_TIMEOUT_S)
+        timeout_s, began = self._limits.pong_timeout_s, time.monotonic()
+        await asyncio.sleep(timeout_s)
         if self.heard != heard or not self.is_reading:
             return True
-        if was_reading and time.monotonic() - began < MOST_LATE * PONG_TIMEOUT_S:
-            raise ProviderUnavailable(f"no answer to a ping within {PONG_TIMEOUT_S:g} s")
+        if was_reading and time.monotonic() - began < MOST_LATE * timeout_s:
+            raise ProviderUnavailable(f"no answer to a ping within {timeout_s:g} s")
         return False

@@ -86,9 +86,9 @@ class Terminal:
         return code
 
 
-async def piped(relay: StandInRelay, *words: str) -> asyncio.subprocess.Process:
+async def piped(relay: StandInRelay, *words: str, program: str = PROGRAM) -> asyncio.subprocess.Process:
     return await asyncio.create_subprocess_exec(
-        *(sys.executable, "-c", PROGRAM, *words),
+        *(sys.executable, "-c", program, *words),
         env={**os.environ, "RELAY_URL": relay.url},
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
@@ -225,12 +225,9 @@ async def test_signal_ends_tail_quietly(relay: StandInRelay, number: signal.Sign
     assert (process.returncode, errors) == (code, b"")
 
 
-async def test_a_signal_is_obeyed_where_the_event_loop_takes_no_handlers(
-    relay: StandInRelay, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_signal_is_obeyed_where_the_event_loop_takes_no_handlers(relay: StandInRelay) -> None:
     refuses = "import asyncio; asyncio.SelectorEventLoop.add_signal_handler = asyncio.BaseEventLoop.add_signal_handler"
-    monkeypatch.setattr(sys.modules[__name__], "PROGRAM", f"{refuses}; {PROGRAM}")
-    process = await piped(relay, "tail", "BTCUSDT@1m")
+    process = await piped(relay, "tail", "BTCUSDT@1m", program=f"{refuses}; {PROGRAM}")
     await relay.wait_for_requests(1)
     process.send_signal(signal.SIGTERM)
     _, errors = await process.communicate()

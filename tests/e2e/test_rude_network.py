@@ -38,8 +38,8 @@ STREAMS = (*(f"{symbol}USDT@1s" for symbol in ("BTC", "ETH", "BNB", "SOL", "XRP"
 SETTLES_S = 150.0
 REVISED_TIMES, REVISED_EVERY_S = (3, 8), 0.6
 """So often the exchange revises candles before the relay is killed."""
-IS_WRITTEN_S = 1.0
-"""Candles are written at most so long after they were told; what is revised just before a kill is lost with it."""
+IS_TOLD_S = 1.0
+"""So long a revision of the exchange may take to the clients; what is revised just before a kill is lost with it."""
 
 
 class PageClient(LibraryClient):
@@ -244,7 +244,8 @@ async def test_no_network_costs_a_client_a_close_a_revision_or_the_repair_of_a_g
                 if kills % 3 == 2:
                     # Who resumes now is told gaps.
                     exchange.faults.answer_rest(503, b"{}", times=6)
-                await asyncio.sleep(IS_WRITTEN_S)
+                await asyncio.sleep(IS_TOLD_S)
+                await written(f"http://127.0.0.1:{port}")
                 process.send_signal(signal.SIGKILL)
                 await process.wait()
                 kills += 1
@@ -280,6 +281,15 @@ async def test_no_network_costs_a_client_a_close_a_revision_or_the_repair_of_a_g
     assert [f"seed {seed}, {one.moment}: {one.text}" for one in found] == []
     assert lasting == []
     assert kills > 0
+
+
+async def written(url: str) -> None:
+    """Return when all that clients were told is in the database."""
+    async with asyncio.timeout(SETTLES_S), aiohttp.ClientSession() as session:
+        while True:
+            async with session.get(f"{url}/api/v1/market-data/status") as answer:
+                if (await answer.json())["store"].get("queued") == 0:
+                    return
 
 
 async def nothing() -> list[str]:

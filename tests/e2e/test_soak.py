@@ -22,10 +22,11 @@ import aiohttp
 import orjson
 import pytest
 
-from relay.app import SUPERVISORS
+from relay.app import SUPERVISORS, RelayLimits
 from relay.storage.inspect import overview, reading
 from relay.storage.verify import verify
 from relay.streams.subscriptions import Stream
+from relay.supervision.timing import FeedTiming
 from tests.e2e.test_client_js import SUPPORT, find_node, node_of
 from tests.support.running_relay import Running, end_process, eventually, start_relay
 from tests.support.served_files import client_file
@@ -390,16 +391,15 @@ async def stop(tasks: Iterable[asyncio.Task[Any]]) -> None:
 
 @pytest.mark.soak
 async def test_no_fault_of_the_exchange_breaks_the_contract(
-    request: pytest.FixtureRequest, say: Callable[[str, object], None], monkeypatch: pytest.MonkeyPatch
+    request: pytest.FixtureRequest, say: Callable[[str, object], None]
 ) -> None:
     # So short that history is given up now and then: gaps and their repair belong to the contract.
-    monkeypatch.setattr("relay.supervision.backfill.PATIENCE_S", 1.0)
-    monkeypatch.setattr("relay.supervision.backfill.REPAIR_EVERY_S", 3.0)
+    limits = RelayLimits(feeds=FeedTiming(history_patience_s=1.0, repair_every_s=3.0))
     node_of(request.config)
     seconds, seed = request.config.getoption("--soak-seconds"), request.config.getoption("--soak-seed")
     async with sandbox_of(seed) as sandbox:
         truths = truths_of(sandbox)
-        relay = await start_relay(sandbox, linger_seconds=0.3, flush_ms=20)
+        relay = await start_relay(sandbox, linger_seconds=0.3, flush_ms=20, limits=limits)
 
         async def not_live() -> list[str]:
             streams = relay.hub.streams.values()

@@ -24,7 +24,8 @@ from relay.core.model import Candle, StreamKey
 from relay.core.spans import Span, merge_spans
 from relay.storage.chunks import joined
 from relay.storage.documents import Document
-from relay.storage.schema import APPLICATION_ID, MIGRATIONS
+from relay.storage.limits import STORE_LIMITS, StoreLimits
+from relay.storage.schema import APPLICATION_ID, MIGRATIONS, open_database
 from relay.storage.store import Store
 
 KEY = StreamKey(symbol="BTCUSDT", interval="1m")
@@ -40,9 +41,11 @@ def minutes(*numbers: int) -> list[Candle]:
 
 
 @asynccontextmanager
-async def opened(path: Path | str, *, clock: Clock | None = None, max_queued: int = 200_000) -> AsyncIterator[Store]:
+async def opened(
+    path: Path | str, *, clock: Clock | None = None, limits: StoreLimits = STORE_LIMITS
+) -> AsyncIterator[Store]:
     # A store that is not closed keeps its thread, and with it the interpreter.
-    store = await Store.open(path, clock or Clock(), max_queued=max_queued)
+    store = await Store.open(path, clock or Clock(), limits=limits)
     try:
         yield store
     finally:
@@ -264,37 +267,34 @@ async def test_missing_directory_is_said(tmp_path: Path) -> None:
         await Store.open(tmp_path / "nowhere" / "relay.db", Clock())
 
 
-async def test_file_locked_for_good_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("relay.storage.schema._OPEN_TIMEOUT_S", 0.1)
+def test_file_locked_for_good_is_said(tmp_path: Path) -> None:
     path = tmp_path / "relay.db"
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("BEGIN EXCLUSIVE")
     with pytest.raises(StoreError, match="another program has locked it; stop the other program"):
-        await Store.open(path, Clock())
+        open_database(str(path), "relay.db", timeout_s=0.1)
     other.close()
 
 
-async def test_file_of_the_first_version_is_migrated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_file_of_an_earlier_version_is_migrated(tmp_path: Path) -> None:
     path = tmp_path / "relay.db"
     async with opened(path) as store:
         await store.add("demo", KEY, minutes(1), Span(0, 61))
-    monkeypatch.setattr("relay.storage.schema.MIGRATIONS", (*MIGRATIONS, ("ALTER TABLE streams ADD COLUMN note TEXT",)))
-    async with opened(path) as store:
-        assert await everything(store) == minutes(1)
-    with sqlite3.connect(path) as other:
-        assert other.execute("PRAGMA user_version").fetchone() == (len(MIGRATIONS) + 1,)
-    other.close()
+    later = open_database(
+        str(path), "relay.db", migrations=(*MIGRATIONS, ("ALTER TABLE streams ADD COLUMN note TEXT",))
+    )
+    assert later.execute("SELECT candles.time, streams.note FROM candles, streams").fetchall() == [(60, None)]
+    assert later.execute("PRAGMA user_version").fetchone() == (len(MIGRATIONS) + 1,)
+    later.close()
 
 
-async def test_failed_migration_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_failed_migration_changes_nothing(tmp_path: Path) -> None:
     path = tmp_path / "relay.db"
     async with opened(path):
         pass
-    with monkeypatch.context() as patch:
-        broken = ("ALTER TABLE streams ADD COLUMN note TEXT", "CREATE NONSENSE")
-        patch.setattr("relay.storage.schema.MIGRATIONS", (*MIGRATIONS, broken))
-        with pytest.raises(StoreError):
-            await Store.open(path, Clock())
+    broken = ("ALTER TABLE streams ADD COLUMN note TEXT", "CREATE NONSENSE")
+    with pytest.raises(StoreError):
+        open_database(str(path), "relay.db", migrations=(*MIGRATIONS, broken))
     async with opened(path):
         pass
     with sqlite3.connect(path) as other:
@@ -302,22 +302,19 @@ async def test_failed_migration_changes_nothing(tmp_path: Path, monkeypatch: pyt
     other.close()
 
 
-async def test_file_without_chunks_is_read_and_gets_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_file_without_chunks_is_read_and_gets_them(tmp_path: Path) -> None:
     path = tmp_path / "relay.db"
-    with monkeypatch.context() as patch:
-        patch.setattr("relay.storage.schema.MIGRATIONS", MIGRATIONS[:1])
-        patch.setattr("relay.storage.sql.Tables._drop_chunks", _nothing)
-        patch.setattr("relay.storage.writer.LOOSE_ROWS", 1 << 40)
-        async with opened(path) as store:
-            await store.add("demo", KEY, minutes(*range(600)), Span(0, 36_000))
+    first = open_database(str(path), "relay.db", migrations=MIGRATIONS[:1])
+    first.execute("INSERT INTO streams VALUES (1, 'demo', ?, ?)", KEY)
+    first.executemany("INSERT INTO candles VALUES (1, ?, ?, ?, ?, ?, ?)", minutes(*range(600)))
+    first.execute("INSERT INTO spans VALUES (1, 0, 36000)")
+    first.execute("UPDATE totals SET candles = 600")
+    first.close()
     async with opened(path) as store:
         assert (await encoded(store))[0] == minutes(*range(600))
     with sqlite3.connect(path) as other:
         assert other.execute("SELECT number, until FROM chunks ORDER BY 1").fetchall() == [(0, 30_661), (1, 35_941)]
     other.close()
-
-
-async def _nothing(*_: object) -> None: ...
 
 
 # Encoded
@@ -393,15 +390,15 @@ async def test_a_damaged_chunk_is_made_anew_from_the_rows(tmp_path: Path) -> Non
             assert (await encoded(store))[0] == minutes(*range(100), 600)
 
 
-async def test_streams_beyond_the_memory_are_read_again(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("relay.storage.stream_index.MOST_SHELVES", 1)
-    await store.add("demo", KEY, minutes(1), Span(0, 61))
-    assert (await encoded(store))[0] == minutes(1)
-    await store.spans("demo", OTHER, 0, 100)
-    assert store.version("demo", KEY) == -1
-    store.put_closed("demo", KEY, candle(120), after=60)
-    assert (await encoded(store))[0] == minutes(1, 2)
-    assert await coverage(store) == [(0, 121)]
+async def test_streams_beyond_the_memory_are_read_again(tmp_path: Path) -> None:
+    async with opened(tmp_path / "relay.db", limits=StoreLimits(most_streams=1)) as store:
+        await store.add("demo", KEY, minutes(1), Span(0, 61))
+        assert (await encoded(store))[0] == minutes(1)
+        await store.spans("demo", OTHER, 0, 100)
+        assert store.version("demo", KEY) == -1
+        store.put_closed("demo", KEY, candle(120), after=60)
+        assert (await encoded(store))[0] == minutes(1, 2)
+        assert await coverage(store) == [(0, 121)]
 
 
 class Rows(NamedTuple):
@@ -589,21 +586,22 @@ async def test_full_disk_keeps_candles_until_there_is_room(store: Store, caplog:
     assert [record.levelname for record in caplog.records] == ["ERROR", "WARNING"]
 
 
-async def test_full_disk_is_tried_again_without_being_asked(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("relay.storage.writer._RETRY_S", (0.05, 0.1))
-    await limit_pages(store, 0)
-    with pytest.raises(StoreError):
-        await store.add("demo", KEY, [candle(60 * n) for n in range(500)], Span(0, 30_000))
-    await limit_pages(store, 10_000)
-    deadline = time.monotonic() + 30
-    while store.problem is not None:
-        assert time.monotonic() < deadline
-        await asyncio.sleep(0.02)
-    assert (await store.streams_summary()).candles == 500
+async def test_full_disk_is_tried_again_without_being_asked(tmp_path: Path) -> None:
+    limits = StoreLimits(least_retry_s=0.05, most_retry_s=0.1)
+    async with opened(tmp_path / "relay.db", limits=limits) as store:
+        await limit_pages(store, 0)
+        with pytest.raises(StoreError):
+            await store.add("demo", KEY, [candle(60 * n) for n in range(500)], Span(0, 30_000))
+        await limit_pages(store, 10_000)
+        deadline = time.monotonic() + 30
+        while store.problem is not None:
+            assert time.monotonic() < deadline
+            await asyncio.sleep(0.02)
+        assert (await store.streams_summary()).candles == 500
 
 
 async def test_oldest_are_dropped_when_too_many_wait(tmp_path: Path) -> None:
-    async with opened(tmp_path / "relay.db", max_queued=300) as store:
+    async with opened(tmp_path / "relay.db", limits=StoreLimits(max_queued=300)) as store:
         await limit_pages(store, 0)
         last = None
         for n in range(1, 1001):
@@ -633,10 +631,8 @@ async def test_locked_file_delays_writes_and_not_reads(store: Store, tmp_path: P
     assert await coverage(store) == [(0, 121)]
 
 
-async def test_file_locked_at_the_end_does_not_hold_up_closing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("relay.storage.writer._BATCH_S", 0.01)
-    monkeypatch.setattr("relay.storage.writer._CLOSE_ATTEMPTS", 2)
-    async with opened(tmp_path / "relay.db") as store:
+async def test_file_locked_at_the_end_does_not_hold_up_closing(tmp_path: Path) -> None:
+    async with opened(tmp_path / "relay.db", limits=StoreLimits(batch_s=0.01, close_attempts=2)) as store:
         other = sqlite3.connect(tmp_path / "relay.db", isolation_level=None)
         other.execute("BEGIN EXCLUSIVE")
         store.put_closed("demo", KEY, candle(60), after=None)

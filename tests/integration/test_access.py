@@ -12,9 +12,11 @@ import aiohttp
 import orjson
 import pytest
 
+from relay.app import RelayLimits
 from relay.client import RelayClient
 from relay.config.parsers import networks, origins
 from relay.core.hosts import parse_host
+from relay.web.access.access import AddressLimits
 from relay.web.access.client_address import client_address, is_own_by_nature, is_private_name, owner_of
 from tests.conftest import StartRelay
 from tests.integration.test_http import assert_problem
@@ -521,12 +523,12 @@ async def test_requests_above_the_rate_answer_429_and_health_goes_on(relay_with:
 
 
 async def test_programs_on_this_machine_are_limited_only_where_the_configuration_says_so(
-    relay_with: StartRelay, monkeypatch: pytest.MonkeyPatch
+    relay_with: StartRelay,
 ) -> None:
-    monkeypatch.setattr("relay.web.access.access.LEAST_CONNECTS", 1)
-    monkeypatch.setattr("relay.web.access.access.REQUESTS_PER_SECOND", 0.1)
-    monkeypatch.setattr("relay.web.access.access.ROWS_PER_MINUTE", 1)
-    relay = await relay_with(trusted_proxies=networks(["127.0.0.1"]), max_clients_per_address=1)
+    addresses = AddressLimits(least_connects_per_minute=1, requests_per_second=0.1, rows_per_minute=1)
+    relay = await relay_with(
+        trusted_proxies=networks(["127.0.0.1"]), max_clients_per_address=1, limits=RelayLimits(addresses=addresses)
+    )
     for _ in range(3):
         await (await relay.connect()).close()
         await eventually(lambda: relay.access.clients == 0)

@@ -10,7 +10,9 @@ from typing import Any
 import aiohttp
 import pytest
 
+from relay.app import RelayLimits
 from relay.protocol import frames
+from relay.web.ws.route import ClientPings
 from tests.conftest import StartRelay
 from tests.support.raw_socket import RawClient
 from tests.support.running_relay import Running, WsClient, eventually
@@ -86,9 +88,9 @@ def test_deflated_frame_inflates_to_the_text(size: int) -> None:
     assert inflated == text
 
 
-async def test_nothing_is_left_after_thousands_of_connects(relay: Running) -> None:
+async def test_nothing_is_left_after_thousands_of_connects(relay_with: StartRelay) -> None:
     # The keeper reads nothing meanwhile, however long a slow machine takes.
-    relay.clients.ping_interval_s = 3600.0
+    relay = await relay_with(limits=RelayLimits(pings=ClientPings(interval_s=3600.0)))
     keeper = await relay.connect()
     await keeper.subscribe("BTCUSDT@1s")
 
@@ -114,25 +116,19 @@ async def test_nothing_is_left_after_thousands_of_connects(relay: Running) -> No
     await keeper.update()
 
 
-async def test_client_that_vanishes_is_dropped_when_it_does_not_answer_pings(relay: Running) -> None:
-    relay.clients.ping_interval_s, relay.clients.pong_timeout_s = 0.5, 3.5
+async def test_client_that_vanishes_is_dropped_when_it_does_not_answer_pings(relay_with: StartRelay) -> None:
+    relay = await relay_with(limits=RelayLimits(pings=ClientPings(interval_s=0.5, pong_timeout_s=3.5)))
     alive: WsClient = await relay.connect()
     await alive.subscribe("BTCUSDT@1s")
-    reading = asyncio.create_task(_keep_reading(alive))
+    alive.read_on()
     client = await RawClient(relay.url).open()
     try:
         # The kernel still acknowledges what is sent, as that of a machine behind a dead link does for a while.
         await eventually(lambda: len(relay.hub.subscribers) == 2)
         await eventually(lambda: len(relay.hub.subscribers) == 1)
-        reading.cancel()
     finally:
         client.close()
     assert not alive.socket.closed
-
-
-async def _keep_reading(client: WsClient) -> None:
-    while True:
-        await client.next()
 
 
 async def test_plain_asyncio_and_uvloop_clients_both_close_cleanly(relay: Running) -> None:

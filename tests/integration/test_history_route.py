@@ -20,15 +20,16 @@ from providers.binance import BinanceProvider
 from providers.sandbox import Sandbox
 from providers.twelve_data import TwelveDataProvider
 from relay import PriceUpdate, ProviderInfo, Watchlist, hookimpl
-from relay.app import CLOCK, HISTORY, STORE, SUPERVISORS
+from relay.app import HISTORY, STORE, RelayLimits
 from relay.core.clock import Clock
 from relay.core.errors import ProviderUnavailable
 from relay.core.model import Candle, StreamKey, unreadable
-from relay.supervision.recheck import Recheck
+from relay.storage.inspect import reading
+from relay.supervision.timing import FeedTiming
 from relay.web.http.cached_body import takes_gzip
 from relay.web.http.history import ROUTE
 from tests.conftest import StartRelay
-from tests.support.running_relay import PREFIX, Running, eventually
+from tests.support.running_relay import PREFIX, Message, Running, eventually
 
 START = 1_700_000_040 // 60 * 60
 KEY = StreamKey("BTCUSDT", "1m")
@@ -365,6 +366,10 @@ async def test_a_snapshot_has_the_others_and_says_that_it_is_not_complete(relay_
     assert snapshot["complete"] is False
 
 
+# Else the first look comes after a minute.
+QUICK_RECHECK = RelayLimits(feeds=FeedTiming(recheck_every_s=0.5))
+
+
 class Blundering(BinanceProvider):
     """Binance, but the closing event of one candle has another volume than the exchange's history."""
 
@@ -388,19 +393,21 @@ class Blundering(BinanceProvider):
                 else:
                     yield update
 
+    def is_told(self, message: Message) -> bool:
+        """Say whether a message tells of the wrong candle."""
+        return self.wrong is not None and message.get("candle") == self.wrong._asdict()
+
 
 async def test_a_close_that_differs_from_the_exchanges_history_is_revised(
     relay_with: StartRelay, sandbox: Sandbox
 ) -> None:
     plugin = Blundering()
-    relay = await relay_with(builtin=(plugin, TwelveDataProvider))
-    supervisor = relay.app[SUPERVISORS]["binance"]
-    supervisor.recheck = Recheck(supervisor.provider, relay.app[HISTORY], relay.app[CLOCK], every_s=0.5)
+    relay = await relay_with(builtin=(plugin, TwelveDataProvider), limits=QUICK_RECHECK)
     client = await relay.connect()
     await client.subscribe("BTCUSDT@1s")
-    wrong = await client.update(is_closed=True)
+    # What closed before may come from history.
+    await client.until(plugin.is_told)
     assert plugin.wrong is not None
-    assert wrong["candle"] == plugin.wrong._asdict()
     right = plugin.wrong._replace(volume=plugin.wrong.volume - 1000)
     revised = await client.update(revised=True)
     assert revised["candle"]["time"] == right.time
@@ -420,16 +427,15 @@ async def test_a_close_that_differs_is_put_right_by_the_next_run_whoever_follows
     client = await relay.connect()
     await client.subscribe("BTCUSDT@1s")
     revision = (await client.seen("subscription"))["revision"]
-    since = (await client.update(is_closed=True))["candle"]["time"]
+    since = (await client.until(plugin.is_told))["candle"]["time"]
     await relay.close()
     wrong = plugin.wrong
     assert wrong is not None
-    again = await relay_with(builtin=(plugin, TwelveDataProvider), database=tmp_path / "relay.db")
-    recheck = again.app[SUPERVISORS]["binance"].recheck
-    # Else the first look comes after a minute.
-    recheck._every_s, recheck._next_at = 0.5, 0.0
+    with reading(str(tmp_path / "relay.db")) as connection:
+        stored = connection.execute("SELECT volume FROM candles WHERE time = ?", (wrong.time,)).fetchone()
+    assert stored == (wrong.volume,)
+    again = await relay_with(builtin=(plugin, TwelveDataProvider), database=tmp_path / "relay.db", limits=QUICK_RECHECK)
     query: dict[str, Any] = {"symbol": "BTCUSDT", "interval": "1s", "start_time": wrong.time, "limit": 1}
-    assert (await again.get("history", **query)).body["candles"] == [wrong._asdict()]
     await eventually(lambda: again.app[HISTORY].calls.differed["binance"])
     (row,) = (await again.get("history", **query)).body["candles"]
     assert row["volume"] == pytest.approx(wrong.volume - 1000)

@@ -17,7 +17,7 @@ from providers.sandbox import Sandbox
 from relay import API_VERSION, Memory, OpenHours, StreamKey, Watchlist
 from relay.plugins import author_api, discovery, hookspecs
 from relay.plugins.loader import PluginHost
-from relay.testing import WatchedFeed, check_provider, open_provider, tolerances
+from relay.testing import Tolerances, WatchedFeed, check_provider, open_provider
 from tests.conftest import StartRelay
 from tests.integration.test_plugins import opened, path_of, provider_of, tally
 from tests.support.running_relay import eventually
@@ -259,11 +259,13 @@ async def serve() -> AsyncIterator[Callable[[web.Application], Any]]:
         await runner.cleanup()
 
 
+QUICK = Tolerances(settle_s=0.1)
+
+
 @pytest.fixture
 def guide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
     """Write a code block of the guide to a file, and return its path."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(tolerances, "SETTLE_S", 0.1)
 
     def write(name: str, old: str = "", new: str = "") -> str:
         text = block(name)
@@ -334,7 +336,9 @@ async def test_polling_example_conforms(
     guide("bitstamp.py")
     address = await serve(Bitstamp().app)
     settings = {"rest_url": f"http://{address}", "poll_seconds": 0.1}
-    report = await check_provider("bitstamp.py", symbol="BTC/USD", interval="1m", settings=settings, timeout_s=3)
+    report = await check_provider(
+        "bitstamp.py", symbol="BTC/USD", interval="1m", settings=settings, timeout_s=3, tolerances=QUICK
+    )
     assert report.unchecked == (
         "closing: a candle of 1m takes longer than timeout_s",
         "reconnect: the feed holds no WebSocket that could be lost",
@@ -437,8 +441,9 @@ async def test_websocket_example_runs_in_a_relay(
 
 async def test_websocket_example_conforms(serve: Callable[[web.Application], Any], guide: Callable[..., str]) -> None:
     address = await serve(Okx().app)
+    settings = {"ws_url": f"ws://{address}/ws"}
     await check_provider(
-        guide("okx.py"), symbol="BTC-USDT", interval="1m", settings={"ws_url": f"ws://{address}/ws"}, timeout_s=3
+        guide("okx.py"), symbol="BTC-USDT", interval="1m", settings=settings, timeout_s=3, tolerances=QUICK
     )
 
 

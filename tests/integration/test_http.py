@@ -12,10 +12,11 @@ import pytest
 from providers import BUILTIN
 from providers.sandbox import Sandbox
 from relay import API_VERSION, Candle, Instrument, PriceUpdate, ProviderInfo, Watchlist, hookimpl
-from relay.app import STORE
+from relay.app import DIRECTORY, STORE, RelayLimits
+from relay.plugins.cancellation import PluginTiming
 from tests.conftest import StartRelay
 from tests.support.raw_socket import HANDSHAKE
-from tests.support.running_relay import Answer, Running
+from tests.support.running_relay import Answer, Running, eventually
 
 SECRETS = ("sandbox-key", "Traceback", "site-packages", ".py", "http://127", "127.0.0.1", "/tmp", "/home")
 
@@ -360,11 +361,9 @@ async def test_half_an_answer_of_the_provider(relay: Running, sandbox: Sandbox) 
     assert_problem(answer, 503, "provider_unavailable")
 
 
-async def test_provider_that_does_not_answer_in_time(
-    relay: Running, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    await relay.get("symbols")
-    monkeypatch.setattr("relay.plugins.provider.CALL_TIMEOUT_S", 0.2)
+async def test_provider_that_does_not_answer_in_time(relay_with: StartRelay, sandbox: Sandbox) -> None:
+    relay = await relay_with(limits=RelayLimits(plugins=PluginTiming(call_timeout_s=0.5)))
+    await eventually(lambda: relay.app[DIRECTORY].standing("binance", "BTCUSDT") == "trading")
     sandbox.binance.faults.delay_rest(5)
     answer = await relay.get("history", symbol="BTCUSDT", interval="1m", limit=3)
     assert_problem(answer, 504, "provider_unavailable")

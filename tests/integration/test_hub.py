@@ -12,9 +12,9 @@ from relay.core.clock import Clock, ProviderClock
 from relay.core.model import Candle, PriceUpdate, StreamKey
 from relay.protocol import frames
 from relay.protocol.client_requests import SubscribeOptions
-from relay.streams import slow_consumers
 from relay.streams.hub import Hub
 from relay.streams.outbox import HIGH_WATER, Outbox
+from relay.streams.slow_consumers import SlowConsumerLimits
 from relay.streams.subscriptions import Stream, Subscriber
 from tests.conftest import StartRelay
 from tests.support.pipe import Pipe
@@ -72,7 +72,7 @@ class Table:
     """The hub beside a model of it."""
 
     def __init__(self, flush_s: float = 0) -> None:
-        self.hub = Hub(Clock(), flush_s=flush_s)
+        self.hub = Hub(Clock(), flush_s=flush_s, limits=SlowConsumerLimits(drain_every_s=0.0005))
         self.feeder = Feeder(self.hub)
         self.followers: list[Follower] = []
         self.time = 0
@@ -247,11 +247,7 @@ def check_delivery(follower: Follower) -> None:
 @settings(max_examples=300)
 @given(st.lists(OPERATIONS, max_size=60))
 def test_table_stays_consistent_and_loses_nothing(operations: list[tuple[Any, ...]]) -> None:
-    before, slow_consumers.TICK_S = slow_consumers.TICK_S, 0.0005
-    try:
-        asyncio.run(play(operations))
-    finally:
-        slow_consumers.TICK_S = before
+    asyncio.run(play(operations))
 
 
 class Gone(Pipe):

@@ -16,7 +16,7 @@ import pytest
 from providers.binance import BinanceProvider
 from providers.sandbox import Pair, Sandbox
 from providers.twelve_data import TwelveDataProvider
-from relay.app import DIRECTORY, IDENTITIES, STORE
+from relay.app import DIRECTORY, IDENTITIES, STORE, RelayLimits
 from relay.core.clock import Clock, ProviderClock
 from relay.core.errors import ProviderError, ProviderUnavailable
 from relay.core.intervals import length_s
@@ -60,7 +60,8 @@ class Bench:
 
     async def start(self, **settings: Any) -> Running:
         builtin = (QuickLists, TwelveDataProvider)
-        self.relay = await self._start(database=str(self.path), builtin=builtin, identity_again_s=0.2, **settings)
+        limits = RelayLimits(identity_again_s=0.2)
+        self.relay = await self._start(database=str(self.path), builtin=builtin, limits=limits, **settings)
         return self.relay
 
     async def prices(self, interval: str = "1h", **query: Any) -> list[float]:

@@ -39,13 +39,12 @@ from relay import (
     Watchlist,
     hookimpl,
 )
-from relay.app import PROVIDERS, SUPERVISORS, build_app
+from relay.app import PROVIDERS, SUPERVISORS, RelayLimits, build_app
 from relay.cli import main
 from relay.config.settings import provider_settings
 from relay.core.errors import ConfigError
-from relay.plugins import cancellation, discovery
-from relay.plugins import provider as bound
-from relay.plugins.cancellation import end_task
+from relay.plugins import discovery
+from relay.plugins.cancellation import PluginTiming, end_task
 from relay.plugins.loader import PluginHost
 from relay.plugins.provider import Provider, new_session
 from tests.support.running_relay import Running, config_of, eventually, start_relay
@@ -81,8 +80,14 @@ def refusal_of(name: str) -> str:
     return failure.error
 
 
+# Plugins that do not end are waited for less.
+TIMING = PluginTiming(call_grace_s=0.2, feed_grace_s=0.2, kill_grace_s=0.2)
+
+
 @asynccontextmanager
-async def opened(plugin: object, *wrappers: object, **settings: Any) -> AsyncIterator[Provider]:
+async def opened(
+    plugin: object, *wrappers: object, timing: PluginTiming = TIMING, **settings: Any
+) -> AsyncIterator[Provider]:
     """Bind one plugin with its settings as a configuration file would give them."""
     host = PluginHost()
     named = [path_of(plugin)] if isinstance(plugin, str) else []
@@ -90,7 +95,7 @@ async def opened(plugin: object, *wrappers: object, **settings: Any) -> AsyncIte
     assert not host.failures, host.failures
     (loaded,) = host.loaded.values()
     config = config_of({loaded.info.name: settings})
-    provider = host.bind(loaded, provider_settings(config, loaded.info), ProviderClock(Clock()))
+    provider = host.bind(loaded, provider_settings(config, loaded.info), ProviderClock(Clock()), timing)
     session = new_session(provider.clock)
     provider.open(session)
     try:
@@ -114,14 +119,6 @@ def provider_of(*, name: str = "made", **hooks: Callable[..., Any]) -> Any:
     for hook, function in hooks.items():
         setattr(plugin, hook, hookimpl(function))
     return plugin
-
-
-@pytest.fixture(autouse=True)
-def _few_tracebacks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Wait less for plugins that do not end."""
-    monkeypatch.setattr(cancellation, "END_GRACE_S", 0.2)
-    monkeypatch.setattr(bound, "CALL_GRACE_S", 0.2)
-    monkeypatch.setattr(cancellation, "KILL_GRACE_S", 0.2)
 
 
 # -- doors -----------------------------------------------------------------------------------------
@@ -457,11 +454,8 @@ async def test_missing_key_says_how_to_set_it() -> None:
         ("stays", ProviderTimeout, "Wrong history did not answer in time"),
     ],
 )
-async def test_wrong_history_leaves_as_a_provider_error(
-    answer: str, kind: type[ProviderError], sentence: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(bound, "CALL_TIMEOUT_S", 0.1)
-    async with opened("wrong_history", answer=answer) as provider:
+async def test_wrong_history_leaves_as_a_provider_error(answer: str, kind: type[ProviderError], sentence: str) -> None:
+    async with opened("wrong_history", timing=TIMING._replace(call_timeout_s=0.1), answer=answer) as provider:
         with pytest.raises(kind) as caught:
             await provider.candles(StreamKey("X", "1m"), None, 120, 1)
     assert str(caught.value) == sentence
@@ -874,7 +868,7 @@ async def test_feed_that_does_not_end_is_killed(name: str, caplog: pytest.LogCap
         task = asyncio.create_task(pump(), name=f"pump {name} 1")
         await asyncio.sleep(0.1)
         # Without being killed it never ends.
-        await end_task(task)
+        await provider.end_feed(task)
         assert task.done()
     assert [record.getMessage() for record in caplog.records if record.name == "relay.plugins.cancellation"] == [
         f"pump {name} 1 does not end when it is cancelled and was killed; its plugin needs repair"
@@ -939,7 +933,7 @@ async def unruly(sandbox: Sandbox) -> AsyncIterator[Running]:
     named = [path_of(name) for name in (*REFUSED, *UNRULY, "clock")]
     tables = {"wrong_history": {"answer": "raises"}, "leaks_key": {"api_key": KEY}}
     async with AsyncExitStack() as stack:
-        running = await start_relay(sandbox, plugins=tuple(named), tables=tables)
+        running = await start_relay(sandbox, plugins=tuple(named), tables=tables, limits=RelayLimits(plugins=TIMING))
         stack.push_async_callback(running.close)
         yield running
 
@@ -984,8 +978,7 @@ async def test_rubbish_is_counted_and_the_good_updates_of_that_provider_arrive(u
     assert any(isinstance(value, int) and value >= 34 for value in found.values()), found
 
 
-async def test_status_counts_what_each_plugin_did(unruly: Running, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("relay.upstream.watchlist._MOST_LATE", 5)
+async def test_status_counts_what_each_plugin_did(unruly: Running) -> None:
     client = await unruly.connect()
     names = ["stream_raises:X@1m", "never_closes:X@1m", "ignores_watchlist:A@1m", "ignores_watchlist:B@1m"]
     await client.subscribe(*names)

@@ -12,14 +12,14 @@ from providers.binance import BinanceProvider
 from providers.sandbox import Sandbox
 from providers.twelve_data import TwelveDataProvider
 from relay import API_VERSION, Candle, Instrument, PriceUpdate, ProviderInfo, Watchlist, hookimpl
-from relay.app import DIRECTORY, STORE
+from relay.app import DIRECTORY, STORE, RelayLimits
 from relay.instruments.saved_list import ListWaits
 from tests.support.running_relay import PATIENCE_S, Running, WsClient, eventually
 
 StartRelay = Callable[..., Awaitable[Running]]
 
 LIST = "/api/v3/exchangeInfo"
-QUICKLY = ListWaits(soon_s=0.2, soon_part=36_000, retry_s=(0.2,))
+QUICKLY = RelayLimits(lists=ListWaits(soon_s=0.2, soon_part=36_000, retry_s=(0.2,)))
 """How soon a list is asked for again here."""
 
 
@@ -95,7 +95,7 @@ async def test_a_relay_that_starts_in_maintenance_serves_what_trades_again(
     relay_with: StartRelay, sandbox: Sandbox
 ) -> None:
     sandbox.binance.faults.answer_rest(200, MAINTENANCE, path=LIST, times=1)
-    relay = await relay_with(list_waits=QUICKLY)
+    relay = await relay_with(limits=QUICKLY)
     rows = (await relay.get("instruments", asset_class="crypto")).body
     assert {row["symbol"]: row["status"] for row in rows} == dict.fromkeys(("BTCUSDT", "ETHUSDT", "BNBUSDT"), "paused")
     client = await relay.connect()
@@ -111,7 +111,7 @@ async def test_a_relay_that_starts_while_only_a_test_pair_trades_knows_the_other
     relay_with: StartRelay, sandbox: Sandbox
 ) -> None:
     sandbox.binance.faults.answer_rest(200, TEST_PAIR, path=LIST)
-    relay = await relay_with(list_waits=QUICKLY)
+    relay = await relay_with(limits=QUICKLY)
     answer = await relay.get("history", symbol="BTCUSDT", interval="1m")
     assert (answer.status, answer.body["code"]) == (503, "provider_unavailable")
     assert "Binance is not there yet (it has 1 entries, fewer than 10)" in answer.body["detail"]
@@ -126,7 +126,7 @@ async def test_a_relay_that_starts_while_only_a_test_pair_trades_knows_the_other
 async def test_a_list_of_a_moment_ends_no_stream_and_is_not_remembered(
     relay_with: StartRelay, sandbox: Sandbox
 ) -> None:
-    relay = await relay_with(builtin=(Hasty, TwelveDataProvider), list_waits=QUICKLY)
+    relay = await relay_with(builtin=(Hasty, TwelveDataProvider), limits=QUICKLY)
     client = await relay.connect()
     await client.subscribe("BTCUSDT@1s")
     await client.update(symbol="BTCUSDT")
@@ -152,7 +152,7 @@ def calls(sandbox: Sandbox) -> int:
 async def test_a_symbol_that_is_listed_a_moment_later_is_found_by_who_asks_for_it(
     relay_with: StartRelay, sandbox: Sandbox
 ) -> None:
-    relay = await relay_with(list_waits=QUICKLY)
+    relay = await relay_with(limits=QUICKLY)
     await relay.get("symbols")
     answer = await relay.get("history", symbol="NEWUSDT", interval="1m")
     assert (answer.status, answer.body["code"]) == (404, "unknown_symbol")
@@ -201,7 +201,7 @@ async def test_while_binance_was_never_reached_its_symbols_are_nobody_elses(
     relay_with: StartRelay, sandbox: Sandbox
 ) -> None:
     sandbox.binance.faults.answer_rest(503, "{}")
-    relay = await relay_with(builtin=(*BUILTIN, Other()), list_waits=QUICKLY)
+    relay = await relay_with(builtin=(*BUILTIN, Other()), limits=QUICKLY)
     answer = await relay.get("history", symbol="BTCUSDT", interval="1m")
     assert (answer.status, answer.body["code"]) == (503, "provider_unavailable")
     assert answer.body["detail"].endswith("; Other has one: other:BTCUSDT")

@@ -318,9 +318,10 @@ async def test_credits_of_the_minute_refuse_a_batch_whole_and_keep_counting(sess
 
 
 async def test_credits_come_back_with_the_clock_minute(session: aiohttp.ClientSession) -> None:
-    async with stand_in_at("2026-10-14 12:00:59.600", credits_per_minute=1) as exchange:
+    async with stand_in_at("2026-10-14 12:00:20", credits_per_minute=1) as exchange:
         assert [(await get(session, exchange, "/price?symbol=EUR/USD"))[0] for _ in range(2)] == [200, 429]
-        exchange.clock.jump(1)
+        # Less than a minute after they were spent.
+        exchange.clock.jump(40.5)
         assert (await get(session, exchange, "/price?symbol=EUR/USD"))[0] == 200
 
 

@@ -1,8 +1,8 @@
 """Clients that do not keep up: they cost the others nothing, lose no closed candle, and go when it takes too long."""
 
-import pytest
-
 from providers.sandbox import Sandbox
+from relay.app import RelayLimits
+from relay.streams.slow_consumers import SlowConsumerLimits
 from tests.conftest import StartRelay
 from tests.support.raw_socket import parsed, raw_clients
 from tests.support.running_relay import eventually
@@ -58,11 +58,8 @@ async def test_stalled_client_returns_to_newest_open_candles_and_every_closed_on
         assert newest[(stream.name, stream.key.interval)] >= stream.seq - 30
 
 
-async def test_client_that_reads_nothing_for_too_long_is_closed_with_4000(
-    relay_with: StartRelay, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("relay.streams.slow_consumers.PATIENCE_S", 1.0)
-    relay = await relay_with(flush_ms=0)
+async def test_client_that_reads_nothing_for_too_long_is_closed_with_4000(relay_with: StartRelay) -> None:
+    relay = await relay_with(flush_ms=0, limits=RelayLimits(slow_consumers=SlowConsumerLimits(patience_s=1.0)))
     with raw_clients(relay.url, 1, *MANY) as (client,):
         await client.open()
         await eventually(lambda: relay.hub.subscribers)
@@ -71,11 +68,8 @@ async def test_client_that_reads_nothing_for_too_long_is_closed_with_4000(
     assert got.endswith(b"\x88\x0f" + (4000).to_bytes(2, "big") + b"slow consumer")
 
 
-async def test_client_whose_closed_candles_pile_up_is_closed_with_4000(
-    relay_with: StartRelay, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("relay.streams.outbox.MOST_KEPT", 4000)
-    relay = await relay_with(flush_ms=0)
+async def test_client_whose_closed_candles_pile_up_is_closed_with_4000(relay_with: StartRelay) -> None:
+    relay = await relay_with(flush_ms=0, limits=RelayLimits(slow_consumers=SlowConsumerLimits(most_kept_bytes=4000)))
     other = await relay.connect()
     await other.subscribe("BTCUSDT@1s")
     with raw_clients(relay.url, 1, *MANY) as (client,):

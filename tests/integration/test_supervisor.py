@@ -15,10 +15,10 @@ from providers.binance import BinanceProvider
 from providers.sandbox import Sandbox
 from providers.twelve_data import TwelveDataProvider
 from relay import API_VERSION, Candle, PriceUpdate, ProviderInfo, Watchlist, hookimpl
-from relay.app import SUPERVISORS, build_app
+from relay.app import SUPERVISORS, RelayLimits, build_app
 from relay.core.clock import Clock
-from relay.supervision import stream_state as supervised
 from relay.supervision.supervisor import Supervisor
+from relay.supervision.timing import FeedTiming
 from tests.support.running_relay import Running, config_of, eventually, settings_of, start_relay
 from tests.support.soak import Habit, MarketTruth, SoakClient, StreamCheck
 
@@ -176,14 +176,11 @@ async def test_a_candle_cut_short_by_an_outage_is_what_the_exchange_says_it_is()
             await relay.close()
 
 
-async def test_a_quiet_pair_whose_exchange_closes_traded_candles_only_is_complete(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+async def test_a_quiet_pair_whose_exchange_closes_traded_candles_only_is_complete() -> None:
     # A minute of this exchange: history is asked once an interval.
-    monkeypatch.setattr(supervised, "LEAST_PAUSE_S", 3.0)
-    monkeypatch.setattr(supervised, "MOST_PAUSE_S", 3.0)
+    limits = RelayLimits(feeds=FeedTiming(least_ask_pause_s=3.0, most_ask_pause_s=3.0))
     async with Sandbox(speed=20.0, pace_s=0.1, closings="traded", forex_always_open=True) as sandbox:
-        relay = await start_relay(sandbox)
+        relay = await start_relay(sandbox, limits=limits)
         try:
             async with watching(relay, sandbox, ["LRCBTC@1m", "BTCUSDT@1m"]) as (client, _):
                 check = client.checks["LRCBTC@1m"]
@@ -287,10 +284,10 @@ async def test_more_streams_than_a_connection_carries_are_spread_over_several(
 
 
 async def test_a_pair_that_stops_trading_is_paused_until_it_trades_again_and_harms_no_other(
-    relay_with: StartRelay, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+    relay_with: StartRelay, sandbox: Sandbox
 ) -> None:
-    monkeypatch.setattr(supervised, "HALT_SILENCE_S", 1.0)
-    relay = await relay_with(builtin=(SmallFeeds, TwelveDataProvider))
+    limits = RelayLimits(feeds=FeedTiming(halt_silence_s=1.0))
+    relay = await relay_with(builtin=(SmallFeeds, TwelveDataProvider), limits=limits)
     client = await relay.connect()
     await client.subscribe("DOGEUSDT@1m", "BTCUSDT@1m")
     await client.update(symbol="DOGEUSDT")

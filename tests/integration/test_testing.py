@@ -5,6 +5,7 @@ import itertools
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
+from functools import partial
 from types import ModuleType
 from typing import Any
 
@@ -27,10 +28,10 @@ from relay import (
     hookimpl,
 )
 from relay.core.errors import ConfigError
-from relay.plugins import cancellation
-from relay.plugins import provider as bound
-from relay.testing import DoesNotConform, WatchedFeed, check_provider, open_provider, tolerances
+from relay.plugins.cancellation import PluginTiming
+from relay.testing import DoesNotConform, Tolerances, WatchedFeed, check_provider, open_provider
 from relay.testing.check_speed import typical
+from relay.testing.tolerances import UNKNOWN_SYMBOL
 from tests.integration.test_plugins import path_of, provider_of, tally
 from tests.support.running_relay import settings_of
 
@@ -40,20 +41,17 @@ pytestmark = pytest.mark.usefixtures("patient_loop")
 KEY = StreamKey("X", "1m")
 
 
-@pytest.fixture(autouse=True)
-def _little_patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cancellation, "END_GRACE_S", 0.1)
-    monkeypatch.setattr(bound, "CALL_GRACE_S", 0.1)
-    monkeypatch.setattr(cancellation, "KILL_GRACE_S", 0.1)
-    monkeypatch.setattr(tolerances, "END_S", 0.2)
-    monkeypatch.setattr(tolerances, "SETTLE_S", 0.1)
+# Little patience.
+TIMING = PluginTiming(call_grace_s=0.1, feed_grace_s=0.1, kill_grace_s=0.1)
+TOLERANCES = Tolerances(end_s=0.2, settle_s=0.1, plugin=TIMING)
+check = partial(check_provider, tolerances=TOLERANCES)
 
 
 async def faults_of(plugin: object, *, symbol: str = "X", interval: str = "1m", **options: Any) -> list[str]:
     """Check a bad provider; return the sentences."""
     options.setdefault("timeout_s", 0.3)
     with pytest.raises(DoesNotConform) as caught:
-        await check_provider(plugin, symbol=symbol, interval=interval, **options)
+        await check(plugin, symbol=symbol, interval=interval, **options)
     assert str(caught.value) == "\n- ".join([str(caught.value).split("\n")[0], *caught.value.faults])
     return list(caught.value.faults)
 
@@ -62,7 +60,7 @@ async def faults_of(plugin: object, *, symbol: str = "X", interval: str = "1m", 
 
 
 async def test_binance_conforms(sandbox: Sandbox) -> None:
-    report = await check_provider(
+    report = await check(
         BinanceProvider, symbol="BTCUSDT", interval="1s", settings=settings_of(sandbox)["binance"], timeout_s=6.5
     )
     assert report.checked == (
@@ -87,7 +85,7 @@ async def test_binance_conforms(sandbox: Sandbox) -> None:
 
 
 async def test_twelve_data_conforms(sandbox: Sandbox) -> None:
-    report = await check_provider(
+    report = await check(
         TwelveDataProvider, symbol="EUR/USD", interval="1m", settings=settings_of(sandbox)["twelve_data"]
     )
     assert report.unchecked == (
@@ -99,7 +97,7 @@ async def test_twelve_data_conforms(sandbox: Sandbox) -> None:
 
 
 async def test_twelve_data_with_a_tick_stream_conforms(sandbox: Sandbox) -> None:
-    report = await check_provider(
+    report = await check(
         TwelveDataProvider,
         symbol="EUR/USD",
         interval="1m",
@@ -121,7 +119,7 @@ async def test_feed_that_has_nothing_else_does_not_survive_the_loss_of_its_socke
 
 
 async def test_clock_conforms_although_much_cannot_be_checked() -> None:
-    report = await check_provider(path_of("clock"), symbol="X", interval="1s", timeout_s=6)
+    report = await check(path_of("clock"), symbol="X", interval="1s", timeout_s=6)
     assert report.checked == (
         "relay_provider is pure",
         "closing",
@@ -135,9 +133,7 @@ async def test_clock_conforms_although_much_cannot_be_checked() -> None:
 
 async def test_class_with_every_hook_conforms() -> None:
     other = StreamKey("NOSUCH", "1s")
-    report = await check_provider(
-        tally(), symbol="TALLY", interval="1s", other=other, settings={"step": 3}, timeout_s=3
-    )
+    report = await check(tally(), symbol="TALLY", interval="1s", other=other, settings={"step": 3}, timeout_s=3)
     assert report.unchecked == (
         "reconnect: the feed holds no WebSocket that could be lost",
         "speed: the provider read no messages from a WebSocket",
@@ -160,7 +156,7 @@ async def test_plugin_that_only_wraps_is_no_provider() -> None:
 
 async def test_unknown_setting_is_a_configuration_error() -> None:
     with pytest.raises(ConfigError, match=r"unknown key 'depth' in \[clock\]"):
-        await check_provider(path_of("clock"), symbol="X", interval="1s", settings={"depth": 1})
+        await check(path_of("clock"), symbol="X", interval="1s", settings={"depth": 1})
 
 
 # -- streams that do not conform -------------------------------------------------------------------
@@ -237,7 +233,7 @@ def stream_of(*updates: Callable[[StreamKey], PriceUpdate]) -> Any:
     async def relay_stream(watchlist: Any) -> AsyncIterator[PriceUpdate]:
         for update in itertools.cycle(updates):
             for key in watchlist.streams:
-                if key.symbol != tolerances.UNKNOWN_SYMBOL:
+                if key.symbol != UNKNOWN_SYMBOL:
                     yield update(key)
             await asyncio.sleep(0.01)
 
@@ -274,9 +270,7 @@ async def test_candle_that_is_never_closed_is_named_where_there_is_no_history() 
     assert "was never closed, and there is no relay_candles to ask" in fault
 
 
-async def test_blocked_event_loop_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tolerances, "BLOCKED_S", 0.05)
-
+async def test_blocked_event_loop_is_named() -> None:
     async def relay_stream(watchlist: Any) -> AsyncIterator[PriceUpdate]:
         while True:
             time.sleep(0.2)  # noqa: ASYNC251 - that is the point
@@ -284,7 +278,8 @@ async def test_blocked_event_loop_is_named(monkeypatch: pytest.MonkeyPatch) -> N
                 yield price(key)
             await asyncio.sleep(0.01)
 
-    faults = await faults_of(provider_of(relay_stream=relay_stream))
+    tolerances = TOLERANCES._replace(blocked_s=0.05)
+    faults = await faults_of(provider_of(relay_stream=relay_stream), tolerances=tolerances)
     assert any(fault.startswith("blocked the event loop for") for fault in faults), faults
 
 
@@ -359,7 +354,7 @@ async def test_good_feed_survives_loss_refusal_and_replay(venue: str) -> None:
                 yield update
 
     plugin = provider_of(relay_stream=relay_stream)
-    report = await check_provider(plugin, symbol="X", interval="1m", timeout_s=0.5)
+    report = await check(plugin, symbol="X", interval="1m", timeout_s=0.5)
     assert {"reconnect", "speed", "refusal"} <= set(report.checked)
     assert report.updates_per_cpu_s is not None
 
@@ -490,7 +485,7 @@ WRONG: dict[str, tuple[Callable[..., list[Candle]], str]] = {
 
 
 async def test_right_history_conforms() -> None:
-    report = await check_provider(history_of(right), symbol="X", interval="1m", other=StreamKey("X", "1h"), timeout_s=1)
+    report = await check(history_of(right), symbol="X", interval="1m", other=StreamKey("X", "1h"), timeout_s=1)
     assert "history" in report.checked
 
 
@@ -510,9 +505,9 @@ async def test_wrong_history_is_named(name: str) -> None:
         ("stays", "relay_candles of wrong_history does not end when it is cancelled"),
     ],
 )
-async def test_misbehaving_history_is_named(answer: str, part: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bound, "CALL_TIMEOUT_S", 0.1)
-    faults = await faults_of(path_of("wrong_history"), settings={"answer": answer})
+async def test_misbehaving_history_is_named(answer: str, part: str) -> None:
+    tolerances = TOLERANCES._replace(plugin=TIMING._replace(call_timeout_s=0.1))
+    faults = await faults_of(path_of("wrong_history"), settings={"answer": answer}, tolerances=tolerances)
     assert any(part in fault for fault in faults), faults
 
 

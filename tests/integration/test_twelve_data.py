@@ -18,6 +18,7 @@ from providers.twelve_data.answers import INTERVALS, KeyRefused, SeriesAnswer, r
 from providers.twelve_data.forex import Hours, hours_of
 from providers.twelve_data.polled import PolledStream
 from providers.twelve_data.polling import Polls
+from providers.twelve_data.waits import WAITS, Waits
 from relay import (
     AuthenticationFailed,
     BadAnswer,
@@ -65,10 +66,13 @@ class Plugin:
         time: FakeTime,
         skew: float = 0.0,
         memory: Memory | None = None,
+        waits: Waits = WAITS,
         **settings: object,
     ) -> None:
         self.time = time
-        self.provider = TwelveDataProvider(Clock(wall=lambda: time.at + skew, monotonic=lambda: time.at - 1000.0))
+        self.provider = TwelveDataProvider(
+            Clock(wall=lambda: time.at + skew, monotonic=lambda: time.at - 1000.0), waits
+        )
         if memory is not None:
             self.provider.relay_memory(memory=memory)
         self.session = session
@@ -1218,11 +1222,9 @@ async def test_the_key_travels_in_its_header_and_shows_nowhere(
     time: FakeTime,
     status: int,
     caplog: pytest.LogCaptureFixture,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    monkeypatch.setattr("relay.upstream.rest.TIMEOUT_S", 0.2)
-    plugin = Plugin(session, [spy.url], time)
+    plugin = Plugin(session, [spy.url], time, waits=Waits(answer_s=0.2))
     spy.status = status
     spy.text = orjson.dumps({"code": status, "message": f"bad key {KEY}", "status": "error"}).decode()
     feed = plugin.feed("EUR/USD@1m")

@@ -6,13 +6,12 @@ from datetime import UTC, datetime
 import aiohttp
 import pytest
 
-import providers.twelve_data.polling
-import providers.twelve_data.tick_feed
-import providers.twelve_data.tick_source
 from providers.binance import BinanceProvider
 from providers.sandbox import Sandbox, TwelveDataStandIn, until
 from providers.twelve_data import TwelveDataProvider
 from providers.twelve_data.tick_codec import TickCodec, ticks_of
+from providers.twelve_data.tick_source import TickSource
+from providers.twelve_data.waits import WAITS, Waits
 from relay import (
     Accepted,
     AuthenticationFailed,
@@ -51,13 +50,8 @@ class Exchange(TwelveDataStandIn):
         self.serve_rows(symbol, "1min", {"meta": {}, "values": values})
 
 
-@pytest.fixture(autouse=True)
-def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let what waits by the machine's clock look at the exchange's more often: a test moves that by minutes at once."""
-    monkeypatch.setattr(providers.twelve_data.polling, "_LONGEST_SLEEP_S", 0.02)
-    monkeypatch.setattr(providers.twelve_data.tick_feed, "_LOOK_S", 0.02)
-    monkeypatch.setattr(providers.twelve_data.tick_feed, "_LEAST_WAIT_S", 0.05)
-    monkeypatch.setattr(providers.twelve_data.tick_source, "_LEAST_WAIT_S", 0.05)
+# What waits by the machine's clock looks at the exchange's more often: a test moves that by minutes at once.
+IMPATIENT = Waits(plan_s=0.02, look_s=0.02, least_retry_s=0.05)
 
 
 @pytest.fixture
@@ -79,9 +73,11 @@ async def plugin(exchange: Exchange, time: FakeTime) -> AsyncIterator[Plugin]:
         yield plugin_of(session, exchange, time)
 
 
-def plugin_of(session: aiohttp.ClientSession, exchange: Exchange, time: FakeTime, **settings: object) -> Plugin:
+def plugin_of(
+    session: aiohttp.ClientSession, exchange: Exchange, time: FakeTime, waits: Waits = IMPATIENT, **settings: object
+) -> Plugin:
     limits = {"credits_per_minute": 50, "credits_per_day": 50_000, "poll_seconds": 5}
-    plugin = Plugin(session, [exchange.rest_url], time)
+    plugin = Plugin(session, [exchange.rest_url], time, waits=waits)
     plugin.settings |= {"mode": "stream", "ws_url": (exchange.ws_url,), **limits, **settings}
     return plugin
 
@@ -171,7 +167,7 @@ async def test_a_client_sees_the_difference_as_a_revision(relay_with: StartRelay
     start = (int(datetime.now(UTC).timestamp()) // week + 2) * week - 43_200
     time = FakeTime()
     time.at = start - 10.0
-    provider = TwelveDataProvider(Clock(wall=time.now, monotonic=lambda: time.at - 1000.0))
+    provider = TwelveDataProvider(Clock(wall=time.now, monotonic=lambda: time.at - 1000.0), IMPATIENT)
     # As many credits as the table says: the fewer, the more the time of day decides when the next poll is.
     exchange = Exchange(clock=time, api_key=KEY, credits_per_minute=50, credits_per_day=50_000)
     async with Sandbox() as sandbox, exchange:
@@ -462,9 +458,9 @@ async def test_a_tick_from_the_future_is_counted_and_skipped(exchange: Exchange,
 
 async def test_a_tick_that_was_under_way_when_the_connection_was_lost_is_of_no_use(exchange: Exchange) -> None:
     async with aiohttp.ClientSession() as session:
-        source = providers.twelve_data.tick_source.TickSource(
+        source = TickSource(
             session, Hosts([exchange.ws_url]), Secret(KEY), on_change=lambda *_: None, on_skip=lambda _: None,
-            monotonic=exchange.clock.now, now=exchange.clock.now,
+            monotonic=exchange.clock.now, now=exchange.clock.now, waits=IMPATIENT,
         )  # fmt: skip
         source.want("EUR/USD")
 
@@ -482,10 +478,10 @@ async def test_a_tick_that_was_under_way_when_the_connection_was_lost_is_of_no_u
         await asyncio.gather(task, return_exceptions=True)
 
 
-async def test_the_heartbeat_is_kept(exchange: Exchange, plugin: Plugin, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert TickCodec.heartbeat_s == 10
-    monkeypatch.setattr(TickCodec, "heartbeat_s", 0.05)
-    async with plugin.pump("EUR/USD@1m") as feed:
+async def test_the_heartbeat_is_kept(exchange: Exchange, plugin: Plugin, time: FakeTime) -> None:
+    assert WAITS.heartbeat_s == 10
+    lively = plugin_of(plugin.session, exchange, time, IMPATIENT._replace(heartbeat_s=0.05))
+    async with lively.pump("EUR/USD@1m") as feed:
         await first_poll(feed, exchange)
         await until(lambda: sum("heartbeat" in message.text for message in exchange.control_messages) >= 3)
         assert feed.skipped == []

@@ -8,7 +8,6 @@ import orjson
 import pytest
 from aiohttp import web
 
-import relay.upstream.websocket_feed
 from relay import (
     Accepted,
     AuthenticationFailed,
@@ -27,6 +26,7 @@ from relay import (
     websocket_feed,
 )
 from relay.upstream.codec import Decoded
+from relay.upstream.websocket_feed import SOCKET_LIMITS, SocketLimits
 from tests.support.pump import PATIENCE_S, Pump, keys
 
 
@@ -148,8 +148,11 @@ async def session() -> AsyncIterator[aiohttp.ClientSession]:
         yield session
 
 
-def pump(session: aiohttp.ClientSession, codec: FeedCodec, *names: str) -> Pump:
-    return Pump(lambda watchlist: websocket_feed(session, codec, watchlist), keys(*names))
+QUICK_PINGS = SocketLimits(ping_interval_s=0.2, pong_timeout_s=0.1)
+
+
+def pump(session: aiohttp.ClientSession, codec: FeedCodec, *names: str, limits: SocketLimits = SOCKET_LIMITS) -> Pump:
+    return Pump(lambda watchlist: websocket_feed(session, codec, watchlist, limits=limits), keys(*names))
 
 
 async def accept_all(socket: web.WebSocketResponse, content: dict[str, list[str]]) -> None:
@@ -365,35 +368,26 @@ async def test_an_address_that_only_ever_closes_is_reported_to_the_codec(
     assert codec.failures == [None]
 
 
-async def test_an_oversized_message_breaks_the_connection(
-    upstream: Upstream, session: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(relay.upstream.websocket_feed, "MAX_MESSAGE_BYTES", 1000)
+async def test_an_oversized_message_breaks_the_connection(upstream: Upstream, session: aiohttp.ClientSession) -> None:
     upstream.on_open = lambda socket: socket.send_str("x" * 2000)
-    async with pump(session, PlainCodec(upstream.url)) as feed:
+    async with pump(session, PlainCodec(upstream.url), limits=SocketLimits(max_message_bytes=1000)) as feed:
         assert isinstance(await feed.end(), BadAnswer)
 
 
-async def test_a_silent_peer_is_given_up(
-    upstream: Upstream, session: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(relay.upstream.websocket_feed, "PING_INTERVAL_S", 0.3)
-    monkeypatch.setattr(relay.upstream.websocket_feed, "PONG_TIMEOUT_S", 0.2)
+async def test_a_silent_peer_is_given_up(upstream: Upstream, session: aiohttp.ClientSession) -> None:
     upstream.answers_pings = False
-    async with pump(session, PlainCodec(upstream.url, 5)) as feed:
+    async with pump(
+        session, PlainCodec(upstream.url, 5), limits=SocketLimits(ping_interval_s=0.3, pong_timeout_s=0.2)
+    ) as feed:
         error = await feed.end()
     assert isinstance(error, ProviderUnavailable)
     assert str(error) == "no answer to a ping within 0.2 s"
     assert len(upstream.pings) == 1
 
 
-async def test_a_peer_that_answers_pings_is_kept(
-    upstream: Upstream, session: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(relay.upstream.websocket_feed, "PING_INTERVAL_S", 0.2)
-    monkeypatch.setattr(relay.upstream.websocket_feed, "PONG_TIMEOUT_S", 0.1)
+async def test_a_peer_that_answers_pings_is_kept(upstream: Upstream, session: aiohttp.ClientSession) -> None:
     began = time.monotonic()
-    async with pump(session, PlainCodec(upstream.url)) as feed:
+    async with pump(session, PlainCodec(upstream.url), limits=QUICK_PINGS) as feed:
         await upstream.until(lambda: len(upstream.pings) >= 4)
         assert not feed.has_ended
     # A busy machine may hear them late, but none is sent before its time.
@@ -401,28 +395,23 @@ async def test_a_peer_that_answers_pings_is_kept(
 
 
 async def test_a_pause_of_the_whole_process_is_not_taken_for_a_silent_peer(
-    upstream: Upstream, session: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch
+    upstream: Upstream, session: aiohttp.ClientSession
 ) -> None:
-    monkeypatch.setattr(relay.upstream.websocket_feed, "PING_INTERVAL_S", 0.2)
-    monkeypatch.setattr(relay.upstream.websocket_feed, "PONG_TIMEOUT_S", 0.1)
-
     async def stand_still() -> None:
         time.sleep(0.3)  # noqa: ASYNC251 - as a machine with too much to do lets it
         for _ in range(5):
             await asyncio.sleep(0)
 
     upstream.on_ping = stand_still
-    async with pump(session, PlainCodec(upstream.url)) as feed:
+    async with pump(session, PlainCodec(upstream.url), limits=QUICK_PINGS) as feed:
         await upstream.until(lambda: len(upstream.pings) >= 3)
         assert not feed.has_ended
 
 
 async def test_a_busy_consumer_is_not_taken_for_a_silent_peer(
-    upstream: Upstream, session: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch
+    upstream: Upstream, session: aiohttp.ClientSession
 ) -> None:
-    monkeypatch.setattr(relay.upstream.websocket_feed, "PING_INTERVAL_S", 0.2)
-    monkeypatch.setattr(relay.upstream.websocket_feed, "PONG_TIMEOUT_S", 0.1)
-    async with pump(session, PlainCodec(upstream.url)) as feed:
+    async with pump(session, PlainCodec(upstream.url), limits=QUICK_PINGS) as feed:
         feed.consumer_may_go_on.clear()
         socket = await upstream.socket()
         await socket.send_str('{"stream":"A@1m","price":1}')
@@ -531,18 +520,17 @@ async def test_a_refused_connection_is_unavailable(session: aiohttp.ClientSessio
     assert codec.failures == [None]
 
 
-async def test_a_server_that_never_answers_the_upgrade_is_given_up(
-    session: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(relay.upstream.websocket_feed, "CONNECT_TIMEOUT_S", 0.2)
-
+async def test_a_server_that_never_answers_the_upgrade_is_given_up(session: aiohttp.ClientSession) -> None:
     async def say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read()
         writer.close()
 
     server = await asyncio.start_server(say_nothing, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
-    async with server, pump(session, PlainCodec(f"ws://127.0.0.1:{port}")) as feed:
+    async with (
+        server,
+        pump(session, PlainCodec(f"ws://127.0.0.1:{port}"), limits=SocketLimits(connect_timeout_s=0.2)) as feed,
+    ):
         error = await feed.end()
     assert isinstance(error, ProviderUnavailable)
     assert str(error) == "cannot connect: no answer in time"
@@ -573,10 +561,8 @@ async def test_a_cancelled_feed_leaves_no_task_and_no_connection(
 
 @pytest.mark.parametrize("chatter", [False, True])
 async def test_a_peer_that_does_not_close_is_not_waited_for(
-    upstream: Upstream, session: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch, chatter: bool
+    upstream: Upstream, session: aiohttp.ClientSession, chatter: bool
 ) -> None:
-    monkeypatch.setattr(relay.upstream.websocket_feed, "CLOSE_TIMEOUT_S", 0.3)
-
     async def stay(socket: web.WebSocketResponse) -> None:
         while chatter:
             await socket.send_str('{"stream":"A@1m","price":7}')
@@ -584,7 +570,7 @@ async def test_a_peer_that_does_not_close_is_not_waited_for(
         await asyncio.Event().wait()
 
     upstream.on_open = stay
-    feed = pump(session, PlainCodec(upstream.url), "A@1m")
+    feed = pump(session, PlainCodec(upstream.url), "A@1m", limits=SocketLimits(close_timeout_s=0.3))
     async with feed:
         await upstream.socket()
         began = time.monotonic()

@@ -6,6 +6,8 @@ import aiohttp
 import pytest
 
 from providers.sandbox import Sandbox, until
+from relay.app import RELAY_LIMITS, RelayLimits
+from relay.web.ws.route import ClientPings
 from tests.conftest import StartRelay
 from tests.support.running_relay import Running, eventually
 
@@ -29,13 +31,13 @@ async def test_all_clients_of_a_run_see_one_epoch(relay: Running, relay_with: St
     assert hellos[0] == hellos[1] != hellos[2]
 
 
-async def test_relay_pings_every_20_s_and_waits_10(relay: Running) -> None:
-    assert (relay.clients.ping_interval_s, relay.clients.pong_timeout_s) == (20, 10)
+async def test_relay_pings_every_20_s_and_waits_10() -> None:
+    assert RELAY_LIMITS.pings == (20, 10)
 
 
-async def test_relay_pings_and_keeps_a_client_that_answers(relay: Running) -> None:
+async def test_relay_pings_and_keeps_a_client_that_answers(relay_with: StartRelay) -> None:
     # The next ping waits for the answer to the last one.
-    relay.clients.ping_interval_s = 0.1
+    relay = await relay_with(limits=RelayLimits(pings=ClientPings(interval_s=0.1)))
     client = await relay.connect(autoping=False)
     for _ in range(3):
         frame = await client.socket.receive(10)
@@ -47,8 +49,8 @@ async def test_relay_pings_and_keeps_a_client_that_answers(relay: Running) -> No
     assert frame.type is aiohttp.WSMsgType.TEXT
 
 
-async def test_client_that_answers_no_ping_is_dropped(relay: Running) -> None:
-    relay.clients.ping_interval_s, relay.clients.pong_timeout_s = 0.1, 0.3
+async def test_client_that_answers_no_ping_is_dropped(relay_with: StartRelay) -> None:
+    relay = await relay_with(limits=RelayLimits(pings=ClientPings(interval_s=0.1, pong_timeout_s=0.3)))
     client = await relay.connect(autoping=False)
     assert (await client.socket.receive(10)).type is aiohttp.WSMsgType.PING
     while (frame := await client.socket.receive(10)).type is aiohttp.WSMsgType.PING:

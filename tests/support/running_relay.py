@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -13,12 +14,10 @@ from yarl import URL
 
 from providers import BUILTIN
 from providers.sandbox import Sandbox
-from relay.app import CONFIG, HUB, NEWCOMERS, build_app
+from relay.app import CONFIG, HUB, NEWCOMERS, RELAY_LIMITS, RelayLimits, build_app
 from relay.config.settings import Config
 from relay.config.tokens import parse_tokens
 from relay.core.clock import Clock
-from relay.history.identity_checks import AGAIN_S
-from relay.instruments.saved_list import WAITS, ListWaits
 from relay.streams.hub import Hub
 from relay.web.access.access import ACCESS, Access
 from relay.web.idle_connections import Runner
@@ -47,6 +46,7 @@ class WsClient:
         self.socket = socket
         self.received: list[Message] = []
         self.close_reason = ""
+        self._reading: asyncio.Task[None] | None = None
 
     async def ask(self, action: str, **fields: Any) -> None:
         """Send a request; an underscore at the end of a name is left out (`id_`)."""
@@ -60,7 +60,7 @@ class WsClient:
         """Send a text frame as it is."""
         await self.socket.send_str(text)
 
-    async def next(self, timeout_s: float = PATIENCE_S) -> Message:
+    async def next(self, timeout_s: float | None = PATIENCE_S) -> Message:
         """Return the next message. Raises `Closed` when there is none any more."""
         frame = await self.socket.receive(timeout_s)
         if frame.type is WSMsgType.TEXT:
@@ -138,6 +138,15 @@ class WsClient:
                     await self.next()
         except Closed as closed:
             return closed
+
+    def read_on(self) -> None:
+        """Read all that comes from now on, and answer pings: who does not is sent away after half a minute."""
+        self._reading = asyncio.create_task(self._read_to_the_end())
+
+    async def _read_to_the_end(self) -> None:
+        with suppress(Closed):
+            while True:
+                await self.next(timeout_s=None)
 
     async def close(self) -> None:
         """Leave."""
@@ -230,8 +239,7 @@ async def start_relay(
     builtin: Iterable[object] = BUILTIN,
     tables: Mapping[str, Mapping[str, Any]] | None = None,
     clock: Clock | None = None,
-    list_waits: ListWaits = WAITS,
-    identity_again_s: float = AGAIN_S,
+    limits: RelayLimits = RELAY_LIMITS,
     **settings: Any,
 ) -> Running:
     """Start a relay with the stand-ins as its upstreams, on a free port unless `port` is given; close it yourself."""
@@ -239,8 +247,7 @@ async def start_relay(
         config_of(settings_of(sandbox, tables), **settings),
         builtin,
         clock,
-        list_waits=list_waits,
-        identity_again_s=identity_again_s,
+        limits=limits,
     )
     runner = Runner(app, shutdown_timeout=2.0)
     try:

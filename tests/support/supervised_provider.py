@@ -21,6 +21,7 @@ from relay.supervision.feed import Feed, FeedCounters
 from relay.supervision.feed_slot import FeedSlot
 from relay.supervision.stream_state import SupervisedStream
 from relay.supervision.supervisor import Listings, Supervisor
+from relay.supervision.timing import FEED_TIMING, FeedTiming
 
 MINUTE = 1_764_000_000
 A, B = StreamKey("A", "1m"), StreamKey("B", "1m")
@@ -110,8 +111,9 @@ KEY: Mapping[str, Any] = {"needs_key": "key", "settings": (Setting("key", is_sec
 class Rig:
     """The parts that a supervisor puts together, each to be had alone."""
 
-    def __init__(self, provider: Provider, history: HistoryService, hands: Hands) -> None:
+    def __init__(self, provider: Provider, history: HistoryService, hands: Hands, timing: FeedTiming) -> None:
         self.hands = hands
+        self.timing = timing
         self.provider = provider
         self.history = history
         self.supervisors: list[Supervisor] = []
@@ -120,7 +122,7 @@ class Rig:
         self.hub = Hub(hands.clock, on_closed=lambda stream, one, after: self.closed.append(one))
         self.attempts = Attempts()
         self.counters = FeedCounters(provider.name)
-        self.backfill = Backfill(provider, self.hub, history, hands.clock, random.Random(1))
+        self.backfill = Backfill(provider, self.hub, history, hands.clock, random.Random(1), timing=timing)
         self.clock = provider.clock
         self.has_history = provider.has_history
         self.close_grace_s = provider.info.close_grace_s
@@ -133,7 +135,8 @@ class Rig:
         """Take no notice."""
 
     def carry(self, key: StreamKey) -> SupervisedStream:
-        return SupervisedStream(self.hub.stream(self.provider.name, key, key.symbol, self), self.hub, self.hands.clock)
+        stream = self.hub.stream(self.provider.name, key, key.symbol, self)
+        return SupervisedStream(stream, self.hub, self.hands.clock, timing=self.timing)
 
     def feed(self, supervised: Mapping[StreamKey, SupervisedStream], on_closing: Callable[[str], None] = print) -> Feed:
         feed = Feed(
@@ -151,7 +154,7 @@ class Rig:
 
     def slot(self, *supervised: SupervisedStream) -> FeedSlot:
         parts = (self.provider, self.backfill, self.attempts, self.hands.clock, random.Random(1))
-        slot = FeedSlot(*parts, self.feed, self._refuse)
+        slot = FeedSlot(*parts, self.feed, self._refuse, timing=self.timing)
         for one in supervised:
             slot.add(one)
         self.tasks.insert(0, slot.task)
@@ -167,6 +170,7 @@ class Rig:
             linger_s=0.0,
             listings=listings,
             rng=random.Random(1),
+            timing=self.timing,
         )
         self.supervisors.append(supervisor)
         return supervisor
@@ -176,7 +180,7 @@ class Rig:
 
 
 @asynccontextmanager
-async def rig_of(plugin: Scripted, folder: Path) -> AsyncIterator[Rig]:
+async def rig_of(plugin: Scripted, folder: Path, timing: FeedTiming = FEED_TIMING) -> AsyncIterator[Rig]:
     """Bind the plugin; all that runs ends with the context."""
     host = PluginHost()
     host.load([plugin], [])
@@ -188,7 +192,7 @@ async def rig_of(plugin: Scripted, folder: Path) -> AsyncIterator[Rig]:
         provider.open(session)
         store = await Store.open(folder / "relay.db", hands.clock)
         history = HistoryService(store, hands.clock)
-        rig = Rig(provider, history, hands)
+        rig = Rig(provider, history, hands, timing)
         try:
             yield rig
         finally:

@@ -3,13 +3,11 @@
 import asyncio
 from pathlib import Path
 
-import pytest
-
 from relay import ProviderUnavailable, RateLimited
 from relay.core.model import unreadable
 from relay.streams.gaps import SeriesGap
-from relay.supervision import backfill
 from relay.supervision.stream_state import SupervisedStream
+from relay.supervision.timing import FEED_TIMING, FeedTiming
 from tests.support.running_relay import eventually
 from tests.support.supervised_provider import MINUTE, A, Remembering, Rig, Scripted, candle, rig_of, update
 
@@ -124,9 +122,11 @@ async def test_fetching_that_was_cancelled_begins_again(tmp_path: Path) -> None:
         assert told(rig) == [(0, False)]
 
 
-async def gap_of(rig: Rig, plugin: Remembering, monkeypatch: pytest.MonkeyPatch) -> SupervisedStream:
+IMPATIENT = FeedTiming(history_patience_s=0.0)
+
+
+async def gap_of(rig: Rig, plugin: Remembering) -> SupervisedStream:
     """Carry a stream whose minutes 0 to 2 could not be fetched before minute 3 came."""
-    monkeypatch.setattr(backfill, "PATIENCE_S", 0.0)
     plugin.failure = ProviderUnavailable("down")
     supervised = live(rig)
     rig.hands.now = MINUTE + 190.0
@@ -136,48 +136,42 @@ async def gap_of(rig: Rig, plugin: Remembering, monkeypatch: pytest.MonkeyPatch)
     return supervised
 
 
-async def test_live_updates_do_not_wait_forever_for_history_that_fails(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_live_updates_do_not_wait_forever_for_history_that_fails(tmp_path: Path) -> None:
     plugin = Remembering()
-    async with rig_of(plugin, tmp_path) as rig:
-        supervised = await gap_of(rig, plugin, monkeypatch)
+    async with rig_of(plugin, tmp_path, IMPATIENT) as rig:
+        supervised = await gap_of(rig, plugin)
         assert supervised.stream.gap_count == 1
         assert supervised.stream.series.last == candle(3)
         assert [event for _, event in supervised.stream.events] == [f"gap {MINUTE} to {MINUTE + 180}: down"]
         assert rig.backfill.fetched == 0
 
 
-async def test_a_gap_is_repaired_once_history_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_gap_is_repaired_once_history_answers(tmp_path: Path) -> None:
     plugin = Remembering()
-    async with rig_of(plugin, tmp_path) as rig:
-        supervised = await gap_of(rig, plugin, monkeypatch)
+    async with rig_of(plugin, tmp_path, IMPATIENT) as rig:
+        supervised = await gap_of(rig, plugin)
         plugin.failure, plugin.known = None, [candle(0), candle(1), candle(2)]
         rig.backfill.repair({A: supervised}, rig.hands.now)
         await eventually(lambda: not supervised.stream.series.gaps.left)
         assert told(rig) == [(0, True), (1, True), (2, True)]
 
 
-async def test_a_repair_that_fails_is_tried_again_after_a_while(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_repair_that_fails_is_tried_again_after_a_while(tmp_path: Path) -> None:
     plugin = Remembering()
-    async with rig_of(plugin, tmp_path) as rig:
-        supervised = await gap_of(rig, plugin, monkeypatch)
+    async with rig_of(plugin, tmp_path, IMPATIENT) as rig:
+        supervised = await gap_of(rig, plugin)
         asked = plugin.asked
-        for after_s, expected in ((0, 1), (1, 1), (backfill.REPAIR_EVERY_S, 2)):
+        for after_s, expected in ((0, 1), (1, 1), (FEED_TIMING.repair_every_s, 2)):
             rig.backfill.repair({A: supervised}, rig.hands.now + after_s)
             await asyncio.gather(*(task for task in asyncio.all_tasks() if task.get_name() == "repair scripted"))
             assert plugin.asked == asked + expected, after_s
         assert len(supervised.stream.series.gaps.left) == 1
 
 
-async def test_a_stream_that_was_dropped_while_history_was_asked_is_left_as_it_was(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_stream_that_was_dropped_while_history_was_asked_is_left_as_it_was(tmp_path: Path) -> None:
     plugin = Remembering()
-    async with rig_of(plugin, tmp_path) as rig:
-        supervised = await gap_of(rig, plugin, monkeypatch)
+    async with rig_of(plugin, tmp_path, IMPATIENT) as rig:
+        supervised = await gap_of(rig, plugin)
         plugin.failure, plugin.known = None, [candle(0), candle(1), candle(2)]
         plugin.may_answer.clear()
         streams = {A: supervised}
@@ -216,7 +210,7 @@ async def test_a_gap_told_to_one_client_is_repaired(tmp_path: Path) -> None:
         supervised = live(rig)
         plugin.known = [candle(-2), candle(-1)]
         supervised.stream.series.owe(SeriesGap(MINUTE - 120, MINUTE))
-        rig.backfill.repair({A: supervised}, rig.hands.now + backfill.REPAIR_EVERY_S)
+        rig.backfill.repair({A: supervised}, rig.hands.now + FEED_TIMING.repair_every_s)
         await eventually(lambda: not supervised.stream.series.gaps.left)
         assert told(rig) == [(-2, True), (-1, True)]
 
@@ -235,6 +229,6 @@ async def test_a_candle_that_cannot_be_read_is_told_as_a_gap_and_follows_when_it
         assert supervised.stream.series.last == candle(3)
         plugin.known[1] = candle(1)
         rig.hands.now += 5
-        rig.backfill.repair({A: supervised}, rig.hands.now + backfill.REPAIR_EVERY_S)
+        rig.backfill.repair({A: supervised}, rig.hands.now + FEED_TIMING.repair_every_s)
         await eventually(lambda: not supervised.stream.series.gaps.left)
         assert told(rig) == [(0, False), (2, False), (1, True)]

@@ -12,7 +12,6 @@ import pytest
 from relay.core.clock import Clock, ProviderClock
 from relay.core.errors import ProviderUnavailable, RateLimited, RequestError
 from relay.core.model import Instrument, PriceUpdate, ProviderInfo, Setting
-from relay.instruments import directory as directory_module
 from relay.instruments.directory import Directory, Target
 from relay.instruments.saved_list import WAITS, ListWaits
 from relay.plugins.hookspecs import API_VERSION, hookimpl
@@ -92,7 +91,11 @@ async def start(store: Store) -> AsyncIterator[Start]:
         session = await stack.enter_async_context(aiohttp.ClientSession())
 
         async def begin(
-            *plugins: object, ttl_s: float = 0.05, retry_s: Sequence[float] = (2.0,), **hears: Any
+            *plugins: object,
+            ttl_s: float = 0.05,
+            retry_s: Sequence[float] = (2.0,),
+            settle_s: float = 10.0,
+            **hears: Any,
         ) -> Directory:
             host = PluginHost()
             host.load(plugins)
@@ -103,7 +106,8 @@ async def start(store: Store) -> AsyncIterator[Start]:
             for provider in providers:
                 provider.info = provider.info._replace(instruments_ttl_s=ttl_s)
                 provider.open(session)
-            directory = Directory(providers, store.documents, waits=ListWaits(0.0, retry_s=retry_s), **hears)
+            waits = ListWaits(0.0, retry_s=retry_s, settle_s=settle_s)
+            directory = Directory(providers, store.documents, waits=waits, **hears)
             await directory.start()
             stack.push_async_callback(directory.close)
             return directory
@@ -156,11 +160,10 @@ async def test_symbol_of_an_earlier_list_waits_for_no_later_one(start: Start) ->
     assert refusal(directory, "one", "NOPE").code == "unknown_symbol"
 
 
-async def test_nobody_waits_for_ever(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(directory_module, "SETTLE_TIMEOUT_S", 0.1)
+async def test_nobody_waits_for_ever(start: Start) -> None:
     hanging = Lists("one", "AAA")
     hanging.may_answer.clear()
-    directory = await start(hanging)
+    directory = await start(hanging, settle_s=0.1)
     for _ in range(5):
         await directory.settled(None, "AAA")
     fault = refusal(directory, None, "AAA")

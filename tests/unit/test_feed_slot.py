@@ -7,8 +7,8 @@ import pytest
 
 from relay import AuthenticationFailed, ProviderUnavailable, RateLimited, StreamKey
 from relay.core.errors import Flooded
-from relay.supervision import feed_slot as slots
 from relay.supervision.stream_state import SupervisedStream
+from relay.supervision.timing import FeedTiming
 from tests.support.running_relay import eventually
 from tests.support.supervised_provider import KEY, A, B, Scripted, rig_of, update
 
@@ -74,12 +74,9 @@ async def test_a_feed_that_announces_its_end_is_ended_when_the_next_one_delivers
         assert rig.attempts.again == {"announced": 1}
 
 
-async def test_a_next_feed_that_does_not_deliver_leaves_the_old_one_alone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(slots, "READY_TIMEOUT_S", 0.01)
+async def test_a_next_feed_that_does_not_deliver_leaves_the_old_one_alone(tmp_path: Path) -> None:
     plugin = Scripted()
-    async with rig_of(plugin, tmp_path) as rig:
+    async with rig_of(plugin, tmp_path, FeedTiming(ready_timeout_s=0.01)) as rig:
         supervised = rig.carry(A)
         slot = rig.slot(supervised)
         await eventually(lambda: plugin.feeds)

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from relay.core.clock import Clock
 from relay.core.model import Candle, StreamKey
 from relay.core.spans import Span
+from relay.storage.limits import StoreLimits
 from relay.storage.store import Store
 
 KEY = StreamKey(symbol="BTCUSDT", interval="1m")
@@ -15,7 +16,7 @@ KEY = StreamKey(symbol="BTCUSDT", interval="1m")
 @asynccontextmanager
 async def small_store() -> AsyncIterator[Store]:
     """A store that lets two candles wait."""
-    store = await Store.open(":memory:", Clock(), max_queued=2)
+    store = await Store.open(":memory:", Clock(), limits=StoreLimits(max_queued=2))
     try:
         yield store
     finally:

@@ -87,3 +87,42 @@ def test_scripts_that_ci_runs_are_there_and_may_be_run() -> None:
     scripts = re.findall(r"run: (\.ci/\S+)", text)
     assert scripts == [".ci/unit", ".ci/run"]
     assert all(os.access(ROOT / script, os.X_OK) for script in scripts)
+
+
+CONSTANT = r"_?[A-Z][A-Z0-9_]{2,}"
+# By `monkeypatch`, by hand, or in Python that another process is given.
+PATCH = re.compile(
+    rf"""setattr\([^()\n]*["'.]{CONSTANT}["']|(?<![\w."'])[a-z]\w*(?:\.\w+)*\.{CONSTANT}(?:, [\w.]+)? = """
+)
+
+
+def patched(text: str) -> list[str]:
+    """Return what replaces a constant of a module."""
+    return [match.group() for match in PATCH.finditer(text)]
+
+
+def test_waits_and_limits_are_passed_and_not_patched() -> None:
+    own = ROOT / "tests" / "peers" / "clients"
+    files = [path for name in ("tests", "relay/plugins") for path in sorted((ROOT / name).rglob("*.py"))]
+    assert {
+        str(path.relative_to(ROOT)): found
+        for path in files
+        if not path.is_relative_to(own) and path != Path(__file__) and (found := patched(path.read_text("utf-8")))
+    } == {}
+
+
+@pytest.mark.parametrize(
+    ("line", "count"),
+    [
+        ('monkeypatch.setattr(module, "PATIENCE_S", 0.1)', 1),
+        ("monkeypatch.setattr('relay.storage.writer._BATCH_S', 0.1)", 1),
+        ("before, slow_consumers.TICK_S = slow_consumers.TICK_S, 0.1", 1),
+        ("    relay.app.FIRST_REQUEST_S = 1.0", 1),
+        ('"import relay.app; relay.app.FIRST_REQUEST_S = 1.0"', 1),
+        ('monkeypatch.setattr(socket, "write", note)', 0),
+        ("limits = Limits(module.PATIENCE_S)", 0),
+        ("assert module.PATIENCE_S == 1", 0),
+    ],
+)
+def test_a_constant_that_is_patched_is_noticed(line: str, count: int) -> None:
+    assert len(patched(line)) == count

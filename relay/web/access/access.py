@@ -31,13 +31,21 @@ STATUS = frozenset({f"{PREFIX}/status", "/metrics"})
 REQUEST_BURST_S = 10.0
 FRAMES_PER_REQUEST = 3
 LEAST_FRAMES = 1_000
-LEAST_CONNECTS = 300
-# Of an address that is not this machine itself, unless the configuration says otherwise.
-REQUESTS_PER_SECOND = 1_000.0
-ROWS_PER_MINUTE = 10_000_000
 TOKEN_OWNER = "token:"
 PAGE_ORIGIN = "X-Page-Origin"
 """By this a page says its origin where browsers do not: in a request to the host that it was loaded from."""
+
+
+class AddressLimits(NamedTuple):
+    """How much an address gets that is not this machine itself, unless the configuration says otherwise."""
+
+    least_connects_per_minute: int = 300
+    """As many as it may have connections, but never fewer than this."""
+    requests_per_second: float = 1_000.0
+    rows_per_minute: int = 10_000_000
+
+
+ADDRESS_LIMITS = AddressLimits()
 
 
 class Caller(NamedTuple):
@@ -56,13 +64,14 @@ class Caller(NamedTuple):
 class Access:
     """Tokens, origins, and what each address may use. `reconfigure` changes all of it while the relay runs."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, limits: AddressLimits = ADDRESS_LIMITS) -> None:
+        self._limits = limits
         self._go_by(config)
         self._per_owner: Counter[str] = Counter()
         self._per_token: Counter[str] = Counter()
-        self._connects: Buckets[str] = Buckets(*_connects(config))
-        self._requests: Buckets[str] = Buckets(*requests_limit(_requests(config)))
-        self._rows: Buckets[str] = Buckets(*rows_limit(_rows(config)))
+        self._connects: Buckets[str] = Buckets(*self._most_connects())
+        self._requests: Buckets[str] = Buckets(*requests_limit(self._requests_per_second()))
+        self._rows: Buckets[str] = Buckets(*rows_limit(self._rows_per_minute()))
         self.shares: FairQuota[str, tuple[str, StreamKey]] = FairQuota()
         self.clients = 0
         self.is_closing = False
@@ -70,9 +79,9 @@ class Access:
     def reconfigure(self, config: Config) -> None:
         """Go by another configuration from now on; who is connected is the caller's concern."""
         self._go_by(config)
-        self._connects.set_limit(*_connects(config))
-        self._requests.set_limit(*requests_limit(_requests(config)))
-        self._rows.set_limit(*rows_limit(_rows(config)))
+        self._connects.set_limit(*self._most_connects())
+        self._requests.set_limit(*requests_limit(self._requests_per_second()))
+        self._rows.set_limit(*rows_limit(self._rows_per_minute()))
 
     def _go_by(self, config: Config) -> None:
         self.config = config
@@ -117,6 +126,19 @@ class Access:
 
     # -- how much ----------------------------------------------------------------------------------
 
+    def _most_connects(self) -> tuple[float, float]:
+        """Return rate and burst of attempts to open a WebSocket."""
+        # After an outage all clients behind one address come back at once.
+        least = max(self._limits.least_connects_per_minute, self.config.max_clients_per_address)
+        most = self.config.max_connects_per_minute or least
+        return most / 60, most
+
+    def _requests_per_second(self) -> float:
+        return self.config.max_requests_per_second_per_address or self._limits.requests_per_second
+
+    def _rows_per_minute(self) -> int:
+        return self.config.max_history_rows_per_minute_per_address or self._limits.rows_per_minute
+
     def take_request(self, owner: str) -> float:
         """Count one request; return 0, or how many seconds to wait if there were too many from this address."""
         if self._counts_no_requests(owner):
@@ -127,7 +149,7 @@ class Access:
     def most_requests(self, owner: str) -> str:
         """Say how many requests a WebSocket client of an address may send."""
         own = f"{self.config.max_requests_per_second:g} requests a second"
-        return own if self._counts_no_requests(owner) else f"{own}, or {_requests(self.config):g} from one address"
+        return own if self._counts_no_requests(owner) else f"{own}, or {self._requests_per_second():g} from one address"
 
     # Programs on this machine are counted only where the configuration says so: they could as well stop the relay.
 
@@ -147,7 +169,7 @@ class Access:
     def check_rows(self, caller: Caller) -> None:
         """Refuse candles of the past to who had its share. Raises `RequestError`."""
         if not self._counts_no_rows(caller.owner):
-            check_rows(self._rows.of(caller.client), _rows(self.config), _whose(caller))
+            check_rows(self._rows.of(caller.client), self._rows_per_minute(), _whose(caller))
 
     def spend_rows(self, caller: Caller, rows: int) -> None:
         """Count candles of the past that somebody was given."""
@@ -184,14 +206,17 @@ class Access:
             if self._counts_no_connects(caller.owner):
                 return
             bucket = self._connects.of(caller.owner)
-            what = _most_connects(self.config)
+            what = self._what_connects()
         elif self._counts_no_requests(caller.owner):
             return
         else:
             bucket = self._requests.of(caller.client)
-            what = f"{_requests(self.config):g} requests a second from {_whose(caller)}"
+            what = f"{self._requests_per_second():g} requests a second from {_whose(caller)}"
         if not bucket.take():
             raise _too_many(what, bucket.wait_s)
+
+    def _what_connects(self) -> str:
+        return f"{self._most_connects()[1]:g} new connections a minute from one address"
 
     def _preflight(self, request: web.Request) -> web.Response:
         if "Origin" not in request.headers or not self.origins.is_allowed(request):
@@ -212,7 +237,7 @@ class Access:
         if (page := request.headers.get(PAGE_ORIGIN)) is not None:
             self.origins.check_page(request, page)
         if not self._counts_no_connects(caller.owner) and (wait_s := self._connects.of(caller.owner).wait_s):
-            raise _too_many(_most_connects(self.config), wait_s)
+            raise _too_many(self._what_connects(), wait_s)
         self._check_room(caller)
 
     def admit(self, request: web.Request) -> Caller:
@@ -286,26 +311,8 @@ def _stranger(peer: str | None) -> Caller:
     return Caller(address, owner, owner, None)
 
 
-def _connects(config: Config) -> tuple[float, float]:
-    # After an outage all clients behind one address come back at once.
-    most = config.max_connects_per_minute or max(LEAST_CONNECTS, config.max_clients_per_address)
-    return most / 60, most
-
-
-def _most_connects(config: Config) -> str:
-    return f"{_connects(config)[1]:g} new connections a minute from one address"
-
-
 def _too_many(what: str, wait_s: float) -> RequestError:
     return RequestError(Code.RATE_LIMITED, f"more than {what}; wait {wait_s:.2f} s", retry_after=wait_s)
-
-
-def _requests(config: Config) -> float:
-    return config.max_requests_per_second_per_address or REQUESTS_PER_SECOND
-
-
-def _rows(config: Config) -> int:
-    return config.max_history_rows_per_minute_per_address or ROWS_PER_MINUTE
 
 
 def _count_down(counter: Counter[str], key: str) -> None:

@@ -77,7 +77,8 @@ class Connection:
         self._ws = ws
         self._transport = transport
         is_compressed = ws.compress == DEFLATE_WINDOW_BITS
-        self.subscriber = context.hub.join(Outbox(transport), self._on_slow, is_compressed=is_compressed)
+        outbox = Outbox(transport, context.hub.most_kept)
+        self.subscriber = context.hub.join(outbox, self._on_slow, is_compressed=is_compressed)
         self._subscribing = ClientSubscriptions(context, self.subscriber, caller)
         self._tasks: dict[asyncio.Task[None], None] | None = None
         self._requests = TokenBucket(*requests_limit(context.access.config.max_requests_per_second))

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import time
 from collections import Counter
+from typing import NamedTuple
 
 from aiohttp import web
 
@@ -19,18 +20,25 @@ from relay.web.ws.socket import Socket
 log = logging.getLogger(__name__)
 
 VERSION = "13"
-PING_INTERVAL_S = 20.0
-PONG_TIMEOUT_S = 10.0
+
+
+class ClientPings(NamedTuple):
+    """When a client is pinged, and how long its answer may take before it is taken for gone."""
+
+    interval_s: float = 20.0
+    pong_timeout_s: float = 10.0
+
+
+CLIENT_PINGS = ClientPings()
 
 
 class Clients:
     """All WebSocket connections, with one heartbeat for all of them."""
 
-    def __init__(self, context: ConnectionContext, epoch: str) -> None:
+    def __init__(self, context: ConnectionContext, epoch: str, pings: ClientPings = CLIENT_PINGS) -> None:
         self.context = context
         self.epoch = epoch
-        self.ping_interval_s = PING_INTERVAL_S
-        self.pong_timeout_s = PONG_TIMEOUT_S
+        self._pings = pings
         self.connections: dict[Connection, None] = {}
         self.opened = 0
         self.requests: Counter[str] = Counter()
@@ -57,10 +65,10 @@ class Clients:
 
     async def _beat(self) -> None:
         while True:
-            await asyncio.sleep(min(1.0, self.ping_interval_s / 4))
+            await asyncio.sleep(min(1.0, self._pings.interval_s / 4))
             now = time.monotonic()
             for connection in list(self.connections):
-                connection.beat(now, self.ping_interval_s, self.pong_timeout_s)
+                connection.beat(now, *self._pings)
 
     def reconfigure(self) -> int:
         """Go by another configuration, after `access` did; return how many clients had to go with their token."""

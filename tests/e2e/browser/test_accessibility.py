@@ -46,6 +46,7 @@ async def test_chart_page_has_no_serious_fault(relay: Running, open_page: OpenPa
 async def test_status_page_has_no_serious_fault(relay: Running, open_page: OpenPage, scheme: str) -> None:
     client = await relay.connect()
     await client.subscribe("BTCUSDT@1s", "EUR/USD@1h")
+    client.read_on()
     page = await open_page(f"{relay.url}/status.html", color_scheme=scheme)
     await page.get_by_text("BTCUSDT").first.wait_for()
     assert await faults(page) == []

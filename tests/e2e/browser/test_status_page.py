@@ -9,7 +9,7 @@ from playwright.async_api import Locator, Page, expect
 from providers.sandbox import Sandbox
 from tests.conftest import StartRelay
 from tests.e2e.browser.conftest import OpenPage, Watch
-from tests.support.running_relay import Running, start_relay
+from tests.support.running_relay import Running, eventually, start_relay
 
 STATUS_ROUTE = "/api/v1/market-data/status"
 
@@ -31,6 +31,7 @@ def row(page: Page, name: str) -> Locator:
 async def test_page_follows_what_the_relay_does(sandbox: Sandbox, relay: Running, open_page: OpenPage) -> None:
     client = await relay.connect()
     await client.subscribe("BTCUSDT@1m", "EUR/USD@1m", bars=5)
+    client.read_on()
     await client.update()
     page = await open_status(open_page, relay)
     await expect(tile(page, "Clients")).to_have_text("1")
@@ -45,6 +46,7 @@ async def test_page_follows_what_the_relay_does(sandbox: Sandbox, relay: Running
     # A second client, and a lost upstream, without loading the page again.
     other = await relay.connect()
     await other.subscribe("BTCUSDT@1m")
+    other.read_on()
     sandbox.binance.faults.drop()
     await expect(tile(page, "Clients")).to_have_text("2")
     await expect(stream.nth(2)).to_have_text("2")
@@ -65,6 +67,9 @@ async def test_many_streams_are_sorted_filtered_and_shown_in_pages(relay: Runnin
     await client.ask("subscribe", streams=names[100:])
     other = await relay.connect()
     await other.ask("subscribe", streams=["T150USDT@1m", "T201USDT@1m", "EUR/USD@1m"])
+    for one in (client, other):
+        one.read_on()
+    await eventually(lambda: len(relay.hub.streams) == 201)
     page = await open_status(open_page, relay)
     rows = page.locator("#streams tbody tr")
     await expect(page.locator("#shown")).to_have_text("201")
@@ -139,6 +144,7 @@ async def test_paused_page_asks_nothing(relay: Running, open_page: OpenPage) -> 
 async def test_page_fits_a_phone_and_its_tables_scroll_inside(relay: Running, open_page: OpenPage) -> None:
     client = await relay.connect()
     await client.subscribe("BTCUSDT@1m")
+    client.read_on()
     page = await open_status(open_page, relay, viewport={"width": 360, "height": 740}, is_mobile=True)
     await expect(row(page, "BTCUSDT 1m").first).to_be_visible()
     assert await page.evaluate("document.documentElement.scrollWidth") == 360
@@ -149,6 +155,7 @@ async def test_page_fits_a_phone_and_its_tables_scroll_inside(relay: Running, op
 async def test_tables_end_inside_their_frames_on_a_laptop(relay: Running, open_page: OpenPage) -> None:
     client = await relay.connect()
     await client.subscribe("BTCUSDT@1m", "EUR/USD@1m")
+    client.read_on()
     page = await open_status(open_page, relay, viewport={"width": 1280, "height": 800})
     await expect(row(page, "BTCUSDT 1m").first).to_be_visible()
     for table in ("#providers", "#streams", "#clients"):
