@@ -93,9 +93,9 @@ def serve(sandbox: bool, file: str | None, plugins: tuple[str, ...], **flags: An
 
 
 async def _serve_sandbox(config: Config, read: Callable[[], Config]) -> None:
-    from providers.sandbox import Sandbox
+    from providers.sandbox import demo
 
-    async with Sandbox(forex_always_open=True) as sandbox:
+    async with demo() as sandbox:
 
         def pointed_at_it(config: Config) -> Config:
             return _sandboxed(config, sandbox.provider_settings())

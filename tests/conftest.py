@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
-from providers.sandbox import Sandbox
 from tests.support.patience import PatientClock
 from tests.support.running_relay import Running, WsClient, start_relay
+from tests.support.sandbox import Sandbox
 
 StartRelay = Callable[..., Awaitable[Running]]
 

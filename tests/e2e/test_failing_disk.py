@@ -20,7 +20,6 @@ from typing import Any
 import aiohttp
 import pytest
 
-from providers.sandbox import Sandbox
 from relay.app import STORE
 from relay.storage.inspect import overview, reading
 from relay.storage.verify import verify
@@ -28,6 +27,7 @@ from tests.conftest import StartRelay
 from tests.support.metrics_page import scrape
 from tests.support.relay_process import serving
 from tests.support.running_relay import Running, WsClient, eventually
+from tests.support.sandbox import Sandbox
 
 STREAM = {"symbol": "BTCUSDT", "interval": "1s"}
 LOCKER = """

@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 import aiohttp
 import pytest
 
-from providers.sandbox import Sandbox
 from tests.support.metrics_page import Scrape, scrape
 from tests.support.running_relay import PATIENCE_S, Running, WsClient, eventually
+from tests.support.sandbox import Sandbox
 from tests.support.tools import tool
 
 FILES = resources.files("relay") / "telemetry" / "monitoring"

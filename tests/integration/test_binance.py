@@ -12,7 +12,6 @@ import orjson
 import pytest
 
 from providers.binance import INTERVALS, BinanceCodec, BinanceProvider, Weight
-from providers.sandbox import GARBAGE, BinanceStandIn
 from relay import (
     Accepted,
     BadAnswer,
@@ -29,6 +28,7 @@ from relay import (
     UnknownSymbol,
 )
 from tests.support.pump import Pump, keys
+from tests.support.sandbox import GARBAGE, BinanceStandIn
 
 FRAMES = (Path(__file__).parents[1] / "data/binance/frames.jsonl").read_text(encoding="utf-8").splitlines()
 BTC = StreamKey("BTCUSDT", "1m")

@@ -5,7 +5,6 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from providers.sandbox import Sandbox
 from providers.twelve_data.forex import Hours, session_at
 from relay.app import DIRECTORY
 from relay.core.intervals import next_open
@@ -18,6 +17,7 @@ from relay.streams.gaps import SeriesGap
 from relay.streams.series import Missing, Series
 from tests.conftest import StartRelay
 from tests.support.running_relay import Running, eventually
+from tests.support.sandbox import Sandbox
 from tests.unit.test_intervals import at
 
 

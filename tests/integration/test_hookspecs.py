@@ -13,7 +13,6 @@ import pytest
 from aiohttp import WSMsgType, web
 
 import relay
-from providers.sandbox import Sandbox
 from relay import API_VERSION, Memory, OpenHours, StreamKey, Watchlist
 from relay.plugins import discovery, hookspecs
 from relay.plugins.loader import PluginHost
@@ -21,6 +20,7 @@ from relay.testing import WatchedFeed, check_provider, open_provider, tolerances
 from tests.conftest import StartRelay
 from tests.integration.test_plugins import opened, path_of, provider_of, tally
 from tests.support.running_relay import eventually
+from tests.support.sandbox import Sandbox
 
 GUIDE = (Path(__file__).parents[2] / "providers" / "README.md").read_text(encoding="utf-8")
 HOOKS = {spec.__name__: spec for spec in hookspecs.HOOKS}

@@ -7,7 +7,6 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from providers.sandbox import Sandbox, until
 from relay.core.clock import Clock, ProviderClock
 from relay.core.model import Candle, PriceUpdate, StreamKey
 from relay.protocol import frames
@@ -20,6 +19,7 @@ from tests.conftest import StartRelay
 from tests.support.pipe import Pipe
 from tests.support.raw_socket import parsed
 from tests.support.running_relay import Running, eventually
+from tests.support.sandbox import Sandbox
 
 NAMES = ("AAA", "BBB", "CCC")
 OPTIONS = (
@@ -332,7 +332,7 @@ async def test_two_clients_of_a_stream_cause_one_upstream_subscription(
     await first.close()
     await second.update()
     await second.ask("unsubscribe", symbol="BTCUSDT", interval="1m")
-    await until(lambda: not sandbox.binance.subscribed)
+    await eventually(lambda: not sandbox.binance.subscribed)
     await eventually(lambda: not relay.hub.streams)
     assert sandbox.binance.connects == 1
 
@@ -360,7 +360,7 @@ async def test_150_streams_use_two_connections_and_5_messages_a_second(relay: Ru
     await client.ask("unsubscribe", streams=names[:10])
     await client.ask("subscribe", streams=names[100:])
     await client.ask("subscribe", streams=names[:10])
-    await until(lambda: len(sandbox.binance.subscribed) == 150, timeout_s=30)
+    await eventually(lambda: len(sandbox.binance.subscribed) == 150, timeout_s=30)
     seen: set[str] = set()
     while len(seen) < 150:
         update = await client.update()

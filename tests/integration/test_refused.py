@@ -9,12 +9,12 @@ import pytest
 
 from providers import BUILTIN
 from providers.binance import BinanceProvider
-from providers.sandbox import Sandbox
 from providers.twelve_data import TwelveDataProvider
 from relay import API_VERSION, Candle, Instrument, PriceUpdate, ProviderInfo, Watchlist, hookimpl
 from relay.app import DIRECTORY, STORE
 from relay.instruments.saved_list import ListWaits
 from tests.support.running_relay import PATIENCE_S, Running, WsClient, eventually
+from tests.support.sandbox import Sandbox
 
 StartRelay = Callable[..., Awaitable[Running]]
 

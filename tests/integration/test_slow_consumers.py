@@ -2,10 +2,10 @@
 
 import pytest
 
-from providers.sandbox import Sandbox
 from tests.conftest import StartRelay
 from tests.support.raw_socket import parsed, raw_clients
 from tests.support.running_relay import eventually
+from tests.support.sandbox import Sandbox
 
 SYMBOLS = ("BTCUSDT", "ETHUSDT", "SOLUSDT", "XRPUSDT", "ADAUSDT", "DOGEUSDT", "BNBUSDT")
 LONGER = [f"{symbol}@{interval}" for symbol in SYMBOLS for interval in ("1m", "3m", "5m", "15m", "30m", "1h")]

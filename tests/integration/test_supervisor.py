@@ -12,7 +12,6 @@ from aiohttp import web
 
 from providers import BUILTIN
 from providers.binance import BinanceProvider
-from providers.sandbox import Sandbox
 from providers.twelve_data import TwelveDataProvider
 from relay import API_VERSION, Candle, PriceUpdate, ProviderInfo, Watchlist, hookimpl
 from relay.app import SUPERVISORS, build_app
@@ -20,6 +19,7 @@ from relay.core.clock import Clock
 from relay.supervision import stream_state as supervised
 from relay.supervision.supervisor import Supervisor
 from tests.support.running_relay import Running, config_of, eventually, settings_of, start_relay
+from tests.support.sandbox import Sandbox
 from tests.support.soak import Habit, MarketTruth, SoakClient, StreamCheck
 
 StartRelay = Callable[..., Awaitable[Running]]

@@ -12,7 +12,6 @@ import pytest
 from aiohttp import ClientError, WSServerHandshakeError, web
 
 from providers.binance import BinanceProvider
-from providers.sandbox import Sandbox
 from providers.twelve_data import TwelveDataProvider
 from relay import (
     API_VERSION,
@@ -33,6 +32,7 @@ from relay.testing import DoesNotConform, WatchedFeed, check_provider, open_prov
 from relay.testing.check_speed import typical
 from tests.integration.test_plugins import path_of, provider_of, tally
 from tests.support.running_relay import settings_of
+from tests.support.sandbox import Sandbox
 
 # Limits are short here, and who keeps to them has to have the time for it.
 pytestmark = pytest.mark.usefixtures("patient_loop")

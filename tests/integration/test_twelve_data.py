@@ -12,7 +12,6 @@ import orjson
 import pytest
 from aiohttp import web
 
-from providers.sandbox import SandboxClock, TwelveDataStandIn
 from providers.twelve_data import TwelveDataProvider
 from providers.twelve_data.answers import INTERVALS, KeyRefused, SeriesAnswer, read_series, refusal
 from providers.twelve_data.forex import Hours, hours_of
@@ -35,6 +34,7 @@ from relay import (
     is_unreadable,
 )
 from tests.support.pump import Pump, keys
+from tests.support.sandbox import StagedClock, TwelveDataStandIn
 
 KEY = "hush-hush-0123456789"
 EUR = StreamKey("EUR/USD", "1m")
@@ -44,7 +44,7 @@ def at(text: str) -> int:
     return int(datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp())
 
 
-class FakeTime(SandboxClock):
+class FakeTime(StagedClock):
     """The exchange's time, which goes on only when a test says so."""
 
     def __init__(self, start: str = "2026-01-14 12:00:20") -> None:
@@ -1043,9 +1043,9 @@ async def test_pages_before_one_that_failed_are_not_paid_for_again(exchange: Twe
     start, end = at("2026-01-07 10:00"), at("2026-01-14 10:00")
     answer = exchange.rest.answer
 
-    def fail_the_second_page(request: web.Request) -> tuple[web.Response, int]:
+    def fail_the_second_page(request: web.Request) -> web.Response:
         pages = [call for call in asked(exchange) if call.path == "/time_series"]
-        return (web.Response(status=500), 1) if len(pages) == 1 else answer(request)
+        return web.Response(status=500) if len(pages) == 1 else answer(request)
 
     exchange.rest.answer = fail_the_second_page  # type: ignore[method-assign]
     with pytest.raises(ProviderUnavailable):

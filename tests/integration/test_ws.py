@@ -5,9 +5,9 @@ import asyncio
 import aiohttp
 import pytest
 
-from providers.sandbox import Sandbox, until
 from tests.conftest import StartRelay
 from tests.support.running_relay import Running, eventually
+from tests.support.sandbox import Sandbox
 
 
 async def test_first_message_is_connected_with_limits(relay: Running) -> None:
@@ -66,7 +66,7 @@ async def test_client_that_vanishes_leaves_nothing_behind(relay: Running, sandbo
     assert isinstance(transport, asyncio.WriteTransport)
     transport.abort()
     await eventually(lambda: not relay.hub.subscribers and not relay.hub.streams and not relay.clients.connections)
-    await until(lambda: not sandbox.binance.subscribed)
+    await eventually(lambda: not sandbox.binance.subscribed)
     assert relay.access.clients == 0
 
 

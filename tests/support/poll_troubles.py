@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from tests.support.sped_up_time import install, run
 
 if TYPE_CHECKING:
+    from tests.support.sandbox import StagedClock, StagedMarket
     from tests.support.untidy import UntidyTwelveData
 
 START = 1_768_392_020
@@ -50,7 +51,6 @@ async def main(interval: str) -> list[str]:
     from aiohttp import web
 
     from providers import BUILTIN
-    from providers.sandbox import Market, SandboxClock
     from relay.app import build_app
     from tests.support.running_relay import Running, config_of
     from tests.support.untidy import UntidyTwelveData
@@ -59,7 +59,7 @@ async def main(interval: str) -> list[str]:
     told: list[Told] = []
     prices: list[float] = []
     stand_in = UntidyTwelveData(
-        Market(1), SandboxClock(), random.Random(1), credits_per_minute=800, credits_per_day=1_000_000
+        StagedMarket(1), StagedClock(), random.Random(1), credits_per_minute=800, credits_per_day=1_000_000
     )
 
     async def listen() -> None:

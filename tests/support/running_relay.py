@@ -12,7 +12,6 @@ from aiohttp import WSMsgType, web
 from yarl import URL
 
 from providers import BUILTIN
-from providers.sandbox import Sandbox
 from relay.app import CONFIG, HUB, NEWCOMERS, build_app
 from relay.config.settings import Config
 from relay.config.tokens import parse_tokens
@@ -24,6 +23,7 @@ from relay.web.access.access import ACCESS, Access
 from relay.web.idle_connections import Runner
 from relay.web.ws.route import CLIENTS, Clients
 from tests.support.contracts import check_answer, check_message
+from tests.support.sandbox import Sandbox
 
 PATIENCE_S = 30.0
 PREFIX = "/api/v1/market-data"
