@@ -37,7 +37,7 @@ from relay.client import (
     State,
     Update,
 )
-from tests.e2e.test_client_js import JsClient, StartClient, start_client
+from tests.support.javascript_client import JsClient, StartClient, start_client
 from tests.support.scripted_relay import PATIENCE_S, Json, ScriptedRelay, scripted
 
 __all__ = ["start_client"]

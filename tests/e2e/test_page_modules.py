@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.test_client_js import CLIENT, node_of
+from tests.support.javascript_client import CLIENT, node_of
 
 
 def test_pure_modules_of_the_chart_page(request: pytest.FixtureRequest) -> None:

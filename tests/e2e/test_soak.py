@@ -26,7 +26,7 @@ from relay.app import SUPERVISORS
 from relay.storage.inspect import overview, reading
 from relay.storage.verify import verify
 from relay.streams.subscriptions import Stream
-from tests.e2e.test_client_js import CLIENT, SUPPORT, find_node, node_of
+from tests.support.javascript_client import CLIENT, SUPPORT, find_node, node_of
 from tests.support.running_relay import Running, end_process, eventually, start_relay
 from tests.support.soak import (
     HABITS,

@@ -264,12 +264,6 @@ async def exchange() -> AsyncIterator[BinanceStandIn]:
         yield exchange
 
 
-@pytest.fixture
-async def session() -> AsyncIterator[aiohttp.ClientSession]:
-    async with aiohttp.ClientSession() as session:
-        yield session
-
-
 class Plugin:
     """The provider as the host calls it: keywords only, settings complete."""
 

@@ -16,9 +16,9 @@ from relay.protocol.client_requests import PastWanted as Wanted
 from relay.streams.gaps import SeriesGap
 from relay.streams.series import Missing, Series
 from tests.conftest import StartRelay
+from tests.support.moments import at
 from tests.support.running_relay import Running, eventually
 from tests.support.sandbox import Sandbox
-from tests.unit.test_intervals import at
 
 
 def market(hours: Hours = Hours.MONEY) -> TradingHours:

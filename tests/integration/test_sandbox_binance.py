@@ -24,12 +24,6 @@ DAY_MS = 86_400_000
 
 
 @pytest.fixture
-async def session() -> AsyncIterator[aiohttp.ClientSession]:
-    async with aiohttp.ClientSession() as session:
-        yield session
-
-
-@pytest.fixture
 async def binance() -> AsyncIterator[BinanceStandIn]:
     """Sixty times faster than life: a minute candle each second, an update every 0.1 s."""
     async with BinanceStandIn(StagedMarket(1), StagedClock(speed=60), pace_s=0.1, messages_per_second=None) as stand_in:

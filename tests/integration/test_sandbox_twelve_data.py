@@ -32,12 +32,6 @@ def stand_in_at(moment: str = WEDNESDAY, speed: float = 1.0, **options: Any) -> 
 
 
 @pytest.fixture
-async def session() -> AsyncIterator[aiohttp.ClientSession]:
-    async with aiohttp.ClientSession() as session:
-        yield session
-
-
-@pytest.fixture
 async def exchange() -> AsyncIterator[TwelveDataStandIn]:
     async with stand_in_at() as stand_in:
         yield stand_in

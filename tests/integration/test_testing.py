@@ -31,6 +31,7 @@ from relay.plugins import provider as bound
 from relay.testing import DoesNotConform, WatchedFeed, check_provider, open_provider, tolerances
 from relay.testing.check_speed import typical
 from tests.integration.test_plugins import path_of, provider_of, tally
+from tests.support.loopback_server import app_of, loopback_server
 from tests.support.running_relay import settings_of
 from tests.support.sandbox import Sandbox
 
@@ -335,14 +336,8 @@ async def venue() -> AsyncIterator[str]:
         sender.cancel()
         return socket
 
-    app = web.Application()
-    app.add_routes([web.get("/", serve)])
-    runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=0.1)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    host, port = runner.addresses[0][:2]
-    yield f"http://{host}:{port}/"
-    await runner.cleanup()
+    async with loopback_server(app_of(serve)) as host:
+        yield f"http://{host}/"
 
 
 async def told(socket: Any, watchlist: Any) -> AsyncIterator[PriceUpdate]:

@@ -25,10 +25,11 @@ from relay import (
     Watchlist,
 )
 from tests.conftest import StartRelay
-from tests.integration.test_twelve_data import KEY, FakeTime, Plugin, at
+from tests.support.moments import at
 from tests.support.pump import Pump
 from tests.support.running_relay import Message, eventually
 from tests.support.sandbox import Sandbox, TwelveDataStandIn
+from tests.support.twelve_data_plugin import KEY, FakeTime, Plugin
 
 EUR = StreamKey("EUR/USD", "1m")
 LOG = "providers.twelve_data.tick_source"

@@ -23,12 +23,6 @@ def clock_at(moment: float, speed: float = 1.0) -> StagedClock:
 
 
 @pytest.fixture
-async def session() -> AsyncIterator[aiohttp.ClientSession]:
-    async with aiohttp.ClientSession() as session:
-        yield session
-
-
-@pytest.fixture
 async def binance() -> AsyncIterator[UntidyBinance]:
     """Half a minute past noon, at the speed of life."""
     async with UntidyBinance(StagedMarket(1), clock_at(NOON + 30), random.Random(1), pace_s=0.1) as stand_in:

@@ -27,6 +27,7 @@ from relay import (
     websocket_feed,
 )
 from relay.upstream.codec import Decoded
+from tests.support.loopback_server import app_of, loopback_server
 from tests.support.pump import PATIENCE_S, Pump, keys
 
 
@@ -130,22 +131,9 @@ class Upstream:
 @pytest.fixture
 async def upstream() -> AsyncIterator[Upstream]:
     upstream = Upstream()
-    app = web.Application()
-    app.router.add_get("/{tail:.*}", upstream.handle)
-    runner = web.AppRunner(app, shutdown_timeout=0.1)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    host, port = runner.addresses[0][:2]
-    upstream.url = f"http://{host}:{port}/feed?apikey=hush-hush"
-    yield upstream
-    await runner.cleanup()
-
-
-@pytest.fixture
-async def session() -> AsyncIterator[aiohttp.ClientSession]:
-    async with aiohttp.ClientSession() as session:
-        yield session
+    async with loopback_server(app_of(upstream.handle)) as host:
+        upstream.url = f"http://{host}/feed?apikey=hush-hush"
+        yield upstream
 
 
 def pump(session: aiohttp.ClientSession, codec: FeedCodec, *names: str) -> Pump:

@@ -242,6 +242,11 @@ async def start_relay(
         list_waits=list_waits,
         identity_again_s=identity_again_s,
     )
+    return await run_app(app)
+
+
+async def run_app(app: web.Application) -> Running:
+    """Start what `build_app` made; close it yourself."""
     runner = Runner(app, shutdown_timeout=2.0)
     try:
         await runner.setup()

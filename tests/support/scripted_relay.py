@@ -8,6 +8,8 @@ from typing import Any
 import aiohttp
 from aiohttp import WSMsgType, web
 
+from tests.support.loopback_server import loopback_server
+
 Json = dict[str, Any]
 
 PATIENCE_S = 30.0
@@ -89,12 +91,6 @@ async def scripted() -> AsyncIterator[ScriptedRelay]:
     relay = ScriptedRelay()
     app = web.Application()
     app.router.add_get("/api/v1/market-data/ws", relay._serve)
-    runner = web.AppRunner(app, shutdown_timeout=0.2)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    relay.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
-    try:
+    async with loopback_server(app) as host:
+        relay.url = f"http://{host}"
         yield relay
-    finally:
-        await runner.cleanup()

@@ -19,7 +19,7 @@ from relay.client import (
     StreamState,
 )
 from relay.core.model import Candle
-from tests.e2e.test_client_js import CLIENT
+from tests.support.javascript_client import CLIENT
 
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 TYPES = CLIENT.with_name("client.d.ts").read_text(encoding="utf-8")
