@@ -4,6 +4,7 @@ Nothing here imports from `relay`: a simulated exchange shares no code with what
 what was asked, are added by the tests.
 """
 
+from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Self
 
@@ -16,34 +17,23 @@ __all__ = ["Market", "SandboxClock", "SimulatedBinance", "SimulatedExchanges", "
 
 
 class SimulatedExchanges:
-    """Both exchanges; an async context manager, or `start` and `close`."""
+    """Both exchanges; an async context manager."""
 
     def __init__(self, binance: SimulatedBinance, twelve_data: SimulatedTwelveData) -> None:
         self.binance = binance
         self.twelve_data = twelve_data
 
-    async def start(self) -> None:
-        """Listen on free ports of a loopback address."""
-        await self.binance.start()
-        try:
-            await self.twelve_data.start()
-        except BaseException:
-            await self.binance.close()
-            raise
-
-    async def close(self) -> None:
-        """Cut all connections and stop listening."""
-        await self.twelve_data.close()
-        await self.binance.close()
-
     async def __aenter__(self) -> Self:
-        await self.start()
+        async with AsyncExitStack() as stack:
+            await stack.enter_async_context(self.binance)
+            await stack.enter_async_context(self.twelve_data)
+            self._running = stack.pop_all()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self.close()
+        await self._running.aclose()
 
     def provider_settings(self) -> dict[str, dict[str, object]]:
         """Give the settings, by provider name, that point the relay's providers at the exchanges."""

@@ -52,7 +52,7 @@ class TwelveDataRest:
         self.credits = Credits(clock, credits_per_minute, credits_per_day)
         self.bars = Bars(market)
         self._calls: dict[str, Callable[[Params], object]] = {
-            "/time_series": self._time_series,
+            "/time_series": self._each(self._series),
             "/forex_pairs": self._forex_pairs,
             "/earliest_timestamp": self._each(self._earliest),
             "/api_usage": self._api_usage,
@@ -93,18 +93,6 @@ class TwelveDataRest:
         return response
 
     # ---- time_series --------------------------------------------------------------------------------------------
-
-    def _time_series(self, params: Params) -> object:
-        symbols = read_symbols(params)
-        if len(symbols) == 1:
-            return self._series(symbols[0], params)
-        batch = _Batch()
-        for symbol in symbols:
-            try:
-                batch[symbol] = self._series(symbol, params)
-            except Problem as problem:
-                batch[symbol] = problem.body
-        return batch
 
     def _series(self, symbol: str, params: Params) -> object:
         interval = params.get("interval", "")
@@ -173,15 +161,15 @@ class TwelveDataRest:
 
     # ---- the other calls ----------------------------------------------------------------------------------------
 
-    def _each(self, call: Callable[[Pair, Params], object]) -> Callable[[Params], object]:
+    def _each(self, call: Callable[[str, Params], object]) -> Callable[[Params], object]:
         def answer(params: Params) -> object:
             symbols = read_symbols(params)
             if len(symbols) == 1:
-                return call(self._pair(symbols[0]), params)
+                return call(symbols[0], params)
             batch = _Batch()
             for symbol in symbols:
                 try:
-                    batch[symbol] = call(self._pair(symbol), params)
+                    batch[symbol] = call(symbol, params)
                 except Problem as problem:
                     batch[symbol] = problem.body
             return batch
@@ -194,8 +182,8 @@ class TwelveDataRest:
             raise Problem(404, _WRONG_SYMBOL)
         return pair
 
-    def _earliest(self, pair: Pair, params: Params) -> object:
-        start = pair.listed_day * DAY_MS
+    def _earliest(self, symbol: str, params: Params) -> object:
+        start = self._pair(symbol).listed_day * DAY_MS
         name = params.get("interval", "1day")
         return {"datetime": label(name, start, read_zone(params)), "unix_time": start // 1000}
 

@@ -5,7 +5,6 @@ from contextlib import suppress
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import aiohttp
 import orjson
@@ -27,7 +26,8 @@ from relay import (
     StreamKey,
     UnknownSymbol,
 )
-from tests.support.pump import Pump, keys
+from tests.support.bound_provider import BoundProvider
+from tests.support.pump import keys
 from tests.support.sandbox import GARBAGE, BinanceStandIn
 
 FRAMES = (Path(__file__).parents[1] / "data/binance/frames.jsonl").read_text(encoding="utf-8").splitlines()
@@ -264,35 +264,13 @@ async def exchange() -> AsyncIterator[BinanceStandIn]:
         yield exchange
 
 
-class Plugin:
-    """The provider as the host calls it: keywords only, settings complete."""
+class Plugin(BoundProvider):
+    """Binance's provider at the addresses of a stand-in."""
+
+    provider: BinanceProvider
 
     def __init__(self, session: aiohttp.ClientSession, ws: Sequence[str] = (), rest: Sequence[str] = ()) -> None:
-        self.provider = BinanceProvider()
-        self.session = session
-        self.settings: dict[str, Any] = {"ws_url": tuple(ws), "rest_url": tuple(rest)}
-
-    def pump(self, *names: str) -> Pump:
-        return Pump(
-            lambda watchlist: self.provider.relay_stream(
-                watchlist=watchlist, session=self.session, settings=self.settings
-            ),
-            keys(*names),
-        )
-
-    async def candles(self, symbol: str, interval: str, start: int | None, end: int, limit: int) -> Sequence[Candle]:
-        return await self.provider.relay_candles(
-            symbol=symbol,
-            interval=interval,
-            start=start,
-            end=end,
-            limit=limit,
-            session=self.session,
-            settings=self.settings,
-        )
-
-    async def instruments(self) -> Sequence[Instrument]:
-        return await self.provider.relay_instruments(session=self.session, settings=self.settings)
+        super().__init__(BinanceProvider(), session, {"ws_url": tuple(ws), "rest_url": tuple(rest)})
 
 
 @pytest.fixture

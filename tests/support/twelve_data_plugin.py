@@ -7,7 +7,8 @@ import aiohttp
 
 from providers.twelve_data import TwelveDataProvider
 from providers.twelve_data.polling import Polls
-from relay import Candle, Clock, Instrument, Memory, PriceUpdate, Secret, StreamKey
+from relay import Clock, Memory, PriceUpdate, Secret, StreamKey
+from tests.support.bound_provider import BoundProvider
 from tests.support.moments import at
 from tests.support.pump import Pump, keys
 from tests.support.sandbox import StagedClock, TwelveDataStandIn
@@ -27,8 +28,10 @@ class FakeTime(StagedClock):
         return self.at
 
 
-class Plugin:
-    """The provider as the host calls it, with a clock of its own that may differ from the exchange's."""
+class Plugin(BoundProvider):
+    """The provider with a clock of its own that may differ from the exchange's."""
+
+    provider: TwelveDataProvider
 
     def __init__(
         self,
@@ -40,42 +43,14 @@ class Plugin:
         **settings: object,
     ) -> None:
         self.time = time
-        self.provider = TwelveDataProvider(Clock(wall=lambda: time.at + skew, monotonic=lambda: time.at - 1000.0))
+        provider = TwelveDataProvider(Clock(wall=lambda: time.at + skew, monotonic=lambda: time.at - 1000.0))
         if memory is not None:
-            self.provider.relay_memory(memory=memory)
-        self.session = session
-        self.settings: dict[str, Any] = {
-            setting.name: setting.default for setting in self.provider.relay_provider().settings
-        }
-        self.settings |= {"api_key": Secret(KEY), "rest_url": tuple(urls)} | settings
-
-    def pump(self, *names: str) -> Pump:
-        return Pump(
-            lambda watchlist: self.provider.relay_stream(
-                watchlist=watchlist, session=self.session, settings=self.settings
-            ),
-            keys(*names),
-        )
+            provider.relay_memory(memory=memory)
+        defaults = {setting.name: setting.default for setting in provider.relay_provider().settings}
+        super().__init__(provider, session, defaults | {"api_key": Secret(KEY), "rest_url": tuple(urls)} | settings)
 
     def feed(self, *names: str) -> "DrivenFeed":
         return DrivenFeed(self, keys(*names))
-
-    async def candles(self, symbol: str, interval: str, start: int | None, end: int, limit: int) -> Sequence[Candle]:
-        return await self.provider.relay_candles(
-            symbol=symbol,
-            interval=interval,
-            start=start,
-            end=end,
-            limit=limit,
-            session=self.session,
-            settings=self.settings,
-        )
-
-    async def times(self, symbol: str, interval: str, start: int | None, end: int, limit: int) -> list[int]:
-        return [candle.time for candle in await self.candles(symbol, interval, start, end, limit)]
-
-    async def instruments(self) -> Sequence[Instrument]:
-        return await self.provider.relay_instruments(session=self.session, settings=self.settings)
 
 
 class DrivenFeed(Pump):

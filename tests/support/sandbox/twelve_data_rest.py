@@ -127,7 +127,8 @@ class FurtherCalls(TwelveDataRest):
     def _last_price(self, pair: Pair) -> int:
         return self._market.price_at(pair.symbol, self._clock.now_ms())
 
-    def _quote(self, pair: Pair, params: Params) -> object:
+    def _quote(self, symbol: str, params: Params) -> object:
+        pair = self._pair(symbol)
         now = self._clock.now_ms()
         zone = read_zone(params)
         interval = params.get("interval", "1day")
@@ -166,14 +167,17 @@ class FurtherCalls(TwelveDataRest):
             },
         }
 
-    def _price(self, pair: Pair, params: Params) -> object:
+    def _price(self, symbol: str, params: Params) -> object:
+        pair = self._pair(symbol)
         return {"price": price_text(self._last_price(pair), pair.price_decimals, read_decimals(params))}
 
-    def _exchange_rate(self, pair: Pair, _params: Params) -> object:
+    def _exchange_rate(self, symbol: str, _params: Params) -> object:
+        pair = self._pair(symbol)
         rate = self._last_price(pair) / 10**pair.price_decimals
         return {"symbol": pair.symbol, "rate": rate, "timestamp": self._clock.now_ms() // 60_000 * 60}
 
-    def _conversion(self, pair: Pair, params: Params) -> object:
+    def _conversion(self, symbol: str, params: Params) -> object:
+        pair = self._pair(symbol)
         rate = self._last_price(pair) / 10**pair.price_decimals
         try:
             amount = float(params.get("amount", ""))
