@@ -12,7 +12,7 @@ import aiohttp
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.support.patience import PatientClock
+from tests.support.process_pauses import PauselessClock
 from tests.support.running_relay import Running, WsClient, start_relay
 from tests.support.sandbox import Sandbox
 
@@ -79,7 +79,7 @@ def _threads_of_others(request: pytest.FixtureRequest, monkeypatch: pytest.Monke
 @pytest.fixture
 async def patient_loop() -> AsyncIterator[None]:
     """Have all timers of the test's loop wait through pauses of the process: for limits of a fraction of a second."""
-    async with PatientClock():
+    async with PauselessClock():
         yield
 
 

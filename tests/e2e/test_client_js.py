@@ -17,8 +17,9 @@ from relay.client import Confirmed, Refused, RelayClient, Update
 from tests.conftest import StartRelay
 from tests.support.client_readings import BTC, START, is_a, relay, until
 from tests.support.client_readings import closed_times as closed_times_in_python
+from tests.support.conditions import eventually
 from tests.support.javascript_client import CLIENT, Fault, JsClient, Json, StartClient, node_of, start_client
-from tests.support.running_relay import Running, eventually
+from tests.support.running_relay import Running
 from tests.support.stand_in_relay import StandInRelay, problem_json
 from tests.support.tools import npm_tool
 

@@ -24,9 +24,10 @@ from relay.app import STORE
 from relay.storage.inspect import overview, reading
 from relay.storage.verify import verify
 from tests.conftest import StartRelay
+from tests.support.conditions import eventually
 from tests.support.metrics_page import scrape
 from tests.support.relay_process import serving
-from tests.support.running_relay import Running, WsClient, eventually
+from tests.support.running_relay import Running, WsClient
 from tests.support.sandbox import Sandbox
 
 STREAM = {"symbol": "BTCUSDT", "interval": "1s"}

@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from tests.conftest import StartRelay
+from tests.support.conditions import eventually
 from tests.support.fuzzer import Fuzzer
-from tests.support.running_relay import Running, WsClient, eventually
+from tests.support.running_relay import Running, WsClient
 from tests.support.sandbox import Sandbox
 
 WORKERS = 6

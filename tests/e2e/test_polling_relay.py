@@ -16,7 +16,8 @@ from relay import API_VERSION, Candle, PriceUpdate, ProviderInfo, Watchlist, hoo
 from relay.app import SUPERVISORS
 from relay.supervision.supervisor import Supervisor
 from tests.conftest import StartRelay
-from tests.support.running_relay import Running, eventually
+from tests.support.conditions import eventually
+from tests.support.running_relay import Running
 from tests.support.sandbox import Sandbox
 
 

@@ -15,8 +15,9 @@ import pytest
 from relay.app import DIRECTORY, PROVIDERS, SUPERVISORS
 from relay.server.reload import Reload
 from tests.conftest import StartRelay
+from tests.support.conditions import eventually
 from tests.support.relay_process import CLEAN, serving
-from tests.support.running_relay import Running, config_of, eventually, settings_of
+from tests.support.running_relay import Running, config_of, settings_of
 from tests.support.sandbox import Sandbox
 
 API = "/api/v1/market-data"

@@ -20,9 +20,10 @@ import orjson
 import pytest
 
 from tests.e2e.test_soak import free_port, start_process
+from tests.support.conditions import eventually
 from tests.support.javascript_client import CLIENT, SUPPORT, node_of
 from tests.support.rude_proxy import RudeProxy
-from tests.support.running_relay import end_process, eventually
+from tests.support.running_relay import end_process
 from tests.support.soak import (
     Faulter,
     HistoryCheck,

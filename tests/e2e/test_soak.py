@@ -26,8 +26,9 @@ from relay.app import SUPERVISORS
 from relay.storage.inspect import overview, reading
 from relay.storage.verify import verify
 from relay.streams.subscriptions import Stream
+from tests.support.conditions import eventually
 from tests.support.javascript_client import CLIENT, SUPPORT, find_node, node_of
-from tests.support.running_relay import Running, end_process, eventually, start_relay
+from tests.support.running_relay import Running, end_process, start_relay
 from tests.support.soak import (
     HABITS,
     USUAL,

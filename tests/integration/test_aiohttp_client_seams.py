@@ -14,8 +14,8 @@ from relay.network.connector import TooLarge, line_of
 from relay.network.http_sessions import MIB, CountedSocket, open_session
 from relay.network.read_slices import HeldTransport, Slices
 from relay.testing.watched_session import WatchedSession
+from tests.support.conditions import eventually
 from tests.support.loopback_server import loopback_server
-from tests.support.running_relay import eventually
 
 LARGE = 33 * MIB
 

@@ -38,7 +38,7 @@ from relay.plugins.validation import CandleValidator
 from relay.storage.inspect import overview, reading
 from relay.storage.verify import verify
 from tests.conftest import StartRelay
-from tests.support.running_relay import eventually
+from tests.support.conditions import eventually
 from tests.support.sandbox import Sandbox
 from tests.support.supervised_provider import A, Scripted, rig_of
 

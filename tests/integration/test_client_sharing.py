@@ -18,7 +18,7 @@ from relay.client import (
     Update,
 )
 from tests.support.client_readings import BTC, QUICK, START, client, closed_times, is_a, is_open_at, relay, until
-from tests.support.running_relay import eventually
+from tests.support.conditions import eventually
 from tests.support.stand_in_relay import StandInRelay
 
 __all__ = ["client", "relay"]

@@ -6,7 +6,8 @@ import pytest
 
 from relay.streams.gaps import SeriesGap
 from tests.conftest import StartRelay
-from tests.support.running_relay import Running, WsClient, eventually
+from tests.support.conditions import eventually
+from tests.support.running_relay import Running, WsClient
 from tests.support.sandbox import Sandbox
 
 

@@ -16,8 +16,9 @@ from relay.protocol.client_requests import PastWanted as Wanted
 from relay.streams.gaps import SeriesGap
 from relay.streams.series import Missing, Series
 from tests.conftest import StartRelay
+from tests.support.conditions import eventually
 from tests.support.moments import at
-from tests.support.running_relay import Running, eventually
+from tests.support.running_relay import Running
 from tests.support.sandbox import Sandbox
 
 

@@ -23,8 +23,8 @@ from relay.network.connector import (
     line_of,
 )
 from relay.network.http_sessions import CountedSocket, open_session
+from tests.support.conditions import eventually
 from tests.support.loopback_server import app_of, loopback_server
-from tests.support.running_relay import eventually
 
 
 class Transport:

@@ -12,8 +12,9 @@ import pytest
 
 from relay.protocol import frames
 from tests.conftest import StartRelay
+from tests.support.conditions import eventually
 from tests.support.raw_socket import RawClient
-from tests.support.running_relay import Running, WsClient, eventually
+from tests.support.running_relay import Running, WsClient
 
 
 async def test_clients_with_the_same_streams_share_one_group_and_others_do_not(relay: Running) -> None:

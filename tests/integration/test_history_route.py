@@ -27,7 +27,8 @@ from relay.supervision.recheck import Recheck
 from relay.web.http.cached_body import takes_gzip
 from relay.web.http.history import ROUTE
 from tests.conftest import StartRelay
-from tests.support.running_relay import PREFIX, Running, eventually
+from tests.support.conditions import eventually
+from tests.support.running_relay import PREFIX, Running
 from tests.support.sandbox import Sandbox
 
 START = 1_700_000_040 // 60 * 60

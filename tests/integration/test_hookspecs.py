@@ -20,8 +20,8 @@ from relay.plugins.loader import PluginHost
 from relay.testing import WatchedFeed, check_provider, open_provider, tolerances
 from tests.conftest import StartRelay
 from tests.integration.test_plugins import opened, path_of, provider_of, tally
+from tests.support.conditions import eventually
 from tests.support.loopback_server import loopback_server
-from tests.support.running_relay import eventually
 from tests.support.sandbox import Sandbox
 
 GUIDE = (Path(__file__).parents[2] / "providers" / "README.md").read_text(encoding="utf-8")

@@ -16,9 +16,10 @@ from relay.streams.hub import Hub
 from relay.streams.outbox import HIGH_WATER, Outbox
 from relay.streams.subscriptions import Stream, Subscriber
 from tests.conftest import StartRelay
+from tests.support.conditions import eventually
 from tests.support.pipe import Pipe
 from tests.support.raw_socket import parsed
-from tests.support.running_relay import Running, eventually
+from tests.support.running_relay import Running
 from tests.support.sandbox import Sandbox
 
 NAMES = ("AAA", "BBB", "CCC")

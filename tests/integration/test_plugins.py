@@ -47,7 +47,8 @@ from relay.plugins import provider as bound
 from relay.plugins.cancellation import end_task
 from relay.plugins.loader import PluginHost
 from relay.plugins.provider import Provider, new_session
-from tests.support.running_relay import Running, config_of, eventually, start_relay
+from tests.support.conditions import eventually
+from tests.support.running_relay import Running, config_of, start_relay
 from tests.support.sandbox import Sandbox
 
 # Limits are short here, and who keeps to them has to have the time for it.

@@ -23,7 +23,7 @@ from relay.storage.retention import Retention
 from relay.storage.store import Store
 from relay.storage.verify import verify
 from tests.conftest import StartRelay
-from tests.support.running_relay import eventually
+from tests.support.conditions import eventually
 from tests.support.sandbox import Sandbox
 from tests.unit.test_history import FakeProvider
 from tests.unit.test_history import final as candle

@@ -12,8 +12,8 @@ import orjson
 import pytest
 from aiohttp import WSMsgType
 
-from tests.support.patience import steps
-from tests.support.running_relay import eventually
+from tests.support.conditions import eventually
+from tests.support.process_pauses import steps
 from tests.support.sandbox import Sandbox, StagedClock, StagedMarket, TwelveDataStandIn
 
 Json = Any

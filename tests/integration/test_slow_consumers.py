@@ -3,8 +3,8 @@
 import pytest
 
 from tests.conftest import StartRelay
+from tests.support.conditions import eventually
 from tests.support.raw_socket import parsed, raw_clients
-from tests.support.running_relay import eventually
 from tests.support.sandbox import Sandbox
 
 SYMBOLS = ("BTCUSDT", "ETHUSDT", "SOLUSDT", "XRPUSDT", "ADAUSDT", "DOGEUSDT", "BNBUSDT")

@@ -17,7 +17,8 @@ from relay.app import SUPERVISORS
 from relay.core.clock import Clock
 from relay.supervision import stream_state as supervised
 from relay.supervision.supervisor import Supervisor
-from tests.support.running_relay import Running, eventually, start_relay
+from tests.support.conditions import eventually
+from tests.support.running_relay import Running, start_relay
 from tests.support.sandbox import Sandbox
 from tests.support.soak import Habit, MarketTruth, SoakClient, StreamCheck
 

@@ -25,9 +25,10 @@ from relay import (
     Watchlist,
 )
 from tests.conftest import StartRelay
+from tests.support.conditions import eventually
 from tests.support.moments import at
 from tests.support.pump import Pump
-from tests.support.running_relay import Message, eventually
+from tests.support.running_relay import Message
 from tests.support.sandbox import Sandbox, TwelveDataStandIn
 from tests.support.twelve_data_plugin import KEY, FakeTime, Plugin
 

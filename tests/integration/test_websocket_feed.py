@@ -27,8 +27,9 @@ from relay import (
     websocket_feed,
 )
 from relay.upstream.codec import Decoded
+from tests.support.conditions import LONGEST_WAIT_S
 from tests.support.loopback_server import app_of, loopback_server
-from tests.support.pump import PATIENCE_S, Pump, keys
+from tests.support.pump import Pump, keys
 
 
 class PlainCodec(FeedCodec):
@@ -114,7 +115,7 @@ class Upstream:
         return socket
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        async with asyncio.timeout(PATIENCE_S):
+        async with asyncio.timeout(LONGEST_WAIT_S):
             while not condition():
                 self._news.clear()
                 await self._news.wait()
@@ -554,7 +555,7 @@ async def test_a_cancelled_feed_leaves_no_task_and_no_connection(
     others = asyncio.all_tasks()
     async with pump(session, PlainCodec(upstream.url, 5), "A@1m"):
         await upstream.until(lambda: bool(upstream.said))
-    async with asyncio.timeout(PATIENCE_S):
+    async with asyncio.timeout(LONGEST_WAIT_S):
         await upstream.has_closed.wait()
     assert {task for task in asyncio.all_tasks() - others if "handle" not in repr(task)} == set()
 
@@ -588,7 +589,7 @@ async def test_closing_the_feed_between_two_updates_ends_it(upstream: Upstream, 
     feed: AsyncGenerator[PriceUpdate, None] = websocket_feed(session, PlainCodec(upstream.url), Watchlist())
     await anext(feed)
     await feed.aclose()
-    async with asyncio.timeout(PATIENCE_S):
+    async with asyncio.timeout(LONGEST_WAIT_S):
         await upstream.has_closed.wait()
 
 

@@ -6,7 +6,8 @@ import aiohttp
 import pytest
 
 from tests.conftest import StartRelay
-from tests.support.running_relay import Running, eventually
+from tests.support.conditions import eventually
+from tests.support.running_relay import Running
 from tests.support.sandbox import Sandbox
 
 

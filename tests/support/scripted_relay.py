@@ -8,11 +8,10 @@ from typing import Any
 import aiohttp
 from aiohttp import WSMsgType, web
 
+from tests.support.conditions import LONGEST_WAIT_S
 from tests.support.loopback_server import loopback_server
 
 Json = dict[str, Any]
-
-PATIENCE_S = 30.0
 
 
 class ScriptedRelay:
@@ -32,7 +31,7 @@ class ScriptedRelay:
 
     async def take_connection(self) -> None:
         """Play with the next connection from now on."""
-        async with asyncio.timeout(PATIENCE_S):
+        async with asyncio.timeout(LONGEST_WAIT_S):
             self._socket = await self._arrived.get()
         self._ended.clear()
         self._closed.clear()
@@ -57,7 +56,7 @@ class ScriptedRelay:
 
     async def until_ended(self) -> None:
         """Wait until the client has given the connection up."""
-        async with asyncio.timeout(PATIENCE_S):
+        async with asyncio.timeout(LONGEST_WAIT_S):
             await self._ended.wait()
 
     async def _serve(self, request: web.Request) -> web.StreamResponse:

@@ -21,7 +21,7 @@ from relay.supervision.feed import Feed, FeedCounters
 from relay.supervision.feed_slot import FeedSlot
 from relay.supervision.stream_state import SupervisedStream
 from relay.supervision.supervisor import Listings, Supervisor
-from tests.support.running_relay import eventually
+from tests.support.conditions import eventually
 
 MINUTE = 1_764_000_000
 A, B = StreamKey("A", "1m"), StreamKey("B", "1m")

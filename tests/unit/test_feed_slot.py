@@ -9,7 +9,7 @@ from relay import AuthenticationFailed, ProviderUnavailable, RateLimited, Stream
 from relay.core.errors import Flooded
 from relay.supervision import feed_slot as slots
 from relay.supervision.stream_state import SupervisedStream
-from tests.support.running_relay import eventually
+from tests.support.conditions import eventually
 from tests.support.supervised_provider import KEY, A, B, Scripted, make_live, rig_of, update
 
 

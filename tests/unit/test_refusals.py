@@ -14,7 +14,7 @@ from relay.instruments.listing import Standing
 from relay.streams.subscriptions import Stream
 from relay.supervision.refusals import RefusedStream
 from relay.supervision.supervisor import Supervisor
-from tests.support.running_relay import eventually
+from tests.support.conditions import eventually
 from tests.support.supervised_provider import KEY, A, B, Hands, Rig, Scripted, make_live, rig_of, update
 
 

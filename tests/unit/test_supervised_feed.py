@@ -19,7 +19,7 @@ from relay import (
 from relay.history.range_walk import HistoryRequest
 from relay.supervision.backoff import CAUSES
 from relay.supervision.stream_state import SupervisedStream
-from tests.support.running_relay import eventually
+from tests.support.conditions import eventually
 from tests.support.supervised_provider import KEY, MINUTE, A, B, Remembering, Rig, Scripted, candle, rig_of, update
 
 
