@@ -274,7 +274,7 @@ async def test_nested_message_of_a_websocket_costs_itself_only(session: aiohttp.
     """The parser of the standard library gives up with RecursionError, which is no ValueError."""
     import json
 
-    from tests.integration.test_websocket_feed import PlainCodec, accept_all
+    from tests.support.plain_codec import PlainCodec, accept_all
 
     class Plain(PlainCodec):
         def decode(self, raw: str | bytes) -> Any:
@@ -304,7 +304,7 @@ from relay import BadAnswer, Hosts, LIST_BOUNDS, ProviderError, StreamKey, Watch
 from relay.client import ClientError, RelayClient
 from relay.network.connector import TooLarge
 from relay.network.http_sessions import open_session
-from tests.integration.test_websocket_feed import PlainCodec
+from tests.support.plain_codec import PlainCodec
 
 packer = zlib.compressobj(9, zlib.DEFLATED, -15)
 # After a full flush the same bytes unpack to the same text again.

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from relay.core.clock import Clock, ProviderClock
+from relay.core.clock import Clock
 from relay.core.model import Candle, PriceUpdate, StreamKey
 from relay.protocol import frames
 from relay.protocol.client_requests import SubscribeOptions
@@ -17,6 +17,7 @@ from relay.streams.outbox import HIGH_WATER, Outbox
 from relay.streams.subscriptions import Stream, Subscriber
 from tests.conftest import StartRelay
 from tests.support.conditions import eventually
+from tests.support.feeder import Feeder
 from tests.support.pipe import Pipe
 from tests.support.raw_socket import parsed
 from tests.support.running_relay import Running
@@ -37,26 +38,6 @@ FILLER = frames.frame(b'{"type":"filler","x":"' + b"x" * (HIGH_WATER + 1) + b'"}
 def stall(pipe: Pipe) -> None:
     pipe.is_stalled = True
     pipe.write(FILLER)
-
-
-class Feeder:
-    """Stands where a supervisor does, without linger."""
-
-    has_history = False
-
-    close_grace_s = 5.0
-
-    def __init__(self, hub: Hub) -> None:
-        self.clock = ProviderClock(Clock())
-        self.carried: set[Stream] = set()
-        self._hub = hub
-
-    def wanted(self, stream: Stream) -> None:
-        self.carried.add(stream)
-
-    def unwanted(self, stream: Stream) -> None:
-        self.carried.remove(stream)
-        self._hub.remove(stream)
 
 
 class Follower(NamedTuple):

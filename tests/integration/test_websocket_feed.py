@@ -10,18 +10,15 @@ from aiohttp import web
 
 import relay.upstream.websocket_feed
 from relay import (
-    Accepted,
     AuthenticationFailed,
     BadAnswer,
     Candle,
-    Closing,
     FeedCodec,
     Pace,
     PriceUpdate,
     ProviderError,
     ProviderUnavailable,
     RateLimited,
-    Rejected,
     StreamKey,
     Watchlist,
     websocket_feed,
@@ -29,40 +26,8 @@ from relay import (
 from relay.upstream.codec import Decoded
 from tests.support.conditions import LONGEST_WAIT_S
 from tests.support.loopback_server import app_of, loopback_server
+from tests.support.plain_codec import PlainCodec, accept_all
 from tests.support.pump import Pump, keys
-
-
-class PlainCodec(FeedCodec):
-    """A venue whose messages say plainly what they mean."""
-
-    def __init__(self, url: str, limit: int | None = None) -> None:
-        self.messages_per_second = limit
-        self.address = url
-        self.failures: list[int | None] = []
-
-    @property
-    def url(self) -> str:
-        return self.address
-
-    def connect_failed(self, status: int | None) -> None:
-        self.failures.append(status)
-
-    def subscribe(self, keys: Sequence[StreamKey]) -> Iterable[str]:
-        return [orjson.dumps({"subscribe": [str(key) for key in keys]}).decode()]
-
-    def unsubscribe(self, keys: Sequence[StreamKey]) -> Iterable[str]:
-        return [orjson.dumps({"unsubscribe": [str(key) for key in keys]}).decode()]
-
-    def decode(self, raw: str | bytes) -> Iterable[Decoded]:
-        message = orjson.loads(raw)
-        if "accepted" in message:
-            return [Accepted(tuple(keys(*message["accepted"])))]
-        if "rejected" in message:
-            return [Rejected(tuple(keys(*message["rejected"])), message["reason"])]
-        if "closing" in message:
-            return [Closing(message["closing"])]
-        price = float(message["price"])
-        return [PriceUpdate(keys(message["stream"])[0], Candle(60, price, price, price, price))]
 
 
 class Upstream:
@@ -139,10 +104,6 @@ async def upstream() -> AsyncIterator[Upstream]:
 
 def pump(session: aiohttp.ClientSession, codec: FeedCodec, *names: str) -> Pump:
     return Pump(lambda watchlist: websocket_feed(session, codec, watchlist), keys(*names))
-
-
-async def accept_all(socket: web.WebSocketResponse, content: dict[str, list[str]]) -> None:
-    await socket.send_bytes(orjson.dumps({"accepted": content.get("subscribe", [])}))
 
 
 async def test_feed_subscribes_the_watchlist_and_yields_what_arrives(

@@ -104,6 +104,14 @@ class Remembering(Scripted):
         return [one for one in self.known if (start or 0) <= one.time < end]
 
 
+async def fed_stream(rig: "Rig", plugin: Scripted) -> tuple[SupervisedStream, Feed]:
+    """Carry `A` on a feed that is open."""
+    supervised = rig.carry(A)
+    feed = rig.feed({A: supervised})
+    await eventually(lambda: plugin.feeds)
+    return supervised, feed
+
+
 async def make_live(plugin: Scripted, stream: Stream) -> None:
     """Have the first feed say a price of `A`, and wait until its stream is live."""
     await eventually(lambda: plugin.feeds and A in plugin.feeds[0].watchlist)
