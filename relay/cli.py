@@ -56,9 +56,9 @@ def _providers() -> Iterable[object]:
 
 
 def _sandbox(**options: Any) -> AbstractAsyncContextManager[Any]:
-    from providers.sandbox import Sandbox
+    from providers.sandbox import demo
 
-    return Sandbox(**options)
+    return demo(**options)
 
 
 @click.group(

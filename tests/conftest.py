@@ -8,12 +8,13 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 from hypothesis import HealthCheck, settings
 
-from providers.sandbox import Sandbox
-from tests.support.patience import PatientClock
+from tests.support.process_pauses import PauselessClock
 from tests.support.running_relay import Running, WsClient, start_relay
+from tests.support.sandbox import Sandbox
 
 StartRelay = Callable[..., Awaitable[Running]]
 
@@ -78,7 +79,7 @@ def _threads_of_others(request: pytest.FixtureRequest, monkeypatch: pytest.Monke
 @pytest.fixture
 async def patient_loop() -> AsyncIterator[None]:
     """Have all timers of the test's loop wait through pauses of the process: for limits of a fraction of a second."""
-    async with PatientClock():
+    async with PauselessClock():
         yield
 
 
@@ -89,6 +90,13 @@ def logs_as_they_were() -> Iterator[None]:
     handlers, level = root.handlers[:], root.level
     yield
     root.handlers[:], root.level = handlers, level
+
+
+@pytest.fixture
+async def session() -> AsyncIterator[aiohttp.ClientSession]:
+    """An HTTP session of the test's own."""
+    async with aiohttp.ClientSession() as session:
+        yield session
 
 
 @pytest.fixture

@@ -1,98 +1,42 @@
-"""Stand-ins for both exchanges on loopback: what `relay serve --sandbox` talks to and what the tests make misbehave.
+"""Simulated exchanges on loopback, with made-up prices: what `relay serve --sandbox` talks to.
 
-Nothing here imports from `relay`: a stand-in shares no code with what it tests.
+Nothing here imports from `relay`: a simulated exchange shares no code with what it is for. Faults, and the record of
+what was asked, are added by the tests.
 """
 
+from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Self
 
-from providers.sandbox.binance import BinanceStandIn
-from providers.sandbox.binance_streams import Closings
+from providers.sandbox.binance import SimulatedBinance
 from providers.sandbox.clock import SandboxClock
-from providers.sandbox.connection import Connection
-from providers.sandbox.faults import GARBAGE, Connect, ControlMessage, Faults, RestCall, until
-from providers.sandbox.listings import Pair
-from providers.sandbox.market import Market, Part, UnknownSymbol
-from providers.sandbox.standin import StandIn
-from providers.sandbox.twelve_data import TwelveDataStandIn
+from providers.sandbox.market import Market
+from providers.sandbox.twelve_data import SimulatedTwelveData
 
-__all__ = [
-    "GARBAGE",
-    "BinanceStandIn",
-    "Connect",
-    "Connection",
-    "ControlMessage",
-    "Faults",
-    "Market",
-    "Pair",
-    "Part",
-    "RestCall",
-    "Sandbox",
-    "SandboxClock",
-    "StandIn",
-    "TwelveDataStandIn",
-    "UnknownSymbol",
-    "until",
-]
+__all__ = ["Market", "SandboxClock", "SimulatedBinance", "SimulatedExchanges", "SimulatedTwelveData", "demo"]
 
 
-class Sandbox:
-    """Both stand-ins on one market and one clock; an async context manager, or `start` and `close`.
+class SimulatedExchanges:
+    """Both exchanges; an async context manager."""
 
-    With `forex_always_open` the currency pairs move on weekends too.
-    """
-
-    def __init__(
-        self,
-        *,
-        seed: int | str = 1,
-        speed: float = 1.0,
-        offset_s: float = 0.0,
-        extra_symbols: int = 0,
-        forex_always_open: bool = False,
-        pace_s: float = 2.0,
-        closings: Closings = "all",
-        api_key: str = "sandbox-key",
-        credits_per_minute: int = 610,
-        credits_per_day: int = 100_000,
-    ) -> None:
-        self.clock = SandboxClock(speed, offset_s)
-        self.market = Market(seed, extra_symbols=extra_symbols, forex_always_open=forex_always_open)
-        self.binance = BinanceStandIn(self.market, self.clock, pace_s=pace_s, closings=closings)
-        self.twelve_data = TwelveDataStandIn(
-            self.market,
-            self.clock,
-            api_key=api_key,
-            credits_per_minute=credits_per_minute,
-            credits_per_day=credits_per_day,
-            stream_symbols=500,
-        )
-
-    async def start(self, host: str = "127.0.0.1") -> None:
-        """Listen on free ports of a loopback address."""
-        await self.binance.start(host)
-        try:
-            await self.twelve_data.start(host)
-        except BaseException:
-            await self.binance.close()
-            raise
-
-    async def close(self) -> None:
-        """Cut all connections and stop listening."""
-        await self.twelve_data.close()
-        await self.binance.close()
+    def __init__(self, binance: SimulatedBinance, twelve_data: SimulatedTwelveData) -> None:
+        self.binance = binance
+        self.twelve_data = twelve_data
 
     async def __aenter__(self) -> Self:
-        await self.start()
+        async with AsyncExitStack() as stack:
+            await stack.enter_async_context(self.binance)
+            await stack.enter_async_context(self.twelve_data)
+            self._running = stack.pop_all()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self.close()
+        await self._running.aclose()
 
     def provider_settings(self) -> dict[str, dict[str, object]]:
-        """Give the settings, by provider name, that point the relay's providers at the stand-ins."""
+        """Give the settings, by provider name, that point the relay's providers at the exchanges."""
         return {
             "binance": {"ws_url": self.binance.ws_url, "rest_url": self.binance.rest_url},
             "twelve_data": {
@@ -103,3 +47,12 @@ class Sandbox:
                 "credits_per_day": self.twelve_data.rest.credits.per_day,
             },
         }
+
+
+def demo(*, forex_always_open: bool = False) -> SimulatedExchanges:
+    """Make exchanges on one market, with a large plan of Twelve Data. Currency pairs rest at weekends, or never."""
+    market, clock = Market(forex_always_open=forex_always_open), SandboxClock()
+    return SimulatedExchanges(
+        SimulatedBinance(market, clock),
+        SimulatedTwelveData(market, clock, credits_per_minute=610, credits_per_day=100_000, stream_symbols=500),
+    )

@@ -1,29 +1,22 @@
-"""The kline streams of the Binance stand-in: what is due when, encoded once for all connections."""
+"""The kline streams of the simulated Binance: which event is due when."""
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Callable
 from heapq import heappop, heappush
-from typing import Literal
 
-import orjson
-
-from providers.sandbox.binance_rows import StreamName, event, in_microseconds, parse_stream
+from providers.sandbox.binance_klines import StreamName, event, parse_stream
 from providers.sandbox.clock import SandboxClock
-from providers.sandbox.connection import Connection
-from providers.sandbox.faults import Faults
 from providers.sandbox.intervals import end_time, open_time
 from providers.sandbox.listings import Pair
-from providers.sandbox.market import Market, Part
-
-Closings = Literal["all", "traded"]
+from providers.sandbox.market import Market
+from providers.sandbox.parts import Part
 
 _CLOSING_DELAY_MS = 5
-_LATE_CLOSING_SHARE = 0.88
 _FIRST_EVENT_SHARE = 1.35
 
 
-class _Stream:
+class KlineStream:
     """One subscribed kline stream and when its next event is due, in milliseconds of the exchange's time."""
 
     __slots__ = ("connections", "due", "interval", "last_state", "name", "opened", "pair", "shift_ms", "update_at")
@@ -33,7 +26,7 @@ class _Stream:
         self.pair = pair
         self.interval = interval
         self.shift_ms = parsed.shift_ms
-        self.connections: dict[int, Connection] = {}
+        self.connections: set[int] = set()
         self.opened = 0
         self.update_at = 0
         self.due = 0
@@ -41,24 +34,24 @@ class _Stream:
 
 
 class KlineStreams:
-    """Send the events of all subscribed kline streams; one task, `run`, does all of it."""
+    """Send the events of all subscribed kline streams; one task, `run`, does all of it.
+
+    Each subscribed stream gets its closing event 5 ms after the candle.
+    """
 
     def __init__(
-        self, market: Market, clock: SandboxClock, faults: Faults, *, pace_s: float, closings: Closings
+        self, market: Market, clock: SandboxClock, send: Callable[[str, dict[str, object]], None], *, pace_s: float
     ) -> None:
         self._market = market
         self._clock = clock
-        self._faults = faults
+        self._send = send
         self.pace_s = pace_s
-        self.closings: Closings = closings
-        self._streams: dict[str, _Stream] = {}
+        self._streams: dict[str, KlineStream] = {}
         self._heap: list[tuple[int, str]] = []
         self._changed = asyncio.Event()
-        self.events_sent = 0
-        self.closings_sent = 0
 
-    def join(self, name: str, connection: Connection) -> None:
-        """Send a stream's events to a connection from now on; does nothing for streams that have none."""
+    def join(self, name: str, connection: int) -> None:
+        """Send a stream's events from now on, for a connection by its number; does nothing if it has none."""
         parsed = parse_stream(name)
         if parsed is None or parsed.interval is None:
             return
@@ -67,34 +60,20 @@ class KlineStreams:
             pair = self._market.crypto.get(parsed.symbol)
             if pair is None:
                 return
-            stream = self._streams[name] = _Stream(name, parsed, parsed.interval, pair)
+            stream = self._streams[name] = KlineStream(name, parsed, parsed.interval, pair)
             now = self._clock.now_ms()
             stream.opened = open_time(stream.interval, now, pair.listed_day, stream.shift_ms)
             stream.update_at = now + self._in_exchange_ms(self.pace_s)
             self._schedule(stream)
-        stream.connections[connection.number] = connection
+        stream.connections.add(connection)
 
-    def leave(self, name: str, connection: Connection) -> None:
-        """Stop sending a stream to a connection; the last one ends the stream."""
+    def leave(self, name: str, connection: int) -> None:
+        """Note that a connection has left a stream; the last one ends it."""
         stream = self._streams.get(name)
         if stream is not None:
-            stream.connections.pop(connection.number, None)
+            stream.connections.discard(connection)
             if not stream.connections:
                 del self._streams[name]
-
-    def inject(self, name: str, fields: Mapping[str, object]) -> None:
-        """Send one event of a stream with some fields replaced; raises KeyError if nobody has the stream."""
-        stream = self._streams[name]
-        now = self._clock.now_ms()
-        at = fields.get("t", now)
-        assert isinstance(at, int)
-        part = self._market.candle(stream.pair.symbol, stream.interval, at, now, stream.shift_ms)
-        message = event(stream.pair, stream.interval, part, self._last_ms(stream, part), now, now >= part.end)
-        kline = message["k"]
-        assert isinstance(kline, dict)
-        kline.update({key: value for key, value in fields.items() if key != "E"})
-        message["E"] = fields.get("E", now)
-        self._send(stream, message, is_ordered=True)
 
     # ---- the ticker ---------------------------------------------------------------------------------------------
 
@@ -125,11 +104,9 @@ class KlineStreams:
     def _in_exchange_ms(self, real_s: float) -> int:
         return max(1, round(real_s * 1000 * self._clock.speed))
 
-    def _schedule(self, stream: _Stream) -> None:
+    def _schedule(self, stream: KlineStream) -> None:
         end = end_time(stream.interval, stream.opened, stream.shift_ms)
-        closing = end + _CLOSING_DELAY_MS
-        if self.closings == "traded":
-            closing = end + self._in_exchange_ms(self.pace_s * _LATE_CLOSING_SHARE)
+        closing = self.closing_at(end)
         # One-second candles get one event each, their closing.
         due = closing if stream.interval == "1s" or stream.update_at >= end else min(stream.update_at, closing)
         stream.due = due
@@ -137,59 +114,43 @@ class KlineStreams:
             self._changed.set()
         heappush(self._heap, (due, stream.name))
 
-    def _tick(self, stream: _Stream, now: int) -> None:
+    def _tick(self, stream: KlineStream, now: int) -> None:
         end = end_time(stream.interval, stream.opened, stream.shift_ms)
         if stream.due >= end:
             self._close(stream, end, now)
             stream.opened = end
             stream.last_state = None
-            stream.update_at = max(now, end) + self._in_exchange_ms(self.pace_s * _FIRST_EVENT_SHARE)
-            if self.closings == "all":
-                stream.update_at = end + self._in_exchange_ms(self.pace_s * _FIRST_EVENT_SHARE)
+            stream.update_at = end + self._in_exchange_ms(self.pace_s * _FIRST_EVENT_SHARE)
         else:
             part = self._market.candle(stream.pair.symbol, stream.interval, stream.opened, now, stream.shift_ms)
             state = (part.trades, part.first_id)
             # The first event of a candle comes even without a trade, later ones only for news.
-            is_news = state != stream.last_state and (stream.last_state is not None or self._comes_first(part))
+            is_news = state != stream.last_state and (stream.last_state is not None or self.is_told(part))
             stream.last_state = state
             if is_news and self._exists(stream, stream.opened, min(now, end)):
-                self._send(stream, event(stream.pair, stream.interval, part, self._last_ms(stream, part), now, False))
+                self._send(stream.name, self._event(stream, part, now, is_final=False))
             stream.update_at = now + self._in_exchange_ms(self.pace_s)
         self._schedule(stream)
 
-    def _comes_first(self, part: Part) -> bool:
-        return self.closings == "all" or part.trades > 0
+    def closing_at(self, end: int) -> int:
+        """Tell when the closing event of a candle is due that ends then."""
+        return end + _CLOSING_DELAY_MS
 
-    def _close(self, stream: _Stream, end: int, now: int) -> None:
+    def is_told(self, part: Part) -> bool:
+        """Tell whether a candle gets a first event and a closing one."""
+        return True
+
+    def _close(self, stream: KlineStream, end: int, now: int) -> None:
         part = self._market.candle(stream.pair.symbol, stream.interval, stream.opened, None, stream.shift_ms)
-        if self.closings == "traded" and part.trades == 0:
-            return
-        if not self._exists(stream, stream.opened, end) or self._faults.takes_closing(stream.name):
-            return
-        self.closings_sent += 1
-        self._send(stream, event(stream.pair, stream.interval, part, self._last_ms(stream, part), now, True))
+        if self.is_told(part) and self._exists(stream, stream.opened, end):
+            self._send(stream.name, self._event(stream, part, now, is_final=True))
 
-    def _exists(self, stream: _Stream, start: int, end: int) -> bool:
+    def _exists(self, stream: KlineStream, start: int, end: int) -> bool:
         pair = self._market.crypto.get(stream.pair.symbol)
         if pair is None or pair.status != "TRADING":
             return False
-        return not self._market.is_hidden(pair.symbol, start, max(end, start + 1))
+        return self._market.exists(pair.symbol, start, max(end, start + 1))
 
-    def _last_ms(self, stream: _Stream, part: Part) -> int:
-        return self._market.last_ms(stream.pair.symbol, part.start, part.end)
-
-    def _send(self, stream: _Stream, message: dict[str, object], *, is_ordered: bool = False) -> None:
-        if not is_ordered and self._faults.is_muted(stream.name):
-            return
-        self.events_sent += 1
-        frames: dict[tuple[bool, bool], bytes] = {}
-        for connection in stream.connections.values():
-            if not is_ordered and not connection.hears(stream.name):
-                continue
-            shape = (connection.combined, connection.microseconds)
-            frame = frames.get(shape)
-            if frame is None:
-                content = in_microseconds(message) if connection.microseconds else message
-                frame = orjson.dumps({"stream": stream.name, "data": content} if connection.combined else content)
-                frames[shape] = frame
-            connection.send(frame)
+    def _event(self, stream: KlineStream, part: Part, now: int, *, is_final: bool) -> dict[str, object]:
+        last_ms = self._market.last_ms(stream.pair.symbol, part.start, part.end)
+        return event(stream.pair, stream.interval, part, last_ms, now, is_final)

@@ -1,6 +1,5 @@
 """The exchange's time in the sandbox: a clock that may be fast or shifted; nothing about prices."""
 
-import asyncio
 import time
 
 
@@ -25,16 +24,6 @@ class SandboxClock:
         """Tell the exchange's time in whole Unix milliseconds."""
         return int(self.now() * 1000)
 
-    def jump(self, seconds: float) -> None:
-        """Move the exchange's time by so many seconds at once; sleepers notice only when they wake."""
-        self._origin += seconds
-
     def real_seconds_until(self, moment: float) -> float:
         """Tell how long a caller has to wait for a moment of the exchange's time, never less than 0."""
         return max(0.0, (moment - self.now()) / self.speed)
-
-    async def sleep_until(self, moment: float) -> None:
-        """Wait until the exchange's time has reached `moment`; at least one turn of the loop."""
-        await asyncio.sleep(self.real_seconds_until(moment))
-        while (left := self.real_seconds_until(moment)) > 0:  # noqa: ASYNC110  timers may fire a little early
-            await asyncio.sleep(left)

@@ -1,46 +1,39 @@
-"""A stand-in for Twelve Data's currency pairs: REST and the price WebSocket, on real loopback sockets."""
+"""The simulated Twelve Data, currency pairs only: REST and the price WebSocket, on real loopback sockets."""
 
 import asyncio
 import time
-from collections.abc import Iterable, Mapping
 
 import orjson
 from aiohttp import web
 
 from providers.sandbox.clock import SandboxClock
 from providers.sandbox.connection import Connection
+from providers.sandbox.exchange import SimulatedExchange
 from providers.sandbox.listings import Pair
 from providers.sandbox.market import Market
-from providers.sandbox.standin import StandIn
 from providers.sandbox.twelve_data_rest import TwelveDataRest
 
 _STREAM_PATH = "/v1/quotes/price"
 
 
-class TwelveDataStandIn(StandIn):
-    """Behave like Twelve Data does for forex and metals; see `faults` for how it can be made not to.
+class SimulatedTwelveData(SimulatedExchange):
+    """Behave like Twelve Data does for forex and metals; the defaults are the free plan's limits.
 
-    The defaults are the free plan's limits. `padding` fills closed hours with almost flat bars; `errors_as_200`
-    delivers errors inside HTTP 200; `inconsistent_bars` lets a few closes lie outside high and low; `null_lists`
-    sends empty lists of subscribe answers as null instead of leaving them out. Every `tick_every_s` the newest
-    `most_ticks` of each pair are sent.
+    Every `tick_every_s` the newest `most_ticks` of each pair are sent.
     """
 
     name = "twelve_data"
+    rest_type = TwelveDataRest
     pings = False
 
     def __init__(
         self,
-        market: Market | None = None,
-        clock: SandboxClock | None = None,
+        market: Market,
+        clock: SandboxClock,
         *,
         api_key: str = "sandbox-key",
         credits_per_minute: int = 8,
         credits_per_day: int = 800,
-        errors_as_200: bool = False,
-        padding: bool = True,
-        inconsistent_bars: bool = False,
-        null_lists: bool = False,
         stream_symbols: int = 8,
         stream_connections: int = 3,
         heartbeat_within_s: float = 60.0,
@@ -48,22 +41,14 @@ class TwelveDataStandIn(StandIn):
         most_ticks: int = 50,
     ) -> None:
         super().__init__(market, clock)
-        self.null_lists = null_lists
         self.stream_symbols = stream_symbols
         self.stream_connections = stream_connections
         self.heartbeat_within_s = heartbeat_within_s
         self.tick_every_s = tick_every_s
         self.most_ticks = most_ticks
         self.pong_within_s = heartbeat_within_s
-        self.rest = TwelveDataRest(
-            self.market,
-            self.clock,
-            api_key=api_key,
-            credits_per_minute=credits_per_minute,
-            credits_per_day=credits_per_day,
-            errors_as_200=errors_as_200,
-            padding=padding,
-            inconsistent_bars=inconsistent_bars,
+        self.rest = self.rest_type(
+            market, clock, api_key=api_key, credits_per_minute=credits_per_minute, credits_per_day=credits_per_day
         )
 
     @property
@@ -76,32 +61,6 @@ class TwelveDataStandIn(StandIn):
         """Give the key that is accepted."""
         return self.rest.api_key
 
-    # ---- what tests and the sandbox tell it ---------------------------------------------------------------------
-
-    def add_symbols(self, symbols: Iterable[Pair | str]) -> None:
-        """List more pairs, as `Pair` or as bare names such as `SEK/NOK` with invented properties."""
-        self.market.add_symbols(symbols)
-
-    def hide(self, symbol: str, start: float, end: float) -> None:
-        """Make the market of a span (Unix seconds) not exist: neither bars nor ticks."""
-        self.market.hide(symbol, round(start * 1000), round(end * 1000))
-
-    def serve_rows(self, symbol: str, interval: str, answer: Mapping[str, object]) -> None:
-        """Answer time_series of a symbol and interval (`1min` …) from this recorded answer."""
-        self.rest.serve_rows(symbol, interval, answer)
-
-    def inject(self, symbol: str, price: object, timestamp: object = None, **fields: object) -> None:
-        """Send a price event now to whoever subscribed the symbol, with any field replaced or added.
-
-        It is sent even while the symbol is muted.
-        """
-        message = self._event(self.market.forex[symbol], 0, self.now_ms())
-        message["price"] = price
-        if timestamp is not None:
-            message["timestamp"] = timestamp
-        message.update(fields)
-        self._send(symbol, message, is_ordered=True)
-
     # ---- connections --------------------------------------------------------------------------------------------
 
     def _begin(self) -> None:
@@ -110,14 +69,14 @@ class TwelveDataStandIn(StandIn):
     def _is_stream_path(self, request: web.Request) -> bool:
         return request.path == _STREAM_PATH
 
-    def _admit(self, request: web.Request) -> web.Response | None:
+    def _refusal(self, request: web.Request) -> web.Response | None:
         if not self.rest.knows_key(request):
             return web.Response(status=401)
         if request.headers.get("Upgrade", "").lower() != "websocket":
             return web.Response(status=400)
         return None
 
-    def _opened(self, connection: Connection) -> None:
+    def opened(self, connection: Connection) -> None:
         others = [one for one in self._open.values() if one is not connection]
         if len(others) >= self.stream_connections:
             others[0].close(1008, "Too many connections")
@@ -128,7 +87,7 @@ class TwelveDataStandIn(StandIn):
     def _gives_up_on(self, connection: Connection, now: float) -> bool:
         return now - connection.ponged >= self.heartbeat_within_s
 
-    def _received(self, connection: Connection, text: str) -> None:
+    def received(self, connection: Connection, text: str) -> None:
         try:
             request = orjson.loads(text)
         except orjson.JSONDecodeError:
@@ -137,29 +96,27 @@ class TwelveDataStandIn(StandIn):
         # Any request shows that the client lives; protocol pings do not.
         connection.ponged = time.monotonic()
         if action == "heartbeat":
-            self._say(connection, {"event": "heartbeat", "status": "ok"})
+            self.say(connection, {"event": "heartbeat", "status": "ok"})
         elif action == "reset":
             connection.subscriptions.clear()
-            self._say(connection, {"event": "reset-status", "status": "ok"})
+            self.say(connection, {"event": "reset-status", "status": "ok"})
         elif action in ("subscribe", "unsubscribe"):
             params = request.get("params")
             wanted = _wanted(params.get("symbols") if isinstance(params, dict) else None)
-            self._change(connection, action, wanted)
+            self.change(connection, action, wanted)
         else:
-            self._say(
+            self.say(
                 connection,
                 {"event": "error", "status": "error", "messages": ["Unknown or missing action in the request"]},
             )
 
-    def _change(self, connection: Connection, action: str, wanted: list[str]) -> None:
+    def change(self, connection: Connection, action: str, wanted: list[str]) -> None:
+        """Subscribe or unsubscribe, and answer."""
         success: list[dict[str, str]] = []
         fails: list[dict[str, str]] = []
-        refusal = self.faults.subscription_refusal() if action == "subscribe" else None
         for symbol in wanted:
             pair = self.market.forex.get(symbol.upper())
-            if refusal is not None:
-                fails.append({"symbol": symbol, "message": refusal})
-            elif pair is None:
+            if pair is None:
                 fails.append({"symbol": symbol})
             elif action == "unsubscribe":
                 connection.subscriptions.pop(pair.symbol, None)
@@ -167,23 +124,20 @@ class TwelveDataStandIn(StandIn):
             elif pair.symbol not in connection.subscriptions and self._symbols_taken() >= self.stream_symbols:
                 fails.append({"symbol": symbol, "message": "The limit of symbols of your plan is reached"})
             else:
-                connection.subscribe(pair.symbol)
+                connection.subscriptions[pair.symbol] = None
                 success.append(_entry(pair))
         status = "error" if not success else "warning" if fails else "ok"
         answer: dict[str, object] = {"event": f"{action}-status", "status": status}
         for name, entries in (("success", success), ("fails", fails)):
             if entries:
                 answer[name] = entries
-            elif self.null_lists:
-                answer[name] = None
-        self._say(connection, answer)
-        if action == "subscribe":
-            self.subscribed_first(connection)
+        self.say(connection, answer)
 
     def _symbols_taken(self) -> int:
         return sum(len(connection.subscriptions) for connection in self._open.values())
 
-    def _say(self, connection: Connection, message: Mapping[str, object]) -> None:
+    def say(self, connection: Connection, message: dict[str, object]) -> None:
+        """Answer a request."""
         connection.send(orjson.dumps(message))
 
     # ---- ticks --------------------------------------------------------------------------------------------------
@@ -205,41 +159,41 @@ class TwelveDataStandIn(StandIn):
             price = self.market.price_at(symbol, end)
             ticks = [(end, price + end // 60_000 % 3 * max(1, price // 90_000))]
         for at, price in ticks[-self.most_ticks :]:
-            self._send(symbol, self._event(pair, price, at))
+            self.send_event(symbol, price_event(pair, price, at))
 
     def _trickles(self, symbol: str, start: int, end: int) -> bool:
         """Tell whether quotes near the last price come although the market is closed."""
         is_closed = not self.market.is_open(symbol, end)
-        return is_closed and self.rest.bars.padding and not self.market.is_hidden(symbol, start, end)
+        return is_closed and self.market.exists(symbol, start, end)
 
-    def _event(self, pair: Pair, price: int, at_ms: int) -> dict[str, object]:
-        scale = 10**pair.price_decimals
-        spread = max(2, price // 40_000)
-        return {
-            "event": "price",
-            "symbol": pair.symbol,
-            "currency": pair.quote,
-            "currency_base": pair.base_name,
-            "currency_quote": pair.quote_name,
-            "type": "Physical Currency",
-            "timestamp": at_ms // 1000,
-            "price": price / scale,
-            "bid": (price - spread // 2) / scale,
-            "ask": (price + spread - spread // 2) / scale,
-        }
-
-    def _send(self, symbol: str, message: Mapping[str, object], *, is_ordered: bool = False) -> None:
-        if not is_ordered and self.faults.is_muted(symbol):
-            return
-        frame = orjson.dumps(message)
-        for connection in self._open.values():
-            if symbol in connection.subscriptions and (is_ordered or connection.hears(symbol)):
-                connection.send(frame)
+    def send_event(self, stream: str, event: dict[str, object]) -> None:
+        """Send a price to its listeners."""
+        raw = orjson.dumps(event)
+        for connection in self.listeners(stream):
+            connection.send(raw)
 
     # ---- REST ---------------------------------------------------------------------------------------------------
 
-    async def _answer(self, request: web.Request) -> tuple[web.Response, int]:
+    def _rest_answer(self, request: web.Request) -> web.Response:
         return self.rest.answer(request)
+
+
+def price_event(pair: Pair, price: int, at_ms: int) -> dict[str, object]:
+    """Write one price as the WebSocket does."""
+    scale = 10**pair.price_decimals
+    spread = max(2, price // 40_000)
+    return {
+        "event": "price",
+        "symbol": pair.symbol,
+        "currency": pair.quote,
+        "currency_base": pair.base_name,
+        "currency_quote": pair.quote_name,
+        "type": "Physical Currency",
+        "timestamp": at_ms // 1000,
+        "price": price / scale,
+        "bid": (price - spread // 2) / scale,
+        "ask": (price + spread - spread // 2) / scale,
+    }
 
 
 def _entry(pair: Pair) -> dict[str, str]:

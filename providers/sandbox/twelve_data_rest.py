@@ -1,6 +1,6 @@
-"""The REST side of the Twelve Data stand-in: calls, credits, errors."""
+"""The REST side of the simulated Twelve Data: the calls, and what they are answered."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from datetime import UTC, tzinfo
 from zoneinfo import ZoneInfo, available_timezones
 
@@ -10,7 +10,7 @@ from aiohttp import web
 from providers.sandbox.clock import SandboxClock
 from providers.sandbox.listings import DAY_MS, Pair
 from providers.sandbox.market import Market
-from providers.sandbox.twelve_data_series import (
+from providers.sandbox.twelve_data_bars import (
     INTERVALS,
     SYDNEY,
     Bars,
@@ -19,17 +19,16 @@ from providers.sandbox.twelve_data_series import (
     label,
     parse_moment,
     price_text,
-    select_rows,
     utc_text,
 )
+from providers.sandbox.twelve_data_credits import PRICING, Credits, Problem
 
 Params = Mapping[str, str]
 
 _MOST_BARS = 5000
-_PRICING = "https://twelvedata.com/pricing"
 _WRONG_KEY = (
     "**apikey** parameter is incorrect or not specified. You can get your free API key instantly following this link: "
-    f"{_PRICING}. If you believe that everything is correct, you can contact us at "
+    f"{PRICING}. If you believe that everything is correct, you can contact us at "
     "https://twelvedata.com/contact/customer"
 )
 _WRONG_SYMBOL = (
@@ -40,125 +39,44 @@ _NO_DATA = "No data is available on the specified dates. Try setting different s
 _ZONES = frozenset(available_timezones())
 
 
-class Problem(Exception):
-    """An error as the server reports it."""
-
-    def __init__(self, code: int, message: str, meta: dict[str, str] | None = None) -> None:
-        super().__init__(message)
-        self.code = code
-        self.message = message
-        self.meta = meta
-
-    @property
-    def body(self) -> dict[str, object]:
-        """Give the error's JSON."""
-        body: dict[str, object] = {"code": self.code, "message": self.message, "status": "error"}
-        if self.meta is not None:
-            body["meta"] = self.meta
-        return body
-
-
-class Credits:
-    """Count credits by the exchange's clock minute and UTC day; refused calls count as well."""
-
-    def __init__(self, clock: SandboxClock, per_minute: int, per_day: int) -> None:
-        self._clock = clock
-        self.per_minute = per_minute
-        self.per_day = per_day
-        self.used_this_minute = 0
-        self.used_today = 0
-        self.refusals = 0
-        self.largest_in_a_minute = 0
-        self._minute = self._day = 0
-
-    def roll(self) -> None:
-        """Begin a new minute or day when it is time."""
-        now = self._clock.now_ms()
-        if now // 60_000 != self._minute:
-            self._minute, self.used_this_minute = now // 60_000, 0
-        if now // DAY_MS != self._day:
-            self._day, self.used_today = now // DAY_MS, 0
-
-    def take(self, cost: int) -> None:
-        """Take credits for a call; raises `Problem` 429 when they do not suffice for the whole of it."""
-        self.roll()
-        self.used_this_minute += cost
-        self.used_today += cost
-        self.largest_in_a_minute = max(self.largest_in_a_minute, self.used_this_minute)
-        if self.used_today > self.per_day:
-            self.refusals += 1
-            raise Problem(
-                429,
-                f"You have run out of API credits for the day. {self.used_today} API credits were used, with the "
-                f"current limit being {self.per_day}. Wait for the next day or consider switching to a higher tier "
-                f"plan at {_PRICING}",
-            )
-        if self.used_this_minute > self.per_minute:
-            self.refusals += 1
-            raise Problem(
-                429,
-                f"You have run out of API credits for the current minute. {self.used_this_minute} API credits were "
-                f"used, with the current limit being {self.per_minute}. Wait for the next minute or consider "
-                f"switching to a higher tier plan at {_PRICING}",
-            )
-
-
 class TwelveDataRest:
     """Answer the REST calls for currency pairs from the market."""
 
     def __init__(
-        self, market: Market, clock: SandboxClock, *, api_key: str, credits_per_minute: int, credits_per_day: int,
-        errors_as_200: bool, padding: bool, inconsistent_bars: bool,
-    ) -> None:  # fmt: skip
+        self, market: Market, clock: SandboxClock, *, api_key: str, credits_per_minute: int, credits_per_day: int
+    ) -> None:
         self._market = market
         self._clock = clock
         self.api_key = api_key
-        self.errors_as_200 = errors_as_200
         self.plan = "basic"
         self.credits = Credits(clock, credits_per_minute, credits_per_day)
-        self.bars = Bars(market, padding=padding, inconsistent=inconsistent_bars)
-        self._rows: dict[tuple[str, str], tuple[dict[str, object], list[dict[str, str]]]] = {}
+        self.bars = Bars(market)
         self._calls: dict[str, Callable[[Params], object]] = {
-            "/time_series": self._time_series,
-            "/quote": self._each(self._quote),
-            "/price": self._each(self._price),
-            "/exchange_rate": self._each(self._exchange_rate),
-            "/currency_conversion": self._each(self._conversion),
+            "/time_series": self._each(self._series),
             "/forex_pairs": self._forex_pairs,
-            "/symbol_search": self._symbol_search,
             "/earliest_timestamp": self._each(self._earliest),
             "/api_usage": self._api_usage,
-            "/technical_indicators": self._indicators,
-            "/market_state": self._market_state,
         }
-        self._per_symbol = frozenset({"/time_series", "/quote", "/price", "/exchange_rate", "/currency_conversion"})
+        self._per_symbol = {"/time_series"}
 
-    def serve_rows(self, symbol: str, interval: str, answer: Mapping[str, object]) -> None:
-        """Answer time_series of a symbol and interval from a recorded answer (`meta` and `values`)."""
-        meta, values = answer.get("meta"), answer["values"]
-        assert isinstance(values, list)
-        self._rows[symbol, interval] = (dict(meta) if isinstance(meta, dict) else {}, values)
-
-    def answer(self, request: web.Request) -> tuple[web.Response, int]:
-        """Answer a request; also tell what it cost in credits."""
+    def answer(self, request: web.Request) -> web.Response:
+        """Answer a request."""
         params = {name.lower(): value for name, value in request.query.items()}
-        cost = 0
         try:
             if not self.knows_key(request):
                 raise Problem(401, _WRONG_KEY)
             call = self._calls.get(request.path)
             if call is None:
                 raise Problem(404, f"{request.path} was not found on this server.")
-            cost = len(_symbols(params)) if request.path in self._per_symbol else 1
-            self.credits.take(cost)
+            self.credits.take(len(read_symbols(params)) if request.path in self._per_symbol else 1)
             response = self._write(call(params), params)
         except Problem as problem:
-            response = _json(problem.body, 200 if self.errors_as_200 else problem.code)
+            response = _json(problem.body, problem.code)
         self.credits.roll()
         used = self.credits.used_this_minute
         response.headers["api-credits-used"] = str(used)
         response.headers["api-credits-left"] = str(max(0, self.credits.per_minute - used))
-        return response, cost
+        return response
 
     def knows_key(self, request: web.Request) -> bool:
         """Tell whether a request carries the key in one of the ways the server takes."""
@@ -169,11 +87,6 @@ class TwelveDataRest:
         return self.api_key in given
 
     def _write(self, content: object, params: Params) -> web.Response:
-        if isinstance(content, _Table):
-            delimiter = params.get("delimiter", ";")
-            text = "".join(delimiter.join(line) + "\n" for line in (content.head, *content.lines))
-            # No charset: the vendor's own client fails when there is one.
-            return web.Response(body=text.encode(), headers={"Content-Type": "text/csv"})
         response = _json(content, 200)
         if isinstance(content, _Batch):
             response.headers["Is_batch"] = "true"
@@ -181,67 +94,50 @@ class TwelveDataRest:
 
     # ---- time_series --------------------------------------------------------------------------------------------
 
-    def _time_series(self, params: Params) -> object:
-        symbols = _symbols(params)
-        if len(symbols) == 1:
-            return self._series(symbols[0], params)
-        batch = _Batch()
-        for symbol in symbols:
-            try:
-                batch[symbol] = self._series(symbol, {**params, "format": "JSON"})
-            except Problem as problem:
-                batch[symbol] = problem.body
-        return batch
-
     def _series(self, symbol: str, params: Params) -> object:
         interval = params.get("interval", "")
         if interval not in INTERVALS:
             listed = ", ".join(INTERVALS)
             message = f"Invalid **interval** provided: {interval}. Supported intervals: {listed}"
             raise Problem(400, message, {"symbol": symbol, "interval": interval, "exchange": ""})
-        recorded = self._rows.get((symbol.upper(), interval))
-        pair = self._market.forex.get(symbol.upper())
-        if pair is None and recorded is None:
-            raise Problem(404, _WRONG_SYMBOL, {"symbol": symbol, "interval": interval, "exchange": ""})
-        zone = _zone(params)
-        now = self._clock.now_ms()
-        first, last_ms = self._dates(params, zone, interval, now)
+        zone = read_zone(params)
+        first, last_ms = self._dates(params, zone, interval, self._clock.now_ms())
         has_dates = any(name in params for name in ("start_date", "end_date", "date"))
-        size = _size(params, _MOST_BARS if has_dates else 30, _MOST_BARS)
-        dp = _decimals(params)
-        meta: dict[str, object]
-        if recorded is not None:
-            meta, rows = recorded
-            values = select_rows(rows, zone, first, last_ms, size)
-        else:
-            assert pair is not None
-            meta = {
-                "symbol": pair.symbol,
-                "interval": interval,
-                "currency_base": pair.base_name,
-                "currency_quote": pair.quote_name,
-                "type": "Physical Currency",
-            }
-            first_ms = None if first is None else first.at_ms
-            upto = now if last_ms is None else last_ms
-            bars = self.bars.newest(pair, interval, zone, now, first_ms, upto, size)
-            values = [
-                {
-                    "datetime": label(interval, bar.start, zone),
-                    "open": price_text(bar.open, pair.price_decimals, dp),
-                    "high": price_text(bar.high, pair.price_decimals, dp),
-                    "low": price_text(bar.low, pair.price_decimals, dp),
-                    "close": price_text(bar.close, pair.price_decimals, dp),
-                }
-                for bar in bars
-            ]
+        size = read_size(params, _MOST_BARS if has_dates else 30, _MOST_BARS)
+        meta, values = self.rows(symbol.upper(), interval, zone, first, last_ms, size, read_decimals(params))
         if not values:
             raise Problem(400, _NO_DATA, {"symbol": symbol, "interval": interval, "exchange": ""})
         if params.get("order", "desc").lower() == "asc":
             values.reverse()
-        if params.get("format", "JSON").upper() == "CSV":
-            return _Table(list(values[0]), [list(row.values()) for row in values])
         return {"meta": meta, "values": values, "status": "ok"}
+
+    def rows(
+        self, symbol: str, interval: str, zone: tzinfo, first: Moment | None, last_ms: int | None, size: int, dp: int
+    ) -> tuple[dict[str, str], list[dict[str, str]]]:
+        """Give what is said of a series, and its rows, newest first."""
+        pair = self._market.forex.get(symbol)
+        if pair is None:
+            raise Problem(404, _WRONG_SYMBOL, {"symbol": symbol, "interval": interval, "exchange": ""})
+        now = self._clock.now_ms()
+        first_ms = None if first is None else first.at_ms
+        bars = self.bars.newest(pair, interval, zone, now, first_ms, now if last_ms is None else last_ms, size)
+        meta = {
+            "symbol": pair.symbol,
+            "interval": interval,
+            "currency_base": pair.base_name,
+            "currency_quote": pair.quote_name,
+            "type": "Physical Currency",
+        }
+        return meta, [
+            {
+                "datetime": label(interval, bar.start, zone),
+                "open": price_text(bar.open, pair.price_decimals, dp),
+                "high": price_text(bar.high, pair.price_decimals, dp),
+                "low": price_text(bar.low, pair.price_decimals, dp),
+                "close": price_text(bar.close, pair.price_decimals, dp),
+            }
+            for bar in bars
+        ]
 
     def _dates(self, params: Params, zone: tzinfo, interval: str, now: int) -> tuple[Moment | None, int | None]:
         if "date" in params:
@@ -265,15 +161,15 @@ class TwelveDataRest:
 
     # ---- the other calls ----------------------------------------------------------------------------------------
 
-    def _each(self, call: Callable[[Pair, Params], object]) -> Callable[[Params], object]:
+    def _each(self, call: Callable[[str, Params], object]) -> Callable[[Params], object]:
         def answer(params: Params) -> object:
-            symbols = _symbols(params)
+            symbols = read_symbols(params)
             if len(symbols) == 1:
-                return call(self._pair(symbols[0]), params)
+                return call(symbols[0], params)
             batch = _Batch()
             for symbol in symbols:
                 try:
-                    batch[symbol] = call(self._pair(symbol), params)
+                    batch[symbol] = call(symbol, params)
                 except Problem as problem:
                     batch[symbol] = problem.body
             return batch
@@ -286,68 +182,10 @@ class TwelveDataRest:
             raise Problem(404, _WRONG_SYMBOL)
         return pair
 
-    def _last_price(self, pair: Pair) -> int:
-        return self._market.price_at(pair.symbol, self._clock.now_ms())
-
-    def _quote(self, pair: Pair, params: Params) -> object:
-        now = self._clock.now_ms()
-        zone = _zone(params)
-        interval = params.get("interval", "1day")
-        bars = self.bars.newest(pair, interval, zone, now, None, now, 2)
-        year = self._market.span(pair.symbol, now - 364 * DAY_MS - now % DAY_MS, now + 1)
-        bar, before = bars[0], bars[-1]
-
-        def text(units: int) -> str:
-            return price_text(units, pair.price_decimals)
-
-        scale = 10**pair.price_decimals
-        change = (bar.close - before.close) / scale
-        return {
-            "symbol": pair.symbol,
-            "name": f"{pair.base_name} / {pair.quote_name}",
-            "exchange": "Forex",
-            "datetime": label(interval, bar.start, zone),
-            "timestamp": bar.start // 1000,
-            "last_quote_at": now // 60_000 * 60,
-            "open": text(bar.open),
-            "high": text(bar.high),
-            "low": text(bar.low),
-            "close": text(bar.close),
-            "previous_close": text(before.close),
-            "change": f"{change:.10f}",
-            "percent_change": f"{100 * change * scale / before.close:.8f}",
-            "is_market_open": self._market.is_open(pair.symbol, now),
-            "fifty_two_week": {
-                "low": text(year.low),
-                "high": text(year.high),
-                "low_change": f"{(bar.close - year.low) / scale:.8f}",
-                "high_change": f"{(bar.close - year.high) / scale:.9f}",
-                "low_change_percent": f"{100 * (bar.close - year.low) / year.low:.5f}",
-                "high_change_percent": f"{100 * (bar.close - year.high) / year.high:.6f}",
-                "range": f"{year.low / scale:.6f} - {year.high / scale:.6f}",
-            },
-        }
-
-    def _price(self, pair: Pair, params: Params) -> object:
-        return {"price": price_text(self._last_price(pair), pair.price_decimals, _decimals(params))}
-
-    def _exchange_rate(self, pair: Pair, _params: Params) -> object:
-        rate = self._last_price(pair) / 10**pair.price_decimals
-        return {"symbol": pair.symbol, "rate": rate, "timestamp": self._clock.now_ms() // 60_000 * 60}
-
-    def _conversion(self, pair: Pair, params: Params) -> object:
-        rate = self._last_price(pair) / 10**pair.price_decimals
-        try:
-            amount = float(params.get("amount", ""))
-        except ValueError:
-            raise Problem(400, "**amount** parameter is missing or invalid.") from None
-        stamp = self._clock.now_ms() // 60_000 * 60
-        return {"symbol": pair.symbol, "rate": rate, "amount": round(amount * rate, 5), "timestamp": stamp}
-
-    def _earliest(self, pair: Pair, params: Params) -> object:
-        start = pair.listed_day * DAY_MS
+    def _earliest(self, symbol: str, params: Params) -> object:
+        start = self._pair(symbol).listed_day * DAY_MS
         name = params.get("interval", "1day")
-        return {"datetime": label(name, start, _zone(params)), "unix_time": start // 1000}
+        return {"datetime": label(name, start, read_zone(params)), "unix_time": start // 1000}
 
     def _forex_pairs(self, params: Params) -> object:
         rows = [
@@ -363,31 +201,7 @@ class TwelveDataRest:
             wanted = params.get(name, "").lower()
             if wanted:
                 rows = [row for row in rows if row[name].lower() == wanted or _code(row, name).lower() == wanted]
-        if params.get("format", "JSON").upper() == "CSV":
-            return _Table(list(rows[0]) if rows else ["symbol"], [list(row.values()) for row in rows])
         return {"data": rows, "count": len(rows), "status": "ok"}
-
-    def _symbol_search(self, params: Params) -> object:
-        wanted = params.get("symbol", "").lower()
-        if not wanted:
-            raise Problem(400, "**symbol** parameter is missing or invalid.")
-        found = []
-        for pair in self._market.forex.values():
-            name = f"{pair.base_name} / {pair.quote_name}"
-            if wanted in pair.symbol.lower() or wanted in name.lower():
-                found.append(
-                    {
-                        "symbol": pair.symbol,
-                        "instrument_name": name,
-                        "exchange": "PHYSICAL CURRENCY",
-                        "mic_code": "Forex",
-                        "exchange_timezone": "Australia/Sydney",
-                        "instrument_type": "Physical Currency",
-                        "country": "",
-                        "currency": pair.quote,
-                    }
-                )
-        return {"data": found[: _size(params, 30, 120)], "status": "ok"}
 
     def _api_usage(self, _params: Params) -> object:
         return {
@@ -399,21 +213,9 @@ class TwelveDataRest:
             "plan_category": self.plan,
         }
 
-    def _indicators(self, _params: Params) -> object:
-        return {"data": {}, "status": "ok"}
-
-    def _market_state(self, _params: Params) -> object:
-        return []
-
 
 class _Batch(dict[str, object]):
     pass
-
-
-class _Table:
-    def __init__(self, head: list[str], lines: Sequence[Sequence[str]]) -> None:
-        self.head = head
-        self.lines = lines
 
 
 def _json(content: object, status: int) -> web.Response:
@@ -422,7 +224,8 @@ def _json(content: object, status: int) -> web.Response:
     )
 
 
-def _symbols(params: Params) -> list[str]:
+def read_symbols(params: Params) -> list[str]:
+    """Read the symbols of a call, at least an empty one."""
     names = [name.strip() for name in params.get("symbol", "").split(",") if name.strip()]
     return names or [""]
 
@@ -432,7 +235,8 @@ def _code(row: Mapping[str, str], name: str) -> str:
     return {"currency_base": base, "currency_quote": quote}.get(name, "")
 
 
-def _zone(params: Params) -> tzinfo:
+def read_zone(params: Params) -> tzinfo:
+    """Read the zone of labels and dates."""
     name = params.get("timezone", "Exchange")
     if name == "Exchange" or not name:
         return SYDNEY
@@ -443,7 +247,8 @@ def _zone(params: Params) -> tzinfo:
     return ZoneInfo(name)
 
 
-def _size(params: Params, default: int, most: int) -> int:
+def read_size(params: Params, default: int, most: int) -> int:
+    """Read how many rows are asked for."""
     text = params.get("outputsize")
     if text is None:
         return default
@@ -452,7 +257,8 @@ def _size(params: Params, default: int, most: int) -> int:
     return int(text)
 
 
-def _decimals(params: Params) -> int:
+def read_decimals(params: Params) -> int:
+    """Read how many decimals are asked for, -1 for all."""
     text = params.get("dp", "-1")
     try:
         dp = int(text)

@@ -171,13 +171,9 @@ class Tables:
                         " (SELECT time / ?3 FROM candles WHERE stream_id = ?2))",
                         (*ids, window_s(key.interval)),
                     )
-                    async with run(
-                        "DELETE FROM candles WHERE stream_id = ? AND time IN"
-                        " (SELECT time FROM candles WHERE stream_id = ?)",
-                        ids,
-                    ) as cursor:
-                        replaced = cursor.rowcount
-                    await run("UPDATE totals SET candles = candles - ?", (replaced,))
+                    await self._delete_candles(
+                        "stream_id = ? AND time IN (SELECT time FROM candles WHERE stream_id = ?)", ids
+                    )
                     await run("UPDATE candles SET stream_id = ? WHERE stream_id = ?", ids)
                     rows = await self._connection.execute_fetchall(
                         'SELECT start, "end" FROM spans WHERE stream_id = ?', (newer,)
@@ -216,13 +212,19 @@ class Tables:
             (name, key): number for (name, key), number in self._ids.items() if (name, key.symbol) != (provider, symbol)
         }
 
+    async def _delete_candles(self, where: str, values: Sequence[int]) -> int:
+        """Delete single candles, also from the total; return how many."""
+        run = self._connection.execute
+        async with run(f"DELETE FROM candles WHERE {where}", values) as cursor:
+            count = cursor.rowcount
+        await run("UPDATE totals SET candles = candles - ?", (count,))
+        return count
+
     async def _delete_before(self, stream_id: int, end: int, length: int) -> int:
         """Delete what opened before `end`, of windows that are `length` seconds long; return how many candles."""
         place = (stream_id, end)
         run = self._connection.execute
-        async with run("DELETE FROM candles WHERE stream_id = ? AND time < ?", place) as cursor:
-            count = cursor.rowcount
-        await run("UPDATE totals SET candles = candles - ?", (count,))
+        count = await self._delete_candles("stream_id = ? AND time < ?", place)
         await run("DELETE FROM chunks WHERE stream_id = ?1 AND number * ?3 < ?2", (*place, length))
         await run(
             'INSERT OR REPLACE INTO spans SELECT stream_id, ?2, "end" FROM spans'
@@ -237,9 +239,7 @@ class Tables:
         """Delete what opened at `start` or later."""
         place = (stream_id, start)
         run = self._connection.execute
-        async with run("DELETE FROM candles WHERE stream_id = ? AND time >= ?", place) as cursor:
-            count = cursor.rowcount
-        await run("UPDATE totals SET candles = candles - ?", (count,))
+        await self._delete_candles("stream_id = ? AND time >= ?", place)
         await run("DELETE FROM chunks WHERE stream_id = ?1 AND (number + 1) * ?3 > ?2", (*place, length))
         await run("DELETE FROM spans WHERE stream_id = ? AND start >= ?", place)
         await run('UPDATE spans SET "end" = ?2 WHERE stream_id = ?1 AND "end" > ?2', place)

@@ -6,7 +6,6 @@ import random
 import re
 import sys
 from asyncio.subprocess import PIPE
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -20,22 +19,12 @@ from relay.client import (
     Update,
 )
 from relay.core.model import StreamKey
-from tests.support.client_readings import BTC, QUICK, START, closed_times, is_a, is_open_at, until
-from tests.support.stand_in_relay import StandInRelay, serving
+from tests.support.client_readings import BTC, START, client, closed_times, is_a, is_open_at, relay, until
+from tests.support.stand_in_relay import StandInRelay
+
+__all__ = ["client", "relay"]
 
 ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture
-async def relay() -> AsyncIterator[StandInRelay]:
-    async with serving(START) as relay:
-        yield relay
-
-
-@pytest.fixture
-async def client(relay: StandInRelay) -> AsyncIterator[RelayClient]:
-    async with RelayClient(relay.url, backoff_s=QUICK) as client:
-        yield client
 
 
 async def test_subscribe_while_connected_is_sent_at_once(relay: StandInRelay, client: RelayClient) -> None:

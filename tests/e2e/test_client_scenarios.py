@@ -37,8 +37,9 @@ from relay.client import (
     State,
     Update,
 )
-from tests.e2e.test_client_js import JsClient, StartClient, start_client
-from tests.support.scripted_relay import PATIENCE_S, Json, ScriptedRelay, scripted
+from tests.support.conditions import LONGEST_WAIT_S
+from tests.support.javascript_client import JsClient, StartClient, start_client
+from tests.support.scripted_relay import Json, ScriptedRelay, scripted
 
 __all__ = ["start_client"]
 
@@ -262,7 +263,7 @@ async def play(steps: list[Json], relay: ScriptedRelay, player: Player) -> None:
     ids: dict[str, int] = {}
     for number, step in enumerate(steps):
         where = f"step {number}: {json.dumps(step)}"
-        async with asyncio.timeout(PATIENCE_S):
+        async with asyncio.timeout(LONGEST_WAIT_S):
             match step:
                 case {"connects": fields}:
                     await relay.take_connection()

@@ -5,7 +5,6 @@ import pty
 import re
 import signal
 import sys
-from collections.abc import AsyncIterator
 from typing import cast
 
 import click
@@ -20,7 +19,10 @@ from relay.commands import history, status, symbols, tail
 from relay.commands import status_format as report
 from relay.commands.tail_table import TailTable
 from relay.core.model import Candle, StreamKey
-from tests.support.stand_in_relay import StandInRelay, problem_json, serving
+from tests.support.client_readings import relay
+from tests.support.stand_in_relay import StandInRelay, problem_json
+
+__all__ = ["relay"]
 
 BTC = StreamKey("BTCUSDT", "1m")
 START = 1_764_000_000
@@ -30,12 +32,6 @@ PROGRAM = (
     "import importlib, sys; name = sys.argv.pop(1); "
     "importlib.import_module(f'relay.commands.{name}').command(prog_name=f'relay {name}')"
 )
-
-
-@pytest.fixture
-async def relay() -> AsyncIterator[StandInRelay]:
-    async with serving(START) as relay:
-        yield relay
 
 
 async def run(relay: StandInRelay, *words: str, **environment: str | None) -> Result:

@@ -20,6 +20,7 @@ from relay.commands.candle_writer import CSV_HEAD, Earlier, read_earlier
 from relay.commands.download import pages
 from relay.commands.formatting import moment
 from relay.core.model import Candle
+from tests.support.loopback_server import app_of, loopback_server
 from tests.support.running_relay import Running
 
 START = 1_700_000_000 // 60 * 60
@@ -353,22 +354,14 @@ async def test_what_a_moment_heals_is_tried_again() -> None:
         rows = [{"time": start + n, "open": 1, "high": 1, "low": 1, "close": 1, "volume": 0} for n in range(5000)]
         return web.json_response({"symbol": "A", "interval": "1s", "candles": rows, "last_is_closed": True})
 
-    app = web.Application()
-    app.router.add_get("/api/v1/market-data/history", answer)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
     found: list[History] = []
-    try:
-        async with RelayClient(f"http://127.0.0.1:{runner.addresses[0][1]}") as client:
+    async with loopback_server(app_of(answer)) as host, RelayClient(f"http://{host}") as client:
 
-            async def read_all() -> None:
-                async for page in pages(client, "A", "1s", start=0, end=None, limit=None):
-                    found.append(page)
+        async def read_all() -> None:
+            async for page in pages(client, "A", "1s", start=0, end=None, limit=None):
+                found.append(page)
 
-            with pytest.raises(Refused, match="no such symbol"):
-                await read_all()
-    finally:
-        await runner.cleanup()
+        with pytest.raises(Refused, match="no such symbol"):
+            await read_all()
     assert asked == [0, 5000, 5000, 10_000]
     assert found[1].candles[0] == Candle(5000, 1, 1, 1, 1, 0)

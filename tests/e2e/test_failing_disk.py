@@ -20,14 +20,15 @@ from typing import Any
 import aiohttp
 import pytest
 
-from providers.sandbox import Sandbox
 from relay.app import STORE
 from relay.storage.inspect import overview, reading
 from relay.storage.verify import verify
 from tests.conftest import StartRelay
+from tests.support.conditions import eventually
 from tests.support.metrics_page import scrape
 from tests.support.relay_process import serving
-from tests.support.running_relay import Running, WsClient, eventually
+from tests.support.running_relay import Running, WsClient
+from tests.support.sandbox import Sandbox
 
 STREAM = {"symbol": "BTCUSDT", "interval": "1s"}
 LOCKER = """
@@ -96,6 +97,14 @@ async def closed_times(client: WsClient, count: int) -> list[int]:
     return found
 
 
+async def following(relay_with: StartRelay, fast: Sandbox, path: Path) -> tuple[Running, WsClient, list[int]]:
+    """Start a relay with a database, and a client that has got a closed candle; its time comes last."""
+    relay = await relay_with(sandbox=fast, database=str(path))
+    client = await relay.connect()
+    await client.subscribe("BTCUSDT@1s")
+    return relay, client, await closed_times(client, 1)
+
+
 async def assert_it_is_said(relay: Running, reason: str, caplog: pytest.LogCaptureFixture) -> None:
     await eventually(lambda: relay.app[STORE].problem == reason)
     ready = await relay.get("/readyz")
@@ -126,10 +135,7 @@ async def test_full_disk(
     fast: Sandbox, relay_with: StartRelay, small_disk: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = small_disk / "relay.db"
-    relay = await relay_with(sandbox=fast, database=str(path))
-    client = await relay.connect()
-    await client.subscribe("BTCUSDT@1s")
-    times = await closed_times(client, 1)
+    relay, client, times = await following(relay_with, fast, path)
     with filled(small_disk):
         # More than fits, and it is answered all the same.
         answer = await relay.get("history", symbol="BTCUSDT", interval="1m", limit=5000)
@@ -147,10 +153,7 @@ async def test_locked_file(
     fast: Sandbox, relay_with: StartRelay, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = tmp_path / "relay.db"
-    relay = await relay_with(sandbox=fast, database=str(path))
-    client = await relay.connect()
-    await client.subscribe("BTCUSDT@1s")
-    times = await closed_times(client, 1)
+    relay, client, times = await following(relay_with, fast, path)
     async with locked(path):
         times += await closed_times(client, 3)
         await assert_it_is_said(relay, "another program has locked it", caplog)
@@ -191,10 +194,7 @@ async def test_file_system_that_is_gone_gets_no_file_in_its_place(
     fast: Sandbox, relay_with: StartRelay, small_disk: Path
 ) -> None:
     path = small_disk / "relay.db"
-    relay = await relay_with(sandbox=fast, database=str(path))
-    client = await relay.connect()
-    await client.subscribe("BTCUSDT@1s")
-    times = await closed_times(client, 1)
+    relay, client, times = await following(relay_with, fast, path)
     run("umount", "-l", str(small_disk))
     await eventually(lambda: relay.app[STORE].problem == "the file is gone, and so is its file system")
     times += await closed_times(client, 2)

@@ -13,10 +13,10 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from providers.sandbox import Sandbox
 from tests.support.floods import ALLOWED, FLOODS, SERVED, flooding
 from tests.support.relay_process import Serving, serving
 from tests.support.running_relay import PREFIX
+from tests.support.sandbox import Sandbox
 
 PATIENCE_S = 60.0
 SERVED_S = 2.0

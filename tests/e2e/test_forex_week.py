@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from providers.sandbox import Market
 from tests.support.forex_judge import LENGTHS_S, Message, Scenario, StreamJudge, Told, Trouble, Truth, Values, moment
 from tests.support.forex_troubles import ORDEALS
 from tests.support.forex_week import COMES_LATE, ORDEAL_NAMES, STAYS, resumption
+from tests.support.sandbox import StagedMarket
 
 ROOT = Path(__file__).parents[2]
 FRIDAY = moment("2026-10-16 20:00")
@@ -25,12 +25,12 @@ END = moment("2026-10-18 22:00")
 
 
 @pytest.fixture(scope="module")
-def market() -> Market:
-    return Market(1)
+def market() -> StagedMarket:
+    return StagedMarket(1)
 
 
 @pytest.fixture
-def truth(market: Market) -> Truth:
+def truth(market: StagedMarket) -> Truth:
     return Truth(market, "EUR/USD", "1h")
 
 
@@ -153,7 +153,7 @@ def test_a_client_goes_on_behind_what_it_has_and_asks_for_what_it_lacks(truth: T
 
 
 def test_the_judge_finds_a_holiday_that_is_called_live_or_a_gap() -> None:
-    market = Market(1)
+    market = StagedMarket(1)
     holiday = moment("2026-10-13 00:00"), moment("2026-10-13 20:00")
     market.hide("EUR/USD", holiday[0] * 1000, holiday[1] * 1000)
     truth = Truth(market, "EUR/USD", "1h")
@@ -175,13 +175,13 @@ def test_the_judge_finds_a_holiday_that_is_called_live_or_a_gap() -> None:
     assert found(stale, Told(holiday[0] + 9000, {**gap, "reason": "the provider was not asked"})) == set()
 
 
-def test_candles_of_four_hours_begin_with_the_day_of_the_market(market: Market) -> None:
+def test_candles_of_four_hours_begin_with_the_day_of_the_market(market: StagedMarket) -> None:
     truth = Truth(market, "EUR/USD", "4h", is_new_york=True)
     found = truth.between(moment("2026-10-30 17:00"), moment("2026-11-02 06:00"))
     assert found == [moment(text) for text in ("2026-10-30 17:00", "2026-11-01 22:00", "2026-11-02 02:00")]
 
 
-def test_the_market_of_the_truth_has_clock_changes_and_a_daily_pause(market: Market) -> None:
+def test_the_market_of_the_truth_has_clock_changes_and_a_daily_pause(market: StagedMarket) -> None:
     money, metal = Truth(market, "EUR/USD", "1m"), Truth(market, "XAU/USD", "1m")
     spring = [at for at, _ in money.changes(moment("2026-03-06 12:00"), moment("2026-03-14 00:00"))]
     assert spring == [moment("2026-03-06 22:00"), moment("2026-03-08 21:00"), moment("2026-03-13 21:00")]

@@ -11,9 +11,9 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from aiohttp import web
 
 from tests.integration.test_hookspecs import GUIDE, Bitstamp, block
+from tests.support.loopback_server import loopback_server
 
 ROOT = Path(__file__).parents[2]
 
@@ -29,12 +29,8 @@ def commands(heading: str) -> list[list[str]]:
 @pytest.fixture
 async def venue() -> AsyncIterator[str]:
     """The venue of the tutorial on loopback; its address."""
-    runner = web.AppRunner(Bitstamp().app, access_log=None, handle_signals=False, shutdown_timeout=0.1)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    host, port = runner.addresses[0][:2]
-    yield f"http://{host}:{port}"
-    await runner.cleanup()
+    async with loopback_server(Bitstamp().app) as host:
+        yield f"http://{host}"
 
 
 @pytest.fixture

@@ -30,8 +30,8 @@ from relay.core.errors import Flooded
 from relay.network.http_sessions import open_session
 from relay.upstream.codec import Decoded
 from tests.conftest import StartRelay
-from tests.integration.test_websocket_feed import PlainCodec
 from tests.support.hostile_upstream import BODIES, FRAMES, HEADS, UPDATE, UPGRADES, frame, hostile, upgraded
+from tests.support.plain_codec import PlainCodec
 from tests.support.pump import Pump
 
 A = StreamKey("A", "1m")

@@ -5,6 +5,7 @@ import asyncio
 import sys
 import zlib
 from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from relay.client import BadReply, RelayClient
 from relay.network.connector import TooLarge, line_of
 from relay.network.http_sessions import MIB, Redirected, open_session, read_within
 from relay.upstream.rest import network_failure
+from tests.support.loopback_server import app_of, loopback_server
 from tests.support.pump import Pump
 
 KEY = "hush-hush-key"
@@ -42,7 +44,7 @@ class Server:
         self.requests: list[web.BaseRequest] = []
         self.answer: Callable[[], web.StreamResponse] = web.Response
 
-    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+    async def handle(self, request: web.Request) -> web.StreamResponse:
         self.requests.append(request)
         return self.answer()
 
@@ -50,16 +52,11 @@ class Server:
 @pytest.fixture
 async def servers() -> AsyncIterator[list[Server]]:
     """Two servers: the one that is asked, and the one that nobody may be led to."""
-    found, runners = [Server(), Server()], []
-    for server in found:
-        runner = web.ServerRunner(web.Server(server.handle), shutdown_timeout=0.1)
-        await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        server.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
-        runners.append(runner)
-    yield found
-    for runner in runners:
-        await runner.cleanup()
+    found = [Server(), Server()]
+    async with AsyncExitStack() as stack:
+        for server in found:
+            server.url = f"http://{await stack.enter_async_context(loopback_server(app_of(server.handle)))}"
+        yield found
 
 
 @pytest.fixture
@@ -316,14 +313,14 @@ async def test_nested_message_of_a_websocket_costs_itself_only(session: aiohttp.
     """The parser of the standard library gives up with RecursionError, which is no ValueError."""
     import json
 
-    from tests.integration.test_websocket_feed import PlainCodec, accept_all
+    from tests.support.plain_codec import PlainCodec, accept_all
 
     class Plain(PlainCodec):
         def decode(self, raw: str | bytes) -> Any:
             json.loads(raw)
             return super().decode(raw)
 
-    async def serve(request: web.BaseRequest) -> web.StreamResponse:
+    async def serve(request: web.Request) -> web.StreamResponse:
         socket = web.WebSocketResponse()
         await socket.prepare(request)
         await socket.send_str("[" * 100_000)
@@ -332,14 +329,11 @@ async def test_nested_message_of_a_websocket_costs_itself_only(session: aiohttp.
             await accept_all(socket, message.json())
         return socket
 
-    runner = web.ServerRunner(web.Server(serve), shutdown_timeout=0.1)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    codec = Plain(f"ws://127.0.0.1:{runner.addresses[0][1]}")
-    async with Pump(lambda watchlist: websocket_feed(session, codec, watchlist), [StreamKey("A", "1m")]) as feed:
-        await feed.until(lambda: bool(feed.updates))
-        assert [reason.partition(":")[0] for reason in feed.skipped] == ["RecursionError"]
-    await runner.cleanup()
+    async with loopback_server(app_of(serve)) as host:
+        codec = Plain(f"ws://{host}")
+        async with Pump(lambda watchlist: websocket_feed(session, codec, watchlist), [StreamKey("A", "1m")]) as feed:
+            await feed.until(lambda: bool(feed.updates))
+            assert [reason.partition(":")[0] for reason in feed.skipped] == ["RecursionError"]
 
 
 BOMBS = """
@@ -349,7 +343,7 @@ from relay import BadAnswer, Hosts, LIST_BOUNDS, ProviderError, StreamKey, Watch
 from relay.client import ClientError, RelayClient
 from relay.network.connector import TooLarge, line_of
 from relay.network.http_sessions import open_session
-from tests.integration.test_websocket_feed import PlainCodec
+from tests.support.plain_codec import PlainCodec
 
 packer = zlib.compressobj(9, zlib.DEFLATED, -15)
 # After a full flush the same bytes unpack to the same text again.

@@ -9,7 +9,7 @@ import pytest
 
 import relay.client
 from relay.web.joined_client import joined_client
-from tests.e2e.test_client_js import node_of, run_node
+from tests.support.javascript_client import node_of, run_node
 from tests.support.served_files import MODULES, client_file
 from tests.support.tools import npm_tool
 

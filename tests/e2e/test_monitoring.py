@@ -15,9 +15,10 @@ from typing import Any, NamedTuple
 import aiohttp
 import pytest
 
-from providers.sandbox import Sandbox
+from tests.support.conditions import LONGEST_WAIT_S, eventually
 from tests.support.metrics_page import Scrape, scrape
-from tests.support.running_relay import PATIENCE_S, Running, WsClient, eventually
+from tests.support.running_relay import Running, WsClient
+from tests.support.sandbox import Sandbox
 from tests.support.tools import tool
 
 FILES = resources.files("relay") / "telemetry" / "monitoring"
@@ -154,7 +155,7 @@ class Prometheus(NamedTuple):
         """Return what a query finds, once it finds something."""
         found: list[dict[str, Any]] = []
         try:
-            async with asyncio.timeout(PATIENCE_S):
+            async with asyncio.timeout(LONGEST_WAIT_S):
                 while not found:
                     with contextlib.suppress(aiohttp.ClientError):  # it may not have started yet
                         found = await self.ask(expr)

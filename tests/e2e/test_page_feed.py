@@ -7,18 +7,12 @@ from pathlib import Path
 import orjson
 import pytest
 
-from tests.e2e.test_client_js import JsClient, node_of
-from tests.support.client_readings import BTC, START
+from tests.support.client_readings import BTC, START, relay
+from tests.support.javascript_client import SUPPORT, JsClient, node_of
 from tests.support.served_files import lay_out
-from tests.support.stand_in_relay import StandInRelay, serving
+from tests.support.stand_in_relay import StandInRelay
 
-SUPPORT = Path(__file__).parents[1] / "support"
-
-
-@pytest.fixture
-async def relay() -> AsyncIterator[StandInRelay]:
-    async with serving(START) as relay:
-        yield relay
+__all__ = ["relay"]
 
 
 @pytest.fixture

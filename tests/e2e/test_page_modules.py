@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.test_client_js import node_of
+from tests.support.javascript_client import node_of
 from tests.support.served_files import STATIC
 
 

@@ -12,12 +12,13 @@ from typing import Any
 import pytest
 
 from providers import BUILTIN
-from providers.sandbox import Sandbox
 from relay import API_VERSION, Candle, PriceUpdate, ProviderInfo, Watchlist, hookimpl
 from relay.app import SUPERVISORS
 from relay.supervision.supervisor import Supervisor
 from tests.conftest import StartRelay
-from tests.support.running_relay import Running, eventually
+from tests.support.conditions import eventually
+from tests.support.running_relay import Running
+from tests.support.sandbox import Sandbox
 
 
 class Hourly:

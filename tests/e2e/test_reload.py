@@ -12,12 +12,13 @@ from typing import Any
 import aiohttp
 import pytest
 
-from providers.sandbox import Sandbox
 from relay.app import DIRECTORY, PROVIDERS, SUPERVISORS
 from relay.server.reload import Reload
 from tests.conftest import StartRelay
+from tests.support.conditions import eventually
 from tests.support.relay_process import CLEAN, serving
-from tests.support.running_relay import Running, config_of, eventually, settings_of
+from tests.support.running_relay import Running, config_of, settings_of
+from tests.support.sandbox import Sandbox
 
 API = "/api/v1/market-data"
 ALICE, BOB, CAROL = "alice-opens", "bob-opens", "carol-opens"

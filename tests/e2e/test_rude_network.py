@@ -18,10 +18,11 @@ import aiohttp
 import orjson
 import pytest
 
-from tests.e2e.test_client_js import SUPPORT, node_of
 from tests.e2e.test_soak import free_port, start_process
+from tests.support.conditions import eventually
+from tests.support.javascript_client import SUPPORT, node_of
 from tests.support.rude_proxy import RudeProxy
-from tests.support.running_relay import end_process, eventually
+from tests.support.running_relay import end_process
 from tests.support.served_files import client_file, lay_out
 from tests.support.soak import (
     Faulter,

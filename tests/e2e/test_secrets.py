@@ -10,8 +10,7 @@ import ssl
 import subprocess
 import sys
 from base64 import b64encode, urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from functools import partial
 from html import unescape
 from pathlib import Path
@@ -28,6 +27,7 @@ from relay.cli import main
 from relay.core.secret import pattern_of
 from relay.telemetry.events import event
 from relay.telemetry.logs import JsonFormatter, TextFormatter, conceal_in_logs
+from tests.support.loopback_server import app_of, loopback_server
 from tests.support.relay_process import CLEAN, serving
 
 API = "/api/v1/market-data"
@@ -138,18 +138,6 @@ class Upstream:
         return web.json_response(body, status=int(kind), headers={"X-Echo": quote(say)})
 
 
-@asynccontextmanager
-async def listening(upstream: Upstream, tls: ssl.SSLContext | None = None) -> AsyncIterator[str]:
-    """Serve the upstream; give its address."""
-    app = web.Application()
-    app.router.add_route("*", "/{rest:.*}", upstream.answer)
-    runner = web.AppRunner(app, access_log=None)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls).start()
-    yield f"{'https' if tls else 'http'}://127.0.0.1:{runner.addresses[0][1]}"
-    await runner.cleanup()
-
-
 def write_configuration(folder: Path, rest_urls: list[str]) -> None:
     (folder / "leaky.py").write_text(PLUGIN)
     secret_url = f"127.0.0.1:1/?key={PASSWORD}"
@@ -245,8 +233,12 @@ async def test_no_failure_shows_a_secret(tmp_path: Path) -> None:
     stranger = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("127.0.0.1").configure_cert(stranger)
     said: list[str] = []
-    async with listening(upstream) as plain, listening(Upstream(), stranger) as untrusted:
-        write_configuration(tmp_path, [plain, "https://nowhere.invalid", untrusted, "http://127.0.0.1:1"])
+    async with (
+        loopback_server(app_of(upstream.answer)) as plain,
+        loopback_server(app_of(Upstream().answer), stranger) as untrusted,
+    ):
+        urls = [f"http://{plain}", "https://nowhere.invalid", f"https://{untrusted}", "http://127.0.0.1:1"]
+        write_configuration(tmp_path, urls)
         environment = {"TWELVE_DATA_API_KEY": KEY, "RELAY_LEAKY_API_KEY": HIDDEN}
         async with (
             serving(tmp_path, env=environment, is_sandbox=False) as relay,

@@ -27,8 +27,9 @@ from relay.storage.inspect import overview, reading
 from relay.storage.verify import verify
 from relay.streams.subscriptions import Stream
 from relay.supervision.timing import FeedTiming
-from tests.e2e.test_client_js import SUPPORT, find_node, node_of
-from tests.support.running_relay import Running, end_process, eventually, start_relay
+from tests.support.conditions import eventually
+from tests.support.javascript_client import SUPPORT, find_node, node_of
+from tests.support.running_relay import Running, end_process, start_relay
 from tests.support.served_files import client_file
 from tests.support.soak import (
     HABITS,

@@ -20,7 +20,8 @@ from relay.web.access.access import AddressLimits
 from relay.web.access.client_address import client_address, is_own_by_nature, is_private_name, owner_of
 from tests.conftest import StartRelay
 from tests.integration.test_http import assert_problem
-from tests.support.running_relay import Running, WsClient, eventually
+from tests.support.conditions import eventually
+from tests.support.running_relay import Running, WsClient
 
 PAGE = "https://charts.example.org"
 

@@ -14,7 +14,8 @@ from relay.network.connector import TooLarge, line_of
 from relay.network.http_sessions import MIB, CountedSocket, open_session
 from relay.network.read_slices import HeldTransport, Slices
 from relay.testing.watched_session import WatchedSession
-from tests.support.running_relay import eventually
+from tests.support.conditions import eventually
+from tests.support.loopback_server import loopback_server
 
 LARGE = 33 * MIB
 
@@ -45,11 +46,8 @@ async def body(request: web.Request) -> web.StreamResponse:
 async def url() -> AsyncIterator[str]:
     app = web.Application()
     app.add_routes([web.get("/ws", socket), web.get("/body", body)])
-    runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=0.1)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    yield f"http://127.0.0.1:{runner.addresses[0][1]}"
-    await runner.cleanup()
+    async with loopback_server(app) as host:
+        yield f"http://{host}"
 
 
 @pytest.fixture

@@ -22,7 +22,8 @@ from relay.web.aiohttp_seams import (
     tell_missing,
 )
 from tests.conftest import StartRelay
-from tests.support.running_relay import Running, eventually
+from tests.support.conditions import eventually
+from tests.support.running_relay import Running
 
 HISTORY = "/api/v1/market-data/history?symbol=BTCUSDT&interval=1m&limit=500"
 

@@ -5,7 +5,6 @@ from contextlib import suppress
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import aiohttp
 import orjson
@@ -14,7 +13,6 @@ import pytest
 from providers.binance.codec import BinanceCodec
 from providers.binance.provider import INTERVALS, BinanceProvider
 from providers.binance.weight import Weight
-from providers.sandbox import GARBAGE, BinanceStandIn
 from relay import (
     Accepted,
     BadAnswer,
@@ -30,7 +28,9 @@ from relay import (
     StreamKey,
     UnknownSymbol,
 )
-from tests.support.pump import Pump, keys
+from tests.support.bound_provider import BoundProvider
+from tests.support.pump import keys
+from tests.support.sandbox import GARBAGE, BinanceStandIn
 
 FRAMES = (Path(__file__).parents[1] / "data/binance/frames.jsonl").read_text(encoding="utf-8").splitlines()
 BTC = StreamKey("BTCUSDT", "1m")
@@ -266,41 +266,13 @@ async def exchange() -> AsyncIterator[BinanceStandIn]:
         yield exchange
 
 
-@pytest.fixture
-async def session() -> AsyncIterator[aiohttp.ClientSession]:
-    async with aiohttp.ClientSession() as session:
-        yield session
+class Plugin(BoundProvider):
+    """Binance's provider at the addresses of a stand-in."""
 
-
-class Plugin:
-    """The provider as the host calls it: keywords only, settings complete."""
+    provider: BinanceProvider
 
     def __init__(self, session: aiohttp.ClientSession, ws: Sequence[str] = (), rest: Sequence[str] = ()) -> None:
-        self.provider = BinanceProvider()
-        self.session = session
-        self.settings: dict[str, Any] = {"ws_url": tuple(ws), "rest_url": tuple(rest)}
-
-    def pump(self, *names: str) -> Pump:
-        return Pump(
-            lambda watchlist: self.provider.relay_stream(
-                watchlist=watchlist, session=self.session, settings=self.settings
-            ),
-            keys(*names),
-        )
-
-    async def candles(self, symbol: str, interval: str, start: int | None, end: int, limit: int) -> Sequence[Candle]:
-        return await self.provider.relay_candles(
-            symbol=symbol,
-            interval=interval,
-            start=start,
-            end=end,
-            limit=limit,
-            session=self.session,
-            settings=self.settings,
-        )
-
-    async def instruments(self) -> Sequence[Instrument]:
-        return await self.provider.relay_instruments(session=self.session, settings=self.settings)
+        super().__init__(BinanceProvider(), session, {"ws_url": tuple(ws), "rest_url": tuple(rest)})
 
 
 @pytest.fixture

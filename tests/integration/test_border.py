@@ -16,7 +16,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from providers import BUILTIN
-from providers.sandbox import Sandbox
 from providers.twelve_data.answers import KeyRefused, read_series
 from providers.twelve_data.forex import Hours
 from relay import (
@@ -39,7 +38,8 @@ from relay.plugins.validation import CandleValidator
 from relay.storage.inspect import overview, reading
 from relay.storage.verify import verify
 from tests.conftest import StartRelay
-from tests.support.running_relay import eventually
+from tests.support.conditions import eventually
+from tests.support.sandbox import Sandbox
 from tests.support.supervised_provider import A, Scripted, rig_of
 
 NO_NUMBERS = (
@@ -494,7 +494,7 @@ async def test_a_date_two_hours_behind_empties_no_answer_and_cuts_nothing_from_t
     assert len(before) >= 30
     await relay.close()
     monkeypatch.setattr(
-        "providers.sandbox.standin.formatdate", lambda at, usegmt: formatdate(time.time() - 7200, usegmt=usegmt)
+        "providers.sandbox.exchange.formatdate", lambda at, usegmt: formatdate(time.time() - 7200, usegmt=usegmt)
     )
     again = await relay_with(database=name)
     for symbol in ("BTCUSDT", "ETHUSDT"):

@@ -17,12 +17,12 @@ from typing import Any
 import aiohttp
 import pytest
 
-from providers.sandbox import Sandbox
 from providers.twelve_data.forex import Hours, without_padding
 from providers.twelve_data.tick_codec import TickCodec, ticks_of
 from relay import Accepted, Candle, Hosts, PriceUpdate, Rejected, Secret, enlarge
 from tests.support.running_relay import PREFIX as API
 from tests.support.running_relay import start_relay
+from tests.support.sandbox import Sandbox
 from tests.support.ticks import Tick, candles_by_builder, candles_by_sql, read_quotes
 
 

@@ -22,20 +22,10 @@ from relay.client import (
     Unreachable,
     Update,
 )
-from tests.support.client_readings import BTC, QUICK, START, closed_times, is_a, is_open_at, until
-from tests.support.stand_in_relay import StandInRelay, serving
+from tests.support.client_readings import BTC, QUICK, START, client, closed_times, is_a, is_open_at, relay, until
+from tests.support.stand_in_relay import StandInRelay
 
-
-@pytest.fixture
-async def relay() -> AsyncIterator[StandInRelay]:
-    async with serving(START) as relay:
-        yield relay
-
-
-@pytest.fixture
-async def client(relay: StandInRelay) -> AsyncIterator[RelayClient]:
-    async with RelayClient(relay.url, backoff_s=QUICK) as client:
-        yield client
+__all__ = ["client", "relay"]
 
 
 @pytest.mark.parametrize(("code", "reason"), [(4001, "too many invalid messages"), (4003, "token revoked")])

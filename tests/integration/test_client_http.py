@@ -1,6 +1,5 @@
 """REST routes and tokens of the client, on real sockets."""
 
-from collections.abc import AsyncIterator
 from typing import Any
 
 import aiohttp
@@ -13,20 +12,10 @@ from relay.client import (
     RelayClient,
     Update,
 )
-from tests.support.client_readings import QUICK, START, is_a, until
-from tests.support.stand_in_relay import StandInRelay, problem_json, serving
+from tests.support.client_readings import START, client, is_a, relay, until
+from tests.support.stand_in_relay import StandInRelay, problem_json
 
-
-@pytest.fixture
-async def relay() -> AsyncIterator[StandInRelay]:
-    async with serving(START) as relay:
-        yield relay
-
-
-@pytest.fixture
-async def client(relay: StandInRelay) -> AsyncIterator[RelayClient]:
-    async with RelayClient(relay.url, backoff_s=QUICK) as client:
-        yield client
+__all__ = ["client", "relay"]
 
 
 async def test_token_goes_in_the_header(relay: StandInRelay) -> None:

@@ -1,7 +1,7 @@
 """The connection belongs to the client: whoever reads it, however slowly, there is one, with one backoff."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 
 import pytest
 
@@ -17,21 +17,11 @@ from relay.client import (
     Unreachable,
     Update,
 )
-from tests.support.client_readings import BTC, QUICK, START, closed_times, is_a, is_open_at, until
-from tests.support.running_relay import eventually
-from tests.support.stand_in_relay import StandInRelay, serving
+from tests.support.client_readings import BTC, QUICK, START, client, closed_times, is_a, is_open_at, relay, until
+from tests.support.conditions import eventually
+from tests.support.stand_in_relay import StandInRelay
 
-
-@pytest.fixture
-async def relay() -> AsyncIterator[StandInRelay]:
-    async with serving(START) as relay:
-        yield relay
-
-
-@pytest.fixture
-async def client(relay: StandInRelay) -> AsyncIterator[RelayClient]:
-    async with RelayClient(relay.url, backoff_s=QUICK) as client:
-        yield client
+__all__ = ["client", "relay"]
 
 
 async def read(client: RelayClient, messages: list[Message]) -> None:

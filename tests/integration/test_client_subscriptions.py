@@ -4,10 +4,11 @@ from itertools import pairwise
 
 import pytest
 
-from providers.sandbox import Sandbox, until
 from relay.streams.gaps import SeriesGap
 from tests.conftest import StartRelay
-from tests.support.running_relay import Running, WsClient, eventually
+from tests.support.conditions import eventually
+from tests.support.running_relay import Running, WsClient
+from tests.support.sandbox import Sandbox
 
 
 async def test_subscription_is_confirmed_then_state_then_updates(client: WsClient) -> None:
@@ -114,7 +115,7 @@ async def test_seq_grows_by_one_and_goes_on_after_the_stream_came_back(
     await client.until_type("subscription", action="unsubscribe")
     seen = max(message["seq"] for message in client.updates)
     await eventually(lambda: not relay.hub.streams)
-    await until(lambda: not sandbox.binance.subscribed)
+    await eventually(lambda: not sandbox.binance.subscribed)
     await client.subscribe("BTCUSDT@1m")
     second = [(await client.update())["seq"] for _ in range(5)]
     assert all(b == a + 1 for a, b in pairwise(first))

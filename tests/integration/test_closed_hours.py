@@ -5,7 +5,6 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from providers.sandbox import Sandbox
 from providers.twelve_data.forex import Hours, session_at
 from relay.app import DIRECTORY
 from relay.core.intervals import next_open
@@ -17,8 +16,10 @@ from relay.protocol.client_requests import PastWanted as Wanted
 from relay.streams.gaps import SeriesGap
 from relay.streams.series import Missing, Series
 from tests.conftest import StartRelay
-from tests.support.running_relay import Running, eventually
-from tests.unit.test_intervals import at
+from tests.support.conditions import eventually
+from tests.support.moments import at
+from tests.support.running_relay import Running
+from tests.support.sandbox import Sandbox
 
 
 def market(hours: Hours = Hours.MONEY) -> TradingHours:

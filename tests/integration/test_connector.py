@@ -23,7 +23,8 @@ from relay.network.connector import (
     line_of,
 )
 from relay.network.http_sessions import CountedSocket, open_session
-from tests.support.running_relay import eventually
+from tests.support.conditions import eventually
+from tests.support.loopback_server import app_of, loopback_server
 
 
 class Transport:
@@ -256,7 +257,7 @@ async def test_little_is_read_of_a_websocket_that_is_being_closed(case: Case) ->
 async def url() -> AsyncIterator[str]:
     """A server that answers much, or speaks WebSocket."""
 
-    async def serve(request: web.BaseRequest) -> web.StreamResponse:
+    async def serve(request: web.Request) -> web.StreamResponse:
         if request.headers.get("Upgrade") == "websocket":
             socket = web.WebSocketResponse()
             await socket.prepare(request)
@@ -265,11 +266,8 @@ async def url() -> AsyncIterator[str]:
             return socket
         return web.Response(body=b"x" * 1_000_000)
 
-    runner = web.ServerRunner(web.Server(serve), shutdown_timeout=0.1)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    yield f"http://127.0.0.1:{runner.addresses[0][1]}"
-    await runner.cleanup()
+    async with loopback_server(app_of(serve)) as host:
+        yield f"http://{host}"
 
 
 async def test_sessions_open_connections_with_a_line(url: str) -> None:

@@ -14,8 +14,9 @@ from relay.app import RelayLimits
 from relay.protocol import frames
 from relay.web.ws.route import ClientPings
 from tests.conftest import StartRelay
+from tests.support.conditions import eventually
 from tests.support.raw_socket import RawClient
-from tests.support.running_relay import Running, WsClient, eventually
+from tests.support.running_relay import Running, WsClient
 
 
 async def test_clients_with_the_same_streams_share_one_group_and_others_do_not(relay: Running) -> None:

@@ -17,7 +17,6 @@ import aiohttp
 import pytest
 
 from providers.binance import BinanceProvider
-from providers.sandbox import Sandbox
 from providers.twelve_data import TwelveDataProvider
 from relay import PriceUpdate, ProviderInfo, Watchlist, hookimpl
 from relay.app import HISTORY, STORE, RelayLimits
@@ -29,7 +28,9 @@ from relay.supervision.timing import FeedTiming
 from relay.web.http.cached_body import takes_gzip
 from relay.web.http.history import ROUTE
 from tests.conftest import StartRelay
-from tests.support.running_relay import PREFIX, Message, Running, eventually
+from tests.support.conditions import eventually
+from tests.support.running_relay import PREFIX, Message, Running
+from tests.support.sandbox import Sandbox
 
 START = 1_700_000_040 // 60 * 60
 KEY = StreamKey("BTCUSDT", "1m")

@@ -6,6 +6,7 @@ import inspect
 import re
 import time
 from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +14,15 @@ import pytest
 from aiohttp import WSMsgType, web
 
 import relay
-from providers.sandbox import Sandbox
 from relay import API_VERSION, Memory, OpenHours, StreamKey, Watchlist
 from relay.plugins import author_api, discovery, hookspecs
 from relay.plugins.loader import PluginHost
 from relay.testing import Tolerances, WatchedFeed, check_provider, open_provider
 from tests.conftest import StartRelay
 from tests.integration.test_plugins import opened, path_of, provider_of, tally
-from tests.support.running_relay import eventually
+from tests.support.conditions import eventually
+from tests.support.loopback_server import loopback_server
+from tests.support.sandbox import Sandbox
 
 GUIDE = (Path(__file__).parents[2] / "providers" / "README.md").read_text(encoding="utf-8")
 HOOKS = {spec.__name__: spec for spec in hookspecs.HOOKS}
@@ -244,19 +246,8 @@ async def test_hooks_may_take_fewer_arguments() -> None:
 @pytest.fixture
 async def serve() -> AsyncIterator[Callable[[web.Application], Any]]:
     """Serve small venues on loopback."""
-    runners: list[web.AppRunner] = []
-
-    async def start(app: web.Application) -> str:
-        runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=0.1)
-        runners.append(runner)
-        await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        host, port = runner.addresses[0][:2]
-        return f"{host}:{port}"
-
-    yield start
-    for runner in runners:
-        await runner.cleanup()
+    async with AsyncExitStack() as servers:
+        yield lambda app: servers.enter_async_context(loopback_server(app))
 
 
 QUICK = Tolerances(settle_s=0.1)

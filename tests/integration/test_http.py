@@ -10,13 +10,14 @@ import aiohttp
 import pytest
 
 from providers import BUILTIN
-from providers.sandbox import Sandbox
 from relay import API_VERSION, Candle, Instrument, PriceUpdate, ProviderInfo, Watchlist, hookimpl
 from relay.app import DIRECTORY, STORE, RelayLimits
 from relay.plugins.cancellation import PluginTiming
 from tests.conftest import StartRelay
+from tests.support.conditions import eventually
 from tests.support.raw_socket import HANDSHAKE
-from tests.support.running_relay import Answer, Running, eventually
+from tests.support.running_relay import Answer, Running
+from tests.support.sandbox import Sandbox
 
 SECRETS = ("sandbox-key", "Traceback", "site-packages", ".py", "http://127", "127.0.0.1", "/tmp", "/home")
 

@@ -7,8 +7,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from providers.sandbox import Sandbox, until
-from relay.core.clock import Clock, ProviderClock
+from relay.core.clock import Clock
 from relay.core.model import Candle, PriceUpdate, StreamKey
 from relay.protocol import frames
 from relay.protocol.client_requests import SubscribeOptions
@@ -17,9 +16,12 @@ from relay.streams.outbox import HIGH_WATER, Outbox
 from relay.streams.slow_consumers import SlowConsumerLimits
 from relay.streams.subscriptions import Stream, Subscriber
 from tests.conftest import StartRelay
+from tests.support.conditions import eventually
+from tests.support.feeder import Feeder
 from tests.support.pipe import Pipe
 from tests.support.raw_socket import parsed
-from tests.support.running_relay import Running, eventually
+from tests.support.running_relay import Running
+from tests.support.sandbox import Sandbox
 
 NAMES = ("AAA", "BBB", "CCC")
 OPTIONS = (
@@ -36,26 +38,6 @@ FILLER = frames.frame(b'{"type":"filler","x":"' + b"x" * (HIGH_WATER + 1) + b'"}
 def stall(pipe: Pipe) -> None:
     pipe.is_stalled = True
     pipe.write(FILLER)
-
-
-class Feeder:
-    """Stands where a supervisor does, without linger."""
-
-    has_history = False
-
-    close_grace_s = 5.0
-
-    def __init__(self, hub: Hub) -> None:
-        self.clock = ProviderClock(Clock())
-        self.carried: set[Stream] = set()
-        self._hub = hub
-
-    def wanted(self, stream: Stream) -> None:
-        self.carried.add(stream)
-
-    def unwanted(self, stream: Stream) -> None:
-        self.carried.remove(stream)
-        self._hub.remove(stream)
 
 
 class Follower(NamedTuple):
@@ -328,7 +310,7 @@ async def test_two_clients_of_a_stream_cause_one_upstream_subscription(
     await first.close()
     await second.update()
     await second.ask("unsubscribe", symbol="BTCUSDT", interval="1m")
-    await until(lambda: not sandbox.binance.subscribed)
+    await eventually(lambda: not sandbox.binance.subscribed)
     await eventually(lambda: not relay.hub.streams)
     assert sandbox.binance.connects == 1
 
@@ -356,7 +338,7 @@ async def test_150_streams_use_two_connections_and_5_messages_a_second(relay: Ru
     await client.ask("unsubscribe", streams=names[:10])
     await client.ask("subscribe", streams=names[100:])
     await client.ask("subscribe", streams=names[:10])
-    await until(lambda: len(sandbox.binance.subscribed) == 150, timeout_s=30)
+    await eventually(lambda: len(sandbox.binance.subscribed) == 150, timeout_s=30)
     seen: set[str] = set()
     while len(seen) < 150:
         update = await client.update()

@@ -14,7 +14,7 @@ import aiohttp
 import pytest
 
 from providers.binance import BinanceProvider
-from providers.sandbox import Pair, Sandbox
+from providers.sandbox.listings import Pair
 from providers.twelve_data import TwelveDataProvider
 from relay.app import DIRECTORY, IDENTITIES, STORE, RelayLimits
 from relay.core.clock import Clock, ProviderClock
@@ -29,7 +29,9 @@ from relay.storage.inspect import overview, reading
 from relay.storage.store import Store
 from relay.storage.verify import verify
 from tests.conftest import StartRelay
-from tests.support.running_relay import Running, eventually
+from tests.support.conditions import eventually
+from tests.support.running_relay import Running
+from tests.support.sandbox import Sandbox
 
 OLD = Pair("LUNAUSDT", "LUNA", "USDT", 80.0, 4, 2, 900_000.0, 400_000, 0.001, date(2022, 1, 3))
 HOUR = 3600

@@ -11,7 +11,7 @@ from relay.core.rate_limits import TokenBucket
 from relay.network.read_slices import SLICE_BYTES
 from relay.web.inlet import OVER_LIMIT_BURST, REQUEST_BYTES, Inlet
 from tests.conftest import StartRelay
-from tests.support.running_relay import eventually
+from tests.support.conditions import eventually
 
 
 class Socket:

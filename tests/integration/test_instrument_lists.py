@@ -11,7 +11,8 @@ from relay import API_VERSION, Instrument, ProviderInfo, hookimpl
 from relay.app import DIRECTORY
 from relay.instruments.directory import Directory
 from tests.conftest import StartRelay
-from tests.support.running_relay import Running, eventually
+from tests.support.conditions import eventually
+from tests.support.running_relay import Running
 
 COUNT = 3000
 

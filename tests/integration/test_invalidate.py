@@ -17,7 +17,7 @@ from relay.storage.inspect import overview, reading
 from relay.storage.store import Store
 from relay.storage.verify import verify
 from tests.conftest import StartRelay
-from tests.support.running_relay import eventually
+from tests.support.conditions import eventually
 
 
 class Shares:

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from providers import BUILTIN
-from providers.sandbox import Sandbox
 from relay import API_VERSION, Candle, PriceUpdate, ProviderInfo, Watchlist, hookimpl
 from relay.app import HISTORY
 from relay.core.model import StreamKey
@@ -18,6 +17,7 @@ from relay.history.range_walk import CandleSource, PageRequest
 from relay.protocol.client_requests import SubscribeOptions
 from tests.conftest import StartRelay
 from tests.support.running_relay import Running, WsClient
+from tests.support.sandbox import Sandbox
 
 
 async def test_snapshot_comes_after_the_state_and_before_updates(client: WsClient, sandbox: Sandbox) -> None:

@@ -11,11 +11,12 @@ from typing import Any
 
 import pytest
 
-from providers.sandbox import Sandbox
 from relay.telemetry.events import event
 from relay.telemetry.logs import OWN_FIELDS, JsonFormatter, set_up_logs
 from tests.conftest import StartRelay
-from tests.support.running_relay import Running, eventually
+from tests.support.conditions import eventually
+from tests.support.running_relay import Running
+from tests.support.sandbox import Sandbox
 
 ROOT = Path(__file__).parents[2]
 LEVELS = {"debug", "info", "warning", "error", "exception"}

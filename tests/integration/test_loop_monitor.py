@@ -18,7 +18,7 @@ from relay.plugins.discovery import import_named
 from relay.telemetry.loop_monitor import Blocks, CodePlace, LoopMonitor, owners, place_of
 from tests.conftest import StartRelay
 from tests.integration.test_plugins import path_of
-from tests.support.running_relay import eventually
+from tests.support.conditions import eventually
 
 
 def line_of(text: str, after: str = "") -> int:

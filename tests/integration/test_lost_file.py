@@ -28,7 +28,7 @@ from relay.storage.database import FileChecks
 from relay.storage.inspect import overview, reading, vacuum
 from relay.storage.store import Store
 from relay.storage.verify import verify
-from tests.support.running_relay import eventually
+from tests.support.conditions import eventually
 
 KEY = StreamKey("BTCUSDT", "1m")
 FAST = FileChecks(check_s=0.02, absent_s=0.1, verify_s=0.05)

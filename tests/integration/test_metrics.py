@@ -6,12 +6,13 @@ import aiohttp
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
-from providers.sandbox import Sandbox
 from relay.app import HISTORY, LOOP_MONITOR, STORE, SUPERVISORS
 from relay.telemetry.loop_monitor import BEAT_S
 from tests.conftest import StartRelay
+from tests.support.conditions import eventually
 from tests.support.metrics_page import scrape
-from tests.support.running_relay import Running, WsClient, eventually
+from tests.support.running_relay import Running, WsClient
+from tests.support.sandbox import Sandbox
 
 HISTORY_ROUTE = "/api/v1/market-data/history"
 

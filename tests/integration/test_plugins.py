@@ -17,7 +17,6 @@ import pytest
 from click.testing import CliRunner
 
 from providers import BUILTIN
-from providers.sandbox import Sandbox
 from relay import (
     API_VERSION,
     AuthenticationFailed,
@@ -47,7 +46,9 @@ from relay.plugins import discovery
 from relay.plugins.cancellation import PluginTiming, end_task
 from relay.plugins.loader import PluginHost
 from relay.plugins.provider import Provider, new_session
-from tests.support.running_relay import Running, config_of, eventually, start_relay
+from tests.support.conditions import eventually
+from tests.support.running_relay import Running, config_of, start_relay
+from tests.support.sandbox import Sandbox
 
 # Limits are short here, and who keeps to them has to have the time for it.
 pytestmark = pytest.mark.usefixtures("patient_loop")

@@ -9,12 +9,13 @@ import pytest
 
 from providers import BUILTIN
 from providers.binance import BinanceProvider
-from providers.sandbox import Sandbox
 from providers.twelve_data import TwelveDataProvider
 from relay import API_VERSION, Candle, Instrument, PriceUpdate, ProviderInfo, Watchlist, hookimpl
 from relay.app import DIRECTORY, STORE, RelayLimits
 from relay.instruments.saved_list import ListWaits
-from tests.support.running_relay import PATIENCE_S, Running, WsClient, eventually
+from tests.support.conditions import LONGEST_WAIT_S, eventually
+from tests.support.running_relay import Running, WsClient
+from tests.support.sandbox import Sandbox
 
 StartRelay = Callable[..., Awaitable[Running]]
 
@@ -161,7 +162,7 @@ async def test_a_symbol_that_is_listed_a_moment_later_is_found_by_who_asks_for_i
     async def status() -> int:
         return (await relay.get("history", symbol="NEWUSDT", interval="1m", limit=2)).status
 
-    async with asyncio.timeout(PATIENCE_S):
+    async with asyncio.timeout(LONGEST_WAIT_S):
         while await status() == 404:
             await relay.get("symbols")
     assert await status() == 200

@@ -1,6 +1,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
 from email.utils import formatdate
 
 import aiohttp
@@ -20,6 +21,7 @@ from relay import (
     ask_rest,
     retry_after_s,
 )
+from tests.support.loopback_server import app_of, loopback_server
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -29,37 +31,21 @@ class Service:
 
     def __init__(self) -> None:
         self.asked: list[str] = []
-        self._runners: list[web.AppRunner] = []
+        self.servers = AsyncExitStack()
 
     async def host(self, name: str, handler: Handler) -> str:
         async def handle(request: web.Request) -> web.StreamResponse:
             self.asked.append(name)
             return await handler(request)
 
-        app = web.Application()
-        app.router.add_get("/{tail:.*}", handle)
-        runner = web.AppRunner(app, shutdown_timeout=0.1)
-        await runner.setup()
-        self._runners.append(runner)
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        return f"http://127.0.0.1:{runner.addresses[0][1]}"
-
-    async def close(self) -> None:
-        for runner in self._runners:
-            await runner.cleanup()
+        return f"http://{await self.servers.enter_async_context(loopback_server(app_of(handle)))}"
 
 
 @pytest.fixture
 async def service() -> AsyncIterator[Service]:
     service = Service()
-    yield service
-    await service.close()
-
-
-@pytest.fixture
-async def session() -> AsyncIterator[aiohttp.ClientSession]:
-    async with aiohttp.ClientSession() as session:
-        yield session
+    async with service.servers:
+        yield service
 
 
 def answering(status: int, text: str = "{}", **headers: str) -> Handler:

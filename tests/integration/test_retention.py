@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from providers.sandbox import Sandbox
 from relay.app import STORE
 from relay.config.parsers import Period
 from relay.config.settings import load_config
@@ -24,7 +23,8 @@ from relay.storage.retention import Retention
 from relay.storage.store import Store
 from relay.storage.verify import verify
 from tests.conftest import StartRelay
-from tests.support.running_relay import eventually
+from tests.support.conditions import eventually
+from tests.support.sandbox import Sandbox
 from tests.unit.test_history import FakeProvider
 from tests.unit.test_history import final as candle
 

@@ -18,7 +18,8 @@ from relay.storage.database import FileChecks
 from relay.storage.revisions import MOST
 from relay.storage.store import Store
 from tests.conftest import StartRelay
-from tests.support.running_relay import Message, Running, WsClient, eventually
+from tests.support.conditions import eventually
+from tests.support.running_relay import Message, Running, WsClient
 
 KEY = StreamKey("X", "1m")
 

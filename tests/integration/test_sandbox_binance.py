@@ -13,8 +13,9 @@ import orjson
 import pytest
 from aiohttp import WSMsgType
 
-from providers.sandbox import GARBAGE, BinanceStandIn, Market, SandboxClock, until
-from tests.support.patience import steps
+from tests.support.conditions import eventually
+from tests.support.process_pauses import steps
+from tests.support.sandbox import GARBAGE, BinanceStandIn, StagedClock, StagedMarket
 
 Json = Any
 
@@ -23,22 +24,16 @@ DAY_MS = 86_400_000
 
 
 @pytest.fixture
-async def session() -> AsyncIterator[aiohttp.ClientSession]:
-    async with aiohttp.ClientSession() as session:
-        yield session
-
-
-@pytest.fixture
 async def binance() -> AsyncIterator[BinanceStandIn]:
     """Sixty times faster than life: a minute candle each second, an update every 0.1 s."""
-    async with BinanceStandIn(Market(1), SandboxClock(speed=60), pace_s=0.1, messages_per_second=None) as stand_in:
+    async with BinanceStandIn(StagedMarket(1), StagedClock(speed=60), pace_s=0.1, messages_per_second=None) as stand_in:
         yield stand_in
 
 
 @pytest.fixture
 async def calm() -> AsyncIterator[BinanceStandIn]:
     """At the speed of life."""
-    async with BinanceStandIn(Market(1), SandboxClock()) as stand_in:
+    async with BinanceStandIn(StagedMarket(1), StagedClock()) as stand_in:
         yield stand_in
 
 
@@ -268,8 +263,8 @@ async def test_closing_comes_a_few_milliseconds_after_the_candle(
 
 
 async def test_closings_of_2021_come_late_and_only_after_trades(session: aiohttp.ClientSession) -> None:
-    clock = SandboxClock(speed=60)
-    async with BinanceStandIn(Market(1), clock, pace_s=0.1, closings="traded") as binance:
+    clock = StagedClock(speed=60)
+    async with BinanceStandIn(StagedMarket(1), clock, pace_s=0.1, closings="traded") as binance:
         url = f"{binance.ws_url}/stream?streams=btcusdt@kline_1m/lrcbtc@kline_1s"
         async with session.ws_connect(url) as socket:
             messages = [message["data"] for message in await events(socket, 2.4)]
@@ -281,7 +276,7 @@ async def test_closings_of_2021_come_late_and_only_after_trades(session: aiohttp
 
 async def test_pace_between_updates(session: aiohttp.ClientSession) -> None:
     async with (
-        BinanceStandIn(Market(1), SandboxClock(), pace_s=0.2) as binance,
+        BinanceStandIn(StagedMarket(1), StagedClock(), pace_s=0.2) as binance,
         session.ws_connect(f"{binance.ws_url}/ws/btcusdt@kline_1d") as socket,
     ):
         stamps = [(await next_event(socket))["E"] for _ in range(5)]
@@ -300,7 +295,7 @@ async def test_shifted_day_is_cut_in_its_zone(session: aiohttp.ClientSession, bi
 
 
 async def test_server_pings_and_drops_who_does_not_answer(session: aiohttp.ClientSession) -> None:
-    async with BinanceStandIn(Market(1), ping_every_s=0.1) as binance:
+    async with BinanceStandIn(StagedMarket(1), ping_every_s=0.1) as binance:
         async with session.ws_connect(f"{binance.ws_url}/ws", autoping=False) as socket:
             first = await socket.receive(timeout=20)
             assert first.type is WSMsgType.PING
@@ -313,11 +308,11 @@ async def test_server_pings_and_drops_who_does_not_answer(session: aiohttp.Clien
 
 
 async def test_connection_that_answers_pings_lives(session: aiohttp.ClientSession) -> None:
-    stand_in = BinanceStandIn(Market(1), ping_every_s=0.1, pong_within_s=60.0, messages_per_second=None)
+    stand_in = BinanceStandIn(StagedMarket(1), ping_every_s=0.1, pong_within_s=60.0, messages_per_second=None)
     async with stand_in as binance, session.ws_connect(f"{binance.ws_url}/ws") as socket:
         reading = asyncio.create_task(socket.receive())
         (connection,) = binance._open.values()
-        await until(lambda: len(binance.control_messages) >= 10, timeout_s=20)
+        await eventually(lambda: len(binance.control_messages) >= 10, timeout_s=20)
         assert {message.kind for message in binance.control_messages} == {"pong"}
         # A pong begins its time anew.
         assert not binance._gives_up_on(connection, connection.opened + 60.5)
@@ -336,7 +331,7 @@ async def test_pings_pongs_and_requests_all_count_for_five_a_second(
         assert calm.rate_violations == 0
         await socket.pong()
         assert (await socket.receive(timeout=20)).type in (WSMsgType.PONG, WSMsgType.CLOSE)
-        await until(lambda: calm.connections == 0)
+        await eventually(lambda: calm.connections == 0)
     assert socket.close_code == 1008
     assert calm.rate_violations == 1
     assert calm.max_messages_in_any_second() == 6
@@ -345,22 +340,10 @@ async def test_pings_pongs_and_requests_all_count_for_five_a_second(
 
 async def test_connection_ends_after_its_longest_life(session: aiohttp.ClientSession) -> None:
     async with (
-        BinanceStandIn(Market(1), connection_life_s=0.2) as binance,
+        BinanceStandIn(StagedMarket(1), connection_life_s=0.2) as binance,
         session.ws_connect(f"{binance.ws_url}/ws") as socket,
     ):
         assert (await socket.receive(timeout=20)).type is WSMsgType.CLOSE
-
-
-async def test_300_connects_in_five_minutes_are_counted_and_may_be_enforced(session: aiohttp.ClientSession) -> None:
-    async with BinanceStandIn(Market(1), connects_enforced=True) as binance:
-        for _ in range(300):
-            async with session.ws_connect(f"{binance.ws_url}/ws"):
-                pass
-        with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
-            await session.ws_connect(f"{binance.ws_url}/ws")
-        assert refused.value.status == 429
-        assert binance.connects == 300
-        assert binance.max_connects_within(300) == 301
 
 
 async def test_shutdown_is_announced_raw_and_combined(session: aiohttp.ClientSession, calm: BinanceStandIn) -> None:
@@ -540,9 +523,9 @@ async def test_status_of_a_pair_can_change(session: aiohttp.ClientSession, binan
 
 
 async def test_time_and_date_follow_the_exchanges_clock(session: aiohttp.ClientSession) -> None:
-    clock = SandboxClock(offset_s=-86_400 * 30)
+    clock = StagedClock(offset_s=-86_400 * 30)
     async with (
-        BinanceStandIn(Market(1), clock) as binance,
+        BinanceStandIn(StagedMarket(1), clock) as binance,
         session.get(f"{binance.rest_url}/api/v3/time") as answer,
     ):
         server_time = (await answer.json())["serverTime"] / 1000
@@ -553,7 +536,7 @@ async def test_time_and_date_follow_the_exchanges_clock(session: aiohttp.ClientS
 
 
 async def test_weights_then_429_then_418(session: aiohttp.ClientSession) -> None:
-    async with BinanceStandIn(Market(1), SandboxClock(), weight_limit=22, ban_after=2) as binance:
+    async with BinanceStandIn(StagedMarket(1), StagedClock(), weight_limit=22, ban_after=2) as binance:
         used, statuses, waits = [], [], []
         for path in ("ping", "exchangeInfo", "ping", "ping", "ping", "ping", "ping"):
             async with session.get(f"{binance.rest_url}/api/v3/{path}") as answer:
@@ -577,7 +560,7 @@ async def test_dropped_connections_get_no_close_frame(session: aiohttp.ClientSes
         message = await socket.receive(timeout=20)
         assert message.type in (WSMsgType.CLOSED, WSMsgType.ERROR)
         assert socket.close_code == 1006
-    await until(lambda: calm.connections == 0)
+    await eventually(lambda: calm.connections == 0)
 
 
 async def test_orderly_close_with_a_code(session: aiohttp.ClientSession, calm: BinanceStandIn) -> None:

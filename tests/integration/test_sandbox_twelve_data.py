@@ -12,8 +12,9 @@ import orjson
 import pytest
 from aiohttp import WSMsgType
 
-from providers.sandbox import Market, Sandbox, SandboxClock, TwelveDataStandIn, until
-from tests.support.patience import steps
+from tests.support.conditions import eventually
+from tests.support.process_pauses import steps
+from tests.support.sandbox import Sandbox, StagedClock, StagedMarket, TwelveDataStandIn
 
 Json = Any
 
@@ -22,18 +23,12 @@ WEDNESDAY = "2026-10-14 12:00:30"
 SUNDAY = "2026-10-18 12:00:30"
 
 
-def clock_at(moment: str, speed: float = 1.0) -> SandboxClock:
-    return SandboxClock(speed, datetime.fromisoformat(moment).replace(tzinfo=UTC).timestamp() - time.time())
+def clock_at(moment: str, speed: float = 1.0) -> StagedClock:
+    return StagedClock(speed, datetime.fromisoformat(moment).replace(tzinfo=UTC).timestamp() - time.time())
 
 
 def stand_in_at(moment: str = WEDNESDAY, speed: float = 1.0, **options: Any) -> TwelveDataStandIn:
-    return TwelveDataStandIn(Market(1), clock_at(moment, speed), **{"credits_per_minute": 1000, **options})
-
-
-@pytest.fixture
-async def session() -> AsyncIterator[aiohttp.ClientSession]:
-    async with aiohttp.ClientSession() as session:
-        yield session
+    return TwelveDataStandIn(StagedMarket(1), clock_at(moment, speed), **{"credits_per_minute": 1000, **options})
 
 
 @pytest.fixture
@@ -445,7 +440,7 @@ async def test_plan_limits_the_symbols(session: aiohttp.ClientSession) -> None:
         assert answer["status"] == "warning"
         assert answer["fails"][0]["symbol"] == "GBP/USD"
         await socket.send_json({"action": "unsubscribe", "params": {"symbols": "EUR/USD"}})
-        await until(lambda: exchange.subscribed == [])
+        await eventually(lambda: exchange.subscribed == [])
 
 
 async def test_reset_and_heartbeat(session: aiohttp.ClientSession, exchange: TwelveDataStandIn) -> None:
@@ -465,7 +460,7 @@ async def test_fourth_connection_closes_the_oldest(session: aiohttp.ClientSessio
         assert exchange.connections == 3
         async with session.ws_connect(url):
             assert (await oldest.receive(timeout=20)).type is WSMsgType.CLOSE
-            await until(lambda: exchange.connections == 3)
+            await eventually(lambda: exchange.connections == 3)
 
 
 async def test_client_without_heartbeats_is_closed(session: aiohttp.ClientSession) -> None:

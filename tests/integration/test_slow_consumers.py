@@ -1,11 +1,11 @@
 """Clients that do not keep up: they cost the others nothing, lose no closed candle, and go when it takes too long."""
 
-from providers.sandbox import Sandbox
 from relay.app import RelayLimits
 from relay.streams.slow_consumers import SlowConsumerLimits
 from tests.conftest import StartRelay
+from tests.support.conditions import eventually
 from tests.support.raw_socket import parsed, raw_clients
-from tests.support.running_relay import eventually
+from tests.support.sandbox import Sandbox
 
 SYMBOLS = ("BTCUSDT", "ETHUSDT", "SOLUSDT", "XRPUSDT", "ADAUSDT", "DOGEUSDT", "BNBUSDT")
 LONGER = [f"{symbol}@{interval}" for symbol in SYMBOLS for interval in ("1m", "3m", "5m", "15m", "30m", "1h")]

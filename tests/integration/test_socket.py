@@ -12,7 +12,8 @@ from aiohttp.test_utils import TestClient
 
 from relay.web.ws.socket import Socket
 from tests.conftest import StartRelay
-from tests.support.running_relay import Closed, Running, WsClient, eventually
+from tests.support.conditions import eventually
+from tests.support.running_relay import Closed, Running, WsClient
 
 
 def ping_of(size: int) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 import aiosqlite
 from aiohttp import web
 
+from tests.support.loopback_server import app_of, loopback_server
 from tests.support.sped_up_time import STEP_S, Time, run
 
 
@@ -69,16 +70,12 @@ def test_a_request_over_a_socket_takes_no_time_but_that_of_its_server() -> None:
             await asyncio.sleep(120)
             return web.Response(text="late")
 
-        app = web.Application()
-        app.router.add_get("/", answer)
-        runner = web.AppRunner(app)
-        await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        host, port = runner.addresses[0][:2]
-        async with ClientSession() as session, session.get(f"http://{host}:{port}/") as response:
-            text = await response.text()
-        await runner.cleanup()
-        return text
+        async with (
+            loopback_server(app_of(answer)) as host,
+            ClientSession() as session,
+            session.get(f"http://{host}/") as response,
+        ):
+            return await response.text()
 
     assert run(now, main()) == "late"
     assert 120 <= now.passed_s < 300

@@ -2,8 +2,8 @@
 
 import time
 
-from providers.sandbox import Sandbox
 from tests.support.running_relay import Running
+from tests.support.sandbox import Sandbox
 
 
 async def test_throttled_client_gets_few_updates_and_always_the_last(relay: Running, sandbox: Sandbox) -> None:

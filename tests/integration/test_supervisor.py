@@ -8,18 +8,18 @@ from contextlib import asynccontextmanager
 from functools import partial
 
 import pytest
-from aiohttp import web
 
 from providers import BUILTIN
 from providers.binance import BinanceProvider
-from providers.sandbox import Sandbox
 from providers.twelve_data import TwelveDataProvider
 from relay import API_VERSION, Candle, PriceUpdate, ProviderInfo, Watchlist, hookimpl
-from relay.app import SUPERVISORS, RelayLimits, build_app
+from relay.app import SUPERVISORS, RelayLimits
 from relay.core.clock import Clock
 from relay.supervision.supervisor import Supervisor
 from relay.supervision.timing import FeedTiming
-from tests.support.running_relay import Running, config_of, eventually, settings_of, start_relay
+from tests.support.conditions import eventually
+from tests.support.running_relay import Running, start_relay
+from tests.support.sandbox import Sandbox
 from tests.support.soak import Habit, MarketTruth, SoakClient, StreamCheck
 
 StartRelay = Callable[..., Awaitable[Running]]
@@ -201,11 +201,7 @@ async def test_three_day_candles_come_with_the_phase_of_their_pair(
 async def test_a_wall_clock_that_jumps_or_runs_behind_changes_nothing(sandbox: Sandbox) -> None:
     wrong_by_s = -3 * 3600.0
     clock = Clock(wall=lambda: time.time() + wrong_by_s)
-    app = build_app(config_of(settings_of(sandbox)), BUILTIN, clock)
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=2.0, handle_signals=False)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    relay = Running(app, runner, f"http://127.0.0.1:{runner.addresses[0][1]}")
+    relay = await start_relay(sandbox, clock=clock)
     try:
         async with watching(relay, sandbox, bars=30) as (client, sampler):
             check = client.checks["BTCUSDT@1s"]

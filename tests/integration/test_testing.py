@@ -13,7 +13,6 @@ import pytest
 from aiohttp import ClientError, WSServerHandshakeError, web
 
 from providers.binance import BinanceProvider
-from providers.sandbox import Sandbox
 from providers.twelve_data import TwelveDataProvider
 from relay import (
     API_VERSION,
@@ -33,7 +32,9 @@ from relay.testing import DoesNotConform, Tolerances, WatchedFeed, check_provide
 from relay.testing.check_speed import typical
 from relay.testing.tolerances import UNKNOWN_SYMBOL
 from tests.integration.test_plugins import path_of, provider_of, tally
+from tests.support.loopback_server import app_of, loopback_server
 from tests.support.running_relay import settings_of
+from tests.support.sandbox import Sandbox
 
 # Limits are short here, and who keeps to them has to have the time for it.
 pytestmark = pytest.mark.usefixtures("patient_loop")
@@ -330,14 +331,8 @@ async def venue() -> AsyncIterator[str]:
         sender.cancel()
         return socket
 
-    app = web.Application()
-    app.add_routes([web.get("/", serve)])
-    runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=0.1)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    host, port = runner.addresses[0][:2]
-    yield f"http://{host}:{port}/"
-    await runner.cleanup()
+    async with loopback_server(app_of(serve)) as host:
+        yield f"http://{host}/"
 
 
 async def told(socket: Any, watchlist: Any) -> AsyncIterator[PriceUpdate]:

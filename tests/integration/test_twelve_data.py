@@ -2,30 +2,25 @@ import asyncio
 import contextlib
 import json
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from itertools import pairwise
-from typing import Any
 
 import aiohttp
 import orjson
 import pytest
 from aiohttp import web
 
-from providers.sandbox import SandboxClock, TwelveDataStandIn
 from providers.twelve_data import TwelveDataProvider
 from providers.twelve_data.answers import INTERVALS, KeyRefused, SeriesAnswer, read_series, refusal
 from providers.twelve_data.forex import Hours, hours_of
 from providers.twelve_data.polled import PolledStream
-from providers.twelve_data.polling import Polls
-from providers.twelve_data.waits import WAITS, Waits
+from providers.twelve_data.waits import Waits
 from relay import (
     AuthenticationFailed,
     BadAnswer,
     Candle,
-    Clock,
     Instrument,
-    Memory,
     PriceUpdate,
     ProviderError,
     ProviderUnavailable,
@@ -35,133 +30,11 @@ from relay import (
     UnknownSymbol,
     is_unreadable,
 )
-from tests.support.pump import Pump, keys
-
-KEY = "hush-hush-0123456789"
-EUR = StreamKey("EUR/USD", "1m")
-
-
-def at(text: str) -> int:
-    return int(datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp())
-
-
-class FakeTime(SandboxClock):
-    """The exchange's time, which goes on only when a test says so."""
-
-    def __init__(self, start: str = "2026-01-14 12:00:20") -> None:
-        super().__init__()
-        self.at = float(at(start))
-
-    def now(self) -> float:
-        return self.at
-
-
-class Plugin:
-    """The provider as the host calls it, with a clock of its own that may differ from the exchange's."""
-
-    def __init__(
-        self,
-        session: aiohttp.ClientSession,
-        urls: Sequence[str],
-        time: FakeTime,
-        skew: float = 0.0,
-        memory: Memory | None = None,
-        waits: Waits = WAITS,
-        **settings: object,
-    ) -> None:
-        self.time = time
-        self.provider = TwelveDataProvider(
-            Clock(wall=lambda: time.at + skew, monotonic=lambda: time.at - 1000.0), waits
-        )
-        if memory is not None:
-            self.provider.relay_memory(memory=memory)
-        self.session = session
-        self.settings: dict[str, Any] = {
-            setting.name: setting.default for setting in self.provider.relay_provider().settings
-        }
-        self.settings |= {"api_key": Secret(KEY), "rest_url": tuple(urls)} | settings
-
-    def pump(self, *names: str) -> Pump:
-        return Pump(
-            lambda watchlist: self.provider.relay_stream(
-                watchlist=watchlist, session=self.session, settings=self.settings
-            ),
-            keys(*names),
-        )
-
-    def feed(self, *names: str) -> "DrivenFeed":
-        return DrivenFeed(self, keys(*names))
-
-    async def candles(self, symbol: str, interval: str, start: int | None, end: int, limit: int) -> Sequence[Candle]:
-        return await self.provider.relay_candles(
-            symbol=symbol,
-            interval=interval,
-            start=start,
-            end=end,
-            limit=limit,
-            session=self.session,
-            settings=self.settings,
-        )
-
-    async def times(self, symbol: str, interval: str, start: int | None, end: int, limit: int) -> list[int]:
-        return [candle.time for candle in await self.candles(symbol, interval, start, end, limit)]
-
-    async def instruments(self) -> Sequence[Instrument]:
-        return await self.provider.relay_instruments(session=self.session, settings=self.settings)
-
-
-class DrivenFeed(Pump):
-    """The steps of the polling loop, taken by a test instead of by time."""
-
-    def __init__(self, plugin: Plugin, streams: Sequence[StreamKey]) -> None:
-        super().__init__(lambda watchlist: self.polls.updates(), streams)
-        self.time = plugin.time
-        self.polled: list[float] = []
-        self.polls: Polls = plugin.provider.polls(self.watchlist, plugin.session, plugin.settings)
-
-    async def run(self, seconds: float) -> list[PriceUpdate]:
-        """Let time pass; return what came meanwhile."""
-        before = len(self.updates)
-        end = self.time.at + seconds
-        while self.time.at < end:
-            self.updates += self.polls.note_wishes()
-            poll, wait_s = self.polls.plan()
-            if poll is None:
-                assert wait_s > 0
-                self.time.at = min(end, self.time.at + wait_s)
-            else:
-                self.polled.append(self.time.at)
-                self.time.at += 0.2
-                self.updates += self.polls.take(await self.polls.ask(poll))
-        return self.updates[before:]
-
-
-def asked(exchange: TwelveDataStandIn) -> list[Any]:
-    """Return the calls that the exchange got, except those about the account."""
-    return [call for call in exchange.requests if call.path != "/api_usage"]
-
-
-@pytest.fixture
-def time() -> FakeTime:
-    return FakeTime()
-
-
-@pytest.fixture
-async def exchange(time: FakeTime) -> AsyncIterator[TwelveDataStandIn]:
-    async with TwelveDataStandIn(clock=time, api_key=KEY) as exchange:
-        yield exchange
-
-
-@pytest.fixture
-async def session() -> AsyncIterator[aiohttp.ClientSession]:
-    async with aiohttp.ClientSession() as session:
-        yield session
-
-
-@pytest.fixture
-def plugin(exchange: TwelveDataStandIn, session: aiohttp.ClientSession, time: FakeTime) -> Plugin:
-    return Plugin(session, [exchange.rest_url], time)
-
+from tests.support.loopback_server import app_of, loopback_server
+from tests.support.moments import at
+from tests.support.pump import keys
+from tests.support.sandbox import TwelveDataStandIn
+from tests.support.twelve_data_plugin import EUR, KEY, DrivenFeed, FakeTime, Plugin, asked
 
 # ---- what an answer means ---------------------------------------------------------------------------------------
 
@@ -1047,9 +920,9 @@ async def test_pages_before_one_that_failed_are_not_paid_for_again(exchange: Twe
     start, end = at("2026-01-07 10:00"), at("2026-01-14 10:00")
     answer = exchange.rest.answer
 
-    def fail_the_second_page(request: web.Request) -> tuple[web.Response, int]:
+    def fail_the_second_page(request: web.Request) -> web.Response:
         pages = [call for call in asked(exchange) if call.path == "/time_series"]
-        return (web.Response(status=500), 1) if len(pages) == 1 else answer(request)
+        return web.Response(status=500) if len(pages) == 1 else answer(request)
 
     exchange.rest.answer = fail_the_second_page  # type: ignore[method-assign]
     with pytest.raises(ProviderUnavailable):
@@ -1205,14 +1078,9 @@ class Spy:
 @pytest.fixture
 async def spy() -> AsyncIterator[Spy]:
     spy = Spy()
-    app = web.Application()
-    app.router.add_get("/{tail:.*}", spy.handle)
-    runner = web.AppRunner(app, shutdown_timeout=0.1)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    spy.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
-    yield spy
-    await runner.cleanup()
+    async with loopback_server(app_of(spy.handle)) as host:
+        spy.url = f"http://{host}"
+        yield spy
 
 
 @pytest.mark.parametrize("status", [200, 400, 401, 403, 404, 429, 500, 0])

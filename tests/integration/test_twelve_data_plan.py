@@ -3,13 +3,11 @@
 import contextlib
 import re
 from collections import Counter
-from collections.abc import AsyncIterator
 
 import aiohttp
 import orjson
 import pytest
 
-from providers.sandbox import TwelveDataStandIn
 from providers.twelve_data.credits import Credits
 from providers.twelve_data.forex import hours_of
 from providers.twelve_data.polled import SETTLE_S, PolledStream
@@ -17,32 +15,12 @@ from providers.twelve_data.schedule import DELAY_S
 from providers.twelve_data.turns import Planner
 from relay import Candle, Memory, RateLimited, Secret, StreamKey
 from tests.bench.week import MONDAY, PLANS, Plan, pairs, simulate, simulate_naive, summary
-from tests.integration.test_twelve_data import EUR, KEY, DrivenFeed, FakeTime, Plugin, asked, at
+from tests.support.moments import at
 from tests.support.pump import keys
+from tests.support.sandbox import TwelveDataStandIn
+from tests.support.twelve_data_plugin import EUR, KEY, DrivenFeed, FakeTime, Plugin, asked
 
 FIVE, HOUR, DAY = (StreamKey("EUR/USD", interval) for interval in ("5m", "1h", "1d"))
-
-
-@pytest.fixture
-def time() -> FakeTime:
-    return FakeTime()
-
-
-@pytest.fixture
-async def exchange(time: FakeTime) -> AsyncIterator[TwelveDataStandIn]:
-    async with TwelveDataStandIn(clock=time, api_key=KEY) as exchange:
-        yield exchange
-
-
-@pytest.fixture
-async def session() -> AsyncIterator[aiohttp.ClientSession]:
-    async with aiohttp.ClientSession() as session:
-        yield session
-
-
-@pytest.fixture
-def plugin(exchange: TwelveDataStandIn, session: aiohttp.ClientSession, time: FakeTime) -> Plugin:
-    return Plugin(session, [exchange.rest_url], time)
 
 
 def calls(exchange: TwelveDataStandIn) -> Counter[tuple[str, str]]:
@@ -237,7 +215,9 @@ async def test_a_relay_killed_again_and_again_never_exceeds_the_credits(
         await feed.run(7)
     assert exchange.rest.credits.refusals == 0
     assert exchange.rest.credits.largest_in_a_minute == 6
-    assert exchange.rest.credits.used_today == sum(call.cost for call in exchange.requests)
+    assert exchange.rest.credits.used_today == sum(
+        len(call.query.get("symbol", "").split(",")) for call in exchange.requests
+    )
     assert orjson.loads(disk[-1])["days"] == {str(at("2026-01-14") // 86_400): exchange.rest.credits.used_today}
 
 

@@ -7,7 +7,6 @@ import aiohttp
 import pytest
 
 from providers.binance import BinanceProvider
-from providers.sandbox import Sandbox, TwelveDataStandIn, until
 from providers.twelve_data import TwelveDataProvider
 from providers.twelve_data.tick_codec import TickCodec, ticks_of
 from providers.twelve_data.tick_source import TickSource
@@ -25,9 +24,12 @@ from relay import (
     Watchlist,
 )
 from tests.conftest import StartRelay
-from tests.integration.test_twelve_data import KEY, FakeTime, Plugin, at
+from tests.support.conditions import eventually
+from tests.support.moments import at
 from tests.support.pump import Pump
 from tests.support.running_relay import Message
+from tests.support.sandbox import Sandbox, TwelveDataStandIn
+from tests.support.twelve_data_plugin import KEY, FakeTime, Plugin
 
 EUR = StreamKey("EUR/USD", "1m")
 LOG = "providers.twelve_data.tick_source"
@@ -100,7 +102,7 @@ async def tick(feed: Pump, exchange: Exchange, time: FakeTime, price: float, clo
 
 async def first_poll(feed: Pump, exchange: Exchange) -> None:
     """Wait until the tick stream is accepted and the first poll was told."""
-    await until(lambda: exchange.subscribed == ["EUR/USD"])
+    await eventually(lambda: exchange.subscribed == ["EUR/USD"])
     await feed.until(lambda: bool(feed.updates) and (EUR, "") in feed.remarks and feed.accepted != [])
 
 
@@ -181,7 +183,7 @@ async def test_a_client_sees_the_difference_as_a_revision(relay_with: StartRelay
         client = await relay.connect()
         await client.subscribe("EUR/USD@1m")
         await client.update(is_closed=False)
-        await until(lambda: exchange.subscribed == ["EUR/USD"])
+        await eventually(lambda: exchange.subscribed == ["EUR/USD"])
         exchange.bars((-1, 1, 1.2, 0.9, 1.1), (0, 1.1, 1.1, 1.1, 1.1), start=start)
         exchange.inject("EUR/USD", 1.1, start + 2)
         time.at = start + 5.0
@@ -260,7 +262,7 @@ async def test_a_candle_in_which_the_market_closed_is_closed_for_a_stream_that_b
     exchange.serve_rows("EUR/USD", name, {"meta": {}, "values": [bar]})
     async with plugin.pump(f"EUR/USD@{interval}") as feed:
         await feed.until(lambda: bool(feed.updates))
-        await until(lambda: exchange.subscribed == ["EUR/USD"])
+        await eventually(lambda: exchange.subscribed == ["EUR/USD"])
         time.at = at("2026-01-17 00:00:05")
         exchange.inject("EUR/USD", 9.9, at("2026-01-17 00:00:04"))
         time.at = at("2026-01-17 00:01:05")
@@ -275,12 +277,12 @@ async def test_ticks_that_come_while_the_market_is_closed_make_no_stream_live(
     time.at = at("2026-01-17 12:00:00")
     async with plugin.pump("EUR/USD@1m") as feed:
         await feed.until(lambda: bool(feed.paused))
-        await until(lambda: exchange.subscribed == ["EUR/USD"])
+        await eventually(lambda: exchange.subscribed == ["EUR/USD"])
         exchange.inject("EUR/USD", 1.1, int(time.at))
         feed.watchlist.add(StreamKey("EUR/USD", "5m"))
         await feed.until(lambda: len(feed.paused) == 2)
         exchange.faults.drop()
-        await until(lambda: exchange.connects == 2 and exchange.subscribed == ["EUR/USD"])
+        await eventually(lambda: exchange.connects == 2 and exchange.subscribed == ["EUR/USD"])
         assert {status for _, status, _ in feed.paused} == {"market_closed"}
         assert (feed.accepted, feed.updates) == ([], [])
 
@@ -292,7 +294,7 @@ async def test_the_first_tick_after_closed_hours_is_told_without_a_poll(
     time.at = sunday - 60.0
     async with plugin.pump("EUR/USD@1m") as feed:
         await feed.until(lambda: bool(feed.paused))
-        await until(lambda: exchange.subscribed == ["EUR/USD"])
+        await eventually(lambda: exchange.subscribed == ["EUR/USD"])
         exchange.faults.answer_rest(500, b"{}")
         exchange.inject("EUR/USD", 9.9, sunday - 61)
         time.at = sunday + 2.5
@@ -316,7 +318,7 @@ async def test_polls_take_over_while_the_tick_stream_is_refused_and_say_so(
         time.at = at("2026-01-14 12:00:20")
         await feed.until(lambda: told(feed)[-1:] == [(0, 1.1, 1.1, 1.1, 1.1, False)])
         assert told(feed)[-2] == (-1, 1, 1.2, 0.9, 1.1, True)
-        await until(lambda: len(exchange.connect_log) >= 3)
+        await eventually(lambda: len(exchange.connect_log) >= 3)
         exchange.faults.accept()
         await feed.until(lambda: feed.remarks[-1] == (EUR, ""))
         exchange.inject("EUR/USD", 1.4, at("2026-01-14 12:00:22"))
@@ -336,7 +338,7 @@ async def test_a_client_is_told_that_polls_took_over_and_that_ticks_are_back(
     client = await relay.connect()
     await client.subscribe("EUR/USD@1m")
     await client.until_type("status", status="connected")
-    await until(lambda: sandbox.twelve_data.subscribed == ["EUR/USD"])
+    await eventually(lambda: sandbox.twelve_data.subscribed == ["EUR/USD"])
     sandbox.twelve_data.faults.refuse(403)
     sandbox.twelve_data.faults.drop()
     fallen = await client.until(lambda message: "polling" in message.get("message", ""))
@@ -468,11 +470,11 @@ async def test_a_tick_that_was_under_way_when_the_connection_was_lost_is_of_no_u
             return
 
         task = asyncio.create_task(source.listen(take))
-        await until(lambda: source.is_live)
+        await eventually(lambda: source.is_live)
         assert source.hear("EUR/USD")
         exchange.faults.refuse(503)
         exchange.faults.drop()
-        await until(lambda: not source.is_live)
+        await eventually(lambda: not source.is_live)
         assert not source.hear("EUR/USD")
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
@@ -483,7 +485,7 @@ async def test_the_heartbeat_is_kept(exchange: Exchange, plugin: Plugin, time: F
     lively = plugin_of(plugin.session, exchange, time, IMPATIENT._replace(heartbeat_s=0.05))
     async with lively.pump("EUR/USD@1m") as feed:
         await first_poll(feed, exchange)
-        await until(lambda: sum("heartbeat" in message.text for message in exchange.control_messages) >= 3)
+        await eventually(lambda: sum("heartbeat" in message.text for message in exchange.control_messages) >= 3)
         assert feed.skipped == []
 
 
@@ -493,12 +495,12 @@ async def test_streams_of_a_symbol_share_its_ticks(exchange: Exchange, plugin: P
     five = StreamKey("EUR/USD", "5m")
     async with plugin.pump("EUR/USD@1m", "EUR/USD@5m") as feed:
         await feed.until(lambda: {update.key for update in feed.updates} == {EUR, five})
-        await until(lambda: exchange.subscribed == ["EUR/USD"])
+        await eventually(lambda: exchange.subscribed == ["EUR/USD"])
         exchange.inject("EUR/USD", 1.15, at("2026-01-14 11:59:50"))
         await feed.until(lambda: {update.key for update in feed.updates if update.candle.close == 1.15} == {EUR, five})
         feed.watchlist.remove(five)
         feed.watchlist.remove(EUR)
-        await until(lambda: exchange.subscribed == [])
+        await eventually(lambda: exchange.subscribed == [])
 
 
 @pytest.mark.parametrize("status", [401, 403, 503])

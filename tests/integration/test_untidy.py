@@ -9,7 +9,7 @@ import aiohttp
 import orjson
 import pytest
 
-from providers.sandbox import Market, SandboxClock
+from tests.support.sandbox import StagedClock, StagedMarket
 from tests.support.untidy import BAD_CELLS, BAD_ROWS, REFUSALS, UntidyBinance, UntidyTwelveData, refuse_rest
 
 Json = Any
@@ -18,27 +18,21 @@ NOON = 1_792_584_000
 """2026-10-21 12:00 UTC, a Wednesday."""
 
 
-def clock_at(moment: float, speed: float = 1.0) -> SandboxClock:
-    return SandboxClock(speed, moment - time.time())
-
-
-@pytest.fixture
-async def session() -> AsyncIterator[aiohttp.ClientSession]:
-    async with aiohttp.ClientSession() as session:
-        yield session
+def clock_at(moment: float, speed: float = 1.0) -> StagedClock:
+    return StagedClock(speed, moment - time.time())
 
 
 @pytest.fixture
 async def binance() -> AsyncIterator[UntidyBinance]:
     """Half a minute past noon, at the speed of life."""
-    async with UntidyBinance(Market(1), clock_at(NOON + 30), random.Random(1), pace_s=0.1) as stand_in:
+    async with UntidyBinance(StagedMarket(1), clock_at(NOON + 30), random.Random(1), pace_s=0.1) as stand_in:
         yield stand_in
 
 
 @pytest.fixture
 async def forex() -> AsyncIterator[UntidyTwelveData]:
     async with UntidyTwelveData(
-        Market(1), clock_at(NOON + 30), random.Random(1), credits_per_minute=1000, tick_every_s=0.05
+        StagedMarket(1), clock_at(NOON + 30), random.Random(1), credits_per_minute=1000, tick_every_s=0.05
     ) as stand_in:
         yield stand_in
 

@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from providers.sandbox import Sandbox
 from relay.cli import main
 from relay.core.clock import Clock
 from relay.core.model import Candle, StreamKey
@@ -23,6 +22,7 @@ from relay.storage.inspect import overview, reading
 from relay.storage.store import Store
 from relay.storage.verify import Fault, verify
 from tests.conftest import StartRelay
+from tests.support.sandbox import Sandbox
 
 START = 1_700_000_000 // 3600 * 3600
 KEY = StreamKey("BTCUSDT", "1m")

@@ -9,58 +9,25 @@ import pytest
 from aiohttp import web
 
 from relay import (
-    Accepted,
     AuthenticationFailed,
     BadAnswer,
     Candle,
-    Closing,
     FeedCodec,
     Pace,
     PriceUpdate,
     ProviderError,
     ProviderUnavailable,
     RateLimited,
-    Rejected,
     StreamKey,
     Watchlist,
     websocket_feed,
 )
 from relay.upstream.codec import Decoded
 from relay.upstream.websocket_feed import SOCKET_LIMITS, SocketLimits
-from tests.support.pump import PATIENCE_S, Pump, keys
-
-
-class PlainCodec(FeedCodec):
-    """A venue whose messages say plainly what they mean."""
-
-    def __init__(self, url: str, limit: int | None = None) -> None:
-        self.messages_per_second = limit
-        self.address = url
-        self.failures: list[int | None] = []
-
-    @property
-    def url(self) -> str:
-        return self.address
-
-    def connect_failed(self, status: int | None) -> None:
-        self.failures.append(status)
-
-    def subscribe(self, keys: Sequence[StreamKey]) -> Iterable[str]:
-        return [orjson.dumps({"subscribe": [str(key) for key in keys]}).decode()]
-
-    def unsubscribe(self, keys: Sequence[StreamKey]) -> Iterable[str]:
-        return [orjson.dumps({"unsubscribe": [str(key) for key in keys]}).decode()]
-
-    def decode(self, raw: str | bytes) -> Iterable[Decoded]:
-        message = orjson.loads(raw)
-        if "accepted" in message:
-            return [Accepted(tuple(keys(*message["accepted"])))]
-        if "rejected" in message:
-            return [Rejected(tuple(keys(*message["rejected"])), message["reason"])]
-        if "closing" in message:
-            return [Closing(message["closing"])]
-        price = float(message["price"])
-        return [PriceUpdate(keys(message["stream"])[0], Candle(60, price, price, price, price))]
+from tests.support.conditions import LONGEST_WAIT_S
+from tests.support.loopback_server import app_of, loopback_server
+from tests.support.plain_codec import PlainCodec, accept_all
+from tests.support.pump import Pump, keys
 
 
 class Upstream:
@@ -113,7 +80,7 @@ class Upstream:
         return socket
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        async with asyncio.timeout(PATIENCE_S):
+        async with asyncio.timeout(LONGEST_WAIT_S):
             while not condition():
                 self._news.clear()
                 await self._news.wait()
@@ -130,22 +97,9 @@ class Upstream:
 @pytest.fixture
 async def upstream() -> AsyncIterator[Upstream]:
     upstream = Upstream()
-    app = web.Application()
-    app.router.add_get("/{tail:.*}", upstream.handle)
-    runner = web.AppRunner(app, shutdown_timeout=0.1)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    host, port = runner.addresses[0][:2]
-    upstream.url = f"http://{host}:{port}/feed?apikey=hush-hush"
-    yield upstream
-    await runner.cleanup()
-
-
-@pytest.fixture
-async def session() -> AsyncIterator[aiohttp.ClientSession]:
-    async with aiohttp.ClientSession() as session:
-        yield session
+    async with loopback_server(app_of(upstream.handle)) as host:
+        upstream.url = f"http://{host}/feed?apikey=hush-hush"
+        yield upstream
 
 
 QUICK_PINGS = SocketLimits(ping_interval_s=0.2, pong_timeout_s=0.1)
@@ -153,10 +107,6 @@ QUICK_PINGS = SocketLimits(ping_interval_s=0.2, pong_timeout_s=0.1)
 
 def pump(session: aiohttp.ClientSession, codec: FeedCodec, *names: str, limits: SocketLimits = SOCKET_LIMITS) -> Pump:
     return Pump(lambda watchlist: websocket_feed(session, codec, watchlist, limits=limits), keys(*names))
-
-
-async def accept_all(socket: web.WebSocketResponse, content: dict[str, list[str]]) -> None:
-    await socket.send_bytes(orjson.dumps({"accepted": content.get("subscribe", [])}))
 
 
 async def test_feed_subscribes_the_watchlist_and_yields_what_arrives(
@@ -554,7 +504,7 @@ async def test_a_cancelled_feed_leaves_no_task_and_no_connection(
     others = asyncio.all_tasks()
     async with pump(session, PlainCodec(upstream.url, 5), "A@1m"):
         await upstream.until(lambda: bool(upstream.said))
-    async with asyncio.timeout(PATIENCE_S):
+    async with asyncio.timeout(LONGEST_WAIT_S):
         await upstream.has_closed.wait()
     assert {task for task in asyncio.all_tasks() - others if "handle" not in repr(task)} == set()
 
@@ -586,7 +536,7 @@ async def test_closing_the_feed_between_two_updates_ends_it(upstream: Upstream, 
     feed: AsyncGenerator[PriceUpdate, None] = websocket_feed(session, PlainCodec(upstream.url), Watchlist())
     await anext(feed)
     await feed.aclose()
-    async with asyncio.timeout(PATIENCE_S):
+    async with asyncio.timeout(LONGEST_WAIT_S):
         await upstream.has_closed.wait()
 
 

@@ -5,11 +5,12 @@ import asyncio
 import aiohttp
 import pytest
 
-from providers.sandbox import Sandbox, until
 from relay.app import RELAY_LIMITS, RelayLimits
 from relay.web.ws.route import ClientPings
 from tests.conftest import StartRelay
-from tests.support.running_relay import Running, eventually
+from tests.support.conditions import eventually
+from tests.support.running_relay import Running
+from tests.support.sandbox import Sandbox
 
 
 async def test_first_message_is_connected_with_limits(relay: Running) -> None:
@@ -68,7 +69,7 @@ async def test_client_that_vanishes_leaves_nothing_behind(relay: Running, sandbo
     assert isinstance(transport, asyncio.WriteTransport)
     transport.abort()
     await eventually(lambda: not relay.hub.subscribers and not relay.hub.streams and not relay.clients.connections)
-    await until(lambda: not sandbox.binance.subscribed)
+    await eventually(lambda: not sandbox.binance.subscribed)
     assert relay.access.clients == 0
 
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from providers.sandbox import BinanceStandIn, Market, SandboxClock, TwelveDataStandIn
 from tests.peers.environments import environment, run
+from tests.support.sandbox import BinanceStandIn, StagedClock, StagedMarket, TwelveDataStandIn
 
 # Making an environment takes minutes the first time.
 pytestmark = [pytest.mark.peers, pytest.mark.timeout(900)]
@@ -20,7 +20,7 @@ async def prepared(*packages: str) -> Path:
 
 
 def exchange() -> BinanceStandIn:
-    return BinanceStandIn(Market(1), SandboxClock(speed=60), pace_s=0.1)
+    return BinanceStandIn(StagedMarket(1), StagedClock(speed=60), pace_s=0.1)
 
 
 async def test_ccxt() -> None:
@@ -72,9 +72,9 @@ async def test_binance_sdk_spot() -> None:
 @pytest.mark.parametrize("errors_as_200", [False, True])
 async def test_twelvedata(errors_as_200: bool) -> None:
     python = await prepared("twelvedata==1.4.0", "websocket-client")
-    market = Market(1, forex_always_open=True)
+    market = StagedMarket(1, forex_always_open=True)
     async with TwelveDataStandIn(
-        market, SandboxClock(speed=30), credits_per_minute=1000, errors_as_200=errors_as_200, tick_every_s=0.05
+        market, StagedClock(speed=30), credits_per_minute=1000, errors_as_200=errors_as_200, tick_every_s=0.05
     ) as exchange:
         said = await run(python, "twelvedata_client", exchange.rest_url, exchange.ws_url, exchange.api_key)
         assert exchange.rest.credits.refusals == 0

@@ -1,14 +1,32 @@
-"""What tests of the client read from it: messages up to one looked for, and the closed candles among them."""
+"""What tests of the client read from it: messages up to one looked for, and the closed candles among them.
+
+`relay` and `client` are fixtures, for modules that import them and name them in `__all__`.
+"""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+
+import pytest
 
 from relay.client import Message, RelayClient, Snapshot, Update
 from relay.core.model import StreamKey
+from tests.support.stand_in_relay import StandInRelay, serving
 
 BTC = StreamKey("BTCUSDT", "1m")
 START = 1_764_000_000
 QUICK = (0.01, 0.05)
+
+
+@pytest.fixture
+async def relay() -> AsyncIterator[StandInRelay]:
+    async with serving(START) as relay:
+        yield relay
+
+
+@pytest.fixture
+async def client(relay: StandInRelay) -> AsyncIterator[RelayClient]:
+    async with RelayClient(relay.url, backoff_s=QUICK) as client:
+        yield client
 
 
 async def until(client: RelayClient, is_last: Callable[[Message], bool]) -> list[Message]:

@@ -146,7 +146,7 @@ class Truth:
 
     def is_hidden(self, start: int, end: int) -> bool:
         """Say whether there are no prices because of a holiday."""
-        return self._market.is_hidden(self.symbol, start * 1000, end * 1000)
+        return not self._market.exists(self.symbol, start * 1000, end * 1000)
 
     def opened(self, at: int) -> int:
         """Return when the candle that holds a moment began."""

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any, NamedTuple
 
-from providers.sandbox.twelve_data_rest import Problem
+from providers.sandbox.twelve_data_credits import Problem
 from tests.support.forex_judge import HOUR_S, PLANS, RECOVERS_S, Scenario, Trouble, Truth
 from tests.support.untidy import REFUSALS, UntidyTwelveData, refuse_rest
 

@@ -28,8 +28,8 @@ from tests.support.forex_judge import (
 from tests.support.sped_up_time import STEP_S, Time, install, run
 
 if TYPE_CHECKING:
-    from providers.sandbox import TwelveDataStandIn
     from tests.support.running_relay import Running
+    from tests.support.sandbox import TwelveDataStandIn
 
 STAYS = ("EUR/USD@1m", "EUR/USD@4h", "EUR/USD@1d", "XAU/USD@1m", "XAU/USD@1h")
 COMES_AND_GOES = tuple(f"{symbol}@1m" for symbol in ("AUD/USD", "GBP/USD", "NZD/USD", "USD/CAD", "USD/CHF", "USD/JPY"))
@@ -53,24 +53,22 @@ async def simulate(now: Time, scenario: Scenario) -> tuple[list[tuple[str, str]]
     """Run it; return what was wrong, by kind and in a sentence, and figures."""
     import asyncio
 
-    from aiohttp import web
-
     from providers import BUILTIN
-    from providers.sandbox import Market, SandboxClock
     from relay.app import build_app
     from relay.server.reload import Reload
     from tests.support.forex_troubles import ORDEALS, REFUSALS_ALLOWED, Ordeal
-    from tests.support.running_relay import Closed, Running, config_of
+    from tests.support.running_relay import Closed, config_of, run_app
+    from tests.support.sandbox import StagedClock, StagedMarket
     from tests.support.untidy import UntidyTwelveData
 
     plan = PLANS[scenario.plan]
-    market = Market(1)
+    market = StagedMarket(1)
     for holiday in scenario.holidays:
         for symbol in market.forex:
             market.hide(symbol, *(int(at) * 1000 for at in holiday))
     stand_in = UntidyTwelveData(
         market,
-        SandboxClock(),
+        StagedClock(),
         random.Random(1),
         credits_per_minute=plan.per_minute,
         credits_per_day=plan.per_day,
@@ -150,11 +148,7 @@ async def simulate(now: Time, scenario: Scenario) -> tuple[list[tuple[str, str]]
         def reconfigure(settings: Mapping[str, Any]) -> None:
             Reload(app, config, lambda: config_of({"twelve_data": {**table, **settings}}), None)()
 
-        runner = web.AppRunner(app, access_log=None, shutdown_timeout=2.0, handle_signals=False)
-        await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        host, port = runner.addresses[0][:2]
-        relay = Running(app, runner, f"http://{host}:{port}")
+        relay = await run_app(app)
         ordeal = Ordeal(scenario, stand_in, troubles, reconfigure)
         ordeal.be_usual()
         # Until the list of symbols is there nobody knows whose they are.

@@ -13,10 +13,10 @@ from typing import Any
 
 import orjson
 
+from tests.support.conditions import LONGEST_WAIT_S
 from tests.support.contracts import check_message
 
 PATH = "/api/v1/market-data/ws"
-PATIENCE_S = 30.0
 RANDOM = "random bytes"
 TEXT, BINARY, CLOSE, PING, PONG = 0x1, 0x2, 0x8, 0x9, 0xA
 
@@ -238,7 +238,7 @@ class Fuzzer:
             return False
         writer.write(request)
         try:
-            async with asyncio.timeout(PATIENCE_S):
+            async with asyncio.timeout(LONGEST_WAIT_S):
                 answer = await reader.readuntil(b"\r\n\r\n")
         except (asyncio.IncompleteReadError, ConnectionError):
             answer = b""
@@ -266,7 +266,7 @@ class Fuzzer:
         dice = self._dice
         if attack.breaks and dice.random() < 0.9:
             try:
-                async with asyncio.timeout(PATIENCE_S):
+                async with asyncio.timeout(LONGEST_WAIT_S):
                     self.outcomes[attack.name, await asyncio.shield(listener)] += 1
                 return
             except TimeoutError:

@@ -7,8 +7,8 @@ from types import TracebackType
 from typing import Self, TypeVar
 
 from relay import PriceUpdate, StreamKey, Watchlist
+from tests.support.conditions import LONGEST_WAIT_S
 
-PATIENCE_S = 30.0
 _T = TypeVar("_T")
 
 
@@ -77,7 +77,7 @@ class Pump:
 
     async def until(self, condition: Callable[[], bool]) -> None:
         """Wait until something the feed said makes the condition true."""
-        async with asyncio.timeout(PATIENCE_S):
+        async with asyncio.timeout(LONGEST_WAIT_S):
             while not condition():
                 self._news.clear()
                 await self._news.wait()

@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 
-from tests.support.patience import steps
+from tests.support.process_pauses import steps
 from tests.support.running_relay import PREFIX
 
 HANDSHAKE = (

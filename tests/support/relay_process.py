@@ -9,9 +9,10 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from tests.support.conditions import LONGEST_WAIT_S
+
 SAYS = re.compile(r"market-relay serves (https?://\S+)")
 CLEAN = {name: value for name, value in os.environ.items() if not name.startswith(("RELAY_", "TWELVE_DATA_"))}
-PATIENCE_S = 30.0
 
 
 class Serving:
@@ -42,7 +43,7 @@ class Serving:
     async def says(self, fits: Callable[[str], object], lines: list[str], after: int = 0) -> str:
         """Wait for a line that fits. Raises `TimeoutError` with what was printed instead, at once when it ended."""
         try:
-            async with asyncio.timeout(PATIENCE_S), self._grown:
+            async with asyncio.timeout(LONGEST_WAIT_S), self._grown:
                 while True:
                     for line in lines[after:]:
                         if fits(line):
@@ -70,7 +71,7 @@ class Serving:
 
     async def ended(self) -> int:
         """Wait until the process is gone and all it printed is read; return the exit code."""
-        async with asyncio.timeout(PATIENCE_S):
+        async with asyncio.timeout(LONGEST_WAIT_S):
             await self.process.wait()
             await asyncio.gather(*self._readers)
         assert self.process.returncode is not None

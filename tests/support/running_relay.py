@@ -1,7 +1,6 @@
 """A relay on a real socket with the stand-ins as its upstreams, and the client that tests speak to it with."""
 
 import asyncio
-import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from types import MappingProxyType
@@ -13,7 +12,6 @@ from aiohttp import WSMsgType, web
 from yarl import URL
 
 from providers import BUILTIN
-from providers.sandbox import Sandbox
 from relay.app import CONFIG, HUB, NEWCOMERS, RELAY_LIMITS, RelayLimits, build_app
 from relay.config.settings import Config
 from relay.config.tokens import parse_tokens
@@ -22,9 +20,10 @@ from relay.streams.hub import Hub
 from relay.web.access.access import ACCESS, Access
 from relay.web.idle_connections import Runner
 from relay.web.ws.route import CLIENTS, Clients
+from tests.support.conditions import LONGEST_WAIT_S
 from tests.support.contracts import check_answer, check_message
+from tests.support.sandbox import Sandbox
 
-PATIENCE_S = 30.0
 PREFIX = "/api/v1/market-data"
 
 Message = dict[str, Any]
@@ -60,7 +59,7 @@ class WsClient:
         """Send a text frame as it is."""
         await self.socket.send_str(text)
 
-    async def next(self, timeout_s: float | None = PATIENCE_S) -> Message:
+    async def next(self, timeout_s: float | None = LONGEST_WAIT_S) -> Message:
         """Return the next message. Raises `Closed` when there is none any more."""
         frame = await self.socket.receive(timeout_s)
         if frame.type is WSMsgType.TEXT:
@@ -72,7 +71,7 @@ class WsClient:
             self.close_reason = str(frame.extra or "")
         raise Closed(self.socket.close_code, self.close_reason)
 
-    async def until(self, fits: Callable[[Message], object], timeout_s: float = PATIENCE_S) -> Message:
+    async def until(self, fits: Callable[[Message], object], timeout_s: float = LONGEST_WAIT_S) -> Message:
         """Read on to the first message that fits and return it."""
         async with asyncio.timeout(timeout_s):
             while True:
@@ -130,7 +129,7 @@ class WsClient:
             message = await self.until(lambda m: m["type"] in ("subscription", "error"))
             assert message["type"] == "subscription", message
 
-    async def closing(self, timeout_s: float = PATIENCE_S) -> Closed:
+    async def closing(self, timeout_s: float = LONGEST_WAIT_S) -> Closed:
         """Read until the relay closes the connection; return how."""
         try:
             async with asyncio.timeout(timeout_s):
@@ -249,6 +248,11 @@ async def start_relay(
         clock,
         limits=limits,
     )
+    return await run_app(app)
+
+
+async def run_app(app: web.Application) -> Running:
+    """Start what `build_app` made; close it yourself."""
     runner = Runner(app, shutdown_timeout=2.0)
     try:
         await runner.setup()
@@ -257,15 +261,6 @@ async def start_relay(
         await runner.cleanup()
         raise
     return Running(app, runner, f"http://{host}:{port}")
-
-
-async def eventually(check: Callable[[], object], timeout_s: float = PATIENCE_S) -> None:
-    """Wait until a condition holds. Raises `TimeoutError`."""
-    deadline = time.monotonic() + timeout_s
-    while not check():
-        if time.monotonic() > deadline:
-            raise TimeoutError("the condition did not come about")
-        await asyncio.sleep(0.01)
 
 
 async def end_process(process: asyncio.subprocess.Process) -> None:

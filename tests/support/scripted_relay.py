@@ -8,9 +8,10 @@ from typing import Any
 import aiohttp
 from aiohttp import WSMsgType, web
 
-Json = dict[str, Any]
+from tests.support.conditions import LONGEST_WAIT_S
+from tests.support.loopback_server import loopback_server
 
-PATIENCE_S = 30.0
+Json = dict[str, Any]
 
 
 class ScriptedRelay:
@@ -30,7 +31,7 @@ class ScriptedRelay:
 
     async def take_connection(self) -> None:
         """Play with the next connection from now on."""
-        async with asyncio.timeout(PATIENCE_S):
+        async with asyncio.timeout(LONGEST_WAIT_S):
             self._socket = await self._arrived.get()
         self._ended.clear()
         self._closed.clear()
@@ -55,7 +56,7 @@ class ScriptedRelay:
 
     async def until_ended(self) -> None:
         """Wait until the client has given the connection up."""
-        async with asyncio.timeout(PATIENCE_S):
+        async with asyncio.timeout(LONGEST_WAIT_S):
             await self._ended.wait()
 
     async def _serve(self, request: web.Request) -> web.StreamResponse:
@@ -89,12 +90,6 @@ async def scripted() -> AsyncIterator[ScriptedRelay]:
     relay = ScriptedRelay()
     app = web.Application()
     app.router.add_get("/api/v1/market-data/ws", relay._serve)
-    runner = web.AppRunner(app, shutdown_timeout=0.2)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    relay.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
-    try:
+    async with loopback_server(app) as host:
+        relay.url = f"http://{host}"
         yield relay
-    finally:
-        await runner.cleanup()

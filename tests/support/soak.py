@@ -17,10 +17,10 @@ from typing import Any, NamedTuple, Protocol
 import aiohttp
 import orjson
 
-from providers.sandbox import BinanceStandIn
-from providers.sandbox.binance_rows import row
+from providers.sandbox.binance_klines import row
 from providers.sandbox.intervals import FIXED_MS, end_time, open_time
 from relay.client import Confirmed, Failure, Gap, RelayClient, Snapshot, Update
+from tests.support.sandbox import BinanceStandIn
 from tests.support.untidy import BAD_ROWS, REFUSALS, UntidyBinance, Values, refuse_rest
 
 Message = dict[str, Any]
@@ -317,7 +317,7 @@ class MarketTruth:
         return times
 
     def _is_hidden(self, opened: int) -> bool:
-        return self._market.is_hidden(self._pair.symbol, opened, end_time(self._interval, opened))
+        return not self._market.exists(self._pair.symbol, opened, end_time(self._interval, opened))
 
     def exists(self, at_ms: int) -> bool:
         """Say whether there is a candle at that moment."""

@@ -22,6 +22,7 @@ from relay.supervision.feed_slot import FeedSlot
 from relay.supervision.stream_state import SupervisedStream
 from relay.supervision.supervisor import Listings, Supervisor
 from relay.supervision.timing import FEED_TIMING, FeedTiming
+from tests.support.conditions import eventually
 
 MINUTE = 1_764_000_000
 A, B = StreamKey("A", "1m"), StreamKey("B", "1m")
@@ -102,6 +103,21 @@ class Remembering(Scripted):
         if self.failure is not None:
             raise self.failure
         return [one for one in self.known if (start or 0) <= one.time < end]
+
+
+async def fed_stream(rig: "Rig", plugin: Scripted) -> tuple[SupervisedStream, Feed]:
+    """Carry `A` on a feed that is open."""
+    supervised = rig.carry(A)
+    feed = rig.feed({A: supervised})
+    await eventually(lambda: plugin.feeds)
+    return supervised, feed
+
+
+async def make_live(plugin: Scripted, stream: Stream) -> None:
+    """Have the first feed say a price of `A`, and wait until its stream is live."""
+    await eventually(lambda: plugin.feeds and A in plugin.feeds[0].watchlist)
+    plugin.feeds[0].say(update(A))
+    await eventually(lambda: stream.status == "connected")
 
 
 KEY: Mapping[str, Any] = {"needs_key": "key", "settings": (Setting("key", is_secret=True),)}

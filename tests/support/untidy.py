@@ -11,12 +11,13 @@ from typing import Any, NamedTuple, TypeVar
 
 from aiohttp import web
 
-from providers.sandbox import BinanceStandIn, Faults, Market, Pair, Sandbox, SandboxClock, TwelveDataStandIn
-from providers.sandbox.binance_rest import BinanceRest
-from providers.sandbox.binance_streams import KlineStreams, _Stream
+from providers.sandbox import SimulatedBinance
 from providers.sandbox.intervals import FIXED_MS, local_end_time
-from providers.sandbox.twelve_data_rest import TwelveDataRest
-from providers.sandbox.twelve_data_series import Bar, Bars
+from providers.sandbox.listings import Pair
+from providers.sandbox.twelve_data_bars import Bar
+from tests.support.sandbox import BinanceStandIn, Faults, Sandbox, StagedClock, StagedMarket, TwelveDataStandIn
+from tests.support.sandbox.binance import PlayedRest
+from tests.support.sandbox.twelve_data_rest import FurtherCalls, StagedBars
 
 T = TypeVar("T")
 Message = dict[str, Any]
@@ -221,20 +222,49 @@ class UntidyBinance(BinanceStandIn):
     """The Binance stand-in that also obeys the orders of `untidy`."""
 
     def __init__(
-        self, market: Market, clock: SandboxClock, dice: random.Random, *, pace_s: float = 2.0, weight_limit: int = 6000
+        self,
+        market: StagedMarket,
+        clock: StagedClock,
+        dice: random.Random,
+        *,
+        pace_s: float = 2.0,
+        weight_limit: int = 6000,
     ) -> None:
         super().__init__(market, clock, pace_s=pace_s)
         self.untidy = Untidy(dice)
         self.rest = _BinanceRest(market, clock, self.untidy, weight_limit=weight_limit)
-        self.streams = _KlineStreams(market, clock, self.faults, self.untidy, pace_s=pace_s)
 
     async def close(self) -> None:
         self.untidy.forget_waiting()
         await super().close()
 
+    def send_event(self, stream: str, event: Message) -> None:
+        untidy, kline = self.untidy, event["k"]
+        if kline["x"] and self.faults.takes_closing(stream):
+            return
+        symbol = event["s"]
+        if kline["x"] and untidy.dice.random() < untidy.differing_share:
+            self._close_otherwise(kline)
+        ahead_ms = round(untidy.ahead_s.get(symbol, 0) * 1000)
+        if ahead_ms:
+            event["E"] += ahead_ms
+            kline["t"] += ahead_ms
+            kline["T"] += ahead_ms
+        other = untidy.someone_else.get(symbol)
+        if other is not None:
+            event["s"] = kline["s"] = other
+        if untidy.other_interval is not None:
+            kline["i"] = untidy.other_interval
+        untidy.sends(lambda: SimulatedBinance.send_event(self, stream, event), is_closing=kline["x"])
 
-class _BinanceRest(BinanceRest):
-    def __init__(self, market: Market, clock: SandboxClock, untidy: Untidy, *, weight_limit: int) -> None:
+    def _close_otherwise(self, kline: Message) -> None:
+        kline["c"] = kline["l"] if kline["c"] != kline["l"] else kline["h"]
+        first, high, low, close, volume = (float(kline[name]) for name in ("o", "h", "l", "c", "v"))
+        self.untidy.may_say(f"{kline['s']}@{kline['i']}", kline["t"] // 1000, (first, high, low, close, volume))
+
+
+class _BinanceRest(PlayedRest):
+    def __init__(self, market: StagedMarket, clock: StagedClock, untidy: Untidy, *, weight_limit: int) -> None:
         super().__init__(market, clock, weight_limit=weight_limit, ban_after=10, ban_s=120.0)
         self._untidy = untidy
 
@@ -287,46 +317,13 @@ def _integer(value: object) -> int:
     return value
 
 
-class _KlineStreams(KlineStreams):
-    def __init__(
-        self, market: Market, clock: SandboxClock, faults: Faults, untidy: Untidy, *, pace_s: float
-    ) -> None:  # fmt: skip
-        super().__init__(market, clock, faults, pace_s=pace_s, closings="all")
-        self._untidy = untidy
-
-    def _send(self, stream: _Stream, message: Message, *, is_ordered: bool = False) -> None:
-        if is_ordered:
-            super()._send(stream, message, is_ordered=True)
-            return
-        untidy, kline = self._untidy, message["k"]
-        if kline["x"] and untidy.dice.random() < untidy.differing_share:
-            self._close_otherwise(stream, kline)
-        ahead_ms = round(untidy.ahead_s.get(stream.pair.symbol, 0) * 1000)
-        if ahead_ms:
-            message["E"] += ahead_ms
-            kline["t"] += ahead_ms
-            kline["T"] += ahead_ms
-        other = untidy.someone_else.get(stream.pair.symbol)
-        if other is not None:
-            message["s"] = kline["s"] = other
-        if untidy.other_interval is not None:
-            kline["i"] = untidy.other_interval
-        untidy.sends(lambda: super(_KlineStreams, self)._send(stream, message), is_closing=kline["x"])
-
-    def _close_otherwise(self, stream: _Stream, kline: Message) -> None:
-        kline["c"] = kline["l"] if kline["c"] != kline["l"] else kline["h"]
-        first, high, low, close, volume = (float(kline[name]) for name in ("o", "h", "l", "c", "v"))
-        name = f"{stream.pair.symbol}@{stream.interval}"
-        self._untidy.may_say(name, kline["t"] // 1000, (first, high, low, close, volume))
-
-
 # -- Twelve Data -----------------------------------------------------------------------------------
 
 
 class UntidyTwelveData(TwelveDataStandIn):
     """The Twelve Data stand-in that also obeys the orders of `untidy`."""
 
-    def __init__(self, market: Market, clock: SandboxClock, dice: random.Random, **settings: Any) -> None:
+    def __init__(self, market: StagedMarket, clock: StagedClock, dice: random.Random, **settings: Any) -> None:
         super().__init__(market, clock, **settings)
         self.untidy = Untidy(dice)
         rest = self.rest
@@ -343,21 +340,17 @@ class UntidyTwelveData(TwelveDataStandIn):
         self.untidy.forget_waiting()
         await super().close()
 
-    def _send(self, symbol: str, message: Mapping[str, object], *, is_ordered: bool = False) -> None:
-        if is_ordered:
-            super()._send(symbol, message, is_ordered=True)
-            return
-        event: Message = dict(message)
-        event["timestamp"] += round(self.untidy.ahead_s.get(symbol, 0))
-        event["symbol"] = self.untidy.someone_else.get(symbol, symbol)
-        self.untidy.sends(lambda: super(UntidyTwelveData, self)._send(symbol, event), is_closing=False)
+    def send_event(self, stream: str, event: Message) -> None:
+        event["timestamp"] += round(self.untidy.ahead_s.get(stream, 0))
+        event["symbol"] = self.untidy.someone_else.get(stream, stream)
+        self.untidy.sends(lambda: super(UntidyTwelveData, self).send_event(stream, event), is_closing=False)
 
 
-class _TwelveDataRest(TwelveDataRest):
+class _TwelveDataRest(FurtherCalls):
     def __init__(
         self,
-        market: Market,
-        clock: SandboxClock,
+        market: StagedMarket,
+        clock: StagedClock,
         untidy: Untidy,
         *,
         api_key: str,
@@ -365,9 +358,8 @@ class _TwelveDataRest(TwelveDataRest):
         credits_per_day: int,
     ) -> None:
         super().__init__(
-            market, clock, api_key=api_key, credits_per_minute=credits_per_minute, credits_per_day=credits_per_day,
-            errors_as_200=False, padding=True, inconsistent_bars=False,
-        )  # fmt: skip
+            market, clock, api_key=api_key, credits_per_minute=credits_per_minute, credits_per_day=credits_per_day
+        )
         self._untidy = untidy
         self.bars = _Bars(market, untidy)
 
@@ -404,9 +396,9 @@ def _spoil_value(value: Mapping[str, object], kind: str) -> dict[str, object]:
     return {**value, "close": _lifted(value["high"]) if kind == "above high" else BAD_CELLS[kind]}
 
 
-class _Bars(Bars):
-    def __init__(self, market: Market, untidy: Untidy) -> None:
-        super().__init__(market, padding=True, inconsistent=False)
+class _Bars(StagedBars):
+    def __init__(self, market: StagedMarket, untidy: Untidy) -> None:
+        super().__init__(market)
         self._untidy = untidy
 
     def _opens(self, pair: Pair, short: str, zone: tzinfo, last_ms: int) -> Iterator[int]:
@@ -416,7 +408,7 @@ class _Bars(Bars):
             return
         at = last_ms
         while at >= pair.listed_day * 86_400_000:
-            at = opened(self._market.before_hidden(pair.symbol, at) // 1000) * 1000
+            at = opened(at // 1000) * 1000
             yield at
             at -= 1
 

@@ -8,7 +8,7 @@ from relay.core.model import unreadable
 from relay.streams.gaps import SeriesGap
 from relay.supervision.stream_state import SupervisedStream
 from relay.supervision.timing import FEED_TIMING, FeedTiming
-from tests.support.running_relay import eventually
+from tests.support.conditions import eventually
 from tests.support.supervised_provider import MINUTE, A, Remembering, Rig, Scripted, candle, rig_of, update
 
 

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from relay.core.candle_builder import MOST_SILENT, Built, CandleBuilder, enlarge
 from relay.core.model import Candle, is_widened, widened
+from tests.support.moments import at
 from tests.support.ticks import DATA, candles_by_builder, candles_by_sql, read_candles, read_ticks
-from tests.unit.test_intervals import at, new_york_day
+from tests.unit.test_intervals import new_york_day
 
 START = at("2026-01-14 12:00:00")
 GRACE_S = 2.0

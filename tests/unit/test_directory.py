@@ -18,7 +18,7 @@ from relay.plugins.hookspecs import API_VERSION, hookimpl
 from relay.plugins.loader import PluginHost
 from relay.plugins.provider import Provider
 from relay.storage.store import Store
-from tests.support.running_relay import eventually
+from tests.support.conditions import eventually
 
 NOTHING: tuple[PriceUpdate, ...] = ()
 

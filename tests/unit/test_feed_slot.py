@@ -9,8 +9,8 @@ from relay import AuthenticationFailed, ProviderUnavailable, RateLimited, Stream
 from relay.core.errors import Flooded
 from relay.supervision.stream_state import SupervisedStream
 from relay.supervision.timing import FeedTiming
-from tests.support.running_relay import eventually
-from tests.support.supervised_provider import KEY, A, B, Scripted, rig_of, update
+from tests.support.conditions import eventually
+from tests.support.supervised_provider import KEY, A, B, Scripted, make_live, rig_of, update
 
 
 def state(supervised: SupervisedStream) -> str:
@@ -57,9 +57,7 @@ async def test_a_feed_that_announces_its_end_is_ended_when_the_next_one_delivers
     async with rig_of(plugin, tmp_path) as rig:
         supervised = rig.carry(A)
         slot = rig.slot(supervised)
-        await eventually(lambda: plugin.feeds)
-        plugin.feeds[0].say(update(A))
-        await eventually(lambda: supervised.stream.status == "connected")
+        await make_live(plugin, supervised.stream)
         for reason in ("going down", "really going down"):
             plugin.feeds[0].watchlist.closing(reason)
         await eventually(lambda: len(plugin.feeds) == 2)
@@ -165,9 +163,7 @@ async def test_other_settings_replace_the_feed_before_it_ends(tmp_path: Path) ->
     async with rig_of(plugin, tmp_path) as rig:
         supervised = rig.carry(A)
         slot = rig.slot(supervised)
-        await eventually(lambda: plugin.feeds)
-        plugin.feeds[0].say(update(A))
-        await eventually(lambda: state(supervised) == "connected")
+        await make_live(plugin, supervised.stream)
         rig.provider.reconfigure({"key": "new"})
         slot.renew()
         await eventually(lambda: len(plugin.feeds) == 2)
@@ -214,9 +210,7 @@ async def test_a_new_key_that_is_refused_leaves_the_old_feed_alone_until_there_i
     async with rig_of(plugin, tmp_path) as rig:
         supervised = rig.carry(A)
         slot = rig.slot(supervised)
-        await eventually(lambda: plugin.feeds)
-        plugin.feeds[0].say(update(A))
-        await eventually(lambda: state(supervised) == "connected")
+        await make_live(plugin, supervised.stream)
         rig.provider.reconfigure({"key": "wrong"})
         slot.renew()
         await eventually(lambda: len(plugin.feeds) == 2)

@@ -1,5 +1,3 @@
-from datetime import UTC, datetime
-
 import pytest
 
 from providers.twelve_data.forex import (
@@ -14,10 +12,7 @@ from providers.twelve_data.forex import (
     without_padding,
 )
 from relay import Candle
-
-
-def at(text: str) -> int:
-    return int(datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp())
+from tests.support.moments import at
 
 
 @pytest.mark.parametrize(

@@ -6,13 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relay.core.intervals import INTERVALS, end_of, first_open_after, next_open, open_time, opens_of
+from tests.support.moments import at
 
 LAST = int(datetime(2100, 1, 1, tzinfo=UTC).timestamp())
 NEW_YORK = ZoneInfo("America/New_York")
-
-
-def at(text: str) -> int:
-    return int(datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp())
 
 
 def new_york_day(moment: int) -> int:

@@ -1,8 +1,10 @@
 """What stands around the code: documents whose links lead somewhere, decisions, forms, and what CI runs."""
 
+import ast
 import configparser
 import os
 import re
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
@@ -71,6 +73,32 @@ def test_decision_is_short_dated_and_names_its_code(path: Path) -> None:
     assert re.match(r"# .+\n\n20\d\d-\d\d-\d\d\. Code: \[`", text)
     assert re.findall(r"^## (.+)$", text, flags=re.MULTILINE) == ["Why", "Decided", "What it costs"]
     assert len(text.split()) < 300
+
+
+def unused(paths: Iterable[Path], users: Iterable[Path] = ()) -> list[str]:
+    """Return the functions, classes and attributes that modules make, and that neither they nor `users` use."""
+    trees = [ast.parse(path.read_text(encoding="utf-8")) for path in paths]
+    made: set[str] = set()
+    for node in (node for tree in trees for node in ast.walk(tree)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            made.add(node.name)
+        elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+            made.add(node.attr)
+    trees += [ast.parse(path.read_text(encoding="utf-8")) for path in users]
+    nodes = [node for tree in trees for node in ast.walk(tree)]
+    used = {node.attr for node in nodes if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load)}
+    used |= {node.id for node in nodes if isinstance(node, ast.Name)}
+    return sorted(name for name in made - used if not name.startswith("__"))
+
+
+def test_the_sandbox_ships_nothing_that_only_tests_use() -> None:
+    assert unused((ROOT / "providers" / "sandbox").glob("*.py"), [ROOT / "relay" / "cli.py"]) == []
+
+
+def test_what_is_not_used_is_noticed(tmp_path: Path) -> None:
+    module = tmp_path / "module.py"
+    module.write_text("class A:\n    def f(self): self.calls = self.g()\n    def g(self): return A\n")
+    assert unused([module]) == ["calls", "f"]
 
 
 def test_ci_runs_every_python_that_the_package_names() -> None:

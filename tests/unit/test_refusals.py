@@ -14,8 +14,8 @@ from relay.instruments.listing import Standing
 from relay.streams.subscriptions import Stream
 from relay.supervision.refusals import RefusedStream
 from relay.supervision.supervisor import Supervisor
-from tests.support.running_relay import eventually
-from tests.support.supervised_provider import KEY, A, B, Hands, Rig, Scripted, rig_of, update
+from tests.support.conditions import eventually
+from tests.support.supervised_provider import KEY, A, B, Hands, Rig, Scripted, make_live, rig_of, update
 
 
 def tries_within(seconds: float, *, newcomer_every_s: float | None = None) -> list[float]:
@@ -197,9 +197,7 @@ async def test_a_stream_that_its_list_calls_paused_is_live_while_prices_come(tmp
         lists = Lists()
         supervisor = rig.supervisor(lists)
         stream = want(rig, supervisor)
-        await eventually(wanted_by(plugin, A))
-        plugin.feeds[0].say(update(A))
-        await eventually(lambda: status(stream) == "connected")
+        await make_live(plugin, stream)
         lists.tell("paused")
         for volume in range(5):
             later(rig.hands, supervisor, 5.0)
@@ -241,9 +239,7 @@ async def test_a_symbol_that_left_its_list_ends_its_stream_once_it_is_silent(tmp
         lists = Lists()
         supervisor = rig.supervisor(lists)
         stream = want(rig, supervisor)
-        await eventually(wanted_by(plugin, A))
-        plugin.feeds[0].say(update(A))
-        await eventually(lambda: status(stream) == "connected")
+        await make_live(plugin, stream)
         lists.tell("gone")
         later(rig.hands, supervisor, 50.0)
         assert status(stream) == "connected"

@@ -7,9 +7,11 @@ from statistics import mean, median
 
 import pytest
 
-from providers.sandbox import Market, Part, UnknownSymbol
 from providers.sandbox.intervals import FIXED_MS, end_time, open_time
 from providers.sandbox.listings import DAY_MS, HOUR_MS
+from providers.sandbox.market import Market, UnknownSymbol
+from providers.sandbox.parts import Part
+from tests.support.sandbox.market import StagedMarket
 
 MINUTE_MS = 60_000
 
@@ -218,11 +220,11 @@ def test_forex_can_be_open_on_a_sunday() -> None:
 
 
 def test_hidden_span_has_no_market() -> None:
-    market, untouched = Market(3), Market(3)
+    market, untouched = StagedMarket(3), Market(3)
     start, end = NOON + 20 * MINUTE_MS, NOON + 80 * MINUTE_MS
     market.hide("BTCUSDT", start, end)
-    assert market.is_hidden("BTCUSDT", start, start + MINUTE_MS)
-    assert not market.is_hidden("BTCUSDT", NOON, NOON + HOUR_MS)
+    assert not market.exists("BTCUSDT", start, start + MINUTE_MS)
+    assert market.exists("BTCUSDT", NOON, NOON + HOUR_MS)
     hour = market.candle("BTCUSDT", "1h", NOON)
     kept = [untouched.candle("BTCUSDT", "1m", NOON + i * MINUTE_MS) for i in range(20)]
     assert values(hour) == added_up(kept)
@@ -237,7 +239,7 @@ def test_delisted_pair_stands_still(market: Market) -> None:
 
 
 def test_symbol_of_a_delisted_pair_can_name_another_coin() -> None:
-    market = Market(3)
+    market = StagedMarket(3)
     assert market.candle("BNBUSDT", "1h", NOON - DAY_MS).trades > 0
     pair = market.delist("BNBUSDT")
     with pytest.raises(UnknownSymbol):
@@ -246,14 +248,14 @@ def test_symbol_of_a_delisted_pair_can_name_another_coin() -> None:
         market.delist("BNBUSDT")
     market.list_other(pair, 5.0, NOON)
     assert market.candle("BNBUSDT", "1h", NOON - DAY_MS).trades == 0
-    assert market.is_hidden("BNBUSDT", NOON - HOUR_MS, NOON)
+    assert not market.exists("BNBUSDT", NOON - HOUR_MS, NOON)
     listed = market.candle("BNBUSDT", "1h", NOON)
     assert listed.trades > 0
     assert 4.0 < listed.close / 10**pair.price_decimals < 6.0
 
 
 def test_more_symbols_on_demand() -> None:
-    market = Market(extra_symbols=200)
+    market = StagedMarket(extra_symbols=200)
     assert market.candle("T200USDT", "1h", NOON).trades > 0
     with pytest.raises(UnknownSymbol):
         market.candle("T201USDT", "1h", NOON)

@@ -1,4 +1,3 @@
-from datetime import UTC, datetime
 from math import inf
 
 import pytest
@@ -17,11 +16,7 @@ from providers.twelve_data.schedule import (
     periods,
     promised,
 )
-
-
-def at(text: str) -> int:
-    return int(datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp())
-
+from tests.support.moments import at
 
 WEDNESDAY = at("2026-01-14 00:00")
 FREE = Means(per_minute=6, today=720, least_s=30.0)

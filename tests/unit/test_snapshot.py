@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 import pytest
 
-from relay.core.clock import Clock, ProviderClock
+from relay.core.clock import Clock
 from relay.core.model import Candle, OpenHours, PriceUpdate, StreamKey
 from relay.core.spans import Span
 from relay.core.trading_hours import TradingHours
@@ -14,27 +14,9 @@ from relay.protocol.client_requests import PastWanted as Wanted
 from relay.streams.gaps import SeriesGap
 from relay.streams.hub import Hub
 from relay.streams.series import Series
-from relay.streams.subscriptions import Stream
+from tests.support.feeder import Feeder
 
 KEY = StreamKey("AAA", "1m")
-
-
-class Feeder:
-    """Feeds nothing: the test publishes."""
-
-    has_history = True
-
-    close_grace_s = 5.0
-
-    def __init__(self) -> None:
-        self.clock = ProviderClock(Clock(wall=lambda: 15 * 60.0))
-        self.calls: list[str] = []
-
-    def wanted(self, stream: Stream) -> None:
-        self.calls.append("wanted")
-
-    def unwanted(self, stream: Stream) -> None:
-        self.calls.append("unwanted")
 
 
 def candle(minute: int) -> Candle:
@@ -272,7 +254,7 @@ def test_an_empty_resume_reaches_as_far_as_the_client_says() -> None:
 
 
 async def test_a_stream_is_wanted_and_its_closes_are_kept_from_the_request_on() -> None:
-    hub, feeder = Hub(Clock(), flush_s=0), Feeder()
+    hub, feeder = Hub(Clock(), flush_s=0), Feeder(clock=Clock(wall=lambda: 15 * 60.0))
     stream = hub.stream("p", KEY, "AAA", feeder)
     attachment = hub.attach(stream)
     assert feeder.calls == ["wanted"]

@@ -5,31 +5,13 @@ from itertools import permutations
 
 import pytest
 
-from relay.core.clock import ProviderClock
 from relay.core.model import OpenHours
 from relay.core.trading_hours import TradingHours
 from relay.streams.hub import Hub
-from relay.streams.subscriptions import Stream
 from relay.supervision.liveness import Remedy
 from relay.supervision.stream_state import KEPT_EVENTS, Facts, StateSaid, SupervisedStream
+from tests.support.feeder import Feeder
 from tests.support.supervised_provider import MINUTE, A, Hands, update
-
-
-class Feeder:
-    """Stands where a supervisor does."""
-
-    has_history = True
-
-    close_grace_s = 5.0
-
-    def __init__(self, hands: Hands) -> None:
-        self.clock = ProviderClock(hands.clock)
-
-    def wanted(self, stream: Stream) -> None:
-        """Take no notice."""
-
-    def unwanted(self, stream: Stream) -> None:
-        """Take no notice."""
 
 
 @pytest.fixture
@@ -44,7 +26,7 @@ def hub(hands: Hands) -> Hub:
 
 @pytest.fixture
 def supervised(hands: Hands, hub: Hub) -> SupervisedStream:
-    return SupervisedStream(hub.stream("demo", A, "A", Feeder(hands)), hub, hands.clock)
+    return SupervisedStream(hub.stream("demo", A, "A", Feeder(clock=hands.clock)), hub, hands.clock)
 
 
 def state(supervised: SupervisedStream) -> tuple[str, str]:
@@ -120,7 +102,7 @@ def said(supervised: SupervisedStream) -> list[Callable[[], None]]:
 
 @pytest.mark.parametrize("order", list(permutations(range(4))))
 def test_a_pause_stands_in_whatever_order_things_are_learned(hub: Hub, hands: Hands, order: tuple[int, ...]) -> None:
-    supervised = SupervisedStream(hub.stream("demo", A, "A", Feeder(hands)), hub, hands.clock)
+    supervised = SupervisedStream(hub.stream("demo", A, "A", Feeder(clock=hands.clock)), hub, hands.clock)
     for number in order:
         said(supervised)[number]()
     assert state(supervised) == CLOSED

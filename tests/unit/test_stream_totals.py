@@ -9,7 +9,7 @@ from relay.core.model import Candle, PriceUpdate, StreamKey
 from relay.streams.hub import Hub
 from relay.streams.subscriptions import Stream
 from relay.web.stream_totals import AT_A_TIME, take_tallies
-from tests.integration.test_hub import Feeder
+from tests.support.feeder import Feeder
 
 COUNT = 3 * AT_A_TIME
 

@@ -19,16 +19,26 @@ from relay import (
 from relay.history.range_walk import HistoryRequest
 from relay.supervision.backoff import CAUSES
 from relay.supervision.stream_state import SupervisedStream
-from tests.support.running_relay import eventually
-from tests.support.supervised_provider import KEY, MINUTE, A, B, Remembering, Rig, Scripted, candle, rig_of, update
+from tests.support.conditions import eventually
+from tests.support.supervised_provider import (
+    KEY,
+    MINUTE,
+    A,
+    B,
+    Remembering,
+    Rig,
+    Scripted,
+    candle,
+    fed_stream,
+    rig_of,
+    update,
+)
 
 
 async def test_updates_make_a_stream_live(tmp_path: Path) -> None:
     plugin = Scripted()
     async with rig_of(plugin, tmp_path) as rig:
-        supervised = rig.carry(A)
-        feed = rig.feed({A: supervised})
-        await eventually(lambda: plugin.feeds)
+        supervised, feed = await fed_stream(rig, plugin)
         assert not feed.is_live(A)
         plugin.feeds[0].say(update(A))
         await eventually(lambda: rig.counters.updates == 1)
@@ -43,9 +53,7 @@ async def test_a_candle_from_another_time_is_counted_and_left_out(
 ) -> None:
     plugin = Scripted()
     async with rig_of(plugin, tmp_path) as rig:
-        supervised = rig.carry(A)
-        rig.feed({A: supervised})
-        await eventually(lambda: plugin.feeds)
+        supervised, _ = await fed_stream(rig, plugin)
         caplog.set_level(logging.WARNING)
         # Two minutes ahead, and fifty days ago.
         plugin.feeds[0].say(update(A, 2), update(A, -72_000), update(A))
@@ -63,9 +71,7 @@ async def test_a_date_two_hours_behind_hides_no_candle_of_a_provider_without_sta
         assert rig.provider.clock.now() == rig.hands.now - 7200
         past = await rig.history.candles(HistoryRequest(rig.provider, A, start=MINUTE - 120, end=None, limit=5))
         assert [one.time for one in past.candles] == [MINUTE - 120, MINUTE - 60, MINUTE]
-        supervised = rig.carry(A)
-        rig.feed({A: supervised})
-        await eventually(lambda: plugin.feeds)
+        supervised, _ = await fed_stream(rig, plugin)
         plugin.feeds[0].say(update(A))
         await eventually(lambda: rig.counters.updates + rig.counters.skipped)
         await eventually(lambda: supervised.stream.series.last == candle(0))
@@ -75,9 +81,7 @@ async def test_a_date_two_hours_behind_hides_no_candle_of_a_provider_without_sta
 async def test_a_stamp_tells_the_lag_of_its_stream(tmp_path: Path) -> None:
     plugin = Scripted()
     async with rig_of(plugin, tmp_path) as rig:
-        supervised = rig.carry(A)
-        rig.feed({A: supervised})
-        await eventually(lambda: plugin.feeds)
+        supervised, _ = await fed_stream(rig, plugin)
         now_ms = int(rig.hands.now * 1000)
         plugin.feeds[0].say(
             PriceUpdate(A, candle(0), False, now_ms), PriceUpdate(A, candle(0, 2.0), False, now_ms - 40)
@@ -89,9 +93,7 @@ async def test_a_stamp_tells_the_lag_of_its_stream(tmp_path: Path) -> None:
 async def test_what_is_stamped_long_ago_changes_no_candle_that_is_closed(tmp_path: Path) -> None:
     plugin = Scripted()
     async with rig_of(plugin, tmp_path) as rig:
-        supervised = rig.carry(A)
-        rig.feed({A: supervised})
-        await eventually(lambda: plugin.feeds)
+        await fed_stream(rig, plugin)
         now_ms = int(rig.hands.now * 1000)
         plugin.feeds[0].say(
             PriceUpdate(A, candle(-1), False, now_ms - 100),
@@ -126,9 +128,7 @@ async def test_a_stream_does_not_begin_with_what_was_over_long_before_it_was_wan
 async def test_what_was_said_before_a_silence_does_not_end_it(tmp_path: Path) -> None:
     plugin = Scripted()
     async with rig_of(plugin, tmp_path) as rig:
-        supervised = rig.carry(A)
-        feed = rig.feed({A: supervised})
-        await eventually(lambda: plugin.feeds)
+        supervised, feed = await fed_stream(rig, plugin)
         plugin.feeds[0].say(update(A, -1, is_closed=True), update(A))
         await eventually(lambda: supervised.received == 2)
         supervised.check_silence(rig.hands.now)
@@ -150,9 +150,7 @@ async def test_an_update_of_another_time_makes_no_stream_live(tmp_path: Path) ->
     plugin = Remembering()
     plugin.may_answer.clear()
     async with rig_of(plugin, tmp_path) as rig:
-        supervised = rig.carry(A)
-        rig.feed({A: supervised})
-        await eventually(lambda: plugin.feeds)
+        supervised, _ = await fed_stream(rig, plugin)
         plugin.feeds[0].say(update(A, 5))
         await eventually(lambda: plugin.asked)
         assert supervised.stream.status == "connecting"

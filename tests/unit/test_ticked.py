@@ -9,7 +9,7 @@ from providers.twelve_data.polled import PolledStream
 from providers.twelve_data.ticked import PATIENCE_S, TickedStream, have_confirmed
 from relay import Candle, PriceUpdate, StreamKey
 from relay.streams.series import Series
-from tests.unit.test_intervals import at
+from tests.support.moments import at
 
 START = at("2026-01-14 12:00:00")
 

@@ -2,7 +2,7 @@
 
 from relay.core.model import OpenHours
 from relay.core.trading_hours import TradingHours
-from tests.unit.test_intervals import at
+from tests.support.moments import at
 
 FRIDAY, SUNDAY = at("2026-01-16 22:00:00"), at("2026-01-18 22:00:00")
 WEEK = OpenHours(at("2026-01-11 22:00:00"), FRIDAY)

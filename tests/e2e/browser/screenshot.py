@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 
 from playwright.async_api import async_playwright
 
-from providers.sandbox import Sandbox
 from tests.e2e.browser.charts import loaded
 from tests.e2e.browser.chromium import launch
 from tests.support.running_relay import Running, start_relay
+from tests.support.sandbox import Sandbox
 
 CHROMIUM = "/usr/bin/chromium"
 README_PICTURE = Path(__file__).parent / "chart-page.png"

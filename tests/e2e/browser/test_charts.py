@@ -7,11 +7,12 @@ from typing import Any
 import pytest
 from playwright.async_api import Page, Route, expect
 
-from providers.sandbox import Sandbox
 from tests.conftest import StartRelay
 from tests.e2e.browser.charts import loaded, panel, panels, until
 from tests.e2e.browser.conftest import OpenPage, Watch
-from tests.support.running_relay import Running, eventually, start_relay
+from tests.support.conditions import eventually
+from tests.support.running_relay import Running, start_relay
+from tests.support.sandbox import Sandbox
 
 FRAMES = "new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
 

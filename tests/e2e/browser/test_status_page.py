@@ -6,10 +6,11 @@ import re
 import pytest
 from playwright.async_api import Locator, Page, expect
 
-from providers.sandbox import Sandbox
 from tests.conftest import StartRelay
 from tests.e2e.browser.conftest import OpenPage, Watch
-from tests.support.running_relay import Running, eventually, start_relay
+from tests.support.conditions import eventually
+from tests.support.running_relay import Running, start_relay
+from tests.support.sandbox import Sandbox
 
 STATUS_ROUTE = "/api/v1/market-data/status"
 

@@ -1,7 +1,7 @@
 """How Twelve Data cuts, labels, pads and writes the bars of currency pairs; pure but for the market it reads."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta, tzinfo
 from decimal import ROUND_HALF_EVEN, Decimal
 from hashlib import blake2b
@@ -18,7 +18,6 @@ INTERVALS = ("1min", "5min", "15min", "30min", "45min", "1h", "2h", "4h", "8h", 
 _NAMES = {"1min": "1m", "5min": "5m", "15min": "15m", "30min": "30m", "45min": "45m",
           "1day": "1d", "1week": "1w", "1month": "1M"}  # fmt: skip
 _LONG = ("1d", "1w", "1M")
-_BAD_BAR_IN = 700
 
 
 class Bar(NamedTuple):
@@ -73,12 +72,10 @@ def price_text(units: int, decimals: int, dp: int = -1) -> str:
 
 
 class Bars:
-    """Find the bars of a pair, newest first, with the padding and the flaws that are switched on."""
+    """Find the bars of a pair, newest first; closed hours are filled with almost flat ones."""
 
-    def __init__(self, market: Market, *, padding: bool, inconsistent: bool) -> None:
+    def __init__(self, market: Market) -> None:
         self._market = market
-        self.padding = padding
-        self.inconsistent = inconsistent
 
     def newest(
         self, pair: Pair, interval: str, zone: tzinfo, now_ms: int, first_ms: int | None, last_ms: int, limit: int
@@ -101,15 +98,15 @@ class Bars:
     def _opens(self, pair: Pair, short: str, zone: tzinfo, last_ms: int) -> Iterator[int]:
         earliest = pair.listed_day * DAY_MS
         at = last_ms
-        while (opened := local_open_time(short, self._market.before_hidden(pair.symbol, at), zone)) >= earliest:
+        while (opened := local_open_time(short, at, zone)) >= earliest:
             yield opened
             at = opened - 1
 
     def _bar(self, pair: Pair, short: str, zone: tzinfo, start: int, now_ms: int) -> Bar | None:
         end = local_end_time(short, start, zone)
-        part = self._market.span(pair.symbol, start, max(start + 1, min(end, now_ms + 1)))
-        if self._market.is_hidden(pair.symbol, start, end):
+        if not self._market.exists(pair.symbol, start, end):
             return None
+        part = self._market.span(pair.symbol, start, max(start + 1, min(end, now_ms + 1)))
         if part.trades == 0:
             is_quiet_but_open = any(
                 self._market.is_open(pair.symbol, at)
@@ -117,33 +114,16 @@ class Bars:
             )
             if is_quiet_but_open:
                 return Bar(start, part.close, part.close, part.close, part.close)
-            return self._padded(pair, short, start, part.close) if self.padding else None
-        bar = Bar(start, part.open, part.high, part.low, part.close)
-        if self.inconsistent and end <= now_ms and _dice(pair.symbol, short, start) % _BAD_BAR_IN == 0:
-            return bar._replace(close=bar.high + max(1, (bar.high - bar.low) // 3))
-        return bar
+            return self.padded(pair, short, start, part.close)
+        return Bar(start, part.open, part.high, part.low, part.close)
 
-    def _padded(self, pair: Pair, short: str, start: int, price: int) -> Bar:
+    def padded(self, pair: Pair, short: str, start: int, price: int) -> Bar | None:
         """Invent the almost flat bar that stands where the market was closed."""
-        dice = _dice(pair.symbol, short, start)
+        dice = bar_dice(pair.symbol, short, start)
         step = max(1, price // 60_000)
         opened = price + dice % (step + 1)
         close = price + dice // 1000 % (step + 1)
         return Bar(start, opened, max(opened, close) + step * 2, min(opened, close) - step, close)
-
-
-def select_rows(
-    rows: Sequence[dict[str, str]], zone: tzinfo, first: Moment | None, last_ms: int | None, limit: int
-) -> list[dict[str, str]]:
-    """Choose from recorded rows as the server does: the newest ones within the dates, newest first."""
-    chosen = []
-    for values in rows:
-        moment = parse_moment(values["datetime"], zone)
-        assert moment is not None
-        if (first is None or moment.at_ms >= first.at_ms) and (last_ms is None or moment.at_ms <= last_ms):
-            chosen.append((moment.at_ms, values))
-    chosen.sort(key=lambda pair: pair[0], reverse=True)
-    return [values for _, values in chosen[:limit]]
 
 
 def day_bounds(text: str, zone: tzinfo, now_ms: int) -> tuple[Moment, int] | None:
@@ -163,5 +143,6 @@ def utc_text(at_ms: int) -> str:
     return datetime.fromtimestamp(at_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
 
 
-def _dice(symbol: str, interval: str, start: int) -> int:
+def bar_dice(symbol: str, interval: str, start: int) -> int:
+    """Draw a large number for a bar, always the same one."""
     return int.from_bytes(blake2b(f"{symbol}|{interval}|{start}".encode(), digest_size=6).digest(), "big")

@@ -1,10 +1,16 @@
-"""How a stand-in is told to misbehave, the same words for every exchange; it holds the orders, `standin.py` obeys."""
+"""How a stand-in is told to misbehave, the same words for every exchange; it holds the orders, `stand_in.py` obeys."""
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Sequence
 from random import Random
-from typing import Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+from aiohttp import WSMsgType
+
+from providers.sandbox.connection import Connection
+
+if TYPE_CHECKING:
+    from tests.support.sandbox.stand_in import StandIn
 
 Computed = Literal["late", "at_once", "either"]
 
@@ -59,22 +65,26 @@ class RestAnswer(NamedTuple):
 class Faults:
     """The orders in force for one stand-in; every method takes effect at once and `clear` ends all of them."""
 
-    def __init__(self, target: "FaultTarget") -> None:
-        self._target = target
-        self.garbage_sent = 0
+    def __init__(self, stand_in: "StandIn") -> None:
+        self._stand_in = stand_in
         self._dice = Random(1)
+        self._life_s: float | None = None
+        self._cuts: dict[int, asyncio.TimerHandle] = {}
+        self._frozen: set[int] = set()
+        self._thawed = asyncio.Event()
         self._reset()
 
     def _reset(self) -> None:
         self.refusal_status: int | None = None
         self._refusal_until: float | None = None
         self._refusals_left: int | None = None
-        self.muted_all = False
-        self.muted: set[str] = set()
+        self._muted_all = False
+        self._muted: set[str] = set()
+        self._muted_of: dict[int, set[str] | None] = {}
+        self._subscribing_helps: set[int] = set()
         self.frame_delay_s = 0.0
         self._rest_delay_s = (0.0, 0.0)
         self._computed: Computed = "late"
-        self.connection_life_s: float | None = None
         self._closings_lost: dict[str | None, int | None] = {}
         self._subscriptions_refused: tuple[int | None, str] = (0, "")
         self._answers: list[tuple[RestAnswer, int | None]] = []
@@ -84,10 +94,9 @@ class Faults:
     def clear(self) -> None:
         """Behave well again from now on; listens again if it had stopped. Dropped connections stay dropped."""
         self.thaw()
-        self.unmute()
+        self.cut_after(None)
         self._reset()
-        self._target.recheck_lives()
-        self._target.listen_again()
+        self._stand_in.listen_again()
 
     # ---- connections --------------------------------------------------------------------------------------------
 
@@ -96,7 +105,13 @@ class Faults:
 
         Without a code TCP is aborted and no close frame is sent; with one the closing is orderly.
         """
-        return self._target.drop_connections(code, connection=connection, reason=reason)
+        chosen = [one for one in self._stand_in.open.values() if connection is None or one.number == connection]
+        for one in chosen:
+            if code is None:
+                one.abort()
+            else:
+                one.close(code, reason)
+        return len(chosen)
 
     def refuse(self, status: int = 503, *, seconds: float | None = None, times: int | None = None) -> None:
         """Answer new WebSocket connections with this HTTP status, for a time, so many times, or until `accept`."""
@@ -106,12 +121,12 @@ class Faults:
 
     def stop_listening(self, *, seconds: float | None = None, rest: bool = False) -> None:
         """Refuse new TCP connections to the WebSocket address, with `rest` to the REST address too."""
-        self._target.stop_listening(seconds=seconds, rest=rest)
+        self._stand_in.stop_listening(seconds=seconds, rest=rest)
 
     def accept(self) -> None:
         """Take new connections again after `refuse` or `stop_listening`; `listening()` of the stand-in waits for it."""
         self.refusal_status = None
-        self._target.listen_again()
+        self._stand_in.listen_again()
 
     def refusal(self) -> int | None:
         """Tell the HTTP status for a connection being opened now, None to let it in; uses up one of `times`."""
@@ -129,8 +144,19 @@ class Faults:
 
     def cut_after(self, seconds: float | None) -> None:
         """Abort each WebSocket connection so long after it was opened, also those open now; None ends that."""
-        self.connection_life_s = seconds
-        self._target.recheck_lives()
+        self._life_s = seconds
+        for cut in self._cuts.values():
+            cut.cancel()
+        self._cuts.clear()
+        for connection in self._stand_in.open.values():
+            self.opened(connection)
+
+    def opened(self, connection: Connection) -> None:
+        """Apply `cut_after` to a connection."""
+        if self._life_s is not None:
+            left_s = max(0.0, connection.opened + self._life_s - time.monotonic())
+            cut = asyncio.get_running_loop().call_later(left_s, connection.abort)
+            self._cuts[connection.number] = cut
 
     # ---- frames -------------------------------------------------------------------------------------------------
 
@@ -141,38 +167,60 @@ class Faults:
         `resubscribe_helps` a stream speaks again also when it is unsubscribed and subscribed anew on them.
         """
         if reconnect_helps or resubscribe_helps:
-            self._target.mute_connections(streams, resubscribe_helps=resubscribe_helps)
+            for number, connection in self._stand_in.open.items():
+                (self._subscribing_helps.add if resubscribe_helps else self._subscribing_helps.discard)(number)
+                muted = self._muted_of.setdefault(number, set())
+                if not streams and not resubscribe_helps:
+                    self._muted_of[number] = None
+                elif muted is not None:
+                    muted.update(streams or connection.subscriptions)
         elif streams:
-            self.muted.update(streams)
+            self._muted.update(streams)
         else:
-            self.muted_all = True
+            self._muted_all = True
 
     def unmute(self, *streams: str) -> None:
         """Send data again on these streams, or on all when none is named."""
-        if streams:
-            self.muted.difference_update(streams)
-        else:
-            self.muted_all = False
-            self.muted.clear()
-        self._target.unmute_connections(streams)
+        if not streams:
+            self._muted_all = False
+            self._muted.clear()
+            self._muted_of.clear()
+        self._muted.difference_update(streams)
+        for muted in self._muted_of.values():
+            if muted is not None:
+                muted.difference_update(streams)
 
-    def is_muted(self, stream: str) -> bool:
-        """Tell whether data of a stream is held back."""
-        return self.muted_all or stream in self.muted
+    def subscribed(self, connection: Connection, streams: set[str]) -> None:
+        """Let new subscriptions end a silence of which they do."""
+        muted = self._muted_of.get(connection.number)
+        if muted is not None and connection.number in self._subscribing_helps:
+            muted -= streams
+
+    def is_muted(self, stream: str, connection: Connection) -> bool:
+        """Tell whether data of a stream is held back from a connection."""
+        muted = self._muted_of.get(connection.number, ())
+        return self._muted_all or stream in self._muted or muted is None or stream in muted
 
     def freeze(self, *, new_too: bool = False) -> None:
         """Leave open sockets open but neither read nor write them: no data, no pongs, no answers, as if half open.
 
         New connections work, unless `new_too` makes them hang before the upgrade. REST is not concerned.
         """
-        self._target.freeze_connections()
+        self._frozen |= self._stand_in.open.keys()
+        self._thawed.clear()
         if new_too:
             self._open_to_new.clear()
 
     def thaw(self) -> None:
         """Read and write again after `freeze`; what had piled up is handled now."""
         self._open_to_new.set()
-        self._target.thaw_connections()
+        self._frozen.clear()
+        self._thawed.set()
+
+    async def thawed(self, connection: Connection) -> None:
+        """Wait until a connection is not frozen."""
+        if connection.number in self._frozen:
+            await self._thawed.wait()
 
     async def admitted(self) -> None:
         """Wait until new connections no longer hang."""
@@ -185,8 +233,9 @@ class Faults:
     def send_garbage(self, *frames: str | bytes) -> int:
         """Send these frames (none given: all of `GARBAGE`) on every connection; tells how many per connection."""
         chosen = frames or GARBAGE
-        self._target.broadcast(chosen)
-        self.garbage_sent += len(chosen)
+        for one in chosen:
+            for connection in self._stand_in.open.values():
+                connection.send(one, WSMsgType.BINARY if isinstance(one, bytes) else WSMsgType.TEXT)
         return len(chosen)
 
     def lose_closings(self, *streams: str, times: int | None = None) -> None:
@@ -266,91 +315,3 @@ class Faults:
                     self._answers[at] = (answer, left - 1)
             return answer
         return None
-
-
-class FaultTarget(Protocol):
-    """What a stand-in must be able to do so that `Faults` can be obeyed."""
-
-    def drop_connections(self, code: int | None, *, connection: int | None, reason: str) -> int:
-        """End connections; tells how many."""
-        ...
-
-    def stop_listening(self, *, seconds: float | None, rest: bool) -> None:
-        """Close the listening sockets."""
-        ...
-
-    def listen_again(self) -> None:
-        """Open the listening sockets again."""
-        ...
-
-    def recheck_lives(self) -> None:
-        """Apply a changed connection life to open connections."""
-        ...
-
-    def mute_connections(self, streams: Sequence[str], *, resubscribe_helps: bool) -> None:
-        """Hold data back on the connections open now."""
-        ...
-
-    def unmute_connections(self, streams: Sequence[str]) -> None:
-        """Send data again on all connections."""
-        ...
-
-    def freeze_connections(self) -> None:
-        """Stop reading and writing the connections open now."""
-        ...
-
-    def thaw_connections(self) -> None:
-        """Read and write all connections again."""
-        ...
-
-    def broadcast(self, frames: Iterable[str | bytes]) -> None:
-        """Queue frames on every connection."""
-        ...
-
-
-class ControlMessage(NamedTuple):
-    """One message that a client sent on a WebSocket connection; times are of the monotonic clock."""
-
-    time: float
-    connection: int
-    kind: str
-    text: str
-
-
-class Connect(NamedTuple):
-    """One attempt to open a WebSocket connection."""
-
-    time: float
-    path: str
-    status: int
-
-
-class RestCall(NamedTuple):
-    """One REST request as answered; `query` never holds the key."""
-
-    time: float
-    path: str
-    query: dict[str, str]
-    status: int
-    cost: int
-
-
-def most_in_any_second(times: Iterable[float], window_s: float = 1.0) -> int:
-    """Count the most moments that lie within one window, wherever it begins."""
-    ordered = sorted(times)
-    most = first = 0
-    for last, moment in enumerate(ordered):
-        while ordered[first] <= moment - window_s:
-            first += 1
-        most = max(most, last - first + 1)
-    return most
-
-
-Check = Callable[[], bool]
-
-
-async def until(check: Check, timeout_s: float = 10.0, every_s: float = 0.005) -> None:
-    """Wait until a condition on a stand-in holds; raises TimeoutError after `timeout_s`."""
-    async with asyncio.timeout(timeout_s):
-        while not check():  # noqa: ASYNC110  the condition spans a stand-in's whole state, which has no single event
-            await asyncio.sleep(every_s)

@@ -21,7 +21,7 @@ def steps(seconds: float) -> Iterator[float]:
         yield seconds / STEPS
 
 
-class PatientClock:
+class PauselessClock:
     """The time of an event loop without the pauses of the process: every timer of the loop waits through them.
 
     Entered it replaces `loop.time`. It goes as `time.monotonic` does while the loop runs, and never backwards.

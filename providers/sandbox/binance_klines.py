@@ -4,7 +4,7 @@ import re
 from typing import NamedTuple
 
 from providers.sandbox.listings import Pair
-from providers.sandbox.market import Part
+from providers.sandbox.parts import Part
 
 INTERVALS = ("1s", "1m", "3m", "5m", "15m", "30m", "1h", "2h", "4h", "6h", "8h", "12h", "1d", "3d", "1w", "1M")
 

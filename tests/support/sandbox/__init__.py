@@ -1,0 +1,39 @@
+"""The simulated exchanges of the sandbox as tests need them: they misbehave on order, and keep what they were asked."""
+
+from typing import Literal
+
+from providers.sandbox import SimulatedExchanges
+from tests.support.sandbox.binance import BinanceStandIn
+from tests.support.sandbox.clock import StagedClock
+from tests.support.sandbox.faults import GARBAGE, Faults
+from tests.support.sandbox.market import StagedMarket
+from tests.support.sandbox.twelve_data import TwelveDataStandIn
+
+__all__ = ["GARBAGE", "BinanceStandIn", "Faults", "Sandbox", "StagedClock", "StagedMarket", "TwelveDataStandIn"]
+
+
+class Sandbox(SimulatedExchanges):
+    """Both stand-ins on one market and one clock; with `forex_always_open` the currency pairs move on weekends too."""
+
+    binance: BinanceStandIn
+    twelve_data: TwelveDataStandIn
+
+    def __init__(
+        self,
+        *,
+        seed: int | str = 1,
+        speed: float = 1.0,
+        offset_s: float = 0.0,
+        extra_symbols: int = 0,
+        forex_always_open: bool = False,
+        pace_s: float = 2.0,
+        closings: Literal["all", "traded"] = "all",
+    ) -> None:
+        self.clock = StagedClock(speed, offset_s)
+        self.market = StagedMarket(seed, extra_symbols=extra_symbols, forex_always_open=forex_always_open)
+        super().__init__(
+            BinanceStandIn(self.market, self.clock, pace_s=pace_s, closings=closings),
+            TwelveDataStandIn(
+                self.market, self.clock, credits_per_minute=610, credits_per_day=100_000, stream_symbols=500
+            ),
+        )

@@ -1,0 +1,70 @@
+"""A market in which a test has outages, listings and delistings happen."""
+
+from collections.abc import Iterable
+from datetime import UTC, datetime
+
+from providers.sandbox.listings import Pair, synthetic_pair
+from providers.sandbox.market import Market, UnknownSymbol
+
+
+class StagedMarket(Market):
+    """The market, but for what a test did to it."""
+
+    def __init__(self, seed: int | str = 1, *, extra_symbols: int = 0, forex_always_open: bool = False) -> None:
+        super().__init__(seed, extra_symbols=extra_symbols, forex_always_open=forex_always_open)
+        self._hidden: dict[str, list[tuple[int, int]]] = {}
+
+    def add_symbols(self, pairs: Iterable[Pair | str]) -> None:
+        """List more pairs; a bare name gets invented properties. A name with a slash is a currency pair."""
+        for item in pairs:
+            pair = synthetic_pair(item) if isinstance(item, str) else item
+            if "/" in pair.symbol:
+                base, _, quote = pair.symbol.partition("/")
+                pair = pair._replace(base=base, quote=quote, session="forex", group=pair.group or "Exotic",
+                                     base_name=pair.base_name or base, quote_name=pair.quote_name or quote)  # fmt: skip
+                self.forex[pair.symbol] = pair
+            else:
+                self.crypto[pair.symbol] = pair
+
+    def delist(self, symbol: str) -> Pair:
+        """Take a crypto pair away with all its past; return it. Raises `UnknownSymbol`."""
+        pair = self.crypto.pop(symbol, None)
+        if pair is None:
+            raise UnknownSymbol(symbol)
+        return pair
+
+    def list_other(self, pair: Pair, price: float, since_ms: int) -> None:
+        """List another coin under the symbol of a pair that was delisted; nothing is known of it before `since_ms`."""
+        symbol, since = pair.symbol, datetime.fromtimestamp(since_ms / 1000, UTC).date()
+        for kept in (self._splits, self._tapes):
+            for key in [key for key in kept if key[0] == symbol]:
+                del kept[key]
+        self._days.pop(symbol, None)
+        self._moods.pop(symbol, None)
+        self._hidden[symbol] = [(0, since_ms)]
+        self.crypto[symbol] = pair._replace(price=price, listed=since, delisted=None, status="TRADING")
+
+    def hide(self, symbol: str, start_ms: int, end_ms: int) -> None:
+        """Make a stretch of a pair's market never have happened, as in an outage of the exchange."""
+        self.pair(symbol)
+        self._hidden.setdefault(symbol, []).append((start_ms, end_ms))
+        self._hidden[symbol].sort()
+
+    def spans(self, symbol: str, start_ms: int, end_ms: int) -> list[tuple[int, int]]:
+        """Give the parts of a stretch that are not hidden."""
+        start, end = start_ms, end_ms
+        hidden = self._hidden.get(symbol)
+        if not hidden:
+            return [(start, end)]
+        pieces = []
+        for a, b in hidden:
+            if b <= start or a >= end:
+                continue
+            if a > start:
+                pieces.append((start, a))
+            start = b
+            if start >= end:
+                break
+        if start < end:
+            pieces.append((start, end))
+        return pieces
