@@ -53,11 +53,13 @@ async def simulate(now: Time, scenario: Scenario) -> tuple[list[tuple[str, str]]
     """Run it; return what was wrong, by kind and in a sentence, and figures."""
     import asyncio
 
+    from aiohttp import web
+
     from providers import BUILTIN
     from relay.app import build_app
     from relay.server.reload import Reload
     from tests.support.forex_troubles import ORDEALS, REFUSALS_ALLOWED, Ordeal
-    from tests.support.running_relay import Closed, config_of, run_app
+    from tests.support.running_relay import Closed, Running, config_of
     from tests.support.sandbox import StagedClock, StagedMarket
     from tests.support.untidy import UntidyTwelveData
 
@@ -148,7 +150,11 @@ async def simulate(now: Time, scenario: Scenario) -> tuple[list[tuple[str, str]]
         def reconfigure(settings: Mapping[str, Any]) -> None:
             Reload(app, config, lambda: config_of({"twelve_data": {**table, **settings}}), None)()
 
-        relay = await run_app(app)
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=2.0, handle_signals=False)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        host, port = runner.addresses[0][:2]
+        relay = Running(app, runner, f"http://{host}:{port}")
         ordeal = Ordeal(scenario, stand_in, troubles, reconfigure)
         ordeal.be_usual()
         # Until the list of symbols is there nobody knows whose they are.

@@ -48,9 +48,11 @@ def kinds(stand_in: "UntidyTwelveData", symbol: str) -> Iterator[tuple[str, Call
 
 async def main(interval: str) -> list[str]:
     """Run it with one stream; return what was wrong."""
+    from aiohttp import web
+
     from providers import BUILTIN
     from relay.app import build_app
-    from tests.support.running_relay import config_of, run_app
+    from tests.support.running_relay import Running, config_of
     from tests.support.untidy import UntidyTwelveData
 
     wrong: list[str] = []
@@ -74,7 +76,11 @@ async def main(interval: str) -> list[str]:
             "credits_per_minute": 800, "credits_per_day": 1_000_000,
         }  # fmt: skip
         app = build_app(config_of({"twelve_data": table}), [one for one in BUILTIN if "Twelve" in one.__name__])
-        relay = await run_app(app)
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=2.0, handle_signals=False)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        host, port = runner.addresses[0][:2]
+        relay = Running(app, runner, f"http://{host}:{port}")
         client = await relay.connect(heartbeat=None)
         listening = asyncio.create_task(listen())
         await client.ask("subscribe", streams=[f"EUR/USD@{interval}"])
