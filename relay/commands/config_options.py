@@ -33,9 +33,9 @@ def _flag_of(setting: RelaySetting) -> Callable[[Callable[..., None]], Callable[
 
 @contextlib.contextmanager
 def exit_on_relay_error() -> Iterator[None]:
-    """End the command with one line on stderr: exit code 2 when a person has to change the configuration, else 1."""
+    """End the command with one line on stderr, exit code 2, when the configuration or the database is no use."""
     try:
         yield
     except (ConfigError, StoreError) as error:
         click.echo(f"relay: {error}", err=True)
-        sys.exit(2 if isinstance(error, ConfigError) else 1)
+        sys.exit(2)

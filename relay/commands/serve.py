@@ -83,27 +83,25 @@ async def _serve_sandbox(
         stand_ins = sandbox.provider_settings()
         # Nobody waits for half a minute to see the first candle of a trial.
         defaults = {"poll_seconds": 2, "market_hours": "always" if forex_always_open else "forex"}
-        if ignored := sorted(_ignored(config, stand_ins)):
-            log.info(
-                "--sandbox has stand-ins for the exchanges and ignores %s",
-                ", ".join(ignored),
-                extra=event("sandbox_ignores", settings=ignored),
-            )
-        if not forex_always_open:
-            log.info(
-                "currency pairs rest at weekends, as on the real market; --forex-always-open lets them trade",
-                extra=event("sandbox_hours"),
-            )
 
         def pointed_at_it(config: Config) -> Config:
             return _sandboxed(config, {"twelve_data": defaults}, stand_ins)
 
-        await serve(
-            pointed_at_it(config),
-            distribution.providers(),
-            lambda line: _say(f"{line} (sandbox: made-up prices)"),
-            lambda: pointed_at_it(read()),
-        )
+        def say(line: str) -> None:
+            _say(f"{line} (sandbox: made-up prices)")
+            if ignored := sorted(_ignored(config, stand_ins)):
+                log.info(
+                    "--sandbox has stand-ins for the exchanges and ignores %s",
+                    ", ".join(ignored),
+                    extra=event("sandbox_ignores", settings=ignored),
+                )
+            if not forex_always_open:
+                log.info(
+                    "currency pairs rest at weekends, as on the real market; --forex-always-open lets them trade",
+                    extra=event("sandbox_hours"),
+                )
+
+        await serve(pointed_at_it(config), distribution.providers(), say, lambda: pointed_at_it(read()))
 
 
 def _variables(stand_ins: StandIns) -> Iterator[str]:

@@ -38,7 +38,7 @@ def raise_limit() -> int | None:
     return None if soft == resource.RLIM_INFINITY else soft
 
 
-class OpenFiles:
+class DescriptorWatch:
     """While it is entered, running out of descriptors is one line in the log.
 
     The event loop does not tell: it lets connections wait, or closes them as they come.

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from relay.app import NEWCOMERS, build_app
 from relay.config.settings import Config
 from relay.core.errors import ConfigError
-from relay.server.open_files import OpenFiles
+from relay.server.open_files import DescriptorWatch
 from relay.server.reload import Reload, warn_of_likely_mistakes
 from relay.server.sd_notify import ServiceManager
 from relay.server.signals import END_WITHIN_S, Signals
@@ -65,7 +65,7 @@ async def serve(
                 reload()
 
     signals = {signal.SIGINT: stop.set, signal.SIGTERM: stop.set, signal.SIGHUP: on_hangup}
-    with Signals(signals, end_within_s=end_within_s), OpenFiles(config.max_clients):
+    with Signals(signals, end_within_s=end_within_s), DescriptorWatch(config.max_clients):
         try:
             await runner.setup()
             address = await _listen(runner, app[NEWCOMERS], config, tls)

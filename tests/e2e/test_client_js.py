@@ -5,11 +5,8 @@ import gzip
 import random
 import re
 import subprocess
-from asyncio.subprocess import DEVNULL, PIPE
 from pathlib import Path
-from typing import Any
 
-import orjson
 import pytest
 from aiohttp import web
 
@@ -18,7 +15,7 @@ from tests.conftest import StartRelay
 from tests.support.client_readings import BTC, START, is_a, relay, until
 from tests.support.client_readings import closed_times as closed_times_in_python
 from tests.support.conditions import eventually
-from tests.support.javascript_client import Fault, JsClient, Json, StartClient, node_of, start_client
+from tests.support.javascript_client import Fault, JsClient, Json, StartClient, node_of, run_node, start_client
 from tests.support.running_relay import Running
 from tests.support.served_files import client_file
 from tests.support.stand_in_relay import StandInRelay, problem_json
@@ -389,14 +386,6 @@ async def test_without_websocket_it_says_what_is_missing(request: pytest.Fixture
 
 
 # -- types ----------------------------------------------------------------------------------------------------------
-
-
-async def run_node(node: str, script: str) -> Any:
-    process = await asyncio.create_subprocess_exec(
-        node, "--input-type=module", "-e", script, stdout=PIPE, stderr=DEVNULL
-    )
-    out, _ = await process.communicate()
-    return orjson.loads(out)
 
 
 async def test_types_describe_what_the_file_exports(request: pytest.FixtureRequest) -> None:

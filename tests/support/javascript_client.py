@@ -143,3 +143,11 @@ async def start_client(request: pytest.FixtureRequest) -> AsyncIterator[StartCli
             return client
 
         yield start
+
+
+async def run_node(node: str, script: str) -> Any:
+    process = await asyncio.create_subprocess_exec(
+        node, "--input-type=module", "-e", script, stdout=PIPE, stderr=DEVNULL
+    )
+    out, _ = await process.communicate()
+    return orjson.loads(out)

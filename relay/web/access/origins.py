@@ -69,9 +69,8 @@ class Origins:
         host = request.headers.get("Host")
         if host is not None and not self._is_known(_host_of(host)):
             self._warn(
-                "refused a request whose Host is %s: it is neither an address, nor a name of this machine, nor in "
-                "allowed_origins, and there are no tokens",
-                shown(host),
+                f"a request whose Host is {shown(host)}",
+                "it is neither an address, nor a name of this machine, nor in allowed_origins, and there are no tokens",
             )
             raise RequestError(
                 Code.FORBIDDEN,
@@ -81,19 +80,17 @@ class Origins:
 
     def refusal(self, request: web.Request, origin: str) -> RequestError:
         """Return the error for an origin that is not allowed, and log what was compared."""
-        came_by = scheme_of(request, self._config)
-        says = ", ".join(request.headers.getall("X-Forwarded-Proto", ()))
-        is_from_proxy = client_address.is_from_proxy(request.remote, self._config.trusted_proxies)
-        self._warn(
-            "refused a page of origin %s: it is not in allowed_origins, nor the relay's own by Host %s and %s%s",
-            shown(origin),
-            shown(request.headers.get("Host", "")),
-            came_by,
-            f"; X-Forwarded-Proto says {shown(says)}, and comes from {request.remote}, which is not in trusted_proxies"
-            if says and not is_from_proxy
-            else "",
+        said = ", ".join(request.headers.getall("X-Forwarded-Proto", ()))
+        is_from_stranger = bool(said) and not client_address.is_from_proxy(request.remote, self._config.trusted_proxies)
+        compared = (
+            "it is not in allowed_origins, nor the relay's own by "
+            f"Host {shown(request.headers.get('Host', ''))} and {scheme_of(request, self._config)}"
         )
-        if says and not is_from_proxy:
+        if is_from_stranger:
+            compared += f"; X-Forwarded-Proto says {shown(said)}, and comes from {request.remote}, which is not in "
+            compared += "trusted_proxies"
+        self._warn(f"a page of origin {shown(origin)}", compared)
+        if is_from_stranger:
             return RequestError(
                 Code.FORBIDDEN,
                 "this page came through a proxy that the relay does not know, so that its Origin seems to be another; "
@@ -101,12 +98,12 @@ class Origins:
             )
         return RequestError(Code.FORBIDDEN, "this Origin is not allowed; the operator can add it to allowed_origins")
 
-    def _warn(self, text: str, *values: object) -> None:
+    def _warn(self, what: str, compared: str) -> None:
         """Log what was refused, once a minute at most: anybody can make that happen."""
         now = time.monotonic()
         if now - self._warned_at >= WARN_EVERY_S:
             self._warned_at = now
-            log.warning(text, *values, extra=event("origin_refused"))
+            log.warning("refused %s: %s", what, compared, extra=event("origin_refused"))
 
     def _is_known(self, host: Host | None) -> bool:
         """Say whether a page that was loaded from this host is one of ours.
