@@ -14,12 +14,12 @@ from relay.core.errors import ProviderError, RateLimited, StoreError
 from relay.core.intervals import length_s, next_open
 from relay.core.model import Candle, StreamKey, parted
 from relay.history.range_walk import HistoryRequest, LiveEdge, PastCandles
-from relay.history.service import HistoryService
-from relay.history.snapshot import SplicedPast, is_joined, is_whole, left_out, splice
+from relay.history.service import HistoryService, live_of
+from relay.history.snapshot import SplicedPast, is_joined, left_out, splice
 from relay.plugins.provider import Provider
 from relay.protocol.client_requests import PastWanted, Request, SubscribeOptions
 from relay.streams.hub import Hub
-from relay.streams.subscriptions import CONNECTED, NO_FLOOR, Stream
+from relay.streams.subscriptions import NO_FLOOR, Stream
 
 MOST_SINCE = 20_000
 """Candles that a resume may bring; beyond, the newest are sent and the snapshot is not complete."""
@@ -45,22 +45,6 @@ class CandleQuota(Protocol):
 
     def spend(self, rows: int) -> None:
         """Count candles that were fetched."""
-
-
-def live_of(stream: Stream | None) -> LiveEdge | None:
-    """Return what a stream knows of the present, if it is live and nothing is missing."""
-    if stream is None or stream.status != CONNECTED:
-        return None
-    series, last = stream.series, stream.series.last
-    if series.is_catching_up or last is None:
-        return None
-    due_at = series.due_at()
-    if due_at is not None and stream.feeder.clock.now() > due_at + stream.feeder.close_grace_s:
-        # It has been silent for so long that candles may have closed unseen.
-        return None
-    # From right behind the candle before, if that is known: then nothing is left to ask the provider for.
-    before = None if series.last_is_closed else series.closed_before(last.time)
-    return LiveEdge(last.time if before is None else before + 1, last, series.last_is_closed)
 
 
 class Joining:
@@ -166,7 +150,7 @@ class Joining:
             rows = _rows_for(self._past, wanted)
             meter.spend(max(0, rows - spent))
             spent = max(spent, rows)
-            if not is_whole(self._past):
+            if not self._past.is_whole:
                 return
             if (lacking := self._rows_lacking(wanted)) > 0:
                 # As many may become newer than the stream while it is asked again.
@@ -214,7 +198,7 @@ class Joining:
             if start is not None and len(past.candles) >= most:
                 # It may go on beyond; the newest are worth more.
                 await history.candles(newest)
-            elif is_whole(past):
+            elif past.is_whole:
                 is_all = start is None and len(past.candles) < most
                 self._reaches_from = 0 if is_all else past.candles[0].time if start is None else start
                 return past
@@ -279,7 +263,7 @@ class Joining:
         """
         stream, series, past = self.stream, self.stream.series, self._past
         is_current = self._live() is not None or self.wanted.bars == 0
-        if not is_current and is_whole(past) and self._reaches_from <= series.needs_from() and not self._lacks_one():
+        if not is_current and past.is_whole and self._reaches_from <= series.needs_from() and not self._lacks_one():
             closed, forming = parted(past.candles, past.last_is_closed)
             learnt = series.learn(closed, forming, self._asked_at, lost=past.unreadable)
             self._hub.tell_after_gaps(stream, learnt, "the provider's history does not have it")

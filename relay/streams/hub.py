@@ -14,7 +14,7 @@ from relay.protocol.server_messages import StreamState
 from relay.streams.fanout import Fanout
 from relay.streams.gaps import SeriesGap
 from relay.streams.outbox import Outbox
-from relay.streams.subscriptions import COUNTED, NO_FLOOR, Attachment, Channel, Feeder, Stream, Subscriber
+from relay.streams.subscriptions import CONNECTING, COUNTED, NO_FLOOR, Attachment, Channel, Feeder, Stream, Subscriber
 
 _NOTHING = (0,) * len(COUNTED)
 
@@ -99,6 +99,8 @@ class Hub:
             self._told[stream.provider] += stream.seq
             before = self._removed.get(stream.provider, _NOTHING)
             self._removed[stream.provider] = tuple(map(sum, zip(before, stream.counts(), strict=True)))
+            # What was answered with what it knew holds no longer.
+            stream.status = CONNECTING
             del self.streams[(stream.provider, stream.key)]
 
     def subscribe(

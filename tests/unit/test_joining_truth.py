@@ -27,10 +27,9 @@ from relay import (
 from relay.config.settings import Config
 from relay.core.clock import Clock, ProviderClock
 from relay.core.model import StreamKey
-from relay.history.joining import live_of
 from relay.history.provider_calls import News
 from relay.history.range_walk import HistoryRequest
-from relay.history.service import HistoryService
+from relay.history.service import HistoryService, live_of
 from relay.instruments.directory import Directory, Target
 from relay.plugins.loader import PluginHost
 from relay.plugins.provider import Provider, new_session
