@@ -118,7 +118,7 @@ class HistoryRequest:
     `start` and `end` are open times, both inclusive. `live` gives the present of a stream that is live, in place of a
     provider call; it is called before anything else. With `must_be_new` no answer about the present is taken that was
     asked for before the request, however fresh. `client` is whom it is for: calls take turns among clients, and those
-    for live streams (None) come first.
+    for live streams (None) come first. What `is_spliced` with what a stream remembers is of the same instrument.
     """
 
     source: CandleSource
@@ -129,6 +129,7 @@ class HistoryRequest:
     live: Callable[[], LiveEdge | None] = _not_live
     must_be_new: bool = False
     client: str | None = None
+    is_spliced: bool = False
 
 
 class RangeWalk:

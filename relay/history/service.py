@@ -6,7 +6,7 @@ although it may be there is left out, and asked for again when it is time to.
 
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import NamedTuple
 
 from relay.core.clock import Clock
@@ -105,16 +105,25 @@ class HistoryService:
         if asked.limit <= 0:
             return PastCandles((), True, True)
         await self._settled(asked)
+        return await self._of_one_instrument(asked, self._past)
+
+    async def _of_one_instrument(
+        self, asked: HistoryRequest, find: Callable[[HistoryRequest], Awaitable[PastCandles]]
+    ) -> PastCandles:
+        """Return what is found, all of it of the instrument that the symbol names by then."""
         name, symbol = asked.source.name, asked.key.symbol
         while True:
             age = self._store.age(name, symbol)
-            past = await self._past(asked)
+            past = await find(asked)
+            if asked.is_spliced:
+                await self._settled(asked, is_spliced=True)
             if age == self._store.age(name, symbol):
-                return past  # else a part of it is of another instrument
+                return past
 
-    async def _settled(self, asked: HistoryRequest) -> None:
+    async def _settled(self, asked: HistoryRequest, *, is_spliced: bool = False) -> None:
+        """Return when what is stored of a symbol may be used; `is_spliced`: and what a stream of it remembers."""
         if self._identity_checks is not None and not self._identity_checks.is_settled(asked.source, asked.key):
-            await self._identity_checks.settle(asked.source, asked.key)
+            await self._identity_checks.settle(asked.source, asked.key, is_spliced=is_spliced)
 
     def _begin(self, asked: HistoryRequest) -> RangeWalk:
         request = RangeWalk(asked, self._clock.monotonic())
@@ -186,9 +195,12 @@ class HistoryService:
 
         There may be more, so it is never complete. Raises `StoreError` when the store cannot be read.
         """
+        self.served["store"] += 1
+        return await self._of_one_instrument(asked, self._stored)
+
+    async def _stored(self, asked: HistoryRequest) -> PastCandles:
         source, key = asked.source, asked.key
         request = self._begin(asked)
-        self.served["store"] += 1
         while True:
             deletions = self._store.deletions(source.name, key)
             request.stored = await self._store.spans(source.name, key, 0, FOREVER)
@@ -230,15 +242,6 @@ class HistoryService:
     async def revisions(self, source: CandleSource, key: StreamKey, after: int) -> Revisions:
         """Return what of a stream was revised since the revision `after`. Raises `StoreError`."""
         return await self._store.revisions(source.name, key, after)
-
-    def age(self, source: CandleSource, key: StreamKey) -> int:
-        """Return what is another number once the past of a symbol is another one."""
-        return self._store.age(source.name, key.symbol)
-
-    async def settle(self, source: CandleSource, key: StreamKey) -> None:
-        """Return when a stream of a symbol remembers nothing of an instrument that the symbol named before."""
-        if self._identity_checks is not None and not self._identity_checks.is_settled(source, key):
-            await self._identity_checks.settle(source, key, is_spliced=True)
 
     async def forget(self, source: CandleSource, symbol: str, before: int | None) -> None:
         """Forget what is stored of a symbol, all or what opened before; the next who wants it has it asked for anew.

@@ -98,8 +98,10 @@ def splice(
         known |= told
         known |= series.closed
         known[last.time] = last
-    # What comes as an update would come twice.
-    known = {time: candle for time, candle in known.items() if not series.is_to_come(time)}
+    ordered = sorted(known)
+    while ordered and series.is_to_come(ordered[-1]):
+        # It comes as an update, and would come twice.
+        del known[ordered.pop()]
     if last is not None:
         if not series.last_is_closed:
             open_time = last.time
@@ -107,8 +109,9 @@ def splice(
             # The stream has told nothing of it yet, and nothing can come before it.
             open_time = forming.time
             known[open_time] = forming
+            ordered.append(open_time)
     times = known.keys()
-    candles = [known[time] for time in sorted(known) if wanted.since is None or time > wanted.since]
+    candles = [known[time] for time in ordered if wanted.since is None or time > wanted.since]
     if before is not None:
         candles = [candle for candle in candles if candle.time < before]
     if closed_only:

@@ -111,11 +111,13 @@ class Hub:
         *,
         floor: int = NO_FLOOR,
         begin: int = 0,
+        attachment: Attachment | None = None,
     ) -> bool:
         """Let the subscriber have the stream's updates from now on; return False if it only changed its options.
 
         It has the candles that opened up to `floor`, and is told of those only what is revised; of what opened before
-        `begin` it has nothing, and is told nothing. A later call may lower that.
+        `begin` it has nothing, and is told nothing. A later call may lower that. It takes the place of an `attachment`,
+        with which the stream was wanted already.
         """
         old = subscriber.subscriptions.get(stream)
         if old is not None:
@@ -137,7 +139,9 @@ class Hub:
         subscriber.subscriptions[stream] = channel
         if subscriber.outbox.is_lagging:
             channel.slow_consumers[subscriber] = None
-        if old is None:
+        if attachment is not None:
+            stream.attachments.pop(attachment, None)
+        elif old is None:
             stream.feeder.wanted(stream)
         return old is None
 
@@ -215,7 +219,7 @@ class Hub:
         gaps = stream.series.gaps.take()
         for gap in gaps:
             stream.gap_count += 1
-            self.announce(stream, frames.gap(stream.name, stream.key.interval, gap.start, gap.end, reason))
+            self.announce(stream, stream.gap_frame(gap, reason))
         self.tell(stream, updates)
         return gaps
 

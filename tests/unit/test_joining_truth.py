@@ -316,7 +316,7 @@ class Scene:
         try:
             joining = subscribing.subscribe(target, Request("subscribe", names=(), options=options, past=past))
             if joining is not None:
-                await subscribing.join_with_past(joining)
+                await joining.run()
                 self._judge_snapshot(wire, join, since, live_of(joining.stream) is not None)
             if join.again_s is not None:
                 await asyncio.sleep(join.again_s)
@@ -325,7 +325,7 @@ class Scene:
                 past = PastWanted((join.bars or 0) + 20, None)
                 joining = subscribing.subscribe(target, Request("subscribe", names=(), options=options, past=past))
                 if joining is not None:
-                    await subscribing.join_with_past(joining)
+                    await joining.run()
             await asyncio.sleep(join.stays_s)
             self.checks[place] = (check, wire, True)
         except asyncio.CancelledError:
