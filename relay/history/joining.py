@@ -129,19 +129,6 @@ class Joining:
     It is among those that wait from the beginning until it is sent, or closed. Whoever makes one awaits `run`.
     """
 
-    __slots__ = (
-        "_attachment",
-        "_client",
-        "_confirmed_at",
-        "_options",
-        "_provider",
-        "_quota",
-        "_waited_s",
-        "_wanted",
-        "ids",
-        "stream",
-    )  # fmt: skip
-
     def __init__(
         self, client: JoiningClient, quota: CandleQuota, stream: Stream, provider: Provider, request: Request
     ) -> None:
