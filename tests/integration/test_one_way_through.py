@@ -3,7 +3,7 @@
 import asyncio
 
 from relay.app import HISTORY, PROVIDERS
-from tests.support.call_trace import CallTrace
+from tests.support.call_trace import CallTrace, is_value
 from tests.support.running_relay import Running
 
 WAY = [
@@ -65,10 +65,19 @@ async def test_where_the_provider_is_asked_the_joining_is_the_same(relay: Runnin
 
 
 async def test_an_answer_from_memory_is_found_in_few_files(relay: Running) -> None:
-    for _ in range(3):
+    async def ask(limit: int) -> CallTrace:
         trace = CallTrace("web/http/history:_history")
         with trace.trace():
-            answer = await relay.get("history", symbol="BTCUSDT", interval="1m", limit=50, end_time=1_764_000_000)
-        assert len(answer.body["candles"]) == 50
-    assert len(trace.modules) <= 15
-    assert max(trace.entered.values()) == 1
+            answer = await relay.get("history", symbol="BTCUSDT", interval="1m", limit=limit, end_time=1_764_000_000)
+        assert len(answer.body["candles"]) == limit
+        return trace
+
+    served = relay.app[HISTORY].served
+    for _ in range(3):
+        await ask(50)
+    before = served["cache"]
+    made, kept = await ask(40), await ask(50)
+    assert served["cache"] == before + 2
+    assert len([module for module in made.modules if not is_value(module)]) <= 15
+    assert len(kept.modules) <= 15
+    assert max(kept.entered.values()) == 1
