@@ -51,17 +51,23 @@ class PastCandles(NamedTuple):
     unreadable: tuple[Span, ...] = ()
     doubted: tuple[Span, ...] = ()
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether all that was asked for is there, but rows that nobody can read."""
+        return self.is_complete or bool(self.unreadable)
+
 
 class LiveEdge(NamedTuple):
     """What a live stream knows about the present: from the open time `since` on there is nothing but `candle`.
 
     Everything before `since` was put into the store, as far as it was delivered: `since` is the open time of the last
-    closed candle plus 1.
+    closed candle plus 1. `is_current` says whether the stream would say the same now.
     """
 
     since: int
     candle: Candle | None
     is_closed: bool = False
+    is_current: Callable[[], bool] = lambda: False
 
 
 def _not_live() -> None:
@@ -112,7 +118,7 @@ class HistoryRequest:
     `start` and `end` are open times, both inclusive. `live` gives the present of a stream that is live, in place of a
     provider call; it is called before anything else. With `must_be_new` no answer about the present is taken that was
     asked for before the request, however fresh. `client` is whom it is for: calls take turns among clients, and those
-    for live streams (None) come first.
+    for live streams (None) come first. What `is_spliced` with what a stream remembers is of the same instrument.
     """
 
     source: CandleSource
@@ -123,6 +129,7 @@ class HistoryRequest:
     live: Callable[[], LiveEdge | None] = _not_live
     must_be_new: bool = False
     client: str | None = None
+    is_spliced: bool = False
 
 
 class RangeWalk:
@@ -137,7 +144,8 @@ class RangeWalk:
         self.limit = asked.limit
         self.began_at = began_at
         self.is_strict = False
-        self.live: Span | None = None  # what the live stream answers for
+        self.edge: LiveEdge | None = None  # what the live stream says
+        self.live: Span | None = None  # and of which open times
         self.at: int | None = self.low if self.is_forward else None  # known and read up to here
         self.rows: list[Candle] = []
         self.open_row: int | None = None  # the open time of the first row that was not closed when it was read
@@ -163,6 +171,13 @@ class RangeWalk:
         """Return the end of the range asked for, exclusive."""
         present = self.present()
         return present if self.end is None else min(self.end + 1, present)
+
+    def adopt_live(self, edge: LiveEdge) -> None:
+        """Believe before any other answer what the live stream says."""
+        candles = () if edge.candle is None else (edge.candle,)
+        open_time = None if edge.candle is None or edge.is_closed else edge.candle.time
+        self.edge, self.live = edge, Span(edge.since, FOREVER)
+        self.adopt(ProviderAnswer(self.live, candles, open_time, self.began_at, self.began_at))
 
     def adopt(self, answer: ProviderAnswer) -> None:
         """Believe an answer for the rest of this request; of those about the present only the first."""

@@ -4,8 +4,9 @@ What is known is never asked again, and what is not known is never passed off as
 although it may be there is left out, and asked for again when it is time to.
 """
 
+import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import NamedTuple
 
 from relay.core.clock import Clock
@@ -28,6 +29,7 @@ from relay.storage.chunks import Chunk, encode, joined, window_s
 from relay.storage.revisions import Revisions
 from relay.storage.set_aside import is_aside
 from relay.storage.store import Store
+from relay.streams.subscriptions import CONNECTED, Stream
 
 MAX_CALLS = 50
 """Provider calls that one request may cause; what it has then is not complete."""
@@ -37,24 +39,37 @@ SOURCES = ("cache", "store", "provider")
 
 
 class EncodedCandles(NamedTuple):
-    """Candles as clients get them, and for how long they stay right.
+    """Candles as clients get them; `is_current` says whether the same question would get the same answer now.
 
-    That is as long as the store's `version` of the stream is the same, the live stream has told nothing (if
-    `is_live`), and the monotonic clock has not reached `until` (if there is one). `version` -1: not a moment. `doubted`
-    are open times between them of which a candle may be missing.
+    `doubted` are open times between them of which a candle may be missing.
     """
 
     chunks: Sequence[Chunk]
     last_is_closed: bool
-    version: int = -1
-    is_live: bool = False
-    until: float | None = None
     doubted: tuple[Span, ...] = ()
+    is_current: Callable[[], bool] = lambda: False
 
     @property
     def chunk(self) -> Chunk:
         """All candles in one."""
         return joined(self.chunks)
+
+
+def live_of(stream: Stream | None) -> LiveEdge | None:
+    """Return what a stream knows of the present, if it is live and nothing is missing."""
+    if stream is None or stream.status != CONNECTED:
+        return None
+    series, last = stream.series, stream.series.last
+    if series.is_catching_up or last is None:
+        return None
+    due_at = series.due_at()
+    if due_at is not None and stream.feeder.clock.now() > due_at + stream.feeder.close_grace_s:
+        # It has been silent for so long that candles may have closed unseen.
+        return None
+    # From right behind the candle before, if that is known: then nothing is left to ask the provider for.
+    before = None if series.last_is_closed else series.closed_before(last.time)
+    seq, since = stream.seq, last.time if before is None else before + 1
+    return LiveEdge(since, last, series.last_is_closed, lambda: stream.seq == seq and live_of(stream) is not None)
 
 
 class HistoryService:
@@ -71,14 +86,14 @@ class HistoryService:
         """Return what `candles` does, encoded. Nothing is awaited when all of it is in memory."""
         await self._settled(asked)
         request = self._begin(asked)
-        found = await self._known_text(request, is_live=request.live is not None)
+        found = await self._known_text(request)
         if found is not None:
             return found
         past = await self.candles(asked)
         # What comes before the first candle and after the last may be asked for by anybody.
         ends = (past.candles[0].time, past.candles[-1].time) if past.candles else (0, FOREVER)
         doubted = (*clip_spans(past.doubted, *ends), *past.unreadable)
-        return EncodedCandles((encode(past.candles),), past.last_is_closed, doubted=doubted)
+        return EncodedCandles((encode(past.candles),), past.last_is_closed, doubted)
 
     async def candles(self, asked: HistoryRequest) -> PastCandles:
         """Return what is asked for.
@@ -90,22 +105,30 @@ class HistoryService:
         if asked.limit <= 0:
             return PastCandles((), True, True)
         await self._settled(asked)
+        return await self._of_one_instrument(asked, self._past)
+
+    async def _of_one_instrument(
+        self, asked: HistoryRequest, find: Callable[[HistoryRequest], Awaitable[PastCandles]]
+    ) -> PastCandles:
+        """Return what is found, all of it of the instrument that the symbol names by then."""
         name, symbol = asked.source.name, asked.key.symbol
         while True:
             age = self._store.age(name, symbol)
-            past = await self._past(asked)
+            past = await find(asked)
+            if asked.is_spliced:
+                await self._settled(asked, is_spliced=True)
             if age == self._store.age(name, symbol):
-                return past  # else a part of it is of another instrument
+                return past
 
-    async def _settled(self, asked: HistoryRequest) -> None:
+    async def _settled(self, asked: HistoryRequest, *, is_spliced: bool = False) -> None:
+        """Return when what is stored of a symbol may be used; `is_spliced`: and what a stream of it remembers."""
         if self._identity_checks is not None and not self._identity_checks.is_settled(asked.source, asked.key):
-            await self._identity_checks.settle(asked.source, asked.key)
+            await self._identity_checks.settle(asked.source, asked.key, is_spliced=is_spliced)
 
     def _begin(self, asked: HistoryRequest) -> RangeWalk:
         request = RangeWalk(asked, self._clock.monotonic())
-        present = asked.live()
-        if present is not None:
-            self._adopt_live(request, present)
+        if (edge := asked.live()) is not None:
+            request.adopt_live(edge)
         return request
 
     async def _past(self, asked: HistoryRequest) -> PastCandles:
@@ -172,9 +195,12 @@ class HistoryService:
 
         There may be more, so it is never complete. Raises `StoreError` when the store cannot be read.
         """
+        self.served["store"] += 1
+        return await self._of_one_instrument(asked, self._stored)
+
+    async def _stored(self, asked: HistoryRequest) -> PastCandles:
         source, key = asked.source, asked.key
         request = self._begin(asked)
-        self.served["store"] += 1
         while True:
             deletions = self._store.deletions(source.name, key)
             request.stored = await self._store.spans(source.name, key, 0, FOREVER)
@@ -217,15 +243,6 @@ class HistoryService:
         """Return what of a stream was revised since the revision `after`. Raises `StoreError`."""
         return await self._store.revisions(source.name, key, after)
 
-    def age(self, source: CandleSource, key: StreamKey) -> int:
-        """Return what is another number once the past of a symbol is another one."""
-        return self._store.age(source.name, key.symbol)
-
-    async def settle(self, source: CandleSource, key: StreamKey) -> None:
-        """Return when a stream of a symbol remembers nothing of an instrument that the symbol named before."""
-        if self._identity_checks is not None and not self._identity_checks.is_settled(source, key):
-            await self._identity_checks.settle(source, key, is_spliced=True)
-
     async def forget(self, source: CandleSource, symbol: str, before: int | None) -> None:
         """Forget what is stored of a symbol, all or what opened before; the next who wants it has it asked for anew.
 
@@ -242,17 +259,13 @@ class HistoryService:
         stored = await self._store.newest(source.name, most)
         return [(key, span) for key, span in stored if not is_aside(key.symbol)]
 
-    def now(self) -> float:
-        """Return the time that `EncodedCandles.until` is meant in."""
-        return self._clock.monotonic()
-
     async def close(self) -> None:
         """Cancel the provider calls under way and wait for their end."""
         await self.calls.close()
 
     # -- what is known -----------------------------------------------------------------------------
 
-    async def _known_text(self, request: RangeWalk, *, is_live: bool) -> EncodedCandles | None:
+    async def _known_text(self, request: RangeWalk) -> EncodedCandles | None:
         """Return the answer to a request if the provider need not be asked for it."""
         source, key, is_newest = request.source, request.key, not request.is_forward
         store, name = self._store, source.name
@@ -304,12 +317,19 @@ class HistoryService:
         self.served["cache" if is_remembered and stored.is_remembered else "store"] += 1
         used = [answer for answer in request.answers if answer.span.start < end]
         # What the live stream knows was adopted first.
-        is_live = is_live and request.answers[0] in used
-        until = min([answer.answered_at + source.info.fresh_s for answer in used[is_live:]], default=None)
-        if doubts:
-            again_at = min(doubt.again_at for doubt in doubts)
-            until = again_at if until is None else min(until, again_at)
-        return EncodedCandles(chunks, last_is_closed, version, is_live, until, doubted)
+        edge = request.edge if request.edge is not None and request.answers[0] in used else None
+        until = [answer.answered_at + source.info.fresh_s for answer in used[edge is not None :]]
+        until_at = min([*until, *(doubt.again_at for doubt in doubts)], default=math.inf)
+        clock = self._clock
+
+        def is_current() -> bool:
+            return (
+                version == store.version(name, key)
+                and clock.monotonic() < until_at
+                and (edge is None or edge.is_current())
+            )
+
+        return EncodedCandles(chunks, last_is_closed, doubted, is_current)
 
     async def _advance(self, request: RangeWalk, high: int) -> bool:
         """Take what is known next to where the request stands; True when it has all it wants."""
@@ -355,13 +375,6 @@ class HistoryService:
         request.rows, request.lost = [], []
         request.rows = await self._rows(request, request.low, high)
         return past_of(request, is_complete=False)
-
-    def _adopt_live(self, request: RangeWalk, live: LiveEdge) -> None:
-        candles = () if live.candle is None else (live.candle,)
-        open_time = None if live.candle is None or live.is_closed else live.candle.time
-        now = self._clock.monotonic()
-        request.live = Span(live.since, FOREVER)
-        request.adopt(ProviderAnswer(request.live, candles, open_time, now, now))
 
 
 def _known_of(answer: ProviderAnswer) -> Span:

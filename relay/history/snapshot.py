@@ -32,11 +32,6 @@ class SplicedPast(NamedTuple):
     revisions_known: bool = True
 
 
-def is_whole(past: PastCandles) -> bool:
-    """Say whether an answer of history has all that was asked for, but rows that nobody can read."""
-    return past.is_complete or bool(past.unreadable)
-
-
 def is_joined(past: PastCandles, series: Series, wanted: PastWanted, *, has_open: bool) -> bool:
     """Say whether no candle can be missing between an answer of history and what the stream itself answers for.
 
@@ -103,8 +98,10 @@ def splice(
         known |= told
         known |= series.closed
         known[last.time] = last
-    # What comes as an update would come twice.
-    known = {time: candle for time, candle in known.items() if not series.is_to_come(time)}
+    ordered = sorted(known)
+    while ordered and series.is_to_come(ordered[-1]):
+        # It comes as an update, and would come twice.
+        del known[ordered.pop()]
     if last is not None:
         if not series.last_is_closed:
             open_time = last.time
@@ -112,8 +109,9 @@ def splice(
             # The stream has told nothing of it yet, and nothing can come before it.
             open_time = forming.time
             known[open_time] = forming
+            ordered.append(open_time)
     times = known.keys()
-    candles = [known[time] for time in sorted(known) if wanted.since is None or time > wanted.since]
+    candles = [known[time] for time in ordered if wanted.since is None or time > wanted.since]
     if before is not None:
         candles = [candle for candle in candles if candle.time < before]
     if closed_only:
@@ -121,7 +119,7 @@ def splice(
     if wanted.bars is not None:
         owed_after = FOREVER if confirmed_at is None else confirmed_at
         owed = [candle for candle in candles if next_open(series.key.interval, candle.time) > owed_after]
-        if is_whole(past) and past.candles:
+        if past.is_whole and past.candles:
             # Between older ones that the stream remembers some may be missing: the answer says nothing of them.
             first = min(candle.time for candle in (past.candles[0], *owed))
             candles = [candle for candle in candles if candle.time >= first]
@@ -158,7 +156,7 @@ def left_out(
     """
     doubted = [*past.doubted]
     interval = series.key.interval
-    if to_end and past.candles and is_whole(past):
+    if to_end and past.candles and past.is_whole:
         tail = Span(next_open(interval, past.candles[-1].time), answered_from(series) or 0)
         # An instrument that was halted or away for long has none there.
         doubted += [tail] if tail.end - tail.start <= MOST_LEFT_OUT * length_s(interval) else []
@@ -186,7 +184,7 @@ def _gaps(
         yield from (
             SeriesGap(*lost) for lost in past.unreadable if begin <= lost.start < end and lost.start not in times
         )
-        if not is_whole(past):
+        if not past.is_whole:
             yield from _unknown(series, past.known, times, begin, end)
     if last is not None and is_new:
         # Told to others while the answer was on its way: nobody will say it again.

@@ -15,7 +15,7 @@ from relay.streams.fanout import Fanout
 from relay.streams.gaps import SeriesGap
 from relay.streams.outbox import Outbox
 from relay.streams.slow_consumers import SLOW_CONSUMER_LIMITS, SlowConsumerLimits
-from relay.streams.subscriptions import COUNTED, NO_FLOOR, Attachment, Channel, Feeder, Stream, Subscriber
+from relay.streams.subscriptions import CONNECTING, COUNTED, NO_FLOOR, Attachment, Channel, Feeder, Stream, Subscriber
 
 _NOTHING = (0,) * len(COUNTED)
 
@@ -102,6 +102,8 @@ class Hub:
             self._told[stream.provider] += stream.seq
             before = self._removed.get(stream.provider, _NOTHING)
             self._removed[stream.provider] = tuple(map(sum, zip(before, stream.counts(), strict=True)))
+            # What was answered with what it knew holds no longer.
+            stream.status = CONNECTING
             del self.streams[(stream.provider, stream.key)]
 
     def subscribe(
@@ -112,11 +114,13 @@ class Hub:
         *,
         floor: int = NO_FLOOR,
         begin: int = 0,
+        attachment: Attachment | None = None,
     ) -> bool:
         """Let the subscriber have the stream's updates from now on; return False if it only changed its options.
 
         It has the candles that opened up to `floor`, and is told of those only what is revised; of what opened before
-        `begin` it has nothing, and is told nothing. A later call may lower that.
+        `begin` it has nothing, and is told nothing. A later call may lower that. It takes the place of an `attachment`,
+        with which the stream was wanted already.
         """
         old = subscriber.subscriptions.get(stream)
         if old is not None:
@@ -138,7 +142,9 @@ class Hub:
         subscriber.subscriptions[stream] = channel
         if subscriber.outbox.is_lagging:
             channel.slow_consumers[subscriber] = None
-        if old is None:
+        if attachment is not None:
+            stream.attachments.pop(attachment, None)
+        elif old is None:
             stream.feeder.wanted(stream)
         return old is None
 
@@ -216,7 +222,7 @@ class Hub:
         gaps = stream.series.gaps.take()
         for gap in gaps:
             stream.gap_count += 1
-            self.announce(stream, frames.gap(stream.name, stream.key.interval, gap.start, gap.end, reason))
+            self.announce(stream, stream.gap_frame(gap, reason))
         self.tell(stream, updates)
         return gaps
 

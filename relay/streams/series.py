@@ -1,7 +1,7 @@
 """The candle contract of one stream: order, closing, duplicates, revisions, what is missing. Pure: no I/O, no clock.
 
 A series takes what a provider sends, in whatever order and however often, and returns what may be told to
-subscribers. The rules:
+subscribers. Whatever it gets was judged at the border: all values make sense. The rules:
 
 - `time` never goes back, except in an update marked revised.
 - Every candle that closes is told once as closed, before any later candle. When a later candle shows up first, it is
@@ -289,7 +289,7 @@ class Series:
             if is_later and not self.gaps.hold(start):
                 self.gaps.leave(SeriesGap(start, end))
         for candle in candles:
-            if (until is None or candle.time < until) and candle.fault() is None:
+            if until is None or candle.time < until:
                 told.extend(self._backfill(candle))
         for start, end in lost if is_new else ():
             # Nobody is owed it; but what is remembered has a hole there.
@@ -342,7 +342,7 @@ class Series:
     def _accept_forming(self, candle: Candle) -> Sequence[PriceUpdate]:
         """Take the open candle from history only where the live feed has not told more."""
         last = self.last
-        if self.is_catching_up or candle.fault() is not None:
+        if self.is_catching_up:
             return ()
         if last is None or candle.time > last.time:
             if self._leaves_hole_before(candle.time):
@@ -418,7 +418,7 @@ class Series:
             return []
         told = []
         for candle in candles:
-            if not gap.start <= candle.time < gap.end or candle.time in self.closed or candle.fault() is not None:
+            if not gap.start <= candle.time < gap.end or candle.time in self.closed:
                 continue
             update = PriceUpdate(self.key, candle, is_closed=True, is_backfilled=True)
             if self.last is not None and candle.time == self.last.time:
@@ -445,7 +445,7 @@ class Series:
             time, last = candle.time, self.last
             if last is None or time > last.time or (time == last.time and not self.last_is_closed):
                 continue
-            if candle.fault() is not None or self.closed.get(time) == candle:
+            if self.closed.get(time) == candle:
                 continue
             update = PriceUpdate(self.key, candle, is_closed=True, is_backfilled=is_new)
             if time in self.closed or (is_new and self._can_be_new(time)):

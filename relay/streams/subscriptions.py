@@ -13,6 +13,7 @@ from relay.core.model import Candle, PriceUpdate, StreamKey
 from relay.protocol import frames
 from relay.protocol.client_requests import PLAIN, SubscribeOptions
 from relay.protocol.server_messages import StreamState
+from relay.streams.gaps import SeriesGap
 from relay.streams.outbox import Outbox, Transport
 from relay.streams.series import Series
 
@@ -120,6 +121,19 @@ class Stream:
     def state_frame(self) -> bytes:
         """Encode the state as clients see it."""
         return frames.stream_status(self.name, self.key.interval, self.status, self.message)
+
+    def state_frames(self) -> list[bytes]:
+        """Encode the state as a new subscriber sees it, who takes it that a stream is live."""
+        return [] if self.status == CONNECTED else [self.state_frame()]
+
+    def confirmation(self, request_id: str | int | None, revision: int | None = None) -> bytes:
+        """Encode that a request to subscribe is accepted."""
+        name, interval = self.name, self.key.interval
+        return frames.subscription("subscribe", name, interval, request_id, provider=self.provider, revision=revision)
+
+    def gap_frame(self, gap: SeriesGap, reason: str) -> bytes:
+        """Encode that closed candles of the stream are missing."""
+        return frames.gap(self.name, self.key.interval, gap.start, gap.end, reason)
 
     def last_frame_for(self, options: SubscribeOptions) -> bytes | None:
         """Return the frame of the last known candle, if these options want it."""

@@ -186,13 +186,12 @@ async def test_failure_inside_the_relay_is_internal_and_tells_nothing(
 
 
 async def test_failure_while_the_past_is_fetched_is_answered_too(
-    relay: Running, client: WsClient, caplog: pytest.LogCaptureFixture
+    relay: Running, client: WsClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    history = relay.clients.context.history
-    del relay.clients.context.history
-    await client.ask("subscribe", symbol="BTCUSDT", interval="1m", bars=5, id=1)
-    assert (await client.next())["code"] == "internal"
-    relay.clients.context.history = history
+    with monkeypatch.context() as patched:
+        patched.setattr(relay.clients.context.history, "candles", None)
+        await client.ask("subscribe", symbol="BTCUSDT", interval="1m", bars=5, id=1)
+        assert (await client.next())["code"] == "internal"
     await client.ask("subscribe", symbol="BTCUSDT", interval="1m", bars=5, id=2)
     assert (await client.answer(2))["type"] == "subscription"
 

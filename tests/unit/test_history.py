@@ -420,7 +420,7 @@ async def test_live_stream_that_just_began_is_joined_to_the_past_once(bench: Ben
 
 async def test_candle_that_may_still_change_is_asked_for_once_a_second_beside_a_live_stream(bench: Bench) -> None:
     bench.provider.now = minute(601) + 0.5
-    now = LiveEdge(since=minute(601), candle=unfinished(minute(601)), is_closed=False)
+    now = LiveEdge(minute(601), unfinished(minute(601)), is_closed=False, is_current=lambda: True)
     for _ in range(3):
         past = await bench.history.candles(
             HistoryRequest(bench.provider, KEY, start=None, end=None, limit=3, live=lambda: now)
@@ -430,7 +430,11 @@ async def test_candle_that_may_still_change_is_asked_for_once_a_second_beside_a_
             HistoryRequest(bench.provider, KEY, start=None, end=None, limit=3, live=lambda: now)
         )
         assert tuple(decode(text.chunk)) == past.candles
-        assert (text.is_live, text.until) == (True, minute(601) + 0.5 + 1.0)
+        assert text.is_current()
+    bench.provider.now += 0.9
+    assert text.is_current()
+    bench.provider.now += 0.1
+    assert not text.is_current()
     assert len(bench.provider.calls) == 1
     for _ in range(3):
         bench.provider.now += 6
@@ -664,27 +668,32 @@ async def test_requests_for_different_ranges_do_not_wait_for_each_other(bench: B
 # Encoded
 
 
-async def test_encoded_answer_says_how_long_it_holds(bench: Bench) -> None:
+async def test_encoded_answer_knows_whether_it_is_current(bench: Bench) -> None:
     async def text(end: int | None, live: LiveEdge | None = None) -> EncodedCandles:
         return await bench.history.text(
             HistoryRequest(bench.provider, KEY, start=None, end=end, limit=3, live=lambda: live)
         )
 
-    assert (await text(minute(500))).version == -1  # made while it was fetched
+    assert not (await text(minute(500))).is_current()  # made while it was fetched
     past = await text(minute(500))
-    assert past.version == bench.store.version("fake", KEY)
-    assert (past.is_live, past.until) == (False, None)
+    assert past.is_current()
     await text(None)
-    present = await text(None)
-    assert (present.last_is_closed, present.is_live, present.until) == (False, False, bench.provider.now + 1.0)
-    now = LiveEdge(since=minute(599) + 1, candle=unfinished(minute(600)), is_closed=False)
-    live = await text(None, now)
-    assert (live.last_is_closed, live.is_live, live.until) == (False, True, None)
+    assert not past.is_current()  # something was written since
+    past, present = await text(minute(500)), await text(None)
+    assert (present.last_is_closed, past.is_current(), present.is_current()) == (False, True, True)
+    is_silent = False
+    edge = LiveEdge(minute(599) + 1, unfinished(minute(600)), is_closed=False, is_current=lambda: not is_silent)
+    live, past_of_live = await text(None, edge), await text(minute(500), edge)
+    assert (live.last_is_closed, live.is_current(), past_of_live.is_current()) == (False, True, True)
     assert decode(live.chunk) == [*finals(598, 599), unfinished(minute(600))]
-    assert not (await text(minute(500), now)).is_live
+    bench.provider.now += 1.0
+    # What the provider said of the present was fresh for so long.
+    assert (past.is_current(), present.is_current(), live.is_current()) == (True, False, True)
+    is_silent = True
+    assert (past_of_live.is_current(), live.is_current()) == (True, False)
     bench.store.put_closed("fake", KEY, final(minute(599)), after=None)
-    assert past.version != bench.store.version("fake", KEY)
-    assert dict(bench.history.served) == {"provider": 2, "store": 1, "cache": 3}
+    assert not past.is_current()
+    assert dict(bench.history.served) == {"provider": 2, "store": 1, "cache": 4}
 
 
 # Faults
@@ -990,12 +999,15 @@ async def test_an_answer_with_something_in_doubt_is_kept_until_it_is_asked_for_a
     bench.provider.left_out = {minute(14)}
     await text()
     known = await text()
-    assert known.until == bench.provider.now + 30
-    assert known.version == bench.store.version("fake", KEY)
     bench.provider.left_out.clear()
-    bench.provider.now += 30
+    bench.provider.now += 29
+    assert known.is_current()
+    bench.provider.now += 1
+    assert not known.is_current()
     assert decode((await text()).chunk) == [*finals(*range(10, 20))]
-    assert (await text()).until is None
+    whole = await text()
+    bench.provider.now += 4000
+    assert whole.is_current()
 
 
 async def test_what_the_live_stream_tells_does_not_end_a_doubt(bench: Bench) -> None:

@@ -28,9 +28,8 @@ from relay.config.settings import Config
 from relay.core.clock import Clock, ProviderClock
 from relay.core.model import StreamKey
 from relay.history.final_candles import News
-from relay.history.joining import live_of
 from relay.history.range_walk import HistoryRequest
-from relay.history.service import HistoryService
+from relay.history.service import HistoryService, live_of
 from relay.instruments.directory import Directory, Target
 from relay.plugins.loader import PluginHost
 from relay.plugins.provider import Provider, new_session
@@ -317,7 +316,7 @@ class Scene:
         try:
             joining = subscribing.subscribe(target, Request("subscribe", names=(), options=options, past=past))
             if joining is not None:
-                await subscribing.join_with_past(joining)
+                await joining.run()
                 self._judge_snapshot(wire, join, since, live_of(joining.stream) is not None)
             if join.again_s is not None:
                 await asyncio.sleep(join.again_s)
@@ -326,7 +325,7 @@ class Scene:
                 past = PastWanted((join.bars or 0) + 20, None)
                 joining = subscribing.subscribe(target, Request("subscribe", names=(), options=options, past=past))
                 if joining is not None:
-                    await subscribing.join_with_past(joining)
+                    await joining.run()
             await asyncio.sleep(join.stays_s)
             self.checks[place] = (check, wire, True)
         except asyncio.CancelledError:

@@ -731,12 +731,6 @@ def test_the_candle_before_is_known_where_history_says_that_nothing_was_between(
     assert series.told_before(later) == T
 
 
-def test_a_candle_of_history_without_values_is_not_told(series: Series) -> None:
-    series.accept(live(3))
-    told = series.fill([Candle(T, 1.0, float("nan"), 1.0, 1.0)], T + 60)
-    assert all(update.candle.time != T for update in told)
-
-
 def test_memory_is_bounded_whatever_a_provider_sends(series: Series) -> None:
     series.catch_up()
     for minute in range(1, MOST_HELD + 200):

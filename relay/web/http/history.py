@@ -1,6 +1,6 @@
 """The history route: candles of one stream, as JSON, CSV or newline-delimited JSON."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from datetime import UTC, datetime
 from typing import NamedTuple
 
@@ -10,14 +10,12 @@ from aiohttp import web
 from relay.core.bytes_cache import BytesCache
 from relay.core.errors import Code, ProviderUnavailable, RelayError, RequestError
 from relay.core.intervals import length_s
-from relay.history.joining import live_of
 from relay.history.range_walk import HistoryRequest, LiveEdge
-from relay.history.service import EncodedCandles, HistoryService
+from relay.history.service import EncodedCandles, HistoryService, live_of
 from relay.instruments.directory import Directory, Target
 from relay.storage.chunks import CSV_HEAD, Chunk, as_csv, as_lines
 from relay.storage.store import Store
 from relay.streams.hub import Hub
-from relay.streams.subscriptions import CONNECTED, Stream
 from relay.web.access.access import Access, Caller
 from relay.web.contract.parameters import HISTORY, MOST_AT_ONCE, HistoryQuery
 from relay.web.http.cached_body import Body, ResponseHeads, takes_gzip
@@ -46,9 +44,7 @@ class _Made(NamedTuple):
     body: Body
     rows: int
     target: Target
-    text: EncodedCandles
-    stream: Stream | None
-    seq: int
+    is_current: Callable[[], bool]
     listed: int
 
 
@@ -91,7 +87,7 @@ class HistoryRoute:
                 return await self._stream(request, asked)
             is_wanted = made is not None or self._was_seen(path)
             made = await self._make(asked, is_wanted=is_wanted)
-            if is_wanted and made.text.version >= 0:
+            if is_wanted and made.is_current():
                 self.kept.put(path, made, 2 * len(path) + made.body.size)
         self._access.spend_rows(caller, made.rows)
         return await made.body.answer(request, self._heads)
@@ -108,22 +104,8 @@ class HistoryRoute:
 
     def _holds(self, kept: _Made) -> bool:
         """Say whether a body is what would be made now."""
-        text, (provider, key, _) = kept.text, kept.target
-        if text.version != self._store.version(provider.name, key) or kept.listed != self._directory.version:
-            return False
-        if text.until is not None and self._history.now() >= text.until:
-            return False
-        if text.is_live:
-            stream = kept.stream
-            return (
-                stream is self._hub.streams.get((provider.name, key))
-                and stream is not None
-                and stream.seq == kept.seq
-                and stream.status == CONNECTED
-                and not stream.series.is_catching_up
-                and provider.refusal is None
-            )
-        return provider.refusal is None
+        is_named_so = kept.listed == self._directory.version and kept.target.provider.refusal is None
+        return is_named_so and kept.is_current()
 
     async def _understand(self, request: web.Request, caller: Caller) -> _Asked:
         """Read the query. Raises `RequestError`."""
@@ -140,9 +122,7 @@ class HistoryRoute:
     async def _make(self, asked: _Asked, *, is_wanted: bool) -> _Made:
         """Make the body; in one piece if it is wanted again."""
         (provider, key, name), query = asked.target, asked.query
-        stream, listed = self._hub.streams.get((provider.name, key)), self._directory.version
-        # Both are read without awaiting between: the sequence number belongs to what `live` then gives.
-        seq = 0 if stream is None else stream.seq
+        listed = self._directory.version
         text = await self._text(asked, query.start, query.end, query.limit)
         if query.form == "json":
             names = (orjson.dumps(name), key.interval.encode(), provider.name.encode())
@@ -161,8 +141,7 @@ class HistoryRoute:
             parts = [CSV_HEAD, as_csv(chunk)] if query.form == "csv" else [as_lines(chunk)]
         if is_wanted:
             parts = [b"".join(parts)]
-            text = text._replace(chunks=())
-        return _Made(Body(parts, CONTENT_TYPES[query.form]), rows, asked.target, text, stream, seq, listed)
+        return _Made(Body(parts, CONTENT_TYPES[query.form]), rows, asked.target, text.is_current, listed)
 
     async def _text(self, asked: _Asked, start: int | None, end: int | None, limit: int) -> EncodedCandles:
         provider, key, _ = asked.target

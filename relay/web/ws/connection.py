@@ -184,11 +184,11 @@ class Connection:
             self._refuse(error, request.id)
             return
         if joining is not None:
-            self._spawn(self._join_with_past(joining))
+            self._spawn(self._run(joining))
 
-    async def _join_with_past(self, joining: Joining) -> None:
+    async def _run(self, joining: Joining) -> None:
         try:
-            await self._subscribing.join_with_past(joining)
+            await joining.run()
         except RequestError as error:
             self._refuse(error, *joining.ids)
         except Exception:  # noqa: BLE001  as in `_on_text`

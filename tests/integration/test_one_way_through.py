@@ -1,0 +1,83 @@
+"""The way of a request through the relay is short, and goes on: nothing is asked twice for the same thing."""
+
+import asyncio
+
+from relay.app import HISTORY, PROVIDERS
+from tests.support.call_trace import CallTrace, is_value
+from tests.support.running_relay import Running
+
+WAY = [
+    "web/ws/connection",
+    "web/ws/subscriptions",
+    "streams/hub",
+    "history/joining",
+    "history/service",
+    "storage/store",
+    "storage/database",
+    "streams/fanout",
+]
+"""The modules that hold a step of a subscription with a past which the store has."""
+
+BEFORE_AND_AFTER = {
+    # How much to ask for, what the answer is to say of the present, and whether it is still so where it is spliced.
+    "history/service:live_of": 3,
+    # Before and after an answer is made: whether all of it is of one instrument, and nothing was deleted meanwhile.
+    "history/identity_checks:IdentityChecks.is_settled": 2,
+    "storage/store:Store.age": 2,
+    "storage/store:Store.deletions": 2,
+}
+"""What may have changed while something was awaited, and so is asked for at several moments."""
+
+
+async def _subscribe(relay: Running, bars: int) -> CallTrace:
+    """Subscribe to a stream with some of its past; return the way of that request."""
+    client = await relay.connect()
+    trace = CallTrace("web/ws/connection:Connection._on_text")
+    with trace.trace():
+        await client.ask("subscribe", symbol="BTCUSDT", interval="1h", bars=bars)
+        snapshot = await client.until_type("snapshot")
+    assert len(snapshot["candles"]) == bars
+    assert snapshot["complete"] is True
+    return trace
+
+
+async def test_a_subscription_passes_few_modules_and_comes_to_each_function_once(relay: Running) -> None:
+    first = await relay.connect()
+    await first.subscribe("BTCUSDT@1h", bars=50)
+    await first.update()
+    # So long the provider's answer itself is remembered, beside what is stored of it.
+    await asyncio.sleep(relay.app[PROVIDERS]["binance"].info.fresh_s)
+    asked = relay.app[HISTORY].calls.ended
+    trace = await _subscribe(relay, 40)
+    assert relay.app[HISTORY].calls.ended == asked
+    assert trace.passed == WAY
+    assert {name: count for name, count in trace.entered.items() if count > 1} == BEFORE_AND_AFTER
+
+
+async def test_where_the_provider_is_asked_the_joining_is_the_same(relay: Running) -> None:
+    trace = await _subscribe(relay, 50)
+    assert relay.app[HISTORY].calls.ended > 0
+    assert [module for module in trace.passed if module in WAY[:5]] == WAY[:5]
+    assert "history/provider_calls" in trace.passed
+    again = {name for name, count in trace.entered.items() if count > 1}
+    steps = ("web/ws/", "streams/", "history/joining:", "history/service:")
+    assert {name for name in again if name.startswith(steps)} == {"history/service:live_of"}
+
+
+async def test_an_answer_from_memory_is_found_in_few_files(relay: Running) -> None:
+    async def ask(limit: int) -> CallTrace:
+        trace = CallTrace("web/http/history:_history")
+        with trace.trace():
+            answer = await relay.get("history", symbol="BTCUSDT", interval="1m", limit=limit, end_time=1_764_000_000)
+        assert len(answer.body["candles"]) == limit
+        return trace
+
+    served = relay.app[HISTORY].served
+    for _ in range(3):
+        await ask(50)
+    before = served["cache"]
+    made, kept = await ask(40), await ask(50)
+    assert served["cache"] == before + 2
+    assert len([module for module in made.modules if not is_value(module)]) <= 15
+    assert len(kept.modules) <= 15
+    assert max(kept.entered.values()) == 1
