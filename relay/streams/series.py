@@ -80,7 +80,7 @@ class Series:
         self.duplicates = self.late = self.revised = self.backfilled = self.nonsense = 0
         self._asked_until = 0
         self._held: dict[int, PriceUpdate] = {}
-        # What repairs told before the stream came to tell anything.
+        # What repairs told before the stream came to it.
         self._mended: dict[int, Candle] = {}
         self._closed_event_ms: dict[int, int] = {}
         self._last_event_ms = 0
@@ -425,7 +425,7 @@ class Series:
                 # Nothing later was told yet, so this is its ordinary closing.
                 self._advance(candle, is_closed=True, event_ms=self._asked_ms)
             else:
-                if self.last is None:
+                if self.last is None or candle.time > self.last.time:
                     self._mended[candle.time] = candle
                 update = self._correct(update, self._asked_ms)
             told.append(update)
@@ -507,6 +507,8 @@ class Series:
 
     def is_to_come(self, time: int) -> bool:
         """Say whether a candle that is not told yet comes as an update to everybody who is subscribed by now."""
+        if time in self._mended:
+            return False
         return self.is_owed(time) if self.last is None else time > self.last.time
 
     def is_repeat(self, update: PriceUpdate) -> bool:
