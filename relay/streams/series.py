@@ -474,6 +474,9 @@ class Series:
         if last is None or last.time >= before:
             return None
         self._asked_until = max(self._asked_until, last.time + 1)
+        if self.promised_at is not None:
+            # What was told is owed to nobody again, nor what is told as a gap now.
+            self.promised_at = max(self.promised_at, next_open(self.key.interval, last.time))
         lost = None if self.last_is_closed else SeriesGap(last.time, next_open(self.key.interval, last.time))
         self.last, self.last_is_closed = None, False
         return lost
