@@ -26,12 +26,13 @@ class PolledStream:
     follow one another without a hole. `anchor` is the moment that the next poll is reckoned from. `doubted` are the
     open times of candles that could not be read, or had to be widened, and are asked for again. `is_failing`: no answer
     since the last failure had a candle of it, so that nothing is delivered. `fruitless` is how often in a row it was
-    asked for without news.
+    asked for without news. Candles built from smaller ones hold them up to the one that opens at `joined`, None: what
+    the provider said is not continued yet; `is_parted` says that smaller ones left a hole since.
     """
 
     __slots__ = (
         "alone", "anchor", "answered", "asked", "built", "checked", "covered", "doubted", "fruitless", "is_closed",
-        "is_failing",
+        "is_failing", "is_parted", "joined",
         "newest", "place", "previous", "wronged",
     )  # fmt: skip
 
@@ -44,13 +45,15 @@ class PolledStream:
         self.newest: Candle | None = None
         self.is_closed = False
         self.previous: Candle | None = None
-        self.alone = self.is_failing = False
+        self.alone = self.is_failing = self.is_parted = False
+        self.joined: int | None = None
         self.built: dict[int, Candle] = {}
         self.doubted: set[int] = set()
 
     def forget(self) -> None:
         """Begin anew: nobody watched it meanwhile, so nobody misses what happened."""
-        self.newest = self.previous = self.anchor = self.covered = self.checked = None
+        self.newest = self.previous = self.anchor = self.covered = self.checked = self.joined = None
+        self.is_parted = False
         self.built.clear()
         self.doubted.clear()
 
@@ -96,6 +99,8 @@ class PolledStream:
         A new candle that cannot be read is left out, and asked for in each poll of a day; later ones do not wait for it
         here: the relay looks it up in history before it tells them.
         """
+        # It is the provider's own state again that smaller candles have to continue.
+        self.joined, self.is_parted = None, False
         since = now - max(_DAY_S, 3 * next_open(key.interval, 0))
         self.doubted = {time for time in self.doubted if time > since}
         candles = [candle for candle in candles if candle.time <= now + FUTURE_S]
@@ -166,6 +171,7 @@ class PolledStream:
         """
         return (
             self.newest is not None
+            and not self.is_parted
             and not is_widened(self.newest)
             and smaller.newest is not None
             and smaller.covered is not None
@@ -176,37 +182,62 @@ class PolledStream:
             and at >= self.wronged + _DAY_S
         )
 
-    def build(self, key: StreamKey, smaller: Sequence[Candle], now: float) -> Iterator[PriceUpdate]:
-        """Yield what smaller candles, oldest first and without a hole since the last ones, add to this stream.
+    def build(
+        self, key: StreamKey, smaller: Sequence[Candle], now: float, interval: str, hours: Hours
+    ) -> Iterator[PriceUpdate]:
+        """Yield what smaller candles of an `interval`, oldest first, add to this stream.
 
-        Candles of a day and more are continued but never begun: their beginning is the provider's to say.
+        Where they leave a hole in market hours nobody knows what is in it: what follows is the provider's to say, and
+        this stream is polled itself (`is_parted`). A candle is closed when those of its end are there, however late it
+        is. Candles of a day and more are continued but never begun: their beginning is the provider's to say.
         """
         newest = self.newest
         assert newest is not None
         end = next_open(key.interval, newest.time)
         length = next_open(key.interval, 0)
         is_long = length >= _DAY_S
-        wanted = [candle for candle in smaller if candle.time >= newest.time and not (is_long and candle.time >= end)]
+        whole = self._unbroken(smaller, newest.time, end, interval, hours)
+        wanted = [candle for candle in whole if candle.time >= newest.time and not (is_long and candle.time >= end)]
+        if not wanted:
+            return
+        self.joined = wanted[-1].time
         grid = newest.time
 
         def opens(moment: int) -> int:
             return grid if is_long else moment - (moment - grid) % length
 
         merged = enlarge(wanted, key.interval, opens=opens)
-        if merged and merged[0].time == newest.time:
+        if merged[0].time == newest.time:
             first = merged[0]
             merged[0] = first._replace(
                 open=newest.open, high=max(newest.high, first.high), low=min(newest.low, first.low)
             )
-        elif merged:
+        else:
             merged.insert(0, newest)
-        if is_long:
+        ends = next_open(key.interval, merged[-1].time)
+        if is_long or trading_between(next_open(interval, wanted[-1].time), ends, hours):
             # Not closed here, however late it is.
-            now = min(now, end)
+            now = min(now, ends)
         for update in self.take(key, merged, now):
             if update.is_closed:
                 self.built[update.candle.time] = update.candle
             yield update
+
+    def _unbroken(
+        self, smaller: Sequence[Candle], begin: int, end: int, interval: str, hours: Hours
+    ) -> Sequence[Candle]:
+        """Return the smaller candles up to the first hole in market hours behind what is known of the newest candle.
+
+        That is from `begin` to `end`: the provider said it after the smaller ones had begun to come without a hole.
+        """
+        follows = end if self.joined is None else next_open(interval, self.joined)
+        for place, candle in enumerate(smaller):
+            if candle.time > follows and trading_between(follows, candle.time, hours):
+                self.is_parted = True
+                return smaller[:place]
+            if candle.time >= begin:
+                follows = next_open(interval, candle.time)
+        return smaller
 
     def compare(self, key: StreamKey, candles: Sequence[Candle]) -> tuple[list[PriceUpdate], bool]:
         """Compare what was built with the provider's candles; return those that differ, and whether all agreed."""

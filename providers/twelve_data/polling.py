@@ -256,7 +256,7 @@ class Polls:
                 # Not where this answer left out a candle: the provider is asked for the larger one.
                 if self._streams[other].can_be_built(other, stream, key.interval, at):
                     self._accept(other)
-                    yield from self._streams[other].build(other, candles, now)
+                    yield from self._streams[other].build(other, candles, now, key.interval, self._hours(key.symbol))
 
     def _check(self, key: StreamKey, candles: Sequence[Candle], at: float, now: float) -> Iterator[PriceUpdate]:
         """Compare what was built since the last time; the provider's values stand."""

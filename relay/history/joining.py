@@ -19,7 +19,7 @@ from relay.core.intervals import length_s, next_open
 from relay.core.model import Candle, StreamKey, parted
 from relay.history.range_walk import HistoryRequest, LiveEdge, PastCandles
 from relay.history.service import HistoryService, live_of
-from relay.history.snapshot import SplicedPast, is_joined, left_out, splice
+from relay.history.snapshot import SplicedPast, had_up_to, is_joined, left_out, splice
 from relay.plugins.provider import Provider
 from relay.protocol import frames
 from relay.protocol.client_requests import PastWanted, Request, SubscribeOptions
@@ -415,12 +415,10 @@ class Joining:
 
         Whoever resumes may come from a relay, or a run of this one, that was ahead of what this stream has told.
         """
-        since, series = self._wanted.since, self.stream.series
-        if since is None:
+        if self._wanted.since is None:
             return NO_FLOOR
-        last = series.last
-        is_reached = last is not None and (last.time > since or (last.time == since and series.last_is_closed))
-        return NO_FLOOR if is_reached else since
+        floor = had_up_to(self.stream.series, self._wanted.since, self._provider.clock.reach())
+        return NO_FLOOR if floor is None else floor
 
     # -- meanwhile ---------------------------------------------------------------------------------
 

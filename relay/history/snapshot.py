@@ -3,7 +3,7 @@
 from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from relay.core.intervals import first_open_after, length_s, next_open
+from relay.core.intervals import first_open_after, length_s, next_open, open_time
 from relay.core.model import Candle, parted
 from relay.core.spans import FOREVER, Span, clip_spans, gaps_between, merge_spans
 from relay.history.doubts import holes_beside
@@ -15,6 +15,10 @@ from relay.streams.series import Series
 _DAY_S = 86_400
 MOST_LEFT_OUT = 500
 """More candles than this before the first that is known, or after the last, are told as a gap to nobody."""
+
+
+_AHEAD_S = 5
+"""So far another relay, which a client comes from, may be ahead of what is the time here."""
 
 
 class SplicedPast(NamedTuple):
@@ -70,6 +74,20 @@ def answered_from(series: Series) -> int | None:
     if series.promised_at is not None:
         return series.owed_from()
     return None if series.last is None else series.last.time
+
+
+def had_up_to(series: Series, since: int, now: float) -> int | None:
+    """Return up to which open time a client has closed candles that the stream has not reached, None if there are none.
+
+    Its `since` says so, but no candle that is not over can have closed: who sends the time of a clock, even of one that
+    is ahead, is still owed what is open. `now` is the provider's time.
+    """
+    interval, last = series.key.interval, series.last
+    now += _AHEAD_S
+    over_until = open_time(interval, int(now)) - 1 if interval == "1M" else int(now) - length_s(interval)
+    had = min(since, over_until)
+    is_reached = last is not None and (last.time > had or (last.time == had and series.last_is_closed))
+    return None if is_reached else had
 
 
 def splice(

@@ -80,7 +80,7 @@ class Series:
         self.duplicates = self.late = self.revised = self.backfilled = self.nonsense = 0
         self._asked_until = 0
         self._held: dict[int, PriceUpdate] = {}
-        # What repairs told before the stream came to tell anything.
+        # What repairs told before the stream came to it.
         self._mended: dict[int, Candle] = {}
         self._closed_event_ms: dict[int, int] = {}
         self._last_event_ms = 0
@@ -425,7 +425,7 @@ class Series:
                 # Nothing later was told yet, so this is its ordinary closing.
                 self._advance(candle, is_closed=True, event_ms=self._asked_ms)
             else:
-                if self.last is None:
+                if self.last is None or candle.time > self.last.time:
                     self._mended[candle.time] = candle
                 update = self._correct(update, self._asked_ms)
             told.append(update)
@@ -474,6 +474,9 @@ class Series:
         if last is None or last.time >= before:
             return None
         self._asked_until = max(self._asked_until, last.time + 1)
+        if self.promised_at is not None:
+            # What was told is owed to nobody again, nor what is told as a gap now.
+            self.promised_at = max(self.promised_at, next_open(self.key.interval, last.time))
         lost = None if self.last_is_closed else SeriesGap(last.time, next_open(self.key.interval, last.time))
         self.last, self.last_is_closed = None, False
         return lost
@@ -507,6 +510,8 @@ class Series:
 
     def is_to_come(self, time: int) -> bool:
         """Say whether a candle that is not told yet comes as an update to everybody who is subscribed by now."""
+        if time in self._mended:
+            return False
         return self.is_owed(time) if self.last is None else time > self.last.time
 
     def is_repeat(self, update: PriceUpdate) -> bool:

@@ -6,7 +6,7 @@ import random
 from collections.abc import Iterable, Mapping, Sequence
 
 from relay.core.clock import Clock
-from relay.core.errors import ProviderError, ProviderUnavailable, RateLimited, StoreError
+from relay.core.errors import ProviderError, ProviderUnavailable, RateLimited, StoreError, UnknownSymbol
 from relay.core.intervals import first_open_after, next_open
 from relay.core.model import Candle, PriceUpdate, StreamKey, parted
 from relay.core.spans import Span
@@ -188,6 +188,10 @@ class Backfill:
                 supervised.wait_for_budget(f"what was missed follows in {error.retry_after:.0f} s: {error}")
                 continue
             except (ProviderError, StoreError) as error:
+                if isinstance(error, UnknownSymbol) and missing.end is None and supervised.is_silent:
+                    # Nobody waits for what the provider says it does not have: it is silent because of that.
+                    series.fill((), None)
+                    break
                 attempt += 1
                 wait_s = min(MOST_WAIT_S, 2.0 ** min(attempt - 1, 10)) * self._rng.uniform(0.5, 1)
                 failure, patience_s = str(error), self._timing.history_patience_s

@@ -73,6 +73,7 @@ class Feed:
         self.number = number
         self.ready = asyncio.Event()
         self.has_delivered = False
+        self.has_answered = False
         self.has_closed = False
         self.reason = "it was cancelled by its own plugin"
         self.error: ProviderError | None = None
@@ -86,7 +87,7 @@ class Feed:
         self._live: set[StreamKey] = set()
         self._watchlist = Watchlist(
             supervised,
-            on_accept=self._accept,
+            on_accept=self._take_answer,
             on_reject=self._reject,
             on_skip=lambda reason: counters.skip(provider.conceal(reason)),
             on_closing=on_closing,
@@ -243,6 +244,10 @@ class Feed:
     def _check_ready(self) -> None:
         if self._live.issuperset(self._watchlist.streams):
             self.ready.set()
+
+    def _take_answer(self, key: StreamKey) -> None:
+        self.has_answered = True
+        self._accept(key)
 
     def _accept(self, key: StreamKey) -> None:
         self._note_live(key)

@@ -21,6 +21,8 @@ from relay.telemetry.events import event
 log = logging.getLogger(__name__)
 
 REFUSED_AGAIN_S = 300.0
+UNANSWERED_S = (30.0, 300.0)
+"""A stream that its provider neither takes, refuses nor delivers is asked for again after so long: it doubles."""
 """A key that is refused while feeds with the one before go on is tried again so late, or when it changes."""
 
 NewFeed = Callable[[Mapping[StreamKey, SupervisedStream], Callable[[str], None]], Feed]
@@ -78,6 +80,8 @@ class FeedSlot:
         self._loss: Loss | None = None
         self._replacement: ReplacementReason | None = None
         self._is_wished = asyncio.Event()
+        # Of streams that wait for an answer: when they are asked for again, and the pause that led to it.
+        self._unanswered: dict[StreamKey, tuple[float, float]] = {}
         self.task = asyncio.create_task(self._run(), name=f"slot of {provider.name}")
 
     @property
@@ -118,7 +122,11 @@ class FeedSlot:
         self._ask_replacement(SETTINGS)
 
     def check_silence(self, now: float) -> None:
-        """Do something about streams that went silent: subscribe them anew, then replace the feed."""
+        """Do something about streams that went silent: subscribe them anew, then replace the feed.
+
+        One that the provider never answered about is subscribed anew as well, unless its feed reports no answers.
+        """
+        self._check_answers(now)
         for key, supervised in self._supervised.items():
             match supervised.check_silence(now):
                 case Remedy.RESUBSCRIBE:
@@ -126,6 +134,24 @@ class FeedSlot:
                         feed.resubscribe(key)
                 case Remedy.REPLACE_FEED:
                     self._ask_replacement(ReplacementReason("silent", f"{key} went silent"))
+
+    def _check_answers(self, now: float) -> None:
+        feed = self._feeds[-1] if self._feeds else None
+        waiting = []
+        if feed is not None and (feed.has_answered or not feed.has_delivered):
+            waiting = [
+                key
+                for key, supervised in self._supervised.items()
+                if not (supervised.is_planned(now) or any(other.is_live(key) for other in self._feeds))
+            ]
+        least_s, most_s = UNANSWERED_S
+        self._unanswered = {key: self._unanswered.get(key, (now + least_s, least_s)) for key in waiting}
+        for key, (at, pause_s) in self._unanswered.items():
+            if feed is not None and now >= at:
+                pause_s = min(2 * pause_s, most_s)
+                self._unanswered[key] = now + pause_s, pause_s
+                self._supervised[key].note("asked for again: the provider did not answer")
+                feed.resubscribe(key)
 
     # -- the life of feeds -------------------------------------------------------------------------
 

@@ -245,6 +245,11 @@ class SupervisedStream:
         """Whether the provider refuses the stream."""
         return bool(self._facts.refusal)
 
+    @property
+    def is_silent(self) -> bool:
+        """Whether the stream is silent beyond its habit, whatever its state is called."""
+        return self._silent_since is not None
+
     def halt(self, message: str) -> None:
         """Take what the provider's newest list says of the market: why it is paused, empty if it trades.
 

@@ -3,7 +3,9 @@
 import asyncio
 from pathlib import Path
 
-from relay import ProviderUnavailable, RateLimited
+import pytest
+
+from relay import ProviderUnavailable, RateLimited, UnknownSymbol
 from relay.core.model import unreadable
 from relay.streams.gaps import SeriesGap
 from relay.supervision.stream_state import SupervisedStream
@@ -61,6 +63,29 @@ async def test_a_stream_that_waited_for_credits_is_as_silent_as_before(tmp_path:
         rig.backfill.resume(supervised)
         supervised.check_silence(rig.hands.now)
         assert supervised.stream.status == "stale"
+
+
+@pytest.mark.parametrize("is_silent", [True, False])
+async def test_a_silent_stream_of_a_symbol_that_is_gone_is_stale(tmp_path: Path, is_silent: bool) -> None:
+    """After a lost connection it may be back with the next answer: what was missed is still owed then."""
+    plugin = Remembering()
+    plugin.failure = UnknownSymbol("Invalid symbol.")
+    async with rig_of(plugin, tmp_path) as rig:
+        supervised = live(rig)
+        rig.hands.now += 1000.0
+        if is_silent:
+            supervised.check_silence(rig.hands.now)
+            assert supervised.stream.status == "stale"
+        rig.backfill.check_close(supervised, rig.hands.now)
+        await eventually(lambda: plugin.asked and (not is_silent or supervised.stream.status == "stale"))
+        assert supervised.stream.status == ("stale" if is_silent else "backfilling")
+        # What comes after all is held until it is known what was missed before it.
+        plugin.failure = None
+        plugin.known = [candle(0), candle(1)]
+        rig.hands.now += 60.0
+        rig.hub.publish(supervised.stream, update(A, 2))
+        rig.backfill.start(supervised)
+        await eventually(lambda: told(rig) == [(0, False), (1, False)])
 
 
 async def test_a_stream_that_may_have_missed_a_candle_is_live_once_it_was_told(tmp_path: Path) -> None:

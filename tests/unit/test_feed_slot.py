@@ -280,3 +280,38 @@ async def test_a_provider_without_a_key_refuses_none(tmp_path: Path) -> None:
             assert rig.provider.refusal is None
         await eventually(lambda: len(plugin.feeds) == 3)
         assert rig.refused == []
+
+
+async def test_a_stream_that_is_never_answered_is_asked_for_again_in_growing_distances(tmp_path: Path) -> None:
+    plugin = Scripted()
+    late = StreamKey("C", "1m")
+    async with rig_of(plugin, tmp_path) as rig:
+        slot = rig.slot(rig.carry(A), rig.carry(B), rig.carry(late))
+        await eventually(lambda: plugin.feeds)
+        watchlist = plugin.feeds[0].watchlist
+        watchlist.accept([A])
+        wishes = {key: watchlist.wanted_since(key) for key in (A, B, late)}
+        asked = []
+        for second in range(110):
+            slot.check_silence(rig.hands.now + second)
+            for key, wish in wishes.items():
+                if watchlist.wanted_since(key) != wish:
+                    wishes[key] = watchlist.wanted_since(key)
+                    asked.append((key.symbol, second))
+            if second == 31:
+                watchlist.accept([late])
+        assert asked == [("B", 30), ("C", 30), ("B", 90)]
+
+
+async def test_a_feed_that_reports_no_answers_is_not_asked_again_for_a_quiet_stream(tmp_path: Path) -> None:
+    plugin = Scripted()
+    async with rig_of(plugin, tmp_path) as rig:
+        supervised = rig.carry(A)
+        slot = rig.slot(supervised, rig.carry(B))
+        await eventually(lambda: plugin.feeds)
+        plugin.feeds[0].say(update(A))
+        await eventually(lambda: supervised.received)
+        version = plugin.feeds[0].watchlist.version
+        for second in range(60):
+            slot.check_silence(rig.hands.now + second)
+        assert plugin.feeds[0].watchlist.version == version

@@ -112,6 +112,8 @@ def test_stream_forgets_the_old_instrument_and_asks_for_the_new_one_only() -> No
     assert not told(series, 500, 5.0, is_closed=False)
     assert series.begin_anew(450 * HOUR) == SeriesGap(100 * HOUR, 101 * HOUR)
     assert (series.closed, series.last) == ({}, None)
+    # No gap names again what was told.
+    assert series.owed_from() == 100 * HOUR + 1
     missing = series.missing(500.5 * HOUR)
     assert missing is not None
     assert (missing.start, missing.end) == (100 * HOUR + 1, 500 * HOUR)

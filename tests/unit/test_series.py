@@ -930,6 +930,20 @@ def test_a_stream_that_comes_to_what_a_repair_told_does_not_tell_it_again() -> N
     ]
 
 
+def test_a_stream_behind_a_gap_that_a_join_left_tells_it_once_when_it_was_repaired() -> None:
+    """The gap lay in the past when it was told; then history told the stream of the candle before."""
+    series = Series(MINUTE, T + 61.0)
+    series.owe(SeriesGap(T, T + 60))
+    assert list(series.learn([candle(-1)], None, T + 70.0)) == []
+    gap = series.gaps.left[0]
+    assert outline(series.repair(gap, [candle(0)])) == ["0!br"]
+    # Whoever joins now is given it with the snapshot: it does not come any more.
+    assert not series.is_to_come(T)
+    assert series.closed[T] == candle(0)
+    assert [*series.accept(live(0, is_closed=True))] == []
+    assert outline(series.accept(live(1, is_closed=True))) == ["1!"]
+
+
 def test_a_stream_that_comes_to_other_values_than_a_repair_told_revises_them() -> None:
     series, closing = repaired_before_it_began()
     assert series.accept(closing(0)._replace(is_closed=False)) == ()

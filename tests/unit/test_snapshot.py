@@ -9,7 +9,7 @@ from relay.core.model import Candle, OpenHours, PriceUpdate, StreamKey
 from relay.core.spans import Span
 from relay.core.trading_hours import TradingHours
 from relay.history.range_walk import PastCandles
-from relay.history.snapshot import SplicedPast, is_joined, splice
+from relay.history.snapshot import SplicedPast, had_up_to, is_joined, splice
 from relay.protocol.client_requests import PastWanted as Wanted
 from relay.streams.gaps import SeriesGap
 from relay.streams.hub import Hub
@@ -269,3 +269,29 @@ async def test_a_stream_is_wanted_and_its_closes_are_kept_from_the_request_on() 
     hub.detach(other)
     assert feeder.calls == ["wanted", "wanted", "unwanted"]
     hub.close()
+
+
+@pytest.mark.parametrize(
+    ("since", "expected"),
+    [
+        # The stream told 10 and 11 and has 12 open; it is 50 seconds old.
+        (11 * 60, None),
+        (12 * 60, None),
+        (12 * 60 + 50, None),
+        (13 * 60, None),
+        (10**11, None),
+    ],
+)
+def test_no_client_has_a_candle_that_is_not_over(since: int, expected: int | None) -> None:
+    assert had_up_to(live(10, 11, opened=12), since, 12 * 60 + 50.0) is expected
+
+
+def test_a_client_may_come_from_a_relay_that_was_ahead() -> None:
+    stream = live(10, 11, opened=12)
+    assert had_up_to(stream, 12 * 60, 13 * 60 - 2.0) == 12 * 60
+    assert had_up_to(stream, 12 * 60, 13 * 60 + 1.0) == 12 * 60
+    assert had_up_to(stream, 11 * 60, 13 * 60 + 1.0) is None
+    # However far its clock is ahead, it has nothing of the minute that is open.
+    assert had_up_to(stream, 10**11, 13 * 60 + 10.0) == 13 * 60 + 10 + 5 - 60
+    months = Series(StreamKey("AAA", "1M"), None)
+    assert had_up_to(months, 2_678_400, 2_678_400 + 28 * 86_400 - 10.0) == 2_678_399
