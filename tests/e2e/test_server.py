@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 import logging
 import os
 import re
@@ -90,6 +91,44 @@ async def refused(cwd: Path, *arguments: str, env: dict[str, str] | None = None)
     assert len(lines) == 1, err.decode()
     assert lines[0].startswith("relay: ")
     return lines[0]
+
+
+@pytest.mark.parametrize("command", [(), WITHOUT_UVLOOP])
+async def test_log_that_nobody_reads_holds_up_no_client_and_no_end(tmp_path: Path, command: tuple[str, ...]) -> None:
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    with contextlib.suppress(BlockingIOError):
+        while os.write(writer, bytes(4096)):
+            pass
+    os.set_blocking(writer, True)
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        *(("-c", *command) if command else ("-m", "relay")),
+        *("serve", "--sandbox", "--port", "0", "--log-level", "debug"),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=writer,
+        cwd=tmp_path,
+        env=CLEAN,
+    )
+    try:
+        assert process.stdout is not None
+        async with asyncio.timeout(30):
+            found = SAYS.match((await process.stdout.readline()).decode())
+            assert found is not None
+            async with aiohttp.ClientSession() as session, session.ws_connect(f"{found[1]}{PREFIX}/ws") as socket:
+                await socket.send_json({"action": "subscribe", "symbol": "BTCUSDT", "interval": "1s"})
+                async for message in socket:
+                    if json.loads(message.data)["type"] == "price_update":
+                        break
+        process.terminate()
+        async with asyncio.timeout(10):
+            assert await process.wait() == 0
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+        os.close(reader)
+        os.close(writer)
 
 
 StartHere = Callable[..., str]
