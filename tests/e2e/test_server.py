@@ -18,7 +18,9 @@ import aiohttp
 import pytest
 from click.testing import CliRunner
 
+from providers.sandbox import Sandbox
 from relay.cli import main
+from tests.support.relay_process import serving
 
 PREFIX = "/api/v1/market-data"
 SAYS = re.compile(r"market-relay serves (http://\S+)")
@@ -234,6 +236,27 @@ async def test_shutdown_during_a_request_of_history(serve: Serve) -> None:
         await asyncio.gather(*requests, return_exceptions=True)
     assert code == 0
     assert_quiet(err)
+
+
+async def test_shutdown_while_requests_wait_for_a_provider(tmp_path: Path) -> None:
+    async with Sandbox() as sandbox, aiohttp.ClientSession() as session:
+        env = {"RELAY_BINANCE_WS_URL": sandbox.binance.ws_url, "RELAY_BINANCE_REST_URL": sandbox.binance.rest_url}
+        async with serving(tmp_path, "--database", ":memory:", env=env, is_sandbox=False) as relay:
+            await (await session.get(f"{relay.url}{PREFIX}/symbols")).read()
+            sandbox.binance.faults.delay_rest(60)
+            url = f"{relay.url}{PREFIX}/history?symbol=BTCUSDT&interval=1m"
+            requests = [asyncio.create_task(session.get(url)) for _ in range(3)]
+            async with session.ws_connect(f"{relay.url}{PREFIX}/ws") as socket:
+                await socket.send_json({"action": "subscribe", "symbol": "ETHUSDT", "interval": "1m", "bars": 500})
+                await socket.send_json({"action": "ping"})
+                while (await socket.receive_json())["type"] != "pong":
+                    pass
+                assert not any(request.done() for request in requests)
+                async with asyncio.timeout(10):
+                    assert await relay.stop() == 0
+            await asyncio.gather(*requests, return_exceptions=True)
+        assert not [line for line in relay.err if "Traceback" in line]
+        sandbox.binance.faults.clear()
 
 
 async def test_it_works_without_uvloop(serve: Serve) -> None:
