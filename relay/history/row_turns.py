@@ -7,7 +7,7 @@ a quarter of a kilobyte, from its first page to its last.
 import asyncio
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Hashable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 MOST_ROWS = 200_000
 
@@ -43,7 +43,9 @@ class RowTurns:
             if turn.done() and not turn.cancelled():
                 self._give_back(client, rows)
             else:
-                queue.remove((rows, turn))
+                # Another one that left may have passed it over already.
+                with suppress(ValueError):
+                    queue.remove((rows, turn))
                 self._wake(client)
             raise
 

@@ -78,3 +78,16 @@ async def test_who_leaves_while_it_waits_holds_up_nobody(is_woken: bool) -> None
     assert requests.began == ["a", "c"]
     await requests.end("c")
     assert not requests.turns._held
+
+
+async def test_all_who_wait_may_leave_at_once() -> None:
+    requests = Requests(10)
+    for name in "abcde":
+        requests.begin(name, "x", 10)
+    await asyncio.sleep(0)
+    for name in "abcde":
+        requests.tasks[name].cancel()
+    done = await asyncio.gather(*requests.tasks.values(), return_exceptions=True)
+    assert [type(error) for error in done] == [asyncio.CancelledError] * 5
+    assert not requests.turns._held
+    assert not requests.turns._waiting
