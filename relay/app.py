@@ -34,6 +34,7 @@ from relay.telemetry.logs import conceal_in_logs
 from relay.telemetry.loop_monitor import LoopMonitor, owners
 from relay.web import pages
 from relay.web.access.access import ACCESS, ADDRESS_LIMITS, Access, AddressLimits, add_headers
+from relay.web.access.http_connections import HttpConnections
 from relay.web.contract import routes as contracts
 from relay.web.http import history as history_route
 from relay.web.http import routes as rest
@@ -103,7 +104,8 @@ def build_app(
     if not host.loaded:
         raise ConfigError("no provider could be loaded")
     access = Access(config, limits.addresses)
-    requests, idle_connections = RequestCounts(), IdleConnections(limits.first_request_s, access.new_frames)
+    idle_connections = IdleConnections(limits.first_request_s, access.new_frames, HttpConnections(access))
+    requests = RequestCounts()
     middleware = Middleware(idle_connections, access, requests)
     app = web.Application(middlewares=[middleware.enter], client_max_size=64 * 1024)
     app[CONFIG] = config

@@ -9,7 +9,7 @@ from typing import BinaryIO, NamedTuple
 import orjson
 
 from relay.client import Candle, History
-from relay.commands.formatting import moment, number
+from relay.commands.formatting import json_line, moment, number
 
 CSV_HEAD = b"time,open,high,low,close,volume\n"
 """As the relay's own answers with `format=csv`, which hold closed candles only, too."""
@@ -40,7 +40,7 @@ class CandleWriter:
                 names = {"symbol": page.symbol, "interval": page.interval}
                 if page.provider:
                     names["provider"] = page.provider
-                self._file.write(orjson.dumps(names)[:-1] + b',"candles":[')
+                self._file.write(json_line(names).encode()[:-1] + b',"candles":[')
         rows = list(_rows(page, self._form))
         if self._form == "json":
             self._tail = b'],"last_is_closed":%b}\n' % (b"true" if page.last_is_closed else b"false")

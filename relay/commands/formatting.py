@@ -1,13 +1,18 @@
 """Prices, volumes, times and durations as text, for terminals and pipes; pure."""
 
+import re
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
+
+import orjson
 
 _MOST_PLACES = 10
 _BARS = "▁▂▃▄▅▆▇█"
 _BARS_ASCII = "_.-=*#"
 _LONG = ("d", "w", "M")
+# Control characters that JSON does not have escaped, and what turns or hides the text around it.
+_STEERS = re.compile("[\x7f-\x9f\u00ad\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]")
 
 
 def number(value: float) -> str:
@@ -88,6 +93,11 @@ def sparkline(values: Sequence[float], *, is_ascii: bool = False) -> str:
     if high == low:
         return bars[len(bars) // 2 - 1] * len(values)
     return "".join(bars[min(len(bars) - 1, int((value - low) / (high - low) * len(bars)))] for value in values)
+
+
+def json_line(value: object) -> str:
+    """Return a value as JSON on one line that cannot steer the terminal."""
+    return _STEERS.sub(lambda found: f"\\u{ord(found[0]):04x}", orjson.dumps(value).decode())
 
 
 def printable(text: str) -> str:

@@ -1,5 +1,6 @@
 """`relay history`: candles of a running relay as a table, lines, CSV or JSON; on a screen or in a file."""
 
+import fcntl
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing, contextmanager, suppress
@@ -193,17 +194,31 @@ async def _check_start(
 
 @contextmanager
 def _opened(output: Path | None, size: int) -> Iterator[BinaryIO]:
-    """Open the file behind so many bytes, which are kept; the rest is cut off."""
+    """Open the file behind so many bytes, which are kept; the rest is cut off. It is for this process alone."""
     if output is None:
         yield sys.stdout.buffer
         return
     try:
-        with open(output, "r+b" if size else "wb", opener=for_its_owner) as file:
-            file.truncate(size)
-            file.seek(size)
+        # Nothing is cut off before it is known that nobody writes there; what is written comes last in any case.
+        with open(output, "ab", opener=for_its_owner) as file:
+            if not _is_ours(file):
+                raise click.ClickException(f"{output} is being written by another process; wait until it ends")
+            if file.seekable():
+                file.truncate(size)
             yield file
     except OSError as error:
         raise click.ClickException(f"{output} cannot be written: {error.strerror}") from None
+
+
+def _is_ours(file: BinaryIO) -> bool:
+    """Say whether nobody else writes to a file from now on until it is closed, where its file system has locks."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        pass
+    return True
 
 
 async def _show(found: AsyncIterator[History]) -> None:

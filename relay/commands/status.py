@@ -6,14 +6,13 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import click
-import orjson
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
 from relay.client import ClientError, RelayClient
-from relay.commands.formatting import printable
+from relay.commands.formatting import json_line, printable
 from relay.commands.run_client import call, relay_options, shows_table
 from relay.commands.status_format import GOOD, Section, sorted_out
 
@@ -75,7 +74,7 @@ async def _watch(client: RelayClient, answer: dict[str, Any], every_s: float) ->
 
 
 def _print_json(answer: dict[str, Any]) -> None:
-    click.echo(orjson.dumps(answer))
+    click.echo(json_line(answer))
 
 
 def _print_table(answer: dict[str, Any]) -> None:

@@ -1,10 +1,9 @@
 """`relay symbols`: what a running relay can stream."""
 
 import click
-import orjson
 
 from relay.client import RelayClient
-from relay.commands.formatting import printable
+from relay.commands.formatting import json_line, printable
 from relay.commands.run_client import call, relay_options
 
 
@@ -25,7 +24,7 @@ def command(asset_class: str | None, as_json: bool, url: str, token: str | None)
     async def work(client: RelayClient) -> None:
         symbols = await client.symbols(asset_class)
         if as_json:
-            click.echo(orjson.dumps(symbols))
+            click.echo(json_line(symbols))
         elif symbols:
             click.echo("\n".join(map(printable, symbols)))
 

@@ -6,7 +6,6 @@ import sys
 from collections.abc import Callable, Iterator
 
 import click
-import orjson
 from rich.console import Console
 from rich.live import Live
 
@@ -23,7 +22,7 @@ from relay.client import (
     Update,
     parse_stream,
 )
-from relay.commands.formatting import moment, number, printable
+from relay.commands.formatting import json_line, moment, number, printable
 from relay.commands.run_client import call, in_words_of_the_command, relay_options, shows_table
 from relay.commands.tail_table import CLOSES, TailTable
 from relay.core.model import Candle, StreamKey
@@ -145,7 +144,7 @@ def _notice(message: Message, *, is_lost: bool, tells_states: bool) -> str:
 def _print_json(message: Message) -> None:
     # A loss is the client's own message; it goes to stderr.
     if not isinstance(message, Lost):
-        click.echo(orjson.dumps(message.wire))
+        click.echo(json_line(message.wire))
 
 
 def _print_lines(message: Message) -> None:

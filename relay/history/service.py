@@ -25,6 +25,7 @@ from relay.history.range_walk import (
     RangeWalk,
     past_of,
 )
+from relay.history.row_turns import RowTurns
 from relay.storage.chunks import Chunk, encode, joined, window_s
 from relay.storage.revisions import Revisions
 from relay.storage.set_aside import is_aside
@@ -81,6 +82,7 @@ class HistoryService:
         self._identity_checks = identity_checks
         self.calls = ProviderCalls(store, clock, None if identity_checks is None else identity_checks.note_answer)
         self.served: Counter[str] = Counter()
+        self._turns = RowTurns()
 
     async def text(self, asked: HistoryRequest) -> EncodedCandles:
         """Return what `candles` does, encoded. Nothing is awaited when all of it is in memory."""
@@ -105,7 +107,11 @@ class HistoryService:
         if asked.limit <= 0:
             return PastCandles((), True, True)
         await self._settled(asked)
-        return await self._of_one_instrument(asked, self._past)
+        if asked.client is None:
+            return await self._of_one_instrument(asked, self._past)
+        # Of each provider for itself: one that hangs holds up no other.
+        async with self._turns.turn((asked.source.name, asked.client), asked.limit):
+            return await self._of_one_instrument(asked, self._past)
 
     async def _of_one_instrument(
         self, asked: HistoryRequest, find: Callable[[HistoryRequest], Awaitable[PastCandles]]

@@ -23,7 +23,8 @@ from relay.web.idle_connections import IdleConnections, Runner
 
 log = logging.getLogger(__name__)
 
-SHUTDOWN_TIMEOUT_S = 5.0
+SHUTDOWN_TIMEOUT_S = 2.5
+"""How long requests may go on when the relay ends. aiohttp waits so long twice: for their ends, then once more."""
 KEEPALIVE_S = 75.0
 BACKLOG = 4096
 

@@ -4,12 +4,19 @@ import logging
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
+from typing import TextIO
 
 import orjson
 
+from relay.telemetry.events import event
+from relay.telemetry.line_writer import LineWriter
+
 log = logging.getLogger(__name__)
 
+LAST_LINES_S = 1.0
+"""How long the end of the process waits for its last lines to be written."""
 OWN_FIELDS = frozenset({"time", "level", "logger", "message", "exception"})
 """What each JSON line says by itself, whatever fields it is given."""
 
@@ -78,9 +85,55 @@ class JsonFormatter(logging.Formatter):
         return self._told(value)
 
 
+class LineHandler(logging.StreamHandler[TextIO]):
+    """Sends lines to a stream. Where that is a file, a pipe or a terminal, whoever logs does not wait for it."""
+
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__(stream)
+        self._writer: LineWriter | None = None
+        with suppress(OSError, ValueError):
+            self._writer = LineWriter(stream.fileno(), _note_lost)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a line, or have it written soon."""
+        if self._writer is None:
+            super().emit(record)
+            return
+        try:
+            self._writer.put(f"{self.format(record)}{self.terminator}".encode(errors="backslashreplace"))
+        except Exception:  # noqa: BLE001 - whoever logs goes on, as with every handler
+            self.handleError(record)
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Say where a line came from that cannot be put together, and not of what: that may hold a secret."""
+        if record.name == __name__:
+            # This very line.
+            return
+        error, place = sys.exc_info()[0], f"{record.filename}:{record.lineno}"
+        reason = "" if error is None else error.__name__
+        log.error(
+            "a log line of %s at %s cannot be put together: %s",
+            record.name,
+            place,
+            reason,
+            extra=event("log_line_unmade", place=place),
+        )
+
+    def close(self) -> None:
+        """Wait a moment for what is not written yet."""
+        if self._writer is not None:
+            self._writer.drain(LAST_LINES_S)
+        super().close()
+
+
+def _note_lost(count: int) -> None:
+    about = event("log_lines_lost", count=count)
+    log.warning("%d log lines are lost: what was to be logged was not read", count, extra=about)
+
+
 def set_up_logs(level: str, style: str) -> None:
     """Send log lines to standard error."""
-    handler = logging.StreamHandler(sys.stderr)
+    handler = LineHandler(sys.stderr)
     handler.setFormatter(JsonFormatter() if style == "json" else TextFormatter())
     root = logging.getLogger()
     root.handlers[:] = [handler]

@@ -7,7 +7,7 @@ without.
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from typing import Any, cast
 
@@ -24,6 +24,8 @@ from relay.web.problems import problem
 
 log = logging.getLogger(__name__)
 
+PORTION_BYTES = 1024 * 1024
+"""So much of an answer is given to a connection at once."""
 _UNREADABLE = (
     "this is no HTTP/1.1 request that can be read; an address is ASCII, with all else percent-encoded, and a line has "
     "at most 8190 bytes"
@@ -45,7 +47,7 @@ class Handler(web.RequestHandler):
         except Exception as fault:  # noqa: BLE001 - the client would wait without end, and nobody hear of it
             _log_no_http(fault)
             if self.transport is not None:
-                self.transport.write(_as_sent(problem(400, Code.INVALID_REQUEST, _UNREADABLE)))
+                self.transport.write(as_sent(problem(400, Code.INVALID_REQUEST, _UNREADABLE)))
                 self.transport.close()
 
     def set_parser(self, parser: Any, *others: Any, **named: Any) -> None:
@@ -85,7 +87,7 @@ def _log_no_http(fault: BaseException | None) -> None:
     log.debug("a request was no HTTP: %s", type(fault).__name__, extra=event("no_http"))
 
 
-def _as_sent(answer: web.Response) -> bytes:
+def as_sent(answer: web.Response) -> bytes:
     """Return the bytes of an answer that no request can send, the last one of its connection."""
     body = cast(bytes, answer.body)
     head = [f"HTTP/1.1 {answer.status} {answer.reason}", *(f"{name}: {text}" for name, text in answer.headers.items())]
@@ -175,6 +177,13 @@ def connect(handler: web.RequestHandler, transport: asyncio.BaseTransport, slice
     handler.connection_made(transport)
 
 
+def _portions(parts: Sequence[bytes]) -> Iterator[Sequence[bytes | memoryview]]:
+    """Yield all of it, so much at a time that one who does not read costs little: lists are kept once for all."""
+    for part in parts:
+        for at in range(0, len(part), PORTION_BYTES):
+            yield (memoryview(part)[at : at + PORTION_BYTES],)
+
+
 async def send_past(request: web.Request, parts: Callable[[], Sequence[bytes]]) -> web.StreamResponse | None:
     """Send an answer as bytes, head and body; return what a route returns then, None where that cannot be done."""
     if not WRITING_PAST.is_there:
@@ -182,7 +191,9 @@ async def send_past(request: web.Request, parts: Callable[[], Sequence[bytes]]) 
     transport = request.transport
     # Who is gone has no need of it.
     if transport is not None and not transport.is_closing():
-        transport.writelines(parts())
+        found = parts()
         with suppress(ConnectionError):
-            await request.writer.drain()
+            for portion in (found,) if sum(map(len, found)) <= PORTION_BYTES else _portions(found):
+                transport.writelines(portion)
+                await request.writer.drain()
     return _SENT

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from aiohttp import web
 
 from relay.core.rate_limits import TokenBucket
+from relay.web.access.http_connections import HttpConnections
 from relay.web.aiohttp_seams import adopt
 from relay.web.inlet import Inlet, inlet_of
 
@@ -34,10 +35,11 @@ class _Patience(NamedTuple):
 class IdleConnections:
     """Knows the connections without a request, and ends them when their time is over.
 
-    `new_bucket` makes what counts the frames of a WebSocket.
+    `new_bucket` makes what counts the frames of a WebSocket; `http` counts the others.
     """
 
-    def __init__(self, patience_s: float, new_bucket: Callable[[], TokenBucket]) -> None:
+    def __init__(self, patience_s: float, new_bucket: Callable[[], TokenBucket], http: HttpConnections) -> None:
+        self.http = http
         self._patience_s = patience_s
         self._new_bucket = new_bucket
         self._waiting: dict[web.RequestHandler, _Patience] = {}
@@ -56,7 +58,7 @@ class IdleConnections:
             self._waiting[protocol] = _Patience(loop.time() + self._patience_s, may_shake_hands=True)
             if self._timer is None:
                 self._plan(loop)
-            return Inlet(protocol, self._new_bucket)
+            return Inlet(protocol, self._new_bucket, self.http)
 
         return made
 

@@ -8,13 +8,16 @@ from aiohttp import web
 
 from relay.core.rate_limits import TokenBucket
 from relay.network.read_slices import Slices, slices_of
-from relay.web.aiohttp_seams import connect
+from relay.web.access.http_connections import HttpConnections
+from relay.web.aiohttp_seams import as_sent, connect
 from relay.web.frame_reader import FrameGuard
+from relay.web.problems import problem_of
 
 REQUEST_BYTES = 1024 * 1024
 """What a client may send over HTTP until the next request of it is complete, or else its connection ends."""
 UNREAD_S = 60.0
-"""A client that takes nothing of its answer over HTTP for so long has gone, or means no good."""
+LEAST_READ_BYTES = 64 * 1024
+"""A client that takes less of its answer over HTTP in `UNREAD_S` has gone, or means no good."""
 GOODBYE_S = 2.0
 LINGER_S = 1.0
 FORGOTTEN_BYTES = 4 * 1024 * 1024
@@ -25,16 +28,23 @@ OVER_LIMIT_RATE, OVER_LIMIT_BURST = 1.0, 100
 class Inlet(Slices):
     """The protocol of one connection. `new_bucket` makes what counts the frames of a WebSocket.
 
-    `frames` is its guard once it is a WebSocket. Over HTTP a client that takes nothing for `unread_s` is cut.
+    `frames` is its guard once it is a WebSocket, until then it is one of `connections`. Over HTTP a client that takes
+    next to nothing for `unread_s` is cut.
     """
 
-    __slots__ = ("_is_stopped", "_left", "_new_bucket", "_over_limit", "_timer", "_unread_s", "frames")
+    __slots__ = ("_connections", "_is_stopped", "_left", "_new_bucket", "_over_limit", "_timer", "_unread_s", "frames")
     inner: web.RequestHandler
 
     def __init__(
-        self, inner: web.RequestHandler, new_bucket: Callable[[], TokenBucket], *, unread_s: float = UNREAD_S
+        self,
+        inner: web.RequestHandler,
+        new_bucket: Callable[[], TokenBucket],
+        connections: HttpConnections,
+        *,
+        unread_s: float = UNREAD_S,
     ) -> None:
         super().__init__(inner)
+        self._connections = connections
         self.frames: FrameGuard | None = None
         self._new_bucket = new_bucket
         self._unread_s = unread_s
@@ -46,9 +56,15 @@ class Inlet(Slices):
     # -- from the socket ---------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin."""
+        """Begin, or refuse the connection where there are too many."""
         self.transport = cast(asyncio.Transport, transport)
         connect(self.inner, transport, self)
+        peer = transport.get_extra_info("peername")
+        refusal = self._connections.came(self, peer[0] if peer else None)
+        if refusal is not None:
+            self.transport.write(as_sent(problem_of(refusal)))
+            self.stop()
+            self._close(GOODBYE_S)
 
     def data_received(self, data: bytes) -> None:
         """Hand on what came, while it is not too much."""
@@ -80,8 +96,26 @@ class Inlet(Slices):
 
     def _watch(self, after_s: float) -> None:
         self._stop_watch()
+        self._timer = asyncio.get_running_loop().call_later(after_s, self.cut)
+
+    def _watch_reading(self) -> None:
+        """Cut the connection unless some of what waits is taken in time; then look again."""
         if self.transport is not None:
-            self._timer = asyncio.get_running_loop().call_later(after_s, self.transport.abort)
+            unread = self.transport.get_write_buffer_size()
+            self._connections.waits(self, unread)
+            self._stop_watch()
+            self._timer = asyncio.get_running_loop().call_later(self._unread_s, self._look_at_reading, unread)
+
+    def _look_at_reading(self, unread: int) -> None:
+        if self.transport is not None and self.transport.get_write_buffer_size() > unread - LEAST_READ_BYTES:
+            self.cut()
+        else:
+            self._watch_reading()
+
+    def cut(self) -> None:
+        """End the connection at once."""
+        if self.transport is not None:
+            self.transport.abort()
 
     def _stop_watch(self) -> None:
         if self._timer is not None:
@@ -92,17 +126,19 @@ class Inlet(Slices):
         """End: nobody is there to be answered."""
         self.forget()
         self._stop_watch()
+        self._connections.left(self)
         super().connection_lost(exc)
 
     def pause_writing(self) -> None:
         """Have aiohttp wait; what is not read over HTTP is not waited for without end."""
         super().pause_writing()
         if self.frames is None and not self._is_stopped:
-            self._watch(self._unread_s)
+            self._watch_reading()
 
     def resume_writing(self) -> None:
         """Have aiohttp go on."""
         super().resume_writing()
+        self._connections.reads(self)
         if not self._is_stopped:
             self._stop_watch()
 
@@ -110,6 +146,7 @@ class Inlet(Slices):
 
     def guard(self, reader: Any) -> FrameGuard:
         """Put a guard before the reader of a WebSocket, and leave it to that to count."""
+        self._connections.left(self)
         self.frames = FrameGuard(reader, self._new_bucket(), self.stop)
         return self.frames
 

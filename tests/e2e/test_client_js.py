@@ -255,6 +255,21 @@ async def test_answers_of_other_shapes_are_told_apart(
                 await client.call(*call)
 
 
+async def test_body_that_does_not_end_at_the_signal_is_an_error_in_time(request: pytest.FixtureRequest) -> None:
+    # So does one of 100 KB in Node 22 that is not encoded as it says.
+    said = await run_node(
+        node_of(request.config),
+        f"""import {{ RelayClient }} from "{client_file()}";
+        globalThis.fetch = async () => new Response(new ReadableStream({{ pull: () => new Promise(() => {{}}) }}));
+        const relay = new RelayClient("http://127.0.0.1:1", {{ timeoutMs: 50 }});
+        const patience = setTimeout(() => console.log(JSON.stringify("nothing")), 20000);
+        await relay.symbols().catch(({{ message }}) => console.log(JSON.stringify(message)));
+        clearTimeout(patience);
+        """,
+    )
+    assert said == "no relay reached at http://127.0.0.1:1/: no answer in time"
+
+
 async def test_no_answer_is_read_beyond_its_bound(relay: StandInRelay, start_client: StartClient) -> None:
     client = await start_client(relay.url, iterates=False)
     body = gzip.compress(b'["' + b"x" * (65 * 2**20) + b'"]', 1)

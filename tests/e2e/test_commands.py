@@ -17,6 +17,7 @@ from relay.client import Confirmed, Connected, Failure, Gap, Lost, Message, Snap
 from relay.commands import formatting as figures
 from relay.commands import history, status, symbols, tail
 from relay.commands import status_format as report
+from relay.commands.formatting import json_line
 from relay.commands.tail_table import TailTable
 from relay.core.model import Candle, StreamKey
 from tests.support.client_readings import relay
@@ -592,3 +593,10 @@ def test_sparkline_goes_from_the_lowest_to_the_highest() -> None:
     assert figures.sparkline([1, 2, 3, 8]) == "▁▂▃█"
     assert figures.sparkline([5, 5]) == "▄▄"
     assert figures.sparkline([]) == ""
+
+
+def test_json_cannot_steer_the_terminal_and_stays_what_it_is() -> None:
+    text = "\x1b[2J\x9b31m\x7f\u202e\u2028\ufeff'\"\\ BTC\u00e9\u5e01"
+    line = json_line({"message": text})
+    assert orjson.loads(line) == {"message": text}
+    assert line.isprintable()

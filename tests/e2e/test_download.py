@@ -1,6 +1,7 @@
 """`relay history` over large ranges: page after page, into a file, gone on with after an interruption."""
 
 import asyncio
+import fcntl
 import json
 import os
 import pty
@@ -69,6 +70,25 @@ async def test_it_ends_with_the_open_candle(relay: Running) -> None:
     assert [row["time"] for row in rows] == [start + 60 * number for number in range(len(rows))]
     assert len(rows) > 6000
     assert [row["is_closed"] for row in rows[-2:]] == [True, False]
+
+
+@pytest.mark.parametrize("resume", [(), ("--resume",)])
+async def test_a_file_that_another_process_writes_is_left_as_it_is(
+    relay: Running, tmp_path: Path, resume: tuple[str, ...]
+) -> None:
+    file = tmp_path / "btc.csv"
+    words = ("--start", str(START), "--end", str(START + 60 * 99), "--csv", "--output", str(file))
+    assert (await run(relay, *words)).exit_code == 0
+    half = file.read_bytes()[:-1000]
+    file.write_bytes(half)
+    with file.open("ab") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        result = await run(relay, *words, *resume)
+    assert result.exit_code == 1
+    assert f"{file} is being written by another process; wait until it ends" in result.output
+    assert file.read_bytes() == half
+    assert (await run(relay, *words, *resume)).exit_code == 0
+    assert times_of(file.read_text()) == ALL[:100]
 
 
 async def test_a_file_is_written_and_gone_on_with(relay: Running, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 import logging
 import os
 import re
@@ -18,6 +19,8 @@ import pytest
 from click.testing import CliRunner
 
 from relay.cli import main
+from tests.support.relay_process import serving
+from tests.support.sandbox import Sandbox
 
 PREFIX = "/api/v1/market-data"
 SAYS = re.compile(r"market-relay serves (http://\S+)")
@@ -90,6 +93,44 @@ async def refused(cwd: Path, *arguments: str, env: dict[str, str] | None = None)
     assert len(lines) == 1, err.decode()
     assert lines[0].startswith("relay: ")
     return lines[0]
+
+
+@pytest.mark.parametrize("command", [(), WITHOUT_UVLOOP])
+async def test_log_that_nobody_reads_holds_up_no_client_and_no_end(tmp_path: Path, command: tuple[str, ...]) -> None:
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    with contextlib.suppress(BlockingIOError):
+        while os.write(writer, bytes(4096)):
+            pass
+    os.set_blocking(writer, True)
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        *(("-c", *command) if command else ("-m", "relay")),
+        *("serve", "--sandbox", "--port", "0", "--log-level", "debug"),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=writer,
+        cwd=tmp_path,
+        env=CLEAN,
+    )
+    try:
+        assert process.stdout is not None
+        async with asyncio.timeout(30):
+            found = SAYS.match((await process.stdout.readline()).decode())
+            assert found is not None
+            async with aiohttp.ClientSession() as session, session.ws_connect(f"{found[1]}{PREFIX}/ws") as socket:
+                await socket.send_json({"action": "subscribe", "symbol": "BTCUSDT", "interval": "1s"})
+                async for message in socket:
+                    if json.loads(message.data)["type"] == "price_update":
+                        break
+        process.terminate()
+        async with asyncio.timeout(10):
+            assert await process.wait() == 0
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+        os.close(reader)
+        os.close(writer)
 
 
 StartHere = Callable[..., str]
@@ -195,6 +236,27 @@ async def test_shutdown_during_a_request_of_history(serve: Serve) -> None:
         await asyncio.gather(*requests, return_exceptions=True)
     assert code == 0
     assert_quiet(err)
+
+
+async def test_shutdown_while_requests_wait_for_a_provider(tmp_path: Path) -> None:
+    async with Sandbox() as sandbox, aiohttp.ClientSession() as session:
+        env = {"RELAY_BINANCE_WS_URL": sandbox.binance.ws_url, "RELAY_BINANCE_REST_URL": sandbox.binance.rest_url}
+        async with serving(tmp_path, "--database", ":memory:", env=env, is_sandbox=False) as relay:
+            await (await session.get(f"{relay.url}{PREFIX}/symbols")).read()
+            sandbox.binance.faults.delay_rest(60)
+            url = f"{relay.url}{PREFIX}/history?symbol=BTCUSDT&interval=1m"
+            requests = [asyncio.create_task(session.get(url)) for _ in range(3)]
+            async with session.ws_connect(f"{relay.url}{PREFIX}/ws") as socket:
+                await socket.send_json({"action": "subscribe", "symbol": "ETHUSDT", "interval": "1m", "bars": 500})
+                await socket.send_json({"action": "ping"})
+                while (await socket.receive_json())["type"] != "pong":
+                    pass
+                assert not any(request.done() for request in requests)
+                async with asyncio.timeout(10):
+                    assert await relay.stop() == 0
+            await asyncio.gather(*requests, return_exceptions=True)
+        assert not [line for line in relay.err if "Traceback" in line]
+        sandbox.binance.faults.clear()
 
 
 async def test_it_works_without_uvloop(serve: Serve) -> None:

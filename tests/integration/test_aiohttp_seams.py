@@ -14,9 +14,11 @@ from relay.web.aiohttp_seams import (
     HANDLER,
     LATE_HEAD,
     PAUSING,
+    PORTION_BYTES,
     SEAMS,
     WRITING_PAST,
     Handler,
+    _portions,
     adopt,
     send_past,
     tell_missing,
@@ -216,3 +218,11 @@ async def test_answer_from_memory_is_written_past_aiohttp_or_by_it(
     assert (await relay.get(HISTORY)).text == past
     assert sent == [False]
     assert WRITING_PAST.is_there
+
+
+@pytest.mark.parametrize("sizes", [[], [0, 3], [PORTION_BYTES, 1, 2 * PORTION_BYTES + 1]])
+def test_large_answer_is_sent_in_portions_that_are_the_whole(sizes: list[int]) -> None:
+    parts = [bytes([number]) * size for number, size in enumerate(sizes)]
+    portions = [b"".join(portion) for portion in _portions(parts)]
+    assert b"".join(portions) == b"".join(parts)
+    assert all(0 < len(portion) <= PORTION_BYTES for portion in portions)

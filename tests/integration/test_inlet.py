@@ -7,9 +7,12 @@ from typing import cast
 import pytest
 from aiohttp import web
 
+from relay.config.settings import Config
 from relay.core.rate_limits import TokenBucket
 from relay.network.read_slices import SLICE_BYTES
-from relay.web.inlet import OVER_LIMIT_BURST, REQUEST_BYTES, Inlet
+from relay.web.access.access import Access
+from relay.web.access.http_connections import HttpConnections
+from relay.web.inlet import LEAST_READ_BYTES, OVER_LIMIT_BURST, REQUEST_BYTES, Inlet
 from tests.conftest import StartRelay
 from tests.support.conditions import eventually
 
@@ -21,6 +24,16 @@ class Socket:
         self.is_reading = True
         self.is_closed = False
         self.is_aborted = False
+        self.unread = self.looks = self.taken_at_each_look = 0
+
+    def get_extra_info(self, name: str) -> object:
+        return None
+
+    def get_write_buffer_size(self) -> int:
+        if not self.is_aborted:
+            self.looks += 1
+        self.unread = max(0, self.unread - self.taken_at_each_look)
+        return self.unread
 
     def write(self, data: bytes) -> None: ...
 
@@ -71,7 +84,8 @@ class Line:
 
     def __init__(self, **options: float) -> None:
         self.inner, self.socket = Inner(), Socket()
-        self.inlet = Inlet(cast(web.RequestHandler, self.inner), lambda: TokenBucket(1, 10), **options)
+        self.http = HttpConnections(Access(Config()))
+        self.inlet = Inlet(cast(web.RequestHandler, self.inner), lambda: TokenBucket(1, 10), self.http, **options)
         self.inner.inlet = self.inlet
         self.inlet.connection_made(cast(asyncio.BaseTransport, self.socket))
 
@@ -166,6 +180,17 @@ async def test_answer_that_nobody_reads_ends_the_connection() -> None:
     await asyncio.sleep(0.05)
     assert not line.socket.is_aborted
     line.inlet.pause_writing()
+    await eventually(lambda: line.socket.is_aborted)
+
+
+async def test_answer_that_is_read_slowly_does_not_end_the_connection_as_long_as_it_is_read() -> None:
+    line = Line(unread_s=0.001)
+    line.socket.unread = 9 * LEAST_READ_BYTES
+    line.socket.taken_at_each_look = LEAST_READ_BYTES
+    line.inlet.pause_writing()
+    await eventually(lambda: line.socket.unread == 0)
+    # Of the ninth look nothing was left to be taken.
+    assert line.socket.looks >= 9
     await eventually(lambda: line.socket.is_aborted)
 
 

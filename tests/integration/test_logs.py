@@ -5,14 +5,18 @@ import asyncio
 import io
 import json
 import logging
+import os
+import queue
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from relay.telemetry.events import event
-from relay.telemetry.logs import OWN_FIELDS, JsonFormatter, set_up_logs
+from relay.telemetry.line_writer import LineWriter
+from relay.telemetry.logs import OWN_FIELDS, JsonFormatter, conceal_in_logs, set_up_logs
 from tests.conftest import StartRelay
 from tests.support.conditions import eventually
 from tests.support.running_relay import Running
@@ -192,3 +196,87 @@ async def test_what_is_no_http_leaves_one_line_at_debug_and_no_traceback(relay: 
     loggers = ("aiohttp.server", "relay.web.aiohttp_seams")
     assert [line["level"] for line in lines.of() if line["logger"] in loggers] == ["debug"]
     assert not any("hush" in str(line) or "exception" in line for line in lines.of())
+
+
+# -- who reads the lines ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def pipe() -> Iterator[tuple[int, int]]:
+    ends = os.pipe()
+    yield ends
+    for end in ends:
+        with suppress(OSError):
+            os.close(end)
+
+
+def fill(end: int) -> int:
+    """Write until there is no room; return how many bytes that were."""
+    os.set_blocking(end, False)
+    size = 0
+    with suppress(BlockingIOError):
+        while True:
+            size += os.write(end, bytes(4096))
+    os.set_blocking(end, True)
+    return size
+
+
+def read(end: int, size: int) -> bytes:
+    got = b""
+    while len(got) < size:
+        got += os.read(end, size - len(got))
+    return got
+
+
+def test_lines_that_nobody_reads_wait_in_order_up_to_a_bound_and_the_rest_is_counted(pipe: tuple[int, int]) -> None:
+    reader, writer = pipe
+    filled = fill(writer)
+    lost: queue.Queue[int] = queue.Queue()
+    lines = LineWriter(writer, lost.put, most_bytes=300_000)
+    for number in range(5000):
+        lines.put(b"%099d\n" % number)
+    lines.drain(0.01)
+    read(reader, filled)
+    assert read(reader, 300_000) == b"".join(b"%099d\n" % number for number in range(3000))
+    assert lost.get(timeout=30) == 2000
+    lines.put(b"and on\n")
+    assert read(reader, 7) == b"and on\n"
+    lines.drain(30)
+
+
+def test_lines_go_nowhere_when_the_reader_is_gone(pipe: tuple[int, int]) -> None:
+    reader, writer = pipe
+    lines = LineWriter(writer, print)
+    os.close(reader)
+    lines.put(b"x\n")
+    lines.drain(30)
+    lines.put(b"y\n")
+    lines.drain(30)
+
+
+def test_lines_wait_for_a_pipe_that_does_not_block(pipe: tuple[int, int]) -> None:
+    reader, writer = pipe
+    os.set_blocking(writer, False)
+    lines = LineWriter(writer, print)
+    lines.put(bytes(500_000))
+    assert read(reader, 500_000) == bytes(500_000)
+    lines.drain(30)
+
+
+@pytest.mark.parametrize("style", ["text", "json"])
+def test_line_that_cannot_be_put_together_says_where_it_is_from_and_nothing_of_what(
+    style: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    set_up_logs("info", style)
+    logging.getLogger("a_plugin").info("connecting with", "open-sesame")
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "a log line of a_plugin at test_logs.py:" in line
+    assert "cannot be put together: TypeError" in line
+    assert "open-sesame" not in line
+
+    def fail(text: str) -> str:
+        raise ValueError
+
+    conceal_in_logs(fail)
+    logging.getLogger("a_plugin").info("x")
+    assert capsys.readouterr().err == ""

@@ -1,7 +1,11 @@
 """Clients that do not keep up: they cost the others nothing, lose no closed candle, and go when it takes too long."""
 
+import asyncio
+
 from relay.app import RelayLimits
+from relay.core.errors import CloseCode
 from relay.streams.slow_consumers import SlowConsumerLimits
+from relay.web.ws.connection import SLOW_CLOSE_TIMEOUT_S
 from tests.conftest import StartRelay
 from tests.support.conditions import eventually
 from tests.support.raw_socket import parsed, raw_clients
@@ -79,3 +83,16 @@ async def test_client_whose_closed_candles_pile_up_is_closed_with_4000(relay_wit
         got = await client.read_for(5)
     assert got.endswith(b"\x88\x0f" + (4000).to_bytes(2, "big") + b"slow consumer")
     await other.update(is_closed=True)
+
+
+async def test_client_that_is_being_closed_slowly_does_not_hold_up_the_end_of_the_relay(relay_with: StartRelay) -> None:
+    relay = await relay_with()
+    with raw_clients(relay.url, 1, "BTCUSDT@1s") as (client,):
+        await client.open()
+        await eventually(lambda: relay.hub.subscribers)
+        (connection,) = relay.clients.connections
+        # An hour stands for the time that others are given to read what waits.
+        connection.end(CloseCode.SLOW_CONSUMER, "slow consumer", 360 * SLOW_CLOSE_TIMEOUT_S)
+        async with asyncio.timeout(30):
+            await relay.clients.close()
+            await eventually(lambda: not relay.clients.connections)

@@ -2,8 +2,10 @@
 
 import asyncio
 import logging
+import math
 import time
 from collections import Counter
+from contextlib import suppress
 from typing import NamedTuple
 
 from aiohttp import web
@@ -20,6 +22,8 @@ from relay.web.ws.socket import Socket
 log = logging.getLogger(__name__)
 
 VERSION = "13"
+ALL_GONE_S = 3.0
+"""How long the end of the relay waits for all clients to go."""
 
 
 class ClientPings(NamedTuple):
@@ -45,13 +49,15 @@ class Clients:
         self.closes: Counter[tuple[str, int]] = Counter()
         self._heart: asyncio.Task[None] | None = None
         self._all_gone: asyncio.Event | None = None
+        self._gone_at = math.inf
 
     def start(self) -> None:
         """Begin the heartbeat."""
         self._heart = asyncio.create_task(self._beat(), name="heartbeat")
 
     async def close(self) -> None:
-        """Send every client away with 1001 and stop the heartbeat."""
+        """Send every client away with 1001 and stop the heartbeat; who is not gone soon is left to the server."""
+        self._gone_at = min(self._gone_at, asyncio.get_running_loop().time() + ALL_GONE_S)
         self.context.access.is_closing = True
         if self._heart is not None:
             self._heart.cancel()
@@ -61,7 +67,11 @@ class Clients:
         self._all_gone = asyncio.Event()
         for connection in list(self.connections):
             connection.end(CloseCode.GOING_AWAY, "server shutdown")
-        await self._all_gone.wait()
+            connection.hurry()
+        # A client that is cut may have a request that waits for a provider.
+        with suppress(TimeoutError):
+            async with asyncio.timeout_at(self._gone_at):
+                await self._all_gone.wait()
 
     async def _beat(self) -> None:
         while True:
