@@ -15,7 +15,6 @@ from relay.web.access.access import Access
 from relay.web.access.http_connections import KEPT_FILES, LEAST_PER_ADDRESS, HttpConnections
 from tests.conftest import StartRelay
 from tests.support.conditions import eventually
-from tests.support.running_relay import 
 
 
 class Held:
