@@ -122,9 +122,16 @@ function renderIntervals() {
   for (const button of buttonsIn(bar)) {
     const isShown = button.textContent === interval;
     button.setAttribute("aria-pressed", String(isShown));
-    if (isShown) bar.scrollTo({ left: button.offsetLeft - bar.clientWidth / 2 });
   }
+  showInterval();
   byId("search-text").textContent = symbol ?? "Search";
+}
+
+/** Scroll the interval that is shown to the middle of its bar. */
+function showInterval() {
+  const bar = byId("intervals");
+  const button = /** @type {HTMLElement | null} */ (bar.querySelector("[aria-pressed=true]"));
+  if (button) bar.scrollTo({ left: button.offsetLeft - (bar.clientWidth - button.offsetWidth) / 2 });
 }
 
 function intervalButton(interval) {
@@ -234,6 +241,7 @@ function start() {
     "?": () => help().showModal(),
     ...Object.fromEntries(COUNTS.map((count) => [String(count), () => resize(count)])),
   });
+  new ResizeObserver(showInterval).observe(byId("intervals"));
   feed.addEventListener("connection", announce);
   setInterval(tick, TICK_MS);
   layout.load();
