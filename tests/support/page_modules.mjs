@@ -6,6 +6,7 @@ import { test } from "node:test";
 const { Candles } = await import(`${process.env.STATIC}/candles.js`);
 const { decimalsOf, percent, price, secondsOf, span, split, utc } = await import(`${process.env.STATIC}/format.js`);
 const { countFor, format, parse: parseStreams } = await import(`${process.env.STATIC}/layout.js`);
+const { COMMON_NAMES, QUOTES } = await import(`${process.env.STATIC}/names.js`);
 const { parse, prepare, search } = await import(`${process.env.STATIC}/search.js`);
 
 const candle = (time, close = 1) => ({ time, open: 1, high: 2, low: 0, close, volume: 5 });
@@ -135,8 +136,9 @@ test("the address holds streams with any names and nothing else", () => {
 
 const market = prepare(
   [
-    "BTCUSDT BTC USDT",
+    "BTCAUD BTC AUD",
     "BTCEUR BTC EUR",
+    "BTCUSDT BTC USDT",
     "WBTCBTC WBTC BTC",
     "EUR/USD EUR USD",
     "ETHBTC ETH BTC",
@@ -145,20 +147,34 @@ const market = prepare(
     .map((line) => line.split(" "))
     .map(([symbol, base, quote]) => ({ symbol, base, quote, provider: "demo", assetClass: "demo" })),
 );
-const found = (text, recent) => search(market, parse(text).words, recent).map(({ symbol }) => symbol);
+const found = (text, hints) => search(market, parse(text).words, hints).map(({ symbol }) => symbol);
 
 test("the search puts the exact symbol first, then its base, then what begins with it", () => {
   assert.deepEqual(found("btcusdt"), ["BTCUSDT"]);
-  assert.deepEqual(found("btc").slice(0, 3), ["BTCUSDT", "BTCEUR", "BTCSTUSDT"]);
+  assert.deepEqual(found("btc").slice(0, 4), ["BTCUSDT", "BTCEUR", "BTCAUD", "BTCSTUSDT"]);
   assert.deepEqual(found("eurusd"), ["EUR/USD"]);
   assert.deepEqual(found("eur usd")[0], "EUR/USD");
   assert.deepEqual(found("nothing"), []);
 });
 
-test("symbols used last come first among equals, not before better ones", () => {
-  assert.equal(found("btc", ["BTCEUR"])[0], "BTCEUR");
-  assert.equal(found("", ["ETHBTC"])[0], "ETHBTC");
-  assert.equal(found("btcusdt", ["BTCSTUSDT"])[0], "BTCUSDT");
+test("among equals the symbol on screen comes first, then what people trade against, then what was used last", () => {
+  assert.deepEqual(found("btc").slice(0, 3), ["BTCUSDT", "BTCEUR", "BTCAUD"]);
+  assert.deepEqual(found("btc", { shown: "BTCAUD", recent: ["BTCEUR"] }).slice(0, 2), ["BTCAUD", "BTCUSDT"]);
+  assert.equal(found("btc", { recent: ["BTCEUR"] })[0], "BTCUSDT");
+  assert.equal(found("", { recent: ["ETHBTC"] })[0], "ETHBTC");
+  assert.equal(found("btcusdt", { recent: ["BTCSTUSDT"], shown: "BTCEUR" })[0], "BTCUSDT");
+});
+
+test("currencies are found by their names too, and by how those begin", () => {
+  assert.equal(found("bitcoin")[0], "BTCUSDT");
+  assert.equal(found("bitc 5m")[0], "BTCUSDT");
+  assert.equal(found("bitcoin euro")[0], "BTCEUR");
+  assert.equal(found("ether")[0], "ETHBTC");
+  assert.equal(found("euro dollar")[0], "EUR/USD");
+});
+
+test("the names are those by which the relay says what may be meant", () => {
+  assert.deepEqual({ COMMON_NAMES, QUOTES }, JSON.parse(process.env.SPELLINGS ?? ""));
 });
 
 test("an interval after the words is one; alone it is a word", () => {

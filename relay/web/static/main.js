@@ -57,7 +57,12 @@ function onChosen(panel) {
 
 function onSearch(panel) {
   onChosen(panel);
-  picker.open();
+  openPicker();
+}
+
+function openPicker() {
+  const stream = layout.streams[active];
+  picker.open(stream && split(stream).symbol);
 }
 
 function onRenamed(panel) {
@@ -204,7 +209,7 @@ function help() {
 }
 
 function start() {
-  byId("search").addEventListener("click", () => picker.open());
+  byId("search").addEventListener("click", openPicker);
   byId("layouts").addEventListener("click", ({ target }) => {
     /** @type {HTMLElement | null} */
     const button = /** @type {Element} */ (target).closest("[data-count]");
@@ -225,8 +230,8 @@ function start() {
   const chart = () => panels[active]?.chart;
   const turn = (step) => panels.length && activate((active + step + panels.length) % panels.length);
   listen({
-    "/": () => picker.open(),
-    "Ctrl+k": () => picker.open(),
+    "/": openPicker,
+    "Ctrl+k": openPicker,
     "[": () => stepInterval(-1),
     "]": () => stepInterval(1),
     ",": () => turn(-1),

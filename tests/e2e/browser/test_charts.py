@@ -153,6 +153,25 @@ async def test_keyboard_alone_changes_symbol_interval_layout_and_theme(relay: Ru
     assert await page.evaluate("document.documentElement.dataset.theme") == "dark"
 
 
+async def test_search_finds_what_people_mean_and_says_that_an_interval_is_missing(
+    relay: Running, open_page: OpenPage
+) -> None:
+    page = await open_page(f"{relay.url}/#EUR/USD@1h")
+    await loaded(page)
+    await page.keyboard.press("/")
+    await page.keyboard.type("bitcoin 5m")
+    await page.keyboard.press("Enter")
+    await until(page, "p.stream === 'BTCUSDT@5m'")
+    await page.keyboard.press("/")
+    await page.keyboard.type("eurusd 1s")
+    await page.keyboard.press("Enter")
+    await expect(page.locator("#picker .count")).to_contain_text("EUR/USD has no candles of 1s; it has 1m, 5m")
+    await page.keyboard.press("Backspace")
+    await page.keyboard.type("m")
+    await page.keyboard.press("Enter")
+    await until(page, "p.stream === 'EUR/USD@1m'")
+
+
 async def test_search_among_thousands_of_instruments(relay_with: StartRelay, open_page: OpenPage) -> None:
     async with Sandbox(pace_s=0.5, extra_symbols=999, forex_always_open=True) as large:
         relay = await relay_with(sandbox=large)
