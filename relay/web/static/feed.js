@@ -11,6 +11,8 @@ const PAGE = 1000;
 const PATIENCE_MS = 5000;
 const TOKEN_REVOKED = 4003;
 const ASK_AGAIN_MS = [10_000, 300_000];
+// What a page is refused for the operator can mend meanwhile.
+const REFUSED_AGAIN_MS = 60_000;
 // Refusals that are about what was asked: asked again it would be refused again.
 const FOR_GOOD = new Set([
   "invalid_json",
@@ -60,6 +62,8 @@ export class Feed extends EventTarget {
   #client;
   #lives = new Map();
   #aheadMs = 0;
+  /** @type {(value?: any) => void} */
+  #endWait = () => {};
 
   #url;
   #askAgainMs;
@@ -151,10 +155,29 @@ export class Feed extends EventTarget {
         else if (fault instanceof Disconnected || fault instanceof Refused) {
           // Nothing is followed any more, but history can still be had.
           if (client.isClosed) this.#client = this.#newClient(currentToken());
-          return this.#setConnection("ended", fault.message);
+          await this.#wait(fault.message, fault instanceof Refused ? REFUSED_AGAIN_MS : null);
+          for (const live of this.#lives.values()) this.#client.subscribe(live.name, { bars: BARS });
         } else throw fault;
       }
     }
+  }
+
+  /** Say why nothing is followed; return after so long, or when the reader wants to try again. */
+  async #wait(text, waitMs) {
+    this.#setConnection("ended", text, waitMs === null ? null : performance.now() + waitMs);
+    let timer;
+    await new Promise((resolve) => {
+      this.#endWait = resolve;
+      if (waitMs !== null) timer = setTimeout(resolve, waitMs);
+    });
+    clearTimeout(timer);
+    this.#setConnection("connecting", "Connecting");
+  }
+
+  /** Try now to get a connection, or to find out whether it is alive. */
+  retry() {
+    this.#endWait();
+    setTimeout(() => this.#client.check());
   }
 
   #newClient(token) {

@@ -6,13 +6,16 @@ import { Feed } from "./feed.js";
 import { span, split, utc, price } from "./format.js";
 import { listen } from "./keys.js";
 import { COUNTS, Layout } from "./layout.js";
-import { byId, within } from "./page.js";
+import { byId, hide, within, write, writeState } from "./page.js";
 import { Panel } from "./panel.js";
 import { Picker } from "./picker.js";
 
 const FIRST = ["BTCUSDT", "ETHUSDT", "EUR/USD", "SOLUSDT", "BNBUSDT", "XRPUSDT", "GBP/USD", "DOGEUSDT"];
 const RETRY_MS = 5000;
 const TICK_MS = 500;
+const CONNECTION = { connecting: "Connecting", connected: "Connected", disconnected: "Offline", ended: "Refused" };
+// A connection that is lost for a moment needs no words.
+const TROUBLE_AFTER_MS = 2000;
 
 const grid = byId("grid");
 const feed = new Feed();
@@ -21,6 +24,8 @@ const picker = new Picker((symbol, interval) => choose(symbol, interval));
 const panels = [];
 let active = 0;
 let instruments = new Map();
+/** @type {number | null} */
+let troubledSince = null;
 
 // -- panels ----------------------------------------------------------------------------------------------------------
 
@@ -151,20 +156,33 @@ function renderSource() {
   byId("source").textContent = [...new Set(shown.filter(Boolean))].join(" · ");
 }
 
+/** Say in words why nothing comes, and when the page tries again. */
+function renderTrouble() {
+  const { state, text, retryAt } = feed.connection;
+  const now = performance.now();
+  if (state === "connected") troubledSince = null;
+  else if (state !== "connecting") troubledSince ??= now;
+  const isTold = state === "ended" || (troubledSince !== null && now - troubledSince >= TROUBLE_AFTER_MS);
+  const bar = byId("trouble");
+  hide(bar, !isTold);
+  grid.toggleAttribute("data-offline", troubledSince !== null);
+  if (!isTold) return;
+  const waitMs = retryAt === null ? 0 : retryAt - now;
+  if (state !== "connecting") {
+    write(
+      within(bar, "[data-part=cause]"),
+      state === "ended" ? `The relay refuses this page: ${text}` : `Offline: ${text}`,
+    );
+  }
+  write(within(bar, "[data-part=wait]"), waitMs > 0 ? `next try in ${span(Math.ceil(waitMs / 1000) * 1000)}` : "");
+}
+
 function tick() {
   for (const panel of panels) panel.tick();
-  const { state, text, retryAt } = feed.connection;
-  const wait = retryAt === null ? 0 : retryAt - performance.now();
-  const words =
-    state === "disconnected" && wait > 0
-      ? `Offline, next try in ${span(wait)}`
-      : state === "connected"
-        ? "Connected"
-        : text;
-  const element = byId("connection");
-  element.dataset.state = state === "ended" ? "error" : state;
-  if (element.textContent !== words) element.textContent = words;
-  element.title = text;
+  const { state, text } = feed.connection;
+  writeState(byId("connection"), state === "ended" ? "error" : state, CONNECTION[state]);
+  byId("connection").title = text;
+  renderTrouble();
   byId("clock").textContent = `${utc(Date.now() / 1000).slice(11)} UTC`;
   const { live } = panels[active] ?? {};
   const last = live?.candles.last;
@@ -175,8 +193,8 @@ function tick() {
 
 function announce() {
   const { state, text } = feed.connection;
-  const words = state === "connected" ? "Connected to the relay" : text;
-  if (byId("announcer").textContent !== words) byId("announcer").textContent = words;
+  // What is wrong the bar of troubles says.
+  write(byId("announcer"), state === "connected" ? "Connected to the relay" : state === "connecting" ? text : "");
   tick();
 }
 
@@ -216,6 +234,7 @@ function start() {
     if (button) resize(Number(button.dataset.count));
   });
   byId("help-button").addEventListener("click", () => help().showModal());
+  within(byId("trouble"), "button").addEventListener("click", () => feed.retry());
   for (const dialog of /** @type {NodeListOf<HTMLDialogElement>} */ (document.querySelectorAll("dialog.closable"))) {
     dialog.addEventListener("click", ({ target }) => {
       if (target === dialog || /** @type {Element} */ (target).closest("[data-close]")) dialog.close();

@@ -7,6 +7,7 @@ import { percent, price, span, split, utc, secondsOf, volume } from "./format.js
 const MOST_CANDLES = 20_000;
 const KEPT_CANDLES = 15_000;
 const READABLE_MS = 100;
+const OLD_MS = 60_000;
 
 const STATES = {
   connecting: "Connecting",
@@ -156,7 +157,10 @@ export class Panel {
     set(parts.change, before ? percent(last.close / before.close - 1) : "");
     parts.price.dataset.side = parts.change.dataset.side = side(last && before ? last.close - before.close : 0);
     this.#writeReadout(entry, decimals);
-    set(parts.text, failure ?? (isLoaded ? (last ? "" : "No candles yet") : "Loading candles"));
+    set(
+      parts.text,
+      failure ?? (isLoaded ? (last ? "" : "No candles yet") : this.#isOffline ? "No connection" : "Loading candles"),
+    );
     parts.notice.hidden = isLoaded && last !== undefined && failure === null;
     parts.choose.hidden = failure === null;
     const past = isLoading ? "Loading older candles" : trouble;
@@ -189,18 +193,27 @@ export class Panel {
     this.#parts.kind.dataset.kind = entry.isRevised ? "revised" : entry.isBackfilled ? "backfilled" : "";
   }
 
+  get #isOffline() {
+    return this.#feed.connection.state !== "connected";
+  }
+
   /** Write what changes with time alone: the state and how old the last update is. */
   tick() {
     if (this.live === null) return;
     const { status, text, lagMs, heardAt } = this.live;
-    const isOffline = this.#feed.connection.state !== "connected";
-    const state = isOffline && status !== "error" ? "disconnected" : status;
+    const state = this.#isOffline && status !== "error" ? "disconnected" : status;
     this.#parts.state.dataset.state = state;
     set(this.#parts.state, state === "disconnected" ? "Offline" : (STATES[status] ?? status));
     const age = heardAt === null ? null : performance.now() - heardAt;
-    set(this.#parts.lag, lagMs === null ? "lag n/a" : `lag ${span(lagMs)}`);
-    this.#parts.lag.title =
-      lagMs === null ? "The provider gives no time of its updates" : "Provider's event to this page";
+    // The lag of an update from long ago says nothing of now.
+    const isOld = age !== null && age >= OLD_MS;
+    const lag = lagMs === null ? "lag n/a" : `lag ${span(lagMs)}`;
+    set(this.#parts.lag, state !== "connected" ? "" : isOld ? `${span(age)} ago` : lag);
+    this.#parts.lag.title = isOld
+      ? "Time since the last update"
+      : lagMs === null
+        ? "The provider gives no time of its updates"
+        : "Provider's event to this page";
     this.#parts.state.title = [text, age === null ? "" : `last update ${span(age)} ago`].filter(Boolean).join("; ");
     set(this.#parts.words, state === "disconnected" || ["connected", "error"].includes(status) ? "" : text);
     this.#parts.words.hidden = this.#parts.words.textContent === "";
