@@ -3,9 +3,11 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-const { Candles } = await import(`${process.env.STATIC}/candles.js`);
-const { decimalsOf, percent, price, secondsOf, span, split, utc } = await import(`${process.env.STATIC}/format.js`);
-const { countFor, format, parse: parseStreams } = await import(`${process.env.STATIC}/layout.js`);
+const { Candles, averagesOf } = await import(`${process.env.STATIC}/candles.js`);
+const { DayAgo, priceAt } = await import(`${process.env.STATIC}/day.js`);
+const { closeOf, countdown, decimalsOf, moment, onceUtc, percent, price, secondsOf, span, split, utc, zone } =
+  await import(`${process.env.STATIC}/format.js`);
+const { countFor, format, parse: parseStreams, read: readStreams } = await import(`${process.env.STATIC}/layout.js`);
 const { COMMON_NAMES, QUOTES } = await import(`${process.env.STATIC}/names.js`);
 const { parse, prepare, search } = await import(`${process.env.STATIC}/search.js`);
 
@@ -132,6 +134,72 @@ test("the address holds streams with any names and nothing else", () => {
   assert.equal(format(["EUR/USD@1h", "binance:BTC@1m"]), "EUR/USD@1h,binance:BTC@1m");
   assert.deepEqual(parseStreams("BTCUSDT,@1m,%E0%A4%A@1m,<script>@1m x,OK@5m"), ["OK@5m"]);
   assert.deepEqual([1, 2, 3, 5, 9].map(countFor), [1, 2, 4, 8, 8]);
+});
+
+test("what of an address is no stream, or one too many, is told apart", () => {
+  assert.deepEqual(readStreams("BTCUSDT@1m,EURUSD,%E0%A4%A@1m,"), {
+    streams: ["BTCUSDT@1m"],
+    unread: ["EURUSD", "%E0%A4%A@1m"],
+  });
+  const nine = Array.from({ length: 9 }, (_, index) => `A${index}@1m`);
+  assert.deepEqual(readStreams(nine.join()), { streams: nine.slice(0, 8), unread: ["A8@1m"] });
+});
+
+test("a candle closes at its end, also that of a month", () => {
+  assert.equal(closeOf(60, "5m"), 360);
+  assert.equal(closeOf(Date.UTC(2026, 11, 1) / 1000, "1M"), Date.UTC(2027, 0, 1) / 1000);
+  assert.deepEqual([0, 41.2, 65, 3909, 183_600].map(countdown), ["0:00", "0:42", "1:05", "1:05:09", "2 d 3 h"]);
+});
+
+test("times are of UTC or of the reader's clock", () => {
+  const before = process.env.TZ;
+  process.env.TZ = "America/St_Johns";
+  try {
+    const winter = 1_764_000_000;
+    assert.equal(moment(winter, true, false), "2025-11-24 16:00:00");
+    assert.equal(moment(winter, true, true), "2025-11-24 12:30:00");
+    assert.deepEqual([zone(false, winter), zone(true, winter)], ["UTC", "UTC−3:30"]);
+    assert.deepEqual([onceUtc("2025-11-24T16:00", false), onceUtc("2025-11-24T12:30", true)], [winter, winter]);
+    assert.equal(onceUtc("", false), null);
+  } finally {
+    if (before === undefined) delete process.env.TZ;
+    else process.env.TZ = before;
+  }
+});
+
+test("an average begins where there are enough candles, and goes on from any of them", () => {
+  const entries = [1, 2, 3, 4, 5, 9].map((close, index) => ({ time: 60 * index, close }));
+  const whole = averagesOf(entries, "close", 3);
+  assert.deepEqual(
+    whole.map(({ value }) => value),
+    [2, 3, 4, 6],
+  );
+  assert.deepEqual(averagesOf(entries, "close", 3, 4), whole.slice(2));
+  assert.deepEqual(averagesOf(entries.slice(0, 2), "close", 3), []);
+});
+
+test("the price a day ago is of the candle that was open then, or of the last one before a rest", () => {
+  const candles = [0, 900, 7200].map((time) => ({ time, open: time + 1, close: time + 2 }));
+  assert.deepEqual(
+    [-1, 0, 899, 1000, 5000, 7300].map((time) => priceAt(candles, time, 900)),
+    [null, 1, 1, 901, 902, 7201],
+  );
+});
+
+test("the last day of a symbol is asked for once a day, by the candles that it has", async () => {
+  const asked = [];
+  const day = new DayAgo(async (...what) => {
+    asked.push(what);
+    return [{ time: 0, open: 7, close: 8 }];
+  });
+  const instrument = { symbol: "X", intervals: ["1m", "1h"] };
+  assert.equal(day.priceOf(instrument, 86_500), null);
+  await Promise.resolve();
+  assert.equal(day.priceOf(instrument, 86_500), 7);
+  assert.equal(day.priceOf(instrument, 90_000), 8);
+  assert.deepEqual(asked, [["X", "1h", 28]]);
+  assert.equal(day.priceOf({ symbol: "Y", intervals: ["1d"] }, 86_500), null);
+  assert.equal(asked.length, 1);
 });
 
 const market = prepare(

@@ -3,12 +3,15 @@
 
 import { Disconnected, Refused, RelayClient, parseStream } from "../client.js";
 import { Candles } from "./candles.js";
-import { decimalsOf, split } from "./format.js";
+import { DayAgo } from "./day.js";
+import { decimalsOf, secondsOf, split } from "./format.js";
 import { askToken, currentToken } from "./token.js";
 
 const BARS = 500;
 const PAGE = 1000;
 const PATIENCE_MS = 5000;
+const MOST_BACK = 15_000;
+const MONTH_S = 2_592_000;
 const TOKEN_REVOKED = 4003;
 const ASK_AGAIN_MS = [10_000, 300_000];
 // What a page is refused for the operator can mend meanwhile.
@@ -64,6 +67,10 @@ export class Feed extends EventTarget {
   #aheadMs = 0;
   /** @type {(value?: any) => void} */
   #endWait = () => {};
+  #dayAgo = new DayAgo(async (symbol, interval, limit) => {
+    const { candles } = await this.ask((client) => client.history(symbol, interval, { limit }));
+    return candles;
+  });
 
   #url;
   #askAgainMs;
@@ -119,6 +126,36 @@ export class Feed extends EventTarget {
         await this.#newToken(client, fault);
       }
     }
+  }
+
+  /** The relay's time in Unix seconds. */
+  get now() {
+    return (Date.now() + this.#aheadMs) / 1000;
+  }
+
+  /** Return what an instrument cost a day ago; null where that is not known, or not yet. */
+  dayAgo(instrument) {
+    return this.connection.state === "connected" ? this.#dayAgo.priceOf(instrument, this.now) : null;
+  }
+
+  /** Load candles back to a time; return the reason where that is too far, or an empty text. */
+  async loadBackTo(live, time) {
+    const { interval } = split(live.name);
+    const step = secondsOf(interval) ?? MONTH_S;
+    const { first } = live.candles;
+    if (first === undefined) return "There are no candles yet.";
+    const count = Math.ceil((first.time - time) / step);
+    if (count > MOST_BACK) {
+      return `That is ${count.toLocaleString("en")} candles of ${interval} back, and at most ${MOST_BACK.toLocaleString("en")} are loaded: choose a longer interval.`;
+    }
+    while (live.candles.first.time > time && !live.isAtStart) {
+      const before = live.candles.first.time;
+      await this.loadOlder(live);
+      if (live.trouble !== null) return live.trouble;
+      // While another load is under way this one does nothing.
+      if (live.candles.first.time === before) await new Promise((resolve) => setTimeout(resolve, 100));
+    }
+    return "";
   }
 
   /** Load the candles before the first one of a stream. Does nothing where there are none, or while it loads. */

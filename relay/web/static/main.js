@@ -3,12 +3,13 @@
 
 import { ClientError } from "../client.js";
 import { Feed } from "./feed.js";
-import { span, split, utc, price } from "./format.js";
+import { moment, price, span, split, zone } from "./format.js";
 import { listen } from "./keys.js";
 import { COUNTS, Layout } from "./layout.js";
 import { byId, hide, within, write, writeState } from "./page.js";
 import { Panel } from "./panel.js";
 import { Picker } from "./picker.js";
+import { ViewDialog } from "./view.js";
 
 const FIRST = ["BTCUSDT", "ETHUSDT", "EUR/USD", "SOLUSDT", "BNBUSDT", "XRPUSDT", "GBP/USD", "DOGEUSDT"];
 const RETRY_MS = 5000;
@@ -22,6 +23,10 @@ const feed = new Feed();
 const layout = new Layout();
 const picker = new Picker((symbol, interval) => choose(symbol, interval));
 const panels = [];
+const viewer = new ViewDialog({
+  onChange: (view) => panels.forEach((panel) => panel.setView(view)),
+  onGo: (time) => panels[active]?.goTo(time) ?? "There is no chart yet.",
+});
 let active = 0;
 let instruments = new Map();
 /** @type {number | null} */
@@ -36,10 +41,12 @@ function render() {
     if (panels[index] === undefined) {
       panels[index] = new Panel(feed, byId("panel"), { onChosen, onSearch, onRenamed });
       grid.append(panels[index].element);
+      panels[index].setView(viewer.view);
     }
     panels[index].show(stream);
     panels[index].chart.setTouch(layout.count === 1);
   });
+  narrowScales();
   activate(Math.min(active, panels.length - 1));
 }
 
@@ -81,6 +88,7 @@ function onRenamed(panel) {
 function showIn(index, stream) {
   layout.set(index, stream);
   panels[index]?.show(stream);
+  narrowScales();
   activate(index);
 }
 
@@ -156,6 +164,17 @@ function renderSource() {
   byId("source").textContent = [...new Set(shown.filter(Boolean))].join(" · ");
 }
 
+/** Give the charts of a grid price scales of one width, so that their times stand below each other. */
+function alignScales() {
+  const widest = Math.max(0, ...panels.map(({ chart }) => chart.scaleWidth));
+  for (const { chart } of panels) if (chart.scaleWidth < widest) chart.scaleWidth = widest;
+}
+
+/** Let the price scales be as narrow as their prices again. */
+function narrowScales() {
+  for (const { chart } of panels) chart.scaleWidth = 0;
+}
+
 /** Say in words why nothing comes, and when the page tries again. */
 function renderTrouble() {
   const { state, text, retryAt } = feed.connection;
@@ -179,16 +198,31 @@ function renderTrouble() {
 
 function tick() {
   for (const panel of panels) panel.tick();
+  alignScales();
   const { state, text } = feed.connection;
   writeState(byId("connection"), state === "ended" ? "error" : state, CONNECTION[state]);
   byId("connection").title = text;
   renderTrouble();
-  byId("clock").textContent = `${utc(Date.now() / 1000).slice(11)} UTC`;
+  const { isLocal } = viewer.view;
+  write(byId("clock"), `${moment(Date.now() / 1000, true, isLocal).slice(11)} ${zone(isLocal)}`);
   const { live } = panels[active] ?? {};
   const last = live?.candles.last;
   document.title = last
     ? `${price(last.close, live.decimals)} ${split(live.name).symbol} · market-relay`
     : "market-relay";
+}
+
+/** Say which parts of the address could not be read. */
+function renderUnread() {
+  const { unread } = layout;
+  hide(byId("unread"), !unread.length);
+  if (!unread.length) return;
+  const names = unread.slice(0, 3).map((one) => `“${one.slice(0, 40)}”`);
+  if (unread.length > 3) names.push(`${unread.length - 3} more`);
+  write(
+    within(byId("unread"), "p"),
+    `Left out of the address: ${names.join(", ")}. It is a list of at most 8 such as BTCUSDT@1m,EUR/USD@1h.`,
+  );
 }
 
 function announce() {
@@ -234,6 +268,8 @@ function start() {
     if (button) resize(Number(button.dataset.count));
   });
   byId("help-button").addEventListener("click", () => help().showModal());
+  byId("view-button").addEventListener("click", () => viewer.open());
+  within(byId("unread"), "button").addEventListener("click", () => hide(byId("unread"), true));
   within(byId("trouble"), "button").addEventListener("click", () => feed.retry());
   for (const dialog of /** @type {NodeListOf<HTMLDialogElement>} */ (document.querySelectorAll("dialog.closable"))) {
     dialog.addEventListener("click", ({ target }) => {
@@ -243,6 +279,7 @@ function start() {
   addEventListener("hashchange", () => {
     if (!layout.isLeft) return;
     layout.load();
+    renderUnread();
     layout.fill(candidates());
     render();
   });
@@ -261,6 +298,8 @@ function start() {
     "=": () => chart()?.zoom(1.25),
     "-": () => chart()?.zoom(0.8),
     End: () => chart()?.toEnd(),
+    v: () => viewer.open(),
+    f: () => viewer.toggleFull(),
     t: () => within(document, "[data-theme-toggle]").click(),
     "?": () => help().showModal(),
     ...Object.fromEntries(COUNTS.map((count) => [String(count), () => resize(count)])),
@@ -269,6 +308,7 @@ function start() {
   feed.addEventListener("connection", announce);
   setInterval(tick, TICK_MS);
   layout.load();
+  renderUnread();
   render();
   loadInstruments();
   feed.run();
@@ -296,6 +336,7 @@ globalThis.relayCharts = Object.freeze({
       candles: live?.candles.entries.map((entry) => ({ ...entry })),
       gaps: live?.candles.gaps.map((gap) => ({ ...gap })),
       visible: chart.visible,
+      marks: { ...chart.marks, scaleWidth: chart.scaleWidth },
     }));
   },
 });
