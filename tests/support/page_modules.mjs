@@ -3,9 +3,12 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-const { Candles } = await import(`${process.env.STATIC}/candles.js`);
-const { decimalsOf, percent, price, secondsOf, span, split, utc } = await import(`${process.env.STATIC}/format.js`);
-const { countFor, format, parse: parseStreams } = await import(`${process.env.STATIC}/layout.js`);
+const { Candles, averagesOf } = await import(`${process.env.STATIC}/candles.js`);
+const { DayAgo, priceAt } = await import(`${process.env.STATIC}/day.js`);
+const { closeOf, countdown, decimalsOf, moment, onceUtc, percent, price, secondsOf, span, split, utc, zone } =
+  await import(`${process.env.STATIC}/format.js`);
+const { countFor, format, parse: parseStreams, read: readStreams } = await import(`${process.env.STATIC}/layout.js`);
+const { COMMON_NAMES, QUOTES } = await import(`${process.env.STATIC}/names.js`);
 const { parse, prepare, search } = await import(`${process.env.STATIC}/search.js`);
 
 const candle = (time, close = 1) => ({ time, open: 1, high: 2, low: 0, close, volume: 5 });
@@ -133,10 +136,77 @@ test("the address holds streams with any names and nothing else", () => {
   assert.deepEqual([1, 2, 3, 5, 9].map(countFor), [1, 2, 4, 8, 8]);
 });
 
+test("what of an address is no stream, or one too many, is told apart", () => {
+  assert.deepEqual(readStreams("BTCUSDT@1m,EURUSD,%E0%A4%A@1m,"), {
+    streams: ["BTCUSDT@1m"],
+    unread: ["EURUSD", "%E0%A4%A@1m"],
+  });
+  const nine = Array.from({ length: 9 }, (_, index) => `A${index}@1m`);
+  assert.deepEqual(readStreams(nine.join()), { streams: nine.slice(0, 8), unread: ["A8@1m"] });
+});
+
+test("a candle closes at its end, also that of a month", () => {
+  assert.equal(closeOf(60, "5m"), 360);
+  assert.equal(closeOf(Date.UTC(2026, 11, 1) / 1000, "1M"), Date.UTC(2027, 0, 1) / 1000);
+  assert.deepEqual([0, 41.2, 65, 3909, 183_600].map(countdown), ["0:00", "0:42", "1:05", "1:05:09", "2 d 3 h"]);
+});
+
+test("times are of UTC or of the reader's clock", () => {
+  const before = process.env.TZ;
+  process.env.TZ = "America/St_Johns";
+  try {
+    const winter = 1_764_000_000;
+    assert.equal(moment(winter, true, false), "2025-11-24 16:00:00");
+    assert.equal(moment(winter, true, true), "2025-11-24 12:30:00");
+    assert.deepEqual([zone(false, winter), zone(true, winter)], ["UTC", "UTC−3:30"]);
+    assert.deepEqual([onceUtc("2025-11-24T16:00", false), onceUtc("2025-11-24T12:30", true)], [winter, winter]);
+    assert.equal(onceUtc("", false), null);
+  } finally {
+    if (before === undefined) delete process.env.TZ;
+    else process.env.TZ = before;
+  }
+});
+
+test("an average begins where there are enough candles, and goes on from any of them", () => {
+  const entries = [1, 2, 3, 4, 5, 9].map((close, index) => ({ time: 60 * index, close }));
+  const whole = averagesOf(entries, "close", 3);
+  assert.deepEqual(
+    whole.map(({ value }) => value),
+    [2, 3, 4, 6],
+  );
+  assert.deepEqual(averagesOf(entries, "close", 3, 4), whole.slice(2));
+  assert.deepEqual(averagesOf(entries.slice(0, 2), "close", 3), []);
+});
+
+test("the price a day ago is of the candle that was open then, or of the last one before a rest", () => {
+  const candles = [0, 900, 7200].map((time) => ({ time, open: time + 1, close: time + 2 }));
+  assert.deepEqual(
+    [-1, 0, 899, 1000, 5000, 7300].map((time) => priceAt(candles, time, 900)),
+    [null, 1, 1, 901, 902, 7201],
+  );
+});
+
+test("the last day of a symbol is asked for once a day, by the candles that it has", async () => {
+  const asked = [];
+  const day = new DayAgo(async (...what) => {
+    asked.push(what);
+    return [{ time: 0, open: 7, close: 8 }];
+  });
+  const instrument = { symbol: "X", intervals: ["1m", "1h"] };
+  assert.equal(day.priceOf(instrument, 86_500), null);
+  await Promise.resolve();
+  assert.equal(day.priceOf(instrument, 86_500), 7);
+  assert.equal(day.priceOf(instrument, 90_000), 8);
+  assert.deepEqual(asked, [["X", "1h", 28]]);
+  assert.equal(day.priceOf({ symbol: "Y", intervals: ["1d"] }, 86_500), null);
+  assert.equal(asked.length, 1);
+});
+
 const market = prepare(
   [
-    "BTCUSDT BTC USDT",
+    "BTCAUD BTC AUD",
     "BTCEUR BTC EUR",
+    "BTCUSDT BTC USDT",
     "WBTCBTC WBTC BTC",
     "EUR/USD EUR USD",
     "ETHBTC ETH BTC",
@@ -145,20 +215,34 @@ const market = prepare(
     .map((line) => line.split(" "))
     .map(([symbol, base, quote]) => ({ symbol, base, quote, provider: "demo", assetClass: "demo" })),
 );
-const found = (text, recent) => search(market, parse(text).words, recent).map(({ symbol }) => symbol);
+const found = (text, hints) => search(market, parse(text).words, hints).map(({ symbol }) => symbol);
 
 test("the search puts the exact symbol first, then its base, then what begins with it", () => {
   assert.deepEqual(found("btcusdt"), ["BTCUSDT"]);
-  assert.deepEqual(found("btc").slice(0, 3), ["BTCUSDT", "BTCEUR", "BTCSTUSDT"]);
+  assert.deepEqual(found("btc").slice(0, 4), ["BTCUSDT", "BTCEUR", "BTCAUD", "BTCSTUSDT"]);
   assert.deepEqual(found("eurusd"), ["EUR/USD"]);
   assert.deepEqual(found("eur usd")[0], "EUR/USD");
   assert.deepEqual(found("nothing"), []);
 });
 
-test("symbols used last come first among equals, not before better ones", () => {
-  assert.equal(found("btc", ["BTCEUR"])[0], "BTCEUR");
-  assert.equal(found("", ["ETHBTC"])[0], "ETHBTC");
-  assert.equal(found("btcusdt", ["BTCSTUSDT"])[0], "BTCUSDT");
+test("among equals the symbol on screen comes first, then what people trade against, then what was used last", () => {
+  assert.deepEqual(found("btc").slice(0, 3), ["BTCUSDT", "BTCEUR", "BTCAUD"]);
+  assert.deepEqual(found("btc", { shown: "BTCAUD", recent: ["BTCEUR"] }).slice(0, 2), ["BTCAUD", "BTCUSDT"]);
+  assert.equal(found("btc", { recent: ["BTCEUR"] })[0], "BTCUSDT");
+  assert.equal(found("", { recent: ["ETHBTC"] })[0], "ETHBTC");
+  assert.equal(found("btcusdt", { recent: ["BTCSTUSDT"], shown: "BTCEUR" })[0], "BTCUSDT");
+});
+
+test("currencies are found by their names too, and by how those begin", () => {
+  assert.equal(found("bitcoin")[0], "BTCUSDT");
+  assert.equal(found("bitc 5m")[0], "BTCUSDT");
+  assert.equal(found("bitcoin euro")[0], "BTCEUR");
+  assert.equal(found("ether")[0], "ETHBTC");
+  assert.equal(found("euro dollar")[0], "EUR/USD");
+});
+
+test("the names are those by which the relay says what may be meant", () => {
+  assert.deepEqual({ COMMON_NAMES, QUOTES }, JSON.parse(process.env.SPELLINGS ?? ""));
 });
 
 test("an interval after the words is one; alone it is a word", () => {

@@ -45,6 +45,7 @@ def page(openapi: Document, asyncapi: Document) -> str:
             '<h2 id="objects">Objects</h2>',
             *(_object(name, schema) for name, schema in objects.items()),
             "</main>",
+            '<a class="button outlined to-top" href="#top">To the top</a>',
             "</body>",
             "</html>",
         ]
@@ -62,8 +63,9 @@ _HEAD = """<!doctype html>
 <link rel="stylesheet" href="static/style.css">
 <link rel="stylesheet" href="static/docs.css">
 <script src="static/theme.js"></script>
+<script src="static/docs.js" type="module"></script>
 </head>
-<body>
+<body id="top">
 <a class="skip" href="#main">To the contents</a>
 <header class="top">
 <a class="brand" href="./" aria-label="market-relay, charts">
@@ -97,6 +99,9 @@ def _contents(operations: list[tuple[str, Document]], requests: list[str], said:
     return "\n".join(
         [
             '<nav class="contents" aria-label="Contents">',
+            '<input id="search" class="field" type="search" aria-label="Search the API" placeholder="Search: limit, '
+            'backfilled, 4000 …" autocomplete="off" spellcheck="false">',
+            '<span id="found" class="muted" role="status"></span>',
             "<strong>HTTP</strong>",
             *(f'<a href="#{one["operationId"]}">{escape(path.rpartition("/")[2])}</a>' for path, one in operations),
             "<strong>WebSocket: client</strong>",

@@ -102,6 +102,20 @@ export class Candles {
   }
 }
 
+/** Return the average of each entry and those before it, from an index on; none where there are too few. */
+export function averagesOf(entries, name, count, from = 0) {
+  const rows = [];
+  const start = Math.max(from, count - 1);
+  let sum = 0;
+  for (let index = start - count + 1; index < entries.length; index += 1) {
+    sum += entries[index][name];
+    if (index < start) continue;
+    rows.push({ time: entries[index].time, value: sum / count });
+    sum -= entries[index - count + 1][name];
+  }
+  return rows;
+}
+
 function entryOf(candle, isClosed) {
   return { ...candle, isClosed, isBackfilled: false, isRevised: false };
 }

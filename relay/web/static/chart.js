@@ -2,15 +2,37 @@
 // One chart: candles and volume by Lightweight Charts, drawn at most once a frame. Knows no network and no page.
 
 import { cancel, soon } from "./frames.js";
+import { averagesOf } from "./candles.js";
 import { GapBands } from "./gaps.js";
-import { secondsOf } from "./format.js";
+import { moment, price, secondsOf } from "./format.js";
 
 // A classic script that the page loads first.
-const { CandlestickSeries, HistogramSeries, createChart, createSeriesMarkers } = globalThis.LightweightCharts;
+const {
+  CandlestickSeries,
+  HistogramSeries,
+  LineSeries,
+  PriceScaleMode,
+  TickMarkType,
+  createChart,
+  createSeriesMarkers,
+} = globalThis.LightweightCharts;
 
 const OLDER_MARGIN = 60;
 const MOST_SINGLE_UPDATES = 200;
 const RIGHT_OFFSET = 5;
+const DAY_S = 86_400;
+const SCALES = {
+  normal: PriceScaleMode.Normal,
+  logarithmic: PriceScaleMode.Logarithmic,
+  percent: PriceScaleMode.Percentage,
+};
+/** How many candles each average is of, and in which colour of the style sheet. */
+const AVERAGES = [
+  { count: 20, color: "average-short" },
+  { count: 50, color: "average-long" },
+];
+const VOLUME_AVERAGE = 20;
+const MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
 
 /** Shows one `Candles`. `onOlder` is called when the left edge comes near, `onPointer` with a time or null. */
 export class Chart {
@@ -28,6 +50,10 @@ export class Chart {
   #drawnTo = 0;
   #colors = {};
   #marked = "";
+  #last;
+  #averages = [];
+  #averagedTo = 0;
+  #view = { scale: "normal", isLocal: false, hasAverages: false };
 
   constructor(element, { onOlder, onPointer, onMove }) {
     this.#chart = createChart(element, {
@@ -44,7 +70,9 @@ export class Chart {
       timeScale: { rightOffset: RIGHT_OFFSET, minBarSpacing: 0.8, timeVisible: true },
       localization: { locale: "en" },
     });
-    this.#series = this.#chart.addSeries(CandlestickSeries, { borderVisible: true });
+    // The library's own tag shows the last candle in sight, which is not the last price when scrolled back.
+    const own = { borderVisible: true, lastValueVisible: false, priceLineVisible: false };
+    this.#series = this.#chart.addSeries(CandlestickSeries, own);
     this.#volume = this.#chart.addSeries(HistogramSeries, {
       priceScaleId: "",
       priceFormat: { type: "volume" },
@@ -61,6 +89,16 @@ export class Chart {
       onMove(this.isAtEnd);
     });
     this.#chart.subscribeCrosshairMove(({ time }) => onPointer(time ?? null));
+    // A finger has no pointer that hovers: a tap shows the candle under it, a second one the newest again.
+    let tapped = null;
+    this.#chart.subscribeClick(({ time, sourceEvent }) => {
+      if (time === undefined || matchMedia("(hover: hover)").matches || sourceEvent === undefined) return;
+      const entry = this.#candles?.at(time);
+      tapped = entry === undefined || tapped === time ? null : time;
+      if (tapped === null) this.#chart.clearCrosshairPosition();
+      else this.#chart.setCrosshairPosition(entry.close, time, this.#series);
+      onPointer(tapped);
+    });
     this.#onTheme = () => this.#paint();
     document.addEventListener("themechange", this.#onTheme);
     this.#paint();
@@ -81,13 +119,30 @@ export class Chart {
     };
   }
 
+  /** What stands beside the candles: the tag of the last price, the mode of the scale, how many averages. */
+  get marks() {
+    const value = this.#last?.options().price ?? null;
+    const tag = value === null ? "" : this.#series.priceFormatter().format(value);
+    return { value, tag, scale: this.#view.scale, averages: this.#averages.length };
+  }
+
+  /** The width of the price scale; the charts of a grid have the widest of theirs. */
+  get scaleWidth() {
+    return this.#chart.priceScale("right").width();
+  }
+
+  set scaleWidth(least) {
+    this.#chart.priceScale("right").applyOptions({ minimumWidth: least });
+  }
+
   /** Show candles, from their newest on. */
   show(candles, interval, decimals) {
     this.#candles = candles;
     this.#interval = interval;
     this.setDecimals(decimals);
     const step = secondsOf(interval) ?? Infinity;
-    this.#chart.applyOptions({ timeScale: { timeVisible: step < 86_400, secondsVisible: step < 60 } });
+    this.#chart.applyOptions({ timeScale: { timeVisible: step < DAY_S, secondsVisible: step < 60 } });
+    this.#showTimes();
     this.#drawAll();
     this.#settle();
     this.#chart.timeScale().resetTimeScale();
@@ -96,7 +151,28 @@ export class Chart {
 
   /** Show prices with so many decimals. */
   setDecimals(decimals) {
-    this.#series.applyOptions({ priceFormat: { type: "price", precision: decimals, minMove: 10 ** -decimals } });
+    const formatter = (value) => price(value, decimals);
+    this.#series.applyOptions({ priceFormat: { type: "custom", formatter, minMove: 10 ** -decimals } });
+  }
+
+  /** Show prices on another scale, times of another zone, with averages or without. */
+  setView(view) {
+    this.#view = view;
+    this.#chart.priceScale("right").applyOptions({ mode: SCALES[view.scale] });
+    this.#showTimes();
+    for (const { series } of this.#averages) this.#chart.removeSeries(series);
+    this.#averages = view.hasAverages ? this.#newAverages() : [];
+    if (this.#candles !== null) this.redraw();
+  }
+
+  /** Go to the candle that was open at a time. */
+  goTo(time) {
+    const scale = this.#chart.timeScale();
+    const index = scale.timeToIndex(time, true);
+    const range = scale.getVisibleLogicalRange();
+    if (index === null || range === null) return;
+    const half = (range.to - range.from) / 2;
+    scale.setVisibleLogicalRange({ from: index - half, to: index + half });
   }
 
   /** Let pages scroll under a finger that moves up or down. */
@@ -152,6 +228,66 @@ export class Chart {
     this.#settle();
   };
 
+  /** Candles of a day and more open at midnight in UTC, wherever the reader is. */
+  #showTimes() {
+    const step = secondsOf(this.#interval) ?? Infinity;
+    const isLocal = this.#view.isLocal && step < DAY_S;
+    const text = (time) => moment(time, step < 60, isLocal);
+    this.#chart.applyOptions({
+      localization: { timeFormatter: (time) => (step < DAY_S ? text(time) : text(time).slice(0, 10)) },
+      timeScale: { tickMarkFormatter: isLocal ? (time, kind) => tickOf(moment(time, true, true), kind) : undefined },
+    });
+  }
+
+  #newAverages() {
+    const plain = { lineWidth: 1, lastValueVisible: false, priceLineVisible: false, crosshairMarkerVisible: false };
+    const found = AVERAGES.map(({ count, color }) => ({
+      series: this.#chart.addSeries(LineSeries, { ...plain, color: this.#colors[color] }),
+      count,
+      name: "close",
+    }));
+    const ofVolume = {
+      ...plain,
+      priceScaleId: "",
+      priceFormat: { type: "volume" },
+      color: this.#colors["average-short"],
+    };
+    found.push({ series: this.#chart.addSeries(LineSeries, ofVolume), count: VOLUME_AVERAGE, name: "volume" });
+    return found;
+  }
+
+  /** Draw each average from the index of an entry on. */
+  #drawAverages(from = 0) {
+    const { entries } = this.#candles;
+    for (const { series, count, name } of this.#averages) {
+      const rows = averagesOf(entries, name, count, from);
+      if (from === 0) series.setData(rows);
+      else for (const row of rows) series.update(row, row.time < this.#averagedTo);
+    }
+    this.#averagedTo = entries.at(-1)?.time ?? 0;
+  }
+
+  /** Put the tag of the last price where that is, whatever is in sight. */
+  #drawLast() {
+    const last = this.#candles?.last;
+    if (last === undefined) {
+      if (this.#last !== undefined) this.#series.removePriceLine(this.#last);
+      this.#last = undefined;
+      return;
+    }
+    const color = this.#colors[last.close >= last.open ? "up" : "down"];
+    const options = { price: last.close, color, axisLabelColor: color };
+    if (this.#last !== undefined) this.#last.applyOptions(options);
+    else
+      this.#last = this.#series.createPriceLine({
+        lineWidth: 1,
+        lineStyle: 1,
+        axisLabelVisible: true,
+        title: "",
+        ...options,
+      });
+  }
+
   #settle() {
     cancel(this.#draw);
     this.#changed.clear();
@@ -170,6 +306,8 @@ export class Chart {
     this.#volume.setData(this.#candles.entries.map((entry) => this.#bar(entry)));
     this.#bands.show(holes, this.#colors.gap);
     this.#drawnTo = this.#candles.last?.time ?? 0;
+    this.#drawAverages();
+    this.#drawLast();
     this.#mark();
   }
 
@@ -184,6 +322,12 @@ export class Chart {
       isMarked ||= entry.isBackfilled || entry.isRevised;
       this.#drawnTo = Math.max(this.#drawnTo, time);
     }
+    // What is older than the newest candles changes all averages after it.
+    const { entries } = this.#candles;
+    const first = Math.min(...this.#changed);
+    if (this.#averages.length)
+      this.#drawAverages(first >= (entries.at(-2)?.time ?? 0) ? Math.max(1, entries.length - 2) : 0);
+    this.#drawLast();
     if (isMarked) this.#mark();
   }
 
@@ -230,6 +374,7 @@ export class Chart {
       revised: color("revised"),
       gap: color("gap"),
     });
+    for (const { color: name } of AVERAGES) this.#colors[name] = color(name);
     for (const [name, value] of Object.entries({ up, down, backfilled, revised })) {
       this.#colors[`${name}Faint`] = `${value}73`;
       this.#colors[`${name}Hollow`] = `${value}2e`;
@@ -252,6 +397,18 @@ export class Chart {
       borderDownColor: down,
       wickDownColor: down,
     });
+    this.setView(this.#view);
     this.redraw();
   }
+}
+
+/** Return what stands at the axis at a local time, where a tick of UTC may be no midnight. */
+function tickOf(text, kind) {
+  const [date, clock] = text.split(" ");
+  const [year, month, day] = date.split("-");
+  if (kind === TickMarkType.Time) return clock.slice(0, 5);
+  if (kind === TickMarkType.TimeWithSeconds) return clock;
+  if (clock !== "00:00:00") return `${Number(day)}. ${clock.slice(0, 5)}`;
+  if (kind === TickMarkType.Year) return year;
+  return kind === TickMarkType.Month ? MONTHS[Number(month) - 1] : String(Number(day));
 }

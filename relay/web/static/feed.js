@@ -3,14 +3,19 @@
 
 import { Disconnected, Refused, RelayClient, parseStream } from "../client.js";
 import { Candles } from "./candles.js";
-import { decimalsOf, split } from "./format.js";
+import { DayAgo } from "./day.js";
+import { decimalsOf, secondsOf, split } from "./format.js";
 import { askToken, currentToken } from "./token.js";
 
 const BARS = 500;
 const PAGE = 1000;
 const PATIENCE_MS = 5000;
+const MOST_BACK = 15_000;
+const MONTH_S = 2_592_000;
 const TOKEN_REVOKED = 4003;
 const ASK_AGAIN_MS = [10_000, 300_000];
+// What a page is refused for the operator can mend meanwhile.
+const REFUSED_AGAIN_MS = 60_000;
 // Refusals that are about what was asked: asked again it would be refused again.
 const FOR_GOOD = new Set([
   "invalid_json",
@@ -60,6 +65,12 @@ export class Feed extends EventTarget {
   #client;
   #lives = new Map();
   #aheadMs = 0;
+  /** @type {(value?: any) => void} */
+  #endWait = () => {};
+  #dayAgo = new DayAgo(async (symbol, interval, limit) => {
+    const { candles } = await this.ask((client) => client.history(symbol, interval, { limit }));
+    return candles;
+  });
 
   #url;
   #askAgainMs;
@@ -117,6 +128,36 @@ export class Feed extends EventTarget {
     }
   }
 
+  /** The relay's time in Unix seconds. */
+  get now() {
+    return (Date.now() + this.#aheadMs) / 1000;
+  }
+
+  /** Return what an instrument cost a day ago; null where that is not known, or not yet. */
+  dayAgo(instrument) {
+    return this.connection.state === "connected" ? this.#dayAgo.priceOf(instrument, this.now) : null;
+  }
+
+  /** Load candles back to a time; return the reason where that is too far, or an empty text. */
+  async loadBackTo(live, time) {
+    const { interval } = split(live.name);
+    const step = secondsOf(interval) ?? MONTH_S;
+    const { first } = live.candles;
+    if (first === undefined) return "There are no candles yet.";
+    const count = Math.ceil((first.time - time) / step);
+    if (count > MOST_BACK) {
+      return `That is ${count.toLocaleString("en")} candles of ${interval} back, and at most ${MOST_BACK.toLocaleString("en")} are loaded: choose a longer interval.`;
+    }
+    while (live.candles.first.time > time && !live.isAtStart) {
+      const before = live.candles.first.time;
+      await this.loadOlder(live);
+      if (live.trouble !== null) return live.trouble;
+      // While another load is under way this one does nothing.
+      if (live.candles.first.time === before) await new Promise((resolve) => setTimeout(resolve, 100));
+    }
+    return "";
+  }
+
   /** Load the candles before the first one of a stream. Does nothing where there are none, or while it loads. */
   async loadOlder(live) {
     const first = live.candles.first;
@@ -151,10 +192,29 @@ export class Feed extends EventTarget {
         else if (fault instanceof Disconnected || fault instanceof Refused) {
           // Nothing is followed any more, but history can still be had.
           if (client.isClosed) this.#client = this.#newClient(currentToken());
-          return this.#setConnection("ended", fault.message);
+          await this.#wait(fault.message, fault instanceof Refused ? REFUSED_AGAIN_MS : null);
+          for (const live of this.#lives.values()) this.#client.subscribe(live.name, { bars: BARS });
         } else throw fault;
       }
     }
+  }
+
+  /** Say why nothing is followed; return after so long, or when the reader wants to try again. */
+  async #wait(text, waitMs) {
+    this.#setConnection("ended", text, waitMs === null ? null : performance.now() + waitMs);
+    let timer;
+    await new Promise((resolve) => {
+      this.#endWait = resolve;
+      if (waitMs !== null) timer = setTimeout(resolve, waitMs);
+    });
+    clearTimeout(timer);
+    this.#setConnection("connecting", "Connecting");
+  }
+
+  /** Try now to get a connection, or to find out whether it is alive. */
+  retry() {
+    this.#endWait();
+    setTimeout(() => this.#client.check());
   }
 
   #newClient(token) {

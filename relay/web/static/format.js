@@ -50,6 +50,46 @@ export function utc(seconds, withSeconds = true) {
     .slice(0, withSeconds ? 19 : 16);
 }
 
+/** Return a time as `utc` does, in the zone of the reader's clock where `isLocal`. */
+export function moment(seconds, withSeconds, isLocal) {
+  return utc(isLocal ? seconds - offsetOf(seconds) : seconds, withSeconds);
+}
+
+/** Return the name of the zone that `moment` uses: UTC, UTC+2, UTC−3:30. */
+export function zone(isLocal, seconds = Date.now() / 1000) {
+  const minutes = isLocal ? -offsetOf(seconds) / 60 : 0;
+  if (minutes === 0) return "UTC";
+  const [hours, rest] = [Math.floor(Math.abs(minutes) / 60), Math.abs(minutes) % 60];
+  return `UTC${minutes < 0 ? "−" : "+"}${hours}${rest ? `:${String(rest).padStart(2, "0")}` : ""}`;
+}
+
+/** Return the Unix seconds of a text such as 2026-11-22T17:28, or null if it is none. */
+export function onceUtc(text, isLocal) {
+  const ms = Date.parse(isLocal ? text : `${text}Z`);
+  return Number.isFinite(ms) ? Math.floor(ms / 1000) : null;
+}
+
+function offsetOf(seconds) {
+  return new Date(seconds * 1000).getTimezoneOffset() * 60;
+}
+
+/** Return how long is left, as clocks show it: 0:42, 1:05:09, 2 d 3 h. */
+export function countdown(seconds) {
+  const left = Math.max(0, Math.ceil(seconds));
+  const [days, hours, minutes] = [Math.floor(left / 86_400), Math.floor(left / 3600) % 24, Math.floor(left / 60) % 60];
+  if (days) return `${days} d ${hours} h`;
+  const two = (value) => String(value).padStart(2, "0");
+  return hours ? `${hours}:${two(minutes)}:${two(left % 60)}` : `${minutes}:${two(left % 60)}`;
+}
+
+/** Return when a candle that opened at a time closes. */
+export function closeOf(time, interval) {
+  const step = secondsOf(interval);
+  if (step !== null) return time + step;
+  const opened = new Date(time * 1000);
+  return Date.UTC(opened.getUTCFullYear(), opened.getUTCMonth() + parseInt(interval, 10), 1) / 1000;
+}
+
 /** Return the length of an interval in seconds, or null for months, which have no fixed one. */
 export function secondsOf(interval) {
   const [, count, unit] = /^(\d+)([smhdw])$/.exec(interval) ?? [];

@@ -6,11 +6,20 @@ export const COUNTS = [1, 2, 4, 8];
 
 /** Read a list of streams such as `BTCUSDT@1m,EUR/USD@1h`; what is no stream is left out. */
 export function parse(text) {
-  return text
-    .split(",")
-    .map(decode)
-    .filter((name) => /^[^@\s]{1,64}@\d{1,2}[a-zA-Z]$/.test(name))
-    .slice(0, COUNTS.at(-1));
+  return read(text).streams;
+}
+
+/** Return `{ streams, unread }` of such a list: what is shown of it, and what is not as it stands there. */
+export function read(text) {
+  const streams = [];
+  const unread = [];
+  for (const part of text.split(",").filter(Boolean)) {
+    const name = decode(part);
+    const isStream = /^[^@\s]{1,64}@\d{1,2}[a-zA-Z]$/.test(name);
+    if (isStream && streams.length < Math.max(...COUNTS)) streams.push(name);
+    else unread.push(name || part);
+  }
+  return { streams, unread };
 }
 
 /** Return the list as it stands in the address. Names may have any letters; the signs in them need no escape. */
@@ -29,11 +38,14 @@ export function countFor(number) {
 export class Layout {
   streams = [];
   count = 1;
+  /** What of the address was left out, since it is no stream or there are too many. */
+  unread = [];
 
   /** Read the address, else what was remembered. */
   load() {
     const remembered = stored();
-    const linked = parse(location.hash.slice(1));
+    const { streams: linked, unread } = read(location.hash.slice(1));
+    this.unread = unread;
     this.streams = [...linked, ...remembered.streams.slice(linked.length)];
     this.count = linked.length ? countFor(linked.length) : remembered.count;
   }

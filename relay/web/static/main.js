@@ -3,24 +3,34 @@
 
 import { ClientError } from "../client.js";
 import { Feed } from "./feed.js";
-import { span, split, utc, price } from "./format.js";
+import { moment, price, span, split, zone } from "./format.js";
 import { listen } from "./keys.js";
 import { COUNTS, Layout } from "./layout.js";
-import { byId, within } from "./page.js";
+import { byId, hide, within, write, writeState } from "./page.js";
 import { Panel } from "./panel.js";
 import { Picker } from "./picker.js";
+import { ViewDialog } from "./view.js";
 
 const FIRST = ["BTCUSDT", "ETHUSDT", "EUR/USD", "SOLUSDT", "BNBUSDT", "XRPUSDT", "GBP/USD", "DOGEUSDT"];
 const RETRY_MS = 5000;
 const TICK_MS = 500;
+const CONNECTION = { connecting: "Connecting", connected: "Connected", disconnected: "Offline", ended: "Refused" };
+// A connection that is lost for a moment needs no words.
+const TROUBLE_AFTER_MS = 2000;
 
 const grid = byId("grid");
 const feed = new Feed();
 const layout = new Layout();
 const picker = new Picker((symbol, interval) => choose(symbol, interval));
 const panels = [];
+const viewer = new ViewDialog({
+  onChange: (view) => panels.forEach((panel) => panel.setView(view)),
+  onGo: (time) => panels[active]?.goTo(time) ?? "There is no chart yet.",
+});
 let active = 0;
 let instruments = new Map();
+/** @type {number | null} */
+let troubledSince = null;
 
 // -- panels ----------------------------------------------------------------------------------------------------------
 
@@ -31,10 +41,12 @@ function render() {
     if (panels[index] === undefined) {
       panels[index] = new Panel(feed, byId("panel"), { onChosen, onSearch, onRenamed });
       grid.append(panels[index].element);
+      panels[index].setView(viewer.view);
     }
     panels[index].show(stream);
     panels[index].chart.setTouch(layout.count === 1);
   });
+  narrowScales();
   activate(Math.min(active, panels.length - 1));
 }
 
@@ -57,7 +69,12 @@ function onChosen(panel) {
 
 function onSearch(panel) {
   onChosen(panel);
-  picker.open();
+  openPicker();
+}
+
+function openPicker() {
+  const stream = layout.streams[active];
+  picker.open(stream && split(stream).symbol);
 }
 
 function onRenamed(panel) {
@@ -71,6 +88,7 @@ function onRenamed(panel) {
 function showIn(index, stream) {
   layout.set(index, stream);
   panels[index]?.show(stream);
+  narrowScales();
   activate(index);
 }
 
@@ -122,9 +140,16 @@ function renderIntervals() {
   for (const button of buttonsIn(bar)) {
     const isShown = button.textContent === interval;
     button.setAttribute("aria-pressed", String(isShown));
-    if (isShown) bar.scrollTo({ left: button.offsetLeft - bar.clientWidth / 2 });
   }
+  showInterval();
   byId("search-text").textContent = symbol ?? "Search";
+}
+
+/** Scroll the interval that is shown to the middle of its bar. */
+function showInterval() {
+  const bar = byId("intervals");
+  const button = /** @type {HTMLElement | null} */ (bar.querySelector("[aria-pressed=true]"));
+  if (button) bar.scrollTo({ left: button.offsetLeft - (bar.clientWidth - button.offsetWidth) / 2 });
 }
 
 function intervalButton(interval) {
@@ -139,21 +164,47 @@ function renderSource() {
   byId("source").textContent = [...new Set(shown.filter(Boolean))].join(" · ");
 }
 
+/** Give the charts of a grid price scales of one width, so that their times stand below each other. */
+function alignScales() {
+  const widest = Math.max(0, ...panels.map(({ chart }) => chart.scaleWidth));
+  for (const { chart } of panels) if (chart.scaleWidth < widest) chart.scaleWidth = widest;
+}
+
+/** Let the price scales be as narrow as their prices again. */
+function narrowScales() {
+  for (const { chart } of panels) chart.scaleWidth = 0;
+}
+
+/** Say in words why nothing comes, and when the page tries again. */
+function renderTrouble() {
+  const { state, text, retryAt } = feed.connection;
+  const now = performance.now();
+  if (state === "connected") troubledSince = null;
+  else if (state !== "connecting") troubledSince ??= now;
+  const isTold = state === "ended" || (troubledSince !== null && now - troubledSince >= TROUBLE_AFTER_MS);
+  const bar = byId("trouble");
+  hide(bar, !isTold);
+  grid.toggleAttribute("data-offline", troubledSince !== null);
+  if (!isTold) return;
+  const waitMs = retryAt === null ? 0 : retryAt - now;
+  if (state !== "connecting") {
+    write(
+      within(bar, "[data-part=cause]"),
+      state === "ended" ? `The relay refuses this page: ${text}` : `Offline: ${text}`,
+    );
+  }
+  write(within(bar, "[data-part=wait]"), waitMs > 0 ? `next try in ${span(Math.ceil(waitMs / 1000) * 1000)}` : "");
+}
+
 function tick() {
   for (const panel of panels) panel.tick();
-  const { state, text, retryAt } = feed.connection;
-  const wait = retryAt === null ? 0 : retryAt - performance.now();
-  const words =
-    state === "disconnected" && wait > 0
-      ? `Offline, next try in ${span(wait)}`
-      : state === "connected"
-        ? "Connected"
-        : text;
-  const element = byId("connection");
-  element.dataset.state = state === "ended" ? "error" : state;
-  if (element.textContent !== words) element.textContent = words;
-  element.title = text;
-  byId("clock").textContent = `${utc(Date.now() / 1000).slice(11)} UTC`;
+  alignScales();
+  const { state, text } = feed.connection;
+  writeState(byId("connection"), state === "ended" ? "error" : state, CONNECTION[state]);
+  byId("connection").title = text;
+  renderTrouble();
+  const { isLocal } = viewer.view;
+  write(byId("clock"), `${moment(Date.now() / 1000, true, isLocal).slice(11)} ${zone(isLocal)}`);
   const { live } = panels[active] ?? {};
   const last = live?.candles.last;
   document.title = last
@@ -161,10 +212,23 @@ function tick() {
     : "market-relay";
 }
 
+/** Say which parts of the address could not be read. */
+function renderUnread() {
+  const { unread } = layout;
+  hide(byId("unread"), !unread.length);
+  if (!unread.length) return;
+  const names = unread.slice(0, 3).map((one) => `“${one.slice(0, 40)}”`);
+  if (unread.length > 3) names.push(`${unread.length - 3} more`);
+  write(
+    within(byId("unread"), "p"),
+    `Left out of the address: ${names.join(", ")}. It is a list of at most 8 such as BTCUSDT@1m,EUR/USD@1h.`,
+  );
+}
+
 function announce() {
   const { state, text } = feed.connection;
-  const words = state === "connected" ? "Connected to the relay" : text;
-  if (byId("announcer").textContent !== words) byId("announcer").textContent = words;
+  // What is wrong the bar of troubles says.
+  write(byId("announcer"), state === "connected" ? "Connected to the relay" : state === "connecting" ? text : "");
   tick();
 }
 
@@ -197,13 +261,16 @@ function help() {
 }
 
 function start() {
-  byId("search").addEventListener("click", () => picker.open());
+  byId("search").addEventListener("click", openPicker);
   byId("layouts").addEventListener("click", ({ target }) => {
     /** @type {HTMLElement | null} */
     const button = /** @type {Element} */ (target).closest("[data-count]");
     if (button) resize(Number(button.dataset.count));
   });
   byId("help-button").addEventListener("click", () => help().showModal());
+  byId("view-button").addEventListener("click", () => viewer.open());
+  within(byId("unread"), "button").addEventListener("click", () => hide(byId("unread"), true));
+  within(byId("trouble"), "button").addEventListener("click", () => feed.retry());
   for (const dialog of /** @type {NodeListOf<HTMLDialogElement>} */ (document.querySelectorAll("dialog.closable"))) {
     dialog.addEventListener("click", ({ target }) => {
       if (target === dialog || /** @type {Element} */ (target).closest("[data-close]")) dialog.close();
@@ -212,14 +279,15 @@ function start() {
   addEventListener("hashchange", () => {
     if (!layout.isLeft) return;
     layout.load();
+    renderUnread();
     layout.fill(candidates());
     render();
   });
   const chart = () => panels[active]?.chart;
   const turn = (step) => panels.length && activate((active + step + panels.length) % panels.length);
   listen({
-    "/": () => picker.open(),
-    "Ctrl+k": () => picker.open(),
+    "/": openPicker,
+    "Ctrl+k": openPicker,
     "[": () => stepInterval(-1),
     "]": () => stepInterval(1),
     ",": () => turn(-1),
@@ -230,13 +298,17 @@ function start() {
     "=": () => chart()?.zoom(1.25),
     "-": () => chart()?.zoom(0.8),
     End: () => chart()?.toEnd(),
+    v: () => viewer.open(),
+    f: () => viewer.toggleFull(),
     t: () => within(document, "[data-theme-toggle]").click(),
     "?": () => help().showModal(),
     ...Object.fromEntries(COUNTS.map((count) => [String(count), () => resize(count)])),
   });
+  new ResizeObserver(showInterval).observe(byId("intervals"));
   feed.addEventListener("connection", announce);
   setInterval(tick, TICK_MS);
   layout.load();
+  renderUnread();
   render();
   loadInstruments();
   feed.run();
@@ -264,6 +336,7 @@ globalThis.relayCharts = Object.freeze({
       candles: live?.candles.entries.map((entry) => ({ ...entry })),
       gaps: live?.candles.gaps.map((gap) => ({ ...gap })),
       visible: chart.visible,
+      marks: { ...chart.marks, scaleWidth: chart.scaleWidth },
     }));
   },
 });

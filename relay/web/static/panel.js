@@ -2,11 +2,13 @@
 // One cell of the grid: the head with symbol, price, state and lag; the chart; what there is to say about it.
 
 import { Chart } from "./chart.js";
-import { percent, price, span, split, utc, secondsOf, volume } from "./format.js";
+import { closeOf, countdown, moment, percent, price, span, split, secondsOf, volume, zone } from "./format.js";
 
 const MOST_CANDLES = 20_000;
 const KEPT_CANDLES = 15_000;
 const READABLE_MS = 100;
+const OLD_MS = 60_000;
+const RECENT = 50;
 
 const STATES = {
   connecting: "Connecting",
@@ -30,6 +32,8 @@ export class Panel {
   #pointer = null;
   #isBehind = false;
   #mayWriteAt = 0;
+  #instrument;
+  #view = { scale: "normal", isLocal: false, hasAverages: false };
 
   constructor(feed, template, { onChosen, onSearch, onRenamed }) {
     this.#feed = feed;
@@ -78,7 +82,26 @@ export class Panel {
 
   /** Say who provides the data of what is shown. */
   setInstrument(instrument) {
+    this.#instrument = instrument;
     this.#parts.provider.textContent = instrument?.provider ?? "";
+  }
+
+  /** Show prices, times and averages as the reader wants them. */
+  setView(view) {
+    this.#view = view;
+    this.chart.setView(view);
+    if (this.live !== null) this.#refresh();
+  }
+
+  /** Go to a time, and load what lies between; return why not, or an empty text. */
+  async goTo(time) {
+    if (this.live === null) return "There is no chart yet.";
+    const problem = await this.#feed.loadBackTo(this.live, time);
+    if (problem) return problem;
+    // The candles are drawn with the next frames.
+    await new Promise((resolve) => setTimeout(resolve, 100));
+    this.chart.goTo(time);
+    return "";
   }
 
   setActive(isActive) {
@@ -153,10 +176,14 @@ export class Panel {
     const parts = this.#parts;
     const before = candles.entries.at(-2);
     set(parts.price, last ? price(last.close, decimals) : "");
-    set(parts.change, before ? percent(last.close / before.close - 1) : "");
+    const { interval } = split(this.live.name);
+    set(parts.change, before ? `${percent(last.close / before.close - 1)} ${interval}` : "");
     parts.price.dataset.side = parts.change.dataset.side = side(last && before ? last.close - before.close : 0);
     this.#writeReadout(entry, decimals);
-    set(parts.text, failure ?? (isLoaded ? (last ? "" : "No candles yet") : "Loading candles"));
+    set(
+      parts.text,
+      failure ?? (isLoaded ? (last ? "" : "No candles yet") : this.#isOffline ? "No connection" : "Loading candles"),
+    );
     parts.notice.hidden = isLoaded && last !== undefined && failure === null;
     parts.choose.hidden = failure === null;
     const past = isLoading ? "Loading older candles" : trouble;
@@ -172,9 +199,10 @@ export class Panel {
     const { readout } = this.#parts;
     readout.hidden = entry === undefined;
     if (entry === undefined) return;
-    const isFine = (secondsOf(split(this.live.name).interval) ?? 60) < 60;
+    const step = secondsOf(split(this.live.name).interval) ?? Infinity;
+    const isLocal = this.#view.isLocal && step < 86_400;
     const values = {
-      time: this.#pointer === null ? "" : utc(entry.time, isFine),
+      time: this.#pointer === null ? "" : `${moment(entry.time, step < 60, isLocal)} ${zone(isLocal, entry.time)}`,
       open: price(entry.open, decimals),
       high: price(entry.high, decimals),
       low: price(entry.low, decimals),
@@ -184,23 +212,52 @@ export class Panel {
         .filter(Boolean)
         .join(", "),
     };
+    // A market without volume says none, rather than 0.
+    const hasVolume = this.live.candles.entries.slice(-RECENT).some((one) => one.volume > 0);
+    this.#parts.volume.parentElement.hidden = !hasVolume;
     for (const [name, text] of Object.entries(values)) set(this.#parts[name], text);
     readout.dataset.side = side(entry.close - entry.open);
     this.#parts.kind.dataset.kind = entry.isRevised ? "revised" : entry.isBackfilled ? "backfilled" : "";
   }
 
-  /** Write what changes with time alone: the state and how old the last update is. */
+  #writeDay() {
+    const { last } = this.live.candles;
+    const before = last && this.#instrument ? this.#feed.dayAgo(this.#instrument) : null;
+    set(this.#parts.day, before ? `${percent(last.close / before - 1)} 24h` : "");
+    this.#parts.day.dataset.side = before ? side(last.close - before) : "";
+  }
+
+  #writeLeft() {
+    const { candles, name, status } = this.live;
+    const { last } = candles;
+    const isRunning = last && !last.isClosed && this.#pointer === null && status === "connected" && !this.#isOffline;
+    const left = isRunning ? closeOf(last.time, split(name).interval) - this.#feed.now : 0;
+    set(this.#parts.left, left > 0 ? `closes in ${countdown(left)}` : "");
+  }
+
+  get #isOffline() {
+    return this.#feed.connection.state !== "connected";
+  }
+
+  /** Write what changes with time alone: the state, how old the last update is, how long the candle is open still. */
   tick() {
     if (this.live === null) return;
+    this.#writeDay();
+    this.#writeLeft();
     const { status, text, lagMs, heardAt } = this.live;
-    const isOffline = this.#feed.connection.state !== "connected";
-    const state = isOffline && status !== "error" ? "disconnected" : status;
+    const state = this.#isOffline && status !== "error" ? "disconnected" : status;
     this.#parts.state.dataset.state = state;
     set(this.#parts.state, state === "disconnected" ? "Offline" : (STATES[status] ?? status));
     const age = heardAt === null ? null : performance.now() - heardAt;
-    set(this.#parts.lag, lagMs === null ? "lag n/a" : `lag ${span(lagMs)}`);
-    this.#parts.lag.title =
-      lagMs === null ? "The provider gives no time of its updates" : "Provider's event to this page";
+    // The lag of an update from long ago says nothing of now.
+    const isOld = age !== null && age >= OLD_MS;
+    const lag = lagMs === null ? "lag n/a" : `lag ${span(lagMs)}`;
+    set(this.#parts.lag, state !== "connected" ? "" : isOld ? `${span(age)} ago` : lag);
+    this.#parts.lag.title = isOld
+      ? "Time since the last update"
+      : lagMs === null
+        ? "The provider gives no time of its updates"
+        : "Provider's event to this page";
     this.#parts.state.title = [text, age === null ? "" : `last update ${span(age)} ago`].filter(Boolean).join("; ");
     set(this.#parts.words, state === "disconnected" || ["connected", "error"].includes(status) ? "" : text);
     this.#parts.words.hidden = this.#parts.words.textContent === "";

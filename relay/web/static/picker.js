@@ -8,7 +8,7 @@ const SHOWN = 60;
 const RECENT_KEY = "relay-recent";
 const MOST_RECENT = 8;
 
-/** `pick` is called with a symbol and, where one was typed or stays valid, an interval or null. */
+/** `pick` is called with a symbol and an interval of it, or null where none was typed. */
 export class Picker {
   #dialog = byId("picker", HTMLDialogElement);
   #input = within(this.#dialog, "input", HTMLInputElement);
@@ -21,6 +21,7 @@ export class Picker {
   #assetClass = "";
   /** @type {string | null} */
   #interval = null;
+  #shown = "";
   #pick;
 
   constructor(pick) {
@@ -49,9 +50,10 @@ export class Picker {
     if (this.isOpen) this.#update();
   }
 
-  /** Open with a text typed already. */
-  open(text = "") {
-    this.#input.value = text;
+  /** Open; `shown` is the symbol on screen, which comes first among equals. */
+  open(shown = "") {
+    this.#shown = shown;
+    this.#input.value = "";
     this.#update();
     if (!this.#dialog.open) this.#dialog.showModal();
     this.#input.focus();
@@ -74,17 +76,9 @@ export class Picker {
     const { words, interval } = parse(this.#input.value);
     const among = this.#all.filter(({ instrument }) => !this.#assetClass || instrument.assetClass === this.#assetClass);
     this.#interval = interval;
-    this.#found = search(among, words, recent());
+    this.#found = search(among, words, { recent: recent(), shown: this.#shown });
     this.#list.replaceChildren(...this.#found.slice(0, SHOWN).map((instrument, index) => option(instrument, index)));
     this.#list.scrollTop = 0;
-    const more = this.#found.length - SHOWN;
-    this.#count.textContent = !this.#all.length
-      ? "Loading the instruments"
-      : !this.#found.length
-        ? "Nothing found"
-        : more > 0
-          ? `${SHOWN} of ${this.#found.length.toLocaleString("en")}; type more to narrow it`
-          : `${this.#found.length} found`;
     this.#activate(0);
   }
 
@@ -96,6 +90,28 @@ export class Picker {
     option?.scrollIntoView({ block: "nearest" });
     if (option) this.#input.setAttribute("aria-activedescendant", option.id);
     else this.#input.removeAttribute("aria-activedescendant");
+    this.#say();
+  }
+
+  /** Say how many there are, or that the one to be chosen has no such interval. */
+  #say() {
+    const instrument = this.#found[this.#active];
+    const { length } = this.#found;
+    const isMissing = instrument !== undefined && !this.#has(instrument);
+    this.#count.classList.toggle("wrong", isMissing);
+    this.#count.textContent = isMissing
+      ? `${instrument.symbol} has no candles of ${this.#interval}; it has ${instrument.intervals.join(", ")}`
+      : !this.#all.length
+        ? "Loading the instruments"
+        : !length
+          ? "Nothing found. A symbol may be followed by an interval: btc 5m, eur usd 1h"
+          : length > SHOWN
+            ? `${SHOWN} of ${length.toLocaleString("en")}; type more to narrow it`
+            : `${length} found`;
+  }
+
+  #has({ intervals }) {
+    return this.#interval === null || intervals.includes(this.#interval);
   }
 
   #onKey(event) {
@@ -117,11 +133,13 @@ export class Picker {
     const instrument = this.#found[index];
     const { words, interval } = parse(this.#input.value);
     if (instrument === undefined && (this.#all.length || !words.length)) return;
+    // What was typed is not dropped: it stands there to be changed, with what there is.
+    if (instrument !== undefined && !this.#has(instrument)) return this.#activate(index);
     this.#close();
     // Who types ahead of the list is believed; the relay says if there is no such symbol.
     if (instrument === undefined) return this.#pick(words[0], interval);
     remember(instrument.symbol);
-    this.#pick(instrument.symbol, instrument.intervals.includes(this.#interval) ? this.#interval : null);
+    this.#pick(instrument.symbol, this.#interval);
   }
 }
 

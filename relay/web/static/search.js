@@ -1,6 +1,9 @@
 // @ts-check
 // Finds instruments by what a reader types; pure.
 
+import { COMMON_NAMES, QUOTES } from "./names.js";
+
+const SHORTEST_NAME = 3;
 const INTERVAL = /^(\d{1,2})([smhdwM])$/;
 
 /** Return `{ words, interval }`: the text without an interval at its end, and that interval or null. */
@@ -20,29 +23,66 @@ export function prepare(instruments) {
     const { symbol, base, quote, provider, assetClass } = instrument;
     const name = symbol.toUpperCase();
     // `BTC/USD` is found as BTCUSD too, and a pinned name by what follows the provider.
-    const bare = name.slice(name.lastIndexOf(":") + 1).replace(/[^\p{L}\p{N}]/gu, "");
+    const bare = plain(name.slice(name.lastIndexOf(":") + 1));
     const all = `${name} ${bare} ${base} ${quote} ${provider} ${assetClass}`.toUpperCase();
-    return { instrument, name, bare, base: base.toUpperCase(), all };
+    return { instrument, name, bare, base: base.toUpperCase(), quote: quote.toUpperCase(), all };
   });
 }
 
-/** Return the instruments that have all the words, the likeliest first; `recent` are the symbols used last. */
-export function search(prepared, words, recent = []) {
+/**
+ * Return the instruments that have all the words, the likeliest first: by how well they fit, then the one on screen,
+ * then by what people trade against, then those used last (`recent`), then the shorter name.
+ *
+ * @param {any[]} prepared
+ * @param {string[]} words
+ * @param {{ recent?: string[], shown?: string }} hints
+ */
+export function search(prepared, words, { recent = [], shown = "" } = {}) {
+  const asked = words.map((word) => ({ word, codes: codesOf(word) }));
   const found = [];
   for (const entry of prepared) {
-    if (!words.every((word) => entry.all.includes(word))) continue;
-    const index = recent.indexOf(entry.instrument.symbol);
-    found.push({ instrument: entry.instrument, rank: rank(entry, words[0]) - (index < 0 ? 0 : 0.5 - index / 100) });
+    if (!asked.every((one) => fits(entry, one))) continue;
+    const { symbol } = entry.instrument;
+    const quote = QUOTES.indexOf(entry.quote);
+    const used = recent.indexOf(symbol);
+    const order = words.length
+      ? [fit(entry, words, asked[0].codes), symbol === shown ? 0 : 1, last(quote), last(used), entry.name.length]
+      : [last(used)];
+    found.push({ instrument: entry.instrument, order });
   }
-  return found.sort((one, other) => one.rank - other.rank).map(({ instrument }) => instrument);
+  return found.sort((one, other) => compare(one.order, other.order)).map(({ instrument }) => instrument);
 }
 
-function rank({ name, bare, base }, word) {
-  if (word === undefined) return 5;
-  const plain = word.replace(/[^\p{L}\p{N}]/gu, "");
-  if (name === word || bare === plain) return 0;
-  if (base === word) return 1;
-  if (name.startsWith(word) || (plain && bare.startsWith(plain))) return 2;
-  if (name.includes(word)) return 3;
-  return 4;
+function plain(text) {
+  return text.replace(/[^\p{L}\p{N}]/gu, "");
+}
+
+/** The currencies that a word may be the name of, or the beginning of one. */
+function codesOf(word) {
+  if (word.length < SHORTEST_NAME) return [];
+  return Object.keys(COMMON_NAMES)
+    .filter((name) => name.startsWith(word))
+    .map((name) => COMMON_NAMES[name]);
+}
+
+function fits({ all, base, quote }, { word, codes }) {
+  return all.includes(word) || codes.includes(base) || codes.includes(quote);
+}
+
+/** How well an instrument fits, 0 best. */
+function fit({ name, bare, base }, words, codes) {
+  const [word] = words;
+  if (name === word || bare === plain(words.join(""))) return 0;
+  if (base === word || codes.includes(base)) return 1;
+  if (name.startsWith(word) || (plain(word) && bare.startsWith(plain(word)))) return 2;
+  return name.includes(word) ? 3 : 4;
+}
+
+function last(index) {
+  return index < 0 ? Infinity : index;
+}
+
+function compare(one, other) {
+  const at = one.findIndex((value, index) => value !== other[index]);
+  return at < 0 ? 0 : one[at] - other[at];
 }

@@ -52,23 +52,31 @@ function tiles(status, rates) {
       detail: `${count.format(status.connections)} upstream connection${status.connections === 1 ? "" : "s"}`,
       level: live < streams.length ? "warn" : undefined,
     },
-    { title: "Updates in", figure: rate(rates.updates_in), detail: `${short.format(traffic.updates_in)} so far` },
-    { title: "Frames out", figure: rate(rates.frames_out), detail: `${short.format(traffic.frames_out)} so far` },
+    {
+      title: "Updates in",
+      figure: rate(rates.updates_in, "updates"),
+      detail: `${short.format(traffic.updates_in)} so far`,
+    },
+    {
+      title: "Frames out",
+      figure: rate(rates.frames_out, "frames"),
+      detail: `${short.format(traffic.frames_out)} so far`,
+    },
     {
       title: "Bytes out",
       figure: rates.bytes_out === null ? "–" : `${size(rates.bytes_out)}/s`,
       detail: `${size(traffic.bytes_out)} so far`,
     },
     {
-      title: "Publish to write",
+      title: "Delay in the relay",
       figure: delay === null ? "–" : fine(delay.p99),
-      detail: delay === null ? "nothing was sent yet" : `p99; p50 ${fine(delay.p50)}`,
+      detail: delay === null ? "nothing was sent yet" : `at most, for 99 in 100; half within ${fine(delay.p50)}`,
       level: level(delay?.p99 ?? 0, 100, 250),
     },
     {
-      title: "Loop lag",
+      title: "Longest pause",
       figure: fine(traffic.loop_lag_longest_ms),
-      detail: "longest of the last minute",
+      detail: "of the relay in the last minute",
       level: level(traffic.loop_lag_longest_ms, 100, 500),
     },
     {
@@ -93,8 +101,34 @@ function fine(ms) {
   return ms < 9.95 ? `${ms.toFixed(1)} ms` : span(ms);
 }
 
-function rate(perSecond) {
-  return perSecond === null ? "–" : `${short.format(perSecond)}/s`;
+function rate(perSecond, what) {
+  return perSecond === null ? "–" : `${short.format(perSecond)} ${what}/s`;
+}
+
+// How a connection ends, by who ends it and the close code; 1006 is none.
+const ENDS = {
+  client: {
+    1000: "closed by the program",
+    1001: "left by closing the page",
+    1005: "closed without a reason",
+    1006: "lost or timed out",
+  },
+  relay: {
+    1001: "closed as the relay ended",
+    1002: "sent away for broken frames",
+    1006: "lost or timed out",
+    1007: "sent away for text that is not UTF-8",
+    1009: "sent away for too long a message",
+    4000: "sent away for being too slow",
+    4001: "sent away for too many invalid messages",
+    4002: "sent away for too many requests",
+    4003: "sent away as the token is valid no longer",
+  },
+};
+
+/** Return in words how a connection ended, `left by closing the page`. */
+function endOf(by, code) {
+  return ENDS[by]?.[code] ?? `closed by the ${by} with code ${code}`;
 }
 
 function showTiles(all) {
@@ -229,12 +263,12 @@ function showClients(clients) {
   const closes = [...clients.closes]
     .sort((one, other) => other.count - one.count)
     .slice(0, 8)
-    .map(({ by, code, count: number }) => `${count.format(number)} × ${code} by the ${by}`);
+    .map(({ by, code, count: number }) => `${endOf(by, code)} ${count.format(number)}`);
   const facts = [
     ["Connected now", count.format(clients.connected)],
     ["Came so far", count.format(clients.opened)],
     ["Requests", requests.join(", ") || "none"],
-    ["Left, by close code", closes.join(", ") || "none"],
+    ["How they left", closes.join(", ") || "none left"],
   ];
   // Only where tokens are set: who used which.
   const tokens = Object.entries(clients.tokens ?? {}).map(([name, number]) => `${name} ${count.format(number)}`);

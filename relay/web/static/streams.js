@@ -31,7 +31,7 @@ const COLUMNS = [
   { name: "seq", title: "Updates", value: whole("seq"), isAmount: true },
   {
     name: "conflated",
-    title: "Conflated",
+    title: "Replaced",
     value: whole("conflated"),
     isAmount: true,
     hint: "Replaced before they were sent",

@@ -31,7 +31,7 @@ async def faults(page: Page) -> list[str]:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 async def test_chart_page_has_no_serious_fault(relay: Running, open_page: OpenPage, scheme: str) -> None:
-    page = await open_page(f"{relay.url}/#BTCUSDT@1m,EUR/USD@1h", color_scheme=scheme)
+    page = await open_page(f"{relay.url}/#BTCUSDT@1m,EUR/USD@1h,EURUSD", color_scheme=scheme)
     await loaded(page, 2)
     assert await faults(page) == []
     await page.keyboard.press("/")
@@ -39,6 +39,9 @@ async def test_chart_page_has_no_serious_fault(relay: Running, open_page: OpenPa
     assert await faults(page) == []
     await page.keyboard.press("Escape")
     await page.keyboard.press("?")
+    assert await faults(page) == []
+    await page.keyboard.press("Escape")
+    await page.keyboard.press("v")
     assert await faults(page) == []
 
 

@@ -1,7 +1,10 @@
 """The chart page as a reader uses it."""
 
 import asyncio
+import contextlib
 import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -17,6 +20,33 @@ from tests.support.sandbox import Sandbox
 FRAMES = "new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
 
 Json = dict[str, Any]
+
+
+@asynccontextmanager
+async def proxied(relay: Running) -> AsyncIterator[str]:
+    """Run a proxy that names another host than the page has, and https, to the relay; yield its address."""
+    port = int(relay.url.rpartition(":")[2])
+
+    async def pass_on(
+        reader: asyncio.StreamReader, writer: asyncio.StreamWriter, to: bytes = b"", by: bytes = b""
+    ) -> None:
+        while data := await reader.read(65536):
+            writer.write(data.replace(to, by) if to else data)
+        writer.close()
+
+    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        up, down = await asyncio.open_connection("127.0.0.1", port)
+        said = b"Host: charts.localhost\r\nX-Forwarded-Proto: https\r\n"
+        with contextlib.suppress(ConnectionError):
+            await asyncio.gather(pass_on(reader, down, own, said), pass_on(up, writer))
+
+    server = await asyncio.start_server(accept, "127.0.0.1", 0)
+    address = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    own = f"Host: {address}\r\n".encode()
+    try:
+        yield f"http://{address}"
+    finally:
+        server.close()
 
 
 async def test_candle_moves_and_new_ones_follow(quick: Running, open_page: OpenPage) -> None:
@@ -47,9 +77,16 @@ async def test_restart_of_the_relay_leaves_no_hole(
         with watch.away():
             await first.close()
             await expect(page.locator(".head .state")).to_have_text("Offline")
+            await expect(page.locator(".head .lag")).to_have_text("")
+            await expect(page.locator("#trouble")).to_contain_text("Offline: ")
+            await expect(page.locator("#trouble")).to_contain_text("next try in")
+            await expect(page.locator(".canvas")).to_have_css("opacity", "0.45")
             await asyncio.sleep(5)  # the subject: so long nothing answers
             relay = await relay_with(port=port)
+            await page.get_by_role("button", name="Try now").click()
             await expect(page.locator("#connection")).to_have_text("Connected", timeout=30_000)
+            await expect(page.locator("#trouble")).to_be_hidden()
+            await expect(page.locator(".canvas")).to_have_css("opacity", "1")
     await until(page, "p.candles.at(-1).time > x", before + 8)
     shown = [candle for candle in (await panel(page))["candles"] if candle["isClosed"]]
     answer = await relay.get(
@@ -154,6 +191,25 @@ async def test_keyboard_alone_changes_symbol_interval_layout_and_theme(relay: Ru
     assert await page.evaluate("document.documentElement.dataset.theme") == "dark"
 
 
+async def test_search_finds_what_people_mean_and_says_that_an_interval_is_missing(
+    relay: Running, open_page: OpenPage
+) -> None:
+    page = await open_page(f"{relay.url}/#EUR/USD@1h")
+    await loaded(page)
+    await page.keyboard.press("/")
+    await page.keyboard.type("bitcoin 5m")
+    await page.keyboard.press("Enter")
+    await until(page, "p.stream === 'BTCUSDT@5m'")
+    await page.keyboard.press("/")
+    await page.keyboard.type("eurusd 1s")
+    await page.keyboard.press("Enter")
+    await expect(page.locator("#picker .count")).to_contain_text("EUR/USD has no candles of 1s; it has 1m, 5m")
+    await page.keyboard.press("Backspace")
+    await page.keyboard.type("m")
+    await page.keyboard.press("Enter")
+    await until(page, "p.stream === 'EUR/USD@1m'")
+
+
 async def test_search_among_thousands_of_instruments(relay_with: StartRelay, open_page: OpenPage) -> None:
     async with Sandbox(pace_s=0.5, extra_symbols=999, forex_always_open=True) as large:
         relay = await relay_with(sandbox=large)
@@ -172,6 +228,8 @@ async def test_search_among_thousands_of_instruments(relay_with: StartRelay, ope
 async def test_unknown_symbol_in_the_address_is_said_and_can_be_changed(relay: Running, open_page: OpenPage) -> None:
     page = await open_page(f"{relay.url}/#NOPE@1m")
     await expect(page.locator(".notice")).to_contain_text("NOPE")
+    await page.evaluate("location.hash = 'BTC-USD@1m'")
+    await expect(page.locator(".notice")).to_contain_text("did you mean BTCUSDT?")
     await page.get_by_role("button", name="Choose another symbol").click()
     await page.keyboard.type("btcusdt")
     await page.keyboard.press("Enter")
@@ -186,6 +244,19 @@ async def test_pinned_name_in_the_address_is_one_stream_with_the_bare_name(relay
     assert await page.evaluate("relayCharts.streams") == ["BTCUSDT@1m"]
     assert [one["stream"] for one in await panels(page)] == ["BTCUSDT@1m"] * 2
     assert page.url.endswith("/#BTCUSDT@1m,BTCUSDT@1m")
+
+
+async def test_page_behind_a_proxy_that_is_not_trusted_says_the_cause_and_the_remedy(
+    relay: Running, open_page: OpenPage, watch: Watch
+) -> None:
+    with watch.away():
+        async with proxied(relay) as url:
+            page = await open_page(f"{url}/#BTCUSDT@1m")
+            told = page.locator("#trouble")
+            await expect(told).to_contain_text("came through a proxy that the relay does not know")
+            await expect(told).to_contain_text("add the proxy to trusted_proxies")
+            await expect(page.locator("#connection")).to_have_text("Refused")
+            await expect(told).to_contain_text("next try in")
 
 
 async def test_token_is_asked_for_and_kept_in_the_tab(

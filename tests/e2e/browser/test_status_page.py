@@ -7,6 +7,7 @@ import pytest
 from playwright.async_api import Locator, Page, expect
 
 from tests.conftest import StartRelay
+from tests.e2e.browser.charts import loaded
 from tests.e2e.browser.conftest import OpenPage, Watch
 from tests.support.conditions import eventually
 from tests.support.running_relay import Running, start_relay
@@ -37,7 +38,7 @@ async def test_page_follows_what_the_relay_does(sandbox: Sandbox, relay: Running
     page = await open_status(open_page, relay)
     await expect(tile(page, "Clients")).to_have_text("1")
     await expect(tile(page, "Live streams")).to_have_text("2 of 2")
-    await expect(tile(page, "Updates in")).to_have_text(re.compile(r"[\d.]+/s"))
+    await expect(tile(page, "Updates in")).to_have_text(re.compile(r"[\d.]+ updates/s"))
     await expect(page.locator("#providers tbody th")).to_have_text(["Binance", "Twelve Data"])
     await expect(page.locator("#budgets li")).to_have_count(3)
     await expect(page.locator("#clients tbody tr")).to_have_count(1)
@@ -61,6 +62,17 @@ async def test_page_follows_what_the_relay_does(sandbox: Sandbox, relay: Running
 
 
 @pytest.mark.parametrize("sandbox", [220], indirect=True)
+async def test_how_clients_left_is_said_in_words(relay: Running, open_page: OpenPage) -> None:
+    charts = await open_page(f"{relay.url}/#BTCUSDT@1m")
+    await loaded(charts)
+    await charts.close()
+    client = await relay.connect()
+    await client.socket.close()
+    page = await open_status(open_page, relay)
+    await expect(page.locator("#client-facts")).to_contain_text("left by closing the page 1")
+    await expect(page.locator("#client-facts")).to_contain_text("closed by the program 1")
+
+
 async def test_many_streams_are_sorted_filtered_and_shown_in_pages(relay: Running, open_page: OpenPage) -> None:
     client = await relay.connect()
     names = [f"T{number:03d}USDT@1m" for number in range(1, 200)]

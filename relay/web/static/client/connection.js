@@ -145,7 +145,7 @@ export class Connection {
     socket.onclose = null;
     socket.close();
     try {
-      await this.#http.get("ws", {}, Math.min(this.#options.timeoutMs, HANDSHAKE_MS));
+      await this.#http.get("ws", {}, Math.min(this.#options.timeoutMs, HANDSHAKE_MS), this.#ownOrigin());
     } catch (fault) {
       // 400 says that the token is fine and only the upgrade is missing.
       const isThere = fault instanceof Refused && fault.status === 400;
@@ -160,6 +160,12 @@ export class Connection {
     const isFinal = refused instanceof Refused && (refused.status === 401 || refused.status === 403);
     if (isFinal || !(this.#wasConnected || this.#options.waitsForRelay)) this.#fail(refused);
     else this.#tellLost(refused.message, null, retryInMs);
+  }
+
+  /** The page's origin, which a browser says on its WebSocket and not on what a page asks of its own host. */
+  #ownOrigin() {
+    const own = globalThis.location?.origin;
+    return own !== undefined && own === new URL(this.#http.url).origin ? { "X-Page-Origin": own } : {};
   }
 
   #lose(reason, closeCode) {

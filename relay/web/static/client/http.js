@@ -22,7 +22,7 @@ export class Http {
   }
 
   /** Return the body of an answer to a route. Throws `ClientError`. */
-  async get(route, asked, timeoutMs = this.#timeoutMs) {
+  async get(route, asked, timeoutMs = this.#timeoutMs, moreHeaders = {}) {
     if (this.isClosed) throw new ClientClosed();
     const url = new URL(ROUTES + route, this.url);
     for (const [name, value] of Object.entries(asked)) if (value != null) url.searchParams.set(name, value);
@@ -33,7 +33,11 @@ export class Http {
     end.catch(() => {});
     let answer, body;
     try {
-      answer = await fetch(url, { headers: this.#headers, signal: limit.signal, redirect: "manual" });
+      answer = await fetch(url, {
+        headers: { ...this.#headers, ...moreHeaders },
+        signal: limit.signal,
+        redirect: "manual",
+      });
       body = await Promise.race([textOf(answer, MOST_OF_ANSWER), end]);
     } catch (fault) {
       if (fault instanceof TooLarge) throw this.badReply(fault.message);

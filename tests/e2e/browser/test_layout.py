@@ -1,0 +1,86 @@
+"""Header, charts and footer have places of their own, on every screen that people have."""
+
+import pytest
+from playwright.async_api import Page
+
+from tests.e2e.browser.charts import loaded
+from tests.e2e.browser.conftest import OpenPage
+from tests.support.running_relay import Running
+
+SIZES = [
+    (1440, 900), (1280, 800), (1100, 800), (1024, 768), (900, 700), (768, 1024), (390, 844), (844, 390), (667, 375),
+]  # fmt: skip
+COUNTS = (1, 2, 4, 8)
+FAULTS = """async () => {
+  const found = [];
+  const box = (element) => element.getBoundingClientRect();
+  const header = document.querySelector("header"), main = document.querySelector("main");
+  const footer = document.querySelector("footer"), bar = document.querySelector("#intervals");
+  const panels = [...document.querySelectorAll(".panel")];
+  const apart = (one, other) =>
+    one.right <= other.left + 1 || other.right <= one.left + 1 ||
+    one.bottom <= other.top + 1 || other.bottom <= one.top + 1;
+  const most = document.documentElement.scrollHeight - innerHeight;
+  for (const top of [0, most / 2, most]) {
+    scrollTo(0, top);
+    await new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)));
+    if (Math.abs(box(header).top) > 1) found.push(`the header is at ${box(header).top} after a scroll to ${top}`);
+  }
+  if (box(footer).bottom > innerHeight + 1) found.push("the footer cannot be reached");
+  scrollTo(0, 0);
+  if (document.documentElement.scrollWidth > innerWidth) found.push("the page is too wide");
+  const places = { header, footer, ...panels };
+  for (const [name, element] of Object.entries(places))
+    for (const [other, second] of Object.entries(places))
+      if (name < other && !apart(box(element), box(second))) found.push(`${name} lies across ${other}`);
+  for (const parts of [header, ...header.querySelectorAll(".tools, #layouts")].map((one) => [...one.children]))
+    for (const one of parts)
+      for (const other of parts)
+        if (one !== other && !apart(box(one), box(other))) found.push(`${one.id} lies across ${other.id}`);
+  for (const panel of panels) {
+    const head = panel.querySelector(".head"), plot = box(panel.querySelector(".plot"));
+    if (plot.height < 150) found.push(`a chart is ${plot.height} high`);
+    if (plot.bottom > box(panel).bottom + 1) found.push("a chart is cut off");
+    if (head.scrollWidth > head.clientWidth) found.push(`${head.innerText} is cut off by ${head.scrollWidth}`);
+  }
+  const chosen = box(bar.querySelector("[aria-pressed=true]"));
+  if (chosen.left < box(bar).left - 1 || chosen.right > box(bar).right + 1) found.push("the interval is out of sight");
+  return found;
+}"""
+
+
+async def faults(page: Page) -> list[str]:
+    """Return what lies across what, and what is out of sight; empty as it should be."""
+    await page.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+    found: list[str] = await page.evaluate(FAULTS)
+    return found
+
+
+@pytest.mark.parametrize(("width", "height"), SIZES)
+async def test_nothing_lies_across_anything(relay: Running, open_page: OpenPage, width: int, height: int) -> None:
+    is_phone = min(width, height) < 400
+    page = await open_page(
+        f"{relay.url}/#BTCUSDT@1m,EUR/USD@1h",
+        viewport={"width": width, "height": height},
+        is_mobile=is_phone,
+        has_touch=is_phone,
+    )
+    await loaded(page, 2)
+    for count in COUNTS:
+        await page.keyboard.press(str(count))
+        await loaded(page, count)
+        for scheme in ("light", "dark"):
+            await page.emulate_media(color_scheme=scheme)
+            assert await faults(page) == [], (count, scheme)
+
+
+@pytest.mark.parametrize("width", [900, 1000, 1100, 390])
+async def test_the_chosen_interval_is_in_sight_wherever_it_stands(
+    relay: Running, open_page: OpenPage, width: int
+) -> None:
+    page = await open_page(f"{relay.url}/#BTCUSDT@1s", viewport={"width": width, "height": 800})
+    await loaded(page)
+    for interval in ("1s", "5m", "12h", "1M"):
+        await page.evaluate("(interval) => { location.hash = `BTCUSDT@${interval}` }", interval)
+        await page.locator(f'#intervals [aria-pressed=true]:text-is("{interval}")').wait_for()
+        assert await faults(page) == []
