@@ -200,13 +200,13 @@ class Progress:
             self._last_closed = open_time
             self._due = next_open(self._interval, open_time) if is_known else None
             self._settle(open_time)
-            self._remember(candle)
-        elif self._last_open is not None and open_time < self._last_open:
+            # A gap may have been repaired by a revision before the stream came past it.
+            return self._remember(candle)
+        if open_time in self._told or (self._last_open is not None and open_time < self._last_open):
             return False
-        else:
-            if self._last_closed is None and is_known:
-                self._due = open_time
-            self._last_open = open_time
+        if self._last_closed is None and is_known:
+            self._due = open_time
+        self._last_open = open_time
         return True
 
     # -- what may be missing -----------------------------------------------------------------------------------------

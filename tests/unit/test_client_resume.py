@@ -115,6 +115,17 @@ def test_revision_to_what_the_reader_has_is_not_told() -> None:
     assert progress.take_update(update(START, is_revised=True))
 
 
+def test_what_a_revision_brought_of_a_gap_is_not_brought_again() -> None:
+    progress = under_way()
+    progress.take_gap(START + 60, START + 120)
+    assert progress.take_update(update(START + 120, is_closed=False))
+    assert progress.take_update(update(START + 60, is_revised=True))
+    assert not progress.take_update(update(START + 60, is_closed=False))
+    (opened,) = progress.take_snapshot(snapshot(START + 60, START + 120), START + 130)
+    assert isinstance(opened, Update)
+    assert (opened.candle.time, opened.is_closed, progress.resume_from()) == (START + 120, False, START + 60)
+
+
 def test_what_came_before_the_first_candle_is_not_told() -> None:
     progress = Progress("1m", StreamOptions(bars=1))
     progress.confirm(START + 10)

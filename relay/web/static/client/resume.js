@@ -119,13 +119,12 @@ export class Progress {
       this.lastClosed = openTime;
       this.#due = this.length === null ? null : this.#nextOpen(openTime);
       this.#settle(openTime);
-      this.#remember(candle);
-    } else if (this.lastOpen !== null && openTime < this.lastOpen) {
-      return false;
-    } else {
-      if (this.lastClosed === null && this.length !== null) this.#due = openTime;
-      this.lastOpen = openTime;
+      // A gap may have been repaired by a revision before the stream came past it.
+      return this.#remember(candle);
     }
+    if (this.#told.has(openTime) || (this.lastOpen !== null && openTime < this.lastOpen)) return false;
+    if (this.lastClosed === null && this.length !== null) this.#due = openTime;
+    this.lastOpen = openTime;
     return true;
   }
 
