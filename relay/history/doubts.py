@@ -34,6 +34,7 @@ class Doubt(NamedTuple):
 
     With `is_row` it is one open time, at which there is a row that cannot be used. With `is_sparse` there are rows in
     it, with so many holes between or with values that had to be widened, and all of it is taken to be known meanwhile.
+    With `is_bare` no answer about it had any row at all: it does not even say where candles begin.
     """
 
     span: Span
@@ -41,6 +42,7 @@ class Doubt(NamedTuple):
     answers: int
     again_at: float
     is_sparse: bool = False
+    is_bare: bool = False
 
 
 class Doubts:
@@ -78,12 +80,20 @@ class Doubts:
         ]
 
     def weigh(
-        self, stream: tuple[str, StreamKey], answered: Span, times: Sequence[int], bad: Collection[int], now: float
+        self,
+        stream: tuple[str, StreamKey],
+        answered: Span,
+        times: Sequence[int],
+        bad: Collection[int],
+        now: float,
+        *,
+        is_bare: bool = False,
     ) -> list[Span]:
         """Take what an answer that was asked for at `now` gave of a span; return which of it is known from now on.
 
         `times` are the open times of all its rows in the span, ascending; those in `bad` have values that make no
-        sense."""
+        sense. `is_bare` says that the answer had no row, elsewhere neither.
+        """
         before = self.of(stream)
         doubts = [part for doubt in before for part in ([doubt] if doubt.is_sparse else _outside(doubt, answered))]
         rows = {doubt.span.start: doubt for doubt in before if doubt.is_row}
@@ -93,9 +103,9 @@ class Doubts:
         for hole in holes:
             parts = [(doubt, span) for doubt in empty for span in clip_spans((doubt.span,), *hole)]
             new = gaps_between(merge_spans(span for _, span in parts), *hole)
-            agreed = [_grown(span, False, doubt, now) for doubt, span in parts]
+            agreed = [_grown(span, False, doubt, now, is_bare=is_bare) for doubt, span in parts]
             doubts += [doubt for doubt in agreed if doubt.answers <= len(EMPTY_PAUSES_S)]
-            doubts += [_grown(span, False, None, now) for span in new]
+            doubts += [_grown(span, False, None, now, is_bare=is_bare) for span in new]
         known = gaps_between(merge_spans(doubt.span for doubt in doubts if not doubt.is_sparse), *answered)
         if sparse is not None:
             doubts.append(_grown(sparse, False, None, now)._replace(is_sparse=True))
@@ -107,6 +117,14 @@ class Doubts:
         before = self.of(stream)
         if not any(one.is_sparse and one.span.start <= span.start and span.end <= one.span.end for one in before):
             self._keep(stream, [*before, _grown(span, False, None, now)._replace(is_sparse=True)])
+
+    def is_last(self, stream: tuple[str, StreamKey], time: int, now: float) -> bool:
+        """Say whether an answer that was asked for at `now` is the last one that what is known at a time is held to."""
+        return any(
+            doubt.is_sparse and doubt.answers >= len(EMPTY_PAUSES_S) and doubt.again_at <= now
+            for doubt in self.of(stream)
+            if doubt.span.start <= time < doubt.span.end
+        )
 
     def agree(self, stream: tuple[str, StreamKey], answered: Span, now: float) -> None:
         """Count an answer about a whole sparse span, whatever it brought: that is known by now."""
@@ -195,12 +213,15 @@ def _pause_s(is_row: bool, answers: int) -> float:
     return pauses[min(answers, len(pauses)) - 1]
 
 
-def _grown(span: Span, is_row: bool, before: Doubt | None, now: float) -> Doubt:
+def _grown(span: Span, is_row: bool, before: Doubt | None, now: float, *, is_bare: bool = False) -> Doubt:
     """Return the doubt about a span after one more answer; one that comes within the pause says nothing new."""
-    if before is not None and now < before.again_at:
-        return before._replace(span=span)
-    answers = 1 if before is None else before.answers + 1
-    return Doubt(span, is_row, answers, now + _pause_s(is_row, answers), before is not None and before.is_sparse)
+    if before is None:
+        return Doubt(span, is_row, 1, now + _pause_s(is_row, 1), is_bare=is_bare)
+    before = before._replace(span=span, is_bare=before.is_bare and is_bare)
+    if now < before.again_at:
+        return before
+    answers = before.answers + 1
+    return before._replace(answers=answers, again_at=now + _pause_s(is_row, answers))
 
 
 def _outside(doubt: Doubt, answered: Span) -> list[Doubt]:
@@ -217,7 +238,7 @@ def _joined(doubts: Iterable[Doubt]) -> list[Doubt]:
         if (
             last is not None
             and not (last.is_row or doubt.is_row or last.is_sparse or doubt.is_sparse)
-            and (last.span.end, last.answers) == (doubt.span.start, doubt.answers)
+            and (last.span.end, last.answers, last.is_bare) == (doubt.span.start, doubt.answers, doubt.is_bare)
         ):
             span = Span(last.span.start, doubt.span.end)
             joined[-1] = last._replace(span=span, again_at=max(last.again_at, doubt.again_at))

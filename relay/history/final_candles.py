@@ -80,8 +80,11 @@ class FinalCandles:
             return KnownCandles([], {})
         start = max(0, piece.start - source.info.candles_back * length_s(key.interval))
         spans = await self._store.spans(source.name, key, start, piece.end)
-        rows = await self._store.read(source.name, key, start, piece.end) if spans else []
-        return KnownCandles(spans, {row.time: row for row in rows if span_at(spans, row.time) is not None})
+        # Rows outside of what is known stand in, since they had to be widened; it is mostly one that is asked for.
+        is_short = piece.end - start <= length_s(key.interval)
+        has_rows = bool(spans) or is_short or bool(self._doubts.of((source.name, key)))
+        rows = await self._store.read(source.name, key, start, piece.end) if has_rows else []
+        return KnownCandles(spans, {row.time: row for row in rows})
 
     async def take(
         self,
@@ -109,7 +112,8 @@ class FinalCandles:
         again = [
             candle
             for candle in candles
-            if span_at(known.spans, candle.time) is not None and next_open(key.interval, candle.time) + grace_s <= now
+            if (candle.time in known.rows or span_at(known.spans, candle.time) is not None)
+            and next_open(key.interval, candle.time) + grace_s <= now
         ]
         changed, found = self._judge(stream, known, again)
         if changed or found:
@@ -120,6 +124,12 @@ class FinalCandles:
         given = self._given.get(stream, {})
         if given:
             candles = [given.get(one.time, one) if is_widened(one) else one for one in candles]
+        if wide:
+            # There may never be a better one.
+            candles = [
+                Candle(*one) if is_widened(one) and self._doubts.is_last(stream, one.time, asked_at) else one
+                for one in candles
+            ]
         # What the live stream put there while the answer was under way is newer.
         spans = await self._store.spans(name, key, *final)
         news = [*changed, *found]
@@ -131,7 +141,8 @@ class FinalCandles:
                 found += [
                     one for one in _part(candles, good, part) if self._doubts.touch(stream, one.time, one.time + 1)
                 ]
-            writes += self._doubts.weigh(stream, part, inside, {*inside}.difference(good), asked_at)
+            bad = {*inside}.difference(good)
+            writes += self._doubts.weigh(stream, part, inside, bad, asked_at, is_bare=not times)
         if given:
             settled = [candle for span in writes for candle in _part(candles, good, span)]
             changed += [one for one in settled if given.pop(one.time, one) != one]

@@ -19,7 +19,7 @@ from relay.core.intervals import length_s, next_open
 from relay.core.model import Candle, StreamKey, parted
 from relay.history.range_walk import HistoryRequest, LiveEdge, PastCandles
 from relay.history.service import HistoryService, live_of
-from relay.history.snapshot import SplicedPast, had_up_to, is_joined, left_out, splice
+from relay.history.snapshot import SplicedPast, had_up_to, is_joined, is_left_open, left_out, splice
 from relay.plugins.provider import Provider
 from relay.protocol import frames
 from relay.protocol.client_requests import PastWanted, Request, SubscribeOptions
@@ -329,7 +329,10 @@ class Joining:
             learnt = series.learn(closed, forming, fetched.asked_at, lost=past.unreadable)
             self._client.hub.tell_after_gaps(stream, learnt, "the provider's history does not have it")
             age_s = self._provider.clock.now() - fetched.asked_at
-            is_current = age_s <= length_s(stream.key.interval) + self._provider.info.close_grace_s
+            grace_s = self._provider.info.close_grace_s
+            is_current = age_s <= length_s(stream.key.interval) + grace_s and not is_left_open(
+                series, fetched.asked_at - grace_s
+            )
         snapshot = splice(
             series,
             self._attachment.closed,
@@ -355,7 +358,7 @@ class Joining:
         settled = math.floor(fetched.asked_at - info.close_grace_s - length_s(self.stream.key.interval))
         end = max([settled, *times, *([series.owed_from()] if series.last is None else [])])
         begin = min([series.needs_from(), *times])
-        return bool(left_out(series, past, begin, end, times, to_end=True))
+        return bool(left_out(series, past, begin, end, times, tail_until=end))
 
     def _with_revised(self, snapshot: SplicedPast, fetched: Fetched, *, is_new: bool) -> SplicedPast:
         told, since = self._attachment, self._wanted.since or 0

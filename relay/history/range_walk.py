@@ -11,7 +11,7 @@ from typing import NamedTuple, Protocol
 from relay.core.clock import ProviderClock
 from relay.core.intervals import length_s, next_open
 from relay.core.model import Budget, Candle, ProviderInfo, StreamKey, unreadable
-from relay.core.spans import FOREVER, Span, gaps_between, merge_spans
+from relay.core.spans import FOREVER, Span, clip_spans, gaps_between, merge_spans, span_at
 from relay.history.doubts import Doubt, holes_beside
 
 # How far ahead of its clock a provider is asked about the present, in case that clock runs behind.
@@ -40,8 +40,9 @@ class PastCandles(NamedTuple):
     `known` are then the spans of which nothing is missing, as far as somebody looked, ascending. Where all that is
     missing are candles that the provider has with values that cannot be used now, `unreadable` names them: each from
     its open time to the next one. They are not among those that were asked for. `doubted` are holes that the provider
-    left before or between the candles, all where it gave none, and after them up to an end that was asked for, which is
-    not believed yet: there may be a candle, or none.
+    left, which is not believed yet: there may be a candle, or none. They lie between the candles; behind the last one,
+    up to what was asked for or what is over by now, unless it is believed that none follows it; before the first one in
+    a range that was asked for, and without a start where fewer were found and an answer without any candle says so.
     """
 
     candles: tuple[Candle, ...]
@@ -153,6 +154,7 @@ class RangeWalk:
         self.stored: list[Span] = []
         self.doubts: Sequence[Doubt] = ()
         self.lost: list[int] = []  # open times of candles that cannot be read, as far as it has gone
+        self._heard: list[Span] = []  # what was passed with nobody vouching for it
         self._reach = asked.limit
         self._is_dense = False
         self._page = self.source.info.candles_per_call
@@ -201,7 +203,7 @@ class RangeWalk:
         doubts = [
             doubt.span
             for doubt in self.doubts
-            if doubt.is_row or not self.is_strict or doubt.span.end - doubt.span.start > most_s
+            if doubt.is_row or doubt.is_sparse or not self.is_strict or doubt.span.end - doubt.span.start > most_s
         ]
         return merge_spans([*self.stored, *(answer.span for answer in self.answers), *doubts])
 
@@ -248,10 +250,38 @@ class RangeWalk:
         """
         if not self.has_hearsay:
             return ()
-        sure = self.stored if self.live is None else merge_spans([*self.stored, self.live])
-        return tuple(
-            hole for part in gaps_between(sure, low, high) for hole in holes_beside(times, part, self.key.interval)
-        )
+        parts = gaps_between(self.sure(), low, high)
+        return tuple(hole for part in parts for hole in holes_beside(times, part, self.key.interval))
+
+    def pass_to(self, at: int, to: int) -> None:
+        """Go from one open time to another: what lies between is read, and known by what `stored` is now."""
+        self._heard += gaps_between(self.sure(), min(at, to), max(at, to))
+        self.at = to
+
+    def is_outdated(self) -> bool:
+        """Say whether the store has come to know of what was passed when nobody vouched for it: it may hold more."""
+        return any(clip_spans(self.stored, *part) for part in self._heard)
+
+    def begin_anew(self) -> None:
+        """Go back to where it began, with the answers that it has."""
+        self.at = self.low if self.is_forward else None
+        self.rows, self.lost, self.open_row, self._heard = [], [], None, []
+
+    def sure(self) -> list[Span]:
+        """Return of which open times the store or the live stream vouches that nothing else is there."""
+        return self.stored if self.live is None else merge_spans([*self.stored, self.live])
+
+    def emptied(self, times: Sequence[int]) -> tuple[Span, ...]:
+        """Return where before the first of `times` there may be candles although a request without a start found none.
+
+        A provider's candles begin somewhere, and an answer that has some says where. One without any says nothing yet.
+        """
+        unsure = [] if self.is_forward else gaps_between(self.sure(), self.low, times[0])
+        if not unsure:
+            return ()
+        said = [answer.span for answer in self.answers if not answer.candles and answer.span != self.live]
+        bare = merge_spans([*said, *(doubt.span for doubt in self.doubts if doubt.is_bare)])
+        return self.doubted(times, self.low, times[0]) if span_at(bare, unsure[-1].end - 1) is not None else ()
 
     def reached(self) -> tuple[int, int]:
         """Return from where to where the request went, once it has what it wants: open times, the end exclusive."""
@@ -357,9 +387,23 @@ def past_of(request: RangeWalk, *, is_complete: bool) -> PastCandles:
         lost = [time for time in lost if time < open_row]
     last_is_closed = open_row is None or not rows or rows[-1].time != open_row
     spans = tuple(Span(time, next_open(request.key.interval, time)) for time in lost) if is_complete else ()
-    doubted: tuple[Span, ...] = ()
-    if is_complete:
-        low = rows[0].time if rows and not request.is_forward else request.low
-        high = rows[-1].time if rows and (request.end is None or request.missing <= 0) else request.high()
-        doubted = request.doubted(sorted([*(row.time for row in rows), *lost]), low, high)
+    doubted = _doubted_of(request, sorted([*(row.time for row in rows), *lost]), last_is_closed) if is_complete else ()
     return PastCandles(tuple(rows), last_is_closed, is_complete and not lost, unreadable=spans, doubted=doubted)
+
+
+def _doubted_of(request: RangeWalk, times: Sequence[int], last_is_closed: bool) -> tuple[Span, ...]:
+    if not times:
+        return request.doubted(times, request.low, request.high())
+    low = request.low if request.is_forward else times[0]
+    doubted = request.doubted(times, low, times[-1])
+    if request.missing > 0:
+        doubted = (*request.emptied(times), *doubted)
+    if not last_is_closed or (request.is_forward and request.missing <= 0):
+        return doubted
+    follows = next_open(request.key.interval, times[-1])
+    high = request.high()
+    if request.end is None:
+        if span_at(request.sure(), follows) is not None:
+            return doubted  # it stands still: what is too new to be sure of is no other matter
+        high = int(request.source.clock.now()) - length_s(request.key.interval) + 1
+    return (*doubted, *request.doubted(times, follows, high))

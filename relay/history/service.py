@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from relay.core.clock import Clock
 from relay.core.intervals import next_open
-from relay.core.model import Candle, StreamKey, is_unreadable
+from relay.core.model import Candle, StreamKey, is_unreadable, is_widened
 from relay.core.spans import FOREVER, Span, clip_spans, span_at
 from relay.history.doubts import Doubt
 from relay.history.identity_checks import IdentityChecks
@@ -92,8 +92,9 @@ class HistoryService:
         if found is not None:
             return found
         past = await self.candles(asked)
-        # What comes before the first candle and after the last may be asked for by anybody.
-        ends = (past.candles[0].time, past.candles[-1].time) if past.candles else (0, FOREVER)
+        # What comes before the first candle of all and after the last may be asked for by anybody.
+        begin = past.candles[0].time if past.candles and asked.start is not None else 0
+        ends = (begin, past.candles[-1].time) if past.candles else (0, FOREVER)
         doubted = (*clip_spans(past.doubted, *ends), *past.unreadable)
         return EncodedCandles((encode(past.candles),), past.last_is_closed, doubted)
 
@@ -174,7 +175,10 @@ class HistoryService:
                 return PastCandles((), True, True), ""
             ended = self.calls.ended
             if await self._advance(request, high):
-                return past_of(request, is_complete=True), origin
+                if not request.is_outdated():
+                    return past_of(request, is_complete=True), origin
+                request.begin_anew()
+                continue
             if not source.has_history:
                 return await self._all_stored(request, high), origin
             if ended != self.calls.ended:
@@ -238,6 +242,8 @@ class HistoryService:
         """
         if after is not None and self.calls.doubts.touch((provider, key), after + 1, candle.time):
             after = None
+        if is_widened(candle):
+            self.calls.doubts.look_again((provider, key), Span(candle.time, candle.time + 1), self._clock.monotonic())
         return self._store.put_closed(provider, key, candle, after, is_revised=is_revised)
 
     @property
@@ -317,9 +323,12 @@ class HistoryService:
                 return None
         doubted: tuple[Span, ...] = ()
         if request.has_hearsay:
-            if chunks:
-                low, high = chunks[0].times[0], chunks[-1].times[-1]
-            doubted = request.doubted([time for chunk in chunks for time in chunk.times], low, high)
+            times = [time for chunk in chunks for time in chunk.times]
+            if times:
+                low, high = times[0], times[-1]
+            doubted = request.doubted(times, low, high)
+            if times and count < request.limit:
+                doubted = (*request.emptied(times), *doubted)
         self.served["cache" if is_remembered and stored.is_remembered else "store"] += 1
         used = [answer for answer in request.answers if answer.span.start < end]
         # What the live stream knows was adopted first.
@@ -352,11 +361,11 @@ class HistoryService:
                 break  # else old candles were deleted in between: what was known then is not known now
         if request.is_forward:
             request.rows += rows
-            request.at = to
-        elif at != to:
-            # Without anything known it stands at the present still, which moves on.
+        else:
             request.rows[:0] = rows
-            request.at = to
+        # Without anything known it stands at the present still, which moves on.
+        if request.is_forward or at != to:
+            request.pass_to(at, to)
         return request.missing <= 0 or (to >= high if request.is_forward else to <= 0)
 
     async def _rows(self, request: RangeWalk, start: int, end: int) -> list[Candle]:

@@ -90,6 +90,12 @@ def had_up_to(series: Series, since: int, now: float) -> int | None:
     return None if is_reached else had
 
 
+def is_left_open(series: Series, at: float) -> bool:
+    """Say whether the newest candle was over at a moment and still stands as open: nobody could say how it closed."""
+    last = series.last
+    return last is not None and not series.last_is_closed and next_open(series.key.interval, last.time) <= at
+
+
 def splice(
     series: Series,
     told: Mapping[int, Candle],
@@ -149,12 +155,16 @@ def splice(
     end = series.owed_from() if last is None else last.time
     end = end if before is None else min(end, before)
     gaps = list(dict.fromkeys(_gaps(series, past, times, begin, end, is_new=before is None)))
-    holes = [] if begin is None else left_out(series, past, begin, end, times, to_end=names_holes)
-    is_complete = past.is_complete and not gaps and not holes
+    until = answered_from(series) if names_holes else None
+    holes = [] if begin is None else left_out(series, past, begin, end, times, tail_until=until)
+    is_complete = past.is_complete and not gaps and not holes and not _may_be_cut(series, past, candles, wanted, end)
     if names_holes:
+        if holes and past.candles and holes[-1].start > past.candles[-1].time and _is_long(holes[-1], series):
+            # An instrument that was halted or away for long has none there.
+            holes = holes[:-1]
         if holes and holes[0].start == begin and begin <= min(times, default=begin):
             # Nobody knows whether there was a candle before it, so that is where the provider's candles begin.
-            holes = holes[holes[0].end - begin > MOST_LEFT_OUT * length_s(series.key.interval) :]
+            holes = holes[_is_long(holes[0], series) :]
         told_of = merge_spans(Span(*gap) for gap in gaps)
         gaps = sorted([*gaps, *(SeriesGap(*part) for hole in holes for part in gaps_between(told_of, *hole))])
     if not past.is_complete and not gaps and wanted.since is not None and wanted.bars is None:
@@ -164,23 +174,27 @@ def splice(
 
 
 def left_out(
-    series: Series, past: PastCandles, begin: int, end: int, times: Collection[int] = (), *, to_end: bool
+    series: Series,
+    past: PastCandles,
+    begin: int,
+    end: int,
+    times: Collection[int] = (),
+    *,
+    tail_until: int | None = None,
 ) -> list[SeriesGap]:
     """Return where a candle may be missing between two open times, the first of them one: the provider left it out.
 
     That is no gap, unless each interval has a candle: nobody knows of one. It is told as revised once it is found.
-    `times` are the open times of candles that are known from elsewhere. With `to_end` it counts as left out, too, what
-    lies between the answer's last candle and what the stream itself answers for.
+    `times` are the open times of candles that are known from elsewhere. What lies behind the answer's last candle
+    counts up to `tail_until`, and not at all without it.
     """
-    doubted = [*past.doubted]
-    interval = series.key.interval
-    if to_end and past.candles and past.is_whole:
-        tail = Span(next_open(interval, past.candles[-1].time), answered_from(series) or 0)
-        # An instrument that was halted or away for long has none there.
-        doubted += [tail] if tail.end - tail.start <= MOST_LEFT_OUT * length_s(interval) else []
+    doubted = past.doubted
+    if past.candles:
+        tail = past.candles[-1].time + 1
+        doubted = (*clip_spans(doubted, 0, tail), *clip_spans(doubted, tail, tail_until or 0))
     if not doubted:
         return []
-    ordered = sorted(times)
+    interval, ordered = series.key.interval, sorted(times)
     return [
         SeriesGap(at, until)
         for part in clip_spans(doubted, begin, end)
@@ -188,6 +202,21 @@ def left_out(
         for start, until in series.market.open_parts(*hole, length_s(interval))
         if (at := _open_from(interval, start, times, begin)) < until
     ]
+
+
+def _is_long(hole: SeriesGap, series: Series) -> bool:
+    return hole.end - hole.start > MOST_LEFT_OUT * length_s(series.key.interval)
+
+
+def _may_be_cut(series: Series, past: PastCandles, candles: Sequence[Candle], wanted: PastWanted, end: int) -> bool:
+    """Say whether there are fewer candles than asked for, and nobody vouches that there are none before them."""
+    if wanted.bars is None or len(candles) >= wanted.bars:
+        return False
+    first = candles[0].time if candles else end
+    since = 0 if wanted.since is None else wanted.since + 1
+    interval = series.key.interval
+    holes = [hole for part in clip_spans(past.doubted, since, first) for hole in holes_beside((), part, interval)]
+    return any(series.market.open_parts(*hole, length_s(interval)) for hole in holes)
 
 
 def _gaps(

@@ -15,8 +15,8 @@ from typing import Concatenate, NamedTuple, ParamSpec, TypeVar
 from relay.core.clock import Clock
 from relay.core.errors import StoreError
 from relay.core.intervals import INTERVALS
-from relay.core.model import Candle, StreamKey
-from relay.core.spans import Span, clip_spans
+from relay.core.model import Candle, StreamKey, is_widened
+from relay.core.spans import Span, clip_spans, gaps_between, span_at
 from relay.storage.chunks import EMPTY, WINDOW, Chunk, window_s
 from relay.storage.database import Database, FileChecks
 from relay.storage.documents import Documents
@@ -368,10 +368,12 @@ class Store:
     # Writing
 
     async def add(self, provider: str, key: StreamKey, candles: Sequence[Candle], span: Span | None) -> None:
-        """Store closed candles and the span that they fill, in one transaction; a kill after the return loses nothing.
+        """Store closed candles and the span that they fill; a kill after the return loses nothing.
 
-        `candles` must hold every candle of `span`. Raises `StoreError` when they cannot be written now: then they
-        wait in memory, where reads see them, and are written later. Being cancelled does not undo the write.
+        `candles` must hold every candle of `span`. Those that had to be widened stand in for what is not known: they
+        are read, and their open times are left out of the span, so that they are asked for again, in later runs too.
+        Raises `StoreError` when they cannot be written now: then they wait in memory, where reads see them, and are
+        written later. Being cancelled does not undo the write.
         """
         if self._writer.is_closing:
             raise StoreError("the store is closed")
@@ -386,7 +388,8 @@ class Store:
         """Queue a closed candle of the live stream, or its revision; never blocks, written within about 0.25 s.
 
         `after` is the open time of the closed candle delivered before it when nothing is missing between the two:
-        then the time between them counts as known, too. Returns the number of the revision, if it is one.
+        then the time between them counts as known, too. One that had to be widened stands in, as for `add`. Returns the
+        number of the revision, if it is one.
         """
         if self._writer.is_closing:
             self._queue.dropped += 1
@@ -413,12 +416,22 @@ class Store:
             span = Span(max(span.start, 0), min(span.end, LATEST_TIME))
             if span.end <= span.start:
                 span = None
-        if not good and span is None:
-            return self._queue.number
+        wide = [Span(candle.time, candle.time + 1) for candle in candles if is_widened(candle)]
+        if wide and span is not None:
+            for part in gaps_between(wide, *span):
+                inside = tuple(candle for candle in good if part.start <= candle.time < part.end)
+                self._push(provider, key, inside, part, revision)
+            good, span = tuple(candle for candle in good if span_at(wide, candle.time) is not None), None
+        if good or span is not None:
+            self._push(provider, key, good, span, revision)
+        return self._queue.number
+
+    def _push(
+        self, provider: str, key: StreamKey, good: tuple[Candle, ...], span: Span | None, revision: int | None
+    ) -> None:
         write = self._queue.push((provider, key), good, span, revision)
         self._loader.note(write)
         for lost in self._queue.drop_excess():
             self._loader.forget(lost.stream)
             self._revisions_lost = max(self._revisions_lost, lost.revision or 0)
         self._writer.wake()
-        return self._queue.number

@@ -1,7 +1,6 @@
 """Finds what is wrong with a database file: rows, spans and encoded candles against each other; changes nothing."""
 
 import sqlite3
-from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import groupby, pairwise
@@ -133,8 +132,6 @@ class _Verifier:
                 self.add(stream, "a span begins before the one before it ends", span.start)
 
     def check_rows(self, stream: StoredStream, now: float) -> None:
-        spans = merge_spans(stream.spans)
-        starts = [span.start for span in spans]
         shortest = _shortest(stream.key.interval)
         length = window_s(stream.key.interval)
         last: int | None = None
@@ -147,9 +144,6 @@ class _Verifier:
                     chunk = next(chunks, None)
                 candles = []
                 for row in rows:
-                    at = bisect_right(starts, row.time) - 1
-                    if at < 0 or row.time >= spans[at].end:
-                        self.add(stream, "a candle lies outside of what is known", row.time)
                     if row.time > now + FUTURE_S:
                         self.add(stream, "a candle lies in the future", row.time)
                     if last is not None and row.time - last < shortest:

@@ -305,14 +305,6 @@ def test_nothing_is_wrong_with_a_good_file(path: Path) -> None:
     ("sql", "expected"),
     [
         (
-            f"INSERT INTO candles VALUES (1, {START + 18_060}, 1, 1, 1, 1, 1)",
-            ("binance BTCUSDT@1m", "a candle lies outside of what is known", 1),
-        ),
-        (
-            f'UPDATE spans SET "end" = {START + 17_940} WHERE stream_id = 1 AND start = {START}',
-            ("binance BTCUSDT@1m", "a candle lies outside of what is known", 1),
-        ),
-        (
             f'UPDATE spans SET "end" = {START + 20 * 86_400} WHERE stream_id = 2',
             ("binance BTCUSDT@1h", "a span claims to know the future", 1),
         ),

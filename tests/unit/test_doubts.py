@@ -203,3 +203,15 @@ def test_rows_that_had_to_be_widened_are_known_and_looked_at_again_as_a_whole() 
         assert len(doubts.due(STREAM, 0, FOREVER, now)) == 1
         doubts.agree(STREAM, Span(60 * 12, 60 * 15 + 1), now)
     assert doubts.of(STREAM) == ()
+
+
+def test_an_answer_without_any_row_is_told_from_one_that_says_where_candles_begin() -> None:
+    doubts = Doubts()
+    doubts.weigh(STREAM, span(0, 10), [], (), 0.0, is_bare=True)
+    doubts.weigh(STREAM, span(10, 20), minutes(15), (), 0.0)
+    assert [doubt.is_bare for doubt in doubts.of(STREAM)] == [True, False, False]
+    # It stays so while all answers are alike.
+    doubts.weigh(STREAM, span(0, 10), [], (), 31.0, is_bare=True)
+    assert [(doubt.answers, doubt.is_bare) for doubt in doubts.of(STREAM)][:1] == [(2, True)]
+    doubts.weigh(STREAM, span(0, 10), minutes(8), (), 32.0)
+    assert [doubt.is_bare for doubt in doubts.of(STREAM)] == [False] * 4

@@ -315,9 +315,11 @@ async def test_outage_of_years_between_two_spans_ends(bench: Bench) -> None:
 async def test_closed_market_is_asked_for_the_present_only() -> None:
     provider = FakeProvider([minute(n) for n in range(100)], minute(1000))
     async with bench_of(provider, Bench) as bench:
-        assert await bench.ask(limit=10) == PastCandles(finals(*range(90, 100)), True, True)
+        # One answer is not enough to believe that none follows.
+        tail = Span(minute(100), minute(999) + 1)
+        assert await bench.ask(limit=10) == PastCandles(finals(*range(90, 100)), True, True, doubted=(tail,))
         provider.now = minute(1100)
-        assert await bench.ask(limit=10) == PastCandles(finals(*range(90, 100)), True, True)
+        assert (await bench.ask(limit=10)).candles == finals(*range(90, 100))
         assert set(provider.fetched.values()) == {1}
 
 
@@ -926,6 +928,51 @@ async def test_a_hole_between_rows_is_asked_for_again_by_itself(bench: Bench) ->
     assert bench.provider.calls[1:] == [(minute(14), minute(15), 3)]
 
 
+@pytest.mark.parametrize(("start", "known"), [(minute(17), (17, 560)), (None, (10, 600))])
+async def test_what_is_stored_while_a_request_goes_on_is_in_its_answer(
+    bench: Bench, start: int | None, known: tuple[int, int]
+) -> None:
+    for first, end in ((known[0], 18), (19, known[1])):
+        await bench.store.add("fake", KEY, finals(*range(first, end)), Span(minute(first), minute(end)))
+    bench.provider.left_out.add(minute(18))
+    await bench.ask(start=minute(18), end=minute(19) - 1)
+    # The walk comes past minute 18, which is in doubt, and goes on to what nobody has asked for yet.
+    bench.provider.entered.clear()
+    bench.provider.gate = asyncio.Event()
+    request = asyncio.create_task(bench.ask(start=start, end=minute(599), limit=595))
+    await bench.provider.entered.wait()
+    await bench.store.add("fake", KEY, finals(18), Span(minute(18), minute(19)))
+    bench.provider.gate.set()
+    past = await request
+    assert minute(18) in [candle.time for candle in past.candles]
+    assert past.doubted == ()
+
+
+async def test_an_answer_without_a_candle_makes_no_short_past_complete(bench: Bench) -> None:
+    times, bench.provider.times = bench.provider.times, []
+    live = LiveEdge(since=minute(599) + 1, candle=unfinished(minute(600)), is_closed=False)
+    asked = HistoryRequest(bench.provider, KEY, start=None, end=None, limit=5, live=lambda: live)
+    for _ in range(2):
+        past = await bench.history.candles(asked)
+        assert (past.candles, past.doubted) == ((unfinished(minute(600)),), (Span(0, minute(599) + 1),))
+        assert (await bench.history.text(asked)).doubted == past.doubted
+    # Where it has some, it says where they begin.
+    bench.provider.times = times
+    bench.provider.now += EMPTY_PAUSES_S[0]
+    assert (await bench.history.candles(asked)).doubted == ()
+    async with bench_of(FakeProvider([minute(598), minute(599), minute(600)], minute(600) + 30), Bench) as young:
+        past = await young.ask(limit=5)
+        assert (past.candles, past.doubted) == ((*finals(598, 599), unfinished(minute(600))), ())
+
+
+async def test_it_is_believed_that_none_follows_when_four_answers_agree(bench: Bench) -> None:
+    bench.provider.times = [minute(n) for n in range(100)]
+    for pause_s in EMPTY_PAUSES_S:
+        assert (await bench.ask(limit=10)).doubted[0].start == minute(100)
+        bench.provider.now += pause_s
+    assert (await bench.ask(limit=10)).doubted == ()
+
+
 async def test_a_hole_that_only_an_answer_of_this_moment_has_is_doubted_as_well(bench: Bench) -> None:
     bench.provider.left_out = {minute(599)}
     past = await bench.ask(limit=3)
@@ -1139,6 +1186,32 @@ async def test_a_row_that_is_always_to_be_widened_is_believed_when_four_answers_
         bench.provider.now += pause_s
     assert len(bench.provider.calls) == 1 + len(EMPTY_PAUSES_S)
     assert bench.history.calls.doubts.count("fake") == 0
+    assert await bench.store.spans("fake", KEY, 0, minute(30)) == [Span(minute(17), minute(19) + 1)]
+
+
+@pytest.mark.parametrize("comes_from_history", [True, False])
+async def test_a_candle_that_had_to_be_widened_is_asked_for_again_by_the_next_run(
+    bench: Bench, comes_from_history: bool
+) -> None:
+    if comes_from_history:
+        bench.provider.changed[minute(18)] = lifted(18)
+        await bench.ask(start=minute(17), end=minute(19))
+    else:
+        bench.history.keep("fake", KEY, final(minute(17)), None)
+        bench.history.keep("fake", KEY, lifted(18), minute(17))
+        bench.history.keep("fake", KEY, final(minute(19)), minute(18))
+        past = await bench.ask(start=minute(17), end=minute(19))
+        assert (past.candles[1], bench.provider.calls) == (lifted(18), [])
+    told: list[News] = []
+    again = Bench(bench.provider, bench.store)
+    again.history.calls.on_news = told.append
+    bench.provider.changed.clear()
+    bench.provider.calls.clear()
+    for _ in range(2):
+        assert (await again.ask(start=minute(17), end=minute(19))).candles == finals(17, 18, 19)
+    assert [call[:2] for call in bench.provider.calls] == [(minute(18), minute(18) + 1)]
+    assert told == [News("fake", KEY, [*finals(18)], [], bench.provider.now)]
+    await again.history.close()
 
 
 async def test_what_was_given_stands_where_the_row_had_to_be_widened(bench: Bench) -> None:

@@ -50,6 +50,7 @@ START = 1_764_000_000
 """A whole minute, at which the loop's time begins."""
 LENGTH_S = {"1s": 1, "1m": 60}
 GRACE_S = 5.0
+ALL = (0, 5000)
 LAST_S = 90.0
 """So long everything behaves at the end, for what is owed to come."""
 
@@ -71,8 +72,6 @@ class Join(NamedTuple):
     closed_only: bool = False
     throttle_ms: int = 0
     stays_s: float = 1000.0
-    off_s: int = 0
-    """So long after an open time its `since` lies."""
     again_s: float | None = None
     """So long after it joined it subscribes again, with other options and a longer past."""
 
@@ -95,10 +94,12 @@ class Play(NamedTuple):
     broken_s: tuple[float, float] = (0.0, 0.0)
     lacks_s: tuple[float, float] = (0.0, 0.0)
     """When answers leave out rows, for less than the grace: what is missing for longer is taken not to be there."""
-    lacks: tuple[int, int] = (0, 5000)
+    lacks: tuple[int, int] = ALL
     """Which rows those are: from the first number to the second, counted back from the newest."""
     spoils_s: tuple[float, float] = (0.0, 0.0)
-    """When the row that closed two candles ago cannot be read."""
+    """When a row cannot be read."""
+    spoilt: int = 3
+    """Which row that is, counted back from the one that is open."""
     linger_s: float = 5.0
 
 
@@ -200,7 +201,7 @@ class Venue:
         if self._is_within(self._play.lacks_s):
             newer, older = (max(0, len(times) - count) for count in self._play.lacks)
             times = [*times[:older], *times[newer:]]
-        spoilt = opened - 3 * truth.length_s if self._is_within(self._play.spoils_s) else None
+        spoilt = opened - self._play.spoilt * truth.length_s if self._is_within(self._play.spoils_s) else None
         return [unreadable(time) if time == spoilt else truth.state(time, now) for time in times]
 
 
@@ -347,10 +348,14 @@ class Scene:
             missing = [] if reached is None else list(self.truth.times_between(reached, until))
             if missing:
                 self.faults.append(f"complete, and lacks {missing}")
-        if self.play.lacks_s != (0.0, 0.0) or join.since_s is not None or join.bars is None:
-            return  # an answer without rows is how a provider says where its candles begin, too
-        never_fails = self.play.broken_s[0] >= self.play.broken_s[1] and not any(one.failure for one in self.play.calls)
-        if count < join.bars and (is_complete or never_fails):
+            opened = snapshots[0]["candles"][-1]["time"] if count and not snapshots[0]["last_is_closed"] else now
+            if self.truth.ends_at(opened) <= now - 2 * GRACE_S:
+                self.faults.append(f"complete, and {opened} is still open")
+        lacks_some = self.play.lacks_s != (0.0, 0.0)
+        if join.since_s is not None or join.bars is None or (lacks_some and self.play.lacks != ALL):
+            return  # an answer with some rows is how a provider says where its candles begin
+        may_fail = self.play.broken_s[0] < self.play.broken_s[1] or any(one.failure for one in self.play.calls)
+        if count < join.bars and (is_complete or not (may_fail or lacks_some)):
             self.faults.append(f"{count} candles of {join.bars}, complete: {is_complete}")
 
     async def _ask(self, context: ConnectionContext, at_s: float) -> None:
@@ -506,6 +511,24 @@ PLAYS: Mapping[str, Play] = {
     "left out of what was missed while the stream was lost": Play(
         "1s", 10.0, 60.0, (Join(0.0),), opens_after_s=12.0, lives_s=(10.0,), lacks_s=(33.0, 38.0)
     ),
+    "a row that cannot be read, of what the stream left open": Play(
+        "1m",
+        40.0,
+        90.0,
+        (Join(0.0), Join(50.0, since_s=60)),
+        is_closed_only=True,
+        lives_s=(10.0, *[0.0] * 200),
+        broken_s=(12.0, 49.5),
+        spoils_s=(49.0, 52.0),
+        spoilt=1,
+    ),
+    "nothing at all of what was asked for": Play("1m", 25.2, 30.0, (Join(3.0, bars=7),), lacks_s=(2.1, 6.1)),
+    "nothing at all of what somebody else asked for a while before": Play(
+        "1m", 25.2, 30.0, (Join(18.0, bars=7, closed_only=True),), asks_s=(5.5,), lacks_s=(2.1, 6.1)
+    ),
+    "owed long before the answer, which ends before that": Play(
+        "1s", 10.0, 60.0, (Join(0.0), Join(29.0, since_s=15)), opens_after_s=40.0, lacks_s=(28.0, 38.0), lacks=(0, 30)
+    ),
     "joining while a throttle holds an update": Play(
         "1m", 5.0, 60.0, (Join(0.0, throttle_ms=10_000), Join(17.0, bars=3, throttle_ms=10_000)), every_s=1.0
     ),
@@ -545,7 +568,7 @@ plays = st.builds(
     mute_s=st.tuples(st.integers(0, 40).map(float), st.sampled_from([0.0, 0.0, 60.0])),
     broken_s=st.tuples(st.integers(0, 40).map(float), st.sampled_from([0.0, 0.0, 60.0])),
     lacks_s=st.just((0.0, 0.0)) | st.integers(0, 400).map(lambda tenths: (tenths / 10, tenths / 10 + 4)),
-    lacks=st.sampled_from([(0, 5000), (0, 3), (2, 4), (1, 9)]),
+    lacks=st.sampled_from([ALL, (0, 3), (2, 4), (1, 9)]),
     spoils_s=st.just((0.0, 0.0)) | st.integers(0, 400).map(lambda tenths: (tenths / 10, tenths / 10 + 4)),
     linger_s=st.sampled_from([5.0, 0.3]),
 )

@@ -9,7 +9,7 @@ from relay.core.model import Candle, OpenHours, PriceUpdate, StreamKey
 from relay.core.spans import Span
 from relay.core.trading_hours import TradingHours
 from relay.history.range_walk import PastCandles
-from relay.history.snapshot import SplicedPast, had_up_to, is_joined, splice
+from relay.history.snapshot import SplicedPast, had_up_to, is_joined, is_left_open, splice
 from relay.protocol.client_requests import PastWanted as Wanted
 from relay.streams.gaps import SeriesGap
 from relay.streams.hub import Hub
@@ -211,6 +211,42 @@ def test_what_may_be_where_the_candles_begin_is_no_gap_however_long_ago_it_is_as
     assert list(gaps) == [SeriesGap(5001 * 60, 10_008 * 60)]
     gaps = splice(series, {}, past, Wanted(since=9990 * 60), names_holes=True).gaps
     assert list(gaps) == [SeriesGap(9991 * 60, 10_008 * 60)]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "is_complete"),
+    [(Wanted(bars=2), False), (Wanted(bars=1), True), (Wanted(bars=9, since=9 * 60), True), (Wanted(bars=0), True)],
+)
+def test_where_nobody_vouches_that_there_are_no_older_ones_fewer_than_asked_for_are_not_complete(
+    wanted: Wanted, is_complete: bool
+) -> None:
+    past = PastCandles((candle(10),), False, True, doubted=(Span(0, 10 * 60),))
+    snapshot = splice(live(opened=10), {}, past, wanted, names_holes=True)
+    assert (snapshot.is_complete, list(snapshot.gaps)) == (is_complete, [])
+    # Not so where the provider's candles begin there.
+    assert splice(live(opened=10), {}, past._replace(doubted=()), wanted).is_complete
+
+
+def test_what_an_answer_lacks_behind_its_last_candle_is_a_gap_until_it_is_believed() -> None:
+    past = PastCandles(candles((7, 8)), True, True, doubted=(Span(9 * 60, 12 * 60 + 5),))
+    series = live(promised_at=12 * 60.0)
+    snapshot = splice(series, {}, past, Wanted(bars=2), names_holes=True)
+    assert (snapshot.is_complete, list(snapshot.gaps)) == (False, [SeriesGap(9 * 60, 11 * 60 + 1)])
+    snapshot = splice(series, {}, past._replace(doubted=()), Wanted(bars=2), names_holes=True)
+    assert (snapshot.is_complete, list(snapshot.gaps)) == (True, [])
+    assert splice(series, {}, past, Wanted(bars=2)).is_complete
+    # An instrument that was away for long has none, but that is not known before it is believed.
+    long = past._replace(doubted=(Span(9 * 60, 600 * 60),))
+    snapshot = splice(live(promised_at=600 * 60.0), {}, long, Wanted(bars=2), names_holes=True)
+    assert (snapshot.is_complete, list(snapshot.gaps)) == (False, [])
+
+
+def test_a_candle_is_left_open_where_the_answer_about_what_was_missed_cannot_close_it() -> None:
+    series = live(9, opened=10)
+    series.learn((), None, 700.0, lost=((10 * 60, 11 * 60),))
+    assert [is_left_open(series, at) for at in (659.9, 660.0)] == [False, True]
+    series.learn((candle(10),), None, 700.0)
+    assert not is_left_open(series, 700.0)
 
 
 def test_a_gap_told_to_one_client_is_kept_for_repair_once() -> None:
