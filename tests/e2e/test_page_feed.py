@@ -72,3 +72,24 @@ async def test_page_that_the_relay_sent_away_can_still_be_used(relay: StandInRel
     assert "too many invalid messages" in ended["text"]
     await feed.call("follow", "ETHUSDT@1m")
     assert relay.attempts == 1
+
+
+async def test_a_candle_that_was_scrolled_back_to_is_revised_live(relay: StandInRelay, feed: JsClient) -> None:
+    await feed.start("follow", "BTCUSDT@1m")
+    await feed.until("reset")
+    older = [relay.markets[BTC][0]._replace(time=START - 60 * back, close=7.0) for back in (2, 1)]
+    revised = {"is_closed": True, "revised": True, "backfilled": False}
+    # Nobody has scrolled back to it yet: alone it would stand before a hole.
+    await relay.say(relay.update(BTC, older[0]._replace(close=7.5), **revised))
+    await relay.tick(BTC, 9.0)
+    shown = [*relay.markets[BTC]]
+    closes = [candle.close for candle in shown]
+    assert (await feed.until("candle"))[-1]["closes"] == closes
+    relay.markets[BTC][:0] = older
+    await feed.call("loadOlder")
+    assert (await feed.until("older"))[-1]["closes"] == [7.0, 7.0, *closes]
+    await relay.wait_for_requests(2)
+    # So the relay tells it what is revised of candles from before its first request, too.
+    assert [request.get("since") for request in relay.requests] == [None, shown[-2].time]
+    await relay.say(relay.update(BTC, older[0]._replace(close=7.25), **revised))
+    await feed.until("candle", closes=[7.25, 7.0, *closes])

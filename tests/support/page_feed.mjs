@@ -12,11 +12,13 @@ const say = (value) => process.stdout.write(`${JSON.stringify({ message: value }
 const feed = new Feed({ url, ...JSON.parse(options) });
 feed.addEventListener("connection", () => say({ type: "connection", ...feed.connection }));
 
+let live;
 function follow(name) {
-  const live = feed.follow(name, ({ kind }) => {
+  live = feed.follow(name, ({ kind }) => {
     const { status, text, isComplete, candles } = live;
     const times = candles.entries.filter(({ isClosed }) => isClosed).map(({ time }) => time);
-    say({ type: kind, stream: live.name, status, text, isComplete, times, gaps: candles.gaps });
+    const closes = candles.entries.map(({ close }) => close);
+    say({ type: kind, stream: live.name, status, text, isComplete, times, closes, gaps: candles.gaps });
   });
 }
 
@@ -25,6 +27,7 @@ for await (const line of readline.createInterface({ input: process.stdin })) {
   const [call, ...args] = JSON.parse(line);
   try {
     if (call === "follow") follow(...args);
+    if (call === "loadOlder") feed.loadOlder(live);
     process.stdout.write(`${JSON.stringify({ result: null })}\n`);
   } catch (fault) {
     const { name, message } = /** @type {Error} */ (fault);

@@ -348,7 +348,7 @@ class Scene:
             missing = [] if reached is None else list(self.truth.times_between(reached, until))
             if missing:
                 self.faults.append(f"complete, and lacks {missing}")
-            opened = snapshots[0]["candles"][-1]["time"] if count and not snapshots[0]["last_is_closed"] else now
+            opened = snapshots[0]["candles"][-1]["time"] if count and not snapshots[0]["last_is_closed"] else int(now)
             if self.truth.ends_at(opened) <= now - 2 * GRACE_S:
                 self.faults.append(f"complete, and {opened} is still open")
         lacks_some = self.play.lacks_s != (0.0, 0.0)

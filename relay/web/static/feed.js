@@ -41,6 +41,8 @@ export class Live {
   isComplete = true;
   isAtStart = false;
   isLoading = false;
+  hearsOfOlder = false; // the relay tells what is revised of candles from before the snapshot, too
+  early = []; // such revisions that came while older candles were on their way
   askAgainAt = 0;
   listeners = new Set();
 
@@ -167,16 +169,20 @@ export class Feed extends EventTarget {
     const { symbol, interval } = split(live.name);
     const range = { endTime: first.time - 1, limit: PAGE };
     try {
+      // A subscription has the candles of its snapshot, one that resumes has all: of those it is told what is revised.
+      if (!live.hearsOfOlder) this.#client.subscribe(live.name, { bars: BARS });
+      live.hearsOfOlder = true;
       const { candles } = await this.ask((client) => client.history(symbol, interval, range));
       // The candles may have been replaced meanwhile, by a snapshot for another token.
       if (live.candles.first === first) live.isAtStart = live.candles.prepend(candles) === 0;
+      for (const message of live.early) if (live.candles.at(message.candle.time)) live.candles.put(message);
       live.trouble = null;
     } catch (fault) {
       live.trouble = /** @type {Error} */ (fault).message;
       const waitMs = fault instanceof Refused ? fault.retryAfterMs : null;
       live.askAgainAt = performance.now() + (waitMs ?? PATIENCE_MS);
     } finally {
-      live.isLoading = false;
+      Object.assign(live, { isLoading: false, early: [] });
     }
     live.tell("older");
   }
@@ -287,7 +293,7 @@ export class Feed extends EventTarget {
 
   #onSnapshot(live, { candles, lastIsClosed, isComplete }) {
     live.candles.reset(candles, lastIsClosed);
-    Object.assign(live, { isLoaded: true, isComplete, isAtStart: false });
+    Object.assign(live, { isLoaded: true, isComplete, isAtStart: false, hearsOfOlder: false });
     if (candles.length) live.learnDecimals(candles.slice(-PRICES_LOOKED_AT));
     live.tell("reset");
   }
@@ -298,6 +304,12 @@ export class Feed extends EventTarget {
     live.learnDecimals([message.candle]);
     live.isLoaded = true;
     live.heardAt = performance.now();
+    const { first } = live.candles;
+    if (message.isRevised && first !== undefined && message.candle.time < first.time) {
+      // Alone it would stand before a hole; whoever scrolls back to it has it from history.
+      if (live.isLoading) live.early.push(message);
+      return;
+    }
     if (message.tsEventMs !== null) live.lagMs = Math.max(0, Date.now() + this.#aheadMs - message.tsEventMs);
     const place = live.candles.put(message);
     live.tell("candle", { time: message.candle.time, place, isMoreExact: live.decimals > decimals });
