@@ -53,11 +53,16 @@ class Absences:
         self._absent[provider] = {symbol: was.get(symbol, now) for symbol in stored if symbol.upper() not in listed}
         return ListChange(back, unwatched, len(back) <= max(_FEW, len(stored) // 2))
 
-    async def keep(self, provider: str) -> None:
-        """Store what is remembered of a provider, once what follows from its list was done. Raises `StoreError`."""
+    async def keep(self, provider: str, unanswered: Mapping[str, float]) -> None:
+        """Store what is remembered of a provider, once what follows from its list was done. Raises `StoreError`.
+
+        Who is `unanswered` counts as missing in the next run, as if it were back only then: with the time when that was
+        seen.
+        """
         # What a list showed of another file than the one that is there now does not count.
         if provider in self._absent:
-            body = orjson.dumps({"seen_at": self._clock.wall(), "absent": self._absent[provider]})
+            absent = {**self._absent[provider], **unanswered}
+            body = orjson.dumps({"seen_at": self._clock.wall(), "absent": absent})
             await self._documents.put(f"listed:{provider}", body)
 
     async def _recall(self, provider: str) -> tuple[dict[str, float], float]:

@@ -34,6 +34,8 @@ PATIENCE_S = 5.0
 """So long requests wait for the comparison of what nobody watched before they are answered from what is stored."""
 RETRY_S = (30.0, 1800.0)
 """Time until a comparison that showed nothing is made again: it doubles."""
+PACE_S = 5.0
+"""Time between two checks of symbols that are back with nearly all others, if nobody asks for them."""
 _MOST_SETTLED = 4096
 
 
@@ -42,9 +44,9 @@ class IdentityChecks:
 
     A symbol that was away and is back has its candles set aside at once and gets them back when they prove to be its
     own. On other signs they are compared before they are used again, and set aside for as long as that shows nothing;
-    where nobody watched for long, which is hardly a sign, they are used then. When a comparison showed another
-    instrument, `on_changed` is called with the provider, the symbol, and the open time before which nothing is its own
-    (None: nothing that closed).
+    where nobody watched for long, which is hardly a sign, they are used then. All but these are compared whether
+    anybody asks for them or not. When a comparison showed another instrument, `on_changed` is called with the provider,
+    the symbol, and the open time before which nothing is its own (None: nothing that closed).
     """
 
     def __init__(
@@ -56,6 +58,7 @@ class IdentityChecks:
         again_s: float = AGAIN_S,
         retry_s: tuple[float, float] = RETRY_S,
         patience_s: float = PATIENCE_S,
+        pace_s: float = PACE_S,
     ) -> None:
         self._patience_s = patience_s
         self._store = store
@@ -72,9 +75,11 @@ class IdentityChecks:
             clock,
             on_changed=on_changed,
             on_over=self._end,
+            is_under_way=lambda check: self._checks.get(check.identity) is check,
             again_s=again_s,
             retry_s=retry_s,
             patience_s=patience_s,
+            pace_s=pace_s,
         )
         self._absences = Absences(store.documents, clock)
         # Symbols with stored candles of providers whose list this run has not seen yet; nearly always none.
@@ -124,6 +129,7 @@ class IdentityChecks:
             self.runs.start(check)
 
     async def _end_checks(self) -> None:
+        await self.runs.end_turns()
         tasks = [check.task for check in self._checks.values() if check.task is not None]
         for task in tasks:
             task.cancel()
@@ -161,13 +167,26 @@ class IdentityChecks:
             for check in checks:
                 # What opened in the second in which it was seen to be away is the old one's.
                 check.absent_at = math.ceil(seen.back[check.symbol])
-            for check in checks if seen.is_believed else ():
-                await self._aside.take_away(check)
-                self.runs.start(check)
-            await self._absences.keep(source.name)
+            if seen.is_believed:
+                for check in checks:
+                    # What cannot be written now is tried again by the check.
+                    with suppress(StoreError):
+                        await self._aside.take_away(check)
+                    self.runs.start(check)
+            else:
+                self.runs.start_in_turn(checks)
+            await self._absences.keep(source.name, self._unanswered(source.name))
         except StoreError as error:
             about = event("absence_not_noted", provider=source.name)
             log.debug("who is missing from the list of %s was not stored: %s", source.name, error, extra=about)
+
+    def _unanswered(self, provider: str) -> dict[str, float]:
+        """Return who is back and still to be compared, and since when it was away: the next run has to know."""
+        return {
+            check.symbol: float(check.absent_at)
+            for check in self._checks.values()
+            if check.source.name == provider and check.absent_at is not None and not check.is_aside
+        }
 
     async def note_answer(self, source: CandleSource, key: StreamKey, first: Candle) -> None:
         """Take the first candle of a provider's answer.

@@ -19,7 +19,15 @@ from relay.core.intervals import length_s, next_open
 from relay.core.model import Candle, StreamKey, parted
 from relay.history.range_walk import HistoryRequest, LiveEdge, PastCandles
 from relay.history.service import HistoryService, live_of
-from relay.history.snapshot import SplicedPast, had_up_to, is_joined, is_left_open, left_out, splice
+from relay.history.snapshot import (
+    SplicedPast,
+    had_up_to,
+    is_joined,
+    is_left_open,
+    left_out,
+    splice,
+    without_long_tail,
+)
 from relay.plugins.provider import Provider
 from relay.protocol import frames
 from relay.protocol.client_requests import PastWanted, Request, SubscribeOptions
@@ -358,7 +366,7 @@ class Joining:
         settled = math.floor(fetched.asked_at - info.close_grace_s - length_s(self.stream.key.interval))
         end = max([settled, *times, *([series.owed_from()] if series.last is None else [])])
         begin = min([series.needs_from(), *times])
-        return bool(left_out(series, past, begin, end, times, tail_until=end))
+        return bool(without_long_tail(series, past, left_out(series, past, begin, end, times, tail_until=end)))
 
     def _with_revised(self, snapshot: SplicedPast, fetched: Fetched, *, is_new: bool) -> SplicedPast:
         told, since = self._attachment, self._wanted.since or 0

@@ -156,12 +156,10 @@ def splice(
     end = end if before is None else min(end, before)
     gaps = list(dict.fromkeys(_gaps(series, past, times, begin, end, is_new=before is None)))
     until = answered_from(series) if names_holes else None
-    holes = [] if begin is None else left_out(series, past, begin, end, times, tail_until=until)
+    holes: Sequence[SeriesGap] = [] if begin is None else left_out(series, past, begin, end, times, tail_until=until)
     is_complete = past.is_complete and not gaps and not holes and not _may_be_cut(series, past, candles, wanted, end)
     if names_holes:
-        if holes and past.candles and holes[-1].start > past.candles[-1].time and _is_long(holes[-1], series):
-            # An instrument that was halted or away for long has none there.
-            holes = holes[:-1]
+        holes = without_long_tail(series, past, holes)
         if holes and holes[0].start == begin and begin <= min(times, default=begin):
             # Nobody knows whether there was a candle before it, so that is where the provider's candles begin.
             holes = holes[_is_long(holes[0], series) :]
@@ -202,6 +200,12 @@ def left_out(
         for start, until in series.market.open_parts(*hole, length_s(interval))
         if (at := _open_from(interval, start, times, begin)) < until
     ]
+
+
+def without_long_tail(series: Series, past: PastCandles, holes: Sequence[SeriesGap]) -> Sequence[SeriesGap]:
+    """Leave out what is long behind the answer's last candle: an instrument that was halted or away has none there."""
+    is_tail = holes and past.candles and holes[-1].start > past.candles[-1].time
+    return holes[:-1] if is_tail and _is_long(holes[-1], series) else holes
 
 
 def _is_long(hole: SeriesGap, series: Series) -> bool:

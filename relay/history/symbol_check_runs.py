@@ -1,7 +1,8 @@
 """Checks of symbols on their way: what they compare, how long they wait in between, and what follows."""
 
 import asyncio
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable
 
 from relay.core.clock import Clock
 from relay.core.errors import StoreError
@@ -9,14 +10,15 @@ from relay.core.spans import FOREVER
 from relay.history.aside_candles import AsideCandles
 from relay.history.identity import UNKNOWN, Verdict
 from relay.history.symbol_check import SymbolCheck
-from relay.history.symbol_comparison import SymbolComparison
+from relay.history.symbol_comparison import SymbolComparison, is_tight
 
 
 class SymbolCheckRuns:
-    """Runs checks, each in a task of its own; `on_over` gets those that came to an end.
+    """Runs checks, each in a task of its own; `on_over` gets those that came to an end, `is_under_way` knows the others.
 
     `again_s` is the time between the two comparisons that have to show the same, `retry_s` that until one that showed
-    nothing is made again, and for `patience_s` somebody may wait for the first.
+    nothing is made again, and for `patience_s` somebody may wait for the first. Those that are started in turn are
+    `pace_s` apart.
     """
 
     def __init__(
@@ -27,9 +29,11 @@ class SymbolCheckRuns:
         *,
         on_changed: Callable[[str, str, int | None], None],
         on_over: Callable[[SymbolCheck], None],
+        is_under_way: Callable[[SymbolCheck], bool],
         again_s: float,
         retry_s: tuple[float, float],
         patience_s: float,
+        pace_s: float,
     ) -> None:
         self.again_s = again_s
         self._aside = aside
@@ -37,8 +41,12 @@ class SymbolCheckRuns:
         self._clock = clock
         self._on_changed = on_changed
         self._on_over = on_over
+        self._is_under_way = is_under_way
         self._retry_s = retry_s
         self._patience_s = patience_s
+        self._pace_s = pace_s
+        self._turns: deque[SymbolCheck] = deque()
+        self._turn_task: asyncio.Task[None] | None = None
         self._is_closed = False
 
     def start(self, check: SymbolCheck) -> None:
@@ -50,6 +58,28 @@ class SymbolCheckRuns:
             name = f"identity of {check.source.name} {check.symbol}"
             check.task = asyncio.create_task(self._run(check), name=name)
 
+    def start_in_turn(self, checks: Iterable[SymbolCheck]) -> None:
+        """Run them one after the other, while their provider's budget has plenty left; who is asked for is first."""
+        self._turns.extend(checks)
+        if self._turn_task is None or self._turn_task.done():
+            self._turn_task = asyncio.create_task(self._take_turns(), name="identities in turn")
+
+    async def _take_turns(self) -> None:
+        while self._turns:
+            check = self._turns.popleft()
+            while is_tight(check.source):  # noqa: ASYNC110 (a budget frees by time)
+                await asyncio.sleep(self._pace_s)
+            if self._is_under_way(check):
+                self.start(check)
+                await asyncio.sleep(self._pace_s)
+
+    async def end_turns(self) -> None:
+        """Forget whose turn has not come."""
+        self._turns.clear()
+        if self._turn_task is not None:
+            self._turn_task.cancel()
+            await asyncio.gather(self._turn_task, return_exceptions=True)
+
     def close(self) -> None:
         """Start no more checks."""
         self._is_closed = True
@@ -59,6 +89,8 @@ class SymbolCheckRuns:
         wait_s = least_s
         try:
             while True:
+                if not check.is_aside:
+                    check.is_compared.clear()
                 verdict = await self._comparison.compare(check)
                 try:
                     if verdict.is_same is not None:
@@ -75,7 +107,7 @@ class SymbolCheckRuns:
                 else:
                     pause_s = wait_s
                     wait_s = min(2 * wait_s, most_s)
-                    if not check.is_aside:
+                    if check.is_faint:
                         check.retry_at = self._clock.monotonic() + pause_s
                         return
                 check.is_compared.set()

@@ -25,7 +25,7 @@ class SymbolComparison:
     async def compare(self, check: SymbolCheck) -> Verdict:
         """Ask the provider for a few stored candles, with one call a sample, two where they are gone."""
         found = Verdict(True)
-        if check.is_faint and _is_tight(check.source):
+        if check.is_faint and is_tight(check.source):
             return UNKNOWN
         try:
             async with self._places:
@@ -80,6 +80,6 @@ async def compare_sample(source: CandleSource, key: StreamKey, stored: Sequence[
     return judge_by_longer(stored[-1], await source.candles(StreamKey(key.symbol, longer), start, end, 2))
 
 
-def _is_tight(source: CandleSource) -> bool:
+def is_tight(source: CandleSource) -> bool:
     """Say whether a provider's budget is so far used that a comparison would be felt."""
     return any(budget.limit - budget.used < max(4, budget.limit // 5) for budget in source.budgets())

@@ -389,6 +389,7 @@ class Checked:
             on_changed=lambda *change: self.changes.append(change),
             again_s=0.05,
             retry_s=(0.1, 0.2),
+            pace_s=0.01,
         )
 
     async def kept(self) -> dict[str, int]:
@@ -548,18 +549,58 @@ async def test_absence_is_remembered_for_the_next_run(checked: Checked) -> None:
     await later.close()
 
 
-async def test_list_that_lost_nearly_all_takes_nothing_away(checked: Checked) -> None:
-    venue = Venue(80.0, 0)
+async def lose_nearly_all(checked: Checked, venue: Venue) -> list[str]:
+    """Let a list lose nearly all and have them back; return who they are."""
     names = ["LUNAUSDT", *(f"T{number}" for number in range(9))]
     for name in names[1:]:
         await checked.store.add("venue", StreamKey(name, "1m"), [flat(KEPT, 80.0)], Span(0, KEPT + 1))
     for listed in (names, ["TEST"], names):
         await checked.identity_checks.note_list(venue, listed)
+    return names
+
+
+async def test_list_that_lost_nearly_all_takes_nothing_away(checked: Checked) -> None:
+    venue = Venue(80.0, 0)
+    names = await lose_nearly_all(checked, venue)
     assert checked.identity_checks.told() == []
     assert set(await checked.kept()) == set(names)
-    await checked.identity_checks.settle(venue, KEY)
-    # One call for each end of what is stored, when somebody wants it.
-    assert venue.asked == 2
+    # They are compared all the same, one after the other.
+    await eventually(lambda: all(checked.identity_checks.is_settled(venue, StreamKey(name, "1m")) for name in names))
+    assert set(await checked.kept()) == set(names)
+
+
+async def test_other_coins_are_found_in_a_list_that_had_lost_nearly_all_though_nobody_asks(checked: Checked) -> None:
+    await lose_nearly_all(checked, Venue(5.0, int(NOW) - 600, TODAY))
+    await eventually(lambda: len(checked.identity_checks.set_aside) == 10)
+
+
+async def test_the_next_run_compares_who_was_back_and_not_compared_yet(checked: Checked) -> None:
+    venue = Venue(80.0, 0)
+    venue.used = 6  # so that nobody's turn comes
+    names = await lose_nearly_all(checked, venue)
+    await checked.identity_checks.close()
+    later = IdentityChecks(checked.store, Clock(wall=lambda: NOW))
+    await later.note_list(venue, names)
+    assert not later.is_settled(venue, KEY)
+    await later.close()
+
+
+async def test_who_is_back_while_nothing_can_be_written_is_compared_once_it_can_though_nobody_asks(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "relay.db"
+    store = await Store.open(path, Clock())
+    await store.add("venue", KEY, [flat(KEPT, 80.0)], Span(0, KEPT + 60))
+    checked = Checked(store, Clock(wall=lambda: NOW))
+    venue = Venue(5.0, int(NOW) - 600, TODAY)
+    await checked.identity_checks.note_list(venue, ["BTCUSDT"])
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        await checked.identity_checks.note_list(venue, ["BTCUSDT", "LUNAUSDT"])
+        other.execute("ROLLBACK")
+    await eventually(lambda: bool(checked.identity_checks.set_aside))
+    await checked.identity_checks.close()
+    await store.close()
 
 
 async def test_nobody_is_asked_for_the_sake_of_a_check_while_the_budget_is_short(checked: Checked) -> None:
@@ -588,7 +629,7 @@ async def test_file_that_cannot_be_written_leaves_everything_as_it_is(tmp_path: 
     path = tmp_path / "relay.db"
     store = await Store.open(path, Clock())
     await store.add("venue", KEY, [flat(KEPT, 80.0)], Span(0, KEPT + 60))
-    checked = Checked(store, Clock(wall=lambda: NOW, monotonic=lambda: venue.moment))
+    checked = Checked(store, Clock(wall=lambda: NOW))
     venue = Venue(5.0, int(NOW) - 600, TODAY)
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
@@ -596,8 +637,7 @@ async def test_file_that_cannot_be_written_leaves_everything_as_it_is(tmp_path: 
         assert checked.changes == []
         other.execute("ROLLBACK")
     assert await checked.kept() == {"LUNAUSDT": 1}
-    venue.moment += 60
-    await checked.identity_checks.note_answer(venue, KEY, venue.first())
+    await eventually(lambda: bool(checked.changes))
     assert checked.changes == [("venue", "LUNAUSDT", TODAY)]
     await checked.over()
     assert [name.startswith("LUNAUSDT~2") for name in await checked.kept()] == [True]
