@@ -190,18 +190,21 @@ def holes_beside(times: Sequence[int], part: Span, interval: str) -> list[Span]:
     for time in times[first : bisect_left(times, part.end)]:
         holes[-1:] = [Span(holes[-1].start, time), Span(next_open(interval, time), part.end)]
     if not first:
-        begins = holes[0]
-        is_one = begins.end - begins.start >= _shortest_s(interval) if times else _may_hold_one(begins, interval)
-        holes[:1] = [begins] if is_one else []
+        holes[:1] = [holes[0]] if _may_hold_one(holes[0], interval, times) else []
     return [hole for hole in holes if hole.start < hole.end]
 
 
-def _may_hold_one(span: Span, interval: str) -> bool:
-    """Say whether a candle can open in a span; of a day and less they open at multiples of their length."""
+def _may_hold_one(span: Span, interval: str, times: Sequence[int]) -> bool:
+    """Say whether a candle can open in a span before `times`.
+
+    Candles of a day and less open at multiples of their length, or as far apart where `times` tell when others do.
+    """
     length = length_s(interval)
-    if length > _DAY_S or span.end - span.start >= length:
+    if span.end - span.start >= _shortest_s(interval):
         return True
-    return -(-span.start // length) * length < span.end
+    if length > _DAY_S:
+        return not times
+    return span.start + ((times[0] if times else 0) - span.start) % length < span.end
 
 
 def _shortest_s(interval: str) -> int:

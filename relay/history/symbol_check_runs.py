@@ -14,7 +14,7 @@ from relay.history.symbol_comparison import SymbolComparison, is_tight
 
 
 class SymbolCheckRuns:
-    """Runs checks, each in a task of its own; `on_over` gets those that came to an end, `is_under_way` knows the others.
+    """Runs checks, each in a task of its own; `on_over` gets those that have ended, `is_under_way` knows the others.
 
     `again_s` is the time between the two comparisons that have to show the same, `retry_s` that until one that showed
     nothing is made again, and for `patience_s` somebody may wait for the first. Those that are started in turn are

@@ -65,6 +65,13 @@ def test_holes_of_a_part_of_time_go_by_the_rows_beside_it() -> None:
     assert holes_beside([monday], Span(monday - 7 * 86_400 + 1, monday + 1), "1w") == []
 
 
+def test_a_part_of_time_that_ends_before_the_first_row_is_a_hole_where_one_can_open() -> None:
+    assert holes_beside([1200], Span(538, 557), "1m") == [Span(538, 557)]
+    assert holes_beside([1200], Span(541, 557), "1m") == []
+    assert holes_beside([1210], Span(541, 557), "1m") == [Span(541, 557)]
+    assert holes_beside([], Span(541, 557), "1m") == []
+
+
 def test_months_follow_one_another_without_a_hole() -> None:
     january, february, march, april = 1_767_225_600, 1_769_904_000, 1_772_323_200, 1_775_001_600
     assert holes_of([january, february, march], Span(january, april), "1M") == ([], None)

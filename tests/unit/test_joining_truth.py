@@ -522,6 +522,17 @@ PLAYS: Mapping[str, Play] = {
         spoils_s=(49.0, 52.0),
         spoilt=1,
     ),
+    "nothing at all right before the candle that is open": Play(
+        "1m",
+        22.7,
+        60.0,
+        (Join(2.3, since_s=3),),
+        opens_after_s=0.0,
+        calls=(Call(3.1, is_computed_late=True), Call(0.1)),
+        asks_s=(0.0,),
+        every_s=0.25,
+        lacks_s=(0.0, 4.0),
+    ),
     "nothing at all of what was asked for": Play("1m", 25.2, 30.0, (Join(3.0, bars=7),), lacks_s=(2.1, 6.1)),
     "nothing at all of what somebody else asked for a while before": Play(
         "1m", 25.2, 30.0, (Join(18.0, bars=7, closed_only=True),), asks_s=(5.5,), lacks_s=(2.1, 6.1)
