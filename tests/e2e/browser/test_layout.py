@@ -39,6 +39,7 @@ FAULTS = """async () => {
         if (one !== other && !apart(box(one), box(other))) found.push(`${one.id} lies across ${other.id}`);
   for (const panel of panels) {
     const head = panel.querySelector(".head"), plot = box(panel.querySelector(".plot"));
+    if (head.clientHeight > 56) found.push(`a head is ${head.clientHeight} high`);
     if (plot.height < 150) found.push(`a chart is ${plot.height} high`);
     if (plot.bottom > box(panel).bottom + 1) found.push("a chart is cut off");
     if (head.scrollWidth > head.clientWidth) found.push(`${head.innerText} is cut off by ${head.scrollWidth}`);
