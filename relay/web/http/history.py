@@ -14,6 +14,7 @@ from relay.history.joining import live_of
 from relay.history.range_walk import HistoryRequest, LiveEdge
 from relay.history.service import EncodedCandles, HistoryService
 from relay.instruments.directory import Directory, Target
+from relay.network.reset import reset
 from relay.storage.chunks import CSV_HEAD, Chunk, as_csv, as_lines
 from relay.storage.store import Store
 from relay.streams.hub import Hub
@@ -198,7 +199,7 @@ class HistoryRoute:
         except (ConnectionError, RelayError):
             # The client left, or the rest cannot be had: then it must not take the half for the whole.
             if request.transport is not None:
-                request.transport.abort()
+                reset(request.transport)
         finally:
             await pages.aclose()
         return answer
