@@ -106,7 +106,7 @@ class Config:
     trusted_proxies: tuple[parsers.Network, ...] = _setting(
         parsers.networks,
         (),
-        "Their X-Forwarded-For and -Proto are believed.",
+        "Their X-Forwarded-For, -Proto and -Prefix are believed.",
         form="ADDRESS|NETWORK,…",
         automatic="none",
         is_reloaded=True,

@@ -87,8 +87,11 @@ def problem_of_routing(request: web.Request, error: web.HTTPException) -> web.Re
     """Turn what aiohttp says of a path, a method or a handshake into its answer."""
     if error.status == 404:
         known = sorted({resource.canonical for resource in request.app.router.resources()})
+        prefix = _prefix_left_on(request, known)
         near = get_close_matches(request.path[:_LONGEST_COMPARED], known, 1, 0.5)
         meant = f"did you mean {near[0]}? " if near else ""
+        if prefix:
+            meant = f"if a proxy serves the relay below {shown(prefix)}, it has to take that off the path; "
         return problem(404, Code.NOT_FOUND, f"there is no {shown(request.path)}; {meant}/docs describes the routes")
     # The text says what is wrong with a handshake, with what the client sent.
     detail = " ".join((error.text or error.reason).removeprefix(f"{error.status}: ").split())[:200]
@@ -99,3 +102,10 @@ def problem_of_routing(request: web.Request, error: web.HTTPException) -> web.Re
         if name in error.headers:
             answer.headers[name] = error.headers[name]
     return answer
+
+
+def _prefix_left_on(request: web.Request, known: list[str]) -> str:
+    """Return what a proxy seems to have left on the path before a route of ours, mostly nothing."""
+    if "X-Forwarded-For" not in request.headers:
+        return ""
+    return next((request.path.removesuffix(route) for route in reversed(known) if request.path.endswith(route)), "")

@@ -7,43 +7,28 @@ from pathlib import Path
 
 import aiohttp
 import pytest
-import trustme
 from click.testing import CliRunner
 from cryptography.hazmat.primitives import serialization
 
 from relay.cli import main
 from relay.core.errors import ConfigError
 from relay.server.tls import Tls
+from tests.support.authority import Authority
 from tests.support.relay_process import serving
 
 API = "/api/v1/market-data"
 
 
-class Authority:
-    """A certificate authority that writes pairs of files and trusts itself."""
-
-    def __init__(self, folder: Path) -> None:
-        self._authority = trustme.CA()
-        self.cert, self.key = folder / "cert.pem", folder / "key.pem"
-        self.trust = ssl.create_default_context()
-        self._authority.configure_trust(self.trust)
-
-    def issue(self, name: str = "localhost") -> None:
-        """Write a new certificate and its key."""
-        issued = self._authority.issue_cert("127.0.0.1", "localhost", common_name=name)
-        self.key.write_bytes(issued.private_key_pem.bytes())
-        self.cert.write_bytes(b"".join(blob.bytes() for blob in issued.cert_chain_pems))
-
-    def encrypt(self) -> None:
-        """Put a passphrase on the key."""
-        key = serialization.load_pem_private_key(self.key.read_bytes(), None)
-        self.key.write_bytes(
-            key.private_bytes(
-                serialization.Encoding.PEM,
-                serialization.PrivateFormat.PKCS8,
-                serialization.BestAvailableEncryption(b"hidden"),
-            )
+def encrypt(authority: Authority) -> None:
+    """Put a passphrase on the key."""
+    key = serialization.load_pem_private_key(authority.key.read_bytes(), None)
+    authority.key.write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.BestAvailableEncryption(b"hidden"),
         )
+    )
 
 
 @pytest.fixture
@@ -124,7 +109,7 @@ SPOILT: list[tuple[Spoil, str]] = [
     (lambda one: one.cert.unlink(), "No such file"),
     (lambda one: one.key.write_text("this is a diary"), "no start line|not PEM|unsupported"),
     (lambda one: one.cert.write_text(""), "no start line|not PEM|no certificate"),
-    (lambda one: one.encrypt(), "passphrase"),
+    (encrypt, "passphrase"),
 ]
 
 
@@ -137,7 +122,8 @@ def test_files_that_cannot_be_used_are_named_at_start(
     with pytest.raises(ConfigError, match=words):
         Tls("cert.pem", "key.pem")
     result = CliRunner().invoke(
-        main, ["serve", "--sandbox", "--port", "0", "--tls-cert", "cert.pem", "--tls-key", "key.pem"]
+        main,
+        ["serve", "--sandbox", "--forex-always-open", "--port", "0", "--tls-cert", "cert.pem", "--tls-key", "key.pem"],
     )
     assert result.exit_code == 2
     assert "cert.pem" in result.stderr

@@ -10,7 +10,12 @@ _OF_NPM = Path(__file__).parents[1] / "js" / "node_modules" / ".bin"
 
 def tool(name: str, package: str, config: pytest.Config) -> str:
     """Return where a program is. Without it the test is skipped, or fails with `--need-tools`."""
-    return _found(shutil.which(name), f"{name} is not installed (Debian: apt-get install {package})", config)
+    # Where Debian puts servers only root looks.
+    return _found(
+        shutil.which(name) or shutil.which(name, path="/usr/sbin"),
+        f"{name} is not installed (Debian: apt-get install {package})",
+        config,
+    )
 
 
 def npm_tool(name: str, config: pytest.Config) -> str:

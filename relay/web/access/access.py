@@ -1,6 +1,7 @@
 """Who may use the relay, from where, and how much of it."""
 
 import functools
+import logging
 from collections import Counter
 from typing import NamedTuple
 
@@ -12,9 +13,12 @@ from relay.core.errors import Code, RequestError
 from relay.core.model import StreamKey
 from relay.core.rate_limits import Buckets, FairQuota, TokenBucket
 from relay.core.version import NAME
-from relay.web.access import client_address
+from relay.telemetry.rare_warning import RareWarning
+from relay.web.access import client_address, forwarded
 from relay.web.access.origins import Origins
 from relay.web.problems import problem_of
+
+log = logging.getLogger(__name__)
 
 PREFIX = "/api/v1/market-data"
 WEBSOCKET, HISTORY = f"{PREFIX}/ws", f"{PREFIX}/history"
@@ -73,6 +77,7 @@ class Access:
         self._requests: Buckets[str] = Buckets(*requests_limit(self._requests_per_second()))
         self._rows: Buckets[str] = Buckets(*rows_limit(self._rows_per_minute()))
         self.shares: FairQuota[str, tuple[str, StreamKey]] = FairQuota()
+        self._unknown_proxy = RareWarning(log, "proxy_not_trusted")
         self.clients = 0
         self.is_closing = False
 
@@ -96,8 +101,8 @@ class Access:
         if self._knows_addresses_only:
             return _stranger(request.remote)
         trusted = self.config.trusted_proxies
-        forwarded = request.headers.getall("X-Forwarded-For", []) if trusted else ()
-        address = client_address.client_address(request.remote, forwarded, trusted)
+        hops = request.headers.getall(forwarded.FOR, []) if trusted else ()
+        address = client_address.client_address(request.remote, hops, trusted)
         owner, token = client_address.owner_of(address), self._token(request)
         # No address is written so.
         return Caller(address, owner, owner if token is None else f"{TOKEN_OWNER}{token.name}", token)
@@ -186,6 +191,12 @@ class Access:
         path = request.path
         if path in HEALTH:
             return None
+        if forwarded.is_unknown_proxy(request, self.config):
+            self._unknown_proxy.say(
+                "requests from %s are for others, by X-Forwarded-For; all of them count as one address, since it is "
+                "not in trusted_proxies",
+                request.remote,
+            )
         caller = self.caller(request)
         self._check_rate(caller, opens=opens)
         if request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers:

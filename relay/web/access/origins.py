@@ -2,7 +2,6 @@
 
 import logging
 import re
-import time
 from functools import lru_cache
 
 from aiohttp import web
@@ -11,16 +10,13 @@ from relay.config.settings import Config, is_loopback
 from relay.core.errors import Code, RequestError
 from relay.core.hosts import Host, origin_of, parse_host, parse_origin
 from relay.protocol.fields import shown
-from relay.telemetry.events import event
-from relay.web.access import client_address
+from relay.telemetry.rare_warning import RareWarning
+from relay.web.access import client_address, forwarded
 
 log = logging.getLogger(__name__)
 
 _host_of = lru_cache(256)(parse_host)
 _END_OF_HOST = re.compile("[/?#]")
-# Some proxies name the scheme of the WebSocket.
-_SCHEMES = {"http": "http", "https": "https", "ws": "http", "wss": "https"}
-WARN_EVERY_S = 60.0
 
 
 class Origins:
@@ -34,7 +30,7 @@ class Origins:
         if own is not None:
             self._names.add(own.name)
         self._is_network_trusted = not is_loopback(config.host)
-        self._warned_at = -WARN_EVERY_S
+        self._warning = RareWarning(log, "origin_refused")
 
     def is_allowed(self, request: web.Request) -> bool:
         """Say whether the request's origin may use the relay; no `Origin` means that no page elsewhere sent it."""
@@ -46,7 +42,11 @@ class Origins:
         if origin is None or origin in self._listed:
             return origin is not None
         host = _host_of(request.headers.get("Host", ""))
-        return host is not None and origin == origin_of(scheme_of(request, self._config), host) and self._is_known(host)
+        return (
+            host is not None
+            and origin == origin_of(forwarded.scheme_of(request, self._config), host)
+            and self._is_known(host)
+        )
 
     def check_page(self, request: web.Request, origin: str) -> None:
         """Refuse a page that says its own origin, as browsers do on its WebSocket only. Raises `RequestError`."""
@@ -68,9 +68,10 @@ class Origins:
         # A page asks its own origin without naming it, so the host has to tell whether that origin is ours.
         host = request.headers.get("Host")
         if host is not None and not self._is_known(_host_of(host)):
-            self._warn(
-                f"a request whose Host is {shown(host)}",
-                "it is neither an address, nor a name of this machine, nor in allowed_origins, and there are no tokens",
+            self._warning.say(
+                "refused a request whose Host is %s: it is neither an address, nor a name of this machine, nor in "
+                "allowed_origins, and there are no tokens",
+                shown(host),
             )
             raise RequestError(
                 Code.FORBIDDEN,
@@ -80,30 +81,16 @@ class Origins:
 
     def refusal(self, request: web.Request, origin: str) -> RequestError:
         """Return the error for an origin that is not allowed, and log what was compared."""
-        said = ", ".join(request.headers.getall("X-Forwarded-Proto", ()))
-        is_from_stranger = bool(said) and not client_address.is_from_proxy(request.remote, self._config.trusted_proxies)
-        compared = (
-            "it is not in allowed_origins, nor the relay's own by "
-            f"Host {shown(request.headers.get('Host', ''))} and {scheme_of(request, self._config)}"
+        said = request.headers.get("Host", "")
+        fault = forwarded.fault_of_page(request, parse_origin(origin), _host_of(said), self._config)
+        self._warning.say(
+            "refused a page of origin %s: it is not in allowed_origins, nor the relay's own by Host %s and %s%s",
+            shown(origin),
+            shown(said),
+            forwarded.scheme_of(request, self._config),
+            fault.logged,
         )
-        if is_from_stranger:
-            compared += f"; X-Forwarded-Proto says {shown(said)}, and comes from {request.remote}, which is not in "
-            compared += "trusted_proxies"
-        self._warn(f"a page of origin {shown(origin)}", compared)
-        if is_from_stranger:
-            return RequestError(
-                Code.FORBIDDEN,
-                "this page came through a proxy that the relay does not know, so that its Origin seems to be another; "
-                "the operator can add the proxy to trusted_proxies, the log has its address",
-            )
-        return RequestError(Code.FORBIDDEN, "this Origin is not allowed; the operator can add it to allowed_origins")
-
-    def _warn(self, what: str, compared: str) -> None:
-        """Log what was refused, once a minute at most: anybody can make that happen."""
-        now = time.monotonic()
-        if now - self._warned_at >= WARN_EVERY_S:
-            self._warned_at = now
-            log.warning("refused %s: %s", what, compared, extra=event("origin_refused"))
+        return RequestError(Code.FORBIDDEN, fault.told)
 
     def _is_known(self, host: Host | None) -> bool:
         """Say whether a page that was loaded from this host is one of ours.
@@ -127,13 +114,3 @@ def _names_another_host(request: web.Request) -> bool:
         return False
     authority = _END_OF_HOST.split(target.partition("://")[2], 1)[0]
     return authority.lower() != request.headers.get("Host", "").lower()
-
-
-def scheme_of(request: web.Request, config: Config) -> str:
-    """Return how the client came, `http` or `https`, behind trusted proxies as well."""
-    said = request.headers.getall("X-Forwarded-Proto", [])
-    if said and client_address.is_from_proxy(request.remote, config.trusted_proxies):
-        scheme = said[-1].rpartition(",")[2].strip().lower()
-        if scheme in _SCHEMES:
-            return _SCHEMES[scheme]
-    return request.scheme

@@ -108,8 +108,8 @@ _EXAMPLES: dict[Any, Document] = {
 }
 
 
-def document(host: str, *, is_secure: bool, needs_token: bool) -> Document:
-    """Build the document for a relay that clients reach at `host` (with its port, if it is a special one)."""
+def document(host: str, prefix: str = "", *, is_secure: bool, needs_token: bool) -> Document:
+    """Build the document for a relay that clients reach at `host` (with a special port), below the path `prefix`."""
     schemas = Schemas()
     messages = {kind.__name__: _from_relay(kind, schemas) for kind in SERVER_MESSAGES}
     asked: dict[str, list[str]] = {}
@@ -119,6 +119,8 @@ def document(host: str, *, is_secure: bool, needs_token: bool) -> Document:
             messages[name] = _message(name, _SUMMARIES[name], schema["examples"][0])
             asked.setdefault(action, []).append(name)
     server: Document = {"host": host, "protocol": "wss" if is_secure else "ws", "description": "this relay"}
+    if prefix:
+        server["pathname"] = prefix
     if needs_token:
         server["security"] = [{"$ref": f"#/components/securitySchemes/{name}"} for name in ("bearer", "token")]
     return {

@@ -156,7 +156,7 @@ def _operation(path: str, operation: Document, openapi: Document) -> str:
 
 def _channel(asyncapi: Document) -> str:
     server = asyncapi["servers"]["relay"]
-    address = f"{server['protocol']}://{server['host']}{ADDRESS}"
+    address = f"{server['protocol']}://{server['host']}{server.get('pathname', '')}{ADDRESS}"
     about = asyncapi["channels"]["marketData"]["description"].partition("\n\n")[0]
     rows = [(f"<code>{int(code)}</code>", _text(why), _text(then)) for code, (why, then) in CLOSING.items()]
     return (

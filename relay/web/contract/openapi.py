@@ -163,7 +163,8 @@ def document(asset_classes: list[str], *, needs_token: bool, is_status_public: b
             "fields that they do not know. Times are Unix seconds (UTC), of the opening of a candle.",
             "license": {"name": "MIT", "identifier": "MIT"},
         },
-        "servers": [{"url": "/", "description": "this relay"}],
+        # Relative to this document: a proxy may serve the relay below a path.
+        "servers": [{"url": "./", "description": "this relay"}],
         "tags": [
             {"name": "market data", "description": "Candles and what there is."},
             {"name": "operation", "description": "How the relay does."},

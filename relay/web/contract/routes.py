@@ -8,15 +8,15 @@ from aiohttp import web
 from relay.core.hosts import parse_host
 from relay.instruments.directory import Directory
 from relay.web.access.access import Access
-from relay.web.access.origins import scheme_of
+from relay.web.access.forwarded import prefix_of, scheme_of
 from relay.web.contract import asyncapi, docs_page, openapi
 from relay.web.pages import policy
 
-_ANY_HOST = "host.invalid"
+_ANY_HOST, _ANY_PREFIX = "host.invalid", "/prefix.invalid"
 
 
 class Texts(NamedTuple):
-    """The contracts as they are sent, but for the host, which stands in them as `_ANY_HOST`."""
+    """The contracts as they are sent, but for the host and the path that they name, in whose place others stand."""
 
     openapi: str
     asyncapi: str
@@ -29,24 +29,30 @@ class Contracts:
     def __init__(self, access: Access, directory: Directory) -> None:
         self._access = access
         self._directory = directory
-        self._made: dict[tuple[bool, bool, bool], Texts] = {}
+        self._made: dict[tuple[bool, bool, bool, bool], Texts] = {}
 
     def texts(self, request: web.Request) -> Texts:
         """Return the contracts for a client that came by this address."""
         config = self._access.config
-        state = (scheme_of(request, config) == "https", bool(config.tokens), config.public_status)
+        prefix = prefix_of(request, config)
+        state = (scheme_of(request, config) == "https", bool(prefix), bool(config.tokens), config.public_status)
         texts = self._made.get(state)
         if texts is None:
             # Once: it takes milliseconds, and anybody may ask.
             texts = self._made[state] = self._make(*state)
         host = "localhost" if parse_host(request.host) is None else request.host
-        return Texts(texts.openapi, texts.asyncapi.replace(_ANY_HOST, host), texts.docs.replace(_ANY_HOST, host))
+        live, docs = (
+            text.replace(_ANY_HOST, host).replace(_ANY_PREFIX, prefix) for text in (texts.asyncapi, texts.docs)
+        )
+        return Texts(texts.openapi, live, docs)
 
-    def _make(self, is_secure: bool, needs_token: bool, is_status_public: bool) -> Texts:
+    def _make(self, is_secure: bool, is_below: bool, needs_token: bool, is_status_public: bool) -> Texts:
         rest = openapi.document(
             self._directory.asset_classes, needs_token=needs_token, is_status_public=is_status_public
         )
-        live = asyncapi.document(_ANY_HOST, is_secure=is_secure, needs_token=needs_token)
+        live = asyncapi.document(
+            _ANY_HOST, _ANY_PREFIX if is_below else "", is_secure=is_secure, needs_token=needs_token
+        )
         return Texts(_json(rest), _json(live), docs_page.page(rest, live))
 
 

@@ -13,6 +13,7 @@ from relay.core.intervals import length_s
 from relay.history.range_walk import HistoryRequest, LiveEdge
 from relay.history.service import EncodedCandles, HistoryService, live_of
 from relay.instruments.directory import Directory, Target
+from relay.network.reset import reset
 from relay.storage.chunks import CSV_HEAD, Chunk, as_csv, as_lines
 from relay.storage.store import Store
 from relay.streams.hub import Hub
@@ -177,7 +178,7 @@ class HistoryRoute:
         except (ConnectionError, RelayError):
             # The client left, or the rest cannot be had: then it must not take the half for the whole.
             if request.transport is not None:
-                request.transport.abort()
+                reset(request.transport)
         finally:
             await pages.aclose()
         return answer

@@ -13,7 +13,9 @@ from aiohttp import web
 from relay.core.errors import CloseCode, Code, RequestError
 from relay.protocol import frames
 from relay.telemetry.events import event
+from relay.telemetry.rare_warning import RareWarning
 from relay.web.access.access import WEBSOCKET, is_websocket
+from relay.web.access.forwarded import lacks_of_handshake
 from relay.web.problems import problem_of
 from relay.web.ws.connection import Connection
 from relay.web.ws.context import ConnectionContext
@@ -47,6 +49,7 @@ class Clients:
         self.opened = 0
         self.requests: Counter[str] = Counter()
         self.closes: Counter[tuple[str, int]] = Counter()
+        self.broken_handshake = RareWarning(log, "handshake_broken")
         self._heart: asyncio.Task[None] | None = None
         self._all_gone: asyncio.Event | None = None
         self._gone_at = math.inf
@@ -131,6 +134,17 @@ CLIENTS = web.AppKey("clients", Clients)
 
 async def websocket(request: web.Request) -> web.StreamResponse:
     """Serve one client from the handshake to the end; without one say what it would meet, and what is spoken here."""
+    lacking = lacks_of_handshake(request)
+    if lacking is not None:
+        request.app[CLIENTS].broken_handshake.say(
+            "a WebSocket of %s came without %s in its handshake: a proxy between has to pass Upgrade and Connection",
+            request.remote,
+            lacking,
+        )
+        raise RequestError(
+            Code.INVALID_REQUEST,
+            f"the handshake came without {lacking}: a proxy between has to pass Upgrade and Connection",
+        )
     if not is_websocket(request):
         request.app[CLIENTS].context.access.check_opening(request)
         return problem_of(

@@ -150,7 +150,9 @@ export class Connection {
       // 400 says that the token is fine and only the upgrade is missing.
       const isThere = fault instanceof Refused && fault.status === 400;
       refused = isThere
-        ? new Unreachable(`the relay at ${this.#http.url} takes no connection now`)
+        ? new Unreachable(
+            `the relay at ${this.#http.url} answers, but takes no WebSocket; a proxy between has to pass Upgrade and Connection`,
+          )
         : /** @type {ClientError} */ (fault);
     }
     if (socket !== this.#socket) return;

@@ -1,0 +1,270 @@
+"""The relay behind nginx and Caddy with TLS: the examples of the guide, and what is said when they are spoilt."""
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from relay.app import RelayLimits
+from relay.config.parsers import networks
+from relay.core.errors import ProviderUnavailable
+from relay.history.service import HistoryService
+from relay.web.ws.route import CLIENT_PINGS, ClientPings
+from tests.conftest import StartRelay
+from tests.support.authority import Authority
+from tests.support.proxies import Visitor, check_everything, proxy, replaced
+from tests.support.running_relay import PREFIX, Closed, Running
+from tests.support.tools import tool
+
+TRUSTED = networks(["127.0.0.1"])
+LONG = f"{PREFIX}/history?symbol=BTCUSDT&interval=1m&start_time=1600000000&limit=50000&format=csv"
+
+Behind = Callable[..., AbstractAsyncContextManager[Visitor]]
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> Authority:
+    made = Authority(tmp_path)
+    made.issue()
+    return made
+
+
+@pytest.fixture
+def behind(tmp_path: Path, authority: Authority, request: pytest.FixtureRequest) -> Behind:
+    """Run nginx in front of a relay, by the example with these lines in place of others; or another proxy."""
+
+    @asynccontextmanager
+    async def behind(
+        relay: Running, *, by: str = "nginx", is_below: bool = False, **lines: Any
+    ) -> AsyncIterator[Visitor]:
+        program, language = {"nginx": ("nginx", "nginx"), "caddy": ("caddy", "caddyfile")}[by]
+        path = tool(program, by, request.config)
+        changes = lines.get("instead", {})
+        async with (
+            proxy(
+                path,
+                language,
+                relay.url,
+                authority,
+                tmp_path,
+                is_below=is_below,
+                change=lambda example: replaced(example, changes),
+            ) as url,
+            Visitor(url, authority) as visitor,
+        ):
+            yield visitor
+
+    return behind
+
+
+@pytest.mark.parametrize("is_below", [False, True], ids=["top", "below"])
+@pytest.mark.parametrize("by", ["nginx", "caddy"])
+async def test_the_example_of_the_guide_serves_everything(
+    relay_with: StartRelay, behind: Behind, by: str, is_below: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    relay = await relay_with(trusted_proxies=TRUSTED)
+    async with behind(relay, by=by, is_below=is_below) as visitor:
+        await check_everything(visitor, relay)
+        if is_below:
+            async with visitor.session.get(visitor.url) as answer:
+                assert (str(answer.url), answer.status) == (f"{visitor.url}/", 200)
+    assert [record.getMessage() for record in caplog.records if record.levelname == "WARNING"] == []
+
+
+async def test_a_relay_with_tokens_needs_no_allowed_origins(relay_with: StartRelay, behind: Behind) -> None:
+    relay = await relay_with(trusted_proxies=TRUSTED, tokens=["opensesame-1234567890"])
+    async with behind(relay) as visitor:
+        public = {"Host": "charts.example.org", "Origin": "https://charts.example.org"}
+        assert "401" in str((await visitor.get(f"{PREFIX}/symbols", **public)).status)
+        bearer = {"Authorization": "Bearer opensesame-1234567890"}
+        assert (await visitor.get(f"{PREFIX}/symbols", **public, **bearer)).status == 200
+    relay = await relay_with(trusted_proxies=TRUSTED, allowed_origins=("https://charts.example.org",))
+    async with behind(relay) as visitor:
+        assert (await visitor.get(f"{PREFIX}/symbols", **public)).status == 200
+        assert (await visitor.get(f"{PREFIX}/symbols", Host="charts.example.com")).status == 403
+
+
+# -- wrong settings that are named ------------------------------------------------------------------
+
+PROTO, HOST = "    proxy_set_header X-Forwarded-Proto $scheme;\n", "    proxy_set_header Host $http_host;\n"
+UPGRADE, CONNECTION = (
+    "    proxy_set_header Upgrade $http_upgrade;\n",
+    "    proxy_set_header Connection $connection_upgrade;\n",
+)
+
+
+@pytest.mark.parametrize(
+    ("settings", "instead", "told", "logged"),
+    [
+        ({}, {}, "403 .* came through a proxy .* trusted_proxies", "comes from 127.0.0.1, which is not in trusted"),
+        ({}, {PROTO: ""}, "403 .* pass X-Forwarded-Proto, .* came by https, .* by http$", "127.0.0.1 is .* pass X-F"),
+        (
+            {"trusted_proxies": TRUSTED},
+            {PROTO: ""},
+            "403 .* pass X-Forwarded-Proto, .* came by https, .* by http$",
+            "by Host '127.0.0.1:[0-9]+' and http; if 127.0.0.1 is a proxy that .* pass X-Forwarded-Proto",
+        ),
+        (
+            {"trusted_proxies": TRUSTED},
+            {HOST: ""},
+            "403 .* allowed_origins, .* pass Host with its port",
+            "by Host '127.0.0.1:[0-9]+' and https; if 127.0.0.1 is a proxy that .* pass Host with its port",
+        ),
+        (
+            {"trusted_proxies": TRUSTED},
+            {HOST: "proxy_set_header Host $host;"},
+            "403 .* allowed_origins, .* pass Host with its port",
+            "by Host '127.0.0.1' and https; if 127.0.0.1 is a proxy that .* pass Host with its port",
+        ),
+        (
+            {"trusted_proxies": TRUSTED},
+            {HOST: "proxy_set_header Host localhost:8000;"},
+            "403 .* Origin is not allowed; .* pass Host as it came",
+            "by Host 'localhost:8000' and https; if 127.0.0.1 is a proxy that serves this page, it has to pass Host",
+        ),
+        (
+            {"trusted_proxies": TRUSTED},
+            {HOST: "proxy_set_header Host inside.example.org;"},
+            "403 .* Origin is not allowed; .* pass Host as it came",
+            "by Host 'inside.example.org' and https",
+        ),
+        ({"trusted_proxies": TRUSTED}, {UPGRADE: ""}, "400 .* without Upgrade: a", "127.0.0.1 came without Upgrade in"),
+        (
+            {"trusted_proxies": TRUSTED},
+            {CONNECTION: ""},
+            "400 .* without Connection: a proxy .* Upgrade and Connection",
+            "127.0.0.1 came without Connection in its handshake: a proxy",
+        ),
+        (
+            {"trusted_proxies": TRUSTED},
+            {UPGRADE: "", CONNECTION: ""},
+            "400 .* without Upgrade: a proxy .* Upgrade and Connection",
+            "127.0.0.1 came without Upgrade in its handshake: a proxy",
+        ),
+    ],
+    ids=["no trust", "nothing", "no scheme", "no host", "no port", "other host", "other name", "no upgrade",
+         "no connection", "neither"],
+)  # fmt: skip
+async def test_a_wrong_setting_is_named_in_the_answer_and_once_in_the_log(
+    relay_with: StartRelay,
+    behind: Behind,
+    caplog: pytest.LogCaptureFixture,
+    settings: dict[str, Any],
+    instead: dict[str, str],
+    told: str,
+    logged: str,
+) -> None:
+    relay = await relay_with(**settings)
+    async with behind(relay, instead=instead) as visitor:
+        for _ in range(3):
+            answer = await visitor.refusal()
+            assert re.match(told, answer), answer
+            # What lies behind the proxy is nobody's business.
+            assert not re.search(r"127\.0\.0\.1|localhost|inside", answer)
+        if told.startswith("403"):
+            # A browser shows no page why its WebSocket was refused; so a page asks the same address without one.
+            again = await visitor.get(f"{PREFIX}/ws", X_Page_Origin=visitor.origin)
+            said_again = f"{again.status} {again.body['detail']}"
+            assert said_again == answer or "not known as 'inside.example.org'; the operator can list" in said_again
+    said = [record.getMessage() for record in caplog.records if re.search(logged, record.getMessage())]
+    assert len(said) == 1, caplog.text
+
+
+async def test_clients_of_a_proxy_that_is_not_trusted_count_as_one_and_the_log_says_so_once(
+    relay_with: StartRelay, behind: Behind, caplog: pytest.LogCaptureFixture
+) -> None:
+    relay = await relay_with()
+    async with behind(relay) as visitor:
+        for _ in range(3):
+            assert (await visitor.get(f"{PREFIX}/symbols")).status == 200
+    said = [record.getMessage() for record in caplog.records if "X-Forwarded-For" in record.getMessage()]
+    assert said == [
+        "requests from 127.0.0.1 are for others, by X-Forwarded-For; all of them count as one address, since it is not "
+        "in trusted_proxies"
+    ]
+
+
+async def test_a_path_that_is_not_taken_off_is_named(relay_with: StartRelay, behind: Behind) -> None:
+    relay = await relay_with(trusted_proxies=TRUSTED)
+    async with behind(relay, is_below=True, instead={"8000/;": "8000;"}) as visitor:
+        for path in ("/", "/docs", f"{PREFIX}/symbols"):
+            answer = await visitor.get(path)
+            assert (answer.status, answer.body["code"]) == (404, "not_found")
+            assert (
+                "if a proxy serves the relay below '/relay', it has to take that off the path" in answer.body["detail"]
+            )
+
+
+# -- settings that make no difference ---------------------------------------------------------------
+
+OLD = {"    proxy_http_version 1.1;\n": "    proxy_http_version 1.0;\n"}
+
+
+@pytest.mark.parametrize(
+    "instead",
+    [
+        {"server_name": "proxy_buffering off;\nserver_name"},
+        {"server_name": "proxy_buffer_size 4k;\nproxy_buffers 4 4k;\nproxy_busy_buffers_size 4k;\nserver_name"},
+        {"server_name": "gzip on;\ngzip_types *;\ngzip_proxied any;\ngzip_min_length 1;\nserver_name"},
+        OLD,
+    ],
+    ids=["unbuffered", "small buffers", "gzip", "HTTP 1.0"],
+)  # fmt: skip
+async def test_buffering_compression_and_http_1_0_make_no_difference(
+    relay_with: StartRelay, behind: Behind, instead: dict[str, str]
+) -> None:
+    relay = await relay_with(trusted_proxies=TRUSTED)
+    async with behind(relay, instead=instead) as visitor:
+        await check_everything(visitor, relay)
+        assert len((await visitor.get(LONG)).text.splitlines()) == 50_001
+
+
+@pytest.mark.parametrize("instead", [{}, OLD], ids=["HTTP 1.1", "HTTP 1.0"])
+async def test_an_answer_that_breaks_off_is_broken_behind_the_proxy_too(
+    relay_with: StartRelay, behind: Behind, instead: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = HistoryService.text
+    calls = 0
+
+    async def failing(self: HistoryService, *args: Any, **named: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls > 2:
+            raise ProviderUnavailable("down")
+        return await whole(self, *args, **named)
+
+    monkeypatch.setattr(HistoryService, "text", failing)
+    relay = await relay_with(trusted_proxies=TRUSTED)
+    async with behind(relay, instead=instead) as visitor:
+        with pytest.raises(aiohttp.ClientPayloadError):
+            await visitor.get(LONG, Accept_Encoding="identity")
+
+
+@pytest.mark.parametrize("ping_s", [0.5, 60.0])
+async def test_pings_keep_a_silent_client_from_the_timeout_of_the_proxy(
+    relay_with: StartRelay, behind: Behind, ping_s: float
+) -> None:
+    limits = RelayLimits(pings=ClientPings(interval_s=ping_s))
+    relay = await relay_with(trusted_proxies=TRUSTED, limits=limits)
+    async with behind(relay, instead={"server_name": "proxy_read_timeout 2s;\nserver_name"}) as visitor:
+        client = await visitor.connect()
+        heard = asyncio.create_task(client.next())
+        await asyncio.wait({heard}, timeout=6)
+        if ping_s < 2:
+            assert not heard.done()
+            await client.ask("ping", id=1)
+            assert (await heard)["id"] == 1
+        else:
+            # So it is the pings that keep it.
+            with pytest.raises(Closed):
+                await heard
+        await client.close()
+
+
+def test_pings_come_more_often_than_proxies_end_silent_connections() -> None:
+    assert CLIENT_PINGS.interval_s + CLIENT_PINGS.pong_timeout_s < 60
