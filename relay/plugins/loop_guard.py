@@ -29,6 +29,10 @@ def _nobody(file: str) -> str | None:
     return None
 
 
+class LoopRefused(RuntimeError):
+    """What would end or rearrange the loop for all was refused."""
+
+
 class RelayLoop(asyncio.AbstractEventLoop):
     """What is different from the loops of asyncio and uvloop, one of which is the other base.
 
@@ -134,6 +138,8 @@ class RelayLoop(asyncio.AbstractEventLoop):
         error = context.get("exception")
         if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
             return  # Of each connection that it could not accept; relay.server.open_files says it once.
+        if isinstance(error, LoopRefused):
+            return  # It was said when it was refused.
         frames = _frames_of(error)
         if (owner := self._owner_of_any(frames)) is not None and isinstance(error, BaseException):
             lines = "".join(traceback.format_exception(error)).rstrip()
@@ -201,7 +207,7 @@ class RelayLoop(asyncio.AbstractEventLoop):
         place: CodePlace | None = place_of(frame, self._owner_in)
         owner = None if place is None else place.owner
         self._note(owner, f"called {what}, which is refused", str(place or "a callback"), "")
-        raise RuntimeError(f"{what} is refused: the event loop is the relay's, and others use it too")
+        raise LoopRefused(f"{what} is refused: the event loop is the relay's, and others use it too")
 
     def _note(self, owner: str | None, did: str, where: str, more: str) -> None:
         if owner is not None:

@@ -92,7 +92,10 @@ async def test_handler_of_a_signal_that_a_plugin_replaces_is_put_back(tmp_path: 
 
 
 async def test_relay_whose_loop_is_blocked_for_good_ends_all_the_same(tmp_path: Path) -> None:
-    prepare = "import functools, relay.cli as cli; cli.run_server = functools.partial(cli.run_server, end_within_s=0.5)"
+    prepare = (
+        "import functools, relay.commands.serve as command; "
+        "command.serve = functools.partial(command.serve, end_within_s=0.5)"
+    )
     env = {"RELAY_HARMS_HOW": "block"}
     async with serving(tmp_path, "--plugins", str(HARMS), env=env, prepare=prepare) as running:
         await running.logs("blocks the event loop")

@@ -276,12 +276,13 @@ async def test_sandbox_goes_before_file_and_environment(serve: Serve, tmp_path: 
         '[twelve_data]\napi_key = "of the file"\nrest_url = "http://127.0.0.1:1"\ncredits_per_minute = 1\n'
     )
     served = await serve(
+        "--forex-always-open",
         env={
             "RELAY_BINANCE_WS_URL": "ws://127.0.0.1:1",
             "RELAY_BINANCE_REST_URL": "http://127.0.0.1:1",
             "RELAY_TWELVE_DATA_REST_URL": "http://127.0.0.1:1",
             "TWELVE_DATA_API_KEY": "of the environment",
-        }
+        },
     )
     async with aiohttp.ClientSession() as session:
         socket = await connect(session, served, "BTCUSDT@1s")
@@ -294,6 +295,7 @@ async def test_sandbox_goes_before_file_and_environment(serve: Serve, tmp_path: 
     code, _, err = await served.stop()
     assert code == 0
     assert_quiet(err)
+    assert "127.0.0.1:1" not in err
 
 
 async def test_database_is_kept_from_run_to_run(serve: Serve, tmp_path: Path) -> None:
