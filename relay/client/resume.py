@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 from relay.client.messages import Gap, Message, Outdated, Snapshot, Update
 from relay.core.intervals import INTERVALS, length_s, next_open, open_time
 from relay.core.model import Candle, StreamKey
+from relay.protocol.client_requests import MOST_BARS
 
 _MOST_GAPS = 50
 _MOST_TOLD = 512
@@ -59,8 +60,8 @@ class Progress:
         if self._confirmed_at is None:
             self._confirmed_at = server_time
 
-    def request(self) -> dict[str, Any]:
-        """Return the options of the next subscribe as the relay takes them."""
+    def request(self, server_time: int = 0) -> dict[str, Any]:
+        """Return the options of the next subscribe as the relay takes them; `server_time` is the relay's time now."""
         bars, _, throttle_ms, closed_only = self.options
         since = self.resume_from()
         request: dict[str, Any] = {}
@@ -70,12 +71,19 @@ class Progress:
                 request["revision"] = self.revision
         # Once something was delivered, `bars` would cut what was missed.
         if bars is not None and not self._is_under_way:
-            request["bars"] = bars
+            request["bars"] = self._reaching_back(bars, server_time)
         if throttle_ms is not None:
             request["throttle_ms"] = throttle_ms
         if closed_only:
             request["closed_only"] = True
         return request
+
+    def _reaching_back(self, bars: int, server_time: int) -> int:
+        """Return so many, or as many as begin with what was open when the stream was confirmed: all since is owed."""
+        if not bars or self._confirmed_at is None or self._interval not in INTERVALS:
+            return bars
+        owed = (server_time - self._confirmed_at) // length_s(self._interval) + 2
+        return min(MOST_BARS, max(bars, owed))
 
     def resume_from(self) -> int | None:
         """Return `since` for the next subscribe, or None to ask as the first time."""

@@ -96,11 +96,12 @@ class FollowedStreams:
                 waiting = (min(one.ask_at, one.repair_at) for one in (*self._streams.values(), *self._leaving))
                 self.due_at = min(waiting, default=math.inf)
             return request
-        options = due[0].progress.request()
+        server_time = self._server_time(now)
+        options = due[0].progress.request(server_time)
         if due[0].is_pinned:
             # It is confirmed under another name, so it goes alone and its id tells it.
             return self._subscribe(due[:1], options)
-        fits = [stream for stream in due if not stream.is_pinned and stream.progress.request() == options]
+        fits = [stream for stream in due if not stream.is_pinned and stream.progress.request(server_time) == options]
         return self._subscribe(fits[: room(fits)], options)
 
     def _subscribe(self, streams: list[FollowedStream], options: dict[str, Any]) -> dict[str, Any]:

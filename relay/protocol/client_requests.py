@@ -24,6 +24,7 @@ from relay.protocol.fields import (
 
 MOST_STREAMS_PER_REQUEST = 100
 MOST_GAPS_PER_REQUEST = 50
+MOST_BARS = 5000
 
 ID = Field("id", Identity(), "Comes back on the answers to the request.", example=7)
 SYMBOL_FIELD = Field(
@@ -38,7 +39,7 @@ STREAMS = Field(
     "Several streams by name; each is answered on its own and one bad name harms no other.",
     example=["BTCUSDT@1m", "EUR/USD@1h"],
 )
-BARS = Field("bars", Whole(0, 5000), "First the last so many candles, the open one included.", example=300)
+BARS = Field("bars", Whole(0, MOST_BARS), "First the last so many candles, the open one included.", example=300)
 SINCE = Field(
     "since",
     Moment(),

@@ -17,7 +17,7 @@ from tests.support.client_readings import closed_times as closed_times_in_python
 from tests.support.conditions import eventually
 from tests.support.javascript_client import Fault, JsClient, Json, StartClient, node_of, run_node, start_client
 from tests.support.running_relay import Running
-from tests.support.served_files import client_file
+from tests.support.served_files import MODULES, client_file
 from tests.support.stand_in_relay import StandInRelay, problem_json
 from tests.support.tools import npm_tool
 
@@ -398,6 +398,20 @@ async def test_without_websocket_it_says_what_is_missing(request: pytest.Fixture
     )
     assert name == "ClientError"
     assert "Node 22" in said
+
+
+async def test_before_the_first_snapshot_as_many_bars_are_asked_for_as_are_owed(request: pytest.FixtureRequest) -> None:
+    asked = await run_node(
+        node_of(request.config),
+        f"""import {{ Progress }} from "{MODULES / "resume.js"}";
+        const progress = new Progress("BTCUSDT@1m", {{ bars: 3 }});
+        const asked = [progress.request({START})];
+        progress.confirm({START});
+        for (const after of [0, 120, 6000, 1e6]) asked.push(progress.request({START} + after));
+        console.log(JSON.stringify(asked));
+        """,
+    )
+    assert asked == [{"bars": 3}, {"bars": 3}, {"bars": 4}, {"bars": 102}, {"bars": 5000}]
 
 
 # -- types ----------------------------------------------------------------------------------------------------------

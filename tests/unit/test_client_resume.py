@@ -84,6 +84,18 @@ def test_bars_are_asked_for_until_they_came() -> None:
     assert progress.request() == {"since": START - 60}
 
 
+@pytest.mark.parametrize(
+    ("bars", "after_s", "asked"),
+    [(3, 0, 3), (3, 59, 3), (3, 60, 3), (3, 120, 4), (3, 6000, 102), (3, 10**6, 5000), (200, 600, 200)],
+)
+def test_before_the_first_snapshot_as_many_bars_are_asked_for_as_are_owed(bars: int, after_s: int, asked: int) -> None:
+    """A relay that was killed, or waited for its provider: what has closed since the stream was confirmed is owed."""
+    progress = Progress("1m", StreamOptions(bars=bars))
+    assert progress.request(START) == {"bars": bars}
+    progress.confirm(START)
+    assert progress.request(START + after_s) == {"bars": asked}
+
+
 def test_first_snapshot_is_told_as_it_came() -> None:
     progress = Progress("1m", StreamOptions(bars=2))
     progress.confirm(START)

@@ -3,6 +3,7 @@
 
 import { candleOf } from "./decoding.js";
 
+const MOST_BARS = 5000;
 const MOST_GAPS = 50;
 const MOST_TOLD = 512;
 // 1970-01-01 was a Thursday.
@@ -93,8 +94,15 @@ export class Progress {
     return found;
   }
 
-  /** Return the options of the next subscribe as the relay takes them. */
-  request() {
+  /** Return so many bars, or as many as begin with what was open when the stream was confirmed: all since is owed. */
+  #reachingBack(bars, serverTime) {
+    if (!bars || this.confirmedAt === null || this.length === null) return bars;
+    const owed = Math.floor((serverTime - this.confirmedAt) / this.length) + 2;
+    return Math.min(MOST_BARS, Math.max(bars, owed));
+  }
+
+  /** Return the options of the next subscribe as the relay takes them; `serverTime` is the relay's time now. */
+  request(serverTime = 0) {
     const { bars, throttleMs, closedOnly } = this.options;
     const since = this.resumeFrom();
     const request = {};
@@ -103,7 +111,9 @@ export class Progress {
       if (this.revision !== null) request.revision = this.revision;
     }
     // Once something was delivered, `bars` would cut what was missed.
-    if (bars !== undefined && !this.isUnderWay && !this.hasSnapshot) request.bars = bars;
+    if (bars !== undefined && !this.isUnderWay && !this.hasSnapshot) {
+      request.bars = this.#reachingBack(bars, serverTime);
+    }
     if (throttleMs !== undefined) request.throttle_ms = throttleMs;
     if (closedOnly) request.closed_only = true;
     return request;

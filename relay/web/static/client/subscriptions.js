@@ -139,7 +139,7 @@ export class FollowedStreams {
     const groups = new Map();
     for (const stream of this.#streams.values()) {
       if (stream.askAt > now) continue;
-      const request = stream.progress.request();
+      const request = stream.progress.request(this.#serverNow());
       // A name with a provider is confirmed under another one, so it goes alone and its id tells it.
       const key = JSON.stringify(request) + (stream.asked.includes(":") ? stream.asked : "");
       if (!groups.has(key)) groups.set(key, { request, streams: new Map() });
