@@ -419,7 +419,7 @@ class Joining:
         settled_before = asked_at - info.close_grace_s - info.fresh_s
         closed, _ = parted(past.candles, past.last_is_closed)
         fresh = takewhile(lambda candle: next_open(interval, candle.time) > settled_before, reversed(closed))
-        self._client.history.calls.note_given(self._provider, self.stream.key, [*fresh])
+        self._client.history.calls.finals.note_given(self._provider, self.stream.key, [*fresh])
 
     def _floor(self) -> int:
         """Return up to which open time the subscriber has candles that the stream has not reached yet, if it says so.

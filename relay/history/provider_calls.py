@@ -5,7 +5,7 @@
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import NamedTuple
 
 from relay.core.clock import Clock
@@ -17,7 +17,7 @@ from relay.history.answer_reach import AnswerMoments, reach_of, usable_rows
 from relay.history.doubts import Doubts
 from relay.history.fair_queue import FairQueue, QueueTurn
 from relay.history.final_candles import FinalCandles, KnownCandles, News
-from relay.history.range_walk import CandleSource, PageRequest, ProviderAnswer, RangeWalk
+from relay.history.range_walk import CandleSource, PageRequest, ProviderAnswer
 from relay.history.recent_answers import RecentAnswers
 from relay.storage.store import Store
 
@@ -55,20 +55,12 @@ class ProviderCalls:
         self._on_answer = on_answer
         self._under_way: dict[tuple[str, StreamKey], list[ProviderCall]] = {}
         self._turns: dict[str, FairQueue] = {}
-        self._recent = RecentAnswers(store, clock)
-        self._finals = FinalCandles(store, self.doubts, lambda *what: self.on_disagreement(*what))
-        self.compared, self.differed = self._finals.compared, self._finals.differed
+        self.recent = RecentAnswers(store, clock)
+        self.finals = FinalCandles(store, self.doubts, lambda *what: self.on_disagreement(*what))
+        self.compared, self.differed = self.finals.compared, self.finals.differed
         self._is_closed = False
         self.ended = 0
         self.dropped = 0
-
-    def adopt_recent(self, request: RangeWalk) -> None:
-        """Have a request believe what the provider said last of what is not settled, if that is still fresh."""
-        self._recent.adopt(request)
-
-    def note_given(self, source: CandleSource, key: StreamKey, candles: Iterable[Candle]) -> None:
-        """Note closed candles that somebody was given; those that had not settled then are compared when they have."""
-        self._finals.note_given(source, key, candles)
 
     def under_way(self, source: CandleSource, key: StreamKey, span: Span) -> list[ProviderCall]:
         """Return the calls that ask for a part of a span."""
@@ -184,7 +176,7 @@ class ProviderCalls:
 
     async def _ask(self, source: CandleSource, key: StreamKey, piece: PageRequest, turn: QueueTurn) -> ProviderAnswer:
         age = self._store.age(source.name, key.symbol)
-        known = await self._finals.known(source, key, piece)
+        known = await self.finals.known(source, key, piece)
         async with turn:
             clock, asked_at = source.clock, self._clock.monotonic()
             before, certain = clock.over(), clock.certain()
@@ -208,7 +200,7 @@ class ProviderCalls:
         final = reach.final
         if final.end > final.start and is_valid:
             proven = min(now, certain)
-            news = await self._finals.take(source, key, final, known, candles, times, proven, asked_at)
+            news = await self.finals.take(source, key, final, known, candles, times, proven, asked_at)
             if news is not None:
                 self.on_news(news)
         rows = reach.rows(candles, times)
@@ -216,7 +208,7 @@ class ProviderCalls:
             newer = tuple(candle for candle in rows if reach.unsettled <= candle.time)
             span = Span(reach.unsettled, reach.span.end)
             rest = ProviderAnswer(span, newer, reach.open_time, asked_at, answered_at)
-            self._recent.keep((source.name, key), age, rest)
+            self.recent.keep((source.name, key), age, rest)
         return ProviderAnswer(reach.span, rows, reach.open_time, asked_at, answered_at)
 
 

@@ -215,7 +215,7 @@ class HistoryService:
             deletions = self._store.deletions(source.name, key)
             request.stored = await self._store.spans(source.name, key, 0, FOREVER)
             request.doubts = self.calls.doubts.of((source.name, key))
-            self.calls.adopt_recent(request)
+            self.calls.recent.adopt(request)
             past = await self._all_stored(request, request.high())
             if deletions == self._store.deletions(source.name, key):
                 break  # else old candles were deleted meanwhile
@@ -289,7 +289,7 @@ class HistoryService:
         # Before anything else is awaited: what is written from here on makes this answer an old one.
         request.stored, version, is_remembered = await store.known(name, key, near=near)
         request.doubts = self.calls.doubts.of((name, key))
-        self.calls.adopt_recent(request)
+        self.calls.recent.adopt(request)
         span = span_at(request.known(), end - 1 if is_newest else request.low)
         if span is None:
             return None
@@ -354,7 +354,7 @@ class HistoryService:
             deletions = self._store.deletions(source.name, key)
             request.stored = await self._store.spans(source.name, key, request.low, FOREVER)
             request.doubts = self.calls.doubts.of((source.name, key))
-            self.calls.adopt_recent(request)
+            self.calls.recent.adopt(request)
             at, to = request.next_known(high)
             rows = await self._rows(request, min(at, to), max(at, to)) if at != to else []
             if deletions == self._store.deletions(source.name, key):

@@ -117,7 +117,9 @@ async def test_a_hostile_client_harms_nobody(
             print(f"  answers: {dict(answers)}")
     assert unhandled == []
     # Warnings are for operators, and a hostile client is no reason to wake one.
-    assert [one.getMessage() for one in caplog.records if one.name not in OF_A_SLOW_MACHINE] == []
+    told = [one for one in caplog.records if one.name not in OF_A_SLOW_MACHINE]
+    # But that a Host was refused is said, once a minute: an operator may have set up a proxy wrong.
+    assert [one.getMessage() for one in told if getattr(one, "fields", {}).get("event") != "origin_refused"] == []
     assert more < 5_000
     assert grown < 8_000_000 + frames * 200
     assert sent >= frames - WORKERS * 2

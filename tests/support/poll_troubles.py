@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, NamedTuple
 from tests.support.sped_up_time import install, run
 
 if TYPE_CHECKING:
-    from tests.support.sandbox import StagedClock, StagedMarket
     from tests.support.untidy import UntidyTwelveData
 
 START = 1_768_392_020
@@ -53,6 +52,7 @@ async def main(interval: str) -> list[str]:
     from providers import BUILTIN
     from relay.app import build_app
     from tests.support.running_relay import Running, config_of
+    from tests.support.sandbox import StagedClock, StagedMarket
     from tests.support.untidy import UntidyTwelveData
 
     wrong: list[str] = []

@@ -1132,7 +1132,7 @@ async def test_what_was_given_before_it_settled_is_compared_when_it_has(bench: B
     told: list[News] = []
     bench.history.calls.on_news = told.append
     given = [final(minute(17)), final(minute(18))._replace(close=1.5)]
-    bench.history.calls.note_given(bench.provider, KEY, given)
+    bench.history.calls.finals.note_given(bench.provider, KEY, given)
     for _ in range(2):
         await bench.ask(start=minute(17), end=minute(29))
     assert told == [News("fake", KEY, [final(minute(18))], [], bench.provider.now)]
@@ -1217,7 +1217,7 @@ async def test_a_candle_that_had_to_be_widened_is_asked_for_again_by_the_next_ru
 async def test_what_was_given_stands_where_the_row_had_to_be_widened(bench: Bench) -> None:
     told: list[News] = []
     bench.history.calls.on_news = told.append
-    bench.history.calls.note_given(bench.provider, KEY, finals(18))
+    bench.history.calls.finals.note_given(bench.provider, KEY, finals(18))
     bench.provider.changed[minute(18)] = lifted(18)
     await bench.ask(start=minute(17), end=minute(29))
     assert told == []
@@ -1226,7 +1226,7 @@ async def test_what_was_given_stands_where_the_row_had_to_be_widened(bench: Benc
 
 async def test_what_was_given_is_no_news_of_what_the_stream_told_since(bench: Bench) -> None:
     told = back(bench)
-    bench.history.calls.note_given(bench.provider, KEY, [final(minute(18))._replace(close=1.5)])
+    bench.history.calls.finals.note_given(bench.provider, KEY, [final(minute(18))._replace(close=1.5)])
     await bench.store.add("fake", KEY, finals(17, 18, 19), Span(minute(17), minute(20)))
     bench.provider.changed[minute(18)] = lifted(18)
     assert (await bench.ask(start=minute(17), end=minute(29))).candles == finals(*range(17, 30))

@@ -61,7 +61,6 @@ async def test_page_follows_what_the_relay_does(sandbox: Sandbox, relay: Running
     assert [one["reconnects"] for one in status["streams"] if one["symbol"] == "BTCUSDT"] == [1]
 
 
-@pytest.mark.parametrize("sandbox", [220], indirect=True)
 async def test_how_clients_left_is_said_in_words(relay: Running, open_page: OpenPage) -> None:
     charts = await open_page(f"{relay.url}/#BTCUSDT@1m")
     await loaded(charts)
@@ -73,6 +72,7 @@ async def test_how_clients_left_is_said_in_words(relay: Running, open_page: Open
     await expect(page.locator("#client-facts")).to_contain_text("closed by the program 1")
 
 
+@pytest.mark.parametrize("sandbox", [220], indirect=True)
 async def test_many_streams_are_sorted_filtered_and_shown_in_pages(relay: Running, open_page: OpenPage) -> None:
     client = await relay.connect()
     names = [f"T{number:03d}USDT@1m" for number in range(1, 200)]
