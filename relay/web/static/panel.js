@@ -180,10 +180,7 @@ export class Panel {
     set(parts.change, before ? `${percent(last.close / before.close - 1)} ${interval}` : "");
     parts.price.dataset.side = parts.change.dataset.side = side(last && before ? last.close - before.close : 0);
     this.#writeReadout(entry, decimals);
-    set(
-      parts.text,
-      failure ?? (isLoaded ? (last ? "" : "No candles yet") : this.#isOffline ? "No connection" : "Loading candles"),
-    );
+    this.#writeText();
     parts.notice.hidden = isLoaded && last !== undefined && failure === null;
     parts.choose.hidden = failure === null;
     const past = isLoading ? "Loading older candles" : trouble;
@@ -235,6 +232,13 @@ export class Panel {
     set(this.#parts.left, left > 0 ? `closes in ${countdown(left)}` : "");
   }
 
+  /** Write what stands where candles will be. */
+  #writeText() {
+    const { failure, isLoaded, candles } = this.live;
+    const nothing = isLoaded ? "No candles yet" : this.#isOffline ? "No connection" : "Loading candles";
+    set(this.#parts.text, failure ?? (isLoaded && candles.last ? "" : nothing));
+  }
+
   get #isOffline() {
     return this.#feed.connection.state !== "connected";
   }
@@ -242,6 +246,7 @@ export class Panel {
   /** Write what changes with time alone: the state, how old the last update is, how long the candle is open still. */
   tick() {
     if (this.live === null) return;
+    this.#writeText();
     this.#writeDay();
     this.#writeLeft();
     const { status, text, lagMs, heardAt } = this.live;
