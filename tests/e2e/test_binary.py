@@ -136,7 +136,10 @@ def test_binary_is_small_and_named_for_its_machine(binary: Path) -> None:
 
 async def test_binary_does_the_main_job_without_python(relay: Binary) -> None:
     assert (await relay.run("--version")).strip() == f"market-relay {VERSION}"
-    async with relay.serve("--sandbox", "--database", "relay.db") as url, aiohttp.ClientSession() as http:
+    async with (
+        relay.serve("--sandbox", "--forex-always-open", "--database", "relay.db") as url,
+        aiohttp.ClientSession() as http,
+    ):
         live = await updates(http, url, "BTCUSDT@1s", 3)
         times = [one["candle"]["time"] for one in live]
         assert times == sorted(times)
