@@ -81,7 +81,7 @@ class BinanceCodec(FeedCodec):
             return self._answer(message)
         kind = event["e"]
         if kind != "kline":
-            return (Closing("the exchange announced a shutdown"),) if kind == "serverShutdown" else ()
+            return (Closing("the provider announced a shutdown"),) if kind == "serverShutdown" else ()
         kline = event["k"]
         symbol = kline["s"]
         try:
@@ -92,10 +92,10 @@ class BinanceCodec(FeedCodec):
                 return ()
             key, own, interval, most_ms = known
         if symbol != own or kline["i"] != interval or event["s"] != own:
-            raise ValueError(f"an event of {event['s']} and a kline of {symbol}@{kline['i']} in the stream {key}")
+            raise ValueError(f"stream {key}: the event is for {event['s']}, its kline for {symbol}@{kline['i']}")
         open_ms, is_closed = kline["t"], kline["x"]
         if open_ms % 1000 or not 0 <= kline["T"] - open_ms < most_ms:
-            raise ValueError(f"a kline from {open_ms} to {kline['T']} is none of {key}")
+            raise ValueError(f"stream {key}: a kline from {open_ms} to {kline['T']} does not fit the interval")
         if type(is_closed) is not bool:
             raise TypeError("x is neither true nor false")
         if event["E"] < kline["T"]:
@@ -119,10 +119,10 @@ class BinanceCodec(FeedCodec):
         if error is not None:
             reason = error.get("msg")
             if not newest:
-                raise ValueError(f"the exchange refused a message: {reason}")
+                raise ValueError(f"the provider refused a message: {reason}")
             for key in newest:
                 self._named.pop(_stream_name(key), None)
-            return (Rejected(newest, f"the exchange refused the stream: {reason}"),)
+            return (Rejected(newest, f"the provider refused the stream: {reason}"),)
         return (Accepted(newest),) if newest else ()
 
 

@@ -74,31 +74,31 @@ class Klines:
         """Return the candles of one page, and whether it held as many rows as were asked for."""
         rows = await self._calls.ask("/api/v3/klines", params, _KLINES_WEIGHT, session, settings)
         if not isinstance(rows, list):
-            raise BadAnswer("klines: the answer is no list")
+            raise BadAnswer("klines: the answer is not a list")
         if len(rows) > int(params["limit"]):
-            raise BadAnswer(f"klines: asked for {params['limit']} rows at most, {len(rows):,} came")
+            raise BadAnswer(f"klines: the answer has {len(rows):,} rows, more than the limit of {params['limit']}")
         interval, first, last = str(params["interval"]), int(params.get("startTime", 0)), int(params["endTime"])
         shares = [_share(row, interval) for row in rows]
         # One that is cut short may be real, several of them are of another interval.
         if 2 * shares.count(0.0) > len(rows) or (len(rows) > 1 and 1.0 not in shares):
-            raise BadAnswer(f"klines: asked for {interval}, the rows are no klines of it")
+            raise BadAnswer(f"klines: the rows do not fit the requested interval {interval}")
 
         def candle_of(row: Any, time: int) -> Candle:
             if not _share(row, interval):
-                raise ValueError("it ends outside of its interval")
+                raise ValueError("its end does not fit its interval")
             return Candle(time, *decimals(row[1:6]))
 
         candles = read_rows(rows, interval, _open_time, candle_of, is_utc_grid=True)
         inside = [candle for candle in candles if first <= candle.time * 1000 <= last]
         if candles and not inside:
-            raise BadAnswer(f"klines: the rows are of {candles[0].time}, outside of what was asked for")
+            raise BadAnswer(f"klines: the rows begin at {candles[0].time}, outside of the requested range")
         return inside, len(rows) >= int(params["limit"])
 
 
 def _open_time(row: Any) -> int:
     open_ms = row[0]
     if type(open_ms) is not int or open_ms % 1000:
-        raise TypeError("an open time is no whole second")
+        raise TypeError("an open time is not a whole second")
     return open_ms // 1000
 
 

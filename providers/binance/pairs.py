@@ -17,10 +17,10 @@ def read_pairs(body: Any) -> list[Instrument]:
     if not isinstance(pairs, list):
         pairs = []
     if len(pairs) > _MOST_PAIRS:
-        raise BadAnswer(f"exchangeInfo: {len(pairs):,} pairs; at most {_MOST_PAIRS:,} are read")
+        raise BadAnswer(f"exchangeInfo: the list has {len(pairs):,} pairs, more than the limit of {_MOST_PAIRS:,}")
     listed = [_instrument(pair if isinstance(pair, dict) else {}) for pair in pairs]
     if not any(isinstance(one.symbol, str) and isinstance(one.base, str) for one in listed):
-        raise BadAnswer("exchangeInfo: no pair in it")
+        raise BadAnswer("exchangeInfo: the list has no pairs")
     return listed
 
 

@@ -93,7 +93,7 @@ class Account:
             age_s = wall - float(state["at"])
         except (ValueError, TypeError) as error:
             log.warning(
-                "what an earlier run spent cannot be read (%s); the provider is asked",
+                "the credits that an earlier run spent cannot be read (%s); asking the provider",
                 error,
                 extra=event("spent_credits_unreadable", provider="twelve_data", reason=str(error)),
             )
@@ -109,7 +109,7 @@ class Account:
         Returns the body, or the refusal of this request; raises the errors of the key, the credits and the server.
         """
         if not self._key:
-            raise AuthenticationFailed("there is no key")
+            raise AuthenticationFailed("the API key is not set")
         if self._wants_usage():
             await self._ask_usage(session, use)
         return await self._call(path, params, cost, session, use)

@@ -109,9 +109,9 @@ def read_series(
     """
     values = body.get("values") if isinstance(body, dict) else None
     if not isinstance(values, list):
-        return KeyRefused(0, "the answer holds no values")
+        return KeyRefused(0, "the answer has no values")
     if len(values) > PAGE:
-        return KeyRefused(0, f"the answer holds {len(values):,} rows; there are {PAGE:,} at most")
+        return KeyRefused(0, f"the answer has {len(values):,} rows, more than the limit of {PAGE:,}")
     if symbol and (wrong := contradiction(body, symbol, INTERVALS[interval], codes)) is not None:
         return KeyRefused(0, wrong)
     try:
@@ -127,7 +127,7 @@ def _open_time(row: Any) -> int:
     """Read a label in UTC, of a second or of a day."""
     label = row["datetime"]
     if len(label) not in (10, 19) or not label.isascii() or label[7] != "-":
-        raise ValueError(f"{label!r:.40} is no time")
+        raise ValueError(f"{label!r:.40} is not a time")
     return int(datetime.fromisoformat(label).replace(tzinfo=UTC).timestamp())
 
 

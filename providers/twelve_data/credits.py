@@ -318,7 +318,7 @@ class Credits:
             text = f"the {self.per_day or ''} credits of this day are used up".replace("  ", " ")
         elif count > self.left_today(use):
             kept = "history" if use is Use.POLL else "live streams"
-            text = f"the credits that are left of this day's {self.per_day} are kept for {kept}"
+            text = f"the rest of this day's {self.per_day} credits is reserved for {kept}"
         elif any(seen.until > self._monotonic() for seen in self._seen):
             text = "the provider asks to wait"
         else:

@@ -168,7 +168,7 @@ class Polls:
         turns = self._planner.turns({key: self._wished[key][1] for key in keys}, feeders, at, now)
         for key, turn in turns.items():
             if turn.opens is not None:
-                self._pause(key, "market_closed", turn.opens, f"the market is closed, opens {_utc(turn.opens)}")
+                self._pause(key, "market_closed", turn.opens, f"the market is closed; it opens at {_utc(turn.opens)}")
             shown = turns[feeders[key]] if key in feeders else turn
             if shown.due > at:
                 self._watchlist.expect(key, shown.due - at, shown.every_s if shown.every_s < inf else None)
@@ -221,7 +221,9 @@ class Polls:
         if is_resting or not (is_slow(key.interval, period) if is_known else wait_s > self._poll_s):
             return
         pace = "one more poll" if turn.every_s == inf else f"a poll every {period / 60:.0f} min"
-        self._pause(key, "throttled", now + wait_s, f"the credits allow {pace}, the next is at {_utc(now + wait_s)}")
+        self._pause(
+            key, "throttled", now + wait_s, f"the credits allow {pace}; the next poll is at {_utc(now + wait_s)}"
+        )
 
     def _pause(self, key: StreamKey, status: str, until: float, message: str) -> None:
         """Report a rest once; again only when its end has moved by more than a minute."""
@@ -268,7 +270,7 @@ class Polls:
             stream.wronged = at
             stream.built.clear()
             log.warning(
-                "%s: candles built from smaller ones are not the provider's; it is polled itself",
+                "%s: candles built from smaller ones differ from the provider's; polling this stream itself",
                 key,
                 extra=event("built_candles_differ", provider="twelve_data", stream=str(key)),
             )
@@ -306,7 +308,7 @@ class Polls:
                 self._note_asked(stream, asked, turns.get(key))
                 stream.answered, stream.alone = self._monotonic(), False
                 if isinstance(answer, SeriesAnswer) and answer.spoilt:
-                    self._watchlist.skip(f"{key}: {answer.spoilt} rows made no sense")
+                    self._watchlist.skip(f"{key}: {answer.spoilt} rows were invalid")
                 given.append(Given(key, answer.candles if isinstance(answer, SeriesAnswer) else []))
             elif answer.code == 429:
                 # The credits know by now how long to wait.

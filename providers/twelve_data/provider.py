@@ -51,14 +51,19 @@ _INFO = ProviderInfo(
     intervals=tuple(INTERVALS),
     attribution="Market data by Twelve Data (https://twelvedata.com)",
     settings=(
-        Setting("api_key", help="The key of your account", is_secret=True, environment=("TWELVE_DATA_API_KEY",)),
+        Setting(
+            "api_key",
+            help="The API key of your Twelve Data account",
+            is_secret=True,
+            environment=("TWELVE_DATA_API_KEY",),
+        ),
         Setting("rest_url", "urls", ("https://api.twelvedata.com",), "Addresses of the REST servers, tried in turn"),
         Setting("ws_url", "urls", ("wss://ws.twelvedata.com/v1/quotes/price",), "Addresses of the tick stream"),
         Setting(
             "mode",
             "choice",
             "poll",
-            "poll: candles are asked for; stream: they are built from ticks where your plan has them, and confirmed",
+            "poll: requests candles; stream: builds them from ticks, if your plan has ticks, and confirms them by polls",
             choices=("poll", "stream"),
         ),
         Setting("poll_seconds", "int", 30, "The shortest time between two polls of a stream", least=1),
@@ -66,12 +71,12 @@ _INFO = ProviderInfo(
             "market_hours",
             "choice",
             "forex",
-            "forex: nothing is polled while the market is closed; always: polls at all times",
+            "forex: no polls while the market is closed; always: polls at all times",
             choices=("forex", "always"),
         ),
         # The free plan: support article 5615854.
-        Setting("credits_per_minute", "int", 8, "What your plan allows in a minute", least=1),
-        Setting("credits_per_day", "int", 800, "What your plan allows in a day; 0: it has no such limit", least=0),
+        Setting("credits_per_minute", "int", 8, "API credits that your plan has per minute", least=1),
+        Setting("credits_per_day", "int", 800, "API credits that your plan has per day; 0: no daily limit", least=0),
     ),
     needs_key="api_key",
     # Our choice: `SETTLE_S`, and time for the poll.
@@ -132,7 +137,7 @@ class TwelveDataProvider:
         """Return a feed that listens to ticks and polls, not yet running."""
         key = settings["api_key"]
         if not isinstance(key, Secret) or not key:
-            raise AuthenticationFailed("there is no key")
+            raise AuthenticationFailed("the API key is not set")
         urls = settings["ws_url"]
         return TickFeed(
             watchlist,
@@ -211,10 +216,10 @@ class TwelveDataProvider:
         pairs = body.get("data") if isinstance(body, dict) else None
         entries = pairs if isinstance(pairs, list) else []
         if len(entries) > _MOST_PAIRS:
-            raise BadAnswer(f"forex_pairs: {len(entries):,} pairs; at most {_MOST_PAIRS:,} are read")
+            raise BadAnswer(f"forex_pairs: the list has {len(entries):,} pairs, more than the limit of {_MOST_PAIRS:,}")
         named = [pair for pair in entries if isinstance(pair, dict) and isinstance(pair.get("symbol"), str)]
         if not named:
-            raise BadAnswer("forex_pairs: no pair in it")
+            raise BadAnswer("forex_pairs: the list has no pairs")
         self._currencies = _currency_codes(named)
         symbols = [pair["symbol"].upper() for pair in named]
         listed = {symbol: _instrument(symbol) for symbol in symbols if symbol.count("/") == 1}

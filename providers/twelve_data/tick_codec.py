@@ -80,7 +80,7 @@ class TickCodec(FeedCodec):
         if succeeded:
             yield Accepted(tuple(succeeded))
         for key, reason in failed.items():
-            yield Rejected((key,), reason or "the plan or the list of symbols does not have it")
+            yield Rejected((key,), reason or "the symbol is not in the plan or in the list of symbols")
         if unnamed and not failed:
             yield Rejected(unnamed, "the subscription was refused")
         elif unnamed:
@@ -106,9 +106,9 @@ def _keys(entries: object) -> dict[StreamKey, str]:
 def _tick(message: Mapping[str, Any]) -> PriceUpdate:
     symbol, stamp, price = message["symbol"], message["timestamp"], message["price"]
     if not isinstance(symbol, str) or type(stamp) is not int or type(price) not in (int, float):
-        raise TypeError("symbol, timestamp or price of a tick is of another type")
+        raise TypeError("symbol, timestamp or price of a tick has the wrong type")
     price = float(price)
     if not math.isfinite(price) or price <= 0 or not 0 < stamp < 1 << 33:
-        raise ValueError(f"a tick of {price!r} at {stamp!r}")
+        raise ValueError(f"invalid tick: price {price!r}, time {stamp!r}")
     candle = Candle(stamp, price, price, price, price)
     return PriceUpdate(ticks_of(symbol.upper()), candle, ts_event_ms=stamp * 1000)

@@ -70,7 +70,7 @@ class TickFeed:
         self._look_at = 0.0
         self._leaps = Leaps(
             lambda tick: watchlist.skip(
-                f"a tick of {tick.key.symbol} is far from before and after: {tick.candle.close}"
+                f"the price of a tick of {tick.key.symbol} is far from the ticks around it: {tick.candle.close}"
             )
         )
         self._polled = Watchlist(
@@ -142,7 +142,7 @@ class TickFeed:
     def _take_tick(self, tick: PriceUpdate, now: float) -> list[PriceUpdate]:
         symbol, candle = tick.key.symbol, tick.candle
         if candle.time > now + _FUTURE_S:
-            self._watchlist.skip(f"a tick of {symbol} from the future: {candle.time}")
+            self._watchlist.skip(f"a tick of {symbol} has a time in the future: {candle.time}")
             return []
         if not self._source.hear(symbol):
             return []

@@ -133,7 +133,7 @@ class TickSource:
         """Notice ticks that stay away though the market `has_traded` for long, and ask again for refused ones."""
         for symbol, ticks in self.symbols.items():
             if ticks.is_live and self._now() - ticks.heard > QUIET_S and has_traded(symbol, QUIET_S):
-                self._end(symbol, ticks, f"polling, since no tick came for {QUIET_S:.0f} s")
+                self._end(symbol, ticks, f"polling, because no tick arrived for {QUIET_S:.0f} s")
             elif self._monotonic() >= ticks.ask_again_at:
                 ticks.ask_again_at = math.inf
                 self._watchlist.add(ticks_of(symbol))
@@ -142,14 +142,14 @@ class TickSource:
         if not self._is_lost:
             self._is_lost = True
             log.warning(
-                "twelve_data: no tick stream, polling goes on alone: %s",
+                "twelve_data: no tick stream, polling only: %s",
                 reason,
                 extra=event("tick_stream_lost", provider="twelve_data", reason=reason),
             )
         for symbol, ticks in self.symbols.items():
             ticks.is_subscribed = False
             if ticks_of(symbol) in self._watchlist:
-                self._end(symbol, ticks, f"polling, since the tick stream is not available: {reason}")
+                self._end(symbol, ticks, f"polling, because the tick stream is not available: {reason}")
 
     def _on_subscribed(self, symbol: str) -> None:
         if self._is_lost:
@@ -164,14 +164,14 @@ class TickSource:
         if (ticks := self.symbols.get(symbol)) is not None:
             reason = reason.replace(self._key.reveal(), "***")
             log.warning(
-                "twelve_data: no ticks of %s, it is polled: %s",
+                "twelve_data: no ticks of %s, polling it: %s",
                 symbol,
                 reason,
                 extra=event("ticks_refused", provider="twelve_data", symbol=symbol, reason=reason),
             )
             ticks.is_subscribed = False
             ticks.ask_again_at = self._monotonic() + REFUSED_AGAIN_S
-            self._end(symbol, ticks, f"polling, since ticks were refused: {reason}")
+            self._end(symbol, ticks, f"polling, because ticks were refused: {reason}")
 
     def _begin(self, symbol: str, ticks: Ticks) -> None:
         ticks.is_live, ticks.reason = True, ""

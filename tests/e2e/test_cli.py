@@ -183,7 +183,9 @@ def test_plugins_with_a_name_shows_each_setting_of_that_provider(runner: CliRunn
     result = runner.invoke(main, ["plugins", "twelve_data"], env=given)
     assert result.exit_code == 0
     assert result.output.startswith("twelve_data  Twelve Data, version ")
-    assert "[twelve_data] api_key: The key of your account\n    a secret; default: none\n" in result.output
+    assert (
+        "[twelve_data] api_key: The API key of your Twelve Data account\n    a secret; default: none\n" in result.output
+    )
     assert "RELAY_TWELVE_DATA_API_KEY or TWELVE_DATA_API_KEY; given by TWELVE_DATA_API_KEY\n" in result.output
     assert "    poll or stream; default: poll\n    RELAY_TWELVE_DATA_MODE\n" in result.output
     assert "    a whole number from 1; default: 8\n    RELAY_TWELVE_DATA_CREDITS_PER_MINUTE; given by" in result.output

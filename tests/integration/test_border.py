@@ -65,7 +65,7 @@ def test_more_rows_than_any_provider_gives_are_refused_with_the_bound() -> None:
 
 def test_more_rows_than_twelve_data_ever_gives_are_refused_with_the_bound() -> None:
     assert read_series({"values": [{}] * 5001}, "1m", Hours.ALWAYS) == KeyRefused(
-        0, "the answer holds 5,001 rows; there are 5,000 at most"
+        0, "the answer has 5,001 rows, more than the limit of 5,000"
     )
 
 

@@ -163,7 +163,7 @@ async def test_the_first_price_after_closed_hours_comes_at_once(
     await client.subscribe(f"{symbol}@1m", bars=3)
     closed = await client.until_type("status", symbol=symbol, status="market_closed")
     opens = opening.clock.now() // 60 * 60 + 60
-    assert closed["message"].startswith("the market is closed, opens ")
+    assert closed["message"].startswith("the market is closed; it opens at ")
     first = await client.update()
     assert first["candle"]["time"] == opens
     await client.seen("status", symbol=symbol, status="connected")

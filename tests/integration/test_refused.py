@@ -51,7 +51,7 @@ async def test_a_subscription_that_binance_refuses_once_is_live_a_moment_later(
     await client.subscribe("BTCUSDT@1m")
     message = await state(client, "error")
     assert message.startswith(
-        "Binance refused BTCUSDT@1m: the exchange refused the stream: busy; the next try is at 20"
+        "Binance refused BTCUSDT@1m: the provider refused the stream: busy; the next try is at 20"
     )
     await client.update(symbol="BTCUSDT")
     await eventually(lambda: "BTCUSDT@1m is no longer in error" in caplog.text)

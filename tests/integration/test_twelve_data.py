@@ -154,7 +154,7 @@ def test_volume_is_taken_where_there_is_one() -> None:
 
 @pytest.mark.parametrize("content", [None, [], 7, {}, {"values": None}, {"values": {}}])
 def test_an_answer_without_values_is_refused(content: object) -> None:
-    assert read_series(content, "1m", Hours.MONEY) == KeyRefused(0, "the answer holds no values")
+    assert read_series(content, "1m", Hours.MONEY) == KeyRefused(0, "the answer has no values")
 
 
 def test_weekend_bars_are_dropped_for_money_and_kept_for_coins() -> None:
@@ -591,7 +591,7 @@ async def test_spoilt_rows_are_counted(exchange: TwelveDataStandIn, plugin: Plug
     exchange.faults.answer_rest(200, '{"values":[{},{"datetime":"x"}],"status":"ok"}')
     feed = plugin.feed("EUR/USD@1m")
     await feed.run(20)
-    assert feed.skipped == ["EUR/USD@1m: 2 rows made no sense"]
+    assert feed.skipped == ["EUR/USD@1m: 2 rows were invalid"]
 
 
 def time_series(*rows: tuple[str, str | None], symbol: str = "EUR/USD") -> str:
@@ -786,7 +786,7 @@ async def test_the_weekend_is_not_polled_and_friday_is_closed(
     assert friday[-1].candle.time == at("2026-01-16 21:59")
     assert friday[-1].is_closed
     assert friday[-1].candle == (await plugin.candles("EUR/USD", "1m", at("2026-01-16 21:59"), at("2026-01-17"), 5))[0]
-    assert (EUR, "market_closed", "the market is closed, opens 2026-01-18T22:00:00Z") in feed.paused
+    assert (EUR, "market_closed", "the market is closed; it opens at 2026-01-18T22:00:00Z") in feed.paused
     before = len(asked(exchange))
     await feed.run(46 * 3600)
     # The four hours from 20:00 end at midnight: one more poll gives their final values.
@@ -1029,7 +1029,7 @@ async def test_a_listing_of_more_pairs_than_there_are_is_not_walked(
     exchange: TwelveDataStandIn, plugin: Plugin
 ) -> None:
     exchange.faults.answer_rest(200, '{"data":[' + "[]," * 20_000 + "[]]}")
-    with pytest.raises(BadAnswer, match="20,001 pairs; at most 20,000 are read"):
+    with pytest.raises(BadAnswer, match="20,001 pairs, more than the limit of 20,000"):
         await plugin.instruments()
 
 

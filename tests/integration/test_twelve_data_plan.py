@@ -75,7 +75,7 @@ async def test_a_provider_that_differs_from_what_was_built_is_believed(
     await feed.run(300)
     first = [update for update in feed.updates if update.key == FIVE and update.candle.time == at("2026-01-14 18:00")]
     assert [update.candle.high for update in first if update.is_closed][1:] == [1.6]
-    assert "EUR/USD@5m: candles built from smaller ones are not the provider's" in caplog.text
+    assert "EUR/USD@5m: candles built from smaller ones differ from the provider's" in caplog.text
     before = calls(exchange)["EUR/USD", "5min"]
     await feed.run(3600)
     assert calls(exchange)["EUR/USD", "5min"] - before > 12
@@ -124,7 +124,7 @@ async def test_streams_that_are_polled_too_rarely_say_throttled_and_when(plugin:
     states = {key: (status, message) for key, status, message in feed.paused}
     status, message = states[EUR]
     assert status == "throttled"
-    assert re.fullmatch("the credits allow a poll every [89] min, the next is at 2026-01-14T12:[0-9:]*Z", message)
+    assert re.fullmatch("the credits allow a poll every [89] min; the next poll is at 2026-01-14T12:[0-9:]*Z", message)
     # Nine minutes are nothing to a day.
     assert "allow a poll" not in states[StreamKey("EUR/JPY", "1d")][1]
 
@@ -185,7 +185,7 @@ async def test_history_keeps_its_part_of_the_day_and_takes_none_of_the_polls(
             refused = error
             break
         answered += 1
-    assert "kept for live streams" in str(refused)
+    assert "reserved for live streams" in str(refused)
     assert 0 < refused.retry_after < 3600
     assert 90 <= answered <= 120
     before = len(closed(feed, StreamKey("EUR/USD", "5m")))

@@ -156,7 +156,9 @@ async def test_an_absurd_tick_touches_no_candle_and_a_crash_is_told_with_its_sec
             exchange.inject("EUR/USD", price, at("2026-01-14 12:00:06"))
         await tick(feed, exchange, time, 1.2, "12:00:07")
         assert told(feed)[-1] == (0, 1.1, 1.2, 1.1, 1.2, False)
-        assert feed.skipped == [f"a tick of EUR/USD is far from before and after: {price}" for price in (1100.0, 1e300)]
+        assert feed.skipped == [
+            f"the price of a tick of EUR/USD is far from the ticks around it: {price}" for price in (1100.0, 1e300)
+        ]
         exchange.inject("EUR/USD", 0.1, at("2026-01-14 12:00:08"))
         await tick(feed, exchange, time, 0.11, "12:00:09")
         assert told(feed)[-1] == (0, 1.1, 1.2, 0.1, 0.11, False)
@@ -325,7 +327,7 @@ async def test_polls_take_over_while_the_tick_stream_is_refused_and_say_so(
         await feed.until(lambda: told(feed)[-1] == (0, 1.1, 1.4, 1.1, 1.4, False))
     lines = [record.message for record in caplog.records if record.name == LOG]
     assert [line.split(":")[1].strip() for line in lines] == [
-        "no tick stream, polling goes on alone",
+        "no tick stream, polling only",
         "the tick stream is back",
     ]
     assert feed.error is None
@@ -402,7 +404,7 @@ async def test_a_symbol_whose_ticks_stay_away_is_polled_until_they_come(
     async with plugin.pump("EUR/USD@1m") as feed:
         await first_poll(feed, exchange)
         time.at += 130
-        await feed.until(lambda: "no tick came" in feed.remarks[-1][1])
+        await feed.until(lambda: "no tick arrived" in feed.remarks[-1][1])
         exchange.inject("EUR/USD", 1.3, int(time.at))
         await feed.until(lambda: feed.remarks[-1] == (EUR, ""))
 
@@ -455,7 +457,7 @@ async def test_a_tick_from_the_future_is_counted_and_skipped(exchange: Exchange,
         exchange.inject("EUR/USD", 9.9, at("2026-01-14 12:05:00"))
         exchange.inject("EUR/USD", 1.15, at("2026-01-14 11:59:50"))
         await feed.until(lambda: told(feed)[-1][4] == 1.15)
-        assert feed.skipped == [f"a tick of EUR/USD from the future: {at('2026-01-14 12:05:00')}"]
+        assert feed.skipped == [f"a tick of EUR/USD has a time in the future: {at('2026-01-14 12:05:00')}"]
 
 
 async def test_a_tick_that_was_under_way_when_the_connection_was_lost_is_of_no_use(exchange: Exchange) -> None:

@@ -87,7 +87,7 @@ def test_polls_leave_a_tenth_of_the_day_to_history_which_may_use_it_up() -> None
     limits, _ = made(1000, 100)
     assert limits.left_today(POLL) == 90
     spend(limits, 90, POLL)
-    with pytest.raises(RateLimited, match="100 are kept for history") as caught:
+    with pytest.raises(RateLimited, match="100 credits is reserved for history") as caught:
         limits.take(1, POLL)
     assert caught.value.retry_after == 86_400 - 50_000 + SKEW_S
     spend(limits, 4, HISTORY)
@@ -99,7 +99,7 @@ def test_history_leaves_polls_what_was_promised_of_the_day() -> None:
     limits, _ = made(1000, 100)
     limits.promise(40)
     spend(limits, 60, HISTORY)
-    with pytest.raises(RateLimited, match="100 are kept for live streams") as caught:
+    with pytest.raises(RateLimited, match="100 credits is reserved for live streams") as caught:
         limits.take(1, HISTORY)
     assert 0 < caught.value.retry_after < 3600
     assert limits.left_today(POLL) == 40
