@@ -16,12 +16,12 @@ COMMANDS = {
     "tail": "Follow streams of a running relay in the terminal.",
     "history": "Print candles of SYMBOL at INTERVAL, oldest first.",
     "symbols": "List the symbols that a running relay can stream.",
-    "status": "Show what a running relay does.",
-    "check-config": "Explain what `relay serve` would do; start nothing.",
-    "plugins": "Show which provider plugins load, or the settings of one; `new` writes one.",
+    "status": "Show the state of a running relay.",
+    "check-config": "Show what `relay serve` would do, without starting it.",
+    "plugins": "Show which provider plugins load, or the settings of one; `new` creates one.",
     "store": "Show, check and shrink the database.",
-    "token": "Make a token: print it, and its hash below.",
-    "completion": "Print the script that completes commands and flags in a shell.",
+    "token": "Create a token; print the token and its hash.",
+    "completion": "Print a shell script that completes commands and flags.",
 }
 """The commands and what each does in one line; a command's module is imported when the command is used."""
 

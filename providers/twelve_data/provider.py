@@ -63,7 +63,7 @@ _INFO = ProviderInfo(
             "mode",
             "choice",
             "poll",
-            "poll: requests candles; stream: builds them from ticks, if your plan has ticks, and confirms them by polls",
+            "poll: requests candles; stream: builds them from ticks, if your plan has them, and confirms them by polls",
             choices=("poll", "stream"),
         ),
         Setting("poll_seconds", "int", 30, "The shortest time between two polls of a stream", least=1),

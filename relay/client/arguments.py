@@ -49,7 +49,7 @@ def history_range(
 def text(name: str, value: object) -> str:
     """Take a text that can be sent."""
     if not isinstance(value, str) or not value or not is_sendable(value):
-        raise BadArgument(f"{name} {shown(value)} is no name that a relay knows")
+        raise BadArgument(f"{name} {shown(value)} is not a name that a relay accepts")
     return value
 
 
@@ -70,7 +70,7 @@ def whole(name: str, value: object, kind: Kind[int]) -> int | None:
 def count(name: str, value: object) -> int:
     """Take a whole number from 1 on."""
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise BadArgument(f"{name} {shown(value)} is not a whole number from 1 on")
+        raise BadArgument(f"{name} {shown(value)} is not a whole number of at least 1")
     return value
 
 
@@ -87,13 +87,13 @@ def seconds_from_to(name: str, value: object) -> tuple[float, float]:
         least, most = (seconds(name, one) for one in value)
         if least <= most:
             return least, most
-    raise BadArgument(f"{name} {shown(value)} is not two numbers of seconds, the least and the most")
+    raise BadArgument(f"{name} {shown(value)} is not a pair of seconds, the shortest and the longest")
 
 
 def instance(name: str, value: object, kind: type[Any]) -> None:
     """Take an instance of a class, or None."""
     if value is not None and not isinstance(value, kind):
-        raise BadArgument(f"{name} {shown(value)} is no {kind.__module__}.{kind.__name__}")
+        raise BadArgument(f"{name} {shown(value)} is not a {kind.__module__}.{kind.__name__}")
 
 
 def _taken(name: str, value: object, kind: Kind[T]) -> T:

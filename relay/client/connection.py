@@ -90,7 +90,7 @@ class RelayConnection:
                 said = decode(heard)
             except Unreadable:
                 # Skipping it could lose a closed candle; a new connection brings it again.
-                return Ended(None, "the relay sent something unreadable")
+                return Ended(None, "the relay sent a message that cannot be read")
             if said is None:
                 continue
             socket.note_news(heard)
@@ -101,7 +101,7 @@ class RelayConnection:
             for message in self._following.take(said, time.monotonic()):
                 self._inbox.put(message, size)
                 size = 0
-        return Ended(None, "the messages are not read")
+        return Ended(None, "the program does not read the messages")
 
     def _failed(self, fault: ClientError) -> Lost:
         refused = fault if isinstance(fault, Refused) else None

@@ -128,12 +128,12 @@ def _whole(wire: dict[str, Any], field: str) -> int | None:
 def _moment(value: Any) -> int:
     time = int(value)
     if not 0 <= time < _LATEST:
-        raise ValueError("no moment that a calendar has")
+        raise ValueError("not a valid time")
     return time
 
 
 def _wait_s(value: Any) -> float:
     wait_s = float(value or 0.0)
     if not math.isfinite(wait_s):
-        raise ValueError("no finite wait")
+        raise ValueError("not a finite number of seconds")
     return max(0.0, wait_s)

@@ -100,7 +100,7 @@ class Translated:
 def translation(url: URL, fault: Exception) -> ClientError:
     """Return what a fault of the network, the system or aiohttp means."""
     if isinstance(fault, Redirected):
-        return bad_reply(url, f"{fault}: if that is the relay, give its address")
+        return bad_reply(url, f"{fault}: if the relay is there, use that address")
     if isinstance(fault, TooLarge):
         return bad_reply(url, str(fault))
     if isinstance(fault, aiohttp.WSServerHandshakeError) and fault.status >= 400:
@@ -119,11 +119,11 @@ def unreachable(url: URL, fault: BaseException) -> Unreachable:
             ": "
         )
     elif isinstance(fault, aiohttp.ClientSSLError):
-        reason = "it does not speak TLS as it should; if it has none, the address begins with http://"
+        reason = "TLS failed; if the relay has no TLS, use an address with http://"
     elif isinstance(fault, aiohttp.ServerDisconnectedError):
         reason = "it closed the connection without an answer"
         if url.scheme == "http":
-            reason += "; if it speaks TLS, the address begins with https://"
+            reason += "; if the relay has TLS, use an address with https://"
     elif isinstance(fault, OSError) and fault.strerror:
         # aiohttp names the address again in its message; the system's own words are shorter.
         cause = fault.os_error if isinstance(fault, aiohttp.ClientConnectorError) else fault
@@ -142,11 +142,11 @@ def refusal(url: URL, status: int, headers: Mapping[str, str] | None, body: byte
         problem = {}
     title = str(problem.get("title") or "")
     words = {
-        401: f"the relay at {url} wants a valid token",
+        401: f"the relay at {url} needs a valid token",
         403: f"the relay at {url} does not allow this client",
         429: f"too many connections or requests for the relay at {url}",
         503: f"the relay at {url} is full, starting or shutting down",
-    }.get(status, f"{url} answered with HTTP status {status}; is it the address of a relay?")
+    }.get(status, f"{url} answered with HTTP status {status}; is this the address of a relay?")
     detail = str(problem.get("detail") or title or words)
     code = str(problem.get("code") or _CODES.get(status, ""))
     return Refused(status, code, detail, title=title, retry_after=_seconds((headers or {}).get("Retry-After", "")))
@@ -154,7 +154,7 @@ def refusal(url: URL, status: int, headers: Mapping[str, str] | None, body: byte
 
 def bad_reply(url: URL, why: str = "is the address right?") -> BadReply:
     """Say that somebody else answered, and what about the answer is wrong, or what to do."""
-    return BadReply(f"the answer from {url} is not one of a relay; {why}")
+    return BadReply(f"the answer from {url} is not from a relay; {why}")
 
 
 def _seconds(text: str) -> float | None:

@@ -65,7 +65,7 @@ class RelaySocket:
         if frame.type is aiohttp.WSMsgType.BINARY:
             return None
         if self._socket.is_flooded:
-            return Ended(None, "the relay sent too much that means nothing")
+            return Ended(None, "the relay sent too many messages without content")
         return Ended(self._socket.close_code, str(frame.extra or "") if frame.type is aiohttp.WSMsgType.CLOSE else "")
 
     def note_news(self, text: str) -> None:

@@ -37,7 +37,7 @@ class Connected(NamedTuple):
 class Lost(NamedTuple):
     """The connection is lost; the next attempt follows in `retry_in_s` and the streams go on where they stopped.
 
-    `close_code` is that of the WebSocket, None where nobody said one.
+    `close_code` is that of the WebSocket, None if there was none.
     """
 
     reason: str
@@ -120,7 +120,7 @@ class Update(NamedTuple):
 
 
 class Gap(NamedTuple):
-    """Closed candles with `start` ≤ open time < `end` (Unix seconds) are missing and nobody could give them."""
+    """Closed candles with `start` ≤ open time < `end` (Unix seconds) are missing: no provider could deliver them."""
 
     key: StreamKey
     start: int
@@ -130,7 +130,7 @@ class Gap(NamedTuple):
 
 
 class Outdated(NamedTuple):
-    """Candles that opened before `before` may have been revised while nobody listened, and the relay cannot say which.
+    """Candles before `before` may have been revised during a lost connection, and the relay does not know which.
 
     `before` is in Unix seconds. `RelayClient.history` has them as they are now.
     """

@@ -262,7 +262,7 @@ class Progress:
 
 
 def _gap(key: StreamKey, start: int, end: int) -> Gap:
-    reason = "the relay could not give all that was missed while the connection was lost"
+    reason = "the relay could not send all candles that were missed while the connection was lost"
     names = {"symbol": key.symbol, "interval": key.interval}
     return Gap(key, start, end, reason, {"type": "gap", **names, "from": start, "to": end, "reason": reason})
 

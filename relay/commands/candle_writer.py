@@ -123,7 +123,7 @@ def read_earlier(path: Path, form: str) -> Earlier | None:
         return None
     with path.open("rb") as file:
         if form == "csv" and file.readline() != CSV_HEAD:
-            raise ValueError("it is no CSV file of this command")
+            raise ValueError("it is not a CSV file of this command")
         begin = size = file.tell()
         first = _time_of(file.readline(_LONGEST_LINE), form)
         found: list[Candle] = []
@@ -157,7 +157,7 @@ def _closed(line: bytes, form: str) -> Candle | None:
     try:
         found, is_closed = _read(line, form)
     except (TypeError, KeyError, ValueError):
-        raise ValueError("one of its last lines is no candle") from None
+        raise ValueError("one of its last lines is not a candle") from None
     return found if is_closed else None
 
 
@@ -168,7 +168,7 @@ def _time_of(line: bytes, form: str) -> int | None:
     try:
         return _read(line, form)[0].time
     except (TypeError, KeyError, ValueError):
-        raise ValueError("its first line is no candle") from None
+        raise ValueError("its first line is not a candle") from None
 
 
 def _read(line: bytes, form: str) -> tuple[Candle, bool]:

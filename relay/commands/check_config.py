@@ -35,9 +35,9 @@ from relay.telemetry.logs import set_up_logs
 @click.pass_obj
 @without_stragglers()
 def command(distribution: Distribution, /, file: str | None, plugins: tuple[str, ...], **flags: Any) -> None:
-    """Explain what `relay serve` would do with the same flags (but --sandbox), variables and file; start nothing.
+    """Show what `relay serve` would do with the same flags (except --sandbox), variables and file, without starting it.
 
-    Exits 2 on a configuration that cannot be used, 1 when a provider plugin was refused.
+    The exit code is 2 if the configuration cannot be used, and 1 if a provider plugin was refused.
 
     \b
     relay check-config --config /etc/market-relay/relay.toml
@@ -69,7 +69,9 @@ def explain(config: Config, host: PluginHost) -> Iterator[str]:
     for name, loaded in host.loaded.items():
         needed = loaded.info.needs_key
         lacks = bool(needed) and not settings[name].get(str(needed))
-        what = f"no {needed} is set: its symbols answer provider_unavailable" if lacks else "ready"
+        what = (
+            f"{needed} is not set: requests for its symbols are answered by provider_unavailable" if lacks else "ready"
+        )
         yield f"provider    {name} ({printable(loaded.source)}): {what}"
     for failure in host.failures:
         yield f"refused     {printable(failure.source)}: {printable(failure.error)}"
@@ -89,7 +91,7 @@ def _who(config: Config) -> str:
     names = ", ".join(token.name for token in config.tokens)
     if names:
         return f"who has a token: {names}" + ("; status and metrics are open" if config.public_status else "")
-    everybody = "everybody on this machine" if is_loopback(config.host) else "EVERYBODY who reaches it (--insecure)"
+    everybody = "everybody on this machine" if is_loopback(config.host) else "EVERYBODY who can reach it (--insecure)"
     return f"{everybody}; there are no tokens"
 
 
@@ -99,7 +101,7 @@ def _origins(config: Config) -> str:
 
 def _database(database: str) -> str:
     if database == ":memory:":
-        return "in memory only: nothing is kept"
+        return "in memory only: nothing is stored"
     path = Path(database).absolute()
     if path.is_dir():
         raise ConfigError(f"database {database!r} is a folder; name a file in it")
@@ -107,7 +109,7 @@ def _database(database: str) -> str:
         raise ConfigError(f"database {database!r}: its folder does not exist")
     if not os.access(path if path.exists() else path.parent, os.W_OK):
         raise ConfigError(f"database {database!r} cannot be written")
-    return f"{database} ({path.stat().st_size / 1e6:.1f} MB)" if path.exists() else f"{database} (will be made)"
+    return f"{database} ({path.stat().st_size / 1e6:.1f} MB)" if path.exists() else f"{database} (will be created)"
 
 
 def _settings(config: Config, host: PluginHost, settings: dict[str, Any]) -> Iterator[tuple[str, str, str]]:

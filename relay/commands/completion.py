@@ -11,7 +11,7 @@ VARIABLE = "_RELAY_COMPLETE"
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 @click.pass_context
 def command(context: click.Context, shell: str) -> None:
-    """Print the script that lets a shell complete commands and flags of relay.
+    """Print a shell script that completes the commands and flags of relay.
 
     \b
     eval "$(relay completion bash)"          in ~/.bashrc

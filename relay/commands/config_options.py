@@ -9,8 +9,8 @@ import click
 from relay.config.settings import SETTINGS, RelaySetting
 from relay.core.errors import ConfigError, StoreError
 
-CONFIG_HELP = "Configuration file (TOML); without it relay.toml of the working directory, if there is one."
-INSECURE_HELP = "Allow other machines to connect although no tokens are set."
+CONFIG_HELP = "Configuration file (TOML). Default: relay.toml in the working directory, if it exists."
+INSECURE_HELP = "Let other machines connect without a token."
 
 
 def takes_settings(command: Callable[..., None]) -> Callable[..., None]:

@@ -50,28 +50,28 @@ def _moment(context: click.Context, option: click.Parameter, value: str | None) 
 @click.option(
     "--start", callback=_moment, metavar="TIME", help="First open time: Unix seconds or an ISO date or time (UTC)."
 )
-@click.option("--end", callback=_moment, metavar="TIME", help="Last open time, included; as --start.")
+@click.option("--end", callback=_moment, metavar="TIME", help="Last open time, inclusive; written as --start.")
 @click.option(
     "--limit",
     type=click.IntRange(1, 1_000_000_000),
     metavar="N",
-    help="At most so many candles.  [default: all from --start on; without --start the relay's, 500]",
+    help="Maximum number of candles.  [default: all from --start on; 500 without --start]",
 )
 @click.option(
     "--csv",
     "form",
     flag_value="csv",
-    help="Print CSV with a header, as the relay's format=csv: closed candles only, time in Unix seconds.",
+    help="Print CSV with a header, as format=csv over HTTP: closed candles only, time in Unix seconds.",
 )
-@click.option("--json", "form", flag_value="json", help="Print one JSON object, as the relay answers.")
-@click.option("--ndjson", "form", flag_value="ndjson", help="Print one JSON object a line for each candle.")
+@click.option("--json", "form", flag_value="json", help="Print the answer of the relay, one JSON object.")
+@click.option("--ndjson", "form", flag_value="ndjson", help="Print one JSON object per candle, one per line.")
 @click.option("--output", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Write to this file.")
 @click.option(
     "--resume",
     is_flag=True,
-    help="Go on where --output ended, as CSV or newline-delimited JSON; it has to hold this stream from --start on.",
+    help="Continue the file --output (CSV or newline-delimited JSON); it must contain this stream from --start on.",
 )
-@click.option("--force", is_flag=True, help="Write over --output even where another program wrote it.")
+@click.option("--force", is_flag=True, help="Overwrite --output even if another program wrote it.")
 @relay_options
 def command(
     symbol: str,
@@ -88,10 +88,9 @@ def command(
 ) -> None:
     """Print candles of SYMBOL at INTERVAL, oldest first.
 
-    With --start, the candles from there on, as many as there are; without, the last ones up to --end or now. The last
-    candle may be open. A terminal gets a table; a pipe gets lines of time, open, high, low, close, volume and open or
-    closed, separated by tabs. Large ranges are fetched page by page, with a progress bar when a file or a pipe gets
-    them.
+    With --start: all candles from there on. Without: the last ones up to --end or now. The last candle may be open. A
+    terminal shows a table; a pipe gets lines of time, open, high, low, close, volume and open or closed, separated by
+    tabs. Large ranges are fetched page by page, with a progress bar if the output is a file or a pipe.
 
     \b
     Examples:
@@ -144,16 +143,14 @@ def _check_own(output: Path) -> None:
     with suppress(OSError):  # What cannot be read is said when it cannot be written.
         if output.is_file() and not is_ours(output):
             raise click.ClickException(
-                f"{output} is there, and this command did not write it; --force writes over it all the same"
+                f"{output} exists, and this command did not write it; use --force to overwrite it"
             )
 
 
 def _say_how_to_go_on(last: int, output: Path | None, form: str | None, start: int | None) -> None:
     way = "--resume" if output is not None and form in RESUMABLE and start is not None else f"--start {last + 1}"
     where = "" if output is None else f" in {output}"
-    click.echo(
-        f"relay: interrupted; candles up to {moment(last)} are written{where}, {way} goes on from there", err=True
-    )
+    click.echo(f"relay: interrupted; candles up to {moment(last)} are written{where}; continue with {way}", err=True)
 
 
 def _earlier(start: int | None, output: Path | None, form: str | None) -> Earlier | None:
@@ -162,7 +159,7 @@ def _earlier(start: int | None, output: Path | None, form: str | None) -> Earlie
     try:
         return read_earlier(output, form)
     except (ValueError, OSError) as error:
-        raise click.ClickException(f"{output} cannot be gone on with: {error}") from None
+        raise click.ClickException(f"{output} cannot be continued: {error}") from None
 
 
 async def _check_stream(client: RelayClient, symbol: str, interval: str, output: Path | None, earlier: Earlier) -> None:
@@ -172,8 +169,8 @@ async def _check_stream(client: RelayClient, symbol: str, interval: str, output:
     if not earlier.is_of(answer):
         stream = printable(f"{answer.symbol}@{answer.interval}")
         raise click.ClickException(
-            f"{output} cannot be gone on with: its candles from {moment(first)} to {moment(last)} are not those of "
-            f"{stream}; write to another file, or to this one anew, without --resume"
+            f"{output} cannot be continued: its candles from {moment(first)} to {moment(last)} are not those of "
+            f"{stream}; use another file, or overwrite this one without --resume"
         )
 
 
@@ -186,9 +183,9 @@ async def _check_start(
     answer = await client.history(symbol, interval, start_time=start, end_time=first - 1, limit=1)
     if answer.candles:
         raise click.ClickException(
-            f"{output} cannot be gone on with: it begins at {moment(first)}, and there are candles from "
-            f"{moment(answer.candles[0].time)} on; write those to another file, with --end {moment(first - 1)}, or "
-            "this one anew, without --resume"
+            f"{output} cannot be continued: it begins at {moment(first)}, but there are candles from "
+            f"{moment(answer.candles[0].time)} on; write those to another file with --end {moment(first - 1)}, or "
+            "overwrite this one without --resume"
         )
 
 

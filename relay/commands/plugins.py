@@ -63,23 +63,23 @@ def _with_plugins(context: click.Context, work: Callable[[Config, PluginHost], N
 @click.pass_context
 @without_stragglers()
 def command(context: click.Context, file: str | None, plugins: tuple[str, ...]) -> None:
-    """Show which provider plugins load, from where, and which do not and why; with a NAME the settings of that one.
+    """Show which provider plugins load, from where, and why others fail; with a NAME, the settings of that provider.
 
     \b
     relay plugins
-    relay plugins twelve_data        its settings, where they come from and what they default to
+    relay plugins twelve_data        its settings, with their sources and defaults
     relay plugins --plugins ./kraken.py
-    relay plugins new my_exchange    write a provider project to start from
+    relay plugins new my_exchange    create a provider project to start from
     """
     if context.invoked_subcommand is None and _with_plugins(context, show).failures:
         sys.exit(1)
 
 
-@command.command("new", short_help="Write a provider project that works as it stands.")
+@command.command("new", short_help="Create the project of a provider, which works without changes.")
 @click.argument("name")
 @click.pass_obj
 def new_plugin(distribution: Distribution, name: str) -> None:
-    """Write a provider project that works as it stands into the folder NAME.
+    """Create the project of a provider, which works without changes, in the folder NAME.
 
     \b
     relay plugins new my_exchange
@@ -117,7 +117,7 @@ def show_provider(config: Config, host: PluginHost, name: str) -> None:
     """Print one provider and its settings. Raises `ConfigError` where there is none of that name."""
     loaded = host.loaded.get(name)
     if loaded is None:
-        raise ConfigError(f"no provider {name!r} is loaded; there are {', '.join(host.loaded) or 'none'}")
+        raise ConfigError(f"no provider {name!r} is loaded; loaded are {', '.join(host.loaded) or 'none'}")
     info = loaded.info
     (state,) = [row[1] for row in _rows(config, host) if row[0] == name]
     lines = [

@@ -53,7 +53,7 @@ def relay_options(command: F) -> F:
         envvar=OF_CLIENTS[1],
         show_envvar=True,
         callback=_check_token,
-        help="Token, where the relay asks for one. The environment keeps it out of the list of processes.",
+        help="Token, if the relay needs one. Better in the environment: the list of processes shows flags.",
     )
     url = click.option(
         "--url",

@@ -28,9 +28,9 @@ StandIns: TypeAlias = Mapping[str, Mapping[str, Any]]
 @click.option(
     "--sandbox",
     is_flag=True,
-    help="Start local stand-ins for both exchanges: no network, no key needed. Keeps nothing without --database.",
+    help="Use two simulated exchanges on this machine: needs no network and no key. Stores nothing without --database.",
 )
-@click.option("--forex-always-open", is_flag=True, help="With --sandbox: currency pairs trade at weekends too.")
+@click.option("--forex-always-open", is_flag=True, help="With --sandbox: currency pairs trade at weekends, too.")
 @takes_settings
 @click.pass_obj
 @without_stragglers()
@@ -55,7 +55,7 @@ def command(
     RELAY_TWELVE_DATA_API_KEY=… relay serve --config /etc/relay.toml
     """
     if forex_always_open and not sandbox:
-        raise click.UsageError("--forex-always-open is for --sandbox; real markets have their hours")
+        raise click.UsageError("--forex-always-open needs --sandbox: real markets close at weekends")
     flags["plugins"] = plugins or None
     if sandbox and flags["database"] is None:
         # Made-up prices must not get among real ones.
@@ -91,13 +91,13 @@ async def _serve_sandbox(
             _say(f"{line} (sandbox: made-up prices)")
             if ignored := sorted(_ignored(config, stand_ins)):
                 log.info(
-                    "--sandbox has stand-ins for the exchanges and ignores %s",
+                    "--sandbox uses simulated exchanges and ignores %s",
                     ", ".join(ignored),
                     extra=event("sandbox_ignores", settings=ignored),
                 )
             if not forex_always_open:
                 log.info(
-                    "currency pairs rest at weekends, as on the real market; --forex-always-open lets them trade",
+                    "currency pairs do not trade at weekends, as on the real market; with --forex-always-open they do",
                     extra=event("sandbox_hours"),
                 )
 

@@ -20,9 +20,9 @@ _BAD = {"error", "failed", "refused"}
 
 
 @click.command("status", short_help="Show what a running relay does.")
-@click.option("--watch", is_flag=True, help="Show it again and again until Ctrl-C.")
+@click.option("--watch", is_flag=True, help="Update the display until Ctrl-C.")
 @click.option("--every", type=click.FloatRange(min=0.2), default=2.0, show_default=True, help="Seconds, for --watch.")
-@click.option("--json", "as_json", is_flag=True, help="Print the relay's answer as JSON, one line each time.")
+@click.option("--json", "as_json", is_flag=True, help="Print the answer of the relay as JSON, one line each time.")
 @relay_options
 def command(watch: bool, every: float, as_json: bool, url: str, token: str | None) -> None:
     """Show providers, connections, streams, budgets and clients of a running relay.
@@ -64,7 +64,7 @@ async def _watch(client: RelayClient, answer: dict[str, Any], every_s: float) ->
             head = Text(f"relay {client.url}  every {every_s:g} s, Ctrl-C ends", "dim")
             lines: list[RenderableType] = [head, _picture(answer, live.console.width)]
             if trouble:
-                lines.insert(1, Text(f"what follows is old: {trouble}", "bold red"))
+                lines.insert(1, Text(f"the values below are old: {trouble}", "bold red"))
             live.update(Group(*lines), refresh=True)
             await asyncio.sleep(every_s)
             try:
@@ -131,7 +131,7 @@ def _table(section: Section, width: int) -> Iterator[RenderableType]:
         table.add_row(*cells, *([Text(note, "dim")] if note_width else []))
     yield table
     if left_out := [column.replace("_", " ") for column in section.columns[shown:]]:
-        yield Text(f"… and in a wider window: {', '.join(left_out)}", "dim")
+        yield Text(f"… a wider window also shows: {', '.join(left_out)}", "dim")
 
 
 def _is_number(text: str) -> bool:

@@ -59,15 +59,22 @@ class StoreReport(NamedTuple):
 
 @click.command("store", short_help="Show, check and shrink the database.")
 @click.option("--database", help="The file.  [default: relay.db]")
-@click.option("--config", "file", help="Configuration file, as of `relay serve`.")
-@click.option("--check", is_flag=True, help="Hold rows, known spans and encoded candles against each other.")
+@click.option("--config", "file", help="Configuration file of `relay serve`.")
+@click.option("--check", is_flag=True, help="Compare rows, known spans and encoded candles with each other.")
 @click.option(
-    "--sample", type=click.IntRange(1, 10_000), metavar="N", help="Ask the providers for N random known parts too."
+    "--sample",
+    type=click.IntRange(1, 10_000),
+    metavar="N",
+    help="Compare N random known parts with the providers, too.",
 )
-@click.option("--seed", type=int, metavar="N", help="Choose the same random parts again.")
-@click.option("--repair", "repairs", is_flag=True, help="First take out what lies in the future; then --check.")
+@click.option("--seed", type=int, metavar="N", help="Seed of the random choice; the same seed chooses the same parts.")
+@click.option("--repair", "repairs", is_flag=True, help="First delete what lies in the future; then --check.")
 @click.option(
-    "--forget", "names", multiple=True, metavar="SYMBOL[@INTERVAL]", help="First delete what is stored of a symbol."
+    "--forget",
+    "names",
+    multiple=True,
+    metavar="SYMBOL[@INTERVAL]",
+    help="First delete all that is stored for a symbol.",
 )
 @click.option("--vacuum", "shrinks", is_flag=True, help="First give free pages back to the disk.")
 @click.option("--json", "as_json", is_flag=True, help="Print everything as one JSON object.")
@@ -85,17 +92,17 @@ def command(
     shrinks: bool,
     as_json: bool,
 ) -> None:
-    """Show what the database holds, also while a relay uses it: size, streams, what is known of them, gaps.
+    """Show the content of the database, also while a relay uses it: size, streams, known spans, gaps.
 
-    Settings are found as by `relay serve`. --check and --sample exit 1 when something is wrong. Each sample is one
-    call of a provider, 100 candles at most; Twelve Data takes a credit for it. While --vacuum works a relay that
-    uses the file keeps what closes in memory; it needs as much free disk as the file is large.
+    The settings are those of `relay serve`. The exit code of --check and --sample is 1 if something is wrong. Each
+    sample is one call to a provider, of at most 100 candles; at Twelve Data it costs a credit. --vacuum needs as much
+    free disk space as the file is large; a relay that uses the file keeps new candles in memory meanwhile.
 
-    --repair and --forget want the relay stopped: it remembers what is stored. --repair takes out candles and spans
-    that lie more than ten minutes ahead of this machine's clock, which has to be right.
+    Stop the relay before --repair and --forget: it remembers what is stored. --repair deletes candles and spans that
+    lie more than ten minutes ahead of this machine's clock, which must be right.
 
-    --forget deletes a symbol's candles and what is known of them; who asks for them again gets them from the
-    provider. provider:SYMBOL names the provider, and set-aside candles are called as they are listed.
+    --forget deletes the candles and known spans of a symbol; later requests get them from the provider again.
+    provider:SYMBOL names the provider. Candles that were set aside have the name that the list shows.
 
     \b
     relay store
@@ -196,7 +203,7 @@ def _lines(report: StoreReport) -> Iterator[str]:
     if report.repaired:
         yield ""
         for name in report.repaired:
-            yield printable(f"REPAIRED  {name}: what lay in the future was taken out")
+            yield printable(f"REPAIRED  {name}: what lay in the future was deleted")
     if report.verified is not None:
         yield ""
         yield from _verified_lines(report.verified)
@@ -218,9 +225,9 @@ def _aside_lines(streams: Sequence[StoredStream]) -> Iterator[str]:
     names = dict.fromkeys((stream.provider, stream.key.symbol) for stream in streams if is_aside(stream.key.symbol))
     for provider, name in names:
         symbol = original(name)
-        what = f"set aside: {symbol} names another instrument now; --forget {name} deletes them"
+        what = f"set aside: {symbol} names another instrument now; to delete them: --forget {name}"
         if name == aside_name(symbol, CHECKING):
-            what = f"a relay that runs checks whether {symbol} still names their instrument"
+            what = f"a running relay checks whether {symbol} still names the same instrument"
         yield printable(f"aside  {provider} {name}  {what}")
 
 

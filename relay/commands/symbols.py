@@ -9,7 +9,7 @@ from relay.commands.run_client import call, relay_options
 
 @click.command("symbols", short_help="List the symbols that a running relay can stream.")
 @click.option("--asset-class", metavar="NAME", help="Only this asset class, for example crypto or forex.")
-@click.option("--json", "as_json", is_flag=True, help="Print the relay's answer as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print the answer of the relay as JSON.")
 @relay_options
 def command(asset_class: str | None, as_json: bool, url: str, token: str | None) -> None:
     """List the symbols that a running relay can stream, one a line, sorted.

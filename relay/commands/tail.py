@@ -41,9 +41,9 @@ def _check_streams(context: click.Context, argument: click.Parameter, value: tup
 
 @click.command("tail", short_help="Follow streams of a running relay in the terminal.")
 @click.argument("streams", metavar="STREAM...", nargs=-1, required=True, callback=_check_streams)
-@click.option("--bars", type=click.IntRange(0, 5000), help="First the last so many candles, the open one included.")
+@click.option("--bars", type=click.IntRange(0, 5000), help="Start with the last N candles, including the open one.")
 @click.option("--closed-only", is_flag=True, help="Closed candles only.")
-@click.option("--count", type=click.IntRange(min=1), help="End after so many updates; the candles of --bars are extra.")
+@click.option("--count", type=click.IntRange(min=1), help="End after N updates; the candles of --bars do not count.")
 @click.option("--json", "as_json", is_flag=True, help="Print the relay's messages, one JSON object a line.")
 @relay_options
 def command(
@@ -57,7 +57,7 @@ def command(
 ) -> None:
     """Follow streams such as BTCUSDT@1m (symbol@interval) of a running relay until Ctrl-C.
 
-    A terminal gets a live table; change is that of the candle since its open, age is the time since the last update,
+    A terminal shows a live table; change is that of the candle since its open, age is the time since the last update,
     times are UTC. A pipe gets one line an update: time, stream, open, high, low, close, volume, and open or closed
     (then backfilled or revised where it applies), separated by tabs.
 
@@ -134,7 +134,9 @@ def _notice(message: Message, *, is_lost: bool, tells_states: bool) -> str:
         case Gap(key=key, start=start, end=end, reason=reason):
             return f"{key}: candles from {moment(start)} to {moment(end)} are missing: {reason}"
         case Outdated(key=key, before=before):
-            return f"{key}: candles before {moment(before)} may have been revised meanwhile, and it is not known which"
+            return (
+                f"{key}: candles before {moment(before)} may have been revised meanwhile; the relay does not know which"
+            )
         case State(key=key, status=status, message=text) if tells_states:
             return f"{key}: {status}{f': {text}' if text else ''}"
         case _:

@@ -7,10 +7,10 @@ from relay.config.tokens import hashed, new_token
 
 @click.command("token")
 def command() -> None:
-    """Make a token: print it, and its hash below.
+    """Create a token; print the token and its hash.
 
-    The client gets the first line. The second is for the relay, under a name in relay.toml, or in RELAY_TOKENS; it
-    opens nothing, so the file need not be kept as secret as a key. The first line would do there as well.
+    The client needs the first line. The second line is for the relay: under a name in relay.toml, or in RELAY_TOKENS.
+    It is a hash that gives no access, so it need not be secret. The first line works there, too.
 
     \b
     relay token

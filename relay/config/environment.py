@@ -54,4 +54,4 @@ def _content_of(variable: str, path: str) -> str:
     except OSError as error:
         raise ConfigError(f"{variable}: cannot read {path}: {error.strerror}") from None
     except UnicodeDecodeError:
-        raise ConfigError(f"{variable}: {path} is no text in UTF-8") from None
+        raise ConfigError(f"{variable}: {path} is not UTF-8 text") from None

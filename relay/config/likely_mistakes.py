@@ -14,7 +14,8 @@ def likely_mistakes(config: Config, infos: Iterable[ProviderInfo]) -> Iterator[s
     for token in config.tokens:
         if token.is_short:
             yield (
-                f"the token of {token.name} has fewer than {SHORT} characters and can be guessed; relay token makes one"
+                f"the token of {token.name} has fewer than {SHORT} characters and can be guessed; "
+                "relay token creates a longer one"
             )
     variables = [(setting.variable, setting.is_secret) for setting in SETTINGS.values()]
     for info in infos:

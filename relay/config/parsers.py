@@ -39,7 +39,7 @@ def host(value: Any) -> str:
         try:
             ipaddress.IPv6Address(given)
         except ValueError:
-            raise ValueError("is no IPv6 address in brackets, such as [::1]") from None
+            raise ValueError("is not an IPv6 address in brackets such as [::1]") from None
     return given
 
 
@@ -104,7 +104,7 @@ def origins(value: Any) -> tuple[str, ...]:
     found = texts(value)
     for origin in found:
         if origin == "*":
-            raise ValueError("would let any page that anybody visits use the relay; list the origins")
+            raise ValueError("would allow every web page to use the relay; list the origins that may use it")
         if origin.endswith("/") and parse_origin(origin.rstrip("/")) is not None:
             raise ValueError(f"ends with a slash, which no browser sends; write {origin.rstrip('/')}")
         if parse_origin(origin) is None:
@@ -128,7 +128,7 @@ def urls(value: Any) -> tuple[str, ...]:
         if scheme not in {"http", "https", "ws", "wss"} or not rest:
             raise ValueError("is not a list of addresses such as https://api.example.com or wss://stream.example.com")
     if not found:
-        raise ValueError("holds no address")
+        raise ValueError("contains no address")
     return found
 
 
@@ -141,17 +141,17 @@ def periods(*names: str) -> Callable[[Any], tuple[Period, ...]]:
         elif isinstance(value, dict):
             pairs = [*value.items()]
         else:
-            raise ValueError('is no table such as 1s = "7d"')
+            raise ValueError('is not a table such as 1s = "7d"')
         found = []
         for name, length in pairs:
             if name not in names:
-                raise ValueError(f"names {name!r}, which is no interval; use {' '.join(names)}")
+                raise ValueError(f"contains {name!r}, which is not an interval; use {' '.join(names)}")
             count, unit = (length[:-1], length[-1:]) if isinstance(length, str) else ("", "")
             if not count.isascii() or not count.isdigit() or not 0 < int(count) < 100_000 or unit not in _UNITS_S:
-                raise ValueError(f"keeps {name} for {length!r}; write a length such as 12h, 7d, 4w or 2y")
+                raise ValueError(f"has {length!r} for {name}; write a length such as 12h, 7d, 4w or 2y")
             found.append(Period(name, length, int(count) * _UNITS_S[unit]))
         if len({period.interval for period in found}) < len(found):
-            raise ValueError("names an interval twice")
+            raise ValueError("contains an interval twice")
         return tuple(found)
 
     return parse

@@ -73,22 +73,26 @@ class Config:
     host: str = _setting(parsers.host, "127.0.0.1", "Address to listen on.")
     port: int = _setting(parsers.number(int, 0, 65_535), 8000, "Port to listen on; 0 takes a free one.", form=_NUMBER)
     database: str = _setting(
-        parsers.text, "relay.db", "SQLite file for closed candles, of one relay at a time; :memory: keeps nothing."
+        parsers.text,
+        "relay.db",
+        "SQLite file for closed candles, used by one relay at a time; :memory: stores nothing.",
     )
     tls_cert: str = _setting(
         parsers.text,
         "",
-        "Certificate chain (PEM); with it the relay speaks https and wss.",
+        "Certificate chain (PEM); switches https and wss on.",
         form="FILE",
         automatic="none",
         is_reloaded=True,
     )
-    tls_key: str = _setting(parsers.text, "", "Its private key (PEM).", form="FILE", automatic="none", is_reloaded=True)
+    tls_key: str = _setting(
+        parsers.text, "", "Private key of the certificate (PEM).", form="FILE", automatic="none", is_reloaded=True
+    )
     tokens: Tokens = _setting(  # noqa: RUF009 - it makes a field, and Tokens never change
         parse_tokens,
         Tokens(),
-        "Who may use the relay, a table of names and tokens; without any it listens on a loopback address only, unless "
-        "--insecure is given.",
+        "Tokens that clients need, each with a name; without tokens the relay listens on a loopback address only, "
+        "unless --insecure is given.",
         form="NAME=TOKEN,…",
         automatic="none: open",
         is_reloaded=True,
@@ -98,7 +102,7 @@ class Config:
     allowed_origins: tuple[str, ...] = _setting(
         parsers.origins,
         (),
-        "Pages of these origins may use the relay too.",
+        "Web pages of these origins may use the relay, too.",
         form="ORIGIN,…",
         automatic="the relay's own",
         is_reloaded=True,
@@ -106,101 +110,118 @@ class Config:
     trusted_proxies: tuple[parsers.Network, ...] = _setting(
         parsers.networks,
         (),
-        "Their X-Forwarded-For, -Proto and -Prefix are believed.",
+        "Proxies whose X-Forwarded-For, -Proto and -Prefix headers the relay uses.",
         form="ADDRESS|NETWORK,…",
         automatic="none",
         is_reloaded=True,
     )
     max_clients: int = _setting(
-        parsers.number(int, 1, 1_000_000), 10_000, "Most WebSocket clients at a time.", form=_NUMBER, is_reloaded=True
+        parsers.number(int, 1, 1_000_000),
+        10_000,
+        "Maximum number of WebSocket clients.",
+        form=_NUMBER,
+        is_reloaded=True,
     )
     max_clients_per_address: int = _setting(
-        parsers.number(int, 1, 1_000_000), 1_000, "Most of them from one address.", form=_NUMBER, is_reloaded=True
+        parsers.number(int, 1, 1_000_000),
+        1_000,
+        "Maximum number of WebSocket clients from one address.",
+        form=_NUMBER,
+        is_reloaded=True,
     )
     max_streams_per_client: int = _setting(
-        parsers.number(int, 1, 100_000), 200, "Most streams of one client.", form=_NUMBER, is_reloaded=True
+        parsers.number(int, 1, 100_000), 200, "Maximum number of streams of one client.", form=_NUMBER, is_reloaded=True
     )
     max_streams: int = _setting(
-        parsers.number(int, 1, 100_000), 2_000, "Most streams of all clients together.", form=_NUMBER, is_reloaded=True
+        parsers.number(int, 1, 100_000),
+        2_000,
+        "Maximum number of different streams of all clients.",
+        form=_NUMBER,
+        is_reloaded=True,
     )
     max_connects_per_minute: int = _setting(
         parsers.number(int, 0, 100_000_000),
         0,
-        "New WebSocket connections of one address.",
+        "Maximum number of new WebSocket connections from one address per minute.",
         form=_NUMBER,
-        automatic="as max_clients_per_address, at least 300; any number from this machine",
+        automatic="max_clients_per_address, at least 300; no limit on this machine",
         is_reloaded=True,
     )
     max_requests_per_second: float = _setting(
         parsers.number(float, 0.1, 1_000_000),
         50.0,
-        "Requests of one WebSocket client; one more counts for every five streams that a request names, and ten "
-        "seconds' worth may come at once.",
+        "Maximum rate of requests of one WebSocket client. A request with many streams counts as more: one more for "
+        "every five streams. A burst may have the requests of ten seconds.",
         form=_NUMBER,
         is_reloaded=True,
     )
     max_requests_per_second_per_address: float = _setting(
         parsers.number(float, 0, 1_000_000),
         0.0,
-        "Requests of one address or, over HTTP, token.",
+        "Maximum rate of requests from one address; over HTTP, of one token.",
         form=_NUMBER,
-        automatic="1000, any number from this machine",
+        automatic="1000; no limit on this machine",
         is_reloaded=True,
     )
     max_history_rows_per_minute: int = _setting(
         parsers.number(int, 1, 1_000_000_000),
         1_000_000,
-        "Past candles for a WebSocket client.",
+        "Maximum number of past candles for one WebSocket client per minute.",
         form=_NUMBER,
         is_reloaded=True,
     )
     max_history_rows_per_minute_per_address: int = _setting(
         parsers.number(int, 0, 1_000_000_000),
         0,
-        "Past candles for one address or, over HTTP, token.",
+        "Maximum number of past candles for one address per minute; over HTTP, for one token.",
         form=_NUMBER,
-        automatic="10000000, any number for this machine",
+        automatic="10000000; no limit on this machine",
         is_reloaded=True,
     )
     history_cache_mb: int = _setting(
         parsers.number(int, 0, 1_000_000),
         64,
-        "Memory for history: one half for encoded candles, the other for whole answers; 0 keeps none.",
+        "Memory for cached history: half for encoded candles, half for whole answers; 0 switches the cache off.",
         form=_NUMBER,
     )
     retention: tuple[parsers.Period, ...] = _setting(
         parsers.periods(*INTERVALS),
         (),
-        "Delete candles when they are so old (h, d, w, y).",
+        "Delete candles that are older than this, by interval (h, d, w, y).",
         form="1s=7d,1m=2y,…",
         automatic="never",
     )
     linger_seconds: float = _setting(
         parsers.number(float, 0, 3_600),
         5.0,
-        "How long an upstream stays after its last subscriber.",
+        "How long a stream stays open at its provider after the last subscriber has left.",
         form=_NUMBER,
     )
     flush_ms: float = _setting(
-        parsers.number(float, 0, 1_000), 20.0, "Updates closer together than this leave in one write.", form=_NUMBER
+        parsers.number(float, 0, 1_000), 20.0, "Updates within this time are sent in one write.", form=_NUMBER
     )
     compression: bool = _setting(
-        parsers.switch, False, "Compress messages for clients that ask for it (permessage-deflate), once for all."
+        parsers.switch,
+        False,
+        "Compress messages for clients that support it (permessage-deflate), once for all clients.",
     )
     log_level: str = _setting(
         parsers.one_of(*LOG_LEVELS),
         "info",
-        "How much is logged, on stderr.",
+        "Lowest level of messages in the log, which goes to stderr.",
         form="|".join(LOG_LEVELS),
         is_reloaded=True,
     )
     log_format: str = _setting(
-        parsers.one_of(*LOG_FORMATS), "text", "Lines for people or JSON objects.", form="|".join(LOG_FORMATS)
+        parsers.one_of(*LOG_FORMATS),
+        "text",
+        "Format of the log: lines of text or JSON objects.",
+        form="|".join(LOG_FORMATS),
     )
     plugins: tuple[str, ...] = _setting(
         parsers.texts,
         (),
-        "Providers to load beside the installed ones.",
+        "Providers to load in addition to the installed ones.",
         form="MODULE|FILE.py",
         automatic="none",
     )
@@ -289,7 +310,7 @@ def _read_file(file: str | None) -> tuple[dict[str, Any], dict[str, dict[str, An
     table = {name: value for name, value in content.items() if name not in tables}
     for name in table:
         if name not in SETTINGS:
-            raise ConfigError(f"unknown key {name!r} in {path}; known are {', '.join(sorted(SETTINGS))}")
+            raise ConfigError(f"unknown key {name!r} in {path}; known keys are {', '.join(sorted(SETTINGS))}")
     return table, tables, str(path)
 
 
@@ -307,7 +328,7 @@ def _check_exposure(config: Config) -> None:
     if not config.tokens and not config.insecure and not is_loopback(config.host):
         raise ConfigError(
             f"host {config.host!r} is reachable from other machines and no tokens are set: anybody could use the "
-            "relay. Set tokens (RELAY_TOKENS), or say --insecure if that is what you want"
+            "relay. Set tokens (RELAY_TOKENS), or give --insecure if everybody is allowed to"
         )
 
 
@@ -331,7 +352,7 @@ def provider_settings(config: Config, info: ProviderInfo) -> Mapping[str, Any]:
     for name in table:
         if name not in declared:
             raise ConfigError(
-                f"unknown key {name!r} in [{info.name}]; known are {', '.join(sorted(declared)) or 'none'}"
+                f"unknown key {name!r} in [{info.name}]; known keys are {', '.join(sorted(declared)) or 'none'}"
             )
     found: dict[str, Any] = {}
     for name, setting in declared.items():

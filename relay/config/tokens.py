@@ -98,12 +98,12 @@ def parse_tokens(value: Any) -> Tokens:
         # A comma at the end is harmless, a variable without any token in it is a mistake.
         value = [part for part in (part.strip() for part in value.split(",")) if part]
         if not value:
-            raise ValueError("holds no token; relay token makes one")
+            raise ValueError("contains no token; relay token creates one")
     if isinstance(value, Mapping):
         named = [(str(name), written) for name, written in value.items()]
         if not all(_NAME.fullmatch(name) for name, _ in named):
             # It is not repeated: name and token may have been swapped.
-            raise ValueError("has a name that is none; a name in [tokens] has up to 40 letters, digits and . _ @ -")
+            raise ValueError("contains an invalid name; a name in [tokens] has up to 40 letters, digits and . _ @ -")
     elif isinstance(value, Sequence) and not isinstance(value, bytes):
         named = [(f"token {number}", written) for number, written in enumerate(value, 1)]
     else:
@@ -112,21 +112,21 @@ def parse_tokens(value: Any) -> Tokens:
     names: dict[bytes, str] = {}
     for token in tokens:
         if token.digest in names:
-            raise ValueError(f"holds one token twice, as {names[token.digest]} and as {token.name}")
+            raise ValueError(f"contains the same token twice, as {names[token.digest]} and as {token.name}")
         names[token.digest] = token.name
     return Tokens(tokens)
 
 
 def _token(name: str, written: Any) -> Token:
     if not isinstance(written, str) or not written.strip():
-        raise ValueError(f"has no text for {name}; relay token makes a token")
+        raise ValueError(f"contains no token for {name}; relay token creates one")
     try:
         written = clean_secret(written)
     except ValueError as fault:
-        raise ValueError(f"is no use for {name}: it {fault}") from None
+        raise ValueError(f"is not valid for {name}: it {fault}") from None
     if not written.startswith(HASHED):
         return Token(name, hashlib.sha256(written.encode("utf-8", "surrogateescape")).digest(), len(written) < SHORT)
     digest = written.removeprefix(HASHED)
     if not _DIGEST.fullmatch(digest):
-        raise ValueError(f"has no 64 hexadecimal digits after {HASHED} for {name}; relay token prints such a line")
+        raise ValueError(f"needs 64 hexadecimal digits after {HASHED} for {name}; relay token prints such a line")
     return Token(name, bytes.fromhex(digest))

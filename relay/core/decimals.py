@@ -21,7 +21,7 @@ def decimal(text: object) -> float:
     """
     if isinstance(text, str) and len(text) <= _MOST_CHARACTERS and _PLAIN.fullmatch(text):
         return float(text)
-    raise ValueError(f"{text!r:.40} is no decimal number, such as '0.0731'")
+    raise ValueError(f"{text!r:.40} is not a decimal number such as '0.0731'")
 
 
 def decimals(texts: Sequence[str]) -> Iterable[float]:

@@ -52,7 +52,7 @@ def clean_secret(text: str) -> str:
     if not text:
         raise ValueError("is empty")
     if text[0] in _QUOTES or text[-1] in _QUOTES:
-        raise ValueError("begins or ends with a quotation mark, which would be a part of it; leave it out")
+        raise ValueError("begins or ends with a quotation mark; write it without quotation marks")
     return text
 
 

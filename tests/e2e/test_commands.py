@@ -507,7 +507,7 @@ async def test_status_watch_goes_on_while_the_relay_is_away(relay: StandInRelay)
     await terminal.start(relay, "status", "--watch", "--every", "0.2")
     await terminal.wait_for("0.1.0")
     await relay.stop()
-    await terminal.wait_for("what follows is old")
+    await terminal.wait_for("the values below are old")
     relay.status = STATUS | {"version": "0.2.0"}
     await relay.start()
     await terminal.wait_for("0.2.0")

@@ -133,7 +133,7 @@ async def test_a_file_of_another_program_is_written_over_only_by_force(
     for form in ("--csv", "--json", "--ndjson"):
         result = await run(relay, "--start", str(START), "--limit", "2", form, "--output", str(file))
         assert (result.exit_code, file.read_bytes()) == (1, content)
-        assert f"{file} is there, and this command did not write it; --force" in result.output
+        assert f"{file} exists, and this command did not write it; use --force" in result.output
     words = ("--start", str(START), "--limit", "2", "--csv", "--output", str(file), "--force")
     assert (await run(relay, *words)).exit_code == 0
     assert times_of(file.read_text()) == ALL[:2]
@@ -224,7 +224,7 @@ async def test_a_file_of_another_stream_is_refused_by_name_and_not_touched(
     command = ["history", *other, *words, "--end", str(end), "--resume", "--url", relay.url]
     result = await asyncio.to_thread(CliRunner().invoke, main, command)
     assert result.exit_code == 1
-    assert f"{file} cannot be gone on with" in result.stderr
+    assert f"{file} cannot be continued" in result.stderr
     assert f"not those of {other[0]}@{other[1]}" in result.stderr
     assert file.read_bytes() == before
 
@@ -239,7 +239,7 @@ async def test_a_file_that_begins_after_the_start_is_refused_by_name_and_not_tou
     before = file.read_bytes()
     result = await run(relay, *words, "--start", str(START), "--end", str(END), "--resume")
     assert result.exit_code == 1
-    assert f"{file} cannot be gone on with: it begins at {moment(START + 600)}" in result.stderr
+    assert f"{file} cannot be continued: it begins at {moment(START + 600)}" in result.stderr
     assert f"with --end {moment(START + 599)}" in result.stderr
     assert file.read_bytes() == before
 
@@ -271,7 +271,7 @@ async def test_another_file_is_not_touched(relay: Running, tmp_path: Path, conte
     file.write_bytes(content)
     result = await run(relay, "--start", str(START), f"--{form}", "--output", str(file), "--resume")
     assert result.exit_code == 1
-    assert f"{file} cannot be gone on with" in result.stderr
+    assert f"{file} cannot be continued" in result.stderr
     assert file.read_bytes() == content
 
 

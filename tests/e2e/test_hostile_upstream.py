@@ -203,7 +203,7 @@ async def test_client_of_a_relay_that_floods_leaves_it(
         for _ in range(2):
             message = await anext(client)
             assert isinstance(message, Lost)
-            assert message.reason == "connection to the relay lost (the relay sent too much that means nothing)"
+            assert message.reason == "connection to the relay lost (the relay sent too many messages without content)"
 
 
 class Hostile:

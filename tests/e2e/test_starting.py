@@ -123,7 +123,7 @@ async def test_currency_pairs_of_the_sandbox_keep_the_hours_of_their_market(
     tmp_path: Path, environ: dict[str, str], is_closed: bool
 ) -> None:
     async with serving(tmp_path, always_open=False, env=environ, prepare=SUNDAY) as served:
-        await served.logs("currency pairs rest at weekends")
+        await served.logs("currency pairs do not trade at weekends")
         async with RelayClient(served.url) as client:
             await client.subscribe("EUR/USD@1m")
             async with asyncio.timeout(20):

@@ -74,18 +74,18 @@ def test_more_rows_than_twelve_data_ever_gives_are_refused_with_the_bound() -> N
 
 @pytest.mark.parametrize("text", NO_NUMBERS)
 def test_what_only_python_takes_for_a_number_is_none(text: str) -> None:
-    with pytest.raises(ValueError, match="no decimal number"):
+    with pytest.raises(ValueError, match="not a decimal number"):
         decimal(text)
     for texts in (("1", text, "2"), (text,), ("1", text), (text, "1")):
-        with pytest.raises(ValueError, match="no decimal number"):
+        with pytest.raises(ValueError, match="not a decimal number"):
             list(decimals(texts))
 
 
 @pytest.mark.parametrize("value", [None, 1, 1.5, b"1", ["1"]])
 def test_what_is_no_text_is_no_number(value: Any) -> None:
-    with pytest.raises(ValueError, match="no decimal number"):
+    with pytest.raises(ValueError, match="not a decimal number"):
         decimal(value)
-    with pytest.raises(ValueError, match="no decimal number"):
+    with pytest.raises(ValueError, match="not a decimal number"):
         list(decimals((value,)))
 
 

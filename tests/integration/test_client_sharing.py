@@ -172,7 +172,7 @@ async def test_reader_that_leaves_too_much_unread_gets_it_all_before_the_connect
         assert relay.attempts == 1
         messages += await until(client, is_open_at(START + 180 + 60 * 20))
         [lost] = [message for message in messages if isinstance(message, Lost)]
-        assert "not read" in lost.reason
+        assert "does not read" in lost.reason
     assert closed_times(messages) == [START + 180 + 60 * number for number in range(20)]
     assert relay.connections == 2
 

@@ -201,11 +201,11 @@ def test_periods_are_read_from_table_text_and_flag(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ("1s=7", "--retention: '1s=7' keeps 1s for '7'; write a length such as 12h, 7d, 4w or 2y"),
-        ("1s=0d", "keeps 1s for '0d'"),
-        ("7m=7d", "names '7m', which is no interval; use 1s 1m 3m"),
-        ("1s", "keeps 1s for ''"),
-        ("1s=1d,1s=2d", "names an interval twice"),
+        ("1s=7", "--retention: '1s=7' has '7' for 1s; write a length such as 12h, 7d, 4w or 2y"),
+        ("1s=0d", "has '0d' for 1s"),
+        ("7m=7d", "contains '7m', which is not an interval; use 1s 1m 3m"),
+        ("1s", "has '' for 1s"),
+        ("1s=1d,1s=2d", "contains an interval twice"),
     ],
 )
 def test_a_wrong_period_is_said(given: str, said: str) -> None:

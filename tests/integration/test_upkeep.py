@@ -179,7 +179,7 @@ async def test_what_lies_in_the_future_is_taken_out_on_request(tmp_path: Path) -
     assert (found.exit_code, repaired.exit_code, again.exit_code) == (1, 0, 0)
     assert "a span claims to know the future" in found.output
     assert "a candle lies in the future" in found.output
-    assert "REPAIRED  binance BTCUSDT@1h: what lay in the future was taken out" in repaired.output
+    assert "REPAIRED  binance BTCUSDT@1h: what lay in the future was deleted" in repaired.output
     with reading(str(path)) as connection:
         minutes_, _ = sorted(overview(connection, str(path)).streams, key=lambda stream: -stream.candles)
         assert (minutes_.candles, minutes_.spans) == (len(times), [Span(times[0], times[-1] + 1)])
@@ -287,7 +287,7 @@ async def test_candles_that_were_set_aside_are_listed_and_can_be_forgotten(
     (line,) = [line for line in result.output.splitlines() if line.startswith("aside")]
     assert line == (
         "aside  binance BTCUSDT~20231120T000000Z  set aside: BTCUSDT names another instrument now;"
-        " --forget BTCUSDT~20231120T000000Z deletes them"
+        " to delete them: --forget BTCUSDT~20231120T000000Z"
     )
     told = json.loads(store_command("--json", "--forget", "BTCUSDT~20231120T000000Z").output)
     assert [one["candles"] for one in told["forgotten"]] == [580, 10]

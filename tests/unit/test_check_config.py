@@ -40,10 +40,10 @@ def test_nothing_set_is_explained_in_words(here: Path) -> None:
     assert result.exit_code == 0
     assert "serves      http://127.0.0.1:8000, this machine only\n" in result.output
     assert "who may     everybody on this machine; there are no tokens\n" in result.output
-    assert "candles     relay.db (will be made)\n" in result.output
+    assert "candles     relay.db (will be created)\n" in result.output
     assert "provider    binance (builtin:BinanceProvider): ready\n" in result.output
     assert lines_of(result)["max_requests_per_second_per_address automatic"] == "default"
-    assert "no api_key is set: its symbols answer provider_unavailable\n" in result.output
+    assert "api_key is not set: requests for its symbols are answered by provider_unavailable\n" in result.output
     assert list(here.iterdir()) == []
 
 

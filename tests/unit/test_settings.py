@@ -265,7 +265,7 @@ def test_likely_mistakes_name_the_variable_and_what_may_be_meant_but_no_value(tm
         "RELAY_TOKENS": "opensesame",
     }
     assert mistakes_of(config_of("", tmp_path, environ)) == [
-        "the token of token 1 has fewer than 16 characters and can be guessed; relay token makes one",
+        "the token of token 1 has fewer than 16 characters and can be guessed; relay token creates a longer one",
         "no setting reads the variable RELAY_PROT; did you mean RELAY_PORT?",
         "no setting reads the variable RELAY_TWELVEDATA_API_KEY; did you mean RELAY_TWELVE_DATA_API_KEY?",
         "no setting reads the variable RELAY_WEATHER",

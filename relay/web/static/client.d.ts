@@ -104,7 +104,7 @@ export interface Update extends OfStream {
   seq: number | null;
 }
 
-/** Closed candles with `from` ≤ open time < `to` are missing and nobody could give them. */
+/** Closed candles with `from` ≤ open time < `to` are missing: no provider could deliver them. */
 export interface Gap extends OfStream {
   type: "gap";
   from: number;
@@ -113,7 +113,7 @@ export interface Gap extends OfStream {
 }
 
 /**
- * Candles that opened before `before` may have been revised while nobody listened, and the relay cannot say which;
+ * Candles that opened before `before` may have been revised while the client was not connected, and the relay cannot say which;
  * `history` has them as they are now.
  */
 export interface Outdated extends OfStream {
@@ -160,15 +160,15 @@ export interface WebSocketClass {
 
 export interface ClientOptions {
   token?: string | null;
-  /** Also wait for a relay that cannot be reached the first time. */
+  /** Keep trying if the relay cannot be reached at the start. */
   waitsForRelay?: boolean;
-  /** Least and most milliseconds between two attempts. */
+  /** Shortest and longest pause between two attempts, in milliseconds. */
   backoffMs?: [least: number, most: number];
   /** How long a REST request may take. */
   timeoutMs?: number;
-  /** With more unread messages than this the connection is given up until they are read; 20,000 by default. */
+  /** With more unread messages than this the client closes the connection until they are read; 20,000 by default. */
   mostUnread?: number;
-  /** The same of what the relay sent and nobody read yet; 64 MiB by default. */
+  /** The same limit for their size in bytes; 64 MiB by default. */
   mostUnreadBytes?: number;
   WebSocket?: WebSocketClass;
 }

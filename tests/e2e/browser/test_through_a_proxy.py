@@ -60,4 +60,6 @@ async def test_a_page_names_what_the_proxy_leaves_out(
     async with proxy(nginx, "nginx", relay.url, authority, tmp_path, change=change) as url:
         with watch.away():
             page = await open_page(f"{url}/#BTCUSDT@1s", ignore_https_errors=True)
-            await expect(page.locator("#trouble")).to_contain_text("a proxy between has to pass Upgrade and Connection")
+            await expect(page.locator("#trouble")).to_contain_text(
+                "a proxy between must pass the headers Upgrade and Connection"
+            )

@@ -9,11 +9,12 @@ const LATEST_TIME = 10 ** 11;
 
 /** Return options without those that are left out; each is checked by the function of its name. Throws `BadArgument`. */
 export function checked(options, known) {
-  if (options === null || typeof options !== "object") throw new BadArgument(`options ${shown(options)} are no object`);
+  if (options === null || typeof options !== "object")
+    throw new BadArgument(`options ${shown(options)} are not an object`);
   const found = {};
   for (const [option, value] of Object.entries(options)) {
     if (!Object.hasOwn(known, option)) {
-      throw new BadArgument(`there is no option ${shown(option)}; there are ${Object.keys(known).join(", ")}`);
+      throw new BadArgument(`there is no option ${shown(option)}; options are ${Object.keys(known).join(", ")}`);
     }
     if (value !== undefined && value !== null) found[option] = known[option](option, value);
   }
@@ -30,7 +31,7 @@ const whole = (least, most) => (option, value) =>
     Number.isInteger(value) && least <= value && value <= most,
     option,
     value,
-    most < Infinity ? `a whole number from ${least} to ${most}` : `a whole number from ${least} on`,
+    most < Infinity ? `a whole number from ${least} to ${most}` : `a whole number of at least ${least}`,
   );
 
 const moment = (option, value) =>
@@ -44,7 +45,7 @@ const moment = (option, value) =>
 const flag = (option, value) => refuseUnless(typeof value === "boolean", option, value, "true or false");
 
 export const nameGiven = (option, value) =>
-  refuseUnless(typeof value === "string" && value && isSendable(value), option, value, "a name that a relay knows");
+  refuseUnless(typeof value === "string" && value && isSendable(value), option, value, "a name that a relay accepts");
 
 const duration = (option, value) =>
   refuseUnless(
@@ -56,9 +57,9 @@ const duration = (option, value) =>
 
 function durations(option, value) {
   const isPair = Array.isArray(value) && value.length === 2;
-  refuseUnless(isPair, option, value, "two numbers of milliseconds, the least and the most");
+  refuseUnless(isPair, option, value, "a pair of milliseconds, the shortest and the longest");
   for (const one of value) duration(option, one);
-  return refuseUnless(value[0] <= value[1], option, value, "two numbers of milliseconds, the least and the most");
+  return refuseUnless(value[0] <= value[1], option, value, "a pair of milliseconds, the shortest and the longest");
 }
 
 function token(option, value) {

@@ -122,7 +122,7 @@ export class Connection {
       clearTimeout(patience);
       if (socket !== this.#socket) return;
       if (this.#isOpen) this.#lose(reason, code);
-      else this.#onRefused(socket, "nothing answers, or it is no relay");
+      else this.#onRefused(socket, "nothing answers, or it is not a relay");
     };
     socket.onerror = () => {}; // the close follows and says more
   }
@@ -151,7 +151,7 @@ export class Connection {
       const isThere = fault instanceof Refused && fault.status === 400;
       refused = isThere
         ? new Unreachable(
-            `the relay at ${this.#http.url} answers, but takes no WebSocket; a proxy between has to pass Upgrade and Connection`,
+            `the relay at ${this.#http.url} answers, but not over WebSocket; a proxy between must pass the headers Upgrade and Connection`,
           )
         : /** @type {ClientError} */ (fault);
     }
@@ -242,11 +242,11 @@ export class Connection {
       this.#following.take(JSON.parse(data));
     } catch {
       // Skipping it could lose a closed candle; a new connection brings it again.
-      this.#lose("the relay sent something unreadable", null);
+      this.#lose("the relay sent a message that cannot be read", null);
       return;
     }
     this.#inbox.heardSize = 0;
-    if (this.#inbox.isFull) this.#lose("the messages are not read", null);
+    if (this.#inbox.isFull) this.#lose("the program does not read the messages", null);
   }
 
   #fail(fault) {

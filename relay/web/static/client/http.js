@@ -61,7 +61,7 @@ export class Http {
 
   /** Return the error that an answer is none of a relay. */
   badReply(why = "is the address right?") {
-    return new BadReply(`the answer from ${this.url} is not one of a relay; ${why}`);
+    return new BadReply(`the answer from ${this.url} is not from a relay; ${why}`);
   }
 
   // A browser says neither status nor host. Nothing more is told: an address may hold a token.
@@ -71,12 +71,12 @@ export class Http {
       host = new URL(headers.get("Location") ?? "", this.url).host || host;
     } catch {}
     const said = status ? `HTTP ${status} points to ${host}` : "it points to another address";
-    return this.badReply(`${said}; redirects are not followed: if that is the relay, give its address`);
+    return this.badReply(`${said}; redirects are not followed: if the relay is there, use that address`);
   }
 
   #refusal({ status, headers }, problem) {
     const words = {
-      401: `the relay at ${this.url} wants a valid token`,
+      401: `the relay at ${this.url} needs a valid token`,
       403: `the relay at ${this.url} does not allow this client`,
       429: `too many connections or requests for the relay at ${this.url}`,
       503: `the relay at ${this.url} is full, starting or shutting down`,
@@ -86,7 +86,7 @@ export class Http {
     return new Refused(
       status,
       problem.code ?? CODES[status] ?? "",
-      detail || `${this.url} answered with HTTP status ${status}; is it the address of a relay?`,
+      detail || `${this.url} answered with HTTP status ${status}; is this the address of a relay?`,
       { title: problem.title ?? "", retryAfterMs: waitMs > 0 && waitMs < Infinity ? waitMs : null },
     );
   }

@@ -161,7 +161,7 @@ export class Progress {
     this.#believe();
     // Before a snapshot the relay tells of all that it lacks; without a word where it has no history.
     if (!isComplete && !isRepair && owed !== null && !this.isToldGaps) {
-      const reason = "the relay could not give all that was missed while the connection was lost";
+      const reason = "the relay could not send all candles that were missed while the connection was lost";
       const times = candles.map(({ time }) => time).filter((time) => time > since);
       for (const [from, to] of this.#holes(owed, times, serverTime)) {
         this.addGap(from, to);
