@@ -30,7 +30,7 @@ from relay.server.tls import Tls
 from relay.telemetry.logs import set_up_logs
 
 
-@click.command("check-config", short_help="Explain what `relay serve` would do; start nothing.")
+@click.command("check-config", short_help="Show what `relay serve` would do, without starting it.")
 @takes_settings
 @click.pass_obj
 @without_stragglers()

@@ -7,7 +7,7 @@ VARIABLE = "_RELAY_COMPLETE"
 """What the script sets when it asks `relay` for the words that fit."""
 
 
-@click.command("completion", short_help="Print the script that completes commands and flags in a shell.")
+@click.command("completion", short_help="Print a shell script that completes commands and flags.")
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 @click.pass_context
 def command(context: click.Context, shell: str) -> None:

@@ -56,7 +56,7 @@ def _with_plugins(context: click.Context, work: Callable[[Config, PluginHost], N
     cls=_PluginGroup,
     invoke_without_command=True,
     subcommand_metavar="[NAME | new NAME]",
-    short_help="Show which provider plugins load, or the settings of one; `new` writes one.",
+    short_help="Show which provider plugins load, or the settings of one; `new` creates one.",
 )
 @click.option("--config", "file", help=CONFIG_HELP)
 @click.option("--plugins", multiple=True, metavar="MODULE|FILE.py", help="Load one more provider; can be repeated.")

@@ -19,7 +19,7 @@ from relay.commands.status_format import GOOD, Section, sorted_out
 _BAD = {"error", "failed", "refused"}
 
 
-@click.command("status", short_help="Show what a running relay does.")
+@click.command("status", short_help="Show the state of a running relay.")
 @click.option("--watch", is_flag=True, help="Update the display until Ctrl-C.")
 @click.option("--every", type=click.FloatRange(min=0.2), default=2.0, show_default=True, help="Seconds, for --watch.")
 @click.option("--json", "as_json", is_flag=True, help="Print the answer of the relay as JSON, one line each time.")

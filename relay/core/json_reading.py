@@ -35,7 +35,7 @@ def parse(text: bytes) -> Any:
     try:
         return orjson.loads(text)
     except orjson.JSONDecodeError as error:
-        raise NoJson("nested too deep" if "depth" in str(error) else "no JSON") from error
+        raise NoJson("nested too deep" if "depth" in str(error) else "not JSON") from error
 
 
 def parse_in_turns(text: bytes, window: int = WINDOW) -> Any:
@@ -46,7 +46,7 @@ def parse_in_turns(text: bytes, window: int = WINDOW) -> Any:
     try:
         return _Reader(text.decode(), window).read()
     except (ValueError, RecursionError) as error:
-        raise NoJson("nested too deep" if isinstance(error, RecursionError) else "no JSON") from error
+        raise NoJson("nested too deep" if isinstance(error, RecursionError) else "not JSON") from error
 
 
 class _Reader:
@@ -130,7 +130,7 @@ class _Reader:
             return values, at + 1
         while True:
             if self._text[at : at + 1] != '"':
-                raise ValueError("a key is no string")
+                raise ValueError("a key is not a string")
             key, at = self._value(at)
             at = self._skip(at)
             if self._text[at : at + 1] != ":":
@@ -172,4 +172,4 @@ def _finite(text: str) -> float:
 
 
 def _refuse(constant: str) -> NoReturn:
-    raise NoJson(f"{constant} is no JSON")
+    raise NoJson(f"{constant} is not JSON")

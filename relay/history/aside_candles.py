@@ -29,7 +29,7 @@ class AsideCandles:
             await self._store.set_aside(name, symbol, aside_name(symbol, CHECKING))
             check.is_aside = True
             about = event("instrument_doubted", provider=name, symbol=symbol)
-            log.info("%s of %s may name another instrument now: what is stored is checked", symbol, name, extra=about)
+            log.info("%s of %s may name another instrument now; checking the stored candles", symbol, name, extra=about)
 
     async def give_back(self, check: SymbolCheck) -> None:
         name, symbol = check.identity

@@ -148,9 +148,9 @@ class FairQueue:
                 continue
             wait_s = max(1.0, budget.resets_at - now)
             if budget.reserved is None and budget.used >= CLIENTS_SHARE * budget.limit:
-                return RateLimited(f"what is left of the {budget.name} is for live streams", wait_s)
+                return RateLimited(f"the rest of the {budget.name} is reserved for live streams", wait_s)
             if (period.calls[client] + 1) * self._cost.get(budget.name, 1) > ONE_CLIENTS_SHARE * budget.limit:
-                return RateLimited(f"one client gets at most {ONE_CLIENTS_SHARE:.0%} of the {budget.name}", wait_s)
+                return RateLimited(f"one client may use at most {ONE_CLIENTS_SHARE:.0%} of the {budget.name}", wait_s)
         for period in periods:
             period.calls[client] += 1
         return None

@@ -178,7 +178,7 @@ class FinalCandles:
             return [], []
         if differing and self._is_first(stream, "changed"):
             log.warning(
-                "%s of %s: the provider changed candles after their close, as at %d",
+                "%s of %s: the provider changed candles after their close, for example at %d",
                 key,
                 name,
                 result.changed[0].time,

@@ -178,7 +178,7 @@ class IdentityChecks:
             await self._absences.keep(source.name, self._unanswered(source.name))
         except StoreError as error:
             about = event("absence_not_noted", provider=source.name)
-            log.debug("who is missing from the list of %s was not stored: %s", source.name, error, extra=about)
+            log.debug("the symbols missing from the list of %s were not stored: %s", source.name, error, extra=about)
 
     def _unanswered(self, provider: str) -> dict[str, float]:
         """Return who is back and still to be compared, and since when it was away: the next run has to know."""

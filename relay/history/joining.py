@@ -42,7 +42,7 @@ MOST_REVISED = 2000
 MOST_WAIT_S = 150.0
 """A past that has to wait for the provider's budget is waited for so long at most."""
 LEAST_WAIT_S = 0.5
-NOT_GIVEN = "the provider's history could not give it"
+NOT_GIVEN = "the provider could not deliver these candles"
 LAG_WAIT_S = 0.5
 """So long history that may lag is waited for before it is asked again; twice as long each time."""
 READ_WAIT_S = 0.05
@@ -174,7 +174,7 @@ class Joining:
                         return
                 except RateLimited as error:
                     if self._is_waiting():
-                        message = f"the past follows in {error.retry_after:.0f} s: {error}"
+                        message = f"the snapshot follows in {error.retry_after:.0f} s: {error}"
                         state = frames.stream_status(stream.name, stream.key.interval, "throttled", message)
                         client.tell([*self._confirm(), state])
                     await asyncio.sleep(pause_s := max(error.retry_after, LEAST_WAIT_S))
@@ -265,7 +265,7 @@ class Joining:
         except RateLimited as error:
             if self._waited_s + error.retry_after <= MOST_WAIT_S:
                 raise
-            gap_reason = f"the provider was not asked, it follows later: {error}"
+            gap_reason = f"the provider was not asked; these candles follow later: {error}"
         except ProviderError:
             pass
         except StoreError:
@@ -335,7 +335,7 @@ class Joining:
         if not is_current and reaches and not self._lacks_one(fetched):
             closed, forming = parted(past.candles, past.last_is_closed)
             learnt = series.learn(closed, forming, fetched.asked_at, lost=past.unreadable)
-            self._client.hub.tell_after_gaps(stream, learnt, "the provider's history does not have it")
+            self._client.hub.tell_after_gaps(stream, learnt, "the provider does not have these candles")
             age_s = self._provider.clock.now() - fetched.asked_at
             grace_s = self._provider.info.close_grace_s
             is_current = age_s <= length_s(stream.key.interval) + grace_s and not is_left_open(

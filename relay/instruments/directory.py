@@ -301,13 +301,13 @@ class Directory:
         if holder is not None and self._has(holder, symbol):
             title = self._providers[holder].info.title
             text = (
-                f"{shown(symbol)} may be a symbol of {titles}, whose symbol list is not there yet ({reasons}); "
-                f"{title} has one: {holder}:{symbol}"
+                f"{shown(symbol)} may be a symbol of {titles}, but that symbol list is not loaded yet ({reasons}); "
+                f"to use {title}, write {holder}:{symbol}"
             )
         else:
-            text = f"the symbol list of {titles} is not there yet ({reasons}), and no other has {shown(symbol)}"
+            text = f"the symbol list of {titles} is not loaded yet ({reasons}), and no other list has {shown(symbol)}"
             if len(self._providers) > len(missing):
-                text += "; PROVIDER:SYMBOL asks one provider only"
+                text += "; to use another provider, write PROVIDER:SYMBOL"
         return RequestError(Code.PROVIDER_UNAVAILABLE, text, retry_after=min(kept.asks_in_s for kept in missing))
 
 

@@ -70,7 +70,7 @@ class Listing:
         if self._absent:
             return f"{len(self._absent)} of {len(self.instruments)} symbols are missing"
         if not any(one.status == "trading" for one in answer.values()):
-            return "nothing in it trades"
+            return "none of its symbols is trading"
         return f"{len(self._paused)} symbols stopped trading" if self._paused else ""
 
     def _lacks(self, answer: Mapping[str, Instrument]) -> str:
@@ -78,7 +78,7 @@ class Listing:
         if len(answer) < self._least:
             return f"it has {len(answer)} entries, fewer than {self._least}"
         missing = self._always - answer.keys()
-        return f"it is without {', '.join(sorted(missing))}" if 2 * len(missing) > len(self._always) else ""
+        return f"it does not contain {', '.join(sorted(missing))}" if 2 * len(missing) > len(self._always) else ""
 
     def _judge(self, answer: Mapping[str, Instrument], now: float) -> None:
         if self._short_since is None:

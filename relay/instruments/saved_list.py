@@ -160,7 +160,9 @@ class SavedList:
                 wait_s = self._waits.retry_s[min(failures, len(self._waits.retry_s)) - 1]
                 if is_first:
                     about = event("symbols_missing", provider=provider.name, reason=str(error))
-                    log.warning("the symbol list of %s cannot be had (%s); retrying", provider.name, error, extra=about)
+                    log.warning(
+                        "the symbol list of %s is not available (%s); retrying", provider.name, error, extra=about
+                    )
                 self.problem = str(error)
             else:
                 wait_s, failures = provider.info.instruments_ttl_s, 0
@@ -170,7 +172,10 @@ class SavedList:
                 if listing.doubt and not doubts:
                     about = event("symbols_doubted", provider=provider.name, reason=listing.doubt)
                     log.warning(
-                        "the symbol list of %s is asked for again soon: %s", provider.name, listing.doubt, extra=about
+                        "the symbol list of %s is not used yet and will be requested again soon: %s",
+                        provider.name,
+                        listing.doubt,
+                        extra=about,
                     )
                 doubts = doubts + (is_planned or not doubts) if listing.doubt else 0
                 if is_new:
@@ -189,7 +194,7 @@ class SavedList:
         try:
             is_new = self.listing.take(instruments, asyncio.get_running_loop().time())
         except AttributeError:
-            raise BadAnswer(f"provider {self.provider.name}: a symbol in its list is no text") from None
+            raise BadAnswer(f"provider {self.provider.name}: a symbol in its list is not a text") from None
         if is_new or self.listing.is_known != was_known:
             self._on_answer()
         return is_new
@@ -201,7 +206,7 @@ class SavedList:
             await self._documents.put(f"instruments:{name}", rows)
         except (StoreError, TypeError) as error:
             about = event("symbols_not_stored", provider=name)
-            log.debug("the symbol list of %s was not stored: %s", name, error, extra=about)
+            log.debug("the symbol list of %s could not be stored: %s", name, error, extra=about)
 
     async def keep_again(self) -> None:
         """Store the list in another database than before, and let who follows lists see what is in it."""
@@ -225,7 +230,7 @@ class SavedList:
             self._on_answer()
         except (StoreError, ValueError, TypeError, LookupError, AttributeError) as error:
             about = event("symbols_not_recalled", provider=name)
-            log.debug("there is no symbol list of %s from an earlier run: %s", name, error, extra=about)
+            log.debug("the symbol list of %s from an earlier run cannot be read: %s", name, error, extra=about)
 
 
 def _rows(instruments: Iterable[Instrument]) -> bytes:

@@ -69,16 +69,16 @@ class Line(Slices):
         if self.frames is None:
             self._came += len(data)
             if self._is_idle:
-                self._refuse("the server sends what nobody asked for")
+                self._refuse("the server sent data that was not requested")
                 return
             if self._content is None and self._came > HEAD_BYTES:
-                self._refuse(f"more than {HEAD_BYTES // 1024} KiB come before the answer")
+                self._refuse(f"the server sent more than {HEAD_BYTES // 1024} KiB before the answer")
                 return
         super().pass_on(data)
         if self._content is not None and self._content.total_bytes > self.most_bytes:
             self._refuse(f"the answer is larger than {self.most_bytes / (1 << 20):g} MiB after decompression")
         elif self._content is not None and self._came > SPARE_BYTES + 2 * self._content.total_bytes:
-            self._refuse("more than half of what comes is no content")
+            self._refuse("more than half of the received data is not content")
 
     def _refuse(self, why: str) -> None:
         error = TooLarge(why)

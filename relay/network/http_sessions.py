@@ -47,7 +47,7 @@ class Bounds(NamedTuple):
         if size > self.most_bytes:
             raise TooLarge(f"the answer is larger than {self.most_bytes / MIB:g} MiB after decompression")
         if self.most_values and marks > self.most_values:
-            raise TooLarge(f"the answer holds more than {self.most_values:,} values")
+            raise TooLarge(f"the answer has more than {self.most_values:,} values")
 
 
 PAGE_BOUNDS = Bounds(16 * MIB, 1_000_000)
@@ -186,4 +186,4 @@ def _host_of(location: str, base: URL) -> str:
         host = f"{url.host or ''}{port}"
     except ValueError:
         host = ""
-    return host[:_HOST_LENGTH] if host and host.isprintable() else "an address that makes no sense"
+    return host[:_HOST_LENGTH] if host and host.isprintable() else "an invalid address"

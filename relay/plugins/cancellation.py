@@ -62,7 +62,7 @@ async def _end(
         if on_kill is not None:
             on_kill()
         log.error(
-            "%s does not end when it is cancelled and was killed; its plugin needs repair",
+            "%s did not end when it was cancelled and was killed; its plugin must be corrected",
             task.get_name(),
             extra=event("task_stuck", task=task.get_name()),
         )
@@ -74,7 +74,7 @@ async def _end(
         task.cancel()
         await asyncio.wait((task,), timeout=kill_grace_s)
     if not task.done():
-        log.error("%s cannot be ended at all", task.get_name(), extra=event("task_lost", task=task.get_name()))
+        log.error("%s cannot be stopped", task.get_name(), extra=event("task_lost", task=task.get_name()))
     elif not task.cancelled():
         # Seen, so that asyncio does not report what nobody asks for.
         task.exception()

@@ -21,7 +21,7 @@ def fault_of_info(info: Any) -> str | None:
     if not isinstance(name, str) or not name.isidentifier() or not name.isascii() or name != name.lower():
         return f"name {name!r} is not a lower-case identifier such as my_exchange"
     if name in _TAKEN:
-        return f"name {name!r} is a key of the relay's own configuration; choose another"
+        return f"name {name!r} is a setting of the relay itself; choose another name"
     if not isinstance(info.title, str) or not info.title:
         return f"title is {info.title!r}, not a text to show"
     if not isinstance(info.attribution, str):
@@ -46,7 +46,7 @@ def fault_of_info(info: Any) -> str | None:
     if len(set(names)) < len(names):
         return f"two settings have the same name: {' '.join(names)}"
     if info.needs_key and info.needs_key not in names:
-        return f"needs_key is {info.needs_key!r}, which is none of its settings"
+        return f"needs_key is {info.needs_key!r}, which is not one of its settings"
     return None
 
 

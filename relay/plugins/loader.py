@@ -127,12 +127,16 @@ class PluginHost:
             raise PluginError(source, "implements no hook; mark its functions with @hookimpl")
         for name in marked:
             if name not in specs:
-                raise PluginError(source, f"marks {name} as a hook, which there is not; hooks are {', '.join(specs)}")
+                raise PluginError(
+                    source, f"marks {name} as a hook, but there is no such hook; hooks are {', '.join(specs)}"
+                )
             wanted = inspect.signature(getattr(plugin, name)).parameters.values()
             for parameter in wanted:
                 if parameter.name not in specs[name] and parameter.default is parameter.empty:
                     given = ", ".join(specs[name]) or "no arguments"
-                    raise PluginError(source, f"{name} asks for {parameter}, which it is not given; it gets {given}")
+                    raise PluginError(
+                        source, f"{name} has an argument {parameter}, which does not exist; it can have {given}"
+                    )
 
     def _check(self, plugin: object, source: str, version: str) -> "Loaded | Wrapping":
         """Ask a registered plugin who it is. Raises `PluginError`."""

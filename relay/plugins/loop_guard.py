@@ -143,7 +143,7 @@ class RelayLoop(asyncio.AbstractEventLoop):
         frames = _frames_of(error)
         if (owner := self._owner_of_any(frames)) is not None and isinstance(error, BaseException):
             lines = "".join(traceback.format_exception(error)).rstrip()
-            self._note(owner, f"let {type(error).__name__} out of a task or callback", _place_of(frames), lines)
+            self._note(owner, f"raised {type(error).__name__} in a task or callback", _place_of(frames), lines)
             return
         if frames and not self._is_news(f"{type(error).__name__} {_place_of(frames)}"):
             return
@@ -189,7 +189,7 @@ class RelayLoop(asyncio.AbstractEventLoop):
     def note_end(self, error: BaseException) -> None:
         """Say that somebody's task or callback let out what ends the loop."""
         frames = _frames_of(error)
-        did = f"let {type(error).__name__} out to the event loop, which goes on"
+        did = f"raised {type(error).__name__} in the event loop, which continues"
         lines = "".join(traceback.format_exception(error)).rstrip()
         self._note(self._owner_of_any(frames), did, _place_of(frames), lines)
 
@@ -206,8 +206,8 @@ class RelayLoop(asyncio.AbstractEventLoop):
             frame = frame.f_back
         place: CodePlace | None = place_of(frame, self._owner_in)
         owner = None if place is None else place.owner
-        self._note(owner, f"called {what}, which is refused", str(place or "a callback"), "")
-        raise LoopRefused(f"{what} is refused: the event loop is the relay's, and others use it too")
+        self._note(owner, f"called {what}, which is not allowed", str(place or "a callback"), "")
+        raise LoopRefused(f"{what} is not allowed: the event loop belongs to the relay and is shared")
 
     def _note(self, owner: str | None, did: str, where: str, more: str) -> None:
         if owner is not None:
@@ -217,10 +217,10 @@ class RelayLoop(asyncio.AbstractEventLoop):
             return
         times = self._times[place]
         who = "a plugin" if owner is None else f"the plugin of {owner}"
-        often = "" if times == 1 else f" ({times:,} times by now)"
+        often = "" if times == 1 else f" ({times:,} times so far)"
         about = event("loop_harmed", provider=owner, place=where, times=times)
         shown = f"\n{more}" if more and times == 1 else ""
-        log.error("%s %s, in %s%s; it needs repair%s", who, did, where, often, shown, extra=about)
+        log.error("%s %s, in %s%s; it must be corrected%s", who, did, where, often, shown, extra=about)
 
     def _is_news(self, what: str) -> bool:
         """Count something that is said when it came once, 10, 100, … times."""

@@ -163,7 +163,7 @@ class Provider:
         if self._session.closed:
             self.failed += 1
             log.error(
-                "provider %s closed its session, which is the relay's: it gets another one; its plugin needs repair",
+                "provider %s closed its session, which belongs to the relay; it must be corrected",
                 self.name,
                 extra=event("session_closed", provider=self.name),
             )
@@ -272,7 +272,7 @@ class Provider:
             if not found:
                 raise BadAnswer(f"provider {self.name}: relay_instruments: {first}")
             log.warning(
-                "provider %s lists %d instruments that make no sense, the first: %s",
+                "provider %s lists %d invalid instruments, the first: %s",
                 self.name,
                 len(faults) - len(found),
                 first,

@@ -36,9 +36,9 @@ def write_project(name: str, where: Path, builtin: Iterable[str]) -> list[Path]:
     try:
         folder.mkdir()
     except FileExistsError:
-        raise ConfigError(f"{folder} exists already; choose another name, or move it away") from None
+        raise ConfigError(f"{folder} exists already; choose another name or move the folder") from None
     except OSError as error:
-        raise ConfigError(f"cannot make the folder {folder}: {error.strerror or error}") from None
+        raise ConfigError(f"cannot create the folder {folder}: {error.strerror or error}") from None
     written = []
     for file in FILES:
         text = (TEMPLATE / file).read_text(encoding="utf-8")
@@ -54,9 +54,9 @@ def fault_of_name(name: str, builtin: Iterable[str]) -> str | None:
     if not name.isidentifier() or not name.isascii() or name != name.lower() or not name[0].isalpha():
         return f"{name!r} is not a lower-case identifier such as my_exchange"
     if keyword.iskeyword(name):
-        return f"{name!r} is a word of Python; choose another such as my_{name}"
+        return f"{name!r} is a keyword of Python; choose another name such as my_{name}"
     if name in {field.name for field in dataclasses.fields(Config)}:
-        return f"{name!r} is a key of the relay's own configuration; choose another such as my_{name}"
+        return f"{name!r} is a setting of the relay itself; choose another name such as my_{name}"
     if name in set(builtin):
-        return f"{name!r} is a built-in provider, which yours would replace; choose another such as my_{name}"
+        return f"{name!r} is a built-in provider; choose another name such as my_{name}"
     return None

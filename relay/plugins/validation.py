@@ -71,7 +71,7 @@ class CandleValidator:
         """Return who judges the prices of one feed by one another, None where they may be zero and below."""
         if self._floor:
             return None
-        return Leaps(lambda one: watchlist.skip(f"{one.key}: {_range(one.candle)}, far from before and after"))
+        return Leaps(lambda one: watchlist.skip(f"{one.key}: {_range(one.candle)}, far from the candles around it"))
 
     def fault_of_update(self, update: object, watchlist: Watchlist) -> str | None:
         """Judge what `relay_stream` yielded. On the way of every update, hence the order: types, stream, values."""
@@ -108,7 +108,7 @@ class CandleValidator:
         if type(is_closed) is not bool:
             return f"{key}: is_closed is {kind_of(is_closed)}, not a bool"
         if is_backfilled is not False or is_revised is not False:
-            return f"{key}: is_backfilled and is_revised are for the relay to set"
+            return f"{key}: only the relay sets is_backfilled and is_revised"
         if ts_event_ms is not None:
             if type(ts_event_ms) is not int:
                 return f"{key}: ts_event_ms is {kind_of(ts_event_ms)}, not an int"
@@ -124,9 +124,9 @@ class CandleValidator:
         if fault is None and candle.low <= self._floor:
             fault = "a price is not above zero"
         if fault is None and candle.time % self._step[interval]:
-            fault = f"{candle.time} is no open time of {interval}: it is no multiple of {self._step[interval]} s"
+            fault = f"{candle.time} is not an open time of {interval}: it is not a multiple of {self._step[interval]} s"
         if fault is None and not is_open_time(interval, candle.time, is_utc=self._is_utc):
-            fault = f"{candle.time} is no open time of {interval}: weeks open on Monday, months on the first"
+            fault = f"{candle.time} is not an open time of {interval}: weeks open on Monday, months on the first"
         return fault
 
     def repaired(self, update: PriceUpdate, watchlist: Watchlist) -> PriceUpdate | None:
@@ -219,7 +219,7 @@ def fault_of_instrument(instrument: object, info: ProviderInfo) -> str | None:
     if intervals is not None and (
         not isinstance(intervals, tuple) or not intervals or not set(intervals) <= set(info.intervals)
     ):
-        return f"{symbol} has the intervals {intervals!r}; they are a tuple of those that relay_provider names, or None"
+        return f"{symbol} has the intervals {intervals!r}; give a tuple of intervals that relay_provider names, or None"
     if status not in ("trading", "paused"):
         return f"{symbol} has the status {status!r}, not 'trading' or 'paused'"
     return None
@@ -243,7 +243,7 @@ def fault_of_hours(hours: Any, moment: int) -> str | None:
     if not isinstance(hours, OpenHours) or set(map(type, hours)) != {int}:
         return f"returned {kind_of(hours)}, not OpenHours of two whole numbers"
     if not hours.opens < hours.closes or hours.closes <= moment:
-        return f"returned hours from {hours.opens} to {hours.closes}, which neither hold {moment} nor follow it"
+        return f"returned hours from {hours.opens} to {hours.closes}, which end before {moment}"
     return None
 
 

@@ -26,9 +26,12 @@ MOST_STREAMS_PER_REQUEST = 100
 MOST_GAPS_PER_REQUEST = 50
 MOST_BARS = 5000
 
-ID = Field("id", Identity(), "Comes back on the answers to the request.", example=7)
+ID = Field("id", Identity(), "Returned in the answers to the request.", example=7)
 SYMBOL_FIELD = Field(
-    "symbol", Text(SYMBOL, "BTCUSDT"), "As the provider spells it; `binance:BTCUSDT` pins one.", example="BTCUSDT"
+    "symbol",
+    Text(SYMBOL, "BTCUSDT"),
+    "As the provider writes it; `binance:BTCUSDT` names the provider, too.",
+    example="BTCUSDT",
 )
 INTERVAL_FIELD = Field(
     "interval", Text(INTERVAL, "1m"), "Length of the candles; `1m` a minute, `1M` a month.", example="1m"
@@ -36,30 +39,30 @@ INTERVAL_FIELD = Field(
 STREAMS = Field(
     "streams",
     Names(MOST_STREAMS_PER_REQUEST),
-    "Several streams by name; each is answered on its own and one bad name harms no other.",
+    "Several streams by name. Each gets its own answer; an error in one does not affect the others.",
     example=["BTCUSDT@1m", "EUR/USD@1h"],
 )
-BARS = Field("bars", Whole(0, MOST_BARS), "First the last so many candles, the open one included.", example=300)
+BARS = Field("bars", Whole(0, MOST_BARS), "Start with the last N candles, including the open one.", example=300)
 SINCE = Field(
     "since",
     Moment(),
-    "First every candle that opened after this Unix second; with `bars`, at most the last so many of them.",
+    "Start with every candle that opened after this time (Unix seconds); with `bars`, at most the last N of them.",
     example=1_764_000_000,
 )
 REVISION = Field(
     "revision",
     Whole(0, 2**53),
-    "With `since`: also what was revised up to there after this number, the last `revision` that the client was told.",
+    "With `since`: also candles up to it that were revised after this number, the last `revision` that was received.",
     example=1_764_000_000_000_017,
 )
 GAPS = Field(
     "gaps",
     Spans(MOST_GAPS_PER_REQUEST),
-    "With `since`: also the candles of gaps up to there that can be had now; each is its `from` and its `to`.",
+    "With `since`: also candles in these gaps up to it that are available now; a gap is its `from` and `to`.",
     example=[[1_763_999_400, 1_763_999_700]],
 )
 THROTTLE_MS = Field(
-    "throttle_ms", Whole(0, 60_000), "At most one update of an open candle in so many milliseconds.", example=250
+    "throttle_ms", Whole(0, 60_000), "At most one update of an open candle in this number of milliseconds.", example=250
 )
 CLOSED_ONLY = Field("closed_only", Flag(), "Closed candles only.", example=True)
 
@@ -133,7 +136,7 @@ def parse_request(message: dict[str, Any]) -> Request:
     """Check a request of a client. Raises `RequestError`; stream names are checked later, one by one."""
     action = message.get("action")
     if action is None:
-        raise RequestError(Code.INVALID_REQUEST, f"no action; use one of {', '.join(ACTIONS)}")
+        raise RequestError(Code.INVALID_REQUEST, f"action is missing; use one of {', '.join(ACTIONS)}")
     if not isinstance(action, str) or action not in ACTIONS:
         raise RequestError(Code.UNKNOWN_ACTION, f"unknown action {shown(action)}; use one of {', '.join(ACTIONS)}")
     request_id = ID.read(message)
@@ -147,7 +150,7 @@ def parse_request(message: dict[str, Any]) -> Request:
     options = SubscribeOptions(THROTTLE_MS.read(message) or 0, CLOSED_ONLY.read(message) or False)
     past = PastWanted(BARS.read(message), SINCE.read(message), REVISION.read(message), GAPS.read(message) or ())
     if past.since is None and past.wants_revised:
-        raise RequestError(Code.INVALID_REQUEST, "revision and gaps speak of candles up to since; give since, too")
+        raise RequestError(Code.INVALID_REQUEST, "revision and gaps need since")
     return Request(action, request_id, names, options, past)
 
 

@@ -102,7 +102,7 @@ class Field(Generic[T]):
         value = message.get(self.name)
         if value is None:
             raise RequestError(
-                Code.INVALID_REQUEST, f'no {self.name}; give one, for example "{self.name}":"{self.example}"'
+                Code.INVALID_REQUEST, f'{self.name} is missing; give one, for example "{self.name}":"{self.example}"'
             )
         return self._of_json(self.name, value)
 
@@ -271,7 +271,7 @@ class Names:
             said = f'{name} {shown(value)} is not a list of names such as ["BTCUSDT@1m"]'
             raise RequestError(Code.INVALID_REQUEST, said)
         if len(value) > self.most:
-            said = f"{len(value)} {name} in one request; at most {self.most} are taken at a time"
+            said = f"{len(value)} {name} in one request; at most {self.most} are allowed"
             raise RequestError(Code.INVALID_REQUEST, said)
         for one in value:
             if not isinstance(one, str):

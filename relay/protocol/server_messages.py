@@ -7,12 +7,14 @@ from typing import Annotated, Literal, NotRequired, TypedDict
 
 from relay.core.errors import Code
 
-Symbol = Annotated[str, "Canonical name of the symbol; `provider:SYMBOL` where another provider owns the bare name."]
+Symbol = Annotated[
+    str, "Canonical name of the symbol; `provider:SYMBOL` if the name alone belongs to another provider."
+]
 Interval = Annotated[str, "Canonical name of the interval."]
-ProviderName = Annotated[str, "Who it comes from; `provider:SYMBOL` pins it."]
+ProviderName = Annotated[str, "The provider of the candles; `provider:SYMBOL` requests this provider."]
 Id = Annotated[str | int, "The `id` of the request, if it had one."]
 Revision = Annotated[
-    int, "Number of the newest revision that was told: what a client resumes with as `revision`.", {"minimum": 0}
+    int, "Number of the newest revision that was sent; a client resumes with it as `revision`.", {"minimum": 0}
 ]
 Seconds = Annotated[int, {"minimum": 0}]
 
@@ -83,17 +85,17 @@ class SnapshotMessage(TypedDict):
     provider: ProviderName
     candles: Annotated[list[CandleObject], "Oldest first."]
     last_is_closed: Annotated[bool, "False when the last candle is still open."]
-    complete: Annotated[bool, "False when the past asked for could not be had in full."]
+    complete: Annotated[bool, "False if some of the requested candles are not available."]
     seq: Annotated[int, "Updates of the stream so far.", {"minimum": 0}]
     revision: Revision
     revised: NotRequired[
         Annotated[
             list[CandleObject],
-            "Closed candles up to `since` that are other ones since `revision`, or that lie in `gaps`; oldest first.",
+            "Closed candles up to `since` that changed after `revision` or lie in `gaps`; oldest first.",
         ]
     ]
     revisions_known: NotRequired[
-        Annotated[bool, "False where candles up to `since` may have been revised that are not in `revised`."]
+        Annotated[bool, "False if `revised` may not contain all revised candles up to `since`."]
     ]
 
 
@@ -107,8 +109,10 @@ class PriceUpdateMessage(TypedDict):
     is_closed: Annotated[bool, "The interval is over and the values are final."]
     seq: Annotated[int, "Counts the updates of one stream within one epoch.", {"minimum": 0}]
     ts_event: Annotated[int | None, "The provider's time of the update in UTC milliseconds."]
-    backfilled: NotRequired[Annotated[bool, "It was missed while the upstream was away, and fetched."]]
-    revised: NotRequired[Annotated[bool, "It was closed already, and the provider changed it."]]
+    backfilled: NotRequired[
+        Annotated[bool, "The candle was missed while the connection to the provider was lost, and fetched later."]
+    ]
+    revised: NotRequired[Annotated[bool, "The candle had been closed before, and the provider changed it."]]
     revision: NotRequired[Revision]
 
 
@@ -119,11 +123,13 @@ GapMessage = TypedDict(
         "symbol": Symbol,
         "interval": Interval,
         "from": Annotated[Seconds, "Open time of the first candle that is missing."],
-        "to": Annotated[Seconds, "Open time behind the last one that is missing."],
+        "to": Annotated[Seconds, "End of the gap: the first open time after it."],
         "reason": str,
     },
 )
-GapMessage.__doc__ = "Closed candles that could not be had: those with `from` ≤ open time < `to`."
+GapMessage.__doc__ = (
+    "Closed candles that are missing because they are not available: those with `from` ≤ open time < `to`."
+)
 
 
 class ErrorMessage(TypedDict):
@@ -131,10 +137,10 @@ class ErrorMessage(TypedDict):
 
     type: Literal["error"]
     code: Code
-    message: Annotated[str, "Names the offending value and what would be accepted."]
+    message: Annotated[str, "Names the wrong value and what is accepted."]
     symbol: NotRequired[str]
     interval: NotRequired[str]
-    retry_after: NotRequired[Annotated[float, "Seconds after which it is worth another try.", {"minimum": 0}]]
+    retry_after: NotRequired[Annotated[float, "Seconds to wait before the next try.", {"minimum": 0}]]
     id: NotRequired[Id]
 
 

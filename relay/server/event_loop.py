@@ -72,7 +72,7 @@ def without_stragglers(end_s: float = END_S) -> Iterator[None]:
                 traceback.print_exc()
             places = ", ".join(_place(thread) for thread in left[:_NAMED])
             log.error(
-                "%d thread%s of a plugin's did not end: %s%s; the relay ends without waiting",
+                "%d thread%s of a plugin did not end: %s%s; the relay ends without waiting",
                 len(left),
                 "" if len(left) == 1 else "s",
                 places,
@@ -131,7 +131,9 @@ async def _end_tasks(loop: RelayLoop, end_s: float) -> None:
     if left:
         _, left = await asyncio.wait(left, timeout=end_s)
     for task in left:
-        log.error("%s does not end when it is cancelled; it is left", task.get_name(), extra=event("task_left"))
+        log.error(
+            "%s did not end when it was cancelled; the relay ends without it", task.get_name(), extra=event("task_left")
+        )
     loop.release()
     with suppress(TimeoutError):
         async with asyncio.timeout(end_s):

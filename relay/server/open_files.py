@@ -76,8 +76,7 @@ class DescriptorWatch:
             if error.errno in _USED_UP and self._loop.time() - self._told_at >= self._quiet_s:
                 self._told_at = self._loop.time()
                 log.error(
-                    "no file can be opened any more, and no connection comes in: this process has as many as it may "
-                    "(%s)",
+                    "this process has reached its limit of open files (%s): it cannot open files or accept connections",
                     self._limit or error.strerror,
                     extra=event("open_files_used_up", limit=self._limit),
                 )

@@ -51,7 +51,7 @@ class Reload:
                 self._tls.reload(config.tls_cert, config.tls_key)
         except ConfigError as error:
             log.error(
-                "the configuration was read again and cannot be used; the one before stays: %s",
+                "the new configuration cannot be used, so the old one stays in use: %s",
                 error,
                 extra=event("config_refused"),
             )
@@ -64,11 +64,11 @@ class Reload:
 
     def _check(self, config: Config) -> None:
         if self._config.read_from and not config.read_from:
-            raise ConfigError(f"{self._config.read_from} is gone; only a restart goes on without it")
+            raise ConfigError(f"{self._config.read_from} does not exist any more; restart the relay to run without it")
         if self._config.tokens and not config.tokens:
-            raise ConfigError("there are no tokens any more; only a restart opens the relay to everybody")
+            raise ConfigError("there are no tokens any more; restart the relay to open it to everybody")
         if self._tls is not None and not config.tls_cert:
-            raise ConfigError("tls_cert is gone; only a restart ends TLS")
+            raise ConfigError("tls_cert is not set any more; restart the relay to switch TLS off")
 
     def _settings_of_providers(self, config: Config) -> dict[str, Mapping[str, Any]]:
         """Return the settings of providers that changed. Raises `ConfigError`."""
@@ -85,7 +85,7 @@ class Reload:
             names.append("tls_cert")
         if names:
             log.warning(
-                "what changed there needs a restart: %s",
+                "these settings changed and need a restart: %s",
                 ", ".join(names),
                 extra=event("config_needs_restart", settings=names),
             )
@@ -98,7 +98,7 @@ class Reload:
         access.reconfigure(running)
         gone = clients.reconfigure()
         log.info(
-            "the configuration was read again; tokens: %d; clients sent away because theirs is gone: %d",
+            "the configuration was read again; tokens: %d; clients disconnected because their token was removed: %d",
             len(config.tokens),
             gone,
             extra=event("config_reloaded", tokens=len(config.tokens), clients_sent_away=gone),

@@ -71,7 +71,11 @@ class Signals:
             if signal.getsignal(number) != self._came:
                 signal.signal(number, self._came)
                 about = event("signal_taken", signal=number.name)
-                log.error("a plugin took %s, which is the relay's, and had it until now", number.name, extra=about)
+                log.error(
+                    "a plugin replaced the handler of %s, which belongs to the relay; the relay has restored it",
+                    number.name,
+                    extra=about,
+                )
         self._check = self._loop.call_later(self._check_s, self._keep)
 
     def _end(self) -> None:
@@ -80,6 +84,11 @@ class Signals:
         place = None if innermost is None else place_of(innermost, lambda file: None)
         about = event("ended_by_force", place=str(place))
         where = "the event loop waits" if place is None else f"it is in {place}"
-        log.error("not ended %g s after it was asked to: %s; ended by force", self._end_within_s, where, extra=about)
+        log.error(
+            "the relay did not end within %g s after the signal: %s; it is ended by force",
+            self._end_within_s,
+            where,
+            extra=about,
+        )
         logging.shutdown()
         os._exit(1)

@@ -218,7 +218,7 @@ class Database:
         """Notice what other programs did. Raises `StoreError` when the file is not there, and `sqlite3.Error`."""
         if self._name == MEMORY:
             return
-        reason = self.problems.of("file") or "the file is gone"
+        reason = self.problems.of("file") or "the file does not exist any more"
         if self._place is not None:
             seen = await in_thread(self._place.look)
             if not seen.lost:
@@ -257,7 +257,7 @@ class Database:
             self.tables.forget_ids()
             self.on_change()
             about = event("store_changed")
-            log.info("another program wrote to the database: what is stored is read anew", extra=about)
+            log.info("another program wrote to the database; the relay reads it again", extra=about)
 
     async def _let_go(self) -> None:
         """Close what is not the file any more; from now on nothing is known."""
@@ -306,5 +306,5 @@ class Database:
         self.on_change()
         for doing in ("read", "file"):
             self.problems.clear(doing)
-        log.warning("the store goes on with the file that is there now", extra=event("store_replaced"))
+        log.warning("the store continues with the file that is there now", extra=event("store_replaced"))
         return True

@@ -217,12 +217,12 @@ def _named(stored: Sequence[_Stored], text: str, name: str) -> list[_Stored]:
         names = {key.symbol.upper(): key.symbol for _, _, key in stored}
         names |= {f"{provider}:{key.symbol}".upper(): f"{provider}:{key.symbol}" for _, provider, key in stored}
         near = [names[one] for one in difflib.get_close_matches(spelt, names, n=3)]
-        advice = f"did you mean {' or '.join(near)}?" if near else "relay store lists what is"
-        raise StoreError(f"database {name}: nothing is stored of {symbol!r}; {advice}")
+        advice = f"did you mean {' or '.join(near)}?" if near else "relay store lists what is stored"
+        raise StoreError(f"database {name}: nothing is stored for {symbol!r}; {advice}")
     providers = sorted({provider for _, provider, _ in found})
     if len(providers) > 1:
         pins = " or ".join(f"{provider}:{found[0][2].symbol}" for provider in providers)
-        raise StoreError(f"database {name}: {symbol!r} is stored of several providers; say {pins}")
+        raise StoreError(f"database {name}: {symbol!r} is stored for several providers; write {pins}")
     if not at:
         return found
     try:
@@ -259,7 +259,7 @@ def _connect(address: str, name: str, wait_s: float = _WAIT_S) -> sqlite3.Connec
         (application,) = connection.execute("PRAGMA application_id").fetchone()
         (version,) = connection.execute("PRAGMA user_version").fetchone()
         if application != APPLICATION_ID:
-            raise StoreError(f"database {name}: is no database of a relay; name another file")
+            raise StoreError(f"database {name}: is not a database of a relay; name another file")
         if version > len(MIGRATIONS):
             raise StoreError(
                 f"database {name}: has schema version {version}, this relay knows up to {len(MIGRATIONS)};"

@@ -51,5 +51,7 @@ async def connected(
         raise failure[0]
     if places and (wide := places[0].wide()):
         shown = ", ".join(f"{path} (mode {mode:o})" for path, mode in wide.items())
-        log.warning("other users may use %s; chmod 600 ends that", shown, extra=event("store_readable", files=[*wide]))
+        log.warning(
+            "other users can access %s; chmod 600 prevents that", shown, extra=event("store_readable", files=[*wide])
+        )
     return connection, places[0] if places else None

@@ -68,7 +68,7 @@ class DatabasePlace:
         except OSError as error:
             raise _refused(name, error) from None
         if found is not None and not stat.S_ISREG(found.st_mode):
-            raise StoreError(f"database {name}: it cannot be opened, it is no file; name a file", "it is no file")
+            raise StoreError(f"database {name}: it cannot be opened, it is not a file; name a file", "it is not a file")
         if found is not None and found.st_nlink > 1:
             reason = "it has a second name (a hard link), by which another relay could use it"
             raise StoreError(f"database {name}: {reason}; remove the link or copy the file", reason)
@@ -77,7 +77,7 @@ class DatabasePlace:
         lock = -1
         try:
             if found is None and device not in (None, os.stat(os.path.dirname(path)).st_dev):
-                reason = "the file is gone, and so is its file system"
+                reason = "the file and its file system do not exist any more"
                 raise StoreError(f"database {name}: {reason}; mount it", reason)
             lock = _locked(path + _LOCK, name, found)
             if found is None:
@@ -250,7 +250,7 @@ def _locked(path: str, name: str, database: os.stat_result | None) -> int:
             owner = _owner(lock)
             os.close(lock)
             reason = f"{owner} uses it"
-            raise StoreError(f"database {name}: {reason}; stop that one or name another file", reason) from None
+            raise StoreError(f"database {name}: {reason}; stop it or name another file", reason) from None
         except BaseException:
             os.close(lock)
             raise
@@ -283,7 +283,7 @@ def _owner(lock: int) -> str:
 
 def _refused(name: str, error: OSError) -> StoreError:
     if error.errno in _NO_LOCKS:
-        reason = "its file system knows no locks, so that a second relay would go unnoticed"
+        reason = "its file system has no locks, so a second relay could use the file at the same time"
         return StoreError(f"database {name}: {reason}; name a file on a disk of this machine", reason)
     reason = "the disk is full" if error.errno in _DISK_FULL else "it cannot be opened"
     return StoreError(f"database {name}: {reason}; {_ADVICE}", reason)

@@ -110,9 +110,9 @@ _REASONS = {
     sqlite3.SQLITE_LOCKED: "another program has locked it",
     sqlite3.SQLITE_CORRUPT: "the file is damaged",
     sqlite3.SQLITE_NOTADB: "it is not a database",
-    sqlite3.SQLITE_READONLY: "it can only be read",
+    sqlite3.SQLITE_READONLY: "it is read-only",
     sqlite3.SQLITE_CANTOPEN: "it cannot be opened",
-    sqlite3.SQLITE_IOERR: "the disk fails",
+    sqlite3.SQLITE_IOERR: "the disk has an error",
 }
 
 
@@ -122,7 +122,7 @@ def reason_of(error: Exception) -> str:
     if isinstance(error, sqlite3.Error):
         code = getattr(error, "sqlite_errorcode", 0)
         name = getattr(error, "sqlite_errorname", type(error).__name__)
-        return _REASONS.get(code & 0xFF, f"the database answered {name}")
+        return _REASONS.get(code & 0xFF, f"SQLite reported {name}")
     if isinstance(error, OverflowError):
         return "a number is too large"
     return "it is closed"
@@ -135,4 +135,4 @@ def advice_for(error: sqlite3.Error) -> str:
         return "stop the other program or name another file"
     if code in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}:
         return "move it away or name another file"
-    return "check the disk and the rights of the file"
+    return "check the disk and the permissions of the file"

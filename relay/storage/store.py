@@ -224,7 +224,12 @@ class Store:
     async def _cut_future(self, stream: StreamId, latest: int) -> None:
         provider, key = stream
         about = event("store_future_cut", provider=provider, stream=str(key))
-        log.warning("the store claimed to know the future of %s %s: it is asked for again", provider, key, extra=about)
+        log.warning(
+            "the store had candles or spans of %s %s in the future; they are deleted and requested again",
+            provider,
+            key,
+            extra=about,
+        )
         with suppress(StoreError):
             await self._database.write(self._tables.cut_future, stream, latest)
         self._loader.forget(stream)

@@ -116,7 +116,7 @@ class _Verifier:
                 "SELECT (SELECT count(*) FROM candles), (SELECT candles FROM totals)"
             ).fetchone()
             if counted != told:
-                self.add("", "the kept number of candles is wrong", f"{told}, there are {counted}")
+                self.add("", "the stored number of candles is wrong", f"{told}, there are {counted}")
 
     # -- one stream --------------------------------------------------------------------------------
 
@@ -126,7 +126,7 @@ class _Verifier:
             if span.end <= span.start:
                 self.add(stream, "a span is empty", span.start)
             if span.end > latest:
-                self.add(stream, "a span claims to know the future", span.end)
+                self.add(stream, "a span ends in the future", span.end)
         for before, span in pairwise(stream.spans):
             if span.start <= before.end:
                 self.add(stream, "a span begins before the one before it ends", span.start)
@@ -171,7 +171,7 @@ class _Verifier:
 
     def _is_sound(self, stream: StoredStream, row: Candle) -> bool:
         if not all(isinstance(value, float) for value in row[1:]):
-            self.add(stream, "a value is no number", row.time)
+            self.add(stream, "a value is not a number", row.time)
             return False
         fault = row.fault()
         if fault is not None:
@@ -202,7 +202,7 @@ class _Verifier:
                     (smaller.id, *empty),
                 )
                 for (time,) in rows:
-                    self.add(stream, f"nothing is said to be there, but there is a candle of {smaller.key}", time)
+                    self.add(stream, f"the span is stored as empty, but there is a candle of {smaller.key}", time)
 
     def _empty(self, stream: StoredStream) -> Iterator[Span]:
         """Yield the times that no candle of a stream covers, as far as it is known that none does."""

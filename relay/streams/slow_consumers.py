@@ -99,7 +99,7 @@ class SlowConsumers:
                     channel.slow_consumers.pop(subscriber, None)
                 self._caught_up(subscriber)
             elif now - outbox.progress_at > self._limits.patience_s:
-                self._disconnect(subscriber, f"nothing was read for {self._limits.patience_s:g} s")
+                self._disconnect(subscriber, f"it read nothing for {self._limits.patience_s:g} s")
         if self._subscribers:
             self._plan()
 

@@ -73,7 +73,7 @@ class Stream:
         self.series = Series(key, feeder.clock.now() if feeder.has_history else None)
         self.began_at = feeder.clock.monotonic()
         self.status: StreamState = CONNECTING
-        self.message = "the upstream is being opened"
+        self.message = "connecting to the provider"
         self.channels: dict[Channel, None] = {}
         self.attachments: dict[Attachment, None] = {}
         self.seq = seq

@@ -33,7 +33,7 @@ PAGE = 5000
 LAG_WAIT_S = 0.5
 HOLE_WAIT_S = 2.5
 LEAST_WAIT_S = 0.5
-DOES_NOT_HAVE_IT = "the provider does not have it"
+DOES_NOT_HAVE_IT = "the provider does not have these candles"
 
 
 class Backfill:
@@ -109,7 +109,7 @@ class Backfill:
     def start(self, supervised: SupervisedStream) -> None:
         """Fetch what the series of a stream waits for, unless that is under way."""
         if not self._is_filling(supervised):
-            supervised.catch_up("what was missed is being fetched")
+            supervised.catch_up("fetching the missed candles")
             task = asyncio.create_task(self._fill(supervised), name=f"backfill {supervised.stream.key}")
             self._fills[supervised] = task
             task.add_done_callback(lambda done: self._fill_done(supervised, done))
@@ -185,7 +185,7 @@ class Backfill:
             except RateLimited as error:
                 failure, patience_s = str(error), BUDGET_PATIENCE_S
                 retry_at = clock.monotonic() + max(LEAST_WAIT_S, error.retry_after)
-                supervised.wait_for_budget(f"what was missed follows in {error.retry_after:.0f} s: {error}")
+                supervised.wait_for_budget(f"the missed candles follow in {error.retry_after:.0f} s: {error}")
                 continue
             except (ProviderError, StoreError) as error:
                 if isinstance(error, UnknownSymbol) and missing.end is None and supervised.is_silent:
@@ -196,7 +196,7 @@ class Backfill:
                 wait_s = min(MOST_WAIT_S, 2.0 ** min(attempt - 1, 10)) * self._rng.uniform(0.5, 1)
                 failure, patience_s = str(error), self._timing.history_patience_s
                 retry_at = clock.monotonic() + wait_s
-                supervised.catch_up(f"what was missed cannot be fetched yet: {error}")
+                supervised.catch_up(f"the missed candles cannot be fetched yet: {error}")
                 continue
             failure = ""
             if self._may_lag(series.market, stream.key, missing, closed, asked_at):
@@ -208,7 +208,7 @@ class Backfill:
                 await asyncio.sleep(HOLE_WAIT_S)
                 continue
             backfilled = series.backfilled
-            reason = f"{info.title} has it in a form that cannot be read" if lost else DOES_NOT_HAVE_IT
+            reason = f"{info.title} sent these candles in a form that cannot be read" if lost else DOES_NOT_HAVE_IT
             self._tell(supervised, series.fill(closed, until, forming, (*lost, *doubtful)), reason)
             self.fetched += 1
             if series.backfilled > backfilled:
@@ -313,7 +313,7 @@ class Backfill:
     async def _restate(self, symbol: str, before: int | None) -> None:
         name = self._provider.name
         about = event("past_invalidated", provider=name, symbol=symbol, before=before)
-        log.info("%s changed its past of %s: what is stored of it is forgotten", name, symbol, extra=about)
+        log.info("%s changed the history of %s; the stored candles are deleted", name, symbol, extra=about)
         wait_s = STEP_S
         while True:
             try:

@@ -38,13 +38,13 @@ class FeedCounters:
         self._provider = provider
         self._logged: set[str] = set()
 
-    def skip(self, reason: str, what: str = "makes no sense") -> None:
+    def skip(self, reason: str, what: str = "is invalid") -> None:
         """Count a message that is left out; only the first for each `what` is logged."""
         self.skipped += 1
         if what not in self._logged:
             self._logged.add(what)
             log.warning(
-                "%s sent a message that %s (counted from now on): %s",
+                "%s sent a message that %s (more of them are only counted): %s",
                 self._provider,
                 what,
                 reason[:200],
@@ -174,7 +174,7 @@ class Feed:
                             stream.lag_ms = lag_s * 1000
                             counters.lag.observe(lag_s)
                             if (lag_s > LATE_S or stream.series.last is None) and self._is_old(stream, update, now):
-                                counters.skip(f"{key} tells of a candle that was over already, {update.candle.time}")
+                                counters.skip(f"{key}: the candle had ended already: {update.candle.time}")
                                 continue
                         elif lag_s < -clock.ahead_s:
                             self._stray(supervised, update, now)
@@ -198,7 +198,7 @@ class Feed:
                     if stream.status != CONNECTED:
                         supervised.hear()
             self.has_closed = True
-            self.reason = "the upstream closed the connection"
+            self.reason = "the provider closed the connection"
         except ProviderError as error:
             self.error = error
             self.reason = str(error)
@@ -225,14 +225,14 @@ class Feed:
         at_s = max(update.candle.time, (update.ts_event_ms or 0) / 1000)
         ahead_s = at_s - now
         if ahead_s > 0:
-            supervised.note_stray(f"its updates come from the future, {ahead_s:.0f} s ahead: they are left out")
+            supervised.note_stray(f"its updates are left out: their times are {ahead_s:.0f} s in the future")
             # What it misses comes from there, and the date of the answer says who is right.
             self._backfill.doubt(supervised)
             self._counters.skip(
-                f"{update.key} is {ahead_s:.0f} s ahead of its provider's time", "comes from the future"
+                f"{update.key} is {ahead_s:.0f} s ahead of its provider's time", "has a time in the future"
             )
         else:
-            self._counters.skip(f"{update.key} has a candle of long ago: {update.candle.time}")
+            self._counters.skip(f"{update.key} has a candle that is too old: {update.candle.time}")
 
     # -- what the provider reports -----------------------------------------------------------------
     # A plugin that cannot be ended may still report about streams that are carried elsewhere, or no more.

@@ -150,7 +150,7 @@ class FeedSlot:
             if feed is not None and now >= at:
                 pause_s = min(2 * pause_s, most_s)
                 self._unanswered[key] = now + pause_s, pause_s
-                self._supervised[key].note("asked for again: the provider did not answer")
+                self._supervised[key].note("requested again, because the provider did not answer")
                 feed.resubscribe(key)
 
     # -- the life of feeds -------------------------------------------------------------------------
@@ -276,7 +276,7 @@ class FeedSlot:
                 is_told = True
                 about = self._about("feed_kept", old, reason=str(new.error))
                 log.warning(
-                    "feed %s %d goes on, since the one that is to replace it failed: %s",
+                    "feed %s %d continues, because its replacement failed: %s",
                     self._provider.name,
                     old.number,
                     new.error,
@@ -304,7 +304,11 @@ class FeedSlot:
             self._provider.refusal = str(error)
             about = self._about("feed_refused", feed, reason=str(error))
             log.error(
-                "feed %s %d ended: the relay is refused: %s", self._provider.name, feed.number, error, extra=about
+                "feed %s %d ended, because the provider refuses the relay: %s",
+                self._provider.name,
+                feed.number,
+                error,
+                extra=about,
             )
             for supervised in list(self._supervised.values()):
                 self._on_refuse(supervised, str(error))

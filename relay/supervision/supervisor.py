@@ -189,13 +189,13 @@ class Supervisor:
             # The feed said so in the log, once for all its streams.
             refusal.wait_for_key()
             supervised.refuse(
-                f"{reason}; the next try is at {self._machine_clock.utc(self._plan_readmission(now) - now)}"
+                f"{reason}; the next attempt is at {self._machine_clock.utc(self._plan_readmission(now) - now)}"
             )
             return
         if self._standing(key) == "gone":
-            when = "it is tried again once it is listed"
+            when = "the next attempt is when the symbol is listed again"
         else:
-            when = f"the next try is at {self._machine_clock.utc(refusal.retry_at - now)}"
+            when = f"the next attempt is at {self._machine_clock.utc(refusal.retry_at - now)}"
         supervised.refuse(f"{reason}; {when}")
         if is_news:
             log.warning("%s is in error: %s; %s", key, reason, when, extra=self._about("stream_refused", key, reason))
@@ -243,7 +243,7 @@ class Supervisor:
         return "unknown" if listings is None else listings.standing(self.provider.name, key.symbol.upper())
 
     def _halt_of(self, key: StreamKey) -> str:
-        return f"{self.provider.info.title} has paused trading in {key.symbol}; the next price ends that"
+        return f"{self.provider.info.title} has paused trading in {key.symbol} until the next price"
 
     def _check_list(self, now: float) -> None:
         """Let streams rest that the provider's newest list calls paused, and end those that left it, if silent."""

@@ -112,7 +112,7 @@ class LineHandler(logging.StreamHandler[TextIO]):
         error, place = sys.exc_info()[0], f"{record.filename}:{record.lineno}"
         reason = "" if error is None else error.__name__
         log.error(
-            "a log line of %s at %s cannot be put together: %s",
+            "a log line of %s at %s cannot be formatted: %s",
             record.name,
             place,
             reason,
@@ -128,7 +128,7 @@ class LineHandler(logging.StreamHandler[TextIO]):
 
 def _note_lost(count: int) -> None:
     about = event("log_lines_lost", count=count)
-    log.warning("%d log lines are lost: what was to be logged was not read", count, extra=about)
+    log.warning("%d log lines are lost: the reader of the log was too slow", count, extra=about)
 
 
 def set_up_logs(level: str, style: str) -> None:

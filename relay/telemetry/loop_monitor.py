@@ -155,7 +155,7 @@ class LoopMonitor:
             log.error("the event loop is blocked for more than %g s, in %s", self._blocked_s, place, extra=about)
         else:
             log.error(
-                "provider %s blocks the event loop for more than %g s, in %s: nothing else runs meanwhile; its plugin "
+                "provider %s blocks the event loop for more than %g s, in %s, and everything else waits; its plugin "
                 "needs asyncio.to_thread there",
                 place.owner,
                 self._blocked_s,

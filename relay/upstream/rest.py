@@ -193,7 +193,7 @@ def network_cause(error: BaseException) -> str:
     if isinstance(error, aiohttp.ClientSSLError):
         return "TLS failed"
     if isinstance(error, aiohttp.ClientResponseError):
-        return "what came is no HTTP that can be read"
+        return "the answer is not valid HTTP"
     inner = getattr(error, "os_error", None) or error
     if not isinstance(inner, OSError):
         return type(inner).__name__
@@ -208,7 +208,7 @@ def network_failure(error: BaseException) -> ProviderError:
     if isinstance(error, Redirected | TooLarge):
         return BadAnswer(str(error))
     if isinstance(error, aiohttp.ContentTypeError):
-        return BadAnswer("the answer is no JSON")
+        return BadAnswer("the answer is not JSON")
     if isinstance(error, aiohttp.ClientResponseError):
         return RestAnswer(error.status, error.headers or {}, None).error("")
     if isinstance(error, TimeoutError):

@@ -35,12 +35,12 @@ def read_rows(
     times: list[int | None] = []
     fault = ""
     if len(rows) > MOST_ROWS:
-        raise BadAnswer(f"the answer has {len(rows):,} rows; at most {MOST_ROWS:,} are read")
+        raise BadAnswer(f"the answer has {len(rows):,} rows, more than the limit of {MOST_ROWS:,}")
     for row in rows:
         try:
             time = time_of(row)
             if time < 0 or time % step or not is_open_time(interval, time, is_utc=is_utc_grid):
-                raise ValueError(f"{time} is no open time of {interval}")
+                raise ValueError(f"{time} is not an open time of {interval}")
         except NO_SENSE as error:
             fault = fault or f"{type(error).__name__}: {error}"
             times.append(None)

@@ -179,6 +179,6 @@ class Watchlist:
         The next update of the stream, or `accept`, ends the pause. Raises `ValueError` for another status.
         """
         if status not in PAUSES:
-            raise ValueError(f"a stream cannot rest as {status!r}; use one of {', '.join(PAUSES)}")
+            raise ValueError(f"a stream cannot be paused as {status!r}; use one of {', '.join(PAUSES)}")
         if key in self._streams:
             self._on_pause(key, status, self._conceal(str(message)))

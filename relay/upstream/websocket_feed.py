@@ -97,7 +97,7 @@ async def websocket_feed(
             else:
                 break
         if socket is not None and socket.is_flooded:
-            raise Flooded("too many frames without news came: the connection was ended")
+            raise Flooded("too many frames without content arrived; the connection was closed")
         if not link.heard:
             codec.connect_failed(None)
         if kind is aiohttp.WSMsgType.ERROR:

@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 PORTION_BYTES = 1024 * 1024
 """So much of an answer is given to a connection at once."""
 _UNREADABLE = (
-    "this is no HTTP/1.1 request that can be read; an address is ASCII, with all else percent-encoded, and a line has "
+    "this is not a valid HTTP/1.1 request; an address is ASCII, with other characters percent-encoded, and a line has "
     "at most 8190 bytes"
 )
 
@@ -76,7 +76,7 @@ class Handler(web.RequestHandler):
             answer = problem(status, Code.INVALID_REQUEST, _UNREADABLE)
         else:
             super().handle_error(request, status, exc, message)
-            answer = problem(status, Code.INTERNAL, "the relay failed at this request")
+            answer = problem(status, Code.INTERNAL, "the relay could not process this request")
         answer.headers["Server"] = NAME
         answer.force_close()
         return answer
@@ -84,7 +84,7 @@ class Handler(web.RequestHandler):
 
 def _log_no_http(fault: BaseException | None) -> None:
     # Its own words may hold a header, and with it a token.
-    log.debug("a request was no HTTP: %s", type(fault).__name__, extra=event("no_http"))
+    log.debug("a request was not HTTP: %s", type(fault).__name__, extra=event("no_http"))
 
 
 def as_sent(answer: web.Response) -> bytes:

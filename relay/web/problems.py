@@ -80,7 +80,9 @@ def problem_of(error: Exception) -> web.Response:
     if isinstance(error, ProviderError):
         return problem(503, Code.PROVIDER_UNAVAILABLE, str(error))
     log.error("a request failed", exc_info=error, extra=event("request_failed"))
-    return problem(500, Code.INTERNAL, "the relay failed at this request; the operator finds the cause in the log")
+    return problem(
+        500, Code.INTERNAL, "the relay could not process this request; the operator finds the cause in the log"
+    )
 
 
 def problem_of_routing(request: web.Request, error: web.HTTPException) -> web.Response:
@@ -91,7 +93,7 @@ def problem_of_routing(request: web.Request, error: web.HTTPException) -> web.Re
         near = get_close_matches(request.path[:_LONGEST_COMPARED], known, 1, 0.5)
         meant = f"did you mean {near[0]}? " if near else ""
         if prefix:
-            meant = f"if a proxy serves the relay below {shown(prefix)}, it has to take that off the path; "
+            meant = f"if a proxy serves the relay below {shown(prefix)}, it must remove that from the path; "
         return problem(404, Code.NOT_FOUND, f"there is no {shown(request.path)}; {meant}/docs describes the routes")
     # The text says what is wrong with a handshake, with what the client sent.
     detail = " ".join((error.text or error.reason).removeprefix(f"{error.status}: ").split())[:200]

@@ -101,7 +101,7 @@ UPGRADE, CONNECTION = (
 @pytest.mark.parametrize(
     ("settings", "instead", "told", "logged"),
     [
-        ({}, {}, "403 .* came through a proxy .* trusted_proxies", "comes from 127.0.0.1, which is not in trusted"),
+        ({}, {}, "403 .* came through a proxy .* trusted_proxies", "127.0.0.1, which sent it, is not in trusted"),
         ({}, {PROTO: ""}, "403 .* pass X-Forwarded-Proto, .* came by https, .* by http$", "127.0.0.1 is .* pass X-F"),
         (
             {"trusted_proxies": TRUSTED},
@@ -124,27 +124,27 @@ UPGRADE, CONNECTION = (
         (
             {"trusted_proxies": TRUSTED},
             {HOST: "proxy_set_header Host localhost:8000;"},
-            "403 .* Origin is not allowed; .* pass Host as it came",
-            "by Host 'localhost:8000' and https; if 127.0.0.1 is a proxy that serves this page, it has to pass Host",
+            "403 .* Origin is not allowed; .* pass Host unchanged",
+            "by Host 'localhost:8000' and https; if 127.0.0.1 is a proxy that serves this page, it must pass Host",
         ),
         (
             {"trusted_proxies": TRUSTED},
             {HOST: "proxy_set_header Host inside.example.org;"},
-            "403 .* Origin is not allowed; .* pass Host as it came",
+            "403 .* Origin is not allowed; .* pass Host unchanged",
             "by Host 'inside.example.org' and https",
         ),
-        ({"trusted_proxies": TRUSTED}, {UPGRADE: ""}, "400 .* without Upgrade: a", "127.0.0.1 came without Upgrade in"),
+        ({"trusted_proxies": TRUSTED}, {UPGRADE: ""}, "400 .* has no Upgrade: a", "127.0.0.1 has no Upgrade: a"),
         (
             {"trusted_proxies": TRUSTED},
             {CONNECTION: ""},
-            "400 .* without Connection: a proxy .* Upgrade and Connection",
-            "127.0.0.1 came without Connection in its handshake: a proxy",
+            "400 .* has no Connection: a proxy .* Upgrade and Connection",
+            "127.0.0.1 has no Connection: a proxy",
         ),
         (
             {"trusted_proxies": TRUSTED},
             {UPGRADE: "", CONNECTION: ""},
-            "400 .* without Upgrade: a proxy .* Upgrade and Connection",
-            "127.0.0.1 came without Upgrade in its handshake: a proxy",
+            "400 .* has no Upgrade: a proxy .* Upgrade and Connection",
+            "127.0.0.1 has no Upgrade: a proxy",
         ),
     ],
     ids=["no trust", "nothing", "no scheme", "no host", "no port", "other host", "other name", "no upgrade",
@@ -184,8 +184,7 @@ async def test_clients_of_a_proxy_that_is_not_trusted_count_as_one_and_the_log_s
             assert (await visitor.get(f"{PREFIX}/symbols")).status == 200
     said = [record.getMessage() for record in caplog.records if "X-Forwarded-For" in record.getMessage()]
     assert said == [
-        "requests from 127.0.0.1 are for others, by X-Forwarded-For; all of them count as one address, since it is not "
-        "in trusted_proxies"
+        "127.0.0.1 sends X-Forwarded-For, but is not in trusted_proxies: all clients behind it count as one address"
     ]
 
 
@@ -196,7 +195,7 @@ async def test_a_path_that_is_not_taken_off_is_named(relay_with: StartRelay, beh
             answer = await visitor.get(path)
             assert (answer.status, answer.body["code"]) == (404, "not_found")
             assert (
-                "if a proxy serves the relay below '/relay', it has to take that off the path" in answer.body["detail"]
+                "if a proxy serves the relay below '/relay', it must remove that from the path" in answer.body["detail"]
             )
 
 

@@ -323,9 +323,9 @@ async def test_a_terminal_sees_how_far_it_is(relay: Running, tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("form", "way"),
     [
-        (["--csv", "--output", "btc.csv"], " in btc.csv, --resume goes on"),
-        (["--json", "--output", "x"], " in x, --start 300001 goes on"),
-        (["--csv"], ", --start 300001 goes on"),
+        (["--csv", "--output", "btc.csv"], " in btc.csv; continue with --resume"),
+        (["--json", "--output", "x"], " in x; continue with --start 300001"),
+        (["--csv"], "; continue with --start 300001"),
     ],
 )
 async def test_who_interrupts_it_is_told_how_far_it_came_and_how_to_go_on(
@@ -357,7 +357,7 @@ async def test_who_interrupts_it_is_told_how_far_it_came_and_how_to_go_on(
         process.send_signal(signal.SIGINT)
         _, said = await reading
     assert process.returncode == 130
-    assert said.decode() == f"relay: interrupted; candles up to 1970-01-04T11:20:00Z are written{way} from there\n"
+    assert said.decode() == f"relay: interrupted; candles up to 1970-01-04T11:20:00Z are written{way}\n"
 
 
 async def test_what_a_moment_heals_is_tried_again() -> None:

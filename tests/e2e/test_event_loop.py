@@ -16,14 +16,11 @@ from tests.support.relay_process import CLEAN, serving
 HARMS = Path(__file__).parents[1] / "plugins" / "harms.py"
 
 
-REFUSED = r"the plugin of harms called loop\.{}\(\), which is refused, in {} \(harms\.py, line \d+\); it needs repair"
-LEFT = (
-    r"the plugin of harms let {} out to the event loop, which goes on, in {} \(.*harms\.py, line \d+\); it needs repair"
-)
+FIX = "; it must be corrected"
+REFUSED = r"the plugin of harms called loop\.{}\(\), which is not allowed, in {} \(harms\.py, line \d+\)" + FIX
+LEFT = r"the plugin of harms raised {} in the event loop, which continues, in {} \(.*harms\.py, line \d+\)" + FIX
 
-RAISED = (
-    r"the plugin of harms let ValueError out of a task or callback, in {} \(.*harms\.py, line \d+\); it needs repair"
-)
+RAISED = r"the plugin of harms raised ValueError in a task or callback, in {} \(.*harms\.py, line \d+\)" + FIX
 
 
 def called(what: str, where: str = "relay_instruments") -> str:
@@ -69,7 +66,7 @@ async def test_plugin_that_harms_the_loop_is_named_and_the_relay_goes_on(
         assert next(one["hooks_failed"] for one in providers if one["name"] == "harms") >= 1
         async with asyncio.timeout(10):
             assert await running.stop() == 0
-        assert sum("it needs repair" in line for line in running.err) <= 6
+        assert sum("it must be corrected" in line for line in running.err) <= 6
 
 
 async def test_threads_that_a_plugin_takes_are_not_the_relays_own(tmp_path: Path) -> None:
@@ -86,7 +83,7 @@ async def test_threads_that_a_plugin_takes_are_not_the_relays_own(tmp_path: Path
 
 async def test_handler_of_a_signal_that_a_plugin_replaces_is_put_back(tmp_path: Path) -> None:
     async with serving(tmp_path, "--plugins", str(HARMS), env={"RELAY_HARMS_HOW": "signal"}) as running:
-        await running.logs("a plugin took SIGTERM, which is the relay's")
+        await running.logs("a plugin replaced the handler of SIGTERM, which belongs to the relay")
         async with asyncio.timeout(10):
             assert await running.stop() == 0
 
@@ -101,7 +98,7 @@ async def test_relay_whose_loop_is_blocked_for_good_ends_all_the_same(tmp_path: 
         await running.logs("blocks the event loop")
         async with asyncio.timeout(10):
             assert await running.stop() == 1
-        assert "not ended 0.5 s after it was asked to" in running.err[-1]
+        assert "did not end within 0.5 s after the signal" in running.err[-1]
 
 
 async def assert_it_serves(session: aiohttp.ClientSession, url: str) -> None:
@@ -121,9 +118,9 @@ async def assert_it_serves(session: aiohttp.ClientSession, url: str) -> None:
 @pytest.mark.parametrize(
     ("how", "words"),
     [
-        ("threads", r"300 threads of a plugin's did not end: Thread-\d+ \(wait\) in wait \(threading\.py"),
-        ("executor", r"\d+ threads of a plugin's did not end: plugins_\d+ in run \(thread\.py"),
-        ("task", r"stays does not end when it is cancelled; it is left"),
+        ("threads", r"300 threads of a plugin did not end: Thread-\d+ \(wait\) in wait \(threading\.py"),
+        ("executor", r"\d+ threads of a plugin did not end: plugins_\d+ in run \(thread\.py"),
+        ("task", r"stays did not end when it was cancelled; the relay ends without it"),
     ],
 )
 async def test_process_ends_in_time_whatever_a_plugin_leaves_behind(tmp_path: Path, how: str, words: str) -> None:

@@ -196,7 +196,7 @@ async def test_file_system_that_is_gone_gets_no_file_in_its_place(
     path = small_disk / "relay.db"
     relay, client, times = await following(relay_with, fast, path)
     run("umount", "-l", str(small_disk))
-    await eventually(lambda: relay.app[STORE].problem == "the file is gone, and so is its file system")
+    await eventually(lambda: relay.app[STORE].problem == "the file does not exist any more, and so is its file system")
     times += await closed_times(client, 2)
     assert names(small_disk) == []
     # Another one that has a file of that name is as good.
@@ -221,7 +221,7 @@ async def test_files_that_may_not_grow(tmp_path: Path) -> None:
         for _ in range(2):
             async with session.get(f"{served.url}/api/v1/market-data/{url}") as answer:
                 assert len((await answer.json())["candles"]) == 5000
-        assert await ready() == (503, "the store cannot be used: the disk fails")
+        assert await ready() == (503, "the store cannot be used: the disk has an error")
         resource.prlimit(served.process.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
         await served.logs("store works again")
         assert await ready() == (200, "")

@@ -170,7 +170,12 @@ def test_the_judge_finds_a_holiday_that_is_called_live_or_a_gap() -> None:
     assert found(stale) == set()
     assert found() == {"connected without prices"}
     assert found(Told(holiday[0] + 7200, status("market_closed"))) == {"market_closed while open"}
-    gap = {"type": "gap", "from": holiday[0], "to": holiday[0] + 7200, "reason": "the provider does not have it"}
+    gap = {
+        "type": "gap",
+        "from": holiday[0],
+        "to": holiday[0] + 7200,
+        "reason": "the provider does not have these candles",
+    }
     assert found(stale, Told(holiday[0] + 9000, gap)) == {"gap in closed hours"}
     assert found(stale, Told(holiday[0] + 9000, {**gap, "reason": "the provider was not asked"})) == set()
 

@@ -97,7 +97,7 @@ async def test_feed_that_floods_is_ended_with_the_reason_and_others_have_turns(
         error = await feed.end()
     counting.cancel()
     assert isinstance(error, Flooded)
-    assert str(error) == "too many frames without news came: the connection was ended"
+    assert str(error) == "too many frames without content arrived; the connection was closed"
     assert turns.most_in_one <= 100
     assert turns.count >= 5
 
@@ -157,11 +157,11 @@ async def test_answer_that_floods_is_a_bad_answer_and_others_have_turns(
         await ask_rest(session, Hosts([f"http://{address}"]), f"/{quote(kind)}", timeout_s=10)
     counting.cancel()
     words = {
-        **dict.fromkeys(HEADS, "more than 128 KiB come before the answer"),
-        **dict.fromkeys(BODIES, "more than half of what comes is no content"),
+        **dict.fromkeys(HEADS, "the server sent more than 128 KiB before the answer"),
+        **dict.fromkeys(BODIES, "more than half of the received data is not content"),
         **dict.fromkeys(REFUSED, "the connection was lost: "),
         "body": "the answer is larger than 16 MiB after decompression",
-        "arrays": "the answer holds more than 1,000,000 values",
+        "arrays": "the answer has more than 1,000,000 values",
     }
     assert str(caught.value).startswith(words[kind])
 
@@ -172,7 +172,7 @@ async def test_upgrade_that_floods_is_a_bad_answer(session: aiohttp.ClientSessio
     async with Pump(lambda watchlist: websocket_feed(session, codec, watchlist), [A]) as feed:
         error = await feed.end()
     assert isinstance(error, BadAnswer)
-    assert str(error) == "the connection was not opened: more than 128 KiB come before the answer"
+    assert str(error) == "the connection was not opened: the server sent more than 128 KiB before the answer"
     assert codec.failures == [None]
 
 
@@ -237,7 +237,7 @@ async def test_clients_hear_prices_while_another_exchange_floods_again_and_again
     await client.subscribe("BTCUSDT@1s")
     await client.update(symbol="BTCUSDT")
     await client.subscribe("A@1m")
-    why = "too many frames without news" if kind == "pings" else "128 KiB come before the answer"
+    why = "too many frames without content" if kind == "pings" else "128 KiB before the answer"
     await client.until(lambda said: said["type"] == "status" and said.get("symbol") == "A" and why in said["message"])
     while plugin.opened < 3:
         await client.update(symbol="BTCUSDT", is_closed=True)

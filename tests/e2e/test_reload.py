@@ -58,7 +58,9 @@ async def test_reload_keeps_clients_whose_token_stands_and_closes_the_others(tmp
         # Bob's token is gone, alice has another name and a hash, carol is new, and so is a page.
         digest = "sha256:" + hashlib.sha256(ALICE.encode()).hexdigest()
         file.write_text(f"allowed_origins = ['{PAGE}']\n[tokens]\nalicia = '{digest}'\ncarol = '{CAROL}'\n")
-        assert "tokens: 2; clients sent away because theirs is gone: 1" in await relay.hang_up("was read again")
+        assert "tokens: 2; clients disconnected because their token was removed: 1" in await relay.hang_up(
+            "was read again"
+        )
         assert await close_of(bob) == (4003, "token revoked")
         assert await answers(alice)
         carol = await connect(session, relay.url, CAROL)
@@ -73,14 +75,14 @@ async def test_reload_keeps_clients_whose_token_stands_and_closes_the_others(tmp
             ("max_clients = 5", "no tokens any more"),
         ):
             file.write_text(content)
-            assert words in await relay.hang_up("cannot be used; the one before stays")
+            assert words in await relay.hang_up("cannot be used, so the old one stays")
         assert await answers(alice)
         assert await answers(carol)
         assert await status_of(session, relay.url, Authorization=f"Bearer {CAROL}") == 200
 
         # What cannot change while it runs is named.
         file.write_text(f"flush_ms = 7\n[tokens]\nalice = '{ALICE}'\n[kraken]\npairs='all'")
-        assert "restart: flush_ms, [kraken]" in await relay.hang_up("needs a restart")
+        assert "restart: flush_ms, [kraken]" in await relay.hang_up("need a restart")
         assert await close_of(carol) == (4003, "token revoked")
         assert await answers(alice)
         assert await relay.stop() == 0
@@ -92,7 +94,9 @@ async def test_tokens_that_appear_end_clients_that_came_without(tmp_path: Path) 
     async with serving(tmp_path, "--database", ":memory:") as relay, aiohttp.ClientSession() as session:
         anybody = await connect(session, relay.url, "")
         (tmp_path / "relay.toml").write_text(f"tokens = ['{ALICE}']\nmax_requests_per_second_per_address = 0.1")
-        assert "tokens: 1; clients sent away because theirs is gone: 1" in await relay.hang_up("was read again")
+        assert "tokens: 1; clients disconnected because their token was removed: 1" in await relay.hang_up(
+            "was read again"
+        )
         assert await close_of(anybody) == (4003, "token revoked")
         headers = {"Authorization": f"Bearer {ALICE}"}
         statuses = [await status_of(session, relay.url, **headers) for _ in range(3)]
@@ -188,7 +192,7 @@ async def test_provider_settings_that_cannot_be_used_change_nothing(
     settings = provider.settings
     hang_up(relay, sandbox, {}, {"poll_seconds": 0, "api_key": OTHER_KEY})
     assert "poll_seconds in [twelve_data]" in caplog.text
-    assert "the one before stays" in caplog.text
+    assert "the old one stays" in caplog.text
     assert provider.settings is settings
     hang_up(relay, sandbox, {}, {})
     assert provider.settings is settings
@@ -200,8 +204,8 @@ async def test_configuration_file_that_is_gone_changes_nothing(tmp_path: Path) -
     file.write_text("max_streams = 7")
     async with serving(tmp_path) as served:
         file.rename(tmp_path / "away")
-        said = await served.hang_up("relay.toml is gone; only a restart goes on without it")
-        assert "the one before stays" in said
+        said = await served.hang_up("relay.toml does not exist any more; restart the relay to run without it")
+        assert "the old one stays" in said
         (tmp_path / "away").rename(file)
         await served.hang_up("the configuration was read again")
 

@@ -83,10 +83,10 @@ def test_new_project_has_its_name_in_every_spelling(tmp_path: Path) -> None:
         ("Bad-Name", "'Bad-Name' is not a lower-case identifier such as my_exchange"),
         ("../up", "'../up' is not a lower-case identifier such as my_exchange"),
         ("_hidden", "'_hidden' is not a lower-case identifier such as my_exchange"),
-        ("class", "'class' is a word of Python; choose another such as my_class"),
-        ("host", "'host' is a key of the relay's own configuration; choose another such as my_host"),
-        ("binance", "'binance' is a built-in provider, which yours would replace; choose another such as my_binance"),
-        ("there", "there exists already; choose another name, or move it away"),
+        ("class", "'class' is a keyword of Python; choose another name such as my_class"),
+        ("host", "'host' is a setting of the relay itself; choose another name name such as my_host"),
+        ("binance", "'binance' is a built-in provider; choose another name such as my_binance"),
+        ("there", "there exists already; choose another name or move the folder"),
     ],
 )
 def test_bad_name_or_existing_folder_is_refused_and_nothing_is_written(

@@ -249,7 +249,7 @@ async def test_no_failure_shows_a_secret(tmp_path: Path) -> None:
             assert "serve" in title
             said.append(title)
             (tmp_path / "relay.toml").write_text(f"[tokens]\nalice = '{TOKEN}\nbob = '{WRONG}")
-            await relay.hang_up("the one before stays")
+            await relay.hang_up("the old one stays")
             assert await relay.stop() == 0
     assert upstream.asked[:5] == ["500", "302", "garbage", "404", "401"]
     everything = "\n".join([*relay.out, *said])

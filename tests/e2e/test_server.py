@@ -315,7 +315,7 @@ async def test_second_relay_on_a_database_is_refused_until_the_first_is_gone(ser
     for name in ("candles.db", "other.db"):
         line = await refused(tmp_path, "--sandbox", "--port", "0", "--database", name)
         who = f"the relay with process id {first.process.pid} uses it"
-        assert line == f"relay: database {name}: {who}; stop that one or name another file"
+        assert line == f"relay: database {name}: {who}; stop it or name another file"
     first.process.kill()
     await first.process.wait()
     second = await serve("--database", "other.db")

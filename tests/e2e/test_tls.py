@@ -68,14 +68,14 @@ async def test_https_and_wss_with_a_certificate_renewed_under_open_connections(
         second, _ = served_by(relay.url, authority.trust)
         assert second != first
 
-        # A pair that does not fit: the one before stays, and nobody is sent away.
+        # A pair that does not fit: the old one stays, and nobody is sent away.
         kept = authority.key.read_bytes()
         authority.issue("third")
         authority.key.write_bytes(kept)
-        assert "key values mismatch" in await relay.hang_up("cannot be used; the one before stays")
+        assert "key values mismatch" in await relay.hang_up("cannot be used, so the old one stays")
         assert served_by(relay.url, authority.trust)[0] == second
         authority.cert.unlink()
-        assert "No such file" in await relay.hang_up("cannot be used; the one before stays")
+        assert "No such file" in await relay.hang_up("cannot be used, so the old one stays")
         assert served_by(relay.url, authority.trust)[0] == second
 
         await client.send_json({"action": "subscribe", "symbol": "BTCUSDT", "interval": "1s"})

@@ -242,8 +242,8 @@ async def test_a_page_behind_a_proxy_that_is_not_trusted_is_told_the_cause_and_t
     assert_problem(answer, 403, "forbidden", "came through a proxy", "trusted_proxies")
     said = [record.getMessage() for record in caplog.records if "refused a page" in record.getMessage()]
     assert said == [
-        "refused a page of origin 'https://charts.localhost': it is not in allowed_origins, nor the relay's own by "
-        "Host 'charts.localhost' and http; X-Forwarded-Proto says 'https', and comes from 127.0.0.1, which is not in "
+        "refused a page of origin 'https://charts.localhost': it is not in allowed_origins, and not the relay's own by "
+        "Host 'charts.localhost' and http; X-Forwarded-Proto is 'https', but 127.0.0.1, which sent it, is not in "
         "trusted_proxies"
     ]
 
@@ -507,7 +507,7 @@ async def test_websocket_address_says_without_an_upgrade_what_an_attempt_would_m
         await anext(client)
     for _ in range(2):
         answer = await relay.get("ws")
-        assert_problem(answer, 429, "rate_limited", "new connections a minute")
+        assert_problem(answer, 429, "rate_limited", "new connections per minute")
         assert int(answer.headers["Retry-After"]) >= 1
 
 
@@ -517,7 +517,7 @@ async def test_requests_above_the_rate_answer_429_and_health_goes_on(relay_with:
     answers = [await relay.get(path, headers=mine) for path in ("symbols", "/nothing", "symbols", "/", "symbols")]
     assert [answer.status for answer in answers] == [200, 404, 200, 200, 200]
     refused = await relay.get("symbols", headers=mine)
-    assert_problem(refused, 429, "rate_limited", "0.5 requests a second")
+    assert_problem(refused, 429, "rate_limited", "0.5 requests per second")
     assert int(refused.headers["Retry-After"]) <= 2
     assert (await relay.get("/healthz", headers=mine)).status == 200
     assert (await relay.get("symbols", headers={"X-Forwarded-For": "192.0.2.2"})).status == 200
@@ -585,8 +585,8 @@ async def test_rate_of_one_client_is_its_own(relay_with: StartRelay) -> None:
 @pytest.mark.parametrize(
     ("address", "most"),
     [
-        ("127.0.0.1", "more than 0.1 requests a second;"),
-        ("192.0.2.1", "0.1 requests a second, or 1000 from one address;"),
+        ("127.0.0.1", "more than 0.1 requests per second;"),
+        ("192.0.2.1", "0.1 requests per second, or 1000 from one address;"),
     ],
 )
 async def test_refused_request_says_the_limits_that_hold_for_its_client(
@@ -656,7 +656,7 @@ async def test_requests_count_for_the_token_whichever_addresses_they_come_from(r
     )
     assert (await relay.get("symbols", headers=sent_by("opensesame", "192.0.2.1"))).status == 200
     refused = await relay.get("symbols", headers=sent_by("opensesame", "192.0.2.2"))
-    assert_problem(refused, 429, "rate_limited", "0.1 requests a second from one token")
+    assert_problem(refused, 429, "rate_limited", "0.1 requests per second from one token")
     assert (await relay.get("symbols", headers=sent_by("second", "192.0.2.1"))).status == 200
     # Who has no valid token is an address, and cannot try one after the other.
     assert (await relay.get("symbols", headers=sent_by("guess", "192.0.2.1"))).status == 401
@@ -673,7 +673,7 @@ async def test_history_rows_count_for_the_token_whichever_addresses_it_comes_fro
     path = "history?symbol=BTCUSDT&interval=1m&limit=5000"
     assert (await relay.get(path, headers=sent_by("opensesame", "192.0.2.1"))).status == 200
     refused = await relay.get(path, headers=sent_by("opensesame", "192.0.2.2"))
-    assert_problem(refused, 429, "rate_limited", "one token gets at most 1000 candles")
+    assert_problem(refused, 429, "rate_limited", "one token can get at most 1000 past candles")
     client = await relay.connect(headers=sent_by("opensesame", "192.0.2.3"))
     await client.ask("subscribe", symbol="BTCUSDT", interval="1m", bars=10, id=1)
     assert (await client.answer(1))["code"] == "rate_limited"

@@ -59,7 +59,7 @@ def border(asset_class: str = "crypto", *, is_utc_grid: bool = False) -> CandleV
 
 
 def test_more_rows_than_any_provider_gives_are_refused_with_the_bound() -> None:
-    with pytest.raises(BadAnswer, match=r"the answer has 20,001 rows; at most 20,000 are read"):
+    with pytest.raises(BadAnswer, match=r"the answer has 20,001 rows, more than the limit of 20,000"):
         read_rows([None] * 20_001, "1m", lambda row: 0, lambda row, time: Candle(time, 1.0, 1.0, 1.0, 1.0))
 
 
@@ -537,7 +537,7 @@ async def passed(folder: Path, plugin: Saying) -> tuple[list[float], list[str]]:
 @pytest.mark.parametrize("asset_class", ["crypto", "forex"])
 async def test_a_price_far_from_before_and_after_is_left_out_and_counted(tmp_path: Path, asset_class: str) -> None:
     taken, skipped = await passed(tmp_path, Saying(asset_class, 1.1, 1100.0, 1.1, 1.2))
-    assert (taken, skipped) == ([1.1, 1.1, 1.2], ["A@1m: a price of 1100.0, far from before and after"])
+    assert (taken, skipped) == ([1.1, 1.1, 1.2], ["A@1m: a price of 1100.0, far from the candles around it"])
 
 
 async def test_a_price_that_another_one_confirms_is_taken_however_far_it_is(tmp_path: Path) -> None:

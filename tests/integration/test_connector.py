@@ -159,7 +159,7 @@ async def test_what_comes_before_an_answer_has_a_bound(case: Case) -> None:
     assert not case.is_cut()
     case.send(1)
     assert case.is_cut()
-    assert str(case.inner.error) == "more than 128 KiB come before the answer"
+    assert str(case.inner.error) == "the server sent more than 128 KiB before the answer"
     assert sum(map(len, case.inner.got)) == HEAD_BYTES
 
 
@@ -172,7 +172,7 @@ async def test_half_of_an_answer_may_be_no_content_and_some_more(case: Case) -> 
     assert not case.is_cut()
     case.send(1)
     assert case.is_cut()
-    assert str(case.content.error) == str(case.inner.error) == "more than half of what comes is no content"
+    assert str(case.content.error) == str(case.inner.error) == "more than half of the received data is not content"
 
 
 async def test_what_nobody_asked_for_ends_a_connection_that_is_kept(case: Case) -> None:

@@ -130,7 +130,7 @@ async def test_a_past_that_the_budget_does_not_allow_for_long_is_told_as_one_tha
     assert snapshot["complete"] is False
     gaps = [message["reason"] for message in client.received if message["type"] == "gap"]
     assert gaps
-    assert all("was not asked, it follows later" in reason for reason in gaps)
+    assert all("was not asked; these candles follow later" in reason for reason in gaps)
 
 
 async def test_past_of_a_subscription_takes_the_turn_of_its_client(

@@ -271,7 +271,7 @@ def test_line_that_cannot_be_put_together_says_where_it_is_from_and_nothing_of_w
     logging.getLogger("a_plugin").info("connecting with", "open-sesame")
     (line,) = capsys.readouterr().err.splitlines()
     assert "a log line of a_plugin at test_logs.py:" in line
-    assert "cannot be put together: TypeError" in line
+    assert "cannot be formatted: TypeError" in line
     assert "open-sesame" not in line
 
     def fail(text: str) -> str:

@@ -46,8 +46,8 @@ async def test_plugin_that_blocks_is_named_in_log_and_status_and_the_others_go_o
     assert told["binance"] == {"count": 0, "longest_s": 0.0, "last": None}
     lines = [record.getMessage() for record in caplog.records if record.name == "relay.telemetry.loop_monitor"]
     assert lines == [
-        f"provider blocks blocks the event loop for more than 1 s, in decode (blocks.py, line {line}): nothing else "
-        "runs meanwhile; its plugin needs asyncio.to_thread there"
+        f"provider blocks blocks the event loop for more than 1 s, in decode (blocks.py, line {line}), and "
+        "everything else waits; its plugin needs asyncio.to_thread there"
     ]
 
 

@@ -179,7 +179,7 @@ async def test_store_goes_on_with_a_new_file_and_claims_nothing_of_the_old_one(
     assert said[0] in {f"store cannot be used: the file was {what}; 0 candles wait" for what in ("deleted", "replaced")}
     assert said[1:] == [
         "store works again; 0 candles wait, 0 were dropped",
-        "the store goes on with the file that is there now",
+        "the store continues with the file that is there now",
     ]
 
 
@@ -347,7 +347,7 @@ async def test_second_relay_is_refused_whatever_it_calls_the_file(path: Path) ->
             with pytest.raises(StoreError) as refused:
                 await Store.open(name, Clock())
             reason = f"the relay with process id {os.getpid()} uses it"
-            assert str(refused.value) == f"database {name}: {reason}; stop that one or name another file"
+            assert str(refused.value) == f"database {name}: {reason}; stop it or name another file"
         os.link(path, hard_link)
         with pytest.raises(StoreError, match="has a second name"):
             await Store.open(hard_link, Clock())
@@ -788,4 +788,4 @@ async def test_wider_mode_of_an_earlier_file_is_said_and_left(path: Path, caplog
         assert modes(path)["relay.db-lock"] == 0o600
     said = {record.getMessage() for record in caplog.records}
     files = ", ".join(f"{path}{suffix} (mode 644)" for suffix in ("", "-wal", "-shm"))
-    assert f"other users may use {files}; chmod 600 ends that" in said
+    assert f"other users can access {files}; chmod 600 prevents that" in said

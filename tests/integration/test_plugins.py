@@ -255,19 +255,19 @@ def test_class_is_instantiated_once_a_relay() -> None:
         ("async_provider", "relay_provider returned coroutine, not ProviderInfo"),
         (
             "unknown_hook",
-            "marks relay_candels as a hook, which there is not; hooks are relay_provider, relay_stream, "
+            "marks relay_candels as a hook, but there is no such hook; hooks are relay_provider, relay_stream, "
             "relay_candles, relay_instruments, relay_budgets, relay_memory, relay_hours",
         ),
         (
             "unknown_argument",
-            "relay_stream asks for loop, which it is not given; it gets watchlist, session, settings",
+            "relay_stream has an argument loop, which does not exist; it can have watchlist, session, settings",
         ),
         (
             "bad_intervals",
             "intervals ['1min', '7m'] are not among 1s 1m 3m 5m 15m 30m 1h 2h 4h 6h 8h 12h 1d 3d 1w 1M",
         ),
         ("bad_name", "name 'my-exchange' is not a lower-case identifier such as my_exchange"),
-        ("taken_name", "name 'tokens' is a key of the relay's own configuration; choose another"),
+        ("taken_name", "name 'tokens' is a setting of the relay itself; choose another name"),
         ("text_for_tuple", "asset_classes are 'demo', not a tuple of texts such as (\"crypto\",)"),
         (
             "bad_setting",
@@ -316,7 +316,7 @@ INFO: Any = ProviderInfo("made", API_VERSION, "Made", ("demo",), ("1m",))
         (INFO._replace(fresh_s=None), "fresh_s is None"),
         (INFO._replace(instruments_ttl_s=0), "instruments_ttl_s is 0"),
         (INFO._replace(attribution=None), "attribution is None"),
-        (INFO._replace(needs_key="api_key"), "needs_key is 'api_key', which is none of its settings"),
+        (INFO._replace(needs_key="api_key"), "needs_key is 'api_key', which is not one of its settings"),
         (INFO._replace(settings=[Setting("a")]), "settings are list, not a tuple of Setting"),
         (INFO._replace(settings=("api_key",)), "a setting is str, not Setting"),
         (INFO._replace(settings=(Setting("a"), Setting("a"))), "two settings have the same name"),
@@ -506,8 +506,7 @@ async def test_instruments_that_make_no_sense_are_left_out(caplog: pytest.LogCap
         found = await provider.instruments()
     assert [instrument.symbol for instrument in found] == ["GOOD", "GOODTOO"]
     assert caplog.messages == [
-        "provider wrong_instruments lists 8 instruments that make no sense, the first: "
-        "an instrument is None, not Instrument"
+        "provider wrong_instruments lists 8 invalid instruments, the first: an instrument is None, not Instrument"
     ]
 
 
@@ -819,9 +818,7 @@ async def test_session_that_a_plugin_closes_is_replaced_and_that_is_said(
     async with opened(provider_of(relay_instruments=relay_instruments, relay_candles=relay_candles)) as provider:
         await provider.instruments()
         assert await provider.candles(StreamKey("X", "1m"), None, 120, 1) == []
-        assert caplog.messages == [
-            "provider made closed its session, which is the relay's: it gets another one; its plugin needs repair"
-        ]
+        assert caplog.messages == ["provider made closed its session, which belongs to the relay; it must be corrected"]
         assert provider.failed == 1
         await provider.close()
 
@@ -850,7 +847,7 @@ async def test_feed_that_its_plugin_ends_is_not_said_to_be_closed_by_the_upstrea
         await running.close()
     reason = "provider made failed (Odd in relay_stream)" if how == "raises" else "it was cancelled by its own plugin"
     assert told["message"].startswith(reason)
-    assert "the upstream closed" not in caplog.text
+    assert "the provider closed" not in caplog.text
 
 
 # -- plugins that do not end -----------------------------------------------------------------------
@@ -872,7 +869,7 @@ async def test_feed_that_does_not_end_is_killed(name: str, caplog: pytest.LogCap
         await provider.end_feed(task)
         assert task.done()
     assert [record.getMessage() for record in caplog.records if record.name == "relay.plugins.cancellation"] == [
-        f"pump {name} 1 does not end when it is cancelled and was killed; its plugin needs repair"
+        f"pump {name} 1 did not end when it was cancelled and was killed; its plugin must be corrected"
     ]
 
 

@@ -51,7 +51,7 @@ async def test_a_subscription_that_binance_refuses_once_is_live_a_moment_later(
     await client.subscribe("BTCUSDT@1m")
     message = await state(client, "error")
     assert message.startswith(
-        "Binance refused BTCUSDT@1m: the provider refused the stream: busy; the next try is at 20"
+        "Binance refused BTCUSDT@1m: the provider refused the stream: busy; the next attempt is at 20"
     )
     await client.update(symbol="BTCUSDT")
     await eventually(lambda: "BTCUSDT@1m is no longer in error" in caplog.text)
@@ -75,7 +75,7 @@ async def test_a_poll_that_is_refused_for_a_while_is_followed_by_prices(
     asked = len(sandbox.twelve_data.requests)
     await eventually(lambda: len(sandbox.twelve_data.requests) > asked + 1)
     if is_about_the_symbol:
-        assert "the next try is at" in await state(client, "error", "EUR/USD")
+        assert "the next attempt is at" in await state(client, "error", "EUR/USD")
     assert not client.updates
     sandbox.twelve_data.faults.answer_rest_normally()
     await client.update(symbol="EUR/USD")
@@ -101,7 +101,7 @@ async def test_a_relay_that_starts_in_maintenance_serves_what_trades_again(
     assert {row["symbol"]: row["status"] for row in rows} == dict.fromkeys(("BTCUSDT", "ETHUSDT", "BNBUSDT"), "paused")
     client = await relay.connect()
     await client.subscribe("BTCUSDT@1m")
-    assert await state(client, "market_closed") == "Binance has paused trading in BTCUSDT; the next price ends that"
+    assert await state(client, "market_closed") == "Binance has paused trading in BTCUSDT until the next price"
     await client.update(symbol="BTCUSDT")
     assert await state(client, "connected") == "live"
     await eventually(lambda: relay.app[DIRECTORY].standing("binance", "BTCUSDT") == "trading")
@@ -115,7 +115,7 @@ async def test_a_relay_that_starts_while_only_a_test_pair_trades_knows_the_other
     relay = await relay_with(limits=QUICKLY)
     answer = await relay.get("history", symbol="BTCUSDT", interval="1m")
     assert (answer.status, answer.body["code"]) == (503, "provider_unavailable")
-    assert "Binance is not there yet (it has 1 entries, fewer than 10)" in answer.body["detail"]
+    assert "Binance is not loaded yet (it has 1 entries, fewer than 10)" in answer.body["detail"]
     assert int(answer.headers["Retry-After"]) <= 6
     sandbox.binance.faults.answer_rest_normally()
     client = await relay.connect()

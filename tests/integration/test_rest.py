@@ -152,7 +152,7 @@ async def test_after_a_timeout_the_next_call_asks_the_next_host(
 async def test_a_body_that_is_no_json_is_a_bad_answer(
     service: Service, session: aiohttp.ClientSession, text: str
 ) -> None:
-    with pytest.raises(BadAnswer, match="no JSON"):
+    with pytest.raises(BadAnswer, match="not JSON"):
         await ask_rest(session, Hosts([await service.host("a", answering(200, text))]), "/")
 
 

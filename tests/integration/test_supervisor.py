@@ -289,7 +289,7 @@ async def test_a_pair_that_stops_trading_is_paused_until_it_trades_again_and_har
     await client.update(symbol="DOGEUSDT")
     sandbox.binance.set_status("DOGEUSDT", "BREAK")
     state = await client.until_type("status", symbol="DOGEUSDT", status="market_closed")
-    assert state["message"] == "Binance has paused trading in DOGEUSDT; the next price ends that"
+    assert state["message"] == "Binance has paused trading in DOGEUSDT until the next price"
     await client.update(symbol="BTCUSDT")
     rows = (await relay.get("instruments", asset_class="crypto")).body
     assert next(row["status"] for row in rows if row["symbol"] == "DOGEUSDT") == "paused"

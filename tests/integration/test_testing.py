@@ -245,7 +245,7 @@ def stream_of(*updates: Callable[[StreamKey], PriceUpdate]) -> Any:
     ("updates", "part"),
     [
         ([lambda key: price(key, minute() + 3600)], "which is in the future"),
-        ([lambda key: price(key, minute() + 1)], "is no open time of 1m: it is no multiple of 60 s"),
+        ([lambda key: price(key, minute() + 1)], "is not an open time of 1m: it is not a multiple of 60 s"),
         ([price, lambda key: price(key, minute() - 60)], "came after one of"),
         ([lambda key: price(key, is_closed=True), price], "is open again after it was closed"),
         ([lambda key: price(key, minute() * 1000)], "is not in Unix seconds"),
@@ -511,7 +511,7 @@ async def test_misbehaving_history_is_named(answer: str, part: str) -> None:
 
 async def test_wrong_instruments_are_named() -> None:
     faults = await faults_of(path_of("wrong_instruments"), symbol="GONE", settings={"answer": "mixed"})
-    assert any("lists 8 instruments that make no sense" in fault for fault in faults)
+    assert any("lists 8 invalid instruments" in fault for fault in faults)
     assert "relay_instruments does not list GONE" in faults
 
 

@@ -142,7 +142,7 @@ def test_vacuum_gives_free_pages_back(
     ("content", "said"),
     [
         (None, "there is no such file; a relay creates it when it starts"),
-        (b"", "is no database of a relay; name another file"),
+        (b"", "is not a database of a relay; name another file"),
         (b"time,open\n" * 500, "it is not a database; move it away or name another file"),
     ],
 )
@@ -177,7 +177,7 @@ async def test_what_lies_in_the_future_is_taken_out_on_request(tmp_path: Path) -
         for option in ("--check", "--repair", "--check")
     )
     assert (found.exit_code, repaired.exit_code, again.exit_code) == (1, 0, 0)
-    assert "a span claims to know the future" in found.output
+    assert "a span ends in the future" in found.output
     assert "a candle lies in the future" in found.output
     assert "REPAIRED  binance BTCUSDT@1h: what lay in the future was deleted" in repaired.output
     with reading(str(path)) as connection:
@@ -230,9 +230,9 @@ def test_symbol_is_forgotten(
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("BTCUSD", "nothing is stored of 'BTCUSD'; did you mean BTCUSDT?"),
-        ("other:BTCUSDT", "nothing is stored of 'other:BTCUSDT'; did you mean BTCUSDT or binance:BTCUSDT?"),
-        ("XYZ", "nothing is stored of 'XYZ'; relay store lists what is"),
+        ("BTCUSD", "nothing is stored for 'BTCUSD'; did you mean BTCUSDT?"),
+        ("other:BTCUSDT", "nothing is stored for 'other:BTCUSDT'; did you mean BTCUSDT or binance:BTCUSDT?"),
+        ("XYZ", "nothing is stored for 'XYZ'; relay store lists what is stored"),
         ("BTCUSDT@5m", "'BTCUSDT' is not stored at 5m; it is at 1m 1h"),
         ("BTCUSDT@7m", "unknown interval '7m'"),
     ],
@@ -271,7 +271,7 @@ async def test_nothing_is_taken_out_while_a_relay_uses_the_file(
     finally:
         await store.close()
     assert result.exit_code == 2
-    assert f"the relay with process id {os.getpid()} uses it; stop that one" in result.output
+    assert f"the relay with process id {os.getpid()} uses it; stop it" in result.output
     assert len(stored_streams(path)) == 2
 
 
@@ -306,7 +306,7 @@ def test_nothing_is_wrong_with_a_good_file(path: Path) -> None:
     [
         (
             f'UPDATE spans SET "end" = {START + 20 * 86_400} WHERE stream_id = 2',
-            ("binance BTCUSDT@1h", "a span claims to know the future", 1),
+            ("binance BTCUSDT@1h", "a span ends in the future", 1),
         ),
         (
             f"UPDATE candles SET time = {START + 20 * 86_400} WHERE stream_id = 1 AND time = {START + 35_940}",
@@ -314,7 +314,7 @@ def test_nothing_is_wrong_with_a_good_file(path: Path) -> None:
         ),
         (
             f'UPDATE spans SET "end" = {int(LATER) + 700} WHERE stream_id = 2',
-            ("binance BTCUSDT@1h", "a span claims to know the future", 1),
+            ("binance BTCUSDT@1h", "a span ends in the future", 1),
         ),
         (
             f"INSERT INTO spans VALUES (2, {START + 3600}, {START + 36_000})",
@@ -331,7 +331,7 @@ def test_nothing_is_wrong_with_a_good_file(path: Path) -> None:
         ),
         (
             f"UPDATE candles SET close = 'much' WHERE time = {START + 120}",
-            ("binance BTCUSDT@1m", "a value is no number", 1),
+            ("binance BTCUSDT@1m", "a value is not a number", 1),
         ),
         (
             f"UPDATE candles SET time = {START + 50} WHERE time = {START + 60}",
@@ -339,9 +339,9 @@ def test_nothing_is_wrong_with_a_good_file(path: Path) -> None:
         ),
         (
             f"DELETE FROM candles WHERE stream_id = 2 AND time = {START + 7200}",
-            ("binance BTCUSDT@1h", "nothing is said to be there, but there is a candle of BTCUSDT@1m", 60),
+            ("binance BTCUSDT@1h", "the span is stored as empty, but there is a candle of BTCUSDT@1m", 60),
         ),
-        ("UPDATE totals SET candles = 7", ("", "the kept number of candles is wrong", 1)),
+        ("UPDATE totals SET candles = 7", ("", "the stored number of candles is wrong", 1)),
         ("UPDATE streams SET interval = '7m' WHERE id = 2", ("", "a stream has an unknown interval", 1)),
         ("INSERT INTO candles VALUES (9, 60, 1, 1, 1, 1, 1)", ("", "rows belong to no stream", 1)),
         ("INSERT INTO documents VALUES ('symbols', '[1,', 0)", ("", "a document is not JSON", 1)),
@@ -398,14 +398,14 @@ def test_command_lists_faults_and_exits_1(store_command: Callable[..., Result], 
     result = store_command("--check")
     assert result.exit_code == 1
     assert result.output.splitlines()[-3:] == [
-        "FAULT  binance BTCUSDT@1h: nothing is said to be there, but there is a candle of BTCUSDT@1m (60):"
+        "FAULT  binance BTCUSDT@1h: the span is stored as empty, but there is a candle of BTCUSDT@1m (60):"
         " 2023-11-15T00:00:00Z, 2023-11-15T00:01:00Z, 2023-11-15T00:02:00Z, 2023-11-15T00:03:00Z,"
         " 2023-11-15T00:04:00Z, …",
-        "FAULT  file: the kept number of candles is wrong (1): 590, there are 589",
+        "FAULT  file: the stored number of candles is wrong (1): 590, there are 589",
         "checked 589 candles, 3 spans, 2 encoded: 2 faults",
     ]
     found = json.loads(store_command("--check", "--json").output)["checked"]["faults"]
-    assert found[1] == Fault("", "the kept number of candles is wrong", 1, ["590, there are 589"])._asdict()
+    assert found[1] == Fault("", "the stored number of candles is wrong", 1, ["590, there are 589"])._asdict()
 
 
 # Against the provider

@@ -351,7 +351,8 @@ async def test_a_symbol_does_not_change_its_venue_with_what_could_be_reached(sta
     fault = refusal(directory, None, "BBB")
     assert (fault.code, fault.retry_after) == ("provider_unavailable", 2.0)
     assert fault.message == (
-        "'BBB' may be a symbol of One, whose symbol list is not there yet (cannot connect); Two has one: two:BBB"
+        "'BBB' may be a symbol of One, but that symbol list is not loaded yet (cannot connect); "
+        "to use Two, write two:BBB"
     )
     assert found(directory.resolve("two", "BBB", "1m")) == ("two", "BBB@1m", "two:BBB")
     first.error = None
@@ -396,10 +397,10 @@ async def test_a_refusal_names_all_lists_that_are_missing_and_the_way_to_pin(sta
     await directory.settled()
     fault = refusal(directory, None, "EUR/USD")
     assert fault.message == (
-        "the symbol list of One and Two is not there yet (cannot connect; the credits are used up), "
-        "and no other has 'EUR/USD'; PROVIDER:SYMBOL asks one provider only"
+        "the symbol list of One and Two is not loaded yet (cannot connect; the credits are used up), "
+        "and no other list has 'EUR/USD'; to use another provider, write PROVIDER:SYMBOL"
     )
-    assert "list of Two is not there yet (the credits are used up)" in refusal(directory, "two", "EUR/USD").message
+    assert "list of Two is not loaded yet (the credits are used up)" in refusal(directory, "two", "EUR/USD").message
 
 
 async def test_a_provider_without_its_key_does_not_stand_in_the_way_of_others(start: Start) -> None:

@@ -137,7 +137,7 @@ async def test_one_client_cannot_use_a_whole_budget() -> None:
     venue = Venue(limit=40, reserved=0)
     assert await spend(venue, "greedy") == 15
     assert await spend(venue, "modest", 3) == 3
-    with pytest.raises(RateLimited, match="one client gets at most 75% of the weight a minute") as caught:
+    with pytest.raises(RateLimited, match="one client may use at most 75% of the weight a minute") as caught:
         await venue.call("", "greedy")
     assert caught.value.retry_after == 60.0
     venue.now, venue.used = 61.0, 0
@@ -148,6 +148,6 @@ async def test_the_rest_of_a_budget_is_for_live_streams() -> None:
     venue = Venue(limit=40)
     assert await spend(venue, "a", 10) == 10
     assert await spend(venue, "b") == 6
-    with pytest.raises(RateLimited, match="what is left of the weight a minute is for live streams"):
+    with pytest.raises(RateLimited, match="the rest of the weight a minute is reserved for live streams"):
         await venue.call("", "c")
     assert await spend(venue, None, 4) == 4

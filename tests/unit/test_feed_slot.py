@@ -217,7 +217,7 @@ async def test_a_new_key_that_is_refused_leaves_the_old_feed_alone_until_there_i
         plugin.feeds[1].end(AuthenticationFailed("the key was refused"))
         await eventually(lambda: slot.open_feeds == 1)
         assert (state(supervised), rig.provider.refusal, rig.refused) == ("connected", None, [])
-        assert "feed scripted 1 goes on, since the one that is to replace it failed: the key was refused" in caplog.text
+        assert "feed scripted 1 continues, because its replacement failed: the key was refused" in caplog.text
         rig.provider.reconfigure({"key": "right"})
         slot.renew()
         await eventually(lambda: len(plugin.feeds) == 3)

@@ -76,7 +76,7 @@ def test_what_is_paused_keeps_its_place_and_is_asked_about_soon() -> None:
 def test_what_was_paused_at_the_start_is_no_doubt_unless_nothing_trades() -> None:
     listed = Listing(1)
     listed.take(those("AAA", "BBB", status="paused"), 0.0)
-    assert listed.doubt == "nothing in it trades"
+    assert listed.doubt == "none of its symbols is trading"
     listed.take([*those("AAA"), *those("BBB", status="paused")], 10.0)
     assert (listed.standing("BBB"), listed.doubt) == ("paused", "")
 
@@ -94,7 +94,7 @@ def test_a_list_of_test_pairs_is_not_the_whole_list_however_long_it_is() -> None
     listed = Listing(10, ("BTCUSDT", "ETHUSDT", "BNBUSDT"))
     tests = [f"{number}456" for number in range(12)]
     listed.take(those(*tests), 0.0)
-    assert (listed.is_known, listed.doubt) == (False, "it is without BNBUSDT, BTCUSDT, ETHUSDT")
+    assert (listed.is_known, listed.doubt) == (False, "it does not contain BNBUSDT, BTCUSDT, ETHUSDT")
     again = Listing(10, ("BTCUSDT", "ETHUSDT", "BNBUSDT"))
     again.recall(listed.instruments.values())
     assert not again.is_known

@@ -110,7 +110,7 @@ async def test_a_refused_stream_rests_in_error_and_comes_back_by_itself(
         for _ in range(3):
             plugin.feeds[0].watchlist.reject(A, "busy")
             assert status(stream) == "error"
-            assert stream.message.startswith("Scripted refused A@1m: busy; the next try is at 2025-11-24T16:")
+            assert stream.message.startswith("Scripted refused A@1m: busy; the next attempt is at 2025-11-24T16:")
             later(rig.hands, supervisor, 20.0)
             assert status(stream) == "connecting"
             assert A in plugin.feeds[0].watchlist
@@ -121,7 +121,7 @@ async def test_a_refused_stream_rests_in_error_and_comes_back_by_itself(
         later(rig.hands, supervisor, 1.0)
         said = [line.getMessage() for line in caplog.records if line.name.endswith("supervisor")]
         assert len(said) == 2
-        assert said[0].startswith("A@1m is in error: Scripted refused A@1m: busy; the next try is at ")
+        assert said[0].startswith("A@1m is in error: Scripted refused A@1m: busy; the next attempt is at ")
         assert said[1] == "A@1m is no longer in error: Scripted refused A@1m: busy"
 
 
@@ -162,7 +162,7 @@ async def test_a_refused_key_is_tried_again_after_a_while_for_all_streams_at_onc
         plugin.feeds[0].end(AuthenticationFailed("wrong key"))
         await eventually(lambda: {stream.status for stream in streams} == {"error"})
         assert refusal_of(rig) == "wrong key"
-        assert "wrong key; the next try is at 2025-11-24T16:" in streams[0].message
+        assert "wrong key; the next attempt is at 2025-11-24T16:" in streams[0].message
         supervisor.wanted(streams[0])
         later(rig.hands, supervisor, 59.0)
         assert len(plugin.feeds) == 1
@@ -178,7 +178,7 @@ async def test_a_refused_key_is_tried_again_after_a_while_for_all_streams_at_onc
         await eventually(lambda: len(plugin.feeds) == 3)
         plugin.feeds[2].watchlist.accept([A, B])
         assert {stream.status for stream in streams} == {"connected"}
-        assert caplog.text.count("the relay is refused: wrong key") == 2
+        assert caplog.text.count("the provider refuses the relay: wrong key") == 2
 
 
 async def test_a_provider_without_its_key_stays_refused(tmp_path: Path) -> None:
@@ -206,7 +206,7 @@ async def test_a_stream_that_its_list_calls_paused_is_live_while_prices_come(tmp
             assert status(stream) == "connected"
         later(rig.hands, supervisor, 11.0)
         assert (status(stream), stream.message) == (
-            "market_closed", "Scripted has paused trading in A; the next price ends that",
+            "market_closed", "Scripted has paused trading in A until the next price",
         )  # fmt: skip
         plugin.feeds[0].watchlist.accept([A])
         assert status(stream) == "market_closed"
@@ -244,7 +244,7 @@ async def test_a_symbol_that_left_its_list_ends_its_stream_once_it_is_silent(tmp
         later(rig.hands, supervisor, 50.0)
         assert status(stream) == "connected"
         later(rig.hands, supervisor, 11.0)
-        assert stream.message == "Scripted no longer lists A; it is tried again once it is listed"
+        assert stream.message == "Scripted no longer lists A; the next attempt is when the symbol is listed again"
         later(rig.hands, supervisor, 1000.0)
         assert status(stream) == "error"
         lists.tell("trading")

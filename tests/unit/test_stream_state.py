@@ -68,7 +68,7 @@ def test_only_the_newest_events_are_kept(supervised: SupervisedStream) -> None:
 # -- one state from many facts ---------------------------------------------------------------------
 
 CLOSED = StateSaid("market_closed", "until Sunday")
-FETCHING = StateSaid("backfilling", "what was missed is being fetched")
+FETCHING = StateSaid("backfilling", "fetching the missed candles")
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ def said(supervised: SupervisedStream) -> list[Callable[[], None]]:
     return [
         supervised.go_live,
         lambda: supervised.rest(*CLOSED),
-        lambda: supervised.catch_up("what was missed is being fetched"),
+        lambda: supervised.catch_up("fetching the missed candles"),
         lambda: supervised.remark("polled every 5 min"),
     ]
 
@@ -135,7 +135,7 @@ def test_a_stream_whose_past_waits_for_the_budget_is_throttled_until_it_was_fetc
     supervised.wait_for_budget("the budget is used up, more at 12:00")
     supervised.go_live()
     assert state(supervised) == ("throttled", "the budget is used up, more at 12:00")
-    supervised.catch_up("what was missed is being fetched")
+    supervised.catch_up("fetching the missed candles")
     assert state(supervised) == FETCHING
     supervised.wait_for_budget("used up again")
     supervised.caught_up()
@@ -169,7 +169,7 @@ def throttle_and_accept(supervised: SupervisedStream) -> None:
 
 
 def fetch(supervised: SupervisedStream) -> None:
-    supervised.catch_up("what was missed is being fetched")
+    supervised.catch_up("fetching the missed candles")
     supervised.wait_for_budget("the budget is used up")
     supervised.caught_up()
 
@@ -253,7 +253,7 @@ def test_a_stream_that_was_silent_is_stale_again_after_its_gap_was_fetched(
     supervised.go_live()
     hands.now += 130
     supervised.check_silence(hands.now)
-    supervised.catch_up("what was missed is being fetched")
+    supervised.catch_up("fetching the missed candles")
     hands.now += 5
     supervised.caught_up()
     assert state(supervised) == ("stale", "no data for 135 s")
@@ -261,7 +261,7 @@ def test_a_stream_that_was_silent_is_stale_again_after_its_gap_was_fetched(
 
 def test_a_stream_that_was_heard_is_live_after_its_gap_was_fetched(supervised: SupervisedStream, hands: Hands) -> None:
     supervised.go_live()
-    supervised.catch_up("what was missed is being fetched")
+    supervised.catch_up("fetching the missed candles")
     hands.now += 500
     # It cannot be blamed for silence while history is waited for.
     assert supervised.check_silence(hands.now) is None

@@ -153,7 +153,7 @@ class Access:
 
     def most_requests(self, owner: str) -> str:
         """Say how many requests a WebSocket client of an address may send."""
-        own = f"{self.config.max_requests_per_second:g} requests a second"
+        own = f"{self.config.max_requests_per_second:g} requests per second"
         return own if self._counts_no_requests(owner) else f"{own}, or {self._requests_per_second():g} from one address"
 
     # Programs on this machine are counted only where the configuration says so: they could as well stop the relay.
@@ -193,8 +193,7 @@ class Access:
             return None
         if forwarded.is_unknown_proxy(request, self.config):
             self._unknown_proxy.say(
-                "requests from %s are for others, by X-Forwarded-For; all of them count as one address, since it is "
-                "not in trusted_proxies",
+                "%s sends X-Forwarded-For, but is not in trusted_proxies: all clients behind it count as one address",
                 request.remote,
             )
         caller = self.caller(request)
@@ -222,12 +221,12 @@ class Access:
             return
         else:
             bucket = self._requests.of(caller.client)
-            what = f"{self._requests_per_second():g} requests a second from {_whose(caller)}"
+            what = f"{self._requests_per_second():g} requests per second from {_whose(caller)}"
         if not bucket.take():
             raise _too_many(what, bucket.wait_s)
 
     def _what_connects(self) -> str:
-        return f"{self._most_connects()[1]:g} new connections a minute from one address"
+        return f"{self._most_connects()[1]:g} new connections per minute from one address"
 
     def _preflight(self, request: web.Request) -> web.Response:
         if "Origin" not in request.headers or not self.origins.is_allowed(request):
@@ -335,7 +334,7 @@ def check_rows(bucket: TokenBucket, most: int, whose: str) -> None:
     if wait_s:
         raise RequestError(
             Code.RATE_LIMITED,
-            f"{whose} gets at most {most} candles of the past a minute; wait {wait_s:.2f} s",
+            f"{whose} can get at most {most} past candles per minute; wait {wait_s:.2f} s",
             retry_after=wait_s,
         )
 

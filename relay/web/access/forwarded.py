@@ -53,23 +53,23 @@ def fault_of_page(request: web.Request, origin: Origin | None, host: Host | None
     says = ", ".join(request.headers.getall(PROTO, ()))
     if says and not is_from_proxy(request, config):
         return ProxyFault(
-            "this page came through a proxy that the relay does not know, so that its Origin seems to be another; the "
-            "operator can add the proxy to trusted_proxies, the log has its address",
-            f"; {PROTO} says {shown(says)}, and comes from {request.remote}, which is not in trusted_proxies",
+            "this page came through a proxy that the relay does not trust; the operator can add the proxy to "
+            "trusted_proxies (the log has its address)",
+            f"; {PROTO} is {shown(says)}, but {request.remote}, which sent it, is not in trusted_proxies",
         )
     told = (
         "this Origin is not allowed; the operator can add it to allowed_origins, or, if a proxy is in front of the "
-        "relay, have it pass "
+        "relay, make the proxy pass "
     )
-    logged = f"; if {request.remote} is a proxy that serves this page, it has to pass "
+    logged = f"; if {request.remote} is a proxy that serves this page, it must pass "
     if origin is None or host is None or origin.name != host.name:
-        return ProxyFault(f"{told}Host as it came", f"{logged}Host as it came")
+        return ProxyFault(f"{told}Host unchanged", f"{logged}Host unchanged")
     came_by = scheme_of(request, config)
     if origin.scheme == came_by:
         return ProxyFault(f"{told}Host with its port", f"{logged}Host with its port")
     return ProxyFault(
-        f"{told}{PROTO}, and add it to trusted_proxies: the page came by {origin.scheme}, its request by {came_by}",
-        f"{logged}{PROTO}, and to be in trusted_proxies",
+        f"{told}{PROTO}, and add it to trusted_proxies: the page uses {origin.scheme}, its request came by {came_by}",
+        f"{logged}{PROTO} and must be in trusted_proxies",
     )
 
 

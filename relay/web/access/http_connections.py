@@ -74,7 +74,7 @@ class HttpConnections:
         self._counts[owner] += 1
         if refusal is not None and self._warnings.take():
             log.warning(
-                "connections over HTTP are refused, there are %d, %d of them from %s: %s",
+                "HTTP connections are refused: %d are open, %d of them from %s: %s",
                 len(self._of),
                 self._counts[owner],
                 owner,

@@ -57,12 +57,12 @@ class Origins:
         """Refuse a host that is none, also for what anybody may have. Raises `RequestError`."""
         host = request.headers.get("Host")
         if host is not None and _host_of(host) is None:
-            raise RequestError(Code.INVALID_REQUEST, "Host is neither a name nor an address, with a port or without")
+            raise RequestError(Code.INVALID_REQUEST, "Host must be a name or an address, with or without a port")
 
     def check(self, request: web.Request) -> None:
         """Refuse an origin that is not allowed, and a host that may be a trick. Raises `RequestError`."""
         if _names_another_host(request):
-            raise RequestError(Code.INVALID_REQUEST, "the request line names another host than Host does")
+            raise RequestError(Code.INVALID_REQUEST, "the request line and the Host header name different hosts")
         if not self.is_allowed(request):
             raise self.refusal(request, ", ".join(request.headers.getall("Origin")))
         # A page asks its own origin without naming it, so the host has to tell whether that origin is ours.
@@ -70,7 +70,7 @@ class Origins:
         if host is not None and not self._is_known(_host_of(host)):
             self._warning.say(
                 "refused a request whose Host is %s: it is neither an address, nor a name of this machine, nor in "
-                "allowed_origins, and there are no tokens",
+                "allowed_origins, and no tokens are set",
                 shown(host),
             )
             raise RequestError(
@@ -84,7 +84,7 @@ class Origins:
         said = request.headers.get("Host", "")
         fault = forwarded.fault_of_page(request, parse_origin(origin), _host_of(said), self._config)
         self._warning.say(
-            "refused a page of origin %s: it is not in allowed_origins, nor the relay's own by Host %s and %s%s",
+            "refused a page of origin %s: it is not in allowed_origins, and not the relay's own by Host %s and %s%s",
             shown(origin),
             shown(said),
             forwarded.scheme_of(request, self._config),

@@ -133,7 +133,9 @@ class Connection:
                 with contextlib.suppress(ConnectionError):
                     await self._ws.pong(message.data)
             else:
-                self._on_invalid(RequestError(Code.INVALID_REQUEST, "binary frame; send JSON as text"), None)
+                self._on_invalid(
+                    RequestError(Code.INVALID_REQUEST, "binary frames are not accepted; send JSON as text"), None
+                )
 
     def _wait_s(self) -> float:
         """Count one request; return how many seconds to wait if this client, or its address, sent too many."""
@@ -238,7 +240,9 @@ class Connection:
         """Answer requests at which the relay failed, from within an `except`."""
         number = self.subscriber.id
         log.exception("a request of client %d failed", number, extra=event("client_request_failed", client=number))
-        fault = RequestError(Code.INTERNAL, "the relay failed at this request; the operator finds the cause in the log")
+        fault = RequestError(
+            Code.INTERNAL, "the relay could not process this request; the operator finds the cause in the log"
+        )
         self._refuse(fault, *request_ids)
 
     # -- sending and ending ------------------------------------------------------------------------

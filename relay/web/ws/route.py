@@ -137,18 +137,20 @@ async def websocket(request: web.Request) -> web.StreamResponse:
     lacking = lacks_of_handshake(request)
     if lacking is not None:
         request.app[CLIENTS].broken_handshake.say(
-            "a WebSocket of %s came without %s in its handshake: a proxy between has to pass Upgrade and Connection",
+            "a WebSocket handshake from %s has no %s: a proxy between must pass the headers Upgrade and Connection",
             request.remote,
             lacking,
         )
         raise RequestError(
             Code.INVALID_REQUEST,
-            f"the handshake came without {lacking}: a proxy between has to pass Upgrade and Connection",
+            f"the handshake has no {lacking}: a proxy between must pass the headers Upgrade and Connection",
         )
     if not is_websocket(request):
         request.app[CLIENTS].context.access.check_opening(request)
         return problem_of(
-            RequestError(Code.INVALID_REQUEST, "this address speaks WebSocket; connect with ws:// or wss://")
+            RequestError(
+                Code.INVALID_REQUEST, "this address is for WebSocket connections; connect with ws:// or wss://"
+            )
         )
     # All in one function: the frame of another would be kept for as long as the client stays.
     clients = request.app[CLIENTS]
@@ -160,7 +162,7 @@ async def websocket(request: web.Request) -> web.StreamResponse:
             transport = await ws.open(request, clients.greet())
         except web.HTTPBadRequest as error:
             # RFC 6455 section 4.4: who cannot speak this version has to be told which one is spoken.
-            text = f"{error.text}; WebSocket is spoken here by RFC 6455, version {VERSION}"
+            text = f"{error.text}; the relay supports WebSocket version {VERSION} (RFC 6455)"
             raise web.HTTPBadRequest(text=text, headers={"Sec-WebSocket-Version": VERSION}) from None
         if transport is None:
             return ws

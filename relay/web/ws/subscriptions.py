@@ -78,13 +78,15 @@ class ClientSubscriptions:
         most, most_here = access.config.max_streams, access.config.max_streams_per_client
         fault = None
         if self._held() >= most_here:
-            fault = f"this connection has {most_here} streams, which is the most; unsubscribe some"
+            fault = f"this connection has {most_here} streams, the maximum; unsubscribe from some first"
         elif stream is None and len(hub.streams) >= most:
-            fault = f"the relay carries {most} streams, which is the most"
+            fault = (
+                f"the relay has {most} streams open, the maximum; you can subscribe to a stream that is open already"
+            )
         elif stream is None and not access.shares.may_open(self._caller.owner, hub.streams, most):
             fault = (
-                f"of {most} streams {most - len(hub.streams)} are left, and clients of this address opened more than "
-                "that; streams that the relay carries already can be had"
+                f"only {most - len(hub.streams)} of {most} streams are free, and clients of this address opened more "
+                "than that; you can subscribe to a stream that is open already"
             )
         if fault is not None:
             raise RequestError(Code.TOO_MANY_SUBSCRIPTIONS, fault, symbol=target.name, interval=target.key.interval)
@@ -109,7 +111,7 @@ class ClientSubscriptions:
             name = symbol if pin is None else f"{pin}:{symbol}"
             raise RequestError(
                 Code.NOT_SUBSCRIBED,
-                f"not subscribed to {shown(f'{name}@{interval}')}; list shows what is",
+                f"not subscribed to {shown(f'{name}@{interval}')}; the action list shows your streams",
                 symbol=name,
                 interval=interval,
             )

@@ -253,7 +253,7 @@ async def test_page_behind_a_proxy_that_is_not_trusted_says_the_cause_and_the_re
         async with proxied(relay) as url:
             page = await open_page(f"{url}/#BTCUSDT@1m")
             told = page.locator("#trouble")
-            await expect(told).to_contain_text("came through a proxy that the relay does not know")
+            await expect(told).to_contain_text("came through a proxy that the relay does not trust")
             await expect(told).to_contain_text("add the proxy to trusted_proxies")
             await expect(page.locator("#connection")).to_have_text("Refused")
             await expect(told).to_contain_text("next try in")
