@@ -12,7 +12,7 @@
         ├── ProviderUnavailable      it cannot be reached, or says it is broken (5xx)
         ├── ProviderTimeout          it did not answer in time
         ├── UnknownSymbol            it does not know the symbol, or the plan does not include it
-        └── BadAnswer                it answered something that makes no sense
+        └── BadAnswer                its answer is invalid
             └── Flooded                  it sent so much without news that it is not listened to
 
 The messages reach clients: they never carry a key, a token, a file path or an address with a query.
@@ -141,7 +141,7 @@ class UnknownSymbol(ProviderError):
 
 
 class BadAnswer(ProviderError):
-    """The provider answered something that makes no sense."""
+    """The answer of the provider is invalid."""
 
 
 class Flooded(BadAnswer):

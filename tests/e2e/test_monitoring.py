@@ -386,7 +386,7 @@ def test_text_of_an_alert_names_the_relay_and_the_figure(request: pytest.Fixture
         "exp_labels": {"severity": "page", "instance": "relay:8000"},
         "exp_annotations": {
             "summary": "relay:8000 uses 95% of the files it may open",
-            "description": "Each client is one. Raise the limit (LimitNOFILE in systemd, ulimit -n) or lower "
+            "description": "Each client needs one. Raise the limit (LimitNOFILE in systemd, ulimit -n) or lower "
             "max_clients.",
         },
     }

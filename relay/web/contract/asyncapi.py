@@ -28,20 +28,20 @@ ADDRESS = "/api/v1/market-data/ws"
 CLOSING = {
     CloseCode.GOING_AWAY: ("the server shuts down", "reconnect"),
     CloseCode.TOO_BIG: (f"a message was longer than {MESSAGE_BYTES} bytes", "reconnect"),
-    CloseCode.SLOW_CONSUMER: ("the client does not take its closed candles", "reconnect and resume with `since`"),
+    CloseCode.SLOW_CONSUMER: ("the client reads its closed candles too slowly", "reconnect and resume with `since`"),
     CloseCode.TOO_MANY_INVALID: ("too many invalid messages", "do not reconnect"),
     CloseCode.RATE_LIMITED: ("too many requests", "reconnect later"),
-    CloseCode.TOKEN_REVOKED: ("the client's token is valid no longer", "do not reconnect with it"),
+    CloseCode.TOKEN_REVOKED: ("the client's token is not valid any more", "do not reconnect with it"),
 }
 
 _NAMES = (client_requests.SYMBOL_FIELD, client_requests.INTERVAL_FIELD)
 _SUMMARIES = {
     "Subscribe": "Subscribe to one stream, or replace its options.",
-    "SubscribeMany": "Subscribe to several streams, each answered on its own.",
+    "SubscribeMany": "Subscribe to several streams; each gets its own answer.",
     "Unsubscribe": "End one stream.",
-    "UnsubscribeMany": "End several streams, each answered on its own.",
+    "UnsubscribeMany": "End several streams; each gets its own answer.",
     "List": "Ask for the client's streams.",
-    "Ping": "Ask whether the relay is there.",
+    "Ping": "Check the connection.",
 }
 _REPLIES = {
     "subscribe": (Subscription, StreamStatus, SnapshotMessage, PriceUpdateMessage, ErrorMessage),
@@ -60,7 +60,12 @@ _EXAMPLES: dict[Any, Document] = {
         "epoch": "9f2c41d0aa37",
         "limits": {"streams": 200, "message_bytes": MESSAGE_BYTES},
     },
-    StreamStatus: {"type": "status", "status": "reconnecting", **_STREAM, "message": "the upstream was lost"},
+    StreamStatus: {
+        "type": "status",
+        "status": "reconnecting",
+        **_STREAM,
+        "message": "the connection to the provider was lost",
+    },
     Subscription: {
         "type": "subscription",
         "action": "subscribe",
@@ -128,7 +133,7 @@ def document(host: str, prefix: str = "", *, is_secure: bool, needs_token: bool)
         "info": {
             "title": "market-relay",
             "version": VERSION,
-            "description": "Live candles of several providers. Requests for the past are in `/openapi.json`. Clients "
+            "description": "Live candles of several providers. `/openapi.json` describes requests for history. Clients "
             "ignore fields and message types that they do not know.",
             "license": {"name": "MIT"},
         },
@@ -148,7 +153,7 @@ def document(host: str, prefix: str = "", *, is_secure: bool, needs_token: bool)
             "tell": {
                 "action": "send",
                 "channel": {"$ref": "#/channels/marketData"},
-                "summary": "What the relay says without being asked each time.",
+                "summary": "Messages that the relay sends by itself.",
                 "messages": [
                     _of_channel(kind.__name__) for kind in (Greeting, StreamStatus, PriceUpdateMessage, GapMessage)
                 ],

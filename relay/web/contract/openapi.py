@@ -20,16 +20,16 @@ JSON = "application/json"
 
 _CANDLE = {"time": 1_764_000_000, "open": 51173.5, "high": 51181.3, "low": 51169.9, "close": 51172.8, "volume": 0.0549}
 
-_TAG = {"ETag": {"description": "What to send as `If-None-Match` to ask again.", "schema": {"type": "string"}}}
+_TAG = {"ETag": {"description": "Send it as `If-None-Match` to ask for changes.", "schema": {"type": "string"}}}
 
 _WHY = {
     400: "A parameter is missing, unknown or out of bounds.",
-    401: "A token is needed, and none that is valid was sent.",
-    403: "The page that asks is not of an allowed origin.",
+    401: "A valid token is needed.",
+    403: "The origin of the page is not allowed.",
     404: "No provider has this symbol.",
     429: "Too many requests.",
-    500: "The relay failed at this request.",
-    502: "The provider answered something that makes no sense.",
+    500: "The relay could not process this request.",
+    502: "The answer of the provider is invalid.",
     503: "The provider or its budget is not available, or the relay is shutting down.",
     504: "The provider did not answer in time.",
 }
@@ -60,7 +60,7 @@ OPERATIONS = (
     Operation(
         f"{PREFIX}/history",
         "history",
-        "Candles of one stream, ascending. A candle that is still forming is last when the range reaches now.",
+        "Candles of one stream, ascending. An open candle is the last one if the range includes the present.",
         "market data",
         parameters.HISTORY,
         response_types.HistoryObject,
@@ -75,7 +75,7 @@ OPERATIONS = (
     Operation(
         f"{PREFIX}/symbols",
         "symbols",
-        "The symbols that can be had, sorted.",
+        "The available symbols, sorted.",
         "market data",
         parameters.INSTRUMENTS,
         list[str],
@@ -85,7 +85,7 @@ OPERATIONS = (
     Operation(
         f"{PREFIX}/instruments",
         "instruments",
-        "The instruments that can be had: provider, base, quote, intervals, status, attribution.",
+        "The available instruments: provider, base, quote, intervals, status, attribution.",
         "market data",
         parameters.INSTRUMENTS,
         list[response_types.InstrumentObject],
@@ -106,7 +106,7 @@ OPERATIONS = (
     Operation(
         f"{PREFIX}/status",
         "status",
-        "What the relay is doing: providers, upstream connections, streams, budgets, clients.",
+        "State of the relay: providers, their connections, streams, budgets, clients.",
         "operation",
         parameters.NOTHING,
         response_types.Status,
@@ -115,7 +115,7 @@ OPERATIONS = (
     Operation(
         "/metrics",
         "metrics",
-        "The same as numbers for Prometheus; OpenMetrics for those who accept it.",
+        "Metrics of the relay in the text format of Prometheus or, if accepted, of OpenMetrics.",
         "operation",
         parameters.NOTHING,
         None,
@@ -135,7 +135,7 @@ OPERATIONS = (
     Operation(
         "/readyz",
         "readyz",
-        "Whether the relay can take clients; 503 while it shuts down or its store is lost.",
+        "Whether the relay can accept clients; 503 while it shuts down or cannot use its store.",
         "operation",
         parameters.NOTHING,
         response_types.Health,
@@ -160,14 +160,14 @@ def document(asset_classes: list[str], *, needs_token: bool, is_status_public: b
             "version": VERSION,
             "summary": "Live and historical candles of several providers.",
             "description": "Live updates come over the WebSocket that `/asyncapi.json` describes. Clients ignore "
-            "fields that they do not know. Times are Unix seconds (UTC), of the opening of a candle.",
+            "fields that they do not know. The time of a candle is its open time in Unix seconds (UTC).",
             "license": {"name": "MIT", "identifier": "MIT"},
         },
         # Relative to this document: a proxy may serve the relay below a path.
         "servers": [{"url": "./", "description": "this relay"}],
         "tags": [
-            {"name": "market data", "description": "Candles and what there is."},
-            {"name": "operation", "description": "How the relay does."},
+            {"name": "market data", "description": "Candles, symbols and instruments."},
+            {"name": "operation", "description": "State of the relay."},
         ],
         "security": [{"bearer": []}] if needs_token else [],
         "paths": paths,
@@ -201,8 +201,12 @@ def _operation(operation: Operation, schemas: Schemas, asset_classes: list[str],
         "tags": [operation.tag],
         "parameters": [_parameter(one, asset_classes) for one in operation.query.parameters],
         "responses": {
-            "200": {"description": "What was asked for.", "content": content} | tag,
-            **({"304": {"description": "The answer that `If-None-Match` names still holds."} | tag} if tag else {}),
+            "200": {"description": "The requested data.", "content": content} | tag,
+            **(
+                {"304": {"description": "The data has not changed since the answer that `If-None-Match` names."} | tag}
+                if tag
+                else {}
+            ),
             **{
                 str(status): {"$ref": f"#/components/responses/Problem{status}"}
                 for status in errors
@@ -237,7 +241,7 @@ def _problem(status: int, schema: Schema) -> Document:
     if status in (429, 503):
         found["headers"] = {
             "Retry-After": {
-                "description": "Seconds after which it is worth another try.",
+                "description": "Seconds to wait before the next try.",
                 "required": True,
                 "schema": {"type": "integer", "minimum": 1},
             }

@@ -99,7 +99,9 @@ class Query(Generic[T_co]):
         found: dict[str, str] = {}
         for name, value in request.query.items():
             if name not in self._known:
-                accepted = f"known are {', '.join(self._known)}" if self._known else "there are none here"
+                accepted = (
+                    f"known parameters are {', '.join(self._known)}" if self._known else "this route has no parameters"
+                )
                 raise RequestError(Code.INVALID_REQUEST, f"unknown parameter {shown(name)}; {accepted}")
             if name in found:
                 raise RequestError(Code.INVALID_REQUEST, f"{name} is given twice")
@@ -196,7 +198,7 @@ class IntervalName:
 # -- parameters that several routes share ----------------------------------------------------------
 
 SYMBOL_PARAMETER = Required(
-    "symbol", SymbolName(), "As the provider spells it; `binance:BTCUSDT` pins one.", example="BTCUSDT"
+    "symbol", SymbolName(), "As the provider writes it; `binance:BTCUSDT` names the provider, too.", example="BTCUSDT"
 )
 INTERVAL_PARAMETER = Required(
     "interval", IntervalName(), "Length of the candles; `1m` is a minute, `1M` a month.", example="1m"
@@ -204,26 +206,26 @@ INTERVAL_PARAMETER = Required(
 START_TIME = Parameter(
     "start_time",
     TimeInAddress(),
-    "Unix seconds, or a time of RFC 3339: no candle before. With it, the first `limit` candles from there on.",
+    "First open time, in Unix seconds or as RFC 3339. With it the answer has the first `limit` candles from there on.",
     example=1_764_000_000,
 )
-END_TIME = Parameter("end_time", TimeInAddress(), "As start_time: no candle that opened after.", example=1_764_003_600)
+END_TIME = Parameter("end_time", TimeInAddress(), "Last open time, written as start_time.", example=1_764_003_600)
 CANDLE_COUNT = CandleCount(1, MOST_STREAMED)
 LIMIT = Defaulted(
     "limit",
     CANDLE_COUNT,
-    f"How many candles at most; in JSON up to {MOST_AT_ONCE}, beyond that lines are streamed.",
+    f"Maximum number of candles; more than {MOST_AT_ONCE} only as csv or ndjson.",
     default=500,
     example=100,
 )
 FORMAT = Defaulted(
     "format",
     Choice("json", "csv", "ndjson"),
-    "`json`: one object; `csv` and `ndjson`: one closed candle a line.",
+    "`json`: one object; `csv` and `ndjson`: one closed candle per line.",
     default="json",
     example="csv",
 )
-ASSET_CLASS = Parameter("asset_class", Word(), "Only instruments of this class.", example="crypto")
+ASSET_CLASS = Parameter("asset_class", Word(), "Only instruments of this asset class.", example="crypto")
 
 
 class HistoryQuery(NamedTuple):

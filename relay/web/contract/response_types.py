@@ -19,7 +19,7 @@ class HistoryObject(TypedDict):
     provider: ProviderName
     candles: list[CandleObject]
     last_is_closed: Annotated[bool, "False when the last candle is still open."]
-    complete: NotRequired[Annotated[bool, "False where a candle may be missing: the provider is asked for it again."]]
+    complete: NotRequired[Annotated[bool, "False if a candle may be missing; the relay requests it again."]]
 
 
 class InstrumentObject(TypedDict):
@@ -30,24 +30,24 @@ class InstrumentObject(TypedDict):
     asset_class: Annotated[str, {"examples": ["crypto", "forex"]}]
     base: str
     quote: str
-    intervals: Annotated[list[str], "What it can be had at."]
-    status: Annotated[Literal["trading", "paused"], "While it is paused nothing is traded; its history stays."]
+    intervals: Annotated[list[str], "The available intervals."]
+    status: Annotated[Literal["trading", "paused"], "While it is paused nothing is traded; its history is available."]
     attribution: Annotated[str, "What the provider asks to be shown beside its data."]
 
 
 class Health(TypedDict):
-    """All is well."""
+    """The relay works."""
 
     status: Literal["ok"]
 
 
 class Problem(TypedDict):
-    """An error, as RFC 9457 has it."""
+    """An error, in the form of RFC 9457."""
 
     type: Annotated[str, {"format": "uri"}]
     title: str
     status: Annotated[int, {"minimum": 400, "maximum": 599}]
-    detail: Annotated[str, "Names the offending value and what would be accepted."]
+    detail: Annotated[str, "Names the wrong value and what is accepted."]
     code: Code
 
 
@@ -55,7 +55,7 @@ class Problem(TypedDict):
 
 
 class Spread(TypedDict):
-    """The middle and the worst hundredth of all so far."""
+    """The median and the 99th percentile of all values so far."""
 
     p50: float
     p99: float
@@ -72,12 +72,12 @@ class CloseCount(TypedDict):
 class ClientStatus(TypedDict):
     """One WebSocket client."""
 
-    id: Annotated[int, "Stands in the log beside what concerns this client."]
+    id: Annotated[int, "The number of the client in the log."]
     age_s: float
     streams: Count
-    lagging: Annotated[bool, "It reads more slowly than it is sent."]
+    lagging: Annotated[bool, "The client reads more slowly than the relay sends."]
     waiting_bytes: Count
-    conflated: Annotated[Count, "Updates of open candles that were replaced by newer ones for it."]
+    conflated: Annotated[Count, "Updates of open candles that newer ones replaced before they were sent."]
 
 
 class ClientsStatus(TypedDict):
@@ -88,10 +88,12 @@ class ClientsStatus(TypedDict):
     lagging: Count
     subscriptions: Count
     opened: Annotated[Count, "Connections since the start."]
-    tokens: NotRequired[Annotated[dict[str, int], "Connected by which token, by name; unless the status is public."]]
+    tokens: NotRequired[
+        Annotated[dict[str, int], "Number of connected clients by name of token; left out if the status is public."]
+    ]
     requests: Annotated[dict[str, int], "Requests by action since the start."]
     closes: list[CloseCount]
-    newest: Annotated[list[ClientStatus], "Those who lag, then those who came last; not all of them."]
+    newest: Annotated[list[ClientStatus], "First the clients that lag, then the newest ones; not all clients."]
 
 
 class Traffic(TypedDict):
@@ -119,21 +121,21 @@ class AsideStatus(TypedDict):
 
     provider: str
     symbol: str
-    kept_as: Annotated[str, "What `relay store` calls them."]
-    state: Annotated[Literal["set_aside", "checking"], "`checking`: they come back if they prove to be the symbol's."]
+    kept_as: Annotated[str, "Their name in `relay store`."]
+    state: Annotated[Literal["set_aside", "checking"], "`checking`: they are used again if they belong to the symbol."]
 
 
 class StoreStatus(TypedDict):
-    """The local store of closed candles; only the last three while it cannot be asked."""
+    """The local store of closed candles; only the last three fields while it does not answer."""
 
     streams: NotRequired[Count]
     candles: NotRequired[Count]
-    spans: NotRequired[Annotated[Count, "Ranges that are known completely."]]
+    spans: NotRequired[Annotated[Count, "Ranges without missing candles."]]
     file_bytes: NotRequired[Count]
     queued: NotRequired[Annotated[Count, "Candles that wait to be written."]]
-    dropped: NotRequired[Annotated[Count, "Candles that could not be kept."]]
+    dropped: NotRequired[Annotated[Count, "Candles that were dropped because too many waited."]]
     problem: str | None
-    replacements: Annotated[Count, "How often it went on with another file, since the one it had was gone."]
+    replacements: Annotated[Count, "How often the store continued with another file because the file was lost."]
     set_aside: list[AsideStatus]
 
 
@@ -144,14 +146,14 @@ class RefusedPlugin(TypedDict):
 
 
 class Block(TypedDict):
-    """The last time that a provider held up everything else."""
+    """The last time that a provider blocked the event loop."""
 
     time: Annotated[float, "Unix seconds."]
-    place: Annotated[str, "Where in its code."]
+    place: Annotated[str, "The place in its code."]
 
 
 class BlockedLoop(TypedDict):
-    """How often a provider held up everything else, and how long."""
+    """How often a provider blocked the event loop, and how long."""
 
     count: Count
     longest_s: float
@@ -159,7 +161,7 @@ class BlockedLoop(TypedDict):
 
 
 class ProviderStatus(TypedDict):
-    """One provider and its upstream connections."""
+    """One provider and its connections."""
 
     name: str
     title: str
@@ -176,26 +178,26 @@ class ProviderStatus(TypedDict):
     gaps: Count
     backfilled: Count
     revised: Count
-    compared: Annotated[Count, "Closed candles that were held against the provider's history later."]
-    differed: Annotated[Count, "Of those, the ones that had other values there."]
+    compared: Annotated[Count, "Closed candles that were compared with the provider's history later."]
+    differed: Annotated[Count, "Those of them that had other values there."]
     lag_spread_ms: Annotated[Spread | None, "From the provider's time of an update to its arrival."]
     reconnects: Annotated[dict[str, int], "Connections that were lost, by cause."]
     backfills: Count
     longest_recovery_s: float
-    messages_skipped: Annotated[Count, "Messages that made no sense."]
-    hooks_failed: Annotated[Count, "Calls of the plugin that ended with a mistake of its own."]
+    messages_skipped: Annotated[Count, "Invalid messages."]
+    hooks_failed: Annotated[Count, "Calls of the plugin that failed because of an error in the plugin."]
     tasks_killed: Annotated[Count, "Feeds and calls that did not end when they were cancelled."]
     blocked_loop: BlockedLoop
 
 
 class BudgetStatus(TypedDict):
-    """A limit that a provider sets."""
+    """A limit of a provider."""
 
     provider: str
     name: str
     limit: Count
     used: Count
-    reserved: Annotated[int | None, "Of what is left, kept from live streams for history; null where nothing is."]
+    reserved: Annotated[int | None, "The part of `left` that is reserved for history; null if nothing is reserved."]
     left: Count
     resets_at: Annotated[float, "Unix seconds."]
     resets_in_s: float
@@ -219,12 +221,12 @@ class StreamObject(TypedDict):
     subscribers: Count
     last_update: Annotated[float | None, "Unix seconds."]
     lag_ms: Annotated[float | None, "From the provider's time of the last update to its arrival."]
-    next_poll: Annotated[float | None, "Unix seconds; null where prices come by themselves."]
+    next_poll: Annotated[float | None, "Unix seconds; null for streams that are not polled."]
     poll_every_s: float | None
     seq: Count
     conflated: Count
     gaps: Count
-    open_gaps: Annotated[list[list[int]], "Ranges that could not be had: from, to."]
+    open_gaps: Annotated[list[list[int]], "Ranges that are not available: from, to."]
     reconnects: Count
     backfilled: Count
     revised: Count
@@ -234,7 +236,7 @@ class StreamObject(TypedDict):
 
 
 class Status(TypedDict):
-    """What the relay is doing, and how well."""
+    """State of the relay."""
 
     version: str
     epoch: Annotated[str, "Names this run of the server."]
@@ -246,6 +248,6 @@ class Status(TypedDict):
     store: StoreStatus
     plugins_refused: list[RefusedPlugin]
     providers: list[ProviderStatus]
-    connections: Annotated[Count, "Upstream connections that are open."]
+    connections: Annotated[Count, "Open connections to providers."]
     budgets: list[BudgetStatus]
     streams: list[StreamObject]

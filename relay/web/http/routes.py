@@ -39,11 +39,11 @@ class RestRoutes:
         self._status = status
 
     async def symbols(self, request: web.Request) -> web.StreamResponse:
-        """The symbols that can be had, sorted."""
+        """The available symbols, sorted."""
         return await self._list(request, "symbols")
 
     async def instruments(self, request: web.Request) -> web.StreamResponse:
-        """The instruments that can be had, with provider and intervals."""
+        """The available instruments, with provider and intervals."""
         return await self._list(request, "instruments")
 
     async def _list(self, request: web.Request, kind: Kind) -> web.StreamResponse:
@@ -54,7 +54,7 @@ class RestRoutes:
         return await body.answer(request, self._heads)
 
     async def status(self, request: web.Request) -> web.Response:
-        """What the relay is doing, and how well."""
+        """The state of the relay."""
         parameters.NOTHING.read(request)
         return _json(await self._status.document())
 

@@ -93,32 +93,34 @@ class RelayCollector(Collector):
     def _updates(self) -> Iterator[Metric]:
         """What comes from the providers and becomes of it."""
         updates_in = Count("relay_updates_in", "Updates received from providers", labels=["provider"])
-        updates_out = Count("relay_updates_out", "Updates told to subscribers, once for all", labels=["provider"])
+        updates_out = Count(
+            "relay_updates_out", "Updates published to subscribers, each counted once", labels=["provider"]
+        )
         ignored = Count(
-            "relay_updates_ignored", "Updates that said nothing new or came too late", labels=["provider", "reason"]
+            "relay_updates_ignored", "Updates that were repeated or came too late", labels=["provider", "reason"]
         )
         conflated = Count(
             "relay_updates_conflated",
-            "Open candles replaced by newer ones before they were sent: once a throttle, once a client that lags",
+            "Open candles replaced by newer ones before they were sent, by a throttle or for a client that lags",
             labels=["provider"],
         )
-        skipped = Count("relay_messages_skipped", "Messages of providers that made no sense", labels=["provider"])
+        skipped = Count("relay_messages_skipped", "Invalid messages of providers", labels=["provider"])
         backfilled = Count("relay_candles_backfilled", "Closed candles missed and fetched", labels=["provider"])
         revised = Count("relay_candles_revised", "Closed candles changed afterwards", labels=["provider"])
         compared = Count(
-            "relay_candles_compared", "Closed candles held against the provider's history later", labels=["provider"]
+            "relay_candles_compared", "Closed candles compared with the provider's history later", labels=["provider"]
         )
-        differed = Count("relay_candles_differed", "Of those, the ones with other values there", labels=["provider"])
+        differed = Count("relay_candles_differed", "Those of them that had other values there", labels=["provider"])
         in_doubt = Gauge(
             "relay_history_doubts",
-            "Rows not readable and spans without rows, to be asked for again",
+            "Unreadable rows and spans without rows, to be requested again",
             labels=["provider"],
         )
-        gaps = Count("relay_gaps", "Gaps told to subscribers", labels=["provider"])
+        gaps = Count("relay_gaps", "Gaps sent to subscribers", labels=["provider"])
         open_gaps = Gauge("relay_gaps_open", "Gaps that may still be repaired", labels=["provider"])
         lag = HistogramMetricFamily(
             "relay_upstream_lag_seconds",
-            "From the provider's stamp to here, over that of its fastest recent message: clocks that differ cancel out",
+            "From the time stamp of an update to the relay, minus that of the fastest recent message: clocks may differ",
             labels=["provider"],
         )
         for name, supervisor in self._supervisors.items():
@@ -147,9 +149,11 @@ class RelayCollector(Collector):
         feeds = Gauge("relay_feeds", "Upstream connections and polling loops", labels=["provider"])
         connects = Count("relay_feed_connects", "Feeds opened", labels=["provider"])
         reconnects = Count(
-            "relay_feed_reconnects", "Feeds opened anew, by why the one before went", labels=["provider", "cause"]
+            "relay_feed_reconnects",
+            "Feeds opened again, by the reason why the one before ended",
+            labels=["provider", "cause"],
         )
-        backfills = Count("relay_backfills", "Fetches of what was missed", labels=["provider"])
+        backfills = Count("relay_backfills", "Requests for missed candles", labels=["provider"])
         blocks = Count("relay_plugin_blocks", "Times that a plugin blocked the event loop", labels=["provider"])
         for name, supervisor in self._supervisors.items():
             now = provider_state(supervisor.provider, self._clients.context.directory)[0]
@@ -169,7 +173,7 @@ class RelayCollector(Collector):
         labels = ["provider", "budget"]
         limit = Gauge("relay_budget_limit", "Units that a provider grants until the reset", labels=labels)
         left = Gauge("relay_budget_left", "Units that are left until the reset", labels=labels)
-        resets = Gauge("relay_budget_reset_timestamp_seconds", "When the budget is whole again", labels=labels)
+        resets = Gauge("relay_budget_reset_timestamp_seconds", "When the budget is reset", labels=labels)
         for name, supervisor in self._supervisors.items():
             for budget in supervisor.provider.budgets():
                 limit.add_metric([name, budget.name], budget.limit)
@@ -188,13 +192,13 @@ class RelayCollector(Collector):
         delay = "From the first update of a flush until it was written to all sockets; flush_ms is part of it"
         yield _histogram("relay_publish_to_write_seconds", delay, {}, {(): fanout.write_delay})
         yield Gauge("relay_clients", "WebSocket clients", len(self._clients.connections))
-        yield Gauge("relay_clients_lagging", "Clients that do not keep up now", fanout.lagging)
+        yield Gauge("relay_clients_lagging", "Clients that read too slowly now", fanout.lagging)
         yield Gauge(
             "relay_subscriptions",
             "Subscriptions of clients",
             sum(one.subscriptions for one in self.stream_totals.values()),
         )
-        yield Count("relay_client_connects", "WebSocket clients that came", self._clients.opened)
+        yield Count("relay_client_connects", "WebSocket clients that connected", self._clients.opened)
 
     def _serving(self) -> Iterator[Metric]:
         """What clients ask for, and how they leave."""
@@ -219,18 +223,18 @@ class RelayCollector(Collector):
 
     def _keeping(self) -> Iterator[Metric]:
         """The past: where it was had from, and the store."""
-        served = Count("relay_history_requests", "Requests for the past, by where the answer was", labels=["source"])
+        served = Count("relay_history_requests", "Requests for history, by source of the answer", labels=["source"])
         for source in SOURCES:
             served.add_metric([source], self._history.served[source])
         yield served
         yield Gauge("relay_store_up", "1 while the store can be used", self._store.problem is None)
         replaced = self._store.replacements
-        yield Count("relay_store_replacements", "Times the store went on with another file", replaced)
+        yield Count("relay_store_replacements", "Times the store continued with another file", replaced)
         if (summary := self.summary) is not None:
             yield Gauge("relay_store_candles", "Closed candles stored", summary.candles)
             yield Gauge("relay_store_size_bytes", "Size of the database", summary.file_bytes)
             yield Gauge("relay_store_waiting_candles", "Candles that wait to be written", summary.queued)
-            yield Count("relay_store_dropped_candles", "Candles given up because too many waited", summary.dropped)
+            yield Count("relay_store_dropped_candles", "Candles dropped because too many waited", summary.dropped)
 
 
 class _One(Collector):

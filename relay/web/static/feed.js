@@ -148,7 +148,7 @@ export class Feed extends EventTarget {
     if (first === undefined) return "There are no candles yet.";
     const count = Math.ceil((first.time - time) / step);
     if (count > MOST_BACK) {
-      return `That is ${count.toLocaleString("en")} candles of ${interval} back, and at most ${MOST_BACK.toLocaleString("en")} are loaded: choose a longer interval.`;
+      return `That is ${count.toLocaleString("en")} candles of ${interval} back, but the page loads at most ${MOST_BACK.toLocaleString("en")}: choose a longer interval.`;
     }
     while (live.candles.first.time > time && !live.isAtStart) {
       const before = live.candles.first.time;

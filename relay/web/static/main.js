@@ -193,7 +193,7 @@ function renderTrouble() {
       state === "ended" ? `The relay refuses this page: ${text}` : `Offline: ${text}`,
     );
   }
-  write(within(bar, "[data-part=wait]"), waitMs > 0 ? `next try in ${span(Math.ceil(waitMs / 1000) * 1000)}` : "");
+  write(within(bar, "[data-part=wait]"), waitMs > 0 ? `next attempt in ${span(Math.ceil(waitMs / 1000) * 1000)}` : "");
 }
 
 function tick() {
@@ -221,7 +221,7 @@ function renderUnread() {
   if (unread.length > 3) names.push(`${unread.length - 3} more`);
   write(
     within(byId("unread"), "p"),
-    `Left out of the address: ${names.join(", ")}. It is a list of at most 8 such as BTCUSDT@1m,EUR/USD@1h.`,
+    `Part of the address cannot be read: ${names.join(", ")}. Write at most 8 streams, such as BTCUSDT@1m,EUR/USD@1h.`,
   );
 }
 

@@ -186,7 +186,7 @@ export class Panel {
     const past = isLoading ? "Loading older candles" : trouble;
     set(
       parts.past,
-      past ?? (isAtStart && this.#isBehind ? "No older candles" : isComplete ? "" : "The past is incomplete"),
+      past ?? (isAtStart && this.#isBehind ? "No older candles" : isComplete ? "" : "Older candles are incomplete"),
     );
     parts.past.hidden = parts.past.textContent === "";
     this.tick();
@@ -261,8 +261,8 @@ export class Panel {
     this.#parts.lag.title = isOld
       ? "Time since the last update"
       : lagMs === null
-        ? "The provider gives no time of its updates"
-        : "Provider's event to this page";
+        ? "The provider sends no time with its updates"
+        : "Time from the provider's event to this page";
     this.#parts.state.title = [text, age === null ? "" : `last update ${span(age)} ago`].filter(Boolean).join("; ");
     set(this.#parts.words, state === "disconnected" || ["connected", "error"].includes(status) ? "" : text);
     this.#parts.words.hidden = this.#parts.words.textContent === "";

@@ -104,9 +104,9 @@ export class Picker {
       : !this.#all.length
         ? "Loading the instruments"
         : !length
-          ? "Nothing found. A symbol may be followed by an interval: btc 5m, eur usd 1h"
+          ? "Nothing found. You can add an interval: btc 5m, eur usd 1h"
           : length > SHOWN
-            ? `${SHOWN} of ${length.toLocaleString("en")}; type more to narrow it`
+            ? `${SHOWN} of ${length.toLocaleString("en")}; type more to see fewer`
             : `${length} found`;
   }
 

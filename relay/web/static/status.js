@@ -114,15 +114,15 @@ const ENDS = {
     1006: "lost or timed out",
   },
   relay: {
-    1001: "closed as the relay ended",
-    1002: "sent away for broken frames",
+    1001: "closed because the relay ended",
+    1002: "disconnected for broken frames",
     1006: "lost or timed out",
-    1007: "sent away for text that is not UTF-8",
-    1009: "sent away for too long a message",
-    4000: "sent away for being too slow",
-    4001: "sent away for too many invalid messages",
-    4002: "sent away for too many requests",
-    4003: "sent away as the token is valid no longer",
+    1007: "disconnected for text that is not UTF-8",
+    1009: "disconnected for a message that was too long",
+    4000: "disconnected for reading too slowly",
+    4001: "disconnected for too many invalid messages",
+    4002: "disconnected for too many requests",
+    4003: "disconnected because the token was removed",
   },
 };
 
@@ -247,7 +247,7 @@ function showBudgets(budgets, titles) {
       write(figure, `${count.format(left)} left`);
       Object.assign(bar, { max: limit, low: limit / 10, high: limit / 4, optimum: limit, value: left });
       bar.setAttribute("aria-label", `${words}, left`);
-      const kept = reserved ? `, ${count.format(reserved)} kept for history` : "";
+      const kept = reserved ? `, ${count.format(reserved)} reserved for history` : "";
       write(detail, `${count.format(used)} of ${count.format(limit)} used${kept}`);
       write(reset, used ? `resets in ${long(resets)}` : "");
     },
@@ -266,7 +266,7 @@ function showClients(clients) {
     .map(({ by, code, count: number }) => `${endOf(by, code)} ${count.format(number)}`);
   const facts = [
     ["Connected now", count.format(clients.connected)],
-    ["Came so far", count.format(clients.opened)],
+    ["Connected so far", count.format(clients.opened)],
     ["Requests", requests.join(", ") || "none"],
     ["How they left", closes.join(", ") || "none left"],
   ];
@@ -367,7 +367,7 @@ async function turn() {
     trouble.hidden = true;
   } catch (error) {
     writeState(connection, "disconnected", "No answer");
-    const since = answeredAt === null ? "" : ` What is shown is ${long((Date.now() - answeredAt) / 1000)} old.`;
+    const since = answeredAt === null ? "" : ` The values shown are ${long((Date.now() - answeredAt) / 1000)} old.`;
     const { name, message } = /** @type {Error} */ (error);
     const reason =
       name === "TimeoutError"
@@ -375,7 +375,10 @@ async function turn() {
         : error instanceof TypeError
           ? "it cannot be reached"
           : message;
-    write(trouble, `The relay does not tell its status: ${reason}. Asking again every ${EVERY_MS / 1000} s.${since}`);
+    write(
+      trouble,
+      `The status of the relay is not available: ${reason}. Trying again every ${EVERY_MS / 1000} s.${since}`,
+    );
     trouble.hidden = false;
   }
   isAsking = false;

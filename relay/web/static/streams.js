@@ -36,8 +36,8 @@ const COLUMNS = [
     isAmount: true,
     hint: "Replaced before they were sent",
   },
-  { name: "gaps", title: "Gaps", value: whole("gaps"), isAmount: true, hint: "Candles that could not be had" },
-  { name: "reconnects", title: "Losses", value: whole("reconnects"), isAmount: true, hint: "Of the upstream" },
+  { name: "gaps", title: "Gaps", value: whole("gaps"), isAmount: true, hint: "Candles that are not available" },
+  { name: "reconnects", title: "Losses", value: whole("reconnects"), isAmount: true, hint: "Lost connections" },
   { name: "backfilled", title: "Backfilled", value: whole("backfilled"), isAmount: true },
   { name: "revised", title: "Revised", value: whole("revised"), isAmount: true },
 ];
@@ -212,11 +212,11 @@ function writeDetails(row, stream) {
   const facts = make("ul", { className: "details" });
   const known = [
     ["Repeated by the provider", count.format(duplicates)],
-    ["Too late to be told", count.format(late)],
-    ["Gaps that may still close", count.format(openGaps.length)],
+    ["Too late to be sent", count.format(late)],
+    ["Gaps that may still be filled", count.format(openGaps.length)],
   ];
-  if (next) known.push(["Asked for next", `${utc(next)} UTC`]);
-  if (every) known.push(["Asked for every", span(every * 1000)]);
+  if (next) known.push(["Next poll", `${utc(next)} UTC`]);
+  if (every) known.push(["Polled every", span(every * 1000)]);
   for (const [name, value] of known) facts.append(make("li", {}, `${name} `, make("b", {}, value)));
   const events = make("ul", { className: "events" });
   for (const { time, event } of [...told].reverse()) {

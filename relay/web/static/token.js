@@ -43,7 +43,7 @@ function ask(reason) {
       event.preventDefault();
       const token = input.value.trim();
       if (!/^[\x21-\x7e]+$/.test(token)) {
-        input.setCustomValidity("A token is one word of letters, digits and signs.");
+        input.setCustomValidity("A token is one word of letters, digits and other printable ASCII characters.");
         input.reportValidity();
         return;
       }

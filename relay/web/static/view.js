@@ -64,7 +64,7 @@ export class ViewDialog {
         await navigator.clipboard.writeText(location.href);
         write(this.#said, "The link is copied.");
       } catch {
-        write(this.#said, `The browser does not let the page copy; the link is ${location.href}`);
+        write(this.#said, `The browser does not allow the page to copy; the link is ${location.href}`);
       }
     });
     within(form, "[data-do=full]").addEventListener("click", () => {
@@ -86,7 +86,7 @@ export class ViewDialog {
   toggleFull() {
     const done = document.fullscreenElement ? document.exitFullscreen() : document.documentElement.requestFullscreen();
     done.catch(() => {
-      write(this.#said, "The browser does not let the page take the whole screen.");
+      write(this.#said, "The browser does not allow full screen.");
       this.#dialog.showModal();
     });
   }

@@ -79,7 +79,7 @@ async def test_restart_of_the_relay_leaves_no_hole(
             await expect(page.locator(".head .state")).to_have_text("Offline")
             await expect(page.locator(".head .lag")).to_have_text("")
             await expect(page.locator("#trouble")).to_contain_text("Offline: ")
-            await expect(page.locator("#trouble")).to_contain_text("next try in")
+            await expect(page.locator("#trouble")).to_contain_text("next attempt in")
             await expect(page.locator(".canvas")).to_have_css("opacity", "0.45")
             await asyncio.sleep(5)  # the subject: so long nothing answers
             relay = await relay_with(port=port)
@@ -256,7 +256,7 @@ async def test_page_behind_a_proxy_that_is_not_trusted_says_the_cause_and_the_re
             await expect(told).to_contain_text("came through a proxy that the relay does not trust")
             await expect(told).to_contain_text("add the proxy to trusted_proxies")
             await expect(page.locator("#connection")).to_have_text("Refused")
-            await expect(told).to_contain_text("next try in")
+            await expect(told).to_contain_text("next attempt in")
 
 
 async def test_token_is_asked_for_and_kept_in_the_tab(

@@ -96,7 +96,7 @@ async def test_whole_screen_is_taken_and_given_back(relay: Running, open_page: O
 async def test_what_of_an_address_cannot_be_read_is_said(relay: Running, open_page: OpenPage) -> None:
     page = await open_page(f"{relay.url}/#BTCUSDT@1m,EURUSD")
     await loaded(page)
-    await expect(page.locator("#unread")).to_contain_text("Left out of the address: “EURUSD”")
+    await expect(page.locator("#unread")).to_contain_text("Part of the address cannot be read: “EURUSD”")
     await page.locator("#unread button").click()
     await expect(page.locator("#unread")).to_be_hidden()
 
