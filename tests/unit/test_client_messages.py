@@ -47,7 +47,7 @@ def test_a_typo_in_a_state_is_a_type_error() -> None:
 
 def test_readme_names_all_messages_and_all_errors_in_both_languages() -> None:
     messages = {kind.__name__ for kind in get_args(Message)}
-    told = rows_of("Python | JavaScript | says")
+    told = rows_of("Python | JavaScript | meaning")
     assert {cell.strip(" `") for cell in told} == messages
     assert {name for name in messages if f'type: "{name.lower()}"' in TYPES} == messages
     errors = {cell.strip(" `") for cell in rows_of("error | when")}

@@ -483,7 +483,7 @@ async def test_a_first_list_that_is_too_short_leaves_open_what_it_lacks(start: S
     await directory.settled()
     fault = refusal(directory, None, "BBB")
     assert fault.code == "provider_unavailable"
-    assert "(it has 0 entries, fewer than 1); Two has one: two:BBB" in fault.message
+    assert "(it has 0 entries, fewer than 1); to use Two, write two:BBB" in fault.message
     lists.symbols = ("AAA",)
     await eventually(lambda: directory.problem("one") is None)
     assert found(directory.resolve(None, "BBB", "1m"))[0] == "two"

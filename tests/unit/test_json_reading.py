@@ -56,7 +56,7 @@ def test_both_readers_refuse_the_same(text: bytes, window: int, at: int, damage:
 )
 async def test_what_is_no_json_is_refused_at_any_size(text: bytes) -> None:
     for size in (0, AT_ONCE):
-        with pytest.raises(NoJson, match="no JSON"):
+        with pytest.raises(NoJson, match="not JSON"):
             await read_json(b" " * size + text)
 
 
