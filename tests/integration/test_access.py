@@ -274,7 +274,7 @@ async def test_extensions_apps_and_pages_without_an_origin_can_be_allowed_by_nam
 @pytest.mark.parametrize(
     ("written", "words"),
     [
-        ("*", "any page"), (f"{PAGE}/", f"write {PAGE}"), ("https://a.example/x", "such as"), ("a.example", "such as"),
+        ("*", "every web page"), (f"{PAGE}/", f"write {PAGE}"), ("https://a.example/x", "such as"), ("a.example", "such as"),
         ("https://*.a.example", "such as"), ("app://x/", "write app://x"), ("Null", "such as"),
     ],
 )  # fmt: skip
@@ -630,7 +630,7 @@ async def test_history_rows_above_the_limit_of_an_address_answer_429(relay_with:
     path = "history?symbol=BTCUSDT&interval=1m&limit=800"
     assert [(await relay.get(path, headers=mine)).status for _ in range(2)] == [200, 200]
     refused = await relay.get(path, headers=mine)
-    assert_problem(refused, 429, "rate_limited", "1000 candles")
+    assert_problem(refused, 429, "rate_limited", "1000 past candles")
     # 601 rows too many at 1000 a minute.
     assert 20 <= int(refused.headers["Retry-After"]) <= 37
     assert (await relay.get("symbols", headers=mine)).status == 200
@@ -705,10 +705,10 @@ async def test_greedy_address_leaves_streams_for_others_and_may_have_what_is_car
         await greedy.ask("subscribe", streams=["ETHUSDT@1m"], id=1)
         error = await greedy.answer(1)
         assert (error["code"], error["symbol"]) == ("too_many_subscriptions", "ETHUSDT")
-        assert "2 are left" in error["message"]
+        assert "only 2 of 6" in error["message"]
     other = await relay.connect(headers=others)
     await other.subscribe("ETHUSDT@1m")
     await first.subscribe("ETHUSDT@1m")
     await other.subscribe("BTCUSDT@1h", "ETHUSDT@5m")
     await other.ask("subscribe", streams=["ETHUSDT@1h"], id=2)
-    assert "the most" in (await other.answer(2))["message"]
+    assert "the maximum" in (await other.answer(2))["message"]

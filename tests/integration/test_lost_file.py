@@ -246,7 +246,7 @@ async def test_what_closes_while_there_is_no_file_waits_for_one(path: Path) -> N
 
 @pytest.mark.parametrize(
     ("content", "reason"),
-    [(b"this is a diary, and not a short one " * 500, "it is not a database"), (None, "it is no file")],
+    [(b"this is a diary, and not a short one " * 500, "it is not a database"), (None, "it is not a file")],
 )
 async def test_something_else_under_the_name_is_left_alone(path: Path, content: bytes | None, reason: str) -> None:
     async with opened(path) as store:

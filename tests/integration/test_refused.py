@@ -205,7 +205,7 @@ async def test_while_binance_was_never_reached_its_symbols_are_nobody_elses(
     relay = await relay_with(builtin=(*BUILTIN, Other()), limits=QUICKLY)
     answer = await relay.get("history", symbol="BTCUSDT", interval="1m")
     assert (answer.status, answer.body["code"]) == (503, "provider_unavailable")
-    assert answer.body["detail"].endswith("; Other has one: other:BTCUSDT")
+    assert answer.body["detail"].endswith("; to use Other, write other:BTCUSDT")
     assert int(answer.headers["Retry-After"]) >= 1
     client = await relay.connect()
     await client.ask("subscribe", symbol="BTCUSDT", interval="1m", id=1)

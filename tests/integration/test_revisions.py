@@ -295,7 +295,7 @@ async def test_a_relay_that_does_not_know_says_so(relay_with: StartRelay) -> Non
     _, plain = await resume(relay, times[-1])
     assert not {"revised", "revisions_known"} & set(plain)
     await client.ask("subscribe", symbol="S", interval="1s", revision=revision)
-    assert "give since" in (await client.error())["message"]
+    assert "need since" in (await client.error())["message"]
     await client.ask("subscribe", symbol="S", interval="1s", since=5, gaps=[[9, 3]])
     assert "[from, to]" in (await client.error())["message"]
 

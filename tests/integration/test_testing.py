@@ -497,7 +497,7 @@ async def test_wrong_history_is_named(name: str) -> None:
         ("none", "relay_candles returned None, not a list of Candle"),
         ("dict", "relay_candles returned dict, not a list of Candle"),
         ("raises", "failed (RuntimeError in relay_candles)"),
-        ("stays", "relay_candles of wrong_history does not end when it is cancelled"),
+        ("stays", "relay_candles of wrong_history did not end when it was cancelled"),
     ],
 )
 async def test_misbehaving_history_is_named(answer: str, part: str) -> None:

@@ -254,7 +254,7 @@ async def test_symbol_of_two_providers_needs_a_pin(store_command: Callable[..., 
     await store.close()
     result = store_command("--forget", "BTCUSDT")
     assert (result.exit_code, len(stored_streams(path))) == (2, 3)
-    assert "say binance:BTCUSDT or other:BTCUSDT" in result.output
+    assert "write binance:BTCUSDT or other:BTCUSDT" in result.output
     assert store_command("--forget", "other:BTCUSDT").exit_code == 0
     assert len(stored_streams(path)) == 2
 
