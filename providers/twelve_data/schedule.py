@@ -1,7 +1,7 @@
 """Plans polls so that a day's credits last and candles are asked for when they close; pure: the time is passed in.
 
 Credits are shared by the square root of the interval: of two streams, the one with candles 60 times as long has
-polls 7.7 times less frequently. That keeps the sum of all delays, each counted in candles, as small as the credits allow.
+polls 7.7 times less often. That keeps the sum of all delays, each counted in candles, as small as the credits allow.
 """
 
 from collections.abc import Sequence

@@ -24,7 +24,7 @@ __all__ = [
 
 
 class Connected(NamedTuple):
-    """A connection is open. `epoch` names one run of the relay: `seq` starts anew with it.
+    """A connection is open. `epoch` names one run of the relay: `seq` starts again with it.
 
     `server_time` is the relay's clock in Unix seconds.
     """
@@ -35,7 +35,7 @@ class Connected(NamedTuple):
 
 
 class Lost(NamedTuple):
-    """The connection is lost; the next attempt follows in `retry_in_s` and the streams go on where they stopped.
+    """The connection is lost; the next attempt follows in `retry_in_s` and the streams continue where they stopped.
 
     `close_code` is that of the WebSocket, None if there was none.
     """
@@ -49,7 +49,7 @@ class Lost(NamedTuple):
 class Confirmed(NamedTuple):
     """The relay accepted a stream (or its end); `key` is its canonical name.
 
-    Comes again whenever the client asks anew: after each reconnect, and where closed candles may be missing.
+    Comes again each time that the client asks again: after each reconnect, and where closed candles may be missing.
     """
 
     key: StreamKey

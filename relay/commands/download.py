@@ -13,7 +13,7 @@ from relay.client import ClientError, History, Refused, RelayClient, Unreachable
 PAGE = 5000
 """What a relay gives at once."""
 MOST_BACKWARDS = 50_000
-"""How many of the last candles can be had: they are held in memory."""
+"""Most candles without a start: they are held in memory."""
 
 _TRIES = 6
 _LONGEST_WAIT_S = 120.0

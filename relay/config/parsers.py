@@ -104,7 +104,7 @@ def origins(value: Any) -> tuple[str, ...]:
     found = texts(value)
     for origin in found:
         if origin == "*":
-            raise ValueError("would allow every web page to use the relay; list the origins that may use it")
+            raise ValueError("would allow every page to use the relay; list the origins that may use it")
         if origin.endswith("/") and parse_origin(origin.rstrip("/")) is not None:
             raise ValueError(f"ends with a slash, which no browser sends; write {origin.rstrip('/')}")
         if parse_origin(origin) is None:

@@ -36,16 +36,14 @@ class Seam(NamedTuple):
         return all(hasattr(self.owner, name) or name in begins_with for name in self.names)
 
 
-_WITHOUT_LINES = "what exchanges send is not read in slices, and a flood of it is not cut"
+_WITHOUT_LINES = "data of providers is not read in slices, and a flood is not cut"
 BODY = Seam(
     aiohttp.ClientResponse,
     ("_body",),
-    "what plugins read by read(), text() or json() is bounded by its connection alone",
+    "answers that plugins read with read(), text() or json() are only limited by the connection",
 )
 """aiohttp bounds no answer; what `read` leaves in `_body`, `text` and `json` take from there."""
-CONNECTIONS = Seam(
-    aiohttp.BaseConnector, ("_acquired",), "the conformance check sees no connections but those of WebSockets"
-)
+CONNECTIONS = Seam(aiohttp.BaseConnector, ("_acquired",), "the conformance check only sees connections of WebSockets")
 """No public name tells which connections are in use."""
 FACTORY = Seam(aiohttp.BaseConnector, ("_factory",), _WITHOUT_LINES)
 """A connector makes its ends of connections and cannot be told of which class."""
@@ -60,7 +58,7 @@ HEAD = Seam(aiohttp.ClientResponse, ("start",), _WITHOUT_LINES)
 PAUSING = Seam(
     ResponseHandler,
     ("_pause_transport_reading", "_resume_transport_reading"),
-    "each write to an exchange passes one function more",
+    "each write to a provider calls one more function",
 )
 """aiohttp pauses the transport when it has enough; the slices that wait before it have to be held as well."""
 SEAMS = (BODY, CONNECTIONS, FACTORY, END, HEAD, PAUSING)

@@ -100,7 +100,7 @@ def _parts(run: CheckRun) -> Iterator[tuple[str, Callable[[], Awaitable[None]]]]
 async def _check_info(run: CheckRun) -> None:
     info, said = run.provider.info, run.provider.said_again()
     if said._replace(settings=()) != info._replace(settings=()):
-        run.blame("relay_provider says something else when it is called again")
+        run.blame("relay_provider returns another value when it is called again")
     if run.key.interval not in info.intervals:
         run.blame(f"{run.key.interval} is not among the intervals of relay_provider: {' '.join(info.intervals)}")
 

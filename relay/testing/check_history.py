@@ -109,7 +109,7 @@ async def check_unknown_symbol(run: CheckRun) -> None:
             run.blame(f"relay_candles of an unknown symbol: {error}; raise UnknownSymbol or return no candles")
     else:
         if candles:
-            run.blame(f"relay_candles returned candles of {run.unknown.symbol}, which there is not")
+            run.blame(f"relay_candles returned candles of {run.unknown.symbol}, which does not exist")
 
 
 async def check_cancellation(run: CheckRun) -> None:

@@ -29,11 +29,11 @@ async def check_reconnect(run: CheckRun) -> None:
         if run.survives_loss:
             before = feed.count(run.key)
             if not await feed.until(lambda: feed.count(run.key) > before, run.timeout_s):
-                run.blame("relay_stream stops when its WebSocket is lost, though it is said to survive that")
+                run.blame("relay_stream ended when its WebSocket was lost, although survives_loss is set")
             return
         await feed.until(lambda: False, run.tolerances.end_s)
         if not feed.has_ended or run.session.connects > connects:
-            run.blame("relay_stream goes on after its connection was lost; let it end, the relay opens the next feed")
+            run.blame("relay_stream continued after its connection was lost; let it end, the relay opens the next feed")
         elif feed.error is not None and not isinstance(feed.error, _UNDERSTOOD):
             run.blame(f"relay_stream raised {shown(feed.error)} when its connection was lost")
     async with run.feed(run.key) as feed:
@@ -57,7 +57,7 @@ async def check_refusal(run: CheckRun, provider: Provider, session: WatchedSessi
                 except ProviderError as error:
                     _judge(run, f"relay_candles, when answered {server.status},", server.status, error)
                 else:
-                    run.blame(f"relay_candles answers as if nothing were wrong when it is answered {server.status}")
+                    run.blame(f"relay_candles raises no error when the provider answers {server.status}")
 
 
 def _judge(run: CheckRun, what: str, status: int, ended: ProviderError | str) -> None:
@@ -81,10 +81,10 @@ async def _refused_feed(run: CheckRun, provider: Provider) -> ProviderError | st
         try:
             async with aclosing(provider.stream(watchlist)) as updates:
                 async for _ in updates:
-                    return "yields updates all the same"
+                    return "still yields updates"
         except ProviderError as error:
             return error
-        return "ends as if the upstream had closed; raise what was answered, so that the relay can wait"
+        return "ends as if the provider had closed it; raise the error of the answer, so that the relay can wait"
 
     feed = asyncio.create_task(work(), name=f"refused feed of {provider.name}")
     waiting = asyncio.create_task(rests.wait(), name="rest of a refused feed")

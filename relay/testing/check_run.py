@@ -118,13 +118,13 @@ class CheckRun:
         while left := [task for task in self._made if not task.done()]:
             if next(turns, None) is None:
                 names = ", ".join(sorted(task.get_name() for task in left))
-                self.blame(f"{name}: left {len(left)} tasks running ({names[:200]}); whoever creates a task ends it")
+                self.blame(f"{name}: left {len(left)} tasks running ({names[:200]}); end every task that you create")
                 for task in left:
                     await self.provider.end_feed(task)
                 break
             await asyncio.sleep(0.01)
         if self.session.closed:
-            self.blame(f"{name}: closed the session, which is the host's")
+            self.blame(f"{name}: closed the session, which belongs to the relay")
         while held := self.session.held:
             if next(turns, None) is None:
                 self.blame(f"{name}: left {len(held)} connections open; use `async with` for answers and sockets")

@@ -30,7 +30,7 @@ async def _opened(run: CheckRun, feed: WatchedFeed, key: StreamKey) -> bool:
         if key in feed.rejected:
             run.blame(f"relay_stream rejected {key}: {feed.rejected[key]}")
         elif not feed.count(key):
-            run.unchecked.append(f"stream: {key} rests ({feed.paused[key]}); check when it moves")
+            run.unchecked.append(f"stream: {key} is paused ({feed.paused[key]}); check it when it has prices")
         return bool(feed.count(key))
     if not _ended_early(run, feed):
         run.blame(f"relay_stream yielded nothing for {key} within {run.timeout_s:g} s")
@@ -81,7 +81,7 @@ async def _check_closing(run: CheckRun, feed: WatchedFeed) -> None:
 
     # The first one may have been joined in its middle: the second is followed from its beginning.
     if not await feed.until(lambda: len(times()) >= 3, run.timeout_s + 2 * length_s(key.interval)):
-        run.blame(f"relay_stream went on to no further candle of {key} within {run.timeout_s:g} s")
+        run.blame(f"relay_stream yielded no further candle of {key} within {run.timeout_s:g} s")
         return
     second = times()[1]
     is_closed = any(u.is_closed and u.candle.time == second for u in feed.updates if u.key == key)
@@ -138,7 +138,7 @@ async def check_unknown_symbol(run: CheckRun) -> None:
             await feed.until(lambda: run.unknown in feed.rejected, run.tolerances.settle_s)
             before = feed.count(run.key)
             if feed.count(run.unknown):
-                run.blame(f"relay_stream yields updates of {run.unknown}, which there is not")
+                run.blame(f"relay_stream yields updates of {run.unknown}, which does not exist")
             if not await feed.until(lambda: feed.count(run.key) > before, run.timeout_s):
                 run.blame(f"relay_stream stops serving {run.key} when it is asked for {run.unknown} too")
         _ended_early(run, feed)

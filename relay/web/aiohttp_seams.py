@@ -120,19 +120,19 @@ class HandshakeResponse(web.WebSocketResponse):
 HANDLER = Seam(
     web.RequestHandler,
     ("start", "set_parser", "handle_error"),
-    "frames of WebSocket clients are not counted, and what is no HTTP is answered, if at all, in aiohttp's words",
+    "frames of WebSocket clients are not counted, and aiohttp itself answers requests that are not HTTP, if at all",
 )
 """aiohttp makes the handlers and cannot be told of which class, and it leaves no place to look at single frames."""
 PAUSING = Seam(
     web.RequestHandler,
     ("_pause_transport_reading", "_resume_transport_reading"),
-    "each write passes one function more",
+    "each write calls one more function",
 )
 """aiohttp pauses the transport when it has enough; the slices that wait before it have to be held as well."""
 WRITING_PAST = Seam(
     web.BaseRequest,
     ("writer", "transport", "keep_alive"),
-    "answers from memory are put together by aiohttp, at a few times the CPU",
+    "aiohttp builds answers from memory, with several times the CPU",
 )
 """Most of what aiohttp does for an answer from memory was done for an equal one: its bytes go to the transport."""
 LATE_HEAD = Seam(

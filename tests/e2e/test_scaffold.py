@@ -84,7 +84,7 @@ def test_new_project_has_its_name_in_every_spelling(tmp_path: Path) -> None:
         ("../up", "'../up' is not a lower-case identifier such as my_exchange"),
         ("_hidden", "'_hidden' is not a lower-case identifier such as my_exchange"),
         ("class", "'class' is a keyword of Python; choose another name such as my_class"),
-        ("host", "'host' is a setting of the relay itself; choose another name name such as my_host"),
+        ("host", "'host' is a setting of the relay itself; choose another name such as my_host"),
         ("binance", "'binance' is a built-in provider; choose another name such as my_binance"),
         ("there", "there exists already; choose another name or move the folder"),
     ],

@@ -116,7 +116,7 @@ async def test_feed_that_has_nothing_else_does_not_survive_the_loss_of_its_socke
                 yield update
 
     faults = await faults_of(provider_of(relay_stream=relay_stream), survives_loss=True)
-    assert "relay_stream stops when its WebSocket is lost, though it is said to survive that" in faults
+    assert "relay_stream ended when its WebSocket was lost, although survives_loss is set" in faults
 
 
 async def test_clock_conforms_although_much_cannot_be_checked() -> None:
@@ -177,7 +177,7 @@ async def test_unknown_setting_is_a_configuration_error() -> None:
         ("rubbish", "relay_stream: relay_stream yielded None, not PriceUpdate"),
         ("ignores_watchlist", "relay_stream does not follow the watchlist: nothing of OTHER@1m after it was added"),
         ("never_closes", "relay_stream did not end within 0.2 s after it was cancelled; let CancelledError pass"),
-        ("leaves_tasks", "stream: left 1 tasks running (relay's); whoever creates a task ends it"),
+        ("leaves_tasks", "stream: left 1 tasks running (relay's); end every task that you create"),
     ],
 )
 async def test_misbehaving_stream_is_named(name: str, sentence: str) -> None:
@@ -305,7 +305,7 @@ async def test_session_that_is_closed_and_answers_that_are_kept_are_named(sandbo
                 await asyncio.sleep(0.01)
 
     faults = await faults_of(provider_of(relay_stream=closing_stream))
-    assert "stream: closed the session, which is the host's" in faults
+    assert "stream: closed the session, which belongs to the relay" in faults
 
 
 # -- upstreams that are lost, refuse or send a lot -------------------------------------------------
@@ -362,7 +362,7 @@ async def test_feed_that_reconnects_by_itself_is_named(venue: str) -> None:
                     yield update
 
     assert (
-        "relay_stream goes on after its connection was lost; let it end, the relay opens the next feed"
+        "relay_stream continued after its connection was lost; let it end, the relay opens the next feed"
         in await faults_of(provider_of(relay_stream=relay_stream))
     )
 
@@ -394,7 +394,7 @@ async def test_provider_that_hides_a_refusal_is_named(venue: str) -> None:
 
     faults = await faults_of(provider_of(relay_stream=relay_stream, relay_candles=relay_candles), timeout_s=0.5)
     assert "relay_stream, when answered 503, neither raises nor reports it within 0.5 s" in faults
-    assert "relay_candles answers as if nothing were wrong when it is answered 503" in faults
+    assert "relay_candles raises no error when the provider answers 503" in faults
 
 
 async def test_refusal_without_its_wait_or_as_a_mistake_is_named(venue: str) -> None:
@@ -474,7 +474,7 @@ WRONG: dict[str, tuple[Callable[..., list[Candle]], str]] = {
         "the open candle belongs to the answer",
     ),
     "NaN": (lambda s, a, b, n: [c._replace(close=float("nan")) for c in right(s, a, b, n)], "not a finite number"),
-    "candles of any symbol": (lambda s, a, b, n: right("X", a, b, n), "candles of NOSUCHSYMBOL, which there is not"),
+    "candles of any symbol": (lambda s, a, b, n: right("X", a, b, n), "candles of NOSUCHSYMBOL, which does not exist"),
     "too little": (lambda s, a, b, n: right(s, a, b, n)[:3], "has only 3 closed candles"),
 }
 
@@ -542,7 +542,7 @@ async def test_provider_that_changes_its_mind_and_bad_budgets_are_named() -> Non
     plugin.relay_provider = hookimpl(relay_provider)
     plugin.relay_budgets = hookimpl(relay_budgets)
     assert await faults_of(plugin) == [
-        "relay_provider says something else when it is called again",
+        "relay_provider returns another value when it is called again",
         "the budget 'calls' has negative numbers",
     ]
 

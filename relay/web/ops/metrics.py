@@ -120,7 +120,7 @@ class RelayCollector(Collector):
         open_gaps = Gauge("relay_gaps_open", "Gaps that may still be repaired", labels=["provider"])
         lag = HistogramMetricFamily(
             "relay_upstream_lag_seconds",
-            "From the time stamp of an update to the relay, minus that of the fastest recent message: clocks may differ",
+            "From the stamp of an update to its arrival, minus that of the fastest recent message: clocks may differ",
             labels=["provider"],
         )
         for name, supervisor in self._supervisors.items():
