@@ -64,11 +64,11 @@ class Disconnected(ClientError):
 
 
 class BadReply(ClientError):
-    """The answer is not one of a relay; the address may belong to another server."""
+    """The answer is not from a relay; the address may belong to another server."""
 
 
 class BadArgument(ClientError, ValueError):
-    """An argument is none that a relay could take; it is named, and nothing was sent."""
+    """An argument is not valid; the message names it, and nothing was sent."""
 
 
 class ClientClosed(ClientError):

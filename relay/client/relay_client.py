@@ -32,20 +32,20 @@ from relay.core.model import StreamKey
 class RelayClient:
     """A connection to one relay; an async context manager and an async iterable of `Message`.
 
-    The WebSocket opens with the first iteration; REST alone never opens it. From then on a task of the client's keeps
-    it open until `close`, whoever reads: a reader may be cancelled, several may share the client and get each message
-    once among them. What is not read is kept, of an open candle only the newest; beyond `most_unread` messages, or
-    `most_unread_bytes` of what the relay sent, the connection is given up, and resumed when all are read.
+    The WebSocket opens with the first iteration; REST alone never opens it. From then on a task of the client keeps
+    it open until `close`, also without a reader: a reader may be cancelled, and several may share the client; each
+    message goes to one of them. Unread messages are kept, but only the newest one of an open candle. At more than
+    `most_unread` messages, or `most_unread_bytes` of data, the connection is closed, and resumed when all are read.
 
     Before the first connection a failure is raised as `ClientError` to all who wait, unless `waits_for_relay`; after
-    it the client reconnects. Waits between attempts are `backoff_s` (least, most) with jitter, and at least what the
-    relay asks for; iterating again after an error waits as well. Raises `Refused` for a token no longer valid, and
-    `Disconnected` on 4001 and 4003, which closes the client. Of a `session` given, connector,
-    headers and cookies are used, and it is not closed. Redirects are never followed.
+    it the client reconnects. Pauses between attempts are `backoff_s` (shortest, longest) with jitter, and at least as
+    long as the relay asks for; iterating again after an error waits as well. Raises `Refused` if a token is not valid
+    any more, and `Disconnected` on 4001 and 4003, which closes the client. The client uses connector, headers and
+    cookies of a `session` argument, and does not close it. It never follows redirects.
 
-    `timeout_s` bounds a REST request and, up to 10 s, a handshake. A connection that says nothing for `heartbeat_s`
-    is asked for a sign of life, and is lost without one in half that time. A client that is closed raises
-    `ClientClosed` wherever it is used. Whatever is given and cannot be meant raises `BadArgument` at the call.
+    `timeout_s` limits a REST request and, up to 10 s, a handshake. If a connection is silent for `heartbeat_s`, the
+    client sends a ping; without an answer in half that time the connection is lost. A closed client raises
+    `ClientClosed` in every method. Invalid arguments raise `BadArgument` at the call.
     """
 
     def __init__(
@@ -123,11 +123,11 @@ class RelayClient:
     ) -> None:
         """Follow streams (`BTCUSDT@1m`) from now on, through reconnects. The answers come with the iteration.
 
-        `bars` (0 to 5,000) is how many candles of the past come first; or all that opened later than `since`, the open
-        time (Unix seconds) of the last closed candle that is known. `throttle_ms` (0 to 60,000) is how far apart states
-        of an open candle are at least; `closed_only` leaves them out.
+        First come `bars` (0 to 5,000) past candles, or all that opened later than `since`, the open time (Unix seconds)
+        of the last closed candle that is known. `throttle_ms` (0 to 60,000) is the shortest time between updates of an
+        open candle; `closed_only` leaves them out.
 
-        Does not wait for the answers and opens no connection. A stream refused is told as `Failure` and forgotten.
+        Does not wait for the answers and opens no connection. A refused stream becomes a `Failure` and is forgotten.
         Subscribing again replaces the options; what was delivered is not delivered again. Raises `BadArgument`, and
         then follows none, and `ClientClosed`.
         """
@@ -139,7 +139,7 @@ class RelayClient:
     async def unsubscribe(self, *streams: str | StreamKey) -> None:
         """Stop following streams; nothing of them comes after this returns, except the relay's confirmation.
 
-        A stream goes by every name it was asked for by. Raises `BadArgument`, and then leaves none, and `ClientClosed`.
+        Any name that was used to subscribe is valid. Raises `BadArgument`, and then leaves none, and `ClientClosed`.
         """
         self._check_open()
         self._inbox.forget(self._following.leave(list(map(parse_stream, streams))))
@@ -208,7 +208,7 @@ class RelayClient:
         return await self._http.get("instruments", _of_class(asset_class), read_instruments)
 
     async def status(self) -> dict[str, Any]:
-        """Return what the relay says about itself; keys may be missing and new ones come. Raises `ClientError`."""
+        """Return the status of the relay; keys may be missing, and new ones may come. Raises `ClientError`."""
         return await self._http.get("status", {}, read_status)
 
 

@@ -89,9 +89,9 @@ class PluginError(RelayError):
 
 
 class RequestError(RelayError):
-    """A client asked for something it cannot have.
+    """A request of a client is refused.
 
-    `code` is one of the contract's; the message names the offending value and what would be accepted. `symbol` and
+    `code` is one of the contract's; the message names the wrong value and what is accepted. `symbol` and
     `interval` are filled in where the error concerns one stream; `retry_after` (seconds) where waiting helps.
     """
 

@@ -13,10 +13,10 @@ It is one tick of the cheapest coins, and less than a digit too many or a row in
 
 
 class Candle(NamedTuple):
-    """What was traded over one interval.
+    """The prices and the volume of one interval.
 
     `time` is the open time in Unix seconds (UTC). `open`, `high`, `low` and `close` are prices in the quote currency;
-    `volume` is in units of the base, 0 where a market has none.
+    `volume` is in units of the base, 0 if a market has none.
     """
 
     time: int
@@ -52,16 +52,16 @@ def parted(candles: Sequence[Candle], last_is_closed: bool) -> tuple[Sequence[Ca
 
 
 def unreadable(time: int) -> Candle:
-    """Return what stands for a candle whose open `time` is known and whose values cannot be used: NaN in all prices.
+    """Return a candle whose open `time` is known and whose values cannot be used: all prices are NaN.
 
-    A provider's history returns it in place of a row that makes no sense: the rest is served, and this open time stays
-    unknown and is asked for again.
+    A provider's history returns it for an invalid row: the other rows are served, and this open time stays unknown and
+    is requested again.
     """
     return Candle(time, math.nan, math.nan, math.nan, math.nan)
 
 
 def is_unreadable(candle: Candle) -> bool:
-    """Say whether a candle only says that there is one."""
+    """Say whether a candle has no usable values."""
     return candle.close != candle.close
 
 
@@ -75,7 +75,7 @@ class WidenedCandle(Candle):
 
 
 def is_widened(candle: Candle) -> bool:
-    """Say whether the values of a candle contradicted each other as they were read."""
+    """Say whether high and low of a candle were widened to include open and close."""
     return isinstance(candle, WidenedCandle)
 
 
@@ -127,7 +127,7 @@ class PriceUpdate(NamedTuple):
 class Instrument(NamedTuple):
     """What a symbol denotes. `intervals` None means all of the provider's.
 
-    `status` is `trading`, or `paused` while the venue takes no trades in it; its history stays.
+    `status` is `trading`, or `paused` while it is not traded; its history is available.
     """
 
     symbol: str
@@ -139,7 +139,7 @@ class Instrument(NamedTuple):
 
 
 class OpenHours(NamedTuple):
-    """A market `opens` and `closes`, both in Unix seconds; the latter is the first moment at which it is not open."""
+    """A market `opens` and `closes`, both in Unix seconds; `closes` is the first moment at which it is not open."""
 
     opens: int
     closes: int
@@ -167,23 +167,23 @@ class Setting(NamedTuple):
 class ProviderInfo(NamedTuple):
     """Who a provider is; only what cannot be derived from the hooks it implements.
 
-    `api` is the `API_VERSION` it is written for. `needs_key` names the setting without which nothing works.
-    `streams_per_feed` bounds what one upstream connection carries; with `one_interval_per_feed` streams of different
-    intervals never share one. `feed_life_s` is how long the provider lets a connection live (the relay replaces it
-    before). A candle is looked up by history when its interval
-    ended `close_grace_s` ago and the feed has not closed it. An answer about the present is good enough for `fresh_s`.
-    One call for history is asked for at most `candles_per_call`, and `calls_at_once` of them run at the same time.
-    `history_has_open` says that an answer about the present ends with the candle that is still open, if there is one:
-    then a closed candle never shows up late, and a new subscription need not wait `close_grace_s` to be sure.
+    `api` is the `API_VERSION` that the plugin is written for. `needs_key` names the setting that is required.
+    `streams_per_feed` is the maximum number of streams of one upstream connection; with `one_interval_per_feed` streams
+    of different intervals never share one. `feed_life_s` is how long the provider lets a connection live (the relay
+    replaces it before). The relay asks history for a candle if its interval
+    ended `close_grace_s` ago and the feed has not closed it. An answer about the present is valid for `fresh_s`.
+    One call for history requests at most `candles_per_call`, and `calls_at_once` of them run at the same time.
+    `history_has_open` says that an answer about the present ends with the open candle, if there is one:
+    then a closed candle never appears late, and a new subscription need not wait `close_grace_s`.
     With `has_every_candle` each interval in which the market is open has a candle, also without trades: only an outage
-    leaves one out, and whether it was one is asked twice.
+    leaves one out, and the relay asks twice before it accepts that.
     With `is_utc_grid` every candle of up to a day opens at a multiple of its length, and longer ones on a day, in UTC:
     weeks on Monday, months on the first.
-    `candles_back` more of them, before those that are asked for, cost nothing: they are compared with what is stored.
-    Candles that a stream closed are compared with history so long after their close as `compare_after_s` says, once
-    for each of its numbers.
-    A list with fewer than `least_instruments` entries is not the whole list, nor is one without most of
-    `always_listed`, symbols that are known to be on the venue.
+    A request can include `candles_back` earlier candles at no extra cost: they are compared with the stored ones.
+    Candles that a stream closed are compared with history `compare_after_s` after their close, once for each of its
+    numbers.
+    A list with fewer than `least_instruments` entries is not complete, and neither is one without most of
+    `always_listed`, symbols that the venue always has.
     """
 
     name: str
@@ -214,8 +214,8 @@ class ProviderInfo(NamedTuple):
 class Budget(NamedTuple):
     """A limit that the provider sets: `used` of `limit` units, back to 0 at `resets_at` (Unix seconds).
 
-    Of what is left, the provider keeps `reserved` units from live streams for history; None: it does not divide it, and
-    the relay keeps a part for live streams.
+    The provider reserves `reserved` of the remaining units for history; None: it does not divide them, and the relay
+    reserves a part for live streams.
     """
 
     name: str

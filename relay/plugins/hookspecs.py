@@ -29,7 +29,7 @@ REQUIRED = ("relay_provider", "relay_stream")
 
 @hookspec(firstresult=True)
 def relay_provider() -> ProviderInfo | None:
-    """Say who you are. Pure, no I/O, the same each time. Required. Raise nothing: the plugin would not be loaded."""
+    """Describe the provider. Pure, no I/O, always the same. Required. Raise nothing: the plugin would not be loaded."""
 
 
 @hookspec(firstresult=True)
@@ -38,10 +38,10 @@ def relay_stream(
 ) -> AsyncGenerator[PriceUpdate, None] | None:
     """Yield updates of all streams on the watchlist from ONE upstream connection or polling loop. Required.
 
-    `watchlist` changes while it runs, and takes reports about its streams. Return when the upstream closes. Raise a
-    `ProviderError`, or let one of aiohttp's through, when it fails; never retry, never sleep before reconnecting, never
-    swallow `CancelledError`: the host waits, backfills, rotates and watches for silence. The connection is made with
-    `session`, by `settings`.
+    `watchlist` changes while the feed runs, and accepts reports about its streams. Return when the upstream closes.
+    Raise a `ProviderError` when it fails, or do not catch the error of aiohttp; never retry, never sleep before
+    reconnecting, never catch `CancelledError`: the host waits, backfills, rotates and watches for silence. Connect with
+    `session`, as `settings` say.
     """
 
 
@@ -58,18 +58,17 @@ def relay_candles(
     """Return candles of a stream with `start` ≤ open time < `end`, oldest first, at most `limit`. Optional.
 
     The stream is of `symbol` at `interval`. Times are Unix seconds; `limit` counts candles, 5,000 at most. With a
-    `start`: the first `limit` from it. With `start` None: the last `limit` before `end`. The candle that is still open
-    is included where the range reaches it. An empty list means: there are none. They are asked for with `session`, by
-    `settings`.
+    `start`: the first `limit` from it. With `start` None: the last `limit` before `end`. An open candle is included if
+    the range reaches it. An empty list means that there are no candles. Request them with `session`, as `settings` say.
 
-    Raise `UnknownSymbol` for a symbol that the venue has not, `RateLimited` with the seconds to wait, and other
-    `ProviderError` for what fails.
+    Raise `UnknownSymbol` for a symbol that the venue does not have, `RateLimited` with the seconds to wait, and other
+    `ProviderError` for failures.
     """
 
 
 @hookspec(firstresult=True)
 def relay_instruments(session: aiohttp.ClientSession, settings: Settings) -> Awaitable[Sequence[Instrument]] | None:
-    """Return what can be streamed now, asked with `session`, by `settings`. Raise `ProviderError` if it fails.
+    """Return all instruments, requested with `session`, as `settings` say. Raise `ProviderError` if it fails.
 
     Optional: without it any symbol is accepted when pinned to the provider.
     """
@@ -82,10 +81,10 @@ def relay_budgets(settings: Settings) -> Sequence[Budget] | None:
 
 @hookspec(firstresult=True)
 def relay_memory(memory: Memory, settings: Settings) -> None:
-    """Take `memory`, the place for what has to be known after a restart. Optional.
+    """Take `memory`, the place for data that is needed after a restart. Optional.
 
     Called once with the `settings` of the start, after `relay_provider` and before any other hook. Raise nothing: the
-    provider would go on without its past.
+    provider would continue without its memory.
     """
 
 

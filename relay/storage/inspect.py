@@ -262,7 +262,7 @@ def _connect(address: str, name: str, wait_s: float = _WAIT_S) -> sqlite3.Connec
             raise StoreError(f"database {name}: is not a database of a relay; name another file")
         if version > len(MIGRATIONS):
             raise StoreError(
-                f"database {name}: has schema version {version}, this relay knows up to {len(MIGRATIONS)};"
+                f"database {name}: has schema version {version}, this relay supports up to {len(MIGRATIONS)};"
                 " upgrade the relay"
             )
     except BaseException:

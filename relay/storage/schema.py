@@ -84,7 +84,7 @@ def _prepare(connection: sqlite3.Connection, name: str, migrations: Sequence[Seq
         reason = "is a database of another program"
         raise StoreError(f"database {name}: {reason}; name another file", f"it {reason}")
     if version > len(migrations):
-        reason = f"has schema version {version}, this relay knows up to {len(migrations)}"
+        reason = f"has schema version {version}, this relay supports up to {len(migrations)}"
         raise StoreError(f"database {name}: {reason}; upgrade the relay or name another file", f"it {reason}")
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = NORMAL")

@@ -66,11 +66,11 @@ class FeedCodec(ABC):
 
     @abstractmethod
     def decode(self, raw: str | bytes) -> Iterable[Decoded]:
-        """Return what one message says.
+        """Return the content of one message.
 
         Raises `ValueError`, `TypeError`, `LookupError`, `ArithmeticError`, `AttributeError` or `RecursionError` on
-        a message that makes no sense: it is counted and skipped. `Accepted` and `Rejected` speak of the newest
-        subscription of a stream.
+        an invalid message: it is counted and skipped. `Accepted` and `Rejected` belong to the newest subscription of a
+        stream.
         """
 
     def connect_failed(self, status: int | None) -> None:  # noqa: B027  most codecs have one address only

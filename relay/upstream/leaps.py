@@ -11,10 +11,10 @@ FAR = 5.0
 class Leaps:
     """Judges the updates of one feed, stream by stream; prices are above zero.
 
-    What leaps waits for the next update of its stream. If that one has such a price too, both are told: a crash and a
-    redenomination come one update late. If it is back where the price was before, what leapt was a mistake, and
-    `on_drop` is called with it. A candle that was to be closed by it is one that nobody closed: the relay asks history.
-    The first update of a stream is believed.
+    A price that leaps waits for the next update of its stream. If that one is near the new price, both are returned: a
+    crash and a redenomination come one update late. If it is near the earlier price, the leap was a mistake, and
+    `on_drop` is called with it. If the update would have closed a candle, that stays open, and the relay asks history.
+    The first update of a stream is accepted.
     """
 
     def __init__(self, on_drop: Callable[[PriceUpdate], None]) -> None:

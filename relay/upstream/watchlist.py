@@ -58,7 +58,7 @@ class Watchlist:
 
     @property
     def streams(self) -> tuple[StreamKey, ...]:
-        """The streams wanted now, oldest wish first."""
+        """The streams that are wanted now, oldest first."""
         return tuple(self._streams)
 
     def __contains__(self, key: object) -> bool:
@@ -68,20 +68,20 @@ class Watchlist:
         return len(self._streams)
 
     def wanted_since(self, key: StreamKey) -> int:
-        """Return the version at which a stream was added, -1 if it is not wanted: tells one wish from the next."""
+        """Return the version at which a stream was added, -1 if it is not wanted; adding it again changes it."""
         return self._streams.get(key, -1)
 
     # -- the host's side ---------------------------------------------------------------------------
 
     def add(self, key: StreamKey) -> None:
-        """Want one more stream (host only)."""
+        """Add a stream (host only)."""
         if key not in self._streams:
             self._removed.pop(key, None)
             self._streams[key] = self.version + 1
             self._wake()
 
     def remove(self, key: StreamKey) -> None:
-        """Want a stream no longer (host only)."""
+        """Remove a stream (host only)."""
         if key in self._streams:
             del self._streams[key]
             self._removed[key] = _MOST_LATE
@@ -142,7 +142,7 @@ class Watchlist:
             self._on_reject(key, self._conceal(str(reason)))
 
     def skip(self, reason: str) -> None:
-        """Report a message that made no sense and was skipped."""
+        """Report an invalid message, which was skipped."""
         self._on_skip(self._conceal(str(reason)))
 
     def closing(self, reason: str) -> None:
@@ -158,7 +158,7 @@ class Watchlist:
             self._on_expect(key, in_s, every_s)
 
     def remark(self, key: StreamKey, message: str) -> None:
-        """Report how a stream is live if that is worth saying: the message of its state `connected`; empty ends it."""
+        """Set the message of the state `connected`, to explain how a stream is live; an empty text removes it."""
         if key in self._streams:
             self._on_remark(key, self._conceal(str(message)))
 
@@ -174,7 +174,7 @@ class Watchlist:
         self._on_invalidate(key, before)
 
     def pause(self, key: StreamKey, status: str, message: str) -> None:
-        """Report that a stream rests: `status` is `market_closed` or `throttled`, `message` says until when.
+        """Report that a stream is paused: `status` is `market_closed` or `throttled`, `message` says until when.
 
         The next update of the stream, or `accept`, ends the pause. Raises `ValueError` for another status.
         """

@@ -161,7 +161,7 @@ def test_file_of_a_newer_relay_exits_2(store_command: Callable[..., Result], cha
         connection.execute("PRAGMA user_version = 99")
     result = store_command()
     assert result.exit_code == 2
-    assert "schema version 99, this relay knows up to 4; upgrade the relay" in result.output
+    assert "schema version 99, this relay supports up to 4; upgrade the relay" in result.output
 
 
 async def test_what_lies_in_the_future_is_taken_out_on_request(tmp_path: Path) -> None:
