@@ -102,11 +102,11 @@ UPGRADE, CONNECTION = (
     ("settings", "instead", "told", "logged"),
     [
         ({}, {}, "403 .* came through a proxy .* trusted_proxies", "127.0.0.1, which sent it, is not in trusted"),
-        ({}, {PROTO: ""}, "403 .* pass X-Forwarded-Proto, .* came by https, .* by http$", "127.0.0.1 is .* pass X-F"),
+        ({}, {PROTO: ""}, "403 .* pass X-Forwarded-Proto, .* uses https, .* by http$", "127.0.0.1 is .* pass X-F"),
         (
             {"trusted_proxies": TRUSTED},
             {PROTO: ""},
-            "403 .* pass X-Forwarded-Proto, .* came by https, .* by http$",
+            "403 .* pass X-Forwarded-Proto, .* uses https, .* by http$",
             "by Host '127.0.0.1:[0-9]+' and http; if 127.0.0.1 is a proxy that .* pass X-Forwarded-Proto",
         ),
         (

@@ -105,7 +105,7 @@ FAILURES = (
     "the key was refused",
     "HTTP 500",
     "HTTP 302",
-    "no JSON",
+    "not JSON",
     "RuntimeError in relay_candles",
     "Leaky refused LEAK@5m",
     "a valid token is needed",
