@@ -137,4 +137,4 @@ async def test_currency_pairs_of_the_sandbox_keep_the_hours_of_their_market(
 
 def test_the_flag_of_the_sandbox_is_for_it_only() -> None:
     result = CliRunner().invoke(main, ["serve", "--forex-always-open"])
-    assert (result.exit_code, "for --sandbox" in result.output) == (2, True)
+    assert (result.exit_code, "needs --sandbox" in result.output) == (2, True)
