@@ -137,6 +137,7 @@ class RangeWalk:
     """The walk of one request: forwards from its `start`, or backwards from its `end`, until it has enough candles."""
 
     def __init__(self, asked: HistoryRequest, began_at: float) -> None:
+        self.asked = asked
         self.source = asked.source
         self.key = asked.key
         self.is_forward = asked.start is not None
@@ -387,23 +388,27 @@ def past_of(request: RangeWalk, *, is_complete: bool) -> PastCandles:
         lost = [time for time in lost if time < open_row]
     last_is_closed = open_row is None or not rows or rows[-1].time != open_row
     spans = tuple(Span(time, next_open(request.key.interval, time)) for time in lost) if is_complete else ()
-    doubted = _doubted_of(request, sorted([*(row.time for row in rows), *lost]), last_is_closed) if is_complete else ()
+    times = sorted([*(row.time for row in rows), *lost])
+    doubted = doubted_of(request, times, last_is_closed, is_full=request.missing <= 0) if is_complete else ()
     return PastCandles(tuple(rows), last_is_closed, is_complete and not lost, unreadable=spans, doubted=doubted)
 
 
-def _doubted_of(request: RangeWalk, times: Sequence[int], last_is_closed: bool) -> tuple[Span, ...]:
+def doubted_of(request: RangeWalk, times: Sequence[int], last_is_closed: bool, *, is_full: bool) -> tuple[Span, ...]:
+    """Return where a candle may be missing from what was found of a request, as `PastCandles` names it.
+
+    `times` are the open times of all that was found; with `is_full` it is as much as was asked for.
+    """
+    # What is not over is missed by nobody.
+    over = int(request.source.clock.now()) - length_s(request.key.interval) + 1
     if not times:
-        return request.doubted(times, request.low, request.high())
+        return request.doubted(times, request.low, min(request.high(), over))
     low = request.low if request.is_forward else times[0]
     doubted = request.doubted(times, low, times[-1])
-    if request.missing > 0:
+    if not is_full:
         doubted = (*request.emptied(times), *doubted)
-    if not last_is_closed or (request.is_forward and request.missing <= 0):
+    if not last_is_closed or (request.is_forward and is_full):
         return doubted
     follows = next_open(request.key.interval, times[-1])
-    high = request.high()
-    if request.end is None:
-        if span_at(request.sure(), follows) is not None:
-            return doubted  # it stands still: what is too new to be sure of is no other matter
-        high = int(request.source.clock.now()) - length_s(request.key.interval) + 1
-    return (*doubted, *request.doubted(times, follows, high))
+    if request.end is None and span_at(request.sure(), follows) is not None:
+        return doubted  # it stands still: what is too new to be sure of is no other matter
+    return (*doubted, *request.doubted(times, follows, min(request.high(), over)))

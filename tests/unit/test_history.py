@@ -989,6 +989,28 @@ async def test_a_hole_that_only_an_answer_of_this_moment_has_is_doubted_as_well(
     assert (stored.candles, stored.known) == (past.candles, (Span(minute(597), minute(599)),))
 
 
+async def test_what_an_answer_lacks_at_its_end_is_doubted_where_each_interval_has_a_candle(bench: Bench) -> None:
+    provider = bench.provider
+
+    async def doubted(start: int | None = None, end: int | None = None) -> tuple[Span, ...]:
+        # From the provider, then from memory.
+        found = [await bench.history.text(HistoryRequest(provider, KEY, start, end, 5)) for _ in range(2)]
+        assert found[0].doubted == found[1].doubted
+        return found[0].doubted
+
+    provider.left_out = {minute(598), minute(599), minute(600)}
+    assert await doubted() == ()
+    provider.info = provider.info._replace(has_every_candle=True)
+    # Up to what is over by now; the open candle, and all that is not asked for, is missed by nobody.
+    lacked = (Span(minute(598), minute(599) + 31),)
+    assert await doubted() == await doubted(minute(595)) == await doubted(end=minute(620)) == lacked
+    assert await doubted(end=minute(597)) == await doubted(minute(594), minute(597)) == ()
+    assert await doubted(minute(601)) == ()
+    # What has stood still for so long was halted, or is away.
+    provider.now += 1200 * 60
+    assert await doubted() == ()
+
+
 async def test_whoever_takes_no_older_answer_asks_for_what_one_left_out(bench: Bench) -> None:
     bench.provider.left_out = {minute(14)}
     await bench.ask(start=minute(10), end=minute(19))
