@@ -1255,15 +1255,24 @@ async def test_what_was_given_is_no_news_of_what_the_stream_told_since(bench: Be
     assert told == []
 
 
-async def test_another_instruments_past_changes_nothing_and_is_told(bench: Bench) -> None:
+@pytest.mark.parametrize("is_same", [False, True])
+async def test_candles_that_are_far_from_few_stored_ones_are_taken_if_they_are_the_same_instruments(
+    bench: Bench, is_same: bool
+) -> None:
     news, told = back(bench), []
-    bench.history.calls.on_disagreement = lambda *what: told.append(what)
+
+    async def find_out(*what: object) -> bool:
+        told.append(what)
+        return is_same
+
+    bench.history.calls.on_disagreement = find_out
     other = [final(minute(n))._replace(open=80.0, high=82.0, low=79.0, close=81.0) for n in (17, 18, 19)]
     await bench.store.add("fake", KEY, other, Span(minute(17), minute(20)))
     await bench.ask(start=minute(17), end=minute(29))
-    assert told == [("fake", KEY, 3, 3)]
-    assert news == []
-    assert await bench.store.read("fake", KEY, minute(17), minute(20)) == other
+    assert told == [("fake", KEY, minute(19))]
+    assert [one.changed for one in news] == ([[*finals(17, 18, 19)]] if is_same else [])
+    stored = await bench.store.read("fake", KEY, minute(17), minute(30))
+    assert stored == ([*finals(*range(17, 30))] if is_same else other)
 
 
 async def test_a_candle_that_was_believed_not_to_exist_is_found(bench: Bench) -> None:
