@@ -318,19 +318,20 @@ class RangeWalk:
         wide = self.missing * self._length
         low, end = (at, min(at + wide, high)) if self.is_forward else (max(at - wide, self.low), at)
         if end <= settled:
-            windows = list(self._windows(low, end))
-            if len(windows) > 1:
+            gaps = gaps_between(self.known(), low, end)
+            windows = list(self._windows(gaps))
+            if len(windows) > 1 or (windows and windows[0].span not in gaps):
                 return windows
         return [self._piece(high)]
 
-    def _windows(self, low: int, high: int) -> Iterator[PageRequest]:
-        """Cut what is not known of a range into pages, none of which can hold too many candles.
+    def _windows(self, gaps: Iterable[Span]) -> Iterator[PageRequest]:
+        """Cut what is not known into pages, none of which can hold too many candles; one page may hold several gaps.
 
         Where nobody knows how much there is, one page after the other is asked instead: it steps over holes.
         """
         known = self.known()
         page_s = self._page * self._length
-        for gap in gaps_between(known, low, high):
+        for gap in _joined(gaps, page_s):
             is_inside = known and known[0].start <= gap.start and gap.end <= known[-1].end
             if not self._is_dense and not (is_inside and gap.end - gap.start <= page_s):
                 continue
@@ -373,6 +374,20 @@ class RangeWalk:
         self._reach = max(self._reach, 64) * 8
         limit = min((newest - start) // length + 2 + extra, self._page)
         return PageRequest(start, end, limit, self._followed_at(end), reaches_present)
+
+
+def _joined(gaps: Iterable[Span], most_s: int) -> Iterator[Span]:
+    """Join gaps, which ascend, where one page can span them: what is known between them costs no call more."""
+    joined: Span | None = None
+    for gap in gaps:
+        if joined is not None and gap.end - joined.start <= most_s:
+            joined = Span(joined.start, gap.end)
+            continue
+        if joined is not None:
+            yield joined
+        joined = gap
+    if joined is not None:
+        yield joined
 
 
 def settled_before(source: CandleSource, key: StreamKey, now: float) -> int:

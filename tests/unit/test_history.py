@@ -616,18 +616,31 @@ async def test_no_more_calls_run_at_once_than_the_provider_takes() -> None:
         assert bench.provider.most_running <= 2
 
 
-async def test_several_missing_spans_are_fetched_together() -> None:
-    async with paged(1000) as bench:
+async def test_missing_spans_that_need_several_pages_are_fetched_at_once() -> None:
+    async with paged(100) as bench:
         for n in (100, 200, 300):
-            await bench.ask(start=minute(n), end=minute(n + 50))
+            await bench.ask(start=minute(n), end=minute(n + 40))
         bench.provider.calls.clear()
-        past = await bench.ask(start=minute(100), end=minute(350))
-        assert past.candles == finals(*range(100, 351))
+        past = await bench.ask(start=minute(100), end=minute(340))
+        assert past.candles == finals(*range(100, 341))
         assert sorted(bench.provider.calls) == [
-            (minute(150) + 1, minute(200), 1000),
-            (minute(250) + 1, minute(300), 1000),
+            (minute(140) + 1, minute(200), 100),
+            (minute(240) + 1, minute(300), 100),
         ]
         assert bench.provider.most_running == 2
+
+
+async def test_missing_spans_that_one_page_can_hold_are_fetched_by_one_call() -> None:
+    async with paged(100) as bench:
+        for n in (100, 110, 120, 130, 300, 310):
+            await bench.ask(start=minute(n), end=minute(n + 5))
+        bench.provider.calls.clear()
+        past = await bench.ask(start=minute(100), end=minute(135))
+        assert past.candles == finals(*range(100, 136))
+        assert bench.provider.calls == [(minute(105) + 1, minute(130), 100)]
+        past = await bench.ask(end=minute(315), limit=16)
+        assert past.candles == finals(*range(300, 316))
+        assert len(bench.provider.calls) == 2
 
 
 async def test_pages_at_a_time_stop_where_the_market_began() -> None:
