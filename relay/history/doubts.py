@@ -22,6 +22,8 @@ EMPTY_PAUSES_S = (30.0, 300.0, 1800.0)
 """The same for a span without a row; it is believed to be empty when the answer after the last pause agrees."""
 MOST_HOLES = 4
 """An answer with more holes between its rows is of a market that is often quiet: it is looked at again as a whole."""
+MOST_LEFT_OUT = 500
+"""More candles than this before the first that is known, or after the last, are told as missing to nobody."""
 MOST_OF_STREAM = 1024
 MOST = 50_000
 
@@ -192,6 +194,11 @@ def holes_beside(times: Sequence[int], part: Span, interval: str) -> list[Span]:
     if not first:
         holes[:1] = [holes[0]] if _may_hold_one(holes[0], interval, times) else []
     return [hole for hole in holes if hole.start < hole.end]
+
+
+def is_long(start: int, end: int, interval: str) -> bool:
+    """Say whether a hole is so long that there was no candle, or none any more, rather than that some were left out."""
+    return end - start > MOST_LEFT_OUT * length_s(interval)
 
 
 def _may_hold_one(span: Span, interval: str, times: Sequence[int]) -> bool:

@@ -7,7 +7,7 @@ import asyncio
 import logging
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from relay.core.errors import StoreError
@@ -24,6 +24,10 @@ log = logging.getLogger(__name__)
 
 _MOST_STREAMS = 4096
 _MOST_GIVEN = 64
+
+
+OnDisagreement = Callable[[str, StreamKey, int], Awaitable[bool]]
+"""Finds out whether a provider's symbol still names the instrument that is known up to an open time."""
 
 
 class News(NamedTuple):
@@ -50,13 +54,12 @@ class FinalCandles:
     """Takes what answers show of what is over; `doubts` has what they leave out.
 
     By provider, `compared` counts known candles that an answer spoke of again, and `differed` those that it gave other
-    values. `on_disagreement(provider, key, compared, differing)` is called when an answer is so far off what is known
-    that it must be about something else: what is stored then stays as it is.
+    values. `on_disagreement(provider, key, until)` is asked when an answer is so far off what is known up to an open
+    time that it may be about something else; it returns whether the symbol names the same instrument as before. Where
+    it does not, nothing of the answer is taken.
     """
 
-    def __init__(
-        self, store: Store, doubts: Doubts, on_disagreement: Callable[[str, StreamKey, int, int], None]
-    ) -> None:
+    def __init__(self, store: Store, doubts: Doubts, on_disagreement: OnDisagreement) -> None:
         self.compared: Counter[str] = Counter()
         self.differed: Counter[str] = Counter()
         self._store = store
@@ -115,7 +118,10 @@ class FinalCandles:
             if (candle.time in known.rows or span_at(known.spans, candle.time) is not None)
             and next_open(key.interval, candle.time) + grace_s <= now
         ]
-        changed, found = self._judge(stream, known, again)
+        judged = await self._judge(stream, known, again)
+        if judged is None:
+            return None
+        changed, found = judged
         if changed or found:
             rows = await self._store.read(name, key, again[0].time, again[-1].time + 1)
             stored = {row.time: row for row in rows}
@@ -155,10 +161,13 @@ class FinalCandles:
                 raise result
         return News(name, key, changed, found, now) if changed or found else None
 
-    def _judge(
+    async def _judge(
         self, stream: tuple[str, StreamKey], known: KnownCandles, again: Sequence[Candle]
-    ) -> tuple[list[Candle], list[Candle]]:
-        """Count what was compared; return what is to be put right: values that changed, and candles that are new."""
+    ) -> tuple[list[Candle], list[Candle]] | None:
+        """Count what was compared; return what is to be put right: values that changed, and candles that are new.
+
+        None: it may be another instrument's.
+        """
         name, key = stream
         result = compare(known.rows, again)
         differing = len(result.changed)
@@ -174,8 +183,8 @@ class FinalCandles:
                     result.compared,
                     extra=event("past_disagrees", provider=name, stream=str(key)),
                 )
-            self._on_disagreement(name, key, result.compared, differing)
-            return [], []
+            if not await self._on_disagreement(name, key, again[-1].time):
+                return None
         if differing and self._is_first(stream, "changed"):
             log.warning(
                 "%s of %s: the provider changed candles after their close, for example at %d",

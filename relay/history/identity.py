@@ -17,8 +17,6 @@ MUCH = 0.02
 """Closes of the same candle that differ by more than this share are of different instruments."""
 JUMP = 0.3
 """A price that changes by more than this share between two candles next to each other is a reason for doubt."""
-FEWEST = 5
-"""Fewer candles that were compared are no reason for doubt, whatever they show."""
 
 _DAY_S = 86_400
 
@@ -68,11 +66,6 @@ def follows(interval: str, last: Candle, first: Candle) -> bool:
     """Say whether a provider's candle looks like the one after the last stored one, without a reason for doubt."""
     is_near = first.time - last.time < max(HOLE_S, 3 * length_s(interval))
     return is_near and abs(first.open - last.close) <= JUMP * max(first.open, last.close)
-
-
-def is_disagreement(compared: int, differing: int) -> bool:
-    """Say whether so many differences among candles that were compared are a reason for doubt."""
-    return compared >= FEWEST and 2 * differing > compared
 
 
 def longer_interval(interval: str, intervals: Sequence[str]) -> str | None:

@@ -10,14 +10,14 @@ import logging
 import math
 from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
+from typing import NamedTuple
 
 from relay.core.clock import Clock
 from relay.core.errors import StoreError
 from relay.core.model import Candle, StreamKey
-from relay.core.spans import FOREVER
 from relay.history.absences import Absences
 from relay.history.aside_candles import AsideCandles
-from relay.history.identity import follows, is_disagreement
+from relay.history.identity import follows
 from relay.history.range_walk import CandleSource
 from relay.history.symbol_check import Identity, SymbolCheck
 from relay.history.symbol_check_runs import SymbolCheckRuns
@@ -36,7 +36,15 @@ RETRY_S = (30.0, 1800.0)
 """Time until a comparison that showed nothing is made again: it doubles."""
 PACE_S = 5.0
 """Time between two checks of symbols that are back with nearly all others, if nobody asks for them."""
+SAME_S = 3600.0
+"""So long after a symbol was found to be the same, candles that are far from the stored ones are revisions of them."""
 _MOST_SETTLED = 4096
+
+
+class _Settled(NamedTuple):
+    # What of a symbol opened before an open time is of one instrument; found out at a moment of this machine's clock.
+    before: int
+    at: float
 
 
 class IdentityChecks:
@@ -65,8 +73,7 @@ class IdentityChecks:
         self._clock = clock
         self._sources: dict[str, CandleSource] = {}
         self._checks: dict[Identity, SymbolCheck] = {}
-        # Up to which open time a symbol was found to be the same.
-        self._settled: dict[Identity, int] = {}
+        self._settled: dict[Identity, _Settled] = {}
         self._aside = AsideCandles(store, clock)
         self.set_aside = self._aside.names
         self.runs = SymbolCheckRuns(
@@ -194,7 +201,8 @@ class IdentityChecks:
         Returns when what is stored before it was compared, if the two do not look like neighbours.
         """
         identity = (source.name, key.symbol)
-        if first.time <= self._settled.get(identity, -1) or not source.has_history:
+        settled = self._settled.get(identity)
+        if (settled is not None and first.time <= settled.before) or not source.has_history:
             return
         check = self._checks.get(identity)
         if check is None or check.is_faint:
@@ -206,17 +214,31 @@ class IdentityChecks:
                 self._sign(source, key, first.time)
         await self.settle(source, key)
 
-    def note_differences(self, provider: str, key: StreamKey, compared: int, differing: int) -> None:
-        """Take it that of so many stored candles that were compared with the provider's so many differ."""
-        source = self._sources.get(provider)
-        if source is not None and is_disagreement(compared, differing):
-            self._sign(source, key, FOREVER)
+    async def note_differences(self, provider: str, key: StreamKey, until: int) -> bool:
+        """Take it that stored candles up to an open time are far from the provider's, however few they are.
 
-    def _sign(self, source: CandleSource, key: StreamKey, before: int) -> None:
+        Returns whether they are the same instrument's all the same, once more of them were compared.
+        """
+        source, identity = self._sources.get(provider), (provider, key.symbol)
+        if source is None:
+            return False
+        if not self._is_same(identity, until):
+            self._sign(source, key, until + 1, is_parted=False)
+            await self.settle(source, key)
+        return self._is_same(identity, until)
+
+    def _is_same(self, identity: Identity, until: int) -> bool:
+        settled = self._settled.get(identity)
+        if settled is None or identity in self._checks:
+            return False
+        return until < settled.before and self._clock.monotonic() - settled.at < SAME_S
+
+    def _sign(self, source: CandleSource, key: StreamKey, before: int, *, is_parted: bool = True) -> None:
         if source.has_history:
             check = self._begin(source, key.symbol)
             if check.is_faint:
                 check.interval, check.before, check.retry_at = key.interval, before, 0.0
+                check.is_parted = is_parted
             self.runs.start(check)
 
     # -- who has to wait ---------------------------------------------------------------------------
@@ -261,6 +283,7 @@ class IdentityChecks:
     def _end(self, check: SymbolCheck) -> None:
         self._checks.pop(check.identity, None)
         self._settled.pop(check.identity, None)
-        self._settled[check.identity] = min(check.before, int(check.source.clock.now()))
+        before = min(check.before, int(check.source.clock.now()))
+        self._settled[check.identity] = _Settled(before, self._clock.monotonic())
         if len(self._settled) > _MOST_SETTLED:
             del self._settled[next(iter(self._settled))]

@@ -16,7 +16,7 @@ from relay.core.spans import Span, span_at
 from relay.history.answer_reach import AnswerMoments, reach_of, usable_rows
 from relay.history.doubts import Doubts
 from relay.history.fair_queue import FairQueue, QueueTurn
-from relay.history.final_candles import FinalCandles, KnownCandles, News
+from relay.history.final_candles import FinalCandles, KnownCandles, News, OnDisagreement
 from relay.history.range_walk import CandleSource, PageRequest, ProviderAnswer
 from relay.history.recent_answers import RecentAnswers
 from relay.storage.store import Store
@@ -41,15 +41,14 @@ class ProviderCalls:
 
     `ended` counts those that are over, `dropped` candles that providers sent with values that make no sense. By
     provider, `compared` counts known candles that an answer spoke of again, and `differed` those that it gave other
-    values. `on_news` gets what is new in the past once it is on its way into the store; `on_disagreement(provider, key,
-    compared, differing)` is called when an answer is so far off what is known that it must be about something else:
-    what is stored then stays as it is.
+    values. `on_news` gets what is new in the past once it is on its way into the store; `on_disagreement` is asked, as
+    `FinalCandles` does, when an answer is so far off what is known that it may be about something else.
     """
 
     def __init__(self, store: Store, clock: Clock, on_answer: OnAnswer | None = None) -> None:
         self.doubts = Doubts()
         self.on_news: Callable[[News], None] = _ignore
-        self.on_disagreement: Callable[[str, StreamKey, int, int], None] = _ignore
+        self.on_disagreement: OnDisagreement = _is_other
         self._store = store
         self._clock = clock
         self._on_answer = on_answer
@@ -214,6 +213,10 @@ class ProviderCalls:
 
 def _ignore(*_: object) -> None:
     pass
+
+
+async def _is_other(*_: object) -> bool:
+    return False
 
 
 def _candles_back(source: CandleSource, key: StreamKey, piece: PageRequest, known: KnownCandles) -> int:

@@ -137,6 +137,7 @@ class RangeWalk:
     """The walk of one request: forwards from its `start`, or backwards from its `end`, until it has enough candles."""
 
     def __init__(self, asked: HistoryRequest, began_at: float) -> None:
+        self.asked = asked
         self.source = asked.source
         self.key = asked.key
         self.is_forward = asked.start is not None
@@ -317,19 +318,20 @@ class RangeWalk:
         wide = self.missing * self._length
         low, end = (at, min(at + wide, high)) if self.is_forward else (max(at - wide, self.low), at)
         if end <= settled:
-            windows = list(self._windows(low, end))
-            if len(windows) > 1:
+            gaps = gaps_between(self.known(), low, end)
+            windows = list(self._windows(gaps))
+            if len(windows) > 1 or (windows and windows[0].span not in gaps):
                 return windows
         return [self._piece(high)]
 
-    def _windows(self, low: int, high: int) -> Iterator[PageRequest]:
-        """Cut what is not known of a range into pages, none of which can hold too many candles.
+    def _windows(self, gaps: Iterable[Span]) -> Iterator[PageRequest]:
+        """Cut what is not known into pages, none of which can hold too many candles; one page may hold several gaps.
 
         Where nobody knows how much there is, one page after the other is asked instead: it steps over holes.
         """
         known = self.known()
         page_s = self._page * self._length
-        for gap in gaps_between(known, low, high):
+        for gap in _joined(gaps, page_s):
             is_inside = known and known[0].start <= gap.start and gap.end <= known[-1].end
             if not self._is_dense and not (is_inside and gap.end - gap.start <= page_s):
                 continue
@@ -374,6 +376,20 @@ class RangeWalk:
         return PageRequest(start, end, limit, self._followed_at(end), reaches_present)
 
 
+def _joined(gaps: Iterable[Span], most_s: int) -> Iterator[Span]:
+    """Join gaps, which ascend, where one page can span them: what is known between them costs no call more."""
+    joined: Span | None = None
+    for gap in gaps:
+        if joined is not None and gap.end - joined.start <= most_s:
+            joined = Span(joined.start, gap.end)
+            continue
+        if joined is not None:
+            yield joined
+        joined = gap
+    if joined is not None:
+        yield joined
+
+
 def settled_before(source: CandleSource, key: StreamKey, now: float) -> int:
     """Return the open time from which on a candle may still be missing from the provider's answers."""
     return math.floor(now - length_s(key.interval) - source.info.close_grace_s)
@@ -387,23 +403,27 @@ def past_of(request: RangeWalk, *, is_complete: bool) -> PastCandles:
         lost = [time for time in lost if time < open_row]
     last_is_closed = open_row is None or not rows or rows[-1].time != open_row
     spans = tuple(Span(time, next_open(request.key.interval, time)) for time in lost) if is_complete else ()
-    doubted = _doubted_of(request, sorted([*(row.time for row in rows), *lost]), last_is_closed) if is_complete else ()
+    times = sorted([*(row.time for row in rows), *lost])
+    doubted = doubted_of(request, times, last_is_closed, is_full=request.missing <= 0) if is_complete else ()
     return PastCandles(tuple(rows), last_is_closed, is_complete and not lost, unreadable=spans, doubted=doubted)
 
 
-def _doubted_of(request: RangeWalk, times: Sequence[int], last_is_closed: bool) -> tuple[Span, ...]:
+def doubted_of(request: RangeWalk, times: Sequence[int], last_is_closed: bool, *, is_full: bool) -> tuple[Span, ...]:
+    """Return where a candle may be missing from what was found of a request, as `PastCandles` names it.
+
+    `times` are the open times of all that was found; with `is_full` it is as much as was asked for.
+    """
+    # What is not over is missed by nobody.
+    over = int(request.source.clock.now()) - length_s(request.key.interval) + 1
     if not times:
-        return request.doubted(times, request.low, request.high())
+        return request.doubted(times, request.low, min(request.high(), over))
     low = request.low if request.is_forward else times[0]
     doubted = request.doubted(times, low, times[-1])
-    if request.missing > 0:
+    if not is_full:
         doubted = (*request.emptied(times), *doubted)
-    if not last_is_closed or (request.is_forward and request.missing <= 0):
+    if not last_is_closed or (request.is_forward and is_full):
         return doubted
     follows = next_open(request.key.interval, times[-1])
-    high = request.high()
-    if request.end is None:
-        if span_at(request.sure(), follows) is not None:
-            return doubted  # it stands still: what is too new to be sure of is no other matter
-        high = int(request.source.clock.now()) - length_s(request.key.interval) + 1
-    return (*doubted, *request.doubted(times, follows, high))
+    if request.end is None and span_at(request.sure(), follows) is not None:
+        return doubted  # it stands still: what is too new to be sure of is no other matter
+    return (*doubted, *request.doubted(times, follows, min(request.high(), over)))

@@ -13,7 +13,7 @@ from relay.core.clock import Clock
 from relay.core.intervals import next_open
 from relay.core.model import Candle, StreamKey, is_unreadable, is_widened
 from relay.core.spans import FOREVER, Span, clip_spans, span_at
-from relay.history.doubts import Doubt
+from relay.history.doubts import Doubt, is_long
 from relay.history.identity_checks import IdentityChecks
 from relay.history.provider_calls import ProviderCall, ProviderCalls
 from relay.history.range_walk import (
@@ -23,6 +23,7 @@ from relay.history.range_walk import (
     PastCandles,
     ProviderAnswer,
     RangeWalk,
+    doubted_of,
     past_of,
 )
 from relay.history.row_turns import RowTurns
@@ -42,7 +43,7 @@ SOURCES = ("cache", "store", "provider")
 class EncodedCandles(NamedTuple):
     """Candles as clients get them; `is_current` says whether the same question would get the same answer now.
 
-    `doubted` are open times between them of which a candle may be missing.
+    `doubted` are open times of which a candle may be missing, between them or after the last.
     """
 
     chunks: Sequence[Chunk]
@@ -92,11 +93,8 @@ class HistoryService:
         if found is not None:
             return found
         past = await self.candles(asked)
-        # What comes before the first candle of all and after the last may be asked for by anybody.
-        begin = past.candles[0].time if past.candles and asked.start is not None else 0
-        ends = (begin, past.candles[-1].time) if past.candles else (0, FOREVER)
-        doubted = (*clip_spans(past.doubted, *ends), *past.unreadable)
-        return EncodedCandles((encode(past.candles),), past.last_is_closed, doubted)
+        doubted = _doubts_told(asked, [candle.time for candle in past.candles], past.doubted)
+        return EncodedCandles((encode(past.candles),), past.last_is_closed, (*doubted, *past.unreadable))
 
     async def candles(self, asked: HistoryRequest) -> PastCandles:
         """Return what is asked for.
@@ -324,11 +322,8 @@ class HistoryService:
         doubted: tuple[Span, ...] = ()
         if request.has_hearsay:
             times = [time for chunk in chunks for time in chunk.times]
-            if times:
-                low, high = times[0], times[-1]
-            doubted = request.doubted(times, low, high)
-            if times and count < request.limit:
-                doubted = (*request.emptied(times), *doubted)
+            found = doubted_of(request, times, last_is_closed, is_full=count >= request.limit)
+            doubted = _doubts_told(request.asked, times, found)
         self.served["cache" if is_remembered and stored.is_remembered else "store"] += 1
         used = [answer for answer in request.answers if answer.span.start < end]
         # What the live stream knows was adopted first.
@@ -390,6 +385,22 @@ class HistoryService:
         request.rows, request.lost = [], []
         request.rows = await self._rows(request, request.low, high)
         return past_of(request, is_complete=False)
+
+
+def _doubts_told(asked: HistoryRequest, times: Sequence[int], doubted: Sequence[Span]) -> tuple[Span, ...]:
+    """Return which of the doubts about what was found are told; `times` are the open times of all candles found.
+
+    What comes before the first candle of all may be asked for by anybody. What follows the last one counts where each
+    interval has a candle, unless there is so much that the instrument was halted or went away.
+    """
+    if not times:
+        return tuple(doubted)
+    told = clip_spans(doubted, times[0] if asked.start is not None else 0, times[-1])
+    if asked.source.info.has_every_candle:
+        tail = clip_spans(doubted, times[-1] + 1, FOREVER)
+        if tail and not is_long(tail[0].start, tail[-1].end, asked.key.interval):
+            told += tail
+    return tuple(told)
 
 
 def _known_of(answer: ProviderAnswer) -> Span:

@@ -6,17 +6,13 @@ from typing import NamedTuple
 from relay.core.intervals import first_open_after, length_s, next_open, open_time
 from relay.core.model import Candle, parted
 from relay.core.spans import FOREVER, Span, clip_spans, gaps_between, merge_spans
-from relay.history.doubts import holes_beside
+from relay.history.doubts import holes_beside, is_long
 from relay.history.range_walk import PastCandles
 from relay.protocol.client_requests import PastWanted
 from relay.streams.gaps import SeriesGap
 from relay.streams.series import Series
 
 _DAY_S = 86_400
-MOST_LEFT_OUT = 500
-"""More candles than this before the first that is known, or after the last, are told as a gap to nobody."""
-
-
 _AHEAD_S = 5
 """So far another relay, which a client comes from, may be ahead of what is the time here."""
 
@@ -162,7 +158,7 @@ def splice(
         holes = without_long_tail(series, past, holes)
         if holes and holes[0].start == begin and begin <= min(times, default=begin):
             # Nobody knows whether there was a candle before it, so that is where the provider's candles begin.
-            holes = holes[_is_long(holes[0], series) :]
+            holes = holes[is_long(*holes[0], series.key.interval) :]
         told_of = merge_spans(Span(*gap) for gap in gaps)
         gaps = sorted([*gaps, *(SeriesGap(*part) for hole in holes for part in gaps_between(told_of, *hole))])
     if not past.is_complete and not gaps and wanted.since is not None and wanted.bars is None:
@@ -205,11 +201,7 @@ def left_out(
 def without_long_tail(series: Series, past: PastCandles, holes: Sequence[SeriesGap]) -> Sequence[SeriesGap]:
     """Leave out what is long behind the answer's last candle: an instrument that was halted or away has none there."""
     is_tail = holes and past.candles and holes[-1].start > past.candles[-1].time
-    return holes[:-1] if is_tail and _is_long(holes[-1], series) else holes
-
-
-def _is_long(hole: SeriesGap, series: Series) -> bool:
-    return hole.end - hole.start > MOST_LEFT_OUT * length_s(series.key.interval)
+    return holes[:-1] if is_tail and is_long(*holes[-1], series.key.interval) else holes
 
 
 def _may_be_cut(series: Series, past: PastCandles, candles: Sequence[Candle], wanted: PastWanted, end: int) -> bool:

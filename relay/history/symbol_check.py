@@ -14,7 +14,10 @@ Identity = tuple[str, str]
 
 
 class SymbolCheck:
-    """One symbol that is being checked: what opened earlier than `before`, of one interval or of all."""
+    """One symbol that is being checked: what opened earlier than `before`, of one interval or of all.
+
+    With `is_parted` what opened later is of the later instrument, if there are two.
+    """
 
     __slots__ = (
         "absent_at",
@@ -23,6 +26,7 @@ class SymbolCheck:
         "interval",
         "is_aside",
         "is_compared",
+        "is_parted",
         "patience_ends",
         "retry_at",
         "source",
@@ -39,6 +43,7 @@ class SymbolCheck:
         self.before = FOREVER
         self.absent_at: int | None = None
         self.is_aside = False
+        self.is_parted = True
         self.verdict: Verdict | None = None
         self.is_compared = asyncio.Event()
         self.patience_ends = self.retry_at = 0.0
@@ -53,7 +58,7 @@ class SymbolCheck:
         """The open time before which all is of the earlier instrument, by the sign that was given; None if unknown."""
         if self.absent_at is not None:
             return self.absent_at
-        return self.before if self.interval is not None and self.before < FOREVER else None
+        return self.before if self.interval is not None and self.is_parted and self.before < FOREVER else None
 
     @property
     def is_faint(self) -> bool:

@@ -125,11 +125,11 @@ class Hub:
         old = subscriber.subscriptions.get(stream)
         if old is not None:
             begin = old.begins[subscriber] = min(begin, old.begins[subscriber])
-            if old.options == options:
+            if old.options == options and old.held is None:
                 return False
         self.fanout.ungroup(subscriber)
         if old is not None:
-            # What its throttle holds is the newest state, and nobody may send it later.
+            # What its throttle holds is the newest state, and comes before whatever this subscription brings.
             if old.held is not None and not options.closed_only:
                 self.fanout.send(subscriber, old.held)
             for frame, time in old.behind:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from relay.core.clock import Clock
 from relay.core.errors import ProviderError, ProviderUnavailable, RateLimited, StoreError, UnknownSymbol
-from relay.core.intervals import first_open_after, next_open
+from relay.core.intervals import first_open_after, length_s, next_open
 from relay.core.model import Candle, PriceUpdate, StreamKey, parted
 from relay.core.spans import Span
 from relay.core.trading_hours import TradingHours
@@ -62,6 +62,7 @@ class Backfill:
         self._timing = timing
         self._fills: dict[SupervisedStream, asyncio.Task[None]] = {}
         self._places = asyncio.Semaphore(AT_A_TIME)
+        self._repairing = asyncio.Semaphore(AT_A_TIME // 2)  # the other places are for what live updates wait for
         self._repair_at = clock.monotonic() + timing.repair_every_s
         self._repair: asyncio.Task[None] | None = None
         self._restating: set[asyncio.Task[None]] = set()
@@ -125,7 +126,7 @@ class Backfill:
             fill.cancel()
 
     def repair(self, streams: Mapping[StreamKey, SupervisedStream], now: float) -> None:
-        """Try, once in a while, to close the oldest gap of each stream. Call it about once a second.
+        """Try, once in a while, to close gaps of each stream, the oldest first. Call it about once a second.
 
         `streams` are those that are carried: looked at again whenever history has answered.
         """
@@ -281,26 +282,43 @@ class Backfill:
             log.warning("%s has a gap from %d to %d: %s", stream.key, gap.start, gap.end, reason, extra=about)
 
     async def _repair_all(self, streams: Mapping[StreamKey, SupervisedStream]) -> None:
-        for supervised in list(streams.values()):
-            stream = supervised.stream
-            stream.series.pass_gaps()
-            if not stream.series.gaps.left or stream.series.is_catching_up:
-                continue
-            gap = stream.series.gaps.left[0]
-            missing = Missing(gap.start, gap.end)
-            asked_at = self._provider.clock.now()
-            try:
-                # What an answer left out is in doubt, and asked for again when it is time to.
-                past, closed, _, until = await self._fetch(stream.key, missing, must_be_new=False)
-            except (ProviderError, StoreError) as error:
-                log.debug("gap of %s stays: %s", stream.key, error, extra=_about("gap_stays", stream))
-                continue
-            may_lag = self._may_lag(stream.series.market, stream.key, missing, closed, asked_at)
-            if streams.get(stream.key) is supervised and not may_lag:
-                repaired = stream.series.repair(gap, closed, until, (*past.unreadable, *past.doubted))
-                self._tell(supervised, repaired, "")
-                if gap not in stream.series.gaps.left:
-                    supervised.note(f"repaired gap {gap.start} to {gap.end}")
+        async def repair(supervised: SupervisedStream) -> None:
+            async with self._repairing:
+                if streams.get(supervised.stream.key) is supervised:
+                    await self._repair_stream(streams, supervised)
+
+        await asyncio.gather(*map(repair, streams.values()))
+
+    async def _repair_stream(self, streams: Mapping[StreamKey, SupervisedStream], supervised: SupervisedStream) -> None:
+        """Ask once for the next gap of a stream, and for the later ones that the same call of the provider can hold."""
+        stream, series = supervised.stream, supervised.stream.series
+        series.pass_gaps()
+        if not series.gaps.left or series.is_catching_up:
+            return
+        first = series.gaps.left[0]
+        # One less than a full page, after which there may be more.
+        wide = (self._provider.info.candles_per_call - 1) * length_s(stream.key.interval)
+        reach = max(first.end, first.start + wide)
+        gaps = sorted(gap for gap in series.gaps.left if first.start <= gap.start and gap.end <= reach)
+        missing = Missing(first.start, gaps[-1].end)
+        asked_at = self._provider.clock.now()
+        try:
+            # What an answer left out is in doubt, and asked for again when it is time to.
+            past, closed, _, until = await self._fetch(stream.key, missing, must_be_new=False)
+        except (ProviderError, StoreError) as error:
+            log.debug("gaps of %s stay: %s", stream.key, error, extra=_about("gap_stays", stream))
+            return
+        if streams.get(stream.key) is not supervised or self._may_lag(
+            series.market, stream.key, missing, closed, asked_at
+        ):
+            return
+        lost = (*past.unreadable, *past.doubted)
+        for gap in gaps:
+            if until is not None and gap.start >= until:
+                break
+            self._tell(supervised, series.repair(gap, closed, until, lost), "")
+            if gap not in series.gaps.left:
+                supervised.note(f"repaired gap {gap.start} to {gap.end}")
 
     # -- a past that changed -----------------------------------------------------------------------
 

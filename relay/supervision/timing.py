@@ -11,7 +11,7 @@ class FeedTiming(NamedTuple):
     history_patience_s: float = 20.0
     """Live updates wait this long for history that fails; then a gap is told and repaired later."""
     repair_every_s: float = 15.0
-    """How often the oldest gap of each stream is asked for again."""
+    """How often the oldest gaps of each stream are asked for again."""
     recheck_every_s: float = 60.0
     """The shortest time between two questions about candles that closed a while ago."""
     least_ask_pause_s: float = 30.0

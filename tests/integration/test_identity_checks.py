@@ -23,6 +23,8 @@ from relay.core.intervals import length_s
 from relay.core.model import Budget, Candle, ProviderInfo, StreamKey
 from relay.core.spans import Span
 from relay.history.identity_checks import IdentityChecks
+from relay.history.range_walk import HistoryRequest
+from relay.history.service import HistoryService
 from relay.plugins.hookspecs import hookimpl
 from relay.storage.chunks import decode, joined
 from relay.storage.inspect import overview, reading
@@ -612,17 +614,47 @@ async def test_nobody_is_asked_for_the_sake_of_a_check_while_the_budget_is_short
     assert await checked.kept() == {"LUNAUSDT": 60}
 
 
-async def test_many_differences_make_a_check_due(checked: Checked) -> None:
+UNTIL = KEPT + 3540
+"""The open time of the newest stored candle."""
+
+
+async def test_differences_make_a_check_due_of_what_was_compared(checked: Checked) -> None:
     venue = Venue(40.0, 0)
     await checked.identity_checks.start([venue])
-    checked.identity_checks.note_differences("venue", KEY, 10, 2)
-    assert checked.identity_checks.is_settled(venue, KEY)
-    checked.identity_checks.note_differences("venue", KEY, 10, 9)
-    assert not checked.identity_checks.is_settled(venue, KEY)
-    await checked.identity_checks.settle(venue, KEY)
+    # What the answer went on with says nothing of what was stored before.
+    newer = [flat(time, 40.0) for time in range(KEPT + 3600, KEPT + 7200, 60)]
+    await checked.store.add("venue", KEY, newer, Span(KEPT + 3600, KEPT + 7200))
+    assert not await checked.identity_checks.note_differences("venue", KEY, UNTIL)
     assert checked.changes == [("venue", "LUNAUSDT", None)]
     await checked.over()
     assert [one["state"] for one in checked.identity_checks.told()] == ["set_aside"]
+
+
+@pytest.mark.parametrize("price", [70.0, 5.0])
+async def test_few_candles_beside_those_asked_for_show_another_coin(checked: Checked, price: float) -> None:
+    venue = Venue(price, 0)
+    venue.info = venue.info._replace(candles_back=3)
+    await checked.identity_checks.start([venue])
+    history = HistoryService(checked.store, Clock(wall=lambda: NOW), checked.identity_checks)
+    history.calls.on_disagreement = checked.identity_checks.note_differences
+    for start in (KEPT + 3600, KEPT + 1800):
+        past = await history.candles(HistoryRequest(venue, KEY, start, KEPT + 7200, 500))
+        assert past.is_complete
+        assert {candle.close for candle in past.candles} == {price}
+    await checked.over()
+    assert [one["state"] for one in checked.identity_checks.told()] == ["set_aside"]
+    await history.close()
+
+
+async def test_few_differences_of_the_same_instrument_are_revisions(checked: Checked) -> None:
+    venue = Venue(80.0, 0)
+    await checked.identity_checks.start([venue])
+    for _ in range(2):
+        assert await checked.identity_checks.note_differences("venue", KEY, UNTIL)
+        assert venue.asked == 1
+    # That was found out of what is older.
+    assert await checked.identity_checks.note_differences("venue", KEY, UNTIL + 60)
+    assert venue.asked == 2
 
 
 async def test_file_that_cannot_be_written_leaves_everything_as_it_is(tmp_path: Path) -> None:

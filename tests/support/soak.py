@@ -643,8 +643,24 @@ class HistoryCheck:
                 wrong.append(f"has {at} closed, which is not over or never was")
             elif values not in final:
                 wrong.append(f"has {at} closed as {values}, in truth {final[0]}")
+        if body.get("complete", True) and (lacking := self._lacking(stream, query, times, began)):
+            wrong.append(f"does not say that it lacks {_listed(lacking)}")
         self.found += [Found(f"history {asked} {text}", self._moment(), tail) for text in wrong]
         return closed
+
+    def _lacking(self, stream: str, query: Mapping[str, int], times: Sequence[int], now: float) -> list[int]:
+        """Return which candles are missing between those of an answer, or after the last and over for a while."""
+        truth, start = self._truths[stream], query.get("start_time")
+        if not times and start is None:
+            return []
+        is_full = len(times) >= query["limit"]
+        end = times[-1] if is_full and start is not None else min(query.get("end_time", int(now)), int(now))
+        after, last = (times[0], times[-1]) if times else (start or 0, 0)
+        return [
+            at
+            for at in truth.times_between(after, end + 1)
+            if at not in times and (at < last or truth.ends_at(at) < now - PRESENT_S)
+        ]
 
     async def finish(self, url: str, began: float, ended: float, timeout_s: float = 60.0) -> None:
         """Demand, with the exchange well again, everything that was over by `ended`, of each stream."""

@@ -181,6 +181,29 @@ async def test_a_gap_is_repaired_once_history_answers(tmp_path: Path) -> None:
         assert told(rig) == [(0, True), (1, True), (2, True)]
 
 
+async def test_all_gaps_that_one_call_can_hold_are_repaired_by_one_question(tmp_path: Path) -> None:
+    plugin = Remembering(candles_per_call=40)
+    async with rig_of(plugin, tmp_path, IMPATIENT) as rig:
+        supervised = live(rig)
+        plugin.failure = ProviderUnavailable("down")
+        rig.hands.now = MINUTE + 60 * 100
+        for number in (number for number in range(100) if number % 3 != 2):
+            rig.hub.publish(supervised.stream, update(A, number, is_closed=True))
+            if supervised.stream.series.is_catching_up:
+                rig.backfill.start(supervised)
+                await eventually(lambda: supervised.stream.status == "connected")
+        assert len(supervised.stream.series.gaps.left) == 33
+        plugin.failure, plugin.known = None, [candle(number) for number in range(100)]
+        plugin.asked = 0
+        rig.closed.clear()
+        for number in (1, 2, 3):
+            rig.backfill.repair({A: supervised}, rig.hands.now + number * FEED_TIMING.repair_every_s)
+            await asyncio.gather(task_of("repair scripted"))
+            assert plugin.asked == number
+        assert told(rig) == [(number, True) for number in range(2, 99, 3)]
+        assert supervised.stream.series.gaps.left == []
+
+
 async def test_a_repair_that_fails_is_tried_again_after_a_while(tmp_path: Path) -> None:
     plugin = Remembering()
     async with rig_of(plugin, tmp_path, IMPATIENT) as rig:

@@ -616,18 +616,31 @@ async def test_no_more_calls_run_at_once_than_the_provider_takes() -> None:
         assert bench.provider.most_running <= 2
 
 
-async def test_several_missing_spans_are_fetched_together() -> None:
-    async with paged(1000) as bench:
+async def test_missing_spans_that_need_several_pages_are_fetched_at_once() -> None:
+    async with paged(100) as bench:
         for n in (100, 200, 300):
-            await bench.ask(start=minute(n), end=minute(n + 50))
+            await bench.ask(start=minute(n), end=minute(n + 40))
         bench.provider.calls.clear()
-        past = await bench.ask(start=minute(100), end=minute(350))
-        assert past.candles == finals(*range(100, 351))
+        past = await bench.ask(start=minute(100), end=minute(340))
+        assert past.candles == finals(*range(100, 341))
         assert sorted(bench.provider.calls) == [
-            (minute(150) + 1, minute(200), 1000),
-            (minute(250) + 1, minute(300), 1000),
+            (minute(140) + 1, minute(200), 100),
+            (minute(240) + 1, minute(300), 100),
         ]
         assert bench.provider.most_running == 2
+
+
+async def test_missing_spans_that_one_page_can_hold_are_fetched_by_one_call() -> None:
+    async with paged(100) as bench:
+        for n in (100, 110, 120, 130, 300, 310):
+            await bench.ask(start=minute(n), end=minute(n + 5))
+        bench.provider.calls.clear()
+        past = await bench.ask(start=minute(100), end=minute(135))
+        assert past.candles == finals(*range(100, 136))
+        assert bench.provider.calls == [(minute(105) + 1, minute(130), 100)]
+        past = await bench.ask(end=minute(315), limit=16)
+        assert past.candles == finals(*range(300, 316))
+        assert len(bench.provider.calls) == 2
 
 
 async def test_pages_at_a_time_stop_where_the_market_began() -> None:
@@ -989,6 +1002,28 @@ async def test_a_hole_that_only_an_answer_of_this_moment_has_is_doubted_as_well(
     assert (stored.candles, stored.known) == (past.candles, (Span(minute(597), minute(599)),))
 
 
+async def test_what_an_answer_lacks_at_its_end_is_doubted_where_each_interval_has_a_candle(bench: Bench) -> None:
+    provider = bench.provider
+
+    async def doubted(start: int | None = None, end: int | None = None) -> tuple[Span, ...]:
+        # From the provider, then from memory.
+        found = [await bench.history.text(HistoryRequest(provider, KEY, start, end, 5)) for _ in range(2)]
+        assert found[0].doubted == found[1].doubted
+        return found[0].doubted
+
+    provider.left_out = {minute(598), minute(599), minute(600)}
+    assert await doubted() == ()
+    provider.info = provider.info._replace(has_every_candle=True)
+    # Up to what is over by now; the open candle, and all that is not asked for, is missed by nobody.
+    lacked = (Span(minute(598), minute(599) + 31),)
+    assert await doubted() == await doubted(minute(595)) == await doubted(end=minute(620)) == lacked
+    assert await doubted(end=minute(597)) == await doubted(minute(594), minute(597)) == ()
+    assert await doubted(minute(601)) == ()
+    # What has stood still for so long was halted, or is away.
+    provider.now += 1200 * 60
+    assert await doubted() == ()
+
+
 async def test_whoever_takes_no_older_answer_asks_for_what_one_left_out(bench: Bench) -> None:
     bench.provider.left_out = {minute(14)}
     await bench.ask(start=minute(10), end=minute(19))
@@ -1233,15 +1268,24 @@ async def test_what_was_given_is_no_news_of_what_the_stream_told_since(bench: Be
     assert told == []
 
 
-async def test_another_instruments_past_changes_nothing_and_is_told(bench: Bench) -> None:
+@pytest.mark.parametrize("is_same", [False, True])
+async def test_candles_that_are_far_from_few_stored_ones_are_taken_if_they_are_the_same_instruments(
+    bench: Bench, is_same: bool
+) -> None:
     news, told = back(bench), []
-    bench.history.calls.on_disagreement = lambda *what: told.append(what)
+
+    async def find_out(*what: object) -> bool:
+        told.append(what)
+        return is_same
+
+    bench.history.calls.on_disagreement = find_out
     other = [final(minute(n))._replace(open=80.0, high=82.0, low=79.0, close=81.0) for n in (17, 18, 19)]
     await bench.store.add("fake", KEY, other, Span(minute(17), minute(20)))
     await bench.ask(start=minute(17), end=minute(29))
-    assert told == [("fake", KEY, 3, 3)]
-    assert news == []
-    assert await bench.store.read("fake", KEY, minute(17), minute(20)) == other
+    assert told == [("fake", KEY, minute(19))]
+    assert [one.changed for one in news] == ([[*finals(17, 18, 19)]] if is_same else [])
+    stored = await bench.store.read("fake", KEY, minute(17), minute(30))
+    assert stored == ([*finals(*range(17, 30))] if is_same else other)
 
 
 async def test_a_candle_that_was_believed_not_to_exist_is_found(bench: Bench) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import pytest
 
 from relay.core.model import Candle, PriceUpdate, StreamKey
-from relay.history.identity import UNKNOWN, Verdict, follows, is_disagreement, judge, judge_by_longer, longer_interval
+from relay.history.identity import UNKNOWN, Verdict, follows, judge, judge_by_longer, longer_interval
 from relay.streams.gaps import SeriesGap
 from relay.streams.series import Series
 
@@ -89,13 +89,6 @@ def test_neighbours(first: Candle, is_fine: bool) -> None:
 def test_holes_of_long_intervals_are_counted_in_candles() -> None:
     assert follows("1w", at(0, 80.0), at(20 * DAY, 80.0))
     assert not follows("1w", at(0, 80.0), at(21 * DAY, 80.0))
-
-
-@pytest.mark.parametrize(
-    ("compared", "differing", "is_reason"), [(10, 6, True), (10, 5, False), (4, 4, False), (0, 0, False)]
-)
-def test_disagreement(compared: int, differing: int, is_reason: bool) -> None:
-    assert is_disagreement(compared, differing) is is_reason
 
 
 # What a stream makes of it
