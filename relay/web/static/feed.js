@@ -166,9 +166,12 @@ export class Feed extends EventTarget {
 
   /** Return which stream of a symbol has its newest price, among all that are followed; undefined where none has one. */
   newestOf(symbol) {
-    return [...this.#lives.values()]
-      .filter(({ name, candles }) => split(name).symbol === symbol && candles.last)
-      .reduce((one, other) => ((one?.heardAt ?? 0) > (other.heardAt ?? 0) ? one : other), undefined);
+    let newest;
+    for (const live of this.#lives.values()) {
+      if (!live.candles.last || !live.name.startsWith(`${symbol}@`)) continue;
+      if (newest === undefined || (live.heardAt ?? 0) > (newest.heardAt ?? 0)) newest = live;
+    }
+    return newest;
   }
 
   /** Return what an instrument cost a day ago; null where that is not known, or not yet. */

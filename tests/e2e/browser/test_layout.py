@@ -30,6 +30,7 @@ FAULTS = """async () => {
       if (!apart(box(list), box(one))) found.push(`the list lies across ${one.className} after a scroll to ${top}`);
     if (list && box(list).bottom > innerHeight + 1) found.push(`the list is cut off after a scroll to ${top}`);
   }
+  if (header.offsetHeight > 90) found.push(`the header is ${header.offsetHeight} high`);
   if (box(footer).bottom > innerHeight + 1) found.push("the footer cannot be reached");
   scrollTo(0, 0);
   if (document.documentElement.scrollWidth > innerWidth) found.push("the page is too wide");
