@@ -32,7 +32,7 @@ export class Board {
   /** @type {string[]} */
   #shown = [];
   #active = "";
-  /** @type {string[] | null} Null until the reader changes something: then it holds what is on screen. */
+  /** @type {string[] | null} Null until it is opened for the first time: it begins with what is on screen. */
   #chosen;
   #isKeptOpen;
   #followed = new Map(); // by symbol: its stream, and who listens to that
@@ -72,7 +72,7 @@ export class Board {
   }
 
   get symbols() {
-    return this.#chosen ?? [...new Set(this.#shown)];
+    return this.#chosen ?? [];
   }
 
   /** Take what can be followed, by symbol. */
@@ -112,7 +112,7 @@ export class Board {
 
   /** Write what changes with time: prices, changes, states. */
   tick() {
-    if (this.isOpen) for (const row of this.#rows) this.#write(row);
+    if (this.isOpen && !document.hidden) for (const row of this.#rows) this.#write(row);
   }
 
   // -- open and closed -----------------------------------------------------------------------------------------------
@@ -175,6 +175,10 @@ export class Board {
   }
 
   #onChanged() {
+    if (this.isOpen && this.#chosen === null && this.#shown.length) {
+      this.#chosen = [...new Set(this.#shown)];
+      this.#keep();
+    }
     this.#follow();
     if (this.isOpen) this.#draw();
   }

@@ -171,6 +171,19 @@ async def test_keyboard_alone_opens_orders_shortens_and_uses_the_list_and_the_br
     await expect(page.locator("#board")).to_be_hidden()
 
 
+async def test_list_begins_with_what_is_on_screen_and_goes_its_own_way(relay: Running, open_page: OpenPage) -> None:
+    page = await open_page(f"{relay.url}/#BTCUSDT@1m,EUR/USD@1h")
+    await loaded(page, 2)
+    await page.get_by_role("button", name="Watch list", exact=True).click()
+    assert await names(page) == ["BTCUSDT", "EUR/USD"]
+    await expect(page.get_by_role("button", name="Add BTCUSDT")).to_be_hidden()
+    await page.keyboard.press("/")
+    await page.keyboard.type("ethusdt")
+    await page.keyboard.press("Enter")
+    await expect(page.get_by_role("button", name="Add ETHUSDT")).to_be_visible()
+    assert await names(page) == ["BTCUSDT", "EUR/USD"]
+
+
 async def test_pointer_adds_orders_and_shortens_the_list(relay: Running, open_page: OpenPage) -> None:
     page = await open_page(f"{relay.url}/#EUR/USD@5m")
     await loaded(page)
