@@ -26,7 +26,7 @@ class Line:
 
     async def attach(self, page: Page) -> None:
         def connect(route: WebSocketRoute) -> None:
-            server = self._route = route.connect_to_server()
+            server = route.connect_to_server()
             route.on_message(lambda text: self._pass_on(server, text))
             self._route = route
 
