@@ -93,3 +93,51 @@ async def test_a_candle_that_was_scrolled_back_to_is_revised_live(relay: StandIn
     assert [request.get("since") for request in relay.requests] == [None, shown[-2].time]
     await relay.say(relay.update(BTC, older[0]._replace(close=7.25), **revised))
     await feed.until("candle", closes=[7.25, 7.0, *closes])
+
+
+async def test_stream_of_a_list_costs_little_and_is_whole_as_soon_as_a_chart_shows_it(
+    relay: StandInRelay, feed: JsClient
+) -> None:
+    times = [START + 60 * number for number in range(5)]
+    await feed.start("follow", "BTCUSDT@1m", {"bars": 2, "throttleMs": 1000})
+    await feed.until("reset", times=times[2:3])
+    await feed.call("follow", "BTCUSDT@1m")
+    await feed.until("reset", times=times[:3])
+    await feed.call("leave", 1)
+    await relay.wait_for_requests(4)
+    asked = [
+        {name: value for name, value in request.items() if name not in ("streams", "id")} for request in relay.requests
+    ]
+    assert asked == [
+        {"action": "subscribe", "bars": 2, "throttle_ms": 1000},
+        {"action": "unsubscribe"},
+        {"action": "subscribe", "bars": 500},
+        {"action": "subscribe", "since": times[2], "throttle_ms": 1000},
+    ]
+    # What is in no chart is kept for as long as was asked for.
+    await relay.close_candle(BTC)
+    await feed.until("candle", times=times[3:4])
+    await feed.call("leave", 0)
+    await relay.wait_for_requests(5)
+    assert relay.requests[-1]["action"] == "unsubscribe"
+
+
+async def test_list_and_chart_of_one_stream_ask_for_it_once(relay: StandInRelay, feed: JsClient) -> None:
+    await feed.start("follow", "BTCUSDT@1m")
+    await feed.until("reset")
+    await feed.call("follow", "BTCUSDT@1m", {"bars": 2, "throttleMs": 1000})
+    await feed.call("leave", 1)
+    await relay.tick(BTC, 9.0)
+    await feed.until("candle")
+    assert [request["action"] for request in relay.requests] == ["subscribe"]
+
+
+async def test_chart_gets_every_update_although_a_list_has_its_stream_by_another_name(
+    relay: StandInRelay, feed: JsClient
+) -> None:
+    await feed.start("follow", "BTCUSDT@1m")
+    await feed.until("reset")
+    await feed.call("follow", "demo:BTCUSDT@1m", {"bars": 2, "throttleMs": 1000})
+    await relay.wait_for_requests(3)
+    # The relay takes the later request for one stream, whatever name that has.
+    assert [request.get("throttle_ms") for request in relay.requests] == [None, 1000, None]

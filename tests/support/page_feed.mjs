@@ -13,13 +13,16 @@ const feed = new Feed({ url, ...JSON.parse(options) });
 feed.addEventListener("connection", () => say({ type: "connection", ...feed.connection }));
 
 let live;
-function follow(name) {
-  live = feed.follow(name, ({ kind }) => {
+const followed = [];
+function follow(name, wanted) {
+  const listener = ({ kind }) => {
     const { status, text, isComplete, candles } = live;
     const times = candles.entries.filter(({ isClosed }) => isClosed).map(({ time }) => time);
     const closes = candles.entries.map(({ close }) => close);
     say({ type: kind, stream: live.name, status, text, isComplete, times, closes, gaps: candles.gaps });
-  });
+  };
+  live = feed.follow(name, listener, wanted);
+  followed.push([live, listener]);
 }
 
 feed.run().catch(({ name, message }) => process.stdout.write(`${JSON.stringify({ fault: { name, message } })}\n`));
@@ -27,6 +30,7 @@ for await (const line of readline.createInterface({ input: process.stdin })) {
   const [call, ...args] = JSON.parse(line);
   try {
     if (call === "follow") follow(...args);
+    if (call === "leave") feed.leave(...followed[args[0]]);
     if (call === "loadOlder") feed.loadOlder(live);
     process.stdout.write(`${JSON.stringify({ result: null })}\n`);
   } catch (fault) {

@@ -3,8 +3,9 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
+const { MOST_SYMBOLS, added, moved, read: readKept, removed } = await import(`${process.env.STATIC}/board_symbols.js`);
 const { Candles, averagesOf } = await import(`${process.env.STATIC}/candles.js`);
-const { DayAgo, priceAt } = await import(`${process.env.STATIC}/day.js`);
+const { DayAgo, dayOf, priceAt } = await import(`${process.env.STATIC}/day.js`);
 const { closeOf, countdown, decimalsOf, moment, onceUtc, percent, price, secondsOf, span, split, utc, zone } =
   await import(`${process.env.STATIC}/format.js`);
 const { countFor, format, parse: parseStreams, read: readStreams } = await import(`${process.env.STATIC}/layout.js`);
@@ -200,6 +201,41 @@ test("the last day of a symbol is asked for once a day, by the candles that it h
   assert.deepEqual(asked, [["X", "1h", 28]]);
   assert.equal(day.priceOf({ symbol: "Y", intervals: ["1d"] }, 86_500), null);
   assert.equal(asked.length, 1);
+});
+
+test("the last day is a hundred candles of a quarter of an hour, or what there is near to that", () => {
+  const of = (...intervals) => dayOf({ intervals });
+  assert.deepEqual(of("1m", "5m", "15m", "1h"), { interval: "15m", step: 900, count: 100 });
+  assert.deepEqual(of("1h", "5m"), { interval: "5m", step: 300, count: 292 });
+  assert.equal(of("1m", "1d"), null);
+  assert.equal(dayOf(undefined), null);
+});
+
+test("the watch list has each symbol once, and no more than it has room for", () => {
+  const list = ["A", "B"];
+  assert.deepEqual(added(list, "C"), ["A", "B", "C"]);
+  assert.equal(added(list, "B"), list);
+  const full = Array.from({ length: MOST_SYMBOLS }, (_, index) => `S${index}`);
+  assert.equal(added(full, "A"), null);
+  assert.equal(added(full, "S7"), full);
+  assert.deepEqual(removed(list, "A"), ["B"]);
+});
+
+test("a symbol of the watch list moves to another place, or to the end that is nearer", () => {
+  const list = ["A", "B", "C"];
+  const places = [-1, 0, 1, 2, 9].map((place) => moved(list, "B", place).join(""));
+  assert.deepEqual(places, ["BAC", "BAC", "ABC", "ACB", "ACB"]);
+});
+
+test("a watch list that was remembered is read, whatever became of it", () => {
+  assert.deepEqual(readKept('{"symbols":["A","EUR/USD"],"isOpen":true}'), { symbols: ["A", "EUR/USD"], isOpen: true });
+  assert.deepEqual(readKept('{"symbols":[]}'), { symbols: [], isOpen: false });
+  assert.deepEqual(readKept('{"symbols":["A",7,"A","B@1m","",null,"C"]}').symbols, ["A", "C"]);
+  const many = JSON.stringify({ symbols: Array.from({ length: 99 }, (_, index) => `S${index}`) });
+  assert.equal(readKept(many).symbols.length, MOST_SYMBOLS);
+  for (const text of [null, "", "{", "null", "[]", '"A"', "7", '{"symbols":"A"}']) {
+    assert.deepEqual(readKept(text), { symbols: null, isOpen: false }, String(text));
+  }
 });
 
 const market = prepare(

@@ -3,11 +3,12 @@
 
 import { Disconnected, Refused, RelayClient, parseStream } from "../client.js";
 import { Candles } from "./candles.js";
-import { DayAgo } from "./day.js";
+import { DAY_S, DayAgo, dayOf, priceAt } from "./day.js";
 import { decimalsOf, secondsOf, split } from "./format.js";
 import { askToken, currentToken } from "./token.js";
 
-const BARS = 500;
+// What a chart wants of a stream.
+const CHART = { bars: 500 };
 const PAGE = 1000;
 const PATIENCE_MS = 5000;
 const MOST_BACK = 15_000;
@@ -44,14 +45,22 @@ export class Live {
   hearsOfOlder = false; // the relay tells what is revised of candles from before the snapshot, too
   early = []; // such revisions that came while older candles were on their way
   askAgainAt = 0;
-  listeners = new Set();
+  listeners = new Map(); // each with what it wants: `bars`, and `throttleMs` where not every update
+  asked = {}; // of the relay: what suffices for all listeners
 
   constructor(name) {
     this.name = name;
   }
 
   tell(kind, fields = {}) {
-    for (const listener of [...this.listeners]) listener({ kind, ...fields });
+    for (const listener of [...this.listeners.keys()]) listener({ kind, ...fields });
+  }
+
+  get wanted() {
+    const all = [...this.listeners.values()];
+    const bars = Math.max(...all.map((one) => one.bars));
+    const throttleMs = Math.min(...all.map((one) => one.throttleMs ?? 0));
+    return throttleMs ? { bars, throttleMs } : { bars };
   }
 
   learnDecimals(candles) {
@@ -96,25 +105,45 @@ export class Feed extends EventTarget {
     return [...this.#lives.keys()];
   }
 
-  /** Follow a stream; `listener` is called on every change, until `leave`. */
-  follow(stream, listener) {
+  /**
+   * Follow a stream; `listener` is called on every change, until `leave`. Without `wanted` it gets what a chart shows.
+   *
+   * @param {{ bars: number, throttleMs?: number }} wanted
+   */
+  follow(stream, listener, wanted = CHART) {
     const name = parseStream(stream);
-    let live = this.#lives.get(name);
-    if (live === undefined) {
-      live = new Live(name);
-      this.#lives.set(name, live);
-      this.#client.subscribe(name, { bars: BARS });
-    }
-    live.listeners.add(listener);
+    const live = this.#lives.get(name) ?? new Live(name);
+    this.#lives.set(name, live);
+    live.listeners.set(listener, wanted);
+    this.#adapt(live);
     return live;
   }
 
   /** Stop following; the last one to leave ends the stream. */
   leave(live, listener) {
     live.listeners.delete(listener);
-    if (live.listeners.size || this.#lives.get(live.name) !== live) return;
+    if (this.#lives.get(live.name) !== live) return;
+    if (live.listeners.size) return this.#adapt(live);
     this.#lives.delete(live.name);
     this.#client.unsubscribe(live.name);
+  }
+
+  /** Ask the relay for what suffices for those who follow a stream now. */
+  #adapt(live) {
+    const { asked, wanted } = live;
+    if (asked.bars >= wanted.bars && asked.throttleMs === wanted.throttleMs) return;
+    // Of a stream that goes on the relay sends nothing again: for more of its past it is left, and followed anew.
+    if (asked.bars < wanted.bars) {
+      this.#client.unsubscribe(live.name);
+      live.isLoaded = false;
+      live.candles.reset([], true);
+    }
+    this.#subscribe(live);
+  }
+
+  #subscribe(live) {
+    live.asked = live.wanted;
+    this.#client.subscribe(live.name, live.asked);
   }
 
   /** Call the relay through its client, again after a token was entered. */
@@ -135,9 +164,24 @@ export class Feed extends EventTarget {
     return (Date.now() + this.#aheadMs) / 1000;
   }
 
+  /** Return which stream of a symbol has its newest price, among all that are followed; undefined where none has one. */
+  newestOf(symbol) {
+    let newest;
+    for (const live of this.#lives.values()) {
+      if (!live.candles.last || !live.name.startsWith(`${symbol}@`)) continue;
+      if (newest === undefined || (live.heardAt ?? 0) > (newest.heardAt ?? 0)) newest = live;
+    }
+    return newest;
+  }
+
   /** Return what an instrument cost a day ago; null where that is not known, or not yet. */
   dayAgo(instrument) {
-    return this.connection.state === "connected" ? this.#dayAgo.priceOf(instrument, this.now) : null;
+    const day = dayOf(instrument);
+    if (this.connection.state !== "connected" || day === null) return null;
+    // A stream that is followed has it already.
+    const live = this.#lives.get(`${instrument.symbol}@${day.interval}`);
+    const known = live?.isLoaded ? priceAt(live.candles.entries, this.now - DAY_S, day.step) : null;
+    return known ?? this.#dayAgo.priceOf(instrument, this.now);
   }
 
   /** Load candles back to a time; return the reason where that is too far, or an empty text. */
@@ -170,7 +214,7 @@ export class Feed extends EventTarget {
     const range = { endTime: first.time - 1, limit: PAGE };
     try {
       // A subscription has the candles of its snapshot, one that resumes has all: of those it is told what is revised.
-      if (!live.hearsOfOlder) this.#client.subscribe(live.name, { bars: BARS });
+      if (!live.hearsOfOlder) this.#subscribe(live);
       live.hearsOfOlder = true;
       const { candles } = await this.ask((client) => client.history(symbol, interval, range));
       // The candles may have been replaced meanwhile, by a snapshot for another token.
@@ -199,7 +243,7 @@ export class Feed extends EventTarget {
           // Nothing is followed any more, but history can still be had.
           if (client.isClosed) this.#client = this.#newClient(currentToken());
           await this.#wait(fault.message, fault instanceof Refused ? REFUSED_AGAIN_MS : null);
-          for (const live of this.#lives.values()) this.#client.subscribe(live.name, { bars: BARS });
+          for (const live of this.#lives.values()) this.#subscribe(live);
         } else throw fault;
       }
     }
@@ -234,7 +278,7 @@ export class Feed extends EventTarget {
     if (client !== this.#client) return;
     this.#client = this.#newClient(token);
     client.close();
-    for (const live of this.#lives.values()) this.#client.subscribe(live.name, { bars: BARS });
+    for (const live of this.#lives.values()) this.#subscribe(live);
   }
 
   #setConnection(state, text, retryAt = null) {
@@ -276,11 +320,13 @@ export class Feed extends EventTarget {
     } else if (known !== live) {
       // Another spelling of a stream that is shown already: its listeners change over.
       this.#lives.delete(live.name);
-      for (const listener of live.listeners) {
-        known.listeners.add(listener);
+      for (const [listener, wanted] of live.listeners) {
+        known.listeners.set(listener, wanted);
         listener({ kind: "renamed", live: known });
       }
-      return;
+      // The relay took the later request for both.
+      known.asked = { ...live.asked, bars: known.asked.bars };
+      return this.#adapt(known);
     }
     live.refusals = 0;
     this.#onState(live, "connected", "");
@@ -312,6 +358,8 @@ export class Feed extends EventTarget {
     }
     if (message.tsEventMs !== null) live.lagMs = Math.max(0, Date.now() + this.#aheadMs - message.tsEventMs);
     const place = live.candles.put(message);
+    // Nobody scrolls back where there is no chart.
+    if (live.asked.throttleMs) live.candles.trim(live.asked.bars);
     live.tell("candle", { time: message.candle.time, place, isMoreExact: live.decimals > decimals });
   }
 
@@ -349,7 +397,7 @@ export class Feed extends EventTarget {
     const waitMs = Math.max(retryAfterMs ?? 0, Math.min(mostMs, leastMs * 2 ** live.refusals));
     live.refusals += 1;
     setTimeout(() => {
-      if (this.#lives.get(live.name) === live) this.#client.subscribe(live.name, { bars: BARS });
+      if (this.#lives.get(live.name) === live) this.#subscribe(live);
     }, waitMs);
   }
 

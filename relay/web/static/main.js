@@ -2,6 +2,7 @@
 // The chart page: puts feed, grid, search and keys together.
 
 import { ClientError } from "../client.js";
+import { Board } from "./board.js";
 import { Feed } from "./feed.js";
 import { moment, price, span, split, zone } from "./format.js";
 import { listen } from "./keys.js";
@@ -23,6 +24,10 @@ const feed = new Feed();
 const layout = new Layout();
 const picker = new Picker((symbol, interval) => choose(symbol, interval));
 const panels = [];
+const board = new Board(feed, {
+  onPick: choose,
+  onSearch: (add) => picker.open(shownSymbols()[active], { pick: add, label: "Add a symbol to the watch list" }),
+});
 const viewer = new ViewDialog({
   onChange: (view) => panels.forEach((panel) => panel.setView(view)),
   onGo: (time) => panels[active]?.goTo(time) ?? "There is no chart yet.",
@@ -58,6 +63,7 @@ function activate(index) {
   });
   renderIntervals();
   renderSource();
+  board.setShown(shownSymbols(), active);
   for (const button of buttonsIn(byId("layouts"))) {
     button.setAttribute("aria-pressed", String(Number(button.dataset.count) === layout.count));
   }
@@ -73,8 +79,12 @@ function onSearch(panel) {
 }
 
 function openPicker() {
-  const stream = layout.streams[active];
-  picker.open(stream && split(stream).symbol);
+  picker.open(shownSymbols()[active]);
+}
+
+/** The symbols in the charts, one for each. */
+function shownSymbols() {
+  return layout.streams.slice(0, layout.count).map((stream) => split(stream).symbol);
 }
 
 function onRenamed(panel) {
@@ -198,6 +208,7 @@ function renderTrouble() {
 
 function tick() {
   for (const panel of panels) panel.tick();
+  board.tick();
   alignScales();
   const { state, text } = feed.connection;
   writeState(byId("connection"), state === "ended" ? "error" : state, CONNECTION[state]);
@@ -240,6 +251,7 @@ async function loadInstruments() {
       const list = await feed.ask((client) => client.instruments());
       instruments = new Map(list.map((instrument) => [instrument.symbol, instrument]));
       picker.setInstruments(list);
+      board.setInstruments(instruments);
       layout.fill(candidates());
       render();
       // Right after its start a relay may know no instruments yet.
@@ -298,6 +310,8 @@ function start() {
     "=": () => chart()?.zoom(1.25),
     "-": () => chart()?.zoom(0.8),
     End: () => chart()?.toEnd(),
+    w: () => board.toggle(true),
+    a: () => board.addShown(),
     v: () => viewer.open(),
     f: () => viewer.toggleFull(),
     t: () => within(document, "[data-theme-toggle]").click(),

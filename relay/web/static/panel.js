@@ -10,7 +10,7 @@ const READABLE_MS = 100;
 const OLD_MS = 60_000;
 const RECENT = 50;
 
-const STATES = {
+export const STATES = {
   connecting: "Connecting",
   connected: "Live",
   reconnecting: "Reconnecting",
@@ -273,6 +273,7 @@ function set(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }
 
-function side(change) {
+/** Return which side of nothing a change is on, for its colour. */
+export function side(change) {
   return change > 0 ? "up" : change < 0 ? "down" : "";
 }

@@ -8,6 +8,8 @@ const SHOWN = 60;
 const RECENT_KEY = "relay-recent";
 const MOST_RECENT = 8;
 
+const LABEL = "Search a symbol";
+
 /** `pick` is called with a symbol and an interval of it, or null where none was typed. */
 export class Picker {
   #dialog = byId("picker", HTMLDialogElement);
@@ -23,9 +25,10 @@ export class Picker {
   #interval = null;
   #shown = "";
   #pick;
+  #picked;
 
   constructor(pick) {
-    this.#pick = pick;
+    this.#pick = this.#picked = pick;
     this.#input.addEventListener("input", () => this.#update());
     this.#input.addEventListener("keydown", (event) => this.#onKey(event));
     this.#list.addEventListener("click", ({ target }) => {
@@ -50,9 +53,11 @@ export class Picker {
     if (this.isOpen) this.#update();
   }
 
-  /** Open; `shown` is the symbol on screen, which comes first among equals. */
-  open(shown = "") {
+  /** Open; `shown` is the symbol on screen, which comes first among equals; `pick` is called this time, for what `label` says. */
+  open(shown = "", { pick = this.#pick, label = LABEL } = {}) {
     this.#shown = shown;
+    this.#picked = pick;
+    this.#dialog.setAttribute("aria-label", label);
     this.#input.value = "";
     this.#update();
     if (!this.#dialog.open) this.#dialog.showModal();
@@ -137,9 +142,9 @@ export class Picker {
     if (instrument !== undefined && !this.#has(instrument)) return this.#activate(index);
     this.#close();
     // Who types ahead of the list is believed; the relay says if there is no such symbol.
-    if (instrument === undefined) return this.#pick(words[0], interval);
+    if (instrument === undefined) return this.#picked(words[0], interval);
     remember(instrument.symbol);
-    this.#pick(instrument.symbol, this.#interval);
+    this.#picked(instrument.symbol, this.#interval);
   }
 }
 

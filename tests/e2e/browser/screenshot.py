@@ -39,6 +39,8 @@ PICTURES = {
     "eight": Picture("/#BTCUSDT@1m,ETHUSDT@1m", 8, 1600, 900, "light", ("8",)),
     "search": Picture("/#BTCUSDT@1m", 1, 1280, 800, "dark", ("/", "u", "s", "d")),
     "help": Picture("/#BTCUSDT@1m", 1, 1280, 800, "light", ("?",)),
+    "watch-list": Picture(f"/{FOUR}", 4, 1440, 900, "light", ("w",)),
+    "phone-watch-list": Picture(f"/{FOUR}", 4, 390, 844, "dark", ("w",), is_phone=True),
     "phone": Picture("/#BTCUSDT@1m", 1, 390, 844, "light", (), is_phone=True),
     "phone-dark": Picture("/#BTCUSDT@1m,EUR/USD@1h", 2, 390, 844, "dark", (), is_phone=True),
     "phone-search": Picture("/#BTCUSDT@1m", 1, 390, 844, "dark", ("/", "e", "u", "r"), is_phone=True),

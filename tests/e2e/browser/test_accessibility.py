@@ -46,6 +46,23 @@ async def test_chart_page_has_no_serious_fault(relay: Running, open_page: OpenPa
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 390])
+async def test_watch_list_has_no_serious_fault(relay: Running, open_page: OpenPage, scheme: str, width: int) -> None:
+    page = await open_page(
+        f"{relay.url}/#BTCUSDT@1m,NOPE@1h", color_scheme=scheme, viewport={"width": width, "height": 800}
+    )
+    await page.locator(".canvas canvas").first.wait_for()
+    await page.keyboard.press("w")
+    await page.locator("#board li").get_by_text("%").wait_for()
+    await page.locator("#board li[data-state=error]").hover()
+    assert await faults(page) == []
+    for _ in range(2):
+        await page.locator("#board .remove").last.click()
+    await page.get_by_text("No symbol yet").wait_for()
+    assert await faults(page) == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
 async def test_status_page_has_no_serious_fault(relay: Running, open_page: OpenPage, scheme: str) -> None:
     client = await relay.connect()
     await client.subscribe("BTCUSDT@1s", "EUR/USD@1h")

@@ -17,6 +17,7 @@ FAULTS = """async () => {
   const header = document.querySelector("header"), main = document.querySelector("main");
   const footer = document.querySelector("footer"), bar = document.querySelector("#intervals");
   const panels = [...document.querySelectorAll(".panel")];
+  const list = document.querySelector("aside:not([hidden]) #board");
   const apart = (one, other) =>
     one.right <= other.left + 1 || other.right <= one.left + 1 ||
     one.bottom <= other.top + 1 || other.bottom <= one.top + 1;
@@ -25,7 +26,11 @@ FAULTS = """async () => {
     scrollTo(0, top);
     await new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)));
     if (Math.abs(box(header).top) > 1) found.push(`the header is at ${box(header).top} after a scroll to ${top}`);
+    for (const one of list ? [header, footer, ...panels] : [])
+      if (!apart(box(list), box(one))) found.push(`the list lies across ${one.className} after a scroll to ${top}`);
+    if (list && box(list).bottom > innerHeight + 1) found.push(`the list is cut off after a scroll to ${top}`);
   }
+  if (header.offsetHeight > 90) found.push(`the header is ${header.offsetHeight} high`);
   if (box(footer).bottom > innerHeight + 1) found.push("the footer cannot be reached");
   scrollTo(0, 0);
   if (document.documentElement.scrollWidth > innerWidth) found.push("the page is too wide");
@@ -73,6 +78,19 @@ async def test_nothing_lies_across_anything(relay: Running, open_page: OpenPage,
         for scheme in ("light", "dark"):
             await page.emulate_media(color_scheme=scheme)
             assert await faults(page) == [], (count, scheme)
+
+
+@pytest.mark.parametrize(("width", "height"), [size for size in SIZES if size[0] >= 1000] + [(1180, 480)])
+async def test_nothing_lies_across_the_watch_list(relay: Running, open_page: OpenPage, width: int, height: int) -> None:
+    page = await open_page(f"{relay.url}/#BTCUSDT@1m,EUR/USD@1h", viewport={"width": width, "height": height})
+    await loaded(page, 2)
+    await page.keyboard.press("w")
+    for count in COUNTS:
+        await page.keyboard.press(str(count))
+        await loaded(page, count)
+        assert await faults(page) == [], count
+        # Each row is as wide as the list, whatever is in it.
+        assert await page.evaluate("document.querySelector('#board ul').scrollWidth <= innerWidth - grid.offsetWidth")
 
 
 @pytest.mark.parametrize("width", [900, 1000, 1100, 390])
