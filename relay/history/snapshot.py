@@ -189,13 +189,18 @@ def left_out(
     if not doubted:
         return []
     interval, ordered = series.key.interval, sorted(times)
-    return [
-        SeriesGap(at, until)
-        for part in clip_spans(doubted, begin, end)
-        for hole in holes_beside(ordered, part, interval)
-        for start, until in series.market.open_parts(*hole, length_s(interval))
-        if (at := _open_from(interval, start, times, begin)) < until
-    ]
+    found: list[SeriesGap] = []
+    for part in clip_spans(doubted, begin, end):
+        for hole in holes_beside(ordered, part, interval):
+            for start, until in series.market.open_parts(*hole, length_s(interval)):
+                at = _open_from(interval, start, times, begin)
+                if at >= until:
+                    continue
+                # What is known of the time between two is nothing where no candle can open there.
+                if found and at == _open_from(interval, found[-1].end, times, begin):
+                    at = found.pop().start
+                found.append(SeriesGap(at, until))
+    return found
 
 
 def without_long_tail(series: Series, past: PastCandles, holes: Sequence[SeriesGap]) -> Sequence[SeriesGap]:

@@ -99,7 +99,7 @@ class Binary:
             assert found, line + (await process.communicate())[1].decode()
             yield found[1]
             process.send_signal(signal.SIGTERM)
-            async with asyncio.timeout(15):
+            async with asyncio.timeout(60):
                 _, err = await process.communicate()
             assert (process.returncode, err.decode()) == (0, "")
         finally:

@@ -12,14 +12,13 @@ from typing import Any
 import pytest
 
 from tests.conftest import StartRelay
+from tests.support import slow_machine
 from tests.support.conditions import eventually
 from tests.support.fuzzer import Fuzzer
 from tests.support.running_relay import Running, WsClient
 from tests.support.sandbox import Sandbox
 
 WORKERS = 6
-OF_A_SLOW_MACHINE = {"relay.supervision.feed", "relay.telemetry.loop_monitor"}
-"""Whose warnings a machine causes that pauses while the tests run, hostile clients or not."""
 
 
 def resident_bytes() -> int:
@@ -117,7 +116,7 @@ async def test_a_hostile_client_harms_nobody(
             print(f"  answers: {dict(answers)}")
     assert unhandled == []
     # Warnings are for operators, and a hostile client is no reason to wake one.
-    told = [one for one in caplog.records if one.name not in OF_A_SLOW_MACHINE]
+    told = [one for one in caplog.records if one.name not in slow_machine.SAID_BY]
     # But that a Host was refused is said, once a minute: an operator may have set up a proxy wrong.
     assert [one.getMessage() for one in told if getattr(one, "fields", {}).get("event") != "origin_refused"] == []
     assert more < 5_000

@@ -351,18 +351,24 @@ async def test_an_event_that_names_another_symbol_is_not_told(sandbox: Sandbox, 
 async def test_a_closing_that_cannot_be_used_comes_from_history(sandbox: Sandbox, relay_with: StartRelay) -> None:
     relay = await relay_with()
     client = await relay.connect()
-    await client.subscribe("BTCUSDT@1s")
+    await client.subscribe("BTCUSDT@1s", "ETHUSDT@1s")
     await client.update(symbol="BTCUSDT", is_closed=True)
     sandbox.binance.faults.mute("btcusdt@kline_1s")
-    last = client.closed_times[-1]
+    muted_ms = sandbox.clock.now() * 1000
+    # What was sent before it was muted came before this.
+    await client.until(lambda message: message.get("symbol") == "ETHUSDT" and (message["ts_event"] or 0) > muted_ms)
+    series = relay.hub.streams["binance", StreamKey("BTCUSDT", "1s")].series
+    assert series.last is not None
+    opened = series.last.time + series.last_is_closed
     frames = [
-        event("BTCUSDT@1s", last + 1, last + 1.5, price="99", is_closed=False),
-        event("BTCUSDT@1s", last + 1, last + 2, price="1_00"),
-        event("BTCUSDT@1s", last + 2, last + 2.5, price="99", is_closed=False),
+        event("BTCUSDT@1s", opened, opened + 0.5, price="99", is_closed=False),
+        event("BTCUSDT@1s", opened, opened + 1, price="1_00"),
+        event("BTCUSDT@1s", opened + 1, opened + 1.5, price="99", is_closed=False),
     ]
     sandbox.binance.play(frames)
-    closed = await client.update(symbol="BTCUSDT", is_closed=True)
-    assert (closed["candle"]["time"], closed["backfilled"]) == (last + 1, True)
+    while (closed := await client.update(symbol="BTCUSDT", is_closed=True))["candle"]["time"] < opened:
+        pass
+    assert (closed["candle"]["time"], closed["backfilled"]) == (opened, True)
     assert closed["candle"]["close"] not in (99.0, 100.0)
 
 

@@ -102,7 +102,7 @@ async def test_recorded_session_reaches_a_client_unchanged(captures: Path, name:
             await ws.send_json({"action": "subscribe", "streams": [f"{symbol}@1m" for symbol in symbols]})
             live: set[str] = set()
             while live != set(symbols):
-                message = await ws.receive_json(timeout=10)
+                message = await ws.receive_json(timeout=30)
                 if message["type"] == "status" and message["status"] == "connected" and "symbol" in message:
                     live.add(message["symbol"])
             playing = asyncio.create_task(play(sandbox))

@@ -8,7 +8,7 @@ import pytest
 from relay.app import RELAY_LIMITS, RelayLimits
 from relay.web.ws.route import ClientPings
 from tests.conftest import StartRelay
-from tests.support.conditions import eventually
+from tests.support.conditions import LONGEST_WAIT_S, eventually
 from tests.support.running_relay import Running
 from tests.support.sandbox import Sandbox
 
@@ -41,11 +41,11 @@ async def test_relay_pings_and_keeps_a_client_that_answers(relay_with: StartRela
     relay = await relay_with(limits=RelayLimits(pings=ClientPings(interval_s=0.1)))
     client = await relay.connect(autoping=False)
     for _ in range(3):
-        frame = await client.socket.receive(10)
+        frame = await client.socket.receive(LONGEST_WAIT_S)
         assert frame.type is aiohttp.WSMsgType.PING
         await client.socket.pong(frame.data)
     await client.ask("ping", id=1)
-    while (frame := await client.socket.receive(10)).type is aiohttp.WSMsgType.PING:
+    while (frame := await client.socket.receive(LONGEST_WAIT_S)).type is aiohttp.WSMsgType.PING:
         await client.socket.pong(frame.data)
     assert frame.type is aiohttp.WSMsgType.TEXT
 
@@ -53,8 +53,8 @@ async def test_relay_pings_and_keeps_a_client_that_answers(relay_with: StartRela
 async def test_client_that_answers_no_ping_is_dropped(relay_with: StartRelay) -> None:
     relay = await relay_with(limits=RelayLimits(pings=ClientPings(interval_s=0.1, pong_timeout_s=0.3)))
     client = await relay.connect(autoping=False)
-    assert (await client.socket.receive(10)).type is aiohttp.WSMsgType.PING
-    while (frame := await client.socket.receive(10)).type is aiohttp.WSMsgType.PING:
+    assert (await client.socket.receive(LONGEST_WAIT_S)).type is aiohttp.WSMsgType.PING
+    while (frame := await client.socket.receive(LONGEST_WAIT_S)).type is aiohttp.WSMsgType.PING:
         pass
     assert frame.type in (aiohttp.WSMsgType.CLOSED, aiohttp.WSMsgType.ERROR)
     await eventually(lambda: not relay.hub.subscribers)

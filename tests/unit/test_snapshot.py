@@ -239,6 +239,10 @@ def test_what_an_answer_lacks_behind_its_last_candle_is_a_gap_until_it_is_believ
     long = past._replace(doubted=(Span(9 * 60, 600 * 60),))
     snapshot = splice(live(promised_at=600 * 60.0), {}, long, Wanted(bars=2), names_holes=True)
     assert (snapshot.is_complete, list(snapshot.gaps)) == (False, [])
+    # Nor is it known where two answers left it out, between whose ends no candle can open.
+    twice = past._replace(doubted=(Span(9 * 60, 600 * 60 - 4), Span(600 * 60 - 1, 600 * 60 + 2)))
+    snapshot = splice(live(promised_at=601 * 60 + 1.0), {}, twice, Wanted(bars=2), names_holes=True)
+    assert (snapshot.is_complete, list(snapshot.gaps)) == (False, [])
 
 
 def test_a_candle_is_left_open_where_the_answer_about_what_was_missed_cannot_close_it() -> None:
