@@ -41,7 +41,9 @@ class RelayClient:
     it the client reconnects. Waits between attempts are `backoff_s` (least, most) with jitter, and at least what the
     relay asks for; iterating again after an error waits as well. Raises `Refused` for a token no longer valid, and
     `Disconnected` on 4001 and 4003, which closes the client. Of a `session` given, connector,
-    headers and cookies are used, and it is not closed. Redirects are never followed.
+    headers and cookies are used, and it is not closed. Redirects are never followed. With `trust_env` the client's own
+    connections go through the proxies that HTTP_PROXY, HTTPS_PROXY and NO_PROXY of the environment name, unless the
+    relay is on this machine.
 
     `timeout_s` bounds a REST request and, up to 10 s, a handshake. A connection that says nothing for `heartbeat_s`
     is asked for a sign of life, and is lost without one in half that time. A client that is closed raises
@@ -55,6 +57,7 @@ class RelayClient:
         *,
         session: aiohttp.ClientSession | None = None,
         waits_for_relay: bool = False,
+        trust_env: bool = False,
         backoff_s: tuple[float, float] = (1.0, 30.0),
         timeout_s: float = 30.0,
         heartbeat_s: float = 20.0,
@@ -66,12 +69,13 @@ class RelayClient:
         arguments.instance("session", session, aiohttp.ClientSession)
         arguments.instance("jitter", jitter, random.Random)
         arguments.flag("waits_for_relay", waits_for_relay)
+        proxies = arguments.proxies(trust_env, self.url)
         timeout_s, heartbeat_s = (
             arguments.seconds("timeout_s", timeout_s),
             arguments.seconds("heartbeat_s", heartbeat_s),
         )
         backoff = Backoff(*arguments.seconds_from_to("backoff_s", backoff_s), jitter or random.Random())
-        self._http = Http(self.url, token, session, timeout_s, heartbeat_s)
+        self._http = Http(self.url, token, session, timeout_s, heartbeat_s, proxies)
         self._following = FollowedStreams(backoff, server_ahead_s=time.time() - time.monotonic())
         self._inbox = Inbox(
             arguments.count("most_unread", most_unread), arguments.count("most_unread_bytes", most_unread_bytes)
