@@ -25,6 +25,7 @@ from relay.network.http_sessions import Redirected
 from relay.network.outward_connector import ProxyFailed
 
 # The refusal of a WebSocket comes without its body: aiohttp keeps the status and the headers.
+PROBLEM = "application/problem+json"
 _CODES = {401: Code.UNAUTHORIZED, 403: Code.FORBIDDEN, 429: Code.RATE_LIMITED, 503: Code.INTERNAL}
 
 
@@ -106,6 +107,13 @@ def translation(where: str, fault: Exception) -> ClientError:
     if isinstance(fault, TooLarge):
         return bad_reply(where, str(fault))
     if isinstance(fault, aiohttp.WSServerHandshakeError) and fault.status >= 400:
+        kind = "" if fault.headers is None else fault.headers.get("Content-Type", "")
+        if fault.status == 400 and kind.startswith(PROBLEM):
+            # Ours is a proper handshake.
+            return Unreachable(
+                f"the relay at {where} answers, but takes no WebSocket; a proxy between has to pass Upgrade and "
+                "Connection"
+            )
         return refusal(where, fault.status, fault.headers)
     # Anything else that has a status is no HTTP, or a page.
     is_answered = isinstance(fault, aiohttp.ClientResponseError)
