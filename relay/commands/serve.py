@@ -47,8 +47,8 @@ def command(
     """Serve clients until SIGINT or SIGTERM. SIGHUP reads tokens, certificates, origins, limits and the
     settings of providers again.
 
-    Settings come from flags, then RELAY_… variables, then the configuration file. Tokens and keys have no flag: other
-    users of the machine could read it.
+    Settings come from flags, then RELAY_… variables, then the configuration file. Tokens, keys and the proxy, which
+    may have a password, have no flag: other users of the machine could read it.
 
     \b
     relay serve --sandbox

@@ -59,9 +59,12 @@ def _lead(req: aiohttp.ClientRequest, proxy: OutwardProxy) -> None:
 
 
 def refuses_login(session: aiohttp.ClientSession, answer: aiohttp.ClientResponse) -> ProxyFailed | None:
-    """Return the error for an answer that asks for user and password of a proxy, None where it does not."""
+    """Return the error for an answer by which a proxy asks for user and password, None where it is no such one."""
+    # With TLS no proxy can answer.
+    if answer.status != _WANTS_LOGIN or answer.url.scheme != "http":
+        return None
     proxy = _proxy_to(session, answer.url)
-    return None if proxy is None or answer.status != _WANTS_LOGIN else ProxyFailed(_told_of(answer.status, proxy))
+    return None if proxy is None else ProxyFailed(_told_of(answer.status, proxy))
 
 
 def way_to(session: aiohttp.ClientSession, url: str | URL) -> str:

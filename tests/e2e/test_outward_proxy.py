@@ -23,6 +23,7 @@ from relay import (
     ask_rest,
     websocket_feed,
 )
+from relay.app import PROVIDERS
 from relay.client import BadArgument, RelayClient, Snapshot, Unreachable, Update
 from relay.core.errors import Flooded
 from relay.core.outward_proxies import OutwardProxies, parse_proxy
@@ -89,6 +90,10 @@ class Venue:
         async for message in socket:
             await accept_all(socket, message.json())
         return socket
+
+
+def refuse(status: int, _: object) -> web.Response:
+    return web.Response(status=status)
 
 
 @pytest.fixture
@@ -305,6 +310,24 @@ async def test_a_proxy_that_wants_a_login_and_gets_none_says_so(proxy: ConnectPr
             with pytest.raises(ProxyFailed) as caught:
                 await session.get(url)
             assert str(caught.value) == f"the proxy {proxy.url} wants a user and a password (HTTP 407)"
+
+
+@pytest.mark.parametrize("venue", ["https"], indirect=True)
+async def test_what_an_upstream_answers_in_a_tunnel_is_not_taken_for_the_proxys(session: Any, venue: Venue) -> None:
+    for status, words in ((407, "HTTP 407: why"), (403, "HTTP 403: why")):
+        venue.answer = partial(refuse, status)
+        answer = await ask_rest(session, Hosts([venue.url]), "/")
+        assert str(answer.error("why")) == words
+
+
+async def test_a_session_that_takes_the_place_of_one_that_was_closed_goes_through_the_proxy(
+    relay_with: StartRelay, proxy: ConnectProxy
+) -> None:
+    relay = await relay_with(proxy=parse_proxy(proxy.url))
+    provider = relay.app[PROVIDERS]["binance"]
+    await provider.session.close()
+    with pytest.raises(ProxyFailed, match=f"the proxy {proxy.url} wants a user"):
+        await provider.session.get("https://venue.example")
 
 
 async def test_this_machine_is_reached_without_a_proxy(session: Any, proxy: ConnectProxy) -> None:
