@@ -7,10 +7,11 @@ from typing import NamedTuple
 
 from aiohttp import web
 
-from relay.config.settings import Config, check_tables, provider_settings
+from relay.config.settings import Config, check_tables, outward_proxies, provider_settings
 from relay.core.clock import STEP_S, Clock, ProviderClock
 from relay.core.errors import ConfigError, StoreError
 from relay.core.model import PriceUpdate
+from relay.core.outward_proxies import OutwardProxies
 from relay.core.saved_value import Memory
 from relay.history.final_candles import News
 from relay.history.identity_checks import AGAIN_S, IdentityChecks
@@ -55,6 +56,7 @@ MEMORIES = web.AppKey("memories", list[Memory])
 IDENTITIES = web.AppKey("identities", IdentityChecks)
 HISTORY = web.AppKey("history", HistoryService)
 DIRECTORY = web.AppKey("directory", Directory)
+PROXIES = web.AppKey("outward_proxies", OutwardProxies)
 PROVIDERS = web.AppKey("providers", dict[str, Provider])
 SUPERVISORS = web.AppKey("supervisors", dict[str, Supervisor])
 CLOCK = web.AppKey("clock", Clock)
@@ -115,12 +117,16 @@ def build_app(
     app[ACCESS] = access
     app[REQUESTS] = requests
     app[NEWCOMERS] = idle_connections
+    app[PROXIES] = outward_proxies(config)
     app[PROVIDERS] = {
-        name: host.bind(loaded, provider_settings(config, loaded.info), ProviderClock(clock), limits.plugins)
+        name: host.bind(
+            loaded, provider_settings(config, loaded.info), ProviderClock(clock), limits.plugins, app[PROXIES]
+        )
         for name, loaded in host.loaded.items()
     }
     for provider in app[PROVIDERS].values():
         conceal_in_logs(provider.conceal)
+    conceal_in_logs(app[PROXIES].conceal)
     app.add_routes(
         [*history_route.ROUTES, *rest.ROUTES, *ws.ROUTES, *metrics.ROUTES, *contracts.ROUTES, *pages.routes()]
     )
@@ -174,7 +180,7 @@ async def _sessions(app: web.Application) -> AsyncIterator[None]:
     """One HTTP session for each provider: it reads the provider's clock from every answer."""
     app[MEMORIES] = []
     for provider in app[PROVIDERS].values():
-        provider.open(new_session(provider.clock))
+        provider.open(new_session(provider.clock, provider.proxies))
         app[MEMORIES].append(await _memory(app[STORE].documents, f"memory:{provider.name}"))
         provider.remember(app[MEMORIES][-1])
     yield

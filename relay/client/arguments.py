@@ -5,13 +5,17 @@ Each function returns the value as it is sent and raises `BadArgument`, which na
 
 import math
 import operator
+import os
 from collections.abc import Mapping
 from typing import Any, TypeVar
+
+from yarl import URL
 
 from relay.client.errors import BadArgument
 from relay.client.parsing import is_sendable
 from relay.client.resume import StreamOptions
 from relay.core.errors import RequestError
+from relay.core.outward_proxies import OutwardProxies, is_this_machine
 from relay.protocol.client_requests import BARS, CLOSED_ONLY, SINCE, THROTTLE_MS
 from relay.protocol.fields import Flag, Kind, Moment, Whole, shown
 
@@ -56,6 +60,17 @@ def text(name: str, value: object) -> str:
 def flag(name: str, value: object) -> bool:
     """Take True or False."""
     return _taken(name, value, Flag())
+
+
+def proxies(trust_env: object, url: URL) -> OutwardProxies:
+    """Return the proxies that the environment names, if it is trusted, and the relay is on another machine."""
+    found = OutwardProxies()
+    if flag("trust_env", trust_env) and not is_this_machine(url.host or ""):
+        try:
+            found.go_by(None, os.environ)
+        except ValueError as fault:
+            raise BadArgument(str(fault)) from None
+    return found
 
 
 def whole(name: str, value: object, kind: Kind[int]) -> int | None:

@@ -18,13 +18,14 @@ from typing import Any
 
 import aiohttp
 import orjson
-from yarl import URL
 
 from relay.core.errors import Code, RelayError
 from relay.network.connector import TooLarge
 from relay.network.http_sessions import Redirected
+from relay.network.outward_connector import ProxyFailed
 
 # The refusal of a WebSocket comes without its body: aiohttp keeps the status and the headers.
+PROBLEM = "application/problem+json"
 _CODES = {401: Code.UNAUTHORIZED, 403: Code.FORBIDDEN, 429: Code.RATE_LIMITED, 503: Code.INTERNAL}
 
 
@@ -80,11 +81,12 @@ class ClientClosed(ClientError):
 
 class Translated:
     """A context, to be used any number of times: whatever the network, the system or aiohttp raises within leaves it as
-    `ClientError`.
+    `ClientError`, which names the relay and the `way` to it.
     """
 
-    def __init__(self, url: URL) -> None:
+    def __init__(self, url: str, way: str = "") -> None:
         self._url = url
+        self._way = way
 
     def __enter__(self) -> None:
         pass
@@ -94,25 +96,35 @@ class Translated:
     ) -> None:
         # aiohttp documents only some of what it raises, and asserts much of connections.
         if isinstance(fault, Exception) and not isinstance(fault, ClientError):
-            raise translation(self._url, fault) from None
+            # What is wrong with a proxy names it.
+            raise translation(self._url + ("" if isinstance(fault, ProxyFailed) else self._way), fault) from None
 
 
-def translation(url: URL, fault: Exception) -> ClientError:
+def translation(where: str, fault: Exception) -> ClientError:
     """Return what a fault of the network, the system or aiohttp means."""
     if isinstance(fault, Redirected):
-        return bad_reply(url, f"{fault}: if the relay is there, use that address")
+        return bad_reply(where, f"{fault}: if the relay is there, use that address")
     if isinstance(fault, TooLarge):
-        return bad_reply(url, str(fault))
+        return bad_reply(where, str(fault))
     if isinstance(fault, aiohttp.WSServerHandshakeError) and fault.status >= 400:
-        return refusal(url, fault.status, fault.headers)
+        kind = "" if fault.headers is None else fault.headers.get("Content-Type", "")
+        if fault.status == 400 and kind.startswith(PROBLEM):
+            # Ours is a proper handshake.
+            return Unreachable(
+                f"the relay at {where} answers, but not over WebSocket; a proxy between must pass the headers Upgrade "
+                "and Connection"
+            )
+        return refusal(where, fault.status, fault.headers)
     # Anything else that has a status is no HTTP, or a page.
     is_answered = isinstance(fault, aiohttp.ClientResponseError)
-    return bad_reply(url) if is_answered else unreachable(url, fault)
+    return bad_reply(where) if is_answered else unreachable(where, fault)
 
 
-def unreachable(url: URL, fault: BaseException) -> Unreachable:
+def unreachable(where: str, fault: BaseException) -> Unreachable:
     """Say in one line and in plain words why nothing answered."""
-    if isinstance(fault, TimeoutError):
+    if isinstance(fault, ProxyFailed):
+        reason = str(fault)
+    elif isinstance(fault, TimeoutError):
         reason = "no answer in time"
     elif isinstance(fault, aiohttp.ClientConnectorCertificateError):
         reason = f"its certificate is not trusted: {getattr(fault.certificate_error, 'verify_message', '')}".rstrip(
@@ -122,7 +134,7 @@ def unreachable(url: URL, fault: BaseException) -> Unreachable:
         reason = "TLS failed; if the relay has no TLS, use an address with http://"
     elif isinstance(fault, aiohttp.ServerDisconnectedError):
         reason = "it closed the connection without an answer"
-        if url.scheme == "http":
+        if where.startswith("http:"):
             reason += "; if the relay has TLS, use an address with https://"
     elif isinstance(fault, OSError) and fault.strerror:
         # aiohttp names the address again in its message; the system's own words are shorter.
@@ -130,10 +142,10 @@ def unreachable(url: URL, fault: BaseException) -> Unreachable:
         reason = _system_words(cause)
     else:
         reason = " ".join(str(fault).split()) or type(fault).__name__
-    return Unreachable(f"no relay reached at {url}: {reason}")
+    return Unreachable(f"no relay reached at {where}: {reason}")
 
 
-def refusal(url: URL, status: int, headers: Mapping[str, str] | None, body: bytes = b"") -> Refused:
+def refusal(where: str, status: int, headers: Mapping[str, str] | None, body: bytes = b"") -> Refused:
     """Read an answer that is an error; where it has no words of its own, the status gives them."""
     problem: Any = None
     with contextlib.suppress(orjson.JSONDecodeError):
@@ -142,19 +154,19 @@ def refusal(url: URL, status: int, headers: Mapping[str, str] | None, body: byte
         problem = {}
     title = str(problem.get("title") or "")
     words = {
-        401: f"the relay at {url} needs a valid token",
-        403: f"the relay at {url} does not allow this client",
-        429: f"too many connections or requests for the relay at {url}",
-        503: f"the relay at {url} is full, starting or shutting down",
-    }.get(status, f"{url} answered with HTTP status {status}; is this the address of a relay?")
+        401: f"the relay at {where} needs a valid token",
+        403: f"the relay at {where} does not allow this client",
+        429: f"too many connections or requests for the relay at {where}",
+        503: f"the relay at {where} is full, starting or shutting down",
+    }.get(status, f"{where} answered with HTTP status {status}; is this the address of a relay?")
     detail = str(problem.get("detail") or title or words)
     code = str(problem.get("code") or _CODES.get(status, ""))
     return Refused(status, code, detail, title=title, retry_after=_seconds((headers or {}).get("Retry-After", "")))
 
 
-def bad_reply(url: URL, why: str = "is the address right?") -> BadReply:
+def bad_reply(where: str, why: str = "is the address right?") -> BadReply:
     """Say that somebody else answered, and what about the answer is wrong, or what to do."""
-    return BadReply(f"the answer from {url} is not from a relay; {why}")
+    return BadReply(f"the answer from {where} is not from a relay; {why}")
 
 
 def _seconds(text: str) -> float | None:

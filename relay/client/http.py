@@ -13,6 +13,7 @@ from yarl import URL
 from relay.client.decoding import Unreadable
 from relay.client.errors import BadArgument, ClientClosed, ClientError, Translated, bad_reply, refusal
 from relay.core.json_reading import NoJson, read_json
+from relay.core.outward_proxies import OutwardProxies
 from relay.core.version import VERSION
 from relay.network.http_sessions import MIB, Bounds, CountedSocket, open_session, read_within
 
@@ -37,11 +38,11 @@ class Ended(NamedTuple):
 class RelaySocket:
     """An open WebSocket to a relay. Whatever happens to it is told by `receive` as its end."""
 
-    def __init__(self, socket: CountedSocket, url: URL) -> None:
+    def __init__(self, socket: CountedSocket, translated: Translated) -> None:
         self._socket = socket
         socket.has_judge = True
         self._heard = 0
-        self._translated = Translated(url)
+        self._translated = translated
 
     async def receive(self, within_s: float) -> str | Ended | None:
         """Return the next text or the end; None when the time is over, or nothing of use came."""
@@ -92,13 +93,23 @@ class RelaySocket:
 
 
 class Http:
-    """Requests to one relay. Of a `session` given, connector, headers and cookies are used, and it is not closed."""
+    """Requests to one relay, through `proxies` or by the connector of a `session` that is given and stays open."""
 
     def __init__(
-        self, url: URL, token: str | None, session: aiohttp.ClientSession | None, timeout_s: float, heartbeat_s: float
+        self,
+        url: URL,
+        token: str | None,
+        session: aiohttp.ClientSession | None,
+        timeout_s: float,
+        heartbeat_s: float,
+        proxies: OutwardProxies,
     ) -> None:
         self._url = url
-        self._translated = Translated(url)
+        self._proxies = proxies
+        proxy = None if session is not None else proxies.of(url.scheme, url.host or "", url.port or 0)
+        way = "" if proxy is None else f" through the proxy {proxy}"
+        self._where = f"{url}{way}"
+        self._translated = Translated(str(url), way)
         self._timeout_s = timeout_s
         self._heartbeat_s = heartbeat_s
         self._headers = {"User-Agent": f"market-relay/{VERSION}"}
@@ -130,11 +141,11 @@ class Http:
             ):
                 body = await read_within(answer, BOUNDS)
         if answer.status >= 400:
-            raise refusal(self._url, answer.status, answer.headers, body)
+            raise refusal(self._where, answer.status, answer.headers, body)
         try:
             return read(await read_json(body))
         except (Unreadable, NoJson):
-            raise bad_reply(self._url) from None
+            raise bad_reply(self._where) from None
 
     async def upgrade(self) -> RelaySocket:
         """Open the WebSocket. Raises `ClientError`."""
@@ -149,7 +160,7 @@ class Http:
                     max_msg_size=_LARGEST_MESSAGE,
                     timeout=aiohttp.ClientWSTimeout(ws_close=2.0),
                 )
-        return RelaySocket(cast(CountedSocket, socket), self._url)
+        return RelaySocket(cast(CountedSocket, socket), self._translated)
 
     async def close(self) -> None:
         """Close the connections; those of a session given are its owner's."""
@@ -169,5 +180,5 @@ class Http:
                 yield session
             return
         if self._session is None:
-            self._session = open_session()
+            self._session = open_session(proxies=self._proxies)
         yield self._session

@@ -42,6 +42,8 @@ class RelayClient:
     long as the relay asks for; iterating again after an error waits as well. Raises `Refused` if a token is not valid
     any more, and `Disconnected` on 4001 and 4003, which closes the client. The client uses connector, headers and
     cookies of a `session` argument, and does not close it. It never follows redirects.
+    With `trust_env` its own connections use the proxies of HTTP_PROXY, HTTPS_PROXY and NO_PROXY in the environment,
+    unless the relay is on this machine.
 
     `timeout_s` limits a REST request and, up to 10 s, a handshake. If a connection is silent for `heartbeat_s`, the
     client sends a ping; without an answer in half that time the connection is lost. A closed client raises
@@ -55,6 +57,7 @@ class RelayClient:
         *,
         session: aiohttp.ClientSession | None = None,
         waits_for_relay: bool = False,
+        trust_env: bool = False,
         backoff_s: tuple[float, float] = (1.0, 30.0),
         timeout_s: float = 30.0,
         heartbeat_s: float = 20.0,
@@ -66,12 +69,13 @@ class RelayClient:
         arguments.instance("session", session, aiohttp.ClientSession)
         arguments.instance("jitter", jitter, random.Random)
         arguments.flag("waits_for_relay", waits_for_relay)
+        proxies = arguments.proxies(trust_env, self.url)
         timeout_s, heartbeat_s = (
             arguments.seconds("timeout_s", timeout_s),
             arguments.seconds("heartbeat_s", heartbeat_s),
         )
         backoff = Backoff(*arguments.seconds_from_to("backoff_s", backoff_s), jitter or random.Random())
-        self._http = Http(self.url, token, session, timeout_s, heartbeat_s)
+        self._http = Http(self.url, token, session, timeout_s, heartbeat_s, proxies)
         self._following = FollowedStreams(backoff, server_ahead_s=time.time() - time.monotonic())
         self._inbox = Inbox(
             arguments.count("most_unread", most_unread), arguments.count("most_unread_bytes", most_unread_bytes)

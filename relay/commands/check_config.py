@@ -20,6 +20,7 @@ from relay.config.settings import (
     is_loopback,
     load_config,
     masked,
+    outward_proxies,
     provider_settings,
 )
 from relay.core.errors import ConfigError
@@ -66,6 +67,7 @@ def explain(config: Config, host: PluginHost) -> Iterator[str]:
     yield f"who may     {_who(config)}"
     yield f"pages       {_origins(config)}"
     yield f"candles     {_database(config.database)}"
+    yield f"upstreams   {_way(config)}"
     for name, loaded in host.loaded.items():
         needed = loaded.info.needs_key
         lacks = bool(needed) and not settings[name].get(str(needed))
@@ -110,6 +112,11 @@ def _database(database: str) -> str:
     if not os.access(path if path.exists() else path.parent, os.W_OK):
         raise ConfigError(f"database {database!r} cannot be written")
     return f"{database} ({path.stat().st_size / 1e6:.1f} MB)" if path.exists() else f"{database} (will be created)"
+
+
+def _way(config: Config) -> str:
+    said = str(outward_proxies(config))
+    return f"through the proxy {said}" if said else "directly, through no proxy"
 
 
 def _settings(config: Config, host: PluginHost, settings: dict[str, Any]) -> Iterator[tuple[str, str, str]]:

@@ -95,7 +95,8 @@ def call(url: str, token: str | None, work: Work) -> None:
 async def _run(url: str, token: str | None, work: Work) -> None:
     with _terminations() as came:
         try:
-            async with RelayClient(url, token) as client:
+            # As with curl: whoever types a command has set the environment that it runs in.
+            async with RelayClient(url, token, trust_env=True) as client:
                 await work(client)
         except asyncio.CancelledError:
             if came:

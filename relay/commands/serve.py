@@ -13,6 +13,7 @@ import click
 from relay.commands.config_options import exit_on_relay_error, takes_settings
 from relay.commands.distribution import Distribution
 from relay.config.settings import Config, load_config
+from relay.core.outward_proxies import ALL_VARIABLES
 from relay.server.event_loop import run, without_stragglers
 from relay.server.run import serve
 from relay.telemetry.events import event
@@ -46,8 +47,8 @@ def command(
     """Serve clients until SIGINT or SIGTERM. SIGHUP reads tokens, certificates, origins, limits and the
     settings of providers again.
 
-    Settings come from flags, then RELAY_… variables, then the configuration file. Tokens and keys have no flag: other
-    users of the machine could read it.
+    Settings come from flags, then RELAY_… variables, then the configuration file. Tokens, keys and the proxy, which
+    may have a password, have no flag: other users of the machine could read it.
 
     \b
     relay serve --sandbox
@@ -123,6 +124,9 @@ def _sandboxed(config: Config, defaults: StandIns, stand_ins: StandIns) -> Confi
     for name, settings in stand_ins.items():
         tables[name] = {**defaults.get(name, {}), **tables.get(name, {}), **settings}
     dropped = set(_variables(stand_ins))
+    if not config.trust_env:
+        # Nobody needs to hear that they are not used: the stand-ins are on this machine.
+        dropped.update(ALL_VARIABLES)
     environ = {name: value for name, value in config.environ.items() if name not in dropped}
     return dataclasses.replace(config, tables=MappingProxyType(tables), environ=MappingProxyType(environ))
 

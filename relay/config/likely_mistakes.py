@@ -7,6 +7,7 @@ from relay.config.environment import OF_CLIENTS, PREFIX, is_of_a_service, names_
 from relay.config.settings import SETTINGS, Config, setting_variables
 from relay.config.tokens import SHORT
 from relay.core.model import ProviderInfo
+from relay.core.outward_proxies import given_proxies
 
 
 def likely_mistakes(config: Config, infos: Iterable[ProviderInfo]) -> Iterator[str]:
@@ -16,6 +17,12 @@ def likely_mistakes(config: Config, infos: Iterable[ProviderInfo]) -> Iterator[s
             yield (
                 f"the token of {token.name} has fewer than {SHORT} characters and can be guessed; "
                 "relay token creates a longer one"
+            )
+    if config.proxy is None and not config.trust_env:
+        for name, _ in given_proxies(config.environ).values():
+            yield (
+                f"{name} is set and not used: connections to providers go through no proxy; trust_env = true "
+                "(RELAY_TRUST_ENV) uses it, and the setting proxy (RELAY_PROXY) names another"
             )
     variables = [(setting.variable, setting.is_secret) for setting in SETTINGS.values()]
     for info in infos:

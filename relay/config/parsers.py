@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 from relay.core.hosts import parse_origin
+from relay.core.outward_proxies import OutwardProxy, parse_proxy
 from relay.core.secret import Secret, clean_secret
 
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -46,6 +47,11 @@ def host(value: Any) -> str:
 def secret(value: Any) -> Secret:
     """Take a text that nobody is to see."""
     return Secret(clean_secret(text(value)))
+
+
+def proxy(value: Any) -> OutwardProxy:
+    """Take the address of a proxy, which may hold a password."""
+    return parse_proxy(clean_secret(text(value)))
 
 
 def number(kind: type, least: float, most: float) -> Callable[[Any], Any]:

@@ -16,6 +16,7 @@ from relay.config.tokens import Tokens, parse_tokens
 from relay.core.errors import ConfigError
 from relay.core.intervals import INTERVALS
 from relay.core.model import ProviderInfo, Setting
+from relay.core.outward_proxies import OutwardProxies, OutwardProxy
 
 DEFAULT_FILE = "relay.toml"
 LOG_LEVELS = ("debug", "info", "warning", "error")
@@ -97,6 +98,21 @@ class Config:
         automatic="none: open",
         is_reloaded=True,
         is_secret=True,
+    )
+    proxy: OutwardProxy | None = _setting(  # noqa: RUF009 - it makes a field, and proxies never change
+        parsers.proxy,
+        None,
+        "HTTP proxy for connections to providers, except on this machine; SOCKS is not supported.",
+        form="http://USER:PASSWORD@HOST:PORT",
+        automatic="none",
+        is_reloaded=True,
+        is_secret=True,
+    )
+    trust_env: bool = _setting(
+        parsers.switch,
+        False,
+        "Without a proxy setting, use HTTP_PROXY and HTTPS_PROXY of the environment, except for the hosts in NO_PROXY.",
+        is_reloaded=True,
     )
     public_status: bool = _setting(parsers.switch, False, "Status and metrics need no token.", is_reloaded=True)
     allowed_origins: tuple[str, ...] = _setting(
@@ -273,10 +289,21 @@ def load_config(flags: Mapping[str, Any], environ: Mapping[str, str] | None = No
         environ=MappingProxyType(dict(environ)),
     )
     _check_exposure(config)
+    outward_proxies(config)
     if bool(config.tls_cert) != bool(config.tls_key):
         lacking, given = ("tls_key", "tls_cert") if config.tls_cert else ("tls_cert", "tls_key")
         raise ConfigError(f"{given} is set and {lacking} is not; TLS needs both")
     return config
+
+
+def outward_proxies(config: Config, proxies: OutwardProxies | None = None) -> OutwardProxies:
+    """Return the proxies by which providers are reached; those given are changed to them. Raises `ConfigError`."""
+    proxies = OutwardProxies() if proxies is None else proxies
+    try:
+        proxies.go_by(config.proxy, config.environ if config.trust_env else {})
+    except ValueError as error:
+        raise ConfigError(f"{error}; trust_env is set") from None
+    return proxies
 
 
 def _parsed(parse: Callable[[Any], Any], given: Any, where: str, *, is_secret: bool = False) -> Any:

@@ -77,7 +77,7 @@ async def compare(samples: Sequence[Sample], providers: Mapping[str, Provider], 
     found = []
     async with AsyncExitStack() as stack:
         for name in {sample.stream.provider for sample in samples} & providers.keys():
-            session = new_session(providers[name].clock)
+            session = new_session(providers[name].clock, providers[name].proxies)
             stack.push_async_callback(session.close)
             providers[name].open(session)
         for sample in samples:

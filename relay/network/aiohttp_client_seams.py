@@ -12,7 +12,9 @@ from typing import Any, NamedTuple, cast
 
 import aiohttp
 
+from relay.core.outward_proxies import OutwardProxies
 from relay.network.connector import Line, line_of
+from relay.network.outward_connector import OutwardConnector
 from relay.network.read_slices import HeldTransport
 
 try:
@@ -152,9 +154,9 @@ class LinedSocket(aiohttp.ClientWebSocketResponse):
         self.line = None if connection is None else line_of(connection.transport)
 
 
-def new_connector() -> aiohttp.TCPConnector:
-    """Return what opens connections with lines for one session."""
-    connector = aiohttp.TCPConnector()
+def new_connector(proxies: OutwardProxies) -> OutwardConnector:
+    """Return what opens connections with lines for one session, through proxies where there are some."""
+    connector = OutwardConnector(proxies)
     if has_lines():
         connector._factory = partial(LinedEnd, loop=asyncio.get_running_loop())  # type: ignore[assignment]
     return connector

@@ -1,8 +1,8 @@
 """The one place where HTTP sessions are made: nothing is followed, nothing is remembered, every answer has a bound.
 
 A session from here follows no redirect, for a WebSocket neither, since the other host would get the key. It keeps no
-cookies, and reads no proxy and no password from the environment or from `~/.netrc`. Its connections are those of
-`connector`.
+cookies, and reads nothing of the environment and of `~/.netrc`. Its connections are those of `connector`, and
+go through the proxies that it is given.
 """
 
 import asyncio
@@ -13,9 +13,11 @@ from typing import Any, NamedTuple
 import aiohttp
 from yarl import URL
 
+from relay.core.outward_proxies import OutwardProxies
 from relay.core.version import VERSION
 from relay.network.aiohttp_client_seams import LinedResponse, LinedSocket, fill_body, new_connector
 from relay.network.connector import ANSWER_BYTES, TooLarge, line_of
+from relay.network.outward_connector import refuses_login
 
 MIB = 1 << 20
 _PART = MIB // 4
@@ -109,12 +111,14 @@ def open_session(
     timeout: aiohttp.ClientTimeout | None = None,
     on_headers: Callable[[Mapping[str, str]], None] | None = None,
     like: aiohttp.ClientSession | None = None,
+    proxies: OutwardProxies | None = None,
 ) -> aiohttp.ClientSession:
     """Return a session; whoever asked for it closes it.
 
-    `on_headers` is called with the headers of each answer. Of a session that it shall be `like`, the connector, the
-    headers and the cookies are used, and left to their owner; what comes on its connections has the same bounds, unless
-    its connector makes other ends of connections than aiohttp does. Raises RuntimeError when that one is closed.
+    `on_headers` is called with the headers of each answer. Connections go through `proxies`. Of a session that it shall
+    be `like`, the connector, the headers and the cookies are used, and left to their owner; what comes on its
+    connections has the same bounds, unless its connector makes other ends of connections than aiohttp does. Raises
+    RuntimeError when that one is closed.
     """
     if like is not None and like.closed:
         raise RuntimeError("the session given is closed")
@@ -122,6 +126,7 @@ def open_session(
     # The first before one is followed; the other for those that are not, such as 300.
     trace.on_request_redirect.append(_refuse_redirect)
     trace.on_request_end.append(_refuse_redirect)
+    trace.on_request_end.append(_refuse_login)
     if on_headers is not None:
 
         async def pass_on(session: object, context: object, params: aiohttp.TraceRequestEndParams) -> None:
@@ -132,7 +137,7 @@ def open_session(
         timeout=timeout,
         headers={"User-Agent": f"market-relay/{VERSION}"} if like is None else like.headers,
         cookie_jar=aiohttp.DummyCookieJar() if like is None else like.cookie_jar,
-        connector=new_connector() if like is None else like.connector,
+        connector=new_connector(proxies or OutwardProxies()) if like is None else like.connector,
         connector_owner=like is None,
         response_class=BoundedResponse,
         ws_response_class=CountedSocket,
@@ -148,6 +153,12 @@ async def _refuse_redirect(
     if 300 <= answer.status < 400 and location:
         answer.close()
         raise Redirected(answer.status, _host_of(location, answer.url))
+
+
+async def _refuse_login(session: aiohttp.ClientSession, context: object, params: aiohttp.TraceRequestEndParams) -> None:
+    if (failure := refuses_login(session, params.response)) is not None:
+        params.response.close()
+        raise failure
 
 
 async def read_within(answer: aiohttp.ClientResponse, bounds: Bounds) -> bytes:

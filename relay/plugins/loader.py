@@ -11,6 +11,7 @@ import pluggy
 from relay.core.clock import ProviderClock
 from relay.core.errors import PluginError
 from relay.core.model import ProviderInfo, Setting
+from relay.core.outward_proxies import OutwardProxies
 from relay.plugins import discovery, hookspecs
 from relay.plugins.cancellation import PLUGIN_TIMING, PluginTiming, let_go
 from relay.plugins.declarations import fault_of_info
@@ -194,6 +195,7 @@ class PluginHost:
         settings: Mapping[str, Any],
         clock: ProviderClock,
         timing: PluginTiming = PLUGIN_TIMING,
+        proxies: OutwardProxies | None = None,
     ) -> "Provider":
         """Return the provider with its hooks bound to it alone."""
         hooks = {
@@ -201,7 +203,7 @@ class PluginHost:
             for spec in hookspecs.HOOKS
             if spec is not hookspecs.relay_provider and self.implements(loaded.plugin, spec.__name__)
         }
-        return Provider(loaded, hooks, settings, clock, timing)
+        return Provider(loaded, hooks, settings, clock, timing, proxies)
 
 
 def _itself(plugin: object) -> object:

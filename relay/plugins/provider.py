@@ -23,6 +23,7 @@ from relay.core.errors import (
     UnknownSymbol,
 )
 from relay.core.model import Budget, Candle, Instrument, OpenHours, PriceUpdate, ProviderInfo, StreamKey
+from relay.core.outward_proxies import OutwardProxies
 from relay.core.saved_value import Memory
 from relay.core.secret import pattern_of, texts_of
 from relay.core.trading_hours import TradingHours
@@ -64,7 +65,7 @@ class Loaded(NamedTuple):
     version: str
 
 
-def new_session(clock: ProviderClock) -> aiohttp.ClientSession:
+def new_session(clock: ProviderClock, proxies: OutwardProxies | None = None) -> aiohttp.ClientSession:
     """Return an HTTP session for one provider, which reads the provider's clock from every answer."""
 
     def read(headers: Mapping[str, str]) -> None:
@@ -72,7 +73,7 @@ def new_session(clock: ProviderClock) -> aiohttp.ClientSession:
             stamp = parsedate_to_datetime(headers.get("Date", ""))
             clock.observe(stamp.replace(tzinfo=stamp.tzinfo or UTC).timestamp())
 
-    return open_session(timeout=SESSION_TIMEOUT, on_headers=read)
+    return open_session(timeout=SESSION_TIMEOUT, on_headers=read, proxies=proxies)
 
 
 class Provider:
@@ -88,12 +89,14 @@ class Provider:
         settings: Mapping[str, Any],
         clock: ProviderClock,
         timing: PluginTiming = PLUGIN_TIMING,
+        proxies: OutwardProxies | None = None,
     ) -> None:
         self.info = loaded.info
         self.name = loaded.info.name
         self.source = loaded.source
         self.settings = settings
         self.clock = clock
+        self.proxies = proxies or OutwardProxies()
         self._timing = timing
         self.border = CandleValidator(loaded.info)
         self.has_history = "relay_candles" in hooks
@@ -167,7 +170,7 @@ class Provider:
                 self.name,
                 extra=event("session_closed", provider=self.name),
             )
-            self._session = new_session(self.clock)
+            self._session = new_session(self.clock, self.proxies)
         return self._session
 
     async def end_feed(self, task: asyncio.Task[Any]) -> None:
@@ -181,8 +184,8 @@ class Provider:
         self.killed += 1
 
     def conceal(self, text: str) -> str:
-        """Return a text of the plugin's without the provider's secrets, whichever way it spells them."""
-        told = self._secret.sub("***", text[:_MOST_TOLD])
+        """Return a text without secrets of the provider and of proxies, whichever way it spells them."""
+        told = self.proxies.conceal(self._secret.sub("***", text[:_MOST_TOLD]))
         # A secret may be cut in two there.
         return told if len(text) <= _MOST_TOLD else f"{told[:-_LONGEST_SPELLING]} …"
 

@@ -7,9 +7,9 @@ from typing import Any
 
 from aiohttp import web
 
-from relay.app import DIRECTORY, PROVIDERS, SUPERVISORS
+from relay.app import DIRECTORY, PROVIDERS, PROXIES, SUPERVISORS
 from relay.config.likely_mistakes import likely_mistakes
-from relay.config.settings import SETTINGS, Config, provider_settings
+from relay.config.settings import SETTINGS, Config, outward_proxies, provider_settings
 from relay.core.errors import ConfigError
 from relay.server.tls import Tls
 from relay.telemetry.events import event
@@ -28,6 +28,12 @@ def warn_of_likely_mistakes(config: Config, app: web.Application, before: Config
     for mistake in likely_mistakes(config, infos):
         if mistake not in known:
             log.warning("%s", mistake, extra=event("config_mistake"))
+
+
+def tell_proxies(app: web.Application) -> None:
+    """Log which proxies lead to the providers, if any do."""
+    if said := str(app[PROXIES]):
+        log.info("connections to providers go through the proxy %s", said, extra=event("proxy_used", proxy=said))
 
 
 class Reload:
@@ -58,9 +64,12 @@ class Reload:
             return
         self._warn_of_the_rest(config)
         warn_of_likely_mistakes(config, self._app, self._config)
+        way = (self._config.proxy, self._config.trust_env)
         self._config = config
         self._take_over(config)
         self._reconfigure(settings)
+        if way != (config.proxy, config.trust_env):
+            self._change_way(config)
 
     def _check(self, config: Config) -> None:
         if self._config.read_from and not config.read_from:
@@ -110,11 +119,21 @@ class Reload:
             provider = self._app[PROVIDERS][name]
             keys = sorted(key for key in settings if settings[key] != provider.settings.get(key))
             provider.reconfigure(settings)
-            self._app[DIRECTORY].ask_anew(name)
-            self._app[SUPERVISORS][name].renew()
+            self._renew(name)
             log.info(
                 "provider %s has new settings: %s",
                 name,
                 ", ".join(keys),
                 extra=event("provider_reconfigured", provider=name, settings=keys),
             )
+
+    def _change_way(self, config: Config) -> None:
+        """Reach all providers by other proxies, or without."""
+        outward_proxies(config, self._app[PROXIES])
+        tell_proxies(self._app)
+        for name in self._app[PROVIDERS]:
+            self._renew(name)
+
+    def _renew(self, name: str) -> None:
+        self._app[DIRECTORY].ask_anew(name)
+        self._app[SUPERVISORS][name].renew()

@@ -13,7 +13,7 @@ from relay.app import NEWCOMERS, build_app
 from relay.config.settings import Config
 from relay.core.errors import ConfigError
 from relay.server.open_files import DescriptorWatch
-from relay.server.reload import Reload, warn_of_likely_mistakes
+from relay.server.reload import Reload, tell_proxies, warn_of_likely_mistakes
 from relay.server.sd_notify import ServiceManager
 from relay.server.signals import END_WITHIN_S, Signals
 from relay.server.tls import Tls
@@ -46,6 +46,7 @@ async def serve(
     tls = Tls(config.tls_cert, config.tls_key) if config.tls_cert else None
     app = build_app(config, builtin)
     warn_of_likely_mistakes(config, app)
+    tell_proxies(app)
     tell_missing()
     runner = Runner(
         app,

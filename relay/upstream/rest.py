@@ -21,6 +21,7 @@ from relay.core.errors import (
 from relay.core.json_reading import NoJson, read_json
 from relay.network.connector import TooLarge
 from relay.network.http_sessions import PAGE_BOUNDS, Bounds, Redirected, read_within
+from relay.network.outward_connector import ProxyFailed, way_to
 
 TIMEOUT_S = 15.0
 CONNECT_TIMEOUT_S = 5.0
@@ -62,6 +63,8 @@ class RestAnswer(NamedTuple):
     status: int
     headers: Mapping[str, str]
     body: Any
+    way: str = ""
+    """Names the proxy that may have answered in the upstream's place, as the end of a phrase."""
 
     def error(self, reason: str, *, now: float | None = None) -> ProviderError:
         """Build the error that fits the status; `reason` is cut, and must hold no key.
@@ -69,7 +72,9 @@ class RestAnswer(NamedTuple):
         429 and 418 give `RateLimited` with what `Retry-After` says, else a minute; a date in it is reckoned from `now`
         (Unix seconds, by default this machine's time).
         """
-        text = f"HTTP {self.status}: {reason[:_REASON_LENGTH]}" if reason else f"HTTP {self.status}"
+        text = f"HTTP {self.status}{self.way}"
+        if reason:
+            text += f": {reason[:_REASON_LENGTH]}"
         if self.status == 401:
             return AuthenticationFailed(text)
         if self.status in _TOO_MANY:
@@ -136,21 +141,23 @@ async def _ask_host(
             text = await _text_of(response, bounds)
     except (Redirected, TooLarge) as error:
         return BadAnswer(str(error))
-    except (aiohttp.ConnectionTimeoutError, aiohttp.ClientConnectorError) as error:
+    except (ProxyFailed, aiohttp.ConnectionTimeoutError, aiohttp.ClientConnectorError) as error:
         return ProviderUnavailable(f"cannot connect: {network_cause(error)}")
     except (TimeoutError, aiohttp.ServerTimeoutError):
-        return ProviderTimeout(f"no answer within {timeout_s:g} s")
+        return ProviderTimeout(f"no answer within {timeout_s:g} s{way_to(session, url)}")
     except (aiohttp.ClientError, OSError) as error:
-        return ProviderUnavailable(f"the connection was lost: {network_cause(error)}")
+        return ProviderUnavailable(f"the connection was lost{way_to(session, url)}: {network_cause(error)}")
+    # With TLS no proxy can answer.
+    way = way_to(session, url) if url.startswith("http:") else ""
     try:
         body = await read_json(text)
     except NoJson as error:
         if status < 400:
-            return BadAnswer(f"HTTP {status} with a body that is {error}")
+            return BadAnswer(f"HTTP {status}{way} with a body that is {error}")
         body = None
     if 300 <= status < 400:
-        return BadAnswer(f"HTTP {status}: redirects are not followed")
-    return RestAnswer(status, answer_headers, body)
+        return BadAnswer(f"HTTP {status}{way}: redirects are not followed")
+    return RestAnswer(status, answer_headers, body, way)
 
 
 async def _text_of(response: aiohttp.ClientResponse, bounds: Bounds) -> bytes:
@@ -180,6 +187,8 @@ def retry_after_s(value: str | None, now: float) -> float | None:
 
 def network_cause(error: BaseException) -> str:
     """Describe a network error without the address, which may hold a key."""
+    if isinstance(error, ProxyFailed):
+        return str(error)
     if isinstance(error, asyncio.TimeoutError):
         return "no answer in time"
     if isinstance(error, aiohttp.ClientConnectorDNSError):

@@ -12,6 +12,7 @@ from relay.core.errors import AuthenticationFailed, BadAnswer, Flooded, Provider
 from relay.core.model import PriceUpdate, StreamKey
 from relay.network.connector import TooLarge
 from relay.network.http_sessions import CountedSocket, Redirected
+from relay.network.outward_connector import ProxyFailed, way_to
 from relay.upstream.codec import Accepted, Closing, FeedCodec, Rejected
 from relay.upstream.rate_limit import Pace
 from relay.upstream.rest import network_cause, retry_after_s
@@ -59,8 +60,9 @@ async def websocket_feed(
     a `Retry-After`, `BadAnswer` when the peer breaks the WebSocket protocol, `Flooded` when more than a thousand frames
     a second, and 20,000 at once, come without a value that `decode` returns.
     """
-    ws = await _connect(session, codec, limits)
-    link = _Link(ws, codec, watchlist, limits)
+    url = codec.url
+    ws, way = await _connect(session, url, codec, limits), way_to(session, url)
+    link = _Link(ws, codec, watchlist, limits, way)
     socket = ws if isinstance(ws, CountedSocket) else None
     if socket is not None:
         socket.has_judge = True
@@ -101,22 +103,22 @@ async def websocket_feed(
         if not link.heard:
             codec.connect_failed(None)
         if kind is aiohttp.WSMsgType.ERROR:
-            raise BadAnswer(f"the connection broke: {message.data}")
+            raise BadAnswer(f"the connection broke{way}: {message.data}")
         if kind is not aiohttp.WSMsgType.CLOSE:
-            raise link.failure or ProviderUnavailable("the connection was lost")
+            raise link.failure or ProviderUnavailable(f"the connection was lost{way}")
     finally:
         await link.stop()
 
 
 async def _connect(
-    session: aiohttp.ClientSession, codec: FeedCodec, limits: SocketLimits
+    session: aiohttp.ClientSession, url: str, codec: FeedCodec, limits: SocketLimits
 ) -> aiohttp.ClientWebSocketResponse:
     failure: ProviderError
     status: int | None = None
     try:
         async with asyncio.timeout(limits.connect_timeout_s):
             return await session.ws_connect(
-                codec.url,
+                url,
                 headers=codec.headers,
                 autoping=False,
                 max_msg_size=limits.max_message_bytes,
@@ -124,21 +126,23 @@ async def _connect(
             )
     except aiohttp.WSServerHandshakeError as error:
         status = error.status
-        failure = _refusal(error)
+        # With TLS no proxy can answer.
+        failure = _refusal(error, way_to(session, url) if url.startswith("ws:") else "")
     except Redirected as error:
         status = error.status
         failure = ProviderUnavailable(f"the connection was refused: {error}")
     except TooLarge as error:
         failure = BadAnswer(f"the connection was not opened: {error}")
-    except (aiohttp.ClientError, OSError, TimeoutError) as error:
-        failure = ProviderUnavailable(f"cannot connect: {network_cause(error)}")
+    except (aiohttp.ClientError, OSError) as error:
+        way = "" if isinstance(error, ProxyFailed) else way_to(session, url)
+        failure = ProviderUnavailable(f"cannot connect{way}: {network_cause(error)}")
     codec.connect_failed(status)
     # Raised out here, since the original error names the address, which may hold a key.
     raise failure
 
 
-def _refusal(error: aiohttp.WSServerHandshakeError) -> ProviderError:
-    text = f"the connection was refused with HTTP {error.status}"
+def _refusal(error: aiohttp.WSServerHandshakeError, way: str) -> ProviderError:
+    text = f"the connection was refused{way} with HTTP {error.status}"
     if error.status == 401:
         return AuthenticationFailed(text)
     if error.status in (418, 429):
@@ -164,12 +168,18 @@ class _Link:
     """What runs beside the reader of one connection: subscriptions, pongs, pings, heartbeat. Only it writes."""
 
     def __init__(
-        self, ws: aiohttp.ClientWebSocketResponse, codec: FeedCodec, watchlist: Watchlist, limits: SocketLimits
+        self,
+        ws: aiohttp.ClientWebSocketResponse,
+        codec: FeedCodec,
+        watchlist: Watchlist,
+        limits: SocketLimits,
+        way: str,
     ) -> None:
         self._ws = ws
         self._codec = codec
         self._watchlist = watchlist
         self._limits = limits
+        self._way = way
         self._pace = Pace(codec.messages_per_second)
         self._tasks: list[asyncio.Task[None]] = []
         self._carried: dict[StreamKey, int] = {}
@@ -203,7 +213,7 @@ class _Link:
             await work()
         except (aiohttp.ClientError, OSError) as error:
             self.failure = self.failure or ProviderUnavailable(
-                f"the connection was lost while sending: {network_cause(error)}"
+                f"the connection was lost{self._way} while sending: {network_cause(error)}"
             )
         except Exception as error:  # noqa: BLE001 - a codec is a plugin's; the reader raises whatever it threw
             self.failure = self.failure or error
@@ -311,5 +321,5 @@ class _Link:
         if self.heard != heard or not self.is_reading:
             return True
         if was_reading and time.monotonic() - began < MOST_LATE * timeout_s:
-            raise ProviderUnavailable(f"no answer to a ping within {timeout_s:g} s")
+            raise ProviderUnavailable(f"no answer to a ping within {timeout_s:g} s{self._way}")
         return False

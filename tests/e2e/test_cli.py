@@ -68,7 +68,7 @@ def test_help_of_a_command_teaches_by_example(runner: CliRunner, command: str) -
 def test_serve_has_a_flag_for_every_setting_that_is_no_secret(runner: CliRunner) -> None:
     output = runner.invoke(main, ["serve", "--help"]).output
     missing = [key for key in SETTINGS if not re.search(rf"--{key.replace('_', '-')}\b", output)]
-    assert missing == ["tokens"]
+    assert missing == ["tokens", "proxy"]
 
 
 @pytest.mark.parametrize(("written", "meant"), [("sevre", "serve"), ("histroy", "history"), ("stat", "status")])

@@ -63,9 +63,10 @@ async def test_the_service_starts_as_the_unit_says_and_ends_for_good_on_a_wrong_
     (tmp_path / "relay.toml").touch()
     (tmp_path / "tokens").write_text("x" * 43 + "\n")
     # As SetCredential leaves it where the file is missing.
-    (tmp_path / "twelve_data_api_key").write_text(" ")
+    for name in ("twelve_data_api_key", "proxy"):
+        (tmp_path / name).write_text(" ")
     environ = dict(pair.split("=", 1) for pair in lines_of("Environment")[0].replace("%d", str(tmp_path)).split())
-    assert list(environ) == ["RELAY_TOKENS_FILE", "RELAY_TWELVE_DATA_API_KEY_FILE"]
+    assert list(environ) == ["RELAY_TOKENS_FILE", "RELAY_TWELVE_DATA_API_KEY_FILE", "RELAY_PROXY_FILE"]
     program, *words = lines_of("ExecStart")[0].replace("/etc/market-relay", str(tmp_path)).split()
     assert (program, words[0]) == ("/usr/local/bin/relay", "serve")
     words = [word.replace("${STATE_DIRECTORY}", str(tmp_path)) for word in words[1:]]
@@ -89,6 +90,6 @@ async def test_the_service_starts_as_the_unit_says_and_ends_for_good_on_a_wrong_
 
 def test_each_credential_has_a_file_a_default_and_a_variable() -> None:
     files = dict(line.split(":", 1) for line in lines_of("LoadCredential"))
-    assert files == {name: f"/etc/market-relay/{name}" for name in ("tokens", "twelve_data_api_key")}
+    assert files == {name: f"/etc/market-relay/{name}" for name in ("tokens", "twelve_data_api_key", "proxy")}
     assert lines_of("SetCredential") == [f"{name}:\\x20" for name in files]
     assert lines_of("Environment")[0].count("%d/") == len(files)

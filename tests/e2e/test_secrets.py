@@ -27,6 +27,7 @@ from relay.cli import main
 from relay.core.secret import pattern_of
 from relay.telemetry.events import event
 from relay.telemetry.logs import JsonFormatter, TextFormatter, conceal_in_logs
+from tests.support.connect_proxy import ConnectProxy
 from tests.support.loopback_server import app_of, loopback_server
 from tests.support.relay_process import CLEAN, serving
 
@@ -34,11 +35,17 @@ API = "/api/v1/market-data"
 # With signs that addresses spell in another way.
 KEY = "canary/key+of=twelve data"
 TOKEN, WRONG, HIDDEN = "canary-token-of-alice", "canary-token-guessed", "canary/key+of=the plugin"
-PASSWORD = "canary-password-in-url"
+PASSWORD, PROXY = "canary-password-in-url", "canary/of+the proxy"
 CANARIES = [
-    spelling for word in (KEY, TOKEN, WRONG, HIDDEN, PASSWORD) for spelling in (word, quote(word), quote(word, ""))
+    spelling
+    for word in (KEY, TOKEN, WRONG, HIDDEN, PASSWORD, PROXY)
+    for spelling in (word, quote(word), quote(word, ""))
 ]
-CANARIES += ["%63%61%6e%61%72%79", b64encode(f":{KEY}".encode()).decode()[3:-4]]
+CANARIES += [
+    "%63%61%6e%61%72%79",
+    b64encode(f":{KEY}".encode()).decode()[3:-4],
+    b64encode(f"u:{PROXY}".encode()).decode(),
+]
 
 PLUGIN = '''
 """A provider that puts its key into everything it says."""
@@ -88,8 +95,8 @@ async def relay_stream(watchlist, settings):
 
 
 @hookimpl
-async def relay_candles(symbol, settings):
-    fail(settings, "candles")
+async def relay_candles(symbol, session, settings):
+    fail(settings, "candles by " + session.connector.proxies.of("https", "behind.example", 443).authorization)
 
 
 @hookimpl
@@ -109,6 +116,7 @@ FAILURES = (
     "RuntimeError in relay_candles",
     "Leaky refused LEAK@5m",
     "a valid token is needed",
+    "refused the user and the password (HTTP 407)",
 )
 KINDS = ("500", "302", "garbage", "404", "401")
 
@@ -236,10 +244,17 @@ async def test_no_failure_shows_a_secret(tmp_path: Path) -> None:
     async with (
         loopback_server(app_of(upstream.answer)) as plain,
         loopback_server(app_of(Upstream().answer), stranger) as untrusted,
+        ConnectProxy("another") as proxy,
     ):
         urls = [f"http://{plain}", "https://nowhere.invalid", f"https://{untrusted}", "http://127.0.0.1:1"]
-        write_configuration(tmp_path, urls)
-        environment = {"TWELVE_DATA_API_KEY": KEY, "RELAY_LEAKY_API_KEY": HIDDEN}
+        write_configuration(tmp_path, [*urls, "https://behind.example", "http://behind.example"])
+        environment = {
+            "TWELVE_DATA_API_KEY": KEY,
+            "RELAY_LEAKY_API_KEY": HIDDEN,
+            "RELAY_PROXY": proxy.url.replace("://", f"://u:{quote(PROXY, '')}@"),
+            "RELAY_TRUST_ENV": "true",
+            "NO_PROXY": "nowhere.invalid",
+        }
         async with (
             serving(tmp_path, env=environment, is_sandbox=False) as relay,
             aiohttp.ClientSession() as session,
@@ -251,6 +266,7 @@ async def test_no_failure_shows_a_secret(tmp_path: Path) -> None:
             (tmp_path / "relay.toml").write_text(f"[tokens]\nalice = '{TOKEN}\nbob = '{WRONG}")
             await relay.hang_up("the old one stays")
             assert await relay.stop() == 0
+    assert {line.partition(" ")[0] for line, _ in proxy.asked} == {"CONNECT", "GET"}
     assert upstream.asked[:5] == ["500", "302", "garbage", "404", "401"]
     everything = "\n".join([*relay.out, *said])
     for failure in FAILURES:
@@ -266,6 +282,7 @@ async def test_no_failure_shows_a_secret(tmp_path: Path) -> None:
 def run(folder: Path, *arguments: str) -> str:
     """Run a command with all secrets in file and environment; return what it says."""
     environment = {**CLEAN, "TWELVE_DATA_API_KEY": KEY, "RELAY_LEAKY_API_KEY": HIDDEN, "RELAY_TOKEN": WRONG}
+    environment["RELAY_PROXY"] = f"http://u:{quote(PROXY)}@127.0.0.1:1"
     done = subprocess.run(
         [sys.executable, "-m", "relay", *arguments],
         cwd=folder, env=environment, capture_output=True, text=True, timeout=60, check=False,
@@ -278,6 +295,9 @@ def test_commands_and_their_help_show_no_secret(tmp_path: Path, monkeypatch: pyt
     listed = run(tmp_path, "plugins")
     assert "leaky\tready" in listed
     assert found_in(listed) == []
+    explained = run(tmp_path, "check-config")
+    assert "upstreams   through the proxy http://127.0.0.1:1" in explained
+    assert found_in(explained) == []
     asked = run(tmp_path, "status", "--url", f"http://user:{PASSWORD}@127.0.0.1:1")
     assert found_in(asked) == []
     monkeypatch.chdir(tmp_path)
@@ -300,6 +320,10 @@ def test_commands_and_their_help_show_no_secret(tmp_path: Path, monkeypatch: pyt
         (f"[binance]\nrest_url = 'htp://user:{PASSWORD}@example.org'", {}),
         (f"[binance]\nrest_url = 'example.org?key={PASSWORD}'", {}),
         ("", {"RELAY_TOKENS": f"{TOKEN},{TOKEN}"}),
+        (f"proxy = 'socks5://u:{PROXY}@127.0.0.1'", {}),
+        ("", {"RELAY_PROXY": f"{PROXY}://127.0.0.1"}),
+        ("", {"RELAY_TRUST_ENV": "yes", "HTTPS_PROXY": f"u:{PROXY}@:"}),
+        ("", {"RELAY_TRUST_ENV": "true", "HTTPS_PROXY": f"u:{PROXY}@:"}),
         ("", {"RELAY_BINANCE_WS_URL": f"wss//user:{PASSWORD}@example.org"}),
     ],
 )

@@ -10,6 +10,7 @@ from relay.cli import main
 FILE = """
 host = "0.0.0.0"
 allowed_origins = ["https://charts.example.org"]
+proxy = "http://me:hunter2@proxy.example.org:3128"
 [tokens]
 alice = "a-token-that-nobody-may-see"
 [binance]
@@ -41,6 +42,7 @@ def test_nothing_set_is_explained_in_words(here: Path) -> None:
     assert "serves      http://127.0.0.1:8000, this machine only\n" in result.output
     assert "who may     everybody on this machine; there are no tokens\n" in result.output
     assert "candles     relay.db (will be created)\n" in result.output
+    assert "upstreams   directly, through no proxy\n" in result.output
     assert "provider    binance (builtin:BinanceProvider): ready\n" in result.output
     assert lines_of(result)["max_requests_per_second_per_address automatic"] == "default"
     assert "api_key is not set: requests for its symbols are answered by provider_unavailable\n" in result.output
@@ -56,12 +58,14 @@ def test_every_setting_says_where_it_comes_from_and_secrets_are_not_shown(here: 
     assert "who may     who has a token: alice\n" in result.output
     assert "pages       the relay's own, https://charts.example.org\n" in result.output
     assert "candles     relay.db (2.0 MB)\n" in result.output
+    assert "upstreams   through the proxy http://proxy.example.org:3128\n" in result.output
     assert "provider    twelve_data (builtin:TwelveDataProvider): ready\n" in result.output
     lines = lines_of(result)
     assert lines["host 0.0.0.0"] == "host in relay.toml"
     assert lines["port 9000"] == "RELAY_PORT"
     assert lines["max_clients 7"] == "--max-clients"
     assert lines["flush_ms 20"] == "default"
+    assert lines["proxy http://proxy.example.org:3128"] == "proxy in relay.toml"
     assert lines["tokens 1 set"] == "tokens in relay.toml"
     assert lines["[twelve_data] api_key set, not shown"] == "api_key in [twelve_data]"
     assert lines["[binance] ws_url wss://***@stream.example.org/x?***"] == "ws_url in [binance]"

@@ -4,11 +4,10 @@ import re
 
 import aiohttp
 import pytest
-from yarl import URL
 
 from relay.client.errors import refusal, unreachable
 
-HERE = URL("http://127.0.0.1:8000")
+HERE = "http://127.0.0.1:8000"
 
 
 @pytest.mark.parametrize(

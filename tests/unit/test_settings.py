@@ -17,6 +17,7 @@ from relay.config.settings import (
     check_tables,
     is_loopback,
     load_config,
+    outward_proxies,
     provider_settings,
 )
 from relay.config.tokens import Tokens
@@ -38,6 +39,7 @@ SAMPLES: dict[str, tuple[Any, Any, Any]] = {
     "log_format": ("text", "json", "text"),
     "compression": (True, False, True),
     "public_status": (True, False, True),
+    "trust_env": (True, False, True),
     "max_connects_per_minute": (1, 2, 3),
     "max_requests_per_second": (1.5, 2.5, 3.5),
     "max_requests_per_second_per_address": (1.5, 2.5, 3.5),
@@ -51,6 +53,8 @@ DEFAULTS = {
     "tokens": Tokens(),
     "tls_cert": "",
     "tls_key": "",
+    "proxy": None,
+    "trust_env": False,
     "public_status": False,
     "trusted_proxies": (),
     "allowed_origins": (),
@@ -186,6 +190,52 @@ def test_a_secret_may_be_in_a_file(tmp_path: Path) -> None:
     # What is no secret is given as it is.
     assert config_of("", tmp_path, {"RELAY_PORT_FILE": str(secret)}).port == 8000
     assert "RELAY_PORT_FILE" in mistakes_of(config_of("", tmp_path, {"RELAY_PORT_FILE": str(secret)}))[0]
+
+
+def test_a_proxy_is_a_secret_whose_address_is_shown(tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("http://me:opensesame@proxy.example:3128\n")
+    for config in (
+        config_of("proxy = 'http://me:opensesame@proxy.example:3128'", tmp_path),
+        config_of("", tmp_path, {"RELAY_PROXY": " http://me:opensesame@proxy.example:3128"}),
+        config_of("", tmp_path, {"RELAY_PROXY_FILE": str(secret)}),
+    ):
+        assert str(config.proxy) == str(outward_proxies(config)) == "http://proxy.example:3128"
+        assert "opensesame" not in repr(config)
+    assert SETTINGS["proxy"].flag == ""
+
+
+@pytest.mark.parametrize(
+    ("content", "environ", "words"),
+    [
+        ("proxy = 'socks5://me:opensesame@proxy'", {}, r"^proxy in .*: the value is the address of a SOCKS proxy"),
+        ("", {"RELAY_PROXY": "https://me:opensesame@proxy"}, "^RELAY_PROXY: the value begins with https://"),
+        ("proxy = 3128", {}, r"^proxy in .*: the value is not a text"),
+        (
+            "trust_env = true",
+            {"HTTPS_PROXY": "socks5://me:opensesame@proxy"},
+            "^HTTPS_PROXY: the value is the address of a SOCKS proxy.*; trust_env is set$",
+        ),
+    ],
+)
+def test_a_proxy_that_is_no_use_is_refused_and_not_repeated(
+    tmp_path: Path, content: str, environ: dict[str, str], words: str
+) -> None:
+    with pytest.raises(ConfigError, match=words) as complaint:
+        config_of(content, tmp_path, environ)
+    assert "opensesame" not in str(complaint.value)
+
+
+def test_a_proxy_of_the_environment_that_is_not_used_is_named(tmp_path: Path) -> None:
+    environ = {"HTTPS_PROXY": "socks5://opensesame", "http_proxy": "opensesame", "NO_PROXY": "opensesame"}
+    assert mistakes_of(config_of("", tmp_path, environ)) == [
+        f"{name} is set and not used: connections to providers go through no proxy; trust_env = true (RELAY_TRUST_ENV) "
+        "uses it, and the setting proxy (RELAY_PROXY) names another"
+        for name in ("http_proxy", "HTTPS_PROXY")
+    ]
+    assert mistakes_of(config_of("proxy = 'proxy:1'", tmp_path, environ)) == []
+    assert mistakes_of(config_of("trust_env = true", tmp_path, {"http_proxy": "proxy:1"})) == []
+    assert mistakes_of(config_of("", tmp_path, {"NO_PROXY": "a"})) == []
 
 
 def test_a_secret_file_that_is_no_use_is_named(tmp_path: Path) -> None:

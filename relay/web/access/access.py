@@ -15,7 +15,7 @@ from relay.core.rate_limits import Buckets, FairQuota, TokenBucket
 from relay.core.version import NAME
 from relay.telemetry.rare_warning import RareWarning
 from relay.web.access import client_address, forwarded
-from relay.web.access.origins import Origins
+from relay.web.access.origins import PAGE_ORIGIN, Origins
 from relay.web.problems import problem_of
 
 log = logging.getLogger(__name__)
@@ -36,8 +36,6 @@ REQUEST_BURST_S = 10.0
 FRAMES_PER_REQUEST = 3
 LEAST_FRAMES = 1_000
 TOKEN_OWNER = "token:"
-PAGE_ORIGIN = "X-Page-Origin"
-"""By this a page says its origin where browsers do not: in a request to the host that it was loaded from."""
 
 
 class AddressLimits(NamedTuple):

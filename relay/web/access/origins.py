@@ -15,6 +15,9 @@ from relay.web.access import client_address, forwarded
 
 log = logging.getLogger(__name__)
 
+PAGE_ORIGIN = "X-Page-Origin"
+"""By this a page says its origin where browsers do not: in a request to the host that it was loaded from."""
+
 _host_of = lru_cache(256)(parse_host)
 _END_OF_HOST = re.compile("[/?#]")
 
@@ -66,18 +69,25 @@ class Origins:
         if not self.is_allowed(request):
             raise self.refusal(request, ", ".join(request.headers.getall("Origin")))
         # A page asks its own origin without naming it, so the host has to tell whether that origin is ours.
-        host = request.headers.get("Host")
-        if host is not None and not self._is_known(_host_of(host)):
-            self._warning.say(
-                "refused a request whose Host is %s: it is neither an address, nor a name of this machine, nor in "
-                "allowed_origins, and no tokens are set",
-                shown(host),
-            )
-            raise RequestError(
-                Code.FORBIDDEN,
-                f"the relay is not known as {shown(host)}; the operator can list that origin in allowed_origins, or "
-                "set tokens",
-            )
+        text = request.headers.get("Host")
+        if text is None or self._is_known(host := _host_of(text)):
+            return
+        page = request.headers.get(PAGE_ORIGIN, "")
+        origin = parse_origin(page)
+        if origin is not None and (host is None or origin.name != host.name):
+            # The page knows what the host was before a proxy changed it.
+            raise self.refusal(request, page)
+        self._warning.say(
+            "refused a request whose Host is %s: it is neither an address, nor a name of this machine, nor in "
+            "allowed_origins, and no tokens are set; if %s is a proxy, it must pass the header Host unchanged",
+            shown(text),
+            request.remote,
+        )
+        raise RequestError(
+            Code.FORBIDDEN,
+            "the Host of this request, which the log shows, is not a name of the relay; the operator can list its origin "
+            "in allowed_origins, set tokens, or, if there is a proxy, configure it to pass the header Host unchanged",
+        )
 
     def refusal(self, request: web.Request, origin: str) -> RequestError:
         """Return the error for an origin that is not allowed, and log what was compared."""

@@ -1,6 +1,8 @@
 """The pages in a browser through nginx with TLS, at the top of a host and below a path of it."""
 
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from playwright.async_api import expect
@@ -49,17 +51,56 @@ async def test_pages_are_live_by_https_and_lead_to_one_another(
         assert page.url.partition("#")[0] == f"{url}/"
 
 
-async def test_a_page_names_what_the_proxy_leaves_out(
-    relay_with: StartRelay, open_page: OpenPage, watch: Watch, nginx: str, authority: Authority, tmp_path: Path
+TRUST: dict[str, Any] = {"trusted_proxies": TRUSTED}
+PROTO, HOST = "    proxy_set_header X-Forwarded-Proto $scheme;\n", "    proxy_set_header Host $http_host;\n"
+UPGRADE = "    proxy_set_header Upgrade $http_upgrade;\n"
+CONNECTION = "    proxy_set_header Connection $connection_upgrade;\n"
+
+
+@pytest.mark.parametrize(
+    ("settings", "instead", "words"),
+    [
+        ({}, {}, "came through a proxy that the relay does not trust;.* can add the proxy to trusted_proxies"),
+        (
+            TRUST,
+            {PROTO: ""},
+            "make the proxy pass X-Forwarded-Proto, .*: the page uses https, its request came by http",
+        ),
+        (TRUST, {HOST: ""}, "make the proxy pass Host with its port"),
+        (TRUST, {HOST: "proxy_set_header Host $host;"}, "make the proxy pass Host with its port"),
+        (TRUST, {HOST: "proxy_set_header Host localhost:8000;"}, "make the proxy pass Host unchanged"),
+        (TRUST, {HOST: "proxy_set_header Host inside.example.org;"}, "make the proxy pass Host unchanged"),
+        (TRUST, {UPGRADE: ""}, "a proxy between must pass the headers Upgrade and Connection"),
+        (TRUST, {CONNECTION: ""}, "a proxy between must pass the headers Upgrade and Connection"),
+    ],
+    ids=["no trust", "no scheme", "no host", "no port", "other host", "other name", "no upgrade", "no connection"],
+)
+async def test_a_page_names_what_is_wrong_with_the_proxy_and_the_remedy(
+    relay_with: StartRelay,
+    open_page: OpenPage,
+    watch: Watch,
+    nginx: str,
+    authority: Authority,
+    tmp_path: Path,
+    settings: dict[str, Any],
+    instead: dict[str, str],
+    words: str,
 ) -> None:
-    relay = await relay_with(trusted_proxies=TRUSTED)
+    relay = await relay_with(**settings)
 
     def change(example: str) -> str:
-        return replaced(example, {"    proxy_set_header Upgrade $http_upgrade;\n": ""})
+        return replaced(example, instead)
 
     async with proxy(nginx, "nginx", relay.url, authority, tmp_path, change=change) as url:
         with watch.away():
             page = await open_page(f"{url}/#BTCUSDT@1s", ignore_https_errors=True)
-            await expect(page.locator("#trouble")).to_contain_text(
-                "a proxy between must pass the headers Upgrade and Connection"
-            )
+            trouble = page.locator("#trouble")
+            await expect(trouble).to_contain_text(re.compile(words))
+            await expect(trouble).to_be_visible()
+            await page.set_viewport_size({"width": 390, "height": 844})
+            # All of it can be read, on a phone too.
+            box, room = await trouble.bounding_box(), await trouble.evaluate("e => [e.scrollWidth, e.scrollHeight]")
+            assert box is not None
+            assert box["x"] + box["width"] <= 390
+            assert room[0] <= box["width"] + 1
+            assert room[1] <= box["height"] + 1
