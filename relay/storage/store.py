@@ -38,6 +38,7 @@ SPAN_SLACK_S = 60
 """So far beyond the present a span may reach without being held for wrong."""
 
 _MOST_WINDOWS = 16
+# SQLite's word for no limit.
 _ALL = -1
 
 

@@ -100,8 +100,7 @@ class Recheck:
             return
         clock = self._provider.clock
         if clock.is_synchronised and clock.set_backs != self._set_backs:
-            self._set_backs = clock.set_backs
-            self._task = asyncio.create_task(self._cut_future(), name=f"future of {self._provider.name}")
+            self._task = asyncio.create_task(self._cut_future(clock.set_backs), name=f"future of {self._provider.name}")
             return
         if now < self._next_at:
             return
@@ -219,12 +218,13 @@ class Recheck:
         if key in self._marks:
             self._marks[key] = look.marks
 
-    async def _cut_future(self) -> None:
+    async def _cut_future(self, set_backs: int) -> None:
         try:
             await self._history.cut_future(self._provider)
+            self._set_backs = set_backs
         except StoreError as error:
             about = event("future_not_cut", provider=self._provider.name)
-            log.debug("what is stored of the future of %s stays: %s", self._provider.name, error, extra=about)
+            log.debug("what is stored of the future of %s stays for now: %s", self._provider.name, error, extra=about)
 
     async def _ask_again(self, key: StreamKey, since: int) -> None:
         try:
