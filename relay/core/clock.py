@@ -55,8 +55,9 @@ class ProviderClock:
     is believed when more sources agree with it than contradict it, and two agree or one says so `AGREEING` times. The
     wall clock of this machine is a source as well. However many symbols agree, they count as two, for they come through
     the same feed; a `Date` said so often counts as two. Until something is believed the wall clock is the time, and the
-    first `Date` is taken over it. What lies behind is believed only if the wall clock agrees, or if nothing that fits
-    arrives for `remember` stamps: else it may just be late.
+    first `Date` is taken over it. What lies behind may just be late: it is believed only if the wall clock agrees, if
+    two symbols and a `Date` said so often are behind by more than `UNCONFIRMED_S`, or if nothing that fits arrives for
+    `remember` stamps.
     """
 
     def __init__(self, clock: Clock, *, remember: int = 64) -> None:
@@ -77,6 +78,8 @@ class ProviderClock:
         self._fit_at, self._fit_by = -math.inf, ""
         self._late = 0
         self.is_synchronised = False
+        self.set_backs = 0
+        """How often what was believed turned out to be ahead by more than `UNCONFIRMED_S`."""
         self.ahead_s = UNCONFIRMED_S
         """What is further ahead comes from the future; before anything is believed the wall clock may be at fault."""
         # No time before this one is possible: a candle had opened.
@@ -155,20 +158,27 @@ class ProviderClock:
         """Return the time up to which candles are over: not ahead of the wall clock, unless that is known to be wrong.
 
         A stamp that is a little ahead moves the clock at once, and so does the first `Date`; whether they are right
-        symbols say, or candles.
+        symbols say, or candles. In no case are they over that an answer of the last minute calls the future.
         """
         now, wall = self.now(), self._wall()
         is_confirmed = self.is_wall_behind or (self._fits > 0 and abs(now - wall) > UNCONFIRMED_S)
-        return now if is_confirmed else min(now, wall)
+        return min(now if is_confirmed else min(now, wall), self._dated())
+
+    def _dated(self) -> float:
+        """Return what time it is by a `Date` of the last minute that does not fit; far ahead if there is none."""
+        claim, at = self._claims.get(None), self.monotonic()
+        return math.inf if claim is None or at - claim.at > _LASTS_S else at + claim.offset
 
     def certain(self) -> float:
         """Return the time up to which something may be written down as past: never one that a single source gives.
 
-        That is `now` when the wall clock or a symbol's stamps agree; else the earliest that anybody says.
+        That is `now` when the wall clock or a symbol's stamps agree, unless a `Date` of the last minute is more than
+        `UNCONFIRMED_S` earlier (some are those of a copy); else the earliest that anybody says.
         """
         now = self.now()
         if self._is_confirmed():
-            return now
+            dated = self._dated()
+            return now if dated >= now - UNCONFIRMED_S else dated
         at = self.monotonic()
         return min(
             [now, self._wall(), *(at + claim.offset for claim in self._claims.values() if at - claim.at <= _LASTS_S)]
@@ -238,14 +248,18 @@ class ProviderClock:
             return
         # Before anything is believed the first `Date` is worth more than the wall clock.
         is_first_date = date is not None and not self.is_synchronised
-        if is_late and not (wall_agrees and not wall_holds) and not is_first_date and self._late < self._remember:
+        # A feed may be late, and so may be all that a slow machine reads; not by so much, and not both.
+        is_behind = symbols + dates == _MOST_SYMBOLS + 2 and claim.offset < self._best - UNCONFIRMED_S
+        is_trusted = (wall_agrees and not wall_holds) or is_first_date or is_behind
+        if is_late and not is_trusted and self._late < self._remember:
             return
         # The shortest step on which they agree.
         offsets = [other.offset for other in agreeing.values()] if len(agreeing) > 1 else [claim.nearest]
-        self._believe(max(offsets) if is_late else min(offsets), agreeing, is_seconded=is_seconded)
+        self._believe(max(offsets) if is_late else min(offsets), agreeing, is_seconded=is_seconded or is_behind)
 
     def _believe(self, offset: float, agreeing: Collection[str | None], *, is_seconded: bool) -> None:
-        """Go by an offset. With `is_seconded` this machine says the same, and a symbol among those agreeing fits."""
+        """Go by an offset. With `is_seconded` symbols do not say so alone, and one among those agreeing fits."""
+        self.set_backs += offset < self._best - UNCONFIRMED_S
         self._best = offset
         self._limit = offset + STEP_S
         self.ahead_s = STEP_S

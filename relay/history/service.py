@@ -269,6 +269,10 @@ class HistoryService:
         stored = await self._store.newest(source.name, most)
         return [(key, span) for key, span in stored if not is_aside(key.symbol)]
 
+    async def cut_future(self, source: CandleSource) -> None:
+        """Forget what is stored of a provider's future. Raises `StoreError`."""
+        await self._store.cut_future(source.name)
+
     async def close(self) -> None:
         """Cancel the provider calls under way and wait for their end."""
         await self.calls.close()

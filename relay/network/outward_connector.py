@@ -61,7 +61,7 @@ def _lead(req: aiohttp.ClientRequest, proxy: OutwardProxy) -> None:
 def refuses_login(session: aiohttp.ClientSession, answer: aiohttp.ClientResponse) -> ProxyFailed | None:
     """Return the error for an answer by which a proxy asks for user and password, None where it is no such one."""
     # With TLS no proxy can answer.
-    if answer.status != _WANTS_LOGIN or answer.url.scheme != "http":
+    if answer.status != _WANTS_LOGIN or answer.url.scheme not in ("http", "ws"):
         return None
     proxy = _proxy_to(session, answer.url)
     return None if proxy is None else ProxyFailed(_told_of(answer.status, proxy))

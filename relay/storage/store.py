@@ -38,6 +38,8 @@ SPAN_SLACK_S = 60
 """So far beyond the present a span may reach without being held for wrong."""
 
 _MOST_WINDOWS = 16
+# SQLite's word for no limit.
+_ALL = -1
 
 
 class StoreSummary(NamedTuple):
@@ -220,6 +222,17 @@ class Store:
                 # Also when the file cannot be written.
                 return clip_spans(index.spans, 0, end + 1), index.version, False
         return list(index.spans), index.version, is_remembered
+
+    async def cut_future(self, provider: str) -> None:
+        """Forget what lies in the future of a provider's streams, which is done else when one is read.
+
+        Once its time has come it would be a hole that is taken for known. Raises `StoreError`.
+        """
+        latest = self._latest(provider)
+        for key, span in await self.newest(provider, _ALL):
+            if latest is None or span.end <= latest:
+                break
+            await self.known(provider, key)
 
     async def _cut_future(self, stream: StreamId, latest: int) -> None:
         provider, key = stream

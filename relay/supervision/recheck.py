@@ -44,6 +44,9 @@ class Recheck:
     for the provider or its budgets have not plenty left. What comes of the answers is `ProviderCalls`' to say. Streams
     that are dropped are looked at until they were compared to their end. So are those of the last run: its looks are
     not written down, and `recall` begins again with all that may have been due.
+
+    What a wrong time had stored of the future is forgotten as soon as the provider's time is set back, and once it is
+    known in this run.
     """
 
     def __init__(
@@ -63,6 +66,7 @@ class Recheck:
         self._page = max(1, min(MOST_CANDLES, provider.info.candles_per_call - 2))
         self._next_at = clock.monotonic() + every_s
         self._was_followed = False
+        self._set_backs = -1
         self._marks: dict[StreamKey, list[int]] = {}
         self._ends: dict[StreamKey, int] = {}
         self._most_reserved: dict[str, int] = {}
@@ -92,7 +96,13 @@ class Recheck:
 
     def check(self, streams: Mapping[StreamKey, SupervisedStream], now: float) -> None:
         """Ask if it is time to. Call it about once a second with the streams that are carried."""
-        if now < self._next_at or (self._task is not None and not self._task.done()):
+        if self._task is not None and not self._task.done():
+            return
+        clock = self._provider.clock
+        if clock.is_synchronised and clock.set_backs != self._set_backs:
+            self._task = asyncio.create_task(self._cut_future(clock.set_backs), name=f"future of {self._provider.name}")
+            return
+        if now < self._next_at:
             return
         self._next_at = now + self._every_s
         if not self._provider.has_history or self._provider.refusal is not None:
@@ -207,6 +217,14 @@ class Recheck:
             self._failed(key, error)
         if key in self._marks:
             self._marks[key] = look.marks
+
+    async def _cut_future(self, set_backs: int) -> None:
+        try:
+            await self._history.cut_future(self._provider)
+            self._set_backs = set_backs
+        except StoreError as error:
+            about = event("future_not_cut", provider=self._provider.name)
+            log.debug("what is stored of the future of %s stays for now: %s", self._provider.name, error, extra=about)
 
     async def _ask_again(self, key: StreamKey, since: int) -> None:
         try:

@@ -411,6 +411,24 @@ async def test_what_a_database_claims_of_the_future_is_cut_when_it_is_read(
         assert verify(connection, overview(connection, name).streams, time.time()).faults == []
 
 
+async def test_what_a_database_claims_of_the_future_is_cut_though_nobody_reads_it(
+    relay_with: StartRelay, tmp_path: Path
+) -> None:
+    name = str(tmp_path / "relay.db")
+    relay = await relay_with(database=name)
+    assert (await relay.get("history", symbol="BTCUSDT", interval="1m", limit=50)).status == 200
+    await relay.close()
+    spoil(name, int(time.time()))
+    await relay_with(database=name)
+
+    def faults() -> list[object]:
+        with reading(name) as connection:
+            return [*verify(connection, overview(connection, name).streams, time.time()).faults]
+
+    assert faults()
+    await eventually(lambda: not faults())
+
+
 async def test_entries_of_a_list_that_are_no_instruments_cost_only_themselves(
     sandbox: Sandbox, relay_with: StartRelay, caplog: pytest.LogCaptureFixture
 ) -> None:

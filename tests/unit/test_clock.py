@@ -287,3 +287,41 @@ def test_the_first_symbol_and_this_machine_are_believed_over_a_wrong_date(machin
     for _ in range(5):
         clock.observe(NOON + 7200)
     assert clock.now() == NOON
+
+
+def test_a_symbol_and_a_machine_that_are_ahead_together_close_nothing_that_an_answer_calls_the_future(
+    machine: Machine,
+) -> None:
+    machine.wall += 7200
+    clock = ProviderClock(machine.clock)
+    clock.observe(NOON)
+    # Two against one; nobody can say which of them is right.
+    clock.observe(NOON + 7200, "WRONG")
+    assert clock.certain() == NOON + 7200
+    # But an answer says what time it is itself.
+    clock.observe(NOON)
+    assert (clock.now(), clock.over(), clock.certain()) == (NOON + 7200, NOON, NOON)
+    machine.sleep(50)
+    assert clock.certain() == NOON + 50
+    # Many caches keep an answer for a while; that is no second opinion.
+    clock.observe(NOON + 7220)
+    assert (clock.over(), clock.certain()) == (NOON + 7220, NOON + 7250)
+
+
+def test_a_symbol_and_a_machine_that_are_ahead_together_are_overruled_by_two_symbols_and_the_answers(
+    machine: Machine,
+) -> None:
+    machine.wall += 7200
+    clock = ProviderClock(machine.clock)
+    clock.observe(NOON)
+    clock.observe(NOON + 7200, "WRONG")
+    for _ in range(3):
+        machine.sleep(1)
+        assert (clock.now(), clock.set_backs) == (machine.wall, 0)
+        for source in ("WRONG", "ONE", "OTHER", None):
+            clock.observe(machine.wall - 7200 * (source != "WRONG"), source)
+    for _ in range(100):
+        machine.sleep(1)
+        clock.observe(machine.wall, "WRONG")
+        clock.observe(machine.wall - 7200, "ONE")
+        assert (clock.now(), clock.set_backs) == (machine.wall - 7200, 1)

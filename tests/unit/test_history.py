@@ -1003,6 +1003,27 @@ async def test_a_hole_that_only_an_answer_of_this_moment_has_is_doubted_as_well(
     assert (stored.candles, stored.known) == (past.candles, (Span(minute(597), minute(599)),))
 
 
+async def test_a_machine_and_a_symbol_that_are_ahead_together_close_nothing_and_cover_no_future(bench: Bench) -> None:
+    provider = bench.provider
+    provider.clock = clock = ProviderClock(Clock(wall=lambda: provider.now + 7200, monotonic=lambda: provider.now))
+    clock.observe(provider.now)
+    clock.observe(provider.now + 7200, "WRONG")
+    answer = provider.candles
+
+    async def answer_with_date(key: StreamKey, start: int | None, end: int, limit: int) -> Sequence[Candle]:
+        rows = await answer(key, start, end, limit)
+        clock.observe(provider.now)
+        return rows
+
+    provider.candles = answer_with_date  # type: ignore[method-assign]
+    for pause_s in (*EMPTY_PAUSES_S, 0.0):
+        past = await bench.ask(limit=5)
+        assert past.candles[-1] == unfinished(minute(600 + int(provider.now - minute(600)) // 60))
+        assert not past.last_is_closed
+        assert (await bench.store.spans("fake", KEY, 0, 1 << 40))[-1].end <= provider.now
+        provider.now += pause_s
+
+
 async def test_what_an_answer_lacks_at_its_end_is_doubted_where_each_interval_has_a_candle(bench: Bench) -> None:
     provider = bench.provider
 

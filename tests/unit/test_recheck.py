@@ -110,6 +110,27 @@ async def watch(tmp_path: Path) -> AsyncIterator[Watch]:
         yield opened
 
 
+async def test_what_a_wrong_time_stored_of_the_future_is_forgotten_though_nobody_asks(watch: Watch) -> None:
+    """Once its time has come, nobody could tell that it was not known."""
+    store, clock, hands = watch.history._store, watch.rig.provider.clock, watch.rig.hands
+
+    async def spans() -> list[Span]:
+        return [span for _, span in await store.newest("scripted", 9)]
+
+    await watch.tick()
+    ahead = int(clock.now()) + 7200
+    for source in ("ONE", "OTHER", None):
+        clock.observe(ahead, source)
+    await store.add("scripted", B, [candle(0)], Span(MINUTE, ahead - 3600))
+    await watch.tick(1)
+    assert Span(MINUTE, ahead - 3600) in await spans()
+    # The exchange sets its clock right, and this machine's agrees.
+    for source in ("ONE", "OTHER", None):
+        clock.observe(hands.clock.wall(), source)
+    await watch.tick(1)
+    assert Span(MINUTE, MINUTE + 1) in await spans()
+
+
 async def test_a_close_that_history_has_otherwise_is_told_as_revised_and_put_right(watch: Watch) -> None:
     assert await watch.tick(600) == 1
     assert watch.revised == [(2, 7.0)]

@@ -85,7 +85,7 @@ class Origins:
         )
         raise RequestError(
             Code.FORBIDDEN,
-            "the Host of this request, which the log shows, is not a name of the relay; the operator can list its origin "
+            "the Host of this request, which the log shows, is not a name of the relay; the operator can list it "
             "in allowed_origins, set tokens, or, if there is a proxy, configure it to pass the header Host unchanged",
         )
 
