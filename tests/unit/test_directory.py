@@ -414,9 +414,10 @@ async def test_a_provider_without_its_key_does_not_stand_in_the_way_of_others(st
 # -- a list of one moment --------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("patient_loop")
 async def test_an_unknown_symbol_has_the_list_asked_for_once_for_all_who_want_it(start: Start) -> None:
     lists = Lists("one", "AAA")
-    directory = await start(lists, ttl_s=60.0)
+    directory = await start(lists, ttl_s=360.0)
     await directory.settled()
     # What was asked for a moment ago is not asked for again.
     await directory.settled(None, "BBB")
