@@ -19,8 +19,6 @@ log = logging.getLogger(__name__)
 
 LATER_PART = 12
 """A list that is doubted is asked for again ever later, at last after a 12th part of its life."""
-QUICK_S = 2.0
-"""Who wants a symbol that no list has waits so long for the answer to another question."""
 
 
 class ListWaits(NamedTuple):
@@ -28,13 +26,14 @@ class ListWaits(NamedTuple):
 
     The former is at first the `soon_part`th part of its life, `soon_s` at least. After failures in a row it is
     `retry_s`, ever longer, since a list may cost credits that streams need. `settle_s` after the start nobody waits for
-    a first list any more.
+    a first list any more. Who wants a symbol that no list has waits `quick_s` for the answer to another question.
     """
 
     soon_s: float = 5.0
     soon_part: int = 720
     retry_s: Sequence[float] = (2.0, 5.0, 15.0, 60.0, 120.0, 300.0, 900.0)
     settle_s: float = 10.0
+    quick_s: float = 2.0
 
 
 WAITS = ListWaits()
@@ -106,7 +105,7 @@ class SavedList:
         if self._answered.is_set():
             return
         try:
-            async with asyncio.timeout_at(self._asked_at + QUICK_S):
+            async with asyncio.timeout_at(self._asked_at + self._waits.quick_s):
                 await self._answered.wait()
         except TimeoutError:
             return

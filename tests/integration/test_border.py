@@ -356,7 +356,7 @@ async def test_a_closing_that_cannot_be_used_comes_from_history(sandbox: Sandbox
     sandbox.binance.faults.mute("btcusdt@kline_1s")
     muted_ms = sandbox.clock.now() * 1000
     # What was sent before it was muted came before this.
-    await client.until(lambda message: message.get("symbol") == "ETHUSDT" and (message["ts_event"] or 0) > muted_ms)
+    await client.until(lambda message: message.get("symbol") == "ETHUSDT" and (message.get("ts_event") or 0) > muted_ms)
     series = relay.hub.streams["binance", StreamKey("BTCUSDT", "1s")].series
     assert series.last is not None
     opened = series.last.time + series.last_is_closed

@@ -95,6 +95,7 @@ async def start(store: Store) -> AsyncIterator[Start]:
             ttl_s: float = 0.05,
             retry_s: Sequence[float] = (2.0,),
             settle_s: float = 10.0,
+            quick_s: float = 2.0,
             **hears: Any,
         ) -> Directory:
             host = PluginHost()
@@ -106,7 +107,7 @@ async def start(store: Store) -> AsyncIterator[Start]:
             for provider in providers:
                 provider.info = provider.info._replace(instruments_ttl_s=ttl_s)
                 provider.open(session)
-            waits = ListWaits(0.0, retry_s=retry_s, settle_s=settle_s)
+            waits = ListWaits(0.0, retry_s=retry_s, settle_s=settle_s, quick_s=quick_s)
             directory = Directory(providers, store.documents, waits=waits, **hears)
             await directory.start()
             stack.push_async_callback(directory.close)
@@ -152,7 +153,7 @@ async def test_order_of_providers_counts_not_the_order_of_their_answers(start: S
 async def test_symbol_of_an_earlier_list_waits_for_no_later_one(start: Start) -> None:
     hanging = Lists("two", "CCC")
     hanging.may_answer.clear()
-    directory = await start(Lists("one", "AAA"), hanging)
+    directory = await start(Lists("one", "AAA"), hanging, quick_s=0.1)
     await directory.settled(None, "AAA")
     await directory.settled("one", "NOPE")
     assert found(directory.resolve(None, "AAA", "1m"))[0] == "one"
@@ -163,7 +164,7 @@ async def test_symbol_of_an_earlier_list_waits_for_no_later_one(start: Start) ->
 async def test_nobody_waits_for_ever(start: Start) -> None:
     hanging = Lists("one", "AAA")
     hanging.may_answer.clear()
-    directory = await start(hanging, settle_s=0.1)
+    directory = await start(hanging, settle_s=0.1, quick_s=0.1)
     for _ in range(5):
         await directory.settled(None, "AAA")
     fault = refusal(directory, None, "AAA")
@@ -414,9 +415,10 @@ async def test_a_provider_without_its_key_does_not_stand_in_the_way_of_others(st
 # -- a list of one moment --------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("patient_loop")
 async def test_an_unknown_symbol_has_the_list_asked_for_once_for_all_who_want_it(start: Start) -> None:
     lists = Lists("one", "AAA")
-    directory = await start(lists, ttl_s=60.0)
+    directory = await start(lists, ttl_s=360.0)
     await directory.settled()
     # What was asked for a moment ago is not asked for again.
     await directory.settled(None, "BBB")
