@@ -6,7 +6,8 @@ from typing import NamedTuple
 from relay.core.intervals import next_open
 from relay.core.model import Candle, StreamKey, is_widened, unreadable
 from relay.core.spans import FOREVER, Span
-from relay.history.range_walk import CandleSource, PageRequest, settled_before
+from relay.history.range_walk import settled_before
+from relay.history.requests import CandleSource, PageRequest
 
 
 class UsableRows(NamedTuple):

@@ -16,7 +16,7 @@ from relay.core.model import Candle, StreamKey, is_widened
 from relay.core.spans import Span, gaps_between, span_at
 from relay.history.comparison import compare
 from relay.history.doubts import Doubts
-from relay.history.range_walk import CandleSource, PageRequest
+from relay.history.requests import CandleSource, PageRequest
 from relay.storage.store import Store
 from relay.telemetry.events import event
 

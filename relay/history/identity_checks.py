@@ -18,7 +18,7 @@ from relay.core.model import Candle, StreamKey
 from relay.history.absences import Absences
 from relay.history.aside_candles import AsideCandles
 from relay.history.identity import follows
-from relay.history.range_walk import CandleSource
+from relay.history.requests import CandleSource
 from relay.history.symbol_check import Identity, SymbolCheck
 from relay.history.symbol_check_runs import SymbolCheckRuns
 from relay.history.symbol_comparison import SymbolComparison

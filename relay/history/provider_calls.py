@@ -17,8 +17,8 @@ from relay.history.answer_reach import AnswerMoments, reach_of, usable_rows
 from relay.history.doubts import Doubts
 from relay.history.fair_queue import FairQueue, QueueTurn
 from relay.history.final_candles import FinalCandles, KnownCandles, News, OnDisagreement
-from relay.history.range_walk import CandleSource, PageRequest, ProviderAnswer
 from relay.history.recent_answers import RecentAnswers
+from relay.history.requests import CandleSource, PageRequest, ProviderAnswer
 from relay.storage.store import Store
 
 MOST_AGAIN = 8

@@ -2,7 +2,8 @@
 
 from relay.core.clock import Clock
 from relay.core.model import StreamKey
-from relay.history.range_walk import ProviderAnswer, RangeWalk
+from relay.history.range_walk import RangeWalk
+from relay.history.requests import ProviderAnswer
 from relay.storage.store import Store
 
 _MOST = 4096

@@ -16,16 +16,8 @@ from relay.core.spans import FOREVER, Span, clip_spans, span_at
 from relay.history.doubts import Doubt, is_long
 from relay.history.identity_checks import IdentityChecks
 from relay.history.provider_calls import ProviderCall, ProviderCalls
-from relay.history.range_walk import (
-    CandleSource,
-    HistoryRequest,
-    LiveEdge,
-    PastCandles,
-    ProviderAnswer,
-    RangeWalk,
-    doubted_of,
-    past_of,
-)
+from relay.history.range_walk import RangeWalk, doubted_of, past_of
+from relay.history.requests import CandleSource, HistoryRequest, LiveEdge, PastCandles, ProviderAnswer
 from relay.history.row_turns import RowTurns
 from relay.storage.chunks import Chunk, encode, joined, window_s
 from relay.storage.revisions import Revisions

@@ -7,7 +7,7 @@ from relay.core.intervals import first_open_after, length_s, next_open, open_tim
 from relay.core.model import Candle, parted
 from relay.core.spans import FOREVER, Span, clip_spans, gaps_between, merge_spans
 from relay.history.doubts import holes_beside, is_long
-from relay.history.range_walk import PastCandles
+from relay.history.requests import PastCandles
 from relay.protocol.client_requests import PastWanted
 from relay.streams.gaps import SeriesGap
 from relay.streams.series import Series

@@ -5,7 +5,7 @@ import asyncio
 from relay.core.intervals import length_s
 from relay.core.spans import FOREVER
 from relay.history.identity import Verdict, longer_interval
-from relay.history.range_walk import CandleSource
+from relay.history.requests import CandleSource
 
 _LONGEST_PAUSE_S = 3600.0
 

@@ -7,7 +7,7 @@ from relay.core.errors import ProviderError, StoreError
 from relay.core.intervals import length_s
 from relay.core.model import Candle, StreamKey
 from relay.history.identity import SAMPLE, UNKNOWN, Verdict, judge, judge_by_longer, longer_interval
-from relay.history.range_walk import CandleSource
+from relay.history.requests import CandleSource
 from relay.history.symbol_check import SymbolCheck
 from relay.storage.set_aside import CHECKING, aside_name
 from relay.storage.store import Store

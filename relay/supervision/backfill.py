@@ -11,7 +11,7 @@ from relay.core.intervals import first_open_after, length_s, next_open
 from relay.core.model import Candle, PriceUpdate, StreamKey, parted
 from relay.core.spans import Span
 from relay.core.trading_hours import TradingHours
-from relay.history.range_walk import HistoryRequest, PastCandles
+from relay.history.requests import HistoryRequest, PastCandles
 from relay.history.service import HistoryService
 from relay.plugins.provider import Provider
 from relay.streams.hub import Hub

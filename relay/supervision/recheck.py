@@ -10,7 +10,7 @@ from relay.core.errors import ProviderError, RateLimited, StoreError
 from relay.core.intervals import length_s
 from relay.core.model import Budget, StreamKey
 from relay.core.spans import FOREVER, Span, merge_spans
-from relay.history.range_walk import PageRequest
+from relay.history.requests import PageRequest
 from relay.history.service import HistoryService
 from relay.plugins.provider import Provider
 from relay.supervision.stream_state import SupervisedStream

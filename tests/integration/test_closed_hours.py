@@ -10,7 +10,7 @@ from relay.app import DIRECTORY
 from relay.core.intervals import next_open
 from relay.core.model import Candle, OpenHours, PriceUpdate, StreamKey
 from relay.core.trading_hours import TradingHours
-from relay.history.range_walk import PastCandles
+from relay.history.requests import PastCandles
 from relay.history.snapshot import is_joined, splice
 from relay.protocol.client_requests import PastWanted as Wanted
 from relay.streams.gaps import SeriesGap

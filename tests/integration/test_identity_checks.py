@@ -23,7 +23,7 @@ from relay.core.intervals import length_s
 from relay.core.model import Budget, Candle, ProviderInfo, StreamKey
 from relay.core.spans import Span
 from relay.history.identity_checks import IdentityChecks
-from relay.history.range_walk import HistoryRequest
+from relay.history.requests import HistoryRequest
 from relay.history.service import HistoryService
 from relay.plugins.hookspecs import hookimpl
 from relay.storage.chunks import decode, joined

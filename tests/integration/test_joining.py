@@ -13,7 +13,7 @@ from relay import API_VERSION, Candle, PriceUpdate, ProviderInfo, Watchlist, hoo
 from relay.app import HISTORY
 from relay.core.model import StreamKey
 from relay.history.provider_calls import ProviderCall
-from relay.history.range_walk import CandleSource, PageRequest
+from relay.history.requests import CandleSource, PageRequest
 from relay.protocol.client_requests import SubscribeOptions
 from tests.conftest import StartRelay
 from tests.support.running_relay import Running, WsClient

@@ -15,7 +15,7 @@ from relay.core.clock import Clock
 from relay.core.errors import ConfigError
 from relay.core.model import Candle, StreamKey
 from relay.core.spans import Span
-from relay.history.range_walk import HistoryRequest
+from relay.history.requests import HistoryRequest
 from relay.history.service import HistoryService
 from relay.storage.chunks import decode, joined
 from relay.storage.inspect import overview, reading

@@ -18,7 +18,7 @@ from relay.core.model import Budget, Candle, ProviderInfo, StreamKey, unreadable
 from relay.core.spans import Span
 from relay.history.doubts import EMPTY_PAUSES_S
 from relay.history.final_candles import News
-from relay.history.range_walk import HistoryRequest, LiveEdge, PastCandles
+from relay.history.requests import HistoryRequest, LiveEdge, PastCandles
 from relay.history.service import MAX_CALLS, EncodedCandles, HistoryService
 from relay.storage.chunks import decode
 from relay.storage.store import Store

@@ -28,7 +28,7 @@ from relay.config.settings import Config
 from relay.core.clock import Clock, ProviderClock
 from relay.core.model import StreamKey
 from relay.history.final_candles import News
-from relay.history.range_walk import HistoryRequest
+from relay.history.requests import HistoryRequest
 from relay.history.service import HistoryService, live_of
 from relay.instruments.directory import Directory, Target
 from relay.plugins.loader import PluginHost

@@ -12,7 +12,7 @@ from providers.twelve_data.credits import Credits, Use
 from relay import Budget, Candle, PriceUpdate, RateLimited, StreamKey, hookimpl
 from relay.core.spans import Span
 from relay.history.final_candles import News
-from relay.history.range_walk import HistoryRequest
+from relay.history.requests import HistoryRequest
 from relay.history.service import HistoryService
 from relay.streams.hub import Hub
 from relay.supervision.recheck import Recheck

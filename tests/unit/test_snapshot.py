@@ -8,7 +8,7 @@ from relay.core.clock import Clock
 from relay.core.model import Candle, OpenHours, PriceUpdate, StreamKey
 from relay.core.spans import Span
 from relay.core.trading_hours import TradingHours
-from relay.history.range_walk import PastCandles
+from relay.history.requests import PastCandles
 from relay.history.snapshot import SplicedPast, had_up_to, is_joined, is_left_open, splice
 from relay.protocol.client_requests import PastWanted as Wanted
 from relay.streams.gaps import SeriesGap

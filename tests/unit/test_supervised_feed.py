@@ -16,7 +16,7 @@ from relay import (
     RateLimited,
     StreamKey,
 )
-from relay.history.range_walk import HistoryRequest
+from relay.history.requests import HistoryRequest
 from relay.supervision.backoff import CAUSES
 from relay.supervision.stream_state import SupervisedStream
 from tests.support.conditions import eventually

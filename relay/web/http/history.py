@@ -10,7 +10,7 @@ from aiohttp import web
 from relay.core.bytes_cache import BytesCache
 from relay.core.errors import Code, ProviderUnavailable, RelayError, RequestError
 from relay.core.intervals import length_s
-from relay.history.range_walk import HistoryRequest, LiveEdge
+from relay.history.requests import HistoryRequest, LiveEdge
 from relay.history.service import EncodedCandles, HistoryService, live_of
 from relay.instruments.directory import Directory, Target
 from relay.network.reset import reset

@@ -1,0 +1,123 @@
+"""What is asked of history and of a provider, and what they answer: values; pure."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+from relay.core.clock import ProviderClock
+from relay.core.model import Budget, Candle, ProviderInfo, StreamKey
+from relay.core.spans import FOREVER, Span
+
+
+class CandleSource(Protocol):
+    """A provider as history sees it: `clock` is its time, `candles` its `relay_candles`."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def clock(self) -> ProviderClock: ...
+    @property
+    def info(self) -> ProviderInfo: ...
+    @property
+    def has_history(self) -> bool: ...
+    def budgets(self) -> Sequence[Budget]: ...
+    async def candles(self, key: StreamKey, start: int | None, end: int, limit: int) -> Sequence[Candle]: ...
+
+
+class PastCandles(NamedTuple):
+    """Candles, oldest first; `is_complete` is False when not all that was asked for could be had.
+
+    `known` are then the spans of which nothing is missing, as far as somebody looked, ascending. Where all that is
+    missing are candles that the provider has with values that cannot be used now, `unreadable` names them: each from
+    its open time to the next one. They are not among those that were asked for. `doubted` are holes that the provider
+    left, which is not believed yet: there may be a candle, or none. They lie between the candles; behind the last one,
+    up to what was asked for or what is over by now, unless it is believed that none follows it; before the first one in
+    a range that was asked for, and without a start where fewer were found and an answer without any candle says so.
+    """
+
+    candles: tuple[Candle, ...]
+    last_is_closed: bool
+    is_complete: bool
+    known: tuple[Span, ...] = ()
+    unreadable: tuple[Span, ...] = ()
+    doubted: tuple[Span, ...] = ()
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all that was asked for is there, but rows that nobody can read."""
+        return self.is_complete or bool(self.unreadable)
+
+
+class LiveEdge(NamedTuple):
+    """What a live stream knows about the present: from the open time `since` on there is nothing but `candle`.
+
+    Everything before `since` was put into the store, as far as it was delivered: `since` is the open time of the last
+    closed candle plus 1. `is_current` says whether the stream would say the same now.
+    """
+
+    since: int
+    candle: Candle | None
+    is_closed: bool = False
+    is_current: Callable[[], bool] = lambda: False
+
+
+def _not_live() -> None:
+    """Know nothing of the present."""
+
+
+class ProviderAnswer(NamedTuple):
+    """What a provider said about a span. Its candles stand only where the store does not know better.
+
+    One whose values cannot be used is in it as `unreadable` makes it.
+    """
+
+    span: Span
+    candles: tuple[Candle, ...]
+    open_time: int | None  # of the one candle that is not closed
+    asked_at: float
+    answered_at: float
+
+    @property
+    def reaches_present(self) -> bool:
+        """Say whether nothing can be newer than the answer."""
+        return self.span.end == FOREVER
+
+
+class PageRequest(NamedTuple):
+    """What to ask a provider in one call; `start` None: the newest before `end`.
+
+    At `followed_at` there is a candle of `end` or later. With `is_bounded` the piece cannot hold more than `limit`.
+    """
+
+    start: int | None
+    end: int
+    limit: int
+    followed_at: int | None
+    reaches_present: bool
+    is_bounded: bool = False
+
+    @property
+    def span(self) -> Span:
+        """The open times that the answer may hold."""
+        return Span(self.start or 0, self.end)
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryRequest:
+    """The first `limit` candles from `start` on, or without it the last `limit` up to `end` or now.
+
+    `start` and `end` are open times, both inclusive. `live` gives the present of a stream that is live, in place of a
+    provider call; it is called before anything else. With `must_be_new` no answer about the present is taken that was
+    asked for before the request, however fresh. `client` is whom it is for: calls take turns among clients, and those
+    for live streams (None) come first. What `is_spliced` with what a stream remembers is of the same instrument.
+    """
+
+    source: CandleSource
+    key: StreamKey
+    start: int | None
+    end: int | None
+    limit: int
+    live: Callable[[], LiveEdge | None] = _not_live
+    must_be_new: bool = False
+    client: str | None = None
+    is_spliced: bool = False
