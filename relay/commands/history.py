@@ -1,6 +1,8 @@
 """`relay history`: candles of a running relay as a table, lines, CSV or JSON; on a screen or in a file."""
 
 import fcntl
+import os
+import stat
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing, contextmanager, suppress
@@ -25,7 +27,7 @@ from relay.commands.candle_writer import (
 )
 from relay.commands.download import MOST_BACKWARDS, metered, pages
 from relay.commands.formatting import change, fixed, moment, places, printable, volume
-from relay.commands.run_client import INTERRUPTED, call, relay_options, shows_table
+from relay.commands.run_client import INTERRUPTED, TERMINATED, call, relay_options, shows_table
 from relay.core.errors import RequestError
 from relay.protocol.fields import Moment, parse_date
 
@@ -108,9 +110,10 @@ def command(
     if output is not None and not resume and not force:
         _check_own(output)
     last: int | None = None
+    count = 0
 
     async def work(client: RelayClient) -> None:
-        nonlocal start, last
+        nonlocal start, last, count
         if earlier is not None and earlier.candles:
             await _check_stream(client, symbol, interval, output, earlier)
             await _check_start(client, symbol, interval, output, start, earlier.first_open)
@@ -124,19 +127,27 @@ def command(
                 return
             is_shown = output is not None or not sys.stdout.isatty()
             size = 0 if earlier is None else earlier.size
+            # A file is made, or what was in it lost, only when there is something to write.
+            page: History | None = await anext(found)
             with _opened(output, size) as file, metered(start, end, is_shown=is_shown) as meter:
                 writer = CandleWriter(file, form or "lines", has_begun=size > 0)
-                async for page in found:
+                while page is not None:
                     writer.write(page)
                     meter.advance(page)
+                    count += len(closed_of(page))
                     last = max((candle.time for candle in closed_of(page)), default=last)
+                    page = await anext(found, None)
                 writer.close()
 
     try:
         call(url, token, work)
-    except SystemExit as end:
-        if end.code == INTERRUPTED and last is not None:
-            _say_how_to_go_on(last, output, form, start)
+    except (SystemExit, click.ClickException) as end:
+        if isinstance(end, click.ClickException) or end.code in (INTERRUPTED, TERMINATED):
+            if last is not None:
+                left = None if limit is None else limit - count
+                _say_how_to_go_on(last, output, form, start, left)
+            elif isinstance(end, SystemExit):
+                click.echo("relay: interrupted before the first candles came; nothing is written", err=True)
         raise
 
 
@@ -148,11 +159,19 @@ def _check_own(output: Path) -> None:
             )
 
 
-def _say_how_to_go_on(last: int, output: Path | None, form: str | None, start: int | None) -> None:
-    way = "--resume" if output is not None and form in RESUMABLE and start is not None else f"--start {last + 1}"
+def _say_how_to_go_on(last: int, output: Path | None, form: str | None, start: int | None, left: int | None) -> None:
     where = "" if output is None else f" in {output}"
+    if output is not None and form in RESUMABLE and start is not None:
+        way, end = "--resume", ""
+    else:
+        # The same command would write over the file.
+        way, end = f"--start {last + 1}", "" if output is None else ", in another file"
+    if left is not None:
+        way += f" --limit {max(1, left)}"
+    cut = "; the JSON has no end" if form == "json" else ""
     click.echo(
-        f"relay: interrupted; candles up to {moment(last)} are written{where}, {way} goes on from there", err=True
+        f"relay: interrupted; candles up to {moment(last)} are written{where}, {way} goes on from there{end}{cut}",
+        err=True,
     )
 
 
@@ -203,7 +222,7 @@ def _opened(output: Path | None, size: int) -> Iterator[BinaryIO]:
         with open(output, "ab", opener=for_its_owner) as file:
             if not _is_ours(file):
                 raise click.ClickException(f"{output} is being written by another process; wait until it ends")
-            if file.seekable():
+            if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 file.truncate(size)
             yield file
     except OSError as error:

@@ -24,6 +24,7 @@ F = TypeVar("F", bound=Callable[..., object])
 Work = Callable[[RelayClient], Coroutine[Any, Any, None]]
 
 INTERRUPTED = 128 + signal.SIGINT
+TERMINATED = 128 + signal.SIGTERM
 
 
 def _check_url(context: click.Context, option: click.Parameter, value: str) -> str:
@@ -99,7 +100,7 @@ async def _run(url: str, token: str | None, work: Work) -> None:
                 await work(client)
         except asyncio.CancelledError:
             if came:
-                sys.exit(128 + signal.SIGTERM)
+                sys.exit(TERMINATED)
             raise
 
 
