@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -31,6 +32,38 @@ def runner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CliRunner:
 
 def test_version(runner: CliRunner) -> None:
     assert runner.invoke(main, ["--version"]).output == f"market-relay {VERSION}\n"
+
+
+INTERRUPTED_IMPORT = """
+import os, signal, sys
+
+class Interrupts:
+    def find_spec(self, name, path=None, target=None):
+        if name == "relay.commands.tail":
+            os.kill(os.getpid(), signal.SIGINT)
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.meta_path.insert(0, Interrupts())
+sys.argv = ["relay", "tail", "BTCUSDT@1m"]
+from relay.__main__ import run
+run()
+"""
+
+
+def test_an_interrupt_while_a_command_is_imported_ends_it_without_a_word() -> None:
+    ended = subprocess.run([sys.executable, "-c", INTERRUPTED_IMPORT], capture_output=True, text=True)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (-signal.SIGINT, "", "")
+
+
+def test_an_interrupt_at_any_later_time_exits_130_without_a_word(
+    runner: CliRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("relay.commands.symbols.call", interrupted)
+    result = runner.invoke(main, ["symbols"])
+    assert (result.exit_code, result.output) == (130, "")
 
 
 def test_help_names_every_command(runner: CliRunner) -> None:
