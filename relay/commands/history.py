@@ -27,6 +27,7 @@ from relay.commands.candle_writer import (
 )
 from relay.commands.download import MOST_BACKWARDS, metered, pages
 from relay.commands.formatting import change, fixed, moment, places, printable, volume
+from relay.commands.narrow_table import narrowed
 from relay.commands.run_client import INTERRUPTED, TERMINATED, call, relay_options, shows_table
 from relay.core.errors import RequestError
 from relay.protocol.fields import Moment, parse_date
@@ -245,7 +246,8 @@ async def _show(found: AsyncIterator[History]) -> None:
     first = await anext(aiter(found))
     second = await anext(aiter(found), None)
     if second is None:
-        Console().print(_table(first))
+        console = Console()
+        console.print(*narrowed(_table(first), console.width), sep="\n")
         return
     writer = CandleWriter(sys.stdout.buffer, "lines")
     writer.write(first)
