@@ -16,6 +16,7 @@ from relay.config.tokens import Tokens, parse_tokens
 from relay.core.errors import ConfigError
 from relay.core.intervals import INTERVALS
 from relay.core.model import ProviderInfo, Setting
+from relay.core.near_names import did_you_mean
 
 DEFAULT_FILE = "relay.toml"
 LOG_LEVELS = ("debug", "info", "warning", "error")
@@ -89,7 +90,7 @@ class Config:
         Tokens(),
         "Who may use the relay, a table of names and tokens; without any it listens on a loopback address only, unless "
         "--insecure is given.",
-        form="NAME=TOKEN,…",
+        form="TOKEN,…",
         automatic="none: open",
         is_reloaded=True,
         is_secret=True,
@@ -283,13 +284,16 @@ def _read_file(file: str | None) -> tuple[dict[str, Any], dict[str, dict[str, An
         content = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path} is no text in UTF-8") from None
+    except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path} is not TOML: {error}") from None
     tables = {name: value for name, value in content.items() if isinstance(value, dict) and name not in SETTINGS}
     table = {name: value for name, value in content.items() if name not in tables}
     for name in table:
         if name not in SETTINGS:
-            raise ConfigError(f"unknown key {name!r} in {path}; known are {', '.join(sorted(SETTINGS))}")
+            meant = did_you_mean(name, SETTINGS)
+            raise ConfigError(f"unknown key {name!r} in {path}{meant or '; known are ' + ', '.join(sorted(SETTINGS))}")
     return table, tables, str(path)
 
 
@@ -321,6 +325,7 @@ def check_tables(config: Config, known: Sequence[str]) -> None:
             raise ConfigError(
                 f"unknown key {name!r} in the configuration file: there is no such setting and no provider of "
                 f"that name; providers are {', '.join(sorted(known)) or 'none'}"
+                f"{did_you_mean(name, [*known, *SETTINGS])}"
             )
 
 
@@ -332,6 +337,7 @@ def provider_settings(config: Config, info: ProviderInfo) -> Mapping[str, Any]:
         if name not in declared:
             raise ConfigError(
                 f"unknown key {name!r} in [{info.name}]; known are {', '.join(sorted(declared)) or 'none'}"
+                f"{did_you_mean(name, declared)}"
             )
     found: dict[str, Any] = {}
     for name, setting in declared.items():
