@@ -32,7 +32,14 @@ from relay.commands.run_client import INTERRUPTED, TERMINATED, call, relay_optio
 from relay.core.errors import RequestError
 from relay.protocol.fields import Moment, parse_date
 
-_TIME = Moment()
+
+class _Time(Moment):
+    """A time as the flags take it."""
+
+    forms = f"{Moment.forms}, or dates such as 2025-11-24 and 2025-11-24T16:00"
+
+
+_TIME = _Time()
 
 
 def _moment(context: click.Context, option: click.Parameter, value: str | None) -> int | None:
@@ -44,7 +51,7 @@ def _moment(context: click.Context, option: click.Parameter, value: str | None) 
         return _TIME.of_text("", text) if moment is None else _TIME.of_json("", moment)
     except RequestError as fault:
         # The message begins with the name of a field, which is none here.
-        raise click.BadParameter(f"{fault.message.strip()}; or write a date: 2025-11-24, 2025-11-24T16:00") from None
+        raise click.BadParameter(fault.message.strip()) from None
 
 
 @click.command("history")

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import io
 import os
+import re
 import signal
 import sys
 import threading
@@ -130,8 +131,9 @@ def _terminations() -> Iterator[list[int]]:
 
 
 def in_words_of_the_command(text: str) -> str:
-    """Return what a relay says, printable, and with commands in the place of its routes."""
-    return printable(text).replace(WHERE_SYMBOLS_ARE, "relay symbols lists all")
+    """Return what a relay says, printable, and with commands and flags in the place of its routes and parameters."""
+    text = printable(text).replace(WHERE_SYMBOLS_ARE, "relay symbols lists all")
+    return re.sub(r"\b(start|end)_time\b", r"--\1", text)
 
 
 def _explained(fault: ClientError) -> str:

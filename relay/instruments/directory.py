@@ -8,7 +8,7 @@ from relay.core.errors import READMIT_S, RESTART_S, Code, RequestError
 from relay.core.model import Instrument, StreamKey
 from relay.instruments.listing import Standing
 from relay.instruments.saved_list import WAITS, ListWaits, OnList, SavedList, take_no_notice
-from relay.instruments.spellings import other_spellings
+from relay.instruments.spellings import other_spellings, typing_errors
 from relay.plugins.provider import Provider
 from relay.protocol.fields import WHERE_SYMBOLS_ARE, shown
 from relay.storage.documents import Documents
@@ -281,14 +281,22 @@ class Directory:
     def _suggestion(self, symbol: str, lists: Collection[SavedList]) -> str:
         """Return the end of a sentence: what may be meant by a symbol that none of the lists has, or where to look."""
         found: dict[str, None] = {}
-        for spelling in other_spellings(symbol):
-            for kept in lists:
-                instrument = kept.listing.instruments.get(spelling)
-                if instrument is not None:
-                    found[self.name_of(kept.provider, instrument.symbol)] = None
-            if len(found) >= _MOST_SUGGESTED:
-                break
-        return f"; did you mean {' or '.join([*found][:_MOST_SUGGESTED])}?" if found else f"; {WHERE_SYMBOLS_ARE}"
+        # A letter is hardly wrong in what is a symbol in another spelling, or with another provider.
+        for spellings, among in (
+            (other_spellings, lists),
+            (other_spellings, self._kept.values()),
+            (typing_errors, lists),
+        ):
+            for spelling in spellings(symbol):
+                for kept in among:
+                    instrument = kept.listing.instruments.get(spelling)
+                    if instrument is not None:
+                        found[self.name_of(kept.provider, instrument.symbol)] = None
+                if len(found) >= _MOST_SUGGESTED:
+                    break
+            if found:
+                return f"; did you mean {' or '.join([*found][:_MOST_SUGGESTED])}?"
+        return f"; {WHERE_SYMBOLS_ARE}"
 
     def _first_open(self) -> Provider | None:
         """Return the first provider that takes any symbol, because it gives no list."""

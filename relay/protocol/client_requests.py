@@ -8,11 +8,11 @@ import orjson
 from relay.core.errors import Code, RequestError
 from relay.core.intervals import parse_interval
 from relay.protocol.fields import (
-    INTERVAL,
     SYMBOL,
     Field,
     Flag,
     Identity,
+    IntervalText,
     Moment,
     Names,
     Spans,
@@ -30,9 +30,7 @@ ID = Field("id", Identity(), "Comes back on the answers to the request.", exampl
 SYMBOL_FIELD = Field(
     "symbol", Text(SYMBOL, "BTCUSDT"), "As the provider spells it; `binance:BTCUSDT` pins one.", example="BTCUSDT"
 )
-INTERVAL_FIELD = Field(
-    "interval", Text(INTERVAL, "1m"), "Length of the candles; `1m` a minute, `1M` a month.", example="1m"
-)
+INTERVAL_FIELD = Field("interval", IntervalText(), "Length of the candles; `1m` a minute, `1M` a month.", example="1m")
 STREAMS = Field(
     "streams",
     Names(MOST_STREAMS_PER_REQUEST),

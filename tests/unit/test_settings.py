@@ -345,7 +345,6 @@ def test_own_variable_goes_before_the_usual_one_of_the_provider(tmp_path: Path) 
         ("max_clients = 0", {}, ("max_clients", "0", "1")),
         ("max_clients = 1.5", {}, ("max_clients", "1.5", "whole")),
         ("max_clients = '1.5'", {}, ("max_clients", "'1.5'", "whole")),
-        ("", {"RELAY_HOST": "[relay]"}, ("RELAY_HOST", "'[relay]'", "[::1]")),
         ("max_clients = '5_0_0x'", {}, ("max_clients", "number")),
         ("max_clients = -inf", {}, ("max_clients", "-inf")),
         ("flush_ms = nan", {}, ("flush_ms", "nan")),

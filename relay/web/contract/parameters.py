@@ -148,10 +148,12 @@ class TimeInAddress(Moment):
 
     __slots__ = ()
 
+    forms = f"{Moment.forms}, or written as 2025-11-24T16:00:00Z"
+
     def of_text(self, name: str, text: str) -> int:
         """Take both."""
         moment = parse_date(text)
-        return super().of_text(name, text) if moment is None else self.of_json(name, moment)
+        return moment if moment is not None and self.least <= moment <= self.most else super().of_text(name, text)
 
     def schema(self) -> Schema:
         """Say both."""
