@@ -91,6 +91,20 @@ async def test_too_many_connections_leave_files_to_the_relay(tmp_path: Path) -> 
         assert await served.stop() == 0
 
 
+async def test_a_relay_with_very_few_files_serves_some(tmp_path: Path) -> None:
+    few = "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (40, 40))"
+    async with serving(tmp_path, prepare=few) as served:
+        assert await is_alive(served.url)
+        async with RelayClient(served.url) as client:
+            assert (await client.history("BTCUSDT", "1h", limit=1)).candles
+
+
+async def test_a_key_that_is_not_set_is_said_at_start(tmp_path: Path) -> None:
+    env = {"RELAY_BINANCE_REST_URL": "http://127.0.0.1:1", "RELAY_BINANCE_WS_URL": "ws://127.0.0.1:1"}
+    async with serving(tmp_path, "--database", ":memory:", is_sandbox=False, env=env) as served:
+        await served.logs("Twelve Data needs a key: set RELAY_TWELVE_DATA_API_KEY, or api_key in [twelve_data]")
+
+
 async def test_what_is_likely_a_mistake_is_said_at_start_and_when_it_is_new(tmp_path: Path) -> None:
     config = tmp_path / "relay.toml"
     config.write_text("[tokens]\nalice = 'short'\n")
