@@ -25,11 +25,13 @@ from relay.commands.candle_writer import (
     is_ours,
     read_earlier,
 )
+from relay.commands.completion import completes
 from relay.commands.download import MOST_BACKWARDS, metered, pages
 from relay.commands.formatting import change, fixed, moment, places, printable, volume
 from relay.commands.narrow_table import narrowed
 from relay.commands.run_client import INTERRUPTED, TERMINATED, call, relay_options, shows_table
 from relay.core.errors import RequestError
+from relay.core.intervals import INTERVALS
 from relay.protocol.fields import Moment, parse_date
 
 
@@ -56,7 +58,7 @@ def _moment(context: click.Context, option: click.Parameter, value: str | None) 
 
 @click.command("history")
 @click.argument("symbol")
-@click.argument("interval")
+@click.argument("interval", shell_complete=completes(INTERVALS))
 @click.option(
     "--start", callback=_moment, metavar="TIME", help="First open time: Unix seconds or an ISO date or time (UTC)."
 )

@@ -58,8 +58,8 @@ class StoreReport(NamedTuple):
 
 
 @click.command("store", short_help="Show, check and shrink the database.")
-@click.option("--database", help="The file.  [default: relay.db]")
-@click.option("--config", "file", help="Configuration file, as of `relay serve`.")
+@click.option("--database", type=click.Path(), metavar="FILE", help="The file.  [default: relay.db]")
+@click.option("--config", "file", type=click.Path(), metavar="FILE", help="Configuration file, as of `relay serve`.")
 @click.option("--check", is_flag=True, help="Hold rows, known spans and encoded candles against each other.")
 @click.option(
     "--sample", type=click.IntRange(1, 10_000), metavar="N", help="Ask the providers for N random known parts too."

@@ -74,7 +74,10 @@ class Config:
     host: str = _setting(parsers.host, "127.0.0.1", "Address to listen on.")
     port: int = _setting(parsers.number(int, 0, 65_535), 8000, "Port to listen on; 0 takes a free one.", form=_NUMBER)
     database: str = _setting(
-        parsers.text, "relay.db", "SQLite file for closed candles, of one relay at a time; :memory: keeps nothing."
+        parsers.text,
+        "relay.db",
+        "SQLite file for closed candles, of one relay at a time; :memory: keeps nothing.",
+        form="FILE",
     )
     tls_cert: str = _setting(
         parsers.text,

@@ -129,6 +129,32 @@ def test_shells_complete_commands_and_flags(runner: CliRunner, shell: str, envir
     assert "status" not in said
 
 
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("relay serve --config ", ["file,"]),
+        ("relay serve --tls-cert ", ["file,"]),
+        ("relay store --database ", ["file,"]),
+        ("relay serve --log-level ", ["plain,debug", "plain,info", "plain,warning", "plain,error"]),
+        ("relay serve --retention ", []),
+        (
+            "relay history BTCUSDT 1",
+            ["plain,1s", "plain,1m", "plain,15m", "plain,1h", "plain,12h", "plain,1d", "plain,1w", "plain,1M"],
+        ),
+    ],
+)
+def test_values_are_completed(line: str, words: list[str]) -> None:
+    place = str(len(line.split()) - (not line.endswith(" ")))
+    environ = {**os.environ, "COMP_WORDS": line, "COMP_CWORD": place, "_RELAY_COMPLETE": "bash_complete"}
+    program = (sys.executable, "-c", "from relay.cli import main; main(prog_name='relay')")
+    said = subprocess.run(program, env=environ, capture_output=True, text=True, check=True).stdout
+    assert said.split() == words
+
+
+def test_fish_shows_whole_explanations(runner: CliRunner) -> None:
+    assert 'split ","' not in runner.invoke(main, ["completion", "fish"]).output
+
+
 def test_bash_takes_the_script(runner: CliRunner) -> None:
     script = runner.invoke(main, ["completion", "bash"]).output
     answer = subprocess.run(["bash", "-c", script + "complete -p relay"], capture_output=True, text=True, check=False)
