@@ -91,7 +91,7 @@ def call(url: str, token: str | None, work: Work) -> None:
         _leave_stdout()
         sys.exit(0)
     except ClientError as fault:
-        raise click.ClickException(_explained(fault)) from None
+        raise click.ClickException(_explained(fault, url)) from None
 
 
 async def _run(url: str, token: str | None, work: Work) -> None:
@@ -136,9 +136,11 @@ def in_words_of_the_command(text: str) -> str:
     return re.sub(r"\b(start|end)_time\b", r"--\1", text)
 
 
-def _explained(fault: ClientError) -> str:
+def _explained(fault: ClientError, url: str) -> str:
     text = in_words_of_the_command(str(fault))
     if isinstance(fault, Refused):
+        if fault.code == "not_found":
+            return f"{url} is not the whole address of a relay, or goes on behind it; relay serve prints the address"
         if fault.status == 401:
             text += "; give it with --token or RELAY_TOKEN"
         if fault.retry_after is not None:

@@ -2,7 +2,7 @@
 
 import logging
 import math
-from difflib import get_close_matches
+from difflib import SequenceMatcher, get_close_matches
 from http import HTTPStatus
 
 import orjson
@@ -112,14 +112,15 @@ def problem_of_routing(request: web.Request, error: web.HTTPException) -> web.Re
 
 def _route_meant(path: str, known: list[str]) -> str:
     """Return the route whose last part is, is called, or is nearly that of a path; "" where there is none."""
-    last = _last_part(path[:_LONGEST_COMPARED])
-    routes = {_last_part(route): route for route in sorted(known, key=len, reverse=True)}
-    near = get_close_matches(_ALSO_CALLED.get(last, last), routes, 1, _NEAR)
-    return routes[near[0]] if near else ""
+    path = path[:_LONGEST_COMPARED].lower()
+    last = _last_part(path)
+    near = get_close_matches(_ALSO_CALLED.get(last, last), {_last_part(route): None for route in known}, 1, _NEAR)
+    routes = [route for route in known if near and _last_part(route) == near[0]]
+    return max(routes, key=lambda route: (path.endswith(route), SequenceMatcher(None, path, route).ratio()), default="")
 
 
 def _last_part(path: str) -> str:
-    return path.rstrip("/").rpartition("/")[2].partition(".")[0].lower()
+    return path.rstrip("/").rpartition("/")[2].partition(".")[0]
 
 
 def _prefix_left_on(request: web.Request, known: list[str]) -> str:

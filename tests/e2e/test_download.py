@@ -299,6 +299,14 @@ async def test_a_time_in_milliseconds_is_refused_with_the_one_that_is_meant(rela
     assert result.stderr.endswith("and 2025-11-24T16:00: did you mean 1764000000?\n")
 
 
+async def test_an_address_with_a_route_behind_it_is_said_to_be_none_of_a_relay(relay: Running) -> None:
+    url = f"{relay.url}/api/v1/market-data/ws"
+    result = await asyncio.to_thread(CliRunner().invoke, main, ["status", "--url", url])
+    assert result.stderr.startswith(
+        f"Error: {url} is not the whole address of a relay, or goes on behind it; relay serve"
+    )
+
+
 async def test_a_start_in_the_future_is_said_in_words_of_the_command(relay: Running) -> None:
     result = await run(relay, "--start", "2099-01-01")
     assert result.stderr.startswith("Error: --start 4070908800 (2099-01-01T00:00:00+00:00) is in the future")

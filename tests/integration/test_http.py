@@ -149,6 +149,8 @@ async def test_no_other_symbol_is_suggested_beside_one_in_another_spelling(relay
         ("/ws", "/api/v1/market-data/ws"),
         ("/symbols", "/api/v1/market-data/symbols"),
         ("/status", "/status.html"),
+        ("/api/v1/market-data/ws/api/v1/market-data/status", "/api/v1/market-data/status"),
+        ("/client.mjs", "/client.js"),
         ("/index.html", "/"),
         ("/openapi.yaml", "/openapi.json"),
         ("/health", "/healthz"),
