@@ -13,7 +13,8 @@ import click
 from relay.commands.config_options import exit_on_relay_error, takes_settings
 from relay.commands.distribution import Distribution
 from relay.config.environment import names_of_variable
-from relay.config.settings import SETTINGS, Config, load_config
+from relay.config.settings import SETTINGS, Config, load_config, provider_settings
+from relay.plugins.loader import PluginHost
 from relay.server.event_loop import run, without_stragglers
 from relay.server.run import serve
 from relay.telemetry.events import event
@@ -83,6 +84,7 @@ async def _serve_sandbox(
         defaults = {"poll_seconds": 2, "market_hours": "always" if forex_always_open else "forex"}
 
         def pointed_at_it(config: Config) -> Config:
+            _check_settings_of(distribution, config)
             return _sandboxed(config, {"twelve_data": defaults}, stand_ins)
 
         def say(line: str) -> None:
@@ -100,6 +102,14 @@ async def _serve_sandbox(
                 )
 
         await serve(pointed_at_it(config), distribution.providers(), say, lambda: pointed_at_it(read()))
+
+
+def _check_settings_of(distribution: Distribution, config: Config) -> None:
+    """Check what providers are told, also what the sandbox ignores: a wrong value is one. Raises `ConfigError`."""
+    host = PluginHost()
+    host.load(distribution.providers(), installed=False)
+    for loaded in host.loaded.values():
+        provider_settings(config, loaded.info)
 
 
 def _variables(stand_ins: StandIns) -> Iterator[str]:

@@ -253,7 +253,11 @@ class Directory:
             if kept is None or self._has(pin, symbol):
                 return self._providers[pin]
             if not kept.listing.is_known:
-                raise _refused(kept.provider) if kept.provider.lacks_key else self._undecided(symbol, None, [kept])
+                raise (
+                    _refused(kept.provider)
+                    if kept.provider.lacks_key
+                    else self._undecided(symbol, None, [kept], is_pinned=True)
+                )
             raise RequestError(
                 Code.UNKNOWN_SYMBOL,
                 f"unknown symbol {shown(symbol)}: {kept.provider.info.title} does not list it"
@@ -302,7 +306,9 @@ class Directory:
         """Return the first provider that takes any symbol, because it gives no list."""
         return next((provider for provider in self._providers.values() if not provider.lists_instruments), None)
 
-    def _undecided(self, symbol: str, holder: str | None, missing: Sequence[SavedList]) -> RequestError:
+    def _undecided(
+        self, symbol: str, holder: str | None, missing: Sequence[SavedList], *, is_pinned: bool = False
+    ) -> RequestError:
         """Say which lists are missing to decide about a symbol, and how to do without them."""
         titles = " and ".join(kept.provider.info.title for kept in missing)
         reasons = "; ".join(dict.fromkeys(kept.problem or "it is still being loaded" for kept in missing))
@@ -313,8 +319,10 @@ class Directory:
                 f"{title} has one: {holder}:{symbol}"
             )
         else:
-            text = f"the symbol list of {titles} is not there yet ({reasons}), and no other has {shown(symbol)}"
-            if len(self._providers) > len(missing):
+            text = f"the symbol list of {titles} is not there yet ({reasons})"
+            if not is_pinned:
+                text += f", and no other has {shown(symbol)}"
+            if not is_pinned and len(self._providers) > len(missing):
                 text += "; PROVIDER:SYMBOL asks one provider only"
         return RequestError(Code.PROVIDER_UNAVAILABLE, text, retry_after=min(kept.asks_in_s for kept in missing))
 

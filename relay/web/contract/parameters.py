@@ -7,12 +7,14 @@ from aiohttp import web
 
 from relay.core.errors import Code, RequestError
 from relay.core.intervals import parse_interval
+from relay.core.near_names import did_you_mean
 from relay.protocol.fields import INTERVAL, SYMBOL, Moment, Schema, Whole, parse_date, parse_symbol, shown
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
 MOST_AT_ONCE = 5000
+_LONGEST_COMPARED = 40
 MOST_STREAMED = 50_000
 DATE_PATTERN = (
     r"^(19[89]|20[0-9])[0-9]-(0[1-9]|1[0-2])-(0[1-9]|1[0-9]|2[0-8])"
@@ -100,7 +102,8 @@ class Query(Generic[T_co]):
         for name, value in request.query.items():
             if name not in self._known:
                 accepted = f"known are {', '.join(self._known)}" if self._known else "there are none here"
-                raise RequestError(Code.INVALID_REQUEST, f"unknown parameter {shown(name)}; {accepted}")
+                meant = did_you_mean(name[:_LONGEST_COMPARED], self._known)
+                raise RequestError(Code.INVALID_REQUEST, f"unknown parameter {shown(name)}; {accepted}{meant}")
             if name in found:
                 raise RequestError(Code.INVALID_REQUEST, f"{name} is given twice")
             found[name] = value
