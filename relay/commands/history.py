@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import re
 import stat
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -42,12 +43,16 @@ class _Time(Moment):
 
 
 _TIME = _Time()
+_YEAR_OR_DAY = re.compile(r"((?:19|20)[0-9]{2})(?:(0[1-9]|1[0-2])([0-3][0-9]))?")
 
 
 def _moment(context: click.Context, option: click.Parameter, value: str | None) -> int | None:
     if value is None:
         return None
     text = value.strip()
+    if found := _YEAR_OR_DAY.fullmatch(text):
+        date = "-".join([found[1], found[2] or "01", found[3] or "01"])
+        raise click.BadParameter(f"{text} would be a second of 1970; did you mean {date}?")
     moment = parse_date(text)
     try:
         return _TIME.of_text("", text) if moment is None else _TIME.of_json("", moment)

@@ -307,6 +307,13 @@ async def test_an_address_with_a_route_behind_it_is_said_to_be_none_of_a_relay(r
     )
 
 
+@pytest.mark.parametrize(("written", "meant"), [("2025", "2025-01-01"), ("20251124", "2025-11-24")])
+async def test_a_year_or_a_day_is_no_second_of_1970(relay: Running, written: str, meant: str) -> None:
+    result = await run(relay, "--start", written)
+    said = f"Invalid value for '--start': {written} would be a second of 1970; did you mean {meant}?\n"
+    assert (result.exit_code, result.stderr.endswith(said)) == (2, True)
+
+
 async def test_a_start_in_the_future_is_said_in_words_of_the_command(relay: Running) -> None:
     result = await run(relay, "--start", "2099-01-01")
     assert result.stderr.startswith("Error: --start 4070908800 (2099-01-01T00:00:00+00:00) is in the future")
