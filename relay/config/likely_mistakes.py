@@ -23,6 +23,8 @@ def likely_mistakes(config: Config, infos: Iterable[ProviderInfo]) -> Iterator[s
             yield (
                 f"the token of {token.name} has fewer than {SHORT} characters and can be guessed; relay token makes one"
             )
+    if not config.tokens and config.environ.get(OF_CLIENTS[1]):
+        yield f"{OF_CLIENTS[1]} is for commands, and no tokens are set; did you mean {SETTINGS['tokens'].variable}?"
     variables = [(setting.variable, setting.is_secret) for setting in SETTINGS.values()]
     for info in infos:
         for setting in info.settings:

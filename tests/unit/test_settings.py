@@ -278,6 +278,11 @@ def test_likely_mistakes_name_the_variable_and_what_may_be_meant_but_no_value(tm
     ]
 
 
+def test_a_token_for_commands_where_a_relay_has_none_is_a_likely_mistake(tmp_path: Path) -> None:
+    said = "RELAY_TOKEN is for commands, and no tokens are set; did you mean RELAY_TOKENS?"
+    assert mistakes_of(config_of("", tmp_path, {"RELAY_TOKEN": "opensesame"})) == [said]
+
+
 def test_relay_toml_of_the_working_directory_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "relay.toml").write_text("port = 8123")
