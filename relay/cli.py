@@ -1,6 +1,8 @@
 """The `relay` command: serves, or talks to a relay that runs."""
 
 import importlib
+import signal
+import sys
 from collections.abc import Iterable
 from contextlib import AbstractAsyncContextManager
 from difflib import get_close_matches
@@ -35,7 +37,16 @@ class _Commands(click.Group):
             return None
         module = importlib.import_module(f"relay.commands.{name.replace('-', '_')}")
         command: click.Command = module.command
+        if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
+            # All is imported, so Ctrl-C may raise KeyboardInterrupt again.
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         return command
+
+    def invoke(self, context: click.Context) -> Any:
+        try:
+            return super().invoke(context)
+        except KeyboardInterrupt:
+            sys.exit(128 + signal.SIGINT)
 
     def resolve_command(
         self, context: click.Context, args: list[str]

@@ -1,6 +1,7 @@
 """Candles written as text, page after page: lines, CSV, JSON, newline-delimited JSON; and files to go on with."""
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -18,6 +19,8 @@ COMPARED = 10
 """So many of the last closed candles in a file tell whether it is of the stream that is to go on in it."""
 
 _LONGEST_LINE = 4096
+_JSON_BEGIN = re.compile(rb'\{"symbol":"[^"]*","interval":"\w*",("provider":"[^"]*",)?"candles":\[')
+_LINE = re.compile(rb"[-0-9]+T[:0-9]+Z(\t[-.0-9]+){5}\t(closed|open)\n")
 
 
 class CandleWriter:
@@ -70,7 +73,7 @@ def _rows(page: History, form: str) -> Iterator[bytes]:
             yield orjson.dumps({**candle._asdict(), "is_closed": is_closed})
         elif form == "csv":
             if is_closed:
-                yield ",".join([str(candle.time), *map(number, candle[1:])]).encode()
+                yield orjson.dumps([*candle])[1:-1]
         else:
             words = [moment(candle.time), *map(number, candle[1:]), "closed" if is_closed else "open"]
             yield "\t".join(words).encode()
@@ -84,14 +87,15 @@ def for_its_owner(path: str, flags: int) -> int:
 def is_ours(path: Path) -> bool:
     """Say whether this command wrote a file, or could have: in one of its forms, or empty. Raises `OSError`."""
     with path.open("rb") as file:
-        line = file.readline(_LONGEST_LINE)
-    if not line or line == CSV_HEAD or line.startswith(b'{"symbol":'):
+        begin = file.read(_LONGEST_LINE)
+    if not begin or _JSON_BEGIN.match(begin) or _LINE.match(begin):
         return True
-    with suppress(TypeError, KeyError, ValueError):
-        _read(line, "ndjson")
-        return True
-    words = line.split(b"\t")
-    return len(words) == len(Candle._fields) + 1 and words[-1].strip() in (b"closed", b"open")
+    for form, head in (("csv", CSV_HEAD), ("ndjson", b'{"time":')):
+        if begin.startswith(head):
+            with suppress(ValueError):
+                read_earlier(path, form)
+                return True
+    return False
 
 
 class Earlier(NamedTuple):

@@ -1,10 +1,17 @@
 """`relay completion`: the script that lets a shell complete commands and flags."""
 
+from collections.abc import Callable, Iterable
+
 import click
 from click.shell_completion import get_completion_class
 
 VARIABLE = "_RELAY_COMPLETE"
 """What the script sets when it asks `relay` for the words that fit."""
+
+
+def completes(words: Iterable[str]) -> Callable[..., list[str]]:
+    """Make what completes a value that is one of some words."""
+    return lambda context, parameter, begun: [word for word in words if word.startswith(begun)]
 
 
 @click.command("completion", short_help="Print a shell script that completes commands and flags.")
@@ -20,4 +27,6 @@ def command(context: click.Context, shell: str) -> None:
     """
     kind = get_completion_class(shell)
     assert kind is not None, "click knows all three"
-    click.echo(kind(context.find_root().command, {}, "relay", VARIABLE).source())
+    script = kind(context.find_root().command, {}, "relay", VARIABLE).source()
+    # Else fish gets an explanation up to its first comma only.
+    click.echo(script.replace('string split ","', 'string split --max 1 ","'))

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 
 import click
 
+from relay.commands.completion import completes
 from relay.config.settings import SETTINGS, RelaySetting
 from relay.core.errors import ConfigError, StoreError
 
@@ -19,7 +20,7 @@ def takes_settings(command: Callable[..., None]) -> Callable[..., None]:
     for setting in reversed(SETTINGS.values()):
         if not setting.is_secret:
             command = _flag_of(setting)(command)
-    return click.option("--config", "file", help=CONFIG_HELP)(command)
+    return click.option("--config", "file", type=click.Path(), metavar="FILE", help=CONFIG_HELP)(command)
 
 
 def _flag_of(setting: RelaySetting) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -27,8 +28,17 @@ def _flag_of(setting: RelaySetting) -> Callable[[Callable[..., None]], Callable[
     if isinstance(setting.default, bool):
         return click.option(f"{setting.flag}/--no-{setting.flag[2:]}", default=None, help=text)
     if setting.name == "plugins":
-        return click.option(setting.flag, multiple=True, metavar=setting.form, help=f"{setting.help} Can be repeated.")
-    return click.option(setting.flag, metavar=setting.form or None, help=text)
+        help_text = f"{setting.help} Can be repeated."
+        return click.option(setting.flag, multiple=True, type=click.Path(), metavar=setting.form, help=help_text)
+    kind = click.Path() if setting.form == "FILE" else str
+    words = setting.form.split("|") if "|" in setting.form and setting.form.islower() else []
+    return click.option(
+        setting.flag,
+        type=kind,
+        metavar=setting.form or None,
+        help=text,
+        shell_complete=completes(words) if words else None,
+    )
 
 
 @contextlib.contextmanager

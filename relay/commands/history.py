@@ -1,6 +1,9 @@
 """`relay history`: candles of a running relay as a table, lines, CSV or JSON; on a screen or in a file."""
 
 import fcntl
+import os
+import re
+import stat
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing, contextmanager, suppress
@@ -23,30 +26,44 @@ from relay.commands.candle_writer import (
     is_ours,
     read_earlier,
 )
+from relay.commands.completion import completes
 from relay.commands.download import MOST_BACKWARDS, metered, pages
 from relay.commands.formatting import change, fixed, moment, places, printable, volume
-from relay.commands.run_client import INTERRUPTED, call, relay_options, shows_table
+from relay.commands.narrow_table import narrowed
+from relay.commands.run_client import INTERRUPTED, TERMINATED, call, relay_options, shows_table
 from relay.core.errors import RequestError
+from relay.core.intervals import INTERVALS
 from relay.protocol.fields import Moment, parse_date
 
-_TIME = Moment()
+
+class _Time(Moment):
+    """A time as the flags take it."""
+
+    forms = f"{Moment.forms}, or dates such as 2025-11-24 and 2025-11-24T16:00"
+
+
+_TIME = _Time()
+_YEAR_OR_DAY = re.compile(r"((?:19|20)[0-9]{2})(?:(0[1-9]|1[0-2])([0-3][0-9]))?")
 
 
 def _moment(context: click.Context, option: click.Parameter, value: str | None) -> int | None:
     if value is None:
         return None
     text = value.strip()
+    if found := _YEAR_OR_DAY.fullmatch(text):
+        date = "-".join([found[1], found[2] or "01", found[3] or "01"])
+        raise click.BadParameter(f"{text} would be a second of 1970; did you mean {date}?")
     moment = parse_date(text)
     try:
         return _TIME.of_text("", text) if moment is None else _TIME.of_json("", moment)
     except RequestError as fault:
         # The message begins with the name of a field, which is none here.
-        raise click.BadParameter(f"{fault.message.strip()}; or write a date: 2025-11-24, 2025-11-24T16:00") from None
+        raise click.BadParameter(fault.message.strip()) from None
 
 
 @click.command("history")
 @click.argument("symbol")
-@click.argument("interval")
+@click.argument("interval", shell_complete=completes(INTERVALS))
 @click.option(
     "--start", callback=_moment, metavar="TIME", help="First open time: Unix seconds or an ISO date or time (UTC)."
 )
@@ -107,9 +124,10 @@ def command(
     if output is not None and not resume and not force:
         _check_own(output)
     last: int | None = None
+    count = 0
 
     async def work(client: RelayClient) -> None:
-        nonlocal start, last
+        nonlocal start, last, count
         if earlier is not None and earlier.candles:
             await _check_stream(client, symbol, interval, output, earlier)
             await _check_start(client, symbol, interval, output, start, earlier.first_open)
@@ -123,19 +141,27 @@ def command(
                 return
             is_shown = output is not None or not sys.stdout.isatty()
             size = 0 if earlier is None else earlier.size
+            # A file is made, or what was in it lost, only when there is something to write.
+            page: History | None = await anext(found)
             with _opened(output, size) as file, metered(start, end, is_shown=is_shown) as meter:
                 writer = CandleWriter(file, form or "lines", has_begun=size > 0)
-                async for page in found:
+                while page is not None:
                     writer.write(page)
                     meter.advance(page)
+                    count += len(closed_of(page))
                     last = max((candle.time for candle in closed_of(page)), default=last)
+                    page = await anext(found, None)
                 writer.close()
 
     try:
         call(url, token, work)
-    except SystemExit as end:
-        if end.code == INTERRUPTED and last is not None:
-            _say_how_to_go_on(last, output, form, start)
+    except (SystemExit, click.ClickException) as end:
+        if isinstance(end, click.ClickException) or end.code in (INTERRUPTED, TERMINATED):
+            if last is not None:
+                left = None if limit is None else limit - count
+                _say_how_to_go_on(last, output, form, start, left)
+            elif isinstance(end, SystemExit):
+                click.echo("relay: interrupted before the first candles came; nothing is written", err=True)
         raise
 
 
@@ -147,10 +173,20 @@ def _check_own(output: Path) -> None:
             )
 
 
-def _say_how_to_go_on(last: int, output: Path | None, form: str | None, start: int | None) -> None:
-    way = "--resume" if output is not None and form in RESUMABLE and start is not None else f"--start {last + 1}"
+def _say_how_to_go_on(last: int, output: Path | None, form: str | None, start: int | None, left: int | None) -> None:
     where = "" if output is None else f" in {output}"
-    click.echo(f"relay: interrupted; candles up to {moment(last)} are written{where}; continue with {way}", err=True)
+    if output is not None and form in RESUMABLE and start is not None:
+        way, end = "--resume", ""
+    else:
+        # The same command would write over the file.
+        way, end = f"--start {last + 1}", "" if output is None else " and another file"
+    if left is not None:
+        way += f" --limit {max(1, left)}"
+    cut = "; the JSON is not complete" if form == "json" else ""
+    click.echo(
+        f"relay: interrupted; candles up to {moment(last)} are written{where}; continue with {way}{end}{cut}",
+        err=True,
+    )
 
 
 def _earlier(start: int | None, output: Path | None, form: str | None) -> Earlier | None:
@@ -200,7 +236,7 @@ def _opened(output: Path | None, size: int) -> Iterator[BinaryIO]:
         with open(output, "ab", opener=for_its_owner) as file:
             if not _is_ours(file):
                 raise click.ClickException(f"{output} is being written by another process; wait until it ends")
-            if file.seekable():
+            if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 file.truncate(size)
             yield file
     except OSError as error:
@@ -223,7 +259,8 @@ async def _show(found: AsyncIterator[History]) -> None:
     first = await anext(aiter(found))
     second = await anext(aiter(found), None)
     if second is None:
-        Console().print(_table(first))
+        console = Console()
+        console.print(*narrowed(_table(first), console.width), sep="\n")
         return
     writer = CandleWriter(sys.stdout.buffer, "lines")
     writer.write(first)

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import io
 import os
+import re
 import signal
 import sys
 import threading
@@ -24,6 +25,7 @@ F = TypeVar("F", bound=Callable[..., object])
 Work = Callable[[RelayClient], Coroutine[Any, Any, None]]
 
 INTERRUPTED = 128 + signal.SIGINT
+TERMINATED = 128 + signal.SIGTERM
 
 
 def _check_url(context: click.Context, option: click.Parameter, value: str) -> str:
@@ -89,7 +91,7 @@ def call(url: str, token: str | None, work: Work) -> None:
         _leave_stdout()
         sys.exit(0)
     except ClientError as fault:
-        raise click.ClickException(_explained(fault)) from None
+        raise click.ClickException(_explained(fault, url)) from None
 
 
 async def _run(url: str, token: str | None, work: Work) -> None:
@@ -100,7 +102,7 @@ async def _run(url: str, token: str | None, work: Work) -> None:
                 await work(client)
         except asyncio.CancelledError:
             if came:
-                sys.exit(128 + signal.SIGTERM)
+                sys.exit(TERMINATED)
             raise
 
 
@@ -130,13 +132,16 @@ def _terminations() -> Iterator[list[int]]:
 
 
 def in_words_of_the_command(text: str) -> str:
-    """Return what a relay says, printable, and with commands in the place of its routes."""
-    return printable(text).replace(WHERE_SYMBOLS_ARE, "relay symbols lists all")
+    """Return what a relay says, printable, and with commands and flags in the place of its routes and parameters."""
+    text = printable(text).replace(WHERE_SYMBOLS_ARE, "relay symbols lists all")
+    return re.sub(r"\b(start|end)_time\b", r"--\1", text)
 
 
-def _explained(fault: ClientError) -> str:
+def _explained(fault: ClientError, url: str) -> str:
     text = in_words_of_the_command(str(fault))
     if isinstance(fault, Refused):
+        if fault.code == "not_found":
+            return f"{url} is not exactly the address of a relay; relay serve prints the address"
         if fault.status == 401:
             text += "; give it with --token or RELAY_TOKEN"
         if fault.retry_after is not None:

@@ -12,8 +12,10 @@ import click
 
 from relay.commands.config_options import exit_on_relay_error, takes_settings
 from relay.commands.distribution import Distribution
-from relay.config.settings import Config, load_config
+from relay.config.environment import names_of_variable
+from relay.config.settings import SETTINGS, Config, load_config, provider_settings
 from relay.core.outward_proxies import ALL_VARIABLES
+from relay.plugins.loader import PluginHost
 from relay.server.event_loop import run, without_stragglers
 from relay.server.run import serve
 from relay.telemetry.events import event
@@ -58,9 +60,6 @@ def command(
     if forex_always_open and not sandbox:
         raise click.UsageError("--forex-always-open needs --sandbox: real markets close at weekends")
     flags["plugins"] = plugins or None
-    if sandbox and flags["database"] is None:
-        # Made-up prices must not get among real ones.
-        flags["database"] = ":memory:"
     with exit_on_relay_error():
         config = load_config(flags, file=file)
         set_up_logs(config.log_level, config.log_format)
@@ -86,6 +85,7 @@ async def _serve_sandbox(
         defaults = {"poll_seconds": 2, "market_hours": "always" if forex_always_open else "forex"}
 
         def pointed_at_it(config: Config) -> Config:
+            _check_settings_of(distribution, config)
             return _sandboxed(config, {"twelve_data": defaults}, stand_ins)
 
         def say(line: str) -> None:
@@ -105,14 +105,30 @@ async def _serve_sandbox(
         await serve(pointed_at_it(config), distribution.providers(), say, lambda: pointed_at_it(read()))
 
 
+def _check_settings_of(distribution: Distribution, config: Config) -> None:
+    """Check what providers are told, also what the sandbox ignores: a wrong value is one. Raises `ConfigError`."""
+    host = PluginHost()
+    host.load(distribution.providers(), installed=False)
+    for loaded in host.loaded.values():
+        provider_settings(config, loaded.info)
+
+
 def _variables(stand_ins: StandIns) -> Iterator[str]:
-    """Yield the variables that would point the providers back at the real exchanges."""
+    """Yield the variables that would point the providers back at the real exchanges, or give them real keys."""
     for name, settings in stand_ins.items():
         for key in settings:
-            yield from (f"RELAY_{name}_{key}".upper(), f"{name}_{key}".upper())
+            for variable in (f"RELAY_{name}_{key}".upper(), f"{name}_{key}".upper()):
+                yield from names_of_variable(variable, is_secret=True)
+
+
+def _names_database(config: Config) -> bool:
+    """Say whether a flag names the database. Made-up prices must not get among the real ones of a configuration."""
+    return config.sources.get("database") == SETTINGS["database"].flag
 
 
 def _ignored(config: Config, stand_ins: StandIns) -> Iterator[str]:
+    if "database" in config.sources and not _names_database(config):
+        yield config.sources["database"]
     yield from (name for name in _variables(stand_ins) if config.environ.get(name))
     for name, settings in stand_ins.items():
         yield from (f"{key} in [{name}]" for key in settings if key in config.tables.get(name, {}))
@@ -128,7 +144,12 @@ def _sandboxed(config: Config, defaults: StandIns, stand_ins: StandIns) -> Confi
         # Nobody needs to hear that they are not used: the stand-ins are on this machine.
         dropped.update(ALL_VARIABLES)
     environ = {name: value for name, value in config.environ.items() if name not in dropped}
-    return dataclasses.replace(config, tables=MappingProxyType(tables), environ=MappingProxyType(environ))
+    return dataclasses.replace(
+        config,
+        database=config.database if _names_database(config) else ":memory:",
+        tables=MappingProxyType(tables),
+        environ=MappingProxyType(environ),
+    )
 
 
 def _say(line: str) -> None:

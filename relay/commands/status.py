@@ -13,6 +13,7 @@ from rich.text import Text
 
 from relay.client import ClientError, RelayClient
 from relay.commands.formatting import json_line, printable
+from relay.commands.narrow_table import left_out_line
 from relay.commands.run_client import call, relay_options, shows_table
 from relay.commands.status_format import GOOD, Section, sorted_out
 
@@ -131,7 +132,7 @@ def _table(section: Section, width: int) -> Iterator[RenderableType]:
         table.add_row(*cells, *([Text(note, "dim")] if note_width else []))
     yield table
     if left_out := [column.replace("_", " ") for column in section.columns[shown:]]:
-        yield Text(f"… a wider window also shows: {', '.join(left_out)}", "dim")
+        yield left_out_line(left_out)
 
 
 def _is_number(text: str) -> bool:

@@ -58,8 +58,8 @@ class StoreReport(NamedTuple):
 
 
 @click.command("store", short_help="Show, check and shrink the database.")
-@click.option("--database", help="The file.  [default: relay.db]")
-@click.option("--config", "file", help="Configuration file of `relay serve`.")
+@click.option("--database", type=click.Path(), metavar="FILE", help="The file.  [default: relay.db]")
+@click.option("--config", "file", type=click.Path(), metavar="FILE", help="Configuration file of `relay serve`.")
 @click.option("--check", is_flag=True, help="Compare rows, known spans and encoded candles with each other.")
 @click.option(
     "--sample",

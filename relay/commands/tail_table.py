@@ -10,12 +10,16 @@ from rich.text import Text
 
 from relay.client import Confirmed, Connected, Failure, Lost, Message, Snapshot, State, Update
 from relay.commands.formatting import change, duration, fixed, places, printable, short_moment, sparkline, volume
+from relay.commands.narrow_table import narrowed
+from relay.commands.run_client import in_words_of_the_command
 from relay.core.model import Candle, StreamKey
 
 # So many closes does a sparkline show at most.
 CLOSES = 60
 
 _WIDE = 132
+_NARROW = 80
+_LEAST_SYMBOL = 10
 _COLOURS = {
     "connected": "green",
     "connecting": "yellow",
@@ -81,7 +85,7 @@ class TailTable:
     ) -> None:
         self._address = address
         self._monotonic = monotonic
-        # In the order asked for, whichever is heard of first.
+        # In the order asked for, whichever is heard of first; by the name that the relay confirmed, once it did.
         self._rows = {key: TailRow(key) for key in keys}
         self._lost = ""
         self._retry_at = 0.0
@@ -95,7 +99,8 @@ class TailTable:
             case Lost(reason=reason, retry_in_s=retry_in_s):
                 self._is_connected, self._lost = False, reason
                 self._retry_at = self._monotonic() + retry_in_s
-            case Confirmed(key=key, action="subscribe"):
+            case Confirmed(key=key, action="subscribe", provider=provider):
+                self._rename(key, provider)
                 self._set_state(key, "connected", "")
             case State(key=key, status=status, message=text):
                 self._set_state(key, status, text)
@@ -109,6 +114,15 @@ class TailTable:
                 self._row(key).add(candle, self._monotonic(), is_closed=is_closed)
             case _:
                 pass
+
+    def _rename(self, key: StreamKey, provider: str) -> None:
+        """Keep the row of a stream where it was first asked for, though by its name with the provider in front."""
+        rows: dict[StreamKey, TailRow] = {}
+        for asked, row in self._rows.items():
+            is_pinned = asked.symbol.lower() == f"{provider}:{key.symbol}".lower() and asked.interval == key.interval
+            row.key = key if is_pinned else asked
+            rows.setdefault(row.key, row)
+        self._rows = rows
 
     def _row(self, key: StreamKey) -> TailRow:
         return self._rows.setdefault(key, TailRow(key))
@@ -124,15 +138,16 @@ class TailTable:
     def draw(self, width: int, height: int) -> Group:
         """Return the picture: all columns where they fit, else two lines a stream, else the most important columns."""
         rows = list(self._rows.values())
-        notes = [
-            Text(printable(f"{row.key} {_word(row.status)}: {row.message}"), "dim", no_wrap=True, overflow="ellipsis")
+        texts = [
+            in_words_of_the_command(f"{row.key} {_word(row.status)}: {row.message}")
             for row in rows
             if row.message and row.status != "connected"
         ]
+        notes = [Text(text, "dim", no_wrap=True, overflow="ellipsis") for text in texts]
         if len(notes) > _NOTES:
             notes = [*notes[: _NOTES - 1], Text(f"and {len(notes) - _NOTES + 1} more streams that are not live", "dim")]
-        # One line each for the title, the head and the cursor.
-        room = max(1, height - 3 - len(notes))
+        # One line each for the title, the head, the cursor, and the columns that are left out.
+        room = max(1, height - 3 - len(notes) - (width < _NARROW))
         if width >= _WIDE:
             shown, table = rows[:room], self._wide
         elif 2 * len(rows) <= room - 1:
@@ -142,7 +157,8 @@ class TailTable:
         if len(shown) < len(rows):
             shown = rows[: room - 1]
             notes.insert(0, Text(f"… {len(rows) - len(shown)} more streams; a taller window shows them", "dim"))
-        return Group(self._title(), *([table(shown)] if shown else []), *notes)
+        pictures = narrowed(table(shown), width, _LEAST_SYMBOL) if shown else ()
+        return Group(self._title(), *pictures, *notes)
 
     def _title(self) -> Text:
         title = Text(no_wrap=True, overflow="ellipsis")
@@ -202,7 +218,7 @@ def _table(*heads: str) -> Table:
             name,
             justify="right" if head.startswith(">") else "left",
             no_wrap=True,
-            # The symbol gives way first in a narrow window; a figure cut short would be wrong.
+            # The symbol gives way first in a narrow window, then whole columns; a figure cut short would be wrong.
             overflow="ellipsis" if position == 0 else "crop",
             min_width=None if position == 0 else len(name.partition("\n")[0]),
         )

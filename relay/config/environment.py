@@ -50,7 +50,8 @@ def given_variable(environ: Mapping[str, str], name: str, *, is_secret: bool = F
 
 def _content_of(variable: str, path: str) -> str:
     try:
-        return Path(path).read_text(encoding="utf-8")
+        # Some editors put a byte order mark before the text.
+        return Path(path).read_text(encoding="utf-8-sig")
     except OSError as error:
         raise ConfigError(f"{variable}: cannot read {path}: {error.strerror}") from None
     except UnicodeDecodeError:

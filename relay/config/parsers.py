@@ -3,9 +3,10 @@
 import ipaddress
 import math
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple, TypeAlias
 
-from relay.core.hosts import parse_origin
+from relay.core.hosts import parse_host, parse_origin
 from relay.core.outward_proxies import OutwardProxy, parse_proxy
 from relay.core.secret import Secret, clean_secret
 
@@ -34,14 +35,15 @@ def text(value: Any) -> str:
 
 def host(value: Any) -> str:
     """Take a name or an address to listen on; an IPv6 address may stand in brackets, as it does in a URL."""
-    given = text(value)
-    if given.startswith("[") and given.endswith("]"):
-        given = given[1:-1]
-        try:
-            ipaddress.IPv6Address(given)
-        except ValueError:
-            raise ValueError("is not an IPv6 address in brackets such as [::1]") from None
-    return given
+    given = text(value).strip()
+    six = given[1:-1] if given.startswith("[") and given.endswith("]") else given
+    with suppress(ValueError):
+        ipaddress.IPv6Address(six)
+        return six
+    found = parse_host(given)
+    if found is None or found.port is not None:
+        raise ValueError("is not a name or address to listen on, such as 127.0.0.1, [::1] or localhost, without a port")
+    return found.name
 
 
 def secret(value: Any) -> Secret:

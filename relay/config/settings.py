@@ -16,6 +16,7 @@ from relay.config.tokens import Tokens, parse_tokens
 from relay.core.errors import ConfigError
 from relay.core.intervals import INTERVALS
 from relay.core.model import ProviderInfo, Setting
+from relay.core.near_names import did_you_mean
 from relay.core.outward_proxies import OutwardProxies, OutwardProxy
 
 DEFAULT_FILE = "relay.toml"
@@ -77,6 +78,7 @@ class Config:
         parsers.text,
         "relay.db",
         "SQLite file for closed candles, used by one relay at a time; :memory: stores nothing.",
+        form="FILE",
     )
     tls_cert: str = _setting(
         parsers.text,
@@ -94,7 +96,7 @@ class Config:
         Tokens(),
         "Tokens that clients need, each with a name; without tokens the relay listens on a loopback address only, "
         "unless --insecure is given.",
-        form="NAME=TOKEN,…",
+        form="TOKEN,…",
         automatic="none: open",
         is_reloaded=True,
         is_secret=True,
@@ -331,13 +333,18 @@ def _read_file(file: str | None) -> tuple[dict[str, Any], dict[str, dict[str, An
         content = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path} is not text in UTF-8") from None
+    except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path} is not TOML: {error}") from None
     tables = {name: value for name, value in content.items() if isinstance(value, dict) and name not in SETTINGS}
     table = {name: value for name, value in content.items() if name not in tables}
     for name in table:
         if name not in SETTINGS:
-            raise ConfigError(f"unknown key {name!r} in {path}; known keys are {', '.join(sorted(SETTINGS))}")
+            meant = did_you_mean(name, SETTINGS)
+            raise ConfigError(
+                f"unknown key {name!r} in {path}{meant or '; known keys are ' + ', '.join(sorted(SETTINGS))}"
+            )
     return table, tables, str(path)
 
 
@@ -369,6 +376,7 @@ def check_tables(config: Config, known: Sequence[str]) -> None:
             raise ConfigError(
                 f"unknown key {name!r} in the configuration file: there is no such setting and no provider of "
                 f"that name; providers are {', '.join(sorted(known)) or 'none'}"
+                f"{did_you_mean(name, [*known, *SETTINGS])}"
             )
 
 
@@ -380,6 +388,7 @@ def provider_settings(config: Config, info: ProviderInfo) -> Mapping[str, Any]:
         if name not in declared:
             raise ConfigError(
                 f"unknown key {name!r} in [{info.name}]; known keys are {', '.join(sorted(declared)) or 'none'}"
+                f"{did_you_mean(name, declared)}"
             )
     found: dict[str, Any] = {}
     for name, setting in declared.items():

@@ -93,10 +93,10 @@ def hashed(token: Secret) -> str:
 
 
 def parse_tokens(value: Any) -> Tokens:
-    """Read a table of names, a list, or a comma list. Raises `ValueError` that names no token."""
+    """Read a table of names, a list, or a text with commas or line ends. Raises `ValueError` that names no token."""
     if isinstance(value, str):
         # A comma at the end is harmless, a variable without any token in it is a mistake.
-        value = [part for part in (part.strip() for part in value.split(",")) if part]
+        value = [part for part in (part.strip() for part in re.split(r"[,\r\n]", value)) if part]
         if not value:
             raise ValueError("contains no token; relay token creates one")
     if isinstance(value, Mapping):
@@ -125,7 +125,7 @@ def _token(name: str, written: Any) -> Token:
     except ValueError as fault:
         raise ValueError(f"is not valid for {name}: it {fault}") from None
     if not written.startswith(HASHED):
-        return Token(name, hashlib.sha256(written.encode("utf-8", "surrogateescape")).digest(), len(written) < SHORT)
+        return Token(name, hashlib.sha256(written.encode()).digest(), len(written) < SHORT)
     digest = written.removeprefix(HASHED)
     if not _DIGEST.fullmatch(digest):
         raise ValueError(f"needs 64 hexadecimal digits after {HASHED} for {name}; relay token prints such a line")

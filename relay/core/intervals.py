@@ -39,7 +39,7 @@ def parse_interval(text: str) -> str:
     lowered = text[:-1] + text[-1:].lower()
     if text[-1:] in {"S", "H", "D", "W"} and lowered in _LENGTH_S:
         return lowered
-    meant = _meant(text[:20])
+    meant = meant_interval(text[:20])
     raise RequestError(
         Code.UNKNOWN_INTERVAL,
         f"unknown interval {text[:20]!r}; {f'did you mean {meant}? ' if meant else ''}use one of {' '.join(INTERVALS)}",
@@ -47,14 +47,17 @@ def parse_interval(text: str) -> str:
     )
 
 
-def _meant(text: str) -> str:
-    """Return the interval that another spelling means: `60` (seconds), `15` (minutes), `1min`, `H4`; "" for none."""
+def meant_interval(text: str) -> str:
+    """Return the interval that another spelling means: `60` (seconds), `15` (minutes), `H4`, `M`; "" for none."""
+    if text.strip() == "M":
+        return "1M"
     found = re.fullmatch(r"([0-9]{0,6}) ?([a-z]*)|([a-z]+)([0-9]{1,6})", text.strip().lower())
     count, unit, unit_before, count_behind = found.groups(default="") if found else ("", "", "", "")
     count, unit = count or count_behind, unit or unit_before
     for unit_s, words in _UNIT_WORDS if count or unit else ():
         for name, length_s in _LENGTH_S.items():
-            if unit in words and length_s == int(count or 1) * unit_s:
+            # Nobody who writes 1 means a second.
+            if unit in words and length_s == int(count or 1) * unit_s and (unit or name != "1s"):
                 return name
     return ""
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 _LEAST_SECRET = 4
 """Shorter texts appear anywhere by chance."""
 _LEAST_ENCODED = 6
-_QUOTES = "\"'`"
+_QUOTES = "\"'`“”„‘’«»"
 # Of addresses, of Base64 for addresses, and of HTML.
 _OTHERS = {
     " ": r"\+", "+": "-", "/": "_", "&": "&(?:amp;){1,4}", "<": "&(?:amp;){0,4}lt;", ">": "&(?:amp;){0,4}gt;",
@@ -45,12 +45,15 @@ class Secret:
 def clean_secret(text: str) -> str:
     """Return a key or a token without what files and shells leave around it: spaces and line ends.
 
-    Raises `ValueError`, whose text does not repeat it, when nothing is left, or when there is a quotation mark at its
-    begin or end: some readers of such files take those away, and some leave them.
+    Raises `ValueError`, whose text does not repeat it, when nothing is left, when there is a line end or another
+    character in it that nobody sees, or a quotation mark at its begin or end: some readers of such files take those
+    away, and some leave them.
     """
     text = text.strip()
     if not text:
         raise ValueError("is empty")
+    if not text.isprintable():
+        raise ValueError("holds a line end, a tab or another character that cannot be seen; leave it out")
     if text[0] in _QUOTES or text[-1] in _QUOTES:
         raise ValueError("begins or ends with a quotation mark; write it without quotation marks")
     return text

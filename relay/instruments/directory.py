@@ -8,7 +8,7 @@ from relay.core.errors import READMIT_S, RESTART_S, Code, RequestError
 from relay.core.model import Instrument, StreamKey
 from relay.instruments.listing import Standing
 from relay.instruments.saved_list import WAITS, ListWaits, OnList, SavedList, take_no_notice
-from relay.instruments.spellings import other_spellings
+from relay.instruments.spellings import other_spellings, typing_errors
 from relay.plugins.provider import Provider
 from relay.protocol.fields import WHERE_SYMBOLS_ARE, shown
 from relay.storage.documents import Documents
@@ -253,7 +253,11 @@ class Directory:
             if kept is None or self._has(pin, symbol):
                 return self._providers[pin]
             if not kept.listing.is_known:
-                raise _refused(kept.provider) if kept.provider.lacks_key else self._undecided(symbol, None, [kept])
+                raise (
+                    _refused(kept.provider)
+                    if kept.provider.lacks_key
+                    else self._undecided(symbol, None, [kept], is_pinned=True)
+                )
             raise RequestError(
                 Code.UNKNOWN_SYMBOL,
                 f"unknown symbol {shown(symbol)}: {kept.provider.info.title} does not list it"
@@ -281,20 +285,30 @@ class Directory:
     def _suggestion(self, symbol: str, lists: Collection[SavedList]) -> str:
         """Return the end of a sentence: what may be meant by a symbol that none of the lists has, or where to look."""
         found: dict[str, None] = {}
-        for spelling in other_spellings(symbol):
-            for kept in lists:
-                instrument = kept.listing.instruments.get(spelling)
-                if instrument is not None:
-                    found[self.name_of(kept.provider, instrument.symbol)] = None
-            if len(found) >= _MOST_SUGGESTED:
-                break
-        return f"; did you mean {' or '.join([*found][:_MOST_SUGGESTED])}?" if found else f"; {WHERE_SYMBOLS_ARE}"
+        # A letter is hardly wrong in what is a symbol in another spelling, or with another provider.
+        for spellings, among in (
+            (other_spellings, lists),
+            (other_spellings, self._kept.values()),
+            (typing_errors, lists),
+        ):
+            for spelling in spellings(symbol):
+                for kept in among:
+                    instrument = kept.listing.instruments.get(spelling)
+                    if instrument is not None:
+                        found[self.name_of(kept.provider, instrument.symbol)] = None
+                if len(found) >= _MOST_SUGGESTED:
+                    break
+            if found:
+                return f"; did you mean {' or '.join([*found][:_MOST_SUGGESTED])}?"
+        return f"; {WHERE_SYMBOLS_ARE}"
 
     def _first_open(self) -> Provider | None:
         """Return the first provider that takes any symbol, because it gives no list."""
         return next((provider for provider in self._providers.values() if not provider.lists_instruments), None)
 
-    def _undecided(self, symbol: str, holder: str | None, missing: Sequence[SavedList]) -> RequestError:
+    def _undecided(
+        self, symbol: str, holder: str | None, missing: Sequence[SavedList], *, is_pinned: bool = False
+    ) -> RequestError:
         """Say which lists are missing to decide about a symbol, and how to do without them."""
         titles = " and ".join(kept.provider.info.title for kept in missing)
         reasons = "; ".join(dict.fromkeys(kept.problem or "it is still being loaded" for kept in missing))
@@ -305,8 +319,10 @@ class Directory:
                 f"to use {title}, write {holder}:{symbol}"
             )
         else:
-            text = f"the symbol list of {titles} is not loaded yet ({reasons}), and no other list has {shown(symbol)}"
-            if len(self._providers) > len(missing):
+            text = f"the symbol list of {titles} is not loaded yet ({reasons})"
+            if not is_pinned:
+                text += f", and no other list has {shown(symbol)}"
+            if not is_pinned and len(self._providers) > len(missing):
                 text += "; to use another provider, write PROVIDER:SYMBOL"
         return RequestError(Code.PROVIDER_UNAVAILABLE, text, retry_after=min(kept.asks_in_s for kept in missing))
 

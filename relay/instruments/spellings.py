@@ -26,9 +26,10 @@ _SHORTEST_EDITED = 4
 def other_spellings(asked: str) -> Iterator[str]:
     """Yield symbols in upper case that may be meant by `asked`; some come twice.
 
-    In turn: with other signs, with another dollar, a currency alone or by its name, and with one letter wrong, missing,
-    too many, or two in the wrong order.
+    In turn: as it is, with other signs, by names of currencies, with another dollar, a currency alone, and without the
+    name of a provider in front.
     """
+    yield asked.upper()
     parts = [COMMON_NAMES.get(part, part) for part in re.split(r"[/:_.\s-]+", asked.upper()) if part]
     if not parts:
         return
@@ -37,10 +38,21 @@ def other_spellings(asked: str) -> Iterator[str]:
     pairs += [(whole[:at], whole[at:]) for at in range(2, len(whole) - 1)]
     yield whole
     yield from _joined(pairs)
+    yield from _joined([(COMMON_NAMES.get(base, base), COMMON_NAMES.get(quote, quote)) for base, quote in pairs])
     # Most venues trade against a dollar that is not USD.
-    yield from _joined([(base, other) for base, quote in pairs if quote in QUOTES[:3] for other in QUOTES[:3]])
+    yield from _joined(
+        [(COMMON_NAMES.get(base, base), other) for base, quote in pairs if quote in QUOTES[:3] for other in QUOTES[:3]]
+    )
     if len(parts) == 1:
         yield from _joined([(whole, quote) for quote in QUOTES])
+    _, colon, rest = asked.partition(":")
+    if colon:
+        yield from other_spellings(rest)
+
+
+def typing_errors(asked: str) -> Iterator[str]:
+    """Yield symbols in upper case that differ by one letter, wrong, missing or too many, or two in the wrong order."""
+    whole = "".join(filter(str.isalnum, asked.upper()))
     if _SHORTEST_EDITED <= len(whole) <= _LONGEST_EDITED:
         for edited in _edited(whole):
             yield edited

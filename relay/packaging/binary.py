@@ -26,7 +26,7 @@ LEFT_OUT = frozenset(
 
 WITH_DATA = ("relay", "providers", "litecharts", "tzdata")
 
-START = "from relay.cli import main\n\nmain()\n"
+START = "from relay.__main__ import run\n\nrun()\n"
 
 
 def name() -> str:

@@ -8,11 +8,11 @@ import orjson
 from relay.core.errors import Code, RequestError
 from relay.core.intervals import parse_interval
 from relay.protocol.fields import (
-    INTERVAL,
     SYMBOL,
     Field,
     Flag,
     Identity,
+    IntervalText,
     Moment,
     Names,
     Spans,
@@ -33,9 +33,7 @@ SYMBOL_FIELD = Field(
     "As the provider writes it; `binance:BTCUSDT` names the provider, too.",
     example="BTCUSDT",
 )
-INTERVAL_FIELD = Field(
-    "interval", Text(INTERVAL, "1m"), "Length of the candles; `1m` a minute, `1M` a month.", example="1m"
-)
+INTERVAL_FIELD = Field("interval", IntervalText(), "Length of the candles; `1m` a minute, `1M` a month.", example="1m")
 STREAMS = Field(
     "streams",
     Names(MOST_STREAMS_PER_REQUEST),

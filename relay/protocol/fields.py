@@ -2,13 +2,14 @@
 
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, Generic, Protocol, TypeVar
 
 import orjson
 
 from relay.core.errors import Code, RequestError
-from relay.core.intervals import INTERVALS
+from relay.core.intervals import INTERVALS, meant_interval
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -32,7 +33,12 @@ _DATE = re.compile(
     r"([0-9]{4}-[0-9]{2}-[0-9]{2}(?:[Tt ][0-9:.]{5,15}(?:[Zz]|[+-][0-9:]{5})?)?)(?: ([0-9]{2}:[0-9]{2}))?"
 )
 _WHOLE = re.compile(r"-?[0-9]{1,15}")
+_NUMBER = re.compile(r"[0-9]{1,20}(\.[0-9]{1,20})?")
 _WORD_LIMIT = 60
+# In 1973. What is less is hardly the time of a candle that anybody asks for.
+_EARLIEST_MEANT = 10**8
+# A time further ahead is a mistake; who asks for what comes next has a clock that may be wrong a little.
+_AHEAD_S = 86_400
 
 
 def shown(value: object) -> str:
@@ -61,13 +67,19 @@ def parse_symbol(text: str) -> tuple[str | None, str]:
         raise RequestError(
             Code.UNKNOWN_SYMBOL,
             f"unknown symbol {shown(text)}; a symbol has at most 48 letters, digits and . _ / : - "
-            "and starts with a letter or digit, for example BTCUSDT or EUR/USD",
+            f"and starts with a letter or digit, for example BTCUSDT or EUR/USD{_symbol_meant(text)}",
             symbol=text[:SYMBOL_LENGTH],
         )
     provider, colon, symbol = text.partition(":")
     if colon and provider and symbol:
         return provider.lower(), symbol.upper()
     return None, text.upper()
+
+
+def _symbol_meant(text: str) -> str:
+    """Return the end of a complaint: the symbol without spaces in it and without its interval, if it is one then."""
+    meant = "".join(text.partition("@")[0].split()).upper()
+    return f"; did you mean {meant}?" if _SYMBOL.fullmatch(meant) else ""
 
 
 class Kind(Protocol[T_co]):
@@ -146,20 +158,45 @@ class Moment(Whole):
 
     __slots__ = ()
 
+    forms = "times are Unix seconds, not milliseconds"
+    """How a time is written, as an error says it."""
+
     def __init__(self) -> None:
         super().__init__(0, LATEST_TIME)
 
     def fault(self, name: str, value: object) -> RequestError:
-        """Say that it is seconds, and which number may be meant."""
-        said = f"{super().fault(name, value).message}; times are Unix seconds, not milliseconds"
-        number = int(value) if isinstance(value, str) and _WHOLE.fullmatch(value) else value
-        if isinstance(number, int | float) and LATEST_TIME < number < LATEST_TIME * 1e9:
-            while number > LATEST_TIME:
-                number /= 1000  # It is in milliseconds, microseconds or nanoseconds.
-            said += f": did you mean {int(number)}?"
-        elif isinstance(value, str) and (moment := parse_date(value)) is not None:
-            said += f": did you mean {moment}?"
-        return RequestError(Code.INVALID_REQUEST, said)
+        """Say how a time is written, and which number may be meant."""
+        meant = _seconds_meant(value)
+        suggestion = f": did you mean {meant}?" if meant is not None and meant != value else ""
+        return RequestError(Code.INVALID_REQUEST, f"{super().fault(name, value).message}; {self.forms}{suggestion}")
+
+
+def _seconds_meant(value: object) -> int | None:
+    """Return the present time that is meant by seconds or parts of them, a number or not, or by a date."""
+    if isinstance(value, str):
+        if (moment := parse_date(value.strip())) is not None:
+            return moment if 0 <= moment <= LATEST_TIME else None
+        with suppress(ValueError):
+            value = float(value) if _NUMBER.fullmatch(value.strip()) else None
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, int | float)
+        or not _EARLIEST_MEANT <= value < LATEST_TIME * 1e9
+    ):
+        return None
+    while value > LATEST_TIME:
+        value /= 1000  # It is in milliseconds, microseconds or nanoseconds.
+    return int(value)
+
+
+def check_is_past(
+    name: str, moment: int, now: float, *, symbol: str | None = None, interval: str | None = None
+) -> None:
+    """Refuse a time of which there is nothing for more than a day yet. Raises `RequestError`."""
+    if moment > now + _AHEAD_S:
+        when = datetime.fromtimestamp(moment, UTC).isoformat()
+        said = f"{name} {moment} ({when}) is in the future; there are no candles yet"
+        raise RequestError(Code.INVALID_REQUEST, said, symbol=symbol, interval=interval)
 
 
 def parse_date(text: str) -> int | None:
@@ -214,6 +251,23 @@ class Text:
         return self._described
 
 
+class IntervalText(Text):
+    """The name of an interval. Of a number it is said which one may be meant."""
+
+    __slots__ = ()
+
+    def __init__(self) -> None:
+        super().__init__(INTERVAL, "1m")
+
+    def of_json(self, name: str, value: object) -> str:
+        """Take any text but the empty one."""
+        meant = meant_interval(str(value)) if isinstance(value, int) else ""
+        if meant:
+            said = f'{name} {shown(value)} is not a text; did you mean "{name}":"{meant}"?'
+            raise RequestError(Code.INVALID_REQUEST, said)
+        return super().of_json(name, value)
+
+
 class Identity:
     """What a client calls its request: a text or an integer."""
 
@@ -243,13 +297,15 @@ class Spans:
         if not isinstance(value, list) or len(value) > self.most or not all(map(_is_span, value)):
             said = f"{name} {shown(value)} is not a list of at most {self.most} pairs [from, to] of Unix seconds"
             raise RequestError(Code.INVALID_REQUEST, said)
-        return tuple((start, end) for start, end in value)
+        return tuple((_MOMENT.of_json(name, start), _MOMENT.of_json(name, end)) for start, end in value)
 
     def schema(self) -> Schema:
         """Say how long the list may be, and what is in it."""
-        whole = {"type": "integer", "minimum": 0}
-        pair = {"type": "array", "items": whole, "minItems": 2, "maxItems": 2}
+        pair = {"type": "array", "items": _MOMENT.schema(), "minItems": 2, "maxItems": 2}
         return {"type": "array", "items": pair, "maxItems": self.most}
+
+
+_MOMENT = Moment()
 
 
 def _is_span(value: object) -> bool:

@@ -9,7 +9,9 @@ import os
 import signal
 from collections.abc import Callable, Iterable
 
-from relay.app import NEWCOMERS, build_app
+from aiohttp import web
+
+from relay.app import NEWCOMERS, PROVIDERS, build_app
 from relay.config.settings import Config
 from relay.core.errors import ConfigError
 from relay.server.open_files import DescriptorWatch
@@ -77,6 +79,7 @@ async def serve(
             # Thousands of connections come and stay: walking them all at every few hundred allocations is wasted.
             gc.set_threshold(10_000, 20, 50)
             say(f"market-relay serves {address}")
+            _tell_keys_that_lack(app)
             manager.ready(f"serves {address}")
             await stop.wait()
             log.info("shutting down", extra=event("stopping"))
@@ -86,6 +89,17 @@ async def serve(
         finally:
             with contextlib.suppress(asyncio.CancelledError):
                 await runner.cleanup()
+
+
+def _tell_keys_that_lack(app: web.Application) -> None:
+    """Say in the log why a provider will refuse all its streams."""
+    for provider in app[PROVIDERS].values():
+        if provider.lacks_key:
+            log.info(
+                "%s; its symbols answer provider_unavailable until then",
+                provider.refusal,
+                extra=event("key_lacks", provider=provider.name),
+            )
 
 
 async def _listen(runner: Runner, idle_connections: IdleConnections, config: Config, tls: Tls | None) -> str:

@@ -21,13 +21,15 @@ from relay.supervision.feed import Feed, FeedCounters
 from relay.supervision.feed_slot import FeedSlot
 from relay.supervision.recheck import Recheck
 from relay.supervision.refusals import RefusedStream
-from relay.supervision.stream_state import Planned, SupervisedStream
+from relay.supervision.stream_state import THROTTLED, Planned, SupervisedStream
 from relay.supervision.timing import FEED_TIMING, FeedTiming
 from relay.telemetry.events import event
 
 log = logging.getLogger(__name__)
 
 TICK_S = 1.0
+DELAY_OVER_S = 60.0
+"""A stream that waits again within so long is the same delay to the log: small plans run out again and again."""
 MOST_READMIT_S = 900.0
 """A provider that refused the relay itself is asked again after a wait that grows from `READMIT_S` to this."""
 GONE_SILENCE_S = 60.0
@@ -87,6 +89,7 @@ class Supervisor:
         self._ticker: asyncio.Task[None] | None = None
         self._numbers = count(1)
         self._is_closing = False
+        self._delayed_at: float | None = None
 
     async def start(self) -> None:
         """Take up what the last run left to be compared; call it before anything is wanted."""
@@ -308,6 +311,22 @@ class Supervisor:
             self.backfill.check_close(supervised, now)
         self.backfill.repair(self._supervised, now)
         self.recheck.check(self._supervised, now)
+        self._tell_delays(now)
+
+    def _tell_delays(self, now: float) -> None:
+        """Say once in the log that streams wait for the provider's limits, and once that none has for a while."""
+        waiting = [one.stream for one in self._supervised.values() if one.stream.status == THROTTLED]
+        name, of_all = self.provider.name, len(self._supervised)
+        if waiting:
+            if self._delayed_at is None:
+                about = event("streams_delayed", provider=name, count=len(waiting))
+                log.warning(
+                    "%d of %d streams of %s wait: %s", len(waiting), of_all, name, waiting[0].message, extra=about
+                )
+            self._delayed_at = now
+        elif self._delayed_at is not None and now - self._delayed_at >= DELAY_OVER_S:
+            self._delayed_at = None
+            log.info("no stream of %s waits any more", name, extra=event("streams_in_time", provider=name))
 
     async def close(self) -> None:
         """End all feeds and everything that was started for them."""

@@ -2,7 +2,7 @@
 
 import logging
 import math
-from difflib import get_close_matches
+from difflib import SequenceMatcher, get_close_matches
 from http import HTTPStatus
 
 import orjson
@@ -28,6 +28,12 @@ log = logging.getLogger(__name__)
 CONTENT_TYPE = "application/problem+json"
 RETRY_S = 5.0
 _LONGEST_COMPARED = 100
+_NEAR = 0.7
+_ALSO_CALLED = {
+    "index": "", "websocket": "ws", "stream": "ws", "klines": "history", "candles": "history", "ohlc": "history",
+    "ohlcv": "history", "bars": "history", "tickers": "symbols", "pairs": "symbols", "swagger": "docs", "redoc": "docs",
+}  # fmt: skip
+"""What other services call routes, by the last part of their paths."""
 SAYS_WHAT_IS_TAKEN = ("Allow", "Sec-WebSocket-Version")
 
 _STATUS = {
@@ -90,8 +96,8 @@ def problem_of_routing(request: web.Request, error: web.HTTPException) -> web.Re
     if error.status == 404:
         known = sorted({resource.canonical for resource in request.app.router.resources()})
         prefix = _prefix_left_on(request, known)
-        near = get_close_matches(request.path[:_LONGEST_COMPARED], known, 1, 0.5)
-        meant = f"did you mean {near[0]}? " if near else ""
+        near = _route_meant(request.path, known)
+        meant = f"did you mean {near}? " if near else ""
         if prefix:
             meant = f"if a proxy serves the relay below {shown(prefix)}, it must remove that from the path; "
         return problem(404, Code.NOT_FOUND, f"there is no {shown(request.path)}; {meant}/docs describes the routes")
@@ -104,6 +110,19 @@ def problem_of_routing(request: web.Request, error: web.HTTPException) -> web.Re
         if name in error.headers:
             answer.headers[name] = error.headers[name]
     return answer
+
+
+def _route_meant(path: str, known: list[str]) -> str:
+    """Return the route whose last part is, is called, or is nearly that of a path; "" where there is none."""
+    path = path[:_LONGEST_COMPARED].lower()
+    last = _last_part(path)
+    near = get_close_matches(_ALSO_CALLED.get(last, last), {_last_part(route): None for route in known}, 1, _NEAR)
+    routes = [route for route in known if near and _last_part(route) == near[0]]
+    return max(routes, key=lambda route: (path.endswith(route), SequenceMatcher(None, path, route).ratio()), default="")
+
+
+def _last_part(path: str) -> str:
+    return path.rstrip("/").rpartition("/")[2].partition(".")[0]
 
 
 def _prefix_left_on(request: web.Request, known: list[str]) -> str:

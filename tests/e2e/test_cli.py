@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -31,6 +32,38 @@ def runner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CliRunner:
 
 def test_version(runner: CliRunner) -> None:
     assert runner.invoke(main, ["--version"]).output == f"market-relay {VERSION}\n"
+
+
+INTERRUPTED_IMPORT = """
+import os, signal, sys
+
+class Interrupts:
+    def find_spec(self, name, path=None, target=None):
+        if name == "relay.commands.tail":
+            os.kill(os.getpid(), signal.SIGINT)
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.meta_path.insert(0, Interrupts())
+sys.argv = ["relay", "tail", "BTCUSDT@1m"]
+from relay.__main__ import run
+run()
+"""
+
+
+def test_an_interrupt_while_a_command_is_imported_ends_it_without_a_word() -> None:
+    ended = subprocess.run([sys.executable, "-c", INTERRUPTED_IMPORT], capture_output=True, text=True)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (-signal.SIGINT, "", "")
+
+
+def test_an_interrupt_at_any_later_time_exits_130_without_a_word(
+    runner: CliRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("relay.commands.symbols.call", interrupted)
+    result = runner.invoke(main, ["symbols"])
+    assert (result.exit_code, result.output) == (130, "")
 
 
 def test_help_names_every_command(runner: CliRunner) -> None:
@@ -94,6 +127,32 @@ def test_shells_complete_commands_and_flags(runner: CliRunner, shell: str, envir
     said = subprocess.run(program, env=environ, capture_output=True, text=True, check=True).stdout
     assert "serve" in said
     assert "status" not in said
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("relay serve --config ", ["file,"]),
+        ("relay serve --tls-cert ", ["file,"]),
+        ("relay store --database ", ["file,"]),
+        ("relay serve --log-level ", ["plain,debug", "plain,info", "plain,warning", "plain,error"]),
+        ("relay serve --retention ", []),
+        (
+            "relay history BTCUSDT 1",
+            ["plain,1s", "plain,1m", "plain,15m", "plain,1h", "plain,12h", "plain,1d", "plain,1w", "plain,1M"],
+        ),
+    ],
+)
+def test_values_are_completed(line: str, words: list[str]) -> None:
+    place = str(len(line.split()) - (not line.endswith(" ")))
+    environ = {**os.environ, "COMP_WORDS": line, "COMP_CWORD": place, "_RELAY_COMPLETE": "bash_complete"}
+    program = (sys.executable, "-c", "from relay.cli import main; main(prog_name='relay')")
+    said = subprocess.run(program, env=environ, capture_output=True, text=True, check=True).stdout
+    assert said.split() == words
+
+
+def test_fish_shows_whole_explanations(runner: CliRunner) -> None:
+    assert 'split ","' not in runner.invoke(main, ["completion", "fish"]).output
 
 
 def test_bash_takes_the_script(runner: CliRunner) -> None:

@@ -20,6 +20,7 @@ from relay.commands import status_format as report
 from relay.commands.formatting import json_line
 from relay.commands.tail_table import TailTable
 from relay.core.model import Candle, StreamKey
+from relay.protocol.fields import WHERE_SYMBOLS_ARE
 from tests.support.client_readings import relay
 from tests.support.stand_in_relay import StandInRelay, problem_json
 
@@ -322,6 +323,43 @@ def test_board_keeps_the_order_asked_whoever_is_heard_of_first() -> None:
     assert picture.index("ZZZ") < picture.index("AAA") < picture.index("MMM")
 
 
+def test_board_has_one_row_for_a_stream_that_is_asked_for_by_two_names() -> None:
+    eth, pinned = StreamKey("ETHUSDT", "1m"), StreamKey("BINANCE:ETHUSDT", "1m")
+    for asked in ([pinned, BTC], [pinned, BTC, eth], [eth, BTC, pinned]):
+        board = TailTable("http://127.0.0.1:8000", asked)
+        board.take(Connected("e1", START, {}))
+        for key in (BTC, eth):
+            board.take(Confirmed(key, "subscribe", {"provider": "binance"}))
+            board.take(Update(key, candle(START, 86_200.01), False, False, False, None, 2, {}))
+        picture = drawn(board, 140)
+        assert picture.count("● live") == 2
+        assert "connecting" not in picture
+        assert picture.index("ETHUSDT") < picture.index("BTCUSDT")
+
+
+@pytest.mark.parametrize("width", range(20, 80))
+@pytest.mark.parametrize("height", [6, 24])
+def test_board_of_a_narrow_window_cuts_no_figure_and_names_the_columns_that_it_lacks(width: int, height: int) -> None:
+    board = TailTable("http://127.0.0.1:8000", [BTC], lambda: 100.0)
+    board.take(Connected("e1", START, {}))
+    board.take(Update(BTC, candle(START, 86_200.01), False, False, False, None, 2, {}))
+    picture = drawn(board, width, height)
+    assert len(picture.splitlines()) <= 24
+    named = " ".join(picture.split()).partition("wider window:")[2].replace("recent closes", "")
+    figures = {"86200.01": "close", "+0.23%": "change", "1.23K": "volume", "16:00:00": "time"}
+    if height > 6:
+        figures |= {"86900.50": "high", "85000.75": "low", "86000.25": "open"}
+    for figure, column in figures.items():
+        assert (figure in picture) != (column in named), picture
+        assert picture.count(figure[:4]) == picture.count(figure), picture
+
+
+def test_board_speaks_of_commands_where_the_relay_speaks_of_routes() -> None:
+    board = TailTable("http://127.0.0.1:8000", [])
+    board.take(Failure("unknown_symbol", f"unknown; {WHERE_SYMBOLS_ARE}", StreamKey("NOPE", "1m"), False, {}))
+    assert "relay symbols lists all" in drawn(board, 100)
+
+
 def test_board_says_offline_while_the_connection_is_lost(board: TailTable) -> None:
     board.take(Lost("gone", 1001, 3.0, {}))
     picture = drawn(board, 80)
@@ -375,7 +413,7 @@ async def test_history_prints_lines(relay: StandInRelay) -> None:
 
 async def test_history_prints_csv_with_a_header(relay: StandInRelay) -> None:
     result = await run(relay, "history", "BTCUSDT", "1m", "--limit", "2", "--csv")
-    assert result.stdout == "time,open,high,low,close,volume\n1764000120,102,103,101,102.5,10\n"
+    assert result.stdout == "time,open,high,low,close,volume\n1764000120,102.0,103.0,101.0,102.5,10.0\n"
 
 
 async def test_history_prints_the_answer_as_json(relay: StandInRelay) -> None:

@@ -108,20 +108,21 @@ async def test_a_file_is_written_and_gone_on_with(relay: Running, tmp_path: Path
     assert times_of(file.read_text()) == ALL[:1]
 
 
-def values_of(csv: str) -> list[list[float]]:
-    return [[float(value) for value in line.split(",")] for line in csv.splitlines()[1:]]
-
-
 async def test_csv_has_the_columns_and_the_candles_of_the_relay_itself(relay: Running) -> None:
     answer = await relay.get("history", symbol="BTCUSDT", interval="1m", start_time=START, limit=50, format="csv")
     printed = await run(relay, "--start", str(START), "--limit", "50", "--csv")
     assert printed.stdout.splitlines()[0] == answer.text.splitlines()[0]
-    assert values_of(printed.stdout) == values_of(answer.text)
+    assert printed.stdout == answer.text
     # The candle that is open is in neither.
     assert len((await run(relay, "--limit", "3", "--csv")).stdout.splitlines()) == 3
 
 
-STRANGE = (b"name,price\nBTC,1\n", b"dear diary\n", b"[section]\n", b"time,open\n", b'{"a": 1}\n', b"\x00\xff" * 5000)
+ROW = b'{"time":60,"open":1,"high":1,"low":1,"close":1,"volume":1,"is_closed":true}\n'
+STRANGE = (
+    *(b"name,price\nBTC,1\n", b"dear diary\n", b"[section]\n", b"time,open\n", b'{"a": 1}\n', b"\x00\xff" * 5000),
+    *(CSV_HEAD + b"mine,1,2\n", CSV_HEAD + b"60,1,1,1,1,1\n# a note\n", b'{"symbol":"X","notes":"mine"}'),
+    *(b"a\tb\tc\td\te\tf\tclosed\n", ROW + b'{"a":1}\n'),
+)
 
 
 @pytest.mark.parametrize("content", STRANGE)
@@ -139,6 +140,20 @@ async def test_a_file_of_another_program_is_written_over_only_by_force(
     assert times_of(file.read_text()) == ALL[:2]
 
 
+async def test_nothing_happens_to_a_file_before_there_are_candles(relay: Running, tmp_path: Path) -> None:
+    mine, other = tmp_path / "mine.csv", tmp_path / "other.csv"
+    words = ("--start", str(START), "--limit", "2", "--csv", "--output")
+    assert (await run(relay, *words, str(mine))).exit_code == 0
+    for file in (mine, other):
+        command = ("history", "NOPE", "1m", *words, str(file))
+        for url in (relay.url, "http://127.0.0.1:1"):
+            result = await asyncio.to_thread(CliRunner().invoke, main, (*command, "--url", url))
+            assert result.exit_code == 1
+    assert times_of(mine.read_text()) == ALL[:2]
+    assert not other.exists()
+    assert (await run(relay, *words, "/dev/null")).exit_code == 0
+
+
 @pytest.mark.parametrize("form", [["--csv"], ["--json"], ["--ndjson"], []])
 async def test_a_file_of_its_own_is_written_over(relay: Running, tmp_path: Path, form: list[str]) -> None:
     file = tmp_path / "candles"
@@ -148,9 +163,6 @@ async def test_a_file_of_its_own_is_written_over(relay: Running, tmp_path: Path,
         assert (await run(relay, *words, *form)).exit_code == 0
     assert (await run(relay, *words, "--csv")).exit_code == 0
     assert times_of(file.read_text()) == ALL[:2]
-
-
-ROW = b'{"time":60,"open":1,"high":1,"low":1,"close":1,"volume":1,"is_closed":true}\n'
 
 
 @pytest.mark.parametrize(
@@ -284,7 +296,25 @@ async def test_a_symbol_that_is_unknown_is_said_in_words_of_the_command(relay: R
 
 async def test_a_time_in_milliseconds_is_refused_with_the_one_that_is_meant(relay: Running) -> None:
     result = await run(relay, "--start", "1764000000000")
-    assert "did you mean 1764000000?" in " ".join(result.stderr.split())
+    assert result.stderr.endswith("and 2025-11-24T16:00: did you mean 1764000000?\n")
+
+
+async def test_an_address_with_a_route_behind_it_is_said_to_be_none_of_a_relay(relay: Running) -> None:
+    url = f"{relay.url}/api/v1/market-data/ws"
+    result = await asyncio.to_thread(CliRunner().invoke, main, ["status", "--url", url])
+    assert result.stderr.startswith(f"Error: {url} is not exactly the address of a relay; relay serve")
+
+
+@pytest.mark.parametrize(("written", "meant"), [("2025", "2025-01-01"), ("20251124", "2025-11-24")])
+async def test_a_year_or_a_day_is_no_second_of_1970(relay: Running, written: str, meant: str) -> None:
+    result = await run(relay, "--start", written)
+    said = f"Invalid value for '--start': {written} would be a second of 1970; did you mean {meant}?\n"
+    assert (result.exit_code, result.stderr.endswith(said)) == (2, True)
+
+
+async def test_a_start_in_the_future_is_said_in_words_of_the_command(relay: Running) -> None:
+    result = await run(relay, "--start", "2099-01-01")
+    assert result.stderr.startswith("Error: --start 4070908800 (2099-01-01T00:00:00+00:00) is in the future")
 
 
 async def test_a_file_that_cannot_be_written_is_said(relay: Running, tmp_path: Path) -> None:
@@ -324,7 +354,10 @@ async def test_a_terminal_sees_how_far_it_is(relay: Running, tmp_path: Path) -> 
     ("form", "way"),
     [
         (["--csv", "--output", "btc.csv"], " in btc.csv; continue with --resume"),
-        (["--json", "--output", "x"], " in x; continue with --start 300001"),
+        (
+            ["--json", "--output", "x", "--limit", "20000"],
+            " in x; continue with --start 300001 --limit 15000 and another file; the JSON is not complete",
+        ),
         (["--csv"], "; continue with --start 300001"),
     ],
 )
@@ -385,3 +418,28 @@ async def test_what_a_moment_heals_is_tried_again() -> None:
             await read_all()
     assert asked == [0, 5000, 5000, 10_000]
     assert found[1].candles[0] == Candle(5000, 1, 1, 1, 1, 0)
+
+
+async def test_who_interrupts_it_before_there_are_candles_is_told_so(tmp_path: Path) -> None:
+    asked = asyncio.Event()
+
+    async def answer(request: web.Request) -> web.Response:
+        asked.set()
+        await asyncio.sleep(60)
+        return web.Response()
+
+    app = web.Application()
+    app.router.add_get("/api/v1/market-data/history", answer)
+    async with TestServer(app) as server:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "relay", "history", "A", "1m", "--output", "x", "--url", str(server.make_url(""))),
+            cwd=tmp_path,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        reading = asyncio.create_task(process.communicate())
+        async with asyncio.timeout(30):
+            await asked.wait()
+        process.send_signal(signal.SIGINT)
+        _, said = await reading
+    assert said.decode() == "relay: interrupted before the first candles came; nothing is written\n"
+    assert (process.returncode, os.listdir(tmp_path)) == (130, [])

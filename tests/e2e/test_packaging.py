@@ -54,6 +54,22 @@ def test_systemd_understands_every_line(pytestconfig: pytest.Config) -> None:
     assert faults == []
 
 
+def test_systemd_understands_what_the_unit_proposes_to_add(pytestconfig: pytest.Config, tmp_path: Path) -> None:
+    analyze = tool("systemd-analyze", "systemd", pytestconfig)
+    unit = UNIT.read_text()
+    proposed = ["\n".join(re.findall("(?m)^#   (.+)", part)) for part in unit.split("#\n") if "[Service]" in part[:20]]
+    assert [name in part for name, part in zip(("CAP_NET", "tls_key"), proposed, strict=True)] == [True, True]
+    (tmp_path / "relay.service").write_text(unit)
+    folder = tmp_path / "relay.service.d"
+    folder.mkdir()
+    for number, part in enumerate([*proposed, "[Service]\nNonsense=1"]):
+        (folder / f"{number}.conf").write_text(part + "\n")
+    command = [analyze, "verify", "--man=no", str(tmp_path / "relay.service")]
+    said = subprocess.run(command, capture_output=True, text=True, timeout=60).stderr
+    # That of the last one shows that they are read.
+    assert re.findall(r"relay\.service\.d/(.*?):", said) == ["2.conf"]
+
+
 def lines_of(name: str) -> list[str]:
     return [line.partition("=")[2] for line in UNIT.read_text().splitlines() if line.startswith(f"{name}=")]
 

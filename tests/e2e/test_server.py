@@ -272,6 +272,11 @@ async def test_it_works_without_uvloop(serve: Serve) -> None:
     assert_quiet(err)
 
 
+async def test_sandbox_ignores_no_wrong_value(tmp_path: Path) -> None:
+    line = await refused(tmp_path, "--sandbox", "--port", "0", env={"RELAY_BINANCE_WS_URL": "stream.binance.com"})
+    assert line.startswith("relay: RELAY_BINANCE_WS_URL: 'stream.binance.com' is not a list of addresses")
+
+
 async def test_sandbox_goes_before_file_and_environment(serve: Serve, tmp_path: Path) -> None:
     (tmp_path / "relay.toml").write_text(
         '[binance]\nws_url = "ws://127.0.0.1:1"\nrest_url = "http://127.0.0.1:1"\n'

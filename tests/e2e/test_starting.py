@@ -93,6 +93,20 @@ async def test_too_many_connections_leave_files_to_the_relay(tmp_path: Path) -> 
         assert await served.stop() == 0
 
 
+async def test_a_relay_with_very_few_files_serves_some(tmp_path: Path) -> None:
+    few = "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (40, 40))"
+    async with serving(tmp_path, prepare=few) as served:
+        assert await is_alive(served.url)
+        async with RelayClient(served.url) as client:
+            assert (await client.history("BTCUSDT", "1h", limit=1)).candles
+
+
+async def test_a_key_that_is_not_set_is_said_at_start(tmp_path: Path) -> None:
+    env = {"RELAY_BINANCE_REST_URL": "http://127.0.0.1:1", "RELAY_BINANCE_WS_URL": "ws://127.0.0.1:1"}
+    async with serving(tmp_path, "--database", ":memory:", is_sandbox=False, env=env) as served:
+        await served.logs("Twelve Data needs a key: set RELAY_TWELVE_DATA_API_KEY, or api_key in [twelve_data]")
+
+
 async def test_what_is_likely_a_mistake_is_said_at_start_and_when_it_is_new(tmp_path: Path) -> None:
     config = tmp_path / "relay.toml"
     config.write_text("[tokens]\nalice = 'short'\n")
@@ -108,11 +122,26 @@ async def test_what_is_likely_a_mistake_is_said_at_start_and_when_it_is_new(tmp_
 
 
 async def test_the_sandbox_says_what_it_ignores_and_takes_the_rest(tmp_path: Path) -> None:
-    (tmp_path / "relay.toml").write_text("[binance]\nws_url = 'wss://opensesame'\n[twelve_data]\npoll_seconds = 7\n")
-    env = {"TWELVE_DATA_API_KEY": "opensesame", "RELAY_TWELVE_DATA_CREDITS_PER_DAY": "55"}
+    config = "database = 'real.db'\n[binance]\nws_url = 'wss://opensesame'\n[twelve_data]\npoll_seconds = 7\n"
+    (tmp_path / "relay.toml").write_text(config)
+    (tmp_path / "key").write_text("opensesame\n")
+    env = {
+        "TWELVE_DATA_API_KEY": "opensesame",
+        "RELAY_TWELVE_DATA_API_KEY_FILE": "key",
+        "RELAY_TWELVE_DATA_CREDITS_PER_DAY": "55",
+    }
     async with serving(tmp_path, "--log-format", "json", env=env) as served:
         said = json.loads(await served.logs("sandbox_ignores"))
-        assert said["settings"] == ["RELAY_TWELVE_DATA_CREDITS_PER_DAY", "TWELVE_DATA_API_KEY", "ws_url in [binance]"]
+        assert said["settings"] == [
+            "RELAY_TWELVE_DATA_API_KEY_FILE",
+            "RELAY_TWELVE_DATA_CREDITS_PER_DAY",
+            "TWELVE_DATA_API_KEY",
+            "database in relay.toml",
+            "ws_url in [binance]",
+        ]
+        async with RelayClient(served.url) as client:
+            # The key of the stand-in is in use, not the real one.
+            assert (await client.history("EUR/USD", "1h", limit=1)).candles
         assert not [line for line in served.err if "opensesame" in line or "sandbox_hours" in line]
 
 

@@ -116,6 +116,7 @@ async def test_times_may_be_written_as_rfc_3339(relay: Running) -> None:
         ("EURUSD", "EUR/USD"),
         ("bitcoin", "BTCUSDT"),
         ("btc", "BTCUSDT"),
+        ("kraken:BTCUSDT", "BTCUSDT"),
     ],
 )
 async def test_what_is_meant_by_an_unknown_symbol_is_said(relay: Running, symbol: str, meant: str) -> None:
@@ -127,9 +128,50 @@ async def test_what_is_meant_by_an_unknown_symbol_is_said(relay: Running, symbol
     assert (await client.error())["message"] == answer.body["detail"]
 
 
-async def test_what_is_meant_by_an_unknown_route_is_said(relay: Running) -> None:
-    answer = await relay.get("/api/v1/market-data/histroy")
-    assert answer.body["detail"].endswith("; did you mean /api/v1/market-data/history? /docs describes the routes")
+async def test_what_is_meant_by_an_unknown_parameter_is_said(relay: Running) -> None:
+    answer = await relay.get("history", symbol="BTCUSDT", interval="1m", start=1_764_000_000)
+    known = "symbol, interval, start_time, end_time, limit, format"
+    assert answer.body["detail"] == f"unknown parameter 'start'; known are {known}; did you mean start_time?"
+
+
+async def test_a_symbol_of_another_provider_than_the_pin_is_suggested(relay: Running) -> None:
+    answer = await relay.get("history", symbol="binance:EUR/USD", interval="1m")
+    assert answer.body["detail"] == "unknown symbol 'EUR/USD': Binance does not list it; did you mean EUR/USD?"
+
+
+async def test_no_other_symbol_is_suggested_beside_one_in_another_spelling(relay: Running) -> None:
+    answer = await relay.get("history", symbol="XAUUSD", interval="1m")
+    assert answer.body["detail"].endswith("; did you mean XAU/USD?")
+
+
+@pytest.mark.parametrize(
+    ("path", "meant"),
+    [
+        ("/api/v1/market-data/histroy", "/api/v1/market-data/history"),
+        ("/API/V1/market-data/history/", "/api/v1/market-data/history"),
+        ("/history", "/api/v1/market-data/history"),
+        ("/api/v3/klines", "/api/v1/market-data/history"),
+        ("/api/v1/market-data/candles", "/api/v1/market-data/history"),
+        ("/ws", "/api/v1/market-data/ws"),
+        ("/symbols", "/api/v1/market-data/symbols"),
+        ("/status", "/status.html"),
+        ("/api/v1/market-data/ws/api/v1/market-data/status", "/api/v1/market-data/status"),
+        ("/client.mjs", "/client.js"),
+        ("/index.html", "/"),
+        ("/openapi.yaml", "/openapi.json"),
+        ("/health", "/healthz"),
+    ],
+)
+async def test_what_is_meant_by_an_unknown_route_is_said(relay: Running, path: str, meant: str) -> None:
+    assert (await relay.get(path)).body["detail"].endswith(f"; did you mean {meant}? /docs describes the routes")
+
+
+@pytest.mark.parametrize("path", ["/api", "/api/v1/market-data", "/login", "/charts", "/robots.txt"])
+async def test_a_route_that_is_like_none_suggests_none(relay: Running, path: str) -> None:
+    assert (await relay.get(path)).body["detail"] == f"there is no '{path}'; /docs describes the routes"
+
+
+async def test_a_long_route_is_cut_in_the_answer(relay: Running) -> None:
     assert (await relay.get("/" + "x" * 3000)).body["detail"].endswith("…'; /docs describes the routes")
 
 

@@ -81,6 +81,19 @@ async def test_a_poll_that_is_refused_for_a_while_is_followed_by_prices(
     await client.update(symbol="EUR/USD")
 
 
+async def test_streams_that_wait_for_a_limit_are_one_line_in_the_log(
+    relay: Running, sandbox: Sandbox, caplog: pytest.LogCaptureFixture
+) -> None:
+    spent = '{"code":429,"message":"You have run out of API credits for the current minute.","status":"error"}'
+    sandbox.twelve_data.faults.answer_rest(429, spent, path="/time_series")
+    client = await relay.connect()
+    await client.subscribe("EUR/USD@1m", "USD/JPY@1m")
+    said = await state(client, "throttled", "EUR/USD")
+    await eventually(lambda: "streams of twelve_data wait: " in caplog.text)
+    assert caplog.text.count("streams of twelve_data wait: ") == 1
+    assert said.partition(";")[0] in caplog.text
+
+
 # -- a list of one moment --------------------------------------------------------------------------
 
 

@@ -87,3 +87,15 @@ async def test_shutdown_closes_clients_with_1001(relay: Running) -> None:
     assert refused.value.status == 503
     assert refused.value.headers is not None
     assert int(refused.value.headers["Retry-After"]) >= 1
+
+
+async def test_since_in_the_future_and_gaps_in_milliseconds_are_refused(relay: Running) -> None:
+    client = await relay.connect()
+    await client.ask("subscribe", symbol="btcusdt", interval="1m", since=99_999_999_999)
+    refusal = await client.error()
+    said = "since 99999999999 (5138-11-16T09:46:39+00:00) is in the future; there are no candles yet"
+    assert refusal["message"] == said
+    assert (refusal["code"], refusal["symbol"], refusal["interval"]) == ("invalid_request", "BTCUSDT", "1m")
+    gap = [1_764_000_000_000, 1_764_000_060_000]
+    await client.ask("subscribe", symbol="BTCUSDT", interval="1m", since=1_764_000_000, gaps=[gap])
+    assert (await client.error())["message"].endswith("not milliseconds: did you mean 1764000000?")

@@ -401,7 +401,8 @@ async def test_a_refusal_names_all_lists_that_are_missing_and_the_way_to_pin(sta
         "the symbol list of One and Two is not loaded yet (cannot connect; the credits are used up), "
         "and no other list has 'EUR/USD'; to use another provider, write PROVIDER:SYMBOL"
     )
-    assert "list of Two is not loaded yet (the credits are used up)" in refusal(directory, "two", "EUR/USD").message
+    pinned = refusal(directory, "two", "EUR/USD")
+    assert pinned.message == "the symbol list of Two is not loaded yet (the credits are used up)"
 
 
 async def test_a_provider_without_its_key_does_not_stand_in_the_way_of_others(start: Start) -> None:

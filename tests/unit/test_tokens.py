@@ -13,8 +13,9 @@ from relay.cli import main
 from relay.config.tokens import Token, Tokens, hashed, new_token, parse_tokens
 from relay.core.secret import Secret
 
+QUOTES = "\"'`“”„‘’«»"
 WORDS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(
-    lambda word: word == word.strip("\"'`").strip() and word and not word.startswith("sha256:")
+    lambda word: word == word.strip(QUOTES).strip() and word.isprintable() and not word.startswith("sha256:")
 )
 
 
@@ -32,13 +33,25 @@ def test_each_token_is_known_by_its_name() -> None:
     }
 
 
-@pytest.mark.parametrize("written", ['"one"', "'one'", "`one`", '"one', "one'", '"', "' '"])
+@pytest.mark.parametrize("written", ['"one"', "'one'", "`one`", '"one', "one'", '"', "' '", "“one”", "„one“"])
 def test_a_token_in_quotation_marks_is_refused_and_not_repeated(written: str) -> None:
     with pytest.raises(ValueError, match="alice: it begins or ends with a quotation mark") as complaint:
         parse_tokens({"alice": written})
     assert "one" not in str(complaint.value)
     with pytest.raises(ValueError, match="quotation mark"):
         parse_tokens('"one,two"')
+
+
+@pytest.mark.parametrize("written", ["one\ntwo", "one\ttwo", "\ufeffone", "one\u200b", "o\x00ne"])
+def test_a_token_with_a_character_that_nobody_sees_is_refused_and_not_repeated(written: str) -> None:
+    with pytest.raises(ValueError, match="alice: it holds a line end, a tab or another character") as complaint:
+        parse_tokens({"alice": written})
+    assert "one" not in str(complaint.value)
+
+
+def test_tokens_of_a_file_may_stand_on_lines_of_their_own() -> None:
+    tokens = parse_tokens("one\r\ntwo,three\n\n")
+    assert [name_of(tokens, word) for word in ("one", "two", "three")] == ["token 1", "token 2", "token 3"]
 
 
 def test_short_tokens_are_known_as_such_and_hashed_ones_never() -> None:

@@ -44,7 +44,8 @@ class HttpConnections:
     ) -> None:
         self._access = access
         files = resource.getrlimit(resource.RLIMIT_NOFILE)[0] if most_files is None else most_files
-        self._most_files = math.inf if files == resource.RLIM_INFINITY else files - KEPT_FILES
+        # Where there are very few, clients get a quarter: a relay that takes none is of no use.
+        self._most_files = math.inf if files == resource.RLIM_INFINITY else max(files - KEPT_FILES, files // 4)
         self._most_unread_bytes = most_unread_bytes
         self._of: dict[HttpConnection, str] = {}
         self._counts: defaultdict[str, int] = defaultdict(int)

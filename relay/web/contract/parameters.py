@@ -7,12 +7,14 @@ from aiohttp import web
 
 from relay.core.errors import Code, RequestError
 from relay.core.intervals import parse_interval
+from relay.core.near_names import did_you_mean
 from relay.protocol.fields import INTERVAL, SYMBOL, Moment, Schema, Whole, parse_date, parse_symbol, shown
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
 MOST_AT_ONCE = 5000
+_LONGEST_COMPARED = 40
 MOST_STREAMED = 50_000
 DATE_PATTERN = (
     r"^(19[89]|20[0-9])[0-9]-(0[1-9]|1[0-2])-(0[1-9]|1[0-9]|2[0-8])"
@@ -102,7 +104,8 @@ class Query(Generic[T_co]):
                 accepted = (
                     f"known parameters are {', '.join(self._known)}" if self._known else "this route has no parameters"
                 )
-                raise RequestError(Code.INVALID_REQUEST, f"unknown parameter {shown(name)}; {accepted}")
+                meant = did_you_mean(name[:_LONGEST_COMPARED], self._known)
+                raise RequestError(Code.INVALID_REQUEST, f"unknown parameter {shown(name)}; {accepted}{meant}")
             if name in found:
                 raise RequestError(Code.INVALID_REQUEST, f"{name} is given twice")
             found[name] = value
@@ -150,10 +153,12 @@ class TimeInAddress(Moment):
 
     __slots__ = ()
 
+    forms = f"{Moment.forms}, or written as 2025-11-24T16:00:00Z"
+
     def of_text(self, name: str, text: str) -> int:
         """Take both."""
         moment = parse_date(text)
-        return super().of_text(name, text) if moment is None else self.of_json(name, moment)
+        return moment if moment is not None and self.least <= moment <= self.most else super().of_text(name, text)
 
     def schema(self) -> Schema:
         """Say both."""

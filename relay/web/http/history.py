@@ -1,19 +1,19 @@
 """The history route: candles of one stream, as JSON, CSV or newline-delimited JSON."""
 
 from collections.abc import AsyncGenerator, Callable
-from datetime import UTC, datetime
 from typing import NamedTuple
 
 import orjson
 from aiohttp import web
 
 from relay.core.bytes_cache import BytesCache
-from relay.core.errors import Code, ProviderUnavailable, RelayError, RequestError
+from relay.core.errors import ProviderUnavailable, RelayError
 from relay.core.intervals import length_s
 from relay.history.requests import HistoryRequest, LiveEdge
 from relay.history.service import EncodedCandles, HistoryService, live_of
 from relay.instruments.directory import Directory, Target
 from relay.network.reset import reset
+from relay.protocol.fields import check_is_past
 from relay.storage.chunks import CSV_HEAD, Chunk, as_csv, as_lines
 from relay.storage.store import Store
 from relay.streams.hub import Hub
@@ -27,8 +27,6 @@ CONTENT_TYPES = {
     "ndjson": "application/x-ndjson",
 }
 
-AHEAD_S = 86_400
-"""A time that lies further ahead is a mistake; who asks for what comes next has a clock that may be wrong a little."""
 MOST_REMEMBERED = 4096
 """Paths that were asked for once: the body is kept the second time, so that a walk through history keeps none."""
 
@@ -114,10 +112,8 @@ class HistoryRoute:
         pin, symbol = query.symbol
         await self._directory.settled(pin, symbol)
         target = self._directory.resolve(pin, symbol, query.interval)
-        if query.start is not None and query.start > target.provider.clock.now() + AHEAD_S:
-            when = datetime.fromtimestamp(query.start, UTC).isoformat()
-            said = f"start_time {query.start} ({when}) is in the future; there are no candles yet"
-            raise RequestError(Code.INVALID_REQUEST, said)
+        if query.start is not None:
+            check_is_past("start_time", query.start, target.provider.clock.now())
         return _Asked(query, target, caller)
 
     async def _make(self, asked: _Asked, *, is_wanted: bool) -> _Made:

@@ -6,7 +6,7 @@ from relay.core.errors import Code, RequestError
 from relay.history.joining import NOT_GIVEN, Joining, JoiningClient
 from relay.instruments.directory import Target
 from relay.protocol import client_requests, frames
-from relay.protocol.fields import shown
+from relay.protocol.fields import check_is_past, shown
 from relay.streams.subscriptions import Stream, Subscriber
 from relay.web.access.access import Caller, HistoryQuota
 from relay.web.ws.context import ConnectionContext
@@ -54,6 +54,9 @@ class ClientSubscriptions:
             waiting.replace(request)
             return None
         self._check_room(target)
+        if request.past.since is not None:
+            now = target.provider.clock.now()
+            check_is_past("since", request.past.since, now, symbol=target.name, interval=target.key.interval)
         hub = self._context.hub
         if identity not in hub.streams:
             self._context.access.shares.opened(identity, self._caller.owner, hub.streams)

@@ -6,6 +6,8 @@ import { isSendable } from "./parsing.js";
 
 // In the year 5138; a present time in milliseconds is larger.
 const LATEST_TIME = 10 ** 11;
+// In 1973. What is less is hardly the time of a candle that anybody asks for.
+const EARLIEST_MEANT = 10 ** 8;
 
 /** Return options without those that are left out; each is checked by the function of its name. Throws `BadArgument`. */
 export function checked(options, known) {
@@ -39,8 +41,18 @@ const moment = (option, value) =>
     Number.isInteger(value) && 0 <= value && value <= LATEST_TIME,
     option,
     value,
-    `a whole number from 0 to ${LATEST_TIME}; times are Unix seconds, not milliseconds`,
+    `a whole number from 0 to ${LATEST_TIME}; times are Unix seconds, not milliseconds${meant(value)}`,
   );
+
+// Seconds or parts of them, a number or not, or a date: which present time they stand for.
+function meant(value) {
+  let seconds = NaN;
+  if (typeof value === "string") seconds = Number(value) || Date.parse(value);
+  if (typeof value === "number" || value instanceof Date) seconds = Number(value);
+  if (!(EARLIEST_MEANT <= seconds && seconds < LATEST_TIME * 1e9)) return "";
+  while (seconds > LATEST_TIME) seconds /= 1000;
+  return `: did you mean ${Math.floor(seconds)}?`;
+}
 
 const flag = (option, value) => refuseUnless(typeof value === "boolean", option, value, "true or false");
 
