@@ -22,6 +22,11 @@ class History(NamedTuple):
         return str(self.wire.get("provider") or "")
 
     @property
+    def is_complete(self) -> bool:
+        """False if the relay says that a candle may be missing; it requests it again."""
+        return self.wire.get("complete") is not False
+
+    @property
     def closed_candles(self) -> tuple[Candle, ...]:
         """Those that are final."""
         return tuple(parted(self.candles, self.last_is_closed)[0])

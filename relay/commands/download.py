@@ -39,7 +39,7 @@ async def pages(
         is_first = False
         if left is not None:
             left -= len(page.candles)
-        if len(page.candles) < count or not page.last_is_closed or left == 0:
+        if _is_last(page, count) or not page.last_is_closed or left == 0:
             return
         start = page.candles[-1].time + 1
         if end is not None and start > end:
@@ -55,11 +55,16 @@ async def _backwards(
         count = None if left is None else min(left, PAGE)
         page = await _ask(client, symbol, interval, None, end, count, _TRIES if found else 1)
         found.append(page)
-        if left is None or count is None or len(page.candles) < count or page.candles[0].time == 0:
+        if left is None or count is None or _is_last(page, count) or page.candles[0].time == 0:
             break
         left -= len(page.candles)
         end = page.candles[0].time - 1
     return found[::-1]
+
+
+def _is_last(page: History, count: int) -> bool:
+    """Say whether nothing follows a page: one that lacks candles may lack those at its end."""
+    return not page.candles or (len(page.candles) < count and page.is_complete)
 
 
 async def _ask(

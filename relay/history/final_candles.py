@@ -67,6 +67,7 @@ class FinalCandles:
         self._on_disagreement = on_disagreement
         self._given: dict[tuple[str, StreamKey], dict[int, Candle]] = {}
         self._logged: dict[tuple[str, StreamKey, str], None] = {}
+        self._putting_right = asyncio.Lock()
 
     def note_given(self, source: CandleSource, key: StreamKey, candles: Iterable[Candle]) -> None:
         """Note closed candles that somebody was given; those that had not settled then are compared when they have."""
@@ -123,10 +124,14 @@ class FinalCandles:
             return None
         changed, found = judged
         if changed or found:
-            rows = await self._store.read(name, key, again[0].time, again[-1].time + 1)
-            stored = {row.time: row for row in rows}
-            changed = [one for one in changed if stored.get(one.time) == known.rows.get(one.time)]
-            found = [one for one in found if one.time not in stored]
+            # Of two answers that show the same, the second one finds what the first has put right.
+            async with self._putting_right:
+                rows = await self._store.read(name, key, again[0].time, again[-1].time + 1)
+                stored = {row.time: row for row in rows}
+                changed = [one for one in changed if stored.get(one.time) == known.rows.get(one.time)]
+                found = [one for one in found if one.time not in stored]
+                for candle in (*changed, *found):
+                    self._store.put_closed(name, key, candle, None)
         given = self._given.get(stream, {})
         if given:
             candles = [given.get(one.time, one) if is_widened(one) else one for one in candles]
@@ -138,7 +143,6 @@ class FinalCandles:
             ]
         # What the live stream put there while the answer was under way is newer.
         spans = await self._store.spans(name, key, *final)
-        news = [*changed, *found]
         writes: list[Span] = []
         good = [candle.time for candle in candles]
         for part in gaps_between(spans, *final):
@@ -152,8 +156,6 @@ class FinalCandles:
         if given:
             settled = [candle for span in writes for candle in _part(candles, good, span)]
             changed += [one for one in settled if given.pop(one.time, one) != one]
-        for candle in news:
-            self._store.put_closed(name, key, candle, None)
         adding = [self._store.add(name, key, _part(candles, good, span), span) for span in writes]
         # When the disk fails the store keeps them in memory and says so itself.
         for result in await asyncio.gather(*adding, return_exceptions=True):

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import NamedTuple
 
 from relay.core.clock import Clock
-from relay.core.errors import ProviderError, ProviderUnavailable
+from relay.core.errors import BadAnswer, ProviderError, ProviderUnavailable
 from relay.core.intervals import length_s, next_open
 from relay.core.model import Candle, StreamKey
 from relay.core.spans import Span, span_at
@@ -194,6 +194,8 @@ class ProviderCalls:
         if self._on_answer is not None and piece.start is not None and candles:
             await self._on_answer(source, key, candles[0])
         is_full = max(len(times), len(all_times) - back) >= piece.limit and not piece.is_bounded
+        if is_full and not times:
+            raise BadAnswer(f"{source.info.title} sent only candles before the requested ones")
         reach = reach_of(source, key, piece, times, is_full, AnswerMoments(now, after, certain))
         is_valid = age == self._store.age(source.name, key.symbol)
         final = reach.final

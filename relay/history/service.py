@@ -35,13 +35,15 @@ SOURCES = ("cache", "store", "provider")
 class EncodedCandles(NamedTuple):
     """Candles as clients get them; `is_current` says whether the same question would get the same answer now.
 
-    `doubted` are open times of which a candle may be missing, between them or after the last.
+    `doubted` are open times of which a candle may be missing, between them or after the last. Without `is_whole` there
+    may be more where they end, beyond what one request may ask a provider for.
     """
 
     chunks: Sequence[Chunk]
     last_is_closed: bool
     doubted: tuple[Span, ...] = ()
     is_current: Callable[[], bool] = lambda: False
+    is_whole: bool = True
 
     @property
     def chunk(self) -> Chunk:
@@ -86,7 +88,12 @@ class HistoryService:
             return found
         past = await self.candles(asked)
         doubted = _doubts_told(asked, [candle.time for candle in past.candles], past.doubted)
-        return EncodedCandles((encode(past.candles),), past.last_is_closed, (*doubted, *past.unreadable))
+        return EncodedCandles(
+            (encode(past.candles),),
+            past.last_is_closed,
+            (*doubted, *past.unreadable),
+            is_whole=past.is_whole or not asked.source.has_history,
+        )
 
     async def candles(self, asked: HistoryRequest) -> PastCandles:
         """Return what is asked for.

@@ -14,15 +14,19 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import orjson
 import pytest
 
 from providers.binance import BinanceProvider
 from providers.twelve_data import TwelveDataProvider
 from relay import PriceUpdate, ProviderInfo, Watchlist, hookimpl
 from relay.app import HISTORY, STORE, RelayLimits
+from relay.client import RelayClient
+from relay.commands.download import pages
 from relay.core.clock import Clock
 from relay.core.errors import ProviderUnavailable
 from relay.core.model import Candle, StreamKey, unreadable
+from relay.history.service import MAX_CALLS
 from relay.storage.inspect import reading
 from relay.supervision.timing import FeedTiming
 from relay.web.http.cached_body import takes_gzip
@@ -341,6 +345,40 @@ async def test_a_row_that_cannot_be_read_costs_itself_only(relay_with: StartRela
     later.by_s += 5
     for _ in range(2):
         assert await times_of(relay, "BTCUSDT", 0, 499) == [*range(500)]
+
+
+class Sparing(BinanceProvider):
+    """Binance, but an answer has one candle that is new, and looks as if there were more."""
+
+    @hookimpl
+    async def relay_candles(
+        self,
+        symbol: str,
+        interval: str,
+        start: int | None,
+        end: int,
+        limit: int,
+        session: aiohttp.ClientSession,
+        settings: Mapping[str, Any],
+    ) -> list[Candle]:
+        rows = await super().relay_candles(symbol, interval, start, end, limit, session, settings)
+        return [*rows[: 1 + self.relay_provider().candles_back]] * limit
+
+
+async def test_an_answer_that_would_take_too_many_calls_says_that_it_is_not_complete(relay_with: StartRelay) -> None:
+    relay = await relay_with(builtin=(Sparing(), TwelveDataProvider))
+    query: dict[str, Any] = {"start_time": START, "end_time": START + 60 * 599, "limit": 600}
+    status, _, body = await raw(relay, **query)
+    answer = orjson.loads(body)
+    assert (status, len(answer["candles"]), answer["complete"]) == (200, MAX_CALLS + 3, False)
+    # Lines cannot say so; what was fetched is kept.
+    for form, limit in (("csv", 500), ("ndjson", 500), ("csv", 7000)):
+        status, _, body = await raw(relay, **query | {"limit": limit, "format": form})
+        assert (status, orjson.loads(body)["code"]) == (503, "provider_unavailable")
+    # The command goes on where such an answer ends.
+    async with RelayClient(relay.url) as client:
+        found = [page async for page in pages(client, "BTCUSDT", "1m", start=START, end=query["end_time"], limit=None)]
+    assert [candle.time for page in found for candle in page.candles] == [START + 60 * n for n in range(600)]
 
 
 async def test_a_row_that_cannot_be_read_ends_no_download(relay_with: StartRelay) -> None:

@@ -12,13 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from relay.core.clock import Clock, ProviderClock
-from relay.core.errors import ProviderError, ProviderUnavailable, RateLimited, StoreError
+from relay.core.errors import BadAnswer, ProviderError, ProviderUnavailable, RateLimited, StoreError
 from relay.core.intervals import next_open
 from relay.core.model import Budget, Candle, ProviderInfo, StreamKey, unreadable, widened
 from relay.core.spans import Span
 from relay.history.doubts import EMPTY_PAUSES_S
 from relay.history.final_candles import News
-from relay.history.requests import HistoryRequest, LiveEdge, PastCandles
+from relay.history.requests import HistoryRequest, LiveEdge, PageRequest, PastCandles
 from relay.history.service import MAX_CALLS, EncodedCandles, HistoryService
 from relay.storage.chunks import decode
 from relay.storage.store import Store
@@ -344,6 +344,35 @@ async def test_many_small_answers_end_with_an_incomplete_past() -> None:
         past = await bench.ask(start=START, limit=500)
         assert len(provider.calls) == MAX_CALLS
         assert past == PastCandles(finals(*range(MAX_CALLS)), True, False)
+        text = await bench.history.text(HistoryRequest(provider, KEY, start=START, end=None, limit=500))
+        assert (len(text.chunk.times), text.is_whole) == (2 * MAX_CALLS, False)
+        provider.has_history = False
+        text = await bench.history.text(HistoryRequest(provider, KEY, start=START, end=None, limit=500))
+        assert (len(text.chunk.times), text.is_whole) == (2 * MAX_CALLS, True)
+
+
+async def test_an_answer_that_is_full_of_what_was_not_asked_for_is_bad() -> None:
+    class First(FakeProvider):
+        async def candles(self, key: StreamKey, start: int | None, end: int, limit: int) -> Sequence[Candle]:
+            rows = await super().candles(key, start, end, limit)
+            return [*rows[:1]] * limit
+
+    provider = First([minute(n) for n in range(1000)], minute(600) + 30)
+    provider.info = provider.info._replace(candles_back=3)
+    async with bench_of(provider, Bench) as bench:
+        with pytest.raises(BadAnswer, match="Fake sent only candles before the requested ones"):
+            await bench.ask(start=START, limit=500)
+
+
+async def test_a_change_that_two_answers_show_at_once_is_told_once(bench: Bench) -> None:
+    await bench.ask(start=minute(10), end=minute(19))
+    finals_of, now = bench.history.calls.finals, bench.provider.now
+    known = await finals_of.known(bench.provider, KEY, PageRequest(minute(10), minute(20), 10, None, False))
+    changed = final(minute(14))._replace(close=2.5)
+    span, times = Span(minute(20), minute(20)), [minute(14)]
+    takes = [finals_of.take(bench.provider, KEY, span, known, [changed], times, now, now) for _ in range(2)]
+    told = [news.changed for news in await asyncio.gather(*takes) if news is not None]
+    assert told == [[changed]]
 
 
 # The present

@@ -13,6 +13,7 @@ from relay.history.requests import HistoryRequest, LiveEdge
 from relay.history.service import EncodedCandles, HistoryService, live_of
 from relay.instruments.directory import Directory, Target
 from relay.network.reset import reset
+from relay.plugins.provider import Provider
 from relay.protocol.fields import check_is_past
 from relay.storage.chunks import CSV_HEAD, Chunk, as_csv, as_lines
 from relay.storage.store import Store
@@ -55,8 +56,19 @@ def _closed(text: EncodedCandles) -> Chunk:
 
 def _lacks_one(target: Target, text: EncodedCandles) -> bool:
     """Say whether a candle may be missing: not while the market was closed."""
+    if not text.is_whole:
+        return True
+    if not text.doubted:
+        return False
     market, length = target.provider.market(target.key.symbol), length_s(target.key.interval)
     return any(market.open_parts(*span, length) for span in text.doubted)
+
+
+def _check_is_whole(text: EncodedCandles, provider: Provider) -> None:
+    """Refuse what has no place to say that candles are missing. Raises `ProviderUnavailable`."""
+    if not text.is_whole:
+        title = provider.info.title
+        raise ProviderUnavailable(f"one request may not send so many requests to {title}; ask again for the rest")
 
 
 class HistoryRoute:
@@ -131,8 +143,9 @@ class HistoryRoute:
                 parts.append(chunk.text)
                 rows += len(chunk.times)
             parts.append(b'],"last_is_closed":true' if text.last_is_closed else b'],"last_is_closed":false')
-            parts.append(b',"complete":false}' if text.doubted and _lacks_one(asked.target, text) else b"}")
+            parts.append(b',"complete":false}' if _lacks_one(asked.target, text) else b"}")
         else:
+            _check_is_whole(text, provider)
             chunk = _closed(text)
             rows = len(chunk.times)
             parts = [CSV_HEAD, as_csv(chunk)] if query.form == "csv" else [as_lines(chunk)]
@@ -191,6 +204,7 @@ class HistoryRoute:
             before, age = age, self._store.age(provider.name, key.symbol)
             if before not in (None, age):
                 raise ProviderUnavailable(f"the past of {asked.target.name} changed while it was read; ask again")
+            _check_is_whole(text, provider)
             chunk = text.chunk
             count = len(chunk.times)
             closed = _closed(text)
@@ -206,6 +220,7 @@ class HistoryRoute:
         start, end, left, last = 0, asked.query.end, asked.query.limit, asked.query.end
         while left > 0:
             text = await self._text(asked, None, end, min(left, MOST_AT_ONCE))
+            _check_is_whole(text, asked.target.provider)
             times = text.chunk.times
             if not times:
                 break

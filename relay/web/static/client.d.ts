@@ -205,7 +205,15 @@ export class RelayClient implements AsyncIterable<Message> {
     symbol: string,
     interval: string,
     range?: { startTime?: number; endTime?: number; limit?: number },
-  ): Promise<{ symbol: string; interval: string; provider: string; candles: Candle[]; lastIsClosed: boolean }>;
+  ): Promise<{
+    symbol: string;
+    interval: string;
+    provider: string;
+    candles: Candle[];
+    lastIsClosed: boolean;
+    /** False if the relay says that a candle may be missing; it requests it again. */
+    isComplete: boolean;
+  }>;
   symbols(assetClass?: string): Promise<string[]>;
   instruments(assetClass?: string): Promise<Instrument[]>;
   status(): Promise<Record<string, any>>;

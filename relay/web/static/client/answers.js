@@ -4,9 +4,10 @@
 import { candlesOf } from "./decoding.js";
 
 /** Return candles as `history` gives them. */
-export function historyOf({ symbol, interval, provider = "", candles, last_is_closed }) {
+export function historyOf({ symbol, interval, provider = "", candles, last_is_closed, complete = true }) {
   const lastIsClosed = Boolean(last_is_closed);
-  return { symbol, interval, provider, candles: candlesOf(candles, lastIsClosed), lastIsClosed };
+  const isComplete = complete !== false;
+  return { symbol, interval, provider, candles: candlesOf(candles, lastIsClosed), lastIsClosed, isComplete };
 }
 
 /** Return names of symbols. */
