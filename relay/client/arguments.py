@@ -22,6 +22,7 @@ from relay.protocol.fields import Flag, Kind, Moment, Whole, shown
 T = TypeVar("T")
 
 _TIME, _CANDLES = Moment(), Whole(1, 5000)
+_EXAMPLES = {"symbol": "BTCUSDT", "interval": "1m"}
 
 
 def options(*, bars: object, since: object, throttle_ms: object, closed_only: object) -> StreamOptions:
@@ -53,7 +54,9 @@ def history_range(
 def text(name: str, value: object) -> str:
     """Take a text that can be sent."""
     if not isinstance(value, str) or not value or not is_sendable(value):
-        raise BadArgument(f"{name} {shown(value)} is not a name that a relay accepts")
+        example = _EXAMPLES.get(name)
+        way = f"; give one, for example {example}" if example else ""
+        raise BadArgument(f"{name} {shown(value)} is not a name that a relay accepts{way}")
     return value
 
 
