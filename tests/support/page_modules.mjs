@@ -5,7 +5,7 @@ import { test } from "node:test";
 
 const { Candles, averagesOf } = await import(`${process.env.STATIC}/candles.js`);
 const { DayAgo, priceAt } = await import(`${process.env.STATIC}/day.js`);
-const { closeOf, countdown, decimalsOf, moment, onceUtc, percent, price, secondsOf, span, split, utc, zone } =
+const { closeOf, countdown, decimalsOf, moment, onceUtc, percent, price, secondsOf, sideOf, span, split, utc, zone } =
   await import(`${process.env.STATIC}/format.js`);
 const { countFor, format, parse: parseStreams, read: readStreams } = await import(`${process.env.STATIC}/layout.js`);
 const { COMMON_NAMES, QUOTES } = await import(`${process.env.STATIC}/names.js`);
@@ -114,7 +114,8 @@ test("prices have the decimals that they are written with", () => {
 });
 
 test("numbers read as people write them", () => {
-  assert.deepEqual([0.0043, -0.0043, -0.000001].map(percent), ["+0.43%", "−0.43%", "+0.00%"]);
+  assert.deepEqual([0.0043, -0.0043, -0.000001].map(percent), ["+0.43%", "−0.43%", "0.00%"]);
+  assert.deepEqual([0.0043, -0.0043, -0.000001].map(sideOf), ["up", "down", ""]);
   assert.deepEqual([4, 999, 1500, 45_000, 180_000, 7_200_000].map(span), [
     "4 ms",
     "999 ms",

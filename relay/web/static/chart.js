@@ -4,18 +4,12 @@
 import { cancel, soon } from "./frames.js";
 import { averagesOf } from "./candles.js";
 import { GapBands } from "./gaps.js";
-import { moment, price, secondsOf } from "./format.js";
+import { moment, percent, price, secondsOf } from "./format.js";
+import { TimeAxis } from "./time_axis.js";
 
 // A classic script that the page loads first.
-const {
-  CandlestickSeries,
-  HistogramSeries,
-  LineSeries,
-  PriceScaleMode,
-  TickMarkType,
-  createChart,
-  createSeriesMarkers,
-} = globalThis.LightweightCharts;
+const { CandlestickSeries, HistogramSeries, LineSeries, PriceScaleMode, createChartEx, createSeriesMarkers } =
+  globalThis.LightweightCharts;
 
 const OLDER_MARGIN = 60;
 const MOST_SINGLE_UPDATES = 200;
@@ -32,13 +26,13 @@ const AVERAGES = [
   { count: 50, color: "average-long" },
 ];
 const VOLUME_AVERAGE = 20;
-const MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
 
 /** Shows one `Candles`. `onOlder` is called when the left edge comes near, `onPointer` with a time or null. */
 export class Chart {
   /** @type {any} The `Candles` that are shown; null before the first ones. */
   #candles = null;
   #interval = "";
+  #axis = new TimeAxis();
   #chart;
   #series;
   #volume;
@@ -56,7 +50,7 @@ export class Chart {
   #view = { scale: "normal", isLocal: false, hasAverages: false };
 
   constructor(element, { onOlder, onPointer, onMove }) {
-    this.#chart = createChart(element, {
+    this.#chart = createChartEx(element, this.#axis, {
       autoSize: true,
       layout: {
         // It would bring an inline style, which the content policy forbids; the page's footer holds the notice.
@@ -66,9 +60,16 @@ export class Chart {
         background: { color: "transparent" },
       },
       crosshair: { mode: 0 },
+      // Pages scroll under a finger that moves up or down.
+      handleScroll: { vertTouchDrag: false },
       rightPriceScale: { scaleMargins: { top: 0.12, bottom: 0.22 } },
-      timeScale: { rightOffset: RIGHT_OFFSET, minBarSpacing: 0.8, timeVisible: true },
-      localization: { locale: "en" },
+      timeScale: {
+        rightOffset: RIGHT_OFFSET,
+        minBarSpacing: 0.8,
+        timeVisible: true,
+        tickMarkFormatter: this.#axis.textOf,
+      },
+      localization: { locale: "en", percentageFormatter: (value) => percent(value / 100) },
     });
     // The library's own tag shows the last candle in sight, which is not the last price when scrolled back.
     const own = { borderVisible: true, lastValueVisible: false, priceLineVisible: false };
@@ -104,9 +105,11 @@ export class Chart {
     this.#paint();
   }
 
-  /** Whether the newest candle is in sight. */
+  /** Whether the newest candle is in sight, and not far from where it stands at first. */
   get isAtEnd() {
-    return this.#chart.timeScale().scrollPosition() > -2;
+    const scale = this.#chart.timeScale();
+    const { from, to } = scale.getVisibleLogicalRange() ?? { from: 0, to: 0 };
+    return scale.scrollPosition() > -2 && scale.scrollPosition() <= Math.max(RIGHT_OFFSET, (to - from) / 2);
   }
 
   /** The bars in sight, counted from the first candle, and the times at the edges. */
@@ -119,11 +122,12 @@ export class Chart {
     };
   }
 
-  /** What stands beside the candles: the tag of the last price, the mode of the scale, how many averages. */
+  /** What stands beside the candles: the tag of the last price, the mode of the scale, how many averages are seen. */
   get marks() {
     const value = this.#last?.options().price ?? null;
     const tag = value === null ? "" : this.#series.priceFormatter().format(value);
-    return { value, tag, scale: this.#view.scale, averages: this.#averages.length };
+    const averages = this.#averages.filter(({ series }) => series.options().visible).length;
+    return { value, tag, scale: this.#view.scale, averages };
   }
 
   /** The width of the price scale; the charts of a grid have the widest of theirs. */
@@ -175,11 +179,6 @@ export class Chart {
     scale.setVisibleLogicalRange({ from: index - half, to: index + half });
   }
 
-  /** Let pages scroll under a finger that moves up or down. */
-  setTouch(isAlone) {
-    this.#chart.applyOptions({ handleScroll: { vertTouchDrag: isAlone } });
-  }
-
   /** Draw one candle again with the next frame. */
   changed(time) {
     this.#changed.add(time);
@@ -192,11 +191,12 @@ export class Chart {
     soon(this.#draw);
   }
 
-  /** Move by a share of the width; negative into the past. */
+  /** Move by a share of the width, up to the newest candle; negative into the past. */
   scroll(share) {
     const scale = this.#chart.timeScale();
     const range = scale.getVisibleLogicalRange();
-    if (range !== null) scale.scrollToPosition(scale.scrollPosition() + share * (range.to - range.from), false);
+    if (range === null) return;
+    scale.scrollToPosition(Math.min(RIGHT_OFFSET, scale.scrollPosition() + share * (range.to - range.from)), false);
   }
 
   /** Make candles wider (above 1) or narrower. */
@@ -235,8 +235,11 @@ export class Chart {
     const text = (time) => moment(time, step < 60, isLocal);
     this.#chart.applyOptions({
       localization: { timeFormatter: (time) => (step < DAY_S ? text(time) : text(time).slice(0, 10)) },
-      timeScale: { tickMarkFormatter: isLocal ? (time, kind) => tickOf(moment(time, true, true), kind) : undefined },
     });
+    if (this.#axis.isLocal === isLocal) return;
+    this.#axis.isLocal = isLocal;
+    // The axis weighs a time when it comes; what is there already has to come anew.
+    for (const one of [this.#series, this.#volume, ...this.#averages.map(({ series }) => series)]) one.setData([]);
   }
 
   #newAverages() {
@@ -303,6 +306,7 @@ export class Chart {
     // Where a market has no volume, a row of nothing is no picture of it.
     const hasVolume = this.#candles.entries.some(({ volume }) => volume > 0);
     this.#volume.applyOptions({ visible: hasVolume });
+    for (const { series, name } of this.#averages) if (name === "volume") series.applyOptions({ visible: hasVolume });
     this.#volume.setData(this.#candles.entries.map((entry) => this.#bar(entry)));
     this.#bands.show(holes, this.#colors.gap);
     this.#drawnTo = this.#candles.last?.time ?? 0;
@@ -400,15 +404,4 @@ export class Chart {
     this.setView(this.#view);
     this.redraw();
   }
-}
-
-/** Return what stands at the axis at a local time, where a tick of UTC may be no midnight. */
-function tickOf(text, kind) {
-  const [date, clock] = text.split(" ");
-  const [year, month, day] = date.split("-");
-  if (kind === TickMarkType.Time) return clock.slice(0, 5);
-  if (kind === TickMarkType.TimeWithSeconds) return clock;
-  if (clock !== "00:00:00") return `${Number(day)}. ${clock.slice(0, 5)}`;
-  if (kind === TickMarkType.Year) return year;
-  return kind === TickMarkType.Month ? MONTHS[Number(month) - 1] : String(Number(day));
 }

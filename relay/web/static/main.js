@@ -44,7 +44,6 @@ function render() {
       panels[index].setView(viewer.view);
     }
     panels[index].show(stream);
-    panels[index].chart.setTouch(layout.count === 1);
   });
   narrowScales();
   activate(Math.min(active, panels.length - 1));

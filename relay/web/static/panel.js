@@ -2,7 +2,7 @@
 // One cell of the grid: the head with symbol, price, state and lag; the chart; what there is to say about it.
 
 import { Chart } from "./chart.js";
-import { closeOf, countdown, moment, percent, price, span, split, secondsOf, volume, zone } from "./format.js";
+import { closeOf, countdown, moment, percent, price, secondsOf, sideOf, span, split, volume, zone } from "./format.js";
 
 const MOST_CANDLES = 20_000;
 const KEPT_CANDLES = 15_000;
@@ -177,8 +177,10 @@ export class Panel {
     const before = candles.entries.at(-2);
     set(parts.price, last ? price(last.close, decimals) : "");
     const { interval } = split(this.live.name);
-    set(parts.change, before ? `${percent(last.close / before.close - 1)} ${interval}` : "");
-    parts.price.dataset.side = parts.change.dataset.side = side(last && before ? last.close - before.close : 0);
+    const ratio = before ? last.close / before.close - 1 : 0;
+    set(parts.change, before ? `${percent(ratio)} ${interval}` : "");
+    parts.change.dataset.side = sideOf(ratio);
+    parts.price.dataset.side = side(ratio);
     this.#writeReadout(entry, decimals);
     this.#writeText();
     parts.notice.hidden = isLoaded && last !== undefined && failure === null;
@@ -220,8 +222,9 @@ export class Panel {
   #writeDay() {
     const { last } = this.live.candles;
     const before = last && this.#instrument ? this.#feed.dayAgo(this.#instrument) : null;
-    set(this.#parts.day, before ? `${percent(last.close / before - 1)} 24h` : "");
-    this.#parts.day.dataset.side = before ? side(last.close - before) : "";
+    const ratio = before ? last.close / before - 1 : 0;
+    set(this.#parts.day, before ? `${percent(ratio)} 24h` : "");
+    this.#parts.day.dataset.side = sideOf(ratio);
   }
 
   #writeLeft() {
