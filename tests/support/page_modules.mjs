@@ -142,6 +142,7 @@ test("what of an address is no stream, or one too many, is told apart", () => {
     streams: ["BTCUSDT@1m"],
     unread: ["EURUSD", "%E0%A4%A@1m"],
   });
+  assert.deepEqual(readStreams("BTCUSDT@1m,%20EUR/USD@1h").streams, ["BTCUSDT@1m", "EUR/USD@1h"]);
   const nine = Array.from({ length: 9 }, (_, index) => `A${index}@1m`);
   assert.deepEqual(readStreams(nine.join()), { streams: nine.slice(0, 8), unread: ["A8@1m"] });
 });
@@ -246,8 +247,21 @@ test("the names are those by which the relay says what may be meant", () => {
   assert.deepEqual({ COMMON_NAMES, QUOTES }, JSON.parse(process.env.SPELLINGS ?? ""));
 });
 
-test("an interval after the words is one; alone it is a word", () => {
-  assert.deepEqual(parse("btc 5m"), { words: ["BTC"], interval: "5m" });
-  assert.deepEqual(parse("BTCUSDT@1M"), { words: ["BTCUSDT"], interval: "1M" });
-  assert.deepEqual(parse("1m"), { words: ["1M"], interval: null });
+test("an interval after the words is one, as people write it; alone it is for the symbol on screen", () => {
+  assert.deepEqual(parse("btc 5m"), { words: ["BTC"], name: "BTC", interval: "5m" });
+  assert.deepEqual(parse("BTCUSDT@1M"), { words: ["BTCUSDT"], name: "BTCUSDT", interval: "1M" });
+  assert.deepEqual(
+    ["btc 1H", "btc 1min", "btc 5 m", "btc 1 Day", "btc 1 month", "5m"].map((text) => parse(text).interval),
+    ["1h", "1m", "5m", "1d", "1M", "5m"],
+  );
+  assert.deepEqual(parse("1inch usdt"), { words: ["1INCH", "USDT"], name: "1INCH", interval: null });
+  assert.equal(found(parse("5m").words.join(" "), { recent: ["ETHBTC"], shown: "BTCEUR" })[0], "BTCEUR");
+});
+
+test("a symbol is found by other signs between its currencies, and with its provider", () => {
+  assert.equal(found("BTC/USDT")[0], "BTCUSDT");
+  assert.equal(found("btc-usdt 15m")[0], "BTCUSDT");
+  assert.equal(found("xbt/eur")[0], "BTCEUR");
+  assert.equal(found("demo:BTCUSDT")[0], "BTCUSDT");
+  assert.equal(parse("EUR/USD 1h").name, "EUR/USD");
 });

@@ -9,6 +9,8 @@ const KEPT_CANDLES = 15_000;
 const READABLE_MS = 100;
 const OLD_MS = 60_000;
 const RECENT = 50;
+// Words of the relay for programs, and what they are on a page.
+const WHERE_SYMBOLS_ARE = ["GET /api/v1/market-data/symbols lists all", "the search has all"];
 
 const STATES = {
   connecting: "Connecting",
@@ -43,7 +45,8 @@ export class Panel {
     this.element.addEventListener("pointerdown", () => onChosen(this));
     this.element.addEventListener("focusin", () => onChosen(this));
     this.#parts.symbol.addEventListener("click", () => onSearch(this));
-    this.#parts.choose.addEventListener("click", () => onSearch(this));
+    // What was asked for in vain may be what the search has by another spelling.
+    this.#parts.choose.addEventListener("click", () => onSearch(this, split(this.live.name).symbol));
     this.#parts.end.addEventListener("click", () => this.chart.toEnd());
   }
 
@@ -96,6 +99,7 @@ export class Panel {
   /** Go to a time, and load what lies between; return why not, or an empty text. */
   async goTo(time) {
     if (this.live === null) return "There is no chart yet.";
+    if (time > this.#feed.now) return "That is in the future.";
     const problem = await this.#feed.loadBackTo(this.live, time);
     if (problem) return problem;
     // The candles are drawn with the next frames.
@@ -239,7 +243,7 @@ export class Panel {
   #writeText() {
     const { failure, isLoaded, candles } = this.live;
     const nothing = isLoaded ? "No candles yet" : this.#isOffline ? "No connection" : "Loading candles";
-    set(this.#parts.text, failure ?? (isLoaded && candles.last ? "" : nothing));
+    set(this.#parts.text, failure?.replace(...WHERE_SYMBOLS_ARE) ?? (isLoaded && candles.last ? "" : nothing));
   }
 
   get #isOffline() {

@@ -50,13 +50,14 @@ export class Picker {
     if (this.isOpen) this.#update();
   }
 
-  /** Open; `shown` is the symbol on screen, which comes first among equals. */
-  open(shown = "") {
+  /** Open with a text to begin with; `shown` is the symbol on screen, which comes first among equals. */
+  open(shown = "", text = "") {
     this.#shown = shown;
-    this.#input.value = "";
+    this.#input.value = text;
     this.#update();
     if (!this.#dialog.open) this.#dialog.showModal();
     this.#input.focus();
+    this.#input.select();
   }
 
   #classButton(name) {
@@ -131,13 +132,13 @@ export class Picker {
 
   #choose(index) {
     const instrument = this.#found[index];
-    const { words, interval } = parse(this.#input.value);
-    if (instrument === undefined && (this.#all.length || !words.length)) return;
+    const { name, interval } = parse(this.#input.value);
+    if (instrument === undefined && (this.#all.length || !name)) return;
     // What was typed is not dropped: it stands there to be changed, with what there is.
     if (instrument !== undefined && !this.#has(instrument)) return this.#activate(index);
     this.#close();
     // Who types ahead of the list is believed; the relay says if there is no such symbol.
-    if (instrument === undefined) return this.#pick(words[0], interval);
+    if (instrument === undefined) return this.#pick(name, interval);
     remember(instrument.symbol);
     this.#pick(instrument.symbol, this.#interval);
   }

@@ -43,7 +43,7 @@ function tiles(status, rates) {
       figure: count.format(clients.connected),
       detail: clients.lagging
         ? `${count.format(clients.lagging)} lag`
-        : `${short.format(clients.subscriptions)} subscriptions`,
+        : `${short.format(clients.subscriptions)} subscription${clients.subscriptions === 1 ? "" : "s"}`,
       level: clients.lagging ? "warn" : undefined,
     },
     {

@@ -110,6 +110,9 @@ async def test_date_is_gone_to_and_one_too_far_back_is_said(relay: Running, open
     await page.locator("#view [name=date]").fill("1999-01-01T00:00")
     await page.get_by_role("button", name="Go").click()
     await expect(page.locator("#view [role=status]")).to_contain_text("choose a longer interval")
+    await page.locator("#view [name=date]").fill("2999-01-01T00:00")
+    await page.get_by_role("button", name="Go").click()
+    await expect(page.locator("#view [role=status]")).to_have_text("That is in the future.")
 
 
 async def test_whole_screen_is_taken_and_given_back(relay: Running, open_page: OpenPage) -> None:
