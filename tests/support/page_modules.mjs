@@ -5,8 +5,22 @@ import { test } from "node:test";
 
 const { Candles, averagesOf } = await import(`${process.env.STATIC}/candles.js`);
 const { DayAgo, priceAt } = await import(`${process.env.STATIC}/day.js`);
-const { closeOf, countdown, decimalsOf, moment, onceUtc, percent, price, secondsOf, sideOf, span, split, utc, zone } =
-  await import(`${process.env.STATIC}/format.js`);
+const {
+  closeOf,
+  countdown,
+  decimalsOf,
+  moment,
+  onceUtc,
+  percent,
+  price,
+  secondsOf,
+  sideOf,
+  span,
+  split,
+  utc,
+  withTimes,
+  zone,
+} = await import(`${process.env.STATIC}/format.js`);
 const { countFor, format, parse: parseStreams, read: readStreams } = await import(`${process.env.STATIC}/layout.js`);
 const { COMMON_NAMES, QUOTES } = await import(`${process.env.STATIC}/names.js`);
 const { parse, prepare, search } = await import(`${process.env.STATIC}/search.js`);
@@ -163,6 +177,8 @@ test("times are of UTC or of the reader's clock", () => {
     assert.deepEqual([zone(false, winter), zone(true, winter)], ["UTC", "UTC−3:30"]);
     assert.deepEqual([onceUtc("2025-11-24T16:00", false), onceUtc("2025-11-24T12:30", true)], [winter, winter]);
     assert.equal(onceUtc("", false), null);
+    assert.equal(withTimes("opens 2025-11-24T16:00:00Z", false), "opens 2025-11-24 16:00 UTC");
+    assert.equal(withTimes("opens 2025-11-24T16:00:00Z", true), "opens 2025-11-24 12:30 UTC−3:30");
   } finally {
     if (before === undefined) delete process.env.TZ;
     else process.env.TZ = before;

@@ -69,6 +69,14 @@ export function zone(isLocal, seconds = Date.now() / 1000) {
   return `UTC${minutes < 0 ? "−" : "+"}${hours}${rest ? `:${String(rest).padStart(2, "0")}` : ""}`;
 }
 
+/** Return a text of the relay with its times as a page writes them, to the minute. */
+export function withTimes(text, isLocal) {
+  return text.replace(/\d{4}-\d\d-\d\dT\d\d:\d\d(:\d\d)?Z/g, (found) => {
+    const seconds = Date.parse(found) / 1000;
+    return `${moment(seconds, false, isLocal)} ${zone(isLocal, seconds)}`;
+  });
+}
+
 /** Return the Unix seconds of a text such as 2026-11-22T17:28, or null if it is none. */
 export function onceUtc(text, isLocal) {
   const ms = Date.parse(isLocal ? text : `${text}Z`);

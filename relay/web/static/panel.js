@@ -2,7 +2,20 @@
 // One cell of the grid: the head with symbol, price, state and lag; the chart; what there is to say about it.
 
 import { Chart } from "./chart.js";
-import { closeOf, countdown, moment, percent, price, secondsOf, sideOf, span, split, volume, zone } from "./format.js";
+import {
+  closeOf,
+  countdown,
+  moment,
+  percent,
+  price,
+  secondsOf,
+  sideOf,
+  span,
+  split,
+  volume,
+  withTimes,
+  zone,
+} from "./format.js";
 
 const MOST_CANDLES = 20_000;
 const KEPT_CANDLES = 15_000;
@@ -243,7 +256,8 @@ export class Panel {
   #writeText() {
     const { failure, isLoaded, candles } = this.live;
     const nothing = isLoaded ? "No candles yet" : this.#isOffline ? "No connection" : "Loading candles";
-    set(this.#parts.text, failure?.replace(...WHERE_SYMBOLS_ARE) ?? (isLoaded && candles.last ? "" : nothing));
+    const why = failure && withTimes(failure.replace(...WHERE_SYMBOLS_ARE), this.#view.isLocal);
+    set(this.#parts.text, why ?? (isLoaded && candles.last ? "" : nothing));
   }
 
   get #isOffline() {
@@ -256,7 +270,8 @@ export class Panel {
     this.#writeText();
     this.#writeDay();
     this.#writeLeft();
-    const { status, text, lagMs, heardAt } = this.live;
+    const { status, lagMs, heardAt } = this.live;
+    const text = withTimes(this.live.text, this.#view.isLocal);
     const state = this.#isOffline && status !== "error" ? "disconnected" : status;
     this.#parts.state.dataset.state = state;
     set(this.#parts.state, state === "disconnected" ? "Offline" : (STATES[status] ?? status));

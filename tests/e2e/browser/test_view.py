@@ -124,6 +124,14 @@ async def test_whole_screen_is_taken_and_given_back(relay: Running, open_page: O
     await page.wait_for_function("document.fullscreenElement === null")
 
 
+async def test_browser_without_a_whole_screen_is_said(relay: Running, open_page: OpenPage) -> None:
+    page = await open_page(f"{relay.url}/#BTCUSDT@1m")
+    await loaded(page)
+    await page.evaluate("() => { delete Element.prototype.requestFullscreen; }")
+    await page.keyboard.press("f")
+    await expect(page.locator("#view [role=status]")).to_contain_text("does not let the page")
+
+
 async def test_what_of_an_address_cannot_be_read_is_said(relay: Running, open_page: OpenPage) -> None:
     page = await open_page(f"{relay.url}/#BTCUSDT@1m,EURUSD")
     await loaded(page)
