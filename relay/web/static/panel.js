@@ -247,7 +247,8 @@ export class Panel {
   #writeLeft() {
     const { candles, name, status } = this.live;
     const { last } = candles;
-    const isRunning = last && !last.isClosed && this.#pointer === null && status === "connected" && !this.#isOffline;
+    const isRead = this.#pointer === null || this.#pointer === last?.time;
+    const isRunning = last && !last.isClosed && isRead && status === "connected" && !this.#isOffline;
     const left = isRunning ? closeOf(last.time, split(name).interval) - this.#feed.now : 0;
     set(this.#parts.left, left > 0 ? `closes in ${countdown(left)}` : "");
   }

@@ -3,7 +3,7 @@
 import re
 from datetime import UTC, datetime
 
-from playwright.async_api import Page, expect
+from playwright.async_api import Page, WebSocketRoute, expect
 
 from tests.e2e.browser.charts import loaded, panel, panels, until
 from tests.e2e.browser.conftest import OpenPage
@@ -195,6 +195,37 @@ async def test_zero_on_the_scale_of_per_cent_has_no_sign(relay: Running, open_pa
     texts = {text for text in await drawn(page) if text.endswith("%")}
     assert "0.00%" in texts
     assert all(re.fullmatch(r"0\.00%|[+−]\d+\.\d\d%", text) for text in texts), texts
+
+
+async def test_prices_and_their_scale_are_no_finer_than_the_instrument(relay: Running, open_page: OpenPage) -> None:
+    page = await open_page("about:blank")
+
+    def connect(route: WebSocketRoute) -> None:
+        server = route.connect_to_server()
+        server.on_message(lambda text: route.send(re.sub(r'("(?:open|high|low|close)":\d+)\.\d+', r"\1", str(text))))
+
+    await page.route_web_socket("**/ws", connect)
+    await page.goto(f"{relay.url}/#BTCUSDT@1m")
+    await page.evaluate(WATCH_TEXTS)
+    await loaded(page)
+    await expect(page.locator(".price")).to_have_text(re.compile(r"^[1-9]\d{0,2}(,\d{3})+$"))
+    prices = {text for text in await drawn(page) if "," in text}
+    assert len(prices) > 3
+    assert not [text for text in prices if "." in text]
+
+
+async def test_time_to_the_close_stays_while_the_pointer_rests_on_the_open_candle(
+    relay: Running, open_page: OpenPage
+) -> None:
+    page = await open_page(f"{relay.url}/#BTCUSDT@1h")
+    await loaded(page)
+    for x in range(1200, 1100, -2):
+        await page.mouse.move(x, 400)
+        await page.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+        if await page.locator(".readout .time").inner_text():
+            break
+    await expect(page.locator(".kind-of")).to_have_text("open")
+    await expect(page.locator(".left")).to_have_text(re.compile(r"^closes in "))
 
 
 async def test_way_into_the_future_ends_at_the_newest_candle(relay: Running, open_page: OpenPage) -> None:
