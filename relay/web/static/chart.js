@@ -62,7 +62,7 @@ export class Chart {
       crosshair: { mode: 0 },
       // Pages scroll under a finger that moves up or down.
       handleScroll: { vertTouchDrag: false },
-      rightPriceScale: { scaleMargins: { top: 0.12, bottom: 0.22 } },
+      rightPriceScale: { scaleMargins: { top: 0.02, bottom: 0.22 } },
       timeScale: {
         rightOffset: RIGHT_OFFSET,
         minBarSpacing: 0.8,
@@ -157,6 +157,16 @@ export class Chart {
   setDecimals(decimals) {
     const formatter = (value) => price(value, decimals);
     this.#series.applyOptions({ priceFormat: { type: "custom", formatter, minMove: 10 ** -decimals } });
+  }
+
+  /** Keep the candles below what is written over their first pixels. */
+  setHeadroom(pixels) {
+    const autoscaleInfoProvider = (original) => {
+      const info = original();
+      const { above = 0, below = 0 } = info?.margins ?? {};
+      return info && { ...info, margins: { above: above + pixels, below } };
+    };
+    this.#series.applyOptions({ autoscaleInfoProvider });
   }
 
   /** Show prices on another scale, times of another zone, with averages or without. */

@@ -22,6 +22,7 @@ const KEPT_CANDLES = 15_000;
 const READABLE_MS = 100;
 const OLD_MS = 60_000;
 const RECENT = 50;
+const ROOM = 4; // pixels below the readout
 // Words of the relay for programs, and what they are on a page.
 const WHERE_SYMBOLS_ARE = ["GET /api/v1/market-data/symbols lists all", "the search has all"];
 
@@ -45,6 +46,8 @@ export class Panel {
   #parts = {};
   #frame = 0;
   #pointer = null;
+  #headroom = 0;
+  #sizes;
   #isBehind = false;
   #mayWriteAt = 0;
   #instrument;
@@ -61,6 +64,11 @@ export class Panel {
     // What was asked for in vain may be what the search has by another spelling.
     this.#parts.choose.addEventListener("click", () => onSearch(this, split(this.live.name).symbol));
     this.#parts.end.addEventListener("click", () => this.chart.toEnd());
+    this.#sizes = new ResizeObserver((entries) =>
+      this.#makeRoom(entries.some(({ target }) => target === this.#parts.canvas)),
+    );
+    this.#sizes.observe(this.#parts.canvas);
+    this.#sizes.observe(this.#parts.readout);
   }
 
   #onRenamed;
@@ -92,6 +100,7 @@ export class Panel {
     if (this.live !== null) this.#feed.leave(this.live, this.#listener);
     this.live = this.#feed.follow(stream, this.#listener);
     this.#isBehind = false;
+    this.#headroom = 0;
     this.#parts.end.hidden = true;
     this.#showWhole();
   }
@@ -131,6 +140,7 @@ export class Panel {
   close() {
     if (this.live !== null) this.#feed.leave(this.live, this.#listener);
     cancelAnimationFrame(this.#frame);
+    this.#sizes.disconnect();
     this.#chart?.close();
     this.element.remove();
   }
@@ -163,6 +173,13 @@ export class Panel {
     this.chart.show(candles, interval, decimals);
     this.#refresh();
     this.tick();
+  }
+
+  /** Keep the candles below the readout. What is written of a candle under the pointer, or for a moment, moves none. */
+  #makeRoom(isAnew) {
+    if (this.#pointer !== null) return;
+    this.#headroom = Math.max(isAnew ? 0 : this.#headroom, this.#parts.readout.offsetHeight + ROOM);
+    this.chart.setHeadroom(this.#headroom);
   }
 
   /** Keep a page that stays open from growing, unless the reader looks at the past. */

@@ -106,3 +106,25 @@ async def test_dialogs_begin_at_their_beginning_and_end_on_the_screen(
         "[...document.querySelectorAll('[role=option] *')].every((one) => one.scrollWidth <= one.clientWidth || "
         "getComputedStyle(one).display === 'none')"
     )
+
+
+PIXELS_OF_CANDLES = """() => [...document.querySelectorAll(".panel")].map((panel) => {
+  const { offsetWidth, offsetHeight } = panel.querySelector(".readout");
+  const canvas = panel.querySelector(".canvas td:nth-child(2) canvas");
+  const { data } = canvas.getContext("2d").getImageData(0, 0, offsetWidth, offsetHeight);
+  const candles = [[10, 132, 97], [207, 48, 74]];
+  let found = 0;
+  for (let at = 0; at < data.length; at += 4)
+    if (data[at + 3] > 200 && candles.some((one) => one.every((part, index) => Math.abs(part - data[at + index]) < 9)))
+      found += 1;
+  return found;
+})"""
+
+
+async def test_no_candle_lies_under_what_is_written_in_a_small_chart(relay: Running, open_page: OpenPage) -> None:
+    page = await open_page(f"{relay.url}/#BTCUSDT@1m", viewport={"width": 1024, "height": 768}, color_scheme="light")
+    await loaded(page)
+    await page.keyboard.press("8")
+    await loaded(page, 8)
+    assert await page.evaluate("document.querySelector('.readout').offsetHeight") > 25
+    await page.wait_for_function(f"() => ({PIXELS_OF_CANDLES})().every((found) => found === 0)")
