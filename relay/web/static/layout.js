@@ -71,9 +71,10 @@ export class Layout {
     this.fill(candidates);
   }
 
-  /** Give each cell in sight a stream. */
+  /** Give each cell in sight a stream, of a symbol that has none yet while there are such. */
   fill(candidates) {
-    const free = candidates.filter((name) => !this.streams.includes(name));
+    const shown = new Set(this.streams.map(symbolOf));
+    const free = candidates.filter((name) => !shown.has(symbolOf(name)));
     while (this.streams.length < this.count && candidates.length) {
       this.streams.push(free.shift() ?? candidates[this.streams.length % candidates.length]);
     }
@@ -89,6 +90,10 @@ export class Layout {
       // Then the address alone holds it.
     }
   }
+}
+
+function symbolOf(name) {
+  return name.slice(0, name.lastIndexOf("@"));
 }
 
 function stored() {

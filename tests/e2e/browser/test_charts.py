@@ -236,6 +236,10 @@ async def test_address_is_read_however_it_is_spelt_and_written_in_one_way(relay:
     assert await page.evaluate("location.hash") == "#BTCUSDT@1h,EUR/USD@5m"
     await expect(page.locator("#intervals [aria-pressed=true]")).to_have_text("1h")
     await expect(page.locator(".provider").first).to_have_text("binance")
+    # A fourth chart, of another symbol.
+    page = await open_page(f"{relay.url}/#BTCUSDT@1m,ETHUSDT@1m,EUR/USD@1h")
+    await loaded(page, 4)
+    assert len({one["stream"].partition("@")[0] for one in await panels(page)}) == 4
     page = await open_page(f"{relay.url}/?BTCUSDT@5m")
     await loaded(page)
     assert page.url == f"{relay.url}/#BTCUSDT@5m"
