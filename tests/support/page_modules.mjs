@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-const { Candles, averagesOf } = await import(`${process.env.STATIC}/candles.js`);
+const { Candles } = await import(`${process.env.STATIC}/candles.js`);
 const { DayAgo, priceAt } = await import(`${process.env.STATIC}/day.js`);
 const {
   closeOf,
@@ -185,15 +185,15 @@ test("times are of UTC or of the reader's clock", () => {
   }
 });
 
-test("an average begins where there are enough candles, and goes on from any of them", () => {
-  const entries = [1, 2, 3, 4, 5, 9].map((close, index) => ({ time: 60 * index, close }));
-  const whole = averagesOf(entries, "close", 3);
-  assert.deepEqual(
-    whole.map(({ value }) => value),
-    [2, 3, 4, 6],
-  );
-  assert.deepEqual(averagesOf(entries, "close", 3, 4), whole.slice(2));
-  assert.deepEqual(averagesOf(entries.slice(0, 2), "close", 3), []);
+test("an average begins where there are enough candles, and reaches one beyond what is in sight", () => {
+  const candles = loaded(0, 60, 120, 180, 240, 300);
+  [1, 2, 3, 4, 5, 9].forEach((close, index) => Object.assign(candles.entries[index], { close }));
+  const values = (...span) => candles.averages("close", 3, ...span).map(({ time, value }) => [time, value]);
+  const whole = [[120, 2], [180, 3], [240, 4], [300, 6]]; // prettier-ignore
+  assert.deepEqual(values(0, 300), whole);
+  assert.deepEqual(values(240, 240), whole.slice(1));
+  assert.deepEqual(values(0, 60), whole.slice(0, 1));
+  assert.deepEqual(loaded(0, 60).averages("close", 3, 0, 60), []);
 });
 
 test("the price a day ago is of the candle that was open then, or of the last one before a rest", () => {

@@ -2,7 +2,7 @@
 // One chart: candles and volume by Lightweight Charts, drawn at most once a frame. Knows no network and no page.
 
 import { cancel, soon } from "./frames.js";
-import { averagesOf } from "./candles.js";
+import { AverageLine } from "./averages.js";
 import { GapBands } from "./gaps.js";
 import { moment, percent, price, secondsOf } from "./format.js";
 import { TimeAxis } from "./time_axis.js";
@@ -20,12 +20,12 @@ const SCALES = {
   logarithmic: PriceScaleMode.Logarithmic,
   percent: PriceScaleMode.Percentage,
 };
-/** How many candles each average is of, and in which colour of the style sheet. */
+/** Of how many candles, of which of their values, and in which colour of the style sheet. */
 const AVERAGES = [
-  { count: 20, color: "average-short" },
-  { count: 50, color: "average-long" },
+  { count: 20, name: "close", color: "average-short" },
+  { count: 50, name: "close", color: "average-long" },
+  { count: 20, name: "volume", color: "average-short" },
 ];
-const VOLUME_AVERAGE = 20;
 
 /** Shows one `Candles`. `onOlder` is called when the left edge comes near, `onPointer` with a time or null. */
 export class Chart {
@@ -46,7 +46,6 @@ export class Chart {
   #marked = "";
   #last;
   #averages = [];
-  #averagedTo = 0;
   #view = { scale: "normal", isLocal: false, hasAverages: false };
 
   constructor(element, { onOlder, onPointer, onMove }) {
@@ -126,7 +125,7 @@ export class Chart {
   get marks() {
     const value = this.#last?.options().price ?? null;
     const tag = value === null ? "" : this.#series.priceFormatter().format(value);
-    const averages = this.#averages.filter(({ series }) => series.options().visible).length;
+    const averages = this.#averages.filter(({ line }) => line.isShown).length;
     return { value, tag, scale: this.#view.scale, averages };
   }
 
@@ -174,8 +173,8 @@ export class Chart {
     this.#view = view;
     this.#chart.priceScale("right").applyOptions({ mode: SCALES[view.scale] });
     this.#showTimes();
-    for (const { series } of this.#averages) this.#chart.removeSeries(series);
-    this.#averages = view.hasAverages ? this.#newAverages() : [];
+    for (const { series, line } of this.#averages) series.detachPrimitive(line);
+    this.#averages = view.hasAverages ? AVERAGES.map((average) => this.#newAverage(average)) : [];
     if (this.#candles !== null) this.redraw();
   }
 
@@ -249,35 +248,14 @@ export class Chart {
     if (this.#axis.isLocal === isLocal) return;
     this.#axis.isLocal = isLocal;
     // The axis weighs a time when it comes; what is there already has to come anew.
-    for (const one of [this.#series, this.#volume, ...this.#averages.map(({ series }) => series)]) one.setData([]);
+    for (const one of [this.#series, this.#volume]) one.setData([]);
   }
 
-  #newAverages() {
-    const plain = { lineWidth: 1, lastValueVisible: false, priceLineVisible: false, crosshairMarkerVisible: false };
-    const found = AVERAGES.map(({ count, color }) => ({
-      series: this.#chart.addSeries(LineSeries, { ...plain, color: this.#colors[color] }),
-      count,
-      name: "close",
-    }));
-    const ofVolume = {
-      ...plain,
-      priceScaleId: "",
-      priceFormat: { type: "volume" },
-      color: this.#colors["average-short"],
-    };
-    found.push({ series: this.#chart.addSeries(LineSeries, ofVolume), count: VOLUME_AVERAGE, name: "volume" });
-    return found;
-  }
-
-  /** Draw each average from the index of an entry on. */
-  #drawAverages(from = 0) {
-    const { entries } = this.#candles;
-    for (const { series, count, name } of this.#averages) {
-      const rows = averagesOf(entries, name, count, from);
-      if (from === 0) series.setData(rows);
-      else for (const row of rows) series.update(row, row.time < this.#averagedTo);
-    }
-    this.#averagedTo = entries.at(-1)?.time ?? 0;
+  #newAverage(average) {
+    const series = average.name === "volume" ? this.#volume : this.#series;
+    const line = new AverageLine(average, this.#colors[average.color]);
+    series.attachPrimitive(line);
+    return { series, line };
   }
 
   /** Put the tag of the last price where that is, whatever is in sight. */
@@ -316,11 +294,13 @@ export class Chart {
     // Where a market has no volume, a row of nothing is no picture of it.
     const hasVolume = this.#candles.entries.some(({ volume }) => volume > 0);
     this.#volume.applyOptions({ visible: hasVolume });
-    for (const { series, name } of this.#averages) if (name === "volume") series.applyOptions({ visible: hasVolume });
+    for (const { series, line } of this.#averages) {
+      line.isShown = series !== this.#volume || hasVolume;
+      line.show(this.#candles);
+    }
     this.#volume.setData(this.#candles.entries.map((entry) => this.#bar(entry)));
     this.#bands.show(holes, this.#colors.gap);
     this.#drawnTo = this.#candles.last?.time ?? 0;
-    this.#drawAverages();
     this.#drawLast();
     this.#mark();
   }
@@ -336,11 +316,6 @@ export class Chart {
       isMarked ||= entry.isBackfilled || entry.isRevised;
       this.#drawnTo = Math.max(this.#drawnTo, time);
     }
-    // What is older than the newest candles changes all averages after it.
-    const { entries } = this.#candles;
-    const first = Math.min(...this.#changed);
-    if (this.#averages.length)
-      this.#drawAverages(first >= (entries.at(-2)?.time ?? 0) ? Math.max(1, entries.length - 2) : 0);
     this.#drawLast();
     if (isMarked) this.#mark();
   }

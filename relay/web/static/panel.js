@@ -178,8 +178,9 @@ export class Panel {
   /** Keep the candles below the readout. What is written of a candle under the pointer, or for a moment, moves none. */
   #makeRoom(isAnew) {
     if (this.#pointer !== null) return;
-    this.#headroom = Math.max(isAnew ? 0 : this.#headroom, this.#parts.readout.offsetHeight + ROOM);
-    this.chart.setHeadroom(this.#headroom);
+    const room = Math.max(isAnew ? 0 : this.#headroom, this.#parts.readout.offsetHeight + ROOM);
+    if (room !== this.#headroom) this.chart.setHeadroom(room);
+    this.#headroom = room;
   }
 
   /** Keep a page that stays open from growing, unless the reader looks at the past. */

@@ -22,12 +22,16 @@ WATCH_TEXTS = """() => {
 async def drawn(page: Page) -> set[str]:
     """Return what the charts write on their canvases when they are drawn anew."""
     await page.evaluate("drawn.length = 0")
-    # Another width has all of it drawn.
+    await draw(page)
+    await page.wait_for_function("() => drawn.length > 0")
+    return set(await page.evaluate("drawn"))
+
+
+async def draw(page: Page) -> None:
+    """Have the charts drawn anew, at the newest candle."""
     await page.keyboard.press("ArrowLeft")
     await page.keyboard.press("ArrowRight")
-    await page.wait_for_function("() => drawn.length > 0")
     await page.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
-    return set(await page.evaluate("drawn"))
 
 
 async def choose(page: Page, name: str) -> None:
@@ -185,6 +189,46 @@ async def test_market_without_volume_has_no_average_of_it(relay: Running, open_p
     await until(page, "p.marks.averages === 2")
     await page.evaluate("location.hash = 'BTCUSDT@1m'")
     await until(page, "p.stream === 'BTCUSDT@1m' && p.marks.averages === 3")
+
+
+WATCH_LINES = """() => {
+  const { beginPath, lineTo, stroke } = CanvasRenderingContext2D.prototype;
+  let path = [];
+  globalThis.lines = {};
+  Object.assign(CanvasRenderingContext2D.prototype, {
+    beginPath() {
+      path = [];
+      beginPath.call(this);
+    },
+    lineTo(x, y) {
+      path.push(y);
+      lineTo.call(this, x, y);
+    },
+    stroke() {
+      lines[this.strokeStyle] = path;
+      stroke.call(this);
+    },
+  });
+}"""
+AVERAGE_OF_50 = "#7a4fe0"
+
+
+async def test_averages_are_where_the_candles_are_on_the_scale_of_per_cent_too(
+    relay: Running, open_page: OpenPage
+) -> None:
+    page = await open_page(f"{relay.url}/#EUR/USD@1d", color_scheme="light")
+    await page.evaluate(WATCH_LINES)
+    await loaded(page)
+    await choose(page, "averages of 20 and 50 candles, of the volume of 20")
+    found = []
+    for scale in ("normal", "per cent"):
+        await choose(page, scale)
+        await until(page, "p.marks.scale === x", "percent" if scale == "per cent" else scale)
+        await draw(page)
+        found.append(await page.evaluate("(color) => lines[color].slice(-100)", AVERAGE_OF_50))
+    plain, shifted = found
+    # The scales are as wide as their texts, so that one more candle may be in sight.
+    assert max(abs(one - other) for one, other in zip(plain, shifted, strict=True)) < 8
 
 
 async def test_zero_on_the_scale_of_per_cent_has_no_sign(relay: Running, open_page: OpenPage) -> None:
