@@ -27,8 +27,8 @@ log = logging.getLogger(__name__)
 PORTION_BYTES = 1024 * 1024
 """So much of an answer is given to a connection at once."""
 _UNREADABLE = (
-    "this is not a valid HTTP/1.1 request; use GET or HEAD, an address in ASCII with other characters percent-encoded, and "
-    "lines of at most 8190 bytes"
+    "this is not a valid HTTP/1.1 request; use GET or HEAD, an address in ASCII with other characters percent-encoded, "
+    "and lines of at most 8190 bytes"
 )
 
 

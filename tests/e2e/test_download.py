@@ -302,7 +302,7 @@ async def test_a_time_in_milliseconds_is_refused_with_the_one_that_is_meant(rela
 async def test_an_empty_name_is_refused_with_an_example(relay: Running) -> None:
     for words, example in ((["", "1m"], "BTCUSDT"), (["BTCUSDT", ""], "1m")):
         result = await asyncio.to_thread(CliRunner().invoke, main, ["history", *words, "--url", relay.url])
-        assert result.stderr.endswith(f" '' is no name that a relay knows; give one, for example {example}\n")
+        assert result.stderr.endswith(f" '' is not a name that a relay accepts; give one, for example {example}\n")
 
 
 async def test_an_address_with_a_route_behind_it_is_said_to_be_none_of_a_relay(relay: Running) -> None:

@@ -4,10 +4,24 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 
 const { MOST_SYMBOLS, added, moved, read: readKept, removed } = await import(`${process.env.STATIC}/board_symbols.js`);
-const { Candles, averagesOf } = await import(`${process.env.STATIC}/candles.js`);
+const { Candles } = await import(`${process.env.STATIC}/candles.js`);
 const { DayAgo, dayOf, priceAt } = await import(`${process.env.STATIC}/day.js`);
-const { closeOf, countdown, decimalsOf, moment, onceUtc, percent, price, secondsOf, span, split, utc, zone } =
-  await import(`${process.env.STATIC}/format.js`);
+const {
+  closeOf,
+  countdown,
+  decimalsOf,
+  moment,
+  onceUtc,
+  percent,
+  price,
+  secondsOf,
+  sideOf,
+  span,
+  split,
+  utc,
+  withTimes,
+  zone,
+} = await import(`${process.env.STATIC}/format.js`);
 const { countFor, format, parse: parseStreams, read: readStreams } = await import(`${process.env.STATIC}/layout.js`);
 const { COMMON_NAMES, QUOTES } = await import(`${process.env.STATIC}/names.js`);
 const { parse, prepare, search } = await import(`${process.env.STATIC}/search.js`);
@@ -115,7 +129,8 @@ test("prices have the decimals that they are written with", () => {
 });
 
 test("numbers read as people write them", () => {
-  assert.deepEqual([0.0043, -0.0043, -0.000001].map(percent), ["+0.43%", "−0.43%", "+0.00%"]);
+  assert.deepEqual([0.0043, -0.0043, -0.000001].map(percent), ["+0.43%", "−0.43%", "0.00%"]);
+  assert.deepEqual([0.0043, -0.0043, -0.000001].map(sideOf), ["up", "down", ""]);
   assert.deepEqual([4, 999, 1500, 45_000, 180_000, 7_200_000].map(span), [
     "4 ms",
     "999 ms",
@@ -142,6 +157,7 @@ test("what of an address is no stream, or one too many, is told apart", () => {
     streams: ["BTCUSDT@1m"],
     unread: ["EURUSD", "%E0%A4%A@1m"],
   });
+  assert.deepEqual(readStreams("BTCUSDT@1m,%20EUR/USD@1h").streams, ["BTCUSDT@1m", "EUR/USD@1h"]);
   const nine = Array.from({ length: 9 }, (_, index) => `A${index}@1m`);
   assert.deepEqual(readStreams(nine.join()), { streams: nine.slice(0, 8), unread: ["A8@1m"] });
 });
@@ -162,21 +178,23 @@ test("times are of UTC or of the reader's clock", () => {
     assert.deepEqual([zone(false, winter), zone(true, winter)], ["UTC", "UTC−3:30"]);
     assert.deepEqual([onceUtc("2025-11-24T16:00", false), onceUtc("2025-11-24T12:30", true)], [winter, winter]);
     assert.equal(onceUtc("", false), null);
+    assert.equal(withTimes("opens 2025-11-24T16:00:00Z", false), "opens 2025-11-24 16:00 UTC");
+    assert.equal(withTimes("opens 2025-11-24T16:00:00Z", true), "opens 2025-11-24 12:30 UTC−3:30");
   } finally {
     if (before === undefined) delete process.env.TZ;
     else process.env.TZ = before;
   }
 });
 
-test("an average begins where there are enough candles, and goes on from any of them", () => {
-  const entries = [1, 2, 3, 4, 5, 9].map((close, index) => ({ time: 60 * index, close }));
-  const whole = averagesOf(entries, "close", 3);
-  assert.deepEqual(
-    whole.map(({ value }) => value),
-    [2, 3, 4, 6],
-  );
-  assert.deepEqual(averagesOf(entries, "close", 3, 4), whole.slice(2));
-  assert.deepEqual(averagesOf(entries.slice(0, 2), "close", 3), []);
+test("an average begins where there are enough candles, and reaches one beyond what is in sight", () => {
+  const candles = loaded(0, 60, 120, 180, 240, 300);
+  [1, 2, 3, 4, 5, 9].forEach((close, index) => Object.assign(candles.entries[index], { close }));
+  const values = (...span) => candles.averages("close", 3, ...span).map(({ time, value }) => [time, value]);
+  const whole = [[120, 2], [180, 3], [240, 4], [300, 6]]; // prettier-ignore
+  assert.deepEqual(values(0, 300), whole);
+  assert.deepEqual(values(240, 240), whole.slice(1));
+  assert.deepEqual(values(0, 60), whole.slice(0, 1));
+  assert.deepEqual(loaded(0, 60).averages("close", 3, 0, 60), []);
 });
 
 test("the price a day ago is of the candle that was open then, or of the last one before a rest", () => {
@@ -281,8 +299,21 @@ test("the names are those by which the relay says what may be meant", () => {
   assert.deepEqual({ COMMON_NAMES, QUOTES }, JSON.parse(process.env.SPELLINGS ?? ""));
 });
 
-test("an interval after the words is one; alone it is a word", () => {
-  assert.deepEqual(parse("btc 5m"), { words: ["BTC"], interval: "5m" });
-  assert.deepEqual(parse("BTCUSDT@1M"), { words: ["BTCUSDT"], interval: "1M" });
-  assert.deepEqual(parse("1m"), { words: ["1M"], interval: null });
+test("an interval after the words is one, as people write it; alone it is for the symbol on screen", () => {
+  assert.deepEqual(parse("btc 5m"), { words: ["BTC"], name: "BTC", interval: "5m" });
+  assert.deepEqual(parse("BTCUSDT@1M"), { words: ["BTCUSDT"], name: "BTCUSDT", interval: "1M" });
+  assert.deepEqual(
+    ["btc 1H", "btc 1min", "btc 5 m", "btc 1 Day", "btc 1 month", "5m"].map((text) => parse(text).interval),
+    ["1h", "1m", "5m", "1d", "1M", "5m"],
+  );
+  assert.deepEqual(parse("1inch usdt"), { words: ["1INCH", "USDT"], name: "1INCH", interval: null });
+  assert.equal(found(parse("5m").words.join(" "), { recent: ["ETHBTC"], shown: "BTCEUR" })[0], "BTCEUR");
+});
+
+test("a symbol is found by other signs between its currencies, and with its provider", () => {
+  assert.equal(found("BTC/USDT")[0], "BTCUSDT");
+  assert.equal(found("btc-usdt 15m")[0], "BTCUSDT");
+  assert.equal(found("xbt/eur")[0], "BTCEUR");
+  assert.equal(found("demo:BTCUSDT")[0], "BTCUSDT");
+  assert.equal(parse("EUR/USD 1h").name, "EUR/USD");
 });

@@ -160,8 +160,9 @@ def _channel(asyncapi: Document) -> str:
     about = asyncapi["channels"]["marketData"]["description"].partition("\n\n")[0]
     rows = [(f"<code>{int(code)}</code>", _text(why), _text(then)) for code, (why, then) in CLOSING.items()]
     return (
-        f"<p><code>{escape(address)}</code></p><p>{_text(about)}</p><h3>How it closes</h3>"
-        f"{_table(('code', 'because', 'then'), rows, 'Close codes')}"
+        f"<p><code>{escape(address)}</code></p><p>{_text(about)}</p>"
+        '<section class="card" aria-labelledby="closing"><h3 id="closing">How it closes</h3>'
+        f"{_table(('code', 'because', 'then'), rows, 'Close codes')}</section>"
     )
 
 

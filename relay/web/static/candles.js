@@ -88,6 +88,24 @@ export class Candles {
     return found;
   }
 
+  /**
+   * Return the averages at the entries of a span, and at one on each side of it: each of the last `count` values called
+   * `name`; none where there are fewer.
+   */
+  averages(name, count, from, to) {
+    const start = Math.max(this.#indexOf(from) - 1, count - 1);
+    const end = Math.min(this.#indexOf(to) + 2, this.entries.length);
+    const rows = [];
+    let sum = 0;
+    for (let index = start - count + 1; index < end; index += 1) {
+      sum += this.entries[index][name];
+      if (index < start) continue;
+      rows.push({ time: this.entries[index].time, value: sum / count });
+      sum -= this.entries[index - count + 1][name];
+    }
+    return rows;
+  }
+
   /** Return the index of the first entry that is not before a time. */
   #indexOf(time) {
     let low = 0;
@@ -100,20 +118,6 @@ export class Candles {
     }
     return low;
   }
-}
-
-/** Return the average of each entry and those before it, from an index on; none where there are too few. */
-export function averagesOf(entries, name, count, from = 0) {
-  const rows = [];
-  const start = Math.max(from, count - 1);
-  let sum = 0;
-  for (let index = start - count + 1; index < entries.length; index += 1) {
-    sum += entries[index][name];
-    if (index < start) continue;
-    rows.push({ time: entries[index].time, value: sum / count });
-    sum -= entries[index - count + 1][name];
-  }
-  return rows;
 }
 
 function entryOf(candle, isClosed) {

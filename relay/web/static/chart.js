@@ -2,20 +2,14 @@
 // One chart: candles and volume by Lightweight Charts, drawn at most once a frame. Knows no network and no page.
 
 import { cancel, soon } from "./frames.js";
-import { averagesOf } from "./candles.js";
+import { AverageLine } from "./averages.js";
 import { GapBands } from "./gaps.js";
-import { moment, price, secondsOf } from "./format.js";
+import { moment, percent, price, secondsOf } from "./format.js";
+import { TimeAxis } from "./time_axis.js";
 
 // A classic script that the page loads first.
-const {
-  CandlestickSeries,
-  HistogramSeries,
-  LineSeries,
-  PriceScaleMode,
-  TickMarkType,
-  createChart,
-  createSeriesMarkers,
-} = globalThis.LightweightCharts;
+const { CandlestickSeries, HistogramSeries, LineSeries, PriceScaleMode, createChartEx, createSeriesMarkers } =
+  globalThis.LightweightCharts;
 
 const OLDER_MARGIN = 60;
 const MOST_SINGLE_UPDATES = 200;
@@ -26,19 +20,19 @@ const SCALES = {
   logarithmic: PriceScaleMode.Logarithmic,
   percent: PriceScaleMode.Percentage,
 };
-/** How many candles each average is of, and in which colour of the style sheet. */
+/** Of how many candles, of which of their values, and in which colour of the style sheet. */
 const AVERAGES = [
-  { count: 20, color: "average-short" },
-  { count: 50, color: "average-long" },
+  { count: 20, name: "close", color: "average-short" },
+  { count: 50, name: "close", color: "average-long" },
+  { count: 20, name: "volume", color: "average-short" },
 ];
-const VOLUME_AVERAGE = 20;
-const MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
 
 /** Shows one `Candles`. `onOlder` is called when the left edge comes near, `onPointer` with a time or null. */
 export class Chart {
   /** @type {any} The `Candles` that are shown; null before the first ones. */
   #candles = null;
   #interval = "";
+  #axis = new TimeAxis();
   #chart;
   #series;
   #volume;
@@ -52,11 +46,10 @@ export class Chart {
   #marked = "";
   #last;
   #averages = [];
-  #averagedTo = 0;
   #view = { scale: "normal", isLocal: false, hasAverages: false };
 
   constructor(element, { onOlder, onPointer, onMove }) {
-    this.#chart = createChart(element, {
+    this.#chart = createChartEx(element, this.#axis, {
       autoSize: true,
       layout: {
         // It would bring an inline style, which the content policy forbids; the page's footer holds the notice.
@@ -66,9 +59,16 @@ export class Chart {
         background: { color: "transparent" },
       },
       crosshair: { mode: 0 },
-      rightPriceScale: { scaleMargins: { top: 0.12, bottom: 0.22 } },
-      timeScale: { rightOffset: RIGHT_OFFSET, minBarSpacing: 0.8, timeVisible: true },
-      localization: { locale: "en" },
+      // Pages scroll under a finger that moves up or down.
+      handleScroll: { vertTouchDrag: false },
+      rightPriceScale: { scaleMargins: { top: 0.02, bottom: 0.22 } },
+      timeScale: {
+        rightOffset: RIGHT_OFFSET,
+        minBarSpacing: 0.8,
+        timeVisible: true,
+        tickMarkFormatter: this.#axis.textOf,
+      },
+      localization: { locale: "en", percentageFormatter: (value) => percent(value / 100) },
     });
     // The library's own tag shows the last candle in sight, which is not the last price when scrolled back.
     const own = { borderVisible: true, lastValueVisible: false, priceLineVisible: false };
@@ -104,9 +104,11 @@ export class Chart {
     this.#paint();
   }
 
-  /** Whether the newest candle is in sight. */
+  /** Whether the newest candle is in sight, and not far from where it stands at first. */
   get isAtEnd() {
-    return this.#chart.timeScale().scrollPosition() > -2;
+    const scale = this.#chart.timeScale();
+    const { from, to } = scale.getVisibleLogicalRange() ?? { from: 0, to: 0 };
+    return scale.scrollPosition() > -2 && scale.scrollPosition() <= Math.max(RIGHT_OFFSET, (to - from) / 2);
   }
 
   /** The bars in sight, counted from the first candle, and the times at the edges. */
@@ -119,11 +121,12 @@ export class Chart {
     };
   }
 
-  /** What stands beside the candles: the tag of the last price, the mode of the scale, how many averages. */
+  /** What stands beside the candles: the tag of the last price, the mode of the scale, how many averages are seen. */
   get marks() {
     const value = this.#last?.options().price ?? null;
     const tag = value === null ? "" : this.#series.priceFormatter().format(value);
-    return { value, tag, scale: this.#view.scale, averages: this.#averages.length };
+    const averages = this.#averages.filter(({ line }) => line.isShown).length;
+    return { value, tag, scale: this.#view.scale, averages };
   }
 
   /** The width of the price scale; the charts of a grid have the widest of theirs. */
@@ -155,13 +158,23 @@ export class Chart {
     this.#series.applyOptions({ priceFormat: { type: "custom", formatter, minMove: 10 ** -decimals } });
   }
 
+  /** Keep the candles below what is written over their first pixels. */
+  setHeadroom(pixels) {
+    const autoscaleInfoProvider = (original) => {
+      const info = original();
+      const { above = 0, below = 0 } = info?.margins ?? {};
+      return info && { ...info, margins: { above: above + pixels, below } };
+    };
+    this.#series.applyOptions({ autoscaleInfoProvider });
+  }
+
   /** Show prices on another scale, times of another zone, with averages or without. */
   setView(view) {
     this.#view = view;
     this.#chart.priceScale("right").applyOptions({ mode: SCALES[view.scale] });
     this.#showTimes();
-    for (const { series } of this.#averages) this.#chart.removeSeries(series);
-    this.#averages = view.hasAverages ? this.#newAverages() : [];
+    for (const { series, line } of this.#averages) series.detachPrimitive(line);
+    this.#averages = view.hasAverages ? AVERAGES.map((average) => this.#newAverage(average)) : [];
     if (this.#candles !== null) this.redraw();
   }
 
@@ -173,11 +186,6 @@ export class Chart {
     if (index === null || range === null) return;
     const half = (range.to - range.from) / 2;
     scale.setVisibleLogicalRange({ from: index - half, to: index + half });
-  }
-
-  /** Let pages scroll under a finger that moves up or down. */
-  setTouch(isAlone) {
-    this.#chart.applyOptions({ handleScroll: { vertTouchDrag: isAlone } });
   }
 
   /** Draw one candle again with the next frame. */
@@ -192,11 +200,12 @@ export class Chart {
     soon(this.#draw);
   }
 
-  /** Move by a share of the width; negative into the past. */
+  /** Move by a share of the width, up to the newest candle; negative into the past. */
   scroll(share) {
     const scale = this.#chart.timeScale();
     const range = scale.getVisibleLogicalRange();
-    if (range !== null) scale.scrollToPosition(scale.scrollPosition() + share * (range.to - range.from), false);
+    if (range === null) return;
+    scale.scrollToPosition(Math.min(RIGHT_OFFSET, scale.scrollPosition() + share * (range.to - range.from)), false);
   }
 
   /** Make candles wider (above 1) or narrower. */
@@ -235,36 +244,18 @@ export class Chart {
     const text = (time) => moment(time, step < 60, isLocal);
     this.#chart.applyOptions({
       localization: { timeFormatter: (time) => (step < DAY_S ? text(time) : text(time).slice(0, 10)) },
-      timeScale: { tickMarkFormatter: isLocal ? (time, kind) => tickOf(moment(time, true, true), kind) : undefined },
     });
+    if (this.#axis.isLocal === isLocal) return;
+    this.#axis.isLocal = isLocal;
+    // The axis weighs a time when it comes; what is there already has to come anew.
+    for (const one of [this.#series, this.#volume]) one.setData([]);
   }
 
-  #newAverages() {
-    const plain = { lineWidth: 1, lastValueVisible: false, priceLineVisible: false, crosshairMarkerVisible: false };
-    const found = AVERAGES.map(({ count, color }) => ({
-      series: this.#chart.addSeries(LineSeries, { ...plain, color: this.#colors[color] }),
-      count,
-      name: "close",
-    }));
-    const ofVolume = {
-      ...plain,
-      priceScaleId: "",
-      priceFormat: { type: "volume" },
-      color: this.#colors["average-short"],
-    };
-    found.push({ series: this.#chart.addSeries(LineSeries, ofVolume), count: VOLUME_AVERAGE, name: "volume" });
-    return found;
-  }
-
-  /** Draw each average from the index of an entry on. */
-  #drawAverages(from = 0) {
-    const { entries } = this.#candles;
-    for (const { series, count, name } of this.#averages) {
-      const rows = averagesOf(entries, name, count, from);
-      if (from === 0) series.setData(rows);
-      else for (const row of rows) series.update(row, row.time < this.#averagedTo);
-    }
-    this.#averagedTo = entries.at(-1)?.time ?? 0;
+  #newAverage(average) {
+    const series = average.name === "volume" ? this.#volume : this.#series;
+    const line = new AverageLine(average, this.#colors[average.color]);
+    series.attachPrimitive(line);
+    return { series, line };
   }
 
   /** Put the tag of the last price where that is, whatever is in sight. */
@@ -303,10 +294,13 @@ export class Chart {
     // Where a market has no volume, a row of nothing is no picture of it.
     const hasVolume = this.#candles.entries.some(({ volume }) => volume > 0);
     this.#volume.applyOptions({ visible: hasVolume });
+    for (const { series, line } of this.#averages) {
+      line.isShown = series !== this.#volume || hasVolume;
+      line.show(this.#candles);
+    }
     this.#volume.setData(this.#candles.entries.map((entry) => this.#bar(entry)));
     this.#bands.show(holes, this.#colors.gap);
     this.#drawnTo = this.#candles.last?.time ?? 0;
-    this.#drawAverages();
     this.#drawLast();
     this.#mark();
   }
@@ -322,11 +316,6 @@ export class Chart {
       isMarked ||= entry.isBackfilled || entry.isRevised;
       this.#drawnTo = Math.max(this.#drawnTo, time);
     }
-    // What is older than the newest candles changes all averages after it.
-    const { entries } = this.#candles;
-    const first = Math.min(...this.#changed);
-    if (this.#averages.length)
-      this.#drawAverages(first >= (entries.at(-2)?.time ?? 0) ? Math.max(1, entries.length - 2) : 0);
     this.#drawLast();
     if (isMarked) this.#mark();
   }
@@ -400,15 +389,4 @@ export class Chart {
     this.setView(this.#view);
     this.redraw();
   }
-}
-
-/** Return what stands at the axis at a local time, where a tick of UTC may be no midnight. */
-function tickOf(text, kind) {
-  const [date, clock] = text.split(" ");
-  const [year, month, day] = date.split("-");
-  if (kind === TickMarkType.Time) return clock.slice(0, 5);
-  if (kind === TickMarkType.TimeWithSeconds) return clock;
-  if (clock !== "00:00:00") return `${Number(day)}. ${clock.slice(0, 5)}`;
-  if (kind === TickMarkType.Year) return year;
-  return kind === TickMarkType.Month ? MONTHS[Number(month) - 1] : String(Number(day));
 }

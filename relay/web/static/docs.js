@@ -1,7 +1,7 @@
 // @ts-check
-// The search of the page of the contracts: shows the routes, messages and objects that have all the words.
+// The page of the contracts: its search shows only the routes, messages and objects that have all the words.
 
-import { byId, hide, write } from "./page.js";
+import { byId, hide, within, write } from "./page.js";
 
 const input = byId("search", HTMLInputElement);
 /** @type {NodeListOf<HTMLElement>} */
@@ -10,11 +10,16 @@ const texts = new Map([...cards].map((card) => [card, (card.textContent ?? "").t
 /** @type {NodeListOf<HTMLElement>} */
 const links = document.querySelectorAll(".contents a[href^='#']");
 
+/** A number is looked for as a whole: a time has many others in it. */
+function has(text, word) {
+  return /^\d+$/.test(word) ? new RegExp(`(?<!\\d)${word}(?!\\d)`).test(text) : text.includes(word);
+}
+
 function search() {
   const words = input.value.toLowerCase().split(/\s+/).filter(Boolean);
   let found = 0;
   for (const card of cards) {
-    const fits = words.every((word) => texts.get(card)?.includes(word));
+    const fits = words.every((word) => has(texts.get(card) ?? "", word));
     hide(card, !fits);
     if (fits) found += 1;
   }
@@ -22,6 +27,7 @@ function search() {
     const card = document.getElementById(link.getAttribute("href")?.slice(1) ?? "")?.closest(".card");
     if (card) hide(link, /** @type {HTMLElement} */ (card).hidden);
   }
+  document.body.classList.toggle("searched", words.length > 0);
   write(byId("found"), !words.length ? "" : found ? `${found} of ${cards.length} found` : "Nothing found");
 }
 
@@ -34,5 +40,8 @@ addEventListener("hashchange", () => {
   search();
   card.scrollIntoView();
 });
+// Who is at the top needs no way there.
+const toTop = within(document, ".to-top");
+new IntersectionObserver(([{ isIntersecting }]) => hide(toTop, isIntersecting)).observe(within(document, "header"));
 // A browser that comes back to the page keeps what was typed.
 search();

@@ -37,7 +37,7 @@ export class Live {
   trouble = null; // why older candles could not be had
   lagMs = null;
   heardAt = null;
-  decimals = 2;
+  decimals = 0; // of the prices, the most that were seen
   isLoaded = false;
   isComplete = true;
   isAtStart = false;

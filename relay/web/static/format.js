@@ -27,10 +27,16 @@ export function volume(value) {
   return volumeFormat.format(value);
 }
 
-/** Return a change in per cent with its sign: +0.43%. */
+/** Return a change in per cent with its sign: +0.43%; 0.00% has none. */
 export function percent(ratio) {
-  const text = (Math.abs(ratio) * 100).toFixed(2);
-  return `${ratio < 0 && text !== "0.00" ? "−" : "+"}${text}%`;
+  const text = `${(Math.abs(ratio) * 100).toFixed(2)}%`;
+  return text === "0.00%" ? text : `${ratio < 0 ? "−" : "+"}${text}`;
+}
+
+/** Return what such a change is to the eye: up, down, or nothing where it is written as none. */
+export function sideOf(ratio) {
+  const [sign] = percent(ratio);
+  return sign === "+" ? "up" : sign === "−" ? "down" : "";
 }
 
 /** Return a time span in its largest sensible unit: 45 ms, 1.2 s, 3 min, 2 h. */
@@ -63,13 +69,22 @@ export function zone(isLocal, seconds = Date.now() / 1000) {
   return `UTC${minutes < 0 ? "−" : "+"}${hours}${rest ? `:${String(rest).padStart(2, "0")}` : ""}`;
 }
 
+/** Return a text of the relay with its times as a page writes them, to the minute. */
+export function withTimes(text, isLocal) {
+  return text.replace(/\d{4}-\d\d-\d\dT\d\d:\d\d(:\d\d)?Z/g, (found) => {
+    const seconds = Date.parse(found) / 1000;
+    return `${moment(seconds, false, isLocal)} ${zone(isLocal, seconds)}`;
+  });
+}
+
 /** Return the Unix seconds of a text such as 2026-11-22T17:28, or null if it is none. */
 export function onceUtc(text, isLocal) {
   const ms = Date.parse(isLocal ? text : `${text}Z`);
   return Number.isFinite(ms) ? Math.floor(ms / 1000) : null;
 }
 
-function offsetOf(seconds) {
+/** Return how many seconds UTC is ahead of the reader's clock at a time. */
+export function offsetOf(seconds) {
   return new Date(seconds * 1000).getTimezoneOffset() * 60;
 }
 

@@ -1,7 +1,7 @@
 // @ts-check
 // The keyboard: which key does what, and when the keys belong to somebody else.
 
-/** Call `actions[key]` for keys typed anywhere but into a field or a dialog; with `other` for letters without one. */
+/** Call `actions[key]` for keys typed anywhere but into a field or a dialog, whether capitals are locked or not. */
 export function listen(actions) {
   addEventListener("keydown", (event) => {
     const { key, target } = event;
@@ -9,7 +9,7 @@ export function listen(actions) {
     if (target instanceof Element && target.closest("input, textarea, select")) return;
     const name = (event.ctrlKey || event.metaKey ? "Ctrl+" : "") + (event.altKey ? "Alt+" : "") + key;
     // Space and Enter press the button that has the focus.
-    const action = actions[name];
+    const action = actions[name] ?? actions[name.length === 1 ? name.toLowerCase() : name];
     if (action === undefined) return;
     event.preventDefault();
     action();

@@ -14,7 +14,7 @@ export function read(text) {
   const streams = [];
   const unread = [];
   for (const part of text.split(",").filter(Boolean)) {
-    const name = decode(part);
+    const name = decode(part).trim();
     const isStream = /^[^@\s]{1,64}@\d{1,2}[a-zA-Z]$/.test(name);
     if (isStream && streams.length < Math.max(...COUNTS)) streams.push(name);
     else unread.push(name || part);
@@ -41,19 +41,18 @@ export class Layout {
   /** What of the address was left out, since it is no stream or there are too many. */
   unread = [];
 
-  /** Read the address, else what was remembered. */
+  /** Read the address, else what was remembered. Who writes a question mark for the hash is understood. */
   load() {
     const remembered = stored();
-    const { streams: linked, unread } = read(location.hash.slice(1));
+    const { streams: linked, unread } = read(location.hash.slice(1) || location.search.slice(1));
     this.unread = unread;
     this.streams = [...linked, ...remembered.streams.slice(linked.length)];
     this.count = linked.length ? countFor(linked.length) : remembered.count;
   }
 
-  /** Whether the address names other charts than are shown, as after the reader changed it. */
+  /** Whether the address is another than that of what is shown, as after the reader changed it. */
   get isLeft() {
-    const linked = format(parse(location.hash.slice(1)));
-    return linked !== "" && linked !== format(this.streams.slice(0, this.count));
+    return location.hash.slice(1) !== format(this.streams.slice(0, this.count));
   }
 
   /** Show `symbol@interval` in one cell. */
@@ -72,9 +71,10 @@ export class Layout {
     this.fill(candidates);
   }
 
-  /** Give each cell in sight a stream. */
+  /** Give each cell in sight a stream, of a symbol that has none yet while there are such. */
   fill(candidates) {
-    const free = candidates.filter((name) => !this.streams.includes(name));
+    const shown = new Set(this.streams.map(symbolOf));
+    const free = candidates.filter((name) => !shown.has(symbolOf(name)));
     while (this.streams.length < this.count && candidates.length) {
       this.streams.push(free.shift() ?? candidates[this.streams.length % candidates.length]);
     }
@@ -83,13 +83,17 @@ export class Layout {
 
   /** Write the address (without an entry in the browser's history) and remember. */
   save() {
-    history.replaceState(null, "", `#${format(this.streams.slice(0, this.count))}`);
+    history.replaceState(null, "", `${location.pathname}#${format(this.streams.slice(0, this.count))}`);
     try {
       localStorage.setItem(KEY, JSON.stringify({ streams: this.streams, count: this.count }));
     } catch {
       // Then the address alone holds it.
     }
   }
+}
+
+function symbolOf(name) {
+  return name.slice(0, name.lastIndexOf("@"));
 }
 
 function stored() {

@@ -49,7 +49,8 @@ function render() {
       panels[index].setView(viewer.view);
     }
     panels[index].show(stream);
-    panels[index].chart.setTouch(layout.count === 1);
+    // What is shown has one spelling, whatever the address has: btcusdt@1H is BTCUSDT@1h.
+    if (panels[index].stream !== stream) layout.set(index, panels[index].stream);
   });
   narrowScales();
   activate(Math.min(active, panels.length - 1));
@@ -73,13 +74,13 @@ function onChosen(panel) {
   if (panels.indexOf(panel) !== active) activate(panels.indexOf(panel));
 }
 
-function onSearch(panel) {
+function onSearch(panel, text) {
   onChosen(panel);
-  openPicker();
+  openPicker(text);
 }
 
-function openPicker() {
-  picker.open(shownSymbols()[active]);
+function openPicker(text = "") {
+  picker.open(shownSymbols()[active], { text });
 }
 
 /** The symbols in the charts, one for each. */
@@ -218,9 +219,9 @@ function tick() {
   write(byId("clock"), `${moment(Date.now() / 1000, true, isLocal).slice(11)} ${zone(isLocal)}`);
   const { live } = panels[active] ?? {};
   const last = live?.candles.last;
-  document.title = last
-    ? `${price(last.close, live.decimals)} ${split(live.name).symbol} · market-relay`
-    : "market-relay";
+  const figure = troubledSince !== null ? "Offline" : last ? price(last.close, live.decimals) : "";
+  const title = [figure, live && split(live.name).symbol].filter(Boolean).join(" ");
+  document.title = title ? `${title} · market-relay` : "market-relay";
 }
 
 /** Say which parts of the address could not be read. */
@@ -273,7 +274,7 @@ function help() {
 }
 
 function start() {
-  byId("search").addEventListener("click", openPicker);
+  byId("search").addEventListener("click", () => openPicker());
   byId("layouts").addEventListener("click", ({ target }) => {
     /** @type {HTMLElement | null} */
     const button = /** @type {Element} */ (target).closest("[data-count]");

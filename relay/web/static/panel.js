@@ -2,13 +2,29 @@
 // One cell of the grid: the head with symbol, price, state and lag; the chart; what there is to say about it.
 
 import { Chart } from "./chart.js";
-import { closeOf, countdown, moment, percent, price, span, split, secondsOf, volume, zone } from "./format.js";
+import {
+  closeOf,
+  countdown,
+  moment,
+  percent,
+  price,
+  secondsOf,
+  sideOf,
+  span,
+  split,
+  volume,
+  withTimes,
+  zone,
+} from "./format.js";
 
 const MOST_CANDLES = 20_000;
 const KEPT_CANDLES = 15_000;
 const READABLE_MS = 100;
 const OLD_MS = 60_000;
 const RECENT = 50;
+const ROOM = 4; // pixels below the readout
+// Words of the relay for programs, and what they are on a page.
+const WHERE_SYMBOLS_ARE = ["GET /api/v1/market-data/symbols lists all", "the search has all"];
 
 export const STATES = {
   connecting: "Connecting",
@@ -30,6 +46,8 @@ export class Panel {
   #parts = {};
   #frame = 0;
   #pointer = null;
+  #headroom = 0;
+  #sizes;
   #isBehind = false;
   #mayWriteAt = 0;
   #instrument;
@@ -43,8 +61,14 @@ export class Panel {
     this.element.addEventListener("pointerdown", () => onChosen(this));
     this.element.addEventListener("focusin", () => onChosen(this));
     this.#parts.symbol.addEventListener("click", () => onSearch(this));
-    this.#parts.choose.addEventListener("click", () => onSearch(this));
+    // What was asked for in vain may be what the search has by another spelling.
+    this.#parts.choose.addEventListener("click", () => onSearch(this, split(this.live.name).symbol));
     this.#parts.end.addEventListener("click", () => this.chart.toEnd());
+    this.#sizes = new ResizeObserver((entries) =>
+      this.#makeRoom(entries.some(({ target }) => target === this.#parts.canvas)),
+    );
+    this.#sizes.observe(this.#parts.canvas);
+    this.#sizes.observe(this.#parts.readout);
   }
 
   #onRenamed;
@@ -76,6 +100,7 @@ export class Panel {
     if (this.live !== null) this.#feed.leave(this.live, this.#listener);
     this.live = this.#feed.follow(stream, this.#listener);
     this.#isBehind = false;
+    this.#headroom = 0;
     this.#parts.end.hidden = true;
     this.#showWhole();
   }
@@ -96,6 +121,7 @@ export class Panel {
   /** Go to a time, and load what lies between; return why not, or an empty text. */
   async goTo(time) {
     if (this.live === null) return "There is no chart yet.";
+    if (time > this.#feed.now) return "That is in the future.";
     const problem = await this.#feed.loadBackTo(this.live, time);
     if (problem) return problem;
     // The candles are drawn with the next frames.
@@ -114,6 +140,7 @@ export class Panel {
   close() {
     if (this.live !== null) this.#feed.leave(this.live, this.#listener);
     cancelAnimationFrame(this.#frame);
+    this.#sizes.disconnect();
     this.#chart?.close();
     this.element.remove();
   }
@@ -148,6 +175,14 @@ export class Panel {
     this.tick();
   }
 
+  /** Keep the candles below the readout. What is written of a candle under the pointer, or for a moment, moves none. */
+  #makeRoom(isAnew) {
+    if (this.#pointer !== null) return;
+    const room = Math.max(isAnew ? 0 : this.#headroom, this.#parts.readout.offsetHeight + ROOM);
+    if (room !== this.#headroom) this.chart.setHeadroom(room);
+    this.#headroom = room;
+  }
+
   /** Keep a page that stays open from growing, unless the reader looks at the past. */
   #trim() {
     if (this.live.candles.entries.length <= MOST_CANDLES || this.#isBehind) return;
@@ -177,8 +212,10 @@ export class Panel {
     const before = candles.entries.at(-2);
     set(parts.price, last ? price(last.close, decimals) : "");
     const { interval } = split(this.live.name);
-    set(parts.change, before ? `${percent(last.close / before.close - 1)} ${interval}` : "");
-    parts.price.dataset.side = parts.change.dataset.side = side(last && before ? last.close - before.close : 0);
+    const ratio = before ? last.close / before.close - 1 : 0;
+    set(parts.change, before ? `${percent(ratio)} ${interval}` : "");
+    parts.change.dataset.side = sideOf(ratio);
+    parts.price.dataset.side = side(ratio);
     this.#writeReadout(entry, decimals);
     this.#writeText();
     parts.notice.hidden = isLoaded && last !== undefined && failure === null;
@@ -220,14 +257,16 @@ export class Panel {
   #writeDay() {
     const { last } = this.live.candles;
     const before = last && this.#instrument ? this.#feed.dayAgo(this.#instrument) : null;
-    set(this.#parts.day, before ? `${percent(last.close / before - 1)} 24h` : "");
-    this.#parts.day.dataset.side = before ? side(last.close - before) : "";
+    const ratio = before ? last.close / before - 1 : 0;
+    set(this.#parts.day, before ? `${percent(ratio)} 24h` : "");
+    this.#parts.day.dataset.side = sideOf(ratio);
   }
 
   #writeLeft() {
     const { candles, name, status } = this.live;
     const { last } = candles;
-    const isRunning = last && !last.isClosed && this.#pointer === null && status === "connected" && !this.#isOffline;
+    const isRead = this.#pointer === null || this.#pointer === last?.time;
+    const isRunning = last && !last.isClosed && isRead && status === "connected" && !this.#isOffline;
     const left = isRunning ? closeOf(last.time, split(name).interval) - this.#feed.now : 0;
     set(this.#parts.left, left > 0 ? `closes in ${countdown(left)}` : "");
   }
@@ -236,7 +275,8 @@ export class Panel {
   #writeText() {
     const { failure, isLoaded, candles } = this.live;
     const nothing = isLoaded ? "No candles yet" : this.#isOffline ? "No connection" : "Loading candles";
-    set(this.#parts.text, failure ?? (isLoaded && candles.last ? "" : nothing));
+    const why = failure && withTimes(failure.replace(...WHERE_SYMBOLS_ARE), this.#view.isLocal);
+    set(this.#parts.text, why ?? (isLoaded && candles.last ? "" : nothing));
   }
 
   get #isOffline() {
@@ -249,7 +289,8 @@ export class Panel {
     this.#writeText();
     this.#writeDay();
     this.#writeLeft();
-    const { status, text, lagMs, heardAt } = this.live;
+    const { status, lagMs, heardAt } = this.live;
+    const text = withTimes(this.live.text, this.#view.isLocal);
     const state = this.#isOffline && status !== "error" ? "disconnected" : status;
     this.#parts.state.dataset.state = state;
     set(this.#parts.state, state === "disconnected" ? "Offline" : (STATES[status] ?? status));

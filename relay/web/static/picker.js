@@ -53,15 +53,19 @@ export class Picker {
     if (this.isOpen) this.#update();
   }
 
-  /** Open; `shown` is the symbol on screen, which comes first among equals; `pick` is called this time, for what `label` says. */
-  open(shown = "", { pick = this.#pick, label = LABEL } = {}) {
+  /**
+   * Open with a text to begin with; `shown` is the symbol on screen, which comes first among equals; `pick` is called this
+   * time, for what `label` says.
+   */
+  open(shown = "", { text = "", pick = this.#pick, label = LABEL } = {}) {
     this.#shown = shown;
     this.#picked = pick;
     this.#dialog.setAttribute("aria-label", label);
-    this.#input.value = "";
+    this.#input.value = text;
     this.#update();
     if (!this.#dialog.open) this.#dialog.showModal();
     this.#input.focus();
+    this.#input.select();
   }
 
   #classButton(name) {
@@ -136,13 +140,13 @@ export class Picker {
 
   #choose(index) {
     const instrument = this.#found[index];
-    const { words, interval } = parse(this.#input.value);
-    if (instrument === undefined && (this.#all.length || !words.length)) return;
+    const { name, interval } = parse(this.#input.value);
+    if (instrument === undefined && (this.#all.length || !name)) return;
     // What was typed is not dropped: it stands there to be changed, with what there is.
     if (instrument !== undefined && !this.#has(instrument)) return this.#activate(index);
     this.#close();
     // Who types ahead of the list is believed; the relay says if there is no such symbol.
-    if (instrument === undefined) return this.#picked(words[0], interval);
+    if (instrument === undefined) return this.#picked(name, interval);
     remember(instrument.symbol);
     this.#picked(instrument.symbol, this.#interval);
   }

@@ -4,17 +4,33 @@
 import { COMMON_NAMES, QUOTES } from "./names.js";
 
 const SHORTEST_NAME = 3;
-const INTERVAL = /^(\d{1,2})([smhdwM])$/;
+const SIGNS = /[\s@/:_.-]+/;
+/** What people call units; in upper case M is a month, and all others are what they are in lower case. */
+const UNITS = {
+  s: ["sec", "secs", "second", "seconds"],
+  m: ["min", "mins", "minute", "minutes"],
+  h: ["hr", "hrs", "hour", "hours"],
+  d: ["day", "days"],
+  w: ["wk", "week", "weeks"],
+  M: ["mo", "month", "months"],
+};
+const INTERVAL = /(?:^|[\s@])(\d{1,2})\s?([a-z]+)$/i;
 
-/** Return `{ words, interval }`: the text without an interval at its end, and that interval or null. */
+/**
+ * Return `{ words, name, interval }`: the text without an interval at its end, in words and as a symbol would be written,
+ * and that interval or null.
+ */
 export function parse(text) {
-  const words = text
-    .trim()
-    .split(/[\s@]+/)
-    .filter(Boolean);
-  const [, count, unit] = INTERVAL.exec(words.length > 1 ? words.at(-1) : "") ?? [];
-  if (!count) return { words: words.map((word) => word.toUpperCase()), interval: null };
-  return { words: words.slice(0, -1).map((word) => word.toUpperCase()), interval: count + unit };
+  const [whole, count, unit] = INTERVAL.exec(text.trim()) ?? [""];
+  const interval = unit ? intervalOf(count, unit) : null;
+  const rest = (interval === null ? text.trim() : text.trim().slice(0, -whole.length)).toUpperCase();
+  return { words: rest.split(SIGNS).filter(Boolean), name: rest.split(/[\s@]+/)[0], interval };
+}
+
+function intervalOf(count, word) {
+  const lower = word.toLowerCase();
+  const unit = word === "M" ? word : Object.keys(UNITS).find((one) => one === lower || UNITS[one].includes(lower));
+  return unit === undefined ? null : Number(count) + unit;
 }
 
 /** Prepare instruments for searching, once: 3,700 of them are looked through at each key. */
@@ -31,7 +47,8 @@ export function prepare(instruments) {
 
 /**
  * Return the instruments that have all the words, the likeliest first: by how well they fit, then the one on screen,
- * then by what people trade against, then those used last (`recent`), then the shorter name.
+ * then by what people trade against, then those used last (`recent`), then the shorter name. Without words the one on
+ * screen and those used last come first.
  *
  * @param {any[]} prepared
  * @param {string[]} words
@@ -47,7 +64,7 @@ export function search(prepared, words, { recent = [], shown = "" } = {}) {
     const used = recent.indexOf(symbol);
     const order = words.length
       ? [fit(entry, words, asked[0].codes), symbol === shown ? 0 : 1, last(quote), last(used), entry.name.length]
-      : [last(used)];
+      : [symbol === shown ? 0 : 1, last(used)];
     found.push({ instrument: entry.instrument, order });
   }
   return found.sort((one, other) => compare(one.order, other.order)).map(({ instrument }) => instrument);

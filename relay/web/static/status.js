@@ -41,25 +41,23 @@ function tiles(status, rates) {
     {
       title: "Clients",
       figure: count.format(clients.connected),
-      detail: clients.lagging
-        ? `${count.format(clients.lagging)} lag`
-        : `${short.format(clients.subscriptions)} subscriptions`,
+      detail: clients.lagging ? `${count.format(clients.lagging)} lag` : some(clients.subscriptions, "subscription"),
       level: clients.lagging ? "warn" : undefined,
     },
     {
       title: "Live streams",
       figure: `${count.format(live)} of ${count.format(streams.length)}`,
-      detail: `${count.format(status.connections)} upstream connection${status.connections === 1 ? "" : "s"}`,
+      detail: some(status.connections, "upstream connection"),
       level: live < streams.length ? "warn" : undefined,
     },
     {
       title: "Updates in",
-      figure: rate(rates.updates_in, "updates"),
+      figure: rate(rates.updates_in, "update"),
       detail: `${short.format(traffic.updates_in)} so far`,
     },
     {
       title: "Frames out",
-      figure: rate(rates.frames_out, "frames"),
+      figure: rate(rates.frames_out, "frame"),
       detail: `${short.format(traffic.frames_out)} so far`,
     },
     {
@@ -102,7 +100,13 @@ function fine(ms) {
 }
 
 function rate(perSecond, what) {
-  return perSecond === null ? "–" : `${short.format(perSecond)} ${what}/s`;
+  return perSecond === null ? "–" : `${some(perSecond, what)}/s`;
+}
+
+/** Return how many of what there are: 1 update, 2.5 updates. */
+function some(number, what) {
+  const text = short.format(number);
+  return `${text} ${what}${text === "1" ? "" : "s"}`;
 }
 
 // How a connection ends, by who ends it and the close code; 1006 is none.

@@ -83,12 +83,15 @@ export class ViewDialog {
   }
 
   /** Take the whole screen, or give it back. */
-  toggleFull() {
-    const done = document.fullscreenElement ? document.exitFullscreen() : document.documentElement.requestFullscreen();
-    done.catch(() => {
+  async toggleFull() {
+    try {
+      if (document.fullscreenElement) await document.exitFullscreen();
+      else await document.documentElement.requestFullscreen();
+    } catch {
+      // Phones of one maker have no such function at all.
       write(this.#said, "The browser does not allow full screen.");
       this.#dialog.showModal();
-    });
+    }
   }
 
   /** @returns {HTMLInputElement[]} */

@@ -78,6 +78,7 @@ async def test_restart_of_the_relay_leaves_no_hole(
             await first.close()
             await expect(page.locator(".head .state")).to_have_text("Offline")
             await expect(page.locator(".head .lag")).to_have_text("")
+            await expect(page).to_have_title("Offline BTCUSDT · market-relay")
             await expect(page.locator("#trouble")).to_contain_text("Offline: ")
             await expect(page.locator("#trouble")).to_contain_text("next attempt in")
             await expect(page.locator(".canvas")).to_have_css("opacity", "0.45")
@@ -187,6 +188,10 @@ async def test_keyboard_alone_changes_symbol_interval_layout_and_theme(relay: Ru
     assert await page.evaluate("document.documentElement.dataset.theme") == "light"
     await page.keyboard.press("t")
     assert await page.evaluate("document.documentElement.dataset.theme") == "dark"
+    # With capitals locked, too.
+    await page.keyboard.press("T")
+    assert await page.evaluate("document.documentElement.dataset.theme") == "light"
+    await page.keyboard.press("T")
     await page.reload()
     assert await page.evaluate("document.documentElement.dataset.theme") == "dark"
 
@@ -210,6 +215,42 @@ async def test_search_finds_what_people_mean_and_says_that_an_interval_is_missin
     await until(page, "p.stream === 'EUR/USD@1m'")
 
 
+async def test_search_takes_other_spellings_and_an_interval_alone(relay: Running, open_page: OpenPage) -> None:
+    page = await open_page(f"{relay.url}/#EUR/USD@1h")
+    await loaded(page)
+    for typed, stream in (
+        ("btc/usdt 1H", "BTCUSDT@1h"),
+        ("5 min", "BTCUSDT@5m"),
+        ("", "BTCUSDT@5m"),
+        ("twelve_data:EUR/USD", "EUR/USD@5m"),
+    ):
+        await page.keyboard.press("/")
+        await page.keyboard.type(typed)
+        await page.keyboard.press("Enter")
+        await until(page, "p.stream === x", stream)
+
+
+async def test_address_is_read_however_it_is_spelt_and_written_in_one_way(relay: Running, open_page: OpenPage) -> None:
+    page = await open_page(f"{relay.url}/#btcusdt@1H,%20eur/usd@5m")
+    await loaded(page, 2)
+    assert await page.evaluate("location.hash") == "#BTCUSDT@1h,EUR/USD@5m"
+    await expect(page.locator("#intervals [aria-pressed=true]")).to_have_text("1h")
+    await expect(page.locator(".provider").first).to_have_text("binance")
+    # A fourth chart, of another symbol.
+    page = await open_page(f"{relay.url}/#BTCUSDT@1m,ETHUSDT@1m,EUR/USD@1h")
+    await loaded(page, 4)
+    assert len({one["stream"].partition("@")[0] for one in await panels(page)}) == 4
+    page = await open_page(f"{relay.url}/?BTCUSDT@5m")
+    await loaded(page)
+    assert page.url == f"{relay.url}/#BTCUSDT@5m"
+    page = await open_page(f"{relay.url}/?symbol=ETHUSDT")
+    await loaded(page)
+    await expect(page.locator("#unread")).to_contain_text("“symbol=ETHUSDT”")
+    await page.evaluate("location.hash = 'nothing'")
+    await expect(page.locator("#unread")).to_contain_text("“nothing”")
+    await page.wait_for_function("() => location.hash.endsWith('@1m')")
+
+
 async def test_search_among_thousands_of_instruments(relay_with: StartRelay, open_page: OpenPage) -> None:
     async with Sandbox(pace_s=0.5, extra_symbols=999, forex_always_open=True) as large:
         relay = await relay_with(sandbox=large)
@@ -227,11 +268,13 @@ async def test_search_among_thousands_of_instruments(relay_with: StartRelay, ope
 
 async def test_unknown_symbol_in_the_address_is_said_and_can_be_changed(relay: Running, open_page: OpenPage) -> None:
     page = await open_page(f"{relay.url}/#NOPE@1m")
-    await expect(page.locator(".notice")).to_contain_text("NOPE")
+    await expect(page.locator(".notice")).to_contain_text(
+        "unknown symbol 'NOPE': no provider lists it; the search has all"
+    )
     await page.evaluate("location.hash = 'BTC-USD@1m'")
     await expect(page.locator(".notice")).to_contain_text("did you mean BTCUSDT?")
     await page.get_by_role("button", name="Choose another symbol").click()
-    await page.keyboard.type("btcusdt")
+    await expect(page.get_by_role("option").first).to_contain_text("BTCUSDT")
     await page.keyboard.press("Enter")
     await loaded(page)
     assert (await panel(page))["stream"] == "BTCUSDT@1m"

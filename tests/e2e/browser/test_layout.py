@@ -1,14 +1,15 @@
 """Header, charts and footer have places of their own, on every screen that people have."""
 
 import pytest
-from playwright.async_api import Page
+from playwright.async_api import Page, expect
 
 from tests.e2e.browser.charts import loaded
 from tests.e2e.browser.conftest import OpenPage
 from tests.support.running_relay import Running
 
 SIZES = [
-    (1440, 900), (1280, 800), (1100, 800), (1024, 768), (900, 700), (768, 1024), (390, 844), (844, 390), (667, 375),
+    (1440, 900), (1280, 800), (1100, 800), (1024, 768), (900, 700), (768, 1024), (390, 844), (360, 640), (844, 390),
+    (667, 375),
 ]  # fmt: skip
 COUNTS = (1, 2, 4, 8)
 FAULTS = """async () => {
@@ -103,3 +104,45 @@ async def test_the_chosen_interval_is_in_sight_wherever_it_stands(
         await page.evaluate("(interval) => { location.hash = `BTCUSDT@${interval}` }", interval)
         await page.locator(f'#intervals [aria-pressed=true]:text-is("{interval}")').wait_for()
         assert await faults(page) == []
+
+
+@pytest.mark.parametrize(("width", "height"), [(360, 640), (844, 390)])
+async def test_dialogs_begin_at_their_beginning_and_end_on_the_screen(
+    relay: Running, open_page: OpenPage, width: int, height: int
+) -> None:
+    page = await open_page(
+        f"{relay.url}/#BTCUSDT@1m", viewport={"width": width, "height": height}, is_mobile=True, has_touch=True
+    )
+    await loaded(page)
+    await page.keyboard.press("?")
+    await expect(page.get_by_role("heading", name="Keys and signs")).to_be_in_viewport(ratio=1)
+    await page.keyboard.press("Escape")
+    await page.keyboard.press("/")
+    await page.get_by_role("option").first.wait_for()
+    await expect(page.locator("#picker .count")).to_be_in_viewport(ratio=1)
+    assert await page.evaluate(
+        "[...document.querySelectorAll('[role=option] *')].every((one) => one.scrollWidth <= one.clientWidth || "
+        "getComputedStyle(one).display === 'none')"
+    )
+
+
+PIXELS_OF_CANDLES = """() => [...document.querySelectorAll(".panel")].map((panel) => {
+  const { offsetWidth, offsetHeight } = panel.querySelector(".readout");
+  const canvas = panel.querySelector(".canvas td:nth-child(2) canvas");
+  const { data } = canvas.getContext("2d").getImageData(0, 0, offsetWidth, offsetHeight);
+  const candles = [[10, 132, 97], [207, 48, 74]];
+  let found = 0;
+  for (let at = 0; at < data.length; at += 4)
+    if (data[at + 3] > 200 && candles.some((one) => one.every((part, index) => Math.abs(part - data[at + index]) < 9)))
+      found += 1;
+  return found;
+})"""
+
+
+async def test_no_candle_lies_under_what_is_written_in_a_small_chart(relay: Running, open_page: OpenPage) -> None:
+    page = await open_page(f"{relay.url}/#BTCUSDT@1m", viewport={"width": 1024, "height": 768}, color_scheme="light")
+    await loaded(page)
+    await page.keyboard.press("8")
+    await loaded(page, 8)
+    assert await page.evaluate("document.querySelector('.readout').offsetHeight") > 25
+    await page.wait_for_function(f"() => ({PIXELS_OF_CANDLES})().every((found) => found === 0)")
