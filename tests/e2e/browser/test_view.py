@@ -133,7 +133,7 @@ async def test_browser_without_a_whole_screen_is_said(relay: Running, open_page:
     await loaded(page)
     await page.evaluate("() => { delete Element.prototype.requestFullscreen; }")
     await page.keyboard.press("f")
-    await expect(page.locator("#view [role=status]")).to_contain_text("does not let the page")
+    await expect(page.locator("#view [role=status]")).to_contain_text("does not allow full screen")
 
 
 async def test_what_of_an_address_cannot_be_read_is_said(relay: Running, open_page: OpenPage) -> None:
