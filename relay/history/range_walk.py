@@ -216,7 +216,8 @@ class RangeWalk:
         known = self.known()
         page_s = self._page * self._length
         for gap in _joined(gaps, page_s):
-            is_inside = known and known[0].start <= gap.start and gap.end <= known[-1].end
+            is_begun = self.is_forward or (known and known[0].start <= gap.start)
+            is_inside = is_begun and known and gap.end <= known[-1].end
             if not self._is_dense and not (is_inside and gap.end - gap.start <= page_s):
                 continue
             start, end = gap
