@@ -1046,6 +1046,29 @@ async def test_what_an_answer_lacks_at_its_end_is_doubted_where_each_interval_ha
     assert await doubted() == ()
 
 
+@pytest.mark.parametrize("count", [0, 600])
+async def test_an_instrument_that_stands_still_lacks_nothing_however_often_and_how_it_is_asked_for(
+    bench: Bench, count: int
+) -> None:
+    provider, began_at = bench.provider, bench.provider.now
+    provider.info = provider.info._replace(has_every_candle=True)
+    provider.times = provider.times[:count]
+
+    async def doubted(start: int | None, end: int | None) -> bool:
+        return bool((await bench.history.text(HistoryRequest(provider, KEY, start, end, 5))).doubted)
+
+    while provider.now < began_at + 7200:
+        present = [(None, None), (None, int(provider.now)), (minute(600), None), (minute(600), int(provider.now))]
+        found = [await doubted(start, end) for start, end in present]
+        if provider.now >= began_at + 3600:
+            assert not any(found)
+        elif began_at + 60 <= provider.now < began_at + 1800:
+            assert all(found)
+        provider.now += 61
+    # What was asked for up to an open time is another matter.
+    assert await doubted(None, minute(700))
+
+
 async def test_whoever_takes_no_older_answer_asks_for_what_one_left_out(bench: Bench) -> None:
     bench.provider.left_out = {minute(14)}
     await bench.ask(start=minute(10), end=minute(19))
