@@ -1333,6 +1333,37 @@ async def test_candles_that_are_far_from_few_stored_ones_are_taken_if_they_are_t
     assert stored == ([*finals(*range(17, 30))] if is_same else other)
 
 
+@pytest.mark.parametrize("answers", [1, 2])
+async def test_an_answer_that_is_far_from_what_is_known_is_used_if_the_next_one_says_the_same(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, answers: int
+) -> None:
+    news, far = back(bench), {"left": 0}
+    answer = bench.provider.candles
+
+    async def answer_of_another(key: StreamKey, start: int | None, end: int, limit: int) -> Sequence[Candle]:
+        rows = await answer(key, start, end, limit)
+        far["left"] -= 1
+        return rows if far["left"] < 0 else [row._replace(open=80.0, high=82.0, low=79.0, close=81.0) for row in rows]
+
+    async def find_out(*_: object) -> bool:
+        return True
+
+    monkeypatch.setattr(bench.provider, "candles", answer_of_another)
+    bench.history.calls.on_disagreement = find_out
+    await bench.ask(start=minute(10), end=minute(20) - 1)
+    bench.provider.calls.clear()
+    far["left"] = answers
+    past = await bench.ask(start=minute(20), end=minute(29))
+    assert bench.provider.calls == 2 * [(minute(17), minute(29) + 1, 503)]
+    stored = await bench.store.read("fake", KEY, minute(10), minute(30))
+    if answers == 1:
+        assert (past.candles, stored, news) == (finals(*range(20, 30)), [*finals(*range(10, 30))], [])
+    else:
+        assert [one.close for one in past.candles] == 10 * [81.0]
+        assert [one.close == 81.0 for one in stored] == 7 * [False] + 13 * [True]
+        assert [[candle.time for candle in one.changed] for one in news] == [[minute(n) for n in (17, 18, 19)]]
+
+
 async def test_a_candle_that_was_believed_not_to_exist_is_found(bench: Bench) -> None:
     told = back(bench)
     await bench.store.add("fake", KEY, finals(17, 19), Span(minute(17), minute(20)))
