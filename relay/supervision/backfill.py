@@ -233,6 +233,8 @@ class Backfill:
         if not past.is_complete and not past.unreadable:
             raise ProviderUnavailable("the answer was not complete")
         closed, forming = parted(past.candles, past.last_is_closed)
+        if forming is not None and missing.end is not None:
+            raise ProviderUnavailable("the last of these candles is not closed there yet")
         until = missing.end
         if len(past.candles) == PAGE:
             until = past.candles[-1].time + 1

@@ -313,6 +313,38 @@ async def test_live_updates_wait_for_a_budget_that_is_used_up(tmp_path: Path) ->
         assert supervised.stream.gap_count == 0
 
 
+async def test_a_candle_that_is_open_in_an_answer_about_the_past_is_not_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plugin = Remembering()
+    async with rig_of(plugin, tmp_path) as rig:
+        supervised = live(rig)
+        clock, answer, behind_s = rig.provider.clock, rig.provider.candles, [600.0]
+
+        async def answer_of_a_copy(key: StreamKey, start: int | None, end: int, limit: int) -> Sequence[Candle]:
+            rows = await answer(key, start, end, limit)
+            clock.observe(rig.hands.now - behind_s[0])
+            return rows
+
+        monkeypatch.setattr(rig.provider, "candles", answer_of_a_copy)
+        clock.observe(rig.hands.now, "A")
+        rig.hands.now = MINUTE + 330.0
+        for number in (3, 4, 5):
+            rig.hub.publish(supervised.stream, update(A, number))
+        plugin.known = [candle(number) for number in range(6)]
+        rig.backfill.start(supervised)
+        await eventually(lambda: "not closed there yet" in supervised.stream.message)
+        behind_s[0] = 0.0
+
+        def is_live_soon() -> bool:
+            rig.hands.now += 0.02
+            return supervised.stream.status == "connected"
+
+        await eventually(is_live_soon)
+        assert told(rig) == [(number, False) for number in range(5)]
+        assert supervised.stream.gap_count == 0
+
+
 async def test_a_gap_told_to_one_client_is_repaired(tmp_path: Path) -> None:
     plugin = Remembering()
     async with rig_of(plugin, tmp_path) as rig:
