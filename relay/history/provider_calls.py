@@ -24,8 +24,8 @@ from relay.storage.store import Store
 MOST_AGAIN = 8
 """Calls for what is in doubt that one request may cause."""
 
-OnAnswer = Callable[[CandleSource, StreamKey, Candle], Awaitable[None]]
-"""Takes the first candle of an answer before the answer is used."""
+OnAnswer = Callable[[CandleSource, StreamKey, Candle], Awaitable[bool]]
+"""Takes the first candle of an answer before the answer is used; says whether it is odd, to be had a second time."""
 
 OnDisagreement = Callable[[str, StreamKey, int], Awaitable[bool]]
 """Finds out whether a provider's symbol still names the instrument that is known up to an open time."""
@@ -47,6 +47,7 @@ class _Came(NamedTuple):
     asked_at: float
     answered_at: float
     proven: float
+    is_odd: bool
 
 
 class ProviderCalls:
@@ -198,10 +199,10 @@ class ProviderCalls:
         is_same = True
         if compared.is_other:
             is_same = await self.on_disagreement(source.name, key, compared.changed[-1].time)
-            if is_same:
-                # It is not what the provider said in between.
-                came = await self._answer(source, key, piece, turn, back)
-                compared = self.finals.compare(source, key, known, came.candles, came.proven)
+        if is_same and (compared.is_other or came.is_odd):
+            # It is not what the provider said in between.
+            came = await self._answer(source, key, piece, turn, back)
+            compared = self.finals.compare(source, key, known, came.candles, came.proven)
         candles, times, reach = came.candles, came.times, came.reach
         is_valid = age == self._store.age(source.name, key.symbol)
         final = reach.final
@@ -237,11 +238,12 @@ class ProviderCalls:
         # An answer is as old as its question, and a clock that was ahead until this answer set it must close nothing.
         now = min(clock.at(asked_at) if clock.is_wall_behind else before, clock.over())
         times = [time for time in all_times if time >= (piece.start or 0)]
+        is_odd = False
         if self._on_answer is not None and piece.start is not None and candles:
-            await self._on_answer(source, key, candles[0])
+            is_odd = await self._on_answer(source, key, candles[0])
         is_full = max(len(times), len(all_times) - back) >= piece.limit and not piece.is_bounded
         reach = reach_of(source, key, piece, times, is_full, AnswerMoments(now, after, certain))
-        return _Came(candles, times, reach, asked_at, answered_at, min(now, certain))
+        return _Came(candles, times, reach, asked_at, answered_at, min(now, certain), is_odd)
 
 
 def _ignore(*_: object) -> None:
