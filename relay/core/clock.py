@@ -76,6 +76,8 @@ class ProviderClock:
         # How many stamps of symbols had fitted when the claims began, and at the last claim.
         self._fits_before = self._fits_last = 0
         self._fit_at, self._fit_by = -math.inf, ""
+        # When a symbol's stamp fitted after another one's.
+        self._two_fit_at = -math.inf
         self._late = 0
         self.is_synchronised = False
         self.set_backs = 0
@@ -110,6 +112,8 @@ class ProviderClock:
             self._claims.pop(None, None)
         else:
             self._fits += 1
+            if symbol != self._fit_by and now - self._fit_at <= _LASTS_S:
+                self._two_fit_at = now
             self._fit_at, self._fit_by = now, symbol
         return self._best - offset
 
@@ -165,9 +169,17 @@ class ProviderClock:
         return min(now if is_confirmed else min(now, wall), self._dated())
 
     def _dated(self) -> float:
-        """Return what time it is by a `Date` of the last minute that does not fit; far ahead if there is none."""
+        """Return what time it is by a `Date` of the last minute that does not fit; far ahead if there is none.
+
+        Nor is one left that this machine and two symbols contradict, and none is from before a candle that had opened:
+        there are copies of answers.
+        """
         claim, at = self._claims.get(None), self.monotonic()
-        return math.inf if claim is None or at - claim.at > _LASTS_S else at + claim.offset
+        if claim is None or at - claim.at > _LASTS_S:
+            return math.inf
+        if at - self._two_fit_at <= _LASTS_S and abs(self._wall() - self.now()) <= STEP_S:
+            return math.inf
+        return at + max(claim.offset, self._least)
 
     def certain(self) -> float:
         """Return the time up to which something may be written down as past: never one that a single source gives.
@@ -271,5 +283,6 @@ class ProviderClock:
         self._fits_before = self._fits_last = self._late = 0
         symbol = next((source for source in agreeing if source is not None), None) if is_seconded else None
         self._fits = int(symbol is not None)
+        self._two_fit_at = -math.inf
         self._fit_at, self._fit_by = (-math.inf, "") if symbol is None else (self.monotonic(), symbol)
         self.is_synchronised = True

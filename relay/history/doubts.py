@@ -28,6 +28,7 @@ MOST_OF_STREAM = 1024
 MOST = 50_000
 
 _SHORTEST_MONTH_S = 28 * 86_400
+_TURNS = 4
 _DAY_S = 86_400
 
 
@@ -111,14 +112,14 @@ class Doubts:
         known = gaps_between(merge_spans(doubt.span for doubt in doubts if not doubt.is_sparse), *answered)
         if sparse is not None:
             doubts.append(_grown(sparse, False, None, now)._replace(is_sparse=True))
-        self._keep(stream, doubts)
+        self._keep(stream, doubts, now)
         return known
 
     def look_again(self, stream: tuple[str, StreamKey], span: Span, now: float) -> None:
         """Have a span whose candles are known looked at again as a whole, unless it is to be anyway."""
         before = self.of(stream)
         if not any(one.is_sparse and one.span.start <= span.start and span.end <= one.span.end for one in before):
-            self._keep(stream, [*before, _grown(span, False, None, now)._replace(is_sparse=True)])
+            self._keep(stream, [*before, _grown(span, False, None, now)._replace(is_sparse=True)], now)
 
     def is_last(self, stream: tuple[str, StreamKey], time: int, now: float) -> bool:
         """Say whether an answer that was asked for at `now` is the last one that what is known at a time is held to."""
@@ -137,7 +138,7 @@ class Doubts:
                 if doubt.answers > len(EMPTY_PAUSES_S):
                     continue
             doubts.append(doubt)
-        self._keep(stream, doubts)
+        self._keep(stream, doubts, now)
 
     def postpone(self, stream: tuple[str, StreamKey], span: Span, now: float) -> None:
         """Leave what is due of a span alone for its last pause once more: it could not be asked for."""
@@ -149,6 +150,7 @@ class Doubts:
                 else doubt
                 for doubt in self.of(stream)
             ],
+            now,
         )
 
     def forget(self, stream: tuple[str, StreamKey], doubt: Doubt) -> None:
@@ -161,9 +163,9 @@ class Doubts:
             if (name, key.symbol) == (provider, symbol):
                 self._keep((name, key), ())
 
-    def _keep(self, stream: tuple[str, StreamKey], doubts: Iterable[Doubt]) -> None:
+    def _keep(self, stream: tuple[str, StreamKey], doubts: Iterable[Doubt], now: float = 0.0) -> None:
         self._count -= len(self._of.pop(stream, ()))
-        kept = _joined(doubts)[-MOST_OF_STREAM:]
+        kept = _joined(doubts, now)[-MOST_OF_STREAM:]
         if kept:
             self._of[stream] = tuple(kept)
             self._count += len(kept)
@@ -240,8 +242,12 @@ def _outside(doubt: Doubt, answered: Span) -> list[Doubt]:
     return [doubt._replace(span=part) for part in parts if part.start < part.end]
 
 
-def _joined(doubts: Iterable[Doubt]) -> list[Doubt]:
-    """Return doubts in order; those that touch and are equally old are one, as emptiness that grows with time is."""
+def _joined(doubts: Iterable[Doubt], now: float) -> list[Doubt]:
+    """Return doubts in order; those that touch and are equally old are one, as emptiness that grows with time is.
+
+    They are where both are due, or are at about the same time: to wait for the younger one again and again, as it
+    grows, would be to wait for ever.
+    """
     joined: list[Doubt] = []
     for doubt in sorted(doubts):
         last = joined[-1] if joined else None
@@ -249,9 +255,15 @@ def _joined(doubts: Iterable[Doubt]) -> list[Doubt]:
             last is not None
             and not (last.is_row or doubt.is_row or last.is_sparse or doubt.is_sparse)
             and (last.span.end, last.answers, last.is_bare) == (doubt.span.start, doubt.answers, doubt.is_bare)
+            and _turn(last, now) == _turn(doubt, now)
         ):
             span = Span(last.span.start, doubt.span.end)
             joined[-1] = last._replace(span=span, again_at=max(last.again_at, doubt.again_at))
         else:
             joined.append(doubt)
     return joined
+
+
+def _turn(doubt: Doubt, now: float) -> float:
+    """Return when a doubt comes up, in parts of its last pause; the same for all that have by now."""
+    return max(doubt.again_at, now) // (_pause_s(doubt.is_row, doubt.answers) / _TURNS)

@@ -7,14 +7,14 @@ import asyncio
 import logging
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from relay.core.errors import StoreError
 from relay.core.intervals import length_s, next_open
 from relay.core.model import Candle, StreamKey, is_widened
 from relay.core.spans import Span, gaps_between, span_at
-from relay.history.comparison import compare
+from relay.history.comparison import Comparison, compare
 from relay.history.doubts import Doubts
 from relay.history.requests import CandleSource, PageRequest
 from relay.storage.store import Store
@@ -24,10 +24,6 @@ log = logging.getLogger(__name__)
 
 _MOST_STREAMS = 4096
 _MOST_GIVEN = 64
-
-
-OnDisagreement = Callable[[str, StreamKey, int], Awaitable[bool]]
-"""Finds out whether a provider's symbol still names the instrument that is known up to an open time."""
 
 
 class News(NamedTuple):
@@ -54,17 +50,14 @@ class FinalCandles:
     """Takes what answers show of what is over; `doubts` has what they leave out.
 
     By provider, `compared` counts known candles that an answer spoke of again, and `differed` those that it gave other
-    values. `on_disagreement(provider, key, until)` is asked when an answer is so far off what is known up to an open
-    time that it may be about something else; it returns whether the symbol names the same instrument as before. Where
-    it does not, nothing of the answer is taken.
+    values.
     """
 
-    def __init__(self, store: Store, doubts: Doubts, on_disagreement: OnDisagreement) -> None:
+    def __init__(self, store: Store, doubts: Doubts) -> None:
         self.compared: Counter[str] = Counter()
         self.differed: Counter[str] = Counter()
         self._store = store
         self._doubts = doubts
-        self._on_disagreement = on_disagreement
         self._given: dict[tuple[str, StreamKey], dict[int, Candle]] = {}
         self._logged: dict[tuple[str, StreamKey, str], None] = {}
         self._putting_right = asyncio.Lock()
@@ -90,12 +83,44 @@ class FinalCandles:
         rows = await self._store.read(source.name, key, start, piece.end) if has_rows else []
         return KnownCandles(spans, {row.time: row for row in rows})
 
+    def compare(
+        self, source: CandleSource, key: StreamKey, known: KnownCandles, candles: Sequence[Candle], now: float
+    ) -> Comparison:
+        """Hold what an answer shows of candles that were known before the question against them, and count it.
+
+        Only what is over at `now`, by the provider's time, is final.
+        """
+        name = source.name
+        result = compare(
+            known.rows,
+            [
+                candle
+                for candle in candles
+                if (candle.time in known.rows or span_at(known.spans, candle.time) is not None)
+                and next_open(key.interval, candle.time) + source.info.close_grace_s <= now
+            ],
+        )
+        differing = len(result.changed)
+        self.compared[name] += result.compared
+        self.differed[name] += differing
+        if result.is_other and self._is_first((name, key), "far"):
+            log.warning(
+                "%s of %s: %d of %d candles are far from those stored: it may be another instrument now",
+                key,
+                name,
+                differing,
+                result.compared,
+                extra=event("past_disagrees", provider=name, stream=str(key)),
+            )
+        return result
+
     async def take(
         self,
         source: CandleSource,
         key: StreamKey,
         final: Span,
         known: KnownCandles,
+        compared: Comparison,
         candles: Sequence[Candle],
         times: Sequence[int],
         now: float,
@@ -113,20 +138,20 @@ class FinalCandles:
         wide = [one.time for one in candles if is_widened(one) and next_open(key.interval, one.time) + grace_s <= now]
         if wide:
             self._doubts.look_again(stream, Span(wide[0], wide[-1] + 1), asked_at)
-        again = [
-            candle
-            for candle in candles
-            if (candle.time in known.rows or span_at(known.spans, candle.time) is not None)
-            and next_open(key.interval, candle.time) + grace_s <= now
-        ]
-        judged = await self._judge(stream, known, again)
-        if judged is None:
-            return None
-        changed, found = judged
+        changed, found = [*compared.changed], [*compared.found]
+        if changed and self._is_first(stream, "changed"):
+            log.warning(
+                "%s of %s: the provider changed candles after their close, for example at %d",
+                key,
+                name,
+                changed[0].time,
+                extra=event("past_changed", provider=name, stream=str(key)),
+            )
         if changed or found:
             # Of two answers that show the same, the second one finds what the first has put right.
             async with self._putting_right:
-                rows = await self._store.read(name, key, again[0].time, again[-1].time + 1)
+                told = [one.time for one in (*changed, *found)]
+                rows = await self._store.read(name, key, min(told), max(told) + 1)
                 stored = {row.time: row for row in rows}
                 changed = [one for one in changed if stored.get(one.time) == known.rows.get(one.time)]
                 found = [one for one in found if one.time not in stored]
@@ -162,40 +187,6 @@ class FinalCandles:
             if isinstance(result, BaseException) and not isinstance(result, StoreError):
                 raise result
         return News(name, key, changed, found, now) if changed or found else None
-
-    async def _judge(
-        self, stream: tuple[str, StreamKey], known: KnownCandles, again: Sequence[Candle]
-    ) -> tuple[list[Candle], list[Candle]] | None:
-        """Count what was compared; return what is to be put right: values that changed, and candles that are new.
-
-        None: it may be another instrument's.
-        """
-        name, key = stream
-        result = compare(known.rows, again)
-        differing = len(result.changed)
-        self.compared[name] += result.compared
-        self.differed[name] += differing
-        if result.is_other:
-            if self._is_first(stream, "far"):
-                log.warning(
-                    "%s of %s: %d of %d candles are far from those stored: it may be another instrument now",
-                    key,
-                    name,
-                    differing,
-                    result.compared,
-                    extra=event("past_disagrees", provider=name, stream=str(key)),
-                )
-            if not await self._on_disagreement(name, key, again[-1].time):
-                return None
-        if differing and self._is_first(stream, "changed"):
-            log.warning(
-                "%s of %s: the provider changed candles after their close, for example at %d",
-                key,
-                name,
-                result.changed[0].time,
-                extra=event("past_changed", provider=name, stream=str(key)),
-            )
-        return [*result.changed], [*result.found]
 
     def _is_first(self, stream: tuple[str, StreamKey], what: str) -> bool:
         """Say whether something is to be logged of a stream: it is once."""

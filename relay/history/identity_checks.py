@@ -195,24 +195,27 @@ class IdentityChecks:
             if check.source.name == provider and check.absent_at is not None and not check.is_aside
         }
 
-    async def note_answer(self, source: CandleSource, key: StreamKey, first: Candle) -> None:
+    async def note_answer(self, source: CandleSource, key: StreamKey, first: Candle) -> bool:
         """Take the first candle of a provider's answer.
 
-        Returns when what is stored before it was compared, if the two do not look like neighbours.
+        Returns when what is stored before it was compared, if the two do not look like neighbours; and then whether
+        that is the provider's all the same, so that it may be the answer that is another one's.
         """
         identity = (source.name, key.symbol)
         settled = self._settled.get(identity)
         if (settled is not None and first.time <= settled.before) or not source.has_history:
-            return
-        check = self._checks.get(identity)
+            return False
+        is_odd, check = False, self._checks.get(identity)
         if check is None or check.is_faint:
             try:
                 last = await self._store.read(source.name, key, 0, first.time, 1, newest=True)
             except StoreError:
-                return
-            if last and not follows(key.interval, last[0], first):
+                return False
+            is_odd = bool(last) and not follows(key.interval, last[0], first)
+            if is_odd:
                 self._sign(source, key, first.time)
         await self.settle(source, key)
+        return is_odd and self._is_same(identity, first.time - 1)
 
     async def note_differences(self, provider: str, key: StreamKey, until: int) -> bool:
         """Take it that stored candles up to an open time are far from the provider's, however few they are.

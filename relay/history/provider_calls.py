@@ -13,10 +13,10 @@ from relay.core.errors import BadAnswer, ProviderError, ProviderUnavailable
 from relay.core.intervals import length_s, next_open
 from relay.core.model import Candle, StreamKey
 from relay.core.spans import Span, span_at
-from relay.history.answer_reach import AnswerMoments, reach_of, usable_rows
+from relay.history.answer_reach import AnswerMoments, AnswerReach, reach_of, usable_rows
 from relay.history.doubts import Doubts
 from relay.history.fair_queue import FairQueue, QueueTurn
-from relay.history.final_candles import FinalCandles, KnownCandles, News, OnDisagreement
+from relay.history.final_candles import FinalCandles, KnownCandles, News
 from relay.history.recent_answers import RecentAnswers
 from relay.history.requests import CandleSource, PageRequest, ProviderAnswer
 from relay.storage.store import Store
@@ -24,8 +24,11 @@ from relay.storage.store import Store
 MOST_AGAIN = 8
 """Calls for what is in doubt that one request may cause."""
 
-OnAnswer = Callable[[CandleSource, StreamKey, Candle], Awaitable[None]]
-"""Takes the first candle of an answer before the answer is used."""
+OnAnswer = Callable[[CandleSource, StreamKey, Candle], Awaitable[bool]]
+"""Takes the first candle of an answer before the answer is used; says whether it is odd, to be had a second time."""
+
+OnDisagreement = Callable[[str, StreamKey, int], Awaitable[bool]]
+"""Finds out whether a provider's symbol still names the instrument that is known up to an open time."""
 
 
 class ProviderCall(NamedTuple):
@@ -36,13 +39,25 @@ class ProviderCall(NamedTuple):
     turn: QueueTurn
 
 
+class _Came(NamedTuple):
+    # An answer, of which what was over at `proven` is final.
+    candles: Sequence[Candle]
+    times: Sequence[int]
+    reach: AnswerReach
+    asked_at: float
+    answered_at: float
+    proven: float
+    is_odd: bool
+
+
 class ProviderCalls:
     """Owns the calls under way. They go on when a request that waits is cancelled: others may wait for the same.
 
     `ended` counts those that are over, `dropped` candles that providers sent with values that make no sense. By
     provider, `compared` counts known candles that an answer spoke of again, and `differed` those that it gave other
-    values. `on_news` gets what is new in the past once it is on its way into the store; `on_disagreement` is asked, as
-    `FinalCandles` does, when an answer is so far off what is known that it may be about something else.
+    values. `on_news` gets what is new in the past once it is on its way into the store. `on_disagreement(provider, key,
+    until)` is asked when an answer is so far off what is known up to an open time that it may be about something else.
+    Unless the symbol names the same instrument as before nothing of it is taken, and else what a second answer says.
     """
 
     def __init__(self, store: Store, clock: Clock, on_answer: OnAnswer | None = None) -> None:
@@ -55,7 +70,7 @@ class ProviderCalls:
         self._under_way: dict[tuple[str, StreamKey], list[ProviderCall]] = {}
         self._turns: dict[str, FairQueue] = {}
         self.recent = RecentAnswers(store, clock)
-        self.finals = FinalCandles(store, self.doubts, lambda *what: self.on_disagreement(*what))
+        self.finals = FinalCandles(store, self.doubts)
         self.compared, self.differed = self.finals.compared, self.finals.differed
         self._is_closed = False
         self.ended = 0
@@ -176,10 +191,42 @@ class ProviderCalls:
     async def _ask(self, source: CandleSource, key: StreamKey, piece: PageRequest, turn: QueueTurn) -> ProviderAnswer:
         age = self._store.age(source.name, key.symbol)
         known = await self.finals.known(source, key, piece)
+        back = _candles_back(source, key, piece, known)
+        came = await self._answer(source, key, piece, turn, back)
+        if age != self._store.age(source.name, key.symbol):
+            known = KnownCandles([], {})
+        compared = self.finals.compare(source, key, known, came.candles, came.proven)
+        is_same = True
+        if compared.is_other:
+            is_same = await self.on_disagreement(source.name, key, compared.changed[-1].time)
+        if is_same and (compared.is_other or came.is_odd):
+            # It is not what the provider said in between.
+            came = await self._answer(source, key, piece, turn, back)
+            compared = self.finals.compare(source, key, known, came.candles, came.proven)
+        candles, times, reach = came.candles, came.times, came.reach
+        is_valid = age == self._store.age(source.name, key.symbol)
+        final = reach.final
+        if final.end > final.start and is_valid and is_same:
+            news = await self.finals.take(
+                source, key, final, known, compared, candles, times, came.proven, came.asked_at
+            )
+            if news is not None:
+                self.on_news(news)
+        rows = reach.rows(candles, times)
+        if reach.unsettled < reach.span.end and is_valid:
+            newer = tuple(candle for candle in rows if reach.unsettled <= candle.time)
+            span = Span(reach.unsettled, reach.span.end)
+            rest = ProviderAnswer(span, newer, reach.open_time, came.asked_at, came.answered_at)
+            self.recent.keep((source.name, key), age, rest)
+        return ProviderAnswer(reach.span, rows, reach.open_time, came.asked_at, came.answered_at)
+
+    async def _answer(
+        self, source: CandleSource, key: StreamKey, piece: PageRequest, turn: QueueTurn, back: int
+    ) -> _Came:
+        """Ask a provider, `back` candles before the piece too, and return what came once it may be used."""
         async with turn:
             clock, asked_at = source.clock, self._clock.monotonic()
             before, certain = clock.over(), clock.certain()
-            back = _candles_back(source, key, piece, known)
             first = piece.start if piece.start is None or not back else piece.start - back * length_s(key.interval)
             answered = await source.candles(key, first, piece.end, piece.limit + back)
             after, certain = clock.now(), min(certain, clock.certain())
@@ -191,26 +238,14 @@ class ProviderCalls:
         # An answer is as old as its question, and a clock that was ahead until this answer set it must close nothing.
         now = min(clock.at(asked_at) if clock.is_wall_behind else before, clock.over())
         times = [time for time in all_times if time >= (piece.start or 0)]
+        is_odd = False
         if self._on_answer is not None and piece.start is not None and candles:
-            await self._on_answer(source, key, candles[0])
+            is_odd = await self._on_answer(source, key, candles[0])
         is_full = max(len(times), len(all_times) - back) >= piece.limit and not piece.is_bounded
         if is_full and not times:
             raise BadAnswer(f"{source.info.title} sent only candles before the requested ones")
         reach = reach_of(source, key, piece, times, is_full, AnswerMoments(now, after, certain))
-        is_valid = age == self._store.age(source.name, key.symbol)
-        final = reach.final
-        if final.end > final.start and is_valid:
-            proven = min(now, certain)
-            news = await self.finals.take(source, key, final, known, candles, times, proven, asked_at)
-            if news is not None:
-                self.on_news(news)
-        rows = reach.rows(candles, times)
-        if reach.unsettled < reach.span.end and is_valid:
-            newer = tuple(candle for candle in rows if reach.unsettled <= candle.time)
-            span = Span(reach.unsettled, reach.span.end)
-            rest = ProviderAnswer(span, newer, reach.open_time, asked_at, answered_at)
-            self.recent.keep((source.name, key), age, rest)
-        return ProviderAnswer(reach.span, rows, reach.open_time, asked_at, answered_at)
+        return _Came(candles, times, reach, asked_at, answered_at, min(now, certain), is_odd)
 
 
 def _ignore(*_: object) -> None:

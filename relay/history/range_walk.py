@@ -6,7 +6,7 @@ Open times are not computed here: the provider's grid has holes and odd ends, so
 import math
 from collections.abc import Container, Iterable, Iterator, Sequence
 
-from relay.core.intervals import length_s, next_open
+from relay.core.intervals import length_s, next_open, open_time
 from relay.core.model import Candle, StreamKey, unreadable
 from relay.core.spans import FOREVER, Span, clip_spans, gaps_between, merge_spans, span_at
 from relay.history.doubts import Doubt, holes_beside
@@ -216,7 +216,8 @@ class RangeWalk:
         known = self.known()
         page_s = self._page * self._length
         for gap in _joined(gaps, page_s):
-            is_inside = known and known[0].start <= gap.start and gap.end <= known[-1].end
+            is_begun = self.is_forward or (known and known[0].start <= gap.start)
+            is_inside = is_begun and known and gap.end <= known[-1].end
             if not self._is_dense and not (is_inside and gap.end - gap.start <= page_s):
                 continue
             start, end = gap
@@ -298,16 +299,22 @@ def doubted_of(request: RangeWalk, times: Sequence[int], last_is_closed: bool, *
     `times` are the open times of all that was found; with `is_full` it is as much as was asked for.
     """
     # What is not over is missed by nobody.
-    over = int(request.source.clock.now()) - length_s(request.key.interval) + 1
+    high = min(request.high(), int(request.source.clock.now()) - length_s(request.key.interval) + 1)
+    follows = next_open(request.key.interval, times[-1]) if times else request.low
+    tail = () if _stands_still(request, times, follows) else request.doubted(times, follows, high)
     if not times:
-        return request.doubted(times, request.low, min(request.high(), over))
-    low = request.low if request.is_forward else times[0]
-    doubted = request.doubted(times, low, times[-1])
+        return tail
+    doubted = request.doubted(times, request.low if request.is_forward else times[0], times[-1])
     if not is_full:
         doubted = (*request.emptied(times), *doubted)
-    if not last_is_closed or (request.is_forward and is_full):
-        return doubted
-    follows = next_open(request.key.interval, times[-1])
-    if request.end is None and span_at(request.sure(), follows) is not None:
-        return doubted  # it stands still: what is too new to be sure of is no other matter
-    return (*doubted, *request.doubted(times, follows, min(request.high(), over)))
+    return doubted if not last_is_closed or (request.is_forward and is_full) else (*doubted, *tail)
+
+
+def _stands_still(request: RangeWalk, times: Sequence[int], follows: int) -> bool:
+    """Say whether a request reaches the present and it is sure that its first candle after `times` did not open.
+
+    What is too new to be sure of is no other matter then. Without any candle `follows` may lie between two open times.
+    """
+    interval, sure = request.key.interval, span_at(request.sure(), follows)
+    is_of_present = open_time(interval, int(request.source.clock.now())) < request.high()
+    return is_of_present and sure is not None and (bool(times) or sure.end - follows >= length_s(interval))

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from relay.core.intervals import next_open
-from relay.core.spans import Span, gaps_between, merge_spans
+from relay.core.spans import Span, clip_spans, gaps_between, merge_spans
 
 MOST = 100
 """Gaps kept for repair; the oldest are forgotten."""
@@ -86,13 +86,15 @@ class Gaps:
                     break
 
     def close(self, gap: SeriesGap, until: int, lost: Iterable[tuple[int, int]]) -> None:
-        """End a gap up to `until`; what is `lost` of it stays a gap, each from its open time to the next one."""
+        """End a gap up to `until`; what is `lost` of it, which may reach beyond both of its ends, stays a gap."""
         # An ordinary closing may have cut the gap shorter already.
         self.left = _cut(self.left, gap.start, until)
         # Behind the others, so that they do not wait for it.
-        self.left += [
-            SeriesGap(max(start, gap.start), min(end, until)) for start, end in lost if gap.start <= start < until
-        ]
+        self.left += [SeriesGap(*part) for part in clip_spans((Span(*one) for one in lost), gap.start, until)]
+
+    def put_off(self, gap: SeriesGap) -> None:
+        """Have the others come first: this one could not be asked for."""
+        self.left.sort(key=gap.__eq__)
 
     def forget(self, before: int) -> None:
         """Forget what opened before an open time: nobody will have it."""

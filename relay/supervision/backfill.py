@@ -233,6 +233,8 @@ class Backfill:
         if not past.is_complete and not past.unreadable:
             raise ProviderUnavailable("the answer was not complete")
         closed, forming = parted(past.candles, past.last_is_closed)
+        if forming is not None and missing.end is not None:
+            raise ProviderUnavailable("the last of these candles is not closed there yet")
         until = missing.end
         if len(past.candles) == PAGE:
             until = past.candles[-1].time + 1
@@ -307,16 +309,17 @@ class Backfill:
             past, closed, _, until = await self._fetch(stream.key, missing, must_be_new=False)
         except (ProviderError, StoreError) as error:
             log.debug("gaps of %s stay: %s", stream.key, error, extra=_about("gap_stays", stream))
+            series.gaps.put_off(first)
             return
-        if streams.get(stream.key) is not supervised or self._may_lag(
-            series.market, stream.key, missing, closed, asked_at
-        ):
+        if streams.get(stream.key) is not supervised:
             return
         lost = (*past.unreadable, *past.doubted)
         for gap in gaps:
-            if until is not None and gap.start >= until:
+            inside = [candle for candle in closed if gap.start <= candle.time < gap.end]
+            may_lag = self._may_lag(series.market, stream.key, Missing(*gap), inside, asked_at)
+            if may_lag or (until is not None and gap.start >= until):
                 break
-            self._tell(supervised, series.repair(gap, closed, until, lost), "")
+            self._tell(supervised, series.repair(gap, inside, until, lost), "")
             if gap not in series.gaps.left:
                 supervised.note(f"repaired gap {gap.start} to {gap.end}")
 

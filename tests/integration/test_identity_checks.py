@@ -646,6 +646,29 @@ async def test_few_candles_beside_those_asked_for_show_another_coin(checked: Che
     await history.close()
 
 
+async def test_one_answer_that_does_not_fit_is_not_stored_unless_the_next_one_is_like_it(
+    checked: Checked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    venue, far = Venue(80.0, 0), [0]
+    answer = venue.candles
+
+    async def answer_of_another(key: StreamKey, start: int | None, end: int, limit: int) -> Sequence[Candle]:
+        rows = await answer(key, start, end, limit)
+        if start != far[0]:
+            return rows
+        far[0] = 0
+        return [flat(row.time, 5.0) for row in rows]
+
+    monkeypatch.setattr(venue, "candles", answer_of_another)
+    history = HistoryService(checked.store, Clock(wall=lambda: NOW), checked.identity_checks)
+    far[0] = start = KEPT + 7200
+    past = await history.candles(HistoryRequest(venue, KEY, start, start + 3599, 500))
+    assert {candle.close for candle in past.candles} == {80.0}
+    assert {candle.close for candle in await checked.store.read("venue", KEY, 0, 1 << 40)} == {80.0}
+    assert venue.asked == 3
+    await history.close()
+
+
 async def test_few_differences_of_the_same_instrument_are_revisions(checked: Checked) -> None:
     venue = Venue(80.0, 0)
     await checked.identity_checks.start([venue])

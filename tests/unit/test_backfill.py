@@ -1,12 +1,14 @@
 """What was missed is fetched before live updates go on, told as a gap if it cannot be, and repaired later."""
 
 import asyncio
+from collections.abc import Container, Sequence
 from pathlib import Path
 
 import pytest
 
-from relay import ProviderUnavailable, RateLimited, UnknownSymbol
+from relay import Candle, ProviderUnavailable, RateLimited, StreamKey, UnknownSymbol
 from relay.core.model import unreadable
+from relay.history.doubts import EMPTY_PAUSES_S
 from relay.streams.gaps import SeriesGap
 from relay.supervision.stream_state import SupervisedStream
 from relay.supervision.timing import FEED_TIMING, FeedTiming
@@ -181,27 +183,86 @@ async def test_a_gap_is_repaired_once_history_answers(tmp_path: Path) -> None:
         assert told(rig) == [(0, True), (1, True), (2, True)]
 
 
-async def test_all_gaps_that_one_call_can_hold_are_repaired_by_one_question(tmp_path: Path) -> None:
+async def gaps_at(rig: Rig, plugin: Remembering, missing: Container[int], minutes: int) -> SupervisedStream:
+    """Carry a stream that told its minutes, but those that are missing, while history failed; it answers now."""
+    plugin.failure = ProviderUnavailable("down")
+    supervised = live(rig)
+    rig.hands.now = MINUTE + 60 * minutes
+    for number in (number for number in range(minutes) if number not in missing):
+        rig.hub.publish(supervised.stream, update(A, number, is_closed=True))
+        if supervised.stream.series.is_catching_up:
+            rig.backfill.start(supervised)
+            await eventually(lambda: supervised.stream.status == "connected")
+    plugin.failure, plugin.known = None, [candle(number) for number in range(minutes)]
+    plugin.asked = 0
+    rig.closed.clear()
+    return supervised
+
+
+async def repair(rig: Rig, supervised: SupervisedStream, number: int) -> None:
+    """Have the gaps of `A` looked at once more; `number` counts the times."""
+    rig.backfill.repair({A: supervised}, rig.hands.now + number * FEED_TIMING.repair_every_s)
+    await asyncio.gather(task_of("repair scripted"))
+
+
+@pytest.mark.parametrize("is_stored", [False, True])
+async def test_all_gaps_that_one_call_can_hold_are_repaired_by_one_question(tmp_path: Path, is_stored: bool) -> None:
     plugin = Remembering(candles_per_call=40)
     async with rig_of(plugin, tmp_path, IMPATIENT) as rig:
-        supervised = live(rig)
-        plugin.failure = ProviderUnavailable("down")
-        rig.hands.now = MINUTE + 60 * 100
-        for number in (number for number in range(100) if number % 3 != 2):
-            rig.hub.publish(supervised.stream, update(A, number, is_closed=True))
-            if supervised.stream.series.is_catching_up:
-                rig.backfill.start(supervised)
-                await eventually(lambda: supervised.stream.status == "connected")
+        supervised = await gaps_at(rig, plugin, range(2, 100, 3), 100)
         assert len(supervised.stream.series.gaps.left) == 33
-        plugin.failure, plugin.known = None, [candle(number) for number in range(100)]
-        plugin.asked = 0
-        rig.closed.clear()
+        for time, one in supervised.stream.series.closed.items() if is_stored else ():
+            rig.history.keep("scripted", A, one, supervised.stream.series.closed_before(time))
+        rig.hands.now += 60.0
         for number in (1, 2, 3):
-            rig.backfill.repair({A: supervised}, rig.hands.now + number * FEED_TIMING.repair_every_s)
-            await asyncio.gather(task_of("repair scripted"))
+            await repair(rig, supervised, number)
             assert plugin.asked == number
         assert told(rig) == [(number, True) for number in range(2, 99, 3)]
         assert supervised.stream.series.gaps.left == []
+
+
+async def test_gaps_of_which_nothing_is_there_yet_all_stay(tmp_path: Path) -> None:
+    plugin = Remembering()
+    async with rig_of(plugin, tmp_path, IMPATIENT) as rig:
+        supervised = await gaps_at(rig, plugin, (2, 3, 6, 7), 12)
+        left, candles, plugin.known = supervised.stream.series.gaps.left, plugin.known, []
+        await repair(rig, supervised, 1)
+        assert supervised.stream.series.gaps.left == left
+        plugin.known = candles
+        rig.hands.now += EMPTY_PAUSES_S[0]
+        await repair(rig, supervised, 2)
+        assert told(rig) == [(2, True), (3, True), (6, True), (7, True)]
+
+
+async def test_a_gap_that_may_only_be_late_holds_up_no_older_one(tmp_path: Path) -> None:
+    plugin = Remembering(close_grace_s=5.0)
+    async with rig_of(plugin, tmp_path, IMPATIENT) as rig:
+        supervised = await gaps_at(rig, plugin, (2, 3, 6, 7), 9)
+        rig.hands.now = MINUTE + 60.0 * 8 + 1.0
+        plugin.known = [candle(number) for number in range(7)]
+        await repair(rig, supervised, 1)
+        assert told(rig) == [(2, True), (3, True)]
+        assert [gap.start for gap in supervised.stream.series.gaps.left] == [MINUTE + 360]
+
+
+async def test_a_gap_that_cannot_be_asked_for_holds_up_no_other_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plugin = Remembering()
+    async with rig_of(plugin, tmp_path, IMPATIENT) as rig:
+        supervised = await gaps_at(rig, plugin, (2, 6), 12)
+        answer = rig.provider.candles
+
+        async def refuse_old(key: StreamKey, start: int | None, end: int, limit: int) -> Sequence[Candle]:
+            if (start or 0) < MINUTE + 180:
+                raise ProviderUnavailable("that is too long ago")
+            return await answer(key, start, end, limit)
+
+        monkeypatch.setattr(rig.provider, "candles", refuse_old)
+        for number in (1, 2):
+            await repair(rig, supervised, number)
+        assert told(rig) == [(6, True)]
+        assert [gap.start for gap in supervised.stream.series.gaps.left] == [MINUTE + 120]
 
 
 async def test_a_repair_that_fails_is_tried_again_after_a_while(tmp_path: Path) -> None:
@@ -249,6 +310,38 @@ async def test_live_updates_wait_for_a_budget_that_is_used_up(tmp_path: Path) ->
         rig.hands.now += 21.0
         await eventually(lambda: supervised.stream.status == "connected")
         assert told(rig) == [(0, False), (1, False), (2, False)]
+        assert supervised.stream.gap_count == 0
+
+
+async def test_a_candle_that_is_open_in_an_answer_about_the_past_is_not_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plugin = Remembering()
+    async with rig_of(plugin, tmp_path) as rig:
+        supervised = live(rig)
+        clock, answer, behind_s = rig.provider.clock, rig.provider.candles, [600.0]
+
+        async def answer_of_a_copy(key: StreamKey, start: int | None, end: int, limit: int) -> Sequence[Candle]:
+            rows = await answer(key, start, end, limit)
+            clock.observe(rig.hands.now - behind_s[0])
+            return rows
+
+        monkeypatch.setattr(rig.provider, "candles", answer_of_a_copy)
+        clock.observe(rig.hands.now, "A")
+        rig.hands.now = MINUTE + 330.0
+        for number in (3, 4, 5):
+            rig.hub.publish(supervised.stream, update(A, number))
+        plugin.known = [candle(number) for number in range(6)]
+        rig.backfill.start(supervised)
+        await eventually(lambda: "not closed there yet" in supervised.stream.message)
+        behind_s[0] = 0.0
+
+        def is_live_soon() -> bool:
+            rig.hands.now += 0.02
+            return supervised.stream.status == "connected"
+
+        await eventually(is_live_soon)
+        assert told(rig) == [(number, False) for number in range(5)]
         assert supervised.stream.gap_count == 0
 
 

@@ -325,3 +325,24 @@ def test_a_symbol_and_a_machine_that_are_ahead_together_are_overruled_by_two_sym
         clock.observe(machine.wall, "WRONG")
         clock.observe(machine.wall - 7200, "ONE")
         assert (clock.now(), clock.set_backs) == (machine.wall - 7200, 1)
+
+
+@pytest.mark.parametrize("behind_s", [60.0, 600.0, 86_400.0])
+def test_the_date_of_a_copy_leaves_no_candle_open_that_two_symbols_and_this_machine_call_over(
+    machine: Machine, behind_s: float
+) -> None:
+    clock = ProviderClock(machine.clock)
+    for _ in range(100):
+        for source in ("ONE", "OTHER", None):
+            clock.observe(machine.wall - behind_s * (source is None), source)
+        assert clock.now() == clock.over() == clock.certain() == machine.wall
+        machine.sleep(1)
+
+
+def test_the_date_of_a_copy_is_not_believed_against_a_candle_that_had_opened(machine: Machine) -> None:
+    clock = ProviderClock(machine.clock)
+    clock.observe(NOON, "ONE")
+    clock.observe(NOON - 600)
+    assert (clock.over(), clock.certain()) == (NOON - 600, NOON - 600)
+    clock.see(NOON - 30)
+    assert (clock.over(), clock.certain()) == (NOON - 30, NOON)

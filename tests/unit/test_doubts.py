@@ -148,11 +148,28 @@ def test_an_answer_about_a_part_changes_that_part() -> None:
     ]
 
 
-def test_emptiness_that_grows_while_a_market_is_closed_stays_one_doubt() -> None:
+def test_emptiness_that_grows_stays_few_doubts_of_which_each_is_due_in_time() -> None:
     doubts = Doubts()
     for number in range(1000):
-        doubts.weigh(STREAM, span(number, number + 1), [], (), 10.0 * number)
-    assert doubts.of(STREAM) == (Doubt(span(0, 1000), False, 1, 9990.0 + 30.0),)
+        now = 10.0 * number
+        doubts.weigh(STREAM, span(number, number + 1), [], (), now)
+        assert len(doubts.of(STREAM)) <= 5
+        (due,) = doubts.due(STREAM, 0, FOREVER, now) or (None,)
+        assert due is None or due.span.start == 0
+        assert number < 5 or (due is not None and due.span.end >= 60 * (number - 5))
+
+
+def test_emptiness_that_grows_is_believed_as_it_grows() -> None:
+    doubts, believed = Doubts(), 0
+    for number in range(6 * 60):
+        now = 60.0 * number
+        for due in doubts.due(STREAM, 0, FOREVER, now):
+            for known in doubts.weigh(STREAM, due.span, [], (), now):
+                assert known.start == believed
+                believed = known.end
+        doubts.weigh(STREAM, span(number, number + 1), [], (), now)
+        assert len(doubts.of(STREAM)) <= 15
+        assert believed >= now - 1.3 * sum(EMPTY_PAUSES_S)
 
 
 def test_what_cannot_be_asked_for_waits_as_long_again() -> None:

@@ -370,7 +370,8 @@ async def test_a_change_that_two_answers_show_at_once_is_told_once(bench: Bench)
     known = await finals_of.known(bench.provider, KEY, PageRequest(minute(10), minute(20), 10, None, False))
     changed = final(minute(14))._replace(close=2.5)
     span, times = Span(minute(20), minute(20)), [minute(14)]
-    takes = [finals_of.take(bench.provider, KEY, span, known, [changed], times, now, now) for _ in range(2)]
+    compared = finals_of.compare(bench.provider, KEY, known, [changed], now)
+    takes = [finals_of.take(bench.provider, KEY, span, known, compared, [changed], times, now, now) for _ in range(2)]
     told = [news.changed for news in await asyncio.gather(*takes) if news is not None]
     assert told == [[changed]]
 
@@ -1075,6 +1076,29 @@ async def test_what_an_answer_lacks_at_its_end_is_doubted_where_each_interval_ha
     assert await doubted() == ()
 
 
+@pytest.mark.parametrize("count", [0, 600])
+async def test_an_instrument_that_stands_still_lacks_nothing_however_often_and_how_it_is_asked_for(
+    bench: Bench, count: int
+) -> None:
+    provider, began_at = bench.provider, bench.provider.now
+    provider.info = provider.info._replace(has_every_candle=True)
+    provider.times = provider.times[:count]
+
+    async def doubted(start: int | None, end: int | None) -> bool:
+        return bool((await bench.history.text(HistoryRequest(provider, KEY, start, end, 5))).doubted)
+
+    while provider.now < began_at + 7200:
+        present = [(None, None), (None, int(provider.now)), (minute(600), None), (minute(600), int(provider.now))]
+        found = [await doubted(start, end) for start, end in present]
+        if provider.now >= began_at + 3600:
+            assert not any(found)
+        elif began_at + 60 <= provider.now < began_at + 1800:
+            assert all(found)
+        provider.now += 61
+    # What was asked for up to an open time is another matter.
+    assert await doubted(None, minute(700))
+
+
 async def test_whoever_takes_no_older_answer_asks_for_what_one_left_out(bench: Bench) -> None:
     bench.provider.left_out = {minute(14)}
     await bench.ask(start=minute(10), end=minute(19))
@@ -1337,6 +1361,37 @@ async def test_candles_that_are_far_from_few_stored_ones_are_taken_if_they_are_t
     assert [one.changed for one in news] == ([[*finals(17, 18, 19)]] if is_same else [])
     stored = await bench.store.read("fake", KEY, minute(17), minute(30))
     assert stored == ([*finals(*range(17, 30))] if is_same else other)
+
+
+@pytest.mark.parametrize("answers", [1, 2])
+async def test_an_answer_that_is_far_from_what_is_known_is_used_if_the_next_one_says_the_same(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, answers: int
+) -> None:
+    news, far = back(bench), {"left": 0}
+    answer = bench.provider.candles
+
+    async def answer_of_another(key: StreamKey, start: int | None, end: int, limit: int) -> Sequence[Candle]:
+        rows = await answer(key, start, end, limit)
+        far["left"] -= 1
+        return rows if far["left"] < 0 else [row._replace(open=80.0, high=82.0, low=79.0, close=81.0) for row in rows]
+
+    async def find_out(*_: object) -> bool:
+        return True
+
+    monkeypatch.setattr(bench.provider, "candles", answer_of_another)
+    bench.history.calls.on_disagreement = find_out
+    await bench.ask(start=minute(10), end=minute(20) - 1)
+    bench.provider.calls.clear()
+    far["left"] = answers
+    past = await bench.ask(start=minute(20), end=minute(29))
+    assert bench.provider.calls == 2 * [(minute(17), minute(29) + 1, 503)]
+    stored = await bench.store.read("fake", KEY, minute(10), minute(30))
+    if answers == 1:
+        assert (past.candles, stored, news) == (finals(*range(20, 30)), [*finals(*range(10, 30))], [])
+    else:
+        assert [one.close for one in past.candles] == 10 * [81.0]
+        assert [one.close == 81.0 for one in stored] == 7 * [False] + 13 * [True]
+        assert [[candle.time for candle in one.changed] for one in news] == [[minute(n) for n in (17, 18, 19)]]
 
 
 async def test_a_candle_that_was_believed_not_to_exist_is_found(bench: Bench) -> None:
