@@ -13,6 +13,8 @@ from relay.core.outward_proxies import OutwardProxies, OutwardProxy
 from relay.network.connector import TooLarge
 
 _WANTS_LOGIN = 407
+# By this one some say that a password is wrong (tinyproxy), as sites do; in a tunnel no site can answer.
+_UNAUTHORIZED = 401
 
 
 class ProxyFailed(aiohttp.ClientConnectionError):
@@ -28,7 +30,7 @@ class OutwardConnector(aiohttp.TCPConnector):
 
     def proxy_of(self, url: URL) -> OutwardProxy | None:
         """Return the proxy that leads to an address, None where none does."""
-        return self.proxies.of(url.scheme, url.host or "", url.port or 0)
+        return self.proxies.of(url.scheme, url.raw_host or "", url.port or 0)
 
     async def connect(self, req: aiohttp.ClientRequest, traces: Any, timeout: aiohttp.ClientTimeout) -> Any:
         """Return a connection for a request. Raises `ProxyFailed` when it should go through a proxy and cannot.
@@ -107,7 +109,7 @@ def _told(error: BaseException, proxy: OutwardProxy) -> str:
 
 
 def _told_of(status: int, proxy: OutwardProxy) -> str:
-    if status != _WANTS_LOGIN:
+    if status not in (_WANTS_LOGIN, _UNAUTHORIZED):
         return f"the proxy {proxy} refused to connect (HTTP {status})"
     asks = "refused the user and the password" if proxy.authorization else "wants a user and a password"
     return f"the proxy {proxy} {asks} (HTTP {status})"
