@@ -41,6 +41,14 @@ def test_a_token_in_quotation_marks_is_refused_and_not_repeated(written: str) ->
         parse_tokens('"one,two"')
 
 
+@pytest.mark.parametrize("written", ["alice=opensesame", "first,bob = opensesame", "alice=sha256:00"])
+def test_a_name_in_a_list_is_refused_and_no_part_of_the_token(written: str) -> None:
+    with pytest.raises(ValueError, match=r"^contains NAME=TOKEN; names are possible only in the table") as caught:
+        parse_tokens(written)
+    assert "opensesame" not in str(caught.value)
+    assert name_of(parse_tokens("b3BlbnNlc2FtZQ=="), "b3BlbnNlc2FtZQ==") == "token 1"
+
+
 def test_short_tokens_are_known_as_such_and_hashed_ones_never() -> None:
     tokens = parse_tokens({"alice": "x" * 15, "bob": "x" * 16, "carol": hashed(Secret("short"))})
     assert [(token.name, token.is_short) for token in tokens] == [("alice", True), ("bob", False), ("carol", False)]
