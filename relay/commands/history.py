@@ -27,7 +27,7 @@ from relay.commands.download import MOST_BACKWARDS, metered, pages
 from relay.commands.formatting import change, fixed, moment, places, printable, volume
 from relay.commands.run_client import INTERRUPTED, call, relay_options, shows_table
 from relay.core.errors import RequestError
-from relay.protocol.fields import Moment, parse_date
+from relay.protocol.fields import Moment, parse_date, shown
 
 _TIME = Moment()
 
@@ -37,11 +37,15 @@ def _moment(context: click.Context, option: click.Parameter, value: str | None) 
         return None
     text = value.strip()
     moment = parse_date(text)
+    if moment is None and not text.isdecimal():
+        raise click.BadParameter(
+            f"{shown(text)} is not a time; write a date such as 2025-11-24 or 2025-11-24T16:00 (UTC), or Unix seconds"
+        )
     try:
         return _TIME.of_text("", text) if moment is None else _TIME.of_json("", moment)
     except RequestError as fault:
         # The message begins with the name of a field, which is none here.
-        raise click.BadParameter(f"{fault.message.strip()}; or write a date: 2025-11-24, 2025-11-24T16:00") from None
+        raise click.BadParameter(fault.message.strip()) from None
 
 
 @click.command("history")

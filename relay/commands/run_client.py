@@ -130,8 +130,9 @@ def _terminations() -> Iterator[list[int]]:
 
 
 def in_words_of_the_command(text: str) -> str:
-    """Return what a relay says, printable, and with commands in the place of its routes."""
-    return printable(text).replace(WHERE_SYMBOLS_ARE, "relay symbols lists all")
+    """Return what a relay says, printable, and with commands and options in the place of its routes and parameters."""
+    said = printable(text).replace(WHERE_SYMBOLS_ARE, "relay symbols lists all")
+    return said.replace("start_time ", "--start ").replace("end_time ", "--end ")
 
 
 def _explained(fault: ClientError) -> str:
