@@ -37,6 +37,9 @@ export class Live {
   text = "";
   failure = null; // why the relay refused the stream
   refusals = 0; // in a row
+  lacksRoom = false; // the last refusal was for too many streams
+  /** @type {ReturnType<typeof setTimeout> | undefined} */
+  askTimer;
   trouble = null; // why older candles could not be had
   lagMs = null;
   heardAt = null;
@@ -129,6 +132,8 @@ export class Feed extends EventTarget {
     if (live.listeners.size) return this.#adapt(live);
     this.#lives.delete(live.name);
     this.#client.unsubscribe(live.name);
+    // What is followed in its place comes first.
+    for (const other of this.#lives.values()) if (other.lacksRoom) this.#askAgain(other, 0);
   }
 
   /** Ask the relay for what suffices for those who follow a stream now. */
@@ -333,7 +338,7 @@ export class Feed extends EventTarget {
       known.asked = { ...live.asked, bars: known.asked.bars };
       return this.#adapt(known);
     }
-    live.refusals = 0;
+    Object.assign(live, { refusals: 0, lacksRoom: false });
     this.#onState(live, "connected", "");
   }
 
@@ -406,7 +411,13 @@ export class Feed extends EventTarget {
     const [leastMs, mostMs] = this.#askAgainMs;
     const waitMs = Math.max(retryAfterMs ?? 0, Math.min(mostMs, leastMs * 2 ** live.refusals));
     live.refusals += 1;
-    setTimeout(() => {
+    live.lacksRoom = code === NO_ROOM;
+    this.#askAgain(live, waitMs);
+  }
+
+  #askAgain(live, waitMs) {
+    clearTimeout(live.askTimer);
+    live.askTimer = setTimeout(() => {
       if (this.#lives.get(live.name) === live) this.#subscribe(live);
     }, waitMs);
   }

@@ -247,6 +247,9 @@ async def test_charts_have_their_streams_before_the_list_where_a_client_may_have
         await expect(rows(page).nth(number)).to_have_attribute("data-state", state)
     why = re.compile("Error: this connection has 5 streams, the maximum")
     await expect(rows(page).last.locator(".board-row")).to_have_attribute("title", why)
+    await page.keyboard.press("1")
+    for number in range(4):
+        await expect(rows(page).nth(number)).to_have_attribute("data-state", "connected")
 
 
 async def test_what_is_not_live_is_dimmed_and_says_why(relay: Running, open_page: OpenPage, watch: Watch) -> None:
