@@ -45,7 +45,7 @@ class OutwardConnector(aiohttp.TCPConnector):
             async with asyncio.timeout(self.proxies.way_s):
                 return await super().connect(req, traces, timeout)
         except (aiohttp.ClientError, OSError) as error:
-            failure = ProxyFailed(_told(error, proxy))
+            failure = ProxyFailed(_told(error, proxy, f"{req.url.host}:{req.url.port}"))
         # Raised out here: the original error holds the headers, and the password with them.
         raise failure
 
@@ -66,7 +66,7 @@ def refuses_login(session: aiohttp.ClientSession, answer: aiohttp.ClientResponse
     if answer.status != _WANTS_LOGIN or answer.url.scheme not in ("http", "ws"):
         return None
     proxy = _proxy_to(session, answer.url)
-    return None if proxy is None else ProxyFailed(_told_of(answer.status, proxy))
+    return None if proxy is None else ProxyFailed(_login_told(answer.status, proxy))
 
 
 def way_to(session: aiohttp.ClientSession, url: str | URL) -> str:
@@ -83,10 +83,13 @@ def _proxy_to(session: aiohttp.ClientSession, url: str | URL) -> OutwardProxy | 
     return None
 
 
-def _told(error: BaseException, proxy: OutwardProxy) -> str:
+def _told(error: BaseException, proxy: OutwardProxy, target: str) -> str:
     match error:
+        case aiohttp.ClientHttpProxyError(status=status) if status not in (_WANTS_LOGIN, _UNAUTHORIZED):
+            # Many allow no port but 443.
+            return f"the proxy {proxy} refused to connect to {target} (HTTP {status})"
         case aiohttp.ClientHttpProxyError():
-            return _told_of(error.status, proxy)
+            return _login_told(error.status, proxy)
         case aiohttp.ClientResponseError():
             return f"the proxy {proxy} sent an answer that is not valid HTTP"
         case TimeoutError():
@@ -108,9 +111,7 @@ def _told(error: BaseException, proxy: OutwardProxy) -> str:
     return f"the proxy {proxy} did not open a connection"
 
 
-def _told_of(status: int, proxy: OutwardProxy) -> str:
-    if status not in (_WANTS_LOGIN, _UNAUTHORIZED):
-        return f"the proxy {proxy} refused to connect (HTTP {status})"
+def _login_told(status: int, proxy: OutwardProxy) -> str:
     asks = "refused the user and the password" if proxy.authorization else "wants a user and a password"
     return f"the proxy {proxy} {asks} (HTTP {status})"
 

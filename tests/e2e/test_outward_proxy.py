@@ -179,7 +179,7 @@ async def test_what_comes_through_has_the_same_bounds(session: Any, proxy: Conne
 # -- proxies that are no use ------------------------------------------------------------------------
 
 IN_TUNNEL = {
-    "refused": "the proxy {} refused to connect (HTTP 403)",
+    "refused": "the proxy {} refused to connect to {} (HTTP 403)",
     "login": "the proxy {} refused the user and the password (HTTP 407)",
     "unauthorized": "the proxy {} refused the user and the password (HTTP 401)",
     "mute": "the proxy {} did not open a connection in time",
@@ -199,7 +199,7 @@ async def test_a_proxy_that_opens_no_tunnel_is_named(
 ) -> None:
     proxy.manner = manner
     codec = PlainCodec(f"{venue.ws_url}/?key={HUSH}")
-    said = IN_TUNNEL[manner].format(proxy.url)
+    said = IN_TUNNEL[manner].format(proxy.url, f"{VENUE}:{venue.port}")
     with pytest.raises(ProviderUnavailable) as caught:
         await ask_rest(session, Hosts([venue.url]), f"/?key={HUSH}")
     assert str(caught.value) == f"cannot connect: {said}"
@@ -500,9 +500,8 @@ async def test_commands_go_by_the_environment_and_the_library_when_told(
         assert (code, len(proxy.asked)) == (1, 2)
         proxy.manner = "refused"
         code, said = await run(tmp_path, "status", "--url", url, **variables)
-        assert (code, said) == (
-            1, f"Error: no relay reached at {url}: the proxy {proxy.url} refused to connect (HTTP 403)\n",
-        )  # fmt: skip
+        why = f"the proxy {proxy.url} refused to connect to {VENUE}:{port} (HTTP 403)"
+        assert (code, said) == (1, f"Error: no relay reached at {url}: {why}\n")
 
     monkeypatch.setenv("https_proxy", proxy.url)
     async with RelayClient(f"https://{VENUE}") as client:
