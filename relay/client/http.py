@@ -106,7 +106,7 @@ class Http:
     ) -> None:
         self._url = url
         self._proxies = proxies
-        proxy = None if session is not None else proxies.of(url.scheme, url.host or "", url.port or 0)
+        proxy = None if session is not None else proxies.of(url.scheme, url.raw_host or "", url.port or 0)
         way = "" if proxy is None else f" through the proxy {proxy}"
         self._where = f"{url}{way}"
         self._translated = Translated(str(url), way)

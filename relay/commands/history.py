@@ -33,7 +33,7 @@ from relay.commands.narrow_table import narrowed
 from relay.commands.run_client import INTERRUPTED, TERMINATED, call, relay_options, shows_table
 from relay.core.errors import RequestError
 from relay.core.intervals import INTERVALS
-from relay.protocol.fields import Moment, parse_date
+from relay.protocol.fields import Moment, parse_date, shown
 
 
 class _Time(Moment):
@@ -54,6 +54,10 @@ def _moment(context: click.Context, option: click.Parameter, value: str | None) 
         date = "-".join([found[1], found[2] or "01", found[3] or "01"])
         raise click.BadParameter(f"{text} would be a second of 1970; did you mean {date}?")
     moment = parse_date(text)
+    if moment is None and not text.isdecimal():
+        raise click.BadParameter(
+            f"{shown(text)} is not a time; write a date such as 2025-11-24 or 2025-11-24T16:00 (UTC), or Unix seconds"
+        )
     try:
         return _TIME.of_text("", text) if moment is None else _TIME.of_json("", moment)
     except RequestError as fault:
@@ -76,12 +80,12 @@ def _moment(context: click.Context, option: click.Parameter, value: str | None) 
 )
 @click.option(
     "--csv",
-    "form",
-    flag_value="csv",
+    "is_csv",
+    is_flag=True,
     help="Print CSV with a header, as format=csv over HTTP: closed candles only, time in Unix seconds.",
 )
-@click.option("--json", "form", flag_value="json", help="Print the answer of the relay, one JSON object.")
-@click.option("--ndjson", "form", flag_value="ndjson", help="Print one JSON object per candle, one per line.")
+@click.option("--json", "is_json", is_flag=True, help="Print the answer of the relay, one JSON object.")
+@click.option("--ndjson", "is_ndjson", is_flag=True, help="Print one JSON object per candle, one per line.")
 @click.option("--output", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Write to this file.")
 @click.option(
     "--resume",
@@ -96,7 +100,9 @@ def command(
     start: int | None,
     end: int | None,
     limit: int | None,
-    form: str | None,
+    is_csv: bool,
+    is_json: bool,
+    is_ndjson: bool,
     output: Path | None,
     resume: bool,
     force: bool,
@@ -116,6 +122,10 @@ def command(
       relay history BTCUSDT 1m --start 2024-01-01 --csv --output btc.csv
       relay history BTCUSDT 1m --start 2024-01-01 --csv --output btc.csv --resume
     """
+    forms = [name for name, is_given in (("csv", is_csv), ("json", is_json), ("ndjson", is_ndjson)) if is_given]
+    if len(forms) > 1:
+        raise click.UsageError(f"{' and '.join(f'--{name}' for name in forms)} exclude each other")
+    form = forms[0] if forms else None
     if start is not None and end is not None and start > end:
         raise click.UsageError("--start is later than --end")
     if start is None and limit is not None and limit > MOST_BACKWARDS:

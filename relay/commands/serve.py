@@ -46,7 +46,7 @@ def command(
     plugins: tuple[str, ...],
     **flags: Any,
 ) -> None:
-    """Serve clients until SIGINT or SIGTERM. SIGHUP reads tokens, certificates, origins, limits and the
+    """Serve clients until SIGINT or SIGTERM. SIGHUP reads tokens, certificates, origins, proxies, limits and the
     settings of providers again.
 
     Settings come from flags, then RELAY_… variables, then the configuration file. Tokens, keys and the proxy, which

@@ -28,8 +28,10 @@ class Period(NamedTuple):
 
 def text(value: Any) -> str:
     """Take a text that is not empty."""
-    if not isinstance(value, str) or not value:
+    if not isinstance(value, str):
         raise ValueError("is not a text")
+    if not value:
+        raise ValueError("is empty")
     return value
 
 
@@ -89,12 +91,15 @@ def one_of(*choices: str) -> Callable[[Any], str]:
     return parse
 
 
+_SWITCHES = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
+
+
 def switch(value: Any) -> bool:
-    """Take true or false."""
+    """Take true or false, or a text that means one of them in most environments."""
     if isinstance(value, str):
-        value = {"true": True, "false": False}.get(value.lower())
+        value = _SWITCHES.get(value.strip().lower())
     if not isinstance(value, bool):
-        raise ValueError("is neither true nor false")
+        raise ValueError("is neither true nor false; write one of them, in a variable also yes, no, on, off, 1 or 0")
     return value
 
 

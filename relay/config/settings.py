@@ -94,8 +94,8 @@ class Config:
     tokens: Tokens = _setting(  # noqa: RUF009 - it makes a field, and Tokens never change
         parse_tokens,
         Tokens(),
-        "Tokens that clients need, each with a name; without tokens the relay listens on a loopback address only, "
-        "unless --insecure is given.",
+        "Tokens that clients need; the table [tokens] of a file gives each a name. Without tokens the relay listens on "
+        "a loopback address only, unless --insecure is given.",
         form="TOKEN,…",
         automatic="none: open",
         is_reloaded=True,

@@ -20,6 +20,8 @@ SHORT = 16
 """Tokens of fewer characters can be guessed by who may try often. Our own choice."""
 _DIGEST = re.compile(r"[0-9a-fA-F]{64}")
 _NAME = re.compile(r"[\w.@-]{1,40}")
+_NAMED = re.compile(r"[\w.@-]{1,40}\s*=(?!=*$)")
+"""A token in Base64 has such signs at its end only."""
 
 
 class Token(NamedTuple):
@@ -99,6 +101,8 @@ def parse_tokens(value: Any) -> Tokens:
         value = [part for part in (part.strip() for part in re.split(r"[,\r\n]", value)) if part]
         if not value:
             raise ValueError("contains no token; relay token creates one")
+        if any(map(_NAMED.match, value)):
+            raise ValueError("contains NAME=TOKEN; names are possible only in the table [tokens] of a file")
     if isinstance(value, Mapping):
         named = [(str(name), written) for name, written in value.items()]
         if not all(_NAME.fullmatch(name) for name, _ in named):

@@ -66,7 +66,8 @@ def parse_proxy(text: str) -> OutwardProxy:
     # A password that is not escaped may hold an @ or a slash.
     login, _, authority = rest.removesuffix("/").rpartition("@")
     host = parse_host(authority)
-    if scheme != "http" or host is None:
+    # A word alone, such as "none" or a password, is none; and programs do not agree on a port for a name alone.
+    if scheme != "http" or host is None or host.port == 0 or (host.port is None and not separator):
         raise ValueError(f"is not the address of a proxy such as {EXAMPLE}")
     user, colon, password = login.partition(":")
     known = "" if not login else f"{_unescaped(user)}{colon or ':'}{_unescaped(password)}"
@@ -140,11 +141,14 @@ class OutwardProxies:
 
 
 def is_this_machine(host: str) -> bool:
-    """Say whether a host is the machine itself, by its name or address."""
-    if host == "localhost" or host.endswith(".localhost"):
-        return True
+    """Say whether a host is the machine itself: `localhost`, a loopback address, or all addresses that there are."""
     found = _host_of(host)
-    return found is not None and found.address is not None and found.address.is_loopback
+    if found is None:
+        return False
+    if found.address is None:
+        return found.name == "localhost" or found.name.endswith(".localhost")
+    address = getattr(found.address, "ipv4_mapped", None) or found.address
+    return address.is_loopback or address.is_unspecified
 
 
 def _host_of(text: str) -> Host | None:

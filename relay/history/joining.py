@@ -150,6 +150,8 @@ class Joining:
         self._attachment = client.hub.attach(stream)
         self._confirmed_at: float | None = None
         self._waited_s = 0.0
+        # One past at a time of each provider: they are large, and a provider that hangs holds up no other.
+        self._turn = client.turns.setdefault(stream.provider, asyncio.Lock())
         client.waiting[stream.provider, stream.key] = self
 
     async def run(self) -> None:
@@ -158,20 +160,14 @@ class Joining:
         Raises `RequestError` when the client had its share of candles.
         """
         client, stream = self._client, self.stream
-        # One past at a time of each provider: they are large, and a provider that hangs holds up no other.
-        turn = client.turns.setdefault(stream.provider, asyncio.Lock())
         try:
             while self._is_waiting():
                 try:
-                    async with turn:
-                        # Nor must they pile up before a slow reader.
-                        while client.subscriber.outbox.is_lagging and client.subscriber in client.hub.subscribers:  # noqa: ASYNC110
-                            await asyncio.sleep(READ_WAIT_S)
-                        fetched = await self._fetch()
-                        if self._is_waiting():
-                            # Nothing is awaited between: no update comes between the two either.
-                            self._send(self._splice(fetched), fetched)
-                        return
+                    fetched = await self._fetch()
+                    if self._is_waiting():
+                        # Nothing is awaited between: no update comes between the two either.
+                        self._send(self._splice(fetched), fetched)
+                    return
                 except RateLimited as error:
                     if self._is_waiting():
                         message = f"the snapshot follows in {error.retry_after:.0f} s: {error}"
@@ -197,7 +193,9 @@ class Joining:
             wanted = self._wanted
             fetched = Fetched() if wanted.bars == 0 else await self._fetch_past(wanted)
             if wanted.wants_revised:
-                fetched = await self._fetch_revised(wanted, fetched)
+                async with self._turn:
+                    await self._until_read()
+                    fetched = await self._fetch_revised(wanted, fetched)
             if wanted == self._wanted:
                 return fetched
 
@@ -207,8 +205,11 @@ class Joining:
         settled_at = self._provider.clock.now() + info.close_grace_s
         pause_s, spent, is_strict, more = LAG_WAIT_S, 0, False, 0
         while True:
-            quota.check()
-            fetched = await self._ask(wanted, is_strict, more)
+            # Who waits to ask again leaves the turn to others.
+            async with self._turn:
+                await self._until_read()
+                quota.check()
+                fetched = await self._ask(wanted, is_strict, more)
             rows = _rows_for(fetched.past, wanted)
             quota.spend(max(0, rows - spent))
             spent = max(spent, rows)
@@ -226,6 +227,12 @@ class Joining:
                 await asyncio.sleep(pause_s)
                 pause_s *= 2
             is_strict = True
+
+    async def _until_read(self) -> None:
+        """Wait for a slow reader: what was fetched must not pile up before it."""
+        client = self._client
+        while client.subscriber.outbox.is_lagging and client.subscriber in client.hub.subscribers:  # noqa: ASYNC110
+            await asyncio.sleep(READ_WAIT_S)
 
     def _rows_lacking(self, fetched: Fetched, wanted: PastWanted) -> int:
         """Return how many older rows are to be asked for: too many of the answer are newer than what is sent first.

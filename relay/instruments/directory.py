@@ -311,19 +311,18 @@ class Directory:
     ) -> RequestError:
         """Say which lists are missing to decide about a symbol, and how to do without them."""
         titles = " and ".join(kept.provider.info.title for kept in missing)
+        lists, that, verb = ("list", "that", "is") if len(missing) == 1 else ("lists", "those", "are")
         reasons = "; ".join(dict.fromkeys(kept.problem or "it is still being loaded" for kept in missing))
         if holder is not None and self._has(holder, symbol):
             title = self._providers[holder].info.title
             text = (
-                f"{shown(symbol)} may be a symbol of {titles}, but that symbol list is not loaded yet ({reasons}); "
-                f"to use {title}, write {holder}:{symbol}"
+                f"{shown(symbol)} may be a symbol of {titles}, but {that} symbol {lists} {verb} not loaded yet "
+                f"({reasons}); to use {title}, write {holder}:{symbol}"
             )
         else:
-            text = f"the symbol list of {titles} is not loaded yet ({reasons})"
-            if not is_pinned:
-                text += f", and no other list has {shown(symbol)}"
+            text = f"the symbol {lists} of {titles} {verb} not loaded yet ({reasons})"
             if not is_pinned and len(self._providers) > len(missing):
-                text += "; to use another provider, write PROVIDER:SYMBOL"
+                text += f", and no other list has {shown(symbol)}; to use another provider, write PROVIDER:SYMBOL"
         return RequestError(Code.PROVIDER_UNAVAILABLE, text, retry_after=min(kept.asks_in_s for kept in missing))
 
 

@@ -13,6 +13,8 @@ from relay.core.outward_proxies import OutwardProxies, OutwardProxy
 from relay.network.connector import TooLarge
 
 _WANTS_LOGIN = 407
+# By this one some say that a password is wrong (tinyproxy), as sites do; in a tunnel no site can answer.
+_UNAUTHORIZED = 401
 
 
 class ProxyFailed(aiohttp.ClientConnectionError):
@@ -28,7 +30,7 @@ class OutwardConnector(aiohttp.TCPConnector):
 
     def proxy_of(self, url: URL) -> OutwardProxy | None:
         """Return the proxy that leads to an address, None where none does."""
-        return self.proxies.of(url.scheme, url.host or "", url.port or 0)
+        return self.proxies.of(url.scheme, url.raw_host or "", url.port or 0)
 
     async def connect(self, req: aiohttp.ClientRequest, traces: Any, timeout: aiohttp.ClientTimeout) -> Any:
         """Return a connection for a request. Raises `ProxyFailed` when it should go through a proxy and cannot.
@@ -43,7 +45,7 @@ class OutwardConnector(aiohttp.TCPConnector):
             async with asyncio.timeout(self.proxies.way_s):
                 return await super().connect(req, traces, timeout)
         except (aiohttp.ClientError, OSError) as error:
-            failure = ProxyFailed(_told(error, proxy))
+            failure = ProxyFailed(_told(error, proxy, f"{req.url.host}:{req.url.port}"))
         # Raised out here: the original error holds the headers, and the password with them.
         raise failure
 
@@ -64,7 +66,7 @@ def refuses_login(session: aiohttp.ClientSession, answer: aiohttp.ClientResponse
     if answer.status != _WANTS_LOGIN or answer.url.scheme not in ("http", "ws"):
         return None
     proxy = _proxy_to(session, answer.url)
-    return None if proxy is None else ProxyFailed(_told_of(answer.status, proxy))
+    return None if proxy is None else ProxyFailed(_login_told(answer.status, proxy))
 
 
 def way_to(session: aiohttp.ClientSession, url: str | URL) -> str:
@@ -81,10 +83,13 @@ def _proxy_to(session: aiohttp.ClientSession, url: str | URL) -> OutwardProxy | 
     return None
 
 
-def _told(error: BaseException, proxy: OutwardProxy) -> str:
+def _told(error: BaseException, proxy: OutwardProxy, target: str) -> str:
     match error:
+        case aiohttp.ClientHttpProxyError(status=status) if status not in (_WANTS_LOGIN, _UNAUTHORIZED):
+            # Many allow no port but 443.
+            return f"the proxy {proxy} refused to connect to {target} (HTTP {status})"
         case aiohttp.ClientHttpProxyError():
-            return _told_of(error.status, proxy)
+            return _login_told(error.status, proxy)
         case aiohttp.ClientResponseError():
             return f"the proxy {proxy} sent an answer that is not valid HTTP"
         case TimeoutError():
@@ -106,9 +111,7 @@ def _told(error: BaseException, proxy: OutwardProxy) -> str:
     return f"the proxy {proxy} did not open a connection"
 
 
-def _told_of(status: int, proxy: OutwardProxy) -> str:
-    if status != _WANTS_LOGIN:
-        return f"the proxy {proxy} refused to connect (HTTP {status})"
+def _login_told(status: int, proxy: OutwardProxy) -> str:
     asks = "refused the user and the password" if proxy.authorization else "wants a user and a password"
     return f"the proxy {proxy} {asks} (HTTP {status})"
 

@@ -7,6 +7,7 @@ import gc
 import logging
 import os
 import signal
+import socket
 from collections.abc import Callable, Iterable
 
 from aiohttp import web
@@ -113,10 +114,15 @@ async def _listen(runner: Runner, idle_connections: IdleConnections, config: Con
         number = error.errno or 0
         reason = os.strerror(number) if number > 0 else error.strerror or error
         raise ConfigError(
-            f"cannot listen on {config.host} port {config.port}: {reason}; choose another with --port"
+            f"cannot listen on {config.host} port {config.port}: {reason}; choose another with "
+            f"{'--host' if _is_about_host(error) else '--port'}"
         ) from None
     shown = f"[{host}]" if ":" in host else host
     return f"{'https' if tls else 'http'}://{shown}:{port}"
+
+
+def _is_about_host(error: OSError) -> bool:
+    return isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL
 
 
 def _is_hung_up() -> bool:

@@ -161,6 +161,7 @@ async def test_tail_without_any_stream_left_ends_with_the_reason(relay: StandInR
         ["history", "BTCUSDT", "1m", "--start", "2025-02-01", "--end", "2025-01-01"],
         ["history", "BTCUSDT", "1m", "--limit", "50001"],
         ["history", "BTCUSDT", "1m", "--start", "0", "--resume"],
+        ["history", "BTCUSDT", "1m", "--csv", "--json"],
         ["symbols", "--token", "two words"],
     ],
 )

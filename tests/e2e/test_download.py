@@ -323,6 +323,15 @@ async def test_a_start_in_the_future_is_said_in_words_of_the_command(relay: Runn
     assert result.stderr.startswith("Error: --start 4070908800 (2099-01-01T00:00:00+00:00) is in the future")
 
 
+async def test_what_is_wrong_with_a_time_is_said_in_words_of_the_command(relay: Running) -> None:
+    for time in ("yesterday", "2026-13-01"):
+        result = await run(relay, "--start", time)
+        said = " ".join(result.stderr.split())
+        assert f"'{time}' is not a time; write a date such as 2025-11-24 or 2025-11-24T16:00 (UTC), or Unix" in said
+    result = await run(relay, "--start", "5000-01-01")
+    assert result.stderr.startswith("Error: --start 95617584000 (5000-01-01T00:00:00+00:00) is in the future")
+
+
 async def test_a_file_that_cannot_be_written_is_said(relay: Running, tmp_path: Path) -> None:
     result = await run(relay, "--start", str(END), "--csv", "--output", str(tmp_path / "none" / "x.csv"))
     assert (result.exit_code, result.stderr) == (

@@ -29,7 +29,7 @@ from relay.core.errors import Flooded
 from relay.core.outward_proxies import OutwardProxies, parse_proxy
 from relay.network.connector import line_of
 from relay.network.http_sessions import open_session
-from relay.network.outward_connector import ProxyFailed
+from relay.network.outward_connector import ProxyFailed, way_to
 from tests.conftest import StartRelay
 from tests.support.authority import Authority
 from tests.support.conditions import eventually
@@ -179,8 +179,9 @@ async def test_what_comes_through_has_the_same_bounds(session: Any, proxy: Conne
 # -- proxies that are no use ------------------------------------------------------------------------
 
 IN_TUNNEL = {
-    "refused": "the proxy {} refused to connect (HTTP 403)",
+    "refused": "the proxy {} refused to connect to {} (HTTP 403)",
     "login": "the proxy {} refused the user and the password (HTTP 407)",
+    "unauthorized": "the proxy {} refused the user and the password (HTTP 401)",
     "mute": "the proxy {} did not open a connection in time",
     "hung": "the proxy {} did not open a connection in time",
     "garbage": "the proxy {} sent an answer that is not valid HTTP",
@@ -198,7 +199,7 @@ async def test_a_proxy_that_opens_no_tunnel_is_named(
 ) -> None:
     proxy.manner = manner
     codec = PlainCodec(f"{venue.ws_url}/?key={HUSH}")
-    said = IN_TUNNEL[manner].format(proxy.url)
+    said = IN_TUNNEL[manner].format(proxy.url, f"{VENUE}:{venue.port}")
     with pytest.raises(ProviderUnavailable) as caught:
         await ask_rest(session, Hosts([venue.url]), f"/?key={HUSH}")
     assert str(caught.value) == f"cannot connect: {said}"
@@ -328,6 +329,13 @@ async def test_a_session_that_takes_the_place_of_one_that_was_closed_goes_throug
     await provider.session.close()
     with pytest.raises(ProxyFailed, match=f"the proxy {proxy.url} wants a user"):
         await provider.session.get("https://venue.example")
+
+
+async def test_exceptions_hold_for_names_that_are_not_ascii() -> None:
+    proxies = OutwardProxies()
+    proxies.go_by(parse_proxy("127.0.0.1:1"), {"NO_PROXY": "*"})
+    async with open_session(proxies=proxies) as session:
+        assert way_to(session, "https://bücher.example") == ""
 
 
 async def test_this_machine_is_reached_without_a_proxy(session: Any, proxy: ConnectProxy) -> None:
@@ -492,9 +500,8 @@ async def test_commands_go_by_the_environment_and_the_library_when_told(
         assert (code, len(proxy.asked)) == (1, 2)
         proxy.manner = "refused"
         code, said = await run(tmp_path, "status", "--url", url, **variables)
-        assert (code, said) == (
-            1, f"Error: no relay reached at {url}: the proxy {proxy.url} refused to connect (HTTP 403)\n",
-        )  # fmt: skip
+        why = f"the proxy {proxy.url} refused to connect to {VENUE}:{port} (HTTP 403)"
+        assert (code, said) == (1, f"Error: no relay reached at {url}: {why}\n")
 
     monkeypatch.setenv("https_proxy", proxy.url)
     async with RelayClient(f"https://{VENUE}") as client:

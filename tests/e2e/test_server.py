@@ -353,7 +353,9 @@ async def test_port_in_use(tmp_path: Path) -> None:
 
 async def test_host_that_does_not_exist(tmp_path: Path) -> None:
     line = await refused(tmp_path, "--sandbox", "--port", "0", "--host", "192.0.2.1", "--insecure")
-    assert "192.0.2.1" in line
+    assert "192.0.2.1 port 0: Cannot assign requested address; choose another with --host" in line
+    line = await refused(tmp_path, "--sandbox", "--port", "0", "--host", "nowhere.invalid", "--insecure")
+    assert line.endswith("; choose another with --host")
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,12 @@ async def test_snapshot_comes_after_the_state_and_before_updates(client: WsClien
     assert snapshot["complete"] is True
 
 
+async def test_stream_that_waits_for_a_late_candle_holds_up_no_other_of_its_client(client: WsClient) -> None:
+    # Trading in it is paused, so its last candle is old, and may be followed by one that is not in history yet.
+    await client.ask("subscribe", streams=["NKNUSDT@15m", "BTCUSDT@15m"], bars=3)
+    assert (await client.until_type("snapshot"))["symbol"] == "BTCUSDT"
+
+
 @pytest.mark.parametrize("options", [{"bars": 30}, {"bars": 1}, {"bars": 0}, {"closed_only": True, "bars": 10}])
 async def test_snapshot_and_live_are_one_sequence(quick: Running, options: dict[str, Any]) -> None:
     client = await quick.connect()

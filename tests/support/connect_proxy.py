@@ -7,9 +7,9 @@ from collections.abc import AsyncIterator
 from typing import Final, NamedTuple, Self
 from urllib.parse import urlsplit
 
-RUDE: Final = ("refused", "login", "mute", "hung", "garbage", "endless", "closed", "reset", "flood")
-"""What it may do instead: answer 403 or 407, say nothing, say nothing once a tunnel is open, answer with what is no
-HTTP or with headers without end, close or reset the connection, fill an open tunnel with garbage."""
+RUDE: Final = ("refused", "login", "unauthorized", "mute", "hung", "garbage", "endless", "closed", "reset", "flood")
+"""What it may do instead: answer 403, 407 or 401, say nothing, say nothing once a tunnel is open, answer with what is
+no HTTP or with headers without end, close or reset the connection, fill an open tunnel with garbage."""
 OPENED = b"HTTP/1.1 200 Connection established\r\n\r\n"
 
 
@@ -118,6 +118,7 @@ class ConnectProxy(_Server):
             {
                 "refused": b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
                 "login": b"HTTP/1.1 407 Login\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
+                "unauthorized": b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
                 "mute": b"",
                 "hung": OPENED,
                 "garbage": b"\x16\x03\x01 this is no HTTP\r\n\r\n",

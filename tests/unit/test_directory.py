@@ -398,11 +398,18 @@ async def test_a_refusal_names_all_lists_that_are_missing_and_the_way_to_pin(sta
     await directory.settled()
     fault = refusal(directory, None, "EUR/USD")
     assert fault.message == (
-        "the symbol list of One and Two is not loaded yet (cannot connect; the credits are used up), "
+        "the symbol lists of One and Two are not loaded yet (cannot connect; the credits are used up), "
         "and no other list has 'EUR/USD'; to use another provider, write PROVIDER:SYMBOL"
     )
     pinned = refusal(directory, "two", "EUR/USD")
     assert pinned.message == "the symbol list of Two is not loaded yet (the credits are used up)"
+
+
+async def test_a_refusal_without_any_list_names_no_other_one(start: Start) -> None:
+    directory = await start(away("one"), away("two"))
+    await directory.settled()
+    said = "the symbol lists of One and Two are not loaded yet (cannot connect)"
+    assert refusal(directory, None, "EUR/USD").message == said
 
 
 async def test_a_provider_without_its_key_does_not_stand_in_the_way_of_others(start: Start) -> None:

@@ -43,6 +43,10 @@ def test_an_address_is_read_and_shown_without_its_login(text: str, shown: str, l
         ("http://me:hush@", "is not the address of a proxy"),
         ("http://proxy:1/path", "is not the address of a proxy"),
         ("http://hush proxy:1", "is not the address of a proxy"),
+        ("none", "is not the address of a proxy"),
+        ("hush", "is not the address of a proxy"),
+        ("proxy.example", "is not the address of a proxy"),
+        ("http://proxy.example:0", "is not the address of a proxy"),
         ("", "is not the address of a proxy"),
     ],
 )
@@ -91,7 +95,13 @@ def test_a_wrong_one_names_its_variable_and_changes_nothing() -> None:
     assert found.of("https", "venue.example", 443) == PROXY
 
 
-@pytest.mark.parametrize("host", ["localhost", "relay.localhost", "127.0.0.1", "127.8.8.8", "::1"])
+@pytest.mark.parametrize(
+    "host",
+    [
+        "localhost", "LocalHost", "localhost.", "relay.localhost", "127.0.0.1", "127.8.8.8", "::1",
+        "::ffff:127.0.0.1", "0.0.0.0", "::",
+    ],
+)  # fmt: skip
 def test_this_machine_is_reached_without_a_proxy(host: str) -> None:
     assert OutwardProxies(PROXY).of("https", host, 443) is None
 

@@ -206,11 +206,31 @@ def test_a_proxy_is_a_secret_whose_address_is_shown(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("written", "is_on"),
+    [
+        ("true", True),
+        ("Yes", True),
+        ("on", True),
+        ("1", True),
+        ("FALSE", False),
+        ("no", False),
+        ("off ", False),
+        ("0", False),
+    ],
+)
+def test_a_switch_in_a_variable_is_written_as_people_do(tmp_path: Path, written: str, is_on: bool) -> None:
+    assert config_of("", tmp_path, {"RELAY_TRUST_ENV": written}).trust_env is is_on
+    with pytest.raises(ConfigError, match=r"^RELAY_TRUST_ENV: 'maybe' is neither true nor false; write one of them"):
+        config_of("", tmp_path, {"RELAY_TRUST_ENV": "maybe"})
+
+
+@pytest.mark.parametrize(
     ("content", "environ", "words"),
     [
         ("proxy = 'socks5://me:opensesame@proxy'", {}, r"^proxy in .*: the value is the address of a SOCKS proxy"),
         ("", {"RELAY_PROXY": "https://me:opensesame@proxy"}, "^RELAY_PROXY: the value begins with https://"),
         ("proxy = 3128", {}, r"^proxy in .*: the value is not a text"),
+        ("proxy = ''", {}, r"^proxy in .*: the value is empty"),
         (
             "trust_env = true",
             {"HTTPS_PROXY": "socks5://me:opensesame@proxy"},

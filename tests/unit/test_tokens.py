@@ -54,6 +54,14 @@ def test_tokens_of_a_file_may_stand_on_lines_of_their_own() -> None:
     assert [name_of(tokens, word) for word in ("one", "two", "three")] == ["token 1", "token 2", "token 3"]
 
 
+@pytest.mark.parametrize("written", ["alice=opensesame", "first,bob = opensesame", "alice=sha256:00"])
+def test_a_name_in_a_list_is_refused_and_no_part_of_the_token(written: str) -> None:
+    with pytest.raises(ValueError, match=r"^contains NAME=TOKEN; names are possible only in the table") as caught:
+        parse_tokens(written)
+    assert "opensesame" not in str(caught.value)
+    assert name_of(parse_tokens("b3BlbnNlc2FtZQ=="), "b3BlbnNlc2FtZQ==") == "token 1"
+
+
 def test_short_tokens_are_known_as_such_and_hashed_ones_never() -> None:
     tokens = parse_tokens({"alice": "x" * 15, "bob": "x" * 16, "carol": hashed(Secret("short"))})
     assert [(token.name, token.is_short) for token in tokens] == [("alice", True), ("bob", False), ("carol", False)]

@@ -57,6 +57,12 @@ export class Board {
     this.#list.addEventListener("focusin", ({ target }) => this.#turnTo(symbolOf(target)));
     this.#list.addEventListener("pointerdown", (event) => this.#onPointer(event));
     this.#drawer.addEventListener("close", () => this.#onToggled());
+    // Over the page its keys rest, also the one that closes it.
+    this.#drawer.addEventListener("keydown", (event) => {
+      if (event.key !== "w" || event.ctrlKey || event.metaKey || event.altKey) return;
+      event.preventDefault();
+      this.#drawer.close();
+    });
     this.#isBeside.addEventListener("change", () => this.#place());
     document.addEventListener("visibilitychange", () => this.#follow());
     addEventListener("storage", ({ key }) => {

@@ -25,6 +25,9 @@ const FOR_GOOD = new Set([
   "unknown_interval",
   "unsupported_interval",
 ]);
+// A reader of the page asks by no routes.
+const ROUTE = "GET /api/v1/market-data/symbols lists all";
+const NO_ROOM = "too_many_subscriptions";
 const PRICES_LOOKED_AT = 100;
 
 /** One stream: its candles, its state, how far behind it is. Listeners get `{ kind, … }`. */
@@ -34,6 +37,9 @@ export class Live {
   text = "";
   failure = null; // why the relay refused the stream
   refusals = 0; // in a row
+  lacksRoom = false; // the last refusal was for too many streams
+  /** @type {ReturnType<typeof setTimeout> | undefined} */
+  askTimer;
   trouble = null; // why older candles could not be had
   lagMs = null;
   heardAt = null;
@@ -126,6 +132,8 @@ export class Feed extends EventTarget {
     if (live.listeners.size) return this.#adapt(live);
     this.#lives.delete(live.name);
     this.#client.unsubscribe(live.name);
+    // What is followed in its place comes first.
+    for (const other of this.#lives.values()) if (other.lacksRoom) this.#askAgain(other, 0);
   }
 
   /** Ask the relay for what suffices for those who follow a stream now. */
@@ -306,7 +314,9 @@ export class Feed extends EventTarget {
     else if (message.type === "update") this.#onUpdate(live, message);
     else if (message.type === "gap") this.#onGap(live, message);
     else if (message.type === "outdated") this.#onOutdated(live, message);
-    else if (message.type === "failure") this.#onFailure(live, message);
+    else if (message.type === "failure") {
+      this.#onFailure(live, { ...message, text: message.text.replace(ROUTE, "the search lists all") });
+    }
   }
 
   #onConfirmed(live, { action, stream }) {
@@ -328,7 +338,7 @@ export class Feed extends EventTarget {
       known.asked = { ...live.asked, bars: known.asked.bars };
       return this.#adapt(known);
     }
-    live.refusals = 0;
+    Object.assign(live, { refusals: 0, lacksRoom: false });
     this.#onState(live, "connected", "");
   }
 
@@ -388,7 +398,12 @@ export class Feed extends EventTarget {
   }
 
   #onFailure(live, { code, text, isRetried, retryAfterMs }) {
+    const hasRoom = code === NO_ROOM && this.#makeRoom(live, text);
     if (isRetried) return this.#onState(live, "reconnecting", text);
+    if (hasRoom && !live.refusals) {
+      live.refusals += 1;
+      return this.#subscribe(live);
+    }
     Object.assign(live, { status: "error", text, failure: text });
     live.tell("state");
     if (FOR_GOOD.has(code)) return;
@@ -396,9 +411,25 @@ export class Feed extends EventTarget {
     const [leastMs, mostMs] = this.#askAgainMs;
     const waitMs = Math.max(retryAfterMs ?? 0, Math.min(mostMs, leastMs * 2 ** live.refusals));
     live.refusals += 1;
-    setTimeout(() => {
+    live.lacksRoom = code === NO_ROOM;
+    this.#askAgain(live, waitMs);
+  }
+
+  #askAgain(live, waitMs) {
+    clearTimeout(live.askTimer);
+    live.askTimer = setTimeout(() => {
       if (this.#lives.get(live.name) === live) this.#subscribe(live);
     }, waitMs);
+  }
+
+  /** Have a stream that no chart shows wait, in favour of one in a chart; say whether there was one. */
+  #makeRoom(live, text) {
+    const isListed = ({ asked, status }) => asked.throttleMs && status !== "error" && status !== "connecting";
+    const listed = live.asked.throttleMs ? undefined : [...this.#lives.values()].findLast(isListed);
+    if (listed === undefined) return false;
+    this.#client.unsubscribe(listed.name);
+    this.#onFailure(listed, { code: NO_ROOM, text, isRetried: false, retryAfterMs: null });
+    return true;
   }
 
   /** Learn how far the relay's clock is ahead: it tells whole seconds, so within one second both agree. */

@@ -8,6 +8,7 @@ import orjson
 import pytest
 from playwright.async_api import Locator, Page, WebSocketRoute, expect
 
+from tests.conftest import StartRelay
 from tests.e2e.browser.charts import loaded, until
 from tests.e2e.browser.conftest import OpenPage, Watch
 from tests.support.running_relay import Running
@@ -231,6 +232,26 @@ async def test_list_is_bounded_and_says_so(relay: Running, open_page: OpenPage) 
     await expect(rows(page).last).to_be_in_viewport()
 
 
+async def test_charts_have_their_streams_before_the_list_where_a_client_may_have_few(
+    relay_with: StartRelay, open_page: OpenPage
+) -> None:
+    relay = await relay_with(max_streams_per_client=5)
+    page = await open_page(f"{relay.url}/#BTCUSDT@1m")
+    await loaded(page)
+    await keep(page, "ADAUSDT", "XRPUSDT", "DOGEUSDT", "BNBUSDT")
+    await expect(rows(page)).to_have_text([re.compile("%")] * 4)
+    await page.keyboard.press("4")
+    await loaded(page, 4)
+    await until(page, "all.every((one) => one.status === 'connected')")
+    for number, state in enumerate(("connected", "error", "error", "error")):
+        await expect(rows(page).nth(number)).to_have_attribute("data-state", state)
+    why = re.compile("Error: this connection has 5 streams, the maximum")
+    await expect(rows(page).last.locator(".board-row")).to_have_attribute("title", why)
+    await page.keyboard.press("1")
+    for number in range(4):
+        await expect(rows(page).nth(number)).to_have_attribute("data-state", "connected")
+
+
 async def test_what_is_not_live_is_dimmed_and_says_why(relay: Running, open_page: OpenPage, watch: Watch) -> None:
     page = await open_page("about:blank")
     line = Line()
@@ -247,7 +268,9 @@ async def test_what_is_not_live_is_dimmed_and_says_why(relay: Running, open_page
         await expect(row).to_have_attribute("title", f"ETH / USDT · binance · {word}: as the relay says")
         await expect(row).to_have_accessible_name(re.compile(f"^ETHUSDT .* in 24 hours, {word}$"))
         await expect(row.locator(".number").last).not_to_have_css("color", live)
-    await expect(rows(page).last.locator(".board-row")).to_have_attribute("title", re.compile("Error: .*NOPE"))
+    await expect(rows(page).last.locator(".board-row")).to_have_attribute(
+        "title", "NOPE · Error: unknown symbol 'NOPE': no provider lists it; the search lists all"
+    )
     with watch.away():
         await relay.close()
         await expect(rows(page).first).to_have_attribute("data-state", "disconnected")
@@ -292,6 +315,10 @@ async def test_phone_has_the_list_as_a_drawer_that_closes_over_what_was_tapped(
     assert await page.evaluate("relayCharts.streams") == ["ETHUSDT@5m"]
     await page.get_by_role("button", name="Watch list", exact=True).tap()
     await page.touchscreen.tap(20, 200)
+    await expect(drawer).to_be_hidden()
+    await page.keyboard.press("w")
+    await expect(drawer).to_be_visible()
+    await page.keyboard.press("w")
     await expect(drawer).to_be_hidden()
     # A screen that becomes wide has it where it belongs there.
     await page.get_by_role("button", name="Watch list", exact=True).tap()
