@@ -131,7 +131,7 @@ async def test_what_is_meant_by_an_unknown_symbol_is_said(relay: Running, symbol
 async def test_what_is_meant_by_an_unknown_parameter_is_said(relay: Running) -> None:
     answer = await relay.get("history", symbol="BTCUSDT", interval="1m", start=1_764_000_000)
     known = "symbol, interval, start_time, end_time, limit, format"
-    assert answer.body["detail"] == f"unknown parameter 'start'; known are {known}; did you mean start_time?"
+    assert answer.body["detail"] == f"unknown parameter 'start'; known parameters are {known}; did you mean start_time?"
 
 
 async def test_a_symbol_of_another_provider_than_the_pin_is_suggested(relay: Running) -> None:
