@@ -346,7 +346,7 @@ def test_board_of_a_narrow_window_cuts_no_figure_and_names_the_columns_that_it_l
     board.take(Update(BTC, candle(START, 86_200.01), False, False, False, None, 2, {}))
     picture = drawn(board, width, height)
     assert len(picture.splitlines()) <= 24
-    named = " ".join(picture.split()).partition("wider window:")[2].replace("recent closes", "")
+    named = " ".join(picture.split()).partition("a wider window also shows:")[2].replace("recent closes", "")
     figures = {"86200.01": "close", "+0.23%": "change", "1.23K": "volume", "16:00:00": "time"}
     if height > 6:
         figures |= {"86900.50": "high", "85000.75": "low", "86000.25": "open"}

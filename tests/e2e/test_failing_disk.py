@@ -196,7 +196,7 @@ async def test_file_system_that_is_gone_gets_no_file_in_its_place(
     path = small_disk / "relay.db"
     relay, client, times = await following(relay_with, fast, path)
     run("umount", "-l", str(small_disk))
-    await eventually(lambda: relay.app[STORE].problem == "the file does not exist any more, and so is its file system")
+    await eventually(lambda: relay.app[STORE].problem == "the file and its file system do not exist any more")
     times += await closed_times(client, 2)
     assert names(small_disk) == []
     # Another one that has a file of that name is as good.

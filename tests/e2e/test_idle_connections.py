@@ -90,7 +90,7 @@ async def test_what_is_no_request_is_answered_as_a_problem_that_repeats_nothing(
         assert b"Content-Type: application/problem+json" in head
         problem = json.loads(body)
         assert (problem["status"], problem["code"]) == (400, "invalid_request")
-        assert "use GET or HEAD, an address in ASCII with all else percent-encoded" in problem["detail"]
+        assert "use GET or HEAD, an address in ASCII with other characters percent-encoded" in problem["detail"]
         assert "opensesame" not in problem["detail"]
         assert await relay.stop() == 0
     assert not [said for said in relay.err if "opensesame" in said or "Traceback" in said]
