@@ -234,9 +234,10 @@ def _gaps(
         )
         if not past.is_whole:
             yield from _unknown(series, past.known, times, begin, end)
-    if last is not None and is_new:
-        # Told to others while the answer was on its way: nobody will say it again.
-        yield from _gaps_left(series, times, last.time if begin is None else min(begin, last.time))
+    if is_new:
+        # Told to others while the answer was on its way, or learnt from it: nobody will say it again.
+        told_from = series.owed_from() if last is None else last.time
+        yield from _gaps_left(series, times, told_from if begin is None else min(begin, told_from))
 
 
 def _unknown(

@@ -181,6 +181,21 @@ def test_a_row_that_cannot_be_read_is_a_gap_and_costs_no_other(wanted: Wanted, s
     assert minutes(snapshot.candles)[-2:] == [10, 11]
 
 
+@pytest.mark.parametrize(("wanted", "known"), [(Wanted(since=9 * 60), ()), (Wanted(bars=2), (8, 9)), (Wanted(), ())])
+def test_a_row_that_is_owed_and_cannot_be_read_is_a_gap_though_nothing_was_told(
+    wanted: Wanted, known: tuple[int, ...]
+) -> None:
+    series, lost = Series(KEY, 10 * 60 + 30.0), (Span(600, 660),)
+    past = PastCandles(candles(known), True, False, unreadable=lost)
+    assert series.learn(past.candles, None, 720.0, lost) == []
+    assert series.gaps.take() == [SeriesGap(600, 660)]
+    snapshot = splice(series, {}, past, wanted)
+    assert (minutes(snapshot.candles), snapshot.gaps, snapshot.is_complete) == ([*known], [SeriesGap(600, 660)], False)
+    # The updates that follow do not say it again.
+    assert [one.candle.time for one in series.fill([candle(11)], None, None, lost)] == [660]
+    assert series.gaps.take() == []
+
+
 def test_a_hole_that_is_not_believed_yet_makes_a_snapshot_incomplete_and_no_gap() -> None:
     series = live(10, 11, 12, opened=13)
     past = PastCandles(candles((3, 4, 7, 8, 9, 10, 11, 12)), True, True, doubted=(Span(5 * 60, 7 * 60),))
