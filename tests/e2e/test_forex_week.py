@@ -242,17 +242,17 @@ def run_week(*options: str) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1800)
 def test_a_week_passes_without_a_fault() -> None:
     run_week(*WEEK, *POLL_FREE, *QUICK)
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1800)
 def test_bars_that_settle_late_come_right_within_the_credits_of_the_free_plan() -> None:
     run_week(*WEEKS["bars that settle late"], *POLL_FREE, *QUICK)
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1800)
 def test_a_weekend_of_ticks_passes_without_a_fault() -> None:
     run_week("--start", "2026-10-16 18:00", "--hours", "52.5", *STREAM_LARGE, "--step", "1")
 

@@ -23,8 +23,6 @@ const READABLE_MS = 100;
 const OLD_MS = 60_000;
 const RECENT = 50;
 const ROOM = 4; // pixels below the readout
-// Words of the relay for programs, and what they are on a page.
-const WHERE_SYMBOLS_ARE = ["GET /api/v1/market-data/symbols lists all", "the search has all"];
 
 export const STATES = {
   connecting: "Connecting",
@@ -275,7 +273,7 @@ export class Panel {
   #writeText() {
     const { failure, isLoaded, candles } = this.live;
     const nothing = isLoaded ? "No candles yet" : this.#isOffline ? "No connection" : "Loading candles";
-    const why = failure && withTimes(failure.replace(...WHERE_SYMBOLS_ARE), this.#view.isLocal);
+    const why = failure && withTimes(failure, this.#view.isLocal);
     set(this.#parts.text, why ?? (isLoaded && candles.last ? "" : nothing));
   }
 

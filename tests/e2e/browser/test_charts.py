@@ -269,7 +269,7 @@ async def test_search_among_thousands_of_instruments(relay_with: StartRelay, ope
 async def test_unknown_symbol_in_the_address_is_said_and_can_be_changed(relay: Running, open_page: OpenPage) -> None:
     page = await open_page(f"{relay.url}/#NOPE@1m")
     await expect(page.locator(".notice")).to_contain_text(
-        "unknown symbol 'NOPE': no provider lists it; the search has all"
+        "unknown symbol 'NOPE': no provider lists it; the search lists all"
     )
     await page.evaluate("location.hash = 'BTC-USD@1m'")
     await expect(page.locator(".notice")).to_contain_text("did you mean BTCUSDT?")
