@@ -3,13 +3,14 @@
 import asyncio
 import contextlib
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 
 import click
 from rich.console import Console
 from rich.live import Live
 
 from relay.client import (
+    Confirmed,
     Connected,
     Failure,
     Gap,
@@ -24,10 +25,11 @@ from relay.client import (
 )
 from relay.commands.formatting import json_line, moment, number, printable
 from relay.commands.run_client import call, in_words_of_the_command, relay_options, shows_table
-from relay.commands.tail_table import CLOSES, TailTable
+from relay.commands.tail_table import CLOSES, TailTable, is_asked_as
 from relay.core.model import Candle, StreamKey
 
 _REDRAW_S = 0.125
+_ORDER_WAIT_S = 1.0
 # A table drawn eight times a second has no use for more.
 _TABLE_THROTTLE_MS = 100
 
@@ -61,6 +63,8 @@ def command(
     times are UTC. A pipe gets one line an update: time, stream, open, high, low, close, volume, and open or closed
     (then backfilled or revised where it applies), separated by tabs.
 
+    With --bars the candles come in the order of the streams; a stream that is late by a second comes later.
+
     A lost connection is opened again and goes on where it stopped: every closed candle comes once and in order. Losses
     and gaps are told on stderr.
 
@@ -74,7 +78,9 @@ def command(
     async def work(client: RelayClient) -> None:
         if as_json or not shows_table():
             await client.subscribe(*streams, bars=bars, closed_only=closed_only)
-            await _follow(client, _print_json if as_json else _print_lines, count, tells_states=not as_json)
+            messages = in_order(client, streams) if bars else client
+            show = _print_json if as_json else _print_lines
+            await _follow(client, messages, show, count, tells_states=not as_json)
             return
         first = CLOSES if bars is None else bars
         await client.subscribe(*streams, bars=first, closed_only=closed_only, throttle_ms=_TABLE_THROTTLE_MS)
@@ -83,12 +89,52 @@ def command(
     call(url, token, work)
 
 
+async def in_order(client: AsyncIterator[Message], streams: list[StreamKey]) -> AsyncIterator[Message]:
+    """Yield the messages of a client, first the past of each stream in the order of the streams.
+
+    What a stream says waits for the past of those before it, `_ORDER_WAIT_S` at most.
+    """
+    clock = asyncio.get_running_loop().time
+    until = clock() + _ORDER_WAIT_S
+    held: dict[StreamKey, list[Message]] = {key: [] for key in streams}
+    begun: set[StreamKey] = set()
+    while held and (left_s := until - clock()) > 0:
+        try:
+            message = await asyncio.wait_for(anext(client), left_s)
+        except (TimeoutError, StopAsyncIteration):
+            break
+        key = getattr(message, "key", None)
+        if isinstance(message, Confirmed):
+            # By the name that the relay confirms from here on.
+            provider, confirmed = message.provider, message.key
+            held = {confirmed if is_asked_as(asked, confirmed, provider) else asked: held[asked] for asked in held}
+        if key not in held:
+            yield message
+            continue
+        held[key].append(message)
+        if isinstance(message, Snapshot | Failure):
+            begun.add(key)
+        while held and (first := next(iter(held))) in begun:
+            for one in held.pop(first):
+                yield one
+    for waiting in held.values():
+        for one in waiting:
+            yield one
+    async for message in client:
+        yield message
+
+
 async def _follow(
-    client: RelayClient, show: Callable[[Message], None], count: int | None, *, tells_states: bool
+    client: RelayClient,
+    messages: AsyncIterator[Message],
+    show: Callable[[Message], None],
+    count: int | None,
+    *,
+    tells_states: bool,
 ) -> None:
     updates = 0
     is_lost = False
-    async for message in client:
+    async for message in messages:
         show(message)
         if isinstance(message, Failure) and not client.streams:
             raise click.ClickException(in_words_of_the_command(message.message))
@@ -115,7 +161,7 @@ async def _follow_in_table(client: RelayClient, streams: list[StreamKey], count:
 
         drawing = asyncio.create_task(redraw())
         try:
-            await _follow(client, table.take, count, tells_states=False)
+            await _follow(client, client, table.take, count, tells_states=False)
         finally:
             drawing.cancel()
             with contextlib.suppress(asyncio.CancelledError):

@@ -77,6 +77,12 @@ class TailRow:
             self.closes[candle.time] = candle.close
 
 
+def is_asked_as(asked: StreamKey, key: StreamKey, provider: str) -> bool:
+    """Say whether a stream was asked for by its name, or by that with the provider in front."""
+    names = (key.symbol.lower(), f"{provider}:{key.symbol}".lower())
+    return asked.symbol.lower() in names and asked.interval == key.interval
+
+
 class TailTable:
     """Takes the messages of the client and draws them; never blocks and holds one row a stream."""
 
@@ -119,8 +125,7 @@ class TailTable:
         """Keep the row of a stream where it was first asked for, though by its name with the provider in front."""
         rows: dict[StreamKey, TailRow] = {}
         for asked, row in self._rows.items():
-            is_pinned = asked.symbol.lower() == f"{provider}:{key.symbol}".lower() and asked.interval == key.interval
-            row.key = key if is_pinned else asked
+            row.key = key if is_asked_as(asked, key, provider) else asked
             rows.setdefault(row.key, row)
         self._rows = rows
 

@@ -118,6 +118,56 @@ async def test_tail_prints_messages_as_json(relay: StandInRelay) -> None:
     assert messages[2]["candle"]["close"] == 103.5
 
 
+class Messages:
+    """A client that gives these, and then nothing more; None is a message that never comes."""
+
+    def __init__(self, *messages: Message | None) -> None:
+        self._left = list(messages)
+
+    def __aiter__(self) -> "Messages":
+        return self
+
+    async def __anext__(self) -> Message:
+        if not self._left:
+            raise StopAsyncIteration
+        if (message := self._left.pop(0)) is None:
+            await asyncio.Event().wait()
+        assert message is not None
+        return message
+
+
+def snapshot_of(key: StreamKey) -> Snapshot:
+    return Snapshot(key, (), True, True, None, {})
+
+
+async def test_tail_begins_with_the_past_of_each_stream_in_the_order_asked() -> None:
+    one, two, three = (StreamKey(name, "1m") for name in ("ONE", "TWO", "three:THREE"))
+    canonical = StreamKey("THREE", "1m")
+    states = {key: State(key, "connected", "live", {}) for key in (one, two, canonical)}
+    update = Update(two, Candle(60, 1, 1, 1, 1, 1), False, False, False, None, None, {})
+    pinned = Confirmed(canonical, "subscribe", {"provider": "three"})
+    came = (states[two], snapshot_of(two), update, pinned, snapshot_of(canonical), states[one], snapshot_of(one))
+    given = [message async for message in tail.in_order(Messages(*came), [three, one, two])]
+    assert given == [
+        pinned,
+        snapshot_of(canonical),
+        states[one],
+        snapshot_of(one),
+        states[two],
+        snapshot_of(two),
+        update,
+    ]
+
+
+async def test_tail_waits_for_no_past_that_does_not_come() -> None:
+    one, two = StreamKey("ONE", "1m"), StreamKey("TWO", "1m")
+    given = [message async for message in tail.in_order(Messages(snapshot_of(two), None), [one, two])]
+    assert given == [snapshot_of(two)]
+    refused = Failure("unknown_symbol", "no", one, False, {})
+    given = [message async for message in tail.in_order(Messages(snapshot_of(two), refused), [one, two])]
+    assert given == [refused, snapshot_of(two)]
+
+
 async def test_tail_tells_losses_on_stderr_and_goes_on(relay: StandInRelay) -> None:
     running = asyncio.create_task(run(relay, "tail", "BTCUSDT@1m", "--bars", "1", "--closed-only", "--count", "2"))
     await relay.wait_for_requests(1)
