@@ -209,13 +209,13 @@ class RangeWalk:
         return [self._piece(high)]
 
     def _windows(self, gaps: Iterable[Span]) -> Iterator[PageRequest]:
-        """Cut what is not known into pages, none of which can hold too many candles; one page may hold several gaps.
+        """Cut what is not known into pages, none of which can hold too many candles.
 
         Where nobody knows how much there is, one page after the other is asked instead: it steps over holes.
         """
         known = self.known()
         page_s = self._page * self._length
-        for gap in _joined(gaps, page_s):
+        for gap in _joined(gaps, page_s) if self.asked.joins_gaps else gaps:
             is_begun = self.is_forward or (known and known[0].start <= gap.start)
             is_inside = is_begun and known and gap.end <= known[-1].end
             if not self._is_dense and not (is_inside and gap.end - gap.start <= page_s):
@@ -262,7 +262,7 @@ class RangeWalk:
 
 
 def _joined(gaps: Iterable[Span], most_s: int) -> Iterator[Span]:
-    """Join gaps, which ascend, where one page can span them: what is known between them costs no call more."""
+    """Join gaps, which ascend, where one page can span them: what is known between them costs no more calls."""
     joined: Span | None = None
     for gap in gaps:
         if joined is not None and gap.end - joined.start <= most_s:

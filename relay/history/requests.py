@@ -109,7 +109,8 @@ class HistoryRequest:
     `start` and `end` are open times, both inclusive. `live` gives the present of a stream that is live, in place of a
     provider call; it is called before anything else. With `must_be_new` no answer about the present is taken that was
     asked for before the request, however fresh. `client` is whom it is for: calls take turns among clients, and those
-    for live streams (None) come first. What `is_spliced` with what a stream remembers is of the same instrument.
+    for live streams (None) come first. What `is_spliced` with what a stream remembers is of the same instrument. With
+    `joins_gaps` those that one call can span are one question, and what is known between them comes again.
     """
 
     source: CandleSource
@@ -121,3 +122,4 @@ class HistoryRequest:
     must_be_new: bool = False
     client: str | None = None
     is_spliced: bool = False
+    joins_gaps: bool = False

@@ -218,7 +218,7 @@ class Backfill:
         supervised.caught_up()
 
     async def _fetch(
-        self, key: StreamKey, missing: Missing, *, must_be_new: bool = True
+        self, key: StreamKey, missing: Missing, *, must_be_new: bool = True, joins_gaps: bool = False
     ) -> tuple[PastCandles, Sequence[Candle], Candle | None, int | None]:
         """Ask history; return its answer, which may have candles in a form that cannot be read, and what is of use.
 
@@ -228,7 +228,9 @@ class Backfill:
             end = None if missing.end is None else missing.end - 1
             start = max(0, missing.start)
             # What closed a moment ago is just what is missing.
-            asked = HistoryRequest(self._provider, key, start, end, PAGE, must_be_new=must_be_new)
+            asked = HistoryRequest(
+                self._provider, key, start, end, PAGE, must_be_new=must_be_new, joins_gaps=joins_gaps
+            )
             past = await self._history.candles(asked)
         if not past.is_complete and not past.unreadable:
             raise ProviderUnavailable("the answer was not complete")
@@ -306,7 +308,7 @@ class Backfill:
         asked_at = self._provider.clock.now()
         try:
             # What an answer left out is in doubt, and asked for again when it is time to.
-            past, closed, _, until = await self._fetch(stream.key, missing, must_be_new=False)
+            past, closed, _, until = await self._fetch(stream.key, missing, must_be_new=False, joins_gaps=True)
         except (ProviderError, StoreError) as error:
             log.debug("gaps of %s stay: %s", stream.key, error, extra=_about("gap_stays", stream))
             series.gaps.put_off(first)

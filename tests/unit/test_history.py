@@ -661,17 +661,22 @@ async def test_missing_spans_that_need_several_pages_are_fetched_at_once() -> No
         assert bench.provider.most_running == 2
 
 
-async def test_missing_spans_that_one_page_can_hold_are_fetched_by_one_call() -> None:
+async def test_missing_spans_that_one_page_can_hold_are_one_call_for_who_wants_that() -> None:
     async with paged(100) as bench:
-        for n in (100, 110, 120, 130, 300, 310):
+        for n in (100, 110, 120, 130):
             await bench.ask(start=minute(n), end=minute(n + 5))
         bench.provider.calls.clear()
-        past = await bench.ask(start=minute(100), end=minute(135))
-        assert past.candles == finals(*range(100, 136))
+        asked = HistoryRequest(bench.provider, KEY, minute(100), minute(135), 500, joins_gaps=True)
+        assert (await bench.history.candles(asked)).candles == finals(*range(100, 136))
         assert bench.provider.calls == [(minute(105) + 1, minute(130), 100)]
-        past = await bench.ask(end=minute(315), limit=16)
-        assert past.candles == finals(*range(300, 316))
-        assert len(bench.provider.calls) == 2
+
+
+async def test_for_others_nothing_is_fetched_twice_however_small_the_missing_spans_are() -> None:
+    async with paged(100) as bench:
+        for n in (100, 110, 120, 130):
+            await bench.ask(start=minute(n), end=minute(n + 5))
+        assert (await bench.ask(start=minute(100), end=minute(135))).candles == finals(*range(100, 136))
+        assert set(bench.provider.fetched.values()) == {1}
 
 
 async def test_pages_at_a_time_stop_where_the_market_began() -> None:
