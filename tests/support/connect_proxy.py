@@ -4,8 +4,10 @@ import asyncio
 import contextlib
 import ssl
 from collections.abc import AsyncIterator
-from typing import Final, NamedTuple, Self
+from typing import Final, NamedTuple
 from urllib.parse import urlsplit
+
+from tests.support.cut_server import CutServer
 
 RUDE: Final = ("refused", "login", "unauthorized", "mute", "hung", "garbage", "endless", "closed", "reset", "flood")
 """What it may do instead: answer 403, 407 or 401, say nothing, say nothing once a tunnel is open, answer with what is
@@ -20,49 +22,7 @@ class Asked(NamedTuple):
     headers: dict[str, str]
 
 
-class _Server:
-    """Accepts connections on a free port; `cut` ends all that are open, and leaving it all."""
-
-    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
-        self.port = 0
-        self._tls = tls
-        self._server: asyncio.Server | None = None
-        self._open: dict[asyncio.Task[None], None] = {}
-
-    async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0, ssl=self._tls)
-        self.port = self._server.sockets[0].getsockname()[1]
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        assert self._server is not None
-        self._server.close()
-        await self.cut()
-
-    async def cut(self) -> None:
-        """Cut all connections that are open."""
-        tasks = list(self._open)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._open[task] = None
-        try:
-            await self._serve(reader, writer)
-        except (OSError, EOFError, asyncio.LimitOverrunError, asyncio.CancelledError):
-            pass
-        finally:
-            del self._open[task]
-            writer.transport.abort()
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        raise NotImplementedError
-
-
-class _Front(_Server):
+class _Front(CutServer):
     """Passes what comes to a port of loopback."""
 
     def __init__(self, target: int, tls: ssl.SSLContext) -> None:
@@ -74,7 +34,7 @@ class _Front(_Server):
         await _join(reader, writer, there, back)
 
 
-class ConnectProxy(_Server):
+class ConnectProxy(CutServer):
     """Opens tunnels for CONNECT, and passes on requests with a whole address; one request for each connection of those.
 
     `manner` is how it treats what comes from now on, one of `RUDE` or "kind". `cut` ends all that is open.

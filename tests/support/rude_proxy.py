@@ -6,10 +6,12 @@ import random
 from collections import Counter
 from typing import Final
 
+from tests.support.cut_server import CutServer
+
 MANNERS: Final = ("plain", "cut", "delay", "trickle", "swallow")
 
 
-class RudeProxy:
+class RudeProxy(CutServer):
     """Passes bytes to and from `target`, a port on loopback. Each connection has one of `MANNERS`, drawn when it opens.
 
     At first it is kind; `set_rude` cuts what is open and changes that. A connection that is not plain ends by itself
@@ -18,52 +20,22 @@ class RudeProxy:
     """
 
     def __init__(self, target: int, dice: random.Random, *, most_s: float = 6.0, hole_s: float = 60.0) -> None:
+        super().__init__()
         self._is_rude = False
         self.seen: Counter[str] = Counter()
-        self.port = 0
         self._target = target
         self._dice = dice
         self._most_s = most_s
         self._hole_s = hole_s
-        self._server: asyncio.Server | None = None
-        self._open: dict[asyncio.Task[None], None] = {}
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
-    async def __aenter__(self) -> "RudeProxy":
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
-        self.port = self._server.sockets[0].getsockname()[1]
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        assert self._server is not None
-        self._server.close()
-        await self._end_all()
-
     async def set_rude(self, is_rude: bool) -> None:
         """Cut what is open, and be rude or kind from now on."""
         self._is_rude = is_rude
-        await self._end_all()
-
-    async def _end_all(self) -> None:
-        tasks = list(self._open)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._open[task] = None
-        try:
-            await self._serve(reader, writer)
-        except (OSError, asyncio.CancelledError):
-            pass
-        finally:
-            del self._open[task]
-            writer.transport.abort()
+        await self.cut()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         manner = self._dice.choice(MANNERS) if self._is_rude else "plain"
