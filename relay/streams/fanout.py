@@ -193,7 +193,7 @@ class Fanout:
             return
         self._schedule.begin()
         channels, self._dirty = self._dirty, {}
-        self._queue = self._groups.of(channels)
+        self._queue = self._groups.of(channels)[::-1]
         self._write_slice()
 
     def _write_slice(self) -> None:

@@ -33,7 +33,7 @@ async def test_all_clients_of_a_run_see_one_epoch(relay: Running, relay_with: St
 
 
 async def test_relay_pings_every_20_s_and_waits_10() -> None:
-    assert RELAY_LIMITS.pings == (20, 10)
+    assert RELAY_LIMITS.pings[:2] == (20, 10)
 
 
 async def test_relay_pings_and_keeps_a_client_that_answers(relay_with: StartRelay) -> None:

@@ -33,6 +33,8 @@ class ClientPings(NamedTuple):
 
     interval_s: float = 20.0
     pong_timeout_s: float = 10.0
+    beats_a_turn: int = 250
+    """So many clients are looked at, and perhaps pinged, in one turn of the event loop."""
 
 
 CLIENT_PINGS = ClientPings()
@@ -79,9 +81,12 @@ class Clients:
     async def _beat(self) -> None:
         while True:
             await asyncio.sleep(min(1.0, self._pings.interval_s / 4))
-            now = time.monotonic()
-            for connection in list(self.connections):
-                connection.beat(now, *self._pings)
+            interval_s, pong_timeout_s, beats_a_turn = self._pings
+            for number, connection in enumerate(list(self.connections), 1):
+                if connection in self.connections:
+                    connection.beat(time.monotonic(), interval_s, pong_timeout_s)
+                if not number % beats_a_turn:
+                    await asyncio.sleep(0)
 
     def reconfigure(self) -> int:
         """Go by another configuration, after `access` did; return how many clients had to go with their token."""

@@ -1,16 +1,20 @@
-"""What the fan-out does in one turn of the event loop, counted: thousands who come at once keep nobody waiting."""
+"""What is done in one turn of the event loop, counted: thousands who come at once keep nobody waiting."""
 
 import asyncio
 from collections.abc import Callable
+from typing import Any, cast
 
 from relay.core.clock import Clock
 from relay.core.model import Candle, PriceUpdate, StreamKey
 from relay.protocol import frames
+from relay.server.run import COLLECTOR_THRESHOLDS
 from relay.streams.fanout import FanoutLimits
 from relay.streams.groups import GatherLimits
 from relay.streams.hub import Hub
-from relay.streams.outbox import Outbox
+from relay.streams.outbox import HIGH_WATER, Outbox
+from relay.streams.slow_consumers import SlowConsumerLimits
 from relay.streams.subscriptions import Stream, Subscriber
+from relay.web.ws.route import ClientPings, Clients
 from tests.support.feeder import Feeder
 from tests.support.pipe import Pipe
 from tests.support.raw_socket import parsed
@@ -162,3 +166,57 @@ async def test_an_answer_to_one_client_writes_nobody_else() -> None:
     crowd.hub.fanout.flush()
     assert len(parsed(crowd.pipes[0].read)) == 4
     assert [crowd.times(pipe) for pipe in crowd.pipes[1:]] == [[("AAA", 1), ("AAA", 2)]] * 4
+
+
+async def test_slow_consumers_are_looked_at_so_many_in_a_turn_and_all_in_each_round() -> None:
+    looked_at: list[int] = []
+
+    class Stalled(Pipe):
+        def get_write_buffer_size(self) -> int:
+            looked_at.append(id(self))
+            return super().get_write_buffer_size()
+
+    hub = Hub(Clock(), flush_s=0, limits=SlowConsumerLimits(drain_every_s=0.001, drains_a_turn=50))
+    stream = hub.stream("p", StreamKey("AAA", "1m"), "AAA", Feeder(hub))
+    pipes = [Stalled() for _ in range(170)]
+    for pipe in pipes:
+        hub.subscribe(hub.join(Outbox(pipe), lambda *_: None), stream)
+        pipe.is_stalled = True
+        pipe.write(bytes(HIGH_WATER + 1))
+    hub.announce(stream, frames.frame(b"{}"))
+    hub.fanout.flush()
+    assert hub.fanout.lagging == 170
+    looked_at.clear()
+    counts = await work_of_turns(lambda: len(looked_at), 3 * 170)
+    assert max(counts) == 50
+    assert looked_at[:170] == looked_at[170:340] == [id(pipe) for pipe in pipes]
+
+
+async def test_the_heartbeat_looks_at_so_many_clients_in_a_turn_and_at_none_who_left() -> None:
+    beaten: list[int] = []
+
+    class Beaten:
+        def __init__(self, number: int) -> None:
+            self.number = number
+
+        def beat(self, *_: float) -> None:
+            beaten.append(self.number)
+
+    clients = Clients(cast(Any, None), "", ClientPings(interval_s=0.004, beats_a_turn=100))
+    everybody = cast(dict[Any, None], clients.connections)
+    everybody.update(dict.fromkeys(map(Beaten, range(1050))))
+    clients.start()
+    counts = await work_of_turns(lambda: len(beaten), 150)
+    everybody.pop(next(one for one in everybody if one.number == 777))
+    counts += await work_of_turns(lambda: len(beaten), 899)
+    assert max(counts) == 100
+    assert beaten[:1049] == [number for number in range(1050) if number != 777]
+    heart = clients._heart
+    assert heart is not None
+    heart.cancel()
+    await asyncio.gather(heart, return_exceptions=True)
+
+
+def test_the_collector_walks_so_many_objects_at_once_while_clients_come() -> None:
+    young, middle, _ = COLLECTOR_THRESHOLDS
+    assert young * (middle + 1) <= 60_000
