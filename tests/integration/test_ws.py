@@ -12,6 +12,8 @@ from tests.support.conditions import LONGEST_WAIT_S, eventually
 from tests.support.running_relay import Running
 from tests.support.sandbox import Sandbox
 
+pytestmark = pytest.mark.usefixtures("way")
+
 
 async def test_first_message_is_connected_with_limits(relay: Running) -> None:
     client = await relay.connect(hello=False)
