@@ -106,7 +106,7 @@ def build_app(
     if not host.loaded:
         raise ConfigError("no provider could be loaded")
     access = Access(config, limits.addresses)
-    idle_connections = IdleConnections(limits.first_request_s, access.new_frames, HttpConnections(access))
+    idle_connections = IdleConnections(limits.first_request_s, HttpConnections(access))
     requests = RequestCounts()
     middleware = Middleware(idle_connections, access, requests)
     app = web.Application(middlewares=[middleware.enter], client_max_size=64 * 1024)

@@ -12,6 +12,7 @@ import aiohttp
 import pytest
 from hypothesis import HealthCheck, settings
 
+from relay.web import idle_connections
 from tests.support.process_pauses import PauselessClock
 from tests.support.running_relay import Running, WsClient, start_relay
 from tests.support.sandbox import Sandbox
@@ -122,6 +123,15 @@ async def relay_with(sandbox: Sandbox) -> AsyncIterator[StartRelay]:
             return running
 
         yield start
+
+
+@pytest.fixture(params=["direct", "aiohttp"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """How relays of this test read WebSockets: by their own connections, and as where aiohttp lets go of none."""
+    way: str = request.param
+    if way == "aiohttp":
+        monkeypatch.setattr(idle_connections, "adopt", lambda handler: False)
+    return way
 
 
 @pytest.fixture

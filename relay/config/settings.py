@@ -216,7 +216,10 @@ class Config:
         form=_NUMBER,
     )
     flush_ms: float = _setting(
-        parsers.number(float, 0, 1_000), 20.0, "Updates within this time are sent in one write.", form=_NUMBER
+        parsers.number(float, 0, 1_000),
+        20.0,
+        "Updates within this time are sent in one write. More saves CPU, less makes prices newer.",
+        form=_NUMBER,
     )
     compression: bool = _setting(
         parsers.switch,

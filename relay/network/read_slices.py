@@ -14,7 +14,18 @@ SLICE_BYTES = 16 * 1024
 class Slices(asyncio.Protocol):
     """The protocol of one connection; `inner` is aiohttp's. No more is read before what was read is handed on."""
 
-    __slots__ = ("_at", "_end", "_is_held", "_pumping", "_rest", "inner", "slice_bytes", "transport")
+    __slots__ = (
+        "_at",
+        "_end",
+        "_is_held",
+        "_is_stopped",
+        "_left",
+        "_pumping",
+        "_rest",
+        "inner",
+        "slice_bytes",
+        "transport",
+    )
 
     def __init__(self, inner: asyncio.Protocol) -> None:
         self.inner = inner
@@ -24,13 +35,19 @@ class Slices(asyncio.Protocol):
         self._at = 0
         self._pumping: asyncio.Handle | None = None
         self._is_held = False
+        self._is_stopped = False
+        self._left = 0
         self._end: tuple[Exception | None] | None = None
 
     # -- from the socket ---------------------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
         """Hand on a slice now, and the rest in the next rounds of the event loop."""
-        if self._rest or self._is_held or len(data) > self.slice_bytes:
+        if self._is_stopped:
+            self._left -= len(data)
+            if self._left <= 0:
+                self._go_by_state()
+        elif self._rest or self._is_held or len(data) > self.slice_bytes:
             self._rest = self._rest[self._at :] + data
             self._at = 0
             self._plan()
@@ -99,7 +116,7 @@ class Slices(asyncio.Protocol):
 
     def _is_full(self) -> bool:
         """Whether no more is to be read."""
-        return self._has_more()
+        return self._has_more() or (self._is_stopped and self._left <= 0)
 
     # -- from aiohttp ------------------------------------------------------------------------------
 
@@ -114,12 +131,29 @@ class Slices(asyncio.Protocol):
         self._plan()
         self._go_by_state()
 
+    @property
+    def is_held(self) -> bool:
+        """Whether who is handed things has enough."""
+        return self._is_held
+
     def forget(self) -> None:
         """Hand on nothing of what was read, and wait for nobody to end."""
         self._rest, self._at = b"", 0
         self._is_held = False
         if self._end is not None:
             self._go_by_state()
+
+    def stop(self, most: int = 0) -> None:
+        """Hand on nothing more; read and forget at most so many bytes, so that the client sees why it has to go."""
+        self.forget()
+        self._is_stopped, self._left = True, most
+        self._go_by_state()
+
+    def take_rest(self) -> bytes:
+        """Return what was read and not handed on, and hand on nothing of it."""
+        rest = self._rest[self._at :]
+        self.forget()
+        return rest
 
     def guard(self, reader: Any) -> Any:
         """Return what stands before the reader of a WebSocket from now on."""

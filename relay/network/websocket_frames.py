@@ -15,7 +15,7 @@ SMALL_BYTES, SMALL_UNITS = 1024, 2
 """A read of less that begins no frame counts as two: whoever sends byte by byte costs most."""
 LONGEST_BYTES = 1 << 20
 
-# Nobody can have agreed to these reserved bits: a reader closes with 1002, as it has to without a mask.
+# Nobody can have agreed to these reserved bits: a reader closes with 1002.
 _REFUSED = b"\xf0\x80"
 _REST = 1 << 63
 
@@ -29,8 +29,6 @@ class FrameCounter:
     """
 
     __slots__ = ("_earn", "_head", "_left", "_reader", "_stop", "allowed", "is_flooded")
-    wants_mask = False
-    """Whether the first frame without a mask is refused, too (RFC 6455 section 5.1): the reader does not look."""
 
     def __init__(
         self, reader: Any, allowed: TokenBucket, stop: Callable[[], None], earn: Callable[[], float] = lambda: 0.0
@@ -43,6 +41,11 @@ class FrameCounter:
         self._head = b""  # of a frame whose length is not known yet
         self._left = 0  # bytes until the next frame begins
 
+    @property
+    def is_between_frames(self) -> bool:
+        """Whether all that came are whole frames."""
+        return not self._left and not self._head
+
     def feed_data(self, data: bytes) -> tuple[bool, bytes]:
         """Take what was read from the socket; return what the reader does: whether it is done for, and what is left."""
         came = len(data)
@@ -53,13 +56,7 @@ class FrameCounter:
         frames = 0
         while size - at >= 2:
             length = data[at + 1] & 0x7F
-            if data[at + 1] & 0x80:
-                mask = 4
-            elif self.wants_mask:
-                data, at = data[:at] + _REFUSED, _REST
-                break
-            else:
-                mask = 0
+            mask = 4 if data[at + 1] & 0x80 else 0
             begin = at + 2
             if length >= 126:
                 begin += 2 if length == 126 else 8

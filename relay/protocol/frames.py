@@ -58,6 +58,11 @@ def close_frame(code: int, reason: str) -> bytes:
     return bytes((0x88, len(content))) + content
 
 
+def pong_frame(body: bytes) -> bytes:
+    """Return the answer to a ping frame, which has at most 125 bytes."""
+    return _framed(0x8A, body)
+
+
 def encode(message: Mapping[str, object]) -> bytes:
     """Encode one message as a frame."""
     return frame(orjson.dumps(message))

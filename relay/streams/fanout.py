@@ -1,18 +1,33 @@
-"""From one frame to many sockets: who is served together, when it is written, and in one write for each subscriber.
+"""From one frame to many sockets: what waits for whom, and how it is written: one write for each subscriber and flush.
 
 Subscribers with the same set of channels form a group: what a group gets within one flush is joined once and the same
-bytes go to every member's transport.
+bytes go to every member's transport. When that is done `relay.streams.flush_schedule` decides.
 """
 
 import asyncio
 from collections.abc import Callable
+from itertools import islice
+from typing import NamedTuple
 
 from relay.core.clock import Clock
 from relay.protocol import frames
+from relay.streams.flush_schedule import FlushSchedule
+from relay.streams.groups import GATHER_LIMITS, GatherLimits, Groups
 from relay.streams.outbox import HIGH_WATER, Transport
 from relay.streams.slow_consumers import SLOW_CONSUMER_LIMITS, SlowConsumerLimits, SlowConsumers
 from relay.streams.subscriptions import Channel, Group, Subscriber
 from relay.telemetry.histogram import WRITE_BOUNDS_S, Histogram
+
+
+class FanoutLimits(NamedTuple):
+    """How much of its work the fan-out does in one turn of the event loop."""
+
+    writes_a_turn: int = 1_000
+    """About 10 ms."""
+    gather: GatherLimits = GATHER_LIMITS
+
+
+FANOUT_LIMITS = FanoutLimits()
 
 
 class Fanout:
@@ -26,16 +41,19 @@ class Fanout:
         clock: Clock,
         flush_s: float,
         disconnect: Callable[[Subscriber, str], None],
-        limits: SlowConsumerLimits = SLOW_CONSUMER_LIMITS,
+        slow_consumers: SlowConsumerLimits = SLOW_CONSUMER_LIMITS,
+        limits: FanoutLimits = FANOUT_LIMITS,
     ) -> None:
-        self._flush_s = flush_s
-        self._groups: dict[tuple[frozenset[Channel], bool], Group] = {}
-        self._ungrouped: dict[Subscriber, None] = {}
-        self._slow_consumers = SlowConsumers(clock, self._caught_up, disconnect, limits)
-        self._dirty: list[Group] = []
-        self._flush_handle: asyncio.Handle | None = None
-        self._flushed_at = 0.0
-        self._pending_since = 0.0
+        self._limits = limits
+        self._groups = Groups(self._settle, limits.gather)
+        self._slow_consumers = SlowConsumers(clock, self._groups.isolate, disconnect, slow_consumers)
+        self._schedule = FlushSchedule(flush_s, self.flush, self._most_writes)
+        self._dirty: dict[Channel, None] = {}
+        # What a flush has still to write: groups, and members of one group with the frames that they are to be sent.
+        self._queue: list[Group] = []
+        self._part: dict[Subscriber, Transport] = {}
+        self._part_frames: list[bytes] = []
+        self._next_slice: asyncio.Handle | None = None
         self._frames_out = 0
         self._bytes_out = 0
         self.writes_out = 0
@@ -44,7 +62,7 @@ class Fanout:
     @property
     def groups(self) -> list[Group]:
         """The groups of subscribers that are served together now."""
-        return list(self._groups.values())
+        return self._groups.all
 
     @property
     def lagging(self) -> int:
@@ -61,73 +79,46 @@ class Fanout:
         """How many bytes were written."""
         return self._bytes_out + self._slow_consumers.bytes_out
 
-    # -- groups ------------------------------------------------------------------------------------
+    # -- who is served -----------------------------------------------------------------------------
 
-    def ungroup(self, subscriber: Subscriber) -> None:
-        """Take a subscriber out of its group until the next update; what it was to be sent leaves now.
-
-        To be called before its subscriptions change.
-        """
-        group = subscriber.group
-        if group is not None:
-            self._flush_group(group)
-            subscriber.group = None
-            group.members.pop(subscriber, None)
-            if not group.members:
-                self._groups.pop((group.channels, group.is_compressed), None)
-                for channel in group.channels:
-                    channel.groups.pop(group, None)
+    def isolate(self, subscriber: Subscriber) -> None:
+        """Prepare a change of a subscriber's subscriptions; what it shared with others leaves now."""
         if not subscriber.outbox.is_lagging:
-            self._ungrouped[subscriber] = None
+            self._groups.isolate(subscriber)
+
+    def enter(self, subscriber: Subscriber, channel: Channel) -> None:
+        """Serve a subscriber a channel more."""
+        if subscriber.outbox.is_lagging:
+            channel.slow_consumers[subscriber] = None
+        else:
+            self._groups.enter(subscriber, channel)
+
+    def leave(self, subscriber: Subscriber, channel: Channel) -> None:
+        """Serve a subscriber a channel less."""
+        channel.slow_consumers.pop(subscriber, None)
+        self._groups.leave(subscriber, channel)
 
     def forget(self, subscriber: Subscriber) -> None:
-        """Let go of a subscriber that left all its channels."""
-        self.ungroup(subscriber)
-        self._ungrouped.pop(subscriber, None)
+        """Serve a subscriber nothing any more; what it was to be sent leaves now. Before it leaves its channels."""
+        self._settle(subscriber)
+        self._groups.dissolve(subscriber)
         self._slow_consumers.forget(subscriber)
-
-    def _caught_up(self, subscriber: Subscriber) -> None:
-        self._ungrouped[subscriber] = None
-
-    def _regroup(self) -> None:
-        for subscriber in list(self._ungrouped):
-            if subscriber.subscriptions and not subscriber.outbox.is_lagging:
-                channels = frozenset(subscriber.subscriptions.values())
-                identity = (channels, subscriber.is_compressed)
-                group = self._groups.get(identity)
-                if group is not None and group.pending:
-                    # It was told before this subscriber came.
-                    self._flush_group(group)
-                    group = self._groups.get(identity)
-                if group is None:
-                    group = self._groups[identity] = Group(*identity)
-                    for channel in channels:
-                        channel.groups[group] = None
-                group.members[subscriber] = subscriber.outbox.transport
-                subscriber.group = group
-        self._ungrouped.clear()
 
     # -- frames ------------------------------------------------------------------------------------
 
     def deliver(self, channel: Channel, frame: bytes, is_closed: bool | None, /) -> None:
         """Put a frame into the next flush of everybody on this channel; `is_closed` as in `Outlet`."""
-        if self._ungrouped:
-            self._regroup()
-        dirty = self._dirty
-        deflated: bytes | None = None
-        for group in channel.groups:
-            pending = group.pending
-            if not pending:
-                dirty.append(group)
-            if group.is_compressed:
-                deflated = deflated or frames.deflate(frame)
+        for pending in channel.groups.values():
+            pending.append(frame)
+        if channel.deflated_groups:
+            deflated = frames.deflate(frame)
+            for pending in channel.deflated_groups.values():
                 pending.append(deflated)
-            else:
-                pending.append(frame)
         if channel.slow_consumers:
             self._slow_consumers.put(channel, frame, is_closed)
-        if dirty and self._flush_handle is None:
-            self._plan_flush()
+        if channel.groups or channel.deflated_groups:
+            self._dirty[channel] = None
+            self._schedule.note()
 
     def revise(self, channel: Channel, frame: bytes, time: int, /) -> None:
         """Send the revision of a candle to those on this channel who have it; who came later was never told of it."""
@@ -138,80 +129,147 @@ class Fanout:
         for subscriber in [one for one, begin in begins.items() if begin <= time]:
             self.send(subscriber, frame)
 
-    def _plan_flush(self) -> None:
-        """Flush at once after a quiet moment, else when `flush_s` has passed since the last flush."""
-        loop = asyncio.get_running_loop()
-        due = self._flushed_at + self._flush_s
-        self._pending_since = now = loop.time()
-        if now >= due:
-            self._flush_handle = loop.call_soon(self.flush)
-        else:
-            self._flush_handle = loop.call_at(due, self.flush)
-
-    def flush(self) -> None:
-        """Write what is pending: one write a subscriber."""
-        is_planned = self._flush_handle is not None
-        if self._flush_handle is not None:
-            self._flush_handle.cancel()
-            self._flush_handle = None
-        dirty, self._dirty = self._dirty, []
-        for group in dirty:
-            self._flush_group(group)
-        self._flushed_at = asyncio.get_running_loop().time()
-        if is_planned:
-            self.write_delay.observe(self._flushed_at - self._pending_since)
-
-    def _flush_group(self, group: Group) -> None:
-        pending = group.pending
-        if not pending:
-            return
-        group.pending = []
-        data = pending[0] if len(pending) == 1 else b"".join(pending)
-        count = len(group.members)
-        self._frames_out += len(pending) * count
-        self.writes_out += count
-        self._bytes_out += len(data) * count
-        lagging: list[Transport] = []
-        # `Outbox.write` without its calls, touching nothing but transports: this loop is where a burst's own time goes.
-        for transport in group.members.values():
-            try:
-                transport.write(data)
-            except RuntimeError:
-                # uvloop: the connection is gone, and its end is on the way to us.
-                continue
-            if transport.get_write_buffer_size() > HIGH_WATER:
-                lagging.append(transport)
-        if lagging:
-            for subscriber in [one for one, transport in group.members.items() if transport in lagging]:
-                self._start_lagging(subscriber)
-
     def send(self, subscriber: Subscriber, frame: bytes, frames: int = 1) -> None:
         """Send one subscriber a frame, or several joined, after everything that was delivered to it before."""
-        if subscriber.group is not None:
-            self._flush_group(subscriber.group)
         if subscriber.outbox.is_lagging:
             self._slow_consumers.send(subscriber, frame)
             return
-        self._frames_out += frames
-        self.writes_out += 1
-        self._bytes_out += len(frame)
-        if not subscriber.outbox.write(frame):
-            self._start_lagging(subscriber)
+        owed = self._owed(subscriber)
+        self._write(subscriber, b"".join((*owed, frame)) if owed else frame, len(owed) + frames)
 
     def count_sent(self, frame: bytes) -> None:
         """Count a frame that somebody else writes to a client."""
-        self._frames_out += 1
-        self.writes_out += 1
-        self._bytes_out += len(frame)
+        self._count(1, 1, len(frame))
+
+    def _count(self, writes: int, frames: int, size: int) -> None:
+        """Count writes of so many frames, and so many bytes, each."""
+        self.writes_out += writes
+        self._frames_out += writes * frames
+        self._bytes_out += writes * size
+
+    # -- writing to one ----------------------------------------------------------------------------
+
+    def _owed(self, subscriber: Subscriber) -> list[bytes]:
+        """Take the frames that a subscriber's group, or a flush that is under way, still has for it."""
+        group, owed = subscriber.group, []
+        if self._part.pop(subscriber, None) is not None:
+            owed += self._part_frames
+        if group is not None and group.pending:
+            owed += group.pending[group.ahead.get(subscriber, 0) :]
+            if len(group.members) == 1:
+                group.pending.clear()
+                group.ahead.clear()
+            else:
+                group.ahead[subscriber] = len(group.pending)
+        return owed
+
+    def _settle(self, subscriber: Subscriber) -> None:
+        """Write a subscriber now what its group has for it."""
+        owed = self._owed(subscriber)
+        if owed:
+            self._write(subscriber, b"".join(owed), len(owed))
+
+    def _write(self, subscriber: Subscriber, data: bytes, frames: int) -> None:
+        self._count(1, frames, len(data))
+        if not subscriber.outbox.write(data):
+            self._start_lagging(subscriber)
 
     def _start_lagging(self, subscriber: Subscriber) -> None:
-        self.ungroup(subscriber)
-        self._ungrouped.pop(subscriber, None)
+        owed = self._owed(subscriber)
+        self._groups.dissolve(subscriber)
         self._slow_consumers.start(subscriber)
+        for frame in owed:
+            self._slow_consumers.send(subscriber, frame)
+
+    # -- writing to all ----------------------------------------------------------------------------
+
+    def _most_writes(self) -> int:
+        """Return to how many subscribers a flush would write now, counting some more than once."""
+        return sum(len(channel.begins) for channel in self._dirty)
+
+    def flush(self) -> None:
+        """Write what is pending: one write a subscriber, so many in a turn of the event loop as the limits say."""
+        if self._next_slice is not None or not self._dirty:
+            return
+        self._schedule.begin()
+        channels, self._dirty = self._dirty, {}
+        self._queue = self._groups.of(channels)[::-1]
+        self._write_slice()
+
+    def _write_slice(self) -> None:
+        """Write as much as one turn of the event loop may; each group's frames are joined once."""
+        self._next_slice = None
+        queue, left = self._queue, self._limits.writes_a_turn
+        writes = frames = size = 0
+        lagging: list[Transport] = []
+        try:
+            # `Outbox.write` without its calls: this loop is where a burst's own time goes.
+            while left > 0 and (queue or self._part):
+                if self._part:
+                    left -= self._write_part(left)
+                    continue
+                group = queue.pop()
+                pending, members = group.pending, group.members
+                if not pending:
+                    continue
+                if group.ahead or len(members) > left:
+                    left -= self._divide(group)
+                    continue
+                data = pending[0] if len(pending) == 1 else b"".join(pending)
+                count = len(members)
+                left -= count
+                writes += count
+                frames += count * len(pending)
+                size += count * len(data)
+                pending.clear()
+                for transport in members.values():
+                    try:
+                        transport.write(data)
+                    except RuntimeError:
+                        # uvloop: the connection is gone, and its end is on the way to us.
+                        continue
+                    if transport.get_write_buffer_size() > HIGH_WATER:
+                        lagging.append(transport)
+                if lagging:
+                    for subscriber in [one for one, transport in members.items() if transport in lagging]:
+                        self._start_lagging(subscriber)
+                    lagging.clear()
+        finally:
+            self.writes_out += writes
+            self._frames_out += frames
+            self._bytes_out += size
+            if self._part or self._queue:
+                self._next_slice = asyncio.get_running_loop().call_soon(self._write_slice)
+            else:
+                self.write_delay.observe(self._schedule.finish(is_more=bool(self._dirty)))
+
+    def _divide(self, group: Group) -> int:
+        """Leave all members of a group to `_write_part` but those who have some of the frames; return their number."""
+        pending, ahead = group.pending[:], group.ahead.copy()
+        group.pending.clear()
+        group.ahead.clear()
+        self._part_frames = pending
+        self._part = {one: transport for one, transport in group.members.items() if one not in ahead}
+        for subscriber, count in ahead.items():
+            if count < len(pending):
+                self._write(subscriber, b"".join(pending[count:]), len(pending) - count)
+        return len(ahead)
+
+    def _write_part(self, most: int) -> int:
+        """Write so many members of a divided group; return how many it were."""
+        data = b"".join(self._part_frames)
+        chosen = list(islice(self._part, most))
+        for subscriber in chosen:
+            # Who lags takes others along only if it leaves, and then it is no longer there.
+            if self._part.pop(subscriber, None) is not None:
+                self._write(subscriber, data, len(self._part_frames))
+        return len(chosen)
 
     def close(self) -> None:
         """Stop the timers; nothing is sent any more."""
-        if self._flush_handle is not None:
-            self._flush_handle.cancel()
-            self._flush_handle = None
+        self._schedule.close()
+        self._groups.close()
+        if self._next_slice is not None:
+            self._next_slice.cancel()
+            self._next_slice = None
         self._slow_consumers.close()

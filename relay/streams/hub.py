@@ -11,7 +11,7 @@ from relay.core.model import PriceUpdate, StreamKey
 from relay.protocol import frames
 from relay.protocol.client_requests import PLAIN, SubscribeOptions
 from relay.protocol.server_messages import StreamState
-from relay.streams.fanout import Fanout
+from relay.streams.fanout import FANOUT_LIMITS, Fanout, FanoutLimits
 from relay.streams.gaps import SeriesGap
 from relay.streams.outbox import Outbox
 from relay.streams.slow_consumers import SLOW_CONSUMER_LIMITS, SlowConsumerLimits
@@ -35,10 +35,11 @@ class Hub:
         flush_s: float = 0.02,
         on_closed: Callable[[Stream, PriceUpdate, int | None], int | None] | None = None,
         limits: SlowConsumerLimits = SLOW_CONSUMER_LIMITS,
+        fanout: FanoutLimits = FANOUT_LIMITS,
     ) -> None:
         self.streams: dict[tuple[str, StreamKey], Stream] = {}
         self.subscribers: dict[Subscriber, None] = {}
-        self.fanout = Fanout(clock, flush_s, self._disconnect, limits)
+        self.fanout = Fanout(clock, flush_s, self._disconnect, limits, fanout)
         self.updates_in = 0
         self.most_kept = limits.most_kept_bytes
         self._clock = clock
@@ -74,10 +75,11 @@ class Hub:
 
     def leave(self, subscriber: Subscriber) -> None:
         """Remove a client connection with all its subscriptions. Harmless when it already left."""
-        for stream in list(subscriber.subscriptions):
-            self.unsubscribe(subscriber, stream)
-        self.fanout.forget(subscriber)
-        self.subscribers.pop(subscriber, None)
+        if subscriber in self.subscribers:
+            del self.subscribers[subscriber]
+            self.fanout.forget(subscriber)
+            for stream, channel in list(subscriber.subscriptions.items()):
+                self._end(subscriber, stream, channel)
 
     def _disconnect(self, subscriber: Subscriber, reason: str) -> None:
         if subscriber in self.subscribers:
@@ -127,7 +129,7 @@ class Hub:
             begin = old.begins[subscriber] = min(begin, old.begins[subscriber])
             if old.options == options and old.held is None:
                 return False
-        self.fanout.ungroup(subscriber)
+        self.fanout.isolate(subscriber)
         if old is not None:
             # What its throttle holds is the newest state, and comes before whatever this subscription brings.
             if old.held is not None and not options.closed_only:
@@ -140,8 +142,7 @@ class Hub:
         channel = stream.channel_for(options, floor)
         channel.begins[subscriber] = begin
         subscriber.subscriptions[stream] = channel
-        if subscriber.outbox.is_lagging:
-            channel.slow_consumers[subscriber] = None
+        self.fanout.enter(subscriber, channel)
         if attachment is not None:
             stream.attachments.pop(attachment, None)
         elif old is None:
@@ -153,13 +154,16 @@ class Hub:
         channel = subscriber.subscriptions.get(stream)
         if channel is None:
             return False
-        self.fanout.ungroup(subscriber)
-        del subscriber.subscriptions[stream]
+        self.fanout.isolate(subscriber)
+        self._end(subscriber, stream, channel)
+        return True
+
+    def _end(self, subscriber: Subscriber, stream: Stream, channel: Channel) -> None:
         self._leave_channel(subscriber, channel)
+        del subscriber.subscriptions[stream]
         subscriber.outbox.forget(stream)
         if not stream.is_wanted:
             stream.feeder.unwanted(stream)
-        return True
 
     def attach(self, stream: Stream) -> Attachment:
         """Want a stream, and keep what it tells from now on for somebody who subscribes later; see `detach`."""
@@ -177,7 +181,7 @@ class Hub:
                 stream.feeder.unwanted(stream)
 
     def _leave_channel(self, subscriber: Subscriber, channel: Channel) -> None:
-        channel.slow_consumers.pop(subscriber, None)
+        self.fanout.leave(subscriber, channel)
         del channel.begins[subscriber]
         if not channel.begins:
             channel.close()

@@ -61,7 +61,11 @@ class Outbox:
         transport = self.transport
         if transport.is_closing():
             return True
-        transport.write(data)
+        try:
+            transport.write(data)
+        except RuntimeError:
+            # uvloop: the connection is gone, and its end is on the way to us.
+            return True
         if transport.get_write_buffer_size() > HIGH_WATER:
             self.is_lagging = True
             return False

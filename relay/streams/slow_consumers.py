@@ -17,6 +17,8 @@ class SlowConsumerLimits(NamedTuple):
     patience_s: float = 30.0
     most_kept_bytes: int = MOST_KEPT
     """As in `Outbox`."""
+    drains_a_turn: int = 500
+    """So many are looked at in one turn of the event loop."""
 
 
 SLOW_CONSUMER_LIMITS = SlowConsumerLimits()
@@ -41,7 +43,7 @@ class SlowConsumers:
         self._caught_up = caught_up
         self._disconnect = disconnect
         self._subscribers: dict[Subscriber, None] = {}
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: asyncio.Handle | None = None
         self.frames_out = 0
         self.bytes_out = 0
 
@@ -57,7 +59,7 @@ class SlowConsumers:
         for channel in subscriber.subscriptions.values():
             channel.slow_consumers[subscriber] = None
         if self._timer is None:
-            self._plan()
+            self._timer = asyncio.get_running_loop().call_later(self._limits.drain_every_s, self._drain, [])
 
     def forget(self, subscriber: Subscriber) -> None:
         """Let go of one that left all its channels. Harmless when it does not lag."""
@@ -81,27 +83,33 @@ class SlowConsumers:
         except OutboxFull as error:
             self._cut_soon(subscriber, str(error))
 
-    def _plan(self) -> None:
-        self._timer = asyncio.get_running_loop().call_later(self._limits.drain_every_s, self._drain)
-
-    def _drain(self) -> None:
+    def _drain(self, left: list[Subscriber]) -> None:
+        """Drain some of those who lag; `left` are those of this round whose turn is still to come, none: it begins."""
+        loop, limits, now = asyncio.get_running_loop(), self._limits, self._clock.monotonic()
+        left = left or list(self._subscribers)[::-1]
+        for _ in range(min(len(left), limits.drains_a_turn)):
+            subscriber = left.pop()
+            if subscriber in self._subscribers:
+                self._drain_one(subscriber, now)
         self._timer = None
-        now = self._clock.monotonic()
-        for subscriber in list(self._subscribers):
-            outbox = subscriber.outbox
-            frames, bytes_ = outbox.drained_frames, outbox.drained_bytes
-            has_caught_up = outbox.drain(now)
-            self.frames_out += outbox.drained_frames - frames
-            self.bytes_out += outbox.drained_bytes - bytes_
-            if has_caught_up:
-                del self._subscribers[subscriber]
-                for channel in subscriber.subscriptions.values():
-                    channel.slow_consumers.pop(subscriber, None)
-                self._caught_up(subscriber)
-            elif now - outbox.progress_at > self._limits.patience_s:
-                self._disconnect(subscriber, f"it read nothing for {self._limits.patience_s:g} s")
-        if self._subscribers:
-            self._plan()
+        if left:
+            self._timer = loop.call_soon(self._drain, left)
+        elif self._subscribers:
+            self._timer = loop.call_later(limits.drain_every_s, self._drain, [])
+
+    def _drain_one(self, subscriber: Subscriber, now: float) -> None:
+        outbox = subscriber.outbox
+        frames, bytes_ = outbox.drained_frames, outbox.drained_bytes
+        has_caught_up = outbox.drain(now)
+        self.frames_out += outbox.drained_frames - frames
+        self.bytes_out += outbox.drained_bytes - bytes_
+        if has_caught_up:
+            del self._subscribers[subscriber]
+            for channel in subscriber.subscriptions.values():
+                channel.slow_consumers.pop(subscriber, None)
+            self._caught_up(subscriber)
+        elif now - outbox.progress_at > self._limits.patience_s:
+            self._disconnect(subscriber, f"it read nothing for {self._limits.patience_s:g} s")
 
     def _cut_soon(self, subscriber: Subscriber, reason: str) -> None:
         # Not now: the caller is in the middle of walking the tables that leaving changes.

@@ -170,7 +170,8 @@ class Channel:
 
     It is in the stream's `channels` from its first subscriber to its last. There are several with the same options
     where somebody joined while a throttle held a candle, or has candles up to an open time (`floor`) that the stream
-    has not reached yet. `begins` has its subscribers, each with the open time from which on it has candles.
+    has not reached yet. `begins` has its subscribers, each with the open time from which on it has candles. `groups`
+    and `deflated_groups` have its groups, each with the frames that wait for it.
     """
 
     __slots__ = (
@@ -178,6 +179,7 @@ class Channel:
         "_timer",
         "begins",
         "behind",
+        "deflated_groups",
         "floor",
         "groups",
         "held",
@@ -195,7 +197,8 @@ class Channel:
         self.begins: dict[Subscriber, int] = {}
         # Revisions that wait for the held candle, so that `seq` never goes back, and of which open times they are.
         self.behind: list[tuple[bytes, int]] = []
-        self.groups: dict[Group, None] = {}
+        self.groups: dict[Group, list[bytes]] = {}
+        self.deflated_groups: dict[Group, list[bytes]] = {}
         self.slow_consumers: dict[Subscriber, None] = {}
         self.held: bytes | None = None
         self._next_at = 0.0
@@ -259,12 +262,17 @@ class Channel:
 
 @dataclass(eq=False, slots=True)
 class Group:
-    """Subscribers with exactly the same subscriptions, and the frames they are to be sent with the next flush."""
+    """Subscribers with exactly the same subscriptions, and the frames they are to be sent with the next flush.
 
-    channels: frozenset[Channel]
+    `channels` are None for a group of one, whose subscriptions may change. `ahead` has members that were sent some of
+    the frames already, and how many. `pending` stays the same list for as long as there is the group.
+    """
+
     is_compressed: bool
+    channels: frozenset[Channel] | None = None
     members: dict["Subscriber", Transport] = field(default_factory=dict)
     pending: list[bytes] = field(default_factory=list)
+    ahead: dict["Subscriber", int] = field(default_factory=dict)
 
 
 class Subscriber:

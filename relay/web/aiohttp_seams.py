@@ -51,7 +51,7 @@ class Handler(web.RequestHandler):
                 self.transport.close()
 
     def set_parser(self, parser: Any, *others: Any, **named: Any) -> None:
-        """Have a WebSocket read by its reader from now on, behind a guard."""
+        """Give the slices what a client sent behind its handshake: they put something before aiohttp's reader."""
         slices = slices_of(self.transport)
         guard: Any = parser if slices is None else slices.guard(parser)
         super().set_parser(guard, *others, **named)
@@ -108,7 +108,7 @@ class SentResponse(web.StreamResponse):
         """Do nothing: all of it is gone."""
 
 
-_SENT = SentResponse()
+SENT = SentResponse()
 
 
 class HandshakeResponse(web.WebSocketResponse):
@@ -119,10 +119,11 @@ class HandshakeResponse(web.WebSocketResponse):
 
 HANDLER = Seam(
     web.RequestHandler,
-    ("start", "set_parser", "handle_error"),
-    "frames of WebSocket clients are not counted, and aiohttp itself answers requests that are not HTTP, if at all",
+    ("start", "set_parser", "handle_error", "transport", "connection_lost"),
+    "a WebSocket client takes five times the memory, its frames are not counted and may lack a mask, and aiohttp "
+    "itself answers requests that are not HTTP, if at all",
 )
-"""aiohttp makes the handlers and cannot be told of which class, and it leaves no place to look at single frames."""
+"""aiohttp makes the handlers and cannot be told of which class, and keeps a task and more for each WebSocket."""
 PAUSING = Seam(
     web.RequestHandler,
     ("_pause_transport_reading", "_resume_transport_reading"),
@@ -170,6 +171,15 @@ def adopt(handler: web.RequestHandler) -> bool:
     return True
 
 
+def release(handler: Handler) -> None:
+    """Have a handler end as if its connection were lost; the connection stays open, and is another's.
+
+    Its route has to return at once, with `SENT`.
+    """
+    handler.transport = None
+    handler.connection_lost(None)
+
+
 def connect(handler: web.RequestHandler, transport: asyncio.BaseTransport, slices: Slices) -> None:
     """Give a handler its transport, so that `slices` are told when it has enough."""
     if not isinstance(handler, Handler) or not PAUSING.is_there:
@@ -196,4 +206,4 @@ async def send_past(request: web.Request, parts: Callable[[], Sequence[bytes]]) 
             for portion in (found,) if sum(map(len, found)) <= PORTION_BYTES else _portions(found):
                 transport.writelines(portion)
                 await request.writer.drain()
-    return _SENT
+    return SENT

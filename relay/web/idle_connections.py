@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 
 from aiohttp import web
 
-from relay.core.rate_limits import TokenBucket
 from relay.web.access.http_connections import HttpConnections
 from relay.web.aiohttp_seams import adopt
 from relay.web.inlet import Inlet, inlet_of
@@ -35,13 +34,12 @@ class _Patience(NamedTuple):
 class IdleConnections:
     """Knows the connections without a request, and ends them when their time is over.
 
-    `new_bucket` makes what counts the frames of a WebSocket; `http` counts the others.
+    `http` counts all connections until they are WebSockets.
     """
 
-    def __init__(self, patience_s: float, new_bucket: Callable[[], TokenBucket], http: HttpConnections) -> None:
+    def __init__(self, patience_s: float, http: HttpConnections) -> None:
         self.http = http
         self._patience_s = patience_s
-        self._new_bucket = new_bucket
         self._waiting: dict[web.RequestHandler, _Patience] = {}
         self._timer: asyncio.TimerHandle | None = None
 
@@ -58,7 +56,7 @@ class IdleConnections:
             self._waiting[protocol] = _Patience(loop.time() + self._patience_s, may_shake_hands=True)
             if self._timer is None:
                 self._plan(loop)
-            return Inlet(protocol, self._new_bucket, self.http)
+            return Inlet(protocol, self.http)
 
         return made
 

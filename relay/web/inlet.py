@@ -1,7 +1,7 @@
 """Between the socket and aiohttp: what a client sends is handed on in slices, and not without end."""
 
 import asyncio
-from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, cast
 
 from aiohttp import web
@@ -9,8 +9,7 @@ from aiohttp import web
 from relay.core.rate_limits import TokenBucket
 from relay.network.read_slices import Slices, slices_of
 from relay.web.access.http_connections import HttpConnections
-from relay.web.aiohttp_seams import as_sent, connect
-from relay.web.frame_reader import FrameGuard
+from relay.web.aiohttp_seams import Handler, as_sent, connect, release
 from relay.web.problems import problem_of
 
 REQUEST_BYTES = 1024 * 1024
@@ -25,32 +24,38 @@ FORGOTTEN_BYTES = 4 * 1024 * 1024
 OVER_LIMIT_RATE, OVER_LIMIT_BURST = 1.0, 100
 
 
-class Inlet(Slices):
-    """The protocol of one connection. `new_bucket` makes what counts the frames of a WebSocket.
+class Behind:
+    """Keeps what came behind the handshake of a WebSocket; stands where aiohttp's reader would."""
 
-    `frames` is its guard once it is a WebSocket, until then it is one of `connections`. Over HTTP a client that takes
-    next to nothing for `unread_s` is cut.
+    def __init__(self) -> None:
+        self.data = b""
+
+    def feed_data(self, data: bytes) -> tuple[bool, bytes]:
+        """Keep it; return that more may come."""
+        self.data += data
+        return False, b""
+
+    def feed_eof(self) -> None:
+        """Do nothing: whoever takes the connection over sees its end."""
+
+
+class Inlet(Slices):
+    """The protocol of one connection: of `connections` until it is a WebSocket, which others take over.
+
+    Over HTTP a client that takes next to nothing for `unread_s` is cut.
     """
 
-    __slots__ = ("_connections", "_is_stopped", "_left", "_new_bucket", "_over_limit", "_timer", "_unread_s", "frames")
+    __slots__ = ("_behind", "_connections", "_is_websocket", "_over_limit", "_timer", "_unread_s")
     inner: web.RequestHandler
 
-    def __init__(
-        self,
-        inner: web.RequestHandler,
-        new_bucket: Callable[[], TokenBucket],
-        connections: HttpConnections,
-        *,
-        unread_s: float = UNREAD_S,
-    ) -> None:
+    def __init__(self, inner: web.RequestHandler, connections: HttpConnections, *, unread_s: float = UNREAD_S) -> None:
         super().__init__(inner)
         self._connections = connections
-        self.frames: FrameGuard | None = None
-        self._new_bucket = new_bucket
+        self._is_websocket = False
+        self._behind: Behind | None = None
         self._unread_s = unread_s
         self._over_limit: TokenBucket | None = None
         self._left = REQUEST_BYTES
-        self._is_stopped = False
         self._timer: asyncio.TimerHandle | None = None
 
     # -- from the socket ---------------------------------------------------------------------------
@@ -66,27 +71,15 @@ class Inlet(Slices):
             self.stop()
             self._close(GOODBYE_S)
 
-    def data_received(self, data: bytes) -> None:
-        """Hand on what came, while it is not too much."""
-        if self._is_stopped:
-            self._left -= len(data)
-            if self._left <= 0:
-                self._go_by_state()
-        else:
-            super().data_received(data)
-
     def pass_on(self, data: bytes) -> None:
         """Hand on a slice, or end the connection after too much of a request."""
-        if self.frames is None:
+        if not self._is_websocket:
             self._left -= len(data)
             if self._left < 0:
                 self.stop()
                 self._close(GOODBYE_S)
                 return
         super().pass_on(data)
-
-    def _is_full(self) -> bool:
-        return super()._is_full() or (self._is_stopped and self._left <= 0)
 
     def _close(self, after_s: float) -> None:
         """Close, and cut what is not over after so long."""
@@ -132,7 +125,7 @@ class Inlet(Slices):
     def pause_writing(self) -> None:
         """Have aiohttp wait; what is not read over HTTP is not waited for without end."""
         super().pause_writing()
-        if self.frames is None and not self._is_stopped:
+        if not self._is_websocket and not self._is_stopped:
             self._watch_reading()
 
     def resume_writing(self) -> None:
@@ -144,22 +137,41 @@ class Inlet(Slices):
 
     # -- from the routes ---------------------------------------------------------------------------
 
-    def guard(self, reader: Any) -> FrameGuard:
-        """Put a guard before the reader of a WebSocket, and leave it to that to count."""
+    def guard(self, reader: Any) -> Behind:
+        """Keep what comes from now on: it is for who takes the connection over, not for aiohttp's reader."""
+        self._behind = Behind()
+        return self._behind
+
+    def begin_websocket(self) -> None:
+        """Count the connection no longer, and leave it to others how much may come and has to be read."""
+        self._is_websocket = True
+        self._stop_watch()
         self._connections.left(self)
-        self.frames = FrameGuard(reader, self._new_bucket(), self.stop)
-        return self.frames
+
+    @property
+    def may_hand_over(self) -> bool:
+        """Whether aiohttp lets go of the connection."""
+        return self._behind is not None and isinstance(self.inner, Handler) and not self._is_stopped
+
+    def hand_over(self, protocol: asyncio.Protocol) -> None:
+        """Have another protocol go on with the connection, from the first byte behind the handshake."""
+        assert self.transport is not None
+        assert isinstance(self.inner, Handler)
+        assert self._behind is not None
+        transport, rest = self.transport, self._behind.data + self.take_rest()
+        self.transport = None
+        release(self.inner)
+        transport.set_protocol(protocol)
+        # Here it may have been paused.
+        with suppress(RuntimeError):
+            transport.resume_reading()
+        if rest:
+            protocol.data_received(rest)
 
     def greet(self) -> None:
         """Note that a request is complete."""
         if not self._is_stopped:
             self._left = REQUEST_BYTES
-
-    def stop(self, most: int = 0) -> None:
-        """Hand on nothing more; read and forget at most so many bytes, so that the client sees why it has to go."""
-        self.forget()
-        self._is_stopped, self._left = True, most
-        self._go_by_state()
 
     def may_go_on(self) -> bool:
         """Count an answer that a limit refused; return False when there were too many of them."""

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from importlib.metadata import version
+from random import Random
 
 import orjson
 
@@ -139,24 +140,28 @@ def deflate_step() -> Callable[[], int]:
     return work
 
 
-def publish_step(loop: asyncio.AbstractEventLoop, subscribers: int, own_sets: bool) -> Callable[[], int]:
-    """Publish one update of each of ten streams to all subscribers and flush: units are delivered frames."""
+def publish_step(loop: asyncio.AbstractEventLoop, subscribers: int, streams: int, own_sets: bool) -> Callable[[], int]:
+    """Publish one update of each stream and flush: units are delivered frames. Each subscriber has ten streams."""
     clock = Clock()
     hub = Hub(clock, flush_s=0)
     feeder = NoFeeder(clock)
-    keys = [StreamKey(f"S{n}", "1m") for n in range(10 if not own_sets else 50)]
-    streams = [hub.stream("bench", key, key.symbol, feeder) for key in keys]
+    keys = [StreamKey(f"S{n}", "1m") for n in range(streams)]
+    table = [hub.stream("bench", key, key.symbol, feeder) for key in keys]
+    random = Random(streams)
 
     def slow(subscriber: Subscriber, reason: str) -> None:
         raise AssertionError(reason)
 
-    for number in range(subscribers):
-        subscriber = hub.join(Outbox(Sink()), slow)
-        chosen = (
-            [streams[(number + step * (1 + number % 7)) % len(streams)] for step in range(10)] if own_sets else streams
-        )
-        for stream in chosen:
-            hub.subscribe(subscriber, stream)
+    async def come() -> None:
+        for number in range(subscribers):
+            subscriber = hub.join(Outbox(Sink()), slow)
+            first = number * 7 % len(table)
+            for stream in random.sample(table, 10) if own_sets else (table * 2)[first : first + 10]:
+                hub.subscribe(subscriber, stream)
+        # Those with the same streams find each other.
+        await asyncio.sleep(1)
+
+    loop.run_until_complete(come())
     turn = 0
 
     def work() -> int:
@@ -164,7 +169,7 @@ def publish_step(loop: asyncio.AbstractEventLoop, subscribers: int, own_sets: bo
         before = hub.fanout.frames_out
 
         async def burst() -> None:
-            for stream in streams:
+            for stream in table:
                 candle = Candle(1_764_000_000, 100.0, 101.5, 99.5, 100.5, float(turn))
                 hub.publish(stream, PriceUpdate(stream.key, candle, False, turn))
             hub.fanout.flush()
@@ -194,8 +199,11 @@ def main() -> None:
         "series: accept one open update": series_step(),
         "encode one update as a frame": encode_step(),
         "deflate one frame": deflate_step(),
-        "deliver one frame, 1,000 subscribers of the same 10 streams": publish_step(loop, 1000, False),
-        "deliver one frame, 1,000 subscribers with sets of their own": publish_step(loop, 1000, True),
+        "deliver one frame, 1,000 subscribers of the same 10 streams": publish_step(loop, 1000, 10, False),
+        "deliver one frame, 1,000 subscribers in 50 groups with 10 of 50 streams": publish_step(loop, 1000, 50, False),
+        "deliver one frame, 1,000 subscribers, each with 10 of 50 streams of its own": publish_step(
+            loop, 1000, 50, True
+        ),
     }
     versions = ", ".join(f"{name} {version(name)}" for name in ("aiohttp", "orjson", "uvloop"))
     print(f"Python {platform.python_version()}, {versions}, {platform.machine()}; medians of {rounds} rounds\n")

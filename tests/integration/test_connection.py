@@ -9,6 +9,8 @@ import pytest
 from tests.conftest import StartRelay
 from tests.support.running_relay import Message, Running, WsClient
 
+pytestmark = pytest.mark.usefixtures("way")
+
 HERE = str(Path(__file__).parents[2])
 SECRETS = ("sandbox-key", "Traceback", HERE, "/home", "/tmp", "site-packages", ".py", "http://127", "ws://127")
 

@@ -1,18 +1,27 @@
-"""Frames without a mask and floods of frames: refused wherever they begin, and nothing else is."""
+"""Frames of every kind count, and floods of them are refused; a client has a reader only while something is in it."""
 
 import asyncio
 import itertools
+import zlib
+from typing import cast
 
+import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from relay.core.rate_limits import TokenBucket
-from relay.web.frame_reader import FrameGuard
+from relay.network.read_slices import SLICE_BYTES
+from relay.network.websocket_frames import FrameCounter
+from relay.web.work_budget import WorkBudget
+from relay.web.ws.direct_connection import MOST_WAITING, DirectConnection
+from tests.conftest import StartRelay
+from tests.support.conditions import eventually
 from tests.support.raw_socket import HANDSHAKE, masked
 from tests.support.running_relay import Running
+from tests.support.websocket_cases import PONG, TEXT, client_frame
 
-PING = b'{"action":"ping"}'
+REFUSED = b"\xf0\x80"
 REFUSED = b"\xf0\x80"
 
 
@@ -27,85 +36,209 @@ class Recorder:
         return False, b""
 
 
-def frame(size: int, *, is_masked: bool) -> bytes:
-    # Its content looks like heads without a mask.
-    bit, body = (0x80, b"\x81" * 4 + b"\x81\x05" * size) if is_masked else (0, b"\x81\x85" * size)
-    body = body[: size + 4 if is_masked else size]
+def frame(size: int) -> bytes:
+    # Its content looks like heads.
+    body = (b"\x81" * 4 + b"\x81\x05" * size)[: size + 4]
     if size < 126:
-        return bytes((0x81, bit | size)) + body
+        return bytes((0x81, 0x80 | size)) + body
     if size < 1 << 16:
-        return bytes((0x81, bit | 126)) + size.to_bytes(2, "big") + body
-    return bytes((0x81, bit | 127)) + size.to_bytes(8, "big") + body
+        return b"\x81\xfe" + size.to_bytes(2, "big") + body
+    return b"\x81\xff" + size.to_bytes(8, "big") + body
 
 
-def passed(data: bytes, cuts: list[int]) -> bytes:
-    """Return what the reader gets when the data come in pieces."""
+def passed(data: bytes, cuts: list[int]) -> tuple[bytes, bool]:
+    """Return what the reader gets when the data come in pieces, and whether all are whole frames then."""
     recorder = Recorder()
-    guard = FrameGuard(recorder, TokenBucket(1, 1_000_000), lambda: None)
+    counter = FrameCounter(recorder, TokenBucket(1, 1_000_000), lambda: None)
     places = sorted({0, len(data), *(cut % (len(data) + 1) for cut in cuts)})
     for start, end in itertools.pairwise(places):
-        guard.feed_data(data[start:end])
-    return recorder.data
+        counter.feed_data(data[start:end])
+    return recorder.data, counter.is_between_frames
 
 
 def test_all_else_is_the_readers_concern() -> None:
     recorder = Recorder()
-    guard = FrameGuard(recorder, TokenBucket(1, 1_000_000), lambda: None)
-    guard.feed_data(b"\x81\x80abcd")
-    assert guard.data == recorder.data == b"\x81\x80abcd"
-    assert not hasattr(guard, "other")
+    counter = FrameCounter(recorder, TokenBucket(1, 1_000_000), lambda: None)
+    counter.feed_data(b"\x81\x80abcd")
+    assert counter.data == recorder.data == b"\x81\x80abcd"
+    assert not hasattr(counter, "other")
 
 
 sizes = st.lists(st.sampled_from([0, 1, 2, 17, 125, 126, 127, 4096, 65_535, 65_536]), max_size=5)
 
 
 @given(sizes=sizes, cuts=st.lists(st.integers(0, 1 << 20), max_size=20))
-def test_masked_frames_pass_as_they_are_however_they_are_cut(sizes: list[int], cuts: list[int]) -> None:
-    data = b"".join(frame(size, is_masked=True) for size in sizes)
-    assert passed(data, cuts) == data
-    assert passed(data[:300], list(range(300))) == data[:300]
+def test_frames_pass_as_they_are_however_they_are_cut(sizes: list[int], cuts: list[int]) -> None:
+    data = b"".join(frame(size) for size in sizes)
+    assert passed(data, cuts) == (data, True)
+    assert passed(data[:300], list(range(300)))[0] == data[:300]
+    assert passed(data[:-1], cuts)[1] == (not data)
 
 
-@given(sizes=sizes, bad=st.sampled_from([0, 1, 125, 126, 65_536]), cuts=st.lists(st.integers(0, 1 << 20), max_size=20))
-def test_frame_without_mask_never_reaches_the_reader(sizes: list[int], bad: int, cuts: list[int]) -> None:
-    before = b"".join(frame(size, is_masked=True) for size in sizes)
-    got = passed(before + frame(bad, is_masked=False), [*cuts, len(before) + 1])
-    assert got.startswith(before + REFUSED)
+# -- a reader for what comes -----------------------------------------------------------------------
 
 
-async def close_code(reader: asyncio.StreamReader) -> tuple[int, int]:
-    """Read to the end; return how many messages came before the close frame, and its code."""
-    count = 0
-    async with asyncio.timeout(30):
-        while True:
-            first, size = await reader.readexactly(2)
+class Line:
+    """A client down to its bytes, and the relay's end of its connection."""
+
+    def __init__(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, connection: DirectConnection
+    ) -> None:
+        self.reader, self.writer, self.connection = reader, writer, connection
+
+    async def next(self) -> tuple[int, bytes]:
+        """Return the next frame: its first byte and what it holds."""
+        async with asyncio.timeout(30):
+            first, size = await self.reader.readexactly(2)
             if size == 126:
-                size = int.from_bytes(await reader.readexactly(2), "big")
-            body = await reader.readexactly(size)
-            if first == 0x88:
-                assert await reader.read() == b""
-                return count, int.from_bytes(body[:2], "big")
-            count += 1
+                size = int.from_bytes(await self.reader.readexactly(2), "big")
+            return first, await self.reader.readexactly(size)
+
+    async def pong(self) -> object:
+        """Read on to the next answer; return its id."""
+        while True:
+            message = orjson.loads((await self.next())[1])
+            if message["type"] == "pong":
+                return message.get("id")
 
 
-@pytest.mark.parametrize(
-    "sent",
-    [
-        b"\x81" + bytes([len(PING)]) + PING,
-        b"\x8a\x00",
-        b"\x88\x02\x03\xe8",
-        b"\x81\x7e\x01\x00" + b" " * 256,
-    ],
-    ids=["text", "pong", "close", "long text"],
-)
-async def test_frame_without_mask_closes_with_1002(relay: Running, sent: bytes) -> None:
+async def line_of(relay: Running, sent: bytes = b"", *, handshake: bytes = HANDSHAKE) -> Line:
+    """Connect, with so much right behind the handshake, and read the greeting."""
     host, port = relay.url.removeprefix("http://").split(":")
     reader, writer = await asyncio.open_connection(host, int(port))
-    writer.write(HANDSHAKE)
-    await reader.readuntil(b"\r\n\r\n")
-    # What came before it is answered: the greeting and a pong.
-    writer.write(masked(PING) + sent + masked(PING))
-    assert await close_code(reader) == (2, 1002)
+    known = set(relay.clients.connections)
+    writer.write(handshake + sent)
+    assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 101 ")
+    (connection,) = set(relay.clients.connections) - known
+    assert isinstance(connection, DirectConnection)
+    line = Line(reader, writer, connection)
+    assert b'"connected"' in (await line.next())[1]
+    return line
+
+
+def ping(number: int) -> bytes:
+    return masked(b'{"action":"ping","id":%d}' % number)
+
+
+async def test_silent_client_has_neither_task_nor_reader_and_aiohttp_nothing_of_it(relay: Running) -> None:
+    tasks = len(asyncio.all_tasks())
+    lines = [await line_of(relay) for _ in range(20)]
+    for line in lines:
+        line.writer.write(masked(b'{"action":"subscribe","streams":["BTCUSDT@1m"]}'))
+        while b'"price_update"' not in (await line.next())[1]:
+            pass
+        assert (line.connection._reader, line.connection._inbox, line.connection._tasks) == (None, None, None)
+    # The stand-in and the feed of the stream have some.
+    await eventually(lambda: len(asyncio.all_tasks()) < tasks + 15)
+    server = relay._runner.server
+    assert server is not None
+    await eventually(lambda: server.connections == [])
+    for line in lines:
+        line.writer.close()
+
+
+@pytest.mark.parametrize("count", [1, 50, 3000])
+async def test_what_comes_with_the_handshake_is_answered(relay_with: StartRelay, count: int) -> None:
+    relay = await relay_with(max_requests_per_second=10_000.0)
+    sent = b"".join(map(ping, range(count)))
+    assert count < 3000 or len(sent) > 4 * SLICE_BYTES
+    line = await line_of(relay, sent + ping(count)[:9])
+    assert [await line.pong() for _ in range(count)] == [*range(count)]
+    line.writer.write(ping(count)[9:])
+    assert await line.pong() == count
+    line.writer.close()
+
+
+async def test_half_a_frame_is_kept_and_the_reader_goes_with_its_end(relay: Running) -> None:
+    line = await line_of(relay)
+    for cut in (1, 3, 9):
+        line.writer.write(ping(cut)[:cut])
+        await eventually(lambda: line.connection._reader is not None)
+        line.writer.write(ping(cut)[cut:])
+        assert await line.pong() == cut
+        assert line.connection._reader is None
+    line.writer.close()
+
+
+async def test_half_a_message_is_kept_over_whole_frames(relay: Running) -> None:
+    line = await line_of(relay)
+    line.writer.write(client_frame(TEXT, b'{"action":', final=False))
+    await eventually(lambda: line.connection._reader is not None)
+    line.writer.write(client_frame(0x9, b"here") + client_frame(0, b'"ping","id":7}'))
+    assert await line.next() == (0x80 | PONG, b"here")
+    assert await line.pong() == 7
+    assert line.connection._reader is None
+    line.writer.close()
+
+
+async def test_compressed_messages_may_build_on_each_other(relay_with: StartRelay) -> None:
+    relay = await relay_with(compression=True)
+    offer = b"\r\nSec-WebSocket-Extensions: permessage-deflate\r\n\r\n"
+    line = await line_of(relay, handshake=HANDSHAKE.replace(b"\r\n\r\n", offer))
+    packer = zlib.compressobj(9, zlib.DEFLATED, -15)
+    sizes = []
+    for _ in range(3):
+        # What it holds again and again is said once.
+        packed = packer.compress(b'{"action":"ping","id":"0123456789abcdefghijklmnopqrstuvwxyz"}')
+        packed += packer.flush(zlib.Z_SYNC_FLUSH)
+        sizes.append(len(packed))
+        line.writer.write(client_frame(TEXT, packed[:-4], reserved=4))
+        assert await line.pong() == "0123456789abcdefghijklmnopqrstuvwxyz"
+    assert sizes[1] < sizes[0] / 2
+    line.writer.close()
+
+
+class Gate:
+    """Lets no work begin before it is open."""
+
+    def __init__(self) -> None:
+        self.opened = asyncio.Event()
+
+    async def take(self) -> None:
+        await self.opened.wait()
+
+
+async def test_no_more_is_read_of_a_client_while_much_of_it_waits(relay_with: StartRelay) -> None:
+    relay = await relay_with(max_requests_per_second=1_000_000.0)
+    gate = Gate()
+    relay.clients.context.work_budget = cast(WorkBudget, gate)
+    line = await line_of(relay)
+    count = 20_000
+    line.writer.write(b"".join(map(ping, range(count))))
+    transport = line.connection._transport
+    await eventually(lambda: not transport.is_reading())
+    waiting = line.connection._inbox
+    assert waiting is not None
+    assert MOST_WAITING < len(waiting) < MOST_WAITING + SLICE_BYTES / len(ping(0))
+    gate.opened.set()
+    assert [await line.pong() for _ in range(count)] == [*range(count)]
+    assert transport.is_reading()
+    line.writer.close()
+
+
+async def test_connection_that_is_lost_is_out_of_the_hub_at_once(relay: Running) -> None:
+    line = await line_of(relay, masked(b'{"action":"subscribe","streams":["BTCUSDT@1s"]}'))
+    while b'"price_update"' not in (await line.next())[1]:
+        pass
+    connection, hub = line.connection, relay.hub
+    connection.connection_lost(None)
+    assert connection.subscriber not in hub.subscribers
+    assert not any(connection.subscriber in group.members for group in hub.fanout.groups)
+    assert relay.clients.connections == {}
+    assert relay.access.clients == 0
+    # When it is lost indeed.
+    connection._transport.abort()
+    assert await line.reader.read() is not None
+    line.writer.close()
+
+
+async def test_handshake_with_a_body_is_refused(relay: Running) -> None:
+    host, port = relay.url.removeprefix("http://").split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(HANDSHAKE.replace(b"\r\n\r\n", b"\r\nContent-Length: 5\r\n\r\n") + b"hello")
+    assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 400 ")
+    assert b"has no body" in await reader.readuntil(b"}")
+    assert relay.access.clients == 0
     writer.close()
 
 
@@ -113,7 +246,7 @@ async def test_frame_without_mask_closes_with_1002(relay: Running, sent: bytes) 
 
 EMPTY = {"continuation": "008000000000", "text": "818000000000", "binary": "828000000000", "close": "888000000000",
          "ping": "898000000000", "pong": "8a8000000000"}  # fmt: skip
-LARGE = frame(4096, is_masked=True)
+LARGE = frame(4096)
 
 
 def flooded_after(data: bytes, size: int, allowed: float, *, is_refused: bool = True) -> int | None:
@@ -123,13 +256,13 @@ def flooded_after(data: bytes, size: int, allowed: float, *, is_refused: bool = 
     def stop() -> None:
         stops[0] += 1
 
-    guard = FrameGuard(recorder, TokenBucket(1e-9, allowed), stop)
+    counter = FrameCounter(recorder, TokenBucket(1e-9, allowed), stop)
     for start in range(0, len(data), size):
-        guard.feed_data(data[start : start + size])
-        assert guard.is_flooded == bool(stops[0])
-        if guard.is_flooded:
+        counter.feed_data(data[start : start + size])
+        assert counter.is_flooded == bool(stops[0])
+        if counter.is_flooded:
             before = len(recorder.data)
-            guard.feed_data(b"\x8a\x80abcd" * 100)
+            counter.feed_data(b"\x8a\x80abcd" * 100)
             assert len(recorder.data) == before
             assert recorder.data.endswith(REFUSED) or not is_refused
             return start
@@ -162,8 +295,8 @@ def test_byte_by_byte_costs_most() -> None:
 
 def test_flood_in_the_middle_of_a_frame_is_refused_after_its_end() -> None:
     recorder = Recorder()
-    guard = FrameGuard(recorder, TokenBucket(1e-9, 2), lambda: None)
-    guard.feed_data(b"\x81\x85abcd12")
-    guard.feed_data(b"3")
-    assert guard.is_flooded
+    counter = FrameCounter(recorder, TokenBucket(1e-9, 2), lambda: None)
+    counter.feed_data(b"\x81\x85abcd12")
+    counter.feed_data(b"3")
+    assert counter.is_flooded
     assert recorder.data == b"\x81\x85abcd12\0\0\0" + REFUSED

@@ -8,7 +8,6 @@ import pytest
 from aiohttp import web
 
 from relay.config.settings import Config
-from relay.core.rate_limits import TokenBucket
 from relay.network.read_slices import SLICE_BYTES
 from relay.web.access.access import Access
 from relay.web.access.http_connections import HttpConnections
@@ -85,7 +84,7 @@ class Line:
     def __init__(self, **options: float) -> None:
         self.inner, self.socket = Inner(), Socket()
         self.http = HttpConnections(Access(Config()))
-        self.inlet = Inlet(cast(web.RequestHandler, self.inner), lambda: TokenBucket(1, 10), self.http, **options)
+        self.inlet = Inlet(cast(web.RequestHandler, self.inner), self.http, **options)
         self.inner.inlet = self.inlet
         self.inlet.connection_made(cast(asyncio.BaseTransport, self.socket))
 
@@ -196,7 +195,7 @@ async def test_answer_that_is_read_slowly_does_not_end_the_connection_as_long_as
 
 async def test_websocket_that_does_not_read_is_left_to_its_own_patience() -> None:
     line = Line(unread_s=0.01)
-    line.inlet.guard(object())
+    line.inlet.begin_websocket()
     line.inlet.pause_writing()
     await asyncio.sleep(0.05)
     assert not line.socket.is_aborted

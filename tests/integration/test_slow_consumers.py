@@ -2,6 +2,8 @@
 
 import asyncio
 
+import pytest
+
 from relay.app import RelayLimits
 from relay.core.errors import CloseCode
 from relay.streams.slow_consumers import SlowConsumerLimits
@@ -10,6 +12,8 @@ from tests.conftest import StartRelay
 from tests.support.conditions import eventually
 from tests.support.raw_socket import parsed, raw_clients
 from tests.support.sandbox import Sandbox
+
+pytestmark = pytest.mark.usefixtures("way")
 
 SYMBOLS = ("BTCUSDT", "ETHUSDT", "SOLUSDT", "XRPUSDT", "ADAUSDT", "DOGEUSDT", "BNBUSDT")
 LONGER = [f"{symbol}@{interval}" for symbol in SYMBOLS for interval in ("1m", "3m", "5m", "15m", "30m", "1h")]

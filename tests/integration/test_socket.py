@@ -15,6 +15,8 @@ from tests.conftest import StartRelay
 from tests.support.conditions import eventually
 from tests.support.running_relay import Closed, Running, WsClient
 
+pytestmark = pytest.mark.usefixtures("way")
+
 
 def ping_of(size: int) -> str:
     text = '{"action":"ping","id":"%s"}'

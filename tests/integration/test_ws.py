@@ -12,6 +12,8 @@ from tests.support.conditions import LONGEST_WAIT_S, eventually
 from tests.support.running_relay import Running
 from tests.support.sandbox import Sandbox
 
+pytestmark = pytest.mark.usefixtures("way")
+
 
 async def test_first_message_is_connected_with_limits(relay: Running) -> None:
     client = await relay.connect(hello=False)
@@ -33,7 +35,7 @@ async def test_all_clients_of_a_run_see_one_epoch(relay: Running, relay_with: St
 
 
 async def test_relay_pings_every_20_s_and_waits_10() -> None:
-    assert RELAY_LIMITS.pings == (20, 10)
+    assert RELAY_LIMITS.pings[:2] == (20, 10)
 
 
 async def test_relay_pings_and_keeps_a_client_that_answers(relay_with: StartRelay) -> None:

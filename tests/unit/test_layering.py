@@ -19,7 +19,6 @@ LAYERS = [
         "relay.streams",
         "relay.client",
         "relay.web.problems",
-        "relay.web.frame_reader",
         "relay.web.joined_client",
     },
     {"relay.plugins", "relay.web.pages", "relay.web.access", "relay.web.stream_totals", "relay.web.aiohttp_seams"},

@@ -1,16 +1,13 @@
-"""One client's session: reads its requests, answers them in order, and ends when either side wants."""
+"""One client's session: answers its requests in order, and ends when either side wants; others read what it sends."""
 
 import asyncio
 import contextlib
 import logging
 import time
 from collections import Counter
-from collections.abc import Coroutine
-from typing import Any
+from collections.abc import Callable, Coroutine
+from typing import Any, Protocol
 
-from aiohttp import WebSocketError, WSMsgType
-
-from relay.core.compression import DEFLATE_WINDOW_BITS
 from relay.core.errors import CloseCode, Code, RequestError
 from relay.core.rate_limits import TokenBucket
 from relay.history.joining import Joining
@@ -18,14 +15,18 @@ from relay.protocol import client_requests, frames
 from relay.streams.outbox import Outbox
 from relay.streams.subscriptions import Subscriber
 from relay.telemetry.events import event
-from relay.web.access.access import Caller, frames_limit, requests_limit
+from relay.web.access.access import Caller, requests_limit
+from relay.web.inlet import FORGOTTEN_BYTES, LINGER_S
 from relay.web.ws.context import ConnectionContext
+from relay.web.ws.messages import MessageKind, Received
 from relay.web.ws.socket import Socket
 from relay.web.ws.subscriptions import ClientSubscriptions
 
 log = logging.getLogger(__name__)
 
 PING_FRAME = b"\x89\x00"
+NORMAL = 1000
+"""The code that answers the close frame of a client, whatever it holds."""
 CLOSE_TIMEOUT_S = 2.0
 SLOW_CLOSE_TIMEOUT_S = 10.0
 STREAMS_PER_REQUEST = 5
@@ -37,27 +38,43 @@ ACTIONS = (*client_requests.ACTIONS, "invalid", "over_limit")
 """What requests are counted as."""
 
 
-class Connection:
-    """One client: a subscriber of the hub, which gets the updates to it, and the reader of its requests.
+SAID_WHY: dict[int, tuple[str, int]] = {
+    CloseCode.TOO_BIG: ("message too big", FORGOTTEN_BYTES),
+    CloseCode.RATE_LIMITED: ("rate limited", 0),
+}
+"""Why this end closes while there is more to read, and how many bytes of it are read and forgotten."""
 
-    There are thousands of them: what few clients need is made when it is needed. `counted` is the sum of all requests.
+
+class Connections(Protocol):
+    """All connections: `requests` counts what they were asked."""
+
+    requests: Counter[str]
+
+    def left(self, connection: "Connection") -> None: ...
+
+
+class Connection:
+    """One client: a subscriber of the hub, which gets the updates to it, and the session that answers its requests.
+
+    There are thousands of them: what few clients need is made when it is needed. `all_of_them` is told when it is gone.
     """
 
     __slots__ = (
         "_abort_timer",
+        "_all_of_them",
+        "_client_code",
         "_context",
-        "_counted",
         "_end_code",
         "_heard_at",
         "_invalid",
         "_is_ended",
+        "_is_lost",
         "_over_limit",
         "_pinged_at",
         "_requests",
         "_subscribing",
         "_tasks",
         "_transport",
-        "_ws",
         "caller",
         "opened_at",
         "subscriber",
@@ -66,19 +83,17 @@ class Connection:
     def __init__(
         self,
         context: ConnectionContext,
-        counted: Counter[str],
-        ws: Socket,
-        transport: asyncio.WriteTransport,
+        all_of_them: Connections,
+        transport: asyncio.Transport,
         caller: Caller,
+        ws: Socket,
     ) -> None:
         self.caller = caller
         self._context = context
-        self._counted = counted
-        self._ws = ws
+        self._all_of_them = all_of_them
         self._transport = transport
-        is_compressed = ws.compress == DEFLATE_WINDOW_BITS
         outbox = Outbox(transport, context.hub.most_kept)
-        self.subscriber = context.hub.join(outbox, self._on_slow, is_compressed=is_compressed)
+        self.subscriber = context.hub.join(outbox, self._on_slow, is_compressed=ws.takes_compressed)
         self._subscribing = ClientSubscriptions(context, self.subscriber, caller)
         self._tasks: dict[asyncio.Task[None], None] | None = None
         self._requests = TokenBucket(*requests_limit(context.access.config.max_requests_per_second))
@@ -89,7 +104,9 @@ class Connection:
         self._heard_at = now
         self._pinged_at = now
         self._is_ended = False
+        self._is_lost = False
         self._end_code: int | None = None
+        self._client_code: int | None = None
         self._abort_timer: asyncio.TimerHandle | None = None
 
     @property
@@ -97,41 +114,38 @@ class Connection:
         """Who ended the connection, `relay` or `client`, and with which close code; 1006 is none."""
         if self._end_code is not None:
             return "relay", self._end_code
-        return "client", self._ws.close_code or 1006
+        return "client", 1006 if self._client_code is None else self._client_code
 
     def set_limits(self) -> None:
         """Go by the limits that are in force now."""
-        most = self._context.access.config.max_requests_per_second
-        self._requests.set_limit(*requests_limit(most))
-        if self._ws.inlet is not None and self._ws.inlet.frames is not None:
-            self._ws.inlet.frames.allowed.set_limit(*frames_limit(most))
+        self._requests.set_limit(*requests_limit(self._context.access.config.max_requests_per_second))
         self._subscribing.set_limits()
 
-    # -- reading -----------------------------------------------------------------------------------
+    # -- requests ----------------------------------------------------------------------------------
 
-    async def serve(self) -> None:
-        """Answer requests until the client goes; others have their turns, since `receive` may never wait."""
-        while True:
-            await self._context.work_budget.take()
-            message = await self._ws.receive()
-            self._heard_at = time.monotonic()
-            if message.type in (WSMsgType.CLOSE, WSMsgType.CLOSING, WSMsgType.CLOSED, WSMsgType.ERROR):
-                if isinstance(message.data, WebSocketError) and self._end_code is None:
-                    # aiohttp has closed already: what came was no WebSocket, or too much.
-                    self._end_code = self._ws.fault(int(message.data.code))
-                break
-            if self._is_ended or message.type is WSMsgType.PONG:
-                # After the close frame only the client's own is waited for.
-                continue
+    def hear(self, received: Received) -> bool:
+        """Note that the client lives; return whether this is to be answered when its turn comes."""
+        self._heard_at = time.monotonic()
+        if received.kind is MessageKind.CLOSE:
+            self._client_code = received.code
+            return True
+        # After the close frame only the client's own is waited for.
+        return received.kind is MessageKind.FAULT or not (self._is_ended or received.kind is MessageKind.PONG)
+
+    async def answer(self, received: Received) -> None:
+        """Do what the client wants with one message that was heard."""
+        if received.kind is MessageKind.CLOSE:
+            self._leave()
+        elif received.kind is MessageKind.FAULT:
+            self._fail(received.code)
+        elif not self._is_ended:
             wait_s = self._wait_s()
             if wait_s:
-                self._on_rate(message.data if message.type is WSMsgType.TEXT else "", wait_s)
-            elif message.type is WSMsgType.TEXT:
-                await self._on_text(message.data)
-            elif message.type is WSMsgType.PING:
-                # Who is gone has no need of it.
-                with contextlib.suppress(ConnectionError):
-                    await self._ws.pong(message.data)
+                self._on_rate(received.text, wait_s)
+            elif received.kind is MessageKind.TEXT:
+                await self._on_text(received.text)
+            elif received.kind is MessageKind.PING:
+                self._send(frames.pong_frame(received.body))
             else:
                 self._on_invalid(
                     RequestError(Code.INVALID_REQUEST, "binary frames are not accepted; send JSON as text"), None
@@ -155,7 +169,7 @@ class Connection:
         except RequestError as error:
             self._on_invalid(error, request_id)
             return
-        self._counted[request.action] += 1
+        self._all_of_them.requests[request.action] += 1
         self._requests.spend(len(request.names) // STREAMS_PER_REQUEST)
         try:
             await self._on_request(request)
@@ -201,12 +215,20 @@ class Connection:
         if self._tasks is None:
             self._tasks = {}
         self._tasks[task] = None
-        task.add_done_callback(self._tasks.pop)
+        task.add_done_callback(self._on_done)
+
+    def _on_done(self, task: asyncio.Task[None]) -> None:
+        assert self._tasks is not None
+        del self._tasks[task]
+        if not self._tasks:
+            self._tasks = None
+            if self._is_lost:
+                self._all_of_them.left(self)
 
     # -- refusing ----------------------------------------------------------------------------------
 
     def _on_invalid(self, error: RequestError, request_id: str | int | None) -> None:
-        self._counted["invalid"] += 1
+        self._all_of_them.requests["invalid"] += 1
         self._send(frames.error(error, request_id))
         if self._invalid is None:
             self._invalid = TokenBucket(INVALID_RATE, INVALID_BURST)
@@ -228,7 +250,7 @@ class Connection:
     def _refuse(self, error: RequestError, *request_ids: str | int | None) -> None:
         """Answer requests with an error; a client that goes over a limit again and again has to leave."""
         if error.code is Code.RATE_LIMITED:
-            self._counted["over_limit"] += 1
+            self._all_of_them.requests["over_limit"] += 1
             if self._over_limit is None:
                 self._over_limit = TokenBucket(OVER_LIMIT_RATE, OVER_LIMIT_BURST)
             if not self._over_limit.take():
@@ -271,36 +293,69 @@ class Connection:
 
     def end(self, code: CloseCode, reason: str, timeout_s: float = CLOSE_TIMEOUT_S) -> None:
         """Send the close frame and nothing after it; a client that does not answer it in time is cut off."""
-        if self._is_ended:
-            return
-        self._is_ended = True
-        self._end_code = int(code)
-        self._context.hub.leave(self.subscriber)
-        if not self._transport.is_closing():
-            self._transport.write(frames.close_frame(code, reason))
-        self._abort_timer = asyncio.get_running_loop().call_later(timeout_s, self._transport.abort)
+        if not self._is_ended:
+            self._end_code = int(code)
+            self._close_with(code, reason)
+            self._set_timer(timeout_s, self._transport.abort)
 
     def hurry(self) -> None:
         """Have an end that is under way take no longer than that of a client that reads."""
+        if not self._is_lost:
+            self._set_timer(CLOSE_TIMEOUT_S, self._transport.abort)
+
+    def _leave(self) -> None:
+        """Close: the client wants to go, or has answered the close frame."""
+        self._close_with(NORMAL, "")
+        self._close()
+
+    def _fail(self, code: int) -> None:
+        """Close because of what came, after a moment: to close at once while more is on its way resets the connection.
+
+        Then the client would not see the reason.
+        """
+        if self._end_code is None:
+            self._end_code = code
+        is_first = not self._is_ended and not self._transport.is_closing()
+        reason, most = SAID_WHY.get(code, ("", FORGOTTEN_BYTES))
+        self._close_with(code, reason)
+        if is_first:
+            self._forget(most)
+            self._set_timer(LINGER_S, self._close)
+        else:
+            self._close()
+
+    def _close_with(self, code: int, reason: str) -> None:
+        """Send the close frame, if none was sent, and nothing after it."""
+        if not self._is_ended:
+            self._is_ended = True
+            self._context.hub.leave(self.subscriber)
+            if not self._transport.is_closing():
+                self._transport.write(frames.close_frame(code, reason))
+
+    def _close(self) -> None:
+        """Close the connection; what the client does not read must not keep it open for ever."""
+        self._set_timer(CLOSE_TIMEOUT_S, self._transport.abort)
+        self._transport.close()
+
+    def _forget(self, most: int) -> None:
+        """Read and forget at most so many bytes."""
+
+    def _set_timer(self, after_s: float, do: Callable[[], None]) -> None:
         if self._abort_timer is not None:
             self._abort_timer.cancel()
-            self._abort_timer = asyncio.get_running_loop().call_later(CLOSE_TIMEOUT_S, self._transport.abort)
+        self._abort_timer = asyncio.get_running_loop().call_later(after_s, do)
 
-    async def finish(self) -> None:
-        """Let go of everything when the client is gone."""
+    def lose(self) -> None:
+        """Let go of everything: the client is gone. Harmless when it was lost already."""
+        if self._is_lost:
+            return
+        self._is_lost = self._is_ended = True
         self._context.hub.leave(self.subscriber)
         self._subscribing.close()
-        if self._tasks:
-            tasks = list(self._tasks)
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-        if self._abort_timer is None:
-            # The client left first; what it was still to be sent must not keep the connection open for ever.
-            self._abort_timer = asyncio.get_running_loop().call_later(CLOSE_TIMEOUT_S, self._transport.abort)
-            await self._ws.close()
-        self._is_ended = True
-        if not self._transport.get_write_buffer_size():
+        if self._abort_timer is not None:
             self._abort_timer.cancel()
-        # Else a client that reads nothing would keep the connection open for ever.
-        self._transport.close()
+        if self._tasks is None:
+            self._all_of_them.left(self)
+        else:
+            for task in self._tasks:
+                task.cancel()

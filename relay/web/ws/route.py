@@ -16,9 +16,13 @@ from relay.telemetry.events import event
 from relay.telemetry.rare_warning import RareWarning
 from relay.web.access.access import WEBSOCKET, is_websocket
 from relay.web.access.forwarded import lacks_of_handshake
+from relay.web.aiohttp_seams import SENT
+from relay.web.inlet import inlet_of
 from relay.web.problems import problem_of
+from relay.web.ws.aiohttp_connection import AiohttpConnection
 from relay.web.ws.connection import Connection
 from relay.web.ws.context import ConnectionContext
+from relay.web.ws.direct_connection import DirectConnection
 from relay.web.ws.socket import Socket
 
 log = logging.getLogger(__name__)
@@ -33,6 +37,8 @@ class ClientPings(NamedTuple):
 
     interval_s: float = 20.0
     pong_timeout_s: float = 10.0
+    beats_a_turn: int = 250
+    """So many clients are looked at, and perhaps pinged, in one turn of the event loop."""
 
 
 CLIENT_PINGS = ClientPings()
@@ -69,19 +75,25 @@ class Clients:
             return
         self._all_gone = asyncio.Event()
         for connection in list(self.connections):
-            connection.end(CloseCode.GOING_AWAY, "server shutdown")
-            connection.hurry()
+            self._send_away(connection)
         # A client that is cut may have a request that waits for a provider.
         with suppress(TimeoutError):
             async with asyncio.timeout_at(self._gone_at):
                 await self._all_gone.wait()
 
+    def _send_away(self, connection: Connection) -> None:
+        connection.end(CloseCode.GOING_AWAY, "server shutdown")
+        connection.hurry()
+
     async def _beat(self) -> None:
         while True:
             await asyncio.sleep(min(1.0, self._pings.interval_s / 4))
-            now = time.monotonic()
-            for connection in list(self.connections):
-                connection.beat(now, *self._pings)
+            interval_s, pong_timeout_s, beats_a_turn = self._pings
+            for number, connection in enumerate(list(self.connections), 1):
+                if connection in self.connections:
+                    connection.beat(time.monotonic(), interval_s, pong_timeout_s)
+                if not number % beats_a_turn:
+                    await asyncio.sleep(0)
 
     def reconfigure(self) -> int:
         """Go by another configuration, after `access` did; return how many clients had to go with their token."""
@@ -117,6 +129,8 @@ class Clients:
                 extra=event("client_came", client=number, address=caller.address, token=token),
             )
         self._check_token(connection)
+        if self.context.access.is_closing:
+            self._send_away(connection)
 
     def left(self, connection: Connection) -> None:
         """Forget a client that is gone."""
@@ -125,6 +139,7 @@ class Clients:
         about = event("client_left", client=number, by=by, code=code)
         log.debug("client %d left: close code %d, by the %s", number, code, by, extra=about)
         del self.connections[connection]
+        self.context.access.leave(connection.caller)
         if self._all_gone is not None and not self.connections:
             self._all_gone.set()
 
@@ -133,7 +148,7 @@ CLIENTS = web.AppKey("clients", Clients)
 
 
 async def websocket(request: web.Request) -> web.StreamResponse:
-    """Serve one client from the handshake to the end; without one say what it would meet, and what is spoken here."""
+    """Let one client in and leave it to its connection; without a handshake say what it would meet."""
     lacking = lacks_of_handshake(request)
     if lacking is not None:
         request.app[CLIENTS].broken_handshake.say(
@@ -152,7 +167,8 @@ async def websocket(request: web.Request) -> web.StreamResponse:
                 Code.INVALID_REQUEST, "this address is for WebSocket connections; connect with ws:// or wss://"
             )
         )
-    # All in one function: the frame of another would be kept for as long as the client stays.
+    if request.can_read_body:
+        raise RequestError(Code.INVALID_REQUEST, "the handshake of a WebSocket has no body")
     clients = request.app[CLIENTS]
     access = clients.context.access
     caller = access.admit(request)
@@ -164,20 +180,22 @@ async def websocket(request: web.Request) -> web.StreamResponse:
             # RFC 6455 section 4.4: who cannot speak this version has to be told which one is spoken.
             text = f"{error.text}; the relay supports WebSocket version {VERSION} (RFC 6455)"
             raise web.HTTPBadRequest(text=text, headers={"Sec-WebSocket-Version": VERSION}) from None
-        if transport is None:
-            return ws
-        connection = Connection(clients.context, clients.requests, ws, transport, caller)
-        try:
-            clients.came(connection)
-            await connection.serve()
-        finally:
-            try:
-                await connection.finish()
-            finally:
-                clients.left(connection)
-        return ws
-    finally:
+    except BaseException:
         access.leave(caller)
+        raise
+    if transport is None:
+        access.leave(caller)
+        return ws
+    inlet = inlet_of(transport)
+    if inlet is not None and inlet.may_hand_over:
+        direct = DirectConnection(clients.context, clients, transport, caller, ws)
+        clients.came(direct)
+        inlet.hand_over(direct)
+        return SENT
+    connection = AiohttpConnection(clients.context, clients, transport, caller, ws)
+    clients.came(connection)
+    await connection.serve(request, ws)
+    return ws
 
 
 ROUTES = [web.get(WEBSOCKET, websocket)]

@@ -1,0 +1,94 @@
+"""A client whose session is itself the protocol of the connection: nothing of aiohttp is left after the handshake."""
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+
+from relay.core.rate_limits import TokenBucket
+from relay.web.access.access import Caller, frames_limit
+from relay.web.ws.connection import Connection, Connections
+from relay.web.ws.context import ConnectionContext
+from relay.web.ws.frame_reader import FrameReader, MessageProtocol
+from relay.web.ws.messages import Received
+from relay.web.ws.socket import Socket
+
+MOST_WAITING = 64
+"""So many messages of a client wait to be answered before no more are read."""
+
+
+class DirectConnection(Connection, MessageProtocol):
+    """Takes a connection over from aiohttp. A client that sends nothing has no task, no reader and no inbox."""
+
+    __slots__ = ("_frames", "_inbox", "_may_compress", "_reader")
+
+    def __init__(
+        self,
+        context: ConnectionContext,
+        all_of_them: Connections,
+        transport: asyncio.Transport,
+        caller: Caller,
+        ws: Socket,
+    ) -> None:
+        super().__init__(context, all_of_them, transport, caller, ws)
+        self._may_compress = ws.may_compress
+        self._frames: TokenBucket | None = None
+        self._reader: FrameReader | None = None
+        self._inbox: deque[Received] | None = None
+
+    def set_limits(self) -> None:
+        """Go by the limits that are in force now."""
+        super().set_limits()
+        if self._frames is not None:
+            self._frames.set_limit(*frames_limit(self._context.access.config.max_requests_per_second))
+
+    # -- from the socket ---------------------------------------------------------------------------
+
+    def data_received(self, data: bytes) -> None:
+        """Read what came; keep the reader only while there is something in it."""
+        reader = self._reader
+        if reader is None:
+            if self._frames is None:
+                self._frames = self._context.access.new_frames()
+            reader = FrameReader(self, self._transport, self._frames, is_compressed=self._may_compress)
+            self._reader = reader
+        reader.data_received(data)
+        if reader.is_at_rest:
+            self._reader = None
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Leave the hub and let go of everything before this returns: nothing may be written after it."""
+        if self._reader is not None:
+            self._reader.transport = None
+            self._reader.forget()
+            self._reader = None
+        self.lose()
+
+    # -- from the reader ---------------------------------------------------------------------------
+
+    def take(self, received: Sequence[Received]) -> None:
+        """Take messages; what is to be answered waits for its turn, and while too much waits nothing more is read."""
+        waiting = [one for one in received if self.hear(one)]
+        if waiting:
+            if self._inbox is None:
+                self._inbox = deque(waiting)
+                self._spawn(self._work_off(self._inbox))
+            else:
+                self._inbox += waiting
+            if len(self._inbox) > MOST_WAITING and self._reader is not None:
+                self._reader.hold()
+
+    async def _work_off(self, inbox: deque[Received]) -> None:
+        """Answer all that waits, in order, and end."""
+        while inbox:
+            await self._context.work_budget.take()
+            try:
+                await self.answer(inbox.popleft())
+            except Exception:  # noqa: BLE001  a fault of ours ends one request, never the connection
+                self._on_failure()
+            if not inbox and self._reader is not None and self._reader.is_held:
+                self._reader.release()
+        self._inbox = None
+
+    def _forget(self, most: int) -> None:
+        if self._reader is not None:
+            self._reader.stop(most)

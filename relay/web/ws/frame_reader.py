@@ -1,0 +1,72 @@
+"""Between the socket of a WebSocket and its session: bytes come in slices, frames are counted, messages go on.
+
+A client has a reader only while there is something in it, so that thousands who are silent have none.
+"""
+
+import asyncio
+from collections.abc import Sequence
+
+from relay.core.errors import CloseCode
+from relay.core.rate_limits import TokenBucket
+from relay.network.read_slices import Slices
+from relay.network.websocket_frames import FrameCounter
+from relay.web.ws.messages import MessageKind, MessageParser, Received
+
+COMPRESSED_SLICE_BYTES = 2048
+"""So much at once of a client that may compress: 20 bytes can be a message of 4 KiB."""
+
+
+class MessageProtocol(asyncio.Protocol):
+    """The protocol of one client's connection, which is handed messages."""
+
+    __slots__ = ()
+
+    def take(self, received: Sequence[Received]) -> None:
+        """Take messages, in the order in which they came."""
+        raise NotImplementedError
+
+
+def _none_to_tell() -> None:
+    pass
+
+
+class FrameReader(Slices):
+    """Reads the frames of one client. `allowed` loses some for each of them; a flood is a fault, and so its end.
+
+    After a fault or a close frame nothing is read, until it is to `stop` reading and forget.
+    """
+
+    __slots__ = ("_counter", "_parser")
+    inner: MessageProtocol
+
+    def __init__(
+        self, inner: MessageProtocol, transport: asyncio.Transport, allowed: TokenBucket, *, is_compressed: bool
+    ) -> None:
+        super().__init__(inner)
+        self.transport = transport
+        if is_compressed:
+            self.slice_bytes = COMPRESSED_SLICE_BYTES
+        self._parser = MessageParser(is_compressed=is_compressed)
+        self._counter = FrameCounter(self._parser, allowed, _none_to_tell)
+
+    @property
+    def is_at_rest(self) -> bool:
+        """Whether it keeps nothing, so that it may be dropped and another be made for what comes next."""
+        return (
+            not self._has_more()
+            and not self._is_stopped
+            and self._counter.is_between_frames
+            and self._parser.is_at_rest
+        )
+
+    def pass_on(self, data: bytes) -> None:
+        """Hand on the messages that are complete with this slice."""
+        self._counter.feed_data(data)
+        received = self._parser.take()
+        if self._counter.is_flooded:
+            received = [Received(MessageKind.FAULT, code=int(CloseCode.RATE_LIMITED))]
+        if received:
+            if received[-1].kind in (MessageKind.FAULT, MessageKind.CLOSE):
+                # What follows is not read before it is clear what is to become of it.
+                self.stop()
+            self.inner.take(received)

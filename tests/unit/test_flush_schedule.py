@@ -1,0 +1,191 @@
+"""When waiting frames are written: soon after a quiet moment, once in a window, and a burst in one piece."""
+
+import asyncio
+import itertools
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import pytest
+
+from relay.streams.flush_schedule import FlushSchedule
+from tests.support.virtual_time import VirtualLoop, run
+
+WINDOW_S = 0.02
+
+
+class Writes:
+    """Notes frames, and what each write carried: when it began, and of how many frames; times are in milliseconds."""
+
+    def __init__(self, loop: VirtualLoop, flush_s: float = WINDOW_S, sockets: int = 1000) -> None:
+        self.loop = loop
+        self.made: list[tuple[float, int]] = []
+        self.schedule = FlushSchedule(flush_s, self._write, lambda: sockets)
+        self.waiting = 0
+
+    def note(self, count: int = 1) -> None:
+        for _ in range(count):
+            self.waiting += 1
+            self.schedule.note()
+
+    def _write(self) -> None:
+        self.schedule.begin()
+        self.made.append((round(self.loop.now * 1000, 1), self.waiting))
+        self.waiting = 0
+        self.schedule.finish(is_more=False)
+
+    async def spread(self, count: int = 20, over_s: float = WINDOW_S) -> list[tuple[float, int]]:
+        """Let a burst come in so many pieces, wait until it is quiet; return what was written, and when."""
+        started = self.loop.now
+        for _ in range(count):
+            self.note()
+            await asyncio.sleep(over_s / count)
+        await asyncio.sleep(1)
+        made, self.made = self.made, []
+        return [(round(at - started * 1000, 1), size) for at, size in made]
+
+
+def played(play: Callable[[Writes], Coroutine[Any, Any, None]], flush_s: float = WINDOW_S, sockets: int = 1000) -> None:
+    run(lambda loop: play(Writes(loop, flush_s, sockets)))
+
+
+def test_the_first_update_after_a_quiet_moment_is_written_at_once() -> None:
+    async def play(writes: Writes) -> None:
+        for moment in range(5):
+            writes.note()
+            await asyncio.sleep(1)
+            assert writes.made[moment] == (moment * 1000, 1)
+
+    played(play)
+
+
+def test_a_burst_that_is_read_in_several_turns_is_one_write() -> None:
+    async def play(writes: Writes) -> None:
+        for _ in range(6):
+            writes.note(10)
+            await asyncio.sleep(0)
+        await asyncio.sleep(1)
+        assert writes.made == [(0, 60)]
+
+    played(play)
+
+
+def test_what_comes_in_every_turn_is_written_after_a_window() -> None:
+    async def play(writes: Writes) -> None:
+        for _ in range(100):
+            writes.note()
+            writes.loop.now += 0.001
+            await asyncio.sleep(0)
+        moments = [0.0, *(at for at, _ in writes.made)]
+        assert len(moments) == 5
+        assert all(20 <= later - earlier <= 22 for earlier, later in itertools.pairwise(moments))
+
+    played(play)
+
+
+def test_what_follows_waits_for_the_end_of_the_window() -> None:
+    async def play(writes: Writes) -> None:
+        for _ in range(50):
+            writes.note()
+            await asyncio.sleep(0.0041)
+        assert [at for at, _ in writes.made] == pytest.approx([0, 20, 40, 60, 80, 100, 120, 140, 160, 180, 200])
+        assert sum(count for _, count in writes.made) in (49, 50)
+
+    played(play)
+
+
+def test_bursts_in_pieces_are_waited_for_once_they_were_seen_to_come_so() -> None:
+    async def play(writes: Writes) -> None:
+        for _ in range(2):
+            first, *others = await writes.spread()
+            assert list(first) == [0, 1]
+            assert sum(size for _, size in others) == 19
+        for _ in range(5):
+            ((at, size),) = await writes.spread()
+            assert size == 20
+            assert WINDOW_S * 1000 <= at <= 1.25 * WINDOW_S * 1000
+
+    played(play)
+
+
+def test_a_burst_that_is_waited_for_may_be_short_and_may_not_be_long() -> None:
+    async def play(writes: Writes) -> None:
+        for _ in range(3):
+            await writes.spread()
+        ((at, size),) = await writes.spread(4, 0.004)
+        assert size == 4
+        assert at <= 4 + 2.5 * 2
+        made = await writes.spread(100, 0.1)
+        assert made[0][0] <= 1.25 * WINDOW_S * 1000
+        assert sum(size for _, size in made) == 100
+        assert max(later - earlier for (earlier, _), (later, _) in itertools.pairwise(made)) <= WINDOW_S * 1000 + 1
+
+    played(play)
+
+
+def test_two_quiet_updates_end_the_waiting_and_each_costs_an_eighth_of_a_window() -> None:
+    async def play(writes: Writes) -> None:
+        for _ in range(4):
+            await writes.spread()
+        waits = []
+        for _ in range(4):
+            ((at, _),) = await writes.spread(1)
+            waits.append(at)
+        assert waits == [2.5, 2.5, 0, 0]
+
+    played(play)
+
+
+def test_where_few_sockets_are_written_nothing_is_waited_for() -> None:
+    async def play(writes: Writes) -> None:
+        for _ in range(6):
+            assert (await writes.spread())[0] == (0, 1)
+
+    played(play, sockets=99)
+
+
+def test_bursts_in_one_piece_are_never_waited_for() -> None:
+    async def play(writes: Writes) -> None:
+        for _ in range(6):
+            writes.note(50)
+            await asyncio.sleep(0.5)
+        assert writes.made == [(moment * 500, 50) for moment in range(6)]
+
+    played(play)
+
+
+def test_no_window_writes_after_each_turn() -> None:
+    async def play(writes: Writes) -> None:
+        for moment in range(5):
+            writes.note()
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            assert len(writes.made) == moment + 1
+
+    played(play, flush_s=0)
+
+
+def test_what_comes_while_a_long_write_goes_on_is_planned_when_it_is_done() -> None:
+    async def play(writes: Writes) -> None:
+        schedule = writes.schedule
+        schedule.begin()
+        writes.note(3)
+        await asyncio.sleep(1)
+        assert not writes.made
+        assert schedule.finish(is_more=True) == 1
+        await asyncio.sleep(0.019)
+        assert not writes.made
+        await asyncio.sleep(0.002)
+        assert writes.made == [(1020, 3)]
+
+    played(play)
+
+
+def test_after_its_end_nothing_is_written() -> None:
+    async def play(writes: Writes) -> None:
+        writes.note()
+        writes.schedule.close()
+        writes.note()
+        await asyncio.sleep(1)
+        assert not writes.made
+
+    played(play)

@@ -1,0 +1,85 @@
+"""What a conformance suite asks of a WebSocket server, of both readers: whole, byte by byte, and cut anywhere."""
+
+import asyncio
+import zlib
+from collections.abc import Awaitable, Callable, Sequence
+
+import pytest
+from aiohttp import EofStream, WebSocketError, WSMessage, WSMsgType
+from aiohttp._websocket.reader import WebSocketDataQueue
+from aiohttp.base_protocol import BaseProtocol
+from aiohttp.http import WebSocketReader
+
+from relay.protocol import frames
+from relay.web.ws.aiohttp_connection import received_of
+from relay.web.ws.messages import MessageKind, MessageParser, Received
+from tests.support.websocket_cases import BINARY_READ, CASES, CLOSE, PING, PONG, Case
+
+Read = Callable[[Case, Sequence[bytes]], Awaitable[list[object]]]
+
+
+def told(received: Received) -> object:
+    """Return a message as the cases write it."""
+    match received.kind:
+        case MessageKind.TEXT:
+            return received.text
+        case MessageKind.BINARY:
+            return BINARY_READ
+        case MessageKind.PING:
+            return PING, received.body
+        case MessageKind.PONG:
+            return (PONG,)
+        case MessageKind.CLOSE:
+            return CLOSE, received.code
+        case MessageKind.FAULT:
+            return received.code
+
+
+async def read_directly(case: Case, parts: Sequence[bytes]) -> list[object]:
+    parser = MessageParser(is_compressed=case.is_compressed)
+    found: list[object] = []
+    for part in parts:
+        parser.feed_data(part)
+        found += map(told, parser.take())
+    return found
+
+
+async def read_by_aiohttp(case: Case, parts: Sequence[bytes]) -> list[object]:
+    loop = asyncio.get_running_loop()
+    queue = WebSocketDataQueue(BaseProtocol(loop), 1 << 20, loop=loop)
+    reader = WebSocketReader(queue, frames.MESSAGE_BYTES + 1, compress=case.is_compressed, decode_text=True)
+    for part in parts:
+        if reader.feed_data(part)[0]:
+            break
+    else:
+        reader.feed_eof()
+    found: list[object] = []
+    while True:
+        try:
+            message = await queue.read()
+        except EofStream:
+            return found
+        except (WebSocketError, zlib.error) as error:
+            message = WSMessage(WSMsgType.ERROR, error, None)
+        assert isinstance(message, WSMessage)
+        received = received_of(message)
+        assert received is not None
+        found.append(told(received))
+        if received.kind is MessageKind.FAULT:
+            return found
+
+
+READERS = {"direct": read_directly, "aiohttp": read_by_aiohttp}
+
+
+@pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
+@pytest.mark.parametrize("reader", READERS)
+async def test_reader_makes_of_bytes_what_it_should(reader: str, case: Case) -> None:
+    expected = case.messages
+    if reader == "aiohttp" and case.by_aiohttp is not None:
+        expected = case.by_aiohttp
+    read, data = READERS[reader], case.sent
+    assert tuple(await read(case, [data])) == expected
+    assert tuple(await read(case, [bytes([byte]) for byte in data])) == expected
+    for cut in range(0, len(data), max(1, len(data) // 60)):
+        assert tuple(await read(case, [data[:cut], data[cut:]])) == expected, cut
