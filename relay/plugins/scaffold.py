@@ -1,11 +1,10 @@
 """Writes a provider project that works as it stands: code, stand-in, test, packaging and a README."""
 
-import dataclasses
 import keyword
 from collections.abc import Iterable
 from pathlib import Path
 
-from relay.config.settings import Config
+from relay.config import provider_settings
 from relay.core.errors import ConfigError
 from relay.core.version import VERSION
 
@@ -55,7 +54,7 @@ def fault_of_name(name: str, builtin: Iterable[str]) -> str | None:
         return f"{name!r} is not a lower-case identifier such as my_exchange"
     if keyword.iskeyword(name):
         return f"{name!r} is a keyword of Python; choose another name such as my_{name}"
-    if name in {field.name for field in dataclasses.fields(Config)}:
+    if provider_settings.fault_of_name(name):
         return f"{name!r} is a setting of the relay itself; choose another name such as my_{name}"
     if name in set(builtin):
         return f"{name!r} is a built-in provider; choose another name such as my_{name}"

@@ -49,13 +49,16 @@ def test_new_project_is_whole_loads_and_is_well_written(tmp_path: Path) -> None:
         )
     ]
     listed = run(folder, "relay", "plugins", "--plugins", "./market_relay_my_exchange.py")
-    assert listed.stdout.splitlines()[-1].split("\t") == [
+    (row,) = [line for line in listed.stdout.splitlines() if line.startswith("my_exchange\t")]
+    assert row.split("\t") == [
         "my_exchange",
         "ready",
         "file:./market_relay_my_exchange.py",
         "0.1",
         "1m 5m 1h 1d",
         "My Exchange",
+        "-",
+        "-",
     ]
     style = run(folder, "ruff", "check", "--no-cache", ".")
     assert style.returncode == 0, style.stdout

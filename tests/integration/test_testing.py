@@ -147,7 +147,7 @@ async def test_class_with_every_hook_conforms() -> None:
 
 async def test_plugin_that_a_relay_would_refuse_is_refused() -> None:
     assert await faults_of(path_of("wrong_api")) == [
-        "needs provider API 2, this relay has 1; upgrade relay or use an older plugin"
+        "needs provider API 3, this relay has 2.0; install a newer market-relay, or an older version of the plugin"
     ]
 
 

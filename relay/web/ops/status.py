@@ -13,7 +13,7 @@ from relay.core.version import VERSION
 from relay.history.identity_checks import IdentityChecks
 from relay.history.service import SOURCES, HistoryService
 from relay.instruments.directory import Directory
-from relay.plugins.loader import PluginFailure
+from relay.plugins.arrivals import PluginFailure
 from relay.plugins.provider import Provider
 from relay.storage.store import Store
 from relay.streams.hub import Hub
