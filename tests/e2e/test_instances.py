@@ -1,5 +1,6 @@
 """`relay serve` with two instances of each provider, on stand-ins that differ: nothing of one gets to the other."""
 
+import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
@@ -9,6 +10,7 @@ from typing import Any
 import aiohttp
 import pytest
 
+from tests.support.conditions import LONGEST_WAIT_S
 from tests.support.relay_process import Serving, serving
 from tests.support.sandbox import Sandbox
 
@@ -204,12 +206,9 @@ async def test_a_setting_that_changes_the_description_needs_a_restart(tmp_path: 
 
 
 async def eventually_symbols(asker: Asker, symbols: list[str]) -> None:
-    found: list[str] = []
-    for _ in range(100):
-        found = await asker.get("symbols")
-        if found == symbols:
-            return
-    assert found == symbols
+    async with asyncio.timeout(LONGEST_WAIT_S):
+        while await asker.get("symbols") != symbols:
+            await asyncio.sleep(0.05)
 
 
 async def test_sandbox_leads_instances_to_its_stand_ins_too(tmp_path: Path) -> None:
