@@ -142,7 +142,7 @@ class TickSource:
         if not self._is_lost:
             self._is_lost = True
             log.warning(
-                "no tick stream, polling only: %s",
+                "twelve_data: no tick stream, polling only: %s",
                 reason,
                 extra=event("tick_stream_lost", provider="twelve_data", reason=reason),
             )
@@ -154,7 +154,7 @@ class TickSource:
     def _on_subscribed(self, symbol: str) -> None:
         if self._is_lost:
             self._is_lost = False
-            log.info("the tick stream is back", extra=event("tick_stream_back", provider="twelve_data"))
+            log.info("twelve_data: the tick stream is back", extra=event("tick_stream_back", provider="twelve_data"))
         if (ticks := self.symbols.get(symbol)) is not None:
             ticks.is_subscribed = True
             ticks.heard = self._now()
@@ -164,7 +164,7 @@ class TickSource:
         if (ticks := self.symbols.get(symbol)) is not None:
             reason = reason.replace(self._key.reveal(), "***")
             log.warning(
-                "no ticks of %s, polling it: %s",
+                "twelve_data: no ticks of %s, polling it: %s",
                 symbol,
                 reason,
                 extra=event("ticks_refused", provider="twelve_data", symbol=symbol, reason=reason),

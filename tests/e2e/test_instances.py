@@ -86,6 +86,7 @@ async def test_two_accounts_of_one_provider_do_not_mix(tmp_path: Path, venues: d
     end = int(time.time()) // 60 * 60 - 600
     async with aiohttp.ClientSession() as session:
         async with serving(tmp_path, is_sandbox=False) as relay:
+            await relay.logs("switched off, not contacted: binance, twelve_data")
             asker = Asker(session, relay)
             before = {name: await asker.past(name, end) for name in STREAMS}
             assert before["spot_one:BTCUSDT"] != before["spot_two:BTCUSDT"]
@@ -95,8 +96,10 @@ async def test_two_accounts_of_one_provider_do_not_mix(tmp_path: Path, venues: d
             symbols = await asker.get("symbols")
             assert {"BTCUSDT", "spot_two:BTCUSDT", "EUR/USD", "forex_two:EUR/USD"} <= set(symbols)
             assert not [name for name in symbols if name.startswith(("binance:", "twelve_data:"))]
-            providers = [one["name"] for one in (await asker.get("status"))["providers"]]
-            assert providers == ["spot_one", "forex_one", "spot_two", "forex_two"]
+            told = {one["name"]: one["uses"] for one in (await asker.get("status"))["providers"]}
+            providers = ["spot_one", "forex_one", "spot_two", "forex_two"]
+            assert [*told] == providers
+            assert [*told.values()] == ["binance", "twelve_data"] * 2
 
             async with session.ws_connect(f"{relay.url}{API}/ws") as socket:
                 await socket.send_json({"action": "subscribe", "streams": [f"{name}@1m" for name in STREAMS]})
