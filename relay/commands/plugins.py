@@ -28,7 +28,7 @@ from relay.config.settings import Config, load_config
 from relay.core.errors import ConfigError
 from relay.core.near_names import did_you_mean
 from relay.plugins.loader import PluginHost
-from relay.plugins.scaffold import write_project
+from relay.plugins.scaffold import KINDS, write_project
 from relay.server.event_loop import without_stragglers
 from relay.telemetry.logs import set_up_logs
 
@@ -88,17 +88,25 @@ def command(context: click.Context, file: str | None, plugins: tuple[str, ...], 
 
 @command.command("new", short_help="Create the project of a provider, which works without changes.")
 @click.argument("name")
+@click.option(
+    "--kind",
+    type=click.Choice(list(KINDS)),
+    default="websocket",
+    show_default=True,
+    help="What the venue has: a stream of candles, no stream, or a stream of trades.",
+)
 @click.pass_obj
-def new_plugin(distribution: Distribution, name: str) -> None:
+def new_plugin(distribution: Distribution, name: str, kind: str) -> None:
     """Create the project of a provider, which works without changes, in the folder NAME.
 
     \b
     relay plugins new my_exchange
+    relay plugins new my_exchange --kind polling
     """
     host = PluginHost()
     host.load(distribution.providers(), installed=False)
     with exit_on_relay_error():
-        for path in write_project(name, Path(), host.loaded):
+        for path in write_project(name, Path(), host.loaded, kind):
             click.echo(path)
 
 

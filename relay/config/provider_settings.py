@@ -5,7 +5,7 @@ from types import MappingProxyType
 from typing import Any
 
 from relay.config import parsers
-from relay.config.environment import given_variable, names_of_variable
+from relay.config.environment import given_variable, is_of_a_service, names_of_variable
 from relay.config.settings import INSTANCES, SETTINGS, Config, RelaySetting, parsed, quoted
 from relay.core.errors import ConfigError
 from relay.core.model import ProviderInfo, Setting
@@ -136,7 +136,8 @@ def check_variables(config: Config, infos: Sequence[ProviderInfo]) -> None:
     for info in infos:
         for variable, reader in _own_variables(config, info):
             other = readers.setdefault(variable, reader)
-            if other != reader and config.environ.get(variable):
+            value = config.environ.get(variable)
+            if other != reader and value and not is_of_a_service(variable, value):
                 raise ConfigError(
                     f"{variable} is read by {other} and by {reader}; write these settings into a file instead, or "
                     f"give one of the providers another name with [{INSTANCES}.NAME] {USES}"

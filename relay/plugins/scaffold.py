@@ -9,12 +9,18 @@ from relay.core.errors import ConfigError
 from relay.core.version import VERSION
 
 TEMPLATE = Path(__file__).with_name("new-provider")
-"""A project of the name my_exchange, which is tested as it stands; a new one differs by its name."""
-FILES = ("market_relay_my_exchange.py", "my_exchange_standin.py", "test_my_exchange.py", "pyproject.toml", "README.md")
+"""Projects of each kind, which are tested as they stand; a new one differs by its name."""
+KINDS = {"websocket": "my_exchange", "polling": "my_polls", "ticks": "my_ticks"}
+"""What kind of venue which template is for: one that streams candles, has no stream, or streams trades."""
+SHARED = ("pyproject.toml", "README.md")
+FILES = (
+    *(file for name in KINDS.values() for file in (f"market_relay_{name}.py", f"{name}_standin.py", f"test_{name}.py")),
+    *SHARED,
+)
 
 
-def write_project(name: str, where: Path, builtin: Iterable[str]) -> list[Path]:
-    """Write a project into the folder `where`/`name`, which must not exist; return its files.
+def write_project(name: str, where: Path, builtin: Iterable[str], kind: str = "websocket") -> list[Path]:
+    """Write a project of one of the `KINDS` into the folder `where`/`name`, which must not exist; return its files.
 
     Raises `ConfigError` for a name that a provider cannot have, for a folder that is there and for one that cannot be
     written.
@@ -23,15 +29,11 @@ def write_project(name: str, where: Path, builtin: Iterable[str]) -> list[Path]:
     if fault is not None:
         raise ConfigError(fault)
     folder = where / name
-    parts = [part.capitalize() for part in name.split("_") if part]
-    # What the template calls itself, in each spelling.
-    words = {
-        "market-relay-my-exchange": f"market-relay-{name.replace('_', '-')}",
-        "my_exchange": name,
-        "MyExchange": "".join(parts),
-        "My Exchange": " ".join(parts),
-        "market-relay>=0": f"market-relay>={VERSION}",
-    }
+    template = KINDS[kind]
+    words = {"market-relay>=0": f"market-relay>={VERSION}"}
+    # The files that all kinds share call themselves as the first one does.
+    for placeholder in (template, "my_exchange"):
+        words.update(zip(_spellings(placeholder), _spellings(name), strict=True))
     try:
         folder.mkdir()
     except FileExistsError:
@@ -39,13 +41,19 @@ def write_project(name: str, where: Path, builtin: Iterable[str]) -> list[Path]:
     except OSError as error:
         raise ConfigError(f"cannot create the folder {folder}: {error.strerror or error}") from None
     written = []
-    for file in FILES:
+    for file in (f"market_relay_{template}.py", f"{template}_standin.py", f"test_{template}.py", *SHARED):
         text = (TEMPLATE / file).read_text(encoding="utf-8")
         for word, value in words.items():
             file, text = file.replace(word, value), text.replace(word, value)
         (folder / file).write_text(text, encoding="utf-8")
         written.append(folder / file)
     return written
+
+
+def _spellings(name: str) -> tuple[str, ...]:
+    """Return a name as a distribution, as modules, as classes and as people write it."""
+    parts = [part.capitalize() for part in name.split("_") if part]
+    return f"market-relay-{name.replace('_', '-')}", name, "".join(parts), " ".join(parts)
 
 
 def fault_of_name(name: str, builtin: Iterable[str]) -> str | None:

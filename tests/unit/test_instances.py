@@ -287,6 +287,9 @@ def test_a_variable_that_two_settings_read_is_a_complaint_when_it_is_set(host_of
         "RELAY_FOO_BAR_KEY is read by bar_key in [foo] and by key in [foo_bar]; write these settings into a file "
         "instead, or give one of the providers another name with [providers.NAME] uses"
     )
+    # What Kubernetes makes of a Service is no setting.
+    ports = plugin_of("foo", Setting("bar_port")), plugin_of("foo_bar", Setting("port"))
+    assert len(host_of("", {"RELAY_FOO_BAR_PORT": "tcp://10.0.0.11:80"}, builtin=ports).loaded) == 3
     words = complaint(host_of, "", {"RELAY_LOG_LEVEL": "info"}, builtin=(plugin_of("log", Setting("level")),))
     assert "RELAY_LOG_LEVEL is read by log_level and by level in [log]" in words
 

@@ -98,7 +98,7 @@ def relay_stream(
 async def relay_candles(
     symbol: str,
     interval: str,
-    start: int,
+    start: int | None,
     end: int,
     limit: int,
     session: aiohttp.ClientSession,
