@@ -7,9 +7,10 @@ from typing import NamedTuple
 
 from aiohttp import web
 
-from relay.config.settings import Config, check_tables, outward_proxies, provider_settings
+from relay.config.provider_settings import check_tables
+from relay.config.settings import Config, outward_proxies
 from relay.core.clock import STEP_S, Clock, ProviderClock
-from relay.core.errors import ConfigError, StoreError
+from relay.core.errors import StoreError
 from relay.core.model import PriceUpdate
 from relay.core.outward_proxies import OutwardProxies
 from relay.core.saved_value import Memory
@@ -32,7 +33,7 @@ from relay.streams.subscriptions import Stream
 from relay.supervision.supervisor import Supervisor
 from relay.supervision.timing import FEED_TIMING, FeedTiming
 from relay.telemetry.logs import conceal_in_logs
-from relay.telemetry.loop_monitor import LoopMonitor, owners
+from relay.telemetry.loop_monitor import LoopMonitor, names_of, owners
 from relay.web import pages
 from relay.web.access.access import ACCESS, ADDRESS_LIMITS, Access, AddressLimits, add_headers
 from relay.web.access.http_connections import HttpConnections
@@ -85,11 +86,11 @@ LIMITS = web.AppKey("limits", RelayLimits)
 
 
 def load_plugins(config: Config, builtin: Iterable[object]) -> PluginHost:
-    """Load all plugins and check the configuration's tables against them. Raises `ConfigError`."""
+    """Load all plugins and make their instances, as the configuration has them. Raises `ConfigError`."""
     host = PluginHost()
-    host.load(builtin, config.plugins)
-    known = [*host.loaded, *(failure.name for failure in host.failures)]
-    check_tables(config, known)
+    host.find(builtin, config.plugins, config=config)
+    check_tables(config, host.names)
+    host.configure(config)
     return host
 
 
@@ -103,8 +104,7 @@ def build_app(
     """Build the application. Raises `ConfigError`; starting it raises `StoreError` if the database cannot be used."""
     clock = clock or Clock()
     host = load_plugins(config, builtin)
-    if not host.loaded:
-        raise ConfigError("no provider could be loaded")
+    host.check_any()
     access = Access(config, limits.addresses)
     idle_connections = IdleConnections(limits.first_request_s, HttpConnections(access))
     requests = RequestCounts()
@@ -119,9 +119,7 @@ def build_app(
     app[NEWCOMERS] = idle_connections
     app[PROXIES] = outward_proxies(config)
     app[PROVIDERS] = {
-        name: host.bind(
-            loaded, provider_settings(config, loaded.info), ProviderClock(clock), limits.plugins, app[PROXIES]
-        )
+        name: host.bind(loaded, loaded.settings, ProviderClock(clock), limits.plugins, app[PROXIES])
         for name, loaded in host.loaded.items()
     }
     for provider in app[PROVIDERS].values():
@@ -148,8 +146,9 @@ async def _loop_monitor(app: web.Application) -> AsyncIterator[None]:
     owner_of = owners({**wrappings, **plugins})
 
     def blame(owner: str) -> None:
-        if (provider := app[PROVIDERS].get(owner)) is not None:
-            provider.failed += 1
+        for name in names_of(owner):
+            if (provider := app[PROVIDERS].get(name)) is not None:
+                provider.failed += 1
 
     if isinstance(loop := asyncio.get_running_loop(), RelayLoop):
         # Those that come with the relay are trusted not to end the process.
@@ -217,7 +216,11 @@ async def _identity_checks(app: web.Application) -> AsyncIterator[None]:
 
 async def _directory(app: web.Application) -> AsyncIterator[None]:
     app[DIRECTORY] = Directory(
-        [*app[PROVIDERS].values()], app[STORE].documents, waits=app[LIMITS].lists, on_list=app[IDENTITIES].note_list
+        [*app[PROVIDERS].values()],
+        app[STORE].documents,
+        waits=app[LIMITS].lists,
+        on_list=app[IDENTITIES].note_list,
+        switched_off=app[HOST].switched_off,
     )
     await app[DIRECTORY].start()
     yield

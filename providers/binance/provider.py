@@ -14,7 +14,6 @@ from providers.binance.pairs import EXCHANGE_INFO_WEIGHT, read_pairs
 from providers.binance.rest import RestCalls
 from providers.binance.weight import Weight, learn_limit
 from relay import (
-    API_VERSION,
     LIST_BOUNDS,
     Budget,
     Candle,
@@ -38,7 +37,7 @@ _REST_URLS = ("https://api.binance.com", "https://data-api.binance.vision")
 
 _INFO = ProviderInfo(
     name="binance",
-    api=API_VERSION,
+    api=2,
     title="Binance",
     asset_classes=("crypto",),
     intervals=INTERVALS,

@@ -20,7 +20,6 @@ from providers.twelve_data.polling import Polls
 from providers.twelve_data.tick_feed import TickFeed
 from providers.twelve_data.waits import WAITS, Waits
 from relay import (
-    API_VERSION,
     AuthenticationFailed,
     BadAnswer,
     Budget,
@@ -45,7 +44,7 @@ _MOST_PAIRS = 20_000
 """Our own bound: there were some 1,500 in the list that was recorded."""
 _INFO = ProviderInfo(
     name="twelve_data",
-    api=API_VERSION,
+    api=2,
     title="Twelve Data",
     asset_classes=("forex",),
     intervals=tuple(INTERVALS),

@@ -13,18 +13,11 @@ from relay.commands.config_options import exit_on_relay_error, takes_settings
 from relay.commands.distribution import Distribution
 from relay.commands.formatting import printable
 from relay.config.likely_mistakes import likely_mistakes
-from relay.config.settings import (
-    SETTINGS,
-    Config,
-    given_setting,
-    is_loopback,
-    load_config,
-    masked,
-    outward_proxies,
-    provider_settings,
-)
+from relay.config.provider_settings import given_setting, shown_value
+from relay.config.settings import SETTINGS, Config, is_loopback, load_config, masked, outward_proxies
 from relay.core.errors import ConfigError
 from relay.core.secret import Secret
+from relay.plugins.arrivals import lacking_setting
 from relay.plugins.loader import PluginHost
 from relay.server.event_loop import without_stragglers
 from relay.server.tls import Tls
@@ -60,27 +53,29 @@ def explain(config: Config, host: PluginHost) -> Iterator[str]:
     """
     if config.tls_cert:
         Tls(config.tls_cert, config.tls_key)
-    settings = {name: provider_settings(config, loaded.info) for name, loaded in host.loaded.items()}
-    if not settings:
-        raise ConfigError("no provider could be loaded")
+    host.check_any()
     yield f"serves      {_address(config)}"
     yield f"who may     {_who(config)}"
     yield f"pages       {_origins(config)}"
     yield f"candles     {_database(config.database)}"
     yield f"upstreams   {_way(config)}"
     for name, loaded in host.loaded.items():
-        needed = loaded.info.needs_key
-        lacks = bool(needed) and not settings[name].get(str(needed))
-        what = (
-            f"{needed} is not set: requests for its symbols are answered by provider_unavailable" if lacks else "ready"
-        )
-        yield f"provider    {name} ({printable(loaded.source)}): {what}"
+        lacking = lacking_setting(loaded.info, loaded.settings)
+        what = "ready"
+        if lacking is not None:
+            what = f"{lacking.name} is not set: requests for its symbols are answered by provider_unavailable"
+        origin = f"{loaded.heading} uses {loaded.uses}, {loaded.source}" if loaded.uses else loaded.source
+        yield f"provider    {name} ({printable(origin)}): {what}"
+    for name in host.switched_off:
+        yield f"provider    {name}: switched off, not contacted"
+    for lost in host.lost:
+        yield f"replaced    {lost.name} of {printable(lost.source)}, by the one of {printable(lost.winner)}"
     for failure in host.failures:
         yield f"refused     {printable(failure.source)}: {printable(failure.error)}"
-    for mistake in likely_mistakes(config, (loaded.info for loaded in host.loaded.values())):
+    for mistake in likely_mistakes(config, (loaded.info for loaded in host.loaded.values()), host.unread):
         yield f"mistake?    {printable(mistake)}"
     yield ""
-    yield from _table(_settings(config, host, settings))
+    yield from _table(_settings(config, host))
 
 
 def _address(config: Config) -> str:
@@ -119,15 +114,15 @@ def _way(config: Config) -> str:
     return f"through the proxy {said}" if said else "directly, through no proxy"
 
 
-def _settings(config: Config, host: PluginHost, settings: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
+def _settings(config: Config, host: PluginHost) -> Iterator[tuple[str, str, str]]:
     for name, described in SETTINGS.items():
         value = getattr(config, name)
         is_automatic = bool(described.automatic) and value == 0 and described.default == 0
         yield name, "automatic" if is_automatic else _shown(value, name), config.sources.get(name, "default")
-    for name, loaded in host.loaded.items():
+    for loaded in host.loaded.values():
         for setting in loaded.info.settings:
             _, where = given_setting(config, loaded.info, setting)
-            yield f"[{name}] {setting.name}", _shown(settings[name][setting.name]), where or "default"
+            yield f"{loaded.heading} {setting.name}", _shown(loaded.settings[setting.name]), where or "default"
 
 
 def _shown(value: Any, name: str = "") -> str:
@@ -135,11 +130,7 @@ def _shown(value: Any, name: str = "") -> str:
         return f"{len(list(value))} set" if value else "none"
     if isinstance(value, Secret):
         return "set, not shown"
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, tuple):
-        return masked(", ".join(map(str, value))) or "none"
-    return "none" if value in (None, "") else f"{value:g}" if isinstance(value, float) else masked(str(value))
+    return f"{value:g}" if isinstance(value, float) else masked(shown_value(value))
 
 
 def _table(rows: Iterator[tuple[str, str, str]]) -> Iterator[str]:

@@ -1,32 +1,34 @@
 """`relay plugins`: which provider plugins load, what is wrong with the others, the settings of one, a new one."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import click
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from relay.app import load_plugins
 from relay.commands.config_options import CONFIG_HELP, exit_on_relay_error
 from relay.commands.distribution import Distribution
-from relay.commands.formatting import printable
-from relay.commands.run_client import shows_table
-from relay.config.settings import (
-    Config,
-    given_setting,
-    load_config,
-    provider_settings,
-    setting_default,
-    setting_values,
-    setting_variables,
+from relay.commands.formatting import json_line, printable
+from relay.commands.plugins_report import (
+    PROVIDER_COLUMNS,
+    SETTING_COLUMNS,
+    plugins_report,
+    provider_lines,
+    provider_row,
+    remarks,
+    setting_rows,
 )
+from relay.commands.run_client import shows_table
+from relay.config.settings import Config, load_config
 from relay.core.errors import ConfigError
-from relay.core.version import VERSION
+from relay.core.near_names import did_you_mean
 from relay.plugins.loader import PluginHost
-from relay.plugins.provider import Loaded
-from relay.plugins.scaffold import write_project
+from relay.plugins.scaffold import KINDS, write_project
 from relay.server.event_loop import without_stragglers
 from relay.telemetry.logs import set_up_logs
 
@@ -35,10 +37,13 @@ class _PluginGroup(click.Group):
     """Takes the name of a provider where the name of a command may stand."""
 
     def get_command(self, context: click.Context, name: str) -> click.Command | None:
-        def show_it() -> None:
-            _with_plugins(context, lambda config, host: show_provider(config, host, name))
+        def show_it(as_json: bool) -> None:
+            is_json = as_json or context.params["as_json"]
+            _with_plugins(context, lambda config, host: show_provider(config, host, name, as_json=is_json))
 
-        return super().get_command(context, name) or click.Command(name, callback=without_stragglers()(show_it))
+        return super().get_command(context, name) or click.Command(
+            name, params=[click.Option(["--json", "as_json"], is_flag=True)], callback=without_stragglers()(show_it)
+        )
 
 
 def _with_plugins(context: click.Context, work: Callable[[Config, PluginHost], None]) -> PluginHost:
@@ -59,11 +64,15 @@ def _with_plugins(context: click.Context, work: Callable[[Config, PluginHost], N
     short_help="Show which provider plugins load, or the settings of one; `new` creates one.",
 )
 @click.option("--config", "file", type=click.Path(), metavar="FILE", help=CONFIG_HELP)
-@click.option("--plugins", multiple=True, metavar="MODULE|FILE.py", help="Load one more provider; can be repeated.")
+@click.option(
+    "--plugins", multiple=True, metavar="MODULE|MODULE:NAME|FILE.py", help="Load one more provider; can be repeated."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print everything as one JSON object.")
 @click.pass_context
 @without_stragglers()
-def command(context: click.Context, file: str | None, plugins: tuple[str, ...]) -> None:
-    """Show which provider plugins load, from where, and why others fail; with a NAME, the settings of that provider.
+def command(context: click.Context, file: str | None, plugins: tuple[str, ...], as_json: bool) -> None:
+    """Show which providers there are, from where, with which settings, which are switched off, replaced or refused,
+    and why; with a NAME, one of them.
 
     \b
     relay plugins
@@ -71,87 +80,79 @@ def command(context: click.Context, file: str | None, plugins: tuple[str, ...]) 
     relay plugins --plugins ./kraken.py
     relay plugins new my_exchange    create a provider project to start from
     """
-    if context.invoked_subcommand is None and _with_plugins(context, show).failures:
-        sys.exit(1)
+    if context.invoked_subcommand is None:
+        host = _with_plugins(context, lambda config, host: show(config, host, as_json=as_json))
+        if host.failures:
+            sys.exit(1)
 
 
 @command.command("new", short_help="Create the project of a provider, which works without changes.")
 @click.argument("name")
+@click.option(
+    "--kind",
+    type=click.Choice(list(KINDS)),
+    default="websocket",
+    show_default=True,
+    help="What the venue has: a stream of candles, no stream, or a stream of trades.",
+)
 @click.pass_obj
-def new_plugin(distribution: Distribution, name: str) -> None:
+def new_plugin(distribution: Distribution, name: str, kind: str) -> None:
     """Create the project of a provider, which works without changes, in the folder NAME.
 
     \b
     relay plugins new my_exchange
+    relay plugins new my_exchange --kind polling
     """
     host = PluginHost()
     host.load(distribution.providers(), installed=False)
     with exit_on_relay_error():
-        for path in write_project(name, Path(), host.loaded):
+        for path in write_project(name, Path(), host.loaded, kind):
             click.echo(path)
 
 
-def show(config: Config, host: PluginHost) -> None:
-    """Print the plugins of a host, one a line, or as a table on a terminal. Raises `ConfigError`."""
-    rows = list(_rows(config, host))
+def show(config: Config, host: PluginHost, *, as_json: bool = False) -> None:
+    """Print the plugins of a host: a line each, as tables on a terminal, or as one JSON object."""
+    report = plugins_report(config, host)
+    if as_json:
+        click.echo(json_line(_told(report)))
+        return
+    providers = list(map(provider_row, report["providers"]))
     if not shows_table():
+        rows = [*providers, *(("setting", *row) for row in setting_rows(report)), *remarks(report)]
         for row in rows:
             click.echo("\t".join(map(printable, row)))
-        for wrapping in host.wrappings:
-            click.echo(f"wraps\t{' '.join(wrapping.hooks)}\t{printable(wrapping.source)}")
-        for failure in host.failures:
-            click.echo(f"refused\t{printable(failure.source)}\t{printable(failure.error)}")
         return
     console = Console()
-    table = Table("provider", "state", "source", "version", "intervals", "title", box=None, header_style="bold")
-    for row in rows:
-        table.add_row(*map(printable, row))
-    console.print(table)
-    for wrapping in host.wrappings:
-        console.print(f"[cyan]wraps[/cyan] {' '.join(wrapping.hooks)}:", printable(wrapping.source), highlight=False)
-    for failure in host.failures:
-        console.print("[red]refused[/red]", f"{printable(failure.source)}:", printable(failure.error), highlight=False)
+    for columns, rows in ((PROVIDER_COLUMNS, providers), (SETTING_COLUMNS, list(setting_rows(report)))):
+        table = Table(*columns, box=None, header_style="bold")
+        for row in rows:
+            table.add_row(*map(_cell, row))
+        console.print(table)
+    for word, about, sentence in remarks(report):
+        colour = "red" if word == "refused" else "cyan"
+        console.print(f"[{colour}]{word}[/{colour}]", f"{_cell(about)}:", _cell(sentence), highlight=False)
 
 
-def show_provider(config: Config, host: PluginHost, name: str) -> None:
+def _told(value: Any) -> Any:
+    """Return JSON values whose texts can be encoded: the name of a file may be none."""
+    if isinstance(value, dict):
+        return {name: _told(part) for name, part in value.items()}
+    if isinstance(value, list):
+        return list(map(_told, value))
+    return printable(value) if isinstance(value, str) else value
+
+
+def _cell(text: str) -> str:
+    # Headings such as [kraken] are no markup.
+    return escape(printable(text))
+
+
+def show_provider(config: Config, host: PluginHost, name: str, *, as_json: bool = False) -> None:
     """Print one provider and its settings. Raises `ConfigError` where there is none of that name."""
-    loaded = host.loaded.get(name)
-    if loaded is None:
-        raise ConfigError(f"no provider {name!r} is loaded; loaded are {', '.join(host.loaded) or 'none'}")
-    info = loaded.info
-    (state,) = [row[1] for row in _rows(config, host) if row[0] == name]
-    lines = [
-        f"{name}  {info.title}, version {version_of(loaded)}, from {loaded.source}: {state}",
-        f"intervals  {' '.join(info.intervals)}",
-        f"of         {', '.join(info.asset_classes)}",
-    ]
-    if not info.settings:
-        lines += ["", "It has no settings."]
-    for setting in info.settings:
-        _, where = given_setting(config, info, setting)
-        lines += [
-            "",
-            f"[{name}] {setting.name}: {setting.help or 'no description'}",
-            f"    {setting_values(setting)}; default: {setting_default(setting)}",
-            f"    {' or '.join(setting_variables(info, setting))}" + (f"; given by {where}" if where else ""),
-        ]
-    click.echo("\n".join(map(printable, lines)))
-
-
-def _rows(config: Config, host: PluginHost) -> Iterator[tuple[str, ...]]:
-    for name, loaded in host.loaded.items():
-        info = loaded.info
-        settings = provider_settings(config, info)
-        state = "needs a key" if info.needs_key and not settings.get(info.needs_key) else "ready"
-        yield name, state, loaded.source, version_of(loaded), " ".join(info.intervals), info.title
-
-
-def version_of(loaded: Loaded) -> str:
-    """Return the version of a plugin: its distribution's, the relay's for a built-in one, else its `__version__`."""
-    if loaded.version:
-        return loaded.version
-    if loaded.source.startswith("builtin:"):
-        return VERSION
-    plugin = loaded.plugin
-    module = sys.modules.get(getattr(plugin, "__module__", "") or getattr(plugin, "__name__", ""))
-    return str(getattr(module, "__version__", "") or "-")
+    (found, *_) = [one for one in plugins_report(config, host)["providers"] if one["name"] == name] or [None]
+    if found is None:
+        refused = next((failure.error for failure in host.failures if failure.name == name), "")
+        names = [*host.loaded, *host.switched_off]
+        why = f": it {refused}" if refused else f"; loaded are {', '.join(names) or 'none'}{did_you_mean(name, names)}"
+        raise ConfigError(f"no provider {name!r} is loaded{why}")
+    click.echo(json_line(_told(found)) if as_json else "\n".join(map(printable, provider_lines(found))))

@@ -13,7 +13,8 @@ import click
 from relay.commands.config_options import exit_on_relay_error, takes_settings
 from relay.commands.distribution import Distribution
 from relay.config.environment import names_of_variable
-from relay.config.settings import SETTINGS, Config, load_config, provider_settings
+from relay.config.provider_settings import USES, heading_of, instances
+from relay.config.settings import SETTINGS, Config, load_config
 from relay.core.outward_proxies import ALL_VARIABLES
 from relay.plugins.loader import PluginHost
 from relay.server.event_loop import run, without_stragglers
@@ -108,15 +109,23 @@ async def _serve_sandbox(
 def _check_settings_of(distribution: Distribution, config: Config) -> None:
     """Check what providers are told, also what the sandbox ignores: a wrong value is one. Raises `ConfigError`."""
     host = PluginHost()
-    host.load(distribution.providers(), installed=False)
-    for loaded in host.loaded.values():
-        provider_settings(config, loaded.info)
+    host.find(distribution.providers(), installed=False, config=config)
+    # Those of other plugins are made later, and are none here.
+    known = {name: table for name, table in config.instances.items() if table.get(USES, name) in host.names}
+    host.configure(dataclasses.replace(config, instances=MappingProxyType(known)))
 
 
-def _variables(stand_ins: StandIns) -> Iterator[str]:
+def _led(config: Config, stand_ins: StandIns) -> dict[str, str]:
+    """Return whom the sandbox leads to its stand-ins: providers and their instances, with the provider that each is."""
+    named = instances(config)
+    plain = {name: name for name in stand_ins if name not in named}
+    return plain | {name: uses for name, uses in named.items() if uses in stand_ins}
+
+
+def _variables(config: Config, stand_ins: StandIns) -> Iterator[str]:
     """Yield the variables that would point the providers back at the real exchanges, or give them real keys."""
-    for name, settings in stand_ins.items():
-        for key in settings:
+    for name, uses in _led(config, stand_ins).items():
+        for key in stand_ins[uses]:
             for variable in (f"RELAY_{name}_{key}".upper(), f"{name}_{key}".upper()):
                 yield from names_of_variable(variable, is_secret=True)
 
@@ -129,17 +138,20 @@ def _names_database(config: Config) -> bool:
 def _ignored(config: Config, stand_ins: StandIns) -> Iterator[str]:
     if "database" in config.sources and not _names_database(config):
         yield config.sources["database"]
-    yield from (name for name in _variables(stand_ins) if config.environ.get(name))
-    for name, settings in stand_ins.items():
-        yield from (f"{key} in [{name}]" for key in settings if key in config.tables.get(name, {}))
+    yield from (name for name in _variables(config, stand_ins) if config.environ.get(name))
+    for name, uses in _led(config, stand_ins).items():
+        heading = heading_of(config, name)
+        given = (config.tables if heading == f"[{name}]" else config.instances).get(name, {})
+        yield from (f"{key} in {heading}" for key in stand_ins[uses] if key in given)
 
 
 def _sandboxed(config: Config, defaults: StandIns, stand_ins: StandIns) -> Config:
     """Return the configuration with what leads to the exchanges replaced by what leads to the stand-ins."""
-    tables = {**config.tables}
-    for name, settings in stand_ins.items():
-        tables[name] = {**defaults.get(name, {}), **tables.get(name, {}), **settings}
-    dropped = set(_variables(stand_ins))
+    tables, named = {**config.tables}, {**config.instances}
+    for name, uses in _led(config, stand_ins).items():
+        place = named if heading_of(config, name) != f"[{name}]" else tables
+        place[name] = {**defaults.get(uses, {}), **place.get(name, {}), **stand_ins[uses]}
+    dropped = set(_variables(config, stand_ins))
     if not config.trust_env:
         # Nobody needs to hear that they are not used: the stand-ins are on this machine.
         dropped.update(ALL_VARIABLES)
@@ -148,6 +160,7 @@ def _sandboxed(config: Config, defaults: StandIns, stand_ins: StandIns) -> Confi
         config,
         database=config.database if _names_database(config) else ":memory:",
         tables=MappingProxyType(tables),
+        instances=MappingProxyType(named),
         environ=MappingProxyType(environ),
     )
 

@@ -14,7 +14,7 @@ import orjson
 from relay.app import load_plugins
 from relay.commands.distribution import Distribution
 from relay.commands.formatting import moment, printable
-from relay.config.settings import Config, load_config, outward_proxies, provider_settings
+from relay.config.settings import Config, load_config, outward_proxies
 from relay.core.clock import Clock, ProviderClock
 from relay.core.errors import ConfigError, StoreError
 from relay.core.saved_value import Memory
@@ -152,8 +152,7 @@ def _look(
         host = load_plugins(config, distribution.providers())
         proxies = outward_proxies(config)
         for known, loaded in host.loaded.items():
-            settings = provider_settings(config, loaded.info)
-            providers[known] = host.bind(loaded, settings, ProviderClock(clock), proxies=proxies)
+            providers[known] = host.bind(loaded, loaded.settings, ProviderClock(clock), proxies=proxies)
     with reading(name) as connection:
         found = overview(connection, name)
         verified = verify(connection, found.streams, time.time()) if checks else None

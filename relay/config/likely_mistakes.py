@@ -3,7 +3,8 @@
 from collections.abc import Iterable, Iterator
 
 from relay.config.environment import OF_CLIENTS, PREFIX, is_of_a_service, names_of_variable
-from relay.config.settings import SETTINGS, Config, setting_variables
+from relay.config.provider_settings import enabled_variable, setting_variables
+from relay.config.settings import SETTINGS, Config
 from relay.config.tokens import SHORT
 from relay.core.model import ProviderInfo
 from relay.core.near_names import near_name
@@ -17,8 +18,11 @@ FLAGS_ONLY = {
 }
 
 
-def likely_mistakes(config: Config, infos: Iterable[ProviderInfo]) -> Iterator[str]:
-    """Yield one sentence for each; none holds a value."""
+def likely_mistakes(config: Config, infos: Iterable[ProviderInfo], others: Iterable[str] = ()) -> Iterator[str]:
+    """Yield one sentence for each; none holds a value.
+
+    `others` are the names of providers whose settings are not known: they are switched off, or were refused.
+    """
     for token in config.tokens:
         if token.is_short:
             yield (
@@ -35,11 +39,15 @@ def likely_mistakes(config: Config, infos: Iterable[ProviderInfo]) -> Iterator[s
         yield f"{OF_CLIENTS[1]} is for commands, and no tokens are set; did you mean {SETTINGS['tokens'].variable}?"
     variables = [(setting.variable, setting.is_secret) for setting in SETTINGS.values()]
     for info in infos:
+        variables.append((enabled_variable(info.name), False))
         for setting in info.settings:
-            variables += [(name, setting.is_secret) for name in setting_variables(info, setting)]
+            variables += [(name, setting.is_secret) for name in setting_variables(config, info, setting)]
+    unknown = tuple(f"{PREFIX}{name}_".upper() for name in others)
     known = [each for name, is_secret in variables for each in names_of_variable(name, is_secret=is_secret)]
     for name, value in sorted(config.environ.items()):
-        if name.startswith(PREFIX) and name not in (*known, *OF_CLIENTS) and not is_of_a_service(name, value):
+        if name.startswith(unknown) or name in (*known, *OF_CLIENTS) or is_of_a_service(name, value):
+            continue
+        if name.startswith(PREFIX):
             if name in FLAGS_ONLY:
                 yield f"no setting reads the variable {name}; {FLAGS_ONLY[name]} is a flag only"
                 continue

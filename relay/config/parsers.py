@@ -2,11 +2,13 @@
 
 import ipaddress
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from types import MappingProxyType
 from typing import Any, NamedTuple, TypeAlias
 
 from relay.core.hosts import parse_host, parse_origin
+from relay.core.near_names import did_you_mean
 from relay.core.outward_proxies import OutwardProxy, parse_proxy
 from relay.core.secret import Secret, clean_secret
 
@@ -29,7 +31,7 @@ class Period(NamedTuple):
 def text(value: Any) -> str:
     """Take a text that is not empty."""
     if not isinstance(value, str):
-        raise ValueError("is not a text")
+        raise ValueError("is not a text; write it in quotation marks")
     if not value:
         raise ValueError("is empty")
     return value
@@ -85,7 +87,7 @@ def one_of(*choices: str) -> Callable[[Any], str]:
 
     def parse(value: Any) -> str:
         if value not in choices:
-            raise ValueError(f"is not one of {', '.join(choices)}")
+            raise ValueError(f"is not one of {', '.join(choices)}{did_you_mean(str(value), choices)}")
         return str(value)
 
     return parse
@@ -108,7 +110,7 @@ def texts(value: Any) -> tuple[str, ...]:
     if isinstance(value, str):
         value = [part.strip() for part in value.split(",")]
     if not isinstance(value, Sequence) or not all(isinstance(part, str) for part in value):
-        raise ValueError("is not a list of texts")
+        raise ValueError('is not a list of texts such as ["a", "b"], or one text with commas')
     return tuple(part for part in value if part)
 
 
@@ -131,6 +133,21 @@ def networks(value: Any) -> tuple[Network, ...]:
         return tuple(ipaddress.ip_network(part) for part in texts(value))
     except ValueError as error:
         raise ValueError(f"is not a list of addresses or networks such as 10.0.0.0/8: {error}") from None
+
+
+def table(value: Any) -> Mapping[str, Any]:
+    """Take a table of a file, and what is in it, so that nobody can change it."""
+    if isinstance(value, str):
+        raise ValueError("is not a table; a table cannot be written in a variable or as a text, only in the file")
+    if not isinstance(value, Mapping):
+        raise ValueError("is not a table; write its lines, key = value, below a heading of its own")
+    return MappingProxyType({str(key): _frozen(part) for key, part in value.items()})
+
+
+def _frozen(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return table(value)
+    return tuple(map(_frozen, value)) if isinstance(value, list | tuple) else value
 
 
 def urls(value: Any) -> tuple[str, ...]:

@@ -4,25 +4,27 @@ import ipaddress
 import os
 import re
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from relay.config import parsers
 from relay.config.environment import given_variable
 from relay.config.tokens import Tokens, parse_tokens
 from relay.core.errors import ConfigError
 from relay.core.intervals import INTERVALS
-from relay.core.model import ProviderInfo, Setting
 from relay.core.near_names import did_you_mean
 from relay.core.outward_proxies import OutwardProxies, OutwardProxy
 
 DEFAULT_FILE = "relay.toml"
+INSTANCES = "providers"
+"""The table of the file whose tables are instances of providers."""
 LOG_LEVELS = ("debug", "info", "warning", "error")
 LOG_FORMATS = ("text", "json")
 _NUMBER = "NUMBER"
+_Tables: TypeAlias = dict[str, dict[str, Any]]
 
 
 class RelaySetting(NamedTuple):
@@ -243,7 +245,7 @@ class Config:
         parsers.texts,
         (),
         "Providers to load in addition to the installed ones.",
-        form="MODULE|FILE.py",
+        form="MODULE|MODULE:NAME|FILE.py",
         automatic="none",
     )
     insecure: bool = False
@@ -251,8 +253,9 @@ class Config:
     sources: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}), repr=False, compare=False)
     # The configuration file, "" without one.
     read_from: str = field(default="", repr=False, compare=False)
-    # Both hold keys in plain text, so neither shows in `repr`.
+    # They hold keys in plain text, so none shows in `repr`. `instances` are the tables [providers.NAME], by NAME.
     tables: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: MappingProxyType({}), repr=False)
+    instances: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: MappingProxyType({}), repr=False)
     environ: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}), repr=False)
 
 
@@ -271,7 +274,7 @@ def load_config(flags: Mapping[str, Any], environ: Mapping[str, str] | None = No
     `flags` holds only what was given. `file` None reads `relay.toml` of the working directory if there is one.
     """
     environ = os.environ if environ is None else environ
-    table, tables, source = _read_file(file)
+    table, tables, instances, source = _read_file(file)
     found: dict[str, Any] = {}
     sources: dict[str, str] = {}
     for name, setting in SETTINGS.items():
@@ -283,7 +286,7 @@ def load_config(flags: Mapping[str, Any], environ: Mapping[str, str] | None = No
         ):
             if given is not None:
                 # A wrong value is one, also where a stronger source hides it for now.
-                found[name] = _parsed(setting.parse, given, where, is_secret=setting.is_secret)
+                found[name] = parsed(setting.parse, given, where, is_secret=setting.is_secret)
                 sources[name] = where
     config = Config(
         **found,
@@ -291,6 +294,7 @@ def load_config(flags: Mapping[str, Any], environ: Mapping[str, str] | None = No
         sources=MappingProxyType(sources),
         read_from=source,
         tables=tables,
+        instances=instances,
         environ=MappingProxyType(dict(environ)),
     )
     _check_exposure(config)
@@ -311,14 +315,16 @@ def outward_proxies(config: Config, proxies: OutwardProxies | None = None) -> Ou
     return proxies
 
 
-def _parsed(parse: Callable[[Any], Any], given: Any, where: str, *, is_secret: bool = False) -> Any:
+def parsed(parse: Callable[[Any], Any], given: Any, where: str, *, is_secret: bool = False) -> Any:
+    """Return what was given as it is read. Raises `ConfigError` that names where it is from, and no secret."""
     try:
         return parse(given)
     except ValueError as error:
-        raise ConfigError(f"{where}: {'the value' if is_secret else _shown(given)} {error}") from None
+        raise ConfigError(f"{where}: {'the value' if is_secret else quoted(given)} {error}") from None
 
 
-def _shown(given: Any) -> str:
+def quoted(given: Any) -> str:
+    """Return what was given as an error shows it."""
     return masked(repr(given))
 
 
@@ -327,10 +333,10 @@ def masked(text: str) -> str:
     return _QUERY.sub("?***", _USER.sub("//***@", text))
 
 
-def _read_file(file: str | None) -> tuple[dict[str, Any], dict[str, dict[str, Any]], str]:
+def _read_file(file: str | None) -> tuple[dict[str, Any], _Tables, _Tables, str]:
     path = Path(file or DEFAULT_FILE)
     if file is None and not path.is_file():
-        return {}, {}, ""
+        return {}, {}, {}, ""
     try:
         # Some editors put a byte order mark before the text.
         content = tomllib.loads(path.read_text(encoding="utf-8-sig"))
@@ -340,15 +346,28 @@ def _read_file(file: str | None) -> tuple[dict[str, Any], dict[str, dict[str, An
         raise ConfigError(f"{path} is not text in UTF-8") from None
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path} is not TOML: {error}") from None
+    instances = _instances_of(content.pop(INSTANCES, {}), path)
     tables = {name: value for name, value in content.items() if isinstance(value, dict) and name not in SETTINGS}
     table = {name: value for name, value in content.items() if name not in tables}
     for name in table:
         if name not in SETTINGS:
-            meant = did_you_mean(name, SETTINGS)
+            meant = did_you_mean(name, [*SETTINGS, INSTANCES])
             raise ConfigError(
                 f"unknown key {name!r} in {path}{meant or '; known keys are ' + ', '.join(sorted(SETTINGS))}"
             )
-    return table, tables, str(path)
+    return table, tables, instances, str(path)
+
+
+def _instances_of(given: Any, path: Path) -> _Tables:
+    if not isinstance(given, dict):
+        raise ConfigError(f"{INSTANCES} in {path}: {quoted(given)} is not a table; write [{INSTANCES}.NAME]")
+    for name, table in given.items():
+        if not isinstance(table, dict):
+            raise ConfigError(
+                f"{name} in [{INSTANCES}]: the value is not a table; write [{INSTANCES}.{name}] with the keys uses and "
+                "enabled"
+            )
+    return given
 
 
 def is_loopback(host: str) -> bool:
@@ -367,95 +386,3 @@ def _check_exposure(config: Config) -> None:
             f"host {config.host!r} is reachable from other machines and no tokens are set: anybody could use the "
             "relay. Set tokens (RELAY_TOKENS), or give --insecure if everybody is allowed to"
         )
-
-
-# -- settings of providers -------------------------------------------------------------------------
-
-
-def check_tables(config: Config, known: Sequence[str]) -> None:
-    """Refuse tables that belong to no provider. Raises `ConfigError`."""
-    for name in config.tables:
-        if name not in known:
-            raise ConfigError(
-                f"unknown key {name!r} in the configuration file: there is no such setting and no provider of "
-                f"that name; providers are {', '.join(sorted(known)) or 'none'}"
-                f"{did_you_mean(name, [*known, *SETTINGS])}"
-            )
-
-
-def provider_settings(config: Config, info: ProviderInfo) -> Mapping[str, Any]:
-    """Return one provider's settings by name, checked. Raises `ConfigError` that names the key and the value."""
-    table = config.tables.get(info.name, {})
-    declared = {setting.name: setting for setting in info.settings}
-    for name in table:
-        if name not in declared:
-            raise ConfigError(
-                f"unknown key {name!r} in [{info.name}]; known keys are {', '.join(sorted(declared)) or 'none'}"
-                f"{did_you_mean(name, declared)}"
-            )
-    found: dict[str, Any] = {}
-    for name, setting in declared.items():
-        found[name] = setting.default
-        for given, where in _given(config, info, setting):
-            found[name] = _parsed(_parser_of(setting), given, where, is_secret=setting.is_secret)
-            fault = setting.check(found[name]) if setting.check else None
-            if fault:
-                raise ConfigError(f"{where}: {'the value' if setting.is_secret else _shown(given)} {fault}")
-    return MappingProxyType(found)
-
-
-def given_setting(config: Config, info: ProviderInfo, setting: Setting) -> tuple[Any, str | None]:
-    """Return a provider's setting as it was given and where; `(None, None)` where it was not."""
-    return [(None, None), *_given(config, info, setting)][-1]
-
-
-def _given(config: Config, info: ProviderInfo, setting: Setting) -> list[tuple[Any, str]]:
-    """Return each value that a provider's setting is given, and where, the one that holds last."""
-    own, *others = setting_variables(info, setting)
-    found: list[tuple[Any, str] | None] = [
-        given_variable(config.environ, name, is_secret=setting.is_secret) for name in reversed(others)
-    ]
-    table = config.tables.get(info.name, {})
-    if setting.name in table:
-        found.append((table[setting.name], f"{setting.name} in [{info.name}]"))
-    found.append(given_variable(config.environ, own, is_secret=setting.is_secret))
-    return [one for one in found if one is not None]
-
-
-def setting_variables(info: ProviderInfo, setting: Setting) -> tuple[str, ...]:
-    """Return the environment variables that a provider's setting is read from, the first one first."""
-    return (f"RELAY_{info.name}_{setting.name}".upper(), *setting.environment)
-
-
-def setting_values(setting: Setting) -> str:
-    """Return in words which values a provider's setting takes."""
-    if setting.is_secret:
-        return "a secret"
-    if setting.choices:
-        return " or ".join(setting.choices)
-    least = "" if setting.least is None else f" from {setting.least:g}"
-    most = "" if setting.most is None else f" to {setting.most:g}"
-    kinds = {"text": "a text", "urls": "addresses, with commas", "int": "a whole number", "float": "a number"}
-    return f"{kinds[setting.kind]}{least}{most}"
-
-
-def setting_default(setting: Setting) -> str:
-    """Return in words what holds where a provider's setting is not given."""
-    if isinstance(setting.default, tuple):
-        return ", ".join(map(str, setting.default))
-    return "none" if setting.default in (None, "") else str(setting.default)
-
-
-def _parser_of(setting: Setting) -> Callable[[Any], Any]:
-    if setting.is_secret:
-        return parsers.secret
-    least = float("-inf") if setting.least is None else setting.least
-    most = float("inf") if setting.most is None else setting.most
-    by_kind: dict[str, Callable[[Any], Any]] = {
-        "text": parsers.text,
-        "urls": parsers.urls,
-        "int": parsers.number(int, least, most),
-        "float": parsers.number(float, least, most),
-        "choice": parsers.one_of(*setting.choices),
-    }
-    return by_kind[setting.kind]

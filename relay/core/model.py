@@ -148,8 +148,9 @@ class OpenHours(NamedTuple):
 class Setting(NamedTuple):
     """One key of a provider's configuration table, or `RELAY_NAME_KEY` in the environment.
 
-    `kind` is one of `text`, `urls` (comma list, a tuple of strings), `int`, `float`, `choice`. A number is held
-    between `least` and `most`. A secret reaches the provider wrapped in `Secret` and shows in no output.
+    `kind` is one of `text`, `secret`, `urls` and `list` (tuples of texts, comma lists in the environment), `int`,
+    `float`, `bool`, `choice` and `table` (a mapping, from the file only). A number is held between `least` and `most`.
+    A secret reaches the provider wrapped in `Secret` and shows in no output; `is_secret` is how API 1 says so.
     """
 
     name: str
@@ -167,7 +168,8 @@ class Setting(NamedTuple):
 class ProviderInfo(NamedTuple):
     """Who a provider is; only what cannot be derived from the hooks it implements.
 
-    `api` is the `API_VERSION` that the plugin is written for. `needs_key` names the setting that is required.
+    `api` is the number of the API that the plugin is written for, or a pair with the least minor number that it needs.
+    `needs_key` names the setting that is required.
     `streams_per_feed` is the maximum number of streams of one upstream connection; with `one_interval_per_feed` streams
     of different intervals never share one. `feed_life_s` is how long the provider lets a connection live (the relay
     replaces it before). The relay asks history for a candle if its interval
@@ -187,7 +189,7 @@ class ProviderInfo(NamedTuple):
     """
 
     name: str
-    api: int
+    api: int | tuple[int, int]
     title: str
     asset_classes: tuple[str, ...]
     intervals: tuple[str, ...]

@@ -42,7 +42,8 @@ class Directory:
     A bare symbol belongs to the first provider, in the order given, that lists it; it stays with that provider while
     the process runs. It belongs to nobody while the list of an earlier provider that could have it is missing. The same
     symbol at another provider is reached, and named on the wire, as `provider:SYMBOL`. `on_list` takes the symbols that
-    a provider lists, before a new one can be asked for; it must not raise.
+    a provider lists, before a new one can be asked for; it must not raise. Who names a provider that is `switched_off`
+    is told so.
     """
 
     def __init__(
@@ -52,7 +53,9 @@ class Directory:
         *,
         waits: ListWaits = WAITS,
         on_list: OnList = take_no_notice,
+        switched_off: Collection[str] = (),
     ) -> None:
+        self._switched_off = frozenset(switched_off)
         self._providers = {provider.name: provider for provider in providers}
         self.version = 0
         self._owners: dict[str, str] = {}
@@ -135,7 +138,8 @@ class Directory:
 
     def _understood(self, pin: str | None, symbol: str) -> tuple[str | None, str]:
         """Return pin and symbol; the colon belongs to the symbol where no provider is called like the pin."""
-        return (None, f"{pin}:{symbol}".upper()) if pin is not None and pin not in self._providers else (pin, symbol)
+        is_name = pin is None or pin in self._providers or pin in self._switched_off
+        return (pin, symbol) if is_name else (None, f"{pin}:{symbol}".upper())
 
     def _has(self, name: str, symbol: str) -> bool:
         return name in self._kept and symbol in self._kept[name].listing.instruments
@@ -248,6 +252,12 @@ class Directory:
         return Target(provider, StreamKey(own_spelling, interval), self.name_of(provider, symbol))
 
     def _provider_of(self, pin: str | None, symbol: str) -> Provider:
+        if pin is not None and pin not in self._providers:
+            raise RequestError(
+                Code.UNKNOWN_SYMBOL,
+                f"unknown symbol {shown(symbol)}: the provider {pin} is switched off in this relay; enabled providers "
+                f"are {', '.join(self._providers)}",
+            )
         if pin is not None:
             kept = self._kept.get(pin)
             if kept is None or self._has(pin, symbol):

@@ -30,7 +30,7 @@ from relay.core.saved_value import Memory
 from relay.core.secret import Secret
 from relay.core.version import VERSION
 from relay.network.http_sessions import LIST_BOUNDS, PAGE_BOUNDS, Bounds, open_session
-from relay.plugins.hookspecs import API_VERSION, hookimpl
+from relay.plugins.hookspecs import API_MINOR, API_VERSION, hookimpl
 from relay.telemetry.events import event
 from relay.upstream.close_on_next import CloseOnNext
 from relay.upstream.codec import Accepted, Closing, FeedCodec, Rejected
@@ -43,6 +43,7 @@ from relay.upstream.watchlist import Watchlist
 from relay.upstream.websocket_feed import websocket_feed
 
 __all__ = [
+    "API_MINOR",
     "API_VERSION",
     "LIST_BOUNDS",
     "PAGE_BOUNDS",

@@ -1,27 +1,85 @@
 """What is wrong with what a plugin says of itself when it arrives, as a sentence for its author, or None; pure."""
 
-import dataclasses
+import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from relay.config.settings import Config
+from relay.config import parsers
+from relay.config.provider_settings import INSTANCE_SETTINGS, fault_of_name
 from relay.core.intervals import INTERVALS
 from relay.core.model import Setting
 from relay.core.secret import Secret
+from relay.plugins.hookspecs import API_MINOR, API_VERSION
 from relay.plugins.validation import NUMBERS, kind_of
+from relay.telemetry.events import event
 
-_KINDS = ("text", "urls", "int", "float", "choice")
-_TAKEN = frozenset(field.name for field in dataclasses.fields(Config))
+log = logging.getLogger(__name__)
+
+_KINDS = ("text", "secret", "urls", "list", "int", "float", "bool", "choice", "table")
+OLDEST_API = 1
+"""What was written for it needs nothing else: all that API 2 changed is that there is more."""
+
+
+def fault_of_api(api: Any, package: str = "") -> str | None:
+    """Judge the API that a plugin says it is written for: a number, or a pair with the minor number that it needs.
+
+    `package` is what it is installed with.
+    """
+    pair = api if isinstance(api, tuple) else (api, 0)
+    if len(pair) != 2 or any(type(number) is not int for number in pair):
+        return (
+            f"api is {api!r}; give the number of the API, {API_VERSION}, or ({API_VERSION}, 1) to need a minor number"
+        )
+    number, minor = pair
+    said, mine = api_text(api), f"{API_VERSION}.{API_MINOR}"
+    if number > API_VERSION or (number == API_VERSION and minor > API_MINOR):
+        return (
+            f"needs provider API {said}, this relay has {mine}; install a newer market-relay, or an older version of "
+            f"{package or 'the plugin'}"
+        )
+    if number < OLDEST_API or minor < 0 or (isinstance(api, tuple) and number < API_VERSION):
+        return (
+            f"is written for provider API {said}, this relay takes {OLDEST_API} to {mine}; install a newer version of "
+            f"{package or 'the plugin'}"
+        )
+    return None
+
+
+def api_text(api: int | tuple[int, int]) -> str:
+    """Return the number of an API as people read it: `2`, or `2.1`."""
+    return ".".join(map(str, api)) if isinstance(api, tuple) else str(api)
+
+
+def remark_on_api(api: int | tuple[int, int]) -> str:
+    """Return what is to be said of a plugin that is written for an older API and loads all the same, "" of others."""
+    if api_text(api).partition(".")[0] == str(API_VERSION):
+        return ""
+    return f"is written for provider API {api_text(api)} and works as it is; this relay has {API_VERSION}.{API_MINOR}"
 
 
 def fault_of_info(info: Any) -> str | None:
     """Judge what `relay_provider` returned, its api number aside."""
-    name = info.name
-    if not isinstance(name, str) or not name.isidentifier() or not name.isascii() or name != name.lower():
-        return f"name {name!r} is not a lower-case identifier such as my_exchange"
-    if name in _TAKEN:
-        return f"name {name!r} is a setting of the relay itself; choose another name"
+    return fault_of_declarations(info) or _fault_of_description(info)
+
+
+def fault_of_declarations(info: Any) -> str | None:
+    """Judge what counts before there are settings: the name, and the settings that are declared."""
+    if fault := fault_of_name(info.name):
+        return fault
+    if not isinstance(info.settings, tuple):
+        return f"settings are {kind_of(info.settings)}, not a tuple of Setting"
+    for setting in info.settings:
+        fault = _fault_of_setting(setting)
+        if fault is not None:
+            return fault
+    names = [setting.name for setting in info.settings]
+    if len(set(names)) < len(names):
+        return f"two settings have the same name: {' '.join(names)}"
+    return None
+
+
+def _fault_of_description(info: Any) -> str | None:
     if not isinstance(info.title, str) or not info.title:
         return f"title is {info.title!r}, not a text to show"
     if not isinstance(info.attribution, str):
@@ -36,16 +94,7 @@ def fault_of_info(info: Any) -> str | None:
     fault = _fault_of_numbers(info)
     if fault is not None:
         return fault
-    if not isinstance(info.settings, tuple):
-        return f"settings are {kind_of(info.settings)}, not a tuple of Setting"
-    for setting in info.settings:
-        fault = _fault_of_setting(setting)
-        if fault is not None:
-            return fault
-    names = [setting.name for setting in info.settings]
-    if len(set(names)) < len(names):
-        return f"two settings have the same name: {' '.join(names)}"
-    if info.needs_key and info.needs_key not in names:
+    if info.needs_key and info.needs_key not in {setting.name for setting in info.settings}:
         return f"needs_key is {info.needs_key!r}, which is not one of its settings"
     return None
 
@@ -90,16 +139,23 @@ def _fault_of_setting(setting: Any) -> str | None:
     name = setting.name
     if not isinstance(name, str) or not name.isidentifier() or not name.isascii() or name != name.lower():
         return f"the setting {name!r} is not a lower-case identifier such as api_key"
+    if name in INSTANCE_SETTINGS:
+        return f"the setting {name} has a name that [providers.NAME] has for itself; choose another name"
     if setting.kind not in _KINDS:
         return f"the setting {name} is of the kind {setting.kind!r}; use one of {' '.join(_KINDS)}"
     if setting.kind == "choice" and not _is_tuple_of_texts(setting.choices):
         return f"the setting {name} is a choice without choices"
+    said: Any = setting.help
+    if not isinstance(said, str):
+        return f"the help of the setting {name} is {kind_of(said)}, not a text"
+    if setting.environment != () and not _is_tuple_of_texts(setting.environment):
+        return f"the environment of the setting {name} is {setting.environment!r}, not a tuple of variables"
     check: Any = setting.check
     if check is not None and not callable(check):
         return f"the check of the setting {name} cannot be called"
     if setting.default is None:
         return None
-    if setting.is_secret:
+    if setting.is_secret or setting.kind == "secret":
         fits = isinstance(setting.default, Secret)
     else:
         fits = _DEFAULTS[setting.kind](setting.default) and (
@@ -110,15 +166,51 @@ def _fault_of_setting(setting: Any) -> str | None:
 
 _DEFAULTS: dict[str, Callable[[object], bool]] = {
     "text": lambda value: isinstance(value, str),
+    "secret": lambda value: isinstance(value, Secret),
     "urls": _is_tuple_of_texts,
+    "list": lambda value: value == () or _is_tuple_of_texts(value),
     "int": lambda value: type(value) is int,
     "float": lambda value: type(value) in NUMBERS,
+    "bool": lambda value: isinstance(value, bool),
     "choice": lambda value: isinstance(value, str),
+    "table": lambda value: isinstance(value, Mapping),
 }
 _WANTED = {
     "text": "a text is a str, a secret a Secret",
+    "secret": "a secret is a Secret",
     "urls": "urls are a tuple of texts",
+    "list": "a list is a tuple of texts",
     "int": "it is an int",
     "float": "it is a float",
+    "bool": "it is True or False",
     "choice": "it is one of the choices",
+    "table": "a table is a dict",
 }
+
+
+def setting_as_used(setting: Setting) -> Setting:
+    """Return a setting in the one form that the relay uses, with a check that cannot raise.
+
+    API 1 knows secrets by `is_secret` alone. A plugin's mistake must not end the relay.
+    """
+    is_secret = setting.is_secret or setting.kind == "secret"
+    default = parsers.table(setting.default) if isinstance(setting.default, Mapping) else setting.default
+    kind = "secret" if is_secret else setting.kind
+    return setting._replace(
+        kind=kind, is_secret=is_secret, default=default, check=_guarded(setting.name, setting.check)
+    )
+
+
+def _guarded(name: str, check: Callable[[object], str | None] | None) -> Callable[[object], str | None] | None:
+    if check is None:
+        return None
+
+    def guarded(value: object) -> str | None:
+        try:
+            fault = check(value)
+        except BaseException as error:  # noqa: BLE001 - a plugin is isolated here
+            log.debug("the check of the setting %s failed", name, extra=event("setting_unchecked", setting=name))
+            return f"cannot be checked: {type(error).__name__}"
+        return None if fault is None else str(fault)
+
+    return guarded

@@ -1,4 +1,4 @@
-"""The doors plugins come in by: installed entry points, modules and single files."""
+"""The doors plugins come in by: installed entry points, modules, what is in them, and single files."""
 
 import importlib
 import importlib.metadata
@@ -7,9 +7,13 @@ import logging
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial, reduce
 from pathlib import Path
 from types import ModuleType
+from typing import Any, NamedTuple
 
+from relay.core.errors import PluginError
+from relay.core.near_names import did_you_mean
 from relay.plugins.validation import kind_of
 from relay.telemetry.events import event
 
@@ -18,8 +22,25 @@ log = logging.getLogger(__name__)
 ENTRY_POINTS = "relay.providers"
 
 
-def installed() -> Iterator[tuple[str, Callable[[], object], str]]:
-    """Yield the source, the loader and the version of each installed entry point."""
+class Door(NamedTuple):
+    """Where one plugin comes in, before it is imported: `find` does that.
+
+    `name` is what its provider is called, as far as that is known before. `distribution` and `version` are of the
+    package that it is installed with, "" where there is none.
+    """
+
+    source: str
+    find: Callable[[], object]
+    name: str
+    version: str = ""
+    distribution: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.source} of {self.distribution} {self.version}" if self.distribution else self.source
+
+
+def installed() -> Iterator[Door]:
+    """Yield each installed entry point, in the order of the names of distributions, so that it is always the same."""
     try:
         found = list(importlib.metadata.entry_points(group=ENTRY_POINTS))
     except Exception as error:  # noqa: BLE001 - whatever a list may do to its parser
@@ -33,28 +54,70 @@ def installed() -> Iterator[tuple[str, Callable[[], object], str]]:
         for distribution in importlib.metadata.distributions():
             with suppress(Exception):
                 found += [entry for entry in distribution.entry_points if entry.group == ENTRY_POINTS]
+    doors = []
     for entry in found:
-        version = ""
+        name = version = ""
         with suppress(Exception):
-            version = entry.dist.version if entry.dist is not None else ""
-        yield f"entry point:{entry.name}", entry.load, version or ""
+            name, version = (entry.dist.name, entry.dist.version) if entry.dist is not None else ("", "")
+        doors.append(Door(f"entry point:{entry.name}", entry.load, entry.name, version or "", name or ""))
+    yield from sorted(doors, key=lambda door: door.distribution)
 
 
-def version_of(name: str) -> str:
-    """Return the version of the distribution that a module came with, empty if there is none."""
-    if name.endswith(".py"):
-        return ""
-    package = name.partition(".")[0]
+def builtin(plugin: object) -> Door:
+    """Return the door of what is delivered with the relay: an object, or a text `package.name:Class`."""
+    if isinstance(plugin, str):
+        _, _, path = plugin.partition(":")
+        return Door(f"builtin:{path}", partial(import_named, plugin), guess_name(plugin))
+    name = getattr(plugin, "__name__", type(plugin).__name__)
+    return Door(f"builtin:{name}", partial(_itself, plugin), "")
+
+
+def named(text: str) -> Door:
+    """Return the door of a module, of what is in one (`module:Name`) or of a file, as the setting `plugins` has it."""
+    where, _ = _parted(text)
+    is_file = where.endswith(".py")
+    distribution, version = ("", "") if is_file else _distribution_of(where)
+    source = f"{'file' if is_file else 'module'}:{text}"
+    return Door(source, partial(import_named, text), guess_name(text), version, distribution)
+
+
+def _itself(plugin: object) -> object:
+    return plugin
+
+
+def _parted(text: str) -> tuple[str, str]:
+    """Return the module or file that a text names, and what in it, "" for the whole."""
+    where, _, path = text.rpartition(":")
+    # A drive of Windows has a colon as well.
+    if where and all(part.isidentifier() for part in path.split(".")):
+        return where, path
+    return text, ""
+
+
+def _distribution_of(module: str) -> tuple[str, str]:
+    """Return the name and the version of the distribution that a module came with, empty if there is none."""
+    package = module.partition(".")[0]
     with suppress(Exception):
         # Names of modules and of their distributions differ in dashes only, by custom.
-        return importlib.metadata.version(package.replace("_", "-"))
-    return ""
+        found = importlib.metadata.distribution(package.replace("_", "-"))
+        return found.name, found.version
+    return "", ""
 
 
-def import_named(name: str) -> ModuleType:
-    """Import a module, or a file that ends in `.py`, by its text in the setting `plugins`."""
-    if not name.endswith(".py"):
-        return importlib.import_module(name)
+def import_named(text: str) -> Any:
+    """Import a module, or a file that ends in `.py`; return it, or what of it is named behind a colon.
+
+    Raises `PluginError` where the module has nothing of that name, else what the import raises.
+    """
+    where, path = _parted(text)
+    module = _import_file(where) if where.endswith(".py") else importlib.import_module(where)
+    try:
+        return reduce(getattr, path.split("."), module) if path else module
+    except AttributeError:
+        raise PluginError(text, f"{where} has no {path}{did_you_mean(path, vars(module))}") from None
+
+
+def _import_file(name: str) -> ModuleType:
     path = Path(name)
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {name}")
@@ -77,7 +140,7 @@ def import_named(name: str) -> ModuleType:
     return module
 
 
-def guess_name(source: str) -> str:
-    """Guess what the provider of a plugin that did not load is called."""
-    door, _, where = source.partition(":")
-    return Path(where).stem if door == "file" else where.rpartition(".")[2]
+def guess_name(text: str) -> str:
+    """Guess what the provider of a plugin is called that is named so."""
+    where, _ = _parted(text)
+    return Path(where).stem if where.endswith(".py") else where.rpartition(".")[2]

@@ -15,8 +15,10 @@ from relay.core.saved_value import Memory
 from relay.upstream.watchlist import Watchlist
 
 PROJECT = "relay"
-API_VERSION = 1
+API_VERSION = 2
 """Raised when a hook or an argument is renamed, removed or changes its meaning; not when one is added."""
+API_MINOR = 0
+"""Raised when a hook, an argument, a field or a helper is added; 0 again when `API_VERSION` is raised."""
 
 hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)
@@ -28,8 +30,13 @@ REQUIRED = ("relay_provider", "relay_stream")
 
 
 @hookspec(firstresult=True)
-def relay_provider() -> ProviderInfo | None:
-    """Describe the provider. Pure, no I/O, always the same. Required. Raise nothing: the plugin would not be loaded."""
+def relay_provider(settings: Settings) -> ProviderInfo | None:
+    """Describe the provider, as its `settings` are. Pure, no I/O, for equal settings the same. Required.
+
+    A plugin whose answer depends on settings is called first before they are read: each of them is None then, and only
+    name, api and the declared settings of the answer count. Then it is called for each of its instances.
+    Raise nothing: the plugin, or the instance, would not be loaded.
+    """
 
 
 @hookspec(firstresult=True)

@@ -1,193 +1,270 @@
-"""Check and bind provider plugins; a plugin that fails is reported and the others serve."""
+"""Check provider plugins, make their instances and bind them; a plugin that fails is reported and the others serve."""
 
 import inspect
 import logging
-from collections.abc import Callable, Iterable, Mapping
-from functools import partial
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
-import pluggy
-
+from relay.config.provider_settings import (
+    check_variables,
+    heading_of,
+    instances,
+    is_enabled,
+    provider_settings,
+    uses_of,
+)
+from relay.config.settings import Config
 from relay.core.clock import ProviderClock
-from relay.core.errors import PluginError
-from relay.core.model import ProviderInfo, Setting
+from relay.core.errors import ConfigError, PluginError
 from relay.core.outward_proxies import OutwardProxies
-from relay.plugins import discovery, hookspecs
-from relay.plugins.cancellation import PLUGIN_TIMING, PluginTiming, let_go
-from relay.plugins.declarations import fault_of_info
-from relay.plugins.provider import Loaded, Provider
-from relay.plugins.validation import kind_of, shown
+from relay.plugins import discovery
+from relay.plugins.arrivals import (
+    Loaded,
+    LostName,
+    PluginFailure,
+    ProviderPlugin,
+    SwitchedOff,
+    UnreadSettings,
+    Wrapping,
+)
+from relay.plugins.cancellation import PLUGIN_TIMING, PluginTiming
+from relay.plugins.declarations import fault_of_api, fault_of_declarations, fault_of_info, setting_as_used
+from relay.plugins.discovery import Door
+from relay.plugins.hook_registry import HookRegistry
+from relay.plugins.provider import Provider
+from relay.plugins.validation import shown
 from relay.telemetry.events import event
 
 log = logging.getLogger(__name__)
 
-
-class PluginFailure(NamedTuple):
-    """A plugin that was refused, and why. `name` is the best guess at what its provider is called."""
-
-    source: str
-    error: str
-    name: str = ""
-
-
-class Wrapping(NamedTuple):
-    """A plugin that is no provider: it wraps hooks of others."""
-
-    plugin: object
-    source: str
-    version: str
-    hooks: tuple[str, ...]
+NO_CONFIG = Config()
 
 
 class PluginHost:
-    """The plugins of one relay."""
+    """The plugins of one relay. `find` takes them, `configure` makes the instances that the configuration wants."""
 
     def __init__(self) -> None:
-        self._manager = pluggy.PluginManager(hookspecs.PROJECT)
-        self._manager.add_hookspecs(hookspecs)
+        self._hooks = HookRegistry()
+        self._unused: dict[str, Door] = {}
+        self.found: dict[str, ProviderPlugin] = {}
         self.loaded: dict[str, Loaded] = {}
+        self.switched_off: dict[str, SwitchedOff] = {}
+        self.lost: list[LostName] = []
         self.wrappings: list[Wrapping] = []
         self.failures: list[PluginFailure] = []
 
     def load(self, builtin: Iterable[object], named: Iterable[str] = (), *, installed: bool = True) -> None:
-        """Take the built-in providers, then installed entry points, then modules and files named in `plugins`."""
-        for plugin in builtin:
-            name = getattr(plugin, "__name__", type(plugin).__name__)
-            self._take(f"builtin:{name}", partial(_itself, plugin), "")
-        for source, find, version in discovery.installed() if installed else ():
-            self._take(source, find, version)
-        for name in named:
-            find, version = partial(discovery.import_named, name), discovery.version_of(name)
-            self._take(f"{'file' if name.endswith('.py') else 'module'}:{name}", find, version)
+        """Take plugins, and make one instance of each provider, as if nothing was configured."""
+        self.find(builtin, named, installed=installed)
+        self.configure(NO_CONFIG)
 
-    def _take(self, source: str, find: Callable[[], object], version: str) -> None:
+    @property
+    def names(self) -> list[str]:
+        """The names that a configuration may have tables for."""
+        known = (*self.found, *self._unused, *(failure.name for failure in self.failures))
+        return list(dict.fromkeys(name for name in known if name))
+
+    @property
+    def unread(self) -> list[str]:
+        """The names of providers whose settings nobody reads: they are switched off, or were refused."""
+        return [*self.switched_off, *(failure.name for failure in self.failures if failure.name)]
+
+    def check_any(self) -> None:
+        """Raise `ConfigError` if there is no provider that can serve."""
+        if not self.loaded:
+            off = ", ".join(self.switched_off)
+            raise ConfigError(f"every provider is switched off: {off}" if off else "no provider could be loaded")
+
+    # -- what comes in -----------------------------------------------------------------------------
+
+    def find(
+        self,
+        builtin: Iterable[object],
+        named: Iterable[str] = (),
+        *,
+        installed: bool = True,
+        config: Config = NO_CONFIG,
+    ) -> None:
+        """Take the built-in providers, then installed entry points, then what `plugins` names.
+
+        What is switched off is not imported, if its door says the name of its provider. Raises `ConfigError` for what
+        is wrong with instances, whoever the providers are.
+        """
+        used = {uses for name, uses in instances(config).items() if is_enabled(config, name)}
+        for door in self._doors(builtin, named, installed=installed):
+            # Who names a module or a file can as well leave it out, and its name need not be the provider's.
+            is_known = door.name.isidentifier() and not door.source.startswith(("file:", "module:"))
+            if is_known and door.name not in used and not is_enabled(config, door.name):
+                self._unused[door.name] = door
+                continue
+            self._take(door)
+
+    def _doors(self, builtin: Iterable[object], named: Iterable[str], *, installed: bool) -> Iterator[Door]:
+        yield from map(discovery.builtin, builtin)
+        yield from discovery.installed() if installed else ()
+        yield from map(discovery.named, named)
+
+    def _take(self, door: Door) -> None:
         try:
-            self._add(source, find, version)
+            self._add(door)
         except PluginError as error:
-            self.failures.append(PluginFailure(source, error.reason, error.name or discovery.guess_name(source)))
-            log.error("%s", error, extra=event("plugin_refused", source=source))
+            self._refuse(door, error.reason, error.name or door.name)
 
-    def _add(self, source: str, find: Callable[[], object], version: str) -> None:
+    def _refuse(self, door: Door, reason: str, name: str) -> None:
+        self.failures.append(PluginFailure(door.source, reason, name))
+        log.error("plugin %s: %s", door, reason, extra=event("plugin_refused", source=door.source))
+
+    def _add(self, door: Door) -> None:
         plugin: object = None
         try:
-            plugin = find()
-            if inspect.isclass(plugin):
-                plugin = plugin()
-            if self._is_known(plugin, source, version):
+            origin = door.find()
+            if self._is_known(origin, door):
                 return
-            self._check_hooks(plugin, source)
-            self._manager.register(plugin, name=source)
-            loaded = self._check(plugin, source, version)
+            plugin = origin() if inspect.isclass(origin) else origin
+            self._hooks.check(plugin, door.source)
+            self._hooks.take(plugin, door.source)
+            found = self._check(plugin, origin, door)
         except PluginError:
-            self._discard(plugin)
+            self._hooks.drop(plugin)
             raise
         except BaseException as error:
-            self._discard(plugin)
-            log.debug("plugin %s failed", source, exc_info=True, extra=event("plugin_failed", source=source))
-            raise PluginError(source, shown(error)) from error
-        if isinstance(loaded, Wrapping):
-            self.wrappings.append(loaded)
+            self._hooks.drop(plugin)
+            log.debug("plugin %s failed", door, exc_info=True, extra=event("plugin_failed", source=door.source))
+            raise PluginError(door.source, shown(error)) from error
+        if isinstance(found, Wrapping):
+            self.wrappings.append(found)
             return
-        previous = self.loaded.get(loaded.info.name)
+        name = found.info.name
+        previous = self.found.get(name)
         if previous is not None:
-            log.warning(
-                "provider %s of %s replaces the one of %s",
-                loaded.info.name,
-                source,
-                previous.source,
-                extra=event("provider_replaced", provider=loaded.info.name, source=source, previous=previous.source),
-            )
-            self._manager.unregister(previous.plugin)
-        self.loaded[loaded.info.name] = loaded
+            self._lose(name, previous.door, door.source, str(door))
+            self._hooks.drop(previous.first)
+        self.found[name] = found
 
-    def _is_known(self, plugin: object, source: str, version: str) -> bool:
+    def _lose(self, name: str, door: Door, source: str, winner: str) -> None:
+        self.lost.append(LostName(name, str(door), winner))
+        about = event("provider_replaced", provider=name, source=source, previous=door.source)
+        log.warning("provider %s of %s replaces the one of %s", name, winner, door, extra=about)
+
+    def _is_known(self, origin: object, door: Door) -> bool:
         """Say whether the very same plugin came in by another door already; the later door gives the name."""
-        if not self._manager.is_registered(plugin):
-            return False
-        for name, loaded in self.loaded.items():
-            if loaded.plugin is plugin:
-                self.loaded[name] = loaded._replace(source=source, version=version or loaded.version)
-                about = event("plugin_known", source=source, provider=name)
-                log.info("plugin %s was already loaded as %s", source, loaded.source, extra=about)
-        return True
+        for name, found in self.found.items():
+            if found.origin is origin:
+                about = event("plugin_known", source=door.source, provider=name)
+                log.info("plugin %s was already loaded as %s", door, found.door, extra=about)
+                version, distribution = door.version or found.door.version, door.distribution or found.door.distribution
+                found.door = door._replace(version=version, distribution=distribution)
+                return True
+        return any(wrapping.plugin is origin for wrapping in self.wrappings)
 
-    def _discard(self, plugin: object) -> None:
-        if plugin is not None and self._manager.is_registered(plugin):
-            self._manager.unregister(plugin)
-
-    # -- checks on arrival -------------------------------------------------------------------------
-
-    def _check_hooks(self, plugin: object, source: str) -> None:
-        """Refuse hooks that do not exist and arguments that are never given. Raises `PluginError`."""
-        specs = {spec.__name__: tuple(inspect.signature(spec).parameters) for spec in hookspecs.HOOKS}
-        marked = [name for name in dir(plugin) if self._manager.parse_hookimpl_opts(plugin, name) is not None]
-        if not marked:
-            unmarked = [name for name in specs if callable(getattr(plugin, name, None))]
-            if unmarked:
-                raise PluginError(source, f"{' and '.join(unmarked)} are not marked with @hookimpl")
-            raise PluginError(source, "implements no hook; mark its functions with @hookimpl")
-        for name in marked:
-            if name not in specs:
-                raise PluginError(
-                    source, f"marks {name} as a hook, but there is no such hook; hooks are {', '.join(specs)}"
-                )
-            wanted = inspect.signature(getattr(plugin, name)).parameters.values()
-            for parameter in wanted:
-                if parameter.name not in specs[name] and parameter.default is parameter.empty:
-                    given = ", ".join(specs[name]) or "no arguments"
-                    raise PluginError(
-                        source, f"{name} has an argument {parameter}, which does not exist; it can have {given}"
-                    )
-
-    def _check(self, plugin: object, source: str, version: str) -> "Loaded | Wrapping":
-        """Ask a registered plugin who it is. Raises `PluginError`."""
-        own = [spec.__name__ for spec in hookspecs.HOOKS if self.implements(plugin, spec.__name__)]
-        if not own:
-            wrapped = tuple(caller.name for caller in self._manager.get_hookcallers(plugin) or ())
-            return Wrapping(plugin, source, version, wrapped)
-        if "relay_provider" not in own:
-            raise PluginError(source, self._lack(plugin, "relay_provider"))
-        info = self._caller("relay_provider", plugin)()
-        if not isinstance(info, ProviderInfo):
-            let_go(info)
-            raise PluginError(source, f"relay_provider returned {kind_of(info)}, not ProviderInfo")
-        name = info.name if isinstance(info.name, str) else ""
-        if type(info.api) is not int:
-            raise PluginError(source, f"api is {info.api!r}, not API_VERSION", name)
-        if info.api != hookspecs.API_VERSION:
-            is_newer = info.api > hookspecs.API_VERSION
-            advice = "upgrade relay or use an older plugin" if is_newer else "upgrade the plugin"
+    def _check(self, plugin: object, origin: object, door: Door) -> ProviderPlugin | Wrapping:
+        """Ask a plugin who it is. Raises `PluginError`."""
+        hooks = self._hooks
+        if hooks.only_wraps(plugin):
+            return Wrapping(plugin, door.source, door.version, hooks.wrapped_by(plugin))
+        if lack := hooks.lack(plugin, "relay_provider"):
+            raise PluginError(door.source, lack)
+        takes_settings = hooks.takes_settings(plugin)
+        try:
+            info = hooks.info_of(plugin, door.source, UnreadSettings())
+        except Exception as error:
+            if not takes_settings or isinstance(error, PluginError):
+                raise
             raise PluginError(
-                source, f"needs provider API {info.api}, this relay has {hookspecs.API_VERSION}; {advice}", name
-            )
-        if "relay_stream" not in own:
-            raise PluginError(source, self._lack(plugin, "relay_stream"), name)
-        fault = fault_of_info(info)
-        if fault is not None:
-            raise PluginError(source, fault, name)
-        return Loaded(info._replace(settings=tuple(map(_guarded, info.settings))), plugin, source, version)
+                door.source,
+                f"relay_provider raised {shown(error)} when it was called before its settings are read: each is None "
+                "then, and it has to say its name and which settings there are",
+            ) from error
+        name = info.name if isinstance(info.name, str) else ""
+        if fault := fault_of_api(info.api, door.distribution) or hooks.lack(plugin, "relay_stream"):
+            raise PluginError(door.source, fault, name)
+        # What else it says is judged when it says that of an instance.
+        if fault := fault_of_declarations(info) if takes_settings else fault_of_info(info):
+            raise PluginError(door.source, fault, name)
+        info = info._replace(settings=tuple(map(setting_as_used, info.settings)))
+        return ProviderPlugin(door, origin, plugin, info, takes_settings=takes_settings)
 
-    def _lack(self, plugin: object, hook: str) -> str:
-        if callable(getattr(plugin, hook, None)):
-            return f"{hook} is not marked with @hookimpl"
-        return f"lacks the hook {hook}"
+    # -- instances ---------------------------------------------------------------------------------
+
+    def configure(self, config: Config) -> None:
+        """Make an instance of each provider that is not switched off, then those of the tables [providers.NAME].
+
+        Raises `ConfigError` that names the key and the value. What a plugin does wrong refuses that instance only.
+        """
+        named = instances(config)
+        wanted: dict[str, ProviderPlugin] = {}
+        off = {name: SwitchedOff(name, door) for name, door in self._unused.items()}
+        for name in dict.fromkeys((*self.found, *named)):
+            uses = named.get(name, name)
+            if uses in self.found:
+                self._note_taken_name(name, uses)
+                wanted[name] = self.found[uses]
+            elif is_enabled(config, name):
+                self._refuse(Door(f"[providers.{name}]", object, name), f"{uses}, which it uses, was refused", name)
+            else:
+                off[name] = SwitchedOff(name, self._unused.get(uses), uses)
+        check_variables(config, [found.info._replace(name=name) for name, found in wanted.items()])
+        for name, found in wanted.items():
+            if is_enabled(config, name):
+                settings = provider_settings(config, found.info._replace(name=name))
+                try:
+                    self.loaded[name] = self._instance_of(found, name, settings, config)
+                except PluginError as error:
+                    about = f"{heading_of(config, name)} " if name in named else ""
+                    self._refuse(found.door, f"{about}{error.reason}", name)
+            else:
+                off[name] = SwitchedOff(name, found.door, named.get(name, ""))
+        self.switched_off = off
+
+    def _note_taken_name(self, name: str, uses: str) -> None:
+        """Say that an instance has the name of a provider that it does not use."""
+        plain, door = self.found.get(name), self.found[uses].door
+        if plain is not None and name != uses:
+            self._lose(name, plain.door, door.source, f"[providers.{name}], which uses {uses},")
+
+    def _instance_of(self, found: ProviderPlugin, name: str, settings: Mapping[str, Any], config: Config) -> Loaded:
+        door = found.door
+        try:
+            plugin = found.take_object()
+            self._hooks.take(plugin, door.source)
+        except BaseException as error:
+            raise PluginError(door.source, shown(error), name) from error
+        loaded = Loaded(
+            found.info._replace(name=name),
+            plugin,
+            door.source,
+            door.version,
+            distribution=door.distribution,
+            uses=uses_of(config, name),
+            heading=heading_of(config, name),
+            takes_settings=found.takes_settings,
+            settings=settings,
+        )
+        return self.with_settings(loaded, settings)
+
+    def with_settings(self, loaded: Loaded, settings: Mapping[str, Any]) -> Loaded:
+        """Return an instance as it describes itself with other settings. Raises `PluginError`.
+
+        Its name, its API and which settings it has do not change.
+        """
+        info = loaded.info
+        if loaded.takes_settings:
+            try:
+                said = self._hooks.info_of(loaded.plugin, loaded.source, settings)
+            except PluginError as error:
+                raise PluginError(loaded.source, error.reason, info.name) from None
+            except BaseException as error:
+                raise PluginError(loaded.source, f"relay_provider raised {shown(error)}", info.name) from error
+            info = said._replace(name=info.name, api=info.api, settings=info.settings)
+            if fault := fault_of_info(info):
+                raise PluginError(loaded.source, fault, info.name)
+        return loaded._replace(info=info, settings=settings)
 
     # -- binding -----------------------------------------------------------------------------------
 
-    def _caller(self, hook: str, plugin: object) -> Any:
-        """Return a hook bound to one provider: other providers are left out, wrappers stay."""
-        others = [other for other in self._manager.get_plugins() if other is not plugin and not self._only_wraps(other)]
-        return self._manager.subset_hook_caller(hook, remove_plugins=others)
-
-    def _only_wraps(self, plugin: object) -> bool:
-        return not any(self.implements(plugin, spec.__name__) for spec in hookspecs.HOOKS)
-
     def implements(self, plugin: object, hook: str) -> bool:
         """Say whether a plugin itself implements a hook; wrapping that of others is not implementing it."""
-        caller = getattr(self._manager.hook, hook)
-        return any(
-            impl.plugin is plugin and not impl.wrapper and not impl.hookwrapper for impl in caller.get_hookimpls()
-        )
+        return self._hooks.implements(plugin, hook)
 
     def bind(
         self,
@@ -198,31 +275,4 @@ class PluginHost:
         proxies: OutwardProxies | None = None,
     ) -> "Provider":
         """Return the provider with its hooks bound to it alone."""
-        hooks = {
-            spec.__name__: self._caller(spec.__name__, loaded.plugin)
-            for spec in hookspecs.HOOKS
-            if spec is not hookspecs.relay_provider and self.implements(loaded.plugin, spec.__name__)
-        }
-        return Provider(loaded, hooks, settings, clock, timing, proxies)
-
-
-def _itself(plugin: object) -> object:
-    return plugin
-
-
-def _guarded(setting: Setting) -> Setting:
-    """Return the setting with a check that cannot raise: a plugin's mistake must not end the relay."""
-    check = setting.check
-    if check is None:
-        return setting
-
-    def guarded(value: object) -> str | None:
-        try:
-            fault = check(value)
-        except BaseException as error:  # noqa: BLE001 - a plugin is isolated here
-            about = event("setting_unchecked", setting=setting.name)
-            log.debug("the check of the setting %s failed", setting.name, extra=about)
-            return f"cannot be checked: {type(error).__name__}"
-        return None if fault is None else str(fault)
-
-    return setting._replace(check=guarded)
+        return Provider(loaded, self._hooks.bound(loaded.plugin), settings, clock, timing, proxies)

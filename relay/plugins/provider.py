@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing, suppress
 from datetime import UTC
 from email.utils import parsedate_to_datetime
-from typing import Any, NamedTuple
+from typing import Any
 
 import aiohttp
 
@@ -28,6 +28,7 @@ from relay.core.saved_value import Memory
 from relay.core.secret import pattern_of, texts_of
 from relay.core.trading_hours import TradingHours
 from relay.network.http_sessions import open_session
+from relay.plugins.arrivals import Loaded, lacking_setting
 from relay.plugins.cancellation import PLUGIN_TIMING, PluginTiming, end_task, let_go
 from relay.plugins.validation import (
     CandleValidator,
@@ -40,7 +41,7 @@ from relay.plugins.validation import (
     shown,
     text_of,
 )
-from relay.telemetry.events import event
+from relay.telemetry.events import INSTANCE, event
 from relay.telemetry.loop_monitor import Blocks
 from relay.upstream.rest import MAX_RETRY_AFTER_S, NETWORK_ERRORS, RETRY_AFTER_S, network_failure
 from relay.upstream.watchlist import Watchlist
@@ -54,15 +55,6 @@ _MESSAGE_LENGTH = 300
 # Of what a plugin says; and more than any spelling of a secret has.
 _MOST_TOLD = 100_000
 _LONGEST_SPELLING = 10_000
-
-
-class Loaded(NamedTuple):
-    """A provider plugin that passed the checks on arrival."""
-
-    info: ProviderInfo
-    plugin: object
-    source: str
-    version: str
 
 
 def new_session(clock: ProviderClock, proxies: OutwardProxies | None = None) -> aiohttp.ClientSession:
@@ -94,6 +86,7 @@ class Provider:
         self.info = loaded.info
         self.name = loaded.info.name
         self.source = loaded.source
+        self._speaks_as = loaded.info.name if loaded.uses else ""
         self.settings = settings
         self.clock = clock
         self.proxies = proxies or OutwardProxies()
@@ -102,9 +95,9 @@ class Provider:
         self.has_history = "relay_candles" in hooks
         self.lists_instruments = "relay_instruments" in hooks
         self._tells_hours = "relay_hours" in hooks
+        self.loaded = loaded
         self.refusal: str | None = self._missing_key()
         self._hooks = hooks
-        self._plugin = loaded.plugin
         self._secrets = {*texts_of(settings.values())}
         self._secret = pattern_of(self._secrets)
         self._session: aiohttp.ClientSession | None = None
@@ -114,16 +107,23 @@ class Provider:
         self.killed = 0
 
     def _missing_key(self) -> str | None:
-        key = self.info.needs_key
-        if not key or self.settings.get(key):
+        lacking = lacking_setting(self.info, self.settings)
+        if lacking is None:
             return None
-        variable = f"RELAY_{self.name}_{key}".upper()
-        return f"{self.info.title} needs a key: set {variable}, or {key} in [{self.name}] of the configuration"
+        variable = f"RELAY_{self.name}_{lacking.name}".upper()
+        what = "a key" if lacking.is_secret else f"the setting {lacking.name}"
+        heading = self.loaded.heading or f"[{self.name}]"
+        return f"{self.info.title} needs {what}: set {variable}, or {lacking.name} in {heading} of the configuration"
 
     @property
     def lacks_key(self) -> bool:
         """Whether nothing works because a key is not set; only other settings change that."""
         return self._missing_key() is not None
+
+    def _lists_without(self) -> bool:
+        """Say whether the list may be asked for although the provider is refused: without a key, not without more."""
+        lacking = lacking_setting(self.info, self.settings)
+        return lacking is None or lacking.is_secret
 
     def readmit(self) -> None:
         """Forget that the provider refused the relay: it may be asked again, unless its key is not set."""
@@ -150,11 +150,10 @@ class Provider:
 
     def remember(self, memory: Memory) -> None:
         """Hand the plugin its place for what it wants to know after a restart."""
-        hook = self._hooks.get("relay_memory")
-        if hook is None:
+        if "relay_memory" not in self._hooks:
             return
         try:
-            hook(memory=memory, settings=self.settings)
+            self._ask("relay_memory", memory=memory)
         except BaseException as error:  # noqa: BLE001 - a plugin is isolated here
             self._judged("relay_memory", error)
 
@@ -190,9 +189,17 @@ class Provider:
         return told if len(text) <= _MOST_TOLD else f"{told[:-_LONGEST_SPELLING]} …"
 
     def said_again(self) -> ProviderInfo:
-        """Return what `relay_provider` of the plugin says when it is called once more."""
-        said: ProviderInfo = self._plugin.relay_provider()  # type: ignore[attr-defined]
-        return said
+        """Return what `relay_provider` of the plugin says when it is called once more, under the instance's name."""
+        said: ProviderInfo = self._hooks["relay_provider"](settings=self.settings)
+        return said._replace(name=self.name, api=self.info.api, settings=self.info.settings)
+
+    def _ask(self, hook: str, **arguments: Any) -> Any:
+        """Return what a hook returns at once. Raises what the plugin raises."""
+        token = INSTANCE.set(self._speaks_as)
+        try:
+            return self._hooks[hook](settings=self.settings, **arguments)
+        finally:
+            INSTANCE.reset(token)
 
     def open_feed(self, watchlist: Watchlist) -> AsyncGenerator[PriceUpdate, None]:
         """Return what `relay_stream` returns, unjudged. Raises what the plugin raises, or `BadAnswer`."""
@@ -212,6 +219,7 @@ class Provider:
         if self.refusal is not None:
             raise AuthenticationFailed(self.refusal)
         failure: ProviderError
+        INSTANCE.set(self._speaks_as)
         fault_of_update, in_a_row, is_left = self.border.fault_of_update, 0, False
         leaps = self.border.leaps(watchlist)
         task = asyncio.current_task()
@@ -285,11 +293,10 @@ class Provider:
 
     def budgets(self) -> Sequence[Budget]:
         """Return how much of the provider's limits is used; nothing if the plugin fails."""
-        hook = self._hooks.get("relay_budgets")
-        if hook is None:
+        if "relay_budgets" not in self._hooks:
             return ()
         try:
-            answer = hook(settings=self.settings)
+            answer = self._ask("relay_budgets")
             found = () if answer is None else tuple(answer)
             fault = next(filter(None, map(fault_of_budget, found)), None)
             if fault is not None:
@@ -307,7 +314,7 @@ class Provider:
         if not self._tells_hours:
             return None
         try:
-            hours: OpenHours | None = self._hooks["relay_hours"](symbol=symbol, moment=moment, settings=self.settings)
+            hours: OpenHours | None = self._ask("relay_hours", symbol=symbol, moment=moment)
             if hours is not None and (fault := fault_of_hours(hours, moment)) is not None:
                 raise ValueError(f"relay_hours {fault}")
         except BaseException as error:  # noqa: BLE001 - a plugin is isolated here
@@ -318,7 +325,7 @@ class Provider:
         return hours
 
     async def _call(self, hook: str, kind: type, **arguments: Any) -> list[Any]:
-        if self.refusal is not None and hook != "relay_instruments":
+        if self.refusal is not None and (hook != "relay_instruments" or not self._lists_without()):
             raise AuthenticationFailed(self.refusal)
         # A task of its own, so that whoever waits can be cancelled whatever the plugin does.
         task = asyncio.create_task(self._answer(hook, kind, arguments), name=f"{hook} of {self.name}")
@@ -338,6 +345,7 @@ class Provider:
 
     async def _answer(self, hook: str, kind: type, arguments: Mapping[str, Any]) -> list[Any]:
         failure: ProviderError
+        INSTANCE.set(self._speaks_as)
         task = asyncio.current_task()
         try:
             pending = self._hooks[hook](session=self.session, settings=self.settings, **arguments)

@@ -2,15 +2,24 @@
 
 import dataclasses
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from aiohttp import web
 
-from relay.app import DIRECTORY, PROVIDERS, PROXIES, SUPERVISORS
+from relay.app import DIRECTORY, HOST, PROVIDERS, PROXIES, SUPERVISORS
 from relay.config.likely_mistakes import likely_mistakes
-from relay.config.settings import SETTINGS, Config, outward_proxies, provider_settings
-from relay.core.errors import ConfigError
+from relay.config.provider_settings import (
+    ENABLED,
+    USES,
+    heading_of,
+    instances,
+    is_enabled,
+    provider_settings,
+    uses_of,
+)
+from relay.config.settings import INSTANCES, SETTINGS, Config, outward_proxies
+from relay.core.errors import ConfigError, PluginError
 from relay.server.tls import Tls
 from relay.telemetry.events import event
 from relay.web.access.access import ACCESS
@@ -23,9 +32,9 @@ RELOADED = tuple(name for name, setting in SETTINGS.items() if setting.is_reload
 
 def warn_of_likely_mistakes(config: Config, app: web.Application, before: Config | None = None) -> None:
     """Log what is configured and is probably not meant, but for what was so `before`."""
-    infos = [provider.info for provider in app[PROVIDERS].values()]
-    known = set() if before is None else {*likely_mistakes(before, infos)}
-    for mistake in likely_mistakes(config, infos):
+    infos, unread = [provider.info for provider in app[PROVIDERS].values()], app[HOST].unread
+    known = set() if before is None else {*likely_mistakes(before, infos, unread)}
+    for mistake in likely_mistakes(config, infos, unread):
         if mistake not in known:
             log.warning("%s", mistake, extra=event("config_mistake"))
 
@@ -52,7 +61,7 @@ class Reload:
         try:
             config = self._read()
             self._check(config)
-            settings = self._settings_of_providers(config)
+            settings, rest = self._settings_of_providers(config)
             if self._tls is not None:
                 self._tls.reload(config.tls_cert, config.tls_key)
         except ConfigError as error:
@@ -62,7 +71,7 @@ class Reload:
                 extra=event("config_refused"),
             )
             return
-        self._warn_of_the_rest(config)
+        self._warn_of_the_rest(config, rest)
         warn_of_likely_mistakes(config, self._app, self._config)
         way = (self._config.proxy, self._config.trust_env)
         self._config = config
@@ -79,17 +88,48 @@ class Reload:
         if self._tls is not None and not config.tls_cert:
             raise ConfigError("tls_cert is not set any more; restart the relay to switch TLS off")
 
-    def _settings_of_providers(self, config: Config) -> dict[str, Mapping[str, Any]]:
-        """Return the settings of providers that changed. Raises `ConfigError`."""
-        found = {name: provider_settings(config, provider.info) for name, provider in self._app[PROVIDERS].items()}
-        return {name: one for name, one in found.items() if one != self._app[PROVIDERS][name].settings}
+    def _settings_of_providers(self, config: Config) -> tuple[dict[str, Mapping[str, Any]], list[str]]:
+        """Return the settings of providers that changed, and what a provider cannot take while it runs.
 
-    def _warn_of_the_rest(self, config: Config) -> None:
+        That is what changes its intervals or anything else that it says of itself. Raises `ConfigError`.
+        """
+        instances(config)
+        found: dict[str, Mapping[str, Any]] = {}
+        rest: list[str] = []
+        for name, provider in self._app[PROVIDERS].items():
+            if uses_of(config, name) != provider.loaded.uses:
+                continue  # It is another instance, or none any more.
+            settings, heading = provider_settings(config, provider.info), heading_of(config, name)
+            if settings == provider.settings:
+                continue
+            try:
+                said = self._app[HOST].with_settings(provider.loaded, settings)
+            except PluginError as error:
+                raise ConfigError(f"{heading} {error.reason}") from None
+            if said.info == provider.info:
+                found[name] = settings
+            else:
+                changed = (key for key in settings if settings[key] != provider.settings.get(key))
+                rest += [f"{key} in {heading}" for key in sorted(changed)]
+        return found, rest
+
+    def _changed_instances(self, config: Config) -> Iterator[str]:
+        before = self._config.instances
+        for name in sorted(before.keys() | config.instances.keys()):
+            old, new = before.get(name, {}), config.instances.get(name, {})
+            is_idle = name not in self._app[PROVIDERS]
+            if old.get(USES) != new.get(USES) or (is_idle and old.keys() | new.keys() != {ENABLED} and old != new):
+                yield f"[{INSTANCES}.{name}]"
+            elif is_enabled(self._config, name) != is_enabled(config, name):
+                yield f"{ENABLED} in [{INSTANCES}.{name}]"
+
+    def _warn_of_the_rest(self, config: Config, rest: Sequence[str]) -> None:
         # The tables hold keys: of them only the names are compared and said.
         mine = {*SETTINGS, "insecure"} - {*RELOADED}
         names = sorted(name for name in mine if getattr(config, name) != getattr(self._config, name))
         tables = (config.tables.keys() | self._config.tables.keys()) - self._app[PROVIDERS].keys()
         names += sorted(f"[{name}]" for name in tables if config.tables.get(name) != self._config.tables.get(name))
+        names += [*self._changed_instances(config), *rest]
         if self._tls is None and config.tls_cert:
             names.append("tls_cert")
         if names:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 
 from aiohttp import web
 
-from relay.app import NEWCOMERS, PROVIDERS, build_app
+from relay.app import HOST, NEWCOMERS, PROVIDERS, build_app
 from relay.config.settings import Config
 from relay.core.errors import ConfigError
 from relay.server.open_files import DescriptorWatch
@@ -52,6 +52,7 @@ async def serve(
     app = build_app(config, builtin)
     warn_of_likely_mistakes(config, app)
     tell_proxies(app)
+    _tell_switched_off(app)
     tell_missing()
     runner = Runner(
         app,
@@ -93,6 +94,11 @@ async def serve(
         finally:
             with contextlib.suppress(asyncio.CancelledError):
                 await runner.cleanup()
+
+
+def _tell_switched_off(app: web.Application) -> None:
+    if names := [*app[HOST].switched_off]:
+        log.info("switched off, not contacted: %s", ", ".join(names), extra=event("providers_off", providers=names))
 
 
 def _tell_keys_that_lack(app: web.Application) -> None:

@@ -6,7 +6,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import FrameType, MappingProxyType
 from typing import Any, NamedTuple, Self
@@ -24,6 +24,7 @@ RECENT_S = 60.0
 _IDLE_FILES = ("selectors.py", "runners.py", "base_events.py")
 _HOST = ("relay.plugins.provider", "Provider.")
 """The module and class that call a plugin; their `self` knows for whom."""
+_JOINED = " and "
 
 
 class CodePlace(NamedTuple):
@@ -81,7 +82,7 @@ class LoopMonitor:
         self._owner_of = owner_of
         self._wall = wall
         self._told: set[CodePlace] = set()
-        self._noticed: Blocks | None = None
+        self._noticed: list[Blocks] = []
         self._is_noticed = False
         self._ticks = self._ticks_seen = 0
         self._beats = 0
@@ -117,9 +118,9 @@ class LoopMonitor:
         self._recent.append(late_s)
         by_ticks_s, by_cpu_s = (self._ticks - self._ticks_seen) * self._tick_s, time.thread_time() - self._used_s
         self.longest_blocked_s = max(self.longest_blocked_s, max(by_ticks_s, by_cpu_s) - self._beat_s)
-        if self._noticed is not None:
-            self._noticed.longest_s = max(self._noticed.longest_s, late_s)
-            self._noticed = None
+        for blocks in self._noticed:
+            blocks.longest_s = max(blocks.longest_s, late_s)
+        self._noticed = []
         self._is_noticed = False
         self._beats += 1
         self._plan()
@@ -142,11 +143,10 @@ class LoopMonitor:
                 self._note(place)
 
     def _note(self, place: CodePlace) -> None:
-        blocks = self._blocks.get(place.owner or "")
-        if blocks is not None:
+        self._noticed = [self._blocks[name] for name in names_of(place.owner) if name in self._blocks]
+        for blocks in self._noticed:
             blocks.count += 1
             blocks.last, blocks.last_at = place, self._wall()
-            self._noticed = blocks
         if place in self._told:
             return
         self._told.add(place)
@@ -173,12 +173,27 @@ def place_of(innermost: FrameType, owner_of: Callable[[str], str | None]) -> Cod
     while frame is not None:
         owner = owner_of(frame.f_code.co_filename)
         if owner is not None:
-            return _place(owner, frame)
-        if frame.f_globals.get("__name__") == _HOST[0] and frame.f_code.co_qualname.startswith(_HOST[1]):
+            # Of several instances of one plugin that which was asked.
+            asked = next(filter(None, map(_provider_of, _frames_from(frame))), None)
+            return _place(asked if asked in names_of(owner) else owner, frame)
+        if (asked := _provider_of(frame)) is not None:
             # The plugin waits for code that is not its own.
-            return _place(frame.f_locals["self"].name, called)
+            return _place(asked, called)
         called, frame = frame, frame.f_back
     return _place(None, innermost)
+
+
+def _frames_from(frame: FrameType | None) -> Iterator[FrameType]:
+    while frame is not None:
+        yield frame
+        frame = frame.f_back
+
+
+def _provider_of(frame: FrameType) -> str | None:
+    """Return the provider whose hook a frame calls, None if it calls none."""
+    if frame.f_globals.get("__name__") == _HOST[0] and frame.f_code.co_qualname.startswith(_HOST[1]):
+        return str(frame.f_locals["self"].name)
+    return None
 
 
 def _place(owner: str | None, frame: FrameType) -> CodePlace:
@@ -188,28 +203,34 @@ def _place(owner: str | None, frame: FrameType) -> CodePlace:
 def owners(plugins: Mapping[str, object]) -> Callable[[str], str | None]:
     """Return who owns a file: the plugin whose module it is, else the only one in the innermost package around it.
 
-    `plugins` are the plugins by the name to give.
+    `plugins` are the plugins by the name to give; instances of one plugin have their code together, and own it so:
+    `names_of` parts their names.
     """
     files: dict[str, str] = {}
     folders: dict[str, set[str]] = {}
+    instances: dict[str, list[str]] = {}
     for name, plugin in plugins.items():
         module_name = str(getattr(plugin, "__module__", "") or getattr(plugin, "__name__", ""))
         module = sys.modules.get(module_name)
         file = getattr(module, "__file__", None)
         if file is None:
             continue
-        files[file] = name
+        files[file] = module_name
+        instances.setdefault(module_name, []).append(name)
         parts = module_name.split(".")
         for depth in range(1, len(parts) + 1):
             package = sys.modules.get(".".join(parts[:depth]))
             for folder in getattr(package, "__path__", ()):
-                folders.setdefault(f"{folder}/", set()).add(name)
+                folders.setdefault(f"{folder}/", set()).add(module_name)
     innermost = sorted(folders.items(), key=lambda item: len(item[0]), reverse=True)
 
     def owner_of(file: str) -> str | None:
-        if file in files:
-            return files[file]
-        names = next((names for folder, names in innermost if file.startswith(folder)), ())
-        return next(iter(names)) if len(names) == 1 else None
+        modules = {files[file]} if file in files else next((all_ for at, all_ in innermost if file.startswith(at)), ())
+        return _JOINED.join(instances[next(iter(modules))]) if len(modules) == 1 else None
 
     return owner_of
+
+
+def names_of(owner: str | None) -> list[str]:
+    """Return the instances that an owner of code is."""
+    return owner.split(_JOINED) if owner else []

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from types import MappingProxyType
 
-from relay.config.settings import Config, provider_settings
+from relay.config.settings import Config
 from relay.core.clock import Clock, ProviderClock
 from relay.plugins.cancellation import PLUGIN_TIMING, PluginTiming
 from relay.plugins.loader import PluginHost
@@ -35,17 +35,16 @@ async def open_provider(
     """
     host = PluginHost()
     if isinstance(plugin, str):
-        host.load((), [plugin], installed=False)
+        host.find((), [plugin], installed=False)
     else:
-        host.load([plugin], installed=False)
+        host.find([plugin], installed=False)
+    host.configure(Config(tables=MappingProxyType({name: dict(settings or {}) for name in host.found})))
     if host.failures:
         raise DoesNotConform(host.failures[0].source, [host.failures[0].error])
     if not host.loaded:
         raise DoesNotConform(str(plugin), ["it only wraps hooks of others: there is no provider to check"])
     (loaded,) = host.loaded.values()
-    tables = MappingProxyType({loaded.info.name: dict(settings or {})})
-    checked = provider_settings(Config(tables=tables), loaded.info)
-    provider = host.bind(loaded, checked, ProviderClock(clock or Clock()), timing)
+    provider = host.bind(loaded, loaded.settings, ProviderClock(clock or Clock()), timing)
     provider.open(new_session(provider.clock))
     try:
         yield provider

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 from relay.cli import main
 from relay.core.version import VERSION
-from relay.plugins.scaffold import TEMPLATE, write_project
+from relay.plugins.scaffold import KINDS, TEMPLATE, write_project
 
 ROOT = Path(__file__).parents[2]
 
@@ -49,16 +49,47 @@ def test_new_project_is_whole_loads_and_is_well_written(tmp_path: Path) -> None:
         )
     ]
     listed = run(folder, "relay", "plugins", "--plugins", "./market_relay_my_exchange.py")
-    assert listed.stdout.splitlines()[-1].split("\t") == [
+    (row,) = [line for line in listed.stdout.splitlines() if line.startswith("my_exchange\t")]
+    assert row.split("\t") == [
         "my_exchange",
         "ready",
         "file:./market_relay_my_exchange.py",
         "0.1",
         "1m 5m 1h 1d",
         "My Exchange",
+        "-",
+        "-",
     ]
     style = run(folder, "ruff", "check", "--no-cache", ".")
     assert style.returncode == 0, style.stdout
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_new_project_of_each_kind_is_typed_strictly_and_has_its_name_only(kind: str, tmp_path: Path) -> None:
+    made = run(tmp_path, "relay", "plugins", "new", "north_sea", "--kind", kind)
+    assert (made.returncode, made.stderr) == (0, "")
+    folder = tmp_path / "north_sea"
+    written = {path.name: path.read_text(encoding="utf-8") for path in folder.iterdir()}
+    assert sorted(written) == [
+        "README.md",
+        "market_relay_north_sea.py",
+        "north_sea_standin.py",
+        "pyproject.toml",
+        "test_north_sea.py",
+    ]
+    assert not [name for name, text in written.items() if re.search("my.?(exchange|polls|ticks)", text, re.IGNORECASE)]
+    modules = [name for name in sorted(written) if name.endswith(".py")]
+    for words in (("ruff", "check", "--no-cache", "."), ("mypy", "--strict", "--cache-dir", "/dev/null", *modules)):
+        result = run(folder, *words)
+        assert result.returncode == 0, result.stdout
+    listed = run(folder, "relay", "plugins", "--plugins", "./market_relay_north_sea.py", "north_sea")
+    assert listed.stdout.startswith("north_sea  North Sea, version 0.1, from file:./market_relay_north_sea.py: ready\n")
+
+
+def test_new_project_of_an_unknown_kind_names_those_that_there_are(tmp_path: Path) -> None:
+    result = CliRunner().invoke(main, ["plugins", "new", "north_sea", "--kind", "csv"])
+    assert result.exit_code == 2
+    assert "'csv' is not one of 'websocket', 'polling', 'ticks'" in result.stderr
 
 
 def test_new_project_has_its_name_in_every_spelling(tmp_path: Path) -> None:

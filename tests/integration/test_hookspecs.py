@@ -5,6 +5,7 @@ import importlib
 import inspect
 import re
 import time
+import tomllib
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -14,7 +15,8 @@ import pytest
 from aiohttp import WSMsgType, web
 
 import relay
-from relay import API_VERSION, Memory, OpenHours, StreamKey, Watchlist
+from relay import API_MINOR, API_VERSION, Memory, OpenHours, StreamKey, Watchlist
+from relay.app import PROVIDERS
 from relay.plugins import author_api, discovery, hookspecs
 from relay.plugins.loader import PluginHost
 from relay.testing import Tolerances, WatchedFeed, check_provider, open_provider
@@ -84,10 +86,10 @@ def test_every_member_for_feeds_is_documented(kind: Any) -> None:
 
 
 def test_api_version() -> None:
-    # Raise it when a hook or an argument is renamed, removed or changes its meaning; adding one keeps it.
-    assert API_VERSION == 1
+    # Raise it when a hook or an argument is renamed, removed or changes its meaning, the minor one when one is added.
+    assert (API_VERSION, API_MINOR) == (2, 0)
     assert {name: list(inspect.signature(spec).parameters) for name, spec in HOOKS.items()} == {
-        "relay_provider": [],
+        "relay_provider": ["settings"],
         "relay_stream": ["watchlist", "session", "settings"],
         "relay_candles": ["symbol", "interval", "start", "end", "limit", "session", "settings"],
         "relay_instruments": ["session", "settings"],
@@ -472,6 +474,25 @@ async def test_ticks_example_runs_in_a_relay(
     ]
 
 
+async def test_instances_example_runs_in_a_relay(
+    relay_with: StartRelay, guide: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    guide("clocks.py")
+    (text,) = re.findall(r"```toml\n(plugins = .*?)```", GUIDE, re.DOTALL)
+    file = tomllib.loads(text)
+    running = await relay_with(plugins=tuple(file["plugins"]), instances=file["providers"])
+    assert [*running.app[PROVIDERS]] == ["binance", "twelve_data", "tokyo", "kathmandu"]
+    client = await running.connect()
+    await client.subscribe("tokyo:X@1s", "kathmandu:X@1m")
+    for stream, code in (("kathmandu:X@1s", "unsupported_interval"), ("clocks:X@1s", "unknown_symbol")):
+        await client.ask("subscribe", streams=[stream])
+        assert (await client.error())["code"] == code
+    closed = await client.update(symbol="X", is_closed=True)
+    assert closed["candle"]["close"] == (closed["candle"]["time"] / 3600 + 9) % 24
+    tokyo, kathmandu = (running.app[PROVIDERS][name] for name in ("tokyo", "kathmandu"))
+    assert (tokyo.info.title, kathmandu.info.title) == ("Clock of Tokyo", "Clock of Kathmandu")
+
+
 async def test_wrapper_example_times_history(
     guide: Callable[..., str], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -495,6 +516,7 @@ def test_example_files_are_in_the_guide() -> None:
         "bitstamp.py",
         "okx.py",
         "bitstamp_trades.py",
+        "clocks.py",
         "test_bitstamp.py",
         "test_refusal.py",
         "slow_log.py",

@@ -15,7 +15,7 @@ from providers.binance import BinanceProvider
 from providers.twelve_data import TwelveDataProvider
 from relay.app import PROVIDERS
 from relay.plugins.discovery import import_named
-from relay.telemetry.loop_monitor import Blocks, CodePlace, LoopMonitor, owners, place_of
+from relay.telemetry.loop_monitor import Blocks, CodePlace, LoopMonitor, names_of, owners, place_of
 from tests.conftest import StartRelay
 from tests.integration.test_plugins import path_of
 from tests.support.conditions import eventually
@@ -105,6 +105,27 @@ def test_files_belong_to_their_module_and_to_the_only_plugin_of_their_package(tm
     assert shared(str(folder / "elsewhere.py")) is None
     assert shared(str(folder / "binance" / "codec.py")) == "binance"
     assert shared(str(folder / "twelve_data" / "polling.py")) == "twelve_data"
+
+
+def test_code_of_several_instances_is_of_all_of_them_unless_one_was_asked(tmp_path: Path) -> None:
+    module: Any = import_named(path_of("clock"))
+    folder = Path(__file__).parents[2] / "providers" / "twelve_data"
+    owner_of = owners({"first": module, "second": module, "a": TwelveDataProvider(), "b": TwelveDataProvider()})
+    assert (owner_of(path_of("clock")), owner_of(str(folder / "polling.py"))) == ("first and second", "a and b")
+    assert names_of(owner_of(path_of("clock"))) == ["first", "second"]
+    assert names_of(None) == []
+
+    # A task that a plugin started says no more; a call of a hook says for whom it is.
+    plugin: dict[str, Any] = {}
+    exec(compile("def work(back):\n    back()\n", path_of("clock"), "exec"), plugin)
+    hosted: dict[str, Any] = {"__name__": "relay.plugins.provider"}
+    source = "class Provider:\n    name = 'second'\n    def budgets(self, hook, back):\n        return hook(back)\n"
+    exec(compile(source, "provider.py", "exec"), hosted)
+    places = [
+        place_during(plugin["work"], owner_of),
+        place_during(lambda back: hosted["Provider"]().budgets(plugin["work"], back), owner_of),
+    ]
+    assert [place.owner for place in places if place is not None] == ["first and second", "second"]
 
 
 @pytest.mark.parametrize(("wakes", "count"), [(2, 0), (6, 1)])

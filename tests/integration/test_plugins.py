@@ -40,7 +40,7 @@ from relay import (
 )
 from relay.app import PROVIDERS, SUPERVISORS, RelayLimits, build_app
 from relay.cli import main
-from relay.config.settings import provider_settings
+from relay.config.provider_settings import provider_settings
 from relay.core.errors import ConfigError
 from relay.plugins import discovery
 from relay.plugins.cancellation import PluginTiming, end_task
@@ -250,7 +250,10 @@ def test_class_is_instantiated_once_a_relay() -> None:
         ("not_marked", "relay_provider and relay_stream are not marked with @hookimpl"),
         ("no_stream", "lacks the hook relay_stream"),
         ("no_provider", "lacks the hook relay_provider"),
-        ("wrong_api", "needs provider API 2, this relay has 1; upgrade relay or use an older plugin"),
+        (
+            "wrong_api",
+            "needs provider API 3, this relay has 2.0; install a newer market-relay, or an older version of the plugin",
+        ),
         ("nonsense", "relay_provider returned dict, not ProviderInfo"),
         ("async_provider", "relay_provider returned coroutine, not ProviderInfo"),
         (
@@ -271,7 +274,7 @@ def test_class_is_instantiated_once_a_relay() -> None:
         ("text_for_tuple", "asset_classes are 'demo', not a tuple of texts such as (\"crypto\",)"),
         (
             "bad_setting",
-            "the setting depth is of the kind 'integer'; use one of text urls int float choice",
+            "the setting depth is of the kind 'integer'; use one of text secret urls list int float bool choice table",
         ),
     ],
 )
@@ -300,8 +303,13 @@ INFO: Any = ProviderInfo("made", API_VERSION, "Made", ("demo",), ("1m",))
         (INFO._replace(name="Made"), "name 'Made' is not a lower-case"),
         (INFO._replace(name=None), "name None is not a lower-case"),
         (INFO._replace(name="hôtel"), "name 'hôtel' is not a lower-case"),
-        (INFO._replace(api="1"), "api is '1', not API_VERSION"),
-        (INFO._replace(api=0), "needs provider API 0, this relay has 1; upgrade the plugin"),
+        (INFO._replace(api="1"), "api is '1'; give the number of the API, 2, or (2, 1) to need a minor number"),
+        (INFO._replace(api=True), "api is True; give the number"),
+        (INFO._replace(api=(2,)), "api is (2,); give the number"),
+        (INFO._replace(api=0), "is written for provider API 0, this relay takes 1 to 2.0; install a newer version"),
+        (INFO._replace(api=(1, 0)), "is written for provider API 1.0, this relay takes 1 to 2.0"),
+        (INFO._replace(api=(2, 1)), "needs provider API 2.1, this relay has 2.0; install a newer market-relay, or an"),
+        (INFO._replace(api=(3, 0)), "needs provider API 3.0, this relay has 2.0"),
         (INFO._replace(title=""), "title is ''"),
         (INFO._replace(asset_classes=()), "asset_classes are ()"),
         (INFO._replace(intervals=()), "intervals are ()"),
@@ -325,6 +333,17 @@ INFO: Any = ProviderInfo("made", API_VERSION, "Made", ("demo",), ("1m",))
         (INFO._replace(settings=(Setting("a", "urls", "https://x"),)), "the default of the setting a is str"),
         (INFO._replace(settings=(Setting("a", "int", "5"),)), "the default of the setting a is str"),
         (INFO._replace(settings=(Setting("a", default="k", is_secret=True),)), "the default of the setting a is str"),
+        (INFO._replace(settings=(Setting("a", "secret", "k"),)), "the default of the setting a is str: a secret is a"),
+        (
+            INFO._replace(settings=(Setting("a", "bool", 1),)),
+            "the default of the setting a is int: it is True or False",
+        ),
+        (INFO._replace(settings=(Setting("a", "list", ["b"]),)), "the default of the setting a is list: a list is a"),
+        (INFO._replace(settings=(Setting("a", "table", ()),)), "the default of the setting a is tuple: a table is a"),
+        (INFO._replace(settings=(Setting("a", help=None),)), "the help of the setting a is None"),  # type: ignore[arg-type]
+        (INFO._replace(settings=(Setting("a", environment="A"),)), "the environment of the setting a is 'A'"),  # type: ignore[arg-type]
+        (INFO._replace(settings=(Setting("enabled", "bool"),)), "the setting enabled has a name that [providers.NAME]"),
+        (INFO._replace(name="providers"), "name 'providers' is a setting of the relay itself"),
     ],
 )
 def test_info_that_makes_no_sense_is_refused(info: ProviderInfo, reason: str) -> None:
@@ -347,8 +366,8 @@ def test_table_of_a_refused_provider_is_no_error() -> None:
 def test_each_refusal_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     load("wrong_api")
     assert caplog.messages == [
-        f"plugin file:{path_of('wrong_api')}: needs provider API 2, this relay has 1; upgrade relay or use an older "
-        "plugin"
+        f"plugin file:{path_of('wrong_api')}: needs provider API 3, this relay has 2.0; install a newer market-relay, "
+        "or an older version of the plugin"
     ]
 
 
@@ -1033,14 +1052,14 @@ def test_relay_plugins_prints_what_loaded_from_where_and_what_did_not(
     result = CliRunner().invoke(main, arguments, env={"RELAY_TWELVE_DATA_API_KEY": None, "TWELVE_DATA_API_KEY": None})
     assert result.exit_code == 1
     lines = [line.split("\t") for line in result.stdout.splitlines()]
-    assert [line[:3] for line in lines] == [
+    assert [line[:3] for line in lines if line[0] != "setting"] == [
         ["binance", "ready", "builtin:BinanceProvider"],
         ["twelve_data", "needs a key", "builtin:TwelveDataProvider"],
         ["clock", "ready", f"file:{path_of('clock')}"],
         ["wraps", "relay_candles", f"file:{path_of('doubles')}"],
         ["refused", f"file:{path_of('wrong_api')}", lines[-1][2]],
     ]
-    assert lines[-1][2].startswith("needs provider API 2")
+    assert lines[-1][2].startswith("needs provider API 3")
 
 
 def test_relay_plugins_exits_0_when_nothing_was_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -147,8 +147,18 @@ async def test_class_with_every_hook_conforms() -> None:
 
 async def test_plugin_that_a_relay_would_refuse_is_refused() -> None:
     assert await faults_of(path_of("wrong_api")) == [
-        "needs provider API 2, this relay has 1; upgrade relay or use an older plugin"
+        "needs provider API 3, this relay has 2.0; install a newer market-relay, or an older version of the plugin"
     ]
+
+
+async def test_settings_of_a_check_decide_how_the_provider_describes_itself() -> None:
+    plugin = path_of("exchanges") + ":Exchanges"
+    async with open_provider(plugin, {"exchange": "kraken"}) as provider:
+        assert (provider.info.title, provider.info.intervals) == ("Exchanges: kraken", ("1m", "1h"))
+        assert provider.said_again() == provider.info
+    with pytest.raises(DoesNotConform, match="candles_per_call is 0, not a whole number of at least 1"):
+        async with open_provider(plugin, {"exchange": "nowhere"}):
+            pass
 
 
 async def test_plugin_that_only_wraps_is_no_provider() -> None:

@@ -1,11 +1,11 @@
 """Broken: the name cannot be part of an environment variable."""
 
-from relay import API_VERSION, ProviderInfo, hookimpl
+from relay import ProviderInfo, hookimpl
 
 
 @hookimpl
 def relay_provider():
-    return ProviderInfo(name="my-exchange", api=API_VERSION, title="x", asset_classes=("demo",), intervals=("1m",))
+    return ProviderInfo(name="my-exchange", api=2, title="x", asset_classes=("demo",), intervals=("1m",))
 
 
 @hookimpl

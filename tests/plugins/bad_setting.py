@@ -1,12 +1,12 @@
 """Broken: a setting of a kind that does not exist."""
 
-from relay import API_VERSION, ProviderInfo, Setting, hookimpl
+from relay import ProviderInfo, Setting, hookimpl
 
 
 @hookimpl
 def relay_provider():
     settings = (Setting("depth", "integer", 5),)
-    return ProviderInfo("bad_setting", API_VERSION, "x", ("demo",), ("1m",), settings=settings)
+    return ProviderInfo("bad_setting", 2, "x", ("demo",), ("1m",), settings=settings)
 
 
 @hookimpl

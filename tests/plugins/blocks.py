@@ -4,7 +4,7 @@ import asyncio
 import json
 import time
 
-from relay import API_VERSION, Candle, PriceUpdate, ProviderInfo, Setting, hookimpl
+from relay import Candle, PriceUpdate, ProviderInfo, Setting, hookimpl
 
 
 class Lazy(json.JSONDecoder):
@@ -25,7 +25,7 @@ def decode(where):
 @hookimpl
 def relay_provider():
     settings = (Setting("where", "choice", "stream", choices=("stream", "decode", "library")),)
-    return ProviderInfo("blocks", API_VERSION, "Blocks", ("demo",), ("1m",), settings=settings)
+    return ProviderInfo("blocks", 2, "Blocks", ("demo",), ("1m",), settings=settings)
 
 
 @hookimpl

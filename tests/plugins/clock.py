@@ -3,12 +3,12 @@
 import asyncio
 import time
 
-from relay import API_VERSION, Candle, PriceUpdate, ProviderInfo, hookimpl
+from relay import Candle, PriceUpdate, ProviderInfo, hookimpl
 
 
 @hookimpl
 def relay_provider():
-    return ProviderInfo(name="clock", api=API_VERSION, title="Clock", asset_classes=("demo",), intervals=("1s",))
+    return ProviderInfo(name="clock", api=2, title="Clock", asset_classes=("demo",), intervals=("1s",))
 
 
 @hookimpl

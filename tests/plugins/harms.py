@@ -5,7 +5,7 @@ import signal
 import threading
 import time
 
-from relay import API_VERSION, Instrument, ProviderInfo, Setting, hookimpl
+from relay import Instrument, ProviderInfo, Setting, hookimpl
 
 LOOP = ("stop_always", "exit_always", "task_always", "shut", "own_executor", "factory", "handler", "generators")
 HOW = (
@@ -78,7 +78,7 @@ def stop_always():
 @hookimpl
 def relay_provider():
     settings = (Setting("how", "choice", "stop", choices=HOW),)
-    return ProviderInfo("harms", API_VERSION, "Harms", ("demo",), ("1m",), settings=settings)
+    return ProviderInfo("harms", 2, "Harms", ("demo",), ("1m",), settings=settings)
 
 
 @hookimpl

@@ -4,13 +4,13 @@ import asyncio
 import itertools
 import time
 
-from relay import API_VERSION, Candle, PriceUpdate, ProviderInfo, hookimpl
+from relay import Candle, PriceUpdate, ProviderInfo, hookimpl
 
 
 @hookimpl
 def relay_provider():
     return ProviderInfo(
-        name="ignores_watchlist", api=API_VERSION, title="Ignores watchlist", asset_classes=("demo",), intervals=("1m",)
+        name="ignores_watchlist", api=2, title="Ignores watchlist", asset_classes=("demo",), intervals=("1m",)
     )
 
 

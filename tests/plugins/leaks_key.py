@@ -2,18 +2,18 @@
 
 import asyncio
 
-from relay import API_VERSION, ProviderInfo, ProviderUnavailable, RateLimited, Setting, hookimpl
+from relay import ProviderInfo, ProviderUnavailable, RateLimited, Setting, hookimpl
 
 
 @hookimpl
 def relay_provider():
     return ProviderInfo(
         name="leaks_key",
-        api=API_VERSION,
+        api=2,
         title="Leaks its key",
         asset_classes=("demo",),
         intervals=("1m",),
-        settings=(Setting("api_key", is_secret=True), Setting("how", "text", "raise")),
+        settings=(Setting("api_key", "secret"), Setting("how", "text", "raise")),
         needs_key="api_key",
     )
 

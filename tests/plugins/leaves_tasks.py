@@ -3,14 +3,12 @@
 import asyncio
 import time
 
-from relay import API_VERSION, Candle, PriceUpdate, ProviderInfo, hookimpl
+from relay import Candle, PriceUpdate, ProviderInfo, hookimpl
 
 
 @hookimpl
 def relay_provider():
-    return ProviderInfo(
-        name="leaves_tasks", api=API_VERSION, title="Leaves tasks", asset_classes=("demo",), intervals=("1m",)
-    )
+    return ProviderInfo(name="leaves_tasks", api=2, title="Leaves tasks", asset_classes=("demo",), intervals=("1m",))
 
 
 @hookimpl

@@ -2,14 +2,14 @@
 
 import logging
 
-from relay import API_VERSION, ProviderInfo, Secret, event, hookimpl
+from relay import ProviderInfo, Secret, event, hookimpl
 
 log = logging.getLogger("logs_plugin")
 
 
 @hookimpl
 def relay_provider():
-    return ProviderInfo(name="logs", api=API_VERSION, title="Logs", asset_classes=("demo",), intervals=("1m",))
+    return ProviderInfo(name="logs", api=2, title="Logs", asset_classes=("demo",), intervals=("1m",))
 
 
 @hookimpl

@@ -3,14 +3,12 @@
 import itertools
 import time
 
-from relay import API_VERSION, Candle, PriceUpdate, ProviderInfo, hookimpl
+from relay import Candle, PriceUpdate, ProviderInfo, hookimpl
 
 
 @hookimpl
 def relay_provider():
-    return ProviderInfo(
-        name="never_waits", api=API_VERSION, title="Never waits", asset_classes=("demo",), intervals=("1m",)
-    )
+    return ProviderInfo(name="never_waits", api=2, title="Never waits", asset_classes=("demo",), intervals=("1m",))
 
 
 @hookimpl

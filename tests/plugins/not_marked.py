@@ -1,10 +1,10 @@
 """Broken: the decorators were forgotten."""
 
-from relay import API_VERSION, ProviderInfo
+from relay import ProviderInfo
 
 
 def relay_provider():
-    return ProviderInfo(name="not_marked", api=API_VERSION, title="x", asset_classes=("demo",), intervals=("1m",))
+    return ProviderInfo(name="not_marked", api=2, title="x", asset_classes=("demo",), intervals=("1m",))
 
 
 async def relay_stream(watchlist):

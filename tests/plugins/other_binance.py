@@ -2,14 +2,12 @@
 
 import asyncio
 
-from relay import API_VERSION, Instrument, ProviderInfo, hookimpl
+from relay import Instrument, ProviderInfo, hookimpl
 
 
 @hookimpl
 def relay_provider():
-    return ProviderInfo(
-        name="binance", api=API_VERSION, title="Another Binance", asset_classes=("crypto",), intervals=("1m",)
-    )
+    return ProviderInfo(name="binance", api=2, title="Another Binance", asset_classes=("crypto",), intervals=("1m",))
 
 
 @hookimpl

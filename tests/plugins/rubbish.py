@@ -5,12 +5,12 @@ import math
 import time
 from decimal import Decimal
 
-from relay import API_VERSION, Candle, PriceUpdate, ProviderInfo, StreamKey, hookimpl
+from relay import Candle, PriceUpdate, ProviderInfo, StreamKey, hookimpl
 
 
 @hookimpl
 def relay_provider():
-    return ProviderInfo(name="rubbish", api=API_VERSION, title="Rubbish", asset_classes=("demo",), intervals=("1m",))
+    return ProviderInfo(name="rubbish", api=2, title="Rubbish", asset_classes=("demo",), intervals=("1m",))
 
 
 def rubbish(key, opened):

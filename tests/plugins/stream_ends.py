@@ -1,13 +1,11 @@
 """Misbehaves: its stream is over before it began."""
 
-from relay import API_VERSION, ProviderInfo, hookimpl
+from relay import ProviderInfo, hookimpl
 
 
 @hookimpl
 def relay_provider():
-    return ProviderInfo(
-        name="stream_ends", api=API_VERSION, title="Stream ends", asset_classes=("demo",), intervals=("1m",)
-    )
+    return ProviderInfo(name="stream_ends", api=2, title="Stream ends", asset_classes=("demo",), intervals=("1m",))
 
 
 @hookimpl

@@ -1,13 +1,13 @@
 """Misbehaves: `async def` around a `return`."""
 
-from relay import API_VERSION, ProviderInfo, hookimpl
+from relay import ProviderInfo, hookimpl
 
 
 @hookimpl
 def relay_provider():
     return ProviderInfo(
         name="stream_is_no_generator",
-        api=API_VERSION,
+        api=2,
         title="Stream is no generator",
         asset_classes=("demo",),
         intervals=("1m",),

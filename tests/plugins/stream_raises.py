@@ -1,13 +1,11 @@
 """Misbehaves: its stream fails at once, each time."""
 
-from relay import API_VERSION, ProviderInfo, hookimpl
+from relay import ProviderInfo, hookimpl
 
 
 @hookimpl
 def relay_provider():
-    return ProviderInfo(
-        name="stream_raises", api=API_VERSION, title="Stream raises", asset_classes=("demo",), intervals=("1m",)
-    )
+    return ProviderInfo(name="stream_raises", api=2, title="Stream raises", asset_classes=("demo",), intervals=("1m",))
 
 
 @hookimpl

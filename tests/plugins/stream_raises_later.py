@@ -2,14 +2,14 @@
 
 import time
 
-from relay import API_VERSION, Candle, PriceUpdate, ProviderInfo, hookimpl
+from relay import Candle, PriceUpdate, ProviderInfo, hookimpl
 
 
 @hookimpl
 def relay_provider():
     return ProviderInfo(
         name="stream_raises_later",
-        api=API_VERSION,
+        api=2,
         title="Stream raises later",
         asset_classes=("demo",),
         intervals=("1m",),

@@ -2,14 +2,14 @@
 
 import asyncio
 
-from relay import API_VERSION, ProviderInfo, hookimpl
+from relay import ProviderInfo, hookimpl
 
 
 @hookimpl
 def relay_provider():
     return ProviderInfo(
         name="swallows_cancellation",
-        api=API_VERSION,
+        api=2,
         title="Swallows cancellation",
         asset_classes=("demo",),
         intervals=("1m",),

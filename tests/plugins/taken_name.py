@@ -1,11 +1,11 @@
 """Broken: its configuration table would be the relay's own key."""
 
-from relay import API_VERSION, ProviderInfo, hookimpl
+from relay import ProviderInfo, hookimpl
 
 
 @hookimpl
 def relay_provider():
-    return ProviderInfo(name="tokens", api=API_VERSION, title="x", asset_classes=("demo",), intervals=("1m",))
+    return ProviderInfo(name="tokens", api=2, title="x", asset_classes=("demo",), intervals=("1m",))
 
 
 @hookimpl

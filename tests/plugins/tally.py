@@ -3,7 +3,7 @@
 import asyncio
 import time
 
-from relay import API_VERSION, Budget, Candle, Instrument, PriceUpdate, ProviderInfo, Setting, hookimpl
+from relay import Budget, Candle, Instrument, PriceUpdate, ProviderInfo, Setting, hookimpl
 
 
 class Tally:
@@ -19,7 +19,7 @@ class Tally:
     def relay_provider(self):
         return ProviderInfo(
             name="tally",
-            api=API_VERSION,
+            api=2,
             title="Tally",
             asset_classes=("demo",),
             intervals=("1s",),

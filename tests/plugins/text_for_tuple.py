@@ -1,11 +1,11 @@
 """Broken: a comma is missing."""
 
-from relay import API_VERSION, ProviderInfo, hookimpl
+from relay import ProviderInfo, hookimpl
 
 
 @hookimpl
 def relay_provider():
-    return ProviderInfo(name="text_for_tuple", api=API_VERSION, title="x", asset_classes=("demo"), intervals=("1m",))
+    return ProviderInfo(name="text_for_tuple", api=2, title="x", asset_classes=("demo"), intervals=("1m",))
 
 
 @hookimpl

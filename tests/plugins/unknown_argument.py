@@ -1,11 +1,11 @@
 """Broken: wants to be told what nobody tells."""
 
-from relay import API_VERSION, ProviderInfo, hookimpl
+from relay import ProviderInfo, hookimpl
 
 
 @hookimpl
 def relay_provider():
-    return ProviderInfo(name="unknown_argument", api=API_VERSION, title="x", asset_classes=("demo",), intervals=("1m",))
+    return ProviderInfo(name="unknown_argument", api=2, title="x", asset_classes=("demo",), intervals=("1m",))
 
 
 @hookimpl

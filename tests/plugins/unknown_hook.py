@@ -1,11 +1,11 @@
 """Broken: the name of a hook is misspelt."""
 
-from relay import API_VERSION, ProviderInfo, hookimpl
+from relay import ProviderInfo, hookimpl
 
 
 @hookimpl
 def relay_provider():
-    return ProviderInfo(name="unknown_hook", api=API_VERSION, title="x", asset_classes=("demo",), intervals=("1m",))
+    return ProviderInfo(name="unknown_hook", api=2, title="x", asset_classes=("demo",), intervals=("1m",))
 
 
 @hookimpl

@@ -4,7 +4,7 @@ import asyncio
 import time
 from decimal import Decimal
 
-from relay import API_VERSION, Candle, PriceUpdate, ProviderInfo, Setting, hookimpl
+from relay import Candle, PriceUpdate, ProviderInfo, Setting, hookimpl
 
 ANSWERS = ("none", "dict", "texts", "decimals", "rows", "generator", "raises", "exits", "cancels", "hangs", "stays")
 
@@ -13,7 +13,7 @@ ANSWERS = ("none", "dict", "texts", "decimals", "rows", "generator", "raises", "
 def relay_provider():
     return ProviderInfo(
         name="wrong_history",
-        api=API_VERSION,
+        api=2,
         title="Wrong history",
         asset_classes=("demo",),
         intervals=("1m",),

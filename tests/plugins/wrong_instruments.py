@@ -2,14 +2,14 @@
 
 import asyncio
 
-from relay import API_VERSION, Instrument, ProviderInfo, Setting, hookimpl
+from relay import Instrument, ProviderInfo, Setting, hookimpl
 
 
 @hookimpl
 def relay_provider():
     return ProviderInfo(
         name="wrong_instruments",
-        api=API_VERSION,
+        api=2,
         title="Wrong instruments",
         asset_classes=("demo",),
         intervals=("1m", "1h"),

@@ -145,7 +145,7 @@ async def simulate(now: Time, scenario: Scenario) -> tuple[list[tuple[str, str]]
             "mode": scenario.mode, "credits_per_minute": plan.per_minute, "credits_per_day": plan.per_day,
         }  # fmt: skip
         config = config_of({"twelve_data": table})
-        app = build_app(config, [one for one in BUILTIN if "Twelve" in one.__name__])
+        app = build_app(config, [one for one in BUILTIN if "Twelve" in one])
 
         def reconfigure(settings: Mapping[str, Any]) -> None:
             Reload(app, config, lambda: config_of({"twelve_data": {**table, **settings}}), None)()

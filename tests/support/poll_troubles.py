@@ -75,7 +75,7 @@ async def main(interval: str) -> list[str]:
             "rest_url": stand_in.rest_url, "ws_url": stand_in.ws_url, "api_key": stand_in.api_key,
             "credits_per_minute": 800, "credits_per_day": 1_000_000,
         }  # fmt: skip
-        app = build_app(config_of({"twelve_data": table}), [one for one in BUILTIN if "Twelve" in one.__name__])
+        app = build_app(config_of({"twelve_data": table}), [one for one in BUILTIN if "Twelve" in one])
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=2.0, handle_signals=False)
         await runner.setup()
         await web.TCPSite(runner, "127.0.0.1", 0).start()

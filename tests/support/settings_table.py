@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from providers import BUILTIN
-from relay.config.settings import SETTINGS, setting_default, setting_variables
+from relay.config.provider_settings import INSTANCE_SETTINGS, USES, enabled_variable, setting_default, setting_variables
+from relay.config.settings import INSTANCES, SETTINGS, Config
 from relay.plugins.loader import PluginHost
 
 README = Path(__file__).parents[2] / "README.md"
@@ -20,9 +21,12 @@ def settings_table() -> str:
     host.load(BUILTIN, installed=False)
     for name, loaded in host.loaded.items():
         for setting in loaded.info.settings:
-            variables = ", ".join(f"`{variable}`" for variable in setting_variables(loaded.info, setting))
+            variables = ", ".join(f"`{variable}`" for variable in setting_variables(Config(), loaded.info, setting))
             default = "the public ones" if setting.kind == "urls" else _cell(setting_default(setting))
             rows.append((f"`[{name}] {setting.name}`", variables, default, setting.help))
+    for one in INSTANCE_SETTINGS.values():
+        variable = "–" if one.name == USES else f"`{enabled_variable('NAME')}`"
+        rows.append((f"`[{INSTANCES}.NAME] {one.name}`", variable, _cell(one.default_text), one.help))
     return HEAD + "".join(f"| {' | '.join(cell.replace('|', '&#124;') for cell in row)} |\n" for row in rows)
 
 

@@ -10,7 +10,7 @@ import orjson
 import pytest
 
 from relay.core.clock import Clock, ProviderClock
-from relay.core.errors import ProviderUnavailable, RateLimited, RequestError
+from relay.core.errors import Code, ProviderUnavailable, RateLimited, RequestError
 from relay.core.model import Instrument, PriceUpdate, ProviderInfo, Setting
 from relay.instruments.directory import Directory, Target
 from relay.instruments.saved_list import WAITS, ListWaits
@@ -170,6 +170,16 @@ async def test_nobody_waits_for_ever(start: Start) -> None:
     fault = refusal(directory, None, "AAA")
     assert fault.code == "provider_unavailable"
     assert "still being loaded" in fault.message
+
+
+async def test_pin_of_a_provider_that_is_switched_off_is_no_symbol_of_another(start: Start) -> None:
+    directory = await start(Open(), switched_off=["gone"])
+    error = refusal(directory, "gone", "X")
+    assert (error.code, error.symbol) == (Code.UNKNOWN_SYMBOL, "gone:X")
+    assert error.message == (
+        "unknown symbol 'X': the provider gone is switched off in this relay; enabled providers are open"
+    )
+    assert found(directory.resolve("other", "X", "1m")) == ("open", "OTHER:X@1m", "OTHER:X")
 
 
 async def test_owner_stays_while_the_process_runs(start: Start) -> None:

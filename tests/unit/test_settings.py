@@ -10,15 +10,14 @@ import pytest
 from providers import BUILTIN
 from relay.app import load_plugins
 from relay.config.likely_mistakes import likely_mistakes
+from relay.config.provider_settings import check_tables, provider_settings
 from relay.config.settings import (
     SETTINGS,
     Config,
     RelaySetting,
-    check_tables,
     is_loopback,
     load_config,
     outward_proxies,
-    provider_settings,
 )
 from relay.config.tokens import Tokens
 from relay.core.errors import ConfigError

@@ -6,7 +6,6 @@ from typing import Any
 import aiohttp
 import orjson
 from relay import (
-    API_VERSION,
     Accepted,
     Candle,
     CloseOnNext,
@@ -77,7 +76,7 @@ class MyExchangeCodec(FeedCodec):
 def relay_provider() -> ProviderInfo:
     return ProviderInfo(
         name="my_exchange",
-        api=API_VERSION,
+        api=2,
         title="My Exchange",
         asset_classes=("crypto",),
         intervals=tuple(INTERVALS),
@@ -99,7 +98,7 @@ def relay_stream(
 async def relay_candles(
     symbol: str,
     interval: str,
-    start: int,
+    start: int | None,
     end: int,
     limit: int,
     session: aiohttp.ClientSession,

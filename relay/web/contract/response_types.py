@@ -164,6 +164,7 @@ class ProviderStatus(TypedDict):
     """One provider and its connections."""
 
     name: str
+    uses: Annotated[str | None, "The provider of which it is another instance; null for the provider itself."]
     title: str
     source: Annotated[str, "Where the plugin came from."]
     state: Literal["ok", "degraded", "unavailable"]

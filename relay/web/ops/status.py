@@ -13,7 +13,7 @@ from relay.core.version import VERSION
 from relay.history.identity_checks import IdentityChecks
 from relay.history.service import SOURCES, HistoryService
 from relay.instruments.directory import Directory
-from relay.plugins.loader import PluginFailure
+from relay.plugins.arrivals import PluginFailure
 from relay.plugins.provider import Provider
 from relay.storage.store import Store
 from relay.streams.hub import Hub
@@ -153,6 +153,7 @@ class StatusReport:
         counts = totals.counts
         return {
             "name": provider.name,
+            "uses": provider.loaded.uses or None,
             "title": provider.info.title,
             "source": _base_name(provider.source),
             "state": state,
@@ -242,5 +243,5 @@ def _stream(stream: Stream, wall_offset: float) -> dict[str, Any]:
 
 def _base_name(source: str) -> str:
     """Return where a plugin came from without the path of its file; the reason of a failure may name one too."""
-    door, _, name = source.partition(":")
-    return f"{door}:{PurePath(name).name}"
+    door, colon, name = source.partition(":")
+    return f"{door}{colon}{PurePath(name).name}"

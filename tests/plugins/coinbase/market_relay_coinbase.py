@@ -6,7 +6,6 @@ from urllib.parse import quote
 import orjson
 
 from relay import (
-    API_VERSION,
     Accepted,
     Candle,
     CloseOnNext,
@@ -98,7 +97,7 @@ class CoinbaseCodec(FeedCodec):
 def relay_provider():
     return ProviderInfo(
         name="coinbase",
-        api=API_VERSION,
+        api=2,
         title="Coinbase",
         asset_classes=("crypto",),
         intervals=(INTERVAL,),

@@ -5,7 +5,6 @@ from datetime import datetime
 import orjson
 
 from relay import (
-    API_VERSION,
     Accepted,
     BadAnswer,
     Candle,
@@ -91,7 +90,7 @@ class KrakenCodec(FeedCodec):
 def relay_provider():
     return ProviderInfo(
         name="kraken",
-        api=API_VERSION,
+        api=2,
         title="Kraken",
         asset_classes=("crypto",),
         intervals=tuple(MINUTES),
