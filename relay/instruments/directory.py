@@ -11,6 +11,7 @@ from relay.instruments.saved_list import WAITS, ListWaits, OnList, SavedList, ta
 from relay.instruments.spellings import other_spellings, typing_errors
 from relay.plugins.provider import Provider
 from relay.protocol.fields import WHERE_SYMBOLS_ARE, shown
+from relay.protocol.symbol_names import whole_symbol
 from relay.storage.documents import Documents
 
 _MOST_SUGGESTED = 2
@@ -55,6 +56,8 @@ class Directory:
     ) -> None:
         self._providers = {provider.name: provider for provider in providers}
         self.version = 0
+        """Another one when anything but the extras of an instrument may be different."""
+        self.lists_taken = 0
         self._owners: dict[str, str] = {}
         # What was told by its long name while nobody knew whose the bare one is: that name stays.
         self._long: set[tuple[str, str]] = set()
@@ -92,8 +95,9 @@ class Directory:
         if name in self._kept:
             self._kept[name].ask_anew()
 
-    def _note_answer(self) -> None:
-        self.version += 1
+    def _note_answer(self, is_visible: bool) -> None:
+        self.lists_taken += 1
+        self.version += is_visible
 
     # -- asking -------------------------------------------------------------------------------------------------------
 
@@ -135,7 +139,7 @@ class Directory:
 
     def _understood(self, pin: str | None, symbol: str) -> tuple[str | None, str]:
         """Return pin and symbol; the colon belongs to the symbol where no provider is called like the pin."""
-        return (None, f"{pin}:{symbol}".upper()) if pin is not None and pin not in self._providers else (pin, symbol)
+        return (pin, symbol) if pin is None or pin in self._providers else (None, whole_symbol(pin, symbol))
 
     def _has(self, name: str, symbol: str) -> bool:
         return name in self._kept and symbol in self._kept[name].listing.instruments
@@ -204,7 +208,12 @@ class Directory:
 
     def name_of(self, provider: Provider, symbol: str) -> str:
         """Return the canonical name of a provider's symbol: bare if it belongs to this provider, else pinned."""
-        is_bare = self._owner(symbol) == provider.name and (provider.name, symbol) not in self._long
+        is_bare = (
+            self._owner(symbol) == provider.name
+            and (provider.name, symbol) not in self._long
+            # Alone, `KRAKEN:XBTUSD` of another provider would be read as a symbol of Kraken.
+            and (":" not in symbol or symbol.partition(":")[0].lower() not in self._providers)
+        )
         return symbol if is_bare else f"{provider.name}:{symbol}"
 
     def _owner(self, symbol: str) -> str | None:

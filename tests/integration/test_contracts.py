@@ -13,7 +13,8 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 from relay.core.errors import CloseCode, RequestError
 from relay.core.intervals import parse_interval
 from relay.protocol.client_requests import ACTIONS, parse_object, parse_request
-from relay.protocol.fields import INTERVAL, SYMBOL, parse_symbol
+from relay.protocol.fields import INTERVAL
+from relay.protocol.symbol_names import SYMBOL, parse_symbol
 from relay.web.contract import asyncapi, openapi
 from relay.web.contract.parameters import END_TIME, INTERVAL_PARAMETER, LIMIT, START_TIME, SYMBOL_PARAMETER, Parameter
 from tests.conftest import StartRelay

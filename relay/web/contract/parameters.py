@@ -8,7 +8,8 @@ from aiohttp import web
 from relay.core.errors import Code, RequestError
 from relay.core.intervals import parse_interval
 from relay.core.near_names import did_you_mean
-from relay.protocol.fields import INTERVAL, SYMBOL, Moment, Schema, Whole, parse_date, parse_symbol, shown
+from relay.protocol.fields import INTERVAL, Moment, Schema, Whole, parse_date, shown
+from relay.protocol.symbol_names import SYMBOL, parse_symbol
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -105,6 +106,8 @@ class Query(Generic[T_co]):
                     f"known parameters are {', '.join(self._known)}" if self._known else "this route has no parameters"
                 )
                 meant = did_you_mean(name[:_LONGEST_COMPARED], self._known)
+                if not value and found:
+                    meant = meant or f"; an & that belongs to the value of {[*found][-1]} is written %26"
                 raise RequestError(Code.INVALID_REQUEST, f"unknown parameter {shown(name)}; {accepted}{meant}")
             if name in found:
                 raise RequestError(Code.INVALID_REQUEST, f"{name} is given twice")
@@ -181,7 +184,13 @@ class SymbolName:
 
     def of_text(self, name: str, text: str) -> tuple[str | None, str]:
         """Take what can be a symbol."""
-        return parse_symbol(text)
+        try:
+            return parse_symbol(text)
+        except RequestError as error:
+            if " " not in text:
+                raise
+            said = f"{error.message}; in an address + is written %2B"
+        raise RequestError(Code.UNKNOWN_SYMBOL, said)
 
     def schema(self) -> Schema:
         """Say how a symbol is spelt."""
