@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from relay.core.errors import READMIT_S, RESTART_S, Code, RequestError
 from relay.core.model import Instrument, StreamKey
+from relay.core.near_names import did_you_mean
 from relay.instruments.listing import Standing
 from relay.instruments.saved_list import WAITS, ListWaits, OnList, SavedList, take_no_notice
 from relay.instruments.spellings import other_spellings, typing_errors
@@ -193,6 +194,20 @@ class Directory:
         if asset_class is not None and asset_class not in known:
             raise RequestError(
                 Code.INVALID_REQUEST, f"unknown asset_class {shown(asset_class)}; use one of {', '.join(known)}"
+            )
+
+    @property
+    def listing(self) -> list[str]:
+        """The names of the providers that list instruments, sorted."""
+        return sorted(self._kept)
+
+    def check_provider(self, name: str | None) -> None:
+        """Refuse a provider that there is not, or that lists nothing; None is all. Raises `RequestError`."""
+        if name is not None and name not in self._kept:
+            known = ", ".join(self.listing) or "none, since no provider lists instruments"
+            raise RequestError(
+                Code.INVALID_REQUEST,
+                f"unknown provider {shown(name)}; use one of {known}{did_you_mean(name[:40], self._kept)}",
             )
 
     @property

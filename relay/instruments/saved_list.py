@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -9,7 +10,7 @@ import orjson
 
 from relay.core.compact_instruments import compact
 from relay.core.errors import BadAnswer, ProviderError, RateLimited, StoreError
-from relay.core.json_reading import read_json
+from relay.core.json_reading import AT_ONCE, parse, parse_in_turns
 from relay.core.model import Instrument, ProviderInfo
 from relay.core.packed_extras import PackedExtras, each_json
 from relay.core.threads import in_thread, in_thread_if_many
@@ -225,8 +226,8 @@ class SavedList:
         name = self.provider.name
         try:
             document = await self._documents.get(f"instruments:{name}")
-            rows = await read_json(document.body) if document else []
-            self.listing.recall(await in_thread_if_many(len(rows), instruments_of, rows, self.provider.info))
+            instruments = await in_thread(read_rows, document.body, self.provider.info) if document else []
+            self.listing.recall(instruments)
             self._on_answer(True)
         except (StoreError, ValueError, TypeError, LookupError, AttributeError) as error:
             about = event("symbols_not_recalled", provider=name)
@@ -235,6 +236,8 @@ class SavedList:
 
 _AT_A_TIME = 500
 """So many rows take orjson a millisecond, in which no other thread runs."""
+_BETWEEN = b",\n"
+"""Stands between so many rows: JSON has no line ends but between values, so a list can be read part by part."""
 
 
 def rows_of(instruments: Sequence[Instrument]) -> bytes:
@@ -244,7 +247,7 @@ def rows_of(instruments: Sequence[Instrument]) -> bytes:
         some = instruments[start : start + _AT_A_TIME]
         extras = each_json([one.extras for one in some if isinstance(one.extras, PackedExtras)])
         parts.append(orjson.dumps([_row(one, extras) for one in some])[1:-1])
-    return b"[%b]" % b",".join(parts)
+    return b"[%b]" % _BETWEEN.join(parts)
 
 
 def _row(one: Instrument, extras: Iterator[bytes]) -> list[object]:
@@ -257,14 +260,24 @@ def _row(one: Instrument, extras: Iterator[bytes]) -> list[object]:
     return row
 
 
-def instruments_of(rows: Sequence[Sequence[Any]], info: ProviderInfo) -> list[Instrument]:
-    """Return the instruments of stored rows, by whichever version; without those that the provider no longer means.
+def read_rows(body: bytes, info: ProviderInfo) -> list[Instrument]:
+    """Return the instruments of a stored list, by whichever version, as they are kept; for a thread.
 
-    A row of an earlier version ends before the fields that it did not have, one of a later version has more. Raises
-    `TypeError` or `LookupError` where a row is none at all.
+    Raises `NoJson`, `TypeError` or `LookupError` for what is none.
     """
+    found: list[Instrument] = []
+    for part in body.removeprefix(b"[").removesuffix(b"]").split(_BETWEEN):
+        # A list of an earlier version is one part.
+        text = b"[%b]" % part
+        found += _instruments_of(parse(text) if len(text) <= AT_ONCE else parse_in_turns(text), info)
+        time.sleep(0)
+    return compact(found)
+
+
+def _instruments_of(rows: Sequence[Sequence[Any]], info: ProviderInfo) -> list[Instrument]:
+    # A row of an earlier version ends before the fields that it did not have, one of a later version has more.
     found = (
         Instrument(row[0], row[1], row[2], row[3], tuple(row[4]) if row[4] else None, *row[5 : len(Instrument._fields)])
         for row in rows
     )
-    return compact(one for one in found if fault_of_instrument(one, info) is None)
+    return [one for one in found if fault_of_instrument(one, info) is None]

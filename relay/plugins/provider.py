@@ -104,7 +104,7 @@ class Provider:
         self.border = CandleValidator(loaded.info)
         self.has_history = "relay_candles" in hooks
         self.lists_instruments = "relay_instruments" in hooks
-        self._tells_hours = "relay_hours" in hooks
+        self._tells_hours = self.has_hours = "relay_hours" in hooks
         self.refusal: str | None = self._missing_key()
         self._hooks = hooks
         self._plugin = loaded.plugin

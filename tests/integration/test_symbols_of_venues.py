@@ -88,8 +88,8 @@ async def test_each_symbol_is_listed_streamed_and_asked_for_by_its_name(relay_wi
         name = name_of(symbol)
         for asked in (name.lower(), f"venue:{symbol}"):
             await client.ask("subscribe", streams=[f"{asked}@1m"], id=asked)
-            confirmed = await client.until(lambda message, asked=asked: message.get("id") == asked)
-            assert (confirmed["type"], confirmed["symbol"]) == ("subscription", name), confirmed
+            confirmed = await client.until_type("subscription", id=asked)
+            assert confirmed["symbol"] == name
             answer = await relay.get(f"history?symbol={quote(asked, safe='')}&interval=1m&limit=3")
             assert answer.body["symbol"] == name
             assert {candle["volume"] for candle in answer.body["candles"]} == {float(SYMBOLS.index(symbol))}

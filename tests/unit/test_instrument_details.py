@@ -10,7 +10,7 @@ from relay.core.compact_instruments import compact
 from relay.core.model import Instrument, ProviderInfo
 from relay.core.packed_extras import MOST_EACH, ExtrasTooLarge, PackedExtras, each_json, pack
 from relay.core.session_text import fault_of_session
-from relay.instruments.saved_list import instruments_of, rows_of
+from relay.instruments.saved_list import read_rows, rows_of
 from relay.plugins.validation import fault_of_instrument
 
 INFO = ProviderInfo(name="demo", api=1, title="Demo", asset_classes=("demo",), intervals=("1m", "1h"))
@@ -165,9 +165,11 @@ def test_extras_of_a_list_have_a_bound_together() -> None:
 def test_a_saved_list_keeps_everything_that_instruments_say() -> None:
     kept = compact([plain(), WHOLE, plain(symbol="C", extras={"a": "é\n"}), plain(symbol="D", expires_at=5)])
     body = rows_of(kept)
-    again = instruments_of(orjson.loads(body), INFO)
+    again = read_rows(body, INFO)
     assert again == kept
     assert isinstance(again[1].extras, PackedExtras)
+    assert orjson.loads(rows_of(kept * 400)) == orjson.loads(body) * 400
+    assert read_rows(rows_of(kept * 400), INFO) == kept * 400
     # What is not known takes no room, so an earlier version reads the row as its own.
     assert orjson.loads(body)[0] == ["A", "demo", "A", "B", None, "trading"]
 
@@ -178,11 +180,11 @@ def test_a_list_saved_by_another_version_is_read() -> None:
         ["OLDER", "demo", "A", "B", None, "paused"],
         ["NEW", "demo", "A", "B", None, "trading", "Name", *[None] * 7, "a later field"],
     ]
-    old, older, new = instruments_of(rows, INFO)
+    old, older, new = read_rows(orjson.dumps(rows), INFO)
     assert (old.intervals, old.status, old.session) == (("1m",), "trading", None)
     assert (older.status, new.name, len(new)) == ("paused", "Name", 14)
 
 
 def test_rows_of_a_saved_list_that_make_no_sense_are_left_out() -> None:
     rows: list[list[Any]] = [["B", "demo", "A", "B", None, "trading", 7], ["C", "stars", "A", "B", None]]
-    assert [one.symbol for one in instruments_of([*rows, ["D", "demo", "A", "B", None]], INFO)] == ["D"]
+    assert [one.symbol for one in read_rows(orjson.dumps([*rows, ["D", "demo", "A", "B", None]]), INFO)] == ["D"]

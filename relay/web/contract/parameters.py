@@ -17,6 +17,10 @@ T_co = TypeVar("T_co", covariant=True)
 MOST_AT_ONCE = 5000
 _LONGEST_COMPARED = 40
 MOST_STREAMED = 50_000
+MOST_INSTRUMENTS = 5000
+HITS = 100
+"""So many hits of a search are returned where no limit is given."""
+LONGEST_SEARCH = 100
 DATE_PATTERN = (
     r"^(19[89]|20[0-9])[0-9]-(0[1-9]|1[0-2])-(0[1-9]|1[0-9]|2[0-8])"
     r"(T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\.[0-9]{1,6})?(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9]))?$"
@@ -139,6 +143,21 @@ class Choice:
         return {"type": "string", "enum": list(self.words)}
 
 
+class SearchText:
+    """What somebody types to find something; of an empty text everything is found."""
+
+    def of_text(self, name: str, text: str) -> str | None:
+        """Take any text that is not too long."""
+        if len(text) > LONGEST_SEARCH:
+            said = f"{name} {shown(text)} has {len(text)} characters; use at most {LONGEST_SEARCH}"
+            raise RequestError(Code.INVALID_REQUEST, said)
+        return text.strip() or None
+
+    def schema(self) -> Schema:
+        """Say how long it may be."""
+        return {"type": "string", "maxLength": LONGEST_SEARCH}
+
+
 class Word:
     """Any text; who asked for it knows which ones there are."""
 
@@ -239,6 +258,7 @@ FORMAT = Defaulted(
     default="json",
     example="csv",
 )
+PROVIDER = Parameter("provider", Word(), "Only instruments of this provider.", example="binance")
 ASSET_CLASS = Parameter("asset_class", Word(), "Only instruments of this asset class.", example="crypto")
 
 
@@ -253,10 +273,19 @@ class HistoryQuery(NamedTuple):
     form: str
 
 
-class InstrumentsQuery(NamedTuple):
-    """Which instruments are asked for."""
+class SymbolsQuery(NamedTuple):
+    """Of which instruments the symbols are asked for."""
 
     asset_class: str | None
+
+
+class InstrumentsQuery(NamedTuple):
+    """Which instruments are asked for; `limit` None is all."""
+
+    asset_class: str | None
+    provider: str | None
+    search: str | None
+    limit: int | None
 
 
 def _in_order(asked: HistoryQuery) -> None:
@@ -270,5 +299,23 @@ def _in_order(asked: HistoryQuery) -> None:
 HISTORY = Query(
     HistoryQuery, SYMBOL_PARAMETER, INTERVAL_PARAMETER, START_TIME, END_TIME, LIMIT, FORMAT, check=_in_order
 )
-INSTRUMENTS = Query(InstrumentsQuery, ASSET_CLASS)
+SYMBOLS = Query(SymbolsQuery, ASSET_CLASS)
+INSTRUMENTS = Query(
+    InstrumentsQuery,
+    ASSET_CLASS,
+    PROVIDER,
+    Parameter(
+        "q",
+        SearchText(),
+        "Only instruments with all of these words in symbol, name, base or quote, in any case. The best come first: "
+        "the exact symbol, then symbols that begin so, then whole words, beginnings of words, and parts of them.",
+        example="btc",
+    ),
+    Parameter(
+        "limit",
+        Whole(1, MOST_INSTRUMENTS),
+        f"Maximum number of instruments; without it all, or the best {HITS} for `q`.",
+        example=50,
+    ),
+)
 NOTHING = Query(lambda: None)
