@@ -111,13 +111,13 @@ class BinanceProvider:
     async def relay_instruments(
         self, session: aiohttp.ClientSession, settings: Mapping[str, Any]
     ) -> Sequence[Instrument]:
-        """List all pairs; one that does not trade now is paused."""
+        """List all pairs with their steps and all that Binance says of them; one that does not trade now is paused."""
         query = {"showPermissionSets": "false"}
         body = await self._calls.ask(
             "/api/v3/exchangeInfo", query, EXCHANGE_INFO_WEIGHT, session, settings, LIST_BOUNDS
         )
         learn_limit(self._weight, body)
-        return read_pairs(body)
+        return await read_pairs(body)
 
     @hookimpl
     def relay_budgets(self) -> Sequence[Budget]:

@@ -52,6 +52,19 @@ class Hours(Enum):
     """From Sunday to Friday as well, each day from 18:00 to 17:00 of the next, with a pause of an hour between."""
     ALWAYS = "always"
 
+    @property
+    def session(self) -> str:
+        """The hours as one text, by the relay's and TradingView's notation: Monday begins on Sunday evening."""
+        return _SESSIONS[self]
+
+
+_SESSIONS = {
+    Hours.MONEY: "1700-1700 America/New_York",
+    Hours.METAL: "1800-1700 America/New_York",
+    Hours.ALWAYS: "24x7",
+}
+"""The same hours as `session_at` computes; a market that never closes has no zone."""
+
 
 def hours_of(symbol: str) -> Hours:
     """Return the hours of a symbol: gold pauses every day, money at weekends, and BTC/USD never."""

@@ -40,6 +40,8 @@ from relay import (
     next_open,
 )
 
+_LONGEST_NAME = 80
+"""Our own bound, in characters: recorded names of currencies have up to 30."""
 _MOST_PAIRS = 20_000
 """Our own bound: there were some 1,500 in the list that was recorded."""
 _INFO = ProviderInfo(
@@ -205,23 +207,23 @@ class TwelveDataProvider:
     async def relay_instruments(
         self, session: aiohttp.ClientSession, settings: Mapping[str, Any]
     ) -> Sequence[Instrument]:
-        """List the provider's forex pairs, and metals; without a key, the well-known ones."""
-        known = {symbol: _instrument(symbol) for symbol in known_pairs()}
+        """List the provider's forex pairs with names, and metals; without a key, the well-known ones without names."""
+        known = {symbol: _instrument(symbol, None, settings) for symbol in known_pairs()}
         if not settings["api_key"]:
             return list(known.values())
         body = await self.account(settings).ask("/forex_pairs", {}, 1, session, Use.HISTORY)
         if isinstance(body, KeyRefused):
             raise body.error()
-        pairs = body.get("data") if isinstance(body, dict) else None
-        entries = pairs if isinstance(pairs, list) else []
+        data = body.get("data") if isinstance(body, dict) else None
+        entries = data if isinstance(data, list) else []
         if len(entries) > _MOST_PAIRS:
             raise BadAnswer(f"forex_pairs: the list has {len(entries):,} pairs, more than the limit of {_MOST_PAIRS:,}")
         named = [pair for pair in entries if isinstance(pair, dict) and isinstance(pair.get("symbol"), str)]
         if not named:
             raise BadAnswer("forex_pairs: the list has no pairs")
         self._currencies = _currency_codes(named)
-        symbols = [pair["symbol"].upper() for pair in named]
-        listed = {symbol: _instrument(symbol) for symbol in symbols if symbol.count("/") == 1}
+        pairs = {pair["symbol"].upper(): pair for pair in named if pair["symbol"].count("/") == 1}
+        listed = {symbol: _instrument(symbol, _name_of(pair), settings) for symbol, pair in pairs.items()}
         metals = {symbol: known[symbol] for symbol in ("XAU/USD", "XAG/USD")}
         return list((metals | listed).values())
 
@@ -295,6 +297,16 @@ def _currency_codes(pairs: Iterable[Mapping[str, Any]]) -> dict[str, str]:
     return {name: next(iter(found)) for name, found in codes.items() if len(found) == 1}
 
 
-def _instrument(symbol: str) -> Instrument:
+def _instrument(symbol: str, name: str | None, settings: Mapping[str, Any]) -> Instrument:
     base, _, quote = symbol.partition("/")
-    return Instrument(symbol, "forex", base, quote)
+    return Instrument(symbol, "forex", base, quote, name=name, session=_hours(symbol, settings).session)
+
+
+def _name_of(pair: Mapping[str, Any]) -> str | None:
+    """Return a pair's name as `/quote` writes it (recorded): `Euro / US Dollar`; None if the list lacks a part."""
+    names = pair.get("currency_base"), pair.get("currency_quote")
+    if not all(
+        isinstance(one, str) and one.strip() and one.isprintable() and len(one) <= _LONGEST_NAME for one in names
+    ):
+        return None
+    return f"{names[0]} / {names[1]}"

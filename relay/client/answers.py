@@ -38,7 +38,12 @@ class History(NamedTuple):
 
 
 class ListedInstrument(NamedTuple):
-    """What a symbol denotes, and which provider serves it; `status` is `trading` or `paused`."""
+    """What a symbol denotes, and which provider serves it; `status` is `trading` or `paused`.
+
+    `id` is `provider:SYMBOL` and always means this instrument. `price_step` and `volume_step` are decimal texts,
+    `session` is `24x7` or hours and a time zone, `listed_at` and `expires_at` are Unix seconds. None is what the relay
+    does not know.
+    """
 
     symbol: str
     provider: str
@@ -48,6 +53,18 @@ class ListedInstrument(NamedTuple):
     intervals: tuple[str, ...]
     attribution: str
     status: str = "trading"
+    id: str = ""
+    name: str | None = None
+    derived_intervals: tuple[str, ...] = ()
+    price_step: str | None = None
+    volume_step: str | None = None
+    volume_unit: str | None = None
+    session: str | None = None
+    listed_at: int | None = None
+    expires_at: int | None = None
+
+
+_DETAILS = ("name", "price_step", "volume_step", "volume_unit", "session", "listed_at", "expires_at")
 
 
 def read_history(answer: Any) -> History:
@@ -81,11 +98,19 @@ def read_instruments(answer: Any) -> list[ListedInstrument]:
                 intervals=tuple(item["intervals"]),
                 attribution=item.get("attribution") or "",
                 status=item.get("status") or "trading",
+                id=item.get("id") or _id_of(item["provider"], item["symbol"]),
+                derived_intervals=tuple(item.get("derived_intervals") or ()),
+                **{field: item.get(field) for field in _DETAILS},
             )
             for item in answer
         ]
     except MALFORMED as fault:
         raise Unreadable from fault
+
+
+def _id_of(provider: str, symbol: str) -> str:
+    """Return the id of an instrument of a relay that does not say it; its symbol may be that already."""
+    return symbol if symbol.startswith(f"{provider}:") else f"{provider}:{symbol}"
 
 
 def read_status(answer: Any) -> dict[str, Any]:

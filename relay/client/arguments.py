@@ -21,7 +21,7 @@ from relay.protocol.fields import Flag, Kind, Moment, Whole, shown
 
 T = TypeVar("T")
 
-_TIME, _CANDLES = Moment(), Whole(1, 5000)
+_TIME, _COUNT = Moment(), Whole(1, 5000)
 _EXAMPLES = {"symbol": "BTCUSDT", "interval": "1m"}
 
 
@@ -47,7 +47,19 @@ def history_range(
         "interval": text("interval", interval),
         "start_time": start,
         "end_time": end,
-        "limit": whole("limit", limit, _CANDLES),
+        "limit": whole("limit", limit, _COUNT),
+    }
+
+
+def instruments_wanted(
+    asset_class: object, *, provider: object, search: object, limit: object
+) -> Mapping[str, str | int | None]:
+    """Return which instruments are asked for."""
+    return {
+        "asset_class": None if asset_class is None else text("asset_class", asset_class),
+        "provider": None if provider is None else text("provider", provider),
+        "q": None if search is None else text("search", search),
+        "limit": whole("limit", limit, _COUNT),
     }
 
 

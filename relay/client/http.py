@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 _ROUTES = "api/v1/market-data"
 BOUNDS = Bounds(64 * MIB, 8_000_000)
-"""For one answer of a relay. 100,000 instruments have some 40 MB and 5,000,000 values."""
+"""For one answer of a relay. 100,000 instruments have 40 to 50 MB and 5,000,000 values."""
 _LARGEST_MESSAGE = 8 * MIB
 """A snapshot of 5,000 candles has 1.3 MB."""
 _HANDSHAKE_S = 10.0

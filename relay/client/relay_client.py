@@ -207,9 +207,21 @@ class RelayClient:
         """Return what can be streamed, sorted. Raises `ClientError`."""
         return await self._http.get("symbols", _of_class(asset_class), read_symbols)
 
-    async def instruments(self, asset_class: str | None = None) -> list[ListedInstrument]:
-        """Return what can be streamed, with details. Raises `ClientError`."""
-        return await self._http.get("instruments", _of_class(asset_class), read_instruments)
+    async def instruments(
+        self,
+        asset_class: str | None = None,
+        *,
+        provider: str | None = None,
+        search: str | None = None,
+        limit: int | None = None,
+    ) -> list[ListedInstrument]:
+        """Return what can be streamed, with details, sorted by symbol. Raises `ClientError`.
+
+        With `search` those that have all its words in symbol, name, base or quote, the best first, 100 if no `limit`
+        (up to 5,000) is given.
+        """
+        asked = arguments.instruments_wanted(asset_class, provider=provider, search=search, limit=limit)
+        return await self._http.get("instruments", asked, read_instruments)
 
     async def status(self) -> dict[str, Any]:
         """Return the status of the relay; keys may be missing, and new ones may come. Raises `ClientError`."""

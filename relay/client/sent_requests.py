@@ -10,6 +10,7 @@ import orjson
 from relay.client.followed_stream import FollowedStream
 from relay.client.parsing import folded
 from relay.core.model import StreamKey
+from relay.protocol.symbol_names import without_pin
 
 _STREAMS_PER_REQUEST = 100
 # The relay takes frames up to 4,096 bytes; this leaves room for the options around the names.
@@ -69,10 +70,8 @@ class SentRequests:
         if request_id is None or request_id not in self._sent:
             return None
         left, spelled = self._sent[request_id].unanswered, folded(key)
-        # A relay may confirm a bare name as one of a provider, and the other way round.
-        bare = _bare(spelled)
         found = next((stream for stream in left if stream.asked == spelled), None)
-        found = found or next((stream for stream in left if _bare(stream.asked) == bare), None)
+        found = found or next((stream for stream in left if _differs_in_pin(stream.asked, spelled)), None)
         if found is None and len(left) == 1:
             found = left[0]
         if found is not None:
@@ -89,5 +88,10 @@ def room(streams: Iterable[FollowedStream]) -> int:
     return max(1, sum(1 for _ in islice(fitting, _STREAMS_PER_REQUEST)))
 
 
-def _bare(key: StreamKey) -> StreamKey:
-    return StreamKey(key.symbol.rpartition(":")[2], key.interval)
+def _differs_in_pin(one: StreamKey, other: StreamKey) -> bool:
+    """Say whether one name is the other without its provider: a relay may confirm either as the other.
+
+    Symbols may have colons too; what is before the first one is a provider only if it can be the name of one.
+    """
+    is_same = without_pin(one.symbol) == other.symbol or without_pin(other.symbol) == one.symbol
+    return one.interval == other.interval and is_same

@@ -1,8 +1,8 @@
 """The values that travel through the relay; no behaviour beyond what follows from the value itself."""
 
 import math
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 _INFINITE = math.inf
 LITTLE = 0.1
@@ -125,9 +125,15 @@ class PriceUpdate(NamedTuple):
 
 
 class Instrument(NamedTuple):
-    """What a symbol denotes. `intervals` None means all of the provider's.
+    """What a symbol denotes. `intervals` None means all of the provider's; None elsewhere that it is not known.
 
-    `status` is `trading`, or `paused` while it is not traded; its history is available.
+    `status` is `trading`, or `paused` while it is not traded; its history is available. `name` is what people call it.
+    `price_step` and `volume_step` are the smallest changes of a price and of an amount, as decimal texts such as
+    `"0.01"`; the relay drops zeros at their ends. `volume_unit` is what volumes count, if that is not the base:
+    `shares`, `contracts`. `session` says when it is traded: `24x7`, or hours and a time zone such as
+    `1700-1700 America/New_York`, see `fault_of_session`; without it an instrument of a provider that has no
+    `relay_hours` is traded `24x7`. It was listed at `listed_at` and can be traded until `expires_at`, in Unix seconds.
+    `extras` are JSON values by name that only programs need which speak a venue's own protocol; up to 16 KiB as JSON.
     """
 
     symbol: str
@@ -136,6 +142,14 @@ class Instrument(NamedTuple):
     quote: str
     intervals: tuple[str, ...] | None = None
     status: str = "trading"
+    name: str | None = None
+    price_step: str | None = None
+    volume_step: str | None = None
+    volume_unit: str | None = None
+    session: str | None = None
+    listed_at: int | None = None
+    expires_at: int | None = None
+    extras: Mapping[str, Any] | None = None
 
 
 class OpenHours(NamedTuple):

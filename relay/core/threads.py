@@ -10,6 +10,15 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
+MANY = 1000
+"""Of what takes a few microseconds a piece, so many take the event loop some milliseconds."""
+
+
+async def in_thread_if_many(count: int, work: Callable[P, T], *given: P.args, **named: P.kwargs) -> T:
+    """Return what a function returns that looks at so many things: called at once for a few, in a thread for many."""
+    return work(*given, **named) if count <= MANY else await in_thread(work, *given, **named)
+
+
 async def in_thread(work: Callable[P, T], *given: P.args, **named: P.kwargs) -> T:
     """Return what a function returns that is called in a thread.
 

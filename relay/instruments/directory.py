@@ -6,11 +6,13 @@ from typing import NamedTuple
 
 from relay.core.errors import READMIT_S, RESTART_S, Code, RequestError
 from relay.core.model import Instrument, StreamKey
+from relay.core.near_names import did_you_mean
 from relay.instruments.listing import Standing
 from relay.instruments.saved_list import WAITS, ListWaits, OnList, SavedList, take_no_notice
 from relay.instruments.spellings import other_spellings, typing_errors
 from relay.plugins.provider import Provider
 from relay.protocol.fields import WHERE_SYMBOLS_ARE, shown
+from relay.protocol.symbol_names import whole_symbol
 from relay.storage.documents import Documents
 
 _MOST_SUGGESTED = 2
@@ -58,6 +60,8 @@ class Directory:
         self._switched_off = frozenset(switched_off)
         self._providers = {provider.name: provider for provider in providers}
         self.version = 0
+        """Another one when anything but the extras of an instrument may be different."""
+        self.lists_taken = 0
         self._owners: dict[str, str] = {}
         # What was told by its long name while nobody knew whose the bare one is: that name stays.
         self._long: set[tuple[str, str]] = set()
@@ -95,8 +99,9 @@ class Directory:
         if name in self._kept:
             self._kept[name].ask_anew()
 
-    def _note_answer(self) -> None:
-        self.version += 1
+    def _note_answer(self, is_visible: bool) -> None:
+        self.lists_taken += 1
+        self.version += is_visible
 
     # -- asking -------------------------------------------------------------------------------------------------------
 
@@ -139,7 +144,7 @@ class Directory:
     def _understood(self, pin: str | None, symbol: str) -> tuple[str | None, str]:
         """Return pin and symbol; the colon belongs to the symbol where no provider is called like the pin."""
         is_name = pin is None or pin in self._providers or pin in self._switched_off
-        return (pin, symbol) if is_name else (None, f"{pin}:{symbol}".upper())
+        return (pin, symbol) if is_name else (None, whole_symbol(pin, symbol))
 
     def _has(self, name: str, symbol: str) -> bool:
         return name in self._kept and symbol in self._kept[name].listing.instruments
@@ -196,6 +201,20 @@ class Directory:
             )
 
     @property
+    def listing(self) -> list[str]:
+        """The names of the providers that list instruments, sorted."""
+        return sorted(self._kept)
+
+    def check_provider(self, name: str | None) -> None:
+        """Refuse a provider that there is not, or that lists nothing; None is all. Raises `RequestError`."""
+        if name is not None and name not in self._kept:
+            known = ", ".join(self.listing) or "none, since no provider lists instruments"
+            raise RequestError(
+                Code.INVALID_REQUEST,
+                f"unknown provider {shown(name)}; use one of {known}{did_you_mean(name[:40], self._kept)}",
+            )
+
+    @property
     def state(self) -> tuple[object, ...]:
         """What is another value once there are other instruments, or other names of them."""
         return self.version, *(kept.provider.lacks_key for kept in self._kept.values())
@@ -208,7 +227,12 @@ class Directory:
 
     def name_of(self, provider: Provider, symbol: str) -> str:
         """Return the canonical name of a provider's symbol: bare if it belongs to this provider, else pinned."""
-        is_bare = self._owner(symbol) == provider.name and (provider.name, symbol) not in self._long
+        is_bare = (
+            self._owner(symbol) == provider.name
+            and (provider.name, symbol) not in self._long
+            # Alone, `KRAKEN:XBTUSD` of another provider would be read as a symbol of Kraken.
+            and (":" not in symbol or symbol.partition(":")[0].lower() not in self._providers)
+        )
         return symbol if is_bare else f"{provider.name}:{symbol}"
 
     def _owner(self, symbol: str) -> str | None:

@@ -48,21 +48,25 @@ class Listing:
         self.is_known = not self._lacks(self.instruments)
 
     def take(self, instruments: Iterable[Instrument], now: float) -> bool:
-        """Take an answer; return whether anything is different now. Raises `AttributeError` if a symbol is no text."""
+        """Take an answer; return whether anything but extras is different now.
+
+        May run in a thread beside readers: `instruments` is never changed, but replaced. Raises `AttributeError` if a
+        symbol is no text.
+        """
         answer = _by_symbol(instruments)
         before = self.instruments
         if not self.is_known:
             self._judge(answer, now)
         self._note_pauses(answer)
-        self.instruments = before | answer
-        self._gone -= answer.keys()
-        gone = self._gone_by(answer, now)
+        after = before | answer
+        gone = self._gone_by(before, answer, now)
         for symbol in gone:
-            del self.instruments[symbol], self._absent[symbol]
-        self._gone |= gone
-        self._paused &= self.instruments.keys()
+            del after[symbol], self._absent[symbol]
+        self._gone = self._gone - answer.keys() | gone
+        self._paused &= after.keys()
+        self.instruments = after
         self.doubt = self._doubt_about(answer)
-        return self.instruments != before
+        return len(after) != len(before) or any(map(_differs, after.values(), map(before.get, after)))
 
     def _doubt_about(self, answer: dict[str, Instrument]) -> str:
         if not self.is_known:
@@ -92,15 +96,15 @@ class Listing:
             elif (old := self.instruments.get(symbol)) is not None and old.status == "trading":
                 self._paused.add(symbol)
 
-    def _gone_by(self, answer: dict[str, Instrument], now: float) -> set[str]:
+    def _gone_by(self, before: dict[str, Instrument], answer: dict[str, Instrument], now: float) -> set[str]:
         """Count what is absent from an answer; return what has left the list for good."""
         absent = self._absent
         self._absent = {
             symbol: self._counted(*absent[symbol], now) if symbol in absent else (1, now)
-            for symbol in self.instruments.keys() - answer.keys()
+            for symbol in before.keys() - answer.keys()
         }
-        is_all = len(self._absent) == len(self.instruments)
-        if is_all or len(self._absent) > max(1, len(self.instruments) // MUCH):
+        known = len(before.keys() | answer.keys())
+        if len(self._absent) == known or len(self._absent) > max(1, known // MUCH):
             if self._much_since is None:
                 self._much_since = now
             if now - self._much_since < MUCH_BELIEVED_AFTER_S:
@@ -118,6 +122,13 @@ class Listing:
         if one is not None:
             return "paused" if one.status == "paused" else "trading"
         return "gone" if symbol in self._gone else "unknown"
+
+
+def _differs(one: Instrument, other: Instrument | None) -> bool:
+    return one is not other and (other is None or one[:_EXTRAS] != other[:_EXTRAS])
+
+
+_EXTRAS = Instrument._fields.index("extras")
 
 
 def _by_symbol(instruments: Iterable[Instrument]) -> dict[str, Instrument]:

@@ -2,16 +2,21 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
-from typing import NamedTuple
+import time
+from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import orjson
 
+from relay.core.compact_instruments import compact
 from relay.core.errors import BadAnswer, ProviderError, RateLimited, StoreError
-from relay.core.model import Instrument
-from relay.core.threads import in_thread
+from relay.core.json_reading import AT_ONCE, parse, parse_in_turns
+from relay.core.model import Instrument, ProviderInfo
+from relay.core.packed_extras import PackedExtras, each_json
+from relay.core.threads import in_thread, in_thread_if_many
 from relay.instruments.listing import Listing
 from relay.plugins.provider import Provider
+from relay.plugins.validation import fault_of_instrument
 from relay.storage.documents import Documents
 from relay.telemetry.events import event
 
@@ -38,6 +43,7 @@ class ListWaits(NamedTuple):
 
 WAITS = ListWaits()
 
+OnAnswer = Callable[[bool], None]
 OnList = Callable[[Provider, Collection[str]], Awaitable[None]]
 
 
@@ -46,8 +52,9 @@ async def take_no_notice(*_: object) -> None:
 
 
 class SavedList:
-    """The list of one provider, and when it is asked for. `on_answer` is called when it is another one.
+    """The list of one provider, and when it is asked for. `on_answer` is called when there is one.
 
+    It is told whether anything but extras may be different.
     `settled` is set once there was an answer, `problem` says why there was none lately.
     """
 
@@ -55,7 +62,7 @@ class SavedList:
         self,
         provider: Provider,
         documents: Documents,
-        on_answer: Callable[[], None],
+        on_answer: OnAnswer,
         on_list: OnList,
         *,
         waits: ListWaits = WAITS,
@@ -149,8 +156,9 @@ class SavedList:
             try:
                 instruments = await provider.instruments()
                 # Before anybody can ask for what is new in it.
-                await self._on_list(provider, self._trading(instruments))
-                is_new = self._take(instruments)
+                trading = await in_thread_if_many(len(instruments), self._trading, instruments)
+                await self._on_list(provider, trading)
+                is_new = await self._take(instruments)
             except ProviderError as error:
                 if isinstance(error, RateLimited):
                     not_before_s = error.retry_after
@@ -188,21 +196,20 @@ class SavedList:
         absent = {one.symbol for symbol, one in self.listing.instruments.items() if symbol not in answered}
         return absent.union(str(one.symbol) for one in instruments if one.status == "trading")
 
-    def _take(self, instruments: Iterable[Instrument]) -> bool:
-        was_known = self.listing.is_known
+    async def _take(self, instruments: Sequence[Instrument]) -> bool:
+        was_known, now = self.listing.is_known, asyncio.get_running_loop().time()
         try:
-            is_new = self.listing.take(instruments, asyncio.get_running_loop().time())
+            is_new = await in_thread_if_many(len(instruments), self.listing.take, instruments, now)
         except AttributeError:
             raise BadAnswer(f"provider {self.provider.name}: a symbol in its list is not a text") from None
-        if is_new or self.listing.is_known != was_known:
-            self._on_answer()
+        self._on_answer(is_new or self.listing.is_known != was_known)
         return is_new
 
     async def _remember(self) -> None:
         name = self.provider.name
         try:
-            rows = await in_thread(_rows, [*self.listing.instruments.values()])
-            await self._documents.put(f"instruments:{name}", rows)
+            body = await in_thread(rows_of, [*self.listing.instruments.values()])
+            await self._documents.put(f"instruments:{name}", body)
         except (StoreError, TypeError) as error:
             about = event("symbols_not_stored", provider=name)
             log.debug("the symbol list of %s could not be stored: %s", name, error, extra=about)
@@ -211,27 +218,66 @@ class SavedList:
         """Store the list in another database than before, and let who follows lists see what is in it."""
         if self.listing.is_known:
             await self._remember()
-            await self._on_list(self.provider, self._trading([*self.listing.instruments.values()]))
+            instruments = [*self.listing.instruments.values()]
+            await self._on_list(self.provider, await in_thread_if_many(len(instruments), self._trading, instruments))
 
     async def recall(self) -> None:
         """Begin with the list of an earlier run, if there is one."""
         name = self.provider.name
         try:
             document = await self._documents.get(f"instruments:{name}")
-            rows = orjson.loads(document.body) if document else []
-            # A row of an earlier version ends before the status.
-            self.listing.recall(
-                [
-                    Instrument(row[0], row[1], row[2], row[3], tuple(row[4]) if row[4] else None, *row[5:6])
-                    for row in rows
-                ]
-            )
-            self._on_answer()
+            instruments = await in_thread(read_rows, document.body, self.provider.info) if document else []
+            self.listing.recall(instruments)
+            self._on_answer(True)
         except (StoreError, ValueError, TypeError, LookupError, AttributeError) as error:
             about = event("symbols_not_recalled", provider=name)
             log.debug("the symbol list of %s from an earlier run cannot be read: %s", name, error, extra=about)
 
 
-def _rows(instruments: Iterable[Instrument]) -> bytes:
-    # As plain rows: orjson takes no named tuples.
-    return orjson.dumps([tuple(instrument) for instrument in instruments])
+_AT_A_TIME = 500
+"""So many rows take orjson a millisecond, in which no other thread runs."""
+_BETWEEN = b",\n"
+"""Stands between so many rows: JSON has no line ends but between values, so a list can be read part by part."""
+
+
+def rows_of(instruments: Sequence[Instrument]) -> bytes:
+    """Return instruments as the JSON in which they are stored: a row each, in the order of the fields."""
+    parts = []
+    for start in range(0, len(instruments), _AT_A_TIME):
+        some = instruments[start : start + _AT_A_TIME]
+        extras = each_json([one.extras for one in some if isinstance(one.extras, PackedExtras)])
+        parts.append(orjson.dumps([_row(one, extras) for one in some])[1:-1])
+    return b"[%b]" % _BETWEEN.join(parts)
+
+
+def _row(one: Instrument, extras: Iterator[bytes]) -> list[object]:
+    # A plain list: orjson takes no named tuples. What is unknown at the end is left out.
+    row: list[object] = [*one]
+    if isinstance(one.extras, PackedExtras):
+        row[-1] = orjson.Fragment(next(extras))
+    while row[-1] is None:
+        row.pop()
+    return row
+
+
+def read_rows(body: bytes, info: ProviderInfo) -> list[Instrument]:
+    """Return the instruments of a stored list, by whichever version, as they are kept; for a thread.
+
+    Raises `NoJson`, `TypeError` or `LookupError` for what is none.
+    """
+    found: list[Instrument] = []
+    for part in body.removeprefix(b"[").removesuffix(b"]").split(_BETWEEN):
+        # A list of an earlier version is one part.
+        text = b"[%b]" % part
+        found += _instruments_of(parse(text) if len(text) <= AT_ONCE else parse_in_turns(text), info)
+        time.sleep(0)
+    return compact(found)
+
+
+def _instruments_of(rows: Sequence[Sequence[Any]], info: ProviderInfo) -> list[Instrument]:
+    # A row of an earlier version ends before the fields that it did not have, one of a later version has more.
+    found = (
+        Instrument(row[0], row[1], row[2], row[3], tuple(row[4]) if row[4] else None, *row[5 : len(Instrument._fields)])
+        for row in rows
+    )
+    return [one for one in found if fault_of_instrument(one, info) is None]

@@ -6,6 +6,8 @@ from itertools import product
 from string import ascii_uppercase, digits
 
 SIGNS = ("", "/", "-", "_")
+DECORATIONS = ("^{}", ".{}", "${}", "/{}", "#{}", "{}=F", "{}=X", "{}1!")
+"""Signs that venues put around indices, futures and currencies, and that people leave out: `^GSPC`, `ES=F`, `NQ1!`."""
 QUOTES = ("USDT", "USDC", "USD", "EUR", "BTC")
 """The currencies that most people mean who name none, and who write USD. Our own choice."""
 COMMON_NAMES = {
@@ -18,6 +20,8 @@ COMMON_NAMES = {
 }  # fmt: skip
 """What people call currencies, by no provider's list. Our own choice."""
 
+_SIGNS = re.compile(r"[/:_.\s^=&!+#$-]+")
+_DECORATED = re.compile(r"([\^.#$/]?)(.*?)(=[FX]|!|)", re.DOTALL)
 _LETTERS = ascii_uppercase + digits
 _LONGEST_EDITED = 16
 _SHORTEST_EDITED = 4
@@ -26,14 +30,16 @@ _SHORTEST_EDITED = 4
 def other_spellings(asked: str) -> Iterator[str]:
     """Yield symbols in upper case that may be meant by `asked`; some come twice.
 
-    In turn: as it is, with other signs, by names of currencies, with another dollar, a currency alone, and without the
-    name of a provider in front.
+    In turn: as it is, with signs around it, with other signs, by names of currencies, with another dollar, a currency
+    alone, and without the name of a provider in front.
     """
     yield asked.upper()
-    parts = [COMMON_NAMES.get(part, part) for part in re.split(r"[/:_.\s-]+", asked.upper()) if part]
+    parts = [COMMON_NAMES.get(part, part) for part in _SIGNS.split(asked.upper()) if part]
     if not parts:
         return
     whole = "".join(parts)
+    for bare in (asked.upper(), whole):
+        yield from (decoration.format(bare) for decoration in DECORATIONS)
     pairs = [(parts[0], whole[len(parts[0]) :])] if len(parts) > 1 else []
     pairs += [(whole[:at], whole[at:]) for at in range(2, len(whole) - 1)]
     yield whole
@@ -52,10 +58,11 @@ def other_spellings(asked: str) -> Iterator[str]:
 
 def typing_errors(asked: str) -> Iterator[str]:
     """Yield symbols in upper case that differ by one letter, wrong, missing or too many, or two in the wrong order."""
-    whole = "".join(filter(str.isalnum, asked.upper()))
+    before, whole, after = _DECORATED.fullmatch(asked.upper()).groups()  # type: ignore[union-attr]  # it fits any text
+    whole = "".join(filter(str.isalnum, whole))
     if _SHORTEST_EDITED <= len(whole) <= _LONGEST_EDITED:
         for edited in _edited(whole):
-            yield edited
+            yield before + edited + after
             yield f"{edited[:3]}/{edited[3:]}"
 
 

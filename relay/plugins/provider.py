@@ -13,6 +13,7 @@ from typing import Any
 import aiohttp
 
 from relay.core.clock import ProviderClock
+from relay.core.compact_instruments import compact
 from relay.core.errors import (
     AuthenticationFailed,
     BadAnswer,
@@ -24,8 +25,10 @@ from relay.core.errors import (
 )
 from relay.core.model import Budget, Candle, Instrument, OpenHours, PriceUpdate, ProviderInfo, StreamKey
 from relay.core.outward_proxies import OutwardProxies
+from relay.core.packed_extras import ExtrasTooLarge
 from relay.core.saved_value import Memory
 from relay.core.secret import pattern_of, texts_of
+from relay.core.threads import in_thread_if_many
 from relay.core.trading_hours import TradingHours
 from relay.network.http_sessions import open_session
 from relay.plugins.arrivals import Loaded, lacking_setting
@@ -94,7 +97,7 @@ class Provider:
         self.border = CandleValidator(loaded.info)
         self.has_history = "relay_candles" in hooks
         self.lists_instruments = "relay_instruments" in hooks
-        self._tells_hours = "relay_hours" in hooks
+        self._tells_hours = self.has_hours = "relay_hours" in hooks
         self.loaded = loaded
         self.refusal: str | None = self._missing_key()
         self._hooks = hooks
@@ -277,9 +280,10 @@ class Provider:
             faults.append(fault_of_instrument(instrument, self.info))
             if not len(faults) % _MOST_AT_A_TIME:
                 await asyncio.sleep(0)
-        found = [instrument for instrument, fault in zip(answer, faults, strict=True) if fault is None]
+        found = answer
         first = next((self.conceal(fault) for fault in faults if fault is not None), None)
         if first is not None:
+            found = [instrument for instrument, fault in zip(answer, faults, strict=True) if fault is None]
             if not found:
                 raise BadAnswer(f"provider {self.name}: relay_instruments: {first}")
             log.warning(
@@ -289,7 +293,10 @@ class Provider:
                 first,
                 extra=event("instruments_refused", provider=self.name, count=len(faults) - len(found)),
             )
-        return found
+        try:
+            return await in_thread_if_many(len(found), compact, found)
+        except (ExtrasTooLarge, TypeError, ValueError) as error:
+            raise BadAnswer(f"provider {self.name}: relay_instruments: {self.conceal(text_of(error))}") from None
 
     def budgets(self) -> Sequence[Budget]:
         """Return how much of the provider's limits is used; nothing if the plugin fails."""

@@ -1,10 +1,12 @@
 """What is wrong with a value that a hook gave, as a sentence for its author, or None; pure, knows no plugin."""
 
 import math
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from relay.core.errors import RequestError
+import orjson
+
 from relay.core.intervals import grid_s, is_open_time, open_time
 from relay.core.model import (
     Budget,
@@ -16,7 +18,9 @@ from relay.core.model import (
     unreadable,
     widened,
 )
-from relay.protocol.fields import parse_symbol
+from relay.core.packed_extras import MOST_EACH, PackedExtras
+from relay.core.session_text import fault_of_session
+from relay.protocol.symbol_names import SPELLING, is_symbol
 from relay.upstream.leaps import Leaps
 from relay.upstream.watchlist import Watchlist
 
@@ -32,6 +36,10 @@ _WIDEST = 2.0**63
 _UNEVEN = ("1w", "1M")
 """Weeks do not count from the epoch, and months differ."""
 _NO_STEP = 1 << 62
+_STEP = re.compile(r"(?=.*[1-9])(0|[1-9][0-9]{0,29})(\.[0-9]{1,30})?", re.ASCII)
+_LONGEST = {"base": 100, "quote": 100, "name": 200, "volume_unit": 32}
+"""Characters of texts that are shown: our own choice, several times what venues have."""
+_ONLY_JSON = orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_SUBCLASS
 
 
 def kind_of(value: object) -> str:
@@ -204,25 +212,70 @@ def fault_of_instrument(instrument: object, info: ProviderInfo) -> str | None:
     """Judge one entry of `relay_instruments`."""
     if not isinstance(instrument, Instrument):
         return f"an instrument is {kind_of(instrument)}, not Instrument"
-    values: tuple[Any, ...] = instrument
-    symbol, asset_class, base, quote, intervals, status = values
-    texts = {"symbol": symbol, "asset_class": asset_class, "base": base, "quote": quote}
-    for name, text in texts.items():
-        if not isinstance(text, str):
+    given: Any = instrument
+    symbol, intervals = given.symbol, given.intervals
+    for name in ("symbol", "asset_class", "base", "quote"):
+        if not isinstance(text := getattr(given, name), str):
             return f"{name} is {kind_of(text)}, not a text"
-    try:
-        parse_symbol(symbol)
-    except RequestError as error:
-        return str(error)
-    if asset_class not in info.asset_classes:
-        return f"{symbol} has the asset class {asset_class!r}; relay_provider names {' '.join(info.asset_classes)}"
+    if not is_symbol(symbol):
+        return f"{symbol!r:.80} is not a symbol; it has {SPELLING}"
+    if given.asset_class not in info.asset_classes:
+        return (
+            f"{symbol} has the asset class {given.asset_class!r}; relay_provider names {' '.join(info.asset_classes)}"
+        )
     if intervals is not None and (
         not isinstance(intervals, tuple) or not intervals or not set(intervals) <= set(info.intervals)
     ):
         return f"{symbol} has the intervals {intervals!r}; give a tuple of intervals that relay_provider names, or None"
-    if status not in ("trading", "paused"):
-        return f"{symbol} has the status {status!r}, not 'trading' or 'paused'"
-    return None
+    if given.status not in ("trading", "paused"):
+        return f"{symbol} has the status {given.status!r}, not 'trading' or 'paused'"
+    if len(given.base) > _LONGEST["base"] or len(given.quote) > _LONGEST["quote"]:
+        return f"{symbol} has a base or quote of more than {_LONGEST['base']} characters"
+    if given[_DETAILS:] == _NO_DETAILS:
+        return None
+    fault = _fault_of_details(given)
+    return None if fault is None else f"{symbol}: {fault}"
+
+
+_DETAILS = Instrument._fields.index("name")
+_NO_DETAILS = (None,) * (len(Instrument._fields) - _DETAILS)
+
+
+def _fault_of_details(given: Any) -> str | None:
+    """Judge what an instrument may leave out."""
+    for field in ("name", "volume_unit"):
+        text, longest = getattr(given, field), _LONGEST[field]
+        if text is not None and not (
+            isinstance(text, str) and text.strip() and len(text) <= longest and text.isprintable()
+        ):
+            return f"{field} is {text!r:.80}; give a text of at most {longest} printable characters, or None"
+    for field in ("price_step", "volume_step"):
+        step = getattr(given, field)
+        if step is not None and not (isinstance(step, str) and _STEP.fullmatch(step)):
+            return f"{field} is {step!r:.80}; give a decimal number above zero as a text, such as '0.01', or None"
+    if given.session is not None:
+        fault = fault_of_session(given.session) if isinstance(given.session, str) else "is not a text"
+        if fault is not None:
+            return f"session {given.session!r:.80} {fault}" if fault == "is not a text" else f"session {fault}"
+    for field in ("listed_at", "expires_at"):
+        moment = getattr(given, field)
+        if moment is not None and (type(moment) is not int or not -_LAST_TIME <= moment <= _LAST_TIME):
+            return f"{field} is {moment!r:.30}; give whole Unix seconds, or None"
+    if given.listed_at is not None and given.expires_at is not None and given.expires_at <= given.listed_at:
+        return f"expires_at {given.expires_at} is not after listed_at {given.listed_at}"
+    return _fault_of_extras(given.extras)
+
+
+def _fault_of_extras(extras: object) -> str | None:
+    if extras is None or isinstance(extras, PackedExtras):
+        return None
+    if not isinstance(extras, dict):
+        return f"extras is {kind_of(extras)}, not a dict"
+    try:
+        size = len(orjson.dumps(extras, option=_ONLY_JSON))
+    except (TypeError, ValueError, RecursionError) as error:
+        return f"extras is not JSON: {text_of(error):.80}"
+    return f"extras has {size:,} bytes as JSON; at most {MOST_EACH:,} are kept" if size > MOST_EACH else None
 
 
 def fault_of_budget(budget: Any) -> str | None:

@@ -8,7 +8,6 @@ import orjson
 from relay.core.errors import Code, RequestError
 from relay.core.intervals import parse_interval
 from relay.protocol.fields import (
-    SYMBOL,
     Field,
     Flag,
     Identity,
@@ -18,9 +17,9 @@ from relay.protocol.fields import (
     Spans,
     Text,
     Whole,
-    parse_symbol,
     shown,
 )
+from relay.protocol.symbol_names import NAME_LENGTH, SYMBOL, parse_symbol
 
 MOST_STREAMS_PER_REQUEST = 100
 MOST_GAPS_PER_REQUEST = 50
@@ -180,7 +179,7 @@ def parse_target(name: tuple[str, str]) -> tuple[str | None, str, str]:
         provider, symbol = parse_symbol(symbol_text)
         interval = parse_interval(interval_text)
     except RequestError as fault:
-        fault.symbol = fault.symbol or symbol_text[:48]
+        fault.symbol = fault.symbol or symbol_text[:NAME_LENGTH]
         fault.interval = fault.interval or interval_text[:20]
         raise
     return provider, symbol, interval

@@ -16,7 +16,6 @@ T_co = TypeVar("T_co", covariant=True)
 
 Schema = dict[str, Any]
 
-SYMBOL_LENGTH = 48
 WHERE_SYMBOLS_ARE = "GET /api/v1/market-data/symbols lists all"
 """How an error ends that can suggest no symbol; who is no HTTP client says it in other words."""
 LATEST_TIME = 10**11
@@ -24,11 +23,8 @@ LATEST_TIME = 10**11
 INTERVAL_NAMES = (*INTERVALS, *(name.upper() for name in INTERVALS if name[-1] in "shdw"))
 """What is taken as an interval: the names, and those of whole seconds, hours, days and weeks in upper case."""
 
-# Spelt so that all dialects of regular expressions read it alike: what of ASCII is excluded, all else is taken.
-SYMBOL: Schema = {"type": "string", "pattern": r"^[^\x00-/:-@\[-`{-\x7f][^\x00-,;-@\[-^`{-\x7f]{0,47}$"}
 INTERVAL: Schema = {"type": "string", "enum": list(INTERVAL_NAMES)}
 
-_SYMBOL = re.compile(r"(?!_)\w[\w./:-]{0,47}")
 _DATE = re.compile(
     r"([0-9]{4}-[0-9]{2}-[0-9]{2}(?:[Tt ][0-9:.]{5,15}(?:[Zz]|[+-][0-9:]{5})?)?)(?: ([0-9]{2}:[0-9]{2}))?"
 )
@@ -56,30 +52,6 @@ def _written(value: object) -> str:
     except (TypeError, ValueError, RecursionError):
         # A caller of the client may give what no JSON holds: a number beyond 64 bits, half of a surrogate pair.
         return str(value)
-
-
-def parse_symbol(text: str) -> tuple[str | None, str]:
-    """Return (provider or None, symbol in upper case) of `BTCUSDT` or `binance:BTCUSDT`.
-
-    Raises `RequestError` (unknown_symbol) when it cannot be a symbol at all.
-    """
-    if not _SYMBOL.fullmatch(text):
-        raise RequestError(
-            Code.UNKNOWN_SYMBOL,
-            f"unknown symbol {shown(text)}; a symbol has at most 48 letters, digits and . _ / : - "
-            f"and starts with a letter or digit, for example BTCUSDT or EUR/USD{_symbol_meant(text)}",
-            symbol=text[:SYMBOL_LENGTH],
-        )
-    provider, colon, symbol = text.partition(":")
-    if colon and provider and symbol:
-        return provider.lower(), symbol.upper()
-    return None, text.upper()
-
-
-def _symbol_meant(text: str) -> str:
-    """Return the end of a complaint: the symbol without spaces in it and without its interval, if it is one then."""
-    meant = "".join(text.partition("@")[0].split()).upper()
-    return f"; did you mean {meant}?" if _SYMBOL.fullmatch(meant) else ""
 
 
 class Kind(Protocol[T_co]):

@@ -350,7 +350,13 @@ async def test_rest_answers_are_what_the_relay_said(relay: StandInRelay, start_c
     assert [candle["time"] for candle in history["candles"]] == [START + 120, START + 180]
     assert relay.queries[-1] == {"symbol": "BTCUSDT", "interval": "1m", "limit": "2", "end_time": str(START + 900)}
     assert await client.call("symbols") == ["BTCUSDT"]
-    assert (await client.call("instruments"))[0]["assetClass"] == "crypto"
+    (instrument,) = await client.call("instruments")
+    assert (instrument["assetClass"], instrument["id"], instrument["name"]) == ("crypto", "demo:BTCUSDT", None)
+    assert (instrument["priceStep"], instrument["derivedIntervals"]) == (None, [])
+    await client.call("instruments", "crypto", {"search": "S&P", "provider": "demo", "limit": 9})
+    assert relay.queries[-1] == {"asset_class": "crypto", "q": "S&P", "provider": "demo", "limit": "9"}
+    with pytest.raises(Fault, match="BadArgument: limit 5001 is not a whole number from 1 to 5000"):
+        await client.call("instruments", None, {"limit": 5001})
     assert (await client.call("status"))["version"] == "0.1.0"
     relay.problem = problem_json(503, "provider_unavailable", "no budget", **{"Retry-After": "7"})
     with pytest.raises(Fault, match="Refused: no budget") as caught:

@@ -514,6 +514,20 @@ async def test_symbols_prints_one_a_line(relay: StandInRelay) -> None:
     assert orjson.loads((await run(relay, "symbols", "--json")).stdout) == ["BTCUSDT", "币安人生USDT"]
 
 
+async def test_symbols_are_searched_by_words_and_shown_with_names(relay: StandInRelay) -> None:
+    relay.names["BTCUSDT"] = "Bitcoin\x1b[2J"
+    relay.open_market("币安人生USDT@1m")
+    result = await run(relay, "symbols", "s&p", "500", "--provider", "demo", "--limit", "9")
+    assert result.stdout == "BTCUSDT\n币安人生USDT\n"
+    assert relay.queries == [{"q": "s&p 500", "provider": "demo", "limit": "9"}]
+    assert (await run(relay, "symbols", "--names")).stdout == "BTCUSDT\tBitcoin�[2J\n币安人生USDT\n"
+    assert relay.queries[-1] == {}
+    assert orjson.loads((await run(relay, "symbols", "btc", "--json")).stdout) == ["BTCUSDT", "币安人生USDT"]
+    rows = orjson.loads((await run(relay, "symbols", "--names", "--json")).stdout)
+    assert (rows[0]["id"], rows[0]["name"], rows[1]["name"]) == ("demo:BTCUSDT", "Bitcoin\x1b[2J", None)
+    assert (await run(relay, "symbols", "--limit", "5001")).exit_code == 2
+
+
 # -- status ---------------------------------------------------------------------------------------------------------
 
 STATUS = {

@@ -5,12 +5,14 @@ from contextlib import suppress
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import orjson
 import pytest
 
 from providers.binance.codec import BinanceCodec
+from providers.binance.pairs import read_pairs
 from providers.binance.provider import INTERVALS, BinanceProvider
 from providers.binance.weight import Weight
 from relay import (
@@ -354,11 +356,55 @@ async def test_all_pairs_are_listed_and_those_that_do_not_trade_are_paused(
     exchange: BinanceStandIn, plugin: Plugin
 ) -> None:
     listed = await plugin.instruments()
-    assert Instrument("BTCUSDT", "crypto", "BTC", "USDT") in listed
-    assert Instrument("币安人生USDT", "crypto", "币安人生", "USDT") in listed
+    named = {one.symbol: one._replace(extras=None) for one in listed}
+    assert named["BTCUSDT"] == Instrument(
+        "BTCUSDT", "crypto", "BTC", "USDT", price_step="0.01000000", volume_step="0.00001000", session="24x7"
+    )
+    assert (named["币安人生USDT"].base, named["LRCBTC"].price_step) == ("币安人生", "0.00000001")
     assert {one.symbol for one in listed if one.status == "paused"} == {"NKNUSDT"}
     assert exchange.requests[0].query == {"showPermissionSets": "false"}
     assert plugin.provider.relay_budgets()[0].used == 20
+
+
+async def test_all_that_binance_says_of_a_pair_is_kept_for_facades(exchange: BinanceStandIn, plugin: Plugin) -> None:
+    listed = await plugin.instruments()
+    async with aiohttp.ClientSession() as session, session.get(f"{exchange.rest_url}/api/v3/exchangeInfo") as answer:
+        given = {pair["symbol"]: pair for pair in (await answer.json())["symbols"]}
+    assert {one.symbol for one in listed} == given.keys()
+    for one in listed:
+        assert one.extras is not None
+        # The sets of permissions are not asked for: one pair of the venue had more than 200 names in them.
+        expected = {**given[one.symbol], "permissionSets": one.extras["exchange_info"]["permissionSets"]}
+        assert orjson.dumps(one.extras["exchange_info"]) == orjson.dumps(expected)
+
+
+@pytest.mark.parametrize(
+    ("filters", "steps"),
+    [
+        ([{"filterType": "PRICE_FILTER", "tickSize": "0.10"}], ("0.10", None)),
+        ([{"filterType": "PRICE_FILTER", "tickSize": "0.00000000"}], (None, None)),
+        ([{"filterType": "LOT_SIZE", "stepSize": "1.00000000"}], (None, "1.00000000")),
+        ([{"filterType": "LOT_SIZE", "stepSize": 1}], (None, None)),
+        ([{"filterType": "LOT_SIZE"}, {"filterType": "PRICE_FILTER", "tickSize": "1" * 40}], (None, None)),
+        (["LOT_SIZE", None, 7], (None, None)),
+        ({"LOT_SIZE": "1"}, (None, None)),
+        (None, (None, None)),
+    ],
+)
+async def test_steps_are_those_of_the_filters_or_unknown(filters: Any, steps: tuple[str | None, str | None]) -> None:
+    pair = {"symbol": "A", "baseAsset": "A", "quoteAsset": "B", "status": "TRADING", "filters": filters}
+    (listed,) = await read_pairs({"symbols": [pair]})
+    assert (listed.price_step, listed.volume_step) == steps
+
+
+async def test_a_pair_of_which_too_much_is_said_is_listed_without_that() -> None:
+    pair = {"symbol": "A", "baseAsset": "A", "quoteAsset": "B", "status": "BREAK"}
+    listed = await read_pairs({"symbols": [{**pair, "more": "x" * 16_000}, {**pair, "more": 2**80}, pair]})
+    assert [(one.status, one.extras is None) for one in listed] == [
+        ("paused", True),
+        ("paused", True),
+        ("paused", False),
+    ]
 
 
 async def test_2500_klines_from_a_start_take_three_pages(exchange: BinanceStandIn, plugin: Plugin) -> None:

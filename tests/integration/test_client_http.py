@@ -6,6 +6,7 @@ import aiohttp
 import pytest
 
 from relay.client import (
+    BadArgument,
     BadReply,
     ClientClosed,
     Refused,
@@ -39,6 +40,14 @@ async def test_instruments_and_status(relay: StandInRelay, client: RelayClient) 
     assert relay.queries == [{"asset_class": "crypto"}]
     assert (instrument.symbol, instrument.provider, instrument.intervals) == ("BTCUSDT", "demo", ("1m",))
     assert (await client.status())["uptime_s"] == 12.5
+
+
+async def test_instruments_are_searched_by_the_relay(relay: StandInRelay, client: RelayClient) -> None:
+    assert len(await client.instruments(provider="demo", search="s&p 500", limit=7)) == 1
+    assert relay.queries == [{"provider": "demo", "q": "s&p 500", "limit": "7"}]
+    for wrong in ({"limit": 5001}, {"limit": 0}, {"search": ""}, {"provider": 5}):
+        with pytest.raises(BadArgument, match=next(iter(wrong))):
+            await client.instruments(**wrong)
 
 
 async def test_problem_becomes_a_typed_error(relay: StandInRelay, client: RelayClient) -> None:

@@ -1,8 +1,9 @@
 """The lists of symbols and instruments: made once for each state of the directory, and never for long at a time."""
 
 import asyncio
+import threading
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -10,6 +11,8 @@ from providers import BUILTIN
 from relay import API_VERSION, Instrument, ProviderInfo, hookimpl
 from relay.app import DIRECTORY
 from relay.instruments.directory import Directory
+from relay.web.http.instrument_lists import InstrumentLists, Selection
+from relay.web.http.instrument_rows import InstrumentRows
 from tests.conftest import StartRelay
 from tests.support.conditions import eventually
 from tests.support.running_relay import Running
@@ -53,27 +56,33 @@ async def relay(relay_with: StartRelay, many: Many) -> Running:
     return await relay_with(builtin=(*BUILTIN, many))
 
 
-class Calls:
-    """Notes how often a symbol is named, and how many in one round of the event loop."""
+class CountedRows(InstrumentRows):
+    """Notes how often rows are made, where, and how many symbols are named before other threads may run."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.count = 0
-        self.most_in_a_round = 0
-        self._in_this_round = 0
-        real = Directory.name_of
+    made = 0
+    most_at_a_time = 0
+    threads: ClassVar[set[int]] = set()
 
-        def note(directory: Directory, *what: Any) -> str:
-            if not self._in_this_round:
-                asyncio.get_running_loop().call_soon(self._end_round)
-            self.count += 1
-            self._in_this_round += 1
-            return real(directory, *what)
+    def __init__(self, directory: Directory) -> None:
+        self.named = self._in_this_turn = 0
+        real = directory.name_of
 
-        monkeypatch.setattr(Directory, "name_of", note)
+        def note(provider: Any, symbol: str) -> str:
+            self.named += 1
+            self._in_this_turn += 1
+            CountedRows.most_at_a_time = max(CountedRows.most_at_a_time, self._in_this_turn)
+            return real(provider, symbol)
 
-    def _end_round(self) -> None:
-        self.most_in_a_round = max(self.most_in_a_round, self._in_this_round)
-        self._in_this_round = 0
+        directory.name_of = note  # type: ignore[method-assign]  # for as long as rows are made
+        try:
+            super().__init__(directory, self._note_turn)
+        finally:
+            directory.name_of = real  # type: ignore[method-assign]
+        CountedRows.made += 1
+        CountedRows.threads.add(threading.get_ident())
+
+    def _note_turn(self) -> None:
+        self._in_this_turn = 0
 
 
 async def test_lists_hold_everything_in_order(relay: Running, many: Many) -> None:
@@ -89,27 +98,91 @@ async def test_lists_hold_everything_in_order(relay: Running, many: Many) -> Non
     stocks = (await relay.get("instruments", asset_class="stocks")).body
     assert stocks == [row for row in rows if row["provider"] == "many"]
     assert stocks[0] == {
-        "symbol": "many:BTCUSDT", "provider": "many", "asset_class": "stocks", "base": "BTCUSDT", "quote": "USD",
-        "intervals": ["1m", "1h"], "status": "trading", "attribution": stocks[0]["attribution"],
+        "symbol": "many:BTCUSDT", "id": "many:BTCUSDT", "provider": "many", "name": None, "asset_class": "stocks",
+        "base": "BTCUSDT", "quote": "USD", "intervals": ["1m", "1h"], "derived_intervals": [], "price_step": None,
+        "volume_step": None, "session": "24x7", "status": "trading", "attribution": stocks[0]["attribution"],
     }  # fmt: skip
 
 
-async def test_list_is_made_once_and_a_little_at_a_time_however_many_ask(
-    relay: Running, many: Many, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    calls = Calls(monkeypatch)
-    asked = ("symbols", "instruments", "instruments?asset_class=stocks", "symbols?asset_class=stocks")
-    answers = await asyncio.gather(*(relay.get(path) for path in asked * 4))
-    assert {answer.status for answer in answers} == {200}
-    known = sum(1 for _ in relay.app[DIRECTORY].everything())
-    assert COUNT < calls.count == known
-    assert calls.most_in_a_round <= 200
-    # Others that asked for the same list meanwhile, and the same list that came again, change nothing.
-    version = relay.app[DIRECTORY].version
+async def test_rows_are_made_once_in_a_thread_that_gives_way_however_many_ask(relay: Running, many: Many) -> None:
+    await relay.get("symbols")
+    lists = InstrumentLists(relay.app[DIRECTORY], CountedRows)
+    wanted = [Selection(), Selection("stocks"), Selection("stocks", "many"), Selection(query="s", limit=9)]
+    bodies = await asyncio.gather(*(lists.body(kind, one) for kind in ("symbols", "instruments") for one in wanted * 4))
+    assert all(body.size for body in bodies)
+    assert CountedRows.made == 1
+    assert CountedRows.most_at_a_time <= 200
+    assert threading.get_ident() not in CountedRows.threads
+    # The same list that comes again changes nothing.
+    version, asked = relay.app[DIRECTORY].version, many.asked
     relay.app[DIRECTORY].ask_anew("many")
-    await eventually(lambda: many.asked == 2)
-    assert (await relay.get("symbols")).status == 200
-    assert (calls.count, relay.app[DIRECTORY].version) == (known, version)
+    await eventually(lambda: many.asked > asked and relay.app[DIRECTORY].lists_taken > 2)
+    assert (await lists.body("symbols", Selection())) is bodies[0]
+    assert (CountedRows.made, relay.app[DIRECTORY].version) == (1, version)
+    await lists.close()
+
+
+async def test_lists_are_those_of_a_class_and_a_provider(relay: Running, many: Many) -> None:
+    rows = (await relay.get("instruments")).body
+    assert {row["provider"] for row in rows} == {"many", "binance", "twelve_data"}
+    mine = (await relay.get("instruments", provider="many")).body
+    assert mine == [row for row in rows if row["provider"] == "many"]
+    assert (await relay.get("instruments", provider="many", limit=3)).body == mine[:3]
+    assert (await relay.get("instruments", limit=5)).body == rows[:5]
+    assert (await relay.get("instruments", provider="many", asset_class="crypto")).body == []
+    forex = (await relay.get("instruments", asset_class="forex")).body
+    assert forex == [row for row in rows if row["asset_class"] == "forex"]
+    euro = next(row for row in forex if row["symbol"] == "EUR/USD")
+    assert list(euro) == [
+        "symbol", "id", "provider", "name", "asset_class", "base", "quote", "intervals", "derived_intervals",
+        "price_step", "volume_step", "session", "status", "attribution",
+    ]  # fmt: skip
+    assert euro["id"] == "twelve_data:EUR/USD"
+    # The relays of the tests poll at all times.
+    assert (euro["name"], euro["session"]) == ("Euro / US Dollar", "24x7")
+    assert (euro["price_step"], euro["derived_intervals"]) == (None, [])
+    coin = next(row for row in rows if row["id"] == "binance:BTCUSDT")
+    assert (coin["name"], coin["price_step"], coin["volume_step"], coin["session"]) == (None, "0.01", "0.00001", "24x7")
+
+
+async def test_a_search_returns_the_best_hits_first(relay: Running, many: Many) -> None:
+    async def hits(q: str, **more: Any) -> list[str]:
+        return [row["id"] for row in (await relay.get("instruments", q=q, **more)).body]
+
+    assert (await hits("btcusdt"))[:2] == ["binance:BTCUSDT", "many:BTCUSDT"]
+    assert await hits("many:btcusdt") == ["many:BTCUSDT"]
+    assert await hits("btcusdt", provider="many") == ["many:BTCUSDT"]
+    assert (await hits("dollar yen"))[0] == "twelve_data:USD/JPY"
+    assert await hits("japanese dollar") == ["twelve_data:USD/JPY"]
+    assert await hits("bitcoin", asset_class="stocks") == []
+    assert len(await hits("s")) == 100
+    assert len(await hits("s", limit=2000)) == 2000
+    assert await hits("s1", limit=2) == ["many:S1000", "many:S1001"]
+    assert await hits("nothing at all") == []
+    everything = (await relay.get("instruments")).body
+    assert len((await relay.get("instruments?q=")).body) == len(everything)
+    answer = await relay.get("instruments", q="usd")
+    assert answer.headers["Content-Encoding"] == "gzip"
+    again = await relay.get("instruments", q="usd", headers={"If-None-Match": answer.headers["ETag"]})
+    assert again.status == 304
+
+
+@pytest.mark.parametrize(
+    ("query", "said"),
+    [
+        ("provider=kraken", "unknown provider 'kraken'; use one of binance, many, twelve_data"),
+        ("provider=binanse", "did you mean binance?"),
+        ("asset_class=stock", "unknown asset_class 'stock'"),
+        ("limit=0", "limit '0' is not a whole number from 1 to 5000"),
+        ("limit=many", "limit 'many' is not a whole number"),
+        (f"q={'x' * 101}", "has 101 characters; use at most 100"),
+        ("query=btc", "unknown parameter 'query'; known parameters are asset_class, provider, q, limit"),
+    ],
+)
+async def test_what_cannot_be_asked_is_named(relay: Running, query: str, said: str) -> None:
+    answer = await relay.get(f"instruments?{query}")
+    assert (answer.status, answer.body["code"]) == (400, "invalid_request")
+    assert said in answer.body["detail"]
 
 
 async def test_list_has_an_etag_and_is_compressed(relay: Running) -> None:

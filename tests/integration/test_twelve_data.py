@@ -1019,10 +1019,27 @@ async def test_inconsistent_bars_are_served_widened(exchange: TwelveDataStandIn,
 
 async def test_the_venues_pairs_and_the_metals_are_listed(plugin: Plugin) -> None:
     listed = await plugin.instruments()
-    assert Instrument("COP/ARS", "forex", "COP", "ARS") in listed
-    assert Instrument("XAU/USD", "forex", "XAU", "USD") in listed
-    assert Instrument("XAG/USD", "forex", "XAG", "USD") in listed
+    money, metal = "1700-1700 America/New_York", "1800-1700 America/New_York"
+    pesos = "Colombian Peso / Argentinian Peso"
+    assert Instrument("COP/ARS", "forex", "COP", "ARS", name=pesos, session=money) in listed
+    assert Instrument("XAU/USD", "forex", "XAU", "USD", name="Gold Spot / US Dollar", session=metal) in listed
+    # Not in the list of the stand-in: it is known without it, but for the name.
+    assert Instrument("XAG/USD", "forex", "XAG", "USD", session=metal) in listed
     assert len({one.symbol for one in listed}) == len(listed)
+
+
+async def test_what_is_traded_at_all_times_says_so(exchange: TwelveDataStandIn, plugin: Plugin) -> None:
+    exchange.faults.answer_rest(
+        200,
+        '{"data":[{"symbol":"BTC/USD","currency_base":"Bitcoin"},'
+        '{"symbol":"EUR/USD","currency_base":"Euro","currency_quote":"Dollar"}]}',
+    )
+    told = {one.symbol: (one.session, one.name) for one in await plugin.instruments()}
+    assert told["BTC/USD"] == ("24x7", None)
+    assert told["EUR/USD"] == ("1700-1700 America/New_York", "Euro / Dollar")
+    plugin.settings["market_hours"] = "always"
+    told = {one.symbol: (one.session, one.name) for one in await plugin.instruments()}
+    assert told["EUR/USD"] == ("24x7", "Euro / Dollar")
 
 
 async def test_a_listing_of_more_pairs_than_there_are_is_not_walked(
@@ -1054,7 +1071,7 @@ async def test_without_a_key_the_known_pairs_are_listed_and_nobody_is_asked(
 ) -> None:
     plugin = Plugin(session, [exchange.rest_url], time, api_key=None)
     listed = await plugin.instruments()
-    assert Instrument("EUR/USD", "forex", "EUR", "USD") in listed
+    assert Instrument("EUR/USD", "forex", "EUR", "USD", session="1700-1700 America/New_York") in listed
     assert asked(exchange) == []
     assert plugin.provider.relay_budgets(settings=plugin.settings) == ()
 

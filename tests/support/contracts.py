@@ -64,7 +64,7 @@ def strict(schema: Any) -> Any:
 @cache
 def rest_contract() -> Any:
     """Return the OpenAPI document with all that any configuration brings."""
-    return openapi.document(["crypto", "forex"], needs_token=True)
+    return openapi.document(["crypto", "forex"], ["binance", "twelve_data"], needs_token=True)
 
 
 @cache

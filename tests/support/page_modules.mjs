@@ -148,6 +148,8 @@ test("the address holds streams with any names and nothing else", () => {
   const streams = ["BTCUSDT@1m", "EUR/USD@1h", "币安人生USDT@1M", "binance:A,B@1d"];
   assert.deepEqual(parseStreams(format(streams)), streams);
   assert.equal(format(["EUR/USD@1h", "binance:BTC@1m"]), "EUR/USD@1h,binance:BTC@1m");
+  const signs = ["^GSPC@1d", "ES=F@1m", "M&M.NS@1h", "NQ1!@1m", "EURUSD+@1m", "#AAPL@1m", "BTC/USDT:USDT@1m"];
+  assert.deepEqual(parseStreams(format(signs)), signs);
   assert.deepEqual(parseStreams("BTCUSDT,@1m,%E0%A4%A@1m,<script>@1m x,OK@5m"), ["OK@5m"]);
   assert.deepEqual([1, 2, 3, 5, 9].map(countFor), [1, 2, 4, 8, 8]);
 });
@@ -269,6 +271,16 @@ const market = prepare(
     .map((line) => line.split(" "))
     .map(([symbol, base, quote]) => ({ symbol, base, quote, provider: "demo", assetClass: "demo" })),
 );
+const venues = prepare(
+  ["^GSPC", "ES=F", "M&M.NS", "NQ1!", "BTC/USDT:USDT", "demo:X:EURUSD"].map((symbol) => ({
+    symbol,
+    base: "B",
+    quote: "Q",
+    name: { "^GSPC": "S&P 500", "M&M.NS": "Mahindra" }[symbol] ?? null,
+    provider: "demo",
+    assetClass: "demo",
+  })),
+);
 const found = (text, hints) => search(market, parse(text).words, hints).map(({ symbol }) => symbol);
 
 test("the search puts the exact symbol first, then its base, then what begins with it", () => {
@@ -308,6 +320,16 @@ test("an interval after the words is one, as people write it; alone it is for th
   );
   assert.deepEqual(parse("1inch usdt"), { words: ["1INCH", "USDT"], name: "1INCH", interval: null });
   assert.equal(found(parse("5m").words.join(" "), { recent: ["ETHBTC"], shown: "BTCEUR" })[0], "BTCEUR");
+});
+
+test("symbols with the signs of venues are found as they are written, and by their names", () => {
+  const first = (text) => search(venues, parse(text).words)[0]?.symbol;
+  for (const symbol of ["^GSPC", "ES=F", "M&M.NS", "NQ1!", "BTC/USDT:USDT"]) assert.equal(first(symbol), symbol);
+  assert.equal(first("x:eurusd"), "demo:X:EURUSD");
+  assert.equal(first("btcusdtusdt"), "BTC/USDT:USDT");
+  assert.equal(first("gspc 5m"), "^GSPC");
+  assert.equal(first("s&p"), "^GSPC");
+  assert.equal(first("mahindra"), "M&M.NS");
 });
 
 test("a symbol is found by other signs between its currencies, and with its provider", () => {

@@ -18,6 +18,7 @@ class StandInRelay:
 
     def __init__(self) -> None:
         self.markets: dict[StreamKey, list[Candle]] = {}
+        self.names: dict[str, str] = {}
         self.requests: list[dict[str, Any]] = []
         self.frame_sizes: list[int] = []
         self.headers: list[dict[str, str]] = []
@@ -247,7 +248,10 @@ class StandInRelay:
 
     async def _instruments(self, request: web.Request) -> web.Response:
         detail = {"provider": "demo", "asset_class": "crypto", "base": "BTC", "quote": "USDT", "intervals": ["1m"]}
-        items = [{"symbol": key.symbol, **detail, "attribution": "Demo"} for key in self.markets]
+        items = [
+            {"symbol": key.symbol, **detail, "attribution": "Demo", "name": self.names.get(key.symbol)}
+            for key in self.markets
+        ]
         return self._checked(request) or web.json_response(items)
 
     async def _status(self, request: web.Request) -> web.Response:

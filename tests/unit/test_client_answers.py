@@ -32,8 +32,19 @@ def test_an_instrument_trades_unless_it_is_said_to_be_paused() -> None:
 
 
 def test_instrument_without_attribution_has_an_empty_one() -> None:
-    assert read_instruments([INSTRUMENT]) == [ListedInstrument("X", "p", "crypto", "A", "B", ("1m",), "")]
+    assert read_instruments([INSTRUMENT]) == [ListedInstrument("X", "p", "crypto", "A", "B", ("1m",), "", id="p:X")]
     assert read_instruments([{**INSTRUMENT, "attribution": "by p"}])[0].attribution == "by p"
+
+
+def test_an_instrument_says_what_the_relay_knows() -> None:
+    said = {
+        "id": "p:X", "name": "Ex", "derived_intervals": ["2h"], "price_step": "0.01", "volume_step": "1",
+        "volume_unit": "lots", "session": "24x7", "listed_at": 1, "expires_at": 2, "later": 3,
+    }  # fmt: skip
+    (one,) = read_instruments([{**INSTRUMENT, **said}])
+    assert one[8:] == ("p:X", "Ex", ("2h",), "0.01", "1", "lots", "24x7", 1, 2)
+    # A relay of before does not say the id.
+    assert read_instruments([{**INSTRUMENT, "symbol": "p:X"}])[0].id == "p:X"
 
 
 @pytest.mark.parametrize("answer", [None, "text", 1, [], {}, {**HISTORY, "candles": [{}]}, {**HISTORY, "candles": 3}])

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from relay.core.errors import Code, RequestError
 from relay.core.intervals import INTERVALS, parse_interval
 from relay.protocol import client_requests as requests
-from relay.protocol.fields import parse_symbol
+from relay.protocol.symbol_names import parse_symbol
 
 
 def fault_of(parse: Callable[[Any], object], value: object) -> RequestError | None:
@@ -58,6 +58,22 @@ def test_other_intervals_are_unknown(text: str) -> None:
         ("1000sats-usd_t", (None, "1000SATS-USD_T")),
         ("币安人生usdt", (None, "币安人生USDT")),
         ("A" * 48, (None, "A" * 48)),
+        ("^gspc", (None, "^GSPC")),
+        ("ES=F", (None, "ES=F")),
+        ("m&m.ns", (None, "M&M.NS")),
+        ("NQ1!", (None, "NQ1!")),
+        (".dji", (None, ".DJI")),
+        ("/es", (None, "/ES")),
+        ("$SPX", (None, "$SPX")),
+        ("#AAPL", (None, "#AAPL")),
+        ("EURUSD+", (None, "EURUSD+")),
+        ("1000PEPEUSDT", (None, "1000PEPEUSDT")),
+        # No provider is called like that, whatever there is.
+        ("BTC/USDT:USDT", (None, "BTC/USDT:USDT")),
+        ("ccxt:BTC/USDT:USDT-261225", ("ccxt", "BTC/USDT:USDT-261225")),
+        ("yahoo:^GSPC", ("yahoo", "^GSPC")),
+        # The name of a provider comes on top.
+        (f"binance:{'A' * 48}", ("binance", "A" * 48)),
     ],
 )
 def test_symbols_are_upper_case_and_may_be_pinned(text: str, parsed: tuple[str | None, str]) -> None:
@@ -65,8 +81,10 @@ def test_symbols_are_upper_case_and_may_be_pinned(text: str, parsed: tuple[str |
 
 
 @pytest.mark.parametrize(
-    "text", ["", "A" * 49, "_A", "/A", ".A", ":A", "-A", "A B", "A@B", "A\n", "A\0", "A$", "😀", "A,B", "A%2F"]
-)
+    "text",
+    ["", "A" * 49, f"binance:{'A' * 49}", "_A", "//A", "..", ".", "/", "^", ":A", "-A", "=A", "+A", "&A", "!A", "A B",
+     "A@B", "A\n", "A\0", "A*", "😀", "A,B", "A;B", "A%2F", "A'", 'A"', "A\\B", "A(B)", "A~", "A\u200b", "A\u202eB"],
+)  # fmt: skip
 def test_other_texts_are_no_symbols(text: str) -> None:
     with pytest.raises(RequestError, match="48 letters") as refused:
         parse_symbol(text)

@@ -1,6 +1,7 @@
 """Which provider serves a symbol, and what a provider whose list is late, wrong or gone means for the others."""
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import AsyncExitStack
 from typing import Any
@@ -10,9 +11,12 @@ import orjson
 import pytest
 
 from relay.core.clock import Clock, ProviderClock
+from relay.core.compact_instruments import compact
 from relay.core.errors import Code, ProviderUnavailable, RateLimited, RequestError
 from relay.core.model import Instrument, PriceUpdate, ProviderInfo, Setting
+from relay.core.threads import MANY
 from relay.instruments.directory import Directory, Target
+from relay.instruments.listing import Listing
 from relay.instruments.saved_list import WAITS, ListWaits
 from relay.plugins.hookspecs import API_VERSION, hookimpl
 from relay.plugins.loader import PluginHost
@@ -33,6 +37,7 @@ class Lists:
         self.needs_key = needs_key
         self.asset_class = asset_class
         self.paused: set[str] = set()
+        self.extras: dict[str, Any] | None = None
         self.may_answer = asyncio.Event()
         self.may_answer.set()
         self.error: Exception | None = None
@@ -56,10 +61,8 @@ class Lists:
         await self.may_answer.wait()
         if self.error is not None:
             raise self.error
-        return [
-            Instrument(symbol, self.asset_class, "B", "Q", None, "paused" if symbol in self.paused else "trading")
-            for symbol in self.symbols
-        ]
+        plain = [Instrument(symbol, self.asset_class, "B", "Q", extras=self.extras) for symbol in self.symbols]
+        return [one._replace(status="paused") if one.symbol in self.paused else one for one in plain]
 
 
 class Open:
@@ -242,6 +245,68 @@ async def test_list_is_remembered_for_the_next_run(start: Start, store: Store) -
     document = await store.documents.get("instruments:one")
     assert document is not None
     assert orjson.loads(document.body) == [["AAA", "demo", "B", "Q", None, "trading"]]
+
+
+async def test_many_instruments_are_taken_stored_and_read_beside_the_event_loop(
+    start: Start, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: dict[str, set[int]] = {"take": set(), "compact": set(), "read": set()}
+
+    def noting(name: str, work: Any) -> Any:
+        def called(*given: Any) -> Any:
+            threads[name].add(threading.get_ident())
+            return work(*given)
+
+        return called
+
+    monkeypatch.setattr(Listing, "take", noting("take", Listing.take))
+    monkeypatch.setattr("relay.plugins.provider.compact", noting("compact", compact))
+    monkeypatch.setattr("relay.instruments.saved_list.compact", noting("read", compact))
+    lists = Lists("one", *(f"S{number}" for number in range(MANY + 1)))
+    first = await start(lists)
+    for _ in range(1000):
+        if document := await store.documents.get("instruments:one"):
+            break
+        await asyncio.sleep(0.01)
+    assert document is not None
+    # No part of it is parsed for long.
+    assert len(orjson.loads(document.body)) == MANY + 1
+    assert max(map(len, document.body.split(b",\n"))) < 30_000
+    failing = Lists("one")
+    failing.error = ProviderUnavailable("cannot connect")
+    second = await start(failing)
+    assert sum(1 for _ in second.everything()) == MANY + 1
+    assert all(threads.values())
+    assert all(threading.get_ident() not in used for used in threads.values())
+    lists.symbols = (*lists.symbols, "NEW")
+    threads["take"].clear()
+    first.ask_anew("one")
+    await eventually(lambda: first.standing("one", "NEW") == "trading")
+    assert threading.get_ident() not in threads["take"]
+
+
+async def test_extras_alone_make_no_other_list(start: Start) -> None:
+    lists = Lists("one", "AAA")
+    lists.extras = {"venue": {"limit": "1.0"}}
+    directory = await start(lists, ttl_s=60.0)
+    await eventually(lambda: directory.lists_taken > 1)
+    version = directory.version
+    lists.extras = {"venue": {"limit": "2.0"}}
+    taken = directory.lists_taken
+    directory.ask_anew("one")
+    await eventually(lambda: directory.lists_taken > taken)
+    assert directory.version == version
+    (only,) = directory.everything()
+    assert only.instrument.extras == {"venue": {"limit": "2.0"}}
+
+
+async def test_a_symbol_that_begins_like_another_provider_is_told_with_its_own(start: Start) -> None:
+    directory = await start(Lists("one", "TWO:AAA", "X:BBB"), Lists("two", "AAA"))
+    await directory.settled()
+    assert found(directory.resolve("one", "TWO:AAA", "1m")) == ("one", "TWO:AAA@1m", "one:TWO:AAA")
+    assert found(directory.resolve("two", "AAA", "1m")) == ("two", "AAA@1m", "AAA")
+    # Nobody is called X.
+    assert found(directory.resolve("x", "BBB", "1m")) == ("one", "X:BBB@1m", "X:BBB")
 
 
 def directory_is_stored(store: Store) -> bool:

@@ -7,10 +7,14 @@ import pytest
 from relay.core.errors import RequestError
 from relay.core.intervals import INTERVALS, parse_interval
 from relay.instruments.spellings import other_spellings, typing_errors
-from relay.protocol.fields import IntervalText, Moment, Spans, parse_date, parse_symbol
+from relay.protocol.fields import IntervalText, Moment, Spans, parse_date
+from relay.protocol.symbol_names import parse_symbol
 from relay.web.contract.parameters import TimeInAddress
 
-LISTED = ["BTCUSDT", "BTCUSDC", "BTCEUR", "ETHUSDT", "ETHBTC", "EUR/USD", "USD/JPY", "XAU/USD", "GBP/USD", "BRK.A"]
+LISTED = [
+    "BTCUSDT", "BTCUSDC", "BTCEUR", "ETHUSDT", "ETHBTC", "EUR/USD", "USD/JPY", "XAU/USD", "GBP/USD", "BRK.A", "^GSPC",
+    "ES=F", "NQ1!", "M&M.NS", "BTC/USD:USD",
+]  # fmt: skip
 
 
 def meant(asked: str) -> str | None:
@@ -30,6 +34,8 @@ def meant(asked: str) -> str | None:
         ("bitcoin", "BTCUSDT"), ("Ethereum", "ETHUSDT"), ("BTC", "BTCUSDT"), ("ETH/BTC", "ETHBTC"),
         ("BTCUSTD", "BTCUSDT"), ("BTCUST", "BTCUSDT"), ("BTCUSDTT", "BTCUSDT"), ("BTXUSDT", "BTCUSDT"),
         ("EUR/USDD", "EUR/USD"), ("EURUSF", "EUR/USD"),
+        ("GSPC", "^GSPC"), ("$GSPC", "^GSPC"), ("^GSPX", "^GSPC"), ("ES", "ES=F"), ("NQ", "NQ1!"), ("m&m.ns", "M&M.NS"),
+        ("MM.NS", None), ("btc/usd:usd", "BTC/USD:USD"), ("yahoo:^gspc", "^GSPC"),
         ("NOSUCHSYMBOL", None), ("A", None), ("...", None), ("9" * 48, None), ("A/" * 24, None),
     ],
 )  # fmt: skip
@@ -123,7 +129,7 @@ def test_a_refused_time_of_an_address_is_named_as_it_was_written_and_with_all_fo
 def test_what_cannot_be_a_symbol_suggests_the_one_in_it(written: str, meant: str | None) -> None:
     with pytest.raises(RequestError) as complaint:
         parse_symbol(written)
-    assert complaint.value.message.endswith(f"; did you mean {meant}?" if meant else "EUR/USD")
+    assert complaint.value.message.endswith(f"; did you mean {meant}?" if meant else "^GSPC")
 
 
 def test_a_number_for_an_interval_and_times_of_gaps_in_milliseconds_suggest_what_is_meant() -> None:

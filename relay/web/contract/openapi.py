@@ -77,7 +77,7 @@ OPERATIONS = (
         "symbols",
         "The available symbols, sorted.",
         "market data",
-        parameters.INSTRUMENTS,
+        parameters.SYMBOLS,
         list[str],
         ["BTCUSDT", "EUR/USD"],
         has_tag=True,
@@ -85,18 +85,24 @@ OPERATIONS = (
     Operation(
         f"{PREFIX}/instruments",
         "instruments",
-        "The available instruments: provider, base, quote, intervals, status, attribution.",
+        "The available instruments with their details, sorted by symbol; with `q` those that fit it, the best first.",
         "market data",
         parameters.INSTRUMENTS,
         list[response_types.InstrumentObject],
         [
             {
                 "symbol": "BTCUSDT",
+                "id": "binance:BTCUSDT",
                 "provider": "binance",
+                "name": None,
                 "asset_class": "crypto",
                 "base": "BTC",
                 "quote": "USDT",
                 "intervals": ["1m", "1h", "1d"],
+                "derived_intervals": [],
+                "price_step": "0.01",
+                "volume_step": "0.00001",
+                "session": "24x7",
                 "status": "trading",
                 "attribution": "Market data by Binance",
             }
@@ -145,14 +151,17 @@ OPERATIONS = (
 )
 
 
-def document(asset_classes: list[str], *, needs_token: bool, is_status_public: bool = False) -> Document:
-    """Build the document for a relay whose providers have these asset classes."""
+def document(
+    asset_classes: list[str], providers: list[str], *, needs_token: bool, is_status_public: bool = False
+) -> Document:
+    """Build the document for a relay with these asset classes, and providers that list instruments."""
+    known = {parameters.ASSET_CLASS.name: asset_classes, parameters.PROVIDER.name: providers}
     schemas = Schemas()
     problem = schemas.of(response_types.Problem)
     paths = {}
     for one in OPERATIONS:
         is_open = one.is_open or not needs_token or (is_status_public and one.name in ("status", "metrics"))
-        paths[one.path] = {"get": _operation(one, schemas, asset_classes, is_open=is_open)}
+        paths[one.path] = {"get": _operation(one, schemas, known, is_open=is_open)}
     return {
         "openapi": "3.1.0",
         "info": {
@@ -185,7 +194,7 @@ def document(asset_classes: list[str], *, needs_token: bool, is_status_public: b
     }
 
 
-def _operation(operation: Operation, schemas: Schemas, asset_classes: list[str], *, is_open: bool) -> Document:
+def _operation(operation: Operation, schemas: Schemas, known: Mapping[str, list[str]], *, is_open: bool) -> Document:
     content: Document = {}
     if operation.answer is not None:
         content[JSON] = {"schema": schemas.of(operation.answer)}
@@ -199,7 +208,7 @@ def _operation(operation: Operation, schemas: Schemas, asset_classes: list[str],
         "operationId": operation.name,
         "summary": operation.summary,
         "tags": [operation.tag],
-        "parameters": [_parameter(one, asset_classes) for one in operation.query.parameters],
+        "parameters": [_parameter(one, known) for one in operation.query.parameters],
         "responses": {
             "200": {"description": "The requested data.", "content": content} | tag,
             **(
@@ -219,10 +228,10 @@ def _operation(operation: Operation, schemas: Schemas, asset_classes: list[str],
     return found
 
 
-def _parameter(parameter: Parameter[Any], asset_classes: list[str]) -> Document:
+def _parameter(parameter: Parameter[Any], known: Mapping[str, list[str]]) -> Document:
     schema: Schema = parameter.schema()
-    if parameter is parameters.ASSET_CLASS:
-        schema = schema | {"enum": asset_classes}
+    if names := known.get(parameter.name):
+        schema = schema | {"enum": names}
     found: Document = {
         "name": parameter.name,
         "in": "query",

@@ -8,7 +8,8 @@ from aiohttp import web
 from relay.core.errors import Code, RequestError
 from relay.core.intervals import parse_interval
 from relay.core.near_names import did_you_mean
-from relay.protocol.fields import INTERVAL, SYMBOL, Moment, Schema, Whole, parse_date, parse_symbol, shown
+from relay.protocol.fields import INTERVAL, Moment, Schema, Whole, parse_date, shown
+from relay.protocol.symbol_names import SYMBOL, parse_symbol
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -16,6 +17,10 @@ T_co = TypeVar("T_co", covariant=True)
 MOST_AT_ONCE = 5000
 _LONGEST_COMPARED = 40
 MOST_STREAMED = 50_000
+MOST_INSTRUMENTS = 5000
+HITS = 100
+"""So many hits of a search are returned where no limit is given."""
+LONGEST_SEARCH = 100
 DATE_PATTERN = (
     r"^(19[89]|20[0-9])[0-9]-(0[1-9]|1[0-2])-(0[1-9]|1[0-9]|2[0-8])"
     r"(T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\.[0-9]{1,6})?(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9]))?$"
@@ -105,6 +110,8 @@ class Query(Generic[T_co]):
                     f"known parameters are {', '.join(self._known)}" if self._known else "this route has no parameters"
                 )
                 meant = did_you_mean(name[:_LONGEST_COMPARED], self._known)
+                if not value and found:
+                    meant = meant or f"; an & that belongs to the value of {[*found][-1]} is written %26"
                 raise RequestError(Code.INVALID_REQUEST, f"unknown parameter {shown(name)}; {accepted}{meant}")
             if name in found:
                 raise RequestError(Code.INVALID_REQUEST, f"{name} is given twice")
@@ -134,6 +141,21 @@ class Choice:
     def schema(self) -> Schema:
         """List the words."""
         return {"type": "string", "enum": list(self.words)}
+
+
+class SearchText:
+    """What somebody types to find something; of an empty text everything is found."""
+
+    def of_text(self, name: str, text: str) -> str | None:
+        """Take any text that is not too long."""
+        if len(text) > LONGEST_SEARCH:
+            said = f"{name} {shown(text)} has {len(text)} characters; use at most {LONGEST_SEARCH}"
+            raise RequestError(Code.INVALID_REQUEST, said)
+        return text.strip() or None
+
+    def schema(self) -> Schema:
+        """Say how long it may be."""
+        return {"type": "string", "maxLength": LONGEST_SEARCH}
 
 
 class Word:
@@ -181,7 +203,13 @@ class SymbolName:
 
     def of_text(self, name: str, text: str) -> tuple[str | None, str]:
         """Take what can be a symbol."""
-        return parse_symbol(text)
+        try:
+            return parse_symbol(text)
+        except RequestError as error:
+            if " " not in text:
+                raise
+            said = f"{error.message}; in an address + is written %2B"
+        raise RequestError(Code.UNKNOWN_SYMBOL, said)
 
     def schema(self) -> Schema:
         """Say how a symbol is spelt."""
@@ -230,6 +258,7 @@ FORMAT = Defaulted(
     default="json",
     example="csv",
 )
+PROVIDER = Parameter("provider", Word(), "Only instruments of this provider.", example="binance")
 ASSET_CLASS = Parameter("asset_class", Word(), "Only instruments of this asset class.", example="crypto")
 
 
@@ -244,10 +273,19 @@ class HistoryQuery(NamedTuple):
     form: str
 
 
-class InstrumentsQuery(NamedTuple):
-    """Which instruments are asked for."""
+class SymbolsQuery(NamedTuple):
+    """Of which instruments the symbols are asked for."""
 
     asset_class: str | None
+
+
+class InstrumentsQuery(NamedTuple):
+    """Which instruments are asked for; `limit` None is all."""
+
+    asset_class: str | None
+    provider: str | None
+    search: str | None
+    limit: int | None
 
 
 def _in_order(asked: HistoryQuery) -> None:
@@ -261,5 +299,23 @@ def _in_order(asked: HistoryQuery) -> None:
 HISTORY = Query(
     HistoryQuery, SYMBOL_PARAMETER, INTERVAL_PARAMETER, START_TIME, END_TIME, LIMIT, FORMAT, check=_in_order
 )
-INSTRUMENTS = Query(InstrumentsQuery, ASSET_CLASS)
+SYMBOLS = Query(SymbolsQuery, ASSET_CLASS)
+INSTRUMENTS = Query(
+    InstrumentsQuery,
+    ASSET_CLASS,
+    PROVIDER,
+    Parameter(
+        "q",
+        SearchText(),
+        "Only instruments with all of these words in symbol, name, base or quote, in any case. The best come first: "
+        "the exact symbol, then symbols that begin so, then whole words, beginnings of words, and parts of them.",
+        example="btc",
+    ),
+    Parameter(
+        "limit",
+        Whole(1, MOST_INSTRUMENTS),
+        f"Maximum number of instruments; without it all, or the best {HITS} for `q`.",
+        example=50,
+    ),
+)
 NOTHING = Query(lambda: None)

@@ -26,13 +26,26 @@ class InstrumentObject(TypedDict):
     """Something that can be streamed, and who serves it."""
 
     symbol: Symbol
+    id: Annotated[str, "`provider:SYMBOL`, which always means this instrument."]
     provider: str
+    name: Annotated[str | None, "What people call it; null if the provider does not say."]
     asset_class: Annotated[str, {"examples": ["crypto", "forex"]}]
     base: str
     quote: str
     intervals: Annotated[list[str], "The available intervals."]
+    derived_intervals: Annotated[list[str], "Those that the relay makes of shorter candles; none today."]
+    price_step: Annotated[str | None, "Smallest change of a price, a decimal number; null if it is not known."]
+    volume_step: Annotated[str | None, "Smallest change of an amount, a decimal number; null if it is not known."]
+    volume_unit: NotRequired[Annotated[str, "What volumes count; left out if that is the base or not known."]]
+    session: Annotated[
+        str | None,
+        "When it is traded: `24x7`, or hours and a time zone, `0930-1600 America/New_York`, from Monday to Friday. "
+        "Hours that do not end after they begin start on the day before. Null if it is not known.",
+    ]
     status: Annotated[Literal["trading", "paused"], "While it is paused nothing is traded; its history is available."]
     attribution: Annotated[str, "What the provider asks to be shown beside its data."]
+    listed_at: NotRequired[Annotated[int, "Unix seconds; left out if it is not known."]]
+    expires_at: NotRequired[Annotated[int, "The end of trading in Unix seconds; left out if there is none."]]
 
 
 class Health(TypedDict):

@@ -48,7 +48,10 @@ class Contracts:
 
     def _make(self, is_secure: bool, is_below: bool, needs_token: bool, is_status_public: bool) -> Texts:
         rest = openapi.document(
-            self._directory.asset_classes, needs_token=needs_token, is_status_public=is_status_public
+            self._directory.asset_classes,
+            self._directory.listing,
+            needs_token=needs_token,
+            is_status_public=is_status_public,
         )
         live = asyncapi.document(
             _ANY_HOST, _ANY_PREFIX if is_below else "", is_secure=is_secure, needs_token=needs_token

@@ -12,7 +12,7 @@ from relay.storage.store import Store
 from relay.web.access.access import Access
 from relay.web.contract import parameters
 from relay.web.http.cached_body import ResponseHeads
-from relay.web.http.instrument_lists import InstrumentLists, Kind
+from relay.web.http.instrument_lists import InstrumentLists, Kind, Selection
 from relay.web.ops.status import StatusReport
 from relay.web.problems import problem
 
@@ -40,17 +40,26 @@ class RestRoutes:
 
     async def symbols(self, request: web.Request) -> web.StreamResponse:
         """The available symbols, sorted."""
-        return await self._list(request, "symbols")
+        asked = parameters.SYMBOLS.read(request)
+        return await self._list(request, "symbols", Selection(asked.asset_class))
 
     async def instruments(self, request: web.Request) -> web.StreamResponse:
-        """The available instruments, with provider and intervals."""
-        return await self._list(request, "instruments")
-
-    async def _list(self, request: web.Request, kind: Kind) -> web.StreamResponse:
+        """The available instruments with their details, all or those that are searched for."""
         asked = parameters.INSTRUMENTS.read(request)
+        provider, search = asked.provider, asked.search
+        if search is not None and provider is None:
+            # The id of an instrument is found too.
+            pin, colon, rest = search.partition(":")
+            if colon and rest and pin.lower() in self._directory.listing:
+                provider, search = pin.lower(), rest
+        limit = parameters.HITS if search is not None and asked.limit is None else asked.limit
+        return await self._list(request, "instruments", Selection(asked.asset_class, provider, search, limit))
+
+    async def _list(self, request: web.Request, kind: Kind, wanted: Selection) -> web.StreamResponse:
         await self._directory.settled()
-        self._directory.check_asset_class(asked.asset_class)
-        body = await self._lists.body(kind, asked.asset_class)
+        self._directory.check_asset_class(wanted.asset_class)
+        self._directory.check_provider(wanted.provider)
+        body = await self._lists.body(kind, wanted)
         return await body.answer(request, self._heads)
 
     async def status(self, request: web.Request) -> web.Response:

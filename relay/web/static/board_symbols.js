@@ -31,6 +31,6 @@ export function read(text) {
   }
   const isOpen = kept?.isOpen === true;
   if (!Array.isArray(kept?.symbols)) return { symbols: null, isOpen };
-  const symbols = kept.symbols.filter((one) => typeof one === "string" && /^[^@\s]{1,64}$/.test(one));
+  const symbols = kept.symbols.filter((one) => typeof one === "string" && /^[^@\s]{1,97}$/.test(one));
   return { symbols: [...new Set(symbols)].slice(0, MOST_SYMBOLS), isOpen };
 }

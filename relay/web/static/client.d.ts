@@ -15,11 +15,27 @@ export interface Candle {
 /** What a symbol denotes, and which provider serves it. */
 export interface Instrument {
   symbol: string;
+  /** `provider:SYMBOL`, which always means this instrument. */
+  id: string;
   provider: string;
+  /** What people call it; null where it is not known, as the fields below. */
+  name: string | null;
   assetClass: string;
   base: string;
   quote: string;
   intervals: string[];
+  /** Those that the relay makes of shorter candles. */
+  derivedIntervals: string[];
+  /** The smallest change of a price, a decimal number as text. */
+  priceStep: string | null;
+  volumeStep: string | null;
+  /** What volumes count, if that is not the base. */
+  volumeUnit: string | null;
+  /** `24x7`, or hours and a time zone: `1700-1700 America/New_York`. */
+  session: string | null;
+  /** Unix seconds. */
+  listedAt: number | null;
+  expiresAt: number | null;
   /** While it is paused nothing is traded; its history stays. */
   status: "trading" | "paused";
   attribution: string;
@@ -215,7 +231,11 @@ export class RelayClient implements AsyncIterable<Message> {
     isComplete: boolean;
   }>;
   symbols(assetClass?: string): Promise<string[]>;
-  instruments(assetClass?: string): Promise<Instrument[]>;
+  /** With `search` those that have all its words in symbol, name, base or quote, the best first, 100 if no limit is given. */
+  instruments(
+    assetClass?: string | null,
+    wanted?: { provider?: string; search?: string; limit?: number },
+  ): Promise<Instrument[]>;
   status(): Promise<Record<string, any>>;
 }
 

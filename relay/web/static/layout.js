@@ -15,7 +15,7 @@ export function read(text) {
   const unread = [];
   for (const part of text.split(",").filter(Boolean)) {
     const name = decode(part).trim();
-    const isStream = /^[^@\s]{1,64}@\d{1,2}[a-zA-Z]$/.test(name);
+    const isStream = /^[^@\s]{1,97}@\d{1,2}[a-zA-Z]$/.test(name);
     if (isStream && streams.length < Math.max(...COUNTS)) streams.push(name);
     else unread.push(name || part);
   }

@@ -38,9 +38,10 @@ export function prepare(instruments) {
   return instruments.map((instrument) => {
     const { symbol, base, quote, provider, assetClass } = instrument;
     const name = symbol.toUpperCase();
-    // `BTC/USD` is found as BTCUSD too, and a pinned name by what follows the provider.
-    const bare = plain(name.slice(name.lastIndexOf(":") + 1));
-    const all = `${name} ${bare} ${base} ${quote} ${provider} ${assetClass}`.toUpperCase();
+    const pin = `${provider}:`.toUpperCase();
+    // `BTC/USD` is found as BTCUSD too, and a pinned name by what follows the provider; symbols have colons as well.
+    const bare = plain(name.startsWith(pin) ? name.slice(pin.length) : name);
+    const all = `${name} ${bare} ${base} ${quote} ${instrument.name ?? ""} ${provider} ${assetClass}`.toUpperCase();
     return { instrument, name, bare, base: base.toUpperCase(), quote: quote.toUpperCase(), all };
   });
 }

@@ -20,7 +20,32 @@ export function symbolsOf(list) {
 export function instrumentsOf(list) {
   if (!Array.isArray(list) || list.some((one) => typeof one?.symbol !== "string"))
     throw new TypeError("no list of instruments");
-  return list.map(({ asset_class, attribution = "", ...rest }) => ({ assetClass: asset_class, attribution, ...rest }));
+  return list.map(
+    ({
+      asset_class: assetClass,
+      derived_intervals: derivedIntervals = [],
+      price_step: priceStep = null,
+      volume_step: volumeStep = null,
+      volume_unit: volumeUnit = null,
+      listed_at: listedAt = null,
+      expires_at: expiresAt = null,
+      ...rest
+    }) => ({
+      // An older relay does not say it; its symbol may be that already.
+      id: rest.symbol.startsWith(`${rest.provider}:`) ? rest.symbol : `${rest.provider}:${rest.symbol}`,
+      name: null,
+      session: null,
+      attribution: "",
+      ...rest,
+      assetClass,
+      derivedIntervals,
+      priceStep,
+      volumeStep,
+      volumeUnit,
+      listedAt,
+      expiresAt,
+    }),
+  );
 }
 
 /** Return what a relay says about itself. */

@@ -106,5 +106,6 @@ export const SUBSCRIBE_OPTIONS = {
   throttleMs: whole(0, 60_000),
   closedOnly: flag,
 };
+export const INSTRUMENT_OPTIONS = { provider: nameGiven, search: nameGiven, limit: whole(1, 5000) };
 export const HISTORY_OPTIONS = { startTime: moment, endTime: moment, limit: whole(1, 5000) };
 export const NEXT_OPTIONS = { signal: abortSignal };

@@ -5,7 +5,7 @@ import { BadReply, ClientClosed, Refused, Unreachable } from "./errors.js";
 
 export const ROUTES = "api/v1/market-data/";
 const MIB = 1024 * 1024;
-// 100,000 instruments have some 40 MB.
+// 100,000 instruments have 40 to 50 MB.
 const MOST_OF_ANSWER = 64 * MIB;
 const CODES = { 401: "unauthorized", 403: "forbidden", 429: "rate_limited", 503: "internal" };
 

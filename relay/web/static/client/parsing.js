@@ -46,7 +46,14 @@ export function folded(name) {
   return name.slice(0, at).toUpperCase() + (interval.endsWith("M") ? interval : interval.toLowerCase());
 }
 
-/** Return a name without its provider. */
-export function bare(name) {
-  return name.slice(name.lastIndexOf(":") + 1);
+/**
+ * Say whether one name is the other without its provider: a relay may confirm either as the other. Symbols may have
+ * colons too; what is before the first one is a provider only if it can be the name of one.
+ */
+export function differsInPin(one, other) {
+  return withoutPin(one) === other || withoutPin(other) === one;
+}
+
+function withoutPin(name) {
+  return name.replace(/^[a-z_][a-z0-9_]*:/i, "");
 }

@@ -6,6 +6,7 @@ import {
   CLIENT_DEFAULTS,
   CLIENT_OPTIONS,
   HISTORY_OPTIONS,
+  INSTRUMENT_OPTIONS,
   NEXT_OPTIONS,
   SUBSCRIBE_OPTIONS,
   checked,
@@ -201,9 +202,13 @@ export class RelayClient {
     return this.#ask("symbols", ofClass(assetClass), symbolsOf);
   }
 
-  /** Return what can be streamed, with details. Throws `ClientError`. */
-  async instruments(assetClass) {
-    return this.#ask("instruments", ofClass(assetClass), instrumentsOf);
+  /**
+   * Return what can be streamed, with details; with `search` what has all its words, the best first, 100 if no `limit` is
+   * given. Throws `ClientError`.
+   */
+  async instruments(assetClass, wanted = {}) {
+    const { provider, search, limit } = checked(wanted, INSTRUMENT_OPTIONS);
+    return this.#ask("instruments", { ...ofClass(assetClass), provider, q: search, limit }, instrumentsOf);
   }
 
   /** Return what the relay says about itself; keys may be missing and new ones come. Throws `ClientError`. */

@@ -1,7 +1,7 @@
 // @ts-check
 // Requests of one connection that wait for answers: which stream an answer is about, and how much one may name.
 
-import { bare, folded } from "./parsing.js";
+import { differsInPin, folded } from "./parsing.js";
 
 const STREAMS_PER_REQUEST = 100;
 // The relay takes frames up to 4,096 bytes; this leaves room for the options around the names.
@@ -41,8 +41,7 @@ export class SentRequests {
     const name = folded(`${symbol}@${interval ?? ""}`);
     const spelled = open.map((one) => folded(one.asked ?? one));
     let index = spelled.indexOf(name);
-    // A relay may confirm a bare name as one of a provider, and the other way round.
-    if (index < 0) index = spelled.map(bare).indexOf(bare(name));
+    if (index < 0) index = spelled.findIndex((one) => differsInPin(one, name));
     if (index < 0 && open.length === 1) index = 0;
     if (index < 0) return undefined;
     const [found] = open.splice(index, 1);
