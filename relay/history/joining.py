@@ -416,6 +416,7 @@ class Joining:
                     revision=client.history.revision,
                     revised=past.revised,
                     revisions_known=past.revisions_known,
+                    is_extended=self._options.extended,
                 ),
             ]
         )
