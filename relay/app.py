@@ -163,11 +163,7 @@ async def _loop_monitor(app: web.Application) -> AsyncIterator[None]:
 async def _store(app: web.Application) -> AsyncIterator[None]:
     # Half of the cache is for encoded candles, half for whole answers.
     cache_bytes = app[CONFIG].history_cache_mb * 2**19
-
-    def latest(name: str) -> float | None:
-        provider = app[PROVIDERS].get(name)
-        return None if provider is None else provider.clock.latest()
-
+    latest = {name: provider.clock.latest for name, provider in app[PROVIDERS].items()}
     app[STORE] = await Store.open(app[CONFIG].database, app[CLOCK], cache_bytes=cache_bytes, latest=latest)
     retention = Retention(app[STORE], app[CLOCK], app[CONFIG].retention)
     retention.start()

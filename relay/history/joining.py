@@ -17,8 +17,9 @@ from typing import NamedTuple, Protocol
 from relay.core.errors import ProviderError, RateLimited, RequestError, StoreError
 from relay.core.intervals import length_s, next_open
 from relay.core.model import Candle, StreamKey, parted
-from relay.history.requests import HistoryRequest, LiveEdge, PastCandles
-from relay.history.service import HistoryService, live_of
+from relay.history.live_edge import LiveEdge, live_of
+from relay.history.requests import HistoryRequest, PastCandles
+from relay.history.service import HistoryService
 from relay.history.snapshot import (
     SplicedPast,
     had_up_to,

@@ -6,11 +6,12 @@ Open times are not computed here: the provider's grid has holes and odd ends, so
 import math
 from collections.abc import Container, Iterable, Iterator, Sequence
 
-from relay.core.intervals import length_s, next_open, open_time
-from relay.core.model import Candle, StreamKey, unreadable
+from relay.core.intervals import length_s
+from relay.core.model import Candle, StreamKey, is_unreadable, unreadable
 from relay.core.spans import FOREVER, Span, clip_spans, gaps_between, merge_spans, span_at
 from relay.history.doubts import Doubt, holes_beside
-from relay.history.requests import CandleSource, HistoryRequest, LiveEdge, PageRequest, PastCandles, ProviderAnswer
+from relay.history.live_edge import LiveEdge
+from relay.history.requests import CandleSource, HistoryRequest, PageRequest, ProviderAnswer
 
 # How far ahead of its clock a provider is asked about the present, in case that clock runs behind.
 _CLOCK_BEHIND_S = 120
@@ -122,6 +123,25 @@ class RangeWalk:
         lost = {time: unreadable(time) for time in times if not self.is_stored(time)}
         return lost | self.answered(start, end)
 
+    def with_unstored(self, rows: Sequence[Candle], start: int, end: int) -> list[Candle]:
+        """Return rows of the store and what only answers have of the same range, no more than are still wanted.
+
+        Notes which of them are open, and which candles of the range cannot be read.
+        """
+        extra = self.unstored(start, end)
+        if not extra:
+            return [*rows]
+        lost = [time for time, candle in extra.items() if is_unreadable(candle)]
+        merged = extra | {candle.time: candle for candle in rows}
+        stored = {candle.time for candle in rows}
+        found = [merged[time] for time in sorted(merged) if time in stored or time not in lost]
+        if len(found) >= self.missing:
+            found = found[: self.missing] if self.is_forward else found[len(found) - self.missing :]
+            start, end = (start, found[-1].time) if self.is_forward else (found[0].time, end)
+        self.lost += [time for time in lost if start <= time < end and time not in stored]
+        self._note_open(found, stored)
+        return found
+
     @property
     def has_hearsay(self) -> bool:
         """Whether a part of what is known is only what a provider said, or did not say, and not stored."""
@@ -179,7 +199,7 @@ class RangeWalk:
         """Return the open times of candles that are not closed."""
         return {answer.open_time for answer in self.answers if answer.open_time is not None}
 
-    def note_open(self, rows: Iterable[Candle], closed: Container[int]) -> None:
+    def _note_open(self, rows: Iterable[Candle], closed: Container[int]) -> None:
         """Note which of some rows is not closed, as they are read: what is learnt later says nothing of their values.
 
         `closed` are the open times of the rows that the store gave.
@@ -278,43 +298,3 @@ def _joined(gaps: Iterable[Span], most_s: int) -> Iterator[Span]:
 def settled_before(source: CandleSource, key: StreamKey, now: float) -> int:
     """Return the open time from which on a candle may still be missing from the provider's answers."""
     return math.floor(now - length_s(key.interval) - source.info.close_grace_s)
-
-
-def past_of(request: RangeWalk, *, is_complete: bool) -> PastCandles:
-    """Return what a request has found; it ends with the first candle that is not closed."""
-    rows, open_row, lost = request.rows, request.open_row, sorted(request.lost)
-    if open_row is not None:
-        rows = [row for row in rows if row.time <= open_row]
-        lost = [time for time in lost if time < open_row]
-    last_is_closed = open_row is None or not rows or rows[-1].time != open_row
-    spans = tuple(Span(time, next_open(request.key.interval, time)) for time in lost) if is_complete else ()
-    times = sorted([*(row.time for row in rows), *lost])
-    doubted = doubted_of(request, times, last_is_closed, is_full=request.missing <= 0) if is_complete else ()
-    return PastCandles(tuple(rows), last_is_closed, is_complete and not lost, unreadable=spans, doubted=doubted)
-
-
-def doubted_of(request: RangeWalk, times: Sequence[int], last_is_closed: bool, *, is_full: bool) -> tuple[Span, ...]:
-    """Return where a candle may be missing from what was found of a request, as `PastCandles` names it.
-
-    `times` are the open times of all that was found; with `is_full` it is as much as was asked for.
-    """
-    # What is not over is missed by nobody.
-    high = min(request.high(), int(request.source.clock.now()) - length_s(request.key.interval) + 1)
-    follows = next_open(request.key.interval, times[-1]) if times else request.low
-    tail = () if _stands_still(request, times, follows) else request.doubted(times, follows, high)
-    if not times:
-        return tail
-    doubted = request.doubted(times, request.low if request.is_forward else times[0], times[-1])
-    if not is_full:
-        doubted = (*request.emptied(times), *doubted)
-    return doubted if not last_is_closed or (request.is_forward and is_full) else (*doubted, *tail)
-
-
-def _stands_still(request: RangeWalk, times: Sequence[int], follows: int) -> bool:
-    """Say whether a request reaches the present and it is sure that its first candle after `times` did not open.
-
-    What is too new to be sure of is no other matter then. Without any candle `follows` may lie between two open times.
-    """
-    interval, sure = request.key.interval, span_at(request.sure(), follows)
-    is_of_present = open_time(interval, int(request.source.clock.now())) < request.high()
-    return is_of_present and sure is not None and (bool(times) or sure.end - follows >= length_s(interval))

@@ -7,6 +7,7 @@ from typing import NamedTuple, Protocol
 from relay.core.clock import ProviderClock
 from relay.core.model import Budget, Candle, ProviderInfo, StreamKey
 from relay.core.spans import FOREVER, Span
+from relay.history.live_edge import LiveEdge
 
 
 class CandleSource(Protocol):
@@ -46,19 +47,6 @@ class PastCandles(NamedTuple):
     def is_whole(self) -> bool:
         """Whether all that was asked for is there, but rows that nobody can read."""
         return self.is_complete or bool(self.unreadable)
-
-
-class LiveEdge(NamedTuple):
-    """What a live stream knows about the present: from the open time `since` on there is nothing but `candle`.
-
-    Everything before `since` was put into the store, as far as it was delivered: `since` is the open time of the last
-    closed candle plus 1. `is_current` says whether the stream would say the same now.
-    """
-
-    since: int
-    candle: Candle | None
-    is_closed: bool = False
-    is_current: Callable[[], bool] = lambda: False
 
 
 def _not_live() -> None:

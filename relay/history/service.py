@@ -1,71 +1,32 @@
 """The past of a stream: candles from the store, else from the provider; equal requests share one call.
 
 What is known is never asked again, and what is not known is never passed off as empty. What a provider did not give
-although it may be there is left out, and asked for again when it is time to.
+although it may be there is left out, and asked for again when it is time to. How an answer is made of what is known
+stands in `known_answers`, what a live stream knows in `live_edge`.
 """
 
-import math
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Awaitable, Callable
 
 from relay.core.clock import Clock
-from relay.core.intervals import next_open
-from relay.core.model import Candle, StreamKey, is_unreadable, is_widened
-from relay.core.spans import FOREVER, Span, clip_spans, span_at
-from relay.history.doubts import Doubt, is_long
+from relay.core.model import Candle, StreamKey, is_widened
+from relay.core.spans import FOREVER, Span
 from relay.history.identity_checks import IdentityChecks
+from relay.history.known_answers import EncodedCandles, encoded_past, known_answer, known_spans, past_of
 from relay.history.provider_calls import ProviderCall, ProviderCalls
-from relay.history.range_walk import RangeWalk, doubted_of, past_of
-from relay.history.requests import CandleSource, HistoryRequest, LiveEdge, PastCandles, ProviderAnswer
+from relay.history.range_walk import RangeWalk
+from relay.history.requests import CandleSource, HistoryRequest, PastCandles
 from relay.history.row_turns import RowTurns
-from relay.storage.chunks import Chunk, encode, joined, window_s
+from relay.storage.chunks import window_s
 from relay.storage.revisions import Revisions
 from relay.storage.set_aside import is_aside
 from relay.storage.store import Store
-from relay.streams.subscriptions import CONNECTED, Stream
 
 MAX_CALLS = 50
 """Provider calls that one request may cause; what it has then is not complete."""
 
 SOURCES = ("cache", "store", "provider")
 """Where an answer comes from: the memory of this process, its database, or a provider that was asked for a part."""
-
-
-class EncodedCandles(NamedTuple):
-    """Candles as clients get them; `is_current` says whether the same question would get the same answer now.
-
-    `doubted` are open times of which a candle may be missing, between them or after the last. Without `is_whole` there
-    may be more where they end, beyond what one request may ask a provider for.
-    """
-
-    chunks: Sequence[Chunk]
-    last_is_closed: bool
-    doubted: tuple[Span, ...] = ()
-    is_current: Callable[[], bool] = lambda: False
-    is_whole: bool = True
-
-    @property
-    def chunk(self) -> Chunk:
-        """All candles in one."""
-        return joined(self.chunks)
-
-
-def live_of(stream: Stream | None) -> LiveEdge | None:
-    """Return what a stream knows of the present, if it is live and nothing is missing."""
-    if stream is None or stream.status != CONNECTED:
-        return None
-    series, last = stream.series, stream.series.last
-    if series.is_catching_up or last is None:
-        return None
-    due_at = series.due_at()
-    if due_at is not None and stream.feeder.clock.now() > due_at + stream.feeder.close_grace_s:
-        # It has been silent for so long that candles may have closed unseen.
-        return None
-    # From right behind the candle before, if that is known: then nothing is left to ask the provider for.
-    before = None if series.last_is_closed else series.closed_before(last.time)
-    seq, since = stream.seq, last.time if before is None else before + 1
-    return LiveEdge(since, last, series.last_is_closed, lambda: stream.seq == seq and live_of(stream) is not None)
 
 
 class HistoryService:
@@ -86,14 +47,7 @@ class HistoryService:
         found = await self._known_text(request)
         if found is not None:
             return found
-        past = await self.candles(asked)
-        doubted = _doubts_told(asked, [candle.time for candle in past.candles], past.doubted)
-        return EncodedCandles(
-            (encode(past.candles),),
-            past.last_is_closed,
-            (*doubted, *past.unreadable),
-            is_whole=past.is_whole or not asked.source.has_history,
-        )
+        return encoded_past(asked, await self.candles(asked))
 
     async def candles(self, asked: HistoryRequest) -> PastCandles:
         """Return what is asked for.
@@ -216,19 +170,7 @@ class HistoryService:
             past = await self._all_stored(request, request.high())
             if deletions == self._store.deletions(source.name, key):
                 break  # else old candles were deleted meanwhile
-        first = past.candles[0].time if len(past.candles) >= asked.limit else 0
-        known = [*request.stored, *([] if request.live is None else [request.live])]
-        if source.info.has_every_candle:
-            # What nobody vouches for is a gap there.
-            closed = past.candles if past.last_is_closed else past.candles[:-1]
-            known += [Span(row.time, next_open(key.interval, row.time)) for row in closed]
-        else:
-            known += [doubt.span for doubt in request.doubts]
-            known += map(_known_of, request.answers[request.live is not None :])
-        known = clip_spans(known, first, FOREVER)
-        for time in request.lost:
-            known = [*clip_spans(known, 0, time), *clip_spans(known, time + 1, FOREVER)]
-        return past._replace(known=tuple(known))
+        return past._replace(known=known_spans(request, past))
 
     def keep(
         self, provider: str, key: StreamKey, candle: Candle, after: int | None, *, is_revised: bool = False
@@ -291,58 +233,28 @@ class HistoryService:
         request.stored, version, is_remembered = await store.known(name, key, near=near)
         request.doubts = self.calls.doubts.of((name, key))
         self.calls.recent.adopt(request)
-        span = span_at(request.known(), end - 1 if is_newest else request.low)
-        if span is None:
+        at, to = request.next_known(end)
+        if at == to:
             return None
-        low, high = max(span.start, request.low), min(span.end, end)
-        stored = await store.chunks(name, key, low, high, request.limit, is_newest)
+        known = Span(min(at, to), max(at, to))
+        stored = await store.chunks(name, key, *known, request.limit, is_newest)
         if deletions != store.deletions(name, key):
             return None
-        chunks, last_is_closed = stored.chunks, True
-        newer = [candle for _, candle in sorted(request.answered(low, high).items())] if request.answers else None
-        if newer:
-            newer = [candle for candle in newer if not is_unreadable(candle)]
-        if newer:
-            if chunks and newer[0].time <= chunks[-1].times[-1]:
-                return None
-            is_open = [candle.time in request.open_times() for candle in newer]
-            if any(is_open[:-1]):
-                return None
-            chunk = joined((*chunks, encode(newer))).within(0, FOREVER, request.limit, newest=is_newest)
-            last_is_closed = not (is_open[-1] and chunk.times[-1] == newer[-1].time)
-            chunks = (chunk,)
-        count = sum([len(chunk.times) for chunk in chunks])
-        if count < request.limit and (low > request.low if is_newest else high < end):
-            return None
-        doubts: Sequence[Doubt] = request.doubts
-        if doubts:
-            if chunks and count >= request.limit:
-                low, high = (chunks[0].times[0], end) if is_newest else (low, chunks[-1].times[-1] + 1)
-            doubts = [doubt for doubt in doubts if doubt.span.start < high and low < doubt.span.end]
-            now = self._clock.monotonic()
-            if any(doubt.again_at <= now for doubt in doubts):
-                return None
-        doubted: tuple[Span, ...] = ()
-        if request.has_hearsay:
-            times = [time for chunk in chunks for time in chunk.times]
-            found = doubted_of(request, times, last_is_closed, is_full=count >= request.limit)
-            doubted = _doubts_told(request.asked, times, found)
-        self.served["cache" if is_remembered and stored.is_remembered else "store"] += 1
-        used = [answer for answer in request.answers if answer.span.start < end]
-        # What the live stream knows was adopted first.
-        edge = request.edge if request.edge is not None and request.answers[0] in used else None
-        until = [answer.answered_at + source.info.fresh_s for answer in used[edge is not None :]]
-        until_at = min([*until, *(doubt.again_at for doubt in doubts)], default=math.inf)
         clock = self._clock
+        answer = known_answer(request, stored.chunks, known, end, clock.monotonic())
+        if answer is None:
+            return None
+        self.served["cache" if is_remembered and stored.is_remembered else "store"] += 1
+        text, edge, until = answer
 
         def is_current() -> bool:
             return (
                 version == store.version(name, key)
-                and clock.monotonic() < until_at
+                and clock.monotonic() < until
                 and (edge is None or edge.is_current())
             )
 
-        return EncodedCandles(chunks, last_is_closed, doubted, is_current)
+        return text._replace(is_current=is_current)
 
     async def _advance(self, request: RangeWalk, high: int) -> bool:
         """Take what is known next to where the request stands; True when it has all it wants."""
@@ -367,49 +279,12 @@ class HistoryService:
         return request.missing <= 0 or (to >= high if request.is_forward else to <= 0)
 
     async def _rows(self, request: RangeWalk, start: int, end: int) -> list[Candle]:
-        source, key, newest = request.source, request.key, not request.is_forward
-        rows = await self._store.read(source.name, key, start, end, request.missing, newest)
-        extra = request.unstored(start, end)
-        if not extra:
-            return rows
-        lost = [time for time, candle in extra.items() if is_unreadable(candle)]
-        merged = extra | {candle.time: candle for candle in rows}
-        stored = {candle.time for candle in rows}
-        rows = [merged[time] for time in sorted(merged) if time in stored or time not in lost]
-        if len(rows) >= request.missing:
-            rows = rows[len(rows) - request.missing :] if newest else rows[: request.missing]
-            start, end = (rows[0].time, end) if newest else (start, rows[-1].time)
-        request.lost += [time for time in lost if start <= time < end and time not in stored]
-        request.note_open(rows, stored)
-        return rows
+        newest = not request.is_forward
+        rows = await self._store.read(request.source.name, request.key, start, end, request.missing, newest)
+        return request.with_unstored(rows, start, end)
 
     async def _all_stored(self, request: RangeWalk, high: int) -> PastCandles:
         request.open_row = None
         request.rows, request.lost = [], []
         request.rows = await self._rows(request, request.low, high)
         return past_of(request, is_complete=False)
-
-
-def _doubts_told(asked: HistoryRequest, times: Sequence[int], doubted: Sequence[Span]) -> tuple[Span, ...]:
-    """Return which of the doubts about what was found are told; `times` are the open times of all candles found.
-
-    What comes before the first candle of all may be asked for by anybody. What follows the last one counts where each
-    interval has a candle, unless there is so much that the instrument was halted or went away.
-    """
-    if not times:
-        return tuple(doubted)
-    told = clip_spans(doubted, times[0] if asked.start is not None else 0, times[-1])
-    if asked.source.info.has_every_candle:
-        tail = clip_spans(doubted, times[-1] + 1, FOREVER)
-        if tail and not is_long(tail[0].start, tail[-1].end, asked.key.interval):
-            told += tail
-    return tuple(told)
-
-
-def _known_of(answer: ProviderAnswer) -> Span:
-    """Return which closed candles an answer from a while ago tells for sure: none beyond its newest one."""
-    end = answer.span.start
-    if answer.candles:
-        newest = answer.candles[-1].time
-        end = newest if newest == answer.open_time else newest + 1
-    return Span(answer.span.start, min(answer.span.end, end))

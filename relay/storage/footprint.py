@@ -40,8 +40,8 @@ class LogState(NamedTuple):
 class Footprint(NamedTuple):
     """How the files are at one moment. `mark` is what a few pages hold that hardly two states have in common.
 
-    `head` is that of the index, which changes with each commit. `log` is None while it is being written, or says
-    nothing: then SQLite reads all of the log itself.
+    `head` is that of the index, which changes with each commit. `log` is None where a checkpoint began or ended in that
+    moment, and while its index is being written, or says nothing: then SQLite reads all of the log itself.
     """
 
     stamp: Stamp
@@ -100,22 +100,34 @@ class OpenFiles:
         self._renew_index("its index was cut off")
 
     def footprint(self, before: Footprint | None = None) -> Footprint:
-        """Return how the files are now; the mark is that of `before` if the database was not written since."""
-        head, log = self._log_state()
-        stamp = _stamp(self._database)
-        mark = self._mark() if before is None or before.stamp != stamp else before.mark
-        return Footprint(stamp, mark, _stamp(self._log), head, log)
+        """Return how the files are now; the mark is that of `before` if the database was not written since.
+
+        A checkpoint of another program may begin or end at any moment. So the log is looked at before the database is
+        and after it: where a checkpoint went on meanwhile, nobody can say to which state of the log the mark belongs.
+        """
+        for _ in range(_TRIES):
+            _, begun = self._log_state()
+            stamp = _stamp(self._database)
+            # Two writes may have the same time.
+            is_same = before is not None and before.stamp == stamp and _is_idle(before.log, begun)
+            mark = before.mark if before is not None and is_same else self._mark()
+            log_stamp = _stamp(self._log)
+            head, log = self._log_state()
+            if _copies(begun) == _copies(log):
+                return Footprint(stamp, mark, log_stamp, head, log)
+        return Footprint(stamp, mark, log_stamp, head, None)
 
     def is_untouched(self, since: Footprint) -> bool:
-        """Say that nobody has written to the files since; waits for no disk. What else happened only `harm` can say."""
+        """Say that nobody has written to the files since; waits for no disk. What else happened only `look` can say."""
         if _stamp(self._database) != since.stamp or _stamp(self._log) != since.log_stamp:
             return False
         return os.pread(self._index, len(since.head), 0) == since.head
 
-    def harm(self, before: Footprint) -> Harm | None:
-        """Say what was done to the files since, if that was not done by SQLite; not what was done to the names.
+    def look(self, before: Footprint) -> Footprint | Harm:
+        """Return how the files are now, or what was done to them since `before` if that was not done by SQLite.
 
-        Of programs that use SQLite each change shows in the index, and each that is committed in log and index alike.
+        Harm to what is returned is found by the next look. What was done to the names is not seen here. Of programs
+        that use SQLite each change shows in the index, and each that is committed in log and index alike.
         """
         self.guard_index()
         if self._mended is not None:
@@ -133,11 +145,11 @@ class OpenFiles:
                 # Nobody was in the middle of writing.
                 return self._harm_of_log(before.log)
         else:
-            return None
+            return now
         known = before.log
         if state is not None and known is not None and state.salt == known.salt and state.frames < known.frames:
             return self._harm_of_log(known)
-        return None
+        return now
 
     def _harm_of_log(self, known: LogState | None) -> Harm:
         """Say which of the two is wrong; the index is made anew from a log that is right."""
@@ -200,7 +212,12 @@ def _is_idle(before: LogState | None, now: LogState | None) -> bool:
     """Say that no checkpoint has run in between, nor may one be running or have been broken off."""
     if before is None or now is None or now.attempted > now.copied:
         return False
-    return (before.salt, before.copied, before.attempted) == (now.salt, now.copied, now.attempted)
+    return _copies(before) == _copies(now)
+
+
+def _copies(state: LogState | None) -> tuple[bytes, int, int] | None:
+    """Return what changes with each checkpoint, at its begin and at its end."""
+    return None if state is None else (state.salt, state.copied, state.attempted)
 
 
 def _checksum(data: bytes) -> bytes:

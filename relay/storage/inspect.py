@@ -17,7 +17,7 @@ from relay.core.model import StreamKey
 from relay.core.spans import Span, gaps_between, merge_spans
 from relay.storage.chunks import window_s
 from relay.storage.future import CUT
-from relay.storage.place import claimed
+from relay.storage.place import claimed, stamp_of
 from relay.storage.schema import APPLICATION_ID, MIGRATIONS, advice_for, reason_of
 
 FUTURE_S = 600
@@ -127,8 +127,8 @@ def has_chunks(connection: sqlite3.Connection) -> bool:
 
 def file_bytes(name: str) -> int:
     """Return the size on disk, with what SQLite keeps beside the file."""
-    paths = (Path(name + suffix) for suffix in ("", "-wal", "-shm"))
-    return sum(path.stat().st_size for path in paths if path.exists())
+    # A relay that stops meanwhile takes the other two with it.
+    return sum(stamp_of(name + suffix)[1] for suffix in ("", "-wal", "-shm"))
 
 
 def vacuum(name: str) -> None:

@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
 from relay.core.errors import StoreError
-from relay.storage.footprint import INDEX, LOG, Footprint, OpenFiles
+from relay.storage.footprint import INDEX, LOG, Footprint, Harm, OpenFiles
 
 MODE = 0o600
 """Of what is created; SQLite gives its two files the mode of the database."""
@@ -125,12 +125,16 @@ class DatabasePlace:
         if self._files is None or self._left is None:
             return PlaceSeen("", None)
         try:
-            if harm := self._files.harm(self._left):
-                return PlaceSeen(harm.reason, None, is_in_place=True, keeps_log=harm.keeps_log)
-            return PlaceSeen("", self._files.footprint(self._left))
+            seen = self._files.look(self._left)
         except OSError:
             # What to make of it SQLite will find out.
             return PlaceSeen("", self._left)
+        if isinstance(seen, Harm):
+            return PlaceSeen(seen.reason, None, is_in_place=True, keeps_log=seen.keeps_log)
+        if self._left.log is None and seen.stamp == self._left.stamp:
+            # Now it can be said what the log was when the database was written last.
+            self._left = seen
+        return PlaceSeen("", seen)
 
     def settle(self, seen: PlaceSeen | None = None) -> None:
         """Take down how the files are, after a change of our own, or how they were seen, if that is dealt with.
@@ -141,8 +145,11 @@ class DatabasePlace:
             self._left = seen.footprint
             return
         with suppress(OSError):
-            if self._files is not None and (self._left is None or self._files.harm(self._left) is None):
-                self._left = self._files.footprint(self._left)
+            if self._files is None:
+                return
+            now = self._files.footprint() if self._left is None else self._files.look(self._left)
+            if isinstance(now, Footprint):
+                self._left = now
 
     def is_changed(self, seen: PlaceSeen) -> bool:
         """Say whether something was written to the files since, beside what was committed by way of SQLite's log."""

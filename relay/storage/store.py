@@ -7,9 +7,10 @@ What waits to be written is seen by every read.
 
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import Concatenate, NamedTuple, ParamSpec, TypeVar
 
 from relay.core.clock import Clock
@@ -40,6 +41,7 @@ SPAN_SLACK_S = 60
 _MOST_WINDOWS = 16
 # SQLite's word for no limit.
 _ALL = -1
+_NOBODY_SAYS: Mapping[str, Callable[[], float | None]] = MappingProxyType({})
 
 
 class StoreSummary(NamedTuple):
@@ -67,8 +69,8 @@ class Store:
     and are written once it works again. Errors of `open` name the file, for the operator; those of the other methods do
     not, for clients. `rejected` counts candles that no
     table takes, such as one with a price that is not a number. Encoded candles used lately are kept in `cache_bytes`.
-    `latest(provider)` gives the latest time that it may be there, None if nobody can say: what a stream is said to hold
-    beyond it is taken out when the stream is read. `revision` is the number of the newest revision.
+    `latest` gives by provider the latest time that it may be there, None if nobody can say: what a stream is said to
+    hold beyond it is taken out when the stream is read. `revision` is the number of the newest revision.
     """
 
     def __init__(
@@ -77,7 +79,7 @@ class Store:
         queue: WriteQueue,
         clock: Clock,
         cache_bytes: int,
-        latest: Callable[[str], float | None] = lambda provider: None,
+        latest: Mapping[str, Callable[[], float | None]] = _NOBODY_SAYS,
         limits: StoreLimits = STORE_LIMITS,
     ) -> None:
         self._latest = latest
@@ -105,7 +107,7 @@ class Store:
         clock: Clock,
         *,
         cache_bytes: int = CACHE_BYTES,
-        latest: Callable[[str], float | None] = lambda provider: None,
+        latest: Mapping[str, Callable[[], float | None]] = _NOBODY_SAYS,
         pace: FileChecks | None = None,
         limits: StoreLimits = STORE_LIMITS,
     ) -> "Store":
@@ -214,7 +216,7 @@ class Store:
         if index is None:
             number = None if near is None else near // window_s(key.interval)
             index, is_remembered = await self._loader.index(stream, number)
-        if index.spans and (latest := self._latest(provider)) is not None:
+        if index.spans and (latest := self._latest_of(provider)) is not None:
             end = int(latest) + SPAN_SLACK_S
             if index.spans[-1].end > end + 1:
                 await self._cut_future(stream, end)
@@ -228,11 +230,15 @@ class Store:
 
         Once its time has come it would be a hole that is taken for known. Raises `StoreError`.
         """
-        latest = self._latest(provider)
+        latest = self._latest_of(provider)
         for key, span in await self.newest(provider, _ALL):
             if latest is None or span.end <= latest:
                 break
             await self.known(provider, key)
+
+    def _latest_of(self, provider: str) -> float | None:
+        latest = self._latest.get(provider)
+        return None if latest is None else latest()
 
     async def _cut_future(self, stream: StreamId, latest: int) -> None:
         provider, key = stream

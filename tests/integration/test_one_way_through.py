@@ -20,7 +20,7 @@ WAY = [
 
 BEFORE_AND_AFTER = {
     # How much to ask for, what the answer is to say of the present, and whether it is still so where it is spliced.
-    "history/service:live_of": 3,
+    "history/live_edge:live_of": 3,
     # Before and after an answer is made: whether all of it is of one instrument, and nothing was deleted meanwhile.
     "history/identity_checks:IdentityChecks.is_settled": 2,
     "storage/store:Store.age": 2,
@@ -60,8 +60,8 @@ async def test_where_the_provider_is_asked_the_joining_is_the_same(relay: Runnin
     assert [module for module in trace.passed if module in WAY[:5]] == WAY[:5]
     assert "history/provider_calls" in trace.passed
     again = {name for name, count in trace.entered.items() if count > 1}
-    steps = ("web/ws/", "streams/", "history/joining:", "history/service:")
-    assert {name for name in again if name.startswith(steps)} == {"history/service:live_of"}
+    steps = ("web/ws/", "streams/", "history/joining:", "history/service:", "history/live_edge:")
+    assert {name for name in again if name.startswith(steps)} == {"history/live_edge:live_of"}
 
 
 async def test_an_answer_from_memory_is_found_in_few_files(relay: Running) -> None:

@@ -206,7 +206,7 @@ async def rig_of(plugin: Scripted, folder: Path, timing: FeedTiming = FEED_TIMIN
     provider = host.bind(loaded, settings, ProviderClock(hands.clock))
     async with new_session(provider.clock) as session:
         provider.open(session)
-        store = await Store.open(folder / "relay.db", hands.clock, latest=lambda name: provider.clock.latest())
+        store = await Store.open(folder / "relay.db", hands.clock, latest={provider.name: provider.clock.latest})
         history = HistoryService(store, hands.clock)
         rig = Rig(provider, history, hands, timing)
         try:

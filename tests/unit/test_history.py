@@ -18,8 +18,10 @@ from relay.core.model import Budget, Candle, ProviderInfo, StreamKey, unreadable
 from relay.core.spans import Span
 from relay.history.doubts import EMPTY_PAUSES_S
 from relay.history.final_candles import News
-from relay.history.requests import HistoryRequest, LiveEdge, PageRequest, PastCandles
-from relay.history.service import MAX_CALLS, EncodedCandles, HistoryService
+from relay.history.known_answers import EncodedCandles
+from relay.history.live_edge import LiveEdge
+from relay.history.requests import HistoryRequest, PageRequest, PastCandles
+from relay.history.service import MAX_CALLS, HistoryService
 from relay.storage.chunks import decode
 from relay.storage.store import Store
 from tests.support.threadless_database import threadless

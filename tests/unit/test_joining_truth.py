@@ -28,8 +28,9 @@ from relay.config.settings import Config
 from relay.core.clock import Clock, ProviderClock
 from relay.core.model import StreamKey
 from relay.history.final_candles import News
+from relay.history.live_edge import live_of
 from relay.history.requests import HistoryRequest
-from relay.history.service import HistoryService, live_of
+from relay.history.service import HistoryService
 from relay.instruments.directory import Directory, Target
 from relay.plugins.loader import PluginHost
 from relay.plugins.provider import Provider, new_session

@@ -2,7 +2,7 @@
 
 from relay.core.clock import Clock, ProviderClock
 from relay.core.model import Candle, PriceUpdate, StreamKey
-from relay.history.service import live_of
+from relay.history.live_edge import live_of
 from relay.streams.hub import Hub
 from relay.streams.subscriptions import Stream
 

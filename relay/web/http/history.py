@@ -9,8 +9,10 @@ from aiohttp import web
 from relay.core.bytes_cache import BytesCache
 from relay.core.errors import ProviderUnavailable, RelayError
 from relay.core.intervals import length_s
-from relay.history.requests import HistoryRequest, LiveEdge
-from relay.history.service import EncodedCandles, HistoryService, live_of
+from relay.history.known_answers import EncodedCandles
+from relay.history.live_edge import LiveEdge, live_of
+from relay.history.requests import HistoryRequest
+from relay.history.service import HistoryService
 from relay.instruments.directory import Directory, Target
 from relay.network.reset import reset
 from relay.plugins.provider import Provider
