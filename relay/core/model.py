@@ -135,7 +135,7 @@ def extend(candle: Candle, extras: CandleExtras | None) -> Candle:
     """Return a candle that carries these extras, a plain one without any."""
     if extras is None:
         return Candle(*candle)
-    found = ExtendedCandle._make(candle)
+    found = tuple.__new__(ExtendedCandle, candle)
     found.extras = extras
     return found
 
@@ -157,7 +157,7 @@ def repeats(known: Candle | None, candle: Candle) -> bool:
     return known == candle and not has_other_extras(known, candle)
 
 
-def newest(known: Candle | None, candle: Candle) -> Candle:
+def newer_of(known: Candle | None, candle: Candle) -> Candle:
     """Return the newer state of a candle. The extras of the known one stay if its values do and there are no newer."""
     return known if known is not None and known == candle and is_bare(candle) else candle
 

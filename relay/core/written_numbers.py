@@ -9,7 +9,6 @@ volumes have more digits than a float holds.
 
 from collections.abc import Sequence
 from decimal import Decimal
-from functools import cached_property
 
 from relay.core.decimals import decimals
 from relay.core.model import NO_EXTRAS, Candle, CandleExtras, ExtendedCandle
@@ -24,33 +23,45 @@ _SURE = 16
 """A text of so many characters, one of them a point, has 15 digits at most, and a float holds those."""
 
 
+class _ReadWhenWanted:
+    # As `functools.cached_property`, without its lock.
+    def __get__(self, candle: "WrittenCandle | None", kind: type) -> CandleExtras:
+        if candle is None:
+            return NO_EXTRAS
+        # Taken away, since it is large and many closed candles are kept.
+        texts, trades = candle.__dict__.pop("given", ((), None))
+        extras: CandleExtras
+        extras = candle.__dict__["extras"] = _read(texts, trades)
+        return extras
+
+
+def _read(texts: Sequence[str], trades: object) -> CandleExtras:
+    """Return what texts say; nothing where they are no numbers, or the number of trades is none."""
+    if trades is not None and (type(trades) is not int or not 0 <= trades < _MOST):
+        return NO_EXTRAS
+    try:
+        quote_volume, taker_volume, taker_quote_volume = decimals(texts[5:])
+    except ValueError:
+        return NO_EXTRAS
+    if max(quote_volume, taker_volume, taker_quote_volume) >= _MOST:
+        return NO_EXTRAS
+    return _new(CandleExtras, (quote_volume, trades, taker_volume, taker_quote_volume, packed(texts)))
+
+
 class WrittenCandle(ExtendedCandle):
     """A candle of texts: what it carries beside prices and volume is read when it is wanted, which is seldom."""
 
-    given: tuple[Sequence[str], object] | None = None
+    given: tuple[Sequence[str], object]
     """The texts and the number of trades, until they are read."""
-
-    @cached_property
-    def extras(self) -> CandleExtras:  # type: ignore[override]  # nobody sets it
-        """What the texts say; nothing where they are no numbers, or the number of trades is none."""
-        # Taken away, since it is large and many closed candles are kept.
-        texts, trades = self.__dict__.pop("given", None) or ((), None)
-        if trades is not None and (type(trades) is not int or not 0 <= trades < _MOST):
-            return NO_EXTRAS
-        try:
-            quote_volume, taker_volume, taker_quote_volume = decimals(texts[5:])
-        except ValueError:
-            return NO_EXTRAS
-        if max(quote_volume, taker_volume, taker_quote_volume) >= _MOST:
-            return NO_EXTRAS
-        return CandleExtras(quote_volume, trades, taker_volume, taker_quote_volume, packed(texts))
+    extras = _ReadWhenWanted()
 
 
 def written_candle(time: int, texts: Sequence[str], trades: int | None) -> ExtendedCandle:
     """Return a candle of eight decimal texts, in the order of `WRITTEN_FIELDS`, which can be had back as they are.
 
-    `time` is the open time in Unix seconds, `trades` the number of trades. Raises `ValueError` where `decimals` does for prices and volume. Where the others are no numbers, or there are not
-    three of them, the candle carries none. Whether the prices make a candle is judged later.
+    `time` is the open time in Unix seconds, `trades` the number of trades. Raises `ValueError` where `decimals` does
+    for prices and volume. Where the others are no numbers, or there are not three of them, the candle carries none.
+    Whether the prices make a candle is judged later.
     """
     opened, high, low, close, volume = decimals(texts[:5])
     # On the way of every update: what the constructor would do, without its arguments.

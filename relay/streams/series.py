@@ -23,7 +23,7 @@ from relay.core.model import (
     StreamKey,
     is_bare,
     is_widened,
-    newest,
+    newer_of,
     repeats,
     worth,
 )
@@ -184,7 +184,7 @@ class Series:
         if is_widened(candle):
             candle = known
         is_repeated = repeats(known, candle)
-        self._advance(newest(known, candle), is_closed=True, event_ms=event_ms)
+        self._advance(newer_of(known, candle), is_closed=True, event_ms=event_ms)
         if is_repeated:
             self.duplicates += 1
             return ()
@@ -480,7 +480,7 @@ class Series:
         """Take what candles carry of which that was not known; nobody is told, since no value changed."""
         for candle in candles:
             known = self.closed.get(candle.time)
-            if known is not None and newest(candle, known) is candle:
+            if known is not None and newer_of(candle, known) is candle:
                 self.closed[candle.time] = candle
                 if self.last is known:
                     self.last = candle

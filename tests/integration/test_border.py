@@ -431,7 +431,10 @@ def spoil(name: str, now: int) -> None:
     with sqlite3.connect(name) as connection:
         (stream,) = connection.execute("SELECT id FROM streams WHERE symbol = 'BTCUSDT' AND interval = '1m'").fetchone()
         connection.execute('UPDATE spans SET "end" = ? WHERE stream_id = ?', (now + 7200, stream))
-        connection.execute("INSERT INTO candles VALUES (?, ?, 1, 1, 1, 1, 1)", (stream, (now + 7000) // 60 * 60))
+        connection.execute(
+            "INSERT INTO candles (stream_id, time, open, high, low, close, volume) VALUES (?, ?, 1, 1, 1, 1, 1)",
+            (stream, (now + 7000) // 60 * 60),
+        )
         connection.execute("UPDATE totals SET candles = candles + 1")
     connection.close()
 

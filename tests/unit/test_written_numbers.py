@@ -16,7 +16,7 @@ from relay.core.model import (
     extend,
     has_other_extras,
     is_bare,
-    newest,
+    newer_of,
     repeats,
 )
 from relay.core.written_numbers import (
@@ -173,8 +173,8 @@ def test_extras_alone_can_differ_but_not_from_none() -> None:
 
 
 def test_a_newer_state_without_extras_keeps_those_of_the_same_values() -> None:
-    assert newest(FULL, PLAIN) is FULL
-    assert newest(PLAIN, FULL) is FULL
-    assert newest(None, PLAIN) is PLAIN
+    assert newer_of(FULL, PLAIN) is FULL
+    assert newer_of(PLAIN, FULL) is FULL
+    assert newer_of(None, PLAIN) is PLAIN
     changed = PLAIN._replace(close=3.0)
-    assert newest(FULL, changed) is changed
+    assert newer_of(FULL, changed) is changed
