@@ -255,7 +255,14 @@ async def _hub(app: web.Application) -> AsyncIterator[None]:
         # What closes ahead of what is certain is told and not written down: history is asked for it once it is past.
         if update.candle.time > stream.feeder.clock.certain() + STEP_S:
             return None
-        return history.keep(stream.provider, stream.key, update.candle, after, is_revised=update.is_revised)
+        return history.keep(
+            stream.provider,
+            stream.key,
+            update.candle,
+            after,
+            is_revised=update.is_revised,
+            is_of_extras=update.is_of_extras,
+        )
 
     def tell(news: News) -> None:
         stream = app[HUB].streams.get((news.provider, news.key))
@@ -263,7 +270,11 @@ async def _hub(app: web.Application) -> AsyncIterator[None]:
             # Whoever had it may come back.
             for candle in (*news.changed, *news.found):
                 history.keep(news.provider, news.key, candle, None, is_revised=True)
-        elif told := stream.series.revise(news.changed, news.found, news.asked_at):
+            for candle in news.refined:
+                history.keep(news.provider, news.key, candle, None, is_revised=True, is_of_extras=True)
+            return
+        stream.series.learn_extras(news.filled)
+        if told := stream.series.revise(news.changed, news.found, news.asked_at, news.refined):
             app[HUB].tell(stream, told)
 
     app[HUB] = Hub(app[CLOCK], flush_s=config.flush_ms / 1000, on_closed=keep, limits=app[LIMITS].slow_consumers)

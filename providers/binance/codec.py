@@ -1,6 +1,7 @@
 """The codec of Binance's kline streams on one combined connection: messages in, values out; pure."""
 
 from collections.abc import Sequence
+from operator import itemgetter
 from typing import Any
 
 import orjson
@@ -16,11 +17,16 @@ from relay import (
     StreamKey,
     decimals,
     next_open,
+    written_candle,
 )
 
 _MESSAGE_BYTES = 4000
 """No page says how large a message may be; beyond some 4,090 bytes the server was measured to answer nothing
 (https://github.com/binance/binance-connector-rust/issues/27, https://github.com/JKorf/Binance.Net/issues/884)."""
+
+_PRICES_AND_VOLUME = itemgetter("o", "h", "l", "c", "v")
+_NUMBERS = itemgetter("o", "h", "l", "c", "v", "q", "V", "Q")
+"""web-socket-streams.md, "Kline/Candlestick Streams for UTC": prices, volume, quote volume, and what takers bought."""
 
 
 class BinanceCodec(FeedCodec):
@@ -77,10 +83,10 @@ class BinanceCodec(FeedCodec):
         """Return the candle of a kline event, or what an answer says; other events mean nothing here."""
         message = orjson.loads(raw)
         event = message.get("data", message)
-        if "e" not in event:
-            return self._answer(message)
-        kind = event["e"]
+        kind = event.get("e")
         if kind != "kline":
+            if kind is None:
+                return self._answer(message)
             return (Closing("the provider announced a shutdown"),) if kind == "serverShutdown" else ()
         kline = event["k"]
         symbol = kline["s"]
@@ -102,8 +108,12 @@ class BinanceCodec(FeedCodec):
             # Closed is what is over: all closing events on record were sent after the last millisecond of the candle.
             is_closed = False
         # Whether the values make a candle the relay judges.
-        opened, high, low, close, volume = decimals((kline["o"], kline["h"], kline["l"], kline["c"], kline["v"]))
-        return (PriceUpdate(key, Candle(open_ms // 1000, opened, high, low, close, volume), is_closed, event["E"]),)
+        try:
+            candle: Candle = written_candle(open_ms // 1000, _NUMBERS(kline), kline["n"])
+        except (LookupError, TypeError, ValueError):
+            # The prices may be sound where the rest is not.
+            candle = Candle(open_ms // 1000, *decimals(_PRICES_AND_VOLUME(kline)))
+        return (PriceUpdate(key, candle, is_closed, event["E"]),)
 
     def _answer(self, message: dict[str, Any]) -> Sequence[Accepted | Rejected]:
         """Read an answer to SUBSCRIBE or UNSUBSCRIBE; errors come nested, and flat in the documents."""

@@ -6,7 +6,7 @@ from typing import Any
 import aiohttp
 
 from providers.binance.rest import RestCalls
-from relay import BadAnswer, Candle, decimals, next_open, read_rows
+from relay import BadAnswer, Candle, decimals, next_open, read_rows, written_candle
 
 KLINES_PAGE = 1000
 """rest-api.md, "Kline/Candlestick data": the largest `limit`. What a larger one does is not documented."""
@@ -86,7 +86,11 @@ class Klines:
         def candle_of(row: Any, time: int) -> Candle:
             if not _share(row, interval):
                 raise ValueError("its end does not fit its interval")
-            return Candle(time, *decimals(row[1:6]))
+            try:
+                return written_candle(time, (*row[1:6], row[7], row[9], row[10]), row[8])
+            except (LookupError, TypeError, ValueError):
+                # The prices may be sound where the rest is not.
+                return Candle(time, *decimals(row[1:6]))
 
         candles = read_rows(rows, interval, _open_time, candle_of, is_utc_grid=True)
         inside = [candle for candle in candles if first <= candle.time * 1000 <= last]

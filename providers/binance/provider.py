@@ -65,6 +65,8 @@ _INFO = ProviderInfo(
     # It has thousands. In maintenance it lists a few for a while, or test pairs; even a small venue of it has these.
     least_instruments=10,
     always_listed=("BTCUSDT", "ETHUSDT", "BNBUSDT"),
+    # rest-api.md, "Kline/Candlestick data"; the klines of streams have the same.
+    candle_extras=("quote_volume", "trades", "taker_volume", "taker_quote_volume"),
 )
 
 

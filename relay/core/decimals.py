@@ -11,6 +11,8 @@ import orjson
 
 _MOST_CHARACTERS = 200
 """Far more than any number has, and too few for an infinite one."""
+_MARKS = tuple(b",".join([b"."] * count) for count in range(9))
+"""What is left of so many numbers without their digits, where each has a point."""
 _PLAIN = re.compile(r"(?:0|[1-9][0-9]*)(?:\.[0-9]+)?")
 
 
@@ -27,10 +29,17 @@ def decimal(text: object) -> float:
 def decimals(texts: Sequence[str]) -> Iterable[float]:
     """Read several numbers as `decimal` does, faster than one by one. It, or taking them, raises `ValueError`."""
     try:
-        joined = "".join(texts).encode()
-        # With nothing but digits and points JSON's grammar is the one above.
-        if 0 < len(joined) <= _MOST_CHARACTERS and not joined.translate(None, b"0123456789."):
-            return map(float, orjson.loads(f"[{','.join(texts)}]"))
+        line = ",".join(texts)
+        body, count = line.encode(), len(texts)
+        if len(body) <= _MOST_CHARACTERS:
+            marks = body.translate(None, b"0123456789")
+            # With nothing but digits and points between the commas JSON's grammar is the one above.
+            if count < len(_MARKS) and marks == _MARKS[count]:
+                numbers: list[float] = orjson.loads(f"[{line}]")
+                return numbers
+            if not marks.translate(None, b".,") and len(numbers := orjson.loads(f"[{line}]")) == count:
+                # A whole one is an integer here.
+                return map(float, numbers)
     except (TypeError, ValueError):
         pass
     return map(decimal, texts)

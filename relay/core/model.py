@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 _INFINITE = math.inf
 LITTLE = 0.1
@@ -42,6 +42,124 @@ class Candle(NamedTuple):
         if not low <= opened <= high or not low <= close <= high:
             return "open or close lies outside low and high"
         return "volume or time is negative"
+
+    @property
+    def extras(self) -> "CandleExtras | None":
+        """What it carries beside these; None for every candle that is no `ExtendedCandle`."""
+        return None
+
+    @property
+    def quote_volume(self) -> float | None:
+        """The volume in units of the quote currency, None where it is not known."""
+        return None if self.extras is None else self.extras.quote_volume
+
+    @property
+    def trades(self) -> int | None:
+        """The number of trades, None where it is not known."""
+        return None if self.extras is None else self.extras.trades
+
+    @property
+    def taker_volume(self) -> float | None:
+        """The part of `volume` that takers bought, None where it is not known."""
+        return None if self.extras is None else self.extras.taker_volume
+
+    @property
+    def taker_quote_volume(self) -> float | None:
+        """The part of `quote_volume` that takers bought, None where it is not known."""
+        return None if self.extras is None else self.extras.taker_quote_volume
+
+
+class CandleExtras(NamedTuple):
+    """What a candle carries beside prices and volume; None is what the provider does not give.
+
+    `quote_volume` is in units of the quote currency. `trades` is the number of trades. Of both volumes takers bought
+    `taker_volume` and `taker_quote_volume`. `written` is how the provider wrote the numbers, in the form of
+    `relay.core.written_numbers`.
+    """
+
+    quote_volume: float | None = None
+    trades: int | None = None
+    taker_volume: float | None = None
+    taker_quote_volume: float | None = None
+    written: str | None = None
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether none of the four values is known."""
+        return self[:4] == _NOTHING
+
+
+EXTRA_FIELDS = CandleExtras._fields[:4]
+"""The names of the four values, as they are on the wire."""
+_NOTHING = (None, None, None, None)
+NO_EXTRAS = CandleExtras()
+
+
+class ExtendedCandle(Candle):
+    """A candle that carries more: see `CandleExtras`.
+
+    It stands wherever a `Candle` does: it unpacks into the same six values, and equals every candle that has these,
+    whatever the extras are. `has_other_extras` compares those. `_replace` and `_make` lose them.
+    """
+
+    extras: CandleExtras = NO_EXTRAS
+    """Never changed once the candle is made."""
+
+    def __new__(
+        cls,
+        time: int,
+        open: float,
+        high: float,
+        low: float,
+        close: float,
+        volume: float = 0.0,
+        *,
+        quote_volume: float | None = None,
+        trades: int | None = None,
+        taker_volume: float | None = None,
+        taker_quote_volume: float | None = None,
+        written: str | None = None,
+    ) -> Self:
+        """Make one; leave out what the provider does not give.
+
+        `time` is in Unix seconds, `open`, `high`, `low` and `close` are prices in the quote currency. `volume` and
+        `taker_volume` are in units of the base, `quote_volume` and `taker_quote_volume` in units of the quote;
+        `trades` are counted.
+        """
+        candle = super().__new__(cls, time, open, high, low, close, volume)
+        candle.extras = CandleExtras(quote_volume, trades, taker_volume, taker_quote_volume, written)
+        return candle
+
+
+def extend(candle: Candle, extras: CandleExtras | None) -> Candle:
+    """Return a candle that carries these extras, a plain one without any."""
+    if extras is None:
+        return Candle(*candle)
+    found = tuple.__new__(ExtendedCandle, candle)
+    found.extras = extras
+    return found
+
+
+def is_bare(candle: Candle) -> bool:
+    """Say whether a candle carries none of the values of `CandleExtras`."""
+    extras = candle.extras
+    return extras is None or extras.is_empty
+
+
+def has_other_extras(known: Candle, candle: Candle) -> bool:
+    """Say whether two candles carry different extras; where one of them carries none nothing differs."""
+    one, other = known.extras, candle.extras
+    return not (one is None or other is None or one.is_empty or other.is_empty or one[:4] == other[:4])
+
+
+def repeats(known: Candle | None, candle: Candle) -> bool:
+    """Say whether a candle says nothing else than a known one; what one of them does not carry is nothing else."""
+    return known == candle and not has_other_extras(known, candle)
+
+
+def newer_of(known: Candle | None, candle: Candle) -> Candle:
+    """Return the newer state of a candle. The extras of the known one stay if its values do and there are no newer."""
+    return known if known is not None and known == candle and is_bare(candle) else candle
 
 
 def parted(candles: Sequence[Candle], last_is_closed: bool) -> tuple[Sequence[Candle], Candle | None]:
@@ -113,7 +231,8 @@ class PriceUpdate(NamedTuple):
     """The newest known state of a stream's candle, open or closed.
 
     `ts_event_ms` is the provider's time of the update in UTC milliseconds, None where it gives none. Providers leave
-    `is_backfilled` and `is_revised` alone: the relay sets them.
+    `is_backfilled`, `is_revised` and `is_of_extras` alone: the relay sets them. The last one says that a closed candle
+    was revised in nothing but its extras.
     """
 
     key: StreamKey
@@ -122,6 +241,7 @@ class PriceUpdate(NamedTuple):
     ts_event_ms: int | None = None
     is_backfilled: bool = False
     is_revised: bool = False
+    is_of_extras: bool = False
 
 
 class Instrument(NamedTuple):
@@ -198,6 +318,8 @@ class ProviderInfo(NamedTuple):
     A request can include `candles_back` earlier candles at no extra cost: they are compared with the stored ones.
     Candles that a stream closed are compared with history `compare_after_s` after their close, once for each of its
     numbers.
+    `candle_extras` names the values of `CandleExtras` that its candles carry. The relay asks again for stored candles
+    without any, once somebody wants them.
     A list with fewer than `least_instruments` entries is not complete, and neither is one without most of
     `always_listed`, symbols that the venue always has.
     """
@@ -225,6 +347,7 @@ class ProviderInfo(NamedTuple):
     compare_after_s: tuple[float, ...] = (300.0,)
     least_instruments: int = 1
     always_listed: tuple[str, ...] = ()
+    candle_extras: tuple[str, ...] = ()
 
 
 class Budget(NamedTuple):

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from relay.core.errors import StoreError
 from relay.core.intervals import length_s, next_open
-from relay.core.model import Candle, StreamKey, is_widened
+from relay.core.model import Candle, StreamKey, has_other_extras, is_bare, is_widened, repeats
 from relay.core.spans import Span, gaps_between, span_at
 from relay.history.comparison import Comparison, compare
 from relay.history.doubts import Doubts
@@ -29,7 +29,8 @@ _MOST_GIVEN = 64
 class News(NamedTuple):
     """What a provider says of the past of a stream that is not what was known: values that `changed`, candles `found`.
 
-    It was asked at `asked_at` of its own time.
+    It was asked at `asked_at` of its own time. Of other candles only extras are new: of those that are `refined` others
+    were known, of those that are `filled` none.
     """
 
     provider: str
@@ -37,6 +38,8 @@ class News(NamedTuple):
     changed: Sequence[Candle]
     found: Sequence[Candle]
     asked_at: float
+    refined: Sequence[Candle] = ()
+    filled: Sequence[Candle] = ()
 
 
 class KnownCandles(NamedTuple):
@@ -80,7 +83,7 @@ class FinalCandles:
         # Rows outside of what is known stand in, since they had to be widened; it is mostly one that is asked for.
         is_short = piece.end - start <= length_s(key.interval)
         has_rows = bool(spans) or is_short or bool(self._doubts.of((source.name, key)))
-        rows = await self._store.read(source.name, key, start, piece.end) if has_rows else []
+        rows = await self._store.read(source.name, key, start, piece.end, extended=True) if has_rows else []
         return KnownCandles(spans, {row.time: row for row in rows})
 
     def compare(
@@ -100,7 +103,7 @@ class FinalCandles:
                 and next_open(key.interval, candle.time) + source.info.close_grace_s <= now
             ],
         )
-        differing = len(result.changed)
+        differing = len(result.changed) + len(result.refined)
         self.compared[name] += result.compared
         self.differed[name] += differing
         if result.is_other and self._is_first((name, key), "far"):
@@ -139,6 +142,7 @@ class FinalCandles:
         if wide:
             self._doubts.look_again(stream, Span(wide[0], wide[-1] + 1), asked_at)
         changed, found = [*compared.changed], [*compared.found]
+        refined, filled = [*compared.refined], [*compared.filled]
         if changed and self._is_first(stream, "changed"):
             log.warning(
                 "%s of %s: the provider changed candles after their close, for example at %d",
@@ -147,16 +151,19 @@ class FinalCandles:
                 changed[0].time,
                 extra=event("past_changed", provider=name, stream=str(key)),
             )
-        if changed or found:
+        if changed or found or refined or filled:
             # Of two answers that show the same, the second one finds what the first has put right.
             async with self._putting_right:
-                told = [one.time for one in (*changed, *found)]
-                rows = await self._store.read(name, key, min(told), max(told) + 1)
+                told = [one.time for one in (*changed, *found, *refined, *filled)]
+                rows = await self._store.read(name, key, min(told), max(told) + 1, extended=True)
                 stored = {row.time: row for row in rows}
                 changed = [one for one in changed if stored.get(one.time) == known.rows.get(one.time)]
                 found = [one for one in found if one.time not in stored]
+                refined = [one for one in refined if _is_refined(stored.get(one.time), known.rows[one.time], one)]
+                filled = [one for one in filled if stored.get(one.time) == one and is_bare(stored[one.time])]
                 for candle in (*changed, *found):
                     self._store.put_closed(name, key, candle, None)
+                self._store.put_extras(name, key, [*refined, *filled])
         given = self._given.get(stream, {})
         if given:
             candles = [given.get(one.time, one) if is_widened(one) else one for one in candles]
@@ -180,13 +187,18 @@ class FinalCandles:
             writes += self._doubts.weigh(stream, part, inside, bad, asked_at, is_bare=not times)
         if given:
             settled = [candle for span in writes for candle in _part(candles, good, span)]
-            changed += [one for one in settled if given.pop(one.time, one) != one]
+            for one in settled:
+                if (before := given.pop(one.time, one)) != one:
+                    changed.append(one)
+                elif has_other_extras(before, one):
+                    refined.append(one)
         adding = [self._store.add(name, key, _part(candles, good, span), span) for span in writes]
         # When the disk fails the store keeps them in memory and says so itself.
         for result in await asyncio.gather(*adding, return_exceptions=True):
             if isinstance(result, BaseException) and not isinstance(result, StoreError):
                 raise result
-        return News(name, key, changed, found, now) if changed or found else None
+        is_news = changed or found or refined or filled
+        return News(name, key, changed, found, now, tuple(refined), tuple(filled)) if is_news else None
 
     def _is_first(self, stream: tuple[str, StreamKey], what: str) -> bool:
         """Say whether something is to be logged of a stream: it is once."""
@@ -197,6 +209,11 @@ class FinalCandles:
         if len(self._logged) > _MOST_STREAMS:
             del self._logged[next(iter(self._logged))]
         return True
+
+
+def _is_refined(stored: Candle | None, known: Candle, candle: Candle) -> bool:
+    """Say whether a candle still carries other extras than stored, and nobody changed it since it was known."""
+    return stored is not None and repeats(stored, known) and stored == candle and has_other_extras(stored, candle)
 
 
 def _part(candles: Sequence[Candle], times: Sequence[int], span: Span) -> Sequence[Candle]:

@@ -191,13 +191,13 @@ class Joining:
         for a time that is worth waiting for.
         """
         while True:
-            wanted = self._wanted
+            wanted, extended = self._wanted, self._options.extended
             fetched = Fetched() if wanted.bars == 0 else await self._fetch_past(wanted)
             if wanted.wants_revised:
                 async with self._turn:
                     await self._until_read()
                     fetched = await self._fetch_revised(wanted, fetched)
-            if wanted == self._wanted:
+            if wanted == self._wanted and (extended or not self._options.extended):
                 return fetched
 
     async def _fetch_past(self, wanted: PastWanted) -> Fetched:
@@ -253,14 +253,17 @@ class Joining:
     async def _ask(self, wanted: PastWanted, is_strict: bool, more: int) -> Fetched:
         history, most, asked_at = self._client.history, MOST_SINCE, self._provider.clock.now()
         start: int | None = None
+        is_live = self._live() is not None
         if wanted.since is not None and wanted.bars is None:
             start = wanted.since + 1
-            if self._live() is None and self._provider.has_history:
+            if not is_live and self._provider.has_history:
                 start = min(start, self.stream.series.needs_from())
             start = max(0, start)
         else:
-            most = min(MOST_SINCE, self._rows_back(wanted.bars or 1) + more)
-        newest = dataclasses.replace(self._request(most), is_spliced=True)
+            most = min(MOST_SINCE, self._rows_back(wanted.bars or 1, is_live) + more)
+        # A stream that is not live learns from the answer, for others too.
+        extended = not is_live or self._options.extended
+        newest = dataclasses.replace(self._request(most), is_spliced=True, extended=extended)
         gap_reason = NOT_GIVEN
         try:
             past = await history.candles(dataclasses.replace(newest, start=start, must_be_new=is_strict))
@@ -291,7 +294,8 @@ class Joining:
         are_known = True
         if wanted.revision is not None:
             try:
-                found = await history.revisions(self._provider, self.stream.key, wanted.revision)
+                extended = self._options.extended
+                found = await history.revisions(self._provider, self.stream.key, wanted.revision, extended=extended)
                 candles = [candle for candle in found.candles if candle.time <= since]
                 revised = {candle.time: candle for candle in candles[-MOST_REVISED:]}
                 are_known = found.is_complete and len(candles) <= MOST_REVISED
@@ -312,16 +316,26 @@ class Joining:
 
     def _request(self, most: int) -> HistoryRequest:
         """Return the question for the newest `most` candles."""
-        client = self._quota.client
-        return HistoryRequest(self._provider, self.stream.key, None, None, most, self._live, client=client)
+        extended = self._options.extended
+        return HistoryRequest(
+            self._provider,
+            self.stream.key,
+            None,
+            None,
+            most,
+            self._live,
+            client=self._quota.client,
+            extended=extended,
+            needs_extras=extended,
+        )
 
     def _live(self) -> LiveEdge | None:
         return live_of(self.stream)
 
-    def _rows_back(self, bars: int) -> int:
+    def _rows_back(self, bars: int, is_live: bool) -> int:
         """Return how many of the newest candles to ask for; a stream that is not live needs what it has missed, too."""
         bars += self._options.closed_only
-        if self._live() is not None or not self._provider.has_history:
+        if is_live or not self._provider.has_history:
             return bars
         series = self.stream.series
         behind_s = max(0.0, self._provider.clock.now() - series.needs_from())
@@ -417,6 +431,7 @@ class Joining:
                     revision=client.history.revision,
                     revised=past.revised,
                     revisions_known=past.revisions_known,
+                    is_extended=self._options.extended,
                 ),
             ]
         )

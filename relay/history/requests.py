@@ -99,6 +99,8 @@ class HistoryRequest:
     asked for before the request, however fresh. `client` is whom it is for: calls take turns among clients, and those
     for live streams (None) come first. What `is_spliced` with what a stream remembers is of the same instrument. With
     `joins_gaps` those that one call can span are one question, and what is known between them comes again.
+    Candles that are `extended` carry what is known beside prices and volume, and with `needs_extras` the provider is
+    asked for what stored ones do not carry.
     """
 
     source: CandleSource
@@ -111,3 +113,5 @@ class HistoryRequest:
     client: str | None = None
     is_spliced: bool = False
     joins_gaps: bool = False
+    extended: bool = False
+    needs_extras: bool = False

@@ -9,15 +9,16 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 
 from relay.core.clock import Clock
-from relay.core.model import Candle, StreamKey, is_widened
+from relay.core.model import Candle, StreamKey, is_bare, is_widened, parted
 from relay.core.spans import FOREVER, Span
+from relay.history.bare_candles import BareCandles
 from relay.history.identity_checks import IdentityChecks
 from relay.history.known_answers import EncodedCandles, encoded_past, known_answer, known_spans, past_of
 from relay.history.provider_calls import ProviderCall, ProviderCalls
 from relay.history.range_walk import RangeWalk
 from relay.history.requests import CandleSource, HistoryRequest, PastCandles
 from relay.history.row_turns import RowTurns
-from relay.storage.chunks import window_s
+from relay.storage.chunks import bare_times, window_s
 from relay.storage.revisions import Revisions
 from relay.storage.set_aside import is_aside
 from relay.storage.store import Store
@@ -39,15 +40,32 @@ class HistoryService:
         self.calls = ProviderCalls(store, clock, None if identity_checks is None else identity_checks.note_answer)
         self.served: Counter[str] = Counter()
         self._turns = RowTurns()
+        self._bare = BareCandles(self.calls, store, clock)
 
     async def text(self, asked: HistoryRequest) -> EncodedCandles:
         """Return what `candles` does, encoded. Nothing is awaited when all of it is in memory."""
         await self._settled(asked)
-        request = self._begin(asked)
-        found = await self._known_text(request)
-        if found is not None:
+        found = await self._known_text(self._begin(asked))
+        if found is None:
+            return encoded_past(asked, await self.candles(asked))
+        bare = self._bare_in(asked, found)
+        if not bare:
             return found
-        return encoded_past(asked, await self.candles(asked))
+        async with self._turns.turn((asked.source.name, asked.client or ""), asked.limit):
+            is_filled = await self._bare.fill(asked, bare)
+        if is_filled:
+            found = await self._known_text(self._begin(asked)) or found
+        # Another request asks for what it still lacks.
+        return found._replace(is_current=lambda: False) if self._bare_in(asked, found) else found
+
+    def _bare_in(self, asked: HistoryRequest, text: EncodedCandles) -> list[int]:
+        """Return the open times of candles in an answer whose extras are to be asked for."""
+        if not asked.needs_extras:
+            return []
+        times = [time for chunk in text.chunks for time in bare_times(chunk)]
+        if times and not text.last_is_closed and times[-1] == text.chunks[-1].times[-1]:
+            times.pop()
+        return self._bare.wanted(asked, times)
 
     async def candles(self, asked: HistoryRequest) -> PastCandles:
         """Return what is asked for.
@@ -101,6 +119,14 @@ class HistoryService:
             again.is_strict = asked.must_be_new
             past, _ = await self._walk(again, asked.client)
             origin = "provider"
+        if asked.needs_extras:
+            closed, _ = parted(past.candles, past.last_is_closed)
+            if await self._bare.fill(asked, [candle.time for candle in closed if is_bare(candle)]):
+                again = RangeWalk(asked, request.began_at)
+                again.answers, again.live = request.answers, request.live
+                again.is_strict = asked.must_be_new
+                past, _ = await self._walk(again, asked.client)
+                origin = "provider"
         if origin:
             self.served[origin] += 1
         return past
@@ -173,7 +199,14 @@ class HistoryService:
         return past._replace(known=known_spans(request, past))
 
     def keep(
-        self, provider: str, key: StreamKey, candle: Candle, after: int | None, *, is_revised: bool = False
+        self,
+        provider: str,
+        key: StreamKey,
+        candle: Candle,
+        after: int | None,
+        *,
+        is_revised: bool = False,
+        is_of_extras: bool = False,
     ) -> int | None:
         """Queue a closed candle of the live stream for the store, as `Store.put_closed` does; return what that does.
 
@@ -183,16 +216,16 @@ class HistoryService:
             after = None
         if is_widened(candle):
             self.calls.doubts.look_again((provider, key), Span(candle.time, candle.time + 1), self._clock.monotonic())
-        return self._store.put_closed(provider, key, candle, after, is_revised=is_revised)
+        return self._store.put_closed(provider, key, candle, after, is_revised=is_revised, is_of_extras=is_of_extras)
 
     @property
     def revision(self) -> int:
         """The number of the newest revision of any candle."""
         return self._store.revision
 
-    async def revisions(self, source: CandleSource, key: StreamKey, after: int) -> Revisions:
-        """Return what of a stream was revised since the revision `after`. Raises `StoreError`."""
-        return await self._store.revisions(source.name, key, after)
+    async def revisions(self, source: CandleSource, key: StreamKey, after: int, *, extended: bool = False) -> Revisions:
+        """Return what of a stream was revised since the revision `after`, as `Store.revisions` does."""
+        return await self._store.revisions(source.name, key, after, extended=extended)
 
     async def forget(self, source: CandleSource, symbol: str, before: int | None) -> None:
         """Forget what is stored of a symbol, all or what opened before; the next who wants it has it asked for anew.
@@ -237,7 +270,7 @@ class HistoryService:
         if at == to:
             return None
         known = Span(min(at, to), max(at, to))
-        stored = await store.chunks(name, key, *known, request.limit, is_newest)
+        stored = await store.chunks(name, key, *known, request.limit, is_newest, extended=request.asked.extended)
         if deletions != store.deletions(name, key):
             return None
         clock = self._clock
@@ -280,7 +313,8 @@ class HistoryService:
 
     async def _rows(self, request: RangeWalk, start: int, end: int) -> list[Candle]:
         newest = not request.is_forward
-        rows = await self._store.read(request.source.name, request.key, start, end, request.missing, newest)
+        name, key, is_extended = request.source.name, request.key, request.asked.extended
+        rows = await self._store.read(name, key, start, end, request.missing, newest, extended=is_extended)
         return request.with_unstored(rows, start, end)
 
     async def _all_stored(self, request: RangeWalk, high: int) -> PastCandles:

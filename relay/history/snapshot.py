@@ -4,7 +4,7 @@ from collections.abc import Collection, Container, Iterable, Iterator, Mapping, 
 from typing import NamedTuple
 
 from relay.core.intervals import first_open_after, length_s, next_open, open_time
-from relay.core.model import Candle, parted
+from relay.core.model import Candle, newer_of, parted
 from relay.core.spans import FOREVER, Span, clip_spans, gaps_between, merge_spans
 from relay.history.doubts import holes_beside, is_long
 from relay.history.requests import PastCandles
@@ -115,9 +115,8 @@ def splice(
     last = series.last
     open_time: int | None = None
     if last is not None:
-        known |= told
-        known |= series.closed
-        known[last.time] = last
+        for candle in (*told.values(), *series.closed.values(), last):
+            known[candle.time] = newer_of(known.get(candle.time), candle)
     ordered = sorted(known)
     while ordered and series.is_to_come(ordered[-1]):
         # It comes as an update, and would come twice.

@@ -16,6 +16,7 @@ from relay.core.intervals import next_open, open_time
 from relay.core.model import (
     Budget,
     Candle,
+    ExtendedCandle,
     Instrument,
     OpenHours,
     PriceUpdate,
@@ -29,6 +30,7 @@ from relay.core.model import (
 from relay.core.saved_value import Memory
 from relay.core.secret import Secret
 from relay.core.version import VERSION
+from relay.core.written_numbers import written_candle
 from relay.network.http_sessions import LIST_BOUNDS, PAGE_BOUNDS, Bounds, open_session
 from relay.plugins.hookspecs import API_MINOR, API_VERSION, hookimpl
 from relay.telemetry.events import event
@@ -59,6 +61,7 @@ __all__ = [
     "Clock",
     "CloseOnNext",
     "Closing",
+    "ExtendedCandle",
     "FeedCodec",
     "Hosts",
     "Instrument",
@@ -96,4 +99,5 @@ __all__ = [
     "retry_after_s",
     "unreadable",
     "websocket_feed",
+    "written_candle",
 ]

@@ -8,7 +8,7 @@ from typing import Any
 from relay.config import parsers
 from relay.config.provider_settings import INSTANCE_SETTINGS, fault_of_name
 from relay.core.intervals import INTERVALS
-from relay.core.model import Setting
+from relay.core.model import EXTRA_FIELDS, Setting
 from relay.core.secret import Secret
 from relay.plugins.hookspecs import API_MINOR, API_VERSION
 from relay.plugins.validation import NUMBERS, kind_of
@@ -116,6 +116,9 @@ def _fault_of_numbers(info: Any) -> str | None:
         return f"compare_after_s is {after!r}, not a tuple of numbers of seconds above 0"
     if not isinstance(info.always_listed, tuple) or not all(isinstance(one, str) for one in info.always_listed):
         return f"always_listed is {info.always_listed!r}, not a tuple of symbols"
+    extras = info.candle_extras
+    if not isinstance(extras, tuple) or any(one not in EXTRA_FIELDS for one in extras):
+        return f"candle_extras is {extras!r}, not a tuple of names among {' '.join(EXTRA_FIELDS)}"
     for name in ("one_interval_per_feed", "is_utc_grid", "history_has_open", "has_every_candle"):
         if type(getattr(info, name)) is not bool:
             return f"{name} is {getattr(info, name)!r}, not True or False"

@@ -105,6 +105,7 @@ class Provider:
         self._secret = pattern_of(self._secrets)
         self._session: aiohttp.ClientSession | None = None
         self._blamed: dict[str, str] = {}
+        self._has_bad_extras = False
         self.blocks = Blocks()
         self.failed = 0
         self.killed = 0
@@ -240,6 +241,7 @@ class Provider:
                             watchlist.skip(fault)
                             continue
                         update = repaired
+                        self._tell_bad_extras()
                     told = (update,) if leaps is None or leaps.passes(update) else leaps.weigh(update)
                     try:
                         for one in told:
@@ -260,7 +262,21 @@ class Provider:
     async def candles(self, key: StreamKey, start: int | None, end: int, limit: int) -> Sequence[Candle]:
         """Return history, judged: a candle whose values cannot be used is `unreadable`. Raises `ProviderError`."""
         given = await self.given(key, start, end, limit)
-        return self.border.past(given, key.interval, self.clock.reach() + self.clock.ahead_s)
+        found = self.border.past(given, key.interval, self.clock.reach() + self.clock.ahead_s)
+        self._tell_bad_extras()
+        return found
+
+    def _tell_bad_extras(self) -> None:
+        """Log once that candles are taken without what they carry beside prices and volume."""
+        fault = self.border.bad_extras
+        if fault is not None and not self._has_bad_extras:
+            self._has_bad_extras = True
+            log.warning(
+                "provider %s: candles are used without quote volume, trades and taker volumes: %s",
+                self.name,
+                self.conceal(fault),
+                extra=event("extras_refused", provider=self.name),
+            )
 
     async def given(self, key: StreamKey, start: int | None, end: int, limit: int) -> Sequence[Candle]:
         """Return history as the hook gives it, unjudged. Raises `ProviderError`."""

@@ -9,8 +9,11 @@ import orjson
 
 from relay.core.intervals import grid_s, is_open_time, open_time
 from relay.core.model import (
+    EXTRA_FIELDS,
     Budget,
     Candle,
+    CandleExtras,
+    ExtendedCandle,
     Instrument,
     OpenHours,
     PriceUpdate,
@@ -20,6 +23,7 @@ from relay.core.model import (
 )
 from relay.core.packed_extras import MOST_EACH, PackedExtras
 from relay.core.session_text import fault_of_session
+from relay.core.written_numbers import WrittenCandle, is_readable
 from relay.protocol.symbol_names import SPELLING, is_symbol
 from relay.upstream.leaps import Leaps
 from relay.upstream.watchlist import Watchlist
@@ -65,10 +69,13 @@ class CandleValidator:
 
     The values are numbers, finite, below 2**63, with low ≤ open, close ≤ high and a volume of 0 or more. Where coins or
     currencies are traded every price is above zero; another asset class may have prices of zero and below. The open
-    time lies on the interval's grid.
+    time lies on the interval's grid. What an `ExtendedCandle` carries beside is None or a finite number of 0 or more,
+    the number of trades a whole one. That takers bought no more than all is not asked: venues count in their own ways.
+    Where extras are wrong the candle is taken without them, and `bad_extras` says what it was first.
     """
 
     def __init__(self, info: ProviderInfo) -> None:
+        self.bad_extras: str | None = None
         self._floor = 0.0 if _POSITIVE.issuperset(info.asset_classes) else -_WIDEST
         self._is_utc = info.is_utc_grid
         self._step = {interval: grid_s(interval, is_utc=info.is_utc_grid) for interval in info.intervals}
@@ -86,7 +93,7 @@ class CandleValidator:
         if not isinstance(update, PriceUpdate):
             return f"relay_stream yielded {kind_of(update)}, not PriceUpdate"
         values: tuple[Any, ...] = update
-        key, candle, is_closed, ts_event_ms, is_backfilled, is_revised = values
+        key, candle, is_closed, ts_event_ms, is_backfilled, is_revised, is_of_extras = values
         try:
             is_known = key in watchlist.wanted or watchlist.is_late(key)
         except TypeError:
@@ -94,7 +101,8 @@ class CandleValidator:
         if not is_known:
             return f"an update of {str(key)[:60]}, which is not on the watchlist"
         # Sound values of the usual types pass here, without a call; NaN and infinity fail the comparisons.
-        if type(candle) is Candle:
+        kind = type(candle)
+        if kind is Candle or kind is WrittenCandle or kind is ExtendedCandle:
             at, opened, high, low, close, volume = candle
             is_sound = (
                 type(at) is int
@@ -108,6 +116,7 @@ class CandleValidator:
                 and 0 <= volume < _WIDEST
                 and 0 <= at <= _LAST_TIME
                 and not at % self._grid[key[1]]
+                and (kind is not ExtendedCandle or fault_of_extras(candle) is None)
             )
         else:
             is_sound = False
@@ -115,8 +124,8 @@ class CandleValidator:
             return f"{key}: {fault}"
         if type(is_closed) is not bool:
             return f"{key}: is_closed is {kind_of(is_closed)}, not a bool"
-        if is_backfilled is not False or is_revised is not False:
-            return f"{key}: only the relay sets is_backfilled and is_revised"
+        if is_backfilled is not False or is_revised is not False or is_of_extras is not False:
+            return f"{key}: only the relay sets is_backfilled, is_revised and is_of_extras"
         if ts_event_ms is not None:
             if type(ts_event_ms) is not int:
                 return f"{key}: ts_event_ms is {kind_of(ts_event_ms)}, not an int"
@@ -125,7 +134,11 @@ class CandleValidator:
         return None
 
     def fault_of_candle(self, candle: object, interval: str) -> str | None:
-        """Judge one candle; slower than what lets most updates pass."""
+        """Judge one candle and its extras; slower than what lets most updates pass."""
+        fault = self._fault_of_candle(candle, interval)
+        return fault_of_extras(candle) if fault is None else fault
+
+    def _fault_of_candle(self, candle: object, interval: str) -> str | None:
         if not isinstance(candle, Candle):
             return f"a candle is {kind_of(candle)}, not Candle"
         fault = _fault_in(candle)
@@ -138,28 +151,36 @@ class CandleValidator:
         return fault
 
     def repaired(self, update: PriceUpdate, watchlist: Watchlist) -> PriceUpdate | None:
-        """Return a faulty update with high and low widened, if nothing else is wrong with it."""
+        """Return a faulty update with high and low widened, or without extras, if nothing else is wrong with it."""
         if not isinstance(update, PriceUpdate) or not _holds_numbers(update.candle):
             return None
-        update = update._replace(candle=widened(update.candle))
+        update = update._replace(candle=widened(self._without_bad_extras(update.candle)))
         return update if self.fault_of_update(update, watchlist) is None else None
+
+    def _without_bad_extras(self, candle: Candle) -> Candle:
+        fault = fault_of_extras(candle)
+        if fault is None:
+            return candle
+        self.bad_extras = self.bad_extras or fault
+        return Candle(*candle)
 
     def past(self, candles: Iterable[Candle], interval: str, latest: float) -> list[Candle]:
         """Return what history gave as it may be believed: a candle that cannot be used is `unreadable`.
 
-        High and low are widened where they are out by little. What opens after `latest` is left out, and of a candle
-        that opens at no open time it is not known which one it is: the one in which it lies is unreadable.
+        High and low are widened where they are out by little; wrong extras are left out. What opens after `latest` is
+        left out, and of a candle that opens at no open time it is not known which one it is: the one in which it lies
+        is unreadable.
         """
         found: list[Candle] = []
         spoilt: list[int] = []
         for candle in candles:
             if candle.time > latest or candle.time < 0:
                 continue
-            if self.fault_of_candle(candle, interval) is None:
-                found.append(candle)
+            if self._fault_of_candle(candle, interval) is None:
+                found.append(self._without_bad_extras(candle))
                 continue
             wide = widened(candle)
-            if self.fault_of_candle(wide, interval) is None:
+            if self._fault_of_candle(wide, interval) is None:
                 found.append(wide)
             else:
                 within = open_time(interval, candle.time) if self._is_utc and interval in _UNEVEN else candle.time
@@ -168,6 +189,28 @@ class CandleValidator:
             times = {candle.time for candle in found}
             found = sorted(found + [unreadable(time) for time in {*spoilt} - times])
         return found
+
+
+def fault_of_extras(candle: object) -> str | None:
+    """Say what is wrong with what a candle carries beside prices and volume."""
+    if not isinstance(candle, ExtendedCandle) or type(candle) is WrittenCandle:
+        return None  # it carries nothing, or what it reads itself
+    extras: object = candle.extras
+    if type(extras) is not CandleExtras:
+        return f"extras are {kind_of(extras)}, not CandleExtras"
+    values: tuple[Any, ...] = extras
+    for name, value in zip(EXTRA_FIELDS, values, strict=False):
+        if value is None:
+            continue
+        if name == "trades" and type(value) is not int:
+            return f"trades is {kind_of(value)}, not an int"
+        if type(value) not in NUMBERS:
+            return f"{name} is {kind_of(value)}, not a float; convert it with float()"
+        if not 0 <= value < _WIDEST:
+            return f"{name} is {value!r:.30}, not a finite number of 0 or more"
+    if extras.written is not None and (not isinstance(extras.written, str) or not is_readable(candle)):
+        return f"written is {extras.written!r:.40}, not how the numbers were written; leave it out"
+    return None
 
 
 def _range(candle: Candle) -> str:

@@ -62,23 +62,45 @@ THROTTLE_MS = Field(
     "throttle_ms", Whole(0, 60_000), "At most one update of an open candle in this number of milliseconds.", example=250
 )
 CLOSED_ONLY = Field("closed_only", Flag(), "Closed candles only.", example=True)
+EXTENDED = Field(
+    "extended",
+    Flag(),
+    "Candles also carry `quote_volume`, `trades`, `taker_volume` and `taker_quote_volume`; null if not known.",
+    example=True,
+)
 
 ACTIONS: Mapping[str, tuple[Field[Any], ...]] = {
-    "subscribe": (ID, SYMBOL_FIELD, INTERVAL_FIELD, STREAMS, BARS, SINCE, REVISION, GAPS, THROTTLE_MS, CLOSED_ONLY),
+    "subscribe": (
+        ID,
+        SYMBOL_FIELD,
+        INTERVAL_FIELD,
+        STREAMS,
+        BARS,
+        SINCE,
+        REVISION,
+        GAPS,
+        THROTTLE_MS,
+        CLOSED_ONLY,
+        EXTENDED,
+    ),
     "unsubscribe": (ID, SYMBOL_FIELD, INTERVAL_FIELD, STREAMS),
     "list": (ID,),
     "ping": (ID,),
 }
 """The requests there are, and the fields that each may have beside `action`."""
 
-_MODIFIERS = frozenset(field.name for field in (BARS, SINCE, REVISION, GAPS, THROTTLE_MS, CLOSED_ONLY))
+_MODIFIERS = frozenset(field.name for field in (BARS, SINCE, REVISION, GAPS, THROTTLE_MS, CLOSED_ONLY, EXTENDED))
 
 
 class SubscribeOptions(NamedTuple):
-    """How one subscription wants its updates: at most one open candle per `throttle_ms`, or closed candles only."""
+    """How one subscription wants its updates: at most one open candle per `throttle_ms`, or closed candles only.
+
+    `extended` candles also carry what `CandleExtras` has.
+    """
 
     throttle_ms: int = 0
     closed_only: bool = False
+    extended: bool = False
 
 
 PLAIN = SubscribeOptions()
@@ -144,7 +166,9 @@ def parse_request(message: dict[str, Any]) -> Request:
         return Request(action, request_id, names)
     if _MODIFIERS.isdisjoint(message):
         return Request(action, request_id, names)
-    options = SubscribeOptions(THROTTLE_MS.read(message) or 0, CLOSED_ONLY.read(message) or False)
+    options = SubscribeOptions(
+        THROTTLE_MS.read(message) or 0, CLOSED_ONLY.read(message) or False, EXTENDED.read(message) or False
+    )
     past = PastWanted(BARS.read(message), SINCE.read(message), REVISION.read(message), GAPS.read(message) or ())
     if past.since is None and past.wants_revised:
         raise RequestError(Code.INVALID_REQUEST, "revision and gaps need since")

@@ -2,14 +2,14 @@
 
 import math
 import struct
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Literal
 
 import orjson
 
 from relay.core.compression import deflated
 from relay.core.errors import RequestError
-from relay.core.model import Candle, PriceUpdate
+from relay.core.model import NO_EXTRAS, Candle, PriceUpdate
 from relay.protocol.server_messages import (
     CandleObject,
     ErrorMessage,
@@ -71,7 +71,15 @@ def encode(message: Mapping[str, object]) -> bytes:
 # -- updates ---------------------------------------------------------------------------------------
 
 
-def price_update(symbol: str, interval: str, update: PriceUpdate, seq: int, revision: int | None = None) -> bytes:
+def price_update(
+    symbol: str,
+    interval: str,
+    update: PriceUpdate,
+    seq: int,
+    revision: int | None = None,
+    *,
+    is_extended: bool = False,
+) -> bytes:
     """Encode one update as a frame; `revision` is its number if it was revised."""
     time, opened, high, low, close, volume = update.candle
     message: PriceUpdateMessage = {
@@ -83,6 +91,8 @@ def price_update(symbol: str, interval: str, update: PriceUpdate, seq: int, revi
         "seq": seq,
         "ts_event": update.ts_event_ms,
     }
+    if is_extended:
+        message["candle"] = _extended(update.candle)
     if update.is_backfilled:
         message["backfilled"] = True
     if update.is_revised:
@@ -104,24 +114,42 @@ def snapshot(
     revision: int,
     revised: Sequence[Candle] | None = None,
     revisions_known: bool = True,
+    is_extended: bool = False,
 ) -> bytes:
     """Encode the candles sent first as a frame; `revised` is None where nobody asked what was revised."""
-    objects: list[CandleObject] = [candle._asdict() for candle in candles]  # type: ignore[misc]  # as CandleObject has it
+    as_object: Callable[[Candle], CandleObject] = _extended if is_extended else Candle._asdict  # type: ignore[assignment]  # as CandleObject has it
     message: SnapshotMessage = {
         "type": "snapshot",
         "symbol": symbol,
         "interval": interval,
         "provider": provider,
-        "candles": objects,
+        "candles": [as_object(candle) for candle in candles],
         "last_is_closed": last_is_closed,
         "complete": complete,
         "seq": seq,
         "revision": revision,
     }
     if revised is not None:
-        message["revised"] = [candle._asdict() for candle in revised]  # type: ignore[misc]  # as CandleObject has it
+        message["revised"] = [as_object(candle) for candle in revised]
         message["revisions_known"] = revisions_known
     return encode(message)
+
+
+def _extended(candle: Candle) -> CandleObject:
+    time, opened, high, low, close, volume = candle
+    extras = candle.extras or NO_EXTRAS
+    return {
+        "time": time,
+        "open": opened,
+        "high": high,
+        "low": low,
+        "close": close,
+        "volume": volume,
+        "quote_volume": extras.quote_volume,
+        "trades": extras.trades,
+        "taker_volume": extras.taker_volume,
+        "taker_quote_volume": extras.taker_quote_volume,
+    }
 
 
 def stream_status(symbol: str, interval: str, status: StreamState, message: str) -> bytes:

@@ -25,7 +25,10 @@ StreamState = Literal[
 
 
 class CandleObject(TypedDict):
-    """Open, high, low, close and volume over one interval."""
+    """Open, high, low, close and volume over one interval.
+
+    With `extended` it has four more values, each null if it is not known.
+    """
 
     time: Annotated[Seconds, "Open time in Unix seconds (UTC)."]
     open: float
@@ -33,6 +36,16 @@ class CandleObject(TypedDict):
     low: float
     close: float
     volume: Annotated[float, "0 where a market has none.", {"minimum": 0}]
+    quote_volume: NotRequired[
+        Annotated[float | None, "With `extended`: the volume in the quote currency.", {"minimum": 0}]
+    ]
+    trades: NotRequired[Annotated[int | None, "With `extended`: the number of trades.", {"minimum": 0}]]
+    taker_volume: NotRequired[
+        Annotated[float | None, "With `extended`: the part of `volume` that takers bought.", {"minimum": 0}]
+    ]
+    taker_quote_volume: NotRequired[
+        Annotated[float | None, "With `extended`: the part of `quote_volume` that takers bought.", {"minimum": 0}]
+    ]
 
 
 class Limits(TypedDict):

@@ -1,5 +1,6 @@
 """Closed candles as the text that clients get: encoded once, then only cut and joined; pure.
 
+What candles carry beside prices and volume is in chunks of their own, `extended` ones, which are kept in memory only.
 A stream's time is divided into windows of `WINDOW` candles. The candles of one window make one chunk.
 """
 
@@ -13,13 +14,16 @@ import orjson
 
 from relay.core.compression import crc32
 from relay.core.intervals import length_s
-from relay.core.model import Candle
+from relay.core.model import EXTRA_FIELDS, NO_EXTRAS, Candle
 
 WINDOW = 512
 CSV_HEAD = b"time,open,high,low,close,volume\n"
+EXTENDED_CSV_HEAD = b"time,open,high,low,close,volume,quote_volume,trades,taker_volume,taker_quote_volume\n"
 
 _FIRST = b'{"time":'
 _CSV_MARKS = ((b',"open":', b","), (b',"high":', b","), (b',"low":', b","), (b',"close":', b","), (b',"volume":', b","))
+_BARE = b"".join([b',"%b":null' % name.encode() for name in EXTRA_FIELDS])
+_EXTRA_MARKS = tuple((b',"%b":' % name.encode(), b",") for name in EXTRA_FIELDS)
 
 
 class Chunk(NamedTuple):
@@ -52,13 +56,34 @@ class Chunk(NamedTuple):
 EMPTY = Chunk(array("q"), b"")
 
 
-def encode(candles: Sequence[Candle]) -> Chunk:
-    """Encode candles, which are in order."""
-    rows = [
-        {"time": time, "open": opened, "high": high, "low": low, "close": close, "volume": volume}
-        for time, opened, high, low, close, volume in candles
-    ]
+def encode(candles: Sequence[Candle], *, extended: bool = False) -> Chunk:
+    """Encode candles, which are in order; `extended`: with what they carry beside prices and volume."""
+    rows: list[dict[str, float | None]] = (
+        [_extended(candle) for candle in candles]
+        if extended
+        else [
+            {"time": time, "open": opened, "high": high, "low": low, "close": close, "volume": volume}
+            for time, opened, high, low, close, volume in candles
+        ]
+    )
     return Chunk(array("q", [candle.time for candle in candles]), orjson.dumps(rows)[1:-1])
+
+
+def _extended(candle: Candle) -> dict[str, float | None]:
+    time, opened, high, low, close, volume = candle
+    quote_volume, trades, taker_volume, taker_quote_volume, _ = candle.extras or NO_EXTRAS
+    return {
+        "time": time,
+        "open": opened,
+        "high": high,
+        "low": low,
+        "close": close,
+        "volume": volume,
+        "quote_volume": quote_volume,
+        "trades": trades,
+        "taker_volume": taker_volume,
+        "taker_quote_volume": taker_quote_volume,
+    }
 
 
 def joined(chunks: Iterable[Chunk]) -> Chunk:
@@ -117,14 +142,24 @@ def decode(chunk: Chunk) -> list[Candle]:
     return [Candle(*row.values()) for row in orjson.loads(b"[%b]" % chunk.text)]
 
 
+def bare_times(chunk: Chunk) -> list[int]:
+    """Return the open times of extended candles that carry none of the values beside prices and volume."""
+    if _BARE not in chunk.text:
+        return []
+    rows = orjson.loads(b"[%b]" % chunk.text)
+    return [row["time"] for row in rows if all(row[name] is None for name in EXTRA_FIELDS)]
+
+
 def as_lines(chunk: Chunk) -> bytes:
     """Return newline-delimited JSON."""
     return chunk.text.replace(b"},{", b"}\n{") + b"\n" if chunk.times else b""
 
 
-def as_csv(chunk: Chunk) -> bytes:
-    """Return CSV rows without the head, columns in the order of `CSV_HEAD`."""
+def as_csv(chunk: Chunk, *, extended: bool = False) -> bytes:
+    """Return CSV rows without the head, columns in the order of `CSV_HEAD` or `EXTENDED_CSV_HEAD`; null is empty."""
     text = chunk.text.replace(b"}," + _FIRST, b"\n")
-    for mark, comma in _CSV_MARKS:
+    for mark, comma in (*_CSV_MARKS, *_EXTRA_MARKS) if extended else _CSV_MARKS:
         text = text.replace(mark, comma)
+    if extended:
+        text = text.replace(b",null", b",")
     return text[len(_FIRST) : -1] + b"\n" if chunk.times else b""

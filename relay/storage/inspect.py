@@ -125,6 +125,11 @@ def has_chunks(connection: sqlite3.Connection) -> bool:
     return bool(connection.execute("SELECT 1 FROM pragma_table_info('chunks') WHERE name = 'text'").fetchone())
 
 
+def has_extras(connection: sqlite3.Connection) -> bool:
+    """Say whether the file is of a version that keeps what candles carry beside prices and volume."""
+    return bool(connection.execute("SELECT 1 FROM pragma_table_info('candles') WHERE name = 'written'").fetchone())
+
+
 def file_bytes(name: str) -> int:
     """Return the size on disk, with what SQLite keeps beside the file."""
     # A relay that stops meanwhile takes the other two with it.

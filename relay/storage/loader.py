@@ -3,12 +3,13 @@
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 
+from relay.core.model import Candle
 from relay.core.threads import in_thread
 from relay.storage.chunks import Chunk, encode
 from relay.storage.database import Database
 from relay.storage.stream_index import StreamIndex, StreamIndexes
 from relay.storage.window_rows import WindowRows, put_together
-from relay.storage.write_queue import StreamId, Write, WriteQueue
+from relay.storage.write_queue import StreamId, Write, WriteQueue, put_over
 from relay.storage.writer import LOOSE_ROWS, StoreWriter
 
 # More than so many windows are not put together on the event loop.
@@ -23,6 +24,11 @@ class _Loading:
         self.writes = list(writes)
         self.is_spoilt = False
         self.done = asyncio.Event()
+
+
+def _extended(found: Mapping[int, Sequence[Candle]], queued: Mapping[int, Mapping[int, Candle]]) -> dict[int, Chunk]:
+    """Make extended chunks of the rows of windows and what waits to be written."""
+    return {number: encode(put_over(rows, queued[number]), extended=True) for number, rows in found.items()}
 
 
 class Loader:
@@ -65,10 +71,20 @@ class Loader:
             self._indexes.note(stream, write.candles, write.span)
         return index, False
 
-    async def windows(self, stream: StreamId, index: StreamIndex, numbers: Sequence[int]) -> dict[int, Chunk]:
+    async def windows(
+        self, stream: StreamId, index: StreamIndex, numbers: Sequence[int], *, extended: bool = False
+    ) -> dict[int, Chunk]:
         """Return the chunks of windows, read from the file. Raises `StoreError`."""
         version, length = index.version, index.window_s
         queued = {number: self._queue.candles_of(stream, number * length, (number + 1) * length) for number in numbers}
+        if extended:
+            rows = await self._database.read(self._tables.extended_windows, stream, numbers)
+            is_few = len(rows) <= _FEW_WINDOWS
+            chunks = _extended(rows, queued) if is_few else await in_thread(_extended, rows, queued)
+            if self._indexes.get(stream) is index and index.version == version:
+                for number, chunk in chunks.items():
+                    self._indexes.keep(stream, number, chunk, extended=True)
+            return chunks
         found = await self._database.read(self._tables.windows, stream, numbers)
         if len(found) <= _FEW_WINDOWS:
             chunks = put_together(found, queued)
@@ -78,9 +94,8 @@ class Loader:
             # Its stored chunk is damaged; the rows need not be.
             start, end = number * length, (number + 1) * length
             newer = self._queue.candles_of(stream, start, end)
-            rows = await self._database.read(self._tables.candles, stream, start, end, None, False)
-            merged = {candle.time: candle for candle in rows} | newer
-            chunks[number] = encode([merged[time] for time in sorted(merged)])
+            read = await self._database.read(self._tables.candles, stream, start, end, None, False)
+            chunks[number] = encode(put_over(read, newer))
             self._writer.pack_later(stream, number)
         if self._indexes.get(stream) is index and index.version == version:
             self._keep(stream, found, chunks)

@@ -2,7 +2,8 @@
 
 Every revision has a number, larger than all before it, also those of earlier runs: numbers begin with the time of the
 start in microseconds. The table keeps the last number of each candle, and of each stream the newest `MOST`. A row
-without an open time says that all that was stored of the stream was forgotten. Only the SQL is here, and no connection.
+without an open time says that all that was stored of the stream was forgotten. One of nothing but what a candle carries
+beside prices and volume is marked: it means nothing to who does not get that. Only the SQL is here, and no connection.
 """
 
 from collections.abc import Sequence
@@ -20,8 +21,11 @@ STEP = 1_000_000
 FIRST = "SELECT max(?, revisions_from, (SELECT coalesce(max(number), 0) + ? FROM revisions)) FROM totals"
 """Takes the time in microseconds and `STEP`; returns the number that a run begins with."""
 
-NOTE = "INSERT OR REPLACE INTO revisions VALUES (?, ?, ?)"
-"""Takes the id of a stream, an open time, a number."""
+NOTE = (
+    "INSERT INTO revisions VALUES (?, ?, ?, ?) ON CONFLICT (stream_id, time)"
+    " DO UPDATE SET number = excluded.number, is_of_extras = min(is_of_extras, excluded.is_of_extras)"
+)
+"""Takes the id of a stream, an open time, a number, and whether nothing but extras was revised."""
 
 DROP_EXCESS = (
     "DELETE FROM revisions WHERE stream_id = ?1 AND number <="
@@ -31,11 +35,12 @@ DROP_EXCESS = (
 
 SINCE = """
 WITH stream (id) AS MATERIALIZED (SELECT id FROM streams WHERE provider = ?1 AND symbol = ?2 AND interval = ?3)
-SELECT number, revisions.time, open, high, low, close, volume
+SELECT number, revisions.time, open, high, low, close, volume,
+quote_volume, trades, taker_volume, taker_quote_volume, written
 FROM revisions LEFT JOIN candles USING (stream_id, time)
-WHERE stream_id = (SELECT id FROM stream) AND number > ?4
+WHERE stream_id = (SELECT id FROM stream) AND number > ?4 AND (?5 OR NOT is_of_extras)
 """
-"""Takes provider, symbol, interval and a number."""
+"""Takes provider, symbol, interval, a number, and whether revisions of nothing but extras count."""
 
 KNOWN_FROM = """
 WITH stream (id) AS MATERIALIZED (SELECT id FROM streams WHERE provider = ?1 AND symbol = ?2 AND interval = ?3)

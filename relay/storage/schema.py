@@ -42,6 +42,17 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "ALTER TABLE totals ADD COLUMN revisions_from INTEGER NOT NULL DEFAULT 0",
         "UPDATE totals SET revisions_from = 1000000 * CAST(strftime('%s', 'now') AS INTEGER)",
     ),
+    (
+        # What a candle carries beside prices and volume: null where nobody gave it, as in all rows from before.
+        "ALTER TABLE candles ADD COLUMN quote_volume REAL",
+        "ALTER TABLE candles ADD COLUMN trades INTEGER",
+        "ALTER TABLE candles ADD COLUMN taker_volume REAL",
+        "ALTER TABLE candles ADD COLUMN taker_quote_volume REAL",
+        # How the provider wrote the numbers; `relay.core.written_numbers` says more.
+        "ALTER TABLE candles ADD COLUMN written TEXT",
+        # The candle was revised in nothing but that.
+        "ALTER TABLE revisions ADD COLUMN is_of_extras INTEGER NOT NULL DEFAULT 0",
+    ),
 )
 
 OPEN_TIMEOUT_S = 2.0

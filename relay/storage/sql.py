@@ -8,17 +8,37 @@ from contextlib import asynccontextmanager, suppress
 
 import aiosqlite
 
-from relay.core.model import Candle, StreamKey
+from relay.core.model import EXTRA_FIELDS, NO_EXTRAS, Candle, CandleExtras, StreamKey
 from relay.core.spans import FOREVER, Span, merge_spans
 from relay.storage.chunks import encode, pack, window_s
 from relay.storage.future import CUT
 from relay.storage.revisions import DROP_EXCESS, FIRST, FORGOTTEN, KNOWN_FROM, MOST, NOTE, SINCE, STEP
-from relay.storage.window_rows import NUMBERS, SHELF, STREAM, STREAM_ID, WINDOWS, StoredIndex, WindowRows, stored_index
+from relay.storage.window_rows import (
+    EXTENDED_WINDOWS,
+    NUMBERS,
+    SHELF,
+    STREAM,
+    STREAM_ID,
+    WINDOWS,
+    StoredIndex,
+    WindowRows,
+    candle_of_row,
+    stored_index,
+)
 from relay.storage.write_queue import StreamId, Write
 
-_ADD = "INSERT INTO candles VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (stream_id, time) DO NOTHING"
-_REPLACE = "INSERT OR REPLACE INTO candles VALUES (?, ?, ?, ?, ?, ?, ?)"
+_ADD = f"INSERT INTO candles VALUES ({', '.join('?' * 12)}) ON CONFLICT (stream_id, time) DO NOTHING"
+_COLUMNS = (*Candle._fields[1:], *CandleExtras._fields)
+# Candles without extras come from whoever does not know them, and take away none of the same values.
+_REPLACE = (
+    f"INSERT INTO candles VALUES ({', '.join('?' * 12)}) ON CONFLICT (stream_id, time) DO UPDATE SET"
+    f" {', '.join(f'{column} = excluded.{column}' for column in _COLUMNS)}"
+    f" WHERE coalesce({', '.join(f'excluded.{column}' for column in EXTRA_FIELDS)}) IS NOT NULL"
+    " OR (open, high, low, close, volume)"
+    " IS NOT (excluded.open, excluded.high, excluded.low, excluded.close, excluded.volume)"
+)
 _ROWS = "SELECT time, open, high, low, close, volume FROM candles WHERE stream_id = " + STREAM_ID
+_EXTENDED_ROWS = f"SELECT time, {', '.join(_COLUMNS)} FROM candles WHERE stream_id = {STREAM_ID}"
 
 
 class Tables:
@@ -49,12 +69,19 @@ class Tables:
 
     # Reading
 
-    async def candles(self, stream: StreamId, start: int, end: int, limit: int | None, newest: bool) -> list[Candle]:
-        """Return candles of a range, oldest first; the first `limit`, or with `newest` the last."""
-        sql = f"{_ROWS} AND time >= ?4 AND time < ?5 ORDER BY time {'DESC' if newest else 'ASC'} LIMIT ?6"
+    async def candles(
+        self, stream: StreamId, start: int, end: int, limit: int | None, newest: bool, extended: bool = False
+    ) -> list[Candle]:
+        """Return candles of a range, oldest first; the first `limit`, or with `newest` the last.
+
+        Those that are `extended` carry what is stored beside prices and volume.
+        """
+        rows_of = _EXTENDED_ROWS if extended else _ROWS
+        sql = f"{rows_of} AND time >= ?4 AND time < ?5 ORDER BY time {'DESC' if newest else 'ASC'} LIMIT ?6"
         provider, key = stream
         values = (provider, *key, start, end, -1 if limit is None else limit)
-        rows = [Candle._make(row) for row in await self._connection.execute_fetchall(sql, values)]
+        make = candle_of_row if extended else Candle._make
+        rows = [make(row) for row in await self._connection.execute_fetchall(sql, values)]
         if newest:
             rows.reverse()
         return rows
@@ -68,6 +95,15 @@ class Tables:
         found = (await self._stored(WINDOWS, stream, json.dumps(numbers))).windows
         return {number: found.get(number) or WindowRows(None, []) for number in numbers}
 
+    async def extended_windows(self, stream: StreamId, numbers: Sequence[int]) -> dict[int, list[Candle]]:
+        """Return the extended candles of some windows."""
+        provider, key = stream
+        values = (provider, *key, window_s(key.interval), json.dumps(numbers))
+        found: dict[int, list[Candle]] = {number: [] for number in numbers}
+        for number, *row in await self._connection.execute_fetchall(EXTENDED_WINDOWS, values):
+            found[number].append(candle_of_row(row))
+        return found
+
     async def numbers(self, stream: StreamId) -> list[int]:
         """Return the numbers of all windows that hold candles, ascending."""
         provider, key = stream
@@ -79,14 +115,20 @@ class Tables:
         values = (provider, *key, window_s(key.interval), wanted)
         return stored_index(await self._connection.execute_fetchall(sql, values))
 
-    async def revisions(self, stream: StreamId, after: int) -> tuple[int, list[tuple[int, int, Candle | None]]]:
-        """Return before which number revisions may be gone, and those after `after`: number, open time, candle."""
+    async def revisions(
+        self, stream: StreamId, after: int, extended: bool
+    ) -> tuple[int, list[tuple[int, int, Candle | None]]]:
+        """Return before which number revisions may be gone, and those after `after`: number, open time, candle.
+
+        Those of nothing but extras only if the candles are `extended`.
+        """
         provider, key = stream
         fetch = self._connection.execute_fetchall
         ((known_from,),) = await fetch(KNOWN_FROM, (provider, *key, MOST - 1))
-        rows = await fetch(SINCE, (provider, *key, after))
+        rows = await fetch(SINCE, (provider, *key, after, extended))
         return known_from, [
-            (number, time, None if values[0] is None else Candle(time, *values)) for number, time, *values in rows
+            (number, time, None if values[0] is None else candle_of_row((time, *values)))
+            for number, time, *values in rows
         ]
 
     async def newest(self, provider: str, most: int) -> list[tuple[StreamKey, Span]]:
@@ -109,11 +151,17 @@ class Tables:
         """Write all of it, or after an error nothing."""
         async with self._transaction():
             ids = await self._stream_ids({write.stream for write in batch})
-            await self._write_candles([(ids[write.stream], *candle) for write in batch for candle in write.candles])
+            await self._write_candles(
+                [
+                    (ids[write.stream], *candle, *(candle.extras or NO_EXTRAS))
+                    for write in batch
+                    for candle in write.candles
+                ]
+            )
             await self._drop_chunks(batch, ids)
             revised = [write for write in batch if write.revision is not None]
             await self._note_revisions(
-                [(ids[one.stream], c.time, one.revision) for one in revised for c in one.candles]
+                [(ids[one.stream], c.time, one.revision, one.is_of_extras) for one in revised for c in one.candles]
             )
             await self._write_spans([(ids[write.stream], write.span) for write in batch if write.span is not None])
         self._ids.update(ids)
@@ -198,7 +246,7 @@ class Tables:
                 if interval in (None, key.interval):
                     end = FOREVER if before is None else before
                     count += await self._delete_before(stream_id, end, window_s(key.interval))
-                    await self._note_revisions([(stream_id, FORGOTTEN, revision)])
+                    await self._note_revisions([(stream_id, FORGOTTEN, revision, False)])
         return count
 
     async def _streams_of(self, provider: str, symbol: str) -> list[tuple[int, StreamKey]]:
@@ -308,7 +356,7 @@ class Tables:
             await self._connection.executemany(_REPLACE, rows)
         await self._connection.execute("UPDATE totals SET candles = candles + ?", (added,))
 
-    async def _note_revisions(self, rows: Sequence[tuple[int, int, int | None]]) -> None:
+    async def _note_revisions(self, rows: Sequence[tuple[int, int, int | None, bool]]) -> None:
         if rows:
             await self._connection.executemany(NOTE, rows)
             await self._connection.executemany(DROP_EXCESS, [(number, MOST) for number in {row[0] for row in rows}])

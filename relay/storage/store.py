@@ -16,7 +16,7 @@ from typing import Concatenate, NamedTuple, ParamSpec, TypeVar
 from relay.core.clock import Clock
 from relay.core.errors import StoreError
 from relay.core.intervals import INTERVALS
-from relay.core.model import Candle, StreamKey, is_widened
+from relay.core.model import Candle, StreamKey, is_widened, newer_of
 from relay.core.spans import Span, clip_spans, gaps_between, span_at
 from relay.storage.chunks import EMPTY, WINDOW, Chunk, window_s
 from relay.storage.database import Database, FileChecks
@@ -26,7 +26,7 @@ from relay.storage.limits import STORE_LIMITS, StoreLimits
 from relay.storage.loader import Loader
 from relay.storage.revisions import FORGOTTEN, Revisions
 from relay.storage.stream_index import StreamIndexes
-from relay.storage.write_queue import LATEST_TIME, StreamId, WriteQueue, storable
+from relay.storage.write_queue import LATEST_TIME, StreamId, WriteQueue, put_over, storable
 from relay.storage.writer import StoreWriter
 from relay.telemetry.events import event
 
@@ -150,24 +150,41 @@ class Store:
     # Reading
 
     async def read(
-        self, provider: str, key: StreamKey, start: int, end: int, limit: int | None = None, newest: bool = False
+        self,
+        provider: str,
+        key: StreamKey,
+        start: int,
+        end: int,
+        limit: int | None = None,
+        newest: bool = False,
+        *,
+        extended: bool = False,
     ) -> list[Candle]:
         """Return candles with `start` ≤ open time < `end`, oldest first; the first `limit`, or with `newest` the last.
 
-        Raises `StoreError`.
+        With `extended` they carry what is known beside prices and volume; it takes longer. Raises `StoreError`.
         """
         stream = (provider, key)
         # Taken before the query: a write that ends meanwhile is then seen twice instead of not at all.
         queued = self._queue.candles_of(stream, start, end)
-        candles = await self._database.read(self._tables.candles, stream, start, end, limit, newest)
+        candles = await self._database.read(self._tables.candles, stream, start, end, limit, newest, extended)
         if queued:
-            merged = {candle.time: candle for candle in candles} | queued
-            candles = [merged[time] for time in sorted(merged)]
+            candles = put_over(candles, queued)
         if limit is not None and len(candles) > limit:
             candles = candles[len(candles) - limit :] if newest else candles[:limit]
         return candles
 
-    async def chunks(self, provider: str, key: StreamKey, start: int, end: int, limit: int, newest: bool) -> Stored:
+    async def chunks(
+        self,
+        provider: str,
+        key: StreamKey,
+        start: int,
+        end: int,
+        limit: int,
+        newest: bool,
+        *,
+        extended: bool = False,
+    ) -> Stored:
         """Return what `read` does, encoded; nothing is awaited when all of it is in memory.
 
         Raises `StoreError`.
@@ -185,11 +202,11 @@ class Store:
             while left > 0 and at < len(numbers):
                 wanted = numbers[at : at + min(ahead, _MOST_WINDOWS)]
                 at += len(wanted)
-                chunks = {number: self._indexes.chunk(stream, number) for number in wanted}
+                chunks = {number: self._indexes.chunk(stream, number, extended=extended) for number in wanted}
                 missing = [number for number, chunk in chunks.items() if chunk is None]
                 if missing:
                     is_remembered = False
-                    chunks |= await self._loader.windows(stream, index, missing)
+                    chunks |= await self._loader.windows(stream, index, missing, extended=extended)
                 for number in wanted:
                     part = (chunks[number] or EMPTY).within(start, end, left, newest=newest)
                     if part.times:
@@ -266,22 +283,27 @@ class Store:
         index = self._indexes.get((provider, key))
         return -1 if index is None else index.version
 
-    async def revisions(self, provider: str, key: StreamKey, after: int) -> Revisions:
+    async def revisions(self, provider: str, key: StreamKey, after: int, *, extended: bool = False) -> Revisions:
         """Return the candles of a stream whose last revision has a larger number than `after`.
 
-        Raises `StoreError`.
+        Revisions of nothing but extras count for `extended` candles only. Raises `StoreError`.
         """
         stream = (provider, key)
         # Taken before the query, as in `read`: a write may end meanwhile.
-        queued = [write for write in self._queue.of(stream) if write.revision is not None and write.revision > after]
-        known_from, rows = await self._database.read(self._tables.revisions, stream, after)
+        queued = [
+            write
+            for write in self._queue.of(stream)
+            if write.revision is not None and write.revision > after and (extended or not write.is_of_extras)
+        ]
+        known_from, rows = await self._database.read(self._tables.revisions, stream, after, extended)
         # A file that was made later than this run began.
         newest, self.revision = self.revision, max(self.revision, known_from)
         found = {time: candle for _, time, candle in rows}
         for write in queued:
             found |= {candle.time: candle for candle in write.candles}
         for time in found.keys() - {FORGOTTEN}:
-            found |= self._queue.candles_of(stream, time, time + 1)
+            for candle in self._queue.candles_of(stream, time, time + 1).values():
+                found[time] = newer_of(found[time], candle)
         is_complete = max(known_from, self._revisions_lost) <= after <= newest and FORGOTTEN not in found
         return Revisions([candle for _, candle in sorted(found.items()) if candle is not None], is_complete)
 
@@ -407,13 +429,20 @@ class Store:
         await self._writer.written(number)
 
     def put_closed(
-        self, provider: str, key: StreamKey, candle: Candle, after: int | None, *, is_revised: bool = False
+        self,
+        provider: str,
+        key: StreamKey,
+        candle: Candle,
+        after: int | None,
+        *,
+        is_revised: bool = False,
+        is_of_extras: bool = False,
     ) -> int | None:
         """Queue a closed candle of the live stream, or its revision; never blocks, written within about 0.25 s.
 
         `after` is the open time of the closed candle delivered before it when nothing is missing between the two:
-        then the time between them counts as known, too. One that had to be widened stands in, as for `add`. Returns the
-        number of the revision, if it is one.
+        then the time between them counts as known, too. `is_of_extras` says that only extras were revised. One that had
+        to be widened stands in, as for `add`. Returns the number of the revision, if it is one.
         """
         if self._writer.is_closing:
             self._queue.dropped += 1
@@ -424,15 +453,28 @@ class Store:
         start = candle.time if after is None or after >= candle.time else after + 1
         self.revision += is_revised
         revision = self.revision if is_revised else None
-        self._enqueue(provider, key, (candle,), Span(start, candle.time + 1), revision)
+        self._enqueue(provider, key, (candle,), Span(start, candle.time + 1), revision, is_of_extras)
         return revision
+
+    def put_extras(self, provider: str, key: StreamKey, candles: Sequence[Candle]) -> None:
+        """Queue candles that are stored already, for what they carry beside prices and volume; never blocks."""
+        if self._writer.is_closing:
+            self._queue.dropped += len(candles)
+        elif candles:
+            self._enqueue(provider, key, candles, None)
 
     async def flush(self) -> None:
         """Return when everything queued so far is written. Raises `StoreError` when it cannot be."""
         await self._writer.written(self._queue.number)
 
     def _enqueue(
-        self, provider: str, key: StreamKey, candles: Sequence[Candle], span: Span | None, revision: int | None = None
+        self,
+        provider: str,
+        key: StreamKey,
+        candles: Sequence[Candle],
+        span: Span | None,
+        revision: int | None = None,
+        is_of_extras: bool = False,
     ) -> int:
         good = tuple(fit for fit in map(storable, candles) if fit is not None)
         self.rejected += len(candles) - len(good)
@@ -444,16 +486,22 @@ class Store:
         if wide and span is not None:
             for part in gaps_between(wide, *span):
                 inside = tuple(candle for candle in good if part.start <= candle.time < part.end)
-                self._push(provider, key, inside, part, revision)
+                self._push(provider, key, inside, part, revision, is_of_extras)
             good, span = tuple(candle for candle in good if span_at(wide, candle.time) is not None), None
         if good or span is not None:
-            self._push(provider, key, good, span, revision)
+            self._push(provider, key, good, span, revision, is_of_extras)
         return self._queue.number
 
     def _push(
-        self, provider: str, key: StreamKey, good: tuple[Candle, ...], span: Span | None, revision: int | None
+        self,
+        provider: str,
+        key: StreamKey,
+        good: tuple[Candle, ...],
+        span: Span | None,
+        revision: int | None,
+        is_of_extras: bool,
     ) -> None:
-        write = self._queue.push((provider, key), good, span, revision)
+        write = self._queue.push((provider, key), good, span, revision, is_of_extras=is_of_extras)
         self._loader.note(write)
         for lost in self._queue.drop_excess():
             self._loader.forget(lost.stream)

@@ -72,6 +72,7 @@ class StreamIndexes:
     def __init__(self, most_bytes: int, most_streams: int = STORE_LIMITS.most_streams) -> None:
         self._most_streams = most_streams
         self._indexes: OrderedDict[StreamId, StreamIndex] = OrderedDict()
+        # Extended chunks, which few want, stand beside the plain ones under the complement of their number.
         self._windows: BytesCache[tuple[StreamId, int], _Window] = BytesCache(most_bytes)
         self._writes = 0
 
@@ -98,6 +99,7 @@ class StreamIndexes:
         if index is not None:
             for number in index.numbers:
                 self._windows.drop((stream, number))
+                self._windows.drop((stream, ~number))
 
     def clear(self) -> None:
         """Read every stream anew the next time."""
@@ -123,26 +125,28 @@ class StreamIndexes:
                 index.numbers.append(number)
             elif index.numbers[bisect_left(index.numbers, number)] != number:
                 insort(index.numbers, number)
-            window = self._windows.peek((stream, number))
-            if window is None:
-                continue
-            if candle.time > window.last_time:
-                window.newer.append(candle)
-            else:
-                self._windows.drop((stream, number))
+            for place in ((stream, number), (stream, ~number)):
+                window = self._windows.peek(place)
+                if window is None:
+                    continue
+                if candle.time > window.last_time:
+                    window.newer.append(candle)
+                else:
+                    self._windows.drop(place)
 
-    def chunk(self, stream: StreamId, number: int) -> Chunk | None:
+    def chunk(self, stream: StreamId, number: int, *, extended: bool = False) -> Chunk | None:
         """Return the chunk of a window, with everything noted, if it is in memory."""
-        window = self._windows.get((stream, number))
+        window = self._windows.get((stream, ~number if extended else number))
         if window is None:
             return None
         if window.newer:
             newer, window.newer = window.newer, []
-            chunk = joined((window.chunk, encode(newer)))
-            self.keep(stream, number, chunk)
+            chunk = joined((window.chunk, encode(newer, extended=extended)))
+            self.keep(stream, number, chunk, extended=extended)
             return chunk
         return window.chunk
 
-    def keep(self, stream: StreamId, number: int, chunk: Chunk) -> None:
+    def keep(self, stream: StreamId, number: int, chunk: Chunk, *, extended: bool = False) -> None:
         """Keep the chunk of a window, which has to hold everything noted so far."""
-        self._windows.put((stream, number), _Window(chunk), len(chunk.text) + 8 * len(chunk.times))
+        place = (stream, ~number if extended else number)
+        self._windows.put(place, _Window(chunk), len(chunk.text) + 8 * len(chunk.times))

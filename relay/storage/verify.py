@@ -1,5 +1,6 @@
 """Finds what is wrong with a database file: rows, spans and encoded candles against each other; changes nothing."""
 
+import math
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -9,10 +10,11 @@ from typing import NamedTuple, TypeAlias
 import orjson
 
 from relay.core.intervals import INTERVALS, length_s
-from relay.core.model import Candle
+from relay.core.model import NO_EXTRAS, Candle, CandleExtras, extend
 from relay.core.spans import Span, clip_spans, merge_spans
+from relay.core.written_numbers import is_readable
 from relay.storage.chunks import Packed, encode, unpack, window_s
-from relay.storage.inspect import FUTURE_S, StoredStream, has_chunks
+from relay.storage.inspect import FUTURE_S, StoredStream, has_chunks, has_extras
 from relay.storage.schema import reason_of
 
 _EXAMPLES = 5
@@ -71,6 +73,7 @@ class _Verifier:
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
         self._has_chunks = has_chunks(connection)
+        self._has_extras = has_extras(connection)
         self._found: dict[tuple[str, str], tuple[int, list[int | str]]] = {}
         self.candles = 0
         self.chunks = 0
@@ -151,6 +154,7 @@ class _Verifier:
                     last = row.time
                     if self._is_sound(stream, row):
                         candles.append(row)
+                        self._check_extras(stream, row)
                     self.candles += 1
                 if chunk is not None and chunk[0] == number:
                     self._check_chunk(stream, chunk, candles)
@@ -160,8 +164,11 @@ class _Verifier:
                 chunk = next(chunks, None)
 
     def _rows(self, stream: StoredStream) -> Iterator[Candle]:
-        sql = "SELECT time, open, high, low, close, volume FROM candles WHERE stream_id = ? ORDER BY time"
-        return map(Candle._make, self._connection.execute(sql, (stream.id,)))
+        extras = f", {', '.join(CandleExtras._fields)}" if self._has_extras else ""
+        sql = f"SELECT time, open, high, low, close, volume{extras} FROM candles WHERE stream_id = ? ORDER BY time"
+        for row in self._connection.execute(sql, (stream.id,)):
+            candle = Candle._make(row[:6])
+            yield candle if row[6:] in ((), NO_EXTRAS) else extend(candle, CandleExtras._make(row[6:]))
 
     def _chunks(self, stream: StoredStream) -> Iterator[_Chunk]:
         if not self._has_chunks:
@@ -177,6 +184,18 @@ class _Verifier:
         if fault is not None:
             self.add(stream, fault, row.time)
         return True
+
+    def _check_extras(self, stream: StoredStream, row: Candle) -> None:
+        if row.extras is None:
+            return
+        quote_volume, trades, taker_volume, taker_quote_volume, written = row.extras
+        volumes: tuple[object, ...] = (quote_volume, taker_volume, taker_quote_volume)
+        if not all(one is None or (isinstance(one, float) and 0 <= one < math.inf) for one in volumes):
+            self.add(stream, "the quote volume or what takers bought is not a number of 0 or more", row.time)
+        elif written is not None and not (isinstance(written, str) and is_readable(row)):
+            self.add(stream, "the numbers as they were written are not those of the candle", row.time)
+        if trades is not None and not (isinstance(trades, int) and trades >= 0):
+            self.add(stream, "the number of trades is not a whole number of 0 or more", row.time)
 
     def _check_chunk(
         self, stream: StoredStream, chunk: tuple[int, int, bytes, bytes], candles: Sequence[Candle]

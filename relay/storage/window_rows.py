@@ -1,10 +1,10 @@
 """Windows of candles as the database has them: the SQL that reads them, its rows, and the chunks they make; pure."""
 
 import sqlite3
-from collections.abc import Iterable, Mapping
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
-from relay.core.model import Candle
+from relay.core.model import Candle, CandleExtras, extend
 from relay.core.spans import Span
 from relay.storage.chunks import EMPTY, Chunk, Packed, decode, encode, joined, unpack
 
@@ -50,6 +50,13 @@ SELECT 2, number, NULL, time, open, high, low, close, volume FROM wanted CROSS J
 WHERE stream_id = (SELECT id FROM stream)
 AND time >= coalesce(until, number * ?4) AND time < (number + 1) * ?4
 """
+# No chunk holds what is beside prices and volume, so all rows are read.
+EXTENDED_WINDOWS = f"""
+{STREAM}
+SELECT value, time, open, high, low, close, volume, quote_volume, trades, taker_volume, taker_quote_volume, written
+FROM json_each(?5) CROSS JOIN candles
+WHERE stream_id = (SELECT id FROM stream) AND time >= value * ?4 AND time < (value + 1) * ?4
+"""
 # One look-up for each window and not a reading of all candles; a window with a chunk holds some.
 NUMBERS = f"""
 WITH RECURSIVE stream (id) AS MATERIALIZED (SELECT {STREAM_ID}),
@@ -78,6 +85,12 @@ class StoredIndex(NamedTuple):
 
     spans: list[Span]
     windows: dict[int, WindowRows]
+
+
+def candle_of_row(row: Sequence[Any]) -> Candle:
+    """Return the candle of a row with all columns, a plain one where it carries nothing."""
+    extras = CandleExtras._make(row[6:])
+    return Candle._make(row[:6]) if extras.is_empty else extend(Candle._make(row[:6]), extras)
 
 
 def stored_index(rows: Iterable[sqlite3.Row]) -> StoredIndex:

@@ -1,11 +1,12 @@
 """What waits to be written to the store, in order; no I/O."""
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from relay.core.model import Candle, StreamKey, is_unreadable
+from relay.core.model import Candle, CandleExtras, StreamKey, extend, is_unreadable, newer_of
 from relay.core.spans import Span
+from relay.core.written_numbers import WrittenCandle, repacked
 
 StreamId = tuple[str, StreamKey]
 """A stream with the name of its provider."""
@@ -18,7 +19,7 @@ class Write(NamedTuple):
     """Candles, and the span that they fill; numbered in the order of writing.
 
     It claims coverage only for its own rows, so that losing any one write never leaves a false claim. With a `revision`
-    its candles were told as closed before, with other values or not at all.
+    its candles were told as closed before, with other values or not at all; `is_of_extras`: with other extras only.
     """
 
     number: int
@@ -26,6 +27,7 @@ class Write(NamedTuple):
     candles: tuple[Candle, ...]
     span: Span | None
     revision: int | None = None
+    is_of_extras: bool = False
 
 
 class WriteQueue:
@@ -51,11 +53,17 @@ class WriteQueue:
         return self._writes[0]
 
     def push(
-        self, stream: StreamId, candles: tuple[Candle, ...], span: Span | None, revision: int | None = None
+        self,
+        stream: StreamId,
+        candles: tuple[Candle, ...],
+        span: Span | None,
+        revision: int | None = None,
+        *,
+        is_of_extras: bool = False,
     ) -> Write:
         """Put a write at the end."""
         self.number += 1
-        write = Write(self.number, stream, candles, span, revision)
+        write = Write(self.number, stream, candles, span, revision, is_of_extras)
         self._writes.append(write)
         self._of_stream.setdefault(stream, deque()).append(write)
         self.candles += len(candles)
@@ -96,12 +104,20 @@ class WriteQueue:
 
     def candles_of(self, stream: StreamId, start: int, end: int) -> dict[int, Candle]:
         """Return the newest of each candle that waits, from `start` up to, not including, `end`."""
-        return {
-            candle.time: candle
-            for write in self._of_stream.get(stream, ())
-            for candle in write.candles
-            if start <= candle.time < end
-        }
+        found: dict[int, Candle] = {}
+        for write in self._of_stream.get(stream, ()):
+            for candle in write.candles:
+                if start <= candle.time < end:
+                    found[candle.time] = newer_of(found.get(candle.time), candle)
+        return found
+
+
+def put_over(known: Iterable[Candle], newer: Mapping[int, Candle]) -> list[Candle]:
+    """Return candles in order, those that are `newer` in the place of the known ones of their open times."""
+    merged = {candle.time: candle for candle in known}
+    for time, candle in newer.items():
+        merged[time] = newer_of(merged.get(time), candle)
+    return [merged[time] for time in sorted(merged)]
 
 
 def storable(candle: Candle) -> Candle | None:
@@ -109,5 +125,18 @@ def storable(candle: Candle) -> Candle | None:
 
     Whether its values make sense is not asked here: they were judged when they arrived.
     """
+    # Read here, so that the texts of it are not kept.
+    extras = candle.extras
+    if type(candle) is WrittenCandle and candle.time < LATEST_TIME:
+        return candle  # made of floats and whole numbers
     fit = Candle(candle.time, *map(float, candle[1:]))
-    return None if is_unreadable(fit) or fit.time >= LATEST_TIME else fit
+    if is_unreadable(fit) or fit.time >= LATEST_TIME:
+        return None
+    return fit if extras is None or extras.is_empty else extend(fit, _storable_extras(extras))
+
+
+def _storable_extras(extras: CandleExtras) -> CandleExtras:
+    quote_volume, trades, taker_volume, taker_quote_volume, written = repacked(extras)
+    volumes = (quote_volume, taker_volume, taker_quote_volume)
+    quote_volume, taker_volume, taker_quote_volume = (None if one is None else float(one) for one in volumes)
+    return CandleExtras(quote_volume, trades, taker_volume, taker_quote_volume, written)

@@ -8,6 +8,7 @@ subscribers. Whatever it gets was judged at the border: all values make sense. T
   held until history has answered for the span between: `missing` says what to ask, `fill` takes the answer.
 - An answer is believed: a candle that history does not know does not exist, until the provider sends it after all
   (then it is told as revised). Only a candle that was told as open cannot vanish: it becomes a gap.
+- What a closed candle carries beside prices and volume may be revised alone; that it is there or not is no revision.
 - A candle that had to be widened never takes the place of one that made sense, and gives way to one, however old.
 - `give_up` goes on without an answer and leaves a gap; `repair` closes one later. `gaps` hands out new ones.
 """
@@ -16,7 +17,16 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from relay.core.intervals import length_s, next_open, open_time
-from relay.core.model import Candle, PriceUpdate, StreamKey, is_widened, worth
+from relay.core.model import (
+    Candle,
+    PriceUpdate,
+    StreamKey,
+    is_bare,
+    is_widened,
+    newer_of,
+    repeats,
+    worth,
+)
 from relay.core.trading_hours import TradingHours
 from relay.streams.gaps import Gaps, SeriesGap
 
@@ -119,7 +129,7 @@ class Series:
             if 0 < event_ms < self._last_event_ms:
                 self.late += 1
                 return ()
-            if candle == last and (not event_ms or event_ms == self._last_event_ms):
+            if candle == last and (not event_ms or event_ms == self._last_event_ms) and repeats(last, candle):
                 self.duplicates += 1
                 return ()
         self._advance(candle, is_closed=update.is_closed, event_ms=event_ms)
@@ -134,9 +144,9 @@ class Series:
             return ()
         time = candle.time
         known = self.closed.get(time)
-        if known == candle:
+        if known is not None and repeats(known, candle):
             self.duplicates += 1
-            self.closed[time] = max(known, candle, key=worth)
+            self.closed[time] = max(known, candle, key=lambda one: (worth(one), not is_bare(one)))
             self._closed_event_ms[time] = max(self._closed_event_ms[time], event_ms)
             return ()
         if known is not None:
@@ -150,7 +160,7 @@ class Series:
         elif not self._can_be_new(time):
             self.late += 1
             return ()
-        return (self._correct(update, event_ms),)
+        return (self._correct(update._replace(is_of_extras=known == candle), event_ms),)
 
     def _correct(self, update: PriceUpdate, event_ms: int) -> PriceUpdate:
         """Take what a candle that is over is now; return what is to be told."""
@@ -173,13 +183,13 @@ class Series:
         known = self._mended.pop(candle.time)
         if is_widened(candle):
             candle = known
-        is_known = candle == known
-        self._advance(candle, is_closed=True, event_ms=event_ms)
-        if is_known:
+        is_repeated = repeats(known, candle)
+        self._advance(newer_of(known, candle), is_closed=True, event_ms=event_ms)
+        if is_repeated:
             self.duplicates += 1
             return ()
         self.revised += 1
-        return (update._replace(is_revised=True),)
+        return (update._replace(is_revised=True, is_of_extras=known == candle),)
 
     def _can_be_new(self, time: int) -> bool:
         """Say whether a closed candle that is not remembered was never told, rather than forgotten or not owed."""
@@ -433,27 +443,47 @@ class Series:
         self.gaps.close(gap, gap.end if until is None else min(until, gap.end), lost)
         return told
 
-    def revise(self, changed: Iterable[Candle], found: Iterable[Candle], asked_at: float) -> list[PriceUpdate]:
+    def revise(
+        self,
+        changed: Iterable[Candle],
+        found: Iterable[Candle],
+        asked_at: float,
+        of_extras: Iterable[Candle] = (),
+    ) -> list[PriceUpdate]:
         """Take what history says later of candles that are over; return what is to be told.
 
-        `changed` have other values than before, `found` were taken not to exist; history was asked at `asked_at` of
-        the provider's time, and what a feed said later stands. Of what is not told yet nothing is taken: it comes in
-        its turn.
+        `changed` have other values than before, `found` were taken not to exist, and `of_extras` carry other extras
+        beside the same values; history was asked at `asked_at` of the provider's time, and what a feed said later
+        stands. Of what is not told yet nothing is taken: it comes in its turn.
         """
         told: list[PriceUpdate] = []
-        for candle, is_new in [*((one, False) for one in changed), *((one, True) for one in found)]:
+        said = [
+            *((candle, False, False) for candle in changed),
+            *((candle, True, False) for candle in found),
+            *((candle, False, True) for candle in of_extras),
+        ]
+        for candle, is_new, is_of_extras in said:
             time, last = candle.time, self.last
             if last is None or time > last.time or (time == last.time and not self.last_is_closed):
                 continue
-            if self.closed.get(time) == candle:
+            if repeats(self.closed.get(time), candle):
                 continue
-            update = PriceUpdate(self.key, candle, is_closed=True, is_backfilled=is_new)
+            update = PriceUpdate(self.key, candle, is_closed=True, is_backfilled=is_new, is_of_extras=is_of_extras)
             if time in self.closed or (is_new and self._can_be_new(time)):
                 told.extend(self._accept_past(update, int(asked_at * 1000)))
             elif not is_new:
                 # Forgotten here, or older than the stream; not so by those who have it.
                 told.append(self._correct(update, int(asked_at * 1000)))
         return told
+
+    def learn_extras(self, candles: Iterable[Candle]) -> None:
+        """Take what candles carry of which that was not known; nobody is told, since no value changed."""
+        for candle in candles:
+            known = self.closed.get(candle.time)
+            if known is not None and newer_of(candle, known) is candle:
+                self.closed[candle.time] = candle
+                if self.last is known:
+                    self.last = candle
 
     # -- a past that is another one ----------------------------------------------------------------
 
@@ -518,8 +548,8 @@ class Series:
         """Say whether an update says what is known already: the newest candle as it is, or a closed one."""
         candle, last = update.candle, self.last
         if candle == last and (self.last_is_closed or not update.is_closed):
-            return True
-        return self.closed.get(candle.time) == candle
+            return repeats(last, candle)
+        return repeats(self.closed.get(candle.time), candle)
 
     def is_settled(self, time: int) -> bool:
         """Say whether a candle is told as closed, or was over before anything of the stream was promised."""

@@ -55,6 +55,7 @@ class Stream:
         "lag_ms",
         "last_frame",
         "last_frame_is_closed",
+        "last_told",
         "message",
         "name",
         "provider",
@@ -79,6 +80,8 @@ class Stream:
         self.seq = seq
         self.last_frame: bytes | None = None
         self.last_frame_is_closed = False
+        # The update in that frame, or one of its extras since, with its `seq` and the number of its revision.
+        self.last_told: tuple[PriceUpdate, int, int | None] | None = None
         self.updated_at: float | None = None
         self.lag_ms: float | None = None
         self.conflated = 0
@@ -118,6 +121,10 @@ class Stream:
         series = self.series
         return self.conflated, self.gap_count, series.backfilled, series.revised, series.duplicates, series.late
 
+    def update_frame(self, update: PriceUpdate, seq: int, revision: int | None, *, is_extended: bool = False) -> bytes:
+        """Encode an update as clients see it."""
+        return frames.price_update(self.name, self.key.interval, update, seq, revision, is_extended=is_extended)
+
     def state_frame(self) -> bytes:
         """Encode the state as clients see it."""
         return frames.stream_status(self.name, self.key.interval, self.status, self.message)
@@ -137,7 +144,11 @@ class Stream:
 
     def last_frame_for(self, options: SubscribeOptions) -> bytes | None:
         """Return the frame of the last known candle, if these options want it."""
-        return None if options.closed_only and not self.last_frame_is_closed else self.last_frame
+        if options.closed_only and not self.last_frame_is_closed:
+            return None
+        if options.extended and self.last_frame is not None and self.last_told is not None:
+            return self.update_frame(*self.last_told, is_extended=True)
+        return self.last_frame
 
 
 class Attachment:
@@ -183,6 +194,7 @@ class Channel:
         "floor",
         "groups",
         "held",
+        "is_extended",
         "is_plain",
         "options",
         "slow_consumers",
@@ -193,6 +205,7 @@ class Channel:
         self.stream = stream
         self.options = options
         self.floor = floor
+        self.is_extended = options.extended
         self.is_plain = options == PLAIN and floor == NO_FLOOR
         self.begins: dict[Subscriber, int] = {}
         # Revisions that wait for the held candle, so that `seq` never goes back, and of which open times they are.

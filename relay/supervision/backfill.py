@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from relay.core.clock import Clock
 from relay.core.errors import ProviderError, ProviderUnavailable, RateLimited, StoreError, UnknownSymbol
 from relay.core.intervals import first_open_after, length_s, next_open
-from relay.core.model import Candle, PriceUpdate, StreamKey, parted
+from relay.core.model import Candle, PriceUpdate, StreamKey, extend, parted
 from relay.core.spans import Span
 from relay.core.trading_hours import TradingHours
 from relay.history.requests import HistoryRequest, PastCandles
@@ -229,7 +229,7 @@ class Backfill:
             start = max(0, missing.start)
             # What closed a moment ago is just what is missing.
             asked = HistoryRequest(
-                self._provider, key, start, end, PAGE, must_be_new=must_be_new, joins_gaps=joins_gaps
+                self._provider, key, start, end, PAGE, must_be_new=must_be_new, joins_gaps=joins_gaps, extended=True
             )
             past = await self._history.candles(asked)
         if not past.is_complete and not past.unreadable:
@@ -363,7 +363,7 @@ class Backfill:
                 continue
             told = stream.series.closed
             # What is known is worth nothing any more, so that one that had to be widened replaces it too.
-            changed = [Candle(*candle) for candle in closed if candle.time in told]
+            changed = [extend(candle, candle.extras) for candle in closed if candle.time in told]
             self._hub.tell(stream, stream.series.revise(changed, (), asked_at))
             return
 

@@ -24,7 +24,7 @@ class Leaps:
 
     def passes(self, update: PriceUpdate) -> bool:
         """Say whether an update is told at once; `weigh` one that is not. On the way of every update."""
-        key, candle, is_closed, _, _, _ = update
+        key, candle, is_closed, _, _, _, _ = update
         near = self._near.get(key)
         if near is not None:
             if candle.low < near[0] or candle.high > near[1]:

@@ -6,8 +6,11 @@ Eight kills by default; `--kills 50` for the long run.
 import asyncio
 import random
 import signal
+import sqlite3
+import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -21,6 +24,7 @@ from relay.storage.verify import verify
 from tests.support.heavy_writer import KEPT_S, NOW, candle, exists
 
 ROOT = Path(__file__).parents[2]
+FILES = sorted((ROOT / "tests/data/store").glob("version-*.sql"))
 
 
 async def write_and_kill(path: Path, seed: int, pause_s: float) -> set[tuple[str, int]]:
@@ -115,5 +119,45 @@ async def test_process_that_dies_of_an_index_cut_off_under_a_statement_says_so_a
     store = await Store.open(path, Clock())
     try:
         assert [candle.time for candle in await store.read("demo", StreamKey("A", "1m"), 0, 1 << 40)] == [60]
+    finally:
+        await store.close()
+
+
+# -- in the middle of a migration ------------------------------------------------------------------
+
+MIGRATION = """
+import os, signal, sys
+from relay.storage.schema import MIGRATIONS, open_database
+
+class Deadly(tuple):
+    def __iter__(self):
+        yield from [*super().__iter__()][:-1]
+        os.kill(os.getpid(), signal.SIGKILL)
+
+open_database(sys.argv[1], "relay.db", migrations=(*MIGRATIONS[:-1], Deadly(MIGRATIONS[-1])))
+"""
+
+
+def migrate_and_kill(path: Path, file: Path) -> None:
+    """Make a database of an earlier version, and kill whoever brings it up to date before the end."""
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript(file.read_text(encoding="utf-8"))
+        version = connection.execute("PRAGMA user_version").fetchone()
+    killed = subprocess.run([sys.executable, "-c", MIGRATION, str(path)], check=False, timeout=30, cwd=ROOT)
+    assert killed.returncode == -signal.SIGKILL
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("PRAGMA user_version").fetchone() == version
+        assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+async def test_a_kill_in_the_middle_of_a_migration_is_harmless(tmp_path: Path, file: Path) -> None:
+    path = tmp_path / "relay.db"
+    await asyncio.to_thread(migrate_and_kill, path, file)
+    store = await Store.open(path, Clock())
+    try:
+        found = await store.read("binance", StreamKey("BTCUSDT", "1m"), 0, 1 << 40, extended=True)
+        assert len(found) == 102
+        assert all(candle.extras is None for candle in found)
     finally:
         await store.close()

@@ -30,11 +30,13 @@ from relay import (
     StreamKey,
     UnknownSymbol,
 )
+from relay.core.written_numbers import written_texts
 from tests.support.bound_provider import BoundProvider
 from tests.support.pump import keys
 from tests.support.sandbox import GARBAGE, BinanceStandIn
 
 FRAMES = (Path(__file__).parents[1] / "data/binance/frames.jsonl").read_text(encoding="utf-8").splitlines()
+KLINES = Path(__file__).parents[1] / "data/binance/klines.json"
 BTC = StreamKey("BTCUSDT", "1m")
 
 
@@ -61,6 +63,32 @@ def test_a_kline_event_becomes_an_update() -> None:
             ),
         ),
     ]
+
+
+def test_a_kline_event_carries_more_than_prices_and_volume() -> None:
+    (update,) = codec("BTCUSDT@1m").decode(FRAMES[1])
+    assert isinstance(update, PriceUpdate)
+    kline = orjson.loads(FRAMES[1])["data"]["k"]
+    candle = update.candle
+    assert candle.trades == kline["n"]
+    assert (candle.quote_volume, candle.taker_volume, candle.taker_quote_volume) == tuple(
+        float(kline[letter]) for letter in "qVQ"
+    )
+    assert written_texts(candle) == tuple(kline[letter] for letter in "ohlcvqVQ")
+
+
+@pytest.mark.parametrize("letter", ["q", "n", "V", "Q"])
+@pytest.mark.parametrize("value", [None, "x", -1, "-1.0", [], "missing"])
+def test_a_kline_event_whose_extras_make_no_sense_costs_only_those(letter: str, value: object) -> None:
+    event = orjson.loads(FRAMES[0])
+    event["data"]["k"][letter] = value
+    if value == "missing":
+        del event["data"]["k"][letter]
+    (update,) = codec("BTCUSDT@1m").decode(orjson.dumps(event))
+    assert isinstance(update, PriceUpdate)
+    assert update.candle == Candle(1770123360, 70100.1, 70120.0, 70090.5, 70110.25, 1.25)
+    if (letter, value) != ("n", None):
+        assert update.candle.quote_volume is update.candle.trades is update.candle.taker_volume is None
 
 
 def test_other_events_say_nothing() -> None:
@@ -419,6 +447,24 @@ async def test_the_newest_2500_klines_before_an_end_take_three_pages(exchange: B
     candles = await plugin.candles("BTCUSDT", "1m", None, end, 2500)
     assert [candle.time for candle in candles] == list(range(end - 2500 * 60, end, 60))
     assert len(exchange.requests) == 3
+
+
+async def test_klines_carry_what_the_exchange_wrote(exchange: BinanceStandIn, plugin: Plugin) -> None:
+    rows: list[list[Any]] = orjson.loads(KLINES.read_bytes())["BTCUSDT@1d"]
+    exchange.serve_rows("BTCUSDT", "1d", rows)
+    candles = await plugin.candles("BTCUSDT", "1d", rows[0][0] // 1000, rows[-1][0] // 1000 + 1, 1000)
+    assert [(one.time * 1000, *(written_texts(one) or ()), one.trades) for one in candles] == [
+        (row[0], *row[1:6], row[7], row[9], row[10], row[8]) for row in rows
+    ]
+
+
+async def test_klines_without_extras_that_make_sense_are_candles_all_the_same(
+    exchange: BinanceStandIn, plugin: Plugin
+) -> None:
+    rows: list[list[Any]] = orjson.loads(KLINES.read_bytes())["BTCUSDT@1d"][:1]
+    exchange.serve_rows("BTCUSDT", "1d", [row[:7] for row in rows])
+    (candle,) = await plugin.candles("BTCUSDT", "1d", rows[0][0] // 1000, rows[0][0] // 1000 + 1, 1000)
+    assert (candle, candle.extras) == (Candle(rows[0][0] // 1000, *map(float, rows[0][1:6])), None)
 
 
 async def test_start_is_included_and_end_is_not(exchange: BinanceStandIn, plugin: Plugin) -> None:

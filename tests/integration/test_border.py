@@ -21,6 +21,7 @@ from providers.twelve_data.forex import Hours
 from relay import (
     BadAnswer,
     Candle,
+    ExtendedCandle,
     PriceUpdate,
     ProviderInfo,
     StreamKey,
@@ -30,10 +31,11 @@ from relay import (
     hookimpl,
     is_widened,
     read_rows,
+    written_candle,
 )
 from relay.app import PROVIDERS, STORE
 from relay.core.clock import Clock
-from relay.core.model import widened
+from relay.core.model import extend, widened
 from relay.plugins.validation import CandleValidator
 from relay.storage.inspect import overview, reading
 from relay.storage.verify import verify
@@ -163,6 +165,55 @@ def test_an_update_that_is_out_by_a_little_is_widened_and_one_by_much_is_not() -
     assert repaired is not None
     assert repaired.candle == Candle(T, 50_000.0, 50_010.01, 49_990.0, 50_010.01)
     assert border().repaired(much, watchlist) is None
+
+
+GOOD = ExtendedCandle(T, 1.0, 1.0, 1.0, 1.0, 1.0, quote_volume=2.0, trades=3, taker_volume=0, taker_quote_volume=None)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("quote_volume", -1.0),
+        ("quote_volume", math.nan),
+        ("quote_volume", "2.0"),
+        ("taker_volume", math.inf),
+        ("taker_quote_volume", 1e300),
+        ("trades", 3.0),
+        ("trades", True),
+        ("trades", -1),
+        ("written", ".x"),
+        ("written", 8),
+    ],
+)
+def test_bad_extras_are_named_and_cost_a_candle_only_those(name: str, value: object) -> None:
+    judge, watchlist = border(), Watchlist([MINUTE])
+    extras: Any = {**GOOD.extras._asdict(), name: value}
+    candle = ExtendedCandle(*GOOD, **extras)
+    fault = judge.fault_of_candle(candle, "1m")
+    assert fault is not None
+    assert fault.startswith(name)
+    update = PriceUpdate(MINUTE, candle)
+    assert judge.fault_of_update(update, watchlist) == f"{MINUTE}: {fault}"
+    repaired = judge.repaired(update, watchlist)
+    assert repaired is not None
+    assert (repaired.candle, repaired.candle.extras) == (GOOD, None)
+    assert next(one.extras for one in judge.past([candle, GOOD._replace(time=T + 60)], "1m", T + 60)) is None
+    assert judge.bad_extras == fault
+
+
+def test_good_extras_pass_also_where_takers_bought_more_than_all() -> None:
+    judge, watchlist = border(), Watchlist([MINUTE])
+    written = written_candle(T, ("1.0",) * 5 + ("2.0", "3.0", "4.0"), 0)
+    for candle in (GOOD, written, ExtendedCandle(*GOOD), extend(GOOD, written.extras._replace(written=None))):
+        assert judge.fault_of_update(PriceUpdate(MINUTE, candle), watchlist) is None
+        assert judge.fault_of_candle(candle, "1m") is None
+        assert judge.past([candle], "1m", T)[0] is candle
+
+
+def test_extras_of_another_kind_are_named() -> None:
+    candle = ExtendedCandle(*GOOD)
+    candle.extras = {"trades": 3}  # type: ignore[assignment]  # as a plugin may
+    assert border().fault_of_candle(candle, "1m") == "extras are dict, not CandleExtras"
 
 
 # ---- rows -------------------------------------------------------------------------------------------------------
@@ -380,7 +431,10 @@ def spoil(name: str, now: int) -> None:
     with sqlite3.connect(name) as connection:
         (stream,) = connection.execute("SELECT id FROM streams WHERE symbol = 'BTCUSDT' AND interval = '1m'").fetchone()
         connection.execute('UPDATE spans SET "end" = ? WHERE stream_id = ?', (now + 7200, stream))
-        connection.execute("INSERT INTO candles VALUES (?, ?, 1, 1, 1, 1, 1)", (stream, (now + 7000) // 60 * 60))
+        connection.execute(
+            "INSERT INTO candles (stream_id, time, open, high, low, close, volume) VALUES (?, ?, 1, 1, 1, 1, 1)",
+            (stream, (now + 7000) // 60 * 60),
+        )
         connection.execute("UPDATE totals SET candles = candles + 1")
     connection.close()
 

@@ -17,9 +17,12 @@ from typing import Any
 import aiohttp
 import pytest
 
+from providers.binance.codec import BinanceCodec
 from providers.twelve_data.forex import Hours, without_padding
 from providers.twelve_data.tick_codec import TickCodec, ticks_of
-from relay import Accepted, Candle, Hosts, PriceUpdate, Rejected, Secret, enlarge
+from relay import Accepted, Candle, Hosts, PriceUpdate, Rejected, Secret, StreamKey, enlarge
+from relay.app import STORE
+from relay.core.written_numbers import written_texts
 from tests.support.running_relay import PREFIX as API
 from tests.support.running_relay import start_relay
 from tests.support.sandbox import Sandbox
@@ -56,6 +59,16 @@ async def get(url: str, **query: Any) -> tuple[int, Any]:
 def as_candle(row: list[Any]) -> dict[str, float]:
     names = ("open", "high", "low", "close", "volume")
     return {"time": row[0] // 1000, **{name: float(row[place]) for place, name in enumerate(names, 1)}}
+
+
+def written(row: list[Any]) -> tuple[Any, ...]:
+    """Return what a row says in texts, and its number of trades."""
+    return (row[0] // 1000, *row[1:6], row[7], row[9], row[10], row[8])
+
+
+def written_again(candle: Candle) -> tuple[Any, ...]:
+    """Return the same of a candle."""
+    return (candle.time, *(written_texts(candle) or ()), candle.trades)
 
 
 # -- Binance: recorded WebSocket sessions -------------------------------------------------------------
@@ -118,6 +131,23 @@ async def test_recorded_session_reaches_a_client_unchanged(captures: Path, name:
     assert any(update[6] for updates in expected.values() for update in updates) == (".us_" in name)
 
 
+def test_recorded_events_are_given_back_as_they_were_written(captures: Path) -> None:
+    count = 0
+    for file in sorted((captures / "binance/ws").glob("*.jsonl")):
+        lines = [json.loads(line) for line in file.read_text().splitlines()]
+        frames = [line["frame"] for line in lines if "@kline_" in json.loads(line.get("frame", "{}")).get("stream", "")]
+        klines = [json.loads(frame)["data"]["k"] for frame in frames]
+        codec = BinanceCodec(Hosts(["wss://localhost"]))
+        codec.subscribe([StreamKey(kline["s"], kline["i"]) for kline in klines])
+        for frame, kline in zip(frames, klines, strict=True):
+            (update,) = codec.decode(frame)
+            assert isinstance(update, PriceUpdate)
+            said = (*(kline[letter] for letter in "ohlcvqVQ"), kline["n"])
+            assert written_again(update.candle) == (kline["t"] // 1000, *said)
+            count += 1
+    assert count > 5
+
+
 # -- Binance: recorded REST answers -------------------------------------------------------------------
 
 
@@ -153,6 +183,48 @@ async def test_recorded_klines_are_what_history_answers(captures: Path) -> None:
                 )
                 assert body["candles"] == truth[-7:]
                 assert len(sandbox.binance.requests) == calls, "what is stored was asked again"
+
+
+async def test_recorded_klines_are_stored_and_given_back_to_the_last_digit(captures: Path, tmp_path: Path) -> None:
+    recorded: dict[tuple[str, str], dict[int, list[Any]]] = {}
+    for file in sorted((captures / "binance/rest/klines").glob("*.json")):
+        symbol, interval, _ = file.stem.split("_")
+        rows = json.loads(file.read_text())
+        recorded.setdefault((symbol, interval), {}).update({row[0]: row for row in rows})
+    for file in sorted((captures / "binance/rest/klines_csv").glob("*.csv")):
+        symbol, interval, *_ = file.stem.split("-")
+        with file.open() as table:
+            rows = [
+                [int(text) if place in (0, 6, 8) else text for place, text in enumerate(row)]
+                for row in csv.reader(table)
+            ]
+        recorded.setdefault((symbol, interval), {}).update({row[0]: row for row in rows})
+    assert sum(map(len, recorded.values())) > 10_000
+    async with Sandbox() as sandbox:
+        sandbox.binance.add_symbols(sorted({symbol for symbol, _ in recorded}))
+        for (symbol, interval), found in recorded.items():
+            sandbox.binance.serve_rows(symbol, interval, [found[time] for time in sorted(found)])
+        for run in range(2):
+            running = await start_relay(sandbox, database=str(tmp_path / "relay.db"))
+            try:
+                for (symbol, interval), found in recorded.items():
+                    rows = [found[time] for time in sorted(found)]
+                    first, end = rows[0][0] // 1000, rows[-1][0] // 1000 + 1
+                    if not run:
+                        answer = await running.get(
+                            "history", symbol=symbol, interval=interval, start_time=first, end_time=end - 1,
+                            limit=5000, extended="true",
+                        )  # fmt: skip
+                        assert [
+                            (one["quote_volume"], one["trades"], one["taker_volume"], one["taker_quote_volume"])
+                            for one in answer.body["candles"]
+                        ] == [(float(row[7]), row[8], float(row[9]), float(row[10])) for row in rows[:5000]]
+                    stored = await running.app[STORE].read(
+                        "binance", StreamKey(symbol, interval), first, end, extended=True
+                    )
+                    assert [written_again(candle) for candle in stored] == [written(row) for row in rows[:5000]]
+            finally:
+                await running.close()
 
 
 async def test_recorded_errors_reach_the_client_as_problems(captures: Path) -> None:

@@ -129,6 +129,7 @@ OPTIONS: dict[str, st.SearchStrategy[Any]] = {
     "since": st.integers(-2, 2) | st.integers(10**11 - 2, 10**11 + 2) | st.none() | st.floats(0.1, 0.9),
     "throttle_ms": st.integers(59_998, 60_002) | st.none() | st.lists(st.none(), max_size=1),
     "closed_only": st.booleans() | st.none() | st.integers(0, 1),
+    "extended": st.booleans() | st.none() | st.integers(0, 1),
     "colour": st.text(max_size=3),
 }
 ONE: dict[str, st.SearchStrategy[Any]] = {

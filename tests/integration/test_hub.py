@@ -8,7 +8,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from relay.core.clock import Clock
-from relay.core.model import Candle, PriceUpdate, StreamKey
+from relay.core.model import Candle, CandleExtras, ExtendedCandle, PriceUpdate, StreamKey
 from relay.protocol import frames
 from relay.protocol.client_requests import SubscribeOptions
 from relay.streams.fanout import FanoutLimits
@@ -31,7 +31,9 @@ OPTIONS = (
     SubscribeOptions(closed_only=True),
     SubscribeOptions(throttle_ms=60_000),
     SubscribeOptions(throttle_ms=1),
+    SubscribeOptions(extended=True),
 )
+UNHURRIED = (SubscribeOptions(), SubscribeOptions(throttle_ms=1), SubscribeOptions(extended=True))
 
 
 FILLER = frames.frame(b'{"type":"filler","x":"' + b"x" * (HIGH_WATER + 1) + b'"}')
@@ -101,7 +103,7 @@ class Table:
             options = follower.options.get(name)
             if options is not None and is_closed:
                 follower.owed.append((name, self.time))
-            if options in (SubscribeOptions(), SubscribeOptions(throttle_ms=1)) or (options is not None and is_closed):
+            if options in UNHURRIED or (options is not None and is_closed):
                 follower.newest[name] = stream.seq
 
     def check(self) -> None:
@@ -260,6 +262,71 @@ async def test_connection_that_has_just_gone_keeps_nothing_from_the_others() -> 
     hub.publish(stream, PriceUpdate(stream.key, Candle(60, 1.0, 1.0, 1.0, 1.0, 0.0), is_closed=False))
     hub.fanout.flush()
     assert [len(parsed(pipe.read)) for pipe in pipes] == [1, 0, 1]
+
+
+def extended(time: int, trades: int | None, close: float = 1.0) -> Candle:
+    return ExtendedCandle(time, 1.0, 9.0, 0.5, close, 1.0, quote_volume=2.0, trades=trades)
+
+
+async def test_one_stream_is_told_in_both_forms_and_without_extended_as_ever() -> None:
+    said: dict[bool, bytes] = {}
+    for is_shared in (False, True):
+        hub = Hub(Clock(), flush_s=0)
+        stream = hub.stream("p", StreamKey("AAA", "1m"), "AAA", Feeder(hub))
+        plain, full, closed_only = Pipe(), Pipe(), Pipe()
+        hub.subscribe(hub.join(Outbox(plain), lambda *_: None), stream)
+        if is_shared:
+            hub.subscribe(hub.join(Outbox(full), lambda *_: None), stream, SubscribeOptions(extended=True))
+            options = SubscribeOptions(closed_only=True, extended=True)
+            hub.subscribe(hub.join(Outbox(closed_only), lambda *_: None), stream, options)
+        for update in (
+            PriceUpdate(stream.key, extended(60, 3)),
+            PriceUpdate(stream.key, extended(60, 4), is_closed=True),
+            PriceUpdate(stream.key, Candle(120, 1.0, 1.0, 1.0, 1.0, 0.0)),
+        ):
+            hub.publish(stream, update)
+        hub.fanout.flush()
+        said[is_shared] = bytes(plain.read)
+    assert said[True] == said[False]
+    assert [list(message["candle"]) for message in parsed(plain.read)] == [list(Candle._fields)] * 3
+    assert [message["candle"]["trades"] for message in parsed(full.read)] == [3, 4, None]
+    assert [message["candle"]["quote_volume"] for message in parsed(full.read)] == [2.0, 2.0, None]
+    assert [message["candle"]["trades"] for message in parsed(closed_only.read)] == [4]
+    bare = {name: None for name in CandleExtras._fields[:4]}
+    for one, other in zip(parsed(plain.read), parsed(full.read), strict=True):
+        assert other["candle"].keys() - one["candle"].keys() == bare.keys()
+        assert {**other, "candle": one["candle"]} == one
+
+
+async def test_what_only_extended_candles_show_is_revised_for_those_who_get_them() -> None:
+    hub = Hub(Clock(), flush_s=0)
+    stream = hub.stream("p", StreamKey("AAA", "1m"), "AAA", Feeder(hub))
+    plain, full = Pipe(), Pipe()
+    hub.subscribe(hub.join(Outbox(plain), lambda *_: None), stream)
+    hub.subscribe(hub.join(Outbox(full), lambda *_: None), stream, SubscribeOptions(extended=True))
+    for trades, close in ((3, 1.0), (4, 1.0), (5, 2.0)):
+        hub.publish(stream, PriceUpdate(stream.key, extended(60, trades, close), is_closed=True))
+    hub.fanout.flush()
+    revisions = [(message["candle"]["trades"], message.get("revised")) for message in parsed(full.read)]
+    assert revisions == [(3, None), (4, True), (5, True)]
+    closes = [(message["candle"]["close"], message.get("revised")) for message in parsed(plain.read)]
+    assert closes == [(1.0, None), (2.0, True)]
+
+
+@pytest.mark.parametrize("is_closed", [False, True])
+async def test_who_comes_later_gets_the_last_candle_in_its_form(is_closed: bool) -> None:
+    hub = Hub(Clock(), flush_s=0)
+    stream = hub.stream("p", StreamKey("AAA", "1m"), "AAA", Feeder(hub))
+    assert stream.last_frame_for(SubscribeOptions(extended=True)) is None
+    hub.publish(stream, PriceUpdate(stream.key, extended(60, 3), is_closed=is_closed, ts_event_ms=5))
+    plain, full = (stream.last_frame_for(SubscribeOptions(extended=one)) for one in (False, True))
+    assert plain is not None
+    assert full is not None
+    (one,), (other,) = parsed(plain), parsed(full)
+    assert other["candle"]["trades"] == 3
+    assert {**other, "candle": one["candle"]} == one
+    later = stream.last_frame_for(SubscribeOptions(closed_only=True, extended=True))
+    assert (later == full) if is_closed else (later is None)
 
 
 async def test_subscriber_that_caught_up_is_served_with_the_others_again() -> None:

@@ -110,7 +110,7 @@ def test_command_prints_what_is_there(store_command: Callable[..., Result]) -> N
     assert result.exit_code == 0
     head, _, _, *rows = result.output.splitlines()
     assert head.startswith("relay.db: ")
-    assert head.endswith("schema version 4; 2 streams, 590 candles")
+    assert head.endswith("schema version 5; 2 streams, 590 candles")
     assert [row.split() for row in rows] == [
         ["binance", "BTCUSDT@1m", "580", "2023-11-14T22:00:00Z", "2023-11-15T07:59:00Z", "2", "1"],
         ["binance", "BTCUSDT@1h", "10", "2023-11-14T22:00:00Z", "2023-11-15T07:00:00Z", "1", "0"],
@@ -161,7 +161,7 @@ def test_file_of_a_newer_relay_exits_2(store_command: Callable[..., Result], cha
         connection.execute("PRAGMA user_version = 99")
     result = store_command()
     assert result.exit_code == 2
-    assert "schema version 99, this relay supports up to 4; upgrade the relay" in result.output
+    assert "schema version 99, this relay supports up to 5; upgrade the relay" in result.output
 
 
 async def test_what_lies_in_the_future_is_taken_out_on_request(tmp_path: Path) -> None:
@@ -343,7 +343,10 @@ def test_nothing_is_wrong_with_a_good_file(path: Path) -> None:
         ),
         ("UPDATE totals SET candles = 7", ("", "the stored number of candles is wrong", 1)),
         ("UPDATE streams SET interval = '7m' WHERE id = 2", ("", "a stream has an unknown interval", 1)),
-        ("INSERT INTO candles VALUES (9, 60, 1, 1, 1, 1, 1)", ("", "rows belong to no stream", 1)),
+        (
+            "INSERT INTO candles (stream_id, time, open, high, low, close, volume) VALUES (9, 60, 1, 1, 1, 1, 1)",
+            ("", "rows belong to no stream", 1),
+        ),
         ("INSERT INTO documents VALUES ('symbols', '[1,', 0)", ("", "a document is not JSON", 1)),
         (
             "UPDATE chunks SET text = substr(text, 1, 500) WHERE number = (SELECT min(number) FROM chunks)",

@@ -6,7 +6,7 @@ import orjson
 import pytest
 
 from relay.core.errors import Code, RequestError
-from relay.core.model import Candle, PriceUpdate, StreamKey
+from relay.core.model import Candle, ExtendedCandle, PriceUpdate, StreamKey
 from relay.protocol import frames as wire
 
 KEY = StreamKey("BTCUSDT", "1m")
@@ -85,3 +85,34 @@ def test_gap_snapshot_and_status_have_the_fields_of_the_contract() -> None:
 def test_who_waits_as_long_as_an_error_says_has_waited_long_enough(wait_s: float, said: float) -> None:
     fault = RequestError(Code.RATE_LIMITED, "too much", retry_after=wait_s)
     assert message_of(wire.error(fault, None))["retry_after"] == said
+
+
+EXTENDED = ExtendedCandle(*CANDLE, quote_volume=15.0, trades=3, taker_volume=4.0, taker_quote_volume=6.5)
+FULL = CANDLE._asdict() | {"quote_volume": 15.0, "trades": 3, "taker_volume": 4.0, "taker_quote_volume": 6.5}
+BARE = CANDLE._asdict() | {"quote_volume": None, "trades": None, "taker_volume": None, "taker_quote_volume": None}
+
+
+@pytest.mark.parametrize("is_closed", [False, True])
+def test_without_extended_a_candle_that_carries_more_is_said_as_any_other(is_closed: bool) -> None:
+    plain, extended = (PriceUpdate(KEY, candle, is_closed, 5) for candle in (CANDLE, EXTENDED))
+    assert wire.price_update("X", "1m", extended, 1) == wire.price_update("X", "1m", plain, 1)
+    said = [
+        wire.snapshot(
+            "X", "1m", [one], provider="p", last_is_closed=True, complete=True, seq=1, revision=2, revised=[one]
+        )
+        for one in (CANDLE, EXTENDED)
+    ]
+    assert said[0] == said[1]
+
+
+def test_extended_candles_have_four_more_values_null_where_they_are_not_known() -> None:
+    known = message_of(wire.price_update("X", "1m", PriceUpdate(KEY, EXTENDED), 1, is_extended=True))
+    unknown = message_of(wire.price_update("X", "1m", PriceUpdate(KEY, CANDLE), 1, is_extended=True))
+    assert (known["candle"], unknown["candle"]) == (FULL, BARE)
+    snapshot = message_of(
+        wire.snapshot(
+            "X", "1m", [EXTENDED, CANDLE], provider="p", last_is_closed=True, complete=True, seq=1, revision=2,
+            revised=[EXTENDED], is_extended=True,
+        )
+    )  # fmt: skip
+    assert (snapshot["candles"], snapshot["revised"]) == ([FULL, BARE], [FULL])

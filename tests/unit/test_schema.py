@@ -10,15 +10,15 @@ import pytest
 
 from relay.core.clock import Clock
 from relay.core.errors import StoreError
-from relay.core.model import Candle, StreamKey
+from relay.core.model import Candle, ExtendedCandle, StreamKey
 from relay.core.spans import Span
 from relay.storage.documents import Document
 from relay.storage.inspect import overview, reading
-from relay.storage.schema import MIGRATIONS
+from relay.storage.schema import MIGRATIONS, open_database
 from relay.storage.store import Store
 from relay.storage.verify import verify
 
-# As the first committed store wrote them; never to be made anew by newer code.
+# As the stores of these versions wrote them; never to be made anew by newer code.
 FILES = sorted((Path(__file__).parents[1] / "data" / "store").glob("version-*.sql"))
 
 BTC = StreamKey("BTCUSDT", "1m")
@@ -89,4 +89,28 @@ def test_looking_at_it_changes_nothing(path: Path) -> None:
         assert verify(connection, found.streams, time.time()).faults == []
     assert found.version == version
     assert [stream.candles for stream in found.streams] == [102, 1]
+    assert path.read_bytes() == before
+
+
+async def test_candles_of_an_earlier_version_carry_nothing_until_somebody_gives_it(path: Path) -> None:
+    store = await Store.open(path, Clock())
+    given = [ExtendedCandle(*candle, quote_volume=2.0 * n, trades=n) for n, candle in enumerate(CANDLES)]
+    try:
+        assert all(candle.extras is None for candle in await store.read("binance", BTC, 0, 1 << 40, extended=True))
+        store.put_extras("binance", BTC, given)
+        await store.flush()
+        found = await store.read("binance", BTC, 0, 1 << 40, extended=True)
+        assert [(candle, candle.extras) for candle in found] == [(candle, candle.extras) for candle in given]
+    finally:
+        await store.close()
+    with reading(str(path)) as connection:
+        assert verify(connection, overview(connection, str(path)).streams, time.time()).faults == []
+
+
+def test_a_file_of_a_newer_version_is_refused_and_stays_as_it_is(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute(f"PRAGMA user_version = {len(MIGRATIONS) + 1}")
+    before = path.read_bytes()
+    with pytest.raises(StoreError, match=f"has schema version {len(MIGRATIONS) + 1}, this relay supports up to"):
+        open_database(str(path), "relay.db")
     assert path.read_bytes() == before

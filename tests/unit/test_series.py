@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from relay.core.intervals import length_s, next_open
-from relay.core.model import Candle, PriceUpdate, StreamKey, widened
+from relay.core.model import Candle, ExtendedCandle, PriceUpdate, StreamKey, widened
 from relay.streams.gaps import MOST, SeriesGap
 from relay.streams.series import MOST_HELD, REMEMBERED, Missing, Series
 
@@ -957,3 +957,58 @@ def test_history_does_not_tell_again_what_a_repair_told_before_the_stream_came_t
     assert series.accept(closing(6)) == ()
     told = series.fill([closing(number).candle for number in (3, 4, 5)], closing(6).candle.time)
     assert [update.candle for update in told] == [closing(number).candle for number in (4, 5, 6)]
+
+
+# -- what candles carry beside prices and volume -------------------------------------------------------------------
+
+
+def full(time: int, trades: int | None = 3, close: float = 1.0) -> Candle:
+    return ExtendedCandle(time, 1.0, 9.0, 0.5, close, 1.0, quote_volume=2.0, trades=trades)
+
+
+def bare(time: int, close: float = 1.0) -> Candle:
+    return Candle(time, 1.0, 9.0, 0.5, close, 1.0)
+
+
+def closed_update(candle: Candle, event_ms: int = 0) -> PriceUpdate:
+    return PriceUpdate(MINUTE, candle, True, event_ms or None)
+
+
+def test_other_extras_of_a_closed_candle_are_a_revision_of_those_only() -> None:
+    series = Series(MINUTE, None)
+    series.accept(closed_update(full(60)))
+    (told,) = series.accept(closed_update(full(60, trades=4)))
+    assert (told.is_revised, told.is_of_extras, told.candle.trades) == (True, True, 4)
+    (told,) = series.accept(closed_update(full(60, trades=5, close=2.0)))
+    assert (told.is_revised, told.is_of_extras) == (True, False)
+    assert series.accept(closed_update(full(60, trades=5, close=2.0))) == ()
+
+
+@pytest.mark.parametrize(("first", "second"), [(full(60), bare(60)), (bare(60), full(60))])
+def test_that_extras_are_known_or_not_is_no_revision_and_they_stay(first: Candle, second: Candle) -> None:
+    series = Series(MINUTE, None)
+    series.accept(closed_update(first))
+    assert series.accept(closed_update(second)) == ()
+    assert series.closed[60].trades == 3
+    assert series.duplicates == 1
+
+
+def test_an_open_candle_of_which_only_extras_changed_is_told() -> None:
+    series = Series(MINUTE, None)
+    series.accept(PriceUpdate(MINUTE, full(60)))
+    assert series.accept(PriceUpdate(MINUTE, full(60))) == ()
+    assert len(series.accept(PriceUpdate(MINUTE, full(60, trades=4)))) == 1
+
+
+def test_history_can_revise_extras_alone_and_fill_in_those_that_were_not_known() -> None:
+    series = Series(MINUTE, None)
+    for candle in (full(60), bare(120)):
+        series.accept(closed_update(candle))
+    series.learn_extras([full(60, trades=9), full(120), full(180), full(120, close=2.0)])
+    assert [candle.trades for candle in series.closed.values()] == [3, 3]
+    assert series.last is not None
+    assert series.last.trades == 3
+    (told,) = series.revise((), (), 500.0, [full(60, trades=4), full(120), full(180)])
+    assert (told.candle.time, told.candle.trades, told.is_revised, told.is_of_extras) == (60, 4, True, True)
+    assert not series.is_repeat(closed_update(full(60)))
+    assert series.is_repeat(closed_update(bare(60)))

@@ -1,6 +1,7 @@
 """Parameters of the REST routes, declared once: a route reads its query by them, `/openapi.json` describes them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from aiohttp import web
@@ -170,6 +171,22 @@ class Word:
         return {"type": "string"}
 
 
+class TruthInAddress:
+    """True or false, as a word or as 1 and 0."""
+
+    _WORDS: Mapping[str, bool] = MappingProxyType({"true": True, "1": True, "false": False, "0": False})
+
+    def of_text(self, name: str, text: str) -> bool:
+        """Take one of the words."""
+        if text.lower() not in self._WORDS:
+            raise RequestError(Code.INVALID_REQUEST, f"{name} {shown(text)} is not true or false")
+        return self._WORDS[text.lower()]
+
+    def schema(self) -> Schema:
+        """Say that it is a truth value."""
+        return {"type": "boolean"}
+
+
 class TimeInAddress(Moment):
     """A time in Unix seconds or as RFC 3339 writes it, `2025-11-24T16:00:00Z`; without a zone it is UTC."""
 
@@ -259,6 +276,14 @@ FORMAT = Defaulted(
     example="csv",
 )
 PROVIDER = Parameter("provider", Word(), "Only instruments of this provider.", example="binance")
+EXTENDED = Defaulted(
+    "extended",
+    TruthInAddress(),
+    "Candles also have `quote_volume`, `trades`, `taker_volume` and `taker_quote_volume`: null if not known, "
+    "empty in csv.",
+    default=False,
+    example=True,
+)
 ASSET_CLASS = Parameter("asset_class", Word(), "Only instruments of this asset class.", example="crypto")
 
 
@@ -271,6 +296,7 @@ class HistoryQuery(NamedTuple):
     end: int | None
     limit: int
     form: str
+    extended: bool
 
 
 class SymbolsQuery(NamedTuple):
@@ -297,7 +323,7 @@ def _in_order(asked: HistoryQuery) -> None:
 
 
 HISTORY = Query(
-    HistoryQuery, SYMBOL_PARAMETER, INTERVAL_PARAMETER, START_TIME, END_TIME, LIMIT, FORMAT, check=_in_order
+    HistoryQuery, SYMBOL_PARAMETER, INTERVAL_PARAMETER, START_TIME, END_TIME, LIMIT, FORMAT, EXTENDED, check=_in_order
 )
 SYMBOLS = Query(SymbolsQuery, ASSET_CLASS)
 INSTRUMENTS = Query(

@@ -17,7 +17,7 @@ from relay.instruments.directory import Directory, Target
 from relay.network.reset import reset
 from relay.plugins.provider import Provider
 from relay.protocol.fields import check_is_past
-from relay.storage.chunks import CSV_HEAD, Chunk, as_csv, as_lines
+from relay.storage.chunks import CSV_HEAD, EXTENDED_CSV_HEAD, Chunk, as_csv, as_lines
 from relay.storage.store import Store
 from relay.streams.hub import Hub
 from relay.web.access.access import Access, Caller
@@ -54,6 +54,10 @@ def _closed(text: EncodedCandles) -> Chunk:
     """Return the closed candles: lines have no place to say that the last one is not."""
     chunk = text.chunk
     return chunk if text.last_is_closed else chunk.part(0, len(chunk.times) - 1)
+
+
+def _csv_head(query: HistoryQuery) -> bytes:
+    return EXTENDED_CSV_HEAD if query.extended else CSV_HEAD
 
 
 def _lacks_one(target: Target, text: EncodedCandles) -> bool:
@@ -150,7 +154,8 @@ class HistoryRoute:
             _check_is_whole(text, provider)
             chunk = _closed(text)
             rows = len(chunk.times)
-            parts = [CSV_HEAD, as_csv(chunk)] if query.form == "csv" else [as_lines(chunk)]
+            is_csv = query.form == "csv"
+            parts = [_csv_head(query), as_csv(chunk, extended=query.extended)] if is_csv else [as_lines(chunk)]
         if is_wanted:
             parts = [b"".join(parts)]
         return _Made(Body(parts, CONTENT_TYPES[query.form]), rows, asked.target, text.is_current, listed)
@@ -161,7 +166,18 @@ class HistoryRoute:
         def live() -> LiveEdge | None:
             return live_of(self._hub.streams.get((provider.name, key)))
 
-        request = HistoryRequest(provider, key, start, end, limit, live, client=asked.caller.client)
+        extended = asked.query.extended
+        request = HistoryRequest(
+            provider,
+            key,
+            start,
+            end,
+            limit,
+            live,
+            client=asked.caller.client,
+            extended=extended,
+            needs_extras=extended,
+        )
         return await self._history.text(request)
 
     # -- large answers -----------------------------------------------------------------------------
@@ -179,11 +195,12 @@ class HistoryRoute:
         await answer.prepare(request)
         try:
             if asked.query.form == "csv":
-                await answer.write(CSV_HEAD)
+                await answer.write(_csv_head(asked.query))
             chunk = first
             while chunk is not None:
                 self._access.spend_rows(asked.caller, len(chunk.times))
-                await answer.write(as_csv(chunk) if asked.query.form == "csv" else as_lines(chunk))
+                is_csv, extended = asked.query.form == "csv", asked.query.extended
+                await answer.write(as_csv(chunk, extended=extended) if is_csv else as_lines(chunk))
                 chunk = await anext(pages, None)
             await answer.write_eof()
         except (ConnectionError, RelayError):
