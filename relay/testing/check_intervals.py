@@ -89,7 +89,7 @@ async def _compare(run: CheckRun, short: str, long: str, found: Sequence[Candle]
     for one in whole:
         inside = [part for part in parts if one.time <= part.time < next_open(long, one.time)]
         # History of short candles may begin later.
-        if not inside or inside[0] is parts[0] and inside[0].time - one.time > length_s(short) and one is whole[0]:
+        if not inside or (inside[0] is parts[0] and inside[0].time - one.time > length_s(short) and one is whole[0]):
             continue
         compared += 1
         made = _made_of(one.time, inside)

@@ -15,7 +15,7 @@ from relay.core.secret import Secret
 from relay.plugins.provider import Provider
 from relay.telemetry.loop_monitor import LoopMonitor
 from relay.testing.findings import FaultName, Finding
-from relay.testing.tolerances import SHOWN, Tolerances
+from relay.testing.tolerances import Tolerances
 from relay.testing.watched_feed import WatchedFeed
 from relay.testing.watched_session import WatchedSession
 
@@ -42,6 +42,7 @@ class _Lines(logging.Handler):
 _running: ContextVar["CheckRun | None"] = ContextVar("_running", default=None)
 
 
+_MOST_ALIKE = 3
 _INVALID = frozenset({FaultName.UNSOUND_CANDLE, FaultName.TIME_UNIT, FaultName.WRONG_OPEN_TIME})
 
 
@@ -94,7 +95,7 @@ class CheckRun:
         told = finding._replace(
             seen=conceal(finding.seen), expected=conceal(finding.expected), example=conceal(finding.example)
         )
-        if told not in self.findings and sum(one.fault is told.fault for one in self.findings) < SHOWN:
+        if told not in self.findings and sum(one.fault is told.fault for one in self.findings) < _MOST_ALIKE:
             self.findings.append(told)
 
     @property

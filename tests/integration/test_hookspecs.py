@@ -321,8 +321,8 @@ async def test_polling_example_runs_in_a_relay(
 
 def test_tests_of_the_guide_pass(guide: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
     names = ("bitstamp", "bitstamp_standin", "test_bitstamp", "test_refusal")
-    monkeypatch.syspath_prepend(str([Path(guide(f"{name}.py")) for name in names][0].parent))
     for name in names:
+        monkeypatch.syspath_prepend(str(Path(guide(f"{name}.py")).parent))
         monkeypatch.delitem(sys.modules, name, raising=False)
     for name, test in (("test_bitstamp", "test_conformance"), ("test_refusal", "test_unknown_pair_is_rejected")):
         getattr(importlib.import_module(name), test)()

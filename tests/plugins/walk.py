@@ -27,7 +27,7 @@ PAGE = 500
 
 
 def candle_of(row, interval):
-    opened, first, high, low, last, volume, turnover = row
+    opened, first, high, low, last, volume = row[:6]
     return Candle(opened // 1000, first, high, low, last, volume)
 
 

@@ -30,7 +30,7 @@ def plugin_of(mutant: Mutant | None) -> ModuleType:
 
 
 _CANDLE = "    return Candle(opened // 1000, first, high, low, last, volume)"
-_OPENED = "    opened, first, high, low, last, volume, turnover = row\n"
+_OPENED = "    opened, first, high, low, last, volume = row[:6]\n"
 _YIELD = '            yield PriceUpdate(key, candle, message["final"], message["sent_ms"])'
 _LIVE = '            candle = candle_of(message["row"], key.interval)\n'
 _FEED = '    return websocket_feed(session, WalkCodec(settings["ws_url"]), watchlist)'
@@ -92,12 +92,12 @@ MUTANTS = (
         _LIVE,
         _LIVE + '            candle = candle._replace(volume=message["row"][6])\n',
     ),
-    Mutant("turnover for volume everywhere", FaultName.WRONG_VALUES, _CANDLE, _CANDLE.replace("volume)", "turnover)")),
+    Mutant("turnover for volume everywhere", FaultName.WRONG_VALUES, _CANDLE, _CANDLE.replace("volume)", "row[6])")),
     Mutant(
         "turnover for volume in one interval",
         FaultName.INTERVALS_DISAGREE,
         _OPENED,
-        _OPENED + '    volume = turnover if interval == "1h" else volume\n',
+        _OPENED + '    volume = row[6] if interval == "1h" else volume\n',
     ),
     Mutant(
         "volume of the day",

@@ -12,7 +12,7 @@ PAGE = 500
 
 
 def row(opened: int, step: int) -> dict[str, float]:
-    """Return the candle of that time; the price rises all day, with a trade each second, so it grows until it is over."""
+    """Return the candle of that time, of a trade each second at prices that rise all day: it grows until it is over."""
     until = min(opened + step, int(time.time()) + 1)
     first, last = 100 + opened % 86_400 / 1000, 100 + (until - 1) % 86_400 / 1000
     return {"time": opened, "open": first, "high": last, "low": first, "close": last, "volume": float(until - opened)}
