@@ -25,12 +25,12 @@ class Weight:
         self,
         limit: int = 6000,
         *,
-        wall: Callable[[], float] = time.time,
-        monotonic: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] | None = None,
+        monotonic: Callable[[], float] | None = None,
     ) -> None:
         self._usual = self._limit = limit
-        self._wall = wall
-        self._monotonic = monotonic
+        self._wall = wall or time.time
+        self._monotonic = monotonic or time.monotonic
         self._minute = 0
         self._used = 0
         self._blocked_until = float("-inf")

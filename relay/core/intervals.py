@@ -122,12 +122,6 @@ def grid_s(interval: str, *, is_utc: bool = False) -> int:
     return length if length <= _QUARTER_S else _MINUTE_S
 
 
-def least_s(interval: str) -> int:
-    """Return how long a candle lasts at least, in seconds; 0 where the end of a session may end it earlier."""
-    length = _LENGTH_S[interval]
-    return length if length <= _QUARTER_S else 0
-
-
 Opens = Callable[[int], int]
 """Gives the open time of the candle of one interval that holds a moment; both in Unix seconds."""
 

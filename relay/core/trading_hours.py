@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from relay.core.intervals import length_s, next_open
 from relay.core.model import OpenHours
 
 _HOUR_S = 3600
@@ -41,7 +42,21 @@ class TradingHours:
         """Say whether nothing is traded from `start` until before `end`."""
         return self.opens_at(start) >= end
 
-    def open_parts(self, start: int, end: int, length_s: int) -> list[tuple[int, int]]:
+    def closes_early(
+        self, interval: str, opened: int, moment: float, *, slack_s: float = 0.0, is_utc_grid: bool = False
+    ) -> bool:
+        """Say whether a candle opened at `opened` cannot be over at `moment`: its interval and its session go on.
+
+        `slack_s` is how far the clock may be behind. A candle of more than an hour may end an hour early, unless the
+        provider counts in UTC: clocks of its zone may have been set forward meanwhile.
+        """
+        end = next_open(interval, opened)
+        if not is_utc_grid and length_s(interval) > _HOUR_S:
+            end -= _HOUR_S
+        latest = moment + slack_s
+        return end > latest and not self.is_closed(int(latest), end)
+
+    def open_parts(self, start: int, end: int, candle_s: int) -> list[tuple[int, int]]:
         """Return the parts of a span of open times, ends excluded, in which candles so long have trading in them."""
         parts: list[tuple[int, int]] = []
         at = start
@@ -50,7 +65,7 @@ class TradingHours:
             if hours is None:
                 return [*parts, (at, end)]
             # Long candles open where the provider says, at most a candle before the market does.
-            opens = hours.opens - (hours.opens % length_s if length_s <= _HOUR_S else length_s - 1)
+            opens = hours.opens - (hours.opens % candle_s if candle_s <= _HOUR_S else candle_s - 1)
             first, last = max(start, opens), min(end, hours.closes)
             if parts and first <= parts[-1][1]:
                 parts[-1] = (parts[-1][0], last)

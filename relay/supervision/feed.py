@@ -8,7 +8,7 @@ from typing import cast
 
 from relay.core.clock import STEP_S
 from relay.core.errors import BadAnswer, ProviderError, ProviderTimeout, ProviderUnavailable, RateLimited
-from relay.core.intervals import least_s, next_open
+from relay.core.intervals import next_open
 from relay.core.model import PriceUpdate, StreamKey
 from relay.plugins.provider import Provider
 from relay.protocol.server_messages import StreamState
@@ -150,6 +150,7 @@ class Feed:
             self._live,
             self._counters,
         )
+        is_utc_grid = self._provider.info.is_utc_grid
         try:
             async with aclosing(self._provider.stream(self._watchlist)) as updates:
                 async for update in updates:
@@ -182,9 +183,9 @@ class Feed:
                     if not (update.candle.time - earliest > OLDEST_S and update.candle.time - now < clock.ahead_s):
                         self._stray(supervised, update, now)
                         continue
-                    # Without a stamp the provider reckons itself when a candle is over.
-                    ends_in_s = update.candle.time + least_s(key.interval) - now if update.is_closed else 0.0
-                    if ends_in_s > clock.ahead_s and stamp_ms is not None:
+                    if update.is_closed and stream.series.market.closes_early(
+                        key.interval, update.candle.time, now, slack_s=clock.ahead_s, is_utc_grid=is_utc_grid
+                    ):
                         counters.skip(f"{key} at {update.candle.time}", "closes a candle before its end")
                         update = update._replace(is_closed=False)
                     supervised.received += 1

@@ -7,8 +7,21 @@ async def test_conformance():
 """
 
 from relay.testing.check import Report, check_provider
-from relay.testing.load_provider import DoesNotConform, open_provider
+from relay.testing.findings import DoesNotConform, FaultName, Finding
+from relay.testing.load_provider import open_provider
+from relay.testing.sped_up_time import sped_up
 from relay.testing.tolerances import Tolerances
-from relay.testing.watched_feed import WatchedFeed
+from relay.testing.watched_feed import Arrival, WatchedFeed
 
-__all__ = ["DoesNotConform", "Report", "Tolerances", "WatchedFeed", "check_provider", "open_provider"]
+__all__ = [
+    "Arrival",
+    "DoesNotConform",
+    "FaultName",
+    "Finding",
+    "Report",
+    "Tolerances",
+    "WatchedFeed",
+    "check_provider",
+    "open_provider",
+    "sped_up",
+]

@@ -8,6 +8,8 @@ import aiohttp
 from relay.core.errors import ProviderError, RateLimited
 from relay.plugins.provider import Provider
 from relay.testing.check_run import CheckRun
+from relay.testing.check_streams import AS_STREAM, is_heard
+from relay.testing.findings import FaultName
 from relay.testing.watched_feed import shown
 from relay.testing.watched_session import WatchedSession, refusing_server
 from relay.upstream.watchlist import Watchlist
@@ -18,27 +20,36 @@ RETRY_AFTER_S = 7.0
 
 async def check_reconnect(run: CheckRun) -> None:
     """Break the connection under a feed: it has to end, and the next one has to deliver."""
+    if run.rest:
+        run.leave_out("reconnect", AS_STREAM)
+        return
     async with run.feed(run.key) as feed:
         await feed.until(lambda: feed.count(run.key), run.timeout_s)
         # A feed with two sources may speak before its WebSocket is open.
         if not await feed.until(lambda: run.session.is_connected, run.tolerances.settle_s):
-            run.unchecked.append("reconnect: the feed holds no WebSocket that could be lost")
+            run.leave_out("reconnect", "the feed holds no WebSocket that could be lost")
             return
         connects = run.session.connects
         run.session.drop_connections()
-        if run.survives_loss:
+        if run.plan.survives_loss:
             before = feed.count(run.key)
             if not await feed.until(lambda: feed.count(run.key) > before, run.timeout_s):
-                run.blame("relay_stream ended when its WebSocket was lost, although survives_loss is set")
+                said = "relay_stream ended when its WebSocket was lost, although survives_loss is set"
+                run.blame(FaultName.STREAM_ENDS, said)
             return
         await feed.until(lambda: False, run.tolerances.end_s)
         if not feed.has_ended or run.session.connects > connects:
-            run.blame("relay_stream continued after its connection was lost; let it end, the relay opens the next feed")
+            again = run.session.connects - connects
+            run.blame(
+                FaultName.RECONNECTS_ITSELF if again else FaultName.HANGS_AFTER_LOSS,
+                "relay_stream continued after its connection was lost; let it end, the relay opens the next feed",
+                "it returns or raises at once",
+                f"{again} new connections within {run.tolerances.end_s:g} s",
+            )
         elif feed.error is not None and not isinstance(feed.error, _UNDERSTOOD):
-            run.blame(f"relay_stream raised {shown(feed.error)} when its connection was lost")
+            run.blame(FaultName.STREAM_FAILS, f"relay_stream raised {shown(feed.error)} when its connection was lost")
     async with run.feed(run.key) as feed:
-        if not await feed.until(lambda: feed.count(run.key), run.timeout_s):
-            run.blame(f"relay_stream yielded nothing for {run.key} in the feed after one whose connection was lost")
+        await is_heard(run, feed, run.key, " in the feed after one whose connection was lost")
 
 
 async def check_refusal(run: CheckRun, provider: Provider, session: WatchedSession) -> None:
@@ -48,28 +59,43 @@ async def check_refusal(run: CheckRun, provider: Provider, session: WatchedSessi
         for server.status in (503, 429):
             ended = await _refused_feed(run, provider)
             if not server.asked:
-                run.unchecked.append("refusal: the provider asks nothing through its session")
+                run.leave_out("refusal", "the provider asks nothing through its session; use `session`")
                 return
             _judge(run, f"relay_stream, when answered {server.status},", server.status, ended)
             if provider.has_history:
+                server.asked = 0
                 try:
                     await provider.candles(run.key, None, int(provider.clock.now()), 5)
                 except ProviderError as error:
                     _judge(run, f"relay_candles, when answered {server.status},", server.status, error)
                 else:
-                    run.blame(f"relay_candles raises no error when the provider answers {server.status}")
+                    said = f"relay_candles raises no error when the provider answers {server.status}"
+                    run.blame(FaultName.HIDES_REFUSAL, said)
+                if server.asked > 2 * _addresses(provider):
+                    run.blame(
+                        FaultName.RETRIES_INSIDE,
+                        f"relay_candles, when answered {server.status}, asked {server.asked} times",
+                        "each address is asked once: the relay decides when it tries again",
+                    )
+
+
+def _addresses(provider: Provider) -> int:
+    """Return how many addresses the settings of a provider name, at least one."""
+    return max(1, sum(len(value) for value in provider.settings.values() if isinstance(value, tuple)))
 
 
 def _judge(run: CheckRun, what: str, status: int, ended: ProviderError | str) -> None:
     if isinstance(ended, str):
         if ended:
-            run.blame(f"{what} {ended}")
+            run.blame(FaultName.HIDES_REFUSAL, f"{what} {ended}")
         return
     run.texts.append(str(ended))
     if str(ended).startswith(f"provider {run.provider.name} failed"):
-        run.blame(f"{what} fails as if it were mistaken ({ended}); let errors of aiohttp pass, or use RestAnswer.error")
+        said = f"{what} fails as if it were mistaken ({ended}); let errors of aiohttp pass, or use RestAnswer.error"
+        run.blame(FaultName.WRONG_ERROR, said)
     elif status == 429 and not (isinstance(ended, RateLimited) and ended.retry_after >= RETRY_AFTER_S - 1):
-        run.blame(f"{what} with Retry-After: 7 raises {shown(ended)}, not RateLimited with that wait")
+        said = f"{what} with Retry-After: 7 raises {shown(ended)}, not RateLimited with that wait"
+        run.blame(FaultName.WRONG_ERROR, said)
 
 
 async def _refused_feed(run: CheckRun, provider: Provider) -> ProviderError | str:

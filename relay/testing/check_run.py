@@ -3,15 +3,18 @@
 import asyncio
 import logging
 import weakref
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
-from typing import Any
+from itertools import pairwise
+from typing import Any, NamedTuple
 
-from relay.core.model import Instrument, PriceUpdate, StreamKey
+from relay.core.intervals import length_s
+from relay.core.model import Candle, Instrument, PriceUpdate, StreamKey
 from relay.core.secret import Secret
 from relay.plugins.provider import Provider
 from relay.telemetry.loop_monitor import LoopMonitor
+from relay.testing.findings import FaultName, Finding
 from relay.testing.tolerances import Tolerances
 from relay.testing.watched_feed import WatchedFeed
 from relay.testing.watched_session import WatchedSession
@@ -39,47 +42,95 @@ class _Lines(logging.Handler):
 _running: ContextVar["CheckRun | None"] = ContextVar("_running", default=None)
 
 
+_MOST_ALIKE = 3
+_INVALID = frozenset({FaultName.UNSOUND_CANDLE, FaultName.TIME_UNIT, FaultName.WRONG_OPEN_TIME})
+
+
+class CheckPlan(NamedTuple):
+    """What an author asks the check to do, as `check_provider` explains it."""
+
+    key: StreamKey
+    other: StreamKey | None
+    unknown: StreamKey
+    timeout_s: float
+    watch_s: float
+    survives_loss: bool
+    intervals: Sequence[str] | None
+    expected: Mapping[StreamKey, Sequence[Candle]]
+    tolerances: Tolerances
+
+
 class CheckRun:
     """One run of all checks on one provider."""
 
-    def __init__(
-        self,
-        provider: Provider,
-        session: WatchedSession,
-        key: StreamKey,
-        other: StreamKey | None,
-        unknown_symbol: str,
-        timeout_s: float,
-        survives_loss: bool,
-        tolerances: Tolerances,
-    ) -> None:
+    def __init__(self, provider: Provider, session: WatchedSession, plan: CheckPlan) -> None:
         self.provider = provider
         self.session = session
-        self.key = key
-        self.other = other
-        self.unknown = StreamKey(unknown_symbol, key.interval)
-        self.timeout_s = timeout_s
-        self.survives_loss = survives_loss
-        self.tolerances = tolerances
-        self.faults: list[str] = []
+        self.plan = plan
+        self.key = plan.key
+        self.unknown = plan.unknown
+        self.timeout_s = plan.timeout_s
+        self.tolerances = plan.tolerances
+        self.findings: list[Finding] = []
         self.checked: list[str] = []
         self.unchecked: list[str] = []
         self.instruments: Sequence[Instrument] = ()
         self.newest: PriceUpdate | None = None
         self.second: StreamKey | None = None
+        self.watched: WatchedFeed | None = None
+        self.at_grace: Candle | None = None
+        self.rest = ""
+        """Why no updates can be expected of the stream; empty if they can."""
         self.updates_per_cpu_s: float | None = None
         self.texts: list[str] = []
         self._made: weakref.WeakSet[asyncio.Task[Any]] = weakref.WeakSet()
 
-    def blame(self, fault: str) -> None:
-        """Note what is wrong, once."""
-        fault = self.provider.conceal(fault)
-        if fault not in self.faults:
-            self.faults.append(fault)
+    def blame(self, fault: FaultName, seen: str, expected: str = "", example: str = "") -> None:
+        """Note what is wrong, once; of one kind not more than a few."""
+        self.take(Finding(fault, seen, expected, example))
+
+    def take(self, finding: Finding) -> None:
+        """Note a finding, once; of one kind not more than a few."""
+        conceal = self.provider.conceal
+        told = finding._replace(
+            seen=conceal(finding.seen), expected=conceal(finding.expected), example=conceal(finding.example)
+        )
+        if told not in self.findings and sum(one.fault is told.fault for one in self.findings) < _MOST_ALIKE:
+            self.findings.append(told)
+
+    @property
+    def has_invalid_candles(self) -> bool:
+        """Whether candles were blamed that are left out of what follows."""
+        return any(finding.fault in _INVALID for finding in self.findings)
+
+    def leave_out(self, part: str, why: str) -> None:
+        """Note that a part cannot be checked, why, and what would make it possible."""
+        self.unchecked.append(f"{part}: {why}")
+
+    def intervals(self) -> list[str]:
+        """Return the intervals of the symbol that are to be checked, the shortest first."""
+        own = next((one.intervals for one in self.instruments if one.symbol == self.key.symbol), None)
+        found = own or self.provider.info.intervals
+        if self.plan.intervals is not None:
+            found = tuple(name for name in found if name in self.plan.intervals or name == self.key.interval)
+        return sorted(found, key=length_s)
+
+    def closing_streams(self, keys: Sequence[StreamKey]) -> list[StreamKey]:
+        """Return the streams of which three candles fit into the time of watching; none longer than asked for."""
+        fitting = [key for key in keys if 3 * length_s(key.interval) <= self.plan.watch_s]
+        most_s = max(length_s(self.key.interval), min((length_s(key.interval) for key in fitting), default=0))
+        return [key for key in fitting if length_s(key.interval) <= most_s]
+
+    def patience_s(self) -> float:
+        """Return how long to wait for a further update: the stream may be quiet for as long as it was before."""
+        if self.watched is None:
+            return self.timeout_s
+        moments = [one.at for one in self.watched.arrivals if one.update.key == self.key]
+        return max([self.timeout_s, *(2 * (b - a) for a, b in pairwise(moments))])
 
     def feed(self, *keys: StreamKey) -> WatchedFeed:
         """Return a feed of these streams, not yet running."""
-        return WatchedFeed(self.provider, keys, end_s=self.tolerances.end_s)
+        return WatchedFeed(self.provider, keys, tolerances=self.tolerances)
 
     @asynccontextmanager
     async def watching(self) -> AsyncIterator[None]:
@@ -118,27 +169,46 @@ class CheckRun:
         while left := [task for task in self._made if not task.done()]:
             if next(turns, None) is None:
                 names = ", ".join(sorted(task.get_name() for task in left))
-                self.blame(f"{name}: left {len(left)} tasks running ({names[:200]}); end every task that you create")
+                self.blame(
+                    FaultName.LEFTOVERS,
+                    f"{name}: left {len(left)} tasks running ({names[:200]}); end every task that you create",
+                )
                 for task in left:
                     await self.provider.end_feed(task)
                 break
             await asyncio.sleep(0.01)
         if self.session.closed:
-            self.blame(f"{name}: closed the session, which belongs to the relay")
+            self.blame(FaultName.CLOSES_SESSION, f"{name}: closed the session, which belongs to the relay")
         while held := self.session.held:
             if next(turns, None) is None:
-                self.blame(f"{name}: left {len(held)} connections open; use `async with` for answers and sockets")
+                self.blame(
+                    FaultName.LEFTOVERS,
+                    f"{name}: left {len(held)} connections open; use `async with` for answers and sockets",
+                )
                 break
             await asyncio.sleep(0.01)
 
     def _judge(self, lines: _Lines, blocked_s: float) -> None:
         if blocked_s > self.tolerances.blocked_s:
-            self.blame(f"blocked the event loop for {blocked_s:.1f} s: nothing else runs in that time")
+            self.blame(
+                FaultName.BLOCKS_LOOP, f"blocked the event loop for {blocked_s:.1f} s: nothing else runs in that time"
+            )
         for record in lines.records:
             message = record.getMessage()
             if record.name in _HOST_LOGS and record.levelno >= logging.WARNING:
-                self.blame(message.splitlines()[0])
+                self.blame(_fault_of_line(message), message.splitlines()[0])
         everything = "\n".join([lines.text(), *self.texts])
         for name, value in self.provider.settings.items():
             if isinstance(value, Secret) and value and value.reveal() in everything:
-                self.blame(f"the secret {name} shows in a log line or in a text that clients see")
+                self.blame(
+                    FaultName.LEAKS_SECRET, f"the secret {name} shows in a log line or in a text that clients see"
+                )
+
+
+def _fault_of_line(message: str) -> FaultName:
+    """Return the name for what the host had to mend, by its log line."""
+    if "invalid instruments" in message:
+        return FaultName.WRONG_INSTRUMENTS
+    if "closed its session" in message:
+        return FaultName.CLOSES_SESSION
+    return FaultName.DOES_NOT_END if "did not end" in message or "killed" in message else FaultName.HOOK_FAILS

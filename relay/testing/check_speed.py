@@ -8,6 +8,7 @@ from contextlib import aclosing, suppress
 
 from relay.core.model import Candle, PriceUpdate, StreamKey
 from relay.testing.check_run import CheckRun
+from relay.testing.findings import FaultName
 from relay.testing.watched_session import Player
 from relay.upstream.watchlist import Watchlist
 
@@ -32,7 +33,7 @@ async def check_speed(run: CheckRun) -> None:
     """Play the messages of the streams again, from memory, and measure the CPU time of this thread."""
     messages = run.session.recorded[:_MESSAGES]
     if not messages:
-        run.unchecked.append("speed: the provider read no messages from a WebSocket")
+        run.leave_out("speed", "the provider read no messages from a WebSocket")
         return
     player = Player(messages, _turns(messages), ENOUGH_S, run.tolerances.settle_s)
     run.session.player = player
@@ -52,15 +53,16 @@ async def check_speed(run: CheckRun) -> None:
     await run.provider.end_feed(reading)
     run.session.player = None
     if not player.turns_s or not updates:
-        run.unchecked.append("speed: the recorded messages give no updates when they are played again")
+        run.leave_out("speed", "the recorded messages give no updates when they are played again")
         return
     each_s = typical(player.turns_s) / len(messages)
     run.updates_per_cpu_s = updates / (len(player.turns_s) * len(messages)) / each_s
     times = each_s / _least_s(run.key, messages)
     if times > run.tolerances.slowest:
         run.blame(
+            FaultName.TOO_SLOW,
             f"a message costs {each_s * 1e6:.0f} µs of CPU until its updates are there, {times:.0f} times as much as "
-            f"json.loads and a candle; at most {run.tolerances.slowest:g} times is fine"
+            f"json.loads and a candle; at most {run.tolerances.slowest:g} times is fine",
         )
 
 

@@ -1,6 +1,6 @@
 """Loads and binds one plugin as a relay does."""
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from types import MappingProxyType
 
@@ -9,14 +9,7 @@ from relay.core.clock import Clock, ProviderClock
 from relay.plugins.cancellation import PLUGIN_TIMING, PluginTiming
 from relay.plugins.loader import PluginHost
 from relay.plugins.provider import Provider, new_session
-
-
-class DoesNotConform(AssertionError):
-    """What a provider does differs from what providers/README.md promises the relay; `faults` are the sentences."""
-
-    def __init__(self, name: str, faults: Sequence[str]) -> None:
-        super().__init__(f"{name} does not conform:" + "".join(f"\n- {fault}" for fault in faults))
-        self.faults = tuple(faults)
+from relay.testing.findings import DoesNotConform, FaultName, Finding
 
 
 @asynccontextmanager
@@ -40,9 +33,10 @@ async def open_provider(
         host.find([plugin], installed=False)
     host.configure(Config(tables=MappingProxyType({name: dict(settings or {}) for name in host.found})))
     if host.failures:
-        raise DoesNotConform(host.failures[0].source, [host.failures[0].error])
+        raise DoesNotConform(host.failures[0].source, [Finding(FaultName.NOT_LOADED, host.failures[0].error)])
     if not host.loaded:
-        raise DoesNotConform(str(plugin), ["it only wraps hooks of others: there is no provider to check"])
+        said = "it only wraps hooks of others: there is no provider to check"
+        raise DoesNotConform(str(plugin), [Finding(FaultName.NOT_LOADED, said)])
     (loaded,) = host.loaded.values()
     provider = host.bind(loaded, loaded.settings, ProviderClock(clock or Clock()), timing)
     provider.open(new_session(provider.clock))

@@ -1,32 +1,46 @@
 """A feed that is run and watched outside a relay."""
 
 import asyncio
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
 from contextlib import aclosing, suppress
 from types import TracebackType
-from typing import Self
+from typing import NamedTuple, Self
 
+from relay.core.intervals import next_open
 from relay.core.model import PriceUpdate, StreamKey
+from relay.core.trading_hours import TradingHours
 from relay.plugins.provider import Provider
-from relay.testing.tolerances import TOLERANCES
+from relay.testing.findings import FaultName, Finding, candle_text, fault_of_update, utc
+from relay.testing.tolerances import TOLERANCES, Tolerances
 from relay.upstream.watchlist import Watchlist
+
+
+class Arrival(NamedTuple):
+    """An update and when it came: `at` is the provider's time in Unix seconds."""
+
+    update: PriceUpdate
+    at: float
 
 
 class WatchedFeed:
     """Runs one feed against a watchlist of its own and keeps all that it says; an async context manager.
 
-    Cancelled, it may take `end_s` to end before that is blamed.
+    `tolerances` say how long it may take to end when it is cancelled, and how far clocks may differ.
 
     Unlike in a relay nothing is left out: `faults` says what is wrong with an update, beside it being in `updates`.
     """
 
-    def __init__(self, provider: Provider, streams: Iterable[StreamKey], *, end_s: float = TOLERANCES.end_s) -> None:
+    def __init__(
+        self, provider: Provider, streams: Iterable[StreamKey], *, tolerances: Tolerances = TOLERANCES
+    ) -> None:
         self.updates: list[PriceUpdate] = []
-        self.faults: list[str] = []
+        self.arrivals: list[Arrival] = []
+        self.faults: list[Finding] = []
         self.accepted: list[StreamKey] = []
         self.rejected: dict[StreamKey, str] = {}
         self.paused: dict[StreamKey, str] = {}
+        self.planned: dict[StreamKey, float] = {}
         self.skipped: list[str] = []
         self.closing: list[str] = []
         self.error: BaseException | None = None
@@ -38,9 +52,14 @@ class WatchedFeed:
             on_skip=self.skipped.append,
             on_closing=self.closing.append,
             on_pause=self._on_pause,
+            on_expect=self._on_expect,
         )
         self._provider = provider
-        self._end_s = end_s
+        self._end_s = tolerances.end_s
+        self._clock_s = tolerances.clock_s
+        self._markets: dict[str, TradingHours] = {}
+        self._closed: dict[StreamKey, set[int]] = defaultdict(set)
+        self._opened: dict[StreamKey, dict[int, None]] = defaultdict(dict)
         self._last: dict[StreamKey, PriceUpdate] = {}
         self._heard: Counter[StreamKey] = Counter()
         self._news = asyncio.Event()
@@ -59,6 +78,9 @@ class WatchedFeed:
     def _on_pause(self, key: StreamKey, status: str, message: str) -> None:
         self.paused[key] = f"{status}: {message}"
         self._news.set()
+
+    def _on_expect(self, key: StreamKey, in_s: float, every_s: float | None) -> None:
+        self.planned[key] = in_s
 
     async def __aenter__(self) -> Self:
         self._task = asyncio.create_task(self._run(), name=f"feed of {self._provider.name}")
@@ -91,34 +113,70 @@ class WatchedFeed:
 
     def _take(self, update: PriceUpdate) -> None:
         self._news.set()
-        fault = self._provider.border.fault_of_update(update, self.watchlist)
-        if fault is not None:
-            self.faults.append(fault)
+        sentence = self._provider.border.fault_of_update(update, self.watchlist)
+        if sentence is not None:
+            self.faults.append(Finding(fault_of_update(sentence), f"relay_stream: {sentence}"))
             return
-        self.updates.append(update)
-        key, candle = update.key, update.candle
-        self._heard[key] += 1
         fault = self._fault_in_time(update)
         if fault is not None:
-            self.faults.append(f"{key}: {fault}")
+            self.faults.append(fault)
+        key, candle = update.key, update.candle
+        self.updates.append(update)
+        self.arrivals.append(Arrival(update, self._provider.clock.now()))
+        self.paused.pop(key, None)
+        self._heard[key] += 1
+        self._opened[key][candle.time] = None
+        if update.is_closed:
+            self._closed[key].add(candle.time)
         before = self._last.get(key)
         if before is None or candle.time >= before.candle.time:
             self._last[key] = update
 
-    def _fault_in_time(self, update: PriceUpdate) -> str | None:
-        clock, candle = self._provider.clock, update.candle
-        if update.ts_event_ms is not None:
-            clock.observe(update.ts_event_ms / 1000, update.key.symbol)
-        if candle.time > clock.now() + 60:
-            return f"the candle opens at {candle.time}, which is in the future; `time` is the open time in Unix seconds"
-        before = self._last.get(update.key)
-        if before is None or update.is_closed:
+    def _fault_in_time(self, update: PriceUpdate) -> Finding | None:
+        clock, (key, candle, is_closed, stamp_ms, *_) = self._provider.clock, update
+        late_s = 0.0 if stamp_ms is None else clock.observe(stamp_ms / 1000, key.symbol)
+        now, opened = clock.now(), candle.time
+        what = f"relay_stream: {key}: the candle of {utc(opened)}"
+        if opened > now + self._clock_s:
+            return Finding(
+                FaultName.OPENS_IN_FUTURE,
+                f"{what} opens in the future: it is {utc(now)}",
+                "`time` is the open time in Unix seconds",
+            )
+        if stamp_ms is not None and (late_s < -60 or stamp_ms < (opened - 60) * 1000):
+            sent = f"{what} was sent at {utc(now)} with ts_event_ms {stamp_ms}, which is {utc(stamp_ms / 1000)}"
+            return Finding(FaultName.STAMP_OFF, sent, "the venue's time of the update, in UTC milliseconds")
+        before, was_closed = self._last.get(key), opened in self._closed[key]
+        if is_closed:
+            if self.market(key.symbol).closes_early(
+                key.interval, opened, now, slack_s=self._clock_s, is_utc_grid=self._provider.info.is_utc_grid
+            ):
+                end = next_open(key.interval, opened)
+                return Finding(
+                    FaultName.CLOSES_EARLY,
+                    f"{what} is closed at {utc(now)}",
+                    f"it is open until {utc(end)}",
+                    candle_text(candle),
+                )
+            if before is not None and opened < before.candle.time and not was_closed:
+                return Finding(FaultName.CLOSES_LATE, f"{what} is closed after an update of {utc(before.candle.time)}")
             return None
-        if candle.time < before.candle.time:
-            return f"an open candle of {candle.time} came after one of {before.candle.time}"
-        if candle.time == before.candle.time and before.is_closed:
-            return f"the candle of {candle.time} is open again after it was closed"
+        if before is not None and opened < before.candle.time:
+            return Finding(
+                FaultName.GOES_BACK,
+                f"{what} came as open after one of {utc(before.candle.time)}",
+                "times never go back",
+            )
+        if was_closed:
+            return Finding(FaultName.REOPENS, f"{what} is open again after it was closed")
         return None
+
+    def market(self, symbol: str) -> TradingHours:
+        """Return the hours of a symbol, by `relay_hours`."""
+        found = self._markets.get(symbol)
+        if found is None:
+            found = self._markets[symbol] = self._provider.market(symbol)
+        return found
 
     def count(self, key: StreamKey) -> int:
         """Return how many updates of a stream came."""
@@ -127,6 +185,18 @@ class WatchedFeed:
     def last(self, key: StreamKey) -> PriceUpdate | None:
         """Return the newest update of a stream."""
         return self._last.get(key)
+
+    def closed(self, key: StreamKey) -> dict[int, list[Arrival]]:
+        """Return what came as closed of a stream, by the open time, in the order of arrival."""
+        found: dict[int, list[Arrival]] = {}
+        for arrival in self.arrivals:
+            if arrival.update.key == key and arrival.update.is_closed:
+                found.setdefault(arrival.update.candle.time, []).append(arrival)
+        return found
+
+    def times(self, key: StreamKey) -> list[int]:
+        """Return the open times of the candles of a stream, in the order in which they began."""
+        return list(self._opened[key])
 
     async def until(self, holds: Callable[[], object], timeout_s: float) -> bool:
         """Wait until something holds, the feed ends or the time is over; return whether it holds."""
@@ -137,7 +207,7 @@ class WatchedFeed:
                     await self._news.wait()
         return bool(holds())
 
-    async def cancel(self, *, between_updates: bool = False) -> str | None:
+    async def cancel(self, *, between_updates: bool = False) -> Finding | None:
         """End the feed as a relay does; return what was wrong with how it ended.
 
         It is cancelled while it waits, or, `between_updates`, closed where it yields.
@@ -153,12 +223,16 @@ class WatchedFeed:
         how = "closed" if between_updates else "cancelled"
         if not task.done():
             await self._provider.end_feed(task)
-            return f"relay_stream did not end within {self._end_s:g} s after it was {how}; let CancelledError pass"
+            return Finding(
+                FaultName.DOES_NOT_END,
+                f"relay_stream did not end within {self._end_s:g} s after it was {how}; let CancelledError pass",
+            )
         if task.cancelled():
             return None
         if self.error is not None:
-            return f"relay_stream raised {shown(self.error)} when it was {how}; let CancelledError pass"
-        return "relay_stream swallowed CancelledError; let it pass"
+            said = f"relay_stream raised {shown(self.error)} when it was {how}; let CancelledError pass"
+            return Finding(FaultName.SWALLOWS_CANCELLATION, said)
+        return Finding(FaultName.SWALLOWS_CANCELLATION, "relay_stream swallowed CancelledError; let it pass")
 
 
 def shown(error: BaseException) -> str:

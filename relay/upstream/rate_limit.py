@@ -13,9 +13,9 @@ class Pace:
     pongs none. The window is stretched a little, since messages can arrive closer together than they were sent.
     """
 
-    def __init__(self, limit: int | None, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, limit: int | None, clock: Callable[[], float] | None = None) -> None:
         self._limit = limit
-        self._clock = clock
+        self._clock = clock or time.monotonic
         self._sent: deque[float] = deque()
         self._window_s = 1.25
 

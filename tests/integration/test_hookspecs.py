@@ -4,6 +4,7 @@ import asyncio
 import importlib
 import inspect
 import re
+import sys
 import time
 import tomllib
 from collections.abc import AsyncIterator, Callable
@@ -19,7 +20,7 @@ from relay import API_MINOR, API_VERSION, Memory, OpenHours, StreamKey, Watchlis
 from relay.app import PROVIDERS
 from relay.plugins import author_api, discovery, hookspecs
 from relay.plugins.loader import PluginHost
-from relay.testing import Tolerances, WatchedFeed, check_provider, open_provider
+from relay.testing import Report, WatchedFeed, check_provider, open_provider, sped_up
 from tests.conftest import StartRelay
 from tests.integration.test_plugins import opened, path_of, provider_of, tally
 from tests.support.conditions import eventually
@@ -252,9 +253,6 @@ async def serve() -> AsyncIterator[Callable[[web.Application], Any]]:
         yield lambda app: servers.enter_async_context(loopback_server(app))
 
 
-QUICK = Tolerances(settle_s=0.1)
-
-
 @pytest.fixture
 def guide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
     """Write a code block of the guide to a file, and return its path."""
@@ -301,7 +299,7 @@ class Bitstamp:
         return {
             "timestamp": str(opened),
             **{"open": str(opened), "low": str(opened), "high": str(opened + moved), "close": str(opened + moved)},
-            "volume": "1.5",
+            "volume": str(step / 40),
         }
 
 
@@ -323,32 +321,25 @@ async def test_polling_example_runs_in_a_relay(
     assert (await client.error())["code"] == "unknown_symbol"
 
 
-async def test_polling_example_conforms(
-    serve: Callable[[web.Application], Any], guide: Callable[..., str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    guide("bitstamp.py")
-    address = await serve(Bitstamp().app)
-    settings = {"rest_url": f"http://{address}", "poll_seconds": 0.1}
-    report = await check_provider(
-        "bitstamp.py", symbol="BTC/USD", interval="1m", settings=settings, timeout_s=3, tolerances=QUICK
-    )
-    assert report.unchecked == (
-        "closing: a candle of 1m takes longer than timeout_s",
-        "reconnect: the feed holds no WebSocket that could be lost",
-        "speed: the provider read no messages from a WebSocket",
-    )
-
-
-async def test_tests_of_the_guide_pass(
-    serve: Callable[[web.Application], Any], guide: Callable[..., str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.syspath_prepend(str(Path(guide("test_bitstamp.py")).parent))
-    guide("test_refusal.py")
-    address = await serve(Bitstamp().app)
-    guide("bitstamp.py", "https://www.bitstamp.net", f"http://{address}")
+def test_tests_of_the_guide_pass(guide: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ("bitstamp", "bitstamp_standin", "test_bitstamp", "test_refusal")
+    for name in names:
+        monkeypatch.syspath_prepend(str(Path(guide(f"{name}.py")).parent))
+        monkeypatch.delitem(sys.modules, name, raising=False)
     for name, test in (("test_bitstamp", "test_conformance"), ("test_refusal", "test_unknown_pair_is_rejected")):
-        module = importlib.import_module(name)
-        await getattr(module, test)()
+        getattr(importlib.import_module(name), test)()
+
+
+def test_polling_example_conforms(guide: Callable[..., str]) -> None:
+    @sped_up
+    async def check() -> Report:
+        async with loopback_server(Bitstamp().app) as address:
+            settings = {"rest_url": f"http://{address}"}
+            return await check_provider(guide("bitstamp.py"), symbol="BTC/USD", interval="1m", settings=settings)
+
+    report = check()
+    assert [what.partition(":")[0] for what in report.unchecked] == ["reconnect", "speed", "values"]
+    assert {"closing", "pages", "intervals", "live values of BTC/USD@1m"} <= set(report.checked)
 
 
 class Okx:
@@ -390,16 +381,17 @@ class Okx:
         return socket
 
     async def send(self, socket: web.WebSocketResponse, subscribed: dict[tuple[str, str], None]) -> None:
-        opened = int(time.time())
+        second = int(time.time())
         while True:
             for channel, symbol in list(subscribed):
-                step = 1 if channel == "candle1s" else 60
-                rows = [[str(opened // step * step * 1000), "1.0", "3.0", "0.5", "2.0", "7", "14", "14", "0"]]
-                if step == 1:
-                    rows[0][8] = "1"
-                await socket.send_json({"arg": {"channel": channel, "instId": symbol}, "data": rows})
-            await asyncio.sleep(max(0.0, opened + 1 - time.time()))
-            opened += 1
+                step = {"candle1s": 1, "candle1m": 60, "candle5m": 300, "candle15m": 900, "candle1H": 3600}[channel]
+                opened, arg = second // step * step, {"channel": channel, "instId": symbol}
+                states = [(opened - step, "1"), (opened, "0")] if second == opened else [(opened, "0")]
+                for at, confirm in states:
+                    row = [str(at * 1000), "1.0", "3.0", "0.5", "2.0", "7", "14", "14", confirm]
+                    await socket.send_json({"arg": arg, "data": [row]})
+            await asyncio.sleep(max(0.0, second + 1 - time.time()))
+            second += 1
 
 
 async def test_websocket_example_runs_in_a_relay(
@@ -432,12 +424,14 @@ async def test_websocket_example_runs_in_a_relay(
     assert venue.requests[-1]["args"] == [{"channel": "candle1m", "instId": "ETH-USDT"}]
 
 
-async def test_websocket_example_conforms(serve: Callable[[web.Application], Any], guide: Callable[..., str]) -> None:
-    address = await serve(Okx().app)
-    settings = {"ws_url": f"ws://{address}/ws"}
-    await check_provider(
-        guide("okx.py"), symbol="BTC-USDT", interval="1m", settings=settings, timeout_s=3, tolerances=QUICK
-    )
+def test_websocket_example_conforms(guide: Callable[..., str]) -> None:
+    @sped_up
+    async def check() -> Report:
+        async with loopback_server(Okx().app) as address:
+            settings = {"ws_url": f"ws://{address}/ws"}
+            return await check_provider(guide("okx.py"), symbol="BTC-USDT", interval="1m", settings=settings)
+
+    assert {"stream", "closing", "reconnect", "speed"} <= set(check().checked)
 
 
 async def test_ticks_example_runs_in_a_relay(
@@ -517,6 +511,7 @@ def test_example_files_are_in_the_guide() -> None:
         "okx.py",
         "bitstamp_trades.py",
         "clocks.py",
+        "bitstamp_standin.py",
         "test_bitstamp.py",
         "test_refusal.py",
         "slow_log.py",

@@ -165,13 +165,14 @@ async def test_an_absurd_tick_touches_no_candle_and_a_crash_is_told_with_its_sec
 
 
 async def test_a_client_sees_the_difference_as_a_revision(relay_with: StartRelay) -> None:
-    # A Wednesday noon to come: the hour decides when polls are, and the relay has a clock of its own, by which it would
-    # look up candles that should have closed long ago.
+    # A Wednesday noon to come: the hour decides when polls are. The relay's clock goes on with the exchange's, since no
+    # candle closes before its end.
     week = 7 * 86_400
     start = (int(datetime.now(UTC).timestamp()) // week + 2) * week - 43_200
     time = FakeTime()
     time.at = start - 10.0
-    provider = TwelveDataProvider(Clock(wall=time.now, monotonic=lambda: time.at - 1000.0), IMPATIENT)
+    clock = Clock(wall=time.now, monotonic=lambda: time.at - 1000.0)
+    provider = TwelveDataProvider(clock, IMPATIENT)
     # As many credits as the table says: the fewer, the more the time of day decides when the next poll is.
     exchange = Exchange(clock=time, api_key=KEY, credits_per_minute=50, credits_per_day=50_000)
     async with Sandbox() as sandbox, exchange:
@@ -181,7 +182,12 @@ async def test_a_client_sees_the_difference_as_a_revision(relay_with: StartRelay
             "mode": "stream", "ws_url": exchange.ws_url, "rest_url": exchange.rest_url, "api_key": KEY,
             "poll_seconds": 5, "credits_per_minute": 50, "credits_per_day": 50_000,
         }  # fmt: skip
-        relay = await relay_with(sandbox=sandbox, builtin=(BinanceProvider, provider), tables={"twelve_data": table})
+        relay = await relay_with(
+            sandbox=sandbox,
+            builtin=(BinanceProvider, provider),
+            tables={"twelve_data": table},
+            clock=clock,
+        )
         client = await relay.connect()
         await client.subscribe("EUR/USD@1m")
         await client.update(is_closed=False)

@@ -95,7 +95,7 @@ async def test_lost_message_has_the_closing_values_asked_for(
         venue.skip(300)
         closed = await client.update(symbol="BTC-USD", is_closed=True)
         assert closed["candle"]["time"] == first["candle"]["time"]
-        assert closed["candle"]["volume"] == 10.0
+        assert closed["candle"]["volume"] == 30.0
         assert closed["backfilled"]
 
 

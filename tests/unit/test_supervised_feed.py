@@ -9,6 +9,7 @@ import pytest
 from relay import (
     AuthenticationFailed,
     BadAnswer,
+    OpenHours,
     PriceUpdate,
     ProviderError,
     ProviderTimeout,
@@ -16,6 +17,8 @@ from relay import (
     RateLimited,
     StreamKey,
 )
+from relay.core.intervals import length_s, next_open
+from relay.core.trading_hours import TradingHours
 from relay.history.requests import HistoryRequest
 from relay.supervision.backoff import CAUSES
 from relay.supervision.stream_state import SupervisedStream
@@ -105,6 +108,55 @@ async def test_what_is_stamped_long_ago_changes_no_candle_that_is_closed(tmp_pat
         )
         await eventually(lambda: rig.counters.skipped + rig.counters.updates == 5)
         assert [(one.candle, one.is_revised) for one in rig.closed] == [(candle(-1), False), (candle(-1, 2.0), True)]
+
+
+@pytest.mark.parametrize("has_stamp", [True, False])
+@pytest.mark.parametrize("interval", ["1m", "1h"])
+async def test_a_close_before_the_end_of_its_interval_is_counted_logged_once_and_told_as_open(
+    interval: str, has_stamp: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    plugin = Scripted(intervals=("1m", "1h"))
+    key = StreamKey("C", interval)
+    async with rig_of(plugin, tmp_path) as rig:
+        rig.feed({key: rig.carry(key)})
+        await eventually(lambda: plugin.feeds)
+        rig.provider.clock.observe(rig.hands.now)
+        caplog.set_level(logging.WARNING)
+        stamp_ms = int(rig.hands.now * 1000) if has_stamp else None
+        opened = candle(0)._replace(time=MINUTE // length_s(interval) * length_s(interval))
+        plugin.feeds[0].say(*(PriceUpdate(key, opened._replace(volume=n), True, stamp_ms) for n in (1.0, 2.0)))
+        await eventually(lambda: rig.counters.updates == 2)
+        assert rig.closed == []
+        assert (rig.counters.skipped, caplog.text.count("closes a candle before its end")) == (2, 1)
+        end = next_open(interval, opened.time)
+        rig.hands.now = end + 1.0
+        plugin.feeds[0].say(
+            PriceUpdate(key, opened._replace(volume=3.0), True, None if stamp_ms is None else end * 1000)
+        )
+        await eventually(lambda: rig.closed)
+        assert [one.candle.volume for one in rig.closed] == [3.0]
+
+
+async def test_the_short_last_candle_of_a_session_closes_with_it(tmp_path: Path) -> None:
+    plugin = Scripted(intervals=("1h",))
+    key = StreamKey("C", "1h")
+    async with rig_of(plugin, tmp_path) as rig:
+        supervised = rig.carry(key)
+        hour = MINUTE // 3600 * 3600
+        # It closes at half past, until the next day.
+        supervised.stream.series.market = TradingHours(
+            lambda moment: (
+                OpenHours(hour, hour + 1800) if moment < hour + 1800 else OpenHours(hour + 86_400, hour + 90_000)
+            )
+        )
+        rig.feed({key: supervised})
+        await eventually(lambda: plugin.feeds)
+        for rig.hands.now in (hour + 1500.0, hour + 1801.0):
+            rig.provider.clock.observe(rig.hands.now)
+            plugin.feeds[0].say(PriceUpdate(key, candle(0)._replace(time=hour, volume=rig.hands.now), True))
+            await eventually(lambda: rig.counters.updates == (1 if rig.hands.now < hour + 1800 else 2))
+        assert [one.candle.volume for one in rig.closed] == [hour + 1801.0]
+        assert rig.counters.skipped == 1
 
 
 async def test_a_stream_does_not_begin_with_what_was_over_long_before_it_was_wanted(tmp_path: Path) -> None:

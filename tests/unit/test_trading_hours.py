@@ -1,5 +1,7 @@
 """What a market's hours say of spans of time; the hours are those of currencies, in weeks with and without a change."""
 
+import pytest
+
 from relay.core.model import OpenHours
 from relay.core.trading_hours import TradingHours
 from tests.support.moments import at
@@ -58,3 +60,33 @@ def test_long_candles_in_which_the_market_opens_are_not_left_out() -> None:
     assert at("2026-01-17 00:00:00") < opened <= at("2026-01-18 00:00:00")
     whole = (at("2026-01-05 00:00:00"), at("2026-01-22 00:00:00"))
     assert market.open_parts(*whole, 7 * 86_400) == [whole]
+
+
+@pytest.mark.parametrize(
+    ("interval", "opened", "moment", "is_early"),
+    [
+        ("1m", FRIDAY - 60, FRIDAY - 1, True),
+        ("1m", FRIDAY - 60, FRIDAY, False),
+        # The market closes within it.
+        ("4h", FRIDAY - 7200, FRIDAY - 1, True),
+        ("4h", FRIDAY - 7200, FRIDAY, False),
+        # It opens again within it.
+        ("1d", FRIDAY - 79_200, FRIDAY, False),
+        ("1w", at("2026-01-12 00:00:00"), FRIDAY, True),
+        # The clocks of its zone may have been set forward.
+        ("1d", at("2026-01-13 22:00:00"), at("2026-01-14 21:00:00"), False),
+        ("1d", at("2026-01-13 22:00:00"), at("2026-01-14 20:59:59"), True),
+        ("1M", at("2026-01-01 00:00:00"), at("2026-01-31 00:00:00"), True),
+    ],
+)
+def test_a_candle_is_closed_at_the_end_of_its_interval_or_with_its_session(
+    interval: str, opened: int, moment: int, is_early: bool
+) -> None:
+    assert TradingHours(hours).closes_early(interval, opened, moment) is is_early
+
+
+def test_a_provider_that_counts_in_utc_has_no_short_days_and_a_clock_may_be_behind() -> None:
+    market, day = TradingHours(), at("2026-01-13 00:00:00")
+    assert market.closes_early("1d", day, day + 86_399, is_utc_grid=True)
+    assert not market.closes_early("1d", day, day + 86_399, slack_s=1.0, is_utc_grid=True)
+    assert not market.closes_early("1d", day, day + 86_400, is_utc_grid=True)

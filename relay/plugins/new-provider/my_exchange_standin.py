@@ -12,10 +12,10 @@ PAGE = 500
 
 
 def row(opened: int, step: int) -> dict[str, float]:
-    """Return the candle of that time; it grows until it is over."""
-    done = min(1.0, (time.time() - opened) / step)
-    first = 100.0 + opened // 60 % 50
-    return {"time": opened, "open": first, "high": first + done, "low": first, "close": first + done, "volume": done}
+    """Return the candle of that time, of a trade each second at prices that rise all day: it grows until it is over."""
+    until = min(opened + step, int(time.time()) + 1)
+    first, last = 100 + opened % 86_400 / 1000, 100 + (until - 1) % 86_400 / 1000
+    return {"time": opened, "open": first, "high": last, "low": first, "close": last, "volume": float(until - opened)}
 
 
 class StandIn:
@@ -89,7 +89,7 @@ class StandIn:
                 opened = int(now) // step * step
                 head = {"type": "candle", "symbol": symbol, "interval": interval, "sent_ms": int(now * 1000)}
                 await socket.send_json({**head, **row(opened, step)})
-            await asyncio.sleep(0.2)
+            await asyncio.sleep(0.5)
 
 
 async def main() -> None:

@@ -1,5 +1,5 @@
 from relay import Candle, PriceUpdate, StreamKey
-from relay.testing import check_provider
+from relay.testing import check_provider, sped_up
 
 from market_relay_my_exchange import MyExchangeCodec
 from my_exchange_standin import StandIn
@@ -7,7 +7,9 @@ from my_exchange_standin import StandIn
 KEY = StreamKey("AAA-BBB", "1m")
 
 
+@sped_up
 async def test_conformance() -> None:
+    # Minutes of the stand-in in a second or two. A fault is blamed by a name that the guide explains.
     async with StandIn() as venue:
         await check_provider("market_relay_my_exchange", symbol="AAA-BBB", interval="1m", settings=venue.settings)
 

@@ -12,6 +12,7 @@ MOST = 350
 LISTED_S = 30 * 86_400
 """How long ago trading began."""
 SNAPSHOT = 100
+DAY_S = 86_400
 
 
 def product(name, status="online", alias=""):
@@ -76,11 +77,10 @@ class Coinbase:
         self._lost = count
 
     def row(self, opened, step):
-        """Return one candle; it grows until it is over."""
-        done = min(1.0, (self.now() - opened) / step)
-        first = 100.0 + opened // 300 % 1000
-        values = {"low": first - 0.5, "high": round(first + 2 * done, 4), "open": first}
-        values |= {"close": round(first + done, 4), "volume": round(10 * done, 6)}
+        """Return one candle: a trade each second, at prices that rise all day, so it grows until it is over."""
+        until = min(opened + step, int(self.now()) + 1)
+        first, last = 100 + opened % DAY_S / 1000, 100 + (until - 1) % DAY_S / 1000
+        values = {"low": first, "high": last, "open": first, "close": last, "volume": (until - opened) / 10}
         return {"start": str(opened), **{name: f"{value}" for name, value in values.items()}}
 
     # -- REST ------------------------------------------------------------------------------------------

@@ -6,14 +6,18 @@ from coinbase_standin import Coinbase
 from market_relay_coinbase import CoinbaseCodec
 
 from relay import Accepted, Candle, PriceUpdate, Rejected, StreamKey
-from relay.testing import WatchedFeed, check_provider, open_provider
+from relay.testing import WatchedFeed, check_provider, open_provider, sped_up
 
 BTC = StreamKey("BTC-USD", "5m")
 
 
+@sped_up
 async def test_conformance():
     async with Coinbase() as venue:
-        await check_provider("market_relay_coinbase", symbol="BTC-USD", interval="5m", settings=venue.settings)
+        report = await check_provider(
+            "market_relay_coinbase", symbol="BTC-USD", interval="5m", settings=venue.settings, watch_s=900
+        )
+    assert {"closing", "live values of BTC-USD@5m"} <= set(report.checked)
 
 
 def row(start, close, product_id="BTC-USD"):

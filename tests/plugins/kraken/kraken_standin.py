@@ -15,6 +15,7 @@ PAIRS = {
     "XBTUSD.d": {"altname": "XBTUSD.d", "base": "XXBT", "quote": "ZUSD", "status": "online"},
 }
 SYMBOLS = ("BTC/USD", "ETH/USD")
+DAY_S = 86_400
 
 
 def text_of(moment, digits=9):
@@ -61,10 +62,12 @@ class Kraken:
         self._moved.set()
 
     def candle(self, opened, minutes):
-        """Return open, high, low, close, volume: they grow until the candle is over."""
-        done = min(1.0, (self.now() - opened) / (minutes * 60))
-        first = 100.0 + opened // 60 % 1000
-        return first, round(first + 2 * done, 4), first - 0.5, round(first + done, 4), round(10 * done, 6)
+        """Return open, high, low, close, volume: a trade each second, at prices that rise from midnight to midnight."""
+        until = min(opened + minutes * 60, int(self.now()) + 1)
+        first, last = 100 + opened % DAY_S / 1000, 100 + (until - 1) % DAY_S / 1000
+        is_over_midnight = opened // DAY_S != (until - 1) // DAY_S
+        high, low = (100 + (DAY_S - 1) / 1000, 100.0) if is_over_midnight else (last, first)
+        return first, high, low, last, (until - opened) / 10
 
     # -- REST ------------------------------------------------------------------------------------------
 

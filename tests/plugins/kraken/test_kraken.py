@@ -16,14 +16,16 @@ from relay import (
     StreamKey,
     UnknownSymbol,
 )
-from relay.testing import check_provider, open_provider
+from relay.testing import check_provider, open_provider, sped_up
 
 BTC = StreamKey("BTC/USD", "5m")
 
 
+@sped_up
 async def test_conformance():
     async with Kraken() as venue:
-        await check_provider("market_relay_kraken", symbol="BTC/USD", interval="1m", settings=venue.settings)
+        report = await check_provider("market_relay_kraken", symbol="BTC/USD", interval="1m", settings=venue.settings)
+    assert {"closing", "live values of BTC/USD@1m"} <= set(report.checked)
 
 
 def row(begun, close, symbol="BTC/USD"):
