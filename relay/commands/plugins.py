@@ -16,11 +16,11 @@ from relay.commands.distribution import Distribution
 from relay.commands.formatting import json_line, printable
 from relay.commands.plugins_report import (
     PROVIDER_COLUMNS,
-    SETTING_COLUMNS,
     plugins_report,
     provider_lines,
     provider_row,
     remarks,
+    setting_lines,
     setting_rows,
 )
 from relay.commands.run_client import shows_table
@@ -123,14 +123,17 @@ def show(config: Config, host: PluginHost, *, as_json: bool = False) -> None:
             click.echo("\t".join(map(printable, row)))
         return
     console = Console()
-    for columns, rows in ((PROVIDER_COLUMNS, providers), (SETTING_COLUMNS, list(setting_rows(report)))):
-        table = Table(*columns, box=None, header_style="bold")
-        for row in rows:
-            table.add_row(*map(_cell, row))
-        console.print(table)
+    table = Table(*PROVIDER_COLUMNS, box=None, header_style="bold")
+    for cells in providers:
+        table.add_row(*map(_cell, cells))
+    console.print(table)
     for word, about, sentence in remarks(report):
         colour = "red" if word == "refused" else "cyan"
         console.print(f"[{colour}]{word}[/{colour}]", f"{_cell(about)}:", _cell(sentence), highlight=False)
+    # No table: the name of a variable that is cut off is of no use.
+    for one in report["providers"]:
+        for line in setting_lines(one):
+            console.print(_cell(line), highlight=False, soft_wrap=True)
 
 
 def _told(value: Any) -> Any:

@@ -83,7 +83,7 @@ def _setting(config: Config, loaded: Loaded, setting: Setting) -> dict[str, Any]
         "values": setting_values(setting),
         "help": setting.help,
         "default": masked(setting_default(setting)),
-        "variables": list(setting_variables(config, loaded.info, setting)),
+        "variables": [] if setting.kind == "table" else list(setting_variables(config, loaded.info, setting)),
         "is_set": where is not None,
         "given_by": where,
     }
@@ -112,14 +112,13 @@ def provider_row(one: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 PROVIDER_COLUMNS = ("provider", "state", "source", "version", "intervals", "title", "distribution", "uses")
-SETTING_COLUMNS = ("setting", "values", "default", "variable", "given by", "")
 
 
 def setting_rows(report: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
-    """Yield each setting of all providers of the report as cells: `SETTING_COLUMNS`."""
+    """Yield each setting of all providers as cells: name, values, default, variables, where it is given, help."""
     for provider in report["providers"]:
         for one in provider["settings"]:
-            variables, given_by = " or ".join(one["variables"]), one["given_by"] or "not set"
+            variables, given_by = " or ".join(one["variables"]) or "-", one["given_by"] or "not set"
             name = f"{provider['table']} {one['name']}"
             yield name, one["values"], one["default"], variables, given_by, one["help"]
 
@@ -151,11 +150,16 @@ def provider_lines(one: Mapping[str, Any]) -> Iterator[str]:
     yield f"API        {one['api']}" + (f"; it {one['remark']}" if one["remark"] else "")
     if not one["settings"]:
         yield from ("", "It has no settings.")
+    yield from setting_lines(one)
+
+
+def setting_lines(one: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the lines about the settings of one provider of the report."""
     for setting in one["settings"]:
         given = f"; given by {setting['given_by']}" if setting["is_set"] else ""
         yield from (
             "",
             f"{one['table']} {setting['name']}: {setting['help'] or 'no description'}",
             f"    {setting['values']}; default: {setting['default']}",
-            f"    {' or '.join(setting['variables'])}{given}",
+            f"    {' or '.join(setting['variables']) or 'no variable'}{given}",
         )

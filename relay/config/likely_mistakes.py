@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 
 from relay.config.environment import OF_CLIENTS, PREFIX, is_of_a_service, names_of_variable
-from relay.config.provider_settings import enabled_variable, setting_variables
+from relay.config.provider_settings import enabled_variable, given_setting, setting_variables, uses_of
 from relay.config.settings import SETTINGS, Config
 from relay.config.tokens import SHORT
 from relay.core.model import ProviderInfo
@@ -37,6 +37,8 @@ def likely_mistakes(config: Config, infos: Iterable[ProviderInfo], others: Itera
             )
     if not config.tokens and config.environ.get(OF_CLIENTS[1]):
         yield f"{OF_CLIENTS[1]} is for commands, and no tokens are set; did you mean {SETTINGS['tokens'].variable}?"
+    infos = list(infos)
+    yield from _shared_keys(config, infos)
     variables = [(setting.variable, setting.is_secret) for setting in SETTINGS.values()]
     for info in infos:
         variables.append((enabled_variable(info.name), False))
@@ -54,3 +56,18 @@ def likely_mistakes(config: Config, infos: Iterable[ProviderInfo], others: Itera
             # What they all begin with makes none of them alike.
             near = near_name(name.removeprefix(PREFIX), [each.removeprefix(PREFIX) for each in known])
             yield f"no setting reads the variable {name}" + (f"; did you mean {PREFIX}{near}?" if near else "")
+
+
+def _shared_keys(config: Config, infos: Iterable[ProviderInfo]) -> Iterator[str]:
+    """Yield which instances of one provider have the same key."""
+    owners: dict[tuple[str, str, str], str] = {}
+    for info in infos:
+        for setting in info.settings:
+            given, _ = given_setting(config, info, setting)
+            if setting.is_secret and isinstance(given, str):
+                account = uses_of(config, info.name) or info.name, setting.name, given.strip()
+                if (other := owners.setdefault(account, info.name)) != info.name:
+                    yield (
+                        f"{other} and {info.name} have the same {setting.name}: each spends its limits without regard "
+                        "to the other"
+                    )

@@ -1,15 +1,19 @@
 """`relay serve` with two instances of each provider, on stand-ins that differ: nothing of one gets to the other."""
 
+import os
+import pty
+import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
 
-from tests.support.relay_process import Serving, serving
+from tests.support.relay_process import CLEAN, Serving, serving
 from tests.support.sandbox import Sandbox
 
 API = "/api/v1/market-data"
@@ -204,6 +208,30 @@ async def test_a_setting_that_changes_the_description_needs_a_restart(tmp_path: 
             "the provider exchanges is switched off in this relay; enabled providers are mine"
         )
         assert await relay.stop() == 0
+
+
+def test_plugins_on_a_terminal_shows_names_whole_and_headings_as_they_are(tmp_path: Path) -> None:
+    (tmp_path / "relay.toml").write_text(
+        f"plugins = ['{EXCHANGES}:Exchanges']\n"
+        "[providers.second_exchange]\nuses = 'exchanges'\n[providers.binance]\nenabled = false\n"
+    )
+    ours, theirs = pty.openpty()
+    size = {"COLUMNS": "80", "LINES": "24", "TERM": "xterm"}
+    command = [sys.executable, "-m", "relay", "plugins"]
+    with subprocess.Popen(command, cwd=tmp_path, env=CLEAN | size, stdout=theirs, stderr=theirs) as process:
+        os.close(theirs)
+        shown = b""
+        # A terminal that nobody writes to any more is an error for who reads.
+        with suppress(OSError):
+            while part := os.read(ours, 65536):
+                shown += part
+        os.close(ours)
+    assert process.returncode == 0
+    lines = shown.decode().replace("\r", "").split("\n")
+    assert "    RELAY_SECOND_EXCHANGE_EXCHANGE" in lines
+    assert "[providers.second_exchange] options: What else the exchange takes" in lines
+    assert "    a table, in the file only; default: a table of retries" in lines
+    assert any(line.split()[:2] == ["binance", "off"] for line in lines)
 
 
 async def test_sandbox_leads_instances_to_its_stand_ins_too(tmp_path: Path) -> None:

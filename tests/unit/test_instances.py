@@ -431,6 +431,17 @@ def test_likely_mistakes_know_the_variables_of_instances_and_of_what_is_off(tmp_
     ]
 
 
+def test_one_key_for_two_instances_is_a_likely_mistake_that_is_not_repeated(tmp_path: Path) -> None:
+    path = tmp_path / "relay.toml"
+    keys = "[providers.one]\nuses = 'exchanges'\napi_key = 'opensesame'\n" + KRAKEN + "api_key = 'another'\n"
+    path.write_text(f"plugins = ['{EXCHANGES}']\n[exchanges]\napi_key = 'opensesame'\n{keys}")
+    config = load_config({}, {}, str(path))
+    host = load_plugins(config, ())
+    assert list(likely_mistakes(config, [loaded.info for loaded in host.loaded.values()])) == [
+        "exchanges and one have the same api_key: each spends its limits without regard to the other"
+    ]
+
+
 def test_a_required_setting_that_is_no_key_is_asked_for_where_the_instance_has_it(host_of: Host) -> None:
     host = host_of("[providers.mine]\nuses = 'exchanges'")
     provider = host.bind(host.loaded["mine"], host.loaded["mine"].settings, ProviderClock(Clock()))

@@ -18,7 +18,7 @@ def row(opened: int, step: int) -> dict[str, float]:
     return {"time": opened, "open": first, "high": last, "low": first, "close": last, "volume": float(until - opened)}
 
 
-class StandIn:
+class MyPollsStandIn:
     """Use it with `async with`; `settings` are those of the provider."""
 
     def __init__(self, port: int = 0) -> None:
@@ -52,7 +52,7 @@ class StandIn:
 
 
 async def main() -> None:
-    async with StandIn(8700) as venue:
+    async with MyPollsStandIn(8700) as venue:
         print(f"serving {venue.settings['rest_url']}", flush=True)
         await asyncio.Event().wait()
 

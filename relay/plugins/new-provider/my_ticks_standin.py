@@ -28,7 +28,7 @@ def row(opened: int, step: int) -> dict[str, float]:
     return {**candle, "until_ms": last_ms}
 
 
-class StandIn:
+class MyTicksStandIn:
     """Use it with `async with`; `settings` are those of the provider."""
 
     def __init__(self, port: int = 0) -> None:
@@ -105,7 +105,7 @@ class StandIn:
 
 
 async def main() -> None:
-    async with StandIn(8700) as venue:
+    async with MyTicksStandIn(8700) as venue:
         print(f"serving {venue.settings['rest_url']}", flush=True)
         await asyncio.Event().wait()
 

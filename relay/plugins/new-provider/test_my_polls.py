@@ -2,13 +2,13 @@ from relay import Candle, PriceUpdate, StreamKey
 from relay.testing import check_provider
 
 from market_relay_my_polls import updates
-from my_polls_standin import StandIn
+from my_polls_standin import MyPollsStandIn
 
 KEY = StreamKey("AAA-BBB", "1m")
 
 
 async def test_conformance() -> None:
-    async with StandIn() as venue:
+    async with MyPollsStandIn() as venue:
         await check_provider("market_relay_my_polls", symbol="AAA-BBB", interval="1m", settings=venue.settings)
 
 

@@ -2,13 +2,13 @@ from relay import Clock, PriceUpdate, StreamKey
 from relay.testing import check_provider
 
 from market_relay_my_ticks import MyTicksCodec
-from my_ticks_standin import StandIn
+from my_ticks_standin import MyTicksStandIn
 
 KEY = StreamKey("AAA-BBB", "1m")
 
 
 async def test_conformance() -> None:
-    async with StandIn() as venue:
+    async with MyTicksStandIn() as venue:
         await check_provider("market_relay_my_ticks", symbol="AAA-BBB", interval="1m", settings=venue.settings)
 
 
