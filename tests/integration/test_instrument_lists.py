@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import pytest
 
 from providers import BUILTIN
-from relay import API_VERSION, Instrument, ProviderInfo, hookimpl
+from relay import API_VERSION, Instrument, OpenHours, ProviderInfo, hookimpl
 from relay.app import DIRECTORY
 from relay.instruments.directory import Directory
 from relay.web.http.instrument_lists import InstrumentLists, Selection
@@ -143,6 +143,50 @@ async def test_lists_are_those_of_a_class_and_a_provider(relay: Running, many: M
     assert (euro["price_step"], euro["derived_intervals"]) == (None, [])
     coin = next(row for row in rows if row["id"] == "binance:BTCUSDT")
     assert (coin["name"], coin["price_step"], coin["volume_step"], coin["session"]) == (None, "0.01", "0.00001", "24x7")
+
+
+class Futures:
+    """Says all that there is to say of one instrument, and little of another; it has hours."""
+
+    __name__ = "futures"
+
+    @hookimpl
+    def relay_provider(self) -> ProviderInfo:
+        return ProviderInfo(
+            name="futures", api=API_VERSION, title="Futures", asset_classes=("futures",), intervals=("1m",)
+        )
+
+    @hookimpl
+    async def relay_stream(self) -> Any:
+        await asyncio.Event().wait()
+        yield
+
+    @hookimpl
+    def relay_hours(self) -> OpenHours | None:
+        return None
+
+    @hookimpl
+    async def relay_instruments(self) -> Sequence[Instrument]:
+        whole = Instrument(
+            "esz6", "futures", "ES", "USD", name="E-mini S&P 500", price_step="0.250", volume_step="1.0",
+            volume_unit="contracts", session="1700-1600 America/Chicago", listed_at=-5, expires_at=1_797_638_400,
+            extras={"secret": "of a facade"},
+        )  # fmt: skip
+        return [whole, Instrument("NQZ6", "futures", "NQ", "USD")]
+
+
+async def test_an_instrument_says_what_its_provider_does_and_no_extras(relay_with: StartRelay) -> None:
+    relay = await relay_with(builtin=(*BUILTIN, Futures()))
+    whole, bare = (await relay.get("instruments", provider="futures")).body
+    assert whole == {
+        "symbol": "ESZ6", "id": "futures:ESZ6", "provider": "futures", "name": "E-mini S&P 500",
+        "asset_class": "futures", "base": "ES", "quote": "USD", "intervals": ["1m"], "derived_intervals": [],
+        "price_step": "0.25", "volume_step": "1", "session": "1700-1600 America/Chicago", "status": "trading",
+        "attribution": "", "volume_unit": "contracts", "listed_at": -5, "expires_at": 1_797_638_400,
+    }  # fmt: skip
+    # It has hours, and does not say them as a text.
+    assert (bare["session"], bare["name"]) == (None, None)
+    assert not {"volume_unit", "listed_at", "expires_at"} & bare.keys()
 
 
 async def test_a_search_returns_the_best_hits_first(relay: Running, many: Many) -> None:

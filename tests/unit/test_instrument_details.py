@@ -7,6 +7,7 @@ import orjson
 import pytest
 
 from relay.core.compact_instruments import compact
+from relay.core.json_reading import AT_ONCE
 from relay.core.model import Instrument, ProviderInfo
 from relay.core.packed_extras import MOST_EACH, ExtrasTooLarge, PackedExtras, each_json, pack
 from relay.core.session_text import fault_of_session
@@ -183,6 +184,13 @@ def test_a_list_saved_by_another_version_is_read() -> None:
     old, older, new = read_rows(orjson.dumps(rows), INFO)
     assert (old.intervals, old.status, old.session) == (("1m",), "trading", None)
     assert (older.status, new.name, len(new)) == ("paused", "Name", 14)
+
+
+def test_a_long_list_of_an_earlier_version_is_one_part_and_read_as_well() -> None:
+    rows = [[f"S{number}", "demo", "A", "B", ["1m", "1h"], "trading"] for number in range(8000)]
+    body = orjson.dumps(rows)
+    assert len(body) > AT_ONCE
+    assert [one.symbol for one in read_rows(body, INFO)] == [row[0] for row in rows]
 
 
 def test_rows_of_a_saved_list_that_make_no_sense_are_left_out() -> None:

@@ -49,18 +49,20 @@ class InstrumentRows:
             if one.provider.name not in lists:
                 lists[one.provider.name] = {}
                 self._providers.append(one.provider)
-            lists[one.provider.name][one.instrument.symbol] = one.instrument
+            symbol = one.instrument.symbol
+            # Nearly all are in upper case, and the text of those is not needed twice.
+            lists[one.provider.name][symbol if symbol.isupper() else symbol.upper()] = one.instrument
         in_order = heapq.merge(*(_marked(self._sorted(lists[one.name]), one.name) for one in self._providers))
         places = {one.name: (place, one) for place, one in enumerate(self._providers)}
         parts: list[bytes] = []
         for symbol, owner in self._in_turns(in_order):
             place, provider = places[owner]
             instrument = lists[owner][symbol]
-            name = directory.name_of(provider, symbol if symbol.isupper() else symbol.upper())
+            name = directory.name_of(provider, symbol)
             self._instruments.append(instrument)
             self._names.append(name)
             self._owner.append(place)
-            parts.append(_row(name, Listed(provider, instrument)))
+            parts.append(_row(name, symbol, Listed(provider, instrument)))
             if len(parts) == MANY:
                 self._close_chunk(parts)
                 parts = []
@@ -166,11 +168,11 @@ def _marked(symbols: Iterable[str], provider: str) -> Iterator[tuple[str, str]]:
         yield symbol, provider
 
 
-def _row(name: str, one: Listed) -> bytes:
+def _row(name: str, symbol: str, one: Listed) -> bytes:
     provider, instrument = one
     row = {
         "symbol": name,
-        "id": f"{provider.name}:{instrument.symbol.upper()}",
+        "id": f"{provider.name}:{symbol}",
         "provider": provider.name,
         "name": instrument.name,
         "asset_class": instrument.asset_class,

@@ -14,6 +14,9 @@ import { ViewDialog } from "./view.js";
 
 const FIRST = ["BTCUSDT", "ETHUSDT", "EUR/USD", "SOLUSDT", "BNBUSDT", "XRPUSDT", "GBP/USD", "DOGEUSDT"];
 const RETRY_MS = 5000;
+// What a page loads of the list; of a longer one the relay is asked.
+const MOST_LISTED = 5000;
+const MOST_FOUND = 60;
 const TICK_MS = 500;
 const CONNECTION = { connecting: "Connecting", connected: "Connected", disconnected: "Offline", ended: "Refused" };
 // A connection that is lost for a moment needs no words.
@@ -246,12 +249,28 @@ function announce() {
 
 // -- start -----------------------------------------------------------------------------------------------------------
 
+/** Keep what is known of instruments. */
+function learn(list) {
+  for (const instrument of list) instruments.set(instrument.symbol, instrument);
+}
+
+/** Return the best hits of a search by the relay, which knows all instruments. */
+async function find(text) {
+  const list = await feed.ask((client) => client.instruments(null, { search: text, limit: MOST_FOUND }));
+  learn(list);
+  return list;
+}
+
 async function loadInstruments() {
   for (;;) {
     try {
-      const list = await feed.ask((client) => client.instruments());
-      instruments = new Map(list.map((instrument) => [instrument.symbol, instrument]));
-      picker.setInstruments(list);
+      const list = await feed.ask((client) => client.instruments(null, { limit: MOST_LISTED }));
+      instruments = new Map();
+      learn(list);
+      const isAll = list.length < MOST_LISTED;
+      if (!isAll)
+        await Promise.all([...FIRST, ...shownSymbols()].map((symbol) => instruments.has(symbol) || find(symbol)));
+      picker.setInstruments([...instruments.values()], isAll ? null : find);
       board.setInstruments(instruments);
       layout.fill(candidates());
       render();

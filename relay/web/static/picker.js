@@ -1,10 +1,13 @@
 // @ts-check
 // The dialog that searches a symbol: a combobox with a list, for the keyboard first.
 
+import { ClientError } from "../client.js";
 import { byId, within } from "./page.js";
 import { parse, prepare, search } from "./search.js";
 
 const SHOWN = 60;
+// Who types on is not asked for.
+const PAUSE_MS = 150;
 const RECENT_KEY = "relay-recent";
 const MOST_RECENT = 8;
 
@@ -18,6 +21,10 @@ export class Picker {
   #classes = within(this.#dialog, ".classes");
   #count = within(this.#dialog, ".count");
   #all = [];
+  /** @type {((text: string) => Promise<any[]>) | null} Asks the relay, where the page has not all instruments. */
+  #ask = null;
+  #asked = new Set();
+  #waits = false;
   #found = [];
   #active = 0;
   #assetClass = "";
@@ -45,9 +52,16 @@ export class Picker {
     return this.#dialog.open;
   }
 
-  /** Search among these from now on. */
-  setInstruments(instruments) {
+  /**
+   * Search among these from now on; where there are more, `ask` returns those that the relay finds for a text.
+   *
+   * @param {any[]} instruments
+   * @param {((text: string) => Promise<any[]>) | null} ask
+   */
+  setInstruments(instruments, ask = null) {
     this.#all = prepare(instruments);
+    this.#ask = ask;
+    this.#asked.clear();
     const classes = ["", ...new Set(instruments.map(({ assetClass }) => assetClass))];
     this.#classes.replaceChildren(...(classes.length > 2 ? classes.map((name) => this.#classButton(name)) : []));
     if (this.isOpen) this.#update();
@@ -89,6 +103,32 @@ export class Picker {
     this.#list.replaceChildren(...this.#found.slice(0, SHOWN).map((instrument, index) => option(instrument, index)));
     this.#list.scrollTop = 0;
     this.#activate(0);
+    if (this.#ask !== null && words.length) this.#askFor(this.#ask, words.join(" "));
+  }
+
+  /** Ask the relay for a text, if it stays the same for a moment, and show what it found among the others. */
+  async #askFor(ask, text) {
+    if (this.#asked.has(text)) return;
+    const typed = this.#input.value;
+    await new Promise((resolve) => setTimeout(resolve, PAUSE_MS));
+    if (this.#input.value !== typed || this.#asked.has(text)) return;
+    this.#asked.add(text);
+    let found = [];
+    this.#waits = true;
+    this.#say();
+    try {
+      found = await ask(text);
+    } catch (fault) {
+      if (!(fault instanceof ClientError)) throw fault;
+      this.#asked.delete(text);
+    } finally {
+      this.#waits = false;
+    }
+    const known = new Set(this.#all.map(({ instrument }) => instrument.symbol));
+    const more = found.filter(({ symbol }) => !known.has(symbol));
+    this.#all.push(...prepare(more));
+    if (more.length && this.isOpen && this.#input.value === typed) this.#update();
+    else this.#say();
   }
 
   #activate(index) {
@@ -112,11 +152,13 @@ export class Picker {
       ? `${instrument.symbol} has no candles of ${this.#interval}; it has ${instrument.intervals.join(", ")}`
       : !this.#all.length
         ? "Loading the instruments"
-        : !length
-          ? "Nothing found. You can add an interval: btc 5m, eur usd 1h"
-          : length > SHOWN
-            ? `${SHOWN} of ${length.toLocaleString("en")}; type more to see fewer`
-            : `${length} found`;
+        : !length && this.#waits
+          ? "Searching"
+          : !length
+            ? "Nothing found. You can add an interval: btc 5m, eur usd 1h"
+            : length > SHOWN
+              ? `${SHOWN} of ${length.toLocaleString("en")}; type more to see fewer`
+              : `${length} found`;
   }
 
   #has({ intervals }) {
@@ -152,13 +194,14 @@ export class Picker {
   }
 }
 
-function option({ symbol, base, quote, provider, assetClass }, index) {
+function option({ symbol, name, base, quote, provider, assetClass }, index) {
   const element = document.createElement("div");
   element.id = `option-${index}`;
   element.dataset.index = index;
   element.setAttribute("role", "option");
   element.setAttribute("aria-selected", "false");
-  const names = { symbol, pair: base && quote ? `${base} / ${quote}` : "", provider: `${provider} · ${assetClass}` };
+  const pair = base && quote ? `${base} / ${quote}` : "";
+  const names = { symbol, pair: name ?? pair, provider: `${provider} · ${assetClass}` };
   for (const [className, textContent] of Object.entries(names)) {
     element.append(Object.assign(document.createElement("span"), { className, textContent }));
   }

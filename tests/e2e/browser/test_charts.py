@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 from playwright.async_api import Page, Route, expect
 
+from providers import BUILTIN
+from relay import API_VERSION, Candle, Instrument, PriceUpdate, ProviderInfo, StreamKey, hookimpl
 from tests.conftest import StartRelay
 from tests.e2e.browser.charts import loaded, panel, panels, until
 from tests.e2e.browser.conftest import OpenPage, Watch
@@ -264,6 +266,44 @@ async def test_search_among_thousands_of_instruments(relay_with: StartRelay, ope
         second = await page.get_by_role("option").nth(1).locator(".symbol").inner_text()
         await page.keyboard.press("Enter")
         await until(page, "p.stream.startsWith(x)", f"{second}@")
+
+
+class Thousands:
+    """Lists more instruments than a page loads."""
+
+    @hookimpl
+    def relay_provider(self) -> ProviderInfo:
+        return ProviderInfo(
+            name="thousands", api=API_VERSION, title="Thousands", asset_classes=("stocks",), intervals=("1m", "1h")
+        )
+
+    @hookimpl
+    async def relay_instruments(self) -> list[Instrument]:
+        return [Instrument(f"S{n:04d}.X", "stocks", f"S{n:04d}", "USD", name=f"Company {n} plc") for n in range(6000)]
+
+    @hookimpl
+    async def relay_stream(self) -> AsyncIterator[PriceUpdate]:
+        await asyncio.Event().wait()
+        yield PriceUpdate(StreamKey("", ""), Candle(0, 1.0, 1.0, 1.0, 1.0))
+
+
+async def test_search_among_more_instruments_than_a_page_loads_asks_the_relay(
+    relay_with: StartRelay, open_page: OpenPage
+) -> None:
+    relay = await relay_with(builtin=[*BUILTIN, Thousands()])
+    page = await open_page(f"{relay.url}/#S5990.X@1h")
+    # Of a symbol in the address the page knows the intervals, although it is beyond what it loads.
+    await expect(page.locator("#intervals [aria-pressed]")).to_have_count(2)
+    await page.keyboard.press("/")
+    await page.keyboard.type("company 5987 1m")
+    await expect(page.get_by_role("option").first).to_contain_text("S5987.X")
+    await expect(page.get_by_role("option").first).to_contain_text("Company 5987 plc")
+    await page.keyboard.press("Enter")
+    await page.wait_for_function("() => location.hash === '#S5987.X@1m'")
+    await expect(page.locator(".provider").first).to_have_text("thousands")
+    await page.keyboard.press("/")
+    await page.keyboard.type("no such company")
+    await expect(page.locator("#picker .count")).to_contain_text("Nothing found")
 
 
 async def test_unknown_symbol_in_the_address_is_said_and_can_be_changed(relay: Running, open_page: OpenPage) -> None:
