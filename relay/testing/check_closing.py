@@ -140,7 +140,7 @@ async def _differences(run: CheckRun, feed: WatchedFeed, key: StreamKey) -> list
         if (later := known.get(last)) is not None:
             price, volume = run.tolerances.price, run.tolerances.volume
             note(compared_open(str(key), newest.candle, later, price, volume))
-        elif known and min(known) < last:
+        elif known and last < max(known):
             note(_at_another_time(key, last, known))
         elif not known and next_open(key.interval, last) < now:
             note(_at_another_time(key, last, {one.time: one for one in await ask(run, key, None, int(now) + 1, 2)}))

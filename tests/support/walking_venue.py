@@ -66,6 +66,9 @@ class Market:
         self._rows: dict[str, dict[int, Row]] = {}
         self._opened: dict[str, list[int]] = {}
         self._open: dict[tuple[str, int], tuple[int, Row | None]] = {}
+        # Here and not when it is asked: the event loop is watched then.
+        for interval in INTERVALS:
+            self.rows(interval)
 
     def rows(self, interval: str) -> dict[int, Row]:
         """Return all candles of an interval as they are in the end."""
