@@ -154,7 +154,7 @@ async def _check_info(run: CheckRun) -> None:
 
 
 async def _check_hours(run: CheckRun) -> None:
-    """Ask when the market is open, now and in a week. What the hook raises is logged, and logs are judged at the end."""
+    """Ask when the market is open, now and in a week. What the hook raises is in the log, which is judged last."""
     now = int(run.provider.clock.now())
     for moment in (now, now + 7 * 86_400):
         run.provider.market(run.key.symbol).opens_at(moment)

@@ -10,7 +10,7 @@ from relay.testing.check_run import CheckRun
 from relay.testing.findings import FaultName, candle_text, utc
 
 _DEEP = 5000
-_LIMITS = (1, 100, 101, 500, 501, 1000, 1001, 1500)
+_LIMITS = (1, 100, 500, 501, 1000, 1001)
 """Pages of venues have round sizes."""
 _MOST_HOLES = 5
 
