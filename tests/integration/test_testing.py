@@ -323,8 +323,12 @@ async def test_blocked_event_loop_is_named() -> None:
             await asyncio.sleep(0.01)
 
     tolerances = TOLERANCES._replace(blocked_s=0.05)
-    faults = await faults_of(provider_of(relay_stream=relay_stream), tolerances=tolerances)
-    assert any(fault.startswith("blocked the event loop for") for fault in faults), faults
+    with pytest.raises(DoesNotConform) as caught:
+        await check(
+            provider_of(relay_stream=relay_stream), symbol="X", interval="1m", timeout_s=0.3, tolerances=tolerances
+        )
+    assert FaultName.BLOCKS_LOOP in caught.value.faults
+    assert "blocked the event loop for" in str(caught.value)
 
 
 async def test_session_that_is_closed_and_answers_that_are_kept_are_named(sandbox: Sandbox) -> None:

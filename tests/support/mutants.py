@@ -429,12 +429,6 @@ MUTANTS = (
         "    return [Instrument(",
         "    await session.close()\n    return [Instrument(",
     ),
-    Mutant(
-        "the loop blocked",
-        FaultName.BLOCKS_LOOP,
-        "    return [Instrument(",
-        '    __import__("time").sleep(1.5)\n    return [Instrument(',
-    ),
     Mutant("slow decoding", FaultName.TOO_SLOW, _LIVE, _LIVE + "            sum(range(50_000))\n"),
     Mutant(
         "an exception from relay_hours",

@@ -28,6 +28,7 @@ def test_mutants_have_names_of_their_own_and_cover_most_faults() -> None:
     # These have tests of their own, in `test_testing.py` and `test_mutants.py`.
     assert set(FaultName) - {mutant.fault for mutant in MUTANTS} == {
         FaultName.NOT_LOADED,
+        FaultName.BLOCKS_LOOP,
         FaultName.GRACE_TOO_SHORT,
         FaultName.LEAKS_SECRET,
     }
