@@ -199,7 +199,9 @@ async def _one_that_goes_on(run: CheckRun, feed: WatchedFeed, keys: list[StreamK
 
     # Of what moves rarely an update may be on its way for longer.
     pauses_s = [(feed.arrivals[-1].at - feed.arrivals[0].at) / count for count in before.values() if count > 1]
-    await feed.until(late, min(run.timeout_s, max([2 * run.tolerances.settle_s, *(3 * pause for pause in pauses_s)])))
+    await feed.until(
+        late, min(2 * run.timeout_s, max([2 * run.tolerances.settle_s, *(3 * pause for pause in pauses_s)]))
+    )
     return late()
 
 
