@@ -125,6 +125,7 @@ _RAISED = {"instruments": FaultName.WRONG_INSTRUMENTS}
 def _parts(run: CheckRun) -> Iterator[tuple[str, Callable[[], Awaitable[None]]]]:
     yield "relay_provider is pure", lambda: _check_info(run)
     yield "instruments", lambda: _check_instruments(run)
+    yield "hours", lambda: _check_hours(run)
     yield "stream", lambda: check_streams.check_stream(run)
     yield "closing", lambda: check_closing.check_closing(run)
     yield "a second feed, closed between updates", lambda: check_streams.check_second_feed(run)
@@ -150,6 +151,13 @@ async def _check_info(run: CheckRun) -> None:
             FaultName.INTERVAL_NOT_SERVED,
             f"{run.key.interval} is not among the intervals of relay_provider: {declared}",
         )
+
+
+async def _check_hours(run: CheckRun) -> None:
+    """Ask when the market is open, now and in a week. What the hook raises is in the log, which is judged last."""
+    now = int(run.provider.clock.now())
+    for moment in (now, now + 7 * 86_400):
+        run.provider.market(run.key.symbol).opens_at(moment)
 
 
 async def _check_instruments(run: CheckRun) -> None:

@@ -11,7 +11,7 @@ from relay.testing.comparison import compared, compared_open
 from relay.testing.findings import FaultName, Finding, candle_text, utc
 from relay.testing.watched_feed import WatchedFeed
 
-_MOST = 1000
+_MOST = 500
 
 
 async def check_closing(run: CheckRun) -> None:
@@ -116,10 +116,10 @@ _MAY_BE_LATE = (FaultName.LIVE_PRICES_DIFFER, FaultName.LIVE_VOLUME_DIFFERS, Fau
 
 async def _differences(run: CheckRun, feed: WatchedFeed, key: StreamKey) -> list[Finding]:
     """Compare one stream with history; return at most one fault of each kind."""
-    info, times, same = run.provider.info, feed.times(key), run.tolerances.same
+    info, times, same = run.provider.info, feed.times(key)[-_MOST:], run.tolerances.same
     now = run.provider.clock.now()
     first, last = times[0], times[-1]
-    past = await ask(run, key, first, int(now) + length_s(key.interval), _MOST)
+    past = await ask(run, key, first, int(now) + length_s(key.interval), 2 * _MOST)
     known = {one.time: one for one in past if not is_unreadable(one)}
     found: dict[FaultName, Finding] = {}
 
@@ -127,7 +127,7 @@ async def _differences(run: CheckRun, feed: WatchedFeed, key: StreamKey) -> list
         if finding is not None:
             found.setdefault(finding.fault, finding)
 
-    closed = {time: arrivals[-1].update.candle for time, arrivals in feed.closed(key).items()}
+    closed = {time: arrivals[-1].update.candle for time, arrivals in feed.closed(key).items() if time >= first}
     for time, live in closed.items():
         if next_open(key.interval, time) + info.close_grace_s > now:
             continue
@@ -140,12 +140,14 @@ async def _differences(run: CheckRun, feed: WatchedFeed, key: StreamKey) -> list
         if (later := known.get(last)) is not None:
             price, volume = run.tolerances.price, run.tolerances.volume
             note(compared_open(str(key), newest.candle, later, price, volume))
-        elif known and min(known) < last:
+        elif known and last < max(known):
             note(_at_another_time(key, last, known))
         elif not known and next_open(key.interval, last) < now:
             note(_at_another_time(key, last, {one.time: one for one in await ask(run, key, None, int(now) + 1, 2)}))
-    missed = [time for time in known if first < time < last and time not in times]
-    if missed and key not in feed.planned:
+    between = [time for time in known if first < time < last]
+    missed = [time for time in between if time not in times]
+    # A feed that polls cannot see a candle whose only trade came right before its end; the relay asks for that one.
+    if missed and 2 * len(missed) >= len(between) and key not in feed.planned:
         note(
             Finding(
                 FaultName.MISSES_CANDLES,

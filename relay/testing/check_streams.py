@@ -149,11 +149,21 @@ async def _add_streams(run: CheckRun, feed: WatchedFeed) -> list[StreamKey]:
     await feed.until(lambda: all(map(is_noticed, added)), run.timeout_s)
     for key in added:
         if not is_noticed(key) and not feed.has_ended:
+            if key != second and await _is_quiet(run, feed, key):
+                run.leave_out(f"live values of {key}", f"nothing was traded within {run.timeout_s:g} s")
+                continue
             said = f"relay_stream does not follow the watchlist: nothing of {key} after it was added"
             run.blame(FaultName.IGNORES_ADDED, said)
         elif key in feed.rejected and key.symbol == run.key.symbol:
             run.blame(FaultName.INTERVAL_NOT_SERVED, f"relay_stream rejected {key}: {feed.rejected[key]}")
     return added
+
+
+async def _is_quiet(run: CheckRun, feed: WatchedFeed, key: StreamKey) -> bool:
+    """Say whether history does not move either, so that a stream has nothing to say."""
+    before = await newest_candle(run, key)
+    await feed.until(lambda: feed.count(key), run.timeout_s)
+    return before is not None and before == await newest_candle(run, key)
 
 
 async def _watch(run: CheckRun, feed: WatchedFeed, keys: list[StreamKey]) -> None:
@@ -189,7 +199,9 @@ async def _one_that_goes_on(run: CheckRun, feed: WatchedFeed, keys: list[StreamK
 
     # Of what moves rarely an update may be on its way for longer.
     pauses_s = [(feed.arrivals[-1].at - feed.arrivals[0].at) / count for count in before.values() if count > 1]
-    await feed.until(late, min(run.timeout_s, max([2 * run.tolerances.settle_s, *(3 * pause for pause in pauses_s)])))
+    await feed.until(
+        late, min(2 * run.timeout_s, max([2 * run.tolerances.settle_s, *(3 * pause for pause in pauses_s)]))
+    )
     return late()
 
 

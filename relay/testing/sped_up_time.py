@@ -60,7 +60,8 @@ class _JumpingSelector(selectors.DefaultSelector):
         if self.in_threads or timeout is None:
             # A thread works for this loop and will wake it, or something outside of it has to.
             return super().select(_THREAD_WAIT_S)
-        self._now.jump(max(0.0, timeout))
+        # Sums of floats may miss a timer by the last digit.
+        self._now.jump(max(0.0, timeout) + 1e-6)
         return []
 
 
@@ -71,8 +72,6 @@ class SpedUpLoop(asyncio.SelectorEventLoop):
         self._now = now
         self._jumping = _JumpingSelector(now)
         super().__init__(self._jumping)
-        # Sums of floats may miss a timer by the last digit.
-        self._clock_resolution = 1e-6
 
     def time(self) -> float:
         """Return the seconds by which timers go."""

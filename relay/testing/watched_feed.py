@@ -158,7 +158,9 @@ class WatchedFeed:
                     f"it is open until {utc(end)}",
                     candle_text(candle),
                 )
-            if before is not None and opened < before.candle.time and not was_closed:
+            # What opened before the first one is of a snapshot.
+            is_seen = opened >= min(self._opened[key], default=opened)
+            if before is not None and opened < before.candle.time and is_seen and not was_closed:
                 return Finding(FaultName.CLOSES_LATE, f"{what} is closed after an update of {utc(before.candle.time)}")
             return None
         if before is not None and opened < before.candle.time:

@@ -20,7 +20,7 @@ ALL_CHECKED = {
 
 def check(mutant: Mutant | None, venue: WalkingVenue, watch_s: float = 200.0, interval: str = "1m") -> Report:
     """Check a provider against a venue, with candles of the venue as they were two hours ago."""
-    rows = venue.markets["AAA-BBB"].rows("1m")
+    rows = venue.market("AAA-BBB").rows("1m")
     known = [Candle(*row[:6]) for opened, row in rows.items() if START - 9000 < opened < START - 7200]
 
     async def run() -> Report:

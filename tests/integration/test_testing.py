@@ -89,6 +89,7 @@ def test_binance_conforms(interval: str) -> None:
     assert [part for part in report.checked if not part.startswith("live values")] == [
         "relay_provider is pure",
         "instruments",
+        "hours",
         "watchlist",
         "stream",
         "closing",
@@ -143,6 +144,7 @@ def test_clock_conforms_although_much_cannot_be_checked() -> None:
     report = sped_up(check_provider)(path_of("clock"), symbol="X", interval="1s")
     assert report.checked == (
         "relay_provider is pure",
+        "hours",
         "watchlist",
         "stream",
         "closing",
@@ -182,6 +184,9 @@ def test_class_with_every_hook_conforms() -> None:
 
 
 async def test_plugin_that_a_relay_would_refuse_is_refused() -> None:
+    with pytest.raises(DoesNotConform) as caught:
+        await check(path_of("wrong_api"), symbol="X", interval="1m")
+    assert caught.value.faults == (FaultName.NOT_LOADED,)
     assert await faults_of(path_of("wrong_api")) == [
         "needs provider API 3, this relay has 2.0; install a newer market-relay, or an older version of the plugin"
     ]
@@ -328,8 +333,12 @@ async def test_blocked_event_loop_is_named() -> None:
             await asyncio.sleep(0.01)
 
     tolerances = TOLERANCES._replace(blocked_s=0.05)
-    faults = await faults_of(provider_of(relay_stream=relay_stream), tolerances=tolerances)
-    assert any(fault.startswith("blocked the event loop for") for fault in faults), faults
+    with pytest.raises(DoesNotConform) as caught:
+        await check(
+            provider_of(relay_stream=relay_stream), symbol="X", interval="1m", timeout_s=0.3, tolerances=tolerances
+        )
+    assert FaultName.BLOCKS_LOOP in caught.value.faults
+    assert "blocked the event loop for" in str(caught.value)
 
 
 async def test_session_that_is_closed_and_answers_that_are_kept_are_named(sandbox: Sandbox) -> None:
@@ -615,6 +624,9 @@ async def test_secret_that_shows_is_named() -> None:
     plugin = provider_of(relay_provider=relay_provider, relay_stream=relay_stream)
     faults = await faults_of(plugin, settings={"api_key": "0123456789"})
     assert faults == ["the secret api_key shows in a log line or in a text that clients see"]
+    with pytest.raises(DoesNotConform) as caught:
+        await check(plugin, symbol="X", interval="1m", timeout_s=0.3, settings={"api_key": "0123456789"})
+    assert caught.value.faults == (FaultName.LEAKS_SECRET,)
 
 
 async def test_parts_serve_tests_of_your_own() -> None:

@@ -47,6 +47,9 @@ _TWICE = """
 _AGAIN_OPEN = """
             if message["final"]:
                 yield PriceUpdate(key, candle, False, message["sent_ms"])"""
+_OLDER = """
+            if key.interval == "1m" and not message["final"]:
+                yield PriceUpdate(key, candle._replace(time=candle.time - 60))"""
 _HELD = """            held, self.held = getattr(self, "held", None), None
             update = PriceUpdate(key, candle, message["final"], message["sent_ms"])
             if update.is_closed:
@@ -68,6 +71,15 @@ async def wrapped(session, settings, watchlist):
             async for update in websocket_feed(session, WalkCodec(settings["ws_url"]), watchlist):
                 yield update
         except %s"""
+_BUDGETS = """@hookimpl
+def relay_budgets():
+    from relay import Budget
+
+    return [Budget("calls", 10, -1, 2**31)]
+
+
+@hookimpl
+def relay_hours"""
 _RETRYING = """    for left in range(4, -1, -1):
         try:
             answer = await ask_rest(session, Hosts(settings["rest_url"]), "/candles", params=params)
@@ -357,4 +369,72 @@ MUTANTS = (
         _STATUS,
         "    if answer.status != 200:\n        raise ValueError(answer.status)\n",
     ),
+    # -- the rest --------------------------------------------------------------------------------------
+    Mutant(
+        "another title each time",
+        FaultName.INFO_CHANGES,
+        'title="Walk",',
+        'title=str(__import__("random").random()),',
+    ),
+    Mutant(
+        "daily candles in local time, live",
+        FaultName.LIVE_TIME_DIFFERS,
+        _LIVE,
+        _LIVE
+        + '            if key.interval == "1d":\n                candle = candle._replace(time=candle.time - 18_000)\n',
+    ),
+    Mutant(
+        "an exception for each message",
+        FaultName.STREAM_FAILS,
+        _LIVE,
+        '            raise RuntimeError("decode")\n' + _LIVE,
+    ),
+    Mutant(
+        "a feed that ends after some updates",
+        FaultName.STREAM_ENDS,
+        _FEED,
+        _WRAPPED.replace("                yield update\n", "                yield update\n                return\n")
+        % "ValueError:\n            pass",
+    ),
+    Mutant(
+        "something else than updates",
+        FaultName.WRONG_TYPE,
+        _FEED,
+        _WRAPPED.replace("yield update\n", "yield update.candle\n") % "ValueError:\n            pass",
+    ),
+    Mutant(
+        "an older candle after the newest",
+        FaultName.GOES_BACK,
+        _YIELD,
+        _YIELD + _OLDER,
+    ),
+    Mutant("None for no candles", FaultName.HISTORY_FAILS, _END, "    return found or None\n"),
+    Mutant("three candles at most", FaultName.TOO_FEW_CANDLES, _END, "    return found[-3:]\n"),
+    Mutant(
+        "goes on after it was cancelled",
+        FaultName.DOES_NOT_END,
+        _FEED,
+        _WRAPPED % "asyncio.CancelledError:\n            await asyncio.sleep(600)",
+    ),
+    Mutant(
+        "a task that is left",
+        FaultName.LEFTOVERS,
+        _FEED,
+        "    import asyncio\n\n    watchlist.task = asyncio.get_running_loop().create_task(asyncio.sleep(600))\n"
+        + _FEED,
+    ),
+    Mutant(
+        "the session closed",
+        FaultName.CLOSES_SESSION,
+        "    return [Instrument(",
+        "    await session.close()\n    return [Instrument(",
+    ),
+    Mutant("slow decoding", FaultName.TOO_SLOW, _LIVE, _LIVE + "            sum(range(50_000))\n"),
+    Mutant(
+        "an exception from relay_hours",
+        FaultName.HOOK_FAILS,
+        "    if not closed_until:\n        return None\n",
+        '    raise LookupError("hours")\n',
+    ),
+    Mutant("a negative budget", FaultName.WRONG_BUDGET, "@hookimpl\ndef relay_hours", _BUDGETS),
 )

@@ -18,8 +18,8 @@ SYMBOLS = ("AAA-BBB", "CCC-BBB")
 INTERVALS = ("1m", "5m", "1h", "1d", "1w", "1M")
 PAGE = 500
 _DAY_S = 86_400
-_YOUNG_S, _DENSE_S = 240 * _DAY_S, 4 * _DAY_S
-"""So long ago trading began, once an hour, and became busy."""
+_YOUNG_S, _DENSE_S, _FUTURE_S = 240 * _DAY_S, 2 * _DAY_S, 3 * 3600
+"""So long ago trading began, once an hour, and became busy; and so long it goes on."""
 
 
 class Trade(NamedTuple):
@@ -57,7 +57,7 @@ class Market:
     def __init__(self, symbol: str, every_s: float, pauses: tuple[tuple[float, float], ...]) -> None:
         rng = random.Random(symbol)
         at, price, self.trades = START - _YOUNG_S + 100.0, 100.0, list[Trade]()
-        while at < START + _DAY_S:
+        while at < START + _FUTURE_S:
             price = round(price * (1 + rng.gauss(0, 0.002)) + (100 - price) * 0.002, 2)
             if not any(begins <= at < ends for begins, ends in pauses):
                 self.trades.append(Trade(at, price, round(rng.uniform(0.1, 2), 3)))
@@ -66,6 +66,9 @@ class Market:
         self._rows: dict[str, dict[int, Row]] = {}
         self._opened: dict[str, list[int]] = {}
         self._open: dict[tuple[str, int], tuple[int, Row | None]] = {}
+        # Here and not when it is asked: the event loop is watched then.
+        for interval in INTERVALS:
+            self.rows(interval)
 
     def rows(self, interval: str) -> dict[int, Row]:
         """Return all candles of an interval as they are in the end."""
@@ -123,7 +126,7 @@ class WalkingVenue:
         delay_s: float = 0.0,
         settles_s: float = 0.0,
     ) -> None:
-        self.markets = {symbol: market(symbol, every_s, tuple(pauses)) for symbol in SYMBOLS}
+        self._every_s = every_s
         self.pauses = tuple(pauses)
         self.delay_s = delay_s
         self.settles_s = settles_s
@@ -131,7 +134,12 @@ class WalkingVenue:
         app.add_routes(
             [web.get("/ws", self._serve), web.get("/candles", self._candles), web.get("/symbols", self._symbols)]
         )
+        self.market(SYMBOLS[0])
         self._runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=0.1)
+
+    def market(self, symbol: str) -> Market:
+        """Return the trades of a symbol; those of the first one are there from the start."""
+        return market(symbol, self._every_s, self.pauses)
 
     async def __aenter__(self) -> Self:
         await self._runner.setup()
@@ -156,7 +164,7 @@ class WalkingVenue:
         if query["symbol"] not in SYMBOLS or query["interval"] not in INTERVALS:
             return web.json_response({"error": "unknown"}, status=404 if query["symbol"] not in SYMBOLS else 400)
         first, end, count = float(query.get("from", 0)), float(query["to"]), min(PAGE, int(query["count"]))
-        rows = self.markets[query["symbol"]].between(
+        rows = self.market(query["symbol"]).between(
             query["interval"], first, end, count, are_last="from" not in query, now=time.time()
         )
         at = time.time()
@@ -206,11 +214,11 @@ class WalkingVenue:
             at = time.time()
             messages = []
             for (symbol, interval), before in list(wanted.items()):
-                row = self.markets[symbol].row(interval, open_time(interval, int(at)), at)
+                row = self.market(symbol).row(interval, open_time(interval, int(at)), at)
                 if before is not None and (
                     row is None or row.opened != before.opened or self._has_ended(before, interval, at)
                 ):
-                    final = self.markets[symbol].row(interval, before.opened, at)
+                    final = self.market(symbol).row(interval, before.opened, at)
                     messages.append(self._message(symbol, interval, final or before, at, is_final=True))
                     wanted[symbol, interval] = before = None
                 if row is not None and row != before and not self._has_ended(row, interval, at):
@@ -226,7 +234,7 @@ class WalkingVenue:
         return any(begins <= at < ends and next_open(interval, row.opened) <= ends for begins, ends in self.pauses)
 
     def _message(self, symbol: str, interval: str, row: Row, at: float, *, is_final: bool = False) -> dict[str, Any]:
-        day = self.markets[symbol].row("1d", open_time("1d", int(at)), at)
+        day = self.market(symbol).row("1d", open_time("1d", int(at)), at)
         return {
             "type": "candle",
             "symbol": symbol,
