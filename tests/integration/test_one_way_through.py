@@ -29,6 +29,23 @@ BEFORE_AND_AFTER = {
 """What may have changed while something was awaited, and so is asked for at several moments."""
 
 
+VISITS = {
+    "web/ws/subscriptions": 1,
+    # The stream; then to attach, to subscribe, to send, and to detach.
+    "streams/hub": 5,
+    # To begin, to run, and for what the live stream knows.
+    "history/joining": 3,
+    # For the candles, and the number of the newest revision.
+    "history/service": 2,
+    # What is known, the candles, and what is asked before and after.
+    "storage/store": 6,
+    "storage/database": 1,
+    # To leave no group, and to send.
+    "streams/fanout": 2,
+}
+"""How often each of them is come to from another module, but the first. The numbers may only become smaller."""
+
+
 async def _subscribe(relay: Running, bars: int) -> CallTrace:
     """Subscribe to a stream with some of its past; return the way of that request."""
     client = await relay.connect()
@@ -52,6 +69,7 @@ async def test_a_subscription_passes_few_modules_and_comes_to_each_function_once
     assert relay.app[HISTORY].calls.ended == asked
     assert trace.passed == WAY
     assert {name: count for name, count in trace.entered.items() if count > 1} == BEFORE_AND_AFTER
+    assert {module: trace.visits[module] for module in WAY[1:]} == VISITS
 
 
 async def test_where_the_provider_is_asked_the_joining_is_the_same(relay: Running) -> None:

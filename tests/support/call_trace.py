@@ -56,6 +56,14 @@ class CallTrace:
         """The modules that hold a step of the way, in the order in which it comes to them."""
         return [module for module in self.modules if module in self._passing]
 
+    @property
+    def visits(self) -> dict[str, int]:
+        """How often each module was come to from another one."""
+        visits: Counter[str] = Counter()
+        for name, count in self.entered.items():
+            visits[name.partition(":")[0]] += count
+        return dict(visits)
+
     @contextmanager
     def trace(self) -> Iterator[None]:
         """Take note of what is called until the end of the block."""

@@ -6,10 +6,14 @@ be mended, not repeated. That list may only become shorter.
 
 Whether the machine stood still is not guessed. This process does nothing but wake up every `BEAT_S` while the tests run
 in others; where it was late by `PAUSE_S`, nobody ran as the clock went, and no limit of a test means anything.
+
+That the machine was busy is no excuse: a test whose limits are too tight for half of a processor fails one day on a
+whole one. How much of the processors other programs had is printed: whoever mends the test knows then where to look.
 """
 
 import json
 import os
+import resource
 import subprocess
 import sys
 import threading
@@ -94,6 +98,24 @@ def pytest_configure(config: pytest.Config) -> None:
         config.pluginmanager.register(FailureNotes(Path(path)))
 
 
+def busy_s() -> float | None:
+    """Return for how long the processors of this machine were busy since it started, added up; None if nobody says."""
+    try:
+        with Path("/proc/stat").open(encoding="ascii") as file:
+            user, nice, system, _, _, *others = map(int, file.readline().split()[1:9])
+    except (OSError, ValueError):
+        return None
+    return (user + nice + system + sum(others)) / os.sysconf("SC_CLK_TCK")
+
+
+def others_share(busy: float | None, ours_s: float, lasted_s: float, processors: int) -> str:
+    """Say how much of the processors other programs had; empty where `busy`, the seconds of all, is not known."""
+    if busy is None or lasted_s <= 0:
+        return ""
+    share = min(1.0, max(0.0, (busy - ours_s) / (lasted_s * processors)))
+    return f"; other programs had {share:.0%} of the processors"
+
+
 def known_unsteady() -> list[str]:
     """Return the tests of the list, as pytest names them without parameters."""
     lines = UNSTEADY.read_text(encoding="utf-8").splitlines()
@@ -142,7 +164,9 @@ def main(arguments: list[str]) -> int:
     with TemporaryDirectory() as folder, PauseWatch() as watch:
         notes = Path(folder, "failures")
         noting = [*pytest, "-p", "tests.support.second_try"]
+        began_at, busy_before = time.monotonic(), busy_s()
         code = subprocess.run(noting, check=False, env={**os.environ, NOTES: str(notes)}).returncode
+        lasted_s, busy_after, used = time.monotonic() - began_at, busy_s(), resource.getrusage(resource.RUSAGE_CHILDREN)
         ran = _noted(notes)
     first = _failed()
     if code != 1 or len(first) > MOST_TRIED_AGAIN:
@@ -154,7 +178,9 @@ def main(arguments: list[str]) -> int:
         print(f"passed only at the second try{f' ({excuse})' if excuse else ''}: {name}")
     is_luck = not all(excuse for _, excuse in lucky)
     if is_luck:
-        print(f"not in {UNSTEADY.name}, and the machine did not stand still: mend them")
+        busy = None if busy_before is None or busy_after is None else busy_after - busy_before
+        share = others_share(busy, used.ru_utime + used.ru_stime, lasted_s, os.cpu_count() or 1)
+        print(f"not in {UNSTEADY.name}, and the machine did not stand still{share}: mend them")
     return code or int(is_strict and is_luck)
 
 

@@ -6,18 +6,26 @@ Databases have no thread in it, so that a play is the same each time.
 import asyncio
 import selectors
 from collections.abc import Callable, Coroutine
-from typing import Any, TypeVar
+from concurrent.futures import Executor
+from typing import Any, TypeVar, TypeVarTuple
 
 from tests.support.threadless_database import threadless
 
 T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
+
+THREAD_WAIT_S = 30.0
+"""So long a thread may work for the loop; nobody waits in vain for longer."""
+ODD_WAIT_S = 1.0
+"""So long a thread may take that was begun in another way, such as that of a database that is closed."""
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
-    """Sleeps take no time."""
+    """Sleeps take no time. While a thread works for the loop, no time passes either."""
 
     def __init__(self) -> None:
-        super().__init__(_Selector(self))
+        self._jumping = _Selector(self)
+        super().__init__(self._jumping)
         # Sums of floats may miss a timer by the last digit.
         self._clock_resolution = 1e-6
         self.now = 0.0
@@ -26,19 +34,32 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         """Return the loop's own time."""
         return self.now
 
+    def run_in_executor(self, executor: Executor | None, func: Callable[[*Ts], T], *args: *Ts) -> asyncio.Future[T]:
+        """Do as the loop of asyncio does, and let no time pass until it is done."""
+        future = super().run_in_executor(executor, func, *args)
+        self._jumping.in_threads += 1
+        future.add_done_callback(self._jumping.note_done)
+        return future
+
 
 class _Selector(selectors.DefaultSelector):
     def __init__(self, loop: VirtualLoop) -> None:
         super().__init__()
         self._loop = loop
+        self.in_threads = 0
+
+    def note_done(self, _: object) -> None:
+        self.in_threads -= 1
 
     def select(self, timeout: float | None = None) -> Any:
-        found = super().select(0)
-        if not found and timeout != 0:
-            if timeout is None:
+        if self.in_threads or timeout is None:
+            found = super().select(timeout if timeout == 0 else THREAD_WAIT_S if self.in_threads else ODD_WAIT_S)
+            if not found and timeout is None:
                 raise RuntimeError("everybody waits for somebody else")
-            self._loop.now += max(0.0, timeout)
-        return found
+            return found
+        # There is no socket to look at.
+        self._loop.now += max(0.0, timeout)
+        return []
 
 
 def run(main: Callable[[VirtualLoop], Coroutine[Any, Any, T]]) -> T:

@@ -1,10 +1,15 @@
-"""Keeps the unit layer what it is: no test in it opens a connection, listens, or starts a process."""
+"""Keeps the unit layer what it is: no test in it opens a connection, listens, starts a process, or waits."""
 
+import asyncio
 import socket
 import subprocess
+from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
 import pytest
+
+from tests.support.threadless_database import threadless
+from tests.support.virtual_time import VirtualLoop
 
 
 @pytest.fixture(autouse=True)
@@ -15,3 +20,15 @@ def _nothing_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("bind", "connect"):
         monkeypatch.setattr(socket.socket, name, refuse)
     monkeypatch.setattr(subprocess.Popen, "__init__", refuse)
+
+
+def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """Let time jump to what is due next: so no test waits, and none depends on how busy the machine is."""
+    return {"virtual": VirtualLoop}
+
+
+@pytest.fixture(autouse=True)
+def _threadless_databases() -> Iterator[None]:
+    # Of a thread that aiosqlite begins the loop knows nothing: its time would pass meanwhile.
+    with threadless():
+        yield

@@ -498,7 +498,6 @@ async def test_a_provider_without_its_key_does_not_stand_in_the_way_of_others(st
 # -- a list of one moment --------------------------------------------------------------------------
 
 
-@pytest.mark.usefixtures("patient_loop")
 async def test_an_unknown_symbol_has_the_list_asked_for_once_for_all_who_want_it(start: Start) -> None:
     lists = Lists("one", "AAA")
     directory = await start(lists, ttl_s=360.0)
@@ -511,7 +510,7 @@ async def test_an_unknown_symbol_has_the_list_asked_for_once_for_all_who_want_it
     lists.may_answer.clear()
     while lists.asked == 1:
         first = asyncio.create_task(directory.settled(None, "BBB"))
-        await asyncio.wait([first], timeout=0.02)
+        await asyncio.sleep(0.02)
     waiting = [first, *(asyncio.create_task(directory.settled(pin, "BBB")) for pin in (None, "one"))]
     await asyncio.wait(waiting, timeout=0.02)
     assert not any(one.done() for one in waiting)

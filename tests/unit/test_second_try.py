@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.second_try import Lucky, Period, judge, known_unsteady
+from tests.support.second_try import Lucky, Period, busy_s, judge, known_unsteady, others_share
 
 ROOT = Path(__file__).parents[2]
 MOST = 4
@@ -31,6 +31,28 @@ def test_who_passes_at_the_second_try_has_to_be_known() -> None:
 def test_a_pause_of_the_machine_excuses_who_ran_then(ran: Period, excuse: str) -> None:
     pauses = [Period(12.5, 14.0), Period(20.0, 29.0)]
     assert judge({"a.py::test"}, set(), [], {"a.py::test": ran}, pauses) == [Lucky("a.py::test", excuse)]
+
+
+@pytest.mark.parametrize(
+    ("busy", "ours", "said"),
+    [
+        (150.0, 50.0, "; other programs had 50% of the processors"),
+        (50.0, 50.0, "; other programs had 0% of the processors"),
+        # Ticks of the clock are coarse.
+        (49.9, 50.0, "; other programs had 0% of the processors"),
+        (None, 50.0, ""),
+    ],
+)
+def test_it_is_said_and_excuses_nobody_that_others_had_the_processors(
+    busy: float | None, ours: float, said: str
+) -> None:
+    assert others_share(busy, ours, lasted_s=100.0, processors=2) == said
+
+
+def test_the_processors_of_this_machine_are_never_less_busy_than_before() -> None:
+    before = busy_s()
+    after = busy_s()
+    assert before is None or (after is not None and after >= before > 0)
 
 
 def test_the_list_only_becomes_shorter() -> None:
