@@ -70,6 +70,11 @@ class Case(NamedTuple):
     is_compressed: bool = False
 
     @property
+    def is_first_bit(self) -> bool:
+        """Whether the first reserved bit alone is set, which says that a message is compressed."""
+        return self.sent[0] & 0x70 == 0x40 or self.name.startswith("reserved bits 4")
+
+    @property
     def breaks(self) -> bool:
         """Whether the relay has to close the connection."""
         last = self.messages[-1:] or ("",)
