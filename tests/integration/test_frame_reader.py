@@ -1,6 +1,7 @@
 """Frames of every kind count, and floods of them are refused; a client has a reader only while something is in it."""
 
 import asyncio
+import dataclasses
 import itertools
 import zlib
 from functools import partial
@@ -11,9 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from relay.core.errors import CloseCode
 from relay.core.rate_limits import TokenBucket
 from relay.network.read_slices import SLICE_BYTES
 from relay.network.websocket_frames import FrameCounter
+from relay.web.access.access import LEAST_FRAMES
 from relay.web.work_budget import WorkBudget
 from relay.web.ws.direct_connection import MOST_WAITING, DirectConnection
 from relay.web.ws.frame_reader import RecentReaders
@@ -265,6 +268,34 @@ async def test_connection_that_is_lost_is_out_of_the_hub_at_once(relay: Running)
     # When it is lost indeed.
     connection._transport.abort()
     assert await line.reader.read() is not None
+    line.writer.close()
+
+
+async def test_limit_of_frames_changes_for_open_connections(relay_with: StartRelay) -> None:
+    relay = await relay_with(max_requests_per_second=10_000.0)
+    line = await line_of(relay, ping(0))
+    assert await line.pong() == 0
+    relay.access.reconfigure(dataclasses.replace(relay.access.config, max_requests_per_second=0.1))
+    relay.clients.reconfigure()
+    line.writer.write(client_frame(PONG) * (LEAST_FRAMES + 10))
+    assert await line.next() == (0x88, int(CloseCode.RATE_LIMITED).to_bytes(2, "big") + b"rate limited")
+    line.writer.close()
+
+
+async def test_fault_of_the_relay_ends_one_request_and_not_the_connection(
+    relay: Running, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    line = await line_of(relay)
+
+    def fail(connection: DirectConnection, *given: object) -> None:
+        raise RuntimeError("a fault")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(DirectConnection, "_on_invalid", fail)
+        line.writer.write(client_frame(0x2))
+        await eventually(lambda: "a request of client" in caplog.text)
+    line.writer.write(ping(3))
+    assert await line.pong() == 3
     line.writer.close()
 
 

@@ -178,7 +178,7 @@ ATTACKS = [
     Attack("a case of the conformance suite, compressed", lambda dice: dice.choice(_COMPRESSED), breaks=False),
     Attack(RANDOM, lambda dice: dice.randbytes(dice.randrange(1, 400)), breaks=False),
 ]
-_WEIGHTS = [60, 12, 6, 6, 1, 3, *[1] * (len(ATTACKS) - 10), 10, 12, 6, 1]
+_WEIGHTS = [60, 12, 6, 6, 1, 3, *[1] * (len(ATTACKS) - 10), 10, 12, 1, 1]
 
 
 # -- who sends it ----------------------------------------------------------------------------------
