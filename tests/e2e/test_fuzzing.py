@@ -117,10 +117,12 @@ async def test_a_hostile_client_harms_nobody(
     assert unhandled == []
     # Warnings are for operators, and a hostile client is no reason to wake one.
     told = [one for one in caplog.records if one.name not in slow_machine.SAID_BY]
-    # But that a Host was refused is said, once a minute: an operator may have set up a proxy wrong.
-    assert [one.getMessage() for one in told if getattr(one, "fields", {}).get("event") != "origin_refused"] == []
+    # But what an operator may have set up wrong at a proxy is said, once a minute.
+    proxies = {"origin_refused", "handshake_broken"}
+    assert [one.getMessage() for one in told if getattr(one, "fields", {}).get("event") not in proxies] == []
     assert more < 5_000
-    assert grown < 8_000_000 + frames * 200
+    # What is let go stays with the allocator for a while, here with that of the fuzzer as well: that grows no further.
+    assert grown < 24_000_000 + frames * 200
     assert sent >= frames - WORKERS * 2
     assert {name for name, outcome in outcomes if outcome == "goes on"} == set()
     assert answers["pong"]

@@ -1,8 +1,10 @@
 """Frames of every kind count, and floods of them are refused; a client has a reader only while something is in it."""
 
 import asyncio
+import dataclasses
 import itertools
 import zlib
+from functools import partial
 from typing import cast
 
 import orjson
@@ -10,11 +12,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from relay.core.errors import CloseCode
 from relay.core.rate_limits import TokenBucket
 from relay.network.read_slices import SLICE_BYTES
 from relay.network.websocket_frames import FrameCounter
+from relay.web.access.access import LEAST_FRAMES
 from relay.web.work_budget import WorkBudget
 from relay.web.ws.direct_connection import MOST_WAITING, DirectConnection
+from relay.web.ws.frame_reader import RecentReaders
 from tests.conftest import StartRelay
 from tests.support.conditions import eventually
 from tests.support.raw_socket import HANDSHAKE, masked
@@ -120,14 +125,18 @@ def ping(number: int) -> bytes:
     return masked(b'{"action":"ping","id":%d}' % number)
 
 
-async def test_silent_client_has_neither_task_nor_reader_and_aiohttp_nothing_of_it(relay: Running) -> None:
+def is_silent(connection: DirectConnection) -> bool:
+    return connection._inbox is None and connection._tasks is None
+
+
+async def test_silent_client_has_no_task_and_aiohttp_nothing_of_it(relay: Running) -> None:
     tasks = len(asyncio.all_tasks())
     lines = [await line_of(relay) for _ in range(20)]
     for line in lines:
         line.writer.write(masked(b'{"action":"subscribe","streams":["BTCUSDT@1m"]}'))
         while b'"price_update"' not in (await line.next())[1]:
             pass
-        assert (line.connection._reader, line.connection._inbox, line.connection._tasks) == (None, None, None)
+        await eventually(partial(is_silent, line.connection))
     # The stand-in and the feed of the stream have some.
     await eventually(lambda: len(asyncio.all_tasks()) < tasks + 15)
     server = relay._runner.server
@@ -149,30 +158,58 @@ async def test_what_comes_with_the_handshake_is_answered(relay_with: StartRelay,
     line.writer.close()
 
 
-async def test_half_a_frame_is_kept_and_the_reader_goes_with_its_end(relay: Running) -> None:
-    line = await line_of(relay)
-    for cut in (1, 3, 9):
-        line.writer.write(ping(cut)[:cut])
-        await eventually(lambda: line.connection._reader is not None)
-        line.writer.write(ping(cut)[cut:])
-        assert await line.pong() == cut
-        assert line.connection._reader is None
-    line.writer.close()
+async def have_readers(lines: list[Line], first: int) -> list[bool]:
+    """Have all but the first say something in turn; return who has a reader then."""
+    for line in lines[first:]:
+        line.writer.write(ping(1))
+        await line.pong()
+    return [line.connection._reader is not None for line in lines]
+
+
+async def test_only_those_who_said_something_last_have_readers(relay: Running) -> None:
+    relay.clients.context.recent_readers = RecentReaders(2)
+    lines = [await line_of(relay) for _ in range(5)]
+    assert await have_readers(lines, 5) == [False] * 5
+    assert await have_readers(lines, 0) == [False, False, False, True, True]
+    lines[0].writer.write(ping(2))
+    assert await lines[0].pong() == 2
+    assert await have_readers(lines, 5) == [True, False, False, False, True]
+    for line in lines:
+        line.writer.close()
+    await eventually(lambda: relay.clients.context.recent_readers._have == {})
+
+
+@pytest.mark.parametrize("cut", [1, 3, 9])
+async def test_half_a_frame_is_kept_however_many_others_say_something(relay: Running, cut: int) -> None:
+    relay.clients.context.recent_readers = RecentReaders(2)
+    lines = [await line_of(relay) for _ in range(5)]
+    lines[0].writer.write(ping(cut)[:cut])
+    await eventually(lambda: lines[0].connection._reader is not None)
+    assert await have_readers(lines, 1) == [True, False, False, True, True]
+    lines[0].writer.write(ping(cut)[cut:])
+    assert await lines[0].pong() == cut
+    assert await have_readers(lines, 1) == [False, False, False, True, True]
+    for line in lines:
+        line.writer.close()
 
 
 async def test_half_a_message_is_kept_over_whole_frames(relay: Running) -> None:
-    line = await line_of(relay)
+    relay.clients.context.recent_readers = RecentReaders(1)
+    line, other = await line_of(relay), await line_of(relay)
     line.writer.write(client_frame(TEXT, b'{"action":', final=False))
     await eventually(lambda: line.connection._reader is not None)
+    assert await have_readers([line, other], 1) == [True, True]
     line.writer.write(client_frame(0x9, b"here") + client_frame(0, b'"ping","id":7}'))
     assert await line.next() == (0x80 | PONG, b"here")
     assert await line.pong() == 7
-    assert line.connection._reader is None
     line.writer.close()
+    other.writer.close()
 
 
 async def test_compressed_messages_may_build_on_each_other(relay_with: StartRelay) -> None:
     relay = await relay_with(compression=True)
+    relay.clients.context.recent_readers = RecentReaders(1)
+    other = await line_of(relay)
     offer = b"\r\nSec-WebSocket-Extensions: permessage-deflate\r\n\r\n"
     line = await line_of(relay, handshake=HANDSHAKE.replace(b"\r\n\r\n", offer))
     packer = zlib.compressobj(9, zlib.DEFLATED, -15)
@@ -184,8 +221,10 @@ async def test_compressed_messages_may_build_on_each_other(relay_with: StartRela
         sizes.append(len(packed))
         line.writer.write(client_frame(TEXT, packed[:-4], reserved=4))
         assert await line.pong() == "0123456789abcdefghijklmnopqrstuvwxyz"
+        assert await have_readers([line, other], 1) == [True, True]
     assert sizes[1] < sizes[0] / 2
     line.writer.close()
+    other.writer.close()
 
 
 class Gate:
@@ -229,6 +268,34 @@ async def test_connection_that_is_lost_is_out_of_the_hub_at_once(relay: Running)
     # When it is lost indeed.
     connection._transport.abort()
     assert await line.reader.read() is not None
+    line.writer.close()
+
+
+async def test_limit_of_frames_changes_for_open_connections(relay_with: StartRelay) -> None:
+    relay = await relay_with(max_requests_per_second=10_000.0)
+    line = await line_of(relay, ping(0))
+    assert await line.pong() == 0
+    relay.access.reconfigure(dataclasses.replace(relay.access.config, max_requests_per_second=0.1))
+    relay.clients.reconfigure()
+    line.writer.write(client_frame(PONG) * (LEAST_FRAMES + 10))
+    assert await line.next() == (0x88, int(CloseCode.RATE_LIMITED).to_bytes(2, "big") + b"rate limited")
+    line.writer.close()
+
+
+async def test_fault_of_the_relay_ends_one_request_and_not_the_connection(
+    relay: Running, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    line = await line_of(relay)
+
+    def fail(connection: DirectConnection, *given: object) -> None:
+        raise RuntimeError("a fault")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(DirectConnection, "_on_invalid", fail)
+        line.writer.write(client_frame(0x2))
+        await eventually(lambda: "a request of client" in caplog.text)
+    line.writer.write(ping(3))
+    assert await line.pong() == 3
     line.writer.close()
 
 

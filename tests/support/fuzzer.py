@@ -15,6 +15,7 @@ import orjson
 
 from tests.support.conditions import LONGEST_WAIT_S
 from tests.support.contracts import check_message
+from tests.support.websocket_cases import CASES
 
 PATH = "/api/v1/market-data/ws"
 RANDOM = "random bytes"
@@ -143,6 +144,11 @@ def _any_of(*opcodes: int, size: int, reserved: tuple[int, ...] = (0,)) -> Calla
     )
 
 
+# What is compressed is read by those who agreed to it; there half a character waits for its other half.
+_JUDGED = [case.sent for case in CASES if case.breaks and not case.is_compressed and not case.is_first_bit]
+_GOOD = [case.sent for case in CASES if case.messages and not case.breaks and not case.is_compressed]
+_COMPRESSED = [case.sent for case in CASES if case.is_compressed or case.is_first_bit]
+
 ATTACKS = [
     Attack("mutated JSON", lambda dice: frame(TEXT, mutated(dice), dice), breaks=False),
     Attack("fragments with control frames between", _fragments, breaks=False),
@@ -167,9 +173,12 @@ ATTACKS = [
     Attack("deflate bit, garbage", _any_of(TEXT, size=60, reserved=(4,)), breaks=False),
     Attack("deflate bomb", lambda dice: _deflated(dice, b"[" * 3_000_000), breaks=True),
     Attack("close", _close, breaks=True),
+    Attack("a case of the conformance suite that breaks", lambda dice: dice.choice(_JUDGED), breaks=True),
+    Attack("a case of the conformance suite", lambda dice: dice.choice(_GOOD), breaks=False),
+    Attack("a case of the conformance suite, compressed", lambda dice: dice.choice(_COMPRESSED), breaks=False),
     Attack(RANDOM, lambda dice: dice.randbytes(dice.randrange(1, 400)), breaks=False),
 ]
-_WEIGHTS = [60, 12, 6, 6, 1, 3, *[1] * (len(ATTACKS) - 6)]
+_WEIGHTS = [60, 12, 6, 6, 1, 3, *[1] * (len(ATTACKS) - 10), 10, 12, 1, 1]
 
 
 # -- who sends it ----------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from aiohttp.http import WebSocketReader
 from relay.protocol import frames
 from relay.web.ws.aiohttp_connection import received_of
 from relay.web.ws.messages import MessageKind, MessageParser, Received
-from tests.support.websocket_cases import BINARY_READ, CASES, CLOSE, PING, PONG, Case
+from tests.support.websocket_cases import BINARY_READ, CASES, CLOSE, PING, PONG, Case, client_frame
 
 Read = Callable[[Case, Sequence[bytes]], Awaitable[list[object]]]
 
@@ -83,3 +83,10 @@ async def test_reader_makes_of_bytes_what_it_should(reader: str, case: Case) -> 
     assert tuple(await read(case, [bytes([byte]) for byte in data])) == expected
     for cut in range(0, len(data), max(1, len(data) // 60)):
         assert tuple(await read(case, [data[:cut], data[cut:]])) == expected, cut
+
+
+@pytest.mark.parametrize("opcode", [PING, PONG, CLOSE])
+async def test_control_frame_that_says_it_is_compressed_is_refused(opcode: int) -> None:
+    # Versions of aiohttp differ.
+    case = Case("", client_frame(opcode, reserved=4), (1002,), is_compressed=True)
+    assert await read_directly(case, [case.sent]) == [1002]

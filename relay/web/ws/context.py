@@ -8,6 +8,7 @@ from relay.streams.hub import Hub
 from relay.supervision.supervisor import Supervisor
 from relay.web.access.access import Access
 from relay.web.work_budget import WorkBudget
+from relay.web.ws.frame_reader import RecentReaders
 
 
 @dataclass(slots=True)
@@ -20,3 +21,4 @@ class ConnectionContext:
     history: HistoryService
     supervisors: dict[str, Supervisor]
     work_budget: WorkBudget = field(default_factory=WorkBudget)
+    recent_readers: RecentReaders = field(default_factory=RecentReaders)

@@ -17,7 +17,7 @@ MOST_WAITING = 64
 
 
 class DirectConnection(Connection, MessageProtocol):
-    """Takes a connection over from aiohttp. A client that sends nothing has no task, no reader and no inbox."""
+    """Takes a connection over from aiohttp. A client that sends nothing has no task, and soon no reader."""
 
     __slots__ = ("_frames", "_inbox", "_may_compress", "_reader")
 
@@ -44,16 +44,15 @@ class DirectConnection(Connection, MessageProtocol):
     # -- from the socket ---------------------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
-        """Read what came; keep the reader only while there is something in it."""
+        """Read what came."""
         reader = self._reader
         if reader is None:
             if self._frames is None:
                 self._frames = self._context.access.new_frames()
             reader = FrameReader(self, self._transport, self._frames, is_compressed=self._may_compress)
             self._reader = reader
+            self._context.recent_readers.made(self)
         reader.data_received(data)
-        if reader.is_at_rest:
-            self._reader = None
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Leave the hub and let go of everything before this returns: nothing may be written after it."""
@@ -61,6 +60,7 @@ class DirectConnection(Connection, MessageProtocol):
             self._reader.transport = None
             self._reader.forget()
             self._reader = None
+            self._context.recent_readers.forget(self)
         self.lose()
 
     # -- from the reader ---------------------------------------------------------------------------
@@ -76,6 +76,13 @@ class DirectConnection(Connection, MessageProtocol):
                 self._inbox += waiting
             if len(self._inbox) > MOST_WAITING and self._reader is not None:
                 self._reader.hold()
+
+    def drop_reader(self) -> bool:
+        """Do without a reader until more comes; return False if there is something in it."""
+        if self._reader is not None and not self._reader.is_at_rest:
+            return False
+        self._reader = None
+        return True
 
     async def _work_off(self, inbox: deque[Received]) -> None:
         """Answer all that waits, in order, and end."""

@@ -1,10 +1,11 @@
 """Between the socket of a WebSocket and its session: bytes come in slices, frames are counted, messages go on.
 
-A client has a reader only while there is something in it, so that thousands who are silent have none.
+A client has a reader while there is something in it, and a little longer: of thousands who are silent few have one.
 """
 
 import asyncio
 from collections.abc import Sequence
+from itertools import islice
 
 from relay.core.errors import CloseCode
 from relay.core.rate_limits import TokenBucket
@@ -12,6 +13,8 @@ from relay.network.read_slices import Slices
 from relay.network.websocket_frames import FrameCounter
 from relay.web.ws.messages import MessageKind, MessageParser, Received
 
+MOST_RECENT = 64
+"""So many clients keep a reader that is at rest, about 3 KB each."""
 COMPRESSED_SLICE_BYTES = 2048
 """So much at once of a client that may compress: 20 bytes can be a message of 4 KiB."""
 
@@ -23,6 +26,10 @@ class MessageProtocol(asyncio.Protocol):
 
     def take(self, received: Sequence[Received]) -> None:
         """Take messages, in the order in which they came."""
+        raise NotImplementedError
+
+    def drop_reader(self) -> bool:
+        """Do without a reader until more comes; return False if there is something in it."""
         raise NotImplementedError
 
 
@@ -70,3 +77,24 @@ class FrameReader(Slices):
                 # What follows is not read before it is clear what is to become of it.
                 self.stop()
             self.inner.take(received)
+
+
+class RecentReaders:
+    """Has all but those whose readers were made last do without one: to make it takes longer than to use it."""
+
+    def __init__(self, most: int = MOST_RECENT) -> None:
+        self._most = most
+        self._have: dict[MessageProtocol, None] = {}
+
+    def made(self, protocol: MessageProtocol) -> None:
+        """Note that one more has a reader; those who have had theirs for longest drop it, or are asked later."""
+        self._have[protocol] = None
+        # Two at most: thousands may have readers with something in it.
+        for first in [*islice(self._have, min(2, max(0, len(self._have) - self._most)))]:
+            del self._have[first]
+            if not first.drop_reader():
+                self._have[first] = None
+
+    def forget(self, protocol: MessageProtocol) -> None:
+        """Note that one is gone. Harmless when it had none."""
+        self._have.pop(protocol, None)

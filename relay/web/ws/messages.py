@@ -48,6 +48,8 @@ class Received(NamedTuple):
     code: int = 0
 
 
+_TEXT, _PING_FRAME, _PONG_FRAME, _CLOSE_FRAME = Opcode.TEXT, Opcode.PING, Opcode.PONG, Opcode.CLOSE
+_MESSAGE, _OPEN = MessageKind.TEXT, State.OPEN
 _BINARY = Received(MessageKind.BINARY)
 _PONG = Received(MessageKind.PONG)
 
@@ -114,7 +116,7 @@ class MessageParser:
         protocol = self._protocol
         # Its own answers are not sent: each answer has its turn.
         protocol.data_to_send()
-        if protocol.state is not State.OPEN:
+        if protocol.state is not _OPEN:
             # A close frame within a message is one, too.
             if protocol.close_rcvd is not None:
                 self._end(MessageKind.CLOSE, protocol.close_rcvd.code)
@@ -128,20 +130,20 @@ class MessageParser:
     def _take(self, frame: Frame) -> None:
         """Make a message of a frame, or keep what is the beginning of one. Raises `UnicodeDecodeError`."""
         opcode = frame.opcode
-        if opcode is Opcode.PONG:
+        if opcode is _TEXT and frame.fin:
+            self._received.append(Received(_MESSAGE, str(frame.data, "utf-8")))
+        elif opcode is _PONG_FRAME:
             self._received.append(_PONG)
-        elif opcode is Opcode.PING:
+        elif opcode is _PING_FRAME:
             self._received.append(Received(MessageKind.PING, body=bytes(frame.data)))
-        elif opcode is Opcode.TEXT and frame.fin:
-            self._received.append(Received(MessageKind.TEXT, text=str(frame.data, "utf-8")))
-        elif opcode is not Opcode.CLOSE:
-            if opcode is Opcode.TEXT:
+        elif opcode is not _CLOSE_FRAME:
+            if opcode is _TEXT:
                 self._decoder = codecs.getincrementaldecoder("utf-8")()
             self._is_open = not frame.fin
             if self._decoder is not None:
                 self._text += self._decoder.decode(bytes(frame.data), frame.fin)
             if frame.fin:
-                whole = _BINARY if self._decoder is None else Received(MessageKind.TEXT, text=self._text)
+                whole = _BINARY if self._decoder is None else Received(_MESSAGE, self._text)
                 self._received.append(whole)
                 self._decoder, self._text = None, ""
 
