@@ -1,5 +1,5 @@
 from relay import Candle, PriceUpdate, StreamKey
-from relay.testing import check_provider
+from relay.testing import check_provider, sped_up
 
 from market_relay_my_polls import updates
 from my_polls_standin import MyPollsStandIn
@@ -7,6 +7,7 @@ from my_polls_standin import MyPollsStandIn
 KEY = StreamKey("AAA-BBB", "1m")
 
 
+@sped_up
 async def test_conformance() -> None:
     async with MyPollsStandIn() as venue:
         await check_provider("market_relay_my_polls", symbol="AAA-BBB", interval="1m", settings=venue.settings)

@@ -1,5 +1,5 @@
 from relay import Clock, PriceUpdate, StreamKey
-from relay.testing import check_provider
+from relay.testing import check_provider, sped_up
 
 from market_relay_my_ticks import MyTicksCodec
 from my_ticks_standin import MyTicksStandIn
@@ -7,6 +7,7 @@ from my_ticks_standin import MyTicksStandIn
 KEY = StreamKey("AAA-BBB", "1m")
 
 
+@sped_up
 async def test_conformance() -> None:
     async with MyTicksStandIn() as venue:
         await check_provider("market_relay_my_ticks", symbol="AAA-BBB", interval="1m", settings=venue.settings)
