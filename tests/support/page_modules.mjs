@@ -24,6 +24,7 @@ const {
 } = await import(`${process.env.STATIC}/format.js`);
 const { countFor, format, parse: parseStreams, read: readStreams } = await import(`${process.env.STATIC}/layout.js`);
 const { COMMON_NAMES, QUOTES } = await import(`${process.env.STATIC}/names.js`);
+const { differsInPin } = await import(`${process.env.STATIC}/client/parsing.js`);
 const { parse, prepare, search } = await import(`${process.env.STATIC}/search.js`);
 
 const candle = (time, close = 1) => ({ time, open: 1, high: 2, low: 0, close, volume: 5 });
@@ -142,6 +143,17 @@ test("numbers read as people write them", () => {
   assert.equal(utc(1_764_000_000), "2025-11-24 16:00:00");
   assert.deepEqual(["1s", "5m", "4h", "1d", "1w", "1M"].map(secondsOf), [1, 300, 14_400, 86_400, 604_800, null]);
   assert.deepEqual(split("binance:BTCUSDT@1m"), { symbol: "binance:BTCUSDT", interval: "1m" });
+});
+
+test("a name is another one with its provider only where the provider is all that differs", () => {
+  for (const [one, other, same] of [
+    ["venue:BTC/USDT:USDT@1m", "BTC/USDT:USDT@1m", true],
+    ["ES=F@1m", "VENUE:ES=F@1m", true],
+    ["BTC/USDT:USDT@1m", "USDT@1m", false],
+    ["BTC/USDT:USDT@1m", "ETH/USDT:USDT@1m", false],
+    ["^GSPC@1m", "venue:^GSPC@1h", false],
+  ])
+    assert.equal(differsInPin(one, other), same, `${one} ${other}`);
 });
 
 test("the address holds streams with any names and nothing else", () => {
