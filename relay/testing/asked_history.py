@@ -1,6 +1,6 @@
 """Asks `relay_candles`, and judges what holds for every answer."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
 from relay.core.model import Candle, StreamKey
@@ -54,6 +54,11 @@ async def ask(run: CheckRun, key: StreamKey, start: int | None, end: int, limit:
             "`time` is the open time in Unix seconds",
         )
     return candles
+
+
+def in_order(candles: Iterable[Candle]) -> list[Candle]:
+    """Return candles oldest first, without repeated ones."""
+    return sorted(dict.fromkeys(candles), key=lambda candle: candle.time)
 
 
 def called(key: StreamKey, start: int | None, end: int, limit: int) -> str:

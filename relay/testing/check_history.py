@@ -6,7 +6,7 @@ import time
 from relay.core.errors import ProviderError
 from relay.core.intervals import length_s, next_open
 from relay.core.model import Candle
-from relay.testing.asked_history import ask, called, times_of
+from relay.testing.asked_history import ask, called, in_order, times_of
 from relay.testing.check_run import CheckRun
 from relay.testing.findings import FaultName, candle_text, utc
 
@@ -21,7 +21,7 @@ async def check_history(run: CheckRun) -> None:
     present = next_open(key.interval, int(provider.clock.now())) + length_s(key.interval)
     newest = await ask(run, key, None, present, 8 + int(grace_s // length_s(key.interval)))
     settled = provider.clock.now() - grace_s
-    known = sorted(candle for candle in newest if next_open(key.interval, candle.time) <= settled)[-6:]
+    known = in_order(candle for candle in newest if next_open(key.interval, candle.time) <= settled)[-6:]
     if len(known) < 5 and run.has_invalid_candles:
         run.leave_out("history", "its candles are invalid; correct that first")
         return

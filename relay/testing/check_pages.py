@@ -5,7 +5,7 @@ from itertools import pairwise
 
 from relay.core.intervals import length_s, next_open
 from relay.core.model import Candle
-from relay.testing.asked_history import ask, called
+from relay.testing.asked_history import ask, called, in_order
 from relay.testing.check_run import CheckRun
 from relay.testing.findings import FaultName, candle_text, utc
 
@@ -28,7 +28,7 @@ async def check_pages(run: CheckRun) -> None:
     if len(back) < 2:
         run.leave_out("pages", f"relay_candles has {len(back)} candles of {key} before {utc(closed_until)}")
         return
-    back = sorted(set(back))
+    back = in_order(back)
     await _check_begin(run, back, limit)
     if len(back) < limit:
         # Some venues keep a number of candles: the oldest ones may be gone at the next call.
@@ -36,7 +36,7 @@ async def check_pages(run: CheckRun) -> None:
     await _check_holes(run, back, called(key, None, closed_until, limit))
     start, end = back[0].time, back[-1].time + 1
     forth = await ask(run, key, start, end, limit)
-    await _check_holes(run, sorted(set(forth)), called(key, start, end, limit))
+    await _check_holes(run, in_order(forth), called(key, start, end, limit))
     _compare(run, forth, back[:limit], called(key, start, end, limit))
     for count in _LIMITS:
         if count >= len(back):

@@ -276,5 +276,5 @@ def utc(moment: float) -> str:
 
 def candle_text(candle: Candle) -> str:
     """Write a candle with its open time in UTC."""
-    values = " ".join(f"{name} {value:g}" for name, value in zip("OHLCV", candle[1:], strict=True))
+    values = " ".join(f"{name} {value:g}" for name, value in zip("OHLCV", candle[1:6], strict=True))
     return f"{utc(candle.time)} {values}"

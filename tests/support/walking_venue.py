@@ -210,20 +210,26 @@ class WalkingVenue:
 
     async def _send(self, socket: web.WebSocketResponse, wanted: dict[tuple[str, str], Row | None]) -> None:
         """Send what has changed, once a second; and each candle once more when it is over."""
+        opened: dict[tuple[str, str], int] = {}
+        ended: dict[tuple[str, str], int] = {}
         while True:
             at = time.time()
             messages = []
-            for (symbol, interval), before in list(wanted.items()):
-                row = self.market(symbol).row(interval, open_time(interval, int(at)), at)
-                if before is not None and (
-                    row is None or row.opened != before.opened or self._has_ended(before, interval, at)
-                ):
+            for name, before in list(wanted.items()):
+                symbol, interval = name
+                looked, opened[name] = opened.get(name), open_time(interval, int(at))
+                row = self.market(symbol).row(interval, opened[name], at)
+                if before is None and looked not in (None, opened[name], ended.get(name)):
+                    # All its trades came after the last look.
+                    before = self.market(symbol).row(interval, looked, at)
+                if before is not None and (opened[name] != before.opened or self._has_ended(before, interval, at)):
                     final = self.market(symbol).row(interval, before.opened, at)
                     messages.append(self._message(symbol, interval, final or before, at, is_final=True))
-                    wanted[symbol, interval] = before = None
+                    ended[name] = before.opened
+                    wanted[name] = before = None
                 if row is not None and row != before and not self._has_ended(row, interval, at):
                     messages.append(self._message(symbol, interval, row, at))
-                    wanted[symbol, interval] = row
+                    wanted[name] = row
             await asyncio.sleep(self.delay_s)
             for message in messages:
                 await socket.send_json(message)
