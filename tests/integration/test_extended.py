@@ -10,6 +10,7 @@ import orjson
 import pytest
 
 from relay.app import STORE
+from relay.client import RelayClient, Snapshot, Update
 from relay.core.model import EXTRA_FIELDS, Candle, StreamKey
 from relay.core.spans import Span
 from relay.core.written_numbers import written_texts
@@ -245,3 +246,23 @@ async def test_a_past_that_was_stored_without_it_is_sent_with_it(
     snapshot = await client.seen("snapshot")
     assert snapshot["candles"][:20] == truth
     assert snapshot["complete"] is True
+
+
+# -- the client ----------------------------------------------------------------------------------------------------
+
+
+async def test_the_client_gives_typed_values(quick: Running) -> None:
+    async with RelayClient(quick.url) as client:
+        history = await client.history("BTCUSDT", "1m", limit=5, extended=True)
+        assert all(isinstance(one.trades, int) and isinstance(one.quote_volume, float) for one in history.candles)
+        assert {type(one) for one in (await client.history("BTCUSDT", "1m", limit=5)).candles} == {Candle}
+        await client.subscribe("BTCUSDT@1s", bars=5, extended=True)
+        closes = 0
+        async for message in client:
+            candles = message.candles if isinstance(message, Snapshot) else ()
+            if isinstance(message, Update):
+                candles = (message.candle,)
+                closes += message.is_closed
+            assert all(isinstance(one.trades, int) and isinstance(one.taker_volume, float) for one in candles)
+            if closes == 2:
+                break
