@@ -14,7 +14,7 @@ export function candleOf(value, isClosed) {
   if (value.trades !== undefined) {
     for (const [field, name] of Object.entries(EXTRAS)) {
       const number = value[name] ?? null;
-      if (number !== null && typeof number !== "number") throw new TypeError(`${name} is no number`);
+      if (number !== null && typeof number !== "number") throw new TypeError(`${name} is not a number`);
       delete candle[name];
       candle[field] = number;
     }
