@@ -99,12 +99,12 @@ class BinanceCodec(FeedCodec):
             key, own, interval, most_ms = known
         if symbol != own or kline["i"] != interval or event["s"] != own:
             raise ValueError(f"stream {key}: the event is for {event['s']}, its kline for {symbol}@{kline['i']}")
-        open_ms, is_closed = kline["t"], kline["x"]
-        if open_ms % 1000 or not 0 <= kline["T"] - open_ms < most_ms:
-            raise ValueError(f"stream {key}: a kline from {open_ms} to {kline['T']} does not fit the interval")
+        open_ms, close_ms, sent_ms, is_closed = kline["t"], kline["T"], event["E"], kline["x"]
+        if open_ms % 1000 or not 0 <= close_ms - open_ms < most_ms:
+            raise ValueError(f"stream {key}: a kline from {open_ms} to {close_ms} does not fit the interval")
         if type(is_closed) is not bool:
             raise TypeError("x is neither true nor false")
-        if event["E"] < kline["T"]:
+        if sent_ms < close_ms:
             # Closed is what is over: all closing events on record were sent after the last millisecond of the candle.
             is_closed = False
         # Whether the values make a candle the relay judges.
@@ -113,7 +113,7 @@ class BinanceCodec(FeedCodec):
         except (LookupError, TypeError, ValueError):
             # The prices may be sound where the rest is not.
             candle = Candle(open_ms // 1000, *decimals(_PRICES_AND_VOLUME(kline)))
-        return (PriceUpdate(key, candle, is_closed, event["E"]),)
+        return (PriceUpdate(key, candle, is_closed, sent_ms),)
 
     def _answer(self, message: dict[str, Any]) -> Sequence[Accepted | Rejected]:
         """Read an answer to SUBSCRIBE or UNSUBSCRIBE; errors come nested, and flat in the documents."""

@@ -28,7 +28,7 @@ from relay.client.messages import (
 from relay.client.parsing import DEFAULT_URL, parse_stream, parse_url
 from relay.client.relay_client import RelayClient
 from relay.core.errors import Code
-from relay.core.model import Candle, StreamKey
+from relay.core.model import Candle, ExtendedCandle, StreamKey
 
 __all__ = [
     "DEFAULT_URL",
@@ -41,6 +41,7 @@ __all__ = [
     "Confirmed",
     "Connected",
     "Disconnected",
+    "ExtendedCandle",
     "Failure",
     "Gap",
     "History",

@@ -16,7 +16,7 @@ from relay.client.parsing import is_sendable
 from relay.client.resume import StreamOptions
 from relay.core.errors import RequestError
 from relay.core.outward_proxies import OutwardProxies, is_this_machine
-from relay.protocol.client_requests import BARS, CLOSED_ONLY, SINCE, THROTTLE_MS
+from relay.protocol.client_requests import BARS, CLOSED_ONLY, EXTENDED, SINCE, THROTTLE_MS
 from relay.protocol.fields import Flag, Kind, Moment, Whole, shown
 
 T = TypeVar("T")
@@ -25,18 +25,21 @@ _TIME, _COUNT = Moment(), Whole(1, 5000)
 _EXAMPLES = {"symbol": "BTCUSDT", "interval": "1m"}
 
 
-def options(*, bars: object, since: object, throttle_ms: object, closed_only: object) -> StreamOptions:
+def options(
+    *, bars: object, since: object, throttle_ms: object, closed_only: object, extended: object
+) -> StreamOptions:
     """Return what is asked of a stream."""
     return StreamOptions(
         bars=whole("bars", bars, BARS.kind),
         since=whole("since", since, SINCE.kind),
         throttle_ms=whole("throttle_ms", throttle_ms, THROTTLE_MS.kind),
         closed_only=flag(CLOSED_ONLY.name, closed_only),
+        extended=flag(EXTENDED.name, extended),
     )
 
 
 def history_range(
-    symbol: object, interval: object, *, start_time: object, end_time: object, limit: object
+    symbol: object, interval: object, *, start_time: object, end_time: object, limit: object, extended: object
 ) -> Mapping[str, str | int | None]:
     """Return what history is asked for."""
     start, end = whole("start_time", start_time, _TIME), whole("end_time", end_time, _TIME)
@@ -48,6 +51,7 @@ def history_range(
         "start_time": start,
         "end_time": end,
         "limit": whole("limit", limit, _COUNT),
+        "extended": "true" if flag("extended", extended) else None,
     }
 
 

@@ -6,7 +6,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias, cast
 import orjson
 
 from relay.client.messages import Connected, Gap, Snapshot, State, Update
-from relay.core.model import Candle, StreamKey
+from relay.core.model import EXTRA_FIELDS, Candle, ExtendedCandle, StreamKey
 from relay.protocol.server_messages import StreamState
 
 MALFORMED = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError)
@@ -55,7 +55,7 @@ def decode(text: str) -> Said | None:
 
 def read_candle(value: Any) -> Candle:
     """Return a candle as it stands in messages and answers. Raises `MALFORMED`."""
-    return Candle(
+    candle = Candle(
         time=_moment(value["time"]),
         open=float(value["open"]),
         high=float(value["high"]),
@@ -63,6 +63,28 @@ def read_candle(value: Any) -> Candle:
         close=float(value["close"]),
         volume=float(value.get("volume") or 0.0),
     )
+    if "trades" not in value:
+        return candle
+    trades = value["trades"]
+    return ExtendedCandle(
+        *candle,
+        quote_volume=_number(value.get("quote_volume")),
+        trades=None if trades is None else int(trades),
+        taker_volume=_number(value.get("taker_volume")),
+        taker_quote_volume=_number(value.get("taker_quote_volume")),
+    )
+
+
+def candle_object(candle: Candle) -> dict[str, float | None]:
+    """Return a candle as it stands in messages."""
+    fields: dict[str, float | None] = candle._asdict()
+    if candle.extras is not None:
+        fields |= {name: getattr(candle, name) for name in EXTRA_FIELDS}
+    return fields
+
+
+def _number(value: Any) -> float | None:
+    return None if value is None else float(value)
 
 
 def _read(wire: dict[str, Any]) -> Said | None:

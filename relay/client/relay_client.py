@@ -124,19 +124,23 @@ class RelayClient:
         since: int | None = None,
         throttle_ms: int | None = None,
         closed_only: bool = False,
+        extended: bool = False,
     ) -> None:
         """Follow streams (`BTCUSDT@1m`) from now on, through reconnects. The answers come with the iteration.
 
         First come `bars` (0 to 5,000) past candles, or all that opened later than `since`, the open time (Unix seconds)
         of the last closed candle that is known. `throttle_ms` (0 to 60,000) is the shortest time between updates of an
-        open candle; `closed_only` leaves them out.
+        open candle; `closed_only` leaves them out. With `extended` candles are `ExtendedCandle`: they also have
+        `quote_volume`, `trades`, `taker_volume` and `taker_quote_volume`, None if not known.
 
         Does not wait for the answers and opens no connection. A refused stream becomes a `Failure` and is forgotten.
         Subscribing again replaces the options; what was delivered is not delivered again. Raises `BadArgument`, and
         then follows none, and `ClientClosed`.
         """
         self._check_open()
-        options = arguments.options(bars=bars, since=since, throttle_ms=throttle_ms, closed_only=closed_only)
+        options = arguments.options(
+            bars=bars, since=since, throttle_ms=throttle_ms, closed_only=closed_only, extended=extended
+        )
         self._following.follow(list(map(parse_stream, streams)), options)
         await self._connection.ask()
 
@@ -195,12 +199,15 @@ class RelayClient:
         start_time: int | None = None,
         end_time: int | None = None,
         limit: int | None = None,
+        extended: bool = False,
     ) -> History:
         """Return candles with `start_time` ≤ open time ≤ `end_time` (Unix seconds), oldest first, at most `limit`.
 
-        With a `start_time` the first of them, else the last. Raises `ClientError`.
+        With a `start_time` the first of them, else the last. `extended` is as for `subscribe`. Raises `ClientError`.
         """
-        asked = arguments.history_range(symbol, interval, start_time=start_time, end_time=end_time, limit=limit)
+        asked = arguments.history_range(
+            symbol, interval, start_time=start_time, end_time=end_time, limit=limit, extended=extended
+        )
         return await self._http.get("history", asked, read_history)
 
     async def symbols(self, asset_class: str | None = None) -> list[str]:

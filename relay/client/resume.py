@@ -3,9 +3,10 @@
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+from relay.client.decoding import candle_object
 from relay.client.messages import Gap, Message, Outdated, Snapshot, Update
 from relay.core.intervals import INTERVALS, length_s, next_open, open_time
-from relay.core.model import Candle, StreamKey
+from relay.core.model import Candle, StreamKey, repeats
 from relay.protocol.client_requests import MOST_BARS
 
 _MOST_GAPS = 50
@@ -19,6 +20,7 @@ class StreamOptions(NamedTuple):
     since: int | None = None
     throttle_ms: int | None = None
     closed_only: bool = False
+    extended: bool = False
 
 
 class Progress:
@@ -62,7 +64,7 @@ class Progress:
 
     def request(self, server_time: int = 0) -> dict[str, Any]:
         """Return the options of the next subscribe as the relay takes them; `server_time` is the relay's time now."""
-        bars, _, throttle_ms, closed_only = self.options
+        bars, _, throttle_ms, closed_only, extended = self.options
         since = self.resume_from()
         request: dict[str, Any] = {}
         if since is not None:
@@ -76,6 +78,8 @@ class Progress:
             request["throttle_ms"] = throttle_ms
         if closed_only:
             request["closed_only"] = True
+        if extended:
+            request["extended"] = True
         return request
 
     def _reaching_back(self, bars: int, server_time: int) -> int:
@@ -254,7 +258,7 @@ class Progress:
 
     def _remember(self, candle: Candle) -> bool:
         """Keep a closed candle as it is told, for a while; say whether it is other than what was told before."""
-        is_other = self._told.pop(candle.time, None) != candle
+        is_other = not repeats(self._told.pop(candle.time, None), candle)
         self._told[candle.time] = candle
         if len(self._told) > _MOST_TOLD:
             del self._told[next(iter(self._told))]
@@ -272,7 +276,7 @@ def _missed(key: StreamKey, candle: Candle, *, is_closed: bool, seq: int | None,
         "type": "price_update",
         "symbol": key.symbol,
         "interval": key.interval,
-        "candle": candle._asdict(),
+        "candle": candle_object(candle),
         "is_closed": is_closed,
         "seq": seq,
         "ts_event": None,

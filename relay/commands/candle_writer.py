@@ -10,10 +10,14 @@ from typing import BinaryIO, NamedTuple
 import orjson
 
 from relay.client import Candle, History
+from relay.client.decoding import candle_object
 from relay.commands.formatting import json_line, moment, number
+from relay.core.model import EXTRA_FIELDS
 
 CSV_HEAD = b"time,open,high,low,close,volume\n"
 """As the relay's own answers with `format=csv`, which hold closed candles only, too."""
+EXTENDED_CSV_HEAD = b"%b,%b\n" % (CSV_HEAD.strip(), ",".join(EXTRA_FIELDS).encode())
+"""The same with `extended`."""
 RESUMABLE = ("csv", "ndjson")
 COMPARED = 10
 """So many of the last closed candles in a file tell whether it is of the stream that is to go on in it."""
@@ -24,9 +28,10 @@ _LINE = re.compile(rb"[-0-9]+T[:0-9]+Z(\t[-.0-9]+){5}\t(closed|open)\n")
 
 
 class CandleWriter:
-    """Writes pages in one form; `close` ends what was begun."""
+    """Writes pages in one form, of `extended` candles or others; `close` ends what was begun."""
 
-    def __init__(self, file: BinaryIO, form: str, *, has_begun: bool = False) -> None:
+    def __init__(self, file: BinaryIO, form: str, *, has_begun: bool = False, extended: bool = False) -> None:
+        self._csv_head = EXTENDED_CSV_HEAD if extended else CSV_HEAD
         self._file = file
         self._form = form
         self._has_begun = has_begun
@@ -38,7 +43,7 @@ class CandleWriter:
         if not self._has_begun:
             self._has_begun = True
             if self._form == "csv":
-                self._file.write(CSV_HEAD)
+                self._file.write(self._csv_head)
             elif self._form == "json":
                 names = {"symbol": page.symbol, "interval": page.interval}
                 if page.provider:
@@ -68,12 +73,12 @@ def _rows(page: History, form: str) -> Iterator[bytes]:
     for position, candle in enumerate(page.candles, 1):
         is_closed = page.last_is_closed or position < len(page.candles)
         if form == "json":
-            yield orjson.dumps(candle._asdict())
+            yield orjson.dumps(candle_object(candle))
         elif form == "ndjson":
-            yield orjson.dumps({**candle._asdict(), "is_closed": is_closed})
+            yield orjson.dumps({**candle_object(candle), "is_closed": is_closed})
         elif form == "csv":
             if is_closed:
-                yield orjson.dumps([*candle])[1:-1]
+                yield orjson.dumps([*candle_object(candle).values()])[1:-1].replace(b"null", b"")
         else:
             words = [moment(candle.time), *map(number, candle[1:]), "closed" if is_closed else "open"]
             yield "\t".join(words).encode()
@@ -90,10 +95,10 @@ def is_ours(path: Path) -> bool:
         begin = file.read(_LONGEST_LINE)
     if not begin or _JSON_BEGIN.match(begin) or _LINE.match(begin):
         return True
-    for form, head in (("csv", CSV_HEAD), ("ndjson", b'{"time":')):
+    for form, head in (("csv", CSV_HEAD), ("csv", EXTENDED_CSV_HEAD), ("ndjson", b'{"time":')):
         if begin.startswith(head):
             with suppress(ValueError):
-                read_earlier(path, form)
+                read_earlier(path, form, extended=None)
                 return True
     return False
 
@@ -118,18 +123,24 @@ class Earlier(NamedTuple):
         return 2 * same > len(ours | theirs)
 
 
-def read_earlier(path: Path, form: str) -> Earlier | None:
+def read_earlier(path: Path, form: str, *, extended: bool | None = False) -> Earlier | None:
     """Read the end of a file of an earlier run, None where it has not begun. What comes behind is no whole candle.
 
-    Raises `ValueError` when it is no such file.
+    `extended` says whether its candles have to carry more than prices and volume, None that they may. Raises
+    `ValueError` when it is no such file.
     """
     if not path.exists() or not path.stat().st_size:
         return None
     with path.open("rb") as file:
-        if form == "csv" and file.readline() != CSV_HEAD:
+        head = file.readline() if form == "csv" else b""
+        if form == "csv" and head not in (CSV_HEAD, EXTENDED_CSV_HEAD):
             raise ValueError("it is not a CSV file of this command")
         begin = size = file.tell()
-        first = _time_of(file.readline(_LONGEST_LINE), form)
+        line = file.readline(_LONGEST_LINE)
+        first = _time_of(line, form)
+        has_more = head == EXTENDED_CSV_HEAD or (form == "ndjson" and b'"trades":' in line)
+        if extended is not None and has_more != extended and (head or line.endswith(b"\n")):
+            raise ValueError(f"it was written with{'' if has_more else 'out'} --extended")
         found: list[Candle] = []
         for end, line in _lines_backwards(file, begin):
             candle = _closed(line, form)
@@ -178,6 +189,8 @@ def _time_of(line: bytes, form: str) -> int | None:
 def _read(line: bytes, form: str) -> tuple[Candle, bool]:
     if form == "csv":
         time, *values = line.strip().split(b",")
-        return Candle(int(time), *map(float, values)), len(values) == len(Candle._fields) - 1
+        count = len(Candle._fields) - 1
+        is_whole = len(values) in (count, count + len(EXTRA_FIELDS))
+        return Candle(int(time), *map(float, values[:count])), is_whole
     row = orjson.loads(line)
     return Candle(**{name: row[name] for name in Candle._fields}), row.get("is_closed") is True

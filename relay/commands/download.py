@@ -20,21 +20,28 @@ _LONGEST_WAIT_S = 120.0
 
 
 async def pages(
-    client: RelayClient, symbol: str, interval: str, *, start: int | None, end: int | None, limit: int | None
+    client: RelayClient,
+    symbol: str,
+    interval: str,
+    *,
+    start: int | None,
+    end: int | None,
+    limit: int | None,
+    extended: bool = False,
 ) -> AsyncGenerator[History, None]:
     """Yield candles, oldest first: from `start` all up to `end` or now, or `limit`; without `start` the last `limit`.
 
     There is one page at least. After the first, what a moment may heal is tried again. Raises `ClientError`.
     """
     if start is None:
-        for page in await _backwards(client, symbol, interval, end, limit):
+        for page in await _backwards(client, symbol, interval, end, limit, extended):
             yield page
         return
     left, is_first = limit, True
     while True:
         count = PAGE if left is None else min(left, PAGE)
         tries = 1 if is_first else _TRIES
-        page = await _ask(client, symbol, interval, start, end, count, tries)
+        page = await _ask(client, symbol, interval, start, end, count, tries, extended)
         yield page
         is_first = False
         if left is not None:
@@ -47,13 +54,13 @@ async def pages(
 
 
 async def _backwards(
-    client: RelayClient, symbol: str, interval: str, end: int | None, limit: int | None
+    client: RelayClient, symbol: str, interval: str, end: int | None, limit: int | None, extended: bool
 ) -> list[History]:
     found: list[History] = []
     left = limit
     while left is None or left > 0:
         count = None if left is None else min(left, PAGE)
-        page = await _ask(client, symbol, interval, None, end, count, _TRIES if found else 1)
+        page = await _ask(client, symbol, interval, None, end, count, _TRIES if found else 1, extended)
         found.append(page)
         if left is None or count is None or _is_last(page, count) or page.candles[0].time == 0:
             break
@@ -68,11 +75,20 @@ def _is_last(page: History, count: int) -> bool:
 
 
 async def _ask(
-    client: RelayClient, symbol: str, interval: str, start: int | None, end: int | None, limit: int | None, tries: int
+    client: RelayClient,
+    symbol: str,
+    interval: str,
+    start: int | None,
+    end: int | None,
+    limit: int | None,
+    tries: int,
+    extended: bool,
 ) -> History:
     for at in range(1, tries + 1):
         try:
-            return await client.history(symbol, interval, start_time=start, end_time=end, limit=limit)
+            return await client.history(
+                symbol, interval, start_time=start, end_time=end, limit=limit, extended=extended
+            )
         except ClientError as fault:
             wait_s = 2.0 ** (at - 1)
             if isinstance(fault, Refused):

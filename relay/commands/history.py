@@ -86,6 +86,11 @@ def _moment(context: click.Context, option: click.Parameter, value: str | None) 
 )
 @click.option("--json", "is_json", is_flag=True, help="Print the answer of the relay, one JSON object.")
 @click.option("--ndjson", "is_ndjson", is_flag=True, help="Print one JSON object per candle, one per line.")
+@click.option(
+    "--extended",
+    is_flag=True,
+    help="Also quote volume, number of trades and what takers bought, with --csv, --json or --ndjson.",
+)
 @click.option("--output", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Write to this file.")
 @click.option(
     "--resume",
@@ -103,6 +108,7 @@ def command(
     is_csv: bool,
     is_json: bool,
     is_ndjson: bool,
+    extended: bool,
     output: Path | None,
     resume: bool,
     force: bool,
@@ -119,6 +125,7 @@ def command(
     Examples:
       relay history BTCUSDT 1h --limit 24
       relay history EUR/USD 1d --start 2025-01-01 --end 2025-03-31
+      relay history BTCUSDT 1h --limit 24 --csv --extended
       relay history BTCUSDT 1m --start 2024-01-01 --csv --output btc.csv
       relay history BTCUSDT 1m --start 2024-01-01 --csv --output btc.csv --resume
     """
@@ -126,11 +133,13 @@ def command(
     if len(forms) > 1:
         raise click.UsageError(f"{' and '.join(f'--{name}' for name in forms)} exclude each other")
     form = forms[0] if forms else None
+    if extended and form is None:
+        raise click.UsageError("--extended needs --csv, --json or --ndjson")
     if start is not None and end is not None and start > end:
         raise click.UsageError("--start is later than --end")
     if start is None and limit is not None and limit > MOST_BACKWARDS:
         raise click.UsageError(f"--limit above {MOST_BACKWARDS:,} needs --start")
-    earlier = _earlier(start, output, form) if resume else None
+    earlier = _earlier(start, output, form, extended) if resume else None
     if output is not None and not resume and not force:
         _check_own(output)
     last: int | None = None
@@ -144,7 +153,7 @@ def command(
             start = earlier.candles[-1].time + 1
             if end is not None and start > end:
                 return
-        found = pages(client, symbol, interval, start=start, end=end, limit=limit)
+        found = pages(client, symbol, interval, start=start, end=end, limit=limit, extended=extended)
         async with aclosing(found):
             if form is None and output is None and shows_table():
                 await _show(found)
@@ -154,7 +163,7 @@ def command(
             # A file is made, or what was in it lost, only when there is something to write.
             page: History | None = await anext(found)
             with _opened(output, size) as file, metered(start, end, is_shown=is_shown) as meter:
-                writer = CandleWriter(file, form or "lines", has_begun=size > 0)
+                writer = CandleWriter(file, form or "lines", has_begun=size > 0, extended=extended)
                 while page is not None:
                     writer.write(page)
                     meter.advance(page)
@@ -199,11 +208,11 @@ def _say_how_to_go_on(last: int, output: Path | None, form: str | None, start: i
     )
 
 
-def _earlier(start: int | None, output: Path | None, form: str | None) -> Earlier | None:
+def _earlier(start: int | None, output: Path | None, form: str | None, extended: bool) -> Earlier | None:
     if output is None or form not in RESUMABLE or start is None:
         raise click.UsageError("--resume needs --start, --output and --csv or --ndjson")
     try:
-        return read_earlier(output, form)
+        return read_earlier(output, form, extended=extended)
     except (ValueError, OSError) as error:
         raise click.ClickException(f"{output} cannot be continued: {error}") from None
 

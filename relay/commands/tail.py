@@ -47,6 +47,7 @@ def _check_streams(context: click.Context, argument: click.Parameter, value: tup
 @click.option("--closed-only", is_flag=True, help="Closed candles only.")
 @click.option("--count", type=click.IntRange(min=1), help="End after N updates; the candles of --bars do not count.")
 @click.option("--json", "as_json", is_flag=True, help="Print the relay's messages, one JSON object a line.")
+@click.option("--extended", is_flag=True, help="Candles with quote volume, trades and what takers bought; with --json.")
 @relay_options
 def command(
     streams: list[StreamKey],
@@ -54,6 +55,7 @@ def command(
     closed_only: bool,
     count: int | None,
     as_json: bool,
+    extended: bool,
     url: str,
     token: str | None,
 ) -> None:
@@ -75,9 +77,12 @@ def command(
       relay tail BTCUSDT@1m --json --count 10 | jq .candle.close
     """
 
+    if extended and not as_json:
+        raise click.UsageError("--extended needs --json")
+
     async def work(client: RelayClient) -> None:
         if as_json or not shows_table():
-            await client.subscribe(*streams, bars=bars, closed_only=closed_only)
+            await client.subscribe(*streams, bars=bars, closed_only=closed_only, extended=extended)
             messages = in_order(client, streams) if bars else client
             show = _print_json if as_json else _print_lines
             await _follow(client, messages, show, count, tells_states=not as_json)

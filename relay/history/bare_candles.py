@@ -56,19 +56,19 @@ class BareCandles:
         wanted = self.wanted(asked, times)
         if not wanted or now < self._again_at.get(stream, now):
             return False
-        calls: dict[ProviderCall, Span] = {}
-        for page in list(_pages(key, wanted, source.info.candles_per_call))[-MOST_PAGES:]:
-            busy = self._calls.under_way(source, key, page.span)
-            for call in busy or [self._calls.start(source, key, page, asked.client)]:
-                call.turn.hasten(asked.client)
-                calls[call] = call.span
+        calls: dict[ProviderCall, None] = {}
         try:
-            await self._calls.wait([*calls])
+            for page in list(_pages(key, wanted, source.info.candles_per_call))[-MOST_PAGES:]:
+                busy = self._calls.under_way(source, key, page.span)
+                for call in busy or [self._calls.start(source, key, page, asked.client)]:
+                    call.turn.hasten(asked.client)
+                    calls[call] = None
+            await self._calls.wait(calls)
             self._again_at.pop(stream, None)
         except (ProviderError, StoreError) as error:
             wait_s = error.retry_after if isinstance(error, RateLimited) else 0.0
             self._again_at[stream] = self._clock.monotonic() + max(self._again_s, wait_s)
-        done = [span for call, span in calls.items() if _has_answered(call.task)]
+        done = [call.span for call in calls if _has_answered(call.task)]
         self._note(stream, done)
         return bool(done)
 

@@ -102,7 +102,7 @@ class CandleValidator:
             return f"an update of {str(key)[:60]}, which is not on the watchlist"
         # Sound values of the usual types pass here, without a call; NaN and infinity fail the comparisons.
         kind = type(candle)
-        if kind is Candle or kind is WrittenCandle or kind is ExtendedCandle:
+        if kind is Candle or kind is WrittenCandle:
             at, opened, high, low, close, volume = candle
             is_sound = (
                 type(at) is int
@@ -116,7 +116,6 @@ class CandleValidator:
                 and 0 <= volume < _WIDEST
                 and 0 <= at <= _LAST_TIME
                 and not at % self._grid[key[1]]
-                and (kind is not ExtendedCandle or fault_of_extras(candle) is None)
             )
         else:
             is_sound = False

@@ -28,6 +28,8 @@ MESSAGE_BYTES = 4096
 
 
 _HEAD = struct.Struct("!BBH")
+_CANDLE_END = b'},"is_closed":'
+"""What follows the candle of an update; no name before it has a quotation mark."""
 
 # -- frames ----------------------------------------------------------------------------------------
 
@@ -48,8 +50,11 @@ def _framed(opcode: int, body: bytes) -> bytes:
 
 def deflate(frame: bytes) -> bytes:
     """Return a text frame as a compressed one (permessage-deflate, RFC 7692), readable without any earlier frame."""
-    text = frame[(2, 4, 10)[max(0, frame[1] - 125)] :]
-    return _framed(0xC1, deflated(text))
+    return _framed(0xC1, deflated(_text(frame)))
+
+
+def _text(frame: bytes) -> bytes:
+    return frame[(2, 4, 10)[max(0, frame[1] - 125)] :]
 
 
 def close_frame(code: int, reason: str) -> bytes:
@@ -71,15 +76,7 @@ def encode(message: Mapping[str, object]) -> bytes:
 # -- updates ---------------------------------------------------------------------------------------
 
 
-def price_update(
-    symbol: str,
-    interval: str,
-    update: PriceUpdate,
-    seq: int,
-    revision: int | None = None,
-    *,
-    is_extended: bool = False,
-) -> bytes:
+def price_update(symbol: str, interval: str, update: PriceUpdate, seq: int, revision: int | None = None) -> bytes:
     """Encode one update as a frame; `revision` is its number if it was revised."""
     time, opened, high, low, close, volume = update.candle
     message: PriceUpdateMessage = {
@@ -91,8 +88,6 @@ def price_update(
         "seq": seq,
         "ts_event": update.ts_event_ms,
     }
-    if is_extended:
-        message["candle"] = _extended(update.candle)
     if update.is_backfilled:
         message["backfilled"] = True
     if update.is_revised:
@@ -100,6 +95,12 @@ def price_update(
         if revision is not None:
             message["revision"] = revision
     return frame(orjson.dumps(message))
+
+
+def extended(update_frame: bytes, candle: Candle) -> bytes:
+    """Return the frame of an update with what its candle carries beside prices and volume; null is not known."""
+    before, end, behind = _text(update_frame).partition(_CANDLE_END)
+    return frame(b"".join((before, b",", orjson.dumps(_extras(candle))[1:-1], end, behind)))
 
 
 def snapshot(
@@ -135,21 +136,19 @@ def snapshot(
     return encode(message)
 
 
-def _extended(candle: Candle) -> CandleObject:
-    time, opened, high, low, close, volume = candle
+def _extras(candle: Candle) -> dict[str, float | None]:
     extras = candle.extras or NO_EXTRAS
     return {
-        "time": time,
-        "open": opened,
-        "high": high,
-        "low": low,
-        "close": close,
-        "volume": volume,
         "quote_volume": extras.quote_volume,
         "trades": extras.trades,
         "taker_volume": extras.taker_volume,
         "taker_quote_volume": extras.taker_quote_volume,
     }
+
+
+def _extended(candle: Candle) -> CandleObject:
+    fields: CandleObject = candle._asdict() | _extras(candle)  # type: ignore[assignment]  # as CandleObject has it
+    return fields
 
 
 def stream_status(symbol: str, interval: str, status: StreamState, message: str) -> bytes:

@@ -209,7 +209,7 @@ class Hub:
             extended: bytes | None = None
             last = stream.series.last
             if not is_revised or (last is not None and update.candle.time == last.time):
-                stream.last_told = update, stream.seq, revision
+                stream.last_candle = update.candle
                 if not update.is_of_extras:
                     stream.last_frame = frame
                     stream.last_frame_is_closed = is_closed
@@ -222,7 +222,7 @@ class Hub:
                 sent = frame
                 if channel.is_extended:
                     if extended is None:
-                        extended = stream.update_frame(update, stream.seq, revision, is_extended=True)
+                        extended = frames.extended(frame, update.candle)
                     sent = extended
                 if not is_revised:
                     if channel.is_plain or channel.passes(sent, update, fanout):

@@ -53,9 +53,9 @@ class Stream:
         "gap_count",
         "key",
         "lag_ms",
+        "last_candle",
         "last_frame",
         "last_frame_is_closed",
-        "last_told",
         "message",
         "name",
         "provider",
@@ -80,8 +80,8 @@ class Stream:
         self.seq = seq
         self.last_frame: bytes | None = None
         self.last_frame_is_closed = False
-        # The update in that frame, or one of its extras since, with its `seq` and the number of its revision.
-        self.last_told: tuple[PriceUpdate, int, int | None] | None = None
+        # The candle in that frame, with the extras that it has now.
+        self.last_candle: Candle | None = None
         self.updated_at: float | None = None
         self.lag_ms: float | None = None
         self.conflated = 0
@@ -121,10 +121,6 @@ class Stream:
         series = self.series
         return self.conflated, self.gap_count, series.backfilled, series.revised, series.duplicates, series.late
 
-    def update_frame(self, update: PriceUpdate, seq: int, revision: int | None, *, is_extended: bool = False) -> bytes:
-        """Encode an update as clients see it."""
-        return frames.price_update(self.name, self.key.interval, update, seq, revision, is_extended=is_extended)
-
     def state_frame(self) -> bytes:
         """Encode the state as clients see it."""
         return frames.stream_status(self.name, self.key.interval, self.status, self.message)
@@ -146,8 +142,8 @@ class Stream:
         """Return the frame of the last known candle, if these options want it."""
         if options.closed_only and not self.last_frame_is_closed:
             return None
-        if options.extended and self.last_frame is not None and self.last_told is not None:
-            return self.update_frame(*self.last_told, is_extended=True)
+        if options.extended and self.last_frame is not None and self.last_candle is not None:
+            return frames.extended(self.last_frame, self.last_candle)
         return self.last_frame
 
 

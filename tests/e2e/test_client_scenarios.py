@@ -37,6 +37,7 @@ from relay.client import (
     State,
     Update,
 )
+from relay.core.model import EXTRA_FIELDS
 from tests.support.conditions import LONGEST_WAIT_S
 from tests.support.javascript_client import JsClient, StartClient, start_client
 from tests.support.scripted_relay import Json, ScriptedRelay, scripted
@@ -154,9 +155,10 @@ def as_in_javascript(message: Message) -> Json:
             fields = {"lastIsClosed": message.last_is_closed, "isComplete": message.is_complete}
             return {"type": "snapshot", **stream, "times": times, **fields}
         case Update():
+            extras = None if message.candle.extras is None else [*message.candle.extras[:4]]
             candle = {"at": message.candle.time, "close": message.candle.close, "isClosed": message.is_closed}
             marks = {"isBackfilled": message.is_backfilled, "isRevised": message.is_revised}
-            return {"type": "update", **stream, **candle, **marks}
+            return {"type": "update", **stream, **candle, **marks, "extras": extras}
         case Gap():
             return {"type": "gap", **stream, "from": message.start, "to": message.end, "reason": message.reason}
         case Outdated():
@@ -212,7 +214,10 @@ def summary(message: Json) -> Json:
     if message["type"] == "snapshot":
         return message | {"times": [candle["time"] for candle in message["candles"]]}
     if message["type"] == "update":
-        return message | {"at": message["candle"]["time"], "close": message["candle"]["close"]}
+        candle = message["candle"]
+        names = ("quoteVolume", "trades", "takerVolume", "takerQuoteVolume")
+        extras = [candle[name] for name in names] if "trades" in candle else None
+        return message | {"at": candle["time"], "close": candle["close"], "extras": extras}
     return message
 
 
@@ -239,7 +244,7 @@ def wire_of(said: Json, ids: dict[str, int]) -> str:
         case "state":
             wire["type"] = "status"
         case "update":
-            candle = candle_at(rest.pop("at"), rest.pop("close", 1.5))
+            candle = candle_at(rest.pop("at"), rest.pop("close", 1.5), rest.pop("extras", None))
             wire |= {"type": "price_update", "candle": candle, "is_closed": rest.pop("closed", False)}
             wire |= {"seq": 1, "ts_event": None}
         case "snapshot":
@@ -255,8 +260,9 @@ def wire_of(said: Json, ids: dict[str, int]) -> str:
     return json.dumps(wire | rest)
 
 
-def candle_at(time: int, close: float = 1.5) -> Json:
-    return {"time": time, "open": 1.0, "high": 9.0, "low": 0.5, "close": close, "volume": 2.0}
+def candle_at(time: int, close: float = 1.5, extras: list[float | None] | None = None) -> Json:
+    plain = {"time": time, "open": 1.0, "high": 9.0, "low": 0.5, "close": close, "volume": 2.0}
+    return plain if extras is None else plain | dict(zip(EXTRA_FIELDS, extras, strict=True))
 
 
 async def play(steps: list[Json], relay: ScriptedRelay, player: Player) -> None:

@@ -108,6 +108,54 @@ async def test_a_file_is_written_and_gone_on_with(relay: Running, tmp_path: Path
     assert times_of(file.read_text()) == ALL[:1]
 
 
+@pytest.mark.parametrize("form", ["csv", "ndjson"])
+async def test_extended_candles_are_written_and_gone_on_with(relay: Running, tmp_path: Path, form: str) -> None:
+    end = START + 60 * 99
+    truth = await relay.get(
+        "history", symbol="BTCUSDT", interval="1m", start_time=START, end_time=end, format=form, extended="true"
+    )
+    file = tmp_path / f"btc.{form}"
+    words = ("--start", str(START), f"--{form}", "--output", str(file))
+    assert (await run(relay, *words, "--extended", "--end", str(START + 60 * 49))).exit_code == 0
+    assert (await run(relay, *words, "--extended", "--end", str(end), "--resume")).exit_code == 0
+    text = file.read_text().replace(',"is_closed":true', "")
+    assert text == truth.text
+    other = await run(relay, *words, "--end", str(end), "--resume")
+    assert f"{file} cannot be continued: it was written with --extended" in other.output
+    assert (await run(relay, *words, "--end", str(end))).exit_code == 0
+    other = await run(relay, *words, "--extended", "--end", str(end), "--resume")
+    assert f"{file} cannot be continued: it was written without --extended" in other.output
+
+
+async def test_extended_json_is_as_the_relay_answers(relay: Running) -> None:
+    words = ("--start", str(START), "--end", str(START + 60 * 9), "--json", "--extended")
+    answer = await relay.get("history", symbol="BTCUSDT", interval="1m", start_time=START, limit=10, extended="true")
+    assert json.loads((await run(relay, *words)).stdout)["candles"] == answer.body["candles"]
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (("history", "BTCUSDT", "1m", "--extended"), "--extended needs --csv, --json or --ndjson"),
+        (("tail", "BTCUSDT@1m", "--extended"), "--extended needs --json"),
+    ],
+)
+def test_extended_goes_with_forms_that_have_place_for_it(words: tuple[str, ...], why: str) -> None:
+    result = CliRunner().invoke(main, words)
+    assert (result.exit_code, why in result.output) == (2, True)
+
+
+async def test_tail_prints_extended_candles(relay: Running) -> None:
+    words = ("tail", "BTCUSDT@1s", "--json", "--extended", "--bars", "3", "--count", "3", "--url", relay.url)
+    result = await asyncio.to_thread(CliRunner().invoke, main, words)
+    messages = [json.loads(line) for line in result.stdout.splitlines()]
+    snapshot = next(one for one in messages if one["type"] == "snapshot")
+    updates = [one for one in messages if one["type"] == "price_update"]
+    assert len(updates) == 3
+    for candle in (*snapshot["candles"], *(one["candle"] for one in updates)):
+        assert candle["trades"] >= 0
+
+
 async def test_csv_has_the_columns_and_the_candles_of_the_relay_itself(relay: Running) -> None:
     answer = await relay.get("history", symbol="BTCUSDT", interval="1m", start_time=START, limit=50, format="csv")
     printed = await run(relay, "--start", str(START), "--limit", "50", "--csv")

@@ -9,11 +9,14 @@ from typing import Any
 import orjson
 import pytest
 
-from relay.app import STORE
-from relay.core.model import EXTRA_FIELDS, Candle, StreamKey
+from relay.app import HISTORY, STORE
+from relay.client import RelayClient, Snapshot, Update
+from relay.core.model import EXTRA_FIELDS, Candle, StreamKey, extend
 from relay.core.spans import Span
 from relay.core.written_numbers import written_texts
+from relay.history.final_candles import News
 from tests.conftest import StartRelay
+from tests.support.conditions import eventually
 from tests.support.running_relay import Message, Running
 from tests.support.sandbox import Sandbox
 
@@ -222,6 +225,53 @@ async def test_a_resume_brings_it(quick: Running) -> None:
     assert all(candle["trades"] is not None for candle in snapshot["candles"])
 
 
+@pytest.mark.parametrize("is_followed", [True, False])
+async def test_a_revision_of_extras_alone_is_for_those_who_get_them_also_after_a_resume(
+    relay: Running, is_followed: bool
+) -> None:
+    plain, extended = await relay.connect(), await relay.connect()
+    await plain.subscribe("BTCUSDT@1m", bars=5)
+    await extended.subscribe("BTCUSDT@1m", bars=5, extended=True)
+    before, snapshot = await plain.seen("snapshot"), await extended.seen("snapshot")
+    await extended.update()
+    if not is_followed:
+        for client in (plain, extended):
+            await client.close()
+        await eventually(lambda: not relay.hub.streams)
+    times = [candle["time"] for candle in snapshot["candles"]]
+    (known,) = await relay.app[STORE].read("binance", KEY, times[1], times[1] + 1, extended=True)
+    assert known.extras is not None
+    other = extend(known, known.extras._replace(trades=10**6))
+    news = News("binance", KEY, (), (), time.time() + 1, refined=(other,))
+    relay.app[HISTORY].calls.on_news(news)
+    if is_followed:
+        update = await extended.update(revised=True)
+        assert update["candle"] == snapshot["candles"][1] | {"trades": 10**6}
+        assert update["revision"] > before["revision"]
+        await plain.settle()
+        assert not [one for one in plain.updates if one.get("revised")]
+    resumed: dict[bool, list[Message]] = {}
+    for is_extended in (False, True):
+        client = await relay.connect()
+        await client.subscribe("BTCUSDT@1m", since=times[-2], revision=before["revision"], extended=is_extended)
+        resumed[is_extended] = (await client.seen("snapshot"))["revised"]
+    assert resumed == {False: [], True: [snapshot["candles"][1] | {"trades": 10**6}]}
+
+
+async def test_what_was_missed_is_backfilled_with_it(relay_with: StartRelay) -> None:
+    async with Sandbox(speed=4, pace_s=0.05, forex_always_open=True) as fast:
+        relay = await relay_with(sandbox=fast)
+        client = await relay.connect()
+        await client.subscribe("BTCUSDT@1s", extended=True)
+        await client.update(is_closed=True)
+        fast.binance.faults.refuse(seconds=1.0)
+        fast.binance.faults.drop()
+        missed = await client.update(backfilled=True, is_closed=True)
+        assert missed["candle"]["trades"] is not None
+        after = await client.update(is_closed=True)
+        assert after["candle"]["quote_volume"] is not None
+
+
 async def test_a_later_subscribe_changes_the_form(quick: Running) -> None:
     client = await quick.connect()
     for is_extended in (True, False, True):
@@ -245,3 +295,23 @@ async def test_a_past_that_was_stored_without_it_is_sent_with_it(
     snapshot = await client.seen("snapshot")
     assert snapshot["candles"][:20] == truth
     assert snapshot["complete"] is True
+
+
+# -- the client ----------------------------------------------------------------------------------------------------
+
+
+async def test_the_client_gives_typed_values(quick: Running) -> None:
+    async with RelayClient(quick.url) as client:
+        history = await client.history("BTCUSDT", "1m", limit=5, extended=True)
+        assert all(isinstance(one.trades, int) and isinstance(one.quote_volume, float) for one in history.candles)
+        assert {type(one) for one in (await client.history("BTCUSDT", "1m", limit=5)).candles} == {Candle}
+        await client.subscribe("BTCUSDT@1s", bars=5, extended=True)
+        closes = 0
+        async for message in client:
+            candles = message.candles if isinstance(message, Snapshot) else ()
+            if isinstance(message, Update):
+                candles = (message.candle,)
+                closes += message.is_closed
+            assert all(isinstance(one.trades, int) and isinstance(one.taker_volume, float) for one in candles)
+            if closes == 2:
+                break

@@ -6,8 +6,8 @@ import orjson
 import pytest
 
 from relay.client import Connected, Gap, Snapshot, State, Update
-from relay.client.decoding import Acceptance, RefusedRequest, Unreadable, decode
-from relay.core.model import Candle, StreamKey
+from relay.client.decoding import Acceptance, RefusedRequest, Unreadable, candle_object, decode
+from relay.core.model import EXTRA_FIELDS, Candle, ExtendedCandle, StreamKey
 
 BTC = StreamKey("BTCUSDT", "1m")
 NAMES = {"symbol": "BTCUSDT", "interval": "1m"}
@@ -63,6 +63,38 @@ def test_marks_of_an_update(mark: str) -> None:
     update = read({**UPDATE, mark.removeprefix("is_"): True})
     assert isinstance(update, Update)
     assert [update.is_backfilled, update.is_revised] == [mark == "is_backfilled", mark == "is_revised"]
+
+
+@pytest.mark.parametrize(
+    ("extras", "values"),
+    [
+        ({"quote_volume": 14, "trades": 3, "taker_volume": 1.5, "taker_quote_volume": 3}, (14.0, 3, 1.5, 3.0)),
+        (dict.fromkeys(EXTRA_FIELDS), (None,) * 4),
+        ({"trades": 0}, (None, 0, None, None)),
+    ],
+)
+def test_an_extended_candle_has_typed_values(extras: dict[str, Any], values: tuple[Any, ...]) -> None:
+    update = read({**UPDATE, "candle": {**CANDLE, **extras}})
+    assert isinstance(update, Update)
+    candle = update.candle
+    assert isinstance(candle, ExtendedCandle)
+    found = (candle.quote_volume, candle.trades, candle.taker_volume, candle.taker_quote_volume)
+    assert (found, candle) == (values, Candle(60, 1.0, 2.5, 0.5, 2.0, 7.0))
+    assert [type(one) for one in found] == [type(one) for one in values]
+    assert candle_object(candle) == {**candle._asdict(), **dict(zip(EXTRA_FIELDS, values, strict=True))}
+
+
+def test_a_plain_candle_has_no_more_values() -> None:
+    update = read(UPDATE)
+    assert isinstance(update, Update)
+    assert (update.candle.extras, update.candle.trades) == (None, None)
+    assert candle_object(update.candle) == update.candle._asdict()
+
+
+@pytest.mark.parametrize("extras", [{"trades": "x"}, {"trades": 1, "quote_volume": []}, {"trades": {}}])
+def test_extras_that_are_no_numbers_are_told_apart(extras: dict[str, Any]) -> None:
+    with pytest.raises(Unreadable):
+        read({**UPDATE, "candle": {**CANDLE, **extras}})
 
 
 def test_candle_without_volume_has_none() -> None:

@@ -106,9 +106,11 @@ def test_without_extended_a_candle_that_carries_more_is_said_as_any_other(is_clo
 
 
 def test_extended_candles_have_four_more_values_null_where_they_are_not_known() -> None:
-    known = message_of(wire.price_update("X", "1m", PriceUpdate(KEY, EXTENDED), 1, is_extended=True))
-    unknown = message_of(wire.price_update("X", "1m", PriceUpdate(KEY, CANDLE), 1, is_extended=True))
-    assert (known["candle"], unknown["candle"]) == (FULL, BARE)
+    update = PriceUpdate(KEY, EXTENDED, True, 5, is_revised=True)
+    plain = wire.price_update("X", "1m", update, 1, 2)
+    assert message_of(wire.extended(plain, EXTENDED)) == message_of(plain) | {"candle": FULL}
+    assert message_of(wire.extended(plain, CANDLE)) == message_of(plain) | {"candle": BARE}
+    assert list(message_of(wire.extended(plain, EXTENDED))["candle"]) == list(FULL)
     snapshot = message_of(
         wire.snapshot(
             "X", "1m", [EXTENDED, CANDLE], provider="p", last_is_closed=True, complete=True, seq=1, revision=2,

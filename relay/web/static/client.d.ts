@@ -10,6 +10,14 @@ export interface Candle {
   low: number;
   close: number;
   volume: number;
+  /** Of `extended` candles: the volume in units of the quote currency, null if not known. */
+  quoteVolume?: number | null;
+  /** Of `extended` candles: the number of trades, null if not known. */
+  trades?: number | null;
+  /** Of `extended` candles: the part of `volume` that takers bought, null if not known. */
+  takerVolume?: number | null;
+  /** Of `extended` candles: the part of `quoteVolume` that takers bought, null if not known. */
+  takerQuoteVolume?: number | null;
 }
 
 /** What a symbol denotes, and which provider serves it. */
@@ -159,6 +167,8 @@ export interface SubscribeOptions {
   throttleMs?: number;
   /** Closed candles only. */
   closedOnly?: boolean;
+  /** Candles also have `quoteVolume`, `trades`, `takerVolume` and `takerQuoteVolume`. */
+  extended?: boolean;
 }
 
 /** The part of the WebSocket class that the client uses; a browser and Node 22 have it built in. */
@@ -220,7 +230,7 @@ export class RelayClient implements AsyncIterable<Message> {
   history(
     symbol: string,
     interval: string,
-    range?: { startTime?: number; endTime?: number; limit?: number },
+    range?: { startTime?: number; endTime?: number; limit?: number; extended?: boolean },
   ): Promise<{
     symbol: string;
     interval: string;

@@ -105,7 +105,8 @@ export const SUBSCRIBE_OPTIONS = {
   since: moment,
   throttleMs: whole(0, 60_000),
   closedOnly: flag,
+  extended: flag,
 };
 export const INSTRUMENT_OPTIONS = { provider: nameGiven, search: nameGiven, limit: whole(1, 5000) };
-export const HISTORY_OPTIONS = { startTime: moment, endTime: moment, limit: whole(1, 5000) };
+export const HISTORY_OPTIONS = { startTime: moment, endTime: moment, limit: whole(1, 5000), extended: flag };
 export const NEXT_OPTIONS = { signal: abortSignal };

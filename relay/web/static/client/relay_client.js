@@ -101,7 +101,8 @@ export class RelayClient {
    * Follow streams (`BTCUSDT@1m`) from now on, through reconnects. The answers come with the iteration.
    *
    * A stream refused is told as `failure` and forgotten. Subscribing again replaces the options; what was delivered is
-   * not delivered again. `bars` is 0 to 5,000, `since` a time in Unix seconds, `throttleMs` 0 to 60,000. Throws
+   * not delivered again. `bars` is 0 to 5,000, `since` a time in Unix seconds, `throttleMs` 0 to 60,000. With `extended`
+   * candles also have `quoteVolume`, `trades`, `takerVolume` and `takerQuoteVolume`, null if not known. Throws
    * `BadArgument` and follows none.
    */
   subscribe(streams, options = {}) {
@@ -189,12 +190,13 @@ export class RelayClient {
 
   // -- REST ----------------------------------------------------------------------------------------------------------
 
-  /** Return candles; times are Unix seconds on open time, both inclusive. Throws `ClientError`. */
+  /** Return candles; times are Unix seconds on open time, both inclusive; `extended` as of `subscribe`. Throws `ClientError`. */
   async history(symbol, interval, range = {}) {
-    const { startTime, endTime, limit } = checked(range, HISTORY_OPTIONS);
+    const { startTime, endTime, limit, extended } = checked(range, HISTORY_OPTIONS);
     if (startTime > endTime) throw new BadArgument(`startTime ${startTime} is after endTime ${endTime}`);
     const asked = { symbol: nameGiven("symbol", symbol), interval: nameGiven("interval", interval) };
-    return this.#ask("history", { ...asked, start_time: startTime, end_time: endTime, limit }, historyOf);
+    const options = { start_time: startTime, end_time: endTime, limit, extended: extended || undefined };
+    return this.#ask("history", { ...asked, ...options }, historyOf);
   }
 
   /** Return what can be streamed, sorted. Throws `ClientError`. */

@@ -1,7 +1,7 @@
 // @ts-check
 // How far one stream got, over all connections: where to go on, what was told already, what is missing; no clock.
 
-import { candleOf } from "./decoding.js";
+import { candleOf, extrasOf } from "./decoding.js";
 
 const MOST_BARS = 5000;
 const MOST_GAPS = 50;
@@ -103,7 +103,7 @@ export class Progress {
 
   /** Return the options of the next subscribe as the relay takes them; `serverTime` is the relay's time now. */
   request(serverTime = 0) {
-    const { bars, throttleMs, closedOnly } = this.options;
+    const { bars, throttleMs, closedOnly, extended } = this.options;
     const since = this.resumeFrom();
     const request = {};
     if (since !== null) {
@@ -116,6 +116,7 @@ export class Progress {
     }
     if (throttleMs !== undefined) request.throttle_ms = throttleMs;
     if (closedOnly) request.closed_only = true;
+    if (extended) request.extended = true;
     return request;
   }
 
@@ -188,11 +189,16 @@ export class Progress {
   }
 
   /** Keep a closed candle as it is told, for a while; say whether it is other than what was told before. */
-  #remember({ time, open, high, low, close, volume }) {
+  #remember(candle) {
+    const { time, open, high, low, close, volume } = candle;
     const values = JSON.stringify([open, high, low, close, volume]);
-    const isOther = this.#told.get(time) !== values;
+    const extras = extrasOf(candle);
+    const before = this.#told.get(time);
+    // That extras are known or not is no news.
+    const isOther =
+      before?.values !== values || (before.extras !== extras && before.extras !== null && extras !== null);
     this.#told.delete(time);
-    this.#told.set(time, values);
+    this.#told.set(time, { values, extras });
     if (this.#told.size > MOST_TOLD) this.#told.delete(this.#told.keys().next().value);
     return isOther;
   }
