@@ -4,6 +4,7 @@ import asyncio
 import random
 import socket
 from collections.abc import Iterator
+from functools import partial
 from typing import Any, cast
 
 import pytest
@@ -179,9 +180,7 @@ class Crowd:
             theirs, mine = socket.socketpair()
             mine.setblocking(False)
             stream = self.random.choice(self.streams)
-            _, end = await loop.connect_accepted_socket(
-                lambda stream=stream: ServedEnd(self.hub, stream, self._late), theirs
-            )
+            _, end = await loop.connect_accepted_socket(partial(ServedEnd, self.hub, stream, self._late), theirs)
             self.clients.append(Served(mine, end, stream))
 
     def publish(self) -> None:
