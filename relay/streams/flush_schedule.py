@@ -86,7 +86,9 @@ class FlushSchedule:
         if noted != seen and loop.time() + pause_s <= self._first_at + self._flush_s * LONGEST_PART:
             self._handle = loop.call_later(pause_s, self._await_burst, noted, begun)
         else:
-            self._judge(is_split=noted != begun)
+            self._is_judged = False
+            if noted != begun:
+                self._judge(is_split=True)
             self._write_now()
 
     def _write_now(self) -> None:

@@ -135,6 +135,21 @@ def test_two_quiet_updates_end_the_waiting_and_each_costs_an_eighth_of_a_window(
     played(play)
 
 
+def test_a_burst_that_falters_at_its_begin_is_a_burst_all_the_same() -> None:
+    async def play(writes: Writes) -> None:
+        for _ in range(3):
+            await writes.spread()
+        for _ in range(5):
+            writes.note()
+            await asyncio.sleep(0.004)
+            rest = await writes.spread(10, 0.01)
+            assert len(rest) == 2
+            # The first update was waited with for an eighth of a window: 1.5 ms before the others began to come.
+            assert list(rest[0]) == [-1.5, 1]
+
+    played(play)
+
+
 def test_where_few_sockets_are_written_nothing_is_waited_for() -> None:
     async def play(writes: Writes) -> None:
         for _ in range(6):
