@@ -26,6 +26,7 @@ from relay.plugins.provider import Provider, new_session
 from relay.storage.documents import Documents
 from relay.storage.retention import Retention
 from relay.storage.store import Store
+from relay.streams.fanout import FANOUT_LIMITS, FanoutLimits
 from relay.streams.hub import Hub
 from relay.streams.other_instrument import begin_anew
 from relay.streams.slow_consumers import SLOW_CONSUMER_LIMITS, SlowConsumerLimits
@@ -76,6 +77,7 @@ class RelayLimits(NamedTuple):
     addresses: AddressLimits = ADDRESS_LIMITS
     pings: ws.ClientPings = ws.CLIENT_PINGS
     slow_consumers: SlowConsumerLimits = SLOW_CONSUMER_LIMITS
+    fanout: FanoutLimits = FANOUT_LIMITS
     identity_again_s: float = AGAIN_S
     first_request_s: float = 20.0
     """A connection that asks nothing within this is closed."""
@@ -277,7 +279,14 @@ async def _hub(app: web.Application) -> AsyncIterator[None]:
         if told := stream.series.revise(news.changed, news.found, news.asked_at, news.refined):
             app[HUB].tell(stream, told)
 
-    app[HUB] = Hub(app[CLOCK], flush_s=config.flush_ms / 1000, on_closed=keep, limits=app[LIMITS].slow_consumers)
+    limits = app[LIMITS]
+    app[HUB] = Hub(
+        app[CLOCK],
+        flush_s=config.flush_ms / 1000,
+        on_closed=keep,
+        limits=limits.slow_consumers,
+        fanout=limits.fanout,
+    )
     history.calls.on_news = tell
     supervisors: dict[str, Supervisor] = {}
     app[SUPERVISORS] = supervisors

@@ -12,7 +12,9 @@ import aiohttp
 import pytest
 from hypothesis import HealthCheck, settings
 
+from relay.streams import fanout, group_write
 from relay.web import idle_connections
+from tests.support.native_build import built_send_all
 from tests.support.process_pauses import PauselessClock
 from tests.support.running_relay import Running, WsClient, start_relay
 from tests.support.sandbox import Sandbox
@@ -36,6 +38,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--rude-seconds", type=float, default=8.0, metavar="N", help="how long the network is rude")
     parser.addoption("--forex-weeks", action="store_true", help="run whole weeks of Twelve Data, sped up")
     parser.addoption("--kills", type=int, default=8, metavar="N", help="how often the writing store is killed")
+    parser.addoption("--vanish", type=int, default=1000, metavar="N", help="how many clients vanish during writes")
     parser.addoption(
         "--flood-seconds", type=float, default=0.0, metavar="N", help="how long each kind of flood lasts, by itself"
     )
@@ -125,10 +128,16 @@ async def relay_with(sandbox: Sandbox) -> AsyncIterator[StartRelay]:
         yield start
 
 
-@pytest.fixture(params=["direct", "aiohttp"])
+@pytest.fixture(params=["direct", "aiohttp", "native"])
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """How relays of this test read WebSockets: by their own connections, and as where aiohttp lets go of none."""
+    """How relays of this test treat WebSockets.
+
+    They read by their own connections, and as where aiohttp lets go of none; they write through transports, and past
+    them in one call.
+    """
     way: str = request.param
+    send_all = built_send_all() if way == "native" else None
+    monkeypatch.setattr(fanout, "new_writer", lambda _: group_write.new_writer(send_all))
     if way == "aiohttp":
         monkeypatch.setattr(idle_connections, "adopt", lambda handler: False)
     return way

@@ -12,19 +12,22 @@ from typing import NamedTuple
 from relay.core.clock import Clock
 from relay.protocol import frames
 from relay.streams.flush_schedule import FlushSchedule
+from relay.streams.group_write import SendAll, native_send_all, new_writer
 from relay.streams.groups import GATHER_LIMITS, GatherLimits, Groups
-from relay.streams.outbox import HIGH_WATER, Transport
+from relay.streams.outbox import Transport
 from relay.streams.slow_consumers import SLOW_CONSUMER_LIMITS, SlowConsumerLimits, SlowConsumers
 from relay.streams.subscriptions import Channel, Group, Subscriber
 from relay.telemetry.histogram import WRITE_BOUNDS_S, Histogram
 
 
 class FanoutLimits(NamedTuple):
-    """How much of its work the fan-out does in one turn of the event loop."""
+    """How much of its work the fan-out does in one turn of the event loop, and by what it writes."""
 
     writes_a_turn: int = 1_000
     """About 10 ms."""
     gather: GatherLimits = GATHER_LIMITS
+    send_all: SendAll | None = native_send_all()
+    """The native write, if there is one."""
 
 
 FANOUT_LIMITS = FanoutLimits()
@@ -45,6 +48,7 @@ class Fanout:
         limits: FanoutLimits = FANOUT_LIMITS,
     ) -> None:
         self._limits = limits
+        self._writer = new_writer(limits.send_all)
         self._groups = Groups(self._settle, limits.gather)
         self._slow_consumers = SlowConsumers(clock, self._groups.isolate, disconnect, slow_consumers)
         self._schedule = FlushSchedule(flush_s, self.flush, self._most_writes)
@@ -201,9 +205,7 @@ class Fanout:
         self._next_slice = None
         queue, left = self._queue, self._limits.writes_a_turn
         writes = frames = size = 0
-        lagging: list[Transport] = []
         try:
-            # `Outbox.write` without its calls: this loop is where a burst's own time goes.
             while left > 0 and (queue or self._part):
                 if self._part:
                     left -= self._write_part(left)
@@ -222,26 +224,23 @@ class Fanout:
                 frames += count * len(pending)
                 size += count * len(data)
                 pending.clear()
-                for transport in members.values():
-                    try:
-                        transport.write(data)
-                    except RuntimeError:
-                        # uvloop: the connection is gone, and its end is on the way to us.
-                        continue
-                    if transport.get_write_buffer_size() > HIGH_WATER:
-                        lagging.append(transport)
-                if lagging:
-                    for subscriber in [one for one, transport in members.items() if transport in lagging]:
-                        self._start_lagging(subscriber)
-                    lagging.clear()
+                self._writer.write(members, data)
         finally:
             self.writes_out += writes
             self._frames_out += frames
             self._bytes_out += size
-            if self._part or self._queue:
-                self._next_slice = asyncio.get_running_loop().call_soon(self._write_slice)
-            else:
-                self.write_delay.observe(self._schedule.finish(is_more=bool(self._dirty)))
+            try:
+                for subscriber in self._writer.finish():
+                    self._start_lagging(subscriber)
+            finally:
+                self._go_on()
+
+    def _go_on(self) -> None:
+        """Write the rest in the next turn, or end the flush."""
+        if self._part or self._queue:
+            self._next_slice = asyncio.get_running_loop().call_soon(self._write_slice)
+        else:
+            self.write_delay.observe(self._schedule.finish(is_more=bool(self._dirty)))
 
     def _divide(self, group: Group) -> int:
         """Leave all members of a group to `_write_part` but those who have some of the frames; return their number."""
@@ -258,12 +257,12 @@ class Fanout:
     def _write_part(self, most: int) -> int:
         """Write so many members of a divided group; return how many it were."""
         data = b"".join(self._part_frames)
-        chosen = list(islice(self._part, most))
-        for subscriber in chosen:
-            # Who lags takes others along only if it leaves, and then it is no longer there.
-            if self._part.pop(subscriber, None) is not None:
-                self._write(subscriber, data, len(self._part_frames))
-        return len(chosen)
+        members = dict(islice(self._part.items(), most))
+        for subscriber in members:
+            del self._part[subscriber]
+        self._count(len(members), len(self._part_frames), len(data))
+        self._writer.write(members, data)
+        return len(members)
 
     def close(self) -> None:
         """Stop the timers; nothing is sent any more."""

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 QUIET_PART = 1 / 8
 """Of the window: so long nothing may come until a burst counts as over."""
-LONGEST_PART = 1.25
+LONGEST_PART = 1.2
 """Of the window: so long a burst is waited for at most."""
 MANY_WRITES = 100
 """To write so many sockets twice costs about a millisecond; for fewer no burst is waited for."""
@@ -23,7 +23,7 @@ class FlushSchedule:
        in a window, however many streams it has, and no update waits longer than a window.
     3. Some bursts come in many pieces: then the first write, of a few updates, goes to many clients who are written
        again a window later. When that happened at the last quiet moments, and many clients would be written, the next
-       burst is waited for instead: until nothing has come for an eighth of a window, at most for 1.25 windows. One
+       burst is waited for instead: until nothing has come for an eighth of a window, at most for 1.2 windows. One
        moment without such a burst costs an update an eighth of a window, and two of them end the waiting.
 
     What the window buys: a larger one makes fewer writes, and a write is most of what a client costs; a smaller one
@@ -86,7 +86,9 @@ class FlushSchedule:
         if noted != seen and loop.time() + pause_s <= self._first_at + self._flush_s * LONGEST_PART:
             self._handle = loop.call_later(pause_s, self._await_burst, noted, begun)
         else:
-            self._judge(is_split=noted != begun)
+            self._is_judged = False
+            if noted != begun:
+                self._judge(is_split=True)
             self._write_now()
 
     def _write_now(self) -> None:

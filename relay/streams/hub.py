@@ -62,14 +62,20 @@ class Hub:
     # -- subscribers and streams -------------------------------------------------------------------
 
     def join(
-        self, outbox: Outbox, on_slow: Callable[[Subscriber, str], None], *, is_compressed: bool = False
+        self,
+        outbox: Outbox,
+        on_slow: Callable[[Subscriber, str], None],
+        *,
+        is_compressed: bool = False,
+        descriptor: int | None = None,
     ) -> Subscriber:
         """Add a client connection. `on_slow` is called once when it does not take its closed candles.
 
-        `is_compressed` says that it agreed to permessage-deflate with the full window.
+        `is_compressed` says that it agreed to permessage-deflate with the full window. `descriptor` is the one of the
+        transport's socket, if what is written to the one is sent by the other as it is.
         """
         self._numbers += 1
-        subscriber = Subscriber(self._numbers, outbox, on_slow, is_compressed)
+        subscriber = Subscriber(self._numbers, outbox, on_slow, is_compressed, descriptor)
         self.subscribers[subscriber] = None
         return subscriber
 

@@ -285,14 +285,20 @@ class Group:
 
 
 class Subscriber:
-    """One client connection: its outbox and its subscriptions."""
+    """One client connection: its outbox and its subscriptions. `descriptor` is None where no other may write to it."""
 
-    __slots__ = ("group", "id", "is_compressed", "on_slow", "outbox", "subscriptions")
+    __slots__ = ("descriptor", "group", "id", "is_compressed", "on_slow", "outbox", "subscriptions")
 
     def __init__(
-        self, number: int, outbox: Outbox, on_slow: Callable[["Subscriber", str], None], is_compressed: bool
+        self,
+        number: int,
+        outbox: Outbox,
+        on_slow: Callable[["Subscriber", str], None],
+        is_compressed: bool,
+        descriptor: int | None,
     ) -> None:
         self.id = number
+        self.descriptor = descriptor
         self.is_compressed = is_compressed
         self.outbox = outbox
         self.on_slow = on_slow

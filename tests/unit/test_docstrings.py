@@ -200,9 +200,9 @@ def is_number(kind: object) -> bool:
 def has_docstring(value: object) -> bool:
     """Say whether a text stands below the line of a module that gives a constant its name."""
     for module_name, module in list(sys.modules.items()):
-        if module_name.partition(".")[0] != "relay" or not module.__file__:
+        if module_name.partition(".")[0] != "relay" or not (module.__file__ or "").endswith(".py"):
             continue
-        for line, after in pairwise(ast.parse(Path(module.__file__).read_text(encoding="utf-8")).body):
+        for line, after in pairwise(ast.parse(Path(str(module.__file__)).read_text(encoding="utf-8")).body):
             if isinstance(line, ast.Assign | ast.AnnAssign):
                 (target,) = line.targets if isinstance(line, ast.Assign) else (line.target,)
                 is_it = isinstance(target, ast.Name) and vars(module).get(target.id) is value

@@ -12,6 +12,7 @@ from relay.core.errors import CloseCode, Code, RequestError
 from relay.core.rate_limits import TokenBucket
 from relay.history.joining import Joining
 from relay.protocol import client_requests, frames
+from relay.streams.group_write import descriptor_of
 from relay.streams.outbox import Outbox
 from relay.streams.subscriptions import Subscriber
 from relay.telemetry.events import event
@@ -93,7 +94,9 @@ class Connection:
         self._all_of_them = all_of_them
         self._transport = transport
         outbox = Outbox(transport, context.hub.most_kept)
-        self.subscriber = context.hub.join(outbox, self._on_slow, is_compressed=ws.takes_compressed)
+        self.subscriber = context.hub.join(
+            outbox, self._on_slow, is_compressed=ws.takes_compressed, descriptor=descriptor_of(transport)
+        )
         self._subscribing = ClientSubscriptions(context, self.subscriber, caller)
         self._tasks: dict[asyncio.Task[None], None] | None = None
         self._requests = TokenBucket(*requests_limit(context.access.config.max_requests_per_second))
