@@ -266,6 +266,8 @@ async def test_search_among_thousands_of_instruments(relay_with: StartRelay, ope
         second = await page.get_by_role("option").nth(1).locator(".symbol").inner_text()
         await page.keyboard.press("Enter")
         await until(page, "p.stream.startsWith(x)", f"{second}@")
+        # Before the exchange ends: what the page asks for then cannot be had.
+        await page.close()
 
 
 class Thousands:
@@ -340,6 +342,7 @@ async def test_page_behind_a_proxy_that_is_not_trusted_says_the_cause_and_the_re
             await expect(told).to_contain_text("add the proxy to trusted_proxies")
             await expect(page.locator("#connection")).to_have_text("Refused")
             await expect(told).to_contain_text("next attempt in")
+            await page.close()
 
 
 async def test_token_is_asked_for_and_kept_in_the_tab(

@@ -49,6 +49,8 @@ async def test_pages_are_live_by_https_and_lead_to_one_another(
         await page.get_by_role("link", name="Charts", exact=True).click()
         await expect(page.locator("#connection")).to_have_text("Connected")
         assert page.url.partition("#")[0] == f"{url}/"
+        # Before the proxy ends: what the page asks for then cannot be had.
+        await page.close()
 
 
 TRUST: dict[str, Any] = {"trusted_proxies": TRUSTED}
@@ -104,3 +106,4 @@ async def test_a_page_names_what_is_wrong_with_the_proxy_and_the_remedy(
             assert box["x"] + box["width"] <= 390
             assert room[0] <= box["width"] + 1
             assert room[1] <= box["height"] + 1
+            await page.close()

@@ -275,6 +275,7 @@ async def test_what_is_not_live_is_dimmed_and_says_why(relay: Running, open_page
         await relay.close()
         await expect(rows(page).first).to_have_attribute("data-state", "disconnected")
         await expect(rows(page).first).to_contain_text("Offline")
+        await page.close()
 
 
 async def test_list_changed_in_another_tab_is_the_same_here(relay: Running, open_page: OpenPage) -> None:
