@@ -16,10 +16,12 @@ from relay.web.aiohttp_seams import (
     PAUSING,
     PORTION_BYTES,
     SEAMS,
+    SENT,
     WRITING_PAST,
     Handler,
     _portions,
     adopt,
+    release,
     send_past,
     tell_missing,
 )
@@ -89,7 +91,7 @@ class Pipe(asyncio.Transport):
     def __init__(self, protocol: asyncio.BaseProtocol) -> None:
         super().__init__()
         self.protocol = protocol
-        self.is_paused = False
+        self.is_paused = self.is_closed = False
         self.written: list[bytes] = []
 
     def get_protocol(self) -> asyncio.BaseProtocol:
@@ -101,7 +103,8 @@ class Pipe(asyncio.Transport):
     def is_closing(self) -> bool:
         return False
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        self.is_closed = True
 
     def pause_reading(self) -> None:
         self.is_paused = True
@@ -133,6 +136,34 @@ async def test_aiohttp_pauses_by_its_slices(
     handler.transport.write(b"x")
     assert (pipe.written[-1], handler.transport.get_protocol()) == (b"x", control)
     handler.connection_lost(None)
+
+
+async def test_handler_that_is_released_ends_and_leaves_the_connection_open() -> None:
+    ended: list[asyncio.Task[Any] | None] = []
+
+    async def answer(request: web.BaseRequest) -> web.StreamResponse:
+        ended.append(request.task)
+        assert isinstance(request.protocol, Handler)
+        release(request.protocol)
+        return SENT
+
+    server = web.Server(answer)
+    handler = server()
+    adopt(handler)
+    control = Control(handler)
+    pipe = Pipe(control)
+    aiohttp_seams.connect(handler, pipe, control)
+    assert server.connections == [handler]
+    handler.data_received(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    await eventually(lambda: ended)
+    task = ended[0]
+    assert task is not None
+    await task
+    await eventually(lambda: server.connections == [])
+    assert (pipe.written, pipe.is_closed, handler.transport) == ([], False, None)
+    # What comes later is for others.
+    handler.data_received(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    assert len(ended) == 1
 
 
 async def test_answer_to_a_handshake_waits_for_the_first_write(relay: Running) -> None:

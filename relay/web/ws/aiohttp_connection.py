@@ -36,7 +36,8 @@ class AiohttpConnection(Connection):
             self.lose()
             self._transport.close()
 
-    def _forget(self, most: int) -> None:
+    def forget(self, most: int) -> None:
+        """Read and forget at most so many bytes, and hand on nothing more."""
         inlet = inlet_of(self._transport)
         if inlet is not None:
             inlet.stop(most)

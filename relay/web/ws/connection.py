@@ -5,8 +5,7 @@ import contextlib
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Coroutine
-from typing import Any, Protocol
+from typing import Protocol
 
 from relay.core.errors import CloseCode, Code, RequestError
 from relay.core.rate_limits import TokenBucket
@@ -17,8 +16,8 @@ from relay.streams.outbox import Outbox
 from relay.streams.subscriptions import Subscriber
 from relay.telemetry.events import event
 from relay.web.access.access import Caller, requests_limit
-from relay.web.inlet import FORGOTTEN_BYTES, LINGER_S
 from relay.web.ws.context import ConnectionContext
+from relay.web.ws.ending import EndingConnection
 from relay.web.ws.messages import MessageKind, Received
 from relay.web.ws.socket import Socket
 from relay.web.ws.subscriptions import ClientSubscriptions
@@ -26,9 +25,6 @@ from relay.web.ws.subscriptions import ClientSubscriptions
 log = logging.getLogger(__name__)
 
 PING_FRAME = b"\x89\x00"
-NORMAL = 1000
-"""The code that answers the close frame of a client, whatever it holds."""
-CLOSE_TIMEOUT_S = 2.0
 SLOW_CLOSE_TIMEOUT_S = 10.0
 STREAMS_PER_REQUEST = 5
 """For so many streams that it names, a request counts as one more."""
@@ -39,13 +35,6 @@ ACTIONS = (*client_requests.ACTIONS, "invalid", "over_limit")
 """What requests are counted as."""
 
 
-SAID_WHY: dict[int, tuple[str, int]] = {
-    CloseCode.TOO_BIG: ("message too big", FORGOTTEN_BYTES),
-    CloseCode.RATE_LIMITED: ("rate limited", 0),
-}
-"""Why this end closes while there is more to read, and how many bytes of it are read and forgotten."""
-
-
 class Connections(Protocol):
     """All connections: `requests` counts what they were asked."""
 
@@ -54,28 +43,21 @@ class Connections(Protocol):
     def left(self, connection: "Connection") -> None: ...
 
 
-class Connection:
+class Connection(EndingConnection):
     """One client: a subscriber of the hub, which gets the updates to it, and the session that answers its requests.
 
     There are thousands of them: what few clients need is made when it is needed. `all_of_them` is told when it is gone.
     """
 
     __slots__ = (
-        "_abort_timer",
         "_all_of_them",
-        "_client_code",
         "_context",
-        "_end_code",
         "_heard_at",
         "_invalid",
-        "_is_ended",
-        "_is_lost",
         "_over_limit",
         "_pinged_at",
         "_requests",
         "_subscribing",
-        "_tasks",
-        "_transport",
         "caller",
         "opened_at",
         "subscriber",
@@ -89,16 +71,15 @@ class Connection:
         caller: Caller,
         ws: Socket,
     ) -> None:
+        super().__init__(transport)
         self.caller = caller
         self._context = context
         self._all_of_them = all_of_them
-        self._transport = transport
         outbox = Outbox(transport, context.hub.most_kept)
         self.subscriber = context.hub.join(
             outbox, self._on_slow, is_compressed=ws.takes_compressed, descriptor=descriptor_of(transport)
         )
         self._subscribing = ClientSubscriptions(context, self.subscriber, caller)
-        self._tasks: dict[asyncio.Task[None], None] | None = None
         self._requests = TokenBucket(*requests_limit(context.access.config.max_requests_per_second))
         self._invalid: TokenBucket | None = None
         self._over_limit: TokenBucket | None = None
@@ -106,18 +87,6 @@ class Connection:
         self.opened_at = now
         self._heard_at = now
         self._pinged_at = now
-        self._is_ended = False
-        self._is_lost = False
-        self._end_code: int | None = None
-        self._client_code: int | None = None
-        self._abort_timer: asyncio.TimerHandle | None = None
-
-    @property
-    def ending(self) -> tuple[str, int]:
-        """Who ended the connection, `relay` or `client`, and with which close code; 1006 is none."""
-        if self._end_code is not None:
-            return "relay", self._end_code
-        return "client", 1006 if self._client_code is None else self._client_code
 
     def set_limits(self) -> None:
         """Go by the limits that are in force now."""
@@ -138,9 +107,9 @@ class Connection:
     async def answer(self, received: Received) -> None:
         """Do what the client wants with one message that was heard."""
         if received.kind is MessageKind.CLOSE:
-            self._leave()
+            self.leave()
         elif received.kind is MessageKind.FAULT:
-            self._fail(received.code)
+            self.fail(received.code)
         elif not self._is_ended:
             wait_s = self._wait_s()
             if wait_s:
@@ -203,7 +172,7 @@ class Connection:
             self._refuse(error, request.id)
             return
         if joining is not None:
-            self._spawn(self._run(joining))
+            self.spawn(self._run(joining))
 
     async def _run(self, joining: Joining) -> None:
         try:
@@ -212,21 +181,6 @@ class Connection:
             self._refuse(error, *joining.ids)
         except Exception:  # noqa: BLE001  as in `_on_text`
             self._on_failure(*joining.ids)
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work)
-        if self._tasks is None:
-            self._tasks = {}
-        self._tasks[task] = None
-        task.add_done_callback(self._on_done)
-
-    def _on_done(self, task: asyncio.Task[None]) -> None:
-        assert self._tasks is not None
-        del self._tasks[task]
-        if not self._tasks:
-            self._tasks = None
-            if self._is_lost:
-                self._all_of_them.left(self)
 
     # -- refusing ----------------------------------------------------------------------------------
 
@@ -270,7 +224,7 @@ class Connection:
         )
         self._refuse(fault, *request_ids)
 
-    # -- sending and ending ------------------------------------------------------------------------
+    # -- sending ------------------------------------------------------------------------------
 
     def _send(self, frame: bytes) -> None:
         self._context.hub.send(self.subscriber, frame)
@@ -289,76 +243,20 @@ class Connection:
             self._pinged_at = now
             self._transport.write(PING_FRAME)
 
+    def leave_streams(self) -> None:
+        """Leave the hub: nothing more is sent. Harmless when that was done already."""
+        self._context.hub.leave(self.subscriber)
+
+    def lose(self) -> None:
+        """Let go of everything: the client is gone. Harmless when it was lost already."""
+        self._subscribing.close()
+        super().lose()
+
+    def gone(self) -> None:
+        """Tell all of them that it is over."""
+        self._all_of_them.left(self)
+
     def _on_slow(self, subscriber: Subscriber, reason: str) -> None:
         about = event("client_slow", client=subscriber.id, reason=reason)
         log.info("client %d is a slow consumer: %s", subscriber.id, reason, extra=about)
         self.end(CloseCode.SLOW_CONSUMER, "slow consumer", SLOW_CLOSE_TIMEOUT_S)
-
-    def end(self, code: CloseCode, reason: str, timeout_s: float = CLOSE_TIMEOUT_S) -> None:
-        """Send the close frame and nothing after it; a client that does not answer it in time is cut off."""
-        if not self._is_ended:
-            self._end_code = int(code)
-            self._close_with(code, reason)
-            self._set_timer(timeout_s, self._transport.abort)
-
-    def hurry(self) -> None:
-        """Have an end that is under way take no longer than that of a client that reads."""
-        if not self._is_lost:
-            self._set_timer(CLOSE_TIMEOUT_S, self._transport.abort)
-
-    def _leave(self) -> None:
-        """Close: the client wants to go, or has answered the close frame."""
-        self._close_with(NORMAL, "")
-        self._close()
-
-    def _fail(self, code: int) -> None:
-        """Close because of what came, after a moment: to close at once while more is on its way resets the connection.
-
-        Then the client would not see the reason.
-        """
-        if self._end_code is None:
-            self._end_code = code
-        is_first = not self._is_ended and not self._transport.is_closing()
-        reason, most = SAID_WHY.get(code, ("", FORGOTTEN_BYTES))
-        self._close_with(code, reason)
-        if is_first:
-            self._forget(most)
-            self._set_timer(LINGER_S, self._close)
-        else:
-            self._close()
-
-    def _close_with(self, code: int, reason: str) -> None:
-        """Send the close frame, if none was sent, and nothing after it."""
-        if not self._is_ended:
-            self._is_ended = True
-            self._context.hub.leave(self.subscriber)
-            if not self._transport.is_closing():
-                self._transport.write(frames.close_frame(code, reason))
-
-    def _close(self) -> None:
-        """Close the connection; what the client does not read must not keep it open for ever."""
-        self._set_timer(CLOSE_TIMEOUT_S, self._transport.abort)
-        self._transport.close()
-
-    def _forget(self, most: int) -> None:
-        """Read and forget at most so many bytes."""
-
-    def _set_timer(self, after_s: float, do: Callable[[], None]) -> None:
-        if self._abort_timer is not None:
-            self._abort_timer.cancel()
-        self._abort_timer = asyncio.get_running_loop().call_later(after_s, do)
-
-    def lose(self) -> None:
-        """Let go of everything: the client is gone. Harmless when it was lost already."""
-        if self._is_lost:
-            return
-        self._is_lost = self._is_ended = True
-        self._context.hub.leave(self.subscriber)
-        self._subscribing.close()
-        if self._abort_timer is not None:
-            self._abort_timer.cancel()
-        if self._tasks is None:
-            self._all_of_them.left(self)
-        else:
-            for task in self._tasks:
-                task.cancel()

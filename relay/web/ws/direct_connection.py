@@ -71,7 +71,7 @@ class DirectConnection(Connection, MessageProtocol):
         if waiting:
             if self._inbox is None:
                 self._inbox = deque(waiting)
-                self._spawn(self._work_off(self._inbox))
+                self.spawn(self._work_off(self._inbox))
             else:
                 self._inbox += waiting
             if len(self._inbox) > MOST_WAITING and self._reader is not None:
@@ -96,6 +96,7 @@ class DirectConnection(Connection, MessageProtocol):
                 self._reader.release()
         self._inbox = None
 
-    def _forget(self, most: int) -> None:
+    def forget(self, most: int) -> None:
+        """Read and forget at most so many bytes, and hand on nothing more."""
         if self._reader is not None:
             self._reader.stop(most)
