@@ -23,18 +23,6 @@ _SURE = 16
 """A text of so many characters, one of them a point, has 15 digits at most, and a float holds those."""
 
 
-class _ReadWhenWanted:
-    # As `functools.cached_property`, without its lock.
-    def __get__(self, candle: "WrittenCandle | None", kind: type) -> CandleExtras:
-        if candle is None:
-            return NO_EXTRAS
-        # Taken away, since it is large and many closed candles are kept.
-        texts, trades = candle.__dict__.pop("given", ((), None))
-        extras: CandleExtras
-        extras = candle.__dict__["extras"] = _read(texts, trades)
-        return extras
-
-
 def _read(texts: Sequence[str], trades: object) -> CandleExtras:
     """Return what texts say; nothing where they are no numbers, or the number of trades is none."""
     if trades is not None and (type(trades) is not int or not 0 <= trades < _MOST):
@@ -51,9 +39,17 @@ def _read(texts: Sequence[str], trades: object) -> CandleExtras:
 class WrittenCandle(ExtendedCandle):
     """A candle of texts: what it carries beside prices and volume is read when it is wanted, which is seldom."""
 
-    given: tuple[Sequence[str], object]
-    """The texts and the number of trades, until they are read."""
-    extras = _ReadWhenWanted()
+    given: CandleExtras | tuple[Sequence[str], object] = NO_EXTRAS
+    """The texts and the number of trades, and in their place what they say once they are read."""
+
+    @property
+    def extras(self) -> CandleExtras:  # type: ignore[override]  # nobody sets it
+        """What the texts say."""
+        given = self.given
+        if not isinstance(given, CandleExtras):
+            # The texts are large, and many closed candles are kept.
+            given = self.given = _read(*given)
+        return given
 
 
 def written_candle(time: int, texts: Sequence[str], trades: int | None) -> ExtendedCandle:

@@ -103,6 +103,11 @@ def extended(update_frame: bytes, candle: Candle) -> bytes:
     return frame(b"".join((before, b",", orjson.dumps(_extras(candle))[1:-1], end, behind)))
 
 
+def candle_of(update_frame: bytes) -> Candle:
+    """Return the candle in the frame of an update, without what it may carry more."""
+    return Candle(**orjson.loads(_text(update_frame))["candle"])
+
+
 def snapshot(
     symbol: str,
     interval: str,

@@ -212,29 +212,29 @@ class Hub:
             if is_closed and self._on_closed is not None:
                 revision = self._on_closed(stream, update, stream.series.told_before(update))
             frame = frames.price_update(stream.name, stream.key.interval, update, stream.seq, revision)
-            extended: bytes | None = None
             last = stream.series.last
-            if not is_revised or (last is not None and update.candle.time == last.time):
-                stream.last_candle = update.candle
-                if not update.is_of_extras:
-                    stream.last_frame = frame
-                    stream.last_frame_is_closed = is_closed
+            if not is_revised or (last is not None and update.candle.time == last.time and not update.is_of_extras):
+                stream.last_frame = frame
+                stream.last_frame_is_closed = is_closed
             if is_closed and stream.attachments:
                 for attachment in stream.attachments:
                     attachment.closed[update.candle.time] = update.candle
                     if is_revised:
                         attachment.revised.add(update.candle.time)
+            extended: bytes | None = None
             for channel in stream.channels:
+                if channel.is_plain and not is_revised:
+                    deliver(channel, frame, is_closed)
+                    continue
                 sent = frame
                 if channel.is_extended:
-                    if extended is None:
-                        extended = frames.extended(frame, update.candle)
-                    sent = extended
-                if not is_revised:
-                    if channel.is_plain or channel.passes(sent, update, fanout):
-                        deliver(channel, sent, is_closed)
-                elif channel.is_extended or not update.is_of_extras:
+                    sent = extended = extended or frames.extended(frame, update.candle)
+                elif update.is_of_extras:
+                    continue
+                if is_revised:
                     channel.revise(sent, update.candle.time, fanout)
+                elif channel.passes(sent, update, fanout):
+                    deliver(channel, sent, is_closed)
 
     def tell_after_gaps(self, stream: Stream, updates: Iterable[PriceUpdate], reason: str) -> list[SeriesGap]:
         """Send updates that the series made of an answer, and before them the gaps that it left; return those."""

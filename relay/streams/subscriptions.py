@@ -53,7 +53,6 @@ class Stream:
         "gap_count",
         "key",
         "lag_ms",
-        "last_candle",
         "last_frame",
         "last_frame_is_closed",
         "message",
@@ -80,8 +79,6 @@ class Stream:
         self.seq = seq
         self.last_frame: bytes | None = None
         self.last_frame_is_closed = False
-        # The candle in that frame, with the extras that it has now.
-        self.last_candle: Candle | None = None
         self.updated_at: float | None = None
         self.lag_ms: float | None = None
         self.conflated = 0
@@ -142,9 +139,11 @@ class Stream:
         """Return the frame of the last known candle, if these options want it."""
         if options.closed_only and not self.last_frame_is_closed:
             return None
-        if options.extended and self.last_frame is not None and self.last_candle is not None:
-            return frames.extended(self.last_frame, self.last_candle)
-        return self.last_frame
+        if not options.extended or self.last_frame is None:
+            return self.last_frame
+        said, last = frames.candle_of(self.last_frame), self.series.last
+        known = last if last == said else self.series.closed.get(said.time)
+        return frames.extended(self.last_frame, known if known is not None and known == said else said)
 
 
 class Attachment:
