@@ -7,10 +7,11 @@ from typing import NamedTuple, Protocol
 from relay.core.clock import ProviderClock
 from relay.core.model import Budget, Candle, ProviderInfo, StreamKey
 from relay.core.spans import FOREVER, Span
+from relay.core.trading_hours import TradingHours
 
 
 class CandleSource(Protocol):
-    """A provider as history sees it: `clock` is its time, `candles` its `relay_candles`."""
+    """A provider as history sees it: `clock` is its time, `candles` its `relay_candles`, `market` its hours."""
 
     @property
     def name(self) -> str: ...
@@ -21,6 +22,7 @@ class CandleSource(Protocol):
     @property
     def has_history(self) -> bool: ...
     def budgets(self) -> Sequence[Budget]: ...
+    def market(self, symbol: str) -> TradingHours: ...
     async def candles(self, key: StreamKey, start: int | None, end: int, limit: int) -> Sequence[Candle]: ...
 
 

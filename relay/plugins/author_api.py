@@ -28,6 +28,7 @@ from relay.core.model import (
 )
 from relay.core.saved_value import Memory
 from relay.core.secret import Secret
+from relay.core.trading_calendar import TradingCalendar
 from relay.core.version import VERSION
 from relay.network.http_sessions import LIST_BOUNDS, PAGE_BOUNDS, Bounds, open_session
 from relay.plugins.hookspecs import API_VERSION, hookimpl
@@ -77,6 +78,7 @@ __all__ = [
     "Secret",
     "Setting",
     "StreamKey",
+    "TradingCalendar",
     "UnknownSymbol",
     "Watchlist",
     "ask_rest",

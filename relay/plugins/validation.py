@@ -16,6 +16,7 @@ from relay.core.model import (
     unreadable,
     widened,
 )
+from relay.core.trading_calendar import TradingCalendar
 from relay.protocol.fields import parse_symbol
 from relay.upstream.leaps import Leaps
 from relay.upstream.watchlist import Watchlist
@@ -240,8 +241,10 @@ def fault_of_budget(budget: Any) -> str | None:
 
 def fault_of_hours(hours: Any, moment: int) -> str | None:
     """Judge what `relay_hours` returned for a moment."""
+    if isinstance(hours, TradingCalendar):
+        return None
     if not isinstance(hours, OpenHours) or set(map(type, hours)) != {int}:
-        return f"returned {kind_of(hours)}, not OpenHours of two whole numbers"
+        return f"returned {kind_of(hours)}, not a TradingCalendar, or OpenHours of two whole numbers"
     if not hours.opens < hours.closes or hours.closes <= moment:
         return f"returned hours from {hours.opens} to {hours.closes}, which end before {moment}"
     return None

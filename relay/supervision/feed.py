@@ -95,6 +95,7 @@ class Feed:
             on_expect=self._expect,
             on_remark=self._remark,
             on_invalidate=backfill.invalidate,
+            is_closed_for=self._is_closed_for,
         )
         self.task = asyncio.create_task(self._pump(), name=f"pump {provider.name} {number}")
 
@@ -184,7 +185,12 @@ class Feed:
                         continue
                     # Without a stamp the provider reckons itself when a candle is over.
                     ends_in_s = update.candle.time + least_s(key.interval) - now if update.is_closed else 0.0
-                    if ends_in_s > clock.ahead_s and stamp_ms is not None:
+                    if (
+                        ends_in_s > clock.ahead_s
+                        and stamp_ms is not None
+                        # The last candle of a session may be over before its interval is.
+                        and stream.series.market.end_of(key.interval, update.candle.time) - now > clock.ahead_s
+                    ):
                         counters.skip(f"{key} at {update.candle.time}", "closes a candle before its end")
                         update = update._replace(is_closed=False)
                     supervised.received += 1
@@ -269,6 +275,10 @@ class Feed:
     def _expect(self, key: StreamKey, in_s: float, every_s: float | None) -> None:
         if (supervised := self._supervised.get(key)) is not None:
             supervised.expect(in_s, every_s)
+
+    def _is_closed_for(self, key: StreamKey, seconds: float) -> bool:
+        supervised = self._supervised.get(key)
+        return supervised is not None and supervised.is_closed_for(seconds)
 
     def _remark(self, key: StreamKey, message: str) -> None:
         if (supervised := self._supervised.get(key)) is not None:
