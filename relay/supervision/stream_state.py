@@ -112,6 +112,7 @@ class SupervisedStream:
         "_halt",
         "_halted_at",
         "_hub",
+        "_is_disproved",
         "_listened_after",
         "_liveness",
         "_news_at",
@@ -162,7 +163,7 @@ class SupervisedStream:
         self._opens_at: int | None = None
         self._opened_early: int | None = None
         # When it was seen to close, and how often history was asked since.
-        self._was_open = False
+        self._was_open = self._is_disproved = False
         self._closed_at = -math.inf
         self._asked_closed = 0
 
@@ -196,12 +197,14 @@ class SupervisedStream:
         self._halt = self._stray = ""
         if not self._is_market_closed():
             self._opened_early = self.stream.series.market.opens_at(int(self.stream.feeder.clock.now()))
+        self._look_at_market()
         self._learn(is_fed=True, was_fed=True, is_lost=False, rest=self._rest_left(), halt="", stray="")
         self.show()
 
     def _rest_left(self) -> StateSaid | None:
         rest = self._facts.rest
-        return rest if rest is not None and rest.status == MARKET_CLOSED and self._is_market_closed() else None
+        is_left = self._is_market_closed() and not self._is_disproved
+        return rest if rest is not None and rest.status == MARKET_CLOSED and is_left else None
 
     def go_live(self) -> None:
         """Note that a feed delivers the stream."""
@@ -331,8 +334,8 @@ class SupervisedStream:
         if opens == now:
             opens = None
         last = series.last
-        is_wrong = last is not None and last.time < now and series.market.is_closed(last.time, now)
-        is_closed = opens is not None and opens != self._opened_early and not is_wrong
+        self._is_disproved = last is not None and last.time < now and series.market.is_closed(last.time, now)
+        is_closed = opens is not None and opens != self._opened_early and not self._is_disproved
         self._was_open = self._was_open or not is_closed
         if is_closed == bool(self._facts.closed) and opens == self._opens_at:
             return False
@@ -345,7 +348,7 @@ class SupervisedStream:
         elif self._facts.closed:
             rest = self._facts.rest
             # Whoever paused it for the same reason may find nothing to say yet.
-            is_over = not is_wrong and rest is not None and rest.status == MARKET_CLOSED
+            is_over = rest is not None and rest.status == MARKET_CLOSED
             self._learn(closed="", rest=None if is_over else rest)
         self._opens_at = opens
         return True

@@ -145,14 +145,14 @@ async def simulate(now: Time, exchange: Exchange, start: int, end: int) -> tuple
         edges = [*(at for one in exchange.sessions for at in one), *(at for one in exchange.outages for at in one[:2])]
         for edge in sorted(at for at in edges if at > time.time()):
             usual_s = OPEN_STEP_S if exchange.is_open(time.time()) else QUIET_STEP_S
-            while (rest_s := edge - NEAR_S - time.time()) > 0:
-                # A sleep may last a step too long.
-                now.step_s = max(1.0, min(usual_s, rest_s / 3))
-                await asyncio.sleep(rest_s / 2)
+            while (rest_s := edge - NEAR_S - time.time()) >= 1:
+                # A sleep may last a step too long. Whole seconds, since time does not move by parts of a digit.
+                now.step_s = max(1.0, min(usual_s, rest_s // 3))
+                await asyncio.sleep(max(1.0, rest_s // 2))
             now.step_s = 1.0
-            await asyncio.sleep(edge + NEAR_S - time.time())
+            await asyncio.sleep(max(1.0, edge + NEAR_S - time.time()))
             now.step_s = OPEN_STEP_S
-            await asyncio.sleep(edge + 3 * POLL_S - time.time())
+            await asyncio.sleep(max(1.0, edge + 3 * POLL_S - time.time()))
 
     async def follow() -> None:
         client = await relay.connect(heartbeat=None)
@@ -171,7 +171,7 @@ async def simulate(now: Time, exchange: Exchange, start: int, end: int) -> tuple
     hurrying.cancel()
     status = (await relay.get("status")).body
     await relay.close()
-    wrong = [*_wrong_states(exchange, told, start, end), *_wrong_candles(exchange, told, start, end)]
+    wrong = [*wrong_states(exchange, told, start, end), *wrong_candles(exchange, told, start, end)]
     idle = [*_wrong_calls(exchange, start)]
     wrong += idle if len(idle) > MOST_DOUBTS else []
     figures: dict[str, object] = {
@@ -186,7 +186,7 @@ async def simulate(now: Time, exchange: Exchange, start: int, end: int) -> tuple
     return wrong, figures
 
 
-def _wrong_states(exchange: Exchange, told: Sequence[Told], start: int, end: int) -> Iterator[str]:
+def wrong_states(exchange: Exchange, told: Sequence[Told], start: int, end: int) -> Iterator[str]:
     """Say where a state does not fit the hours: it changes at each close and opening, and else in outages only."""
     for interval in INTERVALS:
         states = [one for one in told if one.message["type"] == "status" and one.message["interval"] == interval]
@@ -213,7 +213,7 @@ def _wrong_states(exchange: Exchange, told: Sequence[Told], start: int, end: int
                 yield f"{interval}: {one.message['status']} ({one.message['message']}) at {_shown(one.at)}"
 
 
-def _wrong_candles(exchange: Exchange, told: Sequence[Told], start: int, end: int) -> Iterator[str]:
+def wrong_candles(exchange: Exchange, told: Sequence[Told], start: int, end: int) -> Iterator[str]:
     """Say which candle was not told once as closed with its values and in time, and which gap is none."""
     for interval in INTERVALS:
         closed: dict[int, Told] = {}
@@ -274,14 +274,16 @@ def _shown(moment: float) -> str:
     return datetime.fromtimestamp(moment, NEW_YORK).strftime("%a %m-%d %H:%M:%S")
 
 
+def outage(
+    day: date, start: tuple[int, int], end: tuple[int, int], history_end: tuple[int, int] | None = None
+) -> Outage:
+    """Return an outage between hours and minutes of New York; one that ends earlier in the day ends on the next day."""
+    later = day if start < end else day + timedelta(days=1)
+    return Outage(_at(day, *start), _at(later, *end), _at(later, *(history_end or end)))
+
+
 def main(now: Time, first: date, last: date, most: int) -> int:
     """Run it; return 1 if anything was wrong."""
-
-    def outage(
-        day: date, start: tuple[int, int], end: tuple[int, int], history_end: tuple[int, int] | None = None
-    ) -> Outage:
-        later = day if start < end else day + timedelta(days=1)
-        return Outage(_at(day, *start), _at(later, *end), _at(later, *(history_end or end)))
 
     outages = (
         # Within a session: the missing candles are a gap until history is back.
