@@ -1,4 +1,4 @@
-"""A trading calendar that knows no arithmetic: it walks minute by minute and looks at the local clock; slow."""
+"""A trading calendar that knows no arithmetic: it walks from minute to minute and looks at the local clock; slow."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
@@ -12,7 +12,8 @@ _WARM_UP_S = 2 * 86_400
 class WalkedCalendar(NamedTuple):
     """Sessions as hours and minutes of a clock, by weekday (Monday is 0) and by date; `pauses` are for weekdays only.
 
-    It is open in a minute if the latest time that the local clock has shown by then lies in a session.
+    It is open in a minute if the latest time that the local clock has shown by then lies in a session. Where all times
+    are multiples of more than a minute, so may the steps be.
     """
 
     zone: str
@@ -20,12 +21,13 @@ class WalkedCalendar(NamedTuple):
     pauses: Sequence[tuple[str, str]] = ()
     dated: Mapping[date, Sequence[tuple[str, str]]] = {}
     yearly: Mapping[str, Sequence[tuple[str, str]]] = {}
+    step_s: int = MINUTE_S
 
     def walk(self, start: int, end: int) -> Iterator[tuple[int, bool]]:
         """Yield each minute of a span and whether it is open then."""
         zone = ZoneInfo(self.zone)
         shown = datetime.min
-        for moment in range(start - _WARM_UP_S, end, MINUTE_S):
+        for moment in range(start - _WARM_UP_S, end, self.step_s):
             clock = datetime.fromtimestamp(moment, UTC).astimezone(zone).replace(tzinfo=None)
             shown = max(shown, clock)
             if moment >= start:
@@ -56,9 +58,9 @@ class WalkedCalendar(NamedTuple):
         found: list[tuple[int, int]] = []
         for moment, is_open in self.walk(start, end):
             if is_open and found and found[-1][1] == moment:
-                found[-1] = found[-1][0], moment + MINUTE_S
+                found[-1] = found[-1][0], moment + self.step_s
             elif is_open:
-                found.append((moment, moment + MINUTE_S))
+                found.append((moment, moment + self.step_s))
         return found
 
 

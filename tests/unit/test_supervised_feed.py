@@ -9,6 +9,7 @@ import pytest
 from relay import (
     AuthenticationFailed,
     BadAnswer,
+    OpenHours,
     PriceUpdate,
     ProviderError,
     ProviderTimeout,
@@ -16,6 +17,7 @@ from relay import (
     RateLimited,
     StreamKey,
 )
+from relay.core.trading_hours import TradingHours
 from relay.history.requests import HistoryRequest
 from relay.supervision.backoff import CAUSES
 from relay.supervision.stream_state import SupervisedStream
@@ -277,3 +279,20 @@ async def test_a_pause_that_is_reported_during_a_backfill_stands_when_that_ends(
         assert supervised.stream.status == "market_closed"
         plugin.feeds[0].say(update(A, 2))
         await eventually(lambda: supervised.stream.status == "connected")
+
+
+async def test_the_last_candle_of_a_session_may_be_closed_before_its_interval_ends(tmp_path: Path) -> None:
+    """It is half a minute past `MINUTE`: without hours a candle of that minute cannot be over."""
+    plugin = Scripted()
+    async with rig_of(plugin, tmp_path) as rig:
+        supervised, _ = await fed_stream(rig, plugin)
+        series = supervised.stream.series
+        closing = update(A, is_closed=True)._replace(ts_event_ms=(MINUTE + 25) * 1000)
+        plugin.feeds[0].say(closing)
+        await eventually(lambda: rig.counters.updates == 1)
+        assert (series.last, series.last_is_closed) == (candle(0), False)
+        hours = [OpenHours(MINUTE - 3600, MINUTE + 20), OpenHours(MINUTE + 7200, MINUTE + 9999)]
+        series.market = TradingHours(lambda moment: hours[moment >= MINUTE + 20])
+        plugin.feeds[0].say(closing._replace(ts_event_ms=(MINUTE + 26) * 1000))
+        await eventually(lambda: rig.counters.updates == 2)
+        assert (series.last, series.last_is_closed) == (candle(0), True)

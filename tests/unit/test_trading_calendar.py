@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from relay import OpenHours, TradingCalendar
 from relay.core.spans import FOREVER
 from tests.support.moments import at
-from tests.support.walked_calendar import MINUTE_S, WalkedCalendar
+from tests.support.walked_calendar import WalkedCalendar
 
 NYSE = TradingCalendar(
     "America/New_York",
@@ -174,6 +174,26 @@ def two(draw: st.DrawFn) -> list[tuple[str, str]]:
 
 
 HOURS = st.one_of(ONE, two())
+QUARTER_S = 900
+"""All these times, and the offsets of the zones, are multiples of a quarter of an hour."""
+
+
+@pytest.mark.parametrize(
+    ("calendar", "week", "around"),
+    [
+        (NYSE, {day: [("0930", "1600")] for day in range(5)}, "2026-03-08"),
+        (NYSE, {day: [("0930", "1600")] for day in range(5)}, "2026-11-01"),
+        (MONEY, {day: [("1700", "1700")] for day in range(5)}, "2026-03-08"),
+        (METAL, {day: [("1800", "1700")] for day in range(5)}, "2026-11-01"),
+    ],
+)
+def test_it_agrees_with_a_walk_minute_by_minute(
+    calendar: TradingCalendar, week: dict[int, list[tuple[str, str]]], around: str
+) -> None:
+    start = at(around) - 86_400
+    walked = WalkedCalendar(calendar.zone, week)
+    for moment, is_open in walked.walk(start, start + 3 * 86_400):
+        assert calendar.is_open(moment) is is_open, moment
 
 
 def text_of(hours: list[tuple[str, str]]) -> str:
@@ -188,7 +208,7 @@ def text_of(hours: list[tuple[str, str]]) -> str:
     off=st.dictionaries(st.integers(-3, 3), st.one_of(st.just([]), HOURS), max_size=3),
     each=st.dictionaries(st.integers(-3, 3), st.one_of(st.just([]), HOURS), max_size=2),
 )
-def test_it_agrees_with_a_walk_minute_by_minute(
+def test_it_agrees_with_a_walk_whatever_the_hours_are(
     place: tuple[str, str],
     week: dict[int, list[tuple[str, str]]],
     pauses: list[tuple[str, str]],
@@ -199,7 +219,7 @@ def test_it_agrees_with_a_walk_minute_by_minute(
     middle = date.fromisoformat(around)
     dated = {middle + timedelta(days=days): hours for days, hours in off.items()}
     yearly = {f"{middle + timedelta(days=days):%m-%d}": hours for days, hours in each.items()}
-    walked = WalkedCalendar(zone, week, pauses, dated, yearly)
+    walked = WalkedCalendar(zone, week, pauses, dated, yearly, QUARTER_S)
     named: list[tuple[Any, list[tuple[str, str]]]] = [*dated.items(), *yearly.items()]
     sessions = "|".join(f"{text_of(hours)}:{(day + 1) % 7 + 1}" for day, hours in week.items())
     try:
@@ -214,7 +234,7 @@ def test_it_agrees_with_a_walk_minute_by_minute(
         if "leave nothing" not in str(error):
             raise
         return
-    start, end = at(around) - 4 * 86_400, at(around) + 5 * 86_400
+    start, end = at(around) - 3 * 86_400, at(around) + 4 * 86_400
     expected = walked.sessions(start, end)
     # What touches the ends of the walk may go on beyond them.
     whole = [one for one in expected if start < one[0] and one[1] < end]
@@ -230,6 +250,6 @@ def test_it_agrees_with_a_walk_minute_by_minute(
     if expected:
         begin, until = expected[0][0], expected[-1][1]
         traded = sum(closes - opens for opens, closes in expected)
-        for seconds in (MINUTE_S, traded // 2, traded):
+        for seconds in (QUARTER_S, traded // 2, traded):
             assert calendar.trading_between(begin, calendar.after_trading(begin, seconds)) == seconds
             assert calendar.trading_between(calendar.before_trading(until, seconds), until) == seconds
