@@ -326,12 +326,14 @@ class SupervisedStream:
     def _look_at_market(self) -> bool:
         """Note whether the market is closed by its hours, and until when; return whether that is news.
 
-        A candle that opened since the close proves the hours wrong.
-        Near the opening an update opens it: the provider's clock may be behind.
+        A candle that opened since the close proves the hours wrong. Near the opening an update opens it: the provider's
+        clock may be behind. That this clock is set back a little closes and opens nothing again.
         """
         series, now = self.stream.series, int(self.stream.feeder.clock.now())
         opens: int | None = series.market.opens_at(now)
         if opens == now:
+            if self._facts.closed and series.market.opens_at(now + CLOCK_SLACK_S) == self._opens_at:
+                return False
             opens = None
         last = series.last
         self._is_disproved = last is not None and last.time < now and series.market.is_closed(last.time, now)
@@ -350,6 +352,7 @@ class SupervisedStream:
             # Whoever paused it for the same reason may find nothing to say yet.
             is_over = rest is not None and rest.status == MARKET_CLOSED
             self._learn(closed="", rest=None if is_over else rest)
+            self._opened_early = self._opens_at
         self._opens_at = opens
         return True
 

@@ -391,6 +391,19 @@ def test_a_silent_stream_is_not_stale_after_the_opening_because_of_the_silence_b
     ]
 
 
+def test_a_clock_that_is_set_back_a_little_closes_and_opens_nothing_again(
+    supervised: SupervisedStream, hands: Hands
+) -> None:
+    with_hours(supervised)
+    supervised.go_live()
+    found = []
+    for moment in (CLOSES - 2, CLOSES, CLOSES - 3, CLOSES + 1, OPENS - 1, OPENS, OPENS - 3, OPENS + 1):
+        hands.now = float(moment)
+        supervised.check_silence(hands.now)
+        found.append(state(supervised)[0])
+    assert found == ["connected"] + ["market_closed"] * 4 + ["connected"] * 3
+
+
 def test_a_stream_that_is_wanted_in_closed_hours_says_so_at_once(supervised: SupervisedStream, hands: Hands) -> None:
     with_hours(supervised)
     hands.now = CLOSES + 600.0
