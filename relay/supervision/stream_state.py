@@ -1,7 +1,5 @@
 """One stream that a feed carries: what is known of it, the state that follows, and when its silence means something."""
 
-import math
-from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
 
 from relay.core.clock import Clock
@@ -10,6 +8,7 @@ from relay.protocol.server_messages import StreamState
 from relay.streams.hub import Hub
 from relay.streams.subscriptions import CONNECTED, CONNECTING, Stream
 from relay.supervision.liveness import UNKNOWN_PATIENCE_S, Liveness, Remedy
+from relay.supervision.market_watch import MarketWatch
 from relay.supervision.timing import FEED_TIMING, FeedTiming
 
 RECONNECTING: Final = "reconnecting"
@@ -27,8 +26,6 @@ LEAST_DOUBT_S = 5.0
 MOST_DOUBT_S = 300.0
 MOST_ASKED_CLOSED = 2
 """So often history is asked after a close for the candles of the session's end, if no feed told an open one."""
-CLOCK_SLACK_S = 5
-"""So far the provider's clock may be behind: near the opening its market counts as open."""
 
 
 class Planned(NamedTuple):
@@ -103,22 +100,18 @@ class SupervisedStream:
 
     __slots__ = (
         "_ask_at",
-        "_asked_closed",
         "_clock",
-        "_closed_at",
         "_doubt_at",
         "_doubt_pause_s",
         "_facts",
         "_halt",
         "_halted_at",
         "_hub",
-        "_is_disproved",
         "_listened_after",
         "_liveness",
+        "_market",
         "_news_at",
         "_news_count",
-        "_opened_early",
-        "_opens_at",
         "_pace_s",
         "_received_then",
         "_silent_since",
@@ -126,7 +119,6 @@ class SupervisedStream:
         "_stray_after",
         "_taken",
         "_timing",
-        "_was_open",
         "planned",
         "received",
         "stream",
@@ -159,13 +151,7 @@ class SupervisedStream:
         # How many updates had come when silence was measured anew; None: it is to be, whatever came.
         self._listened_after: int | None = None
         self._pace_s = 0.0
-        # When the market opens next, None while it is open; and the opening that an update came a little before.
-        self._opens_at: int | None = None
-        self._opened_early: int | None = None
-        # When it was seen to close, and how often history was asked since.
-        self._was_open = self._is_disproved = False
-        self._closed_at = -math.inf
-        self._asked_closed = 0
+        self._market = MarketWatch(stream, clock)
 
     def note(self, event: str) -> None:
         """Keep a line for the status page; only the newest few are kept."""
@@ -195,15 +181,14 @@ class SupervisedStream:
         """Note an update: it ends every pause and the silence, whoever spoke of them; but it opens no market."""
         self._silent_since = None
         self._halt = self._stray = ""
-        if not self._is_market_closed():
-            self._opened_early = self.stream.series.market.opens_at(int(self.stream.feeder.clock.now()))
+        self._market.hear()
         self._look_at_market()
         self._learn(is_fed=True, was_fed=True, is_lost=False, rest=self._rest_left(), halt="", stray="")
         self.show()
 
     def _rest_left(self) -> StateSaid | None:
         rest = self._facts.rest
-        is_left = self._is_market_closed() and not self._is_disproved
+        is_left = self._market.is_closed_by_hours() and not self._market.is_disproved
         return rest if rest is not None and rest.status == MARKET_CLOSED and is_left else None
 
     def go_live(self) -> None:
@@ -313,47 +298,22 @@ class SupervisedStream:
         """Say whether the feed will ask for the stream by itself; only a poll that is late makes a doubt."""
         return self.planned is not None and now < self.planned.at + LATE_S
 
-    def _is_market_closed(self) -> bool:
-        now = int(self.stream.feeder.clock.now())
-        return self.stream.series.market.is_closed(now, now + CLOCK_SLACK_S)
-
     def is_closed_for(self, seconds: float) -> bool:
-        """Say whether the market has been closed for so long, as far as it was watched: or since before that."""
+        """Say whether the market has been closed for so long by its hours, as far as it was watched."""
         if self._look_at_market():
             self.show()
-        return bool(self._facts.closed) and self._clock.monotonic() >= self._closed_at + seconds
+        return self._market.is_closed_for(seconds)
 
     def _look_at_market(self) -> bool:
-        """Note whether the market is closed by its hours, and until when; return whether that is news.
-
-        A candle that opened since the close proves the hours wrong. Near the opening an update opens it: the provider's
-        clock may be behind. That this clock is set back a little closes and opens nothing again.
-        """
-        series, now = self.stream.series, int(self.stream.feeder.clock.now())
-        opens: int | None = series.market.opens_at(now)
-        if opens == now:
-            if self._facts.closed and series.market.opens_at(now + CLOCK_SLACK_S) == self._opens_at:
-                return False
-            opens = None
-        last = series.last
-        self._is_disproved = last is not None and last.time < now and series.market.is_closed(last.time, now)
-        is_closed = opens is not None and opens != self._opened_early and not self._is_disproved
-        self._was_open = self._was_open or not is_closed
-        if is_closed == bool(self._facts.closed) and opens == self._opens_at:
+        """Note whether the market is closed, and until when; return whether that is news."""
+        market, facts = self._market, self._facts
+        if not market.look():
             return False
-        if opens is not None and is_closed:
-            if not self._facts.closed:
-                self._closed_at = self._clock.monotonic() if self._was_open else -math.inf
-                self._asked_closed = 0
+        if market.closed:
             self._silent_since = self._listened_after = None
-            self._learn(closed=f"the market is closed; it opens at {_utc(opens)}")
-        elif self._facts.closed:
-            rest = self._facts.rest
-            # Whoever paused it for the same reason may find nothing to say yet.
-            is_over = rest is not None and rest.status == MARKET_CLOSED
-            self._learn(closed="", rest=None if is_over else rest)
-            self._opened_early = self._opens_at
-        self._opens_at = opens
+        # Whoever paused it for the same reason may find nothing to say at the opening.
+        is_over = facts.closed and not market.closed and facts.rest is not None and facts.rest.status == MARKET_CLOSED
+        self._learn(closed=market.closed, rest=None if is_over else facts.rest)
         return True
 
     def _is_silence_meant(self, now: float) -> bool:
@@ -361,7 +321,7 @@ class SupervisedStream:
 
         A plan to ask again does not excuse answers without news for ever: an interval and two polls have to do.
         """
-        is_closed = self._is_market_closed()
+        is_closed = self._market.is_closed_by_hours()
         if is_closed or self.received != self._news_count:
             self._news_count, self._news_at = self.received, now
         if is_closed:
@@ -438,7 +398,7 @@ class SupervisedStream:
         is_live = self.stream.status in (CONNECTED, STALE) or (is_halted and has_open)
         if self._facts.closed and self._facts.is_fed and not self._facts.halt:
             # The last candles of a session close after it, and no others.
-            is_live = has_open or (series.last is not None and self._asked_closed < MOST_ASKED_CLOSED)
+            is_live = has_open or (series.last is not None and self._market.asked < MOST_ASKED_CLOSED)
         if not is_live or series.is_catching_up or self.is_planned(now):
             return False
         due_at = series.due_at()
@@ -450,13 +410,6 @@ class SupervisedStream:
         """Call no candle overdue for about an interval: history was asked just now. Ever longer in closed hours."""
         pause_s = max(self._timing.least_ask_pause_s, length_s(self.stream.key.interval))
         if self._facts.closed:
-            self._asked_closed += 1
-            pause_s *= 2.0 ** min(self._asked_closed - 1, 10)
+            self._market.asked += 1
+            pause_s *= 2.0 ** min(self._market.asked - 1, 10)
         self._ask_at = now + max(self._timing.least_ask_pause_s, min(pause_s, self._timing.most_ask_pause_s))
-
-
-def _utc(moment: int) -> str:
-    try:
-        return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    except (ValueError, OverflowError, OSError):
-        return "an unknown time"
