@@ -1,19 +1,11 @@
 """The currency market: its hours, its currencies, its well-known pairs; pure."""
 
 from collections.abc import Iterable
-from datetime import date, datetime, timedelta
-from enum import Enum
+from datetime import date, timedelta
 from itertools import combinations
-from zoneinfo import ZoneInfo
+from typing import NamedTuple
 
-from relay import Candle, next_open
-
-# The market's convention, Sunday to Friday at 17:00 in New York; the recorded bars of gold agree.
-_NEW_YORK = ZoneInfo("America/New_York")
-_FRIDAY = 4
-"""Our notation, as `date.weekday` counts."""
-_FOREVER = 1 << 40
-"""Our choice: later than any moment that is asked for, in Unix seconds."""
+from relay import Candle, TradingCalendar, next_open
 
 METALS = ("XAU", "XAG", "XPT", "XPD")
 
@@ -43,121 +35,82 @@ def known_pairs() -> list[str]:
     return [f"{base}/{quote}" for base, quote in [*pairs, ("XAU", "USD"), ("XAG", "USD")]]
 
 
-class Hours(Enum):
-    """When a symbol is traded."""
+class Hours(NamedTuple):
+    """When a symbol is traded: by the `week` alone, and by the `calendar`, which has holidays as well.
 
-    MONEY = "money"
-    """From Sunday to Friday, 17:00 New York time."""
-    METAL = "metal"
-    """From Sunday to Friday as well, each day from 18:00 to 17:00 of the next, with a pause of an hour between."""
-    ALWAYS = "always"
+    Holidays are assumed: what comes on one is taken, and only what is expected goes by them. The hours of the week are
+    certain, and what the provider has outside of them is padding.
+    """
+
+    week: TradingCalendar
+    calendar: TradingCalendar
 
     @property
-    def session(self) -> str:
-        """The hours as one text, by the relay's and TradingView's notation: Monday begins on Sunday evening."""
-        return _SESSIONS[self]
+    def is_always_open(self) -> bool:
+        """Whether it is traded at all times."""
+        return self.calendar.is_always_open
 
 
-_SESSIONS = {
-    Hours.MONEY: "1700-1700 America/New_York",
-    Hours.METAL: "1800-1700 America/New_York",
-    Hours.ALWAYS: "24x7",
-}
-"""The same hours as `session_at` computes; a market that never closes has no zone."""
+def _good_friday(year: int) -> date:
+    """Return the Friday before Easter Sunday, by the Gregorian calendar (the algorithm of Meeus, Jones and Butcher)."""
+    century, rest = divmod(year, 100)
+    moon = (19 * (year % 19) + century - century // 4 - (8 * century + 13) // 25 + 15) % 30
+    sunday = (32 + 2 * (century % 4) + 2 * (rest // 4) - moon - rest % 4) % 7
+    shift = (year % 19 + 11 * moon + 22 * sunday) // 451
+    month, day = divmod(moon + sunday - 7 * shift + 114, 31)
+    return date(year, month, day + 1) - timedelta(days=2)
+
+
+_ZONE = "America/New_York"
+_MONEY_HOURS = "1700-1700"
+"""From Sunday to Friday, 17:00 in New York: the convention of the market, on most holidays of the United States as well
+(https://www.forex.com/en-us/support/trading-hours/)."""
+_METAL_HOURS = "1800-1700"
+"""The same with a pause of an hour each day, by the same page; the recorded bars of gold agree."""
+_BANK_HOLIDAYS = ("12-25", "01-01")
+"""Shut in each year: https://markets.cboe.com/global/fx/sef/holidays_hours/. Brokers close from 17:00 in New York on
+the day before to 17:00, such as https://www.zfx.com/announcement of 2023 and 2024, and bars of EUR/USD that others
+recorded in 2017 and 2018 have these holes. How early some close on 24 and 31 December differs (19:00 UTC, 22:00 UTC,
+not at all), so we assume usual days."""
+_METAL_HOLIDAYS = (*_BANK_HOLIDAYS, *(_good_friday(year).isoformat() for year in range(1990, 2100)))
+"""Metals follow the holidays of CME (the page of forex.com), which is shut on Good Friday: its notice of 16 March 2005,
+https://www.cmegroup.com/media-room/press-releases. Recorded: gold rested on 2026-04-03, and the day was filled."""
+_METAL_EARLY_CLOSES = {"12-24": "1800-1345"}
+"""18:45 UTC, by hours that Saxo published for spot metals. On other holidays of the United States gold closes about
+14:30 in New York, and is filled until 17:00 (recorded in 2026): we assume usual days."""
+
+MONEY = Hours(TradingCalendar(_ZONE, _MONEY_HOURS), TradingCalendar(_ZONE, _MONEY_HOURS, holidays=_BANK_HOLIDAYS))
+METAL = Hours(
+    TradingCalendar(_ZONE, _METAL_HOURS),
+    TradingCalendar(_ZONE, _METAL_HOURS, holidays=_METAL_HOLIDAYS, special_days=_METAL_EARLY_CLOSES),
+)
+ALWAYS = Hours(TradingCalendar("UTC", "24x7"), TradingCalendar("UTC", "24x7"))
 
 
 def hours_of(symbol: str) -> Hours:
     """Return the hours of a symbol: gold pauses every day, money at weekends, and BTC/USD never."""
     base, _, quote = symbol.partition("/")
     if not {base, quote} <= _CURRENCIES | set(METALS):
-        return Hours.ALWAYS
-    return Hours.METAL if base in METALS or quote in METALS else Hours.MONEY
+        return ALWAYS
+    return METAL if base in METALS or quote in METALS else MONEY
 
 
-def session_at(moment: float, hours: Hours = Hours.MONEY) -> tuple[int, int]:
-    """Return open and close of the session that holds a moment, or else of the next one.
-
-    17:00 in New York is 21:00 UTC in the summer of the United States, else 22:00; the clocks change on Sundays while
-    the market is closed.
-    """
-    if hours is Hours.ALWAYS:
-        return 0, _FOREVER
-    day = datetime.fromtimestamp(moment, _NEW_YORK).date()
-    while True:
-        weekday = day.weekday()
-        if hours is Hours.MONEY:
-            day += timedelta(days=(_FRIDAY - weekday) % 7)
-        elif weekday > _FRIDAY:
-            day += timedelta(days=7 - weekday)
-        close = _at(day, 17)
-        if close > moment:
-            break
-        day += timedelta(days=1)
-    if hours is Hours.MONEY:
-        return _at(day - timedelta(days=5), 17), close
-    return _at(day - timedelta(days=1), 18), close
-
-
-def _at(day: date, hour: int) -> int:
-    return int(datetime(day.year, day.month, day.day, hour, tzinfo=_NEW_YORK).timestamp())
-
-
-def last_close(moment: float, hours: Hours = Hours.MONEY) -> int:
-    """Return the end of trading before a moment: the moment itself, rounded up, while the market is open."""
-    opens, _ = session_at(moment, hours)
-    if moment > opens or hours is Hours.ALWAYS:
-        return int(-(-moment // 1))
-    # The pause before is an hour or, at weekends, two days and an hour more or less.
-    for back_s in (2 * 3600, 3 * 86_400):
-        close = session_at(opens - back_s, hours)[1]
-        if close < opens:
-            return close
-    raise AssertionError(f"no session ends before {opens}")
-
-
-def has_same_day(one: float, other: float, hours: Hours = Hours.MONEY) -> bool:
+def has_same_day(one: float, other: float, hours: Hours = MONEY) -> bool:
     """Say whether the market's day begins at the same hour in UTC at two moments: no change of clocks lies between.
 
     Closed hours belong to the session that follows. Candles of some hours may begin with that day.
     """
-    return (session_at(one, hours)[0] - session_at(other, hours)[0]) % 86_400 == 0
+    week = hours.week
+    return week.offset_s(week.session_at(one).opens) == week.offset_s(week.session_at(other).opens)
 
 
-def after_trading(start: int, seconds: int, hours: Hours = Hours.MONEY) -> int:
-    """Return when the market will have been open for so long, counted from a start."""
-    opens, close = session_at(start, hours)
-    start = max(start, opens)
-    while close - start < seconds:
-        seconds -= close - start
-        start, close = session_at(close, hours)
-    return start + seconds
+def expected(hours: Hours, now: float, newest: Candle | None) -> TradingCalendar:
+    """Return by what a stream is polled: not by a holiday that has brought a candle, the newest one, already."""
+    is_disproved = newest is not None and newest.time >= hours.calendar.last_close(now) > 0
+    return hours.week if is_disproved else hours.calendar
 
 
-def before_trading(end: int, seconds: int, hours: Hours = Hours.MONEY) -> int:
-    """Return since when the market has been open for so long, counted back from an end."""
-    if hours is Hours.ALWAYS:
-        return end - seconds
-    end = last_close(end, hours)
-    opens = session_at(end - 1, hours)[0]
-    while end - opens < seconds:
-        seconds -= end - opens
-        end = last_close(opens, hours)
-        opens = session_at(end - 1, hours)[0]
-    return end - seconds
-
-
-def trading_between(start: float, end: float, hours: Hours) -> float:
-    """Return how many seconds of a span the market is open."""
-    total = 0.0
-    at = start
-    while at < end:
-        opens, close = session_at(at, hours)
-        total += max(0.0, min(close, end) - max(opens, at))
-        at = close
-    return total
-
-
-def without_padding(candles: Iterable[Candle], interval: str, hours: Hours = Hours.MONEY) -> list[Candle]:
+def without_padding(candles: Iterable[Candle], interval: str, hours: Hours = MONEY) -> list[Candle]:
     """Drop the candles, oldest first, no moment of which lies in market hours: the provider pads closed hours.
 
     The clock alone decides, never the values: padded bars are almost flat, and so are those of a quiet hour. A candle
@@ -168,7 +121,7 @@ def without_padding(candles: Iterable[Candle], interval: str, hours: Hours = Hou
     opens = close = -1
     for candle in candles:
         if candle.time >= close:
-            opens, close = session_at(candle.time, hours)
+            opens, close = hours.week.session_at(candle.time)
         if candle.time >= opens or next_open(interval, candle.time) > opens:
             kept.append(candle)
     return kept

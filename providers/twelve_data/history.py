@@ -12,7 +12,7 @@ from providers.twelve_data.answers import (
     contradiction,
     read_series,
 )
-from providers.twelve_data.forex import Hours, after_trading, before_trading, last_close, session_at
+from providers.twelve_data.forex import Hours
 from relay import BadAnswer, Candle, next_open
 
 _WINDOW = 4990
@@ -46,6 +46,7 @@ class HistoryPages:
         self._interval = interval
         self._length = next_open(interval, 0)
         self._hours = hours
+        self._week = hours.week
         self._ask = ask
         self._kept = kept
         self._earliest = earliest
@@ -63,10 +64,10 @@ class HistoryPages:
         found: list[Candle] = []
         while len(found) < limit and end > 0:
             # Padded candles fill pages without being wanted: do not ask for those at the end, allow for others.
-            opens = session_at(end, self._hours)[0]
+            opens = self._week.session_at(end).opens
             if end + self._length <= opens:
-                end = last_close(end, self._hours)
-            since = before_trading(end, (limit - len(found)) * self._length, self._hours)
+                end = self._week.last_close(end)
+            since = self._week.before_trading(end, (limit - len(found)) * self._length)
             size = min(PAGE, (end - since) // self._length + 3)
             # One candle too many, since whether the end date is included depends on the interval.
             page = await self._page({"end_date": end + self._length}, size)
@@ -90,11 +91,11 @@ class HistoryPages:
         while start < end and len(found) < limit:
             left = limit - len(found)
             length = min(max(left + left // 10 + 5, least), ceiling) * self._length
-            start = max(start, session_at(start, self._hours)[0] - self._length + 1)
+            start = max(start, self._week.session_at(start).opens - self._length + 1)
             if self._length <= _HOUR_S:
                 # They open at multiples of their length: none lies between closed hours and the session's start.
                 start = -(-start // self._length) * self._length
-            until = min(after_trading(start, length, self._hours), start + ceiling * self._length, end)
+            until = min(self._week.after_trading(start, length), start + ceiling * self._length, end)
             if start >= until:
                 break
             page = await self._page({"start_date": start, "end_date": until + self._length}, PAGE)

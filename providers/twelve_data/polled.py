@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from providers.twelve_data.forex import Hours, trading_between
+from providers.twelve_data.forex import Hours
 from relay import Candle, PriceUpdate, StreamKey, enlarge, is_unreadable, is_widened, next_open
 
 SETTLE_S = 60.0
@@ -73,7 +73,7 @@ class PolledStream:
         if self.newest is None:
             return False
         end = next_open(interval, self.newest.time)
-        return trading_between(end, now, hours) > max(SILENT_S, next_open(interval, 0))
+        return hours.calendar.trading_between(end, now) > max(SILENT_S, next_open(interval, 0))
 
     def rows_needed(self, interval: str, now: float, session_start: float) -> int:
         """Return how many of the newest rows reach back to the last candle seen.
@@ -215,7 +215,7 @@ class PolledStream:
         else:
             merged.insert(0, newest)
         ends = next_open(key.interval, merged[-1].time)
-        if is_long or trading_between(next_open(interval, wanted[-1].time), ends, hours):
+        if is_long or hours.week.trading_between(next_open(interval, wanted[-1].time), ends):
             # Not closed here, however late it is.
             now = min(now, ends)
         for update in self.take(key, merged, now):
@@ -232,7 +232,7 @@ class PolledStream:
         """
         follows = end if self.joined is None else next_open(interval, self.joined)
         for place, candle in enumerate(smaller):
-            if candle.time > follows and trading_between(follows, candle.time, hours):
+            if candle.time > follows and hours.week.trading_between(follows, candle.time):
                 self.is_parted = True
                 return smaller[:place]
             if candle.time >= begin:

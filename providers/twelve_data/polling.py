@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from providers.twelve_data.answers import KeyRefused, SeriesAnswer
 from providers.twelve_data.credits import Credits, Use
-from providers.twelve_data.forex import Hours, session_at
+from providers.twelve_data.forex import Hours, expected
 from providers.twelve_data.polled import PolledStream
 from providers.twelve_data.schedule import is_slow, patience_s
 from providers.twelve_data.turns import CreditTurn, Planner
@@ -139,7 +139,8 @@ class Polls:
             return
         rest = self._paused.pop(key, None)
         # A rest ends with an answer, even one without news, but not while the market is closed.
-        is_over = rest is not None and session_at(self._now(), self._hours(key.symbol))[0] <= self._now()
+        hours, newest = self._hours(key.symbol), self._streams[key].newest
+        is_over = rest is not None and expected(hours, self._now(), newest).is_open(self._now())
         if key not in self._accepted or is_over:
             self._accepted.add(key)
             self._watchlist.accept([key])
@@ -189,7 +190,7 @@ class Polls:
                     chosen.setdefault(key.symbol, key)
         rows = 2
         for key in chosen.values():
-            opens, _ = session_at(now, self._hours(key.symbol))
+            opens, _ = self._hours(key.symbol).week.session_at(now)
             rows = max(rows, self._streams[key].rows_needed(key.interval, now, opens))
         return Poll(first.interval, tuple(chosen.values()), rows)
 

@@ -13,7 +13,7 @@ import aiohttp
 from providers.twelve_data.account import Account
 from providers.twelve_data.answers import INTERVALS, PAGE, KeyRefused, SeriesAnswer, contradiction, read_series, refusal
 from providers.twelve_data.credits import Use
-from providers.twelve_data.forex import Hours, hours_of, known_pairs, session_at
+from providers.twelve_data.forex import ALWAYS, Hours, hours_of, known_pairs
 from providers.twelve_data.history import HistoryPages, KeptPages
 from providers.twelve_data.polled import PolledStream
 from providers.twelve_data.polling import Polls
@@ -28,13 +28,13 @@ from relay import (
     Hosts,
     Instrument,
     Memory,
-    OpenHours,
     PriceUpdate,
     ProviderClock,
     ProviderInfo,
     Secret,
     Setting,
     StreamKey,
+    TradingCalendar,
     Watchlist,
     hookimpl,
     next_open,
@@ -228,10 +228,9 @@ class TwelveDataProvider:
         return list((metals | listed).values())
 
     @hookimpl
-    def relay_hours(self, symbol: str, moment: int, settings: Mapping[str, Any]) -> OpenHours | None:
+    def relay_hours(self, symbol: str, settings: Mapping[str, Any]) -> TradingCalendar:
         """Say when a symbol is traded: the provider fills closed hours with candles that mean nothing."""
-        hours = _hours(symbol, settings)
-        return None if hours is Hours.ALWAYS else OpenHours(*session_at(moment, hours))
+        return _hours(symbol, settings).calendar
 
     @hookimpl
     def relay_budgets(self, settings: Mapping[str, Any]) -> Sequence[Budget]:
@@ -284,7 +283,7 @@ class TwelveDataProvider:
 
 
 def _hours(symbol: str, settings: Mapping[str, Any]) -> Hours:
-    return hours_of(symbol) if settings["market_hours"] == "forex" else Hours.ALWAYS
+    return hours_of(symbol) if settings["market_hours"] == "forex" else ALWAYS
 
 
 def _currency_codes(pairs: Iterable[Mapping[str, Any]]) -> dict[str, str]:
@@ -299,7 +298,7 @@ def _currency_codes(pairs: Iterable[Mapping[str, Any]]) -> dict[str, str]:
 
 def _instrument(symbol: str, name: str | None, settings: Mapping[str, Any]) -> Instrument:
     base, _, quote = symbol.partition("/")
-    return Instrument(symbol, "forex", base, quote, name=name, session=_hours(symbol, settings).session)
+    return Instrument(symbol, "forex", base, quote, name=name, session=_hours(symbol, settings).calendar.text)
 
 
 def _name_of(pair: Mapping[str, Any]) -> str | None:

@@ -9,8 +9,7 @@ from math import ceil, inf, sqrt
 from typing import NamedTuple
 
 from providers.twelve_data.credits import DAY_S
-from providers.twelve_data.forex import Hours, session_at, trading_between
-from relay import next_open
+from relay import TradingCalendar, next_open
 
 DELAY_S = 4.0
 """Our choice: so long after its end a candle, and the one that follows, are taken to be in the provider's answers."""
@@ -24,7 +23,7 @@ class Line(NamedTuple):
     """Candles that are polled for: a stream of their own, or one that others are built from."""
 
     interval: str
-    hours: Hours
+    hours: TradingCalendar
 
     @property
     def length_s(self) -> int:
@@ -48,8 +47,8 @@ def midnight_after(now: float) -> float:
 def periods(lines: Sequence[Line], means: Means, now: float) -> list[float]:
     """Return the seconds of trading between two polls of each line: as few as the credits last for all of them."""
     end = midnight_after(now)
-    rest = {hours: trading_between(now, end, hours) for hours in {line.hours for line in lines}}
-    is_open = {hours: session_at(now, hours)[0] <= now for hours in rest}
+    rest = {hours: hours.trading_between(now, end) for hours in {line.hours for line in lines}}
+    is_open = {hours: hours.is_open(now) for hours in rest}
     roots = [sqrt(line.length_s) for line in lines]
     minute = [60.0 if is_open[line.hours] else 0.0 for line in lines]
     scale = _scale(roots, minute, means.per_minute, means.least_s)
@@ -63,7 +62,7 @@ def closing_polls(lines: Sequence[Line], now: float) -> int:
     """Return how many polls the sessions that end today need after their end: the last candle of each line closes."""
     end = midnight_after(now)
     closing = {
-        hours: (session := session_at(now, hours))[0] < end and session[1] <= end
+        hours: (session := hours.session_at(now)).opens < end and session.closes <= end
         for hours in {line.hours for line in lines}
     }
     return sum(closing[line.hours] for line in lines)
@@ -95,8 +94,8 @@ def promised(lines: Sequence[Line], per_day: int, least_s: float, now: float) ->
     Reckoned from the whole day's credits: half of what is left would shrink with each credit that history takes.
     """
     end = midnight_after(now)
-    rest = {hours: trading_between(now, end, hours) for hours in {line.hours for line in lines}}
-    whole = {hours: trading_between(end - DAY_S, end, hours) for hours in rest}
+    rest = {hours: hours.trading_between(now, end) for hours in {line.hours for line in lines}}
+    whole = {hours: hours.trading_between(end - DAY_S, end) for hours in rest}
     share = max((rest[hours] / whole[hours] for hours in rest if whole[hours]), default=0.0)
     return int(min(per_day / 2 * share, sum(rest[line.hours] for line in lines) / least_s))
 

@@ -103,7 +103,6 @@ class TickFeed:
                     raise news
                 for update in self._take(news):
                     yield update
-                    self._rest_again(update.key)
         finally:
             for task in tasks:
                 task.cancel()
@@ -237,15 +236,6 @@ class TickFeed:
             if self._streams[key].is_ticking:
                 return
         self._watchlist.pause(key, status, message)
-
-    def _rest_again(self, key: StreamKey) -> None:
-        """Say again that the market is closed after the last candle's update, which ends every rest."""
-        rest = self._rests.get(key)
-        if rest is not None and rest[0] == "market_closed":
-            if self._streams[key].is_trading(int(self._now())):
-                del self._rests[key]
-            else:
-                self._watchlist.pause(key, *rest)
 
     def _on_expect(self, key: StreamKey, in_s: float, every_s: float | None) -> None:
         self._polled_at[key] = self._monotonic() + in_s

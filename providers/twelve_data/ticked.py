@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Iterable
 
-from providers.twelve_data.forex import Hours, has_same_day, session_at, trading_between
+from providers.twelve_data.forex import Hours, has_same_day
 from providers.twelve_data.polled import PolledStream
 from relay import Built, CandleBuilder, PriceUpdate, StreamKey, next_open, open_time
 
@@ -135,7 +135,7 @@ class TickedStream:
             return True
         # Where nothing is known ticks still tell all since they came in.
         known = self._known_until or self._since
-        return known < at and not trading_between(known, at, self._hours)
+        return known < at and not self._hours.week.trading_between(known, at)
 
     def _update(self, one: Built) -> PriceUpdate:
         if one.is_closed:
@@ -186,12 +186,12 @@ class TickedStream:
         return opens == self._anchored_in
 
     def is_trading(self, moment: int) -> bool:
-        """Say whether the market is open."""
+        """Say whether the market is open by the hours of the week: ticks of a holiday are taken."""
         opens, close = self._session
         if not opens <= moment < close:
-            opens, close = self._session = session_at(moment, self._hours)
+            opens, close = self._session = self._hours.week.session_at(moment)
         return opens <= moment
 
     def has_traded(self, now: int, seconds: float) -> bool:
         """Say whether the market has been open for so long."""
-        return trading_between(now - seconds, now, self._hours) >= seconds
+        return self._hours.calendar.trading_between(now - seconds, now) >= seconds

@@ -5,7 +5,7 @@ from math import inf
 from typing import NamedTuple
 
 from providers.twelve_data.credits import Credits, Use
-from providers.twelve_data.forex import Hours, has_same_day, last_close, session_at
+from providers.twelve_data.forex import Hours, expected, has_same_day
 from providers.twelve_data.polled import SETTLE_S, PolledStream
 from providers.twelve_data.schedule import (
     CHECK_EVERY_S,
@@ -21,6 +21,8 @@ from providers.twelve_data.schedule import (
 )
 from relay import StreamKey, next_open
 
+HOLIDAY_POLL_S = 3600.0
+"""Our choice: so often a stream is asked for on a holiday; once it has brought a candle, as on any day."""
 MOST_SPARE = 1 << 40
 """Our choice: more credits than any plan has."""
 
@@ -85,7 +87,9 @@ class Planner:
 
         Streams that are built from others have a turn when they are compared with the provider's candles.
         """
-        lines = {key: Line(key.interval, self._hours(key.symbol)) for key in wished}
+        lines = {
+            key: Line(key.interval, expected(self._hours(key.symbol), now, self._streams[key].newest)) for key in wished
+        }
         own = {key: line for key, line in lines.items() if key not in feeders}
         means = Means(
             self._limits.per_minute - self._limits.per_minute // 4,
@@ -110,19 +114,23 @@ class Planner:
     ) -> CreditTurn:
         """Return when a stream is polled next; it lies after the weekend when there is one."""
         stream = self._streams[key]
-        opens, close = session_at(now, line.hours)
+        opens, close = line.hours.session_at(now)
         usual_s = self._poll_s if every_s is None else every_s
         if now < opens:
             resume = opens + DELAY_S
             is_asked = stream.anchor is not None and stream.answered >= stream.asked
-            if not is_asked and stream.newest is None and now < last_close(now, line.hours) + line.length_s:
+            if not is_asked and stream.newest is None and now < line.hours.last_close(now) + line.length_s:
                 # The candle in which the market closed may still be open: nobody else would close it.
                 return CreditTurn(key, max(stream.asked + stream.pause_s(self._poll_s), wished), usual_s, opens)
             if stream.newest is not None and not stream.is_closed:
                 # Its last candle has still to be fetched once more, as it is when everything is over.
-                over = max(last_close(now, line.hours), next_open(key.interval, stream.newest.time))
+                over = max(line.hours.last_close(now), next_open(key.interval, stream.newest.time))
                 resume = min(resume, over + SETTLE_S)
-            return CreditTurn(key, max(stream.asked + stream.pause_s(self._poll_s), at + resume - now), usual_s, opens)
+            due = max(stream.asked + stream.pause_s(self._poll_s), at + resume - now)
+            if self._hours(key.symbol).week.is_open(now):
+                # That it is a holiday is assumed.
+                due = min(due, stream.asked + HOLIDAY_POLL_S)
+            return CreditTurn(key, max(due, wished), usual_s, opens)
         earliest = max(stream.asked + self._poll_s, wished, at + opens + DELAY_S - now)
         if not self.spare and self._limits.left_today(Use.POLL) > 0:
             return CreditTurn(key, max(earliest, at + close - now + SETTLE_S), inf)

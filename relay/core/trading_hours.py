@@ -5,7 +5,9 @@ from collections.abc import Callable
 from relay.core.intervals import length_s, next_open
 from relay.core.model import OpenHours
 
+_MINUTE_S = 60
 _HOUR_S = 3600
+_DAY_S = 86_400
 
 
 def _always(moment: int) -> OpenHours | None:
@@ -15,23 +17,29 @@ def _always(moment: int) -> OpenHours | None:
 class TradingHours:
     """The hours of one symbol. `hours` gives those that hold a moment, or else the next ones; None: it never closes.
 
-    Moments are the provider's time in Unix seconds. The hours asked for last are remembered.
+    Moments are the provider's time in Unix seconds. The hours asked for last, and those before, are remembered.
     """
 
-    __slots__ = ("_hours", "_known", "_known_since")
+    __slots__ = ("_earlier", "_hours", "_known")
 
     def __init__(self, hours: Callable[[int], OpenHours | None] = _always) -> None:
         self._hours = hours
-        self._known: OpenHours | None = None
-        self._known_since = 0
+        # Each as long as it holds: from when on, and what.
+        self._known: tuple[int, OpenHours] | None = None
+        self._earlier: tuple[int, OpenHours] | None = None
 
     def _at(self, moment: int) -> OpenHours | None:
         known = self._known
-        if known is None or not self._known_since <= moment < known.closes:
-            known = self._known = self._hours(moment)
-            if known is not None:
-                self._known_since = min(moment, known.opens)
-        return known
+        if known is not None and known[0] <= moment < known[1].closes:
+            return known[1]
+        earlier = self._earlier
+        if earlier is not None and earlier[0] <= moment < earlier[1].closes:
+            self._known, self._earlier = earlier, known
+            return earlier[1]
+        hours = self._hours(moment)
+        if hours is not None:
+            self._known, self._earlier = (min(moment, hours.opens), hours), known
+        return hours
 
     def opens_at(self, moment: int) -> int:
         """Return the first moment from this one on at which it is open."""
@@ -56,16 +64,72 @@ class TradingHours:
         latest = moment + slack_s
         return end > latest and not self.is_closed(int(latest), end)
 
-    def open_parts(self, start: int, end: int, candle_s: int) -> list[tuple[int, int]]:
-        """Return the parts of a span of open times, ends excluded, in which candles so long have trading in them."""
+    def end_of(self, interval: str, opened: int) -> int:
+        """Return when the candle that opened then is over: with its interval, or with the trading in it.
+
+        The last candle of a session may be shorter than others. One without any trading lasts for its interval.
+        """
+        end = next_open(interval, opened)
+        over, at = end, opened
+        while at < end:
+            hours = self._at(at)
+            if hours is None or hours.opens >= end:
+                break
+            over = min(end, hours.closes)
+            at = hours.closes
+        return over
+
+    def next_due(self, interval: str, opened: int) -> int:
+        """Return when the candle that follows the one which opened then is over.
+
+        It is the one that holds the next moment of trading; a month always does.
+        """
+        end = next_open(interval, opened)
+        opens = self.opens_at(end)
+        if opens > end and not self._follows_session(length_s(interval), opened):
+            opens -= (opens - end) % length_s(interval)
+        return self.end_of(interval, opens)
+
+    def never_closes(self, moment: int) -> bool:
+        """Say whether nothing is known of closed hours at a moment."""
+        return self._at(moment) is None
+
+    def may_open(self, length: int, moment: int) -> bool:
+        """Say whether a candle so long may have opened then: by the clock of UTC, or counted from the market's opening.
+
+        Those of a day and more open on some whole minute.
+        """
+        return moment % min(length, _HOUR_S if length < _DAY_S else _MINUTE_S) == 0 or self._follows_session(
+            length, moment
+        )
+
+    def _follows_session(self, length: int, opened: int) -> bool:
+        """Say whether candles are counted from the opening of the market, as that of an open time shows."""
+        hours = self._at(opened)
+        return hours is not None and hours.opens <= opened and (opened - hours.opens) % length == 0
+
+    def open_parts(self, start: int, end: int, candle_s: int, an_open: int | None = None) -> list[tuple[int, int]]:
+        """Return the parts of a span of open times, ends excluded, in which candles so long have trading in them.
+
+        `an_open` is any open time of such candles: if they are counted from the opening of the market, none opens
+        before that.
+        """
         parts: list[tuple[int, int]] = []
+        follows_session: bool | None = None
         at = start
         while at < end:
             hours = self._at(at)
             if hours is None:
                 return [*parts, (at, end)]
-            # Long candles open where the provider says, at most a candle before the market does.
-            opens = hours.opens - (hours.opens % candle_s if candle_s <= _HOUR_S else candle_s - 1)
+            opens = hours.opens
+            if opens >= end:
+                break
+            if at < opens or not parts:
+                if follows_session is None:
+                    follows_session = an_open is not None and self._follows_session(candle_s, an_open)
+                if not follows_session:
+                    # Long candles open where the provider says, at most a candle before the market does.
+                    opens -= opens % candle_s if candle_s <= _HOUR_S else candle_s - 1
             first, last = max(start, opens), min(end, hours.closes)
             if parts and first <= parts[-1][1]:
                 parts[-1] = (parts[-1][0], last)

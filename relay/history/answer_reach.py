@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from relay.core.intervals import next_open
 from relay.core.model import Candle, StreamKey, is_widened, unreadable
 from relay.core.spans import FOREVER, Span
 from relay.history.range_walk import settled_before
@@ -86,10 +85,11 @@ def reach_of(
         end = times[-1] + 1
 
     grace_s = source.info.close_grace_s
+    over_at = None if newest is None else source.market(key.symbol).end_of(key.interval, newest)
 
     def is_final_at(at: float) -> bool:
         is_past = piece.followed_at is not None and piece.followed_at + grace_s <= at
-        return newest is None or is_past or next_open(key.interval, newest) + grace_s <= at
+        return over_at is None or is_past or over_at + grace_s <= at
 
     def known_until_at(at: float) -> int:
         if piece.followed_at is not None and piece.followed_at + grace_s <= at:
@@ -108,7 +108,7 @@ def reach_of(
         # The newest candles, or the final values of the last one, are still to be asked for.
         end = max(start, min(end, known_until))
         reaches_present = False
-    is_open = newest is not None and piece.followed_at is None and next_open(key.interval, newest) > at.now
+    is_open = over_at is not None and piece.followed_at is None and over_at > at.now
     open_time = newest if newest is not None and is_open and start <= newest < end else None
     unsettled = max(start, min(end, known_until))
     return AnswerReach(Span(start, FOREVER if reaches_present else end), final, unsettled, open_time)

@@ -15,7 +15,10 @@ from typing import NamedTuple
 from relay.core.intervals import length_s, next_open
 from relay.core.model import StreamKey
 from relay.core.spans import Span, clip_spans, gaps_between, merge_spans
+from relay.core.trading_hours import TradingHours
 
+OPEN = TradingHours()
+"""A market that never closes."""
 ROW_PAUSES_S = (5.0, 15.0, 60.0, 300.0, 900.0, 3600.0)
 """How long a row that cannot be used is left alone after each answer that had it so; the last one for ever."""
 EMPTY_PAUSES_S = (30.0, 300.0, 1800.0)
@@ -91,18 +94,20 @@ class Doubts:
         now: float,
         *,
         is_bare: bool = False,
+        market: TradingHours = OPEN,
     ) -> list[Span]:
         """Take what an answer that was asked for at `now` gave of a span; return which of it is known from now on.
 
         `times` are the open times of all its rows in the span, ascending; those in `bad` have values that make no
-        sense. `is_bare` says that the answer had no row, elsewhere neither.
+        sense. `is_bare` says that the answer had no row, elsewhere neither. Where the `market` is closed nothing is in
+        doubt.
         """
         before = self.of(stream)
         doubts = [part for doubt in before for part in ([doubt] if doubt.is_sparse else _outside(doubt, answered))]
         rows = {doubt.span.start: doubt for doubt in before if doubt.is_row}
         doubts += [_grown(Span(time, time + 1), True, rows.get(time), now) for time in bad]
         empty = [doubt for doubt in before if not doubt.is_row and not doubt.is_sparse]
-        holes, sparse = holes_of(times, answered, stream[1].interval)
+        holes, sparse = holes_of(times, answered, stream[1].interval, market)
         for hole in holes:
             parts = [(doubt, span) for doubt in empty for span in clip_spans((doubt.span,), *hole)]
             new = gaps_between(merge_spans(span for _, span in parts), *hole)
@@ -174,12 +179,20 @@ class Doubts:
             self._count -= len(lost)
 
 
-def holes_of(times: Sequence[int], answered: Span, interval: str) -> tuple[list[Span], Span | None]:
+def holes_of(
+    times: Sequence[int], answered: Span, interval: str, market: TradingHours = OPEN
+) -> tuple[list[Span], Span | None]:
     """Return where between and beside the rows of an answer a candle could be, ascending; `times` are ascending.
 
-    Where there are too many holes between rows, they are not told one by one; what they span comes last.
+    Where there are too many holes between rows, they are not told one by one; what they span comes last. None lies
+    where the `market` is closed.
     """
-    holes = holes_beside(times, answered, interval)
+    length, an_open = length_s(interval), times[0] if times else None
+    holes = [
+        Span(*part)
+        for hole in holes_beside(times, answered, interval)
+        for part in market.open_parts(*hole, length, an_open)
+    ]
     between = [hole for hole in holes if times and times[0] < hole.start and hole.end <= times[-1]]
     if len(between) <= MOST_HOLES:
         return holes, None

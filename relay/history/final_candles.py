@@ -184,7 +184,8 @@ class FinalCandles:
                     one for one in _part(candles, good, part) if self._doubts.touch(stream, one.time, one.time + 1)
                 ]
             bad = {*inside}.difference(good)
-            writes += self._doubts.weigh(stream, part, inside, bad, asked_at, is_bare=not times)
+            market = source.market(key.symbol)
+            writes += self._doubts.weigh(stream, part, inside, bad, asked_at, is_bare=not times, market=market)
         if given:
             settled = [candle for span in writes for candle in _part(candles, good, span)]
             for one in settled:

@@ -21,8 +21,8 @@ class LiveEdge(NamedTuple):
 
 
 def live_of(stream: Stream | None) -> LiveEdge | None:
-    """Return what a stream knows of the present, if it is live and nothing is missing."""
-    if stream is None or stream.status != CONNECTED:
+    """Return what a stream knows of the present, if it is live, or its market closed, and nothing is missing."""
+    if stream is None or not (stream.status == CONNECTED or _is_resting(stream)):
         return None
     series, last = stream.series, stream.series.last
     if series.is_catching_up or last is None:
@@ -35,3 +35,9 @@ def live_of(stream: Stream | None) -> LiveEdge | None:
     before = None if series.last_is_closed else series.closed_before(last.time)
     seq, since = stream.seq, last.time if before is None else before + 1
     return LiveEdge(since, last, series.last_is_closed, lambda: stream.seq == seq and live_of(stream) is not None)
+
+
+def _is_resting(stream: Stream) -> bool:
+    """Say whether a stream is silent because its market is closed by its hours: there is nothing to be missed."""
+    now = int(stream.feeder.clock.now())
+    return stream.status == "market_closed" and stream.series.market.is_closed(now, now + 1)

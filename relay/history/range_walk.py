@@ -25,6 +25,7 @@ class RangeWalk:
         self.asked = asked
         self.source = asked.source
         self.key = asked.key
+        self._market = asked.source.market(asked.key.symbol)
         self.is_forward = asked.start is not None
         self.low = max(asked.start or 0, 0)
         self.end = asked.end
@@ -84,14 +85,32 @@ class RangeWalk:
         an instrument that was away for days would cost page after page each time.
         """
         if not self.answers and not self.doubts:
-            return self.stored
+            return self._with_closed_hours(self.stored)
         most_s = self._page * self._length
         doubts = [
             doubt.span
             for doubt in self.doubts
             if doubt.is_row or doubt.is_sparse or not self.is_strict or doubt.span.end - doubt.span.start > most_s
         ]
-        return merge_spans([*self.stored, *(answer.span for answer in self.answers), *doubts])
+        return self._with_closed_hours(merge_spans([*self.stored, *(answer.span for answer in self.answers), *doubts]))
+
+    def _with_closed_hours(self, known: list[Span]) -> list[Span]:
+        """Return what is known, and the gaps in it in which the market was closed: there is nothing to ask for.
+
+        A gap in which it was open as well is asked for as a whole. What lies in the future cannot have opened.
+        """
+        until = int(self.source.clock.reach()) + _CLOCK_BEHIND_S
+        if self._market.never_closes(until):
+            return known
+        closed = []
+        for gap in gaps_between(known, self.low, self.high()):
+            start, end, an_open = gap.start, min(gap.end, until), gap.start - 1
+            if self._market.may_open(self._length, an_open):
+                # What is known ends behind a candle, and the next one opens after it.
+                start = self._market.end_of(self.key.interval, an_open)
+            if start >= end or not self._market.open_parts(start, end, self._length, an_open):
+                closed.append(gap)
+        return merge_spans([*known, *closed]) if closed else known
 
     def next_known(self, high: int) -> tuple[int, int]:
         """Return where the request stands and how far from there everything is known; the same where nothing is."""

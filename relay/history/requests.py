@@ -7,11 +7,12 @@ from typing import NamedTuple, Protocol
 from relay.core.clock import ProviderClock
 from relay.core.model import Budget, Candle, ProviderInfo, StreamKey
 from relay.core.spans import FOREVER, Span
+from relay.core.trading_hours import TradingHours
 from relay.history.live_edge import LiveEdge
 
 
 class CandleSource(Protocol):
-    """A provider as history sees it: `clock` is its time, `candles` its `relay_candles`."""
+    """A provider as history sees it: `clock` is its time, `candles` its `relay_candles`, `market` its hours."""
 
     @property
     def name(self) -> str: ...
@@ -22,6 +23,7 @@ class CandleSource(Protocol):
     @property
     def has_history(self) -> bool: ...
     def budgets(self) -> Sequence[Budget]: ...
+    def market(self, symbol: str) -> TradingHours: ...
     async def candles(self, key: StreamKey, start: int | None, end: int, limit: int) -> Sequence[Candle]: ...
 
 

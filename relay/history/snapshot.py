@@ -81,7 +81,8 @@ def had_up_to(series: Series, since: int, now: float) -> int | None:
     interval, last = series.key.interval, series.last
     now += _AHEAD_S
     over_until = open_time(interval, int(now)) - 1 if interval == "1M" else int(now) - length_s(interval)
-    had = min(since, over_until)
+    # The last candle of a session may be over before its interval is.
+    had = since if series.market.end_of(interval, since) <= now else min(since, over_until)
     is_reached = last is not None and (last.time > had or (last.time == had and series.last_is_closed))
     return None if is_reached else had
 
@@ -89,7 +90,7 @@ def had_up_to(series: Series, since: int, now: float) -> int | None:
 def is_left_open(series: Series, at: float) -> bool:
     """Say whether the newest candle was over at a moment and still stands as open: nobody could say how it closed."""
     last = series.last
-    return last is not None and not series.last_is_closed and next_open(series.key.interval, last.time) <= at
+    return last is not None and not series.last_is_closed and series.market.end_of(series.key.interval, last.time) <= at
 
 
 def splice(
@@ -188,10 +189,11 @@ def left_out(
     if not doubted:
         return []
     interval, ordered = series.key.interval, sorted(times)
+    an_open = _an_open(series, times)
     found: list[SeriesGap] = []
     for part in clip_spans(doubted, begin, end):
         for hole in holes_beside(ordered, part, interval):
-            for start, until in series.market.open_parts(*hole, length_s(interval)):
+            for start, until in series.market.open_parts(*hole, length_s(interval), an_open):
                 at = _open_from(interval, start, times, begin)
                 if at >= until:
                     continue
@@ -253,7 +255,8 @@ def _unknown(
         # A span may end anywhere between two open times.
         at = _open_from(series.key.interval, start, times, begin)
         if at < until:
-            yield from (SeriesGap(*part) for part in series.market.open_parts(at, until, length_s(series.key.interval)))
+            length, an_open = length_s(series.key.interval), _an_open(series, times)
+            yield from (SeriesGap(*part) for part in series.market.open_parts(at, until, length, an_open))
 
 
 def _open_from(interval: str, start: int, times: Collection[int], begin: int) -> int:

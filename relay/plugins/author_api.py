@@ -29,6 +29,7 @@ from relay.core.model import (
 )
 from relay.core.saved_value import Memory
 from relay.core.secret import Secret
+from relay.core.trading_calendar import TradingCalendar
 from relay.core.version import VERSION
 from relay.core.written_numbers import written_candle
 from relay.network.http_sessions import LIST_BOUNDS, PAGE_BOUNDS, Bounds, open_session
@@ -81,6 +82,7 @@ __all__ = [
     "Secret",
     "Setting",
     "StreamKey",
+    "TradingCalendar",
     "UnknownSymbol",
     "Watchlist",
     "ask_rest",

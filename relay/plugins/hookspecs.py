@@ -12,6 +12,7 @@ import pluggy
 
 from relay.core.model import Budget, Candle, Instrument, OpenHours, PriceUpdate, ProviderInfo
 from relay.core.saved_value import Memory
+from relay.core.trading_calendar import TradingCalendar
 from relay.upstream.watchlist import Watchlist
 
 PROJECT = "relay"
@@ -96,10 +97,11 @@ def relay_memory(memory: Memory, settings: Settings) -> None:
 
 
 @hookspec(firstresult=True)
-def relay_hours(symbol: str, moment: int, settings: Settings) -> OpenHours | None:
-    """Return the hours in which `symbol` is traded that hold `moment`, else the next ones; None: always. Optional.
+def relay_hours(symbol: str, moment: int, settings: Settings) -> TradingCalendar | OpenHours | None:
+    """Return the calendar of `symbol`, or the hours that hold `moment`, else the next ones; None: always. Optional.
 
-    `moment` is in Unix seconds. Pure, no I/O, by `settings`. Raise nothing: the market would count as open.
+    Return the same calendar each time: it is made once. `moment` is in Unix seconds. Pure, no I/O, by `settings`. Raise
+    nothing: the market would count as open.
     """
 
 

@@ -29,6 +29,7 @@ from relay.core.packed_extras import ExtrasTooLarge
 from relay.core.saved_value import Memory
 from relay.core.secret import pattern_of, texts_of
 from relay.core.threads import in_thread_if_many
+from relay.core.trading_calendar import TradingCalendar
 from relay.core.trading_hours import TradingHours
 from relay.network.http_sessions import open_session
 from relay.plugins.arrivals import Loaded, lacking_setting
@@ -58,6 +59,7 @@ _MESSAGE_LENGTH = 300
 # Of what a plugin says; and more than any spelling of a secret has.
 _MOST_TOLD = 100_000
 _LONGEST_SPELLING = 10_000
+_MOST_MARKETS = 4096
 
 
 def new_session(clock: ProviderClock, proxies: OutwardProxies | None = None) -> aiohttp.ClientSession:
@@ -106,6 +108,7 @@ class Provider:
         self._session: aiohttp.ClientSession | None = None
         self._blamed: dict[str, str] = {}
         self._has_bad_extras = False
+        self._markets: dict[str, TradingHours] = {}
         self.blocks = Blocks()
         self.failed = 0
         self.killed = 0
@@ -139,6 +142,7 @@ class Provider:
         The secrets of before are still taken out of texts: who was given them may speak of them.
         """
         self.settings = settings
+        self._markets.clear()
         self._secrets.update(texts_of(settings.values()))
         self._secret = pattern_of(self._secrets)
         self.readmit()
@@ -331,13 +335,31 @@ class Provider:
 
     def market(self, symbol: str) -> TradingHours:
         """Return when a symbol is traded: always, as far as is known, if the plugin does not say."""
-        return TradingHours(lambda moment: self._hours(symbol, moment)) if self._tells_hours else TradingHours()
+        market = self._markets.get(symbol)
+        if market is None:
+            if len(self._markets) >= _MOST_MARKETS:
+                self._markets.clear()
+            hours = TradingHours(lambda moment: self._hours(symbol, moment)) if self._tells_hours else TradingHours()
+            market = self._markets[symbol] = hours
+        return market
+
+    def session_text(self, symbol: str) -> str | None:
+        """Return the weekly hours of a symbol as text, `0930-1600 America/New_York`; None if no calendar says them."""
+        calendar = self._asked_hours(symbol, int(self.clock.now())) if self._tells_hours else None
+        return calendar.text if isinstance(calendar, TradingCalendar) else None
 
     def _hours(self, symbol: str, moment: int) -> OpenHours | None:
+        hours = self._asked_hours(symbol, moment)
+        if isinstance(hours, TradingCalendar):
+            return None if hours.is_always_open else hours.session_at(moment)
+        return hours
+
+    def _asked_hours(self, symbol: str, moment: int) -> TradingCalendar | OpenHours | None:
         if not self._tells_hours:
             return None
+        hours: TradingCalendar | OpenHours | None
         try:
-            hours: OpenHours | None = self._ask("relay_hours", symbol=symbol, moment=moment)
+            hours = self._ask("relay_hours", symbol=symbol, moment=moment)
             if hours is not None and (fault := fault_of_hours(hours, moment)) is not None:
                 raise ValueError(f"relay_hours {fault}")
         except BaseException as error:  # noqa: BLE001 - a plugin is isolated here

@@ -23,6 +23,7 @@ from relay.core.model import (
 )
 from relay.core.packed_extras import MOST_EACH, PackedExtras
 from relay.core.session_text import fault_of_session
+from relay.core.trading_calendar import TradingCalendar
 from relay.core.written_numbers import WrittenCandle, is_readable
 from relay.protocol.symbol_names import SPELLING, is_symbol
 from relay.upstream.leaps import Leaps
@@ -335,8 +336,10 @@ def fault_of_budget(budget: Any) -> str | None:
 
 def fault_of_hours(hours: Any, moment: int) -> str | None:
     """Judge what `relay_hours` returned for a moment."""
+    if isinstance(hours, TradingCalendar):
+        return None
     if not isinstance(hours, OpenHours) or set(map(type, hours)) != {int}:
-        return f"returned {kind_of(hours)}, not OpenHours of two whole numbers"
+        return f"returned {kind_of(hours)}, not a TradingCalendar, or OpenHours of two whole numbers"
     if not hours.opens < hours.closes or hours.closes <= moment:
         return f"returned hours from {hours.opens} to {hours.closes}, which end before {moment}"
     return None

@@ -391,7 +391,8 @@ class Series:
         start = missing.start
         if self.last is not None and self.last_is_closed:
             start = max(start, next_open(self.key.interval, self.last.time))
-        for part in self.market.open_parts(start, missing.end, length_s(self.key.interval)):
+        an_open = missing.end if self.last is None else self.last.time
+        for part in self.market.open_parts(start, missing.end, length_s(self.key.interval), an_open):
             self.gaps.leave(SeriesGap(*part))
         self._asked_until = max(self._asked_until, missing.end)
         return self.fill((), None)
@@ -558,15 +559,11 @@ class Series:
         return self.last is None and self.promised_at is not None and not self.is_owed(time)
 
     def due_at(self) -> int | None:
-        """Return when the newest candle's interval is over, or the following one's if it is closed; None if unknown."""
+        """Return when the newest candle is over, or the following one if that is closed; None if unknown."""
         if self.last is None:
             return None
-        end = next_open(self.key.interval, self.last.time)
-        if not self.last_is_closed:
-            return end
-        # The candle that holds the next moment of trading; a month always does.
-        closed_s = self.market.opens_at(end) - end
-        return next_open(self.key.interval, end + closed_s - closed_s % length_s(self.key.interval))
+        interval, opened = self.key.interval, self.last.time
+        return self.market.next_due(interval, opened) if self.last_is_closed else self.market.end_of(interval, opened)
 
 
 def _rank(update: PriceUpdate) -> tuple[bool, int, int]:

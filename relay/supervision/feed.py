@@ -95,6 +95,7 @@ class Feed:
             on_expect=self._expect,
             on_remark=self._remark,
             on_invalidate=backfill.invalidate,
+            is_closed_for=self._is_closed_for,
         )
         self.task = asyncio.create_task(self._pump(), name=f"pump {provider.name} {number}")
 
@@ -270,6 +271,10 @@ class Feed:
     def _expect(self, key: StreamKey, in_s: float, every_s: float | None) -> None:
         if (supervised := self._supervised.get(key)) is not None:
             supervised.expect(in_s, every_s)
+
+    def _is_closed_for(self, key: StreamKey, seconds: float) -> bool:
+        supervised = self._supervised.get(key)
+        return supervised is not None and supervised.is_closed_for(seconds)
 
     def _remark(self, key: StreamKey, message: str) -> None:
         if (supervised := self._supervised.get(key)) is not None:

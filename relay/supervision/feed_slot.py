@@ -142,7 +142,11 @@ class FeedSlot:
             waiting = [
                 key
                 for key, supervised in self._supervised.items()
-                if not (supervised.is_planned(now) or any(other.is_live(key) for other in self._feeds))
+                if not (
+                    supervised.is_planned(now)
+                    or supervised.is_closed_for(0.0)
+                    or any(other.is_live(key) for other in self._feeds)
+                )
             ]
         least_s, most_s = UNANSWERED_S
         self._unanswered = {key: self._unanswered.get(key, (now + least_s, least_s)) for key in waiting}

@@ -15,6 +15,8 @@ def holes_in(
     `begin` is the first open time that should be there, None: the first that is. `until` ends what was asked for.
     """
 
+    times = list(times)
+
     def parts() -> Iterator[tuple[int, int]]:
         expected = begin
         for time in times:
@@ -25,8 +27,8 @@ def holes_in(
         if expected is not None and until is not None and expected < until:
             yield expected, until
 
-    length = length_s(interval)
-    return [Span(*part) for start, end in parts() for part in market.open_parts(start, end, length)]
+    length, an_open = length_s(interval), times[0] if times else begin
+    return [Span(*part) for start, end in parts() for part in market.open_parts(start, end, length, an_open)]
 
 
 class MissingCandles:

@@ -2,13 +2,13 @@
 
 import asyncio
 import logging
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from relay.core.clock import Clock
 from relay.core.errors import ProviderError, RateLimited, StoreError
 from relay.core.intervals import length_s
-from relay.core.model import Budget, StreamKey
+from relay.core.model import Budget, Candle, StreamKey
 from relay.core.spans import FOREVER, Span, merge_spans
 from relay.history.requests import PageRequest
 from relay.history.service import HistoryService
@@ -161,7 +161,7 @@ class Recheck:
             key = next(iter(self._marks))
             del self._marks[key], self._ends[key]
 
-    def _due(self, streams: Container[StreamKey]) -> Look | None:
+    def _due(self, streams: Mapping[StreamKey, SupervisedStream]) -> Look | None:
         """Return what has waited longest of what is to be compared, with what is due of it for other delays.
 
         What nobody follows takes turns with the others: after a restart it may be much.
@@ -173,6 +173,9 @@ class Recheck:
             for mark, end, after_s in zip(marks, self._due_until(key, now), self._delays, strict=True):
                 waited_s = now - after_s - length_s(key.interval) - mark
                 if mark < end and (is_followed not in first or waited_s > first[is_followed][0]):
+                    if is_followed and not _holds_one(streams[key].stream.series.closed, mark, end):
+                        # Between the open times of long candles there is nothing to compare.
+                        continue
                     first[is_followed] = waited_s, key, mark
         if not first:
             return None
@@ -235,3 +238,9 @@ class Recheck:
     def _failed(self, key: StreamKey, error: Exception) -> None:
         about = event("not_compared", provider=self._provider.name, stream=str(key))
         log.debug("%s cannot be compared now: %s", key, error, extra=about)
+
+
+def _holds_one(closed: Mapping[int, Candle], start: int, end: int) -> bool:
+    """Say whether a candle may have opened in a span, by those that a stream remembers: it forgets the oldest."""
+    oldest = next(iter(closed), None)
+    return oldest is None or start < oldest or any(start <= time < end for time in closed)

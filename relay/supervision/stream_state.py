@@ -8,6 +8,7 @@ from relay.protocol.server_messages import StreamState
 from relay.streams.hub import Hub
 from relay.streams.subscriptions import CONNECTED, CONNECTING, Stream
 from relay.supervision.liveness import UNKNOWN_PATIENCE_S, Liveness, Remedy
+from relay.supervision.market_watch import MarketWatch
 from relay.supervision.timing import FEED_TIMING, FeedTiming
 
 RECONNECTING: Final = "reconnecting"
@@ -23,8 +24,8 @@ LATE_S = 20.0
 """A poll that a feed announced may be so late, since it waits for an answer, before silence counts."""
 LEAST_DOUBT_S = 5.0
 MOST_DOUBT_S = 300.0
-CLOCK_SLACK_S = 5
-"""So far the provider's clock may be behind: near the opening its market counts as open."""
+MOST_ASKED_CLOSED = 2
+"""So often history is asked after a close for the candles of the session's end, if no feed told an open one."""
 
 
 class Planned(NamedTuple):
@@ -45,10 +46,11 @@ class Facts(NamedTuple):
     """What is known of a stream, each fact for itself; empty and None: it is not so.
 
     `refusal` says why the provider refuses the stream and when it is tried next, `halt` why the provider's list calls
-    it paused. `loss` says why no feed delivers it while `is_fed` is false and what comes next, `was_fed` whether one
-    ever did, `is_barred` whether the provider asked to wait before the next one. `rest` is
-    the pause that its feed reported, `past` what is done about candles that were missed, `silent_s` how long it is
-    silent since that was beyond its habit, `stray` why all that comes is left out, `remark` how it is live.
+    it paused. `loss` says why no feed delivers it while `is_fed` is false and what comes next, `is_lost` whether one
+    failed, `was_fed` whether one ever did deliver it, `is_barred` whether the provider asked to wait before the next
+    one. `closed` says until when the market is closed by its hours, `rest` is the pause that its feed reported, `past`
+    what is done about candles that were missed, `silent_s` how long it is silent since that was beyond its habit,
+    `stray` why all that comes is left out, `remark` how it is live.
     """
 
     refusal: str = ""
@@ -56,7 +58,9 @@ class Facts(NamedTuple):
     is_fed: bool = False
     was_fed: bool = False
     loss: str = ""
+    is_lost: bool = False
     is_barred: bool = False
+    closed: str = ""
     rest: StateSaid | None = None
     past: StateSaid | None = None
     silent_s: float | None = None
@@ -71,6 +75,8 @@ class Facts(NamedTuple):
             return StateSaid(MARKET_CLOSED, self.halt)
         if not self.is_fed and self.is_barred:
             return StateSaid(THROTTLED, self.loss)
+        if self.closed and (self.is_fed or not (self.is_lost or self.was_fed)):
+            return StateSaid(MARKET_CLOSED, self.closed)
         if not self.is_fed:
             return StateSaid(RECONNECTING if self.was_fed else CONNECTING, self.loss)
         if self.rest is not None:
@@ -103,6 +109,7 @@ class SupervisedStream:
         "_hub",
         "_listened_after",
         "_liveness",
+        "_market",
         "_news_at",
         "_news_count",
         "_pace_s",
@@ -144,6 +151,7 @@ class SupervisedStream:
         # How many updates had come when silence was measured anew; None: it is to be, whatever came.
         self._listened_after: int | None = None
         self._pace_s = 0.0
+        self._market = MarketWatch(stream, clock)
 
     def note(self, event: str) -> None:
         """Keep a line for the status page; only the newest few are kept."""
@@ -158,6 +166,7 @@ class SupervisedStream:
 
     def show(self) -> None:
         """Tell the subscribers the state that follows from what is known, if it is another one."""
+        self._look_at_market()
         since = self._silent_since
         silent_s = None if since is None else self._clock.monotonic() - since
         state = self._facts._replace(silent_s=silent_s).state()
@@ -166,22 +175,25 @@ class SupervisedStream:
 
     def accept(self) -> None:
         """Note that a feed delivers the stream and no pause holds; `show` is left to who knows what was missed."""
-        self._learn(is_fed=True, was_fed=True, rest=self._rest_left())
+        self._learn(is_fed=True, was_fed=True, is_lost=False, rest=self._rest_left())
 
     def hear(self) -> None:
         """Note an update: it ends every pause and the silence, whoever spoke of them; but it opens no market."""
         self._silent_since = None
         self._halt = self._stray = ""
-        self._learn(is_fed=True, was_fed=True, rest=self._rest_left(), halt="", stray="")
+        self._market.hear()
+        self._look_at_market()
+        self._learn(is_fed=True, was_fed=True, is_lost=False, rest=self._rest_left(), halt="", stray="")
         self.show()
 
     def _rest_left(self) -> StateSaid | None:
         rest = self._facts.rest
-        return rest if rest is not None and rest.status == MARKET_CLOSED and self._is_market_closed() else None
+        is_left = self._market.is_closed_by_hours() and not self._market.is_disproved
+        return rest if rest is not None and rest.status == MARKET_CLOSED and is_left else None
 
     def go_live(self) -> None:
         """Note that a feed delivers the stream."""
-        self._learn(is_fed=True, was_fed=True)
+        self._learn(is_fed=True, was_fed=True, is_lost=False)
         self.show()
 
     def rest(self, status: StreamState, message: str) -> None:
@@ -189,7 +201,7 @@ class SupervisedStream:
         self._listened_after = None
         if status == MARKET_CLOSED:
             self._silent_since = None
-        self._learn(is_fed=True, was_fed=True, rest=StateSaid(status, message))
+        self._learn(is_fed=True, was_fed=True, is_lost=False, rest=StateSaid(status, message))
         self.show()
 
     def lose(self, cause: str, wait_s: float = 0.0, *, is_barred: bool = False) -> None:
@@ -201,7 +213,8 @@ class SupervisedStream:
             self.stream.reconnects += 1
             self.note(f"lost: {cause}")
         when = f"at {self._clock.utc(wait_s)}" if wait_s else "under way"
-        self._learn(is_fed=False, loss=f"{cause}; the next attempt is {when}", is_barred=is_barred, past=None)
+        loss = f"{cause}; the next attempt is {when}"
+        self._learn(is_fed=False, loss=loss, is_lost=True, is_barred=is_barred, past=None)
         self.show()
 
     def remark(self, message: str) -> None:
@@ -285,16 +298,30 @@ class SupervisedStream:
         """Say whether the feed will ask for the stream by itself; only a poll that is late makes a doubt."""
         return self.planned is not None and now < self.planned.at + LATE_S
 
-    def _is_market_closed(self) -> bool:
-        now = int(self.stream.feeder.clock.now())
-        return self.stream.series.market.is_closed(now, now + CLOCK_SLACK_S)
+    def is_closed_for(self, seconds: float) -> bool:
+        """Say whether the market has been closed for so long by its hours, as far as it was watched."""
+        if self._look_at_market():
+            self.show()
+        return self._market.is_closed_for(seconds)
+
+    def _look_at_market(self) -> bool:
+        """Note whether the market is closed, and until when; return whether that is news."""
+        market, facts = self._market, self._facts
+        if not market.look():
+            return False
+        if market.closed:
+            self._silent_since = self._listened_after = None
+        # Whoever paused it for the same reason may find nothing to say at the opening.
+        is_over = facts.closed and not market.closed and facts.rest is not None and facts.rest.status == MARKET_CLOSED
+        self._learn(closed=market.closed, rest=None if is_over else facts.rest)
+        return True
 
     def _is_silence_meant(self, now: float) -> bool:
         """Say whether silence means nothing: the market is closed, or polls had no time yet to bring something.
 
         A plan to ask again does not excuse answers without news for ever: an interval and two polls have to do.
         """
-        is_closed = self._is_market_closed()
+        is_closed = self._market.is_closed_by_hours()
         if is_closed or self.received != self._news_count:
             self._news_count, self._news_at = self.received, now
         if is_closed:
@@ -327,6 +354,8 @@ class SupervisedStream:
         Call it about once a second.
         """
         self._check_stray()
+        if self._look_at_market():
+            self.show()
         status = self.stream.status
         is_meant = status != STALE and self._is_silence_meant(now)
         if is_meant or status in (MARKET_CLOSED, THROTTLED):
@@ -367,14 +396,20 @@ class SupervisedStream:
         has_open = series.last is not None and not series.last_is_closed
         is_halted = self._facts.is_fed and bool(self._facts.halt)
         is_live = self.stream.status in (CONNECTED, STALE) or (is_halted and has_open)
+        if self._facts.closed and self._facts.is_fed and not self._facts.halt:
+            # The last candles of a session close after it, and no others.
+            is_live = has_open or (series.last is not None and self._market.asked < MOST_ASKED_CLOSED)
         if not is_live or series.is_catching_up or self.is_planned(now):
             return False
         due_at = series.due_at()
         if due_at is None:
-            due_at = next_open(self.stream.key.interval, int(series.promised_at or time_s))
+            due_at = next_open(self.stream.key.interval, series.market.opens_at(int(series.promised_at or time_s)))
         return time_s >= due_at + grace_s and now >= self._ask_at
 
     def ask_later(self, now: float) -> None:
-        """Call no candle overdue for about an interval: history was asked just now."""
-        pause_s = min(length_s(self.stream.key.interval), self._timing.most_ask_pause_s)
-        self._ask_at = now + max(self._timing.least_ask_pause_s, pause_s)
+        """Call no candle overdue for about an interval: history was asked just now. Ever longer in closed hours."""
+        pause_s = max(self._timing.least_ask_pause_s, length_s(self.stream.key.interval))
+        if self._facts.closed:
+            self._market.asked += 1
+            pause_s *= 2.0 ** min(self._market.asked - 1, 10)
+        self._ask_at = now + max(self._timing.least_ask_pause_s, min(pause_s, self._timing.most_ask_pause_s))

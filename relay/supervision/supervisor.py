@@ -292,6 +292,8 @@ class Supervisor:
 
     def renew(self) -> None:
         """Let feeds with the provider's present settings take the place of those that run; no stream is lost."""
+        for key, supervised in self._supervised.items():
+            supervised.stream.series.market = self.provider.market(key.symbol)
         for slot in self._slots:
             slot.renew()
 

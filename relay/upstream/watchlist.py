@@ -18,6 +18,10 @@ def _ignore(*_: object) -> None:
     return None
 
 
+def _never(*_: object) -> bool:
+    return False
+
+
 class Watchlist:
     """Streams wanted from one feed, now.
 
@@ -39,6 +43,7 @@ class Watchlist:
         on_expect: Callable[[StreamKey, float, float | None], None] = _ignore,
         on_remark: Callable[[StreamKey, str], None] = _ignore,
         on_invalidate: Callable[[StreamKey, int | None], None] = _ignore,
+        is_closed_for: Callable[[StreamKey, float], bool] = _never,
     ) -> None:
         self._streams: dict[StreamKey, int] = dict.fromkeys(streams, 0)
         # For the way of every update: `in` without a call.
@@ -52,6 +57,9 @@ class Watchlist:
         self._on_expect = on_expect
         self._on_remark = on_remark
         self._on_invalidate = on_invalidate
+        self._is_closed_for = is_closed_for
+        # At which version each stream was added that was handed out to be polled since its market closed.
+        self._polled: dict[StreamKey, int] = {}
         self._conceal: Callable[[str], str] = str
         self._waiters: set[asyncio.Future[None]] = set()
         self.version = 0
@@ -123,6 +131,26 @@ class Watchlist:
         finally:
             self._waiters.discard(waiter)
         return self.version
+
+    def to_poll(self, settle_s: float = 60.0) -> tuple[StreamKey, ...]:
+        """Return the streams that a feed which polls has to ask for now: not those whose market is closed.
+
+        A stream that was just added is among them once, whatever the hours. After a close it is until the market has
+        been closed for `settle_s`, and once more, so that its last candle is fetched. The others are accepted: their
+        next poll is after the opening. Without hours (`relay_hours`) these are all streams.
+        """
+        chosen = []
+        for key, since in [*self._streams.items()]:
+            is_closed = self._is_closed_for(key, settle_s)
+            if is_closed and self._polled.get(key) == since:
+                self._on_accept(key)
+                continue
+            chosen.append(key)
+            # Handed out for the last time before the next opening; or not yet.
+            self._polled[key] = since if is_closed else -1
+        for key in self._polled.keys() - self._streams.keys():
+            del self._polled[key]
+        return tuple(chosen)
 
     def accept(self, keys: Iterable[StreamKey]) -> None:
         """Report that the provider confirmed these streams: from now on their updates arrive.

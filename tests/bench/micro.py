@@ -19,6 +19,8 @@ from providers.binance.codec import BinanceCodec
 from relay import Hosts
 from relay.core.clock import Clock, ProviderClock
 from relay.core.model import Candle, PriceUpdate, StreamKey
+from relay.core.trading_calendar import TradingCalendar
+from relay.core.trading_hours import TradingHours
 from relay.protocol import frames
 from relay.streams.hub import Hub
 from relay.streams.outbox import Outbox
@@ -118,6 +120,30 @@ def series_step() -> Callable[[], int]:
     return work
 
 
+def hours_step() -> Callable[[], int]:
+    """Ask the hours of a stock when each candle is over, as the relay does for each stream once a second."""
+    market = TradingHours(TradingCalendar("America/New_York", "0930-1600", holidays=["12-25"]).session_at)
+
+    def work() -> int:
+        for moment in range(1_764_000_000, 1_764_010_000):
+            market.end_of("1m", moment)
+        return 10_000
+
+    return work
+
+
+def calendar_step() -> Callable[[], int]:
+    """Ask a calendar for sessions of weeks that it has not been asked for."""
+
+    def work() -> int:
+        calendar = TradingCalendar("America/New_York", "0930-1600", holidays=["12-25"])
+        for week in range(200):
+            calendar.session_at(week * 604_800)
+        return 200
+
+    return work
+
+
 def encode_step() -> Callable[[], int]:
     made = updates(20_000)
 
@@ -197,6 +223,8 @@ def main() -> None:
     steps = {
         "decode one Binance kline event": decode_step(),
         "series: accept one open update": series_step(),
+        "hours: when a candle is over": hours_step(),
+        "hours: a week of a calendar, the first time": calendar_step(),
         "encode one update as a frame": encode_step(),
         "deflate one frame": deflate_step(),
         "deliver one frame, 1,000 subscribers of the same 10 streams": publish_step(loop, 1000, 10, False),

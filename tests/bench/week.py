@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from providers.twelve_data.answers import KeyRefused, SeriesAnswer
 from providers.twelve_data.credits import Credits, Use
-from providers.twelve_data.forex import Hours, hours_of, last_close, session_at, without_padding
+from providers.twelve_data.forex import Hours, hours_of, without_padding
 from providers.twelve_data.polled import PolledStream
 from providers.twelve_data.polling import Polls
 from relay import Candle, RateLimited, StreamKey, Watchlist, next_open
@@ -191,10 +191,10 @@ def open_gaps(polled: Sequence[float], hours: Hours, start: float, end: float) -
     moments = [*polled, end]
     before = start
     for moment in moments:
-        opens, close = session_at(before, hours)
+        opens, close = hours.week.session_at(before)
         while opens < moment:
             yield min(moment, close) - max(before, opens)
-            opens, close = session_at(close, hours)
+            opens, close = hours.week.session_at(close)
         before = moment
 
 
@@ -221,7 +221,7 @@ def summary(name: str, venue: Venue, told: Mapping[StreamKey, Told], days: float
         delays += one.delays
         length = next_open(key.interval, 0)
         first, last = (one.closed[0], one.closed[-1]) if one.closed else (0, 0)
-        due = [at for at in range(first, last, length) if last_close(at + 1, hours) == at + 1]
+        due = [at for at in range(first, last, length) if hours.week.last_close(at + 1) == at + 1]
         missing += len(set(due) - set(one.closed))
     delays.sort()
     return Result(

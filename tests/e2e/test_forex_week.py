@@ -214,7 +214,8 @@ WEEKS = {
     "clock change of Europe": ("--start", "2026-03-27 12:00", "--hours", "72"),
     "Christmas and New Year": (
         "--start", "2025-12-24 12:00", "--hours", "227",
-        "--holiday", "2025-12-24 22:00", "2025-12-25 23:00", "--holiday", "2025-12-31 22:00", "2026-01-01 23:00",
+        "--bank-holiday", "2025-12-24 22:00", "2025-12-25 22:00",
+        "--bank-holiday", "2025-12-31 22:00", "2026-01-01 22:00",
     ),
     "four hours of New York": ("--start", "2026-10-30 12:00", "--hours", "84", "--new-york"),
     "bars that settle late": ("--start", "2026-10-13 00:00", "--hours", "60", "--settles", "150"),

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from providers import BUILTIN
 from providers.twelve_data.answers import KeyRefused, read_series
-from providers.twelve_data.forex import Hours
+from providers.twelve_data.forex import ALWAYS
 from relay import (
     BadAnswer,
     Candle,
@@ -66,7 +66,7 @@ def test_more_rows_than_any_provider_gives_are_refused_with_the_bound() -> None:
 
 
 def test_more_rows_than_twelve_data_ever_gives_are_refused_with_the_bound() -> None:
-    assert read_series({"values": [{}] * 5001}, "1m", Hours.ALWAYS) == KeyRefused(
+    assert read_series({"values": [{}] * 5001}, "1m", ALWAYS) == KeyRefused(
         0, "the answer has 5,001 rows, more than the limit of 5,000"
     )
 

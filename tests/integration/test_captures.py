@@ -18,7 +18,7 @@ import aiohttp
 import pytest
 
 from providers.binance.codec import BinanceCodec
-from providers.twelve_data.forex import Hours, without_padding
+from providers.twelve_data.forex import METAL, MONEY, without_padding
 from providers.twelve_data.tick_codec import TickCodec, ticks_of
 from relay import Accepted, Candle, Hosts, PriceUpdate, Rejected, Secret, StreamKey, enlarge
 from relay.app import STORE
@@ -311,11 +311,11 @@ def test_the_padding_of_seven_months_of_gold_is_what_the_clock_says_and_almost_f
     file = captures / "twelvedata/candles/XAUUSD_15min_utc_2026-01-22_to_08-20.csv"
     rows = [row for row in csv.reader(file.read_text().splitlines(), delimiter=";") if row and row[0][0].isdigit()]
     candles = sorted(Candle(utc(row[0]), *map(float, row[1:5])) for row in rows)
-    kept = without_padding(candles, "15m", Hours.METAL)
+    kept = without_padding(candles, "15m", METAL)
     dropped = sorted(set(candles) - set(kept))
     assert (len(candles), len(kept), len(dropped)) == (20_156, 13_804, 6_352)
     # Weekends alone, which money and metals have in common.
-    assert len(candles) - len(without_padding(candles, "15m", Hours.MONEY)) == 5_752
+    assert len(candles) - len(without_padding(candles, "15m", MONEY)) == 5_752
     ranges = [statistics.median(candle.high - candle.low for candle in part) for part in (kept, dropped)]
     assert ranges == pytest.approx([8.157, 0.270], abs=0.001)
 

@@ -5,10 +5,10 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from providers.twelve_data.forex import Hours, session_at
+from providers.twelve_data.forex import METAL, MONEY, Hours
 from relay.app import DIRECTORY
 from relay.core.intervals import next_open
-from relay.core.model import Candle, OpenHours, PriceUpdate, StreamKey
+from relay.core.model import Candle, PriceUpdate, StreamKey
 from relay.core.trading_hours import TradingHours
 from relay.history.requests import PastCandles
 from relay.history.snapshot import is_joined, splice
@@ -22,11 +22,11 @@ from tests.support.running_relay import Running
 from tests.support.sandbox import Sandbox
 
 
-def market(hours: Hours = Hours.MONEY) -> TradingHours:
-    return TradingHours(lambda moment: OpenHours(*session_at(moment, hours)))
+def market(hours: Hours = MONEY) -> TradingHours:
+    return TradingHours(hours.calendar.session_at)
 
 
-def series_of(interval: str, promised: str, hours: Hours = Hours.MONEY) -> Series:
+def series_of(interval: str, promised: str, hours: Hours = MONEY) -> Series:
     series = Series(StreamKey("X", interval), float(at(promised)))
     series.market = market(hours)
     return series
@@ -41,17 +41,17 @@ def told(series: Series, opened: str, *, is_closed: bool = False) -> bool:
 # The last candle before the close and the first one after it. New York changes to summer time on 2026-03-08 and back
 # on 2026-11-01, both times while the market is closed.
 REOPENINGS = [
-    ("1m", Hours.MONEY, "2026-01-16 21:59:00", "2026-01-18 22:00:00"),
-    ("1m", Hours.MONEY, "2026-03-06 21:59:00", "2026-03-08 21:00:00"),
-    ("1m", Hours.MONEY, "2026-10-30 20:59:00", "2026-11-01 22:00:00"),
-    ("1h", Hours.MONEY, "2026-03-06 21:00:00", "2026-03-08 21:00:00"),
-    ("4h", Hours.MONEY, "2026-01-16 20:00:00", "2026-01-18 20:00:00"),
-    ("4h", Hours.MONEY, "2026-10-30 20:00:00", "2026-11-01 20:00:00"),
-    ("1d", Hours.MONEY, "2026-03-06 00:00:00", "2026-03-08 00:00:00"),
-    ("1w", Hours.MONEY, "2026-01-12 00:00:00", "2026-01-19 00:00:00"),
-    ("1m", Hours.METAL, "2026-01-14 21:59:00", "2026-01-14 23:00:00"),
-    ("1h", Hours.METAL, "2026-07-15 20:00:00", "2026-07-15 22:00:00"),
-    ("1m", Hours.METAL, "2026-10-30 20:59:00", "2026-11-01 23:00:00"),
+    ("1m", MONEY, "2026-01-16 21:59:00", "2026-01-18 22:00:00"),
+    ("1m", MONEY, "2026-03-06 21:59:00", "2026-03-08 21:00:00"),
+    ("1m", MONEY, "2026-10-30 20:59:00", "2026-11-01 22:00:00"),
+    ("1h", MONEY, "2026-03-06 21:00:00", "2026-03-08 21:00:00"),
+    ("4h", MONEY, "2026-01-16 20:00:00", "2026-01-18 20:00:00"),
+    ("4h", MONEY, "2026-10-30 20:00:00", "2026-11-01 20:00:00"),
+    ("1d", MONEY, "2026-03-06 00:00:00", "2026-03-08 00:00:00"),
+    ("1w", MONEY, "2026-01-12 00:00:00", "2026-01-19 00:00:00"),
+    ("1m", METAL, "2026-01-14 21:59:00", "2026-01-14 23:00:00"),
+    ("1h", METAL, "2026-07-15 20:00:00", "2026-07-15 22:00:00"),
+    ("1m", METAL, "2026-10-30 20:59:00", "2026-11-01 23:00:00"),
 ]
 
 
@@ -117,7 +117,8 @@ def test_a_subscription_is_joined_over_closed_hours_and_its_gaps_do_not_name_the
         ("4h", "2026-01-16 20:00:00", "2026-01-19 00:00:00"),
         ("1d", "2026-03-06 00:00:00", "2026-03-09 00:00:00"),
         ("1w", "2026-01-12 00:00:00", "2026-01-26 00:00:00"),
-        ("1M", "2026-01-01 00:00:00", "2026-03-01 00:00:00"),
+        # February of 2026 ends with a weekend.
+        ("1M", "2026-01-01 00:00:00", "2026-02-27 22:00:00"),
         ("1m", "2026-01-14 12:00:00", "2026-01-14 12:02:00"),
     ],
 )
@@ -169,6 +170,8 @@ async def test_the_first_price_after_closed_hours_comes_at_once(
     await client.seen("status", symbol=symbol, status="connected")
     states = [message["status"] for message in client.received if message["type"] == "status"]
     assert "backfilling" not in states
+    (stream,) = (await relay.get("status")).body["streams"]
+    assert stream["session"] == ("1700" if symbol == "EUR/USD" else "1800") + "-1700 America/New_York"
     assert not [message for message in client.received if message["type"] == "gap"]
 
 

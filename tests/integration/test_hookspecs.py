@@ -16,7 +16,7 @@ import pytest
 from aiohttp import WSMsgType, web
 
 import relay
-from relay import API_MINOR, API_VERSION, Memory, OpenHours, StreamKey, Watchlist
+from relay import API_MINOR, API_VERSION, Memory, OpenHours, StreamKey, TradingCalendar, Watchlist
 from relay.app import PROVIDERS
 from relay.plugins import author_api, discovery, hookspecs
 from relay.plugins.loader import PluginHost
@@ -25,9 +25,11 @@ from tests.conftest import StartRelay
 from tests.integration.test_plugins import opened, path_of, provider_of, tally
 from tests.support.conditions import eventually
 from tests.support.loopback_server import loopback_server
+from tests.support.moments import at
 from tests.support.sandbox import Sandbox
 
 GUIDE = (Path(__file__).parents[2] / "providers" / "README.md").read_text(encoding="utf-8")
+NYSE: TradingCalendar = importlib.import_module("tests.plugins.stocks").NYSE
 HOOKS = {spec.__name__: spec for spec in hookspecs.HOOKS}
 
 
@@ -79,7 +81,7 @@ def test_every_field_of_the_values_is_documented(kind: Any) -> None:
         assert re.search(rf"`[^`\n]*\b{field}\b[^`\n]*`", GUIDE), field
 
 
-@pytest.mark.parametrize("kind", [relay.Watchlist, relay.FeedCodec])
+@pytest.mark.parametrize("kind", [relay.Watchlist, relay.FeedCodec, relay.TradingCalendar])
 def test_every_member_for_feeds_is_documented(kind: Any) -> None:
     hosts = {"add", "remove", "is_late", "conceal"}
     for member in [name for name in vars(kind) if not name.startswith("_") and name not in hosts]:
@@ -387,8 +389,8 @@ class Okx:
                 step = {"candle1s": 1, "candle1m": 60, "candle5m": 300, "candle15m": 900, "candle1H": 3600}[channel]
                 opened, arg = second // step * step, {"channel": channel, "instId": symbol}
                 states = [(opened - step, "1"), (opened, "0")] if second == opened else [(opened, "0")]
-                for at, confirm in states:
-                    row = [str(at * 1000), "1.0", "3.0", "0.5", "2.0", "7", "14", "14", confirm]
+                for moment, confirm in states:
+                    row = [str(moment * 1000), "1.0", "3.0", "0.5", "2.0", "7", "14", "14", confirm]
                     await socket.send_json({"arg": arg, "data": [row]})
             await asyncio.sleep(max(0.0, second + 1 - time.time()))
             second += 1
@@ -510,6 +512,7 @@ def test_example_files_are_in_the_guide() -> None:
         "bitstamp.py",
         "okx.py",
         "bitstamp_trades.py",
+        "xetra.py",
         "clocks.py",
         "bitstamp_standin.py",
         "test_bitstamp.py",
@@ -517,3 +520,40 @@ def test_example_files_are_in_the_guide() -> None:
         "slow_log.py",
     ]
     assert isinstance(Sandbox, type)
+
+
+async def test_calendar_example_polls_and_knows_its_hours(
+    serve: Callable[[web.Application], Any], guide: Callable[..., str]
+) -> None:
+    async def candles(request: web.Request) -> web.Response:
+        opened = int(time.time()) // 900 * 900
+        return web.json_response([[opened - 900, 1, 1, 1, 1, 1, True], [opened, 1, 1, 1, 1, 1, False]])
+
+    app = web.Application()
+    app.add_routes([web.get("/candles", candles)])
+    settings = {"rest_url": f"http://{await serve(app)}"}
+    key = StreamKey("SAP", "15m")
+    async with open_provider(guide("xetra.py"), settings) as provider:
+        market = provider.market("SAP")
+        assert market.opens_at(at("2026-12-30 13:00")) == at("2027-01-04 08:00")
+        assert market.end_of("1h", at("2026-07-01 15:00")) == at("2026-07-01 15:30")
+        assert provider.session_text("SAP") == "0900-1730 Europe/Berlin"
+        async with WatchedFeed(provider, [key]) as feed:
+            assert await feed.until(lambda: len(feed.updates) > 1, timeout_s=5)
+
+
+def test_the_stocks_plugin_knows_when_new_york_trades() -> None:
+    assert NYSE.session_at(at("2026-11-25 21:00")) == OpenHours(at("2026-11-27 14:30"), at("2026-11-27 18:00"))
+
+
+async def test_hook_relay_hours_may_return_a_calendar() -> None:
+    calendars = {"STOCK": NYSE, "COIN": TradingCalendar("UTC", "24x7")}
+    async with opened(provider_of(relay_hours=lambda symbol: calendars.get(symbol))) as provider:
+        friday = at("2026-07-02 20:00")
+        assert provider.market("STOCK").opens_at(friday) == at("2026-07-06 13:30")
+        assert [provider.market(symbol).opens_at(friday) for symbol in ("COIN", "OTHER")] == [friday, friday]
+        assert [provider.session_text(symbol) for symbol in ("STOCK", "COIN", "OTHER")] == [
+            "0930-1600 America/New_York",
+            "24x7",
+            None,
+        ]

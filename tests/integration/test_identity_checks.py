@@ -22,6 +22,7 @@ from relay.core.errors import ProviderError, ProviderUnavailable
 from relay.core.intervals import length_s
 from relay.core.model import Budget, Candle, ProviderInfo, StreamKey
 from relay.core.spans import Span
+from relay.core.trading_hours import TradingHours
 from relay.history.identity_checks import IdentityChecks
 from relay.history.requests import HistoryRequest
 from relay.history.service import HistoryService
@@ -359,6 +360,9 @@ class Venue:
 
     def budgets(self) -> Sequence[Budget]:
         return (Budget("calls a minute", 8, self.used, NOW + 60),)
+
+    def market(self, symbol: str) -> TradingHours:
+        return TradingHours()
 
     async def candles(self, key: StreamKey, start: int | None, end: int, limit: int) -> Sequence[Candle]:
         self.asked += 1

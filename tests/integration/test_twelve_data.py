@@ -13,7 +13,7 @@ from aiohttp import web
 
 from providers.twelve_data import TwelveDataProvider
 from providers.twelve_data.answers import INTERVALS, KeyRefused, SeriesAnswer, read_series, refusal
-from providers.twelve_data.forex import Hours, hours_of
+from providers.twelve_data.forex import MONEY, hours_of
 from providers.twelve_data.polled import PolledStream
 from providers.twelve_data.waits import Waits
 from relay import (
@@ -138,13 +138,13 @@ def test_a_label_that_is_no_open_time_is_that_of_the_candle_between_its_neighbou
 def test_an_answer_about_something_else_is_refused(meta: dict[str, str], told: str) -> None:
     codes = {"British Pound": "GBP", "US Dollar": "USD", "Japanese Yen": "JPY"}
     content = body(("2026-01-14 12:00:00", 1.31, 1.32, 1.3, 1.31)) | {"meta": meta}
-    assert read_series(content, "1m", Hours.MONEY, "USD/JPY", codes) == KeyRefused(0, told)
+    assert read_series(content, "1m", MONEY, "USD/JPY", codes) == KeyRefused(0, told)
 
 
 def test_an_answer_in_small_letters_or_with_a_name_that_is_not_known_is_taken() -> None:
     meta = {"symbol": "usd/jpy", "interval": "1min", "currency_base": "Greenback", "currency_quote": "Japanese Yen"}
     content = body(("2026-01-14 12:00:00", 1.31, 1.32, 1.3, 1.31)) | {"meta": meta}
-    assert isinstance(read_series(content, "1m", Hours.MONEY, "USD/JPY", {"Japanese Yen": "JPY"}), SeriesAnswer)
+    assert isinstance(read_series(content, "1m", MONEY, "USD/JPY", {"Japanese Yen": "JPY"}), SeriesAnswer)
 
 
 def test_volume_is_taken_where_there_is_one() -> None:
@@ -154,7 +154,7 @@ def test_volume_is_taken_where_there_is_one() -> None:
 
 @pytest.mark.parametrize("content", [None, [], 7, {}, {"values": None}, {"values": {}}])
 def test_an_answer_without_values_is_refused(content: object) -> None:
-    assert read_series(content, "1m", Hours.MONEY) == KeyRefused(0, "the answer has no values")
+    assert read_series(content, "1m", MONEY) == KeyRefused(0, "the answer has no values")
 
 
 def test_weekend_bars_are_dropped_for_money_and_kept_for_coins() -> None:

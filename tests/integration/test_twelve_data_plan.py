@@ -166,6 +166,36 @@ async def test_candles_that_do_not_come_on_a_holiday_are_asked_for_ever_more_rar
     assert closed(feed, HOUR)[-2:] == [at("2026-01-14 12:00"), at("2026-01-14 17:00")]
 
 
+async def test_on_a_bank_holiday_one_poll_an_hour_is_left(
+    exchange: TwelveDataStandIn, plugin: Plugin, time: FakeTime
+) -> None:
+    exchange.market.hide("EUR/USD", at("2025-12-24 22:00") * 1000, at("2025-12-25 22:00") * 1000)
+    time.at = at("2025-12-24 21:50")
+    feed = plugin.feed("EUR/USD@1m")
+    await feed.run(1200)
+    assert closed(feed, EUR)[-1] == at("2025-12-24 21:59")
+    assert feed.paused[-1] == (EUR, "market_closed", "the market is closed; it opens at 2025-12-25T22:00:00Z")
+    before = len(asked(exchange))
+    await feed.run(5 * 3600)
+    assert len(asked(exchange)) - before == 5
+
+
+async def test_bars_that_come_on_a_bank_holiday_are_told_and_polled_for_as_on_any_day(
+    exchange: TwelveDataStandIn, plugin: Plugin, time: FakeTime
+) -> None:
+    time.at = at("2025-12-24 21:50")
+    feed = plugin.feed("EUR/USD@1m")
+    await feed.run(2 * 3600 + 1200)
+    before = len(asked(exchange))
+    told = await feed.run(3600)
+    times = closed(feed, EUR)
+    # Each minute, over the beginning of the holiday.
+    assert times == list(range(at("2025-12-24 21:50"), times[-1] + 60, 60))
+    assert len(times) > 180
+    assert len(asked(exchange)) - before > 20
+    assert told[-1].candle.time > at("2025-12-25 01:05")
+
+
 async def test_history_keeps_its_part_of_the_day_and_takes_none_of_the_polls(
     exchange: TwelveDataStandIn, session: aiohttp.ClientSession, time: FakeTime
 ) -> None:

@@ -42,10 +42,10 @@ PLANS = {"free": Plan(8, 800), "large": Plan(55, 1_000_000)}
 class Scenario(NamedTuple):
     """What is run: `hours` from `start` on (Unix seconds).
 
-    On `holidays` there are no prices although the market is open by the clock; without `leaves` nobody comes and goes.
-    Half of the bars change so long after their end (`settles_s`). `ordeals` are names of `forex_troubles.ORDEALS`. With
-    `is_new_york` candles of four hours begin with the day of the market, else by UTC. One that `is_tidy` answers at
-    once and says everything once and in order.
+    On `holidays` there are no prices although the market is open by the clock, nor on `bank_holidays`, which the relay
+    knows. Without `leaves` nobody comes and goes. Half of the bars change so long after their end (`settles_s`).
+    `ordeals` are names of `forex_troubles.ORDEALS`. With `is_new_york` candles of four hours begin with the day of the
+    market, else by UTC. One that `is_tidy` answers at once and says everything once and in order.
     """
 
     start: int
@@ -58,6 +58,7 @@ class Scenario(NamedTuple):
     ordeals: frozenset[str] = frozenset()
     is_new_york: bool = False
     is_tidy: bool = False
+    bank_holidays: tuple[Times, ...] = ()
 
     @property
     def end(self) -> float:
@@ -304,6 +305,10 @@ class StreamJudge:
                 lasted = f"from {shown(first)} to {shown(last)}"
                 if not is_open and status != "market_closed":
                     self._complain(f"{status} while closed", lasted)
+                elif is_open and self._is_bank_holiday(first, last):
+                    # Metals are filled with bars on holidays too, and bars are taken.
+                    if not self._is_metal and status != "market_closed" and last - first > QUIET_S:
+                        self._complain(f"{status} on a bank holiday", lasted)
                 elif is_open and status == "market_closed":
                     self._complain("market_closed while open", lasted)
                 elif is_open and status == "throttled" and self._scenario.plan == "free":
@@ -323,6 +328,18 @@ class StreamJudge:
     def _is_holiday(self, start: float, end: float) -> bool:
         return any(start < last + HOUR_S and end > first for first, last in self._scenario.holidays)
 
+    def _is_bank_holiday(self, start: float, end: float) -> bool:
+        """Say whether a time lies in a holiday that the relay knows; metals close earlier and open an hour later."""
+        before_s, after_s = (4 * HOUR_S, HOUR_S) if self._is_metal else (0, 0)
+        return any(
+            first - before_s <= start < last + after_s and end <= last + after_s + SETTLES_S
+            for first, last in self._scenario.bank_holidays
+        )
+
+    @property
+    def _is_metal(self) -> bool:
+        return " XA" in self.name
+
     def _silent_s(self, start: float, end: float) -> float:
         """Return how much of a time lies so far in a holiday that its silence is no accident."""
         if self._truth.length_s > (HOUR_S if self._scenario.plan == "free" else 4 * HOUR_S):
@@ -336,7 +353,8 @@ class StreamJudge:
     def _judge_openings(self, start: float, end: float) -> None:
         within_s = FIRST_PRICE_S[self._scenario.mode]
         for opened, is_open in self._truth.changes(start, end - within_s):
-            if not is_open or self._is_holiday(opened, opened + within_s) or self._is_excused(opened, opened + 1):
+            is_holiday = self._is_holiday(opened, opened + within_s) or self._is_bank_holiday(opened, opened + 1)
+            if not is_open or is_holiday or self._is_excused(opened, opened + 1):
                 continue
             if self._scenario.shares_credits and self._was_throttled(opened, opened + SETTLES_S):
                 continue

@@ -65,7 +65,7 @@ async def simulate(now: Time, scenario: Scenario) -> tuple[list[tuple[str, str]]
 
     plan = PLANS[scenario.plan]
     market = StagedMarket(1)
-    for holiday in scenario.holidays:
+    for holiday in (*scenario.holidays, *scenario.bank_holidays):
         for symbol in market.forex:
             market.hide(symbol, *(int(at) * 1000 for at in holiday))
     stand_in = UntidyTwelveData(
@@ -281,6 +281,9 @@ if __name__ == "__main__":
     parser.add_argument(
         "--holiday", nargs=2, type=moment, action="append", default=[], metavar=("FROM", "TO"), help="no prices then"
     )
+    parser.add_argument(
+        "--bank-holiday", nargs=2, type=moment, action="append", default=[], metavar=("FROM", "TO"), help="a known one"
+    )
     parser.add_argument("--stays-only", action="store_true", help="nobody comes and goes")
     parser.add_argument("--settles", type=float, default=0.0, metavar="S", help="half of the bars change until then")
     parser.add_argument("--ordeal", choices=ORDEAL_NAMES, action="append", default=[], help="what happens meanwhile")
@@ -300,5 +303,6 @@ if __name__ == "__main__":
         ordeals=frozenset(asked.ordeal),
         is_new_york=asked.new_york,
         is_tidy=asked.tidy,
+        bank_holidays=tuple((first, last) for first, last in asked.bank_holiday),
     )
     sys.exit(main(install(chosen.start, asked.step), chosen, asked.most))

@@ -78,6 +78,8 @@ class Loop(asyncio.SelectorEventLoop):
         self._now = now
         self._jumping = _Selector(now)
         super().__init__(self._jumping)
+        # After months the last digit of the time is more than the usual resolution: a timer would be missed for ever.
+        self._clock_resolution = 1e-6
 
     def time(self) -> float:
         return self._now.monotonic()

@@ -10,6 +10,7 @@ from relay.core.clock import Clock, ProviderClock
 from relay.core.errors import ProviderError, ProviderUnavailable, RateLimited
 from relay.core.model import EXTRA_FIELDS, Budget, Candle, ExtendedCandle, ProviderInfo, StreamKey
 from relay.core.spans import Span
+from relay.core.trading_hours import TradingHours
 from relay.history.final_candles import News
 from relay.history.requests import HistoryRequest
 from relay.history.service import HistoryService
@@ -43,6 +44,9 @@ class Source:
 
     def budgets(self) -> Sequence[Budget]:
         return ()
+
+    def market(self, symbol: str) -> TradingHours:
+        return TradingHours()
 
     async def candles(self, key: StreamKey, start: int | None, end: int, limit: int) -> Sequence[Candle]:
         self.asked.append((start, end))

@@ -2,8 +2,9 @@
 
 import pytest
 
-from relay.core.model import StreamKey
+from relay.core.model import OpenHours, StreamKey
 from relay.core.spans import FOREVER, Span, gaps_between, merge_spans
+from relay.core.trading_hours import TradingHours
 from relay.history.doubts import (
     EMPTY_PAUSES_S,
     MOST,
@@ -239,3 +240,23 @@ def test_an_answer_without_any_row_is_told_from_one_that_says_where_candles_begi
     assert [(doubt.answers, doubt.is_bare) for doubt in doubts.of(STREAM)][:1] == [(2, True)]
     doubts.weigh(STREAM, span(0, 10), minutes(8), (), 32.0)
     assert [doubt.is_bare for doubt in doubts.of(STREAM)] == [False] * 4
+
+
+def test_where_the_market_is_closed_nothing_is_in_doubt() -> None:
+    """Five nights, which would be too many holes to be told one by one, and the evening behind the last row."""
+
+    def hours(moment: int) -> OpenHours:
+        opens = (moment + 1800) // 3600 * 3600
+        return OpenHours(opens, opens + 1800)
+
+    market = TradingHours(hours)
+    times = [time for hour in range(6) for time in range(3600 * hour, 3600 * hour + 1800, 60)]
+    doubts = Doubts()
+    whole = Span(0, 6 * 3600)
+    assert doubts.weigh(STREAM, whole, times, (), 0.0, market=market) == [whole]
+    assert doubts.of(STREAM) == ()
+    # What is missing in market hours is, and nothing else.
+    del times[40:50]
+    known = doubts.weigh(STREAM, whole, times, (), 0.0, market=market)
+    assert [doubt.span for doubt in doubts.of(STREAM)] == [Span(4200, 4800)]
+    assert known == [Span(0, 4200), Span(4800, 6 * 3600)]

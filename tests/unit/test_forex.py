@@ -1,16 +1,6 @@
 import pytest
 
-from providers.twelve_data.forex import (
-    Hours,
-    after_trading,
-    before_trading,
-    hours_of,
-    known_pairs,
-    last_close,
-    session_at,
-    trading_between,
-    without_padding,
-)
+from providers.twelve_data.forex import ALWAYS, METAL, MONEY, Hours, expected, hours_of, known_pairs, without_padding
 from relay import Candle
 from tests.support.moments import at
 
@@ -35,22 +25,22 @@ from tests.support.moments import at
     ],
 )
 def test_a_session_lasts_from_sunday_to_friday_17_new_york(moment: str, opens: str, closes: str) -> None:
-    assert session_at(at(moment)) == (at(opens), at(closes))
+    assert MONEY.calendar.session_at(at(moment)) == (at(opens), at(closes))
 
 
 def test_the_last_close_is_now_while_the_market_is_open() -> None:
-    assert last_close(at("2026-01-14 12:00")) == at("2026-01-14 12:00")
-    assert last_close(at("2026-01-17 12:00")) == at("2026-01-16 22:00")
-    assert last_close(at("2026-01-18 22:00")) == at("2026-01-16 22:00")
+    assert MONEY.calendar.last_close(at("2026-01-14 12:00")) == at("2026-01-14 12:00")
+    assert MONEY.calendar.last_close(at("2026-01-17 12:00")) == at("2026-01-16 22:00")
+    assert MONEY.calendar.last_close(at("2026-01-18 22:00")) == at("2026-01-16 22:00")
 
 
 def test_trading_time_skips_weekends() -> None:
-    assert after_trading(at("2026-01-16 21:00"), 2 * 3600) == at("2026-01-18 23:00")
-    assert after_trading(at("2026-01-17 12:00"), 3600) == at("2026-01-18 23:00")
-    assert after_trading(at("2026-01-14 12:00"), 5 * 86_400) == at("2026-01-21 12:00")
-    assert before_trading(at("2026-01-18 23:00"), 2 * 3600) == at("2026-01-16 21:00")
-    assert before_trading(at("2026-01-17 12:00"), 3600) == at("2026-01-16 21:00")
-    assert before_trading(at("2026-01-21 12:00"), 5 * 86_400) == at("2026-01-14 12:00")
+    assert MONEY.calendar.after_trading(at("2026-01-16 21:00"), 2 * 3600) == at("2026-01-18 23:00")
+    assert MONEY.calendar.after_trading(at("2026-01-17 12:00"), 3600) == at("2026-01-18 23:00")
+    assert MONEY.calendar.after_trading(at("2026-01-14 12:00"), 5 * 86_400) == at("2026-01-21 12:00")
+    assert MONEY.calendar.before_trading(at("2026-01-18 23:00"), 2 * 3600) == at("2026-01-16 21:00")
+    assert MONEY.calendar.before_trading(at("2026-01-17 12:00"), 3600) == at("2026-01-16 21:00")
+    assert MONEY.calendar.before_trading(at("2026-01-21 12:00"), 5 * 86_400) == at("2026-01-14 12:00")
 
 
 @pytest.mark.parametrize(
@@ -72,43 +62,44 @@ def test_trading_time_skips_weekends() -> None:
     ],
 )
 def test_metals_pause_for_an_hour_every_day(moment: str, opens: str, closes: str) -> None:
-    assert session_at(at(moment), Hours.METAL) == (at(opens), at(closes))
+    assert METAL.calendar.session_at(at(moment)) == (at(opens), at(closes))
 
 
 def test_trading_time_of_metals_skips_the_daily_pause() -> None:
-    assert last_close(at("2026-01-14 22:30"), Hours.METAL) == at("2026-01-14 22:00")
-    assert last_close(at("2026-01-14 23:00"), Hours.METAL) == at("2026-01-14 22:00")
-    assert last_close(at("2026-01-18 23:00"), Hours.METAL) == at("2026-01-16 22:00")
-    assert after_trading(at("2026-01-14 21:00"), 2 * 3600, Hours.METAL) == at("2026-01-15 00:00")
-    assert before_trading(at("2026-01-15 00:00"), 2 * 3600, Hours.METAL) == at("2026-01-14 21:00")
+    assert METAL.calendar.last_close(at("2026-01-14 22:30")) == at("2026-01-14 22:00")
+    assert METAL.calendar.last_close(at("2026-01-14 23:00")) == at("2026-01-14 22:00")
+    assert METAL.calendar.last_close(at("2026-01-18 23:00")) == at("2026-01-16 22:00")
+    assert METAL.calendar.after_trading(at("2026-01-14 21:00"), 2 * 3600) == at("2026-01-15 00:00")
+    assert METAL.calendar.before_trading(at("2026-01-15 00:00"), 2 * 3600) == at("2026-01-14 21:00")
 
 
 def test_coins_trade_at_all_times() -> None:
     saturday = at("2026-01-17 12:00")
-    assert session_at(saturday, Hours.ALWAYS)[0] < saturday
-    assert last_close(saturday, Hours.ALWAYS) == saturday
-    assert after_trading(saturday, 3600, Hours.ALWAYS) == saturday + 3600
-    assert before_trading(saturday, 3600, Hours.ALWAYS) == saturday - 3600
+    assert ALWAYS.is_always_open
+    assert ALWAYS.calendar.session_at(saturday).opens < saturday
+    assert ALWAYS.calendar.last_close(saturday) == saturday
+    assert ALWAYS.calendar.after_trading(saturday, 3600) == saturday + 3600
+    assert ALWAYS.calendar.before_trading(saturday, 3600) == saturday - 3600
 
 
 @pytest.mark.parametrize(
     ("start", "end", "hours", "open_hours"),
     [
-        ("2026-01-14", "2026-01-15", Hours.MONEY, 24),
-        ("2026-01-14", "2026-01-15", Hours.METAL, 23),
-        ("2026-01-16", "2026-01-17", Hours.MONEY, 22),
-        ("2026-01-17", "2026-01-18", Hours.MONEY, 0),
-        ("2026-01-18", "2026-01-19", Hours.MONEY, 2),
-        ("2026-01-18", "2026-01-19", Hours.METAL, 1),
-        ("2026-01-12", "2026-01-19", Hours.MONEY, 120),
+        ("2026-01-14", "2026-01-15", MONEY, 24),
+        ("2026-01-14", "2026-01-15", METAL, 23),
+        ("2026-01-16", "2026-01-17", MONEY, 22),
+        ("2026-01-17", "2026-01-18", MONEY, 0),
+        ("2026-01-18", "2026-01-19", MONEY, 2),
+        ("2026-01-18", "2026-01-19", METAL, 1),
+        ("2026-01-12", "2026-01-19", MONEY, 120),
         # the hour that New York skips lies in the weekend
-        ("2026-03-02", "2026-03-09", Hours.MONEY, 121),
-        ("2026-01-17", "2026-01-18", Hours.ALWAYS, 24),
-        ("2026-01-15", "2026-01-14", Hours.MONEY, 0),
+        ("2026-03-02", "2026-03-09", MONEY, 121),
+        ("2026-01-17", "2026-01-18", ALWAYS, 24),
+        ("2026-01-15", "2026-01-14", MONEY, 0),
     ],
 )
 def test_trading_time_of_a_span(start: str, end: str, hours: Hours, open_hours: int) -> None:
-    assert trading_between(at(start), at(end), hours) == open_hours * 3600
+    assert hours.calendar.trading_between(at(start), at(end)) == open_hours * 3600
 
 
 def test_a_weekend_of_gold_loses_its_padding_and_nothing_else() -> None:
@@ -119,7 +110,7 @@ def test_a_weekend_of_gold_loses_its_padding_and_nothing_else() -> None:
         ("2026-08-17 20:00", 9.0), ("2026-08-17 21:00", 1.2), ("2026-08-17 22:00", 11.3),
     ]  # fmt: skip
     candles = [Candle(at(moment), 4000.0, 4000.0 + wide, 4000.0, 4000.0) for moment, wide in hours]
-    kept = without_padding(candles, "1h", Hours.METAL)
+    kept = without_padding(candles, "1h", METAL)
     assert [candle.time for candle in kept] == [
         at("2026-08-14 19:00"), at("2026-08-14 20:00"), at("2026-08-16 22:00"), at("2026-08-17 20:00"),
         at("2026-08-17 22:00"),
@@ -153,9 +144,9 @@ def test_candles_without_a_moment_of_trading_are_padding(interval: str, moments:
 
 
 def test_money_and_metals_keep_hours_of_their_own_and_coins_none() -> None:
-    assert {hours_of(symbol) for symbol in ("EUR/USD", "COP/ARS", "USD/CNH")} == {Hours.MONEY}
-    assert {hours_of(symbol) for symbol in ("XAU/USD", "XAG/EUR", "XPT/USD")} == {Hours.METAL}
-    assert {hours_of(symbol) for symbol in ("BTC/USD", "ETH/EUR", "AAPL", "EUR", "")} == {Hours.ALWAYS}
+    assert {hours_of(symbol) for symbol in ("EUR/USD", "COP/ARS", "USD/CNH")} == {MONEY}
+    assert {hours_of(symbol) for symbol in ("XAU/USD", "XAG/EUR", "XPT/USD")} == {METAL}
+    assert {hours_of(symbol) for symbol in ("BTC/USD", "ETH/EUR", "AAPL", "EUR", "")} == {ALWAYS}
 
 
 def test_the_known_pairs_are_written_as_the_market_does() -> None:
@@ -164,10 +155,62 @@ def test_the_known_pairs_are_written_as_the_market_does() -> None:
     assert {"XAU/USD", "XAG/USD"} <= set(pairs)
     assert "USD/EUR" not in pairs
     assert len(pairs) == len(set(pairs))
-    assert all(hours_of(pair) is not Hours.ALWAYS for pair in pairs)
+    assert all(hours_of(pair) is not ALWAYS for pair in pairs)
 
 
 def test_a_market_that_never_closes_was_open_at_the_beginning_of_time_too() -> None:
-    assert last_close(0, Hours.ALWAYS) == 0
-    assert last_close(-5, Hours.ALWAYS) == -5
-    assert before_trading(10, 3600, Hours.ALWAYS) == -3590
+    assert ALWAYS.calendar.last_close(0) == 0
+    assert ALWAYS.calendar.last_close(-5) == -5
+    assert ALWAYS.calendar.before_trading(10, 3600) == -3590
+
+
+# -- holidays ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("hours", "moment", "opens", "closes"),
+    [
+        # The day of the market that ends on a holiday is shut, and begins on the evening before.
+        (MONEY, "2025-12-24 21:59", "2025-12-21 22:00", "2025-12-24 22:00"),
+        (MONEY, "2025-12-24 22:00", "2025-12-25 22:00", "2025-12-26 22:00"),
+        (MONEY, "2017-12-22 22:00", "2017-12-25 22:00", "2017-12-29 22:00"),
+        (MONEY, "2017-12-29 22:00", "2018-01-01 22:00", "2018-01-05 22:00"),
+        (METAL, "2025-12-24 12:00", "2025-12-23 23:00", "2025-12-24 18:45"),
+        (METAL, "2025-12-24 18:45", "2025-12-25 23:00", "2025-12-26 22:00"),
+        # Good Friday, as recorded in 2026
+        (METAL, "2026-04-02 21:00", "2026-04-05 22:00", "2026-04-06 21:00"),
+        (MONEY, "2026-04-03 12:00", "2026-03-29 21:00", "2026-04-03 21:00"),
+        # a holiday at a weekend takes no day of trading
+        (MONEY, "2027-12-24 12:00", "2027-12-19 22:00", "2027-12-24 22:00"),
+    ],
+)
+def test_bank_holidays_are_in_the_calendar(hours: Hours, moment: str, opens: str, closes: str) -> None:
+    assert hours.calendar.session_at(at(moment)) == (at(opens), at(closes))
+
+
+def test_a_holiday_throws_no_candle_away() -> None:
+    christmas = [Candle(at("2025-12-25 12:00") + 60 * number, 1, 1, 1, 1) for number in range(3)]
+    assert without_padding(christmas, "1m", MONEY) == christmas
+    assert without_padding(christmas, "1m", METAL) == christmas
+
+
+def test_a_holiday_that_brings_a_candle_is_a_usual_day_from_then_on() -> None:
+    now = at("2025-12-25 12:00")
+    before = Candle(at("2025-12-24 21:59"), 1, 1, 1, 1)
+    assert expected(MONEY, now, None) is MONEY.calendar
+    assert expected(MONEY, now, before) is MONEY.calendar
+    assert expected(MONEY, now, Candle(at("2025-12-25 11:59"), 1, 1, 1, 1)) is MONEY.week
+    # What was traded before the holiday says nothing of the next one.
+    assert expected(MONEY, at("2026-01-01 12:00"), Candle(at("2025-12-25 11:59"), 1, 1, 1, 1)) is MONEY.calendar
+
+
+@pytest.mark.parametrize("moment", ["2020-04-10", "2024-03-29", "2025-04-18", "2026-04-03", "2038-04-23"])
+def test_metals_rest_on_good_friday(moment: str) -> None:
+    assert not METAL.calendar.is_open(at(f"{moment} 12:00"))
+    assert METAL.week.is_open(at(f"{moment} 12:00"))
+
+
+def test_the_text_of_the_hours_is_that_of_charts() -> None:
+    assert [hours.calendar.text for hours in (MONEY, METAL, ALWAYS)] == [
+        "1700-1700 America/New_York", "1800-1700 America/New_York", "24x7",
+    ]  # fmt: skip

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from relay.core.clock import Clock, ProviderClock
 from relay.core.errors import BadAnswer, ProviderError, ProviderUnavailable, RateLimited, StoreError
 from relay.core.intervals import next_open
-from relay.core.model import Budget, Candle, ProviderInfo, StreamKey, unreadable, widened
+from relay.core.model import Budget, Candle, OpenHours, ProviderInfo, StreamKey, unreadable, widened
 from relay.core.spans import Span
+from relay.core.trading_hours import TradingHours
 from relay.history.doubts import EMPTY_PAUSES_S
 from relay.history.final_candles import News
 from relay.history.known_answers import EncodedCandles
@@ -90,11 +91,15 @@ class FakeProvider:
         self.changed: dict[int, Candle] = {}
         self.omitted: Counter[int] = Counter()
         self.budget: list[Budget] = []
+        self.hours = TradingHours()
         self.is_second_look: Callable[[int | None, int], bool] = lambda start, end: False
         self.answers: list[tuple[float, int, float]] = []  # when it was asked, how many it saw, when that arrived
 
     def budgets(self) -> Sequence[Budget]:
         return self.budget
+
+    def market(self, symbol: str) -> TradingHours:
+        return self.hours
 
     def visible(self) -> list[int]:
         latest = bisect.bisect_right(self.times, self.now - self.lag_s)
@@ -247,6 +252,44 @@ async def test_known_range_is_not_asked_again(bench: Bench) -> None:
     assert (await bench.ask(start=minute(20), end=minute(30))).candles == finals(*range(20, 31))
     assert (await bench.ask(end=minute(50), limit=5)).candles == finals(46, 47, 48, 49, 50)
     assert bench.provider.calls == []
+
+
+async def test_closed_hours_are_not_asked_for(bench: Bench) -> None:
+    """The market closes before minute 600 and opens with minute 1200."""
+    provider = bench.provider
+    provider.hours = TradingHours(
+        lambda moment: OpenHours(0, minute(600)) if moment < minute(600) else OpenHours(minute(1200), minute(1800))
+    )
+    provider.times = [minute(n) for n in range(600)]
+    provider.now = minute(600) + GRACE_S + 1
+    newest = PastCandles(finals(598, 599), True, True)
+    assert await bench.ask(limit=2) == newest
+    assert len(provider.calls) == 1
+    for n in (601, 700, 900, 1190):
+        provider.now = minute(n)
+        assert await bench.ask(limit=2) == newest
+        assert (await bench.history.text(HistoryRequest(provider, KEY, start=None, end=None, limit=2))).chunk.times
+        assert await bench.ask(start=minute(n - 1), end=minute(n)) == PastCandles((), True, True)
+    assert len(provider.calls) == 1
+    # What spans trading that is not known is asked for, closed hours and all.
+    await bench.ask(start=minute(100), end=minute(1190))
+    assert len(provider.calls) == 2
+    provider.now = minute(1200) + 1
+    await bench.ask(limit=2)
+    assert len(provider.calls) == 3
+
+
+async def test_the_last_candle_before_closed_hours_is_over_with_the_trading_in_it(bench: Bench) -> None:
+    provider = bench.provider
+    closes = minute(599) + 20
+    provider.hours = TradingHours(
+        lambda moment: OpenHours(0, closes) if moment < closes else OpenHours(minute(1200), minute(1800))
+    )
+    provider.times = [minute(n) for n in range(600)]
+    provider.now = closes - 1
+    assert not (await bench.ask(limit=1)).last_is_closed
+    provider.now = closes + 1
+    assert (await bench.ask(limit=1)).last_is_closed
 
 
 async def test_only_the_missing_part_is_fetched(bench: Bench) -> None:

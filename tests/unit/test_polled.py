@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from providers.twelve_data.forex import Hours
+from providers.twelve_data.forex import ALWAYS, MONEY
 from providers.twelve_data.polled import PolledStream
 from relay import Candle, PriceUpdate, StreamKey, unreadable
 from relay.core.model import widened
@@ -34,9 +34,7 @@ def polled(key: StreamKey, *candles: Candle, now: float = NOON + 100) -> PolledS
 def test_smaller_candles_continue_the_providers_own_state() -> None:
     stream = polled(FIVE, Candle(NOON - 300, 1, 1, 1, 1), Candle(NOON, 1.0, 1.5, 0.9, 1.2))
     updates = list(
-        stream.build(
-            FIVE, [minute(1, 1.2, 1.3, 1.1, 1.1), minute(2, 1.1, 1.6, 1.0, 1.4)], NOON + 150, "1m", Hours.ALWAYS
-        )
+        stream.build(FIVE, [minute(1, 1.2, 1.3, 1.1, 1.1), minute(2, 1.1, 1.6, 1.0, 1.4)], NOON + 150, "1m", ALWAYS)
     )
     assert told(updates) == [(0, 1.0, 1.6, 0.9, 1.4, False)]
 
@@ -44,7 +42,7 @@ def test_smaller_candles_continue_the_providers_own_state() -> None:
 def test_a_candle_closes_when_a_smaller_one_lies_behind_it() -> None:
     stream = polled(FIVE, Candle(NOON - 300, 1, 1, 1, 1), Candle(NOON, 1.0, 1.5, 0.9, 1.2))
     smaller = [minute(4, 1.2, 1.7, 1.1, 1.6), minute(5, 1.6, 1.8, 1.55, 1.7)]
-    assert told(list(stream.build(FIVE, smaller, NOON + 304, "1m", Hours.ALWAYS))) == [
+    assert told(list(stream.build(FIVE, smaller, NOON + 304, "1m", ALWAYS))) == [
         (0, 1.0, 1.7, 0.9, 1.6, True),
         (5, 1.6, 1.8, 1.55, 1.7, False),
     ]
@@ -53,7 +51,7 @@ def test_a_candle_closes_when_a_smaller_one_lies_behind_it() -> None:
 
 def test_a_candle_of_which_all_is_known_closes_a_minute_after_its_end() -> None:
     stream = polled(FIVE, Candle(NOON - 300, 1, 1, 1, 1), Candle(NOON, 1.0, 1.5, 0.9, 1.2))
-    assert told(list(stream.build(FIVE, [minute(4, 1.2, 1.2, 1.1, 1.1)], NOON + 361, "1m", Hours.ALWAYS))) == [
+    assert told(list(stream.build(FIVE, [minute(4, 1.2, 1.2, 1.1, 1.1)], NOON + 361, "1m", ALWAYS))) == [
         (0, 1.0, 1.5, 0.9, 1.1, True)
     ]
 
@@ -62,17 +60,13 @@ def test_a_day_is_continued_but_neither_closed_nor_begun() -> None:
     opened = NOON - 12 * 3600
     stream = polled(DAY, Candle(opened - 86_400, 1, 1, 1, 1), Candle(opened, 1.0, 1.5, 0.9, 1.2), now=NOON)
     last, first = Candle(opened + 86_340, 1.2, 1.9, 1.1, 1.3), Candle(opened + 86_400, 1.3, 9.0, 0.1, 1.3)
-    updates = list(stream.build(DAY, [last, first], opened + 90_000, "1m", Hours.ALWAYS))
+    updates = list(stream.build(DAY, [last, first], opened + 90_000, "1m", ALWAYS))
     assert [(update.candle, update.is_closed) for update in updates] == [(Candle(opened, 1.0, 1.9, 0.9, 1.3), False)]
 
 
 def test_values_that_the_provider_has_otherwise_are_told_again_and_others_not() -> None:
     stream = polled(FIVE, Candle(NOON - 300, 1, 1, 1, 1), Candle(NOON, 1.0, 1.5, 0.9, 1.2))
-    list(
-        stream.build(
-            FIVE, [minute(number, 1.2, 1.5, 1.1, 1.2) for number in range(1, 11)], NOON + 604, "1m", Hours.ALWAYS
-        )
-    )
+    list(stream.build(FIVE, [minute(number, 1.2, 1.5, 1.1, 1.2) for number in range(1, 11)], NOON + 604, "1m", ALWAYS))
     mine = [stream.built[NOON], stream.built[NOON + 300]]
     newest = Candle(NOON + 600, 1.2, 1.5, 1.1, 1.2)
     assert stream.rows_needed("5m", NOON + 604, 0) >= 3
@@ -85,11 +79,7 @@ def test_values_that_the_provider_has_otherwise_are_told_again_and_others_not() 
 
 def test_a_candle_that_the_provider_does_not_have_is_a_difference() -> None:
     stream = polled(FIVE, Candle(NOON - 300, 1, 1, 1, 1), Candle(NOON, 1.0, 1.5, 0.9, 1.2))
-    list(
-        stream.build(
-            FIVE, [minute(number, 1.2, 1.5, 1.1, 1.2) for number in range(1, 11)], NOON + 604, "1m", Hours.ALWAYS
-        )
-    )
+    list(stream.build(FIVE, [minute(number, 1.2, 1.5, 1.1, 1.2) for number in range(1, 11)], NOON + 604, "1m", ALWAYS))
     assert stream.compare(FIVE, [stream.built[NOON], Candle(NOON + 600, 1.2, 1.5, 1.1, 1.2)]) == ([], False)
     assert stream.built == {}
 
@@ -135,11 +125,7 @@ def test_a_bar_that_had_to_be_widened_is_asked_for_until_it_makes_sense() -> Non
 
 def test_what_was_built_is_not_wronged_by_a_bar_that_had_to_be_widened() -> None:
     stream = polled(FIVE, Candle(NOON - 300, 1, 1, 1, 1), Candle(NOON, 1.0, 1.5, 0.9, 1.2))
-    list(
-        stream.build(
-            FIVE, [minute(number, 1.2, 1.5, 1.1, 1.2) for number in range(1, 6)], NOON + 304, "1m", Hours.ALWAYS
-        )
-    )
+    list(stream.build(FIVE, [minute(number, 1.2, 1.5, 1.1, 1.2) for number in range(1, 6)], NOON + 304, "1m", ALWAYS))
     odd = widened(stream.built[NOON]._replace(close=1.51))
     assert stream.compare(FIVE, [odd, Candle(NOON + 300, 1.2, 1.5, 1.1, 1.2)]) == ([], True)
 
@@ -206,7 +192,7 @@ def test_whatever_the_rhythm_of_polls_built_candles_are_the_true_ones(
         assert small.newest is not None
         answer = rows(60, small.newest.time - NOON, seen)
         list(small.take(key, answer, NOON + seen * 10))
-        updates = list(large.build(FIVE, answer, NOON + seen * 10, "1m", Hours.ALWAYS))
+        updates = list(large.build(FIVE, answer, NOON + seen * 10, "1m", ALWAYS))
         for update in updates:
             opened = update.candle.time - NOON
             if update.is_closed or update is updates[-1]:
@@ -247,7 +233,7 @@ def test_what_answers_lack_makes_no_built_candle_wrong(
         list(small.take(MINUTE, answer, now))
         if not large.can_be_built(FIVE, small, "1m", 2.0):
             break
-        for update in large.build(FIVE, answer, now, "1m", Hours.ALWAYS):
+        for update in large.build(FIVE, answer, now, "1m", ALWAYS):
             opened = update.candle.time - NOON
             assert update.candle.open == true(300, opened, seen).open
             if update.is_closed:
@@ -257,7 +243,7 @@ def test_what_answers_lack_makes_no_built_candle_wrong(
 def test_a_candle_is_not_begun_in_the_middle() -> None:
     """The provider's answer ended with the candle before."""
     stream = polled(FIVE, Candle(NOON - 600, 1, 1, 1, 1), Candle(NOON - 300, 1, 1, 1, 1), now=NOON + 170)
-    assert list(stream.build(FIVE, [minute(2, 1, 1, 1, 1), minute(3, 1, 1, 1, 1)], NOON + 200, "1m", Hours.MONEY)) == []
+    assert list(stream.build(FIVE, [minute(2, 1, 1, 1, 1), minute(3, 1, 1, 1, 1)], NOON + 200, "1m", MONEY)) == []
     assert stream.is_parted
     # Until the provider has said what it is.
     stream.readable(FIVE, [Candle(NOON, 2.0, 2.0, 1.0, 1.0)], NOON + 210)
@@ -267,9 +253,9 @@ def test_a_candle_is_not_begun_in_the_middle() -> None:
 def test_a_candle_is_not_closed_before_the_minutes_of_its_end_are_there() -> None:
     stream = polled(FIVE, Candle(NOON - 300, 1, 1, 1, 1), Candle(NOON, 1.0, 1.5, 0.9, 1.2))
     answer = [minute(2, 1.2, 1.2, 1.1, 1.1), minute(3, 1.1, 1.2, 1.1, 1.2)]
-    assert told(list(stream.build(FIVE, answer, NOON + 365, "1m", Hours.MONEY))) == [(0, 1.0, 1.5, 0.9, 1.2, False)]
+    assert told(list(stream.build(FIVE, answer, NOON + 365, "1m", MONEY))) == [(0, 1.0, 1.5, 0.9, 1.2, False)]
     answer = [minute(3, 1.1, 1.2, 1.1, 1.2), minute(4, 1.2, 1.9, 1.2, 1.8), minute(5, 1.8, 1.8, 1.8, 1.8)]
-    assert told(list(stream.build(FIVE, answer, NOON + 425, "1m", Hours.MONEY))) == [
+    assert told(list(stream.build(FIVE, answer, NOON + 425, "1m", MONEY))) == [
         (0, 1.0, 1.9, 0.9, 1.8, True), (5, 1.8, 1.8, 1.8, 1.8, False),
     ]  # fmt: skip
 
@@ -278,7 +264,7 @@ def test_hours_in_which_the_market_is_closed_are_no_hole() -> None:
     close, opening = 1_768_600_800, 1_768_773_600  # Friday and Sunday, 17:00 in New York
     stream = polled(FIVE, Candle(close - 600, 1, 1, 1, 1), Candle(close - 300, 1, 1, 1, 1), now=close - 30)
     answer = [Candle(at, 1, 1, 1, 1) for at in (close - 60, opening, opening + 60)]
-    updates = list(stream.build(FIVE, answer, opening + 90, "1m", Hours.MONEY))
+    updates = list(stream.build(FIVE, answer, opening + 90, "1m", MONEY))
     assert [(update.candle.time, update.is_closed) for update in updates] == [(close - 300, True), (opening, False)]
     assert not stream.is_parted
 

@@ -433,3 +433,17 @@ async def test_what_nobody_follows_gets_every_second_question_at_most(tmp_path: 
         # From the sixth minute on there is something to compare of A.
         assert [high for _, high in plugin.ranges if high >= 20] == [20, 22, 24, 26, 28]
         assert [(low, high) for low, high in plugin.ranges if high < 20] == [(0, 0)] * 9
+
+
+async def test_nothing_is_asked_for_between_the_open_times_of_long_candles(tmp_path: Path) -> None:
+    plugin, key = Metered(), StreamKey("A", "5m")
+    async with rig_of(plugin, tmp_path) as rig:
+        watch = Watch(rig, rig.history, plugin)
+        stream = watch.carry(key).stream
+        for number in (0, 1):
+            opened = candle(5 * number)
+            rig.hub.publish(stream, PriceUpdate(key, opened, is_closed=True))
+        rig.hub.publish(stream, PriceUpdate(key, candle(10)))
+        # Five minutes long, and compared five minutes after its close.
+        calls = [await watch.tick() for _ in range(20)]
+        assert sum(calls) == 2

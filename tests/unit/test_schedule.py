@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from providers.twelve_data.forex import Hours, trading_between
+from providers.twelve_data.forex import ALWAYS, METAL, MONEY, Hours
 from providers.twelve_data.schedule import (
     DELAY_S,
     Line,
@@ -22,14 +22,14 @@ WEDNESDAY = at("2026-01-14 00:00")
 FREE = Means(per_minute=6, today=720, least_s=30.0)
 
 
-def line(interval: str, hours: Hours = Hours.MONEY) -> Line:
-    return Line(interval, hours)
+def line(interval: str, hours: Hours = MONEY) -> Line:
+    return Line(interval, hours.calendar)
 
 
 def demand(lines: list[Line], every: list[float], now: float) -> float:
     """Return how many credits the polls cost until midnight UTC."""
     end = midnight_after(now)
-    return sum(trading_between(now, end, line.hours) / period for line, period in zip(lines, every, strict=True))
+    return sum(line.hours.trading_between(now, end) / period for line, period in zip(lines, every, strict=True))
 
 
 # ---- how often --------------------------------------------------------------------------------------------------
@@ -67,7 +67,7 @@ def test_closed_hours_cost_nothing() -> None:
     """
     assert periods([line("1m")], FREE, at("2026-01-16 00:00")) == pytest.approx([22 * 3600 / 719])
     assert periods([line("1m")] * 20, FREE, at("2026-01-18 22:00")) == pytest.approx([200.0] * 20)
-    assert periods([line("1m", Hours.METAL)], FREE, WEDNESDAY) == pytest.approx([23 * 3600 / 719])
+    assert periods([line("1m", METAL)], FREE, WEDNESDAY) == pytest.approx([23 * 3600 / 719])
     assert periods([line("1m")], FREE, at("2026-01-17 12:00")) == [30.0]
 
 
@@ -89,7 +89,11 @@ def test_half_of_the_day_is_promised_to_polls_and_less_as_trading_passes() -> No
 @settings(max_examples=200)
 @given(
     lines=st.lists(
-        st.builds(Line, st.sampled_from(["1m", "5m", "15m", "1h", "8h", "1d", "1w", "1M"]), st.sampled_from(Hours)),
+        st.builds(
+            Line,
+            st.sampled_from(["1m", "5m", "15m", "1h", "8h", "1d", "1w", "1M"]),
+            st.sampled_from([hours.calendar for hours in (MONEY, METAL, ALWAYS)]),
+        ),
         min_size=1,
         max_size=30,
     ),

@@ -348,5 +348,10 @@ def test_a_client_may_come_from_a_relay_that_was_ahead() -> None:
     assert had_up_to(stream, 11 * 60, 13 * 60 + 1.0) is None
     # However far its clock is ahead, it has nothing of the minute that is open.
     assert had_up_to(stream, 10**11, 13 * 60 + 10.0) == 13 * 60 + 10 + 5 - 60
+    # The market closed 20 seconds into minute 12.
+    stream.market = TradingHours(lambda moment: OpenHours(0, 740) if moment < 740 else OpenHours(9000, 9999))
+    assert had_up_to(stream, 12 * 60, 741.0) == 12 * 60
+    assert is_left_open(stream, 740)
+    assert not is_left_open(stream, 739)
     months = Series(StreamKey("AAA", "1M"), None)
     assert had_up_to(months, 2_678_400, 2_678_400 + 28 * 86_400 - 10.0) == 2_678_399

@@ -338,11 +338,139 @@ def test_what_comes_late_opens_no_market(supervised: SupervisedStream, hands: Ha
     supervised.stream.series.market = market_of(7200, hands)
     supervised.rest("market_closed", "opens at nine")
     supervised.hear()
-    assert state(supervised) == ("market_closed", "opens at nine")
+    assert state(supervised) == ("market_closed", "the market is closed; it opens at 2025-11-24T18:00:30Z")
     # The provider's clock may be a little behind.
     hands.now += 7196
     supervised.hear()
     assert state(supervised) == ("connected", "live")
+
+
+# -- hours of the market ---------------------------------------------------------------------------
+
+CLOSES = MINUTE + 60
+OPENS = MINUTE + 7260
+AT_OPENING = "the market is closed; it opens at 2025-11-24T18:01:00Z"
+
+
+def with_hours(supervised: SupervisedStream) -> None:
+    """Let the market close half a minute from now, and open two hours later."""
+    hours = [OpenHours(MINUTE - 3600, CLOSES), OpenHours(OPENS, OPENS + 3600)]
+    supervised.stream.series.market = TradingHours(lambda moment: hours[moment >= CLOSES])
+
+
+def states(supervised: SupervisedStream, hands: Hands, until: float) -> list[tuple[float, str, str]]:
+    """Return what the state was, and since when, looked at each second."""
+    found: list[tuple[float, str, str]] = []
+    while hands.now < until:
+        supervised.check_silence(hands.now)
+        if not found or found[-1][1:] != state(supervised):
+            found.append((hands.now - MINUTE, *state(supervised)))
+        hands.now += 1
+    return found
+
+
+def test_the_hours_close_and_open_a_stream_whatever_its_feed_says(supervised: SupervisedStream, hands: Hands) -> None:
+    with_hours(supervised)
+    hands.now = float(MINUTE)
+    supervised.go_live()
+    assert states(supervised, hands, OPENS + 5) == [
+        (0.0, "connected", "live"),
+        (60.0, "market_closed", AT_OPENING),
+        (7260.0, "connected", "live"),
+    ]
+
+
+def test_a_silent_stream_is_not_stale_after_the_opening_because_of_the_silence_before(
+    supervised: SupervisedStream, hands: Hands
+) -> None:
+    made_stale(supervised, hands)
+    with_hours(supervised)
+    assert states(supervised, hands, OPENS + 100) == [
+        (160.0, "market_closed", AT_OPENING),
+        (7260.0, "connected", "live"),
+    ]
+
+
+def test_a_clock_that_is_set_back_a_little_closes_and_opens_nothing_again(
+    supervised: SupervisedStream, hands: Hands
+) -> None:
+    with_hours(supervised)
+    supervised.go_live()
+    found = []
+    for moment in (CLOSES - 2, CLOSES, CLOSES - 3, CLOSES + 1, OPENS - 1, OPENS, OPENS - 3, OPENS + 1):
+        hands.now = float(moment)
+        supervised.check_silence(hands.now)
+        found.append(state(supervised)[0])
+    assert found == ["connected"] + ["market_closed"] * 4 + ["connected"] * 3
+
+
+def test_a_stream_that_is_wanted_in_closed_hours_says_so_at_once(supervised: SupervisedStream, hands: Hands) -> None:
+    with_hours(supervised)
+    hands.now = CLOSES + 600.0
+    supervised.check_silence(hands.now)
+    assert state(supervised) == ("market_closed", AT_OPENING)
+    supervised.lose("nobody answers")
+    assert state(supervised)[0] == "connecting"
+    supervised.accept()
+    supervised.show()
+    assert state(supervised) == ("market_closed", AT_OPENING)
+    assert supervised.is_closed_for(86_400.0)
+
+
+def test_a_candle_that_opened_in_closed_hours_proves_them_wrong(
+    supervised: SupervisedStream, hub: Hub, hands: Hands
+) -> None:
+    with_hours(supervised)
+    supervised.go_live()
+    hands.now = CLOSES + 5.0
+    supervised.check_silence(hands.now)
+    hub.publish(supervised.stream, update(A))
+    supervised.hear()
+    # The last candle of the session comes late.
+    assert state(supervised) == ("market_closed", AT_OPENING)
+    hands.now = CLOSES + 70.0
+    hub.publish(supervised.stream, update(A, is_closed=True))
+    hub.publish(supervised.stream, update(A, 2))
+    supervised.hear()
+    assert state(supervised) == ("connected", "live")
+
+
+def test_a_pause_for_the_market_ends_with_the_opening_although_nothing_comes(
+    supervised: SupervisedStream, hands: Hands
+) -> None:
+    with_hours(supervised)
+    hands.now = CLOSES + 5.0
+    supervised.rest("market_closed", "until nine")
+    assert states(supervised, hands, OPENS + 3)[-1] == (7260.0, "connected", "live")
+
+
+def test_it_is_known_for_how_long_the_market_has_been_closed(supervised: SupervisedStream, hands: Hands) -> None:
+    with_hours(supervised)
+    supervised.go_live()
+    assert not supervised.is_closed_for(0.0)
+    hands.now = float(CLOSES)
+    assert [supervised.is_closed_for(seconds) for seconds in (0.0, 60.0)] == [True, False]
+    hands.now = CLOSES + 60.0
+    assert supervised.is_closed_for(60.0)
+
+
+def test_history_is_asked_for_the_last_candle_of_a_session_and_no_other(
+    supervised: SupervisedStream, hub: Hub, hands: Hands
+) -> None:
+    with_hours(supervised)
+    supervised.go_live()
+    hub.publish(supervised.stream, update(A))
+    asked = []
+    while hands.now < OPENS + 65:
+        supervised.check_silence(hands.now)
+        if supervised.is_overdue(hands.now, 2.0, hands.now):
+            asked.append(hands.now - CLOSES)
+            supervised.ask_later(hands.now)
+            if len(asked) == 3:
+                hub.publish(supervised.stream, update(A, is_closed=True))
+        hands.now += 1
+    # It was still open there at first; the pauses grow.
+    assert asked == [2.0, 62.0, 182.0, 7262.0]
 
 
 # -- candles that nobody closed --------------------------------------------------------------------

@@ -16,6 +16,7 @@ from relay import (
     ProviderUnavailable,
     RateLimited,
     StreamKey,
+    hookimpl,
 )
 from relay.core.intervals import length_s, next_open
 from relay.core.trading_hours import TradingHours
@@ -329,3 +330,46 @@ async def test_a_pause_that_is_reported_during_a_backfill_stands_when_that_ends(
         assert supervised.stream.status == "market_closed"
         plugin.feeds[0].say(update(A, 2))
         await eventually(lambda: supervised.stream.status == "connected")
+
+
+async def test_the_last_candle_of_a_session_may_be_closed_before_its_interval_ends(tmp_path: Path) -> None:
+    """It is half a minute past `MINUTE`: without hours a candle of that minute cannot be over."""
+    plugin = Scripted()
+    async with rig_of(plugin, tmp_path) as rig:
+        supervised, _ = await fed_stream(rig, plugin)
+        series = supervised.stream.series
+        closing = update(A, is_closed=True)._replace(ts_event_ms=(MINUTE + 25) * 1000)
+        plugin.feeds[0].say(closing)
+        await eventually(lambda: rig.counters.updates == 1)
+        assert (series.last, series.last_is_closed) == (candle(0), False)
+        hours = [OpenHours(MINUTE - 3600, MINUTE + 20), OpenHours(MINUTE + 7200, MINUTE + 9999)]
+        series.market = TradingHours(lambda moment: hours[moment >= MINUTE + 20])
+        plugin.feeds[0].say(closing._replace(ts_event_ms=(MINUTE + 26) * 1000))
+        await eventually(lambda: rig.counters.updates == 2)
+        assert (series.last, series.last_is_closed) == (candle(0), True)
+
+
+class WithHours(Scripted):
+    """A provider whose hours may change, as settings do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hours: OpenHours | None = None
+
+    @hookimpl
+    def relay_hours(self) -> OpenHours | None:
+        return self.hours
+
+
+async def test_other_settings_are_other_hours_at_once(tmp_path: Path) -> None:
+    plugin = WithHours()
+    plugin.hours = OpenHours(MINUTE - 60, MINUTE + 86_400)
+    async with rig_of(plugin, tmp_path) as rig:
+        supervisor = rig.supervisor()
+        stream = rig.hub.stream("scripted", A, "A", supervisor)
+        supervisor.wanted(stream)
+        assert stream.series.market.opens_at(MINUTE) == MINUTE
+        plugin.hours = OpenHours(MINUTE + 7200, MINUTE + 86_400)
+        rig.provider.reconfigure({})
+        supervisor.renew()
+        assert stream.series.market.opens_at(MINUTE) == MINUTE + 7200

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from providers.twelve_data.forex import Hours
+from providers.twelve_data.forex import ALWAYS, MONEY, Hours
 from providers.twelve_data.polled import PolledStream
 from providers.twelve_data.ticked import PATIENCE_S, TickedStream, have_confirmed
 from relay import Candle, PriceUpdate, StreamKey
@@ -18,7 +18,7 @@ class Driven:
     """A stream of EUR/USD whose ticks and polled candles come when a test says so; times count from 12:00:00."""
 
     def __init__(
-        self, interval: str = "1m", *, start: int = START, hours: Hours = Hours.MONEY, polled_in: float = 4.0
+        self, interval: str = "1m", *, start: int = START, hours: Hours = MONEY, polled_in: float = 4.0
     ) -> None:
         self.key = StreamKey("EUR/USD", interval)
         self.start = start
@@ -157,7 +157,7 @@ def test_candles_that_closed_while_ticks_were_away_come_from_the_polls(stream: D
     assert stream.look(182) == [(120, 1.4, 1.6, 1.4, 1.5, True)]
 
 
-@pytest.mark.parametrize("market_hours", [Hours.MONEY, Hours.ALWAYS])
+@pytest.mark.parametrize("market_hours", [MONEY, ALWAYS])
 def test_after_the_session_ticks_make_no_candle(market_hours: Hours) -> None:
     driven = Driven(start=at("2026-01-16 21:59:00"), hours=market_hours)
     driven.stream.accept(driven.start - 2)
@@ -165,7 +165,7 @@ def test_after_the_session_ticks_make_no_candle(market_hours: Hours) -> None:
     driven.tick(50, 1.2)
     driven.tick(61, 1.9)
     told = [(0, 1.0, 1.2, 1.0, 1.2, True)]
-    if market_hours is Hours.ALWAYS:
+    if market_hours is ALWAYS:
         told.append((60, 1.9, 1.9, 1.9, 1.9, False))
     assert driven.look(62) == told
 

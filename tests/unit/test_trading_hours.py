@@ -3,6 +3,7 @@
 import pytest
 
 from relay.core.model import OpenHours
+from relay.core.trading_calendar import TradingCalendar
 from relay.core.trading_hours import TradingHours
 from tests.support.moments import at
 
@@ -90,3 +91,75 @@ def test_a_provider_that_counts_in_utc_has_no_short_days_and_a_clock_may_be_behi
     assert market.closes_early("1d", day, day + 86_399, is_utc_grid=True)
     assert not market.closes_early("1d", day, day + 86_399, slack_s=1.0, is_utc_grid=True)
     assert not market.closes_early("1d", day, day + 86_400, is_utc_grid=True)
+
+
+# -- candles of a market with short sessions -----------------------------------------------------------------------
+
+NYSE = TradingCalendar("America/New_York", "0930-1600", special_days={"2026-11-27": "0930-1300"})
+STOCKS = TradingHours(NYSE.session_at)
+
+
+@pytest.mark.parametrize(
+    ("interval", "opened", "over"),
+    [
+        # counted from the opening: the last hour of a day has 30 minutes, and so has that of a half day
+        ("1h", "2026-11-25 19:30", "2026-11-25 20:30"),
+        ("1h", "2026-11-25 20:30", "2026-11-25 21:00"),
+        ("1h", "2026-11-27 17:30", "2026-11-27 18:00"),
+        # by the clock: the first hour is short as well, but over with its interval
+        ("1h", "2026-11-25 14:00", "2026-11-25 15:00"),
+        ("15m", "2026-11-25 20:45", "2026-11-25 21:00"),
+        # days, by UTC and by New York, and weeks from Monday
+        ("1d", "2026-11-25 00:00", "2026-11-25 21:00"),
+        ("1d", "2026-11-25 05:00", "2026-11-25 21:00"),
+        ("1d", "2026-11-27 14:30", "2026-11-27 18:00"),
+        ("1w", "2026-11-23 05:00", "2026-11-27 18:00"),
+        ("1M", "2026-11-01 04:00", "2026-11-30 21:00"),
+        # no trading at all
+        ("1d", "2026-11-28 05:00", "2026-11-29 05:00"),
+    ],
+)
+def test_a_candle_is_over_with_the_trading_in_it(interval: str, opened: str, over: str) -> None:
+    assert STOCKS.end_of(interval, at(opened)) == at(over)
+    assert TradingHours().end_of("1h", at(opened)) == at(opened) + 3600
+
+
+@pytest.mark.parametrize(
+    ("interval", "opened", "due"),
+    [
+        ("1h", "2026-11-25 19:30", "2026-11-25 21:00"),
+        # the next day opens by its own hour, also when the clocks changed
+        ("1h", "2026-03-06 20:30", "2026-03-09 14:30"),
+        ("1d", "2026-03-06 14:30", "2026-03-09 20:00"),
+        ("1d", "2026-03-06 05:00", "2026-03-09 20:00"),
+    ],
+)
+def test_the_candle_that_follows_is_due_in_the_next_session(interval: str, opened: str, due: str) -> None:
+    assert STOCKS.next_due(interval, at(opened)) == at(due)
+
+
+def test_candles_that_are_counted_from_the_opening_do_not_open_before_it() -> None:
+    night = at("2026-11-25 21:30"), at("2026-11-27 16:30")
+    opens = at("2026-11-27 14:30")
+    assert STOCKS.open_parts(*night, 3600) == [
+        (at("2026-11-26 14:00"), at("2026-11-26 21:00")),
+        (at("2026-11-27 14:00"), at("2026-11-27 16:30")),
+    ]
+    counted = STOCKS.open_parts(*night, 3600, at("2026-11-25 15:30"))
+    assert counted == [(at("2026-11-26 14:30"), at("2026-11-26 21:00")), (opens, at("2026-11-27 16:30"))]
+    # Nothing is missing up to the first candle of a day, whichever way they are counted.
+    assert STOCKS.open_parts(at("2026-11-26 21:30"), opens, 3600) == []
+
+
+def test_hours_are_asked_for_once_by_who_looks_at_two_sessions_in_turn() -> None:
+    asked: list[int] = []
+
+    def ask(moment: int) -> OpenHours:
+        asked.append(moment)
+        return NYSE.session_at(moment)
+
+    market = TradingHours(ask)
+    for _ in range(9):
+        assert market.end_of("1h", at("2026-11-25 20:30")) == at("2026-11-25 21:00")
+        assert market.opens_at(at("2026-11-25 23:00")) == at("2026-11-26 14:30")
+    assert len(asked) == 2

@@ -170,3 +170,38 @@ def test_the_next_poll_is_reported_for_wanted_streams_only() -> None:
     reports.watchlist.expect(A, 30.0, 120.0)
     reports.watchlist.expect(B, 5.0)
     assert reports.found == [("expect", A, 30.0, None), ("expect", A, 30.0, 120.0)]
+
+
+def test_a_feed_that_polls_is_not_given_streams_whose_market_is_closed() -> None:
+    closed_for: dict[StreamKey, float] = {}
+    accepted: list[StreamKey] = []
+    watchlist = Watchlist(
+        [A, B],
+        on_accept=accepted.append,
+        is_closed_for=lambda key, seconds: closed_for.get(key, -1.0) >= seconds,
+    )
+    assert watchlist.to_poll() == (A, B)
+    closed_for[A] = 20.0
+    assert watchlist.to_poll() == (A, B)
+    closed_for[A] = 100.0
+    # Once more, whatever the time between two polls is.
+    assert watchlist.to_poll() == (A, B)
+    assert accepted == []
+    assert watchlist.to_poll() == (B,)
+    assert accepted == [A]
+    closed_for[C] = 1e9
+    watchlist.add(C)
+    assert watchlist.to_poll() == (B, C)
+    assert watchlist.to_poll() == (B,)
+    watchlist.remove(C)
+    watchlist.add(C)
+    assert watchlist.to_poll() == (B, C)
+    del closed_for[A]
+    assert watchlist.to_poll() == (A, B)
+    closed_for[A] = 100.0
+    assert watchlist.to_poll() == (A, B)
+
+
+def test_without_hours_all_streams_are_polled() -> None:
+    watchlist = Watchlist([A, B])
+    assert [watchlist.to_poll() for _ in range(3)] == [(A, B)] * 3

@@ -235,6 +235,7 @@ class StreamObject(TypedDict):
     subscribers: Count
     last_update: Annotated[float | None, "Unix seconds."]
     lag_ms: Annotated[float | None, "From the provider's time of the last update to its arrival."]
+    session: Annotated[str | None, "Weekly trading hours: `0930-1600 America/New_York`, `24x7`; null where unknown."]
     next_poll: Annotated[float | None, "Unix seconds; null for streams that are not polled."]
     poll_every_s: float | None
     seq: Count
