@@ -7,10 +7,11 @@ same number of decimals it stands once. Of 14,122 klines of Binance on record 12
 volumes have more digits than a float holds.
 """
 
+import re
 from collections.abc import Sequence
 from decimal import Decimal
 
-from relay.core.decimals import decimals
+from relay.core.decimals import decimal, decimals
 from relay.core.model import NO_EXTRAS, Candle, CandleExtras, ExtendedCandle
 
 WRITTEN_FIELDS = (*Candle._fields[1:], "quote_volume", "taker_volume", "taker_quote_volume")
@@ -19,6 +20,7 @@ WRITTEN_FIELDS = (*Candle._fields[1:], "quote_volume", "taker_volume", "taker_qu
 _new = tuple.__new__
 _MOST = 1 << 63
 """Where numbers end that make sense, and those that SQLite takes."""
+_COUNT = re.compile(r"\.[0-9]{1,3}")
 _SURE = 16
 """A text of so many characters, one of them a point, has 15 digits at most, and a float holds those."""
 
@@ -81,7 +83,7 @@ def written_texts(candle: Candle) -> tuple[str, ...] | None:
     for item, number in zip(items, numbers, strict=True):
         if not item.startswith("."):
             texts.append(item)
-        elif number is None or not item[1:].isdecimal():
+        elif number is None or not _COUNT.fullmatch(item):
             return None
         else:
             texts.append(with_decimals(number, int(item[1:])))
@@ -128,11 +130,24 @@ def is_readable(candle: Candle) -> bool:
     extras = candle.extras
     if extras is None or extras.written is None:
         return True
-    texts = written_texts(candle)
-    if texts is None:
+    items = extras.written.split(",")
+    numbers = (*candle[1:], extras.quote_volume, extras.taker_volume, extras.taker_quote_volume)
+    if len(items) == 1:
+        items *= len(numbers)
+    return len(items) == len(numbers) and all(map(_reads_as, items, numbers))
+
+
+def _reads_as(item: str, number: float | None) -> bool:
+    if number is None:
         return False
-    try:
-        numbers = [*decimals(texts)]
-    except ValueError:
+    if not item.startswith("."):
+        try:
+            return decimal(item) == number
+        except ValueError:
+            return False
+    if not _COUNT.fullmatch(item):
         return False
-    return numbers == [*candle[1:], extras.quote_volume, extras.taker_volume, extras.taker_quote_volume]
+    count, text = int(item[1:]), repr(number)
+    # A number of so few decimals is written as it is.
+    is_short = "e" not in text and len(text) - text.find(".") - 1 <= count
+    return is_short or float(with_decimals(number, count)) == number

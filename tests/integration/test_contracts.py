@@ -251,3 +251,18 @@ def test_each_message_of_the_relay_has_a_validator() -> None:
 def test_an_answer_that_is_not_described_is_noticed(path: str, status: int, content_type: str, body: object) -> None:
     with pytest.raises(Undescribed, match="relay/web/"):
         check_answer("GET", path, status, content_type, body)
+
+
+def test_extended_candles_are_declared() -> None:
+    fields = ("quote_volume", "trades", "taker_volume", "taker_quote_volume")
+    rest = openapi.document(["crypto"], needs_token=False)
+    for document in (live_contract(), rest):
+        candle = document["components"]["schemas"]["CandleObject"]
+        assert {*fields} <= candle["properties"].keys()
+        assert not {*fields} & {*candle["required"]}
+        assert all("null" in str(candle["properties"][name]) for name in fields)
+    parameters = rest["paths"]["/api/v1/market-data/history"]["get"]["parameters"]
+    assert [one["schema"] for one in parameters if one.get("name") == "extended"] == [
+        {"type": "boolean", "default": False}
+    ]
+    assert "extended" in live_contract()["components"]["schemas"]["Subscribe"]["properties"]

@@ -109,7 +109,7 @@ def test_a_number_is_written_with_so_many_decimals(number: float, count: int, te
     assert with_decimals(number, count) == text
 
 
-@pytest.mark.parametrize("written", ["", "x", ".8,.8", ".x", "1,2,3,4,5,6,7,8", ".8,.8,.8,.8,.8,.8,.8,"])
+@pytest.mark.parametrize("written", ["", "x", ".8,.8", ".x", ".9999", ".", "1,2,3,4,5,6,7,8", ".8,.8,.8,.8,.8,.8,.8,"])
 def test_texts_that_are_not_of_the_numbers_are_noticed(written: str) -> None:
     assert not is_readable(extend(PLAIN, FULL.extras._replace(written=written)))
 
