@@ -8,13 +8,14 @@ import argparse
 import random
 import sys
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tests.support.forex_judge import (
     LENGTHS_S,
     PLANS,
+    Message,
     Plan,
     Scenario,
     StreamJudge,
@@ -82,27 +83,31 @@ async def simulate(now: Time, scenario: Scenario) -> tuple[list[tuple[str, str]]
     troubles: list[Trouble] = []
     end = scenario.end
     judges: dict[tuple[str, str], StreamJudge] = {}
+    progress: defaultdict[tuple[str, str], Progress] = defaultdict(Progress)
     spans: dict[str, list[tuple[float, float]]] = {"stays": [], "comes and goes": [], "comes late": []}
 
     def judge(who: str, name: str) -> StreamJudge:
-        symbol, _, interval = name.partition("@")
-        truth = Truth(market, symbol, interval, is_new_york=scenario.is_new_york)
-        return judges.setdefault((who, name), StreamJudge(who, name, truth, scenario, troubles))
+        if (who, name) not in judges:
+            symbol, _, interval = name.partition("@")
+            truth = Truth(market, symbol, interval, is_new_york=scenario.is_new_york)
+            judges[who, name] = StreamJudge(who, name, truth, scenario, troubles)
+        return judges[who, name]
 
     async def follow(who: str, names: Sequence[str], seconds: float) -> None:
         """Be connected for so long; go on where the last connection ended."""
         client = await relay.connect(heartbeat=None)
         began = time.time()
+        followed = {name: (judge(who, name), progress[who, name]) for name in names}
 
         async def subscribe(name: str, wait_s: float = 0.0) -> None:
             await asyncio.sleep(wait_s)
-            await client.ask("subscribe", streams=[name], **resumption(judge(who, name).told))
+            await client.ask("subscribe", streams=[name], **followed[name][1].options())
 
         async def ask_for_gaps() -> None:
             while True:
                 await asyncio.sleep(GAPS_EVERY_S)
-                for name in names:
-                    if "gaps" in resumption(judge(who, name).told):
+                for name, (_, told) in followed.items():
+                    if told.gaps():
                         await subscribe(name)
 
         subscribing = [*(asyncio.create_task(subscribe(name)) for name in names), asyncio.create_task(ask_for_gaps())]
@@ -112,7 +117,9 @@ async def simulate(now: Time, scenario: Scenario) -> tuple[list[tuple[str, str]]
                     message = await client.next(1e9)
                     if "symbol" in message:
                         name = f"{message['symbol']}@{message['interval']}"
-                        judge(who, name).told.append(Told(time.time(), message))
+                        judged, told = followed[name]
+                        judged.told.append(Told(time.time(), message))
+                        told.take(message)
                         if message["type"] == "error":
                             subscribing.append(asyncio.create_task(subscribe(name, RETRY_S)))
         except (TimeoutError, Closed):
@@ -201,22 +208,41 @@ async def _lists_symbols(relay: "Running") -> bool:
     return answer.status == 200 and "EUR/USD" in answer.body
 
 
-def resumption(told: Sequence[Told]) -> dict[str, Any]:
-    """Return the options with which a client goes on: behind its last closed candle, and what changed meanwhile."""
-    closed = {opened for one in told for opened, _, _ in closed_candles(one.message)}
-    if not closed:
-        return {}
-    options: dict[str, Any] = {"since": max(closed)}
-    revision = next((one.message["revision"] for one in reversed(told) if "revision" in one.message), None)
-    if revision is not None:
-        options["revision"] = revision
-    told_gaps = [message for _, message in told if message["type"] == "gap"]
-    gaps = [
-        [gap["from"], gap["to"]]
-        for gap in told_gaps
-        if not closed.issuperset(range(gap["from"], gap["to"], LENGTHS_S[gap["interval"]]))
-    ]
-    return {**options, "gaps": gaps[-MOST_GAPS:]} if gaps else options
+class Progress:
+    """What a client was told of one stream in all its connections: where it goes on, and what it lacks."""
+
+    def __init__(self) -> None:
+        self._closed: set[int] = set()
+        self._newest = 0
+        self._revision: int | None = None
+        self._gaps: list[Message] = []
+
+    def take(self, message: Message) -> None:
+        """Take the next message."""
+        for opened, _, _ in closed_candles(message):
+            self._closed.add(opened)
+            self._newest = max(self._newest, opened)
+        self._revision = message.get("revision", self._revision)
+        if message["type"] == "gap":
+            self._gaps.append(message)
+
+    def gaps(self) -> list[list[int]]:
+        """Return from when to when candles are missing that the client has not been given since."""
+        self._gaps = [gap for gap in self._gaps if not self._is_filled(gap)]
+        return [[gap["from"], gap["to"]] for gap in self._gaps] if self._closed else []
+
+    def _is_filled(self, gap: Message) -> bool:
+        return self._closed.issuperset(range(gap["from"], gap["to"], LENGTHS_S[gap["interval"]]))
+
+    def options(self) -> dict[str, Any]:
+        """Return with what it subscribes again: behind its last closed candle, and what changed meanwhile."""
+        if not self._closed:
+            return {}
+        options: dict[str, Any] = {"since": self._newest}
+        if self._revision is not None:
+            options["revision"] = self._revision
+        gaps = self.gaps()
+        return {**options, "gaps": gaps[-MOST_GAPS:]} if gaps else options
 
 
 class _Spent:

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple, Union, get_args, get_origin
 import pytest
 
 from relay.plugins.hookspecs import HOOKS
+from tests.support.sources import tree
 
 ROOT = Path(__file__).parents[2]
 PUBLIC = ("relay", "relay.client", "relay.testing")
@@ -202,7 +203,7 @@ def has_docstring(value: object) -> bool:
     for module_name, module in list(sys.modules.items()):
         if module_name.partition(".")[0] != "relay" or not (module.__file__ or "").endswith(".py"):
             continue
-        for line, after in pairwise(ast.parse(Path(str(module.__file__)).read_text(encoding="utf-8")).body):
+        for line, after in pairwise(tree(Path(str(module.__file__))).body):
             if isinstance(line, ast.Assign | ast.AnnAssign):
                 (target,) = line.targets if isinstance(line, ast.Assign) else (line.target,)
                 is_it = isinstance(target, ast.Name) and vars(module).get(target.id) is value

@@ -2,11 +2,13 @@
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
 
 from relay.plugins.scaffold import FILES, TEMPLATE
+from tests.support.sources import nodes
 
 ROOT = Path(__file__).parents[2]
 
@@ -52,7 +54,7 @@ def modules(folder: str) -> Iterator[tuple[str, Path]]:
 
 def imports(path: Path) -> Iterator[tuple[str, int]]:
     """Yield each module that a file imports, inside functions too, and the line."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in nodes(path):
         if isinstance(node, ast.Import):
             for name in node.names:
                 yield name.name, node.lineno
@@ -64,6 +66,7 @@ def imports(path: Path) -> Iterator[tuple[str, int]]:
                 yield (whole if is_module(whole) else node.module), node.lineno
 
 
+@cache
 def is_module(name: str) -> bool:
     place = ROOT.joinpath(*name.split("."))
     return place.with_suffix(".py").is_file() or (place / "__init__.py").is_file()

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.sources import nodes
+
 ROOT = Path(__file__).parents[2]
 RELAY = ROOT / "relay"
 
@@ -14,7 +16,7 @@ RELAY = ROOT / "relay"
 def test_no_two_classes_of_relay_have_the_same_name() -> None:
     found: dict[str, list[str]] = defaultdict(list)
     for path in sorted(RELAY.rglob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in nodes(path):
             if isinstance(node, ast.ClassDef):
                 found[node.name.lstrip("_")].append(str(path.relative_to(ROOT)))
     assert {name: paths for name, paths in found.items() if len(paths) > 1} == {}
@@ -25,7 +27,7 @@ def test_modules_are_imported_by_their_own_names() -> None:
         f"{path.relative_to(ROOT)}: {name.name} as {name.asname}"
         for path in sorted(RELAY.rglob("*.py"))
         if path.name not in {"app.py", "cli.py"}
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        for node in nodes(path)
         if isinstance(node, ast.ImportFrom) and node.module is not None and node.module.startswith("relay")
         for name in node.names
         if name.asname is not None

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.sources import nodes
+
 ROOT = Path(__file__).parents[2]
 GITHUB = ROOT / ".github"
 DECISIONS = sorted((GITHUB / "decisions").glob("*.md"))
@@ -77,17 +79,16 @@ def test_decision_is_short_dated_and_names_its_code(path: Path) -> None:
 
 def unused(paths: Iterable[Path], users: Iterable[Path] = ()) -> list[str]:
     """Return the functions, classes and attributes that modules make, and that neither they nor `users` use."""
-    trees = [ast.parse(path.read_text(encoding="utf-8")) for path in paths]
+    own = [node for path in paths for node in nodes(path)]
     made: set[str] = set()
-    for node in (node for tree in trees for node in ast.walk(tree)):
+    for node in own:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             made.add(node.name)
         elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
             made.add(node.attr)
-    trees += [ast.parse(path.read_text(encoding="utf-8")) for path in users]
-    nodes = [node for tree in trees for node in ast.walk(tree)]
-    used = {node.attr for node in nodes if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load)}
-    used |= {node.id for node in nodes if isinstance(node, ast.Name)}
+    every = [*own, *(node for path in users for node in nodes(path))]
+    used = {node.attr for node in every if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load)}
+    used |= {node.id for node in every if isinstance(node, ast.Name)}
     return sorted(name for name in made - used if not name.startswith("__"))
 
 

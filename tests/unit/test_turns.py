@@ -18,6 +18,7 @@ from relay.web.ws.route import ClientPings, Clients
 from tests.support.feeder import Feeder
 from tests.support.pipe import Pipe
 from tests.support.raw_socket import parsed
+from tests.support.virtual_time import VirtualLoop
 
 
 class Crowd:
@@ -70,10 +71,14 @@ def in_real_time(test: Callable[[], Coroutine[Any, Any, None]]) -> Callable[[], 
 
 
 async def work_of_turns(done: Callable[[], int], total: int) -> list[int]:
-    """Return how much was done in each turn until it is so much in all."""
+    """Return how much was done in each turn until it is so much in all; each takes a tenth of a millisecond."""
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, VirtualLoop)
     begun, counts = done(), [0]
     while done() - begun < total:
         before = done()
+        # While somebody is ready, this loop's time stands still.
+        loop.now += 0.0001
         await asyncio.sleep(0)
         counts.append(done() - before)
     return counts

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.sources import nodes
+
 ROOT = Path(__file__).parents[2]
 GUIDES = ("README.md", "CHANGELOG.md", "relay/README.md", "providers/README.md", "providers/twelve_data/README.md")
 PAGES = (*ROOT.glob("relay/web/static/**/*.js"), *ROOT.glob("relay/web/static/*.html"))
@@ -28,9 +30,8 @@ NOT_UNDERSTOOD = {
 
 def literals(path: Path) -> Iterator[tuple[int, str]]:
     """Yield the texts of a Python file with their lines; of docstrings only those of commands, which are their help."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    notes = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
-    for node in ast.walk(tree):
+    notes = {id(node.value) for node in nodes(path) if isinstance(node, ast.Expr)}
+    for node in nodes(path):
         if isinstance(node, ast.FunctionDef) and any("command(" in ast.unparse(one) for one in node.decorator_list):
             yield node.lineno, ast.get_docstring(node) or ""
         elif isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in notes:
