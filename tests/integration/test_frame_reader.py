@@ -26,8 +26,8 @@ from tests.support.raw_socket import HANDSHAKE, masked
 from tests.support.running_relay import Running
 from tests.support.websocket_cases import PONG, TEXT, client_frame
 
-REFUSED = b"\xf0\x80"
-REFUSED = b"\xf0\x80"
+REFUSED = b"\xf0\x00"
+REFUSED = b"\xf0\x00"
 
 
 class Recorder:
@@ -67,6 +67,20 @@ def test_all_else_is_the_readers_concern() -> None:
     counter.feed_data(b"\x81\x80abcd")
     assert counter.data == recorder.data == b"\x81\x80abcd"
     assert not hasattr(counter, "other")
+
+
+@pytest.mark.parametrize("reserved", range(1, 8))
+@pytest.mark.parametrize("size", [1, 2, 3, 100])
+def test_reserved_bits_in_a_continuation_are_refused_before_any_reader_sees_them(reserved: int, size: int) -> None:
+    recorder = Recorder()
+    counter = FrameCounter(recorder, TokenBucket(1, 1_000_000), lambda: None)
+    good = client_frame(TEXT, b"{", final=False, reserved=4) + client_frame(0x9, b"here")
+    data = good + client_frame(0, b"}", reserved=reserved) + client_frame(TEXT)
+    for start in range(0, len(data), size):
+        if recorder.data != good + REFUSED:
+            counter.feed_data(data[start : start + size])
+    assert recorder.data == good + REFUSED
+    assert not counter.is_flooded
 
 
 sizes = st.lists(st.sampled_from([0, 1, 2, 17, 125, 126, 127, 4096, 65_535, 65_536]), max_size=5)

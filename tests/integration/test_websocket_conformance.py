@@ -15,7 +15,7 @@ LAST = client_frame(TEXT, b'{"action":"ping","id":"the last"}')
 
 def answers_to(case: Case, way: str) -> list[object]:
     """Return what has to come: the `id` or the code of each answer, the body of each pong, and how it ends."""
-    messages = case.messages if way == "direct" or case.by_aiohttp is None else case.by_aiohttp
+    messages = case.messages if way != "aiohttp" or case.by_aiohttp is None else case.by_aiohttp
     expected: list[object] = []
     for message in messages:
         if isinstance(message, int):

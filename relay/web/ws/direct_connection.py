@@ -57,8 +57,7 @@ class DirectConnection(Connection, MessageProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Leave the hub and let go of everything before this returns: nothing may be written after it."""
         if self._reader is not None:
-            self._reader.transport = None
-            self._reader.forget()
+            self._reader.close()
             self._reader = None
             self._context.recent_readers.forget(self)
         self.lose()
@@ -79,9 +78,11 @@ class DirectConnection(Connection, MessageProtocol):
 
     def drop_reader(self) -> bool:
         """Do without a reader until more comes; return False if there is something in it."""
-        if self._reader is not None and not self._reader.is_at_rest:
-            return False
-        self._reader = None
+        if self._reader is not None:
+            if not self._reader.is_at_rest:
+                return False
+            self._reader.close()
+            self._reader = None
         return True
 
     async def _work_off(self, inbox: deque[Received]) -> None:
