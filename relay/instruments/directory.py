@@ -130,6 +130,12 @@ class Directory:
             for kept in self._decide(symbol)[1]:
                 await kept.answer()
 
+    def is_settled(self, pin: str | None, symbol: str) -> bool:
+        """Whether `settled` has nothing to do for a symbol, as for nearly all."""
+        pin, symbol = self._understood(pin, symbol)
+        is_owned = pin is None or symbol in self._owners
+        return not self._lacking(pin, symbol) and (is_owned or not self._decide(symbol)[1])
+
     async def _first_answers(self, lists: Iterable[SavedList]) -> bool:
         """Wait for the first answers of lists; return False if that was given up."""
         try:

@@ -15,17 +15,19 @@ SMALL_BYTES, SMALL_UNITS = 1024, 2
 """A read of less that begins no frame counts as two: whoever sends byte by byte costs most."""
 LONGEST_BYTES = 1 << 20
 
-# Nobody can have agreed to these reserved bits: a reader closes with 1002.
-_REFUSED = b"\xf0\x80"
+# Nobody can have agreed to these reserved bits, and a server asks for a mask: a reader closes with 1002 at once.
+_REFUSED = b"\xf0\x00"
 _REST = 1 << 63
+_OPCODE, _RESERVED = 0x0F, 0x70
 
 
 class FrameCounter:
     """Stands before the reader of one WebSocket and has it refuse what is too much.
 
-    It only follows where frames begin; what they hold, and whether it is right, is the reader's concern. `allowed`
-    loses one for each frame and for every `UNIT_BYTES`, and for small reads that begin no frame. When it is used up,
-    and `earn` gives no more, it `is_flooded`, and `stop` is called: there is nothing more to read.
+    It follows where frames begin; what they hold, and whether it is right, is the reader's concern. But it refuses
+    reserved bits in a continuation, since not every reader does: RFC 7692 section 6.1 has RSV1 in the first frame only.
+    `allowed` loses one for each frame and for every `UNIT_BYTES`, and for small reads that begin no frame. When it is
+    used up, and `earn` gives no more, it `is_flooded`, and `stop` is called: there is nothing more to read.
     """
 
     __slots__ = ("_earn", "_head", "_left", "_reader", "_stop", "allowed", "is_flooded")
@@ -55,6 +57,10 @@ class FrameCounter:
         at, size = before, len(data)
         frames = 0
         while size - at >= 2:
+            if not data[at] & _OPCODE and data[at] & _RESERVED:
+                data = data[:at] + _REFUSED
+                at, size = _REST, 0
+                break
             length = data[at + 1] & 0x7F
             mask = 4 if data[at + 1] & 0x80 else 0
             begin = at + 2

@@ -4,7 +4,7 @@ import asyncio
 from collections import deque
 
 PIECES = 16
-"""Requests, or streams that are named in one: a millisecond or two of work."""
+"""Requests, or further streams that are named in one: a millisecond or two of work."""
 
 
 class WorkBudget:
@@ -16,18 +16,22 @@ class WorkBudget:
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._is_planned = False
 
-    async def take(self) -> None:
-        """Begin one piece of work: at once, or when those that wait have had their turn."""
-        loop = asyncio.get_running_loop()
+    def take_now(self) -> bool:
+        """Begin one piece of work at once; return False, and begin none, where that has to wait."""
+        if not self._left or self._waiting:
+            return False
+        self._left -= 1
         if not self._is_planned:
             self._is_planned = True
-            loop.call_soon(self._begin)
-        if self._left and not self._waiting:
-            self._left -= 1
-            return
-        turn = loop.create_future()
-        self._waiting.append(turn)
-        await turn
+            asyncio.get_running_loop().call_soon(self._begin)
+        return True
+
+    async def take(self) -> None:
+        """Begin one piece of work: at once, or when those that wait have had their turn."""
+        if not self.take_now():
+            turn = asyncio.get_running_loop().create_future()
+            self._waiting.append(turn)
+            await turn
 
     def _begin(self) -> None:
         """Begin a round: wake those whose turn it is."""

@@ -4,8 +4,9 @@ import asyncio
 import dataclasses
 import itertools
 import zlib
+from collections.abc import Coroutine
 from functools import partial
-from typing import cast
+from typing import Any, cast
 
 import orjson
 import pytest
@@ -26,8 +27,8 @@ from tests.support.raw_socket import HANDSHAKE, masked
 from tests.support.running_relay import Running
 from tests.support.websocket_cases import PONG, TEXT, client_frame
 
-REFUSED = b"\xf0\x80"
-REFUSED = b"\xf0\x80"
+REFUSED = b"\xf0\x00"
+REFUSED = b"\xf0\x00"
 
 
 class Recorder:
@@ -67,6 +68,20 @@ def test_all_else_is_the_readers_concern() -> None:
     counter.feed_data(b"\x81\x80abcd")
     assert counter.data == recorder.data == b"\x81\x80abcd"
     assert not hasattr(counter, "other")
+
+
+@pytest.mark.parametrize("reserved", range(1, 8))
+@pytest.mark.parametrize("size", [1, 2, 3, 100])
+def test_reserved_bits_in_a_continuation_are_refused_before_any_reader_sees_them(reserved: int, size: int) -> None:
+    recorder = Recorder()
+    counter = FrameCounter(recorder, TokenBucket(1, 1_000_000), lambda: None)
+    good = client_frame(TEXT, b"{", final=False, reserved=4) + client_frame(0x9, b"here")
+    data = good + client_frame(0, b"}", reserved=reserved) + client_frame(TEXT)
+    for start in range(0, len(data), size):
+        if recorder.data != good + REFUSED:
+            counter.feed_data(data[start : start + size])
+    assert recorder.data == good + REFUSED
+    assert not counter.is_flooded
 
 
 sizes = st.lists(st.sampled_from([0, 1, 2, 17, 125, 126, 127, 4096, 65_535, 65_536]), max_size=5)
@@ -233,8 +248,78 @@ class Gate:
     def __init__(self) -> None:
         self.opened = asyncio.Event()
 
+    def take_now(self) -> bool:
+        return self.opened.is_set()
+
     async def take(self) -> None:
         await self.opened.wait()
+
+
+async def test_request_that_can_be_answered_at_once_takes_no_task(
+    relay: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    line = await line_of(relay)
+    requests = [
+        b'{"action":"subscribe","streams":["BTCUSDT@1m","EUR/USD@1h"]}',
+        b'{"action":"list"}',
+        b"no JSON",
+        b'{"action":"unsubscribe","symbol":"BTCUSDT","interval":"1m"}',
+        b'{"action":"ping","id":1}',
+    ]
+
+    # The lists of the providers are waited for.
+    line.writer.write(b"".join(map(masked, requests)))
+    assert await line.pong() == 1
+
+    def spawn(connection: DirectConnection, work: Coroutine[Any, Any, None]) -> None:
+        raise AssertionError(work)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(DirectConnection, "spawn", spawn)
+        line.writer.write(b"".join(map(masked, requests)))
+        assert await line.pong() == 1
+    assert is_silent(line.connection)
+    line.writer.close()
+
+
+@pytest.mark.parametrize("count", [1, 3, 40])
+async def test_requests_are_answered_in_order_while_one_waits_for_its_turn(relay: Running, count: int) -> None:
+    line = await line_of(relay)
+    names = b",".join(b'"BTCUSDT@%dm"' % minutes for minutes in (1, 3, 5, 15, 30))
+    ask = b'{"action":"subscribe","streams":[%s],"id":%d}'
+    leave = b'{"action":"unsubscribe","streams":[%s],"id":%d}'
+    sent = [(ask, leave)[number % 2] % (names, number) for number in range(count)]
+    line.writer.write(b"".join(map(masked, sent)) + ping(count))
+    ids: list[int] = []
+    while ids[-1:] != [count]:
+        message = orjson.loads((await line.next())[1])
+        if message["type"] in ("subscription", "error", "pong"):
+            assert message["type"] != "error"
+            ids.append(message["id"])
+    assert ids == [number for number in range(count) for _ in range(5)] + [count]
+    await eventually(lambda: is_silent(line.connection))
+    line.writer.close()
+
+
+class CountedBudget(WorkBudget):
+    """Counts the pieces of work that began at once."""
+
+    begun = 0
+
+    def take_now(self) -> bool:
+        self.begun += 1
+        return super().take_now()
+
+
+@pytest.mark.parametrize("streams", [1, 3])
+async def test_request_and_its_first_stream_are_one_piece_of_work(relay: Running, streams: int) -> None:
+    budget = relay.clients.context.work_budget = CountedBudget()
+    line = await line_of(relay)
+    names = b",".join(b'"BTCUSDT@%dm"' % minutes for minutes in (1, 3, 5)[:streams])
+    line.writer.write(masked(b'{"action":"unsubscribe","streams":[%s]}' % names) + ping(1))
+    assert await line.pong() == 1
+    assert budget.begun == streams + 1
+    line.writer.close()
 
 
 async def test_no_more_is_read_of_a_client_while_much_of_it_waits(relay_with: StartRelay) -> None:

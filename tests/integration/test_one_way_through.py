@@ -2,7 +2,7 @@
 
 import asyncio
 
-from relay.app import HISTORY, PROVIDERS
+from relay.app import DIRECTORY, HISTORY, PROVIDERS
 from tests.support.call_trace import CallTrace, is_value
 from tests.support.running_relay import Running
 
@@ -49,6 +49,7 @@ VISITS = {
 async def _subscribe(relay: Running, bars: int) -> CallTrace:
     """Subscribe to a stream with some of its past; return the way of that request."""
     client = await relay.connect()
+    await relay.app[DIRECTORY].settled()
     trace = CallTrace("web/ws/connection:Connection._on_text")
     with trace.trace():
         await client.ask("subscribe", symbol="BTCUSDT", interval="1h", bars=bars)

@@ -36,7 +36,7 @@ def is_value(module: str) -> bool:
 
 
 class CallTrace:
-    """The calls of one request, in its own tasks and in those that it starts. `begins` is the function it begins with.
+    """The calls of one request, where it is read and in tasks that it starts. `begins` is the function it begins with.
 
     `modules` are all that it comes to. A module is `passed` if it calls on into another one, values aside; the others
     are only asked. `entered` counts the calls of each function from another module.
@@ -47,7 +47,7 @@ class CallTrace:
         self.entered: Counter[str] = Counter()
         self._begins = begins
         self._passing: set[str] = set()
-        self._stacks: dict[asyncio.Task[object], list[str]] = {}
+        self._stacks: dict[asyncio.Task[object] | None, list[str]] = {}
         # Kept, so that no other frame gets the place of one that was seen: a coroutine is called once, and resumed.
         self._seen: dict[FrameType, None] = {}
 
@@ -81,8 +81,14 @@ class CallTrace:
         name = f"{module}:{frame.f_code.co_qualname}"
         if event == "call" and name == self._begins:
             _is_traced.set(True)
-        task = _task() if _is_traced.get() else None
-        if task is None or (_code_of(task) or "").startswith(_FED):
+        if not _is_traced.get():
+            return
+        task = _task()
+        if task is None:
+            # Timers that it started are no part of it.
+            if name != self._begins and not self._stacks.get(None):
+                return
+        elif (_code_of(task) or "").startswith(_FED):
             return
         stack = self._stacks.setdefault(task, [])
         if event == "return":

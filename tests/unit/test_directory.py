@@ -148,8 +148,10 @@ async def test_order_of_providers_counts_not_the_order_of_their_answers(start: S
     waiting = asyncio.create_task(directory.settled(None, "BBB"))
     await eventually(lambda: [*directory.everything()])
     assert not waiting.done()
+    assert not directory.is_settled(None, "BBB")
     slow.may_answer.set()
     await waiting
+    assert directory.is_settled(None, "BBB")
     assert found(directory.resolve(None, "BBB", "1m")) == ("one", "BBB@1m", "BBB")
 
 
@@ -158,6 +160,9 @@ async def test_symbol_of_an_earlier_list_waits_for_no_later_one(start: Start) ->
     hanging.may_answer.clear()
     directory = await start(Lists("one", "AAA"), hanging, quick_s=0.1)
     await directory.settled(None, "AAA")
+    assert directory.is_settled(None, "AAA")
+    assert directory.is_settled("one", "AAA")
+    assert not directory.is_settled("one", "NOPE")
     await directory.settled("one", "NOPE")
     assert found(directory.resolve(None, "AAA", "1m"))[0] == "one"
     assert refusal(directory, None, "CCC").code == "provider_unavailable"

@@ -10,6 +10,8 @@ from aiohttp._websocket.reader import WebSocketDataQueue
 from aiohttp.base_protocol import BaseProtocol
 from aiohttp.http import WebSocketReader
 
+from relay.core.rate_limits import TokenBucket
+from relay.network.websocket_frames import FrameCounter
 from relay.protocol import frames
 from relay.web.ws.aiohttp_connection import received_of
 from relay.web.ws.messages import MessageKind, MessageParser, Received
@@ -37,9 +39,10 @@ def told(received: Received) -> object:
 
 async def read_directly(case: Case, parts: Sequence[bytes]) -> list[object]:
     parser = MessageParser(is_compressed=case.is_compressed)
+    counter = FrameCounter(parser, TokenBucket(1, 1_000_000), lambda: None)
     found: list[object] = []
     for part in parts:
-        parser.feed_data(part)
+        counter.feed_data(part)
         found += map(told, parser.take())
     return found
 

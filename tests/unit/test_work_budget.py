@@ -32,6 +32,16 @@ async def test_nobody_waits_while_there_is_little_to_do() -> None:
     assert not await first_step(work_budget)
 
 
+async def test_what_may_not_wait_begins_at_once_or_not_at_all() -> None:
+    work_budget = WorkBudget(3)
+    assert [work_budget.take_now() for _ in range(5)] == [True] * 3 + [False] * 2
+    waiting = asyncio.create_task(work_budget.take())
+    await asyncio.sleep(0)
+    # In the next round those who wait come first.
+    await waiting
+    assert [work_budget.take_now() for _ in range(3)] == [True, True, False]
+
+
 async def first_step(work_budget: WorkBudget) -> bool:
     """Say whether a piece of work begins without a wait."""
     step = work_budget.take()

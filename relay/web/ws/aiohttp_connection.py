@@ -28,8 +28,8 @@ class AiohttpConnection(Connection):
                 if received is None:
                     break
                 kind = received.kind
-                if self.hear(received):
-                    await self.answer(received)
+                if self.hear(received) and (rest := self.answer(received)) is not None:
+                    await rest()
             while request.transport is not None:  # noqa: ASYNC110  no event tells
                 await asyncio.sleep(_LOOK_S)
         finally:

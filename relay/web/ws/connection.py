@@ -5,6 +5,8 @@ import contextlib
 import logging
 import time
 from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Protocol
 
 from relay.core.errors import CloseCode, Code, RequestError
@@ -31,6 +33,8 @@ STREAMS_PER_REQUEST = 5
 INVALID_RATE, INVALID_BURST = 1.0, 100
 OVER_LIMIT_RATE, OVER_LIMIT_BURST = 1.0, 100
 
+Rest = Callable[[], Awaitable[None]]
+"""What is left of a request that has to wait."""
 ACTIONS = (*client_requests.ACTIONS, "invalid", "over_limit")
 """What requests are counted as."""
 
@@ -104,24 +108,35 @@ class Connection(EndingConnection):
         # After the close frame only the client's own is waited for.
         return received.kind is MessageKind.FAULT or not (self._is_ended or received.kind is MessageKind.PONG)
 
-    async def answer(self, received: Received) -> None:
-        """Do what the client wants with one message that was heard."""
-        if received.kind is MessageKind.CLOSE:
-            self.leave()
-        elif received.kind is MessageKind.FAULT:
-            self.fail(received.code)
-        elif not self._is_ended:
-            wait_s = self._wait_s()
-            if wait_s:
-                self._on_rate(received.text, wait_s)
-            elif received.kind is MessageKind.TEXT:
-                await self._on_text(received.text)
-            elif received.kind is MessageKind.PING:
-                self._send(frames.pong_frame(received.body))
-            else:
-                self._on_invalid(
-                    RequestError(Code.INVALID_REQUEST, "binary frames are not accepted; send JSON as text"), None
-                )
+    def answer(self, received: Received) -> Rest | None:
+        """Do what the client wants with one message that was heard; return what is left of it because it has to wait.
+
+        Most need not wait, and so no task.
+        """
+        try:
+            if received.kind is MessageKind.CLOSE:
+                self.leave()
+            elif received.kind is MessageKind.FAULT:
+                self.fail(received.code)
+            elif not self._is_ended:
+                return self._on_message(received)
+        except Exception:  # noqa: BLE001  a fault of ours ends one request, never the connection
+            self._on_failure()
+        return None
+
+    def _on_message(self, received: Received) -> Rest | None:
+        wait_s = self._wait_s()
+        if wait_s:
+            self._on_rate(received.text, wait_s)
+        elif received.kind is MessageKind.TEXT:
+            return self._on_text(received.text)
+        elif received.kind is MessageKind.PING:
+            self._send(frames.pong_frame(received.body))
+        else:
+            self._on_invalid(
+                RequestError(Code.INVALID_REQUEST, "binary frames are not accepted; send JSON as text"), None
+            )
+        return None
 
     def _wait_s(self) -> float:
         """Count one request; return how many seconds to wait if this client, or its address, sent too many."""
@@ -129,10 +144,10 @@ class Connection(EndingConnection):
             return self._requests.wait_s
         return self._context.access.take_request(self.caller.owner)
 
-    async def _on_text(self, text: str) -> None:
+    def _on_text(self, text: str) -> Rest | None:
         if len(text) * 4 > frames.MESSAGE_BYTES < len(text.encode()):
             self.end(CloseCode.TOO_BIG, "message too big")
-            return
+            return None
         request_id: str | int | None = None
         try:
             message = client_requests.parse_object(text)
@@ -140,46 +155,65 @@ class Connection(EndingConnection):
             request = client_requests.parse_request(message)
         except RequestError as error:
             self._on_invalid(error, request_id)
-            return
+            return None
         self._all_of_them.requests[request.action] += 1
-        self._requests.spend(len(request.names) // STREAMS_PER_REQUEST)
+        if more := len(request.names) // STREAMS_PER_REQUEST:
+            self._requests.spend(more)
         try:
-            await self._on_request(request)
-        except Exception:  # noqa: BLE001  a fault of ours ends one request, never the connection
+            return self._on_request(request)
+        except Exception:  # noqa: BLE001  as in `answer`
             self._on_failure(request.id)
+            return None
 
-    async def _on_request(self, request: client_requests.Request) -> None:
+    def _on_request(self, request: client_requests.Request) -> Rest | None:
         if request.action == "ping":
             self._send(frames.pong(int(time.time()), request.id))
         elif request.action == "list":
             self._send(frames.subscriptions(self._subscribing.labels(), request.id))
         else:
-            for name in request.names:
-                await self._context.work_budget.take()
-                await self._answer_one(request, name)
+            may_begin = self._context.work_budget.take_now
+            for at, name in enumerate(request.names):
+                # The first is one piece of work with the request itself.
+                if (at and not may_begin()) or not self._answer_one(request, name):
+                    return partial(self._answer_others, request, request.names[at:])
+        return None
 
-    async def _answer_one(self, request: client_requests.Request, name: tuple[str, str]) -> None:
-        """Do one stream of a request; its error harms no other."""
+    async def _answer_others(self, request: client_requests.Request, names: Sequence[tuple[str, str]]) -> None:
+        """Do those streams of a request that have to wait: for their turn, or for a provider's list."""
+        try:
+            for name in names:
+                await self._context.work_budget.take()
+                if not self._answer_one(request, name):
+                    pin, symbol, _ = client_requests.parse_target(name)
+                    await self._context.directory.settled(pin, symbol)
+                    self._answer_one(request, name, is_settled=True)
+        except Exception:  # noqa: BLE001  as in `answer`
+            self._on_failure(request.id)
+
+    def _answer_one(self, request: client_requests.Request, name: tuple[str, str], *, is_settled: bool = False) -> bool:
+        """Do one stream of a request; its error harms no other. Return False where a list has to be waited for."""
         try:
             pin, symbol, interval = client_requests.parse_target(name)
             if request.action == "unsubscribe":
                 self._subscribing.unsubscribe(request.id, pin, symbol, interval)
-                return
+                return True
             directory = self._context.directory
-            await directory.settled(pin, symbol)
+            if not (is_settled or directory.is_settled(pin, symbol)):
+                return False
             joining = self._subscribing.subscribe(directory.resolve(pin, symbol, interval), request)
         except RequestError as error:
             self._refuse(error, request.id)
-            return
+            return True
         if joining is not None:
             self.spawn(self._run(joining))
+        return True
 
     async def _run(self, joining: Joining) -> None:
         try:
             await joining.run()
         except RequestError as error:
             self._refuse(error, *joining.ids)
-        except Exception:  # noqa: BLE001  as in `_on_text`
+        except Exception:  # noqa: BLE001  as in `answer`
             self._on_failure(*joining.ids)
 
     # -- refusing ----------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from relay.core.rate_limits import TokenBucket
 from relay.web.access.access import Caller, frames_limit
-from relay.web.ws.connection import Connection, Connections
+from relay.web.ws.connection import Connection, Connections, Rest
 from relay.web.ws.context import ConnectionContext
 from relay.web.ws.frame_reader import FrameReader, MessageProtocol
 from relay.web.ws.messages import Received
@@ -17,7 +17,7 @@ MOST_WAITING = 64
 
 
 class DirectConnection(Connection, MessageProtocol):
-    """Takes a connection over from aiohttp. A client that sends nothing has no task, and soon no reader."""
+    """Takes a connection over from aiohttp. A client has a task only while something waits for its turn."""
 
     __slots__ = ("_frames", "_inbox", "_may_compress", "_reader")
 
@@ -57,8 +57,7 @@ class DirectConnection(Connection, MessageProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Leave the hub and let go of everything before this returns: nothing may be written after it."""
         if self._reader is not None:
-            self._reader.transport = None
-            self._reader.forget()
+            self._reader.close()
             self._reader = None
             self._context.recent_readers.forget(self)
         self.lose()
@@ -66,32 +65,41 @@ class DirectConnection(Connection, MessageProtocol):
     # -- from the reader ---------------------------------------------------------------------------
 
     def take(self, received: Sequence[Received]) -> None:
-        """Take messages; what is to be answered waits for its turn, and while too much waits nothing more is read."""
-        waiting = [one for one in received if self.hear(one)]
-        if waiting:
-            if self._inbox is None:
-                self._inbox = deque(waiting)
-                self.spawn(self._work_off(self._inbox))
-            else:
-                self._inbox += waiting
-            if len(self._inbox) > MOST_WAITING and self._reader is not None:
-                self._reader.hold()
+        """Answer messages, at once if they need not wait; while too many wait for their turn nothing more is read."""
+        for one in received:
+            if not self.hear(one):
+                continue
+            if self._inbox is not None:
+                self._inbox.append(one)
+            elif not self._context.work_budget.take_now():
+                self._begin_inbox(None, one)
+            elif (rest := self.answer(one)) is not None:
+                self._begin_inbox(rest)
+        if self._inbox is not None and len(self._inbox) > MOST_WAITING and self._reader is not None:
+            self._reader.hold()
 
     def drop_reader(self) -> bool:
         """Do without a reader until more comes; return False if there is something in it."""
-        if self._reader is not None and not self._reader.is_at_rest:
-            return False
-        self._reader = None
+        if self._reader is not None:
+            if not self._reader.is_at_rest:
+                return False
+            self._reader.close()
+            self._reader = None
         return True
 
-    async def _work_off(self, inbox: deque[Received]) -> None:
-        """Answer all that waits, in order, and end."""
+    def _begin_inbox(self, rest: Rest | None, *waiting: Received) -> None:
+        self._inbox = deque(waiting)
+        self.spawn(self._work_off(rest, self._inbox))
+
+    async def _work_off(self, rest: Rest | None, inbox: deque[Received]) -> None:
+        """Do the rest of a request and answer all that waits, in order, and end."""
+        if rest is not None:
+            await rest()
         while inbox:
             await self._context.work_budget.take()
-            try:
-                await self.answer(inbox.popleft())
-            except Exception:  # noqa: BLE001  a fault of ours ends one request, never the connection
-                self._on_failure()
+            rest = self.answer(inbox.popleft())
+            if rest is not None:
+                await rest()
             if not inbox and self._reader is not None and self._reader.is_held:
                 self._reader.release()
         self._inbox = None

@@ -66,6 +66,12 @@ class FrameReader(Slices):
             and self._parser.is_at_rest
         )
 
+    def close(self) -> None:
+        """Let go of everything: nothing more is handed on, to nobody."""
+        self.transport = None
+        self.forget()
+        self._parser.close()
+
     def pass_on(self, data: bytes) -> None:
         """Hand on the messages that are complete with this slice."""
         self._counter.feed_data(data)

@@ -76,13 +76,25 @@ class _LateDeflate(Extension):
         return frame
 
 
-class MessageParser:
-    """Makes messages of the bytes of one client, as they come."""
+def _end_of(protocol: Protocol) -> tuple[MessageKind, int]:
+    """Return how a connection ends that is not open any more: by a close frame, or a fault in what came."""
+    # What it was is told when nothing more can come.
+    protocol.receive_eof()
+    closed = protocol.close_exc
+    # A close frame within a message is one, too.
+    if closed.rcvd is not None:
+        return MessageKind.CLOSE, closed.rcvd.code
+    assert closed.sent is not None
+    return MessageKind.FAULT, closed.sent.code
 
-    __slots__ = ("_decoder", "_deflate", "_is_done", "_is_open", "_protocol", "_received", "_text")
+
+class MessageParser:
+    """Makes messages of the bytes of one client, as they come, until it is closed or what came was the end."""
+
+    __slots__ = ("_decoder", "_deflate", "_is_open", "_protocol", "_received", "_text")
 
     def __init__(self, *, is_compressed: bool) -> None:
-        self._protocol = Protocol(Side.SERVER, max_size=frames.MESSAGE_BYTES, logger=log)
+        self._protocol: Protocol | None = Protocol(Side.SERVER, max_size=frames.MESSAGE_BYTES, logger=log)
         self._deflate = _LateDeflate() if is_compressed else None
         if self._deflate is not None:
             self._protocol.extensions = [self._deflate]
@@ -90,7 +102,6 @@ class MessageParser:
         self._decoder: codecs.IncrementalDecoder | None = None
         self._text = ""
         self._is_open = False
-        self._is_done = False
 
     @property
     def is_at_rest(self) -> bool:
@@ -99,33 +110,34 @@ class MessageParser:
 
     def feed_data(self, data: bytes) -> tuple[bool, bytes]:
         """Take what came; return whether it was the end, and nothing that is left, as readers of aiohttp do."""
-        if not self._is_done:
-            self._protocol.receive_data(data)
-            for frame in self._protocol.events_received():
-                assert isinstance(frame, Frame)
-                try:
-                    self._take(frame)
-                except UnicodeDecodeError:
-                    self._end(MessageKind.FAULT, WireCode.INVALID_DATA)
-                    break
-            else:
-                self._look_at_end()
-        return self._is_done, b""
-
-    def _look_at_end(self) -> None:
         protocol = self._protocol
+        if protocol is None:
+            return True, b""
+        protocol.receive_data(data)
+        try:
+            for frame in protocol.events_received():
+                assert isinstance(frame, Frame)
+                self._take(frame)
+        except UnicodeDecodeError:
+            self._end(MessageKind.FAULT, WireCode.INVALID_DATA)
+            return True, b""
         # Its own answers are not sent: each answer has its turn.
         protocol.data_to_send()
         if protocol.state is not _OPEN:
-            # A close frame within a message is one, too.
-            if protocol.close_rcvd is not None:
-                self._end(MessageKind.CLOSE, protocol.close_rcvd.code)
-            elif protocol.close_sent is not None:
-                self._end(MessageKind.FAULT, protocol.close_sent.code)
+            self._end(*_end_of(protocol))
+        return self._protocol is None, b""
+
+    def close(self) -> None:
+        """Let go of all that it keeps; what comes is not read any more. Harmless when that was done already."""
+        if self._protocol is not None:
+            # It and its generator keep each other, and with them what they read, until the garbage collector comes.
+            vars(self._protocol).clear()
+            self._protocol = self._deflate = self._decoder = None
+            self._text = ""
 
     def _end(self, kind: MessageKind, code: int) -> None:
         self._received.append(Received(kind, code=int(code)))
-        self._is_done = True
+        self.close()
 
     def _take(self, frame: Frame) -> None:
         """Make a message of a frame, or keep what is the beginning of one. Raises `UnicodeDecodeError`."""
