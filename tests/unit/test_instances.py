@@ -535,3 +535,27 @@ def test_a_line_of_a_plugin_names_the_instance_that_it_is_about(
 
 def test_import_named_returns_what_is_named() -> None:
     assert import_named("pathlib:Path.home") == Path.home
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "said"),
+    [
+        (
+            Setting("key", "secret", check=lambda value: f"{value.reveal()!r} has no dash; write it as on the page"),
+            "hunter2hunter2",
+            "the value '***' has no dash; write it as on the page",
+        ),
+        (Setting("key", "secret", check=lambda value: f"{value.reveal().upper()} is no key"), "abc", "*** is no key"),
+        (
+            Setting("address", "urls", check=lambda value: f"of {value[0]} is down"),
+            "https://user:hunter2hunter2@a.example/?key=abc",
+            "of https://***@a.example/?*** is down",
+        ),
+    ],
+)
+def test_the_text_of_a_check_shows_no_secret(host_of: Host, setting: Setting, value: str, said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        host_of(f'[acme]\n{setting.name} = "{value}"\n', plugins=(), builtin=(plugin_of("acme", setting),))
+    assert said in str(caught.value)
+    assert value not in str(caught.value)
+    assert "hunter2" not in str(caught.value)
