@@ -559,3 +559,28 @@ def test_the_text_of_a_check_shows_no_secret(host_of: Host, setting: Setting, va
     assert said in str(caught.value)
     assert value not in str(caught.value)
     assert "hunter2" not in str(caught.value)
+
+
+class Telltale:
+    """Says its key where it describes itself: in an error, or in a field that is wrong."""
+
+    @hookimpl
+    def relay_provider(self, settings: Mapping[str, Any]) -> ProviderInfo:
+        key = settings["key"].reveal() if settings["key"] else ""
+        if key.startswith("raise"):
+            raise ValueError(f"the key {key} is out of date")
+        return ProviderInfo("telltale", 2, "T", ("demo",), (key or "1m",), settings=(Setting("key", "secret"),))
+
+    @hookimpl
+    def relay_stream(self) -> None:
+        raise NotImplementedError
+
+
+@pytest.mark.parametrize("key", ["raise-hunter2", "return-hunter2"])
+def test_the_reason_why_an_instance_is_refused_shows_no_secret(
+    host_of: Host, key: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    host = host_of(f'[telltale]\nkey = "{key}"\n', plugins=(), builtin=(Telltale,))
+    assert [("***" in failure.error, key in failure.error) for failure in host.failures] == [(True, False)]
+    assert "***" in caplog.text
+    assert key not in caplog.text
