@@ -103,7 +103,8 @@ class PluginHost:
     def _doors(self, builtin: Iterable[object], named: Iterable[str], *, installed: bool) -> Iterator[Door]:
         yield from map(discovery.builtin, builtin)
         yield from discovery.installed() if installed else ()
-        yield from map(discovery.named, named)
+        files: discovery.Files = {}
+        yield from (discovery.named(text, files) for text in named)
 
     def _take(self, door: Door) -> None:
         try:
