@@ -37,19 +37,29 @@ class _PluginGroup(click.Group):
     """Takes the name of a provider where the name of a command may stand."""
 
     def get_command(self, context: click.Context, name: str) -> click.Command | None:
-        def show_it(as_json: bool) -> None:
-            is_json = as_json or context.params["as_json"]
-            _with_plugins(context, lambda config, host: show_provider(config, host, name, as_json=is_json))
+        def show_it(file: str | None, plugins: tuple[str, ...], as_json: bool) -> None:
+            before = context.params
+            is_json = as_json or before["as_json"]
+            _with_plugins(
+                context,
+                file or before["file"],
+                (*before["plugins"], *plugins),
+                lambda config, host: show_provider(config, host, name, as_json=is_json),
+            )
 
+        # The options may stand behind the name as well.
+        options: list[click.Parameter] = [one for one in self.params if isinstance(one, click.Option)]
         return super().get_command(context, name) or click.Command(
-            name, params=[click.Option(["--json", "as_json"], is_flag=True)], callback=without_stragglers()(show_it)
+            name, params=options, callback=without_stragglers()(show_it)
         )
 
 
-def _with_plugins(context: click.Context, work: Callable[[Config, PluginHost], None]) -> PluginHost:
+def _with_plugins(
+    context: click.Context, file: str | None, plugins: tuple[str, ...], work: Callable[[Config, PluginHost], None]
+) -> PluginHost:
     distribution: Distribution = context.obj
     with exit_on_relay_error():
-        config = load_config({"plugins": context.params["plugins"] or None}, file=context.params["file"])
+        config = load_config({"plugins": plugins or None}, file=file)
         set_up_logs("critical", "text")
         host = load_plugins(config, distribution.providers())
         work(config, host)
@@ -81,7 +91,7 @@ def command(context: click.Context, file: str | None, plugins: tuple[str, ...], 
     relay plugins new my_exchange    create a provider project to start from
     """
     if context.invoked_subcommand is None:
-        host = _with_plugins(context, lambda config, host: show(config, host, as_json=as_json))
+        host = _with_plugins(context, file, plugins, lambda config, host: show(config, host, as_json=as_json))
         if host.failures:
             sys.exit(1)
 

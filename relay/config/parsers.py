@@ -62,8 +62,12 @@ def proxy(value: Any) -> OutwardProxy:
 
 def number(kind: type, least: float, most: float) -> Callable[[Any], Any]:
     """Make a reader of numbers in a range, also such that are written as text."""
-    span = f"from {least:.15g} " + ("upwards" if most == math.inf else f"to {most:.15g}")
-    fault = f"is not a {'whole ' if kind is int else ''}number {span}"
+    if math.isinf(least) or math.isinf(most):
+        span = "" if math.isinf(least) else f"from {least:.15g} upwards"
+        span = span if math.isinf(most) else f"at most {most:.15g}"
+    else:
+        span = f"from {least:.15g} to {most:.15g}"
+    fault = f"is not a {'whole ' if kind is int else ''}number {span}".rstrip()
 
     def parse(value: Any) -> Any:
         if isinstance(value, str):
@@ -73,9 +77,11 @@ def number(kind: type, least: float, most: float) -> Callable[[Any], Any]:
                 raise ValueError(fault) from None
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise ValueError(fault)
+        if not math.isfinite(value):
+            raise ValueError(fault)
         if not least <= value <= most:
             raise ValueError(f"is out of range; it has to be {span}")
-        if not math.isfinite(value) or kind(value) != value:
+        if kind(value) != value:
             raise ValueError(fault)
         return kind(value)
 

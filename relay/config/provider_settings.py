@@ -6,10 +6,11 @@ from typing import Any
 
 from relay.config import parsers
 from relay.config.environment import given_variable, is_of_a_service, names_of_variable
-from relay.config.settings import INSTANCES, SETTINGS, Config, RelaySetting, parsed, quoted
+from relay.config.settings import INSTANCES, SETTINGS, Config, RelaySetting, masked, parsed, quoted
 from relay.core.errors import ConfigError
 from relay.core.model import ProviderInfo, Setting
 from relay.core.near_names import did_you_mean
+from relay.core.secret import pattern_of
 
 USES, ENABLED = "uses", "enabled"
 INSTANCE_SETTINGS = {
@@ -172,8 +173,16 @@ def provider_settings(config: Config, info: ProviderInfo) -> Mapping[str, Any]:
             found[name] = parsed(_parser_of(setting), given, where, is_secret=setting.is_secret)
             fault = setting.check(found[name]) if setting.check else None
             if fault:
-                raise ConfigError(f"{where}: {'the value' if setting.is_secret else quoted(given)} {fault}")
+                raise ConfigError(f"{where}: {_shown_fault(setting, given, found[name], fault)}")
     return MappingProxyType(found)
+
+
+def _shown_fault(setting: Setting, given: Any, value: Any, fault: str) -> str:
+    """Return what a provider's own check says of a value, without the value itself where nobody is to see it."""
+    if not setting.is_secret:
+        return f"{quoted(given)} {masked(fault)}"
+    # However short it is: here it is known that it may be in the text.
+    return f"the value {pattern_of([value.reveal()]).sub('***', fault)}"
 
 
 def _table_of(config: Config, name: str) -> Mapping[str, Any]:

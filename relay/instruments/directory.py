@@ -213,12 +213,14 @@ class Directory:
 
     def check_provider(self, name: str | None) -> None:
         """Refuse a provider that there is not, or that lists nothing; None is all. Raises `RequestError`."""
-        if name is not None and name not in self._kept:
-            known = ", ".join(self.listing) or "none, since no provider lists instruments"
-            raise RequestError(
-                Code.INVALID_REQUEST,
-                f"unknown provider {shown(name)}; use one of {known}{did_you_mean(name[:40], self._kept)}",
-            )
+        if name is None or name in self._kept:
+            return
+        known = ", ".join(self.listing) or "none, since no provider lists instruments"
+        if name in self._switched_off:
+            text = f"the provider {name} is switched off in this relay; use one of {known}"
+        else:
+            text = f"unknown provider {shown(name)}; use one of {known}{did_you_mean(name[:40], self._kept)}"
+        raise RequestError(Code.INVALID_REQUEST, text)
 
     @property
     def state(self) -> tuple[object, ...]:
@@ -350,7 +352,8 @@ class Directory:
         self, symbol: str, holder: str | None, missing: Sequence[SavedList], *, is_pinned: bool = False
     ) -> RequestError:
         """Say which lists are missing to decide about a symbol, and how to do without them."""
-        titles = " and ".join(kept.provider.info.title for kept in missing)
+        *others, last = (kept.provider.info.title for kept in missing)
+        titles = f"{', '.join(others)} and {last}" if others else last
         lists, that, verb = ("list", "that", "is") if len(missing) == 1 else ("lists", "those", "are")
         reasons = "; ".join(dict.fromkeys(kept.problem or "it is still being loaded" for kept in missing))
         if holder is not None and self._has(holder, symbol):

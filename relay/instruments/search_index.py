@@ -40,15 +40,19 @@ class SearchIndex:
     """What is searched of some instruments; a hit is the number of one, in the order in which they were given.
 
     Of equal hits the first is one that trades, then one against a currency that most people mean, then the shorter
-    symbol, then by symbol if they were given so. It takes some 90 bytes for each; made in a thread where there are
-    many: `give_way` is called after every few.
+    symbol, then one that the relay calls by its symbol alone, without a provider in front, as `names` say, then by
+    symbol if they were given so. It takes some 90 bytes for each; made in a thread where there are many: `give_way` is
+    called after every few.
     """
 
-    def __init__(self, instruments: Sequence[Instrument], give_way: Callable[[], None]) -> None:
-        ranks: dict[tuple[bool, int, int], list[int]] = defaultdict(list)
+    def __init__(
+        self, instruments: Sequence[Instrument], give_way: Callable[[], None], names: Sequence[str] | None = None
+    ) -> None:
+        ranks: dict[tuple[bool, int, int, bool], list[int]] = defaultdict(list)
         for number, one in enumerate(instruments):
             rank = _QUOTE_RANKS.get(one.quote.upper(), len(_QUOTE_RANKS))
-            ranks[one.status != "trading", rank, len(one.symbol)].append(number)
+            is_pinned = names is not None and names[number].upper() != one.symbol.upper()
+            ranks[one.status != "trading", rank, len(one.symbol), is_pinned].append(number)
             if not number % ROWS_OF_BLOCK:
                 give_way()
         self._numbers = array("I")

@@ -6,7 +6,7 @@ from itertools import product
 from string import ascii_uppercase, digits
 
 SIGNS = ("", "/", "-", "_")
-DECORATIONS = ("^{}", ".{}", "${}", "/{}", "#{}", "{}=F", "{}=X", "{}1!")
+DECORATIONS = ("^{}", ".{}", "${}", "/{}", "#{}", "{}=F", "{}=X", "{}1!", "{}!")
 """Signs that venues put around indices, futures and currencies, and that people leave out: `^GSPC`, `ES=F`, `NQ1!`."""
 QUOTES = ("USDT", "USDC", "USD", "EUR", "BTC")
 """The currencies that most people mean who name none, and who write USD. Our own choice."""

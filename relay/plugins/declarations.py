@@ -71,6 +71,9 @@ def fault_of_declarations(info: Any) -> str | None:
         return f"settings are {kind_of(info.settings)}, not a tuple of Setting"
     for setting in info.settings:
         fault = _fault_of_setting(setting)
+        # Nobody looked at the limits of what API 1 has, and it loads as it did.
+        if fault is None and not remark_on_api(info.api):
+            fault = _fault_of_limits(setting)
         if fault is not None:
             return fault
     names = [setting.name for setting in info.settings]
@@ -164,7 +167,34 @@ def _fault_of_setting(setting: Any) -> str | None:
         fits = _DEFAULTS[setting.kind](setting.default) and (
             setting.kind != "choice" or setting.default in setting.choices
         )
-    return None if fits else f"the default of the setting {name} is {kind_of(setting.default)}: {_WANTED[setting.kind]}"
+    if not fits:
+        given = "empty" if setting.kind == "urls" and setting.default == () else kind_of(setting.default)
+        return f"the default of the setting {name} is {given}: {_WANTED[setting.kind]}"
+    return None
+
+
+def _fault_of_limits(setting: Setting) -> str | None:
+    """Judge `least` and `most` of a setting, and hold its default to what is asked of the values that people give."""
+    ends: dict[str, Any] = {"least": setting.least, "most": setting.most}
+    for end, value in ends.items():
+        if value is None:
+            continue
+        if setting.kind not in ("int", "float"):
+            return f"the setting {setting.name} has a {end}, and is of the kind {setting.kind}; only numbers have one"
+        if type(value) not in NUMBERS or math.isnan(value):
+            return f"{end} of the setting {setting.name} is {value!r}, not a number"
+    if None not in ends.values() and ends["least"] > ends["most"]:
+        return f"the setting {setting.name} has a least {ends['least']:g} that is above its most {ends['most']:g}"
+    if setting.kind not in ("int", "float") or setting.default is None:
+        return None
+    default: Any = setting.default
+    least = -math.inf if setting.least is None else setting.least
+    most = math.inf if setting.most is None else setting.most
+    try:
+        parsers.number(int if setting.kind == "int" else float, least, most)(default)
+    except ValueError as error:
+        return f"the default of the setting {setting.name}, {default!r}, {error}"
+    return None
 
 
 _DEFAULTS: dict[str, Callable[[object], bool]] = {
@@ -181,7 +211,7 @@ _DEFAULTS: dict[str, Callable[[object], bool]] = {
 _WANTED = {
     "text": "a text is a str, a secret a Secret",
     "secret": "a secret is a Secret",
-    "urls": "urls are a tuple of texts",
+    "urls": "urls are a tuple of texts, at least one; None means that there are none",
     "list": "a list is a tuple of texts",
     "int": "it is an int",
     "float": "it is a float",

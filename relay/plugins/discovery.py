@@ -5,12 +5,12 @@ import importlib.metadata
 import importlib.util
 import logging
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, MutableMapping
 from contextlib import suppress
 from functools import partial, reduce
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from relay.core.errors import PluginError
 from relay.core.near_names import did_you_mean
@@ -20,6 +20,9 @@ from relay.telemetry.events import event
 log = logging.getLogger(__name__)
 
 ENTRY_POINTS = "relay.providers"
+
+Files: TypeAlias = MutableMapping[Path, ModuleType]
+"""The modules that files were imported as."""
 
 
 class Door(NamedTuple):
@@ -72,13 +75,16 @@ def builtin(plugin: object) -> Door:
     return Door(f"builtin:{name}", partial(_itself, plugin), "")
 
 
-def named(text: str) -> Door:
-    """Return the door of a module, of what is in one (`module:Name`) or of a file, as the setting `plugins` has it."""
+def named(text: str, files: Files | None = None) -> Door:
+    """Return the door of a module, of what is in one (`module:Name`) or of a file, as the setting `plugins` has it.
+
+    A file that is among `files` is not run again, however it is spelt; one that is imported is added.
+    """
     where, _ = _parted(text)
     is_file = where.endswith(".py")
     distribution, version = ("", "") if is_file else _distribution_of(where)
     source = f"{'file' if is_file else 'module'}:{text}"
-    return Door(source, partial(import_named, text), guess_name(text), version, distribution)
+    return Door(source, partial(import_named, text, files), guess_name(text), version, distribution)
 
 
 def _itself(plugin: object) -> object:
@@ -104,13 +110,22 @@ def _distribution_of(module: str) -> tuple[str, str]:
     return "", ""
 
 
-def import_named(text: str) -> Any:
+def import_named(text: str, files: Files | None = None) -> Any:
     """Import a module, or a file that ends in `.py`; return it, or what of it is named behind a colon.
 
-    Raises `PluginError` where the module has nothing of that name, else what the import raises.
+    Raises `PluginError` where the text names neither or the module has nothing of that name, else what the import
+    raises.
     """
     where, path = _parted(text)
-    module = _import_file(where) if where.endswith(".py") else importlib.import_module(where)
+    if where.endswith(".py"):
+        known = {} if files is None else files
+        place = Path(where).absolute().resolve()
+        module = known[place] if place in known else _import_file(where)
+        known[place] = module
+    elif all(part.isidentifier() for part in where.split(".")):
+        module = importlib.import_module(where)
+    else:
+        raise PluginError(text, f"{text!r} is not of the form module, module:Name, ./file.py or ./file.py:Name")
     try:
         return reduce(getattr, path.split("."), module) if path else module
     except AttributeError:

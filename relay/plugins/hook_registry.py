@@ -42,7 +42,9 @@ class HookRegistry:
             unmarked = [name for name in SPECS if callable(getattr(plugin, name, None))]
             if unmarked:
                 raise PluginError(source, f"{' and '.join(unmarked)} are not marked with @hookimpl")
-            raise PluginError(source, "implements no hook; mark its functions with @hookimpl")
+            within = [name for name, one in vars(plugin).items() if inspect.isclass(one) and self._has_hooks(one)]
+            hint = f"; name the class that does: {source.partition(':')[2]}:{within[0]}" if within else ""
+            raise PluginError(source, f"implements no hook{hint or '; mark its functions with @hookimpl'}")
         for name in marked:
             if name not in SPECS:
                 raise PluginError(
@@ -55,6 +57,9 @@ class HookRegistry:
                         source,
                         f"{name} has an argument {parameter}, which does not exist; it can have {', '.join(given)}",
                     )
+
+    def _has_hooks(self, plugin: object) -> bool:
+        return any(self._manager.parse_hookimpl_opts(plugin, name) is not None for name in dir(plugin))
 
     def lack(self, plugin: object, hook: str) -> str | None:
         """Say that a plugin does not implement a hook, or None."""

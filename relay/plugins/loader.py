@@ -17,6 +17,7 @@ from relay.config.settings import Config
 from relay.core.clock import ProviderClock
 from relay.core.errors import ConfigError, PluginError
 from relay.core.outward_proxies import OutwardProxies
+from relay.core.secret import pattern_of, texts_of
 from relay.plugins import discovery
 from relay.plugins.arrivals import (
     Loaded,
@@ -102,7 +103,8 @@ class PluginHost:
     def _doors(self, builtin: Iterable[object], named: Iterable[str], *, installed: bool) -> Iterator[Door]:
         yield from map(discovery.builtin, builtin)
         yield from discovery.installed() if installed else ()
-        yield from map(discovery.named, named)
+        files: discovery.Files = {}
+        yield from (discovery.named(text, files) for text in named)
 
     def _take(self, door: Door) -> None:
         try:
@@ -247,18 +249,21 @@ class PluginHost:
 
         Its name, its API and which settings it has do not change.
         """
+        if not loaded.takes_settings:
+            return loaded._replace(settings=settings)
         info = loaded.info
-        if loaded.takes_settings:
-            try:
-                said = self._hooks.info_of(loaded.plugin, loaded.source, settings)
-            except PluginError as error:
-                raise PluginError(loaded.source, error.reason, info.name) from None
-            except BaseException as error:
-                raise PluginError(loaded.source, f"relay_provider raised {shown(error)}", info.name) from error
+        try:
+            said = self._hooks.info_of(loaded.plugin, loaded.source, settings)
             info = said._replace(name=info.name, api=info.api, settings=info.settings)
-            if fault := fault_of_info(info):
-                raise PluginError(loaded.source, fault, info.name)
-        return loaded._replace(info=info, settings=settings)
+            fault = fault_of_info(info)
+        except PluginError as error:
+            fault = error.reason
+        except BaseException as error:  # noqa: BLE001 - a plugin is isolated here
+            fault = f"relay_provider raised {shown(error)}"
+        if fault is None:
+            return loaded._replace(info=info, settings=settings)
+        # The error of before is not kept: it may hold a key as well.
+        raise PluginError(loaded.source, pattern_of(texts_of(settings.values())).sub("***", fault), info.name)
 
     # -- binding -----------------------------------------------------------------------------------
 

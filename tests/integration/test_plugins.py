@@ -297,6 +297,13 @@ def test_file_that_is_no_python_or_not_there_is_refused(tmp_path: Path) -> None:
 INFO: Any = ProviderInfo("made", API_VERSION, "Made", ("demo",), ("1m",))
 
 
+def test_limits_that_make_no_sense_do_not_refuse_a_plugin_for_api_1() -> None:
+    settings = (Setting("a", "int", 50, most=3), Setting("b", least=3))
+    host = load(builtin=(provider_of(relay_provider=lambda: INFO._replace(api=1, settings=settings)),))
+    assert host.failures == []
+    assert host.loaded["made"].settings == {"a": 50, "b": None}
+
+
 @pytest.mark.parametrize(
     ("info", "reason"),
     [
@@ -332,6 +339,27 @@ INFO: Any = ProviderInfo("made", API_VERSION, "Made", ("demo",), ("1m",))
         (INFO._replace(settings=(Setting("a", "choice"),)), "the setting a is a choice without choices"),
         (INFO._replace(settings=(Setting("a", "urls", "https://x"),)), "the default of the setting a is str"),
         (INFO._replace(settings=(Setting("a", "int", "5"),)), "the default of the setting a is str"),
+        (
+            INFO._replace(settings=(Setting("a", "urls", ()),)),
+            "the default of the setting a is empty: urls are a tuple of",
+        ),
+        (
+            INFO._replace(settings=(Setting("a", "int", 50, most=3),)),
+            "the default of the setting a, 50, is out of range; it has to be at most 3",
+        ),
+        (
+            INFO._replace(settings=(Setting("a", "float", float("nan")),)),
+            "the default of the setting a, nan, is not a number",
+        ),
+        (
+            INFO._replace(settings=(Setting("a", least=3),)),
+            "the setting a has a least, and is of the kind text; only numbers have one",
+        ),
+        (INFO._replace(settings=(Setting("a", "int", least="3"),)), "least of the setting a is '3', not a number"),  # type: ignore[arg-type]  # that is the mistake
+        (
+            INFO._replace(settings=(Setting("a", "int", least=4, most=3),)),
+            "the setting a has a least 4 that is above its most 3",
+        ),
         (INFO._replace(settings=(Setting("a", default="k", is_secret=True),)), "the default of the setting a is str"),
         (INFO._replace(settings=(Setting("a", "secret", "k"),)), "the default of the setting a is str: a secret is a"),
         (

@@ -190,6 +190,13 @@ async def test_pin_of_a_provider_that_is_switched_off_is_no_symbol_of_another(st
     assert found(directory.resolve("other", "X", "1m")) == ("open", "OTHER:X@1m", "OTHER:X")
 
 
+async def test_who_chooses_a_provider_that_is_switched_off_is_told_so(start: Start) -> None:
+    directory = await start(Lists("one", "AAA"), switched_off=["gone"])
+    with pytest.raises(RequestError) as caught:
+        directory.check_provider("gone")
+    assert caught.value.message == "the provider gone is switched off in this relay; use one of one"
+
+
 async def test_owner_stays_while_the_process_runs(start: Start) -> None:
     first, second = Lists("one", "AAA"), Lists("two", "BBB")
     directory = await start(first, second)
@@ -489,6 +496,13 @@ async def test_a_refusal_without_any_list_names_no_other_one(start: Start) -> No
     directory = await start(away("one"), away("two"))
     await directory.settled()
     said = "the symbol lists of One and Two are not loaded yet (cannot connect)"
+    assert refusal(directory, None, "EUR/USD").message == said
+
+
+async def test_three_missing_lists_are_named_as_a_sentence_does(start: Start) -> None:
+    directory = await start(away("one"), away("two"), away("three"))
+    await directory.settled()
+    said = "the symbol lists of One, Two and Three are not loaded yet (cannot connect)"
     assert refusal(directory, None, "EUR/USD").message == said
 
 

@@ -535,3 +535,112 @@ def test_a_line_of_a_plugin_names_the_instance_that_it_is_about(
 
 def test_import_named_returns_what_is_named() -> None:
     assert import_named("pathlib:Path.home") == Path.home
+
+
+def dashless(value: Any) -> str:
+    return f"{value.reveal()!r} has no dash; write it as on the page"
+
+
+def no_key(value: Any) -> str:
+    return f"{value.reveal().upper()} is no key"
+
+
+def is_down(value: Any) -> str:
+    return f"of {value[0]} is down"
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "said"),
+    [
+        (
+            Setting("key", "secret", check=dashless),
+            "hunter2hunter2",
+            "the value '***' has no dash; write it as on the page",
+        ),
+        (Setting("key", "secret", check=no_key), "abc", "*** is no key"),
+        (
+            Setting("address", "urls", check=is_down),
+            "https://user:hunter2hunter2@a.example/?key=abc",
+            "of https://***@a.example/?*** is down",
+        ),
+    ],
+)
+def test_the_text_of_a_check_shows_no_secret(host_of: Host, setting: Setting, value: str, said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        host_of(f'[acme]\n{setting.name} = "{value}"\n', plugins=(), builtin=(plugin_of("acme", setting),))
+    assert said in str(caught.value)
+    assert value not in str(caught.value)
+    assert "hunter2" not in str(caught.value)
+
+
+class Telltale:
+    """Says its key where it describes itself: in an error, or in a field that is wrong."""
+
+    @hookimpl
+    def relay_provider(self, settings: Mapping[str, Any]) -> ProviderInfo:
+        key = settings["key"].reveal() if settings["key"] else ""
+        if key.startswith("raise"):
+            raise ValueError(f"the key {key} is out of date")
+        return ProviderInfo("telltale", 2, "T", ("demo",), (key or "1m",), settings=(Setting("key", "secret"),))
+
+    @hookimpl
+    def relay_stream(self) -> None:
+        raise NotImplementedError
+
+
+@pytest.mark.parametrize("key", ["raise-hunter2", "return-hunter2"])
+def test_the_reason_why_an_instance_is_refused_shows_no_secret(
+    host_of: Host, key: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    host = host_of(f'[telltale]\nkey = "{key}"\n', plugins=(), builtin=(Telltale,))
+    assert [("***" in failure.error, key in failure.error) for failure in host.failures] == [(True, False)]
+    assert "***" in caplog.text
+    assert key not in caplog.text
+
+
+def test_a_file_that_is_named_twice_is_run_once_and_is_one_provider(host_of: Host, tmp_path: Path) -> None:
+    file = tmp_path / "twice.py"
+    file.write_text(source_of("clock"))
+    host = host_of(plugins=(str(file), f"{tmp_path}/./twice.py"))
+    assert (list(host.loaded), host.lost, host.failures) == (["clock"], [], [])
+    assert host.loaded["clock"].source == f"file:{tmp_path}/./twice.py"
+
+
+def test_two_classes_of_a_file_share_its_globals(host_of: Host, tmp_path: Path) -> None:
+    file = tmp_path / "pair.py"
+    file.write_text(source_of("exchanges") + "\n\nclass Others(Exchanges):\n    pass\n")
+    host = host_of(plugins=(f"{file}:Exchanges", f"{file}:Others"))
+    (loaded,) = host.loaded.values()
+    assert sys.modules[type(loaded.plugin).__module__].Exchanges in type(loaded.plugin).__mro__
+    assert [name for name in sys.modules if name.startswith("relay_plugin_pair")] == ["relay_plugin_pair"]
+
+
+@pytest.mark.parametrize(
+    ("plugin", "reason"),
+    [
+        ("./clock.py:", "'./clock.py:' is not of the form module, module:Name, ./file.py or ./file.py:Name"),
+        ("json:decoder:Nothing", "'json:decoder:Nothing' is not of the form module, module:Name"),
+        (".relative", "'.relative' is not of the form module, module:Name"),
+        (str(PLUGINS / "exchanges.py"), f"implements no hook; name the class that does: {EXCHANGES}"),
+    ],
+)
+def test_a_plugin_that_is_named_wrongly_is_refused_with_what_is_right(host_of: Host, plugin: str, reason: str) -> None:
+    (failure,) = host_of(plugins=(plugin,)).failures
+    assert failure.error.startswith(reason)
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "said"),
+    [
+        (Setting("a", "float"), "nan", "nan is not a number"),
+        (Setting("a", "float", least=1), "inf", "inf is not a number from 1 upwards"),
+        (Setting("a", "int", most=3), "4", "4 is out of range; it has to be at most 3"),
+        (Setting("a", "int"), "1.5", "1.5 is not a whole number"),
+    ],
+)
+def test_what_a_number_has_to_be_is_said_without_ends_that_are_none(
+    host_of: Host, setting: Setting, value: str, said: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        host_of(f"[acme]\na = {value}\n", plugins=(), builtin=(plugin_of("acme", setting),))
+    assert str(caught.value) == f"a in [acme]: {said}"

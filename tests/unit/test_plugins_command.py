@@ -139,6 +139,17 @@ def test_plugins_with_the_name_of_an_instance_shows_that(here: Path) -> None:
     assert relay("plugins", "twelve_data").output == "twelve_data  from builtin:TwelveDataProvider: switched off\n"
 
 
+def test_the_options_of_plugins_may_stand_behind_the_name(here: Path) -> None:
+    (here / "relay.toml").write_text("")
+    (here / "other.toml").write_text("[clock]\n")
+    clock = str(PLUGINS / "clock.py")
+    before = relay("plugins", "--plugins", clock, "clock")
+    assert before.exit_code == 0
+    assert relay("plugins", "clock", "--plugins", clock).output == before.output
+    result = relay("plugins", "clock", "--config", "other.toml")
+    assert (result.exit_code, "there is no such setting and no provider" in result.output) == (2, True)
+
+
 def test_plugins_with_a_name_that_was_refused_says_why(here: Path) -> None:
     (here / "relay.toml").write_text(f"plugins = ['{PLUGINS / 'wrong_api.py'}']")
     result = relay("plugins", "wrong_api")

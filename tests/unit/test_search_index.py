@@ -139,6 +139,13 @@ async def test_a_search_of_many_takes_its_work_in_turns() -> None:
     assert words.turns < everything.turns
 
 
+async def test_what_is_called_by_its_symbol_alone_comes_before_the_same_of_another_provider() -> None:
+    listed = [of("^GSPC", "GSPC", "USD") for _ in range(3)]
+    index = SearchIndex(listed, lambda: None, ["acme:^GSPC", "bank:^GSPC", "^GSPC"])
+    assert await index.find("^gspc", 2) == [2, 0]
+    assert await index.find("gsp", 3) == [2, 0, 1]
+
+
 async def test_enough_good_hits_end_a_search() -> None:
     looked = 0
 

@@ -13,7 +13,7 @@ from relay.web.contract.parameters import TimeInAddress
 
 LISTED = [
     "BTCUSDT", "BTCUSDC", "BTCEUR", "ETHUSDT", "ETHBTC", "EUR/USD", "USD/JPY", "XAU/USD", "GBP/USD", "BRK.A", "^GSPC",
-    "ES=F", "NQ1!", "M&M.NS", "BTC/USD:USD",
+    "ES=F", "NQ1!", "CL2!", "M&M.NS", "BTC/USD:USD",
 ]  # fmt: skip
 
 
@@ -34,7 +34,8 @@ def meant(asked: str) -> str | None:
         ("bitcoin", "BTCUSDT"), ("Ethereum", "ETHUSDT"), ("BTC", "BTCUSDT"), ("ETH/BTC", "ETHBTC"),
         ("BTCUSTD", "BTCUSDT"), ("BTCUST", "BTCUSDT"), ("BTCUSDTT", "BTCUSDT"), ("BTXUSDT", "BTCUSDT"),
         ("EUR/USDD", "EUR/USD"), ("EURUSF", "EUR/USD"),
-        ("GSPC", "^GSPC"), ("$GSPC", "^GSPC"), ("^GSPX", "^GSPC"), ("ES", "ES=F"), ("NQ", "NQ1!"), ("m&m.ns", "M&M.NS"),
+        ("GSPC", "^GSPC"), ("$GSPC", "^GSPC"), ("^GSPX", "^GSPC"), ("ES", "ES=F"), ("NQ", "NQ1!"),
+        ("NQ1", "NQ1!"), ("cl2", "CL2!"), ("m&m.ns", "M&M.NS"),
         ("MM.NS", None), ("btc/usd:usd", "BTC/USD:USD"), ("yahoo:^gspc", "^GSPC"),
         ("NOSUCHSYMBOL", None), ("A", None), ("...", None), ("9" * 48, None), ("A/" * 24, None),
     ],

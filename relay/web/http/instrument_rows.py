@@ -123,7 +123,7 @@ class InstrumentRows:
     def index(self) -> SearchIndex:
         """Return what finds rows by words; made when it is asked for first."""
         if self._index is None:
-            self._index = SearchIndex(self._instruments, self._give_way)
+            self._index = SearchIndex(self._instruments, self._give_way, self._names)
         return self._index
 
     def _json(self, number: int) -> bytes:
