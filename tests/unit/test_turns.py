@@ -1,7 +1,7 @@
 """What is done in one turn of the event loop, counted: thousands who come at once keep nobody waiting."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from typing import Any, cast
 
 from relay.core.clock import Clock
@@ -58,16 +58,6 @@ class Crowd:
 
     def times(self, pipe: Pipe) -> list[tuple[str, int]]:
         return [(message["symbol"], message["candle"]["time"] // 60) for message in parsed(pipe.read)]
-
-
-def in_real_time(test: Callable[[], Coroutine[Any, Any, None]]) -> Callable[[], None]:
-    """Run a test in a loop whose time passes while something is ready, so that timers run out between turns."""
-
-    def run() -> None:
-        asyncio.run(test())
-
-    run.__name__ = test.__name__
-    return run
 
 
 async def work_of_turns(done: Callable[[], int], total: int) -> list[int]:
@@ -183,7 +173,6 @@ async def test_an_answer_to_one_client_writes_nobody_else() -> None:
     assert [crowd.times(pipe) for pipe in crowd.pipes[1:]] == [[("AAA", 1), ("AAA", 2)]] * 4
 
 
-@in_real_time
 async def test_slow_consumers_are_looked_at_so_many_in_a_turn_and_all_in_each_round() -> None:
     looked_at: list[int] = []
 
@@ -208,7 +197,6 @@ async def test_slow_consumers_are_looked_at_so_many_in_a_turn_and_all_in_each_ro
     assert looked_at[:170] == looked_at[170:340] == [id(pipe) for pipe in pipes]
 
 
-@in_real_time
 async def test_the_heartbeat_looks_at_so_many_clients_in_a_turn_and_at_none_who_left() -> None:
     beaten: list[int] = []
 
