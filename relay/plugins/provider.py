@@ -296,8 +296,18 @@ class Provider:
         """Return what can be streamed; entries that make no sense are left out. Raises `ProviderError`."""
         answer = await self._call("relay_instruments", Instrument)
         faults: list[str | None] = []
+        known: dict[str, Instrument] = {}
         for instrument in answer:
-            faults.append(fault_of_instrument(instrument, self.info))
+            fault = fault_of_instrument(instrument, self.info)
+            if fault is None:
+                symbol = instrument.symbol
+                first_of_it = known.setdefault(symbol if symbol.isupper() else symbol.upper(), instrument)
+                # The same row twice does no harm: pages of a venue overlap.
+                if first_of_it is not instrument and first_of_it != instrument:
+                    fault = (
+                        f"{symbol} is listed twice with other values, first as {first_of_it.symbol}; case is ignored"
+                    )
+            faults.append(fault)
             if not len(faults) % _MOST_AT_A_TIME:
                 await asyncio.sleep(0)
         found = answer

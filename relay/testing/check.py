@@ -10,6 +10,7 @@ import aiohttp
 
 from relay.core.clock import Clock
 from relay.core.errors import ProviderError
+from relay.core.intervals import INTERVALS
 from relay.core.model import Candle, StreamKey
 from relay.testing import (
     check_closing,
@@ -74,8 +75,16 @@ async def check_provider(
     but has to go on. `intervals` are those of the symbol that are checked, by default all, each with two requests.
     `expected` are closed candles as the venue publishes them elsewhere, such as on its chart. `tolerances` is what
     else is allowed before something is blamed. Returns what was checked, and what could not be and why. Raises
-    `ConfigError` for `settings` that the provider does not have.
+    `ConfigError` for `settings` that the provider does not have, and `ValueError` for an interval that there is not.
     """
+    for each in (
+        interval,
+        *(intervals or ()),
+        *([other.interval] if other else ()),
+        *(one.interval for one in expected),
+    ):
+        if each not in INTERVALS:
+            raise ValueError(f"{each!r} is not an interval; use one of {' '.join(INTERVALS)}")
     key = StreamKey(symbol, interval)
     plan = CheckPlan(
         key,

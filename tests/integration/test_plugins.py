@@ -23,6 +23,7 @@ from relay import (
     BadAnswer,
     Candle,
     Clock,
+    Instrument,
     Memory,
     PriceUpdate,
     ProviderClock,
@@ -554,6 +555,21 @@ async def test_instruments_that_make_no_sense_are_left_out(caplog: pytest.LogCap
     assert [instrument.symbol for instrument in found] == ["GOOD", "GOODTOO"]
     assert caplog.messages == [
         "provider wrong_instruments lists 8 invalid instruments, the first: an instrument is None, not Instrument"
+    ]
+
+
+async def test_a_symbol_that_is_listed_twice_with_other_values_is_the_first(caplog: pytest.LogCaptureFixture) -> None:
+    pepe, twin = Instrument("kPEPE", "demo", "PEPE", "USD", name="A thousand"), Instrument("KPEPE", "demo", "K", "USD")
+
+    async def relay_instruments() -> list[Instrument]:
+        return [pepe, Instrument("X", "demo", "X", "USD"), twin, pepe._replace()]
+
+    async with opened(provider_of(relay_instruments=relay_instruments)) as provider:
+        found = await provider.instruments()
+    assert [one for one in found if one.symbol.upper() == "KPEPE"] == [pepe, pepe]
+    assert caplog.messages == [
+        "provider made lists 1 invalid instruments, the first: KPEPE is listed twice with other values, first as "
+        "kPEPE; case is ignored"
     ]
 
 

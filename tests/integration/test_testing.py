@@ -66,6 +66,20 @@ async def faults_of(plugin: object, *, symbol: str = "X", interval: str = "1m", 
     return [finding.seen for finding in caught.value.findings]
 
 
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"interval": "7m"},
+        {"interval": "1m", "intervals": ("1m", "7m")},
+        {"interval": "1m", "other": StreamKey("X", "7m")},
+        {"interval": "1m", "expected": {StreamKey("X", "7m"): []}},
+    ],
+)
+async def test_an_interval_that_there_is_not_is_refused_with_what_there_is(given: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="'7m' is not an interval; use one of 1s 1m 3m"):
+        await check(object(), symbol="X", **given)
+
+
 # -- good providers --------------------------------------------------------------------------------
 
 
