@@ -1,10 +1,12 @@
 """A hostile client changes nothing for the others: no crash, no exception, nothing kept, no candle lost elsewhere."""
 
 import asyncio
+import ctypes
 import gc
 import logging
 import os
 from collections import Counter
+from contextlib import suppress
 from operator import sub
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,11 @@ WORKERS = 6
 
 
 def resident_bytes() -> int:
+    """Return how much memory the process has, without what is free and only waits to be used again."""
+    gc.collect()
+    # glibc's; other allocators have none.
+    with suppress(AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
@@ -121,8 +128,8 @@ async def test_a_hostile_client_harms_nobody(
     proxies = {"origin_refused", "handshake_broken"}
     assert [one.getMessage() for one in told if getattr(one, "fields", {}).get("event") not in proxies] == []
     assert more < 5_000
-    # What is let go stays with the allocator for a while, here with that of the fuzzer as well: that grows no further.
-    assert grown < 24_000_000 + frames * 200
+    # What is let go is scattered over what stays, here that of the fuzzer as well, and is not all given back.
+    assert grown < 12_000_000 + frames * 200
     assert sent >= frames - WORKERS * 2
     assert {name for name, outcome in outcomes if outcome == "goes on"} == set()
     assert answers["pong"]
