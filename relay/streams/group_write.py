@@ -49,6 +49,8 @@ class TransportWriter:
         lagging: list[Transport] = []
         # `Outbox.write` without its calls: this loop is where a burst's own time goes.
         for transport in members.values():
+            if transport.is_closing():
+                continue
             try:
                 transport.write(data)
             except RuntimeError:

@@ -464,17 +464,27 @@ async def copy_to_file(store: Store, path: Path) -> None:
     await store._database.check()
 
 
+@pytest.mark.parametrize("pause_s", [None, 0.0, 0.3])
 @pytest.mark.parametrize("has_log", [False, True])
-async def test_file_that_a_backup_was_copied_over_is_all_that_is_known(path: Path, has_log: bool) -> None:
+async def test_file_that_a_backup_was_copied_over_is_all_that_is_known(
+    path: Path, has_log: bool, pause_s: float | None
+) -> None:
     async with opened(path.with_name("backup.db")) as store:
         await store.add("demo", KEY, minutes(1), Span(0, 61))
     async with opened(path) as store:
         await fill(store)
         if not has_log:
             await copy_to_file(store, path)
+        if pause_s is not None:
+            # Who copies empties the file first, and may be seen between.
+            path.write_bytes(b"")
+            await eventually(lambda: store.replacements == 1)
+            await asyncio.sleep(pause_s)
         await asyncio.to_thread(copy_over, path)
-        await eventually(lambda: store.replacements == 1)
-        assert (await everything(store), await known(store)) == (minutes(1), [Span(0, 61)])
+        await eventually(lambda: store.replacements >= 1 if pause_s is None else store.replacements >= 2)
+        async with asyncio.timeout(10):
+            while (await everything(store), await known(store)) != (minutes(1), [Span(0, 61)]):
+                await asyncio.sleep(0.01)
         await assert_honest(store, path)
 
 
