@@ -477,13 +477,13 @@ async def test_file_that_a_backup_was_copied_over_is_all_that_is_known(
             await copy_to_file(store, path)
         if pause_s is not None:
             # Who copies empties the file first, and may be seen between.
-            path.write_bytes(b"")
+            await asyncio.to_thread(path.write_bytes, b"")
             await eventually(lambda: store.replacements == 1)
             await asyncio.sleep(pause_s)
         await asyncio.to_thread(copy_over, path)
         await eventually(lambda: store.replacements >= 1 if pause_s is None else store.replacements >= 2)
         async with asyncio.timeout(10):
-            while (await everything(store), await known(store)) != (minutes(1), [Span(0, 61)]):
+            while (await everything(store), await known(store)) != (minutes(1), [Span(0, 61)]):  # noqa: ASYNC110 - no event tells
                 await asyncio.sleep(0.01)
         await assert_honest(store, path)
 
