@@ -95,7 +95,9 @@ def logs_as_they_were() -> Iterator[None]:
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     yield
-    root.handlers[:], root.level = handlers, level
+    root.handlers[:] = handlers
+    # Not `level =`: each logger remembers which levels are on, and only this makes it forget.
+    root.setLevel(level)
 
 
 @pytest.fixture
