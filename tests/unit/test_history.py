@@ -25,7 +25,7 @@ from relay.history.requests import HistoryRequest, PageRequest, PastCandles
 from relay.history.service import MAX_CALLS, HistoryService
 from relay.storage.chunks import decode
 from relay.storage.store import Store
-from tests.support.virtual_time import run
+from tests.support.threadless_database import threadless
 
 KEY = StreamKey(symbol="BTCUSDT", interval="1m")
 START = 1_700_000_040  # a whole minute
@@ -1719,4 +1719,5 @@ async def play(times: Sequence[int], now: int, page: int, at_once: int, script: 
 def test_answers_equal_the_truth_and_no_closed_candle_is_fetched_twice(
     numbers: list[int], now: int, page: int, at_once: int, script: list[Action]
 ) -> None:
-    run(lambda _: play([minute(n) for n in numbers], START + now, page, at_once, script))
+    with threadless():
+        asyncio.run(play([minute(n) for n in numbers], START + now, page, at_once, script))
