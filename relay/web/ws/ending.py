@@ -1,6 +1,7 @@
 """How one connection ends: who closes it, with which code, when it is cut, and what has to be let go of before."""
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -18,7 +19,7 @@ SAID_WHY: dict[int, tuple[str, int]] = {
 """Why this end closes while there is more to read, and how many bytes of it are read and forgotten."""
 
 
-class EndingConnection:
+class EndingConnection(ABC):
     """A connection and the tasks that work for it; it is `gone` when it is lost and they have ended."""
 
     __slots__ = ("_abort_timer", "_client_code", "_end_code", "_is_ended", "_is_lost", "_tasks", "_transport")
@@ -41,17 +42,17 @@ class EndingConnection:
 
     # -- what others do ----------------------------------------------------------------------------
 
+    @abstractmethod
     def leave_streams(self) -> None:
         """Have nothing more sent. Harmless when that was done already."""
-        raise NotImplementedError
 
+    @abstractmethod
     def gone(self) -> None:
         """Hear that it is over."""
-        raise NotImplementedError
 
+    @abstractmethod
     def forget(self, most: int) -> None:
         """Read and forget at most so many bytes, and hand on nothing more."""
-        raise NotImplementedError
 
     # -- tasks -------------------------------------------------------------------------------------
 

@@ -4,6 +4,7 @@ A client has a reader while there is something in it, and a little longer: of th
 """
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from itertools import islice
 
@@ -19,18 +20,18 @@ COMPRESSED_SLICE_BYTES = 2048
 """So much at once of a client that may compress: 20 bytes can be a message of 4 KiB."""
 
 
-class MessageProtocol(asyncio.Protocol):
+class MessageProtocol(asyncio.Protocol, ABC):
     """The protocol of one client's connection, which is handed messages."""
 
     __slots__ = ()
 
+    @abstractmethod
     def take(self, received: Sequence[Received]) -> None:
         """Take messages, in the order in which they came."""
-        raise NotImplementedError
 
+    @abstractmethod
     def drop_reader(self) -> bool:
         """Do without a reader until more comes; return False if there is something in it."""
-        raise NotImplementedError
 
 
 def _none_to_tell() -> None:
