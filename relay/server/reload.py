@@ -12,6 +12,7 @@ from relay.config.likely_mistakes import likely_mistakes
 from relay.config.provider_settings import (
     ENABLED,
     USES,
+    check_tables,
     heading_of,
     instances,
     is_enabled,
@@ -93,7 +94,10 @@ class Reload:
 
         That is what changes its intervals or anything else that it says of itself. Raises `ConfigError`.
         """
-        instances(config)
+        if config.plugins == self._config.plugins:
+            check_tables(config, self._app[HOST].names)
+        else:
+            instances(config)  # A table may be of a plugin that is loaded at the next start.
         found: dict[str, Mapping[str, Any]] = {}
         rest: list[str] = []
         for name, provider in self._app[PROVIDERS].items():

@@ -217,6 +217,21 @@ async def test_configuration_file_that_is_gone_changes_nothing(tmp_path: Path) -
         await served.hang_up("the configuration was read again")
 
 
+async def test_an_instance_of_a_provider_that_does_not_exist_changes_nothing(tmp_path: Path) -> None:
+    file = tmp_path / "relay.toml"
+    file.write_text("max_streams = 7")
+    async with serving(tmp_path) as served:
+        file.write_text('max_streams = 8\n[providers.second]\nuses = "binanse"\n')
+        said = await served.hang_up("there is no provider 'binanse'")
+        assert "the old one stays" in said
+        assert "did you mean binance?" in said
+        file.write_text("max_streams = 8\n[kraken]\n")
+        await served.hang_up("unknown key 'kraken' in the configuration file")
+        # Such a table may belong to the plugin that is named with it.
+        file.write_text('plugins = ["kraken"]\n[kraken]\n')
+        assert "need a restart: plugins, [kraken]" in await served.hang_up("need a restart")
+
+
 async def test_closing_the_terminal_ends_the_relay(tmp_path: Path) -> None:
     main, terminal = pty.openpty()
     process = await asyncio.create_subprocess_exec(
