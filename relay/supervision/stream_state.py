@@ -114,6 +114,7 @@ class SupervisedStream:
         "_news_count",
         "_pace_s",
         "_received_then",
+        "_rested_at",
         "_silent_since",
         "_stray",
         "_stray_after",
@@ -141,6 +142,8 @@ class SupervisedStream:
         self._halt = halt
         self._halted_at = 0.0
         self._received_then = 0
+        # By the provider's time, when its feed paused it last.
+        self._rested_at = 0.0
         # Why updates are left out; how many had been taken then, and when that was looked at last.
         self._stray = ""
         self._stray_after = self._taken = 0
@@ -188,8 +191,14 @@ class SupervisedStream:
 
     def _rest_left(self) -> StateSaid | None:
         rest = self._facts.rest
-        is_left = self._market.is_closed_by_hours() and not self._market.is_disproved
-        return rest if rest is not None and rest.status == MARKET_CLOSED and is_left else None
+        if rest is None or rest.status != MARKET_CLOSED or not self._market.is_closed_by_hours():
+            return None
+        return None if self._market.is_disproved and self._is_traded_since(self._rested_at) else rest
+
+    def _is_traded_since(self, moment: float) -> bool:
+        """Say whether the newest candle could have been traded after `moment`: what comes late ended before."""
+        last = self.stream.series.last
+        return last is not None and next_open(self.stream.key.interval, last.time) > moment
 
     def go_live(self) -> None:
         """Note that a feed delivers the stream."""
@@ -199,6 +208,7 @@ class SupervisedStream:
     def rest(self, status: StreamState, message: str) -> None:
         """Note that the feed pauses the stream, until `accept` or an update."""
         self._listened_after = None
+        self._rested_at = self.stream.feeder.clock.now()
         if status == MARKET_CLOSED:
             self._silent_since = None
         self._learn(is_fed=True, was_fed=True, is_lost=False, rest=StateSaid(status, message))

@@ -435,6 +435,28 @@ def test_a_candle_that_opened_in_closed_hours_proves_them_wrong(
     assert state(supervised) == ("connected", "live")
 
 
+def test_what_comes_late_of_hours_that_were_proven_wrong_ends_no_later_pause(
+    supervised: SupervisedStream, hub: Hub, hands: Hands
+) -> None:
+    with_hours(supervised)
+    supervised.go_live()
+    hands.now = CLOSES + 70.0
+    hub.publish(supervised.stream, update(A, is_closed=True))
+    hub.publish(supervised.stream, update(A, 2))
+    supervised.hear()
+    assert state(supervised) == ("connected", "live")
+    # The feed knows hours of the week beside, in which nothing is traded on a usual day either.
+    hands.now = CLOSES + 190.0
+    supervised.rest("market_closed", "the daily pause")
+    hub.publish(supervised.stream, update(A, 2, is_closed=True))
+    supervised.hear()
+    assert state(supervised)[0] == "market_closed"
+    hands.now = CLOSES + 250.0
+    hub.publish(supervised.stream, update(A, 5))
+    supervised.hear()
+    assert state(supervised) == ("connected", "live")
+
+
 def test_a_pause_for_the_market_ends_with_the_opening_although_nothing_comes(
     supervised: SupervisedStream, hands: Hands
 ) -> None:
