@@ -4,9 +4,12 @@ import asyncio
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
+from relay.core.derived_intervals import Derivation
 from relay.core.errors import READMIT_S, RESTART_S, Code, RequestError
+from relay.core.intervals import INTERVALS
 from relay.core.model import Instrument, StreamKey
 from relay.core.near_names import did_you_mean
+from relay.instruments.derivations import derivable, derivation_of, intervals_of, is_available
 from relay.instruments.listing import Standing
 from relay.instruments.saved_list import WAITS, ListWaits, OnList, SavedList, take_no_notice
 from relay.instruments.spellings import other_spellings, typing_errors
@@ -36,6 +39,11 @@ class Listed(NamedTuple):
     def intervals(self) -> tuple[str, ...]:
         """The intervals it can be had at."""
         return self.instrument.intervals or self.provider.info.intervals
+
+    @property
+    def derived_intervals(self) -> tuple[str, ...]:
+        """The intervals that the relay builds of those."""
+        return tuple(derivable(self.provider, self.instrument.symbol, self.instrument))
 
 
 class Directory:
@@ -251,6 +259,18 @@ class Directory:
         owner, missing = self._decide(symbol)
         return None if missing else owner
 
+    def _instrument(self, provider: str, symbol: str) -> Instrument | None:
+        kept = self._kept.get(provider)
+        if kept is None:
+            return None
+        listed = kept.listing.instruments
+        return listed.get(symbol) or listed.get(symbol.upper())
+
+    def derivation(self, provider: str, key: StreamKey) -> Derivation | None:
+        """Return how the candles of a stream are built, None if the provider has them or cannot have them."""
+        found = self._providers.get(provider)
+        return None if found is None else derivation_of(found, key, self._instrument(provider, key.symbol))
+
     def resolve(self, pin: str | None, symbol: str, interval: str) -> Target:
         """Return what a client's name stands for. Raises `RequestError` (unknown_symbol, unsupported_interval,
         provider_unavailable).
@@ -261,12 +281,12 @@ class Directory:
             provider = self._provider_of(pin, symbol)
             kept = self._kept.get(provider.name)
             instrument = None if kept is None else kept.listing.instruments.get(symbol)
-            intervals = (instrument.intervals if instrument else None) or provider.info.intervals
-            if interval not in intervals:
+            if not is_available(provider, symbol, interval, instrument):
+                known = {*intervals_of(provider, instrument), *derivable(provider, symbol, instrument)}
                 raise RequestError(
                     Code.UNSUPPORTED_INTERVAL,
                     f"{provider.info.title} has no interval {interval} for {shown(symbol)}; "
-                    f"use one of {' '.join(intervals)}",
+                    f"use one of {' '.join(one for one in INTERVALS if one in known)}",
                 )
             if provider.refusal is not None:
                 raise _refused(provider)
