@@ -16,6 +16,7 @@ from relay.core.intervals import length_s, next_open
 from relay.core.model import Candle, StreamKey, parted
 from relay.core.periods import LONGEST_AHEAD_S, CandlePeriod
 from relay.core.spans import FOREVER, Span, clip_spans, merge_spans
+from relay.history.doubts import holes_beside
 from relay.history.known_answers import EncodedCandles, encoded_past
 from relay.history.live_edge import LiveEdge
 from relay.history.requests import CallAllowance, CandleSource, HistoryRequest, PastCandles
@@ -76,8 +77,13 @@ class DerivedHistory:
 
     async def candles(self, asked: HistoryRequest, derivation: Derivation) -> PastCandles:
         """Return what is asked for. Raises what history of the short candles raises."""
+        past, _ = await self._candles(asked, derivation)
+        return past
+
+    async def _candles(self, asked: HistoryRequest, derivation: Derivation) -> tuple[PastCandles, tuple[Span, ...]]:
+        """Return what is asked for, and which candles of it may lack a part."""
         if asked.limit <= 0:
-            return PastCandles((), True, True)
+            return PastCandles((), True, True), ()
         asked_at = _settled_at(asked.source)
         collect = self._backwards if asked.start is None else self._forwards
         parts, periods = await collect(asked, derivation)
@@ -88,8 +94,9 @@ class DerivedHistory:
         source, base = asked.source, _base_key(asked.key, derivation)
         version, edge = self._version(source.name, base), self.edge_of(source, base)
         began_at = self._monotonic()
-        past = await self.candles(asked, derivation)
+        past, doubted = await self._candles(asked, derivation)
         found = encoded_past(asked, past)
+        found = found._replace(doubted=(*found.doubted, *doubted))
         if version < 0:
             version = self._version(source.name, base)
         end = asked.end
@@ -113,7 +120,7 @@ class DerivedHistory:
         past = await self._past.stored(self._request(asked, derivation, None, None, most))
         closed, forming = _parted(past)
         parts = _Parts(forming, False, past.unreadable, past.doubted, False)
-        built = _built(asked, derivation, parts, _Folded(derivation).with_newer(closed), asked_at)
+        built, _ = _built(asked, derivation, parts, _Folded(derivation).with_newer(closed), asked_at)
         # What is before the first candle that is known completely may lack a part.
         periods = derivation.periods
         known: list[Span] = []
@@ -306,8 +313,11 @@ class _Folded:
 
 def _built(
     asked: HistoryRequest, derivation: Derivation, parts: _Parts, folded: _Folded, asked_at: float
-) -> PastCandles:
-    """Return the answer that short candles make; a period of which a part may be missing is left out."""
+) -> tuple[PastCandles, tuple[Span, ...]]:
+    """Return the answer that short candles make, and which candles of it may lack a part.
+
+    Where each interval has a candle, those are left out.
+    """
     source, interval, periods = asked.source, asked.key.interval, derivation.periods
     sums, is_open_at_end = folded.sums, None
     if parts.forming is not None:
@@ -346,26 +356,17 @@ def _built(
     if len(chosen) >= asked.limit and chosen:
         low, high = (chosen[0].opens, high) if asked.start is None else (low, chosen[-1].opens + 1)
     unreadable = _spans_of(lost, interval, low, high)
-    return PastCandles(
+    times = [period.opens for period in chosen]
+    of_parts = [Span(periods.holding(span.start).opens, span.end) for span in parts.doubted]
+    holes = [hole for span in clip_spans(of_parts, low, high) for hole in holes_beside(times, span, interval)]
+    past = PastCandles(
         tuple(sums[period].candle() for period in chosen),
         not chosen or chosen[-1] != is_open_at_end,
         parts.is_complete and not unreadable,
         unreadable=unreadable if parts.is_complete else (),
-        doubted=_doubts(parts.doubted, doubted, derivation, interval, low, high),
+        doubted=tuple(holes),
     )
-
-
-def _doubts(
-    of_parts: Iterable[Span],
-    periods: Iterable[CandlePeriod],
-    derivation: Derivation,
-    interval: str,
-    low: int,
-    high: int,
-) -> tuple[Span, ...]:
-    """Return of which open times a candle, or a part of it, may be missing."""
-    spans = [Span(derivation.periods.holding(span.start).opens, span.end) for span in of_parts]
-    return tuple(clip_spans([*spans, *(Span(one.opens, next_open(interval, one.opens)) for one in periods)], low, high))
+    return past, _spans_of({*doubted} & {*chosen}, interval, low, high)
 
 
 def _spans_of(periods: Iterable[CandlePeriod], interval: str, low: int, high: int) -> tuple[Span, ...]:
