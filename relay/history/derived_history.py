@@ -26,6 +26,8 @@ _PAGE = 2000
 """So many short candles are put together at a time: that takes some ten milliseconds."""
 _CLOCKS_S = 3600
 """A month may be longer by an hour, when clocks are set back."""
+_MOST_STORED = 50_000
+"""So many short candles are read at most where the provider cannot be asked."""
 _MOST_RANGES = 100
 """Ranges of revised candles that one answer may ask for."""
 _FEW = 100
@@ -116,7 +118,7 @@ class DerivedHistory:
     async def stored(self, asked: HistoryRequest, derivation: Derivation) -> PastCandles:
         """Return of the last candles those that are known without asking the provider, and what is `known` of them."""
         asked_at = _settled_at(asked.source)
-        most = asked.limit * _parts_of(derivation)
+        most = min(_MOST_STORED, asked.limit * _parts_of(derivation))
         past = await self._past.stored(self._request(asked, derivation, None, None, most))
         closed, forming = _parted(past)
         parts = _Parts(forming, False, past.unreadable, past.doubted, False)

@@ -42,7 +42,8 @@ def derivation_of(provider: Provider, key: StreamKey, instrument: Instrument | N
     if base is None:
         return None
     grid = _grid_of(provider, key.symbol, instrument)
-    periods = Periods(key.interval, base, calendar=grid.calendar, market=grid.market, is_utc_grid=grid.is_utc_grid)
+    market = provider.market(key.symbol) if provider.has_hours else None
+    periods = Periods(key.interval, base, calendar=grid.calendar, market=market, is_utc_grid=grid.is_utc_grid)
     return Derivation(base, periods, None if instrument is None else instrument.listed_at)
 
 
@@ -53,13 +54,15 @@ def intervals_of(provider: Provider, instrument: Instrument | None) -> tuple[str
 
 def _grid_of(provider: Provider, symbol: str, instrument: Instrument | None) -> GridOfHours:
     is_utc_grid = provider.info.is_utc_grid
-    if provider.has_hours:
-        calendar = None if is_utc_grid else provider.calendar(symbol)
-        if calendar is not None and calendar.is_always_open:
-            calendar = None
-        return GridOfHours(calendar, provider.market(symbol), is_utc_grid)
-    session = None if instrument is None or is_utc_grid else instrument.session
-    return GridOfHours(None if session is None else _calendar_of(session), None, is_utc_grid)
+    if is_utc_grid:
+        return GridOfHours(is_utc_grid=True)
+    if not provider.has_hours:
+        session = None if instrument is None else instrument.session
+        return GridOfHours(None if session is None else _calendar_of(session))
+    calendar = provider.calendar(symbol)
+    if calendar is None:
+        return GridOfHours(market=provider.market(symbol))
+    return GridOfHours(None if calendar.is_always_open else calendar)
 
 
 @lru_cache(256)

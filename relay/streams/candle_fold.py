@@ -5,7 +5,7 @@ a part was told before this began, is missing, or is revised, the period is `lac
 from history. Nothing is told of it meanwhile, nor that it closed if it ends so: then its series asks history.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from relay.core.candle_sum import CandleSum
 from relay.core.model import Candle, PriceUpdate, StreamKey
@@ -14,13 +14,13 @@ from relay.streams.gaps import SeriesGap
 
 
 class CandleFold:
-    """Makes the updates of the stream `key`. The finer stream tells each candle that opens `since` then or later.
+    """Makes the updates of the stream `key`. The shorter candles' stream tells each one that opens at `since()` or later.
 
     `revised` has the open times of periods that were over and of which a part was told as revised, oldest news first:
     whoever asks history for them takes them out.
     """
 
-    def __init__(self, key: StreamKey, periods: Periods, since: float) -> None:
+    def __init__(self, key: StreamKey, periods: Periods, since: Callable[[], float]) -> None:
         self.key = key
         self.revised: dict[int, None] = {}
         self._periods = periods
@@ -46,7 +46,7 @@ class CandleFold:
         return min((*self._told, *forming), default=None)
 
     def take(self, update: PriceUpdate) -> list[PriceUpdate]:
-        """Take an update that the finer stream told; return those that follow from it."""
+        """Take an update that the other stream told; return those that follow from it."""
         candle = update.candle
         time = candle.time
         period, current = self._periods.holding(time), self._period
@@ -75,7 +75,7 @@ class CandleFold:
         return told + self._state(update.ts_event_ms)
 
     def lose(self, gap: SeriesGap) -> None:
-        """Take it that the finer stream told a gap."""
+        """Take it that the other stream told a gap."""
         self._gaps.append(gap)
         current = self._period
         if current is not None:
@@ -104,7 +104,7 @@ class CandleFold:
         return self._state(None)
 
     def begin_anew(self) -> None:
-        """Take it that the past of the finer stream is another one: the period is lacking, and what is over is gone."""
+        """Take it that the past of the other stream is another one: the period is lacking, and what is over is gone."""
         self._sum, self._told, self._newest, self._forming = None, {}, -1, None
         self.revised.clear()
 
@@ -116,7 +116,7 @@ class CandleFold:
     def _begin(self, period: CandlePeriod) -> None:
         self._period, self._is_told_closed = period, False
         self._told, self._newest, self._forming = {}, -1, None
-        is_whole = period.opens >= self._since and not self._is_touched(period)
+        is_whole = period.opens >= self._since() and not self._is_touched(period)
         self._sum = CandleSum(period.opens) if is_whole else None
 
     def _is_touched(self, period: CandlePeriod) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 from relay.core.clock import Clock
 from relay.core.derived_intervals import Derivation
 from relay.core.errors import ProviderError, RateLimited, StoreError
-from relay.core.model import Candle, PriceUpdate
+from relay.core.model import Candle, PriceUpdate, StreamKey
 from relay.core.periods import CandlePeriod
 from relay.history.requests import HistoryRequest, PastCandles
 from relay.history.service import HistoryService
@@ -20,7 +20,16 @@ from relay.streams.gaps import SeriesGap
 from relay.streams.hub import Hub
 from relay.streams.subscriptions import CONNECTED, Stream
 from relay.supervision.backfill import Backfill
-from relay.supervision.stream_state import BACKFILLING, ERROR, RECONNECTING, THROTTLED, StateSaid, SupervisedStream
+from relay.supervision.stream_state import (
+    BACKFILLING,
+    ERROR,
+    LATE_S,
+    RECONNECTING,
+    THROTTLED,
+    Planned,
+    StateSaid,
+    SupervisedStream,
+)
 from relay.supervision.timing import FEED_TIMING, FeedTiming
 from relay.telemetry.events import event
 
@@ -38,13 +47,21 @@ class DerivedStream(SupervisedStream):
     `lack` says why a part of its newest candle is not known yet, None if all of it is.
     """
 
-    __slots__ = ("_base", "_lack")
+    __slots__ = ("_base", "_lack", "_plan_of_base")
 
     def __init__(
-        self, stream: Stream, base: Stream, hub: Hub, clock: Clock, *, timing: FeedTiming = FEED_TIMING
+        self,
+        stream: Stream,
+        base: Stream,
+        plan_of_base: Callable[[], Planned | None],
+        hub: Hub,
+        clock: Clock,
+        *,
+        timing: FeedTiming = FEED_TIMING,
     ) -> None:
         super().__init__(stream, hub, clock, timing=timing)
         self._base = base
+        self._plan_of_base = plan_of_base
         self._lack: StateSaid | None = None
         stream.status, stream.message = base.status, base.message
 
@@ -59,6 +76,11 @@ class DerivedStream(SupervisedStream):
         is_fed = self._base.status not in _UNFED
         self._learn(is_fed=is_fed, was_fed=self._facts.was_fed or is_fed)
         self.show()
+
+    def is_planned(self, now: float) -> bool:
+        """Say whether the shorter candles will be asked for, and have what is due."""
+        planned = self._plan_of_base()
+        return planned is not None and now < planned.at + LATE_S
 
     def show(self) -> None:
         """Tell the subscribers the state that follows from what is known, if it is another one."""
@@ -103,8 +125,11 @@ class DerivedFeed:
         asyncio.get_running_loop().call_soon(self._begin)
 
     def _new_fold(self) -> CandleFold:
-        self._followed_at = self._provider.clock.now()
-        return CandleFold(self._stream.key, self.derivation.periods, self._followed_at)
+        clock = self._provider.clock
+        began_at = clock.monotonic()
+        # It may turn out later what time that was.
+        self._since = lambda: clock.at(began_at)
+        return CandleFold(self._stream.key, self.derivation.periods, self._since)
 
     def _begin(self) -> None:
         if self._is_closed:
@@ -113,6 +138,11 @@ class DerivedFeed:
         if last is not None:
             self.take(PriceUpdate(self._base.key, last, self._base.series.last_is_closed))
         self.note_state()
+
+    @property
+    def base_key(self) -> StreamKey:
+        """The stream of the shorter candles."""
+        return self._base.key
 
     def renew(self, derivation: Derivation) -> None:
         """Build the candles in another way from now on: the hours of the market are others."""
@@ -220,7 +250,7 @@ class DerivedFeed:
         self._supervised.lack(None)
 
     def _is_settled(self, asked_at: float) -> bool:
-        return asked_at >= self._followed_at + self._provider.info.close_grace_s
+        return asked_at >= self._since() + self._provider.info.close_grace_s
 
     def _is_joined(self, period: CandlePeriod, closed: Sequence[Candle]) -> bool:
         """Say whether nothing can be missing between what history said and what the stream tells."""

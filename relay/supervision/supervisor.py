@@ -121,7 +121,8 @@ class Supervisor:
         if self._is_closing:
             return
         if key in self._supervised:
-            if (refusal := self._refusals.get(key)) is not None:
+            carrier = key if (feed := self._derived.get(key)) is None else feed.base_key
+            if (refusal := self._refusals.get(carrier)) is not None:
                 refusal.hurry(self._machine_clock.monotonic())
                 # Later, since who subscribes is told the state with the confirmation first.
                 asyncio.get_running_loop().call_soon(self._retry_due)
@@ -141,7 +142,9 @@ class Supervisor:
         """Carry a stream of an interval that the provider lacks, by that of the shorter candles which make it."""
         key, hub = stream.key, self._hub
         base = hub.stream(self.provider.name, key._replace(interval=derivation.base), stream.name, self)
-        supervised = DerivedStream(stream, base, hub, self._machine_clock, timing=self._timing)
+        supervised = DerivedStream(
+            stream, base, lambda: self.planned(base.key), hub, self._machine_clock, timing=self._timing
+        )
         self._supervised[key] = supervised
         self._derived[key] = DerivedFeed(supervised, base, derivation, self.provider, hub, self.backfill, self._history)
         self._watch()

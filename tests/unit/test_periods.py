@@ -82,7 +82,7 @@ def test_nothing_is_built_that_the_provider_has() -> None:
 
 def test_hours_without_a_calendar_say_where_sessions_are_but_not_what_a_day_is() -> None:
     market = TradingHours(NYSE.session_at)
-    grid = GridOfHours(None, market)
+    grid = GridOfHours(market=market)
     assert derived_intervals(("30m",), grid, at("2026-03-04 12:00:00")) == {
         "1h": "30m", "2h": "30m", "4h": "30m", "6h": "30m", "8h": "30m", "12h": "30m",
     }  # fmt: skip
