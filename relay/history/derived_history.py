@@ -360,6 +360,7 @@ def _built(
     unreadable = _spans_of(lost, interval, low, high)
     times = [period.opens for period in chosen]
     of_parts = [Span(periods.holding(span.start).opens, span.end) for span in parts.doubted]
+    of_parts += [Span(period.opens, period.ends) for period in doubted if period not in sums]
     holes = [hole for span in clip_spans(of_parts, low, high) for hole in holes_beside(times, span, interval)]
     past = PastCandles(
         tuple(sums[period].candle() for period in chosen),

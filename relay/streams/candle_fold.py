@@ -14,7 +14,7 @@ from relay.streams.gaps import SeriesGap
 
 
 class CandleFold:
-    """Makes the updates of the stream `key`. The shorter candles' stream tells each one that opens at `since()` or later.
+    """Makes the updates of the stream `key`. That of shorter candles tells each one that opens at `since()` or later.
 
     `revised` has the open times of periods that were over and of which a part was told as revised, oldest news first:
     whoever asks history for them takes them out.

@@ -125,11 +125,12 @@ class DerivedFeed:
         asyncio.get_running_loop().call_soon(self._begin)
 
     def _new_fold(self) -> CandleFold:
-        clock = self._provider.clock
-        began_at = clock.monotonic()
-        # It may turn out later what time that was.
-        self._since = lambda: clock.at(began_at)
+        self._began_at = self._provider.clock.monotonic()
         return CandleFold(self._stream.key, self.derivation.periods, self._since)
+
+    def _since(self) -> float:
+        """Return when this began to follow, by the provider's time: it may turn out later what time that was."""
+        return self._provider.clock.at(self._began_at)
 
     def _begin(self) -> None:
         if self._is_closed:
