@@ -309,6 +309,7 @@ class Supervisor:
             self._forget(supervised)
             # What it told is of another source: nobody may take it for the past of this one.
             stream.series.begin_anew(None)
+            stream.message = "its candles come from elsewhere now"
             self.wanted(stream)
             if state != (stream.status, stream.message):
                 self._hub.announce(stream, stream.state_frame())
