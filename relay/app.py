@@ -244,13 +244,7 @@ async def _new_files(app: web.Application) -> AsyncIterator[None]:
 
 
 async def _history(app: web.Application) -> AsyncIterator[None]:
-    directory = app[DIRECTORY]
-    app[HISTORY] = HistoryService(
-        app[STORE],
-        app[CLOCK],
-        app[IDENTITIES],
-        lambda source, key: directory.derivation(source.name, key),
-    )
+    app[HISTORY] = HistoryService(app[STORE], app[CLOCK], app[IDENTITIES], app[DIRECTORY].derivation)
     app[HISTORY].calls.on_disagreement = app[IDENTITIES].note_differences
     yield
     await app[HISTORY].close()

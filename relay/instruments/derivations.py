@@ -1,4 +1,4 @@
-"""Which intervals the relay builds of an instrument's shorter ones, and how: by what provider and list say of it."""
+"""Which intervals the relay builds of an instrument's shorter ones, and how; pure but for the provider's hours."""
 
 from collections.abc import Mapping
 from functools import lru_cache

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from relay.core.derived_intervals import Derivation
 from relay.core.errors import READMIT_S, RESTART_S, Code, RequestError
@@ -27,6 +27,13 @@ class Target(NamedTuple):
     provider: Provider
     key: StreamKey
     name: str
+
+
+class Named(Protocol):
+    """A provider, as far as it is known by its name."""
+
+    @property
+    def name(self) -> str: ...
 
 
 class Listed(NamedTuple):
@@ -259,17 +266,14 @@ class Directory:
         owner, missing = self._decide(symbol)
         return None if missing else owner
 
-    def _instrument(self, provider: str, symbol: str) -> Instrument | None:
-        kept = self._kept.get(provider)
-        if kept is None:
+    def derivation(self, source: Named, key: StreamKey) -> Derivation | None:
+        """Return how the candles of a provider's stream are built, None if it has them or nobody can."""
+        provider = self._providers.get(source.name)
+        if provider is None:
             return None
-        listed = kept.listing.instruments
-        return listed.get(symbol) or listed.get(symbol.upper())
-
-    def derivation(self, provider: str, key: StreamKey) -> Derivation | None:
-        """Return how the candles of a stream are built, None if the provider has them or cannot have them."""
-        found = self._providers.get(provider)
-        return None if found is None else derivation_of(found, key, self._instrument(provider, key.symbol))
+        kept, symbol = self._kept.get(source.name), key.symbol
+        listed = {} if kept is None else kept.listing.instruments
+        return derivation_of(provider, key, listed.get(symbol) or listed.get(symbol.upper()))
 
     def resolve(self, pin: str | None, symbol: str, interval: str) -> Target:
         """Return what a client's name stands for. Raises `RequestError` (unknown_symbol, unsupported_interval,

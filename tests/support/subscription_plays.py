@@ -449,7 +449,7 @@ async def perform(loop: VirtualLoop, play: Play) -> list[str]:
     session = new_session(provider.clock)
     provider.open(session)
     directory = Directory([provider], store.documents)
-    history = HistoryService(store, clock, derivation_of=lambda source, key: directory.derivation(source.name, key))
+    history = HistoryService(store, clock, derivation_of=directory.derivation)
 
     def keep(stream: Stream, update: PriceUpdate, after: int | None) -> int | None:
         if stream.base is not None:
