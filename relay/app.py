@@ -16,6 +16,7 @@ from relay.core.outward_proxies import OutwardProxies
 from relay.core.saved_value import Memory
 from relay.history.final_candles import News
 from relay.history.identity_checks import AGAIN_S, IdentityChecks
+from relay.history.live_edge import live_of
 from relay.history.service import HistoryService
 from relay.instruments.directory import Directory
 from relay.instruments.saved_list import WAITS, ListWaits
@@ -243,7 +244,7 @@ async def _new_files(app: web.Application) -> AsyncIterator[None]:
 
 
 async def _history(app: web.Application) -> AsyncIterator[None]:
-    app[HISTORY] = HistoryService(app[STORE], app[CLOCK], app[IDENTITIES])
+    app[HISTORY] = HistoryService(app[STORE], app[CLOCK], app[IDENTITIES], app[DIRECTORY].derivation)
     app[HISTORY].calls.on_disagreement = app[IDENTITIES].note_differences
     yield
     await app[HISTORY].close()
@@ -255,6 +256,9 @@ async def _hub(app: web.Application) -> AsyncIterator[None]:
 
     def keep(stream: Stream, update: PriceUpdate, after: int | None) -> int | None:
         # What closes ahead of what is certain is told and not written down: history is asked for it once it is past.
+        if stream.base is not None:
+            # It is built anew of what is stored whenever somebody asks.
+            return stream.revision if update.is_revised else None
         if update.candle.time > stream.feeder.clock.certain() + STEP_S:
             return None
         return history.keep(
@@ -288,6 +292,7 @@ async def _hub(app: web.Application) -> AsyncIterator[None]:
         fanout=limits.fanout,
     )
     history.calls.on_news = tell
+    history.derived.edge_of = lambda source, key: live_of(app[HUB].streams.get((source.name, key)))
     supervisors: dict[str, Supervisor] = {}
     app[SUPERVISORS] = supervisors
     for name, provider in app[PROVIDERS].items():

@@ -5,8 +5,9 @@ from collections.abc import Callable, Iterable
 from decimal import Decimal
 from typing import NamedTuple
 
+from relay.core.candle_sum import CandleSum
 from relay.core.intervals import Opens, end_of, opens_of
-from relay.core.model import Candle, WidenedCandle, is_widened
+from relay.core.model import Candle, is_widened
 
 MOST_SILENT = 1000
 """Silent intervals that are told as flat candles at once; after more of them the next tick begins anew."""
@@ -23,10 +24,11 @@ def enlarge(
     differ from UTC days, weeks from Monday and months from the first. A smaller candle has to lie within a larger one.
 
     The result does not depend on the steps: minutes to hours to days is minutes to days. Volumes are added as the
-    decimal numbers that they are, exactly up to 15 digits. Raises `ValueError` when the candles are not oldest first.
+    decimal numbers that they are, exactly up to 15 digits, and so is what candles carry beside them: where one of them
+    lacks a value, the larger one has none. Raises `ValueError` when the candles are not oldest first.
     """
     opens = opens or opens_of(interval)
-    merged: list[Candle] = []
+    merged: list[CandleSum] = []
     newest = None
     for candle in candles:
         if newest is not None and candle.time <= newest:
@@ -35,24 +37,10 @@ def enlarge(
         opened = opens(newest)
         if since is not None and opened < since:
             continue
-        if merged and merged[-1].time == opened:
-            merged[-1] = join(merged[-1], candle)
-        else:
-            merged.append(candle._replace(time=opened))
-    return merged
-
-
-def join(earlier: Candle, later: Candle) -> Candle:
-    """Return the candle that spans two neighbours; it opened when the earlier one did."""
-    made = WidenedCandle if is_widened(earlier) or is_widened(later) else Candle
-    return made(
-        earlier.time,
-        earlier.open,
-        max(earlier.high, later.high),
-        min(earlier.low, later.low),
-        later.close,
-        _add(earlier.volume, later.volume),
-    )
+        if not merged or merged[-1].opened != opened:
+            merged.append(CandleSum(opened))
+        merged[-1].add(candle)
+    return [one.candle() for one in merged]
 
 
 def _add(one: float, other: float) -> float:

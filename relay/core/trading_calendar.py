@@ -3,6 +3,8 @@
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping
 from datetime import UTC, date, datetime, timedelta
+from math import gcd
+from typing import NamedTuple
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from relay.core.model import OpenHours
@@ -18,9 +20,17 @@ _FIRST, _LAST = -2_208_988_800, 7_258_118_400
 _MOST_YEARLY = 100
 """Our choice: so many days of each year may be named; more would be no trading days."""
 _MOST_REMEMBERED = 4096
+_MOST_CLOSED_DAYS = 3653
 _ANY_YEAR = 2000
 """A leap year, for days that recur each year."""
 _MONTH_AND_DAY = len("12-25")
+
+
+class TradingDay(NamedTuple):
+    """A day of trading: its date, counted in days since 1970-01-01, and its sessions, at least one."""
+
+    date: int
+    sessions: tuple[OpenHours, ...]
 
 
 class TradingCalendar:
@@ -38,7 +48,19 @@ class TradingCalendar:
     they show twice is the first. Raises `ValueError` that names what is wrong and what would be right.
     """
 
-    __slots__ = ("_dated", "_days", "_is_traded", "_is_whole", "_span", "_week", "_weeks", "_yearly", "_zone", "zone")
+    __slots__ = (
+        "_dated",
+        "_days",
+        "_grid_s",
+        "_is_traded",
+        "_is_whole",
+        "_span",
+        "_week",
+        "_weeks",
+        "_yearly",
+        "_zone",
+        "zone",
+    )
 
     def __init__(
         self,
@@ -75,6 +97,7 @@ class TradingCalendar:
         self._span = min(named, default=0), max(named, default=0)
         self._days: dict[int, tuple[OpenHours, ...]] = {}
         self._weeks: dict[int, tuple[list[int], list[OpenHours]]] = {}
+        self._grid_s = 0
 
     def _name(self, day: str | date, hours: Day) -> None:
         known: Mapping[date, Day] | Mapping[tuple[int, int], Day]
@@ -172,6 +195,60 @@ class TradingCalendar:
         at = datetime.fromtimestamp(min(max(moment, _FIRST), _LAST), self._zone)
         return int((at.utcoffset() or timedelta()).total_seconds())
 
+    # -- days of trading ---------------------------------------------------------------------------
+
+    def day_of(self, moment: int) -> TradingDay:
+        """Return the day of trading that holds a `moment` (Unix seconds), or else the next one.
+
+        Sessions of days that touch are of both: a day of currencies is from 17:00 to 17:00 in New York. Raises
+        `ValueError` where there is none for ten years.
+        """
+        first = moment // _DAY_S - 1
+        for day in range(first, first + _MOST_CLOSED_DAYS):
+            sessions = self._on(_EPOCH_DAY + day)
+            if sessions and moment < sessions[-1].closes:
+                return TradingDay(day, sessions)
+        raise ValueError(f"nothing is traded in the ten years from {moment} on")
+
+    def first_day(self, since: int) -> TradingDay:
+        """Return the first day of trading `since` a date, which is counted in days since 1970-01-01.
+
+        Raises `ValueError` where there is none for ten years.
+        """
+        for day in range(since, since + _MOST_CLOSED_DAYS):
+            if sessions := self._on(_EPOCH_DAY + day):
+                return TradingDay(day, sessions)
+        raise ValueError(f"nothing is traded in the ten years from day {since} on")
+
+    def last_day(self, before: int) -> TradingDay:
+        """Return the last day of trading `before` a date, which is counted in days since 1970-01-01.
+
+        Raises `ValueError` where there is none for ten years.
+        """
+        for day in range(before - 1, before - _MOST_CLOSED_DAYS, -1):
+            if sessions := self._on(_EPOCH_DAY + day):
+                return TradingDay(day, sessions)
+        raise ValueError(f"nothing is traded in the ten years before day {before}")
+
+    def midnight(self, day: int, after_s: int = 0) -> int:
+        """Return when the local clock shows 0:00 of a `day`, or `after_s` later or earlier, in Unix seconds.
+
+        The day is counted in days since 1970-01-01; the seconds are cut to minutes.
+        """
+        return self._moment(_EPOCH_DAY + day, after_s // 60)
+
+    @property
+    def opening_grid_s(self) -> int:
+        """The longest time, at most a day, of which all openings are multiples, in seconds of UTC.
+
+        The hours of some winters and summers and the days with hours of their own stand for all.
+        """
+        if not self._grid_s:
+            weeks = [date(year, month, day) for year in range(1996, 2041, 4) for month in (1, 7) for day in range(1, 8)]
+            days = [day.toordinal() for day in (*weeks, *self._dated)]
+            self._grid_s = gcd(_DAY_S, *(hours.opens for day in days for hours in self._on(day)))
+        return self._grid_s
+
     # -- a week at a time --------------------------------------------------------------------------
 
     def _known(self, moment: float) -> tuple[list[int], list[OpenHours]]:
@@ -226,6 +303,8 @@ class TradingCalendar:
         """Return the sessions of one day of trading."""
         found = self._days.get(ordinal)
         if found is None:
+            if len(self._days) >= _MOST_REMEMBERED * 8:
+                self._days.clear()
             day = date.fromordinal(ordinal)
             hours = self._week[day.weekday()]
             if self._is_traded[day.weekday()]:

@@ -41,6 +41,10 @@ class TradingHours:
             self._known, self._earlier = (min(moment, hours.opens), hours), known
         return hours
 
+    def session_at(self, moment: int) -> OpenHours | None:
+        """Return the hours that hold a moment, or else the next ones; None: it never closes."""
+        return self._at(moment)
+
     def opens_at(self, moment: int) -> int:
         """Return the first moment from this one on at which it is open."""
         hours = self._at(moment)

@@ -438,6 +438,8 @@ class Joining:
 
     def _have_compared(self, past: SplicedPast, asked_at: float) -> None:
         """Have the closed candles that are sent and were over only a moment before compared when they have settled."""
+        if self.stream.base is not None:
+            return
         info, interval = self._provider.info, self.stream.key.interval
         settled_before = asked_at - info.close_grace_s - info.fresh_s
         closed, _ = parted(past.candles, past.last_is_closed)

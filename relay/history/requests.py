@@ -10,6 +10,9 @@ from relay.core.spans import FOREVER, Span
 from relay.core.trading_hours import TradingHours
 from relay.history.live_edge import LiveEdge
 
+MAX_CALLS = 50
+"""Provider calls that one request may cause; what it has then is not complete."""
+
 
 class CandleSource(Protocol):
     """A provider as history sees it: `clock` is its time, `candles` its `relay_candles`, `market` its hours."""
@@ -49,6 +52,15 @@ class PastCandles(NamedTuple):
     def is_whole(self) -> bool:
         """Whether all that was asked for is there, but rows that nobody can read."""
         return self.is_complete or bool(self.unreadable)
+
+
+class CallAllowance:
+    """How many calls of a provider a request may still cause; several that are one to a client share it."""
+
+    __slots__ = ("left",)
+
+    def __init__(self, left: int = MAX_CALLS) -> None:
+        self.left = left
 
 
 def _not_live() -> None:
@@ -117,3 +129,4 @@ class HistoryRequest:
     joins_gaps: bool = False
     extended: bool = False
     needs_extras: bool = False
+    allowance: CallAllowance | None = None

@@ -2,38 +2,47 @@
 
 What is known is never asked again, and what is not known is never passed off as empty. What a provider did not give
 although it may be there is left out, and asked for again when it is time to. How an answer is made of what is known
-stands in `known_answers`, what a live stream knows in `live_edge`.
+stands in `known_answers`, what a live stream knows in `live_edge`, and how intervals that a provider lacks are built in
+`derived_history`.
 """
 
 from collections import Counter
 from collections.abc import Awaitable, Callable
 
 from relay.core.clock import Clock
+from relay.core.derived_intervals import Derivation
 from relay.core.model import Candle, StreamKey, is_bare, is_widened, parted
 from relay.core.spans import FOREVER, Span
 from relay.history.bare_candles import BareCandles
+from relay.history.derived_history import DerivedHistory
 from relay.history.identity_checks import IdentityChecks
 from relay.history.known_answers import EncodedCandles, encoded_past, known_answer, known_spans, past_of
 from relay.history.provider_calls import ProviderCall, ProviderCalls
 from relay.history.range_walk import RangeWalk
-from relay.history.requests import CandleSource, HistoryRequest, PastCandles
+from relay.history.requests import CallAllowance, CandleSource, HistoryRequest, PastCandles
 from relay.history.row_turns import RowTurns
 from relay.storage.chunks import bare_times, window_s
 from relay.storage.revisions import Revisions
 from relay.storage.set_aside import is_aside
 from relay.storage.store import Store
 
-MAX_CALLS = 50
-"""Provider calls that one request may cause; what it has then is not complete."""
-
 SOURCES = ("cache", "store", "provider")
 """Where an answer comes from: the memory of this process, its database, or a provider that was asked for a part."""
 
 
 class HistoryService:
-    """Answers for any range of any stream; owns the `calls` of providers. `served` counts answers by their source."""
+    """Answers for any range of any stream; owns the `calls` of providers. `served` counts answers by their source.
 
-    def __init__(self, store: Store, clock: Clock, identity_checks: IdentityChecks | None = None) -> None:
+    `derivation_of` says how the candles of a stream are built, None if the provider has them.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        clock: Clock,
+        identity_checks: IdentityChecks | None = None,
+        derivation_of: Callable[[CandleSource, StreamKey], Derivation | None] | None = None,
+    ) -> None:
         self._store = store
         self._clock = clock
         self._identity_checks = identity_checks
@@ -41,9 +50,13 @@ class HistoryService:
         self.served: Counter[str] = Counter()
         self._turns = RowTurns()
         self._bare = BareCandles(self.calls, store, clock)
+        self.derivation_of = derivation_of or _has_all
+        self.derived = DerivedHistory(self, store.version, clock.monotonic)
 
     async def text(self, asked: HistoryRequest) -> EncodedCandles:
         """Return what `candles` does, encoded. Nothing is awaited when all of it is in memory."""
+        if (derivation := self.derivation_of(asked.source, asked.key)) is not None:
+            return await self.derived.text(asked, derivation)
         await self._settled(asked)
         found = await self._known_text(self._begin(asked))
         if found is None:
@@ -74,6 +87,8 @@ class HistoryService:
         `StoreError` when the store cannot be read. Cancelling ends the request, not the provider calls: others may wait
         for the same.
         """
+        if (derivation := self.derivation_of(asked.source, asked.key)) is not None:
+            return await self.derived.candles(asked, derivation)
         if asked.limit <= 0:
             return PastCandles((), True, True)
         await self._settled(asked)
@@ -144,7 +159,7 @@ class HistoryService:
     async def _walk(self, request: RangeWalk, client: str | None) -> tuple[PastCandles, str]:
         """Return what a request asks for, and where it was had from; what is in doubt is not asked for."""
         source, key = request.source, request.key
-        calls = 0
+        allowance = request.asked.allowance or CallAllowance()
         origin = "store"
         while True:
             high = request.high()
@@ -165,9 +180,9 @@ class HistoryService:
             for piece in request.pieces(high):
                 busy = self.calls.under_way(source, key, piece.span)
                 if not busy:
-                    if calls >= MAX_CALLS:
+                    if allowance.left <= 0:
                         break
-                    calls += 1
+                    allowance.left -= 1
                     busy = [self.calls.start(source, key, piece, client)]
                 for call in busy:
                     call.turn.hasten(client)
@@ -182,6 +197,8 @@ class HistoryService:
 
         There may be more, so it is never complete. Raises `StoreError` when the store cannot be read.
         """
+        if (derivation := self.derivation_of(asked.source, asked.key)) is not None:
+            return await self.derived.stored(asked, derivation)
         self.served["store"] += 1
         return await self._of_one_instrument(asked, self._stored)
 
@@ -225,7 +242,12 @@ class HistoryService:
 
     async def revisions(self, source: CandleSource, key: StreamKey, after: int, *, extended: bool = False) -> Revisions:
         """Return what of a stream was revised since the revision `after`, as `Store.revisions` does."""
-        return await self._store.revisions(source.name, key, after, extended=extended)
+        if (derivation := self.derivation_of(source, key)) is None:
+            return await self._store.revisions(source.name, key, after, extended=extended)
+        of_parts = await self._store.revisions(
+            source.name, key._replace(interval=derivation.base), after, extended=extended
+        )
+        return await self.derived.revisions(source, key, derivation, of_parts, extended=extended)
 
     async def forget(self, source: CandleSource, symbol: str, before: int | None) -> None:
         """Forget what is stored of a symbol, all or what opened before; the next who wants it has it asked for anew.
@@ -322,3 +344,7 @@ class HistoryService:
         request.rows, request.lost = [], []
         request.rows = await self._rows(request, request.low, high)
         return past_of(request, is_complete=False)
+
+
+def _has_all(source: CandleSource, key: StreamKey) -> None:
+    """Take it that a provider has each interval that is asked for."""

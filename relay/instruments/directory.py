@@ -2,11 +2,14 @@
 
 import asyncio
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
+from relay.core.derived_intervals import Derivation
 from relay.core.errors import READMIT_S, RESTART_S, Code, RequestError
+from relay.core.intervals import INTERVALS
 from relay.core.model import Instrument, StreamKey
 from relay.core.near_names import did_you_mean
+from relay.instruments.derivations import derivable, derivation_of, intervals_of, is_available
 from relay.instruments.listing import Standing
 from relay.instruments.saved_list import WAITS, ListWaits, OnList, SavedList, take_no_notice
 from relay.instruments.spellings import other_spellings, typing_errors
@@ -26,6 +29,13 @@ class Target(NamedTuple):
     name: str
 
 
+class Named(Protocol):
+    """A provider, as far as it is known by its name."""
+
+    @property
+    def name(self) -> str: ...
+
+
 class Listed(NamedTuple):
     """An instrument and the provider that lists it."""
 
@@ -36,6 +46,11 @@ class Listed(NamedTuple):
     def intervals(self) -> tuple[str, ...]:
         """The intervals it can be had at."""
         return self.instrument.intervals or self.provider.info.intervals
+
+    @property
+    def derived_intervals(self) -> tuple[str, ...]:
+        """The intervals that the relay builds of those."""
+        return tuple(derivable(self.provider, self.instrument.symbol, self.instrument))
 
 
 class Directory:
@@ -251,6 +266,15 @@ class Directory:
         owner, missing = self._decide(symbol)
         return None if missing else owner
 
+    def derivation(self, source: Named, key: StreamKey) -> Derivation | None:
+        """Return how the candles of a provider's stream are built, None if it has them or nobody can."""
+        provider = self._providers.get(source.name)
+        if provider is None:
+            return None
+        kept, symbol = self._kept.get(source.name), key.symbol
+        listed = {} if kept is None else kept.listing.instruments
+        return derivation_of(provider, key, listed.get(symbol) or listed.get(symbol.upper()))
+
     def resolve(self, pin: str | None, symbol: str, interval: str) -> Target:
         """Return what a client's name stands for. Raises `RequestError` (unknown_symbol, unsupported_interval,
         provider_unavailable).
@@ -261,12 +285,12 @@ class Directory:
             provider = self._provider_of(pin, symbol)
             kept = self._kept.get(provider.name)
             instrument = None if kept is None else kept.listing.instruments.get(symbol)
-            intervals = (instrument.intervals if instrument else None) or provider.info.intervals
-            if interval not in intervals:
+            if not is_available(provider, symbol, interval, instrument):
+                known = {*intervals_of(provider, instrument), *derivable(provider, symbol, instrument)}
                 raise RequestError(
                     Code.UNSUPPORTED_INTERVAL,
                     f"{provider.info.title} has no interval {interval} for {shown(symbol)}; "
-                    f"use one of {' '.join(intervals)}",
+                    f"use one of {' '.join(one for one in INTERVALS if one in known)}",
                 )
             if provider.refusal is not None:
                 raise _refused(provider)

@@ -355,8 +355,13 @@ class Provider:
 
     def session_text(self, symbol: str) -> str | None:
         """Return the weekly hours of a symbol as text, `0930-1600 America/New_York`; None if no calendar says them."""
+        calendar = self.calendar(symbol)
+        return None if calendar is None else calendar.text
+
+    def calendar(self, symbol: str) -> TradingCalendar | None:
+        """Return the calendar of a symbol, None if the plugin has none."""
         calendar = self._asked_hours(symbol, int(self.clock.now())) if self._tells_hours else None
-        return calendar.text if isinstance(calendar, TradingCalendar) else None
+        return calendar if isinstance(calendar, TradingCalendar) else None
 
     def _hours(self, symbol: str, moment: int) -> OpenHours | None:
         hours = self._asked_hours(symbol, moment)

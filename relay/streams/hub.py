@@ -15,7 +15,17 @@ from relay.streams.fanout import FANOUT_LIMITS, Fanout, FanoutLimits
 from relay.streams.gaps import SeriesGap
 from relay.streams.outbox import Outbox
 from relay.streams.slow_consumers import SLOW_CONSUMER_LIMITS, SlowConsumerLimits
-from relay.streams.subscriptions import CONNECTING, COUNTED, NO_FLOOR, Attachment, Channel, Feeder, Stream, Subscriber
+from relay.streams.subscriptions import (
+    CONNECTING,
+    COUNTED,
+    NO_FLOOR,
+    Attachment,
+    Channel,
+    Feeder,
+    Follower,
+    Stream,
+    Subscriber,
+)
 
 _NOTHING = (0,) * len(COUNTED)
 
@@ -186,6 +196,18 @@ class Hub:
             if not stream.is_wanted:
                 stream.feeder.unwanted(stream)
 
+    def follow(self, stream: Stream, follower: Follower) -> None:
+        """Want a stream, and let the follower hear all that it tells from now on, until `unfollow`."""
+        stream.followers[follower] = None
+        stream.feeder.wanted(stream)
+
+    def unfollow(self, stream: Stream, follower: Follower) -> None:
+        """End what `follow` began. Harmless when it has ended."""
+        if follower in stream.followers:
+            del stream.followers[follower]
+            if not stream.is_wanted:
+                stream.feeder.unwanted(stream)
+
     def _leave_channel(self, subscriber: Subscriber, channel: Channel) -> None:
         self.fanout.leave(subscriber, channel)
         del channel.begins[subscriber]
@@ -235,6 +257,9 @@ class Hub:
                     channel.revise(sent, update.candle.time, fanout)
                 elif channel.passes(sent, update, fanout):
                     deliver(channel, sent, is_closed)
+            if stream.followers:
+                for follower in [*stream.followers]:
+                    follower.take(update)
 
     def tell_after_gaps(self, stream: Stream, updates: Iterable[PriceUpdate], reason: str) -> list[SeriesGap]:
         """Send updates that the series made of an answer, and before them the gaps that it left; return those."""
@@ -242,6 +267,8 @@ class Hub:
         for gap in gaps:
             stream.gap_count += 1
             self.announce(stream, stream.gap_frame(gap, reason))
+            for follower in [*stream.followers]:
+                follower.lose(gap)
         self.tell(stream, updates)
         return gaps
 
@@ -256,6 +283,8 @@ class Hub:
             return
         stream.status, stream.message = status, message
         self.announce(stream, stream.state_frame())
+        for follower in [*stream.followers]:
+            follower.note_state()
 
     def announce(self, stream: Stream, frame: bytes) -> None:
         """Send a message about the stream to all its subscribers, whatever their options."""

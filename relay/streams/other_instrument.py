@@ -14,6 +14,8 @@ def begin_anew(hub: Hub, provider: str, symbol: str, before: int | None) -> None
         if stream.key.symbol != symbol:
             continue
         gap = stream.series.begin_anew(before)
+        for follower in [*stream.followers]:
+            follower.begin_anew()
         if stream.series.last is None:
             stream.last_frame = None
         for attachment in stream.attachments:

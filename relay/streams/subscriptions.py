@@ -40,16 +40,38 @@ class Feeder(Protocol):
         """Learn that a stream lost its last subscriber."""
 
 
+class Follower(Protocol):
+    """Hears all that a stream tells, in order, as long as `Hub.follow` holds; the stream is wanted meanwhile."""
+
+    def take(self, update: PriceUpdate) -> None:
+        """Take an update that was told."""
+
+    def lose(self, gap: SeriesGap) -> None:
+        """Take a gap that was told."""
+
+    def note_state(self) -> None:
+        """Learn that the state of the stream is another one."""
+
+    def begin_anew(self) -> None:
+        """Learn that what the stream told is not its past any more."""
+
+
 class Stream:
-    """One symbol at one interval of one provider: its series, its state, who gets it; clients call it `name`."""
+    """One symbol at one interval of one provider: its series, its state, who gets it; clients call it `name`.
+
+    One that the relay builds has the stream of shorter candles as its `base`, and nothing of it is stored. `revision`
+    is then the number up to which revisions of those were told.
+    """
 
     __slots__ = (
         "attachments",
+        "base",
         "began_at",
         "channels",
         "conflated",
         "events",
         "feeder",
+        "followers",
         "gap_count",
         "key",
         "lag_ms",
@@ -59,6 +81,7 @@ class Stream:
         "name",
         "provider",
         "reconnects",
+        "revision",
         "seq",
         "series",
         "status",
@@ -76,6 +99,9 @@ class Stream:
         self.message = "connecting to the provider"
         self.channels: dict[Channel, None] = {}
         self.attachments: dict[Attachment, None] = {}
+        self.followers: dict[Follower, None] = {}
+        self.base: Stream | None = None
+        self.revision: int | None = None
         self.seq = seq
         self.last_frame: bytes | None = None
         self.last_frame_is_closed = False
@@ -99,7 +125,7 @@ class Stream:
     @property
     def is_wanted(self) -> bool:
         """Whether anybody subscribes to the stream, or is about to."""
-        return bool(self.channels or self.attachments)
+        return bool(self.channels or self.attachments or self.followers)
 
     def channel_for(self, options: SubscribeOptions, floor: int) -> "Channel":
         """Return the channel that a new subscriber joins, made if there is none.

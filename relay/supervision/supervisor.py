@@ -8,6 +8,7 @@ from itertools import count
 from typing import Protocol
 
 from relay.core.clock import Clock
+from relay.core.derived_intervals import Derivation
 from relay.core.errors import READMIT_S
 from relay.core.model import StreamKey
 from relay.history.service import HistoryService
@@ -17,6 +18,7 @@ from relay.streams.hub import Hub
 from relay.streams.subscriptions import Stream
 from relay.supervision.backfill import Backfill
 from relay.supervision.backoff import Attempts, FeedBackoff
+from relay.supervision.derived_feed import DerivedFeed, DerivedStream
 from relay.supervision.feed import Feed, FeedCounters
 from relay.supervision.feed_slot import FeedSlot
 from relay.supervision.recheck import Recheck
@@ -73,6 +75,7 @@ class Supervisor:
         self.backfill = Backfill(provider, hub, history, clock, self._rng, timing=timing)
         self.recheck = Recheck(provider, history, clock, every_s=timing.recheck_every_s)
         self._hub = hub
+        self._history = history
         self._machine_clock = clock
         self._linger_s = linger_s
         self._timing = timing
@@ -81,6 +84,7 @@ class Supervisor:
         self._slot_of: dict[StreamKey, FeedSlot] = {}
         self._lingering: dict[StreamKey, asyncio.TimerHandle] = {}
         self._ending: set[asyncio.Task[None]] = set()
+        self._derived: dict[StreamKey, DerivedFeed] = {}
         self._refusals: dict[StreamKey, RefusedStream] = {}
         self._readmissions = FeedBackoff(self._rng, least_s=READMIT_S, most_s=MOST_READMIT_S)
         self._readmit_at: float | None = None
@@ -117,16 +121,32 @@ class Supervisor:
         if self._is_closing:
             return
         if key in self._supervised:
-            if (refusal := self._refusals.get(key)) is not None:
+            carrier = key if (feed := self._derived.get(key)) is None else feed.base_key
+            if (refusal := self._refusals.get(carrier)) is not None:
                 refusal.hurry(self._machine_clock.monotonic())
                 # Later, since who subscribes is told the state with the confirmation first.
                 asyncio.get_running_loop().call_soon(self._retry_due)
             return
         stream.series.market = self.provider.market(key.symbol)
+        derivation = self._history.derivation_of(self.provider, key)
+        if derivation is not None:
+            self._derive(stream, derivation)
+            return
         halt = self._halt_of(key) if self._standing(key) == "paused" else ""
         supervised = SupervisedStream(stream, self._hub, self._machine_clock, halt, timing=self._timing)
         self._supervised[key] = supervised
         self._enter_slot(supervised)
+        self._watch()
+
+    def _derive(self, stream: Stream, derivation: Derivation) -> None:
+        """Carry a stream of an interval that the provider lacks, by that of the shorter candles which make it."""
+        key, hub = stream.key, self._hub
+        base = hub.stream(self.provider.name, key._replace(interval=derivation.base), stream.name, self)
+        supervised = DerivedStream(
+            stream, base, lambda: self.planned(base.key), hub, self._machine_clock, timing=self._timing
+        )
+        self._supervised[key] = supervised
+        self._derived[key] = DerivedFeed(supervised, base, derivation, self.provider, hub, self.backfill, self._history)
         self._watch()
 
     def _watch(self) -> None:
@@ -165,6 +185,8 @@ class Supervisor:
         """Take a stream out of its slot; end the slot when it was the last one. Harmless when it is in none."""
         key = supervised.stream.key
         self.backfill.cancel(supervised)
+        if (feed := self._derived.pop(key, None)) is not None:
+            self._end(*feed.close())
         slot = self._slot_of.pop(key, None)
         if slot is None:
             return
@@ -172,8 +194,13 @@ class Supervisor:
         if slot.is_empty:
             del self._slots[slot]
             slot.task.cancel()
-            self._ending.add(slot.task)
-            slot.task.add_done_callback(self._ending.discard)
+            self._end(slot.task)
+
+    def _end(self, *tasks: asyncio.Task[None]) -> None:
+        """Keep tasks that were cancelled until they have ended."""
+        for task in tasks:
+            self._ending.add(task)
+            task.add_done_callback(self._ending.discard)
 
     # -- what the provider refuses -----------------------------------------------------------------
 
@@ -254,13 +281,38 @@ class Supervisor:
         is_news = listings is not None and listings.version != self._list_version
         if listings is not None:
             self._list_version = listings.version
+        if is_news:
+            self._derive_anew()
         for key, supervised in list(self._supervised.items()):
+            if key in self._derived:
+                # It is in the state of the stream that it follows.
+                continue
             standing = self._standing(key)
             if is_news:
                 supervised.halt(self._halt_of(key) if standing == "paused" else "")
             supervised.check_halt(now)
             if standing == "gone" and now - (supervised.stream.updated_at or 0.0) >= GONE_SILENCE_S:
                 self._refuse(supervised, f"{self.provider.info.title} no longer lists {key.symbol}")
+
+    def _derive_anew(self) -> None:
+        """Feed streams from elsewhere whose interval the provider has now, and had not, or the other way round."""
+        for key, supervised in list(self._supervised.items()):
+            derivation, feed = self._history.derivation_of(self.provider, key), self._derived.get(key)
+            if (None if feed is None else feed.derivation.base) == (None if derivation is None else derivation.base):
+                continue
+            if (handle := self._lingering.get(key)) is not None:
+                handle.cancel()
+                self._drop(supervised)
+                continue
+            stream = supervised.stream
+            state = stream.status, stream.message
+            self._forget(supervised)
+            # What it told is of another source: nobody may take it for the past of this one.
+            stream.series.begin_anew(None)
+            stream.message = "its candles come from elsewhere now"
+            self.wanted(stream)
+            if state != (stream.status, stream.message):
+                self._hub.announce(stream, stream.state_frame())
 
     # -- slots -------------------------------------------------------------------------------------
 
@@ -294,6 +346,9 @@ class Supervisor:
         """Let feeds with the provider's present settings take the place of those that run; no stream is lost."""
         for key, supervised in self._supervised.items():
             supervised.stream.series.market = self.provider.market(key.symbol)
+        for key, feed in self._derived.items():
+            if (derivation := self._history.derivation_of(self.provider, key)) is not None:
+                feed.renew(derivation)
         for slot in self._slots:
             slot.renew()
 
@@ -312,7 +367,9 @@ class Supervisor:
         for supervised in self._supervised.values():
             self.backfill.check_close(supervised, now)
         self.backfill.repair(self._supervised, now)
-        self.recheck.check(self._supervised, now)
+        derived = self._derived
+        own = {key: one for key, one in self._supervised.items() if key not in derived} if derived else self._supervised
+        self.recheck.check(own, now)
         self._tell_delays(now)
 
     def _tell_delays(self, now: float) -> None:
@@ -336,6 +393,8 @@ class Supervisor:
         for handle in self._lingering.values():
             handle.cancel()
         tasks = [*(slot.task for slot in self._slots), *self._ending]
+        for feed in self._derived.values():
+            tasks += feed.close()
         if self._ticker is not None:
             tasks.append(self._ticker)
         for task in tasks:

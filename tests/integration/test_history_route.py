@@ -26,7 +26,7 @@ from relay.commands.download import pages
 from relay.core.clock import Clock
 from relay.core.errors import ProviderUnavailable
 from relay.core.model import Candle, StreamKey, unreadable
-from relay.history.service import MAX_CALLS
+from relay.history.requests import MAX_CALLS
 from relay.storage.inspect import reading
 from relay.supervision.timing import FeedTiming
 from relay.web.http.cached_body import takes_gzip

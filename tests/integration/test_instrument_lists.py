@@ -140,7 +140,7 @@ async def test_lists_are_those_of_a_class_and_a_provider(relay: Running, many: M
     assert euro["id"] == "twelve_data:EUR/USD"
     # The relays of the tests poll at all times.
     assert (euro["name"], euro["session"]) == ("Euro / US Dollar", "24x7")
-    assert (euro["price_step"], euro["derived_intervals"]) == (None, [])
+    assert (euro["price_step"], euro["derived_intervals"]) == (None, ["3m", "6h", "12h", "3d"])
     coin = next(row for row in rows if row["id"] == "binance:BTCUSDT")
     assert (coin["name"], coin["price_step"], coin["volume_step"], coin["session"]) == (None, "0.01", "0.00001", "24x7")
 

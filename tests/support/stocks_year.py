@@ -23,8 +23,11 @@ HOLIDAYS = (
     "2026-11-26", "2026-12-25", "2027-01-01",
 )  # fmt: skip
 HALF_DAYS = ("2026-11-27", "2026-12-24")
-LENGTHS_S = {"15m": 900, "1h": 3600}
-INTERVALS = ("15m", "1h", "1d", "1w")
+LENGTHS_S = {"15m": 900, "1h": 3600, "2h": 7200, "4h": 14_400}
+OWN = ("15m", "1h", "1d", "1w")
+BUILT = ("2h", "4h", "3d", "1M")
+"""What the exchange does not have, and the relay builds."""
+INTERVALS = OWN + BUILT
 POLL_S = 300.0
 LATE_S = 430.0
 """So long after a candle's end the client has to know: a poll, and two steps of the simulated time."""
@@ -63,6 +66,8 @@ class Exchange:
         # Of each interval: open time and end.
         self.candles: dict[str, list[tuple[int, int]]] = {interval: [] for interval in INTERVALS}
         weeks: dict[int, int] = {}
+        threes: dict[int, int] = {}
+        months: dict[int, int] = {}
         day = first
         while day <= last:
             if day.weekday() < 5 and day.isoformat() not in HOLIDAYS:
@@ -73,8 +78,10 @@ class Exchange:
                     self.candles[interval] += [(at, min(at + length, closes)) for at in range(opens, closes, length)]
                 self.candles["1d"].append((_at(day, 0, 0), closes))
                 weeks[_at(day - timedelta(days=day.weekday()), 0, 0)] = closes
+                threes[_at(day - timedelta(days=(day - date(1970, 1, 1)).days % 3), 0, 0)] = closes
+                months[_at(day.replace(day=1), 0, 0)] = closes
             day += timedelta(days=1)
-        self.candles["1w"] = sorted(weeks.items())
+        self.candles |= {"1w": sorted(weeks.items()), "3d": sorted(threes.items()), "1M": sorted(months.items())}
 
     def values(self, interval: str, opened: int, ends: int, now: float) -> tuple[float, ...]:
         """Return a candle as it is at a moment."""
@@ -86,7 +93,7 @@ class Exchange:
 
     def _of(self, start: int, end: int) -> list[tuple[int, int]]:
         place = bisect_right(self.sessions, (start, 0))
-        return [one for one in self.sessions[max(0, place - 1) : place + 7] if one[0] < end]
+        return [one for one in self.sessions[max(0, place - 1) : place + 24] if one[0] < end]
 
     def is_open(self, moment: float) -> bool:
         place = bisect_right(self.sessions, (int(moment), sys.maxsize)) - 1
@@ -100,6 +107,7 @@ class Exchange:
         if any(one.start <= now < (one.end if end is None else one.history_end) for one in self.outages):
             self.asked.append(Asked(now, end is not None, 0))
             raise ConnectionError("the exchange cannot be reached")
+        assert interval in OWN, f"the exchange was asked for {interval}"
         # A candle is there from the first trade in it on.
         known = self.candles[interval]
         until = bisect_left(known, (int(now) + 1, 0))
@@ -224,7 +232,8 @@ def wrong_candles(exchange: Exchange, told: Sequence[Told], start: int, end: int
             if message["type"] == "gap":
                 first, last = message["from"], message["to"]
                 is_traded = any(opens <= first and last <= closes for opens, closes in exchange.sessions)
-                is_trouble = any(out.start - 3600 <= first and last <= out.end + 3600 for out in exchange.outages)
+                wide = max(3600, LENGTHS_S.get(interval, 0))
+                is_trouble = any(out.start - wide <= first and last <= out.end + wide for out in exchange.outages)
                 if not (is_trouble and (is_traded or interval not in LENGTHS_S)):
                     yield f"{interval}: a gap from {_shown(first)} to {_shown(last)}"
             elif message["type"] == "price_update" and message["is_closed"]:

@@ -21,8 +21,8 @@ from relay.history.doubts import EMPTY_PAUSES_S
 from relay.history.final_candles import News
 from relay.history.known_answers import EncodedCandles
 from relay.history.live_edge import LiveEdge
-from relay.history.requests import HistoryRequest, PageRequest, PastCandles
-from relay.history.service import MAX_CALLS, HistoryService
+from relay.history.requests import MAX_CALLS, HistoryRequest, PageRequest, PastCandles
+from relay.history.service import HistoryService
 from relay.storage.chunks import decode
 from relay.storage.store import Store
 from tests.support.threadless_database import threadless

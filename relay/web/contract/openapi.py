@@ -99,7 +99,7 @@ OPERATIONS = (
                 "base": "BTC",
                 "quote": "USDT",
                 "intervals": ["1m", "1h", "1d"],
-                "derived_intervals": [],
+                "derived_intervals": ["2h", "4h", "6h", "8h", "12h", "3d", "1w", "1M"],
                 "price_step": "0.01",
                 "volume_step": "0.00001",
                 "session": "24x7",

@@ -33,7 +33,7 @@ class InstrumentObject(TypedDict):
     base: str
     quote: str
     intervals: Annotated[list[str], "The available intervals."]
-    derived_intervals: Annotated[list[str], "Those that the relay makes of shorter candles; none today."]
+    derived_intervals: Annotated[list[str], "Those that the relay builds of shorter candles."]
     price_step: Annotated[str | None, "Smallest change of a price, a decimal number; null if it is not known."]
     volume_step: Annotated[str | None, "Smallest change of an amount, a decimal number; null if it is not known."]
     volume_unit: NotRequired[Annotated[str, "What volumes count; left out if that is the base or not known."]]
@@ -225,10 +225,11 @@ class StreamEvent(TypedDict):
 
 
 class StreamObject(TypedDict):
-    """One stream that somebody is subscribed to, or was a moment ago."""
+    """One stream that somebody is subscribed to, or was a moment ago, or that another one is built from."""
 
     symbol: Symbol
     interval: Interval
+    built_from: Annotated[Interval | None, "The interval that the relay builds it from; null if the provider has it."]
     provider: str
     status: StreamState
     message: str

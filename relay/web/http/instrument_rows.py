@@ -179,7 +179,7 @@ def _row(name: str, symbol: str, one: Listed) -> bytes:
         "base": instrument.base,
         "quote": instrument.quote,
         "intervals": one.intervals,
-        "derived_intervals": (),
+        "derived_intervals": one.derived_intervals,
         "price_step": instrument.price_step,
         "volume_step": instrument.volume_step,
         # What a provider says nothing of is always open for the relay.

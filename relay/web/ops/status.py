@@ -223,6 +223,7 @@ def _stream(stream: Stream, wall_offset: float) -> dict[str, Any]:
     return {
         "symbol": stream.name,
         "interval": stream.key.interval,
+        "built_from": None if stream.base is None else stream.base.key.interval,
         "provider": stream.provider,
         "status": stream.status,
         "message": stream.message,

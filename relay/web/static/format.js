@@ -111,6 +111,12 @@ export function secondsOf(interval) {
   return count ? Number(count) * UNIT_S[unit] : null;
 }
 
+/** Return all intervals of an instrument, shortest first: the provider's own, and those that the relay builds. */
+export function intervalsOf(instrument) {
+  const all = [...(instrument?.intervals ?? []), ...(instrument?.derivedIntervals ?? [])];
+  return all.sort((one, other) => (secondsOf(one) ?? Infinity) - (secondsOf(other) ?? Infinity));
+}
+
 /** Split `BTCUSDT@1m`. */
 export function split(stream) {
   const at = stream.lastIndexOf("@");

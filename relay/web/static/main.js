@@ -4,7 +4,7 @@
 import { ClientError } from "../client.js";
 import { Board } from "./board.js";
 import { Feed } from "./feed.js";
-import { moment, price, span, split, zone } from "./format.js";
+import { intervalsOf, moment, price, span, split, zone } from "./format.js";
 import { listen } from "./keys.js";
 import { COUNTS, Layout } from "./layout.js";
 import { byId, hide, within, write, writeState } from "./page.js";
@@ -108,7 +108,7 @@ function showIn(index, stream) {
 
 function choose(symbol, interval = null) {
   const before = layout.streams[active] && split(layout.streams[active]).interval;
-  const known = instruments.get(symbol)?.intervals ?? [];
+  const known = intervalsOf(instruments.get(symbol));
   const kept = known.includes(before) ? before : known.includes("1m") ? "1m" : known[0];
   showIn(active, `${symbol}@${interval ?? kept ?? before ?? "1m"}`);
 }
@@ -119,7 +119,7 @@ function chooseInterval(interval) {
 
 function stepInterval(step) {
   const { symbol, interval } = split(layout.streams[active]);
-  const known = instruments.get(symbol)?.intervals ?? [];
+  const known = intervalsOf(instruments.get(symbol));
   const next = known[known.indexOf(interval) + step];
   if (next !== undefined) chooseInterval(next);
 }
@@ -137,7 +137,7 @@ function candidates() {
     2 * Math.max(...COUNTS),
   );
   return [...new Set(listed)].map((symbol) => {
-    const { intervals } = instruments.get(symbol);
+    const intervals = intervalsOf(instruments.get(symbol));
     return `${symbol}@${intervals.includes("1m") ? "1m" : intervals[0]}`;
   });
 }
@@ -146,14 +146,16 @@ function candidates() {
 
 function renderIntervals() {
   const { symbol, interval } = layout.streams[active] ? split(layout.streams[active]) : {};
-  const known = instruments.get(symbol)?.intervals ?? (interval ? [interval] : []);
+  const known = instruments.has(symbol) ? intervalsOf(instruments.get(symbol)) : interval ? [interval] : [];
   const bar = byId("intervals");
   if ([...bar.children].map((button) => button.textContent).join() !== known.join()) {
     bar.replaceChildren(...known.map(intervalButton));
   }
+  const built = instruments.get(symbol)?.derivedIntervals ?? [];
   for (const button of buttonsIn(bar)) {
     const isShown = button.textContent === interval;
     button.setAttribute("aria-pressed", String(isShown));
+    button.title = built.includes(button.textContent) ? "Built by the relay from shorter candles" : "";
   }
   showInterval();
   byId("search-text").textContent = symbol ?? "Search";

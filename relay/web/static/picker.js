@@ -2,6 +2,7 @@
 // The dialog that searches a symbol: a combobox with a list, for the keyboard first.
 
 import { ClientError } from "../client.js";
+import { intervalsOf } from "./format.js";
 import { byId, within } from "./page.js";
 import { parse, prepare, search } from "./search.js";
 
@@ -149,7 +150,7 @@ export class Picker {
     const isMissing = instrument !== undefined && !this.#has(instrument);
     this.#count.classList.toggle("wrong", isMissing);
     this.#count.textContent = isMissing
-      ? `${instrument.symbol} has no candles of ${this.#interval}; it has ${instrument.intervals.join(", ")}`
+      ? `${instrument.symbol} has no candles of ${this.#interval}; it has ${intervalsOf(instrument).join(", ")}`
       : !this.#all.length
         ? "Loading the instruments"
         : !length && this.#waits
@@ -161,8 +162,8 @@ export class Picker {
               : `${length} found`;
   }
 
-  #has({ intervals }) {
-    return this.#interval === null || intervals.includes(this.#interval);
+  #has(instrument) {
+    return this.#interval === null || intervalsOf(instrument).includes(this.#interval);
   }
 
   #onKey(event) {

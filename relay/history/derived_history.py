@@ -1,0 +1,416 @@
+"""The past of an interval that a provider lacks: built of its shorter candles for each answer, and never stored.
+
+So it is what they say by now, whatever was revised or found since, and costs the provider what they cost: what is known
+of them is not asked for again.
+"""
+
+import asyncio
+import dataclasses
+from collections.abc import Callable, Iterable, Sequence
+from itertools import groupby
+from typing import NamedTuple, Protocol
+
+from relay.core.candle_sum import CandleSum
+from relay.core.derived_intervals import Derivation
+from relay.core.intervals import length_s, next_open
+from relay.core.model import Candle, StreamKey, parted
+from relay.core.periods import LONGEST_AHEAD_S, CandlePeriod
+from relay.core.spans import FOREVER, Span, clip_spans, merge_spans
+from relay.history.doubts import holes_beside
+from relay.history.known_answers import EncodedCandles, encoded_past
+from relay.history.live_edge import LiveEdge
+from relay.history.requests import CallAllowance, CandleSource, HistoryRequest, PastCandles
+from relay.storage.revisions import Revisions
+
+_PAGE = 2000
+"""So many short candles are put together at a time: that takes some ten milliseconds."""
+_CLOCKS_S = 3600
+"""A month may be longer by an hour, when clocks are set back."""
+_MOST_STORED = 50_000
+"""So many short candles are read at most where the provider cannot be asked."""
+_MOST_RANGES = 100
+"""Ranges of revised candles that one answer may ask for."""
+_FEW = 100
+"""Our own bound: a venue that keeps so few candles of an instrument keeps all of them, and the oldest is its first."""
+
+
+class ShortPast(Protocol):
+    """History of the candles that a provider has."""
+
+    async def candles(self, asked: HistoryRequest) -> PastCandles:
+        """Return what is asked for."""
+        ...
+
+    async def stored(self, asked: HistoryRequest) -> PastCandles:
+        """Return of the last candles those that are known."""
+        ...
+
+
+class _Parts(NamedTuple):
+    # What is known of short candles beside those that are over. `is_first` says that the first of them is the first one
+    # of its period, whenever it opened.
+    forming: Candle | None
+    is_complete: bool
+    unreadable: Sequence[Span]
+    doubted: Sequence[Span]
+    is_first: bool
+
+
+class PeriodParts(NamedTuple):
+    """What history says of a period: the candles that are over, the open one, and whether none of them is missing."""
+
+    closed: Sequence[Candle]
+    forming: Candle | None
+    is_whole: bool
+
+
+class DerivedHistory:
+    """Builds answers. `edge_of` gives what a live stream knows of the present, so that nobody is asked for it."""
+
+    def __init__(
+        self, past: ShortPast, version: Callable[[str, StreamKey], int], monotonic: Callable[[], float]
+    ) -> None:
+        self.edge_of: Callable[[CandleSource, StreamKey], LiveEdge | None] = _no_edge
+        self._past = past
+        self._version = version
+        self._monotonic = monotonic
+
+    # -- answers -----------------------------------------------------------------------------------
+
+    async def candles(self, asked: HistoryRequest, derivation: Derivation) -> PastCandles:
+        """Return what is asked for. Raises what history of the short candles raises."""
+        past, _ = await self._candles(asked, derivation)
+        return past
+
+    async def _candles(self, asked: HistoryRequest, derivation: Derivation) -> tuple[PastCandles, tuple[Span, ...]]:
+        """Return what is asked for, and which candles of it may lack a part."""
+        if asked.limit <= 0:
+            return PastCandles((), True, True), ()
+        asked_at = _settled_at(asked.source)
+        collect = self._backwards if asked.start is None else self._forwards
+        parts, periods = await collect(asked, derivation)
+        return _built(asked, derivation, parts, periods, asked_at)
+
+    async def text(self, asked: HistoryRequest, derivation: Derivation) -> EncodedCandles:
+        """Return what `candles` does, encoded. It holds until what is stored of the short candles changes."""
+        source, base = asked.source, _base_key(asked.key, derivation)
+        version, edge = self._version(source.name, base), self.edge_of(source, base)
+        began_at = self._monotonic()
+        past, doubted = await self._candles(asked, derivation)
+        found = encoded_past(asked, past)
+        found = found._replace(doubted=(*found.doubted, *doubted))
+        if version < 0:
+            version = self._version(source.name, base)
+        end = asked.end
+        is_of_present = end is None or end + length_s(asked.key.interval) > _settled_at(source)
+        if not past.is_complete or found.doubted or version < 0:
+            return found
+
+        def is_current() -> bool:
+            if version != self._version(source.name, base):
+                return False
+            if not is_of_present:
+                return True
+            return edge.is_current() if edge is not None else self._monotonic() - began_at < source.info.fresh_s
+
+        return found._replace(is_current=is_current)
+
+    async def stored(self, asked: HistoryRequest, derivation: Derivation) -> PastCandles:
+        """Return of the last candles those that are known without asking the provider, and what is `known` of them."""
+        asked_at = _settled_at(asked.source)
+        most = min(_MOST_STORED, asked.limit * _parts_of(derivation))
+        past = await self._past.stored(self._request(asked, derivation, None, None, most))
+        closed, forming = _parted(past)
+        parts = _Parts(forming, False, past.unreadable, past.doubted, False)
+        built, _ = _built(asked, derivation, parts, _Folded(derivation).with_newer(closed), asked_at)
+        # What is before the first candle that is known completely may lack a part.
+        periods = derivation.periods
+        known: list[Span] = []
+        for span in past.known:
+            inside = [one.time for one in past.candles if span.start <= one.time < span.end]
+            if inside:
+                first, last = periods.holding(inside[0]), periods.holding(inside[-1])
+                start = first.opens if span.start <= first.opens else first.ends
+                known.append(Span(start, last.ends if span.end >= last.ends else last.opens))
+        spans = tuple(merge_spans(known))
+        whole = [one for one in built.candles if any(span.start <= one.time < span.end for span in spans)]
+        if built.candles and not built.last_is_closed and built.candles[-1] not in whole:
+            return PastCandles(tuple(whole), True, False, known=spans, doubted=built.doubted)
+        return PastCandles(tuple(whole), built.last_is_closed or not whole, False, known=spans, doubted=built.doubted)
+
+    async def parts(
+        self,
+        source: CandleSource,
+        key: StreamKey,
+        derivation: Derivation,
+        period: CandlePeriod,
+        *,
+        must_be_new: bool = False,
+    ) -> "PeriodParts":
+        """Return the short candles of a period up to now. Raises what history of the short candles raises."""
+        asked = HistoryRequest(source, key, None, None, 1, must_be_new=must_be_new, extended=True)
+        start = max(0, period.opens - (LONGEST_AHEAD_S if derivation.base == "1d" else 0))
+        past = await self._past.candles(self._request(asked, derivation, start, None, _parts_of(derivation) + _PAGE))
+        closed, forming = _parted(past)
+        holding = derivation.periods.holding
+        inside = [candle for candle in closed if holding(candle.time) == period]
+        first = next(iter(inside), forming)
+        is_begun = first is None or derivation.periods.is_begun_by(first.time, period)
+        if not is_begun and first is not None and past.is_whole:
+            listed_at = derivation.listed_at
+            is_listed_in = listed_at is not None and listed_at >= period.opens
+            is_begun = is_listed_in or await self._is_first(asked, derivation, first, len(past.candles))
+        lacks = any(derivation.periods.is_traded_in(period, *span) for span in past.unreadable)
+        if source.info.has_every_candle:
+            now = int(_settled_at(source)) - length_s(derivation.base)
+            until = [Span(span.start, min(span.end, now)) for span in past.doubted]
+            lacks = lacks or any(derivation.periods.is_traded_in(period, *span) for span in until)
+        return PeriodParts(inside, forming, past.is_whole and is_begun and not lacks)
+
+    async def revisions(
+        self, source: CandleSource, key: StreamKey, derivation: Derivation, of_parts: Revisions, *, extended: bool
+    ) -> Revisions:
+        """Return the closed candles of which a part was revised, as they are now."""
+        periods = sorted({derivation.periods.holding(one.time) for one in of_parts.candles})
+        found: list[Candle] = []
+        is_complete = of_parts.is_complete
+        ranges = list(_ranges(periods))
+        for first, last in ranges[-_MOST_RANGES:]:
+            count = (last - first) // length_s(key.interval) + 2
+            asked = HistoryRequest(source, key, first, last, count, extended=extended)
+            past = await self.candles(asked, derivation)
+            is_complete = is_complete and past.is_whole
+            closed, _ = _parted(past)
+            opens = {period.opens for period in periods}
+            found += [one for one in closed if one.time in opens]
+        return Revisions(found, is_complete and len(ranges) <= _MOST_RANGES)
+
+    # -- the short candles ---------------------------------------------------------------------------
+
+    def _request(
+        self, asked: HistoryRequest, derivation: Derivation, start: int | None, end: int | None, limit: int
+    ) -> HistoryRequest:
+        source, base = asked.source, _base_key(asked.key, derivation)
+        return dataclasses.replace(
+            asked, key=base, start=start, end=end, limit=limit, live=lambda: self.edge_of(source, base)
+        )
+
+    async def _forwards(self, asked: HistoryRequest, derivation: Derivation) -> "tuple[_Parts, _Folded]":
+        allowance = asked.allowance or CallAllowance()
+        asked = dataclasses.replace(asked, allowance=allowance)
+        begin = max(0, asked.start or 0)
+        start = max(0, begin - LONGEST_AHEAD_S) if derivation.base == "1d" else begin
+        end = None if asked.end is None else asked.end + length_s(asked.key.interval) + _CLOCKS_S
+        folded = _Folded(derivation)
+        forming: Candle | None = None
+        is_complete, count, first = True, 0, None
+        unreadable: list[Span] = []
+        doubted: list[Span] = []
+        while True:
+            past = await self._past.candles(self._request(asked, derivation, start, end, _PAGE))
+            closed, forming = _parted(past)
+            folded.with_newer(closed)
+            is_complete = past.is_whole
+            unreadable += past.unreadable
+            doubted += past.doubted
+            count += len(past.candles)
+            if first is None and past.candles:
+                first = past.candles[0]
+            # The last period may go on.
+            if not past.is_whole or len(past.candles) < _PAGE or folded.count_from(begin) > asked.limit:
+                break
+            start = past.candles[-1].time + 1
+            await asyncio.sleep(0)
+        is_first = False
+        if first is not None and not _begins(first, derivation) and is_complete:
+            if derivation.periods.holding(first.time).opens >= begin:
+                is_first = await self._is_first(asked, derivation, first, count if end is None else _FEW)
+        else:
+            is_first = True
+        return _Parts(forming, is_complete, unreadable, doubted, is_first), folded
+
+    async def _is_first(self, asked: HistoryRequest, derivation: Derivation, first: Candle, count: int) -> bool:
+        """Say whether a candle that does not begin its period is the first part of it all the same.
+
+        It is if another one is known before it: then there was none between. Else the venue may keep no older ones.
+        """
+        before = await self._past.candles(self._request(asked, derivation, None, first.time - 1, 1))
+        return bool(before.candles) or count < _FEW
+
+    async def _backwards(self, asked: HistoryRequest, derivation: Derivation) -> "tuple[_Parts, _Folded]":
+        allowance = asked.allowance or CallAllowance()
+        asked = dataclasses.replace(asked, allowance=allowance)
+        end = None if asked.end is None else asked.end + length_s(asked.key.interval) + _CLOCKS_S
+        most = min(_PAGE, (asked.limit + 2) * _parts_of(derivation))
+        pages: list[Sequence[Candle]] = []
+        folded = _Folded(derivation)
+        forming: Candle | None = None
+        is_complete, count = True, 0
+        unreadable: list[Span] = []
+        doubted: list[Span] = []
+        while True:
+            past = await self._past.candles(self._request(asked, derivation, None, end, most))
+            closed, open_candle = _parted(past)
+            if not pages:
+                forming = open_candle
+            pages.append(closed)
+            folded.with_older(closed)
+            is_complete = past.is_whole
+            unreadable += past.unreadable
+            doubted += past.doubted
+            count += len(past.candles)
+            is_end = len(past.candles) < most
+            # The first one may lack its beginning.
+            if not past.is_whole or is_end or folded.count_until(asked.end) > asked.limit + 1:
+                break
+            end, most = past.candles[0].time - 1, _PAGE
+            await asyncio.sleep(0)
+        return _Parts(forming, is_complete, unreadable, doubted, is_complete and is_end and count < _FEW), folded
+
+
+class _Folded:
+    """Long candles as far as they are built, by period, oldest first; parts come in runs that continue each other."""
+
+    def __init__(self, derivation: Derivation) -> None:
+        self._periods = derivation.periods
+        self.sums: dict[CandlePeriod, CandleSum] = {}
+        self.first: dict[CandlePeriod, int] = {}
+        self.last: dict[CandlePeriod, int] = {}
+
+    def _runs(self, candles: Iterable[Candle]) -> Iterable[tuple[CandlePeriod, list[Candle]]]:
+        for period, run in groupby(candles, lambda candle: self._periods.holding(candle.time)):
+            yield period, list(run)
+
+    def with_newer(self, candles: Iterable[Candle]) -> "_Folded":
+        """Add candles that follow those that are there."""
+        for period, run in self._runs(candles):
+            total = self.sums.get(period)
+            if total is None:
+                total = self.sums[period] = CandleSum(period.opens)
+                self.first[period] = run[0].time
+            for candle in run:
+                total.add(candle)
+            self.last[period] = run[-1].time
+        return self
+
+    def with_older(self, candles: Iterable[Candle]) -> None:
+        """Add candles that come before those that are there."""
+        older: dict[CandlePeriod, CandleSum] = {}
+        for period, run in self._runs(candles):
+            older[period] = CandleSum(period.opens, run)
+            if (known := self.sums.pop(period, None)) is not None:
+                older[period].extend(known)
+            self.first[period] = run[0].time
+            self.last.setdefault(period, run[-1].time)
+        self.sums = older | self.sums
+
+    def count_from(self, start: int) -> int:
+        """Return how many periods open at a time or later."""
+        return sum(period.opens >= start for period in self.sums)
+
+    def count_until(self, end: int | None) -> int:
+        """Return how many periods open up to a time."""
+        return len(self.sums) if end is None else sum(period.opens <= end for period in self.sums)
+
+
+def _built(
+    asked: HistoryRequest, derivation: Derivation, parts: _Parts, folded: _Folded, asked_at: float
+) -> tuple[PastCandles, tuple[Span, ...]]:
+    """Return the answer that short candles make, and which candles of it may lack a part.
+
+    Where each interval has a candle, those are left out.
+    """
+    source, interval, periods = asked.source, asked.key.interval, derivation.periods
+    sums, is_open_at_end = folded.sums, None
+    if parts.forming is not None:
+        period = is_open_at_end = periods.holding(parts.forming.time)
+        known = sums.get(period)
+        sums[period] = CandleSum(period.opens) if known is None else known
+        sums[period].add(parts.forming)
+        folded.first.setdefault(period, parts.forming.time)
+    elif sums:
+        period = [*sums][-1]
+        if not periods.is_over_with(folded.last[period], period):
+            waited_s = source.info.close_grace_s + (0.0 if asked.must_be_new else source.info.fresh_s)
+            if asked_at < period.ends + waited_s:
+                is_open_at_end = period
+            elif asked.start is not None and not parts.is_complete:
+                del sums[period]
+    if sums:
+        oldest = next(iter(sums))
+        is_listed_in = derivation.listed_at is not None and derivation.listed_at >= oldest.opens
+        if not (parts.is_first or is_listed_in or periods.is_begun_by(folded.first[oldest], oldest)):
+            del sums[oldest]
+    lost = {periods.holding(span.start) for span in parts.unreadable}
+    doubted = []
+    for span in parts.doubted:
+        doubted += [period for period in sums if periods.is_traded_in(period, *span)]
+    if source.info.has_every_candle:
+        for period in doubted:
+            if period != is_open_at_end:
+                sums.pop(period, None)
+    for period in lost:
+        sums.pop(period, None)
+    low, high = asked.start or 0, FOREVER if asked.end is None else asked.end + 1
+    chosen = [period for period in sums if low <= period.opens < high]
+    if len(chosen) > asked.limit:
+        chosen = chosen[-asked.limit :] if asked.start is None else chosen[: asked.limit]
+    if len(chosen) >= asked.limit and chosen:
+        low, high = (chosen[0].opens, high) if asked.start is None else (low, chosen[-1].opens + 1)
+    unreadable = _spans_of(lost, interval, low, high)
+    times = [period.opens for period in chosen]
+    of_parts = [Span(periods.holding(span.start).opens, span.end) for span in parts.doubted]
+    of_parts += [Span(period.opens, period.ends) for period in doubted if period not in sums]
+    holes = [hole for span in clip_spans(of_parts, low, high) for hole in holes_beside(times, span, interval)]
+    past = PastCandles(
+        tuple(sums[period].candle() for period in chosen),
+        not chosen or chosen[-1] != is_open_at_end,
+        parts.is_complete and not unreadable,
+        unreadable=unreadable if parts.is_complete else (),
+        doubted=tuple(holes),
+    )
+    return past, _spans_of({*doubted} & {*chosen}, interval, low, high)
+
+
+def _spans_of(periods: Iterable[CandlePeriod], interval: str, low: int, high: int) -> tuple[Span, ...]:
+    return tuple(Span(one.opens, next_open(interval, one.opens)) for one in sorted(periods) if low <= one.opens < high)
+
+
+def _begins(candle: Candle, derivation: Derivation) -> bool:
+    periods = derivation.periods
+    return periods.is_begun_by(candle.time, periods.holding(candle.time))
+
+
+def _parted(past: PastCandles) -> tuple[Sequence[Candle], Candle | None]:
+    return parted(past.candles, past.last_is_closed)
+
+
+def _parts_of(derivation: Derivation) -> int:
+    """Return how many short candles a long one has at most."""
+    return length_s(derivation.periods.interval) // length_s(derivation.base)
+
+
+def _base_key(key: StreamKey, derivation: Derivation) -> StreamKey:
+    return key._replace(interval=derivation.base)
+
+
+def _ranges(periods: Sequence[CandlePeriod]) -> Iterable[tuple[int, int]]:
+    """Yield where periods that follow one another begin: the first and the last of each run."""
+    first = last = None
+    for period in periods:
+        if first is not None and last is not None and period.opens <= last.ends:
+            last = period
+            continue
+        if first is not None and last is not None:
+            yield first.opens, last.opens
+        first = last = period
+    if first is not None and last is not None:
+        yield first.opens, last.opens
+
+
+def _settled_at(source: CandleSource) -> float:
+    return min(source.clock.now(), source.clock.certain())
+
+
+def _no_edge(source: CandleSource, key: StreamKey) -> None:
+    """Know nothing of the present."""

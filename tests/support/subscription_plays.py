@@ -1,0 +1,647 @@
+"""A relay without sockets around one venue that is slow and untidy, in virtual time, and clients that are judged.
+
+Hub, supervisor, history and store are the relay's own. `faults_of` performs a play and returns what was wrong.
+"""
+
+import asyncio
+import random
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import orjson
+from hypothesis import strategies as st
+
+from relay import (
+    API_VERSION,
+    Candle,
+    PriceUpdate,
+    ProviderInfo,
+    ProviderUnavailable,
+    RateLimited,
+    Watchlist,
+    hookimpl,
+    unreadable,
+)
+from relay.config.settings import Config
+from relay.core.clock import Clock, ProviderClock
+from relay.core.model import StreamKey
+from relay.history.final_candles import News
+from relay.history.live_edge import live_of
+from relay.history.requests import HistoryRequest
+from relay.history.service import HistoryService
+from relay.instruments.directory import Directory, Target
+from relay.plugins.loader import PluginHost
+from relay.plugins.provider import Provider, new_session
+from relay.protocol.client_requests import PastWanted, Request, SubscribeOptions
+from relay.storage.store import Store
+from relay.streams.hub import Hub
+from relay.streams.outbox import Outbox
+from relay.streams.subscriptions import Stream
+from relay.supervision.supervisor import Supervisor
+from relay.web.access.access import Access, Caller
+from relay.web.ws.context import ConnectionContext
+from relay.web.ws.subscriptions import ClientSubscriptions
+from tests.support.soak import StreamCheck
+from tests.support.untidy import Values
+from tests.support.virtual_time import VirtualLoop, run
+
+START = 1_764_000_000
+"""A whole minute, at which the loop's time begins."""
+LENGTH_S = {"1s": 1, "1m": 60, "3m": 180}
+GRACE_S = 5.0
+ALL = (0, 5000)
+LAST_S = 90.0
+"""So long everything behaves at the end, for what is owed to come."""
+
+
+class Call(NamedTuple):
+    """What becomes of one call for history."""
+
+    takes_s: float = 0.0
+    is_computed_late: bool = False
+    failure: str = ""
+
+
+class Join(NamedTuple):
+    """One client: when it asks, what it wants, and when it leaves."""
+
+    at_s: float
+    bars: int | None = None
+    since_s: int | None = None
+    closed_only: bool = False
+    throttle_ms: int = 0
+    stays_s: float = 1000.0
+    again_s: float | None = None
+    """So long after it joined it subscribes again, for a longer past."""
+    keeps_options: bool = False
+    """Whether it then has the same throttle as before."""
+    leaves_first: bool = False
+    """Whether it unsubscribes right before."""
+
+
+class Play(NamedTuple):
+    """A venue, what happens to its feed and calls, and who comes when."""
+
+    interval: str
+    begins_s: float
+    lasts_s: float
+    joins: tuple[Join, ...]
+    is_closed_only: bool = False
+    lag_s: float = 0.0
+    opens_after_s: float = 0.1
+    lives_s: tuple[float, ...] = ()
+    calls: tuple[Call, ...] = ()
+    asks_s: tuple[float, ...] = ()
+    every_s: float = 2.0
+    mute_s: tuple[float, float] = (0.0, 0.0)
+    broken_s: tuple[float, float] = (0.0, 0.0)
+    lacks_s: tuple[float, float] = (0.0, 0.0)
+    """When answers leave out rows, for less than the grace: what is missing for longer is taken not to be there."""
+    lacks: tuple[int, int] = ALL
+    """Which rows those are: from the first number to the second, counted back from the newest."""
+    spoils_s: tuple[float, float] = (0.0, 0.0)
+    """When a row cannot be read."""
+    spoilt: int = 3
+    """Which row that is, counted back from the one that is open."""
+    linger_s: float = 5.0
+    base: str = ""
+    """The interval that the venue has instead of the one that clients ask for."""
+    quiet: int = 0
+    """In so many of ten shorter candles nothing is traded."""
+
+
+class Truth:
+    """What really was: one candle an interval, which changes twice a second while it is open."""
+
+    def __init__(self, interval: str, quiet: int = 0) -> None:
+        self.length_s = LENGTH_S[interval]
+        self._quiet = quiet
+
+    def times_between(self, after: int, before: int) -> Sequence[int]:
+        first = after + 1 + (-(after + 1 - START)) % self.length_s
+        times = range(first, before, self.length_s)
+        return [time for time in times if self.is_traded(time)] if self._quiet else times
+
+    def is_traded(self, time: int) -> bool:
+        return time // self.length_s * 7919 % 10 >= self._quiet
+
+    def ends_at(self, time: int) -> float:
+        return time + self.length_s
+
+    def final(self, time: int) -> Sequence[Values]:
+        _, *values = self.state(time, float(time + self.length_s))
+        return [(values[0], values[1], values[2], values[3], values[4])]
+
+    def state(self, time: int, moment: float) -> Candle:
+        steps = int(min(max(moment - time, 0.0), self.length_s) * 2)
+        opened = 1000.0 + time % 9973
+        return Candle(time, opened, opened + steps, opened, opened + steps, 1.0 + steps)
+
+    def opened(self, moment: float) -> int:
+        return int(moment) - (int(moment) - START) % self.length_s
+
+
+class BuiltTruth(Truth):
+    """What candles of a longer interval really were: added up as whole numbers, one by one."""
+
+    def __init__(self, base: Truth, interval: str) -> None:
+        super().__init__(interval)
+        self._base = base
+
+    def times_between(self, after: int, before: int) -> Sequence[int]:
+        return [
+            time for time in super().times_between(after, before) if self._parts(time, float(before + self.length_s))
+        ]
+
+    def _parts(self, time: int, moment: float) -> list[Candle]:
+        times = self._base.times_between(time - 1, time + self.length_s)
+        return [self._base.state(one, moment) for one in times if one <= moment]
+
+    def state(self, time: int, moment: float) -> Candle:
+        parts = self._parts(time, moment)
+        highs, lows = [one.high for one in parts], [one.low for one in parts]
+        return Candle(
+            time, parts[0].open, max(highs), min(lows), parts[-1].close, float(sum(int(one.volume) for one in parts))
+        )
+
+
+class Venue:
+    """The provider: tells candles as they are while its feed lives, and history as the play says."""
+
+    def __init__(self, play: Play, truth: Truth, clock: Clock) -> None:
+        self._play = play
+        self._truth = truth
+        self._now = clock.wall
+        self._calls = list(play.calls)
+        self._lives = list(play.lives_s)
+        self.is_calm = False
+
+    @hookimpl
+    def relay_provider(self) -> ProviderInfo:
+        return ProviderInfo(
+            "venue",
+            API_VERSION,
+            "Venue",
+            ("demo",),
+            (self._play.base,) if self._play.base else ("1s", "1m"),
+            close_grace_s=GRACE_S,
+            history_has_open=not self._play.is_closed_only and not self._play.lag_s,
+            # Where nobody says so, a row that is left out may be an interval without trades.
+            has_every_candle=self._play.lacks_s != (0.0, 0.0),
+        )
+
+    @hookimpl
+    async def relay_stream(self, watchlist: Watchlist) -> AsyncGenerator[PriceUpdate, None]:
+        await asyncio.sleep(self._play.opens_after_s)
+        truth, begun = self._truth, self._now()
+        ends_at = begun + (self._lives.pop(0) if self._lives else 1e9)
+        watchlist.accept(watchlist.streams)
+        following = truth.opened(begun) + truth.length_s
+        while True:
+            now = self._now()
+            await asyncio.sleep(min(self._play.every_s, following + 0.01 - now))
+            now = self._now()
+            if now >= ends_at and not self.is_calm:
+                raise ProviderUnavailable("the connection was lost")
+            if now >= following:
+                at, is_closed = following - truth.length_s, True
+                following += truth.length_s
+            else:
+                at, is_closed = following - truth.length_s, False
+            if not truth.is_traded(at):
+                continue
+            for key in watchlist.streams if not self._is_within(self._play.mute_s) else ():
+                yield PriceUpdate(key, truth.state(at, now), is_closed, int(now * 1000))
+
+    @hookimpl
+    async def relay_candles(self, start: int | None, end: int, limit: int) -> list[Candle]:
+        call = self._calls.pop(0) if self._calls and not self.is_calm else Call()
+        if not call.is_computed_late:
+            rows = self._rows(start, end, limit)
+        await asyncio.sleep(call.takes_s)
+        if call.failure == "limited":
+            raise RateLimited("the budget is used up", 3.0)
+        if call.failure or self._is_within(self._play.broken_s):
+            raise ProviderUnavailable("broken")
+        return self._rows(start, end, limit) if call.is_computed_late else rows
+
+    def _is_within(self, span_s: tuple[float, float]) -> bool:
+        since_s = self._now() - START - self._play.begins_s
+        return span_s[0] <= since_s < span_s[1] and not self.is_calm
+
+    def _rows(self, start: int | None, end: int, limit: int) -> list[Candle]:
+        truth, now = self._truth, self._now()
+        opened = truth.opened(now)
+        last = truth.opened(now - self._play.lag_s) if self._play.is_closed_only else opened + 1
+        low = last - 4000 * truth.length_s if start is None else start
+        times = truth.times_between(low - 1, min(last, end))
+        times = times[-limit:] if start is None else times[:limit]
+        if self._is_within(self._play.lacks_s):
+            newer, older = (max(0, len(times) - count) for count in self._play.lacks)
+            times = [*times[:older], *times[newer:]]
+        spoilt = opened - self._play.spoilt * truth.length_s if self._is_within(self._play.spoils_s) else None
+        return [unreadable(time) if time == spoilt else truth.state(time, now) for time in times]
+
+
+class Wire:
+    """A client's side of a connection: what it was sent, as messages, with the moment of each."""
+
+    def __init__(self, loop: VirtualLoop, check: StreamCheck, since: int | None) -> None:
+        self.messages: list[tuple[float, dict[str, Any]]] = []
+        self.repeated: list[int] = []
+        self.outdated: list[str] = []
+        self.is_asking_again = False
+        self._sent: set[int] = set()
+        self._is_confirmed = False
+        self._since = since
+        self._loop = loop
+        self._check = check
+        self._seq = -1
+
+    def write(self, data: bytes) -> None:
+        """Take frames of the server, which are text and not masked."""
+        at = 0
+        while at < len(data):
+            length, head = data[at + 1], 2
+            if length == 126:
+                length, head = int.from_bytes(data[at + 2 : at + 4], "big"), 4
+            elif length == 127:
+                length, head = int.from_bytes(data[at + 2 : at + 10], "big"), 10
+            self._take(orjson.loads(data[at + head : at + head + length]))
+            at += head + length
+
+    def _check_seq(self, message: dict[str, Any]) -> None:
+        """Note what an earlier message covers: a snapshot all that was told up to its `seq`."""
+        seq, is_snapshot = message["seq"], message["type"] == "snapshot"
+        if seq < self._seq or (seq == self._seq and not is_snapshot):
+            self.outdated.append(f"{message['type']} {seq} after {self._seq}")
+        self._seq = seq
+
+    def _take(self, message: dict[str, Any]) -> None:
+        if "seq" in message:
+            self._check_seq(message)
+        if message.get("action") == "unsubscribe":
+            # What comes after it is a subscription of its own.
+            self._is_confirmed, self._since = False, None
+            for told in (self.messages, self._sent, self._check.gaps):
+                told.clear()
+        elif message["type"] == "subscription":
+            if not self._is_confirmed:
+                self._check.subscribed(START + self._loop.now, self._since)
+            self._is_confirmed = True
+        elif message["type"] == "snapshot" and self.is_asking_again:
+            # What a second subscription brings lies before all that was sent.
+            times = {candle["time"] for candle in message["candles"]}
+            self.repeated += sorted(times & self._sent)
+            self._sent |= times
+            return
+        else:
+            self._check.take(message)
+        self.messages.append((self._loop.now, message))
+        if message["type"] == "snapshot":
+            self._sent |= {candle["time"] for candle in message["candles"]}
+        elif message["type"] == "price_update" and not message.get("revised"):
+            # A revision may be of a candle that only others were told of.
+            self._sent.add(message["candle"]["time"])
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
+    def is_closing(self) -> bool:
+        return False
+
+
+class Scene:
+    """The relay's parts around one venue, and the clients of a play."""
+
+    def __init__(self, loop: VirtualLoop, play: Play, provider: Provider, venue: Venue, truth: Truth) -> None:
+        self.loop = loop
+        self.play = play
+        self.provider = provider
+        self.venue = venue
+        self.truth = truth
+        self.key = StreamKey("X", play.interval)
+        self.faults: list[str] = []
+        self.checks: list[tuple[StreamCheck, Wire, bool]] = []
+
+    async def run(self, context: ConnectionContext) -> None:
+        """Play it, then let everything settle."""
+        tasks = [asyncio.create_task(self._client(context, join)) for join in self.play.joins]
+        tasks += [asyncio.create_task(self._ask(context, at_s)) for at_s in self.play.asks_s]
+        await asyncio.sleep(self.play.lasts_s)
+        self.venue.is_calm = True
+        await asyncio.sleep(LAST_S)
+        now = START + self.loop.now
+        for check, wire, has_left in self.checks:
+            if not has_left:
+                check.finish(now - GRACE_S - self.truth.length_s)
+                self.faults += [f"gap {gap} is not repaired" for gap in check.gaps if not self._is_repaired(check, gap)]
+                stays = [message["status"] for _, message in wire.messages if message["type"] == "status"]
+                # Where often nothing is traded, a stream may well be silent, or ask whether something was.
+                if stays and stays[-1] != "connected" and not self.play.quiet:
+                    self.faults.append(f"the state at the end is {stays[-1]}")
+            self.faults += check.violations
+            if wire.repeated:
+                self.faults.append(f"subscribing again brought again {wire.repeated}")
+            if wire.outdated:
+                self.faults.append(f"told what was covered already: {wire.outdated}")
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks)
+
+    def _is_repaired(self, check: StreamCheck, gap: tuple[int, int]) -> bool:
+        return all(time in check.closed for time in self.truth.times_between(gap[0] - 1, gap[1]))
+
+    async def _client(self, context: ConnectionContext, join: Join) -> None:
+        await asyncio.sleep(join.at_s)
+        check = StreamCheck(f"{join}", self.truth)
+        since = None
+        if join.since_s is not None:
+            # A client resumes from a candle that is over, though this relay may not have told it yet.
+            since = self.truth.opened(START + self.loop.now) - self.truth.length_s - join.since_s
+        # With `bars` as well, not all that opened since has to come.
+        wire = Wire(self.loop, check, since if join.bars is None else None)
+        subscriber = context.hub.join(Outbox(wire), lambda subscriber, reason: None)
+        subscribing = ClientSubscriptions(context, subscriber, Caller("127.0.0.1", "one", "one", None))
+        options = SubscribeOptions(join.throttle_ms, join.closed_only)
+        target = Target(self.provider, self.key, "X")
+        past = PastWanted(join.bars, since)
+        place = len(self.checks)
+        self.checks.append((check, wire, False))
+        try:
+            joining = subscribing.subscribe(target, Request("subscribe", names=(), options=options, past=past))
+            if joining is not None:
+                await joining.run()
+                self._judge_snapshot(wire, join, since, live_of(joining.stream) is not None)
+            if join.again_s is not None:
+                await asyncio.sleep(join.again_s)
+                if join.leaves_first:
+                    subscribing.unsubscribe(None, None, "X", self.play.interval)
+                wire.is_asking_again = not join.leaves_first
+                if not join.keeps_options:
+                    options = options._replace(throttle_ms=500 if join.throttle_ms == 0 else 0)
+                past = PastWanted((join.bars or 0) + 20, None)
+                joining = subscribing.subscribe(target, Request("subscribe", names=(), options=options, past=past))
+                if joining is not None:
+                    await joining.run()
+            await asyncio.sleep(join.stays_s)
+            self.checks[place] = (check, wire, True)
+        except asyncio.CancelledError:
+            pass
+        finally:
+            context.hub.leave(subscriber)
+
+    def _judge_snapshot(self, wire: Wire, join: Join, since: int | None, is_live: bool) -> None:
+        snapshots = [message for _, message in wire.messages if message["type"] == "snapshot"]
+        if len(snapshots) != 1:
+            self.faults.append(f"{len(snapshots)} snapshots")
+            return
+        count, is_complete = len(snapshots[0]["candles"]), snapshots[0]["complete"]
+        if is_complete and join.bars != 0:
+            # What is over for some seconds is either there, or the snapshot says that something is missing.
+            now = START + self.loop.now
+            reached = snapshots[0]["candles"][-1]["time"] if count else since
+            until = int(now - 2 * GRACE_S) - 2 * self.truth.length_s
+            missing = [] if reached is None else list(self.truth.times_between(reached, until))
+            if missing:
+                self.faults.append(f"complete, and lacks {missing}")
+            opened = snapshots[0]["candles"][-1]["time"] if count and not snapshots[0]["last_is_closed"] else int(now)
+            if self.truth.ends_at(opened) <= now - 2 * GRACE_S:
+                self.faults.append(f"complete, and {opened} is still open")
+        lacks_some = self.play.lacks_s != (0.0, 0.0)
+        if join.since_s is not None or join.bars is None or (lacks_some and self.play.lacks != ALL):
+            return  # an answer with some rows is how a provider says where its candles begin
+        may_fail = self.play.broken_s[0] < self.play.broken_s[1] or any(one.failure for one in self.play.calls)
+        if count < join.bars and (is_complete or not (may_fail or lacks_some)):
+            self.faults.append(f"{count} candles of {join.bars}, complete: {is_complete}")
+
+    async def _ask(self, context: ConnectionContext, at_s: float) -> None:
+        """Ask for history beside the stream; a row that is given as closed has its final values."""
+        await asyncio.sleep(at_s)
+
+        def find() -> Stream | None:
+            return context.hub.streams.get((self.provider.name, self.key))
+
+        try:
+            past = await context.history.candles(
+                HistoryRequest(self.provider, self.key, start=None, end=None, limit=20, live=lambda: live_of(find()))
+            )
+        except (ProviderUnavailable, RateLimited, asyncio.CancelledError):
+            return
+        closed = past.candles if past.last_is_closed else past.candles[:-1]
+        for candle in closed:
+            if candle[1:] not in self.truth.final(candle.time):
+                self.faults.append(f"history gives {candle} as closed")
+
+
+async def perform(loop: VirtualLoop, play: Play) -> list[str]:
+    """Return what was wrong."""
+    clock = Clock(wall=lambda: START + loop.now, monotonic=loop.time)
+    parts = Truth(play.base or play.interval, play.quiet)
+    truth = BuiltTruth(parts, play.interval) if play.base else parts
+    await asyncio.sleep(play.begins_s)
+    venue = Venue(play, parts, clock)
+    host = PluginHost()
+    host.load([venue], installed=False)
+    (loaded,) = host.loaded.values()
+    provider = host.bind(loaded, {}, ProviderClock(clock))
+    store = await Store.open(":memory:", clock)
+    session = new_session(provider.clock)
+    provider.open(session)
+    directory = Directory([provider], store.documents)
+    history = HistoryService(store, clock, derivation_of=directory.derivation)
+
+    def keep(stream: Stream, update: PriceUpdate, after: int | None) -> int | None:
+        if stream.base is not None:
+            return stream.revision if update.is_revised else None
+        return history.keep("venue", stream.key, update.candle, after, is_revised=update.is_revised)
+
+    def tell(news: News) -> None:
+        if (stream := hub.streams.get(("venue", news.key))) is not None:
+            hub.tell(stream, stream.series.revise(news.changed, news.found, news.asked_at))
+
+    hub = Hub(clock, on_closed=keep)
+    history.calls.on_news = tell
+    history.derived.edge_of = lambda source, key: live_of(hub.streams.get((source.name, key)))
+    supervisor = Supervisor(provider, hub, history, clock, linger_s=play.linger_s, rng=random.Random(1))
+    context = ConnectionContext(Access(Config()), hub, directory, history, {"venue": supervisor})
+    scene = Scene(loop, play, provider, venue, truth)
+    try:
+        await scene.run(context)
+    finally:
+        await supervisor.close()
+        hub.close()
+        await history.close()
+        await session.close()
+        await store.close()
+    return scene.faults
+
+
+def faults_of(play: Play) -> list[str]:
+    return run(lambda loop: perform(loop, play))
+
+
+SLOW = Call(takes_s=1.5)
+PLAYS: Mapping[str, Play] = {
+    "forming candle while history is slow": Play(
+        "1m", 40.0, 30.0, (Join(0.0),), asks_s=(18.8, 19.2, 19.6), calls=(SLOW, SLOW, SLOW)
+    ),
+    "closed only, a minute ends while history answers": Play(
+        "1m", 59.5, 5.0, (Join(0.0, bars=5),), is_closed_only=True, calls=(Call(0.8),)
+    ),
+    "closed only, seconds end while history answers": Play(
+        "1s", 10.3, 8.0, (Join(0.0, bars=5),), is_closed_only=True, calls=(Call(3.5),)
+    ),
+    "closed only, a resume": Play("1s", 10.3, 8.0, (Join(0.0, since_s=30),), is_closed_only=True, calls=(Call(3.5),)),
+    "one candle, all that history answered is owed to the stream": Play(
+        "1s", 10.3, 8.0, (Join(0.0, bars=1),), opens_after_s=5.0, calls=(Call(3.5, is_computed_late=True),)
+    ),
+    "one candle, a second begins while history answers": Play(
+        "1s", 10.95, 8.0, (Join(0.0, bars=1),), opens_after_s=1.0, calls=(Call(1.5),) * 6
+    ),
+    "history lags": Play("1s", 10.3, 8.0, (Join(0.0, bars=5),), is_closed_only=True, lag_s=2.0),
+    "the stream is lost for minutes, and somebody joins": Play(
+        "1m", 5.0, 400.0, (Join(0.0), Join(250.0, bars=30)), lives_s=(60.0, *[0.0] * 200)
+    ),
+    "the budget is used up for a moment": Play(
+        "1m", 5.0, 100.0, (Join(0.0, since_s=600),), calls=(Call(failure="limited"), Call(failure="limited"))
+    ),
+    "silent, while history fails": Play(
+        "1s",
+        10.0,
+        150.0,
+        (Join(0.0), Join(90.0, bars=30), Join(91.0, since_s=20), Join(105.0, bars=30)),
+        mute_s=(20.0, 140.0),
+        broken_s=(15.0, 100.0),
+    ),
+    "lost, and history is slow": Play(
+        "1s",
+        10.0,
+        100.0,
+        (Join(0.0), Join(33.0, since_s=20), Join(33.0, bars=5)),
+        lives_s=(30.0, 30.0),
+        opens_after_s=25.0,
+        calls=(Call(), *[Call(20.0)] * 4),
+    ),
+    "subscribing again after the candle closed that was open at first": Play(
+        "1m", 40.0, 60.0, (Join(0.0, again_s=25.0), Join(1.0, closed_only=True, again_s=25.0))
+    ),
+    "subscribing again after the gaps of a resume were repaired": Play(
+        "1s",
+        3.5,
+        60.0,
+        (Join(11.3, since_s=143, again_s=25.0),),
+        lives_s=(17.0,),
+        opens_after_s=4.2,
+        every_s=0.25,
+        broken_s=(1.0, 20.0),
+    ),
+    "a resume from a moment that is no open time, right after a close": Play(
+        "1m", 62.0, 60.0, (Join(0.0, since_s=1),), is_closed_only=True, lag_s=4.0
+    ),
+    "the same while history fails": Play("1m", 62.0, 90.0, (Join(0.0, since_s=1),), broken_s=(0.0, 60.0)),
+    "left out right before what the stream told to somebody else": Play(
+        "1s",
+        10.3,
+        30.0,
+        (Join(0.0, bars=30, stays_s=2.0), Join(4.0, bars=30)),
+        is_closed_only=True,
+        linger_s=0.3,
+        calls=(Call(), Call(0.1)),
+        lacks_s=(4.05, 4.5),
+    ),
+    "left out and in doubt, and a gap": Play(
+        "1s",
+        10.3,
+        40.0,
+        (Join(0.0, bars=30, stays_s=2.0), Join(6.0, bars=30)),
+        is_closed_only=True,
+        linger_s=0.3,
+        lacks_s=(5.5, 7.0),
+    ),
+    "left out of a resume before the stream is open": Play(
+        "1s", 0.0, 30.0, (Join(0.0), Join(1.0, since_s=7)), opens_after_s=5.0, lacks_s=(0.5, 2.0), every_s=0.25
+    ),
+    "nothing of what is owed first": Play(
+        "1s", 0.0, 30.0, (Join(0.8),), opens_after_s=0.2, calls=(Call(takes_s=3.5),), lacks_s=(0.0, 6.5)
+    ),
+    "left out of what was missed while the stream was lost": Play(
+        "1s", 10.0, 60.0, (Join(0.0),), opens_after_s=12.0, lives_s=(10.0,), lacks_s=(33.0, 38.0)
+    ),
+    "a row that cannot be read, of what the stream left open": Play(
+        "1m",
+        40.0,
+        90.0,
+        (Join(0.0), Join(50.0, since_s=60)),
+        is_closed_only=True,
+        lives_s=(10.0, *[0.0] * 200),
+        broken_s=(12.0, 49.5),
+        spoils_s=(49.0, 52.0),
+        spoilt=1,
+    ),
+    "nothing at all right before the candle that is open": Play(
+        "1m",
+        22.7,
+        60.0,
+        (Join(2.3, since_s=3),),
+        opens_after_s=0.0,
+        calls=(Call(3.1, is_computed_late=True), Call(0.1)),
+        asks_s=(0.0,),
+        every_s=0.25,
+        lacks_s=(0.0, 4.0),
+    ),
+    "nothing at all of what was asked for": Play("1m", 25.2, 30.0, (Join(3.0, bars=7),), lacks_s=(2.1, 6.1)),
+    "nothing at all of what somebody else asked for a while before": Play(
+        "1m", 25.2, 30.0, (Join(18.0, bars=7, closed_only=True),), asks_s=(5.5,), lacks_s=(2.1, 6.1)
+    ),
+    "owed long before the answer, which ends before that": Play(
+        "1s", 10.0, 60.0, (Join(0.0), Join(29.0, since_s=15)), opens_after_s=40.0, lacks_s=(28.0, 38.0), lacks=(0, 30)
+    ),
+    "joining while a throttle holds an update": Play(
+        "1m", 5.0, 60.0, (Join(0.0, throttle_ms=10_000), Join(17.0, bars=3, throttle_ms=10_000)), every_s=1.0
+    ),
+    "subscribing again while the own throttle holds an update": Play(
+        "1m", 5.0, 60.0, (Join(0.0, throttle_ms=10_000, again_s=15.0, keeps_options=True),), every_s=7.0
+    ),
+    "leaving and subscribing again while the own throttle holds an update": Play(
+        "1m", 5.0, 60.0, (Join(0.0, throttle_ms=10_000, again_s=15.0, leaves_first=True),), every_s=7.0
+    ),
+}
+
+
+seconds = st.integers(0, 50).map(lambda tenths: tenths / 10)
+calls = st.builds(Call, seconds, st.booleans(), st.sampled_from(["", "", "", "", "broken", "limited"]))
+joins = st.builds(
+    Join,
+    at_s=st.integers(0, 400).map(lambda tenths: tenths / 10),
+    bars=st.none() | st.integers(0, 40),
+    since_s=st.none() | st.integers(0, 300),
+    closed_only=st.booleans(),
+    throttle_ms=st.sampled_from([0, 0, 700, 5000]),
+    stays_s=st.sampled_from([1000.0, 1000.0, 5.0, 2.0]),
+    again_s=st.none() | st.sampled_from([0.0, 3.0, 25.0]),
+    keeps_options=st.booleans(),
+    leaves_first=st.booleans(),
+)
+plays = st.builds(
+    Play,
+    interval=st.sampled_from(["1s", "1m"]),
+    begins_s=st.integers(0, 600).map(lambda tenths: tenths / 10),
+    lasts_s=st.just(60.0),
+    joins=st.lists(joins, min_size=1, max_size=3).map(tuple),
+    is_closed_only=st.booleans(),
+    lag_s=st.sampled_from([0.0, 0.0, 0.4, 2.0]),
+    opens_after_s=seconds,
+    lives_s=st.lists(st.integers(0, 40).map(float), max_size=3).map(tuple),
+    calls=st.lists(calls, max_size=6).map(tuple),
+    asks_s=st.lists(st.integers(0, 500).map(lambda tenths: tenths / 10), max_size=3).map(tuple),
+    every_s=st.sampled_from([0.25, 2.0, 4.0]),
+    mute_s=st.tuples(st.integers(0, 40).map(float), st.sampled_from([0.0, 0.0, 60.0])),
+    broken_s=st.tuples(st.integers(0, 40).map(float), st.sampled_from([0.0, 0.0, 60.0])),
+    lacks_s=st.just((0.0, 0.0)) | st.integers(0, 400).map(lambda tenths: (tenths / 10, tenths / 10 + 4)),
+    lacks=st.sampled_from([ALL, (0, 3), (2, 4), (1, 9)]),
+    spoils_s=st.just((0.0, 0.0)) | st.integers(0, 400).map(lambda tenths: (tenths / 10, tenths / 10 + 4)),
+    linger_s=st.sampled_from([5.0, 0.3]),
+    base=st.just(""),
+    quiet=st.just(0),
+)
