@@ -150,7 +150,7 @@ async def _loop_monitor(app: web.Application) -> AsyncIterator[None]:
     def blame(owner: str) -> None:
         for name in names_of(owner):
             if (provider := app[PROVIDERS].get(name)) is not None:
-                provider.failed += 1
+                provider.failures.failed += 1
 
     if isinstance(loop := asyncio.get_running_loop(), RelayLoop):
         # Those that come with the relay are trusted not to end the process.

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, NamedTuple
 
+from relay.core.errors import Killed
 from relay.telemetry.events import event
 
 log = logging.getLogger(__name__)
@@ -67,10 +68,10 @@ async def _end(
             extra=event("task_stuck", task=task.get_name()),
         )
         coroutine = task.get_coro()
-        # It raises when the plugin catches even GeneratorExit, or awaits something in `finally`.
-        with suppress(RuntimeError):
+        # Whatever the plugin raises on its last way out, and if it only waits for something else.
+        with suppress(BaseException):
             if coroutine is not None:
-                coroutine.close()
+                coroutine.throw(Killed())
         task.cancel()
         await asyncio.wait((task,), timeout=kill_grace_s)
     if not task.done():

@@ -3,7 +3,6 @@
 import asyncio
 import inspect
 import logging
-import traceback
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing, suppress
 from datetime import UTC
@@ -17,11 +16,10 @@ from relay.core.compact_instruments import compact
 from relay.core.errors import (
     AuthenticationFailed,
     BadAnswer,
+    Killed,
     ProviderError,
     ProviderTimeout,
     ProviderUnavailable,
-    RateLimited,
-    UnknownSymbol,
 )
 from relay.core.model import Budget, Candle, Instrument, OpenHours, PriceUpdate, ProviderInfo, StreamKey
 from relay.core.outward_proxies import OutwardProxies
@@ -34,6 +32,7 @@ from relay.core.trading_hours import TradingHours
 from relay.network.http_sessions import open_session
 from relay.plugins.arrivals import Loaded, lacking_setting
 from relay.plugins.cancellation import PLUGIN_TIMING, PluginTiming, end_task, let_go
+from relay.plugins.failure_judge import FailureJudge
 from relay.plugins.validation import (
     CandleValidator,
     fault_of_budget,
@@ -42,12 +41,10 @@ from relay.plugins.validation import (
     fault_of_type,
     kind_of,
     list_fault,
-    shown,
     text_of,
 )
 from relay.telemetry.events import INSTANCE, event
 from relay.telemetry.loop_monitor import Blocks
-from relay.upstream.rest import MAX_RETRY_AFTER_S, NETWORK_ERRORS, RETRY_AFTER_S, network_failure
 from relay.upstream.watchlist import Watchlist
 
 log = logging.getLogger(__name__)
@@ -55,10 +52,9 @@ log = logging.getLogger(__name__)
 SESSION_TIMEOUT = aiohttp.ClientTimeout(total=30, sock_connect=10)
 
 _MOST_AT_A_TIME = 100
-_MESSAGE_LENGTH = 300
-# Of what a plugin says; and more than any spelling of a secret has.
 _MOST_TOLD = 100_000
 _LONGEST_SPELLING = 10_000
+"""More than any spelling of a secret has."""
 _MOST_MARKETS = 4096
 
 
@@ -105,12 +101,11 @@ class Provider:
         self._hooks = hooks
         self._secrets = {*texts_of(settings.values())}
         self._secret = pattern_of(self._secrets)
+        self.failures = FailureJudge(self.name, self.conceal, lambda: bool(loaded.info.needs_key or self._secrets))
         self._session: aiohttp.ClientSession | None = None
-        self._blamed: dict[str, str] = {}
         self._has_bad_extras = False
         self._markets: dict[str, TradingHours] = {}
         self.blocks = Blocks()
-        self.failed = 0
         self.killed = 0
 
     def _missing_key(self) -> str | None:
@@ -163,7 +158,7 @@ class Provider:
         try:
             self._ask("relay_memory", memory=memory)
         except BaseException as error:  # noqa: BLE001 - a plugin is isolated here
-            self._judged("relay_memory", error)
+            self.failures.judged("relay_memory", error)
 
     @property
     def session(self) -> aiohttp.ClientSession:
@@ -171,7 +166,7 @@ class Provider:
         if self._session is None:
             raise ProviderUnavailable(f"{self.name} is not open")
         if self._session.closed:
-            self.failed += 1
+            self.failures.failed += 1
             log.error(
                 "provider %s closed its session, which belongs to the relay; it must be corrected",
                 self.name,
@@ -186,6 +181,15 @@ class Provider:
 
     async def _end(self, task: asyncio.Task[Any], grace_s: float) -> None:
         await end_task(task, grace_s, self._timing.kill_grace_s, self._note_kill)
+
+    async def end_stream(self, task: asyncio.Task[Any]) -> None:
+        """End a task that follows one stream of a feed, in less time than a feed has to end."""
+        grace_s = self._timing.feed_grace_s
+        await end_task(task, grace_s / 3, min(self._timing.kill_grace_s, grace_s / 6), self._note_kill)
+
+    def judge_stream(self, key: StreamKey, error: BaseException) -> ProviderError:
+        """Return what may be told of an error of one stream alone; a mistake of the plugin's is logged."""
+        return self.failures.judged_in_stream(key, error)
 
     def _note_kill(self) -> None:
         self.killed += 1
@@ -211,7 +215,7 @@ class Provider:
 
     def open_feed(self, watchlist: Watchlist) -> AsyncGenerator[PriceUpdate, None]:
         """Return what `relay_stream` returns, unjudged. Raises what the plugin raises, or `BadAnswer`."""
-        watchlist.conceal(self.conceal)
+        watchlist.bind(self)
         updates = self._hooks["relay_stream"](watchlist=watchlist, session=self.session, settings=self.settings)
         if not isinstance(updates, AsyncGenerator):
             advice = "; write `def`, not `async def`, around `return`" if inspect.iscoroutine(updates) else ""
@@ -257,9 +261,9 @@ class Provider:
         except BaseException as error:
             # Whoever ends a feed cancels it, then throws the other one in; else the plugin raised them itself.
             is_ended = is_left or task is None or task.cancelling()
-            if is_ended and isinstance(error, asyncio.CancelledError | GeneratorExit):
+            if is_ended and isinstance(error, asyncio.CancelledError | GeneratorExit | Killed):
                 raise
-            failure = self._judged("relay_stream", error)
+            failure = self.failures.judged("relay_stream", error)
         # Raised out here: inside `except` it would drag the original along, which may hold a key.
         raise failure
 
@@ -339,7 +343,7 @@ class Provider:
             if fault is not None:
                 raise BadAnswer(f"provider {self.name}: relay_budgets: {fault}")
         except BaseException as error:  # noqa: BLE001 - a plugin is isolated here
-            self._judged("relay_budgets", error)
+            self.failures.judged("relay_budgets", error)
             return ()
         return found
 
@@ -375,7 +379,7 @@ class Provider:
         except BaseException as error:  # noqa: BLE001 - a plugin is isolated here
             # Asked for each candle: once is enough to know.
             self._tells_hours = False
-            self._judged("relay_hours", error)
+            self.failures.judged("relay_hours", error)
             return None
         return hours
 
@@ -413,47 +417,7 @@ class Provider:
         except asyncio.CancelledError:
             raise
         except BaseException as error:
-            if isinstance(error, GeneratorExit) and (task is None or task.cancelling()):
+            if isinstance(error, GeneratorExit | Killed) and (task is None or task.cancelling()):
                 raise
-            failure = self._judged(hook, error)
+            failure = self.failures.judged(hook, error)
         raise failure
-
-    def _judged(self, hook: str, error: BaseException) -> ProviderError:
-        """Return what may be told of an error: it holds no secret, and drags no other error along that could."""
-        if isinstance(error, ProviderError):
-            failure = self._concealed(error)
-        elif isinstance(error, NETWORK_ERRORS):
-            failure = network_failure(error)
-        else:
-            failure = self._blame(hook, error)
-        if isinstance(failure, AuthenticationFailed) and not (self.info.needs_key or self._secrets):
-            # Without a key no key was refused: somebody in front of the provider answered so, which passes.
-            failure = ProviderUnavailable(str(failure))
-        failure.__cause__ = failure.__context__ = None
-        return failure
-
-    def _concealed(self, error: ProviderError) -> ProviderError:
-        said = text_of(error)
-        text = self.conceal(said)
-        if isinstance(error, RateLimited):
-            wait_s = error.retry_after
-            is_usable = isinstance(wait_s, int | float) and 0 <= wait_s <= MAX_RETRY_AFTER_S
-            return RateLimited(text[:_MESSAGE_LENGTH], float(wait_s) if is_usable else RETRY_AFTER_S)
-        if text == said and len(text) <= _MESSAGE_LENGTH:
-            return error
-        kinds = (AuthenticationFailed, ProviderTimeout, UnknownSymbol, BadAnswer)
-        return next((kind for kind in kinds if isinstance(error, kind)), ProviderUnavailable)(text[:_MESSAGE_LENGTH])
-
-    def _blame(self, hook: str, error: BaseException) -> ProviderUnavailable:
-        """Log what a plugin raised, in full only when it is news, and return what clients may know of it."""
-        self.failed += 1
-        summary = self.conceal(shown(error))
-        about = event("provider_failed", provider=self.name, hook=hook)
-        if self._blamed.get(hook) == summary:
-            text = summary[:_MESSAGE_LENGTH]
-            log.error("provider %s failed in %s again: %s", self.name, hook, text, extra=about)
-        else:
-            self._blamed[hook] = summary
-            lines = "".join(traceback.format_exception(error))
-            log.error("provider %s failed in %s\n%s", self.name, hook, self.conceal(lines).rstrip(), extra=about)
-        return ProviderUnavailable(f"provider {self.name} failed ({type(error).__name__} in {hook})")

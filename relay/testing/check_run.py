@@ -20,7 +20,7 @@ from relay.testing.watched_feed import WatchedFeed
 from relay.testing.watched_session import WatchedSession
 
 BEAT_S, TICK_S = 0.05, 0.01
-_HOST_LOGS = ("relay.plugins.loader", "relay.plugins.provider", "relay.plugins.cancellation")
+_HOST_LOGS = tuple(f"relay.plugins.{name}" for name in ("loader", "provider", "cancellation", "failure_judge"))
 
 
 class _Lines(logging.Handler):

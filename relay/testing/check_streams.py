@@ -99,7 +99,10 @@ async def newest_candle(run: CheckRun, key: StreamKey) -> Candle | None:
 
 
 def has_ended_early(run: CheckRun, feed: WatchedFeed) -> bool:
-    """Say whether a feed has ended, and blame it."""
+    """Say whether a feed has ended, or lost the stream that is checked, and blame it."""
+    if (lost := feed.lost.get(run.key)) is not None:
+        run.blame(FaultName.STREAM_FAILS, f"relay_stream lost {run.key}: {shown(lost)}")
+        return True
     if feed.error is not None:
         run.blame(FaultName.STREAM_FAILS, f"relay_stream raised {shown(feed.error)}")
     elif feed.has_ended:
@@ -114,6 +117,7 @@ def _judge(run: CheckRun, feed: WatchedFeed) -> None:
         said = f"relay_stream skipped {len(feed.skipped)} messages, the first: {feed.skipped[0]}"
         run.blame(FaultName.SKIPS_MESSAGES, said)
     run.texts += [*feed.skipped, *feed.closing, *feed.rejected.values(), *feed.paused.values()]
+    run.texts += map(str, feed.lost.values())
     if feed.error is not None:
         run.texts.append(str(feed.error))
 

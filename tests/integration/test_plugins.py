@@ -814,7 +814,7 @@ async def test_whatever_a_stream_raises_is_its_providers_failure(kind: type[Base
     async with opened(provider_of(relay_stream=relay_stream)) as provider:
         with pytest.raises(ProviderUnavailable, match=rf"made failed \({kind.__name__} in relay_stream\)"):
             await updates_of(provider, Watchlist([key]), 2)
-        assert provider.failed == 1
+        assert provider.failures.failed == 1
 
 
 async def test_reader_that_leaves_is_no_failure_of_the_provider() -> None:
@@ -826,7 +826,7 @@ async def test_reader_that_leaves_is_no_failure_of_the_provider() -> None:
 
     async with opened(provider_of(relay_stream=relay_stream)) as provider:
         assert len(await updates_of(provider, Watchlist([key]), 1)) == 1
-        assert provider.failed == 0
+        assert provider.failures.failed == 0
 
 
 @pytest.mark.parametrize("kind", [Odd, KeyboardInterrupt, GeneratorExit, asyncio.CancelledError])
@@ -882,7 +882,7 @@ async def test_session_that_a_plugin_closes_is_replaced_and_that_is_said(
         await provider.instruments()
         assert await provider.candles(StreamKey("X", "1m"), None, 120, 1) == []
         assert caplog.messages == ["provider made closed its session, which belongs to the relay; it must be corrected"]
-        assert provider.failed == 1
+        assert provider.failures.failed == 1
         await provider.close()
 
 
@@ -1050,7 +1050,7 @@ async def test_status_counts_what_each_plugin_did(unruly: Running) -> None:
     await eventually(
         lambda: (
             providers["never_closes"].killed
-            and providers["stream_raises"].failed
+            and providers["stream_raises"].failures.failed
             and unruly.app[SUPERVISORS]["ignores_watchlist"].counters.skipped
         )
     )

@@ -176,7 +176,7 @@ class StatusReport:
             "backfills": supervisor.backfill.fetched,
             "longest_recovery_s": round(supervisor.backfill.longest_s, 3),
             "messages_skipped": supervisor.counters.skipped,
-            "hooks_failed": provider.failed,
+            "hooks_failed": provider.failures.failed,
             "tasks_killed": provider.killed,
             "blocked_loop": provider.blocks.told(),
         }
