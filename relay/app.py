@@ -181,8 +181,8 @@ async def _sessions(app: web.Application) -> AsyncIterator[None]:
         app[MEMORIES].append(await _memory(app[STORE].documents, f"memory:{provider.name}"))
         provider.remember(app[MEMORIES][-1])
     yield
-    for provider in app[PROVIDERS].values():
-        await provider.close()
+    # Together: each may have to wait for its plugin.
+    await asyncio.gather(*(provider.close() for provider in app[PROVIDERS].values()))
 
 
 async def _memory(documents: Documents, name: str) -> Memory:

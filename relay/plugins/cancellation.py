@@ -22,6 +22,8 @@ class PluginTiming(NamedTuple):
     """The end of a call after it was cancelled."""
     feed_grace_s: float = 3.0
     """The end of a feed after it was cancelled; a WebSocket that has to be closed needs some of it."""
+    close_timeout_s: float = 2.0
+    """One call of `relay_close`."""
     kill_grace_s: float = 0.5
     """The end of either after it was cancelled once more, and then killed."""
 

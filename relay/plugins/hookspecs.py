@@ -18,7 +18,7 @@ from relay.upstream.watchlist import Watchlist
 PROJECT = "relay"
 API_VERSION = 2
 """Raised when a hook or an argument is renamed, removed or changes its meaning; not when one is added."""
-API_MINOR = 0
+API_MINOR = 1
 """Raised when a hook, an argument, a field or a helper is added; 0 again when `API_VERSION` is raised."""
 
 hookspec = pluggy.HookspecMarker(PROJECT)
@@ -105,4 +105,23 @@ def relay_hours(symbol: str, moment: int, settings: Settings) -> TradingCalendar
     """
 
 
-HOOKS = (relay_provider, relay_stream, relay_candles, relay_instruments, relay_budgets, relay_memory, relay_hours)
+@hookspec(firstresult=True)
+def relay_close(session: aiohttp.ClientSession, settings: Settings) -> Awaitable[None] | None:
+    """Let go of what was made with these `settings`: clients of libraries, connections, files. Optional.
+
+    Called once for each settings, when the last feed and the last call with them have ended: at the shutdown of the
+    relay, and when other settings have replaced them. `session` still works; do not close it. It may take 2 seconds.
+    Raise nothing: it is logged, and the relay goes on.
+    """
+
+
+HOOKS = (
+    relay_provider,
+    relay_stream,
+    relay_candles,
+    relay_instruments,
+    relay_budgets,
+    relay_memory,
+    relay_hours,
+    relay_close,
+)

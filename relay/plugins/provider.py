@@ -20,6 +20,7 @@ from relay.core.errors import (
     ProviderError,
     ProviderTimeout,
     ProviderUnavailable,
+    log_text,
 )
 from relay.core.model import Budget, Candle, Instrument, OpenHours, PriceUpdate, ProviderInfo, StreamKey
 from relay.core.outward_proxies import OutwardProxies
@@ -33,6 +34,7 @@ from relay.network.http_sessions import open_session
 from relay.plugins.arrivals import Loaded, lacking_setting
 from relay.plugins.cancellation import PLUGIN_TIMING, PluginTiming, end_task, let_go
 from relay.plugins.failure_judge import FailureJudge
+from relay.plugins.settings_use import SettingsUse
 from relay.plugins.validation import (
     CandleValidator,
     fault_of_budget,
@@ -88,7 +90,6 @@ class Provider:
         self.name = loaded.info.name
         self.source = loaded.source
         self._speaks_as = loaded.info.name if loaded.uses else ""
-        self.settings = settings
         self.clock = clock
         self.proxies = proxies or OutwardProxies()
         self._timing = timing
@@ -97,16 +98,35 @@ class Provider:
         self.lists_instruments = "relay_instruments" in hooks
         self._tells_hours = self.has_hours = "relay_hours" in hooks
         self.loaded = loaded
-        self.refusal: str | None = self._missing_key()
         self._hooks = hooks
+        self._use = SettingsUse(
+            self.name,
+            settings,
+            self._let_go if "relay_close" in hooks else None,
+            self._note_close,
+            self._end,
+            timing,
+        )
+        self.refusal: str | None = self._missing_key()
         self._secrets = {*texts_of(settings.values())}
         self._secret = pattern_of(self._secrets)
         self.failures = FailureJudge(self.name, self.conceal, lambda: bool(loaded.info.needs_key or self._secrets))
         self._session: aiohttp.ClientSession | None = None
+        self.is_closed = False
         self._has_bad_extras = False
         self._markets: dict[str, TradingHours] = {}
         self.blocks = Blocks()
         self.killed = 0
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """The settings by name, as they are now."""
+        return self._use.present
+
+    @property
+    def keeps_clients(self) -> bool:
+        """Whether the plugin may keep connections and tasks of its own until `close`: it has a hook that ends them."""
+        return "relay_close" in self._hooks
 
     def _missing_key(self) -> str | None:
         lacking = lacking_setting(self.info, self.settings)
@@ -134,9 +154,10 @@ class Provider:
     def reconfigure(self, settings: Mapping[str, Any]) -> None:
         """Give other settings to whatever is called from now on; feeds and calls under way keep theirs.
 
-        The secrets of before are still taken out of texts: who was given them may speak of them.
+        Once the last of those has ended the plugin lets go of what it made with the settings of before. Their secrets
+        are still taken out of texts: who was given them may speak of them.
         """
-        self.settings = settings
+        self._use.replace(settings)
         self._markets.clear()
         self._secrets.update(texts_of(settings.values()))
         self._secret = pattern_of(self._secrets)
@@ -145,11 +166,23 @@ class Provider:
     def open(self, session: aiohttp.ClientSession) -> None:
         """Use this session from now on, until `close`."""
         self._session = session
+        self.is_closed = False
 
     async def close(self) -> None:
-        """Close the session."""
-        if self._session is not None:
+        """Have the plugin let go of its own, then close the session: once, after the last feed and call."""
+        if self._session is not None and not self.is_closed:
+            self.is_closed = True
+            await self._use.close()
             await self._session.close()
+
+    def _note_close(self, error: BaseException) -> None:
+        failure = self.failures.judged("relay_close", error)
+        about = event("close_failed", provider=self.name)
+        log.warning("relay_close of %s failed: %s", self.name, log_text(failure), extra=about)
+
+    def _let_go(self, settings: Mapping[str, Any]) -> object:
+        INSTANCE.set(self._speaks_as)
+        return self._hooks["relay_close"](session=self.session, settings=settings)
 
     def remember(self, memory: Memory) -> None:
         """Hand the plugin its place for what it wants to know after a restart."""
@@ -235,6 +268,7 @@ class Provider:
         fault_of_update, in_a_row, is_left = self.border.fault_of_update, 0, False
         leaps = self.border.leaps(watchlist)
         task = asyncio.current_task()
+        let_settings_go = self._use.hold()
         try:
             async with aclosing(self.open_feed(watchlist)) as updates:
                 async for update in updates:
@@ -264,6 +298,8 @@ class Provider:
             if is_ended and isinstance(error, asyncio.CancelledError | GeneratorExit | Killed):
                 raise
             failure = self.failures.judged("relay_stream", error)
+        finally:
+            let_settings_go()
         # Raised out here: inside `except` it would drag the original along, which may hold a key.
         raise failure
 
@@ -407,10 +443,12 @@ class Provider:
         INSTANCE.set(self._speaks_as)
         task = asyncio.current_task()
         try:
-            pending = self._hooks[hook](session=self.session, settings=self.settings, **arguments)
-            if not inspect.isawaitable(pending):
-                raise BadAnswer(f"provider {self.name}: {hook} returned {kind_of(pending)}; write it with `async def`")
-            answer = await pending
+            with self._use.held() as settings:
+                pending = self._hooks[hook](session=self.session, settings=settings, **arguments)
+                if not inspect.isawaitable(pending):
+                    told = f"{hook} returned {kind_of(pending)}; write it with `async def`"
+                    raise BadAnswer(f"provider {self.name}: {told}")
+                answer = await pending
             if (fault := list_fault(answer, kind)) is not None:
                 raise BadAnswer(f"provider {self.name}: {hook} {fault}")
             return list(answer)

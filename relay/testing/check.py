@@ -111,6 +111,9 @@ async def check_provider(
         async with run.watching():
             for name, part in (*_parts(run), ("refusal", refusal)):
                 await _check(run, name, part)
+            if provider.keeps_clients:
+                await provider.close()
+                await _check(run, "relay_close", run.look_for_left_tasks)
     if run.findings:
         raise DoesNotConform(provider.name, run.findings, run.unchecked)
     return Report(tuple(run.checked), tuple(run.unchecked), run.updates_per_cpu_s)

@@ -7,7 +7,7 @@ from contextlib import aclosing, suppress
 from types import TracebackType
 from typing import NamedTuple, Self
 
-from relay.core.errors import ProviderError
+from relay.core.errors import Killed, ProviderError
 from relay.core.intervals import next_open
 from relay.core.model import PriceUpdate, StreamKey
 from relay.core.trading_hours import TradingHours
@@ -110,7 +110,7 @@ class WatchedFeed:
                         self._is_held = True
                         self._news.set()
                         await asyncio.Event().wait()
-        except (asyncio.CancelledError, GeneratorExit):
+        except (asyncio.CancelledError, GeneratorExit, Killed):
             raise
         except BaseException as error:  # noqa: BLE001 - it is what the test wants to see
             self.error = error

@@ -83,14 +83,14 @@ def test_every_field_of_the_values_is_documented(kind: Any) -> None:
 
 @pytest.mark.parametrize("kind", [relay.Watchlist, relay.FeedCodec, relay.TradingCalendar])
 def test_every_member_for_feeds_is_documented(kind: Any) -> None:
-    hosts = {"add", "remove", "is_late", "conceal"}
+    hosts = {"add", "remove", "is_late", "bind"}
     for member in [name for name in vars(kind) if not name.startswith("_") and name not in hosts]:
         assert re.search(rf"`[^`\n]*\b{member}\b[^`\n]*`", GUIDE), member
 
 
 def test_api_version() -> None:
     # Raise it when a hook or an argument is renamed, removed or changes its meaning, the minor one when one is added.
-    assert (API_VERSION, API_MINOR) == (2, 0)
+    assert (API_VERSION, API_MINOR) == (2, 1)
     assert {name: list(inspect.signature(spec).parameters) for name, spec in HOOKS.items()} == {
         "relay_provider": ["settings"],
         "relay_stream": ["watchlist", "session", "settings"],
@@ -99,6 +99,7 @@ def test_api_version() -> None:
         "relay_budgets": ["settings"],
         "relay_memory": ["memory", "settings"],
         "relay_hours": ["symbol", "moment", "settings"],
+        "relay_close": ["session", "settings"],
     }
 
 
@@ -203,6 +204,17 @@ async def test_hook_relay_hours() -> None:
     async with opened(provider_of(relay_hours=relay_hours)) as provider:
         assert provider.market("X").opens_at(50) == 100
     assert given == [("X", 50, {})]
+
+
+async def test_hook_relay_close() -> None:
+    given: list[Any] = []
+
+    async def relay_close(session: Any, settings: Any) -> None:
+        given.append((session.closed, settings))
+
+    async with open_provider(provider_of(relay_close=relay_close)):
+        assert given == []
+    assert given == [(False, {})]
 
 
 @pytest.mark.parametrize(

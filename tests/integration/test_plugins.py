@@ -253,7 +253,7 @@ def test_class_is_instantiated_once_a_relay() -> None:
         ("no_provider", "lacks the hook relay_provider"),
         (
             "wrong_api",
-            "needs provider API 3, this relay has 2.0; install a newer market-relay, or an older version of the plugin",
+            "needs provider API 3, this relay has 2.1; install a newer market-relay, or an older version of the plugin",
         ),
         ("nonsense", "relay_provider returned dict, not ProviderInfo"),
         ("async_provider", "relay_provider returned coroutine, not ProviderInfo"),
@@ -314,10 +314,10 @@ def test_limits_that_make_no_sense_do_not_refuse_a_plugin_for_api_1() -> None:
         (INFO._replace(api="1"), "api is '1'; give the number of the API, 2, or (2, 1) to need a minor number"),
         (INFO._replace(api=True), "api is True; give the number"),
         (INFO._replace(api=(2,)), "api is (2,); give the number"),
-        (INFO._replace(api=0), "is written for provider API 0, this relay takes 1 to 2.0; install a newer version"),
-        (INFO._replace(api=(1, 0)), "is written for provider API 1.0, this relay takes 1 to 2.0"),
-        (INFO._replace(api=(2, 1)), "needs provider API 2.1, this relay has 2.0; install a newer market-relay, or an"),
-        (INFO._replace(api=(3, 0)), "needs provider API 3.0, this relay has 2.0"),
+        (INFO._replace(api=0), "is written for provider API 0, this relay takes 1 to 2.1; install a newer version"),
+        (INFO._replace(api=(1, 0)), "is written for provider API 1.0, this relay takes 1 to 2.1"),
+        (INFO._replace(api=(2, 2)), "needs provider API 2.2, this relay has 2.1; install a newer market-relay, or an"),
+        (INFO._replace(api=(3, 0)), "needs provider API 3.0, this relay has 2.1"),
         (INFO._replace(title=""), "title is ''"),
         (INFO._replace(asset_classes=()), "asset_classes are ()"),
         (INFO._replace(intervals=()), "intervals are ()"),
@@ -395,7 +395,7 @@ def test_table_of_a_refused_provider_is_no_error() -> None:
 def test_each_refusal_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     load("wrong_api")
     assert caplog.messages == [
-        f"plugin file:{path_of('wrong_api')}: needs provider API 3, this relay has 2.0; install a newer market-relay, "
+        f"plugin file:{path_of('wrong_api')}: needs provider API 3, this relay has 2.1; install a newer market-relay, "
         "or an older version of the plugin"
     ]
 

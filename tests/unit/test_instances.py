@@ -490,7 +490,7 @@ def test_a_plugin_of_the_first_api_loads_as_it_is_and_that_is_said(host_of: Host
     loaded = host.loaded["first_api"]
     assert loaded.settings == {"api_key": Secret("abcdef"), "depth": 3}
     assert [(setting.kind, setting.is_secret) for setting in loaded.info.settings] == [("secret", True), ("int", False)]
-    assert remark_on_api(loaded.info.api) == ("is written for provider API 1 and works as it is; this relay has 2.0")
+    assert remark_on_api(loaded.info.api) == ("is written for provider API 1 and works as it is; this relay has 2.1")
 
 
 @pytest.mark.parametrize("api", [2, (2, 0)])
