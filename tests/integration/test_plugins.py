@@ -259,8 +259,7 @@ def test_class_is_instantiated_once_a_relay() -> None:
         ("async_provider", "relay_provider returned coroutine, not ProviderInfo"),
         (
             "unknown_hook",
-            "marks relay_candels as a hook, but there is no such hook; hooks are relay_provider, relay_stream, "
-            "relay_candles, relay_instruments, relay_budgets, relay_memory, relay_hours",
+            "marks relay_candels as a hook, which provider API 2.1 does not have; did you mean relay_candles?",
         ),
         (
             "unknown_argument",

@@ -145,7 +145,9 @@ async def test_a_plugin_that_does_not_let_go_is_ended_in_time_and_named(caplog: 
     assert "relay_close of client did not end when it was cancelled and was killed" in caplog.text
 
 
-@pytest.mark.parametrize("error", [ConnectionResetError("no"), SystemExit(1), asyncio.CancelledError(), GeneratorExit()])
+@pytest.mark.parametrize(
+    "error", [ConnectionResetError("no"), SystemExit(1), asyncio.CancelledError(), GeneratorExit()]
+)
 async def test_a_plugin_that_fails_to_let_go_is_named_and_the_session_is_closed(
     error: BaseException, caplog: pytest.LogCaptureFixture
 ) -> None:
