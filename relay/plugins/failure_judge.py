@@ -1,21 +1,25 @@
 """What a plugin's code raises, turned into what clients and the log may read of it: no error here holds a secret."""
 
 import logging
+import re
 import traceback
 from collections.abc import Callable
 
 from relay.core.errors import (
     AuthenticationFailed,
     BadAnswer,
+    Flooded,
     ProviderError,
     ProviderTimeout,
     ProviderUnavailable,
     RateLimited,
     UnknownSymbol,
+    log_text,
 )
 from relay.core.model import StreamKey
 from relay.plugins.validation import shown, text_of
 from relay.telemetry.events import event
+from relay.telemetry.rare_warning import RareWarning
 from relay.upstream.rest import MAX_RETRY_AFTER_S, NETWORK_ERRORS, RETRY_AFTER_S, network_failure
 
 log = logging.getLogger(__name__)
@@ -24,8 +28,15 @@ _MESSAGE_LENGTH = 300
 """Of what a plugin says to clients."""
 _DETAIL_LENGTH = 2000
 """Of what it says to the log."""
+_ADDRESS = re.compile(r"\s*\b[a-z][a-z0-9+.-]*://[^\s<>\"']*[^\s<>\"'.,:;!?)\]}]", re.IGNORECASE)
+"""With the space before it, and without the sign behind it."""
 _MOST_KINDS = 1000
 """So many kinds of mistakes are told apart; a plugin that has more is only counted."""
+
+
+def without_addresses(text: str) -> str:
+    """Return a text for clients: what begins with `https://` and the like is left out."""
+    return _ADDRESS.sub("", text)
 
 
 class FailureJudge:
@@ -39,16 +50,21 @@ class FailureJudge:
         self._name = name
         self._conceal = conceal
         self._has_key = has_key
+        self._history_failed = RareWarning(log, "history_failed")
         self._blamed: dict[str, str] = {}
         self._kinds: set[tuple[str, str, int | None]] = set()
 
     def judged(self, hook: str, error: BaseException) -> ProviderError:
         """Return what may be told of an error of a hook: it holds no secret, and drags no other error along.
 
-        A mistake is logged in full when it is news, else in one line.
+        A mistake is logged in full when it is news, else in one line. Of an error that keeps something from clients,
+        and that nobody else logs, there is a line once a minute.
         """
         known = self._known(error)
-        return self._bare(self._blame(hook, error) if known is None else known)
+        failure = self._bare(self._blame(hook, error) if known is None else known)
+        if failure.detail and hook == "relay_candles":
+            self._history_failed.say("history of %s: %s", self._name, log_text(failure))
+        return failure
 
     def judged_in_stream(self, key: StreamKey, error: BaseException) -> ProviderError:
         """Do the same for an error of one stream alone. Each kind of mistake is logged once, with its first stream."""
@@ -63,6 +79,12 @@ class FailureJudge:
     def _bare(self, failure: ProviderError) -> ProviderError:
         if isinstance(failure, AuthenticationFailed) and not self._has_key():
             failure = ProviderUnavailable(str(failure), detail=failure.detail)
+        if addresses := _ADDRESS.findall(str(failure)):
+            # Where something is, is for the log; who writes errors may not know that clients read them.
+            told = [each.strip() for each in addresses if each.strip() not in failure.detail]
+            failure = self._with(
+                failure, without_addresses(str(failure)), "; ".join([*told, failure.detail]).strip("; ")
+            )
         failure.__cause__ = failure.__context__ = None
         return failure
 
@@ -76,9 +98,15 @@ class FailureJudge:
             return RateLimited(text[:_MESSAGE_LENGTH], float(wait_s) if is_usable else RETRY_AFTER_S, detail=detail)
         if (text, detail) == (said, given) and len(text) <= _MESSAGE_LENGTH:
             return error
-        kinds = (AuthenticationFailed, ProviderTimeout, UnknownSymbol, BadAnswer)
+        return self._with(error, text[:_MESSAGE_LENGTH], detail)
+
+    def _with(self, error: ProviderError, text: str, detail: str) -> ProviderError:
+        """Return an error of the same kind with other texts."""
+        if isinstance(error, RateLimited):
+            return RateLimited(text, error.retry_after, detail=detail)
+        kinds = (AuthenticationFailed, ProviderTimeout, UnknownSymbol, Flooded, BadAnswer)
         kind = next((kind for kind in kinds if isinstance(error, kind)), ProviderUnavailable)
-        return kind(text[:_MESSAGE_LENGTH], detail=detail)
+        return kind(text, detail=detail)
 
     def _blame(self, hook: str, error: BaseException) -> ProviderUnavailable:
         """Log what a plugin raised, in full only when it is news, and return what clients may know of it."""

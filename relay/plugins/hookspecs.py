@@ -85,6 +85,19 @@ def relay_instruments(session: aiohttp.ClientSession, settings: Settings) -> Awa
 
 
 @hookspec(firstresult=True)
+def relay_instrument(
+    symbol: str, session: aiohttp.ClientSession, settings: Settings
+) -> Awaitable[Instrument | None] | None:
+    """Return what `symbol` denotes, None if the venue does not have it. Optional, for venues that cannot list all.
+
+    `symbol` is in upper case, as clients may have written it; the answer has the venue's own spelling. Called when a
+    client asks for a symbol that is not known, with `session`, as `settings` say. The answer is kept. Raise
+    `UnknownSymbol` instead of returning None if that is easier, `RateLimited` with the seconds to wait, and other
+    `ProviderError` if the venue cannot be asked.
+    """
+
+
+@hookspec(firstresult=True)
 def relay_budgets(settings: Settings) -> Sequence[Budget] | None:
     """Return how much of the provider's limits is used, by `settings`. Pure, no I/O. Optional. Raise nothing."""
 
@@ -122,6 +135,7 @@ HOOKS = (
     relay_stream,
     relay_candles,
     relay_instruments,
+    relay_instrument,
     relay_budgets,
     relay_memory,
     relay_hours,

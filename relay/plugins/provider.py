@@ -20,6 +20,7 @@ from relay.core.errors import (
     ProviderError,
     ProviderTimeout,
     ProviderUnavailable,
+    UnknownSymbol,
     log_text,
 )
 from relay.core.model import Budget, Candle, Instrument, OpenHours, PriceUpdate, ProviderInfo, StreamKey
@@ -33,7 +34,7 @@ from relay.core.trading_hours import TradingHours
 from relay.network.http_sessions import open_session
 from relay.plugins.arrivals import Loaded, lacking_setting
 from relay.plugins.cancellation import PLUGIN_TIMING, PluginTiming, end_task, let_go
-from relay.plugins.failure_judge import FailureJudge
+from relay.plugins.failure_judge import FailureJudge, without_addresses
 from relay.plugins.settings_use import SettingsUse
 from relay.plugins.validation import (
     CandleValidator,
@@ -45,7 +46,7 @@ from relay.plugins.validation import (
     list_fault,
     text_of,
 )
-from relay.telemetry.events import INSTANCE, event
+from relay.telemetry.events import SPEAKER, Speaker, event
 from relay.telemetry.loop_monitor import Blocks
 from relay.upstream.watchlist import Watchlist
 
@@ -89,13 +90,14 @@ class Provider:
         self.info = loaded.info
         self.name = loaded.info.name
         self.source = loaded.source
-        self._speaks_as = loaded.info.name if loaded.uses else ""
+        self._speaker = Speaker(loaded.info.name, is_instance=bool(loaded.uses))
         self.clock = clock
         self.proxies = proxies or OutwardProxies()
         self._timing = timing
         self.border = CandleValidator(loaded.info)
         self.has_history = "relay_candles" in hooks
         self.lists_instruments = "relay_instruments" in hooks
+        self.looks_up_instruments = "relay_instrument" in hooks
         self._tells_hours = self.has_hours = "relay_hours" in hooks
         self.loaded = loaded
         self._hooks = hooks
@@ -181,7 +183,7 @@ class Provider:
         log.warning("relay_close of %s failed: %s", self.name, log_text(failure), extra=about)
 
     def _let_go(self, settings: Mapping[str, Any]) -> object:
-        INSTANCE.set(self._speaks_as)
+        SPEAKER.set(self._speaker)
         return self._hooks["relay_close"](session=self.session, settings=settings)
 
     def remember(self, memory: Memory) -> None:
@@ -233,6 +235,10 @@ class Provider:
         # A secret may be cut in two there.
         return told if len(text) <= _MOST_TOLD else f"{told[:-_LONGEST_SPELLING]} …"
 
+    def tell(self, text: str) -> str:
+        """Return a text as clients may read it: without secrets and addresses."""
+        return without_addresses(self.conceal(text))
+
     def said_again(self) -> ProviderInfo:
         """Return what `relay_provider` of the plugin says when it is called once more, under the instance's name."""
         said: ProviderInfo = self._hooks["relay_provider"](settings=self.settings)
@@ -240,11 +246,11 @@ class Provider:
 
     def _ask(self, hook: str, **arguments: Any) -> Any:
         """Return what a hook returns at once. Raises what the plugin raises."""
-        token = INSTANCE.set(self._speaks_as)
+        token = SPEAKER.set(self._speaker)
         try:
             return self._hooks[hook](settings=self.settings, **arguments)
         finally:
-            INSTANCE.reset(token)
+            SPEAKER.reset(token)
 
     def open_feed(self, watchlist: Watchlist) -> AsyncGenerator[PriceUpdate, None]:
         """Return what `relay_stream` returns, unjudged. Raises what the plugin raises, or `BadAnswer`."""
@@ -264,7 +270,7 @@ class Provider:
         if self.refusal is not None:
             raise AuthenticationFailed(self.refusal)
         failure: ProviderError
-        INSTANCE.set(self._speaks_as)
+        SPEAKER.set(self._speaker)
         fault_of_update, in_a_row, is_left = self.border.fault_of_update, 0, False
         leaps = self.border.leaps(watchlist)
         task = asyncio.current_task()
@@ -324,7 +330,7 @@ class Provider:
 
     async def given(self, key: StreamKey, start: int | None, end: int, limit: int) -> Sequence[Candle]:
         """Return history as the hook gives it, unjudged. Raises `ProviderError`."""
-        answer = await self._call(
+        answer = await self._list(
             "relay_candles", Candle, symbol=key.symbol, interval=key.interval, start=start, end=end, limit=limit
         )
         for candle in answer:
@@ -334,7 +340,7 @@ class Provider:
 
     async def instruments(self) -> Sequence[Instrument]:
         """Return what can be streamed; entries that make no sense are left out. Raises `ProviderError`."""
-        answer = await self._call("relay_instruments", Instrument)
+        answer = await self._list("relay_instruments", Instrument)
         faults: list[str | None] = []
         known: dict[str, Instrument] = {}
         for instrument in answer:
@@ -367,6 +373,27 @@ class Provider:
             return await in_thread_if_many(len(found), compact, found)
         except (ExtrasTooLarge, TypeError, ValueError) as error:
             raise BadAnswer(f"provider {self.name}: relay_instruments: {self.conceal(text_of(error))}") from None
+
+    async def instrument(self, symbol: str) -> Instrument | None:
+        """Return what a symbol in upper case denotes, None if the provider has none. Raises `ProviderError`."""
+        try:
+            found = await self._call("relay_instrument", symbol=symbol)
+        except UnknownSymbol:
+            return None
+        if found is None:
+            return None
+        fault = fault_of_instrument(found, self.info)
+        if fault is None and found.symbol.upper() != symbol:
+            fault = f"it is of {found.symbol}, not of {symbol}; case is ignored"
+        try:
+            if fault is None:
+                return compact([found])[0]
+        except (ExtrasTooLarge, TypeError, ValueError) as error:
+            fault = text_of(error)
+        raise BadAnswer(
+            f"{self.info.title} described {symbol} wrongly",
+            detail=f"provider {self.name}: relay_instrument: {self.conceal(fault or '')}",
+        )
 
     def budgets(self) -> Sequence[Budget]:
         """Return how much of the provider's limits is used; nothing if the plugin fails."""
@@ -419,11 +446,19 @@ class Provider:
             return None
         return hours
 
-    async def _call(self, hook: str, kind: type, **arguments: Any) -> list[Any]:
+    async def _list(self, hook: str, kind: type, **arguments: Any) -> list[Any]:
+        """Return the list that a hook returns. Raises `ProviderError`."""
+        answer = await self._call(hook, **arguments)
+        if (fault := list_fault(answer, kind)) is not None:
+            raise BadAnswer(f"provider {self.name}: {hook} {fault}")
+        return list(answer)
+
+    async def _call(self, hook: str, **arguments: Any) -> Any:
+        """Return what a hook returns after a while, unjudged. Raises `ProviderError`."""
         if self.refusal is not None and (hook != "relay_instruments" or not self._lists_without()):
             raise AuthenticationFailed(self.refusal)
         # A task of its own, so that whoever waits can be cancelled whatever the plugin does.
-        task = asyncio.create_task(self._answer(hook, kind, arguments), name=f"{hook} of {self.name}")
+        task = asyncio.create_task(self._answer(hook, arguments), name=f"{hook} of {self.name}")
         try:
             done, _ = await asyncio.wait((task,), timeout=self._timing.call_timeout_s)
         finally:
@@ -438,9 +473,9 @@ class Provider:
             raise ProviderUnavailable(f"provider {self.name} failed (CancelledError in {hook})")
         return task.result()
 
-    async def _answer(self, hook: str, kind: type, arguments: Mapping[str, Any]) -> list[Any]:
+    async def _answer(self, hook: str, arguments: Mapping[str, Any]) -> Any:
         failure: ProviderError
-        INSTANCE.set(self._speaks_as)
+        SPEAKER.set(self._speaker)
         task = asyncio.current_task()
         try:
             with self._use.held() as settings:
@@ -448,10 +483,7 @@ class Provider:
                 if not inspect.isawaitable(pending):
                     told = f"{hook} returned {kind_of(pending)}; write it with `async def`"
                     raise BadAnswer(f"provider {self.name}: {told}")
-                answer = await pending
-            if (fault := list_fault(answer, kind)) is not None:
-                raise BadAnswer(f"provider {self.name}: {hook} {fault}")
-            return list(answer)
+                return await pending
         except asyncio.CancelledError:
             raise
         except BaseException as error:

@@ -24,7 +24,8 @@ def _second_stream(run: CheckRun) -> StreamKey | None:
     for one in run.instruments:
         if one.symbol != symbol and interval in (one.intervals or (interval,)):
             return StreamKey(one.symbol, interval)
-    return None if run.provider.lists_instruments else StreamKey("OTHER", interval)
+    is_known = run.provider.lists_instruments or run.provider.looks_up_instruments
+    return None if is_known else StreamKey("OTHER", interval)
 
 
 def _siblings(run: CheckRun) -> list[StreamKey]:
@@ -226,7 +227,7 @@ async def check_second_feed(run: CheckRun) -> None:
 
 async def check_unknown_symbol(run: CheckRun) -> None:
     """Ask for a symbol that there is not, beside one that there is."""
-    if not run.provider.lists_instruments or run.rest:
+    if not (run.provider.lists_instruments or run.provider.looks_up_instruments) or run.rest:
         why = AS_STREAM if run.rest else "without relay_instruments no symbol is unknown; implement it"
         run.leave_out("unknown symbol in a stream", why)
         return

@@ -86,13 +86,17 @@ class _PlainHost:
         """Return a text as it is."""
         return text
 
+    def tell(self, text: str) -> str:
+        """Return a text as it is."""
+        return text
+
     def judge_stream(self, key: StreamKey, error: BaseException) -> ProviderError:
         """Return what a relay would tell of an error."""
         if isinstance(error, ProviderError):
             return error
         if isinstance(error, NETWORK_ERRORS):
             return network_failure(error)
-        log.error("failed in the stream %s", key, exc_info=error, extra=event("stream_failed", stream=str(key)))
+        log.error("failed in the stream %s", key, exc_info=error, extra=event("stream_broken", stream=str(key)))
         return ProviderUnavailable(f"failed ({type(error).__name__} in the stream {key})")
 
     async def end_stream(self, task: asyncio.Task[Any]) -> None:

@@ -29,7 +29,10 @@ class FeedHost(Protocol):
     name: str
 
     def conceal(self, text: str) -> str:
-        """Return a text without keys."""
+        """Return a text without keys, for the log."""
+
+    def tell(self, text: str) -> str:
+        """Return a text as clients may read it: without keys and addresses."""
 
     def judge_stream(self, key: StreamKey, error: BaseException) -> ProviderError:
         """Return what may be told of an error of one stream alone; a mistake of the feed's is logged."""
@@ -130,6 +133,9 @@ class Watchlist:
     def _conceal(self, text: object) -> str:
         return str(text) if self.host is None else self.host.conceal(str(text))
 
+    def _told(self, text: object) -> str:
+        return str(text) if self.host is None else self.host.tell(str(text))
+
     def _wake(self) -> None:
         self.version += 1
         for waiter in self._waiters:
@@ -188,7 +194,7 @@ class Watchlist:
         """Report that the provider refused a stream: it leaves the watchlist, and is back when it is tried again."""
         if key in self._streams:
             self.remove(key)
-            self._on_reject(key, self._conceal(reason))
+            self._on_reject(key, self._told(reason))
 
     def lose(self, key: StreamKey, error: ProviderError, retry_in_s: float) -> None:
         """Report that this stream alone is not delivered any more, and in how many seconds the feed tries it again.
@@ -221,7 +227,7 @@ class Watchlist:
     def remark(self, key: StreamKey, message: str) -> None:
         """Set the message of the state `connected`, to explain how a stream is live; an empty text removes it."""
         if key in self._streams:
-            self._on_remark(key, self._conceal(message))
+            self._on_remark(key, self._told(message))
 
     def invalidate(self, key: StreamKey, before: int | None = None) -> None:
         """Report that the provider changed its past, as after a split: what it said earlier is not valid any more.
@@ -242,4 +248,4 @@ class Watchlist:
         if status not in PAUSES:
             raise ValueError(f"a stream cannot be paused as {status!r}; use one of {', '.join(PAUSES)}")
         if key in self._streams:
-            self._on_pause(key, status, self._conceal(message))
+            self._on_pause(key, status, self._told(message))

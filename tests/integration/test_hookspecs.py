@@ -16,7 +16,7 @@ import pytest
 from aiohttp import WSMsgType, web
 
 import relay
-from relay import API_MINOR, API_VERSION, Memory, OpenHours, StreamKey, TradingCalendar, Watchlist
+from relay import API_MINOR, API_VERSION, Instrument, Memory, OpenHours, StreamKey, TradingCalendar, Watchlist
 from relay.app import PROVIDERS
 from relay.plugins import author_api, discovery, hookspecs
 from relay.plugins.loader import PluginHost
@@ -96,6 +96,7 @@ def test_api_version() -> None:
         "relay_stream": ["watchlist", "session", "settings"],
         "relay_candles": ["symbol", "interval", "start", "end", "limit", "session", "settings"],
         "relay_instruments": ["session", "settings"],
+        "relay_instrument": ["symbol", "session", "settings"],
         "relay_budgets": ["settings"],
         "relay_memory": ["memory", "settings"],
         "relay_hours": ["symbol", "moment", "settings"],
@@ -161,6 +162,19 @@ async def test_hook_relay_instruments() -> None:
     async with opened(tally()) as provider:
         (instrument,) = await provider.instruments()
     assert instrument.symbol == "TALLY"
+
+
+async def test_hook_relay_instrument() -> None:
+    given: list[Any] = []
+
+    async def relay_instrument(symbol: Any, session: Any, settings: Any) -> Any:
+        given.append((symbol, session.closed, settings))
+        return Instrument("x", "demo", "X", "USD") if symbol == "X" else None
+
+    async with opened(provider_of(relay_instrument=relay_instrument)) as provider:
+        assert await provider.instrument("X") == Instrument("x", "demo", "X", "USD")
+        assert await provider.instrument("Y") is None
+    assert given == [("X", False, {}), ("Y", False, {})]
 
 
 async def test_hook_relay_budgets() -> None:

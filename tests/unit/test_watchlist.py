@@ -18,6 +18,9 @@ class Host:
     def conceal(self, text: str) -> str:
         return text.replace("secret", "***")
 
+    def tell(self, text: str) -> str:
+        return self.conceal(text).replace("https://a.example", "somewhere")
+
     def judge_stream(self, key: StreamKey, error: BaseException) -> ProviderError:
         return ProviderUnavailable("failed")
 
@@ -144,8 +147,11 @@ def test_reasons_become_texts_and_pass_through_what_conceals_secrets() -> None:
     reports = Reports(A)
     reports.watchlist.bind(Host())
     reports.watchlist.skip(ValueError("my secret"))  # type: ignore[arg-type]
-    reports.watchlist.reject(A, "not with secret")
-    assert reports.found == [("skip", "my ***"), ("reject", A, "not with ***")]
+    reports.watchlist.pause(A, "throttled", "see https://a.example")
+    reports.watchlist.reject(A, "not with secret at https://a.example")
+    assert reports.found == [
+        ("skip", "my ***"), ("pause", A, "throttled", "see somewhere"), ("reject", A, "not with *** at somewhere")
+    ]  # fmt: skip
 
 
 def test_lost_stream_is_told_as_its_host_judges_the_error() -> None:
