@@ -121,6 +121,8 @@ class ProviderError(RelayError):
     """
 
     detail: str = ""
+    unabridged: str = ""
+    """The message with the addresses that clients do not read, empty where there are none; set by the relay."""
 
     def __init__(self, message: str = "", *, detail: str = "") -> None:
         super().__init__(message)
@@ -129,8 +131,10 @@ class ProviderError(RelayError):
 
 def log_text(error: BaseException) -> str:
     """Return what the log says of an error: its message, and the `detail` that a `ProviderError` keeps from clients."""
-    detail = error.detail if isinstance(error, ProviderError) else ""
-    return f"{error} ({detail})" if detail else str(error)
+    if not isinstance(error, ProviderError):
+        return str(error)
+    text = error.unabridged or str(error)
+    return f"{text} ({error.detail})" if error.detail else text
 
 
 class AuthenticationFailed(ProviderError):

@@ -79,12 +79,11 @@ class FailureJudge:
     def _bare(self, failure: ProviderError) -> ProviderError:
         if isinstance(failure, AuthenticationFailed) and not self._has_key():
             failure = ProviderUnavailable(str(failure), detail=failure.detail)
-        if addresses := _ADDRESS.findall(str(failure)):
+        said = str(failure)
+        if (told := without_addresses(said)) != said:
             # Where something is, is for the log; who writes errors may not know that clients read them.
-            told = [each.strip() for each in addresses if each.strip() not in failure.detail]
-            failure = self._with(
-                failure, without_addresses(str(failure)), "; ".join([*told, failure.detail]).strip("; ")
-            )
+            failure = self._with(failure, told, failure.detail)
+            failure.unabridged = said
         failure.__cause__ = failure.__context__ = None
         return failure
 
@@ -95,10 +94,14 @@ class FailureJudge:
         if isinstance(error, RateLimited):
             wait_s = error.retry_after
             is_usable = isinstance(wait_s, int | float) and 0 <= wait_s <= MAX_RETRY_AFTER_S
-            return RateLimited(text[:_MESSAGE_LENGTH], float(wait_s) if is_usable else RETRY_AFTER_S, detail=detail)
-        if (text, detail) == (said, given) and len(text) <= _MESSAGE_LENGTH:
+            wait_s = float(wait_s) if is_usable else RETRY_AFTER_S
+            failure: ProviderError = RateLimited(text[:_MESSAGE_LENGTH], wait_s, detail=detail)
+        elif (text, detail) == (said, given) and len(text) <= _MESSAGE_LENGTH:
             return error
-        return self._with(error, text[:_MESSAGE_LENGTH], detail)
+        else:
+            failure = self._with(error, text[:_MESSAGE_LENGTH], detail)
+        failure.unabridged = self._conceal(error.unabridged)[:_MESSAGE_LENGTH]
+        return failure
 
     def _with(self, error: ProviderError, text: str, detail: str) -> ProviderError:
         """Return an error of the same kind with other texts."""
