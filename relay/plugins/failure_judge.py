@@ -62,7 +62,7 @@ class FailureJudge:
         """
         known = self._known(error)
         failure = self._bare(self._blame(hook, error) if known is None else known)
-        if failure.detail and hook == "relay_candles":
+        if failure.detail and hook == "relay_candles" and not isinstance(failure, UnknownSymbol):
             self._history_failed.say("history of %s: %s", self._name, log_text(failure))
         return failure
 

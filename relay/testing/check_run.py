@@ -25,6 +25,10 @@ _HOST_LOGS = tuple(
 )
 
 
+_NO_FAULTS = frozenset({"history_failed"})
+"""Events of the host about what the venue refused."""
+
+
 class _Lines(logging.Handler):
     """Keeps what is logged: the host says there what it had to mend."""
 
@@ -209,6 +213,8 @@ class CheckRun:
             )
         for record in lines.records:
             message = record.getMessage()
+            if getattr(record, "fields", {}).get("event") in _NO_FAULTS:
+                continue
             if record.name in _HOST_LOGS and record.levelno >= logging.WARNING:
                 self.blame(_fault_of_line(message), message.splitlines()[0])
         everything = "\n".join([lines.text(), *self.texts])

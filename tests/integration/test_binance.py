@@ -506,7 +506,7 @@ async def test_every_interval_has_history(exchange: BinanceStandIn, plugin: Plug
 
 async def test_a_429_stops_every_call_until_its_time(exchange: BinanceStandIn, plugin: Plugin) -> None:
     exchange.faults.answer_rest(429, '{"code":-1003,"msg":"Too much request weight used."}', retry_after=37, times=1)
-    with pytest.raises(RateLimited, match="^HTTP 429: too many requests$") as first:
+    with pytest.raises(RateLimited, match=r"^HTTP 429: too many requests$") as first:
         await plugin.candles("BTCUSDT", "1m", None, 1_770_000_000, 1)
     assert first.value.detail == "Too much request weight used."
     assert first.value.retry_after == 37.0

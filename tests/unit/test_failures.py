@@ -74,6 +74,8 @@ def test_what_history_keeps_from_clients_is_a_line_once_a_minute(caplog: pytest.
     for _ in range(5):
         of_one.judged("relay_candles", BadAnswer("error 500", detail="table 7 is locked"))
         of_one.judged("relay_candles", BadAnswer("nothing else to say"))
+        # Any client may ask for what there is not.
+        of_one.judged("relay_candles", UnknownSymbol("no such coin", detail="code 404"))
     assert caplog.messages == ["history of venue: error 500 (table 7 is locked)"]
 
 
