@@ -28,15 +28,15 @@ _MESSAGE_LENGTH = 300
 """Of what a plugin says to clients."""
 _DETAIL_LENGTH = 2000
 """Of what it says to the log."""
-_ADDRESS = re.compile(r"\s*\b[a-z][a-z0-9+.-]*://[^\s<>\"']*[^\s<>\"'.,:;!?)\]}]", re.IGNORECASE)
-"""With the space before it, and without the sign behind it."""
+_ADDRESS = re.compile(r"(proxy )?\b[a-z][a-z0-9+.-]*://[^\s<>\"']*[^\s<>\"'.,:;!?)\]}]", re.IGNORECASE)
+"""Without the sign behind it. The relay's own texts name a proxy by its address, and are whole without."""
 _MOST_KINDS = 1000
 """So many kinds of mistakes are told apart; a plugin that has more is only counted."""
 
 
 def without_addresses(text: str) -> str:
-    """Return a text for clients: what begins with `https://` and the like is left out."""
-    return _ADDRESS.sub("", text)
+    """Return a text for clients: what begins with `https://` and the like is left out, and `…` where it was."""
+    return _ADDRESS.sub(lambda found: "proxy" if found[1] else "…", text)
 
 
 class FailureJudge:

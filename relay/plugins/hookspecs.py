@@ -1,7 +1,8 @@
 """The hooks that a provider implements; what each means is in providers/README.md, one section a hook.
 
 `session` is the provider's own and stays open; `settings` holds its settings by name, checked, as they are now. What a
-hook raises as `ProviderError` reaches clients; anything else is logged with its traceback, and clients learn its type.
+hook raises as `ProviderError` reaches clients, but for its `detail`, which is logged; anything else is logged with its
+traceback, and clients learn its type.
 """
 
 from collections.abc import AsyncGenerator, Awaitable, Mapping, Sequence
@@ -80,7 +81,7 @@ def relay_candles(
 def relay_instruments(session: aiohttp.ClientSession, settings: Settings) -> Awaitable[Sequence[Instrument]] | None:
     """Return all instruments, requested with `session`, as `settings` say. Raise `ProviderError` if it fails.
 
-    Optional: without it any symbol is accepted when pinned to the provider.
+    Optional: without it, and without `relay_instrument`, any symbol is accepted when pinned to the provider.
     """
 
 

@@ -40,7 +40,7 @@ def test_addresses_in_the_text_for_clients_are_moved_to_the_log(kind: Any) -> No
     said = "HTTP 403 through the proxy http://10.0.0.7:3128: see https://venue.example/docs?key=hush, or ask"
     failure = judge().judged("relay_stream", kind(said, detail="blocked"))
     assert type(failure) is kind
-    assert str(failure) == "HTTP 403 through the proxy: see, or ask"
+    assert str(failure) == "HTTP 403 through the proxy: see …, or ask"
     assert log_text(failure) == f"{said.replace('hush', '***')} (blocked)"
     # Judged again, as where a stream was lost, it says the same.
     assert log_text(judge().judged("relay_stream", failure)) == log_text(failure)
@@ -49,7 +49,7 @@ def test_addresses_in_the_text_for_clients_are_moved_to_the_log(kind: Any) -> No
 def test_a_wait_is_kept_with_both_texts() -> None:
     failure = judge().judged("relay_stream", RateLimited("slow down at wss://a.example", 7.0, detail="IP 1.2.3.4"))
     assert isinstance(failure, RateLimited)
-    assert (str(failure), failure.retry_after) == ("slow down at", 7.0)
+    assert (str(failure), failure.retry_after) == ("slow down at …", 7.0)
     assert log_text(failure) == "slow down at wss://a.example (IP 1.2.3.4)"
 
 
