@@ -151,7 +151,7 @@ async def _loop_monitor(app: web.Application) -> AsyncIterator[None]:
     def blame(owner: str) -> None:
         for name in names_of(owner):
             if (provider := app[PROVIDERS].get(name)) is not None:
-                provider.failed += 1
+                provider.failures.failed += 1
 
     if isinstance(loop := asyncio.get_running_loop(), RelayLoop):
         # Those that come with the relay are trusted not to end the process.
@@ -182,8 +182,8 @@ async def _sessions(app: web.Application) -> AsyncIterator[None]:
         app[MEMORIES].append(await _memory(app[STORE].documents, f"memory:{provider.name}"))
         provider.remember(app[MEMORIES][-1])
     yield
-    for provider in app[PROVIDERS].values():
-        await provider.close()
+    # Together: each may have to wait for its plugin.
+    await asyncio.gather(*(provider.close() for provider in app[PROVIDERS].values()))
 
 
 async def _memory(documents: Documents, name: str) -> Memory:

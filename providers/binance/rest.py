@@ -57,9 +57,10 @@ def _refusal(answer: RestAnswer, weight: Weight) -> ProviderError:
     reason = message if isinstance(message, str) else ""
     if body.get("code") == _INVALID_SYMBOL:
         return UnknownSymbol(reason)
-    error = answer.error(reason)
+    # Its words name this machine's address, and parameters that no client knows.
+    error = answer.error("too many requests" if answer.status in (418, 429) else "", detail=reason)
     if body.get("code") == _TOO_MANY and not isinstance(error, RateLimited):
-        error = RateLimited(str(error), PAUSE_S)
+        error = RateLimited(str(error), PAUSE_S, detail=reason)
     if not isinstance(error, RateLimited):
         weight.relent()
         return error

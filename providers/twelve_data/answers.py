@@ -59,12 +59,12 @@ class KeyRefused(NamedTuple):
     def error(self) -> ProviderError:
         """Build the error to raise when it concerns the whole request."""
         if self.code == 401:
-            return AuthenticationFailed(f"the key was refused: {self.message}")
+            return AuthenticationFailed("the key was refused", detail=self.message)
         if self.code >= 500:
-            return ProviderUnavailable(f"error {self.code}: {self.message}")
+            return ProviderUnavailable(f"error {self.code}", detail=self.message)
         if self.code == 404:
             return UnknownSymbol(self.message)
-        return BadAnswer(f"error {self.code}: {self.message}" if self.code else self.message)
+        return BadAnswer(f"error {self.code}", detail=self.message) if self.code else BadAnswer(self.message)
 
 
 def refusal(body: object, status: int, key: Secret) -> KeyRefused | None:

@@ -18,13 +18,13 @@ from relay.core.model import Setting
 from relay.core.version import VERSION
 from relay.plugins.arrivals import Loaded, SwitchedOff, lacking_setting
 from relay.plugins.declarations import api_text, remark_on_api
-from relay.plugins.hookspecs import API_MINOR, API_VERSION
+from relay.plugins.hookspecs import API_MINOR, API_VERSION, SINCE
 from relay.plugins.loader import PluginHost
 
 
 def plugins_report(config: Config, host: PluginHost) -> dict[str, Any]:
     """Return all that is known of the plugins of a host, as JSON values."""
-    providers = [_provider(config, name, loaded) for name, loaded in host.loaded.items()]
+    providers = [_provider(config, name, loaded, host) for name, loaded in host.loaded.items()]
     return {
         "api": api_text((API_VERSION, API_MINOR)),
         "providers": [*providers, *map(_switched_off, host.switched_off.values())],
@@ -36,7 +36,8 @@ def plugins_report(config: Config, host: PluginHost) -> dict[str, Any]:
     }
 
 
-def _provider(config: Config, name: str, loaded: Loaded) -> dict[str, Any]:
+def _provider(config: Config, name: str, loaded: Loaded, host: PluginHost) -> dict[str, Any]:
+    hooks = [hook for hook in SINCE if host.implements(loaded.plugin, hook)]
     info, lacking = loaded.info, lacking_setting(loaded.info, loaded.settings)
     state = "ready" if lacking is None else "needs a key" if lacking.is_secret else f"needs {lacking.name}"
     return {
@@ -47,7 +48,7 @@ def _provider(config: Config, name: str, loaded: Loaded) -> dict[str, Any]:
         "distribution": loaded.distribution or None,
         "version": version_of(loaded),
         "api": api_text(info.api),
-        "remark": remark_on_api(info.api) or None,
+        "remark": remark_on_api(info.api, hooks) or None,
         "title": info.title,
         "asset_classes": list(info.asset_classes),
         "intervals": list(info.intervals),
@@ -127,7 +128,8 @@ def remarks(report: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
     """Yield what is to be said beside the tables: a word, whom it is about, and a sentence."""
     for one in report["providers"]:
         if one["remark"]:
-            yield "older", one["name"], f"{one['source']} {one['remark']}"
+            is_older = one["api"].partition(".")[0] != str(API_VERSION)
+            yield "older" if is_older else "api", one["name"], f"{one['source']} {one['remark']}"
     for one in report["wraps"]:
         yield "wraps", " ".join(one["hooks"]), one["source"]
     for one in report["replaced"]:

@@ -15,7 +15,8 @@
         └── BadAnswer                its answer is invalid
             └── Flooded                  it sent so much without news that it is not listened to
 
-The messages reach clients: they never carry a key, a token, a file path or an address with a query.
+The messages reach clients: they never carry a key, a token, a file path or an address with a query. What only an
+operator may read of a `ProviderError` is its `detail`, and `log_text` puts both together.
 """
 
 from enum import IntEnum, StrEnum
@@ -113,7 +114,27 @@ class RequestError(RelayError):
 
 
 class ProviderError(RelayError):
-    """A provider could not do what it was asked."""
+    """A provider could not do what it was asked.
+
+    `message` is what clients are told; `detail` goes to the log only: addresses, the venue's own words, what was wrong
+    with an answer. Neither may hold a key.
+    """
+
+    detail: str = ""
+    unabridged: str = ""
+    """The message with the addresses that clients do not read, empty where there are none; set by the relay."""
+
+    def __init__(self, message: str = "", *, detail: str = "") -> None:
+        super().__init__(message)
+        self.detail = detail
+
+
+def log_text(error: BaseException) -> str:
+    """Return what the log says of an error: its message, and the `detail` that a `ProviderError` keeps from clients."""
+    if not isinstance(error, ProviderError):
+        return str(error)
+    text = error.unabridged or str(error)
+    return f"{text} ({error.detail})" if error.detail else text
 
 
 class AuthenticationFailed(ProviderError):
@@ -123,8 +144,8 @@ class AuthenticationFailed(ProviderError):
 class RateLimited(ProviderError):
     """The provider, or its budget here, asks to wait `retry_after` seconds."""
 
-    def __init__(self, message: str, retry_after: float) -> None:
-        super().__init__(message)
+    def __init__(self, message: str, retry_after: float, *, detail: str = "") -> None:
+        super().__init__(message, detail=detail)
         self.retry_after = retry_after
 
 
@@ -146,3 +167,10 @@ class BadAnswer(ProviderError):
 
 class Flooded(BadAnswer):
     """The provider sent so much that is no news that it is not listened to any more."""
+
+
+class Killed(BaseException):
+    """Thrown into code that did not end when it was cancelled, where it waits.
+
+    `GeneratorExit` would end the coroutine that waits for an async generator, and leave the generator as it is.
+    """

@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack
 from typing import NamedTuple
 
 from relay.core.clock import Clock
-from relay.core.errors import ProviderError
+from relay.core.errors import ProviderError, log_text
 from relay.core.intervals import INTERVALS, length_s
 from relay.core.model import Candle, is_widened
 from relay.core.spans import Span
@@ -77,9 +77,8 @@ async def compare(samples: Sequence[Sample], providers: Mapping[str, Provider], 
     found = []
     async with AsyncExitStack() as stack:
         for name in {sample.stream.provider for sample in samples} & providers.keys():
-            session = new_session(providers[name].clock, providers[name].proxies)
-            stack.push_async_callback(session.close)
-            providers[name].open(session)
+            providers[name].open(new_session(providers[name].clock, providers[name].proxies))
+            stack.push_async_callback(providers[name].close)
         for sample in samples:
             provider = providers.get(sample.stream.provider)
             if provider is None or not provider.has_history:
@@ -89,7 +88,7 @@ async def compare(samples: Sequence[Sample], providers: Mapping[str, Provider], 
                 # One more than can be there: a full answer would leave open whether it was all.
                 told = await provider.candles(sample.stream.key, *sample.span, CANDLES + 2)
             except ProviderError as error:
-                found.append(Compared(sample, failure=str(error)))
+                found.append(Compared(sample, failure=log_text(error)))
             else:
                 found.append(_compared(sample, told))
     return found

@@ -5,20 +5,19 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import NamedTuple, Protocol
 
 from relay.core.derived_intervals import Derivation
-from relay.core.errors import READMIT_S, RESTART_S, Code, RequestError
+from relay.core.errors import Code, RequestError
 from relay.core.intervals import INTERVALS
 from relay.core.model import Instrument, StreamKey
 from relay.core.near_names import did_you_mean
 from relay.instruments.derivations import derivable, derivation_of, intervals_of, is_available
 from relay.instruments.listing import Standing
+from relay.instruments.lookups import Lookups
 from relay.instruments.saved_list import WAITS, ListWaits, OnList, SavedList, take_no_notice
-from relay.instruments.spellings import other_spellings, typing_errors
+from relay.instruments.unresolved import refused, suggestion, unanswered, undecided, unknown
 from relay.plugins.provider import Provider
-from relay.protocol.fields import WHERE_SYMBOLS_ARE, shown
+from relay.protocol.fields import shown
 from relay.protocol.symbol_names import whole_symbol
 from relay.storage.documents import Documents
-
-_MOST_SUGGESTED = 2
 
 
 class Target(NamedTuple):
@@ -58,7 +57,8 @@ class Directory:
 
     A bare symbol belongs to the first provider, in the order given, that lists it; it stays with that provider while
     the process runs. It belongs to nobody while the list of an earlier provider that could have it is missing. The same
-    symbol at another provider is reached, and named on the wire, as `provider:SYMBOL`. `on_list` takes the symbols that
+    symbol at another provider is reached, and named on the wire, as `provider:SYMBOL`. Providers that answer for one
+    symbol at a time are asked for one that no list has, one after the other. `on_list` takes the symbols that
     a provider lists, before a new one can be asked for; it must not raise. Who names a provider that is `switched_off`
     is told so.
     """
@@ -85,6 +85,11 @@ class Directory:
             for provider in providers
             if provider.lists_instruments
         }
+        self._lookups = {
+            provider.name: Lookups(provider, documents, self._note_answer)
+            for provider in providers
+            if provider.looks_up_instruments
+        }
         self._tasks: list[asyncio.Task[None]] = []
         self._settle_s = waits.settle_s
         self._patience_ends = 0.0
@@ -93,6 +98,8 @@ class Directory:
         """Recall the lists of an earlier run, and begin to load and refresh them; `close` ends that."""
         for kept in self._kept.values():
             await kept.recall()
+        for lookups in self._lookups.values():
+            await lookups.recall()
         self._patience_ends = asyncio.get_running_loop().time() + self._settle_s
         for name, kept in self._kept.items():
             self._tasks.append(asyncio.create_task(kept.keep(), name=f"instruments of {name}"))
@@ -101,18 +108,21 @@ class Directory:
         """Stop refreshing."""
         for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*self._tasks, *map(Lookups.close, self._lookups.values()), return_exceptions=True)
         self._tasks.clear()
 
     async def keep_again(self) -> None:
         """Store all lists in another database than before."""
         for kept in self._kept.values():
             await kept.keep_again()
+        for lookups in self._lookups.values():
+            await lookups.save()
 
     def ask_anew(self, name: str) -> None:
         """Ask a provider for its list now, whatever it answered before: its settings changed."""
-        if name in self._kept:
-            self._kept[name].ask_anew()
+        for sources in (self._kept, self._lookups):
+            if name in sources:
+                sources[name].ask_anew()
 
     def _note_answer(self, is_visible: bool) -> None:
         self.lists_taken += 1
@@ -133,6 +143,10 @@ class Directory:
         while unsettled := [kept for kept in self._lacking(pin, symbol) if not kept.settled.is_set()]:
             if not await self._first_answers(unsettled[:1]):
                 break
+        for lookups in self._asked(pin, symbol):
+            await lookups.ask(symbol)
+            if lookups.get(symbol) is not None:
+                break
         lacking = self._lacking(pin, symbol)
         for kept in lacking:
             kept.look()
@@ -149,7 +163,32 @@ class Directory:
         """Whether `settled` has nothing to do for a symbol, as for nearly all."""
         pin, symbol = self._understood(pin, symbol)
         is_owned = pin is None or symbol in self._owners
-        return not self._lacking(pin, symbol) and (is_owned or not self._decide(symbol)[1])
+        if self._lacking(pin, symbol) or not (is_owned or not self._decide(symbol)[1]):
+            return False
+        for lookups in self._asked(pin, symbol):
+            if not lookups.is_settled(symbol):
+                return False
+            if lookups.get(symbol) is not None:
+                lookups.begin(symbol)
+                break
+        return True
+
+    def begin(self, pin: str | None, symbol: str) -> None:
+        """Have providers asked for a symbol that no list has, where `settled` would do that, and wait for nothing."""
+        pin, symbol = self._understood(pin, symbol)
+        for lookups in self._asked(pin, symbol)[:1]:
+            lookups.begin(symbol)
+
+    def _asked(self, pin: str | None, symbol: str) -> list[Lookups]:
+        """Return which providers are to be asked for a symbol, in turn; nearly always none."""
+        if not self._lookups:
+            return []
+        pin = self._owners.get(symbol) if pin is None else pin
+        if pin is not None:
+            return [] if pin not in self._lookups or self._is_listed(pin, symbol) else [self._lookups[pin]]
+        if any(self._is_listed(name, symbol) for name in self._kept) or self._decide(symbol)[1]:
+            return []
+        return [*self._lookups.values()]
 
     async def _first_answers(self, lists: Iterable[SavedList]) -> bool:
         """Wait for the first answers of lists; return False if that was given up."""
@@ -167,8 +206,17 @@ class Directory:
         is_name = pin is None or pin in self._providers or pin in self._switched_off
         return (pin, symbol) if is_name else (None, whole_symbol(pin, symbol))
 
-    def _has(self, name: str, symbol: str) -> bool:
+    def _is_listed(self, name: str, symbol: str) -> bool:
         return name in self._kept and symbol in self._kept[name].listing.instruments
+
+    def _instrument(self, name: str, symbol: str) -> Instrument | None:
+        """Return what a symbol denotes at a provider, by its list or by what it said of that symbol."""
+        if self._is_listed(name, symbol):
+            return self._kept[name].listing.instruments[symbol]
+        return self._lookups[name].get(symbol) if name in self._lookups else None
+
+    def _has(self, name: str, symbol: str) -> bool:
+        return self._instrument(name, symbol) is not None
 
     def _lacking(self, pin: str | None, symbol: str) -> list[SavedList]:
         """Return the lists that would have to have a symbol, and have not; nearly always none."""
@@ -187,11 +235,14 @@ class Directory:
         """
         missing = [kept for kept in self._kept.values() if not (kept.listing.is_known or kept.provider.lacks_key)]
         order = list(self._providers)
-        holder = next((name for name in order if self._has(name, symbol)), None)
-        if holder is None:
+        # A list is known without a question: what a provider said of one symbol takes it from no list.
+        listed = next((name for name in order if self._is_listed(name, symbol)), None)
+        holder = listed or next((name for name in self._lookups if self._lookups[name].get(symbol) is not None), None)
+        instrument = None if holder is None else self._instrument(holder, symbol)
+        if holder is None or instrument is None:
             fallback = self._first_open()
             return None if fallback is None else fallback.name, missing
-        asset_class = self._kept[holder].listing.instruments[symbol].asset_class
+        asset_class = instrument.asset_class
         earlier = order[: order.index(holder)]
         return holder, [
             kept
@@ -201,12 +252,14 @@ class Directory:
 
     def standing(self, provider: str, symbol: str) -> Standing:
         """Return what a provider's list says of a symbol in upper case."""
-        kept = self._kept.get(provider)
-        return "unknown" if kept is None else kept.listing.standing(symbol)
+        if provider in self._kept and (found := self._kept[provider].listing.standing(symbol)) != "unknown":
+            return found
+        return self._lookups[provider].standing(symbol) if provider in self._lookups else "unknown"
 
     def problem(self, name: str) -> str | None:
         """Return why a provider's list could not be had lately."""
-        return self._kept[name].problem if name in self._kept else None
+        sources = (self._kept.get(name), self._lookups.get(name))
+        return next((one.problem for one in sources if one is not None and one.problem), None)
 
     @property
     def asset_classes(self) -> list[str]:
@@ -223,18 +276,18 @@ class Directory:
 
     @property
     def listing(self) -> list[str]:
-        """The names of the providers that list instruments, sorted."""
-        return sorted(self._kept)
+        """The names of the providers of which instruments are known, sorted."""
+        return sorted({*self._kept, *self._lookups})
 
     def check_provider(self, name: str | None) -> None:
         """Refuse a provider that there is not, or that lists nothing; None is all. Raises `RequestError`."""
-        if name is None or name in self._kept:
+        if name is None or name in self._kept or name in self._lookups:
             return
         known = ", ".join(self.listing) or "none, since no provider lists instruments"
         if name in self._switched_off:
             text = f"the provider {name} is switched off in this relay; use one of {known}"
         else:
-            text = f"unknown provider {shown(name)}; use one of {known}{did_you_mean(name[:40], self._kept)}"
+            text = f"unknown provider {shown(name)}; use one of {known}{did_you_mean(name[:40], self.listing)}"
         raise RequestError(Code.INVALID_REQUEST, text)
 
     @property
@@ -247,6 +300,15 @@ class Directory:
         for kept in self._kept.values():
             for instrument in [*kept.listing.instruments.values()]:
                 yield Listed(kept.provider, instrument)
+        for name, lookups in self._lookups.items():
+            for symbol, instrument in lookups.instruments.items():
+                if not self._is_listed(name, symbol):
+                    yield Listed(lookups.provider, instrument)
+
+    def known_of(self, name: str) -> int:
+        """Return how many instruments of a provider are known; some may count twice if it also lists its own."""
+        listed = len(self._kept[name].listing.instruments) if name in self._kept else 0
+        return listed + (len(self._lookups[name].instruments) if name in self._lookups else 0)
 
     def name_of(self, provider: Provider, symbol: str) -> str:
         """Return the canonical name of a provider's symbol: bare if it belongs to this provider, else pinned."""
@@ -271,9 +333,10 @@ class Directory:
         provider = self._providers.get(source.name)
         if provider is None:
             return None
-        kept, symbol = self._kept.get(source.name), key.symbol
-        listed = {} if kept is None else kept.listing.instruments
-        return derivation_of(provider, key, listed.get(symbol) or listed.get(symbol.upper()))
+        name, symbol = source.name, key.symbol
+        return derivation_of(
+            provider, key, self._instrument(name, symbol) or self._instrument(name, symbol.upper())
+        )
 
     def resolve(self, pin: str | None, symbol: str, interval: str) -> Target:
         """Return what a client's name stands for. Raises `RequestError` (unknown_symbol, unsupported_interval,
@@ -283,8 +346,7 @@ class Directory:
         pin, symbol = self._understood(pin, symbol)
         try:
             provider = self._provider_of(pin, symbol)
-            kept = self._kept.get(provider.name)
-            instrument = None if kept is None else kept.listing.instruments.get(symbol)
+            instrument = self._instrument(provider.name, symbol)
             if not is_available(provider, symbol, interval, instrument):
                 known = {*intervals_of(provider, instrument), *derivable(provider, symbol, instrument)}
                 raise RequestError(
@@ -293,7 +355,7 @@ class Directory:
                     f"use one of {' '.join(one for one in INTERVALS if one in known)}",
                 )
             if provider.refusal is not None:
-                raise _refused(provider)
+                raise refused(provider)
         except RequestError as error:
             error.symbol, error.interval = asked, interval
             raise
@@ -315,87 +377,47 @@ class Directory:
                 f"are {', '.join(self._providers)}",
             )
         if pin is not None:
-            kept = self._kept.get(pin)
-            if kept is None or self._has(pin, symbol):
-                return self._providers[pin]
-            if not kept.listing.is_known:
-                raise (
-                    _refused(kept.provider)
-                    if kept.provider.lacks_key
-                    else self._undecided(symbol, None, [kept], is_pinned=True)
-                )
-            raise RequestError(
-                Code.UNKNOWN_SYMBOL,
-                f"unknown symbol {shown(symbol)}: {kept.provider.info.title} does not list it"
-                f"{self._suggestion(symbol, [kept])}",
-            )
+            return self._pinned(pin, symbol)
         owner = self._owners.get(symbol)
         if owner is None:
             owner, missing = self._decide(symbol)
             if missing:
-                raise self._undecided(symbol, owner, missing)
-        if owner is not None and (owner not in self._kept or self._has(owner, symbol)):
+                holder = self._providers[owner] if owner is not None and self._has(owner, symbol) else None
+                raise undecided(symbol, holder, missing, has_others=len(self._providers) > len(missing))
+        if owner is not None and self._has(owner, symbol):
             return self._providers[owner]
-        # Its owner lists it no longer; somebody else may.
-        for name, kept in self._kept.items():
+        # Its owner has it no longer, or it has none; somebody else may.
+        for name in (*self._kept, *self._lookups):
             if self._has(name, symbol):
-                return kept.provider
+                return self._providers[name]
+        for lookups in self._lookups.values():
+            if (error := unanswered(symbol, lookups)) is not None:
+                raise error
+        if owner is not None and self._is_open(owner):
+            return self._providers[owner]
         for kept in self._kept.values():
             if kept.provider.lacks_key and not kept.listing.is_known:
-                raise _refused(kept.provider)
-        raise RequestError(
-            Code.UNKNOWN_SYMBOL,
-            f"unknown symbol {shown(symbol)}: no provider lists it{self._suggestion(symbol, self._kept.values())}",
-        )
+                raise refused(kept.provider)
+        raise self._unknown(symbol, "no provider lists it", (*self._kept, *self._lookups))
 
-    def _suggestion(self, symbol: str, lists: Collection[SavedList]) -> str:
-        """Return the end of a sentence: what may be meant by a symbol that none of the lists has, or where to look."""
-        found: dict[str, None] = {}
-        # A letter is hardly wrong in what is a symbol in another spelling, or with another provider.
-        for spellings, among in (
-            (other_spellings, lists),
-            (other_spellings, self._kept.values()),
-            (typing_errors, lists),
-        ):
-            for spelling in spellings(symbol):
-                for kept in among:
-                    instrument = kept.listing.instruments.get(spelling)
-                    if instrument is not None:
-                        found[self.name_of(kept.provider, instrument.symbol)] = None
-                if len(found) >= _MOST_SUGGESTED:
-                    break
-            if found:
-                return f"; did you mean {' or '.join([*found][:_MOST_SUGGESTED])}?"
-        return f"; {WHERE_SYMBOLS_ARE}"
+    def _pinned(self, pin: str, symbol: str) -> Provider:
+        provider, kept, lookups = self._providers[pin], self._kept.get(pin), self._lookups.get(pin)
+        if self._is_open(pin) or self._has(pin, symbol):
+            return provider
+        if lookups is not None:
+            raise unanswered(symbol, lookups) or self._unknown(symbol, f"{provider.info.title} does not have it", [pin])
+        if kept is not None and not kept.listing.is_known:
+            raise refused(provider) if provider.lacks_key else undecided(symbol, None, [kept], has_others=False)
+        raise self._unknown(symbol, f"{provider.info.title} does not list it", [pin])
+
+    def _unknown(self, symbol: str, why: str, among: Iterable[str]) -> RequestError:
+        named = [self._providers[name] for name in among]
+        everybody = [self._providers[name] for name in self._providers if name in self._kept or name in self._lookups]
+        return unknown(symbol, why, suggestion(symbol, named, everybody, self._instrument, self.name_of))
 
     def _first_open(self) -> Provider | None:
-        """Return the first provider that takes any symbol, because it gives no list."""
-        return next((provider for provider in self._providers.values() if not provider.lists_instruments), None)
+        """Return the first provider that takes any symbol, because it says of none what it is."""
+        return next((self._providers[name] for name in self._providers if self._is_open(name)), None)
 
-    def _undecided(
-        self, symbol: str, holder: str | None, missing: Sequence[SavedList], *, is_pinned: bool = False
-    ) -> RequestError:
-        """Say which lists are missing to decide about a symbol, and how to do without them."""
-        *others, last = (kept.provider.info.title for kept in missing)
-        titles = f"{', '.join(others)} and {last}" if others else last
-        lists, that, verb = ("list", "that", "is") if len(missing) == 1 else ("lists", "those", "are")
-        reasons = "; ".join(dict.fromkeys(kept.problem or "it is still being loaded" for kept in missing))
-        if holder is not None and self._has(holder, symbol):
-            title = self._providers[holder].info.title
-            text = (
-                f"{shown(symbol)} may be a symbol of {titles}, but {that} symbol {lists} {verb} not loaded yet "
-                f"({reasons}); to use {title}, write {holder}:{symbol}"
-            )
-        else:
-            text = f"the symbol {lists} of {titles} {verb} not loaded yet ({reasons})"
-            if not is_pinned and len(self._providers) > len(missing):
-                text += f", and no other list has {shown(symbol)}; to use another provider, write PROVIDER:SYMBOL"
-        return RequestError(Code.PROVIDER_UNAVAILABLE, text, retry_after=min(kept.asks_in_s for kept in missing))
-
-
-def _refused(provider: Provider) -> RequestError:
-    return RequestError(
-        Code.PROVIDER_UNAVAILABLE,
-        provider.refusal or f"{provider.info.title} refuses the relay",
-        retry_after=RESTART_S if provider.lacks_key else READMIT_S,
-    )
+    def _is_open(self, name: str) -> bool:
+        return name not in self._kept and name not in self._lookups

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from relay.core.compact_instruments import compact
-from relay.core.errors import BadAnswer, ProviderError, RateLimited, StoreError
+from relay.core.errors import BadAnswer, ProviderError, RateLimited, StoreError, log_text
 from relay.core.json_reading import AT_ONCE, parse, parse_in_turns
 from relay.core.model import Instrument, ProviderInfo
 from relay.core.packed_extras import PackedExtras, each_json
@@ -168,7 +168,10 @@ class SavedList:
                 if is_first:
                     about = event("symbols_missing", provider=provider.name, reason=str(error))
                     log.warning(
-                        "the symbol list of %s is not available (%s); retrying", provider.name, error, extra=about
+                        "the symbol list of %s is not available (%s); retrying",
+                        provider.name,
+                        log_text(error),
+                        extra=about,
                     )
                 self.problem = str(error)
             else:

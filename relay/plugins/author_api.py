@@ -37,6 +37,7 @@ from relay.plugins.hookspecs import API_MINOR, API_VERSION, hookimpl
 from relay.telemetry.events import event
 from relay.upstream.close_on_next import CloseOnNext
 from relay.upstream.codec import Accepted, Closing, FeedCodec, Rejected
+from relay.upstream.each_stream import each_stream
 from relay.upstream.leaps import Leaps
 from relay.upstream.paging import page_candles
 from relay.upstream.rate_limit import Pace
@@ -88,6 +89,7 @@ __all__ = [
     "ask_rest",
     "decimal",
     "decimals",
+    "each_stream",
     "enlarge",
     "event",
     "hookimpl",

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, NamedTuple
 
+from relay.core.errors import Killed
 from relay.telemetry.events import event
 
 log = logging.getLogger(__name__)
@@ -21,6 +22,8 @@ class PluginTiming(NamedTuple):
     """The end of a call after it was cancelled."""
     feed_grace_s: float = 3.0
     """The end of a feed after it was cancelled; a WebSocket that has to be closed needs some of it."""
+    close_timeout_s: float = 2.0
+    """One call of `relay_close`."""
     kill_grace_s: float = 0.5
     """The end of either after it was cancelled once more, and then killed."""
 
@@ -67,10 +70,10 @@ async def _end(
             extra=event("task_stuck", task=task.get_name()),
         )
         coroutine = task.get_coro()
-        # It raises when the plugin catches even GeneratorExit, or awaits something in `finally`.
-        with suppress(RuntimeError):
+        # Whatever the plugin raises on its last way out, and if it only waits for something else.
+        with suppress(BaseException):
             if coroutine is not None:
-                coroutine.close()
+                coroutine.throw(Killed())
         task.cancel()
         await asyncio.wait((task,), timeout=kill_grace_s)
     if not task.done():

@@ -2,7 +2,8 @@
 
 import logging
 import math
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from relay.config import parsers
@@ -10,13 +11,14 @@ from relay.config.provider_settings import INSTANCE_SETTINGS, fault_of_name
 from relay.core.intervals import INTERVALS
 from relay.core.model import EXTRA_FIELDS, Setting
 from relay.core.secret import Secret
-from relay.plugins.hookspecs import API_MINOR, API_VERSION
+from relay.plugins.hookspecs import API_MINOR, API_VERSION, SINCE
 from relay.plugins.validation import NUMBERS, kind_of
 from relay.telemetry.events import event
 
 log = logging.getLogger(__name__)
 
 _KINDS = ("text", "secret", "urls", "list", "int", "float", "bool", "choice", "table")
+_NOT_IN_API = re.compile(r"cannot import name '(\w+)' from 'relay' ")
 OLDEST_API = 1
 """What was written for it needs nothing else: all that API 2 changed is that there is more."""
 
@@ -46,16 +48,39 @@ def fault_of_api(api: Any, package: str = "") -> str | None:
     return None
 
 
+def fault_of_import(error: BaseException, package: str = "") -> str | None:
+    """Say what a plugin that could not be imported wants of the relay and is not in its API; None for other errors."""
+    found = _NOT_IN_API.match(str(error)) if isinstance(error, ImportError) and error.name == "relay" else None
+    if found is None:
+        return None
+    return (
+        f"imports {found[1]} from relay, which provider API {API_VERSION}.{API_MINOR} does not have; install a newer "
+        f"market-relay, or an older version of {package or 'the plugin'}"
+    )
+
+
 def api_text(api: int | tuple[int, int]) -> str:
     """Return the number of an API as people read it: `2`, or `2.1`."""
     return ".".join(map(str, api)) if isinstance(api, tuple) else str(api)
 
 
-def remark_on_api(api: int | tuple[int, int]) -> str:
-    """Return what is to be said of a plugin that is written for an older API and loads all the same, "" of others."""
-    if api_text(api).partition(".")[0] == str(API_VERSION):
+def remark_on_api(api: int | tuple[int, int], hooks: Iterable[str] = ()) -> str:
+    """Return what is to be said of the API that a plugin is written for although it loads, "" if nothing.
+
+    It may be older than the relay's, or older than that of the `hooks` which the plugin implements.
+    """
+    number, minor = api if isinstance(api, tuple) else (api, 0)
+    if number != API_VERSION:
+        mine = f"{API_VERSION}.{API_MINOR}"
+        return f"is written for provider API {api_text(api)} and works as it is; this relay has {mine}"
+    newer = {hook: SINCE[hook] for hook in hooks if SINCE.get(hook, 0) > minor}
+    if not newer:
         return ""
-    return f"is written for provider API {api_text(api)} and works as it is; this relay has {API_VERSION}.{API_MINOR}"
+    needed = api_text((API_VERSION, max(newer.values())))
+    return (
+        f"says that it needs provider API {api_text(api)}, and has {' and '.join(newer)} of {needed}; write "
+        f"api=({API_VERSION}, {max(newer.values())}), so that an older relay can say what is missing"
+    )
 
 
 def fault_of_info(info: Any) -> str | None:

@@ -8,6 +8,7 @@ import pluggy
 
 from relay.core.errors import PluginError
 from relay.core.model import ProviderInfo
+from relay.core.near_names import did_you_mean
 from relay.plugins import hookspecs
 from relay.plugins.cancellation import let_go
 from relay.plugins.validation import kind_of
@@ -47,9 +48,9 @@ class HookRegistry:
             raise PluginError(source, f"implements no hook{hint or '; mark its functions with @hookimpl'}")
         for name in marked:
             if name not in SPECS:
-                raise PluginError(
-                    source, f"marks {name} as a hook, but there is no such hook; hooks are {', '.join(SPECS)}"
-                )
+                meant = did_you_mean(name, SPECS) or f"; it has {', '.join(SPECS)}"
+                mine = f"{hookspecs.API_VERSION}.{hookspecs.API_MINOR}"
+                raise PluginError(source, f"marks {name} as a hook, which provider API {mine} does not have{meant}")
             given = tuple(inspect.signature(SPECS[name]).parameters)
             for parameter in inspect.signature(getattr(plugin, name)).parameters.values():
                 if parameter.name not in given and parameter.default is parameter.empty:

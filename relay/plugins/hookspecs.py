@@ -1,7 +1,8 @@
 """The hooks that a provider implements; what each means is in providers/README.md, one section a hook.
 
 `session` is the provider's own and stays open; `settings` holds its settings by name, checked, as they are now. What a
-hook raises as `ProviderError` reaches clients; anything else is logged with its traceback, and clients learn its type.
+hook raises as `ProviderError` reaches clients, but for its `detail`, which is logged; anything else is logged with its
+traceback, and clients learn its type.
 """
 
 from collections.abc import AsyncGenerator, Awaitable, Mapping, Sequence
@@ -18,8 +19,10 @@ from relay.upstream.watchlist import Watchlist
 PROJECT = "relay"
 API_VERSION = 2
 """Raised when a hook or an argument is renamed, removed or changes its meaning; not when one is added."""
-API_MINOR = 0
+API_MINOR = 1
 """Raised when a hook, an argument, a field or a helper is added; 0 again when `API_VERSION` is raised."""
+SINCE = {"relay_instrument": 1, "relay_close": 1}
+"""The minor number with which a hook came, where that is not 0."""
 
 hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)
@@ -78,7 +81,20 @@ def relay_candles(
 def relay_instruments(session: aiohttp.ClientSession, settings: Settings) -> Awaitable[Sequence[Instrument]] | None:
     """Return all instruments, requested with `session`, as `settings` say. Raise `ProviderError` if it fails.
 
-    Optional: without it any symbol is accepted when pinned to the provider.
+    Optional: without it, and without `relay_instrument`, any symbol is accepted when pinned to the provider.
+    """
+
+
+@hookspec(firstresult=True)
+def relay_instrument(
+    symbol: str, session: aiohttp.ClientSession, settings: Settings
+) -> Awaitable[Instrument | None] | None:
+    """Return what `symbol` denotes, None if the venue does not have it. Optional, for venues that cannot list all.
+
+    `symbol` is in upper case, as clients may have written it; the answer has the venue's own spelling. Called when a
+    client asks for a symbol that is not known, with `session`, as `settings` say. The answer is kept. Raise
+    `UnknownSymbol` instead of returning None if that is easier, `RateLimited` with the seconds to wait, and other
+    `ProviderError` if the venue cannot be asked.
     """
 
 
@@ -105,4 +121,24 @@ def relay_hours(symbol: str, moment: int, settings: Settings) -> TradingCalendar
     """
 
 
-HOOKS = (relay_provider, relay_stream, relay_candles, relay_instruments, relay_budgets, relay_memory, relay_hours)
+@hookspec(firstresult=True)
+def relay_close(session: aiohttp.ClientSession, settings: Settings) -> Awaitable[None] | None:
+    """Let go of what was made with these `settings`: clients of libraries, connections, files. Optional.
+
+    Called once for each settings, when the last feed and the last call with them have ended: at the shutdown of the
+    relay, and when other settings have replaced them. `session` still works; do not close it. It may take 2 seconds.
+    Raise nothing: it is logged, and the relay goes on.
+    """
+
+
+HOOKS = (
+    relay_provider,
+    relay_stream,
+    relay_candles,
+    relay_instruments,
+    relay_instrument,
+    relay_budgets,
+    relay_memory,
+    relay_hours,
+    relay_close,
+)

@@ -29,7 +29,13 @@ from relay.plugins.arrivals import (
     Wrapping,
 )
 from relay.plugins.cancellation import PLUGIN_TIMING, PluginTiming
-from relay.plugins.declarations import fault_of_api, fault_of_declarations, fault_of_info, setting_as_used
+from relay.plugins.declarations import (
+    fault_of_api,
+    fault_of_declarations,
+    fault_of_import,
+    fault_of_info,
+    setting_as_used,
+)
 from relay.plugins.discovery import Door
 from relay.plugins.hook_registry import HookRegistry
 from relay.plugins.provider import Provider
@@ -132,7 +138,7 @@ class PluginHost:
         except BaseException as error:
             self._hooks.drop(plugin)
             log.debug("plugin %s failed", door, exc_info=True, extra=event("plugin_failed", source=door.source))
-            raise PluginError(door.source, shown(error)) from error
+            raise PluginError(door.source, fault_of_import(error, door.distribution) or shown(error)) from error
         if isinstance(found, Wrapping):
             self.wrappings.append(found)
             return

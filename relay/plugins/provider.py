@@ -3,7 +3,6 @@
 import asyncio
 import inspect
 import logging
-import traceback
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing, suppress
 from datetime import UTC
@@ -17,11 +16,12 @@ from relay.core.compact_instruments import compact
 from relay.core.errors import (
     AuthenticationFailed,
     BadAnswer,
+    Killed,
     ProviderError,
     ProviderTimeout,
     ProviderUnavailable,
-    RateLimited,
     UnknownSymbol,
+    log_text,
 )
 from relay.core.model import Budget, Candle, Instrument, OpenHours, PriceUpdate, ProviderInfo, StreamKey
 from relay.core.outward_proxies import OutwardProxies
@@ -34,6 +34,8 @@ from relay.core.trading_hours import TradingHours
 from relay.network.http_sessions import open_session
 from relay.plugins.arrivals import Loaded, lacking_setting
 from relay.plugins.cancellation import PLUGIN_TIMING, PluginTiming, end_task, let_go
+from relay.plugins.failure_judge import FailureJudge, without_addresses
+from relay.plugins.settings_use import SettingsUse
 from relay.plugins.validation import (
     CandleValidator,
     fault_of_budget,
@@ -42,12 +44,10 @@ from relay.plugins.validation import (
     fault_of_type,
     kind_of,
     list_fault,
-    shown,
     text_of,
 )
-from relay.telemetry.events import INSTANCE, event
+from relay.telemetry.events import SPEAKER, Speaker, event
 from relay.telemetry.loop_monitor import Blocks
-from relay.upstream.rest import MAX_RETRY_AFTER_S, NETWORK_ERRORS, RETRY_AFTER_S, network_failure
 from relay.upstream.watchlist import Watchlist
 
 log = logging.getLogger(__name__)
@@ -55,10 +55,9 @@ log = logging.getLogger(__name__)
 SESSION_TIMEOUT = aiohttp.ClientTimeout(total=30, sock_connect=10)
 
 _MOST_AT_A_TIME = 100
-_MESSAGE_LENGTH = 300
-# Of what a plugin says; and more than any spelling of a secret has.
 _MOST_TOLD = 100_000
 _LONGEST_SPELLING = 10_000
+"""More than any spelling of a secret has."""
 _MOST_MARKETS = 4096
 
 
@@ -91,27 +90,45 @@ class Provider:
         self.info = loaded.info
         self.name = loaded.info.name
         self.source = loaded.source
-        self._speaks_as = loaded.info.name if loaded.uses else ""
-        self.settings = settings
+        self._speaker = Speaker(loaded.info.name, is_instance=bool(loaded.uses))
         self.clock = clock
         self.proxies = proxies or OutwardProxies()
         self._timing = timing
         self.border = CandleValidator(loaded.info)
         self.has_history = "relay_candles" in hooks
         self.lists_instruments = "relay_instruments" in hooks
+        self.looks_up_instruments = "relay_instrument" in hooks
         self._tells_hours = self.has_hours = "relay_hours" in hooks
         self.loaded = loaded
-        self.refusal: str | None = self._missing_key()
         self._hooks = hooks
+        self._use = SettingsUse(
+            self.name,
+            settings,
+            self._let_go if "relay_close" in hooks else None,
+            self._note_close,
+            self._end,
+            timing,
+        )
+        self.refusal: str | None = self._missing_key()
         self._secrets = {*texts_of(settings.values())}
         self._secret = pattern_of(self._secrets)
+        self.failures = FailureJudge(self.name, self.conceal, lambda: bool(loaded.info.needs_key or self._secrets))
         self._session: aiohttp.ClientSession | None = None
-        self._blamed: dict[str, str] = {}
+        self.is_closed = False
         self._has_bad_extras = False
         self._markets: dict[str, TradingHours] = {}
         self.blocks = Blocks()
-        self.failed = 0
         self.killed = 0
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """The settings by name, as they are now."""
+        return self._use.present
+
+    @property
+    def keeps_clients(self) -> bool:
+        """Whether the plugin may keep connections and tasks of its own until `close`: it has a hook that ends them."""
+        return "relay_close" in self._hooks
 
     def _missing_key(self) -> str | None:
         lacking = lacking_setting(self.info, self.settings)
@@ -139,9 +156,10 @@ class Provider:
     def reconfigure(self, settings: Mapping[str, Any]) -> None:
         """Give other settings to whatever is called from now on; feeds and calls under way keep theirs.
 
-        The secrets of before are still taken out of texts: who was given them may speak of them.
+        Once the last of those has ended the plugin lets go of what it made with the settings of before. Their secrets
+        are still taken out of texts: who was given them may speak of them.
         """
-        self.settings = settings
+        self._use.replace(settings)
         self._markets.clear()
         self._secrets.update(texts_of(settings.values()))
         self._secret = pattern_of(self._secrets)
@@ -150,11 +168,23 @@ class Provider:
     def open(self, session: aiohttp.ClientSession) -> None:
         """Use this session from now on, until `close`."""
         self._session = session
+        self.is_closed = False
 
     async def close(self) -> None:
-        """Close the session."""
-        if self._session is not None:
+        """Have the plugin let go of its own, then close the session: once, after the last feed and call."""
+        if self._session is not None and not self.is_closed:
+            self.is_closed = True
+            await self._use.close()
             await self._session.close()
+
+    def _note_close(self, error: BaseException) -> None:
+        failure = self.failures.judged("relay_close", error)
+        about = event("close_failed", provider=self.name)
+        log.warning("relay_close of %s failed: %s", self.name, log_text(failure), extra=about)
+
+    def _let_go(self, settings: Mapping[str, Any]) -> object:
+        SPEAKER.set(self._speaker)
+        return self._hooks["relay_close"](session=self.session, settings=settings)
 
     def remember(self, memory: Memory) -> None:
         """Hand the plugin its place for what it wants to know after a restart."""
@@ -163,7 +193,7 @@ class Provider:
         try:
             self._ask("relay_memory", memory=memory)
         except BaseException as error:  # noqa: BLE001 - a plugin is isolated here
-            self._judged("relay_memory", error)
+            self.failures.judged("relay_memory", error)
 
     @property
     def session(self) -> aiohttp.ClientSession:
@@ -171,7 +201,7 @@ class Provider:
         if self._session is None:
             raise ProviderUnavailable(f"{self.name} is not open")
         if self._session.closed:
-            self.failed += 1
+            self.failures.failed += 1
             log.error(
                 "provider %s closed its session, which belongs to the relay; it must be corrected",
                 self.name,
@@ -187,6 +217,15 @@ class Provider:
     async def _end(self, task: asyncio.Task[Any], grace_s: float) -> None:
         await end_task(task, grace_s, self._timing.kill_grace_s, self._note_kill)
 
+    async def end_stream(self, task: asyncio.Task[Any]) -> None:
+        """End a task that follows one stream of a feed, in less time than a feed has to end."""
+        grace_s = self._timing.feed_grace_s
+        await end_task(task, grace_s / 3, min(self._timing.kill_grace_s, grace_s / 6), self._note_kill)
+
+    def judge_stream(self, key: StreamKey, error: BaseException) -> ProviderError:
+        """Return what may be told of an error of one stream alone; a mistake of the plugin's is logged."""
+        return self.failures.judged_in_stream(key, error)
+
     def _note_kill(self) -> None:
         self.killed += 1
 
@@ -196,6 +235,10 @@ class Provider:
         # A secret may be cut in two there.
         return told if len(text) <= _MOST_TOLD else f"{told[:-_LONGEST_SPELLING]} …"
 
+    def tell(self, text: str) -> str:
+        """Return a text as clients may read it: without secrets and addresses."""
+        return without_addresses(self.conceal(text))
+
     def said_again(self) -> ProviderInfo:
         """Return what `relay_provider` of the plugin says when it is called once more, under the instance's name."""
         said: ProviderInfo = self._hooks["relay_provider"](settings=self.settings)
@@ -203,15 +246,15 @@ class Provider:
 
     def _ask(self, hook: str, **arguments: Any) -> Any:
         """Return what a hook returns at once. Raises what the plugin raises."""
-        token = INSTANCE.set(self._speaks_as)
+        token = SPEAKER.set(self._speaker)
         try:
             return self._hooks[hook](settings=self.settings, **arguments)
         finally:
-            INSTANCE.reset(token)
+            SPEAKER.reset(token)
 
     def open_feed(self, watchlist: Watchlist) -> AsyncGenerator[PriceUpdate, None]:
         """Return what `relay_stream` returns, unjudged. Raises what the plugin raises, or `BadAnswer`."""
-        watchlist.conceal(self.conceal)
+        watchlist.bind(self)
         updates = self._hooks["relay_stream"](watchlist=watchlist, session=self.session, settings=self.settings)
         if not isinstance(updates, AsyncGenerator):
             advice = "; write `def`, not `async def`, around `return`" if inspect.iscoroutine(updates) else ""
@@ -227,10 +270,11 @@ class Provider:
         if self.refusal is not None:
             raise AuthenticationFailed(self.refusal)
         failure: ProviderError
-        INSTANCE.set(self._speaks_as)
+        SPEAKER.set(self._speaker)
         fault_of_update, in_a_row, is_left = self.border.fault_of_update, 0, False
         leaps = self.border.leaps(watchlist)
         task = asyncio.current_task()
+        let_settings_go = self._use.hold()
         try:
             async with aclosing(self.open_feed(watchlist)) as updates:
                 async for update in updates:
@@ -257,9 +301,11 @@ class Provider:
         except BaseException as error:
             # Whoever ends a feed cancels it, then throws the other one in; else the plugin raised them itself.
             is_ended = is_left or task is None or task.cancelling()
-            if is_ended and isinstance(error, asyncio.CancelledError | GeneratorExit):
+            if is_ended and isinstance(error, asyncio.CancelledError | GeneratorExit | Killed):
                 raise
-            failure = self._judged("relay_stream", error)
+            failure = self.failures.judged("relay_stream", error)
+        finally:
+            let_settings_go()
         # Raised out here: inside `except` it would drag the original along, which may hold a key.
         raise failure
 
@@ -284,7 +330,7 @@ class Provider:
 
     async def given(self, key: StreamKey, start: int | None, end: int, limit: int) -> Sequence[Candle]:
         """Return history as the hook gives it, unjudged. Raises `ProviderError`."""
-        answer = await self._call(
+        answer = await self._list(
             "relay_candles", Candle, symbol=key.symbol, interval=key.interval, start=start, end=end, limit=limit
         )
         for candle in answer:
@@ -294,7 +340,7 @@ class Provider:
 
     async def instruments(self) -> Sequence[Instrument]:
         """Return what can be streamed; entries that make no sense are left out. Raises `ProviderError`."""
-        answer = await self._call("relay_instruments", Instrument)
+        answer = await self._list("relay_instruments", Instrument)
         faults: list[str | None] = []
         known: dict[str, Instrument] = {}
         for instrument in answer:
@@ -328,6 +374,27 @@ class Provider:
         except (ExtrasTooLarge, TypeError, ValueError) as error:
             raise BadAnswer(f"provider {self.name}: relay_instruments: {self.conceal(text_of(error))}") from None
 
+    async def instrument(self, symbol: str) -> Instrument | None:
+        """Return what a symbol in upper case denotes, None if the provider has none. Raises `ProviderError`."""
+        try:
+            found = await self._call("relay_instrument", symbol=symbol)
+        except UnknownSymbol:
+            return None
+        if found is None:
+            return None
+        fault = fault_of_instrument(found, self.info)
+        if fault is None and found.symbol.upper() != symbol:
+            fault = f"it is of {found.symbol}, not of {symbol}; case is ignored"
+        try:
+            if fault is None:
+                return compact([found])[0]
+        except (ExtrasTooLarge, TypeError, ValueError) as error:
+            fault = text_of(error)
+        raise BadAnswer(
+            f"{self.info.title} described {symbol} wrongly",
+            detail=f"provider {self.name}: relay_instrument: {self.conceal(fault or '')}",
+        )
+
     def budgets(self) -> Sequence[Budget]:
         """Return how much of the provider's limits is used; nothing if the plugin fails."""
         if "relay_budgets" not in self._hooks:
@@ -339,7 +406,7 @@ class Provider:
             if fault is not None:
                 raise BadAnswer(f"provider {self.name}: relay_budgets: {fault}")
         except BaseException as error:  # noqa: BLE001 - a plugin is isolated here
-            self._judged("relay_budgets", error)
+            self.failures.judged("relay_budgets", error)
             return ()
         return found
 
@@ -380,15 +447,23 @@ class Provider:
         except BaseException as error:  # noqa: BLE001 - a plugin is isolated here
             # Asked for each candle: once is enough to know.
             self._tells_hours = False
-            self._judged("relay_hours", error)
+            self.failures.judged("relay_hours", error)
             return None
         return hours
 
-    async def _call(self, hook: str, kind: type, **arguments: Any) -> list[Any]:
+    async def _list(self, hook: str, kind: type, **arguments: Any) -> list[Any]:
+        """Return the list that a hook returns. Raises `ProviderError`."""
+        answer = await self._call(hook, **arguments)
+        if (fault := list_fault(answer, kind)) is not None:
+            raise BadAnswer(f"provider {self.name}: {hook} {fault}")
+        return list(answer)
+
+    async def _call(self, hook: str, **arguments: Any) -> Any:
+        """Return what a hook returns after a while, unjudged. Raises `ProviderError`."""
         if self.refusal is not None and (hook != "relay_instruments" or not self._lists_without()):
             raise AuthenticationFailed(self.refusal)
         # A task of its own, so that whoever waits can be cancelled whatever the plugin does.
-        task = asyncio.create_task(self._answer(hook, kind, arguments), name=f"{hook} of {self.name}")
+        task = asyncio.create_task(self._answer(hook, arguments), name=f"{hook} of {self.name}")
         try:
             done, _ = await asyncio.wait((task,), timeout=self._timing.call_timeout_s)
         finally:
@@ -403,62 +478,21 @@ class Provider:
             raise ProviderUnavailable(f"provider {self.name} failed (CancelledError in {hook})")
         return task.result()
 
-    async def _answer(self, hook: str, kind: type, arguments: Mapping[str, Any]) -> list[Any]:
+    async def _answer(self, hook: str, arguments: Mapping[str, Any]) -> Any:
         failure: ProviderError
-        INSTANCE.set(self._speaks_as)
+        SPEAKER.set(self._speaker)
         task = asyncio.current_task()
         try:
-            pending = self._hooks[hook](session=self.session, settings=self.settings, **arguments)
-            if not inspect.isawaitable(pending):
-                raise BadAnswer(f"provider {self.name}: {hook} returned {kind_of(pending)}; write it with `async def`")
-            answer = await pending
-            if (fault := list_fault(answer, kind)) is not None:
-                raise BadAnswer(f"provider {self.name}: {hook} {fault}")
-            return list(answer)
+            with self._use.held() as settings:
+                pending = self._hooks[hook](session=self.session, settings=settings, **arguments)
+                if not inspect.isawaitable(pending):
+                    told = f"{hook} returned {kind_of(pending)}; write it with `async def`"
+                    raise BadAnswer(f"provider {self.name}: {told}")
+                return await pending
         except asyncio.CancelledError:
             raise
         except BaseException as error:
-            if isinstance(error, GeneratorExit) and (task is None or task.cancelling()):
+            if isinstance(error, GeneratorExit | Killed) and (task is None or task.cancelling()):
                 raise
-            failure = self._judged(hook, error)
+            failure = self.failures.judged(hook, error)
         raise failure
-
-    def _judged(self, hook: str, error: BaseException) -> ProviderError:
-        """Return what may be told of an error: it holds no secret, and drags no other error along that could."""
-        if isinstance(error, ProviderError):
-            failure = self._concealed(error)
-        elif isinstance(error, NETWORK_ERRORS):
-            failure = network_failure(error)
-        else:
-            failure = self._blame(hook, error)
-        if isinstance(failure, AuthenticationFailed) and not (self.info.needs_key or self._secrets):
-            # Without a key no key was refused: somebody in front of the provider answered so, which passes.
-            failure = ProviderUnavailable(str(failure))
-        failure.__cause__ = failure.__context__ = None
-        return failure
-
-    def _concealed(self, error: ProviderError) -> ProviderError:
-        said = text_of(error)
-        text = self.conceal(said)
-        if isinstance(error, RateLimited):
-            wait_s = error.retry_after
-            is_usable = isinstance(wait_s, int | float) and 0 <= wait_s <= MAX_RETRY_AFTER_S
-            return RateLimited(text[:_MESSAGE_LENGTH], float(wait_s) if is_usable else RETRY_AFTER_S)
-        if text == said and len(text) <= _MESSAGE_LENGTH:
-            return error
-        kinds = (AuthenticationFailed, ProviderTimeout, UnknownSymbol, BadAnswer)
-        return next((kind for kind in kinds if isinstance(error, kind)), ProviderUnavailable)(text[:_MESSAGE_LENGTH])
-
-    def _blame(self, hook: str, error: BaseException) -> ProviderUnavailable:
-        """Log what a plugin raised, in full only when it is news, and return what clients may know of it."""
-        self.failed += 1
-        summary = self.conceal(shown(error))
-        about = event("provider_failed", provider=self.name, hook=hook)
-        if self._blamed.get(hook) == summary:
-            text = summary[:_MESSAGE_LENGTH]
-            log.error("provider %s failed in %s again: %s", self.name, hook, text, extra=about)
-        else:
-            self._blamed[hook] = summary
-            lines = "".join(traceback.format_exception(error))
-            log.error("provider %s failed in %s\n%s", self.name, hook, self.conceal(lines).rstrip(), extra=about)
-        return ProviderUnavailable(f"provider {self.name} failed ({type(error).__name__} in {hook})")

@@ -6,7 +6,7 @@ import random
 from collections.abc import Iterable, Mapping, Sequence
 
 from relay.core.clock import Clock
-from relay.core.errors import ProviderError, ProviderUnavailable, RateLimited, StoreError, UnknownSymbol
+from relay.core.errors import ProviderError, ProviderUnavailable, RateLimited, StoreError, UnknownSymbol, log_text
 from relay.core.intervals import first_open_after, length_s, next_open
 from relay.core.model import Candle, PriceUpdate, StreamKey, extend, parted
 from relay.core.spans import Span
@@ -310,7 +310,7 @@ class Backfill:
             # What an answer left out is in doubt, and asked for again when it is time to.
             past, closed, _, until = await self._fetch(stream.key, missing, must_be_new=False, joins_gaps=True)
         except (ProviderError, StoreError) as error:
-            log.debug("gaps of %s stay: %s", stream.key, error, extra=_about("gap_stays", stream))
+            log.debug("gaps of %s stay: %s", stream.key, log_text(error), extra=_about("gap_stays", stream))
             series.gaps.put_off(first)
             return
         if streams.get(stream.key) is not supervised:

@@ -7,7 +7,7 @@ from contextlib import aclosing
 from typing import cast
 
 from relay.core.clock import STEP_S
-from relay.core.errors import BadAnswer, ProviderError, ProviderTimeout, ProviderUnavailable, RateLimited
+from relay.core.errors import BadAnswer, ProviderError, ProviderTimeout, ProviderUnavailable, RateLimited, log_text
 from relay.core.intervals import next_open
 from relay.core.model import PriceUpdate, StreamKey
 from relay.plugins.provider import Provider
@@ -55,7 +55,8 @@ class FeedCounters:
 class Feed:
     """Runs one `relay_stream` of the provider, from the start, with a watchlist of its own.
 
-    `ready` is set once all its streams are live. Whoever changes `supervised` calls `add` and `remove`, too.
+    `ready` is set once all its streams are live, or lost alone. Whoever changes `supervised` calls `add` and `remove`,
+    too. `on_lose` is called when a stream is lost alone: with its key, why, and in how many seconds it is tried again.
     """
 
     def __init__(
@@ -69,13 +70,14 @@ class Feed:
         *,
         on_refuse: Callable[[SupervisedStream, str], None],
         on_closing: Callable[[str], None],
+        on_lose: Callable[[StreamKey, str, float], None],
     ) -> None:
         self.number = number
         self.ready = asyncio.Event()
         self.has_delivered = False
         self.has_answered = False
         self.has_closed = False
-        self.reason = "it was cancelled by its own plugin"
+        self.reason = self.log_reason = "it was cancelled by its own plugin"
         self.error: ProviderError | None = None
         self.settings = provider.settings
         self._supervised = supervised
@@ -84,11 +86,15 @@ class Feed:
         self._backfill = backfill
         self._counters = counters
         self._on_refuse = on_refuse
+        self._on_lose = on_lose
         self._live: set[StreamKey] = set()
+        # Why streams are lost that the feed tries again by itself.
+        self._lost: dict[StreamKey, str] = {}
         self._watchlist = Watchlist(
             supervised,
             on_accept=self._take_answer,
             on_reject=self._reject,
+            on_lose=self._lose,
             on_skip=lambda reason: counters.skip(provider.conceal(reason)),
             on_closing=on_closing,
             on_pause=self._pause,
@@ -109,6 +115,7 @@ class Feed:
         """Carry a stream no longer."""
         self._watchlist.remove(key)
         self._live.discard(key)
+        self._lost.pop(key, None)
 
     def resubscribe(self, key: StreamKey) -> None:
         """Ask the provider for a stream once more; it counts as live meanwhile."""
@@ -118,6 +125,10 @@ class Feed:
     def is_live(self, key: StreamKey) -> bool:
         """Say whether this feed delivers the stream."""
         return key in self._live
+
+    def retries(self, key: StreamKey) -> bool:
+        """Say whether this feed lost the stream alone, and tries it again by itself."""
+        return key in self._lost
 
     async def stop(self) -> None:
         """End the feed and wait until it has let go of its connection."""
@@ -200,13 +211,13 @@ class Feed:
                     if stream.status != CONNECTED:
                         supervised.hear()
             self.has_closed = True
-            self.reason = "the provider closed the connection"
+            self.reason = self.log_reason = "the provider closed the connection"
         except ProviderError as error:
             self.error = error
-            self.reason = str(error)
+            self.reason, self.log_reason = str(error), log_text(error)
         except Exception as error:
             # No plugin's: those are judged before they come here. The streams wait for the next feed all the same.
-            self.reason = f"the relay failed ({type(error).__name__})"
+            self.reason = self.log_reason = f"the relay failed ({type(error).__name__})"
             log.exception("feed %s %d failed", self._provider.name, self.number, extra=event("feed_broken"))
 
     def _is_old(self, stream: Stream, update: PriceUpdate, now: float) -> bool:
@@ -241,11 +252,35 @@ class Feed:
 
     def _note_live(self, key: StreamKey) -> None:
         self._live.add(key)
+        if self._lost.pop(key, None) is not None and not self._lost:
+            about = event("streams_back", provider=self._provider.name, feed=self.number)
+            log.info("all streams of feed %s %d are delivered again", self._provider.name, self.number, extra=about)
         self._check_ready()
 
     def _check_ready(self) -> None:
-        if self._live.issuperset(self._watchlist.streams):
+        if all(key in self._live or key in self._lost for key in self._watchlist.streams):
             self.ready.set()
+
+    def _lose(self, key: StreamKey, error: ProviderError, wait_s: float) -> None:
+        if key not in self._supervised:
+            return
+        reason = str(error)
+        self._live.discard(key)
+        # A venue that is away loses all of them: one line is enough for the same reason.
+        level = logging.DEBUG if reason in self._lost.values() else logging.WARNING
+        self._lost[key] = reason
+        log.log(
+            level,
+            "%s of feed %s %d is lost, others continue: %s; next attempt in %.1f s",
+            key,
+            self._provider.name,
+            self.number,
+            log_text(error),
+            wait_s,
+            extra=event("stream_lost", provider=self._provider.name, feed=self.number, stream=str(key), reason=reason),
+        )
+        self._on_lose(key, reason, wait_s)
+        self._check_ready()
 
     def _take_answer(self, key: StreamKey) -> None:
         self.has_answered = True

@@ -6,12 +6,13 @@ import random
 from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
+from relay.core.backoff import RetryBackoff
 from relay.core.clock import Clock
 from relay.core.errors import AuthenticationFailed, Flooded, RateLimited
 from relay.core.model import StreamKey
 from relay.plugins.provider import Provider
+from relay.supervision.attempts import Attempts
 from relay.supervision.backfill import Backfill
-from relay.supervision.backoff import Attempts, FeedBackoff
 from relay.supervision.feed import Feed
 from relay.supervision.liveness import Remedy
 from relay.supervision.stream_state import SupervisedStream
@@ -25,8 +26,12 @@ UNANSWERED_S = (30.0, 300.0)
 """A stream that its provider neither takes, refuses nor delivers is asked for again after so long: it doubles."""
 """A key that is refused while feeds with the one before go on is tried again so late, or when it changes."""
 
-NewFeed = Callable[[Mapping[StreamKey, SupervisedStream], Callable[[str], None]], Feed]
-"""Opens a feed for these streams, which may change; the function hears when the provider announces its end."""
+OnLose = Callable[[StreamKey, str, float], None]
+NewFeed = Callable[[Mapping[StreamKey, SupervisedStream], Callable[[str], None], OnLose], Feed]
+"""Opens a feed for these streams, which may change.
+
+The first function hears when the provider announces its end, the other one of streams that are lost alone.
+"""
 
 
 class ReplacementReason(NamedTuple):
@@ -69,7 +74,7 @@ class FeedSlot:
         self._provider = provider
         self._backfill = backfill
         self._attempts = attempts
-        self._backoff = FeedBackoff(rng)
+        self._backoff = RetryBackoff(rng)
         self._clock = clock
         self._rng = rng
         self._new_feed = new_feed
@@ -145,7 +150,7 @@ class FeedSlot:
                 if not (
                     supervised.is_planned(now)
                     or supervised.is_closed_for(0.0)
-                    or any(other.is_live(key) for other in self._feeds)
+                    or any(other.is_live(key) or other.retries(key) for other in self._feeds)
                 )
             ]
         least_s, most_s = UNANSWERED_S
@@ -186,7 +191,9 @@ class FeedSlot:
             await asyncio.sleep(wait_s)
         self._plan_opening(0.0)
         feed = self._new_feed(
-            self._supervised, lambda reason: self._ask_replacement(ReplacementReason("announced", reason))
+            self._supervised,
+            lambda reason: self._ask_replacement(ReplacementReason("announced", reason)),
+            self._lose_stream,
         )
         self._feeds.append(feed)
         log.info(
@@ -278,12 +285,12 @@ class FeedSlot:
                 wait_s = REFUSED_AGAIN_S
             if new.error is not None and not is_told:
                 is_told = True
-                about = self._about("feed_kept", old, reason=str(new.error))
+                about = self._about("feed_kept", old, reason=new.reason)
                 log.warning(
                     "feed %s %d continues, because its replacement failed: %s",
                     self._provider.name,
                     old.number,
-                    new.error,
+                    new.log_reason,
                     extra=about,
                 )
             await self._wait(wait_s, old.task)
@@ -299,6 +306,13 @@ class FeedSlot:
                 self._backfill.cancel(supervised)
                 supervised.lose(feed.reason, wait_s, is_barred=is_barred)
 
+    def _lose_stream(self, key: StreamKey, reason: str, wait_s: float) -> None:
+        """Tell one stream that its feed lost it alone, unless another feed delivers it."""
+        supervised = self._supervised.get(key)
+        if supervised is not None and not any(other.is_live(key) for other in self._feeds):
+            self._backfill.cancel(supervised)
+            supervised.lose(reason, wait_s)
+
     def _after_end(self, feed: Feed) -> float | None:
         """Return how long to wait before the next feed, None when there is none."""
         self._forget_wish()
@@ -311,7 +325,7 @@ class FeedSlot:
                 "feed %s %d ended, because the provider refuses the relay: %s",
                 self._provider.name,
                 feed.number,
-                error,
+                feed.log_reason,
                 extra=about,
             )
             for supervised in list(self._supervised.values()):
@@ -328,7 +342,7 @@ class FeedSlot:
             "feed %s %d ended: %s; next attempt in %.1f s",
             self._provider.name,
             feed.number,
-            feed.reason,
+            feed.log_reason,
             wait_s,
             extra=self._about("feed_ended", feed, cause=feed.cause, reason=feed.reason, wait_s=round(wait_s, 1)),
         )

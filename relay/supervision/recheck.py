@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from relay.core.clock import Clock
-from relay.core.errors import ProviderError, RateLimited, StoreError
+from relay.core.errors import ProviderError, RateLimited, StoreError, log_text
 from relay.core.intervals import length_s
 from relay.core.model import Budget, Candle, StreamKey
 from relay.core.spans import FOREVER, Span, merge_spans
@@ -237,7 +237,7 @@ class Recheck:
 
     def _failed(self, key: StreamKey, error: Exception) -> None:
         about = event("not_compared", provider=self._provider.name, stream=str(key))
-        log.debug("%s cannot be compared now: %s", key, error, extra=about)
+        log.debug("%s cannot be compared now: %s", key, log_text(error), extra=about)
 
 
 def _holds_one(closed: Mapping[int, Candle], start: int, end: int) -> bool:

@@ -3,7 +3,7 @@
 import random
 from math import inf
 
-from relay.supervision.backoff import FeedBackoff
+from relay.core.backoff import RetryBackoff
 
 MOST_WAIT_S = 300.0
 LEAST_BETWEEN_S = 5.0
@@ -23,7 +23,7 @@ class RefusedStream:
         self.reason = ""
         self.retry_at = inf
         self._tried_at = -inf
-        self._backoff = FeedBackoff(rng, most_s=MOST_WAIT_S)
+        self._backoff = RetryBackoff(rng, most_s=MOST_WAIT_S)
 
     def note(self, reason: str, now: float) -> bool:
         """Take a refusal and plan the next try; return whether its reason is news."""

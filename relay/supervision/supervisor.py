@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from itertools import count
 from typing import Protocol
 
+from relay.core.backoff import RetryBackoff
 from relay.core.clock import Clock
 from relay.core.derived_intervals import Derivation
 from relay.core.errors import READMIT_S
@@ -16,11 +17,11 @@ from relay.instruments.listing import Standing
 from relay.plugins.provider import Provider
 from relay.streams.hub import Hub
 from relay.streams.subscriptions import Stream
+from relay.supervision.attempts import Attempts
 from relay.supervision.backfill import Backfill
-from relay.supervision.backoff import Attempts, FeedBackoff
 from relay.supervision.derived_feed import DerivedFeed, DerivedStream
 from relay.supervision.feed import Feed, FeedCounters
-from relay.supervision.feed_slot import FeedSlot
+from relay.supervision.feed_slot import FeedSlot, OnLose
 from relay.supervision.recheck import Recheck
 from relay.supervision.refusals import RefusedStream
 from relay.supervision.stream_state import THROTTLED, Planned, SupervisedStream
@@ -86,7 +87,7 @@ class Supervisor:
         self._ending: set[asyncio.Task[None]] = set()
         self._derived: dict[StreamKey, DerivedFeed] = {}
         self._refusals: dict[StreamKey, RefusedStream] = {}
-        self._readmissions = FeedBackoff(self._rng, least_s=READMIT_S, most_s=MOST_READMIT_S)
+        self._readmissions = RetryBackoff(self._rng, least_s=READMIT_S, most_s=MOST_READMIT_S)
         self._readmit_at: float | None = None
         self._listings = listings
         self._list_version = 0
@@ -330,7 +331,9 @@ class Supervisor:
         self._slots[slot] = None
         return slot
 
-    def _new_feed(self, supervised: Mapping[StreamKey, SupervisedStream], on_closing: Callable[[str], None]) -> Feed:
+    def _new_feed(
+        self, supervised: Mapping[StreamKey, SupervisedStream], on_closing: Callable[[str], None], on_lose: OnLose
+    ) -> Feed:
         return Feed(
             next(self._numbers),
             supervised,
@@ -340,6 +343,7 @@ class Supervisor:
             self.counters,
             on_refuse=self._refuse,
             on_closing=on_closing,
+            on_lose=on_lose,
         )
 
     def renew(self) -> None:

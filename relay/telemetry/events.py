@@ -2,17 +2,26 @@
 
 import logging
 from contextvars import ContextVar
+from typing import NamedTuple
 
-INSTANCE: ContextVar[str] = ContextVar("instance", default="")
-"""The instance for which a plugin runs here, "" for one that has its provider's own name.
-
-A plugin knows its provider's name only. Tasks and threads that it starts inherit this.
-"""
+UNNAMED = "plugin_line"
+"""The event of a plugin's line that names none, such as one of a library that it uses."""
 
 
-def speaker_of(record: logging.LogRecord) -> str:
-    """Return the instance that a line of a plugin is about, "" where the line says itself whom it is about."""
-    return "" if record.name.partition(".")[0] == "relay" else INSTANCE.get()
+class Speaker(NamedTuple):
+    """The provider whose plugin runs here, and whether it is an instance with another name than the plugin knows."""
+
+    provider: str
+    is_instance: bool
+
+
+SPEAKER: ContextVar[Speaker | None] = ContextVar("speaker", default=None)
+"""Set while a plugin runs. Tasks and threads that it starts inherit it."""
+
+
+def speaker_of(record: logging.LogRecord) -> Speaker | None:
+    """Return whose plugin a line comes from, None for the relay's own: they say themselves whom they are about."""
+    return None if record.name.partition(".")[0] == "relay" else SPEAKER.get()
 
 
 def event(name: str, **fields: object) -> dict[str, dict[str, object]]:

@@ -10,7 +10,7 @@ from typing import TextIO
 
 import orjson
 
-from relay.telemetry.events import event, speaker_of
+from relay.telemetry.events import UNNAMED, event, speaker_of
 from relay.telemetry.line_writer import LineWriter
 
 log = logging.getLogger(__name__)
@@ -44,8 +44,9 @@ class TextFormatter(logging.Formatter):
 
     def formatMessage(self, record: logging.LogRecord) -> str:
         """Return the line with control characters escaped."""
-        if speaker := speaker_of(record):
-            record.message = f"{speaker}: {record.message}"
+        speaker = speaker_of(record)
+        if speaker is not None and speaker.is_instance:
+            record.message = f"{speaker.provider}: {record.message}"
         text = super().formatMessage(record)
         return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
@@ -62,8 +63,11 @@ class JsonFormatter(logging.Formatter):
         # A plugin may have put anything there.
         fields = getattr(record, "fields", None)
         shown = {str(name): self._shown(value) for name, value in fields.items()} if isinstance(fields, dict) else {}
-        if speaker := speaker_of(record):
-            shown["provider"] = speaker
+        speaker = speaker_of(record)
+        if speaker is not None:
+            shown.setdefault("event", UNNAMED)
+            if speaker.is_instance or "provider" not in shown:
+                shown["provider"] = speaker.provider
         line = {
             "time": f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(record.created))}.{int(record.msecs):03d}Z",
             "level": record.levelname.lower(),

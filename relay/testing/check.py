@@ -111,6 +111,9 @@ async def check_provider(
         async with run.watching():
             for name, part in (*_parts(run), ("refusal", refusal)):
                 await _check(run, name, part)
+            if provider.keeps_clients:
+                await provider.close()
+                await _check(run, "relay_close", run.look_for_left_tasks)
     if run.findings:
         raise DoesNotConform(provider.name, run.findings, run.unchecked)
     return Report(tuple(run.checked), tuple(run.unchecked), run.updates_per_cpu_s)
@@ -171,8 +174,11 @@ async def _check_hours(run: CheckRun) -> None:
 
 async def _check_instruments(run: CheckRun) -> None:
     provider = run.provider
+    if provider.looks_up_instruments:
+        await _check_lookup(run)
     if not provider.lists_instruments:
-        run.leave_out("instruments", "relay_instruments is not implemented")
+        if not provider.looks_up_instruments:
+            run.leave_out("instruments", "relay_instruments is not implemented")
         return
     run.instruments = await provider.instruments()
     symbols = [instrument.symbol for instrument in run.instruments]
@@ -187,6 +193,17 @@ async def _check_instruments(run: CheckRun) -> None:
     if run.unknown.symbol in symbols:
         said = f"relay_instruments lists {run.unknown.symbol}; give the check another unknown_symbol"
         run.blame(FaultName.WRONG_INSTRUMENTS, said)
+
+
+async def _check_lookup(run: CheckRun) -> None:
+    """Ask for the symbol, in upper case as clients' symbols are, and for one that does not exist."""
+    found = await run.provider.instrument(run.key.symbol.upper())
+    if found is None:
+        run.blame(FaultName.WRONG_INSTRUMENTS, f"relay_instrument does not have {run.key.symbol}")
+    elif not run.provider.lists_instruments:
+        run.instruments = [found]
+    if await run.provider.instrument(run.unknown.symbol.upper()) is not None:
+        run.blame(FaultName.UNKNOWN_SYMBOL, f"relay_instrument has {run.unknown.symbol}, which does not exist")
 
 
 async def _check_budgets(run: CheckRun) -> None:

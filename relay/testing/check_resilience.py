@@ -6,11 +6,12 @@ from contextlib import aclosing
 import aiohttp
 
 from relay.core.errors import ProviderError, RateLimited
+from relay.core.model import StreamKey
 from relay.plugins.provider import Provider
 from relay.testing.check_run import CheckRun
 from relay.testing.check_streams import AS_STREAM, is_heard
 from relay.testing.findings import FaultName
-from relay.testing.watched_feed import shown
+from relay.testing.watched_feed import WatchedFeed, shown
 from relay.testing.watched_session import WatchedSession, refusing_server
 from relay.upstream.watchlist import Watchlist
 
@@ -37,7 +38,9 @@ async def check_reconnect(run: CheckRun) -> None:
                 said = "relay_stream ended when its WebSocket was lost, although survives_loss is set"
                 run.blame(FaultName.STREAM_ENDS, said)
             return
-        await feed.until(lambda: False, run.tolerances.end_s)
+        if await feed.until(lambda: run.key in feed.lost, run.tolerances.end_s):
+            await _comes_back(run, feed)
+            return
         if not feed.has_ended or run.session.connects > connects:
             again = run.session.connects - connects
             run.blame(
@@ -50,6 +53,17 @@ async def check_reconnect(run: CheckRun) -> None:
             run.blame(FaultName.STREAM_FAILS, f"relay_stream raised {shown(feed.error)} when its connection was lost")
     async with run.feed(run.key) as feed:
         await is_heard(run, feed, run.key, " in the feed after one whose connection was lost")
+
+
+async def _comes_back(run: CheckRun, feed: WatchedFeed) -> None:
+    """Wait for a stream that was lost alone: its feed has said so, and tries it again by itself."""
+    lost = feed.lost[run.key]
+    run.texts.append(str(lost))
+    if not await feed.until(lambda: run.key not in feed.lost, run.timeout_s):
+        run.blame(
+            FaultName.HANGS_AFTER_LOSS,
+            f"relay_stream lost {run.key} with its connection ({shown(lost)}) and did not deliver it again",
+        )
 
 
 async def check_refusal(run: CheckRun, provider: Provider, session: WatchedSession) -> None:
@@ -101,7 +115,13 @@ def _judge(run: CheckRun, what: str, status: int, ended: ProviderError | str) ->
 async def _refused_feed(run: CheckRun, provider: Provider) -> ProviderError | str:
     """Run a feed that is refused; return what it raised, or what is wrong, empty if it told its streams to rest."""
     rests = asyncio.Event()
-    watchlist = Watchlist([run.key], on_pause=lambda *_: rests.set(), on_reject=lambda *_: rests.set())
+    lost: list[ProviderError] = []
+
+    def lose(_: StreamKey, error: ProviderError, __: float) -> None:
+        lost.append(error)
+        rests.set()
+
+    watchlist = Watchlist([run.key], on_pause=lambda *_: rests.set(), on_reject=lambda *_: rests.set(), on_lose=lose)
 
     async def work() -> ProviderError | str:
         try:
@@ -118,6 +138,8 @@ async def _refused_feed(run: CheckRun, provider: Provider) -> ProviderError | st
         await asyncio.wait((feed, waiting), timeout=run.timeout_s, return_when=asyncio.FIRST_COMPLETED)
         if feed.done():
             return feed.result()
+        if lost:
+            return lost[0]
         return "" if rests.is_set() else f"neither raises nor reports it within {run.timeout_s:g} s"
     finally:
         waiting.cancel()

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import weakref
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from itertools import pairwise
@@ -20,7 +20,13 @@ from relay.testing.watched_feed import WatchedFeed
 from relay.testing.watched_session import WatchedSession
 
 BEAT_S, TICK_S = 0.05, 0.01
-_HOST_LOGS = ("relay.plugins.loader", "relay.plugins.provider", "relay.plugins.cancellation")
+_HOST_LOGS = tuple(
+    f"relay.plugins.{name}" for name in ("loader", "provider", "cancellation", "failure_judge", "settings_use")
+)
+
+
+_NO_FAULTS = frozenset({"history_failed"})
+"""Events of the host about what the venue refused."""
 
 
 class _Lines(logging.Handler):
@@ -163,9 +169,31 @@ class CheckRun:
         return make
 
     async def look_for_leftovers(self, name: str) -> None:
-        """Blame tasks that still run and connections that are still open after a part of the check, and end them."""
-        # By turns, not by a clock: after a pause of the machine they still have time.
-        turns = iter(range(round(self.tolerances.settle_s / 0.01)))
+        """Blame tasks that still run and connections that are still open after a part of the check, and end them.
+
+        A plugin with `relay_close` may keep tasks until that.
+        """
+        if not self.provider.keeps_clients:
+            await self.look_for_left_tasks(name)
+        if self.session.closed and not self.provider.is_closed:
+            self.blame(FaultName.CLOSES_SESSION, f"{name}: closed the session, which belongs to the relay")
+        turns = self._turns()
+        while held := self.session.held:
+            if next(turns, None) is None:
+                self.blame(
+                    FaultName.LEFTOVERS,
+                    f"{name}: left {len(held)} connections open; use `async with` for answers and sockets",
+                )
+                break
+            await asyncio.sleep(0.01)
+
+    def _turns(self) -> Iterator[int]:
+        # Not a clock: after a pause of the machine they still have time.
+        return iter(range(round(self.tolerances.settle_s / 0.01)))
+
+    async def look_for_left_tasks(self, name: str = "relay_close") -> None:
+        """Blame tasks that still run after a part of the check, and end them."""
+        turns = self._turns()
         while left := [task for task in self._made if not task.done()]:
             if next(turns, None) is None:
                 names = ", ".join(sorted(task.get_name() for task in left))
@@ -177,16 +205,6 @@ class CheckRun:
                     await self.provider.end_feed(task)
                 break
             await asyncio.sleep(0.01)
-        if self.session.closed:
-            self.blame(FaultName.CLOSES_SESSION, f"{name}: closed the session, which belongs to the relay")
-        while held := self.session.held:
-            if next(turns, None) is None:
-                self.blame(
-                    FaultName.LEFTOVERS,
-                    f"{name}: left {len(held)} connections open; use `async with` for answers and sockets",
-                )
-                break
-            await asyncio.sleep(0.01)
 
     def _judge(self, lines: _Lines, blocked_s: float) -> None:
         if blocked_s > self.tolerances.blocked_s:
@@ -195,6 +213,8 @@ class CheckRun:
             )
         for record in lines.records:
             message = record.getMessage()
+            if getattr(record, "fields", {}).get("event") in _NO_FAULTS:
+                continue
             if record.name in _HOST_LOGS and record.levelno >= logging.WARNING:
                 self.blame(_fault_of_line(message), message.splitlines()[0])
         everything = "\n".join([lines.text(), *self.texts])

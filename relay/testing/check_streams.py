@@ -24,7 +24,8 @@ def _second_stream(run: CheckRun) -> StreamKey | None:
     for one in run.instruments:
         if one.symbol != symbol and interval in (one.intervals or (interval,)):
             return StreamKey(one.symbol, interval)
-    return None if run.provider.lists_instruments else StreamKey("OTHER", interval)
+    is_known = run.provider.lists_instruments or run.provider.looks_up_instruments
+    return None if is_known else StreamKey("OTHER", interval)
 
 
 def _siblings(run: CheckRun) -> list[StreamKey]:
@@ -99,7 +100,10 @@ async def newest_candle(run: CheckRun, key: StreamKey) -> Candle | None:
 
 
 def has_ended_early(run: CheckRun, feed: WatchedFeed) -> bool:
-    """Say whether a feed has ended, and blame it."""
+    """Say whether a feed has ended, or lost the stream that is checked, and blame it."""
+    if (lost := feed.lost.get(run.key)) is not None:
+        run.blame(FaultName.STREAM_FAILS, f"relay_stream lost {run.key}: {shown(lost)}")
+        return True
     if feed.error is not None:
         run.blame(FaultName.STREAM_FAILS, f"relay_stream raised {shown(feed.error)}")
     elif feed.has_ended:
@@ -114,6 +118,7 @@ def _judge(run: CheckRun, feed: WatchedFeed) -> None:
         said = f"relay_stream skipped {len(feed.skipped)} messages, the first: {feed.skipped[0]}"
         run.blame(FaultName.SKIPS_MESSAGES, said)
     run.texts += [*feed.skipped, *feed.closing, *feed.rejected.values(), *feed.paused.values()]
+    run.texts += map(str, feed.lost.values())
     if feed.error is not None:
         run.texts.append(str(feed.error))
 
@@ -222,7 +227,7 @@ async def check_second_feed(run: CheckRun) -> None:
 
 async def check_unknown_symbol(run: CheckRun) -> None:
     """Ask for a symbol that there is not, beside one that there is."""
-    if not run.provider.lists_instruments or run.rest:
+    if not (run.provider.lists_instruments or run.provider.looks_up_instruments) or run.rest:
         why = AS_STREAM if run.rest else "without relay_instruments no symbol is unknown; implement it"
         run.leave_out("unknown symbol in a stream", why)
         return

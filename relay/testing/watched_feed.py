@@ -7,6 +7,7 @@ from contextlib import aclosing, suppress
 from types import TracebackType
 from typing import NamedTuple, Self
 
+from relay.core.errors import Killed, ProviderError
 from relay.core.intervals import next_open
 from relay.core.model import PriceUpdate, StreamKey
 from relay.core.trading_hours import TradingHours
@@ -39,6 +40,7 @@ class WatchedFeed:
         self.faults: list[Finding] = []
         self.accepted: list[StreamKey] = []
         self.rejected: dict[StreamKey, str] = {}
+        self.lost: dict[StreamKey, ProviderError] = {}
         self.paused: dict[StreamKey, str] = {}
         self.planned: dict[StreamKey, float] = {}
         self.skipped: list[str] = []
@@ -49,6 +51,7 @@ class WatchedFeed:
             streams,
             on_accept=self._on_accept,
             on_reject=self._on_reject,
+            on_lose=self._on_lose,
             on_skip=self.skipped.append,
             on_closing=self.closing.append,
             on_pause=self._on_pause,
@@ -73,6 +76,10 @@ class WatchedFeed:
 
     def _on_reject(self, key: StreamKey, reason: str) -> None:
         self.rejected[key] = reason
+        self._news.set()
+
+    def _on_lose(self, key: StreamKey, error: ProviderError, retry_in_s: float) -> None:
+        self.lost[key] = error
         self._news.set()
 
     def _on_pause(self, key: StreamKey, status: str, message: str) -> None:
@@ -103,7 +110,7 @@ class WatchedFeed:
                         self._is_held = True
                         self._news.set()
                         await asyncio.Event().wait()
-        except (asyncio.CancelledError, GeneratorExit):
+        except (asyncio.CancelledError, GeneratorExit, Killed):
             raise
         except BaseException as error:  # noqa: BLE001 - it is what the test wants to see
             self.error = error
@@ -124,6 +131,7 @@ class WatchedFeed:
         self.updates.append(update)
         self.arrivals.append(Arrival(update, self._provider.clock.now()))
         self.paused.pop(key, None)
+        self.lost.pop(key, None)
         self._heard[key] += 1
         self._opened[key][candle.time] = None
         if update.is_closed:

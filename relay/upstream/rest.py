@@ -66,9 +66,10 @@ class RestAnswer(NamedTuple):
     way: str = ""
     """Names the proxy that may have answered in the upstream's place, as the end of a phrase."""
 
-    def error(self, reason: str, *, now: float | None = None) -> ProviderError:
-        """Build the error that fits the status; `reason` is cut, and must hold no key.
+    def error(self, reason: str = "", *, detail: str = "", now: float | None = None) -> ProviderError:
+        """Build the error that fits the status. Clients read `reason`, the log `detail` too; neither may hold a key.
 
+        A long `reason` is cut: the venue's own words are better given as `detail`.
         429 and 418 give `RateLimited` with what `Retry-After` says, else a minute; a date in it is reckoned from `now`
         (Unix seconds, by default this machine's time).
         """
@@ -76,13 +77,13 @@ class RestAnswer(NamedTuple):
         if reason:
             text += f": {reason[:_REASON_LENGTH]}"
         if self.status == 401:
-            return AuthenticationFailed(text)
+            return AuthenticationFailed(text, detail=detail)
         if self.status in _TOO_MANY:
             wait = retry_after_s(self.headers.get("Retry-After"), time.time() if now is None else now)
-            return RateLimited(text, RETRY_AFTER_S if wait is None else wait)
+            return RateLimited(text, RETRY_AFTER_S if wait is None else wait, detail=detail)
         if self.status in _REFUSED_HERE or self.status >= 500:
-            return ProviderUnavailable(text)
-        return BadAnswer(text)
+            return ProviderUnavailable(text, detail=detail)
+        return BadAnswer(text, detail=detail)
 
 
 async def ask_rest(

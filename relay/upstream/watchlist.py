@@ -2,8 +2,9 @@
 
 import asyncio
 from collections.abc import Callable, Container, Iterable
-from typing import Any
+from typing import Any, Protocol
 
+from relay.core.errors import ProviderError
 from relay.core.model import StreamKey
 
 PAUSES = ("market_closed", "throttled")
@@ -22,11 +23,29 @@ def _never(*_: object) -> bool:
     return False
 
 
+class FeedHost(Protocol):
+    """Who runs a feed: what the feed says goes through it, and what it raises is judged by it."""
+
+    name: str
+
+    def conceal(self, text: str) -> str:
+        """Return a text without keys, for the log."""
+
+    def tell(self, text: str) -> str:
+        """Return a text as clients may read it: without keys and addresses."""
+
+    def judge_stream(self, key: StreamKey, error: BaseException) -> ProviderError:
+        """Return what may be told of an error of one stream alone; a mistake of the feed's is logged."""
+
+    async def end_stream(self, task: asyncio.Task[Any]) -> None:
+        """End a task that follows one stream, whatever it does about that."""
+
+
 class Watchlist:
     """Streams wanted from one feed, now.
 
     The host adds and removes streams; a feed reads `streams`, waits with `changed`, and reports with `accept`,
-    `reject`, `pause`, `remark`, `expect`, `invalidate`, `skip` and `closing`. All methods except `changed` are
+    `reject`, `lose`, `pause`, `remark`, `expect`, `invalidate`, `skip` and `closing`. All methods except `changed` are
     synchronous and never block. Reports about streams that are not on the list (any more) are ignored, except by
     `invalidate`: the wish may have been withdrawn.
     """
@@ -37,6 +56,7 @@ class Watchlist:
         *,
         on_accept: Callable[[StreamKey], None] = _ignore,
         on_reject: Callable[[StreamKey, str], None] = _ignore,
+        on_lose: Callable[[StreamKey, ProviderError, float], None] = _ignore,
         on_skip: Callable[[str], None] = _ignore,
         on_closing: Callable[[str], None] = _ignore,
         on_pause: Callable[[StreamKey, str, str], None] = _ignore,
@@ -51,6 +71,7 @@ class Watchlist:
         self._removed: dict[StreamKey, int] = {}
         self._on_accept = on_accept
         self._on_reject = on_reject
+        self._on_lose = on_lose
         self._on_skip = on_skip
         self._on_closing = on_closing
         self._on_pause = on_pause
@@ -60,7 +81,7 @@ class Watchlist:
         self._is_closed_for = is_closed_for
         # At which version each stream was added that was handed out to be polled since its market closed.
         self._polled: dict[StreamKey, int] = {}
-        self._conceal: Callable[[str], str] = str
+        self.host: FeedHost | None = None
         self._waiters: set[asyncio.Future[None]] = set()
         self.version = 0
 
@@ -105,9 +126,15 @@ class Watchlist:
         self._removed[key] = left - 1
         return True
 
-    def conceal(self, conceal: Callable[[str], str]) -> None:
-        """Pass every text that the feed reports through this first: it takes the keys out (host only)."""
-        self._conceal = conceal
+    def bind(self, host: FeedHost) -> None:
+        """Let this host take the keys out of what the feed reports, and judge its errors (host only)."""
+        self.host = host
+
+    def _conceal(self, text: object) -> str:
+        return str(text) if self.host is None else self.host.conceal(str(text))
+
+    def _told(self, text: object) -> str:
+        return str(text) if self.host is None else self.host.tell(str(text))
 
     def _wake(self) -> None:
         self.version += 1
@@ -167,15 +194,27 @@ class Watchlist:
         """Report that the provider refused a stream: it leaves the watchlist, and is back when it is tried again."""
         if key in self._streams:
             self.remove(key)
-            self._on_reject(key, self._conceal(str(reason)))
+            self._on_reject(key, self._told(reason))
+
+    def lose(self, key: StreamKey, error: ProviderError, retry_in_s: float) -> None:
+        """Report that this stream alone is not delivered any more, and in how many seconds the feed tries it again.
+
+        Clients read the text of `error`, the log its detail as well. The next update of the stream, or `accept`, ends
+        that; what was missed meanwhile comes from history. Raises `TypeError` for an `error` that is no
+        `ProviderError`.
+        """
+        if not isinstance(error, ProviderError):
+            raise TypeError(f"lose takes a ProviderError, not {type(error).__name__}")
+        if key in self._streams:
+            self._on_lose(key, error if self.host is None else self.host.judge_stream(key, error), retry_in_s)
 
     def skip(self, reason: str) -> None:
         """Report an invalid message, which was skipped."""
-        self._on_skip(self._conceal(str(reason)))
+        self._on_skip(self._conceal(reason))
 
     def closing(self, reason: str) -> None:
         """Report that the provider announced the end of this feed: the host opens the next one at once."""
-        self._on_closing(self._conceal(str(reason)))
+        self._on_closing(self._conceal(reason))
 
     def expect(self, key: StreamKey, in_s: float, every_s: float | None = None) -> None:
         """Report when a polled stream is asked for next, and how often it is: until then its silence is planned.
@@ -188,7 +227,7 @@ class Watchlist:
     def remark(self, key: StreamKey, message: str) -> None:
         """Set the message of the state `connected`, to explain how a stream is live; an empty text removes it."""
         if key in self._streams:
-            self._on_remark(key, self._conceal(str(message)))
+            self._on_remark(key, self._told(message))
 
     def invalidate(self, key: StreamKey, before: int | None = None) -> None:
         """Report that the provider changed its past, as after a split: what it said earlier is not valid any more.
@@ -209,4 +248,4 @@ class Watchlist:
         if status not in PAUSES:
             raise ValueError(f"a stream cannot be paused as {status!r}; use one of {', '.join(PAUSES)}")
         if key in self._streams:
-            self._on_pause(key, status, self._conceal(str(message)))
+            self._on_pause(key, status, self._told(message))

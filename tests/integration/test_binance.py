@@ -506,8 +506,9 @@ async def test_every_interval_has_history(exchange: BinanceStandIn, plugin: Plug
 
 async def test_a_429_stops_every_call_until_its_time(exchange: BinanceStandIn, plugin: Plugin) -> None:
     exchange.faults.answer_rest(429, '{"code":-1003,"msg":"Too much request weight used."}', retry_after=37, times=1)
-    with pytest.raises(RateLimited, match="Too much request weight") as first:
+    with pytest.raises(RateLimited, match=r"^HTTP 429: too many requests$") as first:
         await plugin.candles("BTCUSDT", "1m", None, 1_770_000_000, 1)
+    assert first.value.detail == "Too much request weight used."
     assert first.value.retry_after == 37.0
     with pytest.raises(RateLimited) as second:
         await plugin.instruments()
@@ -521,6 +522,9 @@ async def test_a_ban_without_retry_after_is_read_from_its_message(exchange: Bina
     with pytest.raises(RateLimited) as caught:
         await plugin.instruments()
     assert 590 < caught.value.retry_after < 601
+    # What names an address of ours is for the log.
+    assert str(caught.value) == "HTTP 418: too many requests"
+    assert "IP banned" in caught.value.detail
 
 
 async def test_a_limit_below_the_usual_one_that_the_exchange_states_is_kept_to(

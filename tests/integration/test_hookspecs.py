@@ -3,6 +3,7 @@
 import asyncio
 import importlib
 import inspect
+import logging
 import re
 import sys
 import time
@@ -16,7 +17,7 @@ import pytest
 from aiohttp import WSMsgType, web
 
 import relay
-from relay import API_MINOR, API_VERSION, Memory, OpenHours, StreamKey, TradingCalendar, Watchlist
+from relay import API_MINOR, API_VERSION, Instrument, Memory, OpenHours, StreamKey, TradingCalendar, Watchlist
 from relay.app import PROVIDERS
 from relay.plugins import author_api, discovery, hookspecs
 from relay.plugins.loader import PluginHost
@@ -24,6 +25,7 @@ from relay.testing import Report, WatchedFeed, check_provider, open_provider, sp
 from tests.conftest import StartRelay
 from tests.integration.test_plugins import opened, path_of, provider_of, tally
 from tests.support.conditions import eventually
+from tests.support.fake_ccxt import Exchange, fake_ccxt
 from tests.support.loopback_server import loopback_server
 from tests.support.moments import at
 from tests.support.sandbox import Sandbox
@@ -83,22 +85,24 @@ def test_every_field_of_the_values_is_documented(kind: Any) -> None:
 
 @pytest.mark.parametrize("kind", [relay.Watchlist, relay.FeedCodec, relay.TradingCalendar])
 def test_every_member_for_feeds_is_documented(kind: Any) -> None:
-    hosts = {"add", "remove", "is_late", "conceal"}
+    hosts = {"add", "remove", "is_late", "bind"}
     for member in [name for name in vars(kind) if not name.startswith("_") and name not in hosts]:
         assert re.search(rf"`[^`\n]*\b{member}\b[^`\n]*`", GUIDE), member
 
 
 def test_api_version() -> None:
     # Raise it when a hook or an argument is renamed, removed or changes its meaning, the minor one when one is added.
-    assert (API_VERSION, API_MINOR) == (2, 0)
+    assert (API_VERSION, API_MINOR) == (2, 1)
     assert {name: list(inspect.signature(spec).parameters) for name, spec in HOOKS.items()} == {
         "relay_provider": ["settings"],
         "relay_stream": ["watchlist", "session", "settings"],
         "relay_candles": ["symbol", "interval", "start", "end", "limit", "session", "settings"],
         "relay_instruments": ["session", "settings"],
+        "relay_instrument": ["symbol", "session", "settings"],
         "relay_budgets": ["settings"],
         "relay_memory": ["memory", "settings"],
         "relay_hours": ["symbol", "moment", "settings"],
+        "relay_close": ["session", "settings"],
     }
 
 
@@ -162,6 +166,19 @@ async def test_hook_relay_instruments() -> None:
     assert instrument.symbol == "TALLY"
 
 
+async def test_hook_relay_instrument() -> None:
+    given: list[Any] = []
+
+    async def relay_instrument(symbol: Any, session: Any, settings: Any) -> Any:
+        given.append((symbol, session.closed, settings))
+        return Instrument("x", "demo", "X", "USD") if symbol == "X" else None
+
+    async with opened(provider_of(relay_instrument=relay_instrument)) as provider:
+        assert await provider.instrument("X") == Instrument("x", "demo", "X", "USD")
+        assert await provider.instrument("Y") is None
+    assert given == [("X", False, {}), ("Y", False, {})]
+
+
 async def test_hook_relay_budgets() -> None:
     async with opened(tally()) as provider:
         (budget,) = provider.budgets()
@@ -203,6 +220,17 @@ async def test_hook_relay_hours() -> None:
     async with opened(provider_of(relay_hours=relay_hours)) as provider:
         assert provider.market("X").opens_at(50) == 100
     assert given == [("X", 50, {})]
+
+
+async def test_hook_relay_close() -> None:
+    given: list[Any] = []
+
+    async def relay_close(session: Any, settings: Any) -> None:
+        given.append((session.closed, settings))
+
+    async with open_provider(provider_of(relay_close=relay_close)):
+        assert given == []
+    assert given == [(False, {})]
 
 
 @pytest.mark.parametrize(
@@ -470,6 +498,53 @@ async def test_ticks_example_runs_in_a_relay(
     ]
 
 
+@pytest.fixture
+def exchanges(monkeypatch: pytest.MonkeyPatch) -> list[Exchange]:
+    """The exchanges that a library like ccxt makes in this test."""
+    modules, made = fake_ccxt()
+    for name, module in modules.items():
+        monkeypatch.setitem(sys.modules, name, module)
+    return made
+
+
+def test_library_example_conforms(guide: Callable[..., str], exchanges: list[Exchange]) -> None:
+    @sped_up
+    async def check() -> Report:
+        plugin = f"{guide('ccxt_exchange.py')}:CcxtExchange"
+        return await check_provider(plugin, symbol="BTC/USDT", interval="1m")
+
+    report = check()
+    assert [what.partition(":")[0] for what in report.unchecked] == ["reconnect", "speed", "values", "refusal"]
+    assert {"closing", "pages", "watchlist", "relay_close", "live values of BTC/USDT@1m"} <= set(report.checked)
+    assert all(exchange.is_closed for exchange in exchanges)
+
+
+async def test_library_example_keeps_a_failing_stream_from_the_others(
+    relay_with: StartRelay, guide: Callable[..., str], exchanges: list[Exchange], caplog: pytest.LogCaptureFixture
+) -> None:
+    running = await relay_with(plugins=(f"{guide('ccxt_exchange.py')}:CcxtExchange",))
+    client = await running.connect()
+    await client.subscribe("ccxt_exchange:BTC/USDT@1m", "ccxt_exchange:ETH/USDT@1m")
+    for symbol in ("BTC/USDT", "ETH/USDT"):
+        await client.seen("price_update", symbol=symbol)
+    (exchange,) = exchanges
+    address = "GET https://exchange.example/markets 502 Bad Gateway"
+    exchange.failures["ETH/USDT"] = [sys.modules["ccxt.pro"].NetworkError(address)]
+    lost = await client.until_type("status", symbol="ETH/USDT", status="reconnecting")
+    assert lost["message"].startswith("the exchange cannot be reached; the next attempt is at ")
+    await client.update(symbol="BTC/USDT")
+    await client.until_type("status", symbol="ETH/USDT", status="connected")
+    states = [m["status"] for m in client.received if m["type"] == "status" and m.get("symbol") == "BTC/USDT"]
+    assert set(states) <= {"connecting", "connected"}
+    assert f"the exchange cannot be reached ({address})" in caplog.text
+    # What concerns the whole exchange stops all of it.
+    exchange.failures["ETH/USDT"] = [sys.modules["ccxt.pro"].DDoSProtection("429")]
+    for symbol in ("BTC/USDT", "ETH/USDT"):
+        await client.seen("status", symbol=symbol, status="throttled")
+    await running.close()
+    assert exchange.is_closed
+
+
 async def test_instances_example_runs_in_a_relay(
     relay_with: StartRelay, guide: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -506,14 +581,27 @@ async def test_smallest_provider_is_where_the_guide_says() -> None:
         assert await feed.until(lambda: feed.updates, 3)
 
 
+def test_lines_of_the_guide_that_are_no_files_run(caplog: pytest.LogCaptureFixture) -> None:
+    carries, logs = re.findall(r"```python\n(?!# \S+\.py\n)(.*?)```", GUIDE, re.DOTALL)
+    row = [1_700_000_000_000, "1.0", "2.0", "0.5", "1.5", "10", 0, "15", 7, "4", "6"]
+    names: dict[str, Any] = {"written_candle": relay.written_candle, "row": row, "found": []}
+    exec(carries.replace("return ", "found.append(").rstrip() + ")", names)
+    (candle,) = names["found"]
+    assert (candle.time, candle.close, candle.trades, candle.taker_quote_volume) == (1_700_000_000, 1.5, 7, 6.0)
+    exec(logs, {"logging": logging, "event": relay.event, "symbol": "X", "__name__": "made"})
+    assert caplog.messages == ["no ticks of X, it is polled"]
+    assert caplog.records[0].fields == {"event": "ticks_refused", "symbol": "X"}  # type: ignore[attr-defined]
+
+
 def test_example_files_are_in_the_guide() -> None:
     names = re.findall(r"```python\n# (\S+)\n", GUIDE)
     assert names == [
         "bitstamp.py",
         "okx.py",
         "bitstamp_trades.py",
-        "xetra.py",
+        "ccxt_exchange.py",
         "clocks.py",
+        "xetra.py",
         "bitstamp_standin.py",
         "test_bitstamp.py",
         "test_refusal.py",
@@ -530,7 +618,12 @@ async def test_calendar_example_polls_and_knows_its_hours(
         return web.json_response([[opened - 900, 1, 1, 1, 1, 1, True], [opened, 1, 1, 1, 1, 1, False]])
 
     app = web.Application()
-    app.add_routes([web.get("/candles", candles)])
+
+    async def share(request: web.Request) -> web.Response:
+        status = 200 if request.match_info["symbol"] == "SAP" else 404
+        return web.json_response({"name": "SAP SE"}, status=status)
+
+    app.add_routes([web.get("/candles", candles), web.get("/shares/{symbol}", share)])
     settings = {"rest_url": f"http://{await serve(app)}"}
     key = StreamKey("SAP", "15m")
     async with open_provider(guide("xetra.py"), settings) as provider:
@@ -538,6 +631,10 @@ async def test_calendar_example_polls_and_knows_its_hours(
         assert market.opens_at(at("2026-12-30 13:00")) == at("2027-01-04 08:00")
         assert market.end_of("1h", at("2026-07-01 15:00")) == at("2026-07-01 15:30")
         assert provider.session_text("SAP") == "0900-1730 Europe/Berlin"
+        found = await provider.instrument("SAP")
+        assert found is not None
+        assert (found.name, found.session) == ("SAP SE", "0900-1730 Europe/Berlin")
+        assert await provider.instrument("NOPE") is None
         async with WatchedFeed(provider, [key]) as feed:
             assert await feed.until(lambda: len(feed.updates) > 1, timeout_s=5)
 

@@ -131,6 +131,9 @@ async def test_lines_of_a_plugin_name_their_event(relay_with: StartRelay, lines:
     assert line["key"] == "Secret(***)"
     assert line["many"] == str(1 << 70)
     assert (line["level"], line["logger"], line["time"][:2]) == ("warning", "logs_plugin", "20")
+    # A library knows nothing of events.
+    (line,) = lines.of("plugin_line")
+    assert (line["provider"], line["logger"], line["message"]) == ("logs", "some_library", "connected")
 
 
 @pytest.mark.parametrize("fields", [None, 7, ["event"], {1: 2, "\udce9": 3}])

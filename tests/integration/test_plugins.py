@@ -253,14 +253,13 @@ def test_class_is_instantiated_once_a_relay() -> None:
         ("no_provider", "lacks the hook relay_provider"),
         (
             "wrong_api",
-            "needs provider API 3, this relay has 2.0; install a newer market-relay, or an older version of the plugin",
+            "needs provider API 3, this relay has 2.1; install a newer market-relay, or an older version of the plugin",
         ),
         ("nonsense", "relay_provider returned dict, not ProviderInfo"),
         ("async_provider", "relay_provider returned coroutine, not ProviderInfo"),
         (
             "unknown_hook",
-            "marks relay_candels as a hook, but there is no such hook; hooks are relay_provider, relay_stream, "
-            "relay_candles, relay_instruments, relay_budgets, relay_memory, relay_hours",
+            "marks relay_candels as a hook, which provider API 2.1 does not have; did you mean relay_candles?",
         ),
         (
             "unknown_argument",
@@ -314,10 +313,10 @@ def test_limits_that_make_no_sense_do_not_refuse_a_plugin_for_api_1() -> None:
         (INFO._replace(api="1"), "api is '1'; give the number of the API, 2, or (2, 1) to need a minor number"),
         (INFO._replace(api=True), "api is True; give the number"),
         (INFO._replace(api=(2,)), "api is (2,); give the number"),
-        (INFO._replace(api=0), "is written for provider API 0, this relay takes 1 to 2.0; install a newer version"),
-        (INFO._replace(api=(1, 0)), "is written for provider API 1.0, this relay takes 1 to 2.0"),
-        (INFO._replace(api=(2, 1)), "needs provider API 2.1, this relay has 2.0; install a newer market-relay, or an"),
-        (INFO._replace(api=(3, 0)), "needs provider API 3.0, this relay has 2.0"),
+        (INFO._replace(api=0), "is written for provider API 0, this relay takes 1 to 2.1; install a newer version"),
+        (INFO._replace(api=(1, 0)), "is written for provider API 1.0, this relay takes 1 to 2.1"),
+        (INFO._replace(api=(2, 2)), "needs provider API 2.2, this relay has 2.1; install a newer market-relay, or an"),
+        (INFO._replace(api=(3, 0)), "needs provider API 3.0, this relay has 2.1"),
         (INFO._replace(title=""), "title is ''"),
         (INFO._replace(asset_classes=()), "asset_classes are ()"),
         (INFO._replace(intervals=()), "intervals are ()"),
@@ -395,7 +394,7 @@ def test_table_of_a_refused_provider_is_no_error() -> None:
 def test_each_refusal_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     load("wrong_api")
     assert caplog.messages == [
-        f"plugin file:{path_of('wrong_api')}: needs provider API 3, this relay has 2.0; install a newer market-relay, "
+        f"plugin file:{path_of('wrong_api')}: needs provider API 3, this relay has 2.1; install a newer market-relay, "
         "or an older version of the plugin"
     ]
 
@@ -814,7 +813,7 @@ async def test_whatever_a_stream_raises_is_its_providers_failure(kind: type[Base
     async with opened(provider_of(relay_stream=relay_stream)) as provider:
         with pytest.raises(ProviderUnavailable, match=rf"made failed \({kind.__name__} in relay_stream\)"):
             await updates_of(provider, Watchlist([key]), 2)
-        assert provider.failed == 1
+        assert provider.failures.failed == 1
 
 
 async def test_reader_that_leaves_is_no_failure_of_the_provider() -> None:
@@ -826,7 +825,7 @@ async def test_reader_that_leaves_is_no_failure_of_the_provider() -> None:
 
     async with opened(provider_of(relay_stream=relay_stream)) as provider:
         assert len(await updates_of(provider, Watchlist([key]), 1)) == 1
-        assert provider.failed == 0
+        assert provider.failures.failed == 0
 
 
 @pytest.mark.parametrize("kind", [Odd, KeyboardInterrupt, GeneratorExit, asyncio.CancelledError])
@@ -882,7 +881,7 @@ async def test_session_that_a_plugin_closes_is_replaced_and_that_is_said(
         await provider.instruments()
         assert await provider.candles(StreamKey("X", "1m"), None, 120, 1) == []
         assert caplog.messages == ["provider made closed its session, which belongs to the relay; it must be corrected"]
-        assert provider.failed == 1
+        assert provider.failures.failed == 1
         await provider.close()
 
 
@@ -1050,7 +1049,7 @@ async def test_status_counts_what_each_plugin_did(unruly: Running) -> None:
     await eventually(
         lambda: (
             providers["never_closes"].killed
-            and providers["stream_raises"].failed
+            and providers["stream_raises"].failures.failed
             and unruly.app[SUPERVISORS]["ignores_watchlist"].counters.skipped
         )
     )

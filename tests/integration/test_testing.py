@@ -3,8 +3,8 @@
 import asyncio
 import itertools
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from types import ModuleType
 from typing import Any
@@ -21,9 +21,11 @@ from relay import (
     Instrument,
     PriceUpdate,
     ProviderInfo,
+    ProviderUnavailable,
     RateLimited,
     Setting,
     StreamKey,
+    each_stream,
     hookimpl,
 )
 from relay.core.errors import ConfigError
@@ -386,6 +388,13 @@ async def test_session_that_is_closed_and_answers_that_are_kept_are_named(sandbo
 
 @pytest.fixture
 async def venue() -> AsyncIterator[str]:
+    """The address of a venue."""
+    async with a_venue() as address:
+        yield address
+
+
+@asynccontextmanager
+async def a_venue() -> AsyncIterator[str]:
     """A server whose WebSocket says the present minute fifty times a second; its address."""
 
     async def serve(request: web.Request) -> web.WebSocketResponse:
@@ -425,6 +434,54 @@ async def test_good_feed_survives_loss_refusal_and_replay(venue: str) -> None:
     report = await check(plugin, symbol="X", interval="1m", timeout_s=0.5)
     assert {"reconnect", "speed", "refusal"} <= set(report.checked)
     assert report.updates_per_cpu_s is not None
+
+
+def a_socket_a_stream(venue: str, *, at_loss: BaseException | None = None) -> Any:
+    """A provider with a connection for each stream; what it raises `at_loss`, else it ends."""
+
+    def relay_stream(watchlist: Any, session: Any) -> AsyncGenerator[PriceUpdate, None]:
+        async def follow(key: StreamKey) -> AsyncGenerator[PriceUpdate, None]:
+            async with session.ws_connect(venue) as socket:
+                async for message in socket:
+                    yield price(key, message.json()["opened"])
+            if at_loss is not None:
+                raise at_loss
+
+        return each_stream(watchlist, follow)
+
+    return provider_of(relay_stream=relay_stream)
+
+
+@sped_up
+async def test_feed_of_one_connection_a_stream_survives_loss_and_refusal() -> None:
+    async with a_venue() as venue:
+        report = await check(a_socket_a_stream(venue), symbol="X", interval="1m", timeout_s=5)
+    assert {"stream", "watchlist", "reconnect", "refusal"} <= set(report.checked)
+
+
+@sped_up
+async def test_stream_that_stumbles_over_its_lost_connection_is_named() -> None:
+    async with a_venue() as venue:
+        plugin = a_socket_a_stream(venue, at_loss=KeyError("last"))
+        with pytest.raises(DoesNotConform) as caught:
+            await check(plugin, symbol="X", interval="1m", timeout_s=5)
+    assert caught.value.faults == (FaultName.HOOK_FAILS,)
+    assert "failed in the stream X@1m" in str(caught.value)
+
+
+@sped_up
+async def test_stream_that_fails_from_the_beginning_is_named() -> None:
+    def relay_stream(watchlist: Any) -> AsyncGenerator[PriceUpdate, None]:
+        async def follow(key: StreamKey) -> AsyncGenerator[PriceUpdate, None]:
+            raise ProviderUnavailable("the venue is away")
+            yield price(key)
+
+        return each_stream(watchlist, follow)
+
+    with pytest.raises(DoesNotConform) as caught:
+        await check(provider_of(relay_stream=relay_stream), symbol="X", interval="1m", timeout_s=5)
+    assert FaultName.STREAM_FAILS in caught.value.faults
+    assert "relay_stream lost X@1m: ProviderUnavailable: the venue is away" in str(caught.value)
 
 
 async def test_feed_that_reconnects_by_itself_is_named(venue: str) -> None:

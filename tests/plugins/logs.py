@@ -17,6 +17,7 @@ async def relay_stream(watchlist):
     for key in watchlist.streams:
         fields = {"symbols": (key.symbol,), "key": Secret("open-sesame"), "many": 1 << 70, "time": 0, "level": "none"}
         log.warning("%s begins", key, extra=event("stream_begun", provider="logs", stream=str(key), **fields))
+    logging.getLogger("some_library").info("connected")
     while True:
         await watchlist.changed(watchlist.version)
     yield

@@ -15,10 +15,10 @@ from relay.plugins.provider import Provider, new_session
 from relay.storage.store import Store
 from relay.streams.hub import Hub
 from relay.streams.subscriptions import Stream
+from relay.supervision.attempts import Attempts
 from relay.supervision.backfill import Backfill
-from relay.supervision.backoff import Attempts
 from relay.supervision.feed import Feed, FeedCounters
-from relay.supervision.feed_slot import FeedSlot
+from relay.supervision.feed_slot import FeedSlot, OnLose
 from relay.supervision.stream_state import SupervisedStream
 from relay.supervision.supervisor import Listings, Supervisor
 from relay.supervision.timing import FEED_TIMING, FeedTiming
@@ -133,6 +133,7 @@ class Rig:
         self.provider = provider
         self.history = history
         self.supervisors: list[Supervisor] = []
+        self.slots: list[FeedSlot] = []
         self.closed: list[PriceUpdate] = []
         self.refused: list[tuple[str, str]] = []
         self.hub = Hub(hands.clock, on_closed=lambda stream, one, after: self.closed.append(one))
@@ -154,7 +155,12 @@ class Rig:
         stream = self.hub.stream(self.provider.name, key, key.symbol, self)
         return SupervisedStream(stream, self.hub, self.hands.clock, timing=self.timing)
 
-    def feed(self, supervised: Mapping[StreamKey, SupervisedStream], on_closing: Callable[[str], None] = print) -> Feed:
+    def feed(
+        self,
+        supervised: Mapping[StreamKey, SupervisedStream],
+        on_closing: Callable[[str], None] = print,
+        on_lose: OnLose = print,
+    ) -> Feed:
         feed = Feed(
             1,
             supervised,
@@ -164,6 +170,7 @@ class Rig:
             self.counters,
             on_refuse=self._refuse,
             on_closing=on_closing,
+            on_lose=on_lose,
         )
         self.tasks.append(feed.task)
         return feed
@@ -174,6 +181,7 @@ class Rig:
         for one in supervised:
             slot.add(one)
         self.tasks.insert(0, slot.task)
+        self.slots.append(slot)
         return slot
 
     def supervisor(self, listings: Listings | None = None) -> Supervisor:

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, Union, get_args, get_origin
 
 import pytest
 
+from relay.core.errors import Killed
 from relay.plugins.hookspecs import HOOKS
 from tests.support.sources import tree
 
@@ -72,7 +73,7 @@ def methods(name: str, kind: type) -> Iterator[Public]:
 # -- what is raised -----------------------------------------------------------------------------------------------
 
 Errors = frozenset[type[BaseException]]
-UNSAID: Errors = frozenset({AssertionError, GeneratorExit, StopAsyncIteration, CancelledError})
+UNSAID: Errors = frozenset({AssertionError, GeneratorExit, StopAsyncIteration, CancelledError, Killed})
 """What says that the code itself is wrong, or is the language's own way of ending."""
 NEVER: dict[str, Errors] = {
     # It lends the session of nobody, so none that is closed.

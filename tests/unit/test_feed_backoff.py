@@ -2,12 +2,13 @@
 
 import random
 
-from relay.supervision.backoff import CONNECTS, CONNECTS_WINDOW_S, MOST_SENTENCES, Attempts, FeedBackoff
+from relay.core.backoff import RetryBackoff
+from relay.supervision.attempts import CONNECTS, CONNECTS_WINDOW_S, MOST_SENTENCES, Attempts
 
 
 def test_waits_double_up_to_half_a_minute() -> None:
     waits = [
-        [backoff.next_s() for _ in range(7)] for backoff in (FeedBackoff(random.Random(seed)) for seed in range(50))
+        [backoff.next_s() for _ in range(7)] for backoff in (RetryBackoff(random.Random(seed)) for seed in range(50))
     ]
     bounds = [(1, 2), (2, 4), (4, 8), (8, 16), (15, 30), (15, 30), (15, 30)]
     for attempt, (least, most) in enumerate(bounds):
@@ -19,7 +20,7 @@ def test_waits_double_up_to_half_a_minute() -> None:
 
 
 def test_waits_are_short_again_once_data_flowed() -> None:
-    backoff = FeedBackoff(random.Random(1))
+    backoff = RetryBackoff(random.Random(1))
     for _ in range(10):
         backoff.next_s()
     backoff.reset()
@@ -68,5 +69,5 @@ def test_reasons_are_counted_without_end_but_not_kept_without_end() -> None:
 
 
 def test_a_provider_that_is_away_for_days_is_still_tried() -> None:
-    backoff = FeedBackoff(random.Random(1))
+    backoff = RetryBackoff(random.Random(1))
     assert max(backoff.next_s() for _ in range(5000)) <= 30.0

@@ -490,12 +490,34 @@ def test_a_plugin_of_the_first_api_loads_as_it_is_and_that_is_said(host_of: Host
     loaded = host.loaded["first_api"]
     assert loaded.settings == {"api_key": Secret("abcdef"), "depth": 3}
     assert [(setting.kind, setting.is_secret) for setting in loaded.info.settings] == [("secret", True), ("int", False)]
-    assert remark_on_api(loaded.info.api) == ("is written for provider API 1 and works as it is; this relay has 2.0")
+    assert remark_on_api(loaded.info.api) == ("is written for provider API 1 and works as it is; this relay has 2.1")
 
 
 @pytest.mark.parametrize("api", [2, (2, 0)])
 def test_a_plugin_of_this_api_needs_no_remark(api: Any) -> None:
     assert remark_on_api(api) == ""
+    assert remark_on_api((2, 1), ["relay_close"]) == ""
+    assert remark_on_api(api, ["relay_candles"]) == ""
+
+
+def test_a_plugin_that_has_hooks_of_a_later_api_than_it_says_is_told_what_to_write() -> None:
+    assert remark_on_api(2, ["relay_close", "relay_instrument"]) == (
+        "says that it needs provider API 2, and has relay_close and relay_instrument of 2.1; write api=(2, 1), so that "
+        "an older relay can say what is missing"
+    )
+
+
+def test_what_a_plugin_imports_that_is_not_in_the_api_is_said_in_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "later.py").write_text("from relay import hookimpl, each_planet\n")
+    (tmp_path / "own.py").write_text("from relay.core import no_such_thing\n")
+    host = PluginHost()
+    host.load((), [str(tmp_path / "later.py"), str(tmp_path / "own.py")], installed=False)
+    later, own = host.failures
+    assert later.error == (
+        "imports each_planet from relay, which provider API 2.1 does not have; install a newer market-relay, or an "
+        "older version of the plugin"
+    )
+    assert own.error.startswith("ImportError: cannot import name 'no_such_thing' from 'relay.core'")
 
 
 # -- lines of a plugin -----------------------------------------------------------------------------

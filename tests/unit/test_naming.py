@@ -35,7 +35,7 @@ def test_modules_are_imported_by_their_own_names() -> None:
     assert aliased == []
 
 
-OF_THE_READER = {"bitstamp.py", "my_provider.py"}
+OF_THE_READER = {"bitstamp.py", "ccxt_exchange.py", "xetra.py", "my_provider.py"}
 GUIDES = ("README.md", "relay/README.md", "providers/README.md", ".github/CONTRIBUTING.md")
 
 

@@ -67,7 +67,7 @@ def test_plugins_shows_instances_what_is_off_older_and_replaced(here: Path) -> N
         ("coinbase", "off", exchanges, "exchanges"),
     ]
     assert rows[6:] == [
-        ["older", "first_api", f"{first} is written for provider API 1 and works as it is; this relay has 2.0"],
+        ["older", "first_api", f"{first} is written for provider API 1 and works as it is; this relay has 2.1"],
         [
             "replaced",
             "binance",
@@ -101,7 +101,7 @@ def test_plugins_shows_each_setting_with_its_help_and_whether_it_is_set(here: Pa
 
 def test_plugins_as_json_has_all_of_it(here: Path) -> None:
     answer: dict[str, Any] = json.loads(relay("plugins", "--json").output)
-    assert answer["api"] == "2.0"
+    assert answer["api"] == "2.1"
     assert {one["name"]: (one["state"], one["uses"]) for one in answer["providers"]} == {
         "binance": ("ready", None),
         "exchanges": ("needs exchange", None),
@@ -154,7 +154,7 @@ def test_plugins_with_a_name_that_was_refused_says_why(here: Path) -> None:
     (here / "relay.toml").write_text(f"plugins = ['{PLUGINS / 'wrong_api.py'}']")
     result = relay("plugins", "wrong_api")
     assert result.exit_code == 2
-    assert "no provider 'wrong_api' is loaded: it needs provider API 3, this relay has 2.0; install a" in result.output
+    assert "no provider 'wrong_api' is loaded: it needs provider API 3, this relay has 2.1; install a" in result.output
 
 
 def test_a_wrong_value_of_an_instance_exits_2_with_one_line(here: Path) -> None:

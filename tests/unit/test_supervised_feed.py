@@ -21,7 +21,7 @@ from relay import (
 from relay.core.intervals import length_s, next_open
 from relay.core.trading_hours import TradingHours
 from relay.history.requests import HistoryRequest
-from relay.supervision.backoff import CAUSES
+from relay.supervision.attempts import CAUSES
 from relay.supervision.stream_state import SupervisedStream
 from tests.support.conditions import eventually
 from tests.support.supervised_provider import (

@@ -5,9 +5,27 @@ from typing import Any
 
 import pytest
 
-from relay import StreamKey, Watchlist
+from relay import ProviderError, ProviderUnavailable, StreamKey, Watchlist
 
 A, B, C = (StreamKey(name, "1m") for name in "ABC")
+
+
+class Host:
+    """Who runs a feed and keeps one secret."""
+
+    name = "host"
+
+    def conceal(self, text: str) -> str:
+        return text.replace("secret", "***")
+
+    def tell(self, text: str) -> str:
+        return self.conceal(text).replace("https://a.example", "somewhere")
+
+    def judge_stream(self, key: StreamKey, error: BaseException) -> ProviderError:
+        return ProviderUnavailable("failed")
+
+    async def end_stream(self, task: asyncio.Task[Any]) -> None:
+        task.cancel()
 
 
 class Reports:
@@ -19,6 +37,7 @@ class Reports:
             streams,
             on_accept=lambda key: self.found.append(("accept", key)),
             on_reject=lambda key, reason: self.found.append(("reject", key, reason)),
+            on_lose=lambda key, error, wait_s: self.found.append(("lose", key, str(error), wait_s)),
             on_skip=lambda reason: self.found.append(("skip", reason)),
             on_closing=lambda reason: self.found.append(("closing", reason)),
             on_pause=lambda key, status, message: self.found.append(("pause", key, status, message)),
@@ -126,10 +145,24 @@ def test_stream_rests_in_the_states_of_the_contract_only() -> None:
 
 def test_reasons_become_texts_and_pass_through_what_conceals_secrets() -> None:
     reports = Reports(A)
-    reports.watchlist.conceal(lambda text: text.replace("secret", "***"))
+    reports.watchlist.bind(Host())
     reports.watchlist.skip(ValueError("my secret"))  # type: ignore[arg-type]
-    reports.watchlist.reject(A, "not with secret")
-    assert reports.found == [("skip", "my ***"), ("reject", A, "not with ***")]
+    reports.watchlist.pause(A, "throttled", "see https://a.example")
+    reports.watchlist.reject(A, "not with secret at https://a.example")
+    assert reports.found == [
+        ("skip", "my ***"), ("pause", A, "throttled", "see somewhere"), ("reject", A, "not with *** at somewhere")
+    ]  # fmt: skip
+
+
+def test_lost_stream_is_told_as_its_host_judges_the_error() -> None:
+    reports = Reports(A)
+    reports.watchlist.lose(A, ProviderUnavailable("broken"), 3.0)
+    reports.watchlist.lose(B, ProviderUnavailable("broken"), 3.0)
+    reports.watchlist.bind(Host())
+    reports.watchlist.lose(A, ProviderUnavailable("broken with secret"), 4.0)
+    assert reports.found == [("lose", A, "broken", 3.0), ("lose", A, "failed", 4.0)]
+    with pytest.raises(TypeError, match="lose takes a ProviderError, not str"):
+        reports.watchlist.lose(A, "broken", 3.0)  # type: ignore[arg-type]
 
 
 def test_streams_that_left_are_remembered_for_a_while() -> None:

@@ -334,7 +334,9 @@ INSTRUMENTS = Query(
         "q",
         SearchText(),
         "Only instruments with all of these words in symbol, name, base or quote, in any case. The best come first: "
-        "the exact symbol, then symbols that begin so, then whole words, beginnings of words, and parts of them.",
+        "the exact symbol, then symbols that begin so, then whole words, beginnings of words, and parts of them. "
+        "Of a provider that is asked symbol by symbol (`instruments_complete` in `status` is false) only those are "
+        "found that a client asked for before; `provider:SYMBOL` asks it for one.",
         example="btc",
     ),
     Parameter(

@@ -198,6 +198,10 @@ class ProviderStatus(TypedDict):
     reconnects: Annotated[dict[str, int], "Connections that were lost, by cause."]
     backfills: Count
     longest_recovery_s: float
+    instruments: Annotated[Count, "Instruments that are known of it."]
+    instruments_complete: Annotated[
+        bool, "Whether these are all: false for a provider that is asked symbol by symbol, or has no list."
+    ]
     messages_skipped: Annotated[Count, "Invalid messages."]
     hooks_failed: Annotated[Count, "Calls of the plugin that failed because of an error in the plugin."]
     tasks_killed: Annotated[Count, "Feeds and calls that did not end when they were cancelled."]

@@ -8,6 +8,7 @@ from aiohttp import web
 
 from relay.core.errors import Code
 from relay.instruments.directory import Directory
+from relay.protocol.symbol_names import is_symbol
 from relay.storage.store import Store
 from relay.web.access.access import Access
 from relay.web.contract import parameters
@@ -52,6 +53,9 @@ class RestRoutes:
             pin, colon, rest = search.partition(":")
             if colon and rest and pin.lower() in self._directory.listing:
                 provider, search = pin.lower(), rest
+                if is_symbol(rest.upper()):
+                    # Somebody names one symbol of one provider: a provider that lists nothing is asked for it.
+                    await self._directory.settled(provider, rest.upper())
         limit = parameters.HITS if search is not None and asked.limit is None else asked.limit
         return await self._list(request, "instruments", Selection(asked.asset_class, provider, search, limit))
 

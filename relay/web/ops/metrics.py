@@ -21,7 +21,7 @@ from relay.history.service import SOURCES, HistoryService
 from relay.storage.store import Store, StoreSummary
 from relay.streams.hub import Hub
 from relay.streams.subscriptions import CONNECTED, CONNECTING
-from relay.supervision.backoff import CAUSES
+from relay.supervision.attempts import CAUSES
 from relay.supervision.stream_state import BACKFILLING, ERROR, RECONNECTING, STALE
 from relay.supervision.supervisor import Supervisor
 from relay.telemetry.histogram import Histogram

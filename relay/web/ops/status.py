@@ -175,8 +175,10 @@ class StatusReport:
             "reconnects": dict(supervisor.attempts.sentences),
             "backfills": supervisor.backfill.fetched,
             "longest_recovery_s": round(supervisor.backfill.longest_s, 3),
+            "instruments": self._directory.known_of(provider.name),
+            "instruments_complete": provider.lists_instruments and not provider.looks_up_instruments,
             "messages_skipped": supervisor.counters.skipped,
-            "hooks_failed": provider.failed,
+            "hooks_failed": provider.failures.failed,
             "tasks_killed": provider.killed,
             "blocked_loop": provider.blocks.told(),
         }

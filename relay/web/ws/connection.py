@@ -181,6 +181,8 @@ class Connection(EndingConnection):
     async def _answer_others(self, request: client_requests.Request, names: Sequence[tuple[str, str]]) -> None:
         """Do those streams of a request that have to wait: for their turn, or for a provider's list."""
         try:
+            if request.action == "subscribe":
+                self._begin_lookups(names)
             for name in names:
                 await self._context.work_budget.take()
                 if not self._answer_one(request, name):
@@ -189,6 +191,13 @@ class Connection(EndingConnection):
                     self._answer_one(request, name, is_settled=True)
         except Exception:  # noqa: BLE001  as in `answer`
             self._on_failure(request.id)
+
+    def _begin_lookups(self, names: Sequence[tuple[str, str]]) -> None:
+        """Have providers asked now for all symbols that they will be asked for, rather than one after the other."""
+        for name in names:
+            with contextlib.suppress(RequestError):
+                pin, symbol, _ = client_requests.parse_target(name)
+                self._context.directory.begin(pin, symbol)
 
     def _answer_one(self, request: client_requests.Request, name: tuple[str, str], *, is_settled: bool = False) -> bool:
         """Do one stream of a request; its error harms no other. Return False where a list has to be waited for."""

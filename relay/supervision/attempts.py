@@ -1,10 +1,7 @@
-"""Attempts to open a feed: how long to wait before one, how many there may be, and why there were so many."""
+"""Attempts to open a feed: how many there may be, and why there were so many; pure."""
 
-import random
 from collections import Counter, deque
 
-LEAST_WAIT_S = 1.0
-MOST_WAIT_S = 30.0
 CONNECTS = 250
 CONNECTS_WINDOW_S = 300.0
 MOST_SENTENCES = 100
@@ -14,26 +11,6 @@ CAUSES = (
     *("rotation", "announced", "silent", "settings"),
 )
 """Why a feed is opened anew, in one word: it ended (first line), or it was replaced before it did (second)."""
-
-
-class FeedBackoff:
-    """Waits between attempts: doubling from `least_s` to `most_s`, with jitter, from the start after `reset`."""
-
-    def __init__(self, rng: random.Random, *, least_s: float = LEAST_WAIT_S, most_s: float = MOST_WAIT_S) -> None:
-        self._rng = rng
-        self._least_s = least_s
-        self._most_s = most_s
-        self._attempt = 0
-
-    def next_s(self) -> float:
-        """Return how long to wait before the next attempt."""
-        most = min(self._most_s, self._least_s * 2.0 ** (self._attempt + 1))
-        self._attempt = min(self._attempt + 1, 30)
-        return self._rng.uniform(max(self._least_s, most / 2), most)
-
-    def reset(self) -> None:
-        """Begin anew."""
-        self._attempt = 0
 
 
 class Attempts:
