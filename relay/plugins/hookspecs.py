@@ -4,7 +4,7 @@
 hook raises as `ProviderError` reaches clients; anything else is logged with its traceback, and clients learn its type.
 """
 
-from collections.abc import AsyncGenerator, Awaitable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 import aiohttp
@@ -105,4 +105,23 @@ def relay_hours(symbol: str, moment: int, settings: Settings) -> TradingCalendar
     """
 
 
-HOOKS = (relay_provider, relay_stream, relay_candles, relay_instruments, relay_budgets, relay_memory, relay_hours)
+@hookspec(firstresult=True)
+def relay_clock(settings: Settings) -> Callable[[], float] | None:
+    """Return a function that says what time it is at the provider; None: the relay finds that out. Optional.
+
+    Called once with the `settings` of the start. The function returns Unix seconds, at once and without I/O, and never
+    goes back; the relay judges by it which candles are over. It is for a provider whose time is not the real one, such
+    as a replay. Raise nothing: the relay would find out the time itself.
+    """
+
+
+HOOKS = (
+    relay_provider,
+    relay_stream,
+    relay_candles,
+    relay_instruments,
+    relay_budgets,
+    relay_memory,
+    relay_hours,
+    relay_clock,
+)

@@ -12,7 +12,7 @@ from typing import Any
 
 import aiohttp
 
-from relay.core.clock import ProviderClock
+from relay.core.clock import ProviderClock, StatedClock
 from relay.core.compact_instruments import compact
 from relay.core.errors import (
     AuthenticationFailed,
@@ -93,7 +93,6 @@ class Provider:
         self.source = loaded.source
         self._speaks_as = loaded.info.name if loaded.uses else ""
         self.settings = settings
-        self.clock = clock
         self.proxies = proxies or OutwardProxies()
         self._timing = timing
         self.border = CandleValidator(loaded.info)
@@ -112,6 +111,7 @@ class Provider:
         self.blocks = Blocks()
         self.failed = 0
         self.killed = 0
+        self.clock: ProviderClock = self._stated_clock(clock) or clock
 
     def _missing_key(self) -> str | None:
         lacking = lacking_setting(self.info, self.settings)
@@ -164,6 +164,26 @@ class Provider:
             self._ask("relay_memory", memory=memory)
         except BaseException as error:  # noqa: BLE001 - a plugin is isolated here
             self._judged("relay_memory", error)
+
+    def _stated_clock(self, clock: ProviderClock) -> StatedClock | None:
+        """Return the clock that the plugin states, None if it leaves that to the relay, or fails."""
+        if "relay_clock" not in self._hooks:
+            return None
+        is_blamed = False
+
+        def blame(error: Exception) -> None:
+            nonlocal is_blamed
+            # Read for each update: once is enough to know.
+            if not is_blamed:
+                is_blamed = True
+                self._judged("relay_clock", error)
+
+        try:
+            read = self._ask("relay_clock")
+            return None if read is None else StatedClock(clock, read, blame)
+        except BaseException as error:  # noqa: BLE001 - a plugin is isolated here
+            self._judged("relay_clock", error)
+            return None
 
     @property
     def session(self) -> aiohttp.ClientSession:
