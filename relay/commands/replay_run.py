@@ -12,6 +12,7 @@ from relay.commands.distribution import Distribution, Replay
 from relay.commands.formatting import moment
 from relay.commands.recording import bounds_of, instruments_of, open_recording, start_of
 from relay.config.settings import SETTINGS, Config
+from relay.plugins.discovery import builtin
 from relay.plugins.loader import PluginHost
 from relay.server.run import serve
 from relay.storage.recorded_candles import RecordedCandles
@@ -34,20 +35,33 @@ def opened_replay(
         known = {provider: instruments_of(recording, provider) for provider in recording.streams}
         replay = distribution.replay(recording=recording, instruments=known, start=start, end=end, speed=speed)
         with tempfile.TemporaryDirectory(prefix="market-relay-replay-") as folder:
-            yield ReplayRun(recording, replay, start, speed, str(Path(folder, "replay.db")))
+            off = [builtin(one).name for one in distribution.providers()]
+            yield ReplayRun(recording, replay, start, speed, str(Path(folder, "replay.db")), off)
     finally:
         recording.close()
 
 
 class ReplayRun:
-    """A replay that is ready to be served; what the relay stores of it goes into a `database` of its own."""
+    """A replay that is ready to be served; what the relay stores of it goes into a `database` of its own.
 
-    def __init__(self, recording: RecordedCandles, replay: Replay, start: int, speed: float, database: str) -> None:
+    `off` are the names of providers that are not part of it.
+    """
+
+    def __init__(
+        self,
+        recording: RecordedCandles,
+        replay: Replay,
+        start: int,
+        speed: float,
+        database: str,
+        off: Sequence[str],
+    ) -> None:
         self._recording = recording
         self._replay = replay
         self._start = start
         self._speed = speed
         self._database = database
+        self._off = off
 
     async def serve(self, config: Config, say: Callable[[str], None], read: Callable[[], Config]) -> None:
         """Serve until SIGINT or SIGTERM, as `relay.server.run.serve` does. Raises `ConfigError`."""
@@ -84,7 +98,8 @@ class ReplayRun:
         plugins = config.plugins if is_asked else ()
         host = PluginHost()
         host.find((), plugins, installed=False)
-        recorded = tuple(f"RELAY_{name}_".upper() for name in self._recording.streams)
+        off = {*self._recording.streams, *self._off, *config.instances} - {*host.found}
+        prefixes = tuple(f"RELAY_{name}_".upper() for name in off)
         return dataclasses.replace(
             config,
             database=self._database,
@@ -93,6 +108,6 @@ class ReplayRun:
             tables=MappingProxyType({name: table for name, table in config.tables.items() if name in host.found}),
             instances=MappingProxyType({name: one for name, one in config.instances.items() if name in host.found}),
             environ=MappingProxyType(
-                {name: value for name, value in config.environ.items() if not name.startswith(recorded)}
+                {name: value for name, value in config.environ.items() if not name.startswith(prefixes)}
             ),
         )

@@ -92,9 +92,7 @@ def command(
     if replay and sandbox:
         raise click.UsageError("--replay and --sandbox exclude each other")
     if replay and flags["database"] is not None:
-        raise click.UsageError(
-            "--replay stores nothing, so it takes no --database; name the recording behind --replay"
-        )
+        raise click.UsageError("--replay stores nothing, so it takes no --database; name the recording behind --replay")
     flags["plugins"] = plugins or None
     with exit_on_relay_error():
         config = load_config(flags, file=file)
