@@ -58,8 +58,7 @@ async def test_what_history_writes_is_played_and_nothing_is_left_behind(tmp_path
                 *("history", "btcusdt", "1m", "--limit", "50", f"--{form}", "--extended"),
                 *("--output", str(file), "--url", sandbox.url),
             )
-    with files["csv"].open() as file:
-        rows = [line.strip().split(",") for line in file][1:]
+    rows = [line.split(",") for line in files["csv"].read_text().splitlines()][1:]
     names = ("time", "open", "high", "low", "close", "volume", *EXTRA_FIELDS)
     options = ("--replay", f"binance:BTCUSDT@1m={files['csv']}", "--replay", f"ETHUSDT@1m={files['ndjson']}")
     places = {"TMPDIR": str(tmp_path / "tmp")}

@@ -121,9 +121,8 @@ async def test_clients_meet_the_past_and_nothing_of_its_future() -> None:
 
 async def test_the_far_future_of_a_recording_is_refused_as_a_start() -> None:
     async with replaying({"binance": {BTC: walk(WEEK)}}, start=NOON) as running:
-        for path, query in (("history", {"start_time": NOON + 5 * 86_400}),):
-            answer = await running.get(path, symbol="BTCUSDT", interval="1m", **query)
-            assert (answer.status, answer.body["code"]) == (400, "invalid_request")
+        answer = await running.get("history", symbol="BTCUSDT", interval="1m", start_time=NOON + 5 * 86_400)
+        assert (answer.status, answer.body["code"]) == (400, "invalid_request")
         client = await running.connect()
         await client.ask("subscribe", symbol="BTCUSDT", interval="1m", since=NOON + 5 * 86_400)
         assert (await client.error())["code"] == "invalid_request"
@@ -166,7 +165,9 @@ def closes_of(client: WsClient, key: StreamKey) -> list[dict[str, Any]]:
     """Return the closed candles of a client's snapshot and updates."""
     mine = [one for one in client.received if (one.get("symbol"), one.get("interval")) == key]
     (snapshot,) = [one for one in mine if one["type"] == "snapshot"]
-    candles = snapshot["candles"] if snapshot["last_is_closed"] else snapshot["candles"][:-1]
+    candles: list[dict[str, Any]] = snapshot["candles"]
+    if not snapshot["last_is_closed"]:
+        candles = candles[:-1]
     return candles + [one["candle"] for one in mine if one["type"] == "price_update" and one["is_closed"]]
 
 
@@ -185,6 +186,29 @@ async def test_holes_are_told_as_they_are() -> None:
         answer = await running.get("history", symbol="BTCUSDT", interval="1m", start_time=START, limit=500)
         assert answer.body["candles"] == [*map(as_object, recorded)]
         assert answer.body.get("complete", True)
+
+
+def test_a_stream_is_silent_while_nothing_is_recorded_and_nothing_is_late_afterwards() -> None:
+    candles = walk(1000)
+    recorded = [*candles[:20], *candles[900:]]
+
+    async def play() -> list[Message]:
+        async with replaying({"binance": {BTC: recorded, ETH: walk(1000, seed=2)}}, speed=60) as running:
+            return await record(running, str(BTC), str(ETH))
+
+    with threadless():
+        told = sped_up(play)()
+    assert closed_of(told, BTC) == [*map(as_object, recorded)]
+    assert closed_of(told, ETH) == [*map(as_object, walk(1000, seed=2))]
+    updates = [one for one in told if one["type"] == "price_update"]
+    assert not [one for one in updates if one.get("backfilled") or one.get("revised")]
+    assert not [one for one in told if one["type"] in ("gap", "error")]
+    closes = [one["ts_event"] for one in updates if one["is_closed"]]
+    assert closes == sorted(closes)
+    states = [one["status"] for one in told if one["type"] == "status" and one.get("symbol") == "BTCUSDT"]
+    # As of any provider: silence of a quarter of an hour is not normal for it.
+    assert "stale" in states
+    assert states[-2:] == ["connected", "market_closed"]
 
 
 async def test_a_price_that_leaps_is_told_at_its_time() -> None:

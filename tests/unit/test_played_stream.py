@@ -36,9 +36,9 @@ async def test_each_candle_is_told_with_its_open_and_closed_when_its_interval_is
     first, second = walk(2)
     events = await events_of(played({M1: [first, second]}), START)
     assert [(event.moment, event.is_open, event.update.candle) for event in events] == [
-        (START, True, Candle(START, *[first.open] * 4, 0.0)),
+        (START, True, opened(first)),
         (START + 60, False, first),
-        (START + 60, True, Candle(START + 60, *[second.open] * 4, 0.0)),
+        (START + 60, True, opened(second)),
         (START + 120, False, second),
     ]
     assert [event.update.ts_event_ms for event in events] == [
@@ -117,6 +117,10 @@ async def test_a_long_recording_is_read_in_pages() -> None:
     stream = PlayedStream(recording, "binance", M1)
     assert closed(await events_of(stream, START)) == candles
     assert 3 <= len(recording.asked) <= 5
+
+
+def test_a_candle_opens_with_its_first_price_alone() -> None:
+    assert opened(Candle(START, 5.0, 9.0, 1.0, 7.0, 8.0)) == Candle(START, 5.0, 5.0, 5.0, 5.0, 0.0)
 
 
 # -- what is carried beside prices -----------------------------------------------------------------

@@ -127,7 +127,7 @@ async def test_all_streams_of_all_feeds_are_in_step_however_slow_the_disk() -> N
 
     followers = [Follower(first, now, M1, H1), Follower(second, now, ETH), Follower(first, now, M1)]
     for follower in followers:
-        follower.told = _Shared(order)  # type: ignore[assignment]
+        follower.told = _Shared(order)
     await asyncio.sleep(60)
     assert [len(follower.paused) for follower in followers] == [2, 1, 1]
     moments = [(update.ts_event_ms or 0, not update.is_closed) for update in order]
