@@ -1,17 +1,21 @@
 """What `relay serve --replay` plays: the recording behind its flags, and the moment at which it begins."""
 
+import logging
 from collections.abc import Mapping, Sequence
 
 import orjson
 
 from relay.commands.formatting import moment
-from relay.commands.recorded_files import RecordedFile, candles_of, recorded_file
+from relay.commands.recorded_files import candles_of, recorded_file
 from relay.core.errors import ConfigError
 from relay.core.intervals import INTERVALS, next_open
 from relay.core.model import Instrument, ProviderInfo
 from relay.instruments.saved_list import read_rows
 from relay.plugins.hookspecs import API_VERSION
 from relay.storage.recorded_candles import RecordedCandles, open_recorded, take_in
+from relay.telemetry.events import event
+
+log = logging.getLogger(__name__)
 
 
 def open_recording(names: Sequence[str]) -> RecordedCandles:
@@ -20,15 +24,16 @@ def open_recording(names: Sequence[str]) -> RecordedCandles:
     databases = [file for file in files if file.is_database]
     if databases and len(files) > 1:
         raise ConfigError("--replay takes one database, or one or more files; name the database alone")
-    recording = open_recorded(str(databases[0].path)) if databases else take_in(candles_of(files), _named(files))
+    if databases:
+        recording = open_recorded(str(databases[0].path))
+    else:
+        names = ", ".join(str(file.path) for file in files)
+        log.info("reading %s", names, extra=event("recording_read"))
+        recording = take_in(candles_of(files), names)
     if not recording.streams:
         recording.close()
         raise ConfigError(f"--replay {recording.name}: there are no candles in it")
     return recording
-
-
-def _named(files: Sequence[RecordedFile]) -> str:
-    return ", ".join(str(file.path) for file in files)
 
 
 def bounds_of(recording: RecordedCandles) -> tuple[int, int]:
