@@ -111,7 +111,11 @@ def open_recorded(name: str) -> RecordedCandles:
         connection = sqlite3.connect(
             address, uri=True, timeout=_WAIT_S, isolation_level=None, check_same_thread=False
         )  # fmt: skip
-        return RecordedCandles(connection, name)
+        try:
+            return RecordedCandles(connection, name)
+        except BaseException:
+            connection.close()
+            raise
     except sqlite3.Error as error:
         raise StoreError(f"database {name}: {reason_of(error)}; {advice_for(error)}") from error
 
