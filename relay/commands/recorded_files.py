@@ -159,11 +159,14 @@ def _judged(
     """Return the candle of a row with its provider and stream. Raises `ValueError` that says what is wrong."""
     provider, key = _stream_of(record, file)
     time = _time_of(record.get("time"))
-    opened, high, low, close = (_number_of(record, name) for name in _PRICES[1:])
-    volume, *extras = (None if record.get(name) in (None, "") else _number_of(record, name) for name in _NUMBERS)
+    opened, high, low, close = [_number_of(name, record.get(name)) for name in _PRICES[1:]]
+    given = [record.get(name) for name in _NUMBERS]
+    volume, quote_volume, trades, taker_volume, taker_quote_volume = [
+        None if value is None or value == "" else _number_of(name, value)
+        for name, value in zip(_NUMBERS, given, strict=True)
+    ]
     candle = Candle(time, opened, high, low, close, volume or 0.0)
-    if extras.count(None) < len(extras):
-        quote_volume, trades, taker_volume, taker_quote_volume = extras
+    if (quote_volume, trades, taker_volume, taker_quote_volume) != (None,) * 4:
         if trades is not None and not trades.is_integer():
             raise ValueError(f"trades {trades:g} is not a whole number")
         counted = None if trades is None else int(trades)
@@ -179,12 +182,12 @@ def _judged(
 
 
 def _stream_of(record: Mapping[str, Any], file: RecordedFile) -> tuple[str, StreamKey]:
-    symbol, interval, provider = (record.get(name) or None for name in _STREAM)
+    symbol, interval, provider = record.get("symbol"), record.get("interval"), record.get("provider") or None
     if provider is not None and not (isinstance(provider, str) and _NAME.fullmatch(provider)):
         raise ValueError(f"provider {shown(provider)} is not a name; write one such as binance")
-    if symbol is None and interval is None and file.key is not None:
+    if not (symbol or interval) and file.key is not None:
         return provider or file.provider, file.key
-    if symbol is None or interval is None:
+    if not (symbol and interval):
         raise ValueError(
             "it is not said of which stream the candle is; write --replay BTCUSDT@1m=FILE, with the stream in front of "
             "the file, or give the file the columns symbol and interval"
@@ -205,10 +208,7 @@ def _key_of(symbol: str, interval: str) -> StreamKey:
 
 
 def _time_of(value: object) -> int:
-    try:
-        time = int(value) if isinstance(value, str) else value
-    except ValueError:
-        time = None
+    time = int(value) if isinstance(value, str) and value.isdecimal() and len(value) < 20 else value
     if type(time) is not int or time < 0:
         raise ValueError(f"time {shown(value)} is not an open time in whole Unix seconds, such as 1764000000")
     if time >= _MILLISECONDS:
@@ -216,10 +216,11 @@ def _time_of(value: object) -> int:
     return time
 
 
-def _number_of(record: Mapping[str, Any], name: str) -> float:
-    value = record.get(name)
+def _number_of(name: str, value: Any) -> float:
+    kind = type(value)
     try:
-        if isinstance(value, str | int | float) and not isinstance(value, bool):
+        # Python reads 1_000 as well.
+        if kind is float or kind is int or (kind is str and "_" not in value):
             return float(value)
     except (ValueError, OverflowError):
         pass
