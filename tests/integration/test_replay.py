@@ -12,6 +12,7 @@ from providers.replay import replayed
 from relay.core.model import EXTRA_FIELDS, Candle, Instrument, StreamKey
 from relay.testing import check_provider, sped_up
 from tests.support.conditions import eventually
+from tests.support.raw_socket import raw_clients
 from tests.support.recordings import START, MemoryRecording, Streams, longer, walk
 from tests.support.replaying import replaying
 from tests.support.running_relay import PREFIX, Message, Running, WsClient
@@ -169,6 +170,19 @@ def closes_of(client: WsClient, key: StreamKey) -> list[dict[str, Any]]:
     if not snapshot["last_is_closed"]:
         candles = candles[:-1]
     return candles + [one["candle"] for one in mine if one["type"] == "price_update" and one["is_closed"]]
+
+
+async def test_clients_that_never_read_hold_up_neither_time_nor_others() -> None:
+    candles = walk(3000, extended=True)
+    async with replaying({"binance": {BTC: candles, ETH: walk(3000, seed=2)}}, speed=36_000) as running:
+        with raw_clients(running.url, 5, str(BTC), str(ETH)) as dead:
+            reader = await running.connect()
+            for client in dead:
+                await client.open()
+            await reader.subscribe(str(BTC), since=START - 1)
+            await reader.until_type("status", status="market_closed", symbol="BTCUSDT")
+            assert closes_of(reader, BTC) == [*map(as_object, candles)]
+            assert not [one for one in reader.updates if one.get("backfilled")]
 
 
 # -- what a recording may hold ---------------------------------------------------------------------

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import pytest
 
 from providers.replay import ReplayProvider, replayed
-from relay.core.errors import UnknownSymbol
+from relay.core.errors import ProviderUnavailable, UnknownSymbol
 from relay.core.intervals import next_open
 from relay.core.model import Instrument, PriceUpdate, StreamKey
 from relay.upstream.watchlist import Watchlist
@@ -156,6 +156,28 @@ async def test_a_feed_that_ends_holds_nobody_up() -> None:
     await asyncio.sleep(5.5)
     await one.end()
     await asyncio.sleep(200)
+    assert len(other.closed(ETH)) == 100
+    await other.end()
+
+
+async def test_a_recording_that_cannot_be_read_ends_its_feed_alone() -> None:
+    recording = MemoryRecording({M1: walk(1000)}, {ETH: walk(100, seed=2)})
+    providers, now = replayed(
+        recording=recording, instruments={"binance": {}, "other": {}}, start=START, end=START + 60_000, speed=60
+    )
+    one, other = Follower(providers[0], now, M1), Follower(providers[1], now, ETH)
+    await asyncio.sleep(1.5)
+    read = recording.read
+
+    async def fail(provider: str, *asked: object) -> object:
+        if provider == "binance":
+            raise ProviderUnavailable("the recording cannot be read: the disk has an error")
+        return await read(provider, *asked)  # type: ignore[arg-type]
+
+    recording.read = fail  # type: ignore[assignment,method-assign]
+    await asyncio.sleep(1000)
+    assert isinstance(one.task.exception(), ProviderUnavailable)
+    assert len(one.closed(M1)) < 1000
     assert len(other.closed(ETH)) == 100
     await other.end()
 
