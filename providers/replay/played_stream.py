@@ -123,7 +123,7 @@ class PlayedStream:
             async for candle, end in candles:
                 if end <= since:
                     continue
-                at = max(since, candle.time)
+                at = max(since, await self._opens_at(candle, end))
                 known, reached = await self._known(candle, end, at)
                 yield self._moved(at, known)
                 if self._shorter:
@@ -142,14 +142,22 @@ class PlayedStream:
 
         The first `limit` from a start, or without one the last.
         """
-        page = [*await self.recorded.read(start, min(end, int(now) + 1), limit)]
+        # Of the last ones there is one more if the newest is not known yet.
+        more = start is None
+        page = [*await self.recorded.read(start, min(end, int(now) + 1), limit + more)]
         if page:
             # Of those that have opened only the last one can be open.
             following = await self.recorded.read(page[-1].time + 1, self.recorded.bounds.last + 1, 1)
             candle, over_at = self.recorded.until(page[-1], following[0] if following else None)
             if over_at > now:
-                page[-1], _ = await self._known(candle, over_at, now)
-        return page
+                is_known = now >= await self._opens_at(candle, over_at)
+                page[-1:] = [(await self._known(candle, over_at, now))[0]] if is_known else []
+        return page[-limit:]
+
+    async def _opens_at(self, candle: Candle, end: int) -> int:
+        """Return from when on a candle is known: there may be no trade before the first shorter one in it."""
+        first = await self._shorter[-1].read(candle.time, end, 1) if self._shorter else ()
+        return first[0].time if first else candle.time
 
     async def _known(self, candle: Candle, end: int, now: float) -> tuple[Candle, int]:
         """Return what is known at a moment of a candle that is open then, and up to which open time that tells.
@@ -157,8 +165,6 @@ class PlayedStream:
         The longer ones among the shorter candles are looked at first: then there are few.
         """
         known, reached = opened(candle), candle.time
-        if now == candle.time:
-            return known, reached
         for stream in self._shorter:
             async with aclosing(stream.within(reached, end)) as parts:
                 async for part, moment in parts:

@@ -60,6 +60,17 @@ async def test_shorter_candles_make_the_open_one_and_the_recorded_values_close_i
     assert told[-1].close == minutes[3].close
 
 
+async def test_a_candle_is_known_from_its_first_trade_on_where_shorter_ones_show_it() -> None:
+    minutes = walk(20)
+    quiet = [*minutes[:5], *minutes[8:]]
+    stream = played({M1: quiet, M5: longer(quiet, "5m")}, M5)
+    events = await events_of(stream, START)
+    assert [event.moment - START for event in events if event.update.candle.time == START + 300] == [480, 540, 600]
+    second = longer(quiet, "5m")[1]
+    assert [one.time for one in await stream.known_at(START + 479, None, 1 << 40, 9)] == [START]
+    assert (await stream.known_at(START + 480, None, 1 << 40, 9))[1:] == [opened(second)]
+
+
 async def test_intervals_that_do_not_fit_into_the_longer_one_show_nothing_of_it() -> None:
     minutes = walk(30)
     stream = played({M3: longer(minutes, "3m"), M5: longer(minutes, "5m")}, M5)
@@ -217,6 +228,21 @@ def test_every_candle_closes_once_in_order_and_each_moment_knows_what_history_kn
             assert known.volume == pytest.approx(event.update.candle.volume)
 
     run(lambda _: play())
+
+
+@given(streams=recordings(), at=st.integers(0, 9000), limit=st.integers(1, 9), back=st.integers(0, 90))
+def test_pages_of_history_are_parts_of_all_of_it(streams: Streams, at: int, limit: int, back: int) -> None:
+    now, end = START + at, START + at + 1 - 60 * back
+
+    async def compare() -> None:
+        for key in streams:
+            stream = played(streams, key)
+            whole = await stream.known_at(now, 0, 1 << 40, 1 << 20)
+            before = [one for one in whole if one.time < end]
+            assert await stream.known_at(now, None, end, limit) == before[-limit:]
+            assert await stream.known_at(now, START, end, limit) == before[:limit]
+
+    run(lambda _: compare())
 
 
 @given(streams=recordings(), at=st.integers(0, 9000))
