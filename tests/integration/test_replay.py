@@ -193,7 +193,7 @@ async def test_holes_are_told_as_they_are() -> None:
     recorded = [*candles[:50], *candles[51:60], *candles[150:]]
     async with replaying({"binance": {BTC: recorded}}, speed=12_000) as running:
         client = await running.connect()
-        await client.subscribe("BTCUSDT@1m", bars=1)
+        await client.subscribe("BTCUSDT@1m")
         await client.until_type("status", status="market_closed")
         assert [one["candle"] for one in client.updates if one["is_closed"]] == [*map(as_object, recorded)]
         assert not [one for one in client.received if one["type"] == "gap"]
