@@ -5,7 +5,7 @@ told, and what shorter recorded candles of the symbol show that are over. High, 
 interval is over. No price is made up.
 """
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any, NamedTuple, Protocol
 
@@ -99,15 +99,15 @@ class RecordedStream:
 
 
 class PlayedStream:
-    """What is known of one stream at a moment, and what happens in it."""
+    """What is known of one stream at a moment, and what happens in it. `alike` are the streams of its symbol."""
 
-    def __init__(self, recording: Recording, provider: str, key: StreamKey) -> None:
+    def __init__(self, recording: Recording, provider: str, key: StreamKey, alike: Iterable[StreamKey]) -> None:
         self.key = key
         self.recorded = RecordedStream(recording, provider, key)
         self._shorter = [
             RecordedStream(recording, provider, one)
-            for one in sorted(recording.streams[provider], key=_length, reverse=True)
-            if one.symbol == key.symbol and _is_part(one, key)
+            for one in sorted(alike, key=_length, reverse=True)
+            if _is_part(one, key)
         ]
 
     @property

@@ -32,20 +32,24 @@ class ReplayProvider:
         self, name: str, recording: Recording, clock: ReplayClock, instruments: Mapping[str, Instrument]
     ) -> None:
         self._clock = clock
-        self._streams = {key: PlayedStream(recording, name, key) for key in recording.streams[name]}
-        intervals: dict[str, list[str]] = {}
-        for key in sorted(self._streams, key=lambda key: next_open(key.interval, 0)):
-            intervals.setdefault(key.symbol, []).append(key.interval)
+        by_symbol: dict[str, list[StreamKey]] = {}
+        for key in sorted(recording.streams[name], key=lambda key: _length(key.interval)):
+            by_symbol.setdefault(key.symbol, []).append(key)
+        self._streams = {
+            key: PlayedStream(recording, name, key, alike) for alike in by_symbol.values() for key in alike
+        }
         self._instruments = [
-            instruments.get(symbol, _unknown(symbol))._replace(intervals=tuple(own), status="trading")
-            for symbol, own in sorted(intervals.items())
+            (instruments.get(symbol) or _unknown(symbol))._replace(
+                intervals=tuple(key.interval for key in alike), status="trading"
+            )
+            for symbol, alike in sorted(by_symbol.items())
         ]
         self._info = ProviderInfo(
             name=name,
             api=API_VERSION,
             title=f"the recording of {name}",
             asset_classes=tuple(sorted({one.asset_class for one in self._instruments})),
-            intervals=tuple(dict.fromkeys(interval for own in intervals.values() for interval in own)),
+            intervals=tuple(sorted({key.interval for key in self._streams}, key=_length)),
             attribution=f"Replay of recorded candles, at {clock.speed:g} times the speed",
             # What is over is known at once, and an answer about the present is old when time goes on.
             close_grace_s=0.0,
@@ -122,3 +126,7 @@ class ReplayProvider:
 def _unknown(symbol: str) -> Instrument:
     base, slash, quote = symbol.partition("/")
     return Instrument(symbol, ASSET_CLASS, base if slash else symbol, quote)
+
+
+def _length(interval: str) -> int:
+    return next_open(interval, 0)

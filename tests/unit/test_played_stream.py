@@ -17,7 +17,7 @@ M1, M3, M5, H1, D1, MONTH = (StreamKey("BTCUSDT", name) for name in ("1m", "3m",
 
 
 def played(streams: Streams, key: StreamKey = M1) -> PlayedStream:
-    return PlayedStream(MemoryRecording(streams), "binance", key)
+    return PlayedStream(MemoryRecording(streams), "binance", key, streams)
 
 
 async def events_of(stream: PlayedStream, since: float) -> list[Event]:
@@ -125,7 +125,7 @@ async def test_there_is_nothing_after_the_end_and_everything_before_the_beginnin
 async def test_a_long_recording_is_read_in_pages() -> None:
     candles = walk(1234)
     recording = MemoryRecording({M1: candles})
-    stream = PlayedStream(recording, "binance", M1)
+    stream = PlayedStream(recording, "binance", M1, [M1])
     assert closed(await events_of(stream, START)) == candles
     assert 3 <= len(recording.asked) <= 5
 
@@ -175,7 +175,7 @@ async def test_history_looks_at_few_of_many_short_candles() -> None:
         D1: longer(seconds, "1d"),
     }
     recording = MemoryRecording(streams)
-    (known,) = await PlayedStream(recording, "binance", D1).known_at(START + 80_000, None, 1 << 40, 1)
+    (known,) = await PlayedStream(recording, "binance", D1, streams).known_at(START + 80_000, None, 1 << 40, 1)
     assert len(recording.asked) < 12
     assert known.high == max(second.high for second in seconds[:80_000])
     assert known.close == seconds[79_999].close
