@@ -2,7 +2,8 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Iterable
+import time
+from collections.abc import AsyncIterator, Callable, Iterable
 from typing import NamedTuple
 
 from aiohttp import web
@@ -63,6 +64,7 @@ PROXIES = web.AppKey("outward_proxies", OutwardProxies)
 PROVIDERS = web.AppKey("providers", dict[str, Provider])
 SUPERVISORS = web.AppKey("supervisors", dict[str, Supervisor])
 CLOCK = web.AppKey("clock", Clock)
+SERVER_TIME: web.AppKey[Callable[[], float]] = web.AppKey("server_time")
 STATUS = web.AppKey("status", StatusReport)
 REQUESTS = web.AppKey("requests", RequestCounts)
 LOOP_MONITOR = web.AppKey("loop_monitor", LoopMonitor)
@@ -88,10 +90,13 @@ RELAY_LIMITS = RelayLimits()
 LIMITS = web.AppKey("limits", RelayLimits)
 
 
-def load_plugins(config: Config, builtin: Iterable[object]) -> PluginHost:
-    """Load all plugins and make their instances, as the configuration has them. Raises `ConfigError`."""
+def load_plugins(config: Config, builtin: Iterable[object], *, installed: bool = True) -> PluginHost:
+    """Load all plugins and make their instances, as the configuration has them. Raises `ConfigError`.
+
+    Those that are installed as packages are left out if not `installed`.
+    """
     host = PluginHost()
-    host.find(builtin, config.plugins, config=config)
+    host.find(builtin, config.plugins, installed=installed, config=config)
     check_tables(config, host.names)
     host.configure(config)
     return host
@@ -103,10 +108,16 @@ def build_app(
     clock: Clock | None = None,
     *,
     limits: RelayLimits = RELAY_LIMITS,
+    installed: bool = True,
+    server_time: Callable[[], float] | None = None,
 ) -> web.Application:
-    """Build the application. Raises `ConfigError`; starting it raises `StoreError` if the database cannot be used."""
+    """Build the application. Raises `ConfigError`; starting it raises `StoreError` if the database cannot be used.
+
+    Plugins of installed packages are left out if not `installed`. `server_time` is what clients are told that the time
+    is, in Unix seconds; by default that of this machine.
+    """
     clock = clock or Clock()
-    host = load_plugins(config, builtin)
+    host = load_plugins(config, builtin, installed=installed)
     host.check_any()
     access = Access(config, limits.addresses)
     idle_connections = IdleConnections(limits.first_request_s, HttpConnections(access))
@@ -115,6 +126,7 @@ def build_app(
     app = web.Application(middlewares=[middleware.enter], client_max_size=64 * 1024)
     app[CONFIG] = config
     app[CLOCK] = clock
+    app[SERVER_TIME] = server_time or time.time
     app[LIMITS] = limits
     app[HOST] = host
     app[ACCESS] = access
@@ -316,7 +328,8 @@ async def _clients(app: web.Application) -> AsyncIterator[None]:
     """The WebSocket and the REST routes."""
     epoch = os.urandom(6).hex()
     config, access, hub, directory, history = app[CONFIG], app[ACCESS], app[HUB], app[DIRECTORY], app[HISTORY]
-    clients = ws.Clients(ConnectionContext(access, hub, directory, history, app[SUPERVISORS]), epoch, app[LIMITS].pings)
+    context = ConnectionContext(access, hub, directory, history, app[SUPERVISORS], app[SERVER_TIME])
+    clients = ws.Clients(context, epoch, app[LIMITS].pings)
     app[ws.CLIENTS] = clients
     app[STATUS] = StatusReport(
         hub=hub,

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from relay.commands.distribution import Distribution
+from relay.commands.distribution import Distribution, Replay
 from relay.core.version import VERSION
 
 COMMANDS = {
@@ -72,12 +72,18 @@ def _sandbox(**options: Any) -> AbstractAsyncContextManager[Any]:
     return demo(**options)
 
 
+def _replay(**options: Any) -> Replay:
+    from providers.replay import replayed
+
+    return Replay(*replayed(**options))
+
+
 @click.group(
     cls=_Commands,
     context_settings={
         "help_option_names": ["-h", "--help"],
         "max_content_width": 100,
-        "obj": Distribution(_providers, _sandbox),
+        "obj": Distribution(_providers, _sandbox, _replay),
     },
 )
 @click.version_option(VERSION, prog_name="market-relay", message="%(prog)s %(version)s")
@@ -86,6 +92,7 @@ def main() -> None:
 
     \b
     relay serve --sandbox            try it: no network, no key
+    relay serve --replay relay.db    play recorded candles again
     relay tail BTCUSDT@1m            watch a stream of a running relay
     relay history EUR/USD 1h         print candles
     """

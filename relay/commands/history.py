@@ -2,7 +2,6 @@
 
 import fcntl
 import os
-import re
 import stat
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -31,47 +30,20 @@ from relay.commands.download import MOST_BACKWARDS, metered, pages
 from relay.commands.formatting import change, fixed, moment, places, printable, volume
 from relay.commands.narrow_table import narrowed
 from relay.commands.run_client import INTERRUPTED, TERMINATED, call, relay_options, shows_table
-from relay.core.errors import RequestError
+from relay.commands.time_option import moment_option
 from relay.core.intervals import INTERVALS
-from relay.protocol.fields import Moment, parse_date, shown
-
-
-class _Time(Moment):
-    """A time as the flags take it."""
-
-    forms = f"{Moment.forms}, or dates such as 2025-11-24 and 2025-11-24T16:00"
-
-
-_TIME = _Time()
-_YEAR_OR_DAY = re.compile(r"((?:19|20)[0-9]{2})(?:(0[1-9]|1[0-2])([0-3][0-9]))?")
-
-
-def _moment(context: click.Context, option: click.Parameter, value: str | None) -> int | None:
-    if value is None:
-        return None
-    text = value.strip()
-    if found := _YEAR_OR_DAY.fullmatch(text):
-        date = "-".join([found[1], found[2] or "01", found[3] or "01"])
-        raise click.BadParameter(f"{text} would be a second of 1970; did you mean {date}?")
-    moment = parse_date(text)
-    if moment is None and not text.isdecimal():
-        raise click.BadParameter(
-            f"{shown(text)} is not a time; write a date such as 2025-11-24 or 2025-11-24T16:00 (UTC), or Unix seconds"
-        )
-    try:
-        return _TIME.of_text("", text) if moment is None else _TIME.of_json("", moment)
-    except RequestError as fault:
-        # The message begins with the name of a field, which is none here.
-        raise click.BadParameter(fault.message.strip()) from None
 
 
 @click.command("history")
 @click.argument("symbol")
 @click.argument("interval", shell_complete=completes(INTERVALS))
 @click.option(
-    "--start", callback=_moment, metavar="TIME", help="First open time: Unix seconds or an ISO date or time (UTC)."
+    "--start",
+    callback=moment_option,
+    metavar="TIME",
+    help="First open time: Unix seconds or an ISO date or time (UTC).",
 )
-@click.option("--end", callback=_moment, metavar="TIME", help="Last open time, inclusive; written as --start.")
+@click.option("--end", callback=moment_option, metavar="TIME", help="Last open time, inclusive; written as --start.")
 @click.option(
     "--limit",
     type=click.IntRange(1, 1_000_000_000),

@@ -12,6 +12,8 @@ import click
 
 from relay.commands.config_options import exit_on_relay_error, takes_settings
 from relay.commands.distribution import Distribution
+from relay.commands.replay_run import opened_replay
+from relay.commands.time_option import moment_option
 from relay.config.environment import names_of_variable
 from relay.config.provider_settings import USES, heading_of, instances
 from relay.config.settings import SETTINGS, Config, load_config
@@ -35,6 +37,27 @@ StandIns: TypeAlias = Mapping[str, Mapping[str, Any]]
     help="Use two simulated exchanges on this machine: needs no network and no key. Stores nothing without --database.",
 )
 @click.option("--forex-always-open", is_flag=True, help="With --sandbox: currency pairs trade at weekends, too.")
+@click.option(
+    "--replay",
+    "replay",
+    multiple=True,
+    metavar="RECORDING",
+    help="Play recorded candles again: the database of a relay, or a file that `relay history` wrote, as"
+    " BTCUSDT@1m=FILE (CSV or NDJSON). Can be repeated for files. Stores nothing.",
+)
+@click.option(
+    "--from",
+    "begins",
+    callback=moment_option,
+    metavar="TIME",
+    help="With --replay: where it begins, a date or time (UTC) or Unix seconds.  [default: the first candle]",
+)
+@click.option(
+    "--speed",
+    type=click.FloatRange(1, 1_000_000),
+    metavar="N",
+    help="With --replay: how many times as fast as real time.  [default: 1]",
+)
 @takes_settings
 @click.pass_obj
 @without_stragglers()
@@ -43,6 +66,9 @@ def command(
     /,
     sandbox: bool,
     forex_always_open: bool,
+    replay: tuple[str, ...],
+    begins: int | None,
+    speed: float | None,
     file: str | None,
     plugins: tuple[str, ...],
     **flags: Any,
@@ -55,11 +81,18 @@ def command(
 
     \b
     relay serve --sandbox
+    relay serve --replay relay.db --from 2024-01-01 --speed 60
     relay serve --port 9000 --database /var/lib/relay/candles.db
     RELAY_TWELVE_DATA_API_KEY=… relay serve --config /etc/relay.toml
     """
     if forex_always_open and not sandbox:
         raise click.UsageError("--forex-always-open needs --sandbox: real markets close at weekends")
+    if not replay and (begins is not None or speed is not None):
+        raise click.UsageError(f"{'--speed' if begins is None else '--from'} needs --replay")
+    if replay and sandbox:
+        raise click.UsageError("--replay and --sandbox exclude each other")
+    if replay and flags["database"] is not None:
+        raise click.UsageError("--replay stores nothing, so it takes no --database; name the recording behind --replay")
     flags["plugins"] = plugins or None
     with exit_on_relay_error():
         config = load_config(flags, file=file)
@@ -73,6 +106,9 @@ def command(
 
         if sandbox:
             run(_serve_sandbox(distribution, config, read, forex_always_open=forex_always_open))
+        elif replay:
+            with opened_replay(distribution, replay, begins, speed or 1.0) as played:
+                run(played.serve(config, _say, read))
         else:
             run(serve(config, distribution.providers(), _say, read))
 

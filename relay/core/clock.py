@@ -1,4 +1,4 @@
-"""What time it is at a provider, by those who can know: its stamps, the `Date` of its answers, this machine."""
+"""What time it is at a provider: as it says itself, or by its stamps, the `Date` of its answers and this machine."""
 
 import math
 import time
@@ -150,6 +150,13 @@ class ProviderClock:
         """Return the provider's time (Unix seconds) when this machine's clock read `monotonic`, as is believed now."""
         return self.now() - (self.monotonic() - monotonic)
 
+    def at_best(self, moment: float, monotonic: float) -> float:
+        """Return what is believed now of a `moment` that was read here when this machine's clock read `monotonic`.
+
+        When it was read nobody may have known yet what time it was.
+        """
+        return self.at(monotonic)
+
     def see(self, open_time: float) -> None:
         """Take it from an answer that a candle had opened at `open_time`: a wall clock that is behind it is wrong."""
         self._least = max(self._least, open_time - self.monotonic())
@@ -287,3 +294,68 @@ class ProviderClock:
         self._two_fit_at = -math.inf
         self._fit_at, self._fit_by = (-math.inf, "") if symbol is None else (self.monotonic(), symbol)
         self.is_synchronised = True
+
+
+class StatedClock(ProviderClock):
+    """A provider's time as the provider itself says it: nothing is estimated, and no stamp is doubted.
+
+    It need not run at the pace of this machine's clock, and never goes back. Where `read` raises or returns no finite
+    number, the time stands still and `on_fault` is told. Raises the same for the first reading.
+    """
+
+    def __init__(self, clock: ProviderClock, read: Callable[[], float], on_fault: Callable[[Exception], None]) -> None:
+        super().__init__(Clock(clock._wall, clock.monotonic))
+        self._read = read
+        self._on_fault = on_fault
+        self._last = _finite(read())
+        self.is_synchronised = True
+        self.ahead_s = STEP_S
+
+    def now(self) -> float:
+        """Return the provider's time in Unix seconds."""
+        try:
+            moment = _finite(self._read())
+        except Exception as error:  # noqa: BLE001 - a plugin is isolated here
+            self._on_fault(error)
+            return self._last
+        if moment > self._last:
+            self._last = moment
+        return self._last
+
+    def observe(self, stamp_s: float, symbol: str | None = None) -> float:
+        """Return how long ago a stamp was; it says nothing of the time."""
+        return self.now() - stamp_s
+
+    def reach(self) -> float:
+        """Return `now`."""
+        return self.now()
+
+    def over(self) -> float:
+        """Return `now`."""
+        return self.now()
+
+    def certain(self) -> float:
+        """Return `now`."""
+        return self.now()
+
+    def at_best(self, moment: float, monotonic: float) -> float:
+        """Return the `moment`: it was known then as well."""
+        return moment
+
+    def is_contradicted(self, symbol: str) -> bool:
+        """Say that no stamp contradicts another."""
+        return False
+
+    def see(self, open_time: float) -> None:
+        """Take no notice of candles."""
+
+    @property
+    def is_wall_behind(self) -> bool:
+        """Say that the wall clock does not matter."""
+        return False
+
+
+def _finite(moment: float) -> float:
+    if not isinstance(moment, int | float) or not math.isfinite(moment):
+        raise TypeError(f"the time is {moment!r:.40}, not a number of Unix seconds")
+    return moment

@@ -184,6 +184,9 @@ class FinalCandles:
                     one for one in _part(candles, good, part) if self._doubts.touch(stream, one.time, one.time + 1)
                 ]
             bad = {*inside}.difference(good)
+            if source.info.is_recorded and not bad:
+                writes.append(part)
+                continue
             market = source.market(key.symbol)
             writes += self._doubts.weigh(stream, part, inside, bad, asked_at, is_bare=not times, market=market)
         if given:

@@ -334,9 +334,7 @@ class Directory:
         if provider is None:
             return None
         name, symbol = source.name, key.symbol
-        return derivation_of(
-            provider, key, self._instrument(name, symbol) or self._instrument(name, symbol.upper())
-        )
+        return derivation_of(provider, key, self._instrument(name, symbol) or self._instrument(name, symbol.upper()))
 
     def resolve(self, pin: str | None, symbol: str, interval: str) -> Target:
         """Return what a client's name stands for. Raises `RequestError` (unknown_symbol, unsupported_interval,

@@ -147,7 +147,7 @@ def _fault_of_numbers(info: Any) -> str | None:
     extras = info.candle_extras
     if not isinstance(extras, tuple) or any(one not in EXTRA_FIELDS for one in extras):
         return f"candle_extras is {extras!r}, not a tuple of names among {' '.join(EXTRA_FIELDS)}"
-    for name in ("one_interval_per_feed", "is_utc_grid", "history_has_open", "has_every_candle"):
+    for name in ("one_interval_per_feed", "is_utc_grid", "history_has_open", "has_every_candle", "is_recorded"):
         if type(getattr(info, name)) is not bool:
             return f"{name} is {getattr(info, name)!r}, not True or False"
     least = {

@@ -5,7 +5,7 @@ hook raises as `ProviderError` reaches clients, but for its `detail`, which is l
 traceback, and clients learn its type.
 """
 
-from collections.abc import AsyncGenerator, Awaitable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 import aiohttp
@@ -122,6 +122,16 @@ def relay_hours(symbol: str, moment: int, settings: Settings) -> TradingCalendar
 
 
 @hookspec(firstresult=True)
+def relay_clock(settings: Settings) -> Callable[[], float] | None:
+    """Return a function that says what time it is at the provider; None: the relay finds that out. Optional.
+
+    Called once with the `settings` of the start. The function returns Unix seconds, at once and without I/O, and never
+    goes back; the relay judges by it which candles are over. It is for a provider whose time is not the real one, such
+    as a replay. Raise nothing: the relay would find out the time itself.
+    """
+
+
+@hookspec(firstresult=True)
 def relay_close(session: aiohttp.ClientSession, settings: Settings) -> Awaitable[None] | None:
     """Let go of what was made with these `settings`: clients of libraries, connections, files. Optional.
 
@@ -140,5 +150,6 @@ HOOKS = (
     relay_budgets,
     relay_memory,
     relay_hours,
+    relay_clock,
     relay_close,
 )

@@ -11,7 +11,7 @@ from typing import Any
 
 import aiohttp
 
-from relay.core.clock import ProviderClock
+from relay.core.clock import ProviderClock, StatedClock
 from relay.core.compact_instruments import compact
 from relay.core.errors import (
     AuthenticationFailed,
@@ -91,7 +91,6 @@ class Provider:
         self.name = loaded.info.name
         self.source = loaded.source
         self._speaker = Speaker(loaded.info.name, is_instance=bool(loaded.uses))
-        self.clock = clock
         self.proxies = proxies or OutwardProxies()
         self._timing = timing
         self.border = CandleValidator(loaded.info)
@@ -119,6 +118,7 @@ class Provider:
         self._markets: dict[str, TradingHours] = {}
         self.blocks = Blocks()
         self.killed = 0
+        self.clock: ProviderClock = self._stated_clock(clock) or clock
 
     @property
     def settings(self) -> Mapping[str, Any]:
@@ -194,6 +194,26 @@ class Provider:
             self._ask("relay_memory", memory=memory)
         except BaseException as error:  # noqa: BLE001 - a plugin is isolated here
             self.failures.judged("relay_memory", error)
+
+    def _stated_clock(self, clock: ProviderClock) -> StatedClock | None:
+        """Return the clock that the plugin states, None if it leaves that to the relay, or fails."""
+        if "relay_clock" not in self._hooks:
+            return None
+        is_blamed = False
+
+        def blame(error: Exception) -> None:
+            nonlocal is_blamed
+            # Read for each update: once is enough to know.
+            if not is_blamed:
+                is_blamed = True
+                self.failures.judged("relay_clock", error)
+
+        try:
+            read = self._ask("relay_clock")
+            return None if read is None else StatedClock(clock, read, blame)
+        except BaseException as error:  # noqa: BLE001 - a plugin is isolated here
+            self.failures.judged("relay_clock", error)
+            return None
 
     @property
     def session(self) -> aiohttp.ClientSession:

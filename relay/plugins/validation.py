@@ -79,13 +79,14 @@ class CandleValidator:
         self.bad_extras: str | None = None
         self._floor = 0.0 if _POSITIVE.issuperset(info.asset_classes) else -_WIDEST
         self._is_utc = info.is_utc_grid
+        self._is_recorded = info.is_recorded
         self._step = {interval: grid_s(interval, is_utc=info.is_utc_grid) for interval in info.intervals}
         # No multiple of this is an open time, so that what is no whole number of steps is looked at closely.
         self._grid = self._step | dict.fromkeys(_UNEVEN, _NO_STEP)
 
     def leaps(self, watchlist: Watchlist) -> Leaps | None:
-        """Return who judges the prices of one feed by one another, None where they may be zero and below."""
-        if self._floor:
+        """Return who judges the prices of one feed by one another, None where that says nothing."""
+        if self._floor or self._is_recorded:
             return None
         return Leaps(lambda one: watchlist.skip(f"{one.key}: {_range(one.candle)}, far from the candles around it"))
 

@@ -61,7 +61,7 @@ class Greeting(TypedDict):
     type: Literal["status"]
     status: Literal["connected"]
     message: str
-    server_time: Annotated[Seconds, "The relay's clock in Unix seconds."]
+    server_time: Annotated[Seconds, "The relay's clock in Unix seconds; in a replay, the time that is played."]
     epoch: Annotated[str, "Names this run of the server: `seq` counts within it."]
     limits: Limits
 
@@ -169,7 +169,7 @@ class Pong(TypedDict):
     """The answer to a ping."""
 
     type: Literal["pong"]
-    server_time: Annotated[Seconds, "The relay's clock in Unix seconds."]
+    server_time: Annotated[Seconds, "The relay's clock in Unix seconds; in a replay, the time that is played."]
     id: NotRequired[Id]
 
 

@@ -41,15 +41,18 @@ async def serve(
     read: Callable[[], Config],
     *,
     end_within_s: float = END_WITHIN_S,
+    installed: bool = True,
+    server_time: Callable[[], float] | None = None,
 ) -> None:
     """Serve until SIGINT or SIGTERM; `say` gets one line once connections are accepted.
 
     On SIGHUP `read` gives the configuration as it is now; the signal ends the relay when its terminal was closed.
-    `end_within_s` after it was told to stop the process is ended by force.
+    `end_within_s` after it was told to stop the process is ended by force. `installed` and `server_time` are as
+    `build_app` takes them.
     Raises `ConfigError` when the address cannot be used, `StoreError` when the database cannot.
     """
     tls = Tls(config.tls_cert, config.tls_key) if config.tls_cert else None
-    app = build_app(config, builtin)
+    app = build_app(config, builtin, installed=installed, server_time=server_time)
     warn_of_likely_mistakes(config, app)
     tell_proxies(app)
     _tell_switched_off(app)

@@ -224,8 +224,7 @@ class Feed:
         """Say whether a late update tells of a candle that is known, or was over while others were in time."""
         key, time, series = update.key, update.candle.time, stream.series
         if series.last is None and series.promised_at is not None:
-            # When the stream began nobody may have known yet what time it was.
-            began_at = self._provider.clock.at(stream.began_at)
+            began_at = self._provider.clock.at_best(series.promised_at, stream.began_at)
             if abs(began_at - series.promised_at) > STEP_S:
                 series.promised_at = began_at
         if series.is_settled(time):

@@ -3,6 +3,7 @@
 from asyncio.subprocess import DEVNULL, PIPE, create_subprocess_exec
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import orjson
 import pytest
@@ -93,6 +94,16 @@ async def test_a_candle_that_was_scrolled_back_to_is_revised_live(relay: StandIn
     assert [request.get("since") for request in relay.requests] == [None, shown[-2].time]
     await relay.say(relay.update(BTC, older[0]._replace(close=7.25), **revised))
     await feed.until("candle", closes=[7.25, 7.0, *closes])
+
+
+async def test_time_goes_as_fast_as_that_of_a_replay(relay: StandInRelay, feed: JsClient) -> None:
+    await feed.start("follow", "BTCUSDT@1m")
+    await feed.until("reset")
+    for ahead_s in (2_000_000_000, 2_000_003_600):
+        stamp: dict[str, Any] = {"ts_event": (START + ahead_s) * 1000}
+        await relay.say(relay.update(BTC, relay.markets[BTC][-1], is_closed=False) | stamp)
+        now = (await feed.until("candle"))[-1]["now"]
+        assert START + ahead_s <= now < START + ahead_s + 60
 
 
 async def test_stream_of_a_list_costs_little_and_is_whole_as_soon_as_a_chart_shows_it(

@@ -102,6 +102,7 @@ def test_api_version() -> None:
         "relay_budgets": ["settings"],
         "relay_memory": ["memory", "settings"],
         "relay_hours": ["symbol", "moment", "settings"],
+        "relay_clock": ["settings"],
         "relay_close": ["session", "settings"],
     }
 
@@ -253,6 +254,47 @@ async def test_hours_without_sense_are_asked_for_once_and_the_market_counts_as_o
         assert [market.opens_at(50), market.opens_at(51)] == [50, 51]
     assert asked == [50]
     assert caplog.text.count("failed in relay_hours") == 1
+
+
+async def test_hook_relay_clock() -> None:
+    given: list[Any] = []
+
+    def relay_clock(settings: Any) -> Callable[[], float]:
+        given.append(settings)
+        return lambda: 1_700_000_000.0
+
+    async with opened(provider_of(relay_clock=relay_clock)) as provider:
+        assert provider.clock.now() == provider.clock.over() == 1_700_000_000.0
+        assert provider.clock.observe(1_700_000_060.0, "X") == -60.0
+    assert given == [{}]
+
+
+@pytest.mark.parametrize("given", ["noon", RuntimeError("stopped"), lambda: "noon", lambda: 1 / 0])
+async def test_a_clock_that_cannot_be_read_is_logged_once_and_the_relay_finds_out_the_time(
+    given: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    def relay_clock() -> Any:
+        if isinstance(given, Exception):
+            raise given
+        return given
+
+    async with opened(provider_of(relay_clock=relay_clock)) as provider:
+        assert abs(provider.clock.now() - time.time()) < 60
+        assert provider.failures.failed == 1
+    assert caplog.text.count("failed in relay_clock") == 1
+
+
+async def test_a_provider_may_leave_the_time_to_the_relay() -> None:
+    async with opened(provider_of(relay_clock=lambda: None)) as provider:
+        assert abs(provider.clock.now() - time.time()) < 60
+        assert provider.failures.failed == 0
+
+
+async def test_a_clock_that_stops_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    moments: list[Any] = [1_700_000_000.0]
+    async with opened(provider_of(relay_clock=lambda: moments.pop)) as provider:
+        assert [provider.clock.now(), provider.clock.now()] == [1_700_000_000.0, 1_700_000_000.0]
+    assert caplog.text.count("failed in relay_clock") == 1
 
 
 async def test_memory_keeps_json_and_says_when_it_does_not() -> None:

@@ -29,6 +29,8 @@ const FOR_GOOD = new Set([
 const ROUTE = "GET /api/v1/market-data/symbols lists all";
 const NO_ROOM = "too_many_subscriptions";
 const PRICES_LOOKED_AT = 100;
+// So far clocks of providers may be ahead of the relay's.
+const MOST_EARLY_MS = 5000;
 
 /** One stream: its candles, its state, how far behind it is. Listeners get `{ kind, … }`. */
 export class Live {
@@ -366,7 +368,12 @@ export class Feed extends EventTarget {
       if (live.isLoading) live.early.push(message);
       return;
     }
-    if (message.tsEventMs !== null) live.lagMs = Math.max(0, Date.now() + this.#aheadMs - message.tsEventMs);
+    if (message.tsEventMs !== null) {
+      // Nothing is told before its time: in a replay time runs faster than here.
+      const aheadMs = message.tsEventMs - Date.now();
+      if (aheadMs > this.#aheadMs + MOST_EARLY_MS) this.#aheadMs = aheadMs;
+      live.lagMs = Math.max(0, Date.now() + this.#aheadMs - message.tsEventMs);
+    }
     const place = live.candles.put(message);
     // Nobody scrolls back where there is no chart.
     if (live.asked.throttleMs) live.candles.trim(live.asked.bars);

@@ -167,7 +167,7 @@ class Connection(EndingConnection):
 
     def _on_request(self, request: client_requests.Request) -> Rest | None:
         if request.action == "ping":
-            self._send(frames.pong(int(time.time()), request.id))
+            self._send(frames.pong(int(self._context.server_time()), request.id))
         elif request.action == "list":
             self._send(frames.subscriptions(self._subscribing.labels(), request.id))
         else:

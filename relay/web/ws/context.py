@@ -1,5 +1,7 @@
 """What WebSocket connections are served from."""
 
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from relay.history.service import HistoryService
@@ -13,12 +15,16 @@ from relay.web.ws.frame_reader import RecentReaders
 
 @dataclass(slots=True)
 class ConnectionContext:
-    """The parts of the relay that all connections share. The configuration in force is that of `access`."""
+    """The parts of the relay that all connections share. The configuration in force is that of `access`.
+
+    `server_time` is what clients are told that the time is, in Unix seconds.
+    """
 
     access: Access
     hub: Hub
     directory: Directory
     history: HistoryService
     supervisors: dict[str, Supervisor]
+    server_time: Callable[[], float] = time.time
     work_budget: WorkBudget = field(default_factory=WorkBudget)
     recent_readers: RecentReaders = field(default_factory=RecentReaders)

@@ -110,7 +110,8 @@ class Clients:
 
     def greet(self) -> bytes:
         """Return the first frame on a connection, counted as sent."""
-        frame = frames.greeting(self.epoch, self.context.access.config.max_streams_per_client, int(time.time()))
+        most_streams = self.context.access.config.max_streams_per_client
+        frame = frames.greeting(self.epoch, most_streams, int(self.context.server_time()))
         self.context.hub.fanout.count_sent(frame)
         return frame
 
