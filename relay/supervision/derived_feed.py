@@ -187,6 +187,8 @@ class DerivedFeed:
     def _publish(self, updates: list[PriceUpdate]) -> None:
         stream, supervised = self._stream, self._supervised
         series = stream.series
+        if updates:
+            stream.reckon_promise()
         for update in updates:
             if update.is_closed and series.last is None and series.is_settled(update.candle.time):
                 continue
