@@ -1,6 +1,6 @@
 """When one symbol is traded, for whoever asks what cannot exist or need not be waited for; pure but for its source."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from relay.core.intervals import length_s, next_open
 from relay.core.model import OpenHours
@@ -119,25 +119,36 @@ class TradingHours:
         before that.
         """
         parts: list[tuple[int, int]] = []
+        for first, last in self._open_parts(start, end, candle_s, an_open):
+            if parts and first <= parts[-1][1]:
+                parts[-1] = (parts[-1][0], last)
+            else:
+                parts.append((first, last))
+        return parts
+
+    def has_open_part(self, start: int, end: int, candle_s: int, an_open: int | None = None) -> bool:
+        """Say whether `open_parts` of a span are any; a span of years has many, and the first one says it."""
+        return next(self._open_parts(start, end, candle_s, an_open), None) is not None
+
+    def _open_parts(self, start: int, end: int, candle_s: int, an_open: int | None) -> Iterator[tuple[int, int]]:
         follows_session: bool | None = None
-        at = start
+        at, is_first = start, True
         while at < end:
             hours = self._at(at)
             if hours is None:
-                return [*parts, (at, end)]
+                yield at, end
+                return
             opens = hours.opens
             if opens >= end:
                 break
-            if at < opens or not parts:
+            if at < opens or is_first:
                 if follows_session is None:
                     follows_session = an_open is not None and self._follows_session(candle_s, an_open)
                 if not follows_session:
                     # Long candles open where the provider says, at most a candle before the market does.
                     opens -= opens % candle_s if candle_s <= _HOUR_S else candle_s - 1
             first, last = max(start, opens), min(end, hours.closes)
-            if parts and first <= parts[-1][1]:
-                parts[-1] = (parts[-1][0], last)
-            elif first < last:
-                parts.append((first, last))
+            if first < last:
+                is_first = False
+                yield first, last
             at = hours.closes
-        return parts

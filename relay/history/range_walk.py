@@ -108,7 +108,7 @@ class RangeWalk:
             if self._market.may_open(self._length, an_open):
                 # What is known ends behind a candle, and the next one opens after it.
                 start = self._market.end_of(self.key.interval, an_open)
-            if start >= end or not self._market.open_parts(start, end, self._length, an_open):
+            if start >= end or not self._market.has_open_part(start, end, self._length, an_open):
                 closed.append(gap)
         return merge_spans([*known, *closed]) if closed else known
 

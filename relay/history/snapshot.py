@@ -218,7 +218,7 @@ def _may_be_cut(series: Series, past: PastCandles, candles: Sequence[Candle], wa
     since = 0 if wanted.since is None else wanted.since + 1
     interval = series.key.interval
     holes = [hole for part in clip_spans(past.doubted, since, first) for hole in holes_beside((), part, interval)]
-    return any(series.market.open_parts(*hole, length_s(interval)) for hole in holes)
+    return any(series.market.has_open_part(*hole, length_s(interval)) for hole in holes)
 
 
 def _gaps(

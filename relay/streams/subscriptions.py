@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
-from relay.core.clock import ProviderClock
+from relay.core.clock import STEP_S, ProviderClock
 from relay.core.model import Candle, PriceUpdate, StreamKey
 from relay.protocol import frames
 from relay.protocol.client_requests import PLAIN, SubscribeOptions
@@ -111,6 +111,17 @@ class Stream:
         self.gap_count = 0
         self.reconnects = 0
         self.events: list[tuple[float, str]] = []
+
+    def reckon_promise(self) -> None:
+        """Take what the provider's time was when the stream began, before anything of it is told.
+
+        Nobody may have known it then.
+        """
+        series = self.series
+        if series.last is None and series.promised_at is not None:
+            began_at = self.feeder.clock.at_best(series.promised_at, self.began_at)
+            if abs(began_at - series.promised_at) > STEP_S:
+                series.promised_at = began_at
 
     @property
     def label(self) -> str:

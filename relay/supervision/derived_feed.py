@@ -125,12 +125,13 @@ class DerivedFeed:
         asyncio.get_running_loop().call_soon(self._begin)
 
     def _new_fold(self) -> CandleFold:
-        self._began_at = self._provider.clock.monotonic()
+        clock = self._provider.clock
+        self._began = clock.now(), clock.monotonic()
         return CandleFold(self._stream.key, self.derivation.periods, self._since)
 
     def _since(self) -> float:
         """Return when this began to follow, by the provider's time: it may turn out later what time that was."""
-        return self._provider.clock.at(self._began_at)
+        return self._provider.clock.at_best(*self._began)
 
     def _begin(self) -> None:
         if self._is_closed:
@@ -187,6 +188,8 @@ class DerivedFeed:
     def _publish(self, updates: list[PriceUpdate]) -> None:
         stream, supervised = self._stream, self._supervised
         series = stream.series
+        if updates:
+            stream.reckon_promise()
         for update in updates:
             if update.is_closed and series.last is None and series.is_settled(update.candle.time):
                 continue

@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from contextlib import aclosing
 from typing import cast
 
-from relay.core.clock import STEP_S
 from relay.core.errors import BadAnswer, ProviderError, ProviderTimeout, ProviderUnavailable, RateLimited, log_text
 from relay.core.intervals import next_open
 from relay.core.model import PriceUpdate, StreamKey
@@ -223,10 +222,7 @@ class Feed:
     def _is_old(self, stream: Stream, update: PriceUpdate, now: float) -> bool:
         """Say whether a late update tells of a candle that is known, or was over while others were in time."""
         key, time, series = update.key, update.candle.time, stream.series
-        if series.last is None and series.promised_at is not None:
-            began_at = self._provider.clock.at_best(series.promised_at, stream.began_at)
-            if abs(began_at - series.promised_at) > STEP_S:
-                series.promised_at = began_at
+        stream.reckon_promise()
         if series.is_settled(time):
             return True
         is_over = next_open(key.interval, time) + LATE_S <= now

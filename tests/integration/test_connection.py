@@ -107,7 +107,7 @@ BAD_FRAMES: list[tuple[str, str, tuple[str, ...]]] = [
     ('{"action":"subscribe","symbol":"binance:EUR/USD","interval":"1m"}', "unknown_symbol", ("EUR/USD", "Binance")),
     ('{"action":"subscribe","symbol":"BTCUSDT","interval":"2m"}', "unknown_interval", ("'2m'", "1s 1m 3m")),
     ('{"action":"subscribe","symbol":"BTCUSDT","interval":"1Y"}', "unknown_interval", ("'1Y'", "1s 1m 3m")),
-    ('{"action":"subscribe","symbol":"EUR/USD","interval":"1s"}', "unsupported_interval", ("1s", "1m 5m 15m")),
+    ('{"action":"subscribe","symbol":"EUR/USD","interval":"1s"}', "unsupported_interval", ("1s", "1m 3m 5m 15m")),
     ('{"action":"subscribe","symbol":"BTCUSDT","interval":"1m","bars":-1}', "invalid_request", ("-1", "0 to 5000")),
     ('{"action":"subscribe","symbol":"BTCUSDT","interval":"1m","bars":5001}', "invalid_request", ("5001", "5000")),
     ('{"action":"subscribe","symbol":"BTCUSDT","interval":"1m","bars":"9"}', "invalid_request", ("'9'", "whole")),

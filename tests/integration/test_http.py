@@ -284,7 +284,7 @@ BAD_QUERIES: list[tuple[str, int, str, tuple[str, ...]]] = [
     ("symbol=%FF%FE&interval=1m", 404, "unknown_symbol", ("48",)),
     ("symbol=BTCUSDT&interval=2m", 400, "unknown_interval", ("'2m'", "1s 1m")),
     ("symbol=BTCUSDT&interval=60", 400, "unknown_interval", ("'60'", "1s 1m")),
-    ("symbol=EUR/USD&interval=1s", 400, "unsupported_interval", ("1s", "1m 5m")),
+    ("symbol=EUR/USD&interval=1s", 400, "unsupported_interval", ("1s", "1m 3m 5m")),
     ("symbol=BTCUSDT&interval=1m&limit=0", 400, "invalid_request", ("limit '0'", "1 to 5000 (50000 with format=csv")),
     ("symbol=BTCUSDT&interval=1m&limit=5001", 400, "invalid_request", ("'5001'", "1 to 5000 (50000 with format=csv")),
     ("symbol=BTCUSDT&interval=1m&limit=-1", 400, "invalid_request", ("'-1'", "1 to 5000 (50000 with format=csv")),

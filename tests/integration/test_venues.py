@@ -85,6 +85,73 @@ async def test_intervals_of_one_symbol_go_over_connections_of_their_own(
         assert asked == [(1, ["BTC/USD", "ETH/USD"]), (5, ["BTC/USD"])]
 
 
+async def test_a_built_stream_begins_when_the_venue_says_although_its_clock_is_far_behind(
+    relay_with: StartRelay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with stand_in("kraken", monkeypatch) as venue:
+        # The date of its answers is that of this machine.
+        venue.skip(-1200)
+        relay = await running(relay_with, "kraken", venue)
+        client = await relay.connect()
+        await client.subscribe("kraken:BTC/USD@3m", bars=3)
+        snapshot = await client.seen("snapshot")
+        assert len(snapshot["candles"]) == 3
+        assert snapshot["candles"][-1]["time"] == int(venue.now()) // 180 * 180
+
+
+@pytest.mark.parametrize(("interval", "minutes"), [("3m", 3), ("2h", 120), ("12h", 720), ("3d", 4320)])
+async def test_intervals_that_a_venue_lacks_are_built_of_those_that_it_keeps(
+    interval: str, minutes: int, relay_with: StartRelay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with stand_in("kraken", monkeypatch) as venue:
+        relay = await running(relay_with, "kraken", venue)
+        (listed,) = (await relay.get("instruments", q="BTC/USD", provider="kraken")).body
+        assert listed["intervals"] == ["1m", "5m", "15m", "30m", "1h", "4h", "1d", "1w"]
+        assert listed["derived_intervals"] == ["3m", "2h", "6h", "8h", "12h", "3d", "1M"]
+        body = (await relay.get("history", symbol="kraken:BTC/USD", interval=interval, limit=1000)).body
+        candles = [(candle["time"], *candle_values(candle)) for candle in body["candles"]]
+        times = [time for time, *_ in candles]
+        step = minutes * 60
+        assert times == list(range(times[0], times[-1] + step, step))
+        assert not any(time % step for time in times)
+        # Kraken keeps 720 candles: none is given without its beginning, and the open one is not over.
+        assert len(candles) in range(720 * 60 // step - 1, 721)
+        assert candles[:-1] == [(time, *venue.candle(time, minutes)) for time in times[:-1]]
+        assert not body["last_is_closed"]
+
+
+async def test_a_stream_that_a_venue_lacks_closes_with_its_last_part(
+    relay_with: StartRelay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with stand_in("kraken", monkeypatch) as venue:
+        venue.skip(-venue.now() % 180)
+        relay = await running(relay_with, "kraken", venue)
+        client = await relay.connect()
+        await client.subscribe("kraken:BTC/USD@3m", "kraken:BTC/USD@1m", bars=100)
+        snapshot = await client.seen("snapshot", interval="3m")
+        times = [candle["time"] for candle in snapshot["candles"]]
+        assert snapshot["complete"]
+        assert times == list(range(times[-1] - 99 * 180, times[-1] + 180, 180))
+        parts = []
+        for _ in range(3):
+            await client.update(is_closed=False)
+            venue.skip(60 - venue.now() % 60)
+            parts.append(candle_values((await client.update(interval="1m", is_closed=True))["candle"]))
+        closed = await client.update(interval="3m", is_closed=True)
+        # The venue says of a part what it said last: a skip takes the rest of it.
+        opened, highs, lows, closes, volumes = zip(*parts, strict=True)
+        expected = [opened[0], max(highs), min(lows), closes[-1], pytest.approx(sum(volumes))]
+        assert candle_values(closed["candle"]) == expected
+        assert closed["candle"]["time"] == times[-1]
+        assert (await client.update(interval="3m"))["candle"]["time"] == times[-1] + 180
+        (only,) = {message["params"]["interval"] for message in venue.messages if message["method"] == "subscribe"}
+        assert only == 1
+
+
+def candle_values(candle: dict[str, float]) -> list[float]:
+    return [candle[name] for name in ("open", "high", "low", "close", "volume")]
+
+
 async def test_lost_message_has_the_closing_values_asked_for(
     relay_with: StartRelay, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,6 +10,7 @@ const {
   closeOf,
   countdown,
   decimalsOf,
+  intervalsOf,
   moment,
   onceUtc,
   percent,
@@ -217,6 +218,13 @@ test("the price a day ago is of the candle that was open then, or of the last on
     [-1, 0, 899, 1000, 5000, 7300].map((time) => priceAt(candles, time, 900)),
     [null, 1, 1, 901, 902, 7201],
   );
+});
+
+test("the intervals of an instrument are its own and those that the relay builds, shortest first", () => {
+  const instrument = { intervals: ["1m", "1h", "1d"], derivedIntervals: ["3m", "2h", "1w", "1M"] };
+  assert.deepEqual(intervalsOf(instrument), ["1m", "3m", "1h", "2h", "1d", "1w", "1M"]);
+  assert.deepEqual(intervalsOf({ intervals: ["5m"] }), ["5m"]);
+  assert.deepEqual(intervalsOf(undefined), []);
 });
 
 test("the last day of a symbol is asked for once a day, by the candles that it has", async () => {

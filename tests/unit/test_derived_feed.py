@@ -230,7 +230,7 @@ async def test_streams_go_over_to_own_candles_when_there_are_some_and_back(tmp_p
         one.rig.history.derivation_of = lambda source, key: None
         one.lists.version += 1
         one.supervisor.check(one.rig.hands.now)
-        assert not one.is_built
+        assert [one.is_built] == [False]
         await eventually(lambda: FIVE in one.plugin.feeds[-1].watchlist)
         one.rig.history.derivation_of = lambda source, key: DERIVATION if key == FIVE else None
         one.lists.version += 1

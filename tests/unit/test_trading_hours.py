@@ -163,3 +163,17 @@ def test_hours_are_asked_for_once_by_who_looks_at_two_sessions_in_turn() -> None
         assert market.end_of("1h", at("2026-11-25 20:30")) == at("2026-11-25 21:00")
         assert market.opens_at(at("2026-11-25 23:00")) == at("2026-11-26 14:30")
     assert len(asked) == 2
+
+
+def test_whether_a_span_of_years_has_trading_in_it_is_said_by_its_first_session() -> None:
+    asked = []
+
+    def hours(moment: int) -> OpenHours:
+        asked.append(moment)
+        return OpenHours(moment // 86_400 * 86_400 + 36_000, moment // 86_400 * 86_400 + 86_400)
+
+    market = TradingHours(hours)
+    assert market.has_open_part(0, 50 * 365 * 86_400, 3600)
+    assert len(asked) == 1
+    assert not market.has_open_part(86_400, 86_400 + 36_000 - 3600, 3600)
+    assert market.open_parts(0, 2 * 86_400, 3600) == [(36_000, 86_400), (86_400 + 36_000, 2 * 86_400)]

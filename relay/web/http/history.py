@@ -67,7 +67,7 @@ def _lacks_one(target: Target, text: EncodedCandles) -> bool:
     if not text.doubted:
         return False
     market, length = target.provider.market(target.key.symbol), length_s(target.key.interval)
-    return any(market.open_parts(*span, length) for span in text.doubted)
+    return any(market.has_open_part(*span, length) for span in text.doubted)
 
 
 def _check_is_whole(text: EncodedCandles, provider: Provider) -> None:
