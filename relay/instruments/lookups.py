@@ -79,6 +79,8 @@ class Lookups:
         self._documents = documents
         self._on_answer = on_answer
         self._limits = limits
+        self.instruments: dict[str, Instrument] = {}
+        """Those that are known, by symbol. Never changed, but replaced: lists are made of it in a thread."""
         self._known: OrderedDict[str, _Known] = OrderedDict()
         self._missing: OrderedDict[str, NoInstrument] = OrderedDict()
         self._gone: set[str] = set()
@@ -90,11 +92,6 @@ class Lookups:
     @staticmethod
     def _now() -> float:
         return asyncio.get_running_loop().time()
-
-    @property
-    def instruments(self) -> dict[str, Instrument]:
-        """The instruments that are known, by symbol."""
-        return {symbol: known.instrument for symbol, known in self._known.items()}
 
     def get(self, symbol: str) -> Instrument | None:
         """Return the instrument of a symbol if it is known."""
@@ -179,7 +176,7 @@ class Lookups:
         if len(self._known) > self._limits.most:
             self._known.popitem(last=False)
         if known is None or known.instrument != found:
-            self._tell()
+            self._change()
 
     def _note_absence(self, symbol: str) -> None:
         """Take that the provider has no such symbol. One that it had is believed to be gone after some answers."""
@@ -191,7 +188,7 @@ class Lookups:
                 return
             del self._known[symbol]
             self._gone.add(symbol)
-            self._tell()
+            self._change()
         self._note_missing(
             symbol, is_known=True, text=f"{self.provider.info.title} does not have it", valid_s=self._limits.unknown_s
         )
@@ -227,8 +224,12 @@ class Lookups:
 
     # -- what outlives the process ---------------------------------------------------------------------
 
-    def _tell(self) -> None:
+    def _show(self) -> None:
+        self.instruments = {symbol: known.instrument for symbol, known in self._known.items()}
         self._on_answer(True)
+
+    def _change(self) -> None:
+        self._show()
         if self._saving is None or self._saving.done():
             self._saving = asyncio.create_task(self._save_soon(), name=f"lookups of {self.provider.name}")
 
@@ -257,7 +258,7 @@ class Lookups:
             log.debug("the known symbols of %s from an earlier run cannot be read: %s", name, error, extra=about)
             return
         self._known.update((one.symbol.upper(), _Known(one, 0.0)) for one in found[: self._limits.most])
-        self._on_answer(True)
+        self._show()
 
     async def close(self) -> None:
         """End what is asked, and store what is known."""

@@ -3,7 +3,7 @@
 import asyncio
 import inspect
 import logging
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing, suppress
 from datetime import UTC
 from email.utils import parsedate_to_datetime
@@ -12,7 +12,6 @@ from typing import Any
 import aiohttp
 
 from relay.core.clock import ProviderClock, StatedClock
-from relay.core.compact_instruments import compact
 from relay.core.errors import (
     AuthenticationFailed,
     BadAnswer,
@@ -25,26 +24,23 @@ from relay.core.errors import (
 )
 from relay.core.model import Budget, Candle, Instrument, OpenHours, PriceUpdate, ProviderInfo, StreamKey
 from relay.core.outward_proxies import OutwardProxies
-from relay.core.packed_extras import ExtrasTooLarge
 from relay.core.saved_value import Memory
 from relay.core.secret import pattern_of, texts_of
-from relay.core.threads import in_thread_if_many
 from relay.core.trading_calendar import TradingCalendar
 from relay.core.trading_hours import TradingHours
 from relay.network.http_sessions import open_session
 from relay.plugins.arrivals import Loaded, lacking_setting
 from relay.plugins.cancellation import PLUGIN_TIMING, PluginTiming, end_task, let_go
 from relay.plugins.failure_judge import FailureJudge, without_addresses
+from relay.plugins.judged_instruments import judged_answer, judged_list
 from relay.plugins.settings_use import SettingsUse
 from relay.plugins.validation import (
     CandleValidator,
     fault_of_budget,
     fault_of_hours,
-    fault_of_instrument,
     fault_of_type,
     kind_of,
     list_fault,
-    text_of,
 )
 from relay.telemetry.events import SPEAKER, Speaker, event
 from relay.telemetry.loop_monitor import Blocks
@@ -360,60 +356,19 @@ class Provider:
 
     async def instruments(self) -> Sequence[Instrument]:
         """Return what can be streamed; entries that make no sense are left out. Raises `ProviderError`."""
-        answer = await self._list("relay_instruments", Instrument)
-        faults: list[str | None] = []
-        known: dict[str, Instrument] = {}
-        for instrument in answer:
-            fault = fault_of_instrument(instrument, self.info)
-            if fault is None:
-                symbol = instrument.symbol
-                first_of_it = known.setdefault(symbol if symbol.isupper() else symbol.upper(), instrument)
-                # The same row twice does no harm: pages of a venue overlap.
-                if first_of_it is not instrument and first_of_it != instrument:
-                    fault = (
-                        f"{symbol} is listed twice with other values, first as {first_of_it.symbol}; case is ignored"
-                    )
-            faults.append(fault)
-            if not len(faults) % _MOST_AT_A_TIME:
-                await asyncio.sleep(0)
-        found = answer
-        first = next((self.conceal(fault) for fault in faults if fault is not None), None)
-        if first is not None:
-            found = [instrument for instrument, fault in zip(answer, faults, strict=True) if fault is None]
-            if not found:
-                raise BadAnswer(f"provider {self.name}: relay_instruments: {first}")
-            log.warning(
-                "provider %s lists %d invalid instruments, the first: %s",
-                self.name,
-                len(faults) - len(found),
-                first,
-                extra=event("instruments_refused", provider=self.name, count=len(faults) - len(found)),
-            )
-        try:
-            return await in_thread_if_many(len(found), compact, found)
-        except (ExtrasTooLarge, TypeError, ValueError) as error:
-            raise BadAnswer(f"provider {self.name}: relay_instruments: {self.conceal(text_of(error))}") from None
+        return await judged_list(await self._list("relay_instruments", Instrument), self.info, self.conceal)
 
     async def instrument(self, symbol: str) -> Instrument | None:
         """Return what a symbol in upper case denotes, None if the provider has none. Raises `ProviderError`."""
         try:
-            found = await self._call("relay_instrument", symbol=symbol)
+            found: Instrument | None = await self._call(
+                "relay_instrument",
+                lambda answer: None if answer is None else judged_answer(answer, symbol, self.info, self.conceal),
+                symbol=symbol,
+            )
         except UnknownSymbol:
             return None
-        if found is None:
-            return None
-        fault = fault_of_instrument(found, self.info)
-        if fault is None and found.symbol.upper() != symbol:
-            fault = f"it is of {found.symbol}, not of {symbol}; case is ignored"
-        try:
-            if fault is None:
-                return compact([found])[0]
-        except (ExtrasTooLarge, TypeError, ValueError) as error:
-            fault = text_of(error)
-        raise BadAnswer(
-            f"{self.info.title} described {symbol} wrongly",
-            detail=f"provider {self.name}: relay_instrument: {self.conceal(fault or '')}",
-        )
+        return found
 
     def budgets(self) -> Sequence[Budget]:
         """Return how much of the provider's limits is used; nothing if the plugin fails."""
@@ -473,17 +428,24 @@ class Provider:
 
     async def _list(self, hook: str, kind: type, **arguments: Any) -> list[Any]:
         """Return the list that a hook returns. Raises `ProviderError`."""
-        answer = await self._call(hook, **arguments)
-        if (fault := list_fault(answer, kind)) is not None:
-            raise BadAnswer(f"provider {self.name}: {hook} {fault}")
-        return list(answer)
 
-    async def _call(self, hook: str, **arguments: Any) -> Any:
-        """Return what a hook returns after a while, unjudged. Raises `ProviderError`."""
+        def read(answer: Any) -> list[Any]:
+            if (fault := list_fault(answer, kind)) is not None:
+                raise BadAnswer(f"provider {self.name}: {hook} {fault}")
+            return list(answer)
+
+        found: list[Any] = await self._call(hook, read, **arguments)
+        return found
+
+    async def _call(self, hook: str, read: Callable[[Any], Any], **arguments: Any) -> Any:
+        """Return what a hook returns after a while, as `read` has it; that may run into the plugin's code.
+
+        Raises `ProviderError`.
+        """
         if self.refusal is not None and (hook != "relay_instruments" or not self._lists_without()):
             raise AuthenticationFailed(self.refusal)
         # A task of its own, so that whoever waits can be cancelled whatever the plugin does.
-        task = asyncio.create_task(self._answer(hook, arguments), name=f"{hook} of {self.name}")
+        task = asyncio.create_task(self._answer(hook, read, arguments), name=f"{hook} of {self.name}")
         try:
             done, _ = await asyncio.wait((task,), timeout=self._timing.call_timeout_s)
         finally:
@@ -498,7 +460,7 @@ class Provider:
             raise ProviderUnavailable(f"provider {self.name} failed (CancelledError in {hook})")
         return task.result()
 
-    async def _answer(self, hook: str, arguments: Mapping[str, Any]) -> Any:
+    async def _answer(self, hook: str, read: Callable[[Any], Any], arguments: Mapping[str, Any]) -> Any:
         failure: ProviderError
         SPEAKER.set(self._speaker)
         task = asyncio.current_task()
@@ -508,7 +470,7 @@ class Provider:
                 if not inspect.isawaitable(pending):
                     told = f"{hook} returned {kind_of(pending)}; write it with `async def`"
                     raise BadAnswer(f"provider {self.name}: {told}")
-                return await pending
+                return read(await pending)
         except asyncio.CancelledError:
             raise
         except BaseException as error:

@@ -21,10 +21,9 @@ from relay.testing.watched_session import WatchedSession
 
 BEAT_S, TICK_S = 0.05, 0.01
 _HOST_LOGS = tuple(
-    f"relay.plugins.{name}" for name in ("loader", "provider", "cancellation", "failure_judge", "settings_use")
+    f"relay.plugins.{name}"
+    for name in ("loader", "provider", "judged_instruments", "cancellation", "failure_judge", "settings_use")
 )
-
-
 _NO_FAULTS = frozenset({"history_failed"})
 """Events of the host about what the venue refused."""
 

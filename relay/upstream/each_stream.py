@@ -50,8 +50,10 @@ async def each_stream(
 
     What `follow` raises concerns its stream only, and so does a mistake in it, which is logged with the stream.
     `UnknownSymbol` rejects the stream. `AuthenticationFailed` and `RateLimited` concern the whole provider: they end
-    all streams and are raised here.
+    all streams and are raised here. Raises `ValueError` for limits below 1.
     """
+    if min(starts_at_once, starts_per_second) < 1:
+        raise ValueError(f"starts_at_once is {starts_at_once} and starts_per_second {starts_per_second}; at least 1")
     tasks = _StreamTasks(watchlist, follow, starts_at_once, starts_per_second)
     try:
         tasks.start()

@@ -206,7 +206,7 @@ async def test_plugin_that_a_relay_would_refuse_is_refused() -> None:
         await check(path_of("wrong_api"), symbol="X", interval="1m")
     assert caught.value.faults == (FaultName.NOT_LOADED,)
     assert await faults_of(path_of("wrong_api")) == [
-        "needs provider API 3, this relay has 2.0; install a newer market-relay, or an older version of the plugin"
+        "needs provider API 3, this relay has 2.1; install a newer market-relay, or an older version of the plugin"
     ]
 
 
@@ -473,8 +473,9 @@ async def test_stream_that_stumbles_over_its_lost_connection_is_named() -> None:
 async def test_stream_that_fails_from_the_beginning_is_named() -> None:
     def relay_stream(watchlist: Any) -> AsyncGenerator[PriceUpdate, None]:
         async def follow(key: StreamKey) -> AsyncGenerator[PriceUpdate, None]:
+            for update in list[PriceUpdate]():
+                yield update
             raise ProviderUnavailable("the venue is away")
-            yield price(key)
 
         return each_stream(watchlist, follow)
 

@@ -272,7 +272,7 @@ async def test_many_instruments_are_taken_stored_and_read_beside_the_event_loop(
         return called
 
     monkeypatch.setattr(Listing, "take", noting("take", Listing.take))
-    monkeypatch.setattr("relay.plugins.provider.compact", noting("compact", compact))
+    monkeypatch.setattr("relay.plugins.judged_instruments.compact", noting("compact", compact))
     monkeypatch.setattr("relay.instruments.saved_list.compact", noting("read", compact))
     lists = Lists("one", *(f"S{number}" for number in range(MANY + 1)))
     first = await start(lists)

@@ -247,6 +247,12 @@ async def test_starts_are_bounded_at_once_and_in_a_second() -> None:
         assert all(later - earlier > 1 for earlier, later in zip(moments, moments[5:], strict=False))
 
 
+@pytest.mark.parametrize("limits", [{"starts_at_once": 0}, {"starts_per_second": -1}])
+async def test_limits_below_one_are_refused(limits: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match="at least 1"):
+        await anext(each_stream(Watchlist([A]), Follower().follow, **limits))
+
+
 async def test_stream_that_never_waits_does_not_fill_the_memory_nor_silence_others() -> None:
     made = 0
 

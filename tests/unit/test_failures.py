@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from providers.twelve_data.answers import KeyRefused
 from relay import (
     AuthenticationFailed,
     BadAnswer,
@@ -84,3 +85,17 @@ def test_an_answer_of_rest_takes_both_texts() -> None:
         error = RestAnswer(status, {}, None).error("too many", detail="IP 1.2.3.4")
         assert (type(error), str(error), error.detail) == (kind, f"HTTP {status}: too many", "IP 1.2.3.4")
     assert str(RestAnswer(500, {}, None).error()) == "HTTP 500"
+
+
+@pytest.mark.parametrize(
+    ("code", "kind", "told"),
+    [
+        (401, AuthenticationFailed, "the key was refused"),
+        (500, ProviderUnavailable, "error 500"),
+        (400, BadAnswer, "error 400"),
+    ],
+)
+def test_the_words_of_twelve_data_are_for_the_log(code: int, kind: Any, told: str) -> None:
+    error = KeyRefused(code, "**apikey** is wrong, see https://twelvedata.com/pricing").error()
+    assert (type(error), str(error)) == (kind, told)
+    assert log_text(error) == f"{told} (**apikey** is wrong, see https://twelvedata.com/pricing)"

@@ -263,6 +263,14 @@ async def test_what_is_known_outlives_the_process_and_is_asked_for_again(lookups
     await eventually(lambda: shop.asked == ["BRK.B"])
 
 
+async def test_what_is_known_is_replaced_and_not_changed_since_threads_read_it(lookups_of: MakeLookups) -> None:
+    lookups = lookups_of(Shop("AAPL", "MSFT"))
+    await lookups.ask("AAPL")
+    before = lookups.instruments
+    await lookups.ask("MSFT")
+    assert ([*before], [*lookups.instruments]) == (["AAPL"], ["AAPL", "MSFT"])
+
+
 # -- beside lists ----------------------------------------------------------------------------------
 
 

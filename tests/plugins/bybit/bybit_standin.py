@@ -7,6 +7,7 @@ said, is late with the last state of a candle, answers refusals with status 200,
 import asyncio
 import time
 from contextlib import suppress
+from email.utils import formatdate
 
 from aiohttp import WSMsgType, web
 
@@ -68,6 +69,7 @@ class Bybit:
                 web.get("/v5/market/instruments-info", self._instruments),
             ]
         )
+        app.on_response_prepare.append(self._date)
         self._runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=0.1)
 
     async def __aenter__(self):
@@ -97,6 +99,9 @@ class Bybit:
         volume = (end - begin) / 10
         found = (prices[0], high, low, prices[1], volume, volume * (high + low) / 2)
         return [f"{value:.3f}" for value in found]
+
+    async def _date(self, _, response):
+        response.headers["Date"] = formatdate(self.now(), usegmt=True)
 
     # -- REST ------------------------------------------------------------------------------------------
 
