@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 
 from relay.core.clock import Clock
 from relay.core.model import PriceUpdate, StreamKey
+from relay.core.past_change import PastChange
 from relay.protocol import frames
 from relay.protocol.client_requests import PLAIN, SubscribeOptions
 from relay.protocol.server_messages import StreamState
@@ -26,6 +27,8 @@ class Hub:
     `on_closed(stream, update, after)` is called for every closed candle that is told: `after` is the open time of the
     closed candle told before it, None where something may be missing between. It must not block. It returns the number
     of the revision if the candle was revised, by which clients ask for what follows. `most_kept` is for outboxes.
+    `on_past_change` are called with a provider and what it said to have changed, once the store and all streams have
+    forgotten it, in the same turn of the event loop; they must not block.
     """
 
     def __init__(
@@ -41,6 +44,7 @@ class Hub:
         self.subscribers: dict[Subscriber, None] = {}
         self.fanout = Fanout(clock, flush_s, self._disconnect, limits, fanout)
         self.updates_in = 0
+        self.on_past_change: list[Callable[[str, PastChange], None]] = []
         self.most_kept = limits.most_kept_bytes
         self._clock = clock
         self._on_closed = on_closed

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import aclosing
 from typing import cast
 
@@ -10,6 +10,7 @@ from relay.core.clock import STEP_S
 from relay.core.errors import BadAnswer, ProviderError, ProviderTimeout, ProviderUnavailable, RateLimited
 from relay.core.intervals import next_open
 from relay.core.model import PriceUpdate, StreamKey
+from relay.core.past_change import PastChange
 from relay.plugins.provider import Provider
 from relay.protocol.server_messages import StreamState
 from relay.streams.hub import Hub
@@ -69,6 +70,7 @@ class Feed:
         *,
         on_refuse: Callable[[SupervisedStream, str], None],
         on_closing: Callable[[str], None],
+        on_past_change: Callable[[PastChange], Awaitable[None]],
     ) -> None:
         self.number = number
         self.ready = asyncio.Event()
@@ -94,7 +96,7 @@ class Feed:
             on_pause=self._pause,
             on_expect=self._expect,
             on_remark=self._remark,
-            on_invalidate=backfill.invalidate,
+            on_invalidate=on_past_change,
             is_closed_for=self._is_closed_for,
         )
         self.task = asyncio.create_task(self._pump(), name=f"pump {provider.name} {number}")

@@ -19,6 +19,7 @@ from relay.supervision.backfill import Backfill
 from relay.supervision.backoff import Attempts, FeedBackoff
 from relay.supervision.feed import Feed, FeedCounters
 from relay.supervision.feed_slot import FeedSlot
+from relay.supervision.past_changes import PastChanges
 from relay.supervision.recheck import Recheck
 from relay.supervision.refusals import RefusedStream
 from relay.supervision.stream_state import THROTTLED, Planned, SupervisedStream
@@ -48,7 +49,7 @@ class Listings(Protocol):
 class Supervisor:
     """Keeps the streams of one provider fed. A failure here never reaches another provider.
 
-    `counters`, `attempts` and `backfill` count what happens, over all feeds and streams.
+    `counters`, `attempts`, `backfill` and `past_changes` count what happens, over all feeds and streams.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class Supervisor:
         self.counters = FeedCounters(provider.name)
         self.attempts = Attempts()
         self.backfill = Backfill(provider, hub, history, clock, self._rng, timing=timing)
+        self.past_changes = PastChanges(provider, hub, history, clock)
         self.recheck = Recheck(provider, history, clock, every_s=timing.recheck_every_s)
         self._hub = hub
         self._machine_clock = clock
@@ -287,6 +289,7 @@ class Supervisor:
             self.backfill,
             self.counters,
             on_refuse=self._refuse,
+            on_past_change=self.past_changes.take,
             on_closing=on_closing,
         )
 
@@ -340,4 +343,5 @@ class Supervisor:
             tasks.append(self._ticker)
         for task in tasks:
             task.cancel()
-        await asyncio.gather(self.backfill.close(), self.recheck.close(), *tasks, return_exceptions=True)
+        parts = (self.backfill.close(), self.recheck.close(), self.past_changes.close())
+        await asyncio.gather(*parts, *tasks, return_exceptions=True)

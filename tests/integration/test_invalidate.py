@@ -12,6 +12,7 @@ from providers import BUILTIN
 from relay import API_VERSION, Candle, PriceUpdate, ProviderInfo, StreamKey, Watchlist, hookimpl
 from relay.core.clock import Clock
 from relay.core.model import Candle as StoredCandle
+from relay.core.past_change import PastChange
 from relay.core.spans import Span
 from relay.storage.inspect import overview, reading
 from relay.storage.store import Store
@@ -110,7 +111,7 @@ async def test_what_opened_later_stays(tmp_path: Path) -> None:
     await store.chunks("shares", StreamKey("SHARE", "1m"), 0, 1 << 40, 5000, False)
     age = store.age("shares", "SHARE")
     before = start + 7000 * 10
-    assert await store.forget("shares", "SHARE", before=before) == 1167 + 20
+    store.void("shares", PastChange(StreamKey("SHARE", "1m"), before))
     assert store.age("shares", "SHARE") > age
     assert store.version("shares", StreamKey("SHARE", "1m")) == -1
     assert await store.read("shares", StreamKey("SHARE", "1m"), 0, 1 << 40) == minutes[1167:]
@@ -122,11 +123,11 @@ async def test_what_opened_later_stays(tmp_path: Path) -> None:
     assert found.faults == []
 
 
-@pytest.mark.parametrize("interval", ["1m", None])
-async def test_what_waits_to_be_written_is_forgotten_too(tmp_path: Path, interval: str | None) -> None:
+@pytest.mark.parametrize("one_interval", [True, False])
+async def test_what_waits_to_be_written_is_forgotten_too(tmp_path: Path, one_interval: bool) -> None:
     store = await Store.open(tmp_path / "relay.db", Clock())
     candle = StoredCandle(60, 2.0, 3.0, 1.0, 2.5, 10.0)
     store.put_closed("shares", StreamKey("SHARE", "1m"), candle, None)
-    assert await store.forget("shares", "SHARE", interval) == 1
+    store.void("shares", PastChange(StreamKey("SHARE", "1m"), one_interval=one_interval))
     assert await store.read("shares", StreamKey("SHARE", "1m"), 0, 1 << 40) == []
     await store.close()
