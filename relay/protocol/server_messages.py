@@ -104,8 +104,8 @@ class SnapshotMessage(TypedDict):
     replaces: NotRequired[
         Annotated[
             bool,
-            "True if nobody asked for it: the provider changed its history, and these candles take the place of all "
-            "that the client has of the stream.",
+            "True if no request asked for it: the provider changed its history, and these candles take the place of "
+            "all that the client has of the stream.",
         ]
     ]
     revised: NotRequired[

@@ -121,6 +121,11 @@ class Stream:
         self.channels[channel] = None
         return channel
 
+    def begin_by(self, time: int) -> None:
+        """Note that all subscribers have candles from an open time on."""
+        for channel in self.channels:
+            channel.begins |= {subscriber: min(begin, time) for subscriber, begin in channel.begins.items()}
+
     def counts(self) -> tuple[int, ...]:
         """Return what the stream has counted so far, in the order of `COUNTED`."""
         series = self.series

@@ -99,6 +99,27 @@ async def test_told_candles_are_revised_and_stored_ones_are_asked_for_anew(relay
     assert not [message for message in client.received if message["type"] == "gap"]
 
 
+async def test_a_flood_of_reports_becomes_few_messages_and_few_calls(
+    relay_with: StartRelay, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", logger="relay")
+    shares = Shares()
+    relay = await relay_with(builtin=(*BUILTIN, shares))
+    client = await relay.connect()
+    await client.ask("subscribe", symbol="SHARE", interval="1s", bars=300)
+    await client.until_type("snapshot")
+    shares.is_split = True
+    asked = shares.asked
+    shares.told = [(StreamKey("SHARE", "1m"), None)] * 500
+    fresh = await client.until(lambda message: message.get("replaces"))
+    assert {candle["close"] for candle in fresh["candles"][:-1]} == {50.0}
+    assert len([message for message in client.received if message["type"] == "outdated"]) == 1
+    assert shares.asked < asked + 20
+    row = next(one for one in (await relay.get("status")).body["providers"] if one["name"] == "shares")
+    assert row["past_changes"] == 500
+    assert len([record for record in caplog.records if "changed the history" in record.message]) == 1
+
+
 async def test_what_opened_later_stays(tmp_path: Path) -> None:
     path = tmp_path / "relay.db"
     start = 1_700_000_000 // 3600 * 3600
