@@ -19,15 +19,15 @@ def _ignore(*_: object) -> None:
     return None
 
 
-class _Done:
+class Done:
     """Awaited, returns at once."""
 
     def __await__(self) -> Generator[None, None, None]:
         yield from ()
 
 
-def _done(*_: object) -> _Done:
-    return _Done()
+def _done(*_: object) -> Done:
+    return Done()
 
 
 def _never(*_: object) -> bool:

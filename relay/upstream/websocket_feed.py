@@ -227,7 +227,10 @@ class _Link:
             return
         if isinstance(value, PastChange):
             key, before, after, one_interval, settle_s = value
-            self._watchlist.invalidate(key, before, after=after, one_interval=one_interval, settle_s=settle_s)
+            try:
+                self._watchlist.invalidate(key, before, after=after, one_interval=one_interval, settle_s=settle_s)
+            except (TypeError, ValueError) as fault:
+                self._watchlist.skip(f"a PastChange is invalid: {fault}")
             return
         keys = tuple(key for key in value.keys if self._is_current(key))
         if isinstance(value, Accepted):

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from relay import PastChange, StreamKey, Watchlist
+from relay.upstream.watchlist import Done
 
 A, B, C = (StreamKey(name, "1m") for name in "ABC")
 
@@ -29,7 +30,7 @@ class Reports:
 
     def _invalidate(self, change: PastChange) -> Awaitable[None]:
         self.found.append(("invalidate", *change))
-        return asyncio.sleep(0)
+        return Done()
 
 
 def test_streams_are_in_the_order_of_the_wishes() -> None:

@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 
 import pytest
+
 from tests.conftest import StartRelay
 from tests.e2e.browser.charts import loaded, panel, until
 from tests.e2e.browser.conftest import OpenPage
