@@ -5,8 +5,10 @@ although it may be there is left out, and asked for again when it is time to. Ho
 stands in `known_answers`, what a live stream knows in `live_edge`.
 """
 
+import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import TypeVar
 
 from relay.core.clock import Clock
@@ -28,6 +30,9 @@ from relay.storage.store import Store
 
 T = TypeVar("T")
 
+PATIENCE_S = 5.0
+"""So long after a start requests wait for what a provider says to have changed meanwhile."""
+
 MAX_CALLS = 50
 """Provider calls that one request may cause; what it has then is not complete."""
 
@@ -48,6 +53,7 @@ class HistoryService:
         self.calls = ProviderCalls(store, clock, None if identity_checks is None else identity_checks.note_answer)
         self.served: Counter[str] = Counter()
         self._turns = RowTurns()
+        self._awaited: dict[str, tuple[asyncio.Event, float]] = {}
         self._bare = BareCandles(self.calls, store, clock)
 
     async def text(self, asked: HistoryRequest) -> EncodedCandles:
@@ -118,8 +124,22 @@ class HistoryService:
             f"{asked.source.info.title} changes the history of {asked.key.symbol} again and again"
         )
 
+    def await_past(self, provider: str) -> asyncio.Event:
+        """Have requests wait for a moment until it is known what a provider changed since the last run.
+
+        It is once the event that this returns is set.
+        """
+        known = asyncio.Event()
+        self._awaited[provider] = known, self._clock.monotonic() + PATIENCE_S
+        return known
+
     async def _settled(self, asked: HistoryRequest, *, is_spliced: bool = False) -> None:
         """Return when what is stored of a symbol may be used; `is_spliced`: and what a stream of it remembers."""
+        if self._awaited and (awaited := self._awaited.get(asked.source.name)) is not None:
+            known, until = awaited
+            with suppress(TimeoutError):
+                await asyncio.wait_for(known.wait(), max(0.0, until - self._clock.monotonic()))
+            self._awaited.pop(asked.source.name, None)
         if self._identity_checks is not None and not self._identity_checks.is_settled(asked.source, asked.key):
             await self._identity_checks.settle(asked.source, asked.key, is_spliced=is_spliced)
 

@@ -11,6 +11,7 @@ import aiohttp
 import pluggy
 
 from relay.core.model import Budget, Candle, Instrument, OpenHours, PriceUpdate, ProviderInfo
+from relay.core.past_change import PastChange
 from relay.core.saved_value import Memory
 from relay.core.trading_calendar import TradingCalendar
 from relay.upstream.watchlist import Watchlist
@@ -105,4 +106,25 @@ def relay_hours(symbol: str, moment: int, settings: Settings) -> TradingCalendar
     """
 
 
-HOOKS = (relay_provider, relay_stream, relay_candles, relay_instruments, relay_budgets, relay_memory, relay_hours)
+@hookspec(firstresult=True)
+def relay_past_changes(
+    since: int | None, session: aiohttp.ClientSession, settings: Settings
+) -> Awaitable[Sequence[PastChange]] | None:
+    """Return what changed of the past, such as splits that were announced `since` then, or None: of late. Optional.
+
+    Called at the start and every `instruments_ttl_s`, with streams or without; `since` is when it was called last, in
+    Unix seconds, also by an earlier run. What was returned before may be returned again. Request it with `session`, as
+    `settings` say, and raise a `ProviderError` if that fails.
+    """
+
+
+HOOKS = (
+    relay_provider,
+    relay_stream,
+    relay_candles,
+    relay_instruments,
+    relay_budgets,
+    relay_memory,
+    relay_hours,
+    relay_past_changes,
+)

@@ -26,6 +26,7 @@ from relay.core.errors import (
 from relay.core.model import Budget, Candle, Instrument, OpenHours, PriceUpdate, ProviderInfo, StreamKey
 from relay.core.outward_proxies import OutwardProxies
 from relay.core.packed_extras import ExtrasTooLarge
+from relay.core.past_change import PastChange
 from relay.core.saved_value import Memory
 from relay.core.secret import pattern_of, texts_of
 from relay.core.threads import in_thread_if_many
@@ -99,6 +100,7 @@ class Provider:
         self.border = CandleValidator(loaded.info)
         self.has_history = "relay_candles" in hooks
         self.lists_instruments = "relay_instruments" in hooks
+        self.tells_past_changes = "relay_past_changes" in hooks
         self._tells_hours = self.has_hours = "relay_hours" in hooks
         self.loaded = loaded
         self.refusal: str | None = self._missing_key()
@@ -327,6 +329,17 @@ class Provider:
             return await in_thread_if_many(len(found), compact, found)
         except (ExtrasTooLarge, TypeError, ValueError) as error:
             raise BadAnswer(f"provider {self.name}: relay_instruments: {self.conceal(text_of(error))}") from None
+
+    async def past_changes(self, since: int | None) -> Sequence[PastChange]:
+        """Return what changed of the provider's past since a moment. Raises `ProviderError`."""
+        found = await self._call("relay_past_changes", PastChange, since=since)
+        for change in found:
+            try:
+                change.check()
+            except (TypeError, ValueError) as error:
+                said = self.conceal(text_of(error))
+                raise BadAnswer(f"provider {self.name}: relay_past_changes: {said}") from None
+        return found
 
     def budgets(self) -> Sequence[Budget]:
         """Return how much of the provider's limits is used; nothing if the plugin fails."""

@@ -10,11 +10,13 @@ from typing import Protocol
 from relay.core.clock import Clock
 from relay.core.errors import READMIT_S
 from relay.core.model import StreamKey
+from relay.core.saved_value import Memory
 from relay.history.service import HistoryService
 from relay.instruments.listing import Standing
 from relay.plugins.provider import Provider
 from relay.streams.hub import Hub
 from relay.streams.subscriptions import Stream
+from relay.supervision.announced_changes import AnnouncedChanges
 from relay.supervision.backfill import Backfill
 from relay.supervision.backoff import Attempts, FeedBackoff
 from relay.supervision.feed import Feed, FeedCounters
@@ -63,6 +65,7 @@ class Supervisor:
         listings: Listings | None = None,
         rng: random.Random | None = None,
         timing: FeedTiming = FEED_TIMING,
+        past_memory: Memory | None = None,
     ) -> None:
         self.provider = provider
         self.clock = provider.clock
@@ -73,6 +76,7 @@ class Supervisor:
         self.attempts = Attempts()
         self.backfill = Backfill(provider, hub, history, clock, self._rng, timing=timing)
         self.past_changes = PastChanges(provider, hub, history, clock)
+        self._announced = AnnouncedChanges(provider, self.past_changes, history, clock, past_memory or Memory())
         self.recheck = Recheck(provider, history, clock, every_s=timing.recheck_every_s)
         self._hub = hub
         self._machine_clock = clock
@@ -96,6 +100,7 @@ class Supervisor:
     async def start(self) -> None:
         """Take up what the last run left to be compared; call it before anything is wanted."""
         await self.recheck.recall()
+        self._announced.start()
         self._watch()
 
     @property
@@ -343,5 +348,5 @@ class Supervisor:
             tasks.append(self._ticker)
         for task in tasks:
             task.cancel()
-        parts = (self.backfill.close(), self.recheck.close(), self.past_changes.close())
+        parts = (self.backfill.close(), self.recheck.close(), self._announced.close(), self.past_changes.close())
         await asyncio.gather(*parts, *tasks, return_exceptions=True)

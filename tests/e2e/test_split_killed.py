@@ -8,7 +8,7 @@ import aiohttp
 
 from tests.support.conditions import LONGEST_WAIT_S, eventually
 from tests.support.relay_process import Serving, serving
-from tests.support.splitting_venue import OLD, PLUGIN, SplittingVenue, splitting_venue
+from tests.support.splitting_venue import ANNOUNCING, OLD, PLUGIN, SplittingVenue, splitting_venue
 
 HISTORY = "/api/v1/market-data/history"
 
@@ -18,15 +18,11 @@ async def ask(relay: Serving, **query: str | int) -> tuple[int, Any]:
         return answer.status, await answer.json()
 
 
-def run(folder: Path, venue: SplittingVenue) -> Any:
-    env = {
-        "RELAY_SHARES_SERVERS": venue.servers[0],
-        "RELAY_PLUGINS": PLUGIN,
-        "RELAY_DATABASE": str(folder / "relay.db"),
-    }
-    return serving(
-        folder, is_sandbox=False, env={**env, "RELAY_BINANCE_ENABLED": "no", "RELAY_TWELVE_DATA_ENABLED": "no"}
-    )
+def run(folder: Path, venue: SplittingVenue, plugin: str = PLUGIN) -> Any:
+    off = {"RELAY_BINANCE_ENABLED": "no", "RELAY_TWELVE_DATA_ENABLED": "no"}
+    own = {"RELAY_SHARES_SERVERS": venue.servers[0], "RELAY_PLUGINS": plugin}
+    env = {**off, **own, "RELAY_DATABASE": str(folder / "relay.db")}
+    return serving(folder, is_sandbox=False, env=env)
 
 
 async def test_a_kill_after_the_report_brings_no_old_price_back(tmp_path: Path) -> None:
@@ -78,3 +74,22 @@ async def test_a_report_that_was_not_written_is_made_again_by_the_next_run(tmp_p
                     found.append(await socket.receive_json())
             assert not [one for one in found[-1]["candles"] if one["time"] < split_at and one["close"] >= OLD]
             await eventually(lambda: venue.asked_history > 1)
+
+
+async def test_a_split_while_the_relay_is_off_is_asked_for_before_anything_is_answered(tmp_path: Path) -> None:
+    query: dict[str, str | int] = {"symbol": "SHARE", "interval": "1m", "limit": 400}
+    async with splitting_venue() as venue:
+        async with run(tmp_path, venue, ANNOUNCING) as relay:
+            assert (await ask(relay, **query))[0] == 200
+            relay.process.kill()
+            await relay.ended()
+        split_at = venue.split()
+        for _ in range(2):
+            async with run(tmp_path, venue, ANNOUNCING) as relay:
+                asked = venue.asked_history
+                status, body = await ask(relay, **query)
+                assert status == 200
+                assert not [one for one in body["candles"] if one["time"] < split_at and one["close"] >= OLD]
+                await relay.stop()
+        # The next run did not take it once more.
+        assert venue.asked_history <= asked + 2

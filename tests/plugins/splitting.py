@@ -8,6 +8,7 @@ from relay import (
     API_VERSION,
     Candle,
     Instrument,
+    PastChange,
     PriceUpdate,
     ProviderInfo,
     ProviderUnavailable,
@@ -74,3 +75,19 @@ class Splitting:
             if answer.status != 200:
                 raise ProviderUnavailable("Shares is adjusting prices")
             return await answer.json()
+
+
+class Announcing(Splitting):
+    """Has the relay ask for splits, instead of reporting them by a stream."""
+
+    @hookimpl
+    async def relay_stream(self, watchlist, session, settings):
+        while True:
+            await asyncio.sleep(0.1)
+            for key in watchlist.streams:
+                for *values, is_over in await self.ask(session, settings, "candles", interval=key.interval, limit=2):
+                    yield PriceUpdate(key, Candle(*values), bool(is_over))
+
+    @hookimpl
+    async def relay_past_changes(self, session, settings):
+        return [PastChange(StreamKey("SHARE", "1m"), at) for at in await self.ask(session, settings, "splits")]

@@ -219,7 +219,7 @@ MUTANTS = (
         "past reported as changed with each candle",
         FaultName.CHANGES_PAST,
         _YIELD,
-        "            yield PastChange(key, candle.time)\n" + _YIELD,
+        "            import relay\n\n            yield relay.PastChange(key, candle.time)\n" + _YIELD,
     ),
     Mutant(
         "open again after the close",

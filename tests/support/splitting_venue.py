@@ -11,6 +11,7 @@ from aiohttp import web
 from tests.support.loopback_server import app_of, loopback_server
 
 PLUGIN = f"{Path(__file__).parents[1] / 'plugins' / 'splitting.py'}:Splitting"
+ANNOUNCING = PLUGIN.replace(":Splitting", ":Announcing")
 OLD = 4000.0
 """Prices from before the split are this or more, and those from after it are less."""
 PAST = 900
