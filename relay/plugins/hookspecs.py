@@ -114,7 +114,7 @@ def relay_past_changes(
 
     Called at the start and every `instruments_ttl_s`, with streams or without; `since` is when it was called last, in
     Unix seconds, also by an earlier run. What was returned before may be returned again. Request it with `session`, as
-    `settings` say, and raise a `ProviderError` if that fails.
+    `settings` say. Raise a `ProviderError` if that fails.
     """
 
 

@@ -206,7 +206,8 @@ export class FollowedStreams {
         const { from = 0, before } = wire;
         stream.progress.takeOutdated(from, before);
         this.#tellOf(stream, "outdated", { from, before });
-      } else if (wire.type === "status") this.#tellOf(stream, "state", { status: wire.status, text: wire.message ?? "" });
+      } else if (wire.type === "status")
+        this.#tellOf(stream, "state", { status: wire.status, text: wire.message ?? "" });
       else if (wire.type === "gap") {
         stream.progress.isToldGaps = true;
         if (!stream.progress.addGap(wire.from, wire.to)) return;
