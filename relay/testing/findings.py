@@ -170,7 +170,7 @@ ADVICE: dict[FaultName, _Advice] = {
         "history has the final values later than close_grace_s after the close", "close_grace_s of ProviderInfo"
     ),
     FaultName.CHANGES_PAST: _Advice(
-        "the past is reported to have changed again and again", "watchlist.invalidate: once for each change"
+        "changes of the past are reported wrongly", "watchlist.invalidate, once for each change; relay_past_changes"
     ),
     FaultName.HISTORY_FAILS: _Advice("relay_candles raises", "relay_candles"),
     FaultName.TOO_FEW_CANDLES: _Advice("history is too short for the check", "another symbol, or relay_candles"),
