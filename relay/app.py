@@ -308,6 +308,8 @@ async def _hub(app: web.Application) -> AsyncIterator[None]:
     supervisors: dict[str, Supervisor] = {}
     app[SUPERVISORS] = supervisors
     for name, provider in app[PROVIDERS].items():
+        past_memory = await _memory(app[STORE].documents, f"past:{name}")
+        app[MEMORIES].append(past_memory)
         supervisors[name] = Supervisor(
             provider,
             app[HUB],
@@ -316,6 +318,7 @@ async def _hub(app: web.Application) -> AsyncIterator[None]:
             linger_s=config.linger_seconds,
             listings=app[DIRECTORY],
             timing=app[LIMITS].feeds,
+            past_memory=past_memory,
         )
         await supervisors[name].start()
     yield

@@ -5,7 +5,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias, cast
 
 import orjson
 
-from relay.client.messages import Connected, Gap, Snapshot, State, Update
+from relay.client.messages import Connected, Gap, Outdated, Snapshot, State, Update
 from relay.core.model import EXTRA_FIELDS, Candle, ExtendedCandle, StreamKey
 from relay.protocol.server_messages import StreamState
 
@@ -39,7 +39,7 @@ class RefusedRequest(NamedTuple):
     wire: dict[str, Any]
 
 
-Said: TypeAlias = Connected | Acceptance | RefusedRequest | State | Snapshot | Update | Gap
+Said: TypeAlias = Connected | Acceptance | RefusedRequest | State | Snapshot | Update | Gap | Outdated
 
 
 def decode(text: str) -> Said | None:
@@ -122,6 +122,8 @@ def _read(wire: dict[str, Any]) -> Said | None:
             return Acceptance(_whole(wire, "id"), _key(wire), action, wire)
         case "gap":
             return Gap(_key(wire), _moment(wire["from"]), _moment(wire["to"]), str(wire.get("reason") or ""), wire)
+        case "outdated":
+            return Outdated(_key(wire), _moment(wire["before"]), wire, _moment(wire.get("from") or 0))
         case "error":
             return RefusedRequest(
                 request_id=_whole(wire, "id"),

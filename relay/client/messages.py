@@ -74,8 +74,10 @@ class State(NamedTuple):
 class Snapshot(NamedTuple):
     """The past that `bars` or `since` asked for; once a subscription, what is missed later comes as `Update`.
 
-    `candles` are oldest first; `revised` are older ones that changed since the client heard of them. `is_complete` is
-    false where some are missing. `seq` is the number, in this run of the relay, of the newest update in it.
+    It comes again, with `is_renewed`, where the provider changed its history: then it takes the place of all candles of
+    the stream that came before. `candles` are oldest first; `revised` are older ones that changed since the client
+    heard of them. `is_complete` is false where some are missing. `seq` is the number, in this run of the relay, of the
+    newest update in it.
     """
 
     key: StreamKey
@@ -90,6 +92,11 @@ class Snapshot(NamedTuple):
     def provider(self) -> str:
         """Who the candles come from; empty if the relay did not say."""
         return str(self.wire.get("provider") or "")
+
+    @property
+    def is_renewed(self) -> bool:
+        """Whether nobody asked for it: it takes the place of what came before."""
+        return self.wire.get("replaces") is True
 
     @property
     def closed_candles(self) -> tuple[Candle, ...]:
@@ -130,14 +137,17 @@ class Gap(NamedTuple):
 
 
 class Outdated(NamedTuple):
-    """Candles before `before` may have been revised during a lost connection, and the relay does not know which.
+    """Candles with `start` ≤ open time < `before` (Unix seconds) may have other values now.
 
-    `before` is in Unix seconds. `RelayClient.history` has them as they are now.
+    Either the provider changed its history, for example after a split: then those of the subscription follow, as
+    revised updates or as a new `Snapshot`. Or they may have been revised during a lost connection, and the relay does
+    not know which. `RelayClient.history` has them as they are now.
     """
 
     key: StreamKey
     before: int
     wire: Mapping[str, Any]
+    start: int = 0
 
 
 class Failure(NamedTuple):

@@ -50,6 +50,8 @@ class Progress:
         # Closed candles as they were told last: the relay may come to know later only that one is so, or was revised
         # and is so again.
         self._told: dict[int, Candle] = {}
+        # Up to there the provider changed its history, and what it is now is still to come.
+        self._outdated_before = 0
 
     @property
     def was_confirmed(self) -> bool:
@@ -72,7 +74,7 @@ class Progress:
             if self.revision is not None:
                 request["revision"] = self.revision
         # Once something was delivered, `bars` would cut what was missed.
-        if bars is not None and not self._is_under_way:
+        if bars is not None and not self.is_under_way:
             request["bars"] = self._reaching_back(bars, server_time)
         if throttle_ms is not None:
             request["throttle_ms"] = throttle_ms
@@ -104,6 +106,8 @@ class Progress:
 
     def take_update(self, update: Update) -> bool:
         """Say whether the reader has still to see this update, and count it as seen."""
+        if update.is_revised and update.candle.time < self._outdated_before:
+            self._outdated_before = 0
         self.take_revision(update.wire.get("revision"))
         if update.is_revised:
             return self._take_revised(update.candle)
@@ -121,9 +125,25 @@ class Progress:
         return self._add_gap(start, end)
 
     def take_revision(self, number: object) -> None:
-        """Note the number of a revision: what was revised up to it was told."""
-        if isinstance(number, int):
+        """Note the number of a revision: what was revised up to it was told, unless more of it is still to come."""
+        if isinstance(number, int) and not self._outdated_before:
             self.revision = max(number, self.revision or 0)
+
+    def take_outdated(self, start: int, before: int) -> None:
+        """Take it that candles have other values now: what comes of them next is news."""
+        self._told = {time: candle for time, candle in self._told.items() if not start <= time < before}
+        self._outdated_before = max(self._outdated_before, before)
+
+    def take_renewed(self, snapshot: Snapshot) -> None:
+        """Take a past for which nobody asked: it is in the place of all that came, and nothing of it comes again."""
+        self._outdated_before = 0
+        self.take_revision(snapshot.wire.get("revision"))
+        self._told.clear()
+        for number, candle in enumerate(snapshot.candles, 1):
+            is_closed = number < len(snapshot.candles) or snapshot.last_is_closed
+            self._explained = max(self._explained, candle.time)
+            if not self._accept(candle, is_closed=is_closed) and is_closed:
+                self._take_revised(candle)
 
     def take_snapshot(self, snapshot: Snapshot, server_time: int, *, is_whole: bool = True) -> list[Message]:
         """Return what the reader has still to see of the past: as it came if it was asked for, else as updates.
@@ -131,7 +151,8 @@ class Progress:
         Without `is_whole` it answers for no more than it holds: the stream was followed already.
         """
         key, candles, last_is_closed, is_complete, seq, wire, _ = snapshot
-        is_first = not self._is_under_way and (self.options.bars is not None or self.options.since is not None)
+        is_first = not self.is_under_way and (self.options.bars is not None or self.options.since is not None)
+        self._outdated_before = 0
         self.take_revision(wire.get("revision"))
         states = [(candle, number < len(candles) or last_is_closed) for number, candle in enumerate(candles, 1)]
         if is_first:
@@ -171,7 +192,8 @@ class Progress:
             yield Outdated(key, since + 1, {**names, "before": since + 1})
 
     @property
-    def _is_under_way(self) -> bool:
+    def is_under_way(self) -> bool:
+        """Whether anything of the stream came."""
         return self._has_snapshot or self._last_closed is not None or self._last_open is not None
 
     def _first_owed(self) -> int | None:

@@ -10,7 +10,7 @@ from typing import Any
 from relay.client.backoff import Backoff
 from relay.client.decoding import Acceptance, RefusedRequest, Said
 from relay.client.followed_stream import FollowedStream
-from relay.client.messages import Confirmed, Connected, Failure, Gap, Message, Snapshot, State, Update
+from relay.client.messages import Confirmed, Connected, Failure, Gap, Message, Outdated, Snapshot, State, Update
 from relay.client.parsing import folded
 from relay.client.resume import StreamOptions
 from relay.client.sent_requests import SentRequests, room
@@ -163,10 +163,19 @@ class FollowedStreams:
                     return []
                 self._plan_repair(stream, now)
                 return [said]
+            case Outdated():
+                stream = self._told_of(said.key)
+                if stream is None:
+                    return []
+                stream.progress.take_outdated(said.start, said.before)
+                return [said]
             case State():
                 return [] if self._told_of(said.key) is None else [said]
 
     def _take_snapshot(self, stream: FollowedStream, said: Snapshot, now: float) -> list[Message]:
+        if said.is_renewed and stream.progress.is_under_way:
+            stream.progress.take_renewed(said)
+            return [said]
         is_whole = not stream.is_repairing
         stream.is_repairing = stream.awaits_snapshot = False
         found = stream.progress.take_snapshot(said, self._server_time(now), is_whole=is_whole)

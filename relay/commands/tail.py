@@ -184,6 +184,8 @@ def _notice(message: Message, *, is_lost: bool, tells_states: bool) -> str:
             return f"{f'{key}: ' if key else ''}{text}{'; will be asked again' if is_retried else ''}"
         case Gap(key=key, start=start, end=end, reason=reason):
             return f"{key}: candles from {moment(start)} to {moment(end)} are missing: {reason}"
+        case Outdated(key=key, before=before, wire={"reason": str(reason)}):
+            return f"{key}: {reason}: candles before {moment(before)} have other values now"
         case Outdated(key=key, before=before):
             return (
                 f"{key}: candles before {moment(before)} may have been revised meanwhile; the relay does not know which"

@@ -33,6 +33,16 @@ def clip_spans(spans: Iterable[Span], start: int, end: int) -> list[Span]:
     return merge_spans(Span(max(span.start, start), min(span.end, end)) for span in spans)
 
 
+def cut_spans(spans: Iterable[Span], gone: Span) -> list[Span]:
+    """Return the spans, merged, without what lies in another one."""
+    parts = [
+        part
+        for span in spans
+        for part in (Span(span.start, min(span.end, gone.start)), Span(max(span.start, gone.end), span.end))
+    ]
+    return merge_spans(parts)
+
+
 def span_at(spans: Sequence[Span], time: int) -> Span | None:
     """Return which of the spans, which are merged, holds an open time."""
     index = bisect_right(spans, (time, FOREVER)) - 1

@@ -74,6 +74,11 @@ class FinalCandles:
         while len(self._given) > _MOST_STREAMS:
             del self._given[next(iter(self._given))]
 
+    def forget(self, provider: str, symbol: str) -> None:
+        """Forget what somebody was given of a symbol: it is not its past any more."""
+        for stream in [one for one in self._given if (one[0], one[1].symbol) == (provider, symbol)]:
+            del self._given[stream]
+
     async def known(self, source: CandleSource, key: StreamKey, piece: PageRequest) -> KnownCandles:
         """Return what the store knows of what an answer may speak of, some candles before it too."""
         if piece.start is None:
@@ -128,13 +133,14 @@ class FinalCandles:
         times: Sequence[int],
         now: float,
         asked_at: float,
+        age: int,
     ) -> News | None:
         """Take what an answer shows of what is over, which is the span `final` and what is known of before it.
 
         What was not known is stored, or in doubt. What was known before the question is put right, unless the stream
         told something newer meanwhile, and so is what was learnt of it while the answer was under way. What had to be
         widened puts nothing right, also not what somebody was given, and is looked at again. Returns what is new once
-        it is on its way into the store.
+        it is on its way into the store. Nothing is taken once the `age` of the symbol is another one.
         """
         name, stream = source.name, (source.name, key)
         grace_s = source.info.close_grace_s
@@ -161,6 +167,8 @@ class FinalCandles:
                 found = [one for one in found if one.time not in stored]
                 refined = [one for one in refined if _is_refined(stored.get(one.time), known.rows[one.time], one)]
                 filled = [one for one in filled if stored.get(one.time) == one and is_bare(stored[one.time])]
+                if age != self._store.age(name, key.symbol):
+                    return None
                 for candle in (*changed, *found):
                     self._store.put_closed(name, key, candle, None)
                 self._store.put_extras(name, key, [*refined, *filled])
@@ -175,6 +183,8 @@ class FinalCandles:
             ]
         # What the live stream put there while the answer was under way is newer.
         spans = await self._store.spans(name, key, *final)
+        if age != self._store.age(name, key.symbol):
+            return None
         writes: list[Span] = []
         good = [candle.time for candle in candles]
         for part in gaps_between(spans, *final):
@@ -196,7 +206,7 @@ class FinalCandles:
                     changed.append(one)
                 elif has_other_extras(before, one):
                     refined.append(one)
-        adding = [self._store.add(name, key, _part(candles, good, span), span) for span in writes]
+        adding = [self._store.add(name, key, _part(candles, good, span), span, of_age=age) for span in writes]
         # When the disk fails the store keeps them in memory and says so itself.
         for result in await asyncio.gather(*adding, return_exceptions=True):
             if isinstance(result, BaseException) and not isinstance(result, StoreError):

@@ -15,6 +15,8 @@ from typing import NamedTuple
 from relay.core.clock import Clock
 from relay.core.errors import StoreError
 from relay.core.model import Candle, StreamKey
+from relay.core.past_change import PastChange
+from relay.core.spans import FOREVER
 from relay.history.absences import Absences
 from relay.history.aside_candles import AsideCandles
 from relay.history.identity import follows
@@ -230,6 +232,13 @@ class IdentityChecks:
             await self.settle(source, key)
         return self._is_same(identity, until)
 
+    def note_past_change(self, provider: str, change: PastChange) -> None:
+        """Take it that a symbol names what it named although its stored candles differ: its provider said why."""
+        identity = (provider, change.symbol)
+        if (check := self._checks.get(identity)) is not None:
+            check.verdict = None
+        self._settle(identity, FOREVER if change.before is None else change.before)
+
     def _is_same(self, identity: Identity, until: int) -> bool:
         settled = self._settled.get(identity)
         if settled is None or identity in self._checks:
@@ -285,8 +294,10 @@ class IdentityChecks:
 
     def _end(self, check: SymbolCheck) -> None:
         self._checks.pop(check.identity, None)
-        self._settled.pop(check.identity, None)
-        before = min(check.before, int(check.source.clock.now()))
-        self._settled[check.identity] = _Settled(before, self._clock.monotonic())
+        self._settle(check.identity, min(check.before, int(check.source.clock.now())))
+
+    def _settle(self, identity: Identity, before: int) -> None:
+        self._settled.pop(identity, None)
+        self._settled[identity] = _Settled(before, self._clock.monotonic())
         if len(self._settled) > _MOST_SETTLED:
             del self._settled[next(iter(self._settled))]

@@ -8,7 +8,7 @@ import asyncio
 import dataclasses
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import takewhile
 from types import MappingProxyType
@@ -135,21 +135,30 @@ class Fetched(NamedTuple):
 class Joining:
     """A subscription on its way: the requests it answers, and what the newest of them wants.
 
-    It is among those that wait from the beginning until it is sent, or closed. Whoever makes one awaits `run`.
+    It is among those that wait from the beginning until it is sent, or closed. Whoever makes one awaits `run`. A
+    renewal sends a client that has the stream its past anew, for which it did not ask.
     """
 
     def __init__(
-        self, client: JoiningClient, quota: CandleQuota, stream: Stream, provider: Provider, request: Request
+        self,
+        client: JoiningClient,
+        quota: CandleQuota,
+        stream: Stream,
+        provider: Provider,
+        request: Request,
+        *,
+        is_renewal: bool = False,
     ) -> None:
         self.stream = stream
-        self.ids = [request.id]
+        self.ids = [] if is_renewal else [request.id]
+        self._is_renewal = is_renewal
         self._options: SubscribeOptions = request.options
         self._wanted = request.past
         self._client = client
         self._quota = quota
         self._provider = provider
         self._attachment = client.hub.attach(stream)
-        self._confirmed_at: float | None = None
+        self._confirmed_at = provider.clock.now() if is_renewal else None
         self._waited_s = 0.0
         # One past at a time of each provider: they are large, and a provider that hangs holds up no other.
         self._turn = client.turns.setdefault(stream.provider, asyncio.Lock())
@@ -164,7 +173,11 @@ class Joining:
         try:
             while self._is_waiting():
                 try:
+                    age = self._age()
                     fetched = await self._fetch()
+                    if age != self._age():
+                        # A part of it may be from before the past changed.
+                        continue
                     if self._is_waiting():
                         # Nothing is awaited between: no update comes between the two either.
                         self._send(self._splice(fetched), fetched)
@@ -181,6 +194,9 @@ class Joining:
             raise
         finally:
             self.close()
+
+    def _age(self) -> int:
+        return self._client.history.age(self._provider, self.stream.key.symbol)
 
     # -- fetch -------------------------------------------------------------------------------------
 
@@ -296,7 +312,8 @@ class Joining:
             try:
                 extended = self._options.extended
                 found = await history.revisions(self._provider, self.stream.key, wanted.revision, extended=extended)
-                candles = [candle for candle in found.candles if candle.time <= since]
+                known = found.candles if not found.is_forgotten else await self._all_anew(since, found.candles)
+                candles = [candle for candle in known if candle.time <= since]
                 revised = {candle.time: candle for candle in candles[-MOST_REVISED:]}
                 are_known = found.is_complete and len(candles) <= MOST_REVISED
             except StoreError:
@@ -313,6 +330,22 @@ class Joining:
             quota.spend(len(closed))
             revised |= {candle.time: candle for candle in closed}
         return fetched._replace(revised=revised, revisions_known=are_known)
+
+    async def _all_anew(self, since: int, revised: Sequence[Candle]) -> Sequence[Candle]:
+        """Return what is revised, and the newest candles up to `since`: all of them may be other ones now.
+
+        Only the former where nothing else can be had. Raises `StoreError`.
+        """
+        self._quota.check()
+        try:
+            asked = dataclasses.replace(self._request(MOST_REVISED), end=since)
+            past = await self._client.history.candles(asked)
+        except ProviderError:
+            return revised
+        closed, _ = parted(past.candles, past.last_is_closed)
+        self._quota.spend(len(closed))
+        found = {candle.time: candle for candle in (*closed, *revised)}
+        return [found[time] for time in sorted(found)]
 
     def _request(self, most: int) -> HistoryRequest:
         """Return the question for the newest `most` candles."""
@@ -415,6 +448,8 @@ class Joining:
             # Those of gaps once they come.
             client.begins[stream] = min(begin, client.begins[stream])
         state = stream.state_frames() if self._confirmed_at is None else [stream.state_frame()]
+        if self._is_renewal:
+            state = []
         client.tell(
             [
                 *self._confirm(),
@@ -432,6 +467,7 @@ class Joining:
                     revised=past.revised,
                     revisions_known=past.revisions_known,
                     is_extended=self._options.extended,
+                    replaces=self._is_renewal,
                 ),
             ]
         )

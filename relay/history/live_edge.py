@@ -25,7 +25,7 @@ def live_of(stream: Stream | None) -> LiveEdge | None:
     if stream is None or not (stream.status == CONNECTED or _is_resting(stream)):
         return None
     series, last = stream.series, stream.series.last
-    if series.is_catching_up or last is None:
+    if series.is_catching_up or last is None or last.time in series.void:
         return None
     due_at = series.due_at()
     if due_at is not None and stream.feeder.clock.now() > due_at + stream.feeder.close_grace_s:

@@ -19,6 +19,7 @@ from relay.history.fair_queue import FairQueue, QueueTurn
 from relay.history.final_candles import FinalCandles, KnownCandles, News
 from relay.history.recent_answers import RecentAnswers
 from relay.history.requests import CandleSource, PageRequest, ProviderAnswer
+from relay.history.settling import Settling
 from relay.storage.store import Store
 
 MOST_AGAIN = 8
@@ -32,11 +33,12 @@ OnDisagreement = Callable[[str, StreamKey, int], Awaitable[bool]]
 
 
 class ProviderCall(NamedTuple):
-    """A call that is under way; no other one may ask for a part of the same span."""
+    """A call that is under way; no other one may ask for a part of the same span while `age` is the symbol's."""
 
     span: Span
     task: asyncio.Task[ProviderAnswer]
     turn: QueueTurn
+    age: int
 
 
 class _Came(NamedTuple):
@@ -70,6 +72,7 @@ class ProviderCalls:
         self._under_way: dict[tuple[str, StreamKey], list[ProviderCall]] = {}
         self._turns: dict[str, FairQueue] = {}
         self.recent = RecentAnswers(store, clock)
+        self.settling = Settling(clock)
         self.finals = FinalCandles(store, self.doubts)
         self.compared, self.differed = self.finals.compared, self.finals.differed
         self._is_closed = False
@@ -77,8 +80,12 @@ class ProviderCalls:
         self.dropped = 0
 
     def under_way(self, source: CandleSource, key: StreamKey, span: Span) -> list[ProviderCall]:
-        """Return the calls that ask for a part of a span."""
-        return [call for call in self._under_way.get((source.name, key), ()) if _overlap(call.span, span)]
+        """Return the calls that ask for a part of a span; not those begun before the past was learnt to be another."""
+        calls = self._under_way.get((source.name, key))
+        if not calls:
+            return []
+        age = self._store.age(source.name, key.symbol)
+        return [call for call in calls if call.age == age and _overlap(call.span, span)]
 
     def start(self, source: CandleSource, key: StreamKey, piece: PageRequest, client: str | None) -> ProviderCall:
         """Ask a provider when it is the client's turn; nothing of the piece may be under way."""
@@ -89,8 +96,9 @@ class ProviderCalls:
         if turns is None:
             turns = self._turns[source.name] = FairQueue(source.info.calls_at_once, source.budgets)
         turn = turns.turn(client)
-        task = asyncio.create_task(self._ask(source, key, piece, turn), name=f"history {source.name} {key}")
-        call = ProviderCall(piece.span, task, turn)
+        age = self._store.age(source.name, key.symbol)
+        task = asyncio.create_task(self._ask(source, key, piece, turn, age), name=f"history {source.name} {key}")
+        call = ProviderCall(piece.span, task, turn, age)
 
         def end(task: asyncio.Task[ProviderAnswer]) -> None:
             self._under_way[stream].remove(call)
@@ -188,12 +196,17 @@ class ProviderCalls:
 
     # -- one call ------------------------------------------------------------------------------------
 
-    async def _ask(self, source: CandleSource, key: StreamKey, piece: PageRequest, turn: QueueTurn) -> ProviderAnswer:
-        age = self._store.age(source.name, key.symbol)
+    async def _ask(
+        self, source: CandleSource, key: StreamKey, piece: PageRequest, turn: QueueTurn, age: int
+    ) -> ProviderAnswer:
+        def is_valid() -> bool:
+            return age == self._store.age(source.name, key.symbol)
+
+        self.settling.check(source.name, key.symbol, key.interval, piece.span)
         known = await self.finals.known(source, key, piece)
         back = _candles_back(source, key, piece, known)
         came = await self._answer(source, key, piece, turn, back)
-        if age != self._store.age(source.name, key.symbol):
+        if not is_valid():
             known = KnownCandles([], {})
         compared = self.finals.compare(source, key, known, came.candles, came.proven)
         is_same = True
@@ -204,16 +217,15 @@ class ProviderCalls:
             came = await self._answer(source, key, piece, turn, back)
             compared = self.finals.compare(source, key, known, came.candles, came.proven)
         candles, times, reach = came.candles, came.times, came.reach
-        is_valid = age == self._store.age(source.name, key.symbol)
         final = reach.final
-        if final.end > final.start and is_valid and is_same:
+        if final.end > final.start and is_valid() and is_same:
             news = await self.finals.take(
-                source, key, final, known, compared, candles, times, came.proven, came.asked_at
+                source, key, final, known, compared, candles, times, came.proven, came.asked_at, age
             )
-            if news is not None:
+            if news is not None and is_valid():
                 self.on_news(news)
         rows = reach.rows(candles, times)
-        if reach.unsettled < reach.span.end and is_valid:
+        if reach.unsettled < reach.span.end and is_valid():
             newer = tuple(candle for candle in rows if reach.unsettled <= candle.time)
             span = Span(reach.unsettled, reach.span.end)
             rest = ProviderAnswer(span, newer, reach.open_time, came.asked_at, came.answered_at)

@@ -6,12 +6,17 @@ stands in `known_answers`, what a live stream knows in `live_edge`, and how inte
 `derived_history`.
 """
 
+import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import TypeVar
 
 from relay.core.clock import Clock
 from relay.core.derived_intervals import Derivation
+from relay.core.errors import ProviderUnavailable
 from relay.core.model import Candle, StreamKey, is_bare, is_widened, parted
+from relay.core.past_change import PastChange
 from relay.core.spans import FOREVER, Span
 from relay.history.bare_candles import BareCandles
 from relay.history.derived_history import DerivedHistory
@@ -25,6 +30,17 @@ from relay.storage.chunks import bare_times, window_s
 from relay.storage.revisions import Revisions
 from relay.storage.set_aside import is_aside
 from relay.storage.store import Store
+
+T = TypeVar("T")
+
+PATIENCE_S = 5.0
+"""So long after a start requests wait for what a provider says to have changed meanwhile."""
+
+MAX_CALLS = 50
+"""Provider calls that one request may cause; what it has then is not complete."""
+
+MOST_TRIES = 5
+"""So often a request begins again because what it found was changed meanwhile."""
 
 SOURCES = ("cache", "store", "provider")
 """Where an answer comes from: the memory of this process, its database, or a provider that was asked for a part."""
@@ -49,12 +65,16 @@ class HistoryService:
         self.calls = ProviderCalls(store, clock, None if identity_checks is None else identity_checks.note_answer)
         self.served: Counter[str] = Counter()
         self._turns = RowTurns()
+        self._awaited: dict[str, tuple[asyncio.Event, float]] = {}
         self._bare = BareCandles(self.calls, store, clock)
         self.derivation_of = derivation_of or _has_all
         self.derived = DerivedHistory(self, store.version, clock.monotonic)
 
     async def text(self, asked: HistoryRequest) -> EncodedCandles:
         """Return what `candles` does, encoded. Nothing is awaited when all of it is in memory."""
+        return await self._of_one_past(asked, lambda: self._text(asked))
+
+    async def _text(self, asked: HistoryRequest) -> EncodedCandles:
         if (derivation := self.derivation_of(asked.source, asked.key)) is not None:
             return await self.derived.text(asked, derivation)
         await self._settled(asked)
@@ -88,7 +108,7 @@ class HistoryService:
         for the same.
         """
         if (derivation := self.derivation_of(asked.source, asked.key)) is not None:
-            return await self.derived.candles(asked, derivation)
+            return await self._of_one_past(asked, lambda: self.derived.candles(asked, derivation))
         if asked.limit <= 0:
             return PastCandles((), True, True)
         await self._settled(asked)
@@ -102,17 +122,42 @@ class HistoryService:
         self, asked: HistoryRequest, find: Callable[[HistoryRequest], Awaitable[PastCandles]]
     ) -> PastCandles:
         """Return what is found, all of it of the instrument that the symbol names by then."""
-        name, symbol = asked.source.name, asked.key.symbol
-        while True:
-            age = self._store.age(name, symbol)
+
+        async def found() -> PastCandles:
             past = await find(asked)
             if asked.is_spliced:
                 await self._settled(asked, is_spliced=True)
-            if age == self._store.age(name, symbol):
-                return past
+            return past
+
+        return await self._of_one_past(asked, found)
+
+    async def _of_one_past(self, asked: HistoryRequest, find: Callable[[], Awaitable[T]]) -> T:
+        """Return what is found once nothing of it is from before the past became another one."""
+        for _ in range(MOST_TRIES):
+            age = self.age(asked.source, asked.key.symbol)
+            found = await find()
+            if age == self.age(asked.source, asked.key.symbol):
+                return found
+        raise ProviderUnavailable(
+            f"{asked.source.info.title} changes the history of {asked.key.symbol} again and again"
+        )
+
+    def await_past(self, provider: str) -> asyncio.Event:
+        """Have requests wait for a moment until it is known what a provider changed since the last run.
+
+        It is once the event that this returns is set.
+        """
+        known = asyncio.Event()
+        self._awaited[provider] = known, self._clock.monotonic() + PATIENCE_S
+        return known
 
     async def _settled(self, asked: HistoryRequest, *, is_spliced: bool = False) -> None:
         """Return when what is stored of a symbol may be used; `is_spliced`: and what a stream of it remembers."""
+        if self._awaited and (awaited := self._awaited.get(asked.source.name)) is not None:
+            known, until = awaited
+            with suppress(TimeoutError):
+                await asyncio.wait_for(known.wait(), max(0.0, until - self._clock.monotonic()))
+            self._awaited.pop(asked.source.name, None)
         if self._identity_checks is not None and not self._identity_checks.is_settled(asked.source, asked.key):
             await self._identity_checks.settle(asked.source, asked.key, is_spliced=is_spliced)
 
@@ -198,7 +243,7 @@ class HistoryService:
         There may be more, so it is never complete. Raises `StoreError` when the store cannot be read.
         """
         if (derivation := self.derivation_of(asked.source, asked.key)) is not None:
-            return await self.derived.stored(asked, derivation)
+            return await self._of_one_past(asked, lambda: self.derived.stored(asked, derivation))
         self.served["store"] += 1
         return await self._of_one_instrument(asked, self._stored)
 
@@ -249,13 +294,27 @@ class HistoryService:
         )
         return await self.derived.revisions(source, key, derivation, of_parts, extended=extended)
 
-    async def forget(self, source: CandleSource, symbol: str, before: int | None) -> None:
-        """Forget what is stored of a symbol, all or what opened before; the next who wants it has it asked for anew.
+    def age(self, source: CandleSource, symbol: str) -> int:
+        """Return a number that is another one once what was known of a symbol is not its past (any more)."""
+        return self._store.age(source.name, symbol)
 
-        Raises `StoreError`, and then nothing is forgotten.
+    def change_past(self, source: CandleSource, change: PastChange) -> None:
+        """Forget all that is known of what a provider changed, at once; whoever wants it has it asked for anew.
+
+        Calls under way bring nothing of it any more. `written` says when the next run knows it as well. Raises
+        `StoreError` once the store is closed.
         """
-        await self._store.forget(source.name, symbol, None, before)
-        self.calls.doubts.drop(source.name, symbol)
+        name, symbol = source.name, change.symbol
+        self._store.void(name, change)
+        self.calls.settling.begin(name, change)
+        self.calls.doubts.drop(name, symbol)
+        self.calls.finals.forget(name, symbol)
+        if self._identity_checks is not None:
+            self._identity_checks.note_past_change(name, change)
+
+    async def written(self) -> None:
+        """Return when all that was kept or forgotten by now is in the database. Raises `StoreError` if it cannot be."""
+        await self._store.flush()
 
     async def newest(self, source: CandleSource, most: int) -> list[tuple[StreamKey, Span]]:
         """Return from where to where something is stored of each stream of a provider, the newest first, `most`.

@@ -65,11 +65,20 @@ def _an_open(series: Series, times: Iterable[int]) -> int | None:
 
 def answered_from(series: Series) -> int | None:
     """Return the open time from which on the stream itself tells, or remembers, every candle; None if it does not."""
+    if series.void and series.last is not None:
+        valid = (time for time in series.closed if time >= series.valid_from)
+        return next(valid, _told_to(series, series.last))
     if series.closed:
         return next(iter(series.closed))
     if series.promised_at is not None:
         return series.owed_from()
     return None if series.last is None else series.last.time
+
+
+def _told_to(series: Series, last: Candle) -> int:
+    """Return the open time of the newest candle, or right behind it if nobody knows what it is now."""
+    is_void = series.last_is_closed and last.time in series.void
+    return next_open(series.key.interval, last.time) if is_void else last.time
 
 
 def had_up_to(series: Series, since: int, now: float) -> int | None:
@@ -117,7 +126,10 @@ def splice(
     open_time: int | None = None
     if last is not None:
         for candle in (*told.values(), *series.closed.values(), last):
-            known[candle.time] = newer_of(known.get(candle.time), candle)
+            if candle.time not in series.void:
+                known[candle.time] = newer_of(known.get(candle.time), candle)
+        if forming is not None and forming.time == last.time and last.time in series.void:
+            known[last.time] = forming
     ordered = sorted(known)
     while ordered and series.is_to_come(ordered[-1]):
         # It comes as an update, and would come twice.
@@ -148,7 +160,7 @@ def splice(
     begin = candles[0].time if candles else None
     if wanted.since is not None and wanted.bars is None:
         begin = first_open_after(series.key.interval, wanted.since, _an_open(series, times))
-    end = series.owed_from() if last is None else last.time
+    end = series.owed_from() if last is None else _told_to(series, last)
     end = end if before is None else min(end, before)
     gaps = list(dict.fromkeys(_gaps(series, past, times, begin, end, is_new=before is None)))
     until = answered_from(series) if names_holes else None
@@ -250,7 +262,7 @@ def _unknown(
     """
     known = list(spans)
     if series.last is not None:
-        known.append(Span(next(iter(series.closed), series.last.time), FOREVER))
+        known.append(Span(answered_from(series) or series.last.time, FOREVER))
     for start, until in gaps_between(merge_spans(known), begin, end):
         # A span may end anywhere between two open times.
         at = _open_from(series.key.interval, start, times, begin)

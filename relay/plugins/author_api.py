@@ -27,6 +27,7 @@ from relay.core.model import (
     is_widened,
     unreadable,
 )
+from relay.core.past_change import PastChange
 from relay.core.saved_value import Memory
 from relay.core.secret import Secret
 from relay.core.trading_calendar import TradingCalendar
@@ -71,6 +72,7 @@ __all__ = [
     "Memory",
     "OpenHours",
     "Pace",
+    "PastChange",
     "PriceUpdate",
     "ProviderClock",
     "ProviderError",

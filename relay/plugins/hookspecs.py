@@ -12,6 +12,7 @@ import aiohttp
 import pluggy
 
 from relay.core.model import Budget, Candle, Instrument, OpenHours, PriceUpdate, ProviderInfo
+from relay.core.past_change import PastChange
 from relay.core.saved_value import Memory
 from relay.core.trading_calendar import TradingCalendar
 from relay.upstream.watchlist import Watchlist
@@ -122,6 +123,18 @@ def relay_hours(symbol: str, moment: int, settings: Settings) -> TradingCalendar
 
 
 @hookspec(firstresult=True)
+def relay_past_changes(
+    since: int | None, session: aiohttp.ClientSession, settings: Settings
+) -> Awaitable[Sequence[PastChange]] | None:
+    """Return what changed of the past, such as splits that were announced `since` then, or None: of late. Optional.
+
+    Called at the start and every `instruments_ttl_s`, with streams or without; `since` is when it was called last, in
+    Unix seconds, also by an earlier run. What was returned before may be returned again. Request it with `session`, as
+    `settings` say. Raise a `ProviderError` if that fails.
+    """
+
+
+@hookspec(firstresult=True)
 def relay_clock(settings: Settings) -> Callable[[], float] | None:
     """Return a function that says what time it is at the provider; None: the relay finds that out. Optional.
 
@@ -150,6 +163,7 @@ HOOKS = (
     relay_budgets,
     relay_memory,
     relay_hours,
+    relay_past_changes,
     relay_clock,
     relay_close,
 )

@@ -24,6 +24,7 @@ from relay.core.errors import (
 )
 from relay.core.model import Budget, Candle, Instrument, OpenHours, PriceUpdate, ProviderInfo, StreamKey
 from relay.core.outward_proxies import OutwardProxies
+from relay.core.past_change import PastChange
 from relay.core.saved_value import Memory
 from relay.core.secret import pattern_of, texts_of
 from relay.core.trading_calendar import TradingCalendar
@@ -93,6 +94,7 @@ class Provider:
         self.has_history = "relay_candles" in hooks
         self.lists_instruments = "relay_instruments" in hooks
         self.looks_up_instruments = "relay_instrument" in hooks
+        self.tells_past_changes = "relay_past_changes" in hooks
         self._tells_hours = self.has_hours = "relay_hours" in hooks
         self.loaded = loaded
         self._hooks = hooks
@@ -368,6 +370,16 @@ class Provider:
             )
         except UnknownSymbol:
             return None
+        return found
+
+    async def past_changes(self, since: int | None) -> Sequence[PastChange]:
+        """Return what changed of the provider's past since a moment. Raises `ProviderError`."""
+        found: Sequence[PastChange] = await self._list("relay_past_changes", PastChange, since=since)
+        for change in found:
+            try:
+                change.check()
+            except (TypeError, ValueError) as error:
+                raise BadAnswer(self.conceal(f"provider {self.name}: relay_past_changes: {error}")) from None
         return found
 
     def budgets(self) -> Sequence[Budget]:

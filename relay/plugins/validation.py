@@ -22,6 +22,7 @@ from relay.core.model import (
     widened,
 )
 from relay.core.packed_extras import MOST_EACH, PackedExtras
+from relay.core.past_change import PastChange
 from relay.core.session_text import fault_of_session
 from relay.core.trading_calendar import TradingCalendar
 from relay.core.written_numbers import WrittenCandle, is_readable
@@ -33,7 +34,7 @@ _POSITIVE = frozenset({"crypto", "forex"})
 """Asset classes of which no price is zero or below."""
 NUMBERS = frozenset({int, float})
 """The types of a number; a truth value is none."""
-_MOST = {Candle: 20_000, Instrument: 100_000}
+_MOST = {Candle: 20_000, Instrument: 100_000, PastChange: 10_000}
 """How much one answer of a hook may hold: a call asks for 5,000 candles at most, and no venue lists 10,000 symbols."""
 _LAST_TIME = 253_402_300_799  # the year 9999
 _DAY_MS = 86_400_000

@@ -15,6 +15,7 @@ from relay.protocol.server_messages import (
     ErrorMessage,
     GapMessage,
     Greeting,
+    OutdatedMessage,
     Pong,
     PriceUpdateMessage,
     SnapshotMessage,
@@ -121,8 +122,12 @@ def snapshot(
     revised: Sequence[Candle] | None = None,
     revisions_known: bool = True,
     is_extended: bool = False,
+    replaces: bool = False,
 ) -> bytes:
-    """Encode the candles sent first as a frame; `revised` is None where nobody asked what was revised."""
+    """Encode the candles sent first as a frame; `revised` is None where nobody asked what was revised.
+
+    With `replaces` they take the place of those that the client has, and it did not ask.
+    """
     as_object: Callable[[Candle], CandleObject] = _extended if is_extended else Candle._asdict  # type: ignore[assignment]  # as CandleObject has it
     message: SnapshotMessage = {
         "type": "snapshot",
@@ -138,6 +143,8 @@ def snapshot(
     if revised is not None:
         message["revised"] = [as_object(candle) for candle in revised]
         message["revisions_known"] = revisions_known
+    if replaces:
+        message["replaces"] = True
     return encode(message)
 
 
@@ -176,6 +183,19 @@ def gap(symbol: str, interval: str, start: int, end: int, reason: str) -> bytes:
         "interval": interval,
         "from": start,
         "to": end,
+        "reason": reason,
+    }
+    return encode(message)
+
+
+def outdated(symbol: str, interval: str, start: int, before: int, reason: str) -> bytes:
+    """Encode as a frame that candles with `start` ≤ open time < `before` have other values now."""
+    message: OutdatedMessage = {
+        "type": "outdated",
+        "symbol": symbol,
+        "interval": interval,
+        "from": start,
+        "before": before,
         "reason": reason,
     }
     return encode(message)

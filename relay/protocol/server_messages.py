@@ -101,6 +101,13 @@ class SnapshotMessage(TypedDict):
     complete: Annotated[bool, "False if some of the requested candles are not available."]
     seq: Annotated[int, "Updates of the stream so far.", {"minimum": 0}]
     revision: Revision
+    replaces: NotRequired[
+        Annotated[
+            bool,
+            "True if no request asked for it: the provider changed its history, and these candles take the place of "
+            "all that the client has of the stream.",
+        ]
+    ]
     revised: NotRequired[
         Annotated[
             list[CandleObject],
@@ -145,6 +152,24 @@ GapMessage.__doc__ = (
 )
 
 
+OutdatedMessage = TypedDict(
+    "OutdatedMessage",
+    {
+        "type": Literal["outdated"],
+        "symbol": Symbol,
+        "interval": Interval,
+        "from": Annotated[Seconds, "Open time of the first candle that is not valid any more."],
+        "before": Annotated[Seconds, "The first open time after them."],
+        "reason": str,
+    },
+)
+OutdatedMessage.__doc__ = (
+    "The provider changed its history, for example after a split: candles with `from` ≤ open time < `before` have "
+    "other values now. Those of the subscription follow as soon as the provider gives them: as updates with `revised`, "
+    "or in a snapshot with `replaces`. Others are in `history`."
+)
+
+
 class ErrorMessage(TypedDict):
     """The answer to a request, or to one stream of it, that cannot be fulfilled; all else goes on."""
 
@@ -180,6 +205,7 @@ SERVER_MESSAGES = (
     SnapshotMessage,
     PriceUpdateMessage,
     GapMessage,
+    OutdatedMessage,
     ErrorMessage,
     Subscriptions,
     Pong,

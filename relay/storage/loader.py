@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 
 from relay.core.model import Candle
+from relay.core.spans import Span, cut_spans, gaps_between, merge_spans
 from relay.core.threads import in_thread
 from relay.storage.chunks import Chunk, encode
 from relay.storage.database import Database
@@ -68,7 +69,10 @@ class Loader:
         if not loading.writes:
             self._keep(stream, stored.windows, put_together(stored.windows, {}))
         for write in loading.writes:
-            self._indexes.note(stream, write.candles, write.span)
+            if write.is_void and write.span is not None:
+                index.spans = cut_spans(index.spans, write.span)
+            else:
+                self._indexes.note(stream, write.candles, write.span)
         return index, False
 
     async def windows(
@@ -76,6 +80,8 @@ class Loader:
     ) -> dict[int, Chunk]:
         """Return the chunks of windows, read from the file. Raises `StoreError`."""
         version, length = index.version, index.window_s
+        if voids := self._queue.voids_of(stream):
+            return {number: await self._valid(stream, length, number, voids, extended) for number in numbers}
         queued = {number: self._queue.candles_of(stream, number * length, (number + 1) * length) for number in numbers}
         if extended:
             rows = await self._database.read(self._tables.extended_windows, stream, numbers)
@@ -101,13 +107,25 @@ class Loader:
             self._keep(stream, found, chunks)
         return chunks
 
+    async def _valid(self, stream: StreamId, length: int, number: int, voids: Sequence[Span], extended: bool) -> Chunk:
+        """Return the chunk of a window while it waits to be written that what is stored of some spans is not valid."""
+        start, end = number * length, (number + 1) * length
+        queued = self._queue.candles_of(stream, start, end)
+        rows: list[Candle] = []
+        for part in gaps_between(merge_spans(voids), start, end):
+            rows += await self._database.read(self._tables.candles, stream, *part, None, False, extended)
+        return encode(put_over(rows, queued), extended=extended)
+
     async def learn_numbers(self, stream: StreamId, index: StreamIndex) -> None:
         """Read which windows of a stream hold candles. Raises `StoreError`."""
         index.learn(await self._database.read(self._tables.numbers, stream))
 
     def note(self, write: Write) -> None:
         """Let memory know what was queued."""
-        self._indexes.note(write.stream, write.candles, write.span)
+        if write.is_void:
+            self.forget(write.stream)
+        else:
+            self._indexes.note(write.stream, write.candles, write.span)
         if (loading := self._loading.get(write.stream)) is not None:
             loading.writes.append(write)
 

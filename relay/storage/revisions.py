@@ -53,7 +53,11 @@ SELECT coalesce(
 
 
 class Revisions(NamedTuple):
-    """Candles that were revised, as they are now, by open time; `is_complete`: there are no others."""
+    """Candles that were revised, as they are now, by open time; `is_complete`: there are no others.
+
+    `is_forgotten` says that what was stored of the stream was forgotten since, so that others are other ones, too.
+    """
 
     candles: Sequence[Candle]
     is_complete: bool
+    is_forgotten: bool = False

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager, suppress
 import aiosqlite
 
 from relay.core.model import EXTRA_FIELDS, NO_EXTRAS, Candle, CandleExtras, StreamKey
-from relay.core.spans import FOREVER, Span, merge_spans
+from relay.core.spans import Span, cut_spans, merge_spans
 from relay.storage.chunks import encode, pack, window_s
 from relay.storage.future import CUT
 from relay.storage.revisions import DROP_EXCESS, FIRST, FORGOTTEN, KNOWN_FROM, MOST, NOTE, SINCE, STEP
@@ -233,21 +233,18 @@ class Tables:
                 await run("UPDATE streams SET symbol = ? WHERE id = ?", (symbol, stream_id))
         self._forget_ids(provider, symbol)
 
-    async def forget(
-        self, provider: str, symbol: str, interval: str | None, before: int | None, revision: int
-    ) -> int:  # fmt: skip
-        """Delete candles and what is known of a symbol, all or what opened earlier; return how many candles it were.
-
-        It is noted as a revision of all of them.
-        """
-        count = 0
+    async def void(self, batch: Sequence[Write]) -> None:
+        """Delete what is stored of the span of each write, and note that as a revision; or after an error nothing."""
         async with self._transaction():
-            for stream_id, key in await self._streams_of(provider, symbol):
-                if interval in (None, key.interval):
-                    end = FOREVER if before is None else before
-                    count += await self._delete_before(stream_id, end, window_s(key.interval))
-                    await self._note_revisions([(stream_id, FORGOTTEN, revision, False)])
-        return count
+            for write in batch:
+                provider, key = write.stream
+                rows = await self._connection.execute_fetchall(
+                    "SELECT id FROM streams WHERE provider = ? AND symbol = ? AND interval = ?", (provider, *key)
+                )
+                for (stream_id,) in rows:
+                    if write.span is not None:
+                        await self._delete_span(stream_id, write.span, window_s(key.interval))
+                    await self._note_revisions([(stream_id, FORGOTTEN, write.revision, False)])
 
     async def _streams_of(self, provider: str, symbol: str) -> list[tuple[int, StreamKey]]:
         rows = await self._connection.execute_fetchall(
@@ -282,6 +279,27 @@ class Tables:
         await run("DELETE FROM spans WHERE stream_id = ? AND start < ?", place)
         await run("DELETE FROM revisions WHERE stream_id = ? AND time < ? AND time <> ?", (*place, FORGOTTEN))
         return count
+
+    async def _delete_span(self, stream_id: int, span: Span, length: int) -> None:
+        """Delete what opened in a span, of windows that are `length` seconds long."""
+        place = (stream_id, *span)
+        run = self._connection.execute
+        await self._delete_candles("stream_id = ? AND time >= ? AND time < ?", place)
+        await run(
+            "DELETE FROM chunks WHERE stream_id = ?1 AND number * ?4 < ?3 AND (number + 1) * ?4 > ?2", (*place, length)
+        )
+        await run("DELETE FROM revisions WHERE stream_id = ? AND time >= ? AND time < ?", place)
+        rows = await self._connection.execute_fetchall(
+            'SELECT start, "end" FROM spans WHERE stream_id = ? AND start < ? AND "end" > ?',
+            (stream_id, span.end, span.start),
+        )
+        touched = [Span(*row) for row in rows]
+        await self._connection.executemany(
+            "DELETE FROM spans WHERE stream_id = ? AND start = ?", [(stream_id, one.start) for one in touched]
+        )
+        await self._connection.executemany(
+            "INSERT INTO spans VALUES (?, ?, ?)", [(stream_id, *part) for part in cut_spans(touched, span)]
+        )
 
     async def _delete_from(self, stream_id: int, start: int, length: int) -> None:
         """Delete what opened at `start` or later."""

@@ -6,7 +6,7 @@ What waits to be written is seen by every read.
 """
 
 import logging
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -17,7 +17,8 @@ from relay.core.clock import Clock
 from relay.core.errors import StoreError
 from relay.core.intervals import INTERVALS
 from relay.core.model import Candle, StreamKey, is_widened, newer_of
-from relay.core.spans import Span, clip_spans, gaps_between, span_at
+from relay.core.past_change import PastChange
+from relay.core.spans import Span, clip_spans, gaps_between, merge_spans, span_at
 from relay.storage.chunks import EMPTY, WINDOW, Chunk, window_s
 from relay.storage.database import Database, FileChecks
 from relay.storage.documents import Documents
@@ -25,8 +26,9 @@ from relay.storage.health import Problems
 from relay.storage.limits import STORE_LIMITS, StoreLimits
 from relay.storage.loader import Loader
 from relay.storage.revisions import FORGOTTEN, Revisions
+from relay.storage.set_aside import CHECKING, aside_name
 from relay.storage.stream_index import StreamIndexes
-from relay.storage.write_queue import LATEST_TIME, StreamId, WriteQueue, put_over, storable
+from relay.storage.write_queue import LATEST_TIME, StreamId, WriteQueue, put_over, storable, without
 from relay.storage.writer import StoreWriter
 from relay.telemetry.events import event
 
@@ -39,6 +41,7 @@ SPAN_SLACK_S = 60
 """So far beyond the present a span may reach without being held for wrong."""
 
 _MOST_WINDOWS = 16
+_MOST_VOIDED = 256
 # SQLite's word for no limit.
 _ALL = -1
 _NOBODY_SAYS: Mapping[str, Callable[[], float | None]] = MappingProxyType({})
@@ -97,6 +100,9 @@ class Store:
         # Revisions up to this number may not be in the file.
         self._revisions_lost = 0
         self._changes = 0
+        # What another file has of it may be from before.
+        self._voided: deque[tuple[str, PastChange]] = deque(maxlen=_MOST_VOIDED)
+        self._replacements = 0
         database.on_change = self._forget_all
         database.on_stall = self._writer.give_up_waiting
 
@@ -167,7 +173,13 @@ class Store:
         stream = (provider, key)
         # Taken before the query: a write that ends meanwhile is then seen twice instead of not at all.
         queued = self._queue.candles_of(stream, start, end)
-        candles = await self._database.read(self._tables.candles, stream, start, end, limit, newest, extended)
+        voids = self._queue.voids_of(stream)
+        parts = gaps_between(merge_spans(voids), start, end) if voids else [Span(start, end)]
+        candles: list[Candle] = []
+        for part in reversed(parts) if newest else parts:
+            left = None if limit is None else limit - len(candles)
+            rows = await self._database.read(self._tables.candles, stream, *part, left, newest, extended)
+            candles = [*rows, *candles] if newest else [*candles, *rows]
         if queued:
             candles = put_over(candles, queued)
         if limit is not None and len(candles) > limit:
@@ -300,12 +312,16 @@ class Store:
         newest, self.revision = self.revision, max(self.revision, known_from)
         found = {time: candle for _, time, candle in rows}
         for write in queued:
+            if write.is_void and write.span is not None:
+                found = {**without(found, (write.span,)), FORGOTTEN: None}
             found |= {candle.time: candle for candle in write.candles}
         for time in found.keys() - {FORGOTTEN}:
             for candle in self._queue.candles_of(stream, time, time + 1).values():
                 found[time] = newer_of(found[time], candle)
-        is_complete = max(known_from, self._revisions_lost) <= after <= newest and FORGOTTEN not in found
-        return Revisions([candle for _, candle in sorted(found.items()) if candle is not None], is_complete)
+        is_forgotten = FORGOTTEN in found
+        is_complete = max(known_from, self._revisions_lost) <= after <= newest and not is_forgotten
+        candles = [candle for _, candle in sorted(found.items()) if candle is not None]
+        return Revisions(candles, is_complete, is_forgotten)
 
     async def streams(self) -> list[StreamId]:
         """Return the streams that were ever stored. Raises `StoreError`."""
@@ -365,13 +381,26 @@ class Store:
 
         await self._database.write(take_back)
 
-    async def forget(self, provider: str, symbol: str, interval: str | None = None, before: int | None = None) -> int:
-        """Delete what is stored of a symbol, at all intervals or one, all or what opened before; return how many.
+    def void(self, provider: str, change: PastChange) -> None:
+        """Take nothing for valid any more of what a provider changed, stored or waiting to be written; never blocks.
 
-        It is unknown then. Raises `StoreError`, and then nothing is changed.
+        No read gives it from now on: it is unknown. `flush` returns when that is in the file, too, so that the next run
+        knows it. What is taken away while its symbol is checked goes as well. Raises `StoreError` once it is closed.
         """
+        if self._writer.is_closing:
+            raise StoreError("the store is closed")
+        symbol = change.symbol
         self.revision += 1
-        return await self._take_away(self._tables.forget, provider, symbol, interval, before, self.revision)
+        for name in (symbol, aside_name(symbol, CHECKING)):
+            for interval, span in change.spans().items():
+                stream = (provider, StreamKey(name, interval))
+                self._cuts[stream] += 1
+                self._loader.note(self._queue.push_void(stream, span, self.revision))
+        self._ages[provider, symbol] += 1
+        if (voided := (provider, change)) in self._voided:
+            self._voided.remove(voided)
+        self._voided.append(voided)
+        self._writer.wake()
 
     async def _take_away(
         self, change: Callable[Concatenate[str, str, P], Awaitable[T]], provider: str, symbol: str, *asked: P.args,
@@ -400,6 +429,10 @@ class Store:
         self._revisions_lost = self.revision
         self._writer.begin_again()
         self._loader.forget_all()
+        if self._replacements != self.replacements:
+            self._replacements = self.replacements
+            for provider, change in [*self._voided]:
+                self.void(provider, change)
 
     async def streams_summary(self) -> StoreSummary:
         """Return how much is stored, without reading the candles. Raises `StoreError`."""
@@ -413,16 +446,27 @@ class Store:
 
     # Writing
 
-    async def add(self, provider: str, key: StreamKey, candles: Sequence[Candle], span: Span | None) -> None:
+    async def add(
+        self,
+        provider: str,
+        key: StreamKey,
+        candles: Sequence[Candle],
+        span: Span | None,
+        *,
+        of_age: int | None = None,
+    ) -> None:
         """Store closed candles and the span that they fill; a kill after the return loses nothing.
 
         `candles` must hold every candle of `span`. Those that had to be widened stand in for what is not known: they
         are read, and their open times are left out of the span, so that they are asked for again, in later runs too.
+        With `of_age`, the `age` of the symbol when they were asked for, nothing is stored once that is another one.
         Raises `StoreError` when they cannot be written now: then they wait in memory, where reads see them, and are
         written later. Being cancelled does not undo the write.
         """
         if self._writer.is_closing:
             raise StoreError("the store is closed")
+        if of_age is not None and of_age != self.age(provider, key.symbol):
+            return
         number = self._enqueue(provider, key, candles, span)
         if (refusal := self._database.refusal) is not None:
             raise refusal

@@ -115,8 +115,9 @@ class StoreWriter:
                     await asyncio.wait_for(self._hurry.wait(), retry_s if attempts else limits.batch_s)
             self._hurry.clear()
             batch = self._queue.batch()
+            tables = self._database.tables
             try:
-                await self._database.write(self._database.tables.write, batch)
+                await self._database.write(tables.void if batch[0].is_void else tables.write, batch)
             except StoreError as error:
                 attempts += 1
                 retry_s = min(retry_s * 2, limits.most_retry_s) if attempts > 1 else limits.least_retry_s

@@ -238,6 +238,9 @@ class Hub:
             if not is_revised or (last is not None and update.candle.time == last.time and not update.is_of_extras):
                 stream.last_frame = frame
                 stream.last_frame_is_closed = is_closed
+            if is_closed and not is_revised and len(stream.series.closed) == 1:
+                # It may have closed before anybody subscribed; who is told of it hears of its revisions, too.
+                stream.begin_by(update.candle.time)
             if is_closed and stream.attachments:
                 for attachment in stream.attachments:
                     attachment.closed[update.candle.time] = update.candle

@@ -27,6 +27,7 @@ from relay.core.model import (
     repeats,
     worth,
 )
+from relay.core.spans import Span, span_at
 from relay.core.trading_hours import TradingHours
 from relay.streams.gaps import Gaps, SeriesGap
 
@@ -50,7 +51,8 @@ class Series:
 
     `promised_at` is the provider's time (Unix seconds) from which every closing candle has to be told, or None when
     nothing that happened before the first update matters (a provider without history). While its `market` is closed
-    there are no candles: none is missed, and no gap names one.
+    there are no candles: none is missed, and no gap names one. Candles that open at `void` times, which are remembered,
+    have other values by now, which are not known yet: whatever is said of them is news.
     """
 
     __slots__ = (
@@ -75,6 +77,7 @@ class Series:
         "nonsense",
         "promised_at",
         "revised",
+        "void",
     )
 
     def __init__(self, key: StreamKey, promised_at: float | None) -> None:
@@ -90,6 +93,7 @@ class Series:
         self.duplicates = self.late = self.revised = self.backfilled = self.nonsense = 0
         self._asked_until = 0
         self._held: dict[int, PriceUpdate] = {}
+        self.void: set[int] = set()
         # What repairs told before the stream came to it.
         self._mended: dict[int, Candle] = {}
         self._closed_event_ms: dict[int, int] = {}
@@ -123,13 +127,18 @@ class Series:
                 if candle.time > max(self._mended):
                     self._mended.clear()
         elif candle.time < last.time or self.last_is_closed:
+            if self.void and candle.time in self.void and self.promised_at is not None:
+                # It may be from before the change. History says what it is.
+                self.late += 1
+                return ()
             return self._accept_past(update, event_ms)
         elif not update.is_closed:
             # Whoever gives no stamps is taken to speak in order.
             if 0 < event_ms < self._last_event_ms:
                 self.late += 1
                 return ()
-            if candle == last and (not event_ms or event_ms == self._last_event_ms) and repeats(last, candle):
+            is_repeated = candle == last and (not event_ms or event_ms == self._last_event_ms) and repeats(last, candle)
+            if is_repeated and candle.time not in self.void:
                 self.duplicates += 1
                 return ()
         self._advance(candle, is_closed=update.is_closed, event_ms=event_ms)
@@ -144,6 +153,8 @@ class Series:
             return ()
         time = candle.time
         known = self.closed.get(time)
+        if time in self.void:
+            return (self._correct(update, event_ms),)
         if known is not None and repeats(known, candle):
             self.duplicates += 1
             self.closed[time] = max(known, candle, key=lambda one: (worth(one), not is_bare(one)))
@@ -166,6 +177,7 @@ class Series:
         """Take what a candle that is over is now; return what is to be told."""
         candle = update.candle
         self.gaps.settle(candle.time)
+        self.void.discard(candle.time)
         # What is older than all that the stream told is no part of what it answers for.
         if self.is_owed(candle.time) or candle.time >= next(iter(self.closed), candle.time + 1):
             self._remember(candle, event_ms)
@@ -183,7 +195,7 @@ class Series:
         known = self._mended.pop(candle.time)
         if is_widened(candle):
             candle = known
-        is_repeated = repeats(known, candle)
+        is_repeated = repeats(known, candle) and candle.time not in self.void
         self._advance(newer_of(known, candle), is_closed=True, event_ms=event_ms)
         if is_repeated:
             self.duplicates += 1
@@ -218,6 +230,8 @@ class Series:
         self.last = candle
         self.last_is_closed = is_closed
         self._last_event_ms = event_ms
+        if self.void:
+            self.void = {time for time in self.void if time in self.closed and time != candle.time}
         if is_closed:
             if self.gaps.left or self.gaps.ahead:
                 self.gaps.settle(candle.time)
@@ -234,6 +248,7 @@ class Series:
             oldest = next(iter(closed))
             del closed[oldest]
             del self._closed_event_ms[oldest]
+            self.void.discard(oldest)
 
     def _hold(self, update: PriceUpdate) -> None:
         """Keep a live update until the past is known; news is never replaced by what is older or less final."""
@@ -467,7 +482,7 @@ class Series:
             time, last = candle.time, self.last
             if last is None or time > last.time or (time == last.time and not self.last_is_closed):
                 continue
-            if repeats(self.closed.get(time), candle):
+            if repeats(self.closed.get(time), candle) and time not in self.void:
                 continue
             update = PriceUpdate(self.key, candle, is_closed=True, is_backfilled=is_new, is_of_extras=is_of_extras)
             if time in self.closed or (is_new and self._can_be_new(time)):
@@ -488,6 +503,42 @@ class Series:
 
     # -- a past that is another one ----------------------------------------------------------------
 
+    def invalidate(self, span: Span) -> None:
+        """Take it that the provider gave candles that open in a span other values; `void` has those that were told.
+
+        They were told all the same: nothing is told a second time but as revised, and what is open is closed in its
+        turn. What waits for history is asked for instead.
+        """
+        self.void |= {time for time in self.closed if span.start <= time < span.end}
+        last = self.last
+        if last is not None and span.start <= last.time < span.end:
+            self.void.add(last.time)
+        self._held = {time: held for time, held in self._held.items() if not span.start <= time < span.end}
+
+    def restate(
+        self, candles: Iterable[Candle], asked_at: float, unsure: Sequence[Span] = ()
+    ) -> tuple[list[PriceUpdate], bool]:
+        """Take what history has in the place of all void candles that are over; return what to tell.
+
+        History was asked at `asked_at` of the provider's time. What was told meanwhile stands. Says as well whether it
+        left one out, which does not exist any more then: nobody can be told that by an update. Of `unsure` spans, which
+        are merged, it does not know yet.
+        """
+        told: list[PriceUpdate] = []
+        for candle in candles:
+            if candle.time in self.void and candle.time in self.closed:
+                told.append(self._correct(PriceUpdate(self.key, candle, is_closed=True), int(asked_at * 1000)))
+        gone = {time for time in self.void & self.closed.keys() if span_at(unsure, time) is None}
+        for time in gone:
+            del self.closed[time], self._closed_event_ms[time]
+        self.void -= gone - {0 if self.last is None else self.last.time}
+        return told, bool(gone)
+
+    @property
+    def valid_from(self) -> int:
+        """The open time from which on nothing that is remembered is void."""
+        return max(self.void, default=-1) + 1
+
     def begin_anew(self, before: int | None) -> SeriesGap | None:
         """Forget all that opened before `before`, None: all but the newest candle; it is another instrument's past.
 
@@ -502,6 +553,7 @@ class Series:
         self._held = {time: update for time, update in self._held.items() if time >= before}
         self.gaps.forget(before)
         self._mended = {time: candle for time, candle in self._mended.items() if time >= before}
+        self.void = {time for time in self.void if time >= before}
         if last is None or last.time >= before:
             return None
         self._asked_until = max(self._asked_until, last.time + 1)
@@ -548,6 +600,8 @@ class Series:
     def is_repeat(self, update: PriceUpdate) -> bool:
         """Say whether an update says what is known already: the newest candle as it is, or a closed one."""
         candle, last = update.candle, self.last
+        if candle.time in self.void:
+            return False
         if candle == last and (self.last_is_closed or not update.is_closed):
             return repeats(last, candle)
         return repeats(self.closed.get(candle.time), candle)

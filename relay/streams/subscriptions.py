@@ -10,6 +10,7 @@ from typing import Final, Protocol
 
 from relay.core.clock import STEP_S, ProviderClock
 from relay.core.model import Candle, PriceUpdate, StreamKey
+from relay.core.spans import Span
 from relay.protocol import frames
 from relay.protocol.client_requests import PLAIN, SubscribeOptions
 from relay.protocol.server_messages import StreamState
@@ -24,6 +25,10 @@ NO_FLOOR: Final = -1
 
 COUNTED = ("conflated", "gaps", "backfilled", "revised", "duplicate", "late")
 """What streams count."""
+
+
+def _ignore(stream: "Stream") -> None:
+    """Leave a subscriber with what it has of a stream."""
 
 
 class Feeder(Protocol):
@@ -79,6 +84,7 @@ class Stream:
         "last_frame_is_closed",
         "message",
         "name",
+        "outdated",
         "provider",
         "reconnects",
         "revision",
@@ -110,6 +116,8 @@ class Stream:
         self.conflated = 0
         self.gap_count = 0
         self.reconnects = 0
+        # Which candles subscribers were told to be other ones now, until they were told which.
+        self.outdated: Span | None = None
         self.events: list[tuple[float, str]] = []
 
     def reckon_promise(self) -> None:
@@ -150,6 +158,11 @@ class Stream:
         self.channels[channel] = None
         return channel
 
+    def begin_by(self, time: int) -> None:
+        """Note that all subscribers have candles from an open time on."""
+        for channel in self.channels:
+            channel.begins |= {subscriber: min(begin, time) for subscriber, begin in channel.begins.items()}
+
     def counts(self) -> tuple[int, ...]:
         """Return what the stream has counted so far, in the order of `COUNTED`."""
         series = self.series
@@ -171,6 +184,12 @@ class Stream:
     def gap_frame(self, gap: SeriesGap, reason: str) -> bytes:
         """Encode that closed candles of the stream are missing."""
         return frames.gap(self.name, self.key.interval, gap.start, gap.end, reason)
+
+    def outdated_frame(self, span: Span) -> bytes:
+        """Encode that the candles that open in a span have other values now, as far as there are any by now."""
+        before = min(span.end, int(self.feeder.clock.now()) + 1)
+        reason = "the provider changed its history"
+        return frames.outdated(self.name, self.key.interval, min(span.start, before), before, reason)
 
     def last_frame_for(self, options: SubscribeOptions) -> bytes | None:
         """Return the frame of the last known candle, if these options want it."""
@@ -321,9 +340,12 @@ class Group:
 
 
 class Subscriber:
-    """One client connection: its outbox and its subscriptions. `descriptor` is None where no other may write to it."""
+    """One client connection: its outbox and its subscriptions. `descriptor` is None where no other may write to it.
 
-    __slots__ = ("descriptor", "group", "id", "is_compressed", "on_slow", "outbox", "subscriptions")
+    `on_renewed` is called with a stream of which it is to be sent its past anew.
+    """
+
+    __slots__ = ("descriptor", "group", "id", "is_compressed", "on_renewed", "on_slow", "outbox", "subscriptions")
 
     def __init__(
         self,
@@ -338,5 +360,6 @@ class Subscriber:
         self.is_compressed = is_compressed
         self.outbox = outbox
         self.on_slow = on_slow
+        self.on_renewed: Callable[[Stream], None] = _ignore
         self.subscriptions: dict[Stream, Channel] = {}
         self.group: Group | None = None

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from relay.core.clock import Clock
 from relay.core.errors import ProviderError, ProviderUnavailable, RateLimited, StoreError, UnknownSymbol, log_text
 from relay.core.intervals import first_open_after, length_s, next_open
-from relay.core.model import Candle, PriceUpdate, StreamKey, extend, parted
+from relay.core.model import Candle, PriceUpdate, StreamKey, parted
 from relay.core.spans import Span
 from relay.core.trading_hours import TradingHours
 from relay.history.requests import HistoryRequest, PastCandles
@@ -65,7 +65,6 @@ class Backfill:
         self._repairing = asyncio.Semaphore(AT_A_TIME // 2)  # the other places are for what live updates wait for
         self._repair_at = clock.monotonic() + timing.repair_every_s
         self._repair: asyncio.Task[None] | None = None
-        self._restating: set[asyncio.Task[None]] = set()
 
     # -- when --------------------------------------------------------------------------------------
 
@@ -136,7 +135,7 @@ class Backfill:
 
     async def close(self) -> None:
         """Stop fetching for all streams."""
-        tasks = [*self._fills.values(), *([] if self._repair is None else [self._repair]), *self._restating]
+        tasks = [*self._fills.values(), *([] if self._repair is None else [self._repair])]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -182,7 +181,7 @@ class Backfill:
                 continue
             asked_at = self._provider.clock.now()
             try:
-                past, closed, forming, until = await self._fetch(stream.key, missing)
+                past, closed, forming, until = await self.fetch(stream.key, missing)
             except RateLimited as error:
                 failure, patience_s = str(error), BUDGET_PATIENCE_S
                 retry_at = clock.monotonic() + max(LEAST_WAIT_S, error.retry_after)
@@ -217,7 +216,7 @@ class Backfill:
         self.longest_s = max(self.longest_s, clock.monotonic() - started)
         supervised.caught_up()
 
-    async def _fetch(
+    async def fetch(
         self, key: StreamKey, missing: Missing, *, must_be_new: bool = True, joins_gaps: bool = False
     ) -> tuple[PastCandles, Sequence[Candle], Candle | None, int | None]:
         """Ask history; return its answer, which may have candles in a form that cannot be read, and what is of use.
@@ -308,7 +307,7 @@ class Backfill:
         asked_at = self._provider.clock.now()
         try:
             # What an answer left out is in doubt, and asked for again when it is time to.
-            past, closed, _, until = await self._fetch(stream.key, missing, must_be_new=False, joins_gaps=True)
+            past, closed, _, until = await self.fetch(stream.key, missing, must_be_new=False, joins_gaps=True)
         except (ProviderError, StoreError) as error:
             log.debug("gaps of %s stay: %s", stream.key, log_text(error), extra=_about("gap_stays", stream))
             series.gaps.put_off(first)
@@ -324,48 +323,6 @@ class Backfill:
             self._tell(supervised, series.repair(gap, inside, until, lost), "")
             if gap not in series.gaps.left:
                 supervised.note(f"repaired gap {gap.start} to {gap.end}")
-
-    # -- a past that changed -----------------------------------------------------------------------
-
-    def invalidate(self, key: StreamKey, before: int | None) -> None:
-        """Forget the past of a symbol before an open time, all if None; tell the revisions of what was told of it."""
-        task = asyncio.create_task(self._restate(key.symbol, before), name=f"restate {self._provider.name} {key}")
-        self._restating.add(task)
-        task.add_done_callback(self._restating.discard)
-
-    async def _restate(self, symbol: str, before: int | None) -> None:
-        name = self._provider.name
-        about = event("past_invalidated", provider=name, symbol=symbol, before=before)
-        log.info("%s changed the history of %s; the stored candles are deleted", name, symbol, extra=about)
-        wait_s = STEP_S
-        while True:
-            try:
-                await self._history.forget(self._provider, symbol, before)
-                break
-            except StoreError:
-                await asyncio.sleep(wait_s)
-                wait_s = min(MOST_WAIT_S, 2 * wait_s)
-        streams = [stream for stream in self._hub.of_provider(name) if stream.key.symbol == symbol]
-        if self._provider.has_history:
-            await asyncio.gather(*(self._restate_stream(stream, before) for stream in streams))
-
-    async def _restate_stream(self, stream: Stream, before: int | None) -> None:
-        """Tell revisions of the closed candles that the stream remembers; others are there for whoever asks."""
-        times = [time for time in stream.series.closed if before is None or time < before]
-        wait_s = STEP_S
-        while times and self._hub.streams.get((stream.provider, stream.key)) is stream:
-            try:
-                asked_at = self._provider.clock.now()
-                _, closed, _, _ = await self._fetch(stream.key, Missing(times[0], times[-1] + 1))
-            except (ProviderError, StoreError) as error:
-                await asyncio.sleep(max(wait_s, error.retry_after) if isinstance(error, RateLimited) else wait_s)
-                wait_s = min(MOST_WAIT_S, 2 * wait_s)
-                continue
-            told = stream.series.closed
-            # What is known is worth nothing any more, so that one that had to be widened replaces it too.
-            changed = [extend(candle, candle.extras) for candle in closed if candle.time in told]
-            self._hub.tell(stream, stream.series.revise(changed, (), asked_at))
-            return
 
 
 def _about(name: str, stream: Stream, **fields: object) -> dict[str, dict[str, object]]:

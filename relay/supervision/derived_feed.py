@@ -225,7 +225,7 @@ class DerivedFeed:
         """Ask for the parts of the newest candle that were not told, until they are known or it is over."""
         wait_s, is_strict = _LEAST_WAIT_S, False
         while (period := self._fold.lacking) is not None:
-            asked_at, pause_s = self._provider.clock.now(), wait_s
+            asked_at, pause_s, age = self._provider.clock.now(), wait_s, self._age()
             try:
                 parts = await self._history.derived.parts(
                     self._provider, self._stream.key, self.derivation, period, must_be_new=is_strict
@@ -236,7 +236,7 @@ class DerivedFeed:
             except (ProviderError, StoreError) as error:
                 state = StateSaid(BACKFILLING, f"the candle so far cannot be fetched yet: {error}")
             else:
-                if self._fold.lacking != period:
+                if self._fold.lacking != period or age != self._age():
                     continue
                 if parts.is_whole and (self._is_joined(period, parts.closed) or self._is_settled(asked_at)):
                     remembered = self._base.series.closed
@@ -268,7 +268,7 @@ class DerivedFeed:
         while self._fold.revised:
             opened, self._fold.revised = self._fold.revised, {}
             # All revisions up to this one are of these candles, or were told.
-            number, asked_at = self._history.revision, self._provider.clock.now()
+            number, asked_at, age = self._history.revision, self._provider.clock.now(), self._age()
             try:
                 found = [one for time in opened if (one := await self._candle(time)) is not None]
             except (ProviderError, StoreError) as error:
@@ -276,7 +276,13 @@ class DerivedFeed:
                 await asyncio.sleep(max(wait_s, error.retry_after) if isinstance(error, RateLimited) else wait_s)
                 wait_s = min(_MOST_WAIT_S, 2 * wait_s)
                 continue
+            if age != self._age():
+                self._fold.revised = opened | self._fold.revised
+                continue
             self._tell_revised(found, number, asked_at)
+
+    def _age(self) -> int:
+        return self._history.age(self._provider, self._stream.key.symbol)
 
     async def _candle(self, opened: int) -> Candle | None:
         asked = HistoryRequest(self._provider, self._stream.key, opened, opened, 1, extended=True)

@@ -2,13 +2,14 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import aclosing
 from typing import cast
 
 from relay.core.errors import BadAnswer, ProviderError, ProviderTimeout, ProviderUnavailable, RateLimited, log_text
 from relay.core.intervals import next_open
 from relay.core.model import PriceUpdate, StreamKey
+from relay.core.past_change import PastChange
 from relay.plugins.provider import Provider
 from relay.protocol.server_messages import StreamState
 from relay.streams.hub import Hub
@@ -70,6 +71,7 @@ class Feed:
         on_refuse: Callable[[SupervisedStream, str], None],
         on_closing: Callable[[str], None],
         on_lose: Callable[[StreamKey, str, float], None],
+        on_past_change: Callable[[PastChange], Awaitable[None]],
     ) -> None:
         self.number = number
         self.ready = asyncio.Event()
@@ -99,7 +101,7 @@ class Feed:
             on_pause=self._pause,
             on_expect=self._expect,
             on_remark=self._remark,
-            on_invalidate=backfill.invalidate,
+            on_invalidate=on_past_change,
             is_closed_for=self._is_closed_for,
         )
         self.task = asyncio.create_task(self._pump(), name=f"pump {provider.name} {number}")

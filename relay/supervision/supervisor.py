@@ -12,16 +12,19 @@ from relay.core.clock import Clock
 from relay.core.derived_intervals import Derivation
 from relay.core.errors import READMIT_S
 from relay.core.model import StreamKey
+from relay.core.saved_value import Memory
 from relay.history.service import HistoryService
 from relay.instruments.listing import Standing
 from relay.plugins.provider import Provider
 from relay.streams.hub import Hub
 from relay.streams.subscriptions import Stream
+from relay.supervision.announced_changes import AnnouncedChanges
 from relay.supervision.attempts import Attempts
 from relay.supervision.backfill import Backfill
 from relay.supervision.derived_feed import DerivedFeed, DerivedStream
 from relay.supervision.feed import Feed, FeedCounters
 from relay.supervision.feed_slot import FeedSlot, OnLose
+from relay.supervision.past_changes import PastChanges
 from relay.supervision.recheck import Recheck
 from relay.supervision.refusals import RefusedStream
 from relay.supervision.stream_state import THROTTLED, Planned, SupervisedStream
@@ -51,7 +54,7 @@ class Listings(Protocol):
 class Supervisor:
     """Keeps the streams of one provider fed. A failure here never reaches another provider.
 
-    `counters`, `attempts` and `backfill` count what happens, over all feeds and streams.
+    `counters`, `attempts`, `backfill` and `past_changes` count what happens, over all feeds and streams.
     """
 
     def __init__(
@@ -65,6 +68,7 @@ class Supervisor:
         listings: Listings | None = None,
         rng: random.Random | None = None,
         timing: FeedTiming = FEED_TIMING,
+        past_memory: Memory | None = None,
     ) -> None:
         self.provider = provider
         self.clock = provider.clock
@@ -74,6 +78,8 @@ class Supervisor:
         self.counters = FeedCounters(provider.name)
         self.attempts = Attempts()
         self.backfill = Backfill(provider, hub, history, clock, self._rng, timing=timing)
+        self.past_changes = PastChanges(provider, hub, history, clock)
+        self._announced = AnnouncedChanges(provider, self.past_changes, history, clock, past_memory or Memory())
         self.recheck = Recheck(provider, history, clock, every_s=timing.recheck_every_s)
         self._hub = hub
         self._history = history
@@ -99,6 +105,7 @@ class Supervisor:
     async def start(self) -> None:
         """Take up what the last run left to be compared; call it before anything is wanted."""
         await self.recheck.recall()
+        self._announced.start()
         self._watch()
 
     @property
@@ -342,6 +349,7 @@ class Supervisor:
             self.backfill,
             self.counters,
             on_refuse=self._refuse,
+            on_past_change=self.past_changes.take,
             on_closing=on_closing,
             on_lose=on_lose,
         )
@@ -403,4 +411,5 @@ class Supervisor:
             tasks.append(self._ticker)
         for task in tasks:
             task.cancel()
-        await asyncio.gather(self.backfill.close(), self.recheck.close(), *tasks, return_exceptions=True)
+        parts = (self.backfill.close(), self.recheck.close(), self._announced.close(), self.past_changes.close())
+        await asyncio.gather(*parts, *tasks, return_exceptions=True)

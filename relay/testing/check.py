@@ -22,7 +22,7 @@ from relay.testing import (
     check_streams,
 )
 from relay.testing.check_run import CheckPlan, CheckRun
-from relay.testing.findings import DoesNotConform, FaultName
+from relay.testing.findings import DoesNotConform, FaultName, utc
 from relay.testing.load_provider import open_provider
 from relay.testing.tolerances import TOLERANCES, UNKNOWN_SYMBOL, Tolerances
 from relay.testing.watched_feed import shown
@@ -131,7 +131,8 @@ async def _check(run: CheckRun, name: str, part: Callable[[], Awaitable[None]]) 
         run.checked.append(name)
 
 
-_RAISED = {"instruments": FaultName.WRONG_INSTRUMENTS}
+_DAY_S = 86_400
+_RAISED = {"instruments": FaultName.WRONG_INSTRUMENTS, "past changes": FaultName.CHANGES_PAST}
 
 
 def _parts(run: CheckRun) -> Iterator[tuple[str, Callable[[], Awaitable[None]]]]:
@@ -151,6 +152,8 @@ def _parts(run: CheckRun) -> Iterator[tuple[str, Callable[[], Awaitable[None]]]]
     yield "unknown symbol in history", lambda: check_history.check_unknown_symbol(run)
     yield "cancelled history", lambda: check_history.check_cancellation(run)
     yield "budgets", lambda: _check_budgets(run)
+    if run.provider.tells_past_changes:
+        yield "past changes", lambda: _check_past_changes(run)
 
 
 async def _check_info(run: CheckRun) -> None:
@@ -204,6 +207,15 @@ async def _check_lookup(run: CheckRun) -> None:
         run.instruments = [found]
     if await run.provider.instrument(run.unknown.symbol.upper()) is not None:
         run.blame(FaultName.UNKNOWN_SYMBOL, f"relay_instrument has {run.unknown.symbol}, which does not exist")
+
+
+async def _check_past_changes(run: CheckRun) -> None:
+    now = int(run.provider.clock.now())
+    for since in (None, now):
+        for change in await run.provider.past_changes(since):
+            if (change.before or 0) > now + _DAY_S:
+                said = f"relay_past_changes names a change of the future: {change.key} before {utc(change.before or 0)}"
+                run.blame(FaultName.CHANGES_PAST, said)
 
 
 async def _check_budgets(run: CheckRun) -> None:

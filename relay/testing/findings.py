@@ -47,6 +47,7 @@ class FaultName(StrEnum):
     LIVE_VOLUME_DIFFERS = "live_volume_differs"
     LIVE_TIME_DIFFERS = "live_time_differs"
     GRACE_TOO_SHORT = "grace_too_short"
+    CHANGES_PAST = "changes_past"
 
     HISTORY_FAILS = "history_fails"
     TOO_FEW_CANDLES = "too_few_candles"
@@ -167,6 +168,9 @@ ADVICE: dict[FaultName, _Advice] = {
     ),
     FaultName.GRACE_TOO_SHORT: _Advice(
         "history has the final values later than close_grace_s after the close", "close_grace_s of ProviderInfo"
+    ),
+    FaultName.CHANGES_PAST: _Advice(
+        "changes of the past are reported wrongly", "watchlist.invalidate, once for each change; relay_past_changes"
     ),
     FaultName.HISTORY_FAILS: _Advice("relay_candles raises", "relay_candles"),
     FaultName.TOO_FEW_CANDLES: _Advice("history is too short for the check", "another symbol, or relay_candles"),

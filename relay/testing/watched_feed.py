@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import aclosing, suppress
 from types import TracebackType
 from typing import NamedTuple, Self
@@ -10,11 +10,15 @@ from typing import NamedTuple, Self
 from relay.core.errors import Killed, ProviderError
 from relay.core.intervals import next_open
 from relay.core.model import PriceUpdate, StreamKey
+from relay.core.past_change import PastChange
 from relay.core.trading_hours import TradingHours
 from relay.plugins.provider import Provider
 from relay.testing.findings import FaultName, Finding, candle_text, fault_of_update, utc
 from relay.testing.tolerances import TOLERANCES, Tolerances
-from relay.upstream.watchlist import Watchlist
+from relay.upstream.watchlist import Done, Watchlist
+
+MOST_CHANGES = 20
+"""A check does not last long enough for so many changes of one past."""
 
 
 class Arrival(NamedTuple):
@@ -45,6 +49,7 @@ class WatchedFeed:
         self.planned: dict[StreamKey, float] = {}
         self.skipped: list[str] = []
         self.closing: list[str] = []
+        self.changes: Counter[str] = Counter()
         self.error: BaseException | None = None
         self.has_ended = False
         self.watchlist = Watchlist(
@@ -56,6 +61,7 @@ class WatchedFeed:
             on_closing=self.closing.append,
             on_pause=self._on_pause,
             on_expect=self._on_expect,
+            on_invalidate=self._on_invalidate,
         )
         self._provider = provider
         self._end_s = tolerances.end_s
@@ -88,6 +94,14 @@ class WatchedFeed:
 
     def _on_expect(self, key: StreamKey, in_s: float, every_s: float | None) -> None:
         self.planned[key] = in_s
+
+    def _on_invalidate(self, change: PastChange) -> Awaitable[None]:
+        self.changes[change.symbol] += 1
+        if self.changes[change.symbol] == MOST_CHANGES:
+            said = f"relay_stream reported {MOST_CHANGES} times that the past of {change.symbol} changed"
+            self.faults.append(Finding(FaultName.CHANGES_PAST, said, "once for each split or correction"))
+        self._news.set()
+        return Done()
 
     async def __aenter__(self) -> Self:
         self._task = asyncio.create_task(self._run(), name=f"feed of {self._provider.name}")

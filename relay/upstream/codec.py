@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from relay.core.model import PriceUpdate, StreamKey
+from relay.core.past_change import PastChange
 
 
 class Accepted(NamedTuple):
@@ -26,7 +27,7 @@ class Closing(NamedTuple):
     reason: str
 
 
-Decoded = PriceUpdate | Accepted | Rejected | Closing
+Decoded = PriceUpdate | Accepted | Rejected | Closing | PastChange
 
 
 class FeedCodec(ABC):

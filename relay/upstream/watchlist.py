@@ -1,11 +1,12 @@
 """The live set of streams that one feed has to carry, and what the feed reports about them."""
 
 import asyncio
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Awaitable, Callable, Container, Generator, Iterable
 from typing import Any, Protocol
 
 from relay.core.errors import ProviderError
 from relay.core.model import StreamKey
+from relay.core.past_change import PastChange
 
 PAUSES = ("market_closed", "throttled")
 """The states in which a stream may rest; the client contract names them."""
@@ -17,6 +18,17 @@ _MOST_LATE = 200
 
 def _ignore(*_: object) -> None:
     return None
+
+
+class Done:
+    """Awaited, returns at once."""
+
+    def __await__(self) -> Generator[None, None, None]:
+        yield from ()
+
+
+def _done(*_: object) -> Done:
+    return Done()
 
 
 def _never(*_: object) -> bool:
@@ -62,7 +74,7 @@ class Watchlist:
         on_pause: Callable[[StreamKey, str, str], None] = _ignore,
         on_expect: Callable[[StreamKey, float, float | None], None] = _ignore,
         on_remark: Callable[[StreamKey, str], None] = _ignore,
-        on_invalidate: Callable[[StreamKey, int | None], None] = _ignore,
+        on_invalidate: Callable[[PastChange], Awaitable[None]] = _done,
         is_closed_for: Callable[[StreamKey, float], bool] = _never,
     ) -> None:
         self._streams: dict[StreamKey, int] = dict.fromkeys(streams, 0)
@@ -229,16 +241,27 @@ class Watchlist:
         if key in self._streams:
             self._on_remark(key, self._told(message))
 
-    def invalidate(self, key: StreamKey, before: int | None = None) -> None:
+    def invalidate(
+        self,
+        key: StreamKey,
+        before: int | None = None,
+        *,
+        after: int | None = None,
+        one_interval: bool = False,
+        settle_s: float = 0.0,
+    ) -> Awaitable[None]:
         """Report that the provider changed its past, as after a split: what it said earlier is not valid any more.
 
-        It concerns all candles of the symbol, at any interval and whether it is wanted or not, with an open time below
-        `before` (Unix seconds), all if that is None. The relay forgets them, and revises those that it told. Raises
-        `TypeError` for a `before` that is no int.
+        It concerns trading from `after` up to `before` (Unix seconds), None: no bound. All candles of the symbol of
+        `key` that hold a part of that time are forgotten at once, at any interval and whether it is wanted or not, with
+        `one_interval` only those at that of `key`. They are asked for again when they are needed, but not for
+        `settle_s` seconds, in which a part of the provider's servers may still have the old ones; and subscribers get
+        the new ones. Await what is returned before you note anywhere that you reported it: it is written by then, so
+        that a kill of the process does not lose it. Raises `TypeError` or `ValueError` for an invalid argument.
         """
-        if before is not None and type(before) is not int:
-            raise TypeError(f"before is {before!r}, not an open time in whole seconds or None")
-        self._on_invalidate(key, before)
+        change = PastChange(key, before, after, one_interval, settle_s)
+        change.check()
+        return self._on_invalidate(change)
 
     def pause(self, key: StreamKey, status: str, message: str) -> None:
         """Report that a stream is paused: `status` is `market_closed` or `throttled`, `message` says until when.

@@ -10,6 +10,7 @@ import aiohttp
 
 from relay.core.errors import AuthenticationFailed, BadAnswer, Flooded, ProviderError, ProviderUnavailable, RateLimited
 from relay.core.model import PriceUpdate, StreamKey
+from relay.core.past_change import PastChange
 from relay.network.connector import TooLarge
 from relay.network.http_sessions import CountedSocket, Redirected
 from relay.network.outward_connector import ProxyFailed, way_to
@@ -219,10 +220,17 @@ class _Link:
             self.failure = self.failure or error
         await _close(self._ws, self._limits.close_timeout_s)
 
-    def report(self, value: Accepted | Rejected | Closing) -> None:
+    def report(self, value: Accepted | Rejected | Closing | PastChange) -> None:
         """Pass on what the provider said of streams, unless they were withdrawn or asked for again meanwhile."""
         if isinstance(value, Closing):
             self._watchlist.closing(value.reason)
+            return
+        if isinstance(value, PastChange):
+            key, before, after, one_interval, settle_s = value
+            try:
+                self._watchlist.invalidate(key, before, after=after, one_interval=one_interval, settle_s=settle_s)
+            except (TypeError, ValueError) as fault:
+                self._watchlist.skip(f"a PastChange is invalid: {fault}")
             return
         keys = tuple(key for key in value.keys if self._is_current(key))
         if isinstance(value, Accepted):

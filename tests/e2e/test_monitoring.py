@@ -111,6 +111,7 @@ async def test_every_metric_of_the_relay_is_on_the_dashboard_or_in_a_rule(relay:
         "relay_gaps_open",
         "relay_history_doubts",
         "relay_messages_skipped_total",
+        "relay_past_changes_total",
         "relay_plugin_blocks_total",
         "relay_store_candles",
         "relay_store_dropped_candles_total",

@@ -17,7 +17,18 @@ import pytest
 from aiohttp import WSMsgType, web
 
 import relay
-from relay import API_MINOR, API_VERSION, Instrument, Memory, OpenHours, StreamKey, TradingCalendar, Watchlist
+from relay import (
+    API_MINOR,
+    API_VERSION,
+    BadAnswer,
+    Instrument,
+    Memory,
+    OpenHours,
+    PastChange,
+    StreamKey,
+    TradingCalendar,
+    Watchlist,
+)
 from relay.app import PROVIDERS
 from relay.plugins import author_api, discovery, hookspecs
 from relay.plugins.loader import PluginHost
@@ -102,6 +113,7 @@ def test_api_version() -> None:
         "relay_budgets": ["settings"],
         "relay_memory": ["memory", "settings"],
         "relay_hours": ["symbol", "moment", "settings"],
+        "relay_past_changes": ["since", "session", "settings"],
         "relay_clock": ["settings"],
         "relay_close": ["session", "settings"],
     }
@@ -209,6 +221,20 @@ async def test_a_plugin_that_cannot_take_its_memory_serves_on(caplog: pytest.Log
         provider.remember(Memory())
         assert provider.budgets() == ()
     assert "failed in relay_memory" in caplog.text
+
+
+async def test_hook_relay_past_changes() -> None:
+    given: list[Any] = []
+
+    async def relay_past_changes(since: Any, session: Any, settings: Any) -> list[Any]:
+        given.append((since, settings))
+        return [PastChange(StreamKey("X", "1d"), 3600), PastChange(StreamKey("Y", "1d"), since)]
+
+    async with opened(provider_of(relay_past_changes=relay_past_changes)) as provider:
+        assert [change.before for change in await provider.past_changes(7200)] == [3600, 7200]
+        with pytest.raises(BadAnswer, match="relay_past_changes: before is 0, not later than 0"):
+            await provider.past_changes(0)
+    assert given == [(7200, {}), (0, {})]
 
 
 async def test_hook_relay_hours() -> None:

@@ -21,6 +21,7 @@ from relay.core.clock import Clock, ProviderClock
 from relay.core.errors import ProviderError, ProviderUnavailable
 from relay.core.intervals import length_s
 from relay.core.model import Budget, Candle, ProviderInfo, StreamKey
+from relay.core.past_change import PastChange
 from relay.core.spans import Span
 from relay.core.trading_hours import TradingHours
 from relay.history.identity_checks import IdentityChecks
@@ -472,6 +473,22 @@ async def test_answer_that_does_not_fit_is_compared_before_it_is_used(checked: C
     assert list((await checked.kept()).values()) == [60]
     await checked.identity_checks.note_answer(venue, KEY, venue.first())
     assert venue.asked == 4
+
+
+async def test_a_past_that_its_provider_changed_is_no_other_instrument(checked: Checked) -> None:
+    venue = Venue(20.0, 0)
+    await checked.identity_checks.start([venue])
+    await checked.identity_checks.note_answer(venue, KEY, flat(KEPT + 3600, 20.0))
+    assert [one["state"] for one in checked.identity_checks.told()] == ["checking"]
+    change = PastChange(KEY, int(NOW))
+    checked.store.void("venue", change)
+    checked.identity_checks.note_past_change("venue", change)
+    await checked.over()
+    assert checked.identity_checks.told() == []
+    assert await checked.kept() == {}
+    asked = venue.asked
+    assert await checked.identity_checks.note_differences("venue", KEY, KEPT)
+    assert venue.asked == asked
 
 
 async def test_answer_that_fits_costs_nothing(checked: Checked) -> None:

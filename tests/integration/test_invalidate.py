@@ -12,6 +12,7 @@ from providers import BUILTIN
 from relay import API_VERSION, Candle, PriceUpdate, ProviderInfo, StreamKey, Watchlist, hookimpl
 from relay.core.clock import Clock
 from relay.core.model import Candle as StoredCandle
+from relay.core.past_change import PastChange
 from relay.core.spans import Span
 from relay.storage.inspect import overview, reading
 from relay.storage.store import Store
@@ -98,6 +99,27 @@ async def test_told_candles_are_revised_and_stored_ones_are_asked_for_anew(relay
     assert not [message for message in client.received if message["type"] == "gap"]
 
 
+async def test_a_flood_of_reports_becomes_few_messages_and_few_calls(
+    relay_with: StartRelay, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", logger="relay")
+    shares = Shares()
+    relay = await relay_with(builtin=(*BUILTIN, shares))
+    client = await relay.connect()
+    await client.ask("subscribe", symbol="SHARE", interval="1s", bars=300)
+    await client.until_type("snapshot")
+    shares.is_split = True
+    asked = shares.asked
+    shares.told = [(StreamKey("SHARE", "1m"), None)] * 500
+    fresh = await client.until(lambda message: message.get("replaces"))
+    assert {candle["close"] for candle in fresh["candles"][:-1]} == {50.0}
+    assert len([message for message in client.received if message["type"] == "outdated"]) == 1
+    assert shares.asked < asked + 20
+    row = next(one for one in (await relay.get("status")).body["providers"] if one["name"] == "shares")
+    assert row["past_changes"] == 500
+    assert len([record for record in caplog.records if "changed the history" in record.message]) == 1
+
+
 async def test_what_opened_later_stays(tmp_path: Path) -> None:
     path = tmp_path / "relay.db"
     start = 1_700_000_000 // 3600 * 3600
@@ -110,7 +132,7 @@ async def test_what_opened_later_stays(tmp_path: Path) -> None:
     await store.chunks("shares", StreamKey("SHARE", "1m"), 0, 1 << 40, 5000, False)
     age = store.age("shares", "SHARE")
     before = start + 7000 * 10
-    assert await store.forget("shares", "SHARE", before=before) == 1167 + 20
+    store.void("shares", PastChange(StreamKey("SHARE", "1m"), before))
     assert store.age("shares", "SHARE") > age
     assert store.version("shares", StreamKey("SHARE", "1m")) == -1
     assert await store.read("shares", StreamKey("SHARE", "1m"), 0, 1 << 40) == minutes[1167:]
@@ -122,11 +144,11 @@ async def test_what_opened_later_stays(tmp_path: Path) -> None:
     assert found.faults == []
 
 
-@pytest.mark.parametrize("interval", ["1m", None])
-async def test_what_waits_to_be_written_is_forgotten_too(tmp_path: Path, interval: str | None) -> None:
+@pytest.mark.parametrize("one_interval", [True, False])
+async def test_what_waits_to_be_written_is_forgotten_too(tmp_path: Path, one_interval: bool) -> None:
     store = await Store.open(tmp_path / "relay.db", Clock())
     candle = StoredCandle(60, 2.0, 3.0, 1.0, 2.5, 10.0)
     store.put_closed("shares", StreamKey("SHARE", "1m"), candle, None)
-    assert await store.forget("shares", "SHARE", interval) == 1
+    store.void("shares", PastChange(StreamKey("SHARE", "1m"), one_interval=one_interval))
     assert await store.read("shares", StreamKey("SHARE", "1m"), 0, 1 << 40) == []
     await store.close()

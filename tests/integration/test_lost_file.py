@@ -21,6 +21,7 @@ import pytest
 from relay.core.clock import Clock
 from relay.core.errors import StoreError
 from relay.core.model import Candle, StreamKey
+from relay.core.past_change import PastChange
 from relay.core.spans import Span
 from relay.storage import footprint
 from relay.storage.chunks import joined
@@ -196,6 +197,22 @@ async def test_restored_backup_is_all_that_is_known(path: Path) -> None:
         assert await everything(store) == minutes(1, 2)
         assert await known(store) == [Span(0, 180)]
         await assert_honest(store, path)
+
+
+async def test_a_past_that_changed_since_is_not_that_of_a_backup(path: Path) -> None:
+    backup = path.with_name("backup.db")
+    async with opened(backup) as store:
+        await store.add("demo", KEY, minutes(1, 2), Span(0, 180))
+    async with opened(path) as store:
+        await fill(store)
+        store.void("demo", PastChange(KEY, minutes(2)[0].time))
+        await store.flush()
+        put_backup(path)
+        await eventually(lambda: store.replacements == 1)
+        assert await everything(store) == minutes(2)
+        await store.flush()
+        await assert_honest(store, path)
+    assert kept(path)[0] == minutes(2, 9)
 
 
 async def test_file_that_was_moved_away_has_all_that_was_acknowledged(path: Path) -> None:

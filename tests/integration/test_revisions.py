@@ -14,6 +14,7 @@ from relay import API_VERSION, Candle, PriceUpdate, ProviderInfo, StreamKey, Wat
 from relay.app import PROVIDERS
 from relay.core.clock import Clock
 from relay.core.model import Candle as StoredCandle
+from relay.core.past_change import PastChange
 from relay.storage.database import FileChecks
 from relay.storage.revisions import MOST
 from relay.storage.store import Store
@@ -90,7 +91,7 @@ async def test_what_is_not_known_any_more_is_not_claimed(tmp_path: Path) -> None
         assert (await revised_after(store, before))[1] is False
         candles, is_complete = await revised_after(store, numbers[1])
         assert (len(candles), is_complete) == (MOST - 1, True)
-        await store.forget("p", "X", before=60 * 5)
+        store.void("p", PastChange(KEY, 60 * 5))
         assert (await revised_after(store, numbers[-1]))[1] is False
         assert await revised_after(store, store.revision) == ([], True)
     finally:

@@ -19,6 +19,7 @@ from relay import (
     Budget,
     Candle,
     Instrument,
+    PastChange,
     PriceUpdate,
     ProviderInfo,
     ProviderUnavailable,
@@ -196,6 +197,14 @@ def test_class_with_every_hook_conforms() -> None:
         "refusal: the provider asks nothing through its session; use `session`",
     )
     assert "closing" in report.checked
+
+
+async def test_a_change_of_the_future_is_blamed() -> None:
+    async def relay_past_changes(since: int | None) -> list[PastChange]:
+        return [PastChange(StreamKey("X", "1d"), int(time.time()) + 30 * 86_400)]
+
+    seen = await faults_of(provider_of(relay_past_changes=relay_past_changes))
+    assert any("relay_past_changes names a change of the future: X@1d before" in sentence for sentence in seen), seen
 
 
 # -- what a relay would refuse ---------------------------------------------------------------------

@@ -14,6 +14,7 @@ from relay import (
     Candle,
     FeedCodec,
     Pace,
+    PastChange,
     PriceUpdate,
     ProviderError,
     ProviderUnavailable,
@@ -107,6 +108,22 @@ QUICK_PINGS = SocketLimits(ping_interval_s=0.2, pong_timeout_s=0.1)
 
 def pump(session: aiohttp.ClientSession, codec: FeedCodec, *names: str, limits: SocketLimits = SOCKET_LIMITS) -> Pump:
     return Pump(lambda watchlist: websocket_feed(session, codec, watchlist, limits=limits), keys(*names))
+
+
+async def test_a_change_of_the_past_is_reported_whether_the_stream_is_wanted_or_not(
+    upstream: Upstream, session: aiohttp.ClientSession
+) -> None:
+    upstream.on_message = accept_all
+    async with pump(session, PlainCodec(upstream.url), "A@1m") as feed:
+        await feed.until(lambda: len(feed.accepted) == 1)
+        socket = await upstream.socket()
+        await socket.send_str('{"changed":"B@5m","before":600}')
+        # One that makes no sense is an invalid message, and harms no other.
+        await socket.send_str('{"changed":"A@1m","before":0}')
+        await socket.send_str('{"stream":"A@1m","price":7}')
+        await feed.until(lambda: bool(feed.updates))
+        assert feed.changes == [PastChange(keys("B@5m")[0], 600, settle_s=1.0)]
+        assert len(feed.skipped) == 1
 
 
 async def test_feed_subscribes_the_watchlist_and_yields_what_arrives(

@@ -66,6 +66,10 @@ class Tally:
         return [Instrument("TALLY", "demo", "TAL", "LY")]
 
     @hookimpl
+    async def relay_past_changes(self, since):
+        return []
+
+    @hookimpl
     def relay_memory(self, memory):
         self.memory = memory
         self.asked = memory.value or 0

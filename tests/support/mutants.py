@@ -216,6 +216,12 @@ MUTANTS = (
         _YIELD + _TWICE,
     ),
     Mutant(
+        "past reported as changed with each candle",
+        FaultName.CHANGES_PAST,
+        _YIELD,
+        "            import relay\n\n            yield relay.PastChange(key, candle.time)\n" + _YIELD,
+    ),
+    Mutant(
         "open again after the close",
         FaultName.REOPENS,
         _YIELD,

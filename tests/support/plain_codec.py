@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 import orjson
 from aiohttp import web
 
-from relay import Accepted, Candle, Closing, FeedCodec, PriceUpdate, Rejected, StreamKey
+from relay import Accepted, Candle, Closing, FeedCodec, PastChange, PriceUpdate, Rejected, StreamKey
 from relay.upstream.codec import Decoded
 from tests.support.pump import keys
 
@@ -39,6 +39,8 @@ class PlainCodec(FeedCodec):
             return [Rejected(tuple(keys(*message["rejected"])), message["reason"])]
         if "closing" in message:
             return [Closing(message["closing"])]
+        if "changed" in message:
+            return [PastChange(keys(message["changed"])[0], message["before"], settle_s=1.0)]
         price = float(message["price"])
         return [PriceUpdate(keys(message["stream"])[0], Candle(60, price, price, price, price))]
 

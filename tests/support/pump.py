@@ -1,12 +1,13 @@
 """Runs one feed against a watchlist of its own and keeps everything it says; for the tests of feeds and providers."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Iterable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from contextlib import aclosing
 from types import TracebackType
 from typing import Self, TypeVar
 
-from relay import PriceUpdate, StreamKey, Watchlist
+from relay import PastChange, PriceUpdate, StreamKey, Watchlist
+from relay.upstream.watchlist import Done
 from tests.support.conditions import LONGEST_WAIT_S
 
 _T = TypeVar("_T")
@@ -30,6 +31,7 @@ class Pump:
         self.paused: list[tuple[StreamKey, str, str]] = []
         self.remarks: list[tuple[StreamKey, str]] = []
         self.expected: list[tuple[StreamKey, float, float | None]] = []
+        self.changes: list[PastChange] = []
         self.error: BaseException | None = None
         self.has_ended = False
         self.consumer_may_go_on = asyncio.Event()
@@ -44,6 +46,7 @@ class Pump:
             on_pause=lambda key, status, message: self._note(self.paused, (key, status, message)),
             on_expect=lambda key, in_s, every_s: self._note(self.expected, (key, in_s, every_s)),
             on_remark=lambda key, message: self._note(self.remarks, (key, message)),
+            on_invalidate=self._note_change,
         )
         self._open_feed = open_feed
         self._task: asyncio.Task[None] | None = None
@@ -51,6 +54,10 @@ class Pump:
     def _note(self, where: list[_T], what: _T) -> None:
         where.append(what)
         self._news.set()
+
+    def _note_change(self, change: PastChange) -> Awaitable[None]:
+        self._note(self.changes, change)
+        return Done()
 
     async def __aenter__(self) -> Self:
         self._task = asyncio.create_task(self._run())

@@ -19,6 +19,7 @@ from relay.supervision.attempts import Attempts
 from relay.supervision.backfill import Backfill
 from relay.supervision.feed import Feed, FeedCounters
 from relay.supervision.feed_slot import FeedSlot, OnLose
+from relay.supervision.past_changes import PastChanges
 from relay.supervision.stream_state import SupervisedStream
 from relay.supervision.supervisor import Listings, Supervisor
 from relay.supervision.timing import FEED_TIMING, FeedTiming
@@ -140,6 +141,7 @@ class Rig:
         self.attempts = Attempts()
         self.counters = FeedCounters(provider.name)
         self.backfill = Backfill(provider, self.hub, history, hands.clock, random.Random(1), timing=timing)
+        self.past_changes = PastChanges(provider, self.hub, history, hands.clock)
         self.clock = provider.clock
         self.has_history = provider.has_history
         self.close_grace_s = provider.info.close_grace_s
@@ -171,6 +173,7 @@ class Rig:
             on_refuse=self._refuse,
             on_closing=on_closing,
             on_lose=on_lose,
+            on_past_change=self.past_changes.take,
         )
         self.tasks.append(feed.task)
         return feed
@@ -224,7 +227,7 @@ async def rig_of(plugin: Scripted, folder: Path, timing: FeedTiming = FEED_TIMIN
                 task.cancel()
             for supervisor in rig.supervisors:
                 await supervisor.close()
-            await asyncio.gather(rig.backfill.close(), *rig.tasks, return_exceptions=True)
+            await asyncio.gather(rig.backfill.close(), rig.past_changes.close(), *rig.tasks, return_exceptions=True)
             await history.close()
             await store.close()
             rig.hub.close()

@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from relay import Candle, PriceUpdate, ProviderUnavailable, RateLimited, StreamKey
+from relay import Candle, PastChange, PriceUpdate, ProviderUnavailable, RateLimited, StreamKey
 from relay.core.derived_intervals import Derivation
 from relay.core.periods import Periods
 from relay.history.live_edge import live_of
@@ -200,7 +200,7 @@ async def test_a_past_that_is_another_one_is_asked_for_anew(tmp_path: Path) -> N
         one.say(2)
         await eventually(lambda: one.last == (0, 3.0, False))
         one.plugin.known = [part(minute, 10.0) for minute in range(-20, 2)]
-        await one.rig.history.forget(one.rig.provider, "A", None)
+        one.rig.history.change_past(one.rig.provider, PastChange(A))
         begin_anew(one.rig.hub, "scripted", "A", None)
         one.say(2, 2.0)
         await eventually(lambda: one.last == (0, 22.0, False))
@@ -217,10 +217,30 @@ async def test_a_candle_of_which_a_part_was_found_or_revised_later_is_revised(tm
         await eventually(lambda: any(update.key == FIVE for update in told))
         # As the relay's own store has it: a late closing with other values.
         one.plugin.known = [part(minute, 4.0 if minute == 3 else 1.0) for minute in range(-20, 5)]
-        await one.rig.history.forget(one.rig.provider, "A", None)
+        one.rig.history.change_past(one.rig.provider, PastChange(A))
         one.say(3, 4.0, is_closed=True)
         await eventually(lambda: told[-1].key == FIVE and told[-1].is_revised)
         assert told[-1].candle.volume == 8.0
+
+
+async def test_a_split_takes_the_candle_so_far_and_those_that_closed_anew(tmp_path: Path) -> None:
+    async with carried(tmp_path, known=2) as one:
+        one.rig.hands.now = BEGAN + 310.0
+        for minute in (2, 3, 4):
+            one.say(minute, is_closed=True)
+        one.say(5)
+        await eventually(lambda: one.last == (5, 1.0, False))
+        told = one.rig.closed
+        await eventually(lambda: any(update.key == FIVE for update in told))
+        one.say(5, 2.0, is_closed=True)
+        one.rig.hands.now = BEGAN + 370.0
+        one.say(6)
+        await eventually(lambda: one.last == (5, 3.0, False))
+        one.plugin.known = [part(minute, 10.0) for minute in range(-20, 6)]
+        # What is said of the parts alone is said of what is built of them.
+        one.supervisor.past_changes.take(PastChange(A, before=BEGAN + 360, one_interval=True))
+        await eventually(lambda: one.last == (5, 11.0, False))
+        await eventually(lambda: any(one.key == FIVE and one.is_revised and one.candle.volume == 50.0 for one in told))
 
 
 async def test_streams_go_over_to_own_candles_when_there_are_some_and_back(tmp_path: Path) -> None:

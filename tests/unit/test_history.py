@@ -416,7 +416,9 @@ async def test_a_change_that_two_answers_show_at_once_is_told_once(bench: Bench)
     changed = final(minute(14))._replace(close=2.5)
     span, times = Span(minute(20), minute(20)), [minute(14)]
     compared = finals_of.compare(bench.provider, KEY, known, [changed], now)
-    takes = [finals_of.take(bench.provider, KEY, span, known, compared, [changed], times, now, now) for _ in range(2)]
+    takes = [
+        finals_of.take(bench.provider, KEY, span, known, compared, [changed], times, now, now, 0) for _ in range(2)
+    ]
     told = [news.changed for news in await asyncio.gather(*takes) if news is not None]
     assert told == [[changed]]
 

@@ -1,11 +1,13 @@
 """The watchlist: what a feed is asked to carry, and what it reports."""
 
 import asyncio
+from collections.abc import Awaitable
 from typing import Any
 
 import pytest
 
-from relay import ProviderError, ProviderUnavailable, StreamKey, Watchlist
+from relay import PastChange, ProviderError, ProviderUnavailable, StreamKey, Watchlist
+from relay.upstream.watchlist import Done
 
 A, B, C = (StreamKey(name, "1m") for name in "ABC")
 
@@ -42,8 +44,12 @@ class Reports:
             on_closing=lambda reason: self.found.append(("closing", reason)),
             on_pause=lambda key, status, message: self.found.append(("pause", key, status, message)),
             on_expect=lambda key, in_s, every_s: self.found.append(("expect", key, in_s, every_s)),
-            on_invalidate=lambda key, before: self.found.append(("invalidate", key, before)),
+            on_invalidate=self._invalidate,
         )
+
+    def _invalidate(self, change: PastChange) -> Awaitable[None]:
+        self.found.append(("invalidate", *change))
+        return Done()
 
 
 def test_streams_are_in_the_order_of_the_wishes() -> None:
@@ -188,13 +194,36 @@ def test_stream_that_goes_on_long_after_it_left_is_not_late_but_wrong() -> None:
     assert watchlist.is_late(A)
 
 
-def test_changed_past_is_reported_whether_the_stream_is_wanted_or_not() -> None:
+async def test_changed_past_is_reported_whether_the_stream_is_wanted_or_not() -> None:
     reports = Reports(A)
-    reports.watchlist.invalidate(A, 3600)
-    reports.watchlist.invalidate(B)
-    assert reports.found == [("invalidate", A, 3600), ("invalidate", B, None)]
-    with pytest.raises(TypeError, match="not an open time in whole seconds"):
-        reports.watchlist.invalidate(A, 3600.5)  # type: ignore[arg-type]
+    await reports.watchlist.invalidate(A, 3600)
+    await reports.watchlist.invalidate(B, after=60, before=120, one_interval=True, settle_s=5.0)
+    assert reports.found == [("invalidate", A, 3600, None, False, 0.0), ("invalidate", B, 120, 60, True, 5.0)]
+    await Watchlist().invalidate(A)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "said"),
+    [
+        ({"before": 3600.5}, TypeError, "before is 3600.5, not an open time in whole seconds"),
+        ({"after": True}, TypeError, "after is True, not an open time"),
+        ({"before": 60, "after": 60}, ValueError, "before is 60, not later than 60"),
+        ({"before": 0}, ValueError, "before is 0, not later than 0"),
+        ({"settle_s": -1}, ValueError, "settle_s is -1, not a number of seconds from 0 to 3600"),
+        ({"settle_s": float("nan")}, ValueError, "settle_s is nan"),
+    ],
+)
+def test_change_of_the_past_that_makes_no_sense_is_refused(
+    arguments: dict[str, Any], error: type[Exception], said: str
+) -> None:
+    reports = Reports(A)
+    with pytest.raises(error, match=said):
+        reports.watchlist.invalidate(A, **arguments)
+    with pytest.raises(ValueError, match="'2m' is none of the intervals"):
+        reports.watchlist.invalidate(StreamKey("A", "2m"), one_interval=True)
+    with pytest.raises(TypeError, match="key is 'A', not a StreamKey"):
+        reports.watchlist.invalidate("A")  # type: ignore[arg-type]
+    assert reports.found == []
 
 
 def test_the_next_poll_is_reported_for_wanted_streams_only() -> None:

@@ -12,6 +12,7 @@ from relay.protocol.server_messages import (
     ErrorMessage,
     GapMessage,
     Greeting,
+    OutdatedMessage,
     Pong,
     PriceUpdateMessage,
     SnapshotMessage,
@@ -49,6 +50,7 @@ _REPLIES = {
     "list": (Subscriptions, ErrorMessage),
     "ping": (Pong, ErrorMessage),
 }
+_UNASKED = (Greeting, StreamStatus, PriceUpdateMessage, SnapshotMessage, GapMessage, OutdatedMessage)
 _STREAM = {"symbol": "BTCUSDT", "interval": "1m"}
 _CANDLE = {"time": 1_764_000_000, "open": 51173.5, "high": 51181.3, "low": 51169.9, "close": 51172.8, "volume": 0.0549}
 _EXAMPLES: dict[Any, Document] = {
@@ -99,6 +101,13 @@ _EXAMPLES: dict[Any, Document] = {
         "from": 1_764_000_000,
         "to": 1_764_000_300,
         "reason": "the provider has no candles there",
+    },
+    OutdatedMessage: {
+        "type": "outdated",
+        **_STREAM,
+        "from": 0,
+        "before": 1_764_000_000,
+        "reason": "the provider changed its history",
     },
     ErrorMessage: {
         "type": "error",
@@ -154,9 +163,7 @@ def document(host: str, prefix: str = "", *, is_secure: bool, needs_token: bool)
                 "action": "send",
                 "channel": {"$ref": "#/channels/marketData"},
                 "summary": "Messages that the relay sends by itself.",
-                "messages": [
-                    _of_channel(kind.__name__) for kind in (Greeting, StreamStatus, PriceUpdateMessage, GapMessage)
-                ],
+                "messages": [_of_channel(kind.__name__) for kind in _UNASKED],
             },
         },
         "components": {

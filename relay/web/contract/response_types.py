@@ -194,6 +194,7 @@ class ProviderStatus(TypedDict):
     revised: Count
     compared: Annotated[Count, "Closed candles that were compared with the provider's history later."]
     differed: Annotated[Count, "Those of them that had other values there."]
+    past_changes: Annotated[Count, "Reports that the provider changed its history, for example after a split."]
     lag_spread_ms: Annotated[Spread | None, "From the provider's time of an update to its arrival."]
     reconnects: Annotated[dict[str, int], "Connections that were lost, by cause."]
     backfills: Count

@@ -111,6 +111,9 @@ class RelayCollector(Collector):
             "relay_candles_compared", "Closed candles compared with the provider's history later", labels=["provider"]
         )
         differed = Count("relay_candles_differed", "Those of them that had other values there", labels=["provider"])
+        past_changes = Count(
+            "relay_past_changes", "Reports that a provider changed its history, as after a split", labels=["provider"]
+        )
         in_doubt = Gauge(
             "relay_history_doubts",
             "Unreadable rows and spans without rows, to be requested again",
@@ -135,12 +138,13 @@ class RelayCollector(Collector):
             revised.add_metric([name], counts["revised"])
             compared.add_metric([name], self._history.calls.compared[name])
             differed.add_metric([name], self._history.calls.differed[name])
+            past_changes.add_metric([name], supervisor.past_changes.count)
             in_doubt.add_metric([name], self._history.calls.doubts.count(name))
             gaps.add_metric([name], counts["gaps"])
             open_gaps.add_metric([name], self.stream_totals[name].open_gaps)
             lag.add_metric([name], *_buckets(supervisor.counters.lag))
         yield from (updates_in, updates_out, ignored, conflated, skipped, backfilled, revised, gaps, open_gaps, lag)
-        yield from (compared, differed, in_doubt)
+        yield from (compared, differed, past_changes, in_doubt)
 
     def _feeds(self) -> Iterator[Metric]:
         """How the providers and their feeds are."""

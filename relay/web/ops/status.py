@@ -171,6 +171,7 @@ class StatusReport:
             "revised": counts["revised"],
             "compared": self._history.calls.compared[provider.name],
             "differed": self._history.calls.differed[provider.name],
+            "past_changes": supervisor.past_changes.count,
             "lag_spread_ms": _spread_ms(supervisor.counters.lag),
             "reconnects": dict(supervisor.attempts.sentences),
             "backfills": supervisor.backfill.fetched,

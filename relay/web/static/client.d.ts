@@ -107,7 +107,10 @@ export interface State extends OfStream {
   text: string;
 }
 
-/** The past that `bars` or `since` asked for; once a subscription, what is missed later comes as `Update`. */
+/**
+ * The past that `bars` or `since` asked for; once a subscription, what is missed later comes as `Update`. It comes again, with
+ * `isRenewed`, where the provider changed its history: then it takes the place of all candles of the stream that came before.
+ */
 export interface Snapshot extends OfStream {
   type: "snapshot";
   provider: string;
@@ -115,6 +118,7 @@ export interface Snapshot extends OfStream {
   lastIsClosed: boolean;
   isComplete: boolean;
   seq: number | null;
+  isRenewed: boolean;
 }
 
 /** The newest known state of a stream's candle. Each closed candle comes once, except where it is revised. */
@@ -137,11 +141,13 @@ export interface Gap extends OfStream {
 }
 
 /**
- * Candles that opened before `before` may have been revised while the client was not connected, and the relay cannot say which;
- * `history` has them as they are now.
+ * Candles with `from` ≤ open time < `before` may have other values now: the provider changed its history, and those of the
+ * subscription follow as revised updates or as a new `Snapshot`; or they may have been revised while the client was not
+ * connected, and the relay cannot say which. `history` has them as they are now.
  */
 export interface Outdated extends OfStream {
   type: "outdated";
+  from: number;
   before: number;
 }
 

@@ -38,6 +38,11 @@ export class DayAgo {
     return priceAt(day?.candles ?? [], ago, asked.step);
   }
 
+  /** Forget what a symbol cost: its past is another one now. */
+  forget(symbol) {
+    this.#days.delete(symbol);
+  }
+
   async #load(symbol, { interval, count }, now) {
     const day = {
       candles: this.#days.get(symbol)?.candles ?? [],

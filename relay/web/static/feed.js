@@ -388,6 +388,7 @@ export class Feed extends EventTarget {
   /** Take the newest candles before a time as history has them: which of them were revised nobody knows. */
   async #onOutdated(live, { before }) {
     const { symbol, interval } = split(live.name);
+    this.#dayAgo.forget(symbol);
     const limit = Math.min(PAGE, live.candles.entries.length);
     try {
       const { candles } = await this.ask((client) => client.history(symbol, interval, { endTime: before - 1, limit }));

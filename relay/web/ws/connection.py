@@ -15,7 +15,7 @@ from relay.history.joining import Joining
 from relay.protocol import client_requests, frames
 from relay.streams.group_write import descriptor_of
 from relay.streams.outbox import Outbox
-from relay.streams.subscriptions import Subscriber
+from relay.streams.subscriptions import Stream, Subscriber
 from relay.telemetry.events import event
 from relay.web.access.access import Caller, requests_limit
 from relay.web.ws.context import ConnectionContext
@@ -83,6 +83,7 @@ class Connection(EndingConnection):
         self.subscriber = context.hub.join(
             outbox, self._on_slow, is_compressed=ws.takes_compressed, descriptor=descriptor_of(transport)
         )
+        self.subscriber.on_renewed = self._on_renewed
         self._subscribing = ClientSubscriptions(context, self.subscriber, caller)
         self._requests = TokenBucket(*requests_limit(context.access.config.max_requests_per_second))
         self._invalid: TokenBucket | None = None
@@ -224,6 +225,15 @@ class Connection(EndingConnection):
             self._refuse(error, *joining.ids)
         except Exception:  # noqa: BLE001  as in `answer`
             self._on_failure(*joining.ids)
+
+    def _on_renewed(self, stream: Stream) -> None:
+        self.spawn(self._renew(stream))
+
+    async def _renew(self, stream: Stream) -> None:
+        """Send the past of a stream anew, in turn with the requests of all clients."""
+        await self._context.work_budget.take()
+        if (joining := self._subscribing.renew(stream)) is not None:
+            await self._run(joining)
 
     # -- refusing ----------------------------------------------------------------------------------
 

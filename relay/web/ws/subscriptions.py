@@ -1,8 +1,10 @@
 """How one client comes to its streams and leaves them: what it may have, in which order it is told, and what waits."""
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 from relay.core.errors import Code, RequestError
+from relay.core.intervals import length_s
 from relay.history.joining import NOT_GIVEN, Joining, JoiningClient
 from relay.instruments.directory import Target
 from relay.protocol import client_requests, frames
@@ -10,6 +12,21 @@ from relay.protocol.fields import check_is_past, shown
 from relay.streams.subscriptions import Stream, Subscriber
 from relay.web.access.access import Caller, HistoryQuota
 from relay.web.ws.context import ConnectionContext
+
+LEAST_RENEWED = 500
+"""So many candles at least are sent to a client whose past of a stream is another one now."""
+
+
+class UncountedCandles(NamedTuple):
+    """The quota of candles for which a client did not ask."""
+
+    client: str
+
+    def check(self) -> None:
+        """Allow all."""
+
+    def spend(self, rows: int) -> None:
+        """Count nothing."""
 
 
 class ClientSubscriptions:
@@ -72,6 +89,25 @@ class ClientSubscriptions:
             sent += [last, *_gaps_after(stream)]
         self._client.tell(sent)
         return None
+
+    def renew(self, stream: Stream) -> Joining | None:
+        """Return what is to be `run` so that the client has the past of a stream anew, which its provider changed.
+
+        None if it waits for its past anyway, or has none.
+        """
+        client = self._client
+        channel = client.subscriber.subscriptions.get(stream)
+        begin = client.begins.get(stream)
+        if channel is None or begin is None or (stream.provider, stream.key) in client.waiting:
+            return None
+        provider = self._context.supervisors[stream.provider].provider
+        # Who resumed may have more than it was sent.
+        held = int(provider.clock.now() - begin) // length_s(stream.key.interval) + 2
+        past = client_requests.PastWanted(bars=min(max(held, LEAST_RENEWED), client_requests.MOST_BARS))
+        request = client_requests.Request("subscribe", None, options=channel.options, past=past)
+        # What it has counts for nothing.
+        del client.begins[stream]
+        return Joining(client, UncountedCandles(self._caller.client), stream, provider, request, is_renewal=True)
 
     def _check_room(self, target: Target) -> None:
         hub, access = self._context.hub, self._context.access

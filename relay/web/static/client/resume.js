@@ -26,6 +26,7 @@ export class Progress {
   #due = null; // the first open time that may be missing
   #explained = 0; // the relay was asked for what lies before
   #doubted = 0;
+  #outdatedBefore = 0; // up to there the provider changed its history, and what it is now is still to come
   #told = new Map(); // as closed: the relay may come to know later that one is so, or was revised and is so again
 
   /** `name` is that of the stream, folded. */
@@ -158,7 +159,7 @@ export class Progress {
     }
     const owed = this.#firstOwed();
     const since = this.resumeFrom();
-    if (wire.revisions_known === false) yield ["outdated", { before: since + 1 }];
+    if (wire.revisions_known === false) yield ["outdated", { from: 0, before: since + 1 }];
     this.#believe();
     // Before a snapshot the relay tells of all that it lacks; without a word where it has no history.
     if (!isComplete && !isRepair && owed !== null && !this.isToldGaps) {
@@ -203,8 +204,29 @@ export class Progress {
     return isOther;
   }
 
-  /** Note the number of a revision, if there is one: what was revised up to it was told. */
+  /** Take it that candles have other values now: what comes of them next is news. */
+  takeOutdated(from, before) {
+    for (const time of this.#told.keys()) if (from <= time && time < before) this.#told.delete(time);
+    this.#outdatedBefore = Math.max(this.#outdatedBefore, before);
+  }
+
+  /** Take a past for which nobody asked: it is in the place of all that came, and nothing of it comes again. */
+  takeRenewed(candles) {
+    this.#told.clear();
+    for (const candle of candles) {
+      this.#explained = Math.max(this.#explained, candle.time);
+      if (!this.accept(candle) && candle.isClosed) this.acceptRevised(candle);
+    }
+  }
+
+  /** Say that what was outdated came, if a candle that opened at this time is of it; without a time all of it. */
+  endOutdated(time = 0) {
+    if (time < this.#outdatedBefore) this.#outdatedBefore = 0;
+  }
+
+  /** Note the number of a revision, if there is one: what was revised up to it was told, unless more is still to come. */
   learnRevision(number) {
+    if (this.#outdatedBefore) return;
     if (Number.isInteger(number)) this.revision = Math.max(number, this.revision ?? 0);
   }
 

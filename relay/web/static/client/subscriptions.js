@@ -202,7 +202,12 @@ export class FollowedStreams {
       if (!stream?.name || stream.isRenewing) return;
       if (wire.type === "price_update") this.#takeUpdate(stream, wire);
       else if (wire.type === "snapshot") this.#takeSnapshot(stream, wire);
-      else if (wire.type === "status") this.#tellOf(stream, "state", { status: wire.status, text: wire.message ?? "" });
+      else if (wire.type === "outdated") {
+        const { from = 0, before } = wire;
+        stream.progress.takeOutdated(from, before);
+        this.#tellOf(stream, "outdated", { from, before });
+      } else if (wire.type === "status")
+        this.#tellOf(stream, "state", { status: wire.status, text: wire.message ?? "" });
       else if (wire.type === "gap") {
         stream.progress.isToldGaps = true;
         if (!stream.progress.addGap(wire.from, wire.to)) return;
@@ -303,14 +308,24 @@ export class FollowedStreams {
     const { progress } = stream;
     const lastIsClosed = Boolean(wire.last_is_closed);
     const candles = candlesOf(wire.candles, lastIsClosed);
+    const { seq = null, provider = "" } = wire;
+    const isComplete = wire.complete !== false;
+    const isRenewed = wire.replaces === true;
+    progress.endOutdated();
+    if (isRenewed && progress.isUnderWay) {
+      progress.learnRevision(wire.revision);
+      progress.takeRenewed(candles);
+      this.#dataFlows();
+      this.#tellOf(stream, "snapshot", { provider, candles, lastIsClosed, isComplete, seq, isRenewed });
+      return;
+    }
     const isRepair = stream.isRepairing;
     Object.assign(stream, { isRepairing: false, awaitsSnapshot: false });
     progress.learnRevision(wire.revision);
     this.#dataFlows();
     if (progress.awaitsFirst) {
       progress.acceptFirst(candles);
-      const { seq = null, provider = "" } = wire;
-      this.#tellOf(stream, "snapshot", { provider, candles, lastIsClosed, isComplete: wire.complete !== false, seq });
+      this.#tellOf(stream, "snapshot", { provider, candles, lastIsClosed, isComplete, seq, isRenewed: false });
       return;
     }
     for (const [type, fields] of progress.takeMissed(wire, candles, isRepair, this.#serverNow()))
@@ -327,6 +342,7 @@ export class FollowedStreams {
     const candle = candleOf(wire.candle, isClosed);
     const isRevised = wire.revised === true;
     this.#dataFlows();
+    if (isRevised) stream.progress.endOutdated(candle.time);
     stream.progress.learnRevision(wire.revision);
     if (!isRevised && stream.progress.isUnexplained(candle.time)) {
       stream.progress.doubt(candle.time);

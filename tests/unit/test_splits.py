@@ -1,0 +1,415 @@
+"""After a split is reported nothing has a price from before it, whatever was under way. No sockets, no real time."""
+
+import asyncio
+import random
+from collections.abc import AsyncGenerator
+from typing import Any, NamedTuple
+
+import orjson
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from relay import (
+    API_VERSION,
+    Candle,
+    PriceUpdate,
+    ProviderInfo,
+    ProviderUnavailable,
+    Watchlist,
+    hookimpl,
+)
+from relay.config.settings import Config
+from relay.core.clock import Clock, ProviderClock
+from relay.core.errors import ProviderError, StoreError
+from relay.core.model import StreamKey
+from relay.core.past_change import PastChange
+from relay.history.final_candles import News
+from relay.history.live_edge import live_of
+from relay.history.requests import HistoryRequest
+from relay.history.service import HistoryService
+from relay.instruments.directory import Directory, Target
+from relay.plugins.loader import PluginHost
+from relay.plugins.provider import Provider, new_session
+from relay.protocol.client_requests import PastWanted, Request, SubscribeOptions
+from relay.storage.chunks import decode
+from relay.storage.store import Store
+from relay.streams.hub import Hub
+from relay.streams.outbox import Outbox
+from relay.streams.subscriptions import Stream
+from relay.supervision.supervisor import Supervisor
+from relay.web.access.access import Access, Caller
+from relay.web.ws.context import ConnectionContext
+from relay.web.ws.subscriptions import ClientSubscriptions
+from tests.support.virtual_time import VirtualLoop, run
+
+START = 1_764_000_000
+KEY = StreamKey("ACME", "1m")
+OLD = 4000.0
+"""Prices from before the split are this or more, and those from after it are less."""
+LAST_S = 200.0
+
+
+class Joiner(NamedTuple):
+    """One client: when it asks, and for what."""
+
+    at_s: float
+    bars: int | None = None
+    since_s: int | None = None
+    closed_only: bool = False
+    throttle_ms: int = 0
+
+
+class Play(NamedTuple):
+    """What opened before the whole minute `split_s` is a fourth of what it was from `report_after_s` later on.
+
+    The venue says so then. Its history refuses for `refuses_s`, and its second server has the old prices for `lags_s`.
+    Calls take the times of `takes_s` in turn. `asks_s` are when somebody asks for history.
+    """
+
+    joiners: tuple[Joiner, ...]
+    asks_s: tuple[float, ...] = ()
+    takes_s: tuple[float, ...] = (0.2,)
+    split_s: int = 120
+    report_after_s: float = 0.5
+    refuses_s: float = 0.0
+    lags_s: float = 0.0
+    settle_s: float = 0.0
+    reports: int = 1
+    lasts_s: float = 200.0
+    history_has_open: bool = True
+
+
+def base(time: int) -> float:
+    return 1000.0 + time // 60 % 900
+
+
+class Exchange:
+    """A share that is split once; its feed tells it when the play says."""
+
+    def __init__(self, play: Play, clock: Clock) -> None:
+        self.play = play
+        self.now = clock.wall
+        self.split_at = START + play.split_s
+        self.reported_at = self.split_at + play.report_after_s
+        self.is_calm = False
+        self._takes = list(play.takes_s)
+        self._calls = 0
+
+    def price(self, time: int, *, is_late: bool = False) -> float:
+        adjusted_at = self.reported_at + (self.play.lags_s if is_late else 0.0)
+        return base(time) * (4.0 if time < self.split_at and self.now() < adjusted_at else 1.0)
+
+    def candle(self, time: int, *, is_late: bool = False) -> Candle:
+        price = self.price(time, is_late=is_late)
+        return Candle(time, price, price, price, price, min(60.0, self.now() - time) // 10)
+
+    @hookimpl
+    def relay_provider(self) -> ProviderInfo:
+        return ProviderInfo(
+            "venue", API_VERSION, "Venue", ("demo",), ("1m", "5m"), close_grace_s=2.0,
+            history_has_open=self.play.history_has_open, candles_per_call=200,
+        )  # fmt: skip
+
+    @hookimpl
+    async def relay_stream(self, watchlist: Watchlist) -> AsyncGenerator[PriceUpdate, None]:
+        watchlist.accept(watchlist.streams)
+        opened = int(self.now()) // 60 * 60
+        reports = self.play.reports
+        while True:
+            await asyncio.sleep(0.25)
+            if self.now() >= self.reported_at and reports:
+                for number in range(reports):
+                    watchlist.invalidate(KEY, self.split_at + number % 2, settle_s=self.play.settle_s)
+                reports = 0
+            is_over = self.now() >= opened + 60
+            for key in watchlist.streams:
+                yield PriceUpdate(key, self.candle(opened), is_over)
+            opened += 60 * is_over
+
+    @hookimpl
+    async def relay_candles(self, interval: str, start: int | None, end: int, limit: int) -> list[Candle]:
+        self._calls += 1
+        is_late = self._calls % 2 == 0
+        rows = self._rows(start, end, limit, is_late)
+        takes_s = self._takes[self._calls % len(self._takes)]
+        await asyncio.sleep(0.1 if self.is_calm else takes_s)
+        if self.reported_at <= self.now() < self.reported_at + self.play.refuses_s:
+            raise ProviderUnavailable("we are adjusting prices")
+        return rows
+
+    def _rows(self, start: int | None, end: int, limit: int, is_late: bool) -> list[Candle]:
+        now = int(self.now()) + (1 if self.play.history_has_open else -60)
+        first = START - 600 * 60 if start is None else max(START - 600 * 60, -(-start // 60) * 60)
+        times = range(first, min(end, now), 60)
+        return [self.candle(time, is_late=is_late) for time in (times[-limit:] if start is None else times[:limit])]
+
+
+class Wire:
+    """A client's side: what it holds by what it was told, and what was wrong with that."""
+
+    def __init__(self, loop: VirtualLoop, exchange: Exchange) -> None:
+        self.held: dict[int, Candle] = {}
+        self.closed: set[int] = set()
+        self.faults: list[str] = []
+        self.messages: list[dict[str, Any]] = []
+        self._loop = loop
+        self._exchange = exchange
+        self._newest = -1
+        self._gap_from = 1 << 60
+
+    def write(self, data: bytes) -> None:
+        at = 0
+        while at < len(data):
+            length, head = data[at + 1], 2
+            if length == 126:
+                length, head = int.from_bytes(data[at + 2 : at + 4], "big"), 4
+            elif length == 127:
+                length, head = int.from_bytes(data[at + 2 : at + 10], "big"), 10
+            self._take(orjson.loads(data[at + head : at + head + length]))
+            at += head + length
+
+    def _take(self, message: dict[str, Any]) -> None:
+        self.messages.append(message)
+        if message["type"] == "snapshot":
+            candles = [Candle(**candle) for candle in message["candles"]]
+            self.faults += faults_of(candles, self._exchange, f"a snapshot at {self._loop.now:.2f}")
+            if message.get("replaces"):
+                self.held.clear()
+            elif self.held:
+                self.faults.append("a second snapshot that replaces nothing")
+            for number, candle in enumerate(candles, 1):
+                self._hold(candle, is_closed=number < len(candles) or message["last_is_closed"])
+        elif message["type"] == "price_update":
+            candle, is_revised = Candle(**message["candle"]), message.get("revised", False)
+            self.faults += faults_of([candle], self._exchange, f"an update at {self._loop.now:.2f}")
+            if not is_revised and candle.time < self._newest:
+                self.faults.append(f"time went back to {candle.time}")
+            if not is_revised and candle.time in self.closed:
+                self.faults.append(f"{candle.time} is told again after it was closed")
+            # Of what is older than all that it asked for it may hear, too.
+            if not is_revised or (self.held and candle.time >= min(self.held)) or self._gap_from <= candle.time:
+                self._hold(candle, is_closed=message["is_closed"])
+        elif message["type"] == "gap":
+            self._gap_from = min(self._gap_from, message["from"])
+
+    def _hold(self, candle: Candle, *, is_closed: bool) -> None:
+        self.held[candle.time] = candle
+        self._newest = max(self._newest, candle.time)
+        if is_closed:
+            self.closed.add(candle.time)
+
+    def finish(self, joiner: Joiner) -> None:
+        """Judge what it holds at the end: no hole, and all of it true."""
+        times = sorted(self.held)
+        expected = list(range(times[0], times[-1] + 60, 60)) if times else []
+        if times != expected:
+            self.faults.append(f"{joiner} lacks {sorted(set(expected) - set(times))}")
+        wrong = [time for time in self.closed & self.held.keys() if self.held[time] != self._exchange.candle(time)]
+        if wrong:
+            self.faults.append(f"{joiner} still has {[self.held[time] for time in sorted(wrong)[:3]]}")
+        if not times or times[-1] < START + self._loop.now - 130:
+            self.faults.append(f"{joiner} hears nothing any more: {times[-1:]}")
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
+    def is_closing(self) -> bool:
+        return False
+
+
+def faults_of(candles: list[Candle], exchange: Exchange, what: str) -> list[str]:
+    """Say what is wrong with what somebody is given now."""
+    before = [candle for candle in candles if candle.time < exchange.split_at]
+    old = [candle for candle in before if candle.close >= OLD]
+    if old and len(old) < len(before):
+        return [f"{what} mixes prices: {old[0]} and {next(one for one in before if one.close < OLD)}"]
+    # A report takes until the next turn of the feed.
+    if old and exchange.now() > exchange.reported_at + 0.3:
+        return [f"{what} has {old[0]}, {exchange.now() - exchange.reported_at:.2f} s after the split was reported"]
+    return []
+
+
+class Scene:
+    """The relay's parts around one exchange."""
+
+    def __init__(self, loop: VirtualLoop, play: Play, exchange: Exchange, provider: Provider) -> None:
+        self.loop = loop
+        self.play = play
+        self.exchange = exchange
+        self.provider = provider
+        self.faults: list[str] = []
+        self.renewals: list[list[asyncio.Task[None]]] = []
+
+    async def run(self, context: ConnectionContext) -> None:
+        wires = [Wire(self.loop, self.exchange) for _ in self.play.joiners]
+        tasks = [
+            asyncio.create_task(self._join(context, joiner, wire))
+            for joiner, wire in zip(self.play.joiners, wires, strict=True)
+        ]
+        tasks += [asyncio.create_task(self._ask(context, at_s)) for at_s in self.play.asks_s]
+        await asyncio.sleep(self.play.lasts_s)
+        self.exchange.is_calm = True
+        await asyncio.sleep(LAST_S)
+        for joiner, wire in zip(self.play.joiners, wires, strict=True):
+            wire.finish(joiner)
+            self.faults += wire.faults
+        tasks += [task for renewals in self.renewals for task in renewals]
+        for task in tasks:
+            task.cancel()
+        for result in await asyncio.gather(*tasks, return_exceptions=True):
+            if isinstance(result, Exception):
+                raise result
+
+    async def _join(self, context: ConnectionContext, joiner: Joiner, wire: Wire) -> None:
+        await asyncio.sleep(joiner.at_s)
+        subscriber = context.hub.join(Outbox(wire), lambda subscriber, reason: None)
+        subscribing = ClientSubscriptions(context, subscriber, Caller("127.0.0.1", "one", "one", None))
+        renewals: list[asyncio.Task[None]] = []
+
+        def renew(stream: Stream) -> None:
+            if (joining := subscribing.renew(stream)) is not None:
+                renewals.append(asyncio.create_task(joining.run()))
+
+        subscriber.on_renewed = renew
+        self.renewals.append(renewals)
+        since = None
+        if joiner.since_s is not None:
+            since = int(START + self.loop.now) // 60 * 60 - 60 - joiner.since_s
+        options = SubscribeOptions(joiner.throttle_ms, joiner.closed_only)
+        request = Request("subscribe", names=(), options=options, past=PastWanted(joiner.bars, since))
+        joining = subscribing.subscribe(Target(self.provider, KEY, "ACME"), request)
+        if joining is not None:
+            await joining.run()
+        await asyncio.sleep(1e6)
+
+    async def _ask(self, context: ConnectionContext, at_s: float) -> None:
+        """Ask for what spans the split, by both ways."""
+        await asyncio.sleep(at_s)
+
+        def edge() -> Any:
+            return live_of(context.hub.streams.get((self.provider.name, KEY)))
+
+        for way in ("text", "candles", "text"):
+            asked = HistoryRequest(self.provider, KEY, None, None, 300, live=edge)
+            try:
+                if way == "text":
+                    candles = decode((await context.history.text(asked)).chunk)
+                else:
+                    candles = list((await context.history.candles(asked)).candles)
+            except (ProviderError, StoreError):
+                continue
+            self.faults += faults_of(candles, self.exchange, f"history ({way}) at {self.loop.now:.2f}")
+
+
+async def perform(loop: VirtualLoop, play: Play) -> list[str]:
+    clock = Clock(wall=lambda: START + loop.now, monotonic=loop.time)
+    exchange = Exchange(play, clock)
+    host = PluginHost()
+    host.load([exchange], installed=False)
+    (loaded,) = host.loaded.values()
+    provider = host.bind(loaded, {}, ProviderClock(clock))
+    store = await Store.open(":memory:", clock)
+    session = new_session(provider.clock)
+    provider.open(session)
+    history = HistoryService(store, clock)
+
+    def keep(stream: Stream, update: PriceUpdate, after: int | None) -> int | None:
+        return history.keep("venue", stream.key, update.candle, after, is_revised=update.is_revised)
+
+    def tell(news: News) -> None:
+        if (stream := hub.streams.get(("venue", news.key))) is not None:
+            hub.tell(stream, stream.series.revise(news.changed, news.found, news.asked_at))
+
+    hub = Hub(clock, on_closed=keep)
+    history.calls.on_news = tell
+    supervisor = Supervisor(provider, hub, history, clock, linger_s=5.0, rng=random.Random(1))
+    directory = Directory([provider], store.documents)
+    context = ConnectionContext(Access(Config()), hub, directory, history, {"venue": supervisor})
+    scene = Scene(loop, play, exchange, provider)
+    try:
+        await scene.run(context)
+    finally:
+        await supervisor.close()
+        hub.close()
+        await history.close()
+        await session.close()
+        await store.close()
+    return scene.faults
+
+
+def faults_in(play: Play) -> list[str]:
+    return run(lambda loop: perform(loop, play))
+
+
+EVERYBODY = (
+    Joiner(0.0), Joiner(1.0, bars=300), Joiner(2.0, bars=2), Joiner(3.0, since_s=600),
+    Joiner(4.0, bars=300, throttle_ms=3000), Joiner(5.0, bars=150, closed_only=True),
+)  # fmt: skip
+AROUND = tuple(118.0 + step / 4 for step in range(40))
+
+PLAYS = {
+    "those who follow, and history before, at and after it": Play(EVERYBODY, AROUND),
+    "calls under way, each longer than the last": Play(
+        EVERYBODY, AROUND, takes_s=(0.1, 0.7, 2.3, 5.1), report_after_s=1.0
+    ),
+    "snapshots that are asked for before and come after": Play(
+        tuple(Joiner(116.0 + step / 3, bars=300) for step in range(20)), AROUND, takes_s=(3.0, 1.1), report_after_s=2.0
+    ),
+    "the first call for the past is under way": Play(
+        (Joiner(0.0), *(Joiner(119.0 + step / 2, bars=300) for step in range(12))), AROUND, takes_s=(6.0,)
+    ),
+    "calls of all lengths are under way for the first time": Play(
+        (Joiner(118.0), *(Joiner(119.0 + step / 2, bars=300) for step in range(12))),
+        AROUND,
+        takes_s=(2.0, 6.0, 0.4, 9.0),
+    ),
+    "who follows at once after it": Play((Joiner(0.0), *(Joiner(120.0 + step / 10) for step in range(20))), AROUND),
+    "history refuses for a minute": Play(
+        (*EVERYBODY, *(Joiner(121.0 + step, bars=300) for step in (0, 20, 70))), AROUND, refuses_s=60.0
+    ),
+    "a second server is late, and the venue says so": Play(
+        EVERYBODY, AROUND, lags_s=10.0, settle_s=12.0, takes_s=(0.3, 1.5)
+    ),
+    "reported again and again": Play(EVERYBODY, AROUND, reports=50, takes_s=(0.4, 1.3)),
+    "reported in the middle of a candle": Play(EVERYBODY, AROUND, report_after_s=31.0),
+    "history without the open candle": Play(EVERYBODY, AROUND, history_has_open=False),
+}
+
+
+@pytest.mark.parametrize("name", PLAYS)
+def test_split_leaves_no_old_price_behind(name: str) -> None:
+    assert faults_in(PLAYS[name]) == []
+
+
+joiners = st.builds(
+    Joiner,
+    at_s=st.floats(0.0, 180.0),
+    bars=st.sampled_from([None, 1, 5, 150, 300]),
+    since_s=st.sampled_from([None, 0, 300, 9000]),
+    closed_only=st.booleans(),
+    throttle_ms=st.sampled_from([0, 700]),
+)
+plays = st.builds(
+    Play,
+    # Without a feed nobody says that the past changed.
+    joiners=st.lists(joiners, max_size=4).map(lambda others: (Joiner(0.0), *others)),
+    asks_s=st.lists(st.floats(60.0, 180.0), max_size=8).map(tuple),
+    takes_s=st.lists(st.sampled_from([0.0, 0.05, 0.6, 2.5, 7.0]), min_size=1, max_size=5).map(tuple),
+    report_after_s=st.sampled_from([0.0, 0.3, 3.0, 45.0]),
+    refuses_s=st.sampled_from([0.0, 4.0, 40.0]),
+    reports=st.sampled_from([1, 2, 9]),
+    history_has_open=st.booleans(),
+)
+
+
+@settings(max_examples=60)
+@given(plays)
+def test_no_split_leaves_an_old_price_behind(play: Play) -> None:
+    assert faults_in(play) == []
+
+
+def test_a_venue_that_says_nothing_is_found_out_by_these_plays() -> None:
+    """What the plays judge is not always right: without a report they find old prices."""
+    assert faults_in(Play(EVERYBODY, AROUND, reports=0)) != []
+    assert PastChange(KEY, 60).span("1m").end == 60
