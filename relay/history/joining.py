@@ -300,7 +300,7 @@ class Joining:
         try:
             # All that is known by now, also of what the provider gave before it failed.
             return Fetched(await history.stored(newest), asked_at, gap_reason=gap_reason)
-        except StoreError:
+        except (ProviderError, StoreError):
             return Fetched(PastCandles((), True, False), asked_at, gap_reason=gap_reason)
 
     async def _fetch_revised(self, wanted: PastWanted, fetched: Fetched) -> Fetched:
@@ -448,7 +448,7 @@ class Joining:
             # Those of gaps once they come.
             client.begins[stream] = min(begin, client.begins[stream])
         state = stream.state_frames() if self._confirmed_at is None else [stream.state_frame()]
-        if self._is_renewal:
+        if self._is_renewal and not self._waited_s:
             state = []
         client.tell(
             [

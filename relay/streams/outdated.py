@@ -1,9 +1,12 @@
 """What streams forget when their provider changed its past, and what is said of it to their subscribers."""
 
+from relay.core.intervals import length_s
 from relay.core.past_change import PastChange
 from relay.core.spans import FOREVER, Span
 from relay.streams.hub import Hub
 from relay.streams.subscriptions import Stream, Subscriber
+
+_SHORTEST_MONTH_S = 28 * 86_400
 
 
 def change_past(hub: Hub, provider: str, change: PastChange) -> dict[Stream, list[Subscriber]]:
@@ -60,10 +63,13 @@ def set_apart(stream: Stream, span: Span) -> list[Subscriber]:
     """
     series = stream.series
     remembered = next(iter(series.closed), FOREVER if series.last is None else series.last.time)
+    # Before the first that it remembers another one may have opened so long ago at the latest.
+    before = remembered - (_SHORTEST_MONTH_S if stream.key.interval == "1M" else length_s(stream.key.interval))
     found: list[Subscriber] = []
     for channel in stream.channels:
         for subscriber, begin in channel.begins.items():
-            if max(begin, span.start) < min(remembered, span.end):
+            first = max(begin, span.start)
+            if first <= before and first < span.end:
                 channel.begins[subscriber] = span.end
                 found.append(subscriber)
     return found

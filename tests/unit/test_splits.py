@@ -16,6 +16,7 @@ from relay import (
     PriceUpdate,
     ProviderInfo,
     ProviderUnavailable,
+    RateLimited,
     Watchlist,
     hookimpl,
 )
@@ -63,7 +64,8 @@ class Joiner(NamedTuple):
 class Play(NamedTuple):
     """What opened before the whole minute `split_s` is a fourth of what it was from `report_after_s` later on.
 
-    The venue says so then. Its history refuses for `refuses_s`, and its second server has the old prices for `lags_s`.
+    The venue says so then, and for `floods_s` goes on saying it. Its history refuses for `refuses_s`, has no budget for
+    `limits_s`, and then with `limits_others` none for every other call; its second server has old prices for `lags_s`.
     Calls take the times of `takes_s` in turn. `asks_s` are when somebody asks for history.
     """
 
@@ -73,9 +75,12 @@ class Play(NamedTuple):
     split_s: int = 120
     report_after_s: float = 0.5
     refuses_s: float = 0.0
+    limits_s: float = 0.0
+    limits_others: bool = False
     lags_s: float = 0.0
     settle_s: float = 0.0
     reports: int = 1
+    floods_s: float = 0.0
     lasts_s: float = 200.0
     history_has_open: bool = True
 
@@ -122,6 +127,8 @@ class Exchange:
                 for number in range(reports):
                     watchlist.invalidate(KEY, self.split_at + number % 2, settle_s=self.play.settle_s)
                 reports = 0
+            if self.reported_at <= self.now() < self.reported_at + self.play.floods_s:
+                watchlist.invalidate(KEY, self.split_at)
             is_over = self.now() >= opened + 60
             for key in watchlist.streams:
                 yield PriceUpdate(key, self.candle(opened), is_over)
@@ -136,6 +143,10 @@ class Exchange:
         await asyncio.sleep(0.1 if self.is_calm else takes_s)
         if self.reported_at <= self.now() < self.reported_at + self.play.refuses_s:
             raise ProviderUnavailable("we are adjusting prices")
+        if (left_s := self.reported_at + self.play.limits_s - self.now()) > 0 and self.now() >= self.reported_at:
+            raise RateLimited("the budget is used up", left_s)
+        if self.play.limits_others and self.now() >= self.reported_at and is_late and not self.is_calm:
+            raise RateLimited("the budget is used up", 3.0)
         return rows
 
     def _rows(self, start: int | None, end: int, limit: int, is_late: bool) -> list[Candle]:
@@ -208,6 +219,10 @@ class Wire:
         wrong = [time for time in self.closed & self.held.keys() if self.held[time] != self._exchange.candle(time)]
         if wrong:
             self.faults.append(f"{joiner} still has {[self.held[time] for time in sorted(wrong)[:3]]}")
+        states = [one["status"] for one in self.messages if one["type"] == "status"]
+        if states and states[-1] != "connected":
+            self.faults.append(f"{joiner} is left in the state {states[-1]}")
+        self.faults += [str(one) for one in self.messages if one["type"] == "error"]
         if not times or times[-1] < START + self._loop.now - 130:
             self.faults.append(f"{joiner} hears nothing any more: {times[-1:]}")
 
@@ -372,6 +387,14 @@ PLAYS = {
         EVERYBODY, AROUND, lags_s=10.0, settle_s=12.0, takes_s=(0.3, 1.5)
     ),
     "reported again and again": Play(EVERYBODY, AROUND, reports=50, takes_s=(0.4, 1.3)),
+    "reported without end, more often than history answers": Play(
+        (*EVERYBODY, *(Joiner(121.0 + step, bars=300) for step in (0, 5, 30))),
+        AROUND,
+        floods_s=40.0,
+        takes_s=(0.6, 1.3),
+    ),
+    "the budget is used up at once after it": Play(EVERYBODY, AROUND, limits_s=20.0),
+    "the budget is used up again and again": Play(EVERYBODY, AROUND, limits_others=True, takes_s=(0.2, 1.1)),
     "reported in the middle of a candle": Play(EVERYBODY, AROUND, report_after_s=31.0),
     "history without the open candle": Play(EVERYBODY, AROUND, history_has_open=False),
 }
