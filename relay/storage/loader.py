@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from relay.core.model import Candle
 from relay.core.threads import in_thread
-from relay.storage.chunks import Chunk, encode
+from relay.storage.chunks import PLAIN, CandleForm, Chunk, encode
 from relay.storage.database import Database
 from relay.storage.stream_index import StreamIndex, StreamIndexes
 from relay.storage.window_rows import WindowRows, put_together
@@ -26,9 +26,11 @@ class _Loading:
         self.done = asyncio.Event()
 
 
-def _extended(found: Mapping[int, Sequence[Candle]], queued: Mapping[int, Mapping[int, Candle]]) -> dict[int, Chunk]:
-    """Make extended chunks of the rows of windows and what waits to be written."""
-    return {number: encode(put_over(rows, queued[number]), extended=True) for number, rows in found.items()}
+def _encoded(
+    found: Mapping[int, Sequence[Candle]], queued: Mapping[int, Mapping[int, Candle]], form: CandleForm
+) -> dict[int, Chunk]:
+    """Encode the rows of windows and what waits to be written."""
+    return {number: encode(put_over(rows, queued[number]), form) for number, rows in found.items()}
 
 
 class Loader:
@@ -72,18 +74,18 @@ class Loader:
         return index, False
 
     async def windows(
-        self, stream: StreamId, index: StreamIndex, numbers: Sequence[int], *, extended: bool = False
+        self, stream: StreamId, index: StreamIndex, numbers: Sequence[int], form: CandleForm = PLAIN
     ) -> dict[int, Chunk]:
         """Return the chunks of windows, read from the file. Raises `StoreError`."""
         version, length = index.version, index.window_s
         queued = {number: self._queue.candles_of(stream, number * length, (number + 1) * length) for number in numbers}
-        if extended:
+        if form is not PLAIN:
             rows = await self._database.read(self._tables.extended_windows, stream, numbers)
             is_few = len(rows) <= _FEW_WINDOWS
-            chunks = _extended(rows, queued) if is_few else await in_thread(_extended, rows, queued)
+            chunks = _encoded(rows, queued, form) if is_few else await in_thread(_encoded, rows, queued, form)
             if self._indexes.get(stream) is index and index.version == version:
                 for number, chunk in chunks.items():
-                    self._indexes.keep(stream, number, chunk, extended=True)
+                    self._indexes.keep(stream, number, chunk)
             return chunks
         found = await self._database.read(self._tables.windows, stream, numbers)
         if len(found) <= _FEW_WINDOWS:
