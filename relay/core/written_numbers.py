@@ -67,8 +67,8 @@ def written_candle(
 ) -> WrittenCandle:
     """Return a candle of eight decimal texts, in the order of `WRITTEN_FIELDS`, which can be had back as they are.
 
-    `time` is the open time in Unix seconds, `trades` the number of trades. `rest` is what else is kept of the
-    provider's message, in a form of its own without a semicolon, and `trade_ids` are the first and the last trade of a live one.
+    `time` is the open time in Unix seconds, `trades` the number of trades. `rest` is what else is kept of the message,
+    in the provider's own form and without a semicolon. `trade_ids` are the first and the last trade of a live candle.
     Raises `ValueError` where `decimals` does for prices and volume. Where the others are no numbers, or there are not
     three of them, the candle carries none. Whether the prices make a candle is judged later.
     """
