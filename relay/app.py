@@ -39,8 +39,11 @@ from relay.web import pages
 from relay.web.access.access import ACCESS, ADDRESS_LIMITS, Access, AddressLimits, add_headers
 from relay.web.access.http_connections import HttpConnections
 from relay.web.contract import routes as contracts
+from relay.web.facades.catalogue import chosen_facades
+from relay.web.facades.facade import FACADES, FacadeParts
 from relay.web.http import history as history_route
 from relay.web.http import routes as rest
+from relay.web.http.cached_body import KeptBodies
 from relay.web.http.instrument_lists import InstrumentLists
 from relay.web.idle_connections import IdleConnections
 from relay.web.middleware import Middleware
@@ -110,7 +113,9 @@ def build_app(
     access = Access(config, limits.addresses)
     idle_connections = IdleConnections(limits.first_request_s, HttpConnections(access))
     requests = RequestCounts()
-    middleware = Middleware(idle_connections, access, requests)
+    facades = chosen_facades(config.facades)
+    own = [*history_route.ROUTES, *rest.ROUTES, *ws.ROUTES, *metrics.ROUTES, *contracts.ROUTES, *pages.routes()]
+    middleware = Middleware(idle_connections, access, requests, facades.of, {route.path for route in own})
     app = web.Application(middlewares=[middleware.enter], client_max_size=64 * 1024)
     app[CONFIG] = config
     app[CLOCK] = clock
@@ -118,6 +123,7 @@ def build_app(
     app[HOST] = host
     app[ACCESS] = access
     app[REQUESTS] = requests
+    app[FACADES] = facades
     app[NEWCOMERS] = idle_connections
     app[PROXIES] = outward_proxies(config)
     app[PROVIDERS] = {
@@ -127,9 +133,7 @@ def build_app(
     for provider in app[PROVIDERS].values():
         conceal_in_logs(provider.conceal)
     conceal_in_logs(app[PROXIES].conceal)
-    app.add_routes(
-        [*history_route.ROUTES, *rest.ROUTES, *ws.ROUTES, *metrics.ROUTES, *contracts.ROUTES, *pages.routes()]
-    )
+    app.add_routes([*own, *facades.routes()])
     app.on_response_prepare.extend([add_headers, middleware.count_websocket])
     # Before aiohttp waits for open requests to end: a WebSocket is one of them.
     app.on_shutdown.append(_send_clients_away)
@@ -326,8 +330,19 @@ async def _clients(app: web.Application) -> AsyncIterator[None]:
         refused=app[HOST].failures,
         epoch=epoch,
     )
-    app[history_route.ROUTE] = history_route.HistoryRoute(
-        hub, directory, history, app[STORE], access, cache_bytes=config.history_cache_mb * 2**19
+    bodies = KeptBodies(config.history_cache_mb * 2**19)
+    app[history_route.ROUTE] = history_route.HistoryRoute(hub, directory, history, app[STORE], access, bodies)
+    app[FACADES].begin(
+        FacadeParts(
+            access=access,
+            hub=hub,
+            directory=directory,
+            history=history,
+            providers=app[PROVIDERS],
+            supervisors=app[SUPERVISORS],
+            clients=clients,
+            bodies=bodies,
+        )
     )
     app[contracts.CONTRACTS] = contracts.Contracts(access, directory)
     lists = InstrumentLists(directory)
@@ -351,6 +366,7 @@ async def _clients(app: web.Application) -> AsyncIterator[None]:
     clients.start()
     yield
     await clients.close()
+    await app[FACADES].close()
     await lists.close()
 
 

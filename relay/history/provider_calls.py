@@ -80,15 +80,19 @@ class ProviderCalls:
         """Return the calls that ask for a part of a span."""
         return [call for call in self._under_way.get((source.name, key), ()) if _overlap(call.span, span)]
 
+    def turn(self, source: CandleSource, client: str | None) -> QueueTurn:
+        """Return the place of a call to a provider among its others."""
+        turns = self._turns.get(source.name)
+        if turns is None:
+            turns = self._turns[source.name] = FairQueue(source.info.calls_at_once, source.budgets)
+        return turns.turn(client)
+
     def start(self, source: CandleSource, key: StreamKey, piece: PageRequest, client: str | None) -> ProviderCall:
         """Ask a provider when it is the client's turn; nothing of the piece may be under way."""
         if self._is_closed:
             raise ProviderUnavailable("the relay is shutting down")
         stream = (source.name, key)
-        turns = self._turns.get(source.name)
-        if turns is None:
-            turns = self._turns[source.name] = FairQueue(source.info.calls_at_once, source.budgets)
-        turn = turns.turn(client)
+        turn = self.turn(source, client)
         task = asyncio.create_task(self._ask(source, key, piece, turn), name=f"history {source.name} {key}")
         call = ProviderCall(piece.span, task, turn)
 

@@ -10,7 +10,7 @@ from typing import Any
 import aiohttp
 import pluggy
 
-from relay.core.model import Budget, Candle, Instrument, OpenHours, PriceUpdate, ProviderInfo
+from relay.core.model import Budget, Candle, Instrument, NativeAnswer, OpenHours, PriceUpdate, ProviderInfo
 from relay.core.saved_value import Memory
 from relay.core.trading_calendar import TradingCalendar
 from relay.upstream.watchlist import Watchlist
@@ -105,4 +105,25 @@ def relay_hours(symbol: str, moment: int, settings: Settings) -> TradingCalendar
     """
 
 
-HOOKS = (relay_provider, relay_stream, relay_candles, relay_instruments, relay_budgets, relay_memory, relay_hours)
+@hookspec(firstresult=True)
+def relay_native(
+    path: str, query: Mapping[str, str], session: aiohttp.ClientSession, settings: Settings
+) -> Awaitable[NativeAnswer] | None:
+    """Return the venue's own answer to a GET of `path` with `query`, for programs that speak its protocol. Optional.
+
+    Only market data that needs no key, from a list of your own. Spend your budget for it, request it with `session`, as
+    `settings` say, and return refusals of the venue as they are. Raise `RateLimited` with the seconds to wait,
+    `BadAnswer` for a path that is not on the list, and other `ProviderError` for failures.
+    """
+
+
+HOOKS = (
+    relay_provider,
+    relay_stream,
+    relay_candles,
+    relay_instruments,
+    relay_budgets,
+    relay_memory,
+    relay_hours,
+    relay_native,
+)

@@ -4,7 +4,7 @@ import asyncio
 import inspect
 import logging
 import traceback
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing, suppress
 from datetime import UTC
 from email.utils import parsedate_to_datetime
@@ -23,7 +23,16 @@ from relay.core.errors import (
     RateLimited,
     UnknownSymbol,
 )
-from relay.core.model import Budget, Candle, Instrument, OpenHours, PriceUpdate, ProviderInfo, StreamKey
+from relay.core.model import (
+    Budget,
+    Candle,
+    Instrument,
+    NativeAnswer,
+    OpenHours,
+    PriceUpdate,
+    ProviderInfo,
+    StreamKey,
+)
 from relay.core.outward_proxies import OutwardProxies
 from relay.core.packed_extras import ExtrasTooLarge
 from relay.core.saved_value import Memory
@@ -39,6 +48,7 @@ from relay.plugins.validation import (
     fault_of_budget,
     fault_of_hours,
     fault_of_instrument,
+    fault_of_native,
     fault_of_type,
     kind_of,
     list_fault,
@@ -100,6 +110,7 @@ class Provider:
         self.has_history = "relay_candles" in hooks
         self.lists_instruments = "relay_instruments" in hooks
         self._tells_hours = self.has_hours = "relay_hours" in hooks
+        self.answers_natively = "relay_native" in hooks
         self.loaded = loaded
         self.refusal: str | None = self._missing_key()
         self._hooks = hooks
@@ -284,7 +295,7 @@ class Provider:
 
     async def given(self, key: StreamKey, start: int | None, end: int, limit: int) -> Sequence[Candle]:
         """Return history as the hook gives it, unjudged. Raises `ProviderError`."""
-        answer = await self._call(
+        answer = await self._list(
             "relay_candles", Candle, symbol=key.symbol, interval=key.interval, start=start, end=end, limit=limit
         )
         for candle in answer:
@@ -294,7 +305,7 @@ class Provider:
 
     async def instruments(self) -> Sequence[Instrument]:
         """Return what can be streamed; entries that make no sense are left out. Raises `ProviderError`."""
-        answer = await self._call("relay_instruments", Instrument)
+        answer = await self._list("relay_instruments", Instrument)
         faults: list[str | None] = []
         known: dict[str, Instrument] = {}
         for instrument in answer:
@@ -327,6 +338,13 @@ class Provider:
             return await in_thread_if_many(len(found), compact, found)
         except (ExtrasTooLarge, TypeError, ValueError) as error:
             raise BadAnswer(f"provider {self.name}: relay_instruments: {self.conceal(text_of(error))}") from None
+
+    async def native(self, path: str, query: Mapping[str, str]) -> NativeAnswer:
+        """Return the venue's own answer to a request in its own protocol, judged. Raises `ProviderError`."""
+        if not self.answers_natively:
+            raise BadAnswer(f"{self.info.title} gives no answers in its own protocol")
+        answer: NativeAnswer = await self._call("relay_native", fault_of_native, path=path, query=query)
+        return answer
 
     def budgets(self) -> Sequence[Budget]:
         """Return how much of the provider's limits is used; nothing if the plugin fails."""
@@ -379,11 +397,17 @@ class Provider:
             return None
         return hours
 
-    async def _call(self, hook: str, kind: type, **arguments: Any) -> list[Any]:
+    async def _list(self, hook: str, kind: type, **arguments: Any) -> list[Any]:
+        def fault_of(answer: object) -> str | None:
+            return list_fault(answer, kind)
+
+        return list(await self._call(hook, fault_of, **arguments))
+
+    async def _call(self, hook: str, fault_of: Callable[[object], str | None], **arguments: Any) -> Any:
         if self.refusal is not None and (hook != "relay_instruments" or not self._lists_without()):
             raise AuthenticationFailed(self.refusal)
         # A task of its own, so that whoever waits can be cancelled whatever the plugin does.
-        task = asyncio.create_task(self._answer(hook, kind, arguments), name=f"{hook} of {self.name}")
+        task = asyncio.create_task(self._answer(hook, fault_of, arguments), name=f"{hook} of {self.name}")
         try:
             done, _ = await asyncio.wait((task,), timeout=self._timing.call_timeout_s)
         finally:
@@ -398,7 +422,7 @@ class Provider:
             raise ProviderUnavailable(f"provider {self.name} failed (CancelledError in {hook})")
         return task.result()
 
-    async def _answer(self, hook: str, kind: type, arguments: Mapping[str, Any]) -> list[Any]:
+    async def _answer(self, hook: str, fault_of: Callable[[object], str | None], arguments: Mapping[str, Any]) -> Any:
         failure: ProviderError
         INSTANCE.set(self._speaks_as)
         task = asyncio.current_task()
@@ -407,9 +431,9 @@ class Provider:
             if not inspect.isawaitable(pending):
                 raise BadAnswer(f"provider {self.name}: {hook} returned {kind_of(pending)}; write it with `async def`")
             answer = await pending
-            if (fault := list_fault(answer, kind)) is not None:
+            if (fault := fault_of(answer)) is not None:
                 raise BadAnswer(f"provider {self.name}: {hook} {fault}")
-            return list(answer)
+            return answer
         except asyncio.CancelledError:
             raise
         except BaseException as error:

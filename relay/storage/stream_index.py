@@ -11,6 +11,8 @@ from relay.storage.chunks import PLAIN, CandleForm, Chunk, encode, joined, windo
 from relay.storage.limits import STORE_LIMITS
 from relay.storage.write_queue import StreamId
 
+_ONLY_PLAIN = (PLAIN,)
+
 
 class StreamIndex:
     """What is known of one stream: complete spans, merged, and which windows hold candles.
@@ -72,8 +74,8 @@ class StreamIndexes:
     def __init__(self, most_bytes: int, most_streams: int = STORE_LIMITS.most_streams) -> None:
         self._most_streams = most_streams
         self._indexes: OrderedDict[StreamId, StreamIndex] = OrderedDict()
-        # The forms that somebody wanted so far.
-        self._forms: list[CandleForm] = [PLAIN]
+        # Beside plain ones, the forms that somebody wanted of an interval so far.
+        self._forms: dict[str, list[CandleForm]] = {}
         self._windows: BytesCache[tuple[StreamId, int, CandleForm], _Window] = BytesCache(most_bytes)
         self._writes = 0
 
@@ -99,7 +101,7 @@ class StreamIndexes:
         index = self._indexes.pop(stream, None)
         if index is not None:
             for number in index.numbers:
-                for form in self._forms:
+                for form in self._forms_of(stream):
                     self._windows.drop((stream, number, form))
 
     def clear(self) -> None:
@@ -120,13 +122,14 @@ class StreamIndexes:
                 index.spans[-1] = Span(last.start, span.end)
             else:
                 index.spans = merge_spans([*index.spans, span])
+        forms = self._forms_of(stream)
         for candle in candles:
             number = candle.time // index.window_s
             if not index.numbers or index.numbers[-1] < number:
                 index.numbers.append(number)
             elif index.numbers[bisect_left(index.numbers, number)] != number:
                 insort(index.numbers, number)
-            for form in self._forms:
+            for form in forms:
                 place = (stream, number, form)
                 window = self._windows.peek(place)
                 if window is None:
@@ -135,6 +138,9 @@ class StreamIndexes:
                     window.newer.append(candle)
                 else:
                     self._windows.drop(place)
+
+    def _forms_of(self, stream: StreamId) -> Sequence[CandleForm]:
+        return self._forms.get(stream[1].interval, _ONLY_PLAIN)
 
     def chunk(self, stream: StreamId, number: int, form: CandleForm = PLAIN) -> Chunk | None:
         """Return the chunk of a window, with everything noted, if it is in memory."""
@@ -150,6 +156,6 @@ class StreamIndexes:
 
     def keep(self, stream: StreamId, number: int, chunk: Chunk) -> None:
         """Keep the chunk of a window, which has to hold everything noted so far."""
-        if chunk.form not in self._forms:
-            self._forms.append(chunk.form)
+        if chunk.form not in self._forms_of(stream):
+            self._forms[stream[1].interval] = [*self._forms_of(stream), chunk.form]
         self._windows.put((stream, number, chunk.form), _Window(chunk), len(chunk.text) + 8 * len(chunk.times))

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from relay.core.clock import Clock
 from relay.core.model import PriceUpdate, StreamKey
 from relay.protocol import frames
-from relay.protocol.client_requests import PLAIN, SubscribeOptions
+from relay.protocol.client_requests import PLAIN, SubscribeOptions, UpdateForm
 from relay.protocol.server_messages import StreamState
 from relay.streams.fanout import FANOUT_LIMITS, Fanout, FanoutLimits
 from relay.streams.gaps import SeriesGap
@@ -222,11 +222,16 @@ class Hub:
                     if is_revised:
                         attachment.revised.add(update.candle.time)
             extended: bytes | None = None
+            foreign: dict[UpdateForm, bytes | None] | None = None
             for channel in stream.channels:
                 if channel.is_plain and not is_revised:
                     deliver(channel, frame, is_closed)
                     continue
                 sent = frame
+                if channel.form is not None:
+                    foreign = {} if foreign is None else foreign
+                    self._tell_in_form(channel, channel.form, update, foreign)
+                    continue
                 if channel.is_extended:
                     sent = extended = extended or frames.extended(frame, update.candle)
                 elif update.is_of_extras:
@@ -235,6 +240,18 @@ class Hub:
                     channel.revise(sent, update.candle.time, fanout)
                 elif channel.passes(sent, update, fanout):
                     deliver(channel, sent, is_closed)
+
+    def _tell_in_form(
+        self, channel: Channel, form: UpdateForm, update: PriceUpdate, made: dict[UpdateForm, bytes | None]
+    ) -> None:
+        """Send an update in the form of another protocol; `made` keeps what is written once for all."""
+        if update.is_revised:
+            return
+        if form not in made:
+            made[form] = form.frame(update, int(channel.stream.feeder.clock.now() * 1000))
+        frame = made[form]
+        if frame is not None and channel.passes(frame, update, self.fanout):
+            self.fanout.deliver(channel, frame, update.is_closed)
 
     def tell_after_gaps(self, stream: Stream, updates: Iterable[PriceUpdate], reason: str) -> list[SeriesGap]:
         """Send updates that the series made of an answer, and before them the gaps that it left; return those."""
@@ -258,9 +275,10 @@ class Hub:
         self.announce(stream, stream.state_frame())
 
     def announce(self, stream: Stream, frame: bytes) -> None:
-        """Send a message about the stream to all its subscribers, whatever their options."""
+        """Send a message about the stream to all its subscribers who speak the relay's own protocol."""
         for channel in list(stream.channels):
-            self.fanout.deliver(channel, frame, None)
+            if channel.form is None:
+                self.fanout.deliver(channel, frame, None)
 
     def close(self) -> None:
         """Stop the timers; nothing is sent any more."""

@@ -187,6 +187,7 @@ class Channel:
         "behind",
         "deflated_groups",
         "floor",
+        "form",
         "groups",
         "held",
         "is_extended",
@@ -200,6 +201,7 @@ class Channel:
         self.stream = stream
         self.options = options
         self.floor = floor
+        self.form = options.form
         self.is_extended = options.extended
         self.is_plain = options == PLAIN and floor == NO_FLOOR
         self.begins: dict[Subscriber, int] = {}

@@ -16,7 +16,18 @@ import pytest
 from aiohttp import WSMsgType, web
 
 import relay
-from relay import API_MINOR, API_VERSION, Memory, OpenHours, StreamKey, TradingCalendar, Watchlist
+from relay import (
+    API_MINOR,
+    API_VERSION,
+    BadAnswer,
+    Memory,
+    NativeAnswer,
+    OpenHours,
+    ProviderError,
+    StreamKey,
+    TradingCalendar,
+    Watchlist,
+)
 from relay.app import PROVIDERS
 from relay.plugins import author_api, discovery, hookspecs
 from relay.plugins.loader import PluginHost
@@ -99,6 +110,7 @@ def test_api_version() -> None:
         "relay_budgets": ["settings"],
         "relay_memory": ["memory", "settings"],
         "relay_hours": ["symbol", "moment", "settings"],
+        "relay_native": ["path", "query", "session", "settings"],
     }
 
 
@@ -191,6 +203,36 @@ async def test_a_plugin_that_cannot_take_its_memory_serves_on(caplog: pytest.Log
         provider.remember(Memory())
         assert provider.budgets() == ()
     assert "failed in relay_memory" in caplog.text
+
+
+async def test_hook_relay_native() -> None:
+    given: list[Any] = []
+
+    async def relay_native(path: Any, query: Any, session: Any, settings: Any) -> Any:
+        given.append((path, query, settings))
+        return NativeAnswer(200, b"{}", 2)
+
+    async with opened(provider_of(relay_native=relay_native)) as provider:
+        assert await provider.native("/ticker", {"symbol": "X"}) == NativeAnswer(200, b"{}", 2)
+    assert given == [("/ticker", {"symbol": "X"}, {})]
+    async with opened(provider_of()) as provider:
+        with pytest.raises(BadAnswer, match="no answers in its own protocol"):
+            await provider.native("/ticker", {})
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [None, b"{}", [], NativeAnswer(500, b""), NativeAnswer(200, "{}"), NativeAnswer(200, b"", 0.5), RuntimeError("x")],  # type: ignore[arg-type]
+)
+async def test_a_native_answer_without_sense_is_an_error(answer: Any) -> None:
+    async def relay_native() -> Any:
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    async with opened(provider_of(relay_native=relay_native)) as provider:
+        with pytest.raises(ProviderError, match="relay_native"):
+            await provider.native("/ticker", {})
 
 
 async def test_hook_relay_hours() -> None:
