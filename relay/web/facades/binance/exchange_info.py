@@ -14,7 +14,7 @@ from relay.plugins.provider import Provider
 from relay.web.facades.binance import reading
 from relay.web.facades.binance.pass_through import PassThrough
 from relay.web.facades.binance.refusals import JSON, BinanceRefusal, bad_symbol, invalid
-from relay.web.facades.binance.venue_markets import VenueMarket, now_ms
+from relay.web.facades.binance.venue_markets import HeadersNow, VenueMarket, now_ms
 from relay.web.facades.facade import FacadeParts
 from relay.web.http.cached_body import Body, ResponseHeads
 
@@ -74,7 +74,7 @@ class ExchangeInfoRoute:
         self._state: object = None
         self._all = b""
 
-    async def answer(self, request: web.Request, headers: dict[str, str]) -> web.StreamResponse:
+    async def answer(self, request: web.Request, headers: HeadersNow) -> web.StreamResponse:
         """The instruments with their filters and all other fields. `headers` go with the answer."""
         asked = read_info_query(request.query)
         provider, directory = self._provider, self._parts.directory
@@ -89,7 +89,7 @@ class ExchangeInfoRoute:
                 return await self._native(request, provider, asked, headers)
             entries = await self._entries(provider, asked)
         body = Body([self._head(provider), entries, b"]}"], JSON)
-        return await body.answer(request, self._heads, headers)
+        return await body.answer(request, self._heads, headers())
 
     def _head(self, provider: Provider | None) -> bytes:
         budgets = () if provider is None else provider.budgets()
@@ -122,14 +122,15 @@ class ExchangeInfoRoute:
         return self._all
 
     async def _native(
-        self, request: web.Request, provider: Provider, asked: InfoQuery, headers: dict[str, str]
+        self, request: web.Request, provider: Provider, asked: InfoQuery, headers: HeadersNow
     ) -> web.StreamResponse:
         """Have the exchange itself choose by what the relay does not keep, the permission sets."""
         client = self._parts.access.caller(request).client
-        answer = await self._passed.ask(provider, f"{self._market.root}/exchangeInfo", dict(request.query), client)
+        path = f"{self._market.root}/exchangeInfo"
+        answer, body = await self._passed.ask(provider, path, dict(request.query), client)
         if answer.status != 200:
-            return web.Response(status=answer.status, body=answer.body, headers={"Content-Type": JSON, **headers})
-        return await Body([answer.body], JSON).answer(request, self._heads, headers)
+            return web.Response(status=answer.status, body=answer.body, headers={"Content-Type": JSON, **headers()})
+        return await body.answer(request, self._heads, headers())
 
 
 def _joined(instruments: Iterable[Instrument], asked: InfoQuery) -> bytes:

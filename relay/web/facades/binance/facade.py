@@ -1,6 +1,7 @@
 """The facade for programs that are written against Binance's market data: its routes, and how each is answered."""
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import NamedTuple
 
 import orjson
@@ -11,9 +12,9 @@ from relay.web.facades.binance import reading
 from relay.web.facades.binance.connection import AiohttpBinanceConnection, DirectBinanceConnection
 from relay.web.facades.binance.exchange_info import ExchangeInfoRoute
 from relay.web.facades.binance.klines import KlineRoute, wants_microseconds
-from relay.web.facades.binance.pass_through import PassThrough
+from relay.web.facades.binance.pass_through import PASSED_CALLS, PassedRoute, PassThrough
 from relay.web.facades.binance.refusals import JSON, answer_of, market_data_only
-from relay.web.facades.binance.venue_markets import MARKETS, SPOT, USDM_STREAMS, VenueMarket, now_ms
+from relay.web.facades.binance.venue_markets import MARKETS, SPOT, USDM_STREAMS, HeadersNow, VenueMarket, now_ms
 from relay.web.facades.facade import Facade, FacadeParts, without_token
 from relay.web.ws.route import serve
 
@@ -30,13 +31,14 @@ _OF_ACCOUNTS = frozenset({
 SIGNATURE = "signature"
 STREAM_ROOTS = ("/ws", "/stream", USDM_STREAMS)
 
-Answer = Callable[[web.Request, dict[str, str]], Awaitable[web.StreamResponse]]
+Answer = Callable[[web.Request, HeadersNow], Awaitable[web.StreamResponse]]
 
 
 class _Served(NamedTuple):
     # What answers the requests of one market.
     klines: KlineRoute
     exchange_info: ExchangeInfoRoute
+    passed: PassedRoute
 
 
 class BinanceFacade(Facade):
@@ -54,10 +56,12 @@ class BinanceFacade(Facade):
     def begin(self, parts: FacadeParts) -> None:
         """Answer by these parts from now on."""
         self._parts = parts
-        self._passed = PassThrough(parts.history, self.counts)
+        self._passed = PassThrough(parts, self.counts)
         for market in MARKETS:
             self._served[market.root] = _Served(
-                KlineRoute(parts, market, self._passed), ExchangeInfoRoute(parts, market, self._passed)
+                KlineRoute(parts, market, self._passed),
+                ExchangeInfoRoute(parts, market, self._passed),
+                PassedRoute(parts, market, self._passed),
             )
 
     async def close(self) -> None:
@@ -75,6 +79,7 @@ class BinanceFacade(Facade):
                 self._get(market, "exchangeInfo", self._exchange_info(market)),
                 self._get(market, "klines", self._klines(market)),
             ]
+            found += [self._get(market, name, self._pass(market, name)) for name in PASSED_CALLS]
         found.append(self._get(SPOT, "uiKlines", self._klines(SPOT)))
         found.append(self._route(SPOT, f"{COIN_ROOT}/exchangeInfo", "exchangeInfo", self._nothing_listed))
         for before in ("", USDM_STREAMS):
@@ -91,7 +96,7 @@ class BinanceFacade(Facade):
             if SIGNATURE in request.query:
                 raise market_data_only()
             try:
-                return await answer(request, self._headers(market))
+                return await answer(request, partial(self._headers, market))
             finally:
                 self.counts.answered[kind] += 1
 
@@ -99,12 +104,12 @@ class BinanceFacade(Facade):
 
     # -- what is answered --------------------------------------------------------------------------
 
-    async def _ping(self, request: web.Request, headers: dict[str, str]) -> web.Response:
+    async def _ping(self, request: web.Request, headers: HeadersNow) -> web.Response:
         reading.check_names(request.query, ())
         return _json({}, headers)
 
     def _time(self, market: VenueMarket) -> Answer:
-        async def answer(request: web.Request, headers: dict[str, str]) -> web.Response:
+        async def answer(request: web.Request, headers: HeadersNow) -> web.Response:
             reading.check_names(request.query, ())
             now = now_ms(self._provider_of(market))
             return _json({"serverTime": now * 1000 if wants_microseconds(request) else now}, headers)
@@ -112,19 +117,25 @@ class BinanceFacade(Facade):
         return answer
 
     def _exchange_info(self, market: VenueMarket) -> Answer:
-        async def answer(request: web.Request, headers: dict[str, str]) -> web.StreamResponse:
+        async def answer(request: web.Request, headers: HeadersNow) -> web.StreamResponse:
             return await self._served[market.root].exchange_info.answer(request, headers)
 
         return answer
 
     def _klines(self, market: VenueMarket) -> Answer:
-        async def answer(request: web.Request, headers: dict[str, str]) -> web.StreamResponse:
+        async def answer(request: web.Request, headers: HeadersNow) -> web.StreamResponse:
             self.counts.weight_asked += market.klines_weight
             return await self._served[market.root].klines.answer(request, headers)
 
         return answer
 
-    async def _nothing_listed(self, request: web.Request, headers: dict[str, str]) -> web.Response:
+    def _pass(self, market: VenueMarket, name: str) -> Answer:
+        async def answer(request: web.Request, headers: HeadersNow) -> web.StreamResponse:
+            return await self._served[market.root].passed.answer(request, name, headers)
+
+        return answer
+
+    async def _nothing_listed(self, request: web.Request, headers: HeadersNow) -> web.Response:
         """Say that a market which the relay does not have lists nothing: programs load the lists of all markets."""
         body = {"timezone": "UTC", "serverTime": now_ms(None), "rateLimits": [], "exchangeFilters": [], "symbols": []}
         return _json(body, headers)
@@ -169,5 +180,5 @@ def _is_of_account(request: web.Request) -> bool:
     return len(parts) > 3 and parts[3] in _OF_ACCOUNTS
 
 
-def _json(value: object, headers: dict[str, str]) -> web.Response:
-    return web.Response(body=orjson.dumps(value), headers={"Content-Type": JSON, **headers})
+def _json(value: object, headers: HeadersNow) -> web.Response:
+    return web.Response(body=orjson.dumps(value), headers={"Content-Type": JSON, **headers()})

@@ -15,7 +15,7 @@ from relay.web.facades.binance import reading
 from relay.web.facades.binance.kline_rows import KLINE_ROWS, in_microseconds
 from relay.web.facades.binance.pass_through import PassThrough
 from relay.web.facades.binance.refusals import JSON, bad_interval, bad_symbol, invalid
-from relay.web.facades.binance.venue_markets import VenueMarket
+from relay.web.facades.binance.venue_markets import HeadersNow, VenueMarket
 from relay.web.facades.facade import FacadeParts, without_token
 from relay.web.http.cached_body import Body, KeptBody, ResponseHeads
 
@@ -64,7 +64,7 @@ class KlineRoute:
         self._provider = parts.providers.get(market.provider)
         self._heads = ResponseHeads()
 
-    async def answer(self, request: web.Request, headers: dict[str, str]) -> web.StreamResponse:
+    async def answer(self, request: web.Request, headers: HeadersNow) -> web.StreamResponse:
         """Rows, ascending, the forming one last. `headers` go with the answer."""
         parts = self._parts
         caller = parts.access.caller(request)
@@ -82,7 +82,7 @@ class KlineRoute:
             if is_wanted:
                 parts.bodies.keep(path, made)
         parts.access.spend_rows(caller, made.rows)
-        return await made.body.answer(request, self._heads, headers)
+        return await made.body.answer(request, self._heads, headers())
 
     async def _target(self, asked: KlinesQuery) -> Target:
         """Return the stream that is asked for. Raises `RequestError`."""
@@ -146,11 +146,12 @@ class KlineRoute:
             query["startTime"] = str(asked.start * 1000)
         if asked.end is not None:
             query["endTime"] = str(asked.end * 1000)
-        answer = await self._passed.ask(provider, f"{self._market.root}/klines", query, client)
+        answer, body = await self._passed.ask(provider, f"{self._market.root}/klines", query, client)
         if answer.status != 200:
             raise ProviderUnavailable(f"{provider.info.title} refused klines of another time zone")
-        rows = in_microseconds(answer.body) if is_micro else answer.body
-        return KeptBody(Body([rows], JSON), asked.limit, _is_of_the_moment)
+        if is_micro:
+            body = Body([in_microseconds(answer.body)], JSON)
+        return KeptBody(body, asked.limit, _is_of_the_moment)
 
 
 def _is_of_the_moment() -> bool:

@@ -1,9 +1,13 @@
 """The two markets of Binance that are served: whose candles they are, and where."""
 
 import time
+from collections.abc import Callable
 from typing import NamedTuple
 
 from relay.plugins.provider import Provider
+
+HeadersNow = Callable[[], dict[str, str]]
+"""Gives the headers that go with every answer, as they are when it leaves."""
 
 
 class VenueMarket(NamedTuple):
