@@ -32,9 +32,8 @@ def recorded_rows(captures: Path) -> dict[tuple[str, str], list[list[Any]]]:
     for file in sorted((captures / "binance/rest/klines_csv").glob("*.csv")):
         symbol, interval, *_ = file.stem.split("-")
         with file.open() as table:
-            rows = [
-                [int(text) if at in (0, 6, 8) else text for at, text in enumerate(row)] for row in csv.reader(table)
-            ]
+            given = [*csv.reader(table)]
+        rows: list[list[Any]] = [[int(one) if at in (0, 6, 8) else one for at, one in enumerate(row)] for row in given]
         found.setdefault((symbol, interval), {}).update({row[0]: row for row in rows})
     return {name: [rows[time] for time in sorted(rows)] for name, rows in found.items()}
 

@@ -34,8 +34,9 @@ ASKED = [
 ]
 REFUSED = [
     "depth", "depth?symbol=", "depth?symbol=btcusdt", "depth?symbol=NOPEUSDT", "depth?symbol=BTCUSDT&limit=abc",
-    "depth?symbol=BTCUSDT&x=1", "ticker", 'ticker/24hr?symbol=BTCUSDT&symbols=["ETHUSDT"]', "ticker/price?symbols=BTCUSDT",
-    'ticker/24hr?symbols=["BTCUSDT","NOPEUSDT"]', "avgPrice", "trades?limit=5", "aggTrades?symbol=BTCUSDT&fromId=-1",
+    "depth?symbol=BTCUSDT&x=1", "ticker", "ticker/price?symbols=BTCUSDT",
+    'ticker/24hr?symbol=BTCUSDT&symbols=["ETHUSDT"]', 'ticker/24hr?symbols=["BTCUSDT","NOPEUSDT"]', "avgPrice",
+    "trades?limit=5", "aggTrades?symbol=BTCUSDT&fromId=-1",
 ]  # fmt: skip
 
 
