@@ -40,7 +40,7 @@ from relay.web.access.access import ACCESS, ADDRESS_LIMITS, Access, AddressLimit
 from relay.web.access.http_connections import HttpConnections
 from relay.web.contract import routes as contracts
 from relay.web.facades.catalogue import chosen_facades
-from relay.web.facades.facade import FACADES, FacadeParts
+from relay.web.facades.facade import FACADE_TIMING, FACADES, FacadeParts, FacadeTiming
 from relay.web.http import history as history_route
 from relay.web.http import routes as rest
 from relay.web.http.cached_body import KeptBodies
@@ -82,6 +82,7 @@ class RelayLimits(NamedTuple):
     slow_consumers: SlowConsumerLimits = SLOW_CONSUMER_LIMITS
     fanout: FanoutLimits = FANOUT_LIMITS
     identity_again_s: float = AGAIN_S
+    facades: FacadeTiming = FACADE_TIMING
     first_request_s: float = 20.0
     """A connection that asks nothing within this is closed."""
 
@@ -342,6 +343,7 @@ async def _clients(app: web.Application) -> AsyncIterator[None]:
             supervisors=app[SUPERVISORS],
             clients=clients,
             bodies=bodies,
+            timing=app[LIMITS].facades,
         )
     )
     app[contracts.CONTRACTS] = contracts.Contracts(access, directory)

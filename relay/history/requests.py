@@ -104,6 +104,7 @@ class HistoryRequest:
     `joins_gaps` those that one call can span are one question, and what is known between them comes again.
     Candles that are `extended` carry what is known beside prices and volume, and with `needs_extras` the provider is
     asked for what stored ones do not carry. An answer that is encoded has them in the `form`, or as these two say.
+    `on_call` is called for each call to the provider that the request causes.
     """
 
     source: CandleSource
@@ -119,6 +120,7 @@ class HistoryRequest:
     extended: bool = False
     needs_extras: bool = False
     form: CandleForm | None = None
+    on_call: Callable[[], None] | None = None
 
     @property
     def encoding(self) -> CandleForm:

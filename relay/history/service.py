@@ -168,6 +168,8 @@ class HistoryService:
                     if calls >= MAX_CALLS:
                         break
                     calls += 1
+                    if request.asked.on_call is not None:
+                        request.asked.on_call()
                     busy = [self.calls.start(source, key, piece, client)]
                 for call in busy:
                     call.turn.hasten(client)

@@ -171,9 +171,12 @@ class Hub:
         if not stream.is_wanted:
             stream.feeder.unwanted(stream)
 
-    def attach(self, stream: Stream) -> Attachment:
-        """Want a stream, and keep what it tells from now on for somebody who subscribes later; see `detach`."""
-        attachment = Attachment(stream)
+    def attach(self, stream: Stream, *, keeps: bool = True) -> Attachment:
+        """Want a stream, and keep what it tells from now on for somebody who subscribes later; see `detach`.
+
+        Without `keeps` nothing is kept.
+        """
+        attachment = Attachment(stream, keeps=keeps)
         stream.attachments[attachment] = None
         stream.feeder.wanted(stream)
         return attachment
@@ -218,6 +221,8 @@ class Hub:
                 stream.last_frame_is_closed = is_closed
             if is_closed and stream.attachments:
                 for attachment in stream.attachments:
+                    if not attachment.keeps:
+                        continue
                     attachment.closed[update.candle.time] = update.candle
                     if is_revised:
                         attachment.revised.add(update.candle.time)

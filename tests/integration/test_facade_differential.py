@@ -158,4 +158,4 @@ async def test_relay_and_exchange_answer_the_same(sandbox: Sandbox, relay_with: 
     assert answered[200] > QUERIES / 2
     assert answered[400] > QUERIES / 10
     asked = sum(call.path == "/api/v3/klines" for call in sandbox.binance.requests)
-    assert asked < QUERIES / 2, "most of it was known"
+    assert asked < answered[200], "a part of it was known"

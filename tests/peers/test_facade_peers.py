@@ -36,7 +36,9 @@ def addresses(relay: Running, before: str = "") -> tuple[str, str]:
 
 
 def rows_of(sandbox: Sandbox, symbol: str, count: int) -> list[list[Any]]:
-    return [[*row] for row in sandbox.binance.rest.klines(sandbox.binance.market.pair(symbol), "1m", START, None, count)]
+    return [
+        [*row] for row in sandbox.binance.rest.klines(sandbox.binance.market.pair(symbol), "1m", START, None, count)
+    ]
 
 
 @pytest.mark.parametrize("token", ["", "a-token-of-this-test-0123"])

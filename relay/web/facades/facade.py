@@ -3,10 +3,11 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 from aiohttp import web
 
+from relay.core.intervals import length_s
 from relay.history.service import HistoryService
 from relay.instruments.directory import Directory
 from relay.plugins.provider import Provider
@@ -21,6 +22,27 @@ BELOW_TOKEN = f"/t/{{{PATH_TOKEN}}}"
 """What comes before a path where the token is a part of it: few programs can send a header."""
 
 
+class FacadeTiming(NamedTuple):
+    """How long facades keep a series live that is polled, and how long they wait for what is due.
+
+    Two requests within `kept_intervals`, but not within less than `least_kept_s` or more than `most_kept_s`, make a
+    series live, and so long it stays live after the last one. The first event of a candle is waited for so long.
+    """
+
+    kept_intervals: int = 3
+    least_kept_s: float = 60.0
+    most_kept_s: float = 12 * 3600.0
+    first_event_s: float = 3.5
+    """On record the first event of a candle came up to 2.7 s after the end of the one before."""
+
+    def kept_s(self, interval: str) -> float:
+        """Return how long a series stays live after the last request."""
+        return min(self.most_kept_s, max(self.least_kept_s, self.kept_intervals * length_s(interval)))
+
+
+FACADE_TIMING = FacadeTiming()
+
+
 @dataclass(frozen=True, slots=True)
 class FacadeParts:
     """The parts of the relay that facades are made of: no facade has a cache, or a way upstream, of its own."""
@@ -33,6 +55,7 @@ class FacadeParts:
     supervisors: dict[str, Supervisor]
     clients: Clients
     bodies: KeptBodies
+    timing: FacadeTiming = FACADE_TIMING
 
 
 class Facade(ABC):

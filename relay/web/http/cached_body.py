@@ -126,12 +126,20 @@ class Body:
         return self._packed
 
 
+def _nothing_to_do() -> None:
+    pass
+
+
 class KeptBody(NamedTuple):
-    """A body with so many candles; `is_current` says whether it is what would be made now."""
+    """A body with so many candles; `is_current` says whether it is what would be made now.
+
+    `on_use` is to be called when it is given to somebody.
+    """
 
     body: Body
     rows: int
     is_current: Callable[[], bool]
+    on_use: Callable[[], None] = _nothing_to_do
 
 
 class KeptBodies:

@@ -13,6 +13,7 @@ from relay.web.facades.binance.connection import AiohttpBinanceConnection, Direc
 from relay.web.facades.binance.exchange_info import ExchangeInfoRoute
 from relay.web.facades.binance.klines import KlineRoute, wants_microseconds
 from relay.web.facades.binance.pass_through import PASSED_CALLS, PassedRoute, PassThrough
+from relay.web.facades.binance.polled_series import PolledSeries
 from relay.web.facades.binance.refusals import JSON, answer_of, market_data_only
 from relay.web.facades.binance.venue_markets import MARKETS, SPOT, USDM_STREAMS, HeadersNow, VenueMarket, now_ms
 from relay.web.facades.facade import Facade, FacadeParts, without_token
@@ -52,20 +53,24 @@ class BinanceFacade(Facade):
         self._parts: FacadeParts | None = None
         self._served: dict[str, _Served] = {}
         self._passed: PassThrough | None = None
+        self.polled: PolledSeries | None = None
 
     def begin(self, parts: FacadeParts) -> None:
         """Answer by these parts from now on."""
         self._parts = parts
         self._passed = PassThrough(parts, self.counts)
+        self.polled = polled = PolledSeries(parts)
         for market in MARKETS:
             self._served[market.root] = _Served(
-                KlineRoute(parts, market, self._passed),
+                KlineRoute(parts, market, self._passed, polled, self.counts),
                 ExchangeInfoRoute(parts, market, self._passed),
                 PassedRoute(parts, market, self._passed),
             )
 
     async def close(self) -> None:
         """End what is under way."""
+        if self.polled is not None:
+            self.polled.close()
         if self._passed is not None:
             await self._passed.close()
 

@@ -1,5 +1,6 @@
 """The klines of one market: rows of candles that came from Binance, as the text that it gave."""
 
+from functools import partial
 from typing import NamedTuple
 
 from aiohttp import web
@@ -7,13 +8,15 @@ from aiohttp import web
 from relay.core.errors import ProviderUnavailable, RateLimited
 from relay.core.intervals import length_s
 from relay.history.known_answers import EncodedCandles
-from relay.history.live_edge import LiveEdge, live_of
+from relay.history.live_edge import LiveEdge
 from relay.history.requests import HistoryRequest
 from relay.instruments.directory import Target
 from relay.plugins.provider import Provider
+from relay.web.facade_counts import FacadeCounts
 from relay.web.facades.binance import reading
 from relay.web.facades.binance.kline_rows import KLINE_ROWS, in_microseconds
 from relay.web.facades.binance.pass_through import PassThrough
+from relay.web.facades.binance.polled_series import PolledSeries
 from relay.web.facades.binance.refusals import JSON, bad_interval, bad_symbol, invalid
 from relay.web.facades.binance.venue_markets import HeadersNow, VenueMarket
 from relay.web.facades.facade import FacadeParts, without_token
@@ -57,8 +60,17 @@ def wants_microseconds(request: web.Request) -> bool:
 class KlineRoute:
     """Answers `klines` and `uiKlines` of one market."""
 
-    def __init__(self, parts: FacadeParts, market: VenueMarket, passed: PassThrough) -> None:
+    def __init__(
+        self,
+        parts: FacadeParts,
+        market: VenueMarket,
+        passed: PassThrough,
+        polled: PolledSeries,
+        counts: FacadeCounts,
+    ) -> None:
         self._parts = parts
+        self._polled = polled
+        self._counts = counts
         self._market = market
         self._passed = passed
         self._provider = parts.providers.get(market.provider)
@@ -74,9 +86,13 @@ class KlineRoute:
         made = parts.bodies.get(path)
         if made is not None:
             parts.history.served["cache"] += 1
+            made.on_use()
         else:
             asked = read_klines_query(request, self._market)
             target = await self._target(asked)
+            if _reaches_now(asked, target):
+                self._polled.note(target, caller)
+                await self._polled.settled(target)
             is_wanted = parts.bodies.is_wanted(path)
             made = await self._make(asked, target, caller.client, is_micro=is_micro)
             if is_wanted:
@@ -108,16 +124,17 @@ class KlineRoute:
         count = sum([len(chunk.times) for chunk in text.chunks])
 
         def is_current() -> bool:
-            return listed == self._parts.directory.version and provider.refusal is None and text.is_current()
+            is_listed = listed == self._parts.directory.version and provider.refusal is None
+            return is_listed and text.is_current() and self._polled.is_current(target)
 
-        return KeptBody(Body([in_microseconds(rows) if is_micro else rows], JSON), count, is_current)
+        body = Body([in_microseconds(rows) if is_micro else rows], JSON)
+        return KeptBody(body, count, is_current, partial(self._polled.touch, target))
 
     async def _text(self, asked: KlinesQuery, target: Target, client: str) -> EncodedCandles:
         provider, key, _ = target
-        hub = self._parts.hub
 
         def live() -> LiveEdge | None:
-            return live_of(hub.streams.get((provider.name, key)))
+            return self._polled.edge(target)
 
         request = HistoryRequest(
             provider,
@@ -130,8 +147,13 @@ class KlineRoute:
             extended=True,
             needs_extras=True,
             form=KLINE_ROWS[key.interval],
+            on_call=self._count_call,
         )
         return await self._parts.history.text(request)
+
+    def _count_call(self) -> None:
+        self._counts.calls += 1
+        self._counts.weight += self._market.klines_weight
 
     async def _passed_on(self, asked: KlinesQuery, provider: Provider, client: str, *, is_micro: bool) -> KeptBody:
         """Have the exchange itself cut candles by another zone's days: the relay has none of those."""
@@ -152,6 +174,13 @@ class KlineRoute:
         if is_micro:
             body = Body([in_microseconds(answer.body)], JSON)
         return KeptBody(body, asked.limit, _is_of_the_moment)
+
+
+def _reaches_now(asked: KlinesQuery, target: Target) -> bool:
+    """Say whether klines include the newest one."""
+    now = target.provider.clock.now()
+    reaches_so_far = asked.start is None or asked.start + asked.limit * length_s(target.key.interval) >= now
+    return reaches_so_far and (asked.end is None or asked.end >= now)
 
 
 def _is_of_the_moment() -> bool:
