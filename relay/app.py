@@ -330,6 +330,7 @@ async def _clients(app: web.Application) -> AsyncIterator[None]:
         supervisors=app[SUPERVISORS],
         refused=app[HOST].failures,
         epoch=epoch,
+        facades=app[FACADES].counts,
     )
     bodies = KeptBodies(config.history_cache_mb * 2**19)
     app[history_route.ROUTE] = history_route.HistoryRoute(hub, directory, history, app[STORE], access, bodies)
@@ -363,6 +364,7 @@ async def _clients(app: web.Application) -> AsyncIterator[None]:
         store=app[STORE],
         requests=app[REQUESTS],
         loop_monitor=app[LOOP_MONITOR],
+        facades=app[FACADES].counts,
     )
     app[metrics.METRICS] = metrics.Metrics(collector)
     clients.start()

@@ -7,6 +7,7 @@ class FacadeCounts:
     """`answered` has the requests by kind. `calls` and `weight` are what was asked upstream for them.
 
     `weight_asked` is what the same requests would have cost the service itself, so the difference was saved.
+    `live_series` are followed live now because they are polled.
     """
 
     def __init__(self) -> None:
@@ -14,6 +15,7 @@ class FacadeCounts:
         self.calls = 0
         self.weight = 0
         self.weight_asked = 0
+        self.live_series = 0
 
     @property
     def weight_saved(self) -> int:

@@ -96,12 +96,12 @@ async def test_a_first_event_that_does_not_come_is_not_waited_for_without_end(re
 async def test_a_series_is_let_go_some_time_after_the_last_request(sandbox: Sandbox, relay_with: StartRelay) -> None:
     timing = FacadeTiming(kept_intervals=0, least_kept_s=1.0)
     relay = await relay_with(limits=RelayLimits(facades=timing))
-    (facade,) = relay.app[FACADES]
+    counts = relay.app[FACADES].counts["binance"]
     await klines(relay)
     await klines(relay, limit=7)
     await eventually(lambda: is_live(relay))
-    assert facade.polled.live == 1
-    await eventually(lambda: facade.polled.live == 0)
+    assert counts.live_series == 1
+    await eventually(lambda: counts.live_series == 0)
     await eventually(lambda: IDENTITY not in relay.app[HUB].streams)
 
 

@@ -11,6 +11,7 @@ from relay.core.model import Instrument
 from relay.core.packed_extras import PackedExtras, each_json
 from relay.core.threads import in_thread_if_many
 from relay.plugins.provider import Provider
+from relay.web.facade_counts import FacadeCounts
 from relay.web.facades.binance import reading
 from relay.web.facades.binance.pass_through import PassThrough
 from relay.web.facades.binance.refusals import JSON, BinanceRefusal, bad_symbol, invalid
@@ -64,8 +65,9 @@ def read_info_query(query: Mapping[str, str]) -> InfoQuery:
 class ExchangeInfoRoute:
     """Answers `exchangeInfo` of one market; the list of all is made once for each state of the directory."""
 
-    def __init__(self, parts: FacadeParts, market: VenueMarket, passed: PassThrough) -> None:
+    def __init__(self, parts: FacadeParts, market: VenueMarket, passed: PassThrough, counts: FacadeCounts) -> None:
         self._parts = parts
+        self._counts = counts
         self._market = market
         self._passed = passed
         self._provider = parts.providers.get(market.provider)
@@ -88,6 +90,7 @@ class ExchangeInfoRoute:
             if asked.is_native and provider.answers_natively:
                 return await self._native(request, provider, asked, headers)
             entries = await self._entries(provider, asked)
+            self._counts.weight_asked += self._market.info_weight
         body = Body([self._head(provider), entries, b"]}"], JSON)
         return await body.answer(request, self._heads, headers())
 

@@ -53,24 +53,24 @@ class BinanceFacade(Facade):
         self._parts: FacadeParts | None = None
         self._served: dict[str, _Served] = {}
         self._passed: PassThrough | None = None
-        self.polled: PolledSeries | None = None
+        self._polled: PolledSeries | None = None
 
     def begin(self, parts: FacadeParts) -> None:
         """Answer by these parts from now on."""
         self._parts = parts
         self._passed = PassThrough(parts, self.counts)
-        self.polled = polled = PolledSeries(parts)
+        self._polled = polled = PolledSeries(parts, self.counts)
         for market in MARKETS:
             self._served[market.root] = _Served(
                 KlineRoute(parts, market, self._passed, polled, self.counts),
-                ExchangeInfoRoute(parts, market, self._passed),
+                ExchangeInfoRoute(parts, market, self._passed, self.counts),
                 PassedRoute(parts, market, self._passed),
             )
 
     async def close(self) -> None:
         """End what is under way."""
-        if self.polled is not None:
-            self.polled.close()
+        if self._polled is not None:
+            self._polled.close()
         if self._passed is not None:
             await self._passed.close()
 
@@ -111,11 +111,13 @@ class BinanceFacade(Facade):
 
     async def _ping(self, request: web.Request, headers: HeadersNow) -> web.Response:
         reading.check_names(request.query, ())
+        self.counts.weight_asked += 1
         return _json({}, headers)
 
     def _time(self, market: VenueMarket) -> Answer:
         async def answer(request: web.Request, headers: HeadersNow) -> web.Response:
             reading.check_names(request.query, ())
+            self.counts.weight_asked += 1
             now = now_ms(self._provider_of(market))
             return _json({"serverTime": now * 1000 if wants_microseconds(request) else now}, headers)
 

@@ -9,6 +9,7 @@ from relay.history.live_edge import LiveEdge, live_of
 from relay.instruments.directory import Target
 from relay.streams.subscriptions import Attachment, Stream
 from relay.web.access.access import Caller
+from relay.web.facade_counts import FacadeCounts
 from relay.web.facades.facade import FacadeParts
 
 MOST_SEEN = 4096
@@ -30,15 +31,11 @@ class _Poll:
 class PolledSeries:
     """Knows which series are polled, and keeps those live as long as they are."""
 
-    def __init__(self, parts: FacadeParts) -> None:
+    def __init__(self, parts: FacadeParts, counts: FacadeCounts) -> None:
         self._parts = parts
+        self._counts = counts
         self._timing = parts.timing
         self._series: OrderedDict[tuple[str, StreamKey], _Poll] = OrderedDict()
-
-    @property
-    def live(self) -> int:
-        """How many series are kept live."""
-        return sum(one.attachment is not None for one in self._series.values())
 
     def note(self, target: Target, caller: Caller) -> None:
         """Note that somebody asks for the newest klines of a series; follow it live when that happens again."""
@@ -74,6 +71,7 @@ class PolledSeries:
             access.shares.opened(identity, caller.owner, hub.streams)
         stream = hub.stream(*identity, target.name, self._parts.supervisors[target.provider.name])
         series.attachment = hub.attach(stream, keeps=False)
+        self._counts.live_series += 1
         self._plan(identity, series, self._timing.kept_s(target.key.interval))
 
     def _plan(self, identity: tuple[str, StreamKey], series: _Poll, after_s: float) -> None:
@@ -96,6 +94,7 @@ class PolledSeries:
             series.timer = None
         if series.attachment is not None:
             self._parts.hub.detach(series.attachment)
+            self._counts.live_series -= 1
             series.attachment = None
 
     def close(self) -> None:

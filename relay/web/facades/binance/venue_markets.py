@@ -13,7 +13,8 @@ HeadersNow = Callable[[], dict[str, str]]
 class VenueMarket(NamedTuple):
     """A market: the name of the provider that has its candles, and the `root` of its REST paths.
 
-    One answer has at most `most_rows` klines, and `default_rows` where a request does not say.
+    One answer has at most `most_rows` klines, and `default_rows` where a request does not say. It weighs
+    `klines_weight`, and the list of instruments `info_weight`.
     """
 
     provider: str
@@ -21,11 +22,12 @@ class VenueMarket(NamedTuple):
     most_rows: int
     default_rows: int = 500
     klines_weight: int = 2
+    info_weight: int = 20
 
 
 SPOT = VenueMarket("binance", "/api/v3", 1000)
 """rest-api.md: `limit` defaults to 500 and is at most 1000."""
-USDM = VenueMarket("binance_usdm", "/fapi/v1", 1500, klines_weight=5)
+USDM = VenueMarket("binance_usdm", "/fapi/v1", 1500, klines_weight=5, info_weight=1)
 """USD-M futures, "Kline/Candlestick Data": `limit` defaults to 500 and is at most 1500; so many weigh 5."""
 MARKETS = (SPOT, USDM)
 USDM_STREAMS = "/market"
