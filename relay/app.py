@@ -41,8 +41,11 @@ from relay.web import pages
 from relay.web.access.access import ACCESS, ADDRESS_LIMITS, Access, AddressLimits, add_headers
 from relay.web.access.http_connections import HttpConnections
 from relay.web.contract import routes as contracts
+from relay.web.facades.catalogue import chosen_facades
+from relay.web.facades.facade import FACADE_TIMING, FACADES, FacadeParts, FacadeTiming
 from relay.web.http import history as history_route
 from relay.web.http import routes as rest
+from relay.web.http.cached_body import KeptBodies
 from relay.web.http.instrument_lists import InstrumentLists
 from relay.web.idle_connections import IdleConnections
 from relay.web.middleware import Middleware
@@ -82,6 +85,7 @@ class RelayLimits(NamedTuple):
     slow_consumers: SlowConsumerLimits = SLOW_CONSUMER_LIMITS
     fanout: FanoutLimits = FANOUT_LIMITS
     identity_again_s: float = AGAIN_S
+    facades: FacadeTiming = FACADE_TIMING
     first_request_s: float = 20.0
     """A connection that asks nothing within this is closed."""
 
@@ -122,7 +126,9 @@ def build_app(
     access = Access(config, limits.addresses)
     idle_connections = IdleConnections(limits.first_request_s, HttpConnections(access))
     requests = RequestCounts()
-    middleware = Middleware(idle_connections, access, requests)
+    facades = chosen_facades(config.facades)
+    own = [*history_route.ROUTES, *rest.ROUTES, *ws.ROUTES, *metrics.ROUTES, *contracts.ROUTES, *pages.routes()]
+    middleware = Middleware(idle_connections, access, requests, facades.of, {route.path for route in own})
     app = web.Application(middlewares=[middleware.enter], client_max_size=64 * 1024)
     app[CONFIG] = config
     app[CLOCK] = clock
@@ -131,6 +137,7 @@ def build_app(
     app[HOST] = host
     app[ACCESS] = access
     app[REQUESTS] = requests
+    app[FACADES] = facades
     app[NEWCOMERS] = idle_connections
     app[PROXIES] = outward_proxies(config)
     app[PROVIDERS] = {
@@ -140,9 +147,7 @@ def build_app(
     for provider in app[PROVIDERS].values():
         conceal_in_logs(provider.conceal)
     conceal_in_logs(app[PROXIES].conceal)
-    app.add_routes(
-        [*history_route.ROUTES, *rest.ROUTES, *ws.ROUTES, *metrics.ROUTES, *contracts.ROUTES, *pages.routes()]
-    )
+    app.add_routes([*own, *facades.routes()])
     app.on_response_prepare.extend([add_headers, middleware.count_websocket])
     # Before aiohttp waits for open requests to end: a WebSocket is one of them.
     app.on_shutdown.append(_send_clients_away)
@@ -346,9 +351,22 @@ async def _clients(app: web.Application) -> AsyncIterator[None]:
         supervisors=app[SUPERVISORS],
         refused=app[HOST].failures,
         epoch=epoch,
+        facades=app[FACADES].counts,
     )
-    app[history_route.ROUTE] = history_route.HistoryRoute(
-        hub, directory, history, app[STORE], access, cache_bytes=config.history_cache_mb * 2**19
+    bodies = KeptBodies(config.history_cache_mb * 2**19)
+    app[history_route.ROUTE] = history_route.HistoryRoute(hub, directory, history, app[STORE], access, bodies)
+    app[FACADES].begin(
+        FacadeParts(
+            access=access,
+            hub=hub,
+            directory=directory,
+            history=history,
+            providers=app[PROVIDERS],
+            supervisors=app[SUPERVISORS],
+            clients=clients,
+            bodies=bodies,
+            timing=app[LIMITS].facades,
+        )
     )
     app[contracts.CONTRACTS] = contracts.Contracts(access, directory)
     lists = InstrumentLists(directory)
@@ -367,11 +385,13 @@ async def _clients(app: web.Application) -> AsyncIterator[None]:
         store=app[STORE],
         requests=app[REQUESTS],
         loop_monitor=app[LOOP_MONITOR],
+        facades=app[FACADES].counts,
     )
     app[metrics.METRICS] = metrics.Metrics(collector)
     clients.start()
     yield
     await clients.close()
+    await app[FACADES].close()
     await lists.close()
 
 

@@ -72,7 +72,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """Leave the recordings out where there are none."""
-    return True if collection_path.name == "test_captures.py" and not config.getoption("--captures") else None
+    is_of_recordings = collection_path.name in ("test_captures.py", "test_facade_captures.py")
+    return True if is_of_recordings and not config.getoption("--captures") else None
 
 
 @pytest.fixture(autouse=True)

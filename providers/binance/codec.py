@@ -6,6 +6,7 @@ from typing import Any
 
 import orjson
 
+from providers.binance.remainder import USUAL, remainder
 from relay import (
     Accepted,
     Candle,
@@ -109,7 +110,10 @@ class BinanceCodec(FeedCodec):
             is_closed = False
         # Whether the values make a candle the relay judges.
         try:
-            candle: Candle = written_candle(open_ms // 1000, _NUMBERS(kline), kline["n"])
+            is_usual = close_ms - open_ms == most_ms - 1 and kline.get("B") == USUAL
+            rest = "" if is_usual else remainder(interval, open_ms, close_ms, kline.get("B"))
+            ids = (kline.get("f"), kline.get("L"))
+            candle: Candle = written_candle(open_ms // 1000, _NUMBERS(kline), kline["n"], rest, ids)
         except (LookupError, TypeError, ValueError):
             # The prices may be sound where the rest is not.
             candle = Candle(open_ms // 1000, *decimals(_PRICES_AND_VOLUME(kline)))

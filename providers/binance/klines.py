@@ -5,6 +5,7 @@ from typing import Any
 
 import aiohttp
 
+from providers.binance.remainder import USUAL, remainder
 from providers.binance.rest import RestCalls
 from relay import BadAnswer, Candle, decimals, next_open, read_rows, written_candle
 
@@ -87,7 +88,8 @@ class Klines:
             if not _share(row, interval):
                 raise ValueError("its end does not fit its interval")
             try:
-                return written_candle(time, (*row[1:6], row[7], row[9], row[10]), row[8])
+                rest = remainder(interval, row[0], row[6], row[11] if len(row) > 11 else USUAL)
+                return written_candle(time, (*row[1:6], row[7], row[9], row[10]), row[8], rest)
             except (LookupError, TypeError, ValueError):
                 # The prices may be sound where the rest is not.
                 return Candle(time, *decimals(row[1:6]))

@@ -10,6 +10,7 @@ import aiohttp
 
 from providers.binance.codec import BinanceCodec
 from providers.binance.klines import KLINES_PAGE, Klines
+from providers.binance.native import native_answer
 from providers.binance.pairs import EXCHANGE_INFO_WEIGHT, read_pairs
 from providers.binance.rest import RestCalls
 from providers.binance.weight import Weight, learn_limit
@@ -19,6 +20,7 @@ from relay import (
     Candle,
     Hosts,
     Instrument,
+    NativeAnswer,
     PriceUpdate,
     ProviderInfo,
     Setting,
@@ -120,6 +122,13 @@ class BinanceProvider:
         )
         learn_limit(self._weight, body)
         return await read_pairs(body)
+
+    @hookimpl
+    async def relay_native(
+        self, path: str, query: Mapping[str, str], session: aiohttp.ClientSession, settings: Mapping[str, Any]
+    ) -> NativeAnswer:
+        """Pass a request for public market data on."""
+        return await native_answer(self._calls, path, query, session, settings)
 
     @hookimpl
     def relay_budgets(self) -> Sequence[Budget]:

@@ -8,7 +8,17 @@ from typing import Any
 import aiohttp
 
 from providers.binance.weight import PAUSE_S, UNIT_S, Weight
-from relay import PAGE_BOUNDS, Bounds, Hosts, ProviderError, RateLimited, RestAnswer, UnknownSymbol, ask_rest
+from relay import (
+    LIST_BOUNDS,
+    PAGE_BOUNDS,
+    Bounds,
+    Hosts,
+    ProviderError,
+    RateLimited,
+    RestAnswer,
+    UnknownSymbol,
+    ask_rest,
+)
 
 _BAN_S = 120.0
 """rest-api.md, "IP Limits": bans last two minutes to three days; this is for an answer 418 that names no time."""
@@ -38,17 +48,47 @@ class RestCalls:
         bounds: Bounds = PAGE_BOUNDS,
     ) -> Any:
         """Return the body of an answer to a call of so much weight. Raises `ProviderError`."""
+        answer, error = await self._ask(path, params, weight, session, settings, bounds)
+        if error is not None:
+            raise error
+        return answer.body
+
+    async def ask_natively(
+        self,
+        path: str,
+        params: Mapping[str, str | int],
+        weight: int,
+        session: aiohttp.ClientSession,
+        settings: Mapping[str, Any],
+    ) -> RestAnswer:
+        """Return an answer as it is, also if it refuses what was asked. Raises `ProviderError` for other refusals."""
+        answer, error = await self._ask(path, params, weight, session, settings, LIST_BOUNDS)
+        is_of_the_question = answer.status == 400 and isinstance(answer.body, dict)
+        if isinstance(error, RateLimited) or (error is not None and not is_of_the_question):
+            raise error
+        return answer
+
+    async def _ask(
+        self,
+        path: str,
+        params: Mapping[str, str | int],
+        weight: int,
+        session: aiohttp.ClientSession,
+        settings: Mapping[str, Any],
+        bounds: Bounds,
+    ) -> tuple[RestAnswer, ProviderError | None]:
+        """Return an answer, and what it means if it is none."""
         self._weight.spend(weight)
         hosts = self._hosts_of(settings["rest_url"])
         answer = await ask_rest(session, hosts, path, params=params, bounds=bounds)
         self._weight.learn(answer.headers.get("X-MBX-USED-WEIGHT-1M"))
         if answer.status == 200:
             self._weight.relent()
-            return answer.body
+            return answer, None
         error = _refusal(answer, self._weight)
         if isinstance(error, RateLimited):
             self._weight.block(error.retry_after, str(error))
-        raise error
+        return answer, error
 
 
 def _refusal(answer: RestAnswer, weight: Weight) -> ProviderError:

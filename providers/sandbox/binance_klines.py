@@ -57,8 +57,8 @@ def parse_zone(text: str) -> int | None:
 
 
 def fixed(value: int, decimals: int) -> str:
-    """Write a count of 10**-decimals units with eight decimals."""
-    digits = str(value * 10 ** (8 - decimals)).rjust(9, "0")
+    """Write a count of 10**-decimals units with eight decimals; more are cut off."""
+    digits = str(value * 10**8 // 10**decimals).rjust(9, "0")
     return f"{digits[:-8]}.{digits[-8:]}"
 
 

@@ -16,6 +16,7 @@ from providers.sandbox.binance_parameters import (
     number,
     required,
 )
+from providers.sandbox.binance_tickers import Tickers
 from providers.sandbox.clock import SandboxClock
 from providers.sandbox.intervals import end_time, open_time
 from providers.sandbox.listings import DAY_MS, Pair
@@ -44,10 +45,13 @@ class BinanceRest:
             "/api/v3/uiKlines": (2, self._klines),
             "/api/v3/exchangeInfo": (20, self._exchange_info),
         }
+        self._tickers = Tickers(market, clock)
 
     def answer(self, request: web.Request) -> web.Response:
         """Answer a request."""
         weight, call = self._calls.get(request.path, (0, None))
+        if (ticker := self._tickers.calls.get(request.path)) is not None:
+            weight, call = ticker[0](request.query), lambda asked: ticker[1](asked.query)
         self._count(weight or 1)
         headers = {}
         try:

@@ -99,6 +99,19 @@ def one_of(*choices: str) -> Callable[[Any], str]:
     return parse
 
 
+def some_of(*choices: str) -> Callable[[Any], tuple[str, ...]]:
+    """Make a reader of some of these words, each once: a list, or one text with commas; none of them is `()`."""
+
+    def parse(value: Any) -> tuple[str, ...]:
+        found = tuple(dict.fromkeys(texts(value)))
+        for one in found:
+            if one not in choices:
+                raise ValueError(f"has {one!r}, which is none of {', '.join(choices)}{did_you_mean(one, choices)}")
+        return found
+
+    return parse
+
+
 _SWITCHES = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 
 

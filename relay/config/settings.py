@@ -23,6 +23,7 @@ INSTANCES = "providers"
 """The table of the file whose tables are instances of providers."""
 LOG_LEVELS = ("debug", "info", "warning", "error")
 LOG_FORMATS = ("text", "json")
+FACADE_NAMES = ("binance",)
 _NUMBER = "NUMBER"
 _Tables: TypeAlias = dict[str, dict[str, Any]]
 
@@ -59,6 +60,8 @@ class RelaySetting(NamedTuple):
         """What holds where nothing is given, in words."""
         if self.automatic or isinstance(self.default, bool):
             return self.automatic or ("yes" if self.default else "no")
+        if isinstance(self.default, tuple):
+            return ",".join(self.default)
         return f"{self.default:g}" if isinstance(self.default, float) else str(self.default)
 
 
@@ -247,6 +250,12 @@ class Config:
         "Providers to load in addition to the installed ones.",
         form="MODULE|MODULE:NAME|FILE.py",
         automatic="none",
+    )
+    facades: tuple[str, ...] = _setting(
+        parsers.some_of(*FACADE_NAMES),
+        FACADE_NAMES,
+        "Protocols of other services that are served too, for programs that are written against them; empty for none.",
+        form="|".join(FACADE_NAMES),
     )
     insecure: bool = False
     # Where each setting that was given comes from; what is not in it has its default.

@@ -353,6 +353,17 @@ class ProviderInfo(NamedTuple):
     candle_extras: tuple[str, ...] = ()
 
 
+class NativeAnswer(NamedTuple):
+    """A venue's own answer to a request in its own protocol: HTTP's `status`, and the `body` as it came.
+
+    `weight` is what the request cost, in the units of the provider's first budget.
+    """
+
+    status: int
+    body: bytes
+    weight: int = 0
+
+
 class Budget(NamedTuple):
     """A limit that the provider sets: `used` of `limit` units, back to 0 at `resets_at` (Unix seconds).
 

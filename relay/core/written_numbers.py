@@ -4,7 +4,8 @@ Eight numbers are kept as one text, joined by commas: open, high, low, close, vo
 taker quote volume. Each is what was written, `1324882983.36818470`, or only how many decimals it had, `.8`, where that
 and the number are enough: the shortest decimal that reads as the number, filled up with zeros. If all eight have the
 same number of decimals it stands once. Of 14,122 klines of Binance on record 12,061 are `.8`; in the others one or two
-volumes have more digits than a float holds.
+volumes have more digits than a float holds. Behind a semicolon may follow what else the provider wrote, in a form of
+its own: `.8;1679661581646`.
 """
 
 import re
@@ -25,7 +26,7 @@ _SURE = 16
 """A text of so many characters, one of them a point, has 15 digits at most, and a float holds those."""
 
 
-def _read(texts: Sequence[str], trades: object) -> CandleExtras:
+def _read(texts: Sequence[str], trades: object, rest: str) -> CandleExtras:
     """Return what texts say; nothing where they are no numbers, or the number of trades is none."""
     if trades is not None and (type(trades) is not int or not 0 <= trades < _MOST):
         return NO_EXTRAS
@@ -35,14 +36,17 @@ def _read(texts: Sequence[str], trades: object) -> CandleExtras:
         return NO_EXTRAS
     if max(quote_volume, taker_volume, taker_quote_volume) >= _MOST:
         return NO_EXTRAS
-    return _new(CandleExtras, (quote_volume, trades, taker_volume, taker_quote_volume, packed(texts)))
+    written = f"{packed(texts)};{rest}" if rest else packed(texts)
+    return _new(CandleExtras, (quote_volume, trades, taker_volume, taker_quote_volume, written))
 
 
 class WrittenCandle(ExtendedCandle):
     """A candle of texts: what it carries beside prices and volume is read when it is wanted, which is seldom."""
 
-    given: CandleExtras | tuple[Sequence[str], object] = NO_EXTRAS
-    """The texts and the number of trades, and in their place what they say once they are read."""
+    given: CandleExtras | tuple[Sequence[str], object, str] = NO_EXTRAS
+    """The texts, the number of trades and the rest, and in their place what they say once they are read."""
+    trade_ids: tuple[int, int] | None = None
+    """Of the first and the last trade, as a live message said; not stored."""
 
     @property
     def extras(self) -> CandleExtras:  # type: ignore[override]  # nobody sets it
@@ -54,17 +58,26 @@ class WrittenCandle(ExtendedCandle):
         return given
 
 
-def written_candle(time: int, texts: Sequence[str], trades: int | None) -> ExtendedCandle:
+def written_candle(
+    time: int,
+    texts: Sequence[str],
+    trades: int | None,
+    rest: str = "",
+    trade_ids: tuple[int, int] | None = None,
+) -> WrittenCandle:
     """Return a candle of eight decimal texts, in the order of `WRITTEN_FIELDS`, which can be had back as they are.
 
-    `time` is the open time in Unix seconds, `trades` the number of trades. Raises `ValueError` where `decimals` does
-    for prices and volume. Where the others are no numbers, or there are not three of them, the candle carries none.
-    Whether the prices make a candle is judged later.
+    `time` is the open time in Unix seconds, `trades` the number of trades. `rest` is what else is kept of the message,
+    in the provider's own form and without a semicolon. `trade_ids` are the first and the last trade of a live candle.
+    Raises `ValueError` where `decimals` does for prices and volume. Where the others are no numbers, or there are not
+    three of them, the candle carries none. Whether the prices make a candle is judged later.
     """
     opened, high, low, close, volume = decimals(texts[:5])
     # On the way of every update: what the constructor would do, without its arguments.
     candle = _new(WrittenCandle, (time, opened, high, low, close, volume))
-    candle.given = texts, trades
+    candle.given = texts, trades, rest
+    if trade_ids is not None:
+        candle.trade_ids = trade_ids
     return candle
 
 
@@ -73,10 +86,8 @@ def written_texts(candle: Candle) -> tuple[str, ...] | None:
     extras = candle.extras
     if extras is None or extras.written is None:
         return None
-    items = extras.written.split(",")
     numbers = (*candle[1:], extras.quote_volume, extras.taker_volume, extras.taker_quote_volume)
-    if len(items) == 1:
-        items *= len(numbers)
+    items = _items(extras.written, len(numbers))
     if len(items) != len(numbers):
         return None
     texts = []
@@ -88,6 +99,17 @@ def written_texts(candle: Candle) -> tuple[str, ...] | None:
         else:
             texts.append(with_decimals(number, int(item[1:])))
     return tuple(texts)
+
+
+def written_rest(candle: Candle) -> str:
+    """Return what else the provider wrote of a candle, "" for nothing."""
+    extras = candle.extras
+    return "" if extras is None or extras.written is None else extras.written.partition(";")[2]
+
+
+def _items(written: str, count: int) -> list[str]:
+    items = written.partition(";")[0].split(",")
+    return items * count if len(items) == 1 else items
 
 
 def packed(texts: Sequence[str]) -> str:
@@ -103,7 +125,8 @@ def repacked(extras: CandleExtras) -> CandleExtras:
     written = extras.written
     if written is None or "," not in written or written.startswith("."):
         return extras
-    return extras._replace(written=packed(written.split(",")))
+    numbers, mark, rest = written.partition(";")
+    return extras._replace(written=packed(numbers.split(",")) + mark + rest)
 
 
 def _packed(text: str) -> str:
@@ -130,10 +153,8 @@ def is_readable(candle: Candle) -> bool:
     extras = candle.extras
     if extras is None or extras.written is None:
         return True
-    items = extras.written.split(",")
     numbers = (*candle[1:], extras.quote_volume, extras.taker_volume, extras.taker_quote_volume)
-    if len(items) == 1:
-        items *= len(numbers)
+    items = _items(extras.written, len(numbers))
     return len(items) == len(numbers) and all(map(_reads_as, items, numbers))
 
 

@@ -8,6 +8,7 @@ import time
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Sequence
 from types import TracebackType
+from typing import Self
 
 from relay.core.errors import RateLimited
 from relay.core.model import Budget
@@ -21,23 +22,28 @@ LEAST_SHARED = 4
 
 
 class QueueTurn:
-    """The place of one call in the queue; the call is made inside of `async with`."""
+    """The place of one call in the queue; the call is made inside of `async with`.
 
-    __slots__ = ("_turns", "client", "go", "used")
+    `weight` is what it cost, in units of the first budget, where the caller knows that it is not what others cost.
+    """
+
+    __slots__ = ("_turns", "client", "go", "used", "weight")
 
     def __init__(self, turns: "FairQueue", client: str | None) -> None:
         self._turns = turns
         self.client = client
         self.go: asyncio.Future[None] | None = None
         self.used: dict[str, int] = {}
+        self.weight: int | None = None
 
     def hasten(self, client: str | None) -> None:
         """Let somebody else wait for the same call: for a live stream it comes first from now on."""
         if client is None and self.client is not None:
             self._turns.move(self)
 
-    async def __aenter__(self) -> None:
+    async def __aenter__(self) -> Self:
         await self._turns.take(self)
+        return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -46,10 +52,11 @@ class QueueTurn:
 
 
 class _Usage:
-    # What clients spent of one budget until it is back to 0, in calls.
+    # What clients spent of one budget until it is back to 0: calls, and the units that some cost beyond the others.
     def __init__(self, resets_at: float) -> None:
         self.resets_at = resets_at
         self.calls: Counter[str] = Counter()
+        self.extra: Counter[str] = Counter()
 
 
 class FairQueue:
@@ -91,7 +98,12 @@ class FairQueue:
     def end(self, turn: QueueTurn) -> None:
         """Let the next one go."""
         self._running -= 1
-        for budget in self._budgets():
+        for place, budget in enumerate(self._budgets()):
+            if turn.weight is not None:
+                period = self._periods.get(budget.name)
+                if not place and period is not None and turn.client is not None:
+                    period.extra[turn.client] += max(0, turn.weight - self._cost.get(budget.name, 1))
+                continue
             # Other calls count into the difference as well, so the smallest one seen is what a call costs.
             spent = budget.used - turn.used.get(budget.name, budget.used)
             if spent > 0:
@@ -149,7 +161,8 @@ class FairQueue:
             wait_s = max(1.0, budget.resets_at - now)
             if budget.reserved is None and budget.used >= CLIENTS_SHARE * budget.limit:
                 return RateLimited(f"the rest of the {budget.name} is reserved for live streams", wait_s)
-            if (period.calls[client] + 1) * self._cost.get(budget.name, 1) > ONE_CLIENTS_SHARE * budget.limit:
+            units = (period.calls[client] + 1) * self._cost.get(budget.name, 1) + period.extra[client]
+            if units > ONE_CLIENTS_SHARE * budget.limit:
                 return RateLimited(f"one client may use at most {ONE_CLIENTS_SHARE:.0%} of the {budget.name}", wait_s)
         for period in periods:
             period.calls[client] += 1

@@ -63,7 +63,7 @@ def known_answer(request: RangeWalk, chunks: Sequence[Chunk], known: Span, end: 
         is_open = [candle.time in request.open_times() for candle in newer]
         if any(is_open[:-1]):
             return None
-        chunk = joined((*chunks, encode(newer, extended=request.asked.extended))).within(
+        chunk = joined((*chunks, encode(newer, request.asked.encoding))).within(
             0, FOREVER, request.limit, newest=is_newest
         )
         last_is_closed = not (is_open[-1] and chunk.times[-1] == newer[-1].time)
@@ -95,7 +95,7 @@ def encoded_past(asked: HistoryRequest, past: PastCandles) -> EncodedCandles:
     """Return candles that were found, encoded; nobody knows for how long the answer holds."""
     doubted = _doubts_told(asked, [candle.time for candle in past.candles], past.doubted)
     return EncodedCandles(
-        (encode(past.candles, extended=asked.extended),),
+        (encode(past.candles, asked.encoding),),
         past.last_is_closed,
         (*doubted, *past.unreadable),
         is_whole=past.is_whole or not asked.source.has_history,

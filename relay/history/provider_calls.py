@@ -87,15 +87,19 @@ class ProviderCalls:
         age = self._store.age(source.name, key.symbol)
         return [call for call in calls if call.age == age and _overlap(call.span, span)]
 
+    def turn(self, source: CandleSource, client: str | None) -> QueueTurn:
+        """Return the place of a call to a provider among its others."""
+        turns = self._turns.get(source.name)
+        if turns is None:
+            turns = self._turns[source.name] = FairQueue(source.info.calls_at_once, source.budgets)
+        return turns.turn(client)
+
     def start(self, source: CandleSource, key: StreamKey, piece: PageRequest, client: str | None) -> ProviderCall:
         """Ask a provider when it is the client's turn; nothing of the piece may be under way."""
         if self._is_closed:
             raise ProviderUnavailable("the relay is shutting down")
         stream = (source.name, key)
-        turns = self._turns.get(source.name)
-        if turns is None:
-            turns = self._turns[source.name] = FairQueue(source.info.calls_at_once, source.budgets)
-        turn = turns.turn(client)
+        turn = self.turn(source, client)
         age = self._store.age(source.name, key.symbol)
         task = asyncio.create_task(self._ask(source, key, piece, turn, age), name=f"history {source.name} {key}")
         call = ProviderCall(piece.span, task, turn, age)

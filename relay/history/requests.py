@@ -9,6 +9,7 @@ from relay.core.model import Budget, Candle, ProviderInfo, StreamKey
 from relay.core.spans import FOREVER, Span
 from relay.core.trading_hours import TradingHours
 from relay.history.live_edge import LiveEdge
+from relay.storage.chunks import EXTENDED, PLAIN, CandleForm
 
 MAX_CALLS = 50
 """Provider calls that one request may cause; what it has then is not complete."""
@@ -114,7 +115,8 @@ class HistoryRequest:
     for live streams (None) come first. What `is_spliced` with what a stream remembers is of the same instrument. With
     `joins_gaps` those that one call can span are one question, and what is known between them comes again.
     Candles that are `extended` carry what is known beside prices and volume, and with `needs_extras` the provider is
-    asked for what stored ones do not carry.
+    asked for what stored ones do not carry. An answer that is encoded has them in the `form`, or as these two say.
+    `on_call` is called for each call to the provider that the request causes.
     """
 
     source: CandleSource
@@ -130,3 +132,10 @@ class HistoryRequest:
     extended: bool = False
     needs_extras: bool = False
     allowance: CallAllowance | None = None
+    form: CandleForm | None = None
+    on_call: Callable[[], None] | None = None
+
+    @property
+    def encoding(self) -> CandleForm:
+        """The form of an answer that is encoded."""
+        return self.form or (EXTENDED if self.extended else PLAIN)

@@ -26,7 +26,7 @@ from relay.history.provider_calls import ProviderCall, ProviderCalls
 from relay.history.range_walk import RangeWalk
 from relay.history.requests import CallAllowance, CandleSource, HistoryRequest, PastCandles
 from relay.history.row_turns import RowTurns
-from relay.storage.chunks import bare_times, window_s
+from relay.storage.chunks import window_s
 from relay.storage.revisions import Revisions
 from relay.storage.set_aside import is_aside
 from relay.storage.store import Store
@@ -95,7 +95,7 @@ class HistoryService:
         """Return the open times of candles in an answer whose extras are to be asked for."""
         if not asked.needs_extras:
             return []
-        times = [time for chunk in text.chunks for time in bare_times(chunk)]
+        times = [time for chunk in text.chunks for time in asked.encoding.bare_times(chunk)]
         if times and not text.last_is_closed and times[-1] == text.chunks[-1].times[-1]:
             times.pop()
         return self._bare.wanted(asked, times)
@@ -228,6 +228,8 @@ class HistoryService:
                     if allowance.left <= 0:
                         break
                     allowance.left -= 1
+                    if request.asked.on_call is not None:
+                        request.asked.on_call()
                     busy = [self.calls.start(source, key, piece, client)]
                 for call in busy:
                     call.turn.hasten(client)
@@ -351,7 +353,7 @@ class HistoryService:
         if at == to:
             return None
         known = Span(min(at, to), max(at, to))
-        stored = await store.chunks(name, key, *known, request.limit, is_newest, extended=request.asked.extended)
+        stored = await store.chunks(name, key, *known, request.limit, is_newest, request.asked.encoding)
         if deletions != store.deletions(name, key):
             return None
         clock = self._clock

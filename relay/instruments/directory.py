@@ -256,6 +256,22 @@ class Directory:
             return found
         return self._lookups[provider].standing(symbol) if provider in self._lookups else "unknown"
 
+    def of_provider(self, name: str) -> list[Instrument]:
+        """Return what a provider lists, in its order. Raises `RequestError` while nobody knows."""
+        self._check_is_known(name)
+        return [*self._kept[name].listing.instruments.values()]
+
+    def instrument(self, name: str, symbol: str) -> Instrument | None:
+        """Return what a provider lists by a symbol in upper case. Raises `RequestError` while nobody knows."""
+        self._check_is_known(name)
+        return self._kept[name].listing.instruments.get(symbol)
+
+    def _check_is_known(self, name: str) -> None:
+        kept = self._kept[name]
+        if not kept.listing.is_known:
+            said = f"the symbol list of {kept.provider.info.title} is not loaded yet"
+            raise RequestError(Code.PROVIDER_UNAVAILABLE, said, retry_after=kept.asks_in_s)
+
     def problem(self, name: str) -> str | None:
         """Return why a provider's list could not be had lately."""
         sources = (self._kept.get(name), self._lookups.get(name))

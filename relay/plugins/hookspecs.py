@@ -11,7 +11,7 @@ from typing import Any
 import aiohttp
 import pluggy
 
-from relay.core.model import Budget, Candle, Instrument, OpenHours, PriceUpdate, ProviderInfo
+from relay.core.model import Budget, Candle, Instrument, NativeAnswer, OpenHours, PriceUpdate, ProviderInfo
 from relay.core.past_change import PastChange
 from relay.core.saved_value import Memory
 from relay.core.trading_calendar import TradingCalendar
@@ -154,6 +154,18 @@ def relay_close(session: aiohttp.ClientSession, settings: Settings) -> Awaitable
     """
 
 
+@hookspec(firstresult=True)
+def relay_native(
+    path: str, query: Mapping[str, str], session: aiohttp.ClientSession, settings: Settings
+) -> Awaitable[NativeAnswer] | None:
+    """Return the venue's own answer to a GET of `path` with `query`, for programs that speak its protocol. Optional.
+
+    Only market data that needs no key, from a list of your own. Spend your budget for it, request it with `session`, as
+    `settings` say, and return refusals of the venue as they are. Raise `RateLimited` with the seconds to wait,
+    `BadAnswer` for a path that is not on the list, and other `ProviderError` for failures.
+    """
+
+
 HOOKS = (
     relay_provider,
     relay_stream,
@@ -164,6 +176,7 @@ HOOKS = (
     relay_memory,
     relay_hours,
     relay_past_changes,
+    relay_native,
     relay_clock,
     relay_close,
 )

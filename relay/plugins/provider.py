@@ -22,7 +22,16 @@ from relay.core.errors import (
     UnknownSymbol,
     log_text,
 )
-from relay.core.model import Budget, Candle, Instrument, OpenHours, PriceUpdate, ProviderInfo, StreamKey
+from relay.core.model import (
+    Budget,
+    Candle,
+    Instrument,
+    NativeAnswer,
+    OpenHours,
+    PriceUpdate,
+    ProviderInfo,
+    StreamKey,
+)
 from relay.core.outward_proxies import OutwardProxies
 from relay.core.past_change import PastChange
 from relay.core.saved_value import Memory
@@ -39,6 +48,7 @@ from relay.plugins.validation import (
     CandleValidator,
     fault_of_budget,
     fault_of_hours,
+    fault_of_native,
     fault_of_type,
     kind_of,
     list_fault,
@@ -96,6 +106,7 @@ class Provider:
         self.looks_up_instruments = "relay_instrument" in hooks
         self.tells_past_changes = "relay_past_changes" in hooks
         self._tells_hours = self.has_hours = "relay_hours" in hooks
+        self.answers_natively = "relay_native" in hooks
         self.loaded = loaded
         self._hooks = hooks
         self._use = SettingsUse(
@@ -380,6 +391,19 @@ class Provider:
                 change.check()
             except (TypeError, ValueError) as error:
                 raise BadAnswer(self.conceal(f"provider {self.name}: relay_past_changes: {error}")) from None
+        return found
+
+    async def native(self, path: str, query: Mapping[str, str]) -> NativeAnswer:
+        """Return the venue's own answer to a request in its own protocol, judged. Raises `ProviderError`."""
+        if not self.answers_natively:
+            raise BadAnswer(f"{self.info.title} gives no answers in its own protocol")
+
+        def read(answer: Any) -> NativeAnswer:
+            if (fault := fault_of_native(answer)) is not None:
+                raise BadAnswer(f"provider {self.name}: relay_native {fault}")
+            return answer  # type: ignore[no-any-return]
+
+        found: NativeAnswer = await self._call("relay_native", read, path=path, query=query)
         return found
 
     def budgets(self) -> Sequence[Budget]:

@@ -15,6 +15,7 @@ from relay.core.model import (
     CandleExtras,
     ExtendedCandle,
     Instrument,
+    NativeAnswer,
     OpenHours,
     PriceUpdate,
     ProviderInfo,
@@ -344,6 +345,17 @@ def fault_of_hours(hours: Any, moment: int) -> str | None:
         return f"returned {kind_of(hours)}, not a TradingCalendar, or OpenHours of two whole numbers"
     if not hours.opens < hours.closes or hours.closes <= moment:
         return f"returned hours from {hours.opens} to {hours.closes}, which end before {moment}"
+    return None
+
+
+def fault_of_native(answer: object) -> str | None:
+    """Judge what a provider gives as its venue's own answer."""
+    if not isinstance(answer, NativeAnswer):
+        return f"returned {kind_of(answer)}, not NativeAnswer"
+    if type(answer.status) is not int or not 200 <= answer.status < 500:
+        return f"returned a status of {answer.status!r:.40}, not 200 to 499"
+    if type(answer.body) is not bytes or type(answer.weight) is not int:
+        return f"returned {kind_of(answer.body)} and {kind_of(answer.weight)} as body and weight, not bytes and int"
     return None
 
 

@@ -1,12 +1,13 @@
 """What clients ask on the WebSocket: which fields each request has, and how it is read; no I/O."""
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import orjson
 
 from relay.core.errors import Code, RequestError
 from relay.core.intervals import parse_interval
+from relay.core.model import PriceUpdate
 from relay.protocol.fields import (
     Field,
     Flag,
@@ -92,15 +93,24 @@ ACTIONS: Mapping[str, tuple[Field[Any], ...]] = {
 _MODIFIERS = frozenset(field.name for field in (BARS, SINCE, REVISION, GAPS, THROTTLE_MS, CLOSED_ONLY, EXTENDED))
 
 
+class UpdateForm(Protocol):
+    """One way to write updates in another protocol than the relay's own. There is one object of each form."""
+
+    def frame(self, update: PriceUpdate, now_ms: int) -> bytes | None:
+        """Return the frame of an update at `now_ms` of the provider's time; None where it cannot be written so."""
+
+
 class SubscribeOptions(NamedTuple):
     """How one subscription wants its updates: at most one open candle per `throttle_ms`, or closed candles only.
 
-    `extended` candles also carry what `CandleExtras` has.
+    `extended` candles also carry what `CandleExtras` has. With a `form` of another protocol nothing else is sent but
+    updates, and none of those that revise a candle.
     """
 
     throttle_ms: int = 0
     closed_only: bool = False
     extended: bool = False
+    form: UpdateForm | None = None
 
 
 PLAIN = SubscribeOptions()

@@ -1,10 +1,11 @@
 """Closed candles as the text that clients get: encoded once, then only cut and joined; pure.
 
-What candles carry beside prices and volume is in chunks of their own, `extended` ones, which are kept in memory only.
-A stream's time is divided into windows of `WINDOW` candles. The candles of one window make one chunk.
+A stream's time is divided into windows of `WINDOW` candles. The candles of one window make one chunk. Chunks of another
+`CandleForm` than `PLAIN` are kept in memory only, and made where somebody wants them.
 """
 
 import sys
+from abc import ABC, abstractmethod
 from array import array
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
@@ -26,11 +27,68 @@ _BARE = b"".join([b',"%b":null' % name.encode() for name in EXTRA_FIELDS])
 _EXTRA_MARKS = tuple((b',"%b":' % name.encode(), b",") for name in EXTRA_FIELDS)
 
 
+class CandleForm(ABC):
+    """One way to write candles for clients: JSON values joined by commas. There is one object of each form.
+
+    Every candle begins with `first`, its open time in seconds, and `behind`. `is_extended` says that the candles have
+    to carry what is known beside prices and volume.
+    """
+
+    first = b'{"time":'
+    behind = b","
+    is_extended = True
+
+    @abstractmethod
+    def text(self, candles: Sequence[Candle]) -> bytes:
+        """Write candles, which are in order."""
+
+    @abstractmethod
+    def bare_times(self, chunk: "Chunk") -> list[int]:
+        """Return the open times of the candles of a chunk that lack what the form is to have."""
+
+
+class _Plain(CandleForm):
+    is_extended = False
+
+    def text(self, candles: Sequence[Candle]) -> bytes:
+        return _joined_values(
+            [
+                {"time": time, "open": opened, "high": high, "low": low, "close": close, "volume": volume}
+                for time, opened, high, low, close, volume in candles
+            ]
+        )
+
+    def bare_times(self, chunk: "Chunk") -> list[int]:
+        return []
+
+
+class _Extended(CandleForm):
+    def text(self, candles: Sequence[Candle]) -> bytes:
+        return _joined_values([_extended(candle) for candle in candles])
+
+    def bare_times(self, chunk: "Chunk") -> list[int]:
+        if _BARE not in chunk.text:
+            return []
+        rows = orjson.loads(b"[%b]" % chunk.text)
+        return [row["time"] for row in rows if all(row[name] is None for name in EXTRA_FIELDS)]
+
+
+PLAIN: CandleForm = _Plain()
+"""Objects with open time, prices and volume, as they are stored."""
+EXTENDED: CandleForm = _Extended()
+"""Objects that also have what candles carry beside these, null where it is not known."""
+
+
+def _joined_values(rows: Sequence[object]) -> bytes:
+    return orjson.dumps(rows)[1:-1]
+
+
 class Chunk(NamedTuple):
-    """Candles as JSON objects joined by commas, and their open times, ascending."""
+    """Candles as JSON values of one form joined by commas, and their open times, ascending."""
 
     times: Sequence[int]
     text: bytes
+    form: CandleForm = PLAIN
 
     def part(self, first: int, last: int) -> "Chunk":
         """Return the candles from index `first` up to, not including, `last`."""
@@ -41,7 +99,7 @@ class Chunk(NamedTuple):
             return self
         begin = self._place(first) if first else 0
         end = self._place(last) - 1 if last < count else len(self.text)
-        return Chunk(self.times[first:last], self.text[begin:end])
+        return Chunk(self.times[first:last], self.text[begin:end], self.form)
 
     def within(self, start: int, end: int, limit: int, *, newest: bool) -> "Chunk":
         """Return the candles with `start` ≤ open time < `end`; the first `limit`, or with `newest` the last."""
@@ -49,24 +107,16 @@ class Chunk(NamedTuple):
         return self.part(max(first, last - limit), last) if newest else self.part(first, min(last, first + limit))
 
     def _place(self, index: int) -> int:
-        # `,` behind the number: 17 must not be found in 1700.
-        return self.text.index(b"%b%d," % (_FIRST, self.times[index]))
+        # With what is behind the number: 17 must not be found in 1700.
+        return self.text.index(b"%b%d%b" % (self.form.first, self.times[index], self.form.behind))
 
 
 EMPTY = Chunk(array("q"), b"")
 
 
-def encode(candles: Sequence[Candle], *, extended: bool = False) -> Chunk:
-    """Encode candles, which are in order; `extended`: with what they carry beside prices and volume."""
-    rows: list[dict[str, float | None]] = (
-        [_extended(candle) for candle in candles]
-        if extended
-        else [
-            {"time": time, "open": opened, "high": high, "low": low, "close": close, "volume": volume}
-            for time, opened, high, low, close, volume in candles
-        ]
-    )
-    return Chunk(array("q", [candle.time for candle in candles]), orjson.dumps(rows)[1:-1])
+def encode(candles: Sequence[Candle], form: CandleForm = PLAIN) -> Chunk:
+    """Encode candles, which are in order."""
+    return Chunk(array("q", [candle.time for candle in candles]), form.text(candles), form)
 
 
 def _extended(candle: Candle) -> dict[str, float | None]:
@@ -94,7 +144,7 @@ def joined(chunks: Iterable[Chunk]) -> Chunk:
     times = array("q")
     for chunk in found:
         times.extend(chunk.times)
-    return Chunk(times, b",".join([chunk.text for chunk in found]))
+    return Chunk(times, b",".join([chunk.text for chunk in found]), found[0].form)
 
 
 class Packed(NamedTuple):
@@ -140,14 +190,6 @@ def window_s(interval: str) -> int:
 def decode(chunk: Chunk) -> list[Candle]:
     """Return the candles."""
     return [Candle(*row.values()) for row in orjson.loads(b"[%b]" % chunk.text)]
-
-
-def bare_times(chunk: Chunk) -> list[int]:
-    """Return the open times of extended candles that carry none of the values beside prices and volume."""
-    if _BARE not in chunk.text:
-        return []
-    rows = orjson.loads(b"[%b]" % chunk.text)
-    return [row["time"] for row in rows if all(row[name] is None for name in EXTRA_FIELDS)]
 
 
 def as_lines(chunk: Chunk) -> bytes:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from relay.core.model import Candle
 from relay.core.spans import Span, cut_spans, gaps_between, merge_spans
 from relay.core.threads import in_thread
-from relay.storage.chunks import Chunk, encode
+from relay.storage.chunks import PLAIN, CandleForm, Chunk, encode
 from relay.storage.database import Database
 from relay.storage.stream_index import StreamIndex, StreamIndexes
 from relay.storage.window_rows import WindowRows, put_together
@@ -27,9 +27,11 @@ class _Loading:
         self.done = asyncio.Event()
 
 
-def _extended(found: Mapping[int, Sequence[Candle]], queued: Mapping[int, Mapping[int, Candle]]) -> dict[int, Chunk]:
-    """Make extended chunks of the rows of windows and what waits to be written."""
-    return {number: encode(put_over(rows, queued[number]), extended=True) for number, rows in found.items()}
+def _encoded(
+    found: Mapping[int, Sequence[Candle]], queued: Mapping[int, Mapping[int, Candle]], form: CandleForm
+) -> dict[int, Chunk]:
+    """Encode the rows of windows and what waits to be written."""
+    return {number: encode(put_over(rows, queued[number]), form) for number, rows in found.items()}
 
 
 class Loader:
@@ -76,20 +78,20 @@ class Loader:
         return index, False
 
     async def windows(
-        self, stream: StreamId, index: StreamIndex, numbers: Sequence[int], *, extended: bool = False
+        self, stream: StreamId, index: StreamIndex, numbers: Sequence[int], form: CandleForm = PLAIN
     ) -> dict[int, Chunk]:
         """Return the chunks of windows, read from the file. Raises `StoreError`."""
         version, length = index.version, index.window_s
         if voids := self._queue.voids_of(stream):
-            return {number: await self._valid(stream, length, number, voids, extended) for number in numbers}
+            return {number: await self._valid(stream, length, number, voids, form) for number in numbers}
         queued = {number: self._queue.candles_of(stream, number * length, (number + 1) * length) for number in numbers}
-        if extended:
+        if form is not PLAIN:
             rows = await self._database.read(self._tables.extended_windows, stream, numbers)
             is_few = len(rows) <= _FEW_WINDOWS
-            chunks = _extended(rows, queued) if is_few else await in_thread(_extended, rows, queued)
+            chunks = _encoded(rows, queued, form) if is_few else await in_thread(_encoded, rows, queued, form)
             if self._indexes.get(stream) is index and index.version == version:
                 for number, chunk in chunks.items():
-                    self._indexes.keep(stream, number, chunk, extended=True)
+                    self._indexes.keep(stream, number, chunk)
             return chunks
         found = await self._database.read(self._tables.windows, stream, numbers)
         if len(found) <= _FEW_WINDOWS:
@@ -107,14 +109,16 @@ class Loader:
             self._keep(stream, found, chunks)
         return chunks
 
-    async def _valid(self, stream: StreamId, length: int, number: int, voids: Sequence[Span], extended: bool) -> Chunk:
+    async def _valid(
+        self, stream: StreamId, length: int, number: int, voids: Sequence[Span], form: CandleForm
+    ) -> Chunk:
         """Return the chunk of a window while it waits to be written that what is stored of some spans is not valid."""
         start, end = number * length, (number + 1) * length
         queued = self._queue.candles_of(stream, start, end)
         rows: list[Candle] = []
         for part in gaps_between(merge_spans(voids), start, end):
-            rows += await self._database.read(self._tables.candles, stream, *part, None, False, extended)
-        return encode(put_over(rows, queued), extended=extended)
+            rows += await self._database.read(self._tables.candles, stream, *part, None, False, form is not PLAIN)
+        return encode(put_over(rows, queued), form)
 
     async def learn_numbers(self, stream: StreamId, index: StreamIndex) -> None:
         """Read which windows of a stream hold candles. Raises `StoreError`."""

@@ -19,7 +19,7 @@ from relay.core.intervals import INTERVALS
 from relay.core.model import Candle, StreamKey, is_widened, newer_of
 from relay.core.past_change import PastChange
 from relay.core.spans import Span, clip_spans, gaps_between, merge_spans, span_at
-from relay.storage.chunks import EMPTY, WINDOW, Chunk, window_s
+from relay.storage.chunks import EMPTY, PLAIN, WINDOW, CandleForm, Chunk, window_s
 from relay.storage.database import Database, FileChecks
 from relay.storage.documents import Documents
 from relay.storage.health import Problems
@@ -194,8 +194,7 @@ class Store:
         end: int,
         limit: int,
         newest: bool,
-        *,
-        extended: bool = False,
+        form: CandleForm = PLAIN,
     ) -> Stored:
         """Return what `read` does, encoded; nothing is awaited when all of it is in memory.
 
@@ -214,11 +213,11 @@ class Store:
             while left > 0 and at < len(numbers):
                 wanted = numbers[at : at + min(ahead, _MOST_WINDOWS)]
                 at += len(wanted)
-                chunks = {number: self._indexes.chunk(stream, number, extended=extended) for number in wanted}
+                chunks = {number: self._indexes.chunk(stream, number, form) for number in wanted}
                 missing = [number for number, chunk in chunks.items() if chunk is None]
                 if missing:
                     is_remembered = False
-                    chunks |= await self._loader.windows(stream, index, missing, extended=extended)
+                    chunks |= await self._loader.windows(stream, index, missing, form)
                 for number in wanted:
                     part = (chunks[number] or EMPTY).within(start, end, left, newest=newest)
                     if part.times:

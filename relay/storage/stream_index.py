@@ -7,9 +7,11 @@ from collections.abc import Iterable, Sequence
 from relay.core.bytes_cache import BytesCache
 from relay.core.model import Candle
 from relay.core.spans import FOREVER, Span, merge_spans
-from relay.storage.chunks import Chunk, encode, joined, window_s
+from relay.storage.chunks import PLAIN, CandleForm, Chunk, encode, joined, window_s
 from relay.storage.limits import STORE_LIMITS
 from relay.storage.write_queue import StreamId
+
+_ONLY_PLAIN = (PLAIN,)
 
 
 class StreamIndex:
@@ -72,8 +74,9 @@ class StreamIndexes:
     def __init__(self, most_bytes: int, most_streams: int = STORE_LIMITS.most_streams) -> None:
         self._most_streams = most_streams
         self._indexes: OrderedDict[StreamId, StreamIndex] = OrderedDict()
-        # Extended chunks, which few want, stand beside the plain ones under the complement of their number.
-        self._windows: BytesCache[tuple[StreamId, int], _Window] = BytesCache(most_bytes)
+        # Beside plain ones, the forms that somebody wanted of an interval so far.
+        self._forms: dict[str, list[CandleForm]] = {}
+        self._windows: BytesCache[tuple[StreamId, int, CandleForm], _Window] = BytesCache(most_bytes)
         self._writes = 0
 
     def get(self, stream: StreamId) -> StreamIndex | None:
@@ -98,8 +101,8 @@ class StreamIndexes:
         index = self._indexes.pop(stream, None)
         if index is not None:
             for number in index.numbers:
-                self._windows.drop((stream, number))
-                self._windows.drop((stream, ~number))
+                for form in self._forms_of(stream):
+                    self._windows.drop((stream, number, form))
 
     def clear(self) -> None:
         """Read every stream anew the next time."""
@@ -119,13 +122,15 @@ class StreamIndexes:
                 index.spans[-1] = Span(last.start, span.end)
             else:
                 index.spans = merge_spans([*index.spans, span])
+        forms = self._forms_of(stream)
         for candle in candles:
             number = candle.time // index.window_s
             if not index.numbers or index.numbers[-1] < number:
                 index.numbers.append(number)
             elif index.numbers[bisect_left(index.numbers, number)] != number:
                 insort(index.numbers, number)
-            for place in ((stream, number), (stream, ~number)):
+            for form in forms:
+                place = (stream, number, form)
                 window = self._windows.peek(place)
                 if window is None:
                     continue
@@ -134,19 +139,23 @@ class StreamIndexes:
                 else:
                     self._windows.drop(place)
 
-    def chunk(self, stream: StreamId, number: int, *, extended: bool = False) -> Chunk | None:
+    def _forms_of(self, stream: StreamId) -> Sequence[CandleForm]:
+        return self._forms.get(stream[1].interval, _ONLY_PLAIN)
+
+    def chunk(self, stream: StreamId, number: int, form: CandleForm = PLAIN) -> Chunk | None:
         """Return the chunk of a window, with everything noted, if it is in memory."""
-        window = self._windows.get((stream, ~number if extended else number))
+        window = self._windows.get((stream, number, form))
         if window is None:
             return None
         if window.newer:
             newer, window.newer = window.newer, []
-            chunk = joined((window.chunk, encode(newer, extended=extended)))
-            self.keep(stream, number, chunk, extended=extended)
+            chunk = joined((window.chunk, encode(newer, form)))
+            self.keep(stream, number, chunk)
             return chunk
         return window.chunk
 
-    def keep(self, stream: StreamId, number: int, chunk: Chunk, *, extended: bool = False) -> None:
+    def keep(self, stream: StreamId, number: int, chunk: Chunk) -> None:
         """Keep the chunk of a window, which has to hold everything noted so far."""
-        place = (stream, ~number if extended else number)
-        self._windows.put(place, _Window(chunk), len(chunk.text) + 8 * len(chunk.times))
+        if chunk.form not in self._forms_of(stream):
+            self._forms[stream[1].interval] = [*self._forms_of(stream), chunk.form]
+        self._windows.put((stream, number, chunk.form), _Window(chunk), len(chunk.text) + 8 * len(chunk.times))

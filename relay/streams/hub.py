@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from relay.core.clock import Clock
 from relay.core.model import PriceUpdate, StreamKey
 from relay.protocol import frames
-from relay.protocol.client_requests import PLAIN, SubscribeOptions
+from relay.protocol.client_requests import PLAIN, SubscribeOptions, UpdateForm
 from relay.protocol.server_messages import StreamState
 from relay.streams.fanout import FANOUT_LIMITS, Fanout, FanoutLimits
 from relay.streams.gaps import SeriesGap
@@ -181,9 +181,12 @@ class Hub:
         if not stream.is_wanted:
             stream.feeder.unwanted(stream)
 
-    def attach(self, stream: Stream) -> Attachment:
-        """Want a stream, and keep what it tells from now on for somebody who subscribes later; see `detach`."""
-        attachment = Attachment(stream)
+    def attach(self, stream: Stream, *, keeps: bool = True) -> Attachment:
+        """Want a stream, and keep what it tells from now on for somebody who subscribes later; see `detach`.
+
+        Without `keeps` nothing is kept.
+        """
+        attachment = Attachment(stream, keeps=keeps)
         stream.attachments[attachment] = None
         stream.feeder.wanted(stream)
         return attachment
@@ -243,15 +246,22 @@ class Hub:
                 stream.begin_by(update.candle.time)
             if is_closed and stream.attachments:
                 for attachment in stream.attachments:
+                    if not attachment.keeps:
+                        continue
                     attachment.closed[update.candle.time] = update.candle
                     if is_revised:
                         attachment.revised.add(update.candle.time)
             extended: bytes | None = None
+            foreign: dict[UpdateForm, bytes | None] | None = None
             for channel in stream.channels:
                 if channel.is_plain and not is_revised:
                     deliver(channel, frame, is_closed)
                     continue
                 sent = frame
+                if channel.form is not None:
+                    foreign = {} if foreign is None else foreign
+                    self._tell_in_form(channel, channel.form, update, foreign)
+                    continue
                 if channel.is_extended:
                     sent = extended = extended or frames.extended(frame, update.candle)
                 elif update.is_of_extras:
@@ -263,6 +273,18 @@ class Hub:
             if stream.followers:
                 for follower in [*stream.followers]:
                     follower.take(update)
+
+    def _tell_in_form(
+        self, channel: Channel, form: UpdateForm, update: PriceUpdate, made: dict[UpdateForm, bytes | None]
+    ) -> None:
+        """Send an update in the form of another protocol; `made` keeps what is written once for all."""
+        if update.is_revised:
+            return
+        if form not in made:
+            made[form] = form.frame(update, int(channel.stream.feeder.clock.now() * 1000))
+        frame = made[form]
+        if frame is not None and channel.passes(frame, update, self.fanout):
+            self.fanout.deliver(channel, frame, update.is_closed)
 
     def tell_after_gaps(self, stream: Stream, updates: Iterable[PriceUpdate], reason: str) -> list[SeriesGap]:
         """Send updates that the series made of an answer, and before them the gaps that it left; return those."""
@@ -290,9 +312,10 @@ class Hub:
             follower.note_state()
 
     def announce(self, stream: Stream, frame: bytes) -> None:
-        """Send a message about the stream to all its subscribers, whatever their options."""
+        """Send a message about the stream to all its subscribers who speak the relay's own protocol."""
         for channel in list(stream.channels):
-            self.fanout.deliver(channel, frame, None)
+            if channel.form is None:
+                self.fanout.deliver(channel, frame, None)
 
     def close(self) -> None:
         """Stop the timers; nothing is sent any more."""

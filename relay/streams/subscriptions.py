@@ -206,13 +206,14 @@ class Attachment:
     """What a stream tells while somebody who will subscribe waits for its past: the closed candles, by open time.
 
     `revised` are the open times of those that were revised. The stream is wanted as long as it is there. Whoever makes
-    one lets go of it with `Hub.detach`.
+    one lets go of it with `Hub.detach`. One that keeps nothing only has the stream be wanted.
     """
 
-    __slots__ = ("closed", "revised", "stream")
+    __slots__ = ("closed", "keeps", "revised", "stream")
 
-    def __init__(self, stream: Stream) -> None:
+    def __init__(self, stream: Stream, *, keeps: bool = True) -> None:
         self.stream = stream
+        self.keeps = keeps
         self.closed: dict[int, Candle] = {}
         self.revised: set[int] = set()
 
@@ -243,6 +244,7 @@ class Channel:
         "behind",
         "deflated_groups",
         "floor",
+        "form",
         "groups",
         "held",
         "is_extended",
@@ -256,6 +258,7 @@ class Channel:
         self.stream = stream
         self.options = options
         self.floor = floor
+        self.form = options.form
         self.is_extended = options.extended
         self.is_plain = options == PLAIN and floor == NO_FLOOR
         self.begins: dict[Subscriber, int] = {}

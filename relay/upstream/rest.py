@@ -65,6 +65,8 @@ class RestAnswer(NamedTuple):
     body: Any
     way: str = ""
     """Names the proxy that may have answered in the upstream's place, as the end of a phrase."""
+    text: bytes = b""
+    """The body as it came."""
 
     def error(self, reason: str = "", *, detail: str = "", now: float | None = None) -> ProviderError:
         """Build the error that fits the status. Clients read `reason`, the log `detail` too; neither may hold a key.
@@ -158,7 +160,7 @@ async def _ask_host(
         body = None
     if 300 <= status < 400:
         return BadAnswer(f"HTTP {status}{way}: redirects are not followed")
-    return RestAnswer(status, answer_headers, body, way)
+    return RestAnswer(status, answer_headers, body, way, text)
 
 
 async def _text_of(response: aiohttp.ClientResponse, bounds: Bounds) -> bytes:

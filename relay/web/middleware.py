@@ -2,7 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
+from typing import Protocol
 
 from aiohttp import web
 
@@ -20,13 +21,33 @@ TOO_MANY = 429
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-class Middleware:
-    """Asks `access` who may enter, answers every error as a problem, and counts: what is refused counts too."""
+class Speaker(Protocol):
+    """What says errors in a protocol of its own."""
 
-    def __init__(self, idle_connections: IdleConnections, access: Access, requests: RequestCounts) -> None:
+    def answer_of(self, request: web.Request, error: Exception) -> web.StreamResponse:
+        """Return the answer for an error."""
+
+
+class Middleware:
+    """Asks `access` who may enter, answers every error as a problem, and counts: what is refused counts too.
+
+    `speaks_for` returns what speaks another protocol on a path, and has errors in that; None for the relay's own, whose
+    `routes` are.
+    """
+
+    def __init__(
+        self,
+        idle_connections: IdleConnections,
+        access: Access,
+        requests: RequestCounts,
+        speaks_for: Callable[[web.Request], Speaker | None],
+        routes: Collection[str],
+    ) -> None:
         self._idle_connections = idle_connections
         self._access = access
         self._requests = requests
+        self._speaks_for = speaks_for
+        self._routes = routes
 
     @web.middleware
     async def enter(self, request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -46,9 +67,15 @@ class Middleware:
             status = error.status
             if status < 400:
                 raise
-            answer = problem_of_routing(request, error)
+            speaker = self._speaks_for(request)
+            if speaker is None:
+                answer = problem_of_routing(request, error, self._routes)
+            else:
+                answer = speaker.answer_of(request, error)
+            status = answer.status
         except Exception as error:  # noqa: BLE001 - the last line of defence: clients get no traceback
-            answer = problem_of(error)
+            speaker = self._speaks_for(request)
+            answer = problem_of(error) if speaker is None else speaker.answer_of(request, error)
             status = answer.status
             if status == TOO_MANY and inlet is not None and not inlet.may_go_on():
                 answer.force_close()

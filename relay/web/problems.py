@@ -2,6 +2,7 @@
 
 import logging
 import math
+from collections.abc import Iterable
 from difflib import SequenceMatcher, get_close_matches
 from http import HTTPStatus
 
@@ -91,10 +92,10 @@ def problem_of(error: Exception) -> web.Response:
     )
 
 
-def problem_of_routing(request: web.Request, error: web.HTTPException) -> web.Response:
-    """Turn what aiohttp says of a path, a method or a handshake into its answer."""
+def problem_of_routing(request: web.Request, error: web.HTTPException, routes: Iterable[str]) -> web.Response:
+    """Turn what aiohttp says of a path, a method or a handshake into its answer; `routes` may be meant by a path."""
     if error.status == 404:
-        known = sorted({resource.canonical for resource in request.app.router.resources()})
+        known = sorted(routes)
         prefix = _prefix_left_on(request, known)
         near = _route_meant(request.path, known)
         meant = f"did you mean {near}? " if near else ""

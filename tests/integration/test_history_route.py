@@ -67,7 +67,7 @@ async def test_an_answer_is_made_once_and_its_tag_answers_the_next(relay: Runnin
 
 
 async def test_a_walk_through_history_keeps_no_bodies(relay: Running) -> None:
-    kept = relay.app[ROUTE].kept
+    kept = relay.app[ROUTE].bodies
     for number in range(5):
         query: dict[str, Any] = {"start_time": START + 6000 * number, "limit": 100}
         _, first, body = await raw(relay, **query)

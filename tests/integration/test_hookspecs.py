@@ -23,8 +23,10 @@ from relay import (
     BadAnswer,
     Instrument,
     Memory,
+    NativeAnswer,
     OpenHours,
     PastChange,
+    ProviderError,
     StreamKey,
     TradingCalendar,
     Watchlist,
@@ -114,6 +116,7 @@ def test_api_version() -> None:
         "relay_memory": ["memory", "settings"],
         "relay_hours": ["symbol", "moment", "settings"],
         "relay_past_changes": ["since", "session", "settings"],
+        "relay_native": ["path", "query", "session", "settings"],
         "relay_clock": ["settings"],
         "relay_close": ["session", "settings"],
     }
@@ -235,6 +238,36 @@ async def test_hook_relay_past_changes() -> None:
         with pytest.raises(BadAnswer, match="relay_past_changes: before is 0, not later than 0"):
             await provider.past_changes(0)
     assert given == [(7200, {}), (0, {})]
+
+
+async def test_hook_relay_native() -> None:
+    given: list[Any] = []
+
+    async def relay_native(path: Any, query: Any, session: Any, settings: Any) -> Any:
+        given.append((path, query, settings))
+        return NativeAnswer(200, b"{}", 2)
+
+    async with opened(provider_of(relay_native=relay_native)) as provider:
+        assert await provider.native("/ticker", {"symbol": "X"}) == NativeAnswer(200, b"{}", 2)
+    assert given == [("/ticker", {"symbol": "X"}, {})]
+    async with opened(provider_of()) as provider:
+        with pytest.raises(BadAnswer, match="no answers in its own protocol"):
+            await provider.native("/ticker", {})
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [None, b"{}", [], NativeAnswer(500, b""), NativeAnswer(200, "{}"), NativeAnswer(200, b"", 0.5), RuntimeError("x")],  # type: ignore[arg-type]
+)
+async def test_a_native_answer_without_sense_is_an_error(answer: Any) -> None:
+    async def relay_native() -> Any:
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    async with opened(provider_of(relay_native=relay_native)) as provider:
+        with pytest.raises(ProviderError, match="relay_native"):
+            await provider.native("/ticker", {})
 
 
 async def test_hook_relay_hours() -> None:

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 
 LAYERS = [
     {"relay.core", "relay.telemetry", "relay.web.work_budget"},
-    {"relay.network", "relay.config", "relay.protocol", "relay.web.request_counts"},
+    {"relay.network", "relay.config", "relay.protocol", "relay.web.request_counts", "relay.web.facade_counts"},
     {
         "relay.upstream",
         "relay.storage",
@@ -29,6 +29,7 @@ LAYERS = [
     {"relay.web.ws", "relay.web.middleware"},
     {"relay.web.ops"},
     {"relay.web.http"},
+    {"relay.web.facades"},
     {"relay.app"},
     {"relay.server"},
     {"relay.commands"},

@@ -71,6 +71,7 @@ DEFAULTS = {
     "log_level": "info",
     "log_format": "text",
     "plugins": (),
+    "facades": ("binance",),
 }
 
 
@@ -598,4 +599,5 @@ def test_the_readme_has_a_row_for_each_setting() -> None:
 def test_a_default_is_a_value_that_can_be_given(setting: RelaySetting) -> None:
     """A declaration whose default its own reader refuses, or reads as another value, would be two settings."""
     if setting.default not in ("", ()) and not setting.is_secret:
-        assert setting.parse(str(setting.default)) == setting.default
+        is_list = isinstance(setting.default, tuple)
+        assert setting.parse(",".join(setting.default) if is_list else str(setting.default)) == setting.default

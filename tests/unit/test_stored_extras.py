@@ -15,7 +15,7 @@ from relay.core.clock import Clock
 from relay.core.model import EXTRA_FIELDS, Candle, CandleExtras, ExtendedCandle, StreamKey
 from relay.core.spans import Span
 from relay.core.written_numbers import written_candle, written_texts
-from relay.storage.chunks import EXTENDED_CSV_HEAD, Chunk, as_csv, as_lines, bare_times, encode, joined
+from relay.storage.chunks import EXTENDED, EXTENDED_CSV_HEAD, Chunk, as_csv, as_lines, encode, joined
 from relay.storage.inspect import overview, reading
 from relay.storage.store import Store
 from relay.storage.verify import Fault, verify
@@ -107,13 +107,13 @@ async def test_extended_chunks_have_four_more_values_and_plain_ones_are_as_ever(
             await store.add("p", KEY, candles, Span(FIRST, end))
         for _ in range(2):
             plain = joined((await store.chunks("p", KEY, 0, end, 1000, False)).chunks)
-            extended = joined((await store.chunks("p", KEY, 0, end, 1000, False, extended=True)).chunks)
+            extended = joined((await store.chunks("p", KEY, 0, end, 1000, False, EXTENDED)).chunks)
             assert plain == encode([Candle(*candle) for candle in candles])
             assert objects(extended) == [
                 {**candle._asdict(), **{name: getattr(candle, name) for name in EXTRA_FIELDS}} for candle in candles
             ]
             assert list(extended.times) == list(plain.times)
-        assert bare_times(extended) == [candle.time for candle in candles if candle.extras is None]
+        assert EXTENDED.bare_times(extended) == [candle.time for candle in candles if candle.extras is None]
         await store.close()
 
 
@@ -121,7 +121,7 @@ async def test_extended_chunks_in_memory_follow_what_is_written(store: Store) ->
     await store.add("p", KEY, [full(n) for n in range(10)], Span(FIRST, FIRST + 600))
 
     async def trades() -> list[int | None]:
-        found = await store.chunks("p", KEY, FIRST, FIRST + 6000, 100, False, extended=True)
+        found = await store.chunks("p", KEY, FIRST, FIRST + 6000, 100, False, EXTENDED)
         return [row["trades"] for row in objects(joined(found.chunks))]
 
     assert await trades() == [3] * 10
@@ -131,12 +131,12 @@ async def test_extended_chunks_in_memory_follow_what_is_written(store: Store) ->
     assert await trades() == [1] + [3] * 9 + [8]
     await store.flush()
     assert await trades() == [1] + [3] * 9 + [8]
-    found = await store.chunks("p", KEY, FIRST, FIRST + 6000, 100, False, extended=True)
+    found = await store.chunks("p", KEY, FIRST, FIRST + 6000, 100, False, EXTENDED)
     assert found.is_remembered
 
 
 def test_extended_lines_and_csv() -> None:
-    chunk = encode([full(0), bare(1)], extended=True)
+    chunk = encode([full(0), bare(1)], EXTENDED)
     lines = as_lines(chunk).splitlines()
     assert [orjson.loads(line)["trades"] for line in lines] == [3, None]
     assert (EXTENDED_CSV_HEAD + as_csv(chunk, extended=True)).decode().splitlines() == [
@@ -144,8 +144,8 @@ def test_extended_lines_and_csv() -> None:
         f"{FIRST},1.0,2.0,0.5,1.5,10.0,15.0,3,4.0,",
         f"{FIRST + 60},1.0,2.0,0.5,1.5,10.0,,,,",
     ]
-    assert bare_times(chunk) == [FIRST + 60]
-    assert bare_times(encode([full(0)], extended=True)) == []
+    assert EXTENDED.bare_times(chunk) == [FIRST + 60]
+    assert EXTENDED.bare_times(encode([full(0)], EXTENDED)) == []
 
 
 # -- revisions -----------------------------------------------------------------------------------------------------

@@ -10,7 +10,14 @@ import pytest
 from tests.support.sources import nodes
 
 ROOT = Path(__file__).parents[2]
-GUIDES = ("README.md", "CHANGELOG.md", "relay/README.md", "providers/README.md", "providers/twelve_data/README.md")
+GUIDES = (
+    "README.md",
+    "CHANGELOG.md",
+    "relay/README.md",
+    "relay/web/facades/README.md",
+    "providers/README.md",
+    "providers/twelve_data/README.md",
+)
 PAGES = (*ROOT.glob("relay/web/static/**/*.js"), *ROOT.glob("relay/web/static/*.html"))
 MONITORING = tuple(path for path in ROOT.glob("relay/telemetry/monitoring/*") if path.suffix in {".json", ".yaml"})
 

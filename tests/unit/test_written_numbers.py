@@ -25,6 +25,7 @@ from relay.core.written_numbers import (
     repacked,
     with_decimals,
     written_candle,
+    written_rest,
     written_texts,
 )
 
@@ -178,3 +179,22 @@ def test_a_newer_state_without_extras_keeps_those_of_the_same_values() -> None:
     assert newer_of(None, PLAIN) is PLAIN
     changed = PLAIN._replace(close=3.0)
     assert newer_of(FULL, changed) is changed
+
+
+@given(st.lists(NUMBERS, min_size=8, max_size=8), st.text("0123456789,.", max_size=20))
+def test_what_else_was_written_is_given_back_beside_the_numbers(texts: list[str], rest: str) -> None:
+    candle = written_candle(60, tuple(texts), 5, rest)
+    loose = extend(candle, repacked(CandleExtras(*candle.extras[:4], written=f"{','.join(texts)};{rest}")))
+    for one in (candle, loose):
+        assert written_texts(one) == tuple(texts)
+        assert written_rest(one) == rest
+        assert is_readable(one)
+    assert written_rest(PLAIN) == written_rest(FULL) == ""
+
+
+def test_what_else_was_written_is_no_other_value() -> None:
+    texts = ("1.0", "4.0", "0.5", "2.0", "10.0", "20.0", "4.0", "8.0")
+    known, other = written_candle(60, texts, 3), written_candle(60, texts, 3, "1679661581646", (7, 9))
+    assert not has_other_extras(known, other)
+    assert repeats(known, other)
+    assert other.trade_ids == (7, 9)

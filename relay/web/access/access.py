@@ -22,6 +22,8 @@ log = logging.getLogger(__name__)
 
 PREFIX = "/api/v1/market-data"
 WEBSOCKET, HISTORY = f"{PREFIX}/ws", f"{PREFIX}/history"
+PATH_TOKEN = "path_token"
+"""The name of the part of a path that is a token, in routes for programs that cannot send it in a header."""
 # Asked by machines that watch the relay, as often as they like.
 HEALTH = frozenset({"/healthz", "/readyz"})
 # The pages and what they load, and the descriptions of the contract: they hold nothing that needs a token.
@@ -106,14 +108,17 @@ class Access:
         return Caller(address, owner, owner if token is None else f"{TOKEN_OWNER}{token.name}", token)
 
     def _token(self, request: web.Request) -> Token | None:
-        """Return the valid token of a request; `?token=` is one on the WebSocket, where a browser sends no header."""
+        """Return the valid token of a request; `?token=` is one on the WebSocket, where a browser sends no header.
+
+        Routes of facades may have it in their path.
+        """
         tokens = self.config.tokens
         if not tokens:
             return None
         scheme, _, given = request.headers.get("Authorization", "").partition(" ")
         if scheme.lower() != "bearer":
             by_query = request.path == WEBSOCKET and is_websocket(request)
-            given = request.query.get("token", "") if by_query else ""
+            given = request.query.get("token", "") if by_query else request.match_info.get(PATH_TOKEN, "")
         # What was no UTF-8 in the header comes as surrogates.
         return tokens.match(given.strip().encode("utf-8", "surrogateescape")) if given else None
 
@@ -379,4 +384,4 @@ async def add_headers(request: web.Request, answer: web.StreamResponse) -> None:
     origin = request.headers.get("Origin")
     if origin is not None and request.app[ACCESS].origins.is_allowed(request):
         answer.headers["Access-Control-Allow-Origin"] = origin
-        answer.headers["Access-Control-Expose-Headers"] = "Retry-After, ETag"
+        answer.headers["Access-Control-Expose-Headers"] = "Retry-After, ETag, X-MBX-USED-WEIGHT-1M"

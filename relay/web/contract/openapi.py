@@ -169,7 +169,9 @@ def document(
             "version": VERSION,
             "summary": "Live and historical candles of several providers.",
             "description": "Live updates come over the WebSocket that `/asyncapi.json` describes. Clients ignore "
-            "fields that they do not know. The time of a candle is its open time in Unix seconds (UTC).",
+            "fields that they do not know. The time of a candle is its open time in Unix seconds (UTC). "
+            "`/api/v3`, `/ws` and `/stream` are for programs that are written against Binance's market data, and as "
+            "its documents describe them: https://github.com/binance/binance-spot-api-docs.",
             "license": {"name": "MIT", "identifier": "MIT"},
         },
         # Relative to this document: a proxy may serve the relay below a path.

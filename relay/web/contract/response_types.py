@@ -256,6 +256,18 @@ class StreamObject(TypedDict):
     events: Annotated[list[StreamEvent], "The latest, oldest first."]
 
 
+class FacadeStatus(TypedDict):
+    """What a facade did for programs that speak another service's protocol."""
+
+    name: str
+    requests: Annotated[dict[str, int], "Requests answered, by the last part of their path."]
+    upstream_calls: Annotated[Count, "Calls to the provider that these requests caused."]
+    upstream_weight: Annotated[Count, "What these calls cost, in units of the provider's budget."]
+    weight_asked: Annotated[Count, "What the same requests would have cost the programs at the provider itself."]
+    weight_saved: Count
+    live_series: Annotated[Count, "Series that are followed live because programs poll them."]
+
+
 class Status(TypedDict):
     """State of the relay."""
 
@@ -272,3 +284,4 @@ class Status(TypedDict):
     connections: Annotated[Count, "Open connections to providers."]
     budgets: list[BudgetStatus]
     streams: list[StreamObject]
+    facades: list[FacadeStatus]

@@ -1,12 +1,11 @@
 """The history route: candles of one stream, as JSON, CSV or newline-delimited JSON."""
 
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from typing import NamedTuple
 
 import orjson
 from aiohttp import web
 
-from relay.core.bytes_cache import BytesCache
 from relay.core.errors import ProviderUnavailable, RelayError
 from relay.core.intervals import length_s
 from relay.history.known_answers import EncodedCandles
@@ -22,7 +21,7 @@ from relay.storage.store import Store
 from relay.streams.hub import Hub
 from relay.web.access.access import Access, Caller
 from relay.web.contract.parameters import HISTORY, MOST_AT_ONCE, HistoryQuery
-from relay.web.http.cached_body import Body, ResponseHeads, takes_gzip
+from relay.web.http.cached_body import Body, KeptBodies, KeptBody, ResponseHeads, takes_gzip
 
 CONTENT_TYPES = {
     "json": "application/json",
@@ -30,24 +29,12 @@ CONTENT_TYPES = {
     "ndjson": "application/x-ndjson",
 }
 
-MOST_REMEMBERED = 4096
-"""Paths that were asked for once: the body is kept the second time, so that a walk through history keeps none."""
-
 
 class _Asked(NamedTuple):
     # A request, understood.
     query: HistoryQuery
     target: Target
     caller: Caller
-
-
-class _Made(NamedTuple):
-    # A body, and what has to be as it was for it to be right.
-    body: Body
-    rows: int
-    target: Target
-    is_current: Callable[[], bool]
-    listed: int
 
 
 def _closed(text: EncodedCandles) -> Chunk:
@@ -78,10 +65,10 @@ def _check_is_whole(text: EncodedCandles, provider: Provider) -> None:
 
 
 class HistoryRoute:
-    """Answers the history route. Bodies asked for twice are `kept` by their path, at most `cache_bytes` of them."""
+    """Answers the history route; what is asked for twice is kept among the `bodies`, which others use as well."""
 
     def __init__(
-        self, hub: Hub, directory: Directory, history: HistoryService, store: Store, access: Access, *, cache_bytes: int
+        self, hub: Hub, directory: Directory, history: HistoryService, store: Store, access: Access, bodies: KeptBodies
     ) -> None:
         self._hub = hub
         self._directory = directory
@@ -89,40 +76,24 @@ class HistoryRoute:
         self._store = store
         self._access = access
         self._heads = ResponseHeads()
-        self.kept: BytesCache[str, _Made] = BytesCache(cache_bytes)
-        self._seen: dict[str, None] = {}
+        self.bodies = bodies
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
         """Candles of one stream, ascending."""
         path, caller = request.raw_path, self._access.caller(request)
-        made = self.kept.get(path)
-        if made is not None and self._holds(made):
+        made = self.bodies.get(path)
+        if made is not None:
             self._history.served["cache"] += 1
         else:
             asked = await self._understand(request, caller)
             if asked.query.limit > MOST_AT_ONCE:
                 return await self._stream(request, asked)
-            is_wanted = made is not None or self._was_seen(path)
+            is_wanted = self.bodies.is_wanted(path)
             made = await self._make(asked, is_wanted=is_wanted)
-            if is_wanted and made.is_current():
-                self.kept.put(path, made, 2 * len(path) + made.body.size)
+            if is_wanted:
+                self.bodies.keep(path, made)
         self._access.spend_rows(caller, made.rows)
         return await made.body.answer(request, self._heads)
-
-    def _was_seen(self, path: str) -> bool:
-        """Say whether a path was asked for before, lately."""
-        if path in self._seen:
-            del self._seen[path]
-            return True
-        self._seen[path] = None
-        if len(self._seen) > MOST_REMEMBERED:
-            del self._seen[next(iter(self._seen))]
-        return False
-
-    def _holds(self, kept: _Made) -> bool:
-        """Say whether a body is what would be made now."""
-        is_named_so = kept.listed == self._directory.version and kept.target.provider.refusal is None
-        return is_named_so and kept.is_current()
 
     async def _understand(self, request: web.Request, caller: Caller) -> _Asked:
         """Read the query. Raises `RequestError`."""
@@ -134,7 +105,7 @@ class HistoryRoute:
             check_is_past("start_time", query.start, target.provider.clock.now())
         return _Asked(query, target, caller)
 
-    async def _make(self, asked: _Asked, *, is_wanted: bool) -> _Made:
+    async def _make(self, asked: _Asked, *, is_wanted: bool) -> KeptBody:
         """Make the body; in one piece if it is wanted again."""
         (provider, key, name), query = asked.target, asked.query
         listed = self._directory.version
@@ -158,7 +129,12 @@ class HistoryRoute:
             parts = [_csv_head(query), as_csv(chunk, extended=query.extended)] if is_csv else [as_lines(chunk)]
         if is_wanted:
             parts = [b"".join(parts)]
-        return _Made(Body(parts, CONTENT_TYPES[query.form]), rows, asked.target, text.is_current, listed)
+
+        def is_current() -> bool:
+            # It may have another name, or its provider may refuse the relay by now.
+            return listed == self._directory.version and provider.refusal is None and text.is_current()
+
+        return KeptBody(Body(parts, CONTENT_TYPES[query.form]), rows, is_current)
 
     async def _text(self, asked: _Asked, start: int | None, end: int | None, limit: int) -> EncodedCandles:
         provider, key, _ = asked.target

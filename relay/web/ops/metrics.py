@@ -4,7 +4,7 @@ No label takes a value that a client chooses: providers and budgets come from pl
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from aiohttp import web
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
@@ -27,6 +27,7 @@ from relay.supervision.supervisor import Supervisor
 from relay.telemetry.histogram import Histogram
 from relay.telemetry.loop_monitor import LoopMonitor
 from relay.upstream.watchlist import PAUSES
+from relay.web.facade_counts import FacadeCounts
 from relay.web.ops.status import PROVIDER_STATES, provider_state
 from relay.web.request_counts import RequestCounts
 from relay.web.stream_totals import StreamTotals, take_tallies
@@ -59,8 +60,10 @@ class RelayCollector(Collector):
         store: Store,
         requests: RequestCounts,
         loop_monitor: LoopMonitor,
+        facades: Mapping[str, FacadeCounts],
     ) -> None:
         self._hub = hub
+        self._facades = facades
         self._clients = clients
         self._supervisors = supervisors
         self._history = history
@@ -87,6 +90,7 @@ class RelayCollector(Collector):
         yield from self._sending()
         yield from self._serving()
         yield from self._keeping()
+        yield from self._spared()
         loop_lag = "How much later than due the event loop ran a timer"
         yield _histogram("relay_event_loop_lag_seconds", loop_lag, {}, {(): self._loop_monitor.lateness})
 
@@ -224,6 +228,24 @@ class RelayCollector(Collector):
             (route,): histogram for route, histogram in self._requests.durations.items()
         }
         yield _histogram("relay_http_request_duration_seconds", "Time to an HTTP answer", ["route"], durations)
+
+    def _spared(self) -> Iterator[Metric]:
+        """What facades did for programs that speak another service's protocol, and what that saved upstream."""
+        answered = Count("relay_facade_requests", "Requests answered", labels=["facade", "kind"])
+        calls = Count("relay_facade_upstream_calls", "Calls to the provider that they caused", labels=["facade"])
+        weight = Count("relay_facade_upstream_weight", "What these calls cost, in its units", labels=["facade"])
+        asked = Count(
+            "relay_facade_weight_asked", "What the same requests would have cost at the provider", labels=["facade"]
+        )
+        live = Gauge("relay_facade_live_series", "Series followed live because they are polled", labels=["facade"])
+        for name, counts in self._facades.items():
+            for kind, count in counts.answered.items():
+                answered.add_metric([name, kind], count)
+            calls.add_metric([name], counts.calls)
+            weight.add_metric([name], counts.weight)
+            asked.add_metric([name], counts.weight_asked)
+            live.add_metric([name], counts.live_series)
+        yield from (answered, calls, weight, asked, live)
 
     def _keeping(self) -> Iterator[Metric]:
         """The past: where it was had from, and the store."""

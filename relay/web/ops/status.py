@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import chain, islice
 from pathlib import PurePath
 from typing import Any
@@ -22,6 +22,7 @@ from relay.supervision.supervisor import Supervisor
 from relay.telemetry.histogram import Histogram
 from relay.telemetry.loop_monitor import LoopMonitor
 from relay.web.access.access import Access
+from relay.web.facade_counts import FacadeCounts
 from relay.web.stream_totals import StreamTotals, take_tallies
 from relay.web.ws.connection import Connection
 from relay.web.ws.route import Clients
@@ -48,6 +49,7 @@ class StatusReport:
         supervisors: dict[str, Supervisor],
         refused: Sequence[PluginFailure],
         epoch: str,
+        facades: Mapping[str, FacadeCounts],
     ) -> None:
         self._hub = hub
         self._clients = clients
@@ -60,6 +62,7 @@ class StatusReport:
         self._supervisors = supervisors
         self._refused = refused
         self._epoch = epoch
+        self._facades = facades
         self._started = time.monotonic()
 
     async def document(self) -> dict[str, Any]:
@@ -115,6 +118,7 @@ class StatusReport:
                 for budget in supervisor.provider.budgets()
             ],
             "streams": await self._streams(wall - now),
+            "facades": [_facade(name, counts) for name, counts in self._facades.items()],
         }
 
     async def _streams(self, wall_offset: float) -> list[dict[str, Any]]:
@@ -198,6 +202,18 @@ def _budget(budget: Budget, wall: float) -> dict[str, Any]:
         **budget._asdict(),
         "left": max(0, budget.limit - budget.used),
         "resets_in_s": round(max(0.0, budget.resets_at - wall), 1),
+    }
+
+
+def _facade(name: str, counts: FacadeCounts) -> dict[str, Any]:
+    return {
+        "name": name,
+        "requests": dict(counts.answered),
+        "upstream_calls": counts.calls,
+        "upstream_weight": counts.weight,
+        "weight_asked": counts.weight_asked,
+        "weight_saved": counts.weight_saved,
+        "live_series": counts.live_series,
     }
 
 

@@ -33,7 +33,7 @@ const sum = (counts) => Object.values(counts).reduce((total, one) => total + one
 // -- tiles ----------------------------------------------------------------------------------------------------------
 
 function tiles(status, rates) {
-  const { clients, traffic, streams, store, history } = status;
+  const { clients, traffic, streams, store, history, facades } = status;
   const live = streams.filter(({ status: state }) => state === "connected" || state === "market_closed").length;
   const delay = traffic.write_delay_ms;
   return [
@@ -84,6 +84,13 @@ function tiles(status, rates) {
         .map(([source, number]) => `${short.format(number)} ${source}`)
         .join(", "),
     },
+    ...facades
+      .filter(({ requests }) => sum(requests) > 0)
+      .map((facade) => ({
+        title: `Answers to ${facade.name} programs`,
+        figure: short.format(sum(facade.requests)),
+        detail: `${some(facade.upstream_calls, "call")} upstream, weight ${short.format(facade.weight_saved)} saved`,
+      })),
     {
       title: "Store",
       figure: store.problem ? "cannot be used" : size(store.file_bytes ?? 0),

@@ -9,6 +9,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Protocol
 
+from aiohttp import web
+
 from relay.core.errors import CloseCode, Code, RequestError
 from relay.core.rate_limits import TokenBucket
 from relay.history.joining import Joining
@@ -92,6 +94,9 @@ class Connection(EndingConnection):
         self.opened_at = now
         self._heard_at = now
         self._pinged_at = now
+
+    def begin(self, request: web.Request) -> None:
+        """Do what the client wants with its handshake already."""
 
     def set_limits(self) -> None:
         """Go by the limits that are in force now."""

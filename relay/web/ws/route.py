@@ -5,6 +5,7 @@ import logging
 import math
 import time
 from collections import Counter
+from collections.abc import Callable
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -18,7 +19,6 @@ from relay.web.access.access import WEBSOCKET, is_websocket
 from relay.web.access.forwarded import lacks_of_handshake
 from relay.web.aiohttp_seams import SENT
 from relay.web.inlet import inlet_of
-from relay.web.problems import problem_of
 from relay.web.ws.aiohttp_connection import AiohttpConnection
 from relay.web.ws.connection import Connection
 from relay.web.ws.context import ConnectionContext
@@ -150,6 +150,16 @@ CLIENTS = web.AppKey("clients", Clients)
 
 async def websocket(request: web.Request) -> web.StreamResponse:
     """Let one client in and leave it to its connection; without a handshake say what it would meet."""
+    return await serve(request, request.app[CLIENTS].greet, DirectConnection, AiohttpConnection)
+
+
+async def serve(
+    request: web.Request,
+    greet: Callable[[], bytes],
+    direct_type: type[DirectConnection],
+    other_type: type[AiohttpConnection],
+) -> web.StreamResponse:
+    """Let one client in, greet it, and leave it to a connection of one of these types."""
     lacking = lacks_of_handshake(request)
     if lacking is not None:
         request.app[CLIENTS].broken_handshake.say(
@@ -163,10 +173,8 @@ async def websocket(request: web.Request) -> web.StreamResponse:
         )
     if not is_websocket(request):
         request.app[CLIENTS].context.access.check_opening(request)
-        return problem_of(
-            RequestError(
-                Code.INVALID_REQUEST, "this address is for WebSocket connections; connect with ws:// or wss://"
-            )
+        raise RequestError(
+            Code.INVALID_REQUEST, "this address is for WebSocket connections; connect with ws:// or wss://"
         )
     if request.can_read_body:
         raise RequestError(Code.INVALID_REQUEST, "the handshake of a WebSocket has no body")
@@ -176,7 +184,7 @@ async def websocket(request: web.Request) -> web.StreamResponse:
     try:
         ws = Socket(compress=access.config.compression)
         try:
-            transport = await ws.open(request, clients.greet())
+            transport = await ws.open(request, greet())
         except web.HTTPBadRequest as error:
             # RFC 6455 section 4.4: who cannot speak this version has to be told which one is spoken.
             text = f"{error.text}; the relay supports WebSocket version {VERSION} (RFC 6455)"
@@ -189,12 +197,14 @@ async def websocket(request: web.Request) -> web.StreamResponse:
         return ws
     inlet = inlet_of(transport)
     if inlet is not None and inlet.may_hand_over:
-        direct = DirectConnection(clients.context, clients, transport, caller, ws)
+        direct = direct_type(clients.context, clients, transport, caller, ws)
         clients.came(direct)
         inlet.hand_over(direct)
+        direct.begin(request)
         return SENT
-    connection = AiohttpConnection(clients.context, clients, transport, caller, ws)
+    connection = other_type(clients.context, clients, transport, caller, ws)
     clients.came(connection)
+    connection.begin(request)
     await connection.serve(request, ws)
     return ws
 

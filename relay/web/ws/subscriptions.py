@@ -74,10 +74,7 @@ class ClientSubscriptions:
         if request.past.since is not None:
             now = target.provider.clock.now()
             check_is_past("since", request.past.since, now, symbol=target.name, interval=target.key.interval)
-        hub = self._context.hub
-        if identity not in hub.streams:
-            self._context.access.shares.opened(identity, self._caller.owner, hub.streams)
-        stream = hub.stream(*identity, target.name, self._context.supervisors[target.provider.name])
+        stream = self._opened(target)
         if request.past != client_requests.PastWanted():
             if self._quota is None:
                 self._quota = HistoryQuota(self._context.access, self._caller)
@@ -108,6 +105,26 @@ class ClientSubscriptions:
         # What it has counts for nothing.
         del client.begins[stream]
         return Joining(client, UncountedCandles(self._caller.client), stream, provider, request, is_renewal=True)
+
+    def _opened(self, target: Target) -> Stream:
+        """Return a stream, opened for this client's address if there is none yet."""
+        hub, identity = self._context.hub, (target.provider.name, target.key)
+        if identity not in hub.streams:
+            self._context.access.shares.opened(identity, self._caller.owner, hub.streams)
+        return hub.stream(*identity, target.name, self._context.supervisors[target.provider.name])
+
+    def follow(self, target: Target, options: client_requests.SubscribeOptions) -> Stream:
+        """Join a stream without its past, and send nothing of what is known. Raises `RequestError`."""
+        self._check_room(target)
+        stream = self._opened(target)
+        self._client.follow(stream, options)
+        return stream
+
+    def leave(self, stream: Stream) -> None:
+        """Leave a stream, and send nothing. Harmless where the client has not got it."""
+        if self._context.hub.unsubscribe(self._client.subscriber, stream):
+            self._client.note("leaves", stream)
+            self._client.begins.pop(stream, None)
 
     def _check_room(self, target: Target) -> None:
         hub, access = self._context.hub, self._context.access
@@ -159,9 +176,7 @@ class ClientSubscriptions:
             joining.leave()
         if stream is not None:
             name, provider = stream.name, stream.provider
-            hub.unsubscribe(subscriber, stream)
-            self._client.note("leaves", stream)
-            self._client.begins.pop(stream, None)
+            self.leave(stream)
         hub.send(subscriber, frames.subscription("unsubscribe", name, interval, request_id, provider=provider))
 
 

@@ -1,0 +1,1 @@
+"""Binance's market data protocol, over the candles that the relay has of Binance."""

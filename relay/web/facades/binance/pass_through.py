@@ -1,0 +1,137 @@
+"""What only Binance can say: asked there within the provider's budget, once for all who ask the same in a second."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from aiohttp import web
+
+from relay.core.model import NativeAnswer
+from relay.plugins.provider import Provider
+from relay.web.facade_counts import FacadeCounts
+from relay.web.facades.binance import reading
+from relay.web.facades.binance.refusals import JSON, BinanceRefusal, bad_symbol
+from relay.web.facades.binance.venue_markets import HeadersNow, VenueMarket
+from relay.web.facades.facade import FacadeParts
+from relay.web.http.cached_body import Body, ResponseHeads
+
+FRESH_S = 1.0
+"""So long an answer is given again."""
+MOST_KNOWN = 2_000
+"""So many answers are given again at most."""
+
+Asked = tuple[str, str, tuple[tuple[str, str], ...]]
+
+
+class PassedAnswer(NamedTuple):
+    """An answer of the exchange, and its body as it leaves."""
+
+    answer: NativeAnswer
+    body: Body
+
+
+class PassThrough:
+    """Asks providers in their own protocol. Calls take turns with all others to the provider, behind live streams."""
+
+    def __init__(self, parts: FacadeParts, counts: FacadeCounts) -> None:
+        self._calls = parts.history.calls
+        self._counts = counts
+        self._known: dict[Asked, asyncio.Task[PassedAnswer]] = {}
+
+    async def ask(self, provider: Provider, path: str, query: Mapping[str, str], client: str) -> PassedAnswer:
+        """Return the venue's answer. Raises `ProviderError`. Cancelling ends the request, not the call: others wait."""
+        asked = (provider.name, path, tuple(sorted(query.items())))
+        task = self._known.get(asked)
+        if task is None:
+            task = self._known[asked] = asyncio.create_task(self._ask(provider, path, query, client))
+            task.add_done_callback(lambda done: self._keep(asked, done))
+        passed = await asyncio.shield(task)
+        self._counts.weight_asked += passed.answer.weight
+        return passed
+
+    async def _ask(self, provider: Provider, path: str, query: Mapping[str, str], client: str) -> PassedAnswer:
+        async with self._calls.turn(provider, client) as turn:
+            answer = await provider.native(path, query)
+            turn.weight = answer.weight
+        self._counts.calls += 1
+        self._counts.weight += answer.weight
+        return PassedAnswer(answer, Body([answer.body], JSON))
+
+    def _keep(self, asked: Asked, done: "asyncio.Task[PassedAnswer]") -> None:
+        """Give an answer again for a moment; a failure only to those who waited for it."""
+        if done.cancelled() or done.exception() is not None or len(self._known) > MOST_KNOWN:
+            del self._known[asked]
+        else:
+            asyncio.get_running_loop().call_later(FRESH_S, self._known.pop, asked, None)
+
+    async def close(self) -> None:
+        """End the calls under way."""
+        running = [task for task in self._known.values() if not task.done()]
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+
+
+class PassedCall(NamedTuple):
+    """A call that is passed on: its parameters, and those without which there is no answer."""
+
+    names: Sequence[str]
+    needed: Sequence[str] = ()
+
+
+_OF_SYMBOLS = ("symbol", "symbols", "symbolStatus")
+PASSED_CALLS: Mapping[str, PassedCall] = {
+    "ticker/24hr": PassedCall((*_OF_SYMBOLS, "type")),
+    "ticker/price": PassedCall(_OF_SYMBOLS),
+    "ticker/bookTicker": PassedCall(_OF_SYMBOLS),
+    "ticker": PassedCall((*_OF_SYMBOLS, "type", "windowSize")),
+    "avgPrice": PassedCall(("symbol",), ("symbol",)),
+    "depth": PassedCall(("symbol", "limit", "symbolStatus"), ("symbol",)),
+    "trades": PassedCall(("symbol", "limit"), ("symbol",)),
+    "aggTrades": PassedCall(("symbol", "fromId", "startTime", "endTime", "limit"), ("symbol",)),
+}
+"""rest-api.md, "Market Data endpoints": what is passed on, and the parameters of each."""
+
+
+class PassedRoute:
+    """Answers what is passed on of one market. What the relay knows to be refused is refused here."""
+
+    def __init__(self, parts: FacadeParts, market: VenueMarket, passed: PassThrough) -> None:
+        self._parts = parts
+        self._market = market
+        self._passed = passed
+        self._heads = ResponseHeads()
+
+    async def answer(self, request: web.Request, name: str, headers: HeadersNow) -> web.StreamResponse:
+        """Return the exchange's own answer. `headers` go with it."""
+        query = request.query
+        await self._check(query, name)
+        provider = self._parts.providers.get(self._market.provider)
+        if provider is None:
+            raise bad_symbol()
+        client = self._parts.access.caller(request).client
+        passed = await self._passed.ask(provider, f"{self._market.root}/{name}", dict(query), client)
+        if passed.answer.status != 200:
+            body = passed.answer.body
+            return web.Response(status=passed.answer.status, body=body, headers={"Content-Type": JSON, **headers()})
+        return await passed.body.answer(request, self._heads, headers())
+
+    async def _check(self, query: Mapping[str, str], name: str) -> None:
+        """Refuse what the exchange would refuse, at no cost. Raises `BinanceRefusal`."""
+        call = PASSED_CALLS[name]
+        reading.check_names(query, call.names, call.needed)
+        if "symbol" in query and "symbols" in query:
+            raise BinanceRefusal(-1128, "Combination of optional parameters invalid.")
+        symbols = [reading.symbol_of(query["symbol"])] if "symbol" in query else []
+        if "symbols" in query:
+            symbols = reading.symbols_of(query["symbols"])
+        if name == "ticker" and not symbols:
+            said = "Param 'symbol' or 'symbols' must be sent, but both were empty/null!"
+            raise BinanceRefusal(-1102, said)
+        for number in ("limit", "fromId", "startTime", "endTime"):
+            reading.whole(query, number)
+        directory, provider = self._parts.directory, self._market.provider
+        for symbol in symbols if provider in self._parts.providers else ():
+            await directory.settled(provider, symbol)
+            if directory.instrument(provider, symbol) is None:
+                raise bad_symbol()

@@ -1,0 +1,43 @@
+"""What a facade did for its programs, and what that saved, is told in the status and in the metrics."""
+
+from typing import Any
+
+from tests.support.metrics_page import scrape
+from tests.support.running_relay import Running
+from tests.support.sandbox import Sandbox
+
+
+async def test_status_and_metrics_tell_what_was_answered_and_what_it_cost(sandbox: Sandbox, relay: Running) -> None:
+    await relay.get("/api/v3/exchangeInfo")
+    before = sandbox.binance.rest.weight_used
+    query: dict[str, Any] = {"symbol": "BTCUSDT", "interval": "1h", "endTime": 1_700_000_000_000, "limit": 9}
+    for _ in range(5):
+        await relay.get("/api/v3/klines", **query)
+    for _ in range(3):
+        await relay.get("/api/v3/ticker/24hr", symbol="BTCUSDT")
+    await relay.get("/api/v3/klines", symbol="NOPEUSDT", interval="1h")
+    cost = sandbox.binance.rest.weight_used - before
+    (told,) = (await relay.get("status")).body["facades"]
+    assert told == {
+        "name": "binance",
+        "requests": {"exchangeInfo": 1, "klines": 6, "ticker/24hr": 3},
+        "upstream_calls": 2,
+        "upstream_weight": cost,
+        "weight_asked": 20 + 6 * 2 + 3 * 2,
+        "weight_saved": 20 + 6 * 2 + 3 * 2 - cost,
+        "live_series": 0,
+    }
+    seen = await scrape(relay)
+    assert seen("relay_facade_requests_total", facade="binance", kind="klines") == 6
+    assert seen("relay_facade_upstream_calls_total", facade="binance") == 2
+    assert seen("relay_facade_upstream_weight_total", facade="binance") == cost
+    assert seen("relay_facade_weight_asked_total", facade="binance") == 38
+    assert seen("relay_facade_live_series", facade="binance") == 0
+    assert seen("relay_http_requests_total", route="/api/v3/klines", status="200") == 5
+
+
+async def test_a_token_in_a_path_is_no_label(relay: Running) -> None:
+    await relay.get("/t/secret-in-a-path/api/v3/ping")
+    await relay.get("/t/secret-in-a-path/nothing")
+    text = (await relay.get("/metrics")).text
+    assert "secret-in-a-path" not in text
