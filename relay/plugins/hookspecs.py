@@ -22,7 +22,7 @@ API_VERSION = 2
 """Raised when a hook or an argument is renamed, removed or changes its meaning; not when one is added."""
 API_MINOR = 1
 """Raised when a hook, an argument, a field or a helper is added; 0 again when `API_VERSION` is raised."""
-SINCE = {"relay_instrument": 1, "relay_close": 1}
+SINCE = {"relay_instrument": 1, "relay_past_changes": 1, "relay_native": 1, "relay_clock": 1, "relay_close": 1}
 """The minor number with which a hook came, where that is not 0."""
 
 hookspec = pluggy.HookspecMarker(PROJECT)
