@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import orjson
 import pytest
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from relay import (
@@ -418,15 +418,22 @@ plays = st.builds(
     # Without a feed nobody says that the past changed.
     joiners=st.lists(joiners, max_size=4).map(lambda others: (Joiner(0.0), *others)),
     asks_s=st.lists(st.floats(60.0, 180.0), max_size=8).map(tuple),
-    takes_s=st.lists(st.sampled_from([0.0, 0.05, 0.6, 2.5, 7.0]), min_size=1, max_size=5).map(tuple),
+    takes_s=st.lists(st.sampled_from([0.05, 0.2, 0.6, 2.5, 7.0]), min_size=1, max_size=5).map(tuple),
+    split_s=st.just(120),
     report_after_s=st.sampled_from([0.0, 0.3, 3.0, 45.0]),
     refuses_s=st.sampled_from([0.0, 4.0, 40.0]),
+    limits_s=st.sampled_from([0.0, 15.0]),
+    limits_others=st.booleans(),
+    lags_s=st.just(0.0),
+    settle_s=st.sampled_from([0.0, 5.0]),
     reports=st.sampled_from([1, 2, 9]),
+    floods_s=st.sampled_from([0.0, 0.0, 10.0]),
+    lasts_s=st.just(200.0),
     history_has_open=st.booleans(),
 )
 
 
-@settings(max_examples=60)
+@settings(max_examples=30, phases=(Phase.explicit, Phase.generate))
 @given(plays)
 def test_no_split_leaves_an_old_price_behind(play: Play) -> None:
     assert faults_in(play) == []
