@@ -7,16 +7,14 @@ of them is not asked for again.
 import asyncio
 import dataclasses
 from collections.abc import Callable, Iterable, Sequence
-from itertools import groupby
 from typing import NamedTuple, Protocol
 
-from relay.core.candle_sum import CandleSum
 from relay.core.derived_intervals import Derivation
-from relay.core.intervals import length_s, next_open
+from relay.core.intervals import length_s
 from relay.core.model import Candle, StreamKey, parted
 from relay.core.periods import LONGEST_AHEAD_S, CandlePeriod
-from relay.core.spans import FOREVER, Span, clip_spans, merge_spans
-from relay.history.doubts import holes_beside
+from relay.core.spans import Span, merge_spans
+from relay.history.built_candles import FoldedCandles, PartsSaid, begins, built_of
 from relay.history.known_answers import EncodedCandles, encoded_past
 from relay.history.live_edge import LiveEdge
 from relay.history.requests import CallAllowance, CandleSource, HistoryRequest, PastCandles
@@ -44,16 +42,6 @@ class ShortPast(Protocol):
     async def stored(self, asked: HistoryRequest) -> PastCandles:
         """Return of the last candles those that are known."""
         ...
-
-
-class _Parts(NamedTuple):
-    # What is known of short candles beside those that are over. `is_first` says that the first of them is the first one
-    # of its period, whenever it opened.
-    forming: Candle | None
-    is_complete: bool
-    unreadable: Sequence[Span]
-    doubted: Sequence[Span]
-    is_first: bool
 
 
 class PeriodParts(NamedTuple):
@@ -89,7 +77,7 @@ class DerivedHistory:
         asked_at = _settled_at(asked.source)
         collect = self._backwards if asked.start is None else self._forwards
         parts, periods = await collect(asked, derivation)
-        return _built(asked, derivation, parts, periods, asked_at)
+        return built_of(asked, derivation, parts, periods, asked_at)
 
     async def text(self, asked: HistoryRequest, derivation: Derivation) -> EncodedCandles:
         """Return what `candles` does, encoded. It holds until what is stored of the short candles changes."""
@@ -121,8 +109,8 @@ class DerivedHistory:
         most = min(_MOST_STORED, asked.limit * _parts_of(derivation))
         past = await self._past.stored(self._request(asked, derivation, None, None, most))
         closed, forming = _parted(past)
-        parts = _Parts(forming, False, past.unreadable, past.doubted, False)
-        built, _ = _built(asked, derivation, parts, _Folded(derivation).with_newer(closed), asked_at)
+        parts = PartsSaid(forming, False, past.unreadable, past.doubted, False)
+        built, _ = built_of(asked, derivation, parts, FoldedCandles(derivation).with_newer(closed), asked_at)
         # What is before the first candle that is known completely may lack a part.
         periods = derivation.periods
         known: list[Span] = []
@@ -130,8 +118,10 @@ class DerivedHistory:
             inside = [one.time for one in past.candles if span.start <= one.time < span.end]
             if inside:
                 first, last = periods.holding(inside[0]), periods.holding(inside[-1])
-                start = first.opens if span.start <= first.opens else first.ends
-                known.append(Span(start, last.ends if span.end >= last.ends else last.opens))
+                is_begun = span.start <= first.opens or periods.is_begun_by(inside[0], first)
+                # What is known ends right behind a candle.
+                is_over = span.end >= last.ends or periods.is_over_with(inside[-1], last)
+                known.append(Span(first.opens if is_begun else first.ends, last.ends if is_over else last.opens))
         spans = tuple(merge_spans(known))
         whole = [one for one in built.candles if any(span.start <= one.time < span.end for span in spans)]
         if built.candles and not built.last_is_closed and built.candles[-1] not in whole:
@@ -195,13 +185,13 @@ class DerivedHistory:
             asked, key=base, start=start, end=end, limit=limit, live=lambda: self.edge_of(source, base)
         )
 
-    async def _forwards(self, asked: HistoryRequest, derivation: Derivation) -> "tuple[_Parts, _Folded]":
+    async def _forwards(self, asked: HistoryRequest, derivation: Derivation) -> "tuple[PartsSaid, FoldedCandles]":
         allowance = asked.allowance or CallAllowance()
         asked = dataclasses.replace(asked, allowance=allowance)
         begin = max(0, asked.start or 0)
         start = max(0, begin - LONGEST_AHEAD_S) if derivation.base == "1d" else begin
         end = None if asked.end is None else asked.end + length_s(asked.key.interval) + _CLOCKS_S
-        folded = _Folded(derivation)
+        folded = FoldedCandles(derivation)
         forming: Candle | None = None
         is_complete, count, first = True, 0, None
         unreadable: list[Span] = []
@@ -221,13 +211,10 @@ class DerivedHistory:
                 break
             start = past.candles[-1].time + 1
             await asyncio.sleep(0)
-        is_first = False
-        if first is not None and not _begins(first, derivation) and is_complete:
-            if derivation.periods.holding(first.time).opens >= begin:
-                is_first = await self._is_first(asked, derivation, first, count if end is None else _FEW)
-        else:
-            is_first = True
-        return _Parts(forming, is_complete, unreadable, doubted, is_first), folded
+        is_first = first is None or begins(first, derivation)
+        if first is not None and not is_first and is_complete:
+            is_first = await self._is_first(asked, derivation, first, count if end is None else _FEW)
+        return PartsSaid(forming, is_complete, unreadable, doubted, is_first), folded
 
     async def _is_first(self, asked: HistoryRequest, derivation: Derivation, first: Candle, count: int) -> bool:
         """Say whether a candle that does not begin its period is the first part of it all the same.
@@ -237,13 +224,12 @@ class DerivedHistory:
         before = await self._past.candles(self._request(asked, derivation, None, first.time - 1, 1))
         return bool(before.candles) or count < _FEW
 
-    async def _backwards(self, asked: HistoryRequest, derivation: Derivation) -> "tuple[_Parts, _Folded]":
+    async def _backwards(self, asked: HistoryRequest, derivation: Derivation) -> "tuple[PartsSaid, FoldedCandles]":
         allowance = asked.allowance or CallAllowance()
         asked = dataclasses.replace(asked, allowance=allowance)
         end = None if asked.end is None else asked.end + length_s(asked.key.interval) + _CLOCKS_S
         most = min(_PAGE, (asked.limit + 2) * _parts_of(derivation))
-        pages: list[Sequence[Candle]] = []
-        folded = _Folded(derivation)
+        folded = FoldedCandles(derivation)
         forming: Candle | None = None
         is_complete, count = True, 0
         unreadable: list[Span] = []
@@ -251,9 +237,7 @@ class DerivedHistory:
         while True:
             past = await self._past.candles(self._request(asked, derivation, None, end, most))
             closed, open_candle = _parted(past)
-            if not pages:
-                forming = open_candle
-            pages.append(closed)
+            forming = open_candle or forming
             folded.with_older(closed)
             is_complete = past.is_whole
             unreadable += past.unreadable
@@ -265,120 +249,7 @@ class DerivedHistory:
                 break
             end, most = past.candles[0].time - 1, _PAGE
             await asyncio.sleep(0)
-        return _Parts(forming, is_complete, unreadable, doubted, is_complete and is_end and count < _FEW), folded
-
-
-class _Folded:
-    """Long candles as far as they are built, by period, oldest first; parts come in runs that continue each other."""
-
-    def __init__(self, derivation: Derivation) -> None:
-        self._periods = derivation.periods
-        self.sums: dict[CandlePeriod, CandleSum] = {}
-        self.first: dict[CandlePeriod, int] = {}
-        self.last: dict[CandlePeriod, int] = {}
-
-    def _runs(self, candles: Iterable[Candle]) -> Iterable[tuple[CandlePeriod, list[Candle]]]:
-        for period, run in groupby(candles, lambda candle: self._periods.holding(candle.time)):
-            yield period, list(run)
-
-    def with_newer(self, candles: Iterable[Candle]) -> "_Folded":
-        """Add candles that follow those that are there."""
-        for period, run in self._runs(candles):
-            total = self.sums.get(period)
-            if total is None:
-                total = self.sums[period] = CandleSum(period.opens)
-                self.first[period] = run[0].time
-            for candle in run:
-                total.add(candle)
-            self.last[period] = run[-1].time
-        return self
-
-    def with_older(self, candles: Iterable[Candle]) -> None:
-        """Add candles that come before those that are there."""
-        older: dict[CandlePeriod, CandleSum] = {}
-        for period, run in self._runs(candles):
-            older[period] = CandleSum(period.opens, run)
-            if (known := self.sums.pop(period, None)) is not None:
-                older[period].extend(known)
-            self.first[period] = run[0].time
-            self.last.setdefault(period, run[-1].time)
-        self.sums = older | self.sums
-
-    def count_from(self, start: int) -> int:
-        """Return how many periods open at a time or later."""
-        return sum(period.opens >= start for period in self.sums)
-
-    def count_until(self, end: int | None) -> int:
-        """Return how many periods open up to a time."""
-        return len(self.sums) if end is None else sum(period.opens <= end for period in self.sums)
-
-
-def _built(
-    asked: HistoryRequest, derivation: Derivation, parts: _Parts, folded: _Folded, asked_at: float
-) -> tuple[PastCandles, tuple[Span, ...]]:
-    """Return the answer that short candles make, and which candles of it may lack a part.
-
-    Where each interval has a candle, those are left out.
-    """
-    source, interval, periods = asked.source, asked.key.interval, derivation.periods
-    sums, is_open_at_end = folded.sums, None
-    if parts.forming is not None:
-        period = is_open_at_end = periods.holding(parts.forming.time)
-        known = sums.get(period)
-        sums[period] = CandleSum(period.opens) if known is None else known
-        sums[period].add(parts.forming)
-        folded.first.setdefault(period, parts.forming.time)
-    elif sums:
-        period = [*sums][-1]
-        if not periods.is_over_with(folded.last[period], period):
-            waited_s = source.info.close_grace_s + (0.0 if asked.must_be_new else source.info.fresh_s)
-            if asked_at < period.ends + waited_s:
-                is_open_at_end = period
-            elif asked.start is not None and not parts.is_complete:
-                del sums[period]
-    if sums:
-        oldest = next(iter(sums))
-        is_listed_in = derivation.listed_at is not None and derivation.listed_at >= oldest.opens
-        if not (parts.is_first or is_listed_in or periods.is_begun_by(folded.first[oldest], oldest)):
-            del sums[oldest]
-    lost = {periods.holding(span.start) for span in parts.unreadable}
-    doubted = []
-    for span in parts.doubted:
-        doubted += [period for period in sums if periods.is_traded_in(period, *span)]
-    if source.info.has_every_candle:
-        for period in doubted:
-            if period != is_open_at_end:
-                sums.pop(period, None)
-    for period in lost:
-        sums.pop(period, None)
-    low, high = asked.start or 0, FOREVER if asked.end is None else asked.end + 1
-    chosen = [period for period in sums if low <= period.opens < high]
-    if len(chosen) > asked.limit:
-        chosen = chosen[-asked.limit :] if asked.start is None else chosen[: asked.limit]
-    if len(chosen) >= asked.limit and chosen:
-        low, high = (chosen[0].opens, high) if asked.start is None else (low, chosen[-1].opens + 1)
-    unreadable = _spans_of(lost, interval, low, high)
-    times = [period.opens for period in chosen]
-    of_parts = [Span(periods.holding(span.start).opens, span.end) for span in parts.doubted]
-    of_parts += [Span(period.opens, period.ends) for period in doubted if period not in sums]
-    holes = [hole for span in clip_spans(of_parts, low, high) for hole in holes_beside(times, span, interval)]
-    past = PastCandles(
-        tuple(sums[period].candle() for period in chosen),
-        not chosen or chosen[-1] != is_open_at_end,
-        parts.is_complete and not unreadable,
-        unreadable=unreadable if parts.is_complete else (),
-        doubted=tuple(holes),
-    )
-    return past, _spans_of({*doubted} & {*chosen}, interval, low, high)
-
-
-def _spans_of(periods: Iterable[CandlePeriod], interval: str, low: int, high: int) -> tuple[Span, ...]:
-    return tuple(Span(one.opens, next_open(interval, one.opens)) for one in sorted(periods) if low <= one.opens < high)
-
-
-def _begins(candle: Candle, derivation: Derivation) -> bool:
-    periods = derivation.periods
-    return periods.is_begun_by(candle.time, periods.holding(candle.time))
+        return PartsSaid(forming, is_complete, unreadable, doubted, is_complete and is_end and count < _FEW), folded
 
 
 def _parted(past: PastCandles) -> tuple[Sequence[Candle], Candle | None]:

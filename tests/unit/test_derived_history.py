@@ -240,6 +240,13 @@ async def test_what_is_stored_is_given_where_all_parts_are_known() -> None:
     assert found.known == (Span(FIRST + 4 * H, FIRST + 28 * H),)
 
 
+async def test_what_is_stored_is_known_up_to_the_end_of_the_last_part() -> None:
+    asked = HistoryRequest(Source(), KEY, None, None, 500)
+    found = await history_of(Past(hours(0, 32))).stored(asked, FOUR)
+    assert opened(found)[-1] == 28
+    assert found.known == (Span(FIRST, FIRST + 32 * H),)
+
+
 async def test_revisions_are_the_candles_of_which_a_part_was_revised() -> None:
     rows = hours(0, 40)
     of_parts = Revisions([rows[5], rows[6], rows[21]], True)

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from tests.support.subscription_plays import PLAYS, Play, faults_of, plays
+from tests.support.subscription_plays import PLAYS, Call, Join, Play, faults_of, plays
 
 LONGER = {"1s": "1m", "1m": "3m"}
 
@@ -18,6 +18,23 @@ def built(play: Play) -> Play:
 @pytest.mark.parametrize("name", PLAYS)
 def test_a_subscription_to_a_built_stream_is_one_sequence(name: str) -> None:
     assert faults_of(built(PLAYS[name])) == []
+
+
+def test_what_was_repaired_is_no_gap_for_those_who_join_while_history_fails() -> None:
+    joins = (Join(31.0, throttle_ms=5000, stays_s=2.0), Join(13.4, since_s=238), Join(11.5, bars=10, closed_only=True))
+    play = Play(
+        "1m",
+        16.4,
+        60.0,
+        joins,
+        is_closed_only=True,
+        opens_after_s=4.2,
+        calls=(Call(0.3), Call(2.5, failure="broken"), Call(4.6), Call(3.3), Call(3.6, True, "limited")),
+        asks_s=(43.5, 2.3, 31.0),
+        mute_s=(39.0, 60.0),
+        broken_s=(39.0, 60.0),
+    )
+    assert faults_of(built(play)) == []
 
 
 @settings(max_examples=150, phases=(Phase.explicit, Phase.generate))
