@@ -151,3 +151,20 @@ async def test_the_rest_of_a_budget_is_for_live_streams() -> None:
     with pytest.raises(RateLimited, match="the rest of the weight a minute is reserved for live streams"):
         await venue.call("", "c")
     assert await spend(venue, None, 4) == 4
+
+
+async def test_calls_that_say_what_they_weigh_count_so_much_for_their_client() -> None:
+    venue = Venue(limit=100)
+    assert await spend(venue, "alice", 1) == 1
+    for _ in range(3):
+        async with venue.turns.turn("alice") as turn:
+            venue.used += 20
+            turn.weight = 20
+    # 62 of 75 are used by four calls; what the next one costs is not known before, and the smallest one cost two.
+    for _ in range(6):
+        async with venue.turns.turn("alice") as turn:
+            turn.weight = 2
+    with pytest.raises(RateLimited, match="one client may use at most 75%"):
+        await venue.turns.take(venue.turns.turn("alice"))
+    async with venue.turns.turn("bob") as turn:
+        turn.weight = 20

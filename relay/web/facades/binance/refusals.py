@@ -13,7 +13,7 @@ from relay.web.problems import problem_of
 
 JSON = "application/json;charset=UTF-8"
 TOO_MANY, TIMEOUT, UNAUTHORIZED, DISCONNECTED, UNKNOWN = -1003, -1007, -1002, -1001, -1000
-BAD_KEY = -2015
+BAD_KEY, BAD_INTERVAL, BAD_SYMBOL = -2015, -1120, -1121
 MARKET_DATA_ONLY = (
     "This relay serves market data only: nothing that is signed, trades or shows an account. Send such requests to the "
     "exchange itself."
@@ -49,12 +49,12 @@ def invalid(name: str) -> BinanceRefusal:
 
 def bad_symbol() -> BinanceRefusal:
     """Refuse a symbol that is not listed."""
-    return BinanceRefusal(-1121, "Invalid symbol.")
+    return BinanceRefusal(BAD_SYMBOL, "Invalid symbol.")
 
 
 def bad_interval() -> BinanceRefusal:
     """Refuse an interval that there is not."""
-    return BinanceRefusal(-1120, "Invalid interval.")
+    return BinanceRefusal(BAD_INTERVAL, "Invalid interval.")
 
 
 def market_data_only() -> BinanceRefusal:
@@ -70,6 +70,8 @@ def answer_of(error: Exception, headers: Mapping[str, str]) -> web.Response:
     status, (number, message) = plain.status, _said(error, plain.status)
     if number == TOO_MANY:
         status = 429
+    elif number in (BAD_SYMBOL, BAD_INTERVAL):
+        status = 400
     if (wait := plain.headers.get("Retry-After")) is not None:
         headers = {**headers, "Retry-After": wait}
     return refused(status, number, message, headers)
@@ -85,7 +87,7 @@ def _said(error: Exception, status: int) -> tuple[int, str]:
     if isinstance(error, RateLimited):
         return TOO_MANY, _TOO_MANY.format(error)
     if isinstance(error, UnknownSymbol):
-        return -1121, "Invalid symbol."
+        return BAD_SYMBOL, "Invalid symbol."
     if isinstance(error, ProviderTimeout):
         return TIMEOUT, _TIMED_OUT
     if isinstance(error, RequestError):
@@ -99,9 +101,9 @@ def _of_code(error: RequestError, status: int) -> tuple[int, str]:
     if error.code is Code.RATE_LIMITED:
         return TOO_MANY, f"Too many requests; {error.message}."
     if error.code is Code.UNKNOWN_SYMBOL:
-        return -1121, "Invalid symbol."
+        return BAD_SYMBOL, "Invalid symbol."
     if error.code in (Code.UNKNOWN_INTERVAL, Code.UNSUPPORTED_INTERVAL):
-        return -1120, "Invalid interval."
+        return BAD_INTERVAL, "Invalid interval."
     if error.code is Code.UNAUTHORIZED:
         return BAD_KEY, _NEEDS_TOKEN
     if status == 503:
