@@ -11,6 +11,7 @@ from relay.config.provider_settings import check_tables
 from relay.config.settings import Config, outward_proxies
 from relay.core.clock import STEP_S, Clock, ProviderClock
 from relay.core.errors import StoreError
+from relay.core.intake import Intake
 from relay.core.model import PriceUpdate
 from relay.core.outward_proxies import OutwardProxies
 from relay.core.saved_value import Memory
@@ -62,6 +63,7 @@ PROXIES = web.AppKey("outward_proxies", OutwardProxies)
 PROVIDERS = web.AppKey("providers", dict[str, Provider])
 SUPERVISORS = web.AppKey("supervisors", dict[str, Supervisor])
 CLOCK = web.AppKey("clock", Clock)
+INTAKE = web.AppKey("intake", Intake)
 STATUS = web.AppKey("status", StatusReport)
 REQUESTS = web.AppKey("requests", RequestCounts)
 LOOP_MONITOR = web.AppKey("loop_monitor", LoopMonitor)
@@ -114,6 +116,7 @@ def build_app(
     app = web.Application(middlewares=[middleware.enter], client_max_size=64 * 1024)
     app[CONFIG] = config
     app[CLOCK] = clock
+    app[INTAKE] = Intake()
     app[LIMITS] = limits
     app[HOST] = host
     app[ACCESS] = access
@@ -177,7 +180,7 @@ async def _sessions(app: web.Application) -> AsyncIterator[None]:
     """One HTTP session for each provider: it reads the provider's clock from every answer."""
     app[MEMORIES] = []
     for provider in app[PROVIDERS].values():
-        provider.open(new_session(provider.clock, provider.proxies))
+        provider.open(new_session(provider.clock, provider.proxies, app[INTAKE]), app[INTAKE])
         app[MEMORIES].append(await _memory(app[STORE].documents, f"memory:{provider.name}"))
         provider.remember(app[MEMORIES][-1])
     yield
@@ -286,6 +289,7 @@ async def _hub(app: web.Application) -> AsyncIterator[None]:
         on_closed=keep,
         limits=limits.slow_consumers,
         fanout=limits.fanout,
+        intake=app[INTAKE],
     )
     history.calls.on_news = tell
     supervisors: dict[str, Supervisor] = {}

@@ -23,6 +23,7 @@ from relay.core.errors import (
     RateLimited,
     UnknownSymbol,
 )
+from relay.core.intake import Intake
 from relay.core.model import Budget, Candle, Instrument, OpenHours, PriceUpdate, ProviderInfo, StreamKey
 from relay.core.outward_proxies import OutwardProxies
 from relay.core.packed_extras import ExtrasTooLarge
@@ -62,15 +63,20 @@ _LONGEST_SPELLING = 10_000
 _MOST_MARKETS = 4096
 
 
-def new_session(clock: ProviderClock, proxies: OutwardProxies | None = None) -> aiohttp.ClientSession:
-    """Return an HTTP session for one provider, which reads the provider's clock from every answer."""
+def new_session(
+    clock: ProviderClock, proxies: OutwardProxies | None = None, intake: Intake | None = None
+) -> aiohttp.ClientSession:
+    """Return an HTTP session for one provider, which reads the provider's clock from every answer.
+
+    Its connections go through `proxies`, and its WebSockets are read when `intake` lets them be.
+    """
 
     def read(headers: Mapping[str, str]) -> None:
         with suppress(TypeError, ValueError):
             stamp = parsedate_to_datetime(headers.get("Date", ""))
             clock.observe(stamp.replace(tzinfo=stamp.tzinfo or UTC).timestamp())
 
-    return open_session(timeout=SESSION_TIMEOUT, on_headers=read, proxies=proxies)
+    return open_session(timeout=SESSION_TIMEOUT, on_headers=read, proxies=proxies, intake=intake)
 
 
 class Provider:
@@ -106,6 +112,7 @@ class Provider:
         self._secrets = {*texts_of(settings.values())}
         self._secret = pattern_of(self._secrets)
         self._session: aiohttp.ClientSession | None = None
+        self._intake: Intake | None = None
         self._blamed: dict[str, str] = {}
         self._has_bad_extras = False
         self._markets: dict[str, TradingHours] = {}
@@ -147,9 +154,10 @@ class Provider:
         self._secret = pattern_of(self._secrets)
         self.readmit()
 
-    def open(self, session: aiohttp.ClientSession) -> None:
-        """Use this session from now on, until `close`."""
+    def open(self, session: aiohttp.ClientSession, intake: Intake | None = None) -> None:
+        """Use this session from now on, until `close`; another one in its place gets this `intake`."""
         self._session = session
+        self._intake = intake
 
     async def close(self) -> None:
         """Close the session."""
@@ -177,7 +185,7 @@ class Provider:
                 self.name,
                 extra=event("session_closed", provider=self.name),
             )
-            self._session = new_session(self.clock, self.proxies)
+            self._session = new_session(self.clock, self.proxies, self._intake)
         return self._session
 
     async def end_feed(self, task: asyncio.Task[Any]) -> None:

@@ -9,6 +9,7 @@ from relay.supervision.supervisor import Supervisor
 from relay.web.access.access import Access
 from relay.web.work_budget import WorkBudget
 from relay.web.ws.frame_reader import RecentReaders
+from relay.web.ws.leaving import Leaving
 
 
 @dataclass(slots=True)
@@ -22,3 +23,4 @@ class ConnectionContext:
     supervisors: dict[str, Supervisor]
     work_budget: WorkBudget = field(default_factory=WorkBudget)
     recent_readers: RecentReaders = field(default_factory=RecentReaders)
+    leaving: Leaving = field(default_factory=Leaving)
