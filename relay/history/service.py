@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 
 from relay.core.clock import Clock
+from relay.core.intervals import next_open
 from relay.core.model import Candle, StreamKey, is_bare, is_widened, parted
 from relay.core.spans import FOREVER, Span
 from relay.history.bare_candles import BareCandles
@@ -210,9 +211,9 @@ class HistoryService:
     ) -> int | None:
         """Queue a closed candle of the live stream for the store, as `Store.put_closed` does; return what that does.
 
-        That nothing is known to be missing since `after` does not end a doubt.
+        That nothing is known to be missing since `after` does not end a doubt about a candle between.
         """
-        if after is not None and self.calls.doubts.touch((provider, key), after + 1, candle.time):
+        if after is not None and self.calls.doubts.touch((provider, key), next_open(key.interval, after), candle.time):
             after = None
         if is_widened(candle):
             self.calls.doubts.look_again((provider, key), Span(candle.time, candle.time + 1), self._clock.monotonic())
