@@ -58,7 +58,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """Most tests wait for sockets, not for the processor: four workers for each."""
+    """Tests with processes and browsers mostly wait for them, not for the processor: four workers for each."""
     return min(8, 4 * (os.cpu_count() or 1))
 
 

@@ -440,20 +440,28 @@ async def test_ticks_example_runs_in_a_relay(
     relay_with: StartRelay, serve: Callable[[web.Application], Any], guide: Callable[..., str]
 ) -> None:
     """Trades of a second whose beginning was not seen, of the next one, none in the one after, and some later."""
-    started = int(time.time())
+    started = 0
 
     async def venue(request: web.Request) -> web.WebSocketResponse:
         socket = web.WebSocketResponse()
         await socket.prepare(request)
-        trades = iter([(0.5, 5, 1.0), (1.2, 6, 0.1), (1.8, 4, 0.2), (3.5, 7, 1.0), (5.5, 8, 1.0)])
+        channel = {"channel": "live_trades_btcusd"}
+
+        async def trade(second: float, price: float, amount: float) -> None:
+            stamp = round((started + second) * 1_000_000)
+            data = {"microtimestamp": str(stamp), "price": price, "amount": amount}
+            await socket.send_json({"event": "trade", "data": data} | channel)
+
+        nonlocal started
         async for message in socket:
-            asked, channel = message.json(), {"channel": "live_trades_btcusd"}
+            asked = message.json()
             if asked["event"] == "bts:subscribe":
+                # It is ahead: so its trades alone say what time it is, however long it takes until they are heard.
+                started = int(time.time()) + 2
+                await trade(0.1, 5, 1.0)
                 await socket.send_json({"event": "bts:subscription_succeeded", "data": {}} | asked["data"])
-                for second, price, amount in trades:
-                    stamp = round((started + second) * 1_000_000)
-                    trade = {"microtimestamp": str(stamp), "price": price, "amount": amount}
-                    await socket.send_json({"event": "trade", "data": trade} | channel)
+                for traded in ((0.9, 5, 1.0), (1.2, 6, 0.1), (1.8, 4, 0.2), (3.5, 7, 1.0), (5.5, 8, 1.0)):
+                    await trade(*traded)
         return socket
 
     app = web.Application()

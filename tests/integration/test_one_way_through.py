@@ -2,9 +2,14 @@
 
 import asyncio
 
+import pytest
+
 from relay.app import DIRECTORY, HISTORY, PROVIDERS
 from tests.support.call_trace import CallTrace, is_value
 from tests.support.running_relay import Running
+
+# What the thread of the database does is no step of the way.
+pytestmark = pytest.mark.real_time
 
 WAY = [
     "web/ws/connection",
