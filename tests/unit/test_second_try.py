@@ -63,3 +63,10 @@ def test_the_list_only_becomes_shorter() -> None:
 def test_each_unsteady_test_exists(name: str) -> None:
     file, _, function = name.partition("::")
     assert re.search(rf"^(async )?def {function}\(", (ROOT / file).read_text(encoding="utf-8"), re.MULTILINE)
+
+
+def test_the_run_that_a_change_has_to_pass_lets_nobody_be_lucky() -> None:
+    lines = (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()
+    tries = [line for line in lines if "second_try" in line]
+    assert tries
+    assert all("second_try --strict " in line for line in tries)
