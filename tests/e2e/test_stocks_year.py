@@ -98,3 +98,21 @@ def test_a_year_passes_without_a_fault() -> None:
     )
     print(done.stdout)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.timeout(900)
+def test_weeks_of_built_candles_pass_without_a_fault() -> None:
+    """A holiday, and an outage over a night; the exchange has none of the intervals that are judged beside its own."""
+    command = [
+        sys.executable,
+        "-m",
+        "tests.support.stocks_year",
+        "--built",
+        "--first",
+        "2026-09-01",
+        "--last",
+        "2026-09-25",
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+    print(done.stdout)
+    assert done.returncode == 0, done.stdout + done.stderr
