@@ -148,8 +148,10 @@ class DerivedFeed:
 
     def renew(self, derivation: Derivation) -> None:
         """Build the candles in another way from now on: the hours of the market are others."""
+        waiting = self._fold.revised
         self.derivation = derivation
         self._fold = self._new_fold()
+        self._fold.revised.update(waiting)
         self._begin()
 
     def close(self) -> list[asyncio.Task[None]]:
