@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -243,6 +244,32 @@ async def test_a_split_takes_the_candle_so_far_and_those_that_closed_anew(tmp_pa
         one.supervisor.past_changes.take(PastChange(A, before=BEGAN + 360, one_interval=True))
         await eventually(lambda: one.last == (5, 11.0, False))
         await eventually(lambda: any(one.key == FIVE and one.is_revised and one.candle.volume == 50.0 for one in told))
+
+
+async def test_parts_that_are_void_are_not_taken_for_the_candle_so_far(tmp_path: Path) -> None:
+    async with carried(tmp_path, known=2) as one:
+        one.rig.hands.now = BEGAN + 310.0
+        for minute in (2, 3, 4):
+            one.say(minute, is_closed=True)
+        one.say(5, is_closed=True)
+        one.rig.hands.now = BEGAN + 370.0
+        one.say(6)
+        await eventually(lambda: one.last == (5, 2.0, False))
+        seen: list[float] = []
+
+        def is_now(volume: float) -> bool:
+            assert one.last is not None
+            seen.append(one.last[1])
+            return one.last == (5, volume, False)
+
+        for volume in (10.0, 20.0):
+            one.plugin.known = [part(minute, volume) for minute in range(-20, 6)]
+            # The second one is restated after a pause, for which the old values are remembered.
+            one.supervisor.past_changes.take(PastChange(A, before=BEGAN + 360))
+            one.say(6, volume / 5)
+            await eventually(partial(is_now, 1.2 * volume))
+        # Not what was told of the fifth minute before, with what is told of the sixth now.
+        assert 14.0 not in seen
 
 
 async def test_streams_go_over_to_own_candles_when_there_are_some_and_back(tmp_path: Path) -> None:
