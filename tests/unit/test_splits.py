@@ -192,7 +192,7 @@ class Wire:
             self.faults += faults_of(candles, self._exchange, f"a snapshot at {self._loop.now:.2f}")
             if message.get("replaces"):
                 lost = [time for time in self.held if not candles or time < candles[0].time]
-                if lost:
+                if lost and self._exchange.play.refuses_most:
                     self.faults.append(f"the snapshot at {self._loop.now:.2f} replaces {len(lost)} candles by nothing")
                 self.held.clear()
             elif self.held:
