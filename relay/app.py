@@ -12,6 +12,7 @@ from relay.config.provider_settings import check_tables
 from relay.config.settings import Config, outward_proxies
 from relay.core.clock import STEP_S, Clock, ProviderClock
 from relay.core.errors import StoreError
+from relay.core.intake import Intake
 from relay.core.model import PriceUpdate
 from relay.core.outward_proxies import OutwardProxies
 from relay.core.saved_value import Memory
@@ -68,6 +69,7 @@ PROVIDERS = web.AppKey("providers", dict[str, Provider])
 SUPERVISORS = web.AppKey("supervisors", dict[str, Supervisor])
 CLOCK = web.AppKey("clock", Clock)
 SERVER_TIME: web.AppKey[Callable[[], float]] = web.AppKey("server_time")
+INTAKE = web.AppKey("intake", Intake)
 STATUS = web.AppKey("status", StatusReport)
 REQUESTS = web.AppKey("requests", RequestCounts)
 LOOP_MONITOR = web.AppKey("loop_monitor", LoopMonitor)
@@ -133,6 +135,7 @@ def build_app(
     app[CONFIG] = config
     app[CLOCK] = clock
     app[SERVER_TIME] = server_time or time.time
+    app[INTAKE] = Intake()
     app[LIMITS] = limits
     app[HOST] = host
     app[ACCESS] = access
@@ -195,7 +198,7 @@ async def _sessions(app: web.Application) -> AsyncIterator[None]:
     """One HTTP session for each provider: it reads the provider's clock from every answer."""
     app[MEMORIES] = []
     for provider in app[PROVIDERS].values():
-        provider.open(new_session(provider.clock, provider.proxies))
+        provider.open(new_session(provider.clock, provider.proxies, app[INTAKE]), app[INTAKE])
         app[MEMORIES].append(await _memory(app[STORE].documents, f"memory:{provider.name}"))
         provider.remember(app[MEMORIES][-1])
     yield
@@ -307,6 +310,7 @@ async def _hub(app: web.Application) -> AsyncIterator[None]:
         on_closed=keep,
         limits=limits.slow_consumers,
         fanout=limits.fanout,
+        intake=app[INTAKE],
     )
     history.calls.on_news = tell
     history.derived.edge_of = lambda source, key: live_of(app[HUB].streams.get((source.name, key)))

@@ -36,7 +36,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--soak-all", action="store_true", help="let the soak draw from all kinds of faults")
     parser.addoption("--soak-seed", type=int, default=1, metavar="N", help="which random faults the soak injects")
     parser.addoption("--rude-seconds", type=float, default=8.0, metavar="N", help="how long the network is rude")
-    parser.addoption("--forex-weeks", action="store_true", help="run whole weeks of Twelve Data, sped up")
+    parser.addoption(
+        "--forex-weeks", action="store_true", help="run whole weeks of Twelve Data and a year of stocks, sped up"
+    )
     parser.addoption("--kills", type=int, default=8, metavar="N", help="how often the writing store is killed")
     parser.addoption("--vanish", type=int, default=1000, metavar="N", help="how many clients vanish during writes")
     parser.addoption(
@@ -56,7 +58,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """Most tests wait for sockets, not for the processor: four workers for each."""
+    """Tests with processes and browsers mostly wait for them, not for the processor: four workers for each."""
     return min(8, 4 * (os.cpu_count() or 1))
 
 

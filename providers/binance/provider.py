@@ -39,7 +39,7 @@ _REST_URLS = ("https://api.binance.com", "https://data-api.binance.vision")
 
 _INFO = ProviderInfo(
     name="binance",
-    api=2,
+    api=(2, 1),
     title="Binance",
     asset_classes=("crypto",),
     intervals=INTERVALS,

@@ -46,7 +46,7 @@ _MOST_PAIRS = 20_000
 """Our own bound: there were some 1,500 in the list that was recorded."""
 _INFO = ProviderInfo(
     name="twelve_data",
-    api=2,
+    api=(2, 1),
     title="Twelve Data",
     asset_classes=("forex",),
     intervals=tuple(INTERVALS),

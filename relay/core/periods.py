@@ -27,9 +27,11 @@ class Periods:
     less than a day are counted from the opening of each session, and the last one ends with it; longer ones are made of
     days of trading, and open with the first of them, as those of the provider do. `market` are the hours of the symbol;
     where they are known without a calendar they are its sessions.
+
+    Those that are equal make the same candles.
     """
 
-    __slots__ = ("_calendar", "_holding", "_known", "_length", "_market", "base", "interval")
+    __slots__ = ("_calendar", "_holding", "_known", "_length", "_market", "_rules", "base", "interval")
 
     def __init__(
         self,
@@ -40,6 +42,7 @@ class Periods:
         market: TradingHours | None = None,
         is_utc_grid: bool = False,
     ) -> None:
+        self._rules = (interval, base, calendar, market, is_utc_grid)
         self.interval = interval
         self.base = base
         self._length = length_s(interval)
@@ -49,6 +52,12 @@ class Periods:
             self._market = TradingHours(calendar.session_at)
         self._known = CandlePeriod(0, 0)
         self._holding = self._by_utc if is_utc_grid else self._by_hours
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Periods) and self._rules == other._rules
+
+    def __hash__(self) -> int:
+        return hash(self._rules)
 
     def holding(self, opened: int) -> CandlePeriod:
         """Return the period that a candle of the shorter interval belongs to, by its open time."""

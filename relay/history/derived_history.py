@@ -29,7 +29,10 @@ _MOST_STORED = 50_000
 _MOST_RANGES = 100
 """Ranges of revised candles that one answer may ask for."""
 _FEW = 100
-"""Our own bound: a venue that keeps so few candles of an instrument keeps all of them, and the oldest is its first."""
+"""Our own bound: a venue that keeps so few candles of an instrument keeps all of them, and the oldest is its first.
+
+A recording may begin anywhere.
+"""
 
 
 class ShortPast(Protocol):
@@ -222,7 +225,7 @@ class DerivedHistory:
         It is if another one is known before it: then there was none between. Else the venue may keep no older ones.
         """
         before = await self._past.candles(self._request(asked, derivation, None, first.time - 1, 1))
-        return bool(before.candles) or count < _FEW
+        return bool(before.candles) or _has_all_of(asked.source, count)
 
     async def _backwards(self, asked: HistoryRequest, derivation: Derivation) -> "tuple[PartsSaid, FoldedCandles]":
         allowance = asked.allowance or CallAllowance()
@@ -249,7 +252,13 @@ class DerivedHistory:
                 break
             end, most = past.candles[0].time - 1, _PAGE
             await asyncio.sleep(0)
-        return PartsSaid(forming, is_complete, unreadable, doubted, is_complete and is_end and count < _FEW), folded
+        is_first = is_complete and is_end and _has_all_of(asked.source, count)
+        return PartsSaid(forming, is_complete, unreadable, doubted, is_first), folded
+
+
+def _has_all_of(source: CandleSource, count: int) -> bool:
+    """Say whether a source has `count` candles of an instrument because there are no more."""
+    return count < _FEW and not source.info.is_recorded
 
 
 def _parted(past: PastCandles) -> tuple[Sequence[Candle], Candle | None]:

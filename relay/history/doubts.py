@@ -73,7 +73,7 @@ class Doubts:
     def touch(self, stream: tuple[str, StreamKey], start: int, end: int) -> bool:
         """Say whether something between two open times is in doubt and not known."""
         return any(
-            doubt.span.start < end and start < doubt.span.end and not doubt.is_sparse
+            max(start, doubt.span.start) < min(end, doubt.span.end) and not doubt.is_sparse
             for doubt in self._of.get(stream, ())
         )
 
@@ -158,8 +158,18 @@ class Doubts:
             now,
         )
 
+    def leave_out(self, stream: tuple[str, StreamKey], known: Sequence[Span], now: float) -> None:
+        """Take what is known from elsewhere (merged spans) out of what is in doubt, but not out of sparse spans."""
+        doubts: list[Doubt] = []
+        for doubt in self.of(stream):
+            parts = [doubt.span] if doubt.is_sparse else gaps_between(known, *doubt.span)
+            if parts != [doubt.span]:
+                parts = [hole for part in parts for hole in holes_beside((), part, stream[1].interval)]
+            doubts += [doubt._replace(span=part) for part in parts]
+        self._keep(stream, doubts, now)
+
     def forget(self, stream: tuple[str, StreamKey], doubt: Doubt) -> None:
-        """Drop a doubt: what it was about is known from elsewhere."""
+        """Drop a doubt: what it was about is unknown."""
         self._keep(stream, [other for other in self.of(stream) if other != doubt])
 
     def drop(self, provider: str, symbol: str) -> None:

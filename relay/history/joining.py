@@ -31,7 +31,7 @@ from relay.history.snapshot import (
 )
 from relay.plugins.provider import Provider
 from relay.protocol import frames
-from relay.protocol.client_requests import PastWanted, Request, SubscribeOptions
+from relay.protocol.client_requests import MOST_BARS, PastWanted, Request, SubscribeOptions
 from relay.streams.hub import Hub
 from relay.streams.subscriptions import NO_FLOOR, Attachment, Stream, Subscriber
 from relay.telemetry.events import event
@@ -43,6 +43,9 @@ MOST_REVISED = 2000
 MOST_WAIT_S = 150.0
 """A past that has to wait for the provider's budget is waited for so long at most."""
 LEAST_WAIT_S = 0.5
+RENEWAL_WAIT_S = 1.0
+"""A past that a client is sent anew waits so long after a failure to be asked for again; twice as long each time."""
+MOST_RENEWAL_WAIT_S = 30.0
 NOT_GIVEN = "the provider could not deliver these candles"
 LAG_WAIT_S = 0.5
 """So long history that may lag is waited for before it is asked again; twice as long each time."""
@@ -136,7 +139,7 @@ class Joining:
     """A subscription on its way: the requests it answers, and what the newest of them wants.
 
     It is among those that wait from the beginning until it is sent, or closed. Whoever makes one awaits `run`. A
-    renewal sends a client that has the stream its past anew, for which it did not ask.
+    renewal sends a client that has the stream its past anew, for which it did not ask: however long that takes.
     """
 
     def __init__(
@@ -153,12 +156,13 @@ class Joining:
         self.ids = [] if is_renewal else [request.id]
         self._is_renewal = is_renewal
         self._options: SubscribeOptions = request.options
-        self._wanted = request.past
+        self._wanted = self._renewed = request.past
         self._client = client
         self._quota = quota
         self._provider = provider
         self._attachment = client.hub.attach(stream)
         self._confirmed_at = provider.clock.now() if is_renewal else None
+        self._bars = request.past.bars or 0
         self._waited_s = 0.0
         # One past at a time of each provider: they are large, and a provider that hangs holds up no other.
         self._turn = client.turns.setdefault(stream.provider, asyncio.Lock())
@@ -170,8 +174,10 @@ class Joining:
         Raises `RequestError` when the client had its share of candles.
         """
         client, stream = self._client, self.stream
+        failure_wait_s = RENEWAL_WAIT_S
         try:
             while self._is_waiting():
+                self._reach_back()
                 try:
                     age = self._age()
                     fetched = await self._fetch()
@@ -189,11 +195,22 @@ class Joining:
                         client.tell([*self._confirm(), state])
                     await asyncio.sleep(pause_s := max(error.retry_after, LEAST_WAIT_S))
                     self._waited_s += pause_s
+                except (ProviderError, StoreError):
+                    # Only a renewal has these: less than the client has may not take the place of that.
+                    await asyncio.sleep(failure_wait_s)
+                    failure_wait_s = min(MOST_RENEWAL_WAIT_S, 2 * failure_wait_s)
         except RequestError as error:
             error.symbol, error.interval = stream.name, stream.key.interval
             raise
         finally:
             self.close()
+
+    def _reach_back(self) -> None:
+        """Have a renewal that had to wait reach as far back as when it began, unless a request wants another past."""
+        wanted, began_at = self._wanted, self._confirmed_at
+        if self._is_renewal and wanted.bars is not None and wanted is self._renewed and began_at is not None:
+            opened = math.ceil((self._provider.clock.now() - began_at) / length_s(self.stream.key.interval))
+            self._wanted = self._renewed = wanted._replace(bars=min(MOST_BARS, self._bars + opened))
 
     def _age(self) -> int:
         return self._client.history.age(self._provider, self.stream.key.symbol)
@@ -290,12 +307,15 @@ class Joining:
                 is_all = start is None and len(past.candles) < most
                 return Fetched(past, asked_at, 0 if is_all else past.candles[0].time if start is None else start)
         except RateLimited as error:
-            if self._waited_s + error.retry_after <= MOST_WAIT_S:
+            if self._is_renewal or self._waited_s + error.retry_after <= MOST_WAIT_S:
                 raise
             gap_reason = f"the provider was not asked; these candles follow later: {error}"
         except ProviderError:
-            pass
+            if self._is_renewal:
+                raise
         except StoreError:
+            if self._is_renewal:
+                raise
             return Fetched(PastCandles((), True, False), asked_at)
         try:
             # All that is known by now, also of what the provider gave before it failed.

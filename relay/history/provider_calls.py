@@ -155,11 +155,7 @@ class ProviderCalls:
         cannot be read go first; what would use more than half of a budget waits for another time, all but one row.
         """
         stream, now = (source.name, key), self._clock.monotonic()
-        for doubt in self.doubts.due(stream, start, end, now):
-            if doubt.is_sparse:
-                continue
-            if (known := span_at(stored, doubt.span.start)) is not None and doubt.span.end <= known.end:
-                self.doubts.forget(stream, doubt)
+        self.doubts.leave_out(stream, stored, now)
         doubted = self.doubts.due(stream, start, end, now)
         rows = _side_by_side([doubt.span for doubt in doubted if doubt.is_row], key)
         spans = [*rows, *(doubt.span for doubt in doubted if not doubt.is_row)]

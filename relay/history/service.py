@@ -15,6 +15,7 @@ from typing import TypeVar
 from relay.core.clock import Clock
 from relay.core.derived_intervals import Derivation
 from relay.core.errors import ProviderUnavailable
+from relay.core.intervals import next_open
 from relay.core.model import Candle, StreamKey, is_bare, is_widened, parted
 from relay.core.past_change import PastChange
 from relay.core.spans import FOREVER, Span
@@ -134,9 +135,9 @@ class HistoryService:
     async def _of_one_past(self, asked: HistoryRequest, find: Callable[[], Awaitable[T]]) -> T:
         """Return what is found once nothing of it is from before the past became another one."""
         for _ in range(MOST_TRIES):
-            age = self.age(asked.source, asked.key.symbol)
+            age = self._store.age(asked.source.name, asked.key.symbol)
             found = await find()
-            if age == self.age(asked.source, asked.key.symbol):
+            if age == self._store.age(asked.source.name, asked.key.symbol):
                 return found
         raise ProviderUnavailable(
             f"{asked.source.info.title} changes the history of {asked.key.symbol} again and again"
@@ -274,9 +275,9 @@ class HistoryService:
     ) -> int | None:
         """Queue a closed candle of the live stream for the store, as `Store.put_closed` does; return what that does.
 
-        That nothing is known to be missing since `after` does not end a doubt.
+        That nothing is known to be missing since `after` does not end a doubt about a candle between.
         """
-        if after is not None and self.calls.doubts.touch((provider, key), after + 1, candle.time):
+        if after is not None and self.calls.doubts.touch((provider, key), next_open(key.interval, after), candle.time):
             after = None
         if is_widened(candle):
             self.calls.doubts.look_again((provider, key), Span(candle.time, candle.time + 1), self._clock.monotonic())

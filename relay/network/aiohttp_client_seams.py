@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, cast
 
 import aiohttp
 
+from relay.core.intake import Intake
 from relay.core.outward_proxies import OutwardProxies
 from relay.network.connector import Line, line_of
 from relay.network.outward_connector import OutwardConnector
@@ -79,10 +80,14 @@ class LinedEnd(ResponseHandler):
 
     line: Line | None = None
 
+    def __init__(self, loop: asyncio.AbstractEventLoop, intake: Intake | None = None) -> None:
+        super().__init__(loop=loop)
+        self._intake = intake
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Put a line between the socket and this."""
         real = cast(asyncio.Transport, transport)
-        self.line = Line(self, real)
+        self.line = Line(self, real, self._intake)
         super().connection_made(real if PAUSING.is_there else HeldTransport(real, self.line))
 
     def close(self) -> None:
@@ -154,11 +159,14 @@ class LinedSocket(aiohttp.ClientWebSocketResponse):
         self.line = None if connection is None else line_of(connection.transport)
 
 
-def new_connector(proxies: OutwardProxies) -> OutwardConnector:
-    """Return what opens connections with lines for one session, through proxies where there are some."""
+def new_connector(proxies: OutwardProxies, intake: Intake | None = None) -> OutwardConnector:
+    """Return what opens connections with lines for one session, through proxies where there are some.
+
+    Its WebSockets are taps of `intake`, if one is given.
+    """
     connector = OutwardConnector(proxies)
     if has_lines():
-        connector._factory = partial(LinedEnd, loop=asyncio.get_running_loop())  # type: ignore[assignment]
+        connector._factory = partial(LinedEnd, asyncio.get_running_loop(), intake)  # type: ignore[assignment]
     return connector
 
 

@@ -7,10 +7,16 @@ loop takes of it is bounded in `read_slices`, how much there may be of what is n
 """
 
 import asyncio
+import fcntl
+import socket
+import struct
+import termios
+from contextlib import suppress
 from typing import Any
 
 import aiohttp
 
+from relay.core.intake import Intake
 from relay.core.rate_limits import TokenBucket
 from relay.network.read_slices import SLICE_BYTES, Slices, slices_of
 from relay.network.websocket_frames import FrameCounter
@@ -31,8 +37,14 @@ NEWS_UNITS, NEWS_UNIT_BYTES = 10.0, 512.0
 NEWS_RATE, NEWS_BURST = 20_000.0, 200_000.0
 """What comes more often is no news, whatever it says: the loop can hardly do more. Binance sends a thousand messages a
 second for 1024 streams."""
+HELD_BYTES = 32 * 1024
+"""So much may wait in the kernel until a WebSocket that is held back is read all the same."""
 CLOSING_UNITS = 5000.0
 """So many frames are read while the other side is waited for to close a WebSocket."""
+
+
+_INT = struct.Struct("i")
+_NOTHING = bytes(_INT.size)
 
 
 class TooLarge(aiohttp.ClientError):
@@ -42,14 +54,15 @@ class TooLarge(aiohttp.ClientError):
 class Line(Slices):
     """The protocol of one connection of ours. `inner` is aiohttp's end, which hears of a bound that was passed.
 
-    After an answer nothing may come before the next request.
+    After an answer nothing may come before the next request. A WebSocket is a tap of the `intake`, if there is one.
     """
 
-    __slots__ = ("_came", "_content", "_is_idle", "_news", "frames", "most_bytes", "news", "news_bytes")
+    __slots__ = ("_came", "_content", "_intake", "_is_idle", "_news", "frames", "most_bytes", "news", "news_bytes")
     inner: Any
 
-    def __init__(self, inner: Any, transport: asyncio.Transport) -> None:
+    def __init__(self, inner: Any, transport: asyncio.Transport, intake: Intake | None = None) -> None:
         super().__init__(inner)
+        self._intake = intake or Intake()
         self.transport = transport
         self.frames: FrameCounter | None = None
         self.news = self.news_bytes = 0
@@ -113,7 +126,31 @@ class Line(Slices):
     def guard(self, reader: Any) -> FrameCounter:
         """Put a counter before the reader of a WebSocket, and leave it to that to bound what comes."""
         self.frames = FrameCounter(reader, TokenBucket(USELESS_RATE, USELESS_BURST), self.abort, self._earned)
+        self._intake.add(self)
         return self.frames
+
+    def hold_back(self, is_held: bool, /) -> None:
+        """Have the kernel wake nobody before much has come, or the connection ends; where it cannot, read as always."""
+        if (sock := self._socket()) is not None:
+            with suppress(OSError):
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, HELD_BYTES if is_held else 1)
+
+    def unread_bytes(self) -> int:
+        """Return how much waits in the kernel; 0 where it does not say."""
+        count = 0
+        if (sock := self._socket()) is not None:
+            # A closed one has no descriptor.
+            with suppress(OSError, ValueError):
+                (count,) = _INT.unpack(fcntl.ioctl(sock.fileno(), termios.FIONREAD, _NOTHING))
+        return count
+
+    def _socket(self) -> socket.socket | None:
+        return None if self.transport is None else self.transport.get_extra_info("socket")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End; before the socket is closed, since its number may then be another's."""
+        self._intake.remove(self)
+        super().connection_lost(exc)
 
     def _earned(self) -> float:
         """Return how many more frames may come, since some meant something."""

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import aiohttp
 from yarl import URL
 
+from relay.core.intake import Intake
 from relay.core.outward_proxies import OutwardProxies
 from relay.core.version import VERSION
 from relay.network.aiohttp_client_seams import LinedResponse, LinedSocket, fill_body, new_connector
@@ -112,10 +113,12 @@ def open_session(
     on_headers: Callable[[Mapping[str, str]], None] | None = None,
     like: aiohttp.ClientSession | None = None,
     proxies: OutwardProxies | None = None,
+    intake: Intake | None = None,
 ) -> aiohttp.ClientSession:
     """Return a session; whoever asked for it closes it.
 
-    `on_headers` is called with the headers of each answer. Connections go through `proxies`. Of a session that it shall
+    `on_headers` is called with the headers of each answer. Connections go through `proxies`, and WebSockets are read
+    when `intake` lets them be. Of a session that it shall
     be `like`, the connector, the headers and the cookies are used, and left to their owner; what comes on its
     connections has the same bounds, unless its connector makes other ends of connections than aiohttp does. Raises
     RuntimeError when that one is closed.
@@ -137,7 +140,7 @@ def open_session(
         timeout=timeout,
         headers={"User-Agent": f"market-relay/{VERSION}"} if like is None else like.headers,
         cookie_jar=aiohttp.DummyCookieJar() if like is None else like.cookie_jar,
-        connector=new_connector(proxies or OutwardProxies()) if like is None else like.connector,
+        connector=new_connector(proxies or OutwardProxies(), intake) if like is None else like.connector,
         connector_owner=like is None,
         response_class=BoundedResponse,
         ws_response_class=CountedSocket,

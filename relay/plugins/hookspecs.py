@@ -176,7 +176,7 @@ HOOKS = (
     relay_memory,
     relay_hours,
     relay_past_changes,
-    relay_native,
     relay_clock,
     relay_close,
+    relay_native,
 )

@@ -22,6 +22,7 @@ from relay.core.errors import (
     UnknownSymbol,
     log_text,
 )
+from relay.core.intake import Intake
 from relay.core.model import (
     Budget,
     Candle,
@@ -68,15 +69,20 @@ _LONGEST_SPELLING = 10_000
 _MOST_MARKETS = 4096
 
 
-def new_session(clock: ProviderClock, proxies: OutwardProxies | None = None) -> aiohttp.ClientSession:
-    """Return an HTTP session for one provider, which reads the provider's clock from every answer."""
+def new_session(
+    clock: ProviderClock, proxies: OutwardProxies | None = None, intake: Intake | None = None
+) -> aiohttp.ClientSession:
+    """Return an HTTP session for one provider, which reads the provider's clock from every answer.
+
+    Its connections go through `proxies`, and its WebSockets are read when `intake` lets them be.
+    """
 
     def read(headers: Mapping[str, str]) -> None:
         with suppress(TypeError, ValueError):
             stamp = parsedate_to_datetime(headers.get("Date", ""))
             clock.observe(stamp.replace(tzinfo=stamp.tzinfo or UTC).timestamp())
 
-    return open_session(timeout=SESSION_TIMEOUT, on_headers=read, proxies=proxies)
+    return open_session(timeout=SESSION_TIMEOUT, on_headers=read, proxies=proxies, intake=intake)
 
 
 class Provider:
@@ -123,6 +129,7 @@ class Provider:
         self.failures = FailureJudge(self.name, self.conceal, lambda: bool(loaded.info.needs_key or self._secrets))
         self._session: aiohttp.ClientSession | None = None
         self.is_closed = False
+        self._intake: Intake | None = None
         self._has_bad_extras = False
         self._markets: dict[str, TradingHours] = {}
         self.blocks = Blocks()
@@ -174,10 +181,11 @@ class Provider:
         self._secret = pattern_of(self._secrets)
         self.readmit()
 
-    def open(self, session: aiohttp.ClientSession) -> None:
-        """Use this session from now on, until `close`."""
+    def open(self, session: aiohttp.ClientSession, intake: Intake | None = None) -> None:
+        """Use this session from now on, until `close`; another one in its place gets this `intake`."""
         self._session = session
         self.is_closed = False
+        self._intake = intake
 
     async def close(self) -> None:
         """Have the plugin let go of its own, then close the session: once, after the last feed and call."""
@@ -236,7 +244,7 @@ class Provider:
                 self.name,
                 extra=event("session_closed", provider=self.name),
             )
-            self._session = new_session(self.clock, self.proxies)
+            self._session = new_session(self.clock, self.proxies, self._intake)
         return self._session
 
     async def end_feed(self, task: asyncio.Task[Any]) -> None:

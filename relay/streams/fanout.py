@@ -10,6 +10,7 @@ from itertools import islice
 from typing import NamedTuple
 
 from relay.core.clock import Clock
+from relay.core.intake import Intake
 from relay.protocol import frames
 from relay.streams.flush_schedule import FlushSchedule
 from relay.streams.group_write import SendAll, native_send_all, new_writer
@@ -46,12 +47,13 @@ class Fanout:
         disconnect: Callable[[Subscriber, str], None],
         slow_consumers: SlowConsumerLimits = SLOW_CONSUMER_LIMITS,
         limits: FanoutLimits = FANOUT_LIMITS,
+        intake: Intake | None = None,
     ) -> None:
         self._limits = limits
         self._writer = new_writer(limits.send_all)
         self._groups = Groups(self._settle, limits.gather)
         self._slow_consumers = SlowConsumers(clock, self._groups.isolate, disconnect, slow_consumers)
-        self._schedule = FlushSchedule(flush_s, self.flush, self._most_writes)
+        self._schedule = FlushSchedule(flush_s, self.flush, self._most_writes, intake)
         self._dirty: dict[Channel, None] = {}
         # What a flush has still to write: groups, and members of one group with the frames that they are to be sent.
         self._queue: list[Group] = []
@@ -175,6 +177,9 @@ class Fanout:
 
     def _write(self, subscriber: Subscriber, data: bytes, frames: int) -> None:
         self._count(1, frames, len(data))
+        if subscriber.group is not None:
+            # Some of it may wait in the transport.
+            subscriber.group.sockets = None
         if not subscriber.outbox.write(data):
             self._start_lagging(subscriber)
 
@@ -211,20 +216,19 @@ class Fanout:
                     left -= self._write_part(left)
                     continue
                 group = queue.pop()
-                pending, members = group.pending, group.members
+                pending, count = group.pending, len(group.members)
                 if not pending:
                     continue
-                if group.ahead or len(members) > left:
+                if group.ahead or count > left:
                     left -= self._divide(group)
                     continue
                 data = pending[0] if len(pending) == 1 else b"".join(pending)
-                count = len(members)
                 left -= count
                 writes += count
                 frames += count * len(pending)
                 size += count * len(data)
                 pending.clear()
-                self._writer.write(members, data)
+                self._writer.write(group, data)
         finally:
             self.writes_out += writes
             self._frames_out += frames
@@ -261,7 +265,7 @@ class Fanout:
         for subscriber in members:
             del self._part[subscriber]
         self._count(len(members), len(self._part_frames), len(data))
-        self._writer.write(members, data)
+        self._writer.write_to(members, data)
         return len(members)
 
     def close(self) -> None:

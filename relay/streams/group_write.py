@@ -3,15 +3,16 @@
 `_native_write.c` is built where there is a compiler; without it all is as with it, but takes more CPU.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Protocol, cast
 
 from relay.streams.outbox import HIGH_WATER, Transport
-from relay.streams.subscriptions import Subscriber
+from relay.streams.subscriptions import Group, GroupSockets, Subscriber
 
-SendAll = Callable[[list[bytes], list[int]], list[tuple[int, int]] | None]
-"""Sends bytes to sockets; returns which took less, by their index, and how many bytes those took."""
+SendAll = Callable[[list[bytes], list[list[int]]], list[tuple[int, int, int]] | None]
+"""Sends bytes to lists of sockets; returns which took less, by the index of their list and in it, and how many bytes.
+"""
 
 
 class ExtraInfo(Protocol):
@@ -23,8 +24,9 @@ class ExtraInfo(Protocol):
 def native_send_all() -> SendAll | None:
     """Return the call that was built, None where it was not."""
     try:
-        return cast(SendAll, import_module("relay.streams._native_write").send_all)
-    except ImportError:
+        return cast(SendAll, import_module("relay.streams._native_write").send_to_groups)
+    except (ImportError, AttributeError):
+        # In a checkout the one of an earlier version may be left.
         return None
 
 
@@ -44,8 +46,12 @@ class TransportWriter:
     def __init__(self) -> None:
         self._lagging: list[Subscriber] = []
 
-    def write(self, members: dict[Subscriber, Transport], data: bytes) -> None:
+    def write(self, group: Group, data: bytes) -> None:
         """Write to all members of a group."""
+        self.write_to(group.members, data)
+
+    def write_to(self, members: Mapping[Subscriber, Transport], data: bytes) -> None:
+        """Write to subscribers, who may be a part of a group."""
         lagging: list[Transport] = []
         # `Outbox.write` without its calls: this loop is where a burst's own time goes.
         for transport in members.values():
@@ -70,42 +76,63 @@ class TransportWriter:
 class NativeWriter(TransportWriter):
     """Writes to all members of several groups in one call.
 
-    Why no descriptor can be another's: a transport closes its socket in a later callback of the event loop than the one
-    in which it begins to say `is_closing`, however the connection ends, and no callback runs from `write` to the end of
-    `finish`. So the socket of a transport that says no is open until then; and it is the transport's own, since a
-    number is not given away again while it is open. What a socket does not take, or fails at, goes through the
-    transport, which waits or ends as always; and where something waits in a transport, that is not overtaken.
+    Why no descriptor can be another's: who has one loses it, or leaves, before `connection_lost` returns, and only then
+    a transport closes its socket, however the connection ends; no callback of the event loop runs from `write` to the
+    end of `finish`. A number is not given away again while its socket is open. What a socket does not
+    take, or fails at, goes through the transport, which waits or ends as always; and where something waits in a
+    transport, that is not overtaken: after each write through one of its transports a group has no `sockets` until all
+    are looked at again.
     """
 
     def __init__(self, send_all: SendAll) -> None:
         super().__init__()
         self._send_all = send_all
-        self._subscribers: list[Subscriber] = []
-        self._descriptors: list[int] = []
         self._data: list[bytes] = []
+        self._sockets: list[GroupSockets] = []
 
-    def write(self, members: dict[Subscriber, Transport], data: bytes) -> None:
+    def write(self, group: Group, data: bytes) -> None:
         """Write to all members of a group: to most of them at `finish`."""
-        others: dict[Subscriber, Transport] | None = None
+        sockets = group.sockets
+        if sockets is None:
+            sockets, is_lasting = self._sockets_of(group.members)
+            if is_lasting:
+                group.sockets = sockets
+        self._leave(sockets, data)
+
+    def write_to(self, members: Mapping[Subscriber, Transport], data: bytes) -> None:
+        """Write to subscribers: to most of them at `finish`."""
+        self._leave(self._sockets_of(members)[0], data)
+
+    def _sockets_of(self, members: Mapping[Subscriber, Transport]) -> tuple[GroupSockets, bool]:
+        """Return how members are written now, and whether that holds until one is written through its transport."""
+        sockets, is_lasting = GroupSockets([], [], {}), True
         for subscriber, transport in members.items():
             descriptor = subscriber.descriptor
-            if descriptor is None or transport.get_write_buffer_size():
-                others = others or {}
-                others[subscriber] = transport
-            elif not transport.is_closing():
-                self._subscribers.append(subscriber)
-                self._descriptors.append(descriptor)
-                self._data.append(data)
-        if others:
-            super().write(others, data)
+            if descriptor is None:
+                sockets.others[subscriber] = transport
+            elif transport.get_write_buffer_size() or transport.is_closing():
+                sockets.others[subscriber] = transport
+                is_lasting = False
+            else:
+                sockets.subscribers.append(subscriber)
+                sockets.descriptors.append(descriptor)
+        return sockets, is_lasting
+
+    def _leave(self, sockets: GroupSockets, data: bytes) -> None:
+        self._data.append(data)
+        self._sockets.append(sockets)
+        if sockets.others:
+            super().write_to(sockets.others, data)
 
     def finish(self) -> list[Subscriber]:
         """Write what was left to this call; return those who lag from now on."""
-        subscribers, descriptors, data = self._subscribers, self._descriptors, self._data
-        self._subscribers, self._descriptors, self._data = [], [], []
-        for index, sent in self._send_all(data, descriptors) or ():
-            subscriber = subscribers[index]
-            super().write({subscriber: subscriber.outbox.transport}, data[index][sent:])
+        data, groups = self._data, self._sockets
+        self._data, self._sockets = [], []
+        for index, place, sent in self._send_all(data, [one.descriptors for one in groups]) or ():
+            subscriber = groups[index].subscribers[place]
+            if subscriber.group is not None:
+                subscriber.group.sockets = None
+            super().write_to({subscriber: subscriber.outbox.transport}, data[index][sent:])
         return super().finish()
 
 

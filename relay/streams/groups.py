@@ -65,12 +65,11 @@ class Groups:
                 del self._shared[group.channels, group.is_compressed]
                 group.channels = None
             else:
-                del group.members[subscriber]
-                group.ahead.pop(subscriber, None)
+                _remove_member(group, subscriber)
                 group = None
         if group is None:
             group = subscriber.group = Group(subscriber.is_compressed)
-            group.members[subscriber] = subscriber.outbox.transport
+            _add_member(group, subscriber)
             self._all[group] = None
             for channel in subscriber.subscriptions.values():
                 self.enter(subscriber, channel)
@@ -94,8 +93,7 @@ class Groups:
         self._alone.pop(subscriber, None)
         if group is None:
             return
-        del group.members[subscriber]
-        group.ahead.pop(subscriber, None)
+        _remove_member(group, subscriber)
         if not group.members:
             if group.channels is not None:
                 del self._shared[group.channels, group.is_compressed]
@@ -136,7 +134,7 @@ class Groups:
         if group is None or own is None or subscriber.group is None:
             return
         self._remove(own, channels)
-        group.members[subscriber] = subscriber.outbox.transport
+        _add_member(group, subscriber)
         if group.pending:
             # The subscriber has them, or came after them.
             group.ahead[subscriber] = len(group.pending)
@@ -151,3 +149,14 @@ class Groups:
 
 def _groups_of(channel: Channel, group: Group) -> dict[Group, list[bytes]]:
     return channel.deflated_groups if group.is_compressed else channel.groups
+
+
+def _add_member(group: Group, subscriber: Subscriber) -> None:
+    group.members[subscriber] = subscriber.outbox.transport
+    group.sockets = None
+
+
+def _remove_member(group: Group, subscriber: Subscriber) -> None:
+    del group.members[subscriber]
+    group.ahead.pop(subscriber, None)
+    group.sockets = None

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 
 from relay.core.clock import Clock
+from relay.core.intake import Intake
 from relay.core.model import PriceUpdate, StreamKey
 from relay.protocol import frames
 from relay.protocol.client_requests import PLAIN, SubscribeOptions, UpdateForm
@@ -35,7 +36,8 @@ class Hub:
 
     `on_closed(stream, update, after)` is called for every closed candle that is told: `after` is the open time of the
     closed candle told before it, None where something may be missing between. It must not block. It returns the number
-    of the revision if the candle was revised, by which clients ask for what follows. `most_kept` is for outboxes.
+    of the revision if the candle was revised, by which clients ask for what follows. `most_kept` is for outboxes. What
+    comes over `intake` is held back while it could not be written.
     """
 
     def __init__(
@@ -46,10 +48,11 @@ class Hub:
         on_closed: Callable[[Stream, PriceUpdate, int | None], int | None] | None = None,
         limits: SlowConsumerLimits = SLOW_CONSUMER_LIMITS,
         fanout: FanoutLimits = FANOUT_LIMITS,
+        intake: Intake | None = None,
     ) -> None:
         self.streams: dict[tuple[str, StreamKey], Stream] = {}
         self.subscribers: dict[Subscriber, None] = {}
-        self.fanout = Fanout(clock, flush_s, self._disconnect, limits, fanout)
+        self.fanout = Fanout(clock, flush_s, self._disconnect, limits, fanout, intake)
         self.updates_in = 0
         self.most_kept = limits.most_kept_bytes
         self._clock = clock
@@ -82,12 +85,19 @@ class Hub:
         """Add a client connection. `on_slow` is called once when it does not take its closed candles.
 
         `is_compressed` says that it agreed to permessage-deflate with the full window. `descriptor` is the one of the
-        transport's socket, if what is written to the one is sent by the other as it is.
+        transport's socket, if what is written to the one is sent by the other as it is; before it is closed the client
+        leaves, or `lose_socket` is called.
         """
         self._numbers += 1
         subscriber = Subscriber(self._numbers, outbox, on_slow, is_compressed, descriptor)
         self.subscribers[subscriber] = None
         return subscriber
+
+    def lose_socket(self, subscriber: Subscriber) -> None:
+        """Know that a client connection is closed now: its transport says so, its descriptor may be another's."""
+        subscriber.descriptor = None
+        if subscriber.group is not None:
+            subscriber.group.sockets = None
 
     def leave(self, subscriber: Subscriber) -> None:
         """Remove a client connection with all its subscriptions. Harmless when it already left."""

@@ -539,6 +539,11 @@ class Series:
         """The open time from which on nothing that is remembered is void."""
         return max(self.void, default=-1) + 1
 
+    @property
+    def valid(self) -> dict[int, Candle]:
+        """The closed candles that are remembered and have these values still, by open time."""
+        return {time: candle for time, candle in self.closed.items() if time not in self.void}
+
     def begin_anew(self, before: int | None) -> SeriesGap | None:
         """Forget all that opened before `before`, None: all but the newest candle; it is another instrument's past.
 

@@ -6,7 +6,7 @@ They refer to each other, so they are together; `relay.hub` links streams and su
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from relay.core.clock import STEP_S, ProviderClock
 from relay.core.model import Candle, PriceUpdate, StreamKey
@@ -327,12 +327,21 @@ class Channel:
             self._timer = None
 
 
+class GroupSockets(NamedTuple):
+    """How a group is written natively: which subscribers have which descriptors; `others` are written as always."""
+
+    subscribers: "list[Subscriber]"
+    descriptors: list[int]
+    others: "dict[Subscriber, Transport]"
+
+
 @dataclass(eq=False, slots=True)
 class Group:
     """Subscribers with exactly the same subscriptions, and the frames they are to be sent with the next flush.
 
     `channels` are None for a group of one, whose subscriptions may change. `ahead` has members that were sent some of
-    the frames already, and how many. `pending` stays the same list for as long as there is the group.
+    the frames already, and how many. `pending` stays the same list for as long as there is the group. `sockets` are
+    None where they have to be looked up.
     """
 
     is_compressed: bool
@@ -340,10 +349,13 @@ class Group:
     members: dict["Subscriber", Transport] = field(default_factory=dict)
     pending: list[bytes] = field(default_factory=list)
     ahead: dict["Subscriber", int] = field(default_factory=dict)
+    sockets: GroupSockets | None = None
 
 
 class Subscriber:
-    """One client connection: its outbox and its subscriptions. `descriptor` is None where no other may write to it.
+    """One client connection: its outbox and its subscriptions.
+
+    `descriptor` is the one of its socket, None where nothing may be written to that but through the transport.
 
     `on_renewed` is called with a stream of which it is to be sent its past anew.
     """

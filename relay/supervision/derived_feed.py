@@ -136,9 +136,10 @@ class DerivedFeed:
     def _begin(self) -> None:
         if self._is_closed:
             return
-        last = self._base.series.last
-        if last is not None:
-            self.take(PriceUpdate(self._base.key, last, self._base.series.last_is_closed))
+        series = self._base.series
+        last = series.last
+        if last is not None and last.time not in series.void:
+            self.take(PriceUpdate(self._base.key, last, series.last_is_closed))
         self.note_state()
 
     @property
@@ -148,8 +149,10 @@ class DerivedFeed:
 
     def renew(self, derivation: Derivation) -> None:
         """Build the candles in another way from now on: the hours of the market are others."""
+        waiting = self._fold.revised
         self.derivation = derivation
         self._fold = self._new_fold()
+        self._fold.revised.update(waiting)
         self._begin()
 
     def close(self) -> list[asyncio.Task[None]]:
@@ -239,8 +242,7 @@ class DerivedFeed:
                 if self._fold.lacking != period or age != self._age():
                     continue
                 if parts.is_whole and (self._is_joined(period, parts.closed) or self._is_settled(asked_at)):
-                    remembered = self._base.series.closed
-                    known = {one.time: one for one in parts.closed} | remembered
+                    known = {one.time: one for one in parts.closed} | self._base.series.valid
                     self._supervised.lack(None)
                     self._publish(self._fold.complete(known.values(), parts.forming))
                     continue

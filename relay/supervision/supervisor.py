@@ -303,10 +303,16 @@ class Supervisor:
                 self._refuse(supervised, f"{self.provider.info.title} no longer lists {key.symbol}")
 
     def _derive_anew(self) -> None:
-        """Feed streams from elsewhere whose interval the provider has now, and had not, or the other way round."""
+        """Build streams as it follows from the provider's present list and hours.
+
+        Those whose interval the provider has now and had not, or the other way round, are fed from elsewhere, and so
+        are those that are built of another interval.
+        """
         for key, supervised in list(self._supervised.items()):
             derivation, feed = self._history.derivation_of(self.provider, key), self._derived.get(key)
             if (None if feed is None else feed.derivation.base) == (None if derivation is None else derivation.base):
+                if feed is not None and derivation is not None and derivation != feed.derivation:
+                    feed.renew(derivation)
                 continue
             if (handle := self._lingering.get(key)) is not None:
                 handle.cancel()
@@ -358,9 +364,7 @@ class Supervisor:
         """Let feeds with the provider's present settings take the place of those that run; no stream is lost."""
         for key, supervised in self._supervised.items():
             supervised.stream.series.market = self.provider.market(key.symbol)
-        for key, feed in self._derived.items():
-            if (derivation := self._history.derivation_of(self.provider, key)) is not None:
-                feed.renew(derivation)
+        self._derive_anew()
         for slot in self._slots:
             slot.renew()
 

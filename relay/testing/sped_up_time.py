@@ -89,7 +89,7 @@ class SpedUpLoop(asyncio.SelectorEventLoop):
 
 
 @contextmanager
-def _installed(now: SpedUpTime) -> Iterator[None]:
+def installed(now: SpedUpTime) -> Iterator[None]:
     """Have `time` tell that time to this process, until the end."""
     readers: dict[str, Callable[[], float]] = {
         "time": now.wall,
@@ -124,7 +124,7 @@ def sped_up(function: Callable[P, Awaitable[T]], /, *, start: float | None = Non
         async def main() -> T:
             return await function(*arguments, **options)
 
-        with _installed(now), asyncio.Runner(loop_factory=lambda: SpedUpLoop(now)) as runner:
+        with installed(now), asyncio.Runner(loop_factory=lambda: SpedUpLoop(now)) as runner:
             return runner.run(main())
 
     return run

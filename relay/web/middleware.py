@@ -21,7 +21,7 @@ TOO_MANY = 429
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-class Speaker(Protocol):
+class ErrorSpeaker(Protocol):
     """What says errors in a protocol of its own."""
 
     def answer_of(self, request: web.Request, error: Exception) -> web.StreamResponse:
@@ -40,7 +40,7 @@ class Middleware:
         idle_connections: IdleConnections,
         access: Access,
         requests: RequestCounts,
-        speaks_for: Callable[[web.Request], Speaker | None],
+        speaks_for: Callable[[web.Request], ErrorSpeaker | None],
         routes: Collection[str],
     ) -> None:
         self._idle_connections = idle_connections

@@ -63,6 +63,7 @@ async def keep_busy(relay: Running, sandbox: Sandbox) -> WsClient:
     await client.until_type("status", status="connected")
     client.read_on()
     await relay.get("history", symbol="BTCUSDT", interval="1h", limit=5)
+    await relay.get("/api/v3/klines", symbol="BTCUSDT", interval="1h", limit=5)
     await eventually(lambda: len(relay.clients.connections) == 1)
     return client
 

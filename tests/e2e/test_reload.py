@@ -81,8 +81,8 @@ async def test_reload_keeps_clients_whose_token_stands_and_closes_the_others(tmp
         assert await status_of(session, relay.url, Authorization=f"Bearer {CAROL}") == 200
 
         # What cannot change while it runs is named.
-        file.write_text(f"flush_ms = 7\n[tokens]\nalice = '{ALICE}'\n[kraken]\npairs='all'")
-        assert "restart: flush_ms, [kraken]" in await relay.hang_up("need a restart")
+        file.write_text(f"flush_ms = 7\nplugins = ['kraken']\n[tokens]\nalice = '{ALICE}'\n[kraken]\npairs='all'")
+        assert "restart: flush_ms, plugins, [kraken]" in await relay.hang_up("need a restart")
         assert await close_of(carol) == (4003, "token revoked")
         assert await answers(alice)
         assert await relay.stop() == 0

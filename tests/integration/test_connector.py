@@ -2,7 +2,9 @@
 
 import asyncio
 import itertools
+import socket
 import ssl
+import struct
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any, cast
@@ -13,8 +15,10 @@ import trustme
 import uvloop
 from aiohttp import web
 
+from relay.core.intake import Intake
 from relay.network.connector import (
     HEAD_BYTES,
+    HELD_BYTES,
     SMALL_SLICE_BYTES,
     SPARE_BYTES,
     USELESS_BURST,
@@ -63,6 +67,9 @@ class Inner:
 
     def data_received(self, data: bytes) -> None:
         self.got.append(data)
+
+    def eof_received(self) -> None:
+        pass
 
     def connection_lost(self, error: Exception | None) -> None:
         self.has_ended = True
@@ -378,3 +385,149 @@ async def test_a_body_that_is_refused_raises_whoever_reads_it() -> None:
         with pytest.raises(TooLarge, match="not content"):
             async for _ in answer.content.iter_any():
                 pass
+
+
+# -- held back -------------------------------------------------------------------------------------
+
+
+class Held:
+    """A WebSocket over a real socket, and what was read of it when."""
+
+    def __init__(self, theirs: socket.socket, inner: Inner, line: Line) -> None:
+        self.theirs = theirs
+        self.inner = inner
+        self.line = line
+
+    @property
+    def read(self) -> int:
+        return sum(map(len, self.inner.got))
+
+    async def end(self) -> None:
+        self.theirs.close()
+        await eventually(lambda: self.inner.has_ended)
+        # The transport closes its socket after that.
+        await turn()
+
+
+async def held(intake: Intake, kind: type[Line] = Line) -> Held:
+    listener = socket.create_server(("127.0.0.1", 0))
+    theirs = socket.create_connection(listener.getsockname())
+    mine, _ = listener.accept()
+    listener.close()
+    transport, _ = await asyncio.get_running_loop().connect_accepted_socket(asyncio.Protocol, mine)
+    inner = Inner()
+    line = kind(inner, transport, intake)
+    line.guard(Reader())
+    return Held(theirs, inner, line)
+
+
+async def turn() -> None:
+    """Let the loop look at its sockets often enough to read what there is."""
+    for _ in range(10):
+        await asyncio.sleep(0.002)
+
+
+async def _reads_in_one_go() -> None:
+    intake = Intake()
+    one = await held(intake)
+    one.theirs.send(b"a" * 100)
+    await eventually(lambda: one.read == 100)
+    intake.hold()
+    for count in range(1, 6):
+        one.theirs.send(b"b" * 100)
+        await turn()
+        assert one.read == 100
+        assert one.line.unread_bytes() == intake.unread_bytes() == 100 * count
+    assert intake.release()
+    await eventually(lambda: one.read == 600)
+    assert one.inner.got[-1] == b"b" * 500
+    assert not intake.unread_bytes()
+    await one.end()
+
+
+async def _reads_what_is_much() -> None:
+    intake = Intake()
+    one = await held(intake)
+    intake.hold()
+    one.theirs.send(b"a" * (HELD_BYTES + 1))
+    await eventually(lambda: one.read == HELD_BYTES + 1)
+    intake.release()
+    await one.end()
+
+
+async def _sees_the_end() -> None:
+    intake = Intake()
+    first, second = await held(intake), await held(intake)
+    intake.hold()
+    second.theirs.send(b"a" * 100)
+    second.theirs.close()
+    first.theirs.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    first.theirs.close()
+    await eventually(lambda: first.inner.has_ended and second.inner.has_ended)
+    assert second.read == 100
+    # They are no longer among those that are held, whoever has their numbers now.
+    assert not intake.unread_bytes()
+    assert first.line.unread_bytes() == 0
+    first.line.hold_back(False)
+    assert not intake.release()
+    await turn()
+
+
+@pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+@pytest.mark.parametrize("play", [_reads_in_one_go, _reads_what_is_much, _sees_the_end])
+def test_a_websocket_is_held_back_in_the_kernel(
+    loop: Callable[[], asyncio.AbstractEventLoop], play: Callable[[], Coroutine[Any, Any, None]]
+) -> None:
+    with asyncio.Runner(loop_factory=loop) as runner:
+        runner.run(play())
+
+
+class Unable:
+    """A socket whose kernel knows nothing of this."""
+
+    def setsockopt(self, *_: object) -> None:
+        raise OSError
+
+    def fileno(self) -> int:
+        return -1
+
+
+class UnableLine(Line):
+    __slots__ = ()
+
+    def _socket(self) -> Any:
+        return Unable()
+
+
+async def test_where_the_kernel_cannot_hold_back_everything_is_read_as_always() -> None:
+    intake = Intake()
+    one = await held(intake, UnableLine)
+    intake.hold()
+    one.theirs.send(b"a" * 100)
+    await eventually(lambda: one.read == 100)
+    assert not intake.release()
+    await one.end()
+
+
+async def test_websockets_of_a_session_are_held_back_and_answers_are_not() -> None:
+    async def serve(request: web.Request) -> web.StreamResponse:
+        if request.path == "/answer":
+            return web.Response(body=b"{}")
+        ws = web.WebSocketResponse()
+        await ws.prepare(request)
+        async for message in ws:
+            await ws.send_str(message.data)
+        return ws
+
+    intake = Intake()
+    async with loopback_server(app_of(serve)) as url, open_session(intake=intake) as session:
+        async with session.ws_connect(f"ws://{url}") as ws:
+            intake.hold()
+            await ws.send_str("one")
+            await eventually(lambda: intake.unread_bytes() == 5)
+            async with session.get(f"http://{url}/answer") as answer:
+                assert await answer.read() == b"{}"
+            assert intake.unread_bytes() == 5
+            intake.release()
+            assert (await ws.receive()).data == "one"
+        await eventually(lambda: not intake._taps)

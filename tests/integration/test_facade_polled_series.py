@@ -4,6 +4,8 @@ import asyncio
 import time
 from typing import Any
 
+import pytest
+
 from relay.app import HUB, RelayLimits
 from relay.core.model import StreamKey
 from relay.streams.subscriptions import CONNECTED
@@ -12,6 +14,8 @@ from tests.conftest import StartRelay
 from tests.support.conditions import eventually
 from tests.support.running_relay import Answer, Running
 from tests.support.sandbox import Sandbox
+
+pytestmark = pytest.mark.real_time  # It asks without a pause, so no time would pass.
 
 CLOCKS_MS = 1500
 """So much the relay's idea of the exchange's time may be behind: it comes from headers in whole seconds."""

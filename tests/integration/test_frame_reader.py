@@ -4,7 +4,7 @@ import asyncio
 import dataclasses
 import itertools
 import zlib
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any, cast
 
@@ -21,6 +21,7 @@ from relay.web.access.access import LEAST_FRAMES
 from relay.web.work_budget import WorkBudget
 from relay.web.ws.direct_connection import MOST_WAITING, DirectConnection
 from relay.web.ws.frame_reader import RecentReaders
+from relay.web.ws.leaving import Leaving
 from tests.conftest import StartRelay
 from tests.support.conditions import eventually
 from tests.support.raw_socket import HANDSHAKE, masked
@@ -354,6 +355,44 @@ async def test_connection_that_is_lost_is_out_of_the_hub_at_once(relay: Running)
     connection._transport.abort()
     assert await line.reader.read() is not None
     line.writer.close()
+
+
+class NotYet:
+    """Keeps what ends connections until somebody has a turn for it."""
+
+    def __init__(self) -> None:
+        self.works: list[Callable[[], None]] = []
+
+    def do(self, work: Callable[[], None]) -> None:
+        self.works.append(work)
+
+
+async def test_an_end_waits_for_its_turn_and_meanwhile_nobody_is_sent_what_is_for_another(relay: Running) -> None:
+    not_yet = NotYet()
+    relay.clients.context.leaving = cast(Leaving, not_yet)
+    line = await line_of(relay, masked(b'{"action":"subscribe","streams":["BTCUSDT@1s"]}'))
+    while b'"price_update"' not in (await line.next())[1]:
+        pass
+    connection, hub = line.connection, relay.hub
+    subscriber, descriptor = connection.subscriber, connection.subscriber.descriptor
+    assert descriptor is not None
+    line.writer.close()
+    await eventually(lambda: len(not_yet.works) == 1)
+    # Until its turn comes the socket is open, and may be written to.
+    assert not connection._transport.is_closing()
+    assert subscriber.descriptor == descriptor
+    not_yet.works.pop()()
+    await eventually(lambda: len(not_yet.works) == 1)
+    # Now it is closed, and its number may be another's.
+    assert connection.subscriber.descriptor is None
+    assert subscriber.group is not None
+    assert subscriber.group.sockets is None
+    assert subscriber in hub.subscribers
+    hub.fanout.flush()
+    not_yet.works.pop()()
+    assert subscriber not in hub.subscribers
+    assert relay.clients.connections == {}
+    assert relay.access.clients == 0
 
 
 async def test_limit_of_frames_changes_for_open_connections(relay_with: StartRelay) -> None:

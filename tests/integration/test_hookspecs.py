@@ -11,6 +11,7 @@ import tomllib
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -569,20 +570,28 @@ async def test_ticks_example_runs_in_a_relay(
     relay_with: StartRelay, serve: Callable[[web.Application], Any], guide: Callable[..., str]
 ) -> None:
     """Trades of a second whose beginning was not seen, of the next one, none in the one after, and some later."""
-    started = int(time.time())
+    started = 0
 
     async def venue(request: web.Request) -> web.WebSocketResponse:
         socket = web.WebSocketResponse()
         await socket.prepare(request)
-        trades = iter([(0.5, 5, 1.0), (1.2, 6, 0.1), (1.8, 4, 0.2), (3.5, 7, 1.0), (5.5, 8, 1.0)])
+        channel = {"channel": "live_trades_btcusd"}
+
+        async def trade(second: float, price: float, amount: float) -> None:
+            stamp = round((started + second) * 1_000_000)
+            data = {"microtimestamp": str(stamp), "price": price, "amount": amount}
+            await socket.send_json({"event": "trade", "data": data} | channel)
+
+        nonlocal started
         async for message in socket:
-            asked, channel = message.json(), {"channel": "live_trades_btcusd"}
+            asked = message.json()
             if asked["event"] == "bts:subscribe":
+                # It is ahead: so its trades alone say what time it is, however long it takes until they are heard.
+                started = int(time.time()) + 2
+                await trade(0.1, 5, 1.0)
                 await socket.send_json({"event": "bts:subscription_succeeded", "data": {}} | asked["data"])
-                for second, price, amount in trades:
-                    stamp = round((started + second) * 1_000_000)
-                    trade = {"microtimestamp": str(stamp), "price": price, "amount": amount}
-                    await socket.send_json({"event": "trade", "data": trade} | channel)
+                for traded in ((0.9, 5, 1.0), (1.2, 6, 0.1), (1.8, 4, 0.2), (3.5, 7, 1.0), (5.5, 8, 1.0)):
+                    await trade(*traded)
         return socket
 
     app = web.Application()
@@ -682,13 +691,32 @@ async def test_smallest_provider_is_where_the_guide_says() -> None:
         assert await feed.until(lambda: feed.updates, 3)
 
 
-def test_lines_of_the_guide_that_are_no_files_run(caplog: pytest.LogCaptureFixture) -> None:
-    carries, logs = re.findall(r"```python\n(?!# \S+\.py\n)(.*?)```", GUIDE, re.DOTALL)
+async def test_lines_of_the_guide_that_are_no_files_run(caplog: pytest.LogCaptureFixture) -> None:
+    carries, invalidates, logs, changes = re.findall(r"```python\n(?!# \S+\.py\n)(.*?)```", GUIDE, re.DOTALL)
     row = [1_700_000_000_000, "1.0", "2.0", "0.5", "1.5", "10", 0, "15", 7, "4", "6"]
     names: dict[str, Any] = {"written_candle": relay.written_candle, "row": row, "found": []}
     exec(carries.replace("return ", "found.append(").rstrip() + ")", names)
     (candle,) = names["found"]
     assert (candle.time, candle.close, candle.trades, candle.taker_quote_volume) == (1_700_000_000, 1.5, 7, 6.0)
+
+    told: list[Any] = []
+    lines = "".join(f"    {line}\n" for line in invalidates.splitlines())
+    exec(f"async def report(self, watchlist, key, split_at):\n{lines}", names)
+
+    async def note(*values: Any, **options: Any) -> None:
+        told.append((*values, options))
+
+    author = SimpleNamespace(memory=SimpleNamespace(save=note))
+    await names["report"](author, SimpleNamespace(invalidate=note), StreamKey("X", "1d"), 1_700_000_000)
+    assert told == [(StreamKey("X", "1d"), 1_700_000_000, {"settle_s": 30.0}), (1_700_000_000, {})]
+
+    async def answer(*values: Any, params: Any) -> Any:
+        return SimpleNamespace(body=[{"symbol": "X", "time": params["from"]}])
+
+    hook = {name: getattr(relay, name) for name in ("hookimpl", "PastChange", "StreamKey")}
+    exec(changes, names | hook | {"ask_rest": answer, "HOSTS": None}, names)
+    assert await names["relay_past_changes"](5, None) == [PastChange(StreamKey("X", "1d"), before=5)]
+
     exec(logs, {"logging": logging, "event": relay.event, "symbol": "X", "__name__": "made"})
     assert caplog.messages == ["no ticks of X, it is polled"]
     assert caplog.records[0].fields == {"event": "ticks_refused", "symbol": "X"}  # type: ignore[attr-defined]

@@ -20,6 +20,9 @@ from tests.conftest import StartRelay
 from tests.integration.test_plugins import path_of
 from tests.support.conditions import eventually
 
+# Threads watch the loop.
+pytestmark = pytest.mark.real_time
+
 
 def line_of(text: str, after: str = "") -> int:
     """Return the number of the first line of the plugin that holds a text, below a line that holds another."""

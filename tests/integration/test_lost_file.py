@@ -758,6 +758,7 @@ async def test_other_programs_under_load_are_not_taken_for_harm(path: Path, seed
 # A disk that does not answer
 
 
+@pytest.mark.real_time  # A thread hangs.
 async def test_disk_that_does_not_answer_is_said_and_keeps_nobody_waiting(path: Path) -> None:
     async with opened(path, FAST._replace(stall_s=0.1)) as store:
         await fill(store)

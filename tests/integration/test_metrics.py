@@ -197,6 +197,7 @@ async def test_two_relays_in_one_process_count_apart(relay_with: StartRelay) -> 
     await client.close()
 
 
+@pytest.mark.real_time  # It stops the loop.
 async def test_blocked_loop_shows_in_its_lag(relay: Running) -> None:
     monitor = relay.app[LOOP_MONITOR]
     await eventually(lambda: monitor.lateness.count)

@@ -3,8 +3,10 @@
 import asyncio
 import random
 import socket
+import sys
 from collections.abc import Iterator
 from functools import partial
+from types import ModuleType
 from typing import Any, cast
 
 import pytest
@@ -13,7 +15,7 @@ import uvloop
 from relay.core.clock import Clock
 from relay.core.model import Candle, PriceUpdate, StreamKey
 from relay.streams.fanout import FanoutLimits
-from relay.streams.group_write import NativeWriter, TransportWriter, descriptor_of, new_writer
+from relay.streams.group_write import NativeWriter, TransportWriter, descriptor_of, native_send_all, new_writer
 from relay.streams.groups import GatherLimits
 from relay.streams.hub import Hub
 from relay.streams.outbox import HIGH_WATER, Outbox
@@ -36,9 +38,11 @@ def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
 def test_all_sockets_get_what_is_at_their_place(pair: tuple[socket.socket, socket.socket]) -> None:
     first, second = pair
     data = [b"a" * 1000, b"b", b"c" * 10]
-    assert built_send_all()(data, [first.fileno(), second.fileno(), first.fileno()]) is None
+    assert built_send_all()(data, [[first.fileno()], [second.fileno()], [first.fileno()]]) is None
     assert first.recv(5000) == b"b"
     assert second.recv(5000) == b"a" * 1000 + b"c" * 10
+    assert built_send_all()([b"d", b"e"], [[first.fileno(), second.fileno()], []]) is None
+    assert first.recv(5000) == second.recv(5000) == b"d"
     assert built_send_all()([], []) is None
 
 
@@ -49,22 +53,34 @@ def test_who_takes_less_is_named_with_how_much_it_took(pair: tuple[socket.socket
         number = closed.fileno()
         closed.close()
         large = bytes(10_000_000)
-        descriptors = [first.fileno(), second.fileno(), first.fileno(), unconnected.fileno(), number]
-        found = built_send_all()([large, b"b", large, b"d", b"e"], descriptors)
+        descriptors = [[first.fileno(), second.fileno()], [first.fileno()], [unconnected.fileno(), number]]
+        found = built_send_all()([large, b"b", b"c"], descriptors)
         assert found is not None
-        assert [index for index, _ in found] == [0, 2, 3, 4]
-        assert 0 < found[0][1] < len(large)
-        assert [sent for _, sent in found[1:]] == [0, 0, 0]
+        assert [(index, place) for index, place, _ in found] == [(0, 0), (0, 1), (1, 0), (2, 0), (2, 1)]
+        assert 0 < found[0][2] < len(large)
+        assert 0 < found[1][2] < len(large)
+        assert [sent for _, _, sent in found[2:]] == [0, 0, 0]
         got = 0
-        while got < found[0][1]:
+        while got < found[0][2]:
             got += len(second.recv(1 << 20))
     second.close()
-    assert built_send_all()([b"x"], [first.fileno()]) == [(0, 0)]
+    assert built_send_all()([b"x"], [[first.fileno()]]) == [(0, 0, 0)]
 
 
 @pytest.mark.parametrize(
     "arguments",
-    [(), ([b"x"],), ([b"x"], []), ([b"x"], (1,)), (b"x", [1]), ([b"x"], ["1"]), (["x"], [1]), ([b""], [2**70])],
+    [
+        (),
+        ([b"x"],),
+        ([b"x"], []),
+        ([b"x"], ([1],)),
+        (b"x", [[1]]),
+        ([b"x"], [1]),
+        ([b"x"], [(1,)]),
+        ([b"x"], [["1"]]),
+        (["x"], [[1]]),
+        ([b""], [[2**70]]),
+    ],
 )
 def test_what_makes_no_sense_is_an_error(arguments: tuple[Any, ...]) -> None:
     with pytest.raises((TypeError, OverflowError)):
@@ -74,6 +90,11 @@ def test_what_makes_no_sense_is_an_error(arguments: tuple[Any, ...]) -> None:
 def test_without_the_native_call_transports_are_written() -> None:
     assert type(new_writer(None)) is TransportWriter
     assert type(new_writer(built_send_all())) is NativeWriter
+
+
+def test_a_build_of_another_version_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "relay.streams._native_write", ModuleType("of_an_earlier_version"))
+    assert native_send_all() is None
 
 
 class Told:
@@ -112,6 +133,8 @@ class ServedEnd(asyncio.Protocol):
         raise AssertionError(reason)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        if self._late:
+            self._hub.lose_socket(self.subscriber)
         self._leave(self._late)
 
     def _leave(self, late: int) -> None:

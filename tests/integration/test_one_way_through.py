@@ -2,9 +2,14 @@
 
 import asyncio
 
+import pytest
+
 from relay.app import DIRECTORY, HISTORY, PROVIDERS
 from tests.support.call_trace import CallTrace, is_value
 from tests.support.running_relay import Running
+
+# What the thread of the database does is no step of the way.
+pytestmark = pytest.mark.real_time
 
 WAY = [
     "web/ws/connection",
@@ -21,9 +26,11 @@ WAY = [
 BEFORE_AND_AFTER = {
     # How much to ask for, what the answer is to say of the present, and whether it is still so where it is spliced.
     "history/live_edge:live_of": 3,
-    # Before and after an answer is made: whether all of it is of one instrument, and nothing was deleted meanwhile.
+    # Before and after an answer is made, and before and after it is spliced: whether all of it is of one past, and of
+    # one instrument, and nothing was deleted meanwhile.
+    "history/service:HistoryService.age": 2,
     "history/identity_checks:IdentityChecks.is_settled": 2,
-    "storage/store:Store.age": 2,
+    "storage/store:Store.age": 4,
     "storage/store:Store.deletions": 2,
 }
 """What may have changed while something was awaited, and so is asked for at several moments."""
@@ -35,10 +42,10 @@ VISITS = {
     "streams/hub": 5,
     # To begin, to run, and for what the live stream knows.
     "history/joining": 3,
-    # For the candles, and the number of the newest revision.
-    "history/service": 2,
+    # For the candles, and the number of the newest revision; before and after, whether it is the same past.
+    "history/service": 4,
     # What is known, the candles, and what is asked before and after.
-    "storage/store": 6,
+    "storage/store": 8,
     "storage/database": 1,
     # To have a group of its own, to enter the channel, and to send.
     "streams/fanout": 3,
@@ -80,7 +87,10 @@ async def test_where_the_provider_is_asked_the_joining_is_the_same(relay: Runnin
     assert "history/provider_calls" in trace.passed
     again = {name for name, count in trace.entered.items() if count > 1}
     steps = ("web/ws/", "streams/", "history/joining:", "history/service:", "history/live_edge:")
-    assert {name for name in again if name.startswith(steps)} == {"history/live_edge:live_of"}
+    assert {name for name in again if name.startswith(steps)} == {
+        "history/live_edge:live_of",
+        "history/service:HistoryService.age",
+    }
 
 
 async def test_an_answer_from_memory_is_found_in_few_files(relay: Running) -> None:

@@ -52,7 +52,8 @@ from tests.support.running_relay import Running, config_of, start_relay
 from tests.support.sandbox import Sandbox
 
 # Limits are short here, and who keeps to them has to have the time for it.
-pytestmark = pytest.mark.usefixtures("patient_loop")
+# Plugins block threads and the loop.
+pytestmark = [pytest.mark.real_time, pytest.mark.usefixtures("patient_loop")]
 
 PLUGINS = Path(__file__).parents[1] / "plugins"
 KEY = "abcd+secret/0123456789"

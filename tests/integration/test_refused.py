@@ -163,6 +163,7 @@ def calls(sandbox: Sandbox) -> int:
     return sum(call.path == LIST for call in sandbox.binance.requests)
 
 
+@pytest.mark.real_time  # It asks without a pause, so no time would pass.
 async def test_a_symbol_that_is_listed_a_moment_later_is_found_by_who_asks_for_it(
     relay_with: StartRelay, sandbox: Sandbox
 ) -> None:

@@ -243,10 +243,23 @@ async def test_a_price_that_leaps_is_told_at_its_time() -> None:
         )
 
 
+async def test_longer_candles_are_built_of_those_that_are_recorded_completely() -> None:
+    minutes = walk(163, start=START + 17 * 60)
+    async with replaying({"binance": {BTC: minutes}}, speed=6000) as running:
+        told = await record(running, "BTCUSDT@1h", since=START - 1)
+        # The recording begins in the first hour.
+        hours = [*map(as_object, longer(minutes[43:], "1h"))]
+        assert [candle["time"] for candle in hours] == [START + 3600, START + 7200]
+        assert closed_of(told, BTC_HOUR) == hours
+        assert not [one for one in told if one["type"] == "gap" or one.get("revised")]
+        answer = await running.get("history", symbol="BTCUSDT", interval="1h")
+        assert answer.body["candles"] == hours
+
+
 async def test_what_is_not_recorded_is_refused() -> None:
     async with replaying({"binance": {BTC: walk(5)}}) as running:
         client = await running.connect()
-        await client.ask("subscribe", streams=["BTCUSDT@5m", "NOPE@1m"])
+        await client.ask("subscribe", streams=["BTCUSDT@1s", "NOPE@1m"])
         assert {(await client.error())["code"] for _ in range(2)} == {"unknown_symbol", "unsupported_interval"}
 
 

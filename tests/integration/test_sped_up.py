@@ -2,12 +2,14 @@
 
 import asyncio
 import threading
+import time
 from pathlib import Path
 
 import aiosqlite
 from aiohttp import web
 
 from tests.support.loopback_server import app_of, loopback_server
+from tests.support.own_time import OwnTimeLoop
 from tests.support.sped_up_time import STEP_S, Time, run
 
 
@@ -79,3 +81,22 @@ def test_a_request_over_a_socket_takes_no_time_but_that_of_its_server() -> None:
 
     assert run(now, main()) == "late"
     assert 120 <= now.passed_s < 300
+
+
+def test_the_process_has_the_machines_time_again_when_the_loop_of_a_test_is_closed() -> None:
+    real = time.time, time.monotonic
+    loop = OwnTimeLoop()
+    try:
+        began = time.time(), time.monotonic()
+        loop.run_until_complete(asyncio.sleep(86_400))
+        assert time.time() - began[0] >= 86_400
+        assert time.monotonic() - began[1] >= 86_400
+    finally:
+        loop.close()
+    assert (time.time, time.monotonic) == real
+
+
+async def test_a_test_with_sockets_waits_for_nothing() -> None:
+    began = time.perf_counter()
+    await asyncio.sleep(86_400)
+    assert time.perf_counter() - began < 3600

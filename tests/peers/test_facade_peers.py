@@ -1,20 +1,22 @@
 """Programs that others wrote for Binance use the relay: only the base address is another one."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.peers.environments import environment, run
+from tests.peers.environments import environment, node_environment, run
+from tests.support.conditions import eventually
 from tests.support.running_relay import Running, start_relay
 from tests.support.sandbox import Sandbox
 
 pytestmark = [pytest.mark.peers, pytest.mark.timeout(900)]
 
 START = 1_790_000_040_000
+OUTAGE_S = 3.0
 
 
 async def prepared(*packages: str) -> Path:
@@ -35,10 +37,32 @@ def addresses(relay: Running, before: str = "") -> tuple[str, str]:
     return f"{relay.url}{before}", f"{relay.url.replace('http://', 'ws://')}{before}"
 
 
-def rows_of(sandbox: Sandbox, symbol: str, count: int) -> list[list[Any]]:
-    return [
-        [*row] for row in sandbox.binance.rest.klines(sandbox.binance.market.pair(symbol), "1m", START, None, count)
-    ]
+def rows_of(sandbox: Sandbox, symbol: str, count: int, interval: str = "1m", start: int = START) -> list[list[Any]]:
+    pair = sandbox.binance.market.pair(symbol)
+    return [[*row] for row in sandbox.binance.rest.klines(pair, interval, start, None, count)]
+
+
+async def outage(sandbox: Sandbox) -> None:
+    """Cut the exchange off for so long that candles close meanwhile."""
+    binance = sandbox.binance
+    assert binance.connections == 1
+    binance.faults.refuse(503, seconds=OUTAGE_S)
+    binance.faults.drop()
+    await eventually(lambda: binance.connections == 0)
+    await eventually(lambda: binance.connections == 1)
+
+
+def check_closes(sandbox: Sandbox, rows: Sequence[Sequence[Any]]) -> None:
+    """Hold seconds of BTCUSDT against the truth; rows are open time, four prices and the volume, as text or numbers."""
+    assert len(rows) == 14
+    assert sandbox.binance.connects >= 2
+    truth = rows_of(sandbox, "BTCUSDT", len(rows), "1s", rows[0][0])
+    kind = type(rows[0][1])
+    assert [[*row] for row in rows] == [[row[0], *map(kind, row[1:6])] for row in truth]
+
+
+def row_of(kline: dict[str, Any]) -> list[Any]:
+    return [kline["t"], *(kline[name] for name in "ohlcv")]
 
 
 @pytest.mark.parametrize("token", ["", "a-token-of-this-test-0123"])
@@ -94,3 +118,78 @@ async def test_binance_sdk_spot() -> None:
         said = await run(python, "binance_sdk_client", *addresses(relay))
     assert len(said["klines"]) == 5
     assert {event["s"] for event in said["watched"]} == {"BTCUSDT"}
+
+
+@pytest.mark.parametrize("package", ["ccxt==4.5.90", "python-binance==1.0.37", "binance-sdk-spot==13.2.0"])
+async def test_an_outage_takes_no_close(package: str) -> None:
+    python = await prepared(package)
+    async with served() as (relay, sandbox):
+        name = package.partition("=")[0]
+        rows = await run(python, "closes_of", name, *addresses(relay), once_begun=lambda: outage(sandbox), timeout_s=90)
+        check_closes(sandbox, rows)
+
+
+async def test_binance_connector() -> None:
+    python = await prepared("binance-connector==3.13.0")
+    async with served() as (relay, sandbox):
+        said = await run(
+            python, "binance_connector_client", *addresses(relay), once_begun=lambda: outage(sandbox), timeout_s=120
+        )
+        assert said["klines"] == rows_of(sandbox, "BTCUSDT", 3)
+        check_closes(sandbox, [*map(row_of, said["closes"])])
+    assert said["answers"] == [None, ["btcusdt@kline_1s"]]
+    assert said["ui_klines"] == 500
+    assert said["listed"] == ["BTCUSDT", "ETHUSDT"]
+    assert (said["book"], said["ticker"], said["combined"]) == (5, "BTCUSDT", "ethusdt@kline_1m")
+    assert said["used"] == ["x-mbx-used-weight", "x-mbx-used-weight-1m"]
+    assert said["errors"] == [[400, -1121], [403, -1002]]
+
+
+async def test_unicorn_binance_websocket_api() -> None:
+    python = await prepared("unicorn-binance-websocket-api==2.16.1")
+    async with served() as (relay, sandbox):
+        said = await run(python, "unicorn_client", *addresses(relay), once_begun=lambda: outage(sandbox), timeout_s=120)
+        check_closes(sandbox, [*map(row_of, said["closes"])])
+    assert {"ethusdt@kline_1s", "solusdt@kline_1s"} <= set(said["others"])
+
+
+async def test_nautilus_trader() -> None:
+    python = await prepared("nautilus_trader==1.221.0")
+    async with served() as (relay, sandbox):
+        said = await run(
+            python, "nautilus_client", *addresses(relay), once_begun=lambda: outage(sandbox), timeout_s=150
+        )
+        check_closes(sandbox, [[row[0] - 999, *row[1:]] for row in said["closes"]])
+        times = [row[0] - 59_999 for row in said["past"]]
+        assert len(times) in (1799, 1800)
+        truth = rows_of(sandbox, "BTCUSDT", len(times), "1m", times[0])
+        assert [row[1:] for row in said["past"]] == [row[1:6] for row in truth]
+    assert "BTCUSDT.BINANCE" in said["instruments"]
+
+
+async def test_binance_api_node() -> None:
+    node, folder = await asyncio.to_thread(node_environment, "binance-api-node@0.13.10")
+    async with served() as (relay, sandbox):
+        said = await run(
+            node, "binance_api_node_client.mjs", folder, *addresses(relay), once_begun=lambda: outage(sandbox)
+        )
+        names = ("open", "high", "low", "close", "volume")
+        check_closes(sandbox, [[one["startTime"], *(one[name] for name in names)] for one in said["closes"]])
+        truth = rows_of(sandbox, "BTCUSDT", 3)
+        assert [[one["openTime"], *(one[name] for name in names)] for one in said["candles"]] == [
+            row[:6] for row in truth
+        ]
+        assert abs(said["time"] - sandbox.binance.now_ms()) < 60_000
+    assert {"BTCUSDT", "ETHUSDT"} <= set(said["listed"])
+    assert (said["book"], said["price"], said["error"], said["others"]) == (5, ["BTCUSDT"], -1121, ["ETHUSDT"])
+
+
+async def test_ccxt_of_node() -> None:
+    node, folder = await asyncio.to_thread(node_environment, "ccxt@4.5.84")
+    async with served() as (relay, sandbox):
+        said = await run(node, "ccxt_node_client.mjs", folder, *addresses(relay), once_begun=lambda: outage(sandbox))
+        check_closes(sandbox, [[row[0], *map(float, row[1:])] for row in said["closes"]])
+        truth = rows_of(sandbox, "BTCUSDT", 3)
+        assert said["candles"] == [[row[0], *map(float, row[1:6])] for row in truth]
+    assert said["markets"] > 10
+    assert (said["ticker"], said["book"]) == ("BTC/USDT", 5)

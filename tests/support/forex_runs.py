@@ -10,7 +10,14 @@ POLL_FREE = ("--mode", "poll", "--plan", "free")
 POLL_LARGE = ("--mode", "poll", "--plan", "large")
 STREAM_LARGE = ("--mode", "stream", "--plan", "large")
 QUICK = ("--step", "5")
+HOLIDAY = (
+    "--start", "2026-11-04 20:00", "--hours", "34", "--holiday", "2026-11-04 22:00", "2026-11-05 23:00",
+)  # fmt: skip
 WEEKS = {
+    # To the next Friday's close; Thursday is a holiday.
+    "change of clocks and a holiday": (
+        "--start", "2026-10-30 18:00", "--hours", "173", "--holiday", "2026-11-04 22:00", "2026-11-05 23:00",
+    ),
     "clock changes of autumn": ("--start", "2026-10-23 12:00", "--hours", "250"),
     "clock change of the United States": ("--start", "2026-03-06 12:00", "--hours", "72"),
     "clock change of Europe": ("--start", "2026-03-27 12:00", "--hours", "72"),
@@ -20,7 +27,7 @@ WEEKS = {
         "--bank-holiday", "2025-12-31 22:00", "2026-01-01 22:00",
     ),
     "four hours of New York": ("--start", "2026-10-30 12:00", "--hours", "84", "--new-york"),
-    "bars that settle late": ("--start", "2026-10-13 00:00", "--hours", "60", "--settles", "150"),
+    "bars that settle late": ("--start", "2026-10-13 00:00", "--hours", "44", "--settles", "150"),
     "bars that settle after an hour": ("--start", "2026-10-13 00:00", "--hours", "60", "--settles", "3600"),
     "troubles": ("--start", "2026-10-12 00:00", "--hours", "100", "--ordeal", "troubles"),
     "another key": ("--start", "2026-10-12 00:00", "--hours", "54", "--ordeal", "another key"),

@@ -36,4 +36,4 @@ def built_send_all() -> SendAll:
         assert spec is not None
         module = module_from_spec(spec)
         loader.exec_module(module)
-        return cast(SendAll, module.send_all)
+        return cast(SendAll, module.send_to_groups)

@@ -27,7 +27,7 @@ LENGTHS_S = {"15m": 900, "1h": 3600, "2h": 7200, "4h": 14_400}
 OWN = ("15m", "1h", "1d", "1w")
 BUILT = ("2h", "4h", "3d", "1M")
 """What the exchange does not have, and the relay builds."""
-INTERVALS = OWN + BUILT
+INTERVALS = OWN
 POLL_S = 300.0
 LATE_S = 430.0
 """So long after a candle's end the client has to know: a poll, and two steps of the simulated time."""
@@ -59,12 +59,13 @@ class Asked(NamedTuple):
 class Exchange:
     """Sessions and candles, as a table; the plugin's venue. It counts when it was asked."""
 
-    def __init__(self, first: date, last: date, outages: Sequence[Outage]) -> None:
+    def __init__(self, first: date, last: date, outages: Sequence[Outage], followed: Sequence[str] = INTERVALS) -> None:
         self.outages = outages
+        self.followed = followed
         self.asked: list[Asked] = []
         self.sessions: list[tuple[int, int]] = []
         # Of each interval: open time and end.
-        self.candles: dict[str, list[tuple[int, int]]] = {interval: [] for interval in INTERVALS}
+        self.candles: dict[str, list[tuple[int, int]]] = {interval: [] for interval in OWN + BUILT}
         weeks: dict[int, int] = {}
         threes: dict[int, int] = {}
         months: dict[int, int] = {}
@@ -147,6 +148,7 @@ async def simulate(now: Time, exchange: Exchange, start: int, end: int) -> tuple
     host, port = runner.addresses[0][:2]
     relay = Running(app, runner, f"http://{host}:{port}")
     told: list[Told] = []
+    ended: list[str] = []
 
     async def hurry() -> None:
         """Look closely around openings, closes and outages, and else pass quickly."""
@@ -164,14 +166,16 @@ async def simulate(now: Time, exchange: Exchange, start: int, end: int) -> tuple
 
     async def follow() -> None:
         client = await relay.connect(heartbeat=None)
-        await client.ask("subscribe", streams=[f"ACME@{interval}" for interval in INTERVALS])
+        await client.ask("subscribe", streams=[f"ACME@{interval}" for interval in exchange.followed])
         try:
             async with asyncio.timeout(end - time.time()):
                 while True:
                     message = await client.next(1e9)
                     told.append(Told(time.time(), message))
-        except (TimeoutError, Closed):
+        except TimeoutError:
             pass
+        except Closed as closed:
+            ended.append(f"{closed} at {_shown(time.time())}")
         await client.close()
 
     hurrying = asyncio.create_task(hurry())
@@ -179,7 +183,7 @@ async def simulate(now: Time, exchange: Exchange, start: int, end: int) -> tuple
     hurrying.cancel()
     status = (await relay.get("status")).body
     await relay.close()
-    wrong = [*wrong_states(exchange, told, start, end), *wrong_candles(exchange, told, start, end)]
+    wrong = [*ended, *wrong_states(exchange, told, start, end), *wrong_candles(exchange, told, start, end)]
     idle = [*_wrong_calls(exchange, start)]
     wrong += idle if len(idle) > MOST_DOUBTS else []
     figures: dict[str, object] = {
@@ -196,7 +200,7 @@ async def simulate(now: Time, exchange: Exchange, start: int, end: int) -> tuple
 
 def wrong_states(exchange: Exchange, told: Sequence[Told], start: int, end: int) -> Iterator[str]:
     """Say where a state does not fit the hours: it changes at each close and opening, and else in outages only."""
-    for interval in INTERVALS:
+    for interval in exchange.followed:
         states = [one for one in told if one.message["type"] == "status" and one.message["interval"] == interval]
         expected: list[tuple[int, str, str]] = []
         for place, (opens, closes) in enumerate(exchange.sessions):
@@ -223,7 +227,7 @@ def wrong_states(exchange: Exchange, told: Sequence[Told], start: int, end: int)
 
 def wrong_candles(exchange: Exchange, told: Sequence[Told], start: int, end: int) -> Iterator[str]:
     """Say which candle was not told once as closed with its values and in time, and which gap is none."""
-    for interval in INTERVALS:
+    for interval in exchange.followed:
         closed: dict[int, Told] = {}
         for one in told:
             message = one.message
@@ -291,7 +295,7 @@ def outage(
     return Outage(_at(day, *start), _at(later, *end), _at(later, *(history_end or end)))
 
 
-def main(now: Time, first: date, last: date, most: int) -> int:
+def main(now: Time, first: date, last: date, most: int, followed: Sequence[str]) -> int:
     """Run it; return 1 if anything was wrong."""
 
     outages = (
@@ -303,7 +307,7 @@ def main(now: Time, first: date, last: date, most: int) -> int:
         # In closed hours only.
         outage(date(2026, 8, 4), (20, 0), (4, 0)),
     )
-    exchange = Exchange(first - timedelta(days=20), last + timedelta(days=20), outages)
+    exchange = Exchange(first - timedelta(days=20), last + timedelta(days=20), outages, followed)
     start, end = int(time.time()), _at(last, 23, 0)
     wrong, figures = run(now, simulate(now, exchange, start, end))
     for name, value in figures.items():
@@ -317,5 +321,7 @@ if __name__ == "__main__":
     parser.add_argument("--first", type=date.fromisoformat, default=date(2026, 1, 1), help="begins at noon of this day")
     parser.add_argument("--last", type=date.fromisoformat, default=date(2026, 12, 31))
     parser.add_argument("--most", type=int, default=40, help="how many faults are printed")
+    parser.add_argument("--built", action="store_true", help="also follow intervals that the exchange does not have")
     asked = parser.parse_args()
-    sys.exit(main(install(_at(asked.first, 12, 0), 1.0), asked.first, asked.last, asked.most))
+    followed = OWN + BUILT if asked.built else OWN
+    sys.exit(main(install(_at(asked.first, 12, 0), 1.0), asked.first, asked.last, asked.most, followed))

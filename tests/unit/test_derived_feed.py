@@ -2,12 +2,15 @@
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from relay import Candle, PastChange, PriceUpdate, ProviderUnavailable, RateLimited, StreamKey
 from relay.core.derived_intervals import Derivation
+from relay.core.model import OpenHours
 from relay.core.periods import Periods
+from relay.core.trading_hours import TradingHours
 from relay.history.live_edge import live_of
 from relay.streams.other_instrument import begin_anew
 from relay.streams.outbox import Outbox
@@ -243,6 +246,32 @@ async def test_a_split_takes_the_candle_so_far_and_those_that_closed_anew(tmp_pa
         await eventually(lambda: any(one.key == FIVE and one.is_revised and one.candle.volume == 50.0 for one in told))
 
 
+async def test_parts_that_are_void_are_not_taken_for_the_candle_so_far(tmp_path: Path) -> None:
+    async with carried(tmp_path, known=2) as one:
+        one.rig.hands.now = BEGAN + 310.0
+        for minute in (2, 3, 4):
+            one.say(minute, is_closed=True)
+        one.say(5, is_closed=True)
+        one.rig.hands.now = BEGAN + 370.0
+        one.say(6)
+        await eventually(lambda: one.last == (5, 2.0, False))
+        seen: list[float] = []
+
+        def is_now(volume: float) -> bool:
+            assert one.last is not None
+            seen.append(one.last[1])
+            return one.last == (5, volume, False)
+
+        for volume in (10.0, 20.0):
+            one.plugin.known = [part(minute, volume) for minute in range(-20, 6)]
+            # The second one is restated after a pause, for which the old values are remembered.
+            one.supervisor.past_changes.take(PastChange(A, before=BEGAN + 360))
+            one.say(6, volume / 5)
+            await eventually(partial(is_now, 1.2 * volume))
+        # Not what was told of the fifth minute before, with what is told of the sixth now.
+        assert 14.0 not in seen
+
+
 async def test_streams_go_over_to_own_candles_when_there_are_some_and_back(tmp_path: Path) -> None:
     async with carried(tmp_path, known=2) as one:
         one.say(2)
@@ -257,3 +286,52 @@ async def test_streams_go_over_to_own_candles_when_there_are_some_and_back(tmp_p
         one.supervisor.check(one.rig.hands.now)
         assert one.is_built
         await eventually(lambda: FIVE not in one.plugin.feeds[-1].watchlist and A in one.plugin.feeds[-1].watchlist)
+
+
+async def test_what_waits_to_be_revised_is_not_forgotten_with_new_settings(tmp_path: Path) -> None:
+    async with carried(tmp_path, known=2) as one:
+        one.rig.hands.now = BEGAN + 310.0
+        for minute in (2, 3, 4):
+            one.say(minute, is_closed=True)
+        one.say(5)
+        await eventually(lambda: one.last == (5, 1.0, False))
+        told = one.rig.closed
+        await eventually(lambda: any(update.key == FIVE for update in told))
+        one.plugin.known = [part(minute, 4.0 if minute == 3 else 1.0) for minute in range(-20, 5)]
+        one.rig.history.change_past(one.rig.provider, PastChange(A))
+        one.plugin.failure = ProviderUnavailable("no history today")
+        asked = one.plugin.asked
+        one.say(3, 4.0, is_closed=True)
+        await eventually(lambda: one.plugin.asked > asked)
+        by_hours = Derivation("1m", Periods("5m", "1m"))
+        one.rig.history.derivation_of = lambda source, key: by_hours if key == FIVE else None
+        one.supervisor.renew()
+        one.plugin.failure = None
+        await eventually(lambda: any(update.key == FIVE and update.is_revised for update in told), timeout_s=600.0)
+        assert told[-1].candle.volume == 8.0
+
+
+async def test_new_settings_may_change_what_a_stream_is_built_of(tmp_path: Path) -> None:
+    async with carried(tmp_path, known=2) as one:
+        one.say(2)
+        await eventually(lambda: one.last == (0, 3.0, False))
+        others = Derivation("1s", Periods("5m", "1s", is_utc_grid=True))
+        one.rig.history.derivation_of = lambda source, key: others if key == FIVE else None
+        one.supervisor.renew()
+        assert one.stream.base is not None
+        assert one.stream.base.key.interval == "1s"
+        await eventually(lambda: A not in one.plugin.feeds[-1].watchlist)
+
+
+async def test_a_list_that_says_other_hours_has_candles_counted_by_them(tmp_path: Path) -> None:
+    async with carried(tmp_path, known=2) as one:
+        one.say(2, is_closed=True)
+        await eventually(lambda: one.last == (0, 3.0, False))
+        one.rig.hands.now = BEGAN + 180.0
+        closing = OpenHours(BEGAN, BEGAN + 180)
+        one.plugin.known = [part(minute) for minute in range(-20, 3)]
+        short = Derivation("1m", Periods("5m", "1m", market=TradingHours(lambda moment: closing)))
+        one.rig.history.derivation_of = lambda source, key: short if key == FIVE else None
+        one.lists.version += 1
+        one.supervisor.check(one.rig.hands.now)
+        await eventually(lambda: one.last == (0, 3.0, True))

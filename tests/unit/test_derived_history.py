@@ -30,12 +30,13 @@ class Source:
     name = "venue"
     has_history = True
 
-    def __init__(self, *, has_every_candle: bool = False) -> None:
+    def __init__(self, *, has_every_candle: bool = False, is_recorded: bool = False) -> None:
         self.now = float(NOW)
         self.clock = ProviderClock(Clock(lambda: self.now, lambda: self.now))
         self.info = ProviderInfo(
-            "venue", 2, "Venue", ("demo",), ("1h",), close_grace_s=5.0, has_every_candle=has_every_candle
-        )
+            "venue", 2, "Venue", ("demo",), ("1h",), close_grace_s=5.0, has_every_candle=has_every_candle,
+            is_recorded=is_recorded,
+        )  # fmt: skip
 
     def budgets(self) -> tuple[Budget, ...]:
         return ()
@@ -157,6 +158,15 @@ async def test_the_first_candle_of_a_young_instrument_is_whole() -> None:
     assert opened(await ask(Past(hours(2, 30))))[0] == 0
     listed = FOUR._replace(listed_at=FIRST - 718 * H)
     assert opened(await ask(Past(hours(-718, 750)), derivation=listed))[0] == -720
+
+
+async def test_what_a_recording_lacks_of_its_first_candle_was_traded_all_the_same() -> None:
+    source = Source(is_recorded=True)
+    assert opened(await ask(Past(hours(2, 30)), source=source))[0] == 4
+    assert opened(await ask(Past(hours(2, 30)), source=source, start=FIRST, limit=2)) == [4, 8]
+    assert opened(await ask(Past(hours(4, 30)), source=source))[0] == 4
+    parts = await history_of(Past(hours(2, 2))).parts(source, KEY, FOUR, FOUR.periods.holding(FIRST))
+    assert not parts.is_whole
 
 
 async def test_nothing_was_traded_at_the_beginning_where_older_candles_are_known() -> None:

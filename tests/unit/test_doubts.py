@@ -182,6 +182,22 @@ def test_what_cannot_be_asked_for_waits_as_long_again() -> None:
     assert doubts.of(STREAM) == (Doubt(span(0, 10), False, 1, 61.0),)
 
 
+def test_what_is_known_from_elsewhere_is_in_doubt_no_more() -> None:
+    doubts = Doubts()
+    doubts.weigh(STREAM, span(0, 10), minutes(8), minutes(8), 0.0)
+    doubts.weigh(STREAM, span(20, 39), minutes(*range(20, 40, 2)), (), 0.0)
+    *_, sparse = doubts.of(STREAM)
+    doubts.leave_out(STREAM, [Span(60 * 3, 60 * 5 + 1), Span(60 * 8, 60 * 8 + 1), span(20, 40)], 10.0)
+    assert doubts.of(STREAM) == (
+        Doubt(span(0, 3), False, 1, 30.0),
+        Doubt(Span(60 * 5 + 1, 60 * 8), False, 1, 30.0),
+        Doubt(span(9, 10), False, 1, 30.0),
+        sparse,
+    )
+    doubts.leave_out(STREAM, [Span(0, 60 * 7 + 1), Span(60 * 9, 60 * 9 + 1)], 10.0)
+    assert doubts.of(STREAM) == (sparse,)
+
+
 def test_the_memory_of_doubts_is_bounded_and_what_is_forgotten_is_unknown() -> None:
     doubts = Doubts()
     many = minutes(*range(2 * MOST_OF_STREAM))

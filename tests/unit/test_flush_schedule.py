@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from relay.core.intake import Intake
 from relay.streams.flush_schedule import FlushSchedule
 from tests.support.virtual_time import VirtualLoop, run
 
@@ -19,7 +20,8 @@ class Writes:
     def __init__(self, loop: VirtualLoop, flush_s: float = WINDOW_S, sockets: int = 1000) -> None:
         self.loop = loop
         self.made: list[tuple[float, int]] = []
-        self.schedule = FlushSchedule(flush_s, self._write, lambda: sockets)
+        self.intake = Intake()
+        self.schedule = FlushSchedule(flush_s, self._write, lambda: sockets, self.intake)
         self.waiting = 0
 
     def note(self, count: int = 1) -> None:
@@ -42,6 +44,48 @@ class Writes:
         await asyncio.sleep(1)
         made, self.made = self.made, []
         return [(round(at - started * 1000, 1), size) for at, size in made]
+
+
+class Upstream:
+    """A connection of updates, each of ten bytes. What comes is read at once, or when it is let go: turns later.
+
+    `reads` has when it was read, and how many updates that brought.
+    """
+
+    def __init__(self, writes: Writes, turns: int = 3) -> None:
+        self._writes = writes
+        self._turns = turns
+        self._unread = 0
+        self._is_held = False
+        self.reads: list[tuple[float, int]] = []
+        writes.intake.add(self)
+
+    def send(self, count: int = 1) -> None:
+        self._unread += count
+        if not self._is_held:
+            self._go_on(self._turns)
+
+    def hold_back(self, is_held: bool, /) -> None:
+        self._is_held = is_held
+        if self._unread and not is_held:
+            self._go_on(self._turns)
+
+    def unread_bytes(self) -> int:
+        return 10 * self._unread
+
+    def _go_on(self, left: int) -> None:
+        if left:
+            asyncio.get_running_loop().call_soon(self._go_on, left - 1)
+        elif self._unread and not self._is_held:
+            count, self._unread = self._unread, 0
+            self.reads.append((round(self._writes.loop.now * 1000, 1), count))
+            self._writes.note(count)
+
+    async def spread(self, count: int = 20, over_s: float = WINDOW_S) -> None:
+        for _ in range(count):
+            self.send()
+            await asyncio.sleep(over_s / count)
+        await asyncio.sleep(1)
 
 
 def played(play: Callable[[Writes], Coroutine[Any, Any, None]], flush_s: float = WINDOW_S, sockets: int = 1000) -> None:
@@ -204,3 +248,123 @@ def test_after_its_end_nothing_is_written() -> None:
         assert not writes.made
 
     played(play)
+
+
+# -- what is read meanwhile ------------------------------------------------------------------------
+
+
+def test_what_could_not_be_written_yet_is_read_in_one_go_when_it_can() -> None:
+    async def play(writes: Writes) -> None:
+        upstream = Upstream(writes)
+        await upstream.spread()
+        # The first is written, the second begins to wait, and the others come with the write.
+        assert upstream.reads == [(0, 1), (1, 1), (20, 18)]
+        assert writes.made == [(0, 1), (20, 20 - 1)]
+
+    played(play, sockets=1)
+
+
+def test_a_burst_that_is_waited_for_is_read_in_one_go_when_it_is_over() -> None:
+    async def play(writes: Writes) -> None:
+        upstream = Upstream(writes)
+        for _ in range(3):
+            await upstream.spread()
+        for _ in range(3):
+            upstream.reads.clear()
+            writes.made.clear()
+            began = writes.loop.now * 1000
+            await upstream.spread()
+            (first, one), (last, others) = upstream.reads
+            assert first == pytest.approx(began, abs=0.1)
+            assert (one, others) == (1, 19)
+            assert WINDOW_S * 1000 <= last - began <= 1.2 * WINDOW_S * 1000
+            assert writes.made == [(last, 20)]
+
+    played(play)
+
+
+def test_a_quiet_stream_is_never_held_back() -> None:
+    async def play(writes: Writes) -> None:
+        upstream = Upstream(writes)
+        for number in range(5):
+            upstream.send()
+            await asyncio.sleep(0.05)
+            assert upstream.reads[number:] == writes.made[number:] == [(number * 50, 1)]
+
+    played(play)
+
+
+def test_reading_does_not_keep_what_waits_from_being_written() -> None:
+    async def play(writes: Writes) -> None:
+        upstream = Upstream(writes)
+        upstream.send()
+        await asyncio.sleep(0.001)
+        upstream.send()
+        await asyncio.sleep(0.001)
+        for _ in range(40):
+            # In each turn something comes, and a turn takes a millisecond.
+            upstream.send()
+            writes.loop.now += 0.001
+            await asyncio.sleep(0)
+        assert [at for at, _ in writes.made[:2]] == [0, pytest.approx(24, abs=2)]
+
+    played(play)
+
+
+@pytest.mark.parametrize("turns", range(6))
+def test_it_is_seen_that_something_is_on_its_way_however_long_that_takes(turns: int) -> None:
+    async def play(writes: Writes) -> None:
+        upstream = Upstream(writes, turns)
+        for _ in range(4):
+            writes.made.clear()
+            await upstream.spread(5, 0.005)
+            assert len(writes.made) <= 2
+            assert sum(size for _, size in writes.made) == 5
+
+    played(play)
+
+
+def test_nobody_is_held_back_after_a_write_or_at_the_end() -> None:
+    async def play(writes: Writes) -> None:
+        upstream = Upstream(writes)
+        for end in (writes.schedule.begin, writes.schedule.close):
+            upstream.send()
+            await asyncio.sleep(0.001)
+            upstream.send()
+            await asyncio.sleep(0.001)
+            upstream.send()
+            await asyncio.sleep(0.001)
+            assert upstream.unread_bytes() == 10
+            end()
+            await asyncio.sleep(0.001)
+            assert not upstream.unread_bytes()
+            writes.schedule.finish(is_more=False)
+            await asyncio.sleep(1)
+
+    played(play)
+
+
+def test_who_comes_while_the_others_are_held_is_held_and_who_is_gone_is_left_alone() -> None:
+    class Tap:
+        def __init__(self) -> None:
+            self.said: list[bool] = []
+
+        def hold_back(self, is_held: bool, /) -> None:
+            self.said.append(is_held)
+
+        def unread_bytes(self) -> int:
+            return 7
+
+    intake, first, second = Intake(), Tap(), Tap()
+    assert not intake.release()
+    intake.add(first)
+    intake.hold()
+    intake.hold()
+    intake.add(second)
+    assert intake.unread_bytes() == 14
+    intake.remove(first)
+    intake.remove(first)
+    assert intake.release()
+    assert not intake.release()
+    assert first.said == [True]
+    assert second.said == [True, False]

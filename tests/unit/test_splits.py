@@ -65,7 +65,8 @@ class Play(NamedTuple):
     """What opened before the whole minute `split_s` is a fourth of what it was from `report_after_s` later on.
 
     The venue says so then, and for `floods_s` goes on saying it. Its history refuses for `refuses_s`, has no budget for
-    `limits_s`, and then with `limits_others` none for every other call; its second server has old prices for `lags_s`.
+    `limits_s`, and then with `limits_others` none for every other call. With `refuses_most` it refuses all but
+    the first answers after the split. Its second server has old prices for `lags_s`.
     Calls take the times of `takes_s` in turn. `asks_s` are when somebody asks for history.
     """
 
@@ -75,6 +76,7 @@ class Play(NamedTuple):
     split_s: int = 120
     report_after_s: float = 0.5
     refuses_s: float = 0.0
+    refuses_most: bool = False
     limits_s: float = 0.0
     limits_others: bool = False
     lags_s: float = 0.0
@@ -145,6 +147,9 @@ class Exchange:
             raise ProviderUnavailable("we are adjusting prices")
         if (left_s := self.reported_at + self.play.limits_s - self.now()) > 0 and self.now() >= self.reported_at:
             raise RateLimited("the budget is used up", left_s)
+        is_refused = is_late or self.now() >= self.reported_at + 3.0
+        if self.play.refuses_most and self.now() >= self.reported_at and is_refused and not self.is_calm:
+            raise ProviderUnavailable("we are adjusting prices")
         if self.play.limits_others and self.now() >= self.reported_at and is_late and not self.is_calm:
             raise RateLimited("the budget is used up", 3.0)
         return rows
@@ -186,6 +191,9 @@ class Wire:
             candles = [Candle(**candle) for candle in message["candles"]]
             self.faults += faults_of(candles, self._exchange, f"a snapshot at {self._loop.now:.2f}")
             if message.get("replaces"):
+                lost = [time for time in self.held if not candles or time < candles[0].time]
+                if lost and self._exchange.play.refuses_most:
+                    self.faults.append(f"the snapshot at {self._loop.now:.2f} replaces {len(lost)} candles by nothing")
                 self.held.clear()
             elif self.held:
                 self.faults.append("a second snapshot that replaces nothing")
@@ -382,6 +390,9 @@ PLAYS = {
     "who follows at once after it": Play((Joiner(0.0), *(Joiner(120.0 + step / 10) for step in range(20))), AROUND),
     "history refuses for a minute": Play(
         (*EVERYBODY, *(Joiner(121.0 + step, bars=300) for step in (0, 20, 70))), AROUND, refuses_s=60.0
+    ),
+    "history gives new prices only once, and then refuses for long": Play(
+        (*EVERYBODY, Joiner(1.0, bars=590)), AROUND, refuses_most=True, lasts_s=900.0, takes_s=(0.2, 1.1)
     ),
     "a second server is late, and the venue says so": Play(
         EVERYBODY, AROUND, lags_s=10.0, settle_s=12.0, takes_s=(0.3, 1.5)

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from typing import Any, cast
 
 from relay.core.clock import Clock
@@ -14,6 +15,7 @@ from relay.streams.hub import Hub
 from relay.streams.outbox import HIGH_WATER, Outbox
 from relay.streams.slow_consumers import SlowConsumerLimits
 from relay.streams.subscriptions import Stream, Subscriber
+from relay.web.ws.leaving import Leaving
 from relay.web.ws.route import ClientPings, Clients
 from tests.support.feeder import Feeder
 from tests.support.pipe import Pipe
@@ -220,6 +222,37 @@ async def test_the_heartbeat_looks_at_so_many_clients_in_a_turn_and_at_none_who_
     assert heart is not None
     heart.cancel()
     await asyncio.gather(heart, return_exceptions=True)
+
+
+async def test_connections_that_end_at_once_are_let_go_so_many_in_a_turn_and_in_order() -> None:
+    leaving, gone = Leaving(100), list[int]()
+    for number in range(1050):
+        leaving.do(partial(gone.append, number))
+    # The first need not wait.
+    assert gone == [*range(100)]
+    counts = await work_of_turns(lambda: len(gone), 950)
+    assert max(counts) == 100
+    assert gone == [*range(1050)]
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    leaving.do(partial(gone.append, 1050))
+    assert gone[-1] == 1050
+
+
+async def test_a_failure_at_the_end_of_one_connection_keeps_no_other_from_ending() -> None:
+    leaving, gone, failures = Leaving(2), list[int](), list[dict[str, Any]]()
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: failures.append(context))
+
+    def end(number: int) -> None:
+        gone.append(number)
+        if number == 4:
+            raise ZeroDivisionError
+
+    for number in range(9):
+        leaving.do(partial(end, number))
+    await work_of_turns(lambda: len(gone), 7)
+    assert gone == [*range(9)]
+    assert len(failures) == 1
 
 
 def test_the_collector_walks_so_many_objects_at_once_while_clients_come() -> None:

@@ -15,7 +15,6 @@ from relay.core.errors import CloseCode, Code, RequestError
 from relay.core.rate_limits import TokenBucket
 from relay.history.joining import Joining
 from relay.protocol import client_requests, frames
-from relay.streams.group_write import descriptor_of
 from relay.streams.outbox import Outbox
 from relay.streams.subscriptions import Stream, Subscriber
 from relay.telemetry.events import event
@@ -53,6 +52,7 @@ class Connection(EndingConnection):
     """One client: a subscriber of the hub, which gets the updates to it, and the session that answers its requests.
 
     There are thousands of them: what few clients need is made when it is needed. `all_of_them` is told when it is gone.
+    It has the socket's `descriptor` only if it calls `Hub.lose_socket`, or leaves, before that is closed.
     """
 
     __slots__ = (
@@ -76,6 +76,7 @@ class Connection(EndingConnection):
         transport: asyncio.Transport,
         caller: Caller,
         ws: Socket,
+        descriptor: int | None = None,
     ) -> None:
         super().__init__(transport)
         self.caller = caller
@@ -83,7 +84,7 @@ class Connection(EndingConnection):
         self._all_of_them = all_of_them
         outbox = Outbox(transport, context.hub.most_kept)
         self.subscriber = context.hub.join(
-            outbox, self._on_slow, is_compressed=ws.takes_compressed, descriptor=descriptor_of(transport)
+            outbox, self._on_slow, is_compressed=ws.takes_compressed, descriptor=descriptor
         )
         self.subscriber.on_renewed = self._on_renewed
         self._subscribing = ClientSubscriptions(context, self.subscriber, caller)
@@ -299,7 +300,7 @@ class Connection(EndingConnection):
                 self._transport.abort()
         elif now - self._pinged_at > ping_interval_s:
             self._pinged_at = now
-            self._transport.write(PING_FRAME)
+            self._send(PING_FRAME)
 
     def leave_streams(self) -> None:
         """Leave the hub: nothing more is sent. Harmless when that was done already."""

@@ -11,6 +11,7 @@ from relay.supervision.supervisor import Supervisor
 from relay.web.access.access import Access
 from relay.web.work_budget import WorkBudget
 from relay.web.ws.frame_reader import RecentReaders
+from relay.web.ws.leaving import Leaving
 
 
 @dataclass(slots=True)
@@ -28,3 +29,4 @@ class ConnectionContext:
     server_time: Callable[[], float] = time.time
     work_budget: WorkBudget = field(default_factory=WorkBudget)
     recent_readers: RecentReaders = field(default_factory=RecentReaders)
+    leaving: Leaving = field(default_factory=Leaving)

@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import Sequence
 
 from relay.core.rate_limits import TokenBucket
+from relay.streams.group_write import descriptor_of
 from relay.web.access.access import Caller, frames_limit
 from relay.web.ws.connection import Connection, Connections, Rest
 from relay.web.ws.context import ConnectionContext
@@ -29,7 +30,7 @@ class DirectConnection(Connection, MessageProtocol):
         caller: Caller,
         ws: Socket,
     ) -> None:
-        super().__init__(context, all_of_them, transport, caller, ws)
+        super().__init__(context, all_of_them, transport, caller, ws, descriptor_of(transport))
         self._may_compress = ws.may_compress
         self._frames: TokenBucket | None = None
         self._reader: FrameReader | None = None
@@ -54,13 +55,21 @@ class DirectConnection(Connection, MessageProtocol):
             self._context.recent_readers.made(self)
         reader.data_received(data)
 
+    def eof_received(self) -> bool:
+        """Close the connection in its turn; return whether it is open until then, as only one without TLS can be."""
+        if self.subscriber.descriptor is None:
+            return False
+        self._context.leaving.do(self._transport.close)
+        return True
+
     def connection_lost(self, exc: Exception | None) -> None:
-        """Leave the hub and let go of everything before this returns: nothing may be written after it."""
+        """Let go of everything in its turn. Before this returns nothing can be written any more."""
         if self._reader is not None:
             self._reader.close()
             self._reader = None
             self._context.recent_readers.forget(self)
-        self.lose()
+        self._context.hub.lose_socket(self.subscriber)
+        self._context.leaving.do(self.lose)
 
     # -- from the reader ---------------------------------------------------------------------------
 

@@ -13,7 +13,7 @@ from tests.support.tools import tool
 
 OpenPage = Callable[..., Awaitable[Page]]
 
-PATIENCE_MS = 30_000
+PATIENCE_MS = 90_000
 """Longer than a busy machine needs; only what fails takes it."""
 
 expect.set_options(timeout=PATIENCE_MS)

@@ -210,7 +210,7 @@ async def test_search_finds_what_people_mean_and_says_that_an_interval_is_missin
     await page.keyboard.press("/")
     await page.keyboard.type("eurusd 1s")
     await page.keyboard.press("Enter")
-    await expect(page.locator("#picker .count")).to_contain_text("EUR/USD has no candles of 1s; it has 1m, 5m")
+    await expect(page.locator("#picker .count")).to_contain_text("EUR/USD has no candles of 1s; it has 1m, 3m, 5m")
     await page.keyboard.press("Backspace")
     await page.keyboard.type("m")
     await page.keyboard.press("Enter")

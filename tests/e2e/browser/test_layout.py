@@ -7,10 +7,9 @@ from tests.e2e.browser.charts import loaded
 from tests.e2e.browser.conftest import OpenPage
 from tests.support.running_relay import Running
 
-SIZES = [
-    (1440, 900), (1280, 800), (1100, 800), (1024, 768), (900, 700), (768, 1024), (390, 844), (360, 640), (844, 390),
-    (667, 375),
-]  # fmt: skip
+WINDOWS = [(1440, 900), (1280, 800), (1100, 800), (1024, 768), (900, 700), (768, 1024)]
+PHONES = [(390, 844), (360, 640), (844, 390), (667, 375)]
+WIDE = [*(size for size in WINDOWS if size[0] >= 1000), (1180, 480)]
 COUNTS = (1, 2, 4, 8)
 FAULTS = """async () => {
   const found = [];
@@ -63,9 +62,13 @@ async def faults(page: Page) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize(("width", "height"), SIZES)
-async def test_nothing_lies_across_anything(relay: Running, open_page: OpenPage, width: int, height: int) -> None:
-    is_phone = min(width, height) < 400
+async def resize(page: Page, width: int, height: int) -> None:
+    await page.set_viewport_size({"width": width, "height": height})
+
+
+@pytest.mark.parametrize("sizes", [WINDOWS, PHONES], ids=["windows", "phones"])
+async def test_nothing_lies_across_anything(relay: Running, open_page: OpenPage, sizes: list[tuple[int, int]]) -> None:
+    (width, height), is_phone = sizes[0], sizes is PHONES
     page = await open_page(
         f"{relay.url}/#BTCUSDT@1m,EUR/USD@1h",
         viewport={"width": width, "height": height},
@@ -75,23 +78,28 @@ async def test_nothing_lies_across_anything(relay: Running, open_page: OpenPage,
     await loaded(page, 2)
     for count in COUNTS:
         await page.keyboard.press(str(count))
-        await loaded(page, count)
-        for scheme in ("light", "dark"):
-            await page.emulate_media(color_scheme=scheme)
-            assert await faults(page) == [], (count, scheme)
+        for size in sizes:
+            await resize(page, *size)
+            await loaded(page, count)
+            for scheme in ("light", "dark"):
+                await page.emulate_media(color_scheme=scheme)
+                assert await faults(page) == [], (count, size, scheme)
 
 
-@pytest.mark.parametrize(("width", "height"), [size for size in SIZES if size[0] >= 1000] + [(1180, 480)])
-async def test_nothing_lies_across_the_watch_list(relay: Running, open_page: OpenPage, width: int, height: int) -> None:
+async def test_nothing_lies_across_the_watch_list(relay: Running, open_page: OpenPage) -> None:
+    width, height = WIDE[0]
     page = await open_page(f"{relay.url}/#BTCUSDT@1m,EUR/USD@1h", viewport={"width": width, "height": height})
     await loaded(page, 2)
     await page.keyboard.press("w")
     for count in COUNTS:
         await page.keyboard.press(str(count))
-        await loaded(page, count)
-        assert await faults(page) == [], count
-        # Each row is as wide as the list, whatever is in it.
-        assert await page.evaluate("document.querySelector('#board ul').scrollWidth <= innerWidth - grid.offsetWidth")
+        for size in WIDE:
+            await resize(page, *size)
+            await loaded(page, count)
+            assert await faults(page) == [], (count, size)
+            # Each row is as wide as the list, whatever is in it.
+            is_within = "document.querySelector('#board ul').scrollWidth <= innerWidth - grid.offsetWidth"
+            assert await page.evaluate(is_within), (count, size)
 
 
 @pytest.mark.parametrize("width", [900, 1000, 1100, 390])

@@ -13,6 +13,8 @@ from relay.protocol import frames
 from relay.protocol.client_requests import UpdateForm
 from relay.web.facades.binance.kline_rows import close_time_of
 
+CLOSED_ONLY = {"1s": 2.0}
+"""Of these intervals the exchange sends closed candles only, and each of them for so many seconds."""
 NO_TRADE = -1
 """The id of the first and the last trade of a kline without any, and of one whose trades the relay did not see."""
 
@@ -25,7 +27,10 @@ class KlineEvents(UpdateForm):
         self._is_micro = is_micro
 
     def frame(self, update: PriceUpdate, now_ms: int) -> bytes | None:
-        """Return the event of an update; None for a candle whose texts are not known."""
+        """Return the event of an update; None where the exchange sends none, or the texts are not known.
+
+        After an outage the relay knows the open candle from history, also where the exchange sends closed ones only.
+        """
         event = _event(update, now_ms)
         if event is None:
             return None
@@ -50,6 +55,8 @@ KLINE_EVENTS = {
 
 def _event(update: PriceUpdate, now_ms: int) -> dict[str, Any] | None:
     candle, (symbol, interval) = update.candle, update.key
+    if interval in CLOSED_ONLY and not update.is_closed:
+        return None
     texts, trades = written_texts(candle), candle.trades
     if texts is None or trades is None:
         return None

@@ -10,12 +10,11 @@ from relay.instruments.directory import Target
 from relay.streams.subscriptions import Attachment, Stream
 from relay.web.access.access import Caller
 from relay.web.facade_counts import FacadeCounts
+from relay.web.facades.binance.kline_events import CLOSED_ONLY
 from relay.web.facades.facade import FacadeParts
 
 MOST_SEEN = 4096
 LOOK_S = 0.05
-CLOSED_ONLY = {"1s": 2.0}
-"""Of these intervals the exchange sends closed candles only, and each of them for so many seconds."""
 
 
 class _Poll:
