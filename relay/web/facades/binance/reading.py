@@ -24,7 +24,7 @@ _MINUTE_MS = 60_000
 
 def check_names(query: Mapping[str, str], known: Sequence[str], needed: Sequence[str] = ()) -> None:
     """Refuse a parameter that is given twice, that is missing, or that the call does not know."""
-    names = [*query]
+    names = [*dict.fromkeys(query)]
     if len(names) < len(query):
         raise BinanceRefusal(-1101, "Duplicate values for a parameter detected.")
     for name in needed:
