@@ -6,7 +6,6 @@ from providers.replay.clock import ReplayClock
 from providers.replay.played_stream import PlayedStream, Recording
 from providers.replay.players import Players
 from relay import (
-    API_VERSION,
     Candle,
     Instrument,
     PriceUpdate,
@@ -46,7 +45,7 @@ class ReplayProvider:
         ]
         self._info = ProviderInfo(
             name=name,
-            api=API_VERSION,
+            api=(2, 1),
             title=f"the recording of {name}",
             asset_classes=tuple(sorted({one.asset_class for one in self._instruments})),
             intervals=tuple(sorted({key.interval for key in self._streams}, key=_length)),

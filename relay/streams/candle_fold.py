@@ -39,12 +39,6 @@ class CandleFold:
         """The period of which a part is not known, None if there is none."""
         return self._period if self._sum is None and not self._is_told_closed else None
 
-    @property
-    def first_told(self) -> int | None:
-        """The open time of the first candle that was told of a period that is lacking."""
-        forming = () if self._forming is None else (self._forming.candle.time,)
-        return min((*self._told, *forming), default=None)
-
     def take(self, update: PriceUpdate) -> list[PriceUpdate]:
         """Take an update that the other stream told; return those that follow from it."""
         candle = update.candle

@@ -51,7 +51,6 @@ def test_a_period_that_had_begun_is_told_once_its_beginning_is_known() -> None:
     fold = fold_since(2)
     assert fold.take(update(2)) == []
     assert fold.take(update(2, 3.0, is_closed=True)) == []
-    assert fold.first_told == START + 2 * M
     # History is as old as its question: what was told meanwhile stands.
     assert told(fold.complete([part(0), part(1), part(2, 9.0)], None)) == [(0, 3.0, 3.0, False)]
     assert fold.lacking is None
