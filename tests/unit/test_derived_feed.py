@@ -78,6 +78,16 @@ class Carried:
     def say(self, minute: int, volume: float = 1.0, **marks: bool) -> None:
         self.plugin.feeds[-1].say(PriceUpdate(A, part(minute, volume), **marks))
 
+    async def tell_the_first(self) -> list[PriceUpdate]:
+        """Tell the rest of its first candle, and of the next the beginning; return what is told as closed."""
+        self.rig.hands.now = BEGAN + 310.0
+        for minute in (2, 3, 4):
+            self.say(minute, is_closed=True)
+        self.say(5)
+        await eventually(lambda: self.last == (5, 1.0, False))
+        await eventually(lambda: any(update.key == FIVE for update in self.rig.closed))
+        return self.rig.closed
+
     async def pass_time(self, until: Callable[[], object]) -> None:
         """Let seconds pass until a condition holds."""
 
@@ -211,13 +221,7 @@ async def test_a_past_that_is_another_one_is_asked_for_anew(tmp_path: Path) -> N
 
 async def test_a_candle_of_which_a_part_was_found_or_revised_later_is_revised(tmp_path: Path) -> None:
     async with carried(tmp_path, known=2) as one:
-        one.rig.hands.now = BEGAN + 310.0
-        for minute in (2, 3, 4):
-            one.say(minute, is_closed=True)
-        one.say(5)
-        await eventually(lambda: one.last == (5, 1.0, False))
-        told = one.rig.closed
-        await eventually(lambda: any(update.key == FIVE for update in told))
+        told = await one.tell_the_first()
         # As the relay's own store has it: a late closing with other values.
         one.plugin.known = [part(minute, 4.0 if minute == 3 else 1.0) for minute in range(-20, 5)]
         one.rig.history.change_past(one.rig.provider, PastChange(A))
@@ -228,13 +232,7 @@ async def test_a_candle_of_which_a_part_was_found_or_revised_later_is_revised(tm
 
 async def test_a_split_takes_the_candle_so_far_and_those_that_closed_anew(tmp_path: Path) -> None:
     async with carried(tmp_path, known=2) as one:
-        one.rig.hands.now = BEGAN + 310.0
-        for minute in (2, 3, 4):
-            one.say(minute, is_closed=True)
-        one.say(5)
-        await eventually(lambda: one.last == (5, 1.0, False))
-        told = one.rig.closed
-        await eventually(lambda: any(update.key == FIVE for update in told))
+        told = await one.tell_the_first()
         one.say(5, 2.0, is_closed=True)
         one.rig.hands.now = BEGAN + 370.0
         one.say(6)
@@ -290,13 +288,7 @@ async def test_streams_go_over_to_own_candles_when_there_are_some_and_back(tmp_p
 
 async def test_what_waits_to_be_revised_is_not_forgotten_with_new_settings(tmp_path: Path) -> None:
     async with carried(tmp_path, known=2) as one:
-        one.rig.hands.now = BEGAN + 310.0
-        for minute in (2, 3, 4):
-            one.say(minute, is_closed=True)
-        one.say(5)
-        await eventually(lambda: one.last == (5, 1.0, False))
-        told = one.rig.closed
-        await eventually(lambda: any(update.key == FIVE for update in told))
+        told = await one.tell_the_first()
         one.plugin.known = [part(minute, 4.0 if minute == 3 else 1.0) for minute in range(-20, 5)]
         one.rig.history.change_past(one.rig.provider, PastChange(A))
         one.plugin.failure = ProviderUnavailable("no history today")
