@@ -98,8 +98,7 @@ def built_of(
                 del sums[period]
     if sums:
         oldest = next(iter(sums))
-        is_listed_in = derivation.listed_at is not None and derivation.listed_at >= oldest.opens
-        if not (parts.is_first or is_listed_in or periods.is_begun_by(folded.first[oldest], oldest)):
+        if not (parts.is_first or is_begun_by(folded.first[oldest], oldest, derivation)):
             del sums[oldest]
     lost = {periods.holding(span.start) for span in parts.unreadable}
     doubted = [period for span in parts.doubted for period in _touched(folded, periods, span)]
@@ -148,7 +147,12 @@ def _spans_of(periods: Iterable[CandlePeriod], interval: str, low: int, high: in
     return tuple(Span(one.opens, next_open(interval, one.opens)) for one in sorted(periods) if low <= one.opens < high)
 
 
-def begins(candle: Candle, derivation: Derivation) -> bool:
+def is_begun(candle: Candle, derivation: Derivation) -> bool:
     """Say whether no short candle can have opened before this one in its period."""
-    periods = derivation.periods
-    return periods.is_begun_by(candle.time, periods.holding(candle.time))
+    return is_begun_by(candle.time, derivation.periods.holding(candle.time), derivation)
+
+
+def is_begun_by(opened: int, period: CandlePeriod, derivation: Derivation) -> bool:
+    """Say whether no part of a period can have opened before the short candle that opened then."""
+    listed_at = derivation.listed_at
+    return (listed_at is not None and listed_at >= period.opens) or derivation.periods.is_begun_by(opened, period)

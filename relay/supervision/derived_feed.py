@@ -265,14 +265,17 @@ class DerivedFeed:
         return is_joined(past, self._base.series, wanted, has_open=self._provider.info.history_has_open)
 
     async def _revise(self) -> None:
-        """Tell what candles are now of which a part was revised after they were over, in order."""
+        """Tell what candles are now of which a part was revised after they were over, in order.
+
+        Of which history does not know yet what they are is asked again.
+        """
         wait_s = _LEAST_WAIT_S
         while self._fold.revised:
             opened, self._fold.revised = self._fold.revised, {}
             # All revisions up to this one are of these candles, or were told.
             number, asked_at, age = self._history.revision, self._provider.clock.now(), self._age()
             try:
-                found = [one for time in opened if (one := await self._candle(time)) is not None]
+                asked = {time: await self._candle(time) for time in opened}
             except (ProviderError, StoreError) as error:
                 self._fold.revised = opened | self._fold.revised
                 await asyncio.sleep(max(wait_s, error.retry_after) if isinstance(error, RateLimited) else wait_s)
@@ -281,23 +284,38 @@ class DerivedFeed:
             if age != self._age():
                 self._fold.revised = opened | self._fold.revised
                 continue
-            self._tell_revised(found, number, asked_at)
+            unsure = {time: None for time, past in asked.items() if not _is_closed(past) and _may_follow(past)}
+            if not unsure:
+                self._stream.revision = number
+            self._tell_revised([past.candles[0] for past in asked.values() if _is_closed(past)], asked_at)
+            if unsure:
+                self._fold.revised = unsure | self._fold.revised
+                await asyncio.sleep(wait_s)
+                wait_s = min(_MOST_WAIT_S, 2 * wait_s)
 
     def _age(self) -> int:
         return self._history.age(self._provider, self._stream.key.symbol)
 
-    async def _candle(self, opened: int) -> Candle | None:
+    async def _candle(self, opened: int) -> PastCandles:
         asked = HistoryRequest(self._provider, self._stream.key, opened, opened, 1, extended=True)
-        past = await self._history.candles(asked)
-        return past.candles[0] if past.candles and past.last_is_closed else None
+        return await self._history.candles(asked)
 
-    def _tell_revised(self, found: list[Candle], number: int, asked_at: float) -> None:
+    def _tell_revised(self, found: list[Candle], asked_at: float) -> None:
         series = self._stream.series
         known = series.closed
         oldest = next(iter(known), None)
         of_extras = [one for one in found if known.get(one.time) == one]
         new = [one for one in found if one.time not in known and (oldest is None or one.time > oldest)]
         changed = [one for one in found if one not in new and known.get(one.time) != one]
-        self._stream.revision = number
         if told := series.revise(changed, new, asked_at, of_extras):
             self._hub.tell(self._stream, told)
+
+
+def _is_closed(past: PastCandles) -> bool:
+    """Say whether an answer about one candle has it, and it is over."""
+    return bool(past.candles) and past.last_is_closed
+
+
+def _may_follow(past: PastCandles) -> bool:
+    """Say whether an answer without a closed candle may have it later."""
+    return bool(past.candles or past.doubted) or not past.is_complete

@@ -7,7 +7,7 @@ from relay.core.clock import Clock, ProviderClock
 from relay.core.derived_intervals import Derivation
 from relay.core.model import Budget, Candle, ExtendedCandle, ProviderInfo, StreamKey
 from relay.core.periods import Periods
-from relay.core.spans import Span
+from relay.core.spans import Span, clip_spans
 from relay.core.trading_calendar import TradingCalendar
 from relay.core.trading_hours import TradingHours
 from relay.history.derived_history import DerivedHistory
@@ -77,8 +77,10 @@ class Past:
             for spans in (self.said.unreadable, self.said.doubted)
         ]
         is_complete = not is_cut and not spans[0]
+        # A provider's candles begin somewhere: what is in doubt before the first one that was found is not said.
+        doubted = spans[1] if asked.start is not None or not found else clip_spans(spans[1], found[0].time, end)
         return PastCandles(
-            tuple(found), not is_open, is_complete, unreadable=() if is_cut else spans[0], doubted=spans[1]
+            tuple(found), not is_open, is_complete, unreadable=() if is_cut else spans[0], doubted=tuple(doubted)
         )
 
     async def stored(self, asked: HistoryRequest) -> PastCandles:
@@ -158,6 +160,33 @@ async def test_the_first_candle_of_a_young_instrument_is_whole() -> None:
     assert opened(await ask(Past(hours(2, 30))))[0] == 0
     listed = FOUR._replace(listed_at=FIRST - 718 * H)
     assert opened(await ask(Past(hours(-718, 750)), derivation=listed))[0] == -720
+
+
+async def test_the_first_part_that_is_known_begins_no_candle_while_older_ones_are_in_doubt() -> None:
+    # An answer that left out some rows is shorter than asked for, as one is before which there is nothing.
+    past = Past(hours(2, 30), said=Said(doubted=(Span(0, FIRST + 2 * H),)))
+    found = await ask(past, source=Source(has_every_candle=True))
+    assert (opened(found)[0], found.doubted) == (4, (Span(FIRST, FIRST + 4 * H),))
+    listed = FOUR._replace(listed_at=FIRST + 2 * H)
+    assert opened(await ask(past, source=Source(has_every_candle=True), derivation=listed))[0] == 0
+    # Where an hour may be without trades it is given, and who asks is told.
+    text = await history_of(past).text(HistoryRequest(Source(), KEY, None, None, 500), FOUR)
+    assert (text.chunk.times[0], text.doubted) == (FIRST, (Span(FIRST, FIRST + 4 * H),))
+
+
+async def test_an_older_part_that_is_found_meanwhile_is_not_left_out() -> None:
+    past = Past(hours(2, 30))
+    ask_for = past.candles
+
+    async def candles(asked: HistoryRequest) -> PastCandles:
+        found = await ask_for(asked)
+        past.rows = hours(0, 32)
+        return found
+
+    past.candles = candles  # type: ignore[method-assign]
+    found = await ask(past)
+    assert (opened(found)[0], found.doubted) == (4, (Span(FIRST, FIRST + 4 * H),))
+    assert opened(await ask(past))[0] == 0
 
 
 async def test_what_a_recording_lacks_of_its_first_candle_was_traded_all_the_same() -> None:
@@ -264,6 +293,8 @@ async def test_revisions_are_the_candles_of_which_a_part_was_revised() -> None:
     found = await history.revisions(Source(), KEY, FOUR, of_parts, extended=False)
     assert [(one.time - FIRST) // H for one in found.candles] == [4, 20]
     assert found.is_complete
+    of_parts = Revisions([rows[5]], False, is_forgotten=True)
+    assert (await history.revisions(Source(), KEY, FOUR, of_parts, extended=False)).is_forgotten
     assert found.candles[0] == Candle(FIRST + 4 * H, 5.0, 9.0, 4.5, 8.5, 0.4)
 
 

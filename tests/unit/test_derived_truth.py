@@ -40,10 +40,9 @@ def test_what_was_repaired_is_no_gap_for_those_who_join_while_history_fails() ->
 @settings(max_examples=150, phases=(Phase.explicit, Phase.generate))
 @given(plays)
 def test_any_subscription_to_a_built_stream_is_one_sequence(play: Play) -> None:
-    assert faults_of(built(play._replace(lacks_s=(0.0, 0.0)))) == []
+    assert faults_of(built(play)) == []
 
 
-@pytest.mark.xfail(strict=True, reason="a closed candle is told without a part that history leaves out for seconds")
 def test_a_part_that_history_leaves_out_for_seconds_is_in_the_candle_in_the_end() -> None:
     joins = (
         Join(14.3, bars=28, since_s=33, closed_only=True, again_s=3.0, leaves_first=True),
