@@ -18,7 +18,8 @@ from relay.history.requests import HistoryRequest, PastCandles
 class PartsSaid(NamedTuple):
     """What is known of short candles beside those that are over.
 
-    `is_first` says that the first of them is the first one of its period, whenever it opened.
+    `is_first` says that the first of them is the first one of its period, whenever it opened. With `may_go_on` the last
+    of them need not be the last one of its period, whatever time it is.
     """
 
     forming: Candle | None
@@ -26,6 +27,7 @@ class PartsSaid(NamedTuple):
     unreadable: Sequence[Span]
     doubted: Sequence[Span]
     is_first: bool
+    may_go_on: bool = False
 
 
 class FoldedCandles:
@@ -92,7 +94,7 @@ def built_of(
         period = [*sums][-1]
         if not periods.is_over_with(folded.last[period], period):
             waited_s = source.info.close_grace_s + (0.0 if asked.must_be_new else source.info.fresh_s)
-            if asked_at < period.ends + waited_s:
+            if parts.may_go_on or asked_at < period.ends + waited_s:
                 is_open_at_end = period
             elif asked.start is not None and not parts.is_complete:
                 del sums[period]

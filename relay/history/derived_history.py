@@ -48,11 +48,15 @@ class ShortPast(Protocol):
 
 
 class PeriodParts(NamedTuple):
-    """What history says of a period: the candles that are over, the open one, and whether none of them is missing."""
+    """What history says of a period: the candles that are over, the open one, and whether none of them is missing.
+
+    With `is_cut` it is final that some are: a recording begins within the period.
+    """
 
     closed: Sequence[Candle]
     forming: Candle | None
     is_whole: bool
+    is_cut: bool = False
 
 
 class DerivedHistory:
@@ -79,8 +83,21 @@ class DerivedHistory:
             return PastCandles((), True, True), ()
         asked_at = _settled_at(asked.source)
         collect = self._backwards if asked.start is None else self._forwards
-        parts, periods = await collect(asked, derivation)
-        return built_of(asked, derivation, parts, periods, asked_at)
+        parts, folded = await collect(asked, derivation)
+        if asked.source.info.is_recorded and folded.sums and parts.forming is None:
+            parts = parts._replace(may_go_on=await self._may_go_on(asked, derivation, folded))
+        return built_of(asked, derivation, parts, folded, asked_at)
+
+    async def _may_go_on(self, asked: HistoryRequest, derivation: Derivation, folded: FoldedCandles) -> bool:
+        """Say whether the newest candle of a recording may lack parts, whatever time it is: it may end anywhere.
+
+        A short candle that opened later says that the recording goes on, and that there was none between.
+        """
+        period = [*folded.sums][-1]
+        if derivation.periods.is_over_with(folded.last[period], period):
+            return False
+        after = await self._past.candles(self._request(asked, derivation, period.ends, None, 1))
+        return not after.candles
 
     async def text(self, asked: HistoryRequest, derivation: Derivation) -> EncodedCandles:
         """Return what `candles` does, encoded. It holds until what is stored of the short candles changes."""
@@ -112,7 +129,7 @@ class DerivedHistory:
         most = min(_MOST_STORED, asked.limit * _parts_of(derivation))
         past = await self._past.stored(self._request(asked, derivation, None, None, most))
         closed, forming = _parted(past)
-        parts = PartsSaid(forming, False, past.unreadable, past.doubted, False)
+        parts = PartsSaid(forming, False, past.unreadable, past.doubted, False, asked.source.info.is_recorded)
         built, _ = built_of(asked, derivation, parts, FoldedCandles(derivation).with_newer(closed), asked_at)
         # What is before the first candle that is known completely may lack a part.
         periods = derivation.periods
@@ -156,7 +173,8 @@ class DerivedHistory:
             now = int(_settled_at(source)) - length_s(derivation.base)
             until = [Span(span.start, min(span.end, now)) for span in past.doubted]
             lacks = lacks or any(derivation.periods.is_traded_in(period, *span) for span in until)
-        return PeriodParts(inside, forming, past.is_whole and is_first and not lacks)
+        is_cut = source.info.is_recorded and past.is_complete and not is_first
+        return PeriodParts(inside, forming, past.is_whole and is_first and not lacks, is_cut)
 
     async def revisions(
         self, source: CandleSource, key: StreamKey, derivation: Derivation, of_parts: Revisions, *, extended: bool

@@ -163,8 +163,12 @@ class RangeWalk:
 
     @property
     def has_hearsay(self) -> bool:
-        """Whether a part of what is known is only what a provider said, or did not say, and not stored."""
-        return bool(self.doubts) or len(self.answers) > (self.live is not None)
+        """Whether a part of what is known is only what a provider said, or did not say, and not stored.
+
+        What a recording leaves out does not exist.
+        """
+        is_said = len(self.answers) > (self.live is not None) and not self.source.info.is_recorded
+        return bool(self.doubts) or is_said
 
     def doubted(self, times: Sequence[int], low: int, high: int) -> tuple[Span, ...]:
         """Return where between two open times only providers' answers say that there is no candle.

@@ -51,8 +51,9 @@ class Series:
 
     `promised_at` is the provider's time (Unix seconds) from which every closing candle has to be told, or None when
     nothing that happened before the first update matters (a provider without history). While its `market` is closed
-    there are no candles: none is missed, and no gap names one. Candles that open at `void` times, which are remembered,
-    have other values by now, which are not known yet: whatever is said of them is news.
+    there are no candles: none is missed, and no gap names one. If it `is_recorded`, nothing is missing between two
+    candles that a feed tells. Candles that open at `void` times, which are remembered, have other values by now, which
+    are not known yet: whatever is said of them is news.
     """
 
     __slots__ = (
@@ -69,6 +70,7 @@ class Series:
         "gaps",
         "has_told",
         "is_catching_up",
+        "is_recorded",
         "key",
         "last",
         "last_is_closed",
@@ -84,6 +86,7 @@ class Series:
         self.key = key
         self.promised_at = promised_at
         self.market = TradingHours()
+        self.is_recorded = False
         self.last: Candle | None = None
         self.last_is_closed = False
         self.is_catching_up = False
@@ -223,8 +226,14 @@ class Series:
             return not self.market.is_closed(time + int((self.promised_at - time) // length) * length, time)
         if not self.last_is_closed:
             return True
+        if self.is_recorded:
+            return False
         end = next_open(self.key.interval, self.last.time)
         return time > end and not self.market.is_closed(end, time)
+
+    def pass_over(self, until: int) -> None:
+        """Take it that no candle opened before `until` but what was told: history need not be asked."""
+        self._asked_until = max(self._asked_until, until)
 
     def _advance(self, candle: Candle, *, is_closed: bool, event_ms: int) -> None:
         self.last = candle

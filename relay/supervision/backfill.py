@@ -92,9 +92,14 @@ class Backfill:
         return is_over and self._provider.has_history and not supervised.is_planned(now)
 
     def check_close(self, supervised: SupervisedStream, now: float) -> None:
-        """Ask history for a candle whose interval is over when the feed did not close it."""
+        """Ask history for a candle whose interval is over when the feed did not close it.
+
+        Feeds of a recording close all that there are.
+        """
         provider = self._provider
-        if provider.has_history and supervised.is_overdue(provider.clock.now(), provider.info.close_grace_s, now):
+        if not provider.has_history or provider.info.is_recorded:
+            return
+        if supervised.is_overdue(provider.clock.now(), provider.info.close_grace_s, now):
             supervised.ask_later(now)
             supervised.stream.series.catch_up()
             self.start(supervised)

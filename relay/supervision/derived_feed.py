@@ -127,7 +127,8 @@ class DerivedFeed:
     def _new_fold(self) -> CandleFold:
         clock = self._provider.clock
         self._began = clock.now(), clock.monotonic()
-        return CandleFold(self._stream.key, self.derivation.periods, self._since)
+        is_recorded = self._provider.info.is_recorded
+        return CandleFold(self._stream.key, self.derivation.periods, self._since, is_recorded=is_recorded)
 
     def _since(self) -> float:
         """Return when this began to follow, by the provider's time: it may turn out later what time that was."""
@@ -197,6 +198,10 @@ class DerivedFeed:
             if update.is_closed and series.last is None and series.is_settled(update.candle.time):
                 continue
             supervised.received += 1
+            last = series.last
+            if last is not None and last.time == self._fold.follows and series.last_is_closed:
+                # The stream of shorter candles vouches for what lies between.
+                series.pass_over(update.candle.time)
             if told := series.accept(update):
                 self._hub.tell(stream, told)
             if series.is_catching_up:
@@ -240,6 +245,10 @@ class DerivedFeed:
                 state = StateSaid(BACKFILLING, f"the candle so far cannot be fetched yet: {error}")
             else:
                 if self._fold.lacking != period or age != self._age():
+                    continue
+                if parts.is_cut:
+                    self._fold.leave_out()
+                    self._stream.series.pass_over(period.ends)
                     continue
                 if parts.is_whole and (self._is_joined(period, parts.closed) or self._is_settled(asked_at)):
                     known = {one.time: one for one in parts.closed} | self._base.series.valid

@@ -136,6 +136,7 @@ class Supervisor:
                 asyncio.get_running_loop().call_soon(self._retry_due)
             return
         stream.series.market = self.provider.market(key.symbol)
+        stream.series.is_recorded = self.provider.info.is_recorded
         derivation = self._history.derivation_of(self.provider, key)
         if derivation is not None:
             self._derive(stream, derivation)

@@ -1,7 +1,7 @@
 """The past of an interval that a provider lacks: what is whole is given, what may lack a part is not, or is said to."""
 
 import dataclasses
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from relay.core.clock import Clock, ProviderClock
 from relay.core.derived_intervals import Derivation
@@ -195,7 +195,26 @@ async def test_what_a_recording_lacks_of_its_first_candle_was_traded_all_the_sam
     assert opened(await ask(Past(hours(2, 30)), source=source, start=FIRST, limit=2)) == [4, 8]
     assert opened(await ask(Past(hours(4, 30)), source=source))[0] == 4
     parts = await history_of(Past(hours(2, 2))).parts(source, KEY, FOUR, FOUR.periods.holding(FIRST))
-    assert not parts.is_whole
+    assert (parts.is_whole, parts.is_cut) == (False, True)
+    parts = await history_of(Past(hours(2, 2))).parts(
+        Source(has_every_candle=True), KEY, FOUR, FOUR.periods.holding(FIRST)
+    )
+    assert not parts.is_cut
+
+
+async def test_the_last_candle_of_a_recording_is_over_with_its_last_part_or_with_a_later_one() -> None:
+    source = Source(is_recorded=True)
+    ranges: list[dict[str, Any]] = [{}, {"start": FIRST}, {"end": FIRST + 8 * H}]
+    for limits in ranges:
+        past = await ask(Past(hours(0, 10)), source=source, **limits)
+        assert (opened(past), past.last_is_closed) == ([0, 4, 8], False)
+        assert (await ask(Past(hours(0, 12)), source=source, **limits)).last_is_closed
+        # Then there was none between, however long.
+        past = await ask(Past([*hours(0, 10), *hours(60, 1)]), source=source, end=FIRST + 8 * H)
+        assert (opened(past), past.last_is_closed) == ([0, 4, 8], True)
+    asked = HistoryRequest(source, KEY, None, None, 500)
+    stored = await history_of(Past(hours(0, 10))).stored(asked, FOUR)
+    assert (opened(stored), stored.last_is_closed) == ([0, 4], True)
 
 
 async def test_nothing_was_traded_at_the_beginning_where_older_candles_are_known() -> None:
