@@ -12,7 +12,7 @@ from typing import NamedTuple, Protocol
 from relay.core.derived_intervals import Derivation
 from relay.core.intervals import length_s
 from relay.core.model import Candle, StreamKey, parted
-from relay.core.periods import LONGEST_AHEAD_S, CandlePeriod
+from relay.core.periods import CandlePeriod
 from relay.core.spans import Span, clip_spans, merge_spans
 from relay.history.built_candles import FoldedCandles, PartsSaid, built_of, is_begun
 from relay.history.known_answers import EncodedCandles, encoded_past
@@ -159,7 +159,7 @@ class DerivedHistory:
     ) -> "PeriodParts":
         """Return the short candles of a period up to now. Raises what history of the short candles raises."""
         asked = HistoryRequest(source, key, None, None, 1, must_be_new=must_be_new, extended=True)
-        start = max(0, period.opens - (LONGEST_AHEAD_S if derivation.base == "1d" else 0))
+        start = max(0, period.opens - derivation.periods.ahead_s)
         past = await self._past.candles(self._request(asked, derivation, start, None, _parts_of(derivation) + _PAGE))
         closed, forming = _parted(past)
         holding = derivation.periods.holding
@@ -208,7 +208,7 @@ class DerivedHistory:
         allowance = asked.allowance or CallAllowance()
         asked = dataclasses.replace(asked, allowance=allowance)
         begin = max(0, asked.start or 0)
-        start = max(0, begin - LONGEST_AHEAD_S) if derivation.base == "1d" else begin
+        start = max(0, begin - derivation.periods.ahead_s)
         end = None if asked.end is None else asked.end + length_s(asked.key.interval) + _CLOCKS_S
         folded = FoldedCandles(derivation)
         forming: Candle | None = None

@@ -120,7 +120,7 @@ class DerivedFeed:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._is_closed = False
         self._fold = self._new_fold()
-        self._stream.base, self._stream.revision = base, history.revision
+        self._stream.base, self._stream.periods, self._stream.revision = base, derivation.periods, history.revision
         hub.follow(base, self)
         asyncio.get_running_loop().call_soon(self._begin)
 
@@ -152,6 +152,7 @@ class DerivedFeed:
         """Build the candles in another way from now on: the hours of the market are others."""
         waiting = self._fold.revised
         self.derivation = derivation
+        self._stream.periods = derivation.periods
         self._fold = self._new_fold()
         self._fold.revised.update(waiting)
         self._begin()
@@ -160,7 +161,7 @@ class DerivedFeed:
         """Stop following; return what has to end."""
         self._is_closed = True
         self._hub.unfollow(self._base, self)
-        self._stream.base = None
+        self._stream.base = self._stream.periods = None
         for task in self._tasks.values():
             task.cancel()
         return [*self._tasks.values()]
