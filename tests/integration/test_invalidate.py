@@ -31,6 +31,8 @@ class Shares:
         self.is_split = False
         self.told: list[tuple[StreamKey, int | None]] = []
         self.asked = 0
+        # A split that is reported while history is asked for candles from here on.
+        self.splits_at: int | None = None
 
     def split(self, before: int | None) -> None:
         self.is_split = True
@@ -50,6 +52,11 @@ class Shares:
     @hookimpl
     async def relay_candles(self, symbol: str, interval: str, start: int | None, end: int, limit: int) -> list[Candle]:
         self.asked += 1
+        if start is not None and start == self.splits_at:
+            self.splits_at = None
+            self.split(None)
+            while self.told:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
         step = 60 if interval == "1m" else 1
         first = -(-max(self.began, start or 0) // step) * step
         times = range(first, min(end, int(time.time()) + 1), step)
@@ -97,6 +104,23 @@ async def test_told_candles_are_revised_and_stored_ones_are_asked_for_anew(relay
     times = [message["candle"]["time"] for message in fresh]
     assert times == list(range(times[0], times[0] + len(times)))
     assert not [message for message in client.received if message["type"] == "gap"]
+
+
+async def test_a_past_that_changes_while_it_is_joined_is_fetched_again(relay_with: StartRelay) -> None:
+    shares = Shares()
+    relay = await relay_with(builtin=(*BUILTIN, shares))
+    first = await relay.connect()
+    await first.subscribe("SHARE@1s")
+    await first.update(is_closed=True)
+    second = await relay.connect()
+    # The newest candles are fetched before those of the gap.
+    shares.splits_at = gap = shares.began + 5
+    since = int(time.time()) - 100
+    await second.ask("subscribe", symbol="SHARE", interval="1s", since=since, gaps=[[gap, gap + 5]])
+    snapshot = await second.until_type("snapshot")
+    assert shares.is_split
+    assert {candle["close"] for candle in [*snapshot["candles"], *snapshot["revised"]]} == {50.0}
+    assert len(snapshot["candles"]) > 90
 
 
 async def test_a_flood_of_reports_becomes_few_messages_and_few_calls(
