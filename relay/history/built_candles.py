@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from relay.core.candle_sum import CandleSum
 from relay.core.derived_intervals import Derivation
-from relay.core.intervals import next_open
+from relay.core.intervals import length_s, next_open
 from relay.core.model import Candle
 from relay.core.periods import CandlePeriod, Periods
 from relay.core.spans import FOREVER, Span, clip_spans
@@ -80,7 +80,7 @@ def built_of(
 ) -> tuple[PastCandles, tuple[Span, ...]]:
     """Return the answer that short candles make, and which candles of it may lack a part.
 
-    Where each interval has a candle, those are left out.
+    Where each interval has a candle, those are left out, and so is the open one, unless that is only too new.
     """
     source, interval, periods = asked.source, asked.key.interval, derivation.periods
     sums, is_open_at_end = folded.sums, None
@@ -105,8 +105,9 @@ def built_of(
     lost = {periods.holding(span.start) for span in parts.unreadable}
     doubted = [period for span in parts.doubted for period in _touched(folded, periods, span)]
     if source.info.has_every_candle:
+        settled_at = asked_at - source.info.close_grace_s
         for period in doubted:
-            if period != is_open_at_end:
+            if period != is_open_at_end or lacks_one(period, parts.doubted, derivation, settled_at):
                 sums.pop(period, None)
     for period in lost:
         sums.pop(period, None)
@@ -119,7 +120,7 @@ def built_of(
     unreadable = _spans_of(lost, interval, low, high)
     times = [period.opens for period in chosen]
     of_parts = [Span(periods.holding(span.start).opens, span.end) for span in parts.doubted]
-    of_parts += [Span(period.opens, period.ends) for period in doubted if period not in sums]
+    of_parts += [Span(*period) for period in doubted if period not in sums and period != is_open_at_end]
     holes = [hole for span in clip_spans(of_parts, low, high) for hole in holes_beside(times, span, interval)]
     past = PastCandles(
         tuple(sums[period].candle() for period in chosen),
@@ -129,6 +130,12 @@ def built_of(
         doubted=tuple(holes),
     )
     return past, _spans_of({*doubted} & {*chosen}, interval, low, high)
+
+
+def lacks_one(period: CandlePeriod, doubted: Iterable[Span], derivation: Derivation, moment: float) -> bool:
+    """Say whether a part of the open candle is in doubt, of those that were over at a moment."""
+    until = int(moment) - length_s(derivation.base)
+    return any(derivation.periods.is_traded_in(period, span.start, min(span.end, until)) for span in doubted)
 
 
 def _touched(folded: FoldedCandles, periods: Periods, span: Span) -> Iterator[CandlePeriod]:

@@ -14,7 +14,7 @@ from relay.core.intervals import length_s
 from relay.core.model import Candle, StreamKey, parted
 from relay.core.periods import CandlePeriod
 from relay.core.spans import Span, clip_spans, merge_spans
-from relay.history.built_candles import FoldedCandles, PartsSaid, built_of, is_begun
+from relay.history.built_candles import FoldedCandles, PartsSaid, built_of, is_begun, lacks_one
 from relay.history.known_answers import EncodedCandles, encoded_past
 from relay.history.live_edge import LiveEdge
 from relay.history.requests import CallAllowance, CandleSource, HistoryRequest, PastCandles
@@ -170,9 +170,7 @@ class DerivedHistory:
             is_first, _ = await self._is_first(asked, derivation, first, len(past.candles))
         lacks = any(derivation.periods.is_traded_in(period, *span) for span in past.unreadable)
         if source.info.has_every_candle:
-            now = int(_settled_at(source)) - length_s(derivation.base)
-            until = [Span(span.start, min(span.end, now)) for span in past.doubted]
-            lacks = lacks or any(derivation.periods.is_traded_in(period, *span) for span in until)
+            lacks = lacks or lacks_one(period, past.doubted, derivation, _settled_at(source))
         is_cut = source.info.is_recorded and past.is_complete and not is_first
         return PeriodParts(inside, forming, past.is_whole and is_first and not lacks, is_cut)
 

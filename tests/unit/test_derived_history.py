@@ -174,6 +174,20 @@ async def test_the_first_part_that_is_known_begins_no_candle_while_older_ones_ar
     assert (text.chunk.times[0], text.doubted) == (FIRST, (Span(FIRST, FIRST + 4 * H),))
 
 
+async def test_an_open_candle_lacks_no_part_but_the_newest() -> None:
+    now = (NOW - FIRST) // H
+    begun = now // 4 * 4
+    source = Source(has_every_candle=True)
+    source.now = FIRST + now * H + 3.0
+    for lacked, is_given in ((begun, False), (now - 1, True)):
+        assert begun < now - 1
+        rows = [one for one in hours(begun - 8, 8 + now % 4 + 1) if one.time != FIRST + lacked * H]
+        said = Said(doubted=(Span(FIRST + lacked * H, FIRST + lacked * H + H),))
+        past = await ask(Past(rows, is_open=True, said=said), source=source)
+        assert (opened(past)[-1] == begun, past.last_is_closed) == (is_given, not is_given)
+        assert bool(past.doubted) is not is_given
+
+
 async def test_an_older_part_that_is_found_meanwhile_is_not_left_out() -> None:
     past = Past(hours(2, 30))
     ask_for = past.candles
