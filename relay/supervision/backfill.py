@@ -14,8 +14,8 @@ from relay.core.trading_hours import TradingHours
 from relay.history.requests import HistoryRequest, PastCandles
 from relay.history.service import HistoryService
 from relay.plugins.provider import Provider
+from relay.streams.catching_up import Missing
 from relay.streams.hub import Hub
-from relay.streams.series import Missing
 from relay.streams.subscriptions import CONNECTED, Stream
 from relay.supervision.missing_candles import MissingCandles, holes_in
 from relay.supervision.stream_state import STALE, THROTTLED, SupervisedStream

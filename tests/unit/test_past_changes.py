@@ -22,8 +22,9 @@ from relay.history.snapshot import splice
 from relay.protocol.client_requests import PastWanted, SubscribeOptions
 from relay.streams.hub import Hub
 from relay.streams.outdated import change_past
-from relay.streams.series import REMEMBERED, Series
+from relay.streams.series import Series
 from relay.streams.subscriptions import Stream
+from relay.streams.told_candles import REMEMBERED
 from tests.support.feeder import Feeder
 from tests.support.moments import at as moment
 from tests.support.supervised_provider import MINUTE, A, Remembering, rig_of
