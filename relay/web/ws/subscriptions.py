@@ -5,7 +5,9 @@ from typing import NamedTuple
 
 from relay.core.errors import Code, RequestError
 from relay.core.intervals import length_s
-from relay.history.joining import NOT_GIVEN, Joining, JoiningClient
+from relay.history.joining import Joining, JoiningClient
+from relay.history.past_fetch import NOT_GIVEN
+from relay.history.renewal import Renewal
 from relay.instruments.directory import Target
 from relay.protocol import client_requests, frames
 from relay.protocol.fields import check_is_past, shown
@@ -104,7 +106,7 @@ class ClientSubscriptions:
         request = client_requests.Request("subscribe", None, options=channel.options, past=past)
         # What it has counts for nothing.
         del client.begins[stream]
-        return Joining(client, UncountedCandles(self._caller.client), stream, provider, request, is_renewal=True)
+        return Renewal(client, UncountedCandles(self._caller.client), stream, provider, request)
 
     def _opened(self, target: Target) -> Stream:
         """Return a stream, opened for this client's address if there is none yet."""
