@@ -19,8 +19,9 @@ from relay.protocol.client_requests import SubscribeOptions
 from relay.protocol.fields import shown
 from relay.streams.subscriptions import Stream
 from relay.web.facades.binance.kline_events import KLINE_EVENTS
+from relay.web.facades.binance.lacking_texts import recorded_intervals, why_no_texts
 from relay.web.facades.binance.stream_names import NameKind, StreamName, stream_name
-from relay.web.facades.binance.venue_markets import SPOT, USDM, USDM_STREAMS, VenueMarket
+from relay.web.facades.binance.venue_markets import SPOT, USDM, USDM_STREAMS, VenueMarket, no_provider
 from relay.web.facades.facade import without_token
 from relay.web.ws.aiohttp_connection import AiohttpConnection
 from relay.web.ws.connection import INVALID_BURST, INVALID_RATE, STREAMS_PER_REQUEST, Connection, Rest
@@ -163,13 +164,21 @@ class BinanceConnection(Connection):
         """Join a stream; None where nobody lists it: then it is silent, as there. Raises `RequestError`."""
         provider, directory = self._market.provider, self._context.directory
         if provider not in self._context.supervisors:
-            raise RequestError(Code.PROVIDER_UNAVAILABLE, "this relay has no candles of this market")
+            raise RequestError(Code.PROVIDER_UNAVAILABLE, no_provider(self._market))
         if not parsed.symbol:
             self._check_names()
             return None
         await directory.settled(provider, parsed.symbol)
         info = self._context.supervisors[provider].provider.info
-        if directory.instrument(provider, parsed.symbol) is None or parsed.interval not in info.intervals:
+        instrument = directory.instrument(provider, parsed.symbol)
+        if instrument is not None and (why := why_no_texts(info, instrument)):
+            raise RequestError(Code.UNSUPPORTED_INTERVAL, why)
+        intervals = () if instrument is None else instrument.intervals or info.intervals
+        if parsed.interval not in intervals:
+            if info.is_recorded:
+                # Binance may have it: there it would not be silent.
+                why = recorded_intervals(parsed.symbol, intervals) if intervals else "this recording does not have it"
+                raise RequestError(Code.UNSUPPORTED_INTERVAL, why)
             self._check_names()
             return None
         if self._is_ended:

@@ -13,18 +13,17 @@ from relay.core.threads import in_thread_if_many
 from relay.plugins.provider import Provider
 from relay.web.facade_counts import FacadeCounts
 from relay.web.facades.binance import reading
+from relay.web.facades.binance.lacking_texts import EXTRA, why_no_texts
 from relay.web.facades.binance.pass_through import PassThrough
-from relay.web.facades.binance.refusals import JSON, BinanceRefusal, bad_symbol, invalid
-from relay.web.facades.binance.venue_markets import HeadersNow, VenueMarket, now_ms
+from relay.web.facades.binance.refusals import JSON, BinanceRefusal, bad_symbol, invalid, unsupported
+from relay.web.facades.binance.venue_markets import HeadersNow, VenueMarket, no_provider, now_ms
 from relay.web.facades.facade import FacadeParts
 from relay.web.http.cached_body import Body, ResponseHeads
 
-EXTRA = "exchange_info"
-"""Where an instrument of Binance keeps its entry of exchangeInfo."""
 _NAMES = ("symbol", "symbols", "permissions", "showPermissionSets", "symbolStatus")
 _STATUSES = ("TRADING", "END_OF_DAY", "HALT", "BREAK", "CANCEL_ONLY")
 """enums.md, "Symbol status"."""
-_BEGIN = b'{"exchange_info":'
+_BEGIN = f'{{"{EXTRA}":'.encode()
 _ALLOWED = {"SPOT": "isSpotTradingAllowed", "MARGIN": "isMarginTradingAllowed"}
 """Permissions that an entry says in another field, too; the relay asks for entries without their permission sets."""
 _USUAL = frozenset({"SPOT", "MARGIN", "LEVERAGED"})
@@ -82,12 +81,12 @@ class ExchangeInfoRoute:
         provider, directory = self._provider, self._parts.directory
         if provider is None:
             if asked.symbols is not None:
-                raise bad_symbol()
+                raise bad_symbol(no_provider(self._market))
             entries = b""
         else:
             for symbol in asked.symbols or (None,):
                 await directory.settled(provider.name, symbol)
-            if asked.is_native and provider.answers_natively:
+            if asked.is_native:
                 return await self._native(request, provider, asked, headers)
             entries = await self._entries(provider, asked)
             self._counts.weight_asked += self._market.info_weight
@@ -109,13 +108,18 @@ class ExchangeInfoRoute:
 
     async def _entries(self, provider: Provider, asked: InfoQuery) -> bytes:
         """Return the entries that are asked for, joined by commas. Raises `BinanceRefusal` for a symbol without one."""
-        directory = self._parts.directory
+        directory, info = self._parts.directory, provider.info
         if asked.symbols is not None:
             found = [directory.instrument(provider.name, symbol) for symbol in asked.symbols]
-            if any(one is None or one.extras is None for one in found):
-                raise bad_symbol()
+            for one in found:
+                if one is not None and one.extras is None and (why := why_no_texts(info, one)):
+                    raise unsupported(why)
+                if one is None or one.extras is None:
+                    raise bad_symbol("this recording does not have it" if info.is_recorded else "")
             return _joined([one for one in found if one is not None], asked)
         instruments = directory.of_provider(provider.name)
+        if instruments and (why := why_no_texts(info, instruments[0])) and not any(one.extras for one in instruments):
+            raise unsupported(why)
         if asked != InfoQuery():
             return await in_thread_if_many(len(instruments), _joined, instruments, asked)
         state = (directory.version, directory.lists_taken)

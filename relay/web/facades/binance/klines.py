@@ -15,10 +15,11 @@ from relay.plugins.provider import Provider
 from relay.web.facade_counts import FacadeCounts
 from relay.web.facades.binance import reading
 from relay.web.facades.binance.kline_rows import KLINE_ROWS, in_microseconds
+from relay.web.facades.binance.lacking_texts import recorded_intervals, why_no_texts
 from relay.web.facades.binance.pass_through import PassThrough
 from relay.web.facades.binance.polled_series import PolledSeries
-from relay.web.facades.binance.refusals import JSON, bad_interval, bad_symbol, invalid
-from relay.web.facades.binance.venue_markets import HeadersNow, VenueMarket
+from relay.web.facades.binance.refusals import JSON, bad_interval, bad_symbol, invalid, unsupported
+from relay.web.facades.binance.venue_markets import HeadersNow, VenueMarket, no_provider
 from relay.web.facades.facade import FacadeParts, without_token
 from relay.web.http.cached_body import Body, KeptBody, ResponseHeads
 
@@ -90,7 +91,8 @@ class KlineRoute:
         else:
             asked = read_klines_query(request, self._market)
             target = await self._target(asked)
-            if _reaches_now(asked, target):
+            # What forms is not recorded.
+            if not target.provider.info.is_recorded and _reaches_now(asked, target):
                 self._polled.note(target, caller)
                 await self._polled.settled(target)
             is_wanted = parts.bodies.is_wanted(path)
@@ -104,13 +106,17 @@ class KlineRoute:
         """Return the stream that is asked for. Raises `RequestError`."""
         provider, directory = self._provider, self._parts.directory
         if provider is None:
-            raise bad_symbol()
+            raise bad_symbol(no_provider(self._market))
         await directory.settled(provider.name, asked.symbol)
-        if directory.instrument(provider.name, asked.symbol) is None:
-            raise bad_symbol()
+        instrument = directory.instrument(provider.name, asked.symbol)
+        if instrument is None:
+            raise bad_symbol("this recording does not have it" if provider.info.is_recorded else "")
+        if why := why_no_texts(provider.info, instrument):
+            raise unsupported(why)
         # Only what Binance itself has: what the relay makes of its candles is none of these.
-        if asked.interval not in provider.info.intervals or asked.interval not in KLINE_ROWS:
-            raise bad_interval()
+        intervals = instrument.intervals or provider.info.intervals
+        if asked.interval not in intervals or asked.interval not in KLINE_ROWS:
+            raise bad_interval(recorded_intervals(asked.symbol, intervals) if provider.info.is_recorded else "")
         return directory.resolve(provider.name, asked.symbol, asked.interval)
 
     async def _make(self, asked: KlinesQuery, target: Target, client: str, *, is_micro: bool) -> KeptBody:
@@ -189,10 +195,20 @@ def _is_of_the_moment() -> bool:
 
 
 def _check_is_whole(text: EncodedCandles, target: Target) -> None:
-    """Refuse to give rows of which one is not known, or not as the exchange wrote it. Raises `ProviderError`."""
+    """Refuse to give rows of which one is not known, or not as the exchange wrote it.
+
+    Raises `ProviderError`, and `BinanceRefusal` where nobody will know.
+    """
     provider, key, _ = target
-    if text.is_whole and not any(KLINE_ROWS[key.interval].bare_times(chunk) for chunk in text.chunks):
+    bare = [time for chunk in text.chunks for time in KLINE_ROWS[key.interval].bare_times(chunk)]
+    if text.is_whole and not bare:
         return
+    if provider.info.is_recorded and bare:
+        # Not left out: programs take the last row for the forming one, and would act one candle late without knowing.
+        raise unsupported(
+            f"the kline of {bare[0] * 1000} has no texts of Binance in this recording; one that forms never has; ask "
+            f"with endTime={bare[0] * 1000 - 1} or an earlier one"
+        )
     for budget in provider.budgets():
         if budget.used >= budget.limit * _USED_UP:
             wait_s = max(1.0, budget.resets_at - provider.clock.now())

@@ -10,8 +10,9 @@ from relay.core.model import NativeAnswer
 from relay.plugins.provider import Provider
 from relay.web.facade_counts import FacadeCounts
 from relay.web.facades.binance import reading
-from relay.web.facades.binance.refusals import JSON, BinanceRefusal, bad_symbol
-from relay.web.facades.binance.venue_markets import HeadersNow, VenueMarket
+from relay.web.facades.binance.lacking_texts import why_not_asked
+from relay.web.facades.binance.refusals import JSON, BinanceRefusal, bad_symbol, unsupported
+from relay.web.facades.binance.venue_markets import HeadersNow, VenueMarket, no_provider
 from relay.web.facades.facade import FacadeParts
 from relay.web.http.cached_body import Body, ResponseHeads
 
@@ -39,7 +40,12 @@ class PassThrough:
         self._known: dict[Asked, asyncio.Task[PassedAnswer]] = {}
 
     async def ask(self, provider: Provider, path: str, query: Mapping[str, str], client: str) -> PassedAnswer:
-        """Return the venue's answer. Raises `ProviderError`. Cancelling ends the request, not the call: others wait."""
+        """Return the venue's answer. Cancelling ends the request, not the call: others wait.
+
+        Raises `ProviderError`, and `BinanceRefusal` if this provider cannot be asked.
+        """
+        if not provider.answers_natively:
+            raise unsupported(why_not_asked(provider.info))
         asked = (provider.name, path, tuple(sorted(query.items())))
         task = self._known.get(asked)
         if task is None:
@@ -108,7 +114,7 @@ class PassedRoute:
         await self._check(query, name)
         provider = self._parts.providers.get(self._market.provider)
         if provider is None:
-            raise bad_symbol()
+            raise bad_symbol(no_provider(self._market))
         client = self._parts.access.caller(request).client
         passed = await self._passed.ask(provider, f"{self._market.root}/{name}", dict(query), client)
         if passed.answer.status != 200:

@@ -32,6 +32,13 @@ USDM = VenueMarket("binance_usdm", "/fapi/v1", 1500, klines_weight=5, info_weigh
 MARKETS = (SPOT, USDM)
 USDM_STREAMS = "/market"
 """What stands before the paths of streams of USD-M futures, since 2026-04."""
+
+
+def no_provider(market: VenueMarket) -> str:
+    """Say that a relay does not have a market."""
+    return f"this relay has no candles of this market: no provider {market.provider}"
+
+
 ROUNDED_S = 1.5
 """So much may be between two clocks that agree: the relay knows the venue's by a header in whole seconds."""
 
