@@ -129,7 +129,7 @@ class PluginHost:
             if self._is_known(origin, door):
                 return
             plugin = origin() if inspect.isclass(origin) else origin
-            self._hooks.check(plugin, door.source)
+            self._check_hooks(plugin, door)
             self._hooks.take(plugin, door.source)
             found = self._check(plugin, origin, door)
         except PluginError:
@@ -164,6 +164,15 @@ class PluginHost:
                 found.door = door._replace(version=version, distribution=distribution)
                 return True
         return any(wrapping.plugin is origin for wrapping in self.wrappings)
+
+    def _check_hooks(self, plugin: object, door: Door) -> None:
+        """Refuse hooks that the API does not have. Raises `PluginError`; if a plugin says that it needs more, that."""
+        try:
+            self._hooks.check(plugin, door.source)
+        except PluginError:
+            if fault := fault_of_api(self._hooks.said_api(plugin), door.distribution):
+                raise PluginError(door.source, fault) from None
+            raise
 
     def _check(self, plugin: object, origin: object, door: Door) -> ProviderPlugin | Wrapping:
         """Ask a plugin who it is. Raises `PluginError`."""

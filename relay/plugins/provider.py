@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing, suppress
 from datetime import UTC
 from email.utils import parsedate_to_datetime
+from math import inf
 from typing import Any
 
 import aiohttp
@@ -19,6 +20,7 @@ from relay.core.errors import (
     ProviderError,
     ProviderTimeout,
     ProviderUnavailable,
+    RateLimited,
     UnknownSymbol,
     log_text,
 )
@@ -132,6 +134,8 @@ class Provider:
         self._intake: Intake | None = None
         self._has_bad_extras = False
         self._markets: dict[str, TradingHours] = {}
+        # By hook, until when the provider asked to wait.
+        self._waits: dict[str, tuple[float, str]] = {}
         self.blocks = Blocks()
         self.killed = 0
         self.clock: ProviderClock = self._stated_clock(clock) or clock
@@ -177,6 +181,7 @@ class Provider:
         """
         self._use.replace(settings)
         self._markets.clear()
+        self._waits.clear()
         self._secrets.update(texts_of(settings.values()))
         self._secret = pattern_of(self._secrets)
         self.readmit()
@@ -252,12 +257,13 @@ class Provider:
         await self._end(task, self._timing.feed_grace_s)
 
     async def _end(self, task: asyncio.Task[Any], grace_s: float) -> None:
-        await end_task(task, grace_s, self._timing.kill_grace_s, self._note_kill)
+        await end_task(task, grace_s, self._timing.kill_grace_s, self._note_kill, provider=self.name)
 
     async def end_stream(self, task: asyncio.Task[Any]) -> None:
         """End a task that follows one stream of a feed, in less time than a feed has to end."""
         grace_s = self._timing.feed_grace_s
-        await end_task(task, grace_s / 3, min(self._timing.kill_grace_s, grace_s / 6), self._note_kill)
+        kill_grace_s = min(self._timing.kill_grace_s, grace_s / 6)
+        await end_task(task, grace_s / 3, kill_grace_s, self._note_kill, provider=self.name)
 
     def judge_stream(self, key: StreamKey, error: BaseException) -> ProviderError:
         """Return what may be told of an error of one stream alone; a mistake of the plugin's is logged."""
@@ -488,6 +494,7 @@ class Provider:
         """
         if self.refusal is not None and (hook != "relay_instruments" or not self._lists_without()):
             raise AuthenticationFailed(self.refusal)
+        self._check_wait(hook)
         # A task of its own, so that whoever waits can be cancelled whatever the plugin does.
         task = asyncio.create_task(self._answer(hook, read, arguments), name=f"{hook} of {self.name}")
         try:
@@ -503,6 +510,17 @@ class Provider:
         if task.cancelled():
             raise ProviderUnavailable(f"provider {self.name} failed (CancelledError in {hook})")
         return task.result()
+
+    def _check_wait(self, hook: str) -> None:
+        """Raise `RateLimited` while the provider asks to wait with calls of a hook."""
+        until, text = self._waits.get(hook, (-inf, ""))
+        if (wait_s := until - asyncio.get_running_loop().time()) > 0:
+            raise RateLimited(text, wait_s)
+
+    def _note_wait(self, hook: str, failure: RateLimited) -> None:
+        """Note until when the plugin is not called: to ask may prolong a ban. One with budgets counts by itself."""
+        if "relay_budgets" not in self._hooks:
+            self._waits[hook] = (asyncio.get_running_loop().time() + failure.retry_after, str(failure))
 
     async def _answer(self, hook: str, read: Callable[[Any], Any], arguments: Mapping[str, Any]) -> Any:
         failure: ProviderError
@@ -521,4 +539,6 @@ class Provider:
             if isinstance(error, GeneratorExit | Killed) and (task is None or task.cancelling()):
                 raise
             failure = self.failures.judged(hook, error)
+        if isinstance(failure, RateLimited):
+            self._note_wait(hook, failure)
         raise failure

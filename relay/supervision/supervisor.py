@@ -212,8 +212,11 @@ class Supervisor:
 
     # -- what the provider refuses -----------------------------------------------------------------
 
-    def _refuse(self, supervised: SupervisedStream, reason: str) -> None:
-        """Let a stream rest in the state `error` until it is tried again. Harmless when it is refused already."""
+    def _refuse(self, supervised: SupervisedStream, reason: str, logged: str = "") -> None:
+        """Let a stream rest in the state `error` until it is tried again. Harmless when it is refused already.
+
+        Clients read `reason`; the log says `logged` if that tells more.
+        """
         key = supervised.stream.key
         if self._supervised.get(key) is not supervised or supervised.is_refused:
             return
@@ -236,7 +239,9 @@ class Supervisor:
             when = f"the next attempt is at {self._machine_clock.utc(refusal.retry_at - now)}"
         supervised.refuse(f"{reason}; {when}")
         if is_news:
-            log.warning("%s is in error: %s; %s", key, reason, when, extra=self._about("stream_refused", key, reason))
+            log.warning(
+                "%s is in error: %s; %s", key, logged or reason, when, extra=self._about("stream_refused", key, reason)
+            )
 
     def _retry_due(self) -> None:
         """Give refused streams whose time has come to a feed again; forget of those that deliver that they were."""

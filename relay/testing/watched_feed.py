@@ -80,8 +80,8 @@ class WatchedFeed:
         self.accepted.append(key)
         self._news.set()
 
-    def _on_reject(self, key: StreamKey, reason: str) -> None:
-        self.rejected[key] = reason
+    def _on_reject(self, key: StreamKey, error: ProviderError) -> None:
+        self.rejected[key] = str(error)
         self._news.set()
 
     def _on_lose(self, key: StreamKey, error: ProviderError, retry_in_s: float) -> None:

@@ -202,7 +202,7 @@ class Rig:
         self.supervisors.append(supervisor)
         return supervisor
 
-    def _refuse(self, supervised: SupervisedStream, reason: str) -> None:
+    def _refuse(self, supervised: SupervisedStream, reason: str, logged: str) -> None:
         self.refused.append((supervised.stream.key.symbol, reason))
 
 

@@ -520,6 +520,23 @@ def test_what_a_plugin_imports_that_is_not_in_the_api_is_said_in_one_sentence(tm
     assert own.error.startswith("ImportError: cannot import name 'no_such_thing' from 'relay.core'")
 
 
+def test_a_plugin_of_a_later_api_that_gives_and_marks_more_is_told_what_to_install(tmp_path: Path) -> None:
+    begin = "from relay import ProviderInfo, hookimpl\n@hookimpl\ndef relay_provider():\n    return ProviderInfo("
+    end = ")\n@hookimpl\nasync def relay_stream(watchlist):\n    yield\n"
+    info = "'later', (2, 9), 'L', ('demo',), ('1m',)"
+    (tmp_path / "field.py").write_text(f"{begin}{info}, planet='Mars'{end}")
+    (tmp_path / "hook.py").write_text(f"{begin}{info}{end}@hookimpl\ndef relay_planet(settings):\n    pass\n")
+    (tmp_path / "argument.py").write_text(f"{begin}{info}{end.replace('watchlist', 'watchlist, planet')}")
+    host = PluginHost()
+    host.load((), [str(tmp_path / f"{name}.py") for name in ("field", "hook", "argument")], installed=False)
+    install = "install a newer market-relay, or an older version of the plugin"
+    assert [failure.error for failure in host.failures] == [
+        f"gives ProviderInfo the field planet, which provider API 2.1 does not have; {install}",
+        f"needs provider API 2.9, this relay has 2.1; {install}",
+        f"needs provider API 2.9, this relay has 2.1; {install}",
+    ]
+
+
 # -- lines of a plugin -----------------------------------------------------------------------------
 
 
