@@ -350,6 +350,10 @@ async def test_symbol_that_nobody_has_is_unknown_with_a_suggestion(start: Start)
         "unknown symbol 'APPL': Shop does not have it; did you mean AAPL?",
     )
     assert bare.message == "unknown symbol 'APPL': no provider lists it; did you mean AAPL?"
+    # The list of symbols has those that somebody asked for.
+    nothing = await subscribe(directory, None, "ZZZZZZZZ")
+    assert isinstance(nothing, RequestError)
+    assert nothing.message == "unknown symbol 'ZZZZZZZZ': no provider lists it"
 
 
 async def test_several_symbols_are_asked_for_beside_each_other(start: Start) -> None:
