@@ -19,6 +19,8 @@ from relay.server.open_files import DescriptorWatch
 from relay.server.reload import Reload, tell_proxies, warn_of_likely_mistakes
 from relay.server.sd_notify import ServiceManager
 from relay.server.signals import END_WITHIN_S, Signals
+from relay.server.speaking_threads import SpeakingThreads
+from relay.server.stray_errors import StrayErrors
 from relay.server.tls import Tls
 from relay.telemetry.events import event
 from relay.web.aiohttp_seams import tell_missing
@@ -76,7 +78,12 @@ async def serve(
                 reload()
 
     signals = {signal.SIGINT: stop.set, signal.SIGTERM: stop.set, signal.SIGHUP: on_hangup}
-    with Signals(signals, end_within_s=end_within_s), DescriptorWatch(config.max_clients):
+    with (
+        StrayErrors(),
+        SpeakingThreads(),
+        Signals(signals, end_within_s=end_within_s),
+        DescriptorWatch(config.max_clients),
+    ):
         try:
             await runner.setup()
             address = await _listen(runner, app[NEWCOMERS], config, tls)

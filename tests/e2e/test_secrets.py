@@ -51,6 +51,8 @@ PLUGIN = '''
 """A provider that puts its key into everything it says."""
 
 import asyncio
+import threading
+import warnings
 from urllib.parse import quote
 
 from relay import API_VERSION, Candle, Instrument, PriceUpdate, ProviderInfo, Setting, hookimpl
@@ -101,6 +103,13 @@ async def relay_candles(symbol, session, settings):
 
 @hookimpl
 async def relay_instruments(settings):
+    class Half:
+        def __del__(self):
+            fail(settings, "the collector")
+
+    threading.Thread(target=fail, args=(settings, "a thread"), name="its thread").start()
+    warnings.warn(settings["api_key"].reveal())
+    Half()
     return [Instrument("LEAK", "demo", "LEAK", "USD")]
 '''
 
@@ -275,8 +284,24 @@ async def test_no_failure_shows_a_secret(tmp_path: Path) -> None:
     assert "Traceback" in log  # of the plugin, which put its key into it
     assert "RuntimeError" in log
     assert "DEBUG" in log
+    for line in ("the thread its thread ended by an error", "py.warnings: ", "an error that has no caller"):
+        assert line in log, line
     assert found_in(log) == []
     assert found_in(everything) == []
+
+
+async def test_all_that_a_relay_says_on_standard_error_is_a_line_of_json(tmp_path: Path) -> None:
+    (tmp_path / "leaky.py").write_text(PLUGIN)
+    settings = {"RELAY_PLUGINS": "leaky.py", "RELAY_LEAKY_API_KEY": HIDDEN, "RELAY_LOG_FORMAT": "json"}
+    async with serving(tmp_path, env=settings) as relay:
+        assert await relay.stop() == 0
+    lines = {line.get("event"): line for line in map(json.loads, relay.err)}
+    assert {"thread_failed", "error_unraisable"} <= {*lines}
+    assert lines["thread_failed"]["thread"] == "its thread"
+    assert lines["plugin_line"]["logger"] == "py.warnings"
+    told = ("thread_failed", "error_unraisable", "plugin_line")
+    assert {lines[name]["provider"] for name in told} == {"leaky"}
+    assert found_in(json.dumps([*lines.values()])) == []
 
 
 def run(folder: Path, *arguments: str) -> str:
