@@ -153,7 +153,12 @@ class Config:
         is_reloaded=True,
     )
     max_streams_per_client: int = _setting(
-        parsers.number(int, 1, 100_000), 200, "Maximum number of streams of one client.", form=_NUMBER, is_reloaded=True
+        parsers.number(int, 0, 100_000),
+        0,
+        "Maximum number of streams of one client.",
+        form=_NUMBER,
+        automatic="200; 1024 for programs that are written against Binance",
+        is_reloaded=True,
     )
     max_streams: int = _setting(
         parsers.number(int, 1, 100_000),

@@ -10,12 +10,15 @@ import orjson
 import pytest
 
 from relay.app import HUB
+from relay.protocol import frames
+from relay.web.facades.binance.connection import MESSAGE_BYTES
 from tests.conftest import StartRelay
 from tests.support.binance_oracle import BinanceOracle
 from tests.support.conditions import LONGEST_WAIT_S, eventually
 from tests.support.running_relay import Running
 from tests.support.sandbox import Sandbox
 
+LENGTHS = ("1m", "3m", "5m", "15m", "30m", "1h", "2h", "4h", "6h", "8h", "12h")
 TOKEN = "a-token-of-this-test-0123456789"
 Connect = Callable[..., Awaitable["VenueClient"]]
 
@@ -148,6 +151,52 @@ async def test_a_client_has_as_many_streams_as_elsewhere(relay_with: StartRelay,
     assert {stream.key.symbol for stream in relay.app[HUB].streams.values() if stream.is_wanted} == {
         "BTCUSDT", "ETHUSDT", "BNBUSDT",
     }  # fmt: skip
+
+
+@pytest.mark.usefixtures("way")
+async def test_one_message_takes_all_streams_that_a_connection_may_have(
+    relay_with: StartRelay, connect: Connect
+) -> None:
+    async with Sandbox(extra_symbols=100) as sandbox:
+        sandbox.binance.faults.mute()
+        relay = await relay_with(sandbox=sandbox, max_streams=4000)
+        client = await connect(relay.url, "/stream")
+        symbols = [symbol.lower() for symbol in sandbox.binance.market.crypto]
+        names = [f"{symbol}@kline_{interval}" for interval in LENGTHS for symbol in symbols][:1025]
+        assert len(orjson.dumps(names)) > 4 * frames.MESSAGE_BYTES
+        # Programs repeat what they have.
+        for count in (1, 350, 1024, 1024):
+            assert (await client.ask("SUBSCRIBE", *names[:count]))["result"] is None
+        assert (await client.ask("LIST_SUBSCRIPTIONS"))["result"] == names[:1024]
+        assert "1024" in (await client.ask("SUBSCRIBE", names[1024]))["error"]["msg"]
+        await eventually(lambda: len(sandbox.binance.subscribed) == 1024)
+        for name in (names[0], names[1023]):
+            sandbox.binance.inject(name)
+            assert (await client.event())["stream"] == name
+        assert (await client.ask("UNSUBSCRIBE", *names))["result"] is None
+        await eventually(lambda: not relay.app[HUB].streams)
+
+
+@pytest.mark.usefixtures("way")
+async def test_a_message_that_is_too_long_ends_the_connection(relay_with: StartRelay, connect: Connect) -> None:
+    client = await connect((await relay_with()).url, "/ws")
+    text = orjson.dumps({"method": "LIST_SUBSCRIPTIONS", "id": 1}).decode()
+    await client.socket.send_str(text.ljust(MESSAGE_BYTES))
+    assert await client.next() == {"result": [], "id": 1}
+    await client.socket.send_str(text.ljust(MESSAGE_BYTES + 1))
+    assert (await client.socket.receive(LONGEST_WAIT_S)).type is aiohttp.WSMsgType.CLOSE
+    assert client.socket.close_code == 1009
+
+
+async def test_a_text_that_cannot_be_written_again_is_no_request(
+    relay: Running, connect: Connect, caplog: pytest.LogCaptureFixture
+) -> None:
+    client = await connect(relay.url, "/ws")
+    for request in (r'{"method":"\ud800","id":1}', r'{"method":"SUBSCRIBE","params":["\ud800@kline_1m"],"id":1}'):
+        await client.socket.send_str(request)
+        assert (await client.next())["error"]["code"] == 3
+    assert (await client.ask("LIST_SUBSCRIPTIONS"))["result"] == []
+    assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == []
 
 
 async def test_a_client_that_leaves_has_no_streams(relay: Running, connect: Connect) -> None:

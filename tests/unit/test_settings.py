@@ -59,7 +59,7 @@ DEFAULTS = {
     "allowed_origins": (),
     "max_clients": 10000,
     "max_clients_per_address": 1000,
-    "max_streams_per_client": 200,
+    "max_streams_per_client": 0,
     "max_streams": 2000,
     "max_connects_per_minute": 0,
     "max_requests_per_second": 50,
