@@ -9,21 +9,20 @@ from aiohttp import web
 
 from relay.core.model import Instrument
 from relay.core.packed_extras import PackedExtras, each_json
-from relay.core.threads import in_thread_if_many
+from relay.core.threads import in_thread, in_thread_if_many
 from relay.plugins.provider import Provider
 from relay.web.facade_counts import FacadeCounts
 from relay.web.facades.binance import reading
-from relay.web.facades.binance.pass_through import PassThrough
+from relay.web.facades.binance.pass_through import PassThrough, in_microseconds
 from relay.web.facades.binance.refusals import JSON, BinanceRefusal, bad_symbol, invalid
-from relay.web.facades.binance.venue_markets import HeadersNow, VenueMarket, now_ms
+from relay.web.facades.binance.venue_markets import STATUSES, HeadersNow, VenueMarket, now_ms
 from relay.web.facades.facade import FacadeParts
 from relay.web.http.cached_body import Body, ResponseHeads
 
 EXTRA = "exchange_info"
 """Where an instrument of Binance keeps its entry of exchangeInfo."""
-_NAMES = ("symbol", "symbols", "permissions", "showPermissionSets", "symbolStatus")
-_STATUSES = ("TRADING", "END_OF_DAY", "HALT", "BREAK", "CANCEL_ONLY")
-"""enums.md, "Symbol status"."""
+INFO_NAMES = ("symbol", "symbols", "permissions", "showPermissionSets", "symbolStatus")
+_PERMISSIONS = re.compile(r'[A-Z0-9_]{1,50}|\["[A-Z0-9_]{1,50}"(,"[A-Z0-9_]{1,50}")*\]')
 _BEGIN = b'{"exchange_info":'
 _ALLOWED = {"SPOT": "isSpotTradingAllowed", "MARGIN": "isMarginTradingAllowed"}
 """Permissions that an entry says in another field, too; the relay asks for entries without their permission sets."""
@@ -42,7 +41,7 @@ class InfoQuery(NamedTuple):
 
 def read_info_query(query: Mapping[str, str]) -> InfoQuery:
     """Read the parameters of a request. Raises `BinanceRefusal`."""
-    reading.check_names(query, _NAMES)
+    reading.check_names(query, INFO_NAMES)
     shows_sets = query.get("showPermissionSets", "").lower()
     if shows_sets not in ("", "true", "false") or query.get("showPermissionSets") == "":
         raise invalid("showPermissionSets")
@@ -55,8 +54,10 @@ def read_info_query(query: Mapping[str, str]) -> InfoQuery:
     if "symbols" in query:
         return InfoQuery(reading.symbols_of(query["symbols"]), is_native=is_native)
     status = query.get("symbolStatus")
-    if status is not None and status not in _STATUSES:
+    if status is not None and status not in STATUSES:
         raise BinanceRefusal(-1122, "Invalid symbolStatus.")
+    if "permissions" in query and not _PERMISSIONS.fullmatch(query["permissions"]):
+        raise invalid("permissions")
     permissions = frozenset(re.findall(r"\w+", query["permissions"])) if "permissions" in query else _USUAL
     is_kept = permissions == _USUAL or permissions <= _ALLOWED.keys()
     return InfoQuery(None, status, permissions, is_native or not is_kept)
@@ -87,18 +88,20 @@ class ExchangeInfoRoute:
         else:
             for symbol in asked.symbols or (None,):
                 await directory.settled(provider.name, symbol)
+                if symbol is not None and directory.instrument(provider.name, symbol) is None:
+                    raise bad_symbol()
             if asked.is_native and provider.answers_natively:
                 return await self._native(request, provider, asked, headers)
             entries = await self._entries(provider, asked)
             self._counts.weight_asked += self._market.info_weight
-        body = Body([self._head(provider), entries, b"]}"], JSON)
+        body = Body([self._head(provider, is_micro=reading.wants_microseconds(request)), entries, b"]}"], JSON)
         return await body.answer(request, self._heads, headers())
 
-    def _head(self, provider: Provider | None) -> bytes:
+    def _head(self, provider: Provider | None, *, is_micro: bool) -> bytes:
         budgets = () if provider is None else provider.budgets()
         head = {
             "timezone": "UTC",
-            "serverTime": now_ms(provider),
+            "serverTime": now_ms(provider) * (1000 if is_micro else 1),
             "rateLimits": [
                 {"rateLimitType": "REQUEST_WEIGHT", "interval": "MINUTE", "intervalNum": 1, "limit": budget.limit}
                 for budget in budgets[:1]
@@ -133,6 +136,8 @@ class ExchangeInfoRoute:
         answer, body = await self._passed.ask(provider, path, dict(request.query), client)
         if answer.status != 200:
             return web.Response(status=answer.status, body=answer.body, headers={"Content-Type": JSON, **headers()})
+        if reading.wants_microseconds(request):
+            body = Body([await in_thread(in_microseconds, answer.body)], JSON)
         return await body.answer(request, self._heads, headers())
 
 

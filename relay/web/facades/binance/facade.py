@@ -12,11 +12,18 @@ from relay.plugins.provider import Provider
 from relay.web.facades.binance import reading
 from relay.web.facades.binance.connection import AiohttpBinanceConnection, DirectBinanceConnection
 from relay.web.facades.binance.exchange_info import ExchangeInfoRoute
-from relay.web.facades.binance.klines import KlineRoute, wants_microseconds
+from relay.web.facades.binance.klines import KlineRoute
 from relay.web.facades.binance.pass_through import PASSED_CALLS, PassedRoute, PassThrough
 from relay.web.facades.binance.polled_series import PolledSeries
 from relay.web.facades.binance.refusals import JSON, answer_of, market_data_only
-from relay.web.facades.binance.venue_markets import MARKETS, SPOT, USDM_STREAMS, HeadersNow, VenueMarket, now_ms
+from relay.web.facades.binance.venue_markets import (
+    MARKETS,
+    SPOT,
+    USDM_STREAMS,
+    HeadersNow,
+    VenueMarket,
+    now_ms,
+)
 from relay.web.facades.facade import Facade, FacadeParts, without_token
 from relay.web.ws.route import serve
 
@@ -31,6 +38,8 @@ _OF_ACCOUNTS = frozenset({
 })  # fmt: skip
 """Of spot and futures: the first part behind the root of paths that trade or show an account."""
 SIGNATURE = "signature"
+LISTEN_KEY = 32
+"""A stream's name of so many characters and no kind is a key to the events of an account: recorded ones have 60."""
 LOOKS_A_SECOND = 4
 STREAM_ROOTS = ("/ws", "/stream", USDM_STREAMS)
 
@@ -123,7 +132,7 @@ class BinanceFacade(Facade):
             reading.check_names(request.query, ())
             self.counts.weight_asked += 1
             now = now_ms(self._provider_of(market))
-            return _json({"serverTime": now * 1000 if wants_microseconds(request) else now}, headers)
+            return _json({"serverTime": now * 1000 if reading.wants_microseconds(request) else now}, headers)
 
         return answer
 
@@ -148,7 +157,8 @@ class BinanceFacade(Facade):
 
     async def _nothing_listed(self, request: web.Request, headers: HeadersNow) -> web.Response:
         """Say that a market which the relay does not have lists nothing: programs load the lists of all markets."""
-        body = {"timezone": "UTC", "serverTime": now_ms(None), "rateLimits": [], "exchangeFilters": [], "symbols": []}
+        now = now_ms(None) * (1000 if reading.wants_microseconds(request) else 1)
+        body = {"timezone": "UTC", "serverTime": now, "rateLimits": [], "exchangeFilters": [], "symbols": []}
         return _json(body, headers)
 
     async def _nothing_else(self, request: web.Request) -> web.Response:
@@ -189,7 +199,10 @@ class BinanceFacade(Facade):
 
 
 async def _streams(request: web.Request) -> web.StreamResponse:
-    """Let a client in, which is sent no greeting."""
+    """Let a client in, which is sent no greeting. Raises `BinanceRefusal` for who wants the events of an account."""
+    names = request.match_info.get("names", "").split("/")
+    if SIGNATURE in request.query or any("@" not in name and len(name) >= LISTEN_KEY for name in names):
+        raise market_data_only()
     return await serve(request, bytes, DirectBinanceConnection, AiohttpBinanceConnection)
 
 

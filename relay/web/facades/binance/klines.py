@@ -22,7 +22,8 @@ from relay.web.facades.binance.venue_markets import HeadersNow, VenueMarket
 from relay.web.facades.facade import FacadeParts, without_token
 from relay.web.http.cached_body import Body, KeptBody, ResponseHeads
 
-_NAMES = ("symbol", "interval", "startTime", "endTime", "limit", "timeZone")
+KLINE_NAMES = ("symbol", "interval", "startTime", "endTime", "limit", "timeZone")
+KLINES_NEEDED = ("symbol", "interval")
 _USED_UP = 0.9
 AGAIN_S = 60.0
 """After so long candles that could not be had whole are asked for again."""
@@ -42,7 +43,7 @@ class KlinesQuery(NamedTuple):
 def read_klines_query(request: web.Request, market: VenueMarket) -> KlinesQuery:
     """Read the parameters of a request. Raises `BinanceRefusal`."""
     query = request.query
-    reading.check_names(query, _NAMES, ("symbol", "interval"))
+    reading.check_names(query, KLINE_NAMES, KLINES_NEEDED)
     symbol = reading.symbol_of(query["symbol"])
     start, end = reading.first_second(query, "startTime"), reading.last_second(query, "endTime")
     limit = reading.whole(query, "limit")
@@ -50,11 +51,6 @@ def read_klines_query(request: web.Request, market: VenueMarket) -> KlinesQuery:
         raise invalid("limit")
     rows = market.default_rows if limit is None else min(limit, market.most_rows)
     return KlinesQuery(symbol, query["interval"], start, end, rows, reading.zone_ms(query))
-
-
-def wants_microseconds(request: web.Request) -> bool:
-    """Say whether a request wants times in microseconds: rest-api.md, "General API Information"."""
-    return request.headers.get("X-MBX-TIME-UNIT", "").upper() == "MICROSECOND"
 
 
 class KlineRoute:
@@ -81,7 +77,7 @@ class KlineRoute:
         parts = self._parts
         caller = parts.access.caller(request)
         parts.access.check_rows(caller)
-        is_micro = wants_microseconds(request)
+        is_micro = reading.wants_microseconds(request)
         path = f"{without_token(request.raw_path)} {is_micro}"
         made = parts.bodies.get(path)
         if made is not None:

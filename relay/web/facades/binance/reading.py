@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 import orjson
+from aiohttp import web
 
 from relay.web.facades.binance.refusals import BinanceRefusal, illegal, invalid, mandatory
 
@@ -82,6 +83,11 @@ def last_second(query: Mapping[str, str], name: str) -> int | None:
     if value is None:
         return None
     return value // (1_000_000 if value >= MICROSECONDS_FROM else 1000)
+
+
+def wants_microseconds(request: web.Request) -> bool:
+    """Say whether a request wants times in microseconds: rest-api.md, "General API Information"."""
+    return request.headers.get("X-MBX-TIME-UNIT", "").upper() == "MICROSECOND"
 
 
 def zone_ms(query: Mapping[str, str]) -> int:

@@ -30,6 +30,8 @@ SPOT = VenueMarket("binance", "/api/v3", 1000)
 USDM = VenueMarket("binance_usdm", "/fapi/v1", 1500, klines_weight=5, info_weight=1)
 """USD-M futures, "Kline/Candlestick Data": `limit` defaults to 500 and is at most 1500; so many weigh 5."""
 MARKETS = (SPOT, USDM)
+STATUSES = ("TRADING", "END_OF_DAY", "HALT", "BREAK", "CANCEL_ONLY")
+"""enums.md, "Symbol status"."""
 USDM_STREAMS = "/market"
 """What stands before the paths of streams of USD-M futures, since 2026-04."""
 ROUNDED_S = 1.5
