@@ -372,7 +372,7 @@ async def _clients(app: web.Application) -> AsyncIterator[None]:
             timing=app[LIMITS].facades,
         )
     )
-    app[contracts.CONTRACTS] = contracts.Contracts(access, directory)
+    app[contracts.CONTRACTS] = contracts.Contracts(access, directory, app[FACADES].by_name)
     lists = InstrumentLists(directory)
     app[rest.REST] = rest.RestRoutes(
         directory=directory,

@@ -15,6 +15,7 @@ from relay.web.facades.binance.connection import MESSAGE_BYTES
 from tests.conftest import StartRelay
 from tests.support.binance_oracle import BinanceOracle
 from tests.support.conditions import LONGEST_WAIT_S, eventually
+from tests.support.contracts import check_event
 from tests.support.running_relay import Running
 from tests.support.sandbox import Sandbox
 
@@ -34,6 +35,7 @@ class VenueClient:
         frame = await self.socket.receive(LONGEST_WAIT_S)
         assert frame.type is aiohttp.WSMsgType.TEXT, (frame, self.socket.close_code)
         self.received.append(orjson.loads(frame.data))
+        check_event(self.received[-1])
         return self.received[-1]
 
     async def ask(self, method: str, *params: Any, identity: Any = 1) -> Any:

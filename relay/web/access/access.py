@@ -30,7 +30,7 @@ HEALTH = frozenset({"/healthz", "/readyz"})
 PAGES = frozenset(
     {"/", "/status.html", "/client.js", "/client.d.ts", "/favicon.ico", "/docs", "/openapi.json", "/asyncapi.json"}
 )
-PAGES_BELOW = ("/static/", "/docs/")
+PAGES_BELOW = ("/static/", "/docs/", "/openapi/", "/asyncapi/")
 # Opened by `public_status`.
 STATUS = frozenset({f"{PREFIX}/status", "/metrics"})
 

@@ -11,12 +11,15 @@ from aiohttp import web
 from relay.plugins.provider import Provider
 from relay.web.facades.binance import reading
 from relay.web.facades.binance.connection import AiohttpBinanceConnection, DirectBinanceConnection
+from relay.web.facades.binance.described_routes import openapi_document
+from relay.web.facades.binance.described_streams import asyncapi_document
 from relay.web.facades.binance.exchange_info import ExchangeInfoRoute
 from relay.web.facades.binance.klines import KlineRoute
 from relay.web.facades.binance.pass_through import PASSED_CALLS, PassedRoute, PassThrough
 from relay.web.facades.binance.polled_series import PolledSeries
 from relay.web.facades.binance.refusals import JSON, answer_of, market_data_only
 from relay.web.facades.binance.venue_markets import (
+    COIN_ROOT,
     MARKETS,
     SPOT,
     USDM_STREAMS,
@@ -24,10 +27,9 @@ from relay.web.facades.binance.venue_markets import (
     VenueMarket,
     now_ms,
 )
-from relay.web.facades.facade import Facade, FacadeParts, without_token
+from relay.web.facades.facade import Document, Facade, FacadeParts, without_token
 from relay.web.ws.route import serve
 
-COIN_ROOT = "/dapi/v1"
 ACCOUNT_ROOTS = ("/sapi", "/wapi", "/papi", "/eapi")
 """Roots of which nothing is market data that the relay has."""
 _OF_ACCOUNTS = frozenset({
@@ -79,6 +81,14 @@ class BinanceFacade(Facade):
                 ExchangeInfoRoute(parts, market, self._passed, self.counts),
                 PassedRoute(parts, market, self._passed),
             )
+
+    def openapi(self, *, needs_token: bool) -> Document:
+        """Describe the REST routes."""
+        return openapi_document(needs_token=needs_token)
+
+    def asyncapi(self, host: str, prefix: str, *, is_secure: bool, needs_token: bool) -> Document:
+        """Describe the WebSocket."""
+        return asyncapi_document(host, prefix, is_secure=is_secure, needs_token=needs_token)
 
     async def close(self) -> None:
         """End what is under way."""

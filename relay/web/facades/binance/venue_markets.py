@@ -32,6 +32,8 @@ USDM = VenueMarket("binance_usdm", "/fapi/v1", 1500, klines_weight=5, info_weigh
 MARKETS = (SPOT, USDM)
 STATUSES = ("TRADING", "END_OF_DAY", "HALT", "BREAK", "CANCEL_ONLY")
 """enums.md, "Symbol status"."""
+COIN_ROOT = "/dapi/v1"
+"""Of coin-margined futures, of which the relay has none: programs load the lists of all markets."""
 USDM_STREAMS = "/market"
 """What stands before the paths of streams of USD-M futures, since 2026-04."""
 ROUNDED_S = 1.5
